@@ -1,0 +1,204 @@
+"""Settings of model and training, and the named sizes.
+
+One frozen, validated class per component. A run's ``settings.yaml`` is a :class:`Settings`; ``--config F`` reads a part of one and
+``--set train.epochs=2`` changes single values, both checked here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hemix.errors import SettingsError
+from hemix.schema import first_problem
+
+__all__ = ["SIZES", "ModelSettings", "Settings", "TrainSettings", "build_settings"]
+
+Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+SIZES: dict[str, dict[str, Any]] = {
+    "tiny": dict(token_width=32, attention_heads=2, layers=2, mix_heads=4, mix_rank=32, tokenizer_hidden=128),
+    "base": dict(token_width=64, attention_heads=4, layers=3, mix_heads=4, mix_rank=64, tokenizer_hidden=512),
+    "small": dict(token_width=384, attention_heads=6, layers=3, mix_heads=8, mix_rank=256, tokenizer_hidden=2048),
+    "large": dict(token_width=1024, attention_heads=8, layers=7, mix_heads=16, mix_rank=512, tokenizer_hidden=4096),
+}
+"""What the named sizes change of :class:`ModelSettings`. Exact counts for the simulated schema stand in docs/model.md."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSettings(_Part):
+    """The model. Every choice that the paper leaves open is an option here."""
+
+    name: str = "hemix"
+    size: str = "tiny"
+    embedding_size: Count = 16
+    """Width of every embedding table."""
+    token_width: Count = 32
+    """D, the width of a token."""
+    ns_tokens_global: Count = 4
+    """S_G: the NS tokens that query the global history."""
+    ns_tokens_realtime: Count = 4
+    """S_R: the NS tokens that query the real-time history."""
+    fixed_queries_global: CountOrZero = 4
+    fixed_queries_realtime: CountOrZero = 4
+    attention_heads: Count = 2
+    tokenizer_hidden: Count = 128
+    age: Literal["bias", "rotary", "embedding", "none"] = "bias"
+    """How an event's age enters, without entering keys and values: see docs/decisions."""
+    layers: Count = 2
+    mix_heads: Count = 4
+    """M: mix-tokens of a HeteroMixer block."""
+    mix_rank: Count = 32
+    """r, the inner width of the low-rank interaction."""
+    mix_activation: Literal["relu", "gelu"] = "relu"
+    ffn: Literal["per_token", "per_group", "shared"] = "per_token"
+    ffn_activation: Literal["gelu", "swiglu"] = "gelu"
+    ffn_expansion: Count = 4
+    norm_position: Literal["post", "pre"] = "post"
+    norm: Literal["layer", "rms"] = "layer"
+    pooling: Literal["mean", "flatten"] = "mean"
+    tower_hidden: Count = 64
+    funnel: Literal["entire_space", "given_only"] = "entire_space"
+    """How a label with ``given`` is trained: over all impressions, or on those where the given label is 1."""
+    dropout: Share = 0.0
+
+    @model_validator(mode="after")
+    def _divisible(self) -> ModelSettings:
+        for heads in ("attention_heads", "mix_heads"):
+            if self.token_width % getattr(self, heads):
+                raise ValueError(f"{heads}: expected a divisor of token_width {self.token_width}, got {getattr(self, heads)}")
+        if self.age == "rotary" and (self.token_width // self.attention_heads) % 2:
+            raise ValueError("age: rotary needs an even token_width / attention_heads")
+        return self
+
+    @property
+    def tokens(self) -> int:
+        """S, the number of tokens: dynamic and fixed interests of both histories, then the NS tokens."""
+        return 2 * self.ns_tokens + self.fixed_queries_global + self.fixed_queries_realtime
+
+    @property
+    def ns_tokens(self) -> int:
+        """S_G + S_R."""
+        return self.ns_tokens_global + self.ns_tokens_realtime
+
+
+class TrainSettings(_Part):
+    """The training loop."""
+
+    seed: CountOrZero = 0
+    epochs: Count = 1
+    batch_impressions: Count = 1024
+    """Impressions a step. Whole requests are drawn, so a step may hold a few more."""
+    shuffle: Literal["requests", "time"] = "requests"
+    """A global shuffle of requests, or their order in time."""
+    table_optimizer: Literal["adam", "rowwise_adagrad"] = "adam"
+    """Both touch only the rows that a step looked up."""
+    table_learning_rate: Rate = 3e-3
+    dense_learning_rate: Rate = 2e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW's, on the matrices of the dense part."""
+    warmup_steps: CountOrZero = 50
+    final_learning_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Both learning rates end at this share of their peak (cosine)."""
+    clip_norm: Annotated[float, Field(ge=0)] = 1.0
+    """Gradient clipping of the dense part; 0: none."""
+    unknown_rate: Share = 0.005
+    """Share of vocabulary ids replaced by the unknown row in training, so that this row is trained."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    device: str = "cpu"
+    threads: CountOrZero = 0
+    """Threads of a CPU run; 0: all cores."""
+    evaluate_every_steps: CountOrZero = 0
+    """Score valid this often; 0: at each epoch's end."""
+    patience: CountOrZero = 2
+    """Stop after so many valid evaluations without a better loss, and keep the best weights; 0: never stop early."""
+    checkpoint_every_steps: CountOrZero = 500
+    keep_checkpoints: Count = 2
+    log_every_steps: Count = 20
+    tensorboard: bool = False
+
+
+class Settings(_Part):
+    """All settings of a run."""
+
+    model: ModelSettings = ModelSettings()
+    train: TrainSettings = TrainSettings()
+
+    def to_yaml(self) -> str:
+        """YAML text that :func:`build_settings` reads back."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=120)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
+        raise SettingsError(f"{path}: expected sections such as model and train, each with its settings")
+    return content
+
+
+def build_settings(
+    *,
+    model: str | None = None,
+    size: str | None = None,
+    seed: int | None = None,
+    config: str | Path | None = None,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+) -> Settings:
+    """Defaults, then the named size, then ``config`` (a YAML file), then ``model`` and ``seed``, then ``overrides``
+    (``"train.epochs=2"`` or ``{"train.epochs": 2}``).
+
+    Raises SettingsError naming the setting (and the file).
+    """
+    parts: dict[str, dict[str, Any]] = {key: dict(part) for key, part in (_read(Path(config)) if config else {}).items()}
+    origin = f"{config}: " if config else ""
+    pairs = overrides.items() if isinstance(overrides, Mapping) else [_pair(text) for text in overrides]
+    for key, value in [("model.name", model), ("model.size", size), ("train.seed", seed), *pairs]:
+        if value is None:
+            continue
+        section, _, name = key.partition(".")
+        if not name:
+            raise SettingsError(f"{key}: expected section.setting, for instance train.epochs=2")
+        parts.setdefault(section, {})[name] = value
+    chosen = parts.get("model", {}).get("size", ModelSettings.model_fields["size"].default)
+    if chosen not in SIZES:
+        raise SettingsError(f"model.size: unknown size {chosen!r}; known: {', '.join(SIZES)}")
+    parts["model"] = {**SIZES[chosen], **parts.get("model", {})}
+    try:
+        return Settings.model_validate(parts)
+    except ValidationError as error:
+        raise SettingsError(f"{origin}{first_problem(error)}") from error
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise SettingsError(f"--set {text}: expected section.setting=value, for instance train.epochs=2")
+    try:
+        return key.strip(), yaml.safe_load(_as_float(value.strip()))
+    except yaml.YAMLError as error:
+        raise SettingsError(f"--set {text}: cannot read the value: {' '.join(str(error).split())}") from error
+
+
+def _as_float(value: str) -> str:
+    """YAML takes 1e-3 for text; a person means a number."""
+    try:
+        return repr(float(value)) if "e" in value.lower() else value
+    except ValueError:
+        return value

@@ -1,0 +1,203 @@
+"""RequestBatch: what the loader yields, what the model takes and what the server builds.
+
+Letters used in shapes, here and in the model:
+
+    R users (rows of user state)   Q requests   N candidates   E events, all users together   I distinct item rows
+    T tasks   F one-valued id columns   K numbers
+
+A user row holds one user's features and one contiguous piece of their event history, sorted by time. Requests point to user
+rows, candidates to requests; candidates and events point to item rows. Nothing here is padded.
+
+This module knows tensors, not files: no schema, no encoder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hemix.data.spec import InputSpec, LevelSpec
+from hemix.errors import DataError
+
+__all__ = ["Columns", "Jagged", "RequestBatch"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Jagged:
+    """Lists of ids: row i holds ``values[offsets[i]:offsets[i + 1]]``."""
+
+    values: Tensor
+    """int64 [total]"""
+    offsets: Tensor
+    """int64 [rows + 1], from 0 to total"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """The encoded features of one level."""
+
+    ids: Tensor
+    """int64 [rows, F]"""
+    numbers: Tensor
+    """float32 [rows, K]"""
+    bags: tuple[Jagged, ...] = ()
+    """One per multi-valued feature."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows."""
+        return int(self.ids.shape[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestBatch:
+    """One batch. Levels: user -> request -> candidate; item rows are shared by candidates and events."""
+
+    users: Columns
+    """[R]"""
+    event_offsets: Tensor
+    """int64 [R + 1]: user r's events are event_offsets[r] : event_offsets[r + 1], sorted by time"""
+    event_item: Tensor
+    """int64 [E] -> items"""
+    event_time_ms: Tensor
+    """int64 [E], UTC; TIMELESS_MS for an event without a time"""
+    event_ids: Tensor
+    """int64 [E, fields]: action first"""
+
+    user_index: Tensor
+    """int64 [Q] -> users"""
+    request_time_ms: Tensor
+    """int64 [Q], UTC"""
+    context: Columns
+    """[Q]"""
+    visible: Tensor
+    """int64 [Q, 3], positions among the E events: where the global part begins, where real time begins, where it ends"""
+
+    request_index: Tensor
+    """int64 [N] -> requests, ascending"""
+    item_index: Tensor
+    """int64 [N] -> items"""
+    cross: Columns
+    """[N]"""
+    bias: Tensor
+    """int64 [N]: row of the bias table; zeros where the schema has no bias column"""
+
+    items: Columns
+    """[I]: the distinct item rows of candidates and events"""
+
+    labels: Tensor | None = None
+    """float32 [N, T]; 0 where unknown (see `weights`). None when serving"""
+    weights: Tensor | None = None
+    """float32 [N, T]: 0 masks an unknown label"""
+    rows: Tensor | None = None
+    """int64 [N]: the impression's row in its split, to join predictions by"""
+
+    @property
+    def users_count(self) -> int:
+        """R."""
+        return self.users.rows
+
+    @property
+    def requests_count(self) -> int:
+        """Q."""
+        return int(self.user_index.shape[0])
+
+    @property
+    def candidates_count(self) -> int:
+        """N."""
+        return int(self.request_index.shape[0])
+
+    def to(self, device: torch.device | str) -> RequestBatch:
+        """The same batch on another device."""
+
+        def move(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return value.to(device, non_blocking=True)
+            if isinstance(value, Columns | Jagged):
+                return type(value)(**{f.name: move(getattr(value, f.name)) for f in dataclasses.fields(value)})
+            return tuple(move(v) for v in value) if isinstance(value, tuple) else value
+
+        return RequestBatch(**{f.name: move(getattr(self, f.name)) for f in dataclasses.fields(self)})
+
+    def validate(self, spec: InputSpec) -> None:
+        """Check shapes, indices, cuts and numbers against ``spec``.
+
+        Raises DataError naming the field, what was expected and what was found. Costs a pass over the batch: call it where
+        a batch comes from outside, not in every step.
+        """
+        R, Q, N, E = self.users_count, self.requests_count, self.candidates_count, self.event_item.shape[0]
+        _columns("users", self.users, spec.user, spec, R)
+        _columns("context", self.context, spec.context, spec, Q)
+        _columns("items", self.items, spec.item, spec, self.items.rows)
+        _columns("cross", self.cross, spec.cross, spec, N)
+        _shape("event_offsets", self.event_offsets, (R + 1,))
+        _shape("event_time_ms", self.event_time_ms, (E,))
+        _shape("event_ids", self.event_ids, (E, len(spec.event.tables)))
+        _shape("request_time_ms", self.request_time_ms, (Q,))
+        _shape("visible", self.visible, (Q, 3))
+        _shape("item_index", self.item_index, (N,))
+        _shape("bias", self.bias, (N,))
+        _offsets("event_offsets", self.event_offsets, E)
+        _within("user_index", self.user_index, R, "users")
+        _within("request_index", self.request_index, Q, "requests")
+        _within("item_index", self.item_index, self.items.rows, "items")
+        _within("event_item", self.event_item, self.items.rows, "items")
+        _within("bias", self.bias, max(spec.bias_rows, 1), "rows")
+        for column, table in enumerate(spec.event.tables):
+            _within(f"event_ids[:, {column}]", self.event_ids[:, column], spec.tables[table], f"rows of table {table}")
+        begin, middle, end = self.visible.unbind(1)
+        first, last = self.event_offsets[self.user_index], self.event_offsets[self.user_index + 1]
+        wrong = (begin < first) | (middle < begin) | (end < middle) | (end > last)
+        if bool(wrong.any()):
+            q = int(wrong.nonzero()[0])
+            raise DataError(
+                f"RequestBatch.visible[{q}]: expected {int(first[q])} <= begin <= real time <= end <= {int(last[q])}, "
+                f"the user's history; got {self.visible[q].tolist()}"
+            )
+        for name in ("labels", "weights"):
+            value = getattr(self, name)
+            if value is not None:
+                _shape(name, value, (N, len(spec.tasks)))
+                _finite(name, value)
+
+
+def _shape(name: str, value: Tensor, expected: tuple[int, ...]) -> None:
+    if tuple(value.shape) != expected:
+        raise DataError(f"RequestBatch.{name}: expected shape {expected}, got {tuple(value.shape)}")
+
+
+def _within(name: str, value: Tensor, rows: int, of: str) -> None:
+    wrong = (value < 0) | (value >= rows)
+    if bool(wrong.any()):
+        at = int(wrong.nonzero()[0, 0])
+        raise DataError(f"RequestBatch.{name}: points outside its {rows} {of}: {int(value[at])} at position {at}")
+
+
+def _finite(name: str, value: Tensor) -> None:
+    wrong = ~torch.isfinite(value)
+    if bool(wrong.any()):
+        at = wrong.nonzero()[0].tolist()
+        raise DataError(f"RequestBatch.{name}: expected finite numbers, got {float(value[tuple(at)])} at {at}")
+
+
+def _offsets(name: str, offsets: Tensor, total: int) -> None:
+    if int(offsets[0]) != 0 or int(offsets[-1]) != total or bool((offsets[1:] < offsets[:-1]).any()):
+        raise DataError(f"RequestBatch.{name}: expected ascending offsets from 0 to {total}")
+
+
+def _columns(name: str, columns: Columns, level: LevelSpec, spec: InputSpec, rows: int) -> None:
+    _shape(f"{name}.ids", columns.ids, (rows, len(level.tables)))
+    _shape(f"{name}.numbers", columns.numbers, (rows, level.numbers))
+    _finite(f"{name}.numbers", columns.numbers)
+    for feature, table, ids in zip(level.names, level.tables, columns.ids.unbind(1), strict=True):
+        _within(f"{name}.ids[{feature}]", ids, spec.tables[table], f"rows of table {table}")
+    if len(columns.bags) != len(level.bag_tables):
+        raise DataError(f"RequestBatch.{name}.bags: expected {len(level.bag_tables)}, got {len(columns.bags)}")
+    for feature, table, bag in zip(level.bag_names, level.bag_tables, columns.bags, strict=True):
+        _shape(f"{name}.bags[{feature}].offsets", bag.offsets, (rows + 1,))
+        _offsets(f"{name}.bags[{feature}].offsets", bag.offsets, bag.values.shape[0])
+        _within(f"{name}.bags[{feature}]", bag.values, spec.tables[table], f"rows of table {table}")

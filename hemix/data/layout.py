@@ -1,0 +1,163 @@
+"""The dataset folder: which array lies where, written once and memory-mapped ever after.
+
+    DATA/
+      manifest.json  schema.yaml  spec.json
+      encoders/                                 see encode.py
+      ids/{users,items}.parquet                 raw ids; a user's or item's number is its position
+      users/, items/                            versions of every user's and item's features
+        first_row.npy      int64 [ids + 1]      versions of number u: first_row[u] : first_row[u + 1], by valid_from
+        valid_from_ms.npy  int64 [rows]
+        features.*.npy                          Block
+        raw.npy            float64 [rows, C]    items only: the columns of the score expression (NaN where missing)
+      history/
+        offsets.npy        int64 [users + 1]    events of user u, sorted by time
+        time_ms.npy        int64 [E]
+        item_row.npy       int32 [E]            item version that held at the event's time
+        ids.npy            int32 [E, fields]
+      {train,valid,test}/NNNNN/                 shards; within one, requests are sorted by user, then time
+        user.npy           int32 [q]            user number
+        user_row.npy       int32 [q]            user version that held at the request's time
+        time_ms.npy        int64 [q]
+        context.*.npy                           Block [q]
+        first_candidate.npy int64 [q + 1]
+        item_row.npy       int32 [n]            item version that held at the request's time
+        cross.*.npy                             Block [n]
+        bias.npy           int32 [n]
+        labels.npy         int8  [n, T]         -1: unknown
+        weight.npy         float32 [n]
+        log_row.npy        int64 [n]            row of the impression in the log
+      truth/{train,valid,test}/NNNNN.npy        float64 [n, T]: known probabilities, aligned with the shard (evaluation only)
+
+Item row 0 is the unknown item. A version with valid_from_ms = TIMELESS_MS holds from the beginning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hemix.errors import DataError
+
+__all__ = ["SPLITS", "Appender", "Block", "load_array", "save_array"]
+
+SPLITS = ("train", "valid", "test")
+_HEADER_BYTES = 128
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """The encoded features of some rows of one level: a RequestBatch's Columns, as NumPy arrays."""
+
+    ids: Array
+    """int32 [rows, F]"""
+    numbers: Array
+    """float32 [rows, K]"""
+    bags: tuple[tuple[Array, Array], ...] = ()
+    """(values int32 [total], offsets int64 [rows + 1]) of every multi-valued feature"""
+
+    def take(self, rows: Array) -> Block:
+        """The given rows, in that order."""
+        return Block(
+            ids=self.ids[rows],
+            numbers=self.numbers[rows],
+            bags=tuple(_take_bag(values, offsets, rows) for values, offsets in self.bags),
+        )
+
+    @classmethod
+    def concatenate(cls, blocks: list[Block]) -> Block:
+        """All rows of all blocks; at least one block."""
+        bags = []
+        for pairs in zip(*(block.bags for block in blocks), strict=True):
+            lengths = np.concatenate([np.diff(offsets) for _, offsets in pairs])
+            bags.append((np.concatenate([values for values, _ in pairs]), np.concatenate([[0], np.cumsum(lengths)])))
+        return cls(
+            ids=np.concatenate([block.ids for block in blocks]),
+            numbers=np.concatenate([block.numbers for block in blocks]),
+            bags=tuple(bags),
+        )
+
+    def save(self, folder: Path, name: str) -> None:
+        """Write ``name.*.npy`` into ``folder``."""
+        save_array(folder / f"{name}.ids.npy", self.ids)
+        save_array(folder / f"{name}.numbers.npy", self.numbers)
+        for i, (values, offsets) in enumerate(self.bags):
+            save_array(folder / f"{name}.bag{i}.values.npy", values)
+            save_array(folder / f"{name}.bag{i}.offsets.npy", offsets)
+
+    @classmethod
+    def load(cls, folder: Path, name: str, bags: int) -> Block:
+        """Memory-map what :meth:`save` wrote."""
+        return cls(
+            ids=load_array(folder / f"{name}.ids.npy"),
+            numbers=load_array(folder / f"{name}.numbers.npy"),
+            bags=tuple(
+                (load_array(folder / f"{name}.bag{i}.values.npy"), load_array(folder / f"{name}.bag{i}.offsets.npy"))
+                for i in range(bags)
+            ),
+        )
+
+
+def _take_bag(values: Array, offsets: Array, rows: Array) -> tuple[Array, Array]:
+    begin, lengths = offsets[rows], offsets[rows + 1] - offsets[rows]
+    return values[ranges(begin, lengths)], np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def ranges(begin: Array, lengths: Array) -> Array:
+    """The positions begin[i], ..., begin[i] + lengths[i] - 1 of all i, one after another (int64)."""
+    total = int(lengths.sum())
+    starts = np.repeat(begin - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
+    return np.arange(total, dtype=np.int64) + starts
+
+
+def save_array(path: Path, array: Array) -> None:
+    """Write one array as .npy (never an object array)."""
+    np.save(path, np.ascontiguousarray(array), allow_pickle=False)
+
+
+def load_array(path: Path) -> Array:
+    """Memory-map one array read-only. Raises DataError naming the file."""
+    try:
+        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+        return array
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: missing from the dataset folder") from error
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"{path}: damaged: {error}") from error
+
+
+class Appender:
+    """Writes one .npy file piece by piece, so that no array has to fit in memory."""
+
+    def __init__(self, path: Path, dtype: npt.DTypeLike, width: int | None = None) -> None:
+        self._dtype = np.dtype(dtype)
+        self._tail = () if width is None else (width,)
+        self._file = path.open("wb")
+        self._file.write(b"\0" * _HEADER_BYTES)
+        self.rows = 0
+
+    def append(self, piece: Array) -> None:
+        """Add rows; converted to the file's type."""
+        piece = np.ascontiguousarray(piece, dtype=self._dtype).reshape(-1, *self._tail)
+        self._file.write(piece.data if piece.size else b"")
+        self.rows += piece.shape[0]
+
+    def close(self) -> None:
+        """Write the header, which says how many rows there are."""
+        header = f"{{'descr': {self._dtype.str!r}, 'fortran_order': False, 'shape': {(self.rows, *self._tail)!r}, }}"
+        magic = b"\x93NUMPY\x01\x00" + (_HEADER_BYTES - 10).to_bytes(2, "little")
+        self._file.seek(0)
+        self._file.write(magic + header.ljust(_HEADER_BYTES - 11).encode() + b"\n")
+        self._file.close()
+
+    def __enter__(self) -> Appender:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()

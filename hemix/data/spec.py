@@ -1,0 +1,90 @@
+"""What a model has to know of the data, and the two values that data and model must agree on. No tensors here."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["MISSING", "TIMELESS_MS", "UNKNOWN", "InputSpec", "LevelSpec", "Task"]
+
+TIMELESS_MS = -(2**62)
+"""The time of an event without a time: before all others, never hidden."""
+
+UNKNOWN = 0
+"""Id of a value that the encoder does not know."""
+
+MISSING = 1
+"""Id of a missing value. Known values begin at 2."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelSpec:
+    """The columns of one level: the embedding table of every id column, the width of the numbers."""
+
+    names: tuple[str, ...] = ()
+    """Feature names of the id columns."""
+    tables: tuple[str, ...] = ()
+    """Table of each id column, same order."""
+    bag_names: tuple[str, ...] = ()
+    bag_tables: tuple[str, ...] = ()
+    number_names: tuple[str, ...] = ()
+    """One name per number column; a vector of size 3 has three."""
+
+    @property
+    def numbers(self) -> int:
+        """K, the width of the numbers."""
+        return len(self.number_names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A label: its name and, in a funnel, the position of the label it depends on."""
+
+    name: str
+    given: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec:
+    """All that a model has to know of the data: tables with their rows, the columns of every level, the tasks.
+
+    Made by the encoders, saved with the run (JSON).
+    """
+
+    tables: Mapping[str, int]
+    """Rows of every embedding table, the unknown and the missing row included."""
+    user: LevelSpec
+    context: LevelSpec
+    item: LevelSpec
+    cross: LevelSpec
+    event: LevelSpec
+    """The fields of an event, the action first; its item's columns are `event_item_columns`."""
+    event_item_columns: tuple[int, ...]
+    """Which id columns of the item level an event carries."""
+    bias_rows: int = 0
+    """Rows of the bias table (position); 0: no bias column."""
+    tasks: tuple[Task, ...]
+    logit_shift: tuple[float, ...]
+    """Added to each task's logit of a prediction to undo negative sampling; zeros without."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able form."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> InputSpec:
+        """Inverse of :meth:`to_json`."""
+        levels = {
+            name: LevelSpec(**{k: tuple(v) for k, v in content[name].items()})
+            for name in ("user", "context", "item", "cross", "event")
+        }
+        return cls(
+            tables=dict(content["tables"]),
+            **levels,
+            event_item_columns=tuple(content["event_item_columns"]),
+            bias_rows=content["bias_rows"],
+            tasks=tuple(Task(**task) for task in content["tasks"]),
+            logit_shift=tuple(content["logit_shift"]),
+        )

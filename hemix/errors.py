@@ -1,0 +1,62 @@
+"""The exception tree.
+
+HemixError
+├── UsageError        a flag or an argument of a command or function
+├── SchemaError       the schema file, or a schema that does not fit what it meets
+├── SettingsError     model, training or serving settings
+├── DataError         a log, a table, a dataset folder: what is in a file
+├── RunError          a run folder or a checkpoint: missing, damaged, of another schema
+├── StorageError      the disk: full, read-only, not permitted
+└── MissingExtra      an optional part that is not installed
+
+Every message is one line for the person who has to mend it: what was expected, what was found, and where (file, column,
+row, key). The command line prints it and exits with code 2; a traceback is always our own defect.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "DataError",
+    "HemixError",
+    "MissingExtra",
+    "RunError",
+    "SchemaError",
+    "SettingsError",
+    "StorageError",
+    "UsageError",
+]
+
+
+class HemixError(Exception):
+    """Base of every error that is the input's fault and not ours."""
+
+
+class UsageError(HemixError):
+    """A flag or an argument that cannot be used."""
+
+
+class SchemaError(HemixError):
+    """The schema is wrong, or does not fit the data or the run that it meets."""
+
+
+class SettingsError(HemixError):
+    """A setting that is unknown, of the wrong type or out of range."""
+
+
+class DataError(HemixError):
+    """A log, a table or a dataset folder holds something that cannot be used."""
+
+
+class RunError(HemixError):
+    """A run folder or a checkpoint is missing, incomplete, damaged or of another schema."""
+
+
+class StorageError(HemixError):
+    """The disk is full, read-only or not permitted."""
+
+
+class MissingExtra(HemixError):
+    """An optional part is asked for and not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs {package}, which is not installed: pip install 'hemix[{extra}]'")

@@ -1,0 +1,517 @@
+"""What the columns of a user's logs mean.
+
+A schema is one YAML file beside the logs. It names the tables, says which column is the user, the item and the clock, which
+columns are features and how each becomes ids or numbers, what a history is made of, what the labels are and how the log is
+split. It is frozen and validated; its fingerprint goes into every dataset, run and checkpoint.
+
+This module knows nothing of files other than its own YAML, and nothing of tensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping
+from datetime import date, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from hemix.errors import SchemaError
+from hemix.expression import Expression
+
+__all__ = [
+    "LEVELS",
+    "Categorical",
+    "Clock",
+    "ClockPart",
+    "Coordinates",
+    "Distance",
+    "Feature",
+    "History",
+    "Label",
+    "Numeric",
+    "Schema",
+    "Split",
+    "Tables",
+    "Vector",
+    "duration_ms",
+]
+
+LEVELS = ("user", "context", "item", "cross")
+"""The four places a feature can belong to. ``cross`` features belong to a (request, item) pair."""
+
+_DURATION_UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+def duration_ms(value: object) -> int:
+    """A duration such as ``90s``, ``30min``, ``2h`` or ``7d`` in milliseconds; a bare 0 is allowed, other bare numbers not."""
+    if value == 0 and not isinstance(value, bool):
+        return 0
+    match = re.fullmatch(r"\s*(\d+)\s*(ms|s|min|m|h|d)\s*", value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"expected a duration with a unit such as 30min, 2h or 7d, got {value!r}")
+    return int(match[1]) * _DURATION_UNITS_MS[match[2]]
+
+
+def _window(value: object) -> object:
+    return value if value == "day" else duration_ms(value)
+
+
+DurationMs = Annotated[int, BeforeValidator(duration_ms)]
+WindowMs = Annotated[Literal["day"] | int, BeforeValidator(_window)]
+Boundary = int | float | str
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class Clock(_Part):
+    """The column that says when an impression was shown or an event happened."""
+
+    column: str = "time_ms"
+    unit: Literal["s", "ms", "us"] = "ms"
+    timezone: str = "UTC"
+    """IANA name. It decides where a day begins and what the hour of day is."""
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ValueError(f"expected an IANA time zone such as Asia/Shanghai, got {value!r}") from error
+        return value
+
+    @property
+    def unit_ms(self) -> float:
+        """Milliseconds in one unit of the clock column."""
+        return {"s": 1000.0, "ms": 1.0, "us": 0.001}[self.unit]
+
+
+class Tables(_Part):
+    """Where the logs lie, relative to the schema file: a Parquet file, or a folder of Parquet files."""
+
+    impressions: str = "impressions.parquet"
+    events: str | None = None
+    items: str | None = None
+    users: str | None = None
+    truth: str | None = None
+    """Known probabilities of a simulation, row by row with the impressions; only the evaluation reads it."""
+
+
+class Vocabulary(_Part):
+    """Ids for the values seen at least ``min_count`` times in the training data; all others share the unknown row."""
+
+    min_count: Annotated[int, Field(ge=1)] = 2
+    max_rows: Annotated[int, Field(ge=1)] | None = None
+
+
+class HashRows(_Part):
+    """Ids by xxh64 (UTF-8, seed 0) modulo ``rows``: no vocabulary to keep, some values share a row."""
+
+    rows: Annotated[int, Field(ge=1)]
+
+
+class _Column(_Part):
+    column: str | None = None
+    """Column of the table that the feature's level reads; by default the feature's own name."""
+
+
+class Categorical(_Column):
+    """One value, or with ``multi`` a list of values, out of a set."""
+
+    type: Literal["categorical"] = "categorical"
+    vocabulary: Vocabulary | None = None
+    hash: HashRows | None = None
+    multi: bool = False
+    max_values: Annotated[int, Field(ge=1)] = 50
+    """The first so many values of a list are used."""
+    table: str | None = None
+    """Features that name the same table share one vocabulary and one embedding table."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_encoding(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            if value.get("vocabulary") is not None and value.get("hash") is not None:
+                raise ValueError("expected one of vocabulary and hash, got both")
+            if value.get("vocabulary") is None and value.get("hash") is None:
+                value = {**value, "vocabulary": {}}
+        return value
+
+
+class Numeric(_Column):
+    """One number: quantile buckets learned on the training rows, or standardised by their mean and deviation."""
+
+    type: Literal["numeric"] = "numeric"
+    encoding: Literal["quantile", "standardise"] = "quantile"
+    buckets: Annotated[int, Field(ge=2, le=10_000)] = 32
+
+
+class Vector(_Column):
+    """A ready vector (a list column of fixed length), passed on as it is."""
+
+    type: Literal["vector"] = "vector"
+    size: Annotated[int, Field(ge=1)]
+
+
+class Coordinates(_Part):
+    """A place on Earth in degrees: two standardised numbers, and an end of a distance."""
+
+    type: Literal["coordinates"] = "coordinates"
+    latitude: str
+    longitude: str
+
+
+class Distance(_Part):
+    """Great-circle distance in km between two coordinates features, in quantile buckets."""
+
+    type: Literal["distance"] = "distance"
+    between: tuple[str, str]
+    """Two references ``level.feature``, for instance ``[context.location, item.location]``."""
+    buckets: Annotated[int, Field(ge=2, le=10_000)] = 32
+
+
+class ClockPart(_Part):
+    """A part of the local time of the request (context) or of the event (event field)."""
+
+    type: Literal["clock"] = "clock"
+    part: Literal["hour", "weekday", "hour_of_week"]
+
+    @property
+    def size(self) -> int:
+        """How many values the part can take."""
+        return {"hour": 24, "weekday": 7, "hour_of_week": 168}[self.part]
+
+
+Feature = Annotated[Categorical | Numeric | Vector | Coordinates | Distance | ClockPart, Field(discriminator="type")]
+EventField = Annotated[Categorical | Numeric | ClockPart, Field(discriminator="type")]
+
+_ALLOWED: dict[str, tuple[type[BaseModel], ...]] = {
+    "user": (Categorical, Numeric, Vector, Coordinates),
+    "context": (Categorical, Numeric, Vector, Coordinates, ClockPart),
+    "item": (Categorical, Numeric, Vector, Coordinates),
+    "cross": (Categorical, Numeric, Vector, Distance),
+}
+
+
+class Features(_Part):
+    """The features of each level. User and item features are columns of the user and item tables (the id itself always is one);
+    context and cross features are columns of the impression log."""
+
+    user: dict[str, Feature] = {}
+    context: dict[str, Feature] = {}
+    item: dict[str, Feature] = {}
+    cross: dict[str, Feature] = {}
+
+    def level(self, name: str) -> Mapping[str, Feature]:
+        """The features of one level, in their order."""
+        features: Mapping[str, Feature] = getattr(self, name)
+        return features
+
+    def __iter__(self) -> Iterator[tuple[str, str, Feature]]:  # type: ignore[override]
+        """All features as (level, name, feature), in the order of the levels."""
+        for level in LEVELS:
+            for name, feature in self.level(level).items():
+                yield level, name, feature
+
+
+class History(_Part):
+    """What a behaviour history is made of. Events lie strictly before the request minus the delay."""
+
+    source: Literal["events", "impressions"] | None = None
+    """By default the events table where one is named, else the impressions themselves."""
+    clock_column: str | None = None
+    """The events table's clock column, by default the same as the impressions'. A null time makes an event timeless: always
+    visible, before all others."""
+    item_features: tuple[str, ...] | None = None
+    """Item features that an event carries, looked up in the candidates' tables. By default all that are categorical (one
+    value) or numeric in buckets."""
+    action: Categorical | None = None
+    """The column that says what the user did. Impressions as events take the name of their deepest known positive label, or
+    ``impression``."""
+    fields: dict[str, EventField] = {}
+    """Further fields of an event: columns of the events table, or parts of its clock."""
+    global_length: Annotated[int, Field(ge=1)] = 1000
+    realtime_length: Annotated[int, Field(ge=1)] = 100
+    realtime_window_ms: Annotated[WindowMs, Field(alias="realtime_window")] = "day"
+    """``day``: since the local day began. Or a duration."""
+    delay_ms: Annotated[DurationMs, Field(alias="delay")] = 0
+    """How long an event takes to arrive in production: newer ones are hidden (in training; a server shows what it has)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Label(_Part):
+    """A 0/1 column of the impression log. Null means unknown and is masked."""
+
+    column: str | None = None
+    given: str | None = None
+    """The label it depends on: ``order`` given ``click`` is trained over the entire space."""
+    available_at: str | None = None
+    """Column (same unit as the clock) that says when a positive became known."""
+    maturity_ms: Annotated[DurationMs, Field(alias="maturity")] = 0
+    """How long a negative takes to be final: a younger one is unknown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Bias(_Part):
+    """A column, usually the position, that explains clicks but is not known when ranking: logged value in training, ``serve_as``
+    when serving."""
+
+    column: str
+    serve_as: Annotated[int, Field(ge=0)] = 0
+    max: Annotated[int, Field(ge=1)] = 100
+    """Larger values count as this one."""
+
+
+class Roles(_Part):
+    """Columns of the impression log with a part of their own."""
+
+    request_id: str | None = None
+    """Impressions of one request share it. Without it every impression is its own request."""
+    weight: str | None = None
+    bias: Bias | None = None
+    negative_sampling_rate: Annotated[float, Field(gt=0, le=1)] | None = None
+    """The share of the first label's negatives that the log kept; scores are brought back to the full log exactly."""
+
+
+class Split(_Part):
+    """Rows with ``column`` < ``valid`` train, those below ``test`` are valid, the rest below ``end`` is test.
+
+    On the clock column a boundary is a local date or time (``2026-01-15``, ``2026-01-15 06:00``) or a number in its unit; on any
+    other column it compares with the column's own values.
+    """
+
+    column: str | None = None
+    """By default the clock."""
+    start: Boundary | None = None
+    valid: Boundary
+    test: Boundary
+    end: Boundary | None = None
+
+    @field_validator("start", "valid", "test", "end", mode="before")
+    @classmethod
+    def _dates_as_text(cls, value: object) -> object:
+        return value.isoformat() if isinstance(value, date | datetime) else value
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Split:
+        marks = [(k, v) for k in ("start", "valid", "test", "end") if (v := getattr(self, k)) is not None]
+        for (low_name, low), (high_name, high) in itertools.pairwise(marks):
+            if isinstance(low, str) != isinstance(high, str):
+                raise ValueError(f"{low_name} and {high_name} must be of one kind, got {low!r} and {high!r}")
+            if not low < high:
+                raise ValueError(f"expected {low_name} < {high_name}, got {low!r} and {high!r}")
+        return self
+
+
+class Schema(_Part):
+    """The whole meaning of a user's logs. Read it with :meth:`load`, make one in code with ``Schema(...)``."""
+
+    schema_version: Literal[1] = 1
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    tables: Tables = Tables()
+    user: str = "user_id"
+    """The user column of every table that has users."""
+    item: str = "item_id"
+    clock: Clock = Clock()
+    valid_from: str | None = None
+    """Column of the item and user tables (same unit as the clock) from which a row holds; look-ups are as-of."""
+    features: Features = Features()
+    history: History = History()
+    labels: Annotated[dict[str, Label], Field(min_length=1)]
+    roles: Roles = Roles()
+    score: str | None = None
+    """An expression over outputs and numeric item columns, such as ``click * order_given_click^0.5 * price``; by default the
+    first label."""
+    split: Split
+    statistics: dict[str, Any] = {}
+    """Reserved for dated statistics features."""
+
+    # -- checks ---------------------------------------------------------------------------------------------------------
+
+    @field_validator("statistics")
+    @classmethod
+    def _reserved(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if value:
+            raise ValueError("reserved for dated statistics features, which this version does not compute: leave it empty")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Schema:
+        self._check_features()
+        self._check_labels()
+        self._check_history()
+        if self.score is not None:
+            Expression(self.score)
+        return self
+
+    def _check_features(self) -> None:
+        tables: dict[str, tuple[str, str]] = {}
+        for level, name, feature in self.features:
+            where = f"features.{level}.{name}"
+            if not isinstance(feature, _ALLOWED[level]):
+                kinds = ", ".join(str(k.model_fields["type"].default) for k in _ALLOWED[level])
+                raise ValueError(f"{where}: a {level} feature is one of {kinds}, got {feature.type}")
+            if isinstance(feature, Distance):
+                for end in feature.between:
+                    end_level, _, end_name = end.partition(".")
+                    target = self.features.level(end_level).get(end_name) if end_level in LEVELS else None
+                    if not isinstance(target, Coordinates):
+                        raise ValueError(f"{where}.between: expected a coordinates feature as level.name, got {end!r}")
+            if isinstance(feature, Categorical):
+                table = feature.table or f"{level}.{name}"
+                encoding = repr((feature.vocabulary, feature.hash))
+                first, known = tables.setdefault(table, (where, encoding))
+                if known != encoding:
+                    raise ValueError(f"{where}: shares table {table!r} with {first}, but their encodings differ")
+
+    def _check_labels(self) -> None:
+        seen: list[str] = []
+        for name, label in self.labels.items():
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                raise ValueError(f"labels.{name}: expected a name of letters, digits and _")
+            if label.given is not None and label.given not in seen:
+                raise ValueError(f"labels.{name}.given: expected a label defined before it ({', '.join(seen) or 'none'}), "
+                                 f"got {label.given!r}")  # fmt: skip
+            if self.roles.negative_sampling_rate is not None and seen and label.given is None:
+                raise ValueError(f"labels.{name}: with roles.negative_sampling_rate every further label needs a given label, "
+                                 "because its rate cannot be recovered otherwise")  # fmt: skip
+            seen.append(name)
+
+    def _check_history(self) -> None:
+        if self.history.source == "events" and self.tables.events is None:
+            raise ValueError("history.source: events needs tables.events")
+        for name in self.history.item_features or ():
+            feature = self.features.item.get(name)
+            if feature is None:
+                raise ValueError(f"history.item_features: no item feature {name!r}")
+            if not self._in_event(feature):
+                raise ValueError(f"history.item_features: {name} must be a one-valued categorical or bucketed numeric")
+        if self.history.action is not None and self.history.action.multi:
+            raise ValueError("history.action: one value, not multi")
+        for name, field in self.history.fields.items():
+            if name == "action":
+                raise ValueError("history.fields.action: the action has a key of its own, history.action")
+            if (isinstance(field, Categorical) and field.multi) or (isinstance(field, Numeric) and field.encoding != "quantile"):
+                raise ValueError(f"history.fields.{name}: one-valued categorical, bucketed numeric or clock part")
+
+    # -- what the rest of the house asks ----------------------------------------------------------------------------------
+
+    @staticmethod
+    def _in_event(feature: Feature) -> bool:
+        return (isinstance(feature, Categorical) and not feature.multi) or (
+            isinstance(feature, Numeric) and feature.encoding == "quantile"
+        )
+
+    @property
+    def history_source(self) -> Literal["events", "impressions"]:
+        """Where events come from."""
+        return self.history.source or ("events" if self.tables.events else "impressions")
+
+    @property
+    def event_item_features(self) -> tuple[str, ...]:
+        """The item features that an event carries, in the order of the item features."""
+        wanted = self.history.item_features
+        return tuple(n for n, f in self.features.item.items() if self._in_event(f) and (wanted is None or n in wanted))
+
+    @property
+    def event_fields(self) -> dict[str, Categorical | Numeric | ClockPart]:
+        """All fields of an event, the action first."""
+        action = self.history.action or Categorical.model_validate({"vocabulary": {"min_count": 1}})
+        return {"action": action, **self.history.fields}
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the labels, in order."""
+        return tuple(self.labels)
+
+    @property
+    def score_expression(self) -> Expression:
+        """What candidates are sorted by."""
+        return Expression(self.score or self.tasks[0])
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What a model says of a candidate: every task, and ``b_given_a`` for every task with ``given``."""
+        return self.tasks + tuple(f"{n}_given_{v.given}" for n, v in self.labels.items() if v.given)
+
+    def fingerprint(self) -> str:
+        """16 hex digits that change with any meaning of any column (not with the schema's name or the files' places)."""
+        content = self.model_dump(mode="json", by_alias=True, exclude={"name", "tables"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def to_yaml(self) -> str:
+        """The schema as YAML text that :meth:`parse` reads back."""
+        content = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+        history = content.get("history", {})
+        for key in ("realtime_window_ms", "delay_ms"):
+            if key in history:
+                value = history.pop(key)
+                history[key.removesuffix("_ms")] = f"{value}ms" if isinstance(value, int) else value
+        for label in content["labels"].values():
+            if "maturity_ms" in label:
+                label["maturity"] = f"{label.pop('maturity_ms')}ms"
+        for level, name, feature in self.features:
+            content["features"][level][name] = {"type": feature.type, **content["features"][level][name]}
+        for name, field in self.history.fields.items():
+            history["fields"][name] = {"type": field.type, **history["fields"][name]}
+        return yaml.safe_dump({"schema_version": 1, **content}, sort_keys=False, allow_unicode=True, width=120)
+
+    @classmethod
+    def parse(cls, text: str, origin: str = "schema") -> Schema:
+        """Read YAML text. Raises SchemaError naming ``origin`` and the key."""
+        try:
+            content = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise SchemaError(f"{origin}: not YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(content, dict):
+            raise SchemaError(f"{origin}: expected keys such as user, item, labels, split; got {type(content).__name__}")
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise SchemaError(f"{origin}: {first_problem(error)}") from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> Schema:
+        """Read a YAML file. Raises SchemaError naming the file and the key."""
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SchemaError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        return cls.parse(text, str(path))
+
+
+_DISCRIMINATORS = {"categorical", "numeric", "vector", "coordinates", "distance", "clock"}
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first problem of a pydantic error as ``key.path: message``, with what was found."""
+    problem = error.errors(include_url=False)[0]
+    loc = [str(part) for part in problem["loc"]]
+    # pydantic puts the chosen kind of feature into the path: features.user.age.numeric.buckets
+    at = {"features": 3, "history": 3}.get(loc[0]) if loc else None
+    if at is not None and len(loc) > at and loc[at] in _DISCRIMINATORS:
+        del loc[at]
+    key = ".".join(loc)
+    message = problem["msg"].removeprefix("Value error, ")
+    kind = problem["type"]
+    if kind == "extra_forbidden":
+        return f"{key}: unknown key"
+    if kind == "missing":
+        return f"{key}: missing"
+    if kind not in ("value_error", "union_tag_not_found") and not isinstance(problem["input"], dict | list):
+        message += f", got {problem['input']!r}"
+    if len(error.errors()) > 1:
+        message += f" (and {len(error.errors()) - 1} more)"
+    return f"{key}: {message}" if key else message
