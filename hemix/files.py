@@ -1,0 +1,98 @@
+"""Writing so that nothing is ever half there: a folder or a file appears whole, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hemix.errors import StorageError, UsageError
+
+__all__ = ["new_folder", "read_json", "storage_errors", "write_json", "write_text"]
+
+_STORAGE = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+}
+
+
+@contextmanager
+def storage_errors(path: str | Path) -> Iterator[None]:
+    """Turn a full, read-only or forbidden disk into a StorageError that names ``path`` (or the file that failed)."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _STORAGE:
+            raise StorageError(f"{error.filename or path}: {_STORAGE[error.errno]}") from error
+        raise
+
+
+@contextmanager
+def new_folder(out: str | Path) -> Iterator[Path]:
+    """A hidden sibling of ``out`` to write into; it becomes ``out`` when the block ends well and vanishes when it does not.
+
+    Raises UsageError where ``out`` exists and is not an empty folder, StorageError for a disk that cannot be written.
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"--out {out}: exists already and is not empty; name a new folder")
+    part = out.parent / f".{out.name}.{os.getpid()}.part"
+    made = next((parent for parent in reversed([out.parent, *out.parent.parents]) if not parent.exists()), None)
+    try:
+        with storage_errors(out):
+            part.mkdir(parents=True)
+            yield part
+            if out.exists():
+                out.rmdir()
+            part.rename(out)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        if made is not None:  # leave no parent folder that was not there before
+            _remove_empty(made, out.parent)
+        raise
+
+
+def _remove_empty(top: Path, bottom: Path) -> None:
+    while bottom.exists() and not any(bottom.iterdir()):
+        bottom.rmdir()
+        if bottom == top:
+            return
+        bottom = bottom.parent
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically. Raises StorageError for a disk that cannot be written."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with storage_errors(path):
+            part.write_text(text, encoding="utf-8")
+            part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON atomically; NaN and infinity are refused (ValueError), because they are not JSON."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path, error: type[Exception]) -> dict[str, Any]:
+    """Read a JSON object; raises ``error`` naming the file where it is missing or damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as missing:
+        raise error(f"{path}: missing") from missing
+    except (OSError, ValueError) as damage:
+        raise error(f"{path}: damaged: {damage}") from damage
+    if not isinstance(content, dict):
+        raise error(f"{path}: damaged: expected a JSON object")
+    return content
