@@ -1,0 +1,81 @@
+"""What the columns of imported KuaiRand logs mean.
+
+Aggregate counters of videos are left out on purpose: they cover the test days. So is ``visible_status``, which says how a
+video stands after the logged month.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hemix.schema import Schema
+
+__all__ = ["kuairand_schema"]
+
+
+def _categorical(min_count: int = 2, **more: Any) -> dict[str, Any]:
+    return {"type": "categorical", "vocabulary": {"min_count": min_count}, **more}
+
+
+def _numeric(buckets: int = 16) -> dict[str, Any]:
+    return {"type": "numeric", "buckets": buckets}
+
+
+def kuairand_schema(name: str, *, global_length: int, realtime_length: int) -> Schema:
+    """The schema of KuaiRand logs; the lengths cap the two parts of a history."""
+    return Schema.model_validate(
+        {
+            "name": name,
+            "tables": {"events": "events.parquet", "items": "items.parquet", "users": "users.parquet"},
+            "user": "user_id",
+            "item": "video_id",
+            "clock": {"column": "time_ms", "unit": "ms", "timezone": "Asia/Shanghai"},
+            "features": {
+                "user": {
+                    "user_id": _categorical(3),
+                    "user_active_degree": _categorical(),
+                    "is_live_streamer": _categorical(),
+                    "is_video_author": _categorical(),
+                    "follow_user_num": _numeric(),
+                    "fans_user_num": _numeric(),
+                    "friend_user_num": _numeric(),
+                    "register_days": _numeric(),
+                    **{f"onehot_feat{i}": _categorical() for i in range(18)},
+                },
+                "context": {
+                    "tab": _categorical(),
+                    "hour": {"type": "clock", "part": "hour"},
+                    "weekday": {"type": "clock", "part": "weekday"},
+                },
+                "item": {
+                    "video_id": _categorical(5),
+                    "author_id": _categorical(5),
+                    "video_type": _categorical(),
+                    "upload_type": _categorical(),
+                    "upload_day": _numeric(),
+                    "video_duration": _numeric(32),
+                    "server_width": _numeric(8),
+                    "server_height": _numeric(8),
+                    "music_id": _categorical(5),
+                    "music_type": _categorical(),
+                    "tag": _categorical(multi=True, max_values=10, table="tag"),
+                    "tag_first": _categorical(table="tag"),
+                },
+            },
+            "history": {
+                "source": "events",
+                "item_features": ["video_id", "author_id", "video_duration", "tag_first"],
+                "action": {"column": "action", "vocabulary": {"min_count": 1}},
+                "fields": {
+                    "tab": _categorical(),
+                    "play_share": _numeric(),
+                    "hour": {"type": "clock", "part": "hour"},
+                },
+                "global_length": global_length,
+                "realtime_length": realtime_length,
+                "realtime_window": "day",
+            },
+            "labels": {"click": {}, "long_view": {"given": "click"}},
+            "split": {"column": "date", "valid": 20220505, "test": 20220507},
+        }
+    )
