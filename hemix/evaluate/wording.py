@@ -1,0 +1,136 @@
+"""Numbers and names as a person reads them, and what the words of a report mean. Text only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeGuard
+
+__all__ = [
+    "FILTERS",
+    "GLOSSARY",
+    "MODEL_NAMES",
+    "SLICE_TITLES",
+    "article",
+    "count",
+    "duration",
+    "is_number",
+    "percent",
+    "points",
+    "size",
+    "slice_name",
+    "words",
+]
+
+MODEL_NAMES = {"hemix": "HeMix"}
+
+SLICE_TITLES = {
+    "history_length": "Events in the user’s history",
+    "realtime_length": "Events in the real-time window",
+    "user": "User in the training data",
+    "item": "Item in the training data",
+}
+
+GLOSSARY: tuple[tuple[str, str], ...] = (
+    ("AUC", "The chance that a positive impression scores above a negative one; ties count half. 0.5 is chance, 1 perfect."),
+    (
+        "GAUC",
+        "AUC within each user, averaged by impressions, over the users who have both a positive and a negative; the share of "
+        "impressions they cover stands beside it.",
+    ),
+    (
+        "nDCG@10",
+        "How near to the top of each request its positives are: 1 when they come first. Requests with a positive and more than "
+        "one candidate.",
+    ),
+    ("log loss", "The mean of −log p of what happened, in nats. Lower is better."),
+    ("NE", "Log loss over that of always saying the average rate. Below 1 the model knows more than the average."),
+    ("PCOC", "The sum of predictions over the number of positives. Above 1 the model promises too much."),
+    (
+        "ECE",
+        "How far prediction and observed rate lie apart, on average over ten bins of equal size. The floor is what a perfectly "
+        "calibrated model with these predictions would show by chance.",
+    ),
+    ("interval", "95 %, from resampling users, because the impressions of one user are not independent."),
+    ("popularity", "Ranks by the smoothed rate of the item in the training data. It knows nothing of the user."),
+    (
+        "oracle",
+        "Ranks by the probabilities that the simulation drew the labels from. Only simulated data has one, and no model can "
+        "expect to beat it.",
+    ),
+)
+
+_ABSENT = "–"
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether this is a finite int or float (a bool is not)."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def count(value: float | None) -> str:
+    """``1,234``; from a million on ``1.23 M``."""
+    if value is None:
+        return _ABSENT
+    for unit, size_of in (("G", 1e9), ("M", 1e6)):
+        if abs(value) >= size_of:
+            return f"{value / size_of:.3g} {unit}"
+    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.2g}"
+
+
+def fixed(value: float | None, digits: int = 4) -> str:
+    """So many digits after the point."""
+    return _ABSENT if value is None else f"{value:.{digits}f}"
+
+
+def percent(value: float | None, digits: int | None = None) -> str:
+    """A share in percent; without ``digits`` two significant ones or more."""
+    if value is None:
+        return _ABSENT
+    hundredfold = 100 * value
+    if digits is None:
+        digits = 1 if hundredfold >= 10 else 2 if hundredfold >= 0.1 or hundredfold == 0 else 3
+    return f"{hundredfold:.{digits}f}\N{NO-BREAK SPACE}%"
+
+
+def points(value: float) -> str:
+    """A difference of two shares in percentage points."""
+    return f"{100 * value:.2f} points"
+
+
+def duration(seconds: float) -> str:
+    """``12 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def size(value: float) -> str:
+    """Bytes in MiB or GiB."""
+    mebi = value / 2**20
+    return f"{mebi / 1024:.2f} GiB" if mebi >= 1024 else f"{mebi:.0f} MiB"
+
+
+def words(name: str) -> str:
+    """``order_given_click`` as ``order given click``."""
+    return name.replace("_", " ")
+
+
+def article(name: str) -> str:
+    """``a click``, ``an order``."""
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {words(name)}"
+
+
+def slice_name(cut: str, name: str) -> str:
+    """A slice's name as a person says it."""
+    if cut in ("history_length", "realtime_length"):
+        return "none" if name == "0" else name.replace("-", "–").replace("+", " or more")
+    return words(name)
+
+
+FILTERS: dict[str, Callable[..., Any]] = {"count": count, "fixed": fixed, "percent": percent, "words": words}

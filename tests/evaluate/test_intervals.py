@@ -1,0 +1,157 @@
+"""Bootstrap and standard errors: determinism, sharing of resamples, and that intervals cover what they should."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hemix.errors import DataError
+from hemix.evaluate import metrics
+from hemix.evaluate.intervals import (
+    Interval,
+    UserResamples,
+    auc_difference,
+    auc_influence,
+    auc_replicates,
+    auc_standard_error,
+    percentile_interval,
+    replicates,
+)
+from hemix.evaluate.metrics import Absent
+
+A = np.array
+
+
+def simulated(seed, users=150, per_user=12, spread=1.0):
+    """Labels that hang together within a user, and a score of each row."""
+    rng = np.random.default_rng(seed)
+    user = np.repeat(np.arange(users), per_user)
+    taste = rng.normal(size=users)[user] * spread
+    score = rng.normal(size=user.size) + taste
+    label = (rng.random(user.size) < 1 / (1 + np.exp(1.5 - score - taste))).astype(int)
+    return label, score, user
+
+
+def test_resamples_draw_as_many_users_as_there_are_and_move_a_users_rows_together():
+    users = A([9, 9, 4, 9, 4, 2])
+    for multiplicity in UserResamples(users, count=20):
+        assert multiplicity[0] == multiplicity[1] == multiplicity[3]
+        assert multiplicity[2] == multiplicity[4]
+        assert multiplicity[0] + multiplicity[2] + multiplicity[5] == 3
+
+
+def test_resamples_depend_on_seed_replicate_and_users_only():
+    users = A([5, 1, 5, 3])
+    same = [m.tolist() for m in UserResamples(users, count=5, seed=7)]
+    assert [m.tolist() for m in UserResamples(users, count=9, seed=7)][:5] == same
+    assert [m.tolist() for m in UserResamples(users, count=5, seed=8)] != same
+    reordered = UserResamples(users[::-1], count=5, seed=7)
+    assert [m[::-1].tolist() for m in reordered] == same
+
+
+def test_a_part_of_the_rows_shares_the_draws():
+    users = np.arange(6) // 2
+    whole = UserResamples(users, count=4)
+    keep = A([True, False, False, True, True, False])
+    for all_rows, some_rows in zip(whole, whole.of_rows(keep), strict=True):
+        assert all_rows[keep].tolist() == some_rows.tolist()
+
+
+def test_auc_replicates_equal_the_auc_of_repeated_rows():
+    label, score, user = simulated(0, users=12, per_user=4)
+    score = np.round(score)  # ties
+    weight = np.random.default_rng(1).uniform(0.5, 2, label.size)
+    resamples = UserResamples(user, count=25)
+    fast = auc_replicates(label, score, resamples, weight)
+    for value, multiplicity in zip(fast, resamples, strict=True):
+        rows = np.repeat(np.arange(label.size), multiplicity)
+        assert value == pytest.approx(metrics.auc(label[rows], score[rows], weight[rows]))
+    general = replicates(lambda w: metrics.auc(label, score, w), resamples, weight)
+    np.testing.assert_allclose(fast, general)
+
+
+def test_any_metric_can_be_resampled():
+    label, score, user = simulated(0, users=30)
+    probability = 1 / (1 + np.exp(-score))
+    values = replicates(lambda w: metrics.logloss(label, probability, w), UserResamples(user, count=200))
+    interval = percentile_interval(values)
+    assert interval.low < metrics.logloss(label, probability) < interval.high
+
+
+def test_percentiles_by_hand():
+    assert percentile_interval(np.arange(101.0)) == Interval(2.5, 97.5)
+
+
+def test_an_interval_that_too_few_resamples_define_is_absent():
+    # Two users, one class each: half of the resamples draw one user twice.
+    values = auc_replicates(A([1, 0]), A([0.9, 0.1]), UserResamples(A([0, 1]), count=100))
+    interval = percentile_interval(values)
+    assert isinstance(interval, Absent)
+    assert "of 100 resamples of users define it" in interval.reason
+
+
+def test_influence_sums_to_zero_and_predicts_the_change():
+    label, score, _ = simulated(3, users=20)
+    weight = np.random.default_rng(0).uniform(0.5, 2, label.size)
+    influence = auc_influence(label, score, weight)
+    assert influence.sum() == pytest.approx(0, abs=1e-12)
+    for row in (0, 17, 101):
+        nudged = weight.copy()
+        nudged[row] *= 1 + 1e-6
+        change = metrics.auc(label, score, nudged) - metrics.auc(label, score, weight)
+        assert change / 1e-6 == pytest.approx(influence[row], abs=1e-8)
+
+
+def test_standard_error_agrees_with_the_bootstrap():
+    label, score, user = simulated(4, users=300)
+    by_bootstrap = auc_replicates(label, score, UserResamples(user, count=600)).std()
+    assert auc_standard_error(label, score, user) == pytest.approx(by_bootstrap, rel=0.1)
+
+
+def test_clustering_by_user_matters():
+    label, score, user = simulated(5, users=200, spread=1.5)
+    by_user = auc_standard_error(label, score, user)
+    by_row = auc_standard_error(label, score, np.arange(label.size))
+    assert by_user > 1.3 * by_row
+
+
+def test_intervals_cover_the_true_auc_about_as_often_as_they_say():
+    label, score, _ = simulated(99, users=20_000)
+    truth = metrics.auc(label, score)
+    covered = 0
+    for seed in range(60):
+        label, score, user = simulated(seed, users=80, per_user=8)
+        interval = percentile_interval(auc_replicates(label, score, UserResamples(user, count=150, seed=seed)))
+        covered += interval.low <= truth <= interval.high
+    assert covered >= 51  # of 60, expected 57; 50 or fewer has a chance below 1 %
+
+
+def test_difference_is_paired():
+    label, score, user = simulated(6)
+    worse = score + np.random.default_rng(0).normal(size=score.size) * 0.7
+    resamples = UserResamples(user, count=300)
+    difference = auc_difference(label, score, worse, user, resamples=resamples)
+    assert difference.delta == pytest.approx(metrics.auc(label, score) - metrics.auc(label, worse))
+    assert difference.ci95.low < difference.delta < difference.ci95.high
+    alone = auc_replicates(label, score, resamples) - auc_replicates(label, worse, UserResamples(user, count=300, seed=1))
+    assert difference.standard_error < 0.8 * alone.std()
+    without = auc_difference(label, score, worse, user)
+    assert without.ci95.low == pytest.approx(difference.ci95.low, abs=0.2 * (difference.ci95.high - difference.ci95.low))
+
+
+def test_no_difference_between_a_score_and_its_monotone_map():
+    label, score, user = simulated(7, users=20)
+    difference = auc_difference(label, score, np.exp(score), user, resamples=UserResamples(user, count=50))
+    assert difference.delta == 0
+    assert difference.ci95 == Interval(0.0, 0.0)
+    assert difference.standard_error == pytest.approx(0, abs=1e-15)
+
+
+def test_what_cannot_be_measured_says_why():
+    assert auc_standard_error(A([1, 1]), A([0.1, 0.2]), A([0, 1])) == Absent("no negatives")
+    assert auc_standard_error(A([1, 0]), A([0.1, 0.2]), A([0, 0])) == Absent("fewer than two users")
+    assert auc_difference(A([0, 0]), A([0.1, 0.2]), A([0.1, 0.2]), A([0, 1])) == Absent("no positives")
+    with pytest.raises(DataError, match="expected 3 rows like the resamples, got 2"):
+        auc_replicates(A([1, 0]), A([0.1, 0.2]), UserResamples(A([0, 1, 2]), count=2))
+    with pytest.raises(DataError, match="replicates: expected 1 or more, got 0"):
+        UserResamples(A([0]), count=0)

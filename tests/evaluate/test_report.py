@@ -1,0 +1,213 @@
+"""The report says the facts, stands alone, is well-formed, and escapes what it is given."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from hemix.errors import StorageError
+from hemix.evaluate import charts, wording
+from hemix.evaluate.evaluate import evaluate_predictions
+from hemix.evaluate.report import render_report, write_report
+from tests.evaluate.made import predictions
+
+VOID = {"meta", "br", "link", "img", "hr"}
+
+
+class Checker(HTMLParser):
+    """Every element is closed in its turn; ids are unique; references stay inside the page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.references: list[str] = []
+        self.tags: set[str] = set()
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        self._attributes(attrs)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.add(tag)
+        self._attributes(attrs)
+
+    def _attributes(self, attrs):
+        for key, value in attrs:
+            if key == "id":
+                self.ids.append(value)
+            if key in ("href", "src", "srcset", "data"):
+                self.references.append(value)
+            self.references += [f"#{target}" for target in re.findall(r"url\(#([^)]+)\)", value or "")]
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
+        self.open.pop()
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def checked(page):
+    checker = Checker()
+    checker.feed(page)
+    checker.close()
+    assert checker.open == []
+    assert len(set(checker.ids)) == len(checker.ids)
+    assert all(r.startswith("#") and r[1:] in checker.ids for r in checker.references)
+    assert not checker.tags & {"script", "link", "iframe", "img", "object"}
+    assert not re.search(r"https?://|@import", page)
+    return " ".join(" ".join(checker.text).replace("\N{NO-BREAK SPACE}", " ").split())
+
+
+@pytest.fixture(scope="module")
+def content():
+    split = evaluate_predictions(predictions(), replicates=50)
+    split["importance"] = [
+        {"feature": "item.price", "auc_drop": 0.031, "auc_drop_deviation": 0.001},
+        {"feature": "user.<b>&$x$", "auc_drop": 0.012, "auc_drop_deviation": 0.0},
+    ]
+    log = [{"step": s, "loss": 0.4 - s / 1e4, "progressive_auc": None if s == 20 else 0.6} for s in range(20, 400, 20)]
+    log += [{"step": 380, "valid_loss": 0.35, "valid_auc": 0.71}]
+    return {
+        "metrics": {
+            "model": "hemix", "dense_parameters": 254_321, "embedding_parameters": 1_843_210, "train_seconds": 83.2,
+            "impressions_per_second": 9120.3, "peak_bytes": 912 * 2**20, "split": {"test": split},
+        },
+        "log": log,
+        "settings": {"model": {"name": "hemix", "size": "tiny", "layers": 2}, "train": {"seed": 17, "device": "cpu"}},
+        "manifest": {
+            "schema": "city<script>", "fingerprint": "9f86d081884c7d65abcdef", "splits": {"train": {"impressions": 181_234}},
+            "unknown_rates": {"item.item_id": 0.0312},
+        },
+        "info": {"torch": "2.9.1"},
+    }  # fmt: skip
+
+
+def test_the_report_stands_alone_and_says_the_facts(content):
+    text = checked(render_report(**content))
+    click = content["metrics"]["split"]["test"]["tasks"]["click"]
+    for fact in (
+        "HeMix tiny", "254,321", "1.84 M", "1 min 23 s", "9,120 impressions/s", "912 MiB", "city<script>", "9f86d081884c7d65",
+        "181,234", "3.12 %", "2.9.1", "17", "order given click", "in the user’s history", "item.price", "user.<b>&$x$",
+        f"{click['auc']:.4f}", "{:.4f} to {:.4f}".format(*click["auc_ci95"]), f"{click['popularity_auc']:.4f}",
+        f"{click['oracle_auc']:.4f}", f"PCOC {click['pcoc']:.3f}", f"{100 * click['auc']:.1f} %",
+    ):  # fmt: skip
+        assert fact in text, fact
+
+
+def test_names_are_escaped(content):
+    page = render_report(**content)
+    assert "city&lt;script&gt;" in page
+    assert "<b>&$x$" not in page
+
+
+def test_every_chart_has_a_text_alternative(content):
+    page = render_report(**content)
+    labels = re.findall(r'<svg [^>]*role="img" aria-label="([^"]+)"', page)
+    # AUC, two learning curves, three calibrations, importance
+    assert len(labels) == page.count("<svg") == 7
+    assert "valid from 0.3500 to 0.3500" in " ".join(labels)
+
+
+def test_colours_follow_the_theme(content):
+    page = render_report(**content)
+    drawings = "".join(re.findall(r"<svg.*?</svg>", page, flags=re.S))
+    assert "var(--model)" in drawings
+    assert not re.search(r"#[0-9a-f]{6}\b", drawings)
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_the_same_content_gives_the_same_bytes(content):
+    assert render_report(**content) == render_report(**content)
+
+
+@pytest.mark.parametrize("missing", ["log", "settings", "manifest", "info"])
+def test_a_missing_part_is_left_out(content, missing):
+    text = checked(render_report(**{key: value for key, value in content.items() if key != missing}))
+    assert ("How it learned" in text) == (missing != "log")
+    assert "None" not in text
+
+
+def test_a_run_that_was_not_yet_evaluated_has_a_report(content):
+    text = checked(render_report(metrics={**content["metrics"], "split": {}}, log=content["log"]))
+    assert "254,321" in text
+    assert "How it learned" in text
+    assert "How good it is" not in text
+
+
+def test_what_is_absent_shows_its_reason():
+    labels = predictions().labels.copy()
+    labels[:, 1] = 0
+    split = evaluate_predictions(predictions(labels=labels, truth=None, popularity=None), replicates=20)
+    text = checked(render_report(metrics={"model": "din", "split": {"valid": split}}))
+    assert "no positives" in text
+    assert "valid split" in text
+    assert "oracle’s AUC" not in text
+    assert "nan" not in text.lower().split()
+
+
+def test_a_small_slice_shows_no_auc():
+    split = {"rows": 30, "tasks": {"click": {"auc": 0.7, "positives": 12, "rows": 30}}, "slices": {"user": {
+        "known": {"rows": 24, "tasks": {"click": {"rows": 24, "positives": 11, "auc": 0.6789, "auc_standard_error": 0.05}}},
+        "new": {"rows": 6, "tasks": {"click": {"rows": 6, "positives": 1, "auc": 0.9876, "auc_standard_error": 0.0}}},
+    }}}  # fmt: skip
+    text = checked(render_report(metrics={"split": {"test": split}}))
+    assert "0.6789 ± 0.0500" in text
+    assert "0.9876" not in text
+
+
+def test_writing_leaves_nothing_but_the_report(content, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    write_report(path, **content)
+    assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_full_disk_leaves_the_old_report(content, tmp_path, monkeypatch):
+    path = tmp_path / "report.html"
+    path.write_text("old")
+
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("pathlib.Path.replace", full)
+    with pytest.raises(StorageError, match="the disk is full"):
+        write_report(path, **content)
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_calibration_with_a_zero_bin_has_plain_axes():
+    points = [(0.001, 0.0, 0.001), (0.2, 0.25, 0.02)]
+    drawing = charts.calibration("c", "alt <text>", points)
+    assert ">0%<" in drawing
+    assert 'aria-label="alt &lt;text&gt;"' in drawing
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (wording.count(1234), "1,234"),
+        (wording.count(1_843_210), "1.84 M"),
+        (wording.count(1_497_000_000), "1.5 G"),
+        (wording.count(None), "–"),
+        (wording.duration(3.21), "3.2 s"),
+        (wording.duration(59.7), "1 min 00 s"),
+        (wording.duration(7500), "2 h 05 min"),
+        (wording.size(3 * 2**30), "3.00 GiB"),
+        (wording.percent(0.0812).replace("\N{NO-BREAK SPACE}", " "), "8.12 %"),
+        (wording.article("order"), "an order"),
+        (wording.slice_name("history_length", "1000+"), "1000 or more"),
+        (wording.slice_name("realtime_length", "0"), "none"),
+        (wording.slice_name("history_length", "10-99"), "10–99"),
+    ],
+)
+def test_numbers_and_names_read_well(shown, expected):
+    assert shown == expected
