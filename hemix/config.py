@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hemix.errors import SettingsError
-from hemix.schema import first_problem
+from hemix.validation import first_problem
 
 __all__ = ["SIZES", "ModelSettings", "Settings", "TrainSettings", "build_settings"]
 
@@ -26,8 +26,8 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": dict(token_width=32, attention_heads=2, layers=2, mix_heads=4, mix_rank=32, tokenizer_hidden=128),
     "base": dict(token_width=64, attention_heads=4, layers=3, mix_heads=4, mix_rank=64, tokenizer_hidden=512),
-    "small": dict(token_width=384, attention_heads=6, layers=3, mix_heads=8, mix_rank=256, tokenizer_hidden=2048),
-    "large": dict(token_width=1024, attention_heads=8, layers=7, mix_heads=16, mix_rank=512, tokenizer_hidden=4096),
+    "small": dict(token_width=384, attention_heads=6, layers=3, mix_heads=8, mix_rank=128, tokenizer_hidden=2048),
+    "large": dict(token_width=1024, attention_heads=8, layers=7, mix_heads=16, mix_rank=256, tokenizer_hidden=4096),
 }
 """What the named sizes change of :class:`ModelSettings`. Exact counts for the simulated schema stand in docs/model.md."""
 
@@ -43,6 +43,8 @@ class ModelSettings(_Part):
     size: str = "tiny"
     embedding_size: Count = 16
     """Width of every embedding table."""
+    embedding_deviation: Rate = 0.02
+    """Standard deviation of the tables' first values."""
     token_width: Count = 32
     """D, the width of a token."""
     ns_tokens_global: Count = 4

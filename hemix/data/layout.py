@@ -8,7 +8,12 @@
         first_row.npy      int64 [ids + 1]      versions of number u: first_row[u] : first_row[u + 1], by valid_from
         valid_from_ms.npy  int64 [rows]
         features.*.npy                          Block
+        coordinates.npy    float64 [rows, 2 C]  latitudes and longitudes of the C coordinates features, if any (NaN: missing)
+        number.npy         int32 [rows]         items only: number of the item, -1 for row 0
         raw.npy            float64 [rows, C]    items only: the columns of the score expression (NaN where missing)
+        train_impressions.npy float64 [ids]     by number, not row: how many train impressions
+        train_known.npy       float64 [ids, T]  items only, by number: known labels among them, positive or negative
+        train_positives.npy   float64 [ids, T]  items only, by number: known positive labels among them
       history/
         offsets.npy        int64 [users + 1]    events of user u, sorted by time
         time_ms.npy        int64 [E]
@@ -42,6 +47,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hemix.errors import DataError
+from hemix.files import storage_errors
 
 __all__ = ["SPLITS", "Appender", "Block", "load_array", "save_array"]
 
@@ -113,12 +119,15 @@ def ranges(begin: Array, lengths: Array) -> Array:
     """The positions begin[i], ..., begin[i] + lengths[i] - 1 of all i, one after another (int64)."""
     total = int(lengths.sum())
     starts = np.repeat(begin - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
-    return np.arange(total, dtype=np.int64) + starts
+    positions: Array = np.arange(total, dtype=np.int64) + starts
+    return positions
 
 
 def save_array(path: Path, array: Array) -> None:
-    """Write one array as .npy (never an object array)."""
-    np.save(path, np.ascontiguousarray(array), allow_pickle=False)
+    """Write one array as .npy (never an object array). Raises StorageError naming the file."""
+    array = np.ascontiguousarray(array)
+    with Appender(path, array.dtype, *array.shape[1:]) as out:
+        out.append(array)
 
 
 def load_array(path: Path) -> Array:
@@ -133,31 +142,41 @@ def load_array(path: Path) -> Array:
 
 
 class Appender:
-    """Writes one .npy file piece by piece, so that no array has to fit in memory."""
+    """Writes one .npy file piece by piece, so that no array has to fit in memory. Raises StorageError naming the file."""
 
     def __init__(self, path: Path, dtype: npt.DTypeLike, width: int | None = None) -> None:
+        self._path = path
         self._dtype = np.dtype(dtype)
         self._tail = () if width is None else (width,)
-        self._file = path.open("wb")
-        self._file.write(b"\0" * _HEADER_BYTES)
         self.rows = 0
+        with storage_errors(path):
+            self._file = path.open("wb")
+            self._file.write(b"\0" * _HEADER_BYTES)
 
     def append(self, piece: Array) -> None:
         """Add rows; converted to the file's type."""
-        piece = np.ascontiguousarray(piece, dtype=self._dtype).reshape(-1, *self._tail)
-        self._file.write(piece.data if piece.size else b"")
+        piece = np.ascontiguousarray(piece, dtype=self._dtype)
+        assert piece.shape[1:] == self._tail, (self._path, piece.shape, self._tail)
+        with storage_errors(self._path):
+            self._file.write(piece.data if piece.size else b"")
         self.rows += piece.shape[0]
 
     def close(self) -> None:
         """Write the header, which says how many rows there are."""
         header = f"{{'descr': {self._dtype.str!r}, 'fortran_order': False, 'shape': {(self.rows, *self._tail)!r}, }}"
         magic = b"\x93NUMPY\x01\x00" + (_HEADER_BYTES - 10).to_bytes(2, "little")
-        self._file.seek(0)
-        self._file.write(magic + header.ljust(_HEADER_BYTES - 11).encode() + b"\n")
-        self._file.close()
+        with storage_errors(self._path), self._file:
+            self._file.seek(0)
+            self._file.write(magic + header.ljust(_HEADER_BYTES - 11).encode() + b"\n")
 
     def __enter__(self) -> Appender:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
+        if kind is None:
+            self.close()
+            return
+        try:
+            self._file.close()
+        except OSError:
+            return  # the error under way says more

@@ -1,0 +1,308 @@
+"""Shards -> RequestBatch.
+
+A dataset folder is opened by memory-mapping; a batch is a pure function of the requests that it holds. An epoch is a *plan*: an
+order of all requests and the places where one batch ends, both functions of (seed, epoch). So the position in the data is one
+number, any process can make any batch, and a resumed run sees exactly the batches that remained.
+
+Truth is not opened here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from hemix.data.batch import Columns, Jagged, RequestBatch
+from hemix.data.history import HistoryStore
+from hemix.data.layout import SPLITS, Block, load_array, ranges
+from hemix.data.spec import UNKNOWN, InputSpec, LevelSpec
+from hemix.errors import DataError, UsageError
+from hemix.schema import Schema
+
+__all__ = ["Dataset", "Plan", "Replacement", "Split"]
+
+Array = npt.NDArray[Any]
+
+_PREFETCH = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One pass over a split: the order of its requests and where each batch begins."""
+
+    order: Array
+    """int64 [Q]"""
+    begin: Array
+    """int64 [batches + 1], positions in ``order``"""
+
+    def __len__(self) -> int:
+        return len(self.begin) - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replacement:
+    """Random replacement of known ids by the unknown row, so that this row is trained."""
+
+    rate: float
+    seed: tuple[int, ...]
+
+
+class _Shards:
+    """One column of all shards of a split, addressed by its position in the whole split."""
+
+    def __init__(self, arrays: list[Array]) -> None:
+        self._arrays = arrays
+        self._first = np.concatenate([[0], np.cumsum([len(a) for a in arrays])]).astype(np.int64)
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    def __getitem__(self, rows: Array) -> Array:
+        if len(self._arrays) == 1:
+            return self._arrays[0][rows]
+        shard = np.searchsorted(self._first, rows, side="right") - 1
+        out = np.empty((len(rows), *self._arrays[0].shape[1:]), dtype=self._arrays[0].dtype)
+        for s in np.unique(shard):
+            here = shard == s
+            out[here] = self._arrays[s][rows[here] - self._first[s]]
+        return out
+
+    def read(self) -> Array:
+        """The whole column in memory."""
+        return np.concatenate(self._arrays)
+
+
+class _BlockShards:
+    """One level's features of all shards."""
+
+    def __init__(self, blocks: list[Block]) -> None:
+        self._blocks = blocks
+        self._first = np.concatenate([[0], np.cumsum([len(b.ids) for b in blocks])]).astype(np.int64)
+
+    def take(self, rows: Array) -> Block:
+        if len(self._blocks) == 1:
+            return self._blocks[0].take(rows)
+        shard = np.searchsorted(self._first, rows, side="right") - 1
+        order = np.argsort(shard, kind="stable")
+        cuts = np.flatnonzero(np.diff(shard[order])) + 1
+        pieces = [self._blocks[shard[p[0]]].take(rows[p] - self._first[shard[p[0]]]) for p in np.split(order, cuts) if len(p)]
+        if not pieces:
+            return self._blocks[0].take(rows)
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        return Block.concatenate(pieces).take(back)
+
+
+class Split:
+    """The impressions of one split, and how to make batches of them."""
+
+    def __init__(self, dataset: Dataset, name: str) -> None:
+        self._data = dataset
+        self.name = name
+        folders = sorted(p for p in (dataset.folder / name).glob("*") if p.is_dir())
+        if not folders:
+            raise DataError(f"{dataset.folder / name}: no shards of the {name} split")
+
+        def column(file: str) -> _Shards:
+            return _Shards([load_array(folder / f"{file}.npy") for folder in folders])
+
+        def block(level: str, spec: LevelSpec) -> _BlockShards:
+            return _BlockShards([Block.load(folder, level, len(spec.bag_tables)) for folder in folders])
+
+        spec = dataset.spec
+        self.user, self.user_row, self.time_ms = column("user"), column("user_row"), column("time_ms")
+        self.item_row, self.bias = column("item_row"), column("bias")
+        self.labels, self.weight, self.log_row = column("labels"), column("weight"), column("log_row")
+        self._context, self._cross = block("context", spec.context), block("cross", spec.cross)
+        firsts = [load_array(folder / "first_candidate.npy") for folder in folders]
+        counts = np.concatenate([np.diff(f) for f in firsts])
+        if len(counts) != len(self.user) or int(counts.sum()) != len(self.item_row):
+            raise DataError(f"{dataset.folder / name}: damaged: {len(self.user)} requests and {len(self.item_row)} candidates do "
+                            f"not fit first_candidate.npy")  # fmt: skip
+        self.first_candidate = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        """int64 [Q + 1]"""
+
+    @property
+    def requests(self) -> int:
+        """Q, the requests of the split."""
+        return len(self.user)
+
+    @property
+    def impressions(self) -> int:
+        """The impressions of the split."""
+        return len(self.item_row)
+
+    @cached_property
+    def request_of(self) -> Array:
+        """int64 [impressions]: the request that each impression belongs to."""
+        return np.repeat(np.arange(self.requests, dtype=np.int64), np.diff(self.first_candidate))
+
+    def plan(self, batch_impressions: int, *, order: str = "stored", seed: int = 0, epoch: int = 0) -> Plan:
+        """Batches of at least ``batch_impressions`` impressions (the last may have fewer), whole requests each.
+
+        ``order``: ``stored`` (by user, then time), ``time``, or ``shuffled`` by (seed, epoch).
+        """
+        if order == "shuffled":
+            requests = np.random.default_rng([seed, epoch]).permutation(self.requests)
+        elif order == "time":
+            requests = np.argsort(self.time_ms.read(), kind="stable")
+        else:
+            requests = np.arange(self.requests)
+        sizes = np.diff(self.first_candidate)[requests]
+        batch = (np.cumsum(sizes) - sizes) // batch_impressions
+        begin = np.concatenate([[0], np.flatnonzero(np.diff(batch)) + 1, [self.requests]]).astype(np.int64)
+        return Plan(order=requests, begin=begin)
+
+    def batches(
+        self, plan: Plan, *, first: int = 0, replacement: Replacement | None = None, prefetch: bool = True
+    ) -> Iterator[RequestBatch]:
+        """The plan's batches from number ``first`` on. With ``prefetch`` a thread prepares the next ones meanwhile."""
+
+        def make(i: int) -> RequestBatch:
+            swap = None if replacement is None else Replacement(rate=replacement.rate, seed=(*replacement.seed, i))
+            return self.batch(plan.order[plan.begin[i] : plan.begin[i + 1]], replacement=swap)
+
+        if not prefetch:
+            yield from map(make, range(first, len(plan)))
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="hemix-loader") as pool:
+            waiting: list[Future[RequestBatch]] = [pool.submit(make, i) for i in range(first, min(first + _PREFETCH, len(plan)))]
+            try:
+                for i in range(first, len(plan)):
+                    batch = waiting.pop(0).result()
+                    if i + _PREFETCH < len(plan):
+                        waiting.append(pool.submit(make, i + _PREFETCH))
+                    yield batch
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def batch(self, requests: Array, *, replacement: Replacement | None = None) -> RequestBatch:
+        """The batch of the given requests (positions in the split), in that order."""
+        data, store = self._data, self._data.history
+        first = self.first_candidate[requests]
+        counts = self.first_candidate[requests + 1] - first
+        rows = ranges(first, counts)
+        time_ms = self.time_ms[requests]
+        user, user_row = self.user[requests].astype(np.int64), self.user_row[requests].astype(np.int64)
+
+        # one user row per (user, version of their features); it holds the events that any of its requests sees
+        _, one_of, user_index = np.unique(user_row, return_index=True, return_inverse=True)
+        cuts = store.cuts(user, time_ms)
+        begin = np.full(len(one_of), np.iinfo(np.int64).max)
+        end = np.zeros(len(one_of), dtype=np.int64)
+        np.minimum.at(begin, user_index, cuts[:, 0])
+        np.maximum.at(end, user_index, cuts[:, 2])
+        lengths = end - begin
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        visible = cuts + (offsets[:-1] - begin)[user_index][:, None]
+        events = ranges(begin, lengths)
+
+        item_row = self.item_row[rows]
+        distinct, index = _distinct(np.concatenate([item_row, store.item_row[events]]), data.item_rows)
+        labels = self.labels[rows]
+
+        blocks = {
+            "user": data.users.take(user_row[one_of]),
+            "context": self._context.take(requests),
+            "item": data.items.take(distinct),
+            "cross": self._cross.take(rows),
+        }
+        if replacement is not None and replacement.rate > 0:
+            draw = np.random.default_rng(replacement.seed)
+            blocks = {level: _replace(block, replacement.rate, draw) for level, block in blocks.items()}
+        return RequestBatch(
+            users=to_columns(blocks["user"]),
+            event_offsets=_tensor(offsets),
+            event_item=_tensor(index[len(rows) :]),
+            event_time_ms=_tensor(store.time_ms[events]),
+            event_ids=_tensor(store.ids[events]),
+            user_index=_tensor(user_index),
+            request_time_ms=_tensor(time_ms),
+            context=to_columns(blocks["context"]),
+            visible=_tensor(visible),
+            request_index=_tensor(np.repeat(np.arange(len(requests), dtype=np.int64), counts)),
+            item_index=_tensor(index[: len(rows)]),
+            cross=to_columns(blocks["cross"]),
+            bias=_tensor(self.bias[rows]),
+            items=to_columns(blocks["item"]),
+            labels=torch.from_numpy((labels == 1).astype(np.float32)),
+            weights=torch.from_numpy((labels >= 0) * self.weight[rows][:, None]),
+            rows=_tensor(rows),
+        )
+
+
+def _distinct(values: Array, upper: int) -> tuple[Array, Array]:
+    """The sorted distinct values and each value's position among them; ``upper`` bounds the values."""
+    if upper > 8 * len(values) + 1024:
+        distinct, index = np.unique(values, return_inverse=True)
+        return distinct.astype(np.int64), index.astype(np.int64)
+    present = np.zeros(upper, dtype=bool)
+    present[values] = True
+    distinct = np.flatnonzero(present)
+    position = np.empty(upper, dtype=np.int64)
+    position[distinct] = np.arange(len(distinct))
+    return distinct, position[values]
+
+
+def _replace(block: Block, rate: float, draw: np.random.Generator) -> Block:
+    hit = draw.random(block.ids.shape, dtype=np.float32) < rate
+    return Block(ids=np.where(hit, UNKNOWN, block.ids), numbers=block.numbers, bags=block.bags)
+
+
+def _tensor(array: Array) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64))
+
+
+def to_columns(block: Block) -> Columns:
+    """A block's arrays as a RequestBatch's tensors."""
+    return Columns(
+        ids=_tensor(block.ids),
+        numbers=torch.from_numpy(np.ascontiguousarray(block.numbers, dtype=np.float32)),
+        bags=tuple(Jagged(values=_tensor(values), offsets=_tensor(offsets)) for values, offsets in block.bags),
+    )
+
+
+class Dataset:
+    """A dataset folder made by ``hemix prepare``.
+
+    Raises DataError naming what is missing or damaged.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        manifest = self.folder / "manifest.json"
+        if not manifest.is_file():
+            raise DataError(f"{self.folder}: not a dataset folder (no manifest.json): make one with hemix prepare")
+        try:
+            self.manifest: dict[str, Any] = json.loads(manifest.read_text())
+            self.spec = InputSpec.from_json(json.loads((self.folder / "spec.json").read_text()))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{self.folder}: damaged manifest.json or spec.json: {error}") from error
+        self.schema = Schema.load(self.folder / "schema.yaml")
+        if self.schema.fingerprint() != self.manifest["fingerprint"]:
+            raise DataError(f"{self.folder}: schema.yaml was changed after the dataset was prepared: prepare it again")
+        self.users = Block.load(self.folder / "users", "features", len(self.spec.user.bag_tables))
+        self.items = Block.load(self.folder / "items", "features", len(self.spec.item.bag_tables))
+        self.history = HistoryStore(self.folder / "history", self.schema.history, self.schema.clock.timezone)
+
+    @property
+    def item_rows(self) -> int:
+        """How many item versions there are, the unknown item included."""
+        return len(self.items.ids)
+
+    def split(self, name: str) -> Split:
+        """One of train, valid, test."""
+        if name not in SPLITS:
+            raise UsageError(f"--split {name}: expected one of {', '.join(SPLITS)}")
+        return Split(self, name)

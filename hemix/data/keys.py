@@ -1,0 +1,223 @@
+"""Values as keys: the canonical text of a value, its 64-bit key, and a growing index of keys.
+
+Two values are the same when their canonical texts are: strings are their own text, whole numbers are decimal (also a whole
+float: 3.0 is ``3``), booleans ``true`` and ``false``, dates ISO. A key is xxh64 (seed 0) of the text in UTF-8. That makes an id
+the same whether it comes from a Parquet integer, a string or JSON.
+
+This module knows no feature, no schema and no file.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+
+__all__ = ["NULL_KEY", "KeyIndex", "distinct", "is_keyable", "keys_of", "texts_of", "xxh64_texts"]
+
+Array = npt.NDArray[Any]
+
+NULL_KEY = np.uint64(0)
+"""The key of a missing value; a text whose hash is 0 gets 1."""
+
+_FEW = 1024
+"""Up to so many texts one call of xxhash each is faster than the vectorised form."""
+
+_P1, _P2, _P3, _P4, _P5 = (
+    np.uint64(p) for p in (0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5)
+)
+
+
+def is_keyable(kind: pa.DataType) -> bool:
+    """Whether values of this Arrow type have a canonical text."""
+    t = pa.types
+    if t.is_dictionary(kind):
+        return is_keyable(kind.value_type)
+    return bool(
+        t.is_integer(kind) or t.is_floating(kind) or t.is_boolean(kind) or t.is_date(kind) or t.is_decimal(kind)
+        or t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind) or t.is_null(kind)
+        or t.is_binary(kind) or t.is_large_binary(kind) or t.is_timestamp(kind)
+    )  # fmt: skip
+
+
+def texts_of(values: pa.Array) -> pa.Array:
+    """The canonical texts, a string array; null stays null. ``values`` is of a keyable type without NaN."""
+    kind = values.type
+    if pa.types.is_string(kind):
+        return values
+    if pa.types.is_floating(kind):
+        return _float_texts(values)
+    if pa.types.is_dictionary(kind):
+        return texts_of(values.dictionary_decode())
+    return values.cast(pa.string())
+
+
+def _float_texts(values: pa.Array) -> pa.Array:
+    numbers = values.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False)
+    whole = (numbers == np.floor(numbers)) & (np.abs(numbers) < 2.0**63)
+    texts = pa.array(np.where(whole, numbers, 0.0).astype(np.int64)).cast(pa.string())
+    if not whole.all():
+        others = np.flatnonzero(~whole)
+        written = [str(int(v)) if v.is_integer() else repr(v) for v in numbers[others].tolist()]
+        texts = pc.replace_with_mask(texts, pa.array(~whole), pa.array(written, pa.string()))
+    return pc.if_else(values.is_valid(), texts, None) if values.null_count else texts
+
+
+def distinct(values: pa.Array) -> tuple[pa.Array, Array]:
+    """(distinct values in the order of their first appearance, int32 [rows] position of every value among them; null is -1)."""
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    coded = values.dictionary_encode()
+    codes = coded.indices
+    return coded.dictionary, (codes.fill_null(-1) if codes.null_count else codes).to_numpy(zero_copy_only=False)
+
+
+def keys_of(values: pa.Array) -> Array:
+    """uint64 [rows]: the key of every value, NULL_KEY for null. Every distinct value is hashed once."""
+    if len(values) == 0 or pa.types.is_null(values.type):
+        return np.zeros(len(values), dtype=np.uint64)
+    found, codes = distinct(values)
+    keys = np.append(xxh64_texts(texts_of(found)), NULL_KEY)
+    return keys[codes]
+
+
+def xxh64_texts(texts: pa.Array) -> Array:
+    """uint64 [rows]: xxh64 (seed 0) of the UTF-8 bytes of every text of a string array without nulls; never NULL_KEY."""
+    if len(texts) == 0:
+        return np.zeros(0, dtype=np.uint64)
+    _, offsets_buffer, data = texts.buffers()
+    offsets = np.frombuffer(offsets_buffer, dtype=np.int32)[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
+    raw = memoryview(data) if data is not None else memoryview(b"")
+    keys = _xxh64_each(raw, offsets[:-1], offsets[1:]) if len(texts) <= _FEW else _xxh64_many(raw, offsets)
+    keys[keys == NULL_KEY] = 1
+    return keys
+
+
+def _xxh64_each(raw: memoryview, begin: Array, end: Array) -> Array:
+    hash_one, first, last = xxhash.xxh64_intdigest, int(begin.min()), int(end.max())
+    text = bytes(raw[first:last])
+    pairs = zip((begin - first).tolist(), (end - first).tolist(), strict=True)
+    return np.fromiter((hash_one(text[a:b]) for a, b in pairs), dtype=np.uint64, count=len(begin))
+
+
+def _xxh64_many(raw: memoryview, offsets: Array) -> Array:
+    data = np.frombuffer(raw, dtype=np.uint8)
+    begin, lengths = offsets[:-1], np.diff(offsets)
+    keys = np.empty(len(begin), dtype=np.uint64)
+    for length in np.unique(lengths[lengths < 32]).tolist():
+        rows = np.flatnonzero(lengths == length)
+        keys[rows] = _xxh64_short(data[begin[rows, None] + np.arange(length)])
+    long = np.flatnonzero(lengths >= 32)
+    if len(long):
+        keys[long] = _xxh64_each(raw, begin[long], begin[long] + lengths[long])
+    return keys
+
+
+def _rotate(x: Array, bits: int) -> Array:
+    return (x << np.uint64(bits)) | (x >> np.uint64(64 - bits))
+
+
+def _xxh64_short(text: Array) -> Array:
+    """xxh64 of equally long texts under 32 bytes, uint8 [rows, length]; the reference algorithm over columns."""
+    rows, length = text.shape
+    h = np.full(rows, _P5 + np.uint64(length), dtype=np.uint64)
+    at = 0
+    with np.errstate(over="ignore"):
+        while at + 8 <= length:
+            lane = np.ascontiguousarray(text[:, at : at + 8]).view("<u8")[:, 0]
+            h = _rotate(h ^ (_rotate(lane * _P2, 31) * _P1), 27) * _P1 + _P4
+            at += 8
+        if at + 4 <= length:
+            word = np.ascontiguousarray(text[:, at : at + 4]).view("<u4")[:, 0].astype(np.uint64)
+            h = _rotate(h ^ (word * _P1), 23) * _P2 + _P3
+            at += 4
+        for i in range(at, length):
+            h = _rotate(h ^ (text[:, i].astype(np.uint64) * _P5), 11) * _P1
+        h = (h ^ (h >> np.uint64(33))) * _P2
+        h = (h ^ (h >> np.uint64(29))) * _P3
+    return h ^ (h >> np.uint64(32))
+
+
+class KeyIndex:
+    """Numbers keys 0, 1, 2, ... in the order of their first appearance, and remembers their texts.
+
+    Memory: 12 bytes and the text per key.
+    """
+
+    def __init__(self) -> None:
+        self._keys = np.zeros(0, dtype=np.uint64)
+        self._numbers = np.zeros(0, dtype=np.int32)
+        self._texts: list[pa.Array] = []
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @property
+    def sorted_keys(self) -> Array:
+        """uint64 [n], ascending."""
+        return self._keys
+
+    @property
+    def sorted_numbers(self) -> Array:
+        """int32 [n]: the number of each of the sorted keys."""
+        return self._numbers
+
+    def texts(self) -> pa.Array:
+        """string [n]: the text of every number."""
+        self._texts = [pa.concat_arrays(self._texts)] if self._texts else [pa.array([], pa.string())]
+        return self._texts[0]
+
+    def add(self, values: pa.Array) -> Array:
+        """Number the values, new ones included: int32 [rows], -1 for null."""
+        if len(values) == 0 or pa.types.is_null(values.type):
+            return np.full(len(values), -1, dtype=np.int32)
+        found, codes = distinct(values)
+        texts = texts_of(found)
+        numbers = self._add_texts(xxh64_texts(texts), texts)
+        return np.append(numbers, np.int32(-1))[codes]
+
+    def note(self, keys: Array, values: pa.Array) -> None:
+        """Number the values, whose keys are already known, without hashing those that are numbered."""
+        found, codes = distinct(pa.array(keys))
+        unique = found.to_numpy(zero_copy_only=False)
+        new = (self.look_up(unique) < 0) & (unique != NULL_KEY)
+        if new.any():
+            self.add(values.take(pa.array(np.flatnonzero(new[codes]))))
+
+    def keys(self) -> Array:
+        """uint64 [n]: the key of every number."""
+        keys = np.empty(len(self), dtype=np.uint64)
+        keys[self._numbers] = self._keys
+        return keys
+
+    def _add_texts(self, keys: Array, texts: pa.Array) -> Array:
+        at, known = self._find(keys)
+        if not known.all():
+            # two values may have one text (1 and 1.0 never meet in one array, but '1' twice as bytes and text could)
+            new_keys, first = np.unique(keys[~known], return_index=True)
+            rows = np.flatnonzero(~known)[first]
+            order = np.argsort(rows)
+            numbers = np.empty(len(rows), dtype=np.int32)
+            numbers[order] = np.arange(len(self), len(self) + len(rows), dtype=np.int32)
+            self._texts.append(texts.take(pa.array(rows[order])))
+            places = np.searchsorted(self._keys, new_keys)
+            self._keys = np.insert(self._keys, places, new_keys)
+            self._numbers = np.insert(self._numbers, places, numbers)
+            at, _ = self._find(keys)
+        return self._numbers[at]
+
+    def _find(self, keys: Array) -> tuple[Array, Array]:
+        at = np.searchsorted(self._keys, keys)
+        at[at == len(self._keys)] = 0
+        return at, (self._keys[at] == keys if len(self._keys) else np.zeros(len(keys), dtype=bool))
+
+    def look_up(self, keys: Array) -> Array:
+        """int32 [rows]: the number of every key, -1 where it is not known."""
+        if len(self._keys) == 0:
+            return np.full(len(keys), -1, dtype=np.int32)
+        at, known = self._find(keys)
+        return np.where(known, self._numbers[at], np.int32(-1))

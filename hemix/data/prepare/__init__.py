@@ -1,0 +1,5 @@
+"""Logs -> dataset folder: see layout.py for what is written and road.py for the order of the work."""
+
+from hemix.data.prepare.road import prepare
+
+__all__ = ["prepare"]

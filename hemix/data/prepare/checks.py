@@ -1,0 +1,179 @@
+"""The schema against the tables: is every column that it names there, of a type that can be used. Reads no row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from hemix.data.cells import columns_of, is_number, wrong_type
+from hemix.data.encode import level_features, table_of
+from hemix.data.keys import is_keyable
+from hemix.data.prepare.reading import Table
+from hemix.errors import DataError, SchemaError
+from hemix.schema import LEVELS, Categorical, ClockPart, Feature, Schema
+
+__all__ = ["Logs", "open_logs"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logs:
+    """The open tables of a logs folder, checked against its schema."""
+
+    folder: Path
+    schema: Schema
+    impressions: Table
+    events: Table | None
+    items: Table | None
+    users: Table | None
+    truth: Table | None
+
+    @property
+    def tables(self) -> list[Table]:
+        """All tables that are there."""
+        return [t for t in (self.impressions, self.events, self.items, self.users, self.truth) if t is not None]
+
+    @property
+    def score_columns(self) -> tuple[str, ...]:
+        """The item columns of the score expression."""
+        return tuple(n for n in self.schema.score_expression.names if n not in self.schema.outputs)
+
+    @property
+    def event_clock(self) -> str:
+        """The events table's clock column."""
+        return self.schema.history.clock_column or self.schema.clock.column
+
+
+def open_logs(folder: Path, schema: Schema | None) -> Logs:
+    """Open and check all tables. Raises DataError or SchemaError naming file, column and key."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder of logs")
+    if schema is None:
+        if not any(folder.iterdir()):
+            raise DataError(f"{folder}: expected schema.yaml and Parquet tables, found an empty folder")
+        schema = Schema.load(folder / "schema.yaml")
+    tables = schema.tables
+
+    def table(role: str) -> Table | None:
+        name = getattr(tables, role)
+        return None if name is None else Table(folder / name, f"tables.{role}")
+
+    impressions = table("impressions")
+    assert impressions is not None
+    logs = Logs(
+        folder=folder,
+        schema=schema,
+        impressions=impressions,
+        events=table("events") if schema.history_source == "events" else None,
+        items=table("items"),
+        users=table("users"),
+        truth=table("truth"),
+    )
+    _check_shared_tables(schema)
+    _check_impressions(logs, impressions)
+    if logs.events is not None:
+        _check_events(logs, logs.events)
+    _check_entities(logs)
+    if logs.truth is not None:
+        for task in schema.tasks:
+            logs.truth.require(f"p_{task}", "tables.truth", _number)
+        if logs.truth.rows != impressions.rows:
+            raise DataError(f"{logs.truth.path}: expected {impressions.rows} rows, one per impression, found {logs.truth.rows}")
+    return logs
+
+
+def _id(kind: pa.DataType) -> str | None:
+    usable = is_keyable(kind) and not pa.types.is_null(kind)
+    return None if usable else "a string or a whole number"
+
+
+def _number(kind: pa.DataType) -> str | None:
+    return None if is_number(kind) else "a number"
+
+
+def _any(kind: pa.DataType) -> str | None:
+    return None if is_keyable(kind) else "one value a row"
+
+
+def _feature(feature: Feature) -> Callable[[pa.DataType], str | None]:
+    return lambda kind: wrong_type(feature, kind)
+
+
+def _check_shared_tables(schema: Schema) -> None:
+    known: dict[str, tuple[str, object]] = {}
+    for level in (*LEVELS, "event"):
+        for name, feature in level_features(schema, level).items():
+            if isinstance(feature, Categorical):
+                where = f"history.{name}" if level == "event" else f"features.{level}.{name}"
+                encoding = (feature.vocabulary, feature.hash)
+                first, before = known.setdefault(table_of(level, name, feature), (where, encoding))
+                if before != encoding:
+                    raise SchemaError(f"{where}: shares table {feature.table!r} with {first}, but their encodings differ")
+
+
+def _check_impressions(logs: Logs, table: Table) -> None:
+    schema, roles = logs.schema, logs.schema.roles
+    table.require(schema.user, "user", _id)
+    table.require(schema.item, "item", _id)
+    table.require(schema.clock.column, "clock.column", _number)
+    for name, label in schema.labels.items():
+        table.require(label.column or name, f"labels.{name}", _number)
+        if label.available_at is not None:
+            table.require(label.available_at, f"labels.{name}.available_at", _number)
+    if roles.request_id is not None:
+        table.require(roles.request_id, "roles.request_id", _id)
+    if roles.weight is not None:
+        table.require(roles.weight, "roles.weight", _number)
+    if roles.bias is not None:
+        table.require(roles.bias.column, "roles.bias.column", _number)
+    if schema.split.column is not None:
+        table.require(schema.split.column, "split.column", _any)
+    for level in ("context", "cross"):
+        for name, feature in schema.features.level(level).items():
+            for column in columns_of(name, feature):
+                table.require(column, f"features.{level}.{name}", _feature(feature))
+    if schema.history_source == "impressions":
+        for name, field in schema.history.fields.items():
+            for column in columns_of(name, field):
+                table.require(column, f"history.fields.{name}", _feature(field))
+
+
+def _check_events(logs: Logs, table: Table) -> None:
+    schema = logs.schema
+    table.require(schema.user, "user", _id)
+    table.require(schema.item, "item", _id)
+    table.require(logs.event_clock, "history.clock_column" if schema.history.clock_column else "clock.column", _number)
+    for name, field in schema.event_fields.items():
+        if isinstance(field, ClockPart) or (name == "action" and schema.history.action is None and "action" not in table.names):
+            continue
+        for column in columns_of(name, field):
+            table.require(column, "history.action" if name == "action" else f"history.fields.{name}", _feature(field))
+
+
+def _check_entities(logs: Logs) -> None:
+    schema = logs.schema
+    for level, table, own in (("user", logs.users, schema.user), ("item", logs.items, schema.item)):
+        if table is not None:
+            table.require(own, level, _id)
+        for name, feature in schema.features.level(level).items():
+            for column in columns_of(name, feature):
+                if column == own:
+                    continue
+                key = f"features.{level}.{name}"
+                if table is None:
+                    raise SchemaError(f"{key}: column {column!r} needs tables.{level}s, which the schema does not name")
+                table.require(column, key, _feature(feature))
+    for column in logs.score_columns:
+        if logs.items is None:
+            raise SchemaError(f"score: {column!r} is neither an output ({', '.join(schema.outputs)}) nor, without tables.items, "
+                              "an item column")  # fmt: skip
+        logs.items.require(column, "score", _number)
+    if schema.valid_from is not None:
+        versioned = [t for t in (logs.items, logs.users) if t is not None and schema.valid_from in t.names]
+        if not versioned:
+            tables = " and ".join(str(t.path) for t in (logs.items, logs.users) if t is not None) or "no item or user table"
+            raise DataError(f"{tables}: no column {schema.valid_from!r} (valid_from)")
+        for table in versioned:
+            table.require(schema.valid_from, "valid_from", _number)

@@ -1,0 +1,182 @@
+"""The event log: read and spread by user, then part by part cleaned and sorted, then encoded into the history store.
+
+Without an events table the impressions are the events: each carries its deepest label that was known at once, and a positive that
+became known later is an event of its own at that later time, so that nothing is visible before it was known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from hemix.data.cells import Cell, columns_of, read_cell, take
+from hemix.data.encode import Encoders, level_features
+from hemix.data.keys import keys_of
+from hemix.data.layout import Appender
+from hemix.data.prepare.checks import Logs
+from hemix.data.prepare.columns import chunk_hashes, times_of
+from hemix.data.prepare.entities import Entities, LogNumbers
+from hemix.data.prepare.fit import Fitting, sampled
+from hemix.data.prepare.impressions import first_of_equal, late_rows
+from hemix.data.prepare.labels import known_at_once
+from hemix.data.prepare.shards import value_counts
+from hemix.data.prepare.spill import Rows, Spill, rows_of, take_rows
+from hemix.data.spec import TIMELESS_MS
+from hemix.errors import DataError
+
+__all__ = ["EventPass", "HistoryWriter"]
+
+Array = npt.NDArray[Any]
+Progress = Callable[[str, float], None]
+
+IMPRESSION = "impression"
+"""Action of an impression without a positive label."""
+
+
+@dataclass
+class EventCounts:
+    """What was found on the way, for the manifest."""
+
+    events: int = 0
+    timeless: int = 0
+    duplicates: int = 0
+    disorder: int = 0
+
+
+class EventPass:
+    """Everything about events up to their encoding."""
+
+    def __init__(self, logs: Logs, fitting: Fitting, items: Entities) -> None:
+        self._logs, self._schema, self._fitting, self._items = logs, logs.schema, fitting, items
+        self.counts = EventCounts()
+        self.train_item_rows = np.zeros(items.rows, dtype=np.int64)
+        """Events before the end of training that point to each item version"""
+        actions = [IMPRESSION, *self._schema.tasks]
+        self._action_keys = keys_of(pa.array(actions))
+        if self._logs.events is None:
+            (column,) = columns_of("action", self._schema.event_fields["action"])
+            fitting.see("event", {"action": self._action_keys}, {column: pa.array(actions)})
+
+    # -- from a log of their own -------------------------------------------------------------------------------------------
+
+    def partition(self, numbers: LogNumbers, known_users: int, spill: Spill, rows: int, progress: Progress) -> None:
+        """Read and check the events table, spread it over the parts. Raises DataError for the first wrong value, and where no
+        event is of a user of the impressions (numbers below ``known_users``)."""
+        table, schema = self._logs.events, self._schema
+        assert table is not None
+        known = False
+        for chunk in table.chunks(None, rows):
+            at = slice(chunk.first_row, chunk.first_row + chunk.rows)
+            known = known or bool((numbers.user[at] < known_users).any())
+            clock = self._logs.event_clock
+            found: Rows = {
+                "user": numbers.user[at],
+                "item": numbers.item[at],
+                "time_ms": times_of(clock, chunk.columns[clock], schema.clock.unit, chunk.where),
+                "log_row": np.arange(at.start, at.stop, dtype=np.int64),
+                "hash": chunk_hashes(chunk),
+            }
+            cells = {n: read_cell(n, f, chunk.columns, chunk.rows, chunk.where) for n, f in schema.event_fields.items()}
+            self._fitting.see("event", cells, chunk.columns)
+            spill.add(found | {f"event.{n}": cell for n, cell in cells.items() if cell is not None}, numbers.user[at])
+            progress("reading events", at.stop / table.rows)
+        if not known:
+            raise DataError(f"{table.path}: no user of it ({schema.user}) occurs in {self._logs.impressions.path.name}")
+
+    def cleaned(self, rows: Rows) -> Rows:
+        """A part of the events table without duplicates, counted. A repetition without a time is none: it may well have happened
+        twice."""
+        hashes, timed = np.asarray(rows["hash"]).copy(), np.asarray(rows["time_ms"]) != TIMELESS_MS
+        hashes[~timed] = np.asarray(rows["log_row"])[~timed].astype(np.uint64)
+        rows["hash"] = hashes
+        rows = take_rows(rows, first_of_equal(rows, self.counts))
+        self.counts.disorder += late_rows(rows, np.asarray(rows["time_ms"]) != TIMELESS_MS)
+        return rows
+
+    # -- from the impressions ----------------------------------------------------------------------------------------------
+
+    def of_impressions(self, rows: Rows) -> Rows:
+        """The events that cleaned impressions amount to."""
+        time_ms = np.asarray(rows["time_ms"])
+        deepest = np.zeros(len(time_ms), dtype=np.int64)
+        own = ["user", "item", "log_row", *(name for name in rows if name.startswith("event."))]
+        later: list[Rows] = []
+        for depth, (name, label) in enumerate(self._schema.labels.items(), start=1):
+            values = np.asarray(rows[f"label.{name}"])
+            available = np.asarray(rows[f"available.{name}"]) if f"available.{name}" in rows else None
+            at_once = known_at_once(label, values, time_ms, available)
+            deepest[at_once] = depth
+            if available is not None:
+                after = np.flatnonzero((values == 1) & ~at_once)
+                event: Rows = {n: take(rows[n], after) for n in own}
+                event |= {"time_ms": available[after], "event.action": np.full(len(after), self._action_keys[depth])}
+                later.append(event)
+        events: Rows = {n: rows[n] for n in own} | {"time_ms": time_ms, "event.action": self._action_keys[deepest]}
+        return _joined([events, *later])
+
+    # -- both --------------------------------------------------------------------------------------------------------------
+
+    def settle(self, rows: Rows, train_end_ms: int) -> Rows:
+        """Sorted by user, then time (equal times in the order of the log); what lies before the end of training is counted."""
+        user, time_ms, log_row = (np.asarray(rows[n]) for n in ("user", "time_ms", "log_row"))
+        rows = take_rows(rows, np.lexsort((log_row, time_ms, user)))
+        time_ms = np.asarray(rows["time_ms"])
+        rows["item_row"] = self._items.versions.row_at(np.asarray(rows["item"]), time_ms).astype(np.int32)
+        self.counts.events += len(time_ms)
+        self.counts.timeless += int((time_ms == TIMELESS_MS).sum())
+
+        train = take_rows(rows, np.flatnonzero(time_ms < train_end_ms))
+        self.train_item_rows += np.bincount(np.asarray(train["item_row"]), minlength=len(self.train_item_rows))
+        log = self._logs.events or self._logs.impressions
+        cells = {name: train.get(f"event.{name}") for name in self._schema.event_fields}
+        self._fitting.count("event", cells, sample=sampled(np.asarray(train["log_row"]), log.rows))
+        return {n: cell for n, cell in rows.items() if n in ("user", "time_ms", "item_row") or n.startswith("event.")}
+
+
+def _joined(pieces: list[Rows]) -> Rows:
+    joined: Rows = {}
+    for name in pieces[0]:
+        cells = [np.asarray(piece[name]) for piece in pieces]
+        joined[name] = np.concatenate(cells) if len(cells) > 1 else cells[0]
+    return joined
+
+
+class HistoryWriter:
+    """Encodes settled events and appends them to the history store, users in ascending order."""
+
+    def __init__(self, folder: Path, encoders: Encoders, users: int) -> None:
+        folder.mkdir()
+        self._folder, self._encoders = folder, encoders
+        self._counts = np.zeros(users, dtype=np.int64)
+        fields = len(encoders.spec().event.tables)
+        self._time = Appender(folder / "time_ms.npy", np.int64)
+        self._item_row = Appender(folder / "item_row.npy", np.int32)
+        self._ids = Appender(folder / "ids.npy", np.int32, fields)
+        self.values = np.zeros((fields, 3), dtype=np.int64)
+        """unknown, missing and all values of every field"""
+
+    def write(self, rows: Rows) -> None:
+        """Append one part."""
+        count, time_ms = rows_of(rows), np.asarray(rows["time_ms"])
+        names = level_features(self._encoders.schema, "event")
+        cells: dict[str, Cell | None] = {name: rows.get(f"event.{name}") for name in names}
+        block = self._encoders.block("event", cells, count, time_ms=time_ms)
+        self._counts += np.bincount(np.asarray(rows["user"]), minlength=len(self._counts))
+        self._time.append(time_ms)
+        self._item_row.append(np.asarray(rows["item_row"]))
+        self._ids.append(block.ids)
+        self.values += value_counts(block)
+
+    def close(self) -> Array:
+        """Complete the store; returns int64 [users]: events of every user."""
+        for out in (self._time, self._item_row, self._ids):
+            out.close()
+        with Appender(self._folder / "offsets.npy", np.int64) as offsets:
+            offsets.append(np.concatenate([[0], np.cumsum(self._counts)]))
+        return self._counts

@@ -1,0 +1,313 @@
+"""The impression log: read and spread by user, then part by part cleaned, sorted and grouped into requests, then encoded.
+
+Three steps, because the encoders can only be learned once duplicates are gone: ``partition``, ``settle`` and ``write``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hemix.data.cells import Cell, read_cell, row_hashes
+from hemix.data.encode import Encoders, level_features
+from hemix.data.keys import keys_of
+from hemix.data.prepare.checks import Logs
+from hemix.data.prepare.columns import chunk_hashes, labels_of, no_null, positions_of, times_of, weights_of
+from hemix.data.prepare.entities import Entities, LogNumbers
+from hemix.data.prepare.fit import Fitting, sampled
+from hemix.data.prepare.labels import consistent, resolved
+from hemix.data.prepare.reading import Chunk
+from hemix.data.prepare.shards import ShardRows, ShardWriter
+from hemix.data.prepare.spill import Rows, Spill, rows_of, take_rows
+from hemix.data.prepare.splits import OUTSIDE, Splitter
+from hemix.schema import Coordinates, Distance
+
+__all__ = ["ImpressionPass", "Span", "first_of_equal", "late_rows"]
+
+Array = npt.NDArray[Any]
+Progress = Callable[[str, float], None]
+
+
+@dataclass
+class Span:
+    """What the whole impression log says of time."""
+
+    train_end_ms: int = 0
+    """One past the newest train impression."""
+    log_end_ms: int = 0
+    """Time of the newest impression."""
+
+
+@dataclass
+class Counts:
+    """What was found on the way, for the manifest."""
+
+    duplicates: int = 0
+    disorder: int = 0
+    outside_split: int = 0
+    given_violated: dict[str, int] = field(default_factory=dict)
+    requests_of_several_times: int = 0
+
+
+class ImpressionPass:
+    """Everything about impressions."""
+
+    def __init__(self, logs: Logs, splitter: Splitter, fitting: Fitting, users: Entities, items: Entities) -> None:
+        self._logs, self._schema, self._splitter, self._fitting = logs, logs.schema, splitter, fitting
+        self._users, self._items = users, items
+        self._has_requests = self._schema.roles.request_id is not None
+        tasks = len(self._schema.tasks)
+        self.span = Span()
+        self.counts = Counts()
+        self.user_rows = np.zeros((3, users.rows), dtype=np.int64)
+        """Impressions of every split that point to each user version"""
+        self.item_rows = np.zeros((3, items.rows), dtype=np.int64)
+        self.train_positives = np.zeros((len(items.versions.first_row) - 1, tasks), dtype=np.int64)
+        self.train_known = np.zeros_like(self.train_positives)
+
+    # -- step 1: read ------------------------------------------------------------------------------------------------------
+
+    def partition(self, numbers: LogNumbers, spill: Spill, rows: int, progress: Progress) -> None:
+        """Read and check the whole log, spread it over the parts. Raises DataError for the first wrong value."""
+        table, in_split = self._logs.impressions, np.zeros(3, dtype=np.int64)
+        for chunk in table.chunks(None, rows):
+            at = slice(chunk.first_row, chunk.first_row + chunk.rows)
+            found = self._read(chunk)
+            found |= {"user": numbers.user[at], "item": numbers.item[at]}
+            time_ms, split = found["time_ms"], found["split"]
+            assert isinstance(time_ms, np.ndarray) and isinstance(split, np.ndarray)
+            in_split += np.bincount(split[split >= 0], minlength=3)
+            self.span.log_end_ms = max(self.span.log_end_ms, int(time_ms.max()))
+            if (split == 0).any():
+                self.span.train_end_ms = max(self.span.train_end_ms, int(time_ms[split == 0].max()) + 1)
+            spill.add(found, numbers.user[at])
+            progress("reading impressions", at.stop / table.rows)
+        self._splitter.require_rows(in_split, str(table.path))
+
+    def _read(self, chunk: Chunk) -> Rows:
+        schema, where, columns, roles = self._schema, chunk.where, chunk.columns, self._schema.roles
+        clock = schema.clock
+        no_null(clock.column, columns[clock.column], where)
+        time_ms = times_of(clock.column, columns[clock.column], clock.unit, where)
+        found: Rows = {
+            "time_ms": time_ms,
+            "log_row": np.arange(chunk.first_row, chunk.first_row + chunk.rows, dtype=np.int64),
+            "hash": chunk_hashes(chunk),
+            "split": self._splitter.assign(chunk, time_ms),
+        }
+        for name, label in schema.labels.items():
+            found[f"label.{name}"] = labels_of(label.column or name, columns[label.column or name], where)
+            if label.available_at is not None:
+                found[f"available.{name}"] = times_of(label.available_at, columns[label.available_at], clock.unit, where)
+        if roles.request_id is not None:
+            no_null(roles.request_id, columns[roles.request_id], where)
+            found["request"] = keys_of(columns[roles.request_id])
+        if roles.weight is not None:
+            found["weight"] = weights_of(roles.weight, columns[roles.weight], where)
+        if roles.bias is not None:
+            bias = roles.bias
+            found["bias"] = positions_of(bias.column, columns[bias.column], where, serve_as=bias.serve_as, most=bias.max)
+        levels = ["context", "cross"] + (["event"] if schema.history_source == "impressions" else [])
+        for level in levels:
+            cells: dict[str, Cell | None] = {}
+            for name, feature in level_features(schema, level).items():
+                if level == "event" and name == "action":
+                    continue
+                cells[name] = read_cell(name, feature, columns, chunk.rows, where)
+            self._fitting.see(level, cells, columns)
+            found |= {f"{level}.{name}": cell for name, cell in cells.items() if cell is not None}
+        return found
+
+    # -- step 2: clean, sort, count ----------------------------------------------------------------------------------------
+
+    def settle(self, rows: Rows) -> tuple[Rows | None, Rows]:
+        """(one part cleaned, sorted and grouped into requests, without rows outside the splits, or None where all are outside;
+        all its cleaned rows for history)."""
+        rows = take_rows(rows, first_of_equal(rows, self.counts))
+        self.counts.disorder += late_rows(rows)
+        logged = {name: np.asarray(rows[f"label.{name}"]) for name in self._schema.tasks}
+        labels, changed = consistent(self._schema.labels, logged)
+        for name, count in changed.items():
+            self.counts.given_violated[name] = self.counts.given_violated.get(name, 0) + count
+        rows |= {f"label.{name}": values for name, values in labels.items()}
+        history = rows
+
+        inside = np.asarray(rows["split"]) != OUTSIDE
+        self.counts.outside_split += int((~inside).sum())
+        if not inside.any():
+            return None, history
+        rows = self._requests(take_rows(rows, np.flatnonzero(inside)))
+        self._look_up(rows)
+        self._count(rows)
+        return rows, history
+
+    def _requests(self, rows: Rows) -> Rows:
+        """Sorted by user, time and request; ``starts`` marks a request's first row. Adds ``request_time_ms``."""
+        user, time_ms, split, log_row = (np.asarray(rows[n]) for n in ("user", "time_ms", "split", "log_row"))
+        if not self._has_requests:
+            rows |= {"request_time_ms": time_ms, "starts": np.ones(len(user), dtype=np.uint8)}
+            return take_rows(rows, np.lexsort((log_row, time_ms, user)))
+        request = np.asarray(rows["request"])
+        order = np.lexsort((time_ms, split, request, user))
+        starts = _changes(user[order], request[order], split[order])
+        group = np.cumsum(starts) - 1
+        begin = np.flatnonzero(starts)
+        earliest = time_ms[order][begin]  # rows of a request are sorted by time here
+        self.counts.requests_of_several_times += (
+            int((np.maximum.reduceat(time_ms[order], begin) != earliest).sum()) if len(begin) else 0
+        )
+        request_time_ms = np.empty_like(time_ms)
+        request_time_ms[order] = earliest[group]
+        rows |= {"request_time_ms": request_time_ms}
+        rows = take_rows(rows, np.lexsort((log_row, split, request, request_time_ms, user)))
+        rows["starts"] = _changes(np.asarray(rows["user"]), np.asarray(rows["request"]), np.asarray(rows["split"])).astype(
+            np.uint8
+        )
+        self._check_context(rows)
+        return rows
+
+    def _check_context(self, rows: Rows) -> None:
+        starts = np.asarray(rows["starts"]) > 0
+        begin = np.flatnonzero(starts)
+        for name in self._schema.features.context:
+            cell = rows.get(f"context.{name}")
+            if cell is None:
+                continue
+            hashes = row_hashes(cell)
+            differs = hashes != hashes[begin][np.cumsum(starts) - 1]
+            if differs.any():
+                at = int(np.argmax(differs))
+                first = int(begin[np.searchsorted(begin, at, side="right") - 1])
+                log_row = np.asarray(rows["log_row"])
+                self._refuse_request(int(log_row[first]), int(log_row[at]), f"context feature {name!r} differs")
+
+    def _refuse_request(self, first: int, second: int, what: str) -> None:
+        table, column = self._logs.impressions, self._schema.roles.request_id
+        assert column is not None
+        file, file_row = table.where(first)
+        raise table.error(second, f"column {column!r}: {what} within request {table.value(second, column)!r} "
+                                  f"(first row: {file_row}{'' if len(table.files) == 1 else f' of {file}'})")  # fmt: skip
+
+    def check_users(self, keys: Array, users: Array, log_rows: Array) -> None:
+        """Refuse a request id that two users share. Arrays [n]: one entry per request and user."""
+        order = np.lexsort((log_rows, keys))
+        keys, users, log_rows = keys[order], users[order], log_rows[order]
+        same = (keys[1:] == keys[:-1]) & (users[1:] != users[:-1])
+        if same.any():
+            at = int(np.argmax(same))
+            self._refuse_request(int(log_rows[at]), int(log_rows[at + 1]), f"the user ({self._schema.user}) differs")
+
+    def _look_up(self, rows: Rows) -> None:
+        time_ms = np.asarray(rows["request_time_ms"])
+        rows["user_row"] = self._users.versions.row_at(np.asarray(rows["user"]), time_ms).astype(np.int32)
+        rows["item_row"] = self._items.versions.row_at(np.asarray(rows["item"]), time_ms).astype(np.int32)
+
+    def _count(self, rows: Rows) -> None:
+        split = np.asarray(rows["split"])
+        for number in range(3):
+            here = split == number
+            self.user_rows[number] += np.bincount(np.asarray(rows["user_row"])[here], minlength=self._users.rows)
+            self.item_rows[number] += np.bincount(np.asarray(rows["item_row"])[here], minlength=self._items.rows)
+        train = take_rows(rows, np.flatnonzero(split == 0))
+        sample = sampled(np.asarray(train["log_row"]), self._logs.impressions.rows)
+        for level in ("context", "cross"):
+            features = self._schema.features.level(level)
+            self._fitting.count(level, {n: train.get(f"{level}.{n}") for n in features}, sample=sample)
+        chosen = take_rows(train, np.flatnonzero(sample))
+        for key, kilometres in self._distances(chosen).items():
+            self._fitting.sample(key, kilometres)
+        labels, item = self.labels(train), np.asarray(train["item"])
+        for task in range(labels.shape[1]):
+            for of, total in ((labels[:, task] == 1, self.train_positives), (labels[:, task] >= 0, self.train_known)):
+                total[:, task] += np.bincount(item[of], minlength=len(total))
+
+    def _distances(self, rows: Rows) -> dict[str, Array]:
+        features = {n: f for n, f in self._schema.features.cross.items() if isinstance(f, Distance)}
+        if not features:
+            return {}
+        places, count = self._places(rows), rows_of(rows)
+        return {f"cross.{n}": Encoders.distance_km(f, places, count) for n, f in features.items()}
+
+    def _places(self, rows: Rows) -> dict[str, Array]:
+        """``level.feature`` -> float64 [n, 2] of both ends of the rows' distances."""
+        places = {k: cell[rows["user_row"]] for k, cell in self._users.coordinates(self._schema).items()}
+        places |= {k: cell[rows["item_row"]] for k, cell in self._items.coordinates(self._schema).items()}
+        for name, feature in self._schema.features.context.items():
+            if isinstance(feature, Coordinates):
+                places[f"context.{name}"] = np.asarray(rows[f"context.{name}"])
+        return places
+
+    def labels(self, rows: Rows) -> Array:
+        """int8 [n, T], as known when the rows' split was trained or judged."""
+        before_valid = self._splitter.valid_from_ms
+        train_as_of = self.span.train_end_ms if before_valid is None else before_valid
+        as_of_ms = np.where(np.asarray(rows["split"]) == 0, train_as_of, self.span.log_end_ms)
+        return resolved(
+            self._schema.labels,
+            {n: np.asarray(rows[f"label.{n}"]) for n in self._schema.tasks},
+            np.asarray(rows["time_ms"]),
+            {n: np.asarray(rows[f"available.{n}"]) for n in self._schema.tasks if f"available.{n}" in rows},
+            as_of_ms,
+        )
+
+    # -- step 3: encode ----------------------------------------------------------------------------------------------------
+
+    def write(self, rows: Rows, encoders: Encoders, writers: Mapping[int, ShardWriter]) -> None:
+        """Encode a settled part and append it to the shards of every split."""
+        split = np.asarray(rows["split"])
+        for number, writer in writers.items():
+            here = np.flatnonzero(split == number)
+            if len(here):
+                writer.write(self._encoded(take_rows(rows, here), encoders))
+
+    def _encoded(self, rows: Rows, encoders: Encoders) -> ShardRows:
+        begin, count = np.flatnonzero(rows["starts"]), rows_of(rows)
+        first = take_rows(rows, begin)
+        time_ms = np.asarray(first["request_time_ms"])
+        context = {n: first.get(f"context.{n}") for n in self._schema.features.context}
+        cross = {n: rows.get(f"cross.{n}") for n in self._schema.features.cross}
+        return ShardRows(
+            user=np.asarray(first["user"]),
+            user_row=np.asarray(first["user_row"]),
+            time_ms=time_ms,
+            context=encoders.block("context", context, len(begin), time_ms=time_ms),
+            counts=np.diff(np.append(begin, count)),
+            item_row=np.asarray(rows["item_row"]),
+            cross=encoders.block("cross", cross, count, coordinates=self._places(rows)),
+            bias=np.asarray(rows["bias"]) if "bias" in rows else np.zeros(count, np.int32),
+            labels=self.labels(rows),
+            weight=np.asarray(rows["weight"]) if "weight" in rows else np.ones(count, np.float32),
+            log_row=np.asarray(rows["log_row"]),
+        )
+
+
+def _changes(*columns: Array) -> Array:
+    """bool [rows]: where any column differs from the row before; true for the first row."""
+    changed = np.ones(len(columns[0]), dtype=bool)
+    changed[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
+    return changed
+
+
+def first_of_equal(rows: Rows, counts: Any) -> Array:
+    """int64: the rows that repeat no earlier one in every column, in their order; the others are counted as duplicates."""
+    hashes = np.asarray(rows["hash"])
+    order = np.argsort(hashes, kind="stable")
+    repeated = order[1:][hashes[order[1:]] == hashes[order[:-1]]]
+    kept = np.ones(len(hashes), dtype=bool)
+    kept[repeated] = False
+    counts.duplicates += len(repeated)
+    return np.flatnonzero(kept)
+
+
+def late_rows(rows: Rows, timed: Array | None = None) -> int:
+    """How many rows lie before the row that precedes them in their user's log."""
+    user, time_ms = np.asarray(rows["user"]), np.asarray(rows["time_ms"])
+    if timed is not None:
+        user, time_ms = user[timed], time_ms[timed]
+    order = np.argsort(user, kind="stable")
+    user, time_ms = user[order], time_ms[order]
+    return int(((user[1:] == user[:-1]) & (time_ms[1:] < time_ms[:-1])).sum())

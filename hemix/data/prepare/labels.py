@@ -1,0 +1,71 @@
+"""What was known of each impression's labels when its split was trained or judged.
+
+-1 stands for unknown throughout. Knows arrays, no files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hemix.data.spec import TIMELESS_MS
+from hemix.schema import Label
+
+__all__ = ["consistent", "known_at_once", "resolved"]
+
+Array = npt.NDArray[Any]
+
+
+def consistent(labels: Mapping[str, Label], logged: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, int]]:
+    """Logged labels (int8 [rows] each) in agreement with the labels they depend on, and how many were changed, by label.
+
+    A positive whose ``given`` label is 0 becomes 0 (and is counted); where that label is unknown, so is this one.
+    """
+    found: dict[str, Array] = {}
+    changed: dict[str, int] = {}
+    for name, label in labels.items():
+        values = logged[name]
+        if label.given is not None:
+            given = found[label.given]
+            wrong = (values == 1) & (given == 0)
+            changed[name] = int(wrong.sum())
+            values = np.where(wrong, 0, np.where(given == -1, -1, values)).astype(np.int8)
+        found[name] = values
+    return found, changed
+
+
+def known_at_once(label: Label, values: Array, time_ms: Array, available_ms: Array | None) -> Array:
+    """bool [rows]: positives that were known from the impression's own time on."""
+    positive: Array = values == 1
+    if label.available_at is None or available_ms is None:
+        return positive
+    known: Array = positive & (available_ms <= time_ms)  # TIMELESS_MS, no such time, is below all
+    return known
+
+
+def resolved(
+    labels: Mapping[str, Label],
+    logged: Mapping[str, Array],
+    time_ms: Array,
+    available_ms: Mapping[str, Array],
+    as_of_ms: Array,
+) -> Array:
+    """int8 [rows, T]: the labels as they were known at ``as_of_ms`` [rows].
+
+    A positive that became known later is unknown, and so is a negative that was not yet mature.
+    """
+    found: dict[str, Array] = {}
+    for name, label in labels.items():
+        values = logged[name].copy()
+        if name in available_ms:
+            available = available_ms[name]
+            values[(values == 1) & (available != TIMELESS_MS) & (available > as_of_ms)] = -1
+        if label.maturity_ms:
+            values[(values == 0) & (time_ms + label.maturity_ms > as_of_ms)] = -1
+        if label.given is not None:
+            values[found[label.given] == -1] = -1
+        found[name] = values
+    return np.stack(list(found.values()), axis=1)

@@ -1,0 +1,92 @@
+"""manifest.json: what a dataset folder holds, what was found on the way, and a hash of every array."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from hemix.data.encode import level_spec
+from hemix.data.layout import SPLITS, Block
+from hemix.data.prepare.shards import ShardWriter, value_counts
+from hemix.schema import Schema
+
+__all__ = ["array_files", "hemix_version", "history_lengths", "split_summary"]
+
+Array = npt.NDArray[Any]
+SCHEMA_VERSION = 1
+_PIECE_BYTES = 1 << 20
+
+
+def hemix_version() -> str:
+    """The installed version."""
+    try:
+        return version("hemix")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def array_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Relative path -> bytes and xxh64 of every .npy file."""
+    found = {}
+    for path in sorted(folder.rglob("*.npy")):
+        digest, size = xxhash.xxh64(), 0
+        with path.open("rb") as file:
+            while piece := file.read(_PIECE_BYTES):
+                digest.update(piece)
+                size += len(piece)
+        found[path.relative_to(folder).as_posix()] = {"bytes": size, "xxh64": digest.hexdigest()}
+    return found
+
+
+def history_lengths(counts: Array) -> dict[str, int]:
+    """Events of the users that have any: how many such users, and quantiles of their numbers of events."""
+    lengths = counts[counts > 0]
+    if len(lengths) == 0:
+        return {"users_with_events": 0, "p50": 0, "p90": 0, "p99": 0, "max": 0}
+    p50, p90, p99 = np.quantile(lengths, [0.5, 0.9, 0.99], method="inverted_cdf").tolist()
+    return {"users_with_events": len(lengths), "p50": p50, "p90": p90, "p99": p99, "max": int(lengths.max())}
+
+
+def split_summary(
+    schema: Schema,
+    writers: dict[int, ShardWriter],
+    blocks: dict[str, Block],
+    rows: dict[str, Array],
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """(splits, unknown rate, missing rate). ``blocks`` and ``rows`` are the users' and items' features and int64 [3, rows]: how
+    many impressions of each split point to each row."""
+    splits: dict[str, Any] = {}
+    unknown: dict[str, Any] = {}
+    missing: dict[str, Any] = {}
+    for number, writer in writers.items():
+        assert writer.positives is not None and writer.unknown is not None
+        name = SPLITS[number]
+        splits[name] = {
+            "rows": writer.rows,
+            "requests": writer.requests,
+            "users": writer.users,
+            "positives": dict(zip(schema.tasks, writer.positives.tolist(), strict=True)),
+            "unknown": dict(zip(schema.tasks, writer.unknown.tolist(), strict=True)),
+            "first_time_ms": writer.first_ms,
+            "last_time_ms": writer.last_ms,
+        }
+        counts = {level: value_counts(blocks[level], rows[level][number]) for level in blocks} | writer.values
+        unknown[name], missing[name] = rates(schema, counts)
+    return splits, unknown, missing
+
+
+def rates(schema: Schema, counts: dict[str, Array]) -> tuple[dict[str, float], dict[str, float]]:
+    """(unknown, missing) share of the values of every ``level.feature``; counts int [features, 3] by level."""
+    unknown: dict[str, float] = {}
+    missing: dict[str, float] = {}
+    for level in sorted(counts):
+        spec = level_spec(schema, level)
+        for name, (unknowns, missings, values) in zip((*spec.names, *spec.bag_names), counts[level].tolist(), strict=True):
+            unknown[f"{level}.{name}"] = round(unknowns / values, 6) if values else 0.0
+            missing[f"{level}.{name}"] = round(missings / values, 6) if values else 0.0
+    return unknown, missing

@@ -1,0 +1,170 @@
+"""Parquet tables as streams of checked chunks: a file, or a folder of files read in name order as one table.
+
+Column types are brought to one form: dictionaries to their values, large and view strings to strings, and where the files of a
+folder differ (int32 and int64, all null and int8), to the type that holds all. This module knows no schema; whoever needs a
+column asks for it with the schema's key that names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hemix.data.cells import Where
+from hemix.errors import DataError
+
+__all__ = ["Chunk", "Table"]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some consecutive rows of one file."""
+
+    columns: dict[str, pa.Array]
+    rows: int
+    first_row: int
+    """Row in the whole table."""
+    where: Where
+    """File, and row in the file."""
+
+
+class Table:
+    """An open table. Raises DataError naming the file: missing, an empty folder, not Parquet, truncated, without rows, or files
+    whose types do not go together."""
+
+    def __init__(self, path: Path, role: str) -> None:
+        self.path = path
+        self.role = role
+        """The schema's key, such as ``tables.impressions``."""
+        self.files = self._find()
+        opened = [self._open(file) for file in self.files]
+        self.first_rows = np.concatenate([[0], np.cumsum([f.metadata.num_rows for f in opened])]).astype(np.int64)
+        self.kind = self._unify([_plain_schema(f.schema_arrow) for f in opened])
+        if self.rows == 0:
+            raise DataError(f"{path}: expected at least one row ({role}), found none")
+
+    @property
+    def rows(self) -> int:
+        """Rows of all files."""
+        return int(self.first_rows[-1])
+
+    @property
+    def names(self) -> list[str]:
+        """Column names, in the order of the first file."""
+        return list(self.kind.names)
+
+    def _find(self) -> list[Path]:
+        if self.path.is_file():
+            return [self.path]
+        if not self.path.is_dir():
+            raise DataError(f"{self.path}: no such file ({self.role})")
+        files = sorted(p for p in self.path.iterdir() if p.suffix == ".parquet" and not p.name.startswith((".", "_")))
+        if not files:
+            raise DataError(f"{self.path}: expected Parquet files (*.parquet) in the folder ({self.role}), found none")
+        return files
+
+    def _open(self, file: Path) -> pq.ParquetFile:
+        try:
+            # buffered: a row group is read page by page, never as a whole
+            return pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(file, error) from error
+
+    def _unify(self, kinds: list[pa.Schema]) -> pa.Schema:
+        first = kinds[0]
+        if len(set(first.names)) != len(first.names):
+            twice = next(n for n in first.names if first.names.count(n) > 1)
+            raise DataError(f"{self.files[0]}: column {twice!r} is there twice")
+        for file, kind in zip(self.files[1:], kinds[1:], strict=True):
+            if set(kind.names) != set(first.names):
+                differ = sorted(set(kind.names) ^ set(first.names))
+                raise DataError(f"{file}: expected the columns of {self.files[0].name}, but {', '.join(differ)} differ")
+            try:
+                first = pa.unify_schemas([first, kind], promote_options="permissive")
+            except pa.ArrowException as error:
+                raise DataError(f"{file}: column types do not go with {self.files[0].name}: {_one_line(error)}") from error
+        return first.remove_metadata()
+
+    def require(self, column: str, key: str, expects: Callable[[pa.DataType], str | None]) -> None:
+        """Check that a column is there and of a usable type; ``expects`` says what was expected where it is not."""
+        if column not in self.kind.names:
+            raise DataError(f"{self.path}: no column {column!r} ({key}); it has: {', '.join(self.names)}")
+        kind = self.kind.field(column).type
+        expected = expects(kind)
+        if expected is not None:
+            raise DataError(f"{self.path}: column {column!r} ({key}): expected {expected}, found {kind}")
+
+    def chunks(self, columns: Sequence[str] | None, most_rows: int) -> Iterator[Chunk]:
+        """All rows in order, at most ``most_rows`` at a time; ``columns`` None means all."""
+        names = self.names if columns is None else list(dict.fromkeys(columns))
+        for file, first in zip(self.files, self.first_rows.tolist(), strict=False):
+            row = 0
+            try:
+                for batch in self._open(file).iter_batches(batch_size=most_rows, columns=names, use_threads=False):
+                    cast = {n: _plain(batch.column(n), self.kind.field(n).type) for n in names}
+                    yield Chunk(cast, batch.num_rows, first + row, Where(str(file), row))
+                    row += batch.num_rows
+            except (pa.ArrowException, OSError) as error:
+                raise _unreadable(file, error) from error
+
+    def read(self, columns: Sequence[str]) -> dict[str, pa.Array]:
+        """Whole columns in memory."""
+        pieces = [chunk.columns for chunk in self.chunks(columns, 1 << 20)]
+        return {name: pa.concat_arrays([piece[name] for piece in pieces]) for name in dict.fromkeys(columns)}
+
+    def where(self, row: int) -> tuple[str, int]:
+        """The file of a row of the table, and its row there."""
+        file = int(np.searchsorted(self.first_rows, row, side="right")) - 1
+        return str(self.files[file]), row - int(self.first_rows[file])
+
+    def error(self, row: int, problem: str) -> DataError:
+        """The error for a row of the table."""
+        file, file_row = self.where(row)
+        return DataError(f"{file}: row {file_row}: {problem}")
+
+    def value(self, row: int, column: str) -> Any:
+        """One raw value, read again from the file, for a message."""
+        for chunk in self.chunks([column], 1 << 16):
+            if row < chunk.first_row + chunk.rows:
+                return chunk.columns[column][row - chunk.first_row].as_py()
+        raise AssertionError(f"row {row} of {self.rows}")
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    t = pa.types
+    if t.is_dictionary(kind):
+        return _plain_type(kind.value_type)
+    if t.is_large_string(kind) or t.is_string_view(kind):
+        return pa.string()
+    if t.is_large_list(kind) or t.is_list(kind):
+        return pa.list_(_plain_type(kind.value_type))
+    return kind
+
+
+def _plain_schema(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([pa.field(f.name, _plain_type(f.type)) for f in schema])
+
+
+def _plain(values: pa.Array, kind: pa.DataType) -> pa.Array:
+    return values if values.type == kind else values.cast(kind)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _unreadable(file: Path, error: Exception) -> DataError:
+    try:
+        with file.open("rb") as stream:
+            begins = stream.read(4)
+    except OSError as unreadable:
+        return DataError(f"{file}: cannot be read: {unreadable.strerror}")
+    if begins != b"PAR1":
+        return DataError(f"{file}: not a Parquet file")
+    return DataError(f"{file}: truncated or damaged Parquet: {_one_line(error)}")

@@ -1,0 +1,275 @@
+"""Logs to a dataset folder, in the order of the work.
+
+    1  check the schema against the tables; nothing has been written yet
+    2  number users and items                                  one pass over two columns
+    3  read the user and item tables                           held in memory
+    4  read the logs, check every value, spread rows by user   temporary files; numbers only
+    5  part by part: drop duplicates, sort, group, count       what the encoders learn from
+    6  learn the encoders
+    7  part by part: encode, append to shards and history
+    8  write the manifest
+
+Memory holds ids, the users' and items' features, the counts of values, and one part. The bytes of every array depend on the logs
+and the schema alone, not on the size of the parts.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from hemix.data.cells import numbers_of
+from hemix.data.encode import Encoders
+from hemix.data.keys import KeyIndex
+from hemix.data.layout import SPLITS, Appender, Block, load_array, save_array
+from hemix.data.prepare.checks import Logs, open_logs
+from hemix.data.prepare.entities import Entities, LogNumbers, number_log, save_ids
+from hemix.data.prepare.events import EventPass, HistoryWriter
+from hemix.data.prepare.fit import Fitting
+from hemix.data.prepare.impressions import ImpressionPass
+from hemix.data.prepare.manifest import SCHEMA_VERSION, array_files, hemix_version, history_lengths, rates, split_summary
+from hemix.data.prepare.shards import ShardWriter
+from hemix.data.prepare.spill import Rows, Spill, part_bounds, take_rows
+from hemix.data.prepare.splits import Splitter
+from hemix.errors import StorageError, UsageError
+from hemix.files import new_folder, write_json, write_text
+from hemix.schema import Schema
+
+__all__ = ["MEMORY_ROWS", "Progress", "prepare"]
+
+Array = npt.NDArray[Any]
+Progress = Callable[[str, float], None]
+"""Called with what is being done and how much of that is done, 0 to 1."""
+
+MEMORY_ROWS = 500_000
+
+
+def prepare(
+    logs: str | Path,
+    out: str | Path,
+    *,
+    schema: Schema | None = None,
+    memory_rows: int = MEMORY_ROWS,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Make the dataset folder ``out`` from the folder ``logs`` (schema.yaml and the tables it names); returns the manifest.
+
+    ``memory_rows``: about how many rows of a log are in memory at once. Raises UsageError (``out`` is there and not empty),
+    SchemaError and DataError (naming file, column, row, expected and found) and StorageError (full disk); ``out`` appears whole
+    or not at all.
+    """
+    began = time.monotonic()
+    if memory_rows < 1:
+        raise UsageError(f"memory_rows: expected at least 1, got {memory_rows}")
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"--out {out}: exists already and is not empty; name a new folder")
+    opened = open_logs(Path(logs), schema)
+    splitter = Splitter(
+        opened.schema, opened.impressions.kind.field(opened.schema.split.column or opened.schema.clock.column).type,
+        str(opened.impressions.path),
+    )  # fmt: skip
+    with new_folder(out) as folder:
+        try:
+            manifest = _Road(opened, splitter, folder, memory_rows, progress or (lambda _what, _done: None)).run()
+        except StorageError as error:
+            raise StorageError(str(error).replace(str(folder), str(out))) from error
+        manifest["seconds"] = round(time.monotonic() - began, 3)
+        write_json(folder / "manifest.json", manifest)
+    return manifest
+
+
+class _Road:
+    def __init__(self, logs: Logs, splitter: Splitter, folder: Path, memory_rows: int, progress: Progress) -> None:
+        self._logs, self._schema, self._splitter = logs, logs.schema, splitter
+        self._folder, self._rows, self._progress = folder, memory_rows, progress
+        self._temporary = folder / "temporary"
+        self._fitting = Fitting(self._schema)
+        self._user_index, self._item_index = KeyIndex(), KeyIndex()
+
+    def run(self) -> dict[str, Any]:
+        """Everything but the time it took."""
+        self._temporary.mkdir()
+        self._number()
+        self._read_tables()
+        self._impressions = ImpressionPass(self._logs, self._splitter, self._fitting, self._users, self._items)
+        self._events = EventPass(self._logs, self._fitting, self._items)
+        settled, history = self._settle(*self._spread())
+        encoders = self._learn()
+        user_block, item_block = self._users.encode(encoders), self._items.encode(encoders)
+        self._save_tables(user_block, item_block)
+        writers = self._write_shards(settled, encoders)
+        event_values, event_counts = self._write_history(history, encoders)
+        shutil.rmtree(self._temporary)
+        write_text(self._folder / "schema.yaml", self._schema.to_yaml())
+        write_json(self._folder / "spec.json", encoders.spec().to_json())
+        return self._manifest(writers, {"user": user_block, "item": item_block}, event_values, event_counts)
+
+    # -- 2, 3 --------------------------------------------------------------------------------------------------------------
+
+    def _number(self) -> None:
+        def number(table: Any) -> LogNumbers:
+            self._progress(f"numbering {table.role.removeprefix('tables.')}", 0.0)
+            folder = self._temporary / "numbers"
+            return number_log(table, self._schema, self._user_index, self._item_index, folder, self._rows)
+
+        self._impression_numbers = number(self._logs.impressions)
+        self._known_users = len(self._user_index)
+        self._event_numbers = None if self._logs.events is None else number(self._logs.events)
+
+    def _read_tables(self) -> None:
+        schema, fitting, logs = self._schema, self._fitting, self._logs
+        self._progress("reading users and items", 0.0)
+        self._users = Entities.build("user", logs.users, self._user_index, schema, fitting)
+        self._items = Entities.build("item", logs.items, self._item_index, schema, fitting, logs.score_columns)
+        tables = [t for t in (logs.impressions, logs.events) if t is not None]
+        for name, column, index, own in (
+            ("users", schema.user, self._user_index, logs.users),
+            ("items", schema.item, self._item_index, logs.items),
+        ):
+            kinds = [t.kind.field(column).type for t in (*tables, *([] if own is None else [own]))]
+            save_ids(self._folder / "ids" / f"{name}.parquet", index, all(pa.types.is_integer(k) for k in kinds))
+
+    # -- 4 -----------------------------------------------------------------------------------------------------------------
+
+    def _spread(self) -> tuple[Spill, Spill | None]:
+        users = len(self._user_index)
+        bounds = part_bounds(_rows_per_user(self._impression_numbers, users, self._rows), self._rows)
+        with Spill(self._temporary / "impressions", bounds) as impressions:
+            self._impressions.partition(self._impression_numbers, impressions, self._rows, self._progress)
+        if self._event_numbers is None:
+            return impressions, None
+        bounds = part_bounds(_rows_per_user(self._event_numbers, users, self._rows), self._rows)
+        with Spill(self._temporary / "events", bounds) as events:
+            self._events.partition(self._event_numbers, self._known_users, events, self._rows, self._progress)
+        return impressions, events
+
+    # -- 5 -----------------------------------------------------------------------------------------------------------------
+
+    def _settle(self, impressions: Spill, events: Spill | None) -> tuple[Spill, Spill]:
+        train_end_ms = self._impressions.span.train_end_ms
+        folder = self._temporary
+        with ExitStack() as stack:
+            settled = stack.enter_context(Spill(folder / "settled", impressions.bounds))
+            history = stack.enter_context(Spill(folder / "history", (events or impressions).bounds))
+            requests = stack.enter_context(Spill(folder / "requests", np.arange(len(impressions) + 1)))
+            for part, raw in self._parts(impressions, "sorting impressions"):
+                rows, everything = self._impressions.settle(raw)
+                if events is None:
+                    history.put(part, self._events.settle(self._events.of_impressions(everything), train_end_ms))
+                if rows is not None:
+                    settled.put(part, rows)
+                    self._keep_requests(rows, requests)
+            if events is not None:
+                for part, raw in self._parts(events, "sorting events"):
+                    history.put(part, self._events.settle(self._events.cleaned(raw), train_end_ms))
+        for _, made in self._parts(requests, "checking requests"):
+            self._impressions.check_users(*(np.asarray(made[n]) for n in ("request", "user", "log_row")))
+        return settled, history
+
+    def _keep_requests(self, rows: Rows, requests: Spill) -> None:
+        """Remember who made which request, by request: one id of two users is an error that no part of users can see."""
+        if self._schema.roles.request_id is None:
+            return
+        first = take_rows({n: rows[n] for n in ("request", "user", "log_row")}, np.flatnonzero(rows["starts"]))
+        requests.add(first, (np.asarray(first["request"]) % np.uint64(len(requests))).astype(np.int64))
+
+    def _parts(self, spill: Spill, what: str) -> Iterator[tuple[int, Rows]]:
+        for part in range(len(spill)):
+            rows = spill.read(part)
+            if rows is not None:
+                yield part, rows
+            self._progress(what, (part + 1) / len(spill))
+
+    # -- 6 -----------------------------------------------------------------------------------------------------------------
+
+    def _learn(self) -> Encoders:
+        users, items = self._users, self._items
+        self._fitting.count("user", users.cells, self._impressions.user_rows[0].astype(np.float64))
+        item_rows = self._impressions.item_rows[0] + self._events.train_item_rows
+        self._fitting.count("item", items.cells, item_rows.astype(np.float64))
+        encoders, texts = self._fitting.fit(self._user_index, self._item_index)
+        encoders.save(self._folder / "encoders", texts=texts)
+        return encoders
+
+    # -- 7 -----------------------------------------------------------------------------------------------------------------
+
+    def _save_tables(self, user_block: Block, item_block: Block) -> None:
+        users, items, counted = self._users, self._items, self._impressions
+        users.save(self._folder / "users", user_block, self._schema)
+        items.save(self._folder / "items", item_block, self._schema)
+        save_array(self._folder / "users" / "train_impressions.npy", users.by_number(counted.user_rows[0]))
+        save_array(self._folder / "items" / "train_impressions.npy", items.by_number(counted.item_rows[0]))
+        save_array(self._folder / "items" / "train_known.npy", counted.train_known.astype(np.float64))
+        save_array(self._folder / "items" / "train_positives.npy", counted.train_positives.astype(np.float64))
+
+    def _write_shards(self, settled: Spill, encoders: Encoders) -> dict[int, ShardWriter]:
+        truth = self._read_truth()
+        writers = {number: ShardWriter(self._folder, split, truth=truth) for number, split in enumerate(SPLITS)}
+        for _, rows in self._parts(settled, "writing impressions"):
+            self._impressions.write(rows, encoders, writers)
+        for writer in writers.values():
+            writer.close()
+        return writers
+
+    def _read_truth(self) -> Array | None:
+        """float64 [log rows, T], memory-mapped from a temporary file."""
+        table = self._logs.truth
+        if table is None:
+            return None
+        names = [f"p_{task}" for task in self._schema.tasks]
+        path = self._temporary / "truth.npy"
+        with Appender(path, np.float64, len(names)) as out:
+            for chunk in table.chunks(names, self._rows):
+                out.append(np.stack([numbers_of(n, chunk.columns[n], chunk.where) for n in names], axis=1))
+        return load_array(path)
+
+    def _write_history(self, history: Spill, encoders: Encoders) -> tuple[Array, Array]:
+        writer = HistoryWriter(self._folder / "history", encoders, len(self._user_index))
+        for _, rows in self._parts(history, "writing histories"):
+            writer.write(rows)
+        return writer.values, writer.close()
+
+    # -- 8 -----------------------------------------------------------------------------------------------------------------
+
+    def _manifest(
+        self, writers: dict[int, ShardWriter], blocks: dict[str, Block], event_values: Array, event_counts: Array
+    ) -> dict[str, Any]:
+        self._progress("hashing", 0.0)
+        rows = {"user": self._impressions.user_rows, "item": self._impressions.item_rows}
+        splits, unknown, missing = split_summary(self._schema, writers, blocks, rows)
+        unknown["history"], missing["history"] = rates(self._schema, {"event": event_values})
+        tables = {t.role.removeprefix("tables."): {"rows": t.rows, "files": len(t.files)} for t in self._logs.tables}
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "hemix": hemix_version(),
+            "name": self._schema.name,
+            "fingerprint": self._schema.fingerprint(),
+            "tables": tables,
+            "splits": splits,
+            "history": {**asdict(self._events.counts), **history_lengths(event_counts), "source": self._schema.history_source},
+            "users": len(self._user_index),
+            "items": len(self._item_index),
+            "impressions": asdict(self._impressions.counts),
+            "user_table": self._users.summary(),
+            "item_table": self._items.summary(),
+            "unknown_rate": unknown,
+            "missing_rate": missing,
+            "files": array_files(self._folder),
+        }
+
+
+def _rows_per_user(numbers: LogNumbers, users: int, rows: int) -> Array:
+    counts = np.zeros(users, dtype=np.int64)
+    for begin in range(0, len(numbers.user), max(rows, 1 << 16)):
+        counts += np.bincount(numbers.user[begin : begin + max(rows, 1 << 16)], minlength=users)
+    return counts

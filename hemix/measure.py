@@ -1,0 +1,70 @@
+"""What a process costs and what it runs on: anonymous memory, and the machine's facts for a report."""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+__all__ = ["PeakMemory", "anonymous_bytes", "machine"]
+
+
+def anonymous_bytes(pid: int | str = "self") -> int:
+    """Anonymous memory of a process (RssAnon: heap and stacks; memory-mapped files do not count), in bytes; 0 if it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon:")), 0)
+
+
+class PeakMemory:
+    """Samples the anonymous memory of a process while the block runs; ``bytes`` is the highest seen."""
+
+    def __init__(self, pid: int | str = "self", every_seconds: float = 0.05) -> None:
+        self.bytes = 0
+        self._pid = pid
+        self._every = every_seconds
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="hemix-memory", daemon=True)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self._every):
+            self.bytes = max(self.bytes, anonymous_bytes(self._pid))
+
+    def __enter__(self) -> PeakMemory:
+        self.bytes = anonymous_bytes(self._pid)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.bytes = max(self.bytes, anonymous_bytes(self._pid))
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, memory and load, for the `machine` key of a benchmark or a report."""
+    cpu = next(
+        (line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
+        platform.processor() or platform.machine(),
+    )
+    memory = next((int(line.split()[1]) * 1024 for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
+    return {
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": memory,
+        "load_average": [round(x, 2) for x in os.getloadavg()],
+        "python": platform.python_version(),
+        "system": platform.system(),
+    }
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []

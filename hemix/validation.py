@@ -1,0 +1,31 @@
+"""A pydantic error as one line for the person who wrote the YAML."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+__all__ = ["first_problem"]
+
+_DISCRIMINATORS = {"categorical", "numeric", "vector", "coordinates", "distance", "clock"}
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first problem of a pydantic error as ``key.path: message``, with what was found."""
+    problem = error.errors(include_url=False)[0]
+    loc = [str(part) for part in problem["loc"]]
+    # pydantic puts the chosen kind of feature into the path: features.user.age.numeric.buckets
+    at = {"features": 3, "history": 3}.get(loc[0]) if loc else None
+    if at is not None and len(loc) > at and loc[at] in _DISCRIMINATORS:
+        del loc[at]
+    key = ".".join(loc)
+    message = problem["msg"].removeprefix("Value error, ")
+    kind = problem["type"]
+    if kind == "extra_forbidden":
+        return f"{key}: unknown key"
+    if kind == "missing":
+        return f"{key}: missing"
+    if kind not in ("value_error", "union_tag_not_found") and not isinstance(problem["input"], dict | list):
+        message += f", got {problem['input']!r}"
+    if len(error.errors()) > 1:
+        message += f" (and {len(error.errors()) - 1} more)"
+    return f"{key}: {message}" if key else message
