@@ -1,1 +1,44 @@
+"""The models: from a RequestBatch to logits.
 
+``build_model`` knows every model by name. A model sees a batch, the InputSpec and the ModelSettings; no file, no schema,
+no trainer.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from hemix.config import ModelSettings
+from hemix.data.spec import InputSpec
+from hemix.errors import SettingsError
+from hemix.model.heads import loss, probabilities
+from hemix.model.hemix import HeMix
+from hemix.model.initialise import initialise
+from hemix.model.ranker import Inputs, Ranker
+
+__all__ = ["MODELS", "Inputs", "Ranker", "build_model", "count_parameters", "loss", "probabilities"]
+
+MODELS: dict[str, type[Ranker]] = {"hemix": HeMix}
+"""Every model by its name."""
+
+
+def _class(name: str) -> type[Ranker]:
+    if name not in MODELS:
+        raise SettingsError(f"model.name: unknown model {name!r}; known: {', '.join(MODELS)}")
+    return MODELS[name]
+
+
+def build_model(spec: InputSpec, settings: ModelSettings, seed: int) -> Ranker:
+    """A model with fresh weights, on the CPU in fp32. Raises SettingsError naming an unknown model."""
+    with torch.device("meta"):  # PyTorch's own first values would cost time and numbers of the global generator
+        model = _class(settings.name)(spec, settings)
+    model.to_empty(device="cpu")
+    initialise(model, settings, seed)
+    return model
+
+
+def count_parameters(spec: InputSpec, settings: ModelSettings) -> tuple[int, int]:
+    """(dense parameters, embedding parameters), counted without allocating them."""
+    with torch.device("meta"):
+        model = _class(settings.name)(spec, settings)
+    return sum(p.numel() for p in model.dense_parameters()), model.tables.weight.numel()

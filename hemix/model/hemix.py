@@ -1,0 +1,136 @@
+"""HeMix, the whole model: tokens from features, interests from two histories, HeteroMixer blocks, towers.
+
+The forward is `Ranker.forward`: embed, encode_user, encode_request, score. What the parts are is said in their own files.
+
+Letters: R users, Q requests, N candidates, E events, T tasks, S tokens, D token width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hemix.config import ModelSettings
+from hemix.data.spec import TIMELESS_MS, InputSpec
+from hemix.model.events import EventEncoder
+from hemix.model.heads import Heads
+from hemix.model.interest import HistoryInterest, HistoryState
+from hemix.model.layers import make_norm
+from hemix.model.mixer import HeteroMixerBlock
+from hemix.model.ragged import group_requests, rows_in_ranges
+from hemix.model.ranker import Inputs, Ranker
+from hemix.model.tokenizer import Tokenizer
+
+__all__ = ["HeMix", "RequestState", "UserState"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserState:
+    """What depends on users and their events alone. Row 0 of the events is the null event, row e + 1 is event e."""
+
+    share_RH: Tensor
+    """The user's columns of the tokeniser's first layer"""
+    event_time_ms: Tensor
+    """int64 [1 + E]"""
+    events_ED: Tensor
+    """[1 + E, D]: event vectors"""
+    global_keys_values: Tensor
+    """[1 + E, 2 D]"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestState:
+    """What depends on requests, not on candidates."""
+
+    share_QH: Tensor
+    """The user's and the context's columns of the tokeniser's first layer"""
+    fixed_realtime_QfD: Tensor
+    fixed_global_QfD: Tensor
+    realtime: HistoryState
+    global_: HistoryState
+
+
+class HeMix(Ranker):
+    """Query-mixed interest extraction and heterogeneous interaction."""
+
+    def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
+        super().__init__(spec, settings)
+        self.tokenizer = Tokenizer(spec, settings)
+        self.events = EventEncoder(spec, settings)
+        self.realtime = HistoryInterest(settings, settings.ns_tokens_realtime, settings.fixed_queries_realtime)
+        self.global_ = HistoryInterest(settings, settings.ns_tokens_global, settings.fixed_queries_global)
+        self.norm_interests = make_norm(settings.norm, settings.token_width)
+        self.blocks = nn.ModuleList(HeteroMixerBlock(settings) for _ in range(settings.layers))
+        pre = settings.norm_position == "pre"
+        self.norm_out = make_norm(settings.norm, settings.token_width) if pre else nn.Identity()
+        pooled = settings.token_width * (settings.tokens if settings.pooling == "flatten" else 1)
+        self.heads = Heads(spec, pooled, settings.tower_hidden, settings.dropout)
+
+    def encode_user(self, inputs: Inputs) -> UserState:
+        """Event vectors, global keys and values, the user's share of the tokeniser."""
+        assert inputs.user_RW is not None, "encode_user needs the level user"
+        time_ms = torch.cat([inputs.batch.event_time_ms.new_full((1,), TIMELESS_MS), inputs.batch.event_time_ms])
+        events_ED = self.events(inputs)
+        return UserState(
+            share_RH=self.tokenizer.user_share(inputs.user_RW),
+            event_time_ms=time_ms,
+            events_ED=events_ED,
+            global_keys_values=self.global_.keys_values(events_ED, time_ms),
+        )
+
+    def encode_request(self, state: UserState, inputs: Inputs) -> RequestState:
+        """Cuts, ages and fixed-query interests. Users' rows and events' positions of ``inputs`` are those of ``state``."""
+        assert inputs.context_QW is not None, "encode_request needs the level request"
+        batch = inputs.batch
+        begin, middle, end = batch.visible.unbind(1)
+        candidates_Q = torch.bincount(batch.request_index, minlength=batch.requests_count)
+        times = (state.event_time_ms, batch.request_time_ms)
+
+        groups = group_requests(batch.user_index, begin, middle, candidates_Q)
+        global_ = self.global_.state(groups, [group.rows_BL for group in groups], state.global_keys_values, *times)
+
+        users, rows = state.share_RH.shape[0], state.event_time_ms.shape[0]
+        recent, place = rows_in_ranges(batch.user_index, middle, end, users, rows)
+        recent_ED = state.events_ED.index_select(0, recent)
+        keys_values = self.realtime.keys_values(recent_ED, state.event_time_ms[recent])
+        groups = group_requests(batch.user_index, middle, end, candidates_Q)
+        realtime = self.realtime.state(groups, [place[group.rows_BL] for group in groups], keys_values, *times)
+
+        return RequestState(
+            share_QH=self.tokenizer.request_share(state.share_RH, batch.user_index, inputs.context_QW),
+            fixed_realtime_QfD=self.realtime.fixed(realtime, batch.requests_count),
+            fixed_global_QfD=self.global_.fixed(global_, batch.requests_count),
+            realtime=realtime,
+            global_=global_,
+        )
+
+    def score(self, state: RequestState, inputs: Inputs) -> Tensor:
+        """Logits [N, T]."""
+        assert inputs.item_IW is not None and inputs.cross_NW is not None, "score needs the level candidate"
+        batch, of_request = inputs.batch, inputs.batch.request_index
+        ns_NnD = self.tokenizer(state.share_QH, of_request, inputs.item_IW, batch.item_index, inputs.cross_NW)
+        query_global, query_realtime = ns_NnD.split([self.settings.ns_tokens_global, self.settings.ns_tokens_realtime], 1)
+        interests_NnD = torch.cat(
+            [
+                self.realtime.dynamic(state.realtime, query_realtime, of_request, batch.requests_count),
+                _per_candidate(state.fixed_realtime_QfD, of_request),
+                self.global_.dynamic(state.global_, query_global, of_request, batch.requests_count),
+                _per_candidate(state.fixed_global_QfD, of_request),
+            ],
+            1,
+        )
+        tokens_NnD = (self.norm_interests(interests_NnD), ns_NnD.to(interests_NnD.dtype))
+        x_SND = torch.cat([tokens.transpose(0, 1) for tokens in tokens_NnD])
+        for block in self.blocks:
+            x_SND = block(x_SND)
+        x_SND = self.norm_out(x_SND)
+        pooled_NP = x_SND.mean(0) if self.settings.pooling == "mean" else x_SND.transpose(0, 1).flatten(1)
+        logits_NT: Tensor = self.heads(pooled_NP, batch.bias)
+        return logits_NT
+
+
+def _per_candidate(x_QfD: Tensor, request_index_N: Tensor) -> Tensor:
+    """[Q, f, D] -> [N, f, D]"""
+    return x_QfD.index_select(0, request_index_N)

@@ -1,0 +1,56 @@
+"""The one place where weights get their first values.
+
+Linear maps: normal with variance 1 / fan of their own matrix (of a :class:`GroupedLinear`, each group's; of a :class:`BlockLinear`, the
+whole concatenation's). Everything is drawn on the CPU from one generator, in the order of the modules, so that a seed means the same
+weights on every device.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hemix.config import ModelSettings
+from hemix.model.embedding import Tables
+from hemix.model.layers import BlockLinear, GroupedLinear
+
+__all__ = ["initialise"]
+
+_ZERO = ("age_bias", "position")
+"""Vectors that start as if they were not there."""
+
+
+@torch.no_grad()
+def initialise(model: nn.Module, settings: ModelSettings, seed: int) -> None:
+    """Draw all weights of ``model`` anew from ``seed``."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(parameter: Tensor, deviation: float) -> None:
+        parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float32) * deviation)
+
+    for module in model.modules():
+        if isinstance(module, Tables):
+            normal(module.weight, settings.embedding_deviation)
+        elif isinstance(module, GroupedLinear):
+            normal(module.weight, module.weight.shape[1] ** -0.5)
+        elif isinstance(module, BlockLinear):
+            for block in module.blocks.values():
+                normal(block, module.inputs**-0.5)
+        elif isinstance(module, nn.Linear):
+            normal(module.weight, module.in_features**-0.5)
+        elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
+            module.weight.fill_(1)
+        elif not isinstance(module, nn.ParameterDict):  # its owner, a BlockLinear, has drawn it
+            for name, parameter in module.named_parameters(recurse=False):
+                if name in _ZERO:
+                    parameter.zero_()
+                else:
+                    normal(parameter, _own_deviation(name, settings))
+        bias = getattr(module, "bias", None)
+        if isinstance(bias, Tensor):
+            bias.zero_()
+
+
+def _own_deviation(name: str, settings: ModelSettings) -> float:
+    """Of learned vectors: queries like the NS tokens beside them, the others like what they are added to."""
+    return 1.0 if name == "fixed_queries" else settings.embedding_deviation

@@ -1,0 +1,92 @@
+"""Layers that several models share: a linear map per group, a linear map held in blocks, norms, activations.
+
+Knows nothing of features, batches or HeMix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["BlockLinear", "GroupedLinear", "activation", "make_norm", "summed_rows"]
+
+_MERGED_ROWS_MAX = 4096
+
+
+class GroupedLinear(nn.Module):
+    """``groups`` independent linear maps in one batched product: x_GNi -> y_GNo.
+
+    The weight is [groups, in, out]; each group's matrix has the fan of its own, not of the 3-D tensor.
+    """
+
+    def __init__(self, groups: int, inputs: int, outputs: int, bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(groups, inputs, outputs))
+        self.bias = nn.Parameter(torch.empty(groups, outputs)) if bias else None
+
+    def forward(self, x_GNi: Tensor) -> Tensor:
+        """[groups, rows, in] -> [groups, rows, out]."""
+        if self.bias is None:
+            return torch.bmm(x_GNi, self.weight)
+        return torch.baddbmm(self.bias.unsqueeze(1), x_GNi, self.weight)
+
+
+class BlockLinear(nn.Module):
+    """One linear map of a concatenation, held as one block of columns per part, so that each part is multiplied where it lives.
+
+    ``share("user", x)`` is the part's summand; the bias belongs to no part (add :attr:`bias` once).
+    """
+
+    def __init__(self, parts: Mapping[str, int], outputs: int) -> None:
+        super().__init__()
+        self.blocks = nn.ParameterDict(
+            {name: nn.Parameter(torch.empty(outputs, width)) for name, width in parts.items() if width}
+        )
+        self.bias = nn.Parameter(torch.empty(outputs))
+
+    @property
+    def inputs(self) -> int:
+        """Width of the whole concatenation: the fan of every block."""
+        return sum(block.shape[1] for block in self.blocks.values())
+
+    def share(self, part: str, x_Ri: Tensor) -> Tensor | None:
+        """[rows, width of the part] -> [rows, out]; None for a part without columns.
+
+        In the weights' precision under autocast too: shares are gathered, and the gradients of a gather add up many rows.
+        """
+        if part not in self.blocks:
+            return None
+        with torch.autocast(x_Ri.device.type, enabled=False):
+            return F.linear(x_Ri, self.blocks[part])
+
+
+def activation(name: str, x: Tensor) -> Tensor:
+    """``relu`` or ``gelu``."""
+    return F.relu(x) if name == "relu" else F.gelu(x)
+
+
+def make_norm(kind: str, width: int) -> nn.Module:
+    """``layer`` or ``rms``, over the last dimension."""
+    return nn.LayerNorm(width) if kind == "layer" else nn.RMSNorm(width, eps=1e-6)
+
+
+def summed_rows(parts: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Sum over parts of ``rows[index]``, for parts (rows [n, D], index int64 [E]) -> [E, D].
+
+    Neighbouring parts with few rows are first merged into one table of all their combinations, which saves a pass over E rows each.
+    """
+    merged = [parts[0]]
+    for rows, index in parts[1:]:
+        before, before_index = merged[-1]
+        if before.shape[0] * rows.shape[0] <= _MERGED_ROWS_MAX:
+            both = (before.unsqueeze(1) + rows.unsqueeze(0)).flatten(0, 1)
+            merged[-1] = (both, before_index * rows.shape[0] + index)
+        else:
+            merged.append((rows, index))
+    total = merged[0][0].index_select(0, merged[0][1])
+    for rows, index in merged[1:]:
+        total = total + rows.index_select(0, index)
+    return total

@@ -1,0 +1,201 @@
+"""Groups of users with histories of similar length, so that a short history is never padded to the longest.
+
+A history part (global or real time) is a range of events per request. Users are put into groups by the length of what any of their
+requests sees and by how much is asked of them; a group is padded to its own longest. Users without a request are left out.
+
+Row 0 of a batch's events is the null event, which every history carries; the event at position e is row e + 1. Knows rows and
+positions only, nothing of attention.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["Group", "Slots", "from_slots", "group_requests", "places", "rows_in_ranges", "slots", "to_slots"]
+
+_LENGTH_CLASSES = [8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 16384]
+_GROUP_COST = 1500
+"""What one more group costs, in padded events."""
+_QUERY_COST = 0.05
+"""What a candidate adds to the cost of an event that it looks at, in events."""
+_MERGE_MAX = 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """B users with up to C requests each, whose events, the null event in front, are padded to L."""
+
+    requests_BC: Tensor
+    """int64: row of each request; 0 where a user has fewer than C"""
+    has_request_BC: Tensor
+    """bool"""
+    rows_BL: Tensor
+    """int64: row of each event; the null event's, 0, first, and for padding"""
+    visible_BCL: Tensor
+    """bool: whether the request sees the event; the null event always, padding never"""
+
+
+def group_requests(user_index_Q: Tensor, begin_Q: Tensor, end_Q: Tensor, candidates_Q: Tensor) -> list[Group]:
+    """Group requests whose visible events are [begin, end). Every request is in exactly one group."""
+    if user_index_Q.shape[0] == 0:
+        return []
+    by_user = torch.argsort(user_index_Q, stable=True)
+    _, user_of, requests_U = torch.unique_consecutive(user_index_Q[by_user], return_inverse=True, return_counts=True)
+    first_U, last_U = _span(user_of, begin_Q[by_user], end_Q[by_user], requests_U.shape[0])
+    asked_U = torch.zeros_like(requests_U).scatter_reduce_(0, user_of, candidates_Q[by_user], "amax") * requests_U
+    first_request_U = requests_U.cumsum(0) - requests_U
+
+    by_shape, groups_of_users = _cut_into_groups(last_U - first_U, asked_U)
+    groups = []
+    for users, width, length in _with_shapes(torch.split(by_shape, groups_of_users), requests_U, last_U - first_U):
+        step = torch.arange(width, device=users.device)
+        has_request_BC = step < requests_U[users].unsqueeze(1)
+        requests_BC = by_user[
+            torch.where(has_request_BC, first_request_U[users].unsqueeze(1) + step, first_request_U[users, None])
+        ]
+        events_BL = first_U[users].unsqueeze(1) + torch.arange(length, device=users.device)
+        seen_BCL = events_BL.unsqueeze(1) >= begin_Q[requests_BC].unsqueeze(2)
+        seen_BCL &= events_BL.unsqueeze(1) < end_Q[requests_BC].unsqueeze(2)
+        groups.append(
+            Group(
+                requests_BC=requests_BC,
+                has_request_BC=has_request_BC,
+                rows_BL=F.pad(torch.where(events_BL < last_U[users].unsqueeze(1), events_BL + 1, 0), (1, 0)),
+                visible_BCL=F.pad(seen_BCL, (1, 0), value=True),
+            )
+        )
+    return groups
+
+
+def _span(row: Tensor, begin: Tensor, end: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """Smallest [first, last) per row that holds all its non-empty ranges; [0, 0) where there is none."""
+    some = end > begin
+    far = torch.iinfo(torch.int64).max
+    first = torch.full((rows,), far, device=row.device).scatter_reduce_(0, row, torch.where(some, begin, far), "amin")
+    last = torch.zeros_like(first).scatter_reduce_(0, row, torch.where(some, end, 0), "amax")
+    return torch.where(last > 0, first, 0), last
+
+
+def _with_shapes(groups: tuple[Tensor, ...], requests_U: Tensor, length_U: Tensor) -> list[tuple[Tensor, int, int]]:
+    shapes = torch.stack([torch.stack([requests_U[users].max(), length_U[users].max()]) for users in groups]).tolist()
+    return [(users, width, length) for users, (width, length) in zip(groups, shapes, strict=True)]
+
+
+def _cut_into_groups(length_U: Tensor, asked_U: Tensor) -> tuple[Tensor, list[int]]:
+    """(users ordered so that similar ones are neighbours, how many of them each group takes)."""
+    classes = torch.tensor(_LENGTH_CLASSES, device=length_U.device)
+    asked_class = (asked_U.clamp(min=1).double().log2() / 2).ceil().long()
+    key = asked_class * (len(_LENGTH_CLASSES) + 1) + torch.bucketize(length_U, classes)
+    key, order = torch.sort(key, stable=True)
+    _, class_of, count = torch.unique_consecutive(key, return_inverse=True, return_counts=True)
+    largest = torch.zeros((2, count.shape[0]), dtype=torch.int64, device=key.device)
+    largest.scatter_reduce_(1, class_of.expand(2, -1), torch.stack([length_U[order], asked_U[order]]), "amax")
+    return order, _cheapest_cuts(count.tolist(), *largest.tolist())
+
+
+def _cheapest_cuts(count: list[int], length: list[int], asked: list[int]) -> list[int]:
+    """Merge neighbouring classes into groups of least total cost (dynamic programming); users per group."""
+    cost: list[float] = [0.0]
+    start: list[int] = []
+    for stop in range(1, len(count) + 1):
+        best, best_from, users, longest, most = float("inf"), stop - 1, 0, 0, 0
+        for first in range(stop - 1, max(-1, stop - 1 - _MERGE_MAX), -1):
+            users += count[first]
+            longest, most = max(longest, length[first]), max(most, asked[first])
+            this = cost[first] + _GROUP_COST + users * (longest + 1) * (1 + _QUERY_COST * most)
+            if this < best:
+                best, best_from = this, first
+        cost.append(best)
+        start.append(best_from)
+    sizes, stop = list[int](), len(count)
+    while stop:
+        sizes.append(sum(count[start[stop - 1] : stop]))
+        stop = start[stop - 1]
+    return sizes[::-1]
+
+
+def rows_in_ranges(user_index_Q: Tensor, begin_Q: Tensor, end_Q: Tensor, users: int, rows: int) -> tuple[Tensor, Tensor]:
+    """(rows of the null event and of all events that a request sees, or that lie between such events of its user; the place of
+    each of ``rows`` rows among them, int64, 0 for the others), for the ranges [begin, end) of positions."""
+    first, last = _span(user_index_Q, begin_Q, end_Q, users)
+    lengths = last - first
+    starts = lengths.cumsum(0) - lengths
+    total = int(lengths.sum())
+    chosen = torch.arange(total, device=begin_Q.device) + torch.repeat_interleave(first - starts, lengths, output_size=total) + 1
+    chosen = F.pad(chosen, (1, 0))
+    place = torch.zeros(rows, dtype=torch.int64, device=begin_Q.device)
+    return chosen, place.index_copy_(0, chosen, torch.arange(total + 1, device=begin_Q.device))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slots:
+    """Rows of candidates laid out request by request, padded within each group."""
+
+    rows: list[Tensor]
+    """int64 [B, C, K] per group: the candidate in each slot; 0 where a request has fewer than K"""
+    place_N: Tensor
+    """int64 [N]: the candidate's slot, counted over the flattened groups"""
+
+
+def slots(groups: list[Group], request_index_N: Tensor, requests: int) -> Slots:
+    """Lay out candidates, whose ``request_index_N`` is ascending, in the groups of their requests."""
+    count_Q = torch.bincount(request_index_N, minlength=requests)
+    first_Q = count_Q.cumsum(0) - count_Q
+    counts = [torch.where(g.has_request_BC, count_Q[g.requests_BC], 0) for g in groups]
+    widths = torch.stack([c.max() for c in counts]).tolist() if counts else []
+    rows, base = list[Tensor](), 0
+    place_Q = torch.zeros_like(count_Q)
+    for group, count, width in zip(groups, counts, widths, strict=True):
+        step = torch.arange(width, device=count.device)
+        rows.append(torch.where(step < count.unsqueeze(2), first_Q[group.requests_BC].unsqueeze(2) + step, 0))
+        place = base + width * torch.arange(count.numel(), device=count.device)
+        place_Q.index_copy_(0, group.requests_BC[group.has_request_BC], place[group.has_request_BC.flatten()])
+        base += rows[-1].numel()
+    rank_N = torch.arange(request_index_N.shape[0], device=request_index_N.device) - first_Q[request_index_N]
+    return Slots(rows=rows, place_N=place_Q[request_index_N] + rank_N)
+
+
+def from_slots(values: list[Tensor], place: Tensor) -> Tensor:
+    """Inverse of a layout: the groups' values [B, C, K, width], flattened and concatenated, in the order of ``place``."""
+    return torch.cat([v.flatten(0, 2) for v in values]).index_select(0, place)
+
+
+def places(layout: list[Tensor], rows: int) -> Tensor:
+    """int64 [rows]: where each row lies in a layout (flattened and concatenated), -1 if nowhere. Row 0 counts as padding."""
+    flat = torch.cat([index.flatten() for index in layout])
+    taken = flat.nonzero().squeeze(1)
+    return torch.full((rows,), -1, dtype=torch.int64, device=flat.device).index_copy_(0, flat[taken], taken)
+
+
+def to_slots(rows_Nx: Tensor, layout: list[Tensor], place_N: Tensor, null_first: bool = False) -> list[Tensor]:
+    """Rows [N, width] laid out: [*index.shape, width] for every ``index`` of the layout.
+
+    A row lies in one slot at most, ``place_N`` (-1: in none). Only row 0 may lie in others: as padding, whose gradient is zero;
+    and, with ``null_first``, at the start of every list.
+    """
+    return list(_ToSlots.apply(rows_Nx, place_N, null_first, *layout))  # type: ignore[no-untyped-call]
+
+
+class _ToSlots(torch.autograd.Function):
+    """A gather whose backward is a gather too: each row's gradient is fetched from its one slot. PyTorch's own backward would
+    fill and add a tensor of all rows for every group."""
+
+    @staticmethod
+    def forward(ctx: Any, rows_Nx: Tensor, place_N: Tensor, null_first: bool, *layout: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(place_N)
+        ctx.null_first = null_first
+        return tuple(rows_Nx.index_select(0, index.flatten()).view(*index.shape, rows_Nx.shape[1]) for index in layout)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (place_N,) = ctx.saved_tensors
+        out = torch.cat([g.flatten(0, -2) for g in gradients]).index_select(0, place_N.clamp(min=0))
+        out.masked_fill_((place_N < 0).unsqueeze(1), 0)
+        if ctx.null_first:
+            out[0] = torch.stack([g[:, 0].sum(0) for g in gradients]).sum(0)
+        return out, None, None, *[None] * len(gradients)

@@ -1,0 +1,153 @@
+"""What every neural ranker looks like from outside: embed, encode the user, encode the request, score.
+
+``embed`` reads the tables once for all levels that are asked for; after it no model touches an id. A server keeps what
+``encode_user`` returns and calls the other two with later batches, whose cuts point into the kept events, so a user state
+depends on nothing of the request.
+
+Letters: R users, Q requests, N candidates, E events, I distinct item rows, T tasks, W width of a level's vectors, d width of a table.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hemix.config import ModelSettings
+from hemix.data.batch import Columns, RequestBatch
+from hemix.data.spec import InputSpec, LevelSpec
+from hemix.model import heads
+from hemix.model.embedding import LookUp, Tables, distinct_rows
+
+__all__ = ["LEVELS", "EventField", "Inputs", "Ranker", "level_width"]
+
+LEVELS = ("user", "request", "candidate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventField:
+    """One field of the events: vectors of its distinct values, and which one each event has."""
+
+    values_Vd: Tensor
+    index_E: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """A batch and the vectors of the levels that were embedded (None: not asked for)."""
+
+    batch: RequestBatch
+    user_RW: Tensor | None = None
+    event_fields: tuple[EventField, ...] | None = None
+    item_IW: Tensor | None = None
+    context_QW: Tensor | None = None
+    cross_NW: Tensor | None = None
+
+
+def level_width(level: LevelSpec, embedding_size: int) -> int:
+    """W: the width of a level's vectors, ids first, then the multi-valued features, then the numbers."""
+    return (len(level.tables) + len(level.bag_tables)) * embedding_size + level.numbers
+
+
+class Ranker(nn.Module, ABC):
+    """A model that scores candidates. Its user and request states are its own: what one method returns, the next takes."""
+
+    def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
+        super().__init__()
+        self.spec = spec
+        self.settings = settings
+        self.tables = Tables(spec.tables, settings.embedding_size)
+
+    @abstractmethod
+    def encode_user(self, inputs: Inputs) -> Any:
+        """What depends on the users and their events alone. Needs the level ``user``."""
+
+    @abstractmethod
+    def encode_request(self, state: Any, inputs: Inputs) -> Any:
+        """What depends on the requests, not on the candidates. Needs the level ``request``."""
+
+    @abstractmethod
+    def score(self, state: Any, inputs: Inputs) -> Tensor:
+        """Logits [N, T] (of a task with ``given``: conditional on it). Needs the level ``candidate``."""
+
+    def forward(self, batch: RequestBatch) -> Tensor:
+        """Logits [N, T] of a whole batch."""
+        inputs = self.embed(batch)
+        user = self.encode_user(inputs)
+        request = self.encode_request(user, inputs)
+        return self.score(request, inputs)
+
+    def loss(self, logits_NT: Tensor, batch: RequestBatch) -> Tensor:
+        """The training loss of a batch with labels, a scalar."""
+        assert batch.labels is not None and batch.weights is not None, "the loss needs a batch with labels"
+        return heads.loss(logits_NT, batch.labels, batch.weights, self.spec, self.settings.funnel)
+
+    @torch.no_grad()
+    def predict(self, batch: RequestBatch) -> dict[str, Tensor]:
+        """Probabilities [N] of every task, and of every task given the one it depends on; negative sampling undone."""
+        return heads.probabilities(self(batch), self.spec)
+
+    def embed(self, batch: RequestBatch, levels: Sequence[str] = LEVELS) -> Inputs:
+        """Look up the vectors of ``levels`` (of ``user``, ``request``, ``candidate``) in one go."""
+        spec, wanted, fields = self.spec, _Wanted(), list[tuple[int, Tensor]]()
+        if "user" in levels:
+            wanted.add_columns("user", spec.user, batch.users)
+            for table, ids in zip(spec.event.tables, batch.event_ids.unbind(1), strict=True):
+                distinct, index = distinct_rows(ids, spec.tables[table])
+                fields.append((wanted.add(LookUp(tables=(table,), ids=distinct.unsqueeze(1))), index))
+        if "user" in levels or "candidate" in levels:
+            wanted.add_columns("item", spec.item, batch.items)
+        if "request" in levels:
+            wanted.add_columns("context", spec.context, batch.context)
+        if "candidate" in levels:
+            wanted.add_columns("cross", spec.cross, batch.cross)
+        vectors = self.tables.look_up(wanted.look_ups)
+        return Inputs(
+            batch=batch,
+            user_RW=wanted.collect("user", vectors),
+            event_fields=tuple(EventField(values_Vd=vectors[at], index_E=index) for at, index in fields)
+            if "user" in levels
+            else None,
+            item_IW=wanted.collect("item", vectors),
+            context_QW=wanted.collect("context", vectors),
+            cross_NW=wanted.collect("cross", vectors),
+        )
+
+    def named_dense_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Every parameter but the embedding tables, by name."""
+        return ((name, p) for name, p in self.named_parameters() if name != "tables.weight")
+
+    def dense_parameters(self) -> Iterator[nn.Parameter]:
+        """Every parameter but the embedding tables."""
+        return (p for _, p in self.named_dense_parameters())
+
+
+class _Wanted:
+    """The look-ups of a step, and which of them make up which level."""
+
+    def __init__(self) -> None:
+        self.look_ups: list[LookUp] = []
+        self._levels: dict[str, tuple[list[int], Columns]] = {}
+
+    def add(self, look_up: LookUp) -> int:
+        self.look_ups.append(look_up)
+        return len(self.look_ups) - 1
+
+    def add_columns(self, name: str, level: LevelSpec, columns: Columns) -> None:
+        places = [self.add(LookUp(tables=level.tables, ids=columns.ids))] if level.tables else []
+        for table, bag in zip(level.bag_tables, columns.bags, strict=True):
+            places.append(self.add(LookUp(tables=(table,), ids=bag.values, offsets=bag.offsets)))
+        self._levels[name] = (places, columns)
+
+    def collect(self, name: str, vectors: list[Tensor]) -> Tensor | None:
+        if name not in self._levels:
+            return None
+        places, columns = self._levels[name]
+        parts = [vectors[place] for place in places]
+        if columns.numbers.shape[1] or not parts:
+            parts.append(columns.numbers.to(parts[0].dtype if parts else torch.get_default_dtype()))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
