@@ -1,1 +1,53 @@
+"""HeMix: train, compare, scale and serve a CTR/CVR ranking model over long and real-time behaviour histories.
 
+The functions here mirror the commands::
+
+    import hemix
+
+    hemix.simulate("logs", users=500, days=5, seed=0)
+    hemix.prepare("logs", "data")
+    hemix.train("data", "run")
+    hemix.evaluate("run", "data")
+    hemix.Run.load("run").predict("data")
+
+Names are loaded on first use, so that ``import hemix`` is cheap.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hemix.api import Dataset, Run, demo, doctor, evaluate, import_logs, predict, prepare, simulate, train
+    from hemix.data.batch import RequestBatch
+    from hemix.errors import HemixError
+    from hemix.schema import Schema
+
+__all__ = [
+    "Dataset",
+    "HemixError",
+    "RequestBatch",
+    "Run",
+    "Schema",
+    "demo",
+    "doctor",
+    "evaluate",
+    "import_logs",
+    "predict",
+    "prepare",
+    "simulate",
+    "train",
+]
+
+_HOMES = {"HemixError": "hemix.errors", "RequestBatch": "hemix.data.batch", "Schema": "hemix.schema"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'hemix' has no attribute {name!r}")
+    return getattr(import_module(_HOMES.get(name, "hemix.api")), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

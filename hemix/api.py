@@ -1,0 +1,159 @@
+"""The commands as functions: paths in, paths and figures out. The command line parses, calls these and prints.
+
+Heavy parts are imported where they are used, so that ``hemix simulate`` and ``hemix prepare`` never load torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hemix.config import Settings, build_settings
+from hemix.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    from hemix.data.dataset import Dataset as Dataset
+    from hemix.run import Run as Run
+
+__all__ = ["Dataset", "Run", "demo", "doctor", "evaluate", "import_logs", "predict", "prepare", "simulate", "train"]
+
+PathLike = str | Path
+Progress = Callable[[str, float], None]
+
+
+def _silent(_what: str, _share: float) -> None: ...
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Dataset":
+        from hemix.data.dataset import Dataset
+
+        return Dataset
+    if name == "Run":
+        from hemix.run import Run
+
+        return Run
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def simulate(out: PathLike, *, users: int, days: int, seed: int = 0, on_progress: Progress = _silent) -> dict[str, Any]:
+    """The simulated city's logs into a new folder ``out``; the truth lies apart in ``out/truth``. Returns counts."""
+    from hemix.world import simulate as run_simulation
+
+    return run_simulation(Path(out), users=users, days=days, seed=seed, progress=on_progress)
+
+
+def import_logs(name: str, raw: PathLike, out: PathLike, *, random_log: bool = False) -> dict[str, Any]:
+    """A public data set's raw files to logs in a new folder ``out``. ``name``: kuairand or movielens. Returns counts."""
+    from hemix.sources import import_logs as run_import
+
+    return run_import(name, Path(raw), Path(out), random_log=random_log)
+
+
+def prepare(logs: PathLike, out: PathLike, *, on_progress: Progress = _silent) -> dict[str, Any]:
+    """Logs with their schema.yaml to a new dataset folder ``out``. Returns the manifest."""
+    from hemix.data.prepare import prepare as run_prepare
+
+    return run_prepare(Path(logs), Path(out), progress=on_progress)
+
+
+def train(
+    data: PathLike,
+    out: PathLike,
+    *,
+    model: str | None = None,
+    size: str | None = None,
+    seed: int | None = None,
+    config: PathLike | None = None,
+    settings: Sequence[str] | Mapping[str, Any] = (),
+    resume: bool = False,
+    start_from: PathLike | None = None,
+    **callbacks: Any,
+) -> Path:
+    """Train a model on a dataset folder into the run folder ``out``; returns it. See :func:`hemix.train.loop.train`.
+
+    ``settings``: single values over the defaults, ``{"train.epochs": 2}``. With ``resume`` a run goes on with its own settings.
+    """
+    from hemix.data.dataset import Dataset
+    from hemix.run import Run
+    from hemix.train.loop import train as run_training
+
+    out = Path(out)
+    saved = out / "settings.yaml"
+    if resume and saved.exists():
+        chosen: Settings = build_settings(config=saved)
+        asked = build_settings(model=model, size=size, seed=seed, config=config or saved, overrides=settings)
+        if asked != chosen:
+            raise UsageError(f"--resume: {out} goes on with its own settings (settings.yaml); leave the other flags away")
+    else:
+        chosen = build_settings(model=model, size=size, seed=seed, config=config, overrides=settings)
+    first = Run.load(start_from) if start_from is not None else None
+    return run_training(Dataset(data), out, chosen, resume=resume, start_from=first, **callbacks)
+
+
+def evaluate(
+    run: PathLike, data: PathLike, *, split: str = "test", on_progress: Progress = _silent, **options: Any
+) -> dict[str, Any]:
+    """Metrics of a run on a split: merged into RUN/metrics.json, shown in RUN/report.html, returned."""
+    from hemix.data.dataset import Dataset
+    from hemix.run import Run
+    from hemix.run.evaluation import evaluate_run
+
+    return evaluate_run(Run.load(run), Dataset(data), split, on_progress=on_progress, **options)
+
+
+def predict(
+    run: PathLike, data: PathLike, out: PathLike, *, split: str = "test", bias: Literal["logged", "serving"] = "serving"
+) -> int:
+    """Scores of every impression of a split into a new Parquet file; returns how many."""
+    from hemix.data.dataset import Dataset
+    from hemix.run import Run
+    from hemix.run.prediction import predicted_tables, write_predictions
+
+    return write_predictions(predicted_tables(Run.load(run), Dataset(data), split, bias=bias), out)
+
+
+def demo(
+    out: PathLike,
+    *,
+    users: int = 3000,
+    days: int = 8,
+    seed: int = 0,
+    on_progress: Progress = _silent,
+    **callbacks: Any,
+) -> dict[str, Any]:
+    """Simulate, prepare, train, evaluate and report in ``out``. Steps that are done already are left as they are."""
+    out = Path(out)
+    made = out / "logs" / "demo.json"
+    asked = {"users": users, "days": days, "seed": seed}
+    if not made.exists():
+        simulate(out / "logs", **asked, on_progress=on_progress)
+        write_demo(made, asked)
+    elif read_demo(made) != asked:
+        raise UsageError(f"--out {out}: holds a demo of other users, days or seed ({read_demo(made)}); name a new folder")
+    if not (out / "data" / "manifest.json").exists():
+        prepare(out / "logs", out / "data", on_progress=on_progress)
+    train(out / "data", out, seed=seed, resume=True, **callbacks)
+    return evaluate(out, out / "data", on_progress=on_progress)
+
+
+def write_demo(path: Path, asked: dict[str, int]) -> None:
+    """Remember with what a demo was made."""
+    from hemix.files import write_json
+
+    write_json(path, asked)
+
+
+def read_demo(path: Path) -> dict[str, int]:
+    """With what a demo was made."""
+    from hemix.files import read_json
+
+    return read_json(path, RunError)
+
+
+def doctor() -> dict[str, Any]:
+    """Versions, devices, optional parts and which kernels are in use."""
+    from hemix.doctor import examine
+
+    return examine()

@@ -1,0 +1,222 @@
+"""The command line: parse, call the API, print. No work is done here.
+
+A wrong input ends with one line on stderr and exit code 2; an interrupted command with 130. ``--json`` prints what a machine
+would want instead of what a person would.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from hemix import api
+from hemix.errors import HemixError, UsageError
+
+__all__ = ["app", "main"]
+
+# typer carries a click of its own in some versions, and names only these of its exceptions
+_ClickError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+app = typer.Typer(
+    name="hemix",
+    help="HeMix: from impression logs to a trained, evaluated ranking model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+OutFolder = Annotated[Path, typer.Option("--out", help="New folder to write.", show_default=False)]
+DataFolder = Annotated[Path, typer.Option("--data", help="Dataset folder made by hemix prepare.", show_default=False)]
+RunFolder = Annotated[Path, typer.Argument(help="Run folder made by hemix train.", show_default=False)]
+SplitName = Annotated[str, typer.Option("--split", help="train, valid or test.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Every random choice comes from it.")]
+
+
+def _console() -> Console:
+    return Console(stderr=True, highlight=False)
+
+
+def _emit(content: dict[str, Any], as_json: bool, text: str) -> None:
+    print(json.dumps(content, indent=1, ensure_ascii=False) if as_json else text)
+
+
+@app.command()
+def demo(
+    out: OutFolder,
+    users: Annotated[int, typer.Option(min=1, help="Users of the simulated city.")] = 3000,
+    days: Annotated[int, typer.Option(min=3, help="Days of impressions.")] = 8,
+    seed: Seed = 0,
+    json_: Json = False,
+) -> None:
+    """Simulate a city, prepare its logs, train, evaluate and write a report."""
+    from hemix.display import Display, demo_summary
+
+    with Display(_console()) as display:
+        figures = api.demo(out, users=users, days=days, seed=seed, on_progress=display.progress, **display.training())
+    _emit(figures, json_, demo_summary(figures, out))
+
+
+@app.command()
+def simulate(
+    out: OutFolder,
+    users: Annotated[int, typer.Option(min=1, help="Users of the city.")] = 3000,
+    days: Annotated[int, typer.Option(min=3, help="Days of impressions; an events-only past precedes them.")] = 8,
+    seed: Seed = 0,
+    json_: Json = False,
+) -> None:
+    """Write the logs of a simulated city, with the truth apart in OUT/truth."""
+    from hemix.display import Display, counts_line
+
+    with Display(_console()) as display:
+        counts = api.simulate(out, users=users, days=days, seed=seed, on_progress=display.progress)
+    _emit(counts, json_, f"{out}: {counts_line(counts)}\nNext: hemix prepare {out} --out DATA")
+
+
+@app.command(name="import")
+def import_(
+    name: Annotated[str, typer.Argument(help="kuairand or movielens.", show_default=False)],
+    raw: Annotated[Path, typer.Argument(help="Folder of the raw files.", show_default=False)],
+    out: OutFolder,
+    random_log: Annotated[bool, typer.Option("--random-log", help="KuaiRand: add the randomly exposed impressions.")] = False,
+    json_: Json = False,
+) -> None:
+    """Turn a public data set's raw files into logs with a schema."""
+    from hemix.display import counts_line
+
+    counts = api.import_logs(name, raw, out, random_log=random_log)
+    _emit(counts, json_, f"{out}: {counts_line(counts)}\nNext: hemix prepare {out} --out DATA")
+
+
+@app.command()
+def prepare(
+    logs: Annotated[Path, typer.Argument(help="Folder of logs with a schema.yaml.", show_default=False)],
+    out: OutFolder,
+    json_: Json = False,
+) -> None:
+    """Encode, sort and split logs into a dataset folder."""
+    from hemix.display import Display, manifest_summary
+
+    with Display(_console()) as display:
+        manifest = api.prepare(logs, out, on_progress=display.progress)
+    _emit(manifest, json_, manifest_summary(manifest, out))
+
+
+@app.command()
+def train(
+    data: DataFolder,
+    out: OutFolder,
+    model: Annotated[str | None, typer.Option(help="Model name.", show_default="hemix")] = None,
+    size: Annotated[str | None, typer.Option(help="tiny, base, small or large.", show_default="tiny")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Every random choice comes from it.", show_default="0")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings.", show_default=False)] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="One setting: train.epochs=2", show_default=False)] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run exactly.")] = False,
+    from_: Annotated[Path | None, typer.Option("--from", help="Start from another run's weights.", show_default=False)] = None,
+    json_: Json = False,
+) -> None:
+    """Train a model into a run folder. Ctrl-C saves and says how to go on."""
+    from hemix.display import Display, training_summary
+
+    with Display(_console()) as display:
+        api.train(
+            data,
+            out,
+            model=model,
+            size=size,
+            seed=seed,
+            config=config,
+            settings=set_ or (),
+            resume=resume,
+            start_from=from_,
+            **display.training(),
+        )
+    metrics = json.loads((out / "metrics.json").read_text())
+    _emit(metrics, json_, training_summary(metrics, data, out))
+
+
+@app.command()
+def evaluate(run: RunFolder, data: DataFolder, split: SplitName = "test", json_: Json = False) -> None:
+    """Metrics, slices, calibration and importance: RUN/metrics.json and RUN/report.html."""
+    from hemix.display import Display, metrics_table
+
+    with Display(_console()) as display:
+        figures = api.evaluate(run, data, split=split, on_progress=display.progress)
+    _emit(figures, json_, f"{metrics_table(figures, split)}\nReport: {run / 'report.html'}")
+
+
+@app.command()
+def predict(
+    run: RunFolder,
+    data: DataFolder,
+    out: Annotated[Path, typer.Option("--out", help="New Parquet file.", show_default=False)],
+    split: SplitName = "test",
+    position: Annotated[str, typer.Option(help="serving: as a server scores; logged: at the logged position.")] = "serving",
+    json_: Json = False,
+) -> None:
+    """Score every impression of a split into a Parquet file."""
+    if position not in ("serving", "logged"):
+        raise UsageError(f"--position {position}: expected serving or logged")
+    rows = api.predict(run, data, out, split=split, bias="logged" if position == "logged" else "serving")
+    _emit({"rows": rows, "out": str(out)}, json_, f"{out}: {rows:,} scored impressions of {split}")
+
+
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help="prepare", show_default=False)],
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.", show_default=False)] = None,
+    scale: Annotated[float, typer.Option(min=0.0001, help="Share of the full size.")] = 1.0,
+) -> None:
+    """Run a benchmark and print its table."""
+    from hemix.bench import run_benchmark
+    from hemix.display import benchmark_table
+    from hemix.files import write_json
+
+    figures = run_benchmark(name, scale=scale)
+    if json_file is not None:
+        write_json(json_file, figures)
+    print(benchmark_table(figures))
+
+
+@app.command()
+def doctor(json_: Json = False) -> None:
+    """Versions, devices, kernels in use and optional parts."""
+    from hemix.display import facts
+
+    found = api.doctor()
+    _emit(found, json_, facts(found))
+
+
+def main() -> None:
+    """Run a command; end with the exit code that the design promises."""
+    try:
+        code = app(standalone_mode=False)
+    except typer.Exit as end:
+        code = end.exit_code
+    except typer.Abort:
+        code = _fail("interrupted", 130)
+    except _ClickError as error:
+        code = _fail(str(getattr(error, "format_message", error.__str__)()).rstrip("."), 2)
+    except HemixError as error:
+        interrupted = type(error).__name__ == "Interrupted"
+        code = _fail(str(error), 130 if interrupted else 2)
+    except KeyboardInterrupt:
+        code = _fail("interrupted; nothing half-written was left", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> int:
+    if not message:  # the help was printed instead
+        return code
+    print(f"hemix: {' '.join(message.split())}", file=sys.stderr)
+    return code

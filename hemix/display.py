@@ -1,0 +1,214 @@
+"""What a person sees: progress while a command works, tables when it is done. Knows figures, not how they came about."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+__all__ = [
+    "Display",
+    "benchmark_table",
+    "counts_line",
+    "demo_summary",
+    "facts",
+    "manifest_summary",
+    "metrics_table",
+    "training_summary",
+]
+
+_PLAIN_EVERY_SECONDS = 10.0
+
+
+class Display:
+    """Live progress bars on a terminal, a line now and then elsewhere. Written to stderr, so that stdout stays for results."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = console.is_terminal
+        self._bars: dict[str, TaskID] = {}
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            transient=True,
+        )
+        self._note = ""
+        self._said = time.monotonic()
+
+    def __enter__(self) -> Display:
+        if self._live:
+            self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        if self._live:
+            self._progress.stop()
+
+    def progress(self, what: str, share: float, note: str = "") -> None:
+        """``share`` of ``what`` is done."""
+        if self._live:
+            if what not in self._bars:
+                for bar in self._bars.values():
+                    self._progress.remove_task(bar)
+                self._bars = {what: self._progress.add_task(what, total=1.0, note=note)}
+            self._progress.update(self._bars[what], completed=share, note=note)
+        elif time.monotonic() - self._said > _PLAIN_EVERY_SECONDS:
+            self._said = time.monotonic()
+            self._console.print(f"{what}: {share:.0%} {note}".rstrip())
+
+    def training(self) -> dict[str, Callable[..., None]]:
+        """The callbacks of :func:`hemix.train.loop.train`."""
+        return {"on_start": self._start, "on_record": self._record, "on_step": self._step}
+
+    def _start(self, header: Mapping[str, Any]) -> None:
+        resumed = f", resumed at step {header['resumed_at']:,}" if header["resumed_at"] else ""
+        self._console.print(
+            f"train {header['model']} ({header['size']}): {header['dense_parameters']:,} dense and "
+            f"{header['embedding_parameters']:,} embedding parameters, {header['train_impressions']:,} impressions in "
+            f"{header['steps']:,} steps{resumed}\n"
+            f"{header['device']}, {header['threads']} threads, {header['precision']}; tables: {header['tables']}"
+        )
+
+    def _record(self, record: Mapping[str, Any]) -> None:
+        if "valid_loss" in record:
+            auc = f"{record['valid_auc']:.4f}" if record["valid_auc"] is not None else "not defined"
+            self._console.print(f"step {record['step']:,}: valid loss {record['valid_loss']:.4f}, AUC {auc}")
+            return
+        auc = f"{record['progressive_auc']:.4f}" if record["progressive_auc"] is not None else "-"
+        self._note = f"loss {record['loss']:.4f}  AUC {auc}  {record['impressions_per_second']:,.0f} impressions/s"
+
+    def _step(self, step: int, total: int) -> None:
+        self.progress("train", min(step / total, 1.0), self._note)
+
+
+def _render(table: Table) -> str:
+    console = Console(file=io.StringIO(), width=110, highlight=False)
+    console.print(table)
+    output = console.file
+    assert isinstance(output, io.StringIO)
+    return output.getvalue().rstrip("\n")
+
+
+def counts_line(counts: Mapping[str, Any]) -> str:
+    """``240,123 impressions, 1,034,221 events``: the whole numbers among ``counts``."""
+    return ", ".join(
+        f"{value:,} {name.replace('_', ' ')}" for name, value in counts.items() if isinstance(value, int) and value is not True
+    )
+
+
+def manifest_summary(manifest: Mapping[str, Any], out: Path) -> str:
+    """What was prepared, and what was odd about it."""
+    table = Table(title=f"{out}", title_justify="left")
+    for column in ("split", "impressions", "requests", "users", "positives"):
+        table.add_column(column, justify="left" if column == "split" else "right")
+    for name, split in manifest["splits"].items():
+        positives = ", ".join(f"{task} {count:,}" for task, count in split["positives"].items())
+        table.add_row(name, f"{split['rows']:,}", f"{split['requests']:,}", f"{split['users']:,}", positives)
+    history = manifest["history"]
+    lines = [_render(table), f"{history['events']:,} events in the history store"]
+    odd = {name.replace("_", " "): n for name, n in _counts(manifest) if n}
+    if odd:
+        lines.append("noted: " + ", ".join(f"{n:,} {name}" for name, n in odd.items()))
+    lines.append(f"Next: hemix train --data {out} --out RUN")
+    return "\n".join(lines)
+
+
+def _counts(manifest: Mapping[str, Any]) -> list[tuple[str, int]]:
+    return [(name, value) for name, value in manifest.get("reports", {}).items() if isinstance(value, int)]
+
+
+def training_summary(metrics: Mapping[str, Any], data: Path, out: Path) -> str:
+    """What a run cost, and the next command."""
+    return (
+        f"{out}: {metrics['steps']:,} steps in {metrics['train_seconds']:.1f} s, "
+        f"{metrics['impressions_per_second']:,.0f} impressions/s, peak {metrics['peak_bytes'] / 2**20:,.0f} MiB\n"
+        f"Next: hemix evaluate {out} --data {data}"
+    )
+
+
+def metrics_table(figures: Mapping[str, Any], split: str) -> str:
+    """The headline metrics of every task."""
+    rows = [
+        ("AUC", "auc", ".4f"),
+        ("  95 % interval", "auc_ci95", "interval"),
+        ("  popularity", "popularity_auc", ".4f"),
+        ("  oracle", "oracle_auc", ".4f"),
+        ("GAUC", "gauc", ".4f"),
+        ("NDCG@10", "ndcg_at_10", ".4f"),
+        ("log loss", "logloss", ".4f"),
+        ("NE", "ne", ".4f"),
+        ("PCOC", "pcoc", ".3f"),
+        ("ECE", "ece", ".4f"),
+        ("  floor", "ece_floor", ".4f"),
+        ("positives", "positives", ","),
+    ]
+    tasks = figures["tasks"]
+    table = Table(title=f"{split}: {figures['rows']:,} impressions", title_justify="left")
+    table.add_column("")
+    for name in tasks:
+        table.add_column(name.replace("_", " "), justify="right")
+    for title, key, form in rows:
+        if any(key in task for task in tasks.values()):
+            table.add_row(title, *(_cell(task.get(key), form) for task in tasks.values()))
+    return _render(table)
+
+
+def _cell(value: Any, form: str) -> str:
+    if value is None:
+        return "-"
+    return f"{value[0]:.4f} - {value[1]:.4f}" if form == "interval" else format(value, form)
+
+
+def demo_summary(figures: Mapping[str, Any], out: Path) -> str:
+    """The demo's last words: how good, against what, and what to do next."""
+    task = next(iter(figures["tasks"].values()))
+    name = next(iter(figures["tasks"]))
+    return (
+        f"{metrics_table(figures, 'test')}\n\n"
+        f"test {name} AUC {task['auc']:.4f}: popularity alone reaches {task['popularity_auc']:.4f}, the truth itself "
+        f"{task['oracle_auc']:.4f} (distance {task['oracle_auc'] - task['auc']:.4f})\n"
+        f"Report: {out / 'report.html'}\n"
+        f"Scores of every impression: hemix predict {out} --data {out / 'data'} --out scores.parquet"
+    )
+
+
+def benchmark_table(figures: Mapping[str, Any]) -> str:
+    """A benchmark's cases, one a row."""
+    cases = figures["cases"]
+    columns = list(dict.fromkeys(key for case in cases for key in case))
+    table = Table(title=f"{figures['machine']['cpu']}, {figures['machine']['cores']} cores", title_justify="left")
+    for column in columns:
+        table.add_column(column.replace("_", " "), justify="right")
+    for case in cases:
+        table.add_row(*(_plain(case.get(column)) for column in columns))
+    return _render(table)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value if value is not None else "-")
+
+
+def facts(found: Mapping[str, Any], indent: str = "") -> str:
+    """Nested facts, one a line."""
+    lines = []
+    for name, value in found.items():
+        if isinstance(value, Mapping):
+            lines += [f"{indent}{name}", facts(value, indent + "  ")]
+        else:
+            text = ", ".join(str(v) for v in value) if isinstance(value, list) else _plain(value)
+            lines.append(f"{indent}{name:<16} {text}")
+    return "\n".join(lines)

@@ -1,0 +1,51 @@
+"""What is installed, what the machine offers, which kernels will be used and how to get the others."""
+
+from __future__ import annotations
+
+import importlib.util
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from hemix.measure import machine
+
+__all__ = ["examine"]
+
+_EXTRAS = {
+    "fbgemm_gpu": ("fbgemm-gpu-cpu", "fast"),
+    "fastapi": ("fastapi", "serve"),
+    "redis": ("redis", "redis"),
+    "onnxruntime": ("onnxruntime", "onnx"),
+    "lightgbm": ("lightgbm", "rivals"),
+    "tensorboard": ("tensorboard", "dev"),
+}
+
+
+def examine() -> dict[str, Any]:
+    """Facts as JSON-able values: versions, machine, devices, kernels, optional parts with the command that adds them."""
+    return {
+        "hemix": version("hemix"),
+        "torch": torch.__version__,
+        "numpy": version("numpy"),
+        "pyarrow": version("pyarrow"),
+        "machine": machine(),
+        "devices": ["cpu", *(f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count()))],
+        "kernels": {
+            "cpu": torch.backends.cpu.get_cpu_capability(),
+            "threads": torch.get_num_threads(),
+            "mkldnn": torch.backends.mkldnn.is_available(),  # type: ignore[no-untyped-call]
+            "bf16_matmul": bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()),
+            "tables": "plain PyTorch, row by row",
+        },
+        "extras": {package: _extra(module, package, extra) for module, (package, extra) in _EXTRAS.items()},
+    }
+
+
+def _extra(module: str, package: str, extra: str) -> str:
+    if importlib.util.find_spec(module) is None:
+        return f"not installed: pip install 'hemix[{extra}]'"
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "installed"

@@ -1,0 +1,130 @@
+"""A run folder: what was trained, on what, with which settings, and the weights. Knows nothing of how it was trained."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import torch
+
+from hemix.config import Settings, build_settings
+from hemix.data.dataset import Dataset
+from hemix.data.spec import InputSpec
+from hemix.errors import RunError
+from hemix.files import read_json, write_json, write_text
+from hemix.model import Ranker, build_model
+from hemix.run.weights import load_weights, save_weights
+from hemix.schema import Schema
+
+__all__ = ["INFO_FILE", "METRICS_FILE", "Run", "check_same_schema"]
+
+INFO_FILE = "run.json"
+METRICS_FILE = "metrics.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A finished run: load it with :meth:`load`, score a dataset with :func:`hemix.run.scoring.score_split`."""
+
+    folder: Path
+    settings: Settings
+    schema: Schema
+    spec: InputSpec
+    model: Ranker
+    info: dict[str, Any]
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str = "cpu") -> Run:
+        """Read a run folder. Raises RunError naming what is missing or damaged."""
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise RunError(f"{folder}: no such run folder")
+        if not (folder / INFO_FILE).exists():
+            unfinished = (folder / "settings.yaml").exists()
+            hint = "it is not finished: continue with hemix train --resume" if unfinished else f"it has no {INFO_FILE}"
+            raise RunError(f"{folder}: not a run that can be used: {hint}")
+        info = read_json(folder / INFO_FILE, RunError)
+        try:
+            spec = InputSpec.from_json(info["spec"])
+            digests: dict[str, str] = info["weights"]
+            fingerprint: str = info["fingerprint"]
+        except (KeyError, TypeError) as error:
+            raise RunError(f"{folder / INFO_FILE}: damaged: no {error}") from error
+        schema = Schema.load(folder / "schema.yaml")
+        if schema.fingerprint() != fingerprint:
+            raise RunError(f"{folder}: schema.yaml is not the one that this run was trained with")
+        settings = build_settings(config=folder / "settings.yaml")
+        model = build_model(spec, settings.model, seed=0)
+        load_weights(folder, model, digests)
+        model.to(torch.device(device)).eval()
+        return cls(folder=folder, settings=settings, schema=schema, spec=spec, model=model, info=info)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """metrics.json."""
+        return read_json(self.folder / METRICS_FILE, RunError)
+
+    def predict(
+        self, data: Dataset | str | Path, split: str = "test", *, bias: Literal["logged", "serving"] = "serving"
+    ) -> pa.Table:
+        """Scores of every impression of a split as one Arrow table; see :func:`hemix.run.prediction.predicted_tables`."""
+        from hemix.run.prediction import predicted_tables  # it needs this module
+
+        dataset = data if isinstance(data, Dataset) else Dataset(data)
+        return pa.concat_tables(predicted_tables(self, dataset, split, bias=bias))
+
+
+def begin(folder: Path, settings: Settings, dataset: Dataset) -> None:
+    """Lay down what does not change while a run trains: settings, schema, encoders."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "settings.yaml", settings.to_yaml())
+    write_text(folder / "schema.yaml", dataset.schema.to_yaml())
+    shutil.copytree(dataset.folder / "encoders", folder / "encoders", dirs_exist_ok=True)
+
+
+def finish(folder: Path, model: Ranker, dataset: Dataset, metrics: dict[str, Any]) -> None:
+    """Write the weights, the metrics and, last, run.json, which makes the run a finished one."""
+    digests = save_weights(folder, model)
+    write_json(folder / METRICS_FILE, metrics)
+    write_json(
+        folder / INFO_FILE,
+        {
+            "schema_version": 1,
+            "hemix": version("hemix"),
+            "torch": torch.__version__,
+            "fingerprint": dataset.schema.fingerprint(),
+            "data": dataset.manifest["splits"],
+            "spec": dataset.spec.to_json(),
+            "weights": digests,
+        },
+    )
+
+
+def check_same_schema(run: Run, dataset: Dataset) -> None:
+    """Raises RunError saying which part of the schema or which table differs between a run and a dataset."""
+    if run.spec == dataset.spec and run.schema.fingerprint() == dataset.schema.fingerprint():
+        return
+    ours, theirs = run.schema.model_dump(mode="json"), dataset.schema.model_dump(mode="json")
+    where = _first_difference(ours, theirs) or _first_difference(run.spec.to_json(), dataset.spec.to_json()) or "encoders"
+    raise RunError(f"{run.folder} was trained with another schema than {dataset.folder}: they differ in {where}")
+
+
+def _first_difference(ours: Any, theirs: Any, where: str = "") -> str | None:
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key in [*ours, *(k for k in theirs if k not in ours)]:
+            if where == "" and key in ("name", "tables") and "labels" in ours:
+                continue  # the schema's name and the files' places mean nothing
+            found = _first_difference(ours.get(key), theirs.get(key), f"{where}.{key}" if where else str(key))
+            if found:
+                return found
+        return None
+    return None if ours == theirs or list_like(ours) == list_like(theirs) else f"{where}: {ours!r} against {theirs!r}"
+
+
+def list_like(value: Any) -> Any:
+    """Tuples as lists, so that JSON's lists compare equal."""
+    return [list_like(v) for v in value] if isinstance(value, list | tuple) else value

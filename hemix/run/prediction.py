@@ -1,0 +1,83 @@
+"""Scores of a split as Arrow tables, batch by batch, and as a Parquet file."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hemix.data.dataset import Dataset
+from hemix.data.layout import load_array
+from hemix.errors import UsageError
+from hemix.files import storage_errors
+from hemix.run.folder import Run, check_same_schema
+from hemix.run.scoring import score_split
+
+__all__ = ["predicted_tables", "write_predictions"]
+
+
+def predicted_tables(
+    run: Run,
+    data: Dataset,
+    split: str = "test",
+    *,
+    bias: Literal["logged", "serving"] = "serving",
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> Iterator[pa.Table]:
+    """Scores of every impression of a split, one table a batch.
+
+    Columns: ``log_row`` (its row in the impression log), the user and item columns, ``time_ms``, one per output, and ``score``. With
+    ``bias`` ``serving`` the scores are those that a server would give. Raises RunError where the dataset has another schema.
+    """
+    check_same_schema(run, data)
+    part = data.split(split)
+    expression = run.schema.score_expression
+    raw_names = [name for name in expression.names if name not in run.schema.outputs]
+    raw = load_array(data.folder / "items" / "raw.npy") if raw_names else None
+    users, items = (pq.read_table(data.folder / "ids" / f"{kind}.parquet").column(0) for kind in ("users", "items"))
+    number = load_array(data.folder / "items" / "number.npy")
+    for scored in score_split(run, part, bias=bias, on_progress=on_progress):
+        rows = scored.rows
+        item_row = part.item_row[rows]
+        request = np.searchsorted(part.first_candidate, rows, side="right") - 1
+        values = dict(scored.outputs)
+        for column, name in enumerate(raw_names):
+            assert raw is not None
+            values[name] = raw[item_row, column]
+        yield pa.table(
+            {
+                "log_row": part.log_row[rows],
+                run.schema.user: users.take(pa.array(part.user[request])),
+                run.schema.item: items.take(pa.array(np.maximum(number[item_row], 0))),
+                "time_ms": part.time_ms[request],
+                **{name: scored.outputs[name] for name in run.schema.outputs},
+                "score": np.broadcast_to(expression.evaluate(values), len(rows)).astype(np.float64),
+            }
+        )
+
+
+def write_predictions(tables: Iterator[pa.Table], out: str | Path) -> int:
+    """Write tables to a new Parquet file, whole or not at all; returns the rows. Raises UsageError where ``out`` exists."""
+    out = Path(out)
+    if out.exists():
+        raise UsageError(f"--out {out}: exists already; name a new file")
+    partial = out.with_name(f".{out.name}.part")
+    rows = 0
+    try:
+        with storage_errors(out):
+            first = next(tables)
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            with pq.ParquetWriter(partial, first.schema) as writer:
+                for table in itertools.chain([first], tables):
+                    writer.write_table(table)
+                    rows += table.num_rows
+            partial.replace(out)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    return rows

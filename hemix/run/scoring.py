@@ -1,0 +1,122 @@
+"""A run's scores of a split: what evaluation, prediction and importance all read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from hemix.data.batch import Columns, RequestBatch
+from hemix.data.dataset import Plan, Split
+from hemix.run.folder import Run
+
+__all__ = ["BatchChange", "Scored", "permute_feature", "score_split", "without_history"]
+
+Array = npt.NDArray[Any]
+BatchChange = Callable[[RequestBatch, int], RequestBatch]
+"""Changes a batch before it is scored; gets the batch's number in the plan."""
+
+SCORING_IMPRESSIONS = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """The scores of one batch."""
+
+    rows: Array
+    """int64 [n]: position of each impression in the split"""
+    outputs: dict[str, Array]
+    """float64 [n] probabilities by the names of Schema.outputs"""
+    global_length: Array
+    """int64 [n]: visible events in the global part"""
+    realtime_length: Array
+    """int64 [n]: visible events in the real-time part"""
+
+
+@torch.no_grad()
+def score_split(
+    run: Run,
+    split: Split,
+    *,
+    bias: Literal["logged", "serving"] = "logged",
+    plan: Plan | None = None,
+    change: BatchChange | None = None,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> Iterator[Scored]:
+    """Score a split batch by batch.
+
+    ``bias``: the logged position, or the one value of serving. Probabilities are those of the full log: negative sampling is
+    undone. ``on_progress`` gets the impressions done so far.
+    """
+    device = next(run.model.parameters()).device
+    role = run.schema.roles.bias
+    run.model.eval()
+    done = 0
+    for number, batch in enumerate(split.batches(plan or split.plan(SCORING_IMPRESSIONS))):
+        if bias == "serving" and role is not None:
+            batch = dataclasses.replace(batch, bias=torch.full_like(batch.bias, min(role.serve_as, role.max)))
+        if change is not None:
+            batch = change(batch, number)
+        outputs = run.model.predict(batch.to(device))
+        assert batch.rows is not None
+        cuts = batch.visible[batch.request_index].numpy()
+        done += batch.candidates_count
+        yield Scored(
+            rows=batch.rows.numpy(),
+            outputs={name: value.double().cpu().numpy() for name, value in outputs.items()},
+            global_length=cuts[:, 1] - cuts[:, 0],
+            realtime_length=cuts[:, 2] - cuts[:, 1],
+        )
+        on_progress(done)
+
+
+def permute_feature(run: Run, level: str, name: str, seed: int) -> BatchChange:
+    """A change that shuffles one feature's values among the rows of its level, batch by batch."""
+    spec = getattr(run.spec, level)
+    column = spec.names.index(name) if name in spec.names else None
+    bag = spec.bag_names.index(name) if name in spec.bag_names else None
+    numbers = [i for i, n in enumerate(spec.number_names) if n == name or n.split(".")[0] == name]
+    field = {"user": "users", "item": "items"}.get(level, level)
+
+    def change(batch: RequestBatch, number: int) -> RequestBatch:
+        columns: Columns = getattr(batch, field)
+        order = torch.from_numpy(np.random.default_rng([seed, number]).permutation(columns.rows))
+        ids, floats, bags = columns.ids, columns.numbers, list(columns.bags)
+        if column is not None:
+            ids = ids.clone()
+            ids[:, column] = ids[order, column]
+        if numbers:
+            floats = floats.clone()
+            floats[:, numbers] = floats[order][:, numbers]
+        if bag is not None:
+            bags[bag] = _permute_bag(bags[bag].values, bags[bag].offsets, order)
+        changed: dict[str, Any] = {field: Columns(ids=ids, numbers=floats, bags=tuple(bags))}
+        return dataclasses.replace(batch, **changed)
+
+    return change
+
+
+def _permute_bag(values: Tensor, offsets: Tensor, order: Tensor) -> Any:
+    from hemix.data.batch import Jagged
+    from hemix.data.layout import ranges
+
+    begin, lengths = offsets[:-1][order], (offsets[1:] - offsets[:-1])[order]
+    positions = torch.from_numpy(ranges(begin.numpy(), lengths.numpy()))
+    return Jagged(values=values[positions], offsets=torch.cat([offsets[:1], lengths.cumsum(0)]))
+
+
+def without_history(part: Literal["global", "realtime"]) -> BatchChange:
+    """A change that hides one part of every history."""
+
+    def change(batch: RequestBatch, _number: int) -> RequestBatch:
+        begin, middle, end = batch.visible.unbind(1)
+        cuts = (middle, middle, end) if part == "global" else (begin, middle, middle)
+        return dataclasses.replace(batch, visible=torch.stack(cuts, dim=1))
+
+    return change

@@ -1,0 +1,340 @@
+"""The training loop: one plain pass over the plans of the epochs.
+
+It owns no model code and no data code. A step is: batch, logits, loss, backward, both optimisers. Everything that the next step
+depends on (weights, optimisers, random state, position in the data) goes into a checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from hemix.config import Settings
+from hemix.data.dataset import Dataset, Replacement, Split
+from hemix.errors import HemixError, RunError, SettingsError, UsageError
+from hemix.evaluate.metrics import auc
+from hemix.files import storage_errors
+from hemix.measure import PeakMemory
+from hemix.model import Ranker, build_model, count_parameters
+from hemix.run import folder as run_folder
+from hemix.run.folder import INFO_FILE, Run
+from hemix.train.checkpoint import BEST, Checkpoint, Checkpoints
+from hemix.train.meters import Meters
+from hemix.train.optimizers import Optimizers
+
+__all__ = ["Interrupted", "Record", "train"]
+
+Record = dict[str, Any]
+"""One line of log.jsonl."""
+
+
+class Interrupted(HemixError):
+    """Training was asked to stop and did, after saving a checkpoint."""
+
+
+@dataclass(kw_only=True)
+class Position:
+    """Where a run is."""
+
+    step: int = 0
+    """Steps done."""
+    epoch: int = 0
+    batch: int = 0
+    """Batches of this epoch done."""
+    seconds: float = 0.0
+    impressions: int = 0
+    best_valid_loss: float | None = None
+    evaluations_without_gain: int = 0
+    finished: bool = False
+
+
+def train(
+    data: Dataset,
+    out: str | Path,
+    settings: Settings,
+    *,
+    resume: bool = False,
+    start_from: Run | None = None,
+    on_start: Callable[[Record], None] = lambda _: None,
+    on_record: Callable[[Record], None] = lambda _: None,
+    on_step: Callable[[int, int], None] = lambda *_: None,
+) -> Path:
+    """Train a model on ``data``'s train split into the run folder ``out``; returns it.
+
+    With ``resume`` an interrupted run goes on exactly (its own settings count), a finished one is left as it is, and without a
+    complete checkpoint it starts afresh. ``start_from`` gives the first weights. Raises UsageError, RunError, StorageError;
+    Interrupted after Ctrl-C or SIGTERM, when the checkpoint is saved.
+    """
+    out = Path(out)
+    if (out / INFO_FILE).exists():
+        if resume:
+            return out
+        raise UsageError(f"--out {out}: holds a finished run; name a new folder")
+    if out.exists() and not resume and any(path.name not in ("logs", "data") for path in out.iterdir()):
+        hint = "an unfinished run: add --resume to continue it" if (out / "settings.yaml").exists() else "not empty"
+        raise UsageError(f"--out {out}: {hint}")
+    loop = _Loop(data, out, settings, start_from=start_from, on_record=on_record, on_step=on_step)
+    checkpoint = loop.checkpoints.latest() if resume else None
+    if checkpoint is None:
+        with storage_errors(out):
+            run_folder.begin(out, settings, data)
+            (out / "log.jsonl").write_text("")
+    else:
+        loop.restore(checkpoint)
+    on_start(loop.header())
+    with storage_errors(out), PeakMemory() as memory:
+        loop.run()
+    loop.finish(memory.bytes)
+    return out
+
+
+class _Loop:
+    def __init__(
+        self,
+        data: Dataset,
+        out: Path,
+        settings: Settings,
+        *,
+        start_from: Run | None,
+        on_record: Callable[[Record], None],
+        on_step: Callable[[int, int], None],
+    ) -> None:
+        self.data, self.out, self.settings = data, out, settings
+        self.on_record, self.on_step = on_record, on_step
+        options = settings.train
+        self.device = _device(options.device)
+        torch.set_num_threads(options.threads or len(os.sched_getaffinity(0)))
+        torch.manual_seed(options.seed)
+        self.train_split, self.valid_split = data.split("train"), data.split("valid")
+        self.model: Ranker = build_model(data.spec, settings.model, options.seed)
+        if start_from is not None:
+            run_folder.check_same_schema(start_from, data)
+            if start_from.settings.model != settings.model:
+                raise UsageError(f"--from {start_from.folder}: its model settings differ from this run's")
+            self.model.load_state_dict(start_from.model.state_dict())
+        self.model.to(self.device)
+        self.total_steps = options.epochs * -(-self.train_split.impressions // options.batch_impressions)
+        self.optimizers = Optimizers(self.model, options, self.total_steps)
+        self.meters = Meters()
+        self.position = Position()
+        self.checkpoints = Checkpoints(out, options.keep_checkpoints)
+        self.board = _board(out) if options.tensorboard else None
+        self._keeps_best = options.patience > 0 and (options.epochs > 1 or options.evaluate_every_steps > 0)
+
+    # -- the steps ------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        options, position = self.settings.train, self.position
+        started = time.perf_counter() - position.seconds
+        with _stop_signals() as asked_to_stop:
+            while position.epoch < options.epochs:
+                plan = self.train_split.plan(
+                    options.batch_impressions,
+                    order="shuffled" if options.shuffle == "requests" else "time",
+                    seed=options.seed,
+                    epoch=position.epoch,
+                )
+                replacement = Replacement(rate=options.unknown_rate, seed=(options.seed, position.epoch))
+                self.model.train()
+                for batch in self.train_split.batches(plan, first=position.batch, replacement=replacement):
+                    self._step(batch.to(self.device))
+                    position.batch += 1
+                    position.seconds = time.perf_counter() - started
+                    ends = position.batch == len(plan)
+                    if position.step % options.log_every_steps == 0 or ends:
+                        self._log({**self.meters.record(), "epoch": position.epoch, "seconds": position.seconds})
+                    if ends or (options.evaluate_every_steps and position.step % options.evaluate_every_steps == 0):
+                        self._validate()
+                        self.model.train()
+                        position.seconds = time.perf_counter() - started
+                    if ends:
+                        position.epoch, position.batch = position.epoch + 1, 0
+                    every = options.checkpoint_every_steps
+                    if asked_to_stop():
+                        self._save(f"step-{position.step:08d}")
+                        raise Interrupted(f"stopped at step {position.step} of {self.total_steps}, checkpoint saved; go on with: "
+                                          f"hemix train --resume --data {self.data.folder} --out {self.out}")  # fmt: skip
+                    if position.finished:
+                        return
+                    if every and position.step % every == 0:
+                        self._save(f"step-{position.step:08d}")
+
+    def _step(self, batch: Any) -> None:
+        options = self.settings.train
+        with _autocast(self.device, options.precision):
+            logits = self.model(batch)
+        loss = self.model.loss(logits.float(), batch)
+        value = float(loss.detach())
+        if value != value or value in (float("inf"), float("-inf")):
+            raise RunError(f"the loss is {value} at step {self.position.step}: lower train.dense_learning_rate or "
+                           "train.table_learning_rate")  # fmt: skip
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizers.step(self.position.step)
+        self.meters.add(value, logits[:, 0].cpu(), batch.labels[:, 0].cpu(), batch.weights[:, 0].cpu())
+        self.position.step += 1
+        self.position.impressions += batch.candidates_count
+        self.on_step(self.position.step, self.total_steps)
+
+    def _validate(self) -> None:
+        position, options = self.position, self.settings.train
+        loss, first_auc = validate(self.model, self.valid_split, self.settings, self.device)
+        self._log({"valid_loss": loss, "valid_auc": first_auc, "epoch": position.epoch, "seconds": position.seconds})
+        if not self._keeps_best:
+            return
+        if position.best_valid_loss is None or loss < position.best_valid_loss:
+            position.best_valid_loss, position.evaluations_without_gain = loss, 0
+            self._save(BEST)
+        else:
+            position.evaluations_without_gain += 1
+            position.finished = position.evaluations_without_gain >= options.patience
+
+    # -- what surrounds them ----------------------------------------------------------------------------------------------
+
+    def header(self) -> Record:
+        dense, embedding = count_parameters(self.data.spec, self.settings.model)
+        return {
+            "model": self.settings.model.name,
+            "size": self.settings.model.size,
+            "dense_parameters": dense,
+            "embedding_parameters": embedding,
+            "train_impressions": self.train_split.impressions,
+            "steps": self.total_steps,
+            "resumed_at": self.position.step,
+            "device": str(self.device),
+            "tables": "plain PyTorch, row by row",
+            "threads": torch.get_num_threads(),
+            "precision": self.settings.train.precision,
+        }
+
+    def _log(self, record: Record) -> None:
+        record = {"step": self.position.step, **record}
+        with (self.out / "log.jsonl").open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        if self.board is not None:
+            for key, value in record.items():
+                if key not in ("step", "epoch") and value is not None:
+                    self.board.add_scalar(key, value, self.position.step)
+        self.on_record(record)
+
+    def _save(self, name: str) -> None:
+        state = {"position": asdict(self.position), "data": _identity(self.data)}
+        tensors = {**self.optimizers.tensors(), **self.meters.tensors(), "random.torch": torch.get_rng_state()}
+        self.checkpoints.save(name, self.model, tensors, state)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        if checkpoint.state["data"] != _identity(self.data):
+            raise RunError(f"{self.out}: was trained on another dataset than {self.data.folder}; resume with the same one")
+        checkpoint.load_model(self.model)
+        tensors = checkpoint.load_optimizer()
+        self.optimizers.load(tensors)
+        self.meters.load(tensors)
+        torch.set_rng_state(tensors["random.torch"])
+        self.position = Position(**checkpoint.state["position"])
+        log = self.out / "log.jsonl"
+        kept = [line for line in log.read_text().splitlines() if _step_of(line) <= self.position.step]
+        log.write_text("".join(line + "\n" for line in kept))
+
+    def finish(self, peak_bytes: int) -> None:
+        best = self.checkpoints.best() if self._keeps_best else None
+        if best is not None:
+            best.load_model(self.model)
+        position = self.position
+        dense, embedding = count_parameters(self.data.spec, self.settings.model)
+        metrics = {
+            "schema_version": 1,
+            "model": self.settings.model.name,
+            "dense_parameters": dense,
+            "embedding_parameters": embedding,
+            "train_seconds": round(position.seconds, 3),
+            "impressions_per_second": round(position.impressions / max(position.seconds, 1e-9), 1),
+            "peak_bytes": peak_bytes,
+            "steps": position.step,
+            "split": {},
+        }
+        run_folder.finish(self.out, self.model, self.data, metrics)
+        self.checkpoints.remove()
+
+
+@torch.no_grad()
+def validate(model: Ranker, split: Split, settings: Settings, device: torch.device) -> tuple[float, float | None]:
+    """Mean loss of all tasks and the first task's AUC (None where one class is missing) over a split."""
+    model.eval()
+    losses, sizes, scores, labels = [], [], [], []
+    for batch in split.batches(split.plan(4 * settings.train.batch_impressions)):
+        here = batch.to(device)
+        with _autocast(device, settings.train.precision):
+            logits = model(here).float()
+        losses.append(float(model.loss(logits, here)))
+        sizes.append(batch.candidates_count)
+        assert batch.labels is not None and batch.weights is not None
+        known = batch.weights[:, 0] > 0
+        scores.append(logits[:, 0].cpu()[known])
+        labels.append(batch.labels[:, 0][known])
+    mean = sum(loss * size for loss, size in zip(losses, sizes, strict=True)) / sum(sizes)
+    first_auc = auc(torch.cat(labels).numpy(), torch.cat(scores).numpy())
+    return mean, first_auc if isinstance(first_auc, float) else None
+
+
+def _identity(data: Dataset) -> dict[str, Any]:
+    return {"fingerprint": data.schema.fingerprint(), "splits": data.manifest["splits"]}
+
+
+def _step_of(line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError):
+        return 2**62  # a line cut off by a kill
+
+
+def _autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise SettingsError(f"train.device: {name} cannot be used here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def _board(out: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise SettingsError("train.tensorboard: needs the package tensorboard, which is not installed: "
+                            "pip install 'hemix[dev]'") from error  # fmt: skip
+    return SummaryWriter(str(out / "tensorboard"))
+
+
+@contextmanager
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM end the run after the step in progress; a second Ctrl-C ends it at once."""
+    asked = threading.Event()
+
+    def ask(_number: int, _frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

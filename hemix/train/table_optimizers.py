@@ -1,0 +1,98 @@
+"""Optimisers of the embedding tables: they touch only the rows that a step looked up.
+
+Both do what FBGEMM's fused optimiser of the same name does: a row that was not looked up keeps weight and state. Knows
+:class:`~hemix.model.embedding.Tables` and nothing else of a model.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from hemix.errors import SettingsError
+from hemix.model.embedding import Tables
+
+__all__ = ["RowAdam", "RowOptimizer", "RowwiseAdagrad", "build_table_optimizer"]
+
+
+class RowOptimizer(ABC):
+    """Updates the rows of the last look-up after a backward pass."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    @torch.no_grad()
+    def step(self, learning_rate: float) -> None:
+        """Update the rows of the step's look-up and forget it. Nothing happens if no gradient reached them."""
+        taken = self._tables.take_step()
+        if taken is not None:
+            rows, gradient = taken
+            weight = self._tables.weight
+            updated = weight.index_select(0, rows).add_(self._direction(rows, gradient), alpha=-learning_rate)
+            weight.index_copy_(0, rows, updated)
+
+    @abstractmethod
+    def _direction(self, rows: Tensor, gradient: Tensor) -> Tensor:
+        """Update the state of distinct ``rows`` int64 [n] with their ``gradient`` [n, width]; returns the descent direction."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """All state by name: the tensors themselves, not copies."""
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Inverse of :meth:`tensors`."""
+        for name, tensor in self.tensors().items():
+            tensor.copy_(tensors[name])
+
+
+class RowAdam(RowOptimizer):
+    """Adam on the looked-up rows; bias correction by the number of steps, as FBGEMM does, not by a row's own count."""
+
+    def __init__(self, tables: Tables, betas: tuple[float, float] = (0.9, 0.999), epsilon: float = 1e-8) -> None:
+        super().__init__(tables)
+        self._betas, self._epsilon = betas, epsilon
+        self._mean = torch.zeros_like(tables.weight, requires_grad=False)
+        self._square = torch.zeros_like(tables.weight, requires_grad=False)
+        self._steps = torch.zeros((), dtype=torch.int64)
+
+    def _direction(self, rows: Tensor, gradient: Tensor) -> Tensor:
+        self._steps += 1
+        steps, (first, second) = int(self._steps), self._betas
+        mean = self._mean.index_select(0, rows).lerp_(gradient, 1 - first)
+        square = self._square.index_select(0, rows).mul_(second).addcmul_(gradient, gradient, value=1 - second)
+        self._mean.index_copy_(0, rows, mean)
+        self._square.index_copy_(0, rows, square)
+        scale = square.div_(1 - second**steps).sqrt_().add_(self._epsilon)
+        return mean.div_(1 - first**steps).div_(scale)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """First and second moments [rows, width], the number of steps."""
+        return {"mean": self._mean, "square": self._square, "steps": self._steps}
+
+
+class RowwiseAdagrad(RowOptimizer):
+    """Adagrad with one state value per row: the sum over steps of the row's mean squared gradient."""
+
+    def __init__(self, tables: Tables, epsilon: float = 1e-8) -> None:
+        super().__init__(tables)
+        self._epsilon = epsilon
+        self._sum = torch.zeros_like(tables.weight[:, 0], requires_grad=False)
+
+    def _direction(self, rows: Tensor, gradient: Tensor) -> Tensor:
+        total = self._sum.index_select(0, rows).add_(gradient.square().mean(1))
+        self._sum.index_copy_(0, rows, total)
+        return gradient / total.sqrt_().add_(self._epsilon).unsqueeze(1)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The sums [rows]."""
+        return {"sum": self._sum}
+
+
+def build_table_optimizer(name: str, tables: Tables) -> RowOptimizer:
+    """``adam`` or ``rowwise_adagrad``. Make it after the model is on its device."""
+    known: dict[str, type[RowAdam] | type[RowwiseAdagrad]] = {"adam": RowAdam, "rowwise_adagrad": RowwiseAdagrad}
+    if name not in known:
+        raise SettingsError(f"train.table_optimizer: unknown optimiser {name!r}; known: {', '.join(known)}")
+    return known[name](tables)

@@ -1,0 +1,112 @@
+"""Training: it learns what can be learned, repeats itself to the byte, and goes on exactly after an interruption."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from hemix import api
+from hemix.errors import RunError, SettingsError, UsageError
+from hemix.run.weights import DENSE_FILE, TABLES_FILE
+from hemix.train.loop import Interrupted
+
+QUICK = {"train.epochs": 2, "train.batch_impressions": 128, "train.warmup_steps": 2, "train.threads": 1, "model.dropout": 0.1}
+
+
+def weights(run: Path) -> tuple[bytes, bytes]:
+    return (run / DENSE_FILE).read_bytes(), (run / TABLES_FILE).read_bytes()
+
+
+def test_learns_a_rule_that_only_todays_history_tells(planted_data: Path, tmp_path: Path) -> None:
+    settings = {"train.epochs": 8, "train.batch_impressions": 128, "train.patience": 0, "train.warmup_steps": 5}
+    api.train(planted_data, tmp_path / "run", settings=settings)
+    figures = api.evaluate(tmp_path / "run", planted_data, importance_impressions=2000)
+    assert figures["tasks"]["click"]["auc"] > 0.72  # the rule itself reaches about 0.8
+    assert figures["tasks"]["click"]["popularity_auc"] < 0.6
+    assert figures["importance"][0]["feature"] in ("history: real time", "item.category", "item.item_id")
+
+
+@pytest.mark.usefixtures("deterministic")
+def test_same_seed_same_bytes_and_another_seed_others(planted_data: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        api.train(planted_data, tmp_path / name, seed=seed, settings=QUICK)
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+    assert weights(tmp_path / "a") != weights(tmp_path / "c")
+
+
+@pytest.mark.parametrize("stop_at", [1, 9, 13])
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_goes_on_to_the_same_bytes(
+    planted_data: Path, tmp_path: Path, stop_at: int, signal_number: int
+) -> None:
+    api.train(planted_data, tmp_path / "whole", settings=QUICK)
+
+    def stop(step: int, _total: int) -> None:
+        if step == stop_at:
+            os.kill(os.getpid(), signal_number)
+
+    with pytest.raises(Interrupted, match=rf"stopped at step {stop_at} of 16.*hemix train --resume"):
+        api.train(planted_data, tmp_path / "halved", settings=QUICK, on_step=stop)
+    assert not (tmp_path / "halved" / "run.json").exists()
+    api.train(planted_data, tmp_path / "halved", resume=True)
+    assert weights(tmp_path / "whole") == weights(tmp_path / "halved")
+    steps = [json.loads(line)["step"] for line in (tmp_path / "halved" / "log.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+
+
+def test_resume_leaves_a_finished_run_alone_and_starts_an_absent_one(planted_data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    api.train(planted_data, run, settings=QUICK, resume=True)
+    before = {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
+    api.train(planted_data, run, resume=True)
+    assert {path.name: path.stat().st_mtime_ns for path in run.iterdir()} == before
+
+
+def test_a_run_folder_is_never_overwritten(planted_data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    api.train(planted_data, run, settings=QUICK)
+    with pytest.raises(UsageError, match="holds a finished run"):
+        api.train(planted_data, run, settings=QUICK)
+    (run / "run.json").unlink()
+    with pytest.raises(UsageError, match="an unfinished run: add --resume"):
+        api.train(planted_data, run, settings=QUICK)
+    with pytest.raises(UsageError, match="goes on with its own settings"):
+        api.train(planted_data, run, settings={"train.epochs": 9}, resume=True)
+
+
+def test_from_starts_at_another_runs_weights(planted_data: Path, tmp_path: Path) -> None:
+    api.train(planted_data, tmp_path / "first", settings=QUICK)
+    still = {**QUICK, "train.dense_learning_rate": 1e-30, "train.table_learning_rate": 1e-30}
+    api.train(planted_data, tmp_path / "second", settings=still, start_from=tmp_path / "first")
+    assert weights(tmp_path / "second") == weights(tmp_path / "first")
+    with pytest.raises(UsageError, match="model settings differ"):
+        api.train(planted_data, tmp_path / "third", size="base", settings=QUICK, start_from=tmp_path / "first")
+
+
+def test_early_stopping_keeps_the_best_weights(planted_data: Path, tmp_path: Path) -> None:
+    settings = {**QUICK, "train.epochs": 30, "train.patience": 2, "train.table_learning_rate": 0.05}
+    api.train(planted_data, tmp_path / "run", settings=settings)
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    losses = [record["valid_loss"] for record in log if "valid_loss" in record]
+    assert len(losses) < 30
+    assert min(losses) == losses[-3], "two evaluations without gain end the run"
+    valid = api.evaluate(tmp_path / "run", planted_data, split="valid", importance_impressions=0)["tasks"]
+    assert valid["click"]["logloss"] + valid["order"]["logloss"] == pytest.approx(losses[-3], abs=1e-5)
+
+
+def test_what_cannot_be_trained_is_refused_before_the_folder_is_made(planted_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"train\.device: cuda:7 cannot be used here"):
+        api.train(planted_data, tmp_path / "run", settings={"train.device": "cuda:7"})
+    with pytest.raises(SettingsError, match=r"train\.epochs"):
+        api.train(planted_data, tmp_path / "run", settings={"train.epochs": 0})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_diverging_run_says_what_to_lower(planted_data: Path, tmp_path: Path) -> None:
+    wild = {**QUICK, "train.dense_learning_rate": 1e30, "train.clip_norm": 0, "train.epochs": 3}
+    with pytest.raises(RunError, match=r"the loss is (nan|inf) at step \d+: lower train"):
+        api.train(planted_data, tmp_path / "run", settings=wild)
