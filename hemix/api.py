@@ -76,6 +76,7 @@ def train(
     ``settings``: single values over the defaults, ``{"train.epochs": 2}``. With ``resume`` a run goes on with its own settings.
     """
     from hemix.data.dataset import Dataset
+    from hemix.model import model_class
     from hemix.run import Run
     from hemix.train.loop import train as run_training
 
@@ -88,6 +89,7 @@ def train(
             raise UsageError(f"--resume: {out} goes on with its own settings (settings.yaml); leave the other flags away")
     else:
         chosen = build_settings(model=model, size=size, seed=seed, config=config, overrides=settings)
+    model_class(chosen.model.name)
     first = Run.load(start_from) if start_from is not None else None
     return run_training(Dataset(data), out, chosen, resume=resume, start_from=first, **callbacks)
 

@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 _PLAIN_EVERY_SECONDS = 10.0
+_ODD = ("duplicates", "disorder", "outside_split", "timeless", "requests_of_several_times")
 
 
 class Display:
@@ -118,15 +119,16 @@ def manifest_summary(manifest: Mapping[str, Any], out: Path) -> str:
         table.add_row(name, f"{split['rows']:,}", f"{split['requests']:,}", f"{split['users']:,}", positives)
     history = manifest["history"]
     lines = [_render(table), f"{history['events']:,} events in the history store"]
-    odd = {name.replace("_", " "): n for name, n in _counts(manifest) if n}
+    odd = [
+        f"{count:,} {name.replace('_', ' ')} among {part}"
+        for part, found in (("impressions", manifest["impressions"]), ("events", history))
+        for name, count in found.items()
+        if name in _ODD and isinstance(count, int) and count
+    ]
     if odd:
-        lines.append("noted: " + ", ".join(f"{n:,} {name}" for name, n in odd.items()))
+        lines.append("noted: " + ", ".join(odd))
     lines.append(f"Next: hemix train --data {out} --out RUN")
     return "\n".join(lines)
-
-
-def _counts(manifest: Mapping[str, Any]) -> list[tuple[str, int]]:
-    return [(name, value) for name, value in manifest.get("reports", {}).items() if isinstance(value, int)]
 
 
 def training_summary(metrics: Mapping[str, Any], data: Path, out: Path) -> str:

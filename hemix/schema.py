@@ -259,7 +259,7 @@ class Label(_Part):
     available_at: str | None = None
     """Column (same unit as the clock) that says when a positive became known."""
     maturity_ms: Annotated[DurationMs, Field(alias="maturity")] = 0
-    """How long a negative takes to be final: a younger one is unknown."""
+    """How long the label takes to be final: on a younger row it is unknown."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 

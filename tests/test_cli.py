@@ -111,7 +111,7 @@ def test_usage_errors_are_one_line(hemix, monkeypatch, tmp_path: Path, args: lis
     ("change", "says"),
     [
         ({"click": pa.array([2] * 1, pa.int64())}, "click"),
-        ({"click": pa.array([float("nan")])}, "NaN"),
+        ({"click": pa.array([float("nan")])}, "found nan"),
         ({"time_ms": pa.array([1_767_571_200])}, "clock.unit: s"),
     ],
 )

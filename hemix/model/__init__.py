@@ -16,13 +16,14 @@ from hemix.model.hemix import HeMix
 from hemix.model.initialise import initialise
 from hemix.model.ranker import Inputs, Ranker
 
-__all__ = ["MODELS", "Inputs", "Ranker", "build_model", "count_parameters", "loss", "probabilities"]
+__all__ = ["MODELS", "Inputs", "Ranker", "build_model", "count_parameters", "loss", "model_class", "probabilities"]
 
 MODELS: dict[str, type[Ranker]] = {"hemix": HeMix}
 """Every model by its name."""
 
 
-def _class(name: str) -> type[Ranker]:
+def model_class(name: str) -> type[Ranker]:
+    """The class of a model. Raises SettingsError listing the known names."""
     if name not in MODELS:
         raise SettingsError(f"model.name: unknown model {name!r}; known: {', '.join(MODELS)}")
     return MODELS[name]
@@ -31,7 +32,7 @@ def _class(name: str) -> type[Ranker]:
 def build_model(spec: InputSpec, settings: ModelSettings, seed: int) -> Ranker:
     """A model with fresh weights, on the CPU in fp32. Raises SettingsError naming an unknown model."""
     with torch.device("meta"):  # PyTorch's own first values would cost time and numbers of the global generator
-        model = _class(settings.name)(spec, settings)
+        model = model_class(settings.name)(spec, settings)
     model.to_empty(device="cpu")
     initialise(model, settings, seed)
     return model
@@ -40,5 +41,5 @@ def build_model(spec: InputSpec, settings: ModelSettings, seed: int) -> Ranker:
 def count_parameters(spec: InputSpec, settings: ModelSettings) -> tuple[int, int]:
     """(dense parameters, embedding parameters), counted without allocating them."""
     with torch.device("meta"):
-        model = _class(settings.name)(spec, settings)
+        model = model_class(settings.name)(spec, settings)
     return sum(p.numel() for p in model.dense_parameters()), model.tables.weight.numel()

@@ -130,14 +130,10 @@ class HistoryInterest(nn.Module):
         bucket_BCL = bucket_BCL.masked_fill_(~visible_BCL, _HIDDEN)
         bucket_BCL[..., 0] = _NO_AGE
         table = keys_BLD.new_zeros(1, 1) if self.age_bias is None else self.age_bias
-        by_bucket = torch.cat([table.expand(AGE_BUCKETS, -1), table.new_zeros(1, table.shape[1])])
-        by_bucket = torch.cat([by_bucket, table.new_full((1, table.shape[1]), -torch.inf)])
-        bias_BHCL = (
-            by_bucket.index_select(0, bucket_BCL.flatten())
-            .view(*bucket_BCL.shape, table.shape[1])
-            .permute(0, 3, 1, 2)
-            .contiguous()
-        )
+        no_age, hidden = (table.new_full((1, table.shape[1]), value) for value in (0.0, -torch.inf))
+        by_bucket = torch.cat([table.expand(AGE_BUCKETS, -1), no_age, hidden])
+        bias_BCLH = by_bucket.index_select(0, bucket_BCL.flatten()).view(*bucket_BCL.shape, table.shape[1])
+        bias_BHCL = bias_BCLH.permute(0, 3, 1, 2).contiguous()
         bucket = bucket_BCL.clamp(max=_NO_AGE) if self.age == "embedding" else None
         return _Keys(keys_BLD=keys_BLD, values_BLD=values_BLD, bias_BHCL=bias_BHCL, bucket_BCL=bucket)
 

@@ -49,7 +49,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
         if step == stop_at:
             os.kill(os.getpid(), signal_number)
 
-    with pytest.raises(Interrupted, match=rf"stopped at step {stop_at} of 16.*hemix train --resume"):
+    with pytest.raises(Interrupted, match=rf"stopped at step {stop_at} of 24.*hemix train --resume"):
         api.train(planted_data, tmp_path / "halved", settings=QUICK, on_step=stop)
     assert not (tmp_path / "halved" / "run.json").exists()
     api.train(planted_data, tmp_path / "halved", resume=True)

@@ -55,7 +55,8 @@ def resolved(
 ) -> Array:
     """int8 [rows, T]: the labels as they were known at ``as_of_ms`` [rows].
 
-    A positive that became known later is unknown, and so is a negative that was not yet mature.
+    A positive that became known later is unknown, and so is every label that was not yet mature: to keep only the early positives
+    of the newest rows would teach a rate that is too high.
     """
     found: dict[str, Array] = {}
     for name, label in labels.items():
@@ -64,7 +65,7 @@ def resolved(
             available = available_ms[name]
             values[(values == 1) & (available != TIMELESS_MS) & (available > as_of_ms)] = -1
         if label.maturity_ms:
-            values[(values == 0) & (time_ms + label.maturity_ms > as_of_ms)] = -1
+            values[time_ms + label.maturity_ms > as_of_ms] = -1
         if label.given is not None:
             values[found[label.given] == -1] = -1
         found[name] = values

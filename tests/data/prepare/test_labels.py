@@ -30,10 +30,10 @@ def test_a_positive_that_became_known_later_is_unknown() -> None:
     assert got[:, 0].tolist() == [1, -1, 1, 0]
 
 
-def test_a_young_negative_is_unknown() -> None:
+def test_a_label_that_is_not_mature_is_unknown_whatever_it_says() -> None:
     labels = {"click": Label(maturity="10ms")}  # type: ignore[call-arg]
     got = resolved(labels, {"click": array(0, 0, 1)}, array(90, 91, 99), {}, array(100, 100, 100))
-    assert got[:, 0].tolist() == [0, -1, 1]
+    assert got[:, 0].tolist() == [0, -1, -1]
 
 
 def test_an_unknown_click_makes_its_order_unknown() -> None:

@@ -141,7 +141,7 @@ def test_labels_as_of_the_first_valid_moment_and_the_end_of_the_log(tmp_path: Pa
         ("u", "c", at(0, 22), 1, 0, None),  # just mature
         ("u", "d", at(0, 23), 1, 0, None),  # too young
         ("u", "e", at(0, 1), 0, 1, None),  # ordered without a click
-        ("u", "f", at(1), 1, 1, at(2, 3)),  # known at the end of the log
+        ("u", "f", at(1), 1, 1, at(2, 3)),  # mature, and known at the end of the log
         ("u", "g", at(2, 1), 1, 0, None),
         ("u", "h", at(2, 2), 1, 0, None),
         ("u", "i", at(2, 3), None, None, None),
