@@ -7,6 +7,7 @@ the sections for which there is nothing, and needs no network. It knows nothing 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -141,21 +142,46 @@ def _facts(
 
 
 def _data_tables(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The manifest's tables of numbers: ``{part: {what: number}}`` or ``{what: number}``."""
+    """What the model was trained and judged on: the splits, and the values that the encoders did not know. Cells are text."""
     tables = []
-    for key, title in (("splits", "Splits"), ("counts", "Counts"), ("unknown_rates", "Values unknown to the encoders")):
-        content = manifest.get(key)
-        if not isinstance(content, Mapping) or not content:
-            continue
-        rows = {str(name): value if isinstance(value, Mapping) else {"": value} for name, value in content.items()}
-        columns = list(dict.fromkeys(c for row in rows.values() for c, v in row.items() if wording.is_number(v)))
-        if columns:
-            cells = [
-                (name if "." in name else wording.words(name), [row.get(column) for column in columns])
-                for name, row in rows.items()
-            ]
-            tables.append({"title": title, "columns": columns, "rows": cells, "rate": key == "unknown_rates"})
+    splits = manifest.get("splits")
+    if isinstance(splits, Mapping) and splits:
+        tasks = list(dict.fromkeys(task for split in splits.values() for task in split.get("positives", {})))
+        columns = ["first day", "last day", "impressions", "requests", "users", *(wording.words(task) for task in tasks)]
+        rows = [
+            (
+                name,
+                [
+                    *(_day(split.get(key)) for key in ("first_time_ms", "last_time_ms")),
+                    *(wording.count(split[key]) if key in split else "–" for key in ("rows", "requests", "users")),
+                    *(_share(split.get("positives", {}).get(task), split.get("rows")) for task in tasks),
+                ],
+            )
+            for name, split in splits.items()
+        ]
+        tables.append({"title": "Splits", "columns": columns, "rows": rows})
+    unknown = manifest.get("unknown_rate")
+    if isinstance(unknown, Mapping):
+        names = dict.fromkeys(name for rates in unknown.values() for name, rate in rates.items() if rate)
+        parts = [part for part in unknown if part != "history"]
+        rows = [
+            (name, [wording.percent(unknown[part].get(name), 1) for part in parts])
+            for name in names
+            if name in unknown[parts[-1]]
+        ]
+        if rows:
+            tables.append({"title": "Values that the encoders did not know", "columns": parts, "rows": rows})
     return tables
+
+
+def _day(time_ms: Any) -> str:
+    if not wording.is_number(time_ms):
+        return "–"
+    return datetime.fromtimestamp(time_ms / 1000, tz=UTC).strftime("%Y-%m-%d")
+
+
+def _share(positives: Any, rows: Any) -> str:
+    return wording.percent(positives / rows, 1) if wording.is_number(positives) and rows else "–"
 
 
 def _headline(first: tuple[str, Mapping[str, Any]] | None, split: str | None) -> str | None:

@@ -82,8 +82,11 @@ def content():
         "log": log,
         "settings": {"model": {"name": "hemix", "size": "tiny", "layers": 2}, "train": {"seed": 17, "device": "cpu"}},
         "manifest": {
-            "schema": "city<script>", "fingerprint": "9f86d081884c7d65abcdef", "splits": {"train": {"impressions": 181_234}},
-            "unknown_rates": {"item.item_id": 0.0312},
+            "schema": "city<script>", "fingerprint": "9f86d081884c7d65abcdef", "splits": {
+                "train": {"rows": 181_234, "requests": 18_000, "users": 900, "positives": {"click": 14_680},
+                          "first_time_ms": 1_767_571_200_000, "last_time_ms": 1_768_003_200_000},
+            },
+            "unknown_rate": {"train": {"item.item_id": 0.0312}},
         },
         "info": {"torch": "2.9.1"},
     }  # fmt: skip
@@ -94,7 +97,8 @@ def test_the_report_stands_alone_and_says_the_facts(content):
     click = content["metrics"]["split"]["test"]["tasks"]["click"]
     for fact in (
         "HeMix tiny", "254,321", "1.84 M", "1 min 23 s", "9,120 impressions/s", "912 MiB", "city<script>", "9f86d081884c7d65",
-        "181,234", "3.12 %", "2.9.1", "17", "order given click", "in the user’s history", "item.price", "user.<b>&$x$",
+        "181,234", "3.1 %", "2026-01-05",
+        "2026-01-10", "8.1 %", "2.9.1", "17", "order given click", "in the user’s history", "item.price", "user.<b>&$x$",
         f"{click['auc']:.4f}", "{:.4f} to {:.4f}".format(*click["auc_ci95"]), f"{click['popularity_auc']:.4f}",
         f"{click['oracle_auc']:.4f}", f"PCOC {click['pcoc']:.3f}", f"{100 * click['auc']:.1f} %",
     ):  # fmt: skip
