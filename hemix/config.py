@@ -43,7 +43,7 @@ class ModelSettings(_Part):
     size: str = "tiny"
     embedding_size: Count = 16
     """Width of every embedding table."""
-    embedding_deviation: Rate = 0.02
+    embedding_deviation: Rate = 0.05
     """Standard deviation of the tables' first values."""
     token_width: Count = 32
     """D, the width of a token."""
@@ -99,7 +99,7 @@ class TrainSettings(_Part):
 
     seed: CountOrZero = 0
     epochs: Count = 1
-    batch_impressions: Count = 1024
+    batch_impressions: Count = 256
     """Impressions a step. Whole requests are drawn, so a step may hold a few more."""
     shuffle: Literal["requests", "time"] = "requests"
     """A global shuffle of requests, or their order in time."""
@@ -119,7 +119,7 @@ class TrainSettings(_Part):
     precision: Literal["fp32", "bf16"] = "fp32"
     device: str = "cpu"
     threads: CountOrZero = 0
-    """Threads of a CPU run; 0: all cores."""
+    """Threads of a CPU run; 0: OMP_NUM_THREADS where it is set, else all cores."""
     evaluate_every_steps: CountOrZero = 0
     """Score valid this often; 0: at each epoch's end."""
     patience: CountOrZero = 2

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.planted import write_logs
+
+# Small tensors: one thread is faster, and two processes do not wait for each other's barriers.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 KUAIRAND = Path(__file__).parent.parent.parent / "shared" / "data" / "kuairand_pure"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 from pathlib import Path
 
 import torch
@@ -34,16 +36,24 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
     part = path.with_name(f".{path.name}.part")
     try:
         with storage_errors(path):
-            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part)
+            _save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part)
             digest = sha256(part)
             part.replace(path)
-    except SafetensorError as error:
-        part.unlink(missing_ok=True)
-        raise StorageError(f"{path}: cannot be written: {error}") from error
     except BaseException:
         part.unlink(missing_ok=True)
         raise
     return digest
+
+
+def _save_file(tensors: dict[str, Tensor], path: Path) -> None:
+    """save_file, with an OSError where the operating system refused: safetensors only tells it in the text of its own error."""
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise StorageError(f"{path}: cannot be written: {error}") from error
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def load_tensors(path: Path, digest: str | None = None) -> dict[str, Tensor]:

@@ -114,7 +114,7 @@ class _Loop:
         self.on_record, self.on_step = on_record, on_step
         options = settings.train
         self.device = _device(options.device)
-        torch.set_num_threads(options.threads or len(os.sched_getaffinity(0)))
+        torch.set_num_threads(options.threads or int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0)))))
         torch.manual_seed(options.seed)
         self.train_split, self.valid_split = data.split("train"), data.split("valid")
         self.model: Ranker = build_model(data.spec, settings.model, options.seed)
