@@ -91,7 +91,9 @@ def train(
         chosen = build_settings(model=model, size=size, seed=seed, config=config, overrides=settings)
     model_class(chosen.model.name)
     first = Run.load(start_from) if start_from is not None else None
-    return run_training(Dataset(data), out, chosen, resume=resume, start_from=first, **callbacks)
+    dataset = Dataset(data)
+    dataset.verify()
+    return run_training(dataset, out, chosen, resume=resume, start_from=first, **callbacks)
 
 
 def evaluate(
@@ -126,8 +128,12 @@ def demo(
     **callbacks: Any,
 ) -> dict[str, Any]:
     """Simulate, prepare, train, evaluate and report in ``out``. Steps that are done already are left as they are."""
+    from hemix.train.loop import check_out
+
     out = Path(out)
     made = out / "logs" / "demo.json"
+    if not (out / "run.json").exists() or not made.exists():
+        check_out(out, resume=made.exists())
     asked = {"users": users, "days": days, "seed": seed}
     if not made.exists():
         simulate(out / "logs", **asked, on_progress=on_progress)

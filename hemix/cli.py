@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -117,7 +119,10 @@ def train(
     size: Annotated[str | None, typer.Option(help="tiny, base, small or large.", show_default="tiny")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Every random choice comes from it.", show_default="0")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings.", show_default=False)] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="One setting: train.epochs=2", show_default=False)] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting, may be repeated: train.epochs=2 (docs/settings.md)", show_default=False),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run exactly.")] = False,
     from_: Annotated[Path | None, typer.Option("--from", help="Start from another run's weights.", show_default=False)] = None,
     json_: Json = False,
@@ -179,6 +184,8 @@ def bench(
     from hemix.display import benchmark_table
     from hemix.files import write_json
 
+    if json_file is not None and not json_file.absolute().parent.is_dir():
+        raise UsageError(f"--json {json_file}: no such folder")
     figures = run_benchmark(name, scale=scale)
     if json_file is not None:
         write_json(json_file, figures)
@@ -196,6 +203,7 @@ def doctor(json_: Json = False) -> None:
 
 def main() -> None:
     """Run a command; end with the exit code that the design promises."""
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(standalone_mode=False)
     except typer.Exit as end:
@@ -207,12 +215,18 @@ def main() -> None:
     except HemixError as error:
         interrupted = type(error).__name__ == "Interrupted"
         code = _fail(str(error), 130 if interrupted else 2)
-    except KeyboardInterrupt:
-        code = _fail("interrupted; nothing half-written was left", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
+    except OSError as error:
+        code = _fail(f"{error.filename or 'files'}: {error.strerror or error}", 2)
+    except KeyboardInterrupt:
+        code = _fail("interrupted; nothing half-written was left", 130)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt  # the way of Ctrl-C, which leaves nothing half-written
 
 
 def _fail(message: str, code: int) -> int:

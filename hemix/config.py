@@ -107,18 +107,18 @@ class TrainSettings(_Part):
     """Both touch only the rows that a step looked up."""
     table_learning_rate: Rate = 3e-3
     dense_learning_rate: Rate = 2e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """AdamW's, on the matrices of the dense part."""
     warmup_steps: CountOrZero = 50
     final_learning_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Both learning rates end at this share of their peak (cosine)."""
-    clip_norm: Annotated[float, Field(ge=0)] = 1.0
+    clip_norm: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     """Gradient clipping of the dense part; 0: none."""
     unknown_rate: Share = 0.005
     """Share of vocabulary ids replaced by the unknown row in training, so that this row is trained."""
     precision: Literal["fp32", "bf16"] = "fp32"
     device: str = "cpu"
-    threads: CountOrZero = 0
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
     """Threads of a CPU run; 0: OMP_NUM_THREADS where it is set, else all cores."""
     evaluate_every_steps: CountOrZero = 0
     """Score valid this often; 0: at each epoch's end."""
@@ -163,15 +163,19 @@ def build_settings(
     config: str | Path | None = None,
     overrides: Sequence[str] | Mapping[str, Any] = (),
 ) -> Settings:
-    """Defaults, then the named size, then ``config`` (a YAML file), then ``model`` and ``seed``, then ``overrides``
+    """Defaults, then the size of ``config``, then ``config`` (a YAML file), then ``size``, ``model``, ``seed``, then ``overrides``
     (``"train.epochs=2"`` or ``{"train.epochs": 2}``).
 
     Raises SettingsError naming the setting (and the file).
     """
     parts: dict[str, dict[str, Any]] = {key: dict(part) for key, part in (_read(Path(config)) if config else {}).items()}
     origin = f"{config}: " if config else ""
-    pairs = overrides.items() if isinstance(overrides, Mapping) else [_pair(text) for text in overrides]
-    for key, value in [("model.name", model), ("model.size", size), ("train.seed", seed), *pairs]:
+    pairs = list(overrides.items() if isinstance(overrides, Mapping) else map(_pair, overrides))
+    asked = [("model.name", model), ("model.size", size), ("train.seed", seed), *pairs]
+    if any(key == "model.size" and value is not None for key, value in asked):
+        for name in SIZES["tiny"]:  # a size that is asked for replaces the dimensions that the file spells out
+            parts.get("model", {}).pop(name, None)
+    for key, value in asked:
         if value is None:
             continue
         section, _, name = key.partition(".")
@@ -179,7 +183,7 @@ def build_settings(
             raise SettingsError(f"{key}: expected section.setting, for instance train.epochs=2")
         parts.setdefault(section, {})[name] = value
     chosen = parts.get("model", {}).get("size", ModelSettings.model_fields["size"].default)
-    if chosen not in SIZES:
+    if not isinstance(chosen, str) or chosen not in SIZES:
         raise SettingsError(f"model.size: unknown size {chosen!r}; known: {', '.join(SIZES)}")
     parts["model"] = {**SIZES[chosen], **parts.get("model", {})}
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import shutil
@@ -26,12 +27,15 @@ _STORAGE = {
 
 @contextmanager
 def storage_errors(path: str | Path) -> Iterator[None]:
-    """Turn a full, read-only or forbidden disk into a StorageError that names ``path`` (or the file that failed)."""
+    """Turn what the operating system refuses (a full or read-only disk, an impossible path) into a StorageError that names ``path``,
+    or the file that failed."""
     try:
         yield
     except OSError as error:
         if error.errno in _STORAGE:
             raise StorageError(f"{error.filename or path}: {_STORAGE[error.errno]}") from error
+        if error.errno is not None and (error.filename is not None or isinstance(error, NotADirectoryError | FileExistsError)):
+            raise StorageError(f"{error.filename or path}: cannot be written: {error.strerror}") from error
         raise
 
 
@@ -45,6 +49,7 @@ def new_folder(out: str | Path) -> Iterator[Path]:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"--out {out}: exists already and is not empty; name a new folder")
     part = out.parent / f".{out.name}.{os.getpid()}.part"
+    _sweep(out)
     made = next((parent for parent in reversed([out.parent, *out.parent.parents]) if not parent.exists()), None)
     try:
         with storage_errors(out):
@@ -58,6 +63,14 @@ def new_folder(out: str | Path) -> Iterator[Path]:
         if made is not None:  # leave no parent folder that was not there before
             _remove_empty(made, out.parent)
         raise
+
+
+def _sweep(out: Path) -> None:
+    """Remove what a process that is no more had begun to write for ``out``."""
+    for path in out.parent.glob(f".{glob.escape(out.name)}.*.part"):
+        process = path.name.removesuffix(".part").rpartition(".")[2]
+        if process.isdigit() and not Path(f"/proc/{process}").exists():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _remove_empty(top: Path, bottom: Path) -> None:

@@ -24,6 +24,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from hemix.errors import SchemaError
 from hemix.expression import Expression
+from hemix.features import Categorical, ClockPart, Coordinates, Distance, EventField, Feature, Numeric, Part, Vector
 from hemix.validation import first_problem
 
 __all__ = [
@@ -69,11 +70,7 @@ WindowMs = Annotated[Literal["day"] | int, BeforeValidator(_window)]
 Boundary = int | float | str
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
-
-
-class Clock(_Part):
+class Clock(Part):
     """The column that says when an impression was shown or an event happened."""
 
     column: str = "time_ms"
@@ -96,7 +93,7 @@ class Clock(_Part):
         return {"s": 1000.0, "ms": 1.0, "us": 0.001}[self.unit]
 
 
-class Tables(_Part):
+class Tables(Part):
     """Where the logs lie, relative to the schema file: a Parquet file, or a folder of Parquet files."""
 
     impressions: str = "impressions.parquet"
@@ -107,94 +104,6 @@ class Tables(_Part):
     """Known probabilities of a simulation, row by row with the impressions; only the evaluation reads it."""
 
 
-class Vocabulary(_Part):
-    """Ids for the values seen at least ``min_count`` times in the training data; all others share the unknown row."""
-
-    min_count: Annotated[int, Field(ge=1)] = 2
-    max_rows: Annotated[int, Field(ge=1)] | None = None
-
-
-class HashRows(_Part):
-    """Ids by xxh64 (UTF-8, seed 0) modulo ``rows``: no vocabulary to keep, some values share a row."""
-
-    rows: Annotated[int, Field(ge=1)]
-
-
-class _Column(_Part):
-    column: str | None = None
-    """Column of the table that the feature's level reads; by default the feature's own name."""
-
-
-class Categorical(_Column):
-    """One value, or with ``multi`` a list of values, out of a set."""
-
-    type: Literal["categorical"] = "categorical"
-    vocabulary: Vocabulary | None = None
-    hash: HashRows | None = None
-    multi: bool = False
-    max_values: Annotated[int, Field(ge=1)] = 50
-    """The first so many values of a list are used."""
-    table: str | None = None
-    """Features that name the same table share one vocabulary and one embedding table."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_encoding(cls, value: Any) -> Any:
-        if isinstance(value, dict):
-            if value.get("vocabulary") is not None and value.get("hash") is not None:
-                raise ValueError("expected one of vocabulary and hash, got both")
-            if value.get("vocabulary") is None and value.get("hash") is None:
-                value = {**value, "vocabulary": {}}
-        return value
-
-
-class Numeric(_Column):
-    """One number: quantile buckets learned on the training rows, or standardised by their mean and deviation."""
-
-    type: Literal["numeric"] = "numeric"
-    encoding: Literal["quantile", "standardise"] = "quantile"
-    buckets: Annotated[int, Field(ge=2, le=10_000)] = 32
-
-
-class Vector(_Column):
-    """A ready vector (a list column of fixed length), passed on as it is."""
-
-    type: Literal["vector"] = "vector"
-    size: Annotated[int, Field(ge=1)]
-
-
-class Coordinates(_Part):
-    """A place on Earth in degrees: two standardised numbers, and an end of a distance."""
-
-    type: Literal["coordinates"] = "coordinates"
-    latitude: str
-    longitude: str
-
-
-class Distance(_Part):
-    """Great-circle distance in km between two coordinates features, in quantile buckets."""
-
-    type: Literal["distance"] = "distance"
-    between: tuple[str, str]
-    """Two references ``level.feature``, for instance ``[context.location, item.location]``."""
-    buckets: Annotated[int, Field(ge=2, le=10_000)] = 32
-
-
-class ClockPart(_Part):
-    """A part of the local time of the request (context) or of the event (event field)."""
-
-    type: Literal["clock"] = "clock"
-    part: Literal["hour", "weekday", "hour_of_week"]
-
-    @property
-    def size(self) -> int:
-        """How many values the part can take."""
-        return {"hour": 24, "weekday": 7, "hour_of_week": 168}[self.part]
-
-
-Feature = Annotated[Categorical | Numeric | Vector | Coordinates | Distance | ClockPart, Field(discriminator="type")]
-EventField = Annotated[Categorical | Numeric | ClockPart, Field(discriminator="type")]
-
 _ALLOWED: dict[str, tuple[type[BaseModel], ...]] = {
     "user": (Categorical, Numeric, Vector, Coordinates),
     "context": (Categorical, Numeric, Vector, Coordinates, ClockPart),
@@ -203,7 +112,7 @@ _ALLOWED: dict[str, tuple[type[BaseModel], ...]] = {
 }
 
 
-class Features(_Part):
+class Features(Part):
     """The features of each level. User and item features are columns of the user and item tables (the id itself always is one);
     context and cross features are columns of the impression log."""
 
@@ -224,7 +133,7 @@ class Features(_Part):
                 yield level, name, feature
 
 
-class History(_Part):
+class History(Part):
     """What a behaviour history is made of. Events lie strictly before the request minus the delay."""
 
     source: Literal["events", "impressions"] | None = None
@@ -250,7 +159,7 @@ class History(_Part):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
-class Label(_Part):
+class Label(Part):
     """A 0/1 column of the impression log. Null means unknown and is masked."""
 
     column: str | None = None
@@ -264,7 +173,7 @@ class Label(_Part):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
-class Bias(_Part):
+class Bias(Part):
     """A column, usually the position, that explains clicks but is not known when ranking: logged value in training, ``serve_as``
     when serving."""
 
@@ -274,7 +183,7 @@ class Bias(_Part):
     """Larger values count as this one."""
 
 
-class Roles(_Part):
+class Roles(Part):
     """Columns of the impression log with a part of their own."""
 
     request_id: str | None = None
@@ -285,7 +194,7 @@ class Roles(_Part):
     """The share of the first label's negatives that the log kept; scores are brought back to the full log exactly."""
 
 
-class Split(_Part):
+class Split(Part):
     """Rows with ``column`` < ``valid`` train, those below ``test`` are valid, the rest below ``end`` is test.
 
     On the clock column a boundary is a local date or time (``2026-01-15``, ``2026-01-15 06:00``) or a number in its unit; on any
@@ -315,7 +224,7 @@ class Split(_Part):
         return self
 
 
-class Schema(_Part):
+class Schema(Part):
     """The whole meaning of a user's logs. Read it with :meth:`load`, make one in code with ``Schema(...)``."""
 
     schema_version: Literal[1] = 1
@@ -360,6 +269,8 @@ class Schema(_Part):
         tables: dict[str, tuple[str, str]] = {}
         for level, name, feature in self.features:
             where = f"features.{level}.{name}"
+            if "." in name:
+                raise ValueError(f"{where}: a feature's name has no dot; say which column it is with column: {name}")
             if not isinstance(feature, _ALLOWED[level]):
                 kinds = ", ".join(str(k.model_fields["type"].default) for k in _ALLOWED[level])
                 raise ValueError(f"{where}: a {level} feature is one of {kinds}, got {feature.type}")
@@ -369,16 +280,25 @@ class Schema(_Part):
                     target = self.features.level(end_level).get(end_name) if end_level in LEVELS else None
                     if not isinstance(target, Coordinates):
                         raise ValueError(f"{where}.between: expected a coordinates feature as level.name, got {end!r}")
-            if isinstance(feature, Categorical):
-                table = feature.table or f"{level}.{name}"
-                encoding = repr((feature.vocabulary, feature.hash))
+        fields = (
+            (f"history.{'action' if n == 'action' else f'fields.{n}'}", f"event.{n}", f) for n, f in self.event_fields.items()
+        )
+        features = ((f"features.{level}.{n}", f"{level}.{n}", f) for level, n, f in self.features)
+        for where, own_table, field in (*features, *fields):
+            if isinstance(field, Categorical):
+                table = field.table or own_table
+                encoding = repr((field.vocabulary, field.hash))
                 first, known = tables.setdefault(table, (where, encoding))
                 if known != encoding:
                     raise ValueError(f"{where}: shares table {table!r} with {first}, but their encodings differ")
 
     def _check_labels(self) -> None:
         seen: list[str] = []
+        taken = {"score", "log_row", "time_ms", self.user, self.item}
         for name, label in self.labels.items():
+            if name in taken:
+                raise ValueError(f"labels.{name}: the name is taken by a column of the predictions; name the label otherwise")
+            taken |= {name, f"{name}_given_{label.given}"}
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
                 raise ValueError(f"labels.{name}: expected a name of letters, digits and _")
             if label.given is not None and label.given not in seen:
@@ -449,6 +369,8 @@ class Schema(_Part):
     def fingerprint(self) -> str:
         """16 hex digits that change with any meaning of any column (not with the schema's name or the files' places)."""
         content = self.model_dump(mode="json", by_alias=True, exclude={"name", "tables"})
+        content["history"]["source"] = self.history_source
+        content["has"] = [part for part in ("events", "items", "users") if getattr(self.tables, part) is not None]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_yaml(self) -> str:

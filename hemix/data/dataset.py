@@ -24,8 +24,8 @@ from torch import Tensor
 
 from hemix.data.batch import Columns, Jagged, RequestBatch
 from hemix.data.history import HistoryStore
-from hemix.data.layout import SPLITS, Block, load_array, ranges
-from hemix.data.spec import UNKNOWN, InputSpec, LevelSpec
+from hemix.data.layout import SPLITS, Block, file_hash, load_array, ranges
+from hemix.data.spec import MISSING, UNKNOWN, InputSpec, LevelSpec
 from hemix.errors import DataError, UsageError
 from hemix.schema import Schema
 
@@ -126,6 +126,10 @@ class Split:
         self._context, self._cross = block("context", spec.context), block("cross", spec.cross)
         firsts = [load_array(folder / "first_candidate.npy") for folder in folders]
         counts = np.concatenate([np.diff(f) for f in firsts])
+        promised = dataset.manifest["splits"][name]
+        if (len(counts), int(counts.sum())) != (promised["requests"], promised["rows"]):
+            raise DataError(f"{dataset.folder / name}: expected {promised['requests']} requests and {promised['rows']} impressions "
+                            f"by manifest.json, found {len(counts)} and {int(counts.sum())}: a shard is missing or damaged")  # fmt: skip
         if len(counts) != len(self.user) or int(counts.sum()) != len(self.item_row):
             raise DataError(f"{dataset.folder / name}: damaged: {len(self.user)} requests and {len(self.item_row)} candidates do "
                             f"not fit first_candidate.npy")  # fmt: skip
@@ -148,7 +152,8 @@ class Split:
         return np.repeat(np.arange(self.requests, dtype=np.int64), np.diff(self.first_candidate))
 
     def plan(self, batch_impressions: int, *, order: str = "stored", seed: int = 0, epoch: int = 0) -> Plan:
-        """Batches of at least ``batch_impressions`` impressions (the last may have fewer), whole requests each.
+        """Batches of about ``batch_impressions`` impressions, whole requests each: a request is in the batch that its first impression
+        falls into.
 
         ``order``: ``stored`` (by user, then time), ``time``, or ``shuffled`` by (seed, epoch).
         """
@@ -211,6 +216,7 @@ class Split:
         item_row = self.item_row[rows]
         distinct, index = _distinct(np.concatenate([item_row, store.item_row[events]]), data.item_rows)
         labels = self.labels[rows]
+        event_ids = store.ids[events]
 
         blocks = {
             "user": data.users.take(user_row[one_of]),
@@ -220,13 +226,14 @@ class Split:
         }
         if replacement is not None and replacement.rate > 0:
             draw = np.random.default_rng(replacement.seed)
-            blocks = {level: _replace(block, replacement.rate, draw) for level, block in blocks.items()}
+            blocks = {n: _replace(b, getattr(data.spec, n), data.spec, replacement.rate, draw) for n, b in blocks.items()}
+            event_ids = _replace_ids(event_ids, data.spec.event.tables, data.spec, replacement.rate, draw)
         return RequestBatch(
             users=to_columns(blocks["user"]),
             event_offsets=_tensor(offsets),
             event_item=_tensor(index[len(rows) :]),
             event_time_ms=_tensor(store.time_ms[events]),
-            event_ids=_tensor(store.ids[events]),
+            event_ids=_tensor(event_ids),
             user_index=_tensor(user_index),
             request_time_ms=_tensor(time_ms),
             context=to_columns(blocks["context"]),
@@ -255,9 +262,19 @@ def _distinct(values: Array, upper: int) -> tuple[Array, Array]:
     return distinct, position[values]
 
 
-def _replace(block: Block, rate: float, draw: np.random.Generator) -> Block:
-    hit = draw.random(block.ids.shape, dtype=np.float32) < rate
-    return Block(ids=np.where(hit, UNKNOWN, block.ids), numbers=block.numbers, bags=block.bags)
+def _replace(block: Block, level: LevelSpec, spec: InputSpec, rate: float, draw: np.random.Generator) -> Block:
+    bags = tuple(
+        (_replace_ids(values[:, None], (table,), spec, rate, draw)[:, 0], offsets)
+        for (values, offsets), table in zip(block.bags, level.bag_tables, strict=True)
+    )
+    return Block(ids=_replace_ids(block.ids, level.tables, spec, rate, draw), numbers=block.numbers, bags=bags)
+
+
+def _replace_ids(ids: Array, tables: tuple[str, ...], spec: InputSpec, rate: float, draw: np.random.Generator) -> Array:
+    """``ids`` [rows, columns] with known ones replaced at random; only a vocabulary has an unknown row that data can reach."""
+    hit = draw.random(ids.shape, dtype=np.float32) < rate
+    hit &= np.array([table in spec.vocabularies for table in tables], dtype=bool)
+    return np.where(hit & (ids > MISSING), UNKNOWN, ids)
 
 
 def _tensor(array: Array) -> Tensor:
@@ -295,6 +312,15 @@ class Dataset:
         self.users = Block.load(self.folder / "users", "features", len(self.spec.user.bag_tables))
         self.items = Block.load(self.folder / "items", "features", len(self.spec.item.bag_tables))
         self.history = HistoryStore(self.folder / "history", self.schema.history, self.schema.clock.timezone)
+
+    def verify(self) -> None:
+        """Compare every array with its hash in the manifest. Raises DataError naming the first file that is missing or damaged."""
+        for name, entry in self.manifest["files"].items():
+            path = self.folder / name
+            if not path.is_file():
+                raise DataError(f"{path}: missing from the dataset folder")
+            if file_hash(path) != entry["xxh64"]:
+                raise DataError(f"{path}: damaged: its hash is not the one in manifest.json")
 
     @property
     def item_rows(self) -> int:

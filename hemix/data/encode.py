@@ -227,6 +227,14 @@ class Encoders:
             tables=tables,
             **levels,
             event_item_columns=tuple(levels["item"].names.index(name) for name in schema.event_item_features),
+            vocabularies=tuple(
+                dict.fromkeys(
+                    table_of(level, name, feature)
+                    for level in (*LEVELS, "event")
+                    for name, feature in level_features(schema, level).items()
+                    if isinstance(feature, Categorical) and feature.vocabulary is not None
+                )
+            ),
             bias_rows=bias.max + 1 if bias else 0,
             tasks=tuple(Task(name=n, given=schema.tasks.index(v.given) if v.given else None) for n, v in schema.labels.items()),
             logit_shift=tuple(math.log(rate) if rate is not None and i == 0 else 0.0 for i in range(len(schema.tasks))),
@@ -317,11 +325,11 @@ def level_spec(schema: Schema, level: str) -> LevelSpec:
             case Categorical() | Numeric(encoding="quantile") | Distance() | ClockPart():
                 ids.append((name, table_of(level, name, feature)))
             case Numeric():
-                numbers += [name, f"{name}_missing"]
+                numbers += [name, f"{name}.missing"]
             case Vector():
-                numbers += [f"{name}_{i}" for i in range(feature.size)]
+                numbers += [f"{name}.{i}" for i in range(feature.size)]
             case Coordinates():
-                numbers += [f"{name}_latitude", f"{name}_longitude", f"{name}_missing"]
+                numbers += [f"{name}.latitude", f"{name}.longitude", f"{name}.missing"]
     return LevelSpec(
         names=tuple(n for n, _ in ids),
         tables=tuple(t for _, t in ids),

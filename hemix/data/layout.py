@@ -45,14 +45,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from hemix.errors import DataError
 from hemix.files import storage_errors
 
-__all__ = ["SPLITS", "Appender", "Block", "load_array", "save_array"]
+__all__ = ["SPLITS", "Appender", "Block", "file_hash", "load_array", "save_array"]
 
 SPLITS = ("train", "valid", "test")
 _HEADER_BYTES = 128
+_PIECE_BYTES = 1 << 20
 
 Array = npt.NDArray[Any]
 
@@ -128,6 +130,15 @@ def save_array(path: Path, array: Array) -> None:
     array = np.ascontiguousarray(array)
     with Appender(path, array.dtype, *array.shape[1:]) as out:
         out.append(array)
+
+
+def file_hash(path: Path) -> str:
+    """xxh64 of a file's bytes, as the manifest has it."""
+    digest = xxhash.xxh64()
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def load_array(path: Path) -> Array:

@@ -30,7 +30,7 @@ class LevelSpec:
     bag_names: tuple[str, ...] = ()
     bag_tables: tuple[str, ...] = ()
     number_names: tuple[str, ...] = ()
-    """One name per number column; a vector of size 3 has three."""
+    """One name per number column: the feature's, or ``feature.part`` (``place.latitude``, ``emb.2``, ``price.missing``)."""
 
     @property
     def numbers(self) -> int:
@@ -63,6 +63,8 @@ class InputSpec:
     """The fields of an event, the action first; its item's columns are `event_item_columns`."""
     event_item_columns: tuple[int, ...]
     """Which id columns of the item level an event carries."""
+    vocabularies: tuple[str, ...] = ()
+    """The tables whose ids come from a vocabulary: only those have an unknown row that data can reach."""
     bias_rows: int = 0
     """Rows of the bias table (position); 0: no bias column."""
     tasks: tuple[Task, ...]
@@ -84,6 +86,7 @@ class InputSpec:
             tables=dict(content["tables"]),
             **levels,
             event_item_columns=tuple(content["event_item_columns"]),
+            vocabularies=tuple(content["vocabularies"]),
             bias_rows=content["bias_rows"],
             tasks=tuple(Task(**task) for task in content["tasks"]),
             logit_shift=tuple(content["logit_shift"]),

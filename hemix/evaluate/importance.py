@@ -35,7 +35,7 @@ def permutation_importance(
 
     ``labels`` and ``baseline`` (the model's own probabilities) are [n]; rows with an unknown label are left out by the caller.
     An entry is JSON-able: ``{"feature", "auc_drop", "auc_drop_deviation", "logloss_rise", "logloss_rise_deviation",
-    "repetitions"}``; deviations are those between permutations, 0 for one. A feature's permutations depend on the seed and its
+    "repetitions"}``; deviations are those between permutations, absent for one. A feature's permutations depend on the seed and its
     name alone, not on which other features are asked for. Raises DataError where AUC is not defined.
     """
     if repetitions < 1:
@@ -48,17 +48,16 @@ def permutation_importance(
             rng = np.random.default_rng([seed, repetition, zlib.crc32(feature.encode())])
             permuted_auc, permuted_loss = _both(labels, scorer(feature, rng), weights)
             drops[repetition], rises[repetition] = auc - permuted_auc, permuted_loss - loss
-        spread = 1 if repetitions > 1 else 0
-        entries.append(
-            {
-                "feature": feature,
-                "auc_drop": float(drops.mean()),
-                "auc_drop_deviation": float(drops.std(ddof=spread)),
-                "logloss_rise": float(rises.mean()),
-                "logloss_rise_deviation": float(rises.std(ddof=spread)),
-                "repetitions": repetitions,
-            }
-        )
+        entry = {
+            "feature": feature,
+            "auc_drop": float(drops.mean()),
+            "logloss_rise": float(rises.mean()),
+            "repetitions": repetitions,
+        }
+        if repetitions > 1:
+            entry["auc_drop_deviation"] = float(drops.std(ddof=1))
+            entry["logloss_rise_deviation"] = float(rises.std(ddof=1))
+        entries.append(entry)
     return sorted(entries, key=lambda entry: (-entry["auc_drop"], entry["feature"]))
 
 

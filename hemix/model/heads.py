@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from hemix.data.spec import InputSpec
 from hemix.model.layers import GroupedLinear
 
-__all__ = ["Heads", "log_probabilities", "loss", "probabilities"]
+__all__ = ["Heads", "log_probabilities", "loss", "loss_sums", "probabilities"]
 
 
 class Heads(nn.Module):
@@ -72,7 +72,19 @@ def loss(
     spec: InputSpec,
     funnel: Literal["entire_space", "given_only"] = "entire_space",
 ) -> Tensor:
-    """Weighted binary cross-entropy: the mean over the known labels of every task, summed over tasks. A scalar, at least fp32.
+    """Weighted binary cross-entropy: the mean over the known labels of every task, summed over tasks. A scalar, at least fp32."""
+    total_T, weight_T = loss_sums(logits_NT, labels_NT, weights_NT, spec, funnel)
+    return (total_T / torch.where(weight_T > 0, weight_T, 1)).sum()
+
+
+def loss_sums(
+    logits_NT: Tensor,
+    labels_NT: Tensor,
+    weights_NT: Tensor,
+    spec: InputSpec,
+    funnel: Literal["entire_space", "given_only"] = "entire_space",
+) -> tuple[Tensor, Tensor]:
+    """(weighted cross-entropy [T], weight [T]) of every task, summed over rows, so that batches add up.
 
     ``given_only`` trains a task with ``given`` on its conditional logit, where the given label is known and 1.
     """
@@ -85,9 +97,7 @@ def loss(
         weights_NT = torch.stack(
             [w * _given_holds(i, labels_NT, weights_NT, spec) for i, w in enumerate(weights_NT.unbind(1))], 1
         )
-    total_T = (weights_NT * -(labels_NT * yes + (1 - labels_NT) * no)).sum(0)
-    weight_T = weights_NT.sum(0)
-    return (total_T / torch.where(weight_T > 0, weight_T, 1)).sum()
+    return (weights_NT * -(labels_NT * yes + (1 - labels_NT) * no)).sum(0), weights_NT.sum(0)
 
 
 def _given_holds(task: int, labels_NT: Tensor, weights_NT: Tensor, spec: InputSpec) -> Tensor:

@@ -86,6 +86,11 @@ class Ranker(nn.Module, ABC):
         assert batch.labels is not None and batch.weights is not None, "the loss needs a batch with labels"
         return heads.loss(logits_NT, batch.labels, batch.weights, self.spec, self.settings.funnel)
 
+    def loss_sums(self, logits_NT: Tensor, batch: RequestBatch) -> tuple[Tensor, Tensor]:
+        """(summed loss [T], weight [T]) of a batch that has labels: what adds up over the batches of a split."""
+        assert batch.labels is not None and batch.weights is not None
+        return heads.loss_sums(logits_NT, batch.labels, batch.weights, self.spec, self.settings.funnel)
+
     @torch.no_grad()
     def predict(self, batch: RequestBatch) -> dict[str, Tensor]:
         """Probabilities [N] of every task, and of every task given the one it depends on; negative sampling undone."""

@@ -116,10 +116,10 @@ def _at(values: Array, number: Array) -> Array:
 
 
 def _popularity(data: Dataset, item: Array) -> Array:
-    shown = load_array(data.folder / "items" / "train_impressions.npy")
+    shown = load_array(data.folder / "items" / "train_known.npy")
     positives = load_array(data.folder / "items" / "train_positives.npy")
-    mean = positives.sum(0) / max(shown.sum(), 1.0)
-    rate: Array = (_at(positives, item) + _SMOOTHING_IMPRESSIONS * mean) / (_at(shown, item) + _SMOOTHING_IMPRESSIONS)[:, None]
+    mean = positives.sum(0) / np.maximum(shown.sum(0), 1.0)
+    rate: Array = (_at(positives, item) + _SMOOTHING_IMPRESSIONS * mean) / (_at(shown, item) + _SMOOTHING_IMPRESSIONS)
     return rate
 
 
@@ -146,7 +146,9 @@ def _importance(run: Run, part: Split, impressions: int, seed: int, on_progress:
     for level, name, _ in run.schema.features:
         features[f"{level}.{name}"] = lambda s, level=level, name=name: permute_feature(run, level, name, s)  # type: ignore[misc]
     rows, baseline = score(None)
-    labels = part.labels[rows][:, 0]
+    labels = part.labels[rows]
+    weights = _weights(run.spec, labels.astype(np.float64), part.weight[rows].astype(np.float64))
+    labels = labels[:, 0]
     known = labels >= 0
     if len(np.unique(labels[known])) < 2:
         return []
@@ -158,7 +160,9 @@ def _importance(run: Run, part: Split, impressions: int, seed: int, on_progress:
         asked += 1
         return score(features[feature](int(rng.integers(2**31))))[1][known]
 
-    return permutation_importance(scorer, list(features), labels[known], baseline[known], repetitions=1, seed=seed)
+    return permutation_importance(
+        scorer, list(features), labels[known], baseline[known], weights[known], repetitions=1, seed=seed
+    )
 
 
 def _log(folder: Path) -> list[dict[str, Any]]:

@@ -12,8 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hemix.data.batch import Columns, RequestBatch
+from hemix.data.batch import Columns, Jagged, RequestBatch
 from hemix.data.dataset import Plan, Split
+from hemix.data.layout import ranges
 from hemix.run.folder import Run
 
 __all__ = ["BatchChange", "Scored", "permute_feature", "score_split", "without_history"]
@@ -81,7 +82,7 @@ def permute_feature(run: Run, level: str, name: str, seed: int) -> BatchChange:
     spec = getattr(run.spec, level)
     column = spec.names.index(name) if name in spec.names else None
     bag = spec.bag_names.index(name) if name in spec.bag_names else None
-    numbers = [i for i, n in enumerate(spec.number_names) if n == name or n.split(".")[0] == name]
+    numbers = [i for i, n in enumerate(spec.number_names) if n.split(".")[0] == name]
     field = {"user": "users", "item": "items"}.get(level, level)
 
     def change(batch: RequestBatch, number: int) -> RequestBatch:
@@ -102,10 +103,7 @@ def permute_feature(run: Run, level: str, name: str, seed: int) -> BatchChange:
     return change
 
 
-def _permute_bag(values: Tensor, offsets: Tensor, order: Tensor) -> Any:
-    from hemix.data.batch import Jagged
-    from hemix.data.layout import ranges
-
+def _permute_bag(values: Tensor, offsets: Tensor, order: Tensor) -> Jagged:
     begin, lengths = offsets[:-1][order], (offsets[1:] - offsets[:-1])[order]
     positions = torch.from_numpy(ranges(begin.numpy(), lengths.numpy()))
     return Jagged(values=values[positions], offsets=torch.cat([offsets[:1], lengths.cumsum(0)]))

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from hemix.config import Settings
-from hemix.data.dataset import Dataset, Replacement, Split
+from hemix.data.dataset import Dataset, Plan, Replacement, Split
 from hemix.errors import HemixError, RunError, SettingsError, UsageError
 from hemix.evaluate.metrics import auc
 from hemix.files import storage_errors
@@ -77,19 +77,18 @@ def train(
     Interrupted after Ctrl-C or SIGTERM, when the checkpoint is saved.
     """
     out = Path(out)
-    if (out / INFO_FILE).exists():
+    if out.is_dir() and (out / INFO_FILE).exists():
         if resume:
             return out
         raise UsageError(f"--out {out}: holds a finished run; name a new folder")
-    if out.exists() and not resume and any(path.name not in ("logs", "data") for path in out.iterdir()):
-        hint = "an unfinished run: add --resume to continue it" if (out / "settings.yaml").exists() else "not empty"
-        raise UsageError(f"--out {out}: {hint}")
+    check_out(out, resume=resume)
     loop = _Loop(data, out, settings, start_from=start_from, on_record=on_record, on_step=on_step)
     checkpoint = loop.checkpoints.latest() if resume else None
     if checkpoint is None:
         with storage_errors(out):
-            run_folder.begin(out, settings, data)
+            out.mkdir(parents=True, exist_ok=True)
             (out / "log.jsonl").write_text("")
+            run_folder.begin(out, settings, data)
     else:
         loop.restore(checkpoint)
     on_start(loop.header())
@@ -97,6 +96,18 @@ def train(
         loop.run()
     loop.finish(memory.bytes)
     return out
+
+
+def check_out(out: Path, *, resume: bool) -> None:
+    """Raise UsageError where ``out`` is neither new nor, with ``resume``, a run of ours. A demo's logs and data may lie in it."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out}: is a file; name a new folder")
+    found = {path.name for path in out.iterdir()} - {"logs", "data"} if out.exists() else set[str]()
+    ours = {"settings.yaml", "log.jsonl"} <= found and "manifest.json" not in found
+    if found and not ours:
+        raise UsageError(f"--out {out}: exists already and is not empty; name a new folder")
+    if found and not resume:
+        raise UsageError(f"--out {out}: an unfinished run: add --resume to continue it")
 
 
 class _Loop:
@@ -124,7 +135,7 @@ class _Loop:
                 raise UsageError(f"--from {start_from.folder}: its model settings differ from this run's")
             self.model.load_state_dict(start_from.model.state_dict())
         self.model.to(self.device)
-        self.total_steps = options.epochs * -(-self.train_split.impressions // options.batch_impressions)
+        self.total_steps = options.epochs * len(self._plan(0))
         self.optimizers = Optimizers(self.model, options, self.total_steps)
         self.meters = Meters()
         self.position = Position()
@@ -139,12 +150,7 @@ class _Loop:
         started = time.perf_counter() - position.seconds
         with _stop_signals() as asked_to_stop:
             while position.epoch < options.epochs:
-                plan = self.train_split.plan(
-                    options.batch_impressions,
-                    order="shuffled" if options.shuffle == "requests" else "time",
-                    seed=options.seed,
-                    epoch=position.epoch,
-                )
+                plan = self._plan(position.epoch)
                 replacement = Replacement(rate=options.unknown_rate, seed=(options.seed, position.epoch))
                 self.model.train()
                 for batch in self.train_split.batches(plan, first=position.batch, replacement=replacement):
@@ -169,6 +175,11 @@ class _Loop:
                         return
                     if every and position.step % every == 0:
                         self._save(f"step-{position.step:08d}")
+
+    def _plan(self, epoch: int) -> Plan:
+        options = self.settings.train
+        order = "shuffled" if options.shuffle == "requests" else "time"
+        return self.train_split.plan(options.batch_impressions, order=order, seed=options.seed, epoch=epoch)
 
     def _step(self, batch: Any) -> None:
         options = self.settings.train
@@ -230,6 +241,8 @@ class _Loop:
     def _save(self, name: str) -> None:
         state = {"position": asdict(self.position), "data": _identity(self.data)}
         tensors = {**self.optimizers.tensors(), **self.meters.tensors(), "random.torch": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
         self.checkpoints.save(name, self.model, tensors, state)
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -240,9 +253,12 @@ class _Loop:
         self.optimizers.load(tensors)
         self.meters.load(tensors)
         torch.set_rng_state(tensors["random.torch"])
+        if self.device.type == "cuda" and "random.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
         self.position = Position(**checkpoint.state["position"])
         log = self.out / "log.jsonl"
-        kept = [line for line in log.read_text().splitlines() if _step_of(line) <= self.position.step]
+        lines = log.read_text().splitlines() if log.exists() else []
+        kept = [line for line in lines if _step_of(line) <= self.position.step]
         log.write_text("".join(line + "\n" for line in kept))
 
     def finish(self, peak_bytes: int) -> None:
@@ -270,24 +286,25 @@ class _Loop:
 def validate(model: Ranker, split: Split, settings: Settings, device: torch.device) -> tuple[float, float | None]:
     """Mean loss of all tasks and the first task's AUC (None where one class is missing) over a split."""
     model.eval()
-    losses, sizes, scores, labels = [], [], [], []
+    total = weight = torch.zeros(len(model.spec.tasks), dtype=torch.float64)
+    scores, labels = [], []
     for batch in split.batches(split.plan(4 * settings.train.batch_impressions)):
         here = batch.to(device)
         with _autocast(device, settings.train.precision):
             logits = model(here).float()
-        losses.append(float(model.loss(logits, here)))
-        sizes.append(batch.candidates_count)
+        batch_total, batch_weight = model.loss_sums(logits, here)
+        total, weight = total + batch_total.double().cpu(), weight + batch_weight.double().cpu()
         assert batch.labels is not None and batch.weights is not None
         known = batch.weights[:, 0] > 0
         scores.append(logits[:, 0].cpu()[known])
         labels.append(batch.labels[:, 0][known])
-    mean = sum(loss * size for loss, size in zip(losses, sizes, strict=True)) / sum(sizes)
+    mean = float((total / torch.where(weight > 0, weight, 1)).sum())
     first_auc = auc(torch.cat(labels).numpy(), torch.cat(scores).numpy())
     return mean, first_auc if isinstance(first_auc, float) else None
 
 
 def _identity(data: Dataset) -> dict[str, Any]:
-    return {"fingerprint": data.schema.fingerprint(), "splits": data.manifest["splits"]}
+    return {"fingerprint": data.schema.fingerprint(), "encoders": data.manifest["encoders"], "files": data.manifest["files"]}
 
 
 def _step_of(line: str) -> int:

@@ -149,7 +149,7 @@ def test_the_spec(encoders: Encoders) -> None:
     assert spec.item.tables == ("item.item_id", "words", "item.price")
     assert (spec.item.bag_names, spec.item.bag_tables) == (("tags",), ("words",))
     assert spec.item.number_names == (
-        "rating", "rating_missing", "image_0", "image_1", "place_latitude", "place_longitude", "place_missing",
+        "rating", "rating.missing", "image.0", "image.1", "place.latitude", "place.longitude", "place.missing",
     )  # fmt: skip
     assert spec.event.names == ("action", "hour")
     assert spec.event_item_columns == (0, 1, 2)

@@ -9,11 +9,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from hemix.data.cells import columns_of, is_number, wrong_type
-from hemix.data.encode import level_features, table_of
 from hemix.data.keys import is_keyable
 from hemix.data.prepare.reading import Table
 from hemix.errors import DataError, SchemaError
-from hemix.schema import LEVELS, Categorical, ClockPart, Feature, Schema
+from hemix.schema import ClockPart, Feature, Schema
 
 __all__ = ["Logs", "open_logs"]
 
@@ -71,7 +70,6 @@ def open_logs(folder: Path, schema: Schema | None) -> Logs:
         users=table("users"),
         truth=table("truth"),
     )
-    _check_shared_tables(schema)
     _check_impressions(logs, impressions)
     if logs.events is not None:
         _check_events(logs, logs.events)
@@ -93,6 +91,10 @@ def _number(kind: pa.DataType) -> str | None:
     return None if is_number(kind) else "a number"
 
 
+def _time(kind: pa.DataType) -> str | None:
+    return None if is_number(kind) or pa.types.is_timestamp(kind) else "a number or a timestamp"
+
+
 def _any(kind: pa.DataType) -> str | None:
     return None if is_keyable(kind) else "one value a row"
 
@@ -101,27 +103,15 @@ def _feature(feature: Feature) -> Callable[[pa.DataType], str | None]:
     return lambda kind: wrong_type(feature, kind)
 
 
-def _check_shared_tables(schema: Schema) -> None:
-    known: dict[str, tuple[str, object]] = {}
-    for level in (*LEVELS, "event"):
-        for name, feature in level_features(schema, level).items():
-            if isinstance(feature, Categorical):
-                where = f"history.{name}" if level == "event" else f"features.{level}.{name}"
-                encoding = (feature.vocabulary, feature.hash)
-                first, before = known.setdefault(table_of(level, name, feature), (where, encoding))
-                if before != encoding:
-                    raise SchemaError(f"{where}: shares table {feature.table!r} with {first}, but their encodings differ")
-
-
 def _check_impressions(logs: Logs, table: Table) -> None:
     schema, roles = logs.schema, logs.schema.roles
     table.require(schema.user, "user", _id)
     table.require(schema.item, "item", _id)
-    table.require(schema.clock.column, "clock.column", _number)
+    table.require(schema.clock.column, "clock.column", _time)
     for name, label in schema.labels.items():
         table.require(label.column or name, f"labels.{name}", _number)
         if label.available_at is not None:
-            table.require(label.available_at, f"labels.{name}.available_at", _number)
+            table.require(label.available_at, f"labels.{name}.available_at", _time)
     if roles.request_id is not None:
         table.require(roles.request_id, "roles.request_id", _id)
     if roles.weight is not None:
@@ -144,7 +134,7 @@ def _check_events(logs: Logs, table: Table) -> None:
     schema = logs.schema
     table.require(schema.user, "user", _id)
     table.require(schema.item, "item", _id)
-    table.require(logs.event_clock, "history.clock_column" if schema.history.clock_column else "clock.column", _number)
+    table.require(logs.event_clock, "history.clock_column" if schema.history.clock_column else "clock.column", _time)
     for name, field in schema.event_fields.items():
         if isinstance(field, ClockPart) or (name == "action" and schema.history.action is None and "action" not in table.names):
             continue

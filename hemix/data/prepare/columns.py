@@ -35,6 +35,8 @@ def no_null(column: str, values: pa.Array, where: Where) -> None:
 
 def times_of(column: str, values: pa.Array, unit: str, where: Where, *, key: str = "clock.unit") -> Array:
     """int64 [rows], ms UTC; null is TIMELESS_MS. Times outside 1990 to 2100 are refused: they are in another unit."""
+    if pa.types.is_timestamp(values.type):  # a naive one is UTC; its own unit counts
+        values, unit = values.cast(pa.timestamp("ms", tz=values.type.tz), safe=False).cast(pa.int64()), "ms"
     if pa.types.is_integer(values.type):
         raw = values.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
         time_ms = raw * 1000 if unit == "s" else raw // 1000 if unit == "us" else raw
@@ -91,7 +93,11 @@ def weights_of(column: str, values: pa.Array, where: Where) -> Array:
 def positions_of(column: str, values: pa.Array, where: Where, *, serve_as: int, most: int) -> Array:
     """int32 [rows]: the row of the bias table; null counts as ``serve_as``, larger values as ``most``."""
     numbers = numbers_of(column, values, where)
-    return np.clip(np.where(np.isnan(numbers), serve_as, numbers), 0, most).astype(np.int32)
+    wrong = (numbers < 0) | (numbers != np.floor(numbers)) & ~np.isnan(numbers)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise where.error(row, f"column {column!r}: expected a whole number of at least 0, found {numbers[row]:g}")
+    return np.minimum(np.where(np.isnan(numbers), serve_as, numbers), most).astype(np.int32)
 
 
 def chunk_hashes(chunk: Chunk) -> Array:

@@ -8,18 +8,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
 from hemix.data.encode import level_spec
-from hemix.data.layout import SPLITS, Block
+from hemix.data.layout import SPLITS, Block, file_hash
 from hemix.data.prepare.shards import ShardWriter, value_counts
 from hemix.schema import Schema
 
-__all__ = ["array_files", "hemix_version", "history_lengths", "split_summary"]
+__all__ = ["array_files", "encoder_hashes", "hemix_version", "history_lengths", "split_summary"]
 
 Array = npt.NDArray[Any]
 SCHEMA_VERSION = 1
-_PIECE_BYTES = 1 << 20
 
 
 def hemix_version() -> str:
@@ -34,13 +32,17 @@ def array_files(folder: Path) -> dict[str, dict[str, Any]]:
     """Relative path -> bytes and xxh64 of every .npy file."""
     found = {}
     for path in sorted(folder.rglob("*.npy")):
-        digest, size = xxhash.xxh64(), 0
-        with path.open("rb") as file:
-            while piece := file.read(_PIECE_BYTES):
-                digest.update(piece)
-                size += len(piece)
-        found[path.relative_to(folder).as_posix()] = {"bytes": size, "xxh64": digest.hexdigest()}
+        found[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "xxh64": file_hash(path)}
     return found
+
+
+def encoder_hashes(folder: Path) -> dict[str, str]:
+    """xxh64 of every encoder file that turns a value into an id or a number. A model fits these encoders and no others."""
+    return {
+        path.name: file_hash(path)
+        for path in sorted(folder.glob("*"))
+        if path.name == "encoders.json" or (path.suffix == ".npy" and not path.name.startswith(("users.", "items.")))
+    }
 
 
 def history_lengths(counts: Array) -> dict[str, int]:

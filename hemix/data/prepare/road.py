@@ -36,11 +36,19 @@ from hemix.data.prepare.entities import Entities, LogNumbers, number_log, save_i
 from hemix.data.prepare.events import EventPass, HistoryWriter
 from hemix.data.prepare.fit import Fitting
 from hemix.data.prepare.impressions import ImpressionPass
-from hemix.data.prepare.manifest import SCHEMA_VERSION, array_files, hemix_version, history_lengths, rates, split_summary
+from hemix.data.prepare.manifest import (
+    SCHEMA_VERSION,
+    array_files,
+    encoder_hashes,
+    hemix_version,
+    history_lengths,
+    rates,
+    split_summary,
+)
 from hemix.data.prepare.shards import ShardWriter
 from hemix.data.prepare.spill import Rows, Spill, part_bounds, take_rows
 from hemix.data.prepare.splits import Splitter
-from hemix.errors import StorageError, UsageError
+from hemix.errors import SchemaError, StorageError, UsageError
 from hemix.files import new_folder, write_json, write_text
 from hemix.schema import Schema
 
@@ -108,6 +116,7 @@ class _Road:
         user_block, item_block = self._users.encode(encoders), self._items.encode(encoders)
         self._save_tables(user_block, item_block)
         writers = self._write_shards(settled, encoders)
+        self._check_serving_position(writers)
         event_values, event_counts = self._write_history(history, encoders)
         shutil.rmtree(self._temporary)
         write_text(self._folder / "schema.yaml", self._schema.to_yaml())
@@ -221,6 +230,14 @@ class _Road:
             writer.close()
         return writers
 
+    def _check_serving_position(self, writers: dict[int, ShardWriter]) -> None:
+        """A server scores at one position: one that train never holds would have an untrained weight."""
+        bias = self._schema.roles.bias
+        seen = writers[0].bias_values
+        if bias is not None and min(bias.serve_as, bias.max) not in seen:
+            raise SchemaError(f"roles.bias.serve_as: {bias.serve_as} never occurs in column {bias.column!r} of the train rows "
+                              f"({min(seen)} to {max(seen)}); name a position that does")  # fmt: skip
+
     def _read_truth(self) -> Array | None:
         """float64 [log rows, T], memory-mapped from a temporary file."""
         table = self._logs.truth
@@ -264,6 +281,7 @@ class _Road:
             "item_table": self._items.summary(),
             "unknown_rate": unknown,
             "missing_rate": missing,
+            "encoders": encoder_hashes(self._folder / "encoders"),
             "files": array_files(self._folder),
         }
 

@@ -138,6 +138,8 @@ class ShardWriter:
         self.last_ms: int | None = None
         self.positives: Array | None = None
         self.unknown: Array | None = None
+        self.bias_values: set[int] = set()
+        """The distinct values of the bias column"""
         self.values: dict[str, Array] = {}
         """level -> int64 [id columns + bags, 3]: unknown, missing, all values"""
 
@@ -169,6 +171,7 @@ class ShardWriter:
         self.rows += len(rows.item_row)
         self.requests += len(rows.user)
         self.users += users
+        self.bias_values.update(np.unique(rows.bias).tolist())
         low, high = int(rows.time_ms.min()), int(rows.time_ms.max())
         self.first_ms = low if self.first_ms is None else min(self.first_ms, low)
         self.last_ms = high if self.last_ms is None else max(self.last_ms, high)

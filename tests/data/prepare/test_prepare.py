@@ -157,7 +157,7 @@ def test_labels_as_of_the_first_valid_moment_and_the_end_of_the_log(tmp_path: Pa
 def test_weight_and_bias(tmp_path: Path) -> None:
     schema = PLAIN + "roles: {weight: w, bias: {column: position, serve_as: 2, max: 5}}"
     data = prepared(
-        tmp_path, schema, impressions=columns(ONE_EACH, w=[0.5, 1.0, 0.0], position=pa.array([None, 99, -1], pa.int32()))
+        tmp_path, schema, impressions=columns(ONE_EACH, w=[0.5, 1.0, 0.0], position=pa.array([None, 99, 0], pa.int32()))
     )
     assert [data(f"{split}/bias").tolist() for split in SPLITS] == [[2], [5], [0]]
     assert [data(f"{split}/weight").tolist() for split in SPLITS] == [[0.5], [1.0], [0.0]]

@@ -160,7 +160,7 @@ def test_features_need_their_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "columns", "message"),
     [
-        ("", {"time_ms": ["x", "y", "z"]}, "column 'time_ms' (clock.column): expected a number, found string"),
+        ("", {"time_ms": ["x", "y", "z"]}, "column 'time_ms' (clock.column): expected a number or a timestamp, found string"),
         ("", {"click": [[1], [0], [0]]}, "column 'click' (labels.click): expected a number, found list"),
         (
             "features: {context: {age: {type: numeric}}}",
@@ -184,7 +184,7 @@ features: {item: {item_id: {type: categorical, hash: {rows: 9}, table: item}}}
 history: {fields: {item_id: {type: categorical, table: item}}}
 """  # fmt: skip
     assert refusal(tmp_path, schema, impressions=ONE_EACH) == (
-        "history.item_id: shares table 'item' with features.item.item_id, but their encodings differ"
+        "LOGS/schema.yaml: history.fields.item_id: shares table 'item' with features.item.item_id, but their encodings differ"
     )
 
 

@@ -1,0 +1,119 @@
+"""The kinds of features and how each becomes ids or numbers: what may stand under ``features`` and ``history.fields``.
+
+Knows no level and no table; :mod:`hemix.schema` puts features in their places.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = [
+    "Categorical",
+    "ClockPart",
+    "Coordinates",
+    "Distance",
+    "EventField",
+    "Feature",
+    "HashRows",
+    "Numeric",
+    "Part",
+    "Vector",
+    "Vocabulary",
+]
+
+
+class Part(BaseModel):
+    """A part of a schema: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class Vocabulary(Part):
+    """Ids for the values seen at least ``min_count`` times in the training data; all others share the unknown row."""
+
+    min_count: Annotated[int, Field(ge=1)] = 2
+    max_rows: Annotated[int, Field(ge=1)] | None = None
+
+
+class HashRows(Part):
+    """Ids by xxh64 (UTF-8, seed 0) modulo ``rows``: no vocabulary to keep, some values share a row."""
+
+    rows: Annotated[int, Field(ge=1)]
+
+
+class _Column(Part):
+    column: str | None = None
+    """Column of the table that the feature's level reads; by default the feature's own name."""
+
+
+class Categorical(_Column):
+    """One value, or with ``multi`` a list of values, out of a set."""
+
+    type: Literal["categorical"] = "categorical"
+    vocabulary: Vocabulary | None = None
+    hash: HashRows | None = None
+    multi: bool = False
+    max_values: Annotated[int, Field(ge=1)] = 50
+    """The first so many values of a list are used."""
+    table: str | None = None
+    """Features that name the same table share one vocabulary and one embedding table."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_encoding(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            if value.get("vocabulary") is not None and value.get("hash") is not None:
+                raise ValueError("expected one of vocabulary and hash, got both")
+            if value.get("vocabulary") is None and value.get("hash") is None:
+                value = {**value, "vocabulary": {}}
+        return value
+
+
+class Numeric(_Column):
+    """One number: quantile buckets learned on the training rows, or standardised by their mean and deviation."""
+
+    type: Literal["numeric"] = "numeric"
+    encoding: Literal["quantile", "standardise"] = "quantile"
+    buckets: Annotated[int, Field(ge=2, le=10_000)] = 32
+
+
+class Vector(_Column):
+    """A ready vector (a list column of fixed length), passed on as it is."""
+
+    type: Literal["vector"] = "vector"
+    size: Annotated[int, Field(ge=1)]
+
+
+class Coordinates(Part):
+    """A place on Earth in degrees: two standardised numbers, and an end of a distance."""
+
+    type: Literal["coordinates"] = "coordinates"
+    latitude: str
+    longitude: str
+
+
+class Distance(Part):
+    """Great-circle distance in km between two coordinates features, in quantile buckets."""
+
+    type: Literal["distance"] = "distance"
+    between: tuple[str, str]
+    """Two references ``level.feature``, for instance ``[context.location, item.location]``."""
+    buckets: Annotated[int, Field(ge=2, le=10_000)] = 32
+
+
+class ClockPart(Part):
+    """A part of the local time of the request (context) or of the event (event field)."""
+
+    type: Literal["clock"] = "clock"
+    part: Literal["hour", "weekday", "hour_of_week"]
+
+    @property
+    def size(self) -> int:
+        """How many values the part can take."""
+        return {"hour": 24, "weekday": 7, "hour_of_week": 168}[self.part]
+
+
+Feature = Annotated[Categorical | Numeric | Vector | Coordinates | Distance | ClockPart, Field(discriminator="type")]
+EventField = Annotated[Categorical | Numeric | ClockPart, Field(discriminator="type")]
