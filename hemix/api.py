@@ -108,14 +108,25 @@ def evaluate(
 
 
 def predict(
-    run: PathLike, data: PathLike, out: PathLike, *, split: str = "test", bias: Literal["logged", "serving"] = "serving"
+    run: PathLike,
+    data: PathLike,
+    out: PathLike,
+    *,
+    split: str = "test",
+    bias: Literal["logged", "serving"] = "serving",
+    on_progress: Progress = _silent,
 ) -> int:
     """Scores of every impression of a split into a new Parquet file; returns how many."""
     from hemix.data.dataset import Dataset
     from hemix.run import Run
     from hemix.run.prediction import predicted_tables, write_predictions
 
-    return write_predictions(predicted_tables(Run.load(run), Dataset(data), split, bias=bias), out)
+    dataset = Dataset(data)
+    total = dataset.manifest["splits"].get(split, {}).get("rows", 1)
+    tables = predicted_tables(
+        Run.load(run), dataset, split, bias=bias, on_progress=lambda done: on_progress("predict", done / total)
+    )
+    return write_predictions(tables, out)
 
 
 def demo(

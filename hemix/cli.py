@@ -12,7 +12,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -93,7 +93,8 @@ def import_(
     """Turn a public data set's raw files into logs with a schema."""
     from hemix.display import counts_line
 
-    counts = api.import_logs(name, raw, out, random_log=random_log)
+    with _console().status(f"importing {name} from {raw}"):
+        counts = api.import_logs(name, raw, out, random_log=random_log)
     _emit(counts, json_, f"{out}: {counts_line(counts)}\nNext: hemix prepare {out} --out DATA")
 
 
@@ -169,7 +170,11 @@ def predict(
     """Score every impression of a split into a Parquet file."""
     if position not in ("serving", "logged"):
         raise UsageError(f"--position {position}: expected serving or logged")
-    rows = api.predict(run, data, out, split=split, bias="logged" if position == "logged" else "serving")
+    from hemix.display import Display
+
+    bias: Literal["logged", "serving"] = "logged" if position == "logged" else "serving"
+    with Display(_console()) as display:
+        rows = api.predict(run, data, out, split=split, bias=bias, on_progress=display.progress)
     _emit({"rows": rows, "out": str(out)}, json_, f"{out}: {rows:,} scored impressions of {split}")
 
 

@@ -18,14 +18,21 @@ def first_problem(error: ValidationError) -> str:
     if at is not None and len(loc) > at and loc[at] in _DISCRIMINATORS:
         del loc[at]
     key = ".".join(loc)
-    message = problem["msg"].removeprefix("Value error, ")
-    kind = problem["type"]
+    kind, context = problem["type"], problem.get("ctx", {})
     if kind == "extra_forbidden":
         return f"{key}: unknown key"
     if kind == "missing":
         return f"{key}: missing"
-    if kind not in ("value_error", "union_tag_not_found") and not isinstance(problem["input"], dict | list):
-        message += f", got {problem['input']!r}"
+    if kind == "union_tag_invalid":
+        message = f"expected type {context['expected_tags']}, got {context['tag']!r}"
+    elif kind == "union_tag_not_found":
+        message = "expected a type (categorical, numeric, vector, coordinates, distance or clock)"
+    elif kind in ("model_type", "dict_type", "model_attributes_type"):
+        message = "expected keys with values"
+    else:
+        message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected", 1)
+        if kind != "value_error" and not isinstance(problem["input"], dict | list):
+            message += f", got {problem['input']!r}"
     if len(error.errors()) > 1:
         message += f" (and {len(error.errors()) - 1} more)"
     return f"{key}: {message}" if key else message
