@@ -211,6 +211,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(standalone_mode=False)
+        if code == 130:  # Ctrl-C, as newer versions of typer tell of it
+            raise KeyboardInterrupt
     except typer.Exit as end:
         code = end.exit_code
     except typer.Abort:

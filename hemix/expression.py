@@ -73,8 +73,8 @@ class Expression:
                 return -self._value(operand, values)
             case ast.Call(func=ast.Name(id=name), args=args):
                 return _FUNCTIONS[name](*(self._value(arg, values) for arg in args))
-            case ast.Constant(value=value):
-                return value
+            case ast.Constant(value=int() | float() as value):
+                return np.float64(value)  # 1 / 0 is infinite and 9^9^9 ends, as for arrays
             case ast.Name(id=name):
                 return values[name]
         raise AssertionError(f"unchecked node {ast.dump(node)}")

@@ -66,10 +66,10 @@ def new_folder(out: str | Path) -> Iterator[Path]:
 
 
 def _sweep(out: Path) -> None:
-    """Remove what a process that is no more had begun to write for ``out``."""
+    """Remove what a process that is no more had begun to write for ``out``; one of our own number was another's before us."""
     for path in out.parent.glob(f".{glob.escape(out.name)}.*.part"):
         process = path.name.removesuffix(".part").rpartition(".")[2]
-        if process.isdigit() and not Path(f"/proc/{process}").exists():
+        if process.isdigit() and (int(process) == os.getpid() or not Path(f"/proc/{process}").exists()):
             shutil.rmtree(path, ignore_errors=True)
 
 

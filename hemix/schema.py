@@ -294,11 +294,10 @@ class Schema(Part):
 
     def _check_labels(self) -> None:
         seen: list[str] = []
-        taken = {"score", "log_row", "time_ms", self.user, self.item}
+        taken = {"score", "log_row", "time_ms", self.user, self.item, *self.outputs[len(self.labels) :]}
         for name, label in self.labels.items():
             if name in taken:
                 raise ValueError(f"labels.{name}: the name is taken by a column of the predictions; name the label otherwise")
-            taken |= {name, f"{name}_given_{label.given}"}
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
                 raise ValueError(f"labels.{name}: expected a name of letters, digits and _")
             if label.given is not None and label.given not in seen:

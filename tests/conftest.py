@@ -47,3 +47,40 @@ def deterministic() -> object:
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(scope="session")
+def rich_logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small logs with every type of feature; read only."""
+    from tests.rich import write_rich
+
+    return write_rich(tmp_path_factory.mktemp("rich") / "logs")
+
+
+@pytest.fixture(scope="session")
+def rich_data(rich_logs: Path) -> Path:
+    """Those logs, prepared; read only."""
+    from hemix.data.prepare import prepare
+
+    prepare(rich_logs, rich_logs.parent / "data")
+    return rich_logs.parent / "data"
+
+
+@pytest.fixture(scope="session")
+def rich_shards(rich_logs: Path) -> Path:
+    """The same, prepared into shards of about ten impressions; read only."""
+    from hemix.data.prepare import prepare, shards
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "SHARD_CANDIDATES", 10)
+        prepare(rich_logs, rich_logs.parent / "shards")
+    return rich_logs.parent / "shards"
+
+
+@pytest.fixture(scope="session")
+def rich_run(rich_data: Path) -> Path:
+    """A run on them of a few steps; read only."""
+    from hemix import api
+
+    settings = {"train.batch_impressions": 32, "train.warmup_steps": 1, "train.epochs": 2, "model.embedding_deviation": 0.5}
+    return api.train(rich_data, rich_data.parent / "run", settings=settings)

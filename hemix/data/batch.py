@@ -135,15 +135,20 @@ class RequestBatch:
         _columns("items", self.items, spec.item, spec, self.items.rows)
         _columns("cross", self.cross, spec.cross, spec, N)
         _shape("event_offsets", self.event_offsets, (R + 1,))
+        _shape("event_item", self.event_item, (E,))
         _shape("event_time_ms", self.event_time_ms, (E,))
         _shape("event_ids", self.event_ids, (E, len(spec.event.tables)))
+        _shape("user_index", self.user_index, (Q,))
         _shape("request_time_ms", self.request_time_ms, (Q,))
         _shape("visible", self.visible, (Q, 3))
+        _shape("request_index", self.request_index, (N,))
         _shape("item_index", self.item_index, (N,))
         _shape("bias", self.bias, (N,))
         _offsets("event_offsets", self.event_offsets, E)
         _within("user_index", self.user_index, R, "users")
         _within("request_index", self.request_index, Q, "requests")
+        if bool((self.request_index[1:] < self.request_index[:-1]).any()):
+            raise DataError("RequestBatch.request_index: expected ascending requests")
         _within("item_index", self.item_index, self.items.rows, "items")
         _within("event_item", self.event_item, self.items.rows, "items")
         _within("bias", self.bias, max(spec.bias_rows, 1), "rows")
@@ -163,6 +168,8 @@ class RequestBatch:
             if value is not None:
                 _shape(name, value, (N, len(spec.tasks)))
                 _finite(name, value)
+        if self.rows is not None:
+            _shape("rows", self.rows, (N,))
 
 
 def _shape(name: str, value: Tensor, expected: tuple[int, ...]) -> None:

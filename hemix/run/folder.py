@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +14,7 @@ from hemix.config import Settings, build_settings
 from hemix.data.dataset import Dataset
 from hemix.data.spec import InputSpec
 from hemix.errors import RunError
-from hemix.files import read_json, write_json, write_text
+from hemix.files import read_json, storage_errors, write_json, write_text
 from hemix.model import Ranker, build_model
 from hemix.run.weights import load_weights, save_weights
 from hemix.schema import Schema
@@ -83,7 +82,11 @@ def begin(folder: Path, settings: Settings, dataset: Dataset) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "settings.yaml", settings.to_yaml())
     write_text(folder / "schema.yaml", dataset.schema.to_yaml())
-    shutil.copytree(dataset.folder / "encoders", folder / "encoders", dirs_exist_ok=True)
+    (folder / "encoders").mkdir(exist_ok=True)
+    for path in sorted((dataset.folder / "encoders").iterdir()):
+        copy = folder / "encoders" / path.name
+        with storage_errors(copy):
+            copy.write_bytes(path.read_bytes())
 
 
 def finish(folder: Path, model: Ranker, dataset: Dataset, metrics: dict[str, Any]) -> None:

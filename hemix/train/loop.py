@@ -77,10 +77,8 @@ def train(
     Interrupted after Ctrl-C or SIGTERM, when the checkpoint is saved.
     """
     out = Path(out)
-    if out.is_dir() and (out / INFO_FILE).exists():
-        if resume:
-            return out
-        raise UsageError(f"--out {out}: holds a finished run; name a new folder")
+    if resume and (out / INFO_FILE).exists():
+        return out
     check_out(out, resume=resume)
     loop = _Loop(data, out, settings, start_from=start_from, on_record=on_record, on_step=on_step)
     checkpoint = loop.checkpoints.latest() if resume else None
@@ -102,6 +100,8 @@ def check_out(out: Path, *, resume: bool) -> None:
     """Raise UsageError where ``out`` is neither new nor, with ``resume``, a run of ours. A demo's logs and data may lie in it."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}: is a file; name a new folder")
+    if (out / INFO_FILE).exists():
+        raise UsageError(f"--out {out}: holds a finished run; name a new folder")
     found = {path.name for path in out.iterdir()} - {"logs", "data"} if out.exists() else set[str]()
     ours = {"settings.yaml", "log.jsonl"} <= found and "manifest.json" not in found
     if found and not ours:

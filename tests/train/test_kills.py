@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,8 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from hemix import api
 from hemix.run.weights import DENSE_FILE, TABLES_FILE
+from tests.planted import write_logs
 
 pytestmark = pytest.mark.slow
 
@@ -56,6 +62,42 @@ def test_kill_9_again_and_again_and_the_weights_are_those_of_an_undisturbed_run(
     assert steps_done(killed) == total
 
 
+def killed_at(data: Path, run: Path, goal: int) -> None:
+    """Train on from where the run is, and kill -9 when ``goal`` steps are done."""
+    keep = ["--resume", "--set", "train.keep_checkpoints=100"]
+    process = subprocess.Popen(command(data, run, *keep), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while steps_done(run) < goal and process.poll() is None:
+        time.sleep(0.01)
+    assert process.poll() is None, process.communicate()
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def test_every_tensor_of_a_resumed_run_is_that_of_an_undisturbed_one_at_the_same_step(planted_data: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    killed_at(planted_data, whole, 60)
+    for goal in (8, 31, 55):  # in epochs 1, 2 and 3 of 23 steps each
+        killed_at(planted_data, killed, goal)
+    ours, theirs = (
+        {path.parent.name: path.parent for path in run.glob("checkpoints/step-*/COMPLETE")} for run in (killed, whole)
+    )
+    both = sorted(ours.keys() & theirs.keys())
+    assert both[0] == "step-00000003" and int(both[-1].removeprefix("step-")) >= 51
+    for step in both:
+        for file in sorted(path.name for path in theirs[step].glob("*.safetensors")):
+            found, expected = load_file(ours[step] / file), load_file(theirs[step] / file)
+            assert found.keys() == expected.keys(), (step, file)
+            for name, tensor in expected.items():
+                assert torch.equal(found[name], tensor), (step, file, name)
+        positions = [json.loads((folder[step] / "state.json").read_text())["position"] for folder in (ours, theirs)]
+        for position in positions:
+            del position["seconds"]
+        assert positions[0] == positions[1]
+    state = load_file(theirs[both[-1]] / "optimizer.safetensors")
+    assert {"random.torch", "meters.window"} < state.keys()
+    assert any(name.startswith("dense.exp_avg_sq.") for name in state) and any(name.startswith("tables.") for name in state)
+
+
 def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(planted_data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = subprocess.Popen(command(planted_data, run), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -97,14 +139,87 @@ def test_a_disk_that_fills_up_while_saving_keeps_the_previous_checkpoint(planted
     assert not list(run.rglob(".*.part"))
 
 
-def test_a_full_disk_ends_every_writing_command_in_one_line(planted_logs: Path, small_disk: Path) -> None:
-    (small_disk / "ballast").write_bytes(b"\0" * (3 * 2**20 - 40_000))
-    for arguments in (
-        ["prepare", str(planted_logs), "--out", str(small_disk / "data")],
-        ["simulate", "--out", str(small_disk / "city"), "--users", "50", "--days", "3"],
-    ):
-        done = subprocess.run([sys.executable, "-m", "hemix", *arguments], capture_output=True, text=True)
-        assert done.returncode == 2, done
-        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-        assert "the disk is full" in done.stderr
+@pytest.fixture(scope="module")
+def finished(planted_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run; read only."""
+    run = tmp_path_factory.mktemp("finished") / "run"
+    return api.train(planted_data, run, settings={"train.batch_impressions": 1000})
+
+
+@pytest.fixture(scope="module")
+def ratings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Raw files of MovieLens with enough ratings to fill a disk."""
+    folder = tmp_path_factory.mktemp("ratings") / "raw"
+    folder.mkdir()
+    lines = [f"{n % 97},{n % 89},{1 + n % 5},{1_000_000 + 7919 * n % 1_000_003}\n" for n in range(40_000)]
+    (folder / "ratings.csv").write_text("userId,movieId,rating,timestamp\n" + "".join(lines))
+    movies = "".join(f"{n},Film {n} (1999),Drama\n" for n in range(89))
+    (folder / "movies.csv").write_text("movieId,title,genres\n" + movies)
+    return folder
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize("name", ["prepare", "simulate", "import", "train", "evaluate", "predict"])
+def test_a_full_disk_ends_every_writing_command_in_one_line(
+    name: str, planted_logs: Path, planted_data: Path, finished: Path, ratings: Path, small_disk: Path
+) -> None:
+    run, out = small_disk / "run", str(small_disk / "out")
+    if name == "evaluate":
+        shutil.copytree(finished, run)
+    free = shutil.disk_usage(small_disk).free
+    (small_disk / "ballast").write_bytes(b"\0" * (free - {"evaluate": 8_192, "predict": 8_192}.get(name, 40_960)))
+    before = files_of(small_disk)
+    arguments = {
+        "prepare": ["prepare", planted_logs, "--out", out],
+        "simulate": ["simulate", "--out", out, "--users", 50, "--days", 3],
+        "import": ["import", "movielens", ratings, "--out", out],
+        "train": ["train", "--data", planted_data, "--out", out],
+        "evaluate": ["evaluate", run, "--data", planted_data],
+        "predict": ["predict", finished, "--data", planted_data, "--out", out],
+    }[name]
+    done = subprocess.run([sys.executable, "-m", "hemix", *map(str, arguments)], capture_output=True, text=True)
+    assert done.returncode == 2, done
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("hemix: ")
+    assert done.stderr.strip().endswith("the disk is full")
+    assert name == "train" or len(done.stderr.strip().splitlines()) == 1, done.stderr
+    after = files_of(small_disk)
+    assert not [path for path in after if ".part" in path], "nothing half-written"
+    if name == "evaluate":  # each file of the run is the old one or, written whole, the new one
+        assert after.keys() - before.keys() <= {"run/report.html"}
+        assert "click" in after["run/metrics.json"].decode() or after["run/metrics.json"] == before["run/metrics.json"]
+        json.loads(after["run/metrics.json"])
+        assert {k: v for k, v in after.items() if "metrics" not in k and "report" not in k} == {
+            k: v for k, v in before.items() if "metrics" not in k
+        }
+    elif name == "train":
+        assert not (small_disk / "out" / "run.json").exists()
+    else:
+        assert after == before
         assert [path.name for path in small_disk.iterdir()] == ["ballast"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("after_seconds", [0.0, 0.3])
+def test_a_stopped_prepare_leaves_nothing(tmp_path: Path, number: int, after_seconds: float) -> None:
+    logs = write_logs(tmp_path / "logs", users=2000)
+    place = tmp_path / "new" / "place"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hemix", "prepare", str(logs), "--out", str(place / "data")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not list(place.glob(".data.*.part")) and process.poll() is None:
+        time.sleep(0.001)
+    time.sleep(after_seconds)
+    assert process.poll() is None, "over before it could be stopped: give it more rows"
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert (out, "Traceback" in err) == ("", False)
+    assert err.strip().splitlines()[-1] == "hemix: interrupted; nothing half-written was left"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["logs"]

@@ -1,0 +1,168 @@
+"""Logs with every type of feature at every level, missing values, unknown labels, weights, versions; a known truth row by row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tests.planted import DAY_MS, START_MS
+
+SCHEMA = """
+name: rich
+tables: {events: events.parquet, items: items.parquet, users: users.parquet, truth: truth.parquet}
+valid_from: since_ms
+features:
+  user:
+    user_id: {type: categorical, vocabulary: {min_count: 1}}
+    segment: {type: categorical, hash: {rows: 7}}
+    likes: {type: categorical, multi: true, vocabulary: {min_count: 1}}
+    age: {type: numeric, buckets: 4}
+    income: {type: numeric, encoding: standardise}
+    taste: {type: vector, size: 2}
+    home: {type: coordinates, latitude: lat, longitude: lon}
+  context:
+    hour: {type: clock, part: hour}
+    city: {type: categorical, vocabulary: {min_count: 1}}
+    battery: {type: numeric, encoding: standardise}
+    query: {type: vector, size: 3}
+    place: {type: coordinates, latitude: lat, longitude: lon}
+  item:
+    item_id: {type: categorical, vocabulary: {min_count: 1}}
+    category: {type: categorical, vocabulary: {min_count: 1}}
+    tags: {type: categorical, multi: true, vocabulary: {min_count: 1}}
+    quality: {type: numeric, buckets: 4}
+    price: {type: numeric, encoding: standardise}
+    picture: {type: vector, size: 2}
+    place: {type: coordinates, latitude: lat, longitude: lon}
+  cross:
+    reason: {type: categorical, vocabulary: {min_count: 1}}
+    match: {type: numeric, buckets: 4}
+    lift: {type: numeric, encoding: standardise}
+    pair: {type: vector, size: 2}
+    far: {type: distance, between: [context.place, item.place], buckets: 4}
+history:
+  action: {column: action, vocabulary: {min_count: 1}}
+  fields: {hour: {type: clock, part: hour}, tab: {type: categorical, vocabulary: {min_count: 1}}}
+  global_length: 6
+  realtime_length: 3
+labels: {click: {}, order: {given: click}}
+roles: {request_id: request_id, weight: weight, bias: {column: position, max: 5}, negative_sampling_rate: 0.25}
+score: order * price
+split: {valid: 2026-01-07, test: 2026-01-08}
+"""
+
+
+def _some(rng: np.random.Generator, values: Any, missing: float = 0.2) -> list[Any]:
+    return [None if rng.random() < missing else value for value in values]
+
+
+def _table(columns: dict[str, Any]) -> pa.Table:
+    return pa.table({name: values if isinstance(values, pa.Array) else list(values) for name, values in columns.items()})
+
+
+def _lists(rng: np.random.Generator, letter: str, rows: int) -> list[list[str]]:
+    return [[f"{letter}{v}" for v in rng.integers(0, 6, n)] for n in rng.integers(0, 4, rows)]
+
+
+def _places(rng: np.random.Generator, rows: int) -> dict[str, Any]:
+    lat, lon = 31 + rng.random(rows), 121 + rng.random(rows)
+    here = rng.random(rows) < 0.8
+    return {"lat": pa.array(lat, mask=~here), "lon": pa.array(lon, mask=~here)}
+
+
+def write_rich(folder: Path, *, users: int = 12, items: int = 20, seed: int = 0, item: str = "i") -> Path:
+    """Four days, two requests a user and day, one to four candidates each. Some impressions are there twice. ``item`` begins the
+    name of every item. Returns ``folder``."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    who = [u for u in range(users) for _ in range(2)]  # every user has two versions: from the start, and from the second day on
+    pq.write_table(
+        _table(
+            {
+                "user_id": [f"u{u}" for u in who],
+                "since_ms": [0 if n % 2 == 0 else START_MS + DAY_MS for n in range(len(who))],
+                "segment": _some(rng, [f"s{n}" for n in range(len(who))]),
+                "likes": _lists(rng, "l", len(who)),
+                "age": _some(rng, rng.integers(18, 70, len(who)).tolist()),
+                "income": _some(rng, rng.normal(size=len(who)).tolist()),
+                "taste": rng.normal(size=(len(who), 2)).tolist(),
+                **_places(rng, len(who)),
+            }
+        ),
+        folder / "users.parquet",
+    )
+    pq.write_table(
+        _table(
+            {
+                "item_id": [f"{item}{n}" for n in range(items)],
+                "since_ms": [0] * items,
+                "category": _some(rng, [f"c{n % 5}" for n in range(items)]),
+                "tags": _lists(rng, "t", items),
+                "quality": _some(rng, rng.random(items).tolist()),
+                "price": _some(rng, rng.random(items).tolist()),
+                "picture": rng.normal(size=(items, 2)).tolist(),
+                **_places(rng, items),
+            }
+        ),
+        folder / "items.parquet",
+    )
+    events: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
+    for day in range(-1, 4):
+        for user in range(users):
+            for visit in range(2):
+                time = START_MS + day * DAY_MS + int(rng.integers(1, 11)) * 3_600_000 + visit * 11 * 3_600_000
+                for back in range(int(rng.integers(0, 4))):
+                    events.append(
+                        {
+                            "user_id": f"u{user}",
+                            "item_id": f"{item}{rng.integers(items)}",
+                            "time_ms": time - 60_000 * (back + 1),
+                            "action": None if rng.random() < 0.1 else f"a{rng.integers(3)}",
+                            "tab": None if rng.random() < 0.2 else f"b{rng.integers(4)}",
+                        }
+                    )
+                if day < 0:
+                    continue
+                lat, lon = 31 + rng.random(), 121 + rng.random()
+                context = {
+                    "city": None if rng.random() < 0.2 else f"city{rng.integers(3)}",
+                    "battery": None if rng.random() < 0.2 else rng.random(),
+                    "query": rng.normal(size=3).tolist(),
+                    "lat": lat,
+                    "lon": lon,
+                }
+                for position in range(int(rng.integers(1, 5))):
+                    click = None if rng.random() < 0.1 else int(rng.random() < 0.4)
+                    order = None if rng.random() < 0.1 else int(bool(click) and rng.random() < 0.5)
+                    rows.append(
+                        {
+                            "user_id": f"u{user}",
+                            "item_id": f"{item}{rng.integers(items)}",
+                            "time_ms": time,
+                            "request_id": f"r{day}-{user}-{visit}",
+                            "position": position,
+                            "weight": float(rng.integers(1, 4)),
+                            "reason": None if rng.random() < 0.2 else f"w{rng.integers(3)}",
+                            "match": None if rng.random() < 0.2 else rng.random(),
+                            "lift": None if rng.random() < 0.2 else rng.random(),
+                            "pair": rng.normal(size=2).tolist(),
+                            "click": click,
+                            "order": order,
+                            **context,
+                        }
+                    )
+    rows += rows[5:50:9]
+    order = rng.permutation(len(rows))
+    table = pa.Table.from_pylist([rows[n] for n in order])
+    pq.write_table(pa.Table.from_pylist(events), folder / "events.parquet")
+    pq.write_table(table, folder / "impressions.parquet")
+    # the truth of a row is its number: 0.001, 0.002, ... and half of it
+    truth = np.arange(1, len(rows) + 1) / 1000
+    pq.write_table(pa.table({"p_click": truth, "p_order": truth / 2}), folder / "truth.parquet")
+    (folder / "schema.yaml").write_text(SCHEMA)
+    return folder

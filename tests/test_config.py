@@ -1,0 +1,123 @@
+"""Settings: who overrides whom, what is refused and by which name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hemix.config import SIZES, Settings, build_settings
+from hemix.errors import SettingsError
+
+
+def config(folder: Path, text: str) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_each_step_overrides_the_one_before(tmp_path: Path) -> None:
+    """token_width: 32 by default, 64 by size base, 96 by config, 128 by --set."""
+    assert build_settings().model.token_width == 32
+    file = config(tmp_path, "model: {size: base}")
+    assert build_settings(config=file).model.token_width == 64
+    file = config(tmp_path, "model: {size: base, token_width: 96}\ntrain: {seed: 1, epochs: 5}")
+    chosen = build_settings(config=file)
+    assert (chosen.model.token_width, chosen.model.layers, chosen.train.seed, chosen.train.epochs) == (96, 3, 1, 5)
+    assert build_settings(config=file, overrides=["model.token_width=128"]).model.token_width == 128
+    assert build_settings(config=file, seed=2).train.seed == 2
+    assert build_settings(config=file, seed=2, overrides=["train.seed=3"]).train.seed == 3
+    assert build_settings(config=file, seed=2, overrides=["train.seed=3", "train.seed=4"]).train.seed == 4
+    assert build_settings(config=file, seed=0).train.seed == 0, "a flag of 0 is a flag"
+
+
+def test_a_size_that_is_asked_for_replaces_all_dimensions_of_a_full_settings_file(tmp_path: Path) -> None:
+    file = config(tmp_path, build_settings(overrides={"train.epochs": 7, "model.pooling": "flatten"}).to_yaml())
+    for chosen in (build_settings(config=file, size="base"), build_settings(config=file, overrides=["model.size=base"])):
+        assert {name: getattr(chosen.model, name) for name in SIZES["base"]} == SIZES["base"]
+        assert (chosen.model.size, chosen.train.epochs, chosen.model.pooling) == ("base", 7, "flatten")
+    with_width = build_settings(config=file, size="base", overrides=["model.token_width=128"])
+    assert (with_width.model.token_width, with_width.model.layers) == (128, 3)
+
+
+@pytest.mark.parametrize("size", sorted(SIZES))
+def test_every_size_is_what_it_says(size: str) -> None:
+    model = build_settings(size=size).model
+    assert {name: getattr(model, name) for name in SIZES[size]} == SIZES[size]
+
+
+def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
+    assert build_settings(overrides=["train.dense_learning_rate=1e-3"]).train.dense_learning_rate == 0.001
+    assert build_settings(overrides=["train.table_learning_rate=2E-2"]).train.table_learning_rate == 0.02
+    assert build_settings(overrides=["train.batch_impressions=1e3"]).train.batch_impressions == 1000
+    assert build_settings(config=config(tmp_path, "train: {dense_learning_rate: 1e-3}")).train.dense_learning_rate == 0.001
+    assert build_settings(overrides=["train.device=cuda:0"]).train.device == "cuda:0"
+    assert build_settings(overrides=["model.age=none"]).model.age == "none"
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("train.epcohs=1", "train.epcohs: unknown key"),
+        ("trian.epochs=1", "trian: unknown key"),
+        ("epochs=1", "epochs: expected section.setting, for instance train.epochs=2"),
+        ("train.epochs", "--set train.epochs: expected section.setting=value"),
+        ("train.epochs=0", "train.epochs: "),
+        ("train.epochs=1.5", "train.epochs: "),
+        ("train.epochs=many", "train.epochs: "),
+        ("train.epochs=[1", "--set train.epochs=[1: cannot read the value"),
+        ("train.dense_learning_rate=0", "train.dense_learning_rate: "),
+        ("train.dense_learning_rate=.inf", "train.dense_learning_rate: "),
+        ("train.dense_learning_rate=.nan", "train.dense_learning_rate: "),
+        ("train.final_learning_rate=.nan", "train.final_learning_rate: "),
+        ("train.unknown_rate=1", "train.unknown_rate: "),
+        ("model.dropout=.nan", "model.dropout: "),
+        ("model.age=young", "model.age: "),
+        ("model.attention_heads=5", "model: attention_heads: expected a divisor of token_width 32, got 5"),
+        ("model.size=huge", "model.size: unknown size 'huge'; known: tiny, base, small, large"),
+        ("model.size=[tiny]", "model.size: unknown size ['tiny']; known: "),
+    ],
+)
+def test_a_refusal_names_the_setting(override: str, says: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        build_settings(overrides=[override])
+    assert str(error.value).startswith(says)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("- 1", "expected sections such as model and train"),
+        ("train", "expected sections such as model and train"),
+        ("train: 5", "expected sections such as model and train"),
+        ("train:", "expected sections such as model and train"),
+        ("train: {epochs: [", "not YAML: "),
+        ("train: {epcohs: 1}", "train.epcohs: unknown key"),
+        ("train: {epochs: 0}", "train.epochs: "),
+        ("serve: {port: 1}", "serve: unknown key"),
+    ],
+)
+def test_a_refusal_names_the_file(tmp_path: Path, text: str, says: str) -> None:
+    path = config(tmp_path, text)
+    with pytest.raises(SettingsError) as error:
+        build_settings(config=path)
+    assert str(error.value).startswith(f"{path}: {says}")
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"none\.yaml: cannot be read: No such file"):
+        build_settings(config=tmp_path / "none.yaml")
+    (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SettingsError, match=r"b\.yaml: "):
+        build_settings(config=tmp_path / "b.yaml")
+    assert build_settings(config=config(tmp_path, "")) == Settings()
+
+
+def test_settings_yaml_reads_back(tmp_path: Path) -> None:
+    chosen = build_settings(
+        size="small", seed=9, overrides={"train.dense_learning_rate": 1e-5, "train.device": "cuda:1", "model.age": "none"}
+    )
+    assert build_settings(config=config(tmp_path, chosen.to_yaml())) == chosen
+    assert build_settings(config=config(tmp_path, Settings().to_yaml())) == Settings()

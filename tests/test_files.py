@@ -1,0 +1,200 @@
+"""Files and folders appear whole or not at all, whatever ends the writing."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hemix.errors import DataError, StorageError, UsageError
+from hemix.files import new_folder, read_json, storage_errors, write_json, write_text
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def dead_process() -> int:
+    """The id of a process that is no more."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_a_folder_appears_when_the_block_ends(tmp_path: Path) -> None:
+    out = tmp_path / "a" / "b" / "out"
+    with new_folder(out) as part:
+        assert (part.parent, part.name[0]) == (out.parent, ".")
+        (part / "file").write_text("x")
+        assert not out.exists()
+    assert (out / "file").read_text() == "x"
+    assert names(out.parent) == ["out"]
+
+
+def test_an_empty_folder_may_be_there(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with new_folder(out) as part:
+        (part / "file").write_text("x")
+    assert names(tmp_path) == ["out"]
+    assert names(out) == ["file"]
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), SystemExit(3), OSError("no number")], ids=repr)
+def test_nothing_appears_when_the_block_does_not_end(tmp_path: Path, error: BaseException) -> None:
+    with pytest.raises(type(error)) as raised, new_folder(tmp_path / "a" / "b" / "out") as part:
+        (part / "deep").mkdir()
+        (part / "deep" / "file").write_text("x")
+        raise error
+    assert raised.value is error
+    assert names(tmp_path) == [], "neither the folder nor parents that were not there before"
+
+
+def test_parents_that_were_there_stay(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "a" / "b" / "out"):
+        raise KeyboardInterrupt
+    assert names(tmp_path) == ["a"]
+    assert names(tmp_path / "a") == []
+
+
+def test_a_new_parent_that_another_uses_by_now_stays(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="x"), new_folder(tmp_path / "a" / "out"):
+        (tmp_path / "a" / "other").write_text("")
+        raise ValueError("x")
+    assert names(tmp_path / "a") == ["other"]
+
+
+def test_an_empty_out_stays_when_the_block_does_not_end(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ValueError, match="x"), new_folder(tmp_path / "out"):
+        raise ValueError("x")
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_is_there_is_not_touched(tmp_path: Path, kind: str) -> None:
+    out = tmp_path / "out"
+    if kind == "folder":
+        out.mkdir()
+    file = out / "mine" if kind == "folder" else out
+    file.write_text("x")
+    with pytest.raises(UsageError, match=r"--out .*out: exists already and is not empty; name a new folder"), new_folder(out):
+        raise AssertionError("the block must not run")
+    assert file.read_text() == "x"
+    assert names(tmp_path) == ["out"]
+
+
+def test_leftovers_of_dead_processes_are_swept_and_those_of_the_living_not(tmp_path: Path, dead_process: int) -> None:
+    for name in (f".out.{dead_process}.part", ".out.1.part", f".other.{dead_process}.part", ".out.mine.part"):
+        (tmp_path / name / "deep").mkdir(parents=True)
+    with new_folder(tmp_path / "out"):
+        pass
+    assert names(tmp_path) == sorted([f".other.{dead_process}.part", ".out.1.part", ".out.mine.part", "out"])
+
+
+def test_a_name_with_brackets_is_taken_literally(tmp_path: Path, dead_process: int) -> None:
+    for name in ("o[u]t", "out"):
+        (tmp_path / f".{name}.{dead_process}.part").mkdir()
+    with new_folder(tmp_path / "o[u]t"):
+        pass
+    assert names(tmp_path) == sorted([f".out.{dead_process}.part", "o[u]t"])
+
+
+def test_leftovers_of_a_dead_process_of_the_same_number_do_not_matter(tmp_path: Path) -> None:
+    """In a container a process often has the number that its killed predecessor had."""
+    left = tmp_path / f".out.{os.getpid()}.part"
+    left.mkdir()
+    (left / "stale").write_text("")
+    with new_folder(tmp_path / "out") as part:
+        (part / "file").write_text("")
+    assert names(tmp_path / "out") == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EDQUOT, "the disk quota is used up"),
+        (errno.EROFS, "the file system is read-only"),
+        (errno.EACCES, "permission denied"),
+        (errno.EPERM, "permission denied"),
+    ],
+)
+def test_what_the_disk_refuses_is_named(tmp_path: Path, number: int, says: str) -> None:
+    with pytest.raises(StorageError) as error, storage_errors("out"):
+        raise OSError(number, "whatever", "the/file")
+    assert str(error.value) == f"the/file: {says}"
+    with pytest.raises(StorageError) as error, storage_errors("out"):
+        raise OSError(number, "whatever")
+    assert str(error.value) == f"out: {says}"
+    with pytest.raises(StorageError, match=says), new_folder(tmp_path / "a" / "out"):
+        raise OSError(number, "whatever")
+    assert names(tmp_path) == []
+
+
+def test_a_parent_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with (
+        pytest.raises(StorageError, match=r"file.*: cannot be written: (Not a directory|File exists)"),
+        new_folder(tmp_path / "file" / "out"),
+    ):
+        raise AssertionError("the block must not run")
+    assert (tmp_path / "file").read_text() == "x"
+
+
+def test_an_error_that_is_not_the_disks_stays_what_it_is() -> None:
+    with pytest.raises(OSError, match="strange") as error, storage_errors("out"):
+        raise OSError("strange")
+    assert type(error.value) is OSError
+
+
+def test_json_is_written_whole(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_json(path, {"a": [1, 2.5, None, "ä"]})
+    assert json.loads(path.read_text()) == {"a": [1, 2.5, None, "ä"]}
+    assert "ä" in path.read_text()
+    assert read_json(path, DataError) == {"a": [1, 2.5, None, "ä"]}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_json_refuses_what_is_not_json_and_keeps_the_file(tmp_path: Path, value: float) -> None:
+    path = tmp_path / "x.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(path, {"a": {"b": [value]}})
+    assert read_json(path, DataError) == {"a": 1}
+    assert names(tmp_path) == ["x.json"]
+
+
+def test_a_text_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.txt"
+    write_text(path, "old")
+
+    def full(part: Path, *_: object) -> Path:
+        raise OSError(errno.ENOSPC, "no space", str(part))
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(StorageError, match="the disk is full"):
+        write_text(path, "new")
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["x.txt"]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(None, "missing"), (b"{", "damaged: "), (b"[1]", "damaged: expected a JSON object"), (b"\xff", "damaged: ")],
+)
+def test_json_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None, says: str) -> None:
+    path = tmp_path / "x.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError) as error:
+        read_json(path, DataError)
+    assert str(error.value).startswith(f"{path}: {says}")

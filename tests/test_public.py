@@ -1,0 +1,110 @@
+"""The public surface, pinned: a change here is a change for everyone who imports hemix. And what is imported when."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hemix
+from hemix import errors
+
+SURFACE = [
+    "Dataset",
+    "HemixError",
+    "RequestBatch",
+    "Run",
+    "Schema",
+    "demo",
+    "doctor",
+    "evaluate",
+    "import_logs",
+    "predict",
+    "prepare",
+    "simulate",
+    "train",
+]
+
+
+def python(code: str, *args: object) -> str:
+    done = subprocess.run([sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().splitlines()[-1]
+
+
+LOADED = "; print(sorted(m for m in ('torch', 'pandas', 'matplotlib', 'pyarrow') if m in sys.modules))"
+
+
+def test_the_surface_is_what_it_was() -> None:
+    assert sorted(hemix.__all__) == SURFACE
+    assert dir(hemix) == SURFACE
+    for name in SURFACE:
+        assert getattr(hemix, name).__name__ == name
+        assert getattr(hemix, name).__doc__
+
+
+def test_packages_of_the_same_name_do_not_hide_the_functions() -> None:
+    """hemix.train(...) imports the packages hemix.train and hemix.evaluate; hemix.evaluate(...) has to work after it."""
+    code = """
+import hemix
+import hemix.train.loop
+from hemix.evaluate import metrics
+from hemix.train import checkpoint
+print([type(getattr(hemix, n)).__name__ for n in ('train', 'evaluate')], metrics.__name__, checkpoint.__name__)
+"""
+    assert python(code) == "['function', 'function'] hemix.evaluate.metrics hemix.train.checkpoint"
+
+
+def test_a_name_that_is_not_there() -> None:
+    with pytest.raises(AttributeError, match="module 'hemix' has no attribute 'fit'"):
+        hemix.fit  # noqa: B018
+    with pytest.raises(ImportError, match="fit"):
+        from hemix import fit  # noqa: F401
+
+
+def test_the_exceptions_are_one_tree() -> None:
+    assert sorted(errors.__all__) == [
+        "DataError",
+        "HemixError",
+        "MissingExtra",
+        "RunError",
+        "SchemaError",
+        "SettingsError",
+        "StorageError",
+        "UsageError",
+    ]
+    assert all(issubclass(getattr(errors, name), errors.HemixError) for name in errors.__all__)
+    assert not issubclass(errors.HemixError, ValueError | OSError)
+
+
+def test_importing_hemix_loads_nothing_heavy() -> None:
+    assert python("import sys, hemix" + LOADED) == "[]"
+    assert python("import sys, hemix; hemix.HemixError; hemix.Schema" + LOADED) == "[]"
+
+
+COMMAND = """
+import sys
+from hemix.cli import main
+sys.argv = ['hemix', *sys.argv[1:]]
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+"""
+
+
+@pytest.mark.parametrize("args", [["--help"], ["train", "--help"], ["prepare", "-h"]], ids=" ".join)
+def test_help_loads_nothing_heavy(args: list[str]) -> None:
+    assert python(COMMAND + LOADED.lstrip("; "), *args) == "[]"
+
+
+def test_preparing_and_simulating_load_no_torch(planted_logs: Path, tmp_path: Path) -> None:
+    torch = "; print('torch' in sys.modules)"
+    assert (
+        python("import sys, hemix; hemix.prepare(sys.argv[1], sys.argv[2])" + torch, planted_logs, tmp_path / "data") == "False"
+    )
+    assert (tmp_path / "data" / "manifest.json").exists()
+    assert python("import sys, hemix; hemix.simulate(sys.argv[1], users=5, days=3)" + torch, tmp_path / "city") == "False"
+    assert python(COMMAND + torch.lstrip("; "), "prepare", planted_logs, "--out", tmp_path / "again") == "False"

@@ -1,0 +1,102 @@
+"""--resume and demo write into a folder of their own kind alone: logs, datasets and finished runs are refused and not touched."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from hemix import api
+from hemix.errors import UsageError
+from hemix.files import write_json
+
+
+def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Everything below a folder: bytes and time of change."""
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def refused(folder: Path, says: str, **command: object) -> None:
+    before = contents(folder)
+    with pytest.raises(UsageError, match=says) as error:
+        if "data" in command:
+            api.train(command["data"], folder, resume=bool(command["resume"]))  # type: ignore[arg-type]
+        else:
+            api.demo(folder, users=20, days=3)
+    assert "\n" not in str(error.value)
+    assert contents(folder) == before, "nothing was changed"
+
+
+@pytest.fixture
+def logs(planted_logs: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(planted_logs, tmp_path / "logs_copy"))
+
+
+@pytest.fixture
+def data(planted_data: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(planted_data, tmp_path / "data_copy"))
+
+
+@pytest.fixture
+def run(rich_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(rich_run, tmp_path / "run_copy"))
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_training_does_not_write_into_logs_or_a_dataset(logs: Path, data: Path, planted_data: Path, resume: bool) -> None:
+    for folder in (logs, data):
+        refused(folder, "exists already and is not empty; name a new folder", data=planted_data, resume=resume)
+    refused(data, "exists already and is not empty; name a new folder", data=data, resume=resume)
+
+
+def test_a_settings_file_alone_makes_no_run(logs: Path, planted_data: Path) -> None:
+    from hemix.config import Settings
+
+    (logs / "settings.yaml").write_text(Settings().to_yaml())
+    refused(logs, "exists already and is not empty", data=planted_data, resume=True)
+
+
+def test_a_dataset_with_a_log_and_settings_is_still_a_dataset(data: Path, planted_data: Path) -> None:
+    from hemix.config import Settings
+
+    (data / "settings.yaml").write_text(Settings().to_yaml())
+    (data / "log.jsonl").write_text("")
+    refused(data, "exists already and is not empty", data=planted_data, resume=True)
+
+
+def test_training_does_not_write_over_a_file(tmp_path: Path, planted_data: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError, match="is a file; name a new folder"):
+        api.train(planted_data, tmp_path / "file", resume=True)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_demo_does_not_write_into_logs_or_a_dataset(logs: Path, data: Path) -> None:
+    for folder in (logs, data):
+        refused(folder, "exists already and is not empty; name a new folder")
+
+
+def test_a_demo_does_not_write_into_a_finished_run(run: Path) -> None:
+    refused(run, "holds a finished run; name a new folder")
+
+
+def test_a_demo_does_not_write_into_an_unfinished_run_of_other_logs(run: Path) -> None:
+    (run / "run.json").unlink()
+    refused(run, "--out .*run_copy")
+
+
+def test_a_demo_of_other_users_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    (out / "logs").mkdir(parents=True)
+    write_json(out / "logs" / "demo.json", {"users": 30, "days": 3, "seed": 0})
+    refused(out, "holds a demo of other users, days or seed")
+
+
+def test_an_empty_folder_may_be_trained_into(tmp_path: Path, rich_data: Path) -> None:
+    (tmp_path / "run").mkdir()
+    api.train(rich_data, tmp_path / "run", resume=True, settings={"train.batch_impressions": 1000})
+    assert (tmp_path / "run" / "run.json").exists()
