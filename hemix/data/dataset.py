@@ -150,10 +150,15 @@ class Split:
     def plan(self, batch_impressions: int, *, order: str = "stored", seed: int = 0, epoch: int = 0) -> Plan:
         """Batches of at least ``batch_impressions`` impressions (the last may have fewer), whole requests each.
 
-        ``order``: ``stored`` (by user, then time), ``time``, or ``shuffled`` by (seed, epoch).
+        ``order``: ``stored`` (shard by shard, in each by user, then time), ``time``, ``shuffled`` by (seed, epoch), or ``users``: the
+        users shuffled by (seed, epoch), all requests of one together and in time.
         """
         if order == "shuffled":
             requests = np.random.default_rng([seed, epoch]).permutation(self.requests)
+        elif order == "users":
+            user = self.user.read()
+            place = np.random.default_rng([seed, epoch]).permutation(int(user.max(initial=0)) + 1)
+            requests = np.lexsort((self.time_ms.read(), place[user]))
         elif order == "time":
             requests = np.argsort(self.time_ms.read(), kind="stable")
         else:

@@ -141,7 +141,7 @@ class _Loop:
             while position.epoch < options.epochs:
                 plan = self.train_split.plan(
                     options.batch_impressions,
-                    order="shuffled" if options.shuffle == "requests" else "time",
+                    order="shuffled" if options.shuffle == "requests" else options.shuffle,
                     seed=options.seed,
                     epoch=position.epoch,
                 )
@@ -212,7 +212,7 @@ class _Loop:
             "steps": self.total_steps,
             "resumed_at": self.position.step,
             "device": str(self.device),
-            "tables": "plain PyTorch, row by row",
+            "tables": self.optimizers.tables,
             "threads": torch.get_num_threads(),
             "precision": self.settings.train.precision,
         }

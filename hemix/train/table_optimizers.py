@@ -1,7 +1,7 @@
 """Optimisers of the embedding tables: they touch only the rows that a step looked up.
 
-Both do what FBGEMM's fused optimiser of the same name does: a row that was not looked up keeps weight and state. Knows
-:class:`~hemix.model.embedding.Tables` and nothing else of a model.
+All do what FBGEMM's fused optimiser of the same name does: a row that was not looked up keeps weight and state. Row-wise Adagrad can
+leave its work to FBGEMM; the state is the same either way. Knows :class:`~hemix.model.embedding.Tables` and nothing else of a model.
 """
 
 from __future__ import annotations
@@ -11,14 +11,18 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from hemix.errors import SettingsError
+from hemix.errors import MissingExtra, SettingsError
 from hemix.model.embedding import Tables
+from hemix.train import fused_tables
 
-__all__ = ["RowAdam", "RowOptimizer", "RowwiseAdagrad", "build_table_optimizer"]
+__all__ = ["FusedRowwiseAdagrad", "RowAdam", "RowOptimizer", "RowwiseAdagrad", "build_table_optimizer"]
 
 
 class RowOptimizer(ABC):
     """Updates the rows of the last look-up after a backward pass."""
+
+    how = "plain PyTorch"
+    """Who does the work and how to get the other, for a person."""
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
@@ -90,9 +94,43 @@ class RowwiseAdagrad(RowOptimizer):
         return {"sum": self._sum}
 
 
-def build_table_optimizer(name: str, tables: Tables) -> RowOptimizer:
-    """``adam`` or ``rowwise_adagrad``. Make it after the model is on its device."""
+class FusedRowwiseAdagrad(RowwiseAdagrad):
+    """The same with FBGEMM's kernel, equal within rounding. Raises MissingExtra or SettingsError where FBGEMM cannot be used."""
+
+    def __init__(self, tables: Tables) -> None:
+        super().__init__(tables)
+        fused_tables.load()
+        self.how = f"FBGEMM {fused_tables.installed()}, fused (the other: train.tables=plain)"
+
+    def step(self, learning_rate: float) -> None:
+        """Update the rows of the step's look-up and forget it."""
+        taken = self._tables.take_gradients()
+        if taken is not None:
+            fused_tables.rowwise_adagrad(self._tables.weight, self._sum, taken, learning_rate, self._epsilon)
+
+
+def build_table_optimizer(name: str, tables: Tables, backend: str = "plain") -> RowOptimizer:
+    """``adam`` or ``rowwise_adagrad``, by ``plain`` PyTorch, ``fused``, or ``auto``: fused where it can be.
+
+    Make it after the model is on its device. Raises MissingExtra (fused without FBGEMM), SettingsError naming the setting.
+    """
     known: dict[str, type[RowAdam] | type[RowwiseAdagrad]] = {"adam": RowAdam, "rowwise_adagrad": RowwiseAdagrad}
     if name not in known:
         raise SettingsError(f"train.table_optimizer: unknown optimiser {name!r}; known: {', '.join(known)}")
-    return known[name](tables)
+    fits = fused_tables.fits(name, tables.weight)
+    if backend == "fused":
+        if not fits:
+            raise SettingsError("train.tables: fused needs train.table_optimizer=rowwise_adagrad and train.device=cpu: FBGEMM has no "
+                                f"kernel here for {name} on {tables.weight.device}")  # fmt: skip
+        return FusedRowwiseAdagrad(tables)
+    plain = known[name](tables)
+    if backend == "plain":
+        return plain
+    if not fits:
+        plain.how = "plain PyTorch (fused by FBGEMM: only rowwise_adagrad on the CPU)"
+        return plain
+    try:
+        return FusedRowwiseAdagrad(tables)
+    except (MissingExtra, SettingsError) as error:
+        plain.how = f"plain PyTorch ({error})"
+    return plain
