@@ -35,10 +35,9 @@ _HIDDEN = AGE_BUCKETS + 1
 class _Keys:
     """What the requests of one group attend to."""
 
-    keys_BGLx: Tensor
-    """Keys by head (G = H, x = Dh); absorbed, the event vectors (G = 1, x = D)"""
-    values_BHLd: Tensor | None
-    """None: absorbed"""
+    absorbed: bool
+    keys_values_BLx: Tensor
+    """[B, L, 2 D]; absorbed, the event vectors [B, L, D]"""
     bucket_BCL: Tensor
     """uint8: age bucket, _NO_AGE, or _HIDDEN where the request does not see the event"""
 
@@ -148,9 +147,7 @@ class HistoryInterest(nn.Module):
         queries = group.requests_BC.shape[1] * self.fixed_queries.shape[0] + group.asked * self.dynamic_count
         return absorbs(queries, self.heads, self.fixed_queries.shape[1])
 
-    def _keys(
-        self, group: Group, events_BLx: Tensor, event_time_BL: Tensor, request_time_ms: Tensor, projected: bool
-    ) -> _Keys:
+    def _keys(self, group: Group, events_BLx: Tensor, event_time_BL: Tensor, request_time_ms: Tensor, projected: bool) -> _Keys:
         if self.age in ("none", "rotary"):
             bucket_BCL = torch.where(group.visible_BCL, _NO_AGE, _HIDDEN)
         else:
@@ -159,13 +156,12 @@ class HistoryInterest(nn.Module):
             bucket_BCL = bucket_BCL.masked_fill_(~group.visible_BCL, _HIDDEN)
             bucket_BCL[..., 0] = _NO_AGE
         bucket_BCL = bucket_BCL.to(torch.uint8)
-        if not projected and self._absorbs(group):
-            return _Keys(
-                keys_BGLx=events_BLx.to(self.fixed_queries.dtype).unsqueeze(1), values_BHLd=None, bucket_BCL=bucket_BCL
-            )
-        keys_values = events_BLx if projected else self.keys_values(events_BLx, event_time_BL)
-        keys_BHLd, values_BHLd = (self._by_head(x).transpose(1, 2) for x in keys_values.chunk(2, 2))
-        return _Keys(keys_BGLx=keys_BHLd, values_BHLd=values_BHLd, bucket_BCL=bucket_BCL)
+        absorbed = not projected and self._absorbs(group)
+        if absorbed:
+            keys_values = events_BLx.to(self.fixed_queries.dtype)
+        else:
+            keys_values = events_BLx if projected else self.keys_values(events_BLx, event_time_BL)
+        return _Keys(absorbed=absorbed, keys_values_BLx=keys_values, bucket_BCL=bucket_BCL)
 
     def _summands(self) -> Tensor:
         """[H or 1, buckets]: what is added to scores by age bucket; 0 for _NO_AGE, -inf for _HIDDEN."""
@@ -198,14 +194,14 @@ class HistoryInterest(nn.Module):
         """Attention of scaled queries [B, H, C, J, Dh] -> [B, H, C, J, Dh]."""
         if self.age_vector is not None:
             return self._attend_with_age(keys, q_BHCJd, table_hA)
-        if keys.values_BHLd is not None:
-            return attend(q_BHCJd, keys.keys_BGLx, keys.values_BHLd, table_hA, keys.bucket_BCL)
+        if not keys.absorbed:
+            return attend(q_BHCJd, keys.keys_values_BLx, table_hA, keys.bucket_BCL)
         # The keys' bias adds the same to all scores of a query; the weights sum to 1, so the values' bias passes through.
         B, H, C, J, d = q_BHCJd.shape
         key_HdD, value_HdD = (w.view(H, d, -1) for w in self.key_value.weight.chunk(2))
         wide_HnD = torch.bmm(q_BHCJd.transpose(0, 1).reshape(H, B * C * J, d), key_HdD)
         wide_BHCJD = wide_HnD.view(H, B, C, J, -1).transpose(0, 1)
-        mean_BHCJD = attend(wide_BHCJD, keys.keys_BGLx, None, table_hA, keys.bucket_BCL)
+        mean_BHCJD = attend(wide_BHCJD, keys.keys_values_BLx, table_hA, keys.bucket_BCL)
         mean_HnD = mean_BHCJD.transpose(0, 1).reshape(H, B * C * J, -1)
         bias_Hd = self.key_value.bias.chunk(2)[1].view(H, 1, d)
         found_Hnd = torch.baddbmm(bias_Hd, mean_HnD, value_HdD.transpose(1, 2))
@@ -213,16 +209,17 @@ class HistoryInterest(nn.Module):
 
     def _attend_with_age(self, keys: _Keys, q_BHCJd: Tensor, table_hA: Tensor) -> Tensor:
         """An age vector added to every event, split off exactly: keys and values are linear in it."""
-        assert self.age_vector is not None and keys.values_BHLd is not None
+        assert self.age_vector is not None
+        keys_BHLd, values_BHLd = (self._by_head(x).transpose(1, 2) for x in keys.keys_values_BLx.chunk(2, 2))
         age_keys_AHd, age_values_AHd = (
             self._by_head(F.pad(F.linear(self.age_vector, w), (0, 0, 0, 1))) for w in self.key_value.weight.chunk(2)
         )
         bucket_BCL = keys.bucket_BCL.long()
         hidden_BCL = table_hA[0].index_select(0, bucket_BCL.flatten()).view(bucket_BCL.shape)
         by_bucket = torch.einsum("bhcjd,ahd->bhcja", q_BHCJd, age_keys_AHd)
-        scores = torch.einsum("bhcjd,bhld->bhcjl", q_BHCJd, keys.keys_BGLx)
+        scores = torch.einsum("bhcjd,bhld->bhcjl", q_BHCJd, keys_BHLd)
         bucket = bucket_BCL.clamp(max=_NO_AGE)[:, None, :, None].expand(scores.shape)
         weights = (scores + hidden_BCL[:, None, :, None] + by_bucket.gather(-1, bucket)).softmax(-1)
         mass = torch.zeros_like(by_bucket).scatter_add(-1, bucket, weights)
-        of_events = torch.einsum("bhcjl,bhld->bhcjd", weights, keys.values_BHLd)
+        of_events = torch.einsum("bhcjl,bhld->bhcjd", weights, values_BHLd)
         return of_events + torch.einsum("bhcja,ahd->bhcjd", mass, age_values_AHd)

@@ -167,7 +167,12 @@ def slots(groups: list[Group], request_index_N: Tensor, requests: int) -> Slots:
 
 def from_slots(values: list[Tensor], place: Tensor) -> Tensor:
     """Inverse of a layout: the groups' values [B, C, K, width], flattened and concatenated, in the order of ``place``."""
-    return torch.cat([v.flatten(0, 2) for v in values]).index_select(0, place)
+    return _joined([v.flatten(0, 2) for v in values]).index_select(0, place)
+
+
+def _joined(pieces: list[Tensor]) -> Tensor:
+    """Their concatenation, without a copy of a single one."""
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
 def places(layout: list[Tensor], rows: int) -> Tensor:
@@ -199,7 +204,7 @@ class _ToSlots(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (place_N,) = ctx.saved_tensors
-        out = torch.cat([g.flatten(0, -2) for g in gradients]).index_select(0, place_N.clamp(min=0))
+        out = _joined([g.flatten(0, -2) for g in gradients]).index_select(0, place_N.clamp(min=0))
         out.masked_fill_((place_N < 0).unsqueeze(1), 0)
         if ctx.null_first:
             out[0] = torch.stack([g[:, 0].sum(0) for g in gradients]).sum(0)
