@@ -169,6 +169,29 @@ def predict(
 
 
 @app.command()
+def export(
+    run: RunFolder,
+    out: OutFolder,
+    format: Annotated[str, typer.Option("--format", help="onnx")] = "onnx",
+    json_: Json = False,
+) -> None:
+    """Write a run as graphs for other servers, checked against the model."""
+    from hemix.display import Display
+
+    with Display(_console()) as display:
+        content = api.export(run, out, format=format, on_progress=display.progress)
+    graphs = ", ".join(graph["file"] for graph in content["graphs"].values())
+    checked = (
+        f"{content['checked_probabilities']:,} probabilities checked, largest difference {content['max_abs_difference']:.1e}"
+    )
+    _emit(
+        content,
+        json_,
+        f"{out}: {graphs}; {checked}\nNames, types and shapes: {out / 'export.json'}; how to feed them: docs/export.md",
+    )
+
+
+@app.command()
 def bench(
     name: Annotated[str, typer.Argument(help="prepare", show_default=False)],
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.", show_default=False)] = None,
