@@ -69,7 +69,7 @@ class _Shards:
 
     def __getitem__(self, rows: Array) -> Array:
         if len(self._arrays) == 1:
-            return self._arrays[0][rows]
+            return self._arrays[0].take(rows, axis=0)
         shard = np.searchsorted(self._first, rows, side="right") - 1
         out = np.empty((len(rows), *self._arrays[0].shape[1:]), dtype=self._arrays[0].dtype)
         for s in np.unique(shard):
@@ -214,7 +214,7 @@ class Split:
         events = ranges(begin, lengths)
 
         item_row = self.item_row[rows]
-        distinct, index = _distinct(np.concatenate([item_row, store.item_row[events]]), data.item_rows)
+        distinct, index = _distinct(np.concatenate([item_row, store.item_row.take(events)]), data.item_rows)
         labels = self.labels[rows]
 
         blocks = {
@@ -230,8 +230,8 @@ class Split:
             users=to_columns(blocks["user"]),
             event_offsets=_tensor(offsets),
             event_item=_tensor(index[len(rows) :]),
-            event_time_ms=_tensor(store.time_ms[events]),
-            event_ids=_tensor(store.ids[events]),
+            event_time_ms=_tensor(store.time_ms.take(events)),
+            event_ids=_tensor(store.ids.take(events, axis=0)),
             user_index=_tensor(user_index),
             request_time_ms=_tensor(time_ms),
             context=to_columns(blocks["context"]),
@@ -257,7 +257,7 @@ def _distinct(values: Array, upper: int) -> tuple[Array, Array]:
     distinct = np.flatnonzero(present)
     position = np.empty(upper, dtype=np.int64)
     position[distinct] = np.arange(len(distinct))
-    return distinct, position[values]
+    return distinct, position.take(values)
 
 
 def _replace(block: Block, rate: float, draw: np.random.Generator) -> Block:
