@@ -9,7 +9,7 @@ from hemix.errors import UsageError
 
 __all__ = ["BENCHMARKS", "run_benchmark"]
 
-BENCHMARKS = ("prepare",)
+BENCHMARKS = ("loader", "prepare", "tables")
 
 
 def run_benchmark(name: str, *, scale: float = 1.0) -> dict[str, Any]:
