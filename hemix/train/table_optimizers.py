@@ -17,6 +17,9 @@ from hemix.train import fused_tables
 
 __all__ = ["FusedRowwiseAdagrad", "RowAdam", "RowOptimizer", "RowwiseAdagrad", "build_table_optimizer"]
 
+_VALUES_AT_ONCE = 2**18
+"""Rows are updated in pieces of so many values, which stay in a core's cache between one operation and the next."""
+
 
 class RowOptimizer(ABC):
     """Updates the rows of the last look-up after a backward pass."""
@@ -31,11 +34,17 @@ class RowOptimizer(ABC):
     def step(self, learning_rate: float) -> None:
         """Update the rows of the step's look-up and forget it. Nothing happens if no gradient reached them."""
         taken = self._tables.take_step()
-        if taken is not None:
-            rows, gradient = taken
-            weight = self._tables.weight
+        if taken is None:
+            return
+        self._begin_step()
+        weight = self._tables.weight
+        at_once = max(_VALUES_AT_ONCE // weight.shape[1], 1) if weight.device.type == "cpu" else taken[0].shape[0] + 1
+        for rows, gradient in zip(*(torch.split(tensor, at_once) for tensor in taken), strict=True):
             updated = weight.index_select(0, rows).add_(self._direction(rows, gradient), alpha=-learning_rate)
             weight.index_copy_(0, rows, updated)
+
+    def _begin_step(self) -> None:  # noqa: B027
+        """Called once before a step's rows, which come in pieces."""
 
     @abstractmethod
     def _direction(self, rows: Tensor, gradient: Tensor) -> Tensor:
@@ -61,8 +70,10 @@ class RowAdam(RowOptimizer):
         self._square = torch.zeros_like(tables.weight, requires_grad=False)
         self._steps = torch.zeros((), dtype=torch.int64)
 
-    def _direction(self, rows: Tensor, gradient: Tensor) -> Tensor:
+    def _begin_step(self) -> None:
         self._steps += 1
+
+    def _direction(self, rows: Tensor, gradient: Tensor) -> Tensor:
         steps, (first, second) = int(self._steps), self._betas
         mean = self._mean.index_select(0, rows).lerp_(gradient, 1 - first)
         square = self._square.index_select(0, rows).mul_(second).addcmul_(gradient, gradient, value=1 - second)

@@ -28,6 +28,6 @@ def test_sides_that_differ_are_an_error(tmp_path: Path) -> None:
     found = {}
     for at, side in enumerate(("tables", "bags")):
         np.save(tmp_path / f"{side}.npy", np.full(3, float(at)))
-        found[side, "adam"] = {"seconds": [1.0], "peak_bytes": 1, "path": tmp_path / f"{side}.npy"}
+        found[side, "adam"] = {"seconds": [1.0], "cpu_seconds": [1.0], "peak_bytes": 1, "path": tmp_path / f"{side}.npy"}
     with pytest.raises(HemixError, match=r"bench tables: two sides: vectors differ by 1\.00e\+00"):
         tables._case("two sides", "adam", "tables", "bags", found, {}, 1)
