@@ -193,16 +193,18 @@ def export(
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="prepare", show_default=False)],
+    name: Annotated[str, typer.Argument(help="loader, mfu, prepare, score, tables or train.", show_default=False)],
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.", show_default=False)] = None,
     scale: Annotated[float, typer.Option(min=0.0001, help="Share of the full size.")] = 1.0,
+    sweep: Annotated[bool, typer.Option("--sweep", help="score, train: add lengths, candidates, impressions a user.")] = False,
+    size: Annotated[str | None, typer.Option(help="mfu: tiny, base, small or large.", show_default=False)] = None,
 ) -> None:
     """Run a benchmark and print its table."""
     from hemix.bench import run_benchmark
     from hemix.display import benchmark_table
     from hemix.files import write_json
 
-    figures = run_benchmark(name, scale=scale)
+    figures = run_benchmark(name, scale=scale, sweep=sweep, size=size)
     if json_file is not None:
         write_json(json_file, figures)
     print(benchmark_table(figures))

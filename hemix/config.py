@@ -103,6 +103,8 @@ class TrainSettings(_Part):
     """Impressions a step. Whole requests are drawn, so a step may hold a few more."""
     shuffle: Literal["requests", "users", "time"] = "requests"
     """A global shuffle of requests; users shuffled, each one's requests together; or the order in time."""
+    share: bool = True
+    """Off: every impression brings a copy of its user, history and items, as if nothing were shared; same weights, more work."""
     tables: Literal["auto", "plain", "fused"] = "auto"
     """How the embedding tables are updated: by FBGEMM's kernel (fused), by PyTorch (plain), or fused where it can be."""
     table_optimizer: Literal["adam", "rowwise_adagrad"] = "adam"

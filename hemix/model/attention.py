@@ -44,9 +44,10 @@ def attend(q_BHCJx: Tensor, keys_values_BLx: Tensor, table_hA: Tensor, bucket_BC
     if bucket_BCL.shape[1] == 1 and not torch.is_grad_enabled():
         B, H, _, J, _ = q_BHCJx.shape
         keys_BGLx, values_BGLx = _keys_and_values(q_BHCJx, keys_values_BLx)
-        summand_BhCJL = _summand(table_hA, bucket_BCL)[:, :, 0].expand(B, H, J, -1)
-        heads = (t.expand(B, H, -1, -1) for t in (keys_BGLx, values_BGLx))
-        return F.scaled_dot_product_attention(q_BHCJx.squeeze(2), *heads, attn_mask=summand_BhCJL, scale=1.0).unsqueeze(2)
+        summand_BHJL = _summand(table_hA, bucket_BCL)[:, :, 0].expand(B, H, J, -1)
+        keys_BHLx, values_BHLx = keys_BGLx.expand(B, H, -1, -1), values_BGLx.expand(B, H, -1, -1)
+        found_BHJx = F.scaled_dot_product_attention(q_BHCJx.squeeze(2), keys_BHLx, values_BHLx, attn_mask=summand_BHJL, scale=1.0)
+        return found_BHJx.unsqueeze(2)
     return _Attend.apply(q_BHCJx, keys_values_BLx, table_hA, bucket_BCL)  # type: ignore[no-any-return,no-untyped-call]
 
 
@@ -55,7 +56,7 @@ def _keys_and_values(q_BHCJx: Tensor, keys_values_BLx: Tensor) -> tuple[Tensor, 
     width = q_BHCJx.shape[4]
     if width == keys_values_BLx.shape[2]:
         return keys_values_BLx.unsqueeze(1), keys_values_BLx.unsqueeze(1)
-    both_BL2Hd = keys_values_BLx.unflatten(2, (2, -1, width))
+    both_BL2Hd = keys_values_BLx.view(*keys_values_BLx.shape[:2], 2, -1, width)
     return both_BL2Hd[:, :, 0].transpose(1, 2), both_BL2Hd[:, :, 1].transpose(1, 2)
 
 
@@ -70,7 +71,7 @@ def _tiles(shape: tuple[int, ...], L: int, device: str) -> Iterator[tuple[slice,
     B, H, C, J, _ = shape
     tile = _TILE.get(device, _TILE_ELSEWHERE)
     users = max(1, tile // max(1, H * C * J * L))
-    queries = J if H * C * J * L <= 4 * tile else max(1, tile // (H * C * L))
+    queries = J if 4 * tile >= H * C * J * L else max(1, tile // (H * C * L))
     for b in range(0, B, users):
         for j in range(0, J, queries):
             yield slice(b, b + users), slice(j, j + queries)

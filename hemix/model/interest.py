@@ -132,7 +132,7 @@ class HistoryInterest(nn.Module):
 
     def _by_head(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., H, Dh]"""
-        return x.unflatten(-1, (self.heads, -1))
+        return x.view(*x.shape[:-1], self.heads, x.shape[-1] // self.heads)
 
     def _fixed_queries(self, rows: int) -> Tensor:
         """[rows, fixed, D], projected."""
