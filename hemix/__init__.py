@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hemix.api import Dataset, Run, demo, doctor, evaluate, import_logs, predict, prepare, simulate, train
+    from hemix.api import Dataset, Run, demo, doctor, evaluate, export, import_logs, predict, prepare, simulate, train
     from hemix.data.batch import RequestBatch
     from hemix.errors import HemixError
     from hemix.schema import Schema
@@ -35,6 +35,7 @@ __all__ = [
     "demo",
     "doctor",
     "evaluate",
+    "export",
     "import_logs",
     "predict",
     "prepare",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hemix.data.dataset import Dataset as Dataset
     from hemix.run import Run as Run
 
-__all__ = ["Dataset", "Run", "demo", "doctor", "evaluate", "import_logs", "predict", "prepare", "simulate", "train"]
+__all__ = ["Dataset", "Run", "demo", "doctor", "evaluate", "export", "import_logs", "predict", "prepare", "simulate", "train"]
 
 PathLike = str | Path
 Progress = Callable[[str, float], None]
@@ -129,10 +129,17 @@ def predict(
     return write_predictions(tables, out)
 
 
+def export(run: PathLike, out: PathLike, *, format: str = "onnx", on_progress: Progress = _silent) -> dict[str, Any]:
+    """A run as ONNX graphs for other servers, checked against the model, in a new folder ``out``; returns its export.json."""
+    from hemix.export import export_run
+
+    return export_run(run, out, format, on_progress=on_progress)
+
+
 def demo(
     out: PathLike,
     *,
-    users: int = 3000,
+    users: int = 2400,
     days: int = 8,
     seed: int = 0,
     on_progress: Progress = _silent,

@@ -53,7 +53,7 @@ def _emit(content: dict[str, Any], as_json: bool, text: str) -> None:
 @app.command()
 def demo(
     out: OutFolder,
-    users: Annotated[int, typer.Option(min=1, help="Users of the simulated city.")] = 3000,
+    users: Annotated[int, typer.Option(min=1, help="Users of the simulated city.")] = 2400,
     days: Annotated[int, typer.Option(min=3, help="Days of impressions.")] = 8,
     seed: Seed = 0,
     json_: Json = False,
@@ -69,7 +69,7 @@ def demo(
 @app.command()
 def simulate(
     out: OutFolder,
-    users: Annotated[int, typer.Option(min=1, help="Users of the city.")] = 3000,
+    users: Annotated[int, typer.Option(min=1, help="Users of the city.")] = 2400,
     days: Annotated[int, typer.Option(min=3, help="Days of impressions; an events-only past precedes them.")] = 8,
     seed: Seed = 0,
     json_: Json = False,
@@ -179,10 +179,35 @@ def predict(
 
 
 @app.command()
+def export(
+    run: RunFolder,
+    out: OutFolder,
+    format: Annotated[str, typer.Option("--format", help="onnx")] = "onnx",
+    json_: Json = False,
+) -> None:
+    """Write a run as graphs for other servers, checked against the model."""
+    from hemix.display import Display
+
+    with Display(_console()) as display:
+        content = api.export(run, out, format=format, on_progress=display.progress)
+    graphs = ", ".join(graph["file"] for graph in content["graphs"].values())
+    checked = (
+        f"{content['checked_probabilities']:,} probabilities checked, largest difference {content['max_abs_difference']:.1e}"
+    )
+    _emit(
+        content,
+        json_,
+        f"{out}: {graphs}; {checked}\nNames, types and shapes: {out / 'export.json'}; how to feed them: docs/export.md",
+    )
+
+
+@app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="prepare", show_default=False)],
+    name: Annotated[str, typer.Argument(help="loader, mfu, prepare, score, tables or train.", show_default=False)],
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.", show_default=False)] = None,
     scale: Annotated[float, typer.Option(min=0.0001, help="Share of the full size.")] = 1.0,
+    sweep: Annotated[bool, typer.Option("--sweep", help="score, train: add lengths, candidates, impressions a user.")] = False,
+    size: Annotated[str | None, typer.Option(help="mfu: tiny, base, small or large.", show_default=False)] = None,
 ) -> None:
     """Run a benchmark and print its table."""
     from hemix.bench import run_benchmark
@@ -191,7 +216,7 @@ def bench(
 
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise UsageError(f"--json {json_file}: no such folder")
-    figures = run_benchmark(name, scale=scale)
+    figures = run_benchmark(name, scale=scale, sweep=sweep, size=size)
     if json_file is not None:
         write_json(json_file, figures)
     print(benchmark_table(figures))

@@ -101,8 +101,12 @@ class TrainSettings(_Part):
     epochs: Count = 1
     batch_impressions: Count = 256
     """Impressions a step. Whole requests are drawn, so a step may hold a few more."""
-    shuffle: Literal["requests", "time"] = "requests"
-    """A global shuffle of requests, or their order in time."""
+    shuffle: Literal["requests", "users", "time"] = "requests"
+    """A global shuffle of requests; users shuffled, each one's requests together; or the order in time."""
+    share: bool = True
+    """Off: every impression brings a copy of its user, history and items, as if nothing were shared; same weights, more work."""
+    tables: Literal["auto", "plain", "fused"] = "auto"
+    """How the embedding tables are updated: by FBGEMM's kernel (fused), by PyTorch (plain), or fused where it can be."""
     table_optimizer: Literal["adam", "rowwise_adagrad"] = "adam"
     """Both touch only the rows that a step looked up."""
     table_learning_rate: Rate = 3e-3

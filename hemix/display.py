@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 _PLAIN_EVERY_SECONDS = 10.0
+_COLUMNS_MAX, _CASES_MAX = 12, 6
 _ODD = ("duplicates", "disorder", "outside_split", "timeless", "requests_of_several_times")
 
 
@@ -187,14 +188,25 @@ def demo_summary(figures: Mapping[str, Any], out: Path) -> str:
 
 
 def benchmark_table(figures: Mapping[str, Any]) -> str:
-    """A benchmark's cases, one a row."""
+    """A benchmark's cases, one a row; where they say much, one a column, a few at a time."""
     cases = figures["cases"]
     columns = list(dict.fromkeys(key for case in cases for key in case))
-    table = Table(title=f"{figures['machine']['cpu']}, {figures['machine']['cores']} cores", title_justify="left")
+    title = f"{figures['machine']['cpu']}, {figures['machine']['cores']} cores"
+    if len(columns) > _COLUMNS_MAX:
+        pieces = [cases[first : first + _CASES_MAX] for first in range(0, len(cases), _CASES_MAX)]
+        return "\n".join(_upright(piece, columns, title) for piece in pieces)
+    table = Table(title=title, title_justify="left")
     for column in columns:
         table.add_column(column.replace("_", " "), justify="right")
     for case in cases:
         table.add_row(*(_plain(case.get(column)) for column in columns))
+    return _render(table)
+
+
+def _upright(cases: Sequence[Mapping[str, Any]], rows: Sequence[str], title: str) -> str:
+    table = Table(title=title, title_justify="left", show_header=False)
+    for row in rows:
+        table.add_row(row.replace("_", " "), *(_plain(case.get(row)) for case in cases))
     return _render(table)
 
 

@@ -36,10 +36,16 @@ def examine() -> dict[str, Any]:
             "threads": torch.get_num_threads(),
             "mkldnn": torch.backends.mkldnn.is_available(),  # type: ignore[no-untyped-call]
             "bf16_matmul": bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()),
-            "tables": "plain PyTorch, row by row",
+            "tables": _tables(),
         },
         "extras": {package: _extra(module, package, extra) for module, (package, extra) in _EXTRAS.items()},
     }
+
+
+def _tables() -> str:
+    if importlib.util.find_spec("fbgemm_gpu") is None:
+        return f"plain PyTorch; fused by FBGEMM: {_extra('fbgemm_gpu', *_EXTRAS['fbgemm_gpu'])}"
+    return "fused by FBGEMM for train.table_optimizer=rowwise_adagrad on the CPU; otherwise, or with train.tables=plain, plain PyTorch"
 
 
 def _extra(module: str, package: str, extra: str) -> str:

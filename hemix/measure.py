@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import threading
@@ -9,7 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-__all__ = ["PeakMemory", "anonymous_bytes", "machine"]
+__all__ = ["PeakMemory", "anonymous_bytes", "keep_freed_memory", "machine"]
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEEP_BYTES = 2**30
 
 
 def anonymous_bytes(pid: int | str = "self") -> int:
@@ -68,3 +72,15 @@ def _lines(path: str) -> list[str]:
         return Path(path).read_text().splitlines()
     except OSError:
         return []
+
+
+def keep_freed_memory() -> bool:
+    """Ask glibc to reuse freed memory instead of returning it to the system after every large tensor; False elsewhere.
+
+    By default an allocation over 128 KiB to 32 MiB is a mapping of its own, whose pages are zeroed afresh each time.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    return bool(mallopt(_M_MMAP_THRESHOLD, _KEEP_BYTES) and mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES))

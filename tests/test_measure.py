@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,22 +14,32 @@ from hemix.measure import PeakMemory, anonymous_bytes, machine
 MB = 1_000_000
 
 
+def measured(code: str, *args: object) -> list[int]:
+    """Run ``code`` in a process of its own, whose memory nobody else has touched; it prints whole numbers."""
+    head = "import sys, time\nimport numpy as np\nfrom hemix.measure import PeakMemory, anonymous_bytes\nMB = 1_000_000\n"
+    done = subprocess.run([sys.executable, "-c", head + code, *map(str, args)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [int(text) for text in done.stdout.split()]
+
+
 def test_an_allocation_counts() -> None:
-    before = anonymous_bytes()
-    held = np.ones(64 * MB, np.uint8)
-    grown = anonymous_bytes() - before
+    grown, left = measured(
+        "before = anonymous_bytes(); held = np.ones(64 * MB, np.uint8); print(anonymous_bytes() - before)\n"
+        "del held; print(anonymous_bytes() - before)"
+    )
     assert 60 * MB < grown < 80 * MB
-    del held
-    assert anonymous_bytes() - before < 20 * MB
+    assert left < 20 * MB
 
 
 def test_a_memory_mapped_file_does_not_count(tmp_path: Path) -> None:
     path = tmp_path / "x.npy"
     np.save(path, np.ones(64 * MB, np.uint8))
-    before = anonymous_bytes()
-    mapped = np.load(path, mmap_mode="r")
-    assert sum(int(mapped[i : i + MB].sum()) for i in range(0, 64 * MB, MB)) == 64 * MB
-    assert anonymous_bytes() - before < 16 * MB
+    (grown,) = measured(
+        "before = anonymous_bytes(); mapped = np.load(sys.argv[1], mmap_mode='r')\n"
+        "assert sum(int(mapped[i : i + MB].sum()) for i in range(0, 64 * MB, MB)) == 64 * MB; print(anonymous_bytes() - before)",
+        path,
+    )
+    assert grown < 16 * MB
 
 
 def test_another_process_and_one_that_is_gone() -> None:
@@ -47,23 +56,27 @@ def test_another_process_and_one_that_is_gone() -> None:
 
 
 def test_a_peak_that_is_gone_at_the_end_is_seen() -> None:
-    before = anonymous_bytes()
-    with PeakMemory(every_seconds=0.005) as memory:
-        held = np.ones(128 * MB, np.uint8)
-        deadline = time.monotonic() + 30
-        while memory.bytes < before + 120 * MB and time.monotonic() < deadline:
-            time.sleep(0.005)
-        del held
-    assert memory.bytes > before + 120 * MB
-    assert anonymous_bytes() < before + 40 * MB
-    assert not any(thread.name == "hemix-memory" for thread in threading.enumerate())
+    peak, left = measured(
+        "before = anonymous_bytes()\n"
+        "with PeakMemory(every_seconds=0.005) as memory:\n"
+        "    held = np.ones(128 * MB, np.uint8); deadline = time.monotonic() + 30\n"
+        "    while memory.bytes < before + 120 * MB and time.monotonic() < deadline: time.sleep(0.005)\n"
+        "    del held\n"
+        "print(memory.bytes - before, anonymous_bytes() - before)"
+    )
+    assert peak > 120 * MB
+    assert left < 40 * MB
 
 
 def test_a_block_shorter_than_a_sample_is_measured_at_its_end() -> None:
-    with PeakMemory(every_seconds=1000) as memory:
-        held = np.ones(64 * MB, np.uint8)
-    assert memory.bytes > 64 * MB
-    del held
+    (peak,) = measured("with PeakMemory(every_seconds=1000) as memory: held = np.ones(64 * MB, np.uint8)\nprint(memory.bytes)")
+    assert peak > 64 * MB
+
+
+def test_watching_ends_with_the_block() -> None:
+    with PeakMemory(every_seconds=0.005):
+        assert any(thread.name == "hemix-memory" for thread in threading.enumerate())
+    assert not any(thread.name == "hemix-memory" for thread in threading.enumerate())
 
 
 def test_the_machine_says_what_it_is() -> None:

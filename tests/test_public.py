@@ -20,6 +20,7 @@ SURFACE = [
     "demo",
     "doctor",
     "evaluate",
+    "export",
     "import_logs",
     "predict",
     "prepare",

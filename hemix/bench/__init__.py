@@ -1,20 +1,29 @@
-"""Benchmarks: each a file with ``run(scale) -> figures`` in the shape that docs/performance.md explains."""
+"""Benchmarks: each a file with ``run(scale=...) -> figures`` in the shape that docs/performance.md explains.
+
+Some take ``sweep`` or ``size`` as well, by the names of the command's flags.
+"""
 
 from __future__ import annotations
 
 from importlib import import_module
+from inspect import signature
 from typing import Any
 
 from hemix.errors import UsageError
 
 __all__ = ["BENCHMARKS", "run_benchmark"]
 
-BENCHMARKS = ("prepare",)
+BENCHMARKS = ("loader", "mfu", "prepare", "score", "tables", "train")
 
 
-def run_benchmark(name: str, *, scale: float = 1.0) -> dict[str, Any]:
-    """Run one benchmark at ``scale`` of its full size. Raises UsageError for an unknown name."""
+def run_benchmark(name: str, *, scale: float = 1.0, sweep: bool = False, size: str | None = None) -> dict[str, Any]:
+    """Run one benchmark at ``scale`` of its full size. Raises UsageError for an unknown name, or an option it does not have."""
     if name not in BENCHMARKS:
         raise UsageError(f"unknown benchmark {name!r}; known: {', '.join(BENCHMARKS)}")
-    figures: dict[str, Any] = import_module(f"hemix.bench.{name}").run(scale=scale)
+    run = import_module(f"hemix.bench.{name}").run
+    options = {key: value for key, value in (("sweep", sweep), ("size", size)) if value}
+    for option in options:
+        if option not in signature(run).parameters:
+            raise UsageError(f"--{option}: hemix bench {name} has no such option")
+    figures: dict[str, Any] = run(scale=scale, **options)
     return figures

@@ -69,7 +69,7 @@ class _Shards:
 
     def __getitem__(self, rows: Array) -> Array:
         if len(self._arrays) == 1:
-            return self._arrays[0][rows]
+            return self._arrays[0].take(rows, axis=0)
         shard = np.searchsorted(self._first, rows, side="right") - 1
         out = np.empty((len(rows), *self._arrays[0].shape[1:]), dtype=self._arrays[0].dtype)
         for s in np.unique(shard):
@@ -155,10 +155,15 @@ class Split:
         """Batches of about ``batch_impressions`` impressions, whole requests each: a request is in the batch that its first impression
         falls into.
 
-        ``order``: ``stored`` (by user, then time), ``time``, or ``shuffled`` by (seed, epoch).
+        ``order``: ``stored`` (shard by shard, in each by user, then time), ``time``, ``shuffled`` by (seed, epoch), or ``users``: the
+        users shuffled by (seed, epoch), all requests of one together and in time.
         """
         if order == "shuffled":
             requests = np.random.default_rng([seed, epoch]).permutation(self.requests)
+        elif order == "users":
+            user = self.user.read()
+            place = np.random.default_rng([seed, epoch]).permutation(int(user.max(initial=0)) + 1)
+            requests = np.lexsort((self.time_ms.read(), place[user]))
         elif order == "time":
             requests = np.argsort(self.time_ms.read(), kind="stable")
         else:
@@ -214,9 +219,9 @@ class Split:
         events = ranges(begin, lengths)
 
         item_row = self.item_row[rows]
-        distinct, index = _distinct(np.concatenate([item_row, store.item_row[events]]), data.item_rows)
+        distinct, index = _distinct(np.concatenate([item_row, store.item_row.take(events)]), data.item_rows)
         labels = self.labels[rows]
-        event_ids = store.ids[events]
+        event_ids = store.ids.take(events, axis=0)
 
         blocks = {
             "user": data.users.take(user_row[one_of]),
@@ -232,7 +237,7 @@ class Split:
             users=to_columns(blocks["user"]),
             event_offsets=_tensor(offsets),
             event_item=_tensor(index[len(rows) :]),
-            event_time_ms=_tensor(store.time_ms[events]),
+            event_time_ms=_tensor(store.time_ms.take(events)),
             event_ids=_tensor(event_ids),
             user_index=_tensor(user_index),
             request_time_ms=_tensor(time_ms),
@@ -259,7 +264,7 @@ def _distinct(values: Array, upper: int) -> tuple[Array, Array]:
     distinct = np.flatnonzero(present)
     position = np.empty(upper, dtype=np.int64)
     position[distinct] = np.arange(len(distinct))
-    return distinct, position[values]
+    return distinct, position.take(values)
 
 
 def _replace(block: Block, level: LevelSpec, spec: InputSpec, rate: float, draw: np.random.Generator) -> Block:

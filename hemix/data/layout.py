@@ -73,8 +73,8 @@ class Block:
     def take(self, rows: Array) -> Block:
         """The given rows, in that order."""
         return Block(
-            ids=self.ids[rows],
-            numbers=self.numbers[rows],
+            ids=self.ids.take(rows, axis=0),  # several times as fast as self.ids[rows]
+            numbers=self.numbers.take(rows, axis=0),
             bags=tuple(_take_bag(values, offsets, rows) for values, offsets in self.bags),
         )
 
@@ -114,7 +114,7 @@ class Block:
 
 def _take_bag(values: Array, offsets: Array, rows: Array) -> tuple[Array, Array]:
     begin, lengths = offsets[rows], offsets[rows + 1] - offsets[rows]
-    return values[ranges(begin, lengths)], np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return values.take(ranges(begin, lengths)), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
 def ranges(begin: Array, lengths: Array) -> Array:
@@ -144,8 +144,8 @@ def file_hash(path: Path) -> str:
 def load_array(path: Path) -> Array:
     """Memory-map one array read-only. Raises DataError naming the file."""
     try:
-        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-        return array
+        mapped: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+        return mapped.view(np.ndarray)  # np.memmap's own indexing is slow
     except FileNotFoundError as error:
         raise DataError(f"{path}: missing from the dataset folder") from error
     except (ValueError, OSError, EOFError) as error:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hemix.data.spec import TIMELESS_MS
 
-__all__ = ["AGE_BUCKETS", "TIMELESS_BUCKET", "age_bucket", "rotary_angles", "rotate"]
+__all__ = ["AGE_BUCKETS", "TIMELESS_BUCKET", "age_bucket", "rotary_angles", "rotary_turns", "rotate"]
 
 _SECOND_MS = 1000
 _DAY_MS = 86_400_000
@@ -39,13 +39,20 @@ def age_bucket(request_time_ms: Tensor, event_time_ms: Tensor) -> Tensor:
     return bucket.masked_fill(timeless, TIMELESS_BUCKET)
 
 
-def rotary_angles(time_ms: Tensor, pairs: int, dtype: torch.dtype) -> Tensor:
+def rotary_turns(pairs: int, device: torch.device | None = None) -> Tensor:
+    """Turns per millisecond, fp64 [pairs], from one turn in five minutes to one in two years."""
+    exponent = torch.arange(pairs, dtype=torch.float64, device=device) / max(pairs - 1, 1)
+    return (1 / _PERIOD_MIN_MS) * (_PERIOD_MIN_MS / _PERIOD_MAX_MS) ** exponent
+
+
+def rotary_angles(time_ms: Tensor, pairs: int, dtype: torch.dtype, turns_per_ms: Tensor | None = None) -> Tensor:
     """Angles [..., pairs] in [0, 2 pi), one per frequency; zeros for a timeless event.
 
-    In fp64 from one fixed origin and reduced before the cast: epoch milliseconds in fp32 are 131 s apart.
+    In fp64 from one fixed origin and reduced before the cast: epoch milliseconds in fp32 are 131 s apart. ``turns_per_ms``:
+    :func:`rotary_turns`, where it is kept.
     """
-    exponent = torch.arange(pairs, dtype=torch.float64, device=time_ms.device) / max(pairs - 1, 1)
-    turns_per_ms = (1 / _PERIOD_MIN_MS) * (_PERIOD_MIN_MS / _PERIOD_MAX_MS) ** exponent
+    if turns_per_ms is None:
+        turns_per_ms = rotary_turns(pairs, time_ms.device)
     since_origin = (time_ms - _ORIGIN_MS).masked_fill(time_ms == TIMELESS_MS, 0).to(torch.float64)
     turns = since_origin.unsqueeze(-1) * turns_per_ms
     return ((turns - turns.floor()) * (2 * math.pi)).to(dtype)

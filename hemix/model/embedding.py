@@ -1,8 +1,8 @@
 """All embedding tables in one weight, read once a step.
 
-The weight is [rows of all tables, width]. In training a step reads each distinct row once into a leaf tensor; every feature is
-then gathered from that leaf, so that its gradient has one row per distinct id, whatever the batch repeats. A table optimiser
-(`hemix.train.table_optimizers`) takes rows and gradient and updates those rows alone; the dense optimiser never sees the weight.
+The weight is [rows of all tables, width]. In training a step reads all its ids at once into a leaf tensor that hangs on no weight; what
+autograd leaves there is one gradient per vector that the model was given, and a table optimiser (`hemix.train.table_optimizers`) adds
+them up by row and updates those rows alone. The dense optimiser never sees the weight.
 
 Knows neither the schema nor what the columns mean.
 """
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from hemix.data.spec import MISSING
 
-__all__ = ["LookUp", "Tables", "distinct_rows"]
+__all__ = ["Gradients", "LookUp", "Tables", "distinct_rows", "sum_by_row"]
 
 _DENSE_FACTOR = 16
 
@@ -35,6 +35,19 @@ class LookUp:
     """int64 [rows + 1]: row i has the values ids[offsets[i]:offsets[i + 1]]"""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Gradients:
+    """What a backward pass left: a gradient for every vector of the step's look-up."""
+
+    ids: Tensor
+    """int64 [n], rows of the weight, with repeats"""
+    bags: Tensor | None
+    """int64 [b + 1], from 0, ascending strictly: the last b vectors were means of the last ``bags[-1]`` ids, the i-th of those in
+    bags[i]:bags[i + 1]. All vectors before are one row each. None: there are no means"""
+    values: Tensor
+    """[m, width]"""
+
+
 class Tables(nn.Module):
     """The embedding tables, one after another in :attr:`weight` [sum of rows, width]."""
 
@@ -47,7 +60,7 @@ class Tables(nn.Module):
             self.first_row[name] = total
             total += count
         self.weight = nn.Parameter(torch.empty(total, width), requires_grad=False)
-        self._step: tuple[Tensor, Tensor] | None = None
+        self._step: Gradients | None = None
 
     def look_up(self, wanted: Sequence[LookUp]) -> list[Tensor]:
         """Vectors of everything that a step needs: [rows, columns * width] each, [rows, width] for a multi-valued feature (the
@@ -59,31 +72,54 @@ class Tables(nn.Module):
             return []
         bags = [None if w.offsets is None else _with_missing(w.ids, w.offsets) for w in wanted]
         ids = [(w.ids if bag is None else bag[0].unsqueeze(1)) + self._first_rows(w) for w, bag in zip(wanted, bags, strict=True)]
-        source: Tensor = self.weight
         if self.training and torch.is_grad_enabled():
-            assert self._step is None, "one look-up a step: the step before was not taken"
-            rows, places = distinct_rows(torch.cat([i.flatten() for i in ids]), self.weight.shape[0])
-            source = self.weight.detach().index_select(0, rows).requires_grad_()
-            self._step = (rows, source)
-            ids = [p.view(i.shape) for p, i in zip(torch.split(places, [i.numel() for i in ids]), ids, strict=True)]
+            pieces = self._read_for_step(ids, [None if bag is None else bag[1] for bag in bags])
+            return [
+                piece.view(i.shape[0], i.shape[1] * self.width) if bag is None else piece
+                for piece, i, bag in zip(pieces, ids, bags, strict=True)
+            ]
         return [
-            source.index_select(0, i.flatten()).view(i.shape[0], i.shape[1] * self.width)
+            self.weight.index_select(0, i.flatten()).view(i.shape[0], i.shape[1] * self.width)
             if bag is None
-            else F.embedding_bag(i.flatten(), source, bag[1], mode="mean", include_last_offset=True)
+            else F.embedding_bag(i.flatten(), self.weight, bag[1], mode="mean", include_last_offset=True)
             for i, bag in zip(ids, bags, strict=True)
         ]
+
+    def _read_for_step(self, ids: list[Tensor], offsets: list[Tensor | None]) -> list[Tensor]:
+        """Vectors [m, width] of every look-up, pieces of one leaf that :meth:`take_gradients` will ask for its gradient."""
+        assert self._step is None, "one look-up a step: the step before was not taken"
+        weight = self.weight.detach()
+        order = sorted(range(len(ids)), key=lambda at: offsets[at] is not None)  # bags last
+        flat = torch.cat([ids[at].flatten() for at in order])
+        lengths = [o.diff() for o in offsets if o is not None]
+        single, bags = flat.shape[0] - sum(ids[at].numel() for at in order if offsets[at] is not None), None
+        if lengths:
+            bags = F.pad(torch.cat(lengths).cumsum(0), (1, 0))
+        leaf = weight.new_empty(single + (0 if bags is None else bags.shape[0] - 1), self.width)
+        torch.index_select(weight, 0, flat[:single], out=leaf[:single])
+        if bags is not None:
+            leaf[single:] = F.embedding_bag(flat[single:], weight, bags, mode="mean", include_last_offset=True)
+        self._step = Gradients(ids=flat, bags=bags, values=leaf.requires_grad_())
+        sizes = [ids[at].numel() if (o := offsets[at]) is None else o.shape[0] - 1 for at in order]
+        pieces = dict(zip(order, torch.split(leaf, sizes), strict=True))
+        return [pieces[at] for at in range(len(ids))]
 
     def by_name(self) -> dict[str, Tensor]:
         """The rows of every table, as views of the weight."""
         ends = [*list(self.first_row.values())[1:], self.weight.shape[0]]
         return {name: self.weight[first:end] for (name, first), end in zip(self.first_row.items(), ends, strict=True)}
 
-    def take_step(self) -> tuple[Tensor, Tensor] | None:
-        """(rows int64 [n], gradient [n, width]) of the look-up since the last call, or None; forgets it."""
+    def take_gradients(self) -> Gradients | None:
+        """The gradients that reached the look-up since the last call, or None; forgets it."""
         step, self._step = self._step, None
-        if step is None or step[1].grad is None:
+        if step is None or step.values.grad is None:
             return None
-        return step[0], step[1].grad
+        return Gradients(ids=step.ids, bags=step.bags, values=step.values.grad)
+
+    def take_step(self) -> tuple[Tensor, Tensor] | None:
+        """The same added up: (rows int64 [n], distinct and ascending, gradient [n, width])."""
+        taken = self.take_gradients()
+        return None if taken is None else sum_by_row(taken, self.weight.shape[0])
 
     def _first_rows(self, wanted: LookUp) -> Tensor:
         return torch.tensor([self.first_row[name] for name in wanted.tables], device=wanted.ids.device)
@@ -93,10 +129,31 @@ def _with_missing(values: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     """The same lists with ``[MISSING]`` in place of every empty one."""
     lengths = offsets.diff()
     empty = lengths == 0
+    if not bool(empty.any()):
+        return values, offsets
     shift = F.pad(empty.cumsum(0), (1, 0))
     filled = torch.full((values.shape[0] + int(shift[-1]),), MISSING, dtype=values.dtype, device=values.device)
     places = torch.arange(values.shape[0], device=values.device) + torch.repeat_interleave(shift[:-1], lengths)
     return filled.index_copy_(0, places, values), offsets + shift
+
+
+def sum_by_row(gradients: Gradients, rows: int) -> tuple[Tensor, Tensor]:
+    """(distinct ids int64 ascending [n], the sum [n, width] of what each one's uses were given), for ids in [0, rows).
+
+    Always added in the same order.
+    """
+    values, bags = gradients.values, gradients.bags
+    ids = gradients.ids.int() if rows < 2**31 else gradients.ids  # sorts twice as fast
+    ordered, vector = torch.sort(ids, stable=True)
+    distinct, counts = torch.unique_consecutive(ordered, return_counts=True)
+    if bags is not None:
+        lengths = bags.diff()
+        single = values.shape[0] - lengths.shape[0]
+        values = torch.cat([values[:single], values[single:] / lengths.unsqueeze(1)])
+        every = torch.arange(values.shape[0], device=ids.device)
+        vector = torch.cat([every[:single], every[single:].repeat_interleave(lengths)]).index_select(0, vector)
+    begin = F.pad(counts.cumsum(0), (1, 0))
+    return distinct.long(), F.embedding_bag(vector, values, begin, mode="sum", include_last_offset=True)
 
 
 def distinct_rows(ids: Tensor, rows: int) -> tuple[Tensor, Tensor]:

@@ -36,8 +36,8 @@ class UserState:
     """int64 [1 + E]"""
     events_ED: Tensor
     """[1 + E, D]: event vectors"""
-    global_keys_values: Tensor
-    """[1 + E, 2 D]"""
+    global_keys_values: Tensor | None
+    """[1 + E, 2 D], where the state is kept for requests to come; within a whole batch they are made for those who need them"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +46,9 @@ class RequestState:
 
     share_QH: Tensor
     """The user's and the context's columns of the tokeniser's first layer"""
-    fixed_realtime_QfD: Tensor
-    fixed_global_QfD: Tensor
+    fixed_realtime_QfD: Tensor | None
+    fixed_global_QfD: Tensor | None
+    """None: a request has one candidate, so the fixed queries go with its dynamic ones"""
     realtime: HistoryState
     global_: HistoryState
 
@@ -70,14 +71,17 @@ class HeMix(Ranker):
 
     def encode_user(self, inputs: Inputs) -> UserState:
         """Event vectors, global keys and values, the user's share of the tokeniser."""
+        return self.encode_history(self.events(inputs), inputs)
+
+    def encode_history(self, events_ED: Tensor, inputs: Inputs) -> UserState:
+        """:meth:`encode_user` from event vectors [1 + E, D] that exist already, the null event in front."""
         assert inputs.user_RW is not None, "encode_user needs the level user"
         time_ms = torch.cat([inputs.batch.event_time_ms.new_full((1,), TIMELESS_MS), inputs.batch.event_time_ms])
-        events_ED = self.events(inputs)
         return UserState(
             share_RH=self.tokenizer.user_share(inputs.user_RW),
             event_time_ms=time_ms,
             events_ED=events_ED,
-            global_keys_values=self.global_.keys_values(events_ED, time_ms),
+            global_keys_values=self.global_.keys_values(events_ED, time_ms) if inputs.context_QW is None else None,
         )
 
     def encode_request(self, state: UserState, inputs: Inputs) -> RequestState:
@@ -89,19 +93,23 @@ class HeMix(Ranker):
         times = (state.event_time_ms, batch.request_time_ms)
 
         groups = group_requests(batch.user_index, begin, middle, candidates_Q)
-        global_ = self.global_.state(groups, [group.rows_BL for group in groups], state.global_keys_values, *times)
+        rows = [group.rows_BL for group in groups]
+        if state.global_keys_values is None:
+            global_ = self.global_.state(groups, rows, state.events_ED, *times)
+        else:
+            global_ = self.global_.state(groups, rows, state.global_keys_values, *times, projected=True)
 
-        users, rows = state.share_RH.shape[0], state.event_time_ms.shape[0]
-        recent, place = rows_in_ranges(batch.user_index, middle, end, users, rows)
+        users, count = state.share_RH.shape[0], state.event_time_ms.shape[0]
+        recent, place = rows_in_ranges(batch.user_index, middle, end, users, count)
         recent_ED = state.events_ED.index_select(0, recent)
-        keys_values = self.realtime.keys_values(recent_ED, state.event_time_ms[recent])
         groups = group_requests(batch.user_index, middle, end, candidates_Q)
-        realtime = self.realtime.state(groups, [place[group.rows_BL] for group in groups], keys_values, *times)
+        realtime = self.realtime.state(groups, [place[group.rows_BL] for group in groups], recent_ED, *times)
 
+        apart = batch.candidates_count != batch.requests_count
         return RequestState(
             share_QH=self.tokenizer.request_share(state.share_RH, batch.user_index, inputs.context_QW),
-            fixed_realtime_QfD=self.realtime.fixed(realtime, batch.requests_count),
-            fixed_global_QfD=self.global_.fixed(global_, batch.requests_count),
+            fixed_realtime_QfD=self.realtime.fixed(realtime, batch.requests_count) if apart else None,
+            fixed_global_QfD=self.global_.fixed(global_, batch.requests_count) if apart else None,
             realtime=realtime,
             global_=global_,
         )
@@ -114,10 +122,8 @@ class HeMix(Ranker):
         query_global, query_realtime = ns_NnD.split([self.settings.ns_tokens_global, self.settings.ns_tokens_realtime], 1)
         interests_NnD = torch.cat(
             [
-                self.realtime.dynamic(state.realtime, query_realtime, of_request, batch.requests_count),
-                _per_candidate(state.fixed_realtime_QfD, of_request),
-                self.global_.dynamic(state.global_, query_global, of_request, batch.requests_count),
-                _per_candidate(state.fixed_global_QfD, of_request),
+                *_mixed(self.realtime, state.realtime, query_realtime, state.fixed_realtime_QfD, of_request),
+                *_mixed(self.global_, state.global_, query_global, state.fixed_global_QfD, of_request),
             ],
             1,
         )
@@ -131,6 +137,10 @@ class HeMix(Ranker):
         return logits_NT
 
 
-def _per_candidate(x_QfD: Tensor, request_index_N: Tensor) -> Tensor:
-    """[Q, f, D] -> [N, f, D]"""
-    return x_QfD.index_select(0, request_index_N)
+def _mixed(
+    history: HistoryInterest, state: HistoryState, queries_NnD: Tensor, fixed_QfD: Tensor | None, request_index_N: Tensor
+) -> list[Tensor]:
+    """Dynamic, then fixed interests [N, queries, D] of one history, in pieces."""
+    if fixed_QfD is None:
+        return [history.dynamic(state, queries_NnD, request_index_N, fixed_too=True)]
+    return [history.dynamic(state, queries_NnD, request_index_N), fixed_QfD.index_select(0, request_index_N)]

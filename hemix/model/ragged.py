@@ -30,6 +30,8 @@ _MERGE_MAX = 24
 class Group:
     """B users with up to C requests each, whose events, the null event in front, are padded to L."""
 
+    asked: int
+    """The most candidates of one user, counting each of their requests like the one with most."""
     requests_BC: Tensor
     """int64: row of each request; 0 where a user has fewer than C"""
     has_request_BC: Tensor
@@ -52,7 +54,8 @@ def group_requests(user_index_Q: Tensor, begin_Q: Tensor, end_Q: Tensor, candida
 
     by_shape, groups_of_users = _cut_into_groups(last_U - first_U, asked_U)
     groups = []
-    for users, width, length in _with_shapes(torch.split(by_shape, groups_of_users), requests_U, last_U - first_U):
+    shapes = _shapes(torch.split(by_shape, groups_of_users), requests_U, last_U - first_U, asked_U)
+    for users, width, length, asked in shapes:
         step = torch.arange(width, device=users.device)
         has_request_BC = step < requests_U[users].unsqueeze(1)
         requests_BC = by_user[
@@ -63,6 +66,7 @@ def group_requests(user_index_Q: Tensor, begin_Q: Tensor, end_Q: Tensor, candida
         seen_BCL &= events_BL.unsqueeze(1) < end_Q[requests_BC].unsqueeze(2)
         groups.append(
             Group(
+                asked=asked,
                 requests_BC=requests_BC,
                 has_request_BC=has_request_BC,
                 rows_BL=F.pad(torch.where(events_BL < last_U[users].unsqueeze(1), events_BL + 1, 0), (1, 0)),
@@ -81,9 +85,10 @@ def _span(row: Tensor, begin: Tensor, end: Tensor, rows: int) -> tuple[Tensor, T
     return torch.where(last > 0, first, 0), last
 
 
-def _with_shapes(groups: tuple[Tensor, ...], requests_U: Tensor, length_U: Tensor) -> list[tuple[Tensor, int, int]]:
-    shapes = torch.stack([torch.stack([requests_U[users].max(), length_U[users].max()]) for users in groups]).tolist()
-    return [(users, width, length) for users, (width, length) in zip(groups, shapes, strict=True)]
+def _shapes(groups: tuple[Tensor, ...], *sizes_U: Tensor) -> list[tuple[Any, ...]]:
+    """Every group's users with the largest of each size, fetched from the device in one go."""
+    largest = torch.stack([torch.stack([size[users].max() for size in sizes_U]) for users in groups]).tolist()
+    return [(users, *sizes) for users, sizes in zip(groups, largest, strict=True)]
 
 
 def _cut_into_groups(length_U: Tensor, asked_U: Tensor) -> tuple[Tensor, list[int]]:
@@ -162,7 +167,12 @@ def slots(groups: list[Group], request_index_N: Tensor, requests: int) -> Slots:
 
 def from_slots(values: list[Tensor], place: Tensor) -> Tensor:
     """Inverse of a layout: the groups' values [B, C, K, width], flattened and concatenated, in the order of ``place``."""
-    return torch.cat([v.flatten(0, 2) for v in values]).index_select(0, place)
+    return _joined([v.flatten(0, 2) for v in values]).index_select(0, place)
+
+
+def _joined(pieces: list[Tensor]) -> Tensor:
+    """Their concatenation, without a copy of a single one."""
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
 def places(layout: list[Tensor], rows: int) -> Tensor:
@@ -194,7 +204,7 @@ class _ToSlots(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (place_N,) = ctx.saved_tensors
-        out = torch.cat([g.flatten(0, -2) for g in gradients]).index_select(0, place_N.clamp(min=0))
+        out = _joined([g.flatten(0, -2) for g in gradients]).index_select(0, place_N.clamp(min=0))
         out.masked_fill_((place_N < 0).unsqueeze(1), 0)
         if ctx.null_first:
             out[0] = torch.stack([g[:, 0].sum(0) for g in gradients]).sum(0)

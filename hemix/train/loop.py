@@ -22,10 +22,11 @@ import torch
 
 from hemix.config import Settings
 from hemix.data.dataset import Dataset, Plan, Replacement, Split
+from hemix.data.unshared import unshared
 from hemix.errors import HemixError, RunError, SettingsError, UsageError
 from hemix.evaluate.metrics import auc
 from hemix.files import storage_errors
-from hemix.measure import PeakMemory
+from hemix.measure import PeakMemory, keep_freed_memory
 from hemix.model import Ranker, build_model, count_parameters
 from hemix.run import folder as run_folder
 from hemix.run.folder import INFO_FILE, Run
@@ -125,6 +126,7 @@ class _Loop:
         self.on_record, self.on_step = on_record, on_step
         options = settings.train
         self.device = _device(options.device)
+        keep_freed_memory()
         torch.set_num_threads(options.threads or int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0)))))
         torch.manual_seed(options.seed)
         self.train_split, self.valid_split = data.split("train"), data.split("valid")
@@ -154,7 +156,7 @@ class _Loop:
                 replacement = Replacement(rate=options.unknown_rate, seed=(options.seed, position.epoch))
                 self.model.train()
                 for batch in self.train_split.batches(plan, first=position.batch, replacement=replacement):
-                    self._step(batch.to(self.device))
+                    self._step((batch if options.share else unshared(batch)).to(self.device))
                     position.batch += 1
                     position.seconds = time.perf_counter() - started
                     ends = position.batch == len(plan)
@@ -178,7 +180,7 @@ class _Loop:
 
     def _plan(self, epoch: int) -> Plan:
         options = self.settings.train
-        order = "shuffled" if options.shuffle == "requests" else "time"
+        order = "shuffled" if options.shuffle == "requests" else options.shuffle
         return self.train_split.plan(options.batch_impressions, order=order, seed=options.seed, epoch=epoch)
 
     def _step(self, batch: Any) -> None:
@@ -223,7 +225,7 @@ class _Loop:
             "steps": self.total_steps,
             "resumed_at": self.position.step,
             "device": str(self.device),
-            "tables": "plain PyTorch, row by row",
+            "tables": self.optimizers.tables,
             "threads": torch.get_num_threads(),
             "precision": self.settings.train.precision,
         }

@@ -34,7 +34,12 @@ class Optimizers:
         others = [p for p in self._named.values() if p.ndim < 2]
         groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
         self._dense = torch.optim.AdamW(groups, lr=settings.dense_learning_rate, fused=True)
-        self._tables = build_table_optimizer(settings.table_optimizer, model.tables)
+        self._tables = build_table_optimizer(settings.table_optimizer, model.tables, settings.tables)
+
+    @property
+    def tables(self) -> str:
+        """Who updates the tables, and how to get the other."""
+        return self._tables.how
 
     def step(self, step: int) -> float:
         """Update everything, clear the gradients; returns the dense part's gradient norm before clipping."""

@@ -1,7 +1,7 @@
 """Optimisers of the embedding tables: they touch only the rows that a step looked up.
 
-Both do what FBGEMM's fused optimiser of the same name does: a row that was not looked up keeps weight and state. Knows
-:class:`~hemix.model.embedding.Tables` and nothing else of a model.
+All do what FBGEMM's fused optimiser of the same name does: a row that was not looked up keeps weight and state. Row-wise Adagrad can
+leave its work to FBGEMM; the state is the same either way. Knows :class:`~hemix.model.embedding.Tables` and nothing else of a model.
 """
 
 from __future__ import annotations
@@ -11,14 +11,21 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from hemix.errors import SettingsError
+from hemix.errors import MissingExtra, SettingsError
 from hemix.model.embedding import Tables
+from hemix.train import fused_tables
 
-__all__ = ["RowAdam", "RowOptimizer", "RowwiseAdagrad", "build_table_optimizer"]
+__all__ = ["FusedRowwiseAdagrad", "RowAdam", "RowOptimizer", "RowwiseAdagrad", "build_table_optimizer"]
+
+_VALUES_AT_ONCE = 2**18
+"""Rows are updated in pieces of so many values, which stay in a core's cache between one operation and the next."""
 
 
 class RowOptimizer(ABC):
     """Updates the rows of the last look-up after a backward pass."""
+
+    how = "plain PyTorch"
+    """Who does the work and how to get the other, for a person."""
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
@@ -27,11 +34,17 @@ class RowOptimizer(ABC):
     def step(self, learning_rate: float) -> None:
         """Update the rows of the step's look-up and forget it. Nothing happens if no gradient reached them."""
         taken = self._tables.take_step()
-        if taken is not None:
-            rows, gradient = taken
-            weight = self._tables.weight
+        if taken is None:
+            return
+        self._begin_step()
+        weight = self._tables.weight
+        at_once = max(_VALUES_AT_ONCE // weight.shape[1], 1) if weight.device.type == "cpu" else taken[0].shape[0] + 1
+        for rows, gradient in zip(*(torch.split(tensor, at_once) for tensor in taken), strict=True):
             updated = weight.index_select(0, rows).add_(self._direction(rows, gradient), alpha=-learning_rate)
             weight.index_copy_(0, rows, updated)
+
+    def _begin_step(self) -> None:  # noqa: B027
+        """Called once before a step's rows, which come in pieces."""
 
     @abstractmethod
     def _direction(self, rows: Tensor, gradient: Tensor) -> Tensor:
@@ -57,8 +70,10 @@ class RowAdam(RowOptimizer):
         self._square = torch.zeros_like(tables.weight, requires_grad=False)
         self._steps = torch.zeros((), dtype=torch.int64)
 
-    def _direction(self, rows: Tensor, gradient: Tensor) -> Tensor:
+    def _begin_step(self) -> None:
         self._steps += 1
+
+    def _direction(self, rows: Tensor, gradient: Tensor) -> Tensor:
         steps, (first, second) = int(self._steps), self._betas
         mean = self._mean.index_select(0, rows).lerp_(gradient, 1 - first)
         square = self._square.index_select(0, rows).mul_(second).addcmul_(gradient, gradient, value=1 - second)
@@ -90,9 +105,43 @@ class RowwiseAdagrad(RowOptimizer):
         return {"sum": self._sum}
 
 
-def build_table_optimizer(name: str, tables: Tables) -> RowOptimizer:
-    """``adam`` or ``rowwise_adagrad``. Make it after the model is on its device."""
+class FusedRowwiseAdagrad(RowwiseAdagrad):
+    """The same with FBGEMM's kernel, equal within rounding. Raises MissingExtra or SettingsError where FBGEMM cannot be used."""
+
+    def __init__(self, tables: Tables) -> None:
+        super().__init__(tables)
+        fused_tables.load()
+        self.how = f"FBGEMM {fused_tables.installed()}, fused (the other: train.tables=plain)"
+
+    def step(self, learning_rate: float) -> None:
+        """Update the rows of the step's look-up and forget it."""
+        taken = self._tables.take_gradients()
+        if taken is not None:
+            fused_tables.rowwise_adagrad(self._tables.weight, self._sum, taken, learning_rate, self._epsilon)
+
+
+def build_table_optimizer(name: str, tables: Tables, backend: str = "plain") -> RowOptimizer:
+    """``adam`` or ``rowwise_adagrad``, by ``plain`` PyTorch, ``fused``, or ``auto``: fused where it can be.
+
+    Make it after the model is on its device. Raises MissingExtra (fused without FBGEMM), SettingsError naming the setting.
+    """
     known: dict[str, type[RowAdam] | type[RowwiseAdagrad]] = {"adam": RowAdam, "rowwise_adagrad": RowwiseAdagrad}
     if name not in known:
         raise SettingsError(f"train.table_optimizer: unknown optimiser {name!r}; known: {', '.join(known)}")
-    return known[name](tables)
+    fits = fused_tables.fits(name, tables.weight)
+    if backend == "fused":
+        if not fits:
+            raise SettingsError("train.tables: fused needs train.table_optimizer=rowwise_adagrad and train.device=cpu: FBGEMM has no "
+                                f"kernel here for {name} on {tables.weight.device}")  # fmt: skip
+        return FusedRowwiseAdagrad(tables)
+    plain = known[name](tables)
+    if backend == "plain":
+        return plain
+    if not fits:
+        plain.how = "plain PyTorch (fused by FBGEMM: only rowwise_adagrad on the CPU)"
+        return plain
+    try:
+        return FusedRowwiseAdagrad(tables)
+    except (MissingExtra, SettingsError) as error:
+        plain.how = f"plain PyTorch ({error})"
+    return plain

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hemix.data.spec import MISSING
-from hemix.model.embedding import LookUp, Tables, distinct_rows
+from hemix.model.embedding import Gradients, LookUp, Tables, distinct_rows, sum_by_row
 
 
 def numbered() -> Tables:
@@ -44,6 +44,16 @@ def test_the_gradient_has_one_row_per_distinct_id() -> None:
     assert rows.tolist() == [0, 3, 4, 8]
     assert gradient[:, 0].tolist() == [1, 1, 1, 21]
     assert tables.take_step() is None
+
+
+def test_a_bags_gradient_is_shared_out_evenly() -> None:
+    """Row 0 alone gets 1; bag [0, 2] passes on 6 / 2 to each, bag [2] passes on 10: row 2 gets both."""
+    values = torch.tensor([[1.0, 1.0], [6.0, 0.0], [10.0, 2.0]])
+    gradients = Gradients(ids=torch.tensor([0, 0, 2, 2]), bags=torch.tensor([0, 2, 3]), values=values)
+    for rows in (5, 5000):
+        found, gradient = sum_by_row(gradients, rows)
+        assert found.tolist() == [0, 2]
+        assert gradient.tolist() == [[4, 1], [13, 2]]
 
 
 def test_two_look_ups_in_one_step_are_our_own_mistake() -> None:

@@ -121,3 +121,17 @@ def test_a_diverging_run_says_what_to_lower(planted_data: Path, tmp_path: Path) 
     wild = {**QUICK, "train.dense_learning_rate": 1e30, "train.clip_norm": 0, "train.epochs": 3}
     with pytest.raises(RunError, match=r"the loss is (nan|inf) at step \d+: lower train"):
         api.train(planted_data, tmp_path / "run", settings=wild)
+
+
+def test_training_without_sharing_learns_the_same(planted_data: Path, tmp_path: Path) -> None:
+    """The same steps on the same impressions: weights differ by rounding alone."""
+    for name, share in (("on", True), ("off", False)):
+        settings = {
+            "train.share": share,
+            "train.batch_impressions": 512,
+            "train.unknown_rate": 0.0,
+            "train.dense_learning_rate": 1e-5,
+        }
+        api.train(planted_data, tmp_path / name, settings=settings)
+    on, off = (json.loads((tmp_path / name / "log.jsonl").read_text().splitlines()[-1]) for name in ("on", "off"))
+    assert on["valid_loss"] == pytest.approx(off["valid_loss"], rel=1e-4)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hemix.errors import SettingsError
+from hemix.errors import MissingExtra, SettingsError
 from hemix.model.embedding import LookUp, Tables
-from hemix.train.table_optimizers import RowOptimizer, build_table_optimizer
+from hemix.train import fused_tables
+from hemix.train.table_optimizers import RowAdam, RowOptimizer, RowwiseAdagrad, build_table_optimizer
+
+needs_fbgemm = pytest.mark.skipif(fused_tables.installed() is None, reason="FBGEMM ABSENT: pip install 'hemix[fast]'")
 
 
 def make_tables(rows: int = 6, width: int = 2) -> Tables:
@@ -95,3 +98,142 @@ def test_a_step_without_gradient_does_nothing(name: str) -> None:
 def test_an_unknown_optimiser_is_named() -> None:
     with pytest.raises(SettingsError, match=r"train\.table_optimizer: unknown optimiser 'sgd'"):
         build_table_optimizer("sgd", make_tables())
+
+
+ROWS = {"a": 40, "b": 7, "c": 300}
+
+
+def make_several(seed: int = 0) -> Tables:
+    tables = Tables(ROWS, 8).train()
+    with torch.no_grad():
+        tables.weight.copy_(torch.randn(tables.weight.shape, generator=torch.Generator().manual_seed(seed)))
+    return tables
+
+
+def train_some(tables: Tables, optimizer: RowOptimizer, first: int, last: int, *, bags: bool = True) -> None:
+    """Steps of random look-ups: columns of several tables with repeats, ids of one table in two look-ups, bags empty and full."""
+    for i in range(first, last):
+        g = torch.Generator().manual_seed(i)
+        ids = torch.stack([torch.randint(0, ROWS[t], (32,), generator=g) for t in ("a", "b", "c")], 1)
+        wanted = [LookUp(tables=("a", "b", "c"), ids=ids), LookUp(tables=("c",), ids=torch.randint(0, 300, (5, 1), generator=g))]
+        if bags:
+            lengths = torch.randint(0, 4, (20,), generator=g)
+            offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+            values = torch.randint(0, 40, (int(offsets[-1]),), generator=g)
+            wanted.append(LookUp(tables=("a",), ids=values, offsets=offsets))
+        found = tables.look_up(wanted)
+        loss = sum((v * torch.randn(v.shape, generator=g)).sum() + v.square().sum() for v in found)
+        assert isinstance(loss, torch.Tensor)
+        loss.backward()
+        optimizer.step(0.05 * (1 + i % 7))
+
+
+@needs_fbgemm
+@pytest.mark.parametrize("bags", [True, False])
+def test_fused_equals_plain_over_100_steps(bags: bool) -> None:
+    plain, fused = make_several(), make_several()
+    first = build_table_optimizer("rowwise_adagrad", plain, "plain")
+    second = build_table_optimizer("rowwise_adagrad", fused, "auto")
+    assert "FBGEMM" in second.how and "plain" in first.how
+    for i in range(100):
+        train_some(plain, first, i, i + 1, bags=bags)
+        train_some(fused, second, i, i + 1, bags=bags)
+        torch.testing.assert_close(fused.weight, plain.weight, rtol=1e-5, atol=2e-6)
+    torch.testing.assert_close(second.tensors(), first.tensors(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["adam", "rowwise_adagrad"])
+def test_plain_equals_a_dense_gradient_over_100_steps(name: str) -> None:
+    """The same look-ups by F.embedding on a weight with a dense gradient, updated by the formula on the rows that were read."""
+    tables, second = make_several(), make_several()
+    optimizer = build_table_optimizer(name, tables)
+    dense = torch.nn.Parameter(second.weight.clone())
+    state = [torch.zeros_like(dense), torch.zeros_like(dense)]
+    for i in range(100):
+        train_some(tables, optimizer, i, i + 1)
+        gradient, read = dense_gradient(dense, i)
+        rate = 0.05 * (1 + i % 7)
+        with torch.no_grad():
+            if name == "adam":
+                state[0][read] = 0.9 * state[0][read] + 0.1 * gradient[read]
+                state[1][read] = 0.999 * state[1][read] + 0.001 * gradient[read] ** 2
+                move = state[0] / (1 - 0.9 ** (i + 1)) / ((state[1] / (1 - 0.999 ** (i + 1))).sqrt() + 1e-8)
+            else:
+                state[0][read] += (gradient[read] ** 2).mean(1, keepdim=True)
+                move = gradient / (state[0].sqrt() + 1e-8)
+            dense[read] -= rate * move[read]
+    torch.testing.assert_close(tables.weight, dense, rtol=1e-4, atol=1e-4)
+
+
+def dense_gradient(weight: torch.nn.Parameter, i: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(gradient of the whole weight, the rows that step ``i`` of :func:`train_some` reads), list by list."""
+    g = torch.Generator().manual_seed(i)
+    first = {"a": 0, "b": 40, "c": 47}
+    ids = torch.stack([first[t] + torch.randint(0, ROWS[t], (32,), generator=g) for t in ("a", "b", "c")], 1)
+    alone = first["c"] + torch.randint(0, 300, (5, 1), generator=g)
+    lengths = torch.randint(0, 4, (20,), generator=g).tolist()
+    values = torch.randint(0, 40, (sum(lengths),), generator=g)
+    lists = [piece if len(piece) else torch.tensor([1]) for piece in torch.split(values, lengths)]
+    found = [weight[ids].flatten(1), weight[alone].flatten(1), torch.stack([weight[piece].mean(0) for piece in lists])]
+    loss = sum((v * torch.randn(v.shape, generator=g)).sum() + v.square().sum() for v in found)
+    assert isinstance(loss, torch.Tensor)
+    weight.grad = None
+    loss.backward()
+    assert weight.grad is not None
+    return weight.grad, torch.cat([ids.flatten(), alone.flatten(), *lists]).unique()
+
+
+@needs_fbgemm
+@pytest.mark.parametrize("backends", [("plain", "fused"), ("fused", "plain")])
+def test_a_checkpoint_goes_on_with_the_other_backend(backends: tuple[str, str]) -> None:
+    whole = make_several()
+    train_some(whole, build_table_optimizer("rowwise_adagrad", whole, "plain"), 0, 20)
+    half = make_several()
+    before = build_table_optimizer("rowwise_adagrad", half, backends[0])
+    train_some(half, before, 0, 10)
+    saved = {name: tensor.clone() for name, tensor in before.tensors().items()}
+    after = build_table_optimizer("rowwise_adagrad", half, backends[1])
+    after.load(saved)
+    train_some(half, after, 10, 20)
+    torch.testing.assert_close(half.weight, whole.weight, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.usefixtures("deterministic")
+@pytest.mark.parametrize("backend", ["plain", pytest.param("fused", marks=needs_fbgemm)])
+def test_the_same_steps_give_the_same_bytes(backend: str) -> None:
+    weights = []
+    for _ in range(2):
+        tables = make_several()
+        train_some(tables, build_table_optimizer("rowwise_adagrad", tables, backend), 0, 10)
+        weights.append(tables.weight)
+    assert torch.equal(*weights)
+
+
+@needs_fbgemm
+def test_fused_leaves_other_rows_alone() -> None:
+    tables = make_tables()
+    optimizer, before = build_table_optimizer("rowwise_adagrad", tables, "fused"), tables.weight.clone()
+    step(tables, optimizer, [1, 3, 3], 1.0)
+    assert (tables.weight != before).all(1).tolist() == [False, True, False, True, False, False]
+    optimizer.step(0.1)  # nothing was looked up
+
+
+def test_fused_is_refused_where_there_is_no_kernel() -> None:
+    with pytest.raises(
+        SettingsError, match=r"train\.tables: fused needs train\.table_optimizer=rowwise_adagrad .* for adam on cpu"
+    ):
+        build_table_optimizer("adam", make_tables(), "fused")
+
+
+def test_auto_is_plain_where_fused_does_not_fit() -> None:
+    optimizer = build_table_optimizer("adam", make_tables(), "auto")
+    assert isinstance(optimizer, RowAdam) and optimizer.how.startswith("plain PyTorch (fused by FBGEMM: only rowwise_adagrad")
+
+
+def test_without_fbgemm_fused_says_how_to_get_it_and_auto_does_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused_tables, "installed", lambda: None)
+    fused_tables.load.cache_clear()
+    with pytest.raises(MissingExtra, match=r"train\.tables=fused needs fbgemm-gpu-cpu, .* pip install 'hemix\[fast\]'"):
+        build_table_optimizer("rowwise_adagrad", make_tables(), "fused")
+    optimizer = build_table_optimizer("rowwise_adagrad", make_tables(), "auto")
+    assert type(optimizer) is RowwiseAdagrad and "pip install 'hemix[fast]'" in optimizer.how

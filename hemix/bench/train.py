@@ -1,0 +1,38 @@
+"""`hemix bench train`: a training step with each user's side once against once per impression."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from hemix.bench.common import compare, exponents, figures
+from hemix.bench.sides import SideCase
+from hemix.bench.workload import Workload
+from hemix.measure import keep_freed_memory
+
+__all__ = ["run"]
+
+_USERS = 256
+_CASES = ((8, 1_000), (8, 5_000), (1, 1_000))
+_IMPRESSIONS = (1, 2, 4, 8, 16)
+_SCOPES: tuple[Literal["core", "whole"], ...] = ("core", "whole")
+
+
+def run(*, scale: float = 1.0, sweep: bool = False) -> dict[str, Any]:
+    """256 users (times ``scale``) with 8 impressions each at 1,000 and 5,000 events, and with 1 at 1,000, size base, per scope:
+    forward and backward, and in scope whole the update of all weights. ``sweep`` adds numbers of impressions per user."""
+    keep_freed_memory()
+    users = max(int(_USERS * scale), 2)
+
+    def case(scope: Literal["core", "whole"], of_users: int, impressions: int, length: int) -> SideCase:
+        load = Workload(users=of_users, impressions_per_user=impressions, history_length=length)
+        return SideCase(kind="train", scope=scope, load=load)
+
+    cases = [compare("train", case(scope, users, *shape)) for scope in _SCOPES for shape in _CASES]
+    if not sweep:
+        return figures(cases)
+    few = max(users // 8, 2)
+    swept = [
+        compare("train sweep impressions", case("core", few, n, 1_000), repeats=3, absorbed=False, memory=False)
+        for n in _IMPRESSIONS
+    ]
+    return figures(cases + swept, growth={"impressions_per_user": exponents(swept, "impressions_per_user")})

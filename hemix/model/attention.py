@@ -1,0 +1,133 @@
+"""Attention of few queries over long histories, tile by tile.
+
+Scores are never held for a whole batch: a tile of users (or of one user's queries) is scored, weighted and dropped while it lies in the
+cache, and the backward pass makes it again. What a request sees of a key, its age or nothing, is a byte per request and key that points
+into a small table of summands per head, so that the table's gradient is a sum per bucket; PyTorch's fused kernels keep no gradient of
+such a summand on a CPU, and serve here where no gradient is asked for. Knows nothing of events, requests or candidates beyond their
+numbers.
+
+Letters: B users, C requests a user, J queries a request, H heads, L keys a user, D width of a key, d = D / H, A rows of the table;
+G the number of keys at a position: H, or 1 where all heads read the whole event vector (absorbed).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["absorbs", "attend"]
+
+_TILE = {"cpu": 2**19}
+_TILE_ELSEWHERE = 2**27
+"""Scores in a tile, about; the CPU's is 2 MiB."""
+
+
+def absorbs(queries: int, heads: int, width: int) -> bool:
+    """Whether attending to event vectors themselves, with the projections of keys and values moved to the queries, is fewer FLOPs.
+
+    Per key, with D = width: projecting costs 4 D^2 and attending 4 D for each of the user's ``queries``; absorbed, attending costs
+    4 D for each query and head, and projecting nothing. So absorbed wins below D / (heads - 1) queries.
+    """
+    return queries * (heads - 1) < width
+
+
+def attend(q_BHCJx: Tensor, keys_values_BLx: Tensor, table_hA: Tensor, bucket_BCL: Tensor) -> Tensor:
+    """[B, H, C, J, x]: softmax over L of ``q . key + table[head, bucket]``, times values.
+
+    Keys and values lie side by side, [B, L, 2 D], and queries have x = D / H; or, absorbed, they are one and the same, [B, L, D], read
+    by queries of x = D. ``bucket_BCL`` is uint8; a row of -inf in the table hides a key. ``table_hA`` has H rows, or one for all.
+    """
+    if bucket_BCL.shape[1] == 1 and not torch.is_grad_enabled():
+        B, H, _, J, _ = q_BHCJx.shape
+        keys_BGLx, values_BGLx = _keys_and_values(q_BHCJx, keys_values_BLx)
+        summand_BHJL = _summand(table_hA, bucket_BCL)[:, :, 0].expand(B, H, J, -1)
+        keys_BHLx, values_BHLx = keys_BGLx.expand(B, H, -1, -1), values_BGLx.expand(B, H, -1, -1)
+        found_BHJx = F.scaled_dot_product_attention(q_BHCJx.squeeze(2), keys_BHLx, values_BHLx, attn_mask=summand_BHJL, scale=1.0)
+        return found_BHJx.unsqueeze(2)
+    return _Attend.apply(q_BHCJx, keys_values_BLx, table_hA, bucket_BCL)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def _keys_and_values(q_BHCJx: Tensor, keys_values_BLx: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values [B, G, L, x], as views."""
+    width = q_BHCJx.shape[4]
+    if width == keys_values_BLx.shape[2]:
+        return keys_values_BLx.unsqueeze(1), keys_values_BLx.unsqueeze(1)
+    both_BL2Hd = keys_values_BLx.view(*keys_values_BLx.shape[:2], 2, -1, width)
+    return both_BL2Hd[:, :, 0].transpose(1, 2), both_BL2Hd[:, :, 1].transpose(1, 2)
+
+
+def _summand(table_hA: Tensor, bucket_BCL: Tensor) -> Tensor:
+    """[B, h, C, 1, L]"""
+    B, C, L = bucket_BCL.shape
+    return table_hA.index_select(1, bucket_BCL.flatten().int()).view(-1, B, C, 1, L).transpose(0, 1)
+
+
+def _tiles(shape: tuple[int, ...], L: int, device: str) -> Iterator[tuple[slice, slice]]:
+    """(users, queries) of every tile."""
+    B, H, C, J, _ = shape
+    tile = _TILE.get(device, _TILE_ELSEWHERE)
+    users = max(1, tile // max(1, H * C * J * L))
+    queries = J if 4 * tile >= H * C * J * L else max(1, tile // (H * C * L))
+    for b in range(0, B, users):
+        for j in range(0, J, queries):
+            yield slice(b, b + users), slice(j, j + queries)
+
+
+def _weights(q_bnx: Tensor, keys_bLx: Tensor, summand: Tensor, rows: tuple[int, ...]) -> Tensor:
+    """Softmax weights [b, H, C, j, L] of a tile, for ``rows`` = (b, H, C, j)."""
+    scores = torch.bmm(q_bnx, keys_bLx.transpose(1, 2)).view(*rows, -1)
+    return torch.softmax(scores.add_(summand), -1)
+
+
+class _Attend(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, keys_values: Tensor, table: Tensor, bucket: Tensor) -> Tensor:
+        H, L, x = q.shape[1], keys_values.shape[1], q.shape[4]
+        keys, values = _keys_and_values(q, keys_values)
+        out = torch.empty_like(q, memory_format=torch.contiguous_format)
+        for users, queries in _tiles(q.shape, L, q.device.type):
+            q_t = q[users, :, :, queries]
+            q_bnx = q_t.reshape(q_t.shape[0] * keys.shape[1], -1, x)
+            keys_bLx, values_bLx = (t[users].flatten(0, 1) for t in (keys, values))
+            weights = _weights(q_bnx, keys_bLx, _summand(table, bucket[users]), (q_t.shape[0], H, *q_t.shape[2:4]))
+            out[users, :, :, queries] = torch.bmm(weights.view(*q_bnx.shape[:2], L), values_bLx).view(q_t.shape)
+        ctx.save_for_backward(q, keys_values, table, bucket, out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        q, keys_values, table, bucket, out = ctx.saved_tensors
+        (d_out,) = gradients
+        L, x = keys_values.shape[1], q.shape[4]
+        keys, values = _keys_and_values(q, keys_values)
+        absorbed = x == keys_values.shape[2]
+        towards = (out * d_out).sum(-1, keepdim=True)
+        d_q, d_keys_values = torch.empty_like(q), torch.empty_like(keys_values)
+        d_keys, d_values = _keys_and_values(q, d_keys_values)
+        d_table = torch.zeros_like(table) if ctx.needs_input_grad[2] else None
+        for users, queries in _tiles(q.shape, L, q.device.type):
+            q_t, d_out_t = q[users, :, :, queries], d_out[users, :, :, queries]
+            flat = (q_t.shape[0] * keys.shape[1], -1, x)
+            q_bnx, d_out_bnx = q_t.reshape(flat), d_out_t.reshape(flat)
+            keys_bLx, values_bLx = (t[users].flatten(0, 1) for t in (keys, values))
+            weights = _weights(q_bnx, keys_bLx, _summand(table, bucket[users]), q_t.shape[:4])
+            d_scores = torch.bmm(d_out_bnx, values_bLx.transpose(1, 2)).view(weights.shape)
+            d_scores.sub_(towards[users, :, :, queries]).mul_(weights)
+            weights_bnL, d_scores_bnL = (t.view(*q_bnx.shape[:2], L) for t in (weights, d_scores))
+            d_q[users, :, :, queries] = torch.bmm(d_scores_bnL, keys_bLx).view(q_t.shape)
+            of_values = torch.bmm(weights_bnL.transpose(1, 2), d_out_bnx)
+            if absorbed:
+                pairs = [(d_keys, of_values.baddbmm_(d_scores_bnL.transpose(1, 2), q_bnx))]
+            else:
+                pairs = [(d_keys, torch.bmm(d_scores_bnL.transpose(1, 2), q_bnx)), (d_values, of_values)]
+            for target, found in pairs:
+                part = target[users]
+                _ = part.copy_(found.view(part.shape)) if queries.start == 0 else part.add_(found.view(part.shape))
+            if d_table is not None:
+                by_key_hn = d_scores.sum(3).transpose(0, 1).flatten(1)
+                d_table.scatter_add_(1, bucket[users].flatten().long().expand(by_key_hn.shape), by_key_hn)
+        return d_q, d_keys_values, d_table, None

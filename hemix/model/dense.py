@@ -1,0 +1,324 @@
+"""HeMix over padded rectangles instead of ragged rows: what a graph for another server can hold.
+
+The same weights and, wherever rows do not matter, the same modules as `hemix.model.hemix`; only look-ups, events and attention are
+written for rectangles: users R x events L, requests Q x candidates C, the padding of histories hidden by the requests' cuts. Two
+modules, because a server calls them at different times: :class:`DenseUser` once per user, :class:`DenseRequest` once per request. Both
+say by name, type and shape what they take and give. Knows no file and no exporter.
+
+Letters: R users, L events a user, I distinct item rows of events, Q requests, C candidates a request, N = Q * C, D token width, H heads,
+J queries a request, K keys a request (the null event first), W width of a level's vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hemix.data.spec import MISSING, TIMELESS_MS, InputSpec, LevelSpec
+from hemix.errors import UsageError
+from hemix.model.age import age_bucket, rotary_angles, rotary_turns, rotate
+from hemix.model.heads import probabilities
+from hemix.model.hemix import HeMix
+from hemix.model.interest import HistoryInterest
+from hemix.model.ranker import Ranker
+
+__all__ = ["PADDING", "DenseRequest", "DenseUser", "Port", "dense_form"]
+
+PADDING = -1
+"""Id in a multi-valued feature that stands for no value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Port:
+    """One input or output: a named tensor."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[str | int, ...]
+    """A name for a size that may vary."""
+    columns: tuple[str, ...] = ()
+    """What stands in each place of the last dimension, where that means something."""
+
+
+def dense_form(model: Ranker) -> tuple[DenseUser, DenseRequest]:
+    """Both halves of a model. Raises UsageError for a model that has no such form."""
+    if not isinstance(model, HeMix):
+        raise UsageError(f"the model {model.settings.name!r} cannot be exported: only hemix has a dense form")
+    return DenseUser(model).eval(), DenseRequest(model).eval()
+
+
+class _Half(nn.Module):
+    """Tables of its own levels, ports, and inputs by name."""
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+
+    def __init__(self, model: HeMix, tables: Sequence[str]) -> None:
+        super().__init__()
+        self.spec, self.settings = model.spec, model.settings
+        by_name = model.tables.by_name()
+        self._table = {name: place for place, name in enumerate(dict.fromkeys(tables))}
+        self.tables = nn.ParameterList([nn.Parameter(by_name[name], requires_grad=False) for name in self._table])
+
+    def named(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Positional inputs by their names."""
+        assert len(tensors) == len(self.inputs), "one tensor per input"
+        return {port.name: tensor for port, tensor in zip(self.inputs, tensors, strict=True)}
+
+    def _vectors(self, table: str, ids: Tensor) -> Tensor:
+        """[...] -> [..., width]"""
+        return F.embedding(ids, self.tables[self._table[table]])
+
+    def _bag(self, table: str, ids: Tensor) -> Tensor:
+        """Mean [..., width] of the values of each list [..., k]; the missing row where there is none."""
+        real = (ids != PADDING).unsqueeze(-1)
+        vectors = self._vectors(table, ids.clamp(min=0)) * real
+        count = real.sum(-2)
+        missing = self.tables[self._table[table]][MISSING]
+        return torch.where(count > 0, vectors.sum(-2) / count.clamp(min=1), missing)
+
+    def _level(self, name: str, level: LevelSpec, given: Mapping[str, Tensor]) -> Tensor | None:
+        """Vectors [..., W] of a level, ids first, then multi-valued features, then numbers; None without columns."""
+        parts = [self._vectors(table, given[f"{name}_ids"][..., i]) for i, table in enumerate(level.tables)]
+        parts += [
+            self._bag(table, given[f"{name}_bag_{feature}"])
+            for feature, table in zip(level.bag_names, level.bag_tables, strict=True)
+        ]
+        if level.numbers:
+            parts.append(given[f"{name}_numbers"])
+        return torch.cat(parts, -1) if parts else None
+
+
+def _level_tables(*levels: LevelSpec) -> list[str]:
+    return [table for level in levels for table in (*level.tables, *level.bag_tables)]
+
+
+def _level_ports(name: str, level: LevelSpec, rows: tuple[str, ...]) -> Iterator[Port]:
+    if level.tables:
+        yield Port(name=f"{name}_ids", dtype=torch.int64, shape=(*rows, len(level.tables)), columns=level.names)
+    for feature in level.bag_names:
+        yield Port(name=f"{name}_bag_{feature}", dtype=torch.int64, shape=(*rows, f"most_{name}_{feature}"))
+    if level.numbers:
+        yield Port(name=f"{name}_numbers", dtype=torch.float32, shape=(*rows, level.numbers), columns=level.number_names)
+
+
+def _state_ports(spec: HeMix) -> tuple[Port, ...]:
+    settings, rows = spec.settings, ("users", "history_rows")
+    ports = [
+        Port(name="state_share", dtype=torch.float32, shape=("users", settings.tokenizer_hidden)),
+        Port(name="state_events", dtype=torch.float32, shape=(*rows, settings.token_width)),
+        Port(name="state_global", dtype=torch.float32, shape=(*rows, 2 * settings.token_width)),
+    ]
+    if settings.age != "none":
+        ports.append(Port(name="state_time_ms", dtype=torch.int64, shape=rows))
+    return tuple(ports)
+
+
+class DenseUser(_Half):
+    """What depends on users and their events alone: `hemix.model.hemix.UserState`, one history a row. Row 0 of a history is the
+    null event, row e + 1 event e."""
+
+    def __init__(self, model: HeMix) -> None:
+        spec: InputSpec = model.spec
+        carried = [spec.item.tables[c] for c in spec.event_item_columns]
+        super().__init__(model, [*_level_tables(spec.user), *carried, *spec.event.tables])
+        self.tokenizer, self.events, self.global_ = model.tokenizer, model.events, _DenseHistory(model.global_)
+        self.carried = carried
+        ports = [*_level_ports("user", spec.user, ("users",))]
+        if carried:
+            names = tuple(spec.item.names[c] for c in spec.event_item_columns)
+            ports.append(Port(name="event_item_ids", dtype=torch.int64, shape=("items", len(carried)), columns=names))
+            ports.append(Port(name="event_item", dtype=torch.int64, shape=("users", "events")))
+        if spec.event.tables:
+            fields = len(spec.event.tables)
+            shape = ("users", "events", fields)
+            ports.append(Port(name="event_ids", dtype=torch.int64, shape=shape, columns=spec.event.names))
+        ports.append(Port(name="event_time_ms", dtype=torch.int64, shape=("users", "events")))
+        self.inputs, self.outputs = tuple(ports), _state_ports(model)
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """The state, in the order of :attr:`outputs`."""
+        given = self.named(tensors)
+        time_RL = given["event_time_ms"]
+        user_RW = self._level("user", self.spec.user, given)
+        events_RLD = self._events(given)
+        null = self.events.null.expand(time_RL.shape[0], 1, -1)
+        events_RKD = torch.cat([null, events_RLD], 1)
+        time_RK = torch.cat([time_RL.new_full((time_RL.shape[0], 1), TIMELESS_MS), time_RL], 1)
+        keys_values = self.global_.keys_values(events_RKD, time_RK)
+        share = self.tokenizer.user_share(null.new_zeros(time_RL.shape[0], 0) if user_RW is None else user_RW)
+        state = (share, events_RKD, keys_values, time_RK)
+        return state[: len(self.outputs)]
+
+    def _events(self, given: Mapping[str, Tensor]) -> Tensor:
+        """[R, L, D]: the events' vectors, without age."""
+        project = self.events.project
+        timeless = (given["event_time_ms"] == TIMELESS_MS).unsqueeze(-1)
+        total = project.bias + timeless * self.events.timeless
+        if self.carried:
+            columns = [self._vectors(table, given["event_item_ids"][:, i]) for i, table in enumerate(self.carried)]
+            share = project.share("item", torch.cat(columns, 1))
+            assert share is not None
+            total = total + F.embedding(given["event_item"], share)
+        for i, table in enumerate(self.spec.event.tables):
+            share = project.share(f"field_{i}", self._vectors(table, given["event_ids"][..., i]))
+            assert share is not None
+            total = total + share
+        return total
+
+
+class DenseRequest(_Half):
+    """From the users' state, requests and their candidates to probabilities [Q, C] by name."""
+
+    def __init__(self, model: HeMix) -> None:
+        spec, both = model.spec, ("requests", "candidates")
+        super().__init__(model, _level_tables(spec.context, spec.item, spec.cross))
+        self.tokenizer, self.heads = model.tokenizer, model.heads
+        self.realtime, self.global_ = _DenseHistory(model.realtime), _DenseHistory(model.global_)
+        self.norm_interests, self.blocks, self.norm_out = model.norm_interests, model.blocks, model.norm_out
+        ports = [*_state_ports(model), Port(name="user_index", dtype=torch.int64, shape=("requests",))]
+        ports.append(Port(name="visible", dtype=torch.int64, shape=("requests", 3), columns=("begin", "realtime", "end")))
+        if self.settings.age != "none":
+            ports.append(Port(name="request_time_ms", dtype=torch.int64, shape=("requests",)))
+        ports += _level_ports("context", spec.context, ("requests",))
+        ports += [*_level_ports("item", spec.item, both), *_level_ports("cross", spec.cross, both)]
+        if spec.bias_rows:
+            ports.append(Port(name="bias", dtype=torch.int64, shape=both))
+        self.inputs = tuple(ports)
+        names = [task.name for task in spec.tasks]
+        names += [f"{task.name}_given_{spec.tasks[task.given].name}" for task in spec.tasks if task.given is not None]
+        self.outputs = tuple(Port(name=name, dtype=torch.float32, shape=both) for name in names)
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Probabilities [Q, C] in the order of :attr:`outputs`; negative sampling undone."""
+        given, spec, settings = self.named(tensors), self.spec, self.settings
+        user_Q = given["user_index"]
+        item_QCW, cross_QCW = (self._level(name, getattr(spec, name), given) for name in ("item", "cross"))
+        some = item_QCW if item_QCW is not None else cross_QCW
+        assert some is not None, "a model without any feature of a candidate"
+        Q, C = some.shape[:2]
+
+        context_QW = self._level("context", spec.context, given)
+        share_QH = self.tokenizer.request_share(
+            given["state_share"], user_Q, some.new_zeros(Q, 0) if context_QW is None else context_QW
+        )
+        rows_N = torch.arange(Q * C)
+        no_columns = some.new_zeros(Q * C, 0)
+        item_NW, cross_NW = (no_columns if x is None else x.flatten(0, 1) for x in (item_QCW, cross_QCW))
+        ns_NnD = self.tokenizer(share_QH, rows_N // C, item_NW, rows_N, cross_NW)
+        ns_QCnD = ns_NnD.view(Q, C, *ns_NnD.shape[1:])
+        query_global, query_realtime = ns_QCnD.split([settings.ns_tokens_global, settings.ns_tokens_realtime], 2)
+
+        interests_QCnD = torch.cat([self._realtime(given, query_realtime), self._global(given, query_global)], 2)
+        tokens_QCSD = torch.cat([self.norm_interests(interests_QCnD), ns_QCnD], 2)
+        x_SND = tokens_QCSD.flatten(0, 1).transpose(0, 1)
+        for block in self.blocks:
+            x_SND = block(x_SND)
+        x_SND = self.norm_out(x_SND)
+        pooled_NP = x_SND.mean(0) if settings.pooling == "mean" else x_SND.transpose(0, 1).flatten(1)
+        logits_NT = self.heads(pooled_NP, given["bias"].flatten() if spec.bias_rows else rows_N)
+        found = probabilities(logits_NT, spec)
+        return tuple(found[port.name].view(Q, C) for port in self.outputs)
+
+    def _global(self, given: Mapping[str, Tensor], queries_QCnD: Tensor) -> Tensor:
+        """Interests of the global part: every row of the user's history is a key, the cut hides what is not in it."""
+        user_Q, state = given["user_index"], given["state_global"]
+        begin, middle, _ = given["visible"].unsqueeze(2).unbind(1)
+        event_K = torch.arange(state.shape[1]) - 1
+        visible_QK = (event_K == -1) | ((event_K >= begin) & (event_K < middle))
+        time_QK = self._times(given).index_select(0, user_Q)
+        keys_values = state.index_select(0, user_Q)
+        found: Tensor = self.global_(queries_QCnD, keys_values, visible_QK, time_QK, self._request_times(given))
+        return found
+
+    def _realtime(self, given: Mapping[str, Tensor], queries_QCnD: Tensor) -> Tensor:
+        """Interests of the real-time part: only its rows are gathered, as many as the longest of the requests has."""
+        user_Q, state = given["user_index"], given["state_events"]
+        _, middle, end = given["visible"].unsqueeze(2).unbind(1)
+        longest = (end - middle).max().item()
+        event_K = torch.arange(longest + 1) - 1
+        visible_QK = event_K < end - middle
+        places = user_Q.unsqueeze(1), torch.where(visible_QK & (event_K >= 0), middle + event_K + 1, 0)
+        events_QKD, time_QK = state[places], self._times(given)[places]
+        keys_values = self.realtime.keys_values(events_QKD, time_QK)
+        found: Tensor = self.realtime(queries_QCnD, keys_values, visible_QK, time_QK, self._request_times(given))
+        return found
+
+    @staticmethod
+    def _times(given: Mapping[str, Tensor]) -> Tensor:
+        """[R, K]: times of the events; where age does not enter, any."""
+        state = given["state_events"]
+        return given["state_time_ms"] if "state_time_ms" in given else torch.zeros(state.shape[:2], dtype=torch.int64)
+
+    @staticmethod
+    def _request_times(given: Mapping[str, Tensor]) -> Tensor:
+        return given.get("request_time_ms", given["user_index"])
+
+
+class _DenseHistory(nn.Module):
+    """`hemix.model.interest.HistoryInterest` over padded keys."""
+
+    def __init__(self, interest: HistoryInterest) -> None:
+        super().__init__()
+        self.interest = interest
+        # Kept, because an exporter rounds the fp64 constants of a formula to fp32.
+        turns = rotary_turns(interest.query.weight.shape[2] // interest.heads // 2)
+        self.register_buffer("turns_per_ms", turns if interest.age == "rotary" else None)
+        self.turns_per_ms: Tensor | None
+
+    def keys_values(self, events_QKD: Tensor, time_QK: Tensor) -> Tensor:
+        """[Q, K, 2 D]"""
+        keys_values: Tensor = self.interest.key_value(events_QKD)
+        if self.turns_per_ms is None:
+            return keys_values
+        keys_QKD, values_QKD = keys_values.chunk(2, 2)
+        keys_QHKd = rotate(self._by_head(keys_QKD), self._angles(time_QK).unsqueeze(1))
+        return torch.cat([keys_QHKd.transpose(1, 2).flatten(2), values_QKD], 2)
+
+    def _angles(self, time_ms: Tensor) -> Tensor:
+        assert self.turns_per_ms is not None
+        return rotary_angles(time_ms, self.turns_per_ms.shape[0], torch.float32, self.turns_per_ms)
+
+    def forward(
+        self,
+        queries_QCnD: Tensor,
+        keys_values: Tensor,
+        visible_QK: Tensor,
+        time_QK: Tensor,
+        request_time_Q: Tensor,
+    ) -> Tensor:
+        """[Q, C, n + fixed, D]: interests of the candidates' queries, then those of the fixed ones."""
+        own = self.interest
+        Q, C, n, D = queries_QCnD.shape
+        weight_nDD, bias_QHK = own.query.weight, torch.zeros_like(visible_QK, dtype=keys_values.dtype)
+        bias_QHK = bias_QHK.masked_fill(~visible_QK, -torch.inf).unsqueeze(1)
+        if own.age in ("bias", "embedding"):
+            bucket_QK = age_bucket(request_time_Q.unsqueeze(1), time_QK)
+            timed_K = torch.arange(keys_values.shape[1]) > 0  # the null event, row 0, has no age
+            if own.age_bias is not None:
+                by_age_QKH = F.embedding(bucket_QK, own.age_bias) * timed_K.unsqueeze(1)
+                bias_QHK = bias_QHK + by_age_QKH.transpose(1, 2)
+            if own.age_vector is not None:
+                by_age = F.embedding(bucket_QK, F.linear(own.age_vector, own.key_value.weight))
+                keys_values = keys_values + by_age * timed_K.unsqueeze(1)
+        keys_QHKd, values_QHKd = (self._by_head(x) for x in keys_values.chunk(2, 2))
+
+        dynamic_QJD = torch.einsum("qcnd,nde->qcne", queries_QCnD, weight_nDD[:n]).flatten(1, 2)
+        fixed_fD = torch.bmm(own.fixed_queries.unsqueeze(1), weight_nDD[n:]).squeeze(1)
+        queries_QJD = torch.cat([dynamic_QJD, fixed_fD.expand(Q, -1, -1)], 1) * (D // own.heads) ** -0.5
+        queries_QHJd = self._by_head(queries_QJD)
+        if own.age == "rotary":
+            queries_QHJd = rotate(queries_QHJd, self._angles(request_time_Q)[:, None, None])
+        weights = (queries_QHJd @ keys_QHKd.transpose(2, 3) + bias_QHK.unsqueeze(2)).softmax(-1)
+        found_QJD = own.output((weights @ values_QHKd).transpose(1, 2).flatten(2))
+        dynamic, fixed = found_QJD[:, : C * n], found_QJD[:, C * n :]
+        return torch.cat([dynamic.view(Q, C, n, D), fixed.unsqueeze(1).expand(-1, C, -1, -1)], 2)
+
+    def _by_head(self, x_QKD: Tensor) -> Tensor:
+        """[Q, K, D] -> [Q, H, K, Dh]"""
+        Q, K, D = x_QKD.shape
+        return x_QKD.reshape(Q, K, self.interest.heads, D // self.interest.heads).transpose(1, 2)

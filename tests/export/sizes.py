@@ -1,0 +1,37 @@
+"""Small models with everything switched on, for the exporter's tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from hemix.config import ModelSettings
+from hemix.data.spec import InputSpec
+from hemix.model import Ranker, build_model
+
+SMALL: dict[str, Any] = dict(
+    embedding_size=8, token_width=16, attention_heads=2, layers=1, mix_heads=4, mix_rank=8, tokenizer_hidden=24, tower_hidden=8
+)
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "rotary": dict(age="rotary"),
+    "embedding": dict(age="embedding"),
+    "timeless": dict(age="none"),
+    "pre rms swiglu group flatten": dict(
+        norm_position="pre", norm="rms", ffn="per_group", ffn_activation="swiglu", pooling="flatten", mix_activation="gelu"
+    ),
+    "shared, no fixed queries": dict(ffn="shared", fixed_queries_global=0, fixed_queries_realtime=0),
+    "one history's fixed queries": dict(fixed_queries_realtime=0, ns_tokens_global=3, ns_tokens_realtime=1, layers=2),
+}
+
+
+def lively(spec: InputSpec, **options: Any) -> Ranker:
+    """A model in evaluation mode whose every weight matters: no bias at its first zero, tables as large as other weights."""
+    model = build_model(spec, ModelSettings(**{**SMALL, **options}), seed=3)
+    g = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += torch.randn(parameter.shape, generator=g) * 0.2
+    return model.eval()

@@ -1,0 +1,230 @@
+"""An exported run: its graphs say what the run says, in any size of batch; what cannot be exported is refused and leaves nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hemix import api
+from hemix.data.dataset import Dataset
+from hemix.data.spec import Task
+from hemix.errors import MissingExtra, RunError, UsageError
+from hemix.export import export as exporting
+from hemix.export.feed import by_candidate, request_feed, user_feed
+from hemix.export.graphs import Session
+from hemix.files import read_json
+from hemix.run import Run
+from hemix.run.weights import sha256
+from tests.export.sizes import OPTIONS, SMALL, lively
+from tests.model.batches import make_batch, make_spec
+
+onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+
+
+@pytest.fixture(scope="module")
+def run(planted_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained run."""
+    out = tmp_path_factory.mktemp("export") / "run"
+    settings = {f"model.{name}": value for name, value in SMALL.items()}
+    api.train(planted_data, out, settings={**settings, "train.batch_impressions": 256, "train.warmup_steps": 1})
+    return out
+
+
+@pytest.fixture(scope="module")
+def exported(run: Path) -> Path:
+    """That run's export."""
+    out = run.parent / "exported"
+    api.export(run, out)
+    return out
+
+
+def session(folder: Path) -> Session:
+    return Session.load(folder / exporting.USER_FILE, folder / exporting.REQUEST_FILE)
+
+
+def test_onnxruntime_scores_a_split_as_the_run_does(run: Path, exported: Path, planted_data: Path) -> None:
+    loaded, graphs = Run.load(run), session(exported)
+    table = loaded.predict(planted_data, "test", bias="serving")
+    serve_as = read_json(exported / "export.json", RunError)["bias"]["serve_as"]
+    part, found = Dataset(planted_data).split("test"), dict[str, list[Any]]()
+    for batch in part.batches(part.plan(100)):
+        feed = request_feed(batch, loaded.spec, "bias")
+        feed["bias"] = np.full_like(feed["bias"], serve_as)
+        for name, value in graphs.scores(user_feed(batch, loaded.spec), feed).items():
+            found.setdefault(name, []).append(by_candidate(batch, value))
+    assert set(found) == set(loaded.schema.outputs) == {"click", "order", "order_given_click"}
+    for name, values in found.items():
+        np.testing.assert_allclose(np.concatenate(values), table[name].to_numpy(), rtol=0, atol=1e-5)
+    assert table["click"].to_numpy().std() > 0.01
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        dict(users=1, requests_per_user=1, candidates=1, history=0, realtime=0, ragged=False),
+        dict(users=1, requests_per_user=1, candidates=300, history=700, realtime=40, ragged=False),
+        dict(users=9, requests_per_user=4, candidates=6, history=33),
+    ],
+    ids=["no event, one candidate", "many candidates", "many users"],
+)
+def test_any_size_of_batch(run: Path, exported: Path, sizes: dict[str, Any]) -> None:
+    loaded = Run.load(run)
+    batch = make_batch(loaded.spec, seed=5, **sizes)
+    found = session(exported).scores(user_feed(batch, loaded.spec), request_feed(batch, loaded.spec, "bias"))
+    for name, value in loaded.model.predict(batch).items():
+        np.testing.assert_allclose(by_candidate(batch, found[name]), value.numpy(), rtol=0, atol=1e-5)
+
+
+def test_more_places_in_a_list_change_nothing(run: Path, exported: Path) -> None:
+    loaded = Run.load(run)
+    batch = make_batch(loaded.spec, seed=5)
+    user, request = user_feed(batch, loaded.spec), request_feed(batch, loaded.spec, "bias")
+    expected = session(exported).scores(user, request)
+    wider = {**request, "item_bag_tags": np.pad(request["item_bag_tags"], ((0, 0), (0, 0), (0, 4)), constant_values=-1)}
+    for name, value in session(exported).scores(user, wider).items():
+        np.testing.assert_allclose(value, expected[name], rtol=0, atol=1e-6)
+
+
+def test_an_id_outside_its_table_is_refused_by_the_graph(run: Path, exported: Path) -> None:
+    loaded = Run.load(run)
+    batch = make_batch(loaded.spec, seed=5)
+    feed = user_feed(batch, loaded.spec)
+    feed["user_ids"][0, 0] = 10_000_000
+    with pytest.raises(Exception, match="indices element out of data bounds"):
+        session(exported).scores(feed, request_feed(batch, loaded.spec, "bias"))
+
+
+def test_a_real_time_cut_beyond_the_history_is_refused_by_the_graph(run: Path, exported: Path) -> None:
+    loaded = Run.load(run)
+    batch = make_batch(loaded.spec, seed=5)
+    feed = request_feed(batch, loaded.spec, "bias")
+    feed["visible"][0] = (0, 20, 60)
+    with pytest.raises(Exception, match=r"GatherND.*invalid ind"):
+        session(exported).scores(user_feed(batch, loaded.spec), feed)
+
+
+def test_the_folder_says_what_is_in_it(run: Path, exported: Path) -> None:
+    content = read_json(exported / "export.json", RunError)
+    loaded = Run.load(run)
+    files = {str(f.relative_to(exported)) for f in exported.rglob("*") if f.is_file()} - {"export.json"}
+    assert set(content["files"]) == files
+    assert {"user_encoder.onnx", "request_scorer.onnx", "schema.yaml"} < files
+    assert any(name.startswith("encoders/") for name in files)
+    assert all(sha256(exported / name) == digest for name, digest in content["files"].items())
+    assert content["max_abs_difference"] <= content["tolerance"] == 1e-4
+    assert content["checked_probabilities"] > 1000
+    assert content["bias"] == {"column": "position", "serve_as": 0}
+    assert content["score"]["names"] == ["order", "price", "click"]
+    graphs = session(exported)
+    for graph, loaded_graph in (("user_encoder", graphs.user), ("request_scorer", graphs.request)):
+        for ports, real in (("inputs", loaded_graph.get_inputs()), ("outputs", loaded_graph.get_outputs())):
+            said = [
+                (p["name"], p["shape"], {"int64": "tensor(int64)", "float32": "tensor(float)"}[p["dtype"]])
+                for p in content["graphs"][graph][ports]
+            ]
+            assert said == [(p.name, p.shape, p.type) for p in real]
+    users = next(p for p in content["graphs"]["user_encoder"]["inputs"] if p["name"] == "user_ids")
+    assert users["columns"] == list(loaded.spec.user.names)
+
+
+def test_the_graphs_are_plain_onnx(exported: Path) -> None:
+    import onnx
+
+    for name in (exporting.USER_FILE, exporting.REQUEST_FILE):
+        model = onnx.load(exported / name)
+        onnx.checker.check_model(model)
+        assert {node.domain for node in model.graph.node} == {""}
+        assert [(i.domain, i.version) for i in model.opset_import] == [("", 20)]
+
+
+def test_an_unfinished_run_is_refused(run: Path, tmp_path: Path) -> None:
+    unfinished = tmp_path / "unfinished"
+    shutil.copytree(run, unfinished)
+    (unfinished / "run.json").unlink()
+    with pytest.raises(RunError, match="not finished: continue with hemix train --resume"):
+        api.export(unfinished, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_format_and_an_old_folder_are_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--format tflite: expected onnx"):
+        api.export(run, tmp_path / "out", format="tflite")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "file").touch()
+    with pytest.raises(UsageError, match="exists already"):
+        api.export(run, tmp_path / "old")
+    assert [f.name for f in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_missing_package_is_named(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without(name: str) -> ModuleType:
+        if name == "onnxscript":
+            raise ModuleNotFoundError(name)
+        return import_module(name)
+
+    monkeypatch.setattr("hemix.export.graphs.import_module", without)
+    with pytest.raises(MissingExtra, match=r"an ONNX export needs onnxscript, .*pip install 'hemix\[onnx\]'"):
+        api.export(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("apart", [2e-4, float("nan")])
+def test_graphs_that_differ_are_not_kept(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: float) -> None:
+    monkeypatch.setattr(exporting, "write_graphs", lambda *_, **__: None)
+    monkeypatch.setattr(exporting, "difference", lambda *_, **__: (apart, 100))
+    with pytest.raises(RunError, match=r"differ from the model by .*, allowed is 1e-04"):
+        api.export(run, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_check_sees_other_weights(run: Path, exported: Path) -> None:
+    model = Run.load(run).model
+    assert exporting.difference(model, exported)[0] < 1e-5
+    model.blocks[0].interaction.up.weight.data[0, 0, 0] += 1.0  # type: ignore[index, union-attr]
+    assert exporting.difference(model, exported)[0] > 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_every_option_exports(options: dict[str, Any], tmp_path: Path) -> None:
+    model = lively(make_spec(), **options)
+    exporting.write_graphs(model, tmp_path)
+    assert exporting.difference(model, tmp_path)[0] < 1e-5
+    graphs = session(tmp_path)
+    for seed in range(3):
+        batch = make_batch(model.spec, seed=seed)
+        found = graphs.scores(user_feed(batch, model.spec), request_feed(batch, model.spec, model.settings.age))
+        for name, value in model.predict(batch).items():
+            np.testing.assert_allclose(by_candidate(batch, found[name]), value.numpy(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_labels_named_like_operators_and_large_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hemix.export.graphs._INLINE_BYTES_MAX", 1000)
+    names = ("view", "linear", "mul", "val_1", "cat")
+    spec = dataclasses.replace(make_spec(), tasks=tuple(Task(name=name) for name in names), logit_shift=(0.0,) * len(names))
+    model = lively(spec)
+    exporting.write_graphs(model, tmp_path)
+    assert exporting.difference(model, tmp_path)[0] < 1e-5
+    assert {f.name for f in tmp_path.iterdir()} == {
+        f"{graph}{end}" for graph in (exporting.USER_FILE, exporting.REQUEST_FILE) for end in ("", ".data")
+    }
+
+
+@pytest.mark.slow
+def test_the_command(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from hemix.cli import main
+
+    monkeypatch.setattr("sys.argv", ["hemix", "export", str(run), "--format", "onnx", "--out", str(tmp_path / "out"), "--json"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    assert json.loads(capsys.readouterr().out) == read_json(tmp_path / "out" / "export.json", RunError)
