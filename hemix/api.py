@@ -71,14 +71,14 @@ def train(
     start_from: PathLike | None = None,
     **callbacks: Any,
 ) -> Path:
-    """Train a model on a dataset folder into the run folder ``out``; returns it. See :func:`hemix.train.loop.train`.
+    """Train a model on a dataset folder into the run folder ``out``; returns it. See :func:`hemix.training.loop.train`.
 
     ``settings``: single values over the defaults, ``{"train.epochs": 2}``. With ``resume`` a run goes on with its own settings.
     """
     from hemix.data.dataset import Dataset
     from hemix.model import model_class
     from hemix.run import Run
-    from hemix.train.loop import train as run_training
+    from hemix.training.loop import train as run_training
 
     out = Path(out)
     saved = out / "settings.yaml"
@@ -131,7 +131,7 @@ def predict(
 
 def export(run: PathLike, out: PathLike, *, format: str = "onnx", on_progress: Progress = _silent) -> dict[str, Any]:
     """A run as ONNX graphs for other servers, checked against the model, in a new folder ``out``; returns its export.json."""
-    from hemix.export import export_run
+    from hemix.exporting import export_run
 
     return export_run(run, out, format, on_progress=on_progress)
 
@@ -146,7 +146,7 @@ def demo(
     **callbacks: Any,
 ) -> dict[str, Any]:
     """Simulate, prepare, train, evaluate and report in ``out``. Steps that are done already are left as they are."""
-    from hemix.train.loop import check_out
+    from hemix.training.loop import check_out
 
     out = Path(out)
     made = out / "logs" / "demo.json"
@@ -180,6 +180,6 @@ def read_demo(path: Path) -> dict[str, int]:
 
 def doctor() -> dict[str, Any]:
     """Versions, devices, optional parts and which kernels are in use."""
-    from hemix.doctor import examine
+    from hemix.environment import examine
 
     return examine()

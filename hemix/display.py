@@ -71,7 +71,7 @@ class Display:
             self._console.print(f"{what}: {share:.0%} {note}".rstrip())
 
     def training(self) -> dict[str, Callable[..., None]]:
-        """The callbacks of :func:`hemix.train.loop.train`."""
+        """The callbacks of :func:`hemix.training.loop.train`."""
         return {"on_start": self._start, "on_record": self._record, "on_step": self._step}
 
     def _start(self, header: Mapping[str, Any]) -> None:

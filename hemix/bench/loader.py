@@ -24,7 +24,7 @@ from hemix.data.prepare import prepare
 from hemix.errors import HemixError
 from hemix.measure import PeakMemory, machine
 from hemix.model import build_model
-from hemix.train.optimizers import Optimizers
+from hemix.training.optimizers import Optimizers
 from hemix.world import simulate
 
 __all__ = ["TARGET", "run"]

@@ -21,7 +21,7 @@ from hemix.config import build_settings
 from hemix.errors import UsageError
 from hemix.measure import PeakMemory, keep_freed_memory
 from hemix.model import build_model, count_parameters
-from hemix.train.optimizers import Optimizers
+from hemix.training.optimizers import Optimizers
 
 __all__ = ["run"]
 

@@ -28,7 +28,7 @@ from hemix.errors import HemixError, UsageError
 from hemix.measure import PeakMemory, keep_freed_memory
 from hemix.model import build_model
 from hemix.model.hemix import HeMix
-from hemix.train.table_optimizers import RowAdam
+from hemix.training.table_optimizers import RowAdam
 
 __all__ = ["CHUNK", "Side", "SideCase", "Watch", "peak_bytes"]
 

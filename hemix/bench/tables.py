@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from hemix.errors import HemixError
 from hemix.measure import PeakMemory, keep_freed_memory, machine
 from hemix.model.embedding import LookUp, Tables
-from hemix.train import fused_tables
-from hemix.train.table_optimizers import build_table_optimizer
+from hemix.training import fused_tables
+from hemix.training.table_optimizers import build_table_optimizer
 
 __all__ = ["TOLERANCE", "run"]
 

@@ -1,7 +1,7 @@
 """All embedding tables in one weight, read once a step.
 
 The weight is [rows of all tables, width]. In training a step reads all its ids at once into a leaf tensor that hangs on no weight; what
-autograd leaves there is one gradient per vector that the model was given, and a table optimiser (`hemix.train.table_optimizers`) adds
+autograd leaves there is one gradient per vector that the model was given, and a table optimiser (`hemix.training.table_optimizers`) adds
 them up by row and updates those rows alone. The dense optimiser never sees the weight.
 
 Knows neither the schema nor what the columns mean.

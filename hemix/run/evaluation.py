@@ -13,10 +13,10 @@ import numpy.typing as npt
 from hemix.data.dataset import Dataset, Plan, Split
 from hemix.data.layout import load_array
 from hemix.data.spec import InputSpec
-from hemix.evaluate.evaluate import evaluate_predictions
-from hemix.evaluate.importance import permutation_importance
-from hemix.evaluate.predictions import Predictions
-from hemix.evaluate.report import write_report
+from hemix.evaluation.evaluate import evaluate_predictions
+from hemix.evaluation.importance import permutation_importance
+from hemix.evaluation.predictions import Predictions
+from hemix.evaluation.report import write_report
 from hemix.files import write_json
 from hemix.run.folder import METRICS_FILE, Run, check_same_schema
 from hemix.run.scoring import SCORING_IMPRESSIONS, BatchChange, permute_feature, score_split, without_history

@@ -9,7 +9,7 @@ import pytest
 
 from hemix.bench import tables
 from hemix.errors import HemixError
-from hemix.train import fused_tables
+from hemix.training import fused_tables
 
 
 def test_a_small_run_compares_equal_sides(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,10 +12,10 @@ import torch
 from hemix.data.batch import RequestBatch
 from hemix.data.spec import InputSpec, LevelSpec, Task
 from hemix.errors import UsageError
-from hemix.export.feed import by_candidate, request_feed, user_feed
+from hemix.exporting.feed import by_candidate, request_feed, user_feed
 from hemix.model import Inputs, Ranker
 from hemix.model.dense import dense_form
-from tests.export.sizes import OPTIONS, lively
+from tests.exporting.sizes import OPTIONS, lively
 from tests.model.batches import make_batch, make_spec
 from tests.tolerances import PARITY_FP32_PROBABILITY
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from hemix.config import ModelSettings
 from hemix.data.batch import RequestBatch
 from hemix.model import build_model, probabilities
-from hemix.train.table_optimizers import build_table_optimizer
+from hemix.training.table_optimizers import build_table_optimizer
 from tests.model.batches import make_batch, make_spec, take_requests
 from tests.model.test_parity import SMALL, randomised
 

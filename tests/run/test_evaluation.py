@@ -14,7 +14,7 @@ import pytest
 from hemix import api
 from hemix.data.dataset import Dataset
 from hemix.errors import RunError, UsageError
-from hemix.evaluate.predictions import Predictions
+from hemix.evaluation.predictions import Predictions
 from hemix.run import Run
 from hemix.run.evaluation import predictions_of
 from tests.data.small import PLAIN, at, prepared, shown

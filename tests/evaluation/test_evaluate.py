@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from hemix.errors import DataError
-from hemix.evaluate import metrics
-from hemix.evaluate.evaluate import evaluate_predictions
-from hemix.evaluate.slices import slice_masks
-from tests.evaluate.made import predictions
+from hemix.evaluation import metrics
+from hemix.evaluation.evaluate import evaluate_predictions
+from hemix.evaluation.slices import slice_masks
+from tests.evaluation.made import predictions
 
 DESIGN_KEYS = {"auc", "auc_ci95", "gauc", "gauc_coverage", "ndcg_at_10", "logloss", "ne", "pcoc", "ece", "ece_floor", "positives"}
 
@@ -168,7 +168,5 @@ def test_bad_predictions_are_named(field, value, message):
 
 
 def test_neither_metrics_nor_report_load_torch():
-    code = (
-        "import sys, hemix.evaluate.evaluate, hemix.evaluate.importance, hemix.evaluate.report; sys.exit('torch' in sys.modules)"
-    )
+    code = "import sys; from hemix.evaluation import evaluate, importance, report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hemix.evaluate.metrics import auc
+from hemix.evaluation.metrics import auc
 
 __all__ = ["Meters"]
 

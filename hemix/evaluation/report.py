@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from hemix.evaluate import charts, wording
+from hemix.evaluation import charts, wording
 from hemix.files import write_text
 
 __all__ = ["render", "render_report", "write_report"]
@@ -97,7 +97,7 @@ def render(template: str, **values: Any) -> str:
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("hemix.evaluate", "templates"),
+        loader=PackageLoader("hemix.evaluation", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

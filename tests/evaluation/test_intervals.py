@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from hemix.errors import DataError
-from hemix.evaluate import metrics
-from hemix.evaluate.intervals import (
+from hemix.evaluation import metrics
+from hemix.evaluation.intervals import (
     Interval,
     UserResamples,
     auc_difference,
@@ -17,7 +17,7 @@ from hemix.evaluate.intervals import (
     percentile_interval,
     replicates,
 )
-from hemix.evaluate.metrics import Absent
+from hemix.evaluation.metrics import Absent
 
 A = np.array
 

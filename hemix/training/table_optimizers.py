@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hemix.errors import MissingExtra, SettingsError
 from hemix.model.embedding import Tables
-from hemix.train import fused_tables
+from hemix.training import fused_tables
 
 __all__ = ["FusedRowwiseAdagrad", "RowAdam", "RowOptimizer", "RowwiseAdagrad", "build_table_optimizer"]
 

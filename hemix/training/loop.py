@@ -24,15 +24,15 @@ from hemix.config import Settings
 from hemix.data.dataset import Dataset, Plan, Replacement, Split
 from hemix.data.unshared import unshared
 from hemix.errors import HemixError, RunError, SettingsError, UsageError
-from hemix.evaluate.metrics import auc
+from hemix.evaluation.metrics import auc
 from hemix.files import storage_errors
 from hemix.measure import PeakMemory, keep_freed_memory
 from hemix.model import Ranker, build_model, count_parameters
 from hemix.run import folder as run_folder
 from hemix.run.folder import INFO_FILE, Run
-from hemix.train.checkpoint import BEST, Checkpoint, Checkpoints
-from hemix.train.meters import Meters
-from hemix.train.optimizers import Optimizers
+from hemix.training.checkpoint import BEST, Checkpoint, Checkpoints
+from hemix.training.meters import Meters
+from hemix.training.optimizers import Optimizers
 
 __all__ = ["Interrupted", "Record", "train"]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hemix.config import TrainSettings
 from hemix.model import Ranker
-from hemix.train.table_optimizers import build_table_optimizer
+from hemix.training.table_optimizers import build_table_optimizer
 
 __all__ = ["Optimizers", "learning_rate_share"]
 

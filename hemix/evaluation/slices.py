@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from hemix.evaluate.metrics import Array
-from hemix.evaluate.predictions import Predictions
+from hemix.evaluation.metrics import Array
+from hemix.evaluation.predictions import Predictions
 
 __all__ = ["HISTORY_EDGES", "REALTIME_EDGES", "slice_masks"]
 

@@ -8,10 +8,10 @@ from html.parser import HTMLParser
 import pytest
 
 from hemix.errors import StorageError
-from hemix.evaluate import charts, wording
-from hemix.evaluate.evaluate import evaluate_predictions
-from hemix.evaluate.report import render_report, write_report
-from tests.evaluate.made import predictions
+from hemix.evaluation import charts, wording
+from hemix.evaluation.evaluate import evaluate_predictions
+from hemix.evaluation.report import render_report, write_report
+from tests.evaluation.made import predictions
 
 VOID = {"meta", "br", "link", "img", "hr"}
 

@@ -1,6 +1,6 @@
 """A run as files for other servers: two ONNX graphs, checked against the model before they are kept.
 
-Knows runs and folders; the graphs are `hemix.model.dense`, the format `hemix.export.graphs`.
+Knows runs and folders; the graphs are `hemix.model.dense`, the format `hemix.exporting.graphs`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import torch
 from hemix.data.batch import RequestBatch
 from hemix.data.spec import InputSpec
 from hemix.errors import RunError, UsageError
-from hemix.export.draws import draw_batch
-from hemix.export.feed import by_candidate, request_feed, user_feed
-from hemix.export.graphs import OPSET, Session, onnx_versions, write_graph
+from hemix.exporting.draws import draw_batch
+from hemix.exporting.feed import by_candidate, request_feed, user_feed
+from hemix.exporting.graphs import OPSET, Session, onnx_versions, write_graph
 from hemix.files import new_folder, write_json
 from hemix.model import Ranker
 from hemix.model.dense import DenseRequest, DenseUser, Port, dense_form

@@ -10,8 +10,8 @@ import pytest
 
 from hemix import api
 from hemix.errors import RunError
-from hemix.train.checkpoint import Checkpoints
-from hemix.train.loop import Interrupted
+from hemix.training.checkpoint import Checkpoints
+from hemix.training.loop import Interrupted
 
 SETTINGS = {
     "train.epochs": 1,

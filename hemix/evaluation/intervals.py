@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hemix.errors import DataError
-from hemix.evaluate.metrics import Absent, Array, RankedPairs
+from hemix.evaluation.metrics import Absent, Array, RankedPairs
 
 __all__ = [
     "Difference",

@@ -12,7 +12,7 @@ import pytest
 from hemix import api
 from hemix.errors import RunError, SettingsError, UsageError
 from hemix.run.weights import DENSE_FILE, TABLES_FILE
-from hemix.train.loop import Interrupted
+from hemix.training.loop import Interrupted
 from tests.planted import write_logs
 
 QUICK = {"train.epochs": 2, "train.batch_impressions": 128, "train.warmup_steps": 2, "train.threads": 1, "model.dropout": 0.1}

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hemix.errors import DataError
-from hemix.evaluate import metrics
-from hemix.evaluate.metrics import Absent
+from hemix.evaluation import metrics
+from hemix.evaluation.metrics import Absent
 
 A = np.array
 property_test = settings(deadline=None, max_examples=60)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hemix.errors import DataError
-from hemix.evaluate.importance import permutation_importance
+from hemix.evaluation.importance import permutation_importance
 
 
 def logistic(columns):

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from hemix.evaluate import metrics
-from hemix.evaluate.intervals import UserResamples, auc_replicates, auc_standard_error, percentile_interval
-from hemix.evaluate.metrics import Absent, Array
-from hemix.evaluate.predictions import Predictions, TaskRows
-from hemix.evaluate.slices import slice_masks
+from hemix.evaluation import metrics
+from hemix.evaluation.intervals import UserResamples, auc_replicates, auc_standard_error, percentile_interval
+from hemix.evaluation.metrics import Absent, Array
+from hemix.evaluation.predictions import Predictions, TaskRows
+from hemix.evaluation.slices import slice_masks
 
 __all__ = ["evaluate_predictions", "task_metrics"]
 

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from hemix.evaluate.predictions import Predictions
+from hemix.evaluation.predictions import Predictions
 
 
 def predictions(rows: int = 2000, seed: int = 0, **changes) -> Predictions:

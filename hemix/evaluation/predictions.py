@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hemix.errors import DataError
-from hemix.evaluate.metrics import Array
+from hemix.evaluation.metrics import Array
 
 __all__ = ["Predictions", "TaskRows"]
 

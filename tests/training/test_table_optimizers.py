@@ -7,8 +7,8 @@ import torch
 
 from hemix.errors import MissingExtra, SettingsError
 from hemix.model.embedding import LookUp, Tables
-from hemix.train import fused_tables
-from hemix.train.table_optimizers import RowAdam, RowOptimizer, RowwiseAdagrad, build_table_optimizer
+from hemix.training import fused_tables
+from hemix.training.table_optimizers import RowAdam, RowOptimizer, RowwiseAdagrad, build_table_optimizer
 
 needs_fbgemm = pytest.mark.skipif(fused_tables.installed() is None, reason="FBGEMM ABSENT: pip install 'hemix[fast]'")
 

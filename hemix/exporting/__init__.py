@@ -1,5 +1,5 @@
 """Trained models as files for other servers."""
 
-from hemix.export.export import export_run
+from hemix.exporting.export import export_run
 
 __all__ = ["export_run"]

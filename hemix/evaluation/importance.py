@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from hemix.errors import DataError
-from hemix.evaluate import metrics
-from hemix.evaluate.metrics import Absent, Array
+from hemix.evaluation import metrics
+from hemix.evaluation.metrics import Absent, Array
 
 __all__ = ["Scorer", "permutation_importance"]
 

@@ -17,13 +17,13 @@ from hemix import api
 from hemix.data.dataset import Dataset
 from hemix.data.spec import Task
 from hemix.errors import MissingExtra, RunError, UsageError
-from hemix.export import export as exporting
-from hemix.export.feed import by_candidate, request_feed, user_feed
-from hemix.export.graphs import Session
+from hemix.exporting import export as exporting
+from hemix.exporting.feed import by_candidate, request_feed, user_feed
+from hemix.exporting.graphs import Session
 from hemix.files import read_json
 from hemix.run import Run
 from hemix.run.weights import sha256
-from tests.export.sizes import OPTIONS, SMALL, lively
+from tests.exporting.sizes import OPTIONS, SMALL, lively
 from tests.model.batches import make_batch, make_spec
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
@@ -170,7 +170,7 @@ def test_a_missing_package_is_named(run: Path, tmp_path: Path, monkeypatch: pyte
             raise ModuleNotFoundError(name)
         return import_module(name)
 
-    monkeypatch.setattr("hemix.export.graphs.import_module", without)
+    monkeypatch.setattr("hemix.exporting.graphs.import_module", without)
     with pytest.raises(MissingExtra, match=r"an ONNX export needs onnxscript, .*pip install 'hemix\[onnx\]'"):
         api.export(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -208,7 +208,7 @@ def test_every_option_exports(options: dict[str, Any], tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_labels_named_like_operators_and_large_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hemix.export.graphs._INLINE_BYTES_MAX", 1000)
+    monkeypatch.setattr("hemix.exporting.graphs._INLINE_BYTES_MAX", 1000)
     names = ("view", "linear", "mul", "val_1", "cat")
     spec = dataclasses.replace(make_spec(), tasks=tuple(Task(name=name) for name in names), logit_shift=(0.0,) * len(names))
     model = lively(spec)

@@ -10,9 +10,9 @@ import torch
 
 from hemix.config import build_settings
 from hemix.data.dataset import Dataset
-from hemix.evaluate.metrics import auc
+from hemix.evaluation.metrics import auc
 from hemix.model import Ranker, build_model
-from hemix.train.loop import validate
+from hemix.training.loop import validate
 from tests.data.small import PLAIN, at, prepared, shown
 
 CPU = torch.device("cpu")

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from hemix.train.optimizers import learning_rate_share
+from hemix.training.optimizers import learning_rate_share
 
 
 def test_warm_up_is_linear_and_never_zero() -> None:
