@@ -139,7 +139,7 @@ def export(run: PathLike, out: PathLike, *, format: str = "onnx", on_progress: P
 def demo(
     out: PathLike,
     *,
-    users: int = 2400,
+    users: int = 6000,
     days: int = 8,
     seed: int = 0,
     on_progress: Progress = _silent,

@@ -53,7 +53,7 @@ def _emit(content: dict[str, Any], as_json: bool, text: str) -> None:
 @app.command()
 def demo(
     out: OutFolder,
-    users: Annotated[int, typer.Option(min=1, help="Users of the simulated city.")] = 2400,
+    users: Annotated[int, typer.Option(min=1, help="Users of the simulated city.")] = 6000,
     days: Annotated[int, typer.Option(min=3, help="Days of impressions.")] = 8,
     seed: Seed = 0,
     json_: Json = False,
@@ -69,7 +69,7 @@ def demo(
 @app.command()
 def simulate(
     out: OutFolder,
-    users: Annotated[int, typer.Option(min=1, help="Users of the city.")] = 2400,
+    users: Annotated[int, typer.Option(min=1, help="Users of the city.")] = 3000,
     days: Annotated[int, typer.Option(min=3, help="Days of impressions; an events-only past precedes them.")] = 8,
     seed: Seed = 0,
     json_: Json = False,
