@@ -43,7 +43,7 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="Every random choice co
 
 
 def _console() -> Console:
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def _emit(content: dict[str, Any], as_json: bool, text: str) -> None:

@@ -30,11 +30,25 @@ from hemix.measure import PeakMemory, keep_freed_memory
 from hemix.model import Ranker, build_model, count_parameters
 from hemix.run import folder as run_folder
 from hemix.run.folder import INFO_FILE, Run
+from hemix.run.weights import DENSE_FILE, TABLES_FILE
 from hemix.training.checkpoint import BEST, Checkpoint, Checkpoints
 from hemix.training.meters import Meters
 from hemix.training.optimizers import Optimizers
 
 __all__ = ["Interrupted", "Record", "train"]
+
+_RUN_FILES = {
+    "log.jsonl",  # the first to be written
+    "settings.yaml",
+    "schema.yaml",
+    "encoders",
+    "checkpoints",
+    "tensorboard",
+    DENSE_FILE,
+    TABLES_FILE,
+    "metrics.json",
+}
+"""What an unfinished run may hold."""
 
 Record = dict[str, Any]
 """One line of log.jsonl."""
@@ -104,7 +118,7 @@ def check_out(out: Path, *, resume: bool) -> None:
     if (out / INFO_FILE).exists():
         raise UsageError(f"--out {out}: holds a finished run; name a new folder")
     found = {path.name for path in out.iterdir()} - {"logs", "data"} if out.exists() else set[str]()
-    ours = {"settings.yaml", "log.jsonl"} <= found and "manifest.json" not in found
+    ours = "log.jsonl" in found and {name for name in found if not name.startswith(".")} <= _RUN_FILES
     if found and not ours:
         raise UsageError(f"--out {out}: exists already and is not empty; name a new folder")
     if found and not resume:
