@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Literal
@@ -48,6 +49,19 @@ def _console() -> Console:
 
 def _emit(content: dict[str, Any], as_json: bool, text: str) -> None:
     print(json.dumps(content, indent=1, ensure_ascii=False) if as_json else text)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"hemix {version('hemix')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _asked: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """HeMix: from impression logs to a trained, evaluated ranking model."""
 
 
 @app.command()

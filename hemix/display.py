@@ -25,8 +25,14 @@ __all__ = [
 ]
 
 _PLAIN_EVERY_SECONDS = 10.0
-_COLUMNS_MAX, _CASES_MAX = 12, 6
-_ODD = ("duplicates", "disorder", "outside_split", "timeless", "requests_of_several_times")
+_COLUMNS_MAX, _CASES_MAX = 8, 6
+_ODD = {
+    "duplicates": "were exact duplicates (dropped)",
+    "disorder": "were out of time order (sorted)",
+    "outside_split": "lie outside start and end",
+    "timeless": "have no time (always visible)",
+    "requests_of_several_times": "requests had several times (the earliest holds)",
+}
 
 
 class Display:
@@ -76,6 +82,8 @@ class Display:
 
     def _start(self, header: Mapping[str, Any]) -> None:
         resumed = f", resumed at step {header['resumed_at']:,}" if header["resumed_at"] else ""
+        if header["nothing_to_resume"]:
+            self._console.print("no complete checkpoint to resume from: starting afresh")
         self._console.print(
             f"train {header['model']} ({header['size']}): {header['dense_parameters']:,} dense and "
             f"{header['embedding_parameters']:,} embedding parameters, {header['train_impressions']:,} impressions in "
@@ -84,6 +92,12 @@ class Display:
         )
 
     def _record(self, record: Mapping[str, Any]) -> None:
+        if "stopped_early" in record:
+            self._console.print(
+                f"stopped at step {record['step']:,}: no better valid loss in {record['stopped_early']} evaluations (train.patience); "
+                f"the weights of step {record['kept_step']:,} are kept"
+            )
+            return
         if "valid_loss" in record:
             auc = f"{record['valid_auc']:.4f}" if record["valid_auc"] is not None else "not defined"
             self._console.print(f"step {record['step']:,}: valid loss {record['valid_loss']:.4f}, AUC {auc}")
@@ -120,8 +134,22 @@ def manifest_summary(manifest: Mapping[str, Any], out: Path) -> str:
         table.add_row(name, f"{split['rows']:,}", f"{split['requests']:,}", f"{split['users']:,}", positives)
     history = manifest["history"]
     lines = [_render(table), f"{history['events']:,} events in the history store"]
+    for name, split in manifest["splits"].items():
+        for task, unknown in split["unknown"].items():
+            if unknown:
+                lines.append(
+                    f"noted: {task} is unknown on {unknown:,} of {split['rows']:,} {name} rows (null, not yet known or not mature)"
+                )
+    for task, count in manifest["impressions"]["given_violated"].items():
+        if count:
+            lines.append(f"noted: {task} was 1 on {count:,} rows whose given label is 0; counted as 0")
+    for part in ("user", "item"):
+        if manifest[f"{part}_table"]["duplicates"]:
+            lines.append(
+                f"noted: {manifest[f'{part}_table']['duplicates']:,} {part}s have several rows in their table; the last one holds"
+            )
     odd = [
-        f"{count:,} {name.replace('_', ' ')} among {part}"
+        f"{count:,} {part} {_ODD[name]}"
         for part, found in (("impressions", manifest["impressions"]), ("events", history))
         for name, count in found.items()
         if name in _ODD and isinstance(count, int) and count

@@ -11,7 +11,9 @@ _DISCRIMINATORS = {"categorical", "numeric", "vector", "coordinates", "distance"
 
 def first_problem(error: ValidationError) -> str:
     """The first problem of a pydantic error as ``key.path: message``, with what was found."""
-    problem = error.errors(include_url=False)[0]
+    problems = error.errors(include_url=False)
+    # a stray key explains a missing one
+    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
     loc = [str(part) for part in problem["loc"]]
     # pydantic puts the chosen kind of feature into the path: features.user.age.numeric.buckets
     at = {"features": 3, "history": 3}.get(loc[0]) if loc else None
@@ -33,6 +35,6 @@ def first_problem(error: ValidationError) -> str:
         message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected", 1)
         if kind != "value_error" and not isinstance(problem["input"], dict | list):
             message += f", got {problem['input']!r}"
-    if len(error.errors()) > 1:
-        message += f" (and {len(error.errors()) - 1} more)"
+    if len(problems) > 1:
+        message += f" (and {len(problems) - 1} more)"
     return f"{key}: {message}" if key else message

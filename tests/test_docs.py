@@ -24,3 +24,9 @@ def test_every_schema_key_is_explained(part: type[BaseModel]) -> None:
     text = (DOCS / "schema.md").read_text()
     keys = [field.alias or name for name, field in part.model_fields.items()]
     assert [key for key in keys if key not in text and key != "schema_version"] == []
+
+
+def test_the_readmes_schema_is_one() -> None:
+    text = (DOCS.parent / "README.md").read_text()
+    schema = Schema.parse(text.split("```yaml\n")[1].split("```")[0])
+    assert schema.outputs == ("click", "order", "order_given_click")

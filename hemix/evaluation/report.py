@@ -154,7 +154,7 @@ def _data_tables(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
                 [
                     *(_day(split.get(key)) for key in ("first_time_ms", "last_time_ms")),
                     *(wording.count(split[key]) if key in split else "–" for key in ("rows", "requests", "users")),
-                    *(_share(split.get("positives", {}).get(task), split.get("rows")) for task in tasks),
+                    *(_rate(split, task) for task in tasks),
                 ],
             )
             for name, split in splits.items()
@@ -180,8 +180,10 @@ def _day(time_ms: Any) -> str:
     return datetime.fromtimestamp(time_ms / 1000, tz=UTC).strftime("%Y-%m-%d")
 
 
-def _share(positives: Any, rows: Any) -> str:
-    return wording.percent(positives / rows, 1) if wording.is_number(positives) and rows else "–"
+def _rate(split: Mapping[str, Any], task: str) -> str:
+    """Positives among the rows where the label is known."""
+    known = split.get("rows", 0) - split.get("unknown", {}).get(task, 0)
+    return wording.percent(split.get("positives", {}).get(task, 0) / known, 1) if known else "–"
 
 
 def _headline(first: tuple[str, Mapping[str, Any]] | None, split: str | None) -> str | None:

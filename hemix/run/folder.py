@@ -110,16 +110,13 @@ def finish(folder: Path, model: Ranker, dataset: Dataset, metrics: dict[str, Any
 
 def check_same_schema(run: Run, dataset: Dataset) -> None:
     """Raises RunError saying which part of the schema or which table differs between a run and a dataset."""
-    same_encoders = run.info["encoders"] == dataset.manifest["encoders"]
-    if run.spec == dataset.spec and run.schema.fingerprint() == dataset.schema.fingerprint():
-        if same_encoders:
+    if run.schema.fingerprint() == dataset.schema.fingerprint():
+        if run.spec == dataset.spec and run.info["encoders"] == dataset.manifest["encoders"]:
             return
         raise RunError(f"{run.folder} was trained with other encoders than those of {dataset.folder}: the same schema, learned on "
                        "other rows; train on this dataset, or evaluate on the one that the run was trained on")  # fmt: skip
     ours, theirs = run.schema.model_dump(mode="json"), dataset.schema.model_dump(mode="json")
-    where = (
-        _first_difference(ours, theirs) or _first_difference(run.spec.to_json(), dataset.spec.to_json()) or "the tables' presence"
-    )
+    where = _first_difference(ours, theirs) or "which tables there are"
     raise RunError(f"{run.folder} was trained with another schema than {dataset.folder}: they differ in {where}")
 
 

@@ -64,6 +64,8 @@ def predicted_tables(
 def write_predictions(tables: Iterator[pa.Table], out: str | Path) -> int:
     """Write tables to a new Parquet file, whole or not at all; returns the rows. Raises UsageError where ``out`` exists."""
     out = Path(out)
+    if out.suffix != ".parquet":
+        raise UsageError(f"--out {out}: scores are written as Parquet; name a file that ends in .parquet")
     if out.exists():
         raise UsageError(f"--out {out}: exists already; name a new file")
     partial = out.with_name(f".{out.name}.part")

@@ -23,7 +23,7 @@ import torch
 from hemix.config import Settings
 from hemix.data.dataset import Dataset, Plan, Replacement, Split
 from hemix.data.unshared import unshared
-from hemix.errors import HemixError, RunError, SettingsError, UsageError
+from hemix.errors import DataError, HemixError, RunError, SettingsError, UsageError
 from hemix.evaluation.metrics import auc
 from hemix.files import storage_errors
 from hemix.measure import PeakMemory, keep_freed_memory
@@ -70,6 +70,7 @@ class Position:
     seconds: float = 0.0
     impressions: int = 0
     best_valid_loss: float | None = None
+    best_step: int = 0
     evaluations_without_gain: int = 0
     finished: bool = False
 
@@ -104,7 +105,7 @@ def train(
             run_folder.begin(out, settings, data)
     else:
         loop.restore(checkpoint)
-    on_start(loop.header())
+    on_start({**loop.header(), "nothing_to_resume": resume and checkpoint is None})
     with storage_errors(out), PeakMemory() as memory:
         loop.run()
     loop.finish(memory.bytes)
@@ -144,6 +145,7 @@ class _Loop:
         torch.set_num_threads(options.threads or int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0)))))
         torch.manual_seed(options.seed)
         self.train_split, self.valid_split = data.split("train"), data.split("valid")
+        _check_labels(data)
         self.model: Ranker = build_model(data.spec, settings.model, options.seed)
         if start_from is not None:
             run_folder.check_same_schema(start_from, data)
@@ -221,10 +223,13 @@ class _Loop:
             return
         if position.best_valid_loss is None or loss < position.best_valid_loss:
             position.best_valid_loss, position.evaluations_without_gain = loss, 0
+            position.best_step = position.step
             self._save(BEST)
         else:
             position.evaluations_without_gain += 1
             position.finished = position.evaluations_without_gain >= options.patience
+            if position.finished:
+                self._log({"stopped_early": options.patience, "kept_step": position.best_step})
 
     # -- what surrounds them ----------------------------------------------------------------------------------------------
 
@@ -319,6 +324,15 @@ def validate(model: Ranker, split: Split, settings: Settings, device: torch.devi
     return mean, first_auc if isinstance(first_auc, float) else None
 
 
+def _check_labels(data: Dataset) -> None:
+    """Nothing can be learned of a first label that train holds in one class only. Raises DataError."""
+    train, task = data.manifest["splits"]["train"], data.schema.tasks[0]
+    known, positives = train["rows"] - train["unknown"][task], train["positives"][task]
+    if positives in (0, known):
+        raise DataError(f"{data.folder}: {positives} positives of {task} among the {known} train rows where it is known: nothing can be "
+                        "learned from one class")  # fmt: skip
+
+
 def _identity(data: Dataset) -> dict[str, Any]:
     return {"fingerprint": data.schema.fingerprint(), "encoders": data.manifest["encoders"], "files": data.manifest["files"]}
 
@@ -354,12 +368,10 @@ def _board(out: Path) -> Any:
 
 @contextmanager
 def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM end the run after the step in progress; a second Ctrl-C ends it at once."""
+    """Ctrl-C and SIGTERM end the run after the step in progress; further ones change nothing, so that the checkpoint is saved."""
     asked = threading.Event()
 
     def ask(_number: int, _frame: FrameType | None) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
         asked.set()
 
     if threading.current_thread() is not threading.main_thread():

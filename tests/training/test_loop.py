@@ -7,10 +7,12 @@ import os
 import signal
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from hemix import api
-from hemix.errors import RunError, SettingsError, UsageError
+from hemix.errors import DataError, RunError, SettingsError, UsageError
 from hemix.run.weights import DENSE_FILE, TABLES_FILE
 from hemix.training.loop import Interrupted
 from tests.planted import write_logs
@@ -105,6 +107,9 @@ def test_early_stopping_keeps_the_best_weights(planted_data: Path, tmp_path: Pat
     losses = [record["valid_loss"] for record in log if "valid_loss" in record]
     assert len(losses) < 30
     assert min(losses) == losses[-3], "two evaluations without gain end the run"
+    valid_steps = [record["step"] for record in log if "valid_loss" in record]
+    assert log[-1]["stopped_early"] == 2
+    assert log[-1]["kept_step"] == valid_steps[-3]
     valid = api.evaluate(tmp_path / "run", planted_data, split="valid", importance_impressions=0)["tasks"]
     assert valid["click"]["logloss"] + valid["order"]["logloss"] == pytest.approx(losses[-3], abs=1e-5)
 
@@ -114,6 +119,16 @@ def test_what_cannot_be_trained_is_refused_before_the_folder_is_made(planted_dat
         api.train(planted_data, tmp_path / "run", settings={"train.device": "cuda:7"})
     with pytest.raises(SettingsError, match=r"train\.epochs"):
         api.train(planted_data, tmp_path / "run", settings={"train.epochs": 0})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_first_label_of_one_class_is_refused_before_the_folder_is_made(tmp_path: Path) -> None:
+    logs = write_logs(tmp_path / "logs", users=20)
+    shown = pq.read_table(logs / "impressions.parquet").num_rows
+    write_logs(logs, users=20, click=pa.array([None] * shown, pa.int8()))
+    api.prepare(logs, tmp_path / "data")
+    with pytest.raises(DataError, match="0 positives of click among the 0 train rows where it is known"):
+        api.train(tmp_path / "data", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

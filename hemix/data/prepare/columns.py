@@ -30,11 +30,13 @@ def no_null(column: str, values: pa.Array, where: Where) -> None:
     """Refuse null."""
     if values.null_count:
         row = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
-        raise where.error(row, f"column {column!r}: expected a value, found null")
+        count = f" ({values.null_count} in this piece of the file)" if values.null_count > 1 else ""
+        raise where.error(row, f"column {column!r}: expected a value, found null{count}; fill it, or drop such rows")
 
 
-def times_of(column: str, values: pa.Array, unit: str, where: Where, *, key: str = "clock.unit") -> Array:
-    """int64 [rows], ms UTC; null is TIMELESS_MS. Times outside 1990 to 2100 are refused: they are in another unit."""
+def times_of(column: str, values: pa.Array, unit: str, where: Where, *, own: bool = False) -> Array:
+    """int64 [rows], ms UTC; null is TIMELESS_MS. Times outside 1990 to 2100 are refused: they are in another unit. ``own``: this is
+    the impressions' clock, which ``clock.unit`` is about; other columns have to follow it."""
     if pa.types.is_timestamp(values.type):  # a naive one is UTC; its own unit counts
         values, unit = values.cast(pa.timestamp("ms", tz=values.type.tz), safe=False).cast(pa.int64()), "ms"
     if pa.types.is_integer(values.type):
@@ -48,11 +50,11 @@ def times_of(column: str, values: pa.Array, unit: str, where: Where, *, key: str
     outside = ~null & ((time_ms < EARLIEST_MS) | (time_ms >= LATEST_MS))
     if outside.any():
         row = int(np.argmax(outside))
-        raise where.error(row, _unit_problem(column, float(raw[row]), unit, key))
+        raise where.error(row, _unit_problem(column, float(raw[row]), unit, own))
     return np.where(null, np.int64(TIMELESS_MS), time_ms)
 
 
-def _unit_problem(column: str, value: float, unit: str, key: str) -> str:
+def _unit_problem(column: str, value: float, unit: str, own: bool) -> str:
     found = f"{value:.15g}"
     fits = next((u for u, ms in _UNIT_MS.items() if EARLIEST_MS <= value * ms < LATEST_MS), None)
     try:
@@ -62,7 +64,12 @@ def _unit_problem(column: str, value: float, unit: str, key: str) -> str:
     if fits is None:
         return f"column {column!r}: expected a time between 1990 and 2100 in {unit}, found {found}, which {would_be}"
     names = {"s": "seconds", "ms": "milliseconds", "us": "microseconds"}
-    return f"column {column!r} looks like {names[fits]}: {found} in {names[unit]} {would_be}; set {key}: {fits}"
+    advice = (
+        f"set clock.unit: {fits}"
+        if own
+        else f"one clock.unit ({unit}) holds for all tables: write it in {unit}, or as a timestamp"
+    )
+    return f"column {column!r} looks like {names[fits]}: {found} in {names[unit]} {would_be}; {advice}"
 
 
 def labels_of(column: str, values: pa.Array, where: Where) -> Array:

@@ -92,7 +92,7 @@ class ImpressionPass:
         schema, where, columns, roles = self._schema, chunk.where, chunk.columns, self._schema.roles
         clock = schema.clock
         no_null(clock.column, columns[clock.column], where)
-        time_ms = times_of(clock.column, columns[clock.column], clock.unit, where)
+        time_ms = times_of(clock.column, columns[clock.column], clock.unit, where, own=True)
         found: Rows = {
             "time_ms": time_ms,
             "log_row": np.arange(chunk.first_row, chunk.first_row + chunk.rows, dtype=np.int64),

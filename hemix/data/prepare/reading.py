@@ -47,7 +47,8 @@ class Table:
         self.first_rows = np.concatenate([[0], np.cumsum([f.metadata.num_rows for f in opened])]).astype(np.int64)
         self.kind = self._unify([_plain_schema(f.schema_arrow) for f in opened])
         if self.rows == 0:
-            raise DataError(f"{path}: expected at least one row ({role}), found none")
+            hint = "; or leave the key away: then the impressions are the history" if role == "tables.events" else ""
+            raise DataError(f"{path}: expected at least one row ({role}), found none{hint}")
 
     @property
     def rows(self) -> int:
@@ -64,7 +65,8 @@ class Table:
             return [self.path]
         if not self.path.is_dir():
             raise DataError(f"{self.path}: no such file ({self.role})")
-        files = sorted(p for p in self.path.iterdir() if p.suffix == ".parquet" and not p.name.startswith((".", "_")))
+        found = (p.relative_to(self.path) for p in self.path.rglob("*.parquet") if p.is_file())
+        files = [self.path / p for p in sorted(found) if not any(part.startswith((".", "_")) for part in p.parts)]
         if not files:
             raise DataError(f"{self.path}: expected Parquet files (*.parquet) in the folder ({self.role}), found none")
         return files

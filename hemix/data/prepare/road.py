@@ -236,7 +236,8 @@ class _Road:
         seen = writers[0].bias_values
         if bias is not None and min(bias.serve_as, bias.max) not in seen:
             raise SchemaError(f"roles.bias.serve_as: {bias.serve_as} never occurs in column {bias.column!r} of the train rows "
-                              f"({min(seen)} to {max(seen)}); name a position that does")  # fmt: skip
+                              f"({min(seen)} to {max(seen)}); name the position that a server scores at, for instance "
+                              f"serve_as: {min(seen)}")  # fmt: skip
 
     def _read_truth(self) -> Array | None:
         """float64 [log rows, T], memory-mapped from a temporary file."""

@@ -196,9 +196,9 @@ history: {fields: {item_id: {type: categorical, table: item}}}
     [
         ({"click": [0, 2, 0]}, "row 1: column 'click': expected a label 0 or 1 (null: unknown), found 2"),
         ({"click": [0.0, float("nan"), 0.0]}, "row 1: column 'click': expected a label 0 or 1 (null: unknown), found nan"),
-        ({"user_id": ["u", "u", None]}, "row 2: column 'user_id': expected a value, found null"),
+        ({"user_id": ["u", "u", None]}, "row 2: column 'user_id': expected a value, found null; fill it, or drop such rows"),
         ({"item_id": [1.0, 2.0, float("nan")]}, "row 2: column 'item_id': expected a finite number or null, found nan"),
-        ({"time_ms": [at(0), None, at(2)]}, "row 1: column 'time_ms': expected a value, found null"),
+        ({"time_ms": [at(0), None, at(2)]}, "row 1: column 'time_ms': expected a value, found null; fill it, or drop such rows"),
         (
             {"time_ms": [at(0), at(1) // 1000, at(2)]},
             "row 1: column 'time_ms' looks like seconds: 1767657600 in milliseconds would be 1970-01-21; set clock.unit: s",
@@ -233,8 +233,16 @@ def test_the_row_is_counted_in_its_own_file(tmp_path: Path) -> None:
     ("more", "columns", "message"),
     [
         ("roles: {weight: w}", {"w": [1.0, -1.0, 1.0]}, "row 1: column 'w': expected a weight of at least 0, found -1"),
-        ("roles: {weight: w}", {"w": [1.0, None, 1.0]}, "row 1: column 'w': expected a value, found null"),
-        ("roles: {request_id: r}", {"r": ["a", "b", None]}, "row 2: column 'r': expected a value, found null"),
+        (
+            "roles: {weight: w}",
+            {"w": [1.0, None, 1.0]},
+            "row 1: column 'w': expected a value, found null; fill it, or drop such rows",
+        ),
+        (
+            "roles: {request_id: r}",
+            {"r": ["a", "b", None]},
+            "row 2: column 'r': expected a value, found null; fill it, or drop such rows",
+        ),
         (
             "features: {context: {age: {type: numeric}}}",
             {"age": [1.0, 2.0, float("inf")]},
@@ -248,7 +256,7 @@ def test_values_of_roles_and_features(tmp_path: Path, more: str, columns: dict[s
 
 def test_values_of_events(tmp_path: Path) -> None:
     assert refusal(tmp_path, EVENTS, impressions=ONE_EACH, events={**ONE_EVENT, "item_id": pa.array([None], pa.string())}) == (
-        "LOGS/events.parquet: row 0: column 'item_id': expected a value, found null"
+        "LOGS/events.parquet: row 0: column 'item_id': expected a value, found null; fill it, or drop such rows"
     )
     assert "LOGS/events.parquet: row 0: column 'time_ms' looks like seconds" in refusal(
         tmp_path, EVENTS, impressions=ONE_EACH, events={**ONE_EVENT, "time_ms": [at(0) // 1000]}
@@ -257,7 +265,7 @@ def test_values_of_events(tmp_path: Path) -> None:
 
 def test_an_event_log_of_no_known_user(tmp_path: Path) -> None:
     assert refusal(tmp_path, EVENTS, impressions=ONE_EACH, events={**ONE_EVENT, "user_id": ["stranger"]}) == (
-        "LOGS/events.parquet: no user of it (user_id) occurs in impressions.parquet"
+        "LOGS/events.parquet: no user of it (user_id, string) occurs in impressions.parquet (string)"
     )
 
 
