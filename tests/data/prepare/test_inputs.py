@@ -28,9 +28,7 @@ def rewritten(logs: Path, table: str, kind: pa.DataType) -> None:
 @pytest.mark.parametrize(
     "kind", [pa.timestamp("ms"), pa.timestamp("us", tz="Asia/Shanghai"), pa.timestamp("ns"), pa.timestamp("s")]
 )
-def test_timestamps_are_times_whatever_their_unit(
-    planted_logs: Path, planted_data: Path, tmp_path: Path, kind: pa.DataType
-) -> None:
+def test_timestamps_are_times_whatever_their_unit(planted_data: Path, tmp_path: Path, kind: pa.DataType) -> None:
     logs = write_logs(tmp_path / "logs")
     for table in ("impressions", "events"):
         rewritten(logs, table, kind)
