@@ -178,7 +178,7 @@ def test_a_full_disk_ends_every_writing_command_in_one_line(
         "import": ["import", "movielens", ratings, "--out", out],
         "train": ["train", "--data", planted_data, "--out", out],
         "evaluate": ["evaluate", run, "--data", planted_data],
-        "predict": ["predict", finished, "--data", planted_data, "--out", out.with_suffix(".parquet")],
+        "predict": ["predict", finished, "--data", planted_data, "--out", f"{out}.parquet"],
     }[name]
     done = subprocess.run([sys.executable, "-m", "hemix", *map(str, arguments)], capture_output=True, text=True)
     assert done.returncode == 2, done
