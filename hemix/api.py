@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hemix.config import Settings, build_settings
 from hemix.errors import RunError, UsageError
+from hemix.files import read_json, write_json
 
 if TYPE_CHECKING:
     from hemix.data.dataset import Dataset as Dataset
@@ -155,27 +156,13 @@ def demo(
     asked = {"users": users, "days": days, "seed": seed}
     if not made.exists():
         simulate(out / "logs", **asked, on_progress=on_progress)
-        write_demo(made, asked)
-    elif read_demo(made) != asked:
-        raise UsageError(f"--out {out}: holds a demo of other users, days or seed ({read_demo(made)}); name a new folder")
+        write_json(made, asked)
+    elif (before := read_json(made, RunError)) != asked:
+        raise UsageError(f"--out {out}: holds a demo of other users, days or seed ({before}); name a new folder")
     if not (out / "data" / "manifest.json").exists():
         prepare(out / "logs", out / "data", on_progress=on_progress)
     train(out / "data", out, seed=seed, resume=True, **callbacks)
     return evaluate(out, out / "data", on_progress=on_progress)
-
-
-def write_demo(path: Path, asked: dict[str, int]) -> None:
-    """Remember with what a demo was made."""
-    from hemix.files import write_json
-
-    write_json(path, asked)
-
-
-def read_demo(path: Path) -> dict[str, int]:
-    """With what a demo was made."""
-    from hemix.files import read_json
-
-    return read_json(path, RunError)
 
 
 def doctor() -> dict[str, Any]:

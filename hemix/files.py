@@ -14,7 +14,7 @@ from typing import Any
 
 from hemix.errors import StorageError, UsageError
 
-__all__ = ["new_folder", "read_json", "storage_errors", "write_json", "write_text"]
+__all__ = ["check_new_folder", "new_folder", "read_json", "storage_errors", "write_json", "write_text"]
 
 _STORAGE = {
     errno.ENOSPC: "the disk is full",
@@ -39,6 +39,12 @@ def storage_errors(path: str | Path) -> Iterator[None]:
         raise
 
 
+def check_new_folder(out: Path) -> None:
+    """Raise UsageError unless ``out`` is absent or an empty folder."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"--out {out}: exists already and is not empty; name a new folder")
+
+
 @contextmanager
 def new_folder(out: str | Path) -> Iterator[Path]:
     """A hidden sibling of ``out`` to write into; it becomes ``out`` when the block ends well and vanishes when it does not.
@@ -46,8 +52,7 @@ def new_folder(out: str | Path) -> Iterator[Path]:
     Raises UsageError where ``out`` exists and is not an empty folder, StorageError for a disk that cannot be written.
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"--out {out}: exists already and is not empty; name a new folder")
+    check_new_folder(out)
     part = out.parent / f".{out.name}.{os.getpid()}.part"
     _sweep(out)
     made = next((parent for parent in reversed([out.parent, *out.parent.parents]) if not parent.exists()), None)

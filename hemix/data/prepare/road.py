@@ -49,7 +49,7 @@ from hemix.data.prepare.shards import ShardWriter
 from hemix.data.prepare.spill import Rows, Spill, part_bounds, take_rows
 from hemix.data.prepare.splits import Splitter
 from hemix.errors import SchemaError, StorageError, UsageError
-from hemix.files import new_folder, write_json, write_text
+from hemix.files import check_new_folder, new_folder, write_json, write_text
 from hemix.schema import Schema
 
 __all__ = ["MEMORY_ROWS", "Progress", "prepare"]
@@ -79,8 +79,7 @@ def prepare(
     if memory_rows < 1:
         raise UsageError(f"memory_rows: expected at least 1, got {memory_rows}")
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"--out {out}: exists already and is not empty; name a new folder")
+    check_new_folder(out)
     opened = open_logs(Path(logs), schema)
     splitter = Splitter(
         opened.schema, opened.impressions.kind.field(opened.schema.split.column or opened.schema.clock.column).type,
