@@ -23,8 +23,9 @@ from hemix.measure import keep_freed_memory, machine
 
 __all__ = ["agree", "compare", "exponents", "figures", "matmul_peak"]
 
-_TOLERANCE = {"fp32": 1e-4, "bf16": 0.1}
-"""Largest difference of the two sides' scores or gradients, as a share of the largest value."""
+_TOLERANCE = {("score", "fp32"): 1e-5, ("train", "fp32"): 5e-3, ("score", "bf16"): 0.05, ("train", "bf16"): 0.1}
+"""Largest norm of the difference of the two sides' scores or gradients, as a share of the norm. A gradient may differ by a whole
+impression's share where a ReLU's input is zero within rounding; all else agrees to rounding."""
 _SLOW_SECONDS = 10.0
 
 
@@ -40,14 +41,15 @@ def matmul_peak(precision: str = "fp32", size: int = 2048, device: str = "cpu") 
     return 2 * size**3 / best
 
 
-def agree(name: str, ours: dict[str, Tensor], plain: dict[str, Tensor], precision: str) -> float:
+def agree(name: str, ours: dict[str, Tensor], plain: dict[str, Tensor], tolerance: float) -> float:
     """The largest absolute difference. Raises HemixError naming the output where the sides differ beyond rounding."""
     worst = 0.0
     for key, value in ours.items():
-        difference = float((value.double() - plain[key].double()).abs().max())
-        if not difference <= _TOLERANCE[precision] * max(float(plain[key].abs().max()), 1e-3):
-            raise HemixError(f"bench {name}: the two sides differ in {key} by {difference:.3g}: no figures")
-        worst = max(worst, difference)
+        difference, expected = value.double() - plain[key].double(), plain[key].double()
+        if not float(difference.norm()) <= tolerance * max(float(expected.norm()), 1e-4):
+            share = float(difference.norm() / expected.norm())
+            raise HemixError(f"bench {name}: the two sides differ in {key} by {share:.2g} of its norm: no figures")
+        worst = max(worst, float(difference.abs().max()))
     return worst
 
 
@@ -60,7 +62,7 @@ def compare(name: str, case: SideCase, *, repeats: int = 5, absorbed: bool = Tru
         sides["plain_absorbed"] = Side(case, shared=False)
     watches = {side: Watch(count=True) for side in sides}
     outputs = {side: made.step(check=True, watch=watches[side])[1] for side, made in sides.items()}
-    difference = max(agree(name, outputs["ours"], other, case.precision) for other in list(outputs.values())[1:])
+    difference = max(agree(name, outputs["ours"], other, _TOLERANCE[case.kind, case.precision]) for other in list(outputs.values())[1:])
     del outputs
     if max(watch.seconds for watch in watches.values()) > _SLOW_SECONDS:
         repeats = min(repeats, 3)
