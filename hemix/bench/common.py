@@ -62,7 +62,9 @@ def compare(name: str, case: SideCase, *, repeats: int = 5, absorbed: bool = Tru
         sides["plain_absorbed"] = Side(case, shared=False)
     watches = {side: Watch(count=True) for side in sides}
     outputs = {side: made.step(check=True, watch=watches[side])[1] for side, made in sides.items()}
-    difference = max(agree(name, outputs["ours"], other, _TOLERANCE[case.kind, case.precision]) for other in list(outputs.values())[1:])
+    difference = max(
+        agree(name, outputs["ours"], other, _TOLERANCE[case.kind, case.precision]) for other in list(outputs.values())[1:]
+    )
     del outputs
     if max(watch.seconds for watch in watches.values()) > _SLOW_SECONDS:
         repeats = min(repeats, 3)

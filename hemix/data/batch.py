@@ -23,7 +23,7 @@ from torch import Tensor
 from hemix.data.spec import InputSpec, LevelSpec
 from hemix.errors import DataError
 
-__all__ = ["Columns", "Jagged", "RequestBatch"]
+__all__ = ["Columns", "Jagged", "RequestBatch", "moved"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +95,13 @@ class RequestBatch:
     """float32 [N, T]: 0 masks an unknown label"""
     rows: Tensor | None = None
     """int64 [N]: the impression's row in its split, to join predictions by"""
+    before_move: RequestBatch | None = None
+    """On another device: the same batch in the host's memory (:attr:`host`)"""
+
+    @property
+    def host(self) -> RequestBatch:
+        """The batch in the host's memory. Whatever decides shapes is read from here, so that no step waits for a device."""
+        return self.before_move or self
 
     @property
     def users_count(self) -> int:
@@ -112,16 +119,20 @@ class RequestBatch:
         return int(self.request_index.shape[0])
 
     def to(self, device: torch.device | str) -> RequestBatch:
-        """The same batch on another device."""
+        """The same batch on another device, which keeps this one as its :attr:`host`."""
+        device = torch.device(device)
+        if device == self.request_index.device:
+            return self
 
         def move(value: Any) -> Any:
             if isinstance(value, Tensor):
-                return value.to(device, non_blocking=True)
+                return moved(value, device)
             if isinstance(value, Columns | Jagged):
                 return type(value)(**{f.name: move(getattr(value, f.name)) for f in dataclasses.fields(value)})
             return tuple(move(v) for v in value) if isinstance(value, tuple) else value
 
-        return RequestBatch(**{f.name: move(getattr(self, f.name)) for f in dataclasses.fields(self)})
+        parts = {f.name: move(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name != "before_move"}
+        return RequestBatch(**parts, before_move=self.host)
 
     def validate(self, spec: InputSpec) -> None:
         """Check shapes, indices, cuts and numbers against ``spec``.
@@ -170,6 +181,13 @@ class RequestBatch:
                 _finite(name, value)
         if self.rows is not None:
             _shape("rows", self.rows, (N,))
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on ``device``. A copy to a GPU leaves from pinned memory, else the host would wait for it."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def _shape(name: str, value: Tensor, expected: tuple[int, ...]) -> None:

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hemix.data.batch import moved
 from hemix.data.spec import MISSING
 
 __all__ = ["Gradients", "LookUp", "Tables", "distinct_rows", "sum_by_row"]
@@ -25,7 +26,7 @@ _DENSE_FACTOR = 16
 
 @dataclass(frozen=True, kw_only=True)
 class LookUp:
-    """Ids to look up: one-valued columns, or with ``offsets`` one multi-valued feature."""
+    """Ids to look up, in the host's memory: one-valued columns, or with ``offsets`` one multi-valued feature."""
 
     tables: tuple[str, ...]
     """Table of every column; one table for a multi-valued feature."""
@@ -40,10 +41,10 @@ class Gradients:
     """What a backward pass left: a gradient for every vector of the step's look-up."""
 
     ids: Tensor
-    """int64 [n], rows of the weight, with repeats"""
+    """int64 [n], rows of the weight, with repeats; in the host's memory"""
     bags: Tensor | None
-    """int64 [b + 1], from 0, ascending strictly: the last b vectors were means of the last ``bags[-1]`` ids, the i-th of those in
-    bags[i]:bags[i + 1]. All vectors before are one row each. None: there are no means"""
+    """int64 [b + 1], in the host's memory, from 0, ascending strictly: the last b vectors were means of the last ``bags[-1]`` ids, the
+    i-th of those in bags[i]:bags[i + 1]. All vectors before are one row each. None: there are no means"""
     values: Tensor
     """[m, width]"""
 
@@ -79,9 +80,9 @@ class Tables(nn.Module):
                 for piece, i, bag in zip(pieces, ids, bags, strict=True)
             ]
         return [
-            self.weight.index_select(0, i.flatten()).view(i.shape[0], i.shape[1] * self.width)
+            self.weight.index_select(0, self._here(i.flatten())).view(i.shape[0], i.shape[1] * self.width)
             if bag is None
-            else F.embedding_bag(i.flatten(), self.weight, bag[1], mode="mean", include_last_offset=True)
+            else F.embedding_bag(self._here(i.flatten()), self.weight, self._here(bag[1]), mode="mean", include_last_offset=True)
             for i, bag in zip(ids, bags, strict=True)
         ]
 
@@ -96,13 +97,18 @@ class Tables(nn.Module):
         if lengths:
             bags = F.pad(torch.cat(lengths).cumsum(0), (1, 0))
         leaf = weight.new_empty(single + (0 if bags is None else bags.shape[0] - 1), self.width)
-        torch.index_select(weight, 0, flat[:single], out=leaf[:single])
+        torch.index_select(weight, 0, self._here(flat[:single]), out=leaf[:single])
         if bags is not None:
-            leaf[single:] = F.embedding_bag(flat[single:], weight, bags, mode="mean", include_last_offset=True)
+            leaf[single:] = F.embedding_bag(
+                self._here(flat[single:]), weight, self._here(bags), mode="mean", include_last_offset=True
+            )
         self._step = Gradients(ids=flat, bags=bags, values=leaf.requires_grad_())
         sizes = [ids[at].numel() if (o := offsets[at]) is None else o.shape[0] - 1 for at in order]
         pieces = dict(zip(order, torch.split(leaf, sizes), strict=True))
         return [pieces[at] for at in range(len(ids))]
+
+    def _here(self, ids: Tensor) -> Tensor:
+        return moved(ids, self.weight.device)
 
     def by_name(self) -> dict[str, Tensor]:
         """The rows of every table, as views of the weight."""
@@ -117,12 +123,15 @@ class Tables(nn.Module):
         return Gradients(ids=step.ids, bags=step.bags, values=step.values.grad)
 
     def take_step(self) -> tuple[Tensor, Tensor] | None:
-        """The same added up: (rows int64 [n], distinct and ascending, gradient [n, width])."""
+        """The same added up: (rows int64 [n], distinct and ascending, gradient [n, width]), both where the weight is."""
         taken = self.take_gradients()
-        return None if taken is None else sum_by_row(taken, self.weight.shape[0])
+        if taken is None:
+            return None
+        rows, gradient = sum_by_row(taken, self.weight.shape[0])
+        return self._here(rows), gradient
 
     def _first_rows(self, wanted: LookUp) -> Tensor:
-        return torch.tensor([self.first_row[name] for name in wanted.tables], device=wanted.ids.device)
+        return torch.tensor([self.first_row[name] for name in wanted.tables])
 
 
 def _with_missing(values: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,20 +149,22 @@ def _with_missing(values: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
 def sum_by_row(gradients: Gradients, rows: int) -> tuple[Tensor, Tensor]:
     """(distinct ids int64 ascending [n], the sum [n, width] of what each one's uses were given), for ids in [0, rows).
 
-    Always added in the same order.
+    Always added in the same order. The ids are sorted where they are, in the host's memory; the sum is made where the gradients are.
     """
     values, bags = gradients.values, gradients.bags
+    device = values.device
     ids = gradients.ids.int() if rows < 2**31 else gradients.ids  # sorts twice as fast
     ordered, vector = torch.sort(ids, stable=True)
     distinct, counts = torch.unique_consecutive(ordered, return_counts=True)
     if bags is not None:
         lengths = bags.diff()
         single = values.shape[0] - lengths.shape[0]
-        values = torch.cat([values[:single], values[single:] / lengths.unsqueeze(1)])
-        every = torch.arange(values.shape[0], device=ids.device)
+        values = torch.cat([values[:single], values[single:] / moved(lengths, device).unsqueeze(1)])
+        every = torch.arange(values.shape[0])
         vector = torch.cat([every[:single], every[single:].repeat_interleave(lengths)]).index_select(0, vector)
     begin = F.pad(counts.cumsum(0), (1, 0))
-    return distinct.long(), F.embedding_bag(vector, values, begin, mode="sum", include_last_offset=True)
+    total = F.embedding_bag(moved(vector, device), values, moved(begin, device), mode="sum", include_last_offset=True)
+    return distinct.long(), total
 
 
 def distinct_rows(ids: Tensor, rows: int) -> tuple[Tensor, Tensor]:

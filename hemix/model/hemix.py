@@ -87,12 +87,12 @@ class HeMix(Ranker):
     def encode_request(self, state: UserState, inputs: Inputs) -> RequestState:
         """Cuts, ages and fixed-query interests. Users' rows and events' positions of ``inputs`` are those of ``state``."""
         assert inputs.context_QW is not None, "encode_request needs the level request"
-        batch = inputs.batch
-        begin, middle, end = batch.visible.unbind(1)
-        candidates_Q = torch.bincount(batch.request_index, minlength=batch.requests_count)
-        times = (state.event_time_ms, batch.request_time_ms)
+        batch, host, device = inputs.batch, inputs.batch.host, state.event_time_ms.device
+        begin, middle, end = host.visible.unbind(1)
+        candidates_Q = torch.bincount(host.request_index, minlength=batch.requests_count)
+        times = (state.event_time_ms, host.request_time_ms)
 
-        groups = group_requests(batch.user_index, begin, middle, candidates_Q)
+        groups = group_requests(host.user_index, begin, middle, candidates_Q, device)
         rows = [group.rows_BL for group in groups]
         if state.global_keys_values is None:
             global_ = self.global_.state(groups, rows, state.events_ED, *times)
@@ -100,9 +100,9 @@ class HeMix(Ranker):
             global_ = self.global_.state(groups, rows, state.global_keys_values, *times, projected=True)
 
         users, count = state.share_RH.shape[0], state.event_time_ms.shape[0]
-        recent, place = rows_in_ranges(batch.user_index, middle, end, users, count)
+        recent, place = rows_in_ranges(host.user_index, middle, end, users, count, device)
         recent_ED = state.events_ED.index_select(0, recent)
-        groups = group_requests(batch.user_index, middle, end, candidates_Q)
+        groups = group_requests(host.user_index, middle, end, candidates_Q, device)
         realtime = self.realtime.state(groups, [place[group.rows_BL] for group in groups], recent_ED, *times)
 
         apart = batch.candidates_count != batch.requests_count
@@ -118,12 +118,13 @@ class HeMix(Ranker):
         """Logits [N, T]."""
         assert inputs.item_IW is not None and inputs.cross_NW is not None, "score needs the level candidate"
         batch, of_request = inputs.batch, inputs.batch.request_index
+        on_host = batch.host.request_index
         ns_NnD = self.tokenizer(state.share_QH, of_request, inputs.item_IW, batch.item_index, inputs.cross_NW)
         query_global, query_realtime = ns_NnD.split([self.settings.ns_tokens_global, self.settings.ns_tokens_realtime], 1)
         interests_NnD = torch.cat(
             [
-                *_mixed(self.realtime, state.realtime, query_realtime, state.fixed_realtime_QfD, of_request),
-                *_mixed(self.global_, state.global_, query_global, state.fixed_global_QfD, of_request),
+                *_mixed(self.realtime, state.realtime, query_realtime, state.fixed_realtime_QfD, of_request, on_host),
+                *_mixed(self.global_, state.global_, query_global, state.fixed_global_QfD, of_request, on_host),
             ],
             1,
         )
@@ -138,9 +139,14 @@ class HeMix(Ranker):
 
 
 def _mixed(
-    history: HistoryInterest, state: HistoryState, queries_NnD: Tensor, fixed_QfD: Tensor | None, request_index_N: Tensor
+    history: HistoryInterest,
+    state: HistoryState,
+    queries_NnD: Tensor,
+    fixed_QfD: Tensor | None,
+    request_index_N: Tensor,
+    on_host_N: Tensor,
 ) -> list[Tensor]:
     """Dynamic, then fixed interests [N, queries, D] of one history, in pieces."""
     if fixed_QfD is None:
-        return [history.dynamic(state, queries_NnD, request_index_N, fixed_too=True)]
-    return [history.dynamic(state, queries_NnD, request_index_N), fixed_QfD.index_select(0, request_index_N)]
+        return [history.dynamic(state, queries_NnD, on_host_N, fixed_too=True)]
+    return [history.dynamic(state, queries_NnD, on_host_N), fixed_QfD.index_select(0, request_index_N)]

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hemix.config import ModelSettings
+from hemix.data.batch import moved
 from hemix.model.age import AGE_BUCKETS, age_bucket, rotary_angles, rotate
 from hemix.model.attention import absorbs, attend
 from hemix.model.layers import GroupedLinear
@@ -46,6 +47,7 @@ class _Keys:
 class HistoryState:
     """One history of a batch's requests, ready for queries."""
 
+    device: torch.device
     groups: list[Group]
     keys: list[_Keys]
     request_slots: Slots
@@ -73,11 +75,16 @@ class HistoryInterest(nn.Module):
     # -- once per user --------------------------------------------------------------------------------------------------
 
     def keys_values(self, events: Tensor, time_ms: Tensor) -> Tensor:
-        """Keys and values [..., 2 D] of event vectors [..., D] of times [...]; the null event's time is TIMELESS_MS."""
-        keys_values: Tensor = self.key_value(events).to(self.fixed_queries.dtype)
+        """Keys and values [..., 2 D] of event vectors [..., D] of times [...]; the null event's time is TIMELESS_MS.
+
+        Without biases where they need not be added event by event: the keys' adds the same to all scores of a query, unless keys are
+        turned; the values' passes through weights that sum to 1, and is added to what attention finds.
+        """
+        keys_values = F.linear(events, self.key_value.weight).to(self.fixed_queries.dtype)
         if self.age != "rotary":
             return keys_values
         keys, values = keys_values.chunk(2, -1)
+        keys = keys + self.key_value.bias.chunk(2)[0]
         angles = rotary_angles(time_ms, self._pairs, keys.dtype).unsqueeze(-2)
         return torch.cat([rotate(self._by_head(keys), angles).flatten(-2), values], -1)
 
@@ -95,34 +102,35 @@ class HistoryInterest(nn.Module):
     ) -> HistoryState:
         """Lay the events out for the groups. ``rows``: the groups' ``rows_BL``, as rows of ``events`` (vectors [rows, D], or with
         ``projected`` their keys and values [rows, 2 D]), whose row 0 is the null event; ``event_time_ms`` [1 + E] goes by the groups'
-        own rows."""
-        requests, count = request_time_ms.shape[0], events.shape[0]
+        own rows; ``request_time_ms`` [Q] lies in the host's memory."""
+        requests, count, device = request_time_ms.shape[0], events.shape[0], events.device
         padded = to_slots(events, rows, places(rows, count), null_first=True) if groups else []
         return HistoryState(
+            device=device,
             groups=groups,
             keys=[
                 self._keys(group, events_BLx, event_time_ms[group.rows_BL], request_time_ms, projected)
                 for group, events_BLx in zip(groups, padded, strict=True)
             ],
-            request_slots=slots(groups, torch.arange(requests, device=request_time_ms.device), requests),
-            angles_QP=rotary_angles(request_time_ms, self._pairs, events.dtype) if self.age == "rotary" else None,
+            request_slots=slots(groups, torch.arange(requests), requests, device),
+            angles_QP=rotary_angles(moved(request_time_ms, device), self._pairs, events.dtype) if self.age == "rotary" else None,
         )
 
     def fixed(self, state: HistoryState, requests: int) -> Tensor:
         """Interests [Q, fixed, D] of the fixed queries."""
-        each = torch.arange(requests, device=self.fixed_queries.device)
-        return self._interests(state, state.request_slots, self._fixed_queries(requests), each)
+        return self._interests(state, state.request_slots, self._fixed_queries(requests))
 
     # -- once per candidate ---------------------------------------------------------------------------------------------
 
     def dynamic(self, state: HistoryState, queries_NnD: Tensor, request_index_N: Tensor, fixed_too: bool = False) -> Tensor:
-        """Interests [N, dynamic, D] of the queries that come from NS tokens; with ``fixed_too`` [N, dynamic + fixed, D]."""
+        """Interests [N, dynamic, D] of the queries that come from NS tokens; with ``fixed_too`` [N, dynamic + fixed, D].
+        ``request_index_N`` lies in the host's memory."""
         requests = state.request_slots.place_N.shape[0]
         projected_NnD = torch.bmm(queries_NnD.transpose(0, 1), self.query.weight[: self.dynamic_count]).transpose(0, 1)
         if fixed_too:
             fixed_NnD = self._fixed_queries(projected_NnD.shape[0])
             projected_NnD = torch.cat([projected_NnD.to(fixed_NnD.dtype), fixed_NnD], 1)
-        return self._interests(state, slots(state.groups, request_index_N, requests), projected_NnD, request_index_N)
+        return self._interests(state, slots(state.groups, request_index_N, requests, state.device), projected_NnD)
 
     # -- attention ------------------------------------------------------------------------------------------------------
 
@@ -151,7 +159,7 @@ class HistoryInterest(nn.Module):
         if self.age in ("none", "rotary"):
             bucket_BCL = torch.where(group.visible_BCL, _NO_AGE, _HIDDEN)
         else:
-            request_time_BC = request_time_ms[group.requests_BC]
+            request_time_BC = moved(request_time_ms[group.requests_BC], event_time_BL.device)
             bucket_BCL = age_bucket(request_time_BC.unsqueeze(2), event_time_BL.unsqueeze(1))
             bucket_BCL = bucket_BCL.masked_fill_(~group.visible_BCL, _HIDDEN)
             bucket_BCL[..., 0] = _NO_AGE
@@ -169,7 +177,7 @@ class HistoryInterest(nn.Module):
         no_age, hidden = (table_AH.new_full((1, table_AH.shape[1]), value) for value in (0.0, -torch.inf))
         return torch.cat([table_AH, no_age, hidden]).t().contiguous()
 
-    def _interests(self, state: HistoryState, layout: Slots, queries_NnD: Tensor, request_index_N: Tensor) -> Tensor:
+    def _interests(self, state: HistoryState, layout: Slots, queries_NnD: Tensor) -> Tensor:
         """[N, n, D]: every row's n queries over what its request sees."""
         n, D = queries_NnD.shape[1:]
         if queries_NnD.shape[0] == 0 or n == 0:
@@ -177,7 +185,7 @@ class HistoryInterest(nn.Module):
         with torch.autocast(queries_NnD.device.type, enabled=False):
             queries_NnD = queries_NnD.to(self.fixed_queries.dtype) * (D // self.heads) ** -0.5
             if state.angles_QP is not None:
-                angles = state.angles_QP[request_index_N][:, None, None]
+                angles = state.angles_QP[layout.request_N][:, None, None]
                 queries_NnD = rotate(self._by_head(queries_NnD), angles).flatten(2)
             queries = to_slots(queries_NnD.reshape(-1, n * D), layout.rows, layout.place_N)
             table_hA = self._summands()
@@ -186,7 +194,7 @@ class HistoryInterest(nn.Module):
                 B, C, K, _ = q_BCKx.shape
                 q_BHCJd = q_BCKx.view(B, C, K * n, self.heads, -1).permute(0, 3, 1, 2, 4)
                 found.append(self._attend(keys, q_BHCJd, table_hA).permute(0, 2, 3, 1, 4).reshape(B, C, K, n * D))
-            gathered = from_slots(found, layout.place_N).view(-1, n, D)
+            gathered = from_slots(found, layout.place_N).view(-1, n, D) + self.key_value.bias.chunk(2)[1]
         out: Tensor = self.output(gathered).to(queries_NnD.dtype)
         return out
 
@@ -196,15 +204,13 @@ class HistoryInterest(nn.Module):
             return self._attend_with_age(keys, q_BHCJd, table_hA)
         if not keys.absorbed:
             return attend(q_BHCJd, keys.keys_values_BLx, table_hA, keys.bucket_BCL)
-        # The keys' bias adds the same to all scores of a query; the weights sum to 1, so the values' bias passes through.
         B, H, C, J, d = q_BHCJd.shape
         key_HdD, value_HdD = (w.view(H, d, -1) for w in self.key_value.weight.chunk(2))
         wide_HnD = torch.bmm(q_BHCJd.transpose(0, 1).reshape(H, B * C * J, d), key_HdD)
         wide_BHCJD = wide_HnD.view(H, B, C, J, -1).transpose(0, 1)
         mean_BHCJD = attend(wide_BHCJD, keys.keys_values_BLx, table_hA, keys.bucket_BCL)
         mean_HnD = mean_BHCJD.transpose(0, 1).reshape(H, B * C * J, -1)
-        bias_Hd = self.key_value.bias.chunk(2)[1].view(H, 1, d)
-        found_Hnd = torch.baddbmm(bias_Hd, mean_HnD, value_HdD.transpose(1, 2))
+        found_Hnd = torch.bmm(mean_HnD, value_HdD.transpose(1, 2))
         return found_Hnd.view(H, B, C, J, d).transpose(0, 1)
 
     def _attend_with_age(self, keys: _Keys, q_BHCJd: Tensor, table_hA: Tensor) -> Tensor:

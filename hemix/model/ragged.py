@@ -3,8 +3,9 @@
 A history part (global or real time) is a range of events per request. Users are put into groups by the length of what any of their
 requests sees and by how much is asked of them; a group is padded to its own longest. Users without a request are left out.
 
-Row 0 of a batch's events is the null event, which every history carries; the event at position e is row e + 1. Knows rows and
-positions only, nothing of attention.
+Row 0 of a batch's events is the null event, which every history carries; the event at position e is row e + 1. What decides a shape is
+worked out in the host's memory, from tensors that lie there; only what a model reads goes to its device, so that no step waits for
+one. Knows rows and positions only, nothing of attention.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from hemix.data.batch import moved
 
 __all__ = ["Group", "Slots", "from_slots", "group_requests", "places", "rows_in_ranges", "slots", "to_slots"]
 
@@ -33,17 +36,20 @@ class Group:
     asked: int
     """The most candidates of one user, counting each of their requests like the one with most."""
     requests_BC: Tensor
-    """int64: row of each request; 0 where a user has fewer than C"""
+    """int64, in the host's memory: row of each request; the user's first where a user has fewer than C"""
     has_request_BC: Tensor
-    """bool"""
+    """bool, in the host's memory"""
     rows_BL: Tensor
     """int64: row of each event; the null event's, 0, first, and for padding"""
     visible_BCL: Tensor
     """bool: whether the request sees the event; the null event always, padding never"""
 
 
-def group_requests(user_index_Q: Tensor, begin_Q: Tensor, end_Q: Tensor, candidates_Q: Tensor) -> list[Group]:
-    """Group requests whose visible events are [begin, end). Every request is in exactly one group."""
+def group_requests(
+    user_index_Q: Tensor, begin_Q: Tensor, end_Q: Tensor, candidates_Q: Tensor, device: torch.device
+) -> list[Group]:
+    """Group requests whose visible events are [begin, end), for a model on ``device``; all arguments lie in the host's memory. Every
+    request is in exactly one group."""
     if user_index_Q.shape[0] == 0:
         return []
     by_user = torch.argsort(user_index_Q, stable=True)
@@ -56,20 +62,23 @@ def group_requests(user_index_Q: Tensor, begin_Q: Tensor, end_Q: Tensor, candida
     groups = []
     shapes = _shapes(torch.split(by_shape, groups_of_users), requests_U, last_U - first_U, asked_U)
     for users, width, length, asked in shapes:
-        step = torch.arange(width, device=users.device)
+        step = torch.arange(width)
         has_request_BC = step < requests_U[users].unsqueeze(1)
         requests_BC = by_user[
             torch.where(has_request_BC, first_request_U[users].unsqueeze(1) + step, first_request_U[users, None])
         ]
-        events_BL = first_U[users].unsqueeze(1) + torch.arange(length, device=users.device)
-        seen_BCL = events_BL.unsqueeze(1) >= begin_Q[requests_BC].unsqueeze(2)
-        seen_BCL &= events_BL.unsqueeze(1) < end_Q[requests_BC].unsqueeze(2)
+        first_B, last_B, begin_BC, end_BC = (
+            moved(t, device) for t in (first_U[users], last_U[users], begin_Q[requests_BC], end_Q[requests_BC])
+        )
+        events_BL = first_B.unsqueeze(1) + torch.arange(length, device=device)
+        seen_BCL = events_BL.unsqueeze(1) >= begin_BC.unsqueeze(2)
+        seen_BCL &= events_BL.unsqueeze(1) < end_BC.unsqueeze(2)
         groups.append(
             Group(
                 asked=asked,
                 requests_BC=requests_BC,
                 has_request_BC=has_request_BC,
-                rows_BL=F.pad(torch.where(events_BL < last_U[users].unsqueeze(1), events_BL + 1, 0), (1, 0)),
+                rows_BL=F.pad(torch.where(events_BL < last_B.unsqueeze(1), events_BL + 1, 0), (1, 0)),
                 visible_BCL=F.pad(seen_BCL, (1, 0), value=True),
             )
         )
@@ -86,7 +95,7 @@ def _span(row: Tensor, begin: Tensor, end: Tensor, rows: int) -> tuple[Tensor, T
 
 
 def _shapes(groups: tuple[Tensor, ...], *sizes_U: Tensor) -> list[tuple[Any, ...]]:
-    """Every group's users with the largest of each size, fetched from the device in one go."""
+    """Every group's users with the largest of each size."""
     largest = torch.stack([torch.stack([size[users].max() for size in sizes_U]) for users in groups]).tolist()
     return [(users, *sizes) for users, sizes in zip(groups, largest, strict=True)]
 
@@ -124,31 +133,35 @@ def _cheapest_cuts(count: list[int], length: list[int], asked: list[int]) -> lis
     return sizes[::-1]
 
 
-def rows_in_ranges(user_index_Q: Tensor, begin_Q: Tensor, end_Q: Tensor, users: int, rows: int) -> tuple[Tensor, Tensor]:
+def rows_in_ranges(
+    user_index_Q: Tensor, begin_Q: Tensor, end_Q: Tensor, users: int, rows: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """(rows of the null event and of all events that a request sees, or that lie between such events of its user; the place of
-    each of ``rows`` rows among them, int64, 0 for the others), for the ranges [begin, end) of positions."""
+    each of ``rows`` rows among them, int64, 0 for the others), both on ``device``, for the ranges [begin, end) of positions."""
     first, last = _span(user_index_Q, begin_Q, end_Q, users)
     lengths = last - first
     starts = lengths.cumsum(0) - lengths
     total = int(lengths.sum())
-    chosen = torch.arange(total, device=begin_Q.device) + torch.repeat_interleave(first - starts, lengths, output_size=total) + 1
-    chosen = F.pad(chosen, (1, 0))
-    place = torch.zeros(rows, dtype=torch.int64, device=begin_Q.device)
-    return chosen, place.index_copy_(0, chosen, torch.arange(total + 1, device=begin_Q.device))
+    shift = torch.repeat_interleave(moved(first - starts, device), moved(lengths, device), output_size=total)
+    chosen = F.pad(torch.arange(total, device=device) + shift + 1, (1, 0))
+    place = torch.zeros(rows, dtype=torch.int64, device=device)
+    return chosen, place.index_copy_(0, chosen, torch.arange(total + 1, device=device))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Slots:
-    """Rows of candidates laid out request by request, padded within each group."""
+    """Rows of candidates laid out request by request, padded within each group; on the model's device."""
 
     rows: list[Tensor]
     """int64 [B, C, K] per group: the candidate in each slot; 0 where a request has fewer than K"""
     place_N: Tensor
     """int64 [N]: the candidate's slot, counted over the flattened groups"""
+    request_N: Tensor
+    """int64 [N]: the candidate's request"""
 
 
-def slots(groups: list[Group], request_index_N: Tensor, requests: int) -> Slots:
-    """Lay out candidates, whose ``request_index_N`` is ascending, in the groups of their requests."""
+def slots(groups: list[Group], request_index_N: Tensor, requests: int, device: torch.device) -> Slots:
+    """Lay out candidates, whose ``request_index_N`` (in the host's memory) is ascending, in the groups of their requests."""
     count_Q = torch.bincount(request_index_N, minlength=requests)
     first_Q = count_Q.cumsum(0) - count_Q
     counts = [torch.where(g.has_request_BC, count_Q[g.requests_BC], 0) for g in groups]
@@ -156,13 +169,17 @@ def slots(groups: list[Group], request_index_N: Tensor, requests: int) -> Slots:
     rows, base = list[Tensor](), 0
     place_Q = torch.zeros_like(count_Q)
     for group, count, width in zip(groups, counts, widths, strict=True):
-        step = torch.arange(width, device=count.device)
+        step = torch.arange(width)
         rows.append(torch.where(step < count.unsqueeze(2), first_Q[group.requests_BC].unsqueeze(2) + step, 0))
-        place = base + width * torch.arange(count.numel(), device=count.device)
+        place = base + width * torch.arange(count.numel())
         place_Q.index_copy_(0, group.requests_BC[group.has_request_BC], place[group.has_request_BC.flatten()])
         base += rows[-1].numel()
-    rank_N = torch.arange(request_index_N.shape[0], device=request_index_N.device) - first_Q[request_index_N]
-    return Slots(rows=rows, place_N=place_Q[request_index_N] + rank_N)
+    rank_N = torch.arange(request_index_N.shape[0]) - first_Q[request_index_N]
+    return Slots(
+        rows=[moved(row, device) for row in rows],
+        place_N=moved(place_Q[request_index_N] + rank_N, device),
+        request_N=moved(request_index_N, device),
+    )
 
 
 def from_slots(values: list[Tensor], place: Tensor) -> Tensor:
@@ -178,8 +195,8 @@ def _joined(pieces: list[Tensor]) -> Tensor:
 def places(layout: list[Tensor], rows: int) -> Tensor:
     """int64 [rows]: where each row lies in a layout (flattened and concatenated), -1 if nowhere. Row 0 counts as padding."""
     flat = torch.cat([index.flatten() for index in layout])
-    taken = flat.nonzero().squeeze(1)
-    return torch.full((rows,), -1, dtype=torch.int64, device=flat.device).index_copy_(0, flat[taken], taken)
+    place = torch.full((rows,), -1, dtype=torch.int64, device=flat.device)
+    return place.index_copy_(0, flat, torch.arange(flat.shape[0], device=flat.device)).index_fill_(0, flat.new_zeros(1), -1)
 
 
 def to_slots(rows_Nx: Tensor, layout: list[Tensor], place_N: Tensor, null_first: bool = False) -> list[Tensor]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from hemix.config import ModelSettings
-from hemix.data.batch import Columns, RequestBatch
+from hemix.data.batch import Columns, RequestBatch, moved
 from hemix.data.spec import InputSpec, LevelSpec
 from hemix.model import heads
 from hemix.model.embedding import LookUp, Tables, distinct_rows
@@ -99,17 +99,18 @@ class Ranker(nn.Module, ABC):
     def embed(self, batch: RequestBatch, levels: Sequence[str] = LEVELS) -> Inputs:
         """Look up the vectors of ``levels`` (of ``user``, ``request``, ``candidate``) in one go."""
         spec, wanted, fields = self.spec, _Wanted(), list[tuple[int, Tensor]]()
+        host, device = batch.host, batch.request_index.device
         if "user" in levels:
-            wanted.add_columns("user", spec.user, batch.users)
-            for table, ids in zip(spec.event.tables, batch.event_ids.unbind(1), strict=True):
+            wanted.add_columns("user", spec.user, host.users, batch.users.numbers)
+            for table, ids in zip(spec.event.tables, host.event_ids.unbind(1), strict=True):
                 distinct, index = distinct_rows(ids, spec.tables[table])
-                fields.append((wanted.add(LookUp(tables=(table,), ids=distinct.unsqueeze(1))), index))
+                fields.append((wanted.add(LookUp(tables=(table,), ids=distinct.unsqueeze(1))), moved(index, device)))
         if "user" in levels or "candidate" in levels:
-            wanted.add_columns("item", spec.item, batch.items)
+            wanted.add_columns("item", spec.item, host.items, batch.items.numbers)
         if "request" in levels:
-            wanted.add_columns("context", spec.context, batch.context)
+            wanted.add_columns("context", spec.context, host.context, batch.context.numbers)
         if "candidate" in levels:
-            wanted.add_columns("cross", spec.cross, batch.cross)
+            wanted.add_columns("cross", spec.cross, host.cross, batch.cross.numbers)
         vectors = self.tables.look_up(wanted.look_ups)
         return Inputs(
             batch=batch,
@@ -136,23 +137,23 @@ class _Wanted:
 
     def __init__(self) -> None:
         self.look_ups: list[LookUp] = []
-        self._levels: dict[str, tuple[list[int], Columns]] = {}
+        self._levels: dict[str, tuple[list[int], Tensor]] = {}
 
     def add(self, look_up: LookUp) -> int:
         self.look_ups.append(look_up)
         return len(self.look_ups) - 1
 
-    def add_columns(self, name: str, level: LevelSpec, columns: Columns) -> None:
+    def add_columns(self, name: str, level: LevelSpec, columns: Columns, numbers: Tensor) -> None:
         places = [self.add(LookUp(tables=level.tables, ids=columns.ids))] if level.tables else []
         for table, bag in zip(level.bag_tables, columns.bags, strict=True):
             places.append(self.add(LookUp(tables=(table,), ids=bag.values, offsets=bag.offsets)))
-        self._levels[name] = (places, columns)
+        self._levels[name] = (places, numbers)
 
     def collect(self, name: str, vectors: list[Tensor]) -> Tensor | None:
         if name not in self._levels:
             return None
-        places, columns = self._levels[name]
+        places, numbers = self._levels[name]
         parts = [vectors[place] for place in places]
-        if columns.numbers.shape[1] or not parts:
-            parts.append(columns.numbers.to(parts[0].dtype if parts else torch.get_default_dtype()))
+        if numbers.shape[1] or not parts:
+            parts.append(numbers.to(parts[0].dtype if parts else torch.get_default_dtype()))
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)

@@ -19,8 +19,10 @@ from types import FrameType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from hemix.config import Settings
+from hemix.data.batch import RequestBatch
 from hemix.data.dataset import Dataset, Plan, Replacement, Split
 from hemix.data.unshared import unshared
 from hemix.errors import DataError, HemixError, RunError, SettingsError, UsageError
@@ -157,6 +159,7 @@ class _Loop:
         self.optimizers = Optimizers(self.model, options, self.total_steps)
         self.meters = Meters()
         self.position = Position()
+        self._unread: list[tuple[int, Tensor, Tensor, RequestBatch]] = []
         self.checkpoints = Checkpoints(out, options.keep_checkpoints)
         self.board = _board(out) if options.tensorboard else None
         self._keeps_best = options.patience > 0 and (options.epochs > 1 or options.evaluate_every_steps > 0)
@@ -177,6 +180,7 @@ class _Loop:
                     position.seconds = time.perf_counter() - started
                     ends = position.batch == len(plan)
                     if position.step % options.log_every_steps == 0 or ends:
+                        self._read_steps()
                         self._log({**self.meters.record(), "epoch": position.epoch, "seconds": position.seconds})
                     if ends or (options.evaluate_every_steps and position.step % options.evaluate_every_steps == 0):
                         self._validate()
@@ -204,16 +208,26 @@ class _Loop:
         with _autocast(self.device, options.precision):
             logits = self.model(batch)
         loss = self.model.loss(logits.float(), batch)
-        value = float(loss.detach())
-        if value != value or value in (float("inf"), float("-inf")):
-            raise RunError(f"the loss is {value} at step {self.position.step}: lower train.dense_learning_rate or "
-                           "train.table_learning_rate")  # fmt: skip
+        self._unread.append((self.position.step, loss.detach(), logits[:, 0].detach(), batch.host))
+        if self.device.type == "cpu":
+            self._read_steps()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizers.step(self.position.step)
-        self.meters.add(value, logits[:, 0].cpu(), batch.labels[:, 0].cpu(), batch.weights[:, 0].cpu())
         self.position.step += 1
         self.position.impressions += batch.candidates_count
         self.on_step(self.position.step, self.total_steps)
+
+    def _read_steps(self) -> None:
+        """Look at the losses and logits of the steps since the last call: a device would have to be waited for in each step."""
+        steps, self._unread = self._unread, []
+        for step, loss, logit, host in steps:
+            value = float(loss)
+            if value != value or value in (float("inf"), float("-inf")):
+                raise RunError(
+                    f"the loss is {value} at step {step}: lower train.dense_learning_rate or train.table_learning_rate"
+                )
+            assert host.labels is not None and host.weights is not None
+            self.meters.add(value, logit.cpu(), host.labels[:, 0], host.weights[:, 0])
 
     def _validate(self) -> None:
         position, options = self.position, self.settings.train
@@ -260,6 +274,7 @@ class _Loop:
         self.on_record(record)
 
     def _save(self, name: str) -> None:
+        self._read_steps()
         state = {"position": asdict(self.position), "data": _identity(self.data)}
         tensors = {**self.optimizers.tensors(), **self.meters.tensors(), "random.torch": torch.get_rng_state()}
         if self.device.type == "cuda":

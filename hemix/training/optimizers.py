@@ -41,18 +41,17 @@ class Optimizers:
         """Who updates the tables, and how to get the other."""
         return self._tables.how
 
-    def step(self, step: int) -> float:
-        """Update everything, clear the gradients; returns the dense part's gradient norm before clipping."""
+    def step(self, step: int) -> None:
+        """Update everything, clear the gradients."""
         settings = self._settings
         share = learning_rate_share(step, self._total, settings.warmup_steps, settings.final_learning_rate)
         parameters = list(self._named.values())
-        norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm if settings.clip_norm > 0 else math.inf)
+        torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm if settings.clip_norm > 0 else math.inf)
         for group in self._dense.param_groups:
             group["lr"] = settings.dense_learning_rate * share
         self._dense.step()
         self._dense.zero_grad(set_to_none=True)
         self._tables.step(settings.table_learning_rate * share)
-        return float(norm)
 
     def tensors(self) -> dict[str, Tensor]:
         """All state by name."""

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from hemix.model.ragged import from_slots, group_requests, places, rows_in_ranges, slots, to_slots
 
+CPU = torch.device("cpu")
+
 
 @st.composite
 def requests(draw: st.DrawFn) -> tuple[list[int], list[int], list[int], list[int]]:
@@ -21,7 +23,7 @@ def requests(draw: st.DrawFn) -> tuple[list[int], list[int], list[int], list[int
 @given(requests())
 def test_every_request_sees_its_range_and_the_null_event(drawn: tuple[list[int], list[int], list[int], list[int]]) -> None:
     users, begin, end, candidates = drawn
-    groups = group_requests(*(torch.tensor(x) for x in (users, begin, end, candidates)))
+    groups = group_requests(*(torch.tensor(x) for x in (users, begin, end, candidates)), CPU)
     seen: dict[int, list[int]] = {}
     for group in groups:
         assert (group.rows_BL[:, 0] == 0).all()
@@ -35,9 +37,9 @@ def test_every_request_sees_its_range_and_the_null_event(drawn: tuple[list[int],
 @given(requests())
 def test_candidates_find_their_way_back(drawn: tuple[list[int], list[int], list[int], list[int]]) -> None:
     users, begin, end, candidates = drawn
-    groups = group_requests(*(torch.tensor(x) for x in (users, begin, end, candidates)))
+    groups = group_requests(*(torch.tensor(x) for x in (users, begin, end, candidates)), CPU)
     request_index = torch.repeat_interleave(torch.arange(len(users)), torch.tensor(candidates))
-    layout = slots(groups, request_index, len(users))
+    layout = slots(groups, request_index, len(users), CPU)
     values = torch.arange(float(len(request_index))).unsqueeze(1).requires_grad_()
     there = to_slots(values, layout.rows, layout.place_N)
     for group, rows in zip(groups, layout.rows, strict=True):
@@ -58,7 +60,7 @@ def test_one_long_history_does_not_pad_the_short_ones() -> None:
     users = torch.arange(256)
     length = torch.full((256,), 20).index_fill(0, torch.tensor([17]), 5000)
     end = length.cumsum(0)
-    groups = group_requests(users, end - length, end, torch.ones(256, dtype=torch.int64))
+    groups = group_requests(users, end - length, end, torch.ones(256, dtype=torch.int64), CPU)
     assert sum(group.rows_BL.numel() for group in groups) < 1.5 * int(length.sum())
 
 
@@ -66,14 +68,16 @@ def test_heavy_tailed_lengths_are_padded_by_less_than_half() -> None:
     generator = torch.Generator().manual_seed(0)
     length = (torch.randn(1000, generator=generator).exp() * 300).long().clamp(max=5000)
     end = length.cumsum(0)
-    groups = group_requests(torch.arange(1000), end - length, end, torch.ones(1000, dtype=torch.int64))
+    groups = group_requests(torch.arange(1000), end - length, end, torch.ones(1000, dtype=torch.int64), CPU)
     assert sum(group.rows_BL.numel() for group in groups) < 1.5 * int(length.sum())
     assert len(groups) < 16
 
 
 def test_rows_in_ranges() -> None:
     """User 0 sees positions 2 and 3 in one request and none in another (its place does not matter); user 1 sees 7."""
-    rows, place = rows_in_ranges(torch.tensor([0, 0, 1]), torch.tensor([2, 0, 7]), torch.tensor([4, 0, 8]), users=2, rows=10)
+    rows, place = rows_in_ranges(
+        torch.tensor([0, 0, 1]), torch.tensor([2, 0, 7]), torch.tensor([4, 0, 8]), users=2, rows=10, device=CPU
+    )
     assert rows.tolist() == [0, 3, 4, 8]
     assert place.tolist() == [0, 0, 0, 1, 2, 0, 0, 0, 3, 0]
 
