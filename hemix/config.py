@@ -121,6 +121,8 @@ class TrainSettings(_Part):
     unknown_rate: Share = 0.005
     """Share of vocabulary ids replaced by the unknown row in training, so that this row is trained."""
     precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+    """torch.compile for the mixer blocks; docs/performance.md says where it pays."""
     device: str = "cpu"
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
     """Threads of a CPU run; 0: OMP_NUM_THREADS where it is set, else all cores."""

@@ -7,6 +7,7 @@ Letters: R users, Q requests, N candidates, E events, T tasks, S tokens, D token
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -68,6 +69,10 @@ class HeMix(Ranker):
         self.norm_out = make_norm(settings.norm, settings.token_width) if pre else nn.Identity()
         pooled = settings.token_width * (settings.tokens if settings.pooling == "flatten" else 1)
         self.heads = Heads(spec, pooled, settings.tower_hidden, settings.dropout)
+
+    def compilable(self) -> Sequence[nn.Module]:
+        """The mixer blocks."""
+        return list(self.blocks)
 
     def encode_user(self, inputs: Inputs) -> UserState:
         """Event vectors, global keys and values, the user's share of the tokeniser."""

@@ -123,6 +123,10 @@ class Ranker(nn.Module, ABC):
             cross_NW=wanted.collect("cross", vectors),
         )
 
+    def compilable(self) -> Sequence[nn.Module]:
+        """The parts that ``torch.compile`` may take over: dense tensors of fixed rank in, the same out."""
+        return ()
+
     def named_dense_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Every parameter but the embedding tables, by name."""
         return ((name, p) for name, p in self.named_parameters() if name != "tables.weight")

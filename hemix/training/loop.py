@@ -155,6 +155,8 @@ class _Loop:
                 raise UsageError(f"--from {start_from.folder}: its model settings differ from this run's")
             self.model.load_state_dict(start_from.model.state_dict())
         self.model.to(self.device)
+        if options.compile:
+            _compile(self.model, self.device)
         self.total_steps = options.epochs * len(self._plan(0))
         self.optimizers = Optimizers(self.model, options, self.total_steps)
         self.meters = Meters()
@@ -370,6 +372,17 @@ def _device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise SettingsError(f"train.device: {name} cannot be used here: {str(error).splitlines()[0]}") from error
     return device
+
+
+def _compile(model: Ranker, device: torch.device) -> None:
+    """Raises SettingsError where the machine lacks what torch.compile needs, before any step."""
+    try:
+        torch.compile(lambda x: x + 1)(torch.zeros(2, device=device))
+    except Exception as error:  # every backend has errors of its own
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise SettingsError(f"train.compile: torch.compile does not work on this machine: {reason.strip()}") from error
+    for part in model.compilable():
+        part.compile(dynamic=True)
 
 
 def _board(out: Path) -> Any:
