@@ -222,17 +222,25 @@ def bench(
     scale: Annotated[float, typer.Option(min=0.0001, help="Share of the full size.")] = 1.0,
     sweep: Annotated[bool, typer.Option("--sweep", help="score, train: add lengths, candidates, impressions a user.")] = False,
     size: Annotated[str | None, typer.Option(help="mfu: tiny, base, small or large.", show_default=False)] = None,
+    chart: Annotated[Path | None, typer.Option(help="With --sweep: draw it into this SVG file.", show_default=False)] = None,
 ) -> None:
     """Run a benchmark and print its table."""
     from hemix.bench import run_benchmark
     from hemix.display import benchmark_table
     from hemix.files import write_json
 
-    if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise UsageError(f"--json {json_file}: no such folder")
+    for flag, file in (("--json", json_file), ("--chart", chart)):
+        if file is not None and not file.absolute().parent.is_dir():
+            raise UsageError(f"{flag} {file}: no such folder")
+    if chart is not None and not sweep:
+        raise UsageError("--chart: draws sweeps; add --sweep (benchmarks score and train)")
     figures = run_benchmark(name, scale=scale, sweep=sweep, size=size)
     if json_file is not None:
         write_json(json_file, figures)
+    if chart is not None:
+        from hemix.bench.chart import draw
+
+        draw(figures, chart)
     print(benchmark_table(figures))
 
 

@@ -47,8 +47,8 @@ class SideCase:
     """From embedded histories and features, or from ids; to scores or gradients, or (train whole) to updated weights"""
     load: Workload
     age: Literal["bias", "rotary", "embedding", "none"] = "bias"
-    absorb: Literal["auto", "never"] = "auto"
-    """``never``: keys and values are projected for every history, however few queries read it"""
+    absorb: Literal["auto", "always", "never"] = "auto"
+    """Whether projections are moved to the queries: by shape, always, or never (then they are made for every history)"""
     precision: Literal["fp32", "bf16"] = "fp32"
 
     @classmethod

@@ -1,7 +1,8 @@
 """`hemix bench tables`: look-up, backward pass and update of large embedding tables.
 
 Every side gets the same first weights, ids and gradients, steps in a process of its own, and has to give the same vectors in the end.
-``bags`` is what PyTorch offers ready-made, one sparse nn.EmbeddingBag a field; ``tables`` is :class:`~hemix.model.embedding.Tables`
+``dense`` is PyTorch by default, one nn.EmbeddingBag a field whose gradient is as large as the table; ``bags`` is the best that PyTorch
+offers ready-made, the same with sparse gradients; ``tables`` is :class:`~hemix.model.embedding.Tables`
 with our own row optimisers, ``fused`` the same with FBGEMM's update.
 """
 
@@ -36,6 +37,7 @@ _BATCHES = 3
 _CASES = (
     ("fbgemm against our tables", "rowwise_adagrad", "fused", "tables"),
     ("fbgemm against embedding bags", "rowwise_adagrad", "fused", "bags"),
+    ("fbgemm against dense gradients", "rowwise_adagrad", "fused", "dense"),
     ("our tables against embedding bags", "rowwise_adagrad", "tables", "bags"),
     ("our tables against embedding bags, adam", "adam", "tables", "bags"),
 )
@@ -135,12 +137,12 @@ class _OurTables:
 
 
 class _Bags:
-    """A sparse nn.EmbeddingBag a field; torch's SparseAdam, or row-wise Adagrad by hand on the coalesced gradients."""
+    """An nn.EmbeddingBag a field, sparse or (side ``dense``) not; torch's SparseAdam, or row-wise Adagrad by hand on the gradients."""
 
     def __init__(self, load: _Load, weight: Tensor) -> None:
         self.bags = nn.ModuleList(
             nn.EmbeddingBag.from_pretrained(
-                weight.clone(), freeze=False, mode="mean", sparse=True, include_last_offset=True
+                weight.clone(), freeze=False, mode="mean", sparse=load.side == "bags", include_last_offset=True
             )
             for _ in range(load.fields)
         )  # fmt: skip
@@ -160,11 +162,15 @@ class _Bags:
             return
         for parameter, total in zip(self.bags.parameters(), self.sums, strict=True):
             assert parameter.grad is not None
-            sparse = parameter.grad.coalesce()
-            rows, gradient = sparse.indices()[0], sparse.values()
-            total.index_add_(0, rows, gradient.square().mean(1))
-            scale = total.index_select(0, rows).sqrt_().add_(_EPSILON)
-            parameter.index_add_(0, rows, gradient / scale.unsqueeze(1), alpha=-_RATE)
+            if parameter.grad.is_sparse:
+                sparse = parameter.grad.coalesce()
+                rows, gradient = sparse.indices()[0], sparse.values()
+                total.index_add_(0, rows, gradient.square().mean(1))
+                scale = total.index_select(0, rows).sqrt_().add_(_EPSILON)
+                parameter.index_add_(0, rows, gradient / scale.unsqueeze(1), alpha=-_RATE)
+            else:
+                total.add_(parameter.grad.square().mean(1))
+                parameter.addcdiv_(parameter.grad, total.sqrt().add_(_EPSILON).unsqueeze(1), value=-_RATE)
             parameter.grad = None
 
 
@@ -178,7 +184,7 @@ def _main(load: _Load, vectors: Path) -> None:
     offsets = torch.arange(load.impressions + 1) * load.ids_per_field
     batches = [torch.randint(0, load.rows, shape, generator=draw) for _ in range(_BATCHES)]
     gradients = torch.randn(load.fields, load.impressions, load.width, generator=draw).unbind(0)
-    side = _Bags(load, weight) if load.side == "bags" else _OurTables(load, weight)
+    side = _Bags(load, weight) if load.side in ("bags", "dense") else _OurTables(load, weight)
 
     def step(ids: Tensor) -> tuple[float, float]:
         began, busy = time.perf_counter(), time.process_time()

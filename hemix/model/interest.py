@@ -58,8 +58,8 @@ class HistoryState:
 class HistoryInterest(nn.Module):
     """The interests of one history (global or real time)."""
 
-    absorb: Literal["auto", "never"] = "auto"
-    """``never``: keys and values are projected, however few queries read them (a benchmark's choice)."""
+    absorb: Literal["auto", "always", "never"] = "auto"
+    """Whether projections move from keys and values to the queries: by shape; or always or never (a benchmark's choice)."""
 
     def __init__(self, settings: ModelSettings, dynamic: int, fixed: int) -> None:
         super().__init__()
@@ -150,8 +150,8 @@ class HistoryInterest(nn.Module):
 
     def _absorbs(self, group: Group) -> bool:
         """Whether the group's users have few enough queries, and age leaves keys linear in the events."""
-        if self.absorb == "never" or self.age not in ("bias", "none"):
-            return False
+        if self.absorb != "auto" or self.age not in ("bias", "none"):
+            return self.absorb == "always"
         queries = group.requests_BC.shape[1] * self.fixed_queries.shape[0] + group.asked * self.dynamic_count
         return absorbs(queries, self.heads, self.fixed_queries.shape[1])
 

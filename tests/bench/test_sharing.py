@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from xml.etree import ElementTree
+
 import pytest
 import torch
 
 from hemix.bench import run_benchmark
+from hemix.bench.chart import draw
 from hemix.bench.common import agree, compare, exponents, matmul_peak
 from hemix.bench.sides import Side, SideCase, peak_bytes
 from hemix.bench.workload import SPEC, Workload, make_batch
@@ -64,3 +68,16 @@ def test_options_that_a_benchmark_does_not_have_are_refused() -> None:
         run_benchmark("mfu", sweep=True)
     with pytest.raises(UsageError, match="--size huge"):
         run_benchmark("mfu", size="huge")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "panels"), [("score", 2), ("train", 2)])
+def test_a_sweep_is_drawn(tmp_path: Path, name: str, panels: int) -> None:
+    figures = run_benchmark(name, scale=0.02, sweep=True)
+    draw(figures, tmp_path / "sweep.svg")
+    root = ElementTree.parse(tmp_path / "sweep.svg").getroot()
+    axes = [element for element in root.iter() if (element.get("id") or "").startswith("axes_")]
+    assert len(axes) == panels
+    if name == "train":
+        queries = [point["queries_per_history"] for point in figures["crossover"]]
+        assert queries == [8, 16, 24, 32, 48, 64]
