@@ -72,7 +72,8 @@ def test_options_that_a_benchmark_does_not_have_are_refused() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "panels"), [("score", 2), ("train", 2)])
-def test_a_sweep_is_drawn(tmp_path: Path, name: str, panels: int) -> None:
+def test_a_sweep_is_drawn(tmp_path: Path, name: str, panels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hemix.bench.common.peak_bytes", lambda *_, **__: 1)
     figures = run_benchmark(name, scale=0.02, sweep=True)
     draw(figures, tmp_path / "sweep.svg")
     root = ElementTree.parse(tmp_path / "sweep.svg").getroot()
