@@ -96,7 +96,7 @@ class Fields(nn.Module):
         """A level's vectors and its numbers."""
         assert rows is not None, f"the level of the {name} columns was not embedded"
         numbers = self._levels[name].numbers
-        vectors, found = rows.split([rows.shape[1] - numbers, numbers], 1)
+        vectors, found = torch.split(rows, [rows.shape[1] - numbers, numbers], 1)
         return vectors, found
 
     def _fields(self, name: str, rows: Tensor | None) -> Tensor:
