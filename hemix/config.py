@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from hemix.errors import SettingsError
 from hemix.validation import first_problem
 
-__all__ = ["SIZES", "ModelSettings", "Settings", "TrainSettings", "build_settings"]
+__all__ = ["SIZES", "BoostingSettings", "ModelSettings", "Settings", "TrainSettings", "build_settings", "named_overrides"]
 
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
@@ -174,8 +174,7 @@ def build_settings(
     """
     parts: dict[str, dict[str, Any]] = {key: dict(part) for key, part in (_read(Path(config)) if config else {}).items()}
     origin = f"{config}: " if config else ""
-    pairs = list(overrides.items() if isinstance(overrides, Mapping) else map(_pair, overrides))
-    asked = [("model.name", model), ("model.size", size), ("train.seed", seed), *pairs]
+    asked = [("model.name", model), ("model.size", size), ("train.seed", seed), *named_overrides(overrides).items()]
     if any(key == "model.size" and value is not None for key, value in asked):
         for name in SIZES["tiny"]:  # a size that is asked for replaces the dimensions that the file spells out
             parts.get("model", {}).pop(name, None)
@@ -212,3 +211,8 @@ def _as_float(value: str) -> str:
         return repr(float(value)) if "e" in value.lower() else value
     except ValueError:
         return value
+def named_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as ``--set`` or a mapping gives them, by ``section.name``. Raises SettingsError."""
+    return dict(overrides.items() if isinstance(overrides, Mapping) else map(_pair, overrides))
+
+
