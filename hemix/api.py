@@ -216,7 +216,7 @@ def demo(
     **callbacks: Any,
 ) -> dict[str, Any]:
     """Simulate, prepare, train, evaluate and report in ``out``. Steps that are done already are left as they are."""
-    from hemix.training.loop import check_out
+    from hemix.training.checks import check_out
 
     out = Path(out)
     made = out / "logs" / "demo.json"

@@ -99,6 +99,12 @@ class Display:
         self._console.print(f"{done} of {total}: {what}")
 
     def _start(self, header: Mapping[str, Any]) -> None:
+        if "rounds" in header:
+            self._console.print(
+                f"train {header['model']}: {header['train_impressions']:,} impressions, at most {header['rounds']:,} trees of "
+                f"{header['leaves']} leaves a task\n{header['threads']} threads"
+            )
+            return
         resumed = f", resumed at step {header['resumed_at']:,}" if header["resumed_at"] else ""
         if header["nothing_to_resume"]:
             self._console.print("no complete checkpoint to resume from: starting afresh")
@@ -214,12 +220,6 @@ def metrics_table(figures: Mapping[str, Any], split: str) -> str:
     return _render(table)
 
 
-def _cell(value: Any, form: str) -> str:
-    if value is None:
-        return "-"
-    return f"{value[0]:.4f} - {value[1]:.4f}" if form == "interval" else format(value, form)
-
-
 def study_table(content: Mapping[str, Any]) -> str:
     """A comparison: every model's figures of every task, then the differences, the primary pair first."""
     lines = []
@@ -272,6 +272,12 @@ def laws_table(content: Mapping[str, Any]) -> str:
 
 def _failed(content: Mapping[str, Any]) -> list[str]:
     return [f"failed: {failure['cell']}: {failure['error']}" for failure in content["failed"]]
+
+
+def _cell(value: Any, form: str) -> str:
+    if value is None:
+        return "-"
+    return f"{value[0]:.4f} - {value[1]:.4f}" if form == "interval" else format(value, form)
 
 
 def demo_summary(figures: Mapping[str, Any], out: Path) -> str:

@@ -11,14 +11,15 @@ import torch
 from hemix.config import ModelSettings
 from hemix.data.spec import InputSpec
 from hemix.errors import SettingsError
+from hemix.model.baselines.lightgbm import LightGBM
 from hemix.model.heads import loss, probabilities
 from hemix.model.hemix import HeMix
 from hemix.model.initialise import initialise
 from hemix.model.ranker import Inputs, Ranker
 
-__all__ = ["MODELS", "Inputs", "Ranker", "build_model", "count_parameters", "loss", "model_class", "probabilities"]
+__all__ = ["MODELS", "Inputs", "LightGBM", "Ranker", "build_model", "count_parameters", "loss", "model_class", "probabilities"]
 
-MODELS: dict[str, type[Ranker]] = {"hemix": HeMix}
+MODELS: dict[str, type[Ranker]] = {"hemix": HeMix, "lightgbm": LightGBM}
 """Every model by its name."""
 
 
