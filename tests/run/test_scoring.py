@@ -106,8 +106,13 @@ def test_hidden_histories(run: Run, batch: RequestBatch) -> None:
     no_global, no_realtime = (without_history(run, part)(batch, 0) for part in ("global", "realtime"))  # type: ignore[arg-type]
     assert torch.equal(no_global.visible, torch.stack([middle, middle, end], 1))
     assert torch.equal(no_realtime.visible, torch.stack([begin, middle, middle], 1))
-    for changed in (no_global, no_realtime):
-        assert same(dataclasses.replace(changed, visible=batch.visible), batch)
+    for changed, part in ((no_global, "before"), (no_realtime, "today")):
+        assert same(dataclasses.replace(changed, visible=batch.visible, context=batch.context), batch)
+        hidden = [i for i, n in enumerate(run.spec.context.number_names) if n.startswith(f"history.{part}")]
+        others = [i for i in range(run.spec.context.numbers) if i not in hidden]
+        assert len(hidden) == 4 and (batch.context.numbers[:, hidden] > 0).any()
+        assert (changed.context.numbers[:, hidden] == 0).all(), "the counts of hidden events are hidden with them"
+        assert torch.equal(changed.context.numbers[:, others], batch.context.numbers[:, others])
 
 
 def scores(scored: list[Scored]) -> dict[str, np.ndarray]:
