@@ -3,10 +3,11 @@
 Given are the runs of two models on the same impressions: one or more rolling origins (test periods of the same logs), and in each the
 same training seeds. The difference is the mean over origins and seeds. Its variance has two parts:
 
+    seeds   Within an origin the differences of the seeds vary: by training, and because every seed errs on users of its own. Their
+            variance over their number is what both do to the mean. It has few degrees of freedom.
     users   Every metric here is, to first order, a sum over users of their influence. The influences of one user over all origins,
-            averaged over the seeds, are added up: what the sampling of users does to the difference.
-    seeds   Within an origin the differences of the seeds vary by training, and also because every seed errs on users of its own.
-            The second part is in the first variance already; the influences say how large it is, and it is taken off.
+            averaged over the seeds, are added up: what the sampling of users does to the difference. The part of it that differs
+            from seed to seed stands in the first variance already; the influences say how large it is, and it is taken off.
 
 The interval is a Student's t with Satterthwaite's degrees of freedom: nearly normal where users make the variance, wide where a
 few seeds do. docs/evidence.md derives it. This module knows nothing of models, files or torch.
@@ -56,7 +57,9 @@ class PairedDifference:
     p: float
     """Two-sided, of no difference"""
     user_variance: float
+    """By the users that all seeds err on alike"""
     seed_variance: float
+    """By training, and by the users that each seed errs on alone"""
     freedom: float
     """Degrees of freedom of the interval"""
 
@@ -95,7 +98,7 @@ def paired_difference(a: Sequence[Sequence[Measured]], b: Sequence[Sequence[Meas
     if users < 2:
         return Absent("fewer than two users")
     total, of_user = 0.0, np.zeros(users)
-    seed_variance, seed_freedom = 0.0, 0
+    seed_variance, seed_spread, own_users = 0.0, 0.0, 0.0
     for runs_a, runs_b in zip(a, b, strict=True):
         deltas = np.array([x.value - y.value for x, y in zip(runs_a, runs_b, strict=True)])
         influence_SU = np.stack([x.of_user - y.of_user for x, y in zip(runs_a, runs_b, strict=True)])
@@ -103,19 +106,18 @@ def paired_difference(a: Sequence[Sequence[Measured]], b: Sequence[Sequence[Meas
         mean_U = influence_SU.mean(0)
         of_user += mean_U / origins
         if (seeds := len(deltas)) > 1:
-            by_chance = float(((influence_SU - mean_U) ** 2).sum()) / (seeds - 1)
-            seed_variance += (float(deltas.var(ddof=1)) - by_chance) / seeds / origins**2
-            seed_freedom += seeds - 1
-    user_variance = float(of_user @ of_user) * users / (users - 1)
-    seed_variance = max(seed_variance, 0.0)
+            mine = float(deltas.var(ddof=1)) / seeds / origins**2
+            seed_variance += mine
+            seed_spread += mine**2 / (seeds - 1)
+            own_users += float(((influence_SU - mean_U) ** 2).sum()) / (seeds - 1) / seeds / origins**2
+    user_variance = max(float(of_user @ of_user) * users / (users - 1) - own_users, 0.0)
     variance = user_variance + seed_variance
     if variance == 0:
         interval = Interval(total, total)
         return PairedDifference(
             delta=total, ci95=interval, p=float(total == 0), user_variance=0.0, seed_variance=0.0, freedom=users - 1
         )
-    spread = user_variance**2 / (users - 1) + (seed_variance**2 / seed_freedom if seed_freedom else 0.0)
-    freedom = variance**2 / spread
+    freedom = variance**2 / (user_variance**2 / (users - 1) + seed_spread)
     error = math.sqrt(variance)
     width = student_quantile(freedom) * error
     return PairedDifference(

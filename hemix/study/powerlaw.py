@@ -16,7 +16,7 @@ from hemix.evaluation.metrics import Array
 
 __all__ = ["Law", "fit_laws", "log_linear", "power_law", "replicate_values"]
 
-_EXPONENTS = np.geomspace(0.01, 4, 120)
+_EXPONENTS = np.geomspace(0.01, 4, 1200)
 _LEAST_POINTS = 4
 _AT_EDGE_MAX = 0.05
 _CHUNK_BYTES = 1 << 26
