@@ -68,7 +68,9 @@ class Side:
         settings = ModelSettings.model_validate({"size": "base", **SIZES["base"], "age": case.age})
         model = build_model(SPEC, settings, seed=0).train(case.kind == "train")
         assert isinstance(model, HeMix)
-        model.global_.absorb = model.realtime.absorb = case.absorb
+        for history in (model.global_, model.realtime):
+            assert history is not None
+            history.absorb = case.absorb
         self.model = model
         self.batch = make_batch(case.load)
         self.optimizer = torch.optim.AdamW(model.dense_parameters(), lr=1e-3, fused=True)
