@@ -11,7 +11,11 @@ import torch
 from hemix.config import ModelSettings
 from hemix.data.spec import InputSpec
 from hemix.errors import SettingsError
+from hemix.model.baselines.dcnv2 import DCNv2
+from hemix.model.baselines.dlrm import DLRM
 from hemix.model.baselines.lightgbm import LightGBM
+from hemix.model.baselines.rankmixer import RankMixer
+from hemix.model.baselines.wukong import Wukong
 from hemix.model.heads import loss, probabilities
 from hemix.model.hemix import HeMix
 from hemix.model.initialise import initialise
@@ -19,7 +23,14 @@ from hemix.model.ranker import Inputs, Ranker
 
 __all__ = ["MODELS", "Inputs", "LightGBM", "Ranker", "build_model", "count_parameters", "loss", "model_class", "probabilities"]
 
-MODELS: dict[str, type[Ranker]] = {"hemix": HeMix, "lightgbm": LightGBM}
+MODELS: dict[str, type[Ranker]] = {
+    "hemix": HeMix,
+    "dlrm": DLRM,
+    "dcnv2": DCNv2,
+    "wukong": Wukong,
+    "rankmixer": RankMixer,
+    "lightgbm": LightGBM,
+}
 """Every model by its name."""
 
 

@@ -1,16 +1,13 @@
-"""What several rivals share: field vectors of every level, columns of events, means of what a request sees, and a base for the
-rivals that read histories as pooled fields.
+"""What several rivals share: field vectors of every level, columns of events, means of what a request sees.
 
 User fields are made once per user row, context fields and pooled histories once per request, item fields once per distinct item;
 gathering them is all that is done per candidate. Knows nothing of how fields interact.
 
-Letters: R users, Q requests, N candidates, E events, F fields, d width of a table, C columns of an event, K numbers, P pooled width.
+Letters: R users, Q requests, N candidates, E events, F fields, d width of a table, C columns of an event, K numbers.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,10 +16,9 @@ from torch import Tensor, nn
 
 from hemix.config import ModelSettings
 from hemix.data.spec import InputSpec, LevelSpec
-from hemix.model.heads import Heads
-from hemix.model.ranker import Inputs, Ranker
+from hemix.model.ranker import Inputs
 
-__all__ = ["Fields", "PooledRanker", "PooledState", "event_columns", "event_columns_count", "visible_means"]
+__all__ = ["Fields", "event_columns", "event_columns_count", "visible_means"]
 
 _LEVELS = ("user", "context", "item", "cross")
 
@@ -123,6 +119,8 @@ def event_columns(inputs: Inputs, spec: InputSpec, size: int) -> Tensor:
     parts = [inputs.item_IW[:, c * size : (c + 1) * size] for c in spec.event_item_columns]
     columns = [torch.cat(parts, 1).index_select(0, inputs.batch.event_item)] if parts else []
     columns += [field.values_Vd.index_select(0, field.index_E) for field in inputs.event_fields]
+    if not columns:
+        return inputs.item_IW.new_zeros(1 + inputs.batch.event_item.shape[0], 0)
     return F.pad(torch.cat(columns, 1), (0, 0, 1, 0))
 
 
@@ -173,79 +171,3 @@ class _SegmentSums(torch.autograd.Function):
         segment = torch.searchsorted(cuts, torch.arange(ctx.rows, device=cuts.device), right=True)
         padded = F.pad(gradients[0], (0, 0, 1, 1))
         return padded.index_select(0, segment), None
-
-
-# -- rivals that read pooled histories -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class PooledState:
-    """Fields and numbers of users, or of requests."""
-
-    fields: Tensor
-    """[R, F, d]; [Q, F, d] of requests: the user's, the context's, the pooled global and the pooled real-time history's"""
-    numbers: Tensor
-    """[R, K]; [Q, K] of requests"""
-    events_ED: Tensor | None
-    """[1 + E, C * d] of users; None of requests"""
-
-
-class PooledRanker(Ranker):
-    """A rival to which a history is, column by column, a multi-valued feature: the mean over the events that the request sees, one
-    field per column of the global part and one per column of the real-time part.
-
-    A subclass says how a candidate's fields interact: :meth:`interact`.
-    """
-
-    def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
-        super().__init__(spec, settings)
-        self.fields = Fields(spec, settings, numbers=False)
-        self.event_columns_count = event_columns_count(spec)
-        self.heads: Heads
-
-    @property
-    def fields_count(self) -> int:
-        """F: fields of a candidate with its request and its user."""
-        own = self.fields.user_count + self.fields.context_count + self.fields.candidate_count
-        return own + 2 * self.event_columns_count
-
-    @property
-    def numbers_count(self) -> int:
-        """K"""
-        return self.fields.numbers_count
-
-    def make_heads(self, pooled: int) -> Heads:
-        """The towers above ``pooled`` inputs."""
-        return Heads(self.spec, pooled, self.settings.tower_hidden, self.settings.dropout)
-
-    @abstractmethod
-    def interact(self, fields_NFd: Tensor, numbers_NK: Tensor) -> Tensor:
-        """What the towers read, [N, P]. Fields: user, context, global history, real-time history, item, cross."""
-
-    def encode_user(self, inputs: Inputs) -> PooledState:
-        """The user's fields and the events' columns."""
-        return PooledState(
-            fields=self.fields.user(inputs),
-            numbers=self.fields.user_numbers(inputs),
-            events_ED=event_columns(inputs, self.spec, self.settings.embedding_size),
-        )
-
-    def encode_request(self, state: PooledState, inputs: Inputs) -> PooledState:
-        """The request's fields, pooled histories among them."""
-        assert state.events_ED is not None, "encode_request needs the state of users"
-        of_user = inputs.batch.user_index
-        histories = [
-            mean_QD.view(mean_QD.shape[0], self.event_columns_count, self.settings.embedding_size)
-            for mean_QD in visible_means(state.events_ED, inputs.batch.visible)
-        ]
-        fields = [state.fields.index_select(0, of_user), self.fields.context(inputs), *histories]
-        numbers = [state.numbers.index_select(0, of_user), self.fields.context_numbers(inputs)]
-        return PooledState(fields=torch.cat(fields, 1), numbers=torch.cat(numbers, 1), events_ED=None)
-
-    def score(self, state: PooledState, inputs: Inputs) -> Tensor:
-        """Logits [N, T]."""
-        of_request = inputs.batch.request_index
-        fields_NFd = torch.cat([state.fields.index_select(0, of_request), self.fields.candidate(inputs)], 1)
-        numbers_NK = torch.cat([state.numbers.index_select(0, of_request), self.fields.candidate_numbers(inputs)], 1)
-        logits_NT: Tensor = self.heads(self.interact(fields_NFd, numbers_NK), inputs.batch.bias)
-        return logits_NT
