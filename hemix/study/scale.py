@@ -48,10 +48,10 @@ def _rung(width: int, layers: int, heads: int, mix_heads: int, rank: int, hidden
 LADDER: dict[str, dict[str, Any]] = {
     "width_8": _rung(8, 1, 1, 2, 8, 32, 2),
     "width_16": _rung(16, 1, 2, 4, 16, 64, 2),
+    "width_24": _rung(24, 2, 2, 4, 24, 96, 3),
     "width_32": _rung(32, 2, 2, 4, 32, 128, 4),
     "width_64": _rung(64, 2, 4, 4, 64, 256, 4),
     "width_96": _rung(96, 3, 4, 8, 96, 384, 4),
-    "width_128": _rung(128, 3, 8, 8, 128, 512, 6),
 }
 
 LENGTHS = (3, 10, 30, 100, 300, 1000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,17 +28,14 @@ TWO = {"one": HEMIX, "two": {**HEMIX, "model.token_width": 16}}
 class Here:
     """Stands for a cell's process, and does its work at once."""
 
-    began: list[str]  # noqa: RUF012
+    began: list[str]
 
     def __init__(self, cell: Cell, split: str, _threads: int) -> None:
         cell.begin()
         type(self).began.append(cell.folder.name)
-        with (cell.folder / "log.txt").open("a") as log:
-            import contextlib
-
-            with contextlib.redirect_stderr(log):
-                arguments = [str(cell.folder), *(["--open-test"] if split == "test" else [])]
-                self.returncode = cell_process.main(arguments)
+        with (cell.folder / "log.txt").open("a") as log, contextlib.redirect_stderr(log):
+            arguments = [str(cell.folder), *(["--open-test"] if split == "test" else [])]
+            self.returncode = cell_process.main(arguments)
 
     def poll(self) -> int:
         return self.returncode

@@ -180,7 +180,7 @@ def test_the_search_gives_every_model_as_many_points(origins: list[Path], tmp_pa
 def test_schemas_may_differ_in_the_split_alone(origins: list[Path], tmp_path: Path) -> None:
     write_logs(tmp_path / "logs", users=25, schema=SCHEMA.replace("realtime_length: 5", "realtime_length: 6"))
     api.prepare(tmp_path / "logs", tmp_path / "other")
-    with pytest.raises(DataError, match="may differ in the split alone, but differ in history.realtime_length: 5 against 6"):
+    with pytest.raises(DataError, match=r"may differ in the split alone, but differ in history.realtime_length: 5 against 6"):
         compare([origins[0], tmp_path / "other"], tmp_path / "out", models=TWO, search=None)
     with pytest.raises(DataError, match="the same dataset twice"):
         compare([origins[0], origins[0]], tmp_path / "out", models=TWO, search=None)
@@ -189,7 +189,7 @@ def test_schemas_may_differ_in_the_split_alone(origins: list[Path], tmp_path: Pa
 
 def test_what_is_refused_before_anything_is_written(origins: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with pytest.raises(SettingsError, match="unknown model 'hemx'; known: .*hemix"):
+    with pytest.raises(SettingsError, match=r"unknown model 'hemx'; known: .*hemix"):
         compare(origins, out, models=["hemx"])
     with pytest.raises(UsageError, match="a model is named twice"):
         compare(origins, out, models=["hemix", "hemix"])

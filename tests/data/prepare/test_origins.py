@@ -71,7 +71,7 @@ def test_a_time_keeps_its_hour_and_a_number_its_local_hour(tmp_path: Path) -> No
 def test_what_cannot_be_moved(tmp_path: Path) -> None:
     fold = "name: s\nlabels: {click: {}}\nsplit: {column: fold, valid: 3, test: 4}"
     folder = logs(tmp_path, fold, fold=[day for day in range(5) for _ in range(2)])
-    with pytest.raises(SchemaError, match="split.valid: 3 of column 'fold' is no day: --shift-days moves splits by time alone"):
+    with pytest.raises(SchemaError, match=r"split.valid: 3 of column 'fold' is no day: --shift-days moves splits by time alone"):
         shift_split(folder, -1)
     with pytest.raises(UsageError, match="--shift-days 2: expected a number below 0"):
         shift_split(folder, 2)
