@@ -134,6 +134,25 @@ def test_bf16_autocast_is_close(name: str) -> None:
     assert {p.grad.dtype for p in model.dense_parameters() if p.grad is not None} == {torch.float32}
 
 
+@pytest.mark.usefixtures("deterministic")
+@RIVALS
+def test_two_trainings_give_the_same_bytes(name: str) -> None:
+    def train() -> dict[str, Tensor]:
+        model = build_model(SPEC, ModelSettings(**SMALL, name=name), 0).train()
+        dense = torch.optim.AdamW(list(model.dense_parameters()), 1e-2)
+        tables = build_table_optimizer("adam", model.tables)
+        for seed in range(3):
+            batch = make_batch(SPEC, seed=seed)
+            model.loss(model(batch), batch).backward()
+            dense.step()
+            dense.zero_grad()
+            tables.step(1e-2)
+        return model.state_dict()
+
+    first, second = train(), train()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 @pytest.mark.slow
 @RIVALS
 def test_it_learns_a_cross_of_candidate_and_history(name: str) -> None:
