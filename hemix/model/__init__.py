@@ -12,9 +12,12 @@ from hemix.config import ModelSettings
 from hemix.data.spec import InputSpec
 from hemix.errors import SettingsError
 from hemix.model.baselines.dcnv2 import DCNv2
+from hemix.model.baselines.din import DIN
 from hemix.model.baselines.dlrm import DLRM
 from hemix.model.baselines.lightgbm import LightGBM
+from hemix.model.baselines.onetrans import OneTrans
 from hemix.model.baselines.rankmixer import RankMixer
+from hemix.model.baselines.sim import SIM
 from hemix.model.baselines.wukong import Wukong
 from hemix.model.heads import loss, probabilities
 from hemix.model.hemix import HeMix
@@ -30,6 +33,9 @@ MODELS: dict[str, type[Ranker]] = {
     "wukong": Wukong,
     "rankmixer": RankMixer,
     "lightgbm": LightGBM,
+    "din": DIN,
+    "sim": SIM,
+    "onetrans": OneTrans,
 }
 """Every model by its name."""
 
