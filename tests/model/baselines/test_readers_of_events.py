@@ -214,3 +214,11 @@ def test_hemix_train_takes_it_by_name(  # type: ignore[no-untyped-def]
 def test_a_named_size_has_parameters_of_hemixs_order(name: str, size: str) -> None:
     ours, theirs = (count_parameters(city_spec(), build_settings(size=size, model=each).model)[0] for each in (name, "hemix"))
     assert 0.2 < ours / theirs < 3
+
+
+@pytest.mark.parametrize(
+    ("name", "tiny", "base"), [("din", 522_745, 2_652_761), ("sim", 585_525, 3_015_061), ("onetrans", 281_484, 1_647_596)]
+)
+def test_dense_parameters_are_those_of_the_docs(name: str, tiny: int, base: int) -> None:
+    counts = (count_parameters(city_spec(), build_settings(size=size, model=name).model)[0] for size in ("tiny", "base"))
+    assert tuple(counts) == (tiny, base)
