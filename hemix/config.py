@@ -176,10 +176,10 @@ class BoostingSettings(_Part):
     patience: CountOrZero = 30
     """Stop after so many trees without a better valid loss of the task; 0: never stop early."""
     learning_rate: Rate = 0.05
-    leaves: Annotated[int, Field(ge=2)] = 63
+    leaves: Annotated[int, Field(ge=2)] = 31
     """Leaves of a tree, at most."""
     min_data_in_leaf: CountOrZero = 100
-    feature_share: Annotated[float, Field(gt=0, le=1)] = 0.8
+    feature_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Share of the features that each tree draws to choose from."""
 
 
