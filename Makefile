@@ -1,11 +1,11 @@
-# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# Two commands do everything on a fresh machine: `make demo` and `make test`. `make evidence` measures docs/evidence/ again, for hours.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 HEMIX := $(VENV)/bin/hemix
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-slow check format clean
+.PHONY: setup demo test test-slow check format evidence clean
 
 setup: $(STAMP)
 
@@ -33,6 +33,43 @@ check: setup
 format: setup
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+# -- evidence: docs/evidence.md says how and why; a stopped one goes on where it stopped ------------------------------------------
+
+EVIDENCE := runs/evidence
+KUAIRAND ?= ../shared/data/kuairand_pure
+KUAIRAND_ORIGINS := $(addprefix $(EVIDENCE)/kuairand/,origin4 origin2 origin0)
+CITY := $(EVIDENCE)/city
+
+$(EVIDENCE)/kuairand/logs: | setup
+	$(HEMIX) import kuairand $(KUAIRAND) --out $@
+
+$(EVIDENCE)/kuairand/origin0: | $(EVIDENCE)/kuairand/logs
+	$(HEMIX) prepare $(EVIDENCE)/kuairand/logs --out $@
+
+$(EVIDENCE)/kuairand/origin2 $(EVIDENCE)/kuairand/origin4: $(EVIDENCE)/kuairand/origin%: | $(EVIDENCE)/kuairand/logs
+	$(HEMIX) prepare $(EVIDENCE)/kuairand/logs --out $@ --shift-days -$*
+
+$(CITY)/logs: | setup
+	$(HEMIX) simulate --out $@ --users 3230 --days 8 --seed 0
+
+$(CITY)/small-logs: | setup
+	$(HEMIX) simulate --out $@ --users 323 --days 8 --seed 0
+
+$(CITY)/data: | $(CITY)/logs
+	$(HEMIX) prepare $(CITY)/logs --out $@
+
+$(CITY)/small: | $(CITY)/small-logs
+	$(HEMIX) prepare $(CITY)/small-logs --out $@
+
+evidence: $(KUAIRAND_ORIGINS) $(CITY)/data $(CITY)/small
+	$(HEMIX) compare $(addprefix --data ,$(KUAIRAND_ORIGINS)) --out $(EVIDENCE)/kuairand/compare --seeds 3 --final
+	$(HEMIX) compare --data $(CITY)/data --search-data $(CITY)/small --out $(CITY)/compare --seeds 3 --final
+	$(HEMIX) ablate --data $(CITY)/data --out $(CITY)/ablate --seeds 3 --final
+	$(HEMIX) scale --data $(CITY)/data --out $(CITY)/scale --seeds 2 --final
+	mkdir -p docs/evidence/kuairand docs/evidence/city
+	cp $(EVIDENCE)/kuairand/compare/compare.json docs/evidence/kuairand/
+	cp $(CITY)/compare/compare.json $(CITY)/ablate/ablate.json $(CITY)/scale/scale.json docs/evidence/city/
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -19,7 +19,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hemix.api import Dataset, Run, demo, doctor, evaluate, export, import_logs, predict, prepare, simulate, train
+    from hemix.api import (
+        Dataset,
+        Run,
+        ablate,
+        compare,
+        demo,
+        doctor,
+        evaluate,
+        export,
+        import_logs,
+        predict,
+        prepare,
+        scale,
+        simulate,
+        train,
+    )
     from hemix.data.batch import RequestBatch
     from hemix.errors import HemixError
     from hemix.schema import Schema
@@ -30,6 +45,8 @@ __all__ = [
     "RequestBatch",
     "Run",
     "Schema",
+    "ablate",
+    "compare",
     "demo",
     "doctor",
     "evaluate",
@@ -37,6 +54,7 @@ __all__ = [
     "import_logs",
     "predict",
     "prepare",
+    "scale",
     "simulate",
     "train",
 ]

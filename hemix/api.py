@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hemix.config import Settings, build_settings
+from hemix.config import Settings, build_settings, named_overrides
 from hemix.errors import RunError, UsageError
 from hemix.files import read_json, write_json
 
@@ -17,7 +17,22 @@ if TYPE_CHECKING:
     from hemix.data.dataset import Dataset as Dataset
     from hemix.run import Run as Run
 
-__all__ = ["Dataset", "Run", "demo", "doctor", "evaluate", "export", "import_logs", "predict", "prepare", "simulate", "train"]
+__all__ = [
+    "Dataset",
+    "Run",
+    "ablate",
+    "compare",
+    "demo",
+    "doctor",
+    "evaluate",
+    "export",
+    "import_logs",
+    "predict",
+    "prepare",
+    "scale",
+    "simulate",
+    "train",
+]
 
 PathLike = str | Path
 Progress = Callable[[str, float], None]
@@ -52,11 +67,16 @@ def import_logs(name: str, raw: PathLike, out: PathLike, *, random_log: bool = F
     return run_import(name, Path(raw), Path(out), random_log=random_log)
 
 
-def prepare(logs: PathLike, out: PathLike, *, on_progress: Progress = _silent) -> dict[str, Any]:
-    """Logs with their schema.yaml to a new dataset folder ``out``. Returns the manifest."""
-    from hemix.data.prepare import prepare as run_prepare
+def prepare(logs: PathLike, out: PathLike, *, shift_days: int = 0, on_progress: Progress = _silent) -> dict[str, Any]:
+    """Logs with their schema.yaml to a new dataset folder ``out``. Returns the manifest.
 
-    return run_prepare(Path(logs), Path(out), progress=on_progress)
+    ``shift_days``: below 0, moves the split so many whole days earlier: another origin of the same logs.
+    """
+    from hemix.data.prepare import prepare as run_prepare
+    from hemix.data.prepare import shift_split
+
+    schema = shift_split(Path(logs), shift_days) if shift_days else None
+    return run_prepare(Path(logs), Path(out), schema=schema, progress=on_progress)
 
 
 def train(
@@ -130,6 +150,55 @@ def predict(
     return write_predictions(tables, out)
 
 
+def compare(
+    data: PathLike | Sequence[PathLike],
+    out: PathLike,
+    *,
+    models: Sequence[str] | Mapping[str, Mapping[str, Any]] | None = None,
+    settings: Sequence[str] | Mapping[str, Any] = (),
+    **options: Any,
+) -> dict[str, Any]:
+    """Models on the same data, with the same search, seeds and origins, and their paired differences: ``out``/compare.json, report.html.
+
+    ``models``: names, or settings by a label; None: all. Further arguments are those of :func:`hemix.study.compare.compare` and of
+    :class:`hemix.study.runner.Options`.
+    """
+    from hemix.study.compare import compare as run_compare
+
+    changes = named_overrides(settings)
+    return run_compare(_paths(data), Path(out), models=models, changes=changes, **_study_options(options))
+
+
+def ablate(
+    data: PathLike | Sequence[PathLike], out: PathLike, *, settings: Sequence[str] | Mapping[str, Any] = (), **options: Any
+) -> dict[str, Any]:
+    """HeMix against itself without one part each: ``out``/ablate.json, report.html. Further arguments:
+    :func:`hemix.study.ablate.ablate`."""
+    from hemix.study.ablate import ablate as run_ablate
+
+    return run_ablate(_paths(data), Path(out), changes=named_overrides(settings), **_study_options(options))
+
+
+def scale(data: PathLike, out: PathLike, *, settings: Sequence[str] | Mapping[str, Any] = (), **options: Any) -> dict[str, Any]:
+    """Sizes and history lengths, and the laws fitted to them: ``out``/scale.json, report.html. Further arguments:
+    :func:`hemix.study.scale.scale`."""
+    from hemix.study.scale import scale as run_scale
+
+    return run_scale(Path(data), Path(out), changes=named_overrides(settings), **_study_options(options))
+
+
+def _paths(data: PathLike | Sequence[PathLike]) -> list[PathLike]:
+    return [data] if isinstance(data, str | Path) else list(data)
+
+
+def _study_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a study's Options gathered under ``options``."""
+    from hemix.study.runner import Options
+
+    own = {key: value for key, value in arguments.items() if key in ("jobs", "threads", "on_plan", "on_cell")}
+    return {**{key: value for key, value in arguments.items() if key not in own}, "options": Options(**own)}
+
+
 def export(run: PathLike, out: PathLike, *, format: str = "onnx", on_progress: Progress = _silent) -> dict[str, Any]:
     """A run as ONNX graphs for other servers, checked against the model, in a new folder ``out``; returns its export.json."""
     from hemix.exporting import export_run
@@ -147,7 +216,7 @@ def demo(
     **callbacks: Any,
 ) -> dict[str, Any]:
     """Simulate, prepare, train, evaluate and report in ``out``. Steps that are done already are left as they are."""
-    from hemix.training.loop import check_out
+    from hemix.training.checks import check_out
 
     out = Path(out)
     made = out / "logs" / "demo.json"

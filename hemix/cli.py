@@ -116,13 +116,18 @@ def import_(
 def prepare(
     logs: Annotated[Path, typer.Argument(help="Folder of logs with a schema.yaml.", show_default=False)],
     out: OutFolder,
+    shift_days: Annotated[
+        int | None, typer.Option("--shift-days", help="-2: split two days earlier, a rolling origin.", show_default=False)
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Encode, sort and split logs into a dataset folder."""
     from hemix.display import Display, manifest_summary
 
+    if shift_days is not None and shift_days >= 0:
+        raise UsageError(f"--shift-days {shift_days}: expected a number below 0")
     with Display(_console()) as display:
-        manifest = api.prepare(logs, out, on_progress=display.progress)
+        manifest = api.prepare(logs, out, shift_days=shift_days or 0, on_progress=display.progress)
     _emit(manifest, json_, manifest_summary(manifest, out))
 
 
@@ -190,6 +195,125 @@ def predict(
     with Display(_console()) as display:
         rows = api.predict(run, data, out, split=split, bias=bias, on_progress=display.progress)
     _emit({"rows": rows, "out": str(out)}, json_, f"{out}: {rows:,} scored impressions of {split}")
+
+
+DataFolders = Annotated[
+    list[Path], typer.Option("--data", help="Dataset folder; again for further origins of the same logs.", show_default=False)
+]
+StudyFolder = Annotated[Path, typer.Option("--out", help="Folder of the study; finished cells are kept.", show_default=False)]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="A setting for all, may be repeated: train.epochs=2", show_default=False)
+]
+Final = Annotated[bool, typer.Option("--final", help="Open the test split; each opening is written down.")]
+Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="Cells at a time.", show_default="cores / threads")]
+Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of a cell.")]
+Seeds = Annotated[int, typer.Option("--seeds", min=1, help="Training seeds.")]
+
+
+@app.command()
+def compare(
+    data: DataFolders,
+    out: StudyFolder,
+    models: Annotated[str | None, typer.Option(help="Names with commas.", show_default="all")] = None,
+    seeds: Seeds = 3,
+    search: Annotated[str, typer.Option(help="default, none, or a YAML file of points.")] = "default",
+    search_data: Annotated[
+        Path | None, typer.Option("--search-data", help="A smaller dataset to search on.", show_default=False)
+    ] = None,
+    primary: Annotated[
+        list[str] | None, typer.Option(help="A pair a:b named before, not adjusted.", show_default="hemix:lightgbm")
+    ] = None,
+    set_: Set = None,
+    final: Final = False,
+    jobs: Jobs = None,
+    threads: Threads = 1,
+    json_: Json = False,
+) -> None:
+    """Compare models: the same data, search and seeds; paired differences."""
+    from hemix.display import Display, study_table
+
+    with Display(_console()) as display:
+        content = api.compare(
+            list(data),
+            out,
+            models=None if models is None else models.split(","),
+            seeds=seeds,
+            search=None if search == "none" else search,
+            search_data=search_data,
+            primary=primary or None,
+            settings=set_ or (),
+            final=final,
+            jobs=jobs,
+            threads=threads,
+            **display.study(),
+        )
+    _emit(content, json_, f"{study_table(content)}\nReport: {out / 'report.html'}")
+
+
+@app.command()
+def ablate(
+    data: DataFolders,
+    out: StudyFolder,
+    variants: Annotated[str | None, typer.Option(help="Names with commas.", show_default="all")] = None,
+    seeds: Seeds = 3,
+    set_: Set = None,
+    final: Final = False,
+    jobs: Jobs = None,
+    threads: Threads = 1,
+    json_: Json = False,
+) -> None:
+    """What each part of HeMix is worth: the full model against variants."""
+    from hemix.display import Display, study_table
+
+    with Display(_console()) as display:
+        content = api.ablate(
+            list(data),
+            out,
+            variants=None if variants is None else variants.split(","),
+            seeds=seeds,
+            settings=set_ or (),
+            final=final,
+            jobs=jobs,
+            threads=threads,
+            **display.study(),
+        )
+    _emit(content, json_, f"{study_table(content)}\nReport: {out / 'report.html'}")
+
+
+@app.command()
+def scale(
+    data: DataFolder,
+    out: StudyFolder,
+    seeds: Seeds = 2,
+    sizes: Annotated[str | None, typer.Option(help="Rungs with commas.", show_default="all")] = None,
+    lengths: Annotated[
+        str | None, typer.Option(help="Most events a request sees, with commas.", show_default="by the data")
+    ] = None,
+    set_: Set = None,
+    final: Final = False,
+    jobs: Jobs = None,
+    threads: Threads = 1,
+    json_: Json = False,
+) -> None:
+    """Train ladders of sizes and history lengths; fit how loss falls."""
+    from hemix.display import Display, laws_table
+
+    if lengths is not None and not all(part.isdigit() for part in lengths.split(",") if part):
+        raise UsageError(f"--lengths {lengths}: expected whole numbers with commas")
+    with Display(_console()) as display:
+        content = api.scale(
+            data,
+            out,
+            seeds=seeds,
+            sizes=None if sizes is None else sizes.split(","),
+            lengths=None if lengths is None else [int(part) for part in lengths.split(",") if part],
+            settings=set_ or (),
+            final=final,
+            jobs=jobs,
+            threads=threads,
+            **display.study(),
+        )
+    _emit(content, json_, f"{laws_table(content)}\nReport: {out / 'report.html'}")
 
 
 @app.command()

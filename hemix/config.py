@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from hemix.errors import SettingsError
 from hemix.validation import first_problem
 
-__all__ = ["SIZES", "ModelSettings", "Settings", "TrainSettings", "build_settings"]
+__all__ = ["SIZES", "BoostingSettings", "ModelSettings", "Settings", "TrainSettings", "build_settings", "named_overrides"]
 
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
@@ -53,11 +53,20 @@ class ModelSettings(_Part):
     """S_R: the NS tokens that query the real-time history."""
     fixed_queries_global: CountOrZero = 4
     fixed_queries_realtime: CountOrZero = 4
+    dynamic_queries: bool = True
+    """Off: histories are read by fixed queries alone."""
+    query_projection: Literal["per_query", "shared"] = "per_query"
+    use_global: bool = True
+    """Off: the model has no global history."""
+    use_realtime: bool = True
+    """Off: the model has no real-time history."""
     attention_heads: Count = 2
     tokenizer_hidden: Count = 128
     age: Literal["bias", "rotary", "embedding", "none"] = "bias"
     """How an event's age enters, without entering keys and values: see docs/decisions."""
     layers: Count = 2
+    block: Literal["heteromixer", "rankmixer", "transformer"] = "heteromixer"
+    """How tokens interact in a block."""
     mix_heads: Count = 4
     """M: mix-tokens of a HeteroMixer block."""
     mix_rank: Count = 32
@@ -73,12 +82,23 @@ class ModelSettings(_Part):
     funnel: Literal["entire_space", "given_only"] = "entire_space"
     """How a label with ``given`` is trained: over all impressions, or on those where the given label is 1."""
     dropout: Share = 0.0
+    history_events: Count = 50
+    """The newest events of a request that DIN weighs, SIM of the real-time part; OneTrans's S-tokens that ask in its first layer."""
+    search_events: Count = 50
+    """How many events SIM's search finds in the global part."""
+    search: str = "soft"
+    """SIM's search: soft, by inner product, or hard, by an item feature that the events carry: its name."""
 
     @model_validator(mode="after")
     def _divisible(self) -> ModelSettings:
         for heads in ("attention_heads", "mix_heads"):
             if self.token_width % getattr(self, heads):
                 raise ValueError(f"{heads}: expected a divisor of token_width {self.token_width}, got {getattr(self, heads)}")
+        for history in ("global", "realtime"):
+            if getattr(self, f"use_{history}") and not sum(self.queries(history)):
+                raise ValueError(f"use_{history}: needs dynamic_queries or fixed_queries_{history}")
+        if self.block == "rankmixer" and self.token_width < self.tokens:
+            raise ValueError(f"block: rankmixer needs a token_width of at least the {self.tokens} tokens, got {self.token_width}")
         if self.age == "rotary" and (self.token_width // self.attention_heads) % 2:
             raise ValueError("age: rotary needs an even token_width / attention_heads")
         return self
@@ -86,7 +106,15 @@ class ModelSettings(_Part):
     @property
     def tokens(self) -> int:
         """S, the number of tokens: dynamic and fixed interests of both histories, then the NS tokens."""
-        return 2 * self.ns_tokens + self.fixed_queries_global + self.fixed_queries_realtime
+        return sum(self.queries("realtime")) + sum(self.queries("global")) + self.ns_tokens
+
+    def queries(self, history: Literal["global", "realtime"]) -> tuple[int, int]:
+        """How many dynamic and how many fixed queries read a history."""
+        if not getattr(self, f"use_{history}"):
+            return 0, 0
+        dynamic: int = getattr(self, f"ns_tokens_{history}") if self.dynamic_queries else 0
+        fixed: int = getattr(self, f"fixed_queries_{history}")
+        return dynamic, fixed
 
     @property
     def ns_tokens(self) -> int:
@@ -110,6 +138,10 @@ class TrainSettings(_Part):
     table_optimizer: Literal["adam", "rowwise_adagrad"] = "adam"
     """Both touch only the rows that a step looked up."""
     table_learning_rate: Rate = 3e-3
+    table_weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Decoupled, on the rows that a step looked up."""
+    dense_optimizer: Literal["adamw", "muon"] = "adamw"
+    """Muon takes the linear maps and leaves the rest to AdamW."""
     dense_learning_rate: Rate = 2e-3
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """AdamW's, on the matrices of the dense part."""
@@ -118,6 +150,8 @@ class TrainSettings(_Part):
     """Both learning rates end at this share of their peak (cosine)."""
     clip_norm: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     """Gradient clipping of the dense part; 0: none."""
+    average_decay: Share = 0.0
+    """Score and keep the exponential moving average of the weights, of about 1 / (1 - decay) steps; 0: the weights themselves."""
     unknown_rate: Share = 0.005
     """Share of vocabulary ids replaced by the unknown row in training, so that this row is trained."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -136,11 +170,27 @@ class TrainSettings(_Part):
     tensorboard: bool = False
 
 
+class BoostingSettings(_Part):
+    """The trees of ``model.name: lightgbm``, which takes nothing else from ``train`` than seed and threads."""
+
+    rounds: Count = 1000
+    """Trees a task, at most."""
+    patience: CountOrZero = 30
+    """Stop after so many trees without a better valid loss of the task; 0: never stop early."""
+    learning_rate: Rate = 0.05
+    leaves: Annotated[int, Field(ge=2)] = 31
+    """Leaves of a tree, at most."""
+    min_data_in_leaf: CountOrZero = 100
+    feature_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the features that each tree draws to choose from."""
+
+
 class Settings(_Part):
     """All settings of a run."""
 
     model: ModelSettings = ModelSettings()
     train: TrainSettings = TrainSettings()
+    boosting: BoostingSettings = BoostingSettings()
 
     def to_yaml(self) -> str:
         """YAML text that :func:`build_settings` reads back."""
@@ -176,8 +226,7 @@ def build_settings(
     """
     parts: dict[str, dict[str, Any]] = {key: dict(part) for key, part in (_read(Path(config)) if config else {}).items()}
     origin = f"{config}: " if config else ""
-    pairs = list(overrides.items() if isinstance(overrides, Mapping) else map(_pair, overrides))
-    asked = [("model.name", model), ("model.size", size), ("train.seed", seed), *pairs]
+    asked = [("model.name", model), ("model.size", size), ("train.seed", seed), *named_overrides(overrides).items()]
     if any(key == "model.size" and value is not None for key, value in asked):
         for name in SIZES["tiny"]:  # a size that is asked for replaces the dimensions that the file spells out
             parts.get("model", {}).pop(name, None)
@@ -196,6 +245,11 @@ def build_settings(
         return Settings.model_validate(parts)
     except ValidationError as error:
         raise SettingsError(f"{origin}{first_problem(error)}") from error
+
+
+def named_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as ``--set`` or a mapping gives them, by ``section.name``. Raises SettingsError."""
+    return dict(overrides.items() if isinstance(overrides, Mapping) else map(_pair, overrides))
 
 
 def _pair(text: str) -> tuple[str, Any]:

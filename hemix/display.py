@@ -19,8 +19,10 @@ __all__ = [
     "counts_line",
     "demo_summary",
     "facts",
+    "laws_table",
     "manifest_summary",
     "metrics_table",
+    "study_table",
     "training_summary",
 ]
 
@@ -80,7 +82,29 @@ class Display:
         """The callbacks of :func:`hemix.training.loop.train`."""
         return {"on_start": self._start, "on_record": self._record, "on_step": self._step}
 
+    def study(self) -> dict[str, Callable[..., None]]:
+        """The callbacks of a study."""
+        return {"on_plan": self._plan, "on_cell": self._cell}
+
+    def _plan(self, plan: Mapping[str, Any]) -> None:
+        for stage in plan["stages"]:
+            unknown = f", and {', '.join(stage['unknown'])}, whose cost is not known yet" if stage["unknown"] else ""
+            self._console.print(
+                f"{stage['stage']}: {stage['cells']} cells, {stage['kept']} of them kept; "
+                f"about {stage['seconds'] / 3600:.2f} core hours{unknown}"
+            )
+        self._console.print(f"{plan['jobs']} at a time with {plan['threads']} threads each: about {plan['hours']:.2f} hours")
+
+    def _cell(self, what: str, done: int, total: int) -> None:
+        self._console.print(f"{done} of {total}: {what}")
+
     def _start(self, header: Mapping[str, Any]) -> None:
+        if "rounds" in header:
+            self._console.print(
+                f"train {header['model']}: {header['train_impressions']:,} impressions, at most {header['rounds']:,} trees of "
+                f"{header['leaves']} leaves a task\n{header['threads']} threads"
+            )
+            return
         resumed = f", resumed at step {header['resumed_at']:,}" if header["resumed_at"] else ""
         if header["nothing_to_resume"]:
             self._console.print("no complete checkpoint to resume from: starting afresh")
@@ -194,6 +218,60 @@ def metrics_table(figures: Mapping[str, Any], split: str) -> str:
         if any(key in task for task in tasks.values()):
             table.add_row(title, *(_cell(task.get(key), form) for task in tasks.values()))
     return _render(table)
+
+
+def study_table(content: Mapping[str, Any]) -> str:
+    """A comparison: every model's figures of every task, then the differences, the primary pair first."""
+    lines = []
+    tasks = list(next(iter(content["models"].values()))["tasks"])
+    for task in tasks:
+        table = Table(title=f"{content['split']}: {task.replace('_', ' ')}", title_justify="left")
+        table.add_column("")
+        for title in ("AUC", "GAUC", "log loss", "PCOC", "ECE", "floor", "seconds", "MiB", "dense parameters"):
+            table.add_column(title, justify="right")
+        for label, model in content["models"].items():
+            metrics = {name: figure["mean"] for name, figure in model["tasks"][task].items()}
+            forms = (("auc", ".4f"), ("gauc", ".4f"), ("logloss", ".4f"), ("pcoc", ".3f"), ("ece", ".4f"), ("ece_floor", ".4f"))
+            table.add_row(
+                label,
+                *(_cell(metrics.get(key), form) for key, form in forms),
+                f"{model['train_seconds']:,.0f}",
+                f"{model['peak_bytes'] / 2**20:,.0f}",
+                f"{model['dense_parameters']:,}",
+            )
+        lines.append(_render(table))
+    shown = [pair for pair in content["pairs"] if pair["task"] == tasks[0] and pair["metric"] in ("auc", "logloss")]
+    table = Table(title=f"differences of {tasks[0].replace('_', ' ')}", title_justify="left")
+    for title in ("a - b", "metric", "difference", "95 % interval", "p (Holm)"):
+        table.add_column(title, justify="left" if title == "a - b" else "right")
+    for pair in shown:
+        adjusted = f"{pair['p']:.2g} primary" if pair["primary"] else f"{pair['p_holm']:.2g}"
+        low, high = pair["ci95"]
+        table.add_row(
+            f"{pair['a']} - {pair['b']}", pair["metric"], f"{pair['delta']:+.5f}", f"{low:+.5f} to {high:+.5f}", adjusted
+        )
+    return "\n".join([*lines, *([_render(table)] if shown else []), *_failed(content)])
+
+
+def laws_table(content: Mapping[str, Any]) -> str:
+    """A study of scale: every rung, then what was fitted."""
+    table = Table(title=f"{content['split']}: rungs", title_justify="left")
+    tasks = list(next(iter(content["models"].values()))["tasks"])
+    for title in ("", "dense parameters", "FLOPs an impression", f"AUC {tasks[0]}", "log loss"):
+        table.add_column(title, justify="right" if title else "left")
+    for label, model in content["models"].items():
+        figures = (model["tasks"][tasks[0]].get(key, {}).get("mean") for key in ("auc", "logloss"))
+        table.add_row(
+            label, f"{model['dense_parameters']:,}", f"{model['flops_per_impression']:,.0f}", *(_cell(f, ".4f") for f in figures)
+        )
+    fits = [
+        f"{fit['task']}, {fit['fitted']} against {fit['axis'].replace('_', ' ')}: {fit['reading']}" for fit in content["fits"]
+    ]
+    return "\n".join([_render(table), *fits, *_failed(content)])
+
+
+def _failed(content: Mapping[str, Any]) -> list[str]:
+    return [f"failed: {failure['cell']}: {failure['error']}" for failure in content["failed"]]
 
 
 def _cell(value: Any, form: str) -> str:

@@ -19,6 +19,7 @@ __all__ = [
     "HashRows",
     "Numeric",
     "Part",
+    "Statistic",
     "Vector",
     "Vocabulary",
 ]
@@ -113,6 +114,17 @@ class ClockPart(Part):
     def size(self) -> int:
         """How many values the part can take."""
         return {"hour": 24, "weekday": 7, "hour_of_week": 168}[self.part]
+
+
+class Statistic(Part):
+    """A dated statistic: the smoothed rate of a label among the rows that share a key, and how many they are, both as known at the
+    end of the day before the request's."""
+
+    label: str
+    by: Annotated[tuple[str, ...], Field(min_length=1)]
+    """The parts of the key: ``user``, ``item`` (their ids), or ``level.feature`` of a feature with one id a row."""
+    smoothing: Annotated[float, Field(gt=0)] = 20
+    """So many rows of the label's overall rate are added to every key."""
 
 
 Feature = Annotated[Categorical | Numeric | Vector | Coordinates | Distance | ClockPart, Field(discriminator="type")]

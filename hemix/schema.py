@@ -13,10 +13,10 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
@@ -24,7 +24,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from hemix.errors import SchemaError
 from hemix.expression import Expression
-from hemix.features import Categorical, ClockPart, Coordinates, Distance, EventField, Feature, Numeric, Part, Vector
+from hemix.features import Categorical, ClockPart, Coordinates, Distance, EventField, Feature, Numeric, Part, Statistic, Vector
 from hemix.validation import first_problem
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Numeric",
     "Schema",
     "Split",
+    "Statistic",
     "Tables",
     "Vector",
     "duration_ms",
@@ -155,6 +156,8 @@ class History(Part):
     """``day``: since the local day began. Or a duration."""
     delay_ms: Annotated[DurationMs, Field(alias="delay")] = 0
     """How long an event takes to arrive in production: newer ones are hidden (in training; a server shows what it has)."""
+    counts: bool = False
+    """How many events a request sees today and before, and how many of each action, as context numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
@@ -244,23 +247,17 @@ class Schema(Part):
     """An expression over outputs and numeric item columns, such as ``click * order_given_click^0.5 * price``; by default the
     first label."""
     split: Split
-    statistics: dict[str, Any] = {}
-    """Reserved for dated statistics features."""
+    statistics: dict[str, Statistic] = {}
+    """Rates and counts of strictly earlier days, two numbers each."""
 
     # -- checks ---------------------------------------------------------------------------------------------------------
-
-    @field_validator("statistics")
-    @classmethod
-    def _reserved(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if value:
-            raise ValueError("reserved for dated statistics features, which this version does not compute: leave it empty")
-        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Schema:
         self._check_features()
         self._check_labels()
         self._check_history()
+        self._check_statistics()
         if self.score is not None:
             Expression(self.score)
         return self
@@ -325,6 +322,30 @@ class Schema(Part):
             if (isinstance(field, Categorical) and field.multi) or (isinstance(field, Numeric) and field.encoding != "quantile"):
                 raise ValueError(f"history.fields.{name}: one-valued categorical, bucketed numeric or clock part")
 
+    def _check_statistics(self) -> None:
+        if self.history.counts and "history" in self.features.context:
+            raise ValueError("features.context.history: the name is taken by history.counts; name the feature otherwise")
+        for name, statistic in self.statistics.items():
+            where = f"statistics.{name}"
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or name == "history":
+                raise ValueError(f"{where}: expected a name of letters, digits and _ (not history)")
+            if statistic.label not in self.labels:
+                raise ValueError(f"{where}.label: expected one of {', '.join(self.labels)}, got {statistic.label!r}")
+            if len(set(statistic.by)) < len(statistic.by):
+                raise ValueError(f"{where}.by: a part is named twice: {', '.join(statistic.by)}")
+            for part in statistic.by:
+                if part in ("user", "item"):
+                    continue
+                level, _, own = part.partition(".")
+                feature = self.features.level(level).get(own) if level in LEVELS else None
+                if feature is None:
+                    raise ValueError(f"{where}.by: expected user, item or a feature as level.name, got {part!r}")
+                if not (self._in_event(feature) or isinstance(feature, ClockPart | Distance)):
+                    raise ValueError(f"{where}.by: {part} must be a one-valued categorical, a bucketed numeric, a distance or a "
+                                     "clock part")  # fmt: skip
+            if name in self.features.level(self.statistic_level(name)):
+                raise ValueError(f"{where}: a {self.statistic_level(name)} feature has this name; name the statistic otherwise")
+
     # -- what the rest of the house asks ----------------------------------------------------------------------------------
 
     @staticmethod
@@ -350,6 +371,15 @@ class Schema(Part):
         action = self.history.action or Categorical.model_validate({"vocabulary": {"min_count": 1}})
         return {"action": action, **self.history.fields}
 
+    def statistic_level(self, name: str) -> Literal["context", "cross"]:
+        """Whose numbers a statistic gives: ``context`` (once a request) where its key holds nothing of the item, else ``cross``."""
+        of_request = all(part.partition(".")[0] in ("user", "context") for part in self.statistics[name].by)
+        return "context" if of_request else "cross"
+
+    def statistics_of(self, level: str) -> tuple[str, ...]:
+        """The statistics that give numbers to a level, in their order."""
+        return tuple(name for name in self.statistics if self.statistic_level(name) == level)
+
     @property
     def tasks(self) -> tuple[str, ...]:
         """Names of the labels, in order."""
@@ -365,10 +395,13 @@ class Schema(Part):
         """What a model says of a candidate: every task, and ``b_given_a`` for every task with ``given``."""
         return self.tasks + tuple(f"{n}_given_{v.given}" for n, v in self.labels.items() if v.given)
 
-    def fingerprint(self) -> str:
-        """16 hex digits that change with any meaning of any column (not with the schema's name or the files' places)."""
-        content = self.model_dump(mode="json", by_alias=True, exclude={"name", "tables"})
+    def fingerprint(self, *, but: Collection[str] = ()) -> str:
+        """16 hex digits that change with any meaning of any column (not with the schema's name or the files' places), or with any
+        but the parts ``but``, such as ``split``."""
+        content = self.model_dump(mode="json", by_alias=True, exclude={"name", "tables", *but})
         content["history"]["source"] = self.history_source
+        if not self.history.counts:
+            del content["history"]["counts"]  # so that schemas older than the key keep their fingerprint
         content["has"] = [part for part in ("events", "items", "users") if getattr(self.tables, part) is not None]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -1,4 +1,5 @@
-"""Logs with every type of feature at every level, missing values, unknown labels, weights, versions; a known truth row by row."""
+"""Logs with every type of feature at every level, statistics by every type of key, history counts,
+missing values, unknown labels, weights, versions; a known truth row by row."""
 
 from __future__ import annotations
 
@@ -49,6 +50,16 @@ history:
   fields: {hour: {type: clock, part: hour}, tab: {type: categorical, vocabulary: {min_count: 1}}}
   global_length: 6
   realtime_length: 3
+  counts: true
+statistics:
+  of_user: {label: click, by: [user]}
+  of_place: {label: order, by: [user.age, context.city], smoothing: 5}
+  of_hour: {label: click, by: [context.hour]}
+  of_item: {label: order, by: [item]}
+  of_kind: {label: click, by: [item.category]}
+  of_quality: {label: click, by: [user, item.quality], smoothing: 2}
+  of_match: {label: click, by: [cross.match]}
+  of_far: {label: order, by: [cross.far, cross.reason]}
 labels: {click: {}, order: {given: click}}
 roles: {request_id: request_id, weight: weight, bias: {column: position, max: 5}, negative_sampling_rate: 0.25}
 score: order * price

@@ -18,6 +18,8 @@ SURFACE = [
     "RequestBatch",
     "Run",
     "Schema",
+    "ablate",
+    "compare",
     "demo",
     "doctor",
     "evaluate",
@@ -25,6 +27,7 @@ SURFACE = [
     "import_logs",
     "predict",
     "prepare",
+    "scale",
     "simulate",
     "train",
 ]

@@ -275,7 +275,45 @@ def test_a_label_may_not_take_the_name_of_a_conditional_output(labels: str) -> N
         ({"split": "{valid: 2, test: 4, end: 4}"}, "split: expected test < end, got 4 and 4"),
         ({"split": "{valid: 2026-01-01, test: 4}"}, "split: valid and test must be of one kind, got '2026-01-01' and 4"),
         ({"split": "{valid: 2}"}, "split.test: missing"),
-        ({"statistics": "{ctr: {days: 7}}"}, "statistics: reserved for dated statistics features"),
+        ({"statistics": "{ctr: {label: click, by: [user], days: 7}}"}, "statistics.ctr.days: unknown key"),
+        ({"statistics": "{ctr: {label: click, by: []}}"}, "statistics.ctr.by: "),
+        ({"statistics": "{ctr: {label: click, by: [user], smoothing: 0}}"}, "statistics.ctr.smoothing: "),
+        ({"statistics": "{ctr: {label: buy, by: [user]}}"}, "statistics.ctr.label: expected one of click, got 'buy'"),
+        (
+            {"statistics": "{ctr: {label: click, by: [user, item.brand]}}"},
+            "statistics.ctr.by: expected user, item or a feature as level.name, got 'item.brand'",
+        ),
+        (
+            {"statistics": "{ctr: {label: click, by: [users]}}"},
+            "statistics.ctr.by: expected user, item or a feature as level.name",
+        ),
+        ({"statistics": "{ctr: {label: click, by: [item, item]}}"}, "statistics.ctr.by: a part is named twice: item, item"),
+        (
+            {
+                "statistics": "{ctr: {label: click, by: [item.tags]}}",
+                "features": "{item: {tags: {type: categorical, multi: true}}}",
+            },
+            "statistics.ctr.by: item.tags must be a one-valued categorical",
+        ),
+        (
+            {
+                "statistics": "{ctr: {label: click, by: [item.p]}}",
+                "features": "{item: {p: {type: numeric, encoding: standardise}}}",
+            },
+            "statistics.ctr.by: item.p must be a one-valued categorical, a bucketed numeric",
+        ),
+        ({"statistics": "{a.b: {label: click, by: [user]}}"}, "statistics.a.b: expected a name of letters, digits and _"),
+        (
+            {
+                "statistics": "{tab: {label: click, by: [context.tab]}}",
+                "features": "{context: {tab: {type: categorical}}}",
+            },
+            "statistics.tab: a context feature has this name; name the statistic otherwise",
+        ),
+        (
+            {"history": "{counts: true}", "features": "{context: {history: {type: categorical}}}"},
+            "features.context.history: the name is taken by history.counts",
+        ),
         ({"features": "{user: {a.b: {type: categorical}}}"}, "features.user.a.b: a feature's name has no dot"),
         (
             {"features": "{user: {h: {type: clock, part: hour}}}"},

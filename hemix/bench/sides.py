@@ -27,6 +27,7 @@ from hemix.data.unshared import unshared
 from hemix.errors import HemixError, UsageError
 from hemix.measure import PeakMemory, keep_freed_memory
 from hemix.model import build_model
+from hemix.model.flops import flop_counter
 from hemix.model.hemix import HeMix
 from hemix.training.table_optimizers import RowAdam
 
@@ -67,7 +68,9 @@ class Side:
         settings = ModelSettings.model_validate({"size": "base", **SIZES["base"], "age": case.age})
         model = build_model(SPEC, settings, seed=0).train(case.kind == "train")
         assert isinstance(model, HeMix)
-        model.global_.absorb = model.realtime.absorb = case.absorb
+        for history in (model.global_, model.realtime):
+            assert history is not None
+            history.absorb = case.absorb
         self.model = model
         self.batch = make_batch(case.load)
         self.optimizer = torch.optim.AdamW(model.dense_parameters(), lr=1e-3, fused=True)
@@ -156,7 +159,7 @@ class Watch:
 
     def __enter__(self) -> None:
         if self._count:
-            self._counter = FlopCounterMode(display=False, custom_mapping={_CPU_ATTENTION: _attention_flops})
+            self._counter = flop_counter()
             self._counter.__enter__()  # type: ignore[no-untyped-call]
         self._began = time.perf_counter()
 
@@ -165,14 +168,6 @@ class Watch:
         if self._counter is not None:
             self._counter.__exit__(*exception)  # type: ignore[no-untyped-call]
             self.flops += self._counter.get_total_flops()
-
-
-_CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-
-
-def _attention_flops(q: tuple[int, ...], k: tuple[int, ...], v: tuple[int, ...], *_: Any, **__: Any) -> int:
-    rows = q[0] * q[1] * q[2]
-    return 2 * rows * k[2] * (q[3] + v[3])
 
 
 class _Gathered:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from hemix.data.keys import distinct
 from hemix.data.spec import TIMELESS_MS
 
-__all__ = ["EARLIEST_MS", "LATEST_MS", "clock_part", "day_start_ms", "local_ms", "local_text", "moment_ms"]
+__all__ = ["EARLIEST_MS", "LATEST_MS", "clock_part", "day_start_ms", "local_day", "local_ms", "local_text", "moment_ms"]
 
 Array = npt.NDArray[Any]
 
@@ -54,6 +54,12 @@ def local_ms(time_ms: Array, timezone: str) -> Array:
     quarters, codes = distinct(pa.array(np.where(timed, time_ms // _QUARTER_MS, EARLIEST_MS // _QUARTER_MS)))
     offsets = np.array([_offset_ms(quarter, timezone) for quarter in quarters.to_pylist()], dtype=np.int64)
     return np.where(timed, time_ms + offsets[codes], time_ms)
+
+
+def local_day(time_ms: Array, timezone: str) -> Array:
+    """int64 [rows]: the number of each time's local day, counted from 1970-01-01."""
+    days: Array = local_ms(time_ms, timezone) // _DAY_MS
+    return days
 
 
 def day_start_ms(time_ms: Array, timezone: str) -> Array:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from hemix.data.batch import Columns, Jagged, RequestBatch
-from hemix.data.history import HistoryStore
+from hemix.data.history import HistoryStore, history_counts
 from hemix.data.layout import SPLITS, Block, file_hash, load_array, ranges
 from hemix.data.spec import MISSING, UNKNOWN, InputSpec, LevelSpec
 from hemix.errors import DataError, UsageError
@@ -229,6 +229,9 @@ class Split:
             "item": data.items.take(distinct),
             "cross": self._cross.take(rows),
         }
+        if data.schema.history.counts:
+            actions = len(data.spec.context.numbers_of("history")) // 2 - 1
+            blocks["context"] = blocks["context"].with_numbers(history_counts(visible, event_ids[:, 0], actions))
         if replacement is not None and replacement.rate > 0:
             draw = np.random.default_rng(replacement.seed)
             blocks = {n: _replace(b, getattr(data.spec, n), data.spec, replacement.rate, draw) for n, b in blocks.items()}
@@ -301,7 +304,8 @@ class Dataset:
     Raises DataError naming what is missing or damaged.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, history_events_max: int | None = None) -> None:
+        """``history_events_max``: show every request at most its newest so many events (to study the length of histories)."""
         self.folder = Path(folder)
         manifest = self.folder / "manifest.json"
         if not manifest.is_file():
@@ -316,11 +320,14 @@ class Dataset:
             raise DataError(f"{self.folder}: schema.yaml was changed after the dataset was prepared: prepare it again")
         self.users = Block.load(self.folder / "users", "features", len(self.spec.user.bag_tables))
         self.items = Block.load(self.folder / "items", "features", len(self.spec.item.bag_tables))
-        self.history = HistoryStore(self.folder / "history", self.schema.history, self.schema.clock.timezone)
+        self.history = HistoryStore(self.folder / "history", self.schema.history, self.schema.clock.timezone, history_events_max)
 
-    def verify(self) -> None:
-        """Compare every array with its hash in the manifest. Raises DataError naming the first file that is missing or damaged."""
+    def verify(self, *, but: str | None = None) -> None:
+        """Compare every array with its hash in the manifest, but those of the split ``but``. Raises DataError naming the first file
+        that is missing or damaged."""
         for name, entry in self.manifest["files"].items():
+            if but is not None and f"{but}/" in name:
+                continue
             path = self.folder / name
             if not path.is_file():
                 raise DataError(f"{path}: missing from the dataset folder")

@@ -20,7 +20,7 @@ people; users and items likewise, with numbers in the place of ids. This module 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,15 +33,16 @@ from hemix.data.cells import Cell, Where, read_cell
 from hemix.data.clock import clock_part
 from hemix.data.keys import NULL_KEY, keys_of
 from hemix.data.layout import Block, load_array, save_array
-from hemix.data.spec import MISSING, UNKNOWN, InputSpec, LevelSpec, Task
+from hemix.data.spec import FIRST, MISSING, UNKNOWN, InputSpec, LevelSpec, Task
 from hemix.errors import DataError, SchemaError
 from hemix.files import read_json, storage_errors, write_json, write_text
 from hemix.schema import LEVELS, Categorical, ClockPart, Coordinates, Distance, Feature, Numeric, Schema, Vector
 
-__all__ = ["Encoders", "KeyMap", "Place", "Scale", "haversine_km", "level_features", "level_spec", "table_of"]
+__all__ = ["Encoders", "KeyMap", "Place", "Scale", "counted_actions", "haversine_km", "level_features", "level_spec", "table_of"]
 
 Array = npt.NDArray[Any]
-_FIRST = 2
+_COUNTED_ACTIONS = 16
+"""A larger vocabulary of actions is not counted action by action."""
 _EARTH_RADIUS_KM = 6371.0088
 
 
@@ -107,6 +108,8 @@ class Encoders:
     scales: Mapping[str, Scale] = field(default_factory=dict)
     """``level.feature`` -> scale of a standardised numeric."""
     place: Place = Place()
+    actions: tuple[str, ...] = ()
+    """The known actions by their ids; none where they hash or are more than 16."""
     users: KeyMap = KeyMap(np.zeros(0, np.uint64), np.zeros(0, np.int32))
     items: KeyMap = KeyMap(np.zeros(0, np.uint64), np.zeros(0, np.int32))
 
@@ -122,7 +125,8 @@ class Encoders:
         coordinates: Mapping[str, Array] | None = None,
         where: Where = Where("values"),  # noqa: B008 (frozen)
     ) -> Block:
-        """Encode rows of ``user``, ``context``, ``item``, ``cross`` or ``event``.
+        """Encode rows of ``user``, ``context``, ``item``, ``cross`` or ``event``: their features, without the numbers that come from
+        statistics and history counts (see statistics.py and history.py), which a level's numbers end with.
 
         ``values`` are the raw columns by name; a column that is not there is missing in every row. ``time_ms`` int64 [rows]
         (UTC) serves the clock parts, ``coordinates`` the distances: float64 [rows, 2] latitude and longitude in degrees by
@@ -177,21 +181,47 @@ class Encoders:
 
     def _key_ids(self, table: str, feature: Categorical, keys: Array) -> Array:
         if feature.hash is not None:
-            ids = (np.uint64(_FIRST) + keys % np.uint64(feature.hash.rows)).astype(np.int32)
+            ids = (np.uint64(FIRST) + keys % np.uint64(feature.hash.rows)).astype(np.int32)
         else:
             ids = self.vocabularies[table].look_up(keys, UNKNOWN)
         ids[keys == NULL_KEY] = MISSING
         return ids
 
     def _bucket_ids(self, key: str, values: Array) -> Array:
-        ids = (_FIRST + np.searchsorted(self.edges[key], values, side="right")).astype(np.int32)
+        ids = (FIRST + np.searchsorted(self.edges[key], values, side="right")).astype(np.int32)
         ids[np.isnan(values)] = MISSING
         return ids
 
     def _clock_ids(self, key: str, feature: ClockPart, time_ms: Array | None) -> Array:
         assert time_ms is not None, f"{key} needs time_ms"
         part = clock_part(feature.part, time_ms, self.schema.clock.timezone)
-        return np.where(part < 0, MISSING, _FIRST + part).astype(np.int32)
+        return np.where(part < 0, MISSING, FIRST + part).astype(np.int32)
+
+    def keys(
+        self,
+        level: str,
+        name: str,
+        cell: Cell | None,
+        rows: int,
+        *,
+        time_ms: Array | None = None,
+        coordinates: Mapping[str, Array] | None = None,
+    ) -> Array:
+        """uint64 [rows]: what stands for a one-valued feature's value in the key of a statistic: a categorical's own key, known or
+        not, else the id of its bucket or clock part."""
+        feature = level_features(self.schema, level)[name]
+        match feature, cell:
+            case Categorical(), np.ndarray():
+                return cell
+            case Numeric(), np.ndarray():
+                ids = self._bucket_ids(f"{level}.{name}", cell)
+            case Distance(), _:
+                ids = self._bucket_ids(f"{level}.{name}", self.distance_km(feature, coordinates or {}, rows))
+            case ClockPart(), _:
+                ids = self._clock_ids(f"{level}.{name}", feature, time_ms)
+            case _:
+                raise AssertionError(f"{level}.{name}: no cell")
+        return ids.astype(np.uint64)
 
     @staticmethod
     def distance_km(feature: Distance, coordinates: Mapping[str, Array], rows: int) -> Array:
@@ -220,7 +250,7 @@ class Encoders:
                 rows = self._rows(level, name, feature)
                 if rows is not None:
                     tables[table_of(level, name, feature)] = rows
-        levels = {level: level_spec(schema, level) for level in (*LEVELS, "event")}
+        levels = {level: level_spec(schema, level, self.actions) for level in (*LEVELS, "event")}
         rate = schema.roles.negative_sampling_rate
         bias = schema.roles.bias
         return InputSpec(
@@ -243,14 +273,14 @@ class Encoders:
     def _rows(self, level: str, name: str, feature: Feature) -> int | None:
         match feature:
             case Categorical(hash=None):
-                return _FIRST + len(self.vocabularies[table_of(level, name, feature)].keys)
+                return FIRST + len(self.vocabularies[table_of(level, name, feature)].keys)
             case Categorical():
                 assert feature.hash is not None
-                return _FIRST + feature.hash.rows
+                return FIRST + feature.hash.rows
             case Numeric(encoding="quantile") | Distance():
-                return _FIRST + 1 + len(self.edges[f"{level}.{name}"])
+                return FIRST + 1 + len(self.edges[f"{level}.{name}"])
             case ClockPart():
-                return _FIRST + feature.size
+                return FIRST + feature.size
         return None
 
     # -- on disk ---------------------------------------------------------------------------------------------------------
@@ -267,6 +297,7 @@ class Encoders:
             "vocabularies": names,
             "edges": {key: edges.tolist() for key, edges in self.edges.items()},
             "scales": {key: [scale.mean, scale.std] for key, scale in self.scales.items()},
+            "actions": list(self.actions),
             "place": [self.place.latitude.mean, self.place.latitude.std, self.place.longitude.mean, self.place.longitude.std],
         }
         write_json(folder / "encoders.json", content)
@@ -308,13 +339,20 @@ class Encoders:
             edges={key: np.array(edges, dtype=np.float64) for key, edges in content["edges"].items()},
             scales={key: Scale(*scale) for key, scale in content["scales"].items()},
             place=Place(Scale(*place[:2]), Scale(*place[2:])),
+            actions=tuple(content.get("actions", ())),
             users=key_map("users"),
             items=key_map("items"),
         )
 
 
-def level_spec(schema: Schema, level: str) -> LevelSpec:
-    """The columns that a level's features become."""
+def counted_actions(texts: list[str]) -> tuple[str, ...]:
+    """The actions that history counts tell apart, by id: all of a vocabulary, or none where it is too large."""
+    return tuple(texts) if len(texts) <= _COUNTED_ACTIONS else ()
+
+
+def level_spec(schema: Schema, level: str, actions: Sequence[str] = ()) -> LevelSpec:
+    """The columns that a level's features become, and behind them the numbers of statistics and (``actions``: the known ones) history
+    counts."""
     ids: list[tuple[str, str]] = []
     bags: list[tuple[str, str]] = []
     numbers: list[str] = []
@@ -330,6 +368,11 @@ def level_spec(schema: Schema, level: str) -> LevelSpec:
                 numbers += [f"{name}.{i}" for i in range(feature.size)]
             case Coordinates():
                 numbers += [f"{name}.latitude", f"{name}.longitude", f"{name}.missing"]
+    for name in schema.statistics_of(level):
+        numbers += [f"{name}.rate", f"{name}.count"]
+    if level == "context" and schema.history.counts:
+        parts = ("history.today", "history.before")
+        numbers += [*parts, *(f"{part}.{action}" for part in parts for action in actions)]
     return LevelSpec(
         names=tuple(n for n, _ in ids),
         tables=tuple(t for _, t in ids),

@@ -14,14 +14,15 @@ import numpy.typing as npt
 
 from hemix.data.clock import day_start_ms
 from hemix.data.layout import load_array
+from hemix.data.spec import FIRST
 from hemix.schema import History
 
-__all__ = ["HistoryStore", "cut_histories"]
+__all__ = ["HistoryStore", "cut_histories", "first_at_least", "history_counts"]
 
 Array = npt.NDArray[Any]
 
 
-def _first_at_least(times_ms: Array, low: Array, high: Array, bound_ms: Array) -> Array:
+def first_at_least(times_ms: Array, low: Array, high: Array, bound_ms: Array) -> Array:
     """For each i the first position p in [low[i], high[i]] with times_ms[p] >= bound_ms[i]; high[i] if there is none."""
     low, high = low.copy(), high.copy()
     while True:
@@ -44,18 +45,38 @@ def cut_histories(
     same window count as global; the global part holds the newest ``global_length``.
     """
     request_time_ms = np.asarray(request_time_ms, dtype=np.int64)
-    end = _first_at_least(times_ms, first, last, request_time_ms - delay_ms)
+    end = first_at_least(times_ms, first, last, request_time_ms - delay_ms)
     window = history.realtime_window_ms
     since_ms = day_start_ms(request_time_ms, timezone) if window == "day" else request_time_ms - window
-    realtime = np.maximum(_first_at_least(times_ms, first, end, since_ms), end - history.realtime_length)
+    realtime = np.maximum(first_at_least(times_ms, first, end, since_ms), end - history.realtime_length)
     begin = np.maximum(first, realtime - history.global_length)
     return np.stack([begin, realtime, end], axis=1)
+
+
+def history_counts(visible: Array, action_ids: Array, actions: int) -> Array:
+    """How much each request sees, float32 [Q, 2 + 2 * actions]: log1p of the events of the real-time part, of the global part, then
+    of every known action's events in the real-time part, and in the global part.
+
+    ``visible`` int [Q, 3] are cuts among the events whose actions are ``action_ids`` int [E]; known actions have the ids 2, 3, ...
+    The numbers are at most those that the schema's lengths allow.
+    """
+    begin, middle, end = np.asarray(visible, dtype=np.int64).T
+    counts = [end - middle, middle - begin]
+    before = np.zeros(len(action_ids) + 1, dtype=np.int64)
+    of_action: list[Array] = []
+    for action in range(FIRST, FIRST + actions):
+        np.cumsum(action_ids == action, out=before[1:])
+        of_action += [before[end] - before[middle], before[middle] - before[begin]]
+    counts += of_action[::2] + of_action[1::2]
+    numbers: Array = np.log1p(np.stack(counts, axis=1)).astype(np.float32)
+    return numbers
 
 
 class HistoryStore:
     """The event log of a dataset folder. Raises DataError when a file is missing or damaged."""
 
-    def __init__(self, folder: Path, history: History, timezone: str) -> None:
+    def __init__(self, folder: Path, history: History, timezone: str, events_max: int | None = None) -> None:
+        """``events_max``: a request sees its newest so many events at most, whatever the schema's lengths allow."""
         self.offsets = load_array(folder / "offsets.npy")
         """int64 [users + 1]"""
         self.time_ms = load_array(folder / "time_ms.npy")
@@ -66,10 +87,12 @@ class HistoryStore:
         """int32 [E, fields]"""
         self._history = history
         self._timezone = timezone
+        self._events_max = events_max
 
     def cuts(self, user: Array, request_time_ms: Array) -> Array:
         """Positions in this store that requests of ``user`` numbers [Q] at ``request_time_ms`` [Q] see: int64 [Q, 3]."""
         user = np.asarray(user, dtype=np.int64)
         first, last = self.offsets[user], self.offsets[user + 1]
         delay_ms = self._history.delay_ms
-        return cut_histories(self.time_ms, first, last, request_time_ms, self._history, self._timezone, delay_ms=delay_ms)
+        cuts = cut_histories(self.time_ms, first, last, request_time_ms, self._history, self._timezone, delay_ms=delay_ms)
+        return cuts if self._events_max is None else np.maximum(cuts, cuts[:, 2:] - self._events_max)

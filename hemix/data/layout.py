@@ -19,11 +19,16 @@
         time_ms.npy        int64 [E]
         item_row.npy       int32 [E]            item version that held at the event's time
         ids.npy            int32 [E, fields]
+      statistics/                               see statistics.py; per statistic of the schema:
+        NAME.keys.npy      uint64 [rows]        sorted, then by day
+        NAME.days.npy      int32 [rows]         local day, counted from 1970-01-01
+        NAME.counts.npy    int64 [rows, 2]      known rows and positives up to the end of that day
+        NAME.prior.npy     int64 [days, 3]      day, known rows and positives of all keys up to its end
       {train,valid,test}/NNNNN/                 shards; within one, requests are sorted by user, then time
         user.npy           int32 [q]            user number
         user_row.npy       int32 [q]            user version that held at the request's time
         time_ms.npy        int64 [q]
-        context.*.npy                           Block [q]
+        context.*.npy                           Block [q]; without the history counts, which the loader adds
         first_candidate.npy int64 [q + 1]
         item_row.npy       int32 [n]            item version that held at the request's time
         cross.*.npy                             Block [n]
@@ -77,6 +82,10 @@ class Block:
             numbers=self.numbers.take(rows, axis=0),
             bags=tuple(_take_bag(values, offsets, rows) for values, offsets in self.bags),
         )
+
+    def with_numbers(self, numbers: Array) -> Block:
+        """The same with further numbers, float32 [rows, any], behind its own."""
+        return Block(ids=self.ids, numbers=np.concatenate([self.numbers, numbers], axis=1), bags=self.bags)
 
     @classmethod
     def concatenate(cls, blocks: list[Block]) -> Block:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-__all__ = ["MISSING", "TIMELESS_MS", "UNKNOWN", "InputSpec", "LevelSpec", "Task"]
+__all__ = ["FIRST", "MISSING", "TIMELESS_MS", "UNKNOWN", "InputSpec", "LevelSpec", "Task"]
 
 TIMELESS_MS = -(2**62)
 """The time of an event without a time: before all others, never hidden."""
@@ -16,7 +16,10 @@ UNKNOWN = 0
 """Id of a value that the encoder does not know."""
 
 MISSING = 1
-"""Id of a missing value. Known values begin at 2."""
+"""Id of a missing value."""
+
+FIRST = 2
+"""Id of the first known value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,15 @@ class LevelSpec:
     def numbers(self) -> int:
         """K, the width of the numbers."""
         return len(self.number_names)
+
+    def numbers_of(self, name: str) -> list[int]:
+        """The number columns of one feature or statistic, or of the history counts (``history``)."""
+        return [i for i, n in enumerate(self.number_names) if n.split(".")[0] == name]
+
+    def history_numbers(self, part: Literal["global", "realtime"]) -> list[int]:
+        """The history counts of one part, as columns of the numbers."""
+        own = "today" if part == "realtime" else "before"
+        return [i for i, n in enumerate(self.number_names) if n.split(".")[:2] == ["history", own]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-__all__ = ["Curve", "Range", "bars", "calibration", "curves", "ranges"]
+__all__ = ["Curve", "Range", "bars", "calibration", "curves", "forest", "laws", "ranges"]
 
 INK, MUTED, GRID, MODEL, SECOND, ORACLE, PAPER = (f"#0{i}0{i}0{i}" for i in range(1, 8))
 _COLOURS = {
@@ -181,6 +181,51 @@ def bars(name: str, alt: str, rows: Sequence[tuple[str, float, float]], *, x_lab
         axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
         axes.set_xlabel(x_label)
+        return _svg(figure, name, alt)
+
+
+def forest(name: str, alt: str, rows: Sequence[Range], *, x_label: str) -> Markup:
+    """Differences with their intervals against a line at 0; one whose interval holds 0 is hollow."""
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure(0.85 + 0.3 * len(rows))
+        axes.axvline(0, color=MUTED, linewidth=1.0)
+        for height, row in zip(range(len(rows) - 1, -1, -1), rows, strict=True):
+            low, high = row.interval or (row.value, row.value)
+            axes.plot([low, high], [height, height], color=MODEL, linewidth=2.0, zorder=2)
+            face = PAPER if low <= 0 <= high else MODEL
+            axes.plot(row.value, height, "o", color=MODEL, markerfacecolor=face, markersize=6.5, zorder=3)
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.set_yticks(range(len(rows) - 1, -1, -1), [_short(row.name, 36) for row in rows], color=INK)
+        axes.grid(axis="y", visible=False)
+        axes.spines["left"].set_visible(False)
+        axes.margins(x=0.08)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]))
+        axes.set_xlabel(x_label)
+        return _svg(figure, name, alt)
+
+
+def laws(
+    name: str,
+    alt: str,
+    points: Sequence[tuple[float, float, float, float]],
+    line: Sequence[tuple[float, float]],
+    *,
+    x_label: str,
+    y_label: str,
+) -> Markup:
+    """Measurements (x, value, low, high) over a logarithmic x, with the line (x, value) of the law fitted to them."""
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure(3.1)
+        x, y, low, high = (np.asarray(column, dtype=float) for column in zip(*points, strict=True))
+        if line:
+            axes.plot(*zip(*line, strict=True), color=SECOND, label="fit")
+        axes.errorbar(x, y, yerr=[y - low, high - y], fmt="o", color=MODEL, markersize=6, elinewidth=1.4, label="measured")
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel(x_label)
+        axes.set_title(y_label, loc="left", fontsize=9.5, color=MUTED)
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+        axes.legend(loc="best", labelcolor=INK)
         return _svg(figure, name, alt)
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hemix.errors import DataError
-from hemix.evaluation.metrics import Absent, Array, RankedPairs
+from hemix.evaluation.metrics import PROBABILITY_CLIP, Absent, Array, RankedPairs, logloss, user_aucs
 
 __all__ = [
     "Difference",
@@ -27,6 +27,8 @@ __all__ = [
     "auc_influence",
     "auc_replicates",
     "auc_standard_error",
+    "gauc_influence",
+    "logloss_influence",
     "percentile_interval",
     "replicates",
 ]
@@ -149,6 +151,33 @@ def auc_influence(labels: Array, scores: Array, weights: Array | None = None) ->
         beaten = (below + not_above) / 2 / cumulative[-1]
         placement = beaten if label == 1 else 1 - beaten
         influence[mine] = w[mine] * (placement - value) / w[mine].sum()
+    return influence
+
+
+def logloss_influence(labels: Array, probabilities: Array, weights: Array | None = None) -> Array | Absent:
+    """What one more copy of every row would change of the mean log loss, to first order, [n]; it sums to 0."""
+    value = logloss(labels, probabilities, weights)
+    if isinstance(value, Absent):
+        return value
+    y, p = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
+    w = np.ones(len(y)) if weights is None else np.asarray(weights, dtype=np.float64)
+    loss = -np.log(np.clip(np.where(y == 1, p, 1 - p), PROBABILITY_CLIP, 1 - PROBABILITY_CLIP))
+    influence: Array = w * (loss - value) / w.sum()
+    return influence
+
+
+def gauc_influence(labels: Array, scores: Array, users: Array, weights: Array | None = None) -> Array | Absent:
+    """What one more copy of every user would change of GAUC, to first order, [users] in ascending order of ``users`` [n]; it sums to 0.
+
+    A user who lacks a class has no say in GAUC.
+    """
+    of_user, mass = user_aucs(labels, scores, users, weights)
+    both = ~np.isnan(of_user)
+    if not both.any():
+        return Absent("no user has both a positive and a negative")
+    covered = mass[both].sum()
+    value = mass[both] @ of_user[both] / covered
+    influence: Array = np.where(both, mass * (np.where(both, of_user, value) - value) / covered, 0.0)
     return influence
 
 

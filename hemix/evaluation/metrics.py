@@ -17,6 +17,7 @@ import numpy.typing as npt
 from hemix.errors import DataError
 
 __all__ = [
+    "PROBABILITY_CLIP",
     "Absent",
     "Array",
     "CalibrationPoint",
@@ -30,12 +31,13 @@ __all__ = [
     "ndcg_at_k",
     "ne",
     "pcoc",
+    "user_aucs",
 ]
 
 Array = npt.NDArray[Any]
 
 ECE_BINS = 10
-_CLIP = 1e-15
+PROBABILITY_CLIP = 1e-15
 """Log loss clips probabilities to [1e-15, 1 - 1e-15]: one saturated mistake costs 34.5 and not infinity."""
 
 
@@ -106,17 +108,24 @@ def auc(labels: Array, scores: Array, weights: Array | None = None) -> float | A
 def gauc(labels: Array, scores: Array, users: Array, weights: Array | None = None) -> tuple[float | Absent, float]:
     """Mean AUC within users, weighted by their impressions, over users with both classes; and the share of impressions
     that those users cover. ``users`` [n] integers."""
+    of_user, mass = user_aucs(labels, scores, users, weights)
+    both = ~np.isnan(of_user)
+    if not both.any():
+        return Absent("no user has both a positive and a negative"), 0.0
+    covered = float(mass[both].sum())
+    value = float(mass[both] @ of_user[both]) / covered
+    return value, min(covered / float(mass.sum()), 1.0)
+
+
+def user_aucs(labels: Array, scores: Array, users: Array, weights: Array | None = None) -> tuple[Array, Array]:
+    """Of every user, in ascending order of ``users`` [n]: the AUC within their rows (NaN where they lack a class), and the weight of
+    their rows."""
     y, s, w = _rows(labels, scores, weights)
     groups = _TiedGroups(_ids("users", users, len(y)), s, y, w)
     positive, negative = groups.sum(groups.positive), groups.sum(groups.mass - groups.positive)
     wins = groups.sum(groups.positive * (groups.before(groups.mass - groups.positive) + (groups.mass - groups.positive) / 2))
-    mass = positive + negative
-    both = (positive > 0) & (negative > 0)
-    if not both.any():
-        return Absent("no user has both a positive and a negative"), 0.0
-    covered = float(mass[both].sum())
-    value = float(mass[both] @ (wins[both] / (positive[both] * negative[both]))) / covered
-    return value, min(covered / float(mass.sum()), 1.0)
+    pairs = positive * negative
+    return np.divide(wins, pairs, out=np.full(pairs.shape, np.nan), where=pairs > 0), positive + negative
 
 
 def ndcg_at_k(labels: Array, scores: Array, requests: Array, weights: Array | None = None, *, k: int = 10) -> float | Absent:
@@ -180,7 +189,7 @@ def logloss(labels: Array, probabilities: Array, weights: Array | None = None) -
     y, p, w = _rows(labels, probabilities, weights, probabilities=True)
     if not w.sum() > 0:
         return Absent("no rows")
-    chance = np.clip(np.where(y == 1, p, 1 - p), _CLIP, 1 - _CLIP)
+    chance = np.clip(np.where(y == 1, p, 1 - p), PROBABILITY_CLIP, 1 - PROBABILITY_CLIP)
     return float(-(np.log(chance) @ w) / w.sum())
 
 

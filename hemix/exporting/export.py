@@ -52,7 +52,7 @@ Progress = Callable[[str, float], None]
 def export_run(
     run: str | Path, out: str | Path, format: str = "onnx", *, on_progress: Progress = lambda *_: None
 ) -> dict[str, Any]:
-    """Write both graphs of a run, its schema and encoders and export.json into a new folder ``out``; returns export.json.
+    """Write both graphs of a run, its schema, encoders and statistics, and export.json into a new folder ``out``; returns export.json.
 
     Raises UsageError for an unknown format, a model that cannot be exported or an ``out`` that is not new, MissingExtra without the
     extra ``onnx``, RunError for a run that is not finished or where onnxruntime's probabilities are more than ``TOLERANCE`` away.
@@ -71,6 +71,9 @@ def export_run(
             )
         shutil.copy(loaded.folder / "schema.yaml", folder / "schema.yaml")
         shutil.copytree(loaded.folder / "encoders", folder / "encoders")
+        if loaded.schema.statistics:
+            loaded.statistics()  # refuses a damaged table
+            shutil.copytree(loaded.folder / "statistics", folder / "statistics")
         files = {str(file.relative_to(folder)): sha256(file) for file in sorted(folder.rglob("*")) if file.is_file()}
         role = loaded.schema.roles.bias
         content = {

@@ -11,14 +11,32 @@ import torch
 from hemix.config import ModelSettings
 from hemix.data.spec import InputSpec
 from hemix.errors import SettingsError
+from hemix.model.baselines.dcnv2 import DCNv2
+from hemix.model.baselines.din import DIN
+from hemix.model.baselines.dlrm import DLRM
+from hemix.model.baselines.lightgbm import LightGBM
+from hemix.model.baselines.onetrans import OneTrans
+from hemix.model.baselines.rankmixer import RankMixer
+from hemix.model.baselines.sim import SIM
+from hemix.model.baselines.wukong import Wukong
 from hemix.model.heads import loss, probabilities
 from hemix.model.hemix import HeMix
 from hemix.model.initialise import initialise
 from hemix.model.ranker import Inputs, Ranker
 
-__all__ = ["MODELS", "Inputs", "Ranker", "build_model", "count_parameters", "loss", "model_class", "probabilities"]
+__all__ = ["MODELS", "Inputs", "LightGBM", "Ranker", "build_model", "count_parameters", "loss", "model_class", "probabilities"]
 
-MODELS: dict[str, type[Ranker]] = {"hemix": HeMix}
+MODELS: dict[str, type[Ranker]] = {
+    "hemix": HeMix,
+    "dlrm": DLRM,
+    "dcnv2": DCNv2,
+    "wukong": Wukong,
+    "rankmixer": RankMixer,
+    "lightgbm": LightGBM,
+    "din": DIN,
+    "sim": SIM,
+    "onetrans": OneTrans,
+}
 """Every model by its name."""
 
 

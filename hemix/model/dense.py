@@ -48,6 +48,9 @@ def dense_form(model: Ranker) -> tuple[DenseUser, DenseRequest]:
     """Both halves of a model. Raises UsageError for a model that has no such form."""
     if not isinstance(model, HeMix):
         raise UsageError(f"the model {model.settings.name!r} cannot be exported: only hemix has a dense form")
+    if model.realtime is None or model.global_ is None:
+        missing = "use_global" if model.global_ is None else "use_realtime"
+        raise UsageError(f"a model with model.{missing}: false cannot be exported: the dense form has both histories")
     return DenseUser(model).eval(), DenseRequest(model).eval()
 
 
@@ -126,6 +129,7 @@ class DenseUser(_Half):
         spec: InputSpec = model.spec
         carried = [spec.item.tables[c] for c in spec.event_item_columns]
         super().__init__(model, [*_level_tables(spec.user), *carried, *spec.event.tables])
+        assert model.global_ is not None
         self.tokenizer, self.events, self.global_ = model.tokenizer, model.events, _DenseHistory(model.global_)
         self.carried = carried
         ports = [*_level_ports("user", spec.user, ("users",))]
@@ -178,6 +182,7 @@ class DenseRequest(_Half):
         spec, both = model.spec, ("requests", "candidates")
         super().__init__(model, _level_tables(spec.context, spec.item, spec.cross))
         self.tokenizer, self.heads = model.tokenizer, model.heads
+        assert model.realtime is not None and model.global_ is not None
         self.realtime, self.global_ = _DenseHistory(model.realtime), _DenseHistory(model.global_)
         self.norm_interests, self.blocks, self.norm_out = model.norm_interests, model.blocks, model.norm_out
         ports = [*_state_ports(model), Port(name="user_index", dtype=torch.int64, shape=("requests",))]
@@ -212,6 +217,8 @@ class DenseRequest(_Half):
         ns_NnD = self.tokenizer(share_QH, rows_N // C, item_NW, rows_N, cross_NW)
         ns_QCnD = ns_NnD.view(Q, C, *ns_NnD.shape[1:])
         query_global, query_realtime = ns_QCnD.split([settings.ns_tokens_global, settings.ns_tokens_realtime], 2)
+        if not settings.dynamic_queries:
+            query_global, query_realtime = query_global[:, :, :0], query_realtime[:, :, :0]
 
         interests_QCnD = torch.cat([self._realtime(given, query_realtime), self._global(given, query_global)], 2)
         tokens_QCSD = torch.cat([self.norm_interests(interests_QCnD), ns_QCnD], 2)
@@ -266,7 +273,7 @@ class _DenseHistory(nn.Module):
         super().__init__()
         self.interest = interest
         # Kept, because an exporter rounds the fp64 constants of a formula to fp32.
-        turns = rotary_turns(interest.query.weight.shape[2] // interest.heads // 2)
+        turns = rotary_turns(interest.fixed_queries.shape[1] // interest.heads // 2)
         self.register_buffer("turns_per_ms", turns if interest.age == "rotary" else None)
         self.turns_per_ms: Tensor | None
 
@@ -294,7 +301,7 @@ class _DenseHistory(nn.Module):
         """[Q, C, n + fixed, D]: interests of the candidates' queries, then those of the fixed ones."""
         own = self.interest
         Q, C, n, D = queries_QCnD.shape
-        weight_nDD, bias_QHK = own.query.weight, torch.zeros_like(visible_QK, dtype=keys_values.dtype)
+        weight_nDD, bias_QHK = own.query_weight, torch.zeros_like(visible_QK, dtype=keys_values.dtype)
         bias_QHK = bias_QHK.masked_fill(~visible_QK, -torch.inf).unsqueeze(1)
         if own.age in ("bias", "embedding"):
             bucket_QK = age_bucket(request_time_Q.unsqueeze(1), time_QK)

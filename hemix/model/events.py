@@ -35,11 +35,7 @@ class EventEncoder(nn.Module):
         """[1 + E, D]: the null event, then the events."""
         assert inputs.item_IW is not None and inputs.event_fields is not None
         batch = inputs.batch
-        item_share = self.project.share("item", self._event_columns(inputs.item_IW))
-        item_share = (
-            self.project.bias.expand(inputs.item_IW.shape[0], -1) if item_share is None else item_share + self.project.bias
-        )
-        parts = [self._with_null(item_share, batch.event_item, self.null)]
+        parts = [self._with_null(self.items(inputs.item_IW), batch.event_item, self.null)]
         nothing = torch.zeros_like(self.null)
         timeless = torch.stack([nothing, self.timeless])
         small = [self._with_null(timeless, (batch.event_time_ms == TIMELESS_MS).long(), nothing)]
@@ -48,6 +44,11 @@ class EventEncoder(nn.Module):
             assert share is not None
             small.append(self._with_null(share, field.index_E, nothing))
         return summed_rows(parts + sorted(small, key=lambda part: part[0].shape[0]))
+
+    def items(self, item_IW: Tensor) -> Tensor:
+        """[I, D]: what of an event's vector is its item's, the bias included; so also a candidate, in the events' space."""
+        share = self.project.share("item", self._event_columns(item_IW))
+        return self.project.bias.expand(item_IW.shape[0], -1) if share is None else share + self.project.bias
 
     @staticmethod
     def _with_null(rows: Tensor, index: Tensor, null: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from hemix.config import ModelSettings
-from hemix.data.spec import TIMELESS_MS, InputSpec
+from hemix.data.spec import InputSpec
 from hemix.model.events import EventEncoder
 from hemix.model.heads import Heads
+from hemix.model.histories import event_times, global_state, realtime_state
 from hemix.model.interest import HistoryInterest, HistoryState
 from hemix.model.layers import make_norm
-from hemix.model.mixer import HeteroMixerBlock
-from hemix.model.ragged import group_requests, rows_in_ranges
+from hemix.model.mixer import make_block
 from hemix.model.ranker import Inputs, Ranker
 from hemix.model.tokenizer import Tokenizer
 
@@ -50,8 +50,9 @@ class RequestState:
     fixed_realtime_QfD: Tensor | None
     fixed_global_QfD: Tensor | None
     """None: a request has one candidate, so the fixed queries go with its dynamic ones"""
-    realtime: HistoryState
-    global_: HistoryState
+    realtime: HistoryState | None
+    global_: HistoryState | None
+    """None: the model does without this history"""
 
 
 class HeMix(Ranker):
@@ -61,10 +62,10 @@ class HeMix(Ranker):
         super().__init__(spec, settings)
         self.tokenizer = Tokenizer(spec, settings)
         self.events = EventEncoder(spec, settings)
-        self.realtime = HistoryInterest(settings, settings.ns_tokens_realtime, settings.fixed_queries_realtime)
-        self.global_ = HistoryInterest(settings, settings.ns_tokens_global, settings.fixed_queries_global)
+        self.realtime = HistoryInterest(settings, *settings.queries("realtime")) if settings.use_realtime else None
+        self.global_ = HistoryInterest(settings, *settings.queries("global")) if settings.use_global else None
         self.norm_interests = make_norm(settings.norm, settings.token_width)
-        self.blocks = nn.ModuleList(HeteroMixerBlock(settings) for _ in range(settings.layers))
+        self.blocks = nn.ModuleList(make_block(settings) for _ in range(settings.layers))
         pre = settings.norm_position == "pre"
         self.norm_out = make_norm(settings.norm, settings.token_width) if pre else nn.Identity()
         pooled = settings.token_width * (settings.tokens if settings.pooling == "flatten" else 1)
@@ -81,40 +82,28 @@ class HeMix(Ranker):
     def encode_history(self, events_ED: Tensor, inputs: Inputs) -> UserState:
         """:meth:`encode_user` from event vectors [1 + E, D] that exist already, the null event in front."""
         assert inputs.user_RW is not None, "encode_user needs the level user"
-        time_ms = torch.cat([inputs.batch.event_time_ms.new_full((1,), TIMELESS_MS), inputs.batch.event_time_ms])
+        time_ms, keep = event_times(inputs.batch), inputs.context_QW is None
         return UserState(
             share_RH=self.tokenizer.user_share(inputs.user_RW),
             event_time_ms=time_ms,
             events_ED=events_ED,
-            global_keys_values=self.global_.keys_values(events_ED, time_ms) if inputs.context_QW is None else None,
+            global_keys_values=self.global_.keys_values(events_ED, time_ms) if keep and self.global_ is not None else None,
         )
 
     def encode_request(self, state: UserState, inputs: Inputs) -> RequestState:
         """Cuts, ages and fixed-query interests. Users' rows and events' positions of ``inputs`` are those of ``state``."""
         assert inputs.context_QW is not None, "encode_request needs the level request"
-        batch, host, device = inputs.batch, inputs.batch.host, state.event_time_ms.device
-        begin, middle, end = host.visible.unbind(1)
-        candidates_Q = torch.bincount(host.request_index, minlength=batch.requests_count)
-        times = (state.event_time_ms, host.request_time_ms)
-
-        groups = group_requests(host.user_index, begin, middle, candidates_Q, device)
-        rows = [group.rows_BL for group in groups]
-        if state.global_keys_values is None:
-            global_ = self.global_.state(groups, rows, state.events_ED, *times)
-        else:
-            global_ = self.global_.state(groups, rows, state.global_keys_values, *times, projected=True)
-
-        users, count = state.share_RH.shape[0], state.event_time_ms.shape[0]
-        recent, place = rows_in_ranges(host.user_index, middle, end, users, count, device)
-        recent_ED = state.events_ED.index_select(0, recent)
-        groups = group_requests(host.user_index, middle, end, candidates_Q, device)
-        realtime = self.realtime.state(groups, [place[group.rows_BL] for group in groups], recent_ED, *times)
-
-        apart = batch.candidates_count != batch.requests_count
+        batch, users = inputs.batch, state.share_RH.shape[0]
+        requests, apart = batch.requests_count, batch.candidates_count != batch.requests_count
+        global_ = realtime = None
+        if self.realtime is not None:
+            realtime = realtime_state(self.realtime, state.events_ED, users, state.event_time_ms, batch)
+        if self.global_ is not None:
+            global_ = global_state(self.global_, state.events_ED, state.global_keys_values, state.event_time_ms, batch)
         return RequestState(
             share_QH=self.tokenizer.request_share(state.share_RH, batch.user_index, inputs.context_QW),
-            fixed_realtime_QfD=self.realtime.fixed(realtime, batch.requests_count) if apart else None,
-            fixed_global_QfD=self.global_.fixed(global_, batch.requests_count) if apart else None,
+            fixed_realtime_QfD=self.realtime.fixed(realtime, requests) if apart and self.realtime and realtime else None,
+            fixed_global_QfD=self.global_.fixed(global_, requests) if apart and self.global_ and global_ else None,
             realtime=realtime,
             global_=global_,
         )
@@ -126,15 +115,14 @@ class HeMix(Ranker):
         on_host = batch.host.request_index
         ns_NnD = self.tokenizer(state.share_QH, of_request, inputs.item_IW, batch.item_index, inputs.cross_NW)
         query_global, query_realtime = ns_NnD.split([self.settings.ns_tokens_global, self.settings.ns_tokens_realtime], 1)
-        interests_NnD = torch.cat(
-            [
-                *_mixed(self.realtime, state.realtime, query_realtime, state.fixed_realtime_QfD, of_request, on_host),
-                *_mixed(self.global_, state.global_, query_global, state.fixed_global_QfD, of_request, on_host),
-            ],
-            1,
-        )
-        tokens_NnD = (self.norm_interests(interests_NnD), ns_NnD.to(interests_NnD.dtype))
-        x_SND = torch.cat([tokens.transpose(0, 1) for tokens in tokens_NnD])
+        if not self.settings.dynamic_queries:
+            query_global, query_realtime = query_global[:, :0], query_realtime[:, :0]
+        interests = [
+            *_mixed(self.realtime, state.realtime, query_realtime, state.fixed_realtime_QfD, of_request, on_host),
+            *_mixed(self.global_, state.global_, query_global, state.fixed_global_QfD, of_request, on_host),
+        ]
+        tokens_NnD = [self.norm_interests(torch.cat(interests, 1)), ns_NnD] if interests else [ns_NnD]
+        x_SND = torch.cat([tokens.to(tokens_NnD[0].dtype).transpose(0, 1) for tokens in tokens_NnD])
         for block in self.blocks:
             x_SND = block(x_SND)
         x_SND = self.norm_out(x_SND)
@@ -144,14 +132,16 @@ class HeMix(Ranker):
 
 
 def _mixed(
-    history: HistoryInterest,
-    state: HistoryState,
+    history: HistoryInterest | None,
+    state: HistoryState | None,
     queries_NnD: Tensor,
     fixed_QfD: Tensor | None,
     request_index_N: Tensor,
     on_host_N: Tensor,
 ) -> list[Tensor]:
-    """Dynamic, then fixed interests [N, queries, D] of one history, in pieces."""
+    """Dynamic, then fixed interests [N, queries, D] of one history, in pieces; none of a history that is not used."""
+    if history is None or state is None:
+        return []
     if fixed_QfD is None:
         return [history.dynamic(state, queries_NnD, on_host_N, fixed_too=True)]
     return [history.dynamic(state, queries_NnD, on_host_N), fixed_QfD.index_select(0, request_index_N)]

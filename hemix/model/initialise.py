@@ -40,6 +40,8 @@ def initialise(model: nn.Module, settings: ModelSettings, seed: int) -> None:
             normal(module.weight, module.in_features**-0.5)
         elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
             module.weight.fill_(1)
+        elif isinstance(module, nn.PReLU):
+            module.weight.fill_(0.25)
         elif not isinstance(module, nn.ParameterDict):  # its owner, a BlockLinear, has drawn it
             for name, parameter in module.named_parameters(recurse=False):
                 if name in _ZERO:

@@ -65,12 +65,17 @@ class HistoryInterest(nn.Module):
         super().__init__()
         width = settings.token_width
         self.heads, self.age, self.dynamic_count = settings.attention_heads, settings.age, dynamic
-        self.query = GroupedLinear(dynamic + fixed, width, width, bias=False)
+        self.query = GroupedLinear(dynamic + fixed if settings.query_projection == "per_query" else 1, width, width, bias=False)
         self.fixed_queries = nn.Parameter(torch.empty(fixed, width))
         self.key_value = nn.Linear(width, 2 * width)
         self.output = nn.Linear(width, width)
         self.age_bias = nn.Parameter(torch.empty(AGE_BUCKETS, self.heads)) if self.age == "bias" else None
         self.age_vector = nn.Parameter(torch.empty(AGE_BUCKETS, width)) if self.age == "embedding" else None
+
+    @property
+    def query_weight(self) -> Tensor:
+        """[dynamic + fixed, D, D]: the projection of every query, the dynamic ones first."""
+        return self.query.weight.expand(self.dynamic_count + self.fixed_queries.shape[0], -1, -1)
 
     # -- once per user --------------------------------------------------------------------------------------------------
 
@@ -126,7 +131,7 @@ class HistoryInterest(nn.Module):
         """Interests [N, dynamic, D] of the queries that come from NS tokens; with ``fixed_too`` [N, dynamic + fixed, D].
         ``request_index_N`` lies in the host's memory."""
         requests = state.request_slots.place_N.shape[0]
-        projected_NnD = torch.bmm(queries_NnD.transpose(0, 1), self.query.weight[: self.dynamic_count]).transpose(0, 1)
+        projected_NnD = torch.bmm(queries_NnD.transpose(0, 1), self.query_weight[: self.dynamic_count]).transpose(0, 1)
         if fixed_too:
             fixed_NnD = self._fixed_queries(projected_NnD.shape[0])
             projected_NnD = torch.cat([projected_NnD.to(fixed_NnD.dtype), fixed_NnD], 1)
@@ -144,7 +149,7 @@ class HistoryInterest(nn.Module):
 
     def _fixed_queries(self, rows: int) -> Tensor:
         """[rows, fixed, D], projected."""
-        weight = self.query.weight[self.dynamic_count :]
+        weight = self.query_weight[self.dynamic_count :]
         with torch.autocast(weight.device.type, enabled=False):
             return torch.bmm(self.fixed_queries.unsqueeze(1), weight).transpose(0, 1).expand(rows, -1, -1)
 

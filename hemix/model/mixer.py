@@ -1,4 +1,5 @@
 """The HeteroMixer block: fuse heads of all tokens, interact at low rank, give each piece back to its token, then a network per token.
+Other interactions (`hemix.model.mixing`) fit into the same block.
 
 Tokens are held token first, x_SND, because every product here is one batched product over tokens or over mix-tokens.
 
@@ -7,21 +8,24 @@ Letters: S tokens, N candidates, D token width, M mix heads (mix-tokens), Dh = D
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hemix.config import ModelSettings
 from hemix.model.layers import GroupedLinear, activation, make_norm
+from hemix.model.mixing import SelfAttention, TokenMixing
 
-__all__ = ["HeteroFFN", "HeteroInteraction", "HeteroMixerBlock", "ffn_width", "token_groups"]
+__all__ = ["Block", "HeteroFFN", "HeteroInteraction", "ffn_width", "make_block", "token_groups"]
 
 
 def token_groups(settings: ModelSettings) -> tuple[int, int, int]:
     """How many tokens are real-time interests, global interests, NS tokens; in this order."""
     return (
-        settings.ns_tokens_realtime + settings.fixed_queries_realtime,
-        settings.ns_tokens_global + settings.fixed_queries_global,
+        sum(settings.queries("realtime")),
+        sum(settings.queries("global")),
         settings.ns_tokens,
     )
 
@@ -55,12 +59,11 @@ class HeteroInteraction(nn.Module):
 
 
 class HeteroFFN(nn.Module):
-    """A feed-forward network with weights of its own per token (or per semantic group, or one for all)."""
+    """A feed-forward network with weights of its own per group of ``sizes`` tokens."""
 
-    def __init__(self, settings: ModelSettings) -> None:
+    def __init__(self, settings: ModelSettings, sizes: tuple[int, ...]) -> None:
         super().__init__()
-        groups = {"per_token": (1,) * settings.tokens, "per_group": token_groups(settings), "shared": (settings.tokens,)}
-        self.sizes = groups[settings.ffn]
+        self.sizes = tuple(size for size in sizes if size)
         inner = ffn_width(settings)
         self.gated = settings.ffn_activation == "swiglu"
         self.first = GroupedLinear(len(self.sizes), settings.token_width, inner * (2 if self.gated else 1))
@@ -91,15 +94,15 @@ class HeteroFFN(nn.Module):
         return dropped
 
 
-class HeteroMixerBlock(nn.Module):
-    """Interaction, then HeteroFFN, each with a residual and a norm (after the sum, or before the branch)."""
+class Block(nn.Module):
+    """Interaction, then a network per token, each with a residual and a norm (after the sum, or before the branch)."""
 
-    def __init__(self, settings: ModelSettings) -> None:
+    def __init__(self, interaction: nn.Module, ffn: nn.Module, settings: ModelSettings) -> None:
         super().__init__()
         self.post = settings.norm_position == "post"
-        self.interaction = HeteroInteraction(settings.tokens, settings)
+        self.interaction = interaction
         self.norm_interaction = make_norm(settings.norm, settings.token_width)
-        self.ffn = HeteroFFN(settings)
+        self.ffn = ffn
         self.norm_ffn = make_norm(settings.norm, settings.token_width)
         self.dropout = nn.Dropout(settings.dropout)
 
@@ -112,3 +115,14 @@ class HeteroMixerBlock(nn.Module):
         x_SND = x_SND + self.dropout(self.interaction(self.norm_interaction(x_SND)))
         fed: Tensor = x_SND + self.dropout(self.ffn(self.norm_ffn(x_SND)))
         return fed
+
+
+def make_block(settings: ModelSettings) -> Block:
+    """A block of HeMix's tokens: the interaction that ``block`` names, and the networks that ``ffn`` names."""
+    groups = {"per_token": (1,) * settings.tokens, "per_group": token_groups(settings), "shared": (settings.tokens,)}
+    interactions: dict[str, Callable[[], nn.Module]] = {
+        "heteromixer": lambda: HeteroInteraction(settings.tokens, settings),
+        "rankmixer": TokenMixing,
+        "transformer": lambda: SelfAttention(settings.token_width, settings.attention_heads),
+    }
+    return Block(interactions[settings.block](), HeteroFFN(settings, groups[settings.ffn]), settings)

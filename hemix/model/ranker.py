@@ -10,7 +10,7 @@ Letters: R users, Q requests, N candidates, E events, I distinct item rows, T ta
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,6 +126,9 @@ class Ranker(nn.Module, ABC):
     def compilable(self) -> Sequence[nn.Module]:
         """The parts that ``torch.compile`` may take over: dense tensors of fixed rank in, the same out."""
         return ()
+
+    def take_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Make room for weights of these shapes, by name: for a model of which only training knows how large it is."""
 
     def named_dense_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Every parameter but the embedding tables, by name."""

@@ -59,11 +59,15 @@ class Reference:
 
         # 2, 3. Interests of both histories, from dynamic and fixed queries.
         begin, middle, end = batch.visible[request_N].unbind(1)
-        global_NSD = self._interests("global_", ns_NSD[:, : settings.ns_tokens_global], batch, begin, middle)
-        realtime_NSD = self._interests("realtime", ns_NSD[:, settings.ns_tokens_global :], batch, middle, end)
+        query_global, query_realtime = ns_NSD[:, : settings.ns_tokens_global], ns_NSD[:, settings.ns_tokens_global :]
+        interests = []
+        if settings.use_realtime:
+            interests.append(self._interests("realtime", query_realtime, batch, middle, end))
+        if settings.use_global:
+            interests.append(self._interests("global_", query_global, batch, begin, middle))
 
         # 4. Tokens.
-        x_NSD = torch.cat([self._norm("norm_interests", realtime_NSD), self._norm("norm_interests", global_NSD), ns_NSD], 1)
+        x_NSD = torch.cat([*(self._norm("norm_interests", found) for found in interests), ns_NSD], 1)
 
         # 5. Blocks.
         for layer in range(settings.layers):
@@ -141,8 +145,9 @@ class Reference:
             x = torch.cat([x[:, :1], x[:, 1:] + ages[:, 1:]], 1)
         keys, values = (x @ self._(f"{name}.key_value.weight").T + self._(f"{name}.key_value.bias")).chunk(2, 2)
         fixed_NnD = self._(f"{name}.fixed_queries").expand(N, -1, -1)
-        queries = torch.cat([dynamic_NnD, fixed_NnD], 1)
-        projected = [queries[:, i] @ self._(f"{name}.query.weight")[i] for i in range(queries.shape[1])]
+        queries = torch.cat([dynamic_NnD, fixed_NnD], 1) if self.settings.dynamic_queries else fixed_NnD
+        shared = self.settings.query_projection == "shared"
+        projected = [queries[:, i] @ self._(f"{name}.query.weight")[0 if shared else i] for i in range(queries.shape[1])]
         q_NnHd = torch.stack(projected, 1).view(N, -1, heads, D // heads)
         k_NLHd, v_NLHd = keys.view(N, -1, heads, D // heads), values.view(N, -1, heads, D // heads)
         if age == "rotary":
@@ -168,7 +173,12 @@ class Reference:
         return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight + self._(f"{name}.bias")
 
     def _interaction(self, name: str, x_NSD: Tensor) -> Tensor:
-        _, S, D = x_NSD.shape
+        N, S, D = x_NSD.shape
+        if self.settings.block == "rankmixer":
+            assert D % S == 0, "the paper's mixing has as many heads as tokens"
+            return torch.stack([x_NSD[:, :, h * D // S : (h + 1) * D // S].reshape(N, D) for h in range(S)], 1)
+        if self.settings.block == "transformer":
+            return self._self_attention(f"{name}.interaction", x_NSD)
         heads, width = self.settings.mix_heads, D // self.settings.mix_heads
         out = torch.zeros_like(x_NSD)
         for m in range(heads):
@@ -180,13 +190,25 @@ class Reference:
                 out[:, s, m * width : (m + 1) * width] = mixed[:, s * width : (s + 1) * width]
         return out
 
+    def _self_attention(self, name: str, x_NSD: Tensor) -> Tensor:
+        heads, width = self.settings.attention_heads, x_NSD.shape[2] // self.settings.attention_heads
+        projected = x_NSD @ self._(f"{name}.query_key_value.weight").T + self._(f"{name}.query_key_value.bias")
+        query, key, value = projected.chunk(3, 2)
+        found = []
+        for h in range(heads):
+            own = slice(h * width, (h + 1) * width)
+            weights = (query[..., own] @ key[..., own].transpose(1, 2) / width**0.5).softmax(-1)
+            found.append(weights @ value[..., own])
+        return torch.cat(found, 2) @ self._(f"{name}.output.weight").T + self._(f"{name}.output.bias")
+
     def _ffn(self, name: str, x_NSD: Tensor) -> Tensor:
         settings = self.settings
-        realtime = settings.ns_tokens_realtime + settings.fixed_queries_realtime
-        both = realtime + settings.ns_tokens_global + settings.fixed_queries_global
+        sizes = [sum(settings.queries("realtime")), sum(settings.queries("global")), settings.ns_tokens]
+        groups = [[i] * size for i, size in enumerate(size for size in sizes if size)]
+        group_of = [i for group in groups for i in group]
         out = []
         for s in range(x_NSD.shape[1]):
-            group = {"shared": 0, "per_token": s, "per_group": 0 if s < realtime else 1 if s < both else 2}[settings.ffn]
+            group = {"shared": 0, "per_token": s, "per_group": group_of[s]}[settings.ffn]
             inner = x_NSD[:, s] @ self._(f"{name}.ffn.first.weight")[group] + self._(f"{name}.ffn.first.bias")[group]
             if settings.ffn_activation == "swiglu":
                 gate, value = inner.chunk(2, 1)

@@ -21,7 +21,7 @@ from hemix.files import write_json
 from hemix.run.folder import METRICS_FILE, Run, check_same_schema
 from hemix.run.scoring import SCORING_IMPRESSIONS, BatchChange, permute_feature, score_split, without_history
 
-__all__ = ["evaluate_run", "predictions_of"]
+__all__ = ["evaluate_run", "full_log_weights", "predictions_of"]
 
 Array = npt.NDArray[Any]
 Progress = Callable[[str, float], None]
@@ -87,7 +87,7 @@ def predictions_of(run: Run, data: Dataset, part: Split, *, on_progress: Progres
         probabilities=np.stack([scores[name] for name in tasks], axis=1),
         conditional=conditional,
         labels=labels,
-        weights=_weights(run.spec, labels, part.weight[rows].astype(np.float64)),
+        weights=full_log_weights(run.spec, labels, part.weight[rows].astype(np.float64)),
         user=user,
         request=request,
         truth=_truth(data, part),
@@ -103,7 +103,7 @@ def _given(run: Run) -> list[tuple[str, str | None]]:
     return [(name, label.given) for name, label in run.schema.labels.items()]
 
 
-def _weights(spec: InputSpec, labels: Array, weight: Array) -> Array:
+def full_log_weights(spec: InputSpec, labels: Array, weight: Array) -> Array:
     """Row weights that stand for the full log: a kept negative counts for all that were dropped."""
     return np.where(labels[:, 0] == 0, weight * np.exp(-spec.logit_shift[0]), weight)
 
@@ -140,14 +140,17 @@ def _importance(run: Run, part: Split, impressions: int, seed: int, on_progress:
         return np.concatenate([rows for rows, _ in done]), np.concatenate([values for _, values in done])
 
     features: dict[str, Callable[[int], BatchChange]] = {
-        "history: global": lambda _: without_history("global"),
-        "history: real time": lambda _: without_history("realtime"),
+        "history: global": lambda _: without_history(run, "global"),
+        "history: real time": lambda _: without_history(run, "realtime"),
     }
-    for level, name, _ in run.schema.features:
+    schema = run.schema
+    numbers = [(schema.statistic_level(name), name) for name in schema.statistics]
+    counts = [("context", "history")] if schema.history.counts else []
+    for level, name in (*((level, name) for level, name, _ in schema.features), *numbers, *counts):
         features[f"{level}.{name}"] = lambda s, level=level, name=name: permute_feature(run, level, name, s)  # type: ignore[misc]
     rows, baseline = score(None)
     labels = part.labels[rows]
-    weights = _weights(run.spec, labels.astype(np.float64), part.weight[rows].astype(np.float64))
+    weights = full_log_weights(run.spec, labels.astype(np.float64), part.weight[rows].astype(np.float64))
     labels = labels[:, 0]
     known = labels >= 0
     if len(np.unique(labels[known])) < 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -12,14 +13,16 @@ import torch
 
 from hemix.config import Settings, build_settings
 from hemix.data.dataset import Dataset
+from hemix.data.layout import file_hash
 from hemix.data.spec import InputSpec
-from hemix.errors import RunError
+from hemix.data.statistics import Statistics, statistic_files
+from hemix.errors import DataError, RunError
 from hemix.files import read_json, storage_errors, write_json, write_text
 from hemix.model import Ranker, build_model
 from hemix.run.weights import load_weights, save_weights
 from hemix.schema import Schema
 
-__all__ = ["INFO_FILE", "METRICS_FILE", "Run", "check_same_schema"]
+__all__ = ["INFO_FILE", "METRICS_FILE", "Run", "check_same_schema", "first_difference"]
 
 INFO_FILE = "run.json"
 METRICS_FILE = "metrics.json"
@@ -67,6 +70,10 @@ class Run:
         """metrics.json."""
         return read_json(self.folder / METRICS_FILE, RunError)
 
+    def statistics(self) -> Statistics:
+        """The dated tables that a server looks up. Raises DataError naming the file that is missing or damaged."""
+        return Statistics.load(self.folder / "statistics", self.schema, hashes=self.info.get("statistics", {}))
+
     def predict(
         self, data: Dataset | str | Path, split: str = "test", *, bias: Literal["logged", "serving"] = "serving"
     ) -> pa.Table:
@@ -78,7 +85,7 @@ class Run:
 
 
 def begin(folder: Path, settings: Settings, dataset: Dataset) -> None:
-    """Lay down what does not change while a run trains: settings, schema, encoders."""
+    """Lay down what does not change while a run trains: settings, schema, encoders, statistics."""
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "settings.yaml", settings.to_yaml())
     write_text(folder / "schema.yaml", dataset.schema.to_yaml())
@@ -87,6 +94,15 @@ def begin(folder: Path, settings: Settings, dataset: Dataset) -> None:
         copy = folder / "encoders" / path.name
         with storage_errors(copy):
             copy.write_bytes(path.read_bytes())
+    files = statistic_files(dataset.schema)
+    if files:
+        (folder / "statistics").mkdir(exist_ok=True)
+    for name in files:
+        source, copy = dataset.folder / "statistics" / name, folder / "statistics" / name
+        if not source.is_file():
+            raise DataError(f"{source}: missing from the dataset folder")
+        with storage_errors(copy):
+            shutil.copyfile(source, copy)
 
 
 def finish(folder: Path, model: Ranker, dataset: Dataset, metrics: dict[str, Any]) -> None:
@@ -102,6 +118,7 @@ def finish(folder: Path, model: Ranker, dataset: Dataset, metrics: dict[str, Any
             "fingerprint": dataset.schema.fingerprint(),
             "data": dataset.manifest["splits"],
             "encoders": dataset.manifest["encoders"],
+            "statistics": {name: file_hash(folder / "statistics" / name) for name in statistic_files(dataset.schema)},
             "spec": dataset.spec.to_json(),
             "weights": digests,
         },
@@ -116,16 +133,17 @@ def check_same_schema(run: Run, dataset: Dataset) -> None:
         raise RunError(f"{run.folder} was trained with other encoders than those of {dataset.folder}: the same schema, learned on "
                        "other rows; train on this dataset, or evaluate on the one that the run was trained on")  # fmt: skip
     ours, theirs = run.schema.model_dump(mode="json"), dataset.schema.model_dump(mode="json")
-    where = _first_difference(ours, theirs) or "which tables there are"
+    where = first_difference(ours, theirs) or "which tables there are"
     raise RunError(f"{run.folder} was trained with another schema than {dataset.folder}: they differ in {where}")
 
 
-def _first_difference(ours: Any, theirs: Any, where: str = "") -> str | None:
+def first_difference(ours: Any, theirs: Any, where: str = "") -> str | None:
+    """The first key in which two dumped schemas differ, with both values; None where none does."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         for key in [*ours, *(k for k in theirs if k not in ours)]:
             if where == "" and key in ("name", "tables") and "labels" in ours:
                 continue  # the schema's name and the files' places mean nothing
-            found = _first_difference(ours.get(key), theirs.get(key), f"{where}.{key}" if where else str(key))
+            found = first_difference(ours.get(key), theirs.get(key), f"{where}.{key}" if where else str(key))
             if found:
                 return found
         return None

@@ -78,11 +78,12 @@ def score_split(
 
 
 def permute_feature(run: Run, level: str, name: str, seed: int) -> BatchChange:
-    """A change that shuffles one feature's values among the rows of its level, batch by batch."""
+    """A change that shuffles one feature's values (or a statistic's, or the history counts', ``history``) among the rows of its level,
+    batch by batch."""
     spec = getattr(run.spec, level)
     column = spec.names.index(name) if name in spec.names else None
     bag = spec.bag_names.index(name) if name in spec.bag_names else None
-    numbers = [i for i, n in enumerate(spec.number_names) if n.split(".")[0] == name]
+    numbers = spec.numbers_of(name)
     field = {"user": "users", "item": "items"}.get(level, level)
 
     def change(batch: RequestBatch, number: int) -> RequestBatch:
@@ -109,12 +110,16 @@ def _permute_bag(values: Tensor, offsets: Tensor, order: Tensor) -> Jagged:
     return Jagged(values=values[positions], offsets=torch.cat([offsets[:1], lengths.cumsum(0)]))
 
 
-def without_history(part: Literal["global", "realtime"]) -> BatchChange:
-    """A change that hides one part of every history."""
+def without_history(run: Run, part: Literal["global", "realtime"]) -> BatchChange:
+    """A change that hides one part of every history, and with it the counts of its events."""
+    counts = run.spec.context.history_numbers(part)
 
     def change(batch: RequestBatch, _number: int) -> RequestBatch:
         begin, middle, end = batch.visible.unbind(1)
         cuts = (middle, middle, end) if part == "global" else (begin, middle, middle)
-        return dataclasses.replace(batch, visible=torch.stack(cuts, dim=1))
+        numbers = batch.context.numbers.clone()
+        numbers[:, counts] = 0.0
+        context = dataclasses.replace(batch.context, numbers=numbers)
+        return dataclasses.replace(batch, visible=torch.stack(cuts, dim=1), context=context)
 
     return change

@@ -78,9 +78,10 @@ def save_weights(folder: Path, model: Ranker) -> dict[str, str]:
 
 def load_weights(folder: Path, model: Ranker, digests: dict[str, str]) -> None:
     """Fill ``model`` from both weight files. Raises RunError naming the file and the first tensor that does not fit."""
-    parts = zip((TABLES_FILE, DENSE_FILE), _split(model), strict=True)
-    for name, tensors in parts:
+    for part, name in enumerate((TABLES_FILE, DENSE_FILE)):
         found = load_tensors(folder / name, digests.get(name))
+        model.take_shapes({key: tuple(tensor.shape) for key, tensor in found.items()})
+        tensors = _split(model)[part]
         for key in sorted(tensors.keys() | found.keys()):
             shapes = [None if t is None else tuple(t.shape) for t in (tensors.get(key), found.get(key))]
             if shapes[0] != shapes[1]:

@@ -21,6 +21,18 @@ def _numeric(buckets: int = 16) -> dict[str, Any]:
     return {"type": "numeric", "buckets": buckets}
 
 
+_STATISTICS = {
+    "user": ["user"],
+    "video": ["item"],
+    "author": ["item.author_id"],
+    "tag": ["item.tag_first"],
+    "user_tab": ["user", "context.tab"],
+    "video_tab": ["item", "context.tab"],
+    "user_tag": ["user", "item.tag_first"],
+    "user_author": ["user", "item.author_id"],
+}
+
+
 def kuairand_schema(name: str, *, global_length: int, realtime_length: int) -> Schema:
     """The schema of KuaiRand logs; the lengths cap the two parts of a history."""
     return Schema.model_validate(
@@ -74,8 +86,14 @@ def kuairand_schema(name: str, *, global_length: int, realtime_length: int) -> S
                 "global_length": global_length,
                 "realtime_length": realtime_length,
                 "realtime_window": "day",
+                "counts": True,
             },
             "labels": {"click": {}, "long_view": {"given": "click"}},
+            "statistics": {
+                f"{label}_{name}": {"label": label, "by": by}
+                for label in ("click", "long_view")
+                for name, by in _STATISTICS.items()
+            },
             "split": {"column": "date", "valid": 20220505, "test": 20220507},
         }
     )

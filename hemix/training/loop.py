@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -23,34 +23,22 @@ from torch import Tensor
 
 from hemix.config import Settings
 from hemix.data.batch import RequestBatch
-from hemix.data.dataset import Dataset, Plan, Replacement, Split
+from hemix.data.dataset import Dataset, Plan, Replacement
 from hemix.data.unshared import unshared
-from hemix.errors import DataError, HemixError, RunError, SettingsError, UsageError
-from hemix.evaluation.metrics import auc
+from hemix.errors import HemixError, RunError, SettingsError, UsageError
 from hemix.files import storage_errors
 from hemix.measure import PeakMemory, keep_freed_memory
-from hemix.model import Ranker, build_model, count_parameters
+from hemix.model import LightGBM, Ranker, build_model, count_parameters, model_class
 from hemix.run import folder as run_folder
 from hemix.run.folder import INFO_FILE, Run
-from hemix.run.weights import DENSE_FILE, TABLES_FILE
+from hemix.training.boosting import boost
 from hemix.training.checkpoint import BEST, Checkpoint, Checkpoints
+from hemix.training.checks import check_labels, check_out
 from hemix.training.meters import Meters
 from hemix.training.optimizers import Optimizers
+from hemix.training.validate import autocast, validate
 
-__all__ = ["Interrupted", "Record", "train"]
-
-_RUN_FILES = {
-    "log.jsonl",  # the first to be written
-    "settings.yaml",
-    "schema.yaml",
-    "encoders",
-    "checkpoints",
-    "tensorboard",
-    DENSE_FILE,
-    TABLES_FILE,
-    "metrics.json",
-}
-"""What an unfinished run may hold."""
+__all__ = ["Interrupted", "Record", "train", "validate"]
 
 Record = dict[str, Any]
 """One line of log.jsonl."""
@@ -98,6 +86,10 @@ def train(
     if resume and (out / INFO_FILE).exists():
         return out
     check_out(out, resume=resume)
+    if issubclass(model_class(settings.model.name), LightGBM):
+        return boost(
+            data, out, settings, resume=resume, start_from=start_from, on_start=on_start, on_record=on_record, on_step=on_step
+        )
     loop = _Loop(data, out, settings, start_from=start_from, on_record=on_record, on_step=on_step)
     checkpoint = loop.checkpoints.latest() if resume else None
     if checkpoint is None:
@@ -112,20 +104,6 @@ def train(
         loop.run()
     loop.finish(memory.bytes)
     return out
-
-
-def check_out(out: Path, *, resume: bool) -> None:
-    """Raise UsageError where ``out`` is neither new nor, with ``resume``, a run of ours. A demo's logs and data may lie in it."""
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out}: is a file; name a new folder")
-    if (out / INFO_FILE).exists():
-        raise UsageError(f"--out {out}: holds a finished run; name a new folder")
-    found = {path.name for path in out.iterdir()} - {"logs", "data"} if out.exists() else set[str]()
-    ours = "log.jsonl" in found and {name for name in found if not name.startswith(".")} <= _RUN_FILES
-    if found and not ours:
-        raise UsageError(f"--out {out}: exists already and is not empty; name a new folder")
-    if found and not resume:
-        raise UsageError(f"--out {out}: an unfinished run: add --resume to continue it")
 
 
 class _Loop:
@@ -147,7 +125,7 @@ class _Loop:
         torch.set_num_threads(options.threads or int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0)))))
         torch.manual_seed(options.seed)
         self.train_split, self.valid_split = data.split("train"), data.split("valid")
-        _check_labels(data)
+        check_labels(data)
         self.model: Ranker = build_model(data.spec, settings.model, options.seed)
         if start_from is not None:
             run_folder.check_same_schema(start_from, data)
@@ -185,7 +163,8 @@ class _Loop:
                         self._read_steps()
                         self._log({**self.meters.record(), "epoch": position.epoch, "seconds": position.seconds})
                     if ends or (options.evaluate_every_steps and position.step % options.evaluate_every_steps == 0):
-                        self._validate()
+                        with self.optimizers.averaged():
+                            self._validate()
                         self.model.train()
                         position.seconds = time.perf_counter() - started
                     if ends:
@@ -207,7 +186,7 @@ class _Loop:
 
     def _step(self, batch: Any) -> None:
         options = self.settings.train
-        with _autocast(self.device, options.precision):
+        with autocast(self.device, options.precision):
             logits = self.model(batch)
         loss = self.model.loss(logits.float(), batch)
         self._unread.append((self.position.step, loss.detach(), logits[:, 0].detach(), batch.host))
@@ -303,6 +282,8 @@ class _Loop:
         best = self.checkpoints.best() if self._keeps_best else None
         if best is not None:
             best.load_model(self.model)
+        else:
+            self.optimizers.keep_average()
         position = self.position
         dense, embedding = count_parameters(self.data.spec, self.settings.model)
         metrics = {
@@ -320,36 +301,6 @@ class _Loop:
         self.checkpoints.remove()
 
 
-@torch.no_grad()
-def validate(model: Ranker, split: Split, settings: Settings, device: torch.device) -> tuple[float, float | None]:
-    """Mean loss of all tasks and the first task's AUC (None where one class is missing) over a split."""
-    model.eval()
-    total = weight = torch.zeros(len(model.spec.tasks), dtype=torch.float64)
-    scores, labels = [], []
-    for batch in split.batches(split.plan(4 * settings.train.batch_impressions)):
-        here = batch.to(device)
-        with _autocast(device, settings.train.precision):
-            logits = model(here).float()
-        batch_total, batch_weight = model.loss_sums(logits, here)
-        total, weight = total + batch_total.double().cpu(), weight + batch_weight.double().cpu()
-        assert batch.labels is not None and batch.weights is not None
-        known = batch.weights[:, 0] > 0
-        scores.append(logits[:, 0].cpu()[known])
-        labels.append(batch.labels[:, 0][known])
-    mean = float((total / torch.where(weight > 0, weight, 1)).sum())
-    first_auc = auc(torch.cat(labels).numpy(), torch.cat(scores).numpy())
-    return mean, first_auc if isinstance(first_auc, float) else None
-
-
-def _check_labels(data: Dataset) -> None:
-    """Nothing can be learned of a first label that train holds in one class only. Raises DataError."""
-    train, task = data.manifest["splits"]["train"], data.schema.tasks[0]
-    known, positives = train["rows"] - train["unknown"][task], train["positives"][task]
-    if positives in (0, known):
-        raise DataError(f"{data.folder}: {positives} positives of {task} among the {known} train rows where it is known: nothing can be "
-                        "learned from one class")  # fmt: skip
-
-
 def _identity(data: Dataset) -> dict[str, Any]:
     return {"fingerprint": data.schema.fingerprint(), "encoders": data.manifest["encoders"], "files": data.manifest["files"]}
 
@@ -359,10 +310,6 @@ def _step_of(line: str) -> int:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError):
         return 2**62  # a line cut off by a kill
-
-
-def _autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 def _device(name: str) -> torch.device:

@@ -1,15 +1,19 @@
-"""Both optimisers of a run behind one step: AdamW for the dense part, a row-wise one for the tables; warm-up and decay of the
-learning rates; clipping (of the dense part only); all state as named tensors."""
+"""The optimisers of a run behind one step: AdamW, or Muon beside it, for the dense part, a row-wise one for the tables; warm-up and
+decay of the learning rates; clipping (of the dense part only); averages of the weights; all state as named tensors."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from hemix.config import TrainSettings
 from hemix.model import Ranker
+from hemix.training.average import Average
+from hemix.training.muon import Muon, linear_maps
 from hemix.training.table_optimizers import build_table_optimizer
 
 __all__ = ["Optimizers", "learning_rate_share"]
@@ -30,11 +34,11 @@ class Optimizers:
         self._settings = settings
         self._total = total_steps
         self._named = dict(model.named_dense_parameters())
-        matrices = [p for p in self._named.values() if p.ndim >= 2]
-        others = [p for p in self._named.values() if p.ndim < 2]
-        groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        self._dense = torch.optim.AdamW(groups, lr=settings.dense_learning_rate, fused=True)
+        self._dense = _dense_optimizers(model, settings)
+        self._average = Average(self._named, model.tables, settings.average_decay) if settings.average_decay > 0 else None
         self._tables = build_table_optimizer(settings.table_optimizer, model.tables, settings.tables)
+        self._tables.weight_decay = settings.table_weight_decay
+        self._tables.average = self._average
 
     @property
     def tables(self) -> str:
@@ -47,27 +51,71 @@ class Optimizers:
         share = learning_rate_share(step, self._total, settings.warmup_steps, settings.final_learning_rate)
         parameters = list(self._named.values())
         torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm if settings.clip_norm > 0 else math.inf)
-        for group in self._dense.param_groups:
-            group["lr"] = settings.dense_learning_rate * share
-        self._dense.step()
-        self._dense.zero_grad(set_to_none=True)
+        if self._average is not None:
+            self._average.begin_step()
+        for optimizer in self._dense:
+            for group in optimizer.param_groups:
+                group["lr"] = settings.dense_learning_rate * share
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         self._tables.step(settings.table_learning_rate * share)
+        if self._average is not None:
+            self._average.end_step()
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the model's weights are their averages where the run keeps any."""
+        if self._average is None:
+            yield
+        else:
+            with self._average.applied():
+                yield
+
+    def keep_average(self) -> None:
+        """Put the averages in the weights' place for good, where the run keeps any."""
+        if self._average is not None:
+            self._average.swap()
 
     def tensors(self) -> dict[str, Tensor]:
         """All state by name."""
         state = {f"tables.{name}": tensor for name, tensor in self._tables.tensors().items()}
         for name, parameter in self._named.items():
-            for key, value in self._dense.state.get(parameter, {}).items():
-                state[f"dense.{key}.{name}"] = value
+            for optimizer in self._dense:
+                for key, value in optimizer.state.get(parameter, {}).items():
+                    state[f"dense.{key}.{name}"] = value
+        if self._average is not None:
+            state |= {f"average.{name}": tensor for name, tensor in self._average.tensors().items()}
         return state
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Inverse of :meth:`tensors`."""
-        self._tables.load({name.removeprefix("tables."): t for name, t in tensors.items() if name.startswith("tables.")})
-        for name, parameter in self._named.items():
-            state = {}
-            for key in ("step", "exp_avg", "exp_avg_sq"):
-                if f"dense.{key}.{name}" in tensors:
-                    state[key] = tensors[f"dense.{key}.{name}"].clone()
-            if state:
-                self._dense.state[parameter] = state
+        self._tables.load(_below("tables.", tensors))
+        if self._average is not None:
+            self._average.load(_below("average.", tensors))
+        for optimizer, keys in zip(self._dense, _STATE, strict=False):
+            for name, parameter in self._named.items():
+                state = {key: tensors[f"dense.{key}.{name}"].clone() for key in keys if f"dense.{key}.{name}" in tensors}
+                if state:
+                    optimizer.state[parameter] = state
+
+
+_STATE = (("step", "exp_avg", "exp_avg_sq"), ("momentum",))
+"""State by name: of AdamW, of Muon."""
+
+
+def _dense_optimizers(model: Ranker, settings: TrainSettings) -> list[torch.optim.Optimizer]:
+    """AdamW for all, or for all but the linear maps, which are Muon's."""
+    maps = linear_maps(model) if settings.dense_optimizer == "muon" else set()
+    parameters = list(model.dense_parameters())
+    matrices = [p for p in parameters if p.ndim >= 2 and p not in maps]
+    others = [p for p in parameters if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    rate = settings.dense_learning_rate
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=rate, fused=True)]
+    if maps:
+        optimizers.append(Muon([p for p in parameters if p in maps], rate, weight_decay=settings.weight_decay))
+    return optimizers
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -14,6 +14,7 @@ from torch import Tensor
 from hemix.errors import MissingExtra, SettingsError
 from hemix.model.embedding import Tables
 from hemix.training import fused_tables
+from hemix.training.average import Average
 
 __all__ = ["FusedRowwiseAdagrad", "RowAdam", "RowOptimizer", "RowwiseAdagrad", "build_table_optimizer"]
 
@@ -26,6 +27,12 @@ class RowOptimizer(ABC):
 
     how = "plain PyTorch"
     """Who does the work and how to get the other, for a person."""
+
+    weight_decay = 0.0
+    """Decoupled, as AdamW's, on the rows of a step: a row that is looked up often is held closer to zero."""
+
+    average: Average | None = None
+    """Is told what every step changed."""
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
@@ -40,8 +47,14 @@ class RowOptimizer(ABC):
         weight = self._tables.weight
         at_once = max(_VALUES_AT_ONCE // weight.shape[1], 1) if weight.device.type == "cpu" else taken[0].shape[0] + 1
         for rows, gradient in zip(*(torch.split(tensor, at_once) for tensor in taken), strict=True):
-            updated = weight.index_select(0, rows).add_(self._direction(rows, gradient), alpha=-learning_rate)
+            before = weight.index_select(0, rows)
+            updated = before.clone() if self.average is not None else before
+            if self.weight_decay > 0:
+                updated.mul_(1 - learning_rate * self.weight_decay)
+            updated.add_(self._direction(rows, gradient), alpha=-learning_rate)
             weight.index_copy_(0, rows, updated)
+            if self.average is not None:
+                self.average.rows_changed(rows, before, updated)
 
     def _begin_step(self) -> None:  # noqa: B027
         """Called once before a step's rows, which come in pieces."""
@@ -116,8 +129,16 @@ class FusedRowwiseAdagrad(RowwiseAdagrad):
     def step(self, learning_rate: float) -> None:
         """Update the rows of the step's look-up and forget it."""
         taken = self._tables.take_gradients()
-        if taken is not None:
-            fused_tables.rowwise_adagrad(self._tables.weight, self._sum, taken, learning_rate, self._epsilon)
+        if taken is None:
+            return
+        weight, plain = self._tables.weight, self.average is None and self.weight_decay == 0
+        rows = taken.ids[:0] if plain else torch.unique(taken.ids)
+        before = weight.detach().index_select(0, rows)
+        if self.weight_decay > 0:
+            weight.detach().index_copy_(0, rows, before * (1 - learning_rate * self.weight_decay))
+        fused_tables.rowwise_adagrad(weight, self._sum, taken, learning_rate, self._epsilon)
+        if self.average is not None:
+            self.average.rows_changed(rows, before, weight.detach().index_select(0, rows))
 
 
 def build_table_optimizer(name: str, tables: Tables, backend: str = "plain") -> RowOptimizer:

@@ -23,6 +23,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
         norm_position="pre", norm="rms", ffn="per_group", ffn_activation="swiglu", pooling="flatten", mix_activation="gelu"
     ),
     "shared, no fixed queries": dict(ffn="shared", fixed_queries_global=0, fixed_queries_realtime=0),
+    "no dynamic queries": dict(dynamic_queries=False, fixed_queries_realtime=2),
+    "shared projection, transformer": dict(query_projection="shared", block="transformer"),
+    "rankmixer": dict(
+        block="rankmixer", ns_tokens_global=2, ns_tokens_realtime=2, fixed_queries_global=1, fixed_queries_realtime=1
+    ),
     "one history's fixed queries": dict(fixed_queries_realtime=0, ns_tokens_global=3, ns_tokens_realtime=1, layers=2),
 }
 

@@ -109,6 +109,12 @@ def test_negative_sampling_is_undone() -> None:
     torch.testing.assert_close(dense_scores(model, batch)["click"], model.predict(batch)["click"], **PARITY_FP32_PROBABILITY)
 
 
+@pytest.mark.parametrize("history", ["use_global", "use_realtime"])
+def test_a_model_without_a_history_is_refused_by_the_setting(history: str) -> None:
+    with pytest.raises(UsageError, match=rf"model\.{history}: false cannot be exported"):
+        dense_form(lively(make_spec(), **{history: False}))
+
+
 def test_other_models_are_refused_by_name() -> None:
     class Other(Ranker):
         def encode_user(self, inputs: Inputs) -> None: ...

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hemix.config import ModelSettings
-from hemix.model.mixer import HeteroFFN, HeteroInteraction, HeteroMixerBlock, token_groups
+from hemix.model.mixer import HeteroFFN, HeteroInteraction, make_block, token_groups
 
 TINY: dict[str, Any] = dict(
     token_width=4, attention_heads=2, mix_heads=2, mix_rank=1, ns_tokens_global=1, ns_tokens_realtime=1, ffn_expansion=2
@@ -59,7 +59,8 @@ def test_interaction_has_two_matrices_of_tokens_by_width_by_rank() -> None:
 def test_whose_weights_a_token_has(ffn: str, reached: set[int]) -> None:
     """Changing the first matrix changes the tokens that use it: token 0 alone is real time."""
     settings = SETTINGS.model_copy(update={"ffn": ffn})
-    network = HeteroFFN(settings)
+    network = make_block(settings).ffn
+    assert isinstance(network, HeteroFFN)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.fill_(0.5)
@@ -72,7 +73,8 @@ def test_whose_weights_a_token_has(ffn: str, reached: set[int]) -> None:
 def test_swiglu_takes_about_as_many_parameters_as_gelu() -> None:
     base = ModelSettings(token_width=48)
     gelu, swiglu = (
-        sum(p.numel() for p in HeteroFFN(base.model_copy(update={"ffn_activation": a})).parameters()) for a in ("gelu", "swiglu")
+        sum(p.numel() for p in make_block(base.model_copy(update={"ffn_activation": a})).ffn.parameters())
+        for a in ("gelu", "swiglu")
     )
     assert abs(swiglu / gelu - 1) < 0.02
 
@@ -81,7 +83,7 @@ def test_a_silent_block_is_a_norm_or_nothing() -> None:
     """With branches that give 0 a pre-norm block is the identity, a post-norm block normalises (mean 0, variance 1)."""
     x_SND = torch.randn(5, 6, 4, generator=torch.Generator().manual_seed(0))
     for position in ("pre", "post"):
-        block = HeteroMixerBlock(SETTINGS.model_copy(update={"norm_position": position}))
+        block = make_block(SETTINGS.model_copy(update={"norm_position": position}))
         with torch.no_grad():
             for branch in (block.interaction, block.ffn):
                 for parameter in branch.parameters():

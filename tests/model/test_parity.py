@@ -33,6 +33,14 @@ OPTIONS: list[dict[str, Any]] = [
     dict(ffn_activation="swiglu", funnel="given_only", age="rotary"),
     dict(ffn="per_group", ns_tokens_global=3, ns_tokens_realtime=1, fixed_queries_global=0, fixed_queries_realtime=2),
     dict(age="embedding", ns_tokens_global=1, ns_tokens_realtime=2, fixed_queries_global=5, fixed_queries_realtime=0),
+    dict(block="transformer", norm_position="pre"),
+    dict(block="rankmixer", ns_tokens_global=2, ns_tokens_realtime=1, fixed_queries_global=1, fixed_queries_realtime=1),
+    dict(dynamic_queries=False, ffn="per_group"),
+    dict(query_projection="shared"),
+    dict(query_projection="shared", dynamic_queries=False, age="rotary", fixed_queries_global=1),
+    dict(use_global=False, ffn="per_group"),
+    dict(use_realtime=False, ffn="per_group", pooling="flatten"),
+    dict(use_global=False, use_realtime=False),
 ]
 
 

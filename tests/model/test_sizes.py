@@ -12,6 +12,7 @@ from hemix.data.encode import level_spec
 from hemix.data.spec import InputSpec, Task
 from hemix.model import build_model, count_parameters
 from hemix.schema import LEVELS, Schema
+from hemix.world.record import ACTIONS
 from tests.model.batches import make_spec
 
 
@@ -19,7 +20,7 @@ def city_spec() -> InputSpec:
     """The city's columns with tables of 100 rows: dense parameters do not depend on rows."""
     text = (Path(hemix.world.__file__).parent / "schema.yaml").read_text(encoding="utf-8")
     schema = Schema.parse(text.replace("VALID_DATE", "2026-01-01").replace("TEST_DATE", "2026-01-02"))
-    levels = {level: level_spec(schema, level) for level in (*LEVELS, "event")}
+    levels = {level: level_spec(schema, level, ACTIONS) for level in (*LEVELS, "event")}
     assert schema.roles.bias is not None
     return InputSpec(
         tables=dict.fromkeys([t for level in levels.values() for t in level.tables + level.bag_tables], 100),
@@ -32,7 +33,7 @@ def city_spec() -> InputSpec:
 
 
 @pytest.mark.parametrize(
-    ("size", "dense"), [("tiny", 601_420), ("base", 3_494_508), ("small", 102_399_020), ("large", 1_556_358_956)]
+    ("size", "dense"), [("tiny", 605_516), ("base", 3_510_892), ("small", 102_464_556), ("large", 1_556_490_028)]
 )
 def test_dense_parameters_of_the_named_sizes(size: str, dense: int) -> None:
     assert count_parameters(city_spec(), build_settings(size=size).model)[0] == dense

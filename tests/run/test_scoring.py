@@ -99,14 +99,19 @@ def test_features_move_independently_of_each_other_but_by_the_same_rows(run: Run
     assert rows_of(permute_feature(run, "cross", "lift", 5)(batch, 2), run.spec, "cross", "lift") == [before[i] for i in order]
 
 
-def test_hidden_histories(batch: RequestBatch) -> None:
+def test_hidden_histories(run: Run, batch: RequestBatch) -> None:
     begin, middle, end = batch.visible.unbind(1)
     assert (middle > begin).any() and (end > middle).any()
-    no_global, no_realtime = (without_history(part)(batch, 0) for part in ("global", "realtime"))  # type: ignore[arg-type]
+    no_global, no_realtime = (without_history(run, part)(batch, 0) for part in ("global", "realtime"))  # type: ignore[arg-type]
     assert torch.equal(no_global.visible, torch.stack([middle, middle, end], 1))
     assert torch.equal(no_realtime.visible, torch.stack([begin, middle, middle], 1))
-    for changed in (no_global, no_realtime):
-        assert same(dataclasses.replace(changed, visible=batch.visible), batch)
+    for changed, part in ((no_global, "before"), (no_realtime, "today")):
+        assert same(dataclasses.replace(changed, visible=batch.visible, context=batch.context), batch)
+        hidden = [i for i, n in enumerate(run.spec.context.number_names) if n.startswith(f"history.{part}")]
+        others = [i for i in range(run.spec.context.numbers) if i not in hidden]
+        assert len(hidden) == 4 and (batch.context.numbers[:, hidden] > 0).any()
+        assert (changed.context.numbers[:, hidden] == 0).all(), "the counts of hidden events are hidden with them"
+        assert torch.equal(changed.context.numbers[:, others], batch.context.numbers[:, others])
 
 
 def scores(scored: list[Scored]) -> dict[str, np.ndarray]:

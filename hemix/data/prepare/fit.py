@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hemix.data.cells import Cell, columns_of, mixed
-from hemix.data.encode import Encoders, KeyMap, Place, Scale, level_features, table_of
+from hemix.data.encode import Encoders, KeyMap, Place, Scale, counted_actions, level_features, table_of
 from hemix.data.keys import NULL_KEY, KeyIndex
+from hemix.data.spec import FIRST
 from hemix.schema import LEVELS, Categorical, Coordinates, Distance, Numeric, Schema
 
 __all__ = ["Fitting", "key_map", "quantile_edges", "sampled"]
@@ -26,7 +27,6 @@ __all__ = ["Fitting", "key_map", "quantile_edges", "sampled"]
 Array = npt.NDArray[Any]
 
 _SAMPLE_ROWS = 1 << 19
-_FIRST = 2
 
 
 def sampled(log_row: Array, rows: int) -> Array:
@@ -125,12 +125,14 @@ class Fitting:
                 elif isinstance(feature, Numeric):
                     scales[key] = _scale([self._gathered(key)])
         places = [self._gathered(f"{level}.{n}", 2) for level, n, f in self._schema.features if isinstance(f, Coordinates)]
+        action = texts.get(table_of("event", "action", self._schema.event_fields["action"]))
         encoders = Encoders(
             schema=self._schema,
             vocabularies=vocabularies,
             edges=edges,
             scales=scales,
             place=Place(*(_scale([(values[:, i], weights) for values, weights in places]) for i in range(2))),
+            actions=counted_actions([] if action is None else action.column("value").to_pylist()),
             users=key_map(users),
             items=key_map(items),
         )
@@ -152,7 +154,7 @@ def _vocabulary(feature: Categorical, seen: KeyIndex, counts: Array) -> tuple[Ke
     order = pc.sort_indices(table, sort_keys=[("count", "descending"), ("value", "ascending")])[: settings.max_rows]
     keys = seen.keys()[kept[order.to_numpy()]]
     assert not (keys == NULL_KEY).any()
-    ids = np.arange(_FIRST, _FIRST + len(keys), dtype=np.int32)
+    ids = np.arange(FIRST, FIRST + len(keys), dtype=np.int32)
     by_key = np.argsort(keys)
     return KeyMap(keys[by_key], ids[by_key]), table.take(order).add_column(0, "id", pa.array(ids))
 

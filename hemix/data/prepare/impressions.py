@@ -24,6 +24,7 @@ from hemix.data.prepare.reading import Chunk
 from hemix.data.prepare.shards import ShardRows, ShardWriter
 from hemix.data.prepare.spill import Rows, Spill, rows_of, take_rows
 from hemix.data.prepare.splits import OUTSIDE, Splitter
+from hemix.data.prepare.statistics import StatisticsPass
 from hemix.schema import Coordinates, Distance
 
 __all__ = ["ImpressionPass", "Span", "first_of_equal", "late_rows"]
@@ -229,10 +230,10 @@ class ImpressionPass:
         features = {n: f for n, f in self._schema.features.cross.items() if isinstance(f, Distance)}
         if not features:
             return {}
-        places, count = self._places(rows), rows_of(rows)
+        places, count = self.places(rows), rows_of(rows)
         return {f"cross.{n}": Encoders.distance_km(f, places, count) for n, f in features.items()}
 
-    def _places(self, rows: Rows) -> dict[str, Array]:
+    def places(self, rows: Rows) -> dict[str, Array]:
         """``level.feature`` -> float64 [n, 2] of both ends of the rows' distances."""
         places = {k: cell[rows["user_row"]] for k, cell in self._users.coordinates(self._schema).items()}
         places |= {k: cell[rows["item_row"]] for k, cell in self._items.coordinates(self._schema).items()}
@@ -256,28 +257,35 @@ class ImpressionPass:
 
     # -- step 3: encode ----------------------------------------------------------------------------------------------------
 
-    def write(self, rows: Rows, encoders: Encoders, writers: Mapping[int, ShardWriter]) -> None:
+    def write(
+        self, rows: Rows, encoders: Encoders, writers: Mapping[int, ShardWriter], statistics: StatisticsPass | None = None
+    ) -> None:
         """Encode a settled part and append it to the shards of every split."""
         split = np.asarray(rows["split"])
         for number, writer in writers.items():
             here = np.flatnonzero(split == number)
             if len(here):
-                writer.write(self._encoded(take_rows(rows, here), encoders))
+                writer.write(self._encoded(take_rows(rows, here), encoders, statistics))
 
-    def _encoded(self, rows: Rows, encoders: Encoders) -> ShardRows:
+    def _encoded(self, rows: Rows, encoders: Encoders, statistics: StatisticsPass | None) -> ShardRows:
         begin, count = np.flatnonzero(rows["starts"]), rows_of(rows)
         first = take_rows(rows, begin)
         time_ms = np.asarray(first["request_time_ms"])
         context = {n: first.get(f"context.{n}") for n in self._schema.features.context}
         cross = {n: rows.get(f"cross.{n}") for n in self._schema.features.cross}
+        context_block = encoders.block("context", context, len(begin), time_ms=time_ms)
+        cross_block = encoders.block("cross", cross, count, coordinates=self.places(rows))
+        if statistics is not None:
+            context_block = context_block.with_numbers(statistics.numbers("context", first))
+            cross_block = cross_block.with_numbers(statistics.numbers("cross", rows))
         return ShardRows(
             user=np.asarray(first["user"]),
             user_row=np.asarray(first["user_row"]),
             time_ms=time_ms,
-            context=encoders.block("context", context, len(begin), time_ms=time_ms),
+            context=context_block,
             counts=np.diff(np.append(begin, count)),
             item_row=np.asarray(rows["item_row"]),
-            cross=encoders.block("cross", cross, count, coordinates=self._places(rows)),
+            cross=cross_block,
             bias=np.asarray(rows["bias"]) if "bias" in rows else np.zeros(count, np.int32),
             labels=self.labels(rows),
             weight=np.asarray(rows["weight"]) if "weight" in rows else np.ones(count, np.float32),

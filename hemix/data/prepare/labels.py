@@ -14,7 +14,7 @@ import numpy.typing as npt
 from hemix.data.spec import TIMELESS_MS
 from hemix.schema import Label
 
-__all__ = ["consistent", "known_at_once", "resolved"]
+__all__ = ["consistent", "known_at_once", "known_from", "resolved"]
 
 Array = npt.NDArray[Any]
 
@@ -44,6 +44,21 @@ def known_at_once(label: Label, values: Array, time_ms: Array, available_ms: Arr
         return positive
     known: Array = positive & (available_ms <= time_ms)  # TIMELESS_MS, no such time, is below all
     return known
+
+
+def known_from(labels: Mapping[str, Label], time_ms: Array, available_ms: Mapping[str, Array]) -> dict[str, tuple[Array, Array]]:
+    """By label (int64 [rows], int64 [rows]): from when on a running system would have counted the row, and, where it is positive, from
+    when on as a positive. Not before the label that it depends on."""
+    found: dict[str, tuple[Array, Array]] = {}
+    for name, label in labels.items():
+        final = time_ms + label.maturity_ms
+        positive = np.maximum(final, available_ms.get(name, final))  # TIMELESS_MS, no such time, is below all
+        if label.given is not None:
+            given_final, given_positive = found[label.given]
+            final = np.maximum(final, given_final)
+            positive = np.maximum(np.maximum(positive, final), given_positive)
+        found[name] = final, positive
+    return found
 
 
 def resolved(

@@ -6,8 +6,9 @@
     4  read the logs, check every value, spread rows by user   temporary files; numbers only
     5  part by part: drop duplicates, sort, group, count       what the encoders learn from
     6  learn the encoders
-    7  part by part: encode, append to shards and history
-    8  write the manifest
+    7  add up the dated statistics by key and day               temporary files, then tables
+    8  part by part: encode, append to shards and history
+    9  write the manifest
 
 Memory holds ids, the users' and items' features, the counts of values, and one part. The bytes of every array depend on the logs
 and the schema alone, not on the size of the parts.
@@ -48,6 +49,7 @@ from hemix.data.prepare.manifest import (
 from hemix.data.prepare.shards import ShardWriter
 from hemix.data.prepare.spill import Rows, Spill, part_bounds, take_rows
 from hemix.data.prepare.splits import Splitter
+from hemix.data.prepare.statistics import StatisticsPass
 from hemix.errors import SchemaError, StorageError, UsageError
 from hemix.files import check_new_folder, new_folder, write_json, write_text
 from hemix.schema import Schema
@@ -110,8 +112,18 @@ class _Road:
         self._read_tables()
         self._impressions = ImpressionPass(self._logs, self._splitter, self._fitting, self._users, self._items)
         self._events = EventPass(self._logs, self._fitting, self._items)
-        settled, history = self._settle(*self._spread())
+        self._statistics = None if not self._schema.statistics else StatisticsPass(
+            self._schema, self._users, self._items, (self._user_index, self._item_index), self._impressions.places
+        )  # fmt: skip
+        settled, history, kept = self._settle(*self._spread())
         encoders = self._learn()
+        if self._statistics is not None:
+            assert kept is not None
+            self._statistics.build(
+                kept, encoders, self._folder / "statistics", self._temporary / "sums",
+                log_end_ms=self._impressions.span.log_end_ms, memory_rows=self._rows,
+                log_rows=self._logs.impressions.rows, progress=self._progress,
+            )  # fmt: skip
         user_block, item_block = self._users.encode(encoders), self._items.encode(encoders)
         self._save_tables(user_block, item_block)
         writers = self._write_shards(settled, encoders)
@@ -163,17 +175,21 @@ class _Road:
 
     # -- 5 -----------------------------------------------------------------------------------------------------------------
 
-    def _settle(self, impressions: Spill, events: Spill | None) -> tuple[Spill, Spill]:
+    def _settle(self, impressions: Spill, events: Spill | None) -> tuple[Spill, Spill, Spill | None]:
+        """(impressions, events, what statistics are made of)."""
         train_end_ms = self._impressions.span.train_end_ms
         folder = self._temporary
         with ExitStack() as stack:
             settled = stack.enter_context(Spill(folder / "settled", impressions.bounds))
             history = stack.enter_context(Spill(folder / "history", (events or impressions).bounds))
             requests = stack.enter_context(Spill(folder / "requests", np.arange(len(impressions) + 1)))
+            kept = None if self._statistics is None else stack.enter_context(Spill(folder / "kept", impressions.bounds))
             for part, raw in self._parts(impressions, "sorting impressions"):
                 rows, everything = self._impressions.settle(raw)
                 if events is None:
                     history.put(part, self._events.settle(self._events.of_impressions(everything), train_end_ms))
+                if self._statistics is not None and kept is not None:
+                    kept.put(part, self._statistics.kept(everything))
                 if rows is not None:
                     settled.put(part, rows)
                     self._keep_requests(rows, requests)
@@ -182,7 +198,7 @@ class _Road:
                     history.put(part, self._events.settle(self._events.cleaned(raw), train_end_ms))
         for _, made in self._parts(requests, "checking requests"):
             self._impressions.check_users(*(np.asarray(made[n]) for n in ("request", "user", "log_row")))
-        return settled, history
+        return settled, history, kept
 
     def _keep_requests(self, rows: Rows, requests: Spill) -> None:
         """Remember who made which request, by request: one id of two users is an error that no part of users can see."""
@@ -209,7 +225,7 @@ class _Road:
         encoders.save(self._folder / "encoders", texts=texts)
         return encoders
 
-    # -- 7 -----------------------------------------------------------------------------------------------------------------
+    # -- 8 -----------------------------------------------------------------------------------------------------------------
 
     def _save_tables(self, user_block: Block, item_block: Block) -> None:
         users, items, counted = self._users, self._items, self._impressions
@@ -224,7 +240,7 @@ class _Road:
         truth = self._read_truth()
         writers = {number: ShardWriter(self._folder, split, truth=truth) for number, split in enumerate(SPLITS)}
         for _, rows in self._parts(settled, "writing impressions"):
-            self._impressions.write(rows, encoders, writers)
+            self._impressions.write(rows, encoders, writers, self._statistics)
         for writer in writers.values():
             writer.close()
         return writers
@@ -256,7 +272,7 @@ class _Road:
             writer.write(rows)
         return writer.values, writer.close()
 
-    # -- 8 -----------------------------------------------------------------------------------------------------------------
+    # -- 9 -----------------------------------------------------------------------------------------------------------------
 
     def _manifest(
         self, writers: dict[int, ShardWriter], blocks: dict[str, Block], event_values: Array, event_counts: Array
