@@ -73,7 +73,21 @@ def test_the_road_from_logs_to_scores(hemix, planted_logs: Path, tmp_path: Path)
 
 
 def test_every_command_explains_itself(hemix) -> None:  # type: ignore[no-untyped-def]
-    for command in ("demo", "simulate", "import", "prepare", "train", "evaluate", "predict", "export", "bench", "doctor", "compare", "ablate", "scale"):
+    for command in (
+        "demo",
+        "simulate",
+        "import",
+        "prepare",
+        "train",
+        "evaluate",
+        "predict",
+        "export",
+        "bench",
+        "doctor",
+        "compare",
+        "ablate",
+        "scale",
+    ):
         code, out, _ = hemix(command, "--help")
         assert code == 0
         assert "Usage: hemix " + command in out
