@@ -55,11 +55,6 @@ class Contender:
         """The model's name."""
         return self.settings.model.name
 
-    def with_changes(self, **changes: Any) -> Contender:
-        """The same with further changes; keys with ``__`` for the dot."""
-        more = {key.replace("__", "."): value for key, value in changes.items()}
-        return Contender.of(self.label, {**self.changes, **more}, history_events_max=self.history_events_max)
-
     @property
     def cost_key(self) -> str:
         """Contenders of one key cost about the same an impression."""

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-from hemix.config import build_settings
 from hemix.errors import RunError, UsageError
 from hemix.files import storage_errors, write_json
 from hemix.measure import machine
@@ -215,13 +214,11 @@ def openings(out: Path) -> list[dict[str, Any]]:
 
 def facts(out: Path, inputs: Sequence[Input], seeds: int, small: Input | None = None) -> dict[str, Any]:
     """What every study's JSON says of its data, seeds, versions, machine and openings of test."""
-    defaults = build_settings()
     return {
         "datasets": [data.summary() for data in inputs],
         **({"search_data": small.summary()} if small is not None else {}),
         "seeds": [[seed + SEEDS_APART * origin for seed in range(seeds)] for origin in range(len(inputs))],
         "openings": openings(out),
         "versions": {"hemix": version("hemix"), "torch": torch.__version__},
-        "defaults": {"batch_impressions": defaults.train.batch_impressions, "epochs": defaults.train.epochs},
         "machine": machine(),
     }

@@ -64,6 +64,7 @@ def _model(cells: Sequence[Cell], split: Judged) -> dict[str, Any]:
         "train_seconds": fmean(result["train_seconds"] for result in results),
         "peak_bytes": max(result["peak_bytes"] for result in results),
         "settings": cells[0].contender.changes,
+        "all_settings": cells[0].contender.settings.model_dump(mode="json"),
         **({"history_events_max": most} if (most := cells[0].contender.history_events_max) is not None else {}),
         "cells": [
             {
