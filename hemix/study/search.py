@@ -22,22 +22,27 @@ Point = dict[str, Any]
 Points = dict[str, list[Point]]
 """Points by model name; ``all`` for the others"""
 
-_CHANGES = ((1.0, 1.0, 0.0), (0.5, 1.0, 0.0), (2.0, 1.0, 0.0), (1.0, 0.5, 0.0), (1.0, 2.0, 0.0), (1.0, 1.0, 0.1))
-"""(factor of the tables' learning rate, factor of the dense one, dropout)"""
+_CHANGES = ((1.0, 1.0, 0.0), (2.0, 1.0, 0.0), (1.0, 0.5, 0.1))
+"""(factor of the tables' learning rate, factor of the dense one, dropout), each with either dense optimiser: which of the two a model
+prefers differs from model to model (docs/lab.md)"""
+_OPTIMIZERS = ("adamw", "muon")
 _BOOSTING = ((0.05, 63), (0.05, 31), (0.05, 127), (0.025, 63), (0.1, 63), (0.1, 31))
 """(learning rate, leaves)"""
 
 
 def default_points(base: Mapping[str, Any]) -> Points:
-    """Six points around the settings ``base`` (by ``section.name``): each learning rate halved and doubled, and dropout."""
+    """Six points around the settings ``base`` (by ``section.name``): either dense optimiser, as it is, with faster tables, and with a
+    slower dense part and dropout."""
     train = build_settings(overrides={key: value for key, value in base.items() if key.startswith("train.")}).train
     return {
         "all": [
             {
                 "train.table_learning_rate": train.table_learning_rate * table,
                 "train.dense_learning_rate": train.dense_learning_rate * dense,
+                "train.dense_optimizer": optimizer,
                 "model.dropout": dropout,
             }
+            for optimizer in _OPTIMIZERS
             for table, dense, dropout in _CHANGES
         ],
         "lightgbm": [{"boosting.learning_rate": rate, "boosting.leaves": leaves} for rate, leaves in _BOOSTING],
