@@ -6,12 +6,14 @@ Knows the figures that a benchmark returns, nothing of what was measured.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from hemix.files import storage_errors
 
@@ -36,30 +38,46 @@ def draw(figures: Mapping[str, Any], path: Path) -> None:
     for (key, exponents), ax in zip(growth.items(), axes, strict=False):
         name, label = _GROWTH[key]
         cases = [case for case in figures["cases"] if case["name"] == name]
-        _lines(ax, [c[key] for c in cases], {"user once": cases, "plain": cases}, ("ours_seconds", "plain_seconds"))
-        for case, step in zip(cases, exponents, strict=False):
-            place = ((step["from"] * step["to"]) ** 0.5, case["ours_seconds"])
+        x = [case[key] for case in cases]
+        _lines(ax, x, {"user once": cases, "plain": cases}, ("ours_seconds", "plain_seconds"))
+        for (before, after), step in zip(pairwise(cases), exponents, strict=True):
+            place = [
+                (a * b) ** 0.5 for a, b in ((before[key], after[key]), (_ms(before["ours_seconds"]), _ms(after["ours_seconds"])))
+            ]
             ax.annotate(f"{step['exponent']:.2f}", place, color=_OURS, fontsize=7, ha="center", va="top", textcoords="offset points",
-                        xytext=(0, -4))  # fmt: skip
-        _finish(ax, label, "growth exponents of user once in blue")
+                        xytext=(4, -6))  # fmt: skip
+        _finish(ax, x, label, "in blue: growth exponents of user once")
     if crossover is not None:
         points = {"absorbed": crossover, "projected": crossover}
-        _lines(axes[-1], [c["queries_per_history"] for c in crossover], points, ("absorbed_seconds", "projected_seconds"))
-        _finish(axes[-1], "queries that read a history", "projections at the queries, or at keys and values")
+        x = [point["queries_per_history"] for point in crossover]
+        _lines(axes[-1], x, points, ("absorbed_seconds", "projected_seconds"))
+        _finish(axes[-1], x, "queries that read a history", "projections at the queries, or at keys and values")
     with storage_errors(path):
         figure.savefig(path, format="svg", metadata={"Date": None})
 
 
 def _lines(ax: Axes, x: Sequence[float], cases: Mapping[str, Sequence[Mapping[str, float]]], keys: tuple[str, str]) -> None:
     for (name, rows), key, colour in zip(cases.items(), keys, (_OURS, _PLAIN), strict=True):
-        ax.plot(x, [row[key] for row in rows], marker="o", markersize=3.5, linewidth=1.6, color=colour, label=name)
+        ax.plot(x, [_ms(row[key]) for row in rows], marker="o", markersize=3.5, linewidth=1.6, color=colour, label=name)
 
 
-def _finish(ax: Axes, label: str, title: str) -> None:
+def _ms(seconds: float) -> float:
+    return 1000 * seconds
+
+
+def _finish(ax: Axes, measured: Sequence[float], label: str, title: str) -> None:
     ax.set_xscale("log")
     ax.set_yscale("log")
+    ax.margins(0.08, 0.15)
+    ax.set_xticks(measured, [f"{x:,.0f}" for x in measured])
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.0f}"))
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_minor_formatter(NullFormatter())
+    if ax.get_ylim()[1] < 10 * ax.get_ylim()[0]:
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.tick_params(labelsize=8)
     ax.set_xlabel(label)
-    ax.set_ylabel("seconds")
+    ax.set_ylabel("ms")
     ax.set_title(title, fontsize=8)
     ax.grid(True, linewidth=0.4, alpha=0.5)
     ax.spines[["top", "right"]].set_visible(False)
