@@ -24,22 +24,26 @@ Points = dict[str, list[Point]]
 
 _CHANGES = ((1.0, 1.0, 0.0), (0.5, 1.0, 0.0), (2.0, 1.0, 0.0), (1.0, 0.5, 0.0), (1.0, 2.0, 0.0), (1.0, 1.0, 0.1))
 """(factor of the tables' learning rate, factor of the dense one, dropout)"""
-_BOOSTING = ((0.05, 63), (0.05, 31), (0.05, 127), (0.025, 63), (0.1, 63), (0.1, 31))
+_OTHER = {"muon": "adamw", "adamw": "muon"}
+"""What suits one model's matrices does not suit another's, so every model may choose."""
+_BOOSTING = ((0.05, 31), (0.05, 15), (0.05, 63), (0.025, 31), (0.1, 31), (0.1, 15), (0.025, 63))
 """(learning rate, leaves)"""
 
 
 def default_points(base: Mapping[str, Any]) -> Points:
-    """Six points around the settings ``base`` (by ``section.name``): each learning rate halved and doubled, and dropout."""
+    """Seven points around the settings ``base`` (by ``section.name``): each learning rate halved and doubled, dropout, and the other
+    dense optimiser."""
     train = build_settings(overrides={key: value for key, value in base.items() if key.startswith("train.")}).train
+    points: list[Point] = [
+        {
+            "train.table_learning_rate": train.table_learning_rate * table,
+            "train.dense_learning_rate": train.dense_learning_rate * dense,
+            "model.dropout": dropout,
+        }
+        for table, dense, dropout in _CHANGES
+    ]
     return {
-        "all": [
-            {
-                "train.table_learning_rate": train.table_learning_rate * table,
-                "train.dense_learning_rate": train.dense_learning_rate * dense,
-                "model.dropout": dropout,
-            }
-            for table, dense, dropout in _CHANGES
-        ],
+        "all": [*points, {**points[0], "train.dense_optimizer": _OTHER[train.dense_optimizer]}],
         "lightgbm": [{"boosting.learning_rate": rate, "boosting.leaves": leaves} for rate, leaves in _BOOSTING],
     }
 

@@ -16,6 +16,8 @@ def test_every_model_has_as_many_default_points() -> None:
     assert len({len(of) for of in points.values()}) == 1
     assert points["all"][0]["train.dense_learning_rate"] == 0.01
     assert {point["train.dense_learning_rate"] for point in points["all"]} == {0.005, 0.01, 0.02}
+    assert [point.get("train.dense_optimizer") for point in points["all"]] == [None] * 6 + ["adamw"]
+    assert default_points({"train.dense_optimizer": "adamw"})["all"][-1]["train.dense_optimizer"] == "muon"
 
 
 def test_a_models_own_points_are_taken(tmp_path: Path) -> None:
