@@ -140,7 +140,7 @@ class TrainSettings(_Part):
     table_learning_rate: Rate = 3e-3
     table_weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Decoupled, on the rows that a step looked up."""
-    dense_optimizer: Literal["adamw", "muon"] = "adamw"
+    dense_optimizer: Literal["adamw", "muon"] = "muon"
     """Muon takes the linear maps and leaves the rest to AdamW."""
     dense_learning_rate: Rate = 2e-3
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0

@@ -26,7 +26,7 @@ _CHANGES = ((1.0, 1.0, 0.0), (2.0, 1.0, 0.0), (1.0, 0.5, 0.1))
 """(factor of the tables' learning rate, factor of the dense one, dropout), each with either dense optimiser: which of the two a model
 prefers differs from model to model (docs/lab.md)"""
 _OPTIMIZERS = ("adamw", "muon")
-_BOOSTING = ((0.05, 63), (0.05, 31), (0.05, 127), (0.025, 63), (0.1, 63), (0.1, 31))
+_BOOSTING = ((0.05, 31), (0.05, 15), (0.05, 63), (0.025, 31), (0.1, 31), (0.025, 63))
 """(learning rate, leaves)"""
 
 

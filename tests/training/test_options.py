@@ -19,6 +19,7 @@ QUICK = {"train.epochs": 2, "train.batch_impressions": 128, "train.warmup_steps"
 OPTIONS: dict[str, dict[str, Any]] = {
     "average": {"train.average_decay": 0.9},
     "average and best": {"train.average_decay": 0.9, "train.patience": 2, "train.evaluate_every_steps": 5},
+    "adamw": {"train.dense_optimizer": "adamw", "train.weight_decay": 0.01},
     "muon": {"train.dense_optimizer": "muon", "train.weight_decay": 0.01},
     "table weight decay": {"train.table_weight_decay": 0.5},
     "all with Adagrad": {
