@@ -22,7 +22,17 @@ __all__ = [
     "words",
 ]
 
-MODEL_NAMES = {"hemix": "HeMix"}
+MODEL_NAMES = {
+    "hemix": "HeMix",
+    "lightgbm": "LightGBM",
+    "dlrm": "DLRM",
+    "dcnv2": "DCN-V2",
+    "din": "DIN",
+    "sim": "SIM",
+    "wukong": "Wukong",
+    "rankmixer": "RankMixer",
+    "onetrans": "OneTrans",
+}
 
 SLICE_TITLES = {
     "history_length": "Events in the user’s history",
