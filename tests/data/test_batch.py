@@ -178,7 +178,9 @@ def test_to_moves_every_tensor() -> None:
         assert value is None
         return []
 
-    moved = BATCH.to("meta")
+    there = BATCH.to("meta")
+    assert there.before_move is BATCH
+    moved = dataclasses.replace(there, before_move=None)
     assert len(tensors(moved)) == len(tensors(BATCH)) > 20
     assert all(tensor.device.type == "meta" for tensor in tensors(moved))
     assert [tensor.shape for tensor in tensors(moved)] == [tensor.shape for tensor in tensors(BATCH)]

@@ -60,7 +60,7 @@ def rows_of(batch: RequestBatch, spec: InputSpec, level: str, name: str) -> list
 def others(batch: RequestBatch, spec: InputSpec, level: str, name: str) -> dict[str, Tensor]:
     """All tensors of a batch without the feature's own columns."""
     ids, numbers, bags = columns_of(spec, level, name)
-    found = {key: tensor for key, tensor in leaves(batch) if tensor is not None}
+    found = dict(leaves(batch))
     of = f".{FIELD[level]}"
     for key, own in ((f"{of}.ids", ids), (f"{of}.numbers", numbers)):
         tensor = found[key]
