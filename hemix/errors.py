@@ -7,6 +7,8 @@ HemixError
 ├── DataError         a log, a table, a dataset folder: what is in a file
 ├── RunError          a run folder or a checkpoint: missing, damaged, of another schema
 ├── StorageError      the disk: full, read-only, not permitted
+├── RequestError      a request to the server: a field of it cannot be used
+├── StoreError        the store of live events: not reachable, too slow, damaged
 └── MissingExtra      an optional part that is not installed
 
 Every message is one line for the person who has to mend it: what was expected, what was found, and where (file, column,
@@ -19,10 +21,12 @@ __all__ = [
     "DataError",
     "HemixError",
     "MissingExtra",
+    "RequestError",
     "RunError",
     "SchemaError",
     "SettingsError",
     "StorageError",
+    "StoreError",
     "UsageError",
 ]
 
@@ -53,6 +57,19 @@ class RunError(HemixError):
 
 class StorageError(HemixError):
     """The disk is full, read-only or not permitted."""
+
+
+class RequestError(HemixError):
+    """A request to the server that cannot be answered as it is."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        """Where in the request, such as ``items[3].fields.price``"""
+
+
+class StoreError(HemixError):
+    """The store of live events cannot be reached, is too slow, or is damaged."""
 
 
 class MissingExtra(HemixError):

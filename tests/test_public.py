@@ -68,10 +68,12 @@ def test_the_exceptions_are_one_tree() -> None:
         "DataError",
         "HemixError",
         "MissingExtra",
+        "RequestError",
         "RunError",
         "SchemaError",
         "SettingsError",
         "StorageError",
+        "StoreError",
         "UsageError",
     ]
     assert all(issubclass(getattr(errors, name), errors.HemixError) for name in errors.__all__)
