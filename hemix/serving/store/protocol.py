@@ -25,9 +25,10 @@ class Store(Protocol):
         a column that a newer event (by time) has set stays."""
         ...
 
-    def history(self, user: str, *, limit: int, since_ms: int | None = None) -> History:
+    def history(self, user: str, *, limit: int, since_ms: int | None = None, known: int = 0) -> History:
         """The newest ``limit`` events of a user, not older than ``since_ms`` (timeless ones are older than all). Empty, of revision 0,
-        where there are none or they have expired."""
+        where there are none or they have expired. Where the revision is still ``known`` (not 0), the caller has the events: only the
+        revision is read, and the History has no events."""
         ...
 
     def user(self, user: str) -> Features:
