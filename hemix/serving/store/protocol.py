@@ -31,6 +31,11 @@ class Store(Protocol):
         revision is read, and the History has no events."""
         ...
 
+    def arrivals(self, user: str, *, until: int | None = None) -> tuple[Event, ...]:
+        """The events of a user's history in the order in which they arrived, up to history revision ``until``: what a ranking saw that
+        noted this revision, but for events that the cap has dropped since."""
+        ...
+
     def user(self, user: str) -> Features:
         """The features that events gave to a user; empty, of revision 0, where none did."""
         ...
