@@ -1,8 +1,8 @@
 """The users or the items that a dataset and a run know: every version's encoded features, and the raw numbers that encoding drops.
 
 Written by prepare, copied into the run folder, memory-mapped. What of a row cannot be told from its ids and numbers is kept beside
-Written by prepare, copied into the run folder, memory-mapped. What of a row cannot be told from its ids and numbers is kept beside them:
-the ends of distances in degrees, the columns of the score expression, the keys of statistics. Knows rows, not whose they are: that is
+them: the ends of distances in degrees, the columns of the score expression, the keys of statistics. Knows rows, not whose they
+are: that is the encoders' map from raw ids to numbers. Imports no torch.
 """
 
 from __future__ import annotations
