@@ -71,6 +71,7 @@ def test_the_exceptions_are_one_tree() -> None:
         "RequestError",
         "RunError",
         "SchemaError",
+        "ServerError",
         "SettingsError",
         "StorageError",
         "StoreError",
