@@ -48,6 +48,8 @@ class MemoryStore:
         owners = [owner_of(event) for event in events]
         with self._lock:
             self._check_open()
+            if not events:
+                return []
             self._revision = max(self._revision + 1, self._limits.clock_ms() * 1000)
             self._forget_expired()
             return [self._take(name, event) for name, event in zip(owners, events, strict=True)]
@@ -57,7 +59,7 @@ class MemoryStore:
         if event.kind == "item":
             owner = self._items.setdefault(name, _Owner())
         else:
-            owner = self._users.pop(name, None) or _Owner()
+            owner = self._users.pop(name) if name in self._users else _Owner()
             self._users[name] = owner
             owner.heard_ms = limits.clock_ms()
         if event.id in owner.kept or event.id in owner.dropped:

@@ -63,6 +63,8 @@ class SQLiteStore:
 
     def append(self, events: Sequence[Event]) -> list[bool]:
         """See :class:`hemix.serving.store.protocol.Store`."""
+        if not events:
+            return []
         by_owner: dict[tuple[str, str], list[int]] = {}
         for at, event in enumerate(events):
             by_owner.setdefault(("item" if event.kind == "item" else "user", owner_of(event)), []).append(at)
@@ -114,7 +116,7 @@ class SQLiteStore:
     def history(self, user: str, *, limit: int, since_ms: int | None = None, known: int = 0) -> History:
         """See :class:`hemix.serving.store.protocol.Store`."""
         with self._reading() as connection:
-            number, revision = self._user(connection, user, "revision")
+            number, revision, _ = self._user(connection, user)
             if revision in (0, known):
                 return History(revision)
             since, values = ("", (number, limit)) if since_ms is None else ("AND time_ms >= ?", (number, since_ms, limit))
@@ -126,7 +128,7 @@ class SQLiteStore:
     def arrivals(self, user: str, *, until: int | None = None) -> tuple[Event, ...]:
         """See :class:`hemix.serving.store.protocol.Store`."""
         with self._reading() as connection:
-            number, revision = self._user(connection, user, "revision")
+            number, revision, _ = self._user(connection, user)
             rows = connection.execute(
                 f"SELECT {_EVENT} FROM events WHERE owner = ? AND revision <= ? ORDER BY arrival",
                 (number, revision if until is None else until),
@@ -136,17 +138,18 @@ class SQLiteStore:
     def user(self, user: str) -> Features:
         """See :class:`hemix.serving.store.protocol.Store`."""
         with self._reading() as connection:
-            revision, columns = self._user(connection, user, "columns_revision, columns")[1:]
+            _, _, (revision, columns) = self._user(connection, user)
         return as_features(revision, json.loads(columns))
 
-    def _user(self, connection: sqlite3.Connection, name: str, columns: str) -> tuple[Any, ...]:
-        """Number, and the asked columns; of an unknown or forgotten user those of one without events."""
+    def _user(self, connection: sqlite3.Connection, name: str) -> tuple[int, int, tuple[int, str]]:
+        """Number, revision of the history, revision and JSON of the columns; (-1, 0, (0, "{}")) where unknown or forgotten."""
         found = connection.execute(
-            f"SELECT heard_ms, number, {columns} FROM owners WHERE kind = 'user' AND name = ?", (name,)
+            "SELECT heard_ms, number, revision, columns_revision, columns FROM owners WHERE kind = 'user' AND name = ?", (name,)
         ).fetchone()
         if found is None or self._limits.expired(found[0]):
-            return (-1, 0, "{}")
-        return tuple(found[1:])
+            return -1, 0, (0, "{}")
+        _, number, revision, *columns = found
+        return number, revision, (columns[0], columns[1])
 
     def items(self, ids: Sequence[str]) -> dict[str, Features]:
         """See :class:`hemix.serving.store.protocol.Store`."""
