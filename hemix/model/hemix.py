@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,12 @@ __all__ = ["HeMix", "RequestState", "UserState"]
 @dataclass(frozen=True, kw_only=True)
 class UserState:
     """What depends on users and their events alone. Row 0 of the events is the null event, row e + 1 is event e."""
+
+    by_event: ClassVar[tuple[str, ...]] = (
+        "event_time_ms",
+        "events_ED",
+        "global_keys_values",
+    )
 
     share_RH: Tensor
     """The user's columns of the tokeniser's first layer"""
