@@ -22,6 +22,7 @@ __all__ = [
     "laws_table",
     "manifest_summary",
     "metrics_table",
+    "serving_banner",
     "study_table",
     "training_summary",
 ]
@@ -290,6 +291,18 @@ def demo_summary(figures: Mapping[str, Any], out: Path) -> str:
         f"{task['oracle_auc']:.4f} (distance {task['oracle_auc'] - task['auc']:.4f})\n"
         f"Report: {out / 'report.html'}\n"
         f"Scores of every impression: hemix predict {out} --data {out / 'data'} --out scores.parquet"
+    )
+
+
+def serving_banner(url: str, run: Path, seconds: Mapping[str, float]) -> str:
+    """Where a server listens, and what to try."""
+    events = '[{"event": "interaction", "id": "e1", "user": "u1", "item": "i1", "type": "click"}]'
+    ranking = '{"user": "u1", "items": [{"id": "i1"}, {"id": "i2"}], "explain": true}'
+    return (
+        f"{run}: serving at {url} ({seconds['rest']:.1f} s, and {seconds['torch']:.1f} s for torch's import)\n"
+        f"Playground: {url}/   API: {url}/docs   Stop: Ctrl-C\n"
+        f"  curl {url}/v1/events -d '{events}'\n"
+        f"  curl {url}/v1/rank -d '{ranking}'"
     )
 
 

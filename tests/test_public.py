@@ -13,6 +13,7 @@ import hemix
 from hemix import errors
 
 SURFACE = [
+    "Client",
     "Dataset",
     "HemixError",
     "RequestBatch",
@@ -28,7 +29,9 @@ SURFACE = [
     "predict",
     "prepare",
     "scale",
+    "serve",
     "simulate",
+    "store_load",
     "train",
 ]
 

@@ -77,12 +77,19 @@ def _each(raw: list[msgspec.Raw], taken: Taken) -> Iterator[tuple[int, EventMess
     for index, one in enumerate(raw):
         try:
             yield index, _ONE.decode(one)
-        except msgspec.ValidationError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            _check_json(index, one)
             refusal = refused(error)
             taken.reject(index, refusal.code, refusal.message, refusal.field)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            problem = "nested too deep" if isinstance(error, RecursionError) else str(error)
-            raise Refusal(400, "malformed_json", f"event {index}: not JSON: {problem}", field=f"[{index}]") from error
+
+
+def _check_json(index: int, one: msgspec.Raw) -> None:
+    """What is of the wrong type is found before what is malformed behind it."""
+    try:
+        msgspec.json.decode(one)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        problem = "nested too deep" if isinstance(error, RecursionError) else str(error)
+        raise Refusal(400, "malformed_json", f"event {index}: not JSON: {problem}", field=f"[{index}]") from error
 
 
 def _check_count(events: int) -> None:

@@ -99,7 +99,7 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         raise Refusal(400, "malformed_json", f"the body is not JSON: {problem}") from error
 
 
-def refused(error: msgspec.ValidationError) -> Refusal:
+def refused(error: Exception) -> Refusal:
     """``Expected `str`, got `null` - at `$.user` `` as a 422 about the field ``user``."""
     message, _, place = str(error).partition(" - at ")
     field = place.strip("`").removeprefix("$").removeprefix(".").removeprefix("key in ")
