@@ -43,11 +43,7 @@ __all__ = ["RankMixer", "RequestState", "UserState", "tokens_count"]
 class UserState:
     """What depends on users and their events alone."""
 
-    by_event: ClassVar[tuple[str, ...]] = (
-        "event_time_ms",
-        "events_ED",
-        "global_keys_values",
-    )
+    by_event: ClassVar[tuple[str, ...]] = ("event_time_ms", "events_ED", "global_keys_values")
 
     pooled: PooledState
     event_time_ms: Tensor

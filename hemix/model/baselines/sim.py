@@ -48,12 +48,7 @@ _POSITIONS = 2**32
 class UserState:
     """What depends on users and their events alone. Row 0 is the null event, row e + 1 is event e."""
 
-    by_event: ClassVar[tuple[str, ...]] = (
-        "events_ED",
-        "time_ms",
-        "keys_ED",
-        "category_E",
-    )
+    by_event: ClassVar[tuple[str, ...]] = ("events_ED", "time_ms", "keys_ED", "category_E")
 
     share_RH: Tensor
     events_ED: Tensor
