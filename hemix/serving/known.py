@@ -19,19 +19,18 @@ from hemix.schema import Categorical, Numeric, Schema
 
 __all__ = ["known"]
 
-_USERS, _ITEMS, _LABELLED = 40, 400, 20_000
+_USERS, _ITEMS, _LABELLED = 40, 400, 5_000
 
 
 def known(run: Path, schema: Schema) -> dict[str, Any]:
     """``users`` and ``items`` by falling count in training, ``actions``, ``labels`` of items and a ``context``; each is empty where
     the run does not say."""
-    items = _most_frequent(run, schema, "item", schema.item, _ITEMS)
     logs = run / "logs"
     return {
         "users": _most_frequent(run, schema, "user", schema.user, _USERS),
-        "items": items,
+        "items": _most_frequent(run, schema, "item", schema.item, _ITEMS),
         "actions": _actions(run),
-        "labels": _labels(logs, schema, set(items)),
+        "labels": _labels(logs, schema),
         "context": _context(logs, schema),
     }
 
@@ -57,7 +56,7 @@ def _actions(run: Path) -> list[str]:
         return []
 
 
-def _labels(logs: Path, schema: Schema, items: set[str]) -> dict[str, str]:
+def _labels(logs: Path, schema: Schema) -> dict[str, str]:
     """``milk_tea · 13``: the first one-valued categories and the first number of an item."""
     names = [(n, f) for n, f in schema.features.item.items() if isinstance(f, Categorical | Numeric)]
     words = [columns_of(n, f)[0] for n, f in names if isinstance(f, Categorical) and not f.multi]
@@ -66,11 +65,7 @@ def _labels(logs: Path, schema: Schema, items: set[str]) -> dict[str, str]:
     if not shown:
         return {}
     rows = _first_rows(logs, schema.tables.items, [schema.item, *shown], _LABELLED)
-    return {
-        str(row[schema.item]): " · ".join(_short(row[name]) for name in shown if row[name] is not None)
-        for row in rows
-        if str(row[schema.item]) in items
-    }
+    return {str(row[schema.item]): " · ".join(_short(row[name]) for name in shown if row[name] is not None) for row in rows}
 
 
 def _context(logs: Path, schema: Schema) -> dict[str, Any]:
