@@ -114,7 +114,8 @@ class Engine:
     def _encode(self, request: RankRequest, found: Found | None = None) -> _Ready:
         check_history(request)
         own, at = request.history, time.perf_counter()
-        kept = self.cache.get(request.user) if own is None and found is None else None
+        keeps = own is None and found is None
+        kept = self.cache.get(request.user) if keeps else None
         if kept is not None and kept.side.row != self._encoder.user_row(request.user, request.time_ms):
             kept = None
 
@@ -137,7 +138,7 @@ class Engine:
         cached = kept is not None
         if kept is None:
             kept = self._state(request, found)
-            if own is None and not found.degraded:
+            if keeps and not found.degraded:
                 self.cache.put(request.user, kept)
         at, stages = _stage(stages, "user", at)
         side = self._encoder.request_side(request, kept.side, found.items)
