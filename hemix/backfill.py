@@ -55,7 +55,7 @@ def load(
     table, history = opened.events or opened.impressions, opened.schema.history
     longest = history.global_length + history.realtime_length
     into = open_store(
-        store, Limits(cap=max(cap, longest), ttl_ms=ttl_ms, impressions=opened.events is None, timeout_s=_TIMEOUT_S)
+        store, Limits(cap=max(cap, longest), ttl_ms=ttl_ms, impressions=opened.events is None, append_timeout_s=_TIMEOUT_S)
     )
     events = accepted = 0
     users: set[str | None] = set()

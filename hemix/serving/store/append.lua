@@ -18,6 +18,8 @@ local last = tonumber(redis.call('GET', prefix .. 'revision') or '0')
 local revision = string.format('%016.0f', math.max(last + 1, clock[1] * 1000000 + clock[2]))
 redis.call('SET', prefix .. 'revision', revision)
 
+local moved = {}
+
 local function set_columns(stored, time, pairs_of)
   local columns = stored and cjson.decode(stored) or {}
   for _, pair in ipairs(pairs_of) do
@@ -36,7 +38,7 @@ local function take(kind, owner, id, time, kept, features, place)
   end
   if kept ~= '' then
     redis.call('ZADD', prefix .. 'history:' .. owner, time, revision .. string.format('%06d', place) .. kept)
-    redis.call('HSET', prefix .. 'users:' .. owner, 'revision', revision)
+    moved[owner] = true
   elseif features ~= '' then
     local pairs_of = cjson.decode(features)
     if kind == 'item' then
@@ -52,7 +54,8 @@ end
 
 local function drop(kind, owner)
   local ids, history = prefix .. 'ids:' .. kind .. ':' .. owner, prefix .. 'history:' .. owner
-  if kind == 'user' then
+  if kind == 'user' and moved[owner] then
+    redis.call('HSET', prefix .. 'users:' .. owner, 'revision', revision)
     local excess = redis.call('ZCARD', history) - cap
     if excess > 0 then
       local oldest = redis.call('ZPOPMIN', history, excess)

@@ -35,7 +35,9 @@ class Limits:
     remembered_of_item: int = 100
     """The same of an item's feature events"""
     timeout_s: float = 1.0
-    """Longest wait for a lock, a connection or an answer"""
+    """Longest wait for a connection, or for the answer to a reading"""
+    append_timeout_s: float = 3.0
+    """Longest wait for other writers, or for the answer to a body of events, which may be large"""
     clock_ms: Callable[[], int] = now_ms
     """What the time to live goes by; Redis goes by its own"""
 
@@ -44,8 +46,9 @@ class Limits:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise SettingsError(f"store {name}: expected at least {least}, got {value}")
-        if self.timeout_s <= 0:
-            raise SettingsError(f"store timeout_s: expected more than 0, got {self.timeout_s}")
+        for name in ("timeout_s", "append_timeout_s"):
+            if getattr(self, name) <= 0:
+                raise SettingsError(f"store {name}: expected more than 0, got {getattr(self, name)}")
 
     def enters_history(self, event: Event) -> bool:
         """Whether an event is kept in its user's history."""

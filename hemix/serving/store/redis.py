@@ -40,23 +40,26 @@ class RedisStore:
         self._closed = False
         try:
             parts = urlsplit(url)
-            self._name = (
-                f"{parts.scheme}://{parts.hostname or 'localhost'}:{parts.port or 6379}{parts.path}"  # no password in messages
-            )
-            pool = redis.BlockingConnectionPool.from_url(
-                url,
-                max_connections=_CONNECTIONS,
-                timeout=limits.timeout_s,
-                socket_timeout=limits.timeout_s,
-                socket_connect_timeout=limits.timeout_s,
-                # once more at once where a kept connection turns out to be dead; a second try of an append finds duplicates
-                protocol=2,
-                retry=Retry(NoBackoff(), 1, (redis.ConnectionError,)),
-            )
+            at = f"{parts.hostname or 'localhost'}:{parts.port or 6379}"
+            self._name = f"{parts.scheme}://{at}{parts.path}"  # no password in messages
+            self._redis = self._client(url, limits.timeout_s)
+            self._writer = self._client(url, limits.append_timeout_s)
         except ValueError as error:
             raise StoreError(f"{url.partition('?')[0].rpartition('@')[2]}: not a URL of a Redis: {error}") from error
-        self._redis = redis.Redis(connection_pool=pool)
-        self._append = self._redis.register_script((files("hemix.serving.store") / "append.lua").read_text(encoding="utf-8"))
+        self._append = self._writer.register_script((files("hemix.serving.store") / "append.lua").read_text(encoding="utf-8"))
+
+    def _client(self, url: str, answer_s: float) -> redis.Redis:
+        pool = redis.BlockingConnectionPool.from_url(
+            url,
+            max_connections=_CONNECTIONS,
+            timeout=self._limits.timeout_s,
+            socket_timeout=answer_s,
+            socket_connect_timeout=self._limits.timeout_s,
+            protocol=2,
+            # once more at once where a kept connection turns out to be dead; a second try of an append finds duplicates
+            retry=Retry(NoBackoff(), 1, (redis.ConnectionError,)),
+        )
+        return redis.Redis(connection_pool=pool)
 
     def append(self, events: Sequence[Event]) -> list[bool]:
         """See :class:`hemix.serving.store.protocol.Store`."""
@@ -85,7 +88,7 @@ class RedisStore:
             arguments += [kind, owner_of(event), event.id, event.time_ms, kept, features]
         if not events:
             return []
-        with self._failures():
+        with self._failures(limits.append_timeout_s):
             return [bool(accepted) for accepted in self._append(args=arguments)]
 
     def history(self, user: str, *, limit: int, since_ms: int | None = None, known: int = 0) -> History:
@@ -136,16 +139,17 @@ class RedisStore:
         """See :class:`hemix.serving.store.protocol.Store`."""
         if not self._closed:
             self._closed = True
-            self._redis.connection_pool.disconnect()
+            for client in (self._redis, self._writer):
+                client.connection_pool.disconnect()
 
     @contextmanager
-    def _failures(self) -> Iterator[None]:
+    def _failures(self, answer_s: float | None = None) -> Iterator[None]:
         if self._closed:
             raise StoreError(f"{self._name}: closed")
         try:
             yield
         except redis.TimeoutError as error:
-            raise StoreError(f"{self._name}: no answer within {self._limits.timeout_s:g} s") from error
+            raise StoreError(f"{self._name}: no answer within {answer_s or self._limits.timeout_s:g} s") from error
         except redis.ConnectionError as error:
             raise StoreError(f"{self._name}: cannot be reached: {_one_line(error)}") from error
         except redis.RedisError as error:

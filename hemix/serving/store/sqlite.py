@@ -40,9 +40,9 @@ class SQLiteStore:
         self._lock = threading.Lock()
         self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
         self._closed = False
-        with store_errors(path, limits.timeout_s):
+        with store_errors(path, limits.append_timeout_s):
             check_file(path)
-            self._writer = self._connect()
+            self._writer = self._connect(limits.append_timeout_s)
             try:
                 create_tables(self._writer, path)
             except BaseException:
@@ -50,10 +50,10 @@ class SQLiteStore:
                 raise
         self._file = path.stat().st_ino
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, timeout_s: float) -> sqlite3.Connection:
         # every connection is used by one thread at a time
         connection = sqlite3.connect(
-            self._path, timeout=self._limits.timeout_s, isolation_level=None, check_same_thread=False, cached_statements=64
+            self._path, timeout=timeout_s, isolation_level=None, check_same_thread=False, cached_statements=64
         )
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA journal_size_limit = 67108864")
@@ -85,9 +85,10 @@ class SQLiteStore:
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        with store_errors(self._path, self._limits.timeout_s):
-            if not self._lock.acquire(timeout=self._limits.timeout_s):
-                raise StoreError(f"{self._path}: busy: waited {self._limits.timeout_s:g} s for another write to end")
+        timeout_s = self._limits.append_timeout_s
+        with store_errors(self._path, timeout_s):
+            if not self._lock.acquire(timeout=timeout_s):
+                raise StoreError(f"{self._path}: busy: waited {timeout_s:g} s for another write to end")
             try:
                 self._check_usable()
                 self._writer.execute("BEGIN IMMEDIATE")
@@ -174,7 +175,7 @@ class SQLiteStore:
             try:
                 connection = self._readers.get_nowait()
             except queue.Empty:
-                connection = self._connect()
+                connection = self._connect(self._limits.timeout_s)
             try:
                 connection.execute("BEGIN")
                 yield connection

@@ -236,7 +236,9 @@ def test_an_event_of_nobody_is_our_own_mistake(opened: Open) -> None:
     assert store.history("u", limit=9) == History()  # none of them
 
 
-@pytest.mark.parametrize(("name", "value"), [("cap", 0), ("ttl_ms", 0), ("remembered", -1), ("timeout_s", 0)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("cap", 0), ("ttl_ms", 0), ("remembered", -1), ("timeout_s", 0), ("append_timeout_s", 0)]
+)
 def test_limits_out_of_range(name: str, value: int) -> None:
     with pytest.raises(SettingsError, match=f"store {name}: expected"):
         Limits(**{name: value})  # type: ignore[arg-type]

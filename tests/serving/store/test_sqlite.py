@@ -177,7 +177,7 @@ def held(path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_a_locked_file_is_waited_for_within_bounds(path: Path, held: subprocess.Popen[str]) -> None:
-    store = opened(path, timeout_s=0.2)
+    store = opened(path, append_timeout_s=0.2)
     began = time.monotonic()
     with pytest.raises(StoreError, match=r"store\.db: locked by another process for longer than 0\.2 s"):
         store.append([did("a")])
