@@ -368,8 +368,7 @@ def serve(
     from hemix.display import serving_banner
 
     def ready(url: str, seconds: dict[str, float]) -> None:
-        _emit({"url": url, "seconds": seconds}, json_, serving_banner(url, run, seconds))
-        sys.stdout.flush()
+        print(json.dumps({"url": url, "seconds": seconds}) if json_ else serving_banner(url, run, seconds), flush=True)
 
     api.serve(
         run,

@@ -55,7 +55,7 @@ _ANSWERS: dict[str, dict[str, Any]] = {
                 _object(
                     {
                         "id": _TEXT,
-                        "score": _NUMBER,
+                        "score": _maybe({"type": "number", "description": "null where a column of its expression is missing"}),
                         "outputs": {"type": "object", "additionalProperties": _NUMBER},
                         "status": {"type": "string", "enum": ["OK", "UNKNOWN_ITEM"]},
                     },

@@ -109,10 +109,8 @@ def _open_store(run: Path, folders: list[Path], options: ServeOptions) -> Store:
 
 def _loader(store: Store, options: ServeOptions) -> Load:
     def load(folder: Path, name: str, version: str) -> Ranker:
-        from hemix.run import Run
         from hemix.serving.engine import Engine
 
-        run = Run.load(folder, options.device)
-        return Engine(run, store, name=name, version=version, cache_bytes=options.cache_mib * 2**20, device=options.device)
+        return Engine(folder, store, name=name, version=version, cache_bytes=options.cache_mib * 2**20, device=options.device)
 
     return load
