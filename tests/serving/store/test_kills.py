@@ -6,12 +6,16 @@ import random
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from hemix import api
 from hemix.errors import StoreError
 from hemix.serving.store import Limits, Store, open_store
+from tests.data.small import ONE_EACH, at, write
 from tests.serving.redis_server import RedisServer
 from tests.serving.store.events import did
 
@@ -88,3 +92,37 @@ def test_a_killed_redis_loses_nothing_that_it_accepted(tmp_path: Path) -> None:
         store.close()
         server.stop()
     assert accepted > 100
+
+
+@pytest.mark.slow
+def test_a_killed_load_goes_on_by_being_repeated(tmp_path: Path) -> None:
+    rng = random.Random(SEED)
+    rows = 30_000
+    logs = write(
+        tmp_path / "logs",
+        "{name: big, tables: {events: events.parquet}, labels: {click: {}}, split: {valid: 2026-01-06, test: 2026-01-07}}",
+        impressions=ONE_EACH,
+        events={
+            "user_id": [f"u{n % 7}" for n in range(rows)],
+            "item_id": [n % 50 for n in range(rows)],
+            "time_ms": pa.array([None if n % 90 == 0 else at(0) + rng.randrange(50_000) for n in range(rows)], pa.int64()),
+            "action": [f"a{n % 3}" for n in range(rows)],
+        },
+    )
+    whole, part = (f"sqlite:///{tmp_path / name}.db" for name in ("whole", "part"))
+    counts = api.store_load(logs, whole)
+    for _ in range(3):
+        loader = subprocess.Popen([sys.executable, "-m", "hemix", "store", "load", str(logs), "--store", part])
+        while not (tmp_path / "part.db").exists():
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0.1, 1.0))
+        loader.kill()
+        loader.wait(30)
+    accepted = api.store_load(logs, part)["accepted"]
+    assert accepted < counts["accepted"]  # what was loaded before the kills was there
+    stores = [open_store(url) for url in (whole, part)]
+    for user in range(7):
+        one, two = ([(e.id, e.time_ms, e.item) for e in s.history(f"u{user}", limit=10**6).events] for s in stores)
+        assert one == two and len(one) > 4_000
+    for store in stores:
+        store.close()
