@@ -32,7 +32,7 @@ class Event:
     """Something that happened: a user did something with an item or was shown it, or a user or an item has new features."""
 
     id: str
-    """Accepted once: a second event of the same id is a duplicate, whatever it says"""
+    """Accepted once for its user, or its item where it is an item's: a second of the same id is a duplicate, whatever it says"""
     kind: Kind
     time_ms: int
     """When it happened; :data:`hemix.data.spec.TIMELESS_MS` where that is not known"""
@@ -124,6 +124,8 @@ class RankedItem:
     """Probabilities, by the schema's outputs"""
     status: Status = "OK"
     because: tuple[Because, ...] = ()
+    position: int = 0
+    """Where it stood in the request"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

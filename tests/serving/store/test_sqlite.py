@@ -205,3 +205,20 @@ def test_a_full_disk_takes_nothing_and_loses_nothing(path: Path) -> None:
     again = opened(path)
     assert len(again.history("u", limit=999).events) == 501
     again.close()
+
+
+def test_what_is_forgotten_is_deleted(path: Path) -> None:
+    """The file does not grow with users who are gone."""
+    now = [10**12]
+    limits = Limits(ttl_ms=1000, clock_ms=lambda: now[0])
+    store = open_store(f"sqlite:///{path}", limits)
+    for user in range(60):
+        store.append([did(str(n), n, f"u{user}") for n in range(5)] + [says("f", 0, "user", f"u{user}", age=user)])
+    now[0] += 1001
+    for n in range(2):  # no append deletes without end
+        store.append([did(f"new{n}", user="v"), says(f"p{n}", 0, "item", "i", price=n)])
+    store.close()
+    with sqlite3.connect(path) as connection:
+        counts = [connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("owners", "events", "ids")]
+    connection.close()
+    assert counts == [2, 2, 4]
