@@ -30,6 +30,8 @@ from hemix.serving.checks import FieldChecks
 from hemix.serving.explain import because
 from hemix.serving.features import Encoder, RequestSide, check_history
 from hemix.serving.reading import Found, Reader
+from hemix.serving.served import ServedLog
+from hemix.serving.served.columns import Served
 from hemix.serving.store import Store
 from hemix.serving.types import Because, Candidate, History, RankedItem, Ranking, RankRequest
 
@@ -67,20 +69,22 @@ class Engine:
         device: str = "cpu",
         precision: Precision = "fp32",
         store_timeout_s: float = 0.25,
+        log: ServedLog | None = None,
     ) -> None:
-        """``cache_bytes``: for users' states. ``precision``: of the model's dense part. Raises RunError and DataError where the run
-        cannot be served, SettingsError for a device that is not there."""
+        """``cache_bytes``: for users' states. ``precision``: of the model's dense part. ``log``: keeps what is ranked. Raises RunError
+        and DataError where the run cannot be served, SettingsError for a device that is not there."""
         self._device = _device(device)
         self.run = run if isinstance(run, Run) else Run.load(run, device)
         self.run.model.to(self._device).eval()
         self.name, self.version, self.schema = name, version, self.run.schema
-        self._encoder = Encoder(
+        encoder = Encoder(
             self.run.encoders(),
             self.run.statistics(),
             self.run.entities("user"),
             self.run.entities("item"),
             FieldChecks(self.schema),
         )
+        self._encoder, self.history_limit = encoder, encoder.limit
         self._precision = precision
         role = self.schema.roles.bias
         self._bias = 0 if role is None else min(role.serve_as, role.max)
@@ -88,21 +92,31 @@ class Engine:
         self._raw_names = [n for n in self._expression.names if n not in self.schema.outputs]
         self._score_is_output = self._expression.text if self._expression.text in self.schema.outputs else None
         self.cache = StateCache(cache_bytes)
-        self.reader = Reader(store, limit=self._encoder.limit, timeout_s=store_timeout_s)
+        self._log = log
+        self.reader = Reader(store, limit=self.history_limit, timeout_s=store_timeout_s)
 
     @torch.inference_mode()
     def rank(self, requests: Sequence[RankRequest]) -> list[Ranking]:
         """A ranking for every request, in their order. Raises RequestError naming the field of a value that cannot be used."""
         ready = [self._encode(request) for request in requests]
-        return self._score(ready) if ready else []
+        rankings = self._score(ready) if ready else []
+        if self._log is not None:
+            for one, ranking in zip(ready, rankings, strict=True):
+                found = one.found
+                self._log.ranking(Served(request=one.side.request, ranking=ranking, user=found.user, items=found.items))
+        return rankings
+
+    @torch.inference_mode()
+    def rank_found(self, request: RankRequest, found: Found) -> Ranking:
+        """A ranking by what a store is said to have answered, past the store, the cache and the log. Raises RequestError."""
+        return self._score([self._encode(request, found)])[0]
 
     def warm_up(self) -> None:
         """Rank made-up items for a made-up user, past the store, so that a first request finds all in place."""
         items = tuple(Candidate(f"warm-up-{i}") for i in range(_WARM_UP_ITEMS))
         request = RankRequest(id="warm-up", user="warm-up", time_ms=int(time.time() * 1000), items=items)
-        with torch.inference_mode():
-            for _ in range(2):
-                self._score([self._encode(request, Found())])
+        for _ in range(2):
+            self.rank_found(request, Found())
 
     def close(self) -> None:
         """Let go of threads and states."""
@@ -233,6 +247,7 @@ class Engine:
                 outputs={name: column[i] for name, column in columns.items()},
                 status="OK" if known[i] else "UNKNOWN_ITEM",
                 because=() if reasons is None else reasons[i],
+                position=i,
             )
             for i in order
         )

@@ -17,7 +17,7 @@ from hemix.data.encode import level_features
 from hemix.schema import Categorical, Feature, Schema, Vector
 from hemix.serving.checks import FieldChecks
 
-__all__ = ["RawReader", "Refuse", "rows_of"]
+__all__ = ["RawReader", "Refuse", "arrow_kind", "rows_of", "text_of"]
 
 Refuse = Callable[[int, str, str], None]
 """(row, column, sentence): what becomes of a value that does not fit; raises, or returns and the value is missing"""
@@ -55,7 +55,7 @@ class RawReader:
         return float(value)
 
     def _array(self, feature: Feature, column: str, values: Sequence[Any], refuse: Refuse | None) -> pa.Array:
-        kind = _kind(feature)
+        kind = arrow_kind(feature)
         if isinstance(feature, Categorical) and not feature.multi:
             try:
                 return pa.array(values, kind)  # text as it is nearly always
@@ -79,7 +79,8 @@ def rows_of(rows: Sequence[Mapping[str, Any]]) -> Callable[[str], Sequence[Any]]
     return lambda column: [row.get(column) for row in rows]
 
 
-def _kind(feature: Feature) -> pa.DataType:
+def arrow_kind(feature: Feature) -> pa.DataType:
+    """The type of a feature's column, made of JSON values."""
     match feature:
         case Categorical(multi=True):
             return pa.list_(pa.string())
@@ -93,15 +94,15 @@ def _kind(feature: Feature) -> pa.DataType:
 def _plain(feature: Feature, value: Any) -> Any:
     match feature:
         case Categorical(multi=True):
-            return [None if part is None else _text(part) for part in value]
+            return [None if part is None else text_of(part) for part in value]
         case Categorical():
-            return _text(value)
+            return text_of(value)
         case Vector():
             return [float(part) for part in value]
     return float(value)
 
 
-def _text(value: str | int | float | bool) -> str:
+def text_of(value: str | int | float | bool) -> str:
     """The canonical text of a value (:mod:`hemix.data.keys`): 3 and 3.0 are ``3``."""
     if isinstance(value, bool):
         return "true" if value else "false"
