@@ -38,7 +38,7 @@ class EventMessage(Struct, rename={"kind": "event", "action": "type"}):
     """Something that happened. An interaction or impression needs user and item, a user event user, an item event item."""
 
     kind: Literal["interaction", "impression", "user", "item"]
-    id: Annotated[Id, Meta(description="Accepted once; a second event of this id is a duplicate")]
+    id: Annotated[Id, Meta(description="Accepted once for its user, or its item: a second event of this id is a duplicate")]
     timestamp: Annotated[Time | None, Meta(description="When it happened; by default the moment of its arrival")] = None
     user: Id | None = None
     item: Id | None = None

@@ -94,6 +94,21 @@ def test_a_revision_does_not_come_back_where_data_is_lost(server: RedisServer) -
     store.close()
 
 
+def test_a_time_to_live_that_is_taken_back(server: RedisServer) -> None:
+    server.start()
+    store, forever = (open_store(server.url, Limits(ttl_ms=ttl)) for ttl in (300, None))
+    store.append([did("a"), did("b", user="v")])
+    forever.append([did("c", 1)])
+    until = time.monotonic() + 20
+    while store.history("v", limit=9) != History():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    assert ids(store.history("u", limit=9)) == ["a", "c"]
+    assert store.append([did("a"), did("c")]) == [False, False]
+    for one in (store, forever):
+        one.close()
+
+
 @pytest.mark.parametrize("url", ["redis://me:secret@127.0.0.1:1/0", "redis://me:secret@127.0.0.1:port/0"])
 def test_a_password_is_not_shown(url: str) -> None:
     with pytest.raises(StoreError) as refused:
