@@ -10,6 +10,7 @@ large; a process that is killed loses what it had not written yet. Knows no stor
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import threading
@@ -30,6 +31,7 @@ __all__ = ["ServedLog"]
 
 _TABLES = ("rankings", "events", "features")
 _END = None
+_logger = logging.getLogger("hemix.serving")
 
 
 class ServedLog:
@@ -135,6 +137,7 @@ class ServedLog:
             self.problem = None
         except (HemixError, OSError, pa.ArrowException) as error:
             part.unlink(missing_ok=True)
-            self.problem = f"{path}: {error}"
+            self.problem = str(error)
+            _logger.warning("the log of what is served leaves out %d: %s", count, error)
             with self._lock:
                 self.left_out += count

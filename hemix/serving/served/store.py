@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hemix.serving.served.log import ServedLog
+from hemix.serving.served.logs import ServedLogs
 from hemix.serving.store import Store
 from hemix.serving.types import Event, Features, History
 
@@ -14,7 +15,7 @@ __all__ = ["LoggedStore"]
 class LoggedStore:
     """A :class:`hemix.serving.store.Store` in front of another one, which it owns. The log stays its opener's."""
 
-    def __init__(self, store: Store, log: ServedLog) -> None:
+    def __init__(self, store: Store, log: ServedLog | ServedLogs) -> None:
         self._store, self._log = store, log
 
     def append(self, events: Sequence[Event]) -> list[bool]:
