@@ -358,14 +358,22 @@ def serve(
     threads: Annotated[int, typer.Option(min=1, help="Threads of a ranking.")] = 1,
     workers: Annotated[int | None, typer.Option(min=1, help="Rankings at a time.", show_default="cores / threads")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    log: Annotated[
+        Path | None, typer.Option("--log", help="Folder for what is served, as training rows.", show_default="RUN/served")
+    ] = None,
+    no_log: Annotated[bool, typer.Option("--no-log", help="Keep no training rows.")] = False,
     cache_mib: Annotated[int, typer.Option("--cache-mib", min=0, help="Memory for users' states.")] = 256,
     history_cap: Annotated[int, typer.Option("--history-cap", min=1, help="Most events kept of a user.")] = 10_000,
     history_days: Annotated[int, typer.Option("--history-days", min=0, help="Users unheard of are forgotten; 0: never.")] = 90,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse users, items, columns that the run does not know.")] = False,
+    precision: Annotated[str, typer.Option(help="fp32, or bf16 for the dense part.")] = "fp32",
     json_: Json = False,
 ) -> None:
     """Serve a run over HTTP: events in, rankings out, a playground at /."""
     from hemix.display import serving_banner
+
+    if precision not in ("fp32", "bf16"):
+        raise UsageError(f"--precision {precision}: expected fp32 or bf16")
 
     def ready(url: str, seconds: dict[str, float]) -> None:
         print(json.dumps({"url": url, "seconds": seconds}) if json_ else serving_banner(url, run, seconds), flush=True)
@@ -382,21 +390,26 @@ def serve(
         threads=threads,
         workers=workers,
         device=device,
+        log=log,
+        keep_log=not no_log,
         cache_mib=cache_mib,
         history_cap=history_cap,
         history_days=history_days or None,
         strict=strict,
+        precision=precision,
     )
 
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="loader, mfu, prepare, score, tables or train.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="loader, mfu, prepare, score, serve, tables or train.", show_default=False)],
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.", show_default=False)] = None,
     scale: Annotated[float, typer.Option(min=0.0001, help="Share of the full size.")] = 1.0,
     sweep: Annotated[bool, typer.Option("--sweep", help="score, train: add lengths, candidates, impressions a user.")] = False,
     size: Annotated[str | None, typer.Option(help="mfu: tiny, base, small or large.", show_default=False)] = None,
     chart: Annotated[Path | None, typer.Option(help="With --sweep: draw it into this SVG file.", show_default=False)] = None,
+    run: Annotated[Path | None, typer.Option(help="serve: this run instead of a made one.", show_default=False)] = None,
+    seconds: Annotated[float | None, typer.Option(help="serve: the mix alone, for so long.", show_default=False)] = None,
 ) -> None:
     """Run a benchmark and print its table."""
     from hemix.bench import run_benchmark
@@ -408,7 +421,7 @@ def bench(
             raise UsageError(f"{flag} {file}: no such folder")
     if chart is not None and not sweep:
         raise UsageError("--chart: draws sweeps; add --sweep (benchmarks score and train)")
-    figures = run_benchmark(name, scale=scale, sweep=sweep, size=size)
+    figures = run_benchmark(name, scale=scale, sweep=sweep, size=size, run=run, seconds=seconds)
     if json_file is not None:
         write_json(json_file, figures)
     if chart is not None:

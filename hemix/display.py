@@ -330,6 +330,10 @@ def _upright(cases: Sequence[Mapping[str, Any]], rows: Sequence[str], title: str
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return " / ".join(_plain(part) for part in value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {_plain(part)}" for key, part in value.items()) or "none"
     if isinstance(value, float):
         return f"{value:,.4g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value if value is not None else "-")

@@ -220,7 +220,7 @@ def check_folder(folder: Path) -> None:
     for path, folders, files in os.walk(folder):
         here = Path(path)
         if here == folder:
-            folders[:] = [name for name in folders if name not in ("logs", "data", "checkpoints")]
+            folders[:] = [name for name in folders if name not in ("logs", "data", "checkpoints", "served")]
         for name in (*folders, *files):
             if (here / name).is_symlink():
                 raise RunError(f"{here / name}: is a link; a run that is served holds none")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -70,6 +70,11 @@ def _json(content: bytes, **headers: str) -> Response:
     return Response(content, headers=headers, media_type="application/json")
 
 
+def _timed(content: bytes, stages_ms: Mapping[str, float]) -> Response:
+    timing = ", ".join(f"{name};dur={took:.2f}" for name, took in stages_ms.items())
+    return _json(content, **{"Server-Timing": timing})
+
+
 def _add_ranking(app: FastAPI, service: Service) -> None:
     limits, metrics = service.limits, service.metrics
 
@@ -98,21 +103,25 @@ def _add_ranking(app: FastAPI, service: Service) -> None:
         if ranking.degraded:
             request.state.facts["degraded"] = ranking.degraded
         stages = {"body": read_ms, **stages, "queue": done.waited_ms, **ranking.stages_ms}
-        timing = ", ".join(f"{name};dur={took:.2f}" for name, took in stages.items())
-        return _json(written, **{"Server-Timing": timing})
+        return _timed(written, stages)
 
     @app.post("/v1/events")
     async def _events(request: Request) -> Response:
         began = time.perf_counter()
         body = await _body(request, service)
+        stages = {"body": (time.perf_counter() - began) * 1000}
 
         def work() -> bytes:
+            at = time.perf_counter()
             taken = read_events(body, service.models.checks(), limits)
+            stages["decode"] = (time.perf_counter() - at) * 1000
+            at = time.perf_counter()
             try:
                 new = service.store.append(taken.events) if taken.events else []
             except StoreError as error:
                 metrics.store_errors.labels("events").inc()
                 raise Refusal(503, "store_unavailable", f"no event was taken: {error}", retry_after=1) from error
+            stages["store"] = (time.perf_counter() - at) * 1000
             accepted = sum(new)
             newest_ms = max((event.time_ms for event, fresh in zip(taken.events, new, strict=True) if fresh), default=0)
             metrics.accepted(newest_ms, accepted, len(new) - accepted, len(taken.rejected))
@@ -121,7 +130,8 @@ def _add_ranking(app: FastAPI, service: Service) -> None:
             content = {"accepted": accepted, "duplicate": len(new) - accepted, "rejected": taken.rejected, "took_ms": took_ms}
             return msgspec.json.encode(content)
 
-        return _json((await service.store_gate.run(work, gone(request))).value)
+        done = await service.store_gate.run(work, gone(request))
+        return _timed(done.value, {**stages, "queue": done.waited_ms})
 
 
 def _add_models(app: FastAPI, service: Service) -> None:

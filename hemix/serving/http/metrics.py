@@ -45,6 +45,11 @@ class Metrics:
         """Show how full a gate is."""
         self._waiting.labels(gate).set_function(taken)
 
+    def watch_log(self, left_out: Callable[[], int]) -> None:
+        """Show how much of what was served no file holds."""
+        gauge = Gauge("hemix_log_left_out", "Rankings and bodies of events that the log left out", registry=self.registry)
+        gauge.set_function(left_out)
+
     def accepted(self, newest_ms: int, accepted: int, duplicate: int, rejected: int) -> None:
         """A body of events was taken."""
         self._newest_ms = max(self._newest_ms, newest_ms)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from hemix.errors import UsageError
 from hemix.schema import Schema
@@ -16,6 +17,7 @@ from hemix.serving.http.logs import configure
 from hemix.serving.http.server import bind, serve
 from hemix.serving.http.service import Limits, Service
 from hemix.serving.models import Load, Models, Ranker, find_runs
+from hemix.serving.served import LoggedStore, ServedLog, ServedLogs
 from hemix.serving.store import Limits as StoreLimits
 from hemix.serving.store import Store, open_store
 from hemix.serving.store.limits import DAY_MS
@@ -43,12 +45,17 @@ class ServeOptions:
     device: str = "cpu"
     cache_mib: int = 256
     """For users' states"""
+    log: Path | None = None
+    """Folder for what is served, as training rows; by default ``served`` beside the run's files"""
+    keep_log: bool = True
     history_cap: int = StoreLimits.cap
     """Most events of one user"""
     history_days: int | None = 90
     """A user unheard of for so long is forgotten; None: never"""
     strict: bool = False
     """Refuse users, items and columns that the run does not know"""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the model's dense part"""
     limits: Limits = field(default_factory=Limits)
 
 
@@ -69,13 +76,16 @@ def run_server(run: Path, options: ServeOptions, on_ready: Callable[[str, dict[s
         raise UsageError(f"--registry {registry}: no such folder")
     bound = bind(options.host, options.port)
 
+    logs = ServedLogs(options.log or run / "served") if options.keep_log else None
+    store = _open_store(run, [folder for _, _, folder in runs], options)
+    if logs is not None:
+        store = LoggedStore(store, logs)
     at = time.perf_counter()
     import torch
 
     torch_seconds = time.perf_counter() - at
     torch.set_num_threads(options.threads)
-    store = _open_store(run, [folder for _, _, folder in runs], options)
-    models = Models(_loader(store, options), registry, strict=options.strict)
+    models = Models(_loader(store, logs, options), registry, strict=options.strict)
     for name, version, folder in runs:
         models.put(name, version, folder)
     workers = options.workers or max(Limits.workers // options.threads, 1)
@@ -85,6 +95,8 @@ def run_server(run: Path, options: ServeOptions, on_ready: Callable[[str, dict[s
         access=Access(*tokens),
         limits=dataclasses.replace(options.limits, workers=workers, strict=options.strict),
     )
+    if logs is not None:
+        service.metrics.watch_log(lambda: logs.left_out)
     configure()
     host, port = bound.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
@@ -107,10 +119,39 @@ def _open_store(run: Path, folders: list[Path], options: ServeOptions) -> Store:
     return open_store(options.store or f"sqlite:///{run.absolute() / 'events.db'}", limits)
 
 
-def _loader(store: Store, options: ServeOptions) -> Load:
+def _loader(store: Store, logs: ServedLogs | None, options: ServeOptions) -> Load:
     def load(folder: Path, name: str, version: str) -> Ranker:
         from hemix.serving.engine import Engine
 
-        return Engine(folder, store, name=name, version=version, cache_bytes=options.cache_mib * 2**20, device=options.device)
+        log = logs.open(name, version, Schema.load(folder / "schema.yaml")) if logs is not None else None
+        try:
+            engine = Engine(
+                folder,
+                store,
+                name=name,
+                version=version,
+                cache_bytes=options.cache_mib * 2**20,
+                device=options.device,
+                precision=options.precision,
+                log=log,
+            )
+        except BaseException:
+            if logs is not None and log is not None:
+                logs.close_one(log)
+            raise
+        return engine if logs is None or log is None else _Logged(engine, logs, log)
 
     return load
+
+
+class _Logged:
+    """An engine whose log ends with it."""
+
+    def __init__(self, engine: Ranker, logs: ServedLogs, log: ServedLog) -> None:
+        self._engine, self._logs, self._log = engine, logs, log
+        self.schema = engine.schema
+        self.rank, self.warm_up = engine.rank, engine.warm_up
+
+    def close(self) -> None:
+        self._engine.close()
+        self._logs.close_one(self._log)

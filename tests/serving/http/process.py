@@ -78,7 +78,8 @@ class Server:
             time.sleep(0.05)
 
     def logs(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        whole = self.log.read_text().split("\n")[:-1]
+        return [json.loads(line) for line in whole if line.startswith("{")]
 
     def stop(self) -> int:
         """SIGTERM; the exit code."""

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from hemix import Client
@@ -25,7 +26,8 @@ from tests.serving.redis_server import RedisServer
 
 
 def serving(run: Path, folder: Path, *args: object):  # type: ignore[no-untyped-def]
-    command = ["-m", "hemix", "serve", str(run), "--port", "0", "--json", "--history-days", "0", *map(str, args)]
+    log = ["--log", str(folder / "training-rows")]
+    command = ["-m", "hemix", "serve", str(run), "--port", "0", "--json", "--history-days", "0", *log, *map(str, args)]
     return started(command, folder / "log")
 
 
@@ -114,6 +116,18 @@ def test_values_of_mixed_kinds_are_one_value(served) -> None:  # type: ignore[no
     assert {item["id"]: item["status"] for item in answer["items"]} == {"\u2028": "UNKNOWN_ITEM", "i1": "OK"}
 
 
+def test_what_was_served_is_written_at_the_end(rich_run: Path, tmp_path: Path) -> None:
+    with serving(rich_run, tmp_path, "--store", "memory://") as server:
+        Client(server.url).events([{"event": "interaction", "id": "e1", "user": "u1", "item": "i3", "type": "a1"}])
+        assert server.rank(["i1", "i2"]).status == 200
+        assert server.metric("hemix_log_left_out") == 0
+        assert server.stop() == 0
+    [log] = (tmp_path / "training-rows").iterdir()
+    assert log.name.startswith("run-1-")
+    assert pq.read_table(log / "rankings").num_rows == 2
+    assert pq.read_table(log / "events").num_rows == 1
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [
@@ -122,7 +136,7 @@ def test_values_of_mixed_kinds_are_one_value(served) -> None:  # type: ignore[no
         (["RUN", "--store", "mongodb://x"], "expected memory://"),
         (["RUN", "--token-file", "nowhere"], "--token-file nowhere: cannot be read"),
         (["RUN", "--port", "TAKEN"], "cannot listen there: Address already in use"),
-        (["RUN", "--device", "abacus"], "abacus"),
+        pytest.param(["RUN", "--device", "abacus"], "abacus", marks=pytest.mark.slow),  # loads torch
         (["RUN", "--registry", "nowhere"], "--registry nowhere: no such folder"),
     ],
 )
