@@ -29,6 +29,7 @@ from hemix.serving.cache import Kept, StateCache
 from hemix.serving.checks import FieldChecks
 from hemix.serving.explain import because
 from hemix.serving.features import Encoder, RequestSide, check_history
+from hemix.serving.joint import Joint
 from hemix.serving.reading import Found, Reader
 from hemix.serving.served import ServedLog
 from hemix.serving.served.columns import Served
@@ -41,6 +42,8 @@ Array = npt.NDArray[Any]
 Precision = Literal["fp32", "bf16"]
 
 _WARM_UP_ITEMS = 50
+_JOINED_CANDIDATES = 256
+"""Requests are joined up to so many candidates: on a CPU more are not scored faster together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,8 @@ class _Ready:
     found: Found
     cached: bool
     began: float
+    encoded: float
+    """When it was ready, on the clock of ``began``"""
     stages_ms: dict[str, float]
 
 
@@ -70,9 +75,11 @@ class Engine:
         precision: Precision = "fp32",
         store_timeout_s: float = 0.25,
         log: ServedLog | None = None,
+        slots: int | None = None,
     ) -> None:
-        """``cache_bytes``: for users' states. ``precision``: of the model's dense part. ``log``: keeps what is ranked. Raises RunError
-        and DataError where the run cannot be served, SettingsError for a device that is not there."""
+        """``cache_bytes``: for users' states. ``precision``: of the model's dense part. ``log``: keeps what is ranked. ``slots``: so many
+        scorings at a time, small requests that wait for one joined; None: every thread scores its own. Raises RunError and DataError
+        where the run cannot be served, SettingsError for a device that is not there."""
         self._device = _device(device)
         self.run = run if isinstance(run, Run) else Run.load(run, device)
         self.run.model.to(self._device).eval()
@@ -93,13 +100,14 @@ class Engine:
         self._score_is_output = self._expression.text if self._expression.text in self.schema.outputs else None
         self.cache = StateCache(cache_bytes)
         self._log = log
+        self._joint = None if slots is None else Joint(self._score, slots=slots, most=_JOINED_CANDIDATES)
         self.reader = Reader(store, limit=self.history_limit, timeout_s=store_timeout_s)
 
     @torch.inference_mode()
     def rank(self, requests: Sequence[RankRequest]) -> list[Ranking]:
         """A ranking for every request, in their order. Raises RequestError naming the field of a value that cannot be used."""
         ready = [self._encode(request) for request in requests]
-        rankings = self._score(ready) if ready else []
+        rankings = self._together(ready) if ready else []
         if self._log is not None:
             for one, ranking in zip(ready, rankings, strict=True):
                 found = one.found
@@ -157,8 +165,8 @@ class Engine:
         at, stages = _stage(stages, "user", at)
         side = self._encoder.request_side(request, kept.side, found.items)
         began = at - sum(stages.values()) / 1000
-        _, stages = _stage(stages, "encode", at)
-        return _Ready(kept=kept, side=side, found=found, cached=cached, began=began, stages_ms=stages)
+        encoded, stages = _stage(stages, "encode", at)
+        return _Ready(kept=kept, side=side, found=found, cached=cached, began=began, encoded=encoded, stages_ms=stages)
 
     def _holds(self, kept: Kept, found: Found) -> bool:
         """Whether a kept state is the one that the store's answer would make."""
@@ -193,9 +201,16 @@ class Engine:
             items=self._item_revisions(side.item_ids.unique().to_pylist(), found),
         )
 
+    def _together(self, ready: list[_Ready]) -> list[Ranking]:
+        """Score requests with those of other threads that wait; one that is explained alone."""
+        if self._joint is None or len(ready) > 1:
+            return self._score(ready)
+        request = ready[0].side.request
+        return [self._joint.run(ready[0], _JOINED_CANDIDATES if request.explain else len(request.items))]
+
     # -- all together ------------------------------------------------------------------------------------------------------
 
-    def _score(self, ready: list[_Ready]) -> list[Ranking]:
+    def _score(self, ready: Sequence[_Ready]) -> list[Ranking]:
         at, model = time.perf_counter(), self.run.model
         batch = request_batch([r.kept.side for r in ready], [r.side for r in ready], self.run.spec, self._bias).to(self._device)
         with self._autocast():
@@ -209,11 +224,11 @@ class Engine:
         for one, reason in zip(ready, reasons, strict=True):
             last = first + len(one.side.request.items)
             part = {name: values[first:last] for name, values in outputs.items()}
-            rankings.append(self._ranking(one, part, reason, score_ms))
+            rankings.append(self._ranking(one, part, reason, {"wait": (at - one.encoded) * 1000, "score": score_ms}))
             first = last
         return rankings
 
-    def _because(self, ready: list[_Ready], state: Any, inputs: Inputs) -> list[list[tuple[Because, ...]] | None]:
+    def _because(self, ready: Sequence[_Ready], state: Any, inputs: Inputs) -> list[list[tuple[Because, ...]] | None]:
         """Per request that asked, per candidate; None for the others."""
         asked = [one.side.request.explain for one in ready]
         if not any(asked):
@@ -232,7 +247,7 @@ class Engine:
             return because(model, state, inputs, one.kept.side, one.side.request)
 
     def _ranking(
-        self, one: _Ready, outputs: dict[str, Array], reasons: list[tuple[Because, ...]] | None, score_ms: float
+        self, one: _Ready, outputs: dict[str, Array], reasons: list[tuple[Because, ...]] | None, score_ms: dict[str, float]
     ) -> Ranking:
         request, side = one.side.request, one.kept.side
         values: dict[str, Any] = {**outputs, **{name: one.side.raw[:, i] for i, name in enumerate(self._raw_names)}}
@@ -261,7 +276,7 @@ class Engine:
             took_ms=(time.perf_counter() - one.began) * 1000,
             history_revision=one.kept.history,
             cuts=(begin, middle, end),
-            stages_ms={**one.stages_ms, "score": score_ms},
+            stages_ms={**one.stages_ms, **score_ms},
             cached=one.cached,
             user_known=side.row >= 0 or one.kept.user > 0,
             newest_event_ms=int(side.time_ms[end - 1]) if end > begin else None,

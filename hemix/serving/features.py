@@ -128,10 +128,10 @@ class Encoder:
         """A user of whose features events ``said`` something, and their events by time; ``items``: what events said of items."""
         time_ms = np.fromiter((e.time_ms for e in events), dtype=np.int64, count=len(events))
         item_ids = pa.array([e.item or "" for e in events], pa.string())
-        actions = pa.array([_action(e) for e in events], pa.string())
+        actions = [_action(e) for e in events]
 
         def column(name: str) -> Sequence[Any]:
-            return [_action(e) for e in events] if name == self._action else [e.fields.get(name) for e in events]
+            return actions if name == self._action else [e.fields.get(name) for e in events]
 
         cells = self._event.cells(len(events), column)
         block, index = self._event_items(item_ids, time_ms, items)
@@ -144,7 +144,7 @@ class Encoder:
             time_ms=time_ms,
             ids=self._encoders.block("event", cells, len(events), time_ms=time_ms).ids,
             item_ids=item_ids,
-            actions=actions,
+            actions=pa.array(actions, pa.string()),
         )
 
     def _event_items(self, ids: pa.Array, time_ms: Array, said: Mapping[str, Features]) -> tuple[Block, Array]:

@@ -170,13 +170,18 @@ def test_equal_scores_stay_in_the_order_of_the_request(engine: Engine) -> None:
     assert (ranking.model, ranking.version, ranking.id) == ("feed", "7", "r")
 
 
-def test_many_threads_get_their_own_answers(engine: Engine, run: Run, store: Store) -> None:
+@pytest.mark.parametrize("slots", [None, 1, 2])
+def test_many_threads_get_their_own_answers(run: Run, store: Store, slots: int | None) -> None:
+    engine = Engine(run, store, store_timeout_s=5, slots=slots)
     store.append([event(n, f"i{n % 30}", NOW - 60_000 * n, user=f"u{n % 12}") for n in range(1, 100)])
-    asked = [request(user=f"u{n % 12}", id=f"r{n}", items=ITEMS[n % 5 : n % 5 + 7]) for n in range(60)]
-    expected = {f"{one.user} {one.items}": fresh(run, store, one) for one in asked}
+    asked = [request(user=f"u{n % 12}", id=f"r{n}", items=ITEMS[n % 5 : n % 5 + 7], explain=n % 10 == 0) for n in range(60)]
+    expected = {one.id: engine.rank([one])[0] for one in asked}
+    assert all(same(expected[one.id], fresh(run, store, one)) for one in asked[::7])
     with ThreadPoolExecutor(8) as pool:
         for one, ranking in zip(asked, pool.map(lambda one: engine.rank([one])[0], asked), strict=True):
-            assert ranking.id == one.id and same(ranking, expected[f"{one.user} {one.items}"])
+            assert ranking.id == one.id and same(ranking, expected[one.id])
+            assert all(bool(item.because) == one.explain for item in ranking.items)
+    engine.close()
 
 
 def test_some_of_several_are_explained(engine: Engine, store: Store) -> None:
@@ -340,5 +345,5 @@ def test_bf16_is_near(run: Run, store: Store) -> None:
 def test_a_ranking_is_told_in_full(engine: Engine, store: Store) -> None:
     store.append([event(1, "i1", NOW - 1)])
     ranking = dataclasses.asdict(engine.rank([request()])[0])
-    assert set(ranking["stages_ms"]) == {"store", "user", "encode", "score"} and ranking["took_ms"] > 0
+    assert set(ranking["stages_ms"]) == {"store", "user", "encode", "wait", "score"} and ranking["took_ms"] > 0
     assert set(ranking["items"][0]["outputs"]) == {"click", "order", "order_given_click"}
