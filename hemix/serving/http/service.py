@@ -53,7 +53,8 @@ class Service:
         self.store_gate = Gate("store", workers=2, waiting=limits.waiting, deadline_seconds=limits.deadline_seconds)
         self.probe_gate = Gate("probe", workers=1, waiting=8, deadline_seconds=2.0)
         """Of its own, so that neither a long queue nor a stuck store makes an alive server look dead"""
-        self.admin_gate = Gate("admin", workers=1, waiting=0, deadline_seconds=600.0)
+        self.admin_gate = Gate("admin", workers=2, waiting=2, deadline_seconds=600.0)
+        """Two, so that a load is told at once of another one under way"""
         for gate in (self.rank_gate, self.store_gate):
             self.metrics.watch(gate.name, lambda gate=gate: gate.taken)  # type: ignore[misc]
         self._pinged = (0.0, "not asked yet")

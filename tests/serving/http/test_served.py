@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import random
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hemix import Client
+from hemix.cli import main
 from hemix.data.dataset import Dataset
 from hemix.errors import ServerError, UsageError
 from hemix.run import Run
@@ -136,25 +135,29 @@ def test_what_was_served_is_written_at_the_end(rich_run: Path, tmp_path: Path) -
         (["RUN", "--store", "mongodb://x"], "expected memory://"),
         (["RUN", "--token-file", "nowhere"], "--token-file nowhere: cannot be read"),
         (["RUN", "--port", "TAKEN"], "cannot listen there: Address already in use"),
-        pytest.param(["RUN", "--device", "abacus"], "abacus", marks=pytest.mark.slow),  # loads torch
+        (["RUN", "--device", "abacus"], "abacus"),
         (["RUN", "--registry", "nowhere"], "--registry nowhere: no such folder"),
     ],
 )
-def test_what_cannot_be_served_ends_in_one_line(rich_run: Path, args: list[str], says: str) -> None:
+def test_what_cannot_be_served_ends_in_one_line(
+    rich_run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    args: list[str],
+    says: str,
+) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        port = str(taken.getsockname()[1])
-        words = [{"RUN": str(rich_run), "TAKEN": port}.get(word, word) for word in args]
+        words = [{"RUN": str(rich_run), "TAKEN": str(taken.getsockname()[1])}.get(word, word) for word in args]
         store = [] if "--store" in words else ["--store", "memory://"]
-        done = subprocess.run(
-            [sys.executable, "-m", "hemix", "serve", *words, *store, *([] if "--port" in words else ["--port", "0"])],
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-    assert done.returncode == 2, done.stderr
-    assert len(done.stderr.splitlines()) == 1 and says in done.stderr, done.stderr
+        port = [] if "--port" in words else ["--port", "0"]
+        monkeypatch.setattr("sys.argv", ["hemix", "serve", *words, *store, *port, "--no-log"])
+        with pytest.raises(SystemExit) as end:
+            main()
+    said = capsys.readouterr()
+    assert (end.value.code, said.out) == (2, "")
+    assert len(said.err.splitlines()) == 1 and says in said.err, said.err
 
 
 @pytest.mark.slow
