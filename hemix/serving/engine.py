@@ -77,9 +77,9 @@ class Engine:
         log: ServedLog | None = None,
         slots: int | None = None,
     ) -> None:
-        """``cache_bytes``: for users' states. ``precision``: of the model's dense part. ``log``: keeps what is ranked. ``slots``: so many
-        scorings at a time, small requests that wait for one joined; None: every thread scores its own. Raises RunError and DataError
-        where the run cannot be served, SettingsError for a device that is not there."""
+        """``cache_bytes``: for users' states. ``precision``: of the model's dense part. ``log``: keeps what is ranked. ``slots``:
+        so many scorings at a time, small requests that wait for one joined; None: every thread scores its own. Raises RunError and
+        DataError where the run cannot be served, SettingsError for a device that is not there."""
         self._device = _device(device)
         self.run = run if isinstance(run, Run) else Run.load(run, device)
         self.run.model.to(self._device).eval()

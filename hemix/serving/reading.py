@@ -1,7 +1,7 @@
 """What a ranking reads from the store, within a bounded time, and what becomes of it when the store fails.
 
-A store that failed or was too slow is left alone for a moment, so that requests do not queue up behind it; then one request tries again.
-Knows no model.
+A store that failed, or was too slow several times in a row, is left alone for a moment, so that requests do not queue up behind it;
+then one request tries again. Knows no model.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ class Found:
     """The history is the one that the caller has: it was not read"""
 
 
+_LATE_IN_A_ROW = 3
+"""A machine that is busy for a moment makes no store down."""
+
 LOST = Found(degraded=("history", "features"))
 
 
@@ -48,6 +51,7 @@ class Reader:
         self._free = threading.Semaphore(4 * readers)
         self._lock = threading.Lock()
         self._try_again = 0.0
+        self._late = 0
         self.errors = 0
         """Readings that failed or were too late"""
 
@@ -61,17 +65,19 @@ class Reader:
             if self._try_again:
                 self._try_again = now + self._rest_s  # this one tries; the others wait for what it finds
         if not self._free.acquire(blocking=False):
-            return self._failed()
+            return self._failed(late=True)
         task = self._pool.submit(self._read, user, known, items, history)
         task.add_done_callback(lambda _: self._free.release())
         try:
             found = task.result(self._timeout_s)
-        except (StoreError, Late):
+        except Late:
             task.cancel()
-            return self._failed()
-        if self._try_again:
+            return self._failed(late=True)
+        except StoreError:
+            return self._failed(late=False)
+        if self._try_again or self._late:
             with self._lock:
-                self._try_again = 0.0
+                self._try_again, self._late = 0.0, 0
         return found
 
     def _read(self, user: str, known: int, items: Callable[[History], Collection[str]], history: bool) -> Found:
@@ -83,10 +89,12 @@ class Reader:
             kept=history and known != 0 and events.revision == known,
         )
 
-    def _failed(self) -> Found:
+    def _failed(self, *, late: bool) -> Found:
         with self._lock:
             self.errors += 1
-            self._try_again = time.monotonic() + self._rest_s
+            self._late += late
+            if not late or self._late >= _LATE_IN_A_ROW:
+                self._try_again = time.monotonic() + self._rest_s
         return LOST
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from hemix.errors import UsageError
+from hemix.measure import keep_freed_memory
 from hemix.schema import Schema
 from hemix.serving.http.access import Access, check_host, read_token
 from hemix.serving.http.app import make_app
@@ -23,6 +24,9 @@ from hemix.serving.store import Store, open_store
 from hemix.serving.store.limits import DAY_MS
 
 __all__ = ["ServeOptions", "run_server"]
+
+_READING = 4
+"""Rankings under way for each that is scored: while one is, others read and encode, and small ones are joined"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +45,7 @@ class ServeOptions:
     threads: int = 1
     """torch's threads of one ranking"""
     workers: int | None = None
-    """Rankings at a time; by default the cores over ``threads``"""
+    """Rankings scored at a time; by default the cores over ``threads``"""
     device: str = "cpu"
     cache_mib: int = 256
     """For users' states"""
@@ -85,15 +89,16 @@ def run_server(run: Path, options: ServeOptions, on_ready: Callable[[str, dict[s
 
     torch_seconds = time.perf_counter() - at
     torch.set_num_threads(options.threads)
-    models = Models(_loader(store, logs, options), registry, strict=options.strict)
+    keep_freed_memory()
+    workers = options.workers or max(Limits.workers // options.threads, 1)
+    models = Models(_loader(store, logs, options, workers), registry, strict=options.strict)
     for name, version, folder in runs:
         models.put(name, version, folder)
-    workers = options.workers or max(Limits.workers // options.threads, 1)
     service = Service(
         models=models,
         store=store,
         access=Access(*tokens),
-        limits=dataclasses.replace(options.limits, workers=workers, strict=options.strict),
+        limits=dataclasses.replace(options.limits, workers=_READING * workers, strict=options.strict),
     )
     if logs is not None:
         service.metrics.watch_log(lambda: logs.left_out)
@@ -119,7 +124,7 @@ def _open_store(run: Path, folders: list[Path], options: ServeOptions) -> Store:
     return open_store(options.store or f"sqlite:///{run.absolute() / 'events.db'}", limits)
 
 
-def _loader(store: Store, logs: ServedLogs | None, options: ServeOptions) -> Load:
+def _loader(store: Store, logs: ServedLogs | None, options: ServeOptions, workers: int) -> Load:
     def load(folder: Path, name: str, version: str) -> Ranker:
         from hemix.serving.engine import Engine
 
@@ -134,6 +139,7 @@ def _loader(store: Store, logs: ServedLogs | None, options: ServeOptions) -> Loa
                 device=options.device,
                 precision=options.precision,
                 log=log,
+                slots=workers,
             )
         except BaseException:
             if logs is not None and log is not None:
