@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
 from hemix.errors import RunError, StoreError, UsageError
-from hemix.serving.http.body import read_body
+from hemix.serving.http.body import body_of
 from hemix.serving.http.edge import Edge, handlers
 from hemix.serving.http.events import read_events
 from hemix.serving.http.openapi import describe
@@ -61,9 +61,10 @@ def gone(request: Request) -> Callable[[], Awaitable[None]]:
     return wait
 
 
-async def _body(request: Request, service: Service) -> bytes:
+def _body(request: Request, service: Service) -> AbstractAsyncContextManager[bytes]:
     service.access.check(request.headers.get("authorization"))
-    return await read_body(request, limit=service.limits.body_bytes, seconds=service.limits.body_seconds)
+    limits = service.limits
+    return body_of(request, limit=limits.body_bytes, seconds=limits.body_seconds, budget=service.bodies)
 
 
 def _json(content: bytes, **headers: str) -> Response:
@@ -81,8 +82,10 @@ def _add_ranking(app: FastAPI, service: Service) -> None:
     @app.post("/v1/rank")
     async def _rank(request: Request) -> Response:
         began = time.perf_counter()
-        body = await _body(request, service)
-        read_ms = (time.perf_counter() - began) * 1000
+        async with _body(request, service) as body:
+            return await ranked(request, body, (time.perf_counter() - began) * 1000)
+
+    async def ranked(request: Request, body: bytes, read_ms: float) -> Response:
         request_id = request.state.request_id
         stages: dict[str, float] = {}
 
@@ -108,7 +111,10 @@ def _add_ranking(app: FastAPI, service: Service) -> None:
     @app.post("/v1/events")
     async def _events(request: Request) -> Response:
         began = time.perf_counter()
-        body = await _body(request, service)
+        async with _body(request, service) as body:
+            return await stored(request, body, began)
+
+    async def stored(request: Request, body: bytes, began: float) -> Response:
         stages = {"body": (time.perf_counter() - began) * 1000}
 
         def work() -> bytes:

@@ -1,23 +1,46 @@
 """Request bodies: read while they are counted, unpacked while they are counted, within a time.
 
-No more than the limit (and one piece from the socket) is ever held, packed or unpacked. Knows nothing of JSON.
+No more than the limit (and one piece from the socket) is ever held of one body, packed or unpacked, and no more than a budget of all
+together. Knows nothing of JSON.
 """
 
 from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from starlette.requests import Request
 
 from hemix.serving.http.refusal import Refusal
 
-__all__ = ["read_body"]
+__all__ = ["Budget", "body_of"]
 
 
-async def read_body(request: Request, *, limit: int, seconds: float) -> bytes:
-    """The whole body, at most ``limit`` bytes unpacked. Raises Refusal: 413 for more, 400 for another encoding than gzip, damaged gzip
-    or a body that takes longer than ``seconds``. Starlette raises ClientDisconnect where the client is gone."""
+class Budget:
+    """Bytes of bodies that a server holds at a time. One event loop uses it."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.held = 0
+
+    def take(self, count: int) -> None:
+        """Raises Refusal (503) where there is no room."""
+        if self.held + count > self._most:
+            raise Refusal(503, "overloaded", f"bodies of {self._most:,} bytes are held; try again", retry_after=1, close=True)
+        self.held += count
+
+    def give(self, count: int) -> None:
+        """So many are held no more."""
+        self.held -= count
+
+
+@asynccontextmanager
+async def body_of(request: Request, *, limit: int, seconds: float, budget: Budget) -> AsyncIterator[bytes]:
+    """The whole body, at most ``limit`` bytes unpacked, counted in ``budget`` for as long as the block. Raises Refusal: 413 for more,
+    400 for another encoding than gzip, damaged gzip or a body that takes longer than ``seconds``, 503 where the budget is used up.
+    Starlette raises ClientDisconnect where the client is gone."""
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip", ""):
         raise Refusal(400, "unknown_encoding", f"content-encoding {encoding[:40]!r}: expected gzip or none", close=True)
@@ -25,13 +48,19 @@ async def read_body(request: Request, *, limit: int, seconds: float) -> bytes:
     if declared.isdecimal() and int(declared) > limit:
         raise _too_large(limit)
     unpack = _Gunzip(limit) if encoding == "gzip" else _Plain(limit)
+    counted = 0
     try:
-        async with asyncio.timeout(seconds):
-            async for piece in request.stream():
-                unpack.take(piece)
-    except TimeoutError as late:
-        raise Refusal(400, "slow_body", f"the body took longer than {seconds:g} s", close=True) from late
-    return unpack.whole()
+        try:
+            async with asyncio.timeout(seconds):
+                async for piece in request.stream():
+                    unpack.take(piece)
+                    budget.take(unpack.held - counted)
+                    counted = unpack.held
+        except TimeoutError as late:
+            raise Refusal(400, "slow_body", f"the body took longer than {seconds:g} s", close=True) from late
+        yield unpack.whole()
+    finally:
+        budget.give(counted)
 
 
 def _too_large(limit: int) -> Refusal:
@@ -42,6 +71,10 @@ class _Plain:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._held = bytearray()
+
+    @property
+    def held(self) -> int:
+        return len(self._held)
 
     def take(self, piece: bytes) -> None:
         if len(self._held) + len(piece) > self._limit:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from hemix.errors import StoreError
 from hemix.serving.http.access import Access
+from hemix.serving.http.body import Budget
 from hemix.serving.http.gate import Gate
 from hemix.serving.http.metrics import Metrics
 from hemix.serving.models import Models
@@ -22,6 +23,8 @@ class Limits:
     """What a server takes."""
 
     body_bytes: int = 8 * 2**20
+    all_bodies_bytes: int = 256 * 2**20
+    """Of all requests in work together"""
     items: int = 2_000
     body_seconds: float = 10.0
     """For a whole body to arrive"""
@@ -57,6 +60,7 @@ class Service:
         """Two, so that a load is told at once of another one under way"""
         for gate in (self.rank_gate, self.store_gate):
             self.metrics.watch(gate.name, lambda gate=gate: gate.taken)  # type: ignore[misc]
+        self.bodies = Budget(limits.all_bodies_bytes)
         self._pinged = (0.0, "not asked yet")
 
     def ping_store(self) -> str | None:

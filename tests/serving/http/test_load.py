@@ -38,6 +38,18 @@ def test_a_full_queue_refuses_at_once_and_answers_are_never_mixed_up(tmp_path: P
         assert Counter(status for status, _ in answers)[200] > 0
 
 
+def test_many_large_bodies_do_not_fill_the_memory(tmp_path: Path) -> None:
+    with fake_server(tmp_path, limits={"all_bodies_bytes": 300_000, "body_seconds": 5.0}) as server:
+        callers = [socket.create_connection(("127.0.0.1", server.port), 10) for _ in range(6)]
+        for caller in callers:
+            caller.sendall(b"POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-length: 200000\r\n\r\n" + b" " * 100_000)
+        refused = [caller for caller in callers[3:] if b"503" in caller.recv(1000)]
+        assert len(refused) >= 2, "three fill the budget"
+        for caller in callers:
+            caller.close()
+        server.until(lambda: server.rank(["i1"], id="x" * 200).status == 200)
+
+
 def test_a_deadline_is_kept_and_the_worker_comes_back(tmp_path: Path) -> None:
     with fake_server(tmp_path, limits={"workers": 1, "waiting": 5, "deadline_seconds": 0.5}) as server:
         status, _ = slow(server, 1.5)
