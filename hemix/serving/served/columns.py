@@ -44,7 +44,7 @@ class ServedColumns:
     """The tables of one schema."""
 
     def __init__(self, schema: Schema) -> None:
-        self._schema, roles = schema, schema.roles
+        self.schema, roles = schema, schema.roles
         checks = FieldChecks(schema)
         levels = ["context", "cross"] + (["event"] if schema.history_source == "impressions" else [])
         self._context = _kinds(schema, "context")
@@ -65,7 +65,7 @@ class ServedColumns:
 
     def rankings(self, served: Sequence[Served], ids: Sequence[str]) -> pa.Table:
         """A row per candidate, in the order of each ranking; ``ids`` tell rankings apart whose own ids are the same."""
-        schema, roles = self._schema, self._schema.roles
+        schema, roles = self.schema, self.schema.roles
         counts = np.array([len(one.ranking.items) for one in served])
         of = np.repeat(np.arange(len(served)), counts)
         rows = [(one, one.request.items[item.position], item) for one in served for item in one.ranking.items]
@@ -120,7 +120,7 @@ class ServedColumns:
 
     def events(self, events: Sequence[Event]) -> pa.Table:
         """Interactions and impressions as an event log."""
-        schema = self._schema
+        schema = self.schema
         columns: dict[str, pa.Array] = {
             schema.user: pa.array([e.user for e in events], pa.string()),
             schema.item: pa.array([e.item for e in events], pa.string()),

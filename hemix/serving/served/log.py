@@ -42,7 +42,7 @@ class ServedLog:
     ) -> None:
         """``queue_size``: rankings and bodies of events that may wait. A file is closed after so many ``rows`` or ``seconds``. Raises
         StorageError where ``folder`` cannot be made."""
-        self.folder = Path(folder)
+        self.folder, self.schema = Path(folder), schema
         with storage_errors(self.folder):
             for table in _TABLES:
                 (self.folder / table).mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hemix.data.cells import columns_of
@@ -56,7 +57,7 @@ def replay(folder: str | Path, engine: Engine, store: Store) -> Iterator[Replaye
     for path in sorted((Path(folder) / "rankings").glob(_PATTERN)):
         try:
             rows = pq.read_table(path).to_pylist()
-        except (OSError, ValueError) as error:
+        except (OSError, pa.ArrowException) as error:
             raise DataError(f"{path}: cannot be read: {error}") from error
         request_id = ServedColumns(schema).request_id
         grouped: dict[str, list[dict[str, Any]]] = {}
