@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from hemix import api
+from hemix import api, cli_serving
 from hemix.errors import HemixError, UsageError
 
 __all__ = ["app", "main"]
@@ -339,65 +339,8 @@ def export(
     )
 
 
-@app.command()
-def serve(
-    run: Annotated[Path, typer.Argument(help="Run folder, or a registry name/version/ of them.", show_default=False)],
-    host: Annotated[str, typer.Option(help="Address; another than this machine's own needs a token.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8080,
-    store: Annotated[
-        str | None,
-        typer.Option(help="memory://, sqlite:///file.db or redis://HOST:PORT/DB.", show_default="SQLite, RUN/events.db"),
-    ] = None,
-    token_file: Annotated[Path | None, typer.Option("--token-file", help="File with the token.", show_default=False)] = None,
-    admin_token_file: Annotated[
-        Path | None, typer.Option("--admin-token-file", help="File with the token for loading versions.", show_default=False)
-    ] = None,
-    registry: Annotated[
-        Path | None, typer.Option(help="Folder name/version/ to load from.", show_default="RUN, where it is one")
-    ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of a ranking.")] = 1,
-    workers: Annotated[int | None, typer.Option(min=1, help="Rankings at a time.", show_default="cores / threads")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    log: Annotated[
-        Path | None, typer.Option("--log", help="Folder for what is served, as training rows.", show_default="RUN/served")
-    ] = None,
-    no_log: Annotated[bool, typer.Option("--no-log", help="Keep no training rows.")] = False,
-    cache_mib: Annotated[int, typer.Option("--cache-mib", min=0, help="Memory for users' states.")] = 256,
-    history_cap: Annotated[int, typer.Option("--history-cap", min=1, help="Most events kept of a user.")] = 10_000,
-    history_days: Annotated[int, typer.Option("--history-days", min=0, help="Users unheard of are forgotten; 0: never.")] = 90,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse users, items, columns that the run does not know.")] = False,
-    precision: Annotated[str, typer.Option(help="fp32, or bf16 for the dense part.")] = "fp32",
-    json_: Json = False,
-) -> None:
-    """Serve a run over HTTP: events in, rankings out, a playground at /."""
-    from hemix.display import serving_banner
-
-    if precision not in ("fp32", "bf16"):
-        raise UsageError(f"--precision {precision}: expected fp32 or bf16")
-
-    def ready(url: str, seconds: dict[str, float]) -> None:
-        print(json.dumps({"url": url, "seconds": seconds}) if json_ else serving_banner(url, run, seconds), flush=True)
-
-    api.serve(
-        run,
-        on_ready=ready,
-        host=host,
-        port=port,
-        store=store,
-        token_file=token_file,
-        admin_token_file=admin_token_file,
-        registry=registry,
-        threads=threads,
-        workers=workers,
-        device=device,
-        log=log,
-        keep_log=not no_log,
-        cache_mib=cache_mib,
-        history_cap=history_cap,
-        history_days=history_days or None,
-        strict=strict,
-        precision=precision,
-    )
+app.command()(cli_serving.serve)
+app.add_typer(cli_serving.store, name="store")
 
 
 @app.command()
@@ -429,30 +372,6 @@ def bench(
 
         draw(figures, chart)
     print(benchmark_table(figures))
-
-
-store = typer.Typer(help="The server's store of live events.", no_args_is_help=True)
-app.add_typer(store, name="store")
-
-
-@store.command(name="load")
-def store_load(
-    logs: Annotated[Path, typer.Argument(help="Folder of logs with a schema.yaml.", show_default=False)],
-    url: Annotated[str, typer.Option("--store", help="sqlite:///FILE or redis://HOST:PORT/DB.", show_default=False)],
-    history_cap: Annotated[int, typer.Option("--history-cap", min=1, help="Most events of a user; as the server's.")] = 10_000,
-    history_days: Annotated[
-        int, typer.Option("--history-days", min=0, help="A user unheard of so long is forgotten; 0: never; as the server's.")
-    ] = 90,
-    json_: Json = False,
-) -> None:
-    """Load the events of logs into the server's store; again, and it adds only what is new."""
-    from hemix.display import Display, counts_line
-
-    with Display(_console()) as display:
-        counts = api.store_load(
-            logs, url, history_cap=history_cap, history_days=history_days or None, on_progress=display.progress
-        )
-    _emit(counts, json_, f"{logs}: {counts_line(counts)}")
 
 
 @app.command()

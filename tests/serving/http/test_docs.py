@@ -73,7 +73,7 @@ def test_the_manifest_uses_flags_and_paths_that_there_are() -> None:
     parts = list(yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text()))
     assert [part["kind"] for part in parts] == ["Deployment", "Service", "StatefulSet", "Service"]
     [container] = parts[0]["spec"]["template"]["spec"]["containers"]
-    help_ = (ROOT / "hemix" / "cli.py").read_text()
+    help_ = (ROOT / "hemix" / "cli_serving.py").read_text()
     for flag in (arg.partition("=")[0] for arg in container["args"] if arg.startswith("--")):
         assert flag in help_ or f"{flag.removeprefix('--')}:" in help_
     probes = {container[name]["httpGet"]["path"] for name in ("startupProbe", "readinessProbe", "livenessProbe")}
