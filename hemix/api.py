@@ -221,6 +221,22 @@ def store_load(
     return load(Path(logs), store, cap=history_cap, ttl_ms=ttl_ms, progress=on_progress)
 
 
+def served_rows(log: PathLike, run: PathLike, out: PathLike) -> dict[str, int]:
+    """What `hemix serve` logged, with labels out of the events that answered to it, as tables of a new folder ``out``, for the schema of
+    ``run``. Returns counts."""
+    from hemix.schema import Schema
+    from hemix.serving.served.labels import write_training_rows
+
+    return write_training_rows(log, out, Schema.load(Path(run) / "schema.yaml"))
+
+
+def served_replay(log: PathLike, run: PathLike, store: str) -> dict[str, Any]:
+    """Rank again what `hemix serve` logged, with ``run`` and the store at a URL; returns how far the scores are from those served."""
+    from hemix.serving.served.replay import replay_log
+
+    return replay_log(Path(log), Path(run), store)
+
+
 def serve(run: PathLike, *, on_ready: Callable[[str, dict[str, float]], None] | None = None, **options: Any) -> None:
     """Serve a run folder, or a registry of them (``name/version/``), over HTTP until SIGTERM or Ctrl-C. ``options``: those of
     :class:`hemix.serving.http.start.ServeOptions`; ``on_ready(url, seconds)`` is called once it answers."""

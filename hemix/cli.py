@@ -341,6 +341,7 @@ def export(
 
 app.command()(cli_serving.serve)
 app.add_typer(cli_serving.store, name="store")
+app.add_typer(cli_serving.served, name="served")
 
 
 @app.command()

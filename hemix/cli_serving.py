@@ -1,4 +1,4 @@
-"""The command line's part for the ranking server: `hemix serve` and `hemix store load`. Parses, calls the API, prints."""
+"""The command line's part for the ranking server: `hemix serve`, `hemix store` and `hemix served`. Parses, calls the API, prints."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from rich.console import Console
 from hemix import api
 from hemix.errors import UsageError
 
-__all__ = ["serve", "store"]
+__all__ = ["serve", "served", "store"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
 
 store = typer.Typer(help="The server's store of live events.", no_args_is_help=True)
+served = typer.Typer(help="What the server has logged.", no_args_is_help=True)
 
 
 def serve(
@@ -97,3 +98,41 @@ def store_load(
             logs, url, history_cap=history_cap, history_days=history_days or None, on_progress=display.progress
         )
     print(json.dumps(counts, indent=1, ensure_ascii=False) if json_ else f"{logs}: {counts_line(counts)}")
+
+
+ServedLog = Annotated[Path, typer.Argument(help="Folder NAME-VERSION-SCHEMA of hemix serve's --log.", show_default=False)]
+OfRun = Annotated[Path, typer.Option("--run", help="The run that served it.", show_default=False)]
+
+
+@served.command(name="rows")
+def served_rows(
+    log: ServedLog,
+    run: OfRun,
+    out: Annotated[Path, typer.Option("--out", help="New folder to write.", show_default=False)],
+    json_: Json = False,
+) -> None:
+    """Write served rankings as impressions, with labels by the events that answered."""
+    from hemix.display import counts_line
+
+    counts = api.served_rows(log, run, out)
+    print(json.dumps(counts, indent=1) if json_ else f"{out}: {counts_line(counts)}")
+
+
+@served.command(name="replay")
+def served_replay(
+    log: ServedLog,
+    run: OfRun,
+    url: Annotated[
+        str, typer.Option("--store", help="The server's store: sqlite:///FILE or redis://HOST:PORT/DB.", show_default=False)
+    ],
+    json_: Json = False,
+) -> None:
+    """Rank again what was served; say how far the scores are."""
+    found = api.served_replay(log, run, url)
+    text = (
+        f"{log}: {found['rankings']:,} rankings of {found['candidates']:,} candidates; "
+        f"largest difference of a score {found['max_abs_difference']:.1e}"
+    )
+    if found["with_scores_on_one_side_only"]:
+        text += f"; {found['with_scores_on_one_side_only']:,} rankings have a score on one side only"
+    print(json.dumps(found, indent=1, ensure_ascii=False) if json_ else text)

@@ -6,6 +6,7 @@ The proof that what was served is what would be computed now, with nothing of th
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,10 @@ from hemix.schema import Schema
 from hemix.serving.engine import Engine
 from hemix.serving.reading import Found
 from hemix.serving.served.columns import ServedColumns
-from hemix.serving.store import Store
+from hemix.serving.store import Limits, Store, open_store
 from hemix.serving.types import Candidate, Features, History, Ranking, RankRequest
 
-__all__ = ["Replayed", "replay"]
+__all__ = ["Replayed", "replay", "replay_log"]
 
 _PATTERN = "*.parquet"
 
@@ -47,7 +48,7 @@ class Replayed:
     def difference(self) -> float:
         """The largest, over candidates; a score that is missing on one side only is infinitely far."""
         pairs = [(self.served[i], self.again[i]) for i in self.served]
-        return max((0.0 if a != a and b != b else float("inf") if (a != a) != (b != b) else abs(a - b)) for a, b in pairs)
+        return max(math.inf if math.isnan(a) != math.isnan(b) else 0.0 if math.isnan(a) else abs(a - b) for a, b in pairs)
 
 
 def replay(folder: str | Path, engine: Engine, store: Store) -> Iterator[Replayed]:
@@ -55,10 +56,7 @@ def replay(folder: str | Path, engine: Engine, store: Store) -> Iterator[Replaye
     the ranking noted. Raises DataError naming a file that cannot be read."""
     schema = engine.schema
     for path in sorted((Path(folder) / "rankings").glob(_PATTERN)):
-        try:
-            rows = pq.read_table(path).to_pylist()
-        except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{path}: cannot be read: {error}") from error
+        rows = _read(path)
         request_id = ServedColumns(schema).request_id
         grouped: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
@@ -66,6 +64,45 @@ def replay(folder: str | Path, engine: Engine, store: Store) -> Iterator[Replaye
                 grouped.setdefault(row[request_id], []).append(row)
         for group in grouped.values():
             yield _replayed(group, engine, store)
+
+
+def replay_log(folder: Path, run: Path, url: str) -> dict[str, Any]:
+    """Replay a log folder with a run and the store at ``url``: counts, the largest difference of scores and the ranking that has it.
+
+    Raises DataError where the folder holds no rankings, and what run and store raise.
+    """
+    first = next(iter(sorted((folder / "rankings").glob(_PATTERN))), None)
+    if first is None:
+        raise DataError(f"{folder}: no rankings: expected rankings/*.parquet, as hemix serve --log writes them")
+    named = _read(first)[0]
+    store = open_store(url, Limits(ttl_ms=None))
+    try:
+        engine = Engine(run, store, name=named["served_model"], version=named["served_version"])
+        rankings = candidates = one_sided = 0
+        worst, farthest = 0.0, None
+        for one in replay(folder, engine, store):
+            rankings, candidates = rankings + 1, candidates + len(one.served)
+            one_sided += math.isinf(one.difference)
+            if worst <= one.difference < math.inf:
+                worst, farthest = one.difference, one.id
+        engine.close()
+    finally:
+        store.close()
+    return {
+        "rankings": rankings,
+        "candidates": candidates,
+        "max_abs_difference": worst,
+        "farthest": farthest,
+        "with_scores_on_one_side_only": one_sided,
+    }
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+    return rows
 
 
 def _replayed(rows: list[dict[str, Any]], engine: Engine, store: Store) -> Replayed:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,6 +16,7 @@ from hemix.run import Run
 from hemix.serving.engine import Engine
 from hemix.serving.served.replay import replay
 from hemix.serving.store import Limits, open_store
+from tests.serving.http.process import ROOT
 from tests.serving.http.test_served import as_json, serving
 from tests.serving.parity import TOLERANCE, asked_requests, live_events
 
@@ -47,3 +51,23 @@ def test_rankings_of_a_server_that_has_ended_are_replayed(
         for item, (_, score) in zip(one.ranking.items, expected, strict=True):
             assert score is None or item.score == pytest.approx(score, abs=TOLERANCE)
     store.close()
+
+    command = [sys.executable, "-m", "hemix", "served"]
+    again = json.loads(
+        subprocess.check_output([*command, "replay", folder, "--run", rich_run, "--store", url, "--json"], cwd=ROOT, text=True)
+    )
+    assert again["rankings"] == len(asked) and again["max_abs_difference"] <= TOLERANCE
+    assert again["with_scores_on_one_side_only"] == 0
+    rows = json.loads(
+        subprocess.check_output(
+            [*command, "rows", folder, "--run", rich_run, "--out", tmp_path / "rows", "--json"], cwd=ROOT, text=True
+        )
+    )
+    assert rows["rows"] == again["candidates"] and rows["events"] == done and rows["shown"] == 0
+    wrong = subprocess.run(
+        [*command, "replay", tmp_path, "--run", rich_run, "--store", url], cwd=ROOT, text=True, capture_output=True
+    )
+    assert (
+        wrong.returncode == 2
+        and wrong.stderr == f"hemix: {tmp_path}: no rankings: expected rankings/*.parquet, as hemix serve --log writes them\n"
+    )
