@@ -145,10 +145,11 @@ class Models:
             if not folder.is_dir():
                 raise RunError(f"{name}/{version}: no such version in the registry")
             return self.put(name, version, folder)
-        except HemixError:
+        except (UsageError, RunError):
             raise
         except Exception as error:  # whatever a damaged folder leads to, the old version serves on
-            raise RunError(f"{name}/{version}: cannot be served: {type(error).__name__}: {error}") from error
+            kind = "" if isinstance(error, HemixError) else f"{type(error).__name__}: "
+            raise RunError(f"{name}/{version}: cannot be served: {kind}{error}") from error
         finally:
             self._loading.release()
 

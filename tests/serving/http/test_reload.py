@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ import pytest
 
 from hemix.errors import RunError
 from hemix.serving.models import check_folder, find_runs
-from tests.serving.http.process import Server, fake_server
+from tests.serving.http.process import Server, fake_server, started
 
 ADMIN = "admin-token-0123456789"
 
@@ -140,3 +141,42 @@ def test_logs_beside_a_demo_are_not_looked_at(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "old.pkl").write_bytes(pickle.dumps(1))
     check_folder(tmp_path)
+
+
+@pytest.mark.slow
+def test_real_runs_under_load(rich_run: Path, tmp_path: Path) -> None:
+    registry = tmp_path / "registry" / "feed"
+    for name in ("1", "2", "3", "4"):
+        shutil.copytree(rich_run, registry / name)
+    weights = registry / "2" / "dense.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    (registry / "3" / "encoders" / "encoders.json").write_text("{")
+    served = tmp_path / "served"
+    shutil.copytree(registry / "1", served / "feed" / "1")
+    (tmp_path / "admin").write_text(ADMIN)
+    command = ["-m", "hemix", "serve", str(served), "--registry", str(tmp_path / "registry"), "--port", "0", "--json", "--no-log"]
+    command += ["--store", "memory://", "--admin-token-file", str(tmp_path / "admin")]
+    with started(command, tmp_path / "log") as server:
+        seen: list[tuple[int, str]] = []
+        end = threading.Event()
+
+        def ask() -> None:
+            while not end.is_set():
+                answer = server.rank(["i1", "i2"])
+                seen.append((answer.status, answer.json.get("version", "")))
+
+        asking = [threading.Thread(target=ask) for _ in range(2)]
+        for thread in asking:
+            thread.start()
+        try:
+            for name, says in (("2", "dense.safetensors"), ("3", "encoders.json")):
+                broken = load(server, "feed", name)
+                assert (broken.status, broken.error["code"]) == (422, "broken_version")
+                assert says in broken.error["message"]
+            assert load(server, "feed", "4").status == 200
+            server.until(lambda: (200, "4") in seen)
+        finally:
+            end.set()
+            for thread in asking:
+                thread.join()
+        assert set(seen) == {(200, "1"), (200, "4")}
