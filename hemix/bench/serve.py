@@ -53,11 +53,11 @@ class _World:
 
 
 def run(*, scale: float = 1.0, run: Path | None = None, seconds: float | None = None, threads: int = 1) -> dict[str, Any]:
-    """Five loads of ``seconds`` (30 times ``scale``) each against ``run``: rankings of 500 at 1,000 and 5,000 events, always of users
-    with a new event; events in bodies of 50; and a mix. Each gives a case a stream: latency counted from the moment that a request was
+    """Five loads of 30 seconds each against ``run``, histories and seconds times ``scale``: rankings of 500 at 1,000 and 5,000 events,
+    always of users with a new event; events in bodies of 50; and a mix. Each gives a case a stream: latency counted from the moment that a request was
     due, the server's own stages, errors, and the server's memory with its slope after the first fifth.
 
-    ``seconds`` alone, as for a soak, drives the mix only.
+    With ``seconds``, as for a soak, the mix alone for so long.
     """
     soak = seconds is not None
     lasting = seconds if seconds is not None else max(_SECONDS * scale, 1.0)
@@ -74,9 +74,9 @@ def run(*, scale: float = 1.0, run: Path | None = None, seconds: float | None = 
             Stream(kind="events", per_second=5, size=10, users=world.short),
         )
         loads: dict[str, tuple[Stream, ...]] = {
-            f"rank 500, {_SHORT} events": (short,),
-            f"rank 500, {_LONG} events": (long,),
-            f"rank 500, {_SHORT} events, state kept": (dataclasses.replace(short, fresh=False),),
+            f"rank 500, {_length(_SHORT, scale)} events": (short,),
+            f"rank 500, {_length(_LONG, scale)} events": (long,),
+            f"rank 500, {_length(_SHORT, scale)} events, state kept": (dataclasses.replace(short, fresh=False),),
             "events 50": (Stream(kind="events", per_second=40, size=50, users=world.short),),
             "mix": mix,
         }
@@ -97,6 +97,9 @@ def run(*, scale: float = 1.0, run: Path | None = None, seconds: float | None = 
                 )
                 with _Memory(pid) as memory:
                     seen = _drive(plan)
+                for one in seen:
+                    if not one["answered_per_second"]:
+                        raise HemixError(f"bench serve: no {one['stream']} was answered: {one['errors']}")
                 cases += [{"name": f"serve {name}", **one, **memory.figures()} for one in seen]
     return {"schema_version": 1, "cases": cases, "ready_seconds": ready_seconds, "threads": threads, "machine": machine()}
 
@@ -197,10 +200,13 @@ def _world(folder: Path, run: Path | None, users: int, scale: float) -> _World:
     lengths = loaded.schema.history.global_length + loaded.schema.history.realtime_length
     filled = open_store(f"sqlite:///{store}", Limits(ttl_ms=None, cap=max(lengths, Limits.cap)))
     for user in dict.fromkeys((*world.short, *world.long)):
-        length = _LONG if user in world.long else _SHORT
-        filled.append(_past(user, max(int(length * min(scale, 1.0)), 20), world))
+        filled.append(_past(user, _length(_LONG if user in world.long else _SHORT, scale), world))
     filled.close()
     return world
+
+
+def _length(events: int, scale: float) -> int:
+    return max(int(events * min(scale, 1.0)), 20)
 
 
 def _past(user: str, length: int, world: _World) -> Sequence[Event]:
