@@ -53,9 +53,10 @@ class _World:
 
 
 def run(*, scale: float = 1.0, run: Path | None = None, seconds: float | None = None, threads: int = 1) -> dict[str, Any]:
-    """Five loads of 30 seconds each against ``run``, histories and seconds times ``scale``: rankings of 500 at 1,000 and 5,000 events,
-    always of users with a new event; events in bodies of 50; and a mix. Each gives a case a stream: latency counted from the moment that a request was
-    due, the server's own stages, errors, and the server's memory with its slope after the first fifth.
+    """Five loads of 30 seconds each against ``run``, histories and seconds times ``scale``: rankings of 500 at 1,000 and 5,000
+    events, always of users with a new event; at 1,000 with the user's state kept; events in bodies of 50; and a mix. Each gives a case
+    a stream: latency counted from the moment that a request was due, the server's own stages, errors, and the server's memory with its
+    slope after the first fifth.
 
     With ``seconds``, as for a soak, the mix alone for so long.
     """
