@@ -32,14 +32,18 @@ if TYPE_CHECKING:
         predict,
         prepare,
         scale,
+        serve,
         simulate,
+        store_load,
         train,
     )
+    from hemix.client import Client
     from hemix.data.batch import RequestBatch
     from hemix.errors import HemixError
     from hemix.schema import Schema
 
 __all__ = [
+    "Client",
     "Dataset",
     "HemixError",
     "RequestBatch",
@@ -55,11 +59,13 @@ __all__ = [
     "predict",
     "prepare",
     "scale",
+    "serve",
     "simulate",
+    "store_load",
     "train",
 ]
 
-_HOMES = {"HemixError": "hemix.errors", "RequestBatch": "hemix.data.batch", "Schema": "hemix.schema"}
+_HOMES = {"Client": "hemix.client", "HemixError": "hemix.errors", "RequestBatch": "hemix.data.batch", "Schema": "hemix.schema"}
 
 
 def __getattr__(name: str) -> Any:

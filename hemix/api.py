@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hemix.config import Settings, build_settings, named_overrides
-from hemix.errors import RunError, UsageError
+from hemix.errors import MissingExtra, RunError, UsageError
 from hemix.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ __all__ = [
     "prepare",
     "scale",
     "simulate",
+    "store_load",
     "train",
 ]
 
@@ -204,6 +205,48 @@ def export(run: PathLike, out: PathLike, *, format: str = "onnx", on_progress: P
     from hemix.exporting import export_run
 
     return export_run(run, out, format, on_progress=on_progress)
+
+
+def store_load(
+    logs: PathLike, store: str, *, history_cap: int = 10_000, history_days: int | None = 90, on_progress: Progress = _silent
+) -> dict[str, Any]:
+    """Every event of the logs into the server's store at a URL, once, however often it is called. Returns counts.
+
+    ``history_cap``, ``history_days``: the server's own; the newest so many events of a user are kept, and a user unheard of for so many
+    days from now is forgotten (None: never).
+    """
+    from hemix.backfill import load
+
+    ttl_ms = None if history_days is None else history_days * 86_400_000
+    return load(Path(logs), store, cap=history_cap, ttl_ms=ttl_ms, progress=on_progress)
+
+
+def served_rows(log: PathLike, run: PathLike, out: PathLike) -> dict[str, int]:
+    """What `hemix serve` logged, with labels out of the events that answered to it, as tables of a new folder ``out``, for the schema of
+    ``run``. Returns counts."""
+    from hemix.schema import Schema
+    from hemix.serving.served.labels import write_training_rows
+
+    return write_training_rows(log, out, Schema.load(Path(run) / "schema.yaml"))
+
+
+def served_replay(log: PathLike, run: PathLike, store: str) -> dict[str, Any]:
+    """Rank again what `hemix serve` logged, with ``run`` and the store at a URL; returns how far the scores are from those served."""
+    from hemix.serving.served.replay import replay_log
+
+    return replay_log(Path(log), Path(run), store)
+
+
+def serve(run: PathLike, *, on_ready: Callable[[str, dict[str, float]], None] | None = None, **options: Any) -> None:
+    """Serve a run folder, or a registry of them (``name/version/``), over HTTP until SIGTERM or Ctrl-C. ``options``: those of
+    :class:`hemix.serving.http.start.ServeOptions`; ``on_ready(url, seconds)`` is called once it answers."""
+    try:
+        from hemix.serving.http.start import ServeOptions, run_server
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").partition(".")[0] == "hemix":
+            raise
+        raise MissingExtra(missing.name or "a package", "serve", "the ranking server") from missing
+    run_server(Path(run), ServeOptions(**options), on_ready or (lambda _url, _seconds: None))
 
 
 def demo(

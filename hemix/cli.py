@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from hemix import api
+from hemix import api, cli_serving
 from hemix.errors import HemixError, UsageError
 
 __all__ = ["app", "main"]
@@ -339,14 +339,21 @@ def export(
     )
 
 
+app.command()(cli_serving.serve)
+app.add_typer(cli_serving.store, name="store")
+app.add_typer(cli_serving.served, name="served")
+
+
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="loader, mfu, prepare, score, tables or train.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="loader, mfu, prepare, score, serve, tables or train.", show_default=False)],
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.", show_default=False)] = None,
     scale: Annotated[float, typer.Option(min=0.0001, help="Share of the full size.")] = 1.0,
     sweep: Annotated[bool, typer.Option("--sweep", help="score, train: add lengths, candidates, impressions a user.")] = False,
     size: Annotated[str | None, typer.Option(help="mfu: tiny, base, small or large.", show_default=False)] = None,
     chart: Annotated[Path | None, typer.Option(help="With --sweep: draw it into this SVG file.", show_default=False)] = None,
+    run: Annotated[Path | None, typer.Option(help="serve: this run instead of a made one.", show_default=False)] = None,
+    seconds: Annotated[float | None, typer.Option(help="serve: the mix alone, for so long.", show_default=False)] = None,
 ) -> None:
     """Run a benchmark and print its table."""
     from hemix.bench import run_benchmark
@@ -358,7 +365,7 @@ def bench(
             raise UsageError(f"{flag} {file}: no such folder")
     if chart is not None and not sweep:
         raise UsageError("--chart: draws sweeps; add --sweep (benchmarks score and train)")
-    figures = run_benchmark(name, scale=scale, sweep=sweep, size=size)
+    figures = run_benchmark(name, scale=scale, sweep=sweep, size=size, run=run, seconds=seconds)
     if json_file is not None:
         write_json(json_file, figures)
     if chart is not None:

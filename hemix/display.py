@@ -22,6 +22,7 @@ __all__ = [
     "laws_table",
     "manifest_summary",
     "metrics_table",
+    "serving_banner",
     "study_table",
     "training_summary",
 ]
@@ -293,6 +294,18 @@ def demo_summary(figures: Mapping[str, Any], out: Path) -> str:
     )
 
 
+def serving_banner(url: str, run: Path, seconds: Mapping[str, float]) -> str:
+    """Where a server listens, and what to try."""
+    events = '[{"event": "interaction", "id": "e1", "user": "u1", "item": "i1", "type": "click"}]'
+    ranking = '{"user": "u1", "items": [{"id": "i1"}, {"id": "i2"}], "explain": true}'
+    return (
+        f"{run}: serving at {url} ({seconds['rest']:.1f} s, and {seconds['torch']:.1f} s for torch's import)\n"
+        f"Playground: {url}/   API: {url}/docs   Stop: Ctrl-C\n"
+        f"  curl {url}/v1/events -d '{events}'\n"
+        f"  curl {url}/v1/rank -d '{ranking}'"
+    )
+
+
 def benchmark_table(figures: Mapping[str, Any]) -> str:
     """A benchmark's cases, one a row; where they say much, one a column, a few at a time."""
     cases = figures["cases"]
@@ -317,6 +330,10 @@ def _upright(cases: Sequence[Mapping[str, Any]], rows: Sequence[str], title: str
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return " / ".join(_plain(part) for part in value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {_plain(part)}" for key, part in value.items()) or "none"
     if isinstance(value, float):
         return f"{value:,.4g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value if value is not None else "-")

@@ -7,6 +7,9 @@ HemixError
 ├── DataError         a log, a table, a dataset folder: what is in a file
 ├── RunError          a run folder or a checkpoint: missing, damaged, of another schema
 ├── StorageError      the disk: full, read-only, not permitted
+├── RequestError      a request to the server: a field of it cannot be used
+├── StoreError        the store of live events: not reachable, too slow, damaged
+├── ServerError       what a server answers its client, or that it does not answer
 └── MissingExtra      an optional part that is not installed
 
 Every message is one line for the person who has to mend it: what was expected, what was found, and where (file, column,
@@ -19,10 +22,13 @@ __all__ = [
     "DataError",
     "HemixError",
     "MissingExtra",
+    "RequestError",
     "RunError",
     "SchemaError",
+    "ServerError",
     "SettingsError",
     "StorageError",
+    "StoreError",
     "UsageError",
 ]
 
@@ -53,6 +59,44 @@ class RunError(HemixError):
 
 class StorageError(HemixError):
     """The disk is full, read-only or not permitted."""
+
+
+class RequestError(HemixError):
+    """A request to the server that cannot be answered as it is."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        """Where in the request, such as ``items[3].fields.price``"""
+        self.problem = problem
+
+
+class StoreError(HemixError):
+    """The store of live events cannot be reached, is too slow, or is damaged."""
+
+
+class ServerError(HemixError):
+    """A server refused, or did not answer at all (``status`` None)."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        field: str | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.field = field
+        """Which field of the request was at fault"""
+        self.request_id = request_id
+        """By which the server's log tells of it"""
+        self.retry_after = retry_after
+        """Seconds"""
 
 
 class MissingExtra(HemixError):

@@ -87,6 +87,7 @@ def test_every_command_explains_itself(hemix) -> None:  # type: ignore[no-untype
         "compare",
         "ablate",
         "scale",
+        "serve",
     ):
         code, out, _ = hemix(command, "--help")
         assert code == 0

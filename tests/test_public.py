@@ -13,6 +13,7 @@ import hemix
 from hemix import errors
 
 SURFACE = [
+    "Client",
     "Dataset",
     "HemixError",
     "RequestBatch",
@@ -28,7 +29,9 @@ SURFACE = [
     "predict",
     "prepare",
     "scale",
+    "serve",
     "simulate",
+    "store_load",
     "train",
 ]
 
@@ -68,10 +71,13 @@ def test_the_exceptions_are_one_tree() -> None:
         "DataError",
         "HemixError",
         "MissingExtra",
+        "RequestError",
         "RunError",
         "SchemaError",
+        "ServerError",
         "SettingsError",
         "StorageError",
+        "StoreError",
         "UsageError",
     ]
     assert all(issubclass(getattr(errors, name), errors.HemixError) for name in errors.__all__)

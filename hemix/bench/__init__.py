@@ -1,29 +1,39 @@
 """Benchmarks: each a file with ``run(scale=...) -> figures`` in the shape that docs/performance.md explains.
 
-Some take ``sweep`` or ``size`` as well, by the names of the command's flags.
+Some take ``sweep``, ``size``, ``run`` or ``seconds`` as well, by the names of the command's flags.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 from hemix.errors import UsageError
 
 __all__ = ["BENCHMARKS", "run_benchmark"]
 
-BENCHMARKS = ("loader", "mfu", "prepare", "score", "tables", "train")
+BENCHMARKS = ("loader", "mfu", "prepare", "score", "serve", "tables", "train")
 
 
-def run_benchmark(name: str, *, scale: float = 1.0, sweep: bool = False, size: str | None = None) -> dict[str, Any]:
+def run_benchmark(
+    name: str,
+    *,
+    scale: float = 1.0,
+    sweep: bool = False,
+    size: str | None = None,
+    run: Path | None = None,
+    seconds: float | None = None,
+) -> dict[str, Any]:
     """Run one benchmark at ``scale`` of its full size. Raises UsageError for an unknown name, or an option it does not have."""
     if name not in BENCHMARKS:
         raise UsageError(f"unknown benchmark {name!r}; known: {', '.join(BENCHMARKS)}")
-    run = import_module(f"hemix.bench.{name}").run
-    options = {key: value for key, value in (("sweep", sweep), ("size", size)) if value}
+    measure = import_module(f"hemix.bench.{name}").run
+    asked = {"sweep": sweep or None, "size": size, "run": run, "seconds": seconds}
+    options = {key: value for key, value in asked.items() if value is not None}
     for option in options:
-        if option not in signature(run).parameters:
+        if option not in signature(measure).parameters:
             raise UsageError(f"--{option}: hemix bench {name} has no such option")
-    figures: dict[str, Any] = run(scale=scale, **options)
+    figures: dict[str, Any] = measure(scale=scale, **options)
     return figures

@@ -9,6 +9,7 @@
         valid_from_ms.npy  int64 [rows]
         features.*.npy                          Block
         coordinates.npy    float64 [rows, 2 C]  latitudes and longitudes of the C coordinates features, if any (NaN: missing)
+        keys.npy           uint64 [rows, P]     keys of the features that are part of a statistic's key, if any
         number.npy         int32 [rows]         items only: number of the item, -1 for row 0
         raw.npy            float64 [rows, C]    items only: the columns of the score expression (NaN where missing)
         train_impressions.npy float64 [ids]     by number, not row: how many train impressions

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["absorbs", "attend"]
+__all__ = ["absorbs", "attend", "attention_weights"]
 
 _TILE = {"cpu": 2**19}
 _TILE_ELSEWHERE = 2**27
@@ -49,6 +49,13 @@ def attend(q_BHCJx: Tensor, keys_values_BLx: Tensor, table_hA: Tensor, bucket_BC
         found_BHJx = F.scaled_dot_product_attention(q_BHCJx.squeeze(2), keys_BHLx, values_BHLx, attn_mask=summand_BHJL, scale=1.0)
         return found_BHJx.unsqueeze(2)
     return _Attend.apply(q_BHCJx, keys_values_BLx, table_hA, bucket_BCL)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def attention_weights(q_BHCJx: Tensor, keys_values_BLx: Tensor, table_hA: Tensor, bucket_BCL: Tensor) -> Tensor:
+    """[B, H, C, J, L]: the weights of :func:`attend` themselves, held whole; for few queries."""
+    keys_BGLx, _ = _keys_and_values(q_BHCJx, keys_values_BLx)
+    scores = torch.matmul(q_BHCJx.flatten(2, 3), keys_BGLx.transpose(2, 3)).view(*q_BHCJx.shape[:4], -1)
+    return torch.softmax(scores + _summand(table_hA, bucket_BCL), -1)
 
 
 def _keys_and_values(q_BHCJx: Tensor, keys_values_BLx: Tensor) -> tuple[Tensor, Tensor]:

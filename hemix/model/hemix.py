@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hemix.config import ModelSettings
@@ -26,10 +28,15 @@ from hemix.model.tokenizer import Tokenizer
 
 __all__ = ["HeMix", "RequestState", "UserState"]
 
+_WEIGHTS_AT_ONCE = 2**19
+"""Events by candidates whose weights are held at once when a ranking is explained."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class UserState:
     """What depends on users and their events alone. Row 0 of the events is the null event, row e + 1 is event e."""
+
+    by_event: ClassVar[tuple[str, ...]] = ("event_time_ms", "events_ED", "global_keys_values")
 
     share_RH: Tensor
     """The user's columns of the tokeniser's first layer"""
@@ -129,6 +136,34 @@ class HeMix(Ranker):
         pooled_NP = x_SND.mean(0) if self.settings.pooling == "mean" else x_SND.transpose(0, 1).flatten(1)
         logits_NT: Tensor = self.heads(pooled_NP, batch.bias)
         return logits_NT
+
+    def attention(self, state: RequestState, inputs: Inputs, most: int) -> tuple[Tensor, Tensor] | None:
+        """The events of most weight to the dynamic queries: mean over the queries of both histories and their heads."""
+        if not self.settings.dynamic_queries:
+            return None
+        assert inputs.item_IW is not None and inputs.cross_NW is not None, "attention needs the level candidate"
+        batch, host = inputs.batch, inputs.batch.host
+        events = int(host.visible.max()) if host.visible.numel() else 0
+        ns_NnD = self.tokenizer(state.share_QH, batch.request_index, inputs.item_IW, batch.item_index, inputs.cross_NW)
+        queries = ns_NnD.split([self.settings.ns_tokens_global, self.settings.ns_tokens_realtime], 1)
+        parts = [
+            (interest, history, asking)
+            for interest, history, asking in zip(
+                (self.global_, self.realtime), (state.global_, state.realtime), queries, strict=True
+            )
+            if interest is not None and history is not None
+        ]
+        positions, weights = list[Tensor](), list[Tensor]()
+        for rows in torch.split(torch.arange(ns_NnD.shape[0]), max(1, _WEIGHTS_AT_ONCE // (1 + events))):
+            at = slice(int(rows[0]), int(rows[-1]) + 1)
+            total = ns_NnD.new_zeros(rows.shape[0], 1 + events)
+            for interest, history, asking in parts:
+                total += interest.weights(history, asking[at], host.request_index[at], events) * interest.dynamic_count
+            top = (total[:, 1:] / max(1, sum(i.dynamic_count for i, *_ in parts))).topk(min(most, events))
+            missing = (0, most - min(most, events))
+            weights.append(F.pad(top.values, missing))
+            positions.append(F.pad(top.indices, missing).masked_fill(weights[-1] <= 0, -1))
+        return torch.cat(positions), torch.cat(weights)
 
 
 def _mixed(

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from hemix.config import ModelSettings
 from hemix.data.batch import moved
 from hemix.model.age import AGE_BUCKETS, age_bucket, rotary_angles, rotate
-from hemix.model.attention import absorbs, attend
+from hemix.model.attention import absorbs, attend, attention_weights
 from hemix.model.layers import GroupedLinear
 from hemix.model.ragged import Group, Slots, from_slots, places, slots, to_slots
 
@@ -130,12 +130,26 @@ class HistoryInterest(nn.Module):
     def dynamic(self, state: HistoryState, queries_NnD: Tensor, request_index_N: Tensor, fixed_too: bool = False) -> Tensor:
         """Interests [N, dynamic, D] of the queries that come from NS tokens; with ``fixed_too`` [N, dynamic + fixed, D].
         ``request_index_N`` lies in the host's memory."""
-        requests = state.request_slots.place_N.shape[0]
-        projected_NnD = torch.bmm(queries_NnD.transpose(0, 1), self.query_weight[: self.dynamic_count]).transpose(0, 1)
+        projected_NnD = self._dynamic_queries(queries_NnD)
         if fixed_too:
             fixed_NnD = self._fixed_queries(projected_NnD.shape[0])
             projected_NnD = torch.cat([projected_NnD.to(fixed_NnD.dtype), fixed_NnD], 1)
-        return self._interests(state, slots(state.groups, request_index_N, requests, state.device), projected_NnD)
+        return self._interests(state, self._slots(state, request_index_N), projected_NnD)
+
+    def weights(self, state: HistoryState, queries_NnD: Tensor, request_index_N: Tensor, events: int) -> Tensor:
+        """[N, 1 + E]: the share of each of so many events in what a candidate's dynamic queries read, mean over queries and heads; the
+        null event first. Holds all weights at once: for few candidates."""
+        layout = self._slots(state, request_index_N)
+        with torch.autocast(queries_NnD.device.type, enabled=False):
+            queries = self._laid_out(state, layout, self._dynamic_queries(queries_NnD))
+            table_hA, found = self._summands(), list[Tensor]()
+            for group, keys, q_BHCJd in zip(state.groups, state.keys, queries, strict=True):
+                weights_BHCJL = self._weights(keys, q_BHCJd, table_hA)
+                B, H, C, J, L = weights_BHCJL.shape
+                mean_BCKL = weights_BHCJL.view(B, H, C, J // self.dynamic_count, -1, L).mean((1, 4))
+                rows_BCKL = group.rows_BL[:, None, None].expand(mean_BCKL.shape)
+                found.append(mean_BCKL.new_zeros(*mean_BCKL.shape[:3], 1 + events).scatter_add_(3, rows_BCKL, mean_BCKL))
+            return from_slots(found, layout.place_N)
 
     # -- attention ------------------------------------------------------------------------------------------------------
 
@@ -146,6 +160,13 @@ class HistoryInterest(nn.Module):
     def _by_head(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., H, Dh]"""
         return x.view(*x.shape[:-1], self.heads, x.shape[-1] // self.heads)
+
+    def _slots(self, state: HistoryState, request_index_N: Tensor) -> Slots:
+        return slots(state.groups, request_index_N, state.request_slots.place_N.shape[0], state.device)
+
+    def _dynamic_queries(self, queries_NnD: Tensor) -> Tensor:
+        """[N, dynamic, D], projected."""
+        return torch.bmm(queries_NnD.transpose(0, 1), self.query_weight[: self.dynamic_count]).transpose(0, 1)
 
     def _fixed_queries(self, rows: int) -> Tensor:
         """[rows, fixed, D], projected."""
@@ -188,20 +209,24 @@ class HistoryInterest(nn.Module):
         if queries_NnD.shape[0] == 0 or n == 0:
             return queries_NnD.new_zeros(queries_NnD.shape)
         with torch.autocast(queries_NnD.device.type, enabled=False):
-            queries_NnD = queries_NnD.to(self.fixed_queries.dtype) * (D // self.heads) ** -0.5
-            if state.angles_QP is not None:
-                angles = state.angles_QP[layout.request_N][:, None, None]
-                queries_NnD = rotate(self._by_head(queries_NnD), angles).flatten(2)
-            queries = to_slots(queries_NnD.reshape(-1, n * D), layout.rows, layout.place_N)
-            table_hA = self._summands()
-            found = []
-            for keys, q_BCKx in zip(state.keys, queries, strict=True):
-                B, C, K, _ = q_BCKx.shape
-                q_BHCJd = q_BCKx.view(B, C, K * n, self.heads, -1).permute(0, 3, 1, 2, 4)
-                found.append(self._attend(keys, q_BHCJd, table_hA).permute(0, 2, 3, 1, 4).reshape(B, C, K, n * D))
+            table_hA, found = self._summands(), list[Tensor]()
+            for keys, q_BHCJd in zip(state.keys, self._laid_out(state, layout, queries_NnD), strict=True):
+                B, H, C, J, d = q_BHCJd.shape
+                found_BCJHd = self._attend(keys, q_BHCJd, table_hA).permute(0, 2, 3, 1, 4)
+                found.append(found_BCJHd.reshape(B, C, J // n, n * H * d))
             gathered = from_slots(found, layout.place_N).view(-1, n, D) + self.key_value.bias.chunk(2)[1]
         out: Tensor = self.output(gathered).to(queries_NnD.dtype)
         return out
+
+    def _laid_out(self, state: HistoryState, layout: Slots, queries_NnD: Tensor) -> list[Tensor]:
+        """Per group [B, H, C, J, Dh]: projected queries of all rows, scaled and, with rotary times, turned."""
+        n, D = queries_NnD.shape[1:]
+        queries_NnD = queries_NnD.to(self.fixed_queries.dtype) * (D // self.heads) ** -0.5
+        if state.angles_QP is not None:
+            angles = state.angles_QP[layout.request_N][:, None, None]
+            queries_NnD = rotate(self._by_head(queries_NnD), angles).flatten(2)
+        queries = to_slots(queries_NnD.reshape(-1, n * D), layout.rows, layout.place_N)
+        return [q.view(*q.shape[:2], q.shape[2] * n, self.heads, -1).permute(0, 3, 1, 2, 4) for q in queries]
 
     def _attend(self, keys: _Keys, q_BHCJd: Tensor, table_hA: Tensor) -> Tensor:
         """Attention of scaled queries [B, H, C, J, Dh] -> [B, H, C, J, Dh]."""
@@ -210,27 +235,47 @@ class HistoryInterest(nn.Module):
         if not keys.absorbed:
             return attend(q_BHCJd, keys.keys_values_BLx, table_hA, keys.bucket_BCL)
         B, H, C, J, d = q_BHCJd.shape
-        key_HdD, value_HdD = (w.view(H, d, -1) for w in self.key_value.weight.chunk(2))
-        wide_HnD = torch.bmm(q_BHCJd.transpose(0, 1).reshape(H, B * C * J, d), key_HdD)
-        wide_BHCJD = wide_HnD.view(H, B, C, J, -1).transpose(0, 1)
-        mean_BHCJD = attend(wide_BHCJD, keys.keys_values_BLx, table_hA, keys.bucket_BCL)
+        mean_BHCJD = attend(self._wide(q_BHCJd), keys.keys_values_BLx, table_hA, keys.bucket_BCL)
         mean_HnD = mean_BHCJD.transpose(0, 1).reshape(H, B * C * J, -1)
-        found_Hnd = torch.bmm(mean_HnD, value_HdD.transpose(1, 2))
+        value_HDd = self.key_value.weight.chunk(2)[1].view(H, d, -1).transpose(1, 2)
+        found_Hnd = torch.bmm(mean_HnD, value_HDd)
         return found_Hnd.view(H, B, C, J, d).transpose(0, 1)
+
+    def _wide(self, q_BHCJd: Tensor) -> Tensor:
+        """[B, H, C, J, D]: queries that read event vectors themselves."""
+        B, H, C, J, d = q_BHCJd.shape
+        key_HdD = self.key_value.weight.chunk(2)[0].view(H, d, -1)
+        wide_HnD = torch.bmm(q_BHCJd.transpose(0, 1).reshape(H, B * C * J, d), key_HdD)
+        return wide_HnD.view(H, B, C, J, -1).transpose(0, 1)
+
+    def _weights(self, keys: _Keys, q_BHCJd: Tensor, table_hA: Tensor) -> Tensor:
+        """[B, H, C, J, L]: the weights that :meth:`_attend` gives."""
+        if self.age_vector is not None:
+            return self._weights_with_age(keys, q_BHCJd, table_hA)[0]
+        queries = self._wide(q_BHCJd) if keys.absorbed else q_BHCJd
+        return attention_weights(queries, keys.keys_values_BLx, table_hA, keys.bucket_BCL)
 
     def _attend_with_age(self, keys: _Keys, q_BHCJd: Tensor, table_hA: Tensor) -> Tensor:
         """An age vector added to every event, split off exactly: keys and values are linear in it."""
         assert self.age_vector is not None
-        keys_BHLd, values_BHLd = (self._by_head(x).transpose(1, 2) for x in keys.keys_values_BLx.chunk(2, 2))
-        age_keys_AHd, age_values_AHd = (
-            self._by_head(F.pad(F.linear(self.age_vector, w), (0, 0, 0, 1))) for w in self.key_value.weight.chunk(2)
-        )
+        weights, mass = self._weights_with_age(keys, q_BHCJd, table_hA)
+        _, values_BHLd = (self._by_head(x).transpose(1, 2) for x in keys.keys_values_BLx.chunk(2, 2))
+        of_events = torch.einsum("bhcjl,bhld->bhcjd", weights, values_BHLd)
+        return of_events + torch.einsum("bhcja,ahd->bhcjd", mass, self._of_ages(1))
+
+    def _weights_with_age(self, keys: _Keys, q_BHCJd: Tensor, table_hA: Tensor) -> tuple[Tensor, Tensor]:
+        """(weights [B, H, C, J, L], their sums by age bucket [B, H, C, J, A])."""
+        keys_BHLd, _ = (self._by_head(x).transpose(1, 2) for x in keys.keys_values_BLx.chunk(2, 2))
         bucket_BCL = keys.bucket_BCL.long()
         hidden_BCL = table_hA[0].index_select(0, bucket_BCL.flatten()).view(bucket_BCL.shape)
-        by_bucket = torch.einsum("bhcjd,ahd->bhcja", q_BHCJd, age_keys_AHd)
+        by_bucket = torch.einsum("bhcjd,ahd->bhcja", q_BHCJd, self._of_ages(0))
         scores = torch.einsum("bhcjd,bhld->bhcjl", q_BHCJd, keys_BHLd)
         bucket = bucket_BCL.clamp(max=_NO_AGE)[:, None, :, None].expand(scores.shape)
         weights = (scores + hidden_BCL[:, None, :, None] + by_bucket.gather(-1, bucket)).softmax(-1)
-        mass = torch.zeros_like(by_bucket).scatter_add(-1, bucket, weights)
-        of_events = torch.einsum("bhcjl,bhld->bhcjd", weights, values_BHLd)
-        return of_events + torch.einsum("bhcja,ahd->bhcjd", mass, age_values_AHd)
+        return weights, torch.zeros_like(by_bucket).scatter_add(-1, bucket, weights)
+
+    def _of_ages(self, part: int) -> Tensor:
+        """[A + 1, H, Dh]: the age vectors as keys (part 0) or values (1); zeros for what has no age."""
+        assert self.age_vector is not None
+        projected_AD = F.linear(self.age_vector, self.key_value.weight.chunk(2)[part])
+        return self._by_head(F.pad(projected_AD, (0, 0, 0, 1)))

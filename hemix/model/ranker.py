@@ -2,13 +2,14 @@
 
 ``embed`` reads the tables once for all levels that are asked for; after it no model touches an id. A server keeps what
 ``encode_user`` returns and calls the other two with later batches, whose cuts point into the kept events, so a user state
-depends on nothing of the request.
+depends on nothing of the request. Kept states of several users become one by :meth:`Ranker.join_users`.
 
 Letters: R users, Q requests, N candidates, E events, I distinct item rows, T tasks, W width of a level's vectors, d width of a table.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,7 +55,8 @@ def level_width(level: LevelSpec, embedding_size: int) -> int:
 
 
 class Ranker(nn.Module, ABC):
-    """A model that scores candidates. Its user and request states are its own: what one method returns, the next takes."""
+    """A model that scores candidates. Its user and request states are its own: what one method returns, the next takes. A user state is
+    a tensor by user or a dataclass of such, whose ``by_event`` names the tensors by event, row 0 of which is the null event's."""
 
     def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
         super().__init__()
@@ -73,6 +75,15 @@ class Ranker(nn.Module, ABC):
     @abstractmethod
     def score(self, state: Any, inputs: Inputs) -> Tensor:
         """Logits [N, T] (of a task with ``given``: conditional on it). Needs the level ``candidate``."""
+
+    def join_users(self, states: Sequence[Any]) -> Any:
+        """Kept states of several users as one: users, and events behind the one null event, in the order of the states."""
+        return states[0] if len(states) == 1 else _joined(states)
+
+    def attention(self, state: Any, inputs: Inputs, most: int) -> tuple[Tensor, Tensor] | None:  # noqa: ARG002
+        """(positions of events int64 [N, most], -1 for none; weights [N, most], falling) of the events that drew the candidates'
+        attention most, for a request state of few candidates. None: the model weighs no events by candidate."""
+        return None
 
     def forward(self, batch: RequestBatch) -> Tensor:
         """Logits [N, T] of a whole batch."""
@@ -137,6 +148,18 @@ class Ranker(nn.Module, ABC):
     def dense_parameters(self) -> Iterator[nn.Parameter]:
         """Every parameter but the embedding tables."""
         return (p for _, p in self.named_dense_parameters())
+
+
+def _joined(states: Sequence[Any]) -> Any:
+    first = states[0]
+    if first is None or isinstance(first, Tensor):
+        return None if first is None else torch.cat(list(states))
+    parts = {}
+    for field in dataclasses.fields(first):
+        values = [getattr(state, field.name) for state in states]
+        by_event = field.name in first.by_event and values[0] is not None
+        parts[field.name] = torch.cat([values[0], *(v[1:] for v in values[1:])]) if by_event else _joined(values)
+    return type(first)(**parts)
 
 
 class _Wanted:

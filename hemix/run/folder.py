@@ -13,6 +13,8 @@ import torch
 
 from hemix.config import Settings, build_settings
 from hemix.data.dataset import Dataset
+from hemix.data.encode import Encoders
+from hemix.data.entities import EntityTable, entity_files
 from hemix.data.layout import file_hash
 from hemix.data.spec import InputSpec
 from hemix.data.statistics import Statistics, statistic_files
@@ -26,6 +28,7 @@ __all__ = ["INFO_FILE", "METRICS_FILE", "Run", "check_same_schema", "first_diffe
 
 INFO_FILE = "run.json"
 METRICS_FILE = "metrics.json"
+ENTITIES: tuple[Literal["user", "item"], ...] = ("user", "item")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +77,18 @@ class Run:
         """The dated tables that a server looks up. Raises DataError naming the file that is missing or damaged."""
         return Statistics.load(self.folder / "statistics", self.schema, hashes=self.info.get("statistics", {}))
 
+    def entities(self, level: Literal["user", "item"]) -> EntityTable:
+        """The users or items that the run knows, for a server. Raises RunError where the run is older than these tables, DataError
+        naming the file that is missing or damaged."""
+        hashes = self.info.get("entities", {}).get(f"{level}s")
+        if hashes is None:
+            raise RunError(f"{self.folder}: has no table of its {level}s: an older hemix trained it; prepare and train again")
+        return EntityTable.load(self.folder / f"{level}s", self.schema, level, hashes=hashes)
+
+    def encoders(self) -> Encoders:
+        """What turns raw values into ids. Raises DataError naming the file that is missing or damaged."""
+        return Encoders.load(self.folder / "encoders")
+
     def predict(
         self, data: Dataset | str | Path, split: str = "test", *, bias: Literal["logged", "serving"] = "serving"
     ) -> pa.Table:
@@ -85,7 +100,7 @@ class Run:
 
 
 def begin(folder: Path, settings: Settings, dataset: Dataset) -> None:
-    """Lay down what does not change while a run trains: settings, schema, encoders, statistics."""
+    """Lay down what does not change while a run trains: settings, schema, encoders, and the tables that a server looks up."""
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "settings.yaml", settings.to_yaml())
     write_text(folder / "schema.yaml", dataset.schema.to_yaml())
@@ -94,15 +109,19 @@ def begin(folder: Path, settings: Settings, dataset: Dataset) -> None:
         copy = folder / "encoders" / path.name
         with storage_errors(copy):
             copy.write_bytes(path.read_bytes())
-    files = statistic_files(dataset.schema)
-    if files:
-        (folder / "statistics").mkdir(exist_ok=True)
-    for name in files:
-        source, copy = dataset.folder / "statistics" / name, folder / "statistics" / name
+    for name in _served_files(dataset.schema):
+        source, copy = dataset.folder / name, folder / name
+        copy.parent.mkdir(exist_ok=True)
         if not source.is_file():
-            raise DataError(f"{source}: missing from the dataset folder")
+            raise DataError(f"{source}: missing from the dataset folder: prepare it again")
         with storage_errors(copy):
             shutil.copyfile(source, copy)
+
+
+def _served_files(schema: Schema) -> list[str]:
+    """What a run copies from its dataset for a server, by place in either folder."""
+    statistics = [f"statistics/{name}" for name in statistic_files(schema)]
+    return statistics + [f"{level}s/{name}" for level in ENTITIES for name in entity_files(schema, level)]
 
 
 def finish(folder: Path, model: Ranker, dataset: Dataset, metrics: dict[str, Any]) -> None:
@@ -118,6 +137,10 @@ def finish(folder: Path, model: Ranker, dataset: Dataset, metrics: dict[str, Any
             "fingerprint": dataset.schema.fingerprint(),
             "data": dataset.manifest["splits"],
             "encoders": dataset.manifest["encoders"],
+            "entities": {
+                f"{level}s": {name: file_hash(folder / f"{level}s" / name) for name in entity_files(dataset.schema, level)}
+                for level in ENTITIES
+            },
             "statistics": {name: file_hash(folder / "statistics" / name) for name in statistic_files(dataset.schema)},
             "spec": dataset.spec.to_json(),
             "weights": digests,

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from hemix.data.cells import Cell, Where, columns_of, concatenate, numbers_of, read_cell, take
 from hemix.data.encode import Encoders, level_spec
+from hemix.data.entities import key_features
 from hemix.data.keys import KeyIndex
 from hemix.data.layout import Appender, Block, load_array, save_array
 from hemix.data.prepare.columns import no_null, times_of
@@ -176,8 +177,9 @@ class Entities:
             block.ids[nobody, column] = UNKNOWN
         return block
 
-    def save(self, folder: Path, block: Block, schema: Schema) -> None:
-        """Write versions and features."""
+    def save(self, folder: Path, block: Block, encoders: Encoders) -> None:
+        """Write versions and features, and what a server needs beside them."""
+        schema = encoders.schema
         folder.mkdir()
         save_array(folder / "first_row.npy", self.versions.first_row)
         save_array(folder / "valid_from_ms.npy", self.versions.valid_from_ms)
@@ -185,6 +187,9 @@ class Entities:
         places = list(self.coordinates(schema).values())
         if places:
             save_array(folder / "coordinates.npy", np.concatenate(places, axis=1))
+        keys = [encoders.keys(self.level, name, self.cells[name], self.rows) for name in key_features(schema, self.level)]
+        if keys:
+            save_array(folder / "keys.npy", np.stack(keys, axis=1))
         if self.level == "item":
             save_array(folder / "number.npy", self.number)
             save_array(folder / "raw.npy", self.raw)

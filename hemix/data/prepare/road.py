@@ -125,7 +125,7 @@ class _Road:
                 log_rows=self._logs.impressions.rows, progress=self._progress,
             )  # fmt: skip
         user_block, item_block = self._users.encode(encoders), self._items.encode(encoders)
-        self._save_tables(user_block, item_block)
+        self._save_tables(user_block, item_block, encoders)
         writers = self._write_shards(settled, encoders)
         self._check_serving_position(writers)
         event_values, event_counts = self._write_history(history, encoders)
@@ -227,10 +227,10 @@ class _Road:
 
     # -- 8 -----------------------------------------------------------------------------------------------------------------
 
-    def _save_tables(self, user_block: Block, item_block: Block) -> None:
+    def _save_tables(self, user_block: Block, item_block: Block, encoders: Encoders) -> None:
         users, items, counted = self._users, self._items, self._impressions
-        users.save(self._folder / "users", user_block, self._schema)
-        items.save(self._folder / "items", item_block, self._schema)
+        users.save(self._folder / "users", user_block, encoders)
+        items.save(self._folder / "items", item_block, encoders)
         save_array(self._folder / "users" / "train_impressions.npy", users.by_number(counted.user_rows[0]))
         save_array(self._folder / "items" / "train_impressions.npy", items.by_number(counted.item_rows[0]))
         save_array(self._folder / "items" / "train_known.npy", counted.train_known.astype(np.float64))

@@ -13,6 +13,7 @@ Letters: E events, Q requests, N candidates, P pairs, D token width, h inner wid
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -97,6 +98,8 @@ class ActivationUnit(nn.Module):
 @dataclass(frozen=True, kw_only=True)
 class UserState:
     """What depends on users and their events alone."""
+
+    by_event: ClassVar[tuple[str, ...]] = ("events_ED",)
 
     share_RH: Tensor
     events_ED: Tensor

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +44,8 @@ _SCORES_AT_ONCE = 2**21
 @dataclass(frozen=True, kw_only=True)
 class UserState:
     """What depends on users and their events alone."""
+
+    by_event: ClassVar[tuple[str, ...]] = ("events_ED",)
 
     share_RH: Tensor
     """The user's columns of the tokeniser's first layer"""

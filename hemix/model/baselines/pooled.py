@@ -11,6 +11,7 @@ import itertools
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,8 @@ class Perceptron(nn.Sequential):
 @dataclass(frozen=True, kw_only=True)
 class PooledState:
     """Fields and numbers of users, or of requests."""
+
+    by_event: ClassVar[tuple[str, ...]] = ("events_ED",)
 
     fields: Tensor
     """[R, F, d]; [Q, F, d] of requests: the user's, the context's, the pooled global and the pooled real-time history's"""

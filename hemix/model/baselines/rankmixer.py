@@ -18,6 +18,7 @@ X width of all embeddings together.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +42,8 @@ __all__ = ["RankMixer", "RequestState", "UserState", "tokens_count"]
 @dataclass(frozen=True, kw_only=True)
 class UserState:
     """What depends on users and their events alone."""
+
+    by_event: ClassVar[tuple[str, ...]] = ("event_time_ms", "events_ED", "global_keys_values")
 
     pooled: PooledState
     event_time_ms: Tensor

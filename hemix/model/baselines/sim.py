@@ -20,6 +20,7 @@ C requests a user, K candidates a request, L events, the null event first.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +47,8 @@ _POSITIONS = 2**32
 @dataclass(frozen=True, kw_only=True)
 class UserState:
     """What depends on users and their events alone. Row 0 is the null event, row e + 1 is event e."""
+
+    by_event: ClassVar[tuple[str, ...]] = ("events_ED", "time_ms", "keys_ED", "category_E")
 
     share_RH: Tensor
     events_ED: Tensor

@@ -1,0 +1,138 @@
+"""The command line's part for the ranking server: `hemix serve`, `hemix store` and `hemix served`. Parses, calls the API, prints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from hemix import api
+from hemix.errors import UsageError
+
+__all__ = ["serve", "served", "store"]
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
+
+store = typer.Typer(help="The server's store of live events.", no_args_is_help=True)
+served = typer.Typer(help="What the server has logged.", no_args_is_help=True)
+
+
+def serve(
+    run: Annotated[Path, typer.Argument(help="Run folder, or a registry name/version/ of them.", show_default=False)],
+    host: Annotated[str, typer.Option(help="Address; another than this machine's own needs a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8080,
+    store: Annotated[
+        str | None,
+        typer.Option(help="memory://, sqlite:///file.db or redis://HOST:PORT/DB.", show_default="SQLite, RUN/events.db"),
+    ] = None,
+    token_file: Annotated[Path | None, typer.Option("--token-file", help="File with the token.", show_default=False)] = None,
+    admin_token_file: Annotated[
+        Path | None, typer.Option("--admin-token-file", help="File with the token for loading versions.", show_default=False)
+    ] = None,
+    registry: Annotated[
+        Path | None, typer.Option(help="Folder name/version/ to load from.", show_default="RUN, where it is one")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of a ranking.")] = 1,
+    workers: Annotated[int | None, typer.Option(min=1, help="Rankings at a time.", show_default="cores / threads")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    log: Annotated[
+        Path | None, typer.Option("--log", help="Folder for what is served, as training rows.", show_default="RUN/served")
+    ] = None,
+    no_log: Annotated[bool, typer.Option("--no-log", help="Keep no training rows.")] = False,
+    cache_mib: Annotated[int, typer.Option("--cache-mib", min=0, help="Memory for users' states.")] = 256,
+    history_cap: Annotated[int, typer.Option("--history-cap", min=1, help="Most events kept of a user.")] = 10_000,
+    history_days: Annotated[int, typer.Option("--history-days", min=0, help="Users unheard of are forgotten; 0: never.")] = 90,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse users, items, columns that the run does not know.")] = False,
+    precision: Annotated[str, typer.Option(help="fp32, or bf16 for the dense part.")] = "fp32",
+    json_: Json = False,
+) -> None:
+    """Serve a run over HTTP: events in, rankings out, a playground at /."""
+    from hemix.display import serving_banner
+
+    if precision not in ("fp32", "bf16"):
+        raise UsageError(f"--precision {precision}: expected fp32 or bf16")
+
+    def ready(url: str, seconds: dict[str, float]) -> None:
+        print(json.dumps({"url": url, "seconds": seconds}) if json_ else serving_banner(url, run, seconds), flush=True)
+
+    api.serve(
+        run,
+        on_ready=ready,
+        host=host,
+        port=port,
+        store=store,
+        token_file=token_file,
+        admin_token_file=admin_token_file,
+        registry=registry,
+        threads=threads,
+        workers=workers,
+        device=device,
+        log=log,
+        keep_log=not no_log,
+        cache_mib=cache_mib,
+        history_cap=history_cap,
+        history_days=history_days or None,
+        strict=strict,
+        precision=precision,
+    )
+
+
+@store.command(name="load")
+def store_load(
+    logs: Annotated[Path, typer.Argument(help="Folder of logs with a schema.yaml.", show_default=False)],
+    url: Annotated[str, typer.Option("--store", help="sqlite:///FILE or redis://HOST:PORT/DB.", show_default=False)],
+    history_cap: Annotated[int, typer.Option("--history-cap", min=1, help="Most events of a user; as the server's.")] = 10_000,
+    history_days: Annotated[
+        int, typer.Option("--history-days", min=0, help="A user unheard of so long is forgotten; 0: never; as the server's.")
+    ] = 90,
+    json_: Json = False,
+) -> None:
+    """Load the events of logs into the server's store; again, and it adds only what is new."""
+    from hemix.display import Display, counts_line
+
+    with Display(Console(stderr=True, highlight=False, soft_wrap=True)) as display:
+        counts = api.store_load(
+            logs, url, history_cap=history_cap, history_days=history_days or None, on_progress=display.progress
+        )
+    print(json.dumps(counts, indent=1, ensure_ascii=False) if json_ else f"{logs}: {counts_line(counts)}")
+
+
+ServedLog = Annotated[Path, typer.Argument(help="Folder NAME-VERSION-SCHEMA of hemix serve's --log.", show_default=False)]
+OfRun = Annotated[Path, typer.Option("--run", help="The run that served it.", show_default=False)]
+
+
+@served.command(name="rows")
+def served_rows(
+    log: ServedLog,
+    run: OfRun,
+    out: Annotated[Path, typer.Option("--out", help="New folder to write.", show_default=False)],
+    json_: Json = False,
+) -> None:
+    """Write served rankings as impressions, with labels by the events that answered."""
+    from hemix.display import counts_line
+
+    counts = api.served_rows(log, run, out)
+    print(json.dumps(counts, indent=1) if json_ else f"{out}: {counts_line(counts)}")
+
+
+@served.command(name="replay")
+def served_replay(
+    log: ServedLog,
+    run: OfRun,
+    url: Annotated[
+        str, typer.Option("--store", help="The server's store: sqlite:///FILE or redis://HOST:PORT/DB.", show_default=False)
+    ],
+    json_: Json = False,
+) -> None:
+    """Rank again what was served; say how far the scores are."""
+    found = api.served_replay(log, run, url)
+    text = (
+        f"{log}: {found['rankings']:,} rankings of {found['candidates']:,} candidates; "
+        f"largest difference of a score {found['max_abs_difference']:.1e}"
+    )
+    if found["with_scores_on_one_side_only"]:
+        text += f"; {found['with_scores_on_one_side_only']:,} rankings have a score on one side only"
+    print(json.dumps(found, indent=1, ensure_ascii=False) if json_ else text)

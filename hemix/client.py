@@ -1,0 +1,115 @@
+"""A client of the ranking server, on the standard library alone.
+
+    client = hemix.Client("http://127.0.0.1:8080")
+    client.events([{"event": "interaction", "id": "e1", "user": "u1", "item": "i9", "type": "click"}])
+    client.rank("u1", ["i1", "i2"])["items"][0]["id"]
+
+Bodies and answers are those of docs/serving.md. Knows no model.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from hemix.errors import ServerError, UsageError
+
+__all__ = ["Client"]
+
+_RETRY_AFTER_MAX = 5.0
+
+
+class Client:
+    """One server. Safe from many threads; every call is a connection of its own."""
+
+    def __init__(self, url: str = "http://127.0.0.1:8080", *, token: str | None = None, timeout_seconds: float = 10.0) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise UsageError(f"url {url!r}: expected http://HOST:PORT or https://HOST:PORT")
+        self.url = url.rstrip("/")
+        self._token = token
+        self._timeout = timeout_seconds
+
+    def rank(
+        self,
+        user: str,
+        items: Iterable[str | Mapping[str, Any]],
+        *,
+        context: Mapping[str, Any] | None = None,
+        model: str | None = None,
+        timestamp: int | None = None,
+        id: str | None = None,
+        explain: bool = False,
+        history: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    ) -> dict[str, Any]:
+        """Items (ids, or ``{"id", "fields"}``) ranked for a user: POST /v1/rank. ``timestamp`` in ms UTC, by default now; ``history``
+        (``{"global", "realtime"}``) goes before the store's. Raises ServerError."""
+        body: dict[str, Any] = {"user": user, "items": [{"id": item} if isinstance(item, str) else dict(item) for item in items]}
+        optional = {"context": context, "model": model, "timestamp": timestamp, "id": id, "history": history}
+        body |= {key: value for key, value in optional.items() if value is not None}
+        if explain:
+            body["explain"] = True
+        return self._call("POST", "/v1/rank", body)
+
+    def events(self, events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Tell what happened: POST /v1/events. Returns how many were accepted and duplicates, and which were rejected, why. Raises
+        ServerError; then none was taken, or, where the answer was lost, all; sending them again is safe."""
+        return self._call("POST", "/v1/events", list(events))
+
+    def models(self) -> list[dict[str, Any]]:
+        """The models that serve. Raises ServerError."""
+        found: list[dict[str, Any]] = self._call("GET", "/v1/models")["models"]
+        return found
+
+    def load(self, name: str, version: str) -> dict[str, Any]:
+        """Let a version of the server's registry serve; needs the admin's token. Raises ServerError."""
+        return self._call("POST", f"/v1/models/{name}/versions/{version}:load", {})
+
+    def ready(self) -> bool:
+        """Whether the server is reachable, has its models and reaches its store."""
+        try:
+            return bool(self._call("GET", "/readyz", again=False)["ready"])
+        except ServerError:
+            return False
+
+    def _call(self, method: str, path: str, body: Any = None, *, again: bool = True) -> dict[str, Any]:
+        data = None if body is None else json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
+        headers = {"Content-Type": "application/json"} if data is not None else {}
+        if self._token is not None:
+            headers["Authorization"] = f"Bearer {self._token}"
+        request = urllib.request.Request(self.url + path, data=data, headers=headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=self._timeout) as answer:
+                content: dict[str, Any] = json.load(answer)
+                return content
+        except urllib.error.HTTPError as error:
+            with error:
+                refusal = _refusal(path, error)
+            if error.code == 503 and again:
+                time.sleep(min(refusal.retry_after or 1.0, _RETRY_AFTER_MAX))
+                return self._call(method, path, body, again=False)
+            raise refusal from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            reason = getattr(error, "reason", None) or error
+            raise ServerError(f"{self.url}{path}: no answer: {reason}") from error
+
+
+def _refusal(path: str, error: urllib.error.HTTPError) -> ServerError:
+    try:
+        found = json.load(error)["error"]
+        code, message, field, request_id = (found.get(key) for key in ("code", "message", "field", "request_id"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        code, message, field, request_id = None, error.reason, None, None
+    waits = error.headers.get("Retry-After", "")
+    return ServerError(
+        f"{path}: {error.code} {code or ''}: {f'{field}: ' if field else ''}{message} (request {request_id})",
+        status=error.code,
+        code=code,
+        field=field,
+        request_id=request_id,
+        retry_after=float(waits) if waits.isdecimal() else None,
+    )

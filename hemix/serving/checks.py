@@ -1,0 +1,118 @@
+"""Values of requests against the schema's columns, before they come near a store or a model.
+
+A value that passes can be encoded; a column that the schema does not name is left aside, or refused in strict mode. Knows no
+vocabulary: a value that was never seen is no error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hemix.data.cells import columns_of
+from hemix.data.encode import level_features
+from hemix.schema import Categorical, Coordinates, Feature, Numeric, Schema, Vector
+
+__all__ = ["FieldChecks"]
+
+Check = Callable[[Any], str | None]
+"""What was expected where a value does not fit, else None."""
+
+
+class FieldChecks:
+    """The checks of one schema."""
+
+    def __init__(self, schema: Schema, *, strict: bool = False) -> None:
+        self._strict = strict
+        levels = {level: _checks(level_features(schema, level)) for level in ("user", "context", "item", "cross", "event")}
+        for name in schema.score_expression.names:
+            if name not in schema.outputs:
+                levels["item"].setdefault(name, []).append(_number)
+        self._columns = {
+            "user": levels["user"],
+            "context": levels["context"],
+            "item": levels["item"],
+            "candidate": _merged(levels["item"], levels["cross"]),
+            "event": levels["event"],
+        }
+
+    def problem(self, level: str, fields: Mapping[str, Any]) -> tuple[str, str] | None:
+        """(column, sentence) of the first value that does not fit, or None. ``level``: user, item, event (fields of an event), context,
+        candidate (item and cross columns)."""
+        columns = self._columns[level]
+        for column, value in fields.items():
+            checks = columns.get(column)
+            if checks is None:
+                if self._strict:
+                    return column, f"the schema has no {level} column of this name"
+                continue
+            if value is None:
+                continue
+            for check in checks:
+                expected = check(value)
+                if expected is not None:
+                    return column, f"expected {expected}, found {_shown(value)}"
+        return None
+
+
+def _checks(features: Mapping[str, Feature]) -> dict[str, list[Check]]:
+    found: dict[str, list[Check]] = {}
+    for name, feature in features.items():
+        for place, column in enumerate(columns_of(name, feature)):
+            found.setdefault(column, []).append(_check(feature, place))
+    return found
+
+
+def _merged(a: dict[str, list[Check]], b: dict[str, list[Check]]) -> dict[str, list[Check]]:
+    return {column: a.get(column, []) + b.get(column, []) for column in {**a, **b}}
+
+
+def _check(feature: Feature, place: int) -> Check:
+    match feature:
+        case Categorical(multi=True):
+            return _list
+        case Categorical():
+            return _scalar
+        case Numeric():
+            return _number
+        case Vector(size=size):
+            return lambda value: _vector(value, size)
+        case Coordinates():
+            limit = (90.0, 180.0)[place]
+            return lambda value: _degrees(value, limit)
+    raise AssertionError(f"{feature.type} reads no column")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _scalar(value: Any) -> str | None:
+    return None if isinstance(value, str) or _is_number(value) else "a string or a number"
+
+
+def _list(value: Any) -> str | None:
+    if isinstance(value, list) and all(part is None or _scalar(part) is None for part in value):
+        kinds = {type(part) for part in value if part is not None}
+        if len(kinds) <= 1:
+            return None
+    return "a list of strings, or of numbers of one kind"
+
+
+def _number(value: Any) -> str | None:
+    return None if _is_number(value) else "a finite number"
+
+
+def _vector(value: Any, size: int) -> str | None:
+    fits = isinstance(value, list) and len(value) == size and all(_is_number(v) and abs(v) < 3e38 for v in value)
+    return None if fits else f"a list of {size} numbers"
+
+
+def _degrees(value: Any, limit: float) -> str | None:
+    return None if _is_number(value) and abs(value) <= limit else f"degrees from -{limit:g} to {limit:g}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

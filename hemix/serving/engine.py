@@ -1,0 +1,302 @@
+"""A run and a store in, ranked candidates out. No HTTP.
+
+A ranking is: read the store, take the user's state from the cache or make it, encode the request, score, sort. The state is free of
+the request's time; cuts, ages and fixed interests are made anew each time, by the model's second step. Requests that are ranked
+together are scored together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from hemix.data.layout import Block
+from hemix.errors import SettingsError
+from hemix.model import Inputs, probabilities
+from hemix.run import Run
+from hemix.serving.batch import request_batch, user_batch
+from hemix.serving.cache import Kept, StateCache
+from hemix.serving.checks import FieldChecks
+from hemix.serving.explain import because
+from hemix.serving.features import Encoder, RequestSide, check_history
+from hemix.serving.joint import Joint
+from hemix.serving.reading import Found, Reader
+from hemix.serving.served import ServedLog
+from hemix.serving.served.columns import Served
+from hemix.serving.store import Store
+from hemix.serving.types import Because, Candidate, History, RankedItem, Ranking, RankRequest
+
+__all__ = ["Engine"]
+
+Array = npt.NDArray[Any]
+Precision = Literal["fp32", "bf16"]
+
+_WARM_UP_ITEMS = 50
+_JOINED_CANDIDATES = 256
+"""Requests are joined up to so many candidates: on a CPU more are not scored faster together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ready:
+    """A request, encoded, with its user's state."""
+
+    kept: Kept
+    side: RequestSide
+    found: Found
+    cached: bool
+    began: float
+    encoded: float
+    """When it was ready, on the clock of ``began``"""
+    stages_ms: dict[str, float]
+
+
+class Engine:
+    """Ranks for many threads at a time. Call :meth:`close` when done; the store is its opener's to close."""
+
+    def __init__(
+        self,
+        run: Run | str | Path,
+        store: Store,
+        *,
+        name: str = "model",
+        version: str = "1",
+        cache_bytes: int = 256 << 20,
+        device: str = "cpu",
+        precision: Precision = "fp32",
+        store_timeout_s: float = 0.25,
+        log: ServedLog | None = None,
+        slots: int | None = None,
+    ) -> None:
+        """``cache_bytes``: for users' states. ``precision``: of the model's dense part. ``log``: keeps what is ranked. ``slots``:
+        so many scorings at a time, small requests that wait for one joined; None: every thread scores its own. Raises RunError and
+        DataError where the run cannot be served, SettingsError for a device that is not there."""
+        self._device = _device(device)
+        self.run = run if isinstance(run, Run) else Run.load(run, device)
+        self.run.model.to(self._device).eval()
+        self.name, self.version, self.schema = name, version, self.run.schema
+        encoder = Encoder(
+            self.run.encoders(),
+            self.run.statistics(),
+            self.run.entities("user"),
+            self.run.entities("item"),
+            FieldChecks(self.schema),
+        )
+        self._encoder, self.history_limit = encoder, encoder.limit
+        self._precision = precision
+        role = self.schema.roles.bias
+        self._bias = 0 if role is None else min(role.serve_as, role.max)
+        self._expression = self.schema.score_expression
+        self._raw_names = [n for n in self._expression.names if n not in self.schema.outputs]
+        self._score_is_output = self._expression.text if self._expression.text in self.schema.outputs else None
+        self.cache = StateCache(cache_bytes)
+        self._log = log
+        self._joint = None if slots is None else Joint(self._score, slots=slots, most=_JOINED_CANDIDATES)
+        self.reader = Reader(store, limit=self.history_limit, timeout_s=store_timeout_s)
+
+    @torch.inference_mode()
+    def rank(self, requests: Sequence[RankRequest]) -> list[Ranking]:
+        """A ranking for every request, in their order. Raises RequestError naming the field of a value that cannot be used."""
+        ready = [self._encode(request) for request in requests]
+        rankings = self._together(ready) if ready else []
+        if self._log is not None:
+            for one, ranking in zip(ready, rankings, strict=True):
+                found = one.found
+                self._log.ranking(Served(request=one.side.request, ranking=ranking, user=found.user, items=found.items))
+        return rankings
+
+    @torch.inference_mode()
+    def rank_found(self, request: RankRequest, found: Found) -> Ranking:
+        """A ranking by what a store is said to have answered, past the store, the cache and the log. Raises RequestError."""
+        return self._score([self._encode(request, found)])[0]
+
+    def warm_up(self) -> None:
+        """Rank made-up items for a made-up user, past the store, so that a first request finds all in place."""
+        items = tuple(Candidate(f"warm-up-{i}") for i in range(_WARM_UP_ITEMS))
+        request = RankRequest(id="warm-up", user="warm-up", time_ms=int(time.time() * 1000), items=items)
+        for _ in range(2):
+            self.rank_found(request, Found())
+
+    def close(self) -> None:
+        """Let go of threads and states."""
+        self.reader.close()
+        self.cache.clear()
+
+    # -- one request -------------------------------------------------------------------------------------------------------
+
+    def _encode(self, request: RankRequest, found: Found | None = None) -> _Ready:
+        check_history(request)
+        own, at = request.history, time.perf_counter()
+        keeps = own is None and found is None
+        kept = self.cache.get(request.user) if keeps else None
+        if kept is not None and kept.side.row != self._encoder.user_row(request.user, request.time_ms):
+            kept = None
+
+        def items(history: History) -> Collection[str]:
+            ids = {c.id for c in request.items}
+            if kept is not None and history.revision == kept.history != 0:
+                return ids | set(kept.side.item_ids.unique().to_pylist())
+            events = history.events if own is None else (*own.global_, *own.realtime)
+            return ids | {e.item for e in events if e.item is not None}
+
+        if found is None:
+            known = 0 if kept is None else kept.history
+            found = self.reader.read(request.user, known, items, history=own is None)
+        at, stages = _stage({}, "store", at)
+
+        if kept is not None and not self._holds(kept, found):
+            if found.kept:  # the events are the same, what was said of the user or their items is not
+                found = self._read_again(request, found)
+            kept = None
+        cached = kept is not None
+        if kept is None:
+            kept = self._state(request, found)
+            if keeps and not found.degraded:
+                self.cache.put(request.user, kept)
+        at, stages = _stage(stages, "user", at)
+        side = self._encoder.request_side(request, kept.side, found.items)
+        began = at - sum(stages.values()) / 1000
+        encoded, stages = _stage(stages, "encode", at)
+        return _Ready(kept=kept, side=side, found=found, cached=cached, began=began, encoded=encoded, stages_ms=stages)
+
+    def _holds(self, kept: Kept, found: Found) -> bool:
+        """Whether a kept state is the one that the store's answer would make."""
+        same = (found.kept or found.history.revision == kept.history) and found.user.revision == kept.user
+        return same and not found.degraded and self._item_revisions(kept.side.item_ids.unique().to_pylist(), found) == kept.items
+
+    def _read_again(self, request: RankRequest, found: Found) -> Found:
+        ids = set(found.items) | {c.id for c in request.items}
+        return self.reader.read(request.user, 0, lambda history: ids | {e.item for e in history.events if e.item is not None})
+
+    def _item_revisions(self, ids: Collection[str], found: Found) -> dict[str, int]:
+        """Of what was said of events' items, where an event carries it."""
+        carried = self._encoder.event_columns
+        said = ((i, found.items[i]) for i in ids if i in found.items)
+        return {i: features.revision for i, features in said if not carried.isdisjoint(features.values)}
+
+    def _state(self, request: RankRequest, found: Found) -> Kept:
+        own = request.history
+        events = found.history.events if own is None else (*own.global_, *own.realtime)
+        row = self._encoder.user_row(request.user, request.time_ms)
+        side = self._encoder.user_side(request.user, row, found.user.values, events, found.items)
+        batch = user_batch(side, self.run.spec).to(self._device)
+        model = self.run.model
+        with self._autocast():
+            state = model.encode_user(model.embed(batch, ["user"]))
+        nothing = Block(ids=side.items.ids[:0], numbers=side.items.numbers[:0])
+        return Kept(
+            side=dataclasses.replace(side, items=nothing, item_index=side.item_index[:0].copy()),
+            state=state,
+            history=found.history.revision,
+            user=found.user.revision,
+            items=self._item_revisions(side.item_ids.unique().to_pylist(), found),
+        )
+
+    def _together(self, ready: list[_Ready]) -> list[Ranking]:
+        """Score requests with those of other threads that wait; one that is explained alone."""
+        if self._joint is None or len(ready) > 1:
+            return self._score(ready)
+        request = ready[0].side.request
+        return [self._joint.run(ready[0], _JOINED_CANDIDATES if request.explain else len(request.items))]
+
+    # -- all together ------------------------------------------------------------------------------------------------------
+
+    def _score(self, ready: Sequence[_Ready]) -> list[Ranking]:
+        at, model = time.perf_counter(), self.run.model
+        batch = request_batch([r.kept.side for r in ready], [r.side for r in ready], self.run.spec, self._bias).to(self._device)
+        with self._autocast():
+            inputs = model.embed(batch, ["request", "candidate"])
+            state = model.encode_request(model.join_users([r.kept.state for r in ready]), inputs)
+            logits = model.score(state, inputs).float()
+        outputs = {name: values.double().cpu().numpy() for name, values in probabilities(logits, self.run.spec).items()}
+        reasons = self._because(ready, state, inputs)
+        score_ms = (time.perf_counter() - at) * 1000
+        first, rankings = 0, []
+        for one, reason in zip(ready, reasons, strict=True):
+            last = first + len(one.side.request.items)
+            part = {name: values[first:last] for name, values in outputs.items()}
+            rankings.append(self._ranking(one, part, reason, {"wait": (at - one.encoded) * 1000, "score": score_ms}))
+            first = last
+        return rankings
+
+    def _because(self, ready: Sequence[_Ready], state: Any, inputs: Inputs) -> list[list[tuple[Because, ...]] | None]:
+        """Per request that asked, per candidate; None for the others."""
+        asked = [one.side.request.explain for one in ready]
+        if not any(asked):
+            return [None] * len(ready)
+        if len(ready) == 1:
+            with self._autocast():
+                return [because(self.run.model, state, inputs, ready[0].kept.side, ready[0].side.request)]
+        return [self._explained_alone(one) if wanted else None for one, wanted in zip(ready, asked, strict=True)]
+
+    def _explained_alone(self, one: _Ready) -> list[tuple[Because, ...]] | None:
+        model = self.run.model
+        batch = request_batch([one.kept.side], [one.side], self.run.spec, self._bias).to(self._device)
+        with self._autocast():
+            inputs = model.embed(batch, ["request", "candidate"])
+            state = model.encode_request(one.kept.state, inputs)
+            return because(model, state, inputs, one.kept.side, one.side.request)
+
+    def _ranking(
+        self, one: _Ready, outputs: dict[str, Array], reasons: list[tuple[Because, ...]] | None, score_ms: dict[str, float]
+    ) -> Ranking:
+        request, side = one.side.request, one.kept.side
+        values: dict[str, Any] = {**outputs, **{name: one.side.raw[:, i] for i, name in enumerate(self._raw_names)}}
+        score = np.broadcast_to(self._expression.evaluate(values), len(request.items)).astype(np.float64)
+        order = np.argsort(np.where(np.isnan(score), math.inf, -score), kind="stable").tolist()
+        columns = {name: values.tolist() for name, values in outputs.items()}
+        scores, known = score.tolist(), one.side.known.tolist()
+        items = tuple(
+            RankedItem(
+                id=request.items[i].id,
+                score=scores[i],
+                outputs={name: column[i] for name, column in columns.items()},
+                status="OK" if known[i] else "UNKNOWN_ITEM",
+                because=() if reasons is None else reasons[i],
+                position=i,
+            )
+            for i in order
+        )
+        begin, middle, end = one.side.visible[0].tolist()
+        return Ranking(
+            id=request.id,
+            model=self.name,
+            version=self.version,
+            items=items,
+            degraded=one.found.degraded if request.history is None else tuple(d for d in one.found.degraded if d != "history"),
+            took_ms=(time.perf_counter() - one.began) * 1000,
+            history_revision=one.kept.history,
+            cuts=(begin, middle, end),
+            stages_ms={**one.stages_ms, **score_ms},
+            cached=one.cached,
+            user_known=side.row >= 0 or one.kept.user > 0,
+            newest_event_ms=int(side.time_ms[end - 1]) if end > begin else None,
+        )
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self._precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self._device.type, dtype=torch.bfloat16)
+
+
+def _stage(stages: dict[str, float], name: str, began: float) -> tuple[float, dict[str, float]]:
+    now = time.perf_counter()
+    return now, {**stages, name: (now - began) * 1000}
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise SettingsError(f"device: {name} cannot be used: {str(error).splitlines()[0]}") from error
+    return device

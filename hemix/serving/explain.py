@@ -1,0 +1,37 @@
+"""Because: the past events that drew the candidates' attention, as the model weighs them. Knows no model's inside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hemix.data.spec import TIMELESS_MS
+from hemix.model import Inputs, Ranker
+from hemix.serving.features import UserSide
+from hemix.serving.types import Because, RankRequest
+
+__all__ = ["because"]
+
+_MOST = 5
+
+
+def because(model: Ranker, state: Any, inputs: Inputs, user: UserSide, request: RankRequest) -> list[tuple[Because, ...]]:
+    """For every candidate of one request, whose ``state`` and ``inputs`` these are, the events of most weight; none where the model
+    weighs no events."""
+    found = model.attention(state, inputs, _MOST)
+    if found is None:
+        return [()] * len(request.items)
+    positions, weights = (tensor.tolist() for tensor in found)
+    return [
+        tuple(_one(user, position, weight, request.time_ms) for position, weight in zip(*pair, strict=True) if position >= 0)
+        for pair in zip(positions, weights, strict=True)
+    ]
+
+
+def _one(user: UserSide, position: int, weight: float, now_ms: int) -> Because:
+    time_ms = int(user.time_ms[position])
+    return Because(
+        item=user.item_ids[position].as_py(),
+        weight=weight,
+        age_seconds=None if time_ms == TIMELESS_MS else (now_ms - time_ms) / 1000,
+        action=user.actions[position].as_py(),
+    )

@@ -1,0 +1,303 @@
+"""From raw requests and events to the parts of a RequestBatch: the same encoders, cuts, counts and statistics as training.
+
+The user's side (features and events) is free of the request's time but for the version of the user's row; the request's side holds
+cuts, context, candidates and everything that meets there. Knows no store, no cache and no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from hemix.data.cells import columns_of
+from hemix.data.clock import local_day
+from hemix.data.encode import Encoders
+from hemix.data.entities import EntityTable
+from hemix.data.history import cut_histories, history_counts
+from hemix.data.keys import distinct, keys_of
+from hemix.data.layout import Block
+from hemix.data.spec import TIMELESS_MS
+from hemix.data.statistics import Statistics
+from hemix.errors import RequestError
+from hemix.schema import Coordinates, Distance
+from hemix.serving.checks import FieldChecks
+from hemix.serving.entities import EntityEncoder, EntityRows
+from hemix.serving.raw import RawReader, Refuse, rows_of
+from hemix.serving.types import Candidate, Event, Features, RankRequest
+
+__all__ = ["Encoder", "RequestSide", "UserSide", "check_history"]
+
+Array = npt.NDArray[Any]
+
+_NOTHING = Features()
+_SLACK = 128
+"""Events read beyond what a request can see, in case some lie after it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserSide:
+    """A user and their events, encoded."""
+
+    id: str
+    row: int
+    """Version of the user's row; -1: the run does not know them"""
+    user: EntityRows
+    """[1]"""
+    items: Block
+    """[I]: the distinct items of the events"""
+    item_index: Array
+    """int64 [E] -> items"""
+    time_ms: Array
+    """int64 [E], ascending"""
+    ids: Array
+    """int32 [E, fields]: the action first"""
+    item_ids: pa.Array
+    """string [E]: raw"""
+    actions: pa.Array
+    """string [E]: raw"""
+
+    @property
+    def events(self) -> int:
+        """E."""
+        return len(self.time_ms)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestSide:
+    """A request and its candidates, encoded; ``visible`` points into the user's events."""
+
+    request: RankRequest
+    visible: Array
+    """int64 [1, 3]"""
+    context: Block
+    """[1]"""
+    items: Block
+    """[N]"""
+    cross: Block
+    """[N]"""
+    raw: Array
+    """float64 [N, columns]: the item columns of the score expression"""
+    known: Array
+    """bool [N]: whether the run or an event told of the item"""
+
+
+class Encoder:
+    """Encodes for one run."""
+
+    def __init__(
+        self, encoders: Encoders, statistics: Statistics, users: EntityTable, items: EntityTable, checks: FieldChecks
+    ) -> None:
+        self.schema = schema = encoders.schema
+        self._encoders, self._statistics = encoders, statistics
+        self.users = EntityEncoder(encoders, users, checks)
+        self.items = EntityEncoder(encoders, items, checks)
+        self._event = RawReader(schema, "event", checks)
+        self._context = RawReader(schema, "context", checks)
+        self._cross = RawReader(schema, "cross", checks)
+        (self._action,) = columns_of("action", schema.event_fields["action"])
+        self._context_places = tuple(n for n, f in schema.features.context.items() if isinstance(f, Coordinates))
+        self._distances = any(isinstance(f, Distance) for _, _, f in schema.features)
+        self._versioned = schema.valid_from is not None
+        self._parts = {
+            level: tuple(dict.fromkeys(p for n in schema.statistics_of(level) for p in schema.statistics[n].by))
+            for level in ("context", "cross")
+        }
+        history = schema.history
+        self.limit = history.global_length + history.realtime_length + _SLACK
+        """How many of a user's newest events are read"""
+        self.event_columns = frozenset(
+            c for n in schema.event_item_features for c in columns_of(n, schema.features.item[n])
+        )  # fmt: skip
+        """The item columns that events carry"""
+
+    # -- the user's side ---------------------------------------------------------------------------------------------------
+
+    def user_row(self, user: str, time_ms: int) -> int:
+        """The version of the user's row that held at a time; -1: the run does not know them."""
+        number = self.users.numbers(pa.array([user]))
+        return int(self.users.rows_at(number, np.array([time_ms]))[0])
+
+    def user_side(
+        self, user: str, row: int, said: Mapping[str, Any], events: Sequence[Event], items: Mapping[str, Features]
+    ) -> UserSide:
+        """A user of whose features events ``said`` something, and their events by time; ``items``: what events said of items."""
+        time_ms = np.fromiter((e.time_ms for e in events), dtype=np.int64, count=len(events))
+        item_ids = pa.array([e.item or "" for e in events], pa.string())
+        actions = [_action(e) for e in events]
+
+        def column(name: str) -> Sequence[Any]:
+            return actions if name == self._action else [e.fields.get(name) for e in events]
+
+        cells = self._event.cells(len(events), column)
+        block, index = self._event_items(item_ids, time_ms, items)
+        return UserSide(
+            id=user,
+            row=row,
+            user=self.users.encode([user], np.array([row]), [said]),
+            items=block,
+            item_index=index,
+            time_ms=time_ms,
+            ids=self._encoders.block("event", cells, len(events), time_ms=time_ms).ids,
+            item_ids=item_ids,
+            actions=pa.array(actions, pa.string()),
+        )
+
+    def _event_items(self, ids: pa.Array, time_ms: Array, said: Mapping[str, Features]) -> tuple[Block, Array]:
+        """(the items as they were at the events' times, each once; int64 [E]: each event's place among them)."""
+        found, codes = distinct(ids)
+        texts = found.to_pylist()
+        rows = self.items.rows_at(self.items.numbers(found)[codes], time_ms)
+        over = [said.get(text, _NOTHING) for text in texts]
+        applies = np.array([f.revision > 0 for f in over], dtype=bool)[codes]
+        if self._versioned:  # as-of: what was said later than an event does not change the event
+            since = np.array([f.since_ms for f in over], dtype=np.int64)[codes]
+            applies &= (time_ms >= since) | (rows < 0)
+        width = int(rows.max(initial=-1)) + 2
+        kinds, first, index = np.unique(
+            (codes.astype(np.int64) * width + rows + 1) * 2 + applies, return_index=True, return_inverse=True
+        )
+        patches = [over[codes[i]].values if applies[i] else _NOTHING.values for i in first]
+        encoded = self.items.encode([texts[codes[i]] for i in first], rows[first], patches)
+        assert len(kinds) == len(first)
+        return encoded.block, index.astype(np.int64)
+
+    # -- the request's side ------------------------------------------------------------------------------------------------
+
+    def cuts(self, request: RankRequest, time_ms: Array) -> Array:
+        """int64 [1, 3]: what a request sees of a user's events of these times, or of its own history."""
+        history = self.schema.history
+        if request.history is None:
+            first, last = np.zeros(1, np.int64), np.full(1, len(time_ms))
+            now = np.array([request.time_ms])
+            return cut_histories(time_ms, first, last, now, history, self.schema.clock.timezone, delay_ms=0)
+        end = len(time_ms)
+        middle = max(len(request.history.global_), end - history.realtime_length)
+        return np.array([[max(0, middle - history.global_length), middle, end]])
+
+    def request_side(self, request: RankRequest, user: UserSide, items: Mapping[str, Features]) -> RequestSide:
+        """A request of ``user``; ``items``: what events said of its candidates. Raises RequestError naming the field of a value that
+        cannot be used."""
+        rows, time_ms = len(request.items), np.array([request.time_ms])
+        visible = self.cuts(request, user.time_ms)
+        context = self._context.cells(1, rows_of([request.context]), _refuse("context"))
+        cross = self._cross.cells(rows, rows_of([c.fields for c in request.items]), _refuse_candidate)
+        candidates, known = self._candidates(request.items, request.time_ms, items)
+        places = self._places(user, context, candidates) if self._distances else {}
+
+        context_block = self._encoders.block("context", context, 1, time_ms=time_ms)
+        cross_block = self._encoders.block("cross", cross, rows, coordinates=places)
+        day = local_day(time_ms, self.schema.clock.timezone)
+
+        def keys(level: str) -> dict[str, Array]:
+            count = 1 if level == "context" else rows
+            return {
+                part: self._key(part, count, request, user, context, cross, candidates, places) for part in self._parts[level]
+            }
+
+        if self._parts["context"]:
+            context_block = context_block.with_numbers(self._statistics.numbers("context", keys("context"), day))
+        if self._parts["cross"]:
+            cross_block = cross_block.with_numbers(self._statistics.numbers("cross", keys("cross"), np.repeat(day, rows)))
+        if self.schema.history.counts:
+            counts = history_counts(visible, user.ids[:, 0], len(self._encoders.actions))
+            context_block = context_block.with_numbers(counts)
+        return RequestSide(
+            request=request,
+            visible=visible,
+            context=context_block,
+            items=candidates.block,
+            cross=cross_block,
+            raw=candidates.raw,
+            known=known,
+        )
+
+    def _candidates(self, items: Sequence[Candidate], time_ms: int, said: Mapping[str, Features]) -> tuple[EntityRows, Array]:
+        ids = [c.id for c in items]
+        rows = self.items.rows_at(self.items.numbers(pa.array(ids, pa.string())), np.full(len(ids), time_ms))
+        own = self.items.columns
+        over: list[Mapping[str, Any]] = []
+        for candidate in items:
+            before = said.get(candidate.id, _NOTHING).values
+            asked = {c: v for c, v in candidate.fields.items() if c in own}
+            over.append({**before, **asked} if asked else before)
+        known = (rows >= 0) | np.array([said.get(i, _NOTHING).revision > 0 for i in ids], dtype=bool)
+        return self.items.encode(ids, rows, over, self._refuse_asked(items)), known
+
+    def _refuse_asked(self, items: Sequence[Candidate]) -> Refuse:
+        """Refuses what the request says; what events said before counts as missing."""
+
+        def refuse(row: int, column: str, problem: str) -> None:
+            if column in items[row].fields:
+                _refuse_candidate(row, column, problem)
+
+        return refuse
+
+    def _places(self, user: UserSide, context: Mapping[str, Any], items: EntityRows) -> dict[str, Array]:
+        """``level.feature`` -> float64 [N, 2] of both ends of distances."""
+        rows = len(items.places)
+        found = {f"context.{name}": np.repeat(context[name], rows, axis=0) for name in self._context_places}
+        for i, name in enumerate(self.users.place_names):
+            found[name] = np.repeat(user.user.places[:, 2 * i : 2 * i + 2], rows, axis=0)
+        for i, name in enumerate(self.items.place_names):
+            found[name] = items.places[:, 2 * i : 2 * i + 2]
+        return found
+
+    def _key(
+        self,
+        part: str,
+        rows: int,
+        request: RankRequest,
+        user: UserSide,
+        context: Mapping[str, Any],
+        cross: Mapping[str, Any],
+        items: EntityRows,
+        places: Mapping[str, Array],
+    ) -> Array:
+        """uint64 [rows]: a part of statistics' keys, for the request or for its candidates."""
+        level, _, name = part.partition(".")
+        if level == "user":
+            key = user.user.keys[:, self.users.key_names.index(part)] if name else keys_of(pa.array([request.user]))
+            return np.repeat(key, rows)
+        if level == "item":
+            if name:
+                return items.keys[:, self.items.key_names.index(part)]
+            return keys_of(pa.array([c.id for c in request.items], pa.string()))
+        if level == "context":
+            key = self._encoders.keys(level, name, context[name], 1, time_ms=np.array([request.time_ms]))
+            return np.repeat(key, rows)
+        return self._encoders.keys(level, name, cross[name], rows, coordinates=places)
+
+
+def check_history(request: RankRequest) -> None:
+    """Raises RequestError naming the first event of the request's own history that is not before it, or out of order."""
+    if request.history is None:
+        return
+    for part, events in (("global", request.history.global_), ("realtime", request.history.realtime)):
+        before = TIMELESS_MS
+        for i, event in enumerate(events):
+            where = f"history.{part}[{i}].timestamp"
+            if event.time_ms >= request.time_ms:
+                raise RequestError(where, f"expected a time before the request's {request.time_ms}, found {event.time_ms}")
+            if event.time_ms < before:
+                raise RequestError(where, f"expected events by time, found {event.time_ms} after {before}")
+            before = event.time_ms
+
+
+def _action(event: Event) -> str | None:
+    return "impression" if event.action is None and event.kind == "impression" else event.action
+
+
+def _refuse(where: str) -> Refuse:
+    def refuse(_row: int, column: str, problem: str) -> None:
+        raise RequestError(f"{where}.{column}", problem)
+
+    return refuse
+
+
+def _refuse_candidate(row: int, column: str, problem: str) -> None:
+    raise RequestError(f"items[{row}].fields.{column}", problem)

@@ -1,0 +1,1 @@
+"""The ranking server's HTTP: routes, limits, pages. Needs the extra ``serve``."""

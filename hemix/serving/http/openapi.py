@@ -1,0 +1,215 @@
+"""The OpenAPI description: bodies from the very types that decode them, answers and errors written out beside their routes.
+
+Knows no data; FastAPI's own description is not used, because the routes take raw bodies.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+
+from hemix.serving.http.messages import EVENTS_MAX, EventMessage, RankMessage
+from hemix.serving.http.service import Limits
+
+__all__ = ["describe"]
+
+_TEXT, _NUMBER, _WHOLE, _FLAG = {"type": "string"}, {"type": "number"}, {"type": "integer"}, {"type": "boolean"}
+_NAME = {"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]*$", "maxLength": 128}
+
+
+def _maybe(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _object(required: dict[str, Any], **optional: Any) -> dict[str, Any]:
+    return {"type": "object", "required": list(required), "properties": {**required, **optional}}
+
+
+def _array(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items}
+
+
+_ANSWERS: dict[str, dict[str, Any]] = {
+    "Error": _object(
+        {"error": _object({"code": _TEXT, "message": _TEXT, "field": _maybe(_TEXT), "request_id": _TEXT})},
+    ),
+    "EventsAnswer": _object(
+        {
+            "accepted": _WHOLE,
+            "duplicate": _WHOLE,
+            "rejected": _array(_object({"index": _WHOLE, "code": _TEXT, "message": _TEXT, "field": _maybe(_TEXT)})),
+            "took_ms": _NUMBER,
+        }
+    ),
+    "Ranking": _object(
+        {
+            "id": _TEXT,
+            "model": _TEXT,
+            "version": _TEXT,
+            "took_ms": _NUMBER,
+            "degraded": _array({"type": "string", "description": "What it had to do without, such as history"}),
+            "items": _array(
+                _object(
+                    {
+                        "id": _TEXT,
+                        "score": _maybe({"type": "number", "description": "null where a column of its expression is missing"}),
+                        "outputs": {"type": "object", "additionalProperties": _NUMBER},
+                        "status": {"type": "string", "enum": ["OK", "UNKNOWN_ITEM"]},
+                    },
+                    because=_array(
+                        _object({"item": _TEXT, "weight": _NUMBER, "age_seconds": _maybe(_NUMBER), "type": _maybe(_TEXT)})
+                    ),
+                )
+            ),
+        }
+    ),
+    "Model": _object(
+        {
+            "name": _TEXT,
+            "version": _TEXT,
+            "state": {"type": "string", "enum": ["ready"]},
+            "schema": _TEXT,
+            "sha256": _maybe({"type": "string", "description": "Of the run's run.json, which lists the digests of its weights"}),
+            "outputs": _array(_TEXT),
+            "test": {"type": "object", "additionalProperties": {"type": "object"}},
+        }
+    ),
+    "Ready": _object({"ready": _FLAG, "checks": {"type": "object", "additionalProperties": _FLAG}, "problem": _maybe(_TEXT)}),
+    "Playground": _object(
+        {
+            "model": _TEXT,
+            "version": _TEXT,
+            "outputs": _array(_TEXT),
+            "score": _TEXT,
+            "users": _array(_TEXT),
+            "items": _array(_TEXT),
+            "actions": _array(_TEXT),
+            "labels": {"type": "object", "additionalProperties": _TEXT},
+            "context": {"type": "object"},
+        }
+    ),
+    "UserHistory": _object(
+        {
+            "user": _TEXT,
+            "revision": _WHOLE,
+            "now": _WHOLE,
+            "events": _array(
+                _object(
+                    {
+                        "id": _TEXT,
+                        "item": _maybe(_TEXT),
+                        "type": _maybe(_TEXT),
+                        "timestamp": _maybe(_WHOLE),
+                        "part": {"type": "string", "enum": ["global", "realtime"]},
+                        "fields": {"type": "object"},
+                    }
+                )
+            ),
+        }
+    ),
+}
+
+_ERRORS = {
+    400: "The body is not JSON, is packed in an unknown way, or came too slowly",
+    401: "No token, or another one",
+    404: "No such model or version",
+    413: "The body is too large, or holds too many items or events",
+    422: "A field is missing, of another type, out of its range, or does not fit the schema; the error names it",
+    429: "Another version is being loaded",
+    503: "Too many requests in work, or the store is not reachable; Retry-After says when to try again",
+    504: "Not done within the deadline",
+}
+_MODEL = {"name": "model", "in": "query", "required": False, "schema": _TEXT, "description": "By default the first model"}
+
+
+def _reference(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _route(
+    summary: str, answer: str | dict[str, Any], *errors: int, body: dict[str, Any] | None = None, **more: Any
+) -> dict[str, Any]:
+    schema = _reference(answer) if isinstance(answer, str) else answer
+    responses: dict[str, Any] = {"200": {"description": "Done", "content": {"application/json": {"schema": schema}}}}
+    for status in errors:
+        headers = {"Retry-After": {"schema": _WHOLE, "description": "Seconds"}} if status in (429, 503) else {}
+        content = {"application/json": {"schema": _reference("Error")}}
+        responses[str(status)] = {"description": _ERRORS[status], "content": content, "headers": headers}
+    request = {"requestBody": {"required": True, "content": body}} if body is not None else {}
+    return {"summary": summary, "responses": responses, **request, **more}
+
+
+@cache
+def describe(limits: Limits) -> bytes:
+    """The description as JSON, with the limits of this server in it."""
+    _, bodies = msgspec.json.schema_components([RankMessage, EventMessage], ref_template="#/components/schemas/{name}")
+    bodies["RankMessage"]["properties"]["items"]["maxItems"] = limits.items
+    user: list[dict[str, list[str]]] = [{"token": []}, {}]
+    events = {"type": "array", "items": _reference("EventMessage"), "maxItems": EVENTS_MAX}
+    ready = _route("Loaded, warmed up, store reachable", "Ready")
+    ready["responses"]["503"] = {**ready["responses"]["200"], "description": "Not ready"}
+    named = [{"name": part, "in": "path", "required": True, "schema": _NAME} for part in ("name", "version")]
+    paths = {
+        "/v1/rank": {
+            "post": _route(
+                "Rank items for a user",
+                "Ranking",
+                *(400, 401, 404, 413, 422, 503, 504),
+                body={"application/json": {"schema": _reference("RankMessage")}},
+                security=user,
+            )
+        },
+        "/v1/events": {
+            "post": _route(
+                "Tell what happened; one wrong event does not spoil its body",
+                "EventsAnswer",
+                *(400, 401, 413, 422, 503, 504),
+                body={"application/json": {"schema": events}, "application/x-ndjson": {"schema": _TEXT}},
+                security=user,
+            )
+        },
+        "/v1/models": {
+            "get": _route("The models that serve", _object({"models": _array(_reference("Model"))}), 401, security=user)
+        },
+        "/v1/models/{name}/versions/{version}:load": {
+            "post": _route(
+                "Load a version of the registry, warm it up and let it serve",
+                "Model",
+                *(401, 404, 422, 429, 503, 504),
+                parameters=named,
+                security=[{"token": []}],
+            )
+        },
+        "/v1/users/{user}/history": {
+            "get": _route(
+                "A user's history as a ranking sees it now",
+                "UserHistory",
+                *(401, 404, 503, 504),
+                parameters=[{"name": "user", "in": "path", "required": True, "schema": _TEXT}, _MODEL],
+                security=user,
+            )
+        },
+        "/v1/playground": {"get": _route("Names to try", "Playground", 401, 404, 503, 504, parameters=[_MODEL], security=user)},
+        "/healthz": {"get": _route("Alive; never touches the store", _object({"status": _TEXT}))},
+        "/readyz": {"get": ready},
+        "/metrics": {
+            "get": {
+                "summary": "Prometheus",
+                "responses": {"200": {"description": "Metrics", "content": {"text/plain": {"schema": _TEXT}}}},
+            }
+        },
+    }
+    return msgspec.json.encode(
+        {
+            "openapi": "3.1.0",
+            "info": {"title": "hemix", "version": version("hemix"), "description": "Live events in, ranked candidates out."},
+            "paths": paths,
+            "components": {
+                "schemas": {**bodies, **_ANSWERS},
+                "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            },
+        }
+    )

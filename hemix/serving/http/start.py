@@ -1,0 +1,163 @@
+"""From a run folder, a store and a few settings to a server that listens. Loads torch; the rest of this room does not."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from hemix.errors import UsageError
+from hemix.measure import keep_freed_memory
+from hemix.schema import Schema
+from hemix.serving.http.access import Access, check_host, read_token
+from hemix.serving.http.app import make_app
+from hemix.serving.http.logs import configure
+from hemix.serving.http.server import bind, serve
+from hemix.serving.http.service import Limits, Service
+from hemix.serving.models import Load, Models, Ranker, find_runs
+from hemix.serving.served import LoggedStore, ServedLog, ServedLogs
+from hemix.serving.store import Limits as StoreLimits
+from hemix.serving.store import Store, open_store
+from hemix.serving.store.limits import DAY_MS
+
+__all__ = ["ServeOptions", "run_server"]
+
+_READING = 4
+"""Rankings under way for each that is scored: while one is, others read and encode, and small ones are joined"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions:
+    """What `hemix serve` can be told."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    """0: a free one"""
+    store: str | None = None
+    """URL; by default SQLite in events.db beside the run's files"""
+    token_file: Path | None = None
+    admin_token_file: Path | None = None
+    registry: Path | None = None
+    """Folder name/version/ of versions that may be loaded; by default the folder served, where it is one"""
+    threads: int = 1
+    """torch's threads of one ranking"""
+    workers: int | None = None
+    """Rankings scored at a time; by default the cores over ``threads``"""
+    device: str = "cpu"
+    cache_mib: int = 256
+    """For users' states"""
+    log: Path | None = None
+    """Folder for what is served, as training rows; by default ``served`` beside the run's files"""
+    keep_log: bool = True
+    history_cap: int = StoreLimits.cap
+    """Most events of one user"""
+    history_days: int | None = 90
+    """A user unheard of for so long is forgotten; None: never"""
+    strict: bool = False
+    """Refuse users, items and columns that the run does not know"""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the model's dense part"""
+    limits: Limits = field(default_factory=Limits)
+
+
+def run_server(run: Path, options: ServeOptions, on_ready: Callable[[str, dict[str, float]], None]) -> None:
+    """Serve ``run`` (a run folder or a registry) until SIGTERM or Ctrl-C. ``on_ready(url, seconds)`` is called once it answers, with
+    what took how long. Raises UsageError, RunError, StoreError before it listens."""
+    began = time.perf_counter()
+    check_host(options.host, token=options.token_file is not None)
+    if options.threads < 1 or (options.workers is not None and options.workers < 1):
+        raise UsageError(f"--threads {options.threads} --workers {options.workers}: expected at least 1")
+    tokens = [
+        read_token(path, flag) if path is not None else None
+        for path, flag in ((options.token_file, "--token-file"), (options.admin_token_file, "--admin-token-file"))
+    ]
+    runs = find_runs(run)
+    registry = options.registry or (run if runs[0][2] != run else None)
+    if registry is not None and not registry.is_dir():
+        raise UsageError(f"--registry {registry}: no such folder")
+    bound = bind(options.host, options.port)
+
+    logs = ServedLogs(options.log or run / "served") if options.keep_log else None
+    store = _open_store(run, [folder for _, _, folder in runs], options)
+    if logs is not None:
+        store = LoggedStore(store, logs)
+    at = time.perf_counter()
+    import torch
+
+    torch_seconds = time.perf_counter() - at
+    torch.set_num_threads(options.threads)
+    keep_freed_memory()
+    workers = options.workers or max(Limits.workers // options.threads, 1)
+    models = Models(_loader(store, logs, options, workers), registry, strict=options.strict)
+    for name, version, folder in runs:
+        models.put(name, version, folder)
+    service = Service(
+        models=models,
+        store=store,
+        access=Access(*tokens),
+        limits=dataclasses.replace(options.limits, workers=_READING * workers, strict=options.strict),
+    )
+    if logs is not None:
+        service.metrics.watch_log(lambda: logs.left_out)
+    configure()
+    host, port = bound.getsockname()[:2]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    def ready() -> None:
+        on_ready(url, {"torch": torch_seconds, "rest": time.perf_counter() - began - torch_seconds})
+
+    serve(make_app(service), bound, ready)
+
+
+def _open_store(run: Path, folders: list[Path], options: ServeOptions) -> Store:
+    """The store, large enough for the longest history of these runs."""
+    schemas = [Schema.load(folder / "schema.yaml") for folder in folders]
+    longest = max(schema.history.global_length + schema.history.realtime_length for schema in schemas)
+    limits = StoreLimits(
+        cap=max(options.history_cap, longest),
+        ttl_ms=options.history_days * DAY_MS if options.history_days is not None else None,
+        impressions=any(schema.history_source == "impressions" for schema in schemas),
+    )
+    return open_store(options.store or f"sqlite:///{run.absolute() / 'events.db'}", limits)
+
+
+def _loader(store: Store, logs: ServedLogs | None, options: ServeOptions, workers: int) -> Load:
+    def load(folder: Path, name: str, version: str) -> Ranker:
+        from hemix.serving.engine import Engine
+
+        log = logs.open(name, version, Schema.load(folder / "schema.yaml")) if logs is not None else None
+        try:
+            engine = Engine(
+                folder,
+                store,
+                name=name,
+                version=version,
+                cache_bytes=options.cache_mib * 2**20,
+                device=options.device,
+                precision=options.precision,
+                log=log,
+                slots=workers,
+            )
+        except BaseException:
+            if logs is not None and log is not None:
+                logs.close_one(log)
+            raise
+        return engine if logs is None or log is None else _Logged(engine, logs, log)
+
+    return load
+
+
+class _Logged:
+    """An engine whose log ends with it."""
+
+    def __init__(self, engine: Ranker, logs: ServedLogs, log: ServedLog) -> None:
+        self._engine, self._logs, self._log = engine, logs, log
+        self.schema = engine.schema
+        self.rank, self.warm_up = engine.rank, engine.warm_up
+
+    def close(self) -> None:
+        self._engine.close()
+        self._logs.close_one(self._log)

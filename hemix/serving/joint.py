@@ -1,0 +1,81 @@
+"""Work for many threads, done together: what waits while others work is taken in one go.
+
+Nobody waits for company: a thread that finds a free slot works at once, on whatever has gathered by then, and the others get their
+results from it. So an idle server adds no delay and a busy one joins small pieces. Knows nothing of what the work is.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+__all__ = ["Joint"]
+
+Piece = TypeVar("Piece")
+Result = TypeVar("Result")
+
+
+class _Ticket(Generic[Piece, Result]):
+    __slots__ = ("done", "error", "piece", "result", "size")
+
+    def __init__(self, piece: Piece, size: int) -> None:
+        self.piece, self.size = piece, size
+        self.done = False
+        self.result: Result | None = None
+        self.error: BaseException | None = None
+
+
+class Joint(Generic[Piece, Result]):
+    """Runs ``work`` on pieces from many threads, in the order of their arrival."""
+
+    def __init__(self, work: Callable[[Sequence[Piece]], Sequence[Result]], *, slots: int, most: int) -> None:
+        """``work``: pieces to their results; called by at most ``slots`` threads at a time. ``most``: the summed size of pieces that are
+        joined; a larger one goes alone."""
+        assert slots > 0
+        self._work, self._slots, self._most = work, slots, most
+        self._waiting: deque[_Ticket[Piece, Result]] = deque()
+        self._changed = threading.Condition()
+        self._working = 0
+
+    def run(self, piece: Piece, size: int) -> Result:
+        """The result of one piece. Raises what ``work`` raised for it or for what it was joined with."""
+        ticket: _Ticket[Piece, Result] = _Ticket(piece, size)
+        with self._changed:
+            self._waiting.append(ticket)
+        while True:
+            with self._changed:
+                while not ticket.done and (self._working >= self._slots or not self._waiting):
+                    self._changed.wait()
+                if ticket.done:
+                    break
+                taken = self._take()
+                self._working += 1
+            self._do(taken)
+        if ticket.error is not None:
+            raise ticket.error
+        return ticket.result  # type: ignore[return-value]
+
+    def _take(self) -> list[_Ticket[Piece, Result]]:
+        taken = [self._waiting.popleft()]
+        total = taken[0].size
+        while self._waiting and total + self._waiting[0].size <= self._most:
+            taken.append(self._waiting.popleft())
+            total += taken[-1].size
+        return taken
+
+    def _do(self, taken: list[_Ticket[Piece, Result]]) -> None:
+        try:
+            results = self._work([ticket.piece for ticket in taken])
+            for ticket, result in zip(taken, results, strict=True):
+                ticket.result = result
+        except BaseException as error:
+            for ticket in taken:
+                ticket.error = error
+        finally:
+            with self._changed:
+                for ticket in taken:
+                    ticket.done = True
+                self._working -= 1
+                self._changed.notify_all()

@@ -1,0 +1,240 @@
+"""The models that a server holds, and how a new version takes an old one's place while requests go on.
+
+    RUN                        one run folder: one model, one version
+    REGISTRY/name/version/     run folders; of every name the newest version is served
+
+A version is looked at, loaded and warmed up before it is shown to a request; whatever fails on the way leaves the old one serving.
+Folders are local, are reached through no link and hold nothing pickled. Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from hemix.errors import HemixError, RunError, UsageError
+from hemix.files import read_json
+from hemix.schema import Schema
+from hemix.serving.checks import FieldChecks
+from hemix.serving.types import Ranking, RankRequest
+
+__all__ = ["Load", "Models", "Ranker", "Served", "check_folder", "find_runs"]
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_PICKLED = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".dill")
+
+
+class Ranker(Protocol):
+    """What ranks: :class:`hemix.serving.engine.Engine`."""
+
+    @property
+    def schema(self) -> Schema:
+        """The run's schema."""
+        ...
+
+    def rank(self, requests: Sequence[RankRequest]) -> list[Ranking]:
+        """A ranking for every request, in their order."""
+        ...
+
+    def warm_up(self) -> None:
+        """Rank something made up, so that the first request finds all in place."""
+        ...
+
+    def close(self) -> None:
+        """Let go of threads and memory."""
+        ...
+
+
+Load = Callable[[Path, str, str], Ranker]
+"""(run folder, name, version) -> what ranks with it"""
+
+
+@dataclass(eq=False)
+class Served:
+    """A version in its place."""
+
+    name: str
+    version: str
+    folder: Path
+    ranker: Ranker
+    checks: FieldChecks
+    users: int = 0
+    retired: bool = False
+
+    def facts(self) -> dict[str, Any]:
+        """What GET /v1/models says of it."""
+        info = self.folder / "run.json"
+        metrics = self.folder / "metrics.json"
+        return {
+            "name": self.name,
+            "version": self.version,
+            "state": "ready",
+            "schema": self.ranker.schema.fingerprint(),
+            "sha256": hashlib.sha256(info.read_bytes()).hexdigest() if info.is_file() else None,
+            "outputs": list(self.ranker.schema.outputs),
+            "test": _test_metrics(metrics),
+        }
+
+
+def _test_metrics(path: Path) -> dict[str, Any]:
+    """AUC, log loss and the like of every task on the test split; empty where the run was not evaluated."""
+    if not path.is_file():
+        return {}
+    try:
+        tasks = read_json(path, RunError).get("split", {}).get("test", {}).get("tasks", {})
+    except RunError:
+        return {}
+    kept = ("auc", "gauc", "ndcg_at_10", "logloss", "ne", "pcoc", "ece")
+    return {name: {key: task[key] for key in kept if key in task} for name, task in tasks.items()}
+
+
+class Models:
+    """Names, each with the version that serves. Loads one at a time."""
+
+    def __init__(self, load: Load, registry: Path | None = None, *, strict: bool = False) -> None:
+        self._load = load
+        self._strict = strict
+        self.registry = registry
+        self._served: dict[str, Served] = {}
+        self._facts: dict[str, dict[str, Any]] = {}
+        self._lock = threading.Lock()
+        self._loading = threading.Lock()
+
+    def put(self, name: str, version: str, folder: Path) -> dict[str, Any]:
+        """Load, warm up and show a version; returns its facts. Raises RunError, and leaves what was there."""
+        check_folder(folder)
+        ranker = self._load(folder, name, version)
+        try:
+            ranker.warm_up()
+            made = Served(name, version, folder, ranker, FieldChecks(ranker.schema, strict=self._strict))
+            facts = made.facts()
+        except BaseException:
+            ranker.close()
+            raise
+        with self._lock:
+            old = self._served.get(name)
+            self._served[name], self._facts[name] = made, facts
+            if old is not None:
+                old.retired = True
+                idle = old.users == 0
+        if old is not None and idle:
+            old.ranker.close()
+        return facts
+
+    def load(self, name: str, version: str) -> dict[str, Any] | None:
+        """Load a version of the registry; None where another load is under way. Raises UsageError for a name that cannot be one or where
+        there is no registry, RunError for a version that is not there or cannot be served."""
+        if self.registry is None:
+            raise UsageError("this server has no registry: start it with one, REGISTRY/name/version/")
+        for field, value in (("name", name), ("version", version)):
+            if not _NAME.fullmatch(value) or ".." in value:
+                raise UsageError(f"{field}: expected letters, digits, _, - and single dots")
+        folder = self.registry / name / version
+        if not self._loading.acquire(blocking=False):
+            return None
+        try:
+            if any(path.is_symlink() for path in (folder, folder.parent)):
+                raise RunError(f"{name}/{version}: is a link; versions are folders")
+            if not folder.is_dir():
+                raise RunError(f"{name}/{version}: no such version in the registry")
+            return self.put(name, version, folder)
+        except (UsageError, RunError):
+            raise
+        except Exception as error:  # whatever a damaged folder leads to, the old version serves on
+            kind = "" if isinstance(error, HemixError) else f"{type(error).__name__}: "
+            raise RunError(f"{name}/{version}: cannot be served: {kind}{error}") from error
+        finally:
+            self._loading.release()
+
+    @contextmanager
+    def lease(self, name: str | None) -> Iterator[Served | None]:
+        """The version that serves ``name`` (None: the first model), kept open for as long as the block; None: no such model."""
+        with self._lock:
+            served = self._served.get(name) if name is not None else next(iter(self._served.values()), None)
+            if served is not None:
+                served.users += 1
+        try:
+            yield served
+        finally:
+            if served is not None:
+                with self._lock:
+                    served.users -= 1
+                    last = served.retired and served.users == 0
+                if last:
+                    served.ranker.close()
+
+    def checks(self) -> list[FieldChecks]:
+        """The checks of every model's schema."""
+        with self._lock:
+            return [served.checks for served in self._served.values()]
+
+    def facts(self) -> list[dict[str, Any]]:
+        """Every model's facts."""
+        with self._lock:
+            return list(self._facts.values())
+
+    def close(self) -> None:
+        """Close every model."""
+        with self._lock:
+            served, self._served = list(self._served.values()), {}
+        for one in served:
+            one.ranker.close()
+
+
+def find_runs(folder: Path) -> list[tuple[str, str, Path]]:
+    """(name, version, run folder) of what to serve from a run folder or a registry. Raises RunError where it is neither."""
+    if not folder.is_dir():
+        raise RunError(f"{folder}: no such run folder or registry")
+    if (folder / "run.json").exists() or (folder / "settings.yaml").exists():
+        name = folder.resolve().name
+        return [(name if _NAME.fullmatch(name) else "model", "1", folder)]
+    found = []
+    for model in sorted(
+        path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
+    ):
+        versions = [path for path in model.iterdir() if _NAME.fullmatch(path.name) and (path / "run.json").is_file()]
+        if versions:
+            newest = max(versions, key=lambda path: _version_order(path.name))
+            found.append((model.name, newest.name, newest))
+    if not found:
+        raise RunError(f"{folder}: neither a run folder (run.json) nor a registry of them (name/version/run.json)")
+    return found
+
+
+def _version_order(version: str) -> tuple[tuple[int, int, str], ...]:
+    """10 after 9, 1.10 after 1.9."""
+    return tuple((1, int(p), "") if p.isdecimal() else (0, 0, p) for p in re.split(r"[.-]", version))
+
+
+def check_folder(folder: Path) -> None:
+    """Raises RunError where a run folder holds a link, or a file that only unpickling could read. Logs and data beside the run, as a
+    demo has them, are never read and not looked at."""
+    if folder.is_symlink():
+        raise RunError(f"{folder}: is a link; versions are folders")
+    for path, folders, files in os.walk(folder):
+        here = Path(path)
+        if here == folder:
+            folders[:] = [name for name in folders if name not in ("logs", "data", "checkpoints", "served")]
+        for name in (*folders, *files):
+            if (here / name).is_symlink():
+                raise RunError(f"{here / name}: is a link; a run that is served holds none")
+        for name in files:
+            if name.lower().endswith(_PICKLED) or _looks_pickled(here / name):
+                raise RunError(f"{here / name}: is pickled; weights are safetensors, and nothing is ever unpickled")
+
+
+def _looks_pickled(path: Path) -> bool:
+    if path.suffix in (".safetensors", ".parquet", ".json", ".jsonl", ".yaml", ".html") or not path.is_file():
+        return False  # read as what they say they are, or refused
+    with path.open("rb") as file:
+        head = file.read(256)
+    if head.startswith(b"\x93NUMPY"):
+        return b"'O'" in head or b"|O" in head
+    return head.startswith(b"PK\x03\x04") or (len(head) > 1 and head[0] == 0x80 and head[1] <= 5)

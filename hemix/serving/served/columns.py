@@ -1,0 +1,193 @@
+"""Rankings and events as Arrow tables: the columns that the run's schema names, as `hemix prepare` reads them, and beside them what a
+replay needs, under names that begin with ``served_``.
+
+A ranking gives a row per candidate. Its labels are unknown (null) when it is served; what came of it stands in the events. Values of
+context and cross columns are those of the request. Knows no file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from hemix.data.cells import columns_of
+from hemix.data.encode import level_features
+from hemix.data.spec import TIMELESS_MS
+from hemix.schema import Schema
+from hemix.serving.checks import FieldChecks
+from hemix.serving.raw import arrow_kind, text_of
+from hemix.serving.types import Event, Features, Ranking, RankRequest
+
+__all__ = ["TIME", "Served", "ServedColumns"]
+
+TIME = pa.timestamp("ms", tz="UTC")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """A ranking with all that it was made of but the history, which the store keeps by revision."""
+
+    request: RankRequest
+    ranking: Ranking
+    user: Features
+    """What events had said of the user"""
+    items: Mapping[str, Features]
+    """What events had said of candidates and of the items of events"""
+
+
+class ServedColumns:
+    """The tables of one schema."""
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema, roles = schema, schema.roles
+        checks = FieldChecks(schema)
+        levels = ["context", "cross"] + (["event"] if schema.history_source == "impressions" else [])
+        self._context = _kinds(schema, "context")
+        self._cross = {c: k for level in levels[1:] for c, k in _kinds(schema, level).items() if c not in self._context}
+        if schema.split.column not in (None, schema.clock.column, *self._cross):
+            self._context.setdefault(str(schema.split.column), pa.string())
+        self.request_id = roles.request_id or "served_request"
+        self._fits: dict[str, Callable[[str, Any], bool]] = {
+            "context": lambda c, v: checks.problem("context", {c: v}) is None,
+            "cross": lambda c, v: checks.problem("candidate", {c: v}) is None,
+            "event": lambda c, v: checks.problem("event", {c: v}) is None,
+        }
+        self._clock = schema.history.clock_column or schema.clock.column
+        (self.action,) = columns_of("action", schema.event_fields["action"])
+        self._event = {c: k for c, k in _kinds(schema, "event").items() if c != self.action}
+
+    # -- rankings ----------------------------------------------------------------------------------------------------------
+
+    def rankings(self, served: Sequence[Served], ids: Sequence[str]) -> pa.Table:
+        """A row per candidate, in the order of each ranking; ``ids`` tell rankings apart whose own ids are the same."""
+        schema, roles = self.schema, self.schema.roles
+        counts = np.array([len(one.ranking.items) for one in served])
+        of = np.repeat(np.arange(len(served)), counts)
+        rows = [(one, one.request.items[item.position], item) for one in served for item in one.ranking.items]
+
+        def by_ranking(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+            return pa.array(values, kind).take(pa.array(of))
+
+        columns: dict[str, pa.Array] = {
+            schema.user: by_ranking([one.request.user for one in served], pa.string()),
+            schema.item: pa.array([c.id for _, c, _ in rows], pa.string()),
+            schema.clock.column: by_ranking([one.request.time_ms for one in served], TIME),
+            self.request_id: by_ranking(ids, pa.string()),
+        }
+        for column, kind in self._context.items():
+            columns[column] = by_ranking(
+                [self._value("context", column, kind, one.request.context.get(column)) for one in served], kind
+            )
+        for column, kind in self._cross.items():
+            columns[column] = pa.array([self._value("cross", column, kind, c.fields.get(column)) for _, c, _ in rows], kind)
+        place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        if roles.bias is not None:
+            columns[roles.bias.column] = pa.array(place)
+        if roles.weight is not None:
+            columns[roles.weight] = pa.array(np.ones(len(rows)))
+        for name, label in schema.labels.items():
+            columns[label.column or name] = pa.nulls(len(rows), pa.int8())
+            if label.available_at is not None:
+                columns[label.available_at] = pa.nulls(len(rows), TIME)
+        own = {c for level in ("context", "cross") for c in _kinds(schema, level)}
+        columns |= {
+            "served_ranking": by_ranking([one.ranking.id for one in served], pa.string()),
+            "served_model": by_ranking([one.ranking.model for one in served], pa.string()),
+            "served_version": by_ranking([one.ranking.version for one in served], pa.string()),
+            "served_place": pa.array(place),
+            "served_candidate": pa.array([item.position for *_, item in rows]),
+            "served_score": pa.array([item.score for *_, item in rows], pa.float64()),
+            **{f"served_{n}": pa.array([item.outputs[n] for *_, item in rows], pa.float64()) for n in schema.outputs},
+            "served_status": pa.array([item.status for *_, item in rows], pa.string()),
+            "served_history_revision": by_ranking([one.ranking.history_revision for one in served], pa.int64()),
+            "served_cuts": by_ranking([one.ranking.cuts for one in served], pa.list_(pa.int64())),
+            "served_degraded": by_ranking([one.ranking.degraded for one in served], pa.list_(pa.string())),
+            "served_of_user": by_ranking([_features(one.user) for one in served], pa.string()),
+            "served_of_items": by_ranking([_items(one) for one in served], pa.string()),
+            "served_of_item": pa.array([_features(one.items.get(c.id, Features())) for one, c, _ in rows], pa.string()),
+            "served_fields": pa.array(
+                [_json({n: v for n, v in c.fields.items() if n not in own}) for _, c, _ in rows], pa.string()
+            ),
+        }
+        return pa.table(columns)
+
+    # -- events ------------------------------------------------------------------------------------------------------------
+
+    def events(self, events: Sequence[Event]) -> pa.Table:
+        """Interactions and impressions as an event log."""
+        schema = self.schema
+        columns: dict[str, pa.Array] = {
+            schema.user: pa.array([e.user for e in events], pa.string()),
+            schema.item: pa.array([e.item for e in events], pa.string()),
+            self._clock: pa.array([None if e.time_ms == TIMELESS_MS else e.time_ms for e in events], TIME),
+            self.action: pa.array([e.action for e in events], pa.string()),
+        }
+        for column, kind in self._event.items():
+            columns[column] = pa.array([self._value("event", column, kind, e.fields.get(column)) for e in events], kind)
+        columns |= {
+            "served_event": pa.array([e.id for e in events], pa.string()),
+            "served_kind": pa.array([e.kind for e in events], pa.string()),
+            "served_ranking": pa.array([e.ranking for e in events], pa.string()),
+            "served_received": pa.array([e.received_ms for e in events], TIME),
+            "served_fields": pa.array([_json(e.fields) for e in events], pa.string()),
+        }
+        return pa.table(columns)
+
+    def features(self, events: Sequence[Event]) -> pa.Table:
+        """Features of users and items as they arrived."""
+        return pa.table(
+            {
+                "kind": pa.array([e.kind for e in events], pa.string()),
+                "id": pa.array([e.item if e.kind == "item" else e.user for e in events], pa.string()),
+                "time": pa.array([None if e.time_ms == TIMELESS_MS else e.time_ms for e in events], TIME),
+                "fields": pa.array([_json(e.fields) for e in events], pa.string()),
+                "event": pa.array([e.id for e in events], pa.string()),
+                "received": pa.array([e.received_ms for e in events], TIME),
+            }
+        )
+
+    def _value(self, level: str, column: str, kind: pa.DataType, value: Any) -> Any:
+        if value is None or not self._fits[level](column, value):
+            return None
+        if pa.types.is_list(kind):
+            return [None if v is None else _cast(v, kind.value_type) for v in value]
+        return _cast(value, kind)
+
+
+def _cast(value: Any, kind: pa.DataType) -> Any:
+    if not pa.types.is_string(kind):
+        return float(value)
+    return text_of(value)
+
+
+def _kinds(schema: Schema, level: str) -> dict[str, pa.DataType]:
+    """Arrow types of a level's raw columns; a number where any feature reads one."""
+    found: dict[str, pa.DataType] = {}
+    for name, feature in level_features(schema, level).items():
+        for column in columns_of(name, feature):
+            kind = arrow_kind(feature)
+            if column not in found or pa.types.is_float64(kind):
+                found[column] = kind
+    return found
+
+
+def _json(content: Mapping[str, Any]) -> str | None:
+    return json.dumps(content, ensure_ascii=False, sort_keys=True) if content else None
+
+
+def _features(features: Features) -> str | None:
+    if features.revision == 0:
+        return None
+    return _json({"since_ms": features.since_ms, "values": dict(features.values)})
+
+
+def _items(one: Served) -> str | None:
+    """What was said of items that are no candidates but occur in events."""
+    candidates = {c.id for c in one.request.items}
+    found = {i: {"since_ms": f.since_ms, "values": dict(f.values)} for i, f in one.items.items() if i not in candidates}
+    return _json(found)

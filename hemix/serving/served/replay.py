@@ -1,0 +1,155 @@
+"""Served rankings made again: from their rows, and from the events as they had arrived when each was ranked.
+
+The proof that what was served is what would be computed now, with nothing of the server's state but its log and its store.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hemix.data.cells import columns_of
+from hemix.errors import DataError
+from hemix.schema import Schema
+from hemix.serving.engine import Engine
+from hemix.serving.reading import Found
+from hemix.serving.served.columns import ServedColumns
+from hemix.serving.store import Limits, Store, open_store
+from hemix.serving.types import Candidate, Features, History, Ranking, RankRequest
+
+__all__ = ["Replayed", "replay", "replay_log"]
+
+_PATTERN = "*.parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replayed:
+    """A ranking as it was served and as it is made again."""
+
+    id: str
+    model: str
+    version: str
+    served: dict[int, float]
+    """Scores by the candidate's position in the request"""
+    again: dict[int, float]
+    cuts: tuple[int, int, int]
+    """As served"""
+    ranking: Ranking
+    """Made again"""
+
+    @property
+    def difference(self) -> float:
+        """The largest, over candidates; a score that is missing on one side only is infinitely far."""
+        pairs = [(self.served[i], self.again[i]) for i in self.served]
+        return max(math.inf if math.isnan(a) != math.isnan(b) else 0.0 if math.isnan(a) else abs(a - b) for a, b in pairs)
+
+
+def replay(folder: str | Path, engine: Engine, store: Store) -> Iterator[Replayed]:
+    """Every ranking of a log folder that ``engine``'s model and version served. Histories come from ``store``, up to the revision that
+    the ranking noted. Raises DataError naming a file that cannot be read."""
+    schema = engine.schema
+    for path in sorted((Path(folder) / "rankings").glob(_PATTERN)):
+        rows = _read(path)
+        request_id = ServedColumns(schema).request_id
+        grouped: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            if (row["served_model"], row["served_version"]) == (engine.name, engine.version):
+                grouped.setdefault(row[request_id], []).append(row)
+        for group in grouped.values():
+            yield _replayed(group, engine, store)
+
+
+def replay_log(folder: Path, run: Path, url: str) -> dict[str, Any]:
+    """Replay a log folder with a run and the store at ``url``: counts, the largest difference of scores and the ranking that has it.
+
+    Raises DataError where the folder holds no rankings, and what run and store raise.
+    """
+    first = next(iter(sorted((folder / "rankings").glob(_PATTERN))), None)
+    if first is None:
+        raise DataError(f"{folder}: no rankings: expected rankings/*.parquet, as hemix serve --log writes them")
+    named = _read(first)[0]
+    store = open_store(url, Limits(ttl_ms=None))
+    try:
+        engine = Engine(run, store, name=named["served_model"], version=named["served_version"])
+        rankings = candidates = one_sided = 0
+        worst, farthest = 0.0, None
+        for one in replay(folder, engine, store):
+            rankings, candidates = rankings + 1, candidates + len(one.served)
+            one_sided += math.isinf(one.difference)
+            if worst <= one.difference < math.inf:
+                worst, farthest = one.difference, one.id
+        engine.close()
+    finally:
+        store.close()
+    return {
+        "rankings": rankings,
+        "candidates": candidates,
+        "max_abs_difference": worst,
+        "farthest": farthest,
+        "with_scores_on_one_side_only": one_sided,
+    }
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+    return rows
+
+
+def _replayed(rows: list[dict[str, Any]], engine: Engine, store: Store) -> Replayed:
+    first, schema = rows[0], engine.schema
+    user = first[schema.user]
+    degraded = tuple(first["served_degraded"])
+    revision = first["served_history_revision"]
+    events = store.arrivals(user, until=revision) if revision else ()
+    by_time = sorted(events, key=lambda event: event.time_ms)  # stable: equal times stay in the order of arrival
+    items = {row[schema.item]: _features(row["served_of_item"]) for row in rows if row["served_of_item"] is not None}
+    items |= {item: _features(json.dumps(said)) for item, said in json.loads(first["served_of_items"] or "{}").items()}
+    found = Found(
+        history=History(revision, tuple(by_time[-engine.history_limit :])),
+        user=_features(first["served_of_user"]),
+        items=items,
+        degraded=degraded,
+    )
+    in_order = sorted(rows, key=lambda row: int(row["served_candidate"]))
+    request = RankRequest(
+        id=first["served_ranking"],
+        user=user,
+        time_ms=round(first[schema.clock.column].timestamp() * 1000),
+        context={name: first[name] for name in _columns(schema, "context")},
+        items=tuple(Candidate(row[schema.item], _fields(row, schema)) for row in in_order),
+    )
+    ranking = engine.rank_found(request, found)
+    return Replayed(
+        id=first["served_ranking"],
+        model=first["served_model"],
+        version=first["served_version"],
+        served={int(row["served_candidate"]): row["served_score"] for row in rows},
+        again={item.position: item.score for item in ranking.items},
+        cuts=tuple(first["served_cuts"]),
+        ranking=ranking,
+    )
+
+
+def _columns(schema: Schema, level: str) -> list[str]:
+    return [c for n, f in schema.features.level(level).items() for c in columns_of(n, f)]
+
+
+def _fields(row: dict[str, Any], schema: Schema) -> dict[str, Any]:
+    return {**{name: row[name] for name in _columns(schema, "cross")}, **json.loads(row["served_fields"] or "{}")}
+
+
+def _features(text: str | None) -> Features:
+    if text is None:
+        return Features()
+    said = json.loads(text)
+    return Features(1, said["values"], said["since_ms"])

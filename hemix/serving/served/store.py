@@ -1,0 +1,49 @@
+"""A store that tells the log of every event it accepts. Knows no file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hemix.serving.served.log import ServedLog
+from hemix.serving.served.logs import ServedLogs
+from hemix.serving.store import Store
+from hemix.serving.types import Event, Features, History
+
+__all__ = ["LoggedStore"]
+
+
+class LoggedStore:
+    """A :class:`hemix.serving.store.Store` in front of another one, which it owns. The log stays its opener's."""
+
+    def __init__(self, store: Store, log: ServedLog | ServedLogs) -> None:
+        self._store, self._log = store, log
+
+    def append(self, events: Sequence[Event]) -> list[bool]:
+        """See :class:`hemix.serving.store.Store`."""
+        accepted = self._store.append(events)
+        self._log.events([event for event, new in zip(events, accepted, strict=True) if new])
+        return accepted
+
+    def history(self, user: str, *, limit: int, since_ms: int | None = None, known: int = 0) -> History:
+        """See :class:`hemix.serving.store.Store`."""
+        return self._store.history(user, limit=limit, since_ms=since_ms, known=known)
+
+    def arrivals(self, user: str, *, until: int | None = None) -> tuple[Event, ...]:
+        """See :class:`hemix.serving.store.Store`."""
+        return self._store.arrivals(user, until=until)
+
+    def user(self, user: str) -> Features:
+        """See :class:`hemix.serving.store.Store`."""
+        return self._store.user(user)
+
+    def items(self, ids: Sequence[str]) -> dict[str, Features]:
+        """See :class:`hemix.serving.store.Store`."""
+        return self._store.items(ids)
+
+    def ping(self) -> None:
+        """See :class:`hemix.serving.store.Store`."""
+        self._store.ping()
+
+    def close(self) -> None:
+        """See :class:`hemix.serving.store.Store`."""
+        self._store.close()

@@ -1,0 +1,177 @@
+"""Live events in Redis, for several servers behind one store. What is durable when ``append`` returns is Redis's own setting:
+``appendonly yes`` with ``appendfsync always`` loses nothing, ``everysec`` up to two seconds, anything else more.
+
+A body of events is one script (append.lua), so it is taken whole; keys are laid out there. Not for Redis Cluster: the script touches
+the keys of many users. A connection that broke is made again by the next call. Knows no schema.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.resources import files
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from hemix.errors import StoreError
+from hemix.serving.store.columns import as_features, as_json
+from hemix.serving.store.limits import Limits, owner_of
+from hemix.serving.types import Event, Features, History
+
+__all__ = ["RedisStore"]
+
+_PREFIX = "hemix:1:"
+"""Begins every key; the number is the layout's version"""
+_REVISION_DIGITS, _ARRIVAL_DIGITS = 16, 22
+_CONNECTIONS = 64
+
+
+class RedisStore:
+    """A :class:`hemix.serving.store.protocol.Store` at a ``redis://`` URL. Making one connects to nothing: a server starts while its
+    store is down. Raises StoreError for a URL that Redis's client does not understand."""
+
+    def __init__(self, url: str, limits: Limits = Limits()) -> None:  # noqa: B008 (frozen)
+        self._limits = limits
+        self._closed = False
+        try:
+            parts = urlsplit(url)
+            at = f"{parts.hostname or 'localhost'}:{parts.port or 6379}"
+            self._name = f"{parts.scheme}://{at}{parts.path}"  # no password in messages
+            self._redis = self._client(url, limits.timeout_s)
+            self._writer = self._client(url, limits.append_timeout_s)
+        except ValueError as error:
+            raise StoreError(f"{url.partition('?')[0].rpartition('@')[2]}: not a URL of a Redis: {error}") from error
+        self._append = self._writer.register_script((files("hemix.serving.store") / "append.lua").read_text(encoding="utf-8"))
+
+    def _client(self, url: str, answer_s: float) -> redis.Redis:
+        pool = redis.BlockingConnectionPool.from_url(
+            url,
+            max_connections=_CONNECTIONS,
+            timeout=self._limits.timeout_s,
+            socket_timeout=answer_s,
+            socket_connect_timeout=self._limits.timeout_s,
+            protocol=2,
+            # once more at once where a kept connection turns out to be dead; a second try of an append finds duplicates
+            retry=Retry(NoBackoff(), 1, (redis.ConnectionError,)),
+        )
+        return redis.Redis(connection_pool=pool)
+
+    def append(self, events: Sequence[Event]) -> list[bool]:
+        """See :class:`hemix.serving.store.protocol.Store`."""
+        limits = self._limits
+        arguments: list[str | int] = [
+            _PREFIX, limits.cap, "" if limits.ttl_ms is None else limits.ttl_ms, limits.remembered, limits.remembered_of_item
+        ]  # fmt: skip
+        for event in events:
+            kept, features = "", ""
+            if limits.enters_history(event):
+                kept = as_json(
+                    [
+                        event.id,
+                        event.time_ms,
+                        event.received_ms,
+                        event.kind,
+                        event.item,
+                        event.action,
+                        event.ranking,
+                        event.fields,
+                    ]
+                )
+            elif event.kind in ("user", "item") and event.fields:
+                features = as_json([[name, as_json(value)] for name, value in event.fields.items()])
+            kind = "item" if event.kind == "item" else "user"
+            arguments += [kind, owner_of(event), event.id, event.time_ms, kept, features]
+        if not events:
+            return []
+        with self._failures(limits.append_timeout_s):
+            return [bool(accepted) for accepted in self._append(args=arguments)]
+
+    def history(self, user: str, *, limit: int, since_ms: int | None = None, known: int = 0) -> History:
+        """See :class:`hemix.serving.store.protocol.Store`."""
+        revision_key = (f"{_PREFIX}users:{user}", "revision")
+        with self._failures():
+            if known and _whole(self._redis.hget(*revision_key)) == known:
+                return History(known)
+            with self._redis.pipeline(transaction=True) as both:
+                both.hget(*revision_key)
+                both.zrevrangebyscore(
+                    f"{_PREFIX}history:{user}", "+inf", "-inf" if since_ms is None else since_ms, start=0, num=limit
+                )
+                found, members = both.execute()
+        revision = _whole(found)  # expired with all else of the user
+        return History(revision, tuple(_event(user, member) for member in reversed(members)) if revision else ())
+
+    def arrivals(self, user: str, *, until: int | None = None) -> tuple[Event, ...]:
+        """See :class:`hemix.serving.store.protocol.Store`."""
+        with self._failures():
+            members: Any = self._redis.zrange(f"{_PREFIX}history:{user}", 0, -1)
+        arrived = sorted(members, key=lambda member: member[:_ARRIVAL_DIGITS])
+        return tuple(_event(user, m) for m in arrived if until is None or int(m[:_REVISION_DIGITS]) <= until)
+
+    def user(self, user: str) -> Features:
+        """See :class:`hemix.serving.store.protocol.Store`."""
+        with self._failures():
+            found: Any = self._redis.hmget(f"{_PREFIX}users:{user}", ["columns_revision", "columns"])
+        return _features(*found)
+
+    def items(self, ids: Sequence[str]) -> dict[str, Features]:
+        """See :class:`hemix.serving.store.protocol.Store`."""
+        if not ids:
+            return {}
+        with self._failures(), self._redis.pipeline(transaction=True) as both:
+            both.hmget(f"{_PREFIX}items:revision", list(ids))
+            both.hmget(f"{_PREFIX}items", list(ids))
+            revisions, columns = both.execute()
+        found = zip(ids, revisions, columns, strict=True)
+        return {name: _features(revision, stored) for name, revision, stored in found if stored is not None}
+
+    def ping(self) -> None:
+        """See :class:`hemix.serving.store.protocol.Store`."""
+        with self._failures():
+            self._redis.ping()
+
+    def close(self) -> None:
+        """See :class:`hemix.serving.store.protocol.Store`."""
+        if not self._closed:
+            self._closed = True
+            for client in (self._redis, self._writer):
+                client.connection_pool.disconnect()
+
+    @contextmanager
+    def _failures(self, answer_s: float | None = None) -> Iterator[None]:
+        if self._closed:
+            raise StoreError(f"{self._name}: closed")
+        try:
+            yield
+        except redis.TimeoutError as error:
+            raise StoreError(f"{self._name}: no answer within {answer_s or self._limits.timeout_s:g} s") from error
+        except redis.ConnectionError as error:
+            raise StoreError(f"{self._name}: cannot be reached: {_one_line(error)}") from error
+        except redis.RedisError as error:
+            raise StoreError(f"{self._name}: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _whole(found: Any) -> int:
+    return int(found) if found is not None else 0
+
+
+def _event(user: str, member: bytes) -> Event:
+    id_, time_ms, received_ms, kind, item, action, ranking, fields = json.loads(member[_ARRIVAL_DIGITS:])
+    return Event(
+        id=id_, kind=kind, time_ms=time_ms, user=user, item=item, action=action,
+        fields=fields, ranking=ranking, received_ms=received_ms,
+    )  # fmt: skip
+
+
+def _features(revision: bytes | None, columns: bytes | None) -> Features:
+    stored = json.loads(columns) if columns is not None else {}
+    return as_features(_whole(revision), {name: (int(time), json.loads(value)) for name, (time, value) in stored.items()})

@@ -1,0 +1,114 @@
+"""The store's SQLite file: its tables, what makes a file one of ours, and what SQLite's failures are called."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hemix.errors import StoreError
+
+__all__ = ["check_file", "create_tables", "store_errors"]
+
+_APPLICATION = 0x48454D58
+"""``HEMX``, in the file's header"""
+_VERSION = 1
+_MAGIC = b"SQLite format 3\0"
+_CHECKED_BYTES = 64 << 20
+"""A file up to this size is checked page by page when it is opened"""
+
+_TABLES = """
+CREATE TABLE state (revision INTEGER NOT NULL);
+INSERT INTO state VALUES (0);
+CREATE TABLE owners (
+  number INTEGER PRIMARY KEY,
+  kind TEXT NOT NULL,
+  name TEXT NOT NULL,
+  heard_ms INTEGER NOT NULL,
+  revision INTEGER NOT NULL DEFAULT 0,
+  columns_revision INTEGER NOT NULL DEFAULT 0,
+  columns TEXT NOT NULL DEFAULT '{}',
+  events INTEGER NOT NULL DEFAULT 0,
+  dropped INTEGER NOT NULL DEFAULT 0,
+  arrivals INTEGER NOT NULL DEFAULT 0,
+  UNIQUE (kind, name)
+);
+CREATE INDEX owners_heard ON owners (heard_ms) WHERE kind = 'user';
+CREATE TABLE events (
+  owner INTEGER NOT NULL,
+  time_ms INTEGER NOT NULL,
+  arrival INTEGER NOT NULL,
+  revision INTEGER NOT NULL,
+  received_ms INTEGER NOT NULL,
+  id TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  item TEXT,
+  action TEXT,
+  ranking TEXT,
+  fields TEXT,
+  PRIMARY KEY (owner, time_ms, arrival)
+) WITHOUT ROWID;
+CREATE TABLE ids (owner INTEGER NOT NULL, id TEXT NOT NULL, dropped INTEGER, PRIMARY KEY (owner, id)) WITHOUT ROWID;
+CREATE INDEX ids_dropped ON ids (owner, dropped) WHERE dropped IS NOT NULL;
+"""
+# owners.dropped counts, and ids.dropped numbers, the events that are not, or no longer, kept; the oldest numbers are deleted
+
+
+def check_file(path: Path) -> None:
+    """Refuse what cannot be a store before SQLite touches it. A file that is absent or empty is a new one."""
+    if not path.parent.is_dir():
+        raise StoreError(f"{path}: no such folder for the store: {path.parent}")
+    if path.is_dir():
+        raise StoreError(f"{path}: expected a file for the store, found a folder")
+    if path.exists() and path.stat().st_size > 0:
+        with path.open("rb") as file:
+            if file.read(len(_MAGIC)) != _MAGIC:
+                raise StoreError(f"{path}: not a SQLite database; name another file for the store")
+
+
+def create_tables(connection: sqlite3.Connection, path: Path) -> None:
+    """Make the tables in a new file; check an old one. Raises StoreError for another program's file, another version, damage."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (objects,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if objects and application != _APPLICATION:
+        raise StoreError(f"{path}: a SQLite database, but not of hemix; name another file for the store")
+    if objects and version != _VERSION:
+        raise StoreError(f"{path}: expected a store of version {_VERSION}, found version {version}; use the hemix that made it")
+    if objects:
+        _check_pages(connection, path)
+        return
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("BEGIN EXCLUSIVE")
+    (objects,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if not objects:  # else another process was faster
+        for statement in _TABLES.split(";"):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+        connection.execute(f"PRAGMA user_version = {_VERSION}")
+    connection.execute("COMMIT")
+
+
+def _check_pages(connection: sqlite3.Connection, path: Path) -> None:
+    if path.stat().st_size > _CHECKED_BYTES:
+        return
+    (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise StoreError(f"{path}: damaged: {' '.join(str(found).split())}")
+
+
+@contextmanager
+def store_errors(path: Path, timeout_s: float) -> Iterator[None]:
+    """Turn what SQLite and the operating system refuse into a StoreError that names the file."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        text = str(error)
+        if "locked" in text or "busy" in text:
+            text = f"locked by another process for longer than {timeout_s:g} s"
+        elif "not a database" in text or "malformed" in text:
+            text = f"damaged: {text}"
+        raise StoreError(f"{path}: {text}") from error
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror or error}") from error

@@ -1,0 +1,121 @@
+"""A real server process for a test: started on a free port, asked over HTTP, ended with SIGTERM."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[3]
+
+
+@dataclass
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        return self.json["error"]
+
+
+@dataclass
+class Server:
+    """A running server."""
+
+    url: str
+    process: subprocess.Popen[str]
+    log: Path
+    asked: list[str] = field(default_factory=list)
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, timeout: float = 20) -> Answer:
+        """One request on a connection of its own; ``body``: bytes as they are, else JSON."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        try:
+            connection.request(method, path, data, headers or {})
+            answer = connection.getresponse()
+            return Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+        finally:
+            connection.close()
+
+    def rank(self, items: Sequence[str] = ("i1",), **more: Any) -> Answer:
+        return self.ask("POST", "/v1/rank", {"user": "u1", "items": [{"id": item} for item in items], **more})
+
+    def metric(self, name: str) -> float:
+        """A sample of /metrics by its name with labels; 0 where there is none."""
+        for line in self.ask("GET", "/metrics").body.decode().splitlines():
+            if line.rpartition(" ")[0] == name:
+                return float(line.rpartition(" ")[2])
+        return 0.0
+
+    def until(self, what: Any, seconds: float = 20) -> None:
+        """Wait until ``what()`` holds."""
+        end = time.monotonic() + seconds
+        while not what():
+            assert time.monotonic() < end, "it did not come to that in time"
+            time.sleep(0.05)
+
+    def logs(self) -> list[dict[str, Any]]:
+        whole = self.log.read_text().split("\n")[:-1]
+        return [json.loads(line) for line in whole if line.startswith("{")]
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(40)
+
+
+@contextmanager
+def started(args: Sequence[str], log: Path, seconds: float = 60) -> Iterator[Server]:
+    """Start ``python ARGS``, which prints a line of JSON with its url when it is ready."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, *args], stdout=subprocess.PIPE, stderr=errors, text=True, env=environment, cwd=ROOT
+        )
+    assert process.stdout is not None
+    try:
+        ready, _, _ = select.select([process.stdout], [], [], seconds)
+        line = process.stdout.readline() if ready else ""
+        assert line, f"no server: {log.read_text()[-2000:]}"
+        yield Server(json.loads(line)["url"], process, log)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(40)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        process.stdout.close()
+
+
+@contextmanager
+def fake_server(folder: Path, **options: Any) -> Iterator[Server]:
+    """The server of fake.py; ``folder`` is for its run and its log."""
+    run = folder / "run"
+    run.mkdir(parents=True, exist_ok=True)
+    with started(["-m", "tests.serving.http.fake", json.dumps({"run": str(run), **options})], folder / "log") as server:
+        yield server

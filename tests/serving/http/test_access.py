@@ -1,0 +1,86 @@
+"""Tokens, addresses, strictness."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hemix.errors import UsageError
+from hemix.serving.http.access import Access, check_host, read_token
+from hemix.serving.http.refusal import Refusal
+from tests.serving.http.process import fake_server
+
+TOKEN, ADMIN = "user-token-0123456789", "admin-token-0123456789"
+
+
+def test_doors_and_what_is_logged(tmp_path: Path) -> None:
+    with fake_server(tmp_path, token=TOKEN, admin_token=ADMIN, registry=str(tmp_path)) as server:
+        body = {"user": "u1", "items": [{"id": "i1"}]}
+        doors = [
+            ("POST", "/v1/rank", body),
+            ("POST", "/v1/events", []),
+            ("GET", "/v1/models", None),
+            ("GET", "/v1/playground", None),
+        ]
+        doors += [("GET", "/v1/users/u1/history", None)]
+        for method, path, content in doors:
+            for header in ({}, {"authorization": "Bearer wrong"}, {"authorization": TOKEN}, {"authorization": f"Basic {TOKEN}"}):
+                answer = server.ask(method, path, content, header)
+                assert (answer.status, answer.error["code"], answer.headers["www-authenticate"]) == (
+                    401,
+                    "unauthorized",
+                    "Bearer",
+                )
+            for token in (TOKEN, ADMIN):
+                assert server.ask(method, path, content, {"authorization": f"Bearer {token}"}).status == 200
+        load = "/v1/models/fake/versions/1:load"
+        assert server.ask("POST", load, headers={"authorization": f"Bearer {TOKEN}"}).status == 401
+        assert server.ask("POST", load, headers={"authorization": f"Bearer {ADMIN}"}).status == 404
+        for path in ("/healthz", "/readyz", "/metrics", "/"):
+            assert server.ask("GET", path).status == 200, "probes and the page itself need none"
+        log = server.log.read_text()
+        assert TOKEN not in log and ADMIN not in log
+
+
+def test_without_an_admin_token_nothing_can_be_loaded() -> None:
+    access = Access()
+    access.check(None)
+    with pytest.raises(Refusal, match="admin token"):
+        access.check("Bearer ", admin=True)
+    with pytest.raises(Refusal):
+        Access("a" * 16).check("Bearer \udcff")
+
+
+@pytest.mark.parametrize("content", ["", "short", "two words but long enough", "ünïcödé" * 4, "a" * 20 + "\nsecond line"])
+def test_files_that_hold_no_token(tmp_path: Path, content: str) -> None:
+    (tmp_path / "token").write_text(content)
+    with pytest.raises(UsageError, match=r"--token-file .*token: expected one line"):
+        read_token(tmp_path / "token", "--token-file")
+    with pytest.raises(UsageError, match=r"nowhere: cannot be read: No such file"):
+        read_token(tmp_path / "nowhere", "--token-file")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "example.org", ""])
+def test_other_addresses_need_a_token(host: str) -> None:
+    with pytest.raises(UsageError, match="--token-file"):
+        check_host(host, token=False)
+    check_host(host, token=True)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.0.0.9"])
+def test_this_machine_needs_none(host: str) -> None:
+    check_host(host, token=False)
+
+
+def test_strict_refuses_what_the_run_does_not_know(tmp_path: Path) -> None:
+    with fake_server(tmp_path, limits={"strict": True}) as server:
+        assert server.rank(["i1", "i2"]).status == 200
+        for more, code, field in (
+            ({"user": "stranger"}, "unknown_user", "user"),
+            ({"items": [{"id": "i1"}, {"id": "strange"}]}, "unknown_item", "items[1].id"),
+            ({"context": {"colour": "red"}}, "invalid", "context.colour"),
+            ({"items": [{"id": "i1", "fields": {"colour": "red"}}]}, "invalid", "items[0].fields.colour"),
+        ):
+            answer = server.ask("POST", "/v1/rank", {"user": "u1", "items": [{"id": "i1"}], **more})
+            assert (answer.status, answer.error["code"], answer.error["field"]) == (422, code, field)

@@ -1,0 +1,105 @@
+"""More than a server can do, clients that go, and the end: nothing hangs, nothing is mixed up, nothing in work is lost."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.serving.http.process import Server, fake_server
+
+
+def slow(server: Server, seconds: float, number: int = 0) -> tuple[int, object]:
+    answer = server.rank([f"i{number}"], id=f"r{number}", context={"sleep": seconds})
+    return answer.status, (answer.json.get("id"), answer.json["items"][0]["id"]) if answer.status == 200 else answer.headers
+
+
+def test_a_full_queue_refuses_at_once_and_answers_are_never_mixed_up(tmp_path: Path) -> None:
+    with fake_server(tmp_path, limits={"workers": 2, "waiting": 2}) as server, ThreadPoolExecutor(12) as many:
+        began = time.monotonic()
+        found = list(many.map(lambda n: slow(server, 0.6, n), range(12)))
+        assert Counter(status for status, _ in found) == {200: 4, 503: 8}
+        for n, (status, said) in enumerate(found):
+            assert said == (f"r{n}", f"i{n}") if status == 200 else said["retry-after"] == "1"  # type: ignore[index]
+        assert time.monotonic() - began < 10
+        assert server.ask("GET", "/readyz").status == 200, "probes have a place of their own"
+        assert server.metric('hemix_refused_total{code="overloaded"}') == 8
+        assert server.rank().status == 200
+        assert server.metric('hemix_queue{gate="rank"}') == 0
+        answers = list(many.map(lambda n: slow(server, 0.001 * (n % 3), n) if n % 3 else slow(server, 0, n), range(200)))
+        assert all(said == (f"r{n}", f"i{n}") for n, (status, said) in enumerate(answers) if status == 200)
+        assert Counter(status for status, _ in answers)[200] > 0
+
+
+def test_many_large_bodies_do_not_fill_the_memory(tmp_path: Path) -> None:
+    with fake_server(tmp_path, limits={"all_bodies_bytes": 300_000, "body_seconds": 5.0}) as server:
+        callers = [socket.create_connection(("127.0.0.1", server.port), 10) for _ in range(6)]
+        for caller in callers:
+            caller.sendall(b"POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-length: 200000\r\n\r\n" + b" " * 100_000)
+        refused = [caller for caller in callers[3:] if b"503" in caller.recv(1000)]
+        assert len(refused) >= 2, "three fill the budget"
+        for caller in callers:
+            caller.close()
+        server.until(lambda: server.rank(["i1"], id="x" * 200).status == 200)
+
+
+def test_a_deadline_is_kept_and_the_worker_comes_back(tmp_path: Path) -> None:
+    with fake_server(tmp_path, limits={"workers": 1, "waiting": 5, "deadline_seconds": 0.5}) as server:
+        status, _ = slow(server, 1.5)
+        assert status == 504
+        server.until(lambda: server.rank().status == 200)
+
+
+def test_what_a_gone_client_asked_for_is_not_begun(tmp_path: Path) -> None:
+    with fake_server(tmp_path, limits={"workers": 1, "waiting": 50}) as server:
+        body = json.dumps({"user": "u1", "items": [{"id": "i1"}], "context": {"sleep": 1.0}}).encode()
+        head = f"POST /v1/rank HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+        callers = [socket.create_connection(("127.0.0.1", server.port), 10) for _ in range(20)]
+        for caller in callers:
+            caller.sendall(head + body)
+        server.until(lambda: server.metric('hemix_queue{gate="rank"}') == 20)
+        for caller in callers:
+            caller.close()
+        began = time.monotonic()
+        assert server.rank().status == 200
+        assert time.monotonic() - began < 6, "one was running; the other nineteen were dropped"
+        assert server.metric('hemix_rankings_total{model="fake",version="1"}') <= 2
+
+
+@pytest.mark.slow
+def test_a_client_that_never_sends_a_whole_head(server: Server) -> None:
+    caller = socket.create_connection(("127.0.0.1", server.port), 30)
+    caller.sendall(b"POST /v1/ra")
+    assert server.rank().status == 200
+    assert caller.recv(100) == b"", "hung up on"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_end_finishes_what_is_in_work(tmp_path: Path, number: signal.Signals) -> None:
+    with fake_server(tmp_path) as server:
+        found: list[object] = []
+        asking = threading.Thread(target=lambda: found.append(slow(server, 1.0, 5)))
+        asking.start()
+        server.until(lambda: server.metric('hemix_queue{gate="rank"}') == 1)
+        server.process.send_signal(number)
+        assert server.process.wait(30) == 0
+        asking.join()
+        assert found == [(200, ("r5", "i5"))]
+
+
+def test_a_store_that_fails_degrades_and_says_so(tmp_path: Path) -> None:
+    with fake_server(tmp_path, store="redis://127.0.0.1:1/0") as server:
+        assert server.rank().json["degraded"] == ["history"]
+        ready = server.ask("GET", "/readyz")
+        assert (ready.status, ready.json["ready"], ready.json["checks"]["store"]) == (503, False, False)
+        assert server.ask("GET", "/healthz").status == 200
+        answer = server.ask("POST", "/v1/events", [{"event": "user", "id": "e", "user": "u", "fields": {}}])
+        assert (answer.status, answer.error["code"], answer.headers["retry-after"]) == (503, "store_unavailable", "1")
+        assert server.metric('hemix_store_errors_total{during="events"}') == 1

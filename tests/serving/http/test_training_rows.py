@@ -1,0 +1,73 @@
+"""A real server keeps what it served; its log and its store give the same scores again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from hemix import Client
+from hemix.data.dataset import Dataset
+from hemix.run import Run
+from hemix.serving.engine import Engine
+from hemix.serving.served.replay import replay
+from hemix.serving.store import Limits, open_store
+from tests.serving.http.process import ROOT
+from tests.serving.http.test_served import as_json, serving
+from tests.serving.parity import TOLERANCE, asked_requests, live_events
+
+
+def test_rankings_of_a_server_that_has_ended_are_replayed(
+    rich_logs: Path, rich_data: Path, rich_run: Path, tmp_path: Path
+) -> None:
+    run, url = Run.load(rich_run), f"sqlite:///{tmp_path / 'events.db'}"
+    asked = asked_requests(rich_logs, Dataset(rich_data))[::4]
+    events = live_events(rich_logs, run.schema)
+    scores = []
+    with serving(rich_run, tmp_path, "--store", url) as server:
+        client, done = Client(server.url), 0
+        for one in asked:
+            until = next((i for i, e in enumerate(events) if e.time_ms >= one.request.time_ms), len(events))
+            client.events([as_json(event) for event in events[done:until]])
+            done = until
+            request = one.request
+            items = [{"id": c.id, "fields": dict(c.fields)} for c in request.items]
+            ranking = client.rank(request.user, items, id=request.id, timestamp=request.time_ms, context=dict(request.context))
+            scores.append([(item["id"], item["score"]) for item in ranking["items"]])
+
+    (folder,) = (tmp_path / "training-rows").iterdir()
+    assert folder.name == f"{rich_run.name}-1-{run.schema.fingerprint()}"
+    assert sum(pq.read_metadata(f).num_rows for f in (folder / "events").glob("*.parquet")) == done
+    store = open_store(url, Limits(ttl_ms=None))
+    back = list(replay(folder, Engine(run, store, name=rich_run.name, version="1"), store))
+    assert [one.id for one in back] == [one.request.id for one in asked]
+    assert max(one.difference for one in back) <= TOLERANCE
+    for one, expected in zip(back, scores, strict=True):
+        assert [item.id for item in one.ranking.items] == [item for item, _ in expected]
+        for item, (_, score) in zip(one.ranking.items, expected, strict=True):
+            assert score is None or item.score == pytest.approx(score, abs=TOLERANCE)
+    store.close()
+
+    command = [sys.executable, "-m", "hemix", "served"]
+    again = json.loads(
+        subprocess.check_output([*command, "replay", folder, "--run", rich_run, "--store", url, "--json"], cwd=ROOT, text=True)
+    )
+    assert again["rankings"] == len(asked) and again["max_abs_difference"] <= TOLERANCE
+    assert again["with_scores_on_one_side_only"] == 0
+    rows = json.loads(
+        subprocess.check_output(
+            [*command, "rows", folder, "--run", rich_run, "--out", tmp_path / "rows", "--json"], cwd=ROOT, text=True
+        )
+    )
+    assert rows["rows"] == again["candidates"] and rows["events"] == done and rows["shown"] == 0
+    wrong = subprocess.run(
+        [*command, "replay", tmp_path, "--run", rich_run, "--store", url], cwd=ROOT, text=True, capture_output=True
+    )
+    assert (
+        wrong.returncode == 2
+        and wrong.stderr == f"hemix: {tmp_path}: no rankings: expected rankings/*.parquet, as hemix serve --log writes them\n"
+    )

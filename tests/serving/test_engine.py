@@ -1,0 +1,349 @@
+"""What a ranking sees, when a user's state is made anew, and what becomes of values, stores and requests that are not as usual."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hemix.data.spec import TIMELESS_MS
+from hemix.errors import RequestError, SettingsError, StoreError
+from hemix.run import Run
+from hemix.serving.engine import Engine
+from hemix.serving.store import Limits, Store, open_store
+from hemix.serving.types import Candidate, Event, Features, History, HistoryOverride, Ranking, RankRequest
+from tests.planted import DAY_MS, START_MS
+
+NOW = START_MS + 4 * DAY_MS + 9 * 3_600_000
+ITEMS = tuple(Candidate(f"i{n}") for n in range(20))
+PLACE = {"lat": 31.05, "lon": 121.05}
+
+
+def event(number: int, item: str, time_ms: int, user: str = "u1", **changes: Any) -> Event:
+    return Event(**{**dict(id=f"e{number}", kind="interaction", time_ms=time_ms, user=user, item=item, action="view"), **changes})
+
+
+def request(time_ms: int = NOW, user: str = "u1", items: Sequence[Candidate] = ITEMS, **changes: Any) -> RankRequest:
+    return RankRequest(**{**dict(id="r", user=user, time_ms=time_ms, items=tuple(items), context=PLACE), **changes})
+
+
+def scores(ranking: Ranking) -> dict[str, float]:
+    return {item.id: item.score for item in ranking.items}
+
+
+@pytest.fixture(scope="module")
+def run(planted_run: Path) -> Run:
+    return Run.load(planted_run)
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    store = open_store("memory://", Limits(ttl_ms=None))
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def engine(run: Run, store: Store) -> Iterator[Engine]:
+    engine = Engine(run, store, name="feed", version="7", store_timeout_s=5)
+    yield engine
+    engine.close()
+
+
+def fresh(run: Run, store: Store, asked: RankRequest) -> Ranking:
+    """What an engine that has kept nothing says."""
+    engine = Engine(run, store, cache_bytes=0, store_timeout_s=5)
+    try:
+        return engine.rank([asked])[0]
+    finally:
+        engine.close()
+
+
+def same(a: Ranking, b: Ranking) -> bool:
+    ours, theirs = scores(a), scores(b)
+    close = all(math.isclose(ours[i], theirs[i], abs_tol=1e-6) or (math.isnan(ours[i]) and math.isnan(theirs[i])) for i in ours)
+    return ours.keys() == theirs.keys() and close and a.cuts == b.cuts
+
+
+# -- what is seen ---------------------------------------------------------------------------------------------------------------
+
+
+def test_either_side_of_midnight_without_a_new_event(engine: Engine, run: Run, store: Store) -> None:
+    midnight = START_MS + 5 * DAY_MS
+    store.append([event(n, f"i{n}", midnight - 60_000 * (n + 1)) for n in range(4)])
+    before, after = (engine.rank([request(midnight + shift)])[0] for shift in (-1, 1))
+    assert (before.cuts, after.cuts) == ((0, 0, 4), (0, 4, 4)), "today's events are yesterday's a moment later"
+    assert not before.cached and after.cached
+    assert not same(before, after)
+    assert same(after, fresh(run, store, request(midnight + 1)))
+
+
+def test_an_event_is_in_the_next_ranking_and_in_its_because(engine: Engine, store: Store) -> None:
+    store.append([event(1, "i3", NOW - 3_600_000)])
+    first = engine.rank([request(explain=True)])[0]
+    assert {because.item for item in first.items for because in item.because} == {"i3"}
+    store.append([event(2, "never-seen", NOW - 1_000, action="never-seen-either")])
+    second = engine.rank([request(explain=True)])[0]
+    assert not second.cached and second.history_revision > first.history_revision
+    assert second.cuts == (0, 0, 2) and second.newest_event_ms == NOW - 1_000
+    for item in second.items:
+        by_item = {because.item: because for because in item.because}
+        assert by_item.keys() == {"i3", "never-seen"}
+        assert by_item["never-seen"].age_seconds == 1 and by_item["never-seen"].action == "never-seen-either"
+        assert 0 < sum(because.weight for because in item.because) < 1, "the null event has the rest"
+    third = engine.rank([request(explain=True)])[0]
+    assert third.cached and repr(third.items) == repr(second.items)
+    assert all(item.because == () for item in engine.rank([request()])[0].items)
+
+
+def test_a_late_event_and_one_from_the_future(engine: Engine, run: Run, store: Store) -> None:
+    store.append([event(n, f"i{n}", NOW - DAY_MS + n) for n in range(3)])
+    engine.rank([request()])
+    store.append(
+        [event(10, "i9", NOW - 3 * DAY_MS), event(11, "i8", NOW), event(12, "i7", NOW + 1), event(13, "i6", TIMELESS_MS)]
+    )
+    late = engine.rank([request()])[0]
+    assert not late.cached and late.cuts == (0, 5, 5), (
+        "the late one and the timeless one are seen, those at and after the request are not"
+    )
+    assert same(late, fresh(run, store, request()))
+    later = engine.rank([request(NOW + 2)])[0]
+    assert later.cached and later.cuts == (0, 5, 7)
+
+
+def test_features_said_of_an_item_and_of_a_user(engine: Engine, run: Run, store: Store) -> None:
+    store.append([event(1, "i3", NOW - 60_000)])
+    before = engine.rank([request()])[0]
+    store.append([Event(id="p", kind="item", time_ms=NOW - 10, item="i5", fields={"price": 1000})])
+    dearer = engine.rank([request()])[0]
+    changed = {i for i, score in scores(dearer).items() if not math.isclose(score, scores(before)[i], abs_tol=1e-7)}
+    assert changed - {"i7"} == {"i5"} and dearer.cached, "no event carries a price: the user's state holds"
+    store.append([Event(id="c", kind="item", time_ms=NOW - 9, item="i3", fields={"category": "c2"})])
+    moved = engine.rank([request()])[0]
+    assert not moved.cached and same(moved, fresh(run, store, request()))
+    assert any(abs(scores(moved)[i] - scores(dearer)[i]) > 1e-7 for i in ("i1", "i2")), "the event of i3 is another now"
+    store.append([Event(id="u", kind="user", time_ms=NOW - 8, user="u1", fields={"age": 69.0})])
+    aged = engine.rank([request()])[0]
+    assert not aged.cached and same(aged, fresh(run, store, request())) and not same(aged, moved)
+    assert engine.rank([request()])[0].cached
+
+
+def test_unknown_users_and_items_are_ranked_by_what_is_said_of_them(engine: Engine, store: Store) -> None:
+    items = (Candidate("new"), Candidate("i1"), Candidate("told"), Candidate("asked", {"category": "c1", "price": 3}))
+    store.append([Event(id="t", kind="item", time_ms=NOW - 5, item="told", fields={"category": "c1", "price": 3})])
+    ranking = engine.rank([request(user="nobody", items=items)])[0]
+    assert not ranking.user_known
+    assert {item.id: item.status for item in ranking.items} == {
+        "new": "UNKNOWN_ITEM", "i1": "OK", "told": "OK", "asked": "UNKNOWN_ITEM",
+    }  # fmt: skip
+    by_item = scores(ranking)
+    assert math.isnan(by_item["new"]) and ranking.items[-1].id == "new", "without a price there is no score: last"
+    assert all(0 < value < 1 for item in ranking.items for value in item.outputs.values())
+    assert by_item["told"] == pytest.approx(by_item["asked"], abs=1e-7), "the same said by an event and by the request"
+    store.append([Event(id="u", kind="user", time_ms=NOW - 5, user="nobody", fields={"age": 30})])
+    assert engine.rank([request(user="nobody", items=items)])[0].user_known
+
+
+def test_the_request_goes_before_events_and_events_before_the_table(engine: Engine, store: Store) -> None:
+    table = scores(engine.rank([request(items=[Candidate("i4")])])[0])["i4"]
+    store.append([Event(id="p", kind="item", time_ms=NOW - 5, item="i4", fields={"price": 40})])
+    said = scores(engine.rank([request(items=[Candidate("i4")])])[0])["i4"]
+    asked = scores(engine.rank([request(items=[Candidate("i4", {"price": 4})])])[0])["i4"]
+    assert said > table and asked == pytest.approx(table, abs=1e-7), "the table's price of i4 is 4"
+    missing = scores(engine.rank([request(items=[Candidate("i4", {"price": None})])])[0])["i4"]
+    assert math.isnan(missing)
+
+
+# -- order ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_equal_scores_stay_in_the_order_of_the_request(engine: Engine) -> None:
+    ranking = engine.rank([request(items=[Candidate("x2"), Candidate("x1"), Candidate("x2"), Candidate("i5")])])[0]
+    assert [item.id for item in ranking.items] == ["i5", "x2", "x1", "x2"]
+    assert (ranking.model, ranking.version, ranking.id) == ("feed", "7", "r")
+
+
+@pytest.mark.parametrize("slots", [None, 1, 2])
+def test_many_threads_get_their_own_answers(run: Run, store: Store, slots: int | None) -> None:
+    engine = Engine(run, store, store_timeout_s=5, slots=slots)
+    store.append([event(n, f"i{n % 30}", NOW - 60_000 * n, user=f"u{n % 12}") for n in range(1, 100)])
+    asked = [request(user=f"u{n % 12}", id=f"r{n}", items=ITEMS[n % 5 : n % 5 + 7], explain=n % 10 == 0) for n in range(60)]
+    expected = {one.id: engine.rank([one])[0] for one in asked}
+    assert all(same(expected[one.id], fresh(run, store, one)) for one in asked[::7])
+    with ThreadPoolExecutor(8) as pool:
+        for one, ranking in zip(asked, pool.map(lambda one: engine.rank([one])[0], asked), strict=True):
+            assert ranking.id == one.id and same(ranking, expected[one.id])
+            assert all(bool(item.because) == one.explain for item in ranking.items)
+    engine.close()
+
+
+def test_some_of_several_are_explained(engine: Engine, store: Store) -> None:
+    store.append([event(n, f"i{n}", NOW - n * 1000, user=f"u{n % 3}") for n in range(1, 10)])
+    asked = [request(user=f"u{n}", id=f"r{n}", explain=n == 1) for n in range(3)]
+    together = engine.rank(asked)
+    alone = engine.rank([asked[1]])[0]
+    assert [any(item.because for item in ranking.items) for ranking in together] == [False, True, False]
+    for a, b in zip(together[1].items, alone.items, strict=True):
+        assert [one.item for one in a.because] == [one.item for one in b.because]
+        assert [one.weight for one in a.because] == pytest.approx([one.weight for one in b.because], abs=1e-6)
+    assert engine.rank([]) == []
+
+
+# -- refused --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "problem"),
+    [
+        ({"context": {"lat": "north", "lon": 1.0}}, "context.lat", "expected degrees"),
+        ({"context": {"lat": 91, "lon": 1.0}}, "context.lat", "expected degrees from -90 to 90, found 91"),
+        ({"items": (Candidate("i1"), Candidate("i2", {"price": "dear"}))}, "items[1].fields.price", "expected a finite number"),
+        ({"items": (Candidate("i1", {"price": math.inf}),)}, "items[0].fields.price", "expected a finite number, found inf"),
+        ({"items": (Candidate("i1", {"tags": "t1"}),)}, "items[0].fields.tags", "expected a list"),
+        (
+            {"history": HistoryOverride(realtime=(event(1, "i1", NOW),))},
+            "history.realtime[0].timestamp",
+            f"expected a time before the request's {NOW}, found {NOW}",
+        ),
+        (
+            {"history": HistoryOverride(global_=(event(1, "i1", NOW - 1), event(2, "i1", NOW - 2)))},
+            "history.global[1].timestamp",
+            "expected events by time",
+        ),
+    ],
+)  # fmt: skip
+def test_values_that_cannot_be_used_are_refused_by_name(
+    engine: Engine, changes: dict[str, Any], field: str, problem: str
+) -> None:
+    with pytest.raises(RequestError) as refused:
+        engine.rank([request(**changes)])
+    assert refused.value.field == field and problem in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_what_was_stored_and_cannot_be_used_counts_as_missing(engine: Engine, store: Store) -> None:
+    """The store may hold what another schema took."""
+    store.append(
+        [
+            Event(id="p", kind="item", time_ms=NOW - 5, item="i4", fields={"price": "dear", "tags": 3, "lat": 1e9}),
+            Event(id="u", kind="user", time_ms=NOW - 5, user="u1", fields={"age": [1]}),
+            event(1, "i1", NOW - 5, fields={"hour": "noon"}),
+        ]
+    )
+    ranking = engine.rank([request(items=[Candidate("i4"), Candidate("i5")])])[0]
+    assert ranking.degraded == () and math.isnan(scores(ranking)["i4"]) and scores(ranking)["i5"] > 0
+
+
+def test_a_device_that_is_not_there(run: Run, store: Store) -> None:
+    for name in ("abacus", "cuda:99"):
+        with pytest.raises(SettingsError, match=f"device: {name} cannot be used"):
+            Engine(run, store, device=name)
+
+
+# -- a store that fails -----------------------------------------------------------------------------------------------------------
+
+
+class Failing:
+    """A store in front of another one."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.mode = "well"
+        self.reads = 0
+        self.release = threading.Event()
+
+    def _fail(self) -> None:
+        self.reads += 1
+        if self.mode == "down":
+            raise StoreError("store: cannot be reached")
+        if self.mode == "slow":
+            self.release.wait(20)
+
+    def history(self, user: str, *, limit: int, since_ms: int | None = None, known: int = 0) -> History:
+        self._fail()
+        return self._store.history(user, limit=limit, since_ms=since_ms, known=known)
+
+    def user(self, user: str) -> Features:
+        return self._store.user(user)
+
+    def items(self, ids: Sequence[str]) -> dict[str, Features]:
+        return self._store.items(ids)
+
+
+@pytest.mark.parametrize("mode", ["down", "slow"])
+def test_a_store_that_is_down_or_slow(run: Run, store: Store, mode: str) -> None:
+    store.append([event(n, f"i{n}", NOW - n) for n in range(1, 5)])
+    failing = Failing(store)
+    engine = Engine(run, failing, store_timeout_s=0.1)  # type: ignore[arg-type]
+    well = engine.rank([request()])[0]
+    failing.mode = mode
+    began = time.monotonic()
+    lost = [engine.rank([request()])[0] for _ in range(20)]
+    assert time.monotonic() - began < 5, "twenty rankings do not wait twenty times"
+    assert all(ranking.degraded == ("history", "features") and ranking.cuts == (0, 0, 0) for ranking in lost)
+    assert all(len(ranking.items) == len(ITEMS) and not ranking.cached for ranking in lost)
+    assert engine.reader.errors >= 1 and failing.reads <= 4
+
+    own = HistoryOverride(realtime=(event(1, "i1", NOW - 1),))
+    assert engine.rank([request(history=own)])[0].degraded == ("features",)
+    failing.mode = "well"
+    failing.release.set()
+    until = time.monotonic() + 20
+    while (again := engine.rank([request()])[0]).degraded and time.monotonic() < until:
+        time.sleep(0.05)
+    assert same(again, well) and again.cuts == (0, 0, 4), "it recovers by itself"
+    engine.close()
+
+
+def test_a_made_up_ranking_asks_no_store(run: Run, store: Store) -> None:
+    failing = Failing(store)
+    engine = Engine(run, failing)  # type: ignore[arg-type]
+    engine.warm_up()
+    assert failing.reads == 0 and len(engine.cache) == 0
+    engine.close()
+
+
+# -- the cache --------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_least_recently_used_go_first(run: Run, store: Store) -> None:
+    store.append([event(n, f"i{n % 30}", NOW - n, user=f"u{n % 6}") for n in range(1, 300)])
+    roomy = Engine(run, store, store_timeout_s=5)
+    for n in range(6):
+        roomy.rank([request(user=f"u{n}")])
+    each = roomy.cache.bytes / 6
+    kept = [roomy.cache.get(f"u{n}") for n in range(6)]
+    assert all(one is not None for one in kept) and roomy.cache.bytes == sum(one.bytes() for one in kept if one is not None)
+    state = kept[0].state  # type: ignore[union-attr]
+    of_events = (1 + 49) * (8 + 3 * 32 * 4)  # times, vectors, keys and values of u0's 49 events and the null event
+    assert each > of_events and state.global_keys_values.shape == (50, 64)
+
+    tight = Engine(run, store, cache_bytes=int(3.5 * each), store_timeout_s=5)
+    for user in ("u0", "u1", "u2", "u0", "u3"):
+        tight.rank([request(user=user)])
+    assert [tight.rank([request(user=user)])[0].cached for user in ("u0", "u3", "u1")] == [True, True, False]
+    assert len(tight.cache) == 3 and tight.cache.bytes <= tight.cache.budget
+    for engine in (roomy, tight):
+        engine.close()
+
+
+def test_bf16_is_near(run: Run, store: Store) -> None:
+    store.append([event(n, f"i{n}", NOW - n) for n in range(1, 5)])
+    exact, near = (Engine(run, store, precision=p, store_timeout_s=5) for p in ("fp32", "bf16"))  # type: ignore[arg-type]
+    ours, theirs = ({item.id: item.outputs["click"] for item in engine.rank([request()])[0].items} for engine in (exact, near))
+    assert ours != theirs and all(abs(ours[i] - theirs[i]) < 0.03 for i in ours)
+    for engine in (exact, near):
+        engine.close()
+
+
+def test_a_ranking_is_told_in_full(engine: Engine, store: Store) -> None:
+    store.append([event(1, "i1", NOW - 1)])
+    ranking = dataclasses.asdict(engine.rank([request()])[0])
+    assert set(ranking["stages_ms"]) == {"store", "user", "encode", "wait", "score"} and ranking["took_ms"] > 0
+    assert set(ranking["items"][0]["outputs"]) == {"click", "order", "order_given_click"}

@@ -1,0 +1,76 @@
+"""Pieces of many threads: every one gets its own result, what waits is joined, errors reach those who were joined."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from hemix.serving.joint import Joint
+
+
+class Work:
+    """Doubles numbers; can be held up, and refuses 13."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.at_once = self.most_at_once = 0
+        self.go = threading.Event()
+        self.go.set()
+        self.began = threading.Semaphore(0)
+        self._lock = threading.Lock()
+
+    def __call__(self, pieces: Sequence[int]) -> list[int]:
+        with self._lock:
+            self.batches.append(list(pieces))
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+        self.began.release()
+        assert self.go.wait(20)
+        with self._lock:
+            self.at_once -= 1
+        if 13 in pieces:
+            raise ValueError("unlucky")
+        return [2 * piece for piece in pieces]
+
+
+def test_what_waits_is_taken_in_one_go_and_large_pieces_go_alone() -> None:
+    work = Work()
+    joint: Joint[int, int] = Joint(work, slots=1, most=10)
+    assert joint.run(1, 5) == 2, "with a free slot at once"
+    work.go.clear()
+    with ThreadPoolExecutor(8) as pool:
+        first = pool.submit(joint.run, 2, 5)
+        assert work.began.acquire(timeout=20) and work.began.acquire(timeout=20)
+        others = []
+        for piece, size in ((3, 4), (4, 4), (5, 50), (6, 4), (7, 4), (8, 4)):
+            others.append(pool.submit(joint.run, piece, size))
+            while len(joint._waiting) < len(others):
+                pass
+        work.go.set()
+        assert [future.result(20) for future in (first, *others)] == [4, 6, 8, 10, 12, 14, 16]
+    assert work.batches == [[1], [2], [3, 4], [5], [6, 7], [8]]
+    assert work.most_at_once == 1
+
+
+def test_an_error_reaches_those_who_were_joined_and_nobody_else() -> None:
+    work = Work()
+    joint: Joint[int, int] = Joint(work, slots=1, most=2)
+    with pytest.raises(ValueError, match="unlucky"):
+        joint.run(13, 1)
+    assert joint.run(1, 1) == 2
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_answers_are_never_mixed_up(slots: int) -> None:
+    work = Work()
+    joint: Joint[int, int] = Joint(work, slots=slots, most=20)
+    draw = random.Random(0)
+    pieces = [piece for piece in range(2_000) if piece != 13]
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(lambda piece: joint.run(piece, draw.randrange(1, 15)), pieces)) == [2 * piece for piece in pieces]
+    assert sorted(piece for batch in work.batches for piece in batch) == pieces
+    assert work.most_at_once <= slots

@@ -1,0 +1,162 @@
+"""Training rows out of what was served and what came of it: by hand, and back through prepare and train to the shards of the log."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from hemix.data.dataset import Dataset
+from hemix.data.prepare import prepare
+from hemix.errors import DataError, UsageError
+from hemix.run import Run
+from hemix.schema import Schema
+from hemix.serving.engine import Engine
+from hemix.serving.served import LoggedStore, ServedLog
+from hemix.serving.served.columns import Served
+from hemix.serving.served.labels import write_training_rows
+from hemix.serving.store import Limits, open_store
+from hemix.serving.types import Candidate, Event, Features, RankedItem, Ranking, RankRequest
+from tests.planted import write_logs
+from tests.serving.parity import Asked, asked_requests, live_events, replayed
+
+NOW = 1_768_000_000_000
+SCHEMA = """
+name: small
+tables: {events: events, impressions: impressions}
+history: {action: {column: what, vocabulary: {min_count: 1}}}
+labels: {click: {column: clicked}, order: {given: click, available_at: ordered_at}}
+roles: {request_id: request, bias: {column: position, max: 9}}
+split: {valid: 2026-01-08, test: 2026-01-09}
+"""
+
+
+def interaction(number: int, item: str, what: str, ranking: str | None = "r1", **more: Any) -> Event:
+    return Event(
+        **{
+            **dict(id=f"e{number}", kind="interaction", time_ms=NOW + number, user="u", item=item, action=what, ranking=ranking),
+            **more,
+        }
+    )
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[ServedLog]:
+    made = ServedLog(tmp_path / "served", Schema.parse(SCHEMA))
+    yield made
+    made.close()
+
+
+def test_labels_are_what_the_events_say(log: ServedLog, tmp_path: Path) -> None:
+    items = ("a", "b", "c", "d")
+    request = RankRequest(id="r1", user="u", time_ms=NOW, items=tuple(Candidate(i) for i in items))
+    ranked = tuple(
+        RankedItem(i, 0.5, {"click": 0.5, "order": 0.1, "order_given_click": 0.2}, position=n) for n, i in enumerate(items)
+    )
+    ranking = Ranking(id="r1", model="m", version="1", items=ranked, took_ms=1.0, history_revision=0, cuts=(0, 0, 0))
+    log.ranking(Served(request=request, ranking=ranking, user=Features(), items={}))
+    log.events(
+        [
+            interaction(1, "a", "seen", kind="impression", fields={"position": 7}),
+            interaction(2, "b", "seen", kind="impression"),
+            interaction(3, "b", "clicked"),
+            interaction(5, "c", "click"),
+            interaction(6, "c", "order"),
+            interaction(7, "c", "order"),
+            interaction(8, "d", "click", ranking=None),
+            interaction(9, "d", "click", ranking="another"),
+        ]
+    )
+    log.close()
+    counts = write_training_rows(log.folder, tmp_path / "rows", log.schema)
+    assert counts == {"rows": 4, "shown": 3, "events": 8, "click": 2, "order": 1}
+    table = pq.read_table(tmp_path / "rows" / "impressions")
+    assert table.column_names == ["user_id", "item_id", "time_ms", "request", "position", "clicked", "order", "ordered_at"]
+    rows = table.to_pylist()
+    assert [(r["item_id"], r["position"], r["clicked"], r["order"]) for r in rows] == [
+        ("a", 7, 0, 0), ("b", 1, 1, 0), ("c", 2, 1, 1), ("d", 3, None, None),
+    ]  # fmt: skip
+    assert [r["ordered_at"] for r in rows] == [None, None, datetime.fromtimestamp((NOW + 6) / 1000, UTC), None]
+    assert pq.read_table(tmp_path / "rows" / "events").column_names == ["user_id", "item_id", "time_ms", "what"]
+
+    with pytest.raises(UsageError, match="exists already"):
+        write_training_rows(log.folder, tmp_path / "rows", log.schema)
+    with pytest.raises(DataError, match="no rankings"):
+        write_training_rows(tmp_path, tmp_path / "other", log.schema)
+    (log.folder / "rankings" / "zz.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"zz\.parquet: cannot be read"):
+        write_training_rows(log.folder, tmp_path / "other", log.schema)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_log_that_was_served_and_answered_prepares_to_the_same_rows(planted_run: Path, tmp_path: Path) -> None:
+    """Every request of the log ranked, every impression and outcome told by events: prepare makes the same rows of either. (An item
+    twice in a request is one to its events, so such rows become equal, are dropped, and are left out here.)"""
+    small = write_logs(tmp_path / "small", users=8)
+    prepare(small, tmp_path / "data")
+    run, data = Run.load(planted_run), Dataset(tmp_path / "data")
+    shown = pq.read_table(small / "impressions.parquet").to_pylist()
+    store = open_store("memory://", Limits(ttl_ms=None))
+    log = ServedLog(tmp_path / "served", run.schema)
+    logged = LoggedStore(store, log)
+    engine = Engine(run, logged, store_timeout_s=20, log=log)
+    asked = [
+        Asked(dataclasses.replace(one.request, id=f"{split}-{one.request.id}"), one.log_rows)
+        for split in ("train", "valid", "test")
+        for one in asked_requests(small, data, split)
+    ]
+    asked.sort(key=lambda one: one.request.time_ms)
+    told = []
+    for one in replayed(logged, live_events(small, run.schema), asked):
+        engine.rank([one.request])
+        told += [(one.request, shown[row]) for row in one.log_rows]
+    for n, (request, row) in enumerate(told):
+        common: dict[str, Any] = dict(user=request.user, item=row["item_id"], time_ms=request.time_ms, ranking=request.id)
+        log.events([Event(id=f"s{n}", kind="impression", fields={"position": row["position"]}, **common)])
+        for label in ("click", "order"):
+            if row[label]:
+                log.events([Event(id=f"{label}{n}", kind="interaction", action=label, **common)])
+    log.close()
+    assert log.left_out == 0
+
+    counts = write_training_rows(log.folder, tmp_path / "logs", run.schema)
+    assert counts["shown"] == counts["rows"] == len(shown) and counts["click"] >= sum(row["click"] for row in shown) > 20
+    for table in ("items.parquet", "users.parquet", "events.parquet"):
+        shutil.copy(small / table, tmp_path / "logs" / table)
+    schema = (small / "schema.yaml").read_text().replace("tables: {", "tables: {impressions: impressions, ")
+    (tmp_path / "logs" / "schema.yaml").write_text(schema)
+    prepare(tmp_path / "logs", tmp_path / "again")
+    again = Dataset(tmp_path / "again")
+    once = [
+        row for row in told if sum(other[1]["item_id"] == row[1]["item_id"] and other[0].id == row[0].id for other in told) == 1
+    ]
+    assert len(once) > 0.8 * len(told)
+    for name in ("train", "test"):
+        ours, theirs = (rows_of(d, name, {(r.user, r.time_ms, str(row["item_id"])) for r, row in once}) for d in (data, again))
+        assert len(ours) > 30 and ours == theirs
+
+
+def rows_of(data: Dataset, name: str, wanted: set[tuple[str, int, str]]) -> list[tuple[Any, ...]]:
+    """User, time, item, position, labels and cuts' lengths of a split's rows, sorted."""
+    part = data.split(name)
+    ids = {level: pq.read_table(data.folder / "ids" / f"{level}.parquet")["id"] for level in ("users", "items")}
+    number = np.load(data.folder / "items" / "number.npy")
+    batch = part.batch(np.arange(part.requests))
+    assert batch.rows is not None and batch.labels is not None and batch.weights is not None
+    rows, request = batch.rows.numpy(), batch.request_index.numpy()
+    users = ids["users"].take(pa.array(part.user[request])).to_pylist()
+    items = ids["items"].take(pa.array(number[part.item_row[rows]])).to_pylist()
+    lengths = batch.visible.diff(dim=1)[batch.request_index].tolist()
+    columns = zip(
+        users, part.time_ms[request].tolist(), items, batch.bias.tolist(), batch.labels.tolist(), batch.weights.tolist(), lengths,
+        strict=True,
+    )  # fmt: skip
+    return sorted(row for row in columns if row[:3] in wanted)

@@ -1,0 +1,94 @@
+"""What is served is what training computed: every test impression of the logs, events arriving as they did, to 1e-5."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hemix.config import ModelSettings
+from hemix.data.dataset import Dataset
+from hemix.model import MODELS, build_model
+from hemix.run import Run
+from hemix.serving.engine import Engine
+from hemix.serving.store import Limits, Store, open_store
+from hemix.serving.types import HistoryOverride
+from tests.serving.parity import asked_requests, assert_same, expected_scores, live_events, replayed
+
+World = tuple[Path, Dataset, Run]
+
+
+@pytest.fixture(params=["planted", "rich"])
+def world(request: pytest.FixtureRequest) -> World:
+    logs, data, run = (request.getfixturevalue(f"{request.param}_{part}") for part in ("logs", "data", "run"))
+    return logs, Dataset(data), Run.load(run)
+
+
+def engine_of(run: Run, store: Store, **options: Any) -> Engine:
+    return Engine(run, store, store_timeout_s=5, **options)
+
+
+def memory() -> Store:
+    return open_store("memory://", Limits(ttl_ms=None))
+
+
+def test_the_test_split_as_it_happened(world: World) -> None:
+    logs, data, run = world
+    store = memory()
+    engine = engine_of(run, store)
+    expected = expected_scores(run, data)
+    cached = 0
+    for asked in replayed(store, live_events(logs, run.schema), asked_requests(logs, data)):
+        for _ in range(2):
+            ranking = engine.rank([asked.request])[0]
+            assert_same(ranking, asked, expected)
+            cached += ranking.cached
+    assert cached >= len(asked_requests(logs, data)), "the second time a user's state was there"
+    engine.close()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_serves_and_requests_are_joined(rich_logs: Path, rich_data: Path, rich_run: Path, name: str) -> None:
+    """All requests in one go, the whole log in the store: what lies after a request is not seen."""
+    data, trained = Dataset(rich_data), Run.load(rich_run)
+    model = build_model(trained.spec, ModelSettings(name=name, embedding_deviation=0.5), seed=3).eval()
+    run = dataclasses.replace(trained, model=model)
+    store, asked = memory(), asked_requests(rich_logs, data)
+    store.append(live_events(rich_logs, run.schema))
+    engine = engine_of(run, store)
+    expected = expected_scores(run, data)
+    for ranking, one in zip(engine.rank([a.request for a in asked]), asked, strict=True):
+        assert_same(ranking, one, expected)
+    for one in asked[:5]:
+        assert_same(engine.rank([one.request])[0], one, expected)
+    engine.close()
+
+
+def test_a_request_may_bring_its_own_history(world: World) -> None:
+    logs, data, run = world
+    store = memory()
+    engine, full = engine_of(run, store), engine_of(run, memory())
+    expected = expected_scores(run, data)
+    for asked in replayed(store, live_events(logs, run.schema), asked_requests(logs, data)[:40]):
+        begin, middle, end = engine.rank([asked.request])[0].cuts
+        events = store.history(asked.request.user, limit=1000).events
+        own = HistoryOverride(global_=events[begin:middle], realtime=events[middle:end])
+        assert_same(full.rank([dataclasses.replace(asked.request, history=own)])[0], asked, expected)
+    for one in (engine, full):
+        one.close()
+
+
+def test_a_run_of_another_store_and_back(world: World) -> None:
+    """The answer to a request does not depend on who asked before: with a cache of nothing, and with one that forgets all the time."""
+    logs, data, run = world
+    store = memory()
+    engines = [engine_of(run, store, cache_bytes=size) for size in (0, 40_000)]
+    expected = expected_scores(run, data)
+    for asked in replayed(store, live_events(logs, run.schema), asked_requests(logs, data)[:40]):
+        for engine in engines:
+            assert_same(engine.rank([asked.request])[0], asked, expected)
+    assert len(engines[0].cache) == 0 and 0 < engines[1].cache.bytes <= 40_000
+    for engine in engines:
+        engine.close()
