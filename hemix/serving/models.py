@@ -236,5 +236,6 @@ def _looks_pickled(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(256)
     if head.startswith(b"\x93NUMPY"):
-        return b"'O'" in head or b"|O" in head
+        header = 10 + int.from_bytes(head[8:10], "little")  # what follows are numbers, which may look like anything
+        return b"'O'" in head[:header] or b"|O" in head[:header]
     return head.startswith(b"PK\x03\x04") or (len(head) > 1 and head[0] == 0x80 and head[1] <= 5)

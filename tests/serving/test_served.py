@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -186,7 +187,7 @@ def test_a_trial_with_its_own_history_is_not_kept(tmp_path: Path) -> None:
 def test_serving_never_waits_for_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log, request = served_log(tmp_path, queue_size=4, rows=1)
     hold = threading.Event()
-    monkeypatch.setattr(log, "_write", lambda *_: hold.wait(20))
+    monkeypatch.setattr(log, "_write", lambda: hold.wait(20))
     for _ in range(50):
         log.ranking(served(request))
     assert log.left_out >= 40
@@ -200,6 +201,18 @@ def test_a_disk_that_refuses_is_told_and_serving_goes_on(tmp_path: Path) -> None
     log.ranking(served(request))
     log.close()
     assert log.left_out == 1 and log.problem is not None and "rankings" in log.problem
+
+
+def test_a_value_that_no_column_takes_costs_its_own_piece_alone(tmp_path: Path) -> None:
+    log, request = served_log(tmp_path, seconds=0.1)
+    log.ranking(served(dataclasses.replace(request, time_ms=2**70)))
+    until = time.monotonic() + 20
+    while log.left_out == 0 and time.monotonic() < until:
+        time.sleep(0.02)
+    log.ranking(served(request))
+    log.close()
+    assert log.left_out == 1
+    assert [pq.read_metadata(file).num_rows for file in (tmp_path / "rankings").glob("*.parquet")] == [1]
 
 
 def test_what_a_killed_process_left_half_written_goes(tmp_path: Path) -> None:

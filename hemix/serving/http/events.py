@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from hemix.serving.checks import FieldChecks
-from hemix.serving.http.messages import EVENTS_MAX, EventMessage, decode, refused
+from hemix.serving.http.messages import EVENTS_MAX, EventMessage, check_size, decode, refused
 from hemix.serving.http.refusal import Refusal
 from hemix.serving.http.service import Limits
 from hemix.serving.types import Event
@@ -23,6 +23,8 @@ __all__ = ["Taken", "read_events"]
 _ALL = msgspec.json.Decoder(list[EventMessage])
 _EACH = msgspec.json.Decoder(list[msgspec.Raw])
 _ONE = msgspec.json.Decoder(EventMessage)
+_VALUES_MAX = 500_000
+"""A body with a wrong event is taken apart value by value"""
 _NEEDS = {"interaction": ("user", "item"), "impression": ("user", "item"), "user": ("user",), "item": ("item",)}
 
 
@@ -51,10 +53,13 @@ def read_events(body: bytes, checks: list[FieldChecks], limits: Limits) -> Taken
 
 
 def _messages(body: bytes, taken: Taken) -> Iterator[tuple[int, EventMessage]]:
+    check_size(body)
     if body.lstrip()[:1] == b"[":
         try:
             found = _ALL.decode(body)
         except (msgspec.ValidationError, RecursionError):
+            if body.count(b",") > _VALUES_MAX:
+                raise _too_many_values() from None
             yield from _each(decode(_EACH, body), taken)
             return
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -62,6 +67,8 @@ def _messages(body: bytes, taken: Taken) -> Iterator[tuple[int, EventMessage]]:
         _check_count(len(found))
         yield from enumerate(found)
         return
+    if body.count(b"\n") + body.count(b"\r") > _VALUES_MAX:
+        raise _too_many_values()
     lines = [line for line in body.splitlines() if line.strip()]
     if not lines:
         raise Refusal(400, "malformed_json", "the body is empty: expected a JSON array, or one object a line")
@@ -70,6 +77,10 @@ def _messages(body: bytes, taken: Taken) -> Iterator[tuple[int, EventMessage]]:
     except (msgspec.DecodeError, UnicodeDecodeError):
         lines = [body]  # one object over several lines
     yield from _each([msgspec.Raw(line) for line in lines], taken)
+
+
+def _too_many_values() -> Refusal:
+    return Refusal(413, "too_many_values", f"more than {_VALUES_MAX:,} values or lines, some wrong; send smaller bodies")
 
 
 def _each(raw: list[msgspec.Raw], taken: Taken) -> Iterator[tuple[int, EventMessage]]:

@@ -14,7 +14,17 @@ from msgspec import Meta, Struct
 from hemix.data.clock import EARLIEST_MS, LATEST_MS
 from hemix.serving.http.refusal import Refusal
 
-__all__ = ["EVENTS_MAX", "EventMessage", "HistoryMessage", "ItemMessage", "PastEvent", "RankMessage", "decode", "refused"]
+__all__ = [
+    "EVENTS_MAX",
+    "EventMessage",
+    "HistoryMessage",
+    "ItemMessage",
+    "PastEvent",
+    "RankMessage",
+    "check_size",
+    "decode",
+    "refused",
+]
 
 EVENTS_MAX = 10_000
 """Of one body"""
@@ -86,6 +96,15 @@ class RankMessage(Struct):
 
 
 T = TypeVar("T")
+
+_OBJECTS_MAX, _KEYS_MAX = 100_000, 600_000
+
+
+def check_size(body: bytes) -> None:
+    """Raises Refusal (413) for a body whose few bytes would become very many values: more objects or keys than any request within the
+    limits has."""
+    if body.count(b"{") > _OBJECTS_MAX or body.count(b":") > _KEYS_MAX:
+        raise Refusal(413, "too_many_values", f"more than {_OBJECTS_MAX:,} objects or {_KEYS_MAX:,} keys; send smaller bodies")
 
 
 def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:

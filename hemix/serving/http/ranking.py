@@ -9,7 +9,7 @@ import msgspec
 
 from hemix.errors import DataError, RequestError
 from hemix.serving.checks import FieldChecks
-from hemix.serving.http.messages import PastEvent, RankMessage, decode
+from hemix.serving.http.messages import PastEvent, RankMessage, check_size, decode
 from hemix.serving.http.refusal import Refusal
 from hemix.serving.http.service import Limits
 from hemix.serving.models import Models
@@ -22,6 +22,7 @@ _DECODER = msgspec.json.Decoder(RankMessage)
 
 def read_request(body: bytes, limits: Limits) -> RankMessage:
     """A body as a message within the limits. Raises Refusal."""
+    check_size(body)
     message = decode(_DECODER, body)
     if len(message.items) > limits.items:
         raise Refusal(413, "too_many_items", f"{len(message.items):,} items; at most {limits.items:,} a request", field="items")

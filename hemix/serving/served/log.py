@@ -15,7 +15,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -31,6 +31,7 @@ __all__ = ["ServedLog"]
 
 _TABLES = ("rankings", "events", "features")
 _END = None
+_PIECE_ROWS = 2_000
 _logger = logging.getLogger("hemix.serving")
 
 
@@ -38,7 +39,7 @@ class ServedLog:
     """Takes rankings and events from many threads. Call :meth:`close` when done: it writes what is left."""
 
     def __init__(
-        self, folder: str | Path, schema: Schema, *, queue_size: int = 1_000, rows: int = 200_000, seconds: float = 60.0
+        self, folder: str | Path, schema: Schema, *, queue_size: int = 1_000, rows: int = 100_000, seconds: float = 60.0
     ) -> None:
         """``queue_size``: rankings and bodies of events that may wait. A file is closed after so many ``rows`` or ``seconds``. Raises
         StorageError where ``folder`` cannot be made."""
@@ -53,11 +54,12 @@ class ServedLog:
         self._queue: queue.Queue[Served | list[Event] | None] = queue.Queue(queue_size)
         self._lock = threading.Lock()
         self.left_out = 0
-        """Rankings and bodies of events that found the queue full, or that could not be written"""
+        """Rankings and bodies of events that found the queue full, and rows that could not be written"""
         self.problem: str | None = None
         """Why the last file could not be written; None where it could"""
         self._name = f"{time.time_ns() // 1_000_000:012x}-{os.getpid():x}"
-        self._files = self._rankings = 0
+        self._files = self._rankings = self._rows = 0
+        self._pieces: dict[str, list[pa.Table]] = {table: [] for table in _TABLES}
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="hemix-served", daemon=True)
         self._thread.start()
@@ -94,50 +96,69 @@ class ServedLog:
     # -- the thread --------------------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        rankings, events, rows, since = list[Served](), list[Event](), 0, time.monotonic()
-        ended = False
+        waiting, rows, since, ended = list[Served | list[Event]](), 0, time.monotonic(), False
         while not ended:
             try:
                 one = self._queue.get(timeout=max(0.01, since + self._most_seconds - time.monotonic()))
-                if isinstance(one, Served):
-                    rankings.append(one)
-                    rows += len(one.ranking.items)
-                elif one is not None:
-                    events += one
-                    rows += len(one)
-                else:
+                if one is None:
                     ended = True
+                else:
+                    waiting.append(one)
+                    rows += len(one.ranking.items) if isinstance(one, Served) else len(one)
             except queue.Empty:
                 pass
-            if ended or rows >= self._most_rows or time.monotonic() - since >= self._most_seconds:
-                self._write(rankings, events)
-                rankings, events, rows, since = [], [], 0, time.monotonic()
+            full = ended or self._rows + rows >= self._most_rows or time.monotonic() - since >= self._most_seconds
+            if full or rows >= _PIECE_ROWS:
+                try:
+                    self._take(waiting)
+                except Exception as error:  # whatever a value leads to, the log goes on with the next ones
+                    self._lost(len(waiting), error)
+                waiting, rows = [], 0
+            if full:
+                self._write()
+                since = time.monotonic()
 
-    def _write(self, rankings: list[Served], events: list[Event]) -> None:
-        history = [e for e in events if e.kind in ("interaction", "impression")]
-        said = [e for e in events if e.kind in ("user", "item")]
+    def _take(self, waiting: list[Served | list[Event]]) -> None:
+        """Objects into tables, which are a fraction of their size."""
+        rankings = [one for one in waiting if isinstance(one, Served)]
+        events = [event for one in waiting if isinstance(one, list) for event in one]
+        history = [event for event in events if event.kind in ("interaction", "impression")]
+        said = [event for event in events if event.kind in ("user", "item")]
         if rankings:
             ids = [f"{one.ranking.id}#{self._name}-{self._rankings + n}" for n, one in enumerate(rankings)]
             self._rankings += len(rankings)
-            self._file("rankings", lambda: self._columns.rankings(rankings, ids), len(rankings))
+            self._add("rankings", self._columns.rankings(rankings, ids))
         if history:
-            self._file("events", lambda: self._columns.events(history), len(history))
+            self._add("events", self._columns.events(history))
         if said:
-            self._file("features", lambda: self._columns.features(said), len(said))
+            self._add("features", self._columns.features(said))
 
-    def _file(self, table: str, made: Callable[[], pa.Table], count: int) -> None:
-        """Write a file under a hidden name first, so that it appears whole or not at all."""
-        self._files += 1
-        path = self.folder / table / f"{self._name}-{self._files:06d}.parquet"
-        part = path.with_name(f".{path.name}.part")
-        try:
-            with storage_errors(path):
-                pq.write_table(made(), part)
-                part.replace(path)
-            self.problem = None
-        except (HemixError, OSError, pa.ArrowException) as error:
-            part.unlink(missing_ok=True)
-            self.problem = str(error)
-            _logger.warning("the log of what is served leaves out %d: %s", count, error)
-            with self._lock:
-                self.left_out += count
+    def _add(self, table: str, piece: pa.Table) -> None:
+        self._pieces[table].append(piece)
+        self._rows += piece.num_rows
+
+    def _write(self) -> None:
+        """Every table's pieces as a file, under a hidden name first, so that it appears whole or not at all."""
+        for table, pieces in self._pieces.items():
+            if not pieces:
+                continue
+            self._files += 1
+            path = self.folder / table / f"{self._name}-{self._files:06d}.parquet"
+            part = path.with_name(f".{path.name}.part")
+            whole = pa.concat_tables(pieces)
+            try:
+                with storage_errors(path):
+                    pq.write_table(whole, part)
+                    part.replace(path)
+                self.problem = None
+            except (HemixError, OSError, pa.ArrowException) as error:
+                part.unlink(missing_ok=True)
+                self._lost(whole.num_rows, error)
+        self._pieces = {table: [] for table in _TABLES}
+        self._rows = 0
+
+    def _lost(self, count: int, error: Exception) -> None:
+        self.problem = str(error)
+        _logger.warning("the log of what is served leaves out %d: %s", count, error)
+        with self._lock:
+            self.left_out += count

@@ -8,12 +8,13 @@ import json
 import socket
 import time
 import zlib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hemix.measure import anonymous_bytes
-from tests.serving.http.process import Server
+from hemix.measure import PeakMemory, anonymous_bytes
+from tests.serving.http.process import Server, fake_server
 
 ITEM = [{"id": "i1"}]
 NOW = 1_770_000_000_000
@@ -105,6 +106,28 @@ def test_a_gzip_bomb_is_refused_before_it_is_held(server: Server) -> None:
     answers = [server.ask("POST", "/v1/events", bomb, {"content-encoding": "gzip"}) for _ in range(5)]
     assert {(answer.status, answer.error["code"]) for answer in answers} == {(413, "too_large")}
     assert anonymous_bytes(server.process.pid) - before < 30 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/events", b"[" + b"0," * 4_000_000 + b"0]"),
+        ("/v1/events", b"\n" * 8_000_000),
+        ("/v1/events", b"[" + b"{}," * 2_700_000 + b"{}]"),
+        ("/v1/rank", b'{"user":"u","items":[' + b'{"id":"i"},' * 700_000 + b'{"id":"i"}]}'),
+        ("/v1/rank", b'{"user":"u","context":{' + b",".join(b'"%x":1' % n for n in range(700_000)) + b'},"items":[{"id":"i"}]}'),
+    ],
+    ids=["values", "lines", "objects", "items", "keys"],
+)
+def test_many_small_values_are_refused_before_they_are_made(tmp_path: Path, path: str, body: bytes) -> None:
+    assert len(body) < 8 * 2**20
+    with fake_server(tmp_path) as server:
+        server.rank()
+        before = anonymous_bytes(server.process.pid)
+        with PeakMemory(server.process.pid, every_seconds=0.002) as memory:
+            answer = server.ask("POST", path, body)
+        assert (answer.status, answer.error["code"]) == (413, "too_many_values")
+        assert memory.bytes - before < 60 * 2**20
 
 
 @pytest.mark.parametrize(
