@@ -6,7 +6,6 @@ vocabulary: a value that was never seen is no error.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +14,8 @@ from hemix.data.encode import level_features
 from hemix.schema import Categorical, Coordinates, Feature, Numeric, Schema, Vector
 
 __all__ = ["FieldChecks"]
+
+_MOST = 1e300
 
 Check = Callable[[Any], str | None]
 """What was expected where a value does not fit, else None."""
@@ -85,7 +86,7 @@ def _check(feature: Feature, place: int) -> Check:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and abs(value) < _MOST  # no math.isfinite: it refuses large integers
 
 
 def _scalar(value: Any) -> str | None:

@@ -206,6 +206,7 @@ def test_some_of_several_are_explained(engine: Engine, store: Store) -> None:
         ({"context": {"lat": 91, "lon": 1.0}}, "context.lat", "expected degrees from -90 to 90, found 91"),
         ({"items": (Candidate("i1"), Candidate("i2", {"price": "dear"}))}, "items[1].fields.price", "expected a finite number"),
         ({"items": (Candidate("i1", {"price": math.inf}),)}, "items[0].fields.price", "expected a finite number, found inf"),
+        ({"items": (Candidate("i1", {"price": 10**400}),)}, "items[0].fields.price", "expected a finite number"),
         ({"items": (Candidate("i1", {"tags": "t1"}),)}, "items[0].fields.tags", "expected a list"),
         (
             {"history": HistoryOverride(realtime=(event(1, "i1", NOW),))},
