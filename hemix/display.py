@@ -290,7 +290,9 @@ def demo_summary(figures: Mapping[str, Any], out: Path) -> str:
         f"test {name} AUC {task['auc']:.4f}: popularity alone reaches {task['popularity_auc']:.4f}, the truth itself "
         f"{task['oracle_auc']:.4f} (distance {task['oracle_auc'] - task['auc']:.4f})\n"
         f"Report: {out / 'report.html'}\n"
-        f"Scores of every impression: hemix predict {out} --data {out / 'data'} --out scores.parquet"
+        f"Scores of every impression: hemix predict {out} --data {out / 'data'} --out scores.parquet\n"
+        f"Serve it, with its logs as the past and a playground: hemix store load {out / 'logs'} --store sqlite:///{out / 'events.db'}\n"
+        f"                                                      hemix serve {out}"
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 __all__ = ["PeakMemory", "anonymous_bytes", "keep_freed_memory", "machine"]
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _KEEP_BYTES = 2**30
 
 
@@ -74,13 +74,16 @@ def _lines(path: str) -> list[str]:
         return []
 
 
-def keep_freed_memory() -> bool:
+def keep_freed_memory(arenas: int | None = None) -> bool:
     """Ask glibc to reuse freed memory instead of returning it to the system after every large tensor; False elsewhere.
 
-    By default an allocation over 128 KiB to 32 MiB is a mapping of its own, whose pages are zeroed afresh each time.
+    By default an allocation over 128 KiB to 32 MiB is a mapping of its own, whose pages are zeroed afresh each time. ``arenas``: how
+    many heaps the threads of the process share (by default each has one of its own, and none can use what another has freed).
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
+    if arenas is not None:
+        mallopt(_M_ARENA_MAX, arenas)
     return bool(mallopt(_M_MMAP_THRESHOLD, _KEEP_BYTES) and mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,6 +28,11 @@ __all__ = ["ServeOptions", "run_server"]
 
 _READING = 4
 """Rankings under way for each that is scored: while one is, others read and encode, and small ones are joined"""
+
+
+_ARENAS = 2
+"""Heaps that all threads share: with one each, memory that one thread has freed is no other's"""
+_COLLECTOR_THRESHOLDS = (50_000, 20, 50)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +95,7 @@ def run_server(run: Path, options: ServeOptions, on_ready: Callable[[str, dict[s
 
     torch_seconds = time.perf_counter() - at
     torch.set_num_threads(options.threads)
-    keep_freed_memory()
+    keep_freed_memory(arenas=_ARENAS)
     workers = options.workers or max(Limits.workers // options.threads, 1)
     models = Models(_loader(store, logs, options, workers), registry, strict=options.strict)
     for name, version, folder in runs:
@@ -107,9 +113,18 @@ def run_server(run: Path, options: ServeOptions, on_ready: Callable[[str, dict[s
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
     def ready() -> None:
+        _collect_seldom()
         on_ready(url, {"torch": torch_seconds, "rest": time.perf_counter() - began - torch_seconds})
 
     serve(make_app(service), bound, ready)
+
+
+def _collect_seldom() -> None:
+    """Python's collector looks at everything that lives, modules and models too, each time that enough objects were made; a ranking
+    that reads a long history makes thousands, and would wait for it. What lives now is set aside; the rest is looked at seldom."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECTOR_THRESHOLDS)
 
 
 def _open_store(run: Path, folders: list[Path], options: ServeOptions) -> Store:
