@@ -16,7 +16,7 @@ from hemix.data.spec import TIMELESS_MS
 from hemix.model.interest import HistoryInterest, HistoryState
 from hemix.model.ragged import group_requests, rows_in_ranges
 
-__all__ = ["event_times", "global_state", "realtime_state"]
+__all__ = ["candidates_per_request", "event_times", "global_state", "realtime_state"]
 
 
 def event_times(batch: RequestBatch) -> Tensor:
@@ -30,7 +30,7 @@ def global_state(
     """The global part. ``events_ED`` [1 + E, D] with the null event in front, ``keys_values`` [1 + E, 2 D] where they are kept."""
     host = batch.host
     begin, middle, _ = host.visible.unbind(1)
-    groups = group_requests(host.user_index, begin, middle, _candidates(host), events_ED.device)
+    groups = group_requests(host.user_index, begin, middle, candidates_per_request(host), events_ED.device)
     rows = [group.rows_BL for group in groups]
     if keys_values is None:
         return interest.state(groups, rows, events_ED, event_time_ms, host.request_time_ms)
@@ -44,10 +44,11 @@ def realtime_state(
     host, device = batch.host, events_ED.device
     _, middle, end = host.visible.unbind(1)
     recent, place = rows_in_ranges(host.user_index, middle, end, users, event_time_ms.shape[0], device)
-    groups = group_requests(host.user_index, middle, end, _candidates(host), device)
+    groups = group_requests(host.user_index, middle, end, candidates_per_request(host), device)
     rows = [place[group.rows_BL] for group in groups]
     return interest.state(groups, rows, events_ED.index_select(0, recent), event_time_ms, host.request_time_ms)
 
 
-def _candidates(host: RequestBatch) -> Tensor:
+def candidates_per_request(host: RequestBatch) -> Tensor:
+    """int64 [Q], of a batch in the host's memory."""
     return torch.bincount(host.request_index, minlength=host.requests_count)

@@ -7,8 +7,11 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from hemix.config import ModelSettings
 from hemix.data.batch import Columns, Jagged, RequestBatch
 from hemix.data.spec import TIMELESS_MS, InputSpec, LevelSpec, Task
+from hemix.model import build_model
+from hemix.training.table_optimizers import build_table_optimizer
 
 NOW_MS = 1_770_000_000_000
 HOUR_MS = 3_600_000
@@ -50,6 +53,21 @@ def make_spec(*, bias_rows: int = 11, tasks: tuple[Task, ...] | None = None) -> 
         bias_rows=bias_rows,
         tasks=tasks or (Task(name="click"), Task(name="order", given=0)),
         logit_shift=(0.0,) * len(tasks or (0, 0)),
+    )
+
+
+def smallest_spec() -> InputSpec:
+    """A user id, an item id, one label, an action: no numbers, no multi-valued features, no context, no bias."""
+    return InputSpec(
+        tables={"user": 9, "item": 12, "action": 4},
+        user=LevelSpec(names=("user",), tables=("user",)),
+        context=LevelSpec(),
+        item=LevelSpec(names=("item",), tables=("item",)),
+        cross=LevelSpec(),
+        event=LevelSpec(names=("action",), tables=("action",)),
+        event_item_columns=(0,),
+        tasks=(Task(name="like"),),
+        logit_shift=(0.0,),
     )
 
 
@@ -194,3 +212,17 @@ def reorder_users(batch: RequestBatch, order: Tensor) -> RequestBatch:
         user_index=place[batch.user_index],
         visible=batch.visible + moved.unsqueeze(1),
     )
+
+
+def briefly_trained(spec: InputSpec, settings: ModelSettings) -> dict[str, Tensor]:
+    """All weights after three steps."""
+    model = build_model(spec, settings, 0).train()
+    dense = torch.optim.AdamW(list(model.dense_parameters()), 1e-2)
+    tables = build_table_optimizer("adam", model.tables)
+    for seed in range(3):
+        batch = make_batch(spec, seed=seed)
+        model.loss(model(batch), batch).backward()  # type: ignore[no-untyped-call]
+        dense.step()
+        dense.zero_grad()
+        tables.step(1e-2)
+    return model.state_dict()

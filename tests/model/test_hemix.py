@@ -12,7 +12,7 @@ from hemix.config import ModelSettings
 from hemix.data.batch import RequestBatch
 from hemix.model import build_model, probabilities
 from hemix.training.table_optimizers import build_table_optimizer
-from tests.model.batches import make_batch, make_spec, take_requests
+from tests.model.batches import briefly_trained, make_batch, make_spec, take_requests
 from tests.model.test_parity import SMALL, randomised
 
 SPEC = make_spec()
@@ -28,20 +28,8 @@ def deterministic() -> object:
 @pytest.mark.usefixtures("deterministic")
 @pytest.mark.parametrize("age", ["bias", "rotary", "embedding", "none"])
 def test_two_trainings_give_the_same_bytes(age: str) -> None:
-    def train() -> dict[str, Tensor]:
-        model = build_model(SPEC, ModelSettings(**SMALL, age=age), 0).train()
-        dense = torch.optim.AdamW(list(model.dense_parameters()), 1e-2)
-        tables = build_table_optimizer("adam", model.tables)
-        for seed in range(3):
-            batch = make_batch(SPEC, seed=seed)
-            model.loss(model(batch), batch).backward()
-            dense.step()
-            dense.zero_grad()
-            tables.step(1e-2)
-        return model.state_dict()
-
-    first, second = train(), train()
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    first, second = (briefly_trained(SPEC, ModelSettings(**SMALL, age=age)) for _ in range(2))
+    assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 def test_it_learns_a_rule_from_one_pass_over_batches() -> None:

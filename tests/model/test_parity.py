@@ -10,12 +10,12 @@ from torch import Tensor
 
 from hemix.config import ModelSettings
 from hemix.data.batch import RequestBatch
-from hemix.data.spec import InputSpec, LevelSpec, Task
+from hemix.data.spec import InputSpec, Task
 from hemix.model import build_model, probabilities
 from hemix.model.heads import loss
 from hemix.model.ranker import Ranker
 from hemix.model.reference import Reference
-from tests.model.batches import make_batch, make_spec
+from tests.model.batches import make_batch, make_spec, smallest_spec
 from tests.tolerances import PARITY_FP32_GRADIENT, PARITY_FP32_PROBABILITY, PARITY_FP64
 
 SMALL: dict[str, Any] = dict(
@@ -130,17 +130,7 @@ def test_parity_of_a_long_ragged_batch_in_several_groups() -> None:
 
 def test_parity_without_bags_numbers_fields_or_bias() -> None:
     """The smallest schema: a user id, an item id, one label, an action."""
-    spec = InputSpec(
-        tables={"user": 9, "item": 12, "action": 4},
-        user=LevelSpec(names=("user",), tables=("user",)),
-        context=LevelSpec(),
-        item=LevelSpec(names=("item",), tables=("item",)),
-        cross=LevelSpec(),
-        event=LevelSpec(names=("action",), tables=("action",)),
-        event_item_columns=(0,),
-        tasks=(Task(name="like"),),
-        logit_shift=(0.0,),
-    )
+    spec = smallest_spec()
     compare(spec, ModelSettings(**SMALL), make_batch(spec, dtype=torch.float64), torch.float64)
 
 

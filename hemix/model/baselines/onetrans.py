@@ -30,6 +30,7 @@ from hemix.data.batch import moved
 from hemix.data.spec import InputSpec
 from hemix.model.events import EventEncoder
 from hemix.model.heads import Heads
+from hemix.model.histories import candidates_per_request
 from hemix.model.layers import GroupedLinear
 from hemix.model.ragged import Group, from_slots, group_requests, slots, to_slots
 from hemix.model.ranker import Inputs, Ranker
@@ -175,11 +176,7 @@ class OneTrans(Ranker):
         assert inputs.context_QW is not None, "encode_request needs the level request"
         batch, host, device = inputs.batch, inputs.batch.host, state.events_ED.device
         begin, _, end = host.visible.unbind(1)
-        each, candidates_Q = (
-            torch.arange(batch.requests_count),
-            torch.bincount(host.request_index, minlength=batch.requests_count),
-        )
-        groups = group_requests(each, begin, end, candidates_Q, device)
+        groups = group_requests(torch.arange(batch.requests_count), begin, end, candidates_per_request(host), device)
         sequences: list[list[_Sequence]] = [[] for _ in self.blocks]
         for group in groups:
             requests = group.requests_BC[:, 0]

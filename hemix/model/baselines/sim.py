@@ -28,13 +28,14 @@ from torch import Tensor, nn
 
 from hemix.config import ModelSettings
 from hemix.data.batch import RequestBatch
-from hemix.data.spec import MISSING, TIMELESS_MS, InputSpec
+from hemix.data.spec import MISSING, InputSpec
 from hemix.errors import SettingsError
 from hemix.model.age import AGE_BUCKETS, age_bucket
 from hemix.model.baselines.deep import DeepNetwork, candidate_vectors
 from hemix.model.baselines.din import ActivationUnit, Recent
 from hemix.model.events import EventEncoder
 from hemix.model.heads import Heads
+from hemix.model.histories import candidates_per_request, event_times
 from hemix.model.ragged import Group, from_slots, group_requests, places, slots, to_slots
 from hemix.model.ranker import Inputs, Ranker
 
@@ -121,7 +122,7 @@ class SIM(Ranker):
         return UserState(
             share_RH=self.deep.user_share(inputs),
             events_ED=events_ED,
-            time_ms=F.pad(batch.event_time_ms, (1, 0), value=TIMELESS_MS),
+            time_ms=event_times(batch),
             keys_ED=None if self.search_event is None else self.search_event(events_ED).to(events_ED.dtype),
             category_E=category_E,
         )
@@ -130,8 +131,7 @@ class SIM(Ranker):
         """Cuts: the global part laid out to be searched, the real-time part for the activation unit."""
         batch, host = inputs.batch, inputs.batch.host
         begin, middle, end = host.visible.unbind(1)
-        candidates_Q = torch.bincount(host.request_index, minlength=batch.requests_count)
-        groups = group_requests(host.user_index, begin, middle, candidates_Q, state.events_ED.device)
+        groups = group_requests(host.user_index, begin, middle, candidates_per_request(host), state.events_ED.device)
         short = torch.maximum(middle, end - self.settings.history_events)
         return RequestState(
             share_QH=self.deep.request_share(state.share_RH, inputs),

@@ -14,10 +14,18 @@ from torch import Tensor
 from hemix import api
 from hemix.config import ModelSettings
 from hemix.data.batch import RequestBatch
-from hemix.data.spec import InputSpec, LevelSpec, Task
+from hemix.data.spec import InputSpec
 from hemix.model import Ranker, build_model, probabilities
 from hemix.training.table_optimizers import build_table_optimizer
-from tests.model.batches import make_batch, make_spec, reorder_users, take_requests, without_events
+from tests.model.batches import (
+    briefly_trained,
+    make_batch,
+    make_spec,
+    reorder_users,
+    smallest_spec,
+    take_requests,
+    without_events,
+)
 from tests.model.test_parity import SMALL, randomised
 from tests.tolerances import PARITY_FP64
 
@@ -102,17 +110,7 @@ def test_histories_may_be_empty(name: str) -> None:
 @RIVALS
 def test_a_schema_of_ids_alone(name: str) -> None:
     """No numbers, no multi-valued features, no context; every dense weight gets a gradient."""
-    spec = InputSpec(
-        tables={"user": 9, "item": 12, "action": 4},
-        user=LevelSpec(names=("user",), tables=("user",)),
-        context=LevelSpec(),
-        item=LevelSpec(names=("item",), tables=("item",)),
-        cross=LevelSpec(),
-        event=LevelSpec(names=("action",), tables=("action",)),
-        event_item_columns=(0,),
-        tasks=(Task(name="like"),),
-        logit_shift=(0.0,),
-    )
+    spec = smallest_spec()
     model, batch = small(name, spec).train(), batch_of(spec)
     logits = model(batch)
     model.loss(logits, batch).backward()
@@ -137,20 +135,8 @@ def test_bf16_autocast_is_close(name: str) -> None:
 @pytest.mark.usefixtures("deterministic")
 @RIVALS
 def test_two_trainings_give_the_same_bytes(name: str) -> None:
-    def train() -> dict[str, Tensor]:
-        model = build_model(SPEC, ModelSettings(**SMALL, name=name), 0).train()
-        dense = torch.optim.AdamW(list(model.dense_parameters()), 1e-2)
-        tables = build_table_optimizer("adam", model.tables)
-        for seed in range(3):
-            batch = make_batch(SPEC, seed=seed)
-            model.loss(model(batch), batch).backward()
-            dense.step()
-            dense.zero_grad()
-            tables.step(1e-2)
-        return model.state_dict()
-
-    first, second = train(), train()
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    first, second = (briefly_trained(SPEC, ModelSettings(**SMALL, name=name)) for _ in range(2))
+    assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 @pytest.mark.slow
