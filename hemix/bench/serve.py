@@ -58,7 +58,8 @@ def run(*, scale: float = 1.0, run: Path | None = None, seconds: float | None = 
     a stream: latency counted from the moment that a request was due, the server's own stages, errors, and the server's memory with its
     slope after the first fifth.
 
-    With ``seconds``, as for a soak, the mix alone for so long.
+    With ``seconds``, as for a soak, the mix alone for so long, of users whose histories are as long as the model reads: shorter ones
+    would grow by the events of the mix, and the server's kept states with them.
     """
     soak = seconds is not None
     lasting = seconds if seconds is not None else max(_SECONDS * scale, 1.0)
@@ -66,7 +67,7 @@ def run(*, scale: float = 1.0, run: Path | None = None, seconds: float | None = 
         raise UsageError(f"--seconds {lasting:g}: expected more than 0")
     with tempfile.TemporaryDirectory(prefix="hemix-bench-") as temporary:
         folder = Path(temporary)
-        world = _world(folder, run, max(int(400 * scale), 60), scale)
+        world = _world(folder, run, max(int(400 * scale), 60), scale, full=soak)
         short = Stream(kind="rank", per_second=10, size=500, users=world.short, fresh=True)
         long = Stream(kind="rank", per_second=5, size=500, users=world.long, fresh=True)
         mix = (
@@ -181,7 +182,7 @@ class _Memory:
 # -- what is served ---------------------------------------------------------------------------------------------------------
 
 
-def _world(folder: Path, run: Path | None, users: int, scale: float) -> _World:
+def _world(folder: Path, run: Path | None, users: int, scale: float, *, full: bool) -> _World:
     made = run if run is not None else _small_run(folder, users)
     loaded = Run.load(made)
     names = known(made, loaded.schema)
@@ -201,7 +202,8 @@ def _world(folder: Path, run: Path | None, users: int, scale: float) -> _World:
     lengths = loaded.schema.history.global_length + loaded.schema.history.realtime_length
     filled = open_store(f"sqlite:///{store}", Limits(ttl_ms=None, cap=max(lengths, Limits.cap)))
     for user in dict.fromkeys((*world.short, *world.long)):
-        filled.append(_past(user, _length(_LONG if user in world.long else _SHORT, scale), world))
+        length = lengths if full else _length(_LONG if user in world.long else _SHORT, scale)
+        filled.append(_past(user, length, world))
     filled.close()
     return world
 

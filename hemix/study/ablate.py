@@ -115,7 +115,7 @@ def ablate(
     split: Judged = "test" if final else "valid"
     with study_folder(out):
         cells = cells_of(out, contenders, inputs, seeds)
-        options.on_plan(plan([("ablate", cells)], options, split))
+        options.on_plan(plan([("ablate", cells, split)], options))
         runs, failed = judge(out, cells, contenders, inputs, split, options)
         among = [(label, FULL) for label in runs if label != FULL] if FULL in runs else []
         content = {

@@ -67,7 +67,7 @@ def compare(
             contenders, searched, failed = _search(out, contenders, points, small or inputs[0], inputs, seeds, options, split)
         cells = cells_of(out, contenders, inputs, seeds)
         if points is None and contenders:
-            options.on_plan(plan([("compare", cells)], options, split))
+            options.on_plan(plan([("compare", cells, split)], options))
         runs, failures = judge(out, cells, contenders, inputs, split, options)
         failed += failures
         missing = [pair for pair in asked if pair[0] not in runs or pair[1] not in runs]
@@ -136,13 +136,13 @@ def _search(
         for one in contenders
     }
     every = [cell for grid in grids.values() for cell in grid]
-    stages: list[tuple[str, Sequence[Cell]]] = [("search", every)]
+    stages: list[tuple[str, Sequence[Cell], Judged]] = [("search", every, "valid")]
     if all(cell.done("valid") for cell in every):
         found = [chosen.contender for grid in grids.values() if (chosen := searching.best(grid)[0]) is not None]
-        stages.append(("compare", cells_of(out, found, inputs, seeds)))
+        stages.append(("compare", cells_of(out, found, inputs, seeds), split))
     else:
-        stages.append(("compare (before the search its settings are not known)", cells_of(out, contenders, inputs, seeds)))
-    options.on_plan(plan(stages, options, split))
+        stages.append(("compare (before the search its settings are not known)", cells_of(out, contenders, inputs, seeds), split))
+    options.on_plan(plan(stages, options))
     failed = run_cells(every, options)
     kept, searched = list[Contender](), dict[str, Any]()
     for label, grid in grids.items():

@@ -33,16 +33,18 @@ _SCORING_SHARE = 0.4
 """Scoring an impression against learning from it"""
 
 
-def plan(stages: Sequence[tuple[str, Sequence[Cell]]], options: Options, split: Judged) -> dict[str, Any]:
-    """What will be done: of every stage ``{"stage", "cells", "kept", "seconds", "unknown"}``, then ``seconds`` (of one process),
-    ``hours`` (with ``jobs`` at a time). ``unknown``: models whose cost nobody knows yet.
+def plan(stages: Sequence[tuple[str, Sequence[Cell], Judged]], options: Options) -> dict[str, Any]:
+    """What will be done until the cells of every stage have their results of its split.
+
+    Returns the ``stages``, each ``{"stage", "cells", "kept", "seconds", "unknown"}``, then ``seconds`` (of one process) and ``hours``
+    (with ``jobs`` at a time). ``unknown``: models whose cost nobody knows yet.
 
     Models of which no cell is finished are timed now, for some seconds each.
     """
     root = stages[0][1][0].root
     costs = known_costs(root)
     found: dict[str, Any] = {"stages": [], "jobs": options.jobs, "threads": options.threads}
-    for stage, cells in stages:
+    for stage, cells, split in stages:
         distinct = list({cell.folder: cell for cell in cells}.values())
         missing = [cell for cell in distinct if not cell.done(split)]
         seconds, unknown = 0.0, set[str]()

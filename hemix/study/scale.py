@@ -102,7 +102,7 @@ def scale(
     split: Judged = "test" if final else "valid"
     with study_folder(out):
         cells = cells_of(out, contenders, inputs, seeds)
-        options.on_plan(plan([("scale", cells)], options, split))
+        options.on_plan(plan([("scale", cells, split)], options))
         runs, failed = judge(out, cells, contenders, inputs, split, options)
         models = summarise(runs, split)
         content = {

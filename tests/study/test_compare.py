@@ -175,6 +175,11 @@ def test_the_search_gives_every_model_as_many_points(origins: list[Path], tmp_pa
         assert searched["chosen"] == searched["points"][int(np.argmin(losses))]["settings"]
         assert content["models"][label]["settings"] == searched["chosen"]
     assert len(list((tmp_path / "out").glob("cells/*/run"))) == 4
+    options = Options(on_plan=plans.append)
+    with cells_here() as began:
+        compare(origins[:1], tmp_path / "out", models=TWO, seeds=2, search=points, final=True, options=options)
+    assert [(stage["cells"], stage["kept"]) for stage in plans[1]["stages"]] == [(4, 4), (4, 0)]
+    assert len(began) == 4  # to be judged on test; the search is over
 
 
 def test_schemas_may_differ_in_the_split_alone(origins: list[Path], tmp_path: Path) -> None:
