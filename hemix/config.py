@@ -152,6 +152,8 @@ class TrainSettings(_Part):
     """Gradient clipping of the dense part; 0: none."""
     average_decay: Share = 0.0
     """Score and keep the exponential moving average of the weights, of about 1 / (1 - decay) steps; 0: the weights themselves."""
+    calibrate: bool = True
+    """At the end fit a line through every task's logits on valid, so that probabilities there are right on average."""
     unknown_rate: Share = 0.005
     """Share of vocabulary ids replaced by the unknown row in training, so that this row is trained."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -171,7 +173,7 @@ class TrainSettings(_Part):
 
 
 class BoostingSettings(_Part):
-    """The trees of ``model.name: lightgbm``, which takes nothing else from ``train`` than seed and threads."""
+    """The trees of ``model.name: lightgbm``, which takes nothing else from ``train`` than seed, threads and calibrate."""
 
     rounds: Count = 1000
     """Trees a task, at most."""

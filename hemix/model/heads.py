@@ -36,6 +36,15 @@ class Heads(nn.Module):
         logits_NT: Tensor = self.second(self.dropout(hidden_TNh)).squeeze(2).t().to(self.second.weight.dtype)
         return logits_NT if self.position is None else logits_NT + self.position.index_select(0, bias_N)
 
+    @torch.no_grad()
+    def rescale(self, slope_T: Tensor, shift_T: Tensor) -> None:
+        """Make every task's logit ``slope * logit + shift`` from now on, in the weights of the last layer."""
+        assert self.second.bias is not None
+        self.second.weight.mul_(slope_T.to(self.second.weight)[:, None, None])
+        self.second.bias.mul_(slope_T.to(self.second.bias)[:, None]).add_(shift_T.to(self.second.bias)[:, None])
+        if self.position is not None:
+            self.position.mul_(slope_T.to(self.position))
+
 
 def log_probabilities(logits_NT: Tensor, spec: InputSpec) -> tuple[Tensor, Tensor]:
     """(log p, log(1 - p)) [N, T] of every task over the entire space: with c the task it is given, p = p_c * sigmoid(logit) and

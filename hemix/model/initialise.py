@@ -51,6 +51,9 @@ def initialise(model: nn.Module, settings: ModelSettings, seed: int) -> None:
         bias = getattr(module, "bias", None)
         if isinstance(bias, Tensor):
             bias.zero_()
+        line = getattr(module, "line", None)
+        if isinstance(line, Tensor):  # slopes and shifts beside boosted trees
+            line.copy_(torch.tensor([[1.0], [0.0]]).expand_as(line))
 
 
 def _own_deviation(name: str, settings: ModelSettings) -> float:

@@ -23,6 +23,7 @@ from hemix.data.batch import Columns, RequestBatch, moved
 from hemix.data.spec import InputSpec, LevelSpec
 from hemix.model import heads
 from hemix.model.embedding import LookUp, Tables, distinct_rows
+from hemix.model.heads import Heads
 
 __all__ = ["LEVELS", "EventField", "Inputs", "Ranker", "level_width"]
 
@@ -57,6 +58,8 @@ def level_width(level: LevelSpec, embedding_size: int) -> int:
 class Ranker(nn.Module, ABC):
     """A model that scores candidates. Its user and request states are its own: what one method returns, the next takes. A user state is
     a tensor by user or a dataclass of such, whose ``by_event`` names the tensors by event, row 0 of which is the null event's."""
+
+    heads: Heads
 
     def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
         super().__init__()
@@ -106,6 +109,14 @@ class Ranker(nn.Module, ABC):
     def predict(self, batch: RequestBatch) -> dict[str, Tensor]:
         """Probabilities [N] of every task, and of every task given the one it depends on; negative sampling undone."""
         return heads.probabilities(self(batch), self.spec)
+
+    def rescale(self, slope_T: Tensor, shift_T: Tensor) -> None:
+        """Make every task's logit ``slope * logit + shift`` from now on; kept in the weights."""
+        self.output_heads().rescale(slope_T, shift_T)
+
+    def output_heads(self) -> Heads:
+        """What gives the logits; a model whose ``heads`` lie elsewhere says where."""
+        return self.heads
 
     def embed(self, batch: RequestBatch, levels: Sequence[str] = LEVELS) -> Inputs:
         """Look up the vectors of ``levels`` (of ``user``, ``request``, ``candidate``) in one go."""

@@ -27,6 +27,7 @@ from hemix.model import build_model
 from hemix.model.baselines.lightgbm import LightGBM, load_lightgbm
 from hemix.run import folder as run_folder
 from hemix.run.folder import Run
+from hemix.training.calibrate import calibrate
 from hemix.training.checks import check_labels
 from hemix.training.validate import validate
 
@@ -106,6 +107,7 @@ def boost(
             on_step((task + 1) * settings.boosting.rounds, total)
         model.set_trees(texts)
         loss, first_auc = validate(model, valid, settings, torch.device("cpu"))
+        lines = calibrate(model, valid, settings, torch.device("cpu")) if options.calibrate else None
     seconds = time.perf_counter() - started
     record = {"step": sum(kept), "valid_loss": loss, "valid_auc": first_auc, "epoch": 0, "seconds": seconds}
     metrics = {
@@ -118,6 +120,7 @@ def boost(
         "peak_bytes": memory.bytes,
         "steps": sum(kept),
         "trees": dict(zip(tasks, kept, strict=True)),
+        "calibration": lines,
         "split": {},
     }
     with storage_errors(out):

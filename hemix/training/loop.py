@@ -32,6 +32,7 @@ from hemix.model import LightGBM, Ranker, build_model, count_parameters, model_c
 from hemix.run import folder as run_folder
 from hemix.run.folder import INFO_FILE, Run
 from hemix.training.boosting import boost
+from hemix.training.calibrate import calibrate
 from hemix.training.checkpoint import BEST, Checkpoint, Checkpoints
 from hemix.training.checks import check_labels, check_out
 from hemix.training.meters import Meters
@@ -286,6 +287,7 @@ class _Loop:
             self.optimizers.keep_average()
         position = self.position
         dense, embedding = count_parameters(self.data.spec, self.settings.model)
+        lines = calibrate(self.model, self.valid_split, self.settings, self.device) if self.settings.train.calibrate else None
         metrics = {
             "schema_version": 1,
             "model": self.settings.model.name,
@@ -295,6 +297,7 @@ class _Loop:
             "impressions_per_second": round(position.impressions / max(position.seconds, 1e-9), 1),
             "peak_bytes": peak_bytes,
             "steps": position.step,
+            "calibration": lines,
             "split": {},
         }
         run_folder.finish(self.out, self.model, self.data, metrics)

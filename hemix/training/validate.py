@@ -1,36 +1,46 @@
-"""The loss of a split, added up batch by batch: what early stopping goes by."""
+"""The loss of a split, added up batch by batch: what early stopping goes by; and the logits behind it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from hemix.config import Settings
+from hemix.data.batch import RequestBatch
 from hemix.data.dataset import Split
 from hemix.evaluation.metrics import auc
 from hemix.model import Ranker
 
-__all__ = ["autocast", "validate"]
+__all__ = ["autocast", "logits_of", "validate"]
+
+
+@torch.no_grad()
+def logits_of(model: Ranker, split: Split, settings: Settings, device: torch.device) -> Iterator[tuple[RequestBatch, Tensor]]:
+    """Every batch of a split, as it lies on the device, with its logits [N, T], at least fp32."""
+    model.eval()
+    for batch in split.batches(split.plan(4 * settings.train.batch_impressions)):
+        here = batch.to(device)
+        with autocast(device, settings.train.precision):
+            logits = model(here).float()
+        yield here, logits
 
 
 @torch.no_grad()
 def validate(model: Ranker, split: Split, settings: Settings, device: torch.device) -> tuple[float, float | None]:
     """Mean loss of all tasks and the first task's AUC (None where one class is missing) over a split."""
-    model.eval()
     total = weight = torch.zeros(len(model.spec.tasks), dtype=torch.float64)
     scores, labels = [], []
-    for batch in split.batches(split.plan(4 * settings.train.batch_impressions)):
-        here = batch.to(device)
-        with autocast(device, settings.train.precision):
-            logits = model(here).float()
+    for here, logits in logits_of(model, split, settings, device):
         batch_total, batch_weight = model.loss_sums(logits, here)
         total, weight = total + batch_total.double().cpu(), weight + batch_weight.double().cpu()
-        assert batch.labels is not None and batch.weights is not None
-        known = batch.weights[:, 0] > 0
-        scores.append(logits[:, 0].cpu()[known])
-        labels.append(batch.labels[:, 0][known])
+        assert here.labels is not None and here.weights is not None
+        known = here.weights[:, 0] > 0
+        scores.append(logits[known, 0].cpu())
+        labels.append(here.labels[known, 0].cpu())
     mean = float((total / torch.where(weight > 0, weight, 1)).sum())
     first_auc = auc(torch.cat(labels).numpy(), torch.cat(scores).numpy())
     return mean, first_auc if isinstance(first_auc, float) else None

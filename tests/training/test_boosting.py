@@ -23,7 +23,13 @@ from tests.planted import write_logs
 
 lightgbm = pytest.importorskip("lightgbm", reason="LIGHTGBM ABSENT: pip install 'hemix[rivals]'")
 
-SMALL = {"boosting.rounds": 40, "boosting.leaves": 7, "boosting.min_data_in_leaf": 20, "train.threads": 1}
+SMALL = {
+    "boosting.rounds": 40,
+    "boosting.leaves": 7,
+    "boosting.min_data_in_leaf": 20,
+    "train.threads": 1,
+    "train.calibrate": False,
+}
 
 
 @pytest.fixture(scope="module")

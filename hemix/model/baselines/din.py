@@ -24,6 +24,7 @@ from hemix.data.batch import moved
 from hemix.data.spec import InputSpec
 from hemix.model.baselines.deep import DeepNetwork, candidate_vectors
 from hemix.model.events import EventEncoder
+from hemix.model.heads import Heads
 from hemix.model.layers import BlockLinear
 from hemix.model.ragged import rows_in_ranges
 from hemix.model.ranker import Inputs, Ranker
@@ -122,6 +123,10 @@ class DIN(Ranker):
         self.events = EventEncoder(spec, settings)
         self.activation = ActivationUnit(settings.token_width)
         self.deep = DeepNetwork(spec, settings, {"interest": settings.token_width})
+
+    def output_heads(self) -> Heads:
+        """The deep network's."""
+        return self.deep.heads
 
     def encode_user(self, inputs: Inputs) -> UserState:
         """Event vectors, the user's share of the deep network."""

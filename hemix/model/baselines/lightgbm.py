@@ -74,11 +74,15 @@ def feature_kinds(level: LevelSpec, spec: InputSpec) -> tuple[Kind, ...]:
 class LightGBM(Ranker):
     """Boosted trees, one booster a task, and no embedding tables. Its states are rows of numbers, of users, then of requests."""
 
+    line: Tensor
+    """Slope and shift of every task's logits, [2, T]"""
+
     def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
         super().__init__(spec, settings)
         self.tables = Tables(spec.tables, 0)
         for task in range(len(spec.tasks)):
             self.register_buffer(_buffer(task), torch.empty(0, dtype=torch.uint8))
+        self.register_buffer("line", torch.empty(2, len(spec.tasks)))
         self._boosters: list[Any] | None = None
 
     # -- rows of numbers --------------------------------------------------------------------------------------------------
@@ -142,7 +146,15 @@ class LightGBM(Ranker):
         raw = [booster.predict(matrix, raw_score=True, num_threads=threads) for booster in boosters]
         raw_NT = torch.from_numpy(np.stack(raw, 1).reshape(len(matrix), len(boosters)))
         logits_NT = raw_NT if self.settings.funnel == "given_only" else self._conditional(raw_NT)
-        return logits_NT.to(rows)
+        slope_T, shift_T = self.line.double()
+        line_NT: Tensor = (logits_NT * slope_T + shift_T).to(rows)
+        return line_NT
+
+    @torch.no_grad()
+    def rescale(self, slope_T: Tensor, shift_T: Tensor) -> None:
+        """See :meth:`Ranker.rescale`: trees have no last layer, so the line is kept beside them."""
+        self.line[1] = self.line[1] * slope_T.to(self.line) + shift_T.to(self.line)
+        self.line[0] *= slope_T.to(self.line)
 
     def _conditional(self, raw_NT: Tensor) -> Tensor:
         """The logits of p / p(given) from logits over the entire space, fp64 [N, T]."""

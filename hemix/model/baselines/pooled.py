@@ -102,7 +102,6 @@ class PooledRanker(Ranker):
     def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
         super().__init__(spec, settings)
         self.fields = PooledFields(spec, settings)
-        self.heads: Heads
 
     def make_heads(self, pooled: int) -> Heads:
         """The towers above ``pooled`` inputs."""

@@ -115,6 +115,10 @@ class SIM(Ranker):
         self.deep = DeepNetwork(spec, settings, {"long": long, "short": width})
         self._search_logits: Tensor | None = None
 
+    def output_heads(self) -> Heads:
+        """The deep network's."""
+        return self.deep.heads
+
     def encode_user(self, inputs: Inputs) -> UserState:
         """Event vectors and what they are searched by, the user's share of the deep network."""
         batch, events_ED = inputs.batch, self.events(inputs)
