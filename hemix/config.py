@@ -62,6 +62,8 @@ class ModelSettings(_Part):
     """Off: the model has no real-time history."""
     attention_heads: Count = 2
     tokenizer_hidden: Count = 128
+    products: Literal["none", "fields", "histories"] = "histories"
+    """Dot products of pairs of fields as further inputs of the tokeniser: none, of the features, or of features and pooled histories."""
     age: Literal["bias", "rotary", "embedding", "none"] = "bias"
     """How an event's age enters, without entering keys and values: see docs/decisions."""
     layers: Count = 2

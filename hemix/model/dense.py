@@ -24,6 +24,7 @@ from hemix.model.age import age_bucket, rotary_angles, rotary_turns, rotate
 from hemix.model.heads import probabilities
 from hemix.model.hemix import HeMix
 from hemix.model.interest import HistoryInterest
+from hemix.model.products import cross_dots, pair_dots
 from hemix.model.ranker import Ranker
 
 __all__ = ["PADDING", "DenseRequest", "DenseUser", "Port", "dense_form"]
@@ -109,16 +110,28 @@ def _level_ports(name: str, level: LevelSpec, rows: tuple[str, ...]) -> Iterator
         yield Port(name=f"{name}_numbers", dtype=torch.float32, shape=(*rows, level.numbers), columns=level.number_names)
 
 
-def _state_ports(spec: HeMix) -> tuple[Port, ...]:
-    settings, rows = spec.settings, ("users", "history_rows")
+def _state_ports(model: HeMix) -> tuple[Port, ...]:
+    settings, rows = model.settings, ("users", "history_rows")
     ports = [
         Port(name="state_share", dtype=torch.float32, shape=("users", settings.tokenizer_hidden)),
         Port(name="state_events", dtype=torch.float32, shape=(*rows, settings.token_width)),
         Port(name="state_global", dtype=torch.float32, shape=(*rows, 2 * settings.token_width)),
     ]
+    if model.products is not None:
+        fields = model.products.fields
+        if fields.user_count:
+            ports.append(Port(name="state_fields", dtype=torch.float32, shape=("users", fields.user_count, fields.size)))
+        if fields.columns:
+            ports.append(Port(name="state_columns", dtype=torch.float32, shape=(*rows, fields.columns * fields.size)))
     if settings.age != "none":
         ports.append(Port(name="state_time_ms", dtype=torch.int64, shape=rows))
     return tuple(ports)
+
+
+def _as_fields(rows_RW: Tensor, level: LevelSpec, size: int) -> Tensor:
+    """[R, F, d]: a level's vectors without its numbers."""
+    count = len(level.tables) + len(level.bag_tables)
+    return rows_RW[:, : count * size].view(rows_RW.shape[0], count, size)
 
 
 class DenseUser(_Half):
@@ -149,27 +162,37 @@ class DenseUser(_Half):
         given = self.named(tensors)
         time_RL = given["event_time_ms"]
         user_RW = self._level("user", self.spec.user, given)
-        events_RLD = self._events(given)
+        columns_RL = self._columns(given)
+        events_RLD = self._events(given, columns_RL)
         null = self.events.null.expand(time_RL.shape[0], 1, -1)
         events_RKD = torch.cat([null, events_RLD], 1)
         time_RK = torch.cat([time_RL.new_full((time_RL.shape[0], 1), TIMELESS_MS), time_RL], 1)
         keys_values = self.global_.keys_values(events_RKD, time_RK)
         share = self.tokenizer.user_share(null.new_zeros(time_RL.shape[0], 0) if user_RW is None else user_RW)
-        state = (share, events_RKD, keys_values, time_RK)
-        return state[: len(self.outputs)]
+        found = {"state_share": share, "state_events": events_RKD, "state_global": keys_values, "state_time_ms": time_RK}
+        if user_RW is not None:
+            found["state_fields"] = _as_fields(user_RW, self.spec.user, self.settings.embedding_size)
+        if columns_RL:
+            found["state_columns"] = F.pad(torch.cat(columns_RL, -1), (0, 0, 1, 0))
+        return tuple(found[port.name] for port in self.outputs)
 
-    def _events(self, given: Mapping[str, Tensor]) -> Tensor:
+    def _columns(self, given: Mapping[str, Tensor]) -> list[Tensor]:
+        """[R, L, ...]: what the events carry of their items, all together, then each of their own fields."""
+        columns = []
+        if self.carried:
+            of_items = [self._vectors(table, given["event_item_ids"][:, i]) for i, table in enumerate(self.carried)]
+            columns.append(F.embedding(given["event_item"], torch.cat(of_items, 1)))
+        fields = enumerate(self.spec.event.tables)
+        return columns + [self._vectors(table, given["event_ids"][..., i]) for i, table in fields]
+
+    def _events(self, given: Mapping[str, Tensor], columns_RL: Sequence[Tensor]) -> Tensor:
         """[R, L, D]: the events' vectors, without age."""
         project = self.events.project
         timeless = (given["event_time_ms"] == TIMELESS_MS).unsqueeze(-1)
         total = project.bias + timeless * self.events.timeless
-        if self.carried:
-            columns = [self._vectors(table, given["event_item_ids"][:, i]) for i, table in enumerate(self.carried)]
-            share = project.share("item", torch.cat(columns, 1))
-            assert share is not None
-            total = total + F.embedding(given["event_item"], share)
-        for i, table in enumerate(self.spec.event.tables):
-            share = project.share(f"field_{i}", self._vectors(table, given["event_ids"][..., i]))
+        names = (["item"] if self.carried else []) + [f"field_{i}" for i in range(len(self.spec.event.tables))]
+        for name, column in zip(names, columns_RL, strict=True):
+            share = project.share(name, column)
             assert share is not None
             total = total + share
         return total
@@ -208,13 +231,15 @@ class DenseRequest(_Half):
         Q, C = some.shape[:2]
 
         context_QW = self._level("context", spec.context, given)
-        share_QH = self.tokenizer.request_share(
-            given["state_share"], user_Q, some.new_zeros(Q, 0) if context_QW is None else context_QW
-        )
+        context_QW = some.new_zeros(Q, 0) if context_QW is None else context_QW
         rows_N = torch.arange(Q * C)
         no_columns = some.new_zeros(Q * C, 0)
         item_NW, cross_NW = (no_columns if x is None else x.flatten(0, 1) for x in (item_QCW, cross_QCW))
-        ns_NnD = self.tokenizer(share_QH, rows_N // C, item_NW, rows_N, cross_NW)
+        request_QP = candidate_NP = None
+        if settings.products != "none":
+            request_QP, candidate_NP = self._products(given, context_QW, item_NW, cross_NW, rows_N // C)
+        share_QH = self.tokenizer.request_share(given["state_share"], user_Q, context_QW, request_QP)
+        ns_NnD = self.tokenizer(share_QH, rows_N // C, item_NW, rows_N, cross_NW, candidate_NP)
         ns_QCnD = ns_NnD.view(Q, C, *ns_NnD.shape[1:])
         query_global, query_realtime = ns_QCnD.split([settings.ns_tokens_global, settings.ns_tokens_realtime], 2)
         if not settings.dynamic_queries:
@@ -230,6 +255,26 @@ class DenseRequest(_Half):
         logits_NT = self.heads(pooled_NP, given["bias"].flatten() if spec.bias_rows else rows_N)
         found = probabilities(logits_NT, spec)
         return tuple(found[port.name].view(Q, C) for port in self.outputs)
+
+    def _products(
+        self, given: Mapping[str, Tensor], context_QW: Tensor, item_NW: Tensor, cross_NW: Tensor, request_N: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(products [Q, P] of the requests' pairs, [N, P] of the candidates')."""
+        user_Q, spec, size = given["user_index"], self.spec, self.settings.embedding_size
+        fields = [_as_fields(context_QW, spec.context, size)]
+        if "state_fields" in given:
+            fields.insert(0, given["state_fields"].index_select(0, user_Q))
+        if "state_columns" in given:
+            columns_QKD = given["state_columns"].index_select(0, user_Q)
+            event_K = torch.arange(columns_QKD.shape[1]) - 1
+            begin, middle, end = given["visible"].unsqueeze(2).unbind(1)
+            for first, last in ((begin, middle), (middle, end)):
+                seen_QK = ((event_K >= first) & (event_K < last)).to(columns_QKD.dtype)
+                mean_QD = torch.bmm(seen_QK.unsqueeze(1), columns_QKD).squeeze(1) / (last - first).clamp(min=1)
+                fields.append(mean_QD.view(mean_QD.shape[0], -1, size))
+        request_QFd = torch.cat(fields, 1)
+        candidate_NCd = torch.cat([_as_fields(item_NW, spec.item, size), _as_fields(cross_NW, spec.cross, size)], 1)
+        return pair_dots(request_QFd), cross_dots(candidate_NCd, request_QFd.index_select(0, request_N))
 
     def _global(self, given: Mapping[str, Tensor], queries_QCnD: Tensor) -> Tensor:
         """Interests of the global part: every row of the user's history is a key, the cut hides what is not in it."""

@@ -23,6 +23,8 @@ from hemix.model.histories import event_times, global_state, realtime_state
 from hemix.model.interest import HistoryInterest, HistoryState
 from hemix.model.layers import make_norm
 from hemix.model.mixer import make_block
+from hemix.model.pooled import PooledState
+from hemix.model.products import FieldProducts
 from hemix.model.ranker import Inputs, Ranker
 from hemix.model.tokenizer import Tokenizer
 
@@ -46,6 +48,8 @@ class UserState:
     """[1 + E, D]: event vectors"""
     global_keys_values: Tensor | None
     """[1 + E, 2 D], where the state is kept for requests to come; within a whole batch they are made for those who need them"""
+    fields: PooledState | None
+    """What products are made of; None: the model has none"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +57,9 @@ class RequestState:
     """What depends on requests, not on candidates."""
 
     share_QH: Tensor
-    """The user's and the context's columns of the tokeniser's first layer"""
+    """The user's, the context's and the request's products' columns of the tokeniser's first layer"""
+    fields_QFd: Tensor | None
+    """The request's side of the candidates' products; None: the model has none"""
     fixed_realtime_QfD: Tensor | None
     fixed_global_QfD: Tensor | None
     """None: a request has one candidate, so the fixed queries go with its dynamic ones"""
@@ -67,7 +73,9 @@ class HeMix(Ranker):
 
     def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
         super().__init__(spec, settings)
-        self.tokenizer = Tokenizer(spec, settings)
+        self.products = FieldProducts(spec, settings) if settings.products != "none" else None
+        counts = (self.products.request_count, self.products.candidate_count) if self.products else (0, 0)
+        self.tokenizer = Tokenizer(spec, settings, *counts)
         self.events = EventEncoder(spec, settings)
         self.realtime = HistoryInterest(settings, *settings.queries("realtime")) if settings.use_realtime else None
         self.global_ = HistoryInterest(settings, *settings.queries("global")) if settings.use_global else None
@@ -95,6 +103,7 @@ class HeMix(Ranker):
             event_time_ms=time_ms,
             events_ED=events_ED,
             global_keys_values=self.global_.keys_values(events_ED, time_ms) if keep and self.global_ is not None else None,
+            fields=self.products.of_users(inputs) if self.products else None,
         )
 
     def encode_request(self, state: UserState, inputs: Inputs) -> RequestState:
@@ -102,13 +111,16 @@ class HeMix(Ranker):
         assert inputs.context_QW is not None, "encode_request needs the level request"
         batch, users = inputs.batch, state.share_RH.shape[0]
         requests, apart = batch.requests_count, batch.candidates_count != batch.requests_count
-        global_ = realtime = None
+        global_ = realtime = fields_QFd = products_QP = None
         if self.realtime is not None:
             realtime = realtime_state(self.realtime, state.events_ED, users, state.event_time_ms, batch)
         if self.global_ is not None:
             global_ = global_state(self.global_, state.events_ED, state.global_keys_values, state.event_time_ms, batch)
+        if self.products is not None and state.fields is not None:
+            fields_QFd, products_QP = self.products.of_requests(state.fields, inputs)
         return RequestState(
-            share_QH=self.tokenizer.request_share(state.share_RH, batch.user_index, inputs.context_QW),
+            share_QH=self.tokenizer.request_share(state.share_RH, batch.user_index, inputs.context_QW, products_QP),
+            fields_QFd=fields_QFd,
             fixed_realtime_QfD=self.realtime.fixed(realtime, requests) if apart and self.realtime and realtime else None,
             fixed_global_QfD=self.global_.fixed(global_, requests) if apart and self.global_ and global_ else None,
             realtime=realtime,
@@ -117,11 +129,10 @@ class HeMix(Ranker):
 
     def score(self, state: RequestState, inputs: Inputs) -> Tensor:
         """Logits [N, T]."""
-        assert inputs.item_IW is not None and inputs.cross_NW is not None, "score needs the level candidate"
         batch, of_request = inputs.batch, inputs.batch.request_index
         on_host = batch.host.request_index
-        ns_NnD = self.tokenizer(state.share_QH, of_request, inputs.item_IW, batch.item_index, inputs.cross_NW)
-        query_global, query_realtime = ns_NnD.split([self.settings.ns_tokens_global, self.settings.ns_tokens_realtime], 1)
+        ns_NnD = self._ns_tokens(state, inputs)
+        query_global, query_realtime = torch.split(ns_NnD, [self.settings.ns_tokens_global, self.settings.ns_tokens_realtime], 1)
         if not self.settings.dynamic_queries:
             query_global, query_realtime = query_global[:, :0], query_realtime[:, :0]
         interests = [
@@ -137,15 +148,26 @@ class HeMix(Ranker):
         logits_NT: Tensor = self.heads(pooled_NP, batch.bias)
         return logits_NT
 
+    def _ns_tokens(self, state: RequestState, inputs: Inputs) -> Tensor:
+        """[N, S_NS, D]"""
+        assert inputs.item_IW is not None and inputs.cross_NW is not None, "candidates need their level"
+        products_NP = None
+        if self.products is not None and state.fields_QFd is not None:
+            products_NP = self.products.of_candidates(state.fields_QFd, inputs)
+        batch = inputs.batch
+        found: Tensor = self.tokenizer(
+            state.share_QH, batch.request_index, inputs.item_IW, batch.item_index, inputs.cross_NW, products_NP
+        )
+        return found
+
     def attention(self, state: RequestState, inputs: Inputs, most: int) -> tuple[Tensor, Tensor] | None:
         """The events of most weight to the dynamic queries: mean over the queries of both histories and their heads."""
         if not self.settings.dynamic_queries:
             return None
-        assert inputs.item_IW is not None and inputs.cross_NW is not None, "attention needs the level candidate"
-        batch, host = inputs.batch, inputs.batch.host
+        host = inputs.batch.host
         events = int(host.visible.max()) if host.visible.numel() else 0
-        ns_NnD = self.tokenizer(state.share_QH, batch.request_index, inputs.item_IW, batch.item_index, inputs.cross_NW)
-        queries = ns_NnD.split([self.settings.ns_tokens_global, self.settings.ns_tokens_realtime], 1)
+        ns_NnD = self._ns_tokens(state, inputs)
+        queries = torch.split(ns_NnD, [self.settings.ns_tokens_global, self.settings.ns_tokens_realtime], 1)
         parts = [
             (interest, history, asking)
             for interest, history, asking in zip(

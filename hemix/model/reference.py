@@ -49,9 +49,11 @@ class Reference:
             ],
             1,
         )
-        hidden = F.gelu(
-            features_NW @ self._blocks("tokenizer.first", "user", "context", "item", "cross").T + self._("tokenizer.first.bias")
-        )
+        if settings.products != "none":
+            products = [self._products(batch, n) for n in range(len(request_N))]
+            features_NW = torch.cat([features_NW, torch.stack(products)], 1)
+        parts = ("user", "context", "item", "cross", "request_products", "candidate_products")
+        hidden = F.gelu(features_NW @ self._blocks("tokenizer.first", *parts).T + self._("tokenizer.first.bias"))
         ns_NSD = (hidden @ self._("tokenizer.second.weight").T + self._("tokenizer.second.bias")).view(
             len(request_N), -1, settings.token_width
         )
@@ -113,11 +115,42 @@ class Reference:
             parts.append(torch.stack(means))
         return torch.cat([*parts, columns.numbers[rows].to(self._("tables.weight").dtype)], 1)
 
-    def _event(self, batch: RequestBatch, event: int) -> Tensor:
-        """Vector [D] of one event, without its age."""
+    def _fields(self, level: LevelSpec, columns: Columns, row: Tensor) -> list[Tensor]:
+        """The vectors of a level's ids and multi-valued features, of one row."""
+        features = self._features(level, columns, row.view(1))[0]
+        return list(features[: len(features) - level.numbers].view(-1, self.settings.embedding_size))
+
+    def _products(self, batch: RequestBatch, n: int) -> Tensor:
+        """Of one impression: the pairs among the request's fields, the candidate's with those, the pairs among the candidate's."""
+        request, settings = batch.request_index[n], self.settings
+        own = self._fields(self.spec.user, batch.users, batch.user_index[request])
+        own += self._fields(self.spec.context, batch.context, request)
+        if settings.products == "histories":
+            begin, middle, end = batch.visible[request].tolist()
+            cuts = [(begin, middle)] * settings.use_global + [(middle, end)] * settings.use_realtime
+            for first, last in cuts:
+                total = [self._("tables.weight").new_zeros(settings.embedding_size)] * (
+                    len(self.spec.event_item_columns) + len(self.spec.event.tables)
+                )
+                for event in range(first, last):
+                    total = [t + v for t, v in zip(total, self._event_columns(batch, event), strict=True)]
+                own += [t / max(1, last - first) for t in total]
+        candidate = self._fields(self.spec.item, batch.items, batch.item_index[n])
+        candidate += self._fields(self.spec.cross, batch.cross, torch.tensor(n))
+        found = [own[i] @ own[j] for i in range(len(own)) for j in range(i)]
+        found += [c @ o for c in candidate for o in own]
+        found += [candidate[i] @ candidate[j] for i in range(len(candidate)) for j in range(i)]
+        return torch.stack(found)
+
+    def _event_columns(self, batch: RequestBatch, event: int) -> list[Tensor]:
+        """Vectors of what one event carries of its item, then of its own fields."""
         item, tables = int(batch.event_item[event]), self.spec.item.tables
         parts = [self._rows(tables[c], batch.items.ids[item, c]) for c in self.spec.event_item_columns]
-        parts += [self._rows(table, batch.event_ids[event, f]) for f, table in enumerate(self.spec.event.tables)]
+        return parts + [self._rows(table, batch.event_ids[event, f]) for f, table in enumerate(self.spec.event.tables)]
+
+    def _event(self, batch: RequestBatch, event: int) -> Tensor:
+        """Vector [D] of one event, without its age."""
+        parts = self._event_columns(batch, event)
         names = [f"field_{f}" for f in range(len(self.spec.event.tables))]
         vector = self._blocks("events.project", "item", *names) @ torch.cat(parts) + self._("events.project.bias")
         return vector + self._("events.timeless") if int(batch.event_time_ms[event]) == TIMELESS_MS else vector

@@ -32,6 +32,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "no_dynamic_queries": ("without dynamic queries", {"model.dynamic_queries": False}),
     "no_global_history": ("without the global history", {"model.use_global": False}),
     "no_realtime_history": ("without the real-time history", {"model.use_realtime": False}),
+    "no_products": ("without products of fields", {"model.products": "none"}),
     "rankmixer_block": ("RankMixer's block, equal parameters", {"model.block": "rankmixer"}),
     "transformer_block": ("Transformer block, equal parameters", {"model.block": "transformer"}),
     "shared_ffn": ("one feed-forward network for all tokens", {"model.ffn": "shared"}),

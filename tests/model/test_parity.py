@@ -41,6 +41,8 @@ OPTIONS: list[dict[str, Any]] = [
     dict(use_global=False, ffn="per_group"),
     dict(use_realtime=False, ffn="per_group", pooling="flatten"),
     dict(use_global=False, use_realtime=False),
+    dict(products="none"),
+    dict(products="fields"),
 ]
 
 

@@ -15,16 +15,9 @@ from torch import Tensor
 from hemix.config import ModelSettings
 from hemix.data.spec import InputSpec
 from hemix.model.baselines.pooled import Perceptron, PooledRanker, hidden_width
+from hemix.model.products import pair_dots
 
-__all__ = ["DLRM", "pair_dots"]
-
-
-def pair_dots(vectors_NFd: Tensor) -> Tensor:
-    """[N, F (F - 1) / 2]: dot products of vectors i > j, row by row of the lower triangle."""
-    F = vectors_NFd.shape[1]
-    below, left = torch.tril_indices(F, F, -1, device=vectors_NFd.device)
-    dots_NFF = torch.bmm(vectors_NFd, vectors_NFd.transpose(1, 2))
-    return dots_NFF.flatten(1).index_select(1, below * F + left)
+__all__ = ["DLRM"]
 
 
 class DLRM(PooledRanker):

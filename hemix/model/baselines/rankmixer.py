@@ -26,7 +26,6 @@ from torch import Tensor, nn
 
 from hemix.config import ModelSettings
 from hemix.data.spec import InputSpec
-from hemix.model.baselines.pooled import PooledFields, PooledState
 from hemix.model.events import EventEncoder
 from hemix.model.heads import Heads
 from hemix.model.histories import event_times, global_state, realtime_state
@@ -34,6 +33,7 @@ from hemix.model.interest import HistoryInterest, HistoryState
 from hemix.model.layers import GroupedLinear, make_norm
 from hemix.model.mixer import Block, HeteroFFN
 from hemix.model.mixing import TokenMixing
+from hemix.model.pooled import PooledFields, PooledState
 from hemix.model.ranker import Inputs, Ranker
 
 __all__ = ["RankMixer", "RequestState", "UserState", "tokens_count"]

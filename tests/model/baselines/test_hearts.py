@@ -8,11 +8,12 @@ from torch import nn
 
 from hemix.config import ModelSettings
 from hemix.model.baselines.dcnv2 import DCNv2, cross
-from hemix.model.baselines.dlrm import DLRM, pair_dots
+from hemix.model.baselines.dlrm import DLRM
 from hemix.model.baselines.rankmixer import RankMixer, tokens_count
 from hemix.model.baselines.wukong import FactorizationMachineBlock, WukongLayer, recombine
 from hemix.model.layers import GroupedLinear
 from hemix.model.mixing import SelfAttention, TokenMixing
+from hemix.model.products import pair_dots
 from tests.model.batches import make_spec
 
 

@@ -1,4 +1,4 @@
-"""What several rivals share: field vectors of every level, columns of events, means of what a request sees.
+"""Features as fields, vectors of one width: those of every level, columns of events, means of what a request sees.
 
 User fields are made once per user row, context fields and pooled histories once per request, item fields once per distinct item;
 gathering them is all that is done per candidate. Knows nothing of how fields interact.
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hemix.config import ModelSettings
+from hemix.data.batch import moved
 from hemix.data.spec import InputSpec, LevelSpec
 from hemix.model.ranker import Inputs
 
@@ -128,8 +129,8 @@ def visible_means(events_ED: Tensor, visible_Q3: Tensor) -> tuple[Tensor, Tensor
     """(mean [Q, D] of the global part, of the real-time part) of what each request sees; zeros where it sees nothing.
 
     ``events_ED`` [1 + E, D] has the null event, which no mean counts, in row 0 and event e in row e + 1; ``visible_Q3`` are a batch's
-    cuts. All cuts together divide the events into segments; every event is added into its segment once, however many requests see it,
-    and a request adds up the segments between its cuts.
+    cuts, in the host's memory. All cuts together divide the events into segments; every event is added into its segment once, however
+    many requests see it, and a request adds up the segments between its cuts.
     """
     cuts = torch.unique(visible_Q3)
     if cuts.shape[0] == 0:
@@ -140,7 +141,8 @@ def visible_means(events_ED: Tensor, visible_Q3: Tensor) -> tuple[Tensor, Tensor
     first, between, last = torch.searchsorted(cuts, visible_Q3).unbind(1)
     ranges = ((begin, middle, first, between), (middle, end, between, last))
     global_QD, realtime_QD = (
-        _range_sums(sums_SD, low, high) / (stop - start).clamp(min=1).unsqueeze(1) for start, stop, low, high in ranges
+        _range_sums(sums_SD, low, high) / moved((stop - start).clamp(min=1), events_ED.device).unsqueeze(1)
+        for start, stop, low, high in ranges
     )
     return global_QD, realtime_QD
 
@@ -150,8 +152,8 @@ def _range_sums(rows_SD: Tensor, first_Q: Tensor, last_Q: Tensor) -> Tensor:
     lengths = last_Q - first_Q
     offsets = F.pad(lengths.cumsum(0), (1, 0))
     total = int(offsets[-1])
-    shift = torch.repeat_interleave(first_Q - offsets[:-1], lengths, output_size=total)
-    rows = torch.arange(total, device=shift.device) + shift
+    rows = torch.arange(total) + torch.repeat_interleave(first_Q - offsets[:-1], lengths, output_size=total)
+    rows, offsets = moved(rows, rows_SD.device), moved(offsets, rows_SD.device)
     return F.embedding_bag(rows, rows_SD, offsets, mode="sum", include_last_offset=True)
 
 
@@ -160,10 +162,12 @@ class _SegmentSums(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows_ED: Tensor, cuts: Tensor) -> Tensor:
-        ctx.save_for_backward(cuts)
+        device = rows_ED.device
+        on_device = moved(cuts, device)
+        ctx.save_for_backward(on_device)
         ctx.rows = rows_ED.shape[0]
-        every = torch.arange(int(cuts[0]), int(cuts[-1]), device=cuts.device)
-        return F.embedding_bag(every, rows_ED, cuts - cuts[0], mode="sum", include_last_offset=True)
+        every = torch.arange(int(cuts[0]), int(cuts[-1]), device=device)
+        return F.embedding_bag(every, rows_ED, on_device - int(cuts[0]), mode="sum", include_last_offset=True)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

@@ -9,7 +9,7 @@ import torch
 from hemix.config import ModelSettings
 from hemix.data.spec import LevelSpec
 from hemix.model import build_model
-from hemix.model.baselines.parts import Fields, event_columns, event_columns_count, visible_means
+from hemix.model.fields import Fields, event_columns, event_columns_count, visible_means
 from tests.model.batches import make_batch, make_spec
 
 SPEC = make_spec()
