@@ -96,10 +96,12 @@ def train(
     """Train a model on a dataset folder into the run folder ``out``; returns it. See :func:`hemix.training.loop.train`.
 
     ``settings``: single values over the defaults, ``{"train.epochs": 2}``. With ``resume`` a run goes on with its own settings.
+    Under ``torchrun`` every process calls this with the same arguments (docs/scale.md).
     """
     from hemix.data.dataset import Dataset
     from hemix.model import model_class
     from hemix.run import Run
+    from hemix.team import Team
     from hemix.training.loop import train as run_training
 
     out = Path(out)
@@ -115,7 +117,12 @@ def train(
     first = Run.load(start_from) if start_from is not None else None
     dataset = Dataset(data)
     dataset.verify()
-    return run_training(dataset, out, chosen, resume=resume, start_from=first, **callbacks)
+    team = Team.joined(chosen.train.device)
+    try:
+        return run_training(dataset, out, chosen, resume=resume, start_from=first, team=team, **callbacks)
+    finally:
+        if team is not None:
+            team.leave()
 
 
 def evaluate(

@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 
 from hemix import api, cli_serving
-from hemix.errors import HemixError, UsageError
+from hemix.errors import HemixError, ProcessLost, UsageError
 
 __all__ = ["app", "main"]
 
@@ -145,10 +145,16 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run exactly.")] = False,
     from_: Annotated[Path | None, typer.Option("--from", help="Start from another run's weights.", show_default=False)] = None,
+    processes: Annotated[int, typer.Option("--processes", min=1, help="On this machine; on several, use torchrun.")] = 1,
     json_: Json = False,
 ) -> None:
     """Train a model into a run folder. Ctrl-C saves and says how to go on."""
     from hemix.display import Display, training_summary
+
+    if processes > 1 and "RANK" not in os.environ:
+        from hemix.training.launch import launch
+
+        raise typer.Exit(launch(processes, sys.argv[1:]))
 
     with Display(_console()) as display:
         api.train(
@@ -163,6 +169,8 @@ def train(
             start_from=from_,
             **display.training(),
         )
+    if os.environ.get("RANK", "0") != "0":
+        return
     metrics = json.loads((out / "metrics.json").read_text())
     _emit(metrics, json_, training_summary(metrics, data, out))
 
@@ -397,6 +405,8 @@ def main() -> None:
         code = _fail("interrupted", 130)
     except _ClickError as error:
         code = _fail(str(getattr(error, "format_message", error.__str__)()).rstrip("."), 2)
+    except ProcessLost as error:
+        code = _lost(str(error))
     except HemixError as error:
         interrupted = type(error).__name__ == "Interrupted"
         code = _fail(str(error), 130 if interrupted else 2)
@@ -408,6 +418,13 @@ def main() -> None:
     except KeyboardInterrupt:
         code = _fail("interrupted; nothing half-written was left", 130)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _lost(message: str) -> int:
+    """Another process of this run is gone; where the launcher will say which, this one says nothing."""
+    from hemix.training.launch import LAUNCHED, LOST
+
+    return LOST if os.environ.get(LAUNCHED) else _fail(message, LOST)
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> None:

@@ -143,7 +143,7 @@ class TrainSettings(_Part):
     table_weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Decoupled, on the rows that a step looked up."""
     dense_optimizer: Literal["adamw", "muon"] = "muon"
-    """Muon takes the linear maps and leaves the rest to AdamW."""
+    """Muon takes the linear maps and leaves the rest, columns of products too, to AdamW."""
     dense_learning_rate: Rate = 2e-3
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """AdamW's, on the matrices of the dense part."""
@@ -161,6 +161,8 @@ class TrainSettings(_Part):
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
     """torch.compile for the mixer blocks; docs/performance.md says where it pays."""
+    memory_budget_bytes: Annotated[int, Field(ge=0)] = 0
+    """Refuse to train where weights and optimiser state of a process would need more; 0: no limit."""
     device: str = "cpu"
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
     """Threads of a CPU run; 0: OMP_NUM_THREADS where it is set, else all cores."""

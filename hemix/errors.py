@@ -9,6 +9,7 @@ HemixError
 ├── StorageError      the disk: full, read-only, not permitted
 ├── RequestError      a request to the server: a field of it cannot be used
 ├── StoreError        the store of live events: not reachable, too slow, damaged
+├── ProcessLost       another process of a run over several has ended
 ├── ServerError       what a server answers its client, or that it does not answer
 └── MissingExtra      an optional part that is not installed
 
@@ -22,6 +23,7 @@ __all__ = [
     "DataError",
     "HemixError",
     "MissingExtra",
+    "ProcessLost",
     "RequestError",
     "RunError",
     "SchemaError",
@@ -73,6 +75,10 @@ class RequestError(HemixError):
 
 class StoreError(HemixError):
     """The store of live events cannot be reached, is too slow, or is damaged."""
+
+
+class ProcessLost(HemixError):
+    """Another process of a run over several has ended or does not answer."""
 
 
 class ServerError(HemixError):

@@ -95,6 +95,8 @@ class RequestBatch:
     """float32 [N, T]: 0 masks an unknown label"""
     rows: Tensor | None = None
     """int64 [N]: the impression's row in its split, to join predictions by"""
+    loss_weight: Tensor | None = None
+    """float32 [T]: in a part of a batch, the weight of the whole, by which the part's loss is divided so that parts add up"""
     before_move: RequestBatch | None = None
     """On another device: the same batch in the host's memory (:attr:`host`)"""
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hemix.data.batch import Columns, Jagged, RequestBatch
 
-__all__ = ["unshared"]
+__all__ = ["rows_of", "unshared"]
 
 
 def unshared(batch: RequestBatch, first: int = 0, last: int | None = None) -> RequestBatch:
@@ -35,27 +35,28 @@ def unshared(batch: RequestBatch, first: int = 0, last: int | None = None) -> Re
     each = torch.arange(N, device=offsets.device)
     return dataclasses.replace(
         batch,
-        users=_rows(batch.users, batch.user_index[request_N]),
+        users=rows_of(batch.users, batch.user_index[request_N]),
         event_offsets=offsets,
         event_item=N + torch.arange(total, device=offsets.device),
         event_time_ms=batch.event_time_ms[events],
         event_ids=batch.event_ids[events],
         user_index=each,
         request_time_ms=batch.request_time_ms[request_N],
-        context=_rows(batch.context, request_N),
+        context=rows_of(batch.context, request_N),
         visible=torch.stack([offsets[:-1], offsets[:-1] + middle - begin, offsets[1:]], 1),
         request_index=each,
         item_index=each,
-        cross=_rows(batch.cross, torch.arange(batch.candidates_count, device=offsets.device)[chosen]),
+        cross=rows_of(batch.cross, torch.arange(batch.candidates_count, device=offsets.device)[chosen]),
         bias=batch.bias[chosen],
-        items=_rows(batch.items, torch.cat([batch.item_index[chosen], batch.event_item[events]])),
+        items=rows_of(batch.items, torch.cat([batch.item_index[chosen], batch.event_item[events]])),
         labels=None if batch.labels is None else batch.labels[chosen],
         weights=None if batch.weights is None else batch.weights[chosen],
         rows=None if batch.rows is None else batch.rows[chosen],
     )
 
 
-def _rows(columns: Columns, rows: Tensor) -> Columns:
+def rows_of(columns: Columns, rows: Tensor) -> Columns:
+    """The given rows of a level, in that order."""
     return Columns(
         ids=columns.ids.index_select(0, rows),
         numbers=columns.numbers.index_select(0, rows),

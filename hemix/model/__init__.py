@@ -23,6 +23,8 @@ from hemix.model.heads import loss, probabilities
 from hemix.model.hemix import HeMix
 from hemix.model.initialise import initialise
 from hemix.model.ranker import Inputs, Ranker
+from hemix.model.sharded import ShardedTables
+from hemix.team import Team
 
 __all__ = ["MODELS", "Inputs", "LightGBM", "Ranker", "build_model", "count_parameters", "loss", "model_class", "probabilities"]
 
@@ -47,10 +49,13 @@ def model_class(name: str) -> type[Ranker]:
     return MODELS[name]
 
 
-def build_model(spec: InputSpec, settings: ModelSettings, seed: int) -> Ranker:
-    """A model with fresh weights, on the CPU in fp32. Raises SettingsError naming an unknown model."""
+def build_model(spec: InputSpec, settings: ModelSettings, seed: int, team: Team | None = None) -> Ranker:
+    """A model with fresh weights, on the CPU in fp32; of a ``team`` with this process's rows of the tables alone. Raises SettingsError
+    naming an unknown model."""
     with torch.device("meta"):  # PyTorch's own first values would cost time and numbers of the global generator
         model = model_class(settings.name)(spec, settings)
+        if team is not None:
+            model.tables = ShardedTables(spec.tables, settings.embedding_size, team)
     model.to_empty(device="cpu")
     initialise(model, settings, seed)
     return model

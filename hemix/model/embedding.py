@@ -52,7 +52,8 @@ class Gradients:
 class Tables(nn.Module):
     """The embedding tables, one after another in :attr:`weight` [sum of rows, width]."""
 
-    def __init__(self, rows: Mapping[str, int], width: int) -> None:
+    def __init__(self, rows: Mapping[str, int], width: int, owned: tuple[int, int] | None = None) -> None:
+        """``owned``: which rows of all tables together the weight holds; by default all."""
         super().__init__()
         self.width = width
         self.first_row: dict[str, int] = {}
@@ -60,7 +61,9 @@ class Tables(nn.Module):
         for name, count in rows.items():
             self.first_row[name] = total
             total += count
-        self.weight = nn.Parameter(torch.empty(total, width), requires_grad=False)
+        self.rows = total
+        self.owned = owned or (0, total)
+        self.weight = nn.Parameter(torch.empty(self.owned[1] - self.owned[0], width), requires_grad=False)
         self._step: Gradients | None = None
 
     def look_up(self, wanted: Sequence[LookUp]) -> list[Tensor]:
@@ -73,35 +76,40 @@ class Tables(nn.Module):
             return []
         bags = [None if w.offsets is None else _with_missing(w.ids, w.offsets) for w in wanted]
         ids = [(w.ids if bag is None else bag[0].unsqueeze(1)) + self._first_rows(w) for w, bag in zip(wanted, bags, strict=True)]
+        weight, places = self._readable(ids)
         if self.training and torch.is_grad_enabled():
-            pieces = self._read_for_step(ids, [None if bag is None else bag[1] for bag in bags])
+            pieces = self._read_for_step(ids, weight.detach(), places, [None if bag is None else bag[1] for bag in bags])
             return [
                 piece.view(i.shape[0], i.shape[1] * self.width) if bag is None else piece
                 for piece, i, bag in zip(pieces, ids, bags, strict=True)
             ]
         return [
-            self.weight.index_select(0, self._here(i.flatten())).view(i.shape[0], i.shape[1] * self.width)
+            weight.index_select(0, self._here(at.flatten())).view(at.shape[0], at.shape[1] * self.width)
             if bag is None
-            else F.embedding_bag(self._here(i.flatten()), self.weight, self._here(bag[1]), mode="mean", include_last_offset=True)
-            for i, bag in zip(ids, bags, strict=True)
+            else F.embedding_bag(self._here(at.flatten()), weight, self._here(bag[1]), mode="mean", include_last_offset=True)
+            for at, bag in zip(places, bags, strict=True)
         ]
 
-    def _read_for_step(self, ids: list[Tensor], offsets: list[Tensor | None]) -> list[Tensor]:
+    def _readable(self, ids: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """(a weight [n, width] to read from, the places of ``ids`` in it)."""
+        return self.weight, ids
+
+    def _read_for_step(
+        self, ids: list[Tensor], weight: Tensor, places: list[Tensor], offsets: list[Tensor | None]
+    ) -> list[Tensor]:
         """Vectors [m, width] of every look-up, pieces of one leaf that :meth:`take_gradients` will ask for its gradient."""
         assert self._step is None, "one look-up a step: the step before was not taken"
-        weight = self.weight.detach()
         order = sorted(range(len(ids)), key=lambda at: offsets[at] is not None)  # bags last
         flat = torch.cat([ids[at].flatten() for at in order])
+        rows = self._here(torch.cat([places[at].flatten() for at in order]))
         lengths = [o.diff() for o in offsets if o is not None]
         single, bags = flat.shape[0] - sum(ids[at].numel() for at in order if offsets[at] is not None), None
         if lengths:
             bags = F.pad(torch.cat(lengths).cumsum(0), (1, 0))
         leaf = weight.new_empty(single + (0 if bags is None else bags.shape[0] - 1), self.width)
-        torch.index_select(weight, 0, self._here(flat[:single]), out=leaf[:single])
+        torch.index_select(weight, 0, rows[:single], out=leaf[:single])
         if bags is not None:
-            leaf[single:] = F.embedding_bag(
-                self._here(flat[single:]), weight, self._here(bags), mode="mean", include_last_offset=True
-            )
+            leaf[single:] = F.embedding_bag(rows[single:], weight, self._here(bags), mode="mean", include_last_offset=True)
         self._step = Gradients(ids=flat, bags=bags, values=leaf.requires_grad_())
         sizes = [ids[at].numel() if (o := offsets[at]) is None else o.shape[0] - 1 for at in order]
         pieces = dict(zip(order, torch.split(leaf, sizes), strict=True))
@@ -127,7 +135,7 @@ class Tables(nn.Module):
         taken = self.take_gradients()
         if taken is None:
             return None
-        rows, gradient = sum_by_row(taken, self.weight.shape[0])
+        rows, gradient = sum_by_row(taken, self.rows)
         return self._here(rows), gradient
 
     def _first_rows(self, wanted: LookUp) -> Tensor:

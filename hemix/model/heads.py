@@ -80,9 +80,14 @@ def loss(
     weights_NT: Tensor,
     spec: InputSpec,
     funnel: Literal["entire_space", "given_only"] = "entire_space",
+    weight_T: Tensor | None = None,
 ) -> Tensor:
-    """Weighted binary cross-entropy: the mean over the known labels of every task, summed over tasks. A scalar, at least fp32."""
-    total_T, weight_T = loss_sums(logits_NT, labels_NT, weights_NT, spec, funnel)
+    """Weighted binary cross-entropy: the mean over the known labels of every task, summed over tasks. A scalar, at least fp32.
+
+    ``weight_T``: divide by this instead of the labels' own weight.
+    """
+    total_T, own_T = loss_sums(logits_NT, labels_NT, weights_NT, spec, funnel)
+    weight_T = own_T if weight_T is None else weight_T
     return (total_T / torch.where(weight_T > 0, weight_T, 1)).sum()
 
 

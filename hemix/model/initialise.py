@@ -16,6 +16,7 @@ from hemix.model.layers import BlockLinear, GroupedLinear
 
 __all__ = ["initialise"]
 
+_ROWS_AT_ONCE = 2**16
 _ZERO = ("age_bias", "position")
 """Vectors that start as if they were not there."""
 
@@ -30,7 +31,7 @@ def initialise(model: nn.Module, settings: ModelSettings, seed: int) -> None:
 
     for module in model.modules():
         if isinstance(module, Tables):
-            normal(module.weight, settings.embedding_deviation)
+            _fill_tables(module, settings.embedding_deviation, generator)
         elif isinstance(module, GroupedLinear):
             normal(module.weight, module.weight.shape[1] ** -0.5)
         elif isinstance(module, BlockLinear):
@@ -54,6 +55,17 @@ def initialise(model: nn.Module, settings: ModelSettings, seed: int) -> None:
         line = getattr(module, "line", None)
         if isinstance(line, Tensor):  # slopes and shifts beside boosted trees
             line.copy_(torch.tensor([[1.0], [0.0]]).expand_as(line))
+
+
+def _fill_tables(tables: Tables, deviation: float, generator: torch.Generator) -> None:
+    """Piece by piece, so that a process that owns some of the rows draws all and keeps its own: the same values for any number."""
+    first, last = tables.owned
+    for begin in range(0, tables.rows, _ROWS_AT_ONCE):
+        end = min(begin + _ROWS_AT_ONCE, tables.rows)
+        drawn = torch.randn(end - begin, tables.width, generator=generator, dtype=torch.float32) * deviation
+        low, high = max(begin, first), min(end, last)
+        if low < high:
+            tables.weight[low - first : high - first] = drawn[low - begin : high - begin].to(tables.weight.dtype)
 
 
 def _own_deviation(name: str, settings: ModelSettings) -> float:

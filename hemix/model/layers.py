@@ -5,7 +5,7 @@ Knows nothing of features, batches or HeMix.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -40,8 +40,10 @@ class BlockLinear(nn.Module):
     ``share("user", x)`` is the part's summand; the bias belongs to no part (add :attr:`bias` once).
     """
 
-    def __init__(self, parts: Mapping[str, int], outputs: int) -> None:
+    def __init__(self, parts: Mapping[str, int], outputs: int, loose: Collection[str] = ()) -> None:
+        """``loose``: parts whose columns have no scale in common, so that an optimiser had better see weights there, not a matrix."""
         super().__init__()
+        self.loose = frozenset(loose)
         self.blocks = nn.ParameterDict(
             {name: nn.Parameter(torch.empty(outputs, width)) for name, width in parts.items() if width}
         )

@@ -98,7 +98,12 @@ class Ranker(nn.Module, ABC):
     def loss(self, logits_NT: Tensor, batch: RequestBatch) -> Tensor:
         """The training loss of a batch with labels, a scalar."""
         assert batch.labels is not None and batch.weights is not None, "the loss needs a batch with labels"
-        return heads.loss(logits_NT, batch.labels, batch.weights, self.spec, self.settings.funnel)
+        return heads.loss(logits_NT, batch.labels, batch.weights, self.spec, self.settings.funnel, batch.loss_weight)
+
+    def loss_weight(self, batch: RequestBatch) -> Tensor:
+        """[T]: what the loss of a batch with labels is divided by."""
+        assert batch.labels is not None and batch.weights is not None, "the loss needs a batch with labels"
+        return heads.loss_sums(torch.zeros_like(batch.labels), batch.labels, batch.weights, self.spec, self.settings.funnel)[1]
 
     def loss_sums(self, logits_NT: Tensor, batch: RequestBatch) -> tuple[Tensor, Tensor]:
         """(summed loss [T], weight [T]) of a batch that has labels: what adds up over the batches of a split."""

@@ -17,6 +17,9 @@ from hemix.model.ranker import level_width
 
 __all__ = ["Tokenizer"]
 
+_PRODUCTS = ("request_products", "candidate_products")
+"""Columns of the first map that are products of fields"""
+
 
 class Tokenizer(nn.Module):
     """NS tokens [N, S_NS, D] from the shares of the levels."""
@@ -25,9 +28,9 @@ class Tokenizer(nn.Module):
         super().__init__()
         levels = {"user": spec.user, "context": spec.context, "item": spec.item, "cross": spec.cross}
         widths = {name: level_width(level, settings.embedding_size) for name, level in levels.items()}
-        widths |= {"request_products": request_products, "candidate_products": candidate_products}
+        widths |= dict(zip(_PRODUCTS, (request_products, candidate_products), strict=True))
         self.tokens, self.width = settings.ns_tokens, settings.token_width
-        self.first = BlockLinear(widths, settings.tokenizer_hidden)
+        self.first = BlockLinear(widths, settings.tokenizer_hidden, loose=_PRODUCTS)
         self.second = nn.Linear(settings.tokenizer_hidden, self.tokens * self.width)
         self.norm = make_norm(settings.norm, self.width)
         self.dropout = nn.Dropout(settings.dropout)
@@ -42,7 +45,7 @@ class Tokenizer(nn.Module):
     ) -> Tensor:
         """[Q, hidden]: user, context and the products of the request."""
         total = user_share_RH.index_select(0, user_index_Q)
-        return _plus(total, self.first.share("context", context_QW), self._products("request_products", products_QP))
+        return _plus(total, self.first.share("context", context_QW), self._products(_PRODUCTS[0], products_QP))
 
     def _products(self, name: str, products_RP: Tensor | None) -> Tensor | None:
         return None if products_RP is None else self.first.share(name, products_RP)
@@ -63,7 +66,7 @@ class Tokenizer(nn.Module):
             item_share = None if item_share is None else item_share.index_select(0, item_index_N)
         else:
             item_share = self.first.share("item", item_IW.index_select(0, item_index_N))
-        products_share = self._products("candidate_products", products_NP)
+        products_share = self._products(_PRODUCTS[1], products_NP)
         hidden_NH = _plus(hidden_NH, item_share, self.first.share("cross", cross_NW), products_share)
         tokens: Tensor = self.second(self.dropout(F.gelu(hidden_NH)))
         normed: Tensor = self.norm(tokens.view(-1, self.tokens, self.width))

@@ -21,7 +21,9 @@ from hemix.data.statistics import Statistics, statistic_files
 from hemix.errors import DataError, RunError
 from hemix.files import read_json, storage_errors, write_json, write_text
 from hemix.model import Ranker, build_model
-from hemix.run.weights import load_weights, save_weights
+from hemix.model.sharded import ShardedTables
+from hemix.run.shards import save_whole_tables
+from hemix.run.weights import DENSE_FILE, TABLES_FILE, load_weights, save_dense, save_weights
 from hemix.schema import Schema
 
 __all__ = ["INFO_FILE", "METRICS_FILE", "Run", "check_same_schema", "first_difference"]
@@ -125,8 +127,15 @@ def _served_files(schema: Schema) -> list[str]:
 
 
 def finish(folder: Path, model: Ranker, dataset: Dataset, metrics: dict[str, Any]) -> None:
-    """Write the weights, the metrics and, last, run.json, which makes the run a finished one."""
-    digests = save_weights(folder, model)
+    """Write the weights, the metrics and, last, run.json, which makes the run a finished one. Of a model whose tables several processes
+    hold, all call it, and the first writes all but the others' rows."""
+    if isinstance(model.tables, ShardedTables):
+        digests = {TABLES_FILE: save_whole_tables(folder / TABLES_FILE, model.tables)}
+        if not model.tables.team.first:
+            return
+        digests = {DENSE_FILE: save_dense(folder, model), **digests}
+    else:
+        digests = save_weights(folder, model)
     write_json(folder / METRICS_FILE, metrics)
     write_json(
         folder / INFO_FILE,

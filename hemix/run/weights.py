@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,7 +17,9 @@ from hemix.errors import RunError, StorageError
 from hemix.files import storage_errors
 from hemix.model import Ranker
 
-__all__ = ["DENSE_FILE", "TABLES_FILE", "load_tensors", "load_weights", "save_tensors", "save_weights", "sha256"]
+__all__ = [
+    "DENSE_FILE", "TABLES_FILE", "load_dense", "load_tensors", "load_weights", "save_dense", "save_tensors", "save_weights", "sha256",
+]  # fmt: skip
 
 DENSE_FILE = "dense.safetensors"
 TABLES_FILE = "tables.safetensors"
@@ -69,28 +72,55 @@ def load_tensors(path: Path, digest: str | None = None) -> dict[str, Tensor]:
 
 def save_weights(folder: Path, model: Ranker) -> dict[str, str]:
     """Write both weight files; returns their sha256 by name."""
-    tables, dense = _split(model)
-    return {
-        DENSE_FILE: save_tensors(folder / DENSE_FILE, dense),
-        TABLES_FILE: save_tensors(folder / TABLES_FILE, tables),
-    }
+    return {DENSE_FILE: save_dense(folder, model), TABLES_FILE: save_tensors(folder / TABLES_FILE, model.tables.by_name())}
 
 
 def load_weights(folder: Path, model: Ranker, digests: dict[str, str]) -> None:
-    """Fill ``model`` from both weight files. Raises RunError naming the file and the first tensor that does not fit."""
-    for part, name in enumerate((TABLES_FILE, DENSE_FILE)):
-        found = load_tensors(folder / name, digests.get(name))
+    """Fill ``model`` from both weight files, or leave it as it was. Raises RunError naming the file and the first tensor that does not
+    fit."""
+    fill_tables = _fitting(folder / TABLES_FILE, digests, lambda _: model.tables.by_name())
+    fill_dense = _dense_fitting(folder, model, digests)
+    fill_tables()
+    fill_dense()
+
+
+def save_dense(folder: Path, model: Ranker) -> str:
+    """Write all but the tables; returns the file's sha256."""
+    return save_tensors(folder / DENSE_FILE, _dense_of(model))
+
+
+def load_dense(folder: Path, model: Ranker, digests: dict[str, str]) -> None:
+    """Fill all but the tables. Raises RunError as :func:`load_weights`."""
+    _dense_fitting(folder, model, digests)()
+
+
+def _dense_of(model: Ranker) -> dict[str, Tensor]:
+    """Every weight and buffer but the tables', by name."""
+    return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("tables.")}
+
+
+def _dense_fitting(folder: Path, model: Ranker, digests: dict[str, str]) -> Callable[[], None]:
+    def targets(found: dict[str, Tensor]) -> dict[str, Tensor]:
         model.take_shapes({key: tuple(tensor.shape) for key, tensor in found.items()})
-        tensors = _split(model)[part]
-        for key in sorted(tensors.keys() | found.keys()):
-            shapes = [None if t is None else tuple(t.shape) for t in (tensors.get(key), found.get(key))]
-            if shapes[0] != shapes[1]:
-                raise RunError(f"{folder / name}: {key}: expected shape {shapes[0]}, found {shapes[1]}")
-        with torch.no_grad():
-            for key, tensor in tensors.items():
-                tensor.copy_(found[key])
+        return _dense_of(model)
+
+    return _fitting(folder / DENSE_FILE, digests, targets)
 
 
-def _split(model: Ranker) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    dense = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("tables.")}
-    return model.tables.by_name(), dense
+def _fitting(
+    path: Path, digests: dict[str, str], targets_of: Callable[[dict[str, Tensor]], dict[str, Tensor]]
+) -> Callable[[], None]:
+    """Read and check a file; what is returned fills the tensors."""
+    found = load_tensors(path, digests.get(path.name))
+    targets = targets_of(found)
+    for key in sorted(targets.keys() | found.keys()):
+        shapes = [None if t is None else tuple(t.shape) for t in (targets.get(key), found.get(key))]
+        if shapes[0] != shapes[1]:
+            raise RunError(f"{path}: {key}: expected shape {shapes[0]}, found {shapes[1]}")
+
+    @torch.no_grad()
+    def fill() -> None:
+        for key, tensor in targets.items():
+            tensor.copy_(found[key])
+
+    return fill

@@ -13,6 +13,7 @@ from torch import Tensor
 from hemix.config import Settings
 from hemix.data.dataset import Split
 from hemix.model import Ranker
+from hemix.team import Team
 from hemix.training.validate import logits_of
 
 __all__ = ["calibrate", "fit_line"]
@@ -21,14 +22,16 @@ _PRIOR = 1.0
 """Precision of a normal prior around slope 1 and shift 0: what a handful of impressions outweigh, and one class alone does not"""
 
 
-def calibrate(model: Ranker, split: Split, settings: Settings, device: torch.device) -> dict[str, dict[str, float]]:
+def calibrate(
+    model: Ranker, split: Split, settings: Settings, device: torch.device, team: Team | None = None
+) -> dict[str, dict[str, float]]:
     """Fit and apply; returns ``{"slope", "shift"}`` by task, as metrics.json keeps them.
 
     A task with ``given`` is fitted where that label is known and 1, for its logit is conditional on it.
     """
     parts = [
         (logits.cpu().double(), batch.labels.cpu().double(), batch.weights.cpu().double())
-        for batch, logits in logits_of(model, split, settings, device)
+        for batch, logits in logits_of(model, split, settings, device, team)
         if batch.labels is not None and batch.weights is not None
     ]
     logits_NT, labels_NT, weights_NT = (torch.cat(column) for column in zip(*parts, strict=True))

@@ -2,9 +2,10 @@
 
 RUN/checkpoints/
   step-00000500/
-    dense.safetensors  tables.safetensors     weights
-    optimizer.safetensors                     moments of both optimisers, random state
-    state.json                                position in the data, meters, sha256 of the files above
+    dense.safetensors                         weights but the tables'
+    rows-00000-of-00001.safetensors           the tables' rows with their optimiser's state; a file a process, each of its own rows
+    optimizer.safetensors                     the rest of both optimisers' state, meters, random state
+    state.json                                position in the data, sha256 of the files above, which rows which file has
     COMPLETE                                  written last; a folder without it does not exist for a reader
   best/                                       the same, of the best valid loss
   LATEST                                      name of the newest complete folder, replaced atomically
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,15 @@ from torch import Tensor
 from hemix.errors import RunError
 from hemix.files import new_folder, read_json, storage_errors, write_json, write_text
 from hemix.model import Ranker
-from hemix.run.weights import load_tensors, load_weights, save_tensors, save_weights
+from hemix.model.sharded import owned_rows
+from hemix.run.shards import Shard, read_rows
+from hemix.run.weights import DENSE_FILE, load_dense, load_tensors, save_dense, save_tensors, sha256
+from hemix.team import Team
 
-__all__ = ["BEST", "Checkpoint", "Checkpoints"]
+__all__ = ["BEST", "WEIGHT", "Checkpoint", "Checkpoints"]
 
 BEST = "best"
+WEIGHT = "weight"
 _OPTIMIZER_FILE = "optimizer.safetensors"
 
 
@@ -38,12 +44,28 @@ class Checkpoint:
         self.state = read_json(folder / "state.json", RunError)
 
     def load_model(self, model: Ranker) -> None:
-        """Fill the model. Raises RunError naming a damaged file."""
-        load_weights(self.folder, model, self.state["sha256"])
+        """Fill the model, of the tables its own rows. Raises RunError naming a damaged file."""
+        load_dense(self.folder, model, self.state["sha256"])
+        model.tables.weight.copy_(self.load_rows([WEIGHT], *model.tables.owned)[WEIGHT])
 
     def load_optimizer(self) -> dict[str, Tensor]:
-        """The optimisers' tensors and the random state."""
+        """The optimisers' tensors that are not of rows, the meters and the random state."""
         return load_tensors(self.folder / _OPTIMIZER_FILE, self.state["sha256"][_OPTIMIZER_FILE])
+
+    def load_random(self, rank: int) -> Tensor | None:
+        """The random state of process ``rank``, where it is not the first's and was there."""
+        names = [name for name, *_ in self.state["rows"]]
+        if not 0 < rank < len(names):
+            return None
+        return load_tensors(self.folder / names[rank], self.state["sha256"][names[rank]])["random.torch"]
+
+    def load_rows(self, names: Sequence[str], first: int, last: int) -> dict[str, Tensor]:
+        """Rows [first, last) of the row-wise tensors ``names``, however many processes wrote them."""
+        shards = [
+            Shard(path=self.folder / name, first=begin, last=end, digest=self.state["sha256"][name])
+            for name, begin, end in self.state["rows"]
+        ]
+        return read_rows(shards, names, first, last)
 
 
 class Checkpoints:
@@ -53,23 +75,60 @@ class Checkpoints:
         self.folder = run / "checkpoints"
         self._keep = keep
 
-    def save(self, name: str, model: Ranker, optimizer: dict[str, Tensor], state: dict[str, Any]) -> None:
+    def save(
+        self,
+        name: str,
+        model: Ranker,
+        rows: dict[str, Tensor],
+        optimizer: dict[str, Tensor],
+        state: dict[str, Any],
+        team: Team | None = None,
+    ) -> None:
         """Write a checkpoint beside the others, mark it complete, then point LATEST at it (not for ``best``) and drop the oldest.
 
-        A full disk or a kill leaves the previous ones untouched. Raises StorageError.
+        ``rows``: the table optimiser's state of this process's rows. A full disk or a kill leaves the previous ones untouched. Of a team
+        all call it; every process writes its rows, the first the rest. Raises StorageError.
         """
-        with storage_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+        rank, size = (team.rank, team.size) if team else (0, 1)
+        own = f"rows-{rank:05d}-of-{size:05d}.safetensors"
+        waiting = self.folder / f".{name}.{own}"
+
+        def write_rows() -> None:
+            with storage_errors(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                save_tensors(waiting, {WEIGHT: model.tables.weight, **rows})
+
+        def write_rest() -> None:
+            if rank == 0:
+                self._write(name, model, optimizer, state, size)
+
+        if team is None:
             self._sweep()
+            write_rows()
+            write_rest()
+            return
+        team.together(lambda: self._sweep() if rank == 0 else None, "tidy the checkpoints")
+        team.together(write_rows, f"save its rows in {self.folder}")
+        team.together(write_rest, f"save a checkpoint in {self.folder}")
+
+    def _write(self, name: str, model: Ranker, optimizer: dict[str, Tensor], state: dict[str, Any], size: int) -> None:
+        """Gather the processes' rows and write the rest."""
+        total = model.tables.rows
+        with storage_errors(self.folder):
             target = self.folder / name
             aside = self.folder / f".{name}.old"
             if target.exists():
                 target.rename(aside)
             try:
                 with new_folder(target) as folder:
-                    digests = save_weights(folder, model)
+                    digests, rows = {DENSE_FILE: save_dense(folder, model)}, []
+                    for rank in range(size):
+                        file = f"rows-{rank:05d}-of-{size:05d}.safetensors"
+                        (self.folder / f".{name}.{file}").rename(folder / file)
+                        digests[file] = sha256(folder / file)
+                        rows.append([file, *owned_rows(total, rank, size)])
                     digests[_OPTIMIZER_FILE] = save_tensors(folder / _OPTIMIZER_FILE, optimizer)
-                    write_json(folder / "state.json", {**state, "sha256": digests})
+                    write_json(folder / "state.json", {**state, "sha256": digests, "rows": rows})
                     _flush(folder)
                     write_text(folder / "COMPLETE", "")
             except BaseException:
@@ -106,6 +165,8 @@ class Checkpoints:
                 path.rename(self.folder / BEST)
             elif path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _flush(folder: Path) -> None:

@@ -6,6 +6,7 @@ depends on (weights, optimisers, random state, position in the data) goes into a
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,6 +25,7 @@ from torch import Tensor
 from hemix.config import Settings
 from hemix.data.batch import RequestBatch
 from hemix.data.dataset import Dataset, Plan, Replacement
+from hemix.data.parts import part_of
 from hemix.data.unshared import unshared
 from hemix.errors import HemixError, RunError, SettingsError, UsageError
 from hemix.files import storage_errors
@@ -31,10 +33,11 @@ from hemix.measure import PeakMemory, keep_freed_memory
 from hemix.model import LightGBM, Ranker, build_model, count_parameters, model_class
 from hemix.run import folder as run_folder
 from hemix.run.folder import INFO_FILE, Run
+from hemix.team import Team
 from hemix.training.boosting import boost
 from hemix.training.calibrate import calibrate
 from hemix.training.checkpoint import BEST, Checkpoint, Checkpoints
-from hemix.training.checks import check_labels, check_out
+from hemix.training.checks import check_labels, check_memory, check_out
 from hemix.training.meters import Meters
 from hemix.training.optimizers import Optimizers
 from hemix.training.validate import autocast, validate
@@ -73,31 +76,46 @@ def train(
     *,
     resume: bool = False,
     start_from: Run | None = None,
+    team: Team | None = None,
     on_start: Callable[[Record], None] = lambda _: None,
     on_record: Callable[[Record], None] = lambda _: None,
     on_step: Callable[[int, int], None] = lambda *_: None,
 ) -> Path:
     """Train a model on ``data``'s train split into the run folder ``out``; returns it.
 
+    Of a ``team`` every process calls this with the same arguments; each holds some of the tables' rows and works on its users of every
+    batch, the batches, losses and files are those of one process, and only the first one's callbacks are called.
+
     With ``resume`` an interrupted run goes on exactly (its own settings count), a finished one is left as it is, and without a
     complete checkpoint it starts afresh. ``start_from`` gives the first weights. Raises UsageError, RunError, StorageError;
     Interrupted after Ctrl-C or SIGTERM, when the checkpoint is saved.
     """
     out = Path(out)
+    if team is not None:
+        team.same({"settings": _digest(settings.model_dump(mode="json")), "data": _digest(_identity(data))})
+        if not team.first:
+            on_start, on_record, on_step = (lambda _: None), (lambda _: None), (lambda *_: None)
     if resume and (out / INFO_FILE).exists():
         return out
-    check_out(out, resume=resume)
+    _in_first(team, lambda: check_out(out, resume=resume), f"begin {out}")
     if issubclass(model_class(settings.model.name), LightGBM):
+        if team is not None:
+            raise UsageError("--processes: lightgbm trains in one process, with train.threads")
         return boost(
             data, out, settings, resume=resume, start_from=start_from, on_start=on_start, on_record=on_record, on_step=on_step
         )
-    loop = _Loop(data, out, settings, start_from=start_from, on_record=on_record, on_step=on_step)
+    check_memory(data.spec, settings, team.size if team else 1)
+    loop = _Loop(data, out, settings, start_from=start_from, team=team, on_record=on_record, on_step=on_step)
     checkpoint = loop.checkpoints.latest() if resume else None
-    if checkpoint is None:
+
+    def begin() -> None:
         with storage_errors(out):
             out.mkdir(parents=True, exist_ok=True)
             (out / "log.jsonl").write_text("")
             run_folder.begin(out, settings, data)
+
+    if checkpoint is None:
+        _in_first(team, begin, f"begin {out}")
     else:
         loop.restore(checkpoint)
     on_start({**loop.header(), "nothing_to_resume": resume and checkpoint is None})
@@ -105,6 +123,14 @@ def train(
         loop.run()
     loop.finish(memory.bytes)
     return out
+
+
+def _in_first(team: Team | None, work: Callable[[], None], what: str) -> None:
+    """Do what one process does for all, before any goes on."""
+    if team is None:
+        work()
+    else:
+        team.together(work if team.first else lambda: None, what)
 
 
 class _Loop:
@@ -115,34 +141,37 @@ class _Loop:
         settings: Settings,
         *,
         start_from: Run | None,
+        team: Team | None,
         on_record: Callable[[Record], None],
         on_step: Callable[[int, int], None],
     ) -> None:
         self.data, self.out, self.settings = data, out, settings
         self.on_record, self.on_step = on_record, on_step
         options = settings.train
-        self.device = _device(options.device)
+        self.team = team
+        self.device = team.device if team else _device(options.device)
         keep_freed_memory()
         torch.set_num_threads(options.threads or int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0)))))
         torch.manual_seed(options.seed)
         self.train_split, self.valid_split = data.split("train"), data.split("valid")
         check_labels(data)
-        self.model: Ranker = build_model(data.spec, settings.model, options.seed)
+        self.model: Ranker = build_model(data.spec, settings.model, options.seed, team)
         if start_from is not None:
             run_folder.check_same_schema(start_from, data)
             if start_from.settings.model != settings.model:
                 raise UsageError(f"--from {start_from.folder}: its model settings differ from this run's")
-            self.model.load_state_dict(start_from.model.state_dict())
+            self._take_weights(start_from.model)
         self.model.to(self.device)
         if options.compile:
             _compile(self.model, self.device)
         self.total_steps = options.epochs * len(self._plan(0))
-        self.optimizers = Optimizers(self.model, options, self.total_steps)
+        self.optimizers = Optimizers(self.model, options, self.total_steps, team)
         self.meters = Meters()
         self.position = Position()
         self._unread: list[tuple[int, Tensor, Tensor, RequestBatch]] = []
+        self._speaks = team is None or team.first
         self.checkpoints = Checkpoints(out, options.keep_checkpoints)
-        self.board = _board(out) if options.tensorboard else None
+        self.board = _board(out) if options.tensorboard and self._speaks else None
         self._keeps_best = options.patience > 0 and (options.epochs > 1 or options.evaluate_every_steps > 0)
 
     # -- the steps ------------------------------------------------------------------------------------------------------
@@ -156,7 +185,8 @@ class _Loop:
                 replacement = Replacement(rate=options.unknown_rate, seed=(options.seed, position.epoch))
                 self.model.train()
                 for batch in self.train_split.batches(plan, first=position.batch, replacement=replacement):
-                    self._step((batch if options.share else unshared(batch)).to(self.device))
+                    self._step(self._own_part(batch).to(self.device))
+                    position.impressions += batch.candidates_count
                     position.batch += 1
                     position.seconds = time.perf_counter() - started
                     ends = position.batch == len(plan)
@@ -171,7 +201,7 @@ class _Loop:
                     if ends:
                         position.epoch, position.batch = position.epoch + 1, 0
                     every = options.checkpoint_every_steps
-                    if asked_to_stop():
+                    if asked_to_stop() if self.team is None else self.team.any(asked_to_stop()):
                         self._save(f"step-{position.step:08d}")
                         raise Interrupted(f"stopped at step {position.step} of {self.total_steps}, checkpoint saved; go on with: "
                                           f"hemix train --resume --data {self.data.folder} --out {self.out}")  # fmt: skip
@@ -185,7 +215,14 @@ class _Loop:
         order = "shuffled" if options.shuffle == "requests" else options.shuffle
         return self.train_split.plan(options.batch_impressions, order=order, seed=options.seed, epoch=epoch)
 
-    def _step(self, batch: Any) -> None:
+    def _own_part(self, batch: RequestBatch) -> RequestBatch:
+        """What of a batch this process works on, its losses divided by the whole batch's weight."""
+        if self.team is not None:
+            whole = self.model.loss_weight(batch)
+            batch = replace(part_of(batch, self.team.rank, self.team.size)[0], loss_weight=whole)
+        return batch if self.settings.train.share else unshared(batch)
+
+    def _step(self, batch: RequestBatch) -> None:
         options = self.settings.train
         with autocast(self.device, options.precision):
             logits = self.model(batch)
@@ -196,24 +233,27 @@ class _Loop:
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizers.step(self.position.step)
         self.position.step += 1
-        self.position.impressions += batch.candidates_count
         self.on_step(self.position.step, self.total_steps)
 
     def _read_steps(self) -> None:
         """Look at the losses and logits of the steps since the last call: a device would have to be waited for in each step."""
         steps, self._unread = self._unread, []
         for step, loss, logit, host in steps:
+            assert host.labels is not None and host.weights is not None
+            seen = torch.stack([logit.cpu().float(), host.labels[:, 0].float(), host.weights[:, 0].float()], 1)
+            if self.team is not None:
+                loss = self.team.sum(loss.clone())
+                seen = torch.cat(self.team.gathered(seen.to(self.device))).cpu()
             value = float(loss)
             if value != value or value in (float("inf"), float("-inf")):
                 raise RunError(
                     f"the loss is {value} at step {step}: lower train.dense_learning_rate or train.table_learning_rate"
                 )
-            assert host.labels is not None and host.weights is not None
-            self.meters.add(value, logit.cpu(), host.labels[:, 0], host.weights[:, 0])
+            self.meters.add(value, *seen.unbind(1))
 
     def _validate(self) -> None:
         position, options = self.position, self.settings.train
-        loss, first_auc = validate(self.model, self.valid_split, self.settings, self.device)
+        loss, first_auc = validate(self.model, self.valid_split, self.settings, self.device, self.team)
         self._log({"valid_loss": loss, "valid_auc": first_auc, "epoch": position.epoch, "seconds": position.seconds})
         if not self._keeps_best:
             return
@@ -240,12 +280,15 @@ class _Loop:
             "steps": self.total_steps,
             "resumed_at": self.position.step,
             "device": str(self.device),
+            "processes": self.team.size if self.team else 1,
             "tables": self.optimizers.tables,
             "threads": torch.get_num_threads(),
             "precision": self.settings.train.precision,
         }
 
     def _log(self, record: Record) -> None:
+        if not self._speaks:
+            return
         record = {"step": self.position.step, **record}
         with (self.out / "log.jsonl").open("a") as file:
             file.write(json.dumps(record) + "\n")
@@ -261,19 +304,26 @@ class _Loop:
         tensors = {**self.optimizers.tensors(), **self.meters.tensors(), "random.torch": torch.get_rng_state()}
         if self.device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        self.checkpoints.save(name, self.model, tensors, state)
+        rows = self.optimizers.row_tensors()
+        if not self._speaks:
+            rows["random.torch"] = tensors["random.torch"]
+        self.checkpoints.save(name, self.model, rows, tensors, state, self.team)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         if checkpoint.state["data"] != _identity(self.data):
             raise RunError(f"{self.out}: was trained on another dataset than {self.data.folder}; resume with the same one")
         checkpoint.load_model(self.model)
         tensors = checkpoint.load_optimizer()
-        self.optimizers.load(tensors)
+        rows = checkpoint.load_rows(list(self.optimizers.row_tensors()), *self.model.tables.owned)
+        self.optimizers.load({**tensors, **rows})
         self.meters.load(tensors)
-        torch.set_rng_state(tensors["random.torch"])
+        own = checkpoint.load_random(self.team.rank) if self.team else None
+        torch.set_rng_state(tensors["random.torch"] if own is None else own)
         if self.device.type == "cuda" and "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
         self.position = Position(**checkpoint.state["position"])
+        if not self._speaks:
+            return
         log = self.out / "log.jsonl"
         lines = log.read_text().splitlines() if log.exists() else []
         kept = [line for line in lines if _step_of(line) <= self.position.step]
@@ -287,7 +337,9 @@ class _Loop:
             self.optimizers.keep_average()
         position = self.position
         dense, embedding = count_parameters(self.data.spec, self.settings.model)
-        lines = calibrate(self.model, self.valid_split, self.settings, self.device) if self.settings.train.calibrate else None
+        lines = None
+        if self.settings.train.calibrate:
+            lines = calibrate(self.model, self.valid_split, self.settings, self.device, self.team)
         metrics = {
             "schema_version": 1,
             "model": self.settings.model.name,
@@ -301,7 +353,17 @@ class _Loop:
             "split": {},
         }
         run_folder.finish(self.out, self.model, self.data, metrics)
-        self.checkpoints.remove()
+        if self._speaks:
+            self.checkpoints.remove()
+
+    def _take_weights(self, model: Ranker) -> None:
+        """Another model's weights, of the tables this process's rows."""
+        first, last = self.model.tables.owned
+        self.model.load_state_dict({**model.state_dict(), "tables.weight": model.tables.weight[first:last]})
+
+
+def _digest(content: dict[str, Any]) -> bytes:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
 
 
 def _identity(data: Dataset) -> dict[str, Any]:

@@ -37,13 +37,14 @@ def orthogonalised(x: Tensor) -> Tensor:
 
 
 def linear_maps(model: nn.Module) -> set[Tensor]:
-    """The weights of ``model`` that are linear maps with more than one row and column; learned vectors and look-ups are none."""
+    """The weights of ``model`` that are linear maps with more than one row and column; learned vectors and look-ups are none,
+    nor are a map's loose columns."""
     found: set[Tensor] = set()
     for module in model.modules():
         if isinstance(module, nn.Linear | GroupedLinear):
             found.add(module.weight)
         elif isinstance(module, BlockLinear):
-            found.update(module.blocks.values())
+            found.update(block for name, block in module.blocks.items() if name not in module.loose)
     return {weight for weight in found if min(weight.shape[-2:]) > 1}
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hemix.config import TrainSettings
 from hemix.model import Ranker
+from hemix.team import Team
 from hemix.training.average import Average
 from hemix.training.muon import Muon, linear_maps
 from hemix.training.table_optimizers import build_table_optimizer
@@ -30,12 +31,14 @@ def learning_rate_share(step: int, total: int, warmup: int, final: float) -> flo
 class Optimizers:
     """Steps the whole model after a backward pass."""
 
-    def __init__(self, model: Ranker, settings: TrainSettings, total_steps: int) -> None:
+    def __init__(self, model: Ranker, settings: TrainSettings, total_steps: int, team: Team | None = None) -> None:
+        """``team``: gradients of the dense part are added up over its processes; the tables' go to their owners."""
         self._settings = settings
         self._total = total_steps
         self._named = dict(model.named_dense_parameters())
         self._dense = _dense_optimizers(model, settings)
         self._average = Average(self._named, model.tables, settings.average_decay) if settings.average_decay > 0 else None
+        self._team = team
         self._tables = build_table_optimizer(settings.table_optimizer, model.tables, settings.tables)
         self._tables.weight_decay = settings.table_weight_decay
         self._tables.average = self._average
@@ -50,6 +53,8 @@ class Optimizers:
         settings = self._settings
         share = learning_rate_share(step, self._total, settings.warmup_steps, settings.final_learning_rate)
         parameters = list(self._named.values())
+        if self._team is not None:
+            _add_up(parameters, self._team)
         torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm if settings.clip_norm > 0 else math.inf)
         if self._average is not None:
             self._average.begin_step()
@@ -76,8 +81,15 @@ class Optimizers:
         if self._average is not None:
             self._average.swap()
 
+    def row_tensors(self) -> dict[str, Tensor]:
+        """The state by row of the tables, [rows of this process, ...] each, by name."""
+        return {name: tensor for name, tensor in self._every_tensor().items() if name in _BY_ROW}
+
     def tensors(self) -> dict[str, Tensor]:
-        """All state by name."""
+        """All other state by name."""
+        return {name: tensor for name, tensor in self._every_tensor().items() if name not in _BY_ROW}
+
+    def _every_tensor(self) -> dict[str, Tensor]:
         state = {f"tables.{name}": tensor for name, tensor in self._tables.tensors().items()}
         for name, parameter in self._named.items():
             for optimizer in self._dense:
@@ -88,7 +100,7 @@ class Optimizers:
         return state
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Inverse of :meth:`tensors`."""
+        """Inverse of :meth:`tensors` and :meth:`row_tensors` together."""
         self._tables.load(_below("tables.", tensors))
         if self._average is not None:
             self._average.load(_below("average.", tensors))
@@ -99,8 +111,20 @@ class Optimizers:
                     optimizer.state[parameter] = state
 
 
+_BY_ROW = ("tables.mean", "tables.square", "tables.sum", "average.table", "average.seen")
 _STATE = (("step", "exp_avg", "exp_avg_sq"), ("momentum",))
 """State by name: of AdamW, of Muon."""
+
+
+def _add_up(parameters: list[torch.nn.Parameter], team: Team) -> None:
+    """Sum the gradients over the processes. One that no process has stays None, as on one process."""
+    has = team.sum(torch.tensor([p.grad is not None for p in parameters], dtype=torch.int32, device=parameters[0].device))
+    used = [p for p, count in zip(parameters, has.tolist(), strict=True) if count]
+    if not used:
+        return
+    total = team.sum(torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in used]))
+    for parameter, piece in zip(used, torch.split(total, [p.numel() for p in used]), strict=True):
+        parameter.grad = piece.view_as(parameter).clone()
 
 
 def _dense_optimizers(model: Ranker, settings: TrainSettings) -> list[torch.optim.Optimizer]:

@@ -12,29 +12,39 @@ from torch import Tensor
 from hemix.config import Settings
 from hemix.data.batch import RequestBatch
 from hemix.data.dataset import Split
+from hemix.data.parts import part_of
 from hemix.evaluation.metrics import auc
 from hemix.model import Ranker
+from hemix.team import Team
 
 __all__ = ["autocast", "logits_of", "validate"]
 
 
 @torch.no_grad()
-def logits_of(model: Ranker, split: Split, settings: Settings, device: torch.device) -> Iterator[tuple[RequestBatch, Tensor]]:
-    """Every batch of a split, as it lies on the device, with its logits [N, T], at least fp32."""
+def logits_of(
+    model: Ranker, split: Split, settings: Settings, device: torch.device, team: Team | None = None
+) -> Iterator[tuple[RequestBatch, Tensor]]:
+    """Every batch of a split, as it lies on the device, with its logits [N, T], at least fp32. Of a team each process scores its part
+    and all have the whole."""
     model.eval()
     for batch in split.batches(split.plan(4 * settings.train.batch_impressions)):
-        here = batch.to(device)
+        part, candidates = (batch, None) if team is None else part_of(batch, team.rank, team.size)
         with autocast(device, settings.train.precision):
-            logits = model(here).float()
-        yield here, logits
+            logits = model(part.to(device)).float()
+        if team is not None and candidates is not None:
+            places, rows = team.gathered(candidates.to(device)), team.gathered(logits)
+            logits = torch.empty_like(torch.cat(rows)).index_copy_(0, torch.cat(places), torch.cat(rows))
+        yield batch.to(device), logits
 
 
 @torch.no_grad()
-def validate(model: Ranker, split: Split, settings: Settings, device: torch.device) -> tuple[float, float | None]:
+def validate(
+    model: Ranker, split: Split, settings: Settings, device: torch.device, team: Team | None = None
+) -> tuple[float, float | None]:
     """Mean loss of all tasks and the first task's AUC (None where one class is missing) over a split."""
     total = weight = torch.zeros(len(model.spec.tasks), dtype=torch.float64)
     scores, labels = [], []
-    for here, logits in logits_of(model, split, settings, device):
+    for here, logits in logits_of(model, split, settings, device, team):
         batch_total, batch_weight = model.loss_sums(logits, here)
         total, weight = total + batch_total.double().cpu(), weight + batch_weight.double().cpu()
         assert here.labels is not None and here.weights is not None

@@ -51,7 +51,7 @@ def test_a_folder_without_complete_does_not_exist(stopped: Path, planted_data: P
     assert not (stopped / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("file", ["dense.safetensors", "tables.safetensors", "optimizer.safetensors"])
+@pytest.mark.parametrize("file", ["dense.safetensors", "rows-00000-of-00001.safetensors", "optimizer.safetensors"])
 def test_a_damaged_file_is_named(stopped: Path, planted_data: Path, file: str) -> None:
     path = stopped / "checkpoints" / "step-00000007" / file
     content = bytearray(path.read_bytes())

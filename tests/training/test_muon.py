@@ -65,6 +65,7 @@ def test_it_takes_linear_maps_and_leaves_vectors_and_look_ups_to_adamw() -> None
     names = {name for name, parameter in named.items() if parameter in maps}
     assert {"tokenizer.second.weight", "blocks.0.interaction.down.weight", "tokenizer.first.blocks.user"} <= names
     assert not any(name.endswith(("fixed_queries", "age_bias", "position", "bias", "null")) for name in names)
+    assert not any("products" in name for name in names), "columns of products are of no common scale"
     assert "heads.second.weight" not in names, "a row of one number per task is a vector"
     before = {name: parameter.detach().clone() for name, parameter in named.items()}
     optimizers = Optimizers(model, settings.train, 10)

@@ -1,0 +1,107 @@
+"""Tables that several processes hold, as files: one whole safetensors file that all write into, and rows read back from any division.
+
+The format is safetensors' own: eight bytes of the header's length, a JSON header, then the tensors one after another. All processes
+see the same folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from hemix.errors import RunError
+from hemix.files import storage_errors
+from hemix.model.sharded import ShardedTables
+from hemix.run.weights import sha256
+
+__all__ = ["Shard", "read_rows", "save_whole_tables"]
+
+_FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """A file of rows [first, last) of all tables together."""
+
+    path: Path
+    first: int
+    last: int
+    digest: str
+
+
+def read_rows(shards: Sequence[Shard], names: Sequence[str], first: int, last: int) -> dict[str, Tensor]:
+    """Rows [first, last) of the row-wise tensors ``names``, from whatever files hold them. Raises RunError naming a file that is missing
+    or damaged."""
+    pieces: dict[str, list[Tensor]] = {name: [] for name in names}
+    for shard in sorted(shards, key=lambda s: s.first):
+        low, high = max(first, shard.first), min(last, shard.last)
+        if low >= high and not (first == last and shard is shards[0]):
+            continue
+        found = sha256(shard.path)
+        if found != shard.digest:
+            raise RunError(f"{shard.path}: damaged: its sha256 begins with {found[:12]}, expected {shard.digest[:12]}")
+        try:
+            with safe_open(shard.path, framework="pt") as file:
+                for name in names:
+                    pieces[name].append(file.get_slice(name)[max(low, first) - shard.first : max(high, low) - shard.first])
+        except SafetensorError as error:
+            raise RunError(f"{shard.path}: damaged: {error}") from error
+    return {name: torch.cat(parts) for name, parts in pieces.items()}
+
+
+def save_whole_tables(path: Path, tables: ShardedTables) -> str:
+    """Write all tables into one safetensors file, every process its own rows; returns the file's sha256 (in the first process; else "").
+
+    Collective. Raises StorageError in the process whose disk refuses, HemixError in the others.
+    """
+    team, part = tables.team, path.with_name(f".{path.name}.part")
+    ends = [*list(tables.first_row.values())[1:], tables.rows]
+    rows = {name: (first, end) for (name, first), end in zip(tables.first_row.items(), ends, strict=True)}
+    header, at = {}, 0
+    for name in sorted(rows):
+        first, end = rows[name]
+        size = (end - first) * tables.width * _FLOAT_BYTES
+        header[name] = {"dtype": "F32", "shape": [end - first, tables.width], "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    begin = 8 + len(text)
+
+    def lay_out() -> None:
+        if team.first:
+            with storage_errors(path), part.open("wb") as file:
+                file.write(len(text).to_bytes(8, "little") + text)
+                os.posix_fallocate(file.fileno(), 0, begin + at) if at else None
+
+    def write() -> None:
+        weight = tables.weight.detach().float().cpu().contiguous()
+        with storage_errors(path), part.open("r+b") as file:
+            for name, (first, end) in rows.items():
+                low, high = max(first, tables.owned[0]), min(end, tables.owned[1])
+                if low < high:
+                    offsets: list[int] = header[name]["data_offsets"]  # type: ignore[assignment]
+                    file.seek(begin + offsets[0] + (low - first) * tables.width * _FLOAT_BYTES)
+                    file.write(weight[low - tables.owned[0] : high - tables.owned[0]].numpy().data)
+            file.flush()
+            os.fsync(file.fileno())
+
+    digest = ""
+
+    def keep() -> None:
+        nonlocal digest
+        if team.first:
+            digest = sha256(part)
+            with storage_errors(path):
+                part.replace(path)
+
+    team.together(lay_out, f"begin {path}")
+    team.together(write, f"write {path}")
+    team.together(keep, f"finish {path}")
+    return digest

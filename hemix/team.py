@@ -1,0 +1,123 @@
+"""The processes of one run: who is there, and what they tell each other. gloo between CPUs, NCCL between GPUs; nothing is pickled.
+
+Every method but the properties is collective: all processes call it, in the same order. A process that is gone ends the others' call
+with a :class:`~hemix.errors.ProcessLost`. Knows nothing of models or data.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from hemix.errors import HemixError, ProcessLost, UsageError
+
+__all__ = ["Team"]
+
+_TIMEOUT = timedelta(minutes=5)
+"""How long a process waits for the others: longer than the slowest step, shorter than a night"""
+
+
+class Team:
+    """The processes of a run, this one among them."""
+
+    def __init__(self, rank: int, size: int, device: torch.device) -> None:
+        self.rank, self.size, self.device = rank, size, device
+
+    @classmethod
+    def joined(cls, device: str, environment: Mapping[str, str] = os.environ) -> Team | None:
+        """The team that torchrun's variables tell of (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT), joined; None where this process is
+        alone. Raises UsageError for variables that make no sense, ProcessLost where the others do not come."""
+        try:
+            rank, size = int(environment.get("RANK", "0")), int(environment.get("WORLD_SIZE", "1"))
+        except ValueError as error:
+            raise UsageError(f"RANK and WORLD_SIZE: expected numbers, as torchrun sets them: {error}") from error
+        if size <= 1:
+            return None
+        here = torch.device(device)
+        if device == "cuda":
+            here = torch.device("cuda", int(environment.get("LOCAL_RANK", "0")))
+            torch.cuda.set_device(here)
+        with _lost_processes():
+            dist.init_process_group("nccl" if here.type == "cuda" else "gloo", rank=rank, world_size=size, timeout=_TIMEOUT)
+        return cls(rank, size, here)
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return self.rank == 0
+
+    def leave(self) -> None:
+        """Not collective: say good-bye."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over all processes, in place."""
+        with _lost_processes():
+            dist.all_reduce(tensor)
+        return tensor
+
+    def any(self, here: bool) -> bool:
+        """Whether it holds in any process."""
+        return bool(self.sum(torch.tensor(int(here), device=self.device)) > 0)
+
+    def gathered(self, rows: Tensor) -> list[Tensor]:
+        """Every process's rows [n of its own, ...], by rank."""
+        counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(self.size)]
+        with _lost_processes():
+            dist.all_gather(counts, torch.tensor([rows.shape[0]], device=rows.device))
+            most = max(int(count) for count in counts)
+            padded = rows.new_zeros(most, *rows.shape[1:])
+            padded[: rows.shape[0]] = rows
+            found = [torch.empty_like(padded) for _ in range(self.size)]
+            dist.all_gather(found, padded)
+        return [all_rows[: int(count)] for all_rows, count in zip(found, counts, strict=True)]
+
+    def exchanged(self, rows: Tensor, counts: Sequence[int]) -> tuple[Tensor, list[int]]:
+        """(rows [m, ...] from every process, by rank; how many from each), where the first ``counts[0]`` of ``rows`` [n, ...] go to
+        process 0, the next to process 1, and so on."""
+        told = torch.tensor(list(counts), dtype=torch.int64, device=rows.device)
+        heard = torch.empty_like(told)
+        with _lost_processes():
+            dist.all_to_all_single(heard, told)
+            incoming = [int(count) for count in heard]
+            found = rows.new_empty(sum(incoming), *rows.shape[1:])
+            dist.all_to_all_single(found, rows.contiguous(), incoming, list(counts))
+        return found, incoming
+
+    def same(self, digests: Mapping[str, bytes]) -> None:
+        """Raises UsageError naming what differs between processes and in which; ``digests``: 32 bytes each, by what they are of."""
+        for name, digest in digests.items():
+            found = self.gathered(torch.frombuffer(bytearray(digest), dtype=torch.uint8).to(self.device))
+            others = [str(rank) for rank, theirs in enumerate(found) if not torch.equal(theirs, found[0])]
+            if others:
+                raise UsageError(
+                    f"process {', '.join(others)} of {self.size} has other {name} than process 0: start all with the same"
+                )
+
+    def together(self, work: Callable[[], None], what: str) -> None:
+        """Do ``work`` in every process; where it fails in one, that one raises its error and the others a HemixError."""
+        failure: Exception | None = None
+        try:
+            work()
+        except Exception as error:  # told to the others first, then raised
+            failure = error
+        failed = self.any(failure is not None)
+        if failure is not None:
+            raise failure
+        if failed:
+            raise HemixError(f"another process of this run could not {what}")
+
+
+@contextmanager
+def _lost_processes() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise ProcessLost(f"another process of this run has ended or does not answer: {str(error).splitlines()[0]}") from error
