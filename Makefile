@@ -54,7 +54,7 @@ $(CITY)/logs: | setup
 	$(HEMIX) simulate --out $@ --users 3230 --days 8 --seed 0
 
 $(CITY)/small-logs: | setup
-	$(HEMIX) simulate --out $@ --users 323 --days 8 --seed 0
+	$(HEMIX) simulate --out $@ --users 1000 --days 8 --seed 0
 
 $(CITY)/data: | $(CITY)/logs
 	$(HEMIX) prepare $(CITY)/logs --out $@

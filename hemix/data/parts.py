@@ -20,7 +20,7 @@ __all__ = ["part_of"]
 def part_of(batch: RequestBatch, part: int, parts: int) -> tuple[RequestBatch, Tensor]:
     """(users part, part + parts, part + 2 parts, ... of ``batch`` with all that is theirs; int64 [n]: which of the batch's candidates
     those are). All parts together hold every candidate once. The batch lies in the host's memory."""
-    users = torch.arange(part, batch.users_count, parts)
+    users = torch.arange(batch.users_count)[part::parts]
     requests = torch.nonzero(batch.user_index % parts == part).squeeze(1)
     candidates = torch.nonzero((batch.user_index % parts == part)[batch.request_index]).squeeze(1)
     place_of_request = torch.zeros(batch.requests_count, dtype=torch.int64)

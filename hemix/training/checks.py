@@ -55,8 +55,8 @@ def check_labels(data: Dataset) -> None:
 
 
 def process_bytes(spec: InputSpec, settings: Settings, processes: int) -> tuple[int, int]:
-    """(bytes of the tables' rows of one of ``processes``, bytes of the dense part, which each has whole): weights, gradients of the dense
-    part and optimiser state; fp32. Activations and the batch come on top."""
+    """(bytes of the tables' rows of one of ``processes``, bytes of the dense part, which each has whole): weights, gradients of the
+    dense part and optimiser state; fp32. Activations and the batch come on top."""
     train, width = settings.train, settings.model.embedding_size
     dense, _ = count_parameters(spec, settings.model)
     row_values = (3 * width if train.table_optimizer == "adam" else width + 1) + (width + 1 if train.average_decay > 0 else 0)
@@ -72,7 +72,7 @@ def check_memory(spec: InputSpec, settings: Settings, processes: int) -> None:
         return
     need = f"{tables:,} bytes of tables and {dense:,} of the dense part a process, {processes} in all"
     if dense >= budget:
-        raise SettingsError(f"train.memory_budget_bytes: {budget:,} is too little for any number of processes: {need}")
+        raise SettingsError(f"train.memory_budget_bytes: {budget:,} is too little on any number: {need}")
     whole = process_bytes(spec, settings, 1)[0]
     enough = -(-whole // (budget - dense))
     while sum(process_bytes(spec, settings, enough)) > budget:

@@ -1,0 +1,192 @@
+"""Training over several real processes: the numbers of one, and one clear line where something is wrong with one of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hemix import api
+from hemix.config import build_settings
+from hemix.data.dataset import Dataset
+from hemix.errors import SettingsError
+from hemix.run.weights import DENSE_FILE, TABLES_FILE
+from hemix.training.checks import check_memory, process_bytes
+from tests.model.batches import make_spec
+
+SETTINGS = {"train.batch_impressions": 64, "train.checkpoint_every_steps": 3, "train.threads": 1, "train.log_every_steps": 1}
+
+
+def command(data: Path, out: Path, *flags: str, **more: object) -> list[str]:
+    settings = [part for name, value in {**SETTINGS, **more}.items() for part in ("--set", f"{name}={value}")]
+    return [sys.executable, "-m", "hemix", "train", "--data", str(data), "--out", str(out), *settings, *flags]
+
+
+def done(arguments: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=240, env={**os.environ, **environment})
+
+
+def losses(run: Path) -> list[float]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def assert_close(one: Path, other: Path, tolerance: float) -> None:
+    for file in (DENSE_FILE, TABLES_FILE):
+        found, expected = load_file(one / file), load_file(other / file)
+        assert list(found) == list(expected)
+        for name, tensor in expected.items():
+            torch.testing.assert_close(found[name], tensor, rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.fixture(scope="module")
+def alone(planted_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("alone") / "run"
+    return api.train(planted_data, out, settings=SETTINGS)
+
+
+def test_three_processes_train_what_one_does(planted_data: Path, alone: Path, tmp_path: Path) -> None:
+    together = tmp_path / "run"
+    ended = done(command(planted_data, together, "--processes", "3"), OMP_NUM_THREADS="1")
+    assert ended.returncode == 0, ended.stderr
+    assert losses(together) == pytest.approx(losses(alone), abs=1e-4) and len(losses(alone)) == 23
+    assert_close(together, alone, 1e-4)
+    ours, theirs = (json.loads((run / "log.jsonl").read_text().splitlines()[-1]) for run in (together, alone))
+    assert ours["valid_auc"] == pytest.approx(theirs["valid_auc"], abs=1e-4)
+    assert ours["valid_loss"] == pytest.approx(theirs["valid_loss"], abs=1e-5)
+    assert sorted(path.name for path in together.iterdir()) == sorted(path.name for path in alone.iterdir())
+    assert (together / TABLES_FILE).stat().st_size == (alone / TABLES_FILE).stat().st_size
+    found = api.evaluate(together, planted_data)["tasks"]["click"]["auc"]
+    assert found == pytest.approx(api.evaluate(alone, planted_data)["tasks"]["click"]["auc"], abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [
+    {"train.table_optimizer": "rowwise_adagrad", "train.tables": "plain"},
+    {"train.average_decay": 0.9, "model.name": "sim"},
+    {"train.dense_optimizer": "adamw", "train.weight_decay": 0.01, "train.batch_impressions": 4},
+])  # fmt: skip
+def test_so_they_do_with_other_optimisers_models_and_batches_of_fewer_users_than_processes(
+    planted_data: Path, tmp_path: Path, more: dict[str, object]
+) -> None:
+    more = {**more, "train.checkpoint_every_steps": 0}
+    if more.get("train.batch_impressions") == 4:
+        more["train.log_every_steps"] = 50
+    one, two = tmp_path / "one", tmp_path / "two"
+    api.train(planted_data, one, settings={**SETTINGS, **more})
+    ended = done(command(planted_data, two, "--processes", "2", **more), OMP_NUM_THREADS="1")
+    assert ended.returncode == 0, ended.stderr
+    assert losses(two) == pytest.approx(losses(one), abs=1e-3)
+    assert_close(two, one, 5e-3)
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def begun(arguments: list[str], run: Path, steps: int) -> subprocess.Popen[str]:
+    """A launcher whose run has done so many steps."""
+    process = subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    deadline = time.monotonic() + 120
+    while not ((run / "log.jsonl").exists() and len(losses(run)) >= steps):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.01)
+    return process
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_ends_the_others_and_the_run_goes_on_with_any_number(
+    planted_data: Path, alone: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    process = begun(command(planted_data, run, "--processes", "2"), run, 5)
+    workers = children(process.pid)
+    assert len(workers) == 2
+    os.kill(workers[1], signal.SIGKILL)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert said.strip().splitlines()[-1] == (
+        "hemix: process 1 of 2 was killed by SIGKILL; the others were stopped. Go on from the last checkpoint with --resume"
+    )
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+    process = begun(command(planted_data, run, "--processes", "3", "--resume"), run, 12)
+    os.kill(process.pid, signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "checkpoint saved" in said
+    api.train(planted_data, run, resume=True)
+    assert len(losses(run)) == 23
+    assert_close(run, alone, 1e-4)
+
+
+@pytest.mark.slow
+def test_kill_9_of_all_and_the_same_number_goes_on_to_the_same_bytes(planted_data: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    more = {"model.dropout": 0.1}
+    assert done(command(planted_data, whole, "--processes", "2", **more), OMP_NUM_THREADS="1").returncode == 0
+    for goal in (5, 14):
+        process = begun(command(planted_data, killed, "--processes", "2", "--resume", **more), killed, goal)
+        for pid in (*children(process.pid), process.pid):
+            os.kill(pid, signal.SIGKILL)
+        process.communicate()
+    assert done(command(planted_data, killed, "--processes", "2", "--resume", **more), OMP_NUM_THREADS="1").returncode == 0
+    for file in (DENSE_FILE, TABLES_FILE):
+        assert (killed / file).read_bytes() == (whole / file).read_bytes()
+
+
+@pytest.mark.slow
+def test_processes_with_other_settings_or_data_refuse_to_start_and_say_which(planted_data: Path, tmp_path: Path) -> None:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    world = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    both = [
+        subprocess.Popen(
+            command(planted_data, tmp_path / "run", **{"model.dropout": rank / 10}),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**world, "RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    for process in both:
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 2
+        assert said.strip() == "hemix: process 1 of 2 has other settings than process 0: start all with the same"
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_budget_that_is_too_small_says_how_many_processes_would_do(planted_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"train\.memory_budget_bytes: 3,000,000 is too little") as error:
+        api.train(planted_data, tmp_path / "run", settings={**SETTINGS, "train.memory_budget_bytes": 3_000_000})
+    assert "processes would do" in str(error.value) or "any number" in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_100_million_rows_of_16_do_not_fit_5_gib_in_one_process_and_do_in_two() -> None:
+    """Row-wise Adagrad: 17 values of 4 bytes a row, 6.8 GB in one process, half of it in two."""
+    import dataclasses
+
+    spec = make_spec()
+    spec = dataclasses.replace(spec, tables={**dict.fromkeys(spec.tables, 0), next(iter(spec.tables)): 100_000_000})
+    settings = build_settings(overrides={"train.table_optimizer": "rowwise_adagrad", "train.memory_budget_bytes": 5 * 2**30})
+    assert process_bytes(spec, settings, 1)[0] == 100_000_000 * 17 * 4
+    assert process_bytes(spec, settings, 2)[0] == 50_000_000 * 17 * 4
+    with pytest.raises(SettingsError, match=r"6,800,000,000 bytes of tables .* a process, 1 in all; 2 processes would do"):
+        check_memory(spec, settings, 1)
+    check_memory(spec, settings, 2)
+
+
+def test_lightgbm_trains_in_one_process(planted_data: Path, tmp_path: Path) -> None:
+    ended = done(command(planted_data, tmp_path / "run", "--processes", "2", "--model", "lightgbm"), OMP_NUM_THREADS="1")
+    assert ended.returncode == 2
+    assert "hemix: --processes: lightgbm trains in one process, with train.threads" in ended.stderr
+    assert Dataset(planted_data).folder.exists() and not (tmp_path / "run").exists()
