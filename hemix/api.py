@@ -68,16 +68,25 @@ def import_logs(name: str, raw: PathLike, out: PathLike, *, random_log: bool = F
     return run_import(name, Path(raw), Path(out), random_log=random_log)
 
 
-def prepare(logs: PathLike, out: PathLike, *, shift_days: int = 0, on_progress: Progress = _silent) -> dict[str, Any]:
+def prepare(
+    logs: PathLike,
+    out: PathLike,
+    *,
+    shift_days: int = 0,
+    earlier: PathLike | None = None,
+    forget_days: int | None = None,
+    on_progress: Progress = _silent,
+) -> dict[str, Any]:
     """Logs with their schema.yaml to a new dataset folder ``out``. Returns the manifest.
 
-    ``shift_days``: below 0, moves the split so many whole days earlier: another origin of the same logs.
+    ``shift_days``: below 0, moves the split so many whole days earlier: another origin of the same logs. ``earlier``: a dataset or a run
+    whose ids go on, those forgotten that train rows have not held for ``forget_days`` (docs/incremental.md).
     """
     from hemix.data.prepare import prepare as run_prepare
     from hemix.data.prepare import shift_split
 
     schema = shift_split(Path(logs), shift_days) if shift_days else None
-    return run_prepare(Path(logs), Path(out), schema=schema, progress=on_progress)
+    return run_prepare(Path(logs), Path(out), schema=schema, earlier=earlier, forget_days=forget_days, progress=on_progress)
 
 
 def train(

@@ -119,6 +119,12 @@ def prepare(
     shift_days: Annotated[
         int | None, typer.Option("--shift-days", help="-2: split two days earlier, a rolling origin.", show_default=False)
     ] = None,
+    from_: Annotated[
+        Path | None, typer.Option("--from", help="A dataset or run whose ids go on (a later day).", show_default=False)
+    ] = None,
+    forget_days: Annotated[
+        int | None, typer.Option("--forget-days", help="With --from: drop values not seen for so long.", show_default="never")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Encode, sort and split logs into a dataset folder."""
@@ -127,7 +133,9 @@ def prepare(
     if shift_days is not None and shift_days >= 0:
         raise UsageError(f"--shift-days {shift_days}: expected a number below 0")
     with Display(_console()) as display:
-        manifest = api.prepare(logs, out, shift_days=shift_days or 0, on_progress=display.progress)
+        manifest = api.prepare(
+            logs, out, shift_days=shift_days or 0, earlier=from_, forget_days=forget_days, on_progress=display.progress
+        )
     _emit(manifest, json_, manifest_summary(manifest, out))
 
 
@@ -144,7 +152,9 @@ def train(
         typer.Option("--set", help="A setting, may be repeated: train.epochs=2 (docs/settings.md)", show_default=False),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run exactly.")] = False,
-    from_: Annotated[Path | None, typer.Option("--from", help="Start from another run's weights.", show_default=False)] = None,
+    from_: Annotated[
+        Path | None, typer.Option("--from", help="Go on from another run, also on a later day's data.", show_default=False)
+    ] = None,
     processes: Annotated[int, typer.Option("--processes", min=1, help="On this machine; on several, use torchrun.")] = 1,
     json_: Json = False,
 ) -> None:

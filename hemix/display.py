@@ -113,7 +113,8 @@ class Display:
             f"train {header['model']} ({header['size']}): {header['dense_parameters']:,} dense and "
             f"{header['embedding_parameters']:,} embedding parameters, {header['train_impressions']:,} impressions in "
             f"{header['steps']:,} steps{resumed}\n"
-            f"{header['device']}, {header['threads']} threads, {header['precision']}; tables: {header['tables']}"
+            f"{header['device']}, {_processes(header['processes'])}{header['threads']} threads, {header['precision']}; "
+            f"tables: {header['tables']}"
         )
 
     def _record(self, record: Mapping[str, Any]) -> None:
@@ -122,6 +123,13 @@ class Display:
                 f"stopped at step {record['step']:,}: no better valid loss in {record['stopped_early']} evaluations (train.patience); "
                 f"the weights of step {record['kept_step']:,} are kept"
             )
+            return
+        if "progressive" in record:
+            for task, found in record["progressive"].items():
+                of = {name: "not defined" if value is None else f"{value:.4f}" for name, value in found.items() if name != "rows"}
+                self._console.print(
+                    f"not yet trained on: {task} of {found['rows']:,} rows: AUC {of['auc']}, log loss {of['logloss']}, PCOC {of['pcoc']}"
+                )
             return
         if "valid_loss" in record:
             auc = f"{record['valid_auc']:.4f}" if record["valid_auc"] is not None else "not defined"
@@ -183,6 +191,10 @@ def manifest_summary(manifest: Mapping[str, Any], out: Path) -> str:
         lines.append("noted: " + ", ".join(odd))
     lines.append(f"Next: hemix train --data {out} --out RUN")
     return "\n".join(lines)
+
+
+def _processes(count: int) -> str:
+    return "" if count == 1 else f"{count} processes of "
 
 
 def training_summary(metrics: Mapping[str, Any], data: Path, out: Path) -> str:

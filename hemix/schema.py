@@ -16,7 +16,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
@@ -44,6 +44,7 @@ __all__ = [
     "Tables",
     "Vector",
     "duration_ms",
+    "first_difference",
 ]
 
 LEVELS = ("user", "context", "item", "cross")
@@ -445,3 +446,21 @@ class Schema(Part):
         except (OSError, UnicodeDecodeError) as error:
             raise SchemaError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
         return cls.parse(text, str(path))
+
+
+def first_difference(ours: Any, theirs: Any, where: str = "") -> str | None:
+    """The first key in which two dumped schemas differ, with both values; None where none does."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key in [*ours, *(k for k in theirs if k not in ours)]:
+            if where == "" and key in ("name", "tables") and "labels" in ours:
+                continue  # the schema's name and the files' places mean nothing
+            found = first_difference(ours.get(key), theirs.get(key), f"{where}.{key}" if where else str(key))
+            if found:
+                return found
+        return None
+    return None if ours == theirs or _list_like(ours) == _list_like(theirs) else f"{where}: {ours!r} against {theirs!r}"
+
+
+def _list_like(value: Any) -> Any:
+    """Tuples as lists, so that JSON's lists compare equal."""
+    return [_list_like(v) for v in value] if isinstance(value, list | tuple) else value

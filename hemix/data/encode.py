@@ -13,8 +13,8 @@ cells (cells.py) to ids and numbers. 0 is an unknown value, 1 a missing one, kno
     distance                  great-circle km in quantile buckets
     clock part                2 + part of the local time; missing for a timeless event
 
-A saved folder holds encoders.json, schema.yaml, and per vocabulary NNN.keys.npy (sorted) with NNN.ids.npy, and NNN.parquet for
-people; users and items likewise, with numbers in the place of ids. This module imports neither torch nor pandas.
+A saved folder holds encoders.json, schema.yaml, and per vocabulary NNN.keys.npy (sorted) with NNN.ids.npy and NNN.seen.npy, and
+NNN.parquet for people; users and items likewise, with numbers in the place of ids. This module imports neither torch nor pandas.
 """
 
 from __future__ import annotations
@@ -103,6 +103,8 @@ class Encoders:
     schema: Schema
     vocabularies: Mapping[str, KeyMap] = field(default_factory=dict)
     """Table name -> key -> id; tables that hash have none."""
+    seen: Mapping[str, Array] = field(default_factory=dict)
+    """Table name -> int64 [n], epoch ms, by the vocabulary's keys: the end of the train rows that last held the value"""
     edges: Mapping[str, Array] = field(default_factory=dict)
     """``level.feature`` -> float64 bucket edges, ascending; for quantile numerics and distances."""
     scales: Mapping[str, Scale] = field(default_factory=dict)
@@ -273,7 +275,8 @@ class Encoders:
     def _rows(self, level: str, name: str, feature: Feature) -> int | None:
         match feature:
             case Categorical(hash=None):
-                return FIRST + len(self.vocabularies[table_of(level, name, feature)].keys)
+                numbers = self.vocabularies[table_of(level, name, feature)].numbers
+                return int(numbers.max(initial=FIRST - 1)) + 1
             case Categorical():
                 assert feature.hash is not None
                 return FIRST + feature.hash.rows
@@ -306,6 +309,8 @@ class Encoders:
             save_array(folder / f"{stem}.keys.npy", key_map.keys)
             save_array(folder / f"{stem}.ids.npy", key_map.numbers)
         for i, name in enumerate(names):
+            if name in self.seen:
+                save_array(folder / f"{i:03d}.seen.npy", self.seen[name])
             if texts and name in texts:
                 path = folder / f"{i:03d}.parquet"
                 with storage_errors(path):
@@ -333,8 +338,10 @@ class Encoders:
             return KeyMap(*(np.array(load_array(path.parent / f"{stem}.{part}.npy")) for part in ("keys", "ids")))
 
         place = content["place"]
+        seen = {name: path.parent / f"{i:03d}.seen.npy" for i, name in enumerate(content["vocabularies"])}
         return cls(
             schema=schema,
+            seen={name: np.array(load_array(file)) for name, file in seen.items() if file.exists()},
             vocabularies={name: key_map(f"{i:03d}") for i, name in enumerate(content["vocabularies"])},
             edges={key: np.array(edges, dtype=np.float64) for key, edges in content["edges"].items()},
             scales={key: Scale(*scale) for key, scale in content["scales"].items()},

@@ -24,9 +24,9 @@ from hemix.model import Ranker, build_model
 from hemix.model.sharded import ShardedTables
 from hemix.run.shards import save_whole_tables
 from hemix.run.weights import DENSE_FILE, TABLES_FILE, load_weights, save_dense, save_weights
-from hemix.schema import Schema
+from hemix.schema import Schema, first_difference
 
-__all__ = ["INFO_FILE", "METRICS_FILE", "Run", "check_same_schema", "first_difference"]
+__all__ = ["INFO_FILE", "METRICS_FILE", "Run", "check_same_schema"]
 
 INFO_FILE = "run.json"
 METRICS_FILE = "metrics.json"
@@ -164,24 +164,7 @@ def check_same_schema(run: Run, dataset: Dataset) -> None:
             return
         raise RunError(f"{run.folder} was trained with other encoders than those of {dataset.folder}: the same schema, learned on "
                        "other rows; train on this dataset, or evaluate on the one that the run was trained on")  # fmt: skip
-    ours, theirs = run.schema.model_dump(mode="json"), dataset.schema.model_dump(mode="json")
-    where = first_difference(ours, theirs) or "which tables there are"
+    where = (
+        first_difference(run.schema.model_dump(mode="json"), dataset.schema.model_dump(mode="json")) or "which tables there are"
+    )
     raise RunError(f"{run.folder} was trained with another schema than {dataset.folder}: they differ in {where}")
-
-
-def first_difference(ours: Any, theirs: Any, where: str = "") -> str | None:
-    """The first key in which two dumped schemas differ, with both values; None where none does."""
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        for key in [*ours, *(k for k in theirs if k not in ours)]:
-            if where == "" and key in ("name", "tables") and "labels" in ours:
-                continue  # the schema's name and the files' places mean nothing
-            found = first_difference(ours.get(key), theirs.get(key), f"{where}.{key}" if where else str(key))
-            if found:
-                return found
-        return None
-    return None if ours == theirs or list_like(ours) == list_like(theirs) else f"{where}: {ours!r} against {theirs!r}"
-
-
-def list_like(value: Any) -> Any:
-    """Tuples as lists, so that JSON's lists compare equal."""
-    return [list_like(v) for v in value] if isinstance(value, list | tuple) else value

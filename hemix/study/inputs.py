@@ -21,7 +21,7 @@ from hemix.data.dataset import Dataset
 from hemix.errors import DataError
 from hemix.evaluation.metrics import Array
 from hemix.run.evaluation import full_log_weights
-from hemix.run.folder import first_difference
+from hemix.schema import first_difference
 
 __all__ = ["Input", "JudgedRows", "judged_rows", "open_inputs"]
 

@@ -41,6 +41,7 @@ from hemix.training.checks import check_labels, check_memory, check_out
 from hemix.training.meters import Meters
 from hemix.training.optimizers import Optimizers
 from hemix.training.validate import autocast, validate
+from hemix.training.warm_start import carried_weights, progressive
 
 __all__ = ["Interrupted", "Record", "train", "validate"]
 
@@ -67,6 +68,8 @@ class Position:
     best_step: int = 0
     evaluations_without_gain: int = 0
     finished: bool = False
+    progressive: dict[str, Any] | None = None
+    """How a run that goes on from another one scored its train rows before it was trained on them"""
 
 
 def train(
@@ -157,11 +160,9 @@ class _Loop:
         check_labels(data)
         self.model: Ranker = build_model(data.spec, settings.model, options.seed, team)
         if start_from is not None:
-            run_folder.check_same_schema(start_from, data)
-            if start_from.settings.model != settings.model:
-                raise UsageError(f"--from {start_from.folder}: its model settings differ from this run's")
-            self._take_weights(start_from.model)
+            self._take_weights(carried_weights(start_from, data, settings))
         self.model.to(self.device)
+        self._warm = start_from is not None
         if options.compile:
             _compile(self.model, self.device)
         self.total_steps = options.epochs * len(self._plan(0))
@@ -178,6 +179,9 @@ class _Loop:
 
     def run(self) -> None:
         options, position = self.settings.train, self.position
+        if self._warm and position.step == 0:
+            position.progressive = progressive(self.model, self.train_split, self.settings, self.device, self.team)
+            self._log({"progressive": position.progressive})
         started = time.perf_counter() - position.seconds
         with _stop_signals() as asked_to_stop:
             while position.epoch < options.epochs:
@@ -350,16 +354,17 @@ class _Loop:
             "peak_bytes": peak_bytes,
             "steps": position.step,
             "calibration": lines,
+            **({} if position.progressive is None else {"progressive": position.progressive}),
             "split": {},
         }
         run_folder.finish(self.out, self.model, self.data, metrics)
         if self._speaks:
             self.checkpoints.remove()
 
-    def _take_weights(self, model: Ranker) -> None:
-        """Another model's weights, of the tables this process's rows."""
+    def _take_weights(self, state: dict[str, Tensor]) -> None:
+        """Weights of a whole model, of the tables this process's rows."""
         first, last = self.model.tables.owned
-        self.model.load_state_dict({**model.state_dict(), "tables.weight": model.tables.weight[first:last]})
+        self.model.load_state_dict({**state, "tables.weight": state["tables.weight"][first:last]})
 
 
 def _digest(content: dict[str, Any]) -> bytes:

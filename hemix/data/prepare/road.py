@@ -16,6 +16,7 @@ and the schema alone, not on the size of the parts.
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +37,7 @@ from hemix.data.prepare.checks import Logs, open_logs
 from hemix.data.prepare.entities import Entities, LogNumbers, number_log, save_ids
 from hemix.data.prepare.events import EventPass, HistoryWriter
 from hemix.data.prepare.fit import Fitting
+from hemix.data.prepare.growth import Earlier, grown
 from hemix.data.prepare.impressions import ImpressionPass
 from hemix.data.prepare.manifest import (
     SCHEMA_VERSION,
@@ -68,28 +70,34 @@ def prepare(
     out: str | Path,
     *,
     schema: Schema | None = None,
+    earlier: str | Path | None = None,
+    forget_days: int | None = None,
     memory_rows: int = MEMORY_ROWS,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Make the dataset folder ``out`` from the folder ``logs`` (schema.yaml and the tables it names); returns the manifest.
 
-    ``memory_rows``: about how many rows of a log are in memory at once. Raises UsageError (``out`` is there and not empty),
-    SchemaError and DataError (naming file, column, row, expected and found) and StorageError (full disk); ``out`` appears whole
-    or not at all.
+    ``earlier``: a dataset or run folder whose encoders these go on from (growth.py), its values forgotten when train rows have not
+    held them for ``forget_days``. ``memory_rows``: about how many rows of a log are in memory at once. Raises UsageError (``out`` is
+    there and not empty), SchemaError and DataError (naming file, column, row, expected and found) and StorageError (full disk);
+    ``out`` appears whole or not at all.
     """
     began = time.monotonic()
     if memory_rows < 1:
         raise UsageError(f"memory_rows: expected at least 1, got {memory_rows}")
     out = Path(out)
     check_new_folder(out)
+    if forget_days is not None and (earlier is None or forget_days < 1):
+        raise UsageError(f"--forget-days {forget_days}: expected at least 1, together with --from")
     opened = open_logs(Path(logs), schema)
+    goes_on = None if earlier is None else Earlier.load(earlier, opened.schema, forget_days)
     splitter = Splitter(
         opened.schema, opened.impressions.kind.field(opened.schema.split.column or opened.schema.clock.column).type,
         str(opened.impressions.path),
     )  # fmt: skip
     with new_folder(out) as folder:
         try:
-            manifest = _Road(opened, splitter, folder, memory_rows, progress or (lambda _what, _done: None)).run()
+            manifest = _Road(opened, splitter, folder, memory_rows, progress or (lambda _what, _done: None), goes_on).run()
         except StorageError as error:
             raise StorageError(str(error).replace(str(folder), str(out))) from error
         manifest["seconds"] = round(time.monotonic() - began, 3)
@@ -98,11 +106,14 @@ def prepare(
 
 
 class _Road:
-    def __init__(self, logs: Logs, splitter: Splitter, folder: Path, memory_rows: int, progress: Progress) -> None:
+    def __init__(
+        self, logs: Logs, splitter: Splitter, folder: Path, memory_rows: int, progress: Progress, earlier: Earlier | None
+    ) -> None:
         self._logs, self._schema, self._splitter = logs, logs.schema, splitter
         self._folder, self._rows, self._progress = folder, memory_rows, progress
         self._temporary = folder / "temporary"
-        self._fitting = Fitting(self._schema)
+        self._fitting, self._earlier = Fitting(self._schema), earlier
+        self._growth: dict[str, dict[str, int]] | None = None
         self._user_index, self._item_index = KeyIndex(), KeyIndex()
 
     def run(self) -> dict[str, Any]:
@@ -222,6 +233,12 @@ class _Road:
         item_rows = self._impressions.item_rows[0] + self._events.train_item_rows
         self._fitting.count("item", items.cells, item_rows.astype(np.float64))
         encoders, texts = self._fitting.fit(self._user_index, self._item_index)
+        now_ms = self._impressions.span.train_end_ms
+        if self._earlier is not None:
+            encoders, texts, self._growth = grown(encoders, texts, self._earlier, now_ms)
+        else:
+            seen = {name: np.full(len(known.keys), now_ms) for name, known in encoders.vocabularies.items()}
+            encoders = dataclasses.replace(encoders, seen=seen)
         encoders.save(self._folder / "encoders", texts=texts)
         return encoders
 
@@ -297,6 +314,7 @@ class _Road:
             "item_table": self._items.summary(),
             "unknown_rate": unknown,
             "missing_rate": missing,
+            **({} if self._growth is None else {"growth": self._growth}),
             "encoders": encoder_hashes(self._folder / "encoders"),
             "files": array_files(self._folder),
         }

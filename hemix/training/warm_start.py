@@ -1,0 +1,91 @@
+"""A run's weights for another dataset of the same schema: rows of tables follow their values, whatever ids those have now.
+
+A value that the run did not know begins with the row that the run gave to unknown values, so that nothing is scored differently
+before the first step. Then the new rows are scored before they are trained on: progressive validation.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hemix.config import Settings
+from hemix.data.dataset import Dataset, Split
+from hemix.data.encode import Encoders, KeyMap
+from hemix.data.spec import FIRST, UNKNOWN
+from hemix.errors import RunError, UsageError
+from hemix.evaluation.metrics import Absent, auc, logloss, ne, pcoc
+from hemix.model import Ranker, probabilities
+from hemix.run.folder import Run
+from hemix.schema import first_difference
+from hemix.team import Team
+from hemix.training.validate import logits_of
+
+__all__ = ["carried_weights", "progressive"]
+
+
+def carried_weights(run: Run, data: Dataset, settings: Settings) -> dict[str, Tensor]:
+    """A state dict for a model of ``data``'s spec. Raises UsageError (other model settings), RunError naming what of the schema or which
+    buckets differ."""
+    if run.settings.model != settings.model:
+        raise UsageError(f"--from {run.folder}: its model settings differ from this run's")
+    if run.schema.fingerprint(but={"split"}) != data.schema.fingerprint(but={"split"}):
+        ours, theirs = ({k: v for k, v in s.model_dump(mode="json").items() if k != "split"} for s in (run.schema, data.schema))
+        where = first_difference(ours, theirs) or "which tables there are"
+        raise RunError(f"{run.folder} was trained with another schema than {data.folder}: they differ in {where}")
+    state = dict(run.model.state_dict())
+    if run.spec == data.spec and run.info["encoders"] == data.manifest["encoders"]:
+        return state
+    old, new = Encoders.load(run.folder / "encoders"), Encoders.load(data.folder / "encoders")
+    _check_meanings(run, data, old, new)
+    before, pieces = run.model.tables.by_name(), []
+    for table, rows in data.spec.tables.items():
+        weight = before[table]
+        if table not in new.vocabularies:
+            pieces.append(weight)
+            continue
+        source = _source_rows(old.vocabularies[table], new.vocabularies[table], rows)
+        pieces.append(weight.index_select(0, torch.from_numpy(source)))
+    return {**state, "tables.weight": torch.cat(pieces)}
+
+
+def _source_rows(old: KeyMap, new: KeyMap, rows: int) -> np.ndarray:
+    """int64 [rows]: the old row of every new one; the unknown row's for a value that was not known, or a row without a value."""
+    source = np.full(rows, UNKNOWN, dtype=np.int64)
+    source[:FIRST] = np.arange(FIRST)
+    source[new.numbers] = old.look_up(new.keys, UNKNOWN)
+    return source
+
+
+def _check_meanings(run: Run, data: Dataset, old: Encoders, new: Encoders) -> None:
+    """Numbers, buckets and actions must mean what they meant; only vocabularies may differ."""
+    differ = [key for key, edges in old.edges.items() if not np.array_equal(edges, new.edges[key])]
+    differ += [key for key, scale in old.scales.items() if scale != new.scales[key]]
+    differ += ["coordinates"] if old.place != new.place else []
+    differ += ["history counts of actions"] if old.actions != new.actions else []
+    if differ:
+        raise RunError(
+            f"--from {run.folder}: {differ[0]} was learned anew on {data.folder}, so that its buckets or numbers mean something else: "
+            f"prepare the data with --from {run.folder}"
+        )
+
+
+def progressive(
+    model: Ranker, split: Split, settings: Settings, device: torch.device, team: Team | None = None
+) -> dict[str, dict[str, float | int | None]]:
+    """AUC, log loss, NE and PCOC by task of rows that the model has not been trained on; None for what one class does not define."""
+    parts: dict[str, list[Tensor]] = {task.name: [] for task in model.spec.tasks}
+    for batch, logits in logits_of(model, split, settings, device, team):
+        assert batch.labels is not None and batch.weights is not None
+        scores = probabilities(logits, model.spec)
+        for index, task in enumerate(model.spec.tasks):
+            columns = (batch.labels[:, index], scores[task.name], batch.weights[:, index])
+            parts[task.name].append(torch.stack([column.double().cpu() for column in columns], 1))
+    found = dict[str, dict[str, float | int | None]]()
+    for name, rows in parts.items():
+        labels, scores_N, weights = torch.cat(rows).numpy().T
+        known = weights > 0
+        row = {measure.__name__: measure(labels[known], scores_N[known], weights[known]) for measure in (auc, logloss, ne, pcoc)}
+        found[name] = {"rows": int(known.sum()), **{n: None if isinstance(v, Absent) else v for n, v in row.items()}}
+    return found
