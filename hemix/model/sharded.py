@@ -46,8 +46,8 @@ class ShardedTables(Tables):
         pieces = torch.split(places, [i.numel() for i in ids])
         return found, [piece.view(i.shape) for piece, i in zip(pieces, ids, strict=True)]
 
-    def take_step(self) -> tuple[Tensor, Tensor] | None:
-        """(rows of :attr:`weight` int64 [n], distinct and ascending, the sum [n, width] of what all processes gave them)."""
+    def take_gradients(self) -> Gradients | None:
+        """What all processes' last look-ups gave to the rows of :attr:`weight`, added up: ids are places in it, each once."""
         step, self._step = self._step, None
         if step is None:
             return None
@@ -58,7 +58,7 @@ class ShardedTables(Tables):
         gradients, _ = self.team.exchanged(summed, counts)
         distinct, places = torch.unique(ids, return_inverse=True)
         total = gradients.new_zeros(distinct.shape[0], self.width).index_add_(0, places, gradients)
-        return distinct - self.owned[0], total
+        return Gradients(ids=(distinct - self.owned[0]).cpu(), bags=None, values=total)
 
     def _counts(self, ascending: Tensor) -> list[int]:
         """How many of ascending ids each process owns."""

@@ -72,6 +72,7 @@ def test_three_processes_train_what_one_does(planted_data: Path, alone: Path, tm
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [
     {"train.table_optimizer": "rowwise_adagrad", "train.tables": "plain"},
+    {"train.table_optimizer": "rowwise_adagrad", "train.tables": "auto"},
     {"train.average_decay": 0.9, "model.name": "sim"},
     {"train.dense_optimizer": "adamw", "train.weight_decay": 0.01, "train.batch_impressions": 4},
 ])  # fmt: skip

@@ -45,8 +45,8 @@ def test_rows_follow_their_values_and_new_values_begin_as_unknown_ones(run: Path
     model.load_state_dict(state)
     old, new = before.model.tables.by_name(), model.tables.by_name()
     encoders = [Encoders.load(folder / "encoders") for folder in (run, later)]
-    known, all_users = (dict(zip(e.vocabularies["user.user_id"].keys.tolist(), e.vocabularies["user.user_id"].numbers.tolist(), strict=True))
-                        for e in encoders)  # fmt: skip
+    maps = [e.vocabularies["user.user_id"] for e in encoders]
+    known, all_users = (dict(zip(m.keys.tolist(), m.numbers.tolist(), strict=True)) for m in maps)
     assert len(all_users) > len(known)
     for key, row in all_users.items():
         assert torch.equal(new["user.user_id"][row], old["user.user_id"][known.get(key, 0)])
