@@ -25,6 +25,7 @@ __all__ = [
     "demo",
     "doctor",
     "evaluate",
+    "experiment",
     "export",
     "import_logs",
     "predict",
@@ -298,3 +299,27 @@ def doctor() -> dict[str, Any]:
     from hemix.environment import examine
 
     return examine()
+
+
+def experiment(
+    arms: Mapping[str, str],
+    out: PathLike,
+    *,
+    logs: PathLike,
+    users: int,
+    days: int,
+    design: Literal["paired", "split"] = "paired",
+    seed: int = 0,
+    draws: int | None = None,
+    token: str | None = None,
+    patience_seconds: float = 30.0,
+    on_power: Callable[[Mapping[str, float | None]], None] = lambda _: None,
+    on_progress: Progress = _silent,
+) -> dict[str, Any]:
+    """Users of a simulated city live with several arms (URLs of servers, ``oracle``, ``popularity``): returns experiment.json, which
+    with report.html is written to ``out``. See :func:`hemix.experiment.run.experiment`."""
+    from hemix.experiment import Plan
+    from hemix.experiment import experiment as run_experiment
+
+    plan = Plan(arms=dict(arms), logs=str(logs), users=users, days=days, design=design, seed=seed, draws=draws)
+    return run_experiment(plan, out, token=token, patience_seconds=patience_seconds, on_power=on_power, on_progress=on_progress)

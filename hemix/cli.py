@@ -358,6 +358,7 @@ def export(
 
 
 app.command()(cli_serving.serve)
+app.command()(cli_serving.experiment)
 app.add_typer(cli_serving.store, name="store")
 app.add_typer(cli_serving.served, name="served")
 

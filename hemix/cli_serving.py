@@ -12,7 +12,7 @@ from rich.console import Console
 from hemix import api
 from hemix.errors import UsageError
 
-__all__ = ["serve", "served", "store"]
+__all__ = ["experiment", "serve", "served", "store"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
 
@@ -136,3 +136,45 @@ def served_replay(
     if found["with_scores_on_one_side_only"]:
         text += f"; {found['with_scores_on_one_side_only']:,} rankings have a score on one side only"
     print(json.dumps(found, indent=1, ensure_ascii=False) if json_ else text)
+
+
+def experiment(
+    arm: Annotated[
+        list[str], typer.Option("--arm", help="NAME=URL, NAME=oracle or NAME=popularity; again for each.", show_default=False)
+    ],
+    logs: Annotated[Path, typer.Option("--logs", help="Folder of hemix simulate whose users live on.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="Folder; what is finished there is kept.", show_default=False)],
+    users: Annotated[int, typer.Option("--users", min=1, help="Users, the city's first.")] = 200,
+    days: Annotated[int, typer.Option("--days", min=1, help="Days that they live.")] = 2,
+    design: Annotated[str, typer.Option("--design", help="paired: every user in every arm; split: each in one.")] = "paired",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the division into arms.")] = 0,
+    draws: Annotated[
+        int | None, typer.Option("--draws", min=1, help="Recall a request: 130 is about 100.", show_default="56")
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", help="File with the servers' token.", show_default=False)
+    ] = None,
+    patience: Annotated[float, typer.Option("--patience", min=0, help="Seconds that an arm may be away.")] = 30.0,
+    json_: Json = False,
+) -> None:
+    """Simulated users live with several rankers: what it does to clicks, orders and money, with intervals."""
+    from hemix.display import Display, experiment_table, power_line
+
+    if design not in ("paired", "split"):
+        raise UsageError(f"--design {design}: expected paired or split")
+    arms = dict[str, str]()
+    for one in arm:
+        name, equals, url = one.partition("=")
+        if not equals or not name or not url or name in arms:
+            raise UsageError(f"--arm {one}: expected NAME=URL, each name once")
+        arms[name] = url
+    token = None if token_file is None else token_file.read_text(encoding="utf-8").strip()
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    with Display(console) as display:
+        content = api.experiment(
+            arms, out, logs=logs, users=users, days=days, design="split" if design == "split" else "paired", seed=seed, draws=draws,
+            token=token, patience_seconds=patience, on_progress=display.progress,
+            on_power=lambda found: console.print(power_line(found, design)),
+        )  # fmt: skip
+    text = f"{experiment_table(content)}\nReport: {out / 'report.html'}"
+    print(json.dumps(content, indent=1, ensure_ascii=False) if json_ else text)

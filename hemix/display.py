@@ -320,6 +320,31 @@ def serving_banner(url: str, run: Path, seconds: Mapping[str, float]) -> str:
     )
 
 
+def power_line(found: Mapping[str, float | None], design: str) -> str:
+    """What the experiment can see, before it runs."""
+    named = {"pv_ctr": "PV_CTR", "uv_cvr": "UV_CVR", "gmv_per_user": "GMV per user"}
+    said = ", ".join(f"{name} {found[key]:.1%}" for key, name in named.items() if found.get(key) is not None)
+    more = "; users who live in both arms show less than that too" if design == "paired" else "; CUPED may help"
+    return f"80 % power for relative differences of: {said or 'nothing, too few users'}{more}"
+
+
+def experiment_table(content: Mapping[str, Any]) -> str:
+    """Effects with their intervals, and the arms that did not answer."""
+    table = Table(title=f"{content['plan']['design']} design, {content['plan']['days']} days", title_justify="left")
+    for column in ("", "metric", "relative", "95 % interval", "always valid", "p"):
+        table.add_column(column, justify="left" if column in ("", "metric") else "right")
+    for e in content["effects"]:
+        spans = (f"{e[key][0]:+.2%} to {e[key][1]:+.2%}" for key in ("ci95", "always_valid_ci95"))
+        table.add_row(f"{e['arm']} - {e['against']}", e["metric"], f"{e['relative']:+.2%}", *spans, f"{e['p']:.2g}")
+    lines = [_render(table)]
+    lines += [f"{name} was left out from some point on: {why}" for name, why in content["paused"].items()]
+    if content.get("sample_ratio", {}).get("mismatch"):
+        lines.append(f"sample ratio mismatch (p {content['sample_ratio']['p']:.2g}): do not trust these effects")
+    if content["requests_per_second"]:
+        lines.append(f"{content['requests_per_second']:.0f} rankings a second")
+    return "\n".join(lines)
+
+
 def benchmark_table(figures: Mapping[str, Any]) -> str:
     """A benchmark's cases, one a row; where they say much, one a column, a few at a time."""
     cases = figures["cases"]

@@ -85,6 +85,11 @@ class Lives:
         views = browse(self.city, self.people, self._taste, self.memory, self.favourites, moment)
         return moment.at(number=moment.number, time_ms=views.end_ms), views
 
+    @property
+    def taste(self) -> Floats:
+        """[U, categories]: today's."""
+        return self._taste
+
     def candidates(self, requests: Moment, draws: int | None = None) -> Places:
         """[n, draws]: the places that come into question for every request, with gaps of -1 (see recall)."""
         return recall(self.city, requests, self._taste, self.favourites, draws)

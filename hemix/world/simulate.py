@@ -5,6 +5,7 @@
       impressions.parquet        days 0 .. days - 1, by user, time and position
       events.parquet             90 days of past and the logged days, by user and time
       items.parquet  users.parquet
+      truth/city.json            users, days and seed, so that its users can live on (hemix experiment)
       truth/impressions.parquet  p_click, p_order, p_order_given_click, intent: row by row with the impressions
 
 Users are simulated in chunks, one row group a chunk, so that memory does not grow with their number; the rows do not depend on
@@ -23,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hemix.errors import UsageError
-from hemix.files import new_folder
+from hemix.files import new_folder, write_json
 from hemix.world import tables
 from hemix.world.city import City, build_city
 from hemix.world.record import record
@@ -55,6 +56,9 @@ def simulate(
         city = build_city(users, days, seed)
         (folder / "schema.yaml").write_text(tables.schema_text(city), encoding="utf-8")
         pq.write_table(tables.items_table(city), folder / "items.parquet", compression="zstd")
+        (folder / "truth").mkdir()
+        asked = {"users": users, "days": days, "seed": seed, "parameters": city.parameters.fingerprint()}
+        write_json(folder / "truth" / "city.json", asked)
         return _write_lives(folder, city, progress or _silent)
 
 
@@ -62,7 +66,6 @@ def _silent(_what: str, _share: float) -> None: ...
 
 
 def _write_lives(folder: Path, city: City, progress: Callable[[str, float], None]) -> dict[str, Any]:
-    (folder / "truth").mkdir()
     counts = dict.fromkeys(("requests", "impressions", "clicks", "orders", "events"), 0)
     past_events = np.zeros(city.users, dtype=np.int64)
     with ExitStack() as stack:

@@ -1,0 +1,9 @@
+"""Online experiments with simulated users: arms that differ only in who ranks, users who react, honest statistics.
+
+``living`` lets users of the city live with an arm, ``arms`` are servers, the oracle and popularity, ``effects`` the statistics, ``run``
+the experiment. Servers are spoken to over HTTP as by anybody else; nothing here knows a model.
+"""
+
+from hemix.experiment.run import Plan, experiment
+
+__all__ = ["Plan", "experiment"]

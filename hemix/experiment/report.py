@@ -1,0 +1,149 @@
+"""``report.html`` of an experiment: effects with intervals, day by day, and where arms lie between floor and ceiling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hemix.evaluation import charts, wording
+from hemix.evaluation.report import render
+from hemix.files import write_text
+
+__all__ = ["write_experiment_report"]
+
+_METRICS = {
+    "pv_ctr": "PV_CTR",
+    "uv_cvr": "UV_CVR",
+    "gmv_per_user": "GMV per user",
+    "requests_per_session": "requests a session",
+    "km_per_order": "km an order",
+    "new_place_share": "share of new places",
+}
+_WORDS = (
+    ("PV_CTR", "Clicks over impressions shown; users are the units, so that a user's own clicks do not count as independent."),
+    ("UV_CVR", "Users who ordered over users who opened the app."),
+    ("always valid", "An interval that holds at all looks together: one may look every day and stop when it leaves 0 behind."),
+)
+
+
+def write_experiment_report(path: Path, content: Mapping[str, Any]) -> None:
+    """Write the page, atomically. Raises StorageError."""
+    page = render(
+        "study.html.j2",
+        kicker=f"Experiment · {content['plan']['design']} design",
+        title="Live users, several rankers",
+        headline=_headline(content),
+        parts=[part for part in (_effects(content), _looks(content), _arms(content), _paused(content)) if part is not None],
+        facts=_facts(content),
+        glossary=_WORDS,
+    )
+    write_text(path, page)
+
+
+def _headline(content: Mapping[str, Any]) -> str:
+    main = [e for e in content["effects"] if e["metric"] == "pv_ctr"]
+    if not main:
+        return f"{len(content['arms'])} arms."
+    said = [
+        f"{e['arm']} against {e['against']}: {e['relative']:+.2%} ({e['ci95'][0]:+.2%} to {e['ci95'][1]:+.2%})" for e in main[:3]
+    ]
+    return "PV_CTR, relative: " + "; ".join(said) + "."
+
+
+def _effects(content: Mapping[str, Any]) -> dict[str, Any] | None:
+    if not content["effects"]:
+        return None
+    drawn, rows = [], []
+    for metric, name in _METRICS.items():
+        entries = [e for e in content["effects"] if e["metric"] == metric]
+        if not entries:
+            continue
+        if metric in ("pv_ctr", "uv_cvr", "gmv_per_user"):
+            ranges = [
+                charts.Range(
+                    name=f"{e['arm']} − {e['against']}",
+                    value=100 * e["relative"],
+                    interval=(100 * e["ci95"][0], 100 * e["ci95"][1]),
+                )
+                for e in entries
+            ]
+            said = "; ".join(f"{row.name} {row.value:+.2f} %" for row in ranges)
+            svg = charts.forest(
+                f"forest-{metric}", f"Relative differences of {name}: {said}.", ranges, x_label="relative difference, %"
+            )
+            drawn.append({"title": name, "svg": svg, "caption": "95 % intervals; hollow: the interval holds 0."})
+        rows += [
+            [
+                f"{e['arm']} − {e['against']}",
+                name,
+                f"{e['relative']:+.2%}",
+                f"{e['ci95'][0]:+.2%} to {e['ci95'][1]:+.2%}",
+                f"{e['always_valid_ci95'][0]:+.2%} to {e['always_valid_ci95'][1]:+.2%}",
+                f"{e['p']:.2g}",
+            ]
+            for e in entries
+        ]
+    columns = ["", "metric", "relative difference", "95 % interval", "always valid", "p"]
+    return {"title": "Effects", "text": "", "charts": drawn, "tables": [{"title": "", "columns": columns, "rows": rows}]}
+
+
+def _looks(content: Mapping[str, Any]) -> dict[str, Any] | None:
+    if content["plan"]["days"] < 2 or not content["looks"]:
+        return None
+    drawn = []
+    pairs = list(dict.fromkeys((e["arm"], e["against"]) for e in content["looks"]))[:4]
+    for metric in ("pv_ctr", "gmv_per_user"):
+        for arm, against in pairs:
+            found = [e for e in content["looks"] if (e["metric"], e["arm"], e["against"]) == (metric, arm, against)]
+            days = [e["day"] for e in found]
+            lines = [
+                charts.Curve(name=f"{arm} − {against}", x=days, y=[100 * e["relative"] for e in found], points=True),
+                charts.Curve(name="95 % from", x=days, y=[100 * e["ci95"][0] for e in found]),
+                charts.Curve(name="95 % to", x=days, y=[100 * e["ci95"][1] for e in found]),
+            ]
+            name = _METRICS[metric]
+            svg = charts.curves(
+                f"look-{metric}-{arm}-{against}",
+                f"{name} of {arm} against {against} by day.",
+                lines,
+                x_label="days",
+                y_label=f"{name}, %",
+            )
+            drawn.append({"title": f"{name}: {arm} − {against}", "svg": svg, "caption": "All days so far."})
+    return {"title": "Day by day", "text": "", "charts": drawn, "tables": []}
+
+
+def _arms(content: Mapping[str, Any]) -> dict[str, Any]:
+    between = content["between_floor_and_ceiling"]
+    columns = ["", *_METRICS.values(), "users", *(["PV_CTR between floor and ceiling"] if between else [])]
+    rows = []
+    for name, values in content["arms"].items():
+        row = [name, *("–" if values[m] is None else f"{values[m]:.4g}" for m in _METRICS), str(content["users"][name])]
+        if between:
+            row.append(f"{between[name].get('pv_ctr', 0):.1%}")
+        rows.append(row)
+    return {"title": "Arms", "text": "", "charts": [], "tables": [{"title": "", "columns": columns, "rows": rows}]}
+
+
+def _paused(content: Mapping[str, Any]) -> dict[str, Any] | None:
+    if not content["paused"]:
+        return None
+    rows = [[name, why] for name, why in content["paused"].items()]
+    return {
+        "title": "Arms that did not answer",
+        "text": "",
+        "charts": [],
+        "tables": [{"title": "", "columns": ["arm", "why"], "rows": rows}],
+    }
+
+
+def _facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
+    plan, machine = content["plan"], content["machine"]
+    facts = [("users", wording.count(plan["users"])), ("days", str(plan["days"])), ("city", plan["logs"])]
+    if "sample_ratio" in content:
+        ratio = content["sample_ratio"]
+        facts.append(
+            ("equal shares", f"p {ratio['p']:.2g}" + (": a mismatch, do not trust the effects" if ratio["mismatch"] else ""))
+        )
+    return [*facts, ("processor", f"{machine['cpu']}, {machine['cores']} cores")]
