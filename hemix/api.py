@@ -317,9 +317,9 @@ def experiment(
     on_progress: Progress = _silent,
 ) -> dict[str, Any]:
     """Users of a simulated city live with several arms (URLs of servers, ``oracle``, ``popularity``): returns experiment.json, which
-    with report.html is written to ``out``. See :func:`hemix.experiment.run.experiment`."""
-    from hemix.experiment import Plan
-    from hemix.experiment import experiment as run_experiment
+    with report.html is written to ``out``. See :func:`hemix.experimenting.run.experiment`."""
+    from hemix.experimenting import Plan
+    from hemix.experimenting import experiment as run_experiment
 
     plan = Plan(arms=dict(arms), logs=str(logs), users=users, days=days, design=design, seed=seed, draws=draws)
     return run_experiment(plan, out, token=token, patience_seconds=patience_seconds, on_power=on_power, on_progress=on_progress)

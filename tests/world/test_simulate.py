@@ -16,7 +16,15 @@ from hemix.world import simulate
 from hemix.world.parameters import PARAMETERS
 from tests.world.conftest import USERS, Written
 
-FILES = ["events.parquet", "impressions.parquet", "items.parquet", "schema.yaml", "truth/impressions.parquet", "users.parquet"]
+FILES = [
+    "events.parquet",
+    "impressions.parquet",
+    "items.parquet",
+    "schema.yaml",
+    "truth/city.json",
+    "truth/impressions.parquet",
+    "users.parquet",
+]
 
 
 def hashes(folder: Path) -> dict[str, str]:

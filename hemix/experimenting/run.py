@@ -23,11 +23,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hemix.errors import DataError, HemixError, UsageError
-from hemix.experiment.analysis import Outcome, analyse, power
-from hemix.experiment.arms import BUILT_IN, Arm, ArmDown, Server, make_arm
-from hemix.experiment.effects import sample_ratio_p
-from hemix.experiment.living import MEASURES, live, past_lives
-from hemix.experiment.report import write_experiment_report
+from hemix.experimenting.analysis import Outcome, analyse, power
+from hemix.experimenting.arms import BUILT_IN, Arm, ArmDown, Server, make_arm
+from hemix.experimenting.effects import sample_ratio_p
+from hemix.experimenting.living import MEASURES, live, past_lives
+from hemix.experimenting.report import write_experiment_report
 from hemix.files import read_json, storage_errors, write_json
 from hemix.measure import machine
 from hemix.world import draws

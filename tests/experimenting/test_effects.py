@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from hemix.experiment.effects import Effect, Ratio, cuped, minimum_detectable, relative_difference, sample_ratio_p
+from hemix.experimenting.effects import Effect, Ratio, cuped, minimum_detectable, relative_difference, sample_ratio_p
 
 
 def test_a_ratio_and_its_influences_by_hand() -> None:
@@ -93,6 +93,6 @@ def test_equal_shares_by_hand() -> None:
 
 
 def test_the_power_by_hand() -> None:
-    """One order each by half of the users: the mean is .5, a user's deviation .5, relatively 1: 2.8016 sqrt(2 / 100), and n / (n - 1)."""
+    """One order each by half of the users: mean .5, a user's deviation .5, relatively 1: 2.8016 sqrt(2 / 100), and n / (n - 1)."""
     ratio = Ratio.of(np.array([0.0, 1] * 50), np.ones(100))
     assert minimum_detectable(ratio, 200, 2) == pytest.approx(2.8016 * math.sqrt(2 / 100) * math.sqrt(100 / 99), rel=1e-3)

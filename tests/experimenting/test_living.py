@@ -11,10 +11,10 @@ import pytest
 
 from hemix import api
 from hemix.errors import DataError, UsageError
-from hemix.experiment.analysis import analyse
-from hemix.experiment.arms import Event, Oracle, Popularity
-from hemix.experiment.living import MEASURES, live, past_lives
-from hemix.experiment.run import Plan, arm_of
+from hemix.experimenting.analysis import analyse
+from hemix.experimenting.arms import Event, Oracle, Popularity
+from hemix.experimenting.living import MEASURES, live, past_lives
+from hemix.experimenting.run import Plan, arm_of
 from hemix.world.city import build_city
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hemix.experiment.effects import METRICS, Effect, Ratio, cuped, minimum_detectable, relative_difference
+from hemix.experimenting.effects import METRICS, Effect, Ratio, cuped, minimum_detectable, relative_difference
 
 __all__ = ["Outcome", "analyse", "power"]
 

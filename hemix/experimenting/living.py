@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from hemix.experiment.arms import Arm, Event, ranking_id
+from hemix.experimenting.arms import Arm, Event, ranking_id
 from hemix.world.choice import Moment
 from hemix.world.city import City
 from hemix.world.life import Lives, Page

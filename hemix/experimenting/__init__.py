@@ -4,6 +4,6 @@
 the experiment. Servers are spoken to over HTTP as by anybody else; nothing here knows a model.
 """
 
-from hemix.experiment.run import Plan, experiment
+from hemix.experimenting.run import Plan, experiment
 
 __all__ = ["Plan", "experiment"]
