@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -102,7 +103,13 @@ def _views(requests: Moment, views: Views) -> Iterator[Event]:
 
 
 def _reactions(page: Page) -> Iterator[Event]:
+    """What was shown, so that a server knows what was not clicked, and what came of it."""
     done = page.reaction
+    for at in range(len(page.place)):
+        user, number = int(page.moment.user[at]), int(page.moment.number[at])
+        event = _event(user, number, int(page.place[at]), int(page.moment.time_ms[at]), "impression", int(page.position[at]))
+        del event["type"]
+        yield {**event, "event": "impression", "ranking": ranking_id(user, number)}
     for action, happened, times in (
         ("click", done.click, done.click_ms),
         ("order", done.order, done.order_ms),
@@ -114,7 +121,7 @@ def _reactions(page: Page) -> Iterator[Event]:
             yield {**event, "ranking": ranking_id(user, number)}
 
 
-def _event(user: int, number: int, place: int, time_ms: int, action: str, which: int) -> Event:
+def _event(user: int, number: int, place: int, time_ms: int, action: str, which: int) -> dict[str, Any]:
     return {
         "event": "interaction",
         "id": f"{user}.{number}.{action}.{which}",

@@ -75,10 +75,11 @@ def test_the_days_before_are_those_of_the_logs(logs: Path) -> None:
 def test_events_are_told_once_each_in_the_words_of_the_server() -> None:
     city, arm = build_city(120, 3, 2), Listening()
     sums = live(past_lives(city, np.arange(40), 0)[0], arm, 2)
-    kinds = [event["type"] for event in arm.heard]
+    kinds = [event.get("type", event["event"]) for event in arm.heard]
+    assert kinds.count("impression") == sums["shown"].sum()
     assert kinds.count("click") == sums["clicks"].sum() and kinds.count("order") == sums["orders"].sum() and "view" in kinds
     assert len({event["id"] for event in arm.heard}) == len(arm.heard)
-    click = next(event for event in arm.heard if event["type"] == "click")
+    click = next(event for event in arm.heard if event.get("type") == "click")
     assert click["ranking"] == f"r{int(click['user'][1:])}.{click['id'].split('.')[1]}" and click["item"].startswith("p")
     assert min(event["timestamp"] for event in arm.heard) >= city.day_start_ms(3)
 
