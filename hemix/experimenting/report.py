@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,15 +77,19 @@ def _effects(content: Mapping[str, Any]) -> dict[str, Any] | None:
             [
                 f"{e['arm']} − {e['against']}",
                 name,
-                f"{e['relative']:+.2%}",
-                f"{e['ci95'][0]:+.2%} to {e['ci95'][1]:+.2%}",
-                f"{e['always_valid_ci95'][0]:+.2%} to {e['always_valid_ci95'][1]:+.2%}",
+                f"{100 * e['relative']:+.1f}",
+                _span(e["ci95"]),
+                _span(e["always_valid_ci95"]),
                 f"{e['p']:.2g}",
             ]
             for e in entries
         ]
-    columns = ["", "metric", "relative difference", "95 % interval", "always valid", "p"]
+    columns = ["", "metric", "difference, %", "95 % interval", "always valid", "p"]
     return {"title": "Effects", "text": "", "charts": drawn, "tables": [{"title": "", "columns": columns, "rows": rows}]}
+
+
+def _span(interval: Sequence[float]) -> str:
+    return f"{100 * interval[0]:+.1f} to {100 * interval[1]:+.1f}"
 
 
 def _looks(content: Mapping[str, Any]) -> dict[str, Any] | None:
