@@ -172,6 +172,8 @@ class TrainSettings(_Part):
     """Stop after so many valid evaluations without a better loss, and keep the best weights; 0: never stop early."""
     checkpoint_every_steps: CountOrZero = 500
     keep_checkpoints: Count = 2
+    save_in_background: bool = True
+    """Go on training while a checkpoint is written, from a copy in memory; several processes wait for each other instead."""
     log_every_steps: Count = 20
     tensorboard: bool = False
 

@@ -18,8 +18,17 @@ from hemix.files import storage_errors
 from hemix.model import Ranker
 
 __all__ = [
-    "DENSE_FILE", "TABLES_FILE", "load_dense", "load_tensors", "load_weights", "save_dense", "save_tensors", "save_weights", "sha256",
-]  # fmt: skip
+    "DENSE_FILE",
+    "TABLES_FILE",
+    "dense_of",
+    "load_dense",
+    "load_tensors",
+    "load_weights",
+    "save_dense",
+    "save_tensors",
+    "save_weights",
+    "sha256",
+]
 
 DENSE_FILE = "dense.safetensors"
 TABLES_FILE = "tables.safetensors"
@@ -86,7 +95,7 @@ def load_weights(folder: Path, model: Ranker, digests: dict[str, str]) -> None:
 
 def save_dense(folder: Path, model: Ranker) -> str:
     """Write all but the tables; returns the file's sha256."""
-    return save_tensors(folder / DENSE_FILE, _dense_of(model))
+    return save_tensors(folder / DENSE_FILE, dense_of(model))
 
 
 def load_dense(folder: Path, model: Ranker, digests: dict[str, str]) -> None:
@@ -94,7 +103,7 @@ def load_dense(folder: Path, model: Ranker, digests: dict[str, str]) -> None:
     _dense_fitting(folder, model, digests)()
 
 
-def _dense_of(model: Ranker) -> dict[str, Tensor]:
+def dense_of(model: Ranker) -> dict[str, Tensor]:
     """Every weight and buffer but the tables', by name."""
     return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("tables.")}
 
@@ -102,7 +111,7 @@ def _dense_of(model: Ranker) -> dict[str, Tensor]:
 def _dense_fitting(folder: Path, model: Ranker, digests: dict[str, str]) -> Callable[[], None]:
     def targets(found: dict[str, Tensor]) -> dict[str, Tensor]:
         model.take_shapes({key: tuple(tensor.shape) for key, tensor in found.items()})
-        return _dense_of(model)
+        return dense_of(model)
 
     return _fitting(folder / DENSE_FILE, digests, targets)
 

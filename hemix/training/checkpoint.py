@@ -26,7 +26,7 @@ from hemix.files import new_folder, read_json, storage_errors, write_json, write
 from hemix.model import Ranker
 from hemix.model.sharded import owned_rows
 from hemix.run.shards import Shard, read_rows
-from hemix.run.weights import DENSE_FILE, load_dense, load_tensors, save_dense, save_tensors, sha256
+from hemix.run.weights import DENSE_FILE, load_dense, load_tensors, save_tensors, sha256
 from hemix.team import Team
 
 __all__ = ["BEST", "WEIGHT", "Checkpoint", "Checkpoints"]
@@ -78,16 +78,18 @@ class Checkpoints:
     def save(
         self,
         name: str,
-        model: Ranker,
+        dense: dict[str, Tensor],
         rows: dict[str, Tensor],
         optimizer: dict[str, Tensor],
         state: dict[str, Any],
+        total_rows: int,
         team: Team | None = None,
     ) -> None:
         """Write a checkpoint beside the others, mark it complete, then point LATEST at it (not for ``best``) and drop the oldest.
 
-        ``rows``: the table optimiser's state of this process's rows. A full disk or a kill leaves the previous ones untouched. Of a team
-        all call it; every process writes its rows, the first the rest. Raises StorageError.
+        ``dense``: all weights but the tables'; ``rows``: this process's rows of the tables (WEIGHT) and of their optimiser's state;
+        ``optimizer``: the rest; ``total_rows``: of all tables and processes. A full disk or a kill leaves the previous ones untouched.
+        Of a team all call it; every process writes its rows, the first the rest. Raises StorageError.
         """
         rank, size = (team.rank, team.size) if team else (0, 1)
         own = f"rows-{rank:05d}-of-{size:05d}.safetensors"
@@ -96,11 +98,11 @@ class Checkpoints:
         def write_rows() -> None:
             with storage_errors(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
-                save_tensors(waiting, {WEIGHT: model.tables.weight, **rows})
+                save_tensors(waiting, rows)
 
         def write_rest() -> None:
             if rank == 0:
-                self._write(name, model, optimizer, state, size)
+                self._write(name, dense, optimizer, state, total_rows, size)
 
         if team is None:
             self._sweep()
@@ -111,9 +113,10 @@ class Checkpoints:
         team.together(write_rows, f"save its rows in {self.folder}")
         team.together(write_rest, f"save a checkpoint in {self.folder}")
 
-    def _write(self, name: str, model: Ranker, optimizer: dict[str, Tensor], state: dict[str, Any], size: int) -> None:
+    def _write(
+        self, name: str, dense: dict[str, Tensor], optimizer: dict[str, Tensor], state: dict[str, Any], total_rows: int, size: int
+    ) -> None:
         """Gather the processes' rows and write the rest."""
-        total = model.tables.rows
         with storage_errors(self.folder):
             target = self.folder / name
             aside = self.folder / f".{name}.old"
@@ -121,12 +124,12 @@ class Checkpoints:
                 target.rename(aside)
             try:
                 with new_folder(target) as folder:
-                    digests, rows = {DENSE_FILE: save_dense(folder, model)}, []
+                    digests, rows = {DENSE_FILE: save_tensors(folder / DENSE_FILE, dense)}, []
                     for rank in range(size):
                         file = f"rows-{rank:05d}-of-{size:05d}.safetensors"
                         (self.folder / f".{name}.{file}").rename(folder / file)
                         digests[file] = sha256(folder / file)
-                        rows.append([file, *owned_rows(total, rank, size)])
+                        rows.append([file, *owned_rows(total_rows, rank, size)])
                     digests[_OPTIMIZER_FILE] = save_tensors(folder / _OPTIMIZER_FILE, optimizer)
                     write_json(folder / "state.json", {**state, "sha256": digests, "rows": rows})
                     _flush(folder)

@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -33,10 +34,11 @@ from hemix.measure import PeakMemory, keep_freed_memory
 from hemix.model import LightGBM, Ranker, build_model, count_parameters, model_class
 from hemix.run import folder as run_folder
 from hemix.run.folder import INFO_FILE, Run
+from hemix.run.weights import dense_of
 from hemix.team import Team
 from hemix.training.boosting import boost
 from hemix.training.calibrate import calibrate
-from hemix.training.checkpoint import BEST, Checkpoint, Checkpoints
+from hemix.training.checkpoint import BEST, WEIGHT, Checkpoint, Checkpoints
 from hemix.training.checks import check_labels, check_memory, check_out
 from hemix.training.meters import Meters
 from hemix.training.optimizers import Optimizers
@@ -169,6 +171,8 @@ class _Loop:
         self.optimizers = Optimizers(self.model, options, self.total_steps, team)
         self.meters = Meters()
         self.position = Position()
+        self._saver = ThreadPoolExecutor(1, thread_name_prefix="hemix-checkpoint")
+        self._saving: Future[None] | None = None
         self._unread: list[tuple[int, Tensor, Tensor, RequestBatch]] = []
         self._speaks = team is None or team.first
         self.checkpoints = Checkpoints(out, options.keep_checkpoints)
@@ -212,7 +216,7 @@ class _Loop:
                     if position.finished:
                         return
                     if every and position.step % every == 0:
-                        self._save(f"step-{position.step:08d}")
+                        self._save(f"step-{position.step:08d}", background=True)
 
     def _plan(self, epoch: int) -> Plan:
         options = self.settings.train
@@ -302,16 +306,30 @@ class _Loop:
                     self.board.add_scalar(key, value, self.position.step)
         self.on_record(record)
 
-    def _save(self, name: str) -> None:
+    def _save(self, name: str, *, background: bool = False) -> None:
         self._read_steps()
         state = {"position": asdict(self.position), "data": _identity(self.data)}
         tensors = {**self.optimizers.tensors(), **self.meters.tensors(), "random.torch": torch.get_rng_state()}
         if self.device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        rows = self.optimizers.row_tensors()
+        rows = {WEIGHT: self.model.tables.weight, **self.optimizers.row_tensors()}
         if not self._speaks:
             rows["random.torch"] = tensors["random.torch"]
-        self.checkpoints.save(name, self.model, rows, tensors, state, self.team)
+        dense, total = dense_of(self.model), self.model.tables.rows
+        self._wait_for_saving()
+        if not (self.settings.train.save_in_background and self.team is None and background):
+            self.checkpoints.save(name, dense, rows, tensors, state, total, self.team)
+            return
+        dense, rows, tensors = (
+            {key: tensor.detach().cpu().clone() for key, tensor in part.items()} for part in (dense, rows, tensors)
+        )
+        self._saving = self._saver.submit(self.checkpoints.save, name, dense, rows, tensors, state, total)
+
+    def _wait_for_saving(self) -> None:
+        """Until the last checkpoint is written. Raises what went wrong there."""
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.result()
 
     def restore(self, checkpoint: Checkpoint) -> None:
         if checkpoint.state["data"] != _identity(self.data):
@@ -334,6 +352,7 @@ class _Loop:
         log.write_text("".join(line + "\n" for line in kept))
 
     def finish(self, peak_bytes: int) -> None:
+        self._wait_for_saving()
         best = self.checkpoints.best() if self._keeps_best else None
         if best is not None:
             best.load_model(self.model)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+import hemix.training.checkpoint as module
 from hemix import api
-from hemix.errors import RunError
+from hemix.errors import RunError, StorageError
 from hemix.training.checkpoint import Checkpoints
 from hemix.training.loop import Interrupted
 
@@ -68,3 +72,47 @@ def test_another_dataset_is_refused(stopped: Path, tmp_path: Path) -> None:
     api.prepare(tmp_path / "logs", tmp_path / "data")
     with pytest.raises(RunError, match="was trained on another dataset"):
         api.train(tmp_path / "data", stopped, resume=True)
+
+
+def test_written_in_the_background_they_hold_what_the_step_left(planted_data: Path, tmp_path: Path) -> None:
+    """A slow disk: training is steps ahead when the file is written, and the file says what was true at its step."""
+    kept = {**SETTINGS, "train.checkpoint_every_steps": 5, "train.keep_checkpoints": 9}
+    ahead, steps, save = [], [0], module.save_tensors
+
+    def slow(path: Path, tensors: dict[str, torch.Tensor]) -> str:
+        before = steps[0]
+        time.sleep(0.1)
+        ahead.append(steps[0] - before)
+        return save(path, tensors)
+
+    def run(out: Path, *, background: bool) -> Path:
+        def stop(step: int, _total: int) -> None:
+            steps[0] = step
+            if step == 11:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        with pytest.raises(Interrupted):
+            api.train(planted_data, out, settings={**kept, "train.save_in_background": background}, on_step=stop)
+        return out / "checkpoints"
+
+    plain = run(tmp_path / "plain", background=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "save_tensors", slow)
+        ours = run(tmp_path / "ours", background=True)
+    assert max(ahead) > 0, "training went on meanwhile"
+    for step in ("step-00000005", "step-00000010", "step-00000011"):
+        for file in ("dense.safetensors", "rows-00000-of-00001.safetensors", "optimizer.safetensors"):
+            found, expected = load_file(ours / step / file), load_file(plain / step / file)
+            assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_what_goes_wrong_in_the_background_ends_the_run(
+    planted_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, _tensors: dict[str, torch.Tensor]) -> str:
+        raise StorageError(f"{path}: the disk is full")
+
+    monkeypatch.setattr(module, "save_tensors", full)
+    with pytest.raises(StorageError, match=r"rows-00000-of-00001\.safetensors: the disk is full"):
+        api.train(planted_data, tmp_path / "run", settings=SETTINGS)
+    assert not (tmp_path / "run" / "run.json").exists()
