@@ -88,6 +88,7 @@ def test_every_command_explains_itself(hemix) -> None:  # type: ignore[no-untype
         "ablate",
         "scale",
         "serve",
+        "experiment",
     ):
         code, out, _ = hemix(command, "--help")
         assert code == 0
