@@ -137,6 +137,8 @@ class Checkpoints:
             except BaseException:
                 if aside.exists():
                     aside.rename(target)
+                for waiting in self.folder.glob(f".{name}.rows-*"):
+                    waiting.unlink(missing_ok=True)
                 raise
             shutil.rmtree(aside, ignore_errors=True)
             if name != BEST:
