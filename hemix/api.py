@@ -308,6 +308,7 @@ def experiment(
     logs: PathLike,
     users: int,
     days: int,
+    first_user: int = 0,
     design: Literal["paired", "split"] = "paired",
     seed: int = 0,
     draws: int | None = None,
@@ -321,5 +322,7 @@ def experiment(
     from hemix.experimenting import Plan
     from hemix.experimenting import experiment as run_experiment
 
-    plan = Plan(arms=dict(arms), logs=str(logs), users=users, days=days, design=design, seed=seed, draws=draws)
+    plan = Plan(
+        arms=dict(arms), logs=str(logs), users=users, days=days, first_user=first_user, design=design, seed=seed, draws=draws
+    )
     return run_experiment(plan, out, token=token, patience_seconds=patience_seconds, on_power=on_power, on_progress=on_progress)

@@ -144,7 +144,8 @@ def experiment(
     ],
     logs: Annotated[Path, typer.Option("--logs", help="Folder of hemix simulate whose users live on.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", help="Folder; what is finished there is kept.", show_default=False)],
-    users: Annotated[int, typer.Option("--users", min=1, help="Users, the city's first.")] = 200,
+    users: Annotated[int, typer.Option("--users", min=1, help="Users of the city.")] = 200,
+    first_user: Annotated[int, typer.Option("--first-user", min=0, help="The first of them.")] = 0,
     days: Annotated[int, typer.Option("--days", min=1, help="Days that they live.")] = 2,
     design: Annotated[str, typer.Option("--design", help="paired: every user in every arm; split: each in one.")] = "paired",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the division into arms.")] = 0,
@@ -172,8 +173,8 @@ def experiment(
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     with Display(console) as display:
         content = api.experiment(
-            arms, out, logs=logs, users=users, days=days, design="split" if design == "split" else "paired", seed=seed, draws=draws,
-            token=token, patience_seconds=patience, on_progress=display.progress,
+            arms, out, logs=logs, users=users, days=days, first_user=first_user, design="split" if design == "split" else "paired",
+            seed=seed, draws=draws, token=token, patience_seconds=patience, on_progress=display.progress,
             on_power=lambda found: console.print(power_line(found, design)),
         )  # fmt: skip
     text = f"{experiment_table(content)}\nReport: {out / 'report.html'}"

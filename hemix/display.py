@@ -329,14 +329,21 @@ def power_line(found: Mapping[str, float | None], design: str) -> str:
 
 
 def experiment_table(content: Mapping[str, Any]) -> str:
-    """Effects with their intervals, and the arms that did not answer."""
-    table = Table(title=f"{content['plan']['design']} design, {content['plan']['days']} days", title_justify="left")
+    """What the arms came to, their effects with intervals, and the arms that did not answer."""
+    plan = content["plan"]
+    arms = Table(title=f"{plan['design']} design, {plan['days']} days", title_justify="left")
+    for column in ("arm", "users", "PV_CTR", "UV_CVR", "GMV per user"):
+        arms.add_column(column, justify="left" if column == "arm" else "right")
+    for name, found in content["arms"].items():
+        shares = (f"{found[key]:.4f}" for key in ("pv_ctr", "uv_cvr"))
+        arms.add_row(name, f"{content['users'][name]:,}", *shares, f"{found['gmv_per_user']:.2f}")
+    table = Table(title="differences", title_justify="left")
     for column in ("", "metric", "relative", "95 % interval", "always valid", "p"):
         table.add_column(column, justify="left" if column in ("", "metric") else "right")
     for e in content["effects"]:
         spans = (f"{e[key][0]:+.2%} to {e[key][1]:+.2%}" for key in ("ci95", "always_valid_ci95"))
         table.add_row(f"{e['arm']} - {e['against']}", e["metric"], f"{e['relative']:+.2%}", *spans, f"{e['p']:.2g}")
-    lines = [_render(table)]
+    lines = [_render(arms)] + ([_render(table)] if content["effects"] else [])
     lines += [f"{name} was left out from some point on: {why}" for name, why in content["paused"].items()]
     if content.get("sample_ratio", {}).get("mismatch"):
         lines.append(f"sample ratio mismatch (p {content['sample_ratio']['p']:.2g}): do not trust these effects")

@@ -406,6 +406,10 @@ class Schema(Part):
         content["has"] = [part for part in ("events", "items", "users") if getattr(self.tables, part) is not None]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
+    def meaning(self) -> str:
+        """The fingerprint without the split: the same for models of the same columns that were trained on other days."""
+        return self.fingerprint(but=("split",))
+
     def to_yaml(self) -> str:
         """The schema as YAML text that :meth:`parse` reads back."""
         content = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)

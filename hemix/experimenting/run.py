@@ -50,6 +50,8 @@ class Plan:
     """Folder of `hemix simulate` whose city and users these are"""
     users: int
     days: int
+    first_user: int = 0
+    """Of the city's users; the next ``users`` live"""
     design: Literal["paired", "split"] = "paired"
     seed: int = 0
     """Of the division into arms"""
@@ -80,7 +82,7 @@ def experiment(
     arms = {name: make_arm(url, token=token, patience_seconds=patience_seconds) for name, url in plan.arms.items()}
     _same_schemas(arms)
     _same_plan(plan, out)
-    users = np.arange(plan.users)
+    users = plan.first_user + np.arange(plan.users)
     blocks = [users[first : first + plan.block] for first in range(0, plan.users, plan.block)]
     before: dict[int, Outcome] = {}
     paused: dict[str, str] = {}
@@ -182,8 +184,13 @@ def _city(logs: Path) -> City:
 def _check(plan: Plan, city: City) -> None:
     if not plan.arms:
         raise UsageError("--arm: expected at least one")
-    if not 1 <= plan.users <= city.users:
-        raise UsageError(f"--users {plan.users}: expected 1 to {city.users}, the users of {plan.logs}")
+    if not 0 <= plan.first_user < city.users:
+        raise UsageError(f"--first-user {plan.first_user}: expected 0 to {city.users - 1}: {plan.logs} has {city.users} users")
+    if not 1 <= plan.users <= city.users - plan.first_user:
+        raise UsageError(
+            f"--users {plan.users}: expected 1 to {city.users - plan.first_user}, the users of {plan.logs}"
+            + (f" from --first-user {plan.first_user} on" if plan.first_user else "")
+        )
     if plan.days < 1:
         raise UsageError(f"--days {plan.days}: expected at least 1")
     for name in plan.arms:

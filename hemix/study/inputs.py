@@ -75,7 +75,7 @@ def open_inputs(
     everything = inputs if searched is None else [*inputs, searched]
     for other in everything[1:]:
         schema = other.dataset.schema
-        if schema.fingerprint(but=("split",)) != first.dataset.schema.fingerprint(but=("split",)):
+        if schema.meaning() != first.dataset.schema.meaning():
             ours, theirs = (
                 {key: value for key, value in s.model_dump(mode="json").items() if key != "split"}
                 for s in (first.dataset.schema, schema)

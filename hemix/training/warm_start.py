@@ -30,7 +30,7 @@ def carried_weights(run: Run, data: Dataset, settings: Settings) -> dict[str, Te
     buckets differ."""
     if run.settings.model != settings.model:
         raise UsageError(f"--from {run.folder}: its model settings differ from this run's")
-    if run.schema.fingerprint(but={"split"}) != data.schema.fingerprint(but={"split"}):
+    if run.schema.meaning() != data.schema.meaning():
         ours, theirs = ({k: v for k, v in s.model_dump(mode="json").items() if k != "split"} for s in (run.schema, data.schema))
         where = first_difference(ours, theirs) or "which tables there are"
         raise RunError(f"{run.folder} was trained with another schema than {data.folder}: they differ in {where}")

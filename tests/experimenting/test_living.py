@@ -62,6 +62,16 @@ def test_a_user_s_days_do_not_depend_on_who_else_lives_and_the_past_stays_as_it_
     assert together["clicks"].sum() > 0
 
 
+def test_users_from_the_first_asked_for_on_live_as_they_do_among_all(logs: Path, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    for out, users, first in (("all", 120, 0), ("some", 10, 40)):
+        api.experiment({"oracle": "oracle"}, tmp_path / out, logs=logs, users=users, first_user=first, days=1)
+    everyone, some = (pq.read_table(tmp_path / out / "cells" / "oracle-0000.parquet") for out in ("all", "some"))
+    assert some["user"].to_pylist() == list(range(40, 50))
+    assert some.to_pylist() == everyone.slice(40, 10).to_pylist()
+
+
 def test_the_days_before_are_those_of_the_logs(logs: Path) -> None:
     import pyarrow.parquet as pq
 
@@ -105,6 +115,8 @@ def test_wrong_plans_are_refused(logs: Path, tmp_path: Path) -> None:
     for arms, more, why in (
         ({"a": "nobody"}, {}, r"--arm NAME=nobody: expected http://HOST:PORT or one of oracle, popularity"),
         ({"a": "oracle"}, {"users": 500}, r"--users 500: expected 1 to 120"),
+        ({"a": "oracle"}, {"first_user": 115}, r"--users 10: expected 1 to 5, the users of .* from --first-user 115 on"),
+        ({"a": "oracle"}, {"first_user": 120}, r"--first-user 120: expected 0 to 119"),
         ({"before": "oracle"}, {}, r"--arm before: expected a name"),
         ({}, {}, r"--arm: expected at least one"),
         ({"a": "http://127.0.0.1:1", "b": "http://127.0.0.1:1"}, {}, r"two arms of one server would share its histories"),

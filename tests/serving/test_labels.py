@@ -77,7 +77,7 @@ def test_labels_are_what_the_events_say(log: ServedLog, tmp_path: Path) -> None:
     )
     log.close()
     counts = write_training_rows(log.folder, tmp_path / "rows", log.schema)
-    assert counts == {"rows": 4, "shown": 3, "events": 8, "click": 2, "order": 1}
+    assert counts == {"rows": 4, "shown": 3, "events": 6, "click": 2, "order": 1}
     table = pq.read_table(tmp_path / "rows" / "impressions")
     assert table.column_names == ["user_id", "item_id", "time_ms", "request", "position", "clicked", "order", "ordered_at"]
     rows = table.to_pylist()
@@ -85,7 +85,9 @@ def test_labels_are_what_the_events_say(log: ServedLog, tmp_path: Path) -> None:
         ("a", 7, 0, 0), ("b", 1, 1, 0), ("c", 2, 1, 1), ("d", 3, None, None),
     ]  # fmt: skip
     assert [r["ordered_at"] for r in rows] == [None, None, datetime.fromtimestamp((NOW + 6) / 1000, UTC), None]
-    assert pq.read_table(tmp_path / "rows" / "events").column_names == ["user_id", "item_id", "time_ms", "what"]
+    events = pq.read_table(tmp_path / "rows" / "events")
+    assert events.column_names == ["user_id", "item_id", "time_ms", "what"]
+    assert "seen" not in events["what"].to_pylist(), "what was merely shown is in no history of the server's either"
 
     with pytest.raises(UsageError, match="exists already"):
         write_training_rows(log.folder, tmp_path / "rows", log.schema)

@@ -40,7 +40,7 @@ class Earlier:
         if not (encoders / "encoders.json").is_file():
             raise UsageError(f"--from {folder}: neither a dataset nor a run: it has no encoders/encoders.json")
         found = Encoders.load(encoders)
-        if found.schema.fingerprint(but={"split"}) != schema.fingerprint(but={"split"}):
+        if found.schema.meaning() != schema.meaning():
             ours, theirs = (
                 {key: part for key, part in s.model_dump(mode="json").items() if key != "split"} for s in (found.schema, schema)
             )

@@ -1,8 +1,10 @@
 """Parquet tables as streams of checked chunks: a file, or a folder of files read in name order as one table.
 
 Column types are brought to one form: dictionaries to their values, large and view strings to strings, and where the files of a
-folder differ (int32 and int64, all null and int8), to the type that holds all. This module knows no schema; whoever needs a
-column asks for it with the schema's key that names it.
+folder differ (int32 and int64, all null and int8), to the type that holds all, text for ids that are integers in one file and text
+in another; in logs a column that is integers in one file and timestamps in another stays so, because only the schema's clock knows
+what such integers are. A column that not all files of a folder have may not be asked for. This module knows no schema; whoever
+needs a column asks for it with the schema's key that names it.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from hemix.data.cells import Where
 from hemix.errors import DataError
 
 __all__ = ["Chunk", "Table"]
+
+_LOGS = ("tables.impressions", "tables.events")
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,12 @@ class Table:
         self.files = self._find()
         opened = [self._open(file) for file in self.files]
         self.first_rows = np.concatenate([[0], np.cumsum([f.metadata.num_rows for f in opened])]).astype(np.int64)
+        self._lacking: dict[str, Path] = {}
+        """Column -> the first file that does not have it, though another does"""
+        self._both: set[str] = set()
+        """Columns of integers in one file and timestamps in another"""
+        self._text: dict[str, Path] = {}
+        """Column that is integers elsewhere -> the first file in which it is text"""
         self.kind = self._unify([_plain_schema(f.schema_arrow) for f in opened])
         if self.rows == 0:
             hint = "; or leave the key away: then the impressions are the history" if role == "tables.events" else ""
@@ -57,8 +67,8 @@ class Table:
 
     @property
     def names(self) -> list[str]:
-        """Column names, in the order of the first file."""
-        return list(self.kind.names)
+        """Names of the columns that any file has, in the order of the first one that has them."""
+        return [*self.kind.names, *self._lacking]
 
     def _find(self) -> list[Path]:
         if self.path.is_file():
@@ -79,41 +89,67 @@ class Table:
             raise _unreadable(file, error) from error
 
     def _unify(self, kinds: list[pa.Schema]) -> pa.Schema:
-        first = kinds[0]
-        if len(set(first.names)) != len(first.names):
-            twice = next(n for n in first.names if first.names.count(n) > 1)
-            raise DataError(f"{self.files[0]}: column {twice!r} is there twice")
+        for file, kind in zip(self.files, kinds, strict=True):
+            if len(set(kind.names)) != len(kind.names):
+                twice = next(n for n in kind.names if kind.names.count(n) > 1)
+                raise DataError(f"{file}: column {twice!r} is there twice")
+        anywhere = dict.fromkeys(name for kind in kinds for name in kind.names)
+        for name in anywhere:
+            lacking = next((file for file, kind in zip(self.files, kinds, strict=True) if name not in kind.names), None)
+            if lacking is not None:
+                self._lacking[name] = lacking
+        common = [name for name in anywhere if name not in self._lacking]
+        if self.role in _LOGS:
+            self._both = {
+                name for name in common if {_time_kind(k.field(name).type) for k in kinds} == {"integers", "timestamps"}
+            }
+        first = _select(kinds[0], common)
         for file, kind in zip(self.files[1:], kinds[1:], strict=True):
-            if set(kind.names) != set(first.names):
-                differ = sorted(set(kind.names) ^ set(first.names))
-                raise DataError(f"{file}: expected the columns of {self.files[0].name}, but {', '.join(differ)} differ")
+            mine = _select(kind, common)
+            for name in self._both:
+                mine = mine.set(mine.get_field_index(name), first.field(name))
+            first, mine = self._ids_as_text(first, mine, file), self._ids_as_text(mine, first, self.files[0])
             try:
-                first = pa.unify_schemas([first, kind], promote_options="permissive")
+                first = pa.unify_schemas([first, mine], promote_options="permissive")
             except pa.ArrowException as error:
                 raise DataError(f"{file}: column types do not go with {self.files[0].name}: {_one_line(error)}") from error
         return first.remove_metadata()
 
+    def _ids_as_text(self, schema: pa.Schema, other: pa.Schema, file: Path) -> pa.Schema:
+        """``schema`` with text where the ``other``, which is of ``file``, has text and it has integers."""
+        for at, field in enumerate(schema):
+            if pa.types.is_integer(field.type) and pa.types.is_string(other.field(field.name).type):
+                self._text.setdefault(field.name, file)
+                schema = schema.set(at, field.with_type(pa.string()))
+        return schema
+
     def require(self, column: str, key: str, expects: Callable[[pa.DataType], str | None]) -> None:
         """Check that a column is there and of a usable type; ``expects`` says what was expected where it is not."""
+        if column in self._lacking:
+            raise DataError(f"{self._lacking[column]}: no column {column!r} ({key}), which other files of the folder have")
         if column not in self.kind.names:
             raise DataError(f"{self.path}: no column {column!r} ({key}); it has: {', '.join(self.names)}")
         kind = self.kind.field(column).type
         expected = expects(kind)
         if expected is not None:
-            raise DataError(f"{self.path}: column {column!r} ({key}): expected {expected}, found {kind}")
+            raise DataError(f"{self._text.get(column, self.path)}: column {column!r} ({key}): expected {expected}, found {kind}")
 
     def chunks(self, columns: Sequence[str] | None, most_rows: int) -> Iterator[Chunk]:
-        """All rows in order, at most ``most_rows`` at a time; ``columns`` None means all."""
-        names = self.names if columns is None else list(dict.fromkeys(columns))
+        """All rows in order, at most ``most_rows`` at a time; ``columns`` None means all that every file has."""
+        names = self.kind.names if columns is None else list(dict.fromkeys(columns))
         for file, first in zip(self.files, self.first_rows.tolist(), strict=False):
             row = 0
             try:
                 for batch in self._open(file).iter_batches(batch_size=most_rows, columns=names, use_threads=False):
-                    cast = {n: _plain(batch.column(n), self.kind.field(n).type) for n in names}
+                    cast = {n: self._cast(n, batch.column(n)) for n in names}
                     yield Chunk(cast, batch.num_rows, first + row, Where(str(file), row))
                     row += batch.num_rows
             except (pa.ArrowException, OSError) as error:
                 raise _unreadable(file, error) from error
+
+    def _cast(self, name: str, values: pa.Array) -> pa.Array:
+        kind = values.type if name in self._both else self.kind.field(name).type
+        return values if values.type == kind else values.cast(kind)
 
     def read(self, columns: Sequence[str]) -> dict[str, pa.Array]:
         """Whole columns in memory."""
@@ -153,8 +189,12 @@ def _plain_schema(schema: pa.Schema) -> pa.Schema:
     return pa.schema([pa.field(f.name, _plain_type(f.type)) for f in schema])
 
 
-def _plain(values: pa.Array, kind: pa.DataType) -> pa.Array:
-    return values if values.type == kind else values.cast(kind)
+def _select(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:
+    return pa.schema([schema.field(name) for name in names])
+
+
+def _time_kind(kind: pa.DataType) -> str:
+    return "integers" if pa.types.is_integer(kind) else "timestamps" if pa.types.is_timestamp(kind) else "other"
 
 
 def _one_line(error: Exception) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hemix.errors import DataError
@@ -71,6 +72,8 @@ def _outcomes(served: Path, folder: Path, columns: ServedColumns, counts: dict[s
                 outcome.first_ms[kind] = time if before is None or time is None else min(before, time)
             if bias is not None and outcome.position is None:
                 outcome.position = json.loads(row["served_fields"] or "{}").get(bias.column)
+        if schema.history_source == "events":  # what was merely shown is no event of theirs, in the server's histories neither
+            table = table.filter(pc.equal(table["served_kind"], "interaction"))
         counts["events"] += table.num_rows
         _write(table.select([n for n in table.column_names if not n.startswith("served_")]), folder / "events" / path.name)
     return found

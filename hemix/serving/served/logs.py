@@ -31,7 +31,7 @@ class ServedLogs:
 
     def open(self, name: str, version: str, schema: Schema) -> ServedLog:
         """The log of a model that begins to serve; :meth:`close_one` ends it. Raises StorageError where it cannot be made."""
-        key = f"{name}-{version}-{schema.fingerprint()}"
+        key = f"{name}-{version}-{schema.meaning()}"
         with self._lock:
             known = self._open.get(key)
             if known is not None:  # the same version, loaded again

@@ -48,3 +48,24 @@ def test_a_table_in_files_of_subfolders_is_read_in_the_order_of_their_paths(plan
     manifest = prepare(logs, tmp_path / "data")
     assert manifest["tables"]["impressions"] == {"rows": whole.num_rows, "files": 3}
     assert arrays(tmp_path / "data") == arrays(planted_data)
+
+
+def test_files_of_one_folder_may_have_columns_of_their_own_and_times_and_ids_of_other_types(
+    planted_data: Path, tmp_path: Path
+) -> None:
+    """As rows that a server kept lie beside older logs."""
+    logs = write_logs(tmp_path / "logs", schema=SCHEMA.replace("tables: {", "tables: {impressions: shown, "))
+    whole = pq.read_table(logs / "impressions.parquet")
+    numbers = whole["request_id"].combine_chunks().dictionary_encode().indices.cast(pa.int64())
+    whole = whole.set_column(whole.column_names.index("request_id"), "request_id", numbers)
+    half = whole.num_rows // 2 + 1  # in the middle of a request
+    assert numbers[half - 1] == numbers[half]
+    (logs / "shown").mkdir()
+    pq.write_table(whole.slice(0, half).append_column("mine", pa.array(["alone"] * half)), logs / "shown" / "1.parquet")
+    other = whole.slice(half)
+    for name, kind in (("time_ms", pa.timestamp("ms", tz="UTC")), ("request_id", pa.string())):
+        assert pa.types.is_integer(whole[name].type)
+        other = other.set_column(other.column_names.index(name), name, other[name].cast(kind))
+    pq.write_table(other, logs / "shown" / "2.parquet")
+    prepare(logs, tmp_path / "data")
+    assert arrays(tmp_path / "data") == arrays(planted_data)

@@ -97,8 +97,14 @@ def test_files_of_one_folder_that_do_not_go_together(tmp_path: Path) -> None:
     (logs / "days").mkdir()
     pq.write_table(pa.table(ONE_EACH), logs / "days" / "1.parquet")
     pq.write_table(pa.table(ONE_EACH).drop_columns("click"), logs / "days" / "2.parquet")
-    assert refused(logs, tmp_path / "data") == "LOGS/days/2.parquet: expected the columns of 1.parquet, but click differ"
+    assert refused(logs, tmp_path / "data") == (
+        "LOGS/days/2.parquet: no column 'click' (labels.click), which other files of the folder have"
+    )
     pq.write_table(pa.table(replaced(click=["a", "b", "c"])), logs / "days" / "2.parquet")
+    assert (
+        refused(logs, tmp_path / "data") == "LOGS/days/2.parquet: column 'click' (labels.click): expected a number, found string"
+    )
+    pq.write_table(pa.table(replaced(click=[True, False, True])), logs / "days" / "2.parquet")
     assert "LOGS/days/2.parquet: column types do not go with 1.parquet" in refused(logs, tmp_path / "data")
 
 
