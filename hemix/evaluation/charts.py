@@ -221,12 +221,21 @@ def laws(
             axes.plot(*zip(*line, strict=True), color=SECOND, label="fit")
         axes.errorbar(x, y, yerr=[y - low, high - y], fmt="o", color=MODEL, markersize=6, elinewidth=1.4, label="measured")
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _rounded(value)))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(x_label)
         axes.set_title(y_label, loc="left", fontsize=9.5, color=MUTED)
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
-        axes.legend(loc="best", labelcolor=INK)
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.1, labelcolor=INK)
         return _svg(figure, name, alt)
+
+
+def _rounded(count: float) -> str:
+    """30, 100 k, 10 M"""
+    for unit, name in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if count >= unit:
+            return f"{count / unit:g}{name}"
+    return f"{count:g}"
 
 
 def _figure(height: float) -> tuple[Figure, Any]:

@@ -169,15 +169,22 @@ def _laws(content: Mapping[str, Any]) -> list[dict[str, Any]]:
         points = [(p["x"], p["value"], *p["ci95"]) for p in fit["points"]]
         svg: Markup = charts.laws(
             f"law-{number}",
-            f"{_NAMES[fit['metric']]} of {fit['task']} against {wording.words(fit['axis'])}, {len(points)} points.",
+            f"{_NAMES[fit['metric']]} of {fit['task']} against {_axis(fit)}, {len(points)} points.",
             points,
             [tuple(pair) for pair in fit["line"]],
-            x_label=wording.words(fit["axis"]),
+            x_label=_axis(fit),
             y_label=_NAMES[fit["metric"]],
         )
-        title = f"{_NAMES[fit['metric']]} against {wording.words(fit['axis'])}"
+        title = f"{_NAMES[fit['metric']]} against {_axis(fit)}"
         drawn.setdefault(fit["task"], []).append({"title": title, "svg": svg, "caption": fit["reading"]})
-    return [_part(wording.words(task), charts=found) for task, found in drawn.items()]
+    text = (
+        "Bars are 95 % intervals over users, who are the same for all points: points differ more surely than their bars overlap."
+    )
+    return [_part(wording.words(task), text=text, charts=found) for task, found in drawn.items()]
+
+
+def _axis(fit: Mapping[str, Any]) -> str:
+    return "FLOPs an impression" if fit["axis"] == "flops_per_impression" else wording.words(fit["axis"])
 
 
 def _facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -67,7 +67,9 @@ def test_a_study_of_scale(planted_data: Path, tmp_path: Path) -> None:
         assert "cannot tell where it would end" in fit["reading"]
     short, long = (content["models"][name]["flops_per_impression"] for name in content["histories"])
     assert short < long
-    assert "How it scales" in (out / "report.html").read_text()
+    report = (out / "report.html").read_text()
+    assert "How it scales" in report and "FLOPs an impression" in report
+    assert "$" not in report, "tick labels are words of this page, not TeX"
 
 
 def test_what_is_refused(planted_data: Path, tmp_path: Path) -> None:
