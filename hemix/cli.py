@@ -365,7 +365,9 @@ app.add_typer(cli_serving.served, name="served")
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="costs, loader, mfu, prepare, score, serve, tables or train.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(help="costs, growth, loader, mfu, prepare, score, serve, tables or train.", show_default=False)
+    ],
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.", show_default=False)] = None,
     scale: Annotated[float, typer.Option(min=0.0001, help="Share of the full size.")] = 1.0,
     sweep: Annotated[bool, typer.Option("--sweep", help="score, train: add lengths, candidates, impressions a user.")] = False,

@@ -14,7 +14,7 @@ from hemix.errors import UsageError
 
 __all__ = ["BENCHMARKS", "run_benchmark"]
 
-BENCHMARKS = ("costs", "loader", "mfu", "prepare", "score", "serve", "tables", "train")
+BENCHMARKS = ("costs", "growth", "loader", "mfu", "prepare", "score", "serve", "tables", "train")
 
 
 def run_benchmark(
