@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from hemix.data.cells import columns_of, is_number, wrong_type
 from hemix.data.keys import is_keyable
+from hemix.data.prepare.places import is_url
 from hemix.data.prepare.reading import Table
 from hemix.errors import DataError, SchemaError
 from hemix.schema import ClockPart, Feature, Schema
@@ -57,7 +58,7 @@ def open_logs(folder: Path, schema: Schema | None) -> Logs:
 
     def table(role: str) -> Table | None:
         name = getattr(tables, role)
-        return None if name is None else Table(folder / name, f"tables.{role}")
+        return None if name is None else Table(name if is_url(name) else folder / name, f"tables.{role}")
 
     impressions = table("impressions")
     assert impressions is not None

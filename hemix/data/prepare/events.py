@@ -87,8 +87,9 @@ class EventPass:
             spill.add(found | {f"event.{n}": cell for n, cell in cells.items() if cell is not None}, numbers.user[at])
             progress("reading events", at.stop / table.rows)
         if not known:
+            shown = self._logs.impressions
             raise DataError(f"{table.path}: no user of it ({schema.user}, {table.kind.field(schema.user).type}) occurs in "
-                            f"{self._logs.impressions.path.name} ({self._logs.impressions.kind.field(schema.user).type})")  # fmt: skip
+                            f"{Path(shown.path).name} ({shown.kind.field(schema.user).type})")  # fmt: skip
 
     def cleaned(self, rows: Rows) -> Rows:
         """A part of the events table without duplicates, counted. A repetition without a time is none: it may well have happened

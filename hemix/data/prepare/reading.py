@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from hemix.data.cells import Where
+from hemix.data.prepare.places import LogFile, one_line, parquet_files
 from hemix.errors import DataError
 
 __all__ = ["Chunk", "Table"]
@@ -42,18 +42,19 @@ class Table:
     """An open table. Raises DataError naming the file: missing, an empty folder, not Parquet, truncated, without rows, or files
     whose types do not go together."""
 
-    def __init__(self, path: Path, role: str) -> None:
+    def __init__(self, path: Path | str, role: str) -> None:
+        """``path``: a URL where it is a string."""
         self.path = path
         self.role = role
         """The schema's key, such as ``tables.impressions``."""
-        self.files = self._find()
-        opened = [self._open(file) for file in self.files]
+        self.files = parquet_files(path, role)
+        opened = [file.open() for file in self.files]
         self.first_rows = np.concatenate([[0], np.cumsum([f.metadata.num_rows for f in opened])]).astype(np.int64)
-        self._lacking: dict[str, Path] = {}
+        self._lacking: dict[str, LogFile] = {}
         """Column -> the first file that does not have it, though another does"""
         self._both: set[str] = set()
         """Columns of integers in one file and timestamps in another"""
-        self._text: dict[str, Path] = {}
+        self._text: dict[str, LogFile] = {}
         """Column that is integers elsewhere -> the first file in which it is text"""
         self.kind = self._unify([_plain_schema(f.schema_arrow) for f in opened])
         if self.rows == 0:
@@ -69,24 +70,6 @@ class Table:
     def names(self) -> list[str]:
         """Names of the columns that any file has, in the order of the first one that has them."""
         return [*self.kind.names, *self._lacking]
-
-    def _find(self) -> list[Path]:
-        if self.path.is_file():
-            return [self.path]
-        if not self.path.is_dir():
-            raise DataError(f"{self.path}: no such file ({self.role})")
-        found = (p.relative_to(self.path) for p in self.path.rglob("*.parquet") if p.is_file())
-        files = [self.path / p for p in sorted(found) if not any(part.startswith((".", "_")) for part in p.parts)]
-        if not files:
-            raise DataError(f"{self.path}: expected Parquet files (*.parquet) in the folder ({self.role}), found none")
-        return files
-
-    def _open(self, file: Path) -> pq.ParquetFile:
-        try:
-            # buffered: a row group is read page by page, never as a whole
-            return pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
-        except (pa.ArrowException, OSError) as error:
-            raise _unreadable(file, error) from error
 
     def _unify(self, kinds: list[pa.Schema]) -> pa.Schema:
         for file, kind in zip(self.files, kinds, strict=True):
@@ -112,10 +95,10 @@ class Table:
             try:
                 first = pa.unify_schemas([first, mine], promote_options="permissive")
             except pa.ArrowException as error:
-                raise DataError(f"{file}: column types do not go with {self.files[0].name}: {_one_line(error)}") from error
+                raise DataError(f"{file}: column types do not go with {self.files[0].name}: {one_line(error)}") from error
         return first.remove_metadata()
 
-    def _ids_as_text(self, schema: pa.Schema, other: pa.Schema, file: Path) -> pa.Schema:
+    def _ids_as_text(self, schema: pa.Schema, other: pa.Schema, file: LogFile) -> pa.Schema:
         """``schema`` with text where the ``other``, which is of ``file``, has text and it has integers."""
         for at, field in enumerate(schema):
             if pa.types.is_integer(field.type) and pa.types.is_string(other.field(field.name).type):
@@ -140,12 +123,12 @@ class Table:
         for file, first in zip(self.files, self.first_rows.tolist(), strict=False):
             row = 0
             try:
-                for batch in self._open(file).iter_batches(batch_size=most_rows, columns=names, use_threads=False):
+                for batch in file.open().iter_batches(batch_size=most_rows, columns=names, use_threads=False):
                     cast = {n: self._cast(n, batch.column(n)) for n in names}
                     yield Chunk(cast, batch.num_rows, first + row, Where(str(file), row))
                     row += batch.num_rows
             except (pa.ArrowException, OSError) as error:
-                raise _unreadable(file, error) from error
+                raise file.unreadable(error) from error
 
     def _cast(self, name: str, values: pa.Array) -> pa.Array:
         kind = values.type if name in self._both else self.kind.field(name).type
@@ -195,18 +178,3 @@ def _select(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:
 
 def _time_kind(kind: pa.DataType) -> str:
     return "integers" if pa.types.is_integer(kind) else "timestamps" if pa.types.is_timestamp(kind) else "other"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _unreadable(file: Path, error: Exception) -> DataError:
-    try:
-        with file.open("rb") as stream:
-            begins = stream.read(4)
-    except OSError as unreadable:
-        return DataError(f"{file}: cannot be read: {unreadable.strerror}")
-    if begins != b"PAR1":
-        return DataError(f"{file}: not a Parquet file")
-    return DataError(f"{file}: truncated or damaged Parquet: {_one_line(error)}")

@@ -1,0 +1,106 @@
+"""Where a table's Parquet files lie: a path, or a URL of any file system that fsspec reaches (s3://, gs://, https://, memory://).
+
+A file is opened anew for every pass, so that nothing of it stays in memory. This module knows no columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from hemix.errors import DataError
+
+__all__ = ["LogFile", "is_url", "one_line", "parquet_files"]
+
+_PARQUET = b"PAR1"
+
+
+def is_url(place: str) -> bool:
+    """Whether it names a file system; else it is a path."""
+    return "://" in place
+
+
+@dataclass(frozen=True)
+class LogFile:
+    """One file. ``str`` of it is what messages say."""
+
+    place: str
+    """Path or URL"""
+    inside: str
+    """Path in its file system"""
+    system: Any = None
+    """fsspec's; None: a path of this machine"""
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return PurePosixPath(self.inside).name
+
+    def __str__(self) -> str:
+        return self.place
+
+    def open(self) -> pq.ParquetFile:
+        """Raises DataError where it is no Parquet file."""
+        try:
+            source = self.inside if self.system is None else self.system.open(self.inside, "rb")
+            # buffered: a row group is read page by page, never as a whole
+            return pq.ParquetFile(source, buffer_size=1 << 20, pre_buffer=False)
+        except Exception as error:  # a file system may raise errors of its own
+            raise self.unreadable(error) from error
+
+    def unreadable(self, error: Exception) -> DataError:
+        """What to say where reading fails with ``error``."""
+        try:
+            with Path(self.inside).open("rb") if self.system is None else self.system.open(self.inside, "rb") as stream:
+                begins = stream.read(len(_PARQUET))
+        except Exception as unreadable:
+            why = getattr(unreadable, "strerror", None) or one_line(unreadable)
+            return DataError(f"{self}: cannot be read: {why}")
+        if begins != _PARQUET:
+            return DataError(f"{self}: not a Parquet file")
+        return DataError(f"{self}: truncated or damaged Parquet: {one_line(error)}")
+
+
+def parquet_files(place: Path | str, role: str) -> list[LogFile]:
+    """The file, or all ``*.parquet`` of the folder and its subfolders in the order of their paths, but those whose names begin with
+    ``.`` or ``_``. ``role``: the schema's key. Raises DataError."""
+    if isinstance(place, Path):
+        if place.is_file():
+            return [LogFile(str(place), str(place))]
+        if not place.is_dir():
+            raise DataError(f"{place}: no such file ({role})")
+        found = {p.relative_to(place): LogFile(str(p), str(p)) for p in place.rglob("*.parquet") if p.is_file()}
+    else:
+        system, root = _system(place, role)
+        try:
+            if system.isfile(root):
+                return [LogFile(place, root, system)]
+            inside = system.find(root) if system.exists(root) else None
+        except Exception as error:
+            raise DataError(f"{place}: cannot be read ({role}): {one_line(error)}") from error
+        if inside is None:
+            raise DataError(f"{place}: no such file ({role})")
+        paths = [PurePosixPath(path).relative_to(root) for path in inside if path.endswith(".parquet")]
+        found = {Path(p): LogFile(f"{place.rstrip('/')}/{p}", f"{root.rstrip('/')}/{p}", system) for p in paths}
+    files = [found[p] for p in sorted(found) if not any(part.startswith((".", "_")) for part in p.parts)]
+    if not files:
+        raise DataError(f"{place}: expected Parquet files (*.parquet) in the folder ({role}), found none")
+    return files
+
+
+def one_line(error: Exception) -> str:
+    """What it says, without line breaks."""
+    return " ".join(str(error).split())
+
+
+def _system(url: str, role: str) -> tuple[Any, str]:
+    from fsspec.core import url_to_fs  # where paths suffice, nothing of it is loaded
+
+    try:
+        system, root = url_to_fs(url)
+    except (ImportError, ValueError, OSError) as error:
+        raise DataError(f"{url}: cannot be reached ({role}): {one_line(error)}") from error
+    return system, str(root)
