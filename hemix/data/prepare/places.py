@@ -5,6 +5,7 @@ A file is opened anew for every pass, so that nothing of it stays in memory. Thi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -51,8 +52,18 @@ class LogFile:
         except Exception as error:  # a file system may raise errors of its own
             raise self.unreadable(error) from error
 
+    def damaged(self, error: Exception, columns: Sequence[str]) -> DataError:
+        """What to say where reading these columns of an open file fails: which row group it is that cannot be read."""
+        opened = self.open()
+        for number in range(opened.num_row_groups):
+            try:
+                opened.read_row_group(number, columns=list(columns), use_threads=False)
+            except Exception as found:
+                return DataError(f"{self}: row group {number} of {opened.num_row_groups} is damaged: {one_line(found)}")
+        return self.unreadable(error)
+
     def unreadable(self, error: Exception) -> DataError:
-        """What to say where reading fails with ``error``."""
+        """What to say where opening fails with ``error``."""
         try:
             with Path(self.inside).open("rb") if self.system is None else self.system.open(self.inside, "rb") as stream:
                 begins = stream.read(len(_PARQUET))

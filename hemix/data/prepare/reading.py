@@ -128,7 +128,7 @@ class Table:
                     yield Chunk(cast, batch.num_rows, first + row, Where(str(file), row))
                     row += batch.num_rows
             except (pa.ArrowException, OSError) as error:
-                raise file.unreadable(error) from error
+                raise file.damaged(error, names) from error
 
     def _cast(self, name: str, values: pa.Array) -> pa.Array:
         kind = values.type if name in self._both else self.kind.field(name).type

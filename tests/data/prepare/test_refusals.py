@@ -77,12 +77,17 @@ def test_not_parquet_and_truncated(tmp_path: Path) -> None:
     assert refused(path.parent, tmp_path / "data").startswith("LOGS/impressions.parquet: truncated or damaged Parquet: ")
 
 
-def test_damage_inside(tmp_path: Path) -> None:
+def test_damage_inside_names_the_row_group(tmp_path: Path) -> None:
     path = write(tmp_path / "logs", impressions=ONE_EACH) / "impressions.parquet"
+    pq.write_table(pq.read_table(path), path, row_group_size=1)
+    groups = pq.read_metadata(path)
+    assert groups.num_row_groups > 2
+    first, after = (groups.row_group(number).column(0).dictionary_page_offset for number in (1, 2))
     content = bytearray(path.read_bytes())
-    content[4:200] = b"\xff" * 196
+    content[first:after] = b"\xff" * (after - first)
     path.write_bytes(content)
-    assert refused(path.parent, tmp_path / "data").startswith("LOGS/impressions.parquet: truncated or damaged Parquet: ")
+    message = refused(path.parent, tmp_path / "data")
+    assert message.startswith(f"LOGS/impressions.parquet: row group 1 of {groups.num_row_groups} is damaged: ")
 
 
 def test_no_rows(tmp_path: Path) -> None:
