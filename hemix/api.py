@@ -129,7 +129,10 @@ def train(
     dataset.verify()
     team = Team.joined(chosen.train.device)
     try:
-        return run_training(dataset, out, chosen, resume=resume, start_from=first, team=team, **callbacks)
+        run_training(dataset, out, chosen, resume=resume, start_from=first, team=team, **callbacks)
+        if team is not None:
+            team.wait()
+        return out
     finally:
         if team is not None:
             team.leave()

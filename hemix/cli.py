@@ -430,7 +430,13 @@ def main() -> None:
         code = _fail(f"{error.filename or 'files'}: {error.strerror or error}", 2)
     except KeyboardInterrupt:
         code = _fail("interrupted; nothing half-written was left", 130)
-    sys.exit(code if isinstance(code, int) else 0)
+    code = code if isinstance(code, int) else 0
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        # All is written. The threads of a group of processes may abort an interpreter that is being torn down, so it is not.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _lost(message: str) -> int:

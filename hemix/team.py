@@ -52,6 +52,11 @@ class Team:
         """Whether this is the process that writes and speaks."""
         return self.rank == 0
 
+    def wait(self) -> None:
+        """Until all processes are here: before a work ends, so that none closes its connections while others still listen."""
+        with _lost_processes():
+            dist.barrier()
+
     def leave(self) -> None:
         """Not collective: say good-bye."""
         if dist.is_initialized():

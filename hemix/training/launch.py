@@ -87,7 +87,8 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> list[int]:
 
 def _ending(code: int, said: Sequence[str]) -> str:
     if code < 0:
-        return f"was killed by {signal.Signals(-code).name}"
+        reason = f": {said[-1]}" if said and code == -signal.SIGABRT else ""
+        return f"was killed by {signal.Signals(-code).name}{reason}"
     return f"ended: {said[-1].removeprefix('hemix: ')}" if said else f"ended with exit code {code}"
 
 
