@@ -40,6 +40,10 @@ EVIDENCE := runs/evidence
 KUAIRAND ?= ../shared/data/kuairand_pure
 KUAIRAND_ORIGINS := $(addprefix $(EVIDENCE)/kuairand/,origin4 origin2 origin0)
 CITY := $(EVIDENCE)/city
+# How the studies search: the points that a search of six has chosen before, or `make evidence SEARCH=default` to search again
+SEARCH ?= chosen
+KUAIRAND_SEARCH := $(if $(filter chosen,$(SEARCH)),docs/evidence/kuairand/points.yaml,$(SEARCH))
+CITY_SEARCH := $(if $(filter chosen,$(SEARCH)),docs/evidence/city/points.yaml,$(SEARCH) --search-data $(CITY)/small)
 
 $(EVIDENCE)/kuairand/logs: | setup
 	$(HEMIX) import kuairand $(KUAIRAND) --out $@
@@ -63,8 +67,8 @@ $(CITY)/small: | $(CITY)/small-logs
 	$(HEMIX) prepare $(CITY)/small-logs --out $@
 
 evidence: $(KUAIRAND_ORIGINS) $(CITY)/data $(CITY)/small
-	$(HEMIX) compare $(addprefix --data ,$(KUAIRAND_ORIGINS)) --out $(EVIDENCE)/kuairand/compare --seeds 3 --final
-	$(HEMIX) compare --data $(CITY)/data --search-data $(CITY)/small --out $(CITY)/compare --seeds 3 --final
+	$(HEMIX) compare $(addprefix --data ,$(KUAIRAND_ORIGINS)) --out $(EVIDENCE)/kuairand/compare --search $(KUAIRAND_SEARCH) --seeds 3 --final
+	$(HEMIX) compare --data $(CITY)/data --out $(CITY)/compare --search $(CITY_SEARCH) --seeds 3 --final
 	$(HEMIX) ablate --data $(CITY)/data --out $(CITY)/ablate --seeds 3 --final
 	$(HEMIX) scale --data $(CITY)/data --out $(CITY)/scale --seeds 2 --final
 	mkdir -p docs/evidence/kuairand docs/evidence/city

@@ -64,6 +64,8 @@ class ModelSettings(_Part):
     tokenizer_hidden: Count = 128
     products: Literal["none", "fields", "histories"] = "histories"
     """Dot products of pairs of fields as further inputs of the tokeniser: none, of the features, or of features and pooled histories."""
+    matches: bool = True
+    """Counts of the events that share an id with the candidate, by column, action and window of time: inputs of the tokeniser."""
     age: Literal["bias", "rotary", "embedding", "none"] = "bias"
     """How an event's age enters, without entering keys and values: see docs/decisions."""
     layers: Count = 2

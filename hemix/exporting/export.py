@@ -22,7 +22,7 @@ from hemix.exporting.feed import by_candidate, request_feed, user_feed
 from hemix.exporting.graphs import OPSET, Session, onnx_versions, write_graph
 from hemix.files import new_folder, write_json
 from hemix.model import Ranker
-from hemix.model.dense import DenseRequest, DenseUser, Port, dense_form
+from hemix.model.dense import DenseRequest, DenseUser, Port, dense_form, takes_times
 from hemix.run import Run
 from hemix.run.weights import sha256
 
@@ -121,7 +121,7 @@ def difference(model: Ranker, folder: Path, *, on_progress: Progress = lambda *_
         on_progress("check", seed / len(_CHECKED))
         batch = draw_batch(model.spec, 1 + seed, **sizes)
         expected = model.predict(batch)
-        found = session.scores(user_feed(batch, model.spec), request_feed(batch, model.spec, model.settings.age))
+        found = session.scores(user_feed(batch, model.spec), request_feed(batch, model.spec, takes_times(model)))
         for name, value in expected.items():
             apart = np.abs(by_candidate(batch, found[name]).astype(np.float64) - value.double().numpy())
             largest, compared = float(np.maximum(largest, apart.max())), compared + apart.size
@@ -130,7 +130,7 @@ def difference(model: Ranker, folder: Path, *, on_progress: Progress = lambda *_
 
 def _feeds(batch: RequestBatch, model: Ranker) -> dict[str, Any]:
     spec: InputSpec = model.spec
-    return {**user_feed(batch, spec), **request_feed(batch, spec, model.settings.age)}
+    return {**user_feed(batch, spec), **request_feed(batch, spec, takes_times(model))}
 
 
 def _ports(half: DenseUser | DenseRequest) -> dict[str, Any]:

@@ -39,10 +39,10 @@ def user_feed(batch: RequestBatch, spec: InputSpec) -> Feed:
     return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
-def request_feed(batch: RequestBatch, spec: InputSpec, age: str) -> Feed:
+def request_feed(batch: RequestBatch, spec: InputSpec, timed: bool = True) -> Feed:
     """Inputs of the request graph beside the state: every request of the batch, candidates padded to the most of a request.
 
-    ``age``: the model's setting; without ages the graph takes no time.
+    ``timed``: whether the graph takes times (:func:`hemix.model.dense.takes_times`).
     """
     request_N, slot_N = _slots(batch)
     shape = (batch.requests_count, int(slot_N.max()) + 1)
@@ -59,7 +59,7 @@ def request_feed(batch: RequestBatch, spec: InputSpec, age: str) -> Feed:
         **{name: placed(rows[batch.item_index]) for name, rows in _columns("item", spec.item, batch.items).items()},
         **{name: placed(rows) for name, rows in _columns("cross", spec.cross, batch.cross).items()},
     }
-    if age != "none":
+    if timed:
         tensors["request_time_ms"] = batch.request_time_ms
     if spec.bias_rows:
         tensors["bias"] = placed(batch.bias)

@@ -18,16 +18,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hemix.data.spec import MISSING, TIMELESS_MS, InputSpec, LevelSpec
+from hemix.data.spec import FIRST, MISSING, TIMELESS_MS, InputSpec, LevelSpec
 from hemix.errors import UsageError
 from hemix.model.age import age_bucket, rotary_angles, rotary_turns, rotate
 from hemix.model.heads import probabilities
 from hemix.model.hemix import HeMix
 from hemix.model.interest import HistoryInterest
+from hemix.model.matches import WINDOWS_MS
 from hemix.model.products import cross_dots, pair_dots
 from hemix.model.ranker import Ranker
 
-__all__ = ["PADDING", "DenseRequest", "DenseUser", "Port", "dense_form"]
+__all__ = ["PADDING", "DenseRequest", "DenseUser", "Port", "dense_form", "takes_times"]
 
 PADDING = -1
 """Id in a multi-valued feature that stands for no value."""
@@ -123,9 +124,18 @@ def _state_ports(model: HeMix) -> tuple[Port, ...]:
             ports.append(Port(name="state_fields", dtype=torch.float32, shape=("users", fields.user_count, fields.size)))
         if fields.columns:
             ports.append(Port(name="state_columns", dtype=torch.float32, shape=(*rows, fields.columns * fields.size)))
-    if settings.age != "none":
+    if model.matches is not None:
+        if model.matches.columns:
+            ports.append(Port(name="state_ids", dtype=torch.int64, shape=(*rows, len(model.matches.columns))))
+        ports.append(Port(name="state_actions", dtype=torch.int64, shape=rows))
+    if takes_times(model):
         ports.append(Port(name="state_time_ms", dtype=torch.int64, shape=rows))
     return tuple(ports)
+
+
+def takes_times(model: Ranker) -> bool:
+    """Whether the graphs need the times of requests and events."""
+    return model.settings.age != "none" or model.settings.matches
 
 
 def _as_fields(rows_RW: Tensor, level: LevelSpec, size: int) -> Tensor:
@@ -144,6 +154,7 @@ class DenseUser(_Half):
         super().__init__(model, [*_level_tables(spec.user), *carried, *spec.event.tables])
         assert model.global_ is not None
         self.tokenizer, self.events, self.global_ = model.tokenizer, model.events, _DenseHistory(model.global_)
+        self.matches = model.matches
         self.carried = carried
         ports = [*_level_ports("user", spec.user, ("users",))]
         if carried:
@@ -172,6 +183,11 @@ class DenseUser(_Half):
         found = {"state_share": share, "state_events": events_RKD, "state_global": keys_values, "state_time_ms": time_RK}
         if user_RW is not None:
             found["state_fields"] = _as_fields(user_RW, self.spec.user, self.settings.embedding_size)
+        if self.matches is not None:
+            if self.matches.columns:
+                found["state_ids"] = F.pad(given["event_item_ids"][given["event_item"]], (0, 0, 1, 0))
+            action_RL = given["event_ids"][..., 0] - FIRST if self.spec.event.tables else torch.zeros_like(time_RL)
+            found["state_actions"] = F.pad(action_RL.clamp(min=0, max=self.matches.actions - 1), (1, 0))
         if columns_RL:
             found["state_columns"] = F.pad(torch.cat(columns_RL, -1), (0, 0, 1, 0))
         return tuple(found[port.name] for port in self.outputs)
@@ -204,13 +220,13 @@ class DenseRequest(_Half):
     def __init__(self, model: HeMix) -> None:
         spec, both = model.spec, ("requests", "candidates")
         super().__init__(model, _level_tables(spec.context, spec.item, spec.cross))
-        self.tokenizer, self.heads = model.tokenizer, model.heads
+        self.tokenizer, self.heads, self.matches = model.tokenizer, model.heads, model.matches
         assert model.realtime is not None and model.global_ is not None
         self.realtime, self.global_ = _DenseHistory(model.realtime), _DenseHistory(model.global_)
         self.norm_interests, self.blocks, self.norm_out = model.norm_interests, model.blocks, model.norm_out
         ports = [*_state_ports(model), Port(name="user_index", dtype=torch.int64, shape=("requests",))]
         ports.append(Port(name="visible", dtype=torch.int64, shape=("requests", 3), columns=("begin", "realtime", "end")))
-        if self.settings.age != "none":
+        if takes_times(model):
             ports.append(Port(name="request_time_ms", dtype=torch.int64, shape=("requests",)))
         ports += _level_ports("context", spec.context, ("requests",))
         ports += [*_level_ports("item", spec.item, both), *_level_ports("cross", spec.cross, both)]
@@ -235,11 +251,15 @@ class DenseRequest(_Half):
         rows_N = torch.arange(Q * C)
         no_columns = some.new_zeros(Q * C, 0)
         item_NW, cross_NW = (no_columns if x is None else x.flatten(0, 1) for x in (item_QCW, cross_QCW))
-        request_QP = candidate_NP = None
+        of_request, of_candidate = dict[str, Tensor](), dict[str, Tensor]()
         if settings.products != "none":
-            request_QP, candidate_NP = self._products(given, context_QW, item_NW, cross_NW, rows_N // C)
-        share_QH = self.tokenizer.request_share(given["state_share"], user_Q, context_QW, request_QP)
-        ns_NnD = self.tokenizer(share_QH, rows_N // C, item_NW, rows_N, cross_NW, candidate_NP)
+            of_request["request_products"], of_candidate["candidate_products"] = self._products(
+                given, context_QW, item_NW, cross_NW, rows_N // C
+            )
+        if self.matches is not None:
+            of_request["request_matches"], of_candidate["candidate_matches"] = self._matches(given, self.matches.actions, C)
+        share_QH = self.tokenizer.request_share(given["state_share"], user_Q, context_QW, of_request)
+        ns_NnD = self.tokenizer(share_QH, rows_N // C, item_NW, rows_N, cross_NW, of_candidate)
         ns_QCnD = ns_NnD.view(Q, C, *ns_NnD.shape[1:])
         query_global, query_realtime = ns_QCnD.split([settings.ns_tokens_global, settings.ns_tokens_realtime], 2)
         if not settings.dynamic_queries:
@@ -275,6 +295,27 @@ class DenseRequest(_Half):
         request_QFd = torch.cat(fields, 1)
         candidate_NCd = torch.cat([_as_fields(item_NW, spec.item, size), _as_fields(cross_NW, spec.cross, size)], 1)
         return pair_dots(request_QFd), cross_dots(candidate_NCd, request_QFd.index_select(0, request_N))
+
+    def _matches(self, given: Mapping[str, Tensor], actions: int, candidates: int) -> tuple[Tensor, Tensor]:
+        """(numbers [Q, A W] of the requests' events, [N, columns A W] of those that match): every candidate beside every event."""
+        user_Q = given["user_index"]
+        begin, middle, end = given["visible"].unsqueeze(2).unbind(1)
+        time_QK, action_QK = (given[name].index_select(0, user_Q) for name in ("state_time_ms", "state_actions"))
+        event_K = torch.arange(time_QK.shape[1]) - 1
+        seen_QK = (event_K >= begin) & (event_K < end)
+        since = [time_QK >= given["request_time_ms"].unsqueeze(1) - window for window in WINDOWS_MS]
+        windows_QKW = torch.stack([*since, (event_K >= middle).expand_as(seen_QK), seen_QK], 2) & seen_QK.unsqueeze(2)
+        action_QKA = action_QK.unsqueeze(2) == torch.arange(actions)
+        counted_QKX = (action_QKA.unsqueeze(3) & windows_QKW.unsqueeze(2)).flatten(2).float()
+        found = list[Tensor]()
+        if "state_ids" in given:
+            ids_QKc = given["state_ids"].index_select(0, user_Q)
+            for place, column in enumerate(self.spec.event_item_columns):
+                own_QC = given["item_ids"][..., column]
+                same_QCK = (own_QC.unsqueeze(2) == ids_QKc[..., place].unsqueeze(1)) & (own_QC >= FIRST).unsqueeze(2)
+                found.append(torch.bmm(same_QCK.float(), counted_QKX))
+        of_candidates = torch.cat(found, 2) if found else counted_QKX.new_zeros(user_Q.shape[0], candidates, 0)
+        return counted_QKX.sum(1).log1p(), of_candidates.flatten(0, 1).log1p()
 
     def _global(self, given: Mapping[str, Tensor], queries_QCnD: Tensor) -> Tensor:
         """Interests of the global part: every row of the user's history is a key, the cut hides what is not in it."""

@@ -22,6 +22,7 @@ from hemix.model.heads import Heads
 from hemix.model.histories import event_times, global_state, realtime_state
 from hemix.model.interest import HistoryInterest, HistoryState
 from hemix.model.layers import make_norm
+from hemix.model.matches import Matches, MatchEvents, MatchRequests
 from hemix.model.mixer import make_block
 from hemix.model.pooled import PooledState
 from hemix.model.products import FieldProducts
@@ -50,6 +51,8 @@ class UserState:
     """[1 + E, 2 D], where the state is kept for requests to come; within a whole batch they are made for those who need them"""
     fields: PooledState | None
     """What products are made of; None: the model has none"""
+    matches: MatchEvents | None
+    """What matches are counted in; None: the model counts none"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +60,11 @@ class RequestState:
     """What depends on requests, not on candidates."""
 
     share_QH: Tensor
-    """The user's, the context's and the request's products' columns of the tokeniser's first layer"""
+    """All columns of the tokeniser's first layer but the candidate's"""
     fields_QFd: Tensor | None
     """The request's side of the candidates' products; None: the model has none"""
+    matches: MatchRequests | None
+    """What the candidates' matches are looked up in; None: the model counts none"""
     fixed_realtime_QfD: Tensor | None
     fixed_global_QfD: Tensor | None
     """None: a request has one candidate, so the fixed queries go with its dynamic ones"""
@@ -74,8 +79,14 @@ class HeMix(Ranker):
     def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
         super().__init__(spec, settings)
         self.products = FieldProducts(spec, settings) if settings.products != "none" else None
-        counts = (self.products.request_count, self.products.candidate_count) if self.products else (0, 0)
-        self.tokenizer = Tokenizer(spec, settings, *counts)
+        self.matches = Matches(spec, settings) if settings.matches else None
+        crossed = {
+            f"{level}_{name}": getattr(part, f"{level}_count")
+            for name, part in (("products", self.products), ("matches", self.matches))
+            for level in ("request", "candidate")
+            if part is not None
+        }
+        self.tokenizer = Tokenizer(spec, settings, crossed)
         self.events = EventEncoder(spec, settings)
         self.realtime = HistoryInterest(settings, *settings.queries("realtime")) if settings.use_realtime else None
         self.global_ = HistoryInterest(settings, *settings.queries("global")) if settings.use_global else None
@@ -104,6 +115,7 @@ class HeMix(Ranker):
             events_ED=events_ED,
             global_keys_values=self.global_.keys_values(events_ED, time_ms) if keep and self.global_ is not None else None,
             fields=self.products.of_users(inputs) if self.products else None,
+            matches=self.matches.of_users(inputs.batch) if self.matches else None,
         )
 
     def encode_request(self, state: UserState, inputs: Inputs) -> RequestState:
@@ -111,16 +123,20 @@ class HeMix(Ranker):
         assert inputs.context_QW is not None, "encode_request needs the level request"
         batch, users = inputs.batch, state.share_RH.shape[0]
         requests, apart = batch.requests_count, batch.candidates_count != batch.requests_count
-        global_ = realtime = fields_QFd = products_QP = None
+        global_ = realtime = fields_QFd = matches = None
+        crossed = dict[str, Tensor]()
         if self.realtime is not None:
             realtime = realtime_state(self.realtime, state.events_ED, users, state.event_time_ms, batch)
         if self.global_ is not None:
             global_ = global_state(self.global_, state.events_ED, state.global_keys_values, state.event_time_ms, batch)
         if self.products is not None and state.fields is not None:
-            fields_QFd, products_QP = self.products.of_requests(state.fields, inputs)
+            fields_QFd, crossed["request_products"] = self.products.of_requests(state.fields, inputs)
+        if self.matches is not None and state.matches is not None:
+            matches, crossed["request_matches"] = self.matches.of_requests(state.matches, state.event_time_ms, batch)
         return RequestState(
-            share_QH=self.tokenizer.request_share(state.share_RH, batch.user_index, inputs.context_QW, products_QP),
+            share_QH=self.tokenizer.request_share(state.share_RH, batch.user_index, inputs.context_QW, crossed),
             fields_QFd=fields_QFd,
+            matches=matches,
             fixed_realtime_QfD=self.realtime.fixed(realtime, requests) if apart and self.realtime and realtime else None,
             fixed_global_QfD=self.global_.fixed(global_, requests) if apart and self.global_ and global_ else None,
             realtime=realtime,
@@ -151,12 +167,13 @@ class HeMix(Ranker):
     def _ns_tokens(self, state: RequestState, inputs: Inputs) -> Tensor:
         """[N, S_NS, D]"""
         assert inputs.item_IW is not None and inputs.cross_NW is not None, "candidates need their level"
-        products_NP = None
+        batch, crossed = inputs.batch, dict[str, Tensor]()
         if self.products is not None and state.fields_QFd is not None:
-            products_NP = self.products.of_candidates(state.fields_QFd, inputs)
-        batch = inputs.batch
+            crossed["candidate_products"] = self.products.of_candidates(state.fields_QFd, inputs)
+        if self.matches is not None and state.matches is not None:
+            crossed["candidate_matches"] = self.matches.of_candidates(state.matches, batch)
         found: Tensor = self.tokenizer(
-            state.share_QH, batch.request_index, inputs.item_IW, batch.item_index, inputs.cross_NW, products_NP
+            state.share_QH, batch.request_index, inputs.item_IW, batch.item_index, inputs.cross_NW, crossed
         )
         return found
 

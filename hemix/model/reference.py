@@ -16,8 +16,9 @@ from torch import Tensor
 
 from hemix.config import ModelSettings
 from hemix.data.batch import Columns, RequestBatch
-from hemix.data.spec import MISSING, TIMELESS_MS, InputSpec, LevelSpec
+from hemix.data.spec import FIRST, MISSING, TIMELESS_MS, InputSpec, LevelSpec
 from hemix.model.age import AGE_BUCKETS, age_bucket, rotary_angles, rotate
+from hemix.model.matches import ACTIONS_MAX, WINDOWS_MS
 
 __all__ = ["Reference"]
 
@@ -52,7 +53,11 @@ class Reference:
         if settings.products != "none":
             products = [self._products(batch, n) for n in range(len(request_N))]
             features_NW = torch.cat([features_NW, torch.stack(products)], 1)
-        parts = ("user", "context", "item", "cross", "request_products", "candidate_products")
+        if settings.matches:
+            matches = [self._matches(batch, n) for n in range(len(request_N))]
+            features_NW = torch.cat([features_NW, torch.stack(matches).to(features_NW)], 1)
+        crossed = [f"{level}_{name}" for name in ("products", "matches") for level in ("request", "candidate")]
+        parts = ("user", "context", "item", "cross", *crossed)
         hidden = F.gelu(features_NW @ self._blocks("tokenizer.first", *parts).T + self._("tokenizer.first.bias"))
         ns_NSD = (hidden @ self._("tokenizer.second.weight").T + self._("tokenizer.second.bias")).view(
             len(request_N), -1, settings.token_width
@@ -141,6 +146,35 @@ class Reference:
         found += [c @ o for c in candidate for o in own]
         found += [candidate[i] @ candidate[j] for i in range(len(candidate)) for j in range(i)]
         return torch.stack(found)
+
+    def _matches(self, batch: RequestBatch, n: int) -> Tensor:
+        """Of one impression: log(1 + events seen) by action and window, then by shared column, action and window, of the events that
+        hold the candidate's known id there."""
+        request, settings = batch.request_index[n], self.settings
+        begin, middle, end = batch.visible[request].tolist()
+        seen = range(begin if settings.use_global else middle, end if settings.use_realtime else middle)
+        tables = self.spec.event.tables
+        actions = min(max(self.spec.tables[tables[0]] - FIRST, 1), ACTIONS_MAX) if tables else 1
+        age_ms = (batch.request_time_ms[request] - batch.event_time_ms).tolist()
+
+        def counts(chosen: list[int]) -> list[int]:
+            found = []
+            for action in range(actions):
+                own = (
+                    [e for e in chosen if min(max(int(batch.event_ids[e, 0]) - FIRST, 0), actions - 1) == action]
+                    if tables
+                    else chosen
+                )
+                found += [sum(age_ms[e] <= window for e in own) for window in WINDOWS_MS]
+                found += [sum(e >= middle for e in own), len(own)]
+            return found
+
+        total = counts(list(seen))
+        for column in self.spec.event_item_columns:
+            wanted = int(batch.items.ids[batch.item_index[n], column])
+            same = [e for e in seen if wanted >= FIRST and int(batch.items.ids[batch.event_item[e], column]) == wanted]
+            total += counts(same)
+        return torch.tensor(total, dtype=torch.float32).log1p()
 
     def _event_columns(self, batch: RequestBatch, event: int) -> list[Tensor]:
         """Vectors of what one event carries of its item, then of its own fields."""

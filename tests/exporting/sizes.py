@@ -26,6 +26,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "no dynamic queries": dict(dynamic_queries=False, fixed_queries_realtime=2),
     "shared projection, transformer": dict(query_projection="shared", block="transformer"),
     "no products": dict(products="none"),
+    "no matches": dict(matches=False),
+    "neither, and no age": dict(products="none", matches=False, age="none"),
     "products of fields": dict(products="fields"),
     "rankmixer": dict(
         block="rankmixer", ns_tokens_global=2, ns_tokens_realtime=2, fixed_queries_global=1, fixed_queries_realtime=1

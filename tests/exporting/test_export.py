@@ -21,6 +21,7 @@ from hemix.exporting import export as exporting
 from hemix.exporting.feed import by_candidate, request_feed, user_feed
 from hemix.exporting.graphs import Session
 from hemix.files import read_json
+from hemix.model.dense import takes_times
 from hemix.run import Run
 from hemix.run.weights import sha256
 from tests.exporting.sizes import OPTIONS, SMALL, lively
@@ -56,7 +57,7 @@ def test_onnxruntime_scores_a_split_as_the_run_does(run: Path, exported: Path, p
     serve_as = read_json(exported / "export.json", RunError)["bias"]["serve_as"]
     part, found = Dataset(planted_data).split("test"), dict[str, list[Any]]()
     for batch in part.batches(part.plan(100)):
-        feed = request_feed(batch, loaded.spec, "bias")
+        feed = request_feed(batch, loaded.spec)
         feed["bias"] = np.full_like(feed["bias"], serve_as)
         for name, value in graphs.scores(user_feed(batch, loaded.spec), feed).items():
             found.setdefault(name, []).append(by_candidate(batch, value))
@@ -78,7 +79,7 @@ def test_onnxruntime_scores_a_split_as_the_run_does(run: Path, exported: Path, p
 def test_any_size_of_batch(run: Path, exported: Path, sizes: dict[str, Any]) -> None:
     loaded = Run.load(run)
     batch = make_batch(loaded.spec, seed=5, **sizes)
-    found = session(exported).scores(user_feed(batch, loaded.spec), request_feed(batch, loaded.spec, "bias"))
+    found = session(exported).scores(user_feed(batch, loaded.spec), request_feed(batch, loaded.spec))
     for name, value in loaded.model.predict(batch).items():
         np.testing.assert_allclose(by_candidate(batch, found[name]), value.numpy(), rtol=0, atol=1e-5)
 
@@ -86,7 +87,7 @@ def test_any_size_of_batch(run: Path, exported: Path, sizes: dict[str, Any]) -> 
 def test_more_places_in_a_list_change_nothing(run: Path, exported: Path) -> None:
     loaded = Run.load(run)
     batch = make_batch(loaded.spec, seed=5)
-    user, request = user_feed(batch, loaded.spec), request_feed(batch, loaded.spec, "bias")
+    user, request = user_feed(batch, loaded.spec), request_feed(batch, loaded.spec)
     expected = session(exported).scores(user, request)
     wider = {**request, "item_bag_tags": np.pad(request["item_bag_tags"], ((0, 0), (0, 0), (0, 4)), constant_values=-1)}
     for name, value in session(exported).scores(user, wider).items():
@@ -99,13 +100,13 @@ def test_an_id_outside_its_table_is_refused_by_the_graph(run: Path, exported: Pa
     feed = user_feed(batch, loaded.spec)
     feed["user_ids"][0, 0] = 10_000_000
     with pytest.raises(Exception, match="indices element out of data bounds"):
-        session(exported).scores(feed, request_feed(batch, loaded.spec, "bias"))
+        session(exported).scores(feed, request_feed(batch, loaded.spec))
 
 
 def test_a_real_time_cut_beyond_the_history_is_refused_by_the_graph(run: Path, exported: Path) -> None:
     loaded = Run.load(run)
     batch = make_batch(loaded.spec, seed=5)
-    feed = request_feed(batch, loaded.spec, "bias")
+    feed = request_feed(batch, loaded.spec)
     feed["visible"][0] = (0, 20, 60)
     with pytest.raises(Exception, match=r"GatherND.*invalid ind"):
         session(exported).scores(user_feed(batch, loaded.spec), feed)
@@ -201,7 +202,7 @@ def test_every_option_exports(options: dict[str, Any], tmp_path: Path) -> None:
     graphs = session(tmp_path)
     for seed in range(3):
         batch = make_batch(model.spec, seed=seed)
-        found = graphs.scores(user_feed(batch, model.spec), request_feed(batch, model.spec, model.settings.age))
+        found = graphs.scores(user_feed(batch, model.spec), request_feed(batch, model.spec, takes_times(model)))
         for name, value in model.predict(batch).items():
             np.testing.assert_allclose(by_candidate(batch, found[name]), value.numpy(), rtol=0, atol=1e-5)
 

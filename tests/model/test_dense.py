@@ -14,7 +14,7 @@ from hemix.data.spec import InputSpec, LevelSpec, Task
 from hemix.errors import UsageError
 from hemix.exporting.feed import by_candidate, request_feed, user_feed
 from hemix.model import Inputs, Ranker
-from hemix.model.dense import dense_form
+from hemix.model.dense import dense_form, takes_times
 from tests.exporting.sizes import OPTIONS, lively
 from tests.model.batches import make_batch, make_spec
 from tests.tolerances import PARITY_FP32_PROBABILITY
@@ -24,7 +24,7 @@ from tests.tolerances import PARITY_FP32_PROBABILITY
 def dense_scores(model: Ranker, batch: RequestBatch, **changes: Any) -> dict[str, torch.Tensor]:
     """The padded form's probabilities of a batch's candidates; ``changes`` replace inputs."""
     user, request = dense_form(model)
-    given = {**user_feed(batch, model.spec), **request_feed(batch, model.spec, model.settings.age), **changes}
+    given = {**user_feed(batch, model.spec), **request_feed(batch, model.spec, takes_times(model)), **changes}
     tensors = {name: torch.from_numpy(value) for name, value in given.items()}
     state = user(*(tensors[port.name] for port in user.inputs))
     tensors |= {port.name: value for port, value in zip(user.outputs, state, strict=True)}

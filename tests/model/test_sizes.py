@@ -33,7 +33,7 @@ def city_spec() -> InputSpec:
 
 
 @pytest.mark.parametrize(
-    ("size", "dense"), [("tiny", 661_196), ("base", 3_733_612), ("small", 103_355_436), ("large", 1_558_271_788)]
+    ("size", "dense"), [("tiny", 686_796), ("base", 3_836_012), ("small", 103_765_036), ("large", 1_559_090_988)]
 )
 def test_dense_parameters_of_the_named_sizes(size: str, dense: int) -> None:
     assert count_parameters(city_spec(), build_settings(size=size).model)[0] == dense

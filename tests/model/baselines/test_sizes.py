@@ -16,8 +16,8 @@ from tests.model.test_sizes import city_spec
         ("dcnv2", "heteromixer", 1_139_680, 3_580_986),
         ("wukong", "heteromixer", 595_332, 2_897_012),
         ("rankmixer", "heteromixer", 308_204, 1_690_540),
-        ("hemix", "rankmixer", 562_892, 3_143_788),
-        ("hemix", "transformer", 571_340, 3_193_708),
+        ("hemix", "rankmixer", 588_492, 3_246_188),
+        ("hemix", "transformer", 596_940, 3_296_108),
     ],
 )
 def test_dense_parameters_of_the_rivals(name: str, block: str, tiny: int, base: int) -> None:
