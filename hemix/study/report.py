@@ -189,6 +189,7 @@ def _axis(fit: Mapping[str, Any]) -> str:
 
 def _facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     machine = content["machine"]
+    codes = sorted({cell["code"] for one in content["models"].values() for cell in one["cells"]})
     return [
         ("datasets", ", ".join(one["name"] for one in content["datasets"])),
         ("impressions judged", wording.count(sum(one["rows"][content["split"]] for one in content["datasets"]))),
@@ -197,4 +198,5 @@ def _facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("processor", f"{machine['cpu']}, {machine['cores']} cores"),
         ("memory", wording.size(machine["memory_bytes"])),
         *((name, str(value)) for name, value in content["versions"].items()),
+        ("source of data, models and training", ", ".join(codes) + (": cells of several versions" if len(codes) > 1 else "")),
     ]
