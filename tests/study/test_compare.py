@@ -66,7 +66,7 @@ def test_what_is_reported(study: Path) -> None:
 
 def test_the_report_is_one_file(study: Path) -> None:
     page = (study / "report.html").read_text()
-    (code,) = {cell["code"] for model in content["models"].values() for cell in model["cells"]}
+    (code,) = {cell["code"] for model in read(study)["models"].values() for cell in model["cells"]}
     assert code in page and "several versions" not in page
     assert "prefers-color-scheme: dark" in page
     assert "<script" not in page and "http" not in page.replace("http://www.w3.org", "")
