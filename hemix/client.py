@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from hemix.errors import ServerError, UsageError
 
@@ -47,7 +48,7 @@ class Client:
         history: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     ) -> dict[str, Any]:
         """Items (ids, or ``{"id", "fields"}``) ranked for a user: POST /v1/rank. ``timestamp`` in ms UTC, by default now; ``history``
-        (``{"global", "realtime"}``) goes before the store's. Raises ServerError."""
+        (``{"global", "realtime"}``) goes before the store's. Raises ServerError, and UsageError for what is not JSON, such as NaN."""
         body: dict[str, Any] = {"user": user, "items": [{"id": item} if isinstance(item, str) else dict(item) for item in items]}
         optional = {"context": context, "model": model, "timestamp": timestamp, "id": id, "history": history}
         body |= {key: value for key, value in optional.items() if value is not None}
@@ -67,7 +68,7 @@ class Client:
 
     def load(self, name: str, version: str) -> dict[str, Any]:
         """Let a version of the server's registry serve; needs the admin's token. Raises ServerError."""
-        return self._call("POST", f"/v1/models/{name}/versions/{version}:load", {})
+        return self._call("POST", f"/v1/models/{quote(name, safe='')}/versions/{quote(version, safe='')}:load", {})
 
     def ready(self) -> bool:
         """Whether the server is reachable, has its models and reaches its store."""
@@ -77,7 +78,10 @@ class Client:
             return False
 
     def _call(self, method: str, path: str, body: Any = None, *, again: bool = True) -> dict[str, Any]:
-        data = None if body is None else json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
+        try:
+            data = None if body is None else json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
+        except (ValueError, TypeError, RecursionError) as error:
+            raise UsageError(f"{path}: the body cannot be JSON: {error}") from error
         headers = {"Content-Type": "application/json"} if data is not None else {}
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token}"

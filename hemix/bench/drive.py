@@ -23,6 +23,8 @@ __all__ = ["Plan", "Stream", "drive"]
 
 _CALLERS = 24
 _TIMEOUT_S = 30.0
+_BEFORE_S = 0.05
+"""The event of a fresh ranking is due so long before it"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,7 @@ class Stream:
     """Candidates of a ranking, or events of a body"""
     users: tuple[str, ...]
     fresh: bool = False
-    """A ranking whose user had an event just before, so that nothing of the user is cached"""
+    """A ranking whose user has an event 50 ms before, so that nothing of the user is cached"""
 
     @property
     def name(self) -> str:
@@ -58,6 +60,19 @@ class Plan:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class _Job:
+    """A request with its moment."""
+
+    due: float
+    """On the clock of perf_counter"""
+    stream: int
+    seed: int
+    counted: bool
+    event_only: bool
+    """The event before a fresh ranking: a request of its own, with a moment of its own"""
+
+
 @dataclass
 class _Seen:
     """The answers to one stream after the warm-up."""
@@ -74,18 +89,20 @@ class _Driver:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.seen = [_Seen() for _ in plan.streams]
-        self.jobs: queue.Queue[tuple[int, float, bool, random.Random] | None] = queue.Queue()
+        self.jobs: queue.Queue[_Job | None] = queue.Queue()
         self.lock = threading.Lock()
 
     def caller(self) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.plan.port, timeout=_TIMEOUT_S)
         while (job := self.jobs.get()) is not None:
-            index, planned, counted, rng = job
-            stream = self.plan.streams[index]
+            stream, seen, rng = self.plan.streams[job.stream], self.seen[job.stream], random.Random(job.seed)
             user = rng.choice(stream.users)
-            if stream.fresh:
-                self.ask(connection, "/v1/events", self.events(rng, user, 1))
-                planned = max(planned, time.perf_counter())
+            if job.event_only:
+                status, _, _ = self.ask(connection, "/v1/events", self.events(rng, user, 1))
+                if job.counted and status != "200":
+                    with self.lock:
+                        seen.answers[f"event {status}"] += 1
+                continue
             if stream.kind == "rank":
                 items = [{"id": item} for item in rng.choices(self.plan.items, k=stream.size)]
                 body: Any = {"user": user, "items": items, "context": self.plan.context}
@@ -93,8 +110,8 @@ class _Driver:
             else:
                 body = [event for _ in range(stream.size) for event in self.events(rng, rng.choice(stream.users), 1)]
                 status, stages, content = self.ask(connection, "/v1/events", body)
-            if counted:
-                self.count(self.seen[index], status, stages, content, (time.perf_counter() - planned) * 1000)
+            if job.counted:
+                self.count(seen, status, stages, content, (time.perf_counter() - job.due) * 1000)
 
     def count(self, seen: _Seen, status: str, stages: dict[str, float], content: dict[str, Any], late_ms: float) -> None:
         with self.lock:
@@ -132,20 +149,25 @@ class _Driver:
                 stages[stage] = float(took)
         return str(answer.status), stages, content
 
+    def planned(self, began: float) -> list[_Job]:
+        """Every request of the plan, by its moment."""
+        plan, jobs = self.plan, []
+        for index, stream in enumerate(plan.streams):
+            for n in range(int((plan.warm_up_seconds + plan.seconds) * stream.per_second)):
+                moment = n / stream.per_second + index * 0.003
+                counted, seed = moment >= plan.warm_up_seconds, (plan.seed * 1_000 + index) * 1_000_003 + n
+                jobs.append(_Job(began + moment, index, seed, counted, event_only=False))
+                if stream.fresh:
+                    jobs.append(_Job(began + moment - _BEFORE_S, index, seed, counted, event_only=True))
+        return sorted(jobs, key=lambda job: job.due)
+
     def run(self) -> None:
         callers = [threading.Thread(target=self.caller, daemon=True) for _ in range(_CALLERS)]
         for caller in callers:
             caller.start()
-        plan, began = self.plan, time.perf_counter()
-        moments = sorted(
-            (n / stream.per_second + index * 0.003, index)
-            for index, stream in enumerate(plan.streams)
-            for n in range(int((plan.warm_up_seconds + plan.seconds) * stream.per_second))
-        )
-        for number, (moment, index) in enumerate(moments):
-            time.sleep(max(began + moment - time.perf_counter(), 0))
-            rng = random.Random(plan.seed * 1_000_003 + number)
-            self.jobs.put((index, began + moment, moment >= plan.warm_up_seconds, rng))
+        for job in self.planned(time.perf_counter() + _BEFORE_S):
+            time.sleep(max(job.due - time.perf_counter(), 0))
+            self.jobs.put(job)
         for _ in callers:
             self.jobs.put(None)
         for caller in callers:
@@ -159,8 +181,8 @@ def _quantiles(values: Sequence[float]) -> list[float]:
 
 
 def drive(plan: Plan) -> list[dict[str, Any]]:
-    """What every stream saw after the warm-up: answers by status; p50, p95, p99 of the latency and of the server's stages, in ms. A
-    ``fresh`` ranking's latency counts from when its user's event was accepted, where that is later than its moment."""
+    """What every stream saw after the warm-up: answers by status; p50, p95, p99 of the latency, from the moment that a request was due,
+    and of the server's stages, in ms. Under errors, ``event STATUS`` counts events before fresh rankings that were not taken."""
     driver = _Driver(plan)
     driver.run()
     return [
@@ -168,7 +190,7 @@ def drive(plan: Plan) -> list[dict[str, Any]]:
             "stream": stream.name,
             "asked_per_second": stream.per_second,
             "answered_per_second": round(seen.answers["200"] / plan.seconds, 2),
-            "requests": sum(seen.answers.values()),
+            "requests": len(seen.late_ms),
             "errors": {status: count for status, count in sorted(seen.answers.items()) if status != "200"},
             "degraded": seen.degraded,
             "accepted_events": seen.accepted,

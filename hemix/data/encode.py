@@ -6,8 +6,8 @@ cells (cells.py) to ids and numbers. 0 is an unknown value, 1 a missing one, kno
     categorical, vocabulary   2 + rank of the value by descending training count
     categorical, hash         2 + key % rows
     numeric, quantile         2 + number of edges <= value
-    numeric, standardise      two numbers: (value - mean) / std, and 1 where missing
-    vector                    its numbers
+    numeric, standardise      two numbers: (value - mean) / std, at most 10,000 either way, and 1 where missing
+    vector                    its numbers, at most a million either way
     coordinates               three numbers: standardised latitude and longitude (one mean and std for all coordinates
                               features), and 1 where missing
     distance                  great-circle km in quantile buckets
@@ -44,6 +44,11 @@ Array = npt.NDArray[Any]
 _COUNTED_ACTIONS = 16
 """A larger vocabulary of actions is not counted action by action."""
 _EARTH_RADIUS_KM = 6371.0088
+_MOST_DEVIATIONS = 1e4
+"""A value of the rows that a scale was learned on lies farther out only where they are more than a hundred million. What does is cut
+to it, in training and serving alike, so that no finite value makes a model's numbers overflow."""
+_MOST_IN_VECTOR = 1e6
+"""The same of a vector's numbers, which no scale divides"""
 
 
 def level_features(schema: Schema, level: str) -> Mapping[str, Feature]:
@@ -84,8 +89,10 @@ class Scale:
     std: float = 1.0
 
     def apply(self, values: Array) -> Array:
-        """float32, 0 where missing."""
-        return np.nan_to_num((values - self.mean) / self.std, nan=0.0).astype(np.float32)
+        """float32, 0 where missing, 10,000 deviations at most."""
+        with np.errstate(over="ignore"):  # infinity is cut too
+            deviations = (values - self.mean) / self.std
+        return np.clip(np.nan_to_num(deviations, nan=0.0), -_MOST_DEVIATIONS, _MOST_DEVIATIONS).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -162,7 +169,7 @@ class Encoders:
                 case Numeric(), np.ndarray():
                     numbers += [self.scales[key].apply(cell), np.isnan(cell)]
                 case Vector(), np.ndarray():
-                    numbers += list(cell.T)
+                    numbers += list(np.clip(cell, -_MOST_IN_VECTOR, _MOST_IN_VECTOR).T)
                 case Coordinates(), np.ndarray():
                     numbers += [
                         self.place.latitude.apply(cell[:, 0]),

@@ -16,6 +16,9 @@ from hemix.schema import Categorical, Coordinates, Feature, Numeric, Schema, Vec
 __all__ = ["FieldChecks"]
 
 _MOST = 1e300
+"""What a category may be called"""
+_MOST_NUMBER = 1e30
+"""What a number may be: far beyond anything that is one, and not yet near where float32 or a product of several ends"""
 
 Check = Callable[[Any], str | None]
 """What was expected where a value does not fit, else None."""
@@ -102,12 +105,12 @@ def _list(value: Any) -> str | None:
 
 
 def _number(value: Any) -> str | None:
-    return None if _is_number(value) else "a finite number"
+    return None if _is_number(value) and abs(value) <= _MOST_NUMBER else f"a finite number up to {_MOST_NUMBER:g}"
 
 
 def _vector(value: Any, size: int) -> str | None:
-    fits = isinstance(value, list) and len(value) == size and all(_is_number(v) and abs(v) < 3e38 for v in value)
-    return None if fits else f"a list of {size} numbers"
+    fits = isinstance(value, list) and len(value) == size and all(_number(v) is None for v in value)
+    return None if fits else f"a list of {size} numbers up to {_MOST_NUMBER:g}"
 
 
 def _degrees(value: Any, limit: float) -> str | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 
 from hemix.data.layout import Block
-from hemix.errors import SettingsError
+from hemix.errors import RequestError, SettingsError
 from hemix.model import Inputs, probabilities
 from hemix.run import Run
 from hemix.serving.batch import request_batch, user_batch
@@ -104,14 +104,27 @@ class Engine:
         self.reader = Reader(store, limit=self.history_limit, timeout_s=store_timeout_s)
 
     @torch.inference_mode()
-    def rank(self, requests: Sequence[RankRequest]) -> list[Ranking]:
-        """A ranking for every request, in their order. Raises RequestError naming the field of a value that cannot be used."""
+    def rank(self, requests: Sequence[RankRequest], check: Callable[[Ranking], None] | None = None) -> list[Ranking]:
+        """A ranking for every request, in their order. No output is NaN or infinite. Raises RequestError naming the field of a
+        value that cannot be used, or the item for which the model gives no finite output; or what ``check`` raises of a ranking; then
+        none is logged."""
         ready = [self._encode(request) for request in requests]
         rankings = self._together(ready) if ready else []
+        if check is not None:
+            for ranking in rankings:
+                check(ranking)
         if self._log is not None:
             for one, ranking in zip(ready, rankings, strict=True):
                 found = one.found
-                self._log.ranking(Served(request=one.side.request, ranking=ranking, user=found.user, items=found.items))
+                self._log.ranking(
+                    Served(
+                        request=one.side.request,
+                        ranking=ranking,
+                        user=found.user,
+                        items=found.items,
+                        events=one.kept.side.events,
+                    )
+                )
         return rankings
 
     @torch.inference_mode()
@@ -127,9 +140,12 @@ class Engine:
             self.rank_found(request, Found())
 
     def close(self) -> None:
-        """Let go of threads and states."""
+        """Let go of threads, states and the model. What is closed ranks no more; a second close does nothing."""
         self.reader.close()
         self.cache.clear()
+        self._joint = None  # it holds the engine: a ring that a frozen collector would never free
+        if hasattr(self, "run"):
+            del self.run
 
     # -- one request -------------------------------------------------------------------------------------------------------
 
@@ -250,6 +266,9 @@ class Engine:
         self, one: _Ready, outputs: dict[str, Array], reasons: list[tuple[Because, ...]] | None, score_ms: dict[str, float]
     ) -> Ranking:
         request, side = one.side.request, one.kept.side
+        for name, found in outputs.items():
+            if not np.isfinite(found).all():
+                raise RequestError(f"items[{int(np.argmin(np.isfinite(found)))}]", f"the model gives no finite {name} for it")
         values: dict[str, Any] = {**outputs, **{name: one.side.raw[:, i] for i, name in enumerate(self._raw_names)}}
         score = np.broadcast_to(self._expression.evaluate(values), len(request.items)).astype(np.float64)
         order = np.argsort(np.where(np.isnan(score), math.inf, -score), kind="stable").tolist()

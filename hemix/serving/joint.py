@@ -40,7 +40,7 @@ class Joint(Generic[Piece, Result]):
         self._working = 0
 
     def run(self, piece: Piece, size: int) -> Result:
-        """The result of one piece. Raises what ``work`` raised for it or for what it was joined with."""
+        """The result of one piece. Raises what ``work`` raised for it: where joined pieces fail, each is tried again alone."""
         ticket: _Ticket[Piece, Result] = _Ticket(piece, size)
         with self._changed:
             self._waiting.append(ticket)
@@ -54,7 +54,10 @@ class Joint(Generic[Piece, Result]):
                 self._working += 1
             self._do(taken)
         if ticket.error is not None:
-            raise ticket.error
+            try:
+                raise ticket.error
+            finally:
+                del ticket  # else the error, its frames and what they hold are one ring
         return ticket.result  # type: ignore[return-value]
 
     def _take(self) -> list[_Ticket[Piece, Result]]:
@@ -67,15 +70,30 @@ class Joint(Generic[Piece, Result]):
 
     def _do(self, taken: list[_Ticket[Piece, Result]]) -> None:
         try:
-            results = self._work([ticket.piece for ticket in taken])
-            for ticket, result in zip(taken, results, strict=True):
-                ticket.result = result
-        except BaseException as error:
-            for ticket in taken:
-                ticket.error = error
+            if not self._joined(taken):
+                for ticket in taken:
+                    self._alone(ticket)
         finally:
             with self._changed:
                 for ticket in taken:
                     ticket.done = True
                 self._working -= 1
                 self._changed.notify_all()
+
+    def _joined(self, taken: list[_Ticket[Piece, Result]]) -> bool:
+        """Whether several pieces could be done in one go."""
+        if len(taken) == 1:
+            return False
+        try:
+            results = self._work([ticket.piece for ticket in taken])
+            for ticket, result in zip(taken, results, strict=True):
+                ticket.result = result
+        except Exception:  # of one of them; which one, each says alone
+            return False
+        return True
+
+    def _alone(self, ticket: _Ticket[Piece, Result]) -> None:
+        try:
+            (ticket.result,) = self._work([ticket.piece])
+        except BaseException as error:
+            ticket.error = error

@@ -23,9 +23,10 @@ from hemix.errors import HemixError, RunError, UsageError
 from hemix.files import read_json
 from hemix.schema import Schema
 from hemix.serving.checks import FieldChecks
+from hemix.serving.store import Limits
 from hemix.serving.types import Ranking, RankRequest
 
-__all__ = ["Load", "Models", "Ranker", "Served", "check_folder", "find_runs"]
+__all__ = ["Load", "Models", "Ranker", "Served", "check_folder", "check_histories", "find_runs"]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _PICKLED = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".dill")
@@ -39,8 +40,8 @@ class Ranker(Protocol):
         """The run's schema."""
         ...
 
-    def rank(self, requests: Sequence[RankRequest]) -> list[Ranking]:
-        """A ranking for every request, in their order."""
+    def rank(self, requests: Sequence[RankRequest], check: Callable[[Ranking], None] | None = None) -> list[Ranking]:
+        """A ranking for every request, in their order; none is logged where ``check`` raises."""
         ...
 
     def warm_up(self) -> None:
@@ -106,6 +107,7 @@ class Models:
         self._facts: dict[str, dict[str, Any]] = {}
         self._lock = threading.Lock()
         self._loading = threading.Lock()
+        self._closing: list[threading.Thread] = []
 
     def put(self, name: str, version: str, folder: Path) -> dict[str, Any]:
         """Load, warm up and show a version; returns its facts. Raises RunError, and leaves what was there."""
@@ -125,7 +127,7 @@ class Models:
                 old.retired = True
                 idle = old.users == 0
         if old is not None and idle:
-            old.ranker.close()
+            self._close(old.ranker)
         return facts
 
     def load(self, name: str, version: str) -> dict[str, Any] | None:
@@ -168,7 +170,14 @@ class Models:
                     served.users -= 1
                     last = served.retired and served.users == 0
                 if last:
-                    served.ranker.close()
+                    self._close(served.ranker)
+
+    def _close(self, ranker: Ranker) -> None:
+        """In a thread of its own: it may write a log out, and whoever used it last has an answer to give."""
+        thread = threading.Thread(target=ranker.close, name="hemix-close")
+        with self._lock:
+            self._closing = [one for one in self._closing if one.is_alive()] + [thread]
+            thread.start()
 
     def checks(self) -> list[FieldChecks]:
         """The checks of every model's schema."""
@@ -181,11 +190,31 @@ class Models:
             return list(self._facts.values())
 
     def close(self) -> None:
-        """Close every model."""
+        """Close every model; returns once the replaced ones are closed too."""
         with self._lock:
             served, self._served = list(self._served.values()), {}
+            closing = self._closing
         for one in served:
             one.ranker.close()
+        for thread in closing:
+            thread.join()
+
+
+def check_histories(schema: Schema, limits: Limits, version: str) -> None:
+    """Raises RunError, naming the ``version``, where a store of these limits does not keep the histories that a model of this schema was
+    trained on."""
+    longest = schema.history.global_length + schema.history.realtime_length
+    if longest > limits.cap:
+        raise RunError(
+            f"{version}: sees {longest:,} events of a user, but this server's store keeps {limits.cap:,}: "
+            f"start it with --history-cap {longest} or more"
+        )
+    if (schema.history_source == "impressions") != limits.impressions:
+        kept = "impressions too" if limits.impressions else "no impressions"
+        raise RunError(
+            f"{version}: its histories are of {schema.history_source}, but those of this server's store hold {kept}: "
+            f"give it a server and a store of its own"
+        )
 
 
 def find_runs(folder: Path) -> list[tuple[str, str, Path]]:

@@ -52,8 +52,6 @@ class Reader:
         self._lock = threading.Lock()
         self._try_again = 0.0
         self._late = 0
-        self.errors = 0
-        """Readings that failed or were too late"""
 
     def read(self, user: str, known: int, items: Callable[[History], Collection[str]], *, history: bool = True) -> Found:
         """The history (not again where its revision is ``known``) and features of a user, and of the ``items`` that go with that
@@ -91,7 +89,6 @@ class Reader:
 
     def _failed(self, *, late: bool) -> Found:
         with self._lock:
-            self.errors += 1
             self._late += late
             if not late or self._late >= _LATE_IN_A_ROW:
                 self._try_again = time.monotonic() + self._rest_s

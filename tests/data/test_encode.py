@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 import xxhash
 
-from hemix.data.encode import Encoders, KeyMap, Place, Scale, haversine_km
+from hemix.data.encode import Encoders, KeyMap, Place, Scale, haversine_km, level_spec
 from hemix.data.keys import keys_of
 from hemix.data.spec import MISSING, TIMELESS_MS, UNKNOWN, Task
 from hemix.errors import DataError, SchemaError
@@ -180,3 +180,21 @@ def test_damaged_folders_are_refused(encoders: Encoders, tmp_path: Path) -> None
 def test_encoding_imports_neither_torch_nor_pandas_nor_polars() -> None:
     code = "import sys, hemix.data.encode; print([m for m in ('torch', 'pandas', 'polars') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("value", [1e299, -1e299, 1.7e308, 1e6])
+def test_numbers_far_out_are_cut_and_stay_finite(encoders: Encoders, value: float) -> None:
+    vectors = pa.array([[max(-1e38, min(value, 1e38)), 1.0], None, None])
+    block = encoders.encode("item", {**ITEMS, "rating": pa.array([value, 5.0, None]), "image": vectors}, 3)
+    names = level_spec(SCHEMA, "item").number_names
+    sign = math.copysign(1, value)
+    assert block.numbers[:, names.index("rating")].tolist() == [sign * 1e4, 2.0, 0.0]
+    assert block.numbers[0, names.index("image.0")] == sign * 1e6
+    assert np.isfinite(block.numbers).all()
+
+
+def test_a_scale_cuts_only_what_no_row_it_was_learned_on_can_be() -> None:
+    values = np.zeros(100_000)
+    values[0] = 1e12  # the farthest that one of so many rows can lie out
+    scale = Scale(float(values.mean()), float(values.std()))
+    assert scale.apply(values)[0] == np.float32((values[0] - scale.mean) / scale.std) < 1e4

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import math
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -205,8 +207,9 @@ def test_some_of_several_are_explained(engine: Engine, store: Store) -> None:
         ({"context": {"lat": "north", "lon": 1.0}}, "context.lat", "expected degrees"),
         ({"context": {"lat": 91, "lon": 1.0}}, "context.lat", "expected degrees from -90 to 90, found 91"),
         ({"items": (Candidate("i1"), Candidate("i2", {"price": "dear"}))}, "items[1].fields.price", "expected a finite number"),
-        ({"items": (Candidate("i1", {"price": math.inf}),)}, "items[0].fields.price", "expected a finite number, found inf"),
+        ({"items": (Candidate("i1", {"price": math.inf}),)}, "items[0].fields.price", "expected a finite number up to 1e+30, found inf"),
         ({"items": (Candidate("i1", {"price": 10**400}),)}, "items[0].fields.price", "expected a finite number"),
+        ({"items": (Candidate("i1", {"price": 1.1e30}),)}, "items[0].fields.price", "finite number up to 1e+30, found 1.1e+30"),
         ({"items": (Candidate("i1", {"tags": "t1"}),)}, "items[0].fields.tags", "expected a list"),
         (
             {"history": HistoryOverride(realtime=(event(1, "i1", NOW),))},
@@ -241,6 +244,50 @@ def test_what_was_stored_and_cannot_be_used_counts_as_missing(engine: Engine, st
     assert ranking.degraded == () and math.isnan(scores(ranking)["i4"]) and scores(ranking)["i5"] > 0
 
 
+@pytest.mark.parametrize("price", [1e30, -1e30, 12_345_678.9])
+def test_no_number_that_is_taken_makes_an_output_that_is_none(engine: Engine, store: Store, price: float) -> None:
+    store.append(
+        [
+            Event(id="p", kind="item", time_ms=NOW - 5, item="i4", fields={"price": price}),
+            Event(id="u", kind="user", time_ms=NOW - 5, user="u1", fields={"age": price}),
+            event(1, "i4", NOW - 4),
+        ]
+    )
+    ranking = engine.rank([request(items=[Candidate("i4"), Candidate("i5", {"price": price}), Candidate("i6")])])[0]
+    assert all(0 <= value <= 1 for item in ranking.items for value in item.outputs.values())
+    assert all(math.isfinite(item.score) for item in ranking.items)
+
+
+def test_a_model_that_gives_no_number_is_not_served(planted_run: Path, store: Store) -> None:
+    engine = Engine(planted_run, store, store_timeout_s=5)
+    for parameter in engine.run.model.parameters():
+        parameter.data.fill_(math.nan)
+    with pytest.raises(RequestError, match="the model gives no finite click for it"):
+        engine.warm_up()
+    engine.close()
+
+
+@pytest.mark.parametrize("slots", [None, 1])
+def test_a_closed_engine_gives_its_model_back_at_once(planted_run: Path, store: Store, slots: int | None) -> None:
+    """A server's collector is frozen, so nothing may need it."""
+    gc.collect()
+    gc.disable()
+    try:
+        engine = Engine(planted_run, store, store_timeout_s=5, slots=slots)
+        engine.warm_up()
+        gc.freeze()
+        engine.rank([request()])
+        model, itself = weakref.ref(engine.run.model), weakref.ref(engine)
+        engine.close()
+        assert model() is None
+        engine.close()
+        del engine
+        assert itself() is None
+    finally:
+        gc.unfreeze()
+        gc.enable()
+
+
 def test_a_device_that_is_not_there(run: Run, store: Store) -> None:
     for name in ("abacus", "cuda:99"):
         with pytest.raises(SettingsError, match=f"device: {name} cannot be used"):
@@ -271,6 +318,7 @@ class Failing:
         return self._store.history(user, limit=limit, since_ms=since_ms, known=known)
 
     def user(self, user: str) -> Features:
+        self._fail()
         return self._store.user(user)
 
     def items(self, ids: Sequence[str]) -> dict[str, Features]:
@@ -289,7 +337,7 @@ def test_a_store_that_is_down_or_slow(run: Run, store: Store, mode: str) -> None
     assert time.monotonic() - began < 5, "twenty rankings do not wait twenty times"
     assert all(ranking.degraded == ("history", "features") and ranking.cuts == (0, 0, 0) for ranking in lost)
     assert all(len(ranking.items) == len(ITEMS) and not ranking.cached for ranking in lost)
-    assert engine.reader.errors >= 1 and failing.reads <= 4
+    assert 1 <= failing.reads <= 8  # a busy machine takes longer than the rest that a lost store is given
 
     own = HistoryOverride(realtime=(event(1, "i1", NOW - 1),))
     assert engine.rank([request(history=own)])[0].degraded == ("features",)

@@ -1,4 +1,4 @@
-"""Pieces of many threads: every one gets its own result, what waits is joined, errors reach those who were joined."""
+"""Pieces of many threads: every one gets its own result or its own error, and what waits is joined."""
 
 from __future__ import annotations
 
@@ -56,11 +56,27 @@ def test_what_waits_is_taken_in_one_go_and_large_pieces_go_alone() -> None:
     assert work.most_at_once == 1
 
 
-def test_an_error_reaches_those_who_were_joined_and_nobody_else() -> None:
+def test_an_error_reaches_its_own_piece_and_nobody_who_was_joined_with_it() -> None:
     work = Work()
-    joint: Joint[int, int] = Joint(work, slots=1, most=2)
+    joint: Joint[int, int] = Joint(work, slots=1, most=10)
     with pytest.raises(ValueError, match="unlucky"):
         joint.run(13, 1)
+    work.batches.clear()
+    work.go.clear()
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(joint.run, 1, 1)
+        while not work.batches:
+            pass
+        others = []
+        for piece in (2, 13, 3):
+            others.append(pool.submit(joint.run, piece, 1))
+            while len(joint._waiting) < len(others):
+                pass
+        work.go.set()
+        assert [future.result(20) for future in (first, others[0], others[2])] == [2, 4, 6]
+        with pytest.raises(ValueError, match="unlucky"):
+            others[1].result(20)
+    assert work.batches == [[1], [2, 13, 3], [2], [13], [3]]
     assert joint.run(1, 1) == 2
 
 

@@ -73,7 +73,8 @@ def test_labels_are_what_the_events_say(log: ServedLog, tmp_path: Path) -> None:
             interaction(7, "c", "order"),
             interaction(8, "d", "click", ranking=None),
             interaction(9, "d", "click", ranking="another"),
-        ]
+        ],
+        1,
     )
     log.close()
     counts = write_training_rows(log.folder, tmp_path / "rows", log.schema)
@@ -122,10 +123,10 @@ def test_a_log_that_was_served_and_answered_prepares_to_the_same_rows(planted_ru
         told += [(one.request, shown[row]) for row in one.log_rows]
     for n, (request, row) in enumerate(told):
         common: dict[str, Any] = dict(user=request.user, item=row["item_id"], time_ms=request.time_ms, ranking=request.id)
-        log.events([Event(id=f"s{n}", kind="impression", fields={"position": row["position"]}, **common)])
+        log.events([Event(id=f"s{n}", kind="impression", fields={"position": row["position"]}, **common)], n)
         for label in ("click", "order"):
             if row[label]:
-                log.events([Event(id=f"{label}{n}", kind="interaction", action=label, **common)])
+                log.events([Event(id=f"{label}{n}", kind="interaction", action=label, **common)], n)
     log.close()
     assert log.left_out == 0
 

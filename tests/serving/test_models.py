@@ -1,14 +1,26 @@
-"""What a served folder may hold."""
+"""What a served folder may hold, which versions a store suits, and how a replaced version goes."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hemix.errors import RunError
-from hemix.serving.models import check_folder
+from hemix.schema import Schema
+from hemix.serving.http.start import ServeOptions, _loader
+from hemix.serving.models import Models, check_folder, check_histories
+from hemix.serving.served import ServedLogs
+from hemix.serving.served.columns import Served
+from hemix.serving.store import Limits, open_store
+from hemix.serving.types import Candidate, Features, RankedItem, Ranking, RankRequest
+
+SCHEMA = "name: small\nlabels: {click: {}}\nsplit: {valid: 2026-01-08, test: 2026-01-09}\n"
 
 
 def test_numbers_that_look_like_a_pickled_array_are_numbers(tmp_path: Path) -> None:
@@ -20,3 +32,112 @@ def test_an_array_of_objects_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "features.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(RunError, match=r"features\.npy: is pickled"):
         check_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("schema", "limits", "problem"),
+    [
+        ("history: {global_length: 90, realtime_length: 20}\ntables: {events: e}\n", Limits(cap=109),
+         "feed/7: sees 110 events of a user, but this server's store keeps 109: start it with --history-cap 110 or more"),
+        ("", Limits(), "feed/7: its histories are of impressions, but those of this server's store hold no impressions: "
+         "give it a server and a store of its own"),
+        ("tables: {events: e}\n", Limits(impressions=True),
+         "feed/7: its histories are of events, but those of this server's store hold impressions too: "
+         "give it a server and a store of its own"),
+    ],
+)  # fmt: skip
+def test_a_version_that_the_store_does_not_suit_is_refused(schema: str, limits: Limits, problem: str) -> None:
+    with pytest.raises(RunError) as refused:
+        check_histories(Schema.parse(SCHEMA + schema), limits, "feed/7")
+    assert str(refused.value) == problem
+
+
+def test_a_version_that_the_store_suits() -> None:
+    for schema, limits in (("", Limits(impressions=True)), ("tables: {events: e}\n", Limits())):
+        check_histories(Schema.parse(SCHEMA + schema), limits, "feed/7")
+
+
+def test_a_server_loads_no_version_that_its_store_does_not_suit(planted_run: Path) -> None:
+    load = _loader(open_store("memory://"), Limits(cap=1), None, ServeOptions(), 1)
+    with pytest.raises(RunError, match=r"feed/2: sees .* this server's store keeps 1: start it with --history-cap"):
+        load(planted_run, "feed", "2")
+
+
+def test_models_of_different_histories_are_not_served_together(tmp_path: Path) -> None:
+    for name, tables in (("a", "tables: {events: e}\n"), ("b", "")):
+        folder = tmp_path / "registry" / name / "1"
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_text("{}")
+        (folder / "schema.yaml").write_text(SCHEMA + tables)
+    command = [
+        sys.executable,
+        "-m",
+        "hemix",
+        "serve",
+        str(tmp_path / "registry"),
+        "--port",
+        "0",
+        "--store",
+        "memory://",
+        "--no-log",
+    ]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ended.returncode != 0
+    assert "a/1: its histories are of events, but those of this server's store hold impressions too" in " ".join(
+        ended.stderr.split()
+    )
+
+
+class Logging:
+    """Ranks nothing, and logs it."""
+
+    schema = Schema.parse(SCHEMA + "tables: {events: e}\n")
+
+    def __init__(self, logs: ServedLogs, name: str, version: str) -> None:
+        self._logs, self._log = logs, logs.open(name, version, self.schema)
+
+    def rank(self, requests: Sequence[RankRequest], check: Callable[[Ranking], None] | None = None) -> list[Ranking]:
+        assert check is None
+        rankings = [
+            Ranking(
+                id=request.id, model="feed", version="1", items=(RankedItem("i", 0.5, {"click": 0.5}),), took_ms=0.1,
+                history_revision=0, cuts=(0, 0, 0),
+            )
+            for request in requests
+        ]  # fmt: skip
+        for request, ranking in zip(requests, rankings, strict=True):
+            self._log.ranking(Served(request=request, ranking=ranking, user=Features(), items={}))
+        return rankings
+
+    def warm_up(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self._logs.close_one(self._log)
+
+
+def test_the_last_request_of_a_replaced_version_does_not_wait_for_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs, asked = ServedLogs(tmp_path / "served"), RankRequest(id="r", user="u", time_ms=1, items=(Candidate("i"),))
+    models = Models(lambda _folder, name, version: Logging(logs, name, version))
+    for version in ("1", "2"):
+        (tmp_path / version).mkdir()
+    models.put("feed", "1", tmp_path / "1")
+    disk, old = threading.Event(), logs.open("feed", "1", Logging.schema)
+    logs.close_one(old)
+    write = old._write
+    monkeypatch.setattr(old, "_write", lambda: (disk.wait(20), write()))
+    with models.lease("feed") as served:
+        assert served is not None
+        models.put("feed", "2", tmp_path / "2")
+        served.ranker.rank([asked])
+    written = tmp_path / "served" / f"feed-1-{Logging.schema.meaning()}" / "rankings"
+    assert not list(written.iterdir()), "the answer is out, and the disk has not moved yet"
+    back = threading.Thread(target=models.put, args=("feed", "1", tmp_path / "1"))
+    back.start()
+    disk.set()
+    back.join(20)
+    assert not back.is_alive() and len(list(written.glob("*.parquet"))) == 1, "the version came back once its log was closed"
+    models.close()
+    assert logs.left_out == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import threading
 import time
@@ -19,7 +20,7 @@ from hemix.data.prepare import prepare
 from hemix.run import Run
 from hemix.schema import Schema
 from hemix.serving.engine import Engine
-from hemix.serving.served import LoggedStore, ServedLog
+from hemix.serving.served import LoggedStore, ServedLog, ServedLogs
 from hemix.serving.served.columns import Served
 from hemix.serving.served.replay import replay
 from hemix.serving.store import Limits, open_store
@@ -193,6 +194,46 @@ def test_serving_never_waits_for_the_log(tmp_path: Path, monkeypatch: pytest.Mon
     assert log.left_out >= 40
     hold.set()
     log.close()
+
+
+def test_what_waits_is_bounded_by_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, request = served_log(tmp_path, queue_rows=100, rows=1)
+    hold = threading.Event()
+    monkeypatch.setattr(log, "_write", lambda: hold.wait(20))
+    body = [Event(id=f"e{n}", kind="interaction", time_ms=n, user="u", item="i", action="click") for n in range(30)]
+    log.ranking(served(request))
+    until = time.monotonic() + 20
+    while log._queue.qsize() and time.monotonic() < until:
+        time.sleep(0.01)
+    for n in range(10):
+        log.events(body, n)
+    assert log.left_out == 7, "three bodies of thirty wait"
+    hold.set()
+    log.close()
+    assert log.left_out == 7
+    log, _ = served_log(tmp_path / "other", queue_rows=1)
+    log.events(body, 1)
+    log.close()
+    assert log.left_out == 0, "one that is larger than all that may wait is taken by an idle log"
+
+
+def test_old_files_are_deleted_where_that_is_asked_for_and_nothing_else(tmp_path: Path) -> None:
+    gone, _ = served_log(tmp_path / "feed-1-x", rows=1)
+    body = [Event(id="e", kind="interaction", time_ms=1, user="u", item="i", action="click")]
+    gone.events(body, 1)
+    gone.close()
+    (old,) = (tmp_path / "feed-1-x" / "events").glob("*.parquet")
+    of_another = tmp_path / "feed-1-x" / "events" / "mine.parquet"
+    shutil.copy(old, of_another)
+    for path in (old, of_another):
+        os.utime(path, (time.time() - 3 * 86_400,) * 2)
+    for days, left in ((None, True), (4, True), (2, False)):
+        logs = ServedLogs(tmp_path, keep_days=days)
+        log = logs.open("feed", "2", gone.schema)
+        log.events(body, 1)
+        logs.close_one(log)
+        assert old.exists() is left and of_another.exists(), days
+    assert len(list((log.folder / "events").glob("*.parquet"))) == 3, "the new ones stay"
 
 
 def test_a_disk_that_refuses_is_told_and_serving_goes_on(tmp_path: Path) -> None:

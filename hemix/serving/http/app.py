@@ -48,7 +48,7 @@ def make_app(service: Service) -> ASGIApp:
     _add_models(app, service)
     _add_health(app, service)
     add_playground(app, service)
-    return Edge(app, service.metrics)
+    return Edge(app, service.metrics, service.limits.requests)
 
 
 def gone(request: Request) -> Callable[[], Awaitable[None]]:
@@ -157,10 +157,12 @@ def _add_models(app: FastAPI, service: Service) -> None:
         try:
             loaded = (await service.admin_gate.run(work)).value
         except UsageError as error:
-            raise Refusal(422, "invalid", str(error), field="name") from error
+            named = str(error).partition(":")[0]  # which of the two cannot be one; neither where there is no registry
+            raise Refusal(422, "invalid", str(error), field=named if named in ("name", "version") else None) from error
         except RunError as error:
             missing = "no such version" in str(error)
-            raise Refusal(404 if missing else 422, "unknown_version" if missing else "broken_version", str(error)) from error
+            status, code = (404, "unknown_version") if missing else (422, "broken_version")
+            raise Refusal(status, code, str(error), field="version") from error
         if loaded is None:
             raise Refusal(429, "busy_loading", "another version is being loaded", retry_after=5)
         return _json(loaded)

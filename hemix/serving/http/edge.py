@@ -1,11 +1,10 @@
-"""Around every route: request ids, logs, metrics, errors as JSON, and a client that does not read its answer.
+"""Around every route: request ids, logs, metrics, errors as JSON, and a bound on the requests in work.
 
 Plain ASGI. Knows no route.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import time
@@ -15,7 +14,7 @@ from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,17 +26,18 @@ from hemix.serving.http.refusal import Refusal, error_body
 __all__ = ["Edge", "handlers"]
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
-_SEND_SECONDS = 30.0
-"""A client that takes longer to read a piece of its answer is hung up on"""
 _QUIET = ("/healthz", "/readyz", "/metrics")
+"""Seldom logged, and always let in: a server that is busy is not dead"""
 
 
 class Edge:
-    """The outermost layer of the server."""
+    """The outermost layer of the server: at most ``most`` requests at a time, probes apart; the rest is refused with 503."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, most: int) -> None:
         self._app = app
         self._metrics = metrics
+        self._most = most
+        self._inside = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -56,20 +56,24 @@ class Edge:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
-            async with asyncio.timeout(_SEND_SECONDS):
-                await send(message)
+            await send(message)
 
+        counts = scope["path"] not in _QUIET
+        self._inside += counts
         try:
-            await self._app(scope, receive, answer)
-        except TimeoutError:
-            state["facts"]["gone"] = "slow to read"
-            raise  # uvicorn hangs up
+            await (self._full if counts and self._inside > self._most else self._app)(scope, receive, answer)
         except Exception:
             if status == 0:
                 raise
             # answered with 500 and logged already; Starlette raises it once more
         finally:
+            self._inside -= counts
             self._told(scope, status, (time.perf_counter() - began) * 1000)
+
+    async def _full(self, scope: Scope, receive: Receive, send: Send) -> None:
+        message = f"{self._most:,} requests are in work; try again"
+        refusal = Refusal(503, "overloaded", message, retry_after=1, close=True)
+        await (await _refused(Request(scope), refusal))(scope, receive, send)
 
     def _told(self, scope: Scope, status: int, took_ms: float) -> None:
         route = getattr(scope.get("route"), "path", "unknown")

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from hemix.serving.checks import FieldChecks
-from hemix.serving.http.messages import EVENTS_MAX, EventMessage, check_size, decode, refused
+from hemix.serving.http.messages import EVENTS_MAX, FIELDS_BYTES, EventMessage, check_size, decode, oversized, refused
 from hemix.serving.http.refusal import Refusal
 from hemix.serving.http.service import Limits
 from hemix.serving.types import Event
@@ -44,7 +44,12 @@ def read_events(body: bytes, checks: list[FieldChecks], limits: Limits) -> Taken
     """A JSON array, one object, or NDJSON. Raises Refusal: 400 where it is no JSON, 413 for too many events."""
     taken = Taken()
     now_ms = int(time.time() * 1000)
+    large = len(body) > FIELDS_BYTES
     for index, message in _messages(body, taken):
+        problem = oversized(message.fields) if large else None
+        if problem is not None:
+            taken.reject(index, "invalid", problem, "fields")
+            continue
         event = _event(index, message, now_ms, checks, limits, taken)
         if event is not None:
             taken.events.append(event)
@@ -90,7 +95,7 @@ def _each(raw: list[msgspec.Raw], taken: Taken) -> Iterator[tuple[int, EventMess
             yield index, _ONE.decode(one)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             _check_json(index, one)
-            refusal = refused(error)
+            refusal = refused(error, one)
             taken.reject(index, refusal.code, refusal.message, refusal.field)
 
 
@@ -122,6 +127,7 @@ def _event(
             index, "future_timestamp", f"{ahead:,.0f} s ahead of the server's clock: is it in milliseconds?", "timestamp"
         )
         return None
+    time_ms = min(time_ms, now_ms)  # what has arrived has happened; else the next ranking would be before it
     level = message.kind if message.kind in ("user", "item") else "event"
     for check in checks:
         found = check.problem(level, message.fields)

@@ -58,13 +58,15 @@ class Gate:
         loop = asyncio.get_running_loop()
         asked = time.perf_counter()
 
+        box = [work]
+
         def timed() -> Done[T]:
             waited_ms = (time.perf_counter() - asked) * 1000
-            return Done(work(), waited_ms)
+            return Done(box.pop()(), waited_ms)
 
         self.taken += 1
         future = self._pool.submit(timed)
-        future.add_done_callback(lambda done: self._release(loop, done))
+        future.add_done_callback(lambda done: self._release(loop, done, box))
         answer = asyncio.wrap_future(future)
         watch = asyncio.ensure_future(gone()) if gone is not None else None
         awaited: list[asyncio.Future[Any]] = [answer] if watch is None else [answer, watch]
@@ -80,7 +82,8 @@ class Gate:
             if watch is not None:
                 watch.cancel()
 
-    def _release(self, loop: asyncio.AbstractEventLoop, done: Future[Done[T]]) -> None:
+    def _release(self, loop: asyncio.AbstractEventLoop, done: Future[Done[T]], box: list[Callable[[], T]]) -> None:
+        box.clear()  # a cancelled task stays in the pool's queue, and would hold its body there after its place is given back
         if not done.cancelled():
             done.exception()
         with contextlib.suppress(RuntimeError):  # a thread that outlives the loop has no place to give back

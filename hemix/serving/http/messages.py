@@ -5,8 +5,10 @@ Knows shapes and ranges; what the schema's columns hold is checked in checks.py.
 
 from __future__ import annotations
 
+import math
 import re
-from typing import Annotated, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -16,6 +18,7 @@ from hemix.serving.http.refusal import Refusal
 
 __all__ = [
     "EVENTS_MAX",
+    "FIELDS_BYTES",
     "EventMessage",
     "HistoryMessage",
     "ItemMessage",
@@ -23,11 +26,15 @@ __all__ = [
     "RankMessage",
     "check_size",
     "decode",
+    "oversized",
     "refused",
 ]
 
 EVENTS_MAX = 10_000
 """Of one body"""
+FIELDS_MAX, FIELDS_BYTES = 256, 64 * 2**10
+"""Of one event, item or context, as JSON"""
+_NAME_MAX = 256
 _INT64 = 2**63 - 1
 
 Id = Annotated[str, Meta(min_length=1, max_length=256)]
@@ -37,9 +44,11 @@ Text = Annotated[str, Meta(max_length=4096)]
 Part = Whole | float | Text | bool | None
 Value = Whole | float | Text | bool | None | Annotated[list[Part], Meta(max_length=4096)]
 Fields = Annotated[
-    dict[Annotated[str, Meta(max_length=256)], Value],
+    dict[Annotated[str, Meta(max_length=_NAME_MAX)], Value],
     Meta(
-        description="Values by column of the schema. A column that is not there, or null, is missing; other columns are left aside"
+        max_length=FIELDS_MAX,
+        description="Values by column of the schema. A column that is not there, or null, is missing; other columns are left aside. "
+        f"At most {FIELDS_BYTES // 2**10} KiB",
     ),
 ]
 
@@ -97,6 +106,9 @@ class RankMessage(Struct):
 
 T = TypeVar("T")
 
+_LOOSE = msgspec.json.Decoder(float_hook=float)
+"""Anything; a number too large for a float is infinite"""
+
 _OBJECTS_MAX, _KEYS_MAX = 100_000, 600_000
 
 
@@ -107,22 +119,52 @@ def check_size(body: bytes) -> None:
         raise Refusal(413, "too_many_values", f"more than {_OBJECTS_MAX:,} objects or {_KEYS_MAX:,} keys; send smaller bodies")
 
 
+def oversized(fields: Mapping[str, Any]) -> str | None:
+    """What is wrong with fields of more than 64 KiB of JSON, else None."""
+    size = len(msgspec.json.encode(fields))
+    return f"{size:,} bytes of JSON; at most {FIELDS_BYTES:,}" if size > FIELDS_BYTES else None
+
+
 def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     """The body as the decoder's type. Raises Refusal: 400 where it is no JSON, 422 naming the field where it is something else."""
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise refused(error) from error
+        raise refused(error, body) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         problem = "nested too deep" if isinstance(error, RecursionError) else str(error)
         raise Refusal(400, "malformed_json", f"the body is not JSON: {problem}") from error
 
 
-def refused(error: Exception) -> Refusal:
-    """``Expected `str`, got `null` - at `$.user` `` as a 422 about the field ``user``."""
+def refused(error: Exception, body: bytes | msgspec.Raw) -> Refusal:
+    """``Expected `str`, got `null` - at `$.user` `` as a 422 about the field ``user`` of the body."""
     message, _, place = str(error).partition(" - at ")
-    field = place.strip("`").removeprefix("$").removeprefix(".").removeprefix("key in ")
+    field = place.replace("`", "").removeprefix("key in ").removeprefix("$").removeprefix(".")
     missing = re.search(r"missing required field `([^`]+)`", message)
     if missing is not None:
         field, message = f"{field}.{missing[1]}".removeprefix("."), "this field is required"
+    elif place.startswith("`key`") or "[...]" in field:
+        field, message = _column(field.partition("[...]")[0], message, body)
     return Refusal(422, "invalid", message.replace("`", ""), field=field or None)
+
+
+def _column(fields: str, message: str, body: bytes | msgspec.Raw) -> tuple[str, str]:
+    """Field and message where msgspec says which fields hold a wrong value or name, and not whose it is."""
+    try:
+        found = _LOOSE.decode(body)
+        for step in re.findall(r"[^.\[\]]+", fields):
+            found = found[int(step) if isinstance(found, list) else step]
+        columns = list(found.items())
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError, TypeError, AttributeError):
+        return fields, message  # nested too deep, malformed further on, or named twice
+    for name, value in columns:
+        if len(name) > _NAME_MAX:
+            return fields, f"expected columns' names of at most {_NAME_MAX} characters, found {name[:40]!r}..."
+        if math.inf in (parts := value if isinstance(value, list) else [value]) or -math.inf in parts:
+            return f"{fields}.{name}", message
+        try:
+            msgspec.convert(value, Value)
+        except msgspec.ValidationError as error:
+            problem, _, within = str(error).partition(" - at `$")
+            return f"{fields}.{name}{within.strip('`')}", problem
+    return fields, message

@@ -71,6 +71,7 @@ class Metrics:
             self.unknown.labels("item").inc(strangers)
         for missing in ranking.degraded:
             self.degraded.labels(missing).inc()
+        if ranking.degraded:
             self.store_errors.labels("rank").inc()
 
     def page(self) -> bytes:

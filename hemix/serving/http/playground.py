@@ -47,7 +47,7 @@ def add_playground(app: FastAPI, service: Service) -> None:
         model = request.query_params.get("model")
         return Response((await service.store_gate.run(lambda: _suggest(service, model))).value, media_type="application/json")
 
-    @app.get("/v1/users/{user}/history")
+    @app.get("/v1/users/{user:path}/history")  # an id may hold a slash
     async def _history(request: Request, user: str) -> Response:
         service.access.check(request.headers.get("authorization"))
         model = request.query_params.get("model")
@@ -85,7 +85,7 @@ def _read(service: Service, model: str | None, user: str) -> bytes:
     except StoreError as error:
         raise Refusal(503, "store_unavailable", str(error), retry_after=1) from error
     times = np.array([event.time_ms for event in history.events], dtype=np.int64)
-    now_ms = int(time.time() * 1000)
+    now_ms = int(time.time() * 1000) + 1  # as a ranking's
     first, last, now = (np.array([value], dtype=np.int64) for value in (0, len(times), now_ms))
     [[begin, realtime, end]] = cut_histories(times, first, last, now, lengths, schema.clock.timezone, delay_ms=0).tolist()
     events = [

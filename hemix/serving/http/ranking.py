@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from hemix.errors import DataError, RequestError
 from hemix.serving.checks import FieldChecks
-from hemix.serving.http.messages import PastEvent, RankMessage, check_size, decode
+from hemix.serving.http.messages import FIELDS_BYTES, HistoryMessage, PastEvent, RankMessage, check_size, decode, oversized
 from hemix.serving.http.refusal import Refusal
 from hemix.serving.http.service import Limits
 from hemix.serving.models import Models
@@ -26,7 +27,21 @@ def read_request(body: bytes, limits: Limits) -> RankMessage:
     message = decode(_DECODER, body)
     if len(message.items) > limits.items:
         raise Refusal(413, "too_many_items", f"{len(message.items):,} items; at most {limits.items:,} a request", field="items")
+    if len(body) > FIELDS_BYTES:
+        _check_sizes(message)
     return message
+
+
+def _check_sizes(message: RankMessage) -> None:
+    given = message.history if message.history is not None else HistoryMessage()
+    each = [("context", message.context)]
+    each += [(f"items[{i}].fields", item.fields) for i, item in enumerate(message.items)]
+    for where, part in (("history.global", given.global_), ("history.realtime", given.realtime)):
+        each += [(f"{where}[{i}].fields", event.fields) for i, event in enumerate(part)]
+    for where, fields in each:
+        problem = oversized(fields) if fields else None
+        if problem is not None:
+            raise Refusal(422, "invalid", problem, field=where)
 
 
 def rank(message: RankMessage, models: Models, limits: Limits, request_id: str) -> Ranking:
@@ -37,18 +52,18 @@ def rank(message: RankMessage, models: Models, limits: Limits, request_id: str) 
         request = _request(message, request_id)
         _check(request, served.checks)
         try:
-            [ranking] = served.ranker.rank([request])
+            check = partial(_check_known, message=message) if limits.strict else None
+            [ranking] = served.ranker.rank([request], check)
         except RequestError as error:
             raise Refusal(422, "invalid", error.problem, field=error.field) from error
         except DataError as error:
             raise Refusal(422, "invalid", str(error)) from error
-    if limits.strict:
-        _check_known(ranking, message)
     return ranking
 
 
 def _request(message: RankMessage, request_id: str) -> RankRequest:
-    time_ms = message.timestamp if message.timestamp is not None else int(time.time() * 1000)
+    # what was accepted in this very millisecond comes before it
+    time_ms = message.timestamp if message.timestamp is not None else int(time.time() * 1000) + 1
     given = message.history
     override = None
     if given is not None:
@@ -108,6 +123,8 @@ def _check(request: RankRequest, checks: FieldChecks) -> None:
 
 
 def _check_known(ranking: Ranking, message: RankMessage) -> None:
+    if ranking.degraded:
+        return  # what only events know cannot be told from what nobody knows
     if not ranking.user_known:
         raise Refusal(422, "unknown_user", f"the run does not know user {message.user!r}", field="user")
     strangers = {item.id for item in ranking.items if item.status == "UNKNOWN_ITEM"}

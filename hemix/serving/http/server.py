@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 import socket
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-import h11
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from hemix.errors import UsageError
+from hemix.serving.http.connection import Patient
 
 __all__ = ["bind", "serve"]
 
-_HEAD_SECONDS = 10.0
 _IDLE_SECONDS = 75
 _FINISH_SECONDS = 30
-_CONNECTIONS = 1024
+_PATIENCE_SECONDS = 30.0
+_CONNECTIONS = 2048
+"""Idle ones too; requests in work have their own limit"""
+_OTHER_FILES = 256
+"""Of the store, the logs and the models"""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -36,41 +40,6 @@ def bind(host: str, port: int) -> socket.socket:
         why = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"--host {host} --port {port}: cannot listen there: {why}") from error
     return bound
-
-
-class _Patient(H11Protocol):
-    """Hangs up on a caller whose request's head does not arrive in time."""
-
-    _head_timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._watch_head()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        self._watch_head()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._stop()
-        super().connection_lost(exc)
-
-    def _watch_head(self) -> None:
-        partial = self.conn.their_state is h11.IDLE
-        if not partial:
-            self._stop()
-        elif self._head_timer is None:
-            self._head_timer = self.loop.call_later(_HEAD_SECONDS, self._give_up)
-
-    def _give_up(self) -> None:
-        self._head_timer = None
-        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
-            self.transport.close()
-
-    def _stop(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
 
 
 class _Server(uvicorn.Server):
@@ -97,10 +66,30 @@ class _Server(uvicorn.Server):
             self._on_ready()
 
 
-def serve(app: ASGIApp, bound: socket.socket, on_ready: Callable[[], None]) -> None:
-    """Serve until SIGTERM or Ctrl-C; ``on_ready`` is called when the socket accepts."""
+def _room_for(connections: int) -> int:
+    """So many connections, or what the system's limit on open files leaves; a soft limit is raised."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return connections
+    wanted = connections + _OTHER_FILES
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(min(connections, soft - _OTHER_FILES), 1)
+
+
+def serve(
+    app: ASGIApp,
+    bound: socket.socket,
+    on_ready: Callable[[], None],
+    *,
+    patience_seconds: float = _PATIENCE_SECONDS,
+    connections: int = _CONNECTIONS,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C; ``on_ready`` is called when the socket accepts. ``patience_seconds``: a caller may take so long to
+    read an answer, or to end a body that nobody reads; past so many ``connections`` idle ones are closed."""
     options: dict[str, Any] = {
-        "http": _Patient,
+        "http": partial(Patient, patience=patience_seconds, most=_room_for(connections)),
         "ws": "none",
         "lifespan": "on",
         "log_config": None,
@@ -110,7 +99,6 @@ def serve(app: ASGIApp, bound: socket.socket, on_ready: Callable[[], None]) -> N
         "proxy_headers": False,
         "timeout_keep_alive": _IDLE_SECONDS,
         "timeout_graceful_shutdown": _FINISH_SECONDS,
-        "limit_concurrency": _CONNECTIONS,
     }
     server = _Server(uvicorn.Config(app, **options), on_ready)
     asyncio.run(server.serve(sockets=[bound]))

@@ -25,6 +25,8 @@ class Limits:
     body_bytes: int = 8 * 2**20
     all_bodies_bytes: int = 256 * 2**20
     """Of all requests in work together"""
+    requests: int = 1_024
+    """In work at a time, reading their bodies included and probes apart"""
     items: int = 2_000
     body_seconds: float = 10.0
     """For a whole body to arrive"""

@@ -18,7 +18,7 @@ from hemix.serving.http.app import make_app
 from hemix.serving.http.logs import configure
 from hemix.serving.http.server import bind, serve
 from hemix.serving.http.service import Limits, Service
-from hemix.serving.models import Load, Models, Ranker, find_runs
+from hemix.serving.models import Load, Models, Ranker, check_histories, find_runs
 from hemix.serving.served import LoggedStore, ServedLog, ServedLogs
 from hemix.serving.store import Limits as StoreLimits
 from hemix.serving.store import Store, open_store
@@ -58,10 +58,14 @@ class ServeOptions:
     log: Path | None = None
     """Folder for what is served, as training rows; by default ``served`` beside the run's files"""
     keep_log: bool = True
+    served_keep_days: float | None = None
+    """Files of that log are deleted after so long; None: never"""
     history_cap: int = StoreLimits.cap
     """Most events of one user"""
     history_days: int | None = 90
     """A user unheard of for so long is forgotten; None: never"""
+    item_days: int | None = 365
+    """What events said of an item is forgotten after so long without a word of it; None: never"""
     strict: bool = False
     """Refuse users, items and columns that the run does not know"""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -86,8 +90,11 @@ def run_server(run: Path, options: ServeOptions, on_ready: Callable[[str, dict[s
         raise UsageError(f"--registry {registry}: no such folder")
     bound = bind(options.host, options.port)
 
-    logs = ServedLogs(options.log or run / "served") if options.keep_log else None
-    store = _open_store(run, [folder for _, _, folder in runs], options)
+    kept = _limits([folder for _, _, folder in runs], options)
+    logs = (
+        ServedLogs(options.log or run / "served", limits=kept, keep_days=options.served_keep_days) if options.keep_log else None
+    )
+    store = open_store(options.store or f"sqlite:///{run.absolute() / 'events.db'}", kept)
     if logs is not None:
         store = LoggedStore(store, logs)
     at = time.perf_counter()
@@ -97,7 +104,7 @@ def run_server(run: Path, options: ServeOptions, on_ready: Callable[[str, dict[s
     torch.set_num_threads(options.threads)
     keep_freed_memory(arenas=_ARENAS)
     workers = options.workers or max(Limits.workers // options.threads, 1)
-    models = Models(_loader(store, logs, options, workers), registry, strict=options.strict)
+    models = Models(_loader(store, kept, logs, options, workers), registry, strict=options.strict)
     for name, version, folder in runs:
         models.put(name, version, folder)
     service = Service(
@@ -127,23 +134,25 @@ def _collect_seldom() -> None:
     gc.set_threshold(*_COLLECTOR_THRESHOLDS)
 
 
-def _open_store(run: Path, folders: list[Path], options: ServeOptions) -> Store:
-    """The store, large enough for the longest history of these runs."""
+def _limits(folders: list[Path], options: ServeOptions) -> StoreLimits:
+    """The store's, large enough for the longest history of these runs."""
     schemas = [Schema.load(folder / "schema.yaml") for folder in folders]
     longest = max(schema.history.global_length + schema.history.realtime_length for schema in schemas)
-    limits = StoreLimits(
+    return StoreLimits(
         cap=max(options.history_cap, longest),
         ttl_ms=options.history_days * DAY_MS if options.history_days is not None else None,
+        item_ttl_ms=options.item_days * DAY_MS if options.item_days is not None else None,
         impressions=any(schema.history_source == "impressions" for schema in schemas),
     )
-    return open_store(options.store or f"sqlite:///{run.absolute() / 'events.db'}", limits)
 
 
-def _loader(store: Store, logs: ServedLogs | None, options: ServeOptions, workers: int) -> Load:
+def _loader(store: Store, kept: StoreLimits, logs: ServedLogs | None, options: ServeOptions, workers: int) -> Load:
     def load(folder: Path, name: str, version: str) -> Ranker:
         from hemix.serving.engine import Engine
 
-        log = logs.open(name, version, Schema.load(folder / "schema.yaml")) if logs is not None else None
+        schema = Schema.load(folder / "schema.yaml")
+        check_histories(schema, kept, f"{name}/{version}")
+        log = logs.open(name, version, schema) if logs is not None else None
         try:
             engine = Engine(
                 folder,

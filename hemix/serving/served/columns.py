@@ -21,6 +21,7 @@ from hemix.data.spec import TIMELESS_MS
 from hemix.schema import Schema
 from hemix.serving.checks import FieldChecks
 from hemix.serving.raw import arrow_kind, text_of
+from hemix.serving.store import Limits
 from hemix.serving.types import Event, Features, Ranking, RankRequest
 
 __all__ = ["TIME", "Served", "ServedColumns"]
@@ -38,13 +39,18 @@ class Served:
     """What events had said of the user"""
     items: Mapping[str, Features]
     """What events had said of candidates and of the items of events"""
+    events: int = 0
+    """How many of the history's it read"""
 
 
 class ServedColumns:
     """The tables of one schema."""
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, limits: Limits | None = None) -> None:
+        """``limits``: those of the store that the rankings read."""
         self.schema, roles = schema, schema.roles
+        self._cap = None if limits is None else limits.cap
+        self._ttl_ms = None if limits is None else limits.ttl_ms
         checks = FieldChecks(schema)
         levels = ["context", "cross"] + (["event"] if schema.history_source == "impressions" else [])
         self._context = _kinds(schema, "context")
@@ -57,7 +63,7 @@ class ServedColumns:
             "cross": lambda c, v: checks.problem("candidate", {c: v}) is None,
             "event": lambda c, v: checks.problem("event", {c: v}) is None,
         }
-        self._clock = schema.history.clock_column or schema.clock.column
+        self.clock = schema.history.clock_column or schema.clock.column
         (self.action,) = columns_of("action", schema.event_fields["action"])
         self._event = {c: k for c, k in _kinds(schema, "event").items() if c != self.action}
 
@@ -105,6 +111,9 @@ class ServedColumns:
             **{f"served_{n}": pa.array([item.outputs[n] for *_, item in rows], pa.float64()) for n in schema.outputs},
             "served_status": pa.array([item.status for *_, item in rows], pa.string()),
             "served_history_revision": by_ranking([one.ranking.history_revision for one in served], pa.int64()),
+            "served_history_events": by_ranking([one.events for one in served], pa.int64()),
+            "served_history_cap": by_ranking([self._cap] * len(served), pa.int64()),
+            "served_history_ttl_ms": by_ranking([self._ttl_ms] * len(served), pa.int64()),
             "served_cuts": by_ranking([one.ranking.cuts for one in served], pa.list_(pa.int64())),
             "served_degraded": by_ranking([one.ranking.degraded for one in served], pa.list_(pa.string())),
             "served_of_user": by_ranking([_features(one.user) for one in served], pa.string()),
@@ -118,13 +127,13 @@ class ServedColumns:
 
     # -- events ------------------------------------------------------------------------------------------------------------
 
-    def events(self, events: Sequence[Event]) -> pa.Table:
-        """Interactions and impressions as an event log."""
+    def events(self, events: Sequence[Event], revisions: Sequence[int]) -> pa.Table:
+        """Interactions and impressions as an event log; ``revisions``: of the history when each was in it."""
         schema = self.schema
         columns: dict[str, pa.Array] = {
             schema.user: pa.array([e.user for e in events], pa.string()),
             schema.item: pa.array([e.item for e in events], pa.string()),
-            self._clock: pa.array([None if e.time_ms == TIMELESS_MS else e.time_ms for e in events], TIME),
+            self.clock: pa.array([None if e.time_ms == TIMELESS_MS else e.time_ms for e in events], TIME),
             self.action: pa.array([e.action for e in events], pa.string()),
         }
         for column, kind in self._event.items():
@@ -135,11 +144,12 @@ class ServedColumns:
             "served_ranking": pa.array([e.ranking for e in events], pa.string()),
             "served_received": pa.array([e.received_ms for e in events], TIME),
             "served_fields": pa.array([_json(e.fields) for e in events], pa.string()),
+            "served_revision": pa.array(revisions, pa.int64()),
         }
         return pa.table(columns)
 
-    def features(self, events: Sequence[Event]) -> pa.Table:
-        """Features of users and items as they arrived."""
+    def features(self, events: Sequence[Event], revisions: Sequence[int]) -> pa.Table:
+        """Features of users and items as they arrived, with the store's revision then."""
         return pa.table(
             {
                 "kind": pa.array([e.kind for e in events], pa.string()),
@@ -148,6 +158,7 @@ class ServedColumns:
                 "fields": pa.array([_json(e.fields) for e in events], pa.string()),
                 "event": pa.array([e.id for e in events], pa.string()),
                 "received": pa.array([e.received_ms for e in events], TIME),
+                "revision": pa.array(revisions, pa.int64()),
             }
         )
 

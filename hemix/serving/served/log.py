@@ -5,7 +5,7 @@
     FOLDER/features/*.parquet   features of users and items as they arrived
 
 Serving never waits for it: where the queue is full, what comes is left out and counted. A file is written when it has grown old or
-large; a process that is killed loses what it had not written yet. Knows no store and no model.
+large; a process that is killed loses what it had not written yet. Nothing is deleted but by a :class:`Retention`. Knows no model.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import queue
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,33 +26,51 @@ from hemix.errors import HemixError
 from hemix.files import storage_errors
 from hemix.schema import Schema
 from hemix.serving.served.columns import Served, ServedColumns
+from hemix.serving.served.retention import TABLES, Retention
+from hemix.serving.store import Limits
 from hemix.serving.types import Event
 
 __all__ = ["ServedLog"]
 
-_TABLES = ("rankings", "events", "features")
 _END = None
 _PIECE_ROWS = 2_000
 _logger = logging.getLogger("hemix.serving")
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    events: list[Event]
+    revision: int
 
 
 class ServedLog:
     """Takes rankings and events from many threads. Call :meth:`close` when done: it writes what is left."""
 
     def __init__(
-        self, folder: str | Path, schema: Schema, *, queue_size: int = 1_000, rows: int = 100_000, seconds: float = 60.0
+        self,
+        folder: str | Path,
+        schema: Schema,
+        *,
+        limits: Limits | None = None,
+        queue_size: int = 1_000,
+        queue_rows: int = 50_000,
+        rows: int = 100_000,
+        seconds: float = 60.0,
+        keep: Retention | None = None,
     ) -> None:
-        """``queue_size``: rankings and bodies of events that may wait. A file is closed after so many ``rows`` or ``seconds``. Raises
-        StorageError where ``folder`` cannot be made."""
+        """``limits``: of the store, noted for replays. ``queue_size``: rankings and bodies of events that may wait, ``queue_rows``: of
+        all their candidates and events together. A file is closed after so many ``rows`` or ``seconds``. ``keep``: deletes old files.
+        Raises StorageError where ``folder`` cannot be made."""
         self.folder, self.schema = Path(folder), schema
         with storage_errors(self.folder):
-            for table in _TABLES:
+            for table in TABLES:
                 (self.folder / table).mkdir(parents=True, exist_ok=True)
                 for part in (self.folder / table).glob(".*.part"):
                     part.unlink()  # of a process that was killed
-        self._columns = ServedColumns(schema)
-        self._most_rows, self._most_seconds = rows, seconds
-        self._queue: queue.Queue[Served | list[Event] | None] = queue.Queue(queue_size)
+        self._columns = ServedColumns(schema, limits)
+        self._most_rows, self._most_seconds, self._keep = rows, seconds, keep
+        self._queue: queue.Queue[Served | _Body | None] = queue.Queue(queue_size)
+        self._queue_rows, self._queued_rows = queue_rows, 0
         self._lock = threading.Lock()
         self.left_out = 0
         """Rankings and bodies of events that found the queue full, and rows that could not be written"""
@@ -59,7 +78,7 @@ class ServedLog:
         """Why the last file could not be written; None where it could"""
         self._name = f"{time.time_ns() // 1_000_000:012x}-{os.getpid():x}"
         self._files = self._rankings = self._rows = 0
-        self._pieces: dict[str, list[pa.Table]] = {table: [] for table in _TABLES}
+        self._pieces: dict[str, list[pa.Table]] = {table: [] for table in TABLES}
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="hemix-served", daemon=True)
         self._thread.start()
@@ -69,10 +88,10 @@ class ServedLog:
         if served.request.history is None:
             self._put(served)
 
-    def events(self, events: Sequence[Event]) -> None:
-        """Keep accepted events, in this order."""
+    def events(self, events: Sequence[Event], revision: int) -> None:
+        """Keep accepted events, in this order, with the revision that the store made of them."""
         if events:
-            self._put(list(events))
+            self._put(_Body(list(events), revision))
 
     def close(self) -> None:
         """Write what is left. A second close does nothing."""
@@ -83,11 +102,13 @@ class ServedLog:
         self._queue.put(_END)
         self._thread.join()
 
-    def _put(self, one: Served | list[Event]) -> None:
+    def _put(self, one: Served | _Body) -> None:
         with self._lock:
-            if not self._closed:
+            fits = not self._queued_rows or self._queued_rows + _rows(one) <= self._queue_rows
+            if fits and not self._closed:
                 try:
                     self._queue.put_nowait(one)
+                    self._queued_rows += _rows(one)
                     return
                 except queue.Full:
                     pass
@@ -96,7 +117,7 @@ class ServedLog:
     # -- the thread --------------------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        waiting, rows, since, ended = list[Served | list[Event]](), 0, time.monotonic(), False
+        waiting, rows, since, ended = list[Served | _Body](), 0, time.monotonic(), False
         while not ended:
             try:
                 one = self._queue.get(timeout=max(0.01, since + self._most_seconds - time.monotonic()))
@@ -104,7 +125,9 @@ class ServedLog:
                     ended = True
                 else:
                     waiting.append(one)
-                    rows += len(one.ranking.items) if isinstance(one, Served) else len(one)
+                    rows += _rows(one)
+                    with self._lock:
+                        self._queued_rows -= _rows(one)
             except queue.Empty:
                 pass
             full = ended or self._rows + rows >= self._most_rows or time.monotonic() - since >= self._most_seconds
@@ -117,21 +140,23 @@ class ServedLog:
             if full:
                 self._write()
                 since = time.monotonic()
+                if self._keep is not None:
+                    self._keep.apply()
 
-    def _take(self, waiting: list[Served | list[Event]]) -> None:
+    def _take(self, waiting: list[Served | _Body]) -> None:
         """Objects into tables, which are a fraction of their size."""
         rankings = [one for one in waiting if isinstance(one, Served)]
-        events = [event for one in waiting if isinstance(one, list) for event in one]
-        history = [event for event in events if event.kind in ("interaction", "impression")]
-        said = [event for event in events if event.kind in ("user", "item")]
+        events = [(event, one.revision) for one in waiting if isinstance(one, _Body) for event in one.events]
+        history = [pair for pair in events if pair[0].kind in ("interaction", "impression")]
+        said = [pair for pair in events if pair[0].kind in ("user", "item")]
         if rankings:
             ids = [f"{one.ranking.id}#{self._name}-{self._rankings + n}" for n, one in enumerate(rankings)]
             self._rankings += len(rankings)
             self._add("rankings", self._columns.rankings(rankings, ids))
         if history:
-            self._add("events", self._columns.events(history))
+            self._add("events", self._columns.events(*zip(*history, strict=True)))
         if said:
-            self._add("features", self._columns.features(said))
+            self._add("features", self._columns.features(*zip(*said, strict=True)))
 
     def _add(self, table: str, piece: pa.Table) -> None:
         self._pieces[table].append(piece)
@@ -154,7 +179,7 @@ class ServedLog:
             except (HemixError, OSError, pa.ArrowException) as error:
                 part.unlink(missing_ok=True)
                 self._lost(whole.num_rows, error)
-        self._pieces = {table: [] for table in _TABLES}
+        self._pieces = {table: [] for table in TABLES}
         self._rows = 0
 
     def _lost(self, count: int, error: Exception) -> None:
@@ -162,3 +187,7 @@ class ServedLog:
         _logger.warning("the log of what is served leaves out %d: %s", count, error)
         with self._lock:
             self.left_out += count
+
+
+def _rows(one: Served | _Body) -> int:
+    return len(one.ranking.items) if isinstance(one, Served) else len(one.events)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from hemix.schema import Schema
 from hemix.serving.served.log import ServedLog
+from hemix.serving.served.retention import Retention
+from hemix.serving.store import Limits
 from hemix.serving.types import Event
 
 __all__ = ["ServedLogs"]
@@ -18,26 +20,32 @@ __all__ = ["ServedLogs"]
 class _Open:
     log: ServedLog
     users: int = 1
+    """0: it is being closed"""
 
 
 class ServedLogs:
     """Logs under ``folder``, one for each model, version and schema that serves: ``folder/NAME-VERSION-SCHEMA/``."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, limits: Limits | None = None, keep_days: float | None = None) -> None:
+        """``limits``: of the store, noted for replays. ``keep_days``: files older than that are deleted, those of versions that serve no
+        more too; None: nothing ever is."""
+        self.folder, self._limits = folder, limits
+        self._keep = None if keep_days is None else Retention(folder, keep_days)
         self._open: dict[str, _Open] = {}
         self._lock = threading.Lock()
+        self._closed_one = threading.Condition(self._lock)
         self._left_out = 0
 
     def open(self, name: str, version: str, schema: Schema) -> ServedLog:
         """The log of a model that begins to serve; :meth:`close_one` ends it. Raises StorageError where it cannot be made."""
         key = f"{name}-{version}-{schema.meaning()}"
         with self._lock:
-            known = self._open.get(key)
+            while (known := self._open.get(key)) is not None and not known.users:
+                self._closed_one.wait()  # two logs in one folder would take each other's unfinished files for a dead process's
             if known is not None:  # the same version, loaded again
                 known.users += 1
                 return known.log
-            log = ServedLog(self.folder / key, schema)
+            log = ServedLog(self.folder / key, schema, limits=self._limits, keep=self._keep)
             self._open[key] = _Open(log)
             return log
 
@@ -48,17 +56,18 @@ class ServedLogs:
             known.users -= 1
             if known.users:
                 return
-            del self._open[key]
         log.close()
         with self._lock:
+            del self._open[key]
             self._left_out += log.left_out
+            self._closed_one.notify_all()
 
-    def events(self, events: Sequence[Event]) -> None:
-        """Keep accepted events, in this order, in every log."""
+    def events(self, events: Sequence[Event], revision: int) -> None:
+        """Keep accepted events, in this order, with the revision that the store made of them, in every log."""
         with self._lock:
-            logs = [one.log for one in self._open.values()]
+            logs = [one.log for one in self._open.values() if one.users]
         for log in logs:
-            log.events(events)
+            log.events(events, revision)
 
     @property
     def left_out(self) -> int:

@@ -1,6 +1,7 @@
 """Served rankings made again: from their rows, and from the events as they had arrived when each was ranked.
 
-The proof that what was served is what would be computed now, with nothing of the server's state but its log and its store.
+The proof that what was served is what would be computed now, with nothing of the server's state but its log, or (for events that the
+log lacks: a backfill, another server's) its log and its store.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from hemix.errors import DataError
 from hemix.schema import Schema
 from hemix.serving.engine import Engine
 from hemix.serving.reading import Found
+from hemix.serving.served.arrivals import LoggedArrivals, history_at
 from hemix.serving.served.columns import ServedColumns
 from hemix.serving.store import Limits, Store, open_store
-from hemix.serving.types import Candidate, Features, History, Ranking, RankRequest
+from hemix.serving.types import Candidate, Event, Features, History, Ranking, RankRequest
 
 __all__ = ["Replayed", "replay", "replay_log"]
 
@@ -43,6 +45,8 @@ class Replayed:
     """As served"""
     ranking: Ranking
     """Made again"""
+    complete: bool = True
+    """Whether its history could be rebuilt; else it is made again with what was found, and the difference says nothing"""
 
     @property
     def difference(self) -> float:
@@ -51,10 +55,12 @@ class Replayed:
         return max(math.inf if math.isnan(a) != math.isnan(b) else 0.0 if math.isnan(a) else abs(a - b) for a, b in pairs)
 
 
-def replay(folder: str | Path, engine: Engine, store: Store) -> Iterator[Replayed]:
-    """Every ranking of a log folder that ``engine``'s model and version served. Histories come from ``store``, up to the revision that
-    the ranking noted. Raises DataError naming a file that cannot be read."""
+def replay(folder: str | Path, engine: Engine, store: Store | None = None) -> Iterator[Replayed]:
+    """Every ranking of a log folder that ``engine``'s model and version served, its history up to the revision that it noted: from the
+    events logged there and in the folders beside it, or from what a ``store`` still keeps. Raises DataError naming a file that cannot be
+    read."""
     schema = engine.schema
+    logged = LoggedArrivals(Path(folder), schema) if store is None else None
     for path in sorted((Path(folder) / "rankings").glob(_PATTERN)):
         rows = _read(path)
         request_id = ServedColumns(schema).request_id
@@ -62,12 +68,30 @@ def replay(folder: str | Path, engine: Engine, store: Store) -> Iterator[Replaye
         for row in rows:
             if (row["served_model"], row["served_version"]) == (engine.name, engine.version):
                 grouped.setdefault(row[request_id], []).append(row)
+        arrived = logged.of({group[0][schema.user] for group in grouped.values()}) if logged is not None else {}
         for group in grouped.values():
-            yield _replayed(group, engine, store)
+            first, limit = group[0], engine.history_limit
+            revision, user = first["served_history_revision"], first[schema.user]
+            if not revision:
+                yield _replayed(group, engine, [], complete=True)
+            elif store is not None:
+                events = sorted(store.arrivals(user, until=revision), key=lambda event: event.time_ms)  # stable
+                yield _replayed(group, engine, events[-limit:], complete=_as_many(first, min(limit, len(events))))
+            else:
+                cap, ttl_ms = first.get("served_history_cap"), first.get("served_history_ttl_ms")
+                found = history_at(arrived[user], revision, cap=cap, ttl_ms=ttl_ms)
+                events = (found or [])[-limit:]
+                yield _replayed(group, engine, events, complete=found is not None and _as_many(first, len(events)))
 
 
-def replay_log(folder: Path, run: Path, url: str) -> dict[str, Any]:
-    """Replay a log folder with a run and the store at ``url``: counts, the largest difference of scores and the ranking that has it.
+def _as_many(row: dict[str, Any], events: int) -> bool:
+    """Whether a ranking read so many events."""
+    return bool(row.get("served_history_events", events) == events)
+
+
+def replay_log(folder: Path, run: Path, url: str | None = None) -> dict[str, Any]:
+    """Replay a log folder with a run, by its events or by the store at ``url``: counts, the largest difference of scores and the ranking
+    that has it. Rankings whose history could not be rebuilt are counted and not compared.
 
     Raises DataError where the folder holds no rankings, and what run and store raise.
     """
@@ -75,13 +99,16 @@ def replay_log(folder: Path, run: Path, url: str) -> dict[str, Any]:
     if first is None:
         raise DataError(f"{folder}: no rankings: expected rankings/*.parquet, as hemix serve --log writes them")
     named = _read(first)[0]
-    store = open_store(url, Limits(ttl_ms=None))
+    store = open_store(url or "memory://", Limits(ttl_ms=None, item_ttl_ms=None))
     try:
         engine = Engine(run, store, name=named["served_model"], version=named["served_version"])
-        rankings = candidates = one_sided = 0
+        rankings = candidates = one_sided = incomplete = 0
         worst, farthest = 0.0, None
-        for one in replay(folder, engine, store):
+        for one in replay(folder, engine, None if url is None else store):
             rankings, candidates = rankings + 1, candidates + len(one.served)
+            if not one.complete:
+                incomplete += 1
+                continue
             one_sided += math.isinf(one.difference)
             if worst <= one.difference < math.inf:
                 worst, farthest = one.difference, one.id
@@ -94,6 +121,7 @@ def replay_log(folder: Path, run: Path, url: str) -> dict[str, Any]:
         "max_abs_difference": worst,
         "farthest": farthest,
         "with_scores_on_one_side_only": one_sided,
+        "with_incomplete_histories": incomplete,
     }
 
 
@@ -105,17 +133,14 @@ def _read(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _replayed(rows: list[dict[str, Any]], engine: Engine, store: Store) -> Replayed:
+def _replayed(rows: list[dict[str, Any]], engine: Engine, events: list[Event], *, complete: bool) -> Replayed:
     first, schema = rows[0], engine.schema
     user = first[schema.user]
     degraded = tuple(first["served_degraded"])
-    revision = first["served_history_revision"]
-    events = store.arrivals(user, until=revision) if revision else ()
-    by_time = sorted(events, key=lambda event: event.time_ms)  # stable: equal times stay in the order of arrival
     items = {row[schema.item]: _features(row["served_of_item"]) for row in rows if row["served_of_item"] is not None}
     items |= {item: _features(json.dumps(said)) for item, said in json.loads(first["served_of_items"] or "{}").items()}
     found = Found(
-        history=History(revision, tuple(by_time[-engine.history_limit :])),
+        history=History(first["served_history_revision"], tuple(events)),
         user=_features(first["served_of_user"]),
         items=items,
         degraded=degraded,
@@ -137,6 +162,7 @@ def _replayed(rows: list[dict[str, Any]], engine: Engine, store: Store) -> Repla
         again={item.position: item.score for item in ranking.items},
         cuts=tuple(first["served_cuts"]),
         ranking=ranking,
+        complete=complete,
     )
 
 

@@ -20,9 +20,13 @@ class LoggedStore:
 
     def append(self, events: Sequence[Event]) -> list[bool]:
         """See :class:`hemix.serving.store.Store`."""
-        accepted = self._store.append(events)
-        self._log.events([event for event, new in zip(events, accepted, strict=True) if new])
-        return accepted
+        return self.append_at(events)[0]
+
+    def append_at(self, events: Sequence[Event]) -> tuple[list[bool], int]:
+        """See :class:`hemix.serving.store.Store`."""
+        accepted, revision = self._store.append_at(events)
+        self._log.events([event for event, new in zip(events, accepted, strict=True) if new], revision)
+        return accepted, revision
 
     def history(self, user: str, *, limit: int, since_ms: int | None = None, known: int = 0) -> History:
         """See :class:`hemix.serving.store.Store`."""

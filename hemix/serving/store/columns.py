@@ -14,11 +14,15 @@ Columns: TypeAlias = dict[str, tuple[int, Any]]
 """Column -> time (ms UTC) and value of the newest event that named it."""
 
 
-def set_columns(columns: Columns, event: Event) -> None:
-    """Take over what a ``user`` or ``item`` event says, unless a newer event said otherwise; at equal times the later arrival holds."""
+def set_columns(columns: Columns, event: Event, most: int) -> None:
+    """Take over what a ``user`` or ``item`` event says, unless a newer event said otherwise; at equal times the later arrival holds.
+    Of more than ``most`` columns those go whose events are the oldest, at equal times the first by name."""
     for name, value in event.fields.items():
         if name not in columns or columns[name][0] <= event.time_ms:
             columns[name] = (event.time_ms, value)
+    if len(columns) > most:
+        for name in sorted(columns, key=lambda name: (columns[name][0], name))[: len(columns) - most]:
+            del columns[name]
 
 
 def as_features(revision: int, columns: Mapping[str, tuple[int, Any]]) -> Features:

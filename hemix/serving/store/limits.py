@@ -26,8 +26,13 @@ class Limits:
     cap: int = 10_000
     """Most events of one user's history; the newest by time stay"""
     ttl_ms: int | None = 90 * DAY_MS
-    """A user whom no event has reached for so long is forgotten, history, features and ids; None: never. It counts from when the store
-    took the user's newest event, not from that event's own time, so that a backfill of old logs is not forgotten at once."""
+    """A user of whom no event came for so long is forgotten, history, features and ids; None: never. It counts from when the store took
+    the user's newest event (a duplicate is none), not from that event's own time: else a backfill of old logs, and whatever a client
+    sends of times long past, would be accepted and forgotten at once."""
+    item_ttl_ms: int | None = 365 * DAY_MS
+    """The same of an item's features and ids, by the events that say something of it; None: never"""
+    columns: int = 256
+    """Most columns that are kept of what events said of one user or item; those that the oldest events (by time) gave go first"""
     impressions: bool = False
     """Whether ``impression`` events enter histories"""
     remembered: int = 1_000
@@ -42,7 +47,9 @@ class Limits:
     """What the time to live goes by; Redis goes by its own"""
 
     def __post_init__(self) -> None:
-        for name, least in (("cap", 1), ("ttl_ms", 1), ("remembered", 0), ("remembered_of_item", 0)):
+        for name, least in (
+            ("cap", 1), ("ttl_ms", 1), ("item_ttl_ms", 1), ("columns", 1), ("remembered", 0), ("remembered_of_item", 0)
+        ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < least:
                 raise SettingsError(f"store {name}: expected at least {least}, got {value}")
@@ -54,9 +61,14 @@ class Limits:
         """Whether an event is kept in its user's history."""
         return event.kind == "interaction" or (event.kind == "impression" and self.impressions)
 
-    def expired(self, heard_ms: int) -> bool:
-        """Whether a user of whom the store last heard then is forgotten by now."""
-        return self.ttl_ms is not None and self.clock_ms() - heard_ms > self.ttl_ms
+    def ttl_of(self, kind: str) -> int | None:
+        """The time to live (ms) of a ``user`` or an ``item``."""
+        return self.item_ttl_ms if kind == "item" else self.ttl_ms
+
+    def expired(self, heard_ms: int, kind: str = "user") -> bool:
+        """Whether a user or an item of whom an event last came then is forgotten by now."""
+        ttl_ms = self.ttl_of(kind)
+        return ttl_ms is not None and self.clock_ms() - heard_ms > ttl_ms
 
 
 def owner_of(event: Event) -> str:

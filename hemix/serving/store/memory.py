@@ -38,32 +38,35 @@ class MemoryStore:
         self._limits = limits
         self._lock = threading.Lock()
         self._users: dict[str, _Owner] = {}  # in the order in which they were last heard of
-        self._items: dict[str, _Owner] = {}
+        self._items: dict[str, _Owner] = {}  # likewise
         self._arrived = 0
         self._revision = 0
         self._closed = False
 
     def append(self, events: Sequence[Event]) -> list[bool]:
         """See :class:`hemix.serving.store.protocol.Store`."""
+        return self.append_at(events)[0]
+
+    def append_at(self, events: Sequence[Event]) -> tuple[list[bool], int]:
+        """See :class:`hemix.serving.store.protocol.Store`."""
         owners = [owner_of(event) for event in events]
         with self._lock:
             self._check_open()
             if not events:
-                return []
+                return [], 0
             self._revision = max(self._revision + 1, self._limits.clock_ms() * 1000)
             self._forget_expired()
-            return [self._take(name, event) for name, event in zip(owners, events, strict=True)]
+            return [self._take(name, event) for name, event in zip(owners, events, strict=True)], self._revision
 
     def _take(self, name: str, event: Event) -> bool:
         limits = self._limits
-        if event.kind == "item":
-            owner = self._items.setdefault(name, _Owner())
-        else:
-            owner = self._users.pop(name) if name in self._users else _Owner()
-            self._users[name] = owner
-            owner.heard_ms = limits.clock_ms()
+        owners = self._items if event.kind == "item" else self._users
+        owner = self._known(owners, name) or _Owner()
         if event.id in owner.kept or event.id in owner.dropped:
             return False
+        owners.pop(name, None)
+        owners[name] = owner
+        owner.heard_ms = limits.clock_ms()
         self._arrived += 1
         if limits.enters_history(event):
             insort(owner.events, (event.time_ms, self._arrived, self._revision, event))
@@ -76,7 +79,7 @@ class MemoryStore:
         else:
             owner.dropped[event.id] = None
             if event.kind in ("user", "item") and event.fields:
-                set_columns(owner.columns, event)
+                set_columns(owner.columns, event, limits.columns)
                 owner.columns_revision = self._revision
         most = limits.remembered_of_item if event.kind == "item" else limits.remembered
         while len(owner.dropped) > most:
@@ -84,16 +87,22 @@ class MemoryStore:
         return True
 
     def _forget_expired(self) -> None:
-        while self._users:
-            name, owner = next(iter(self._users.items()))
-            if not self._limits.expired(owner.heard_ms):
-                return
-            del self._users[name]
+        for owners in (self._users, self._items):
+            while owners:
+                name = next(iter(owners))
+                if self._known(owners, name) is not None:
+                    break
+                del owners[name]
+
+    def _known(self, owners: dict[str, _Owner], name: str) -> _Owner | None:
+        """None where unknown or forgotten."""
+        owner = owners.get(name)
+        kind = "item" if owners is self._items else "user"
+        return None if owner is None or self._limits.expired(owner.heard_ms, kind) else owner
 
     def _user(self, name: str) -> _Owner:
         self._check_open()
-        owner = self._users.get(name)
-        return _Owner() if owner is None or self._limits.expired(owner.heard_ms) else owner
+        return self._known(self._users, name) or _Owner()
 
     def history(self, user: str, *, limit: int, since_ms: int | None = None, known: int = 0) -> History:
         """See :class:`hemix.serving.store.protocol.Store`."""
@@ -121,8 +130,8 @@ class MemoryStore:
         """See :class:`hemix.serving.store.protocol.Store`."""
         with self._lock:
             self._check_open()
-            found = {name: self._items[name] for name in ids if name in self._items}
-            return {name: as_features(o.columns_revision, o.columns) for name, o in found.items() if o.columns}
+            found = {name: self._known(self._items, name) for name in ids}
+            return {n: as_features(o.columns_revision, o.columns) for n, o in found.items() if o is not None and o.columns}
 
     def ping(self) -> None:
         """See :class:`hemix.serving.store.protocol.Store`."""

@@ -13,8 +13,9 @@ __all__ = ["Store"]
 class Store(Protocol):
     """Live events by user, and the features that events gave to users and items.
 
-    A store is opened with a cap on each user's events (the newest by time stay), a time to live counted from the user's newest event,
-    and whether ``impression`` events enter histories (``interaction`` events always do; the other kinds never). What does not enter a
+    A store is opened with a cap on each user's events (the newest by time stay), one on the columns that events give to a user or
+    an item (those of the oldest events go), a time to live, counted from when the newest event of a user or an item was accepted, and
+    whether ``impression`` events enter histories (``interaction`` events always do; the other kinds never). What does not enter a
     history is still accepted once. Every method may be called from many threads, takes a bounded time and raises
     :class:`hemix.errors.StoreError`, one line, where the store fails.
     """
@@ -23,6 +24,10 @@ class Store(Protocol):
         """Take events in this order: True accepted, False a duplicate (of an earlier call, or within this one). Durable when it
         returns; all of them or, where it raises, none. A ``user`` or ``item`` event sets the columns that it names and leaves others;
         a column that a newer event (by time) has set stays."""
+        ...
+
+    def append_at(self, events: Sequence[Event]) -> tuple[list[bool], int]:
+        """:meth:`append`, and the revision of the histories and features that it changed; 0 for no events."""
         ...
 
     def history(self, user: str, *, limit: int, since_ms: int | None = None, known: int = 0) -> History:

@@ -25,7 +25,7 @@ from hemix.serving.types import Event, Features, History
 
 __all__ = ["RedisStore"]
 
-_PREFIX = "hemix:1:"
+_PREFIX = "hemix:2:"
 """Begins every key; the number is the layout's version"""
 _REVISION_DIGITS, _ARRIVAL_DIGITS = 16, 22
 _CONNECTIONS = 64
@@ -63,9 +63,14 @@ class RedisStore:
 
     def append(self, events: Sequence[Event]) -> list[bool]:
         """See :class:`hemix.serving.store.protocol.Store`."""
+        return self.append_at(events)[0]
+
+    def append_at(self, events: Sequence[Event]) -> tuple[list[bool], int]:
+        """See :class:`hemix.serving.store.protocol.Store`."""
         limits = self._limits
         arguments: list[str | int] = [
-            _PREFIX, limits.cap, "" if limits.ttl_ms is None else limits.ttl_ms, limits.remembered, limits.remembered_of_item
+            _PREFIX, limits.cap, *("" if ttl is None else ttl for ttl in (limits.ttl_ms, limits.item_ttl_ms)),
+            limits.remembered, limits.remembered_of_item, limits.columns,
         ]  # fmt: skip
         for event in events:
             kept, features = "", ""
@@ -87,9 +92,10 @@ class RedisStore:
             kind = "item" if event.kind == "item" else "user"
             arguments += [kind, owner_of(event), event.id, event.time_ms, kept, features]
         if not events:
-            return []
+            return [], 0
         with self._failures(limits.append_timeout_s):
-            return [bool(accepted) for accepted in self._append(args=arguments)]
+            *accepted, revision = self._append(args=arguments)
+        return [bool(new) for new in accepted], int(revision)
 
     def history(self, user: str, *, limit: int, since_ms: int | None = None, known: int = 0) -> History:
         """See :class:`hemix.serving.store.protocol.Store`."""
@@ -123,12 +129,13 @@ class RedisStore:
         """See :class:`hemix.serving.store.protocol.Store`."""
         if not ids:
             return {}
-        with self._failures(), self._redis.pipeline(transaction=True) as both:
-            both.hmget(f"{_PREFIX}items:revision", list(ids))
-            both.hmget(f"{_PREFIX}items", list(ids))
-            revisions, columns = both.execute()
-        found = zip(ids, revisions, columns, strict=True)
-        return {name: _features(revision, stored) for name, revision, stored in found if stored is not None}
+        with self._failures():
+            found: Any = self._redis.mget([f"{_PREFIX}item:{name}" for name in ids])
+        return {
+            name: _features(stored[:_REVISION_DIGITS], stored[_REVISION_DIGITS:])
+            for name, stored in zip(ids, found, strict=True)
+            if stored is not None
+        }
 
     def ping(self) -> None:
         """See :class:`hemix.serving.store.protocol.Store`."""

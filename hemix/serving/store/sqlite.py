@@ -26,7 +26,7 @@ __all__ = ["SQLiteStore"]
 
 _EVENT = "time_ms, received_ms, id, kind, item, action, ranking, fields"
 _SWEPT = 50
-"""Forgotten users that one append deletes at most"""
+"""Forgotten users, and items, that one append deletes at most"""
 _ASKED = 500
 """Items that one statement asks for"""
 
@@ -63,8 +63,12 @@ class SQLiteStore:
 
     def append(self, events: Sequence[Event]) -> list[bool]:
         """See :class:`hemix.serving.store.protocol.Store`."""
+        return self.append_at(events)[0]
+
+    def append_at(self, events: Sequence[Event]) -> tuple[list[bool], int]:
+        """See :class:`hemix.serving.store.protocol.Store`."""
         if not events:
-            return []
+            return [], 0
         by_owner: dict[tuple[str, str], list[int]] = {}
         for at, event in enumerate(events):
             by_owner.setdefault(("item" if event.kind == "item" else "user", owner_of(event)), []).append(at)
@@ -81,7 +85,7 @@ class SQLiteStore:
                 for at in places:
                     accepted[at] = owner.take(events[at], fields[at], revision)
                 owner.save()
-        return accepted
+        return accepted, revision
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -103,14 +107,16 @@ class SQLiteStore:
                 self._lock.release()
 
     def _forget_expired(self, connection: sqlite3.Connection, now_ms: int) -> None:
-        if self._limits.ttl_ms is None:
-            return
-        gone = connection.execute(
-            "SELECT number FROM owners WHERE kind = 'user' AND heard_ms < ? ORDER BY heard_ms LIMIT ?",
-            (now_ms - self._limits.ttl_ms, _SWEPT),
-        ).fetchall()
-        for (number,) in gone:
-            forget(connection, number)
+        for kind in ("user", "item"):
+            ttl_ms = self._limits.ttl_of(kind)
+            if ttl_ms is None:
+                continue
+            gone = connection.execute(
+                f"SELECT number FROM owners WHERE kind = '{kind}' AND heard_ms < ? ORDER BY heard_ms LIMIT ?",  # for its index
+                (now_ms - ttl_ms, _SWEPT),
+            ).fetchall()
+            for (number,) in gone:
+                forget(connection, number)
 
     # -- reading -----------------------------------------------------------------------------------------------------------
 
@@ -160,11 +166,15 @@ class SQLiteStore:
                 some = ids[first : first + _ASKED]
                 marks = ",".join("?" * len(some))
                 rows = connection.execute(
-                    "SELECT name, columns_revision, columns FROM owners "
+                    "SELECT heard_ms, name, columns_revision, columns FROM owners "
                     f"WHERE kind = 'item' AND columns_revision > 0 AND name IN ({marks})",
                     tuple(some),
                 )
-                found |= {name: as_features(revision, json.loads(columns)) for name, revision, columns in rows}
+                found |= {
+                    name: as_features(revision, json.loads(columns))
+                    for heard_ms, name, revision, columns in rows
+                    if not self._limits.expired(heard_ms, "item")
+                }
         return found
 
     @contextmanager

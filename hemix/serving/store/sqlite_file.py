@@ -52,6 +52,8 @@ CREATE TABLE events (
 CREATE TABLE ids (owner INTEGER NOT NULL, id TEXT NOT NULL, dropped INTEGER, PRIMARY KEY (owner, id)) WITHOUT ROWID;
 CREATE INDEX ids_dropped ON ids (owner, dropped) WHERE dropped IS NOT NULL;
 """
+_ITEMS_HEARD = "CREATE INDEX IF NOT EXISTS items_heard ON owners (heard_ms) WHERE kind = 'item'"
+"""Files made before items were forgotten get it when they are opened"""
 # owners.dropped counts, and ids.dropped numbers, the events that are not, or no longer, kept; the oldest numbers are deleted
 
 
@@ -78,6 +80,7 @@ def create_tables(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreError(f"{path}: expected a store of version {_VERSION}, found version {version}; use the hemix that made it")
     if objects:
         _check_pages(connection, path)
+        connection.execute(_ITEMS_HEARD)
         return
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("BEGIN EXCLUSIVE")
@@ -85,6 +88,7 @@ def create_tables(connection: sqlite3.Connection, path: Path) -> None:
     if not objects:  # else another process was faster
         for statement in _TABLES.split(";"):
             connection.execute(statement)
+        connection.execute(_ITEMS_HEARD)
         connection.execute(f"PRAGMA application_id = {_APPLICATION}")
         connection.execute(f"PRAGMA user_version = {_VERSION}")
     connection.execute("COMMIT")

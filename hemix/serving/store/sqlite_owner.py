@@ -23,20 +23,21 @@ class Owner:
     """The row of a user or an item, read when made (a new one where there is none, or where it has expired), written by :meth:`save`."""
 
     def __init__(self, connection: sqlite3.Connection, kind: str, name: str, heard_ms: int, limits: Limits) -> None:
-        self._connection, self._heard_ms, self._limits = connection, heard_ms, limits
+        self._connection, self._now_ms, self._limits = connection, heard_ms, limits
         self._most = limits.remembered_of_item if kind == "item" else limits.remembered
         select = (
             "SELECT number, revision, columns_revision, columns, events, dropped, arrivals, heard_ms FROM owners "
             "WHERE kind = ? AND name = ?"
         )
         found = connection.execute(select, (kind, name)).fetchone()
-        if found is not None and kind == "user" and limits.expired(found[-1]):
+        if found is not None and limits.expired(found[-1], kind):
             forget(connection, found[0])
             found = None
         if found is None:
             connection.execute("INSERT INTO owners (kind, name, heard_ms) VALUES (?, ?, ?)", (kind, name, heard_ms))
             found = connection.execute(select, (kind, name)).fetchone()
-        self._number, self._revision, self._columns_revision, columns, self._events, self._dropped, self._arrivals, _ = found
+        (self._number, self._revision, self._columns_revision, columns, self._events, self._dropped, self._arrivals,
+         self._heard_ms) = found  # fmt: skip
         self._columns: Columns = {column: tuple(pair) for column, pair in json.loads(columns).items()}
 
     def take(self, event: Event, fields: str | None, revision: int) -> bool:
@@ -48,6 +49,7 @@ class Owner:
         ).rowcount
         if not new:
             return False
+        self._heard_ms = self._now_ms
         if kept:
             self._connection.execute(
                 "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -59,7 +61,7 @@ class Owner:
         else:
             self._dropped += 1
             if event.kind in ("user", "item") and event.fields:
-                set_columns(self._columns, event)
+                set_columns(self._columns, event, self._limits.columns)
                 self._columns_revision = revision
         return True
 

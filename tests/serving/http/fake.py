@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,11 @@ class FakeRanker:
     def close(self) -> None:
         pass
 
-    def rank(self, requests: Sequence[RankRequest]) -> list[Ranking]:
-        return [self._rank(request) for request in requests]
+    def rank(self, requests: Sequence[RankRequest], check: Callable[[Ranking], None] | None = None) -> list[Ranking]:
+        rankings = [self._rank(request) for request in requests]
+        for ranking in rankings if check is not None else ():
+            check(ranking)
+        return rankings
 
     def _rank(self, request: RankRequest) -> Ranking:
         time.sleep(float(request.context.get("sleep") or 0))
@@ -65,9 +68,9 @@ class FakeRanker:
         revision, events = 0, ()
         try:
             history = self._store.history(request.user, limit=5)
-            revision, events = history.revision, history.events
+            revision, events = history.revision, tuple(e for e in history.events if e.time_ms < request.time_ms)
         except StoreError:
-            degraded = ("history",)
+            degraded = ("history", "features")
         because = tuple(Because(event.item or "", 0.5, 1.0, event.action) for event in events)
         known = {f"i{n}" for n in range(1000)}
         items = [
@@ -106,7 +109,8 @@ def main(options: dict[str, Any]) -> None:
     configure()
     app = make_app(Service(models=models, store=store, access=access, limits=limits))
     port = bound.getsockname()[1]
-    serve(app, bound, lambda: print(json.dumps({"url": f"http://127.0.0.1:{port}"}), flush=True))
+    said = json.dumps({"url": f"http://127.0.0.1:{port}"})
+    serve(app, bound, lambda: print(said, flush=True), **options.get("server", {}))
 
 
 if __name__ == "__main__":

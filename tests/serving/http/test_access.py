@@ -84,3 +84,10 @@ def test_strict_refuses_what_the_run_does_not_know(tmp_path: Path) -> None:
         ):
             answer = server.ask("POST", "/v1/rank", {"user": "u1", "items": [{"id": "i1"}], **more})
             assert (answer.status, answer.error["code"], answer.error["field"]) == (422, code, field)
+
+
+def test_strict_refuses_nothing_that_it_cannot_know_without_its_store(tmp_path: Path) -> None:
+    with fake_server(tmp_path, limits={"strict": True}, store="redis://127.0.0.1:1/0") as server:
+        answer = server.rank(["strange"])
+        assert (answer.status, answer.json["degraded"]) == (200, ["history", "features"])
+        assert answer.json["items"][0]["status"] == "UNKNOWN_ITEM"

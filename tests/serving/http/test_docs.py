@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 import yaml
 
 from hemix import Client
+from hemix.serving.models import find_runs
 from tests.serving.http.process import ROOT, Server, started
 
 ADMIN = "admin-token-0123456789"
@@ -52,13 +52,11 @@ def test_the_curl_lines_work_as_printed(demo: Server, page: str) -> None:
         )
         assert done.returncode == 0, (command, done.stderr, done.stdout)
         assert done.stdout and '"rejected":[{' not in done.stdout
-        time.sleep(0.002)
 
 
 def test_the_click_of_the_readme_is_in_the_because_of_its_ranking(demo: Server) -> None:
     client = Client(demo.url)
     client.events([{"event": "interaction", "id": "e9", "user": "u000009", "item": "p00042", "type": "click"}])
-    time.sleep(0.002)
     ranking = client.rank("u000009", ["p00042", "p00007"], explain=True)
     assert all([cause["item"] for cause in item["because"]] == ["p00042"] for item in ranking["items"])
 
@@ -80,6 +78,19 @@ def test_the_manifest_uses_flags_and_paths_that_there_are() -> None:
     assert probes == {"/healthz", "/readyz"}
     mounts = {mount["name"] for mount in container["volumeMounts"]}
     assert mounts == {volume["name"] for volume in parts[0]["spec"]["template"]["spec"]["volumes"]}
+    for volume in parts[0]["spec"]["template"]["spec"]["volumes"]:
+        assert volume.get("emptyDir") != {}, "bounded"
+    [redis] = parts[2]["spec"]["template"]["spec"]["containers"]
+    assert redis["args"][redis["args"].index("--appendfsync") + 1] == "always"
     dockerfile = (ROOT / "deploy" / "Dockerfile").read_text()
     constraints = (ROOT / "constraints.txt").read_text()
     assert re.findall(r"torch==[\d.]+", dockerfile) == re.findall(r"^torch==[\d.]+", constraints, re.MULTILINE)
+
+
+def test_the_image_is_run_on_a_registry(planted_run: Path, tmp_path: Path) -> None:
+    """What the comment mounts, below what the command serves."""
+    dockerfile = (ROOT / "deploy" / "Dockerfile").read_text()
+    [inside] = re.findall(r"-v \S+:(/runs\S*):ro", dockerfile)
+    assert 'CMD ["/runs",' in dockerfile
+    shutil.copytree(planted_run, tmp_path / inside.removeprefix("/"))
+    assert [(name, version) for name, version, _ in find_runs(tmp_path / "runs")] == [("demo", "1")]

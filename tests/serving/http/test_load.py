@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import signal
 import socket
 import threading
 import time
+import weakref
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from hemix.serving.http.gate import ClientGone, Gate
 from tests.serving.http.process import Server, fake_server
 
 
@@ -96,10 +100,120 @@ def test_the_end_finishes_what_is_in_work(tmp_path: Path, number: signal.Signals
 
 def test_a_store_that_fails_degrades_and_says_so(tmp_path: Path) -> None:
     with fake_server(tmp_path, store="redis://127.0.0.1:1/0") as server:
-        assert server.rank().json["degraded"] == ["history"]
+        assert server.rank().json["degraded"] == ["history", "features"]
         ready = server.ask("GET", "/readyz")
         assert (ready.status, ready.json["ready"], ready.json["checks"]["store"]) == (503, False, False)
         assert server.ask("GET", "/healthz").status == 200
         answer = server.ask("POST", "/v1/events", [{"event": "user", "id": "e", "user": "u", "fields": {}}])
         assert (answer.status, answer.error["code"], answer.headers["retry-after"]) == (503, "store_unavailable", "1")
         assert server.metric('hemix_store_errors_total{during="events"}') == 1
+        assert server.metric('hemix_store_errors_total{during="rank"}') == 1, "one failure, two things missing"
+
+
+def head(path: str, length: int) -> bytes:
+    return f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n".encode()
+
+
+def files(server: Server) -> int:
+    return sum(1 for _ in Path(f"/proc/{server.process.pid}/fd").iterdir())
+
+
+def test_a_client_that_does_not_read_its_answers_is_hung_up_on(tmp_path: Path) -> None:
+    with fake_server(tmp_path, server={"patience_seconds": 1.0}) as server:
+        item = "x" * 250
+        told = [
+            {"event": "interaction", "id": f"e{n}", "user": "u1", "item": item, "timestamp": 1_770_000_000_000} for n in range(5)
+        ]
+        assert server.ask("POST", "/v1/events", told).json["accepted"] == 5
+        asked = json.dumps({"user": "u1", "items": [{"id": "i1"}] * 2000, "explain": True}).encode()
+        before = files(server)
+        deaf = socket.socket()
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.settimeout(10)
+        with deaf:
+            deaf.connect(("127.0.0.1", server.port))
+            for _ in range(4):  # three MiB each, more than the kernel takes
+                deaf.sendall(head("/v1/rank", len(asked)) + asked)
+            server.until(lambda: {"hung up": "answer"} in [{line["message"]: line.get("why")} for line in server.logs()])
+            server.until(lambda: files(server) <= before)
+        assert server.rank().status == 200
+
+
+def test_a_client_that_goes_on_with_a_body_that_nobody_reads_is_hung_up_on(tmp_path: Path) -> None:
+    with fake_server(tmp_path, server={"patience_seconds": 1.0}, token="a-token-of-the-tests") as server:
+        for path, status in (("/v1/rank", b"401"), ("/v1/nothing", b"404")):
+            with socket.create_connection(("127.0.0.1", server.port), 10) as caller:
+                caller.sendall(head(path, 1_000_000))
+                assert status in caller.recv(4096).split(b"\r\n")[0]
+                end = time.monotonic() + 20
+                with pytest.raises(OSError):
+                    while time.monotonic() < end:
+                        caller.sendall(b" ")
+                        time.sleep(0.05)
+
+
+def test_past_the_bound_on_requests_probes_are_answered_and_others_told_when_to_come_back(tmp_path: Path) -> None:
+    with fake_server(tmp_path, limits={"requests": 3}) as server:
+        callers = [socket.create_connection(("127.0.0.1", server.port), 10) for _ in range(3)]
+        for caller in callers:
+            caller.sendall(head("/v1/rank", 100) + b"{")
+        server.until(lambda: server.ask("GET", "/v1/models").status == 503)
+        answer = server.rank()
+        assert (answer.status, answer.error["code"], answer.headers["retry-after"]) == (503, "overloaded", "1")
+        assert answer.error["request_id"] == answer.headers["x-request-id"]
+        for path in ("/healthz", "/readyz", "/metrics"):
+            assert server.ask("GET", path).status == 200
+        for caller in callers:
+            caller.close()
+        server.until(lambda: server.rank().status == 200)
+
+
+def alive(caller: socket.socket) -> None:
+    caller.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+    answer = b""
+    while not answer.endswith(b"}"):
+        piece = caller.recv(4096)
+        assert piece, "hung up on"
+        answer += piece
+    assert answer.startswith(b"HTTP/1.1 200")
+
+
+def test_idle_connections_make_room_for_new_ones(tmp_path: Path) -> None:
+    with fake_server(tmp_path, server={"connections": 8}) as server:
+        callers = [socket.create_connection(("127.0.0.1", server.port), 10) for _ in range(8)]
+        alive(callers[0])  # so the second is idle for longer
+        assert server.ask("GET", "/healthz").status == 200
+        assert callers[1].recv(1) == b"", "hung up on"
+        alive(callers[0])
+        for caller in callers:
+            caller.close()
+
+
+def test_work_that_is_never_begun_is_let_go_of() -> None:
+    class Body:
+        def work(self) -> None:
+            pass
+
+    async def scene() -> None:
+        gate = Gate("rank", workers=1, waiting=5, deadline_seconds=30)
+        stop = threading.Event()
+        running = asyncio.ensure_future(gate.run(stop.wait))
+        await asyncio.sleep(0)
+
+        async def gone() -> None:
+            return
+
+        body = Body()
+        held = weakref.ref(body)
+        with pytest.raises(ClientGone):
+            await gate.run(body.work, gone)
+        del body
+        while gate.taken > 1:
+            await asyncio.sleep(0.01)
+        gc.collect()
+        assert held() is None, "the thread is busy, and the queue holds no body"
+        stop.set()
+        await running
+        gate.close()
+
+    asyncio.run(scene())

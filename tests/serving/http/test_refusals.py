@@ -21,6 +21,9 @@ NOW = 1_770_000_000_000
 PAST = {"item": "i1", "timestamp": NOW}
 EARLIER = {**PAST, "timestamp": NOW - 1}
 ODD = {**PAST, "fields": {"tab": [1]}}
+LARGE = {f"c{n}": "x" * 4000 for n in range(17)}
+WIDE = {**PAST, "fields": LARGE}
+NESTED = {**PAST, "fields": {"a": {}}}
 DEEP = b'{"user": "u", "items": [{"id": "i", "fields": {"a": ' + b'{"a":' * 5000 + b"1" + b"}" * 5000 + b"}}]}"
 
 
@@ -33,7 +36,7 @@ DEEP = b'{"user": "u", "items": [{"id": "i", "fields": {"a": ' + b'{"a":' * 5000
         (b'{"user": "\xff", "items": []}', 400, "malformed_json", None),
         (b'{"user": "\\ud800", "items": []}', 400, "malformed_json", None),
         (b'{"user": NaN}', 400, "malformed_json", None),
-        (DEEP, 422, "invalid", "items[0].fields[...]"),
+        (DEEP, 422, "invalid", "items[0].fields"),
         ([], 422, "invalid", None),
         ("text", 422, "invalid", None),
         ({}, 422, "invalid", "user"),
@@ -53,7 +56,19 @@ DEEP = b'{"user": "u", "items": [{"id": "i", "fields": {"a": ' + b'{"a":' * 5000
         ({"user": "u1", "items": ITEM, "context": {"sleep": "long"}}, 422, "invalid", "context.sleep"),
         ({"user": "u1", "items": [*ITEM, {"id": "i2", "fields": {"picture": [1.0]}}]}, 422, "invalid", "items[1].fields.picture"),
         ({"user": "u1", "items": [{"id": "i2", "fields": {"match": True, "price": [1]}}]}, 422, "invalid", "items[0].fields.price"),
-        ({"user": "u1", "items": [{"id": "i2", "fields": {"price": 10**19}}]}, 422, "invalid", "items[0].fields[...]"),
+        ({"user": "u1", "items": [{"id": "i2", "fields": {"price": 10**19}}]}, 422, "invalid", "items[0].fields.price"),
+        ({"user": "u1", "items": [{"id": "i2", "fields": {"a": 1, "odd": {"b": 1}}}]}, 422, "invalid", "items[0].fields.odd"),
+        ({"user": "u1", "items": ITEM, "context": {"odd": [1, [2]]}}, 422, "invalid", "context.odd[1]"),
+        (b'{"user": "u", "context": {"a": 1, "b": [1, 1e999]}, "items": [{"id": "i"}]}', 422, "invalid", "context.b"),
+        (b'{"user": "u", "context": {"a": {}}, "context": 3, "items": [{"id": "i"}]}', 422, "invalid", "context"),
+        (b'{"items": [{"id": "i", "fields": {"a": {}}}], "items": [], "user": "u"}', 422, "invalid", "items[0].fields"),
+        ({"user": "u1", "items": ITEM, "context": {"a" * 300: 1}}, 422, "invalid", "context"),
+        ({"user": "u1", "items": ITEM, "context": {f"c{n}": 1 for n in range(257)}}, 422, "invalid", "context"),
+        ({"user": "u1", "items": [{"id": "i2", "fields": {f"c{n}": 1 for n in range(257)}}]}, 422, "invalid", "items[0].fields"),
+        ({"user": "u1", "items": [*ITEM, {"id": "i2", "fields": LARGE}]}, 422, "invalid", "items[1].fields"),
+        ({"user": "u1", "items": ITEM, "context": LARGE}, 422, "invalid", "context"),
+        ({"user": "u1", "items": ITEM, "history": {"global": [WIDE]}}, 422, "invalid", "history.global[0].fields"),
+        ({"user": "u1", "items": ITEM, "history": {"global": [NESTED]}}, 422, "invalid", "history.global[0].fields.a"),
         ({"user": "u1", "items": ITEM, "history": {"realtime": [{"item": "i1"}]}}, 422, "invalid", "history.realtime[0].timestamp"),
         ({"user": "u1", "items": ITEM, "history": {"global": [ODD]}}, 422, "invalid", "history.global[0].fields.tab"),
         ({"user": "u1", "items": ITEM, "history": {"global": [PAST, EARLIER]}}, 422, "invalid", "history.global[1].timestamp"),

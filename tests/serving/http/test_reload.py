@@ -121,8 +121,19 @@ def test_links_are_refused(loader: Server, where: tuple[str, str]) -> None:
 
 
 def test_what_is_not_there(loader: Server) -> None:
-    assert load(loader, "fake", "99").error["code"] == "unknown_version"
+    absent = load(loader, "fake", "99").error
+    assert (absent["code"], absent["field"]) == ("unknown_version", "version")
     assert load(loader, "other", "1").status == 404
+
+
+def test_what_is_wrong_of_a_load_is_named(loader: Server, tmp_path: Path) -> None:
+    for name, version_, field in ((".hidden", "1", "name"), ("fake", "a..b", "version")):
+        answer = load(loader, name, version_)
+        assert (answer.status, answer.error["field"]) == (422, field)
+    with fake_server(tmp_path, admin_token=ADMIN) as server:
+        answer = load(server, "fake", "2")
+        assert (answer.status, answer.error["field"]) == (422, None)
+        assert "no registry" in answer.error["message"]
 
 
 def test_what_is_found_in_a_folder(tmp_path: Path) -> None:

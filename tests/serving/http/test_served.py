@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import signal
 import socket
 import threading
 import time
@@ -79,7 +80,6 @@ def test_an_event_counts_at_once(served) -> None:  # type: ignore[no-untyped-def
     _, client = served
     before = client.rank("u1", ["i1", "i2"], explain=True)
     client.events([{"event": "interaction", "id": "fresh", "user": "u1", "item": "i3", "type": "a1"}])
-    time.sleep(0.002)
     after = client.rank("u1", ["i1", "i2"], explain=True)
     assert all("i3" in [cause["item"] for cause in item["because"]] for item in after["items"])
     assert {i["id"]: i["outputs"] for i in before["items"]} != {i["id"]: i["outputs"] for i in after["items"]}
@@ -96,6 +96,11 @@ def test_the_client_tells_what_is_wrong(served) -> None:  # type: ignore[no-unty
         client.rank("u1", ["i1"], model="other")
     with pytest.raises(ServerError, match="401 no_admin"):
         client.load("run", "2")
+    with pytest.raises(UsageError, match="/v1/rank: the body cannot be JSON: Out of range float"):
+        client.rank("u1", ["i1"], context={"price": math.nan})
+    with pytest.raises(ServerError, match="404 not_found") as caught:
+        client.load("a/b?c", "2")  # were it not quoted, this would be the path of another route, and a query
+    assert "a%2Fb%3Fc" in str(caught.value)
     with pytest.raises(UsageError, match="expected http://"):
         Client("localhost:80")
     with socket.socket() as free:
@@ -125,6 +130,18 @@ def test_what_was_served_is_written_at_the_end(rich_run: Path, tmp_path: Path) -
     assert log.name.startswith("run-1-")
     assert pq.read_table(log / "rankings").num_rows == 2
     assert pq.read_table(log / "events").num_rows == 1
+
+
+def test_what_strict_refuses_is_no_training_row(rich_run: Path, tmp_path: Path) -> None:
+    with serving(rich_run, tmp_path, "--store", "memory://", "--strict") as server:
+        client = Client(server.url)
+        with pytest.raises(ServerError, match=r"422 unknown_item: items\[1\].id"):
+            client.rank("u1", ["i1", "strange"])
+        client.events([{"event": "item", "id": "e1", "item": "strange", "fields": {"price": 1.0}}])
+        assert client.rank("u1", ["i1", "strange"])["items"][0]["status"] == "OK"
+        assert server.stop() == 0
+    [log] = (tmp_path / "training-rows").iterdir()
+    assert pq.read_table(log / "rankings").num_rows == 2
 
 
 @pytest.mark.parametrize(
@@ -218,7 +235,6 @@ def test_a_store_that_goes_and_comes_back(rich_run: Path, tmp_path: Path) -> Non
         with serving(rich_run, tmp_path, "--store", redis.url) as server:
             client = Client(server.url)
             client.events([{"event": "interaction", "id": "e1", "user": "u1", "item": "i3", "type": "a1"}])
-            time.sleep(0.002)
             assert client.rank("u1", ["i1"])["degraded"] == []
             redis.kill()
             began = time.monotonic()
@@ -237,4 +253,31 @@ def test_a_store_that_goes_and_comes_back(rich_run: Path, tmp_path: Path) -> Non
             assert "i3" in [cause["item"] for cause in because]
             assert server.stop() == 0
     finally:
+        redis.kill()
+
+
+@pytest.mark.slow
+def test_a_store_that_stands_still_and_goes_on(rich_run: Path, tmp_path: Path) -> None:
+    redis = RedisServer(tmp_path / "redis").start()
+    try:
+        with serving(rich_run, tmp_path, "--store", redis.url) as server:
+            client = Client(server.url)
+            client.events([{"event": "interaction", "id": "e1", "user": "u1", "item": "i3", "type": "a1"}])
+            server.until(lambda: client.rank("u1", ["i1"])["degraded"] == [])
+            redis.send(signal.SIGSTOP)
+            for _ in range(10):
+                answer = server.ask("POST", "/v1/rank", {"user": "u1", "items": [{"id": "i1"}]}, timeout=5)
+                assert (answer.status, answer.json["degraded"]) == (200, ["history", "features"])
+            server.until(lambda: server.ask("GET", "/readyz").status == 503)
+            assert server.ask("GET", "/healthz").status == 200
+            refused = server.ask("POST", "/v1/events", [{"event": "user", "id": "x", "user": "u", "fields": {}}])
+            assert refused.status in (503, 504) and refused.headers["retry-after"] == "1"
+            redis.send(signal.SIGCONT)
+            server.until(lambda: server.ask("GET", "/readyz").status == 200)
+            server.until(lambda: server.rank(["i1"]).json["degraded"] == [])
+            because = client.rank("u1", ["i1"], explain=True)["items"][0]["because"]
+            assert "i3" in [cause["item"] for cause in because]
+            assert server.stop() == 0
+    finally:
+        redis.send(signal.SIGCONT)
         redis.kill()

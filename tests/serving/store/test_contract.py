@@ -137,19 +137,73 @@ def test_a_user_unheard_of_is_forgotten(opened: Open) -> None:
     wait_for(lambda: store.history("u", limit=9) == History())
     assert store.user("u") == Features() and store.arrivals("u") == ()
     assert store.history("u", limit=9, known=before) == History()
-    assert store.items(["i"])["i"].values == {"price": 1}
+    assert store.items(["i"])["i"].values == {"price": 1}, "an item has a time of its own"
     assert store.append([old, did("new")]) == [True, True]  # its ids are forgotten too
     assert store.history("u", limit=9).revision > before
 
 
-def test_the_newest_event_keeps_all(opened: Open) -> None:
-    store = opened(ttl_ms=1_000)
-    store.append([did("a")])
-    until = time.monotonic() + 1.3
-    while time.monotonic() < until:
-        store.append([did("a")])
-        time.sleep(0.05)
+def test_an_item_of_which_nothing_is_said_is_forgotten(opened: Open) -> None:
+    store = opened(item_ttl_ms=150)
+    said = says("p", 0, "item", "i", price=1, colour="red")
+    store.append([said, did("a", item="i")])
+    wait_for(lambda: store.items(["i"]) == {})
     assert ids(store.history("u", limit=9)) == ["a"]
+    assert store.append([says("q", 1, "item", "i", price=2)]) == [True]
+    assert store.items(["i"]).get("i", Features(values={"price": 2})).values == {"price": 2}, "nothing of before comes back"
+    wait_for(lambda: store.append([said]) == [True])  # its ids are forgotten too
+
+
+@pytest.mark.parametrize("kind", ["user", "item"])
+def test_the_newest_event_keeps_all(opened: Open, kind: str) -> None:
+    """Where it came in time; a machine that was busy for longer than the time to live shows nothing."""
+    store, names = opened(ttl_ms=2_000, item_ttl_ms=2_000), iter(range(10**6))
+    first = says("first", 0, kind, "x", age=1)
+    store.append([first])
+    began = last = time.monotonic()
+    longest = 0.0
+    while time.monotonic() < began + 3.0:
+        store.append([says(f"e{next(names)}", 0, kind, "x", seen=True)])
+        longest, last = max(longest, time.monotonic() - last), time.monotonic()
+        time.sleep(0.05)
+    found = store.user("x") if kind == "user" else store.items(["x"]).get("x", Features())
+    assert longest > 1.5 or found.values == {"age": 1, "seen": True}
+
+
+@pytest.mark.parametrize("kind", ["user", "item"])
+def test_a_duplicate_keeps_nobody(opened: Open, kind: str) -> None:
+    store = opened(ttl_ms=400, item_ttl_ms=400)
+    event = says("f", 0, kind, "x", age=1)
+    assert store.append([event]) == [True]
+    wait_for(lambda: store.append([event]) == [True])  # sent all the time, and forgotten all the same
+
+
+@pytest.mark.parametrize("kind", ["user", "item"])
+def test_columns_are_bounded_and_those_of_the_oldest_events_go(opened: Open, kind: str) -> None:
+    store = opened(columns=3)
+
+    def now() -> dict[str, object]:
+        return dict((store.user("x") if kind == "user" else store.items(["x"])["x"]).values)
+
+    store.append([says("1", 10, kind, "x", b=1, a=1, é=1, z=1)])
+    assert now() == {"b": 1, "z": 1, "é": 1}, "at equal times the first by name"
+    store.append([says("2", 5, kind, "x", late=2)])
+    assert now() == {"b": 1, "z": 1, "é": 1}
+    store.append([says("3", 20, kind, "x", new=3, b=None)])
+    assert now() == {"b": None, "new": 3, "é": 1}
+    store.append([says(f"n{n}", 30 + n, kind, "x", **{f"c{n}": n}) for n in range(20)])
+    assert now() == {"c17": 17, "c18": 18, "c19": 19}
+    revision = store.append_at([says("wide", 99, kind, "x", **{f"w{n:04}": n for n in range(5_000)})])[1]
+    assert now() == {"w4997": 4997, "w4998": 4998, "w4999": 4999}
+    assert (store.user("x") if kind == "user" else store.items(["x"])["x"]).revision == revision
+
+
+def test_a_body_tells_the_revision_that_it_made(opened: Open) -> None:
+    store = opened()
+    accepted, first = store.append_at([did("a"), did("a"), says("f", 0, "user", "u", age=1)])
+    assert accepted == [True, False, True] and first == store.history("u", limit=9).revision == store.user("u").revision
+    accepted, second = store.append_at([did("b")])
+    assert accepted == [True] and second > first and second == store.history("u", limit=9).revision
+    assert store.append_at([]) == ([], 0)
 
 
 def test_the_log_as_it_arrived(opened: Open) -> None:
@@ -237,7 +291,16 @@ def test_an_event_of_nobody_is_our_own_mistake(opened: Open) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("cap", 0), ("ttl_ms", 0), ("remembered", -1), ("timeout_s", 0), ("append_timeout_s", 0)]
+    ("name", "value"),
+    [
+        ("cap", 0),
+        ("ttl_ms", 0),
+        ("item_ttl_ms", 0),
+        ("columns", 0),
+        ("remembered", -1),
+        ("timeout_s", 0),
+        ("append_timeout_s", 0),
+    ],
 )
 def test_limits_out_of_range(name: str, value: int) -> None:
     with pytest.raises(SettingsError, match=f"store {name}: expected"):

@@ -18,7 +18,7 @@ from tests.serving.redis_server import RedisServer
 from tests.serving.store.conftest import empty
 from tests.serving.store.events import NOON_MS
 
-LIMITS = Limits(cap=4, impressions=True)
+LIMITS = Limits(cap=4, impressions=True, columns=4)
 NAMES = st.sampled_from(["u", "v"])
 VALUES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=3),
                    st.lists(st.text(max_size=2), max_size=2))  # fmt: skip
@@ -32,7 +32,7 @@ def events(draw: st.DrawFn) -> Event:
     return Event(
         id=draw(st.sampled_from("abcdefghij")), kind=kind, time_ms=draw(TIMES),
         user=None if kind == "item" else name, item=name if kind == "item" else None if kind == "user" else draw(NAMES),
-        action=draw(st.sampled_from([None, "click"])), fields=draw(st.dictionaries(st.sampled_from("xyz"), VALUES, max_size=2)),
+        action=draw(st.sampled_from([None, "click"])), fields=draw(st.dictionaries(st.sampled_from("uvwxyz"), VALUES, max_size=3)),
     )  # fmt: skip
 
 

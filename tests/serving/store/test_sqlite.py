@@ -210,10 +210,11 @@ def test_a_full_disk_takes_nothing_and_loses_nothing(path: Path) -> None:
 def test_what_is_forgotten_is_deleted(path: Path) -> None:
     """The file does not grow with users who are gone."""
     now = [10**12]
-    limits = Limits(ttl_ms=1000, clock_ms=lambda: now[0])
+    limits = Limits(ttl_ms=1000, item_ttl_ms=1000, clock_ms=lambda: now[0])
     store = open_store(f"sqlite:///{path}", limits)
     for user in range(60):
         store.append([did(str(n), n, f"u{user}") for n in range(5)] + [says("f", 0, "user", f"u{user}", age=user)])
+        store.append([says("p", 0, "item", f"i{user}", price=user)])
     now[0] += 1001
     for n in range(2):  # no append deletes without end
         store.append([did(f"new{n}", user="v"), says(f"p{n}", 0, "item", "i", price=n)])
@@ -222,3 +223,14 @@ def test_what_is_forgotten_is_deleted(path: Path) -> None:
         counts = [connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("owners", "events", "ids")]
     connection.close()
     assert counts == [2, 2, 4]
+
+
+def test_a_file_of_before_items_were_forgotten_finds_them_fast(path: Path) -> None:
+    opened(path).close()
+    for _ in range(2):
+        with sqlite3.connect(path) as connection:
+            indices = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
+            connection.execute("DROP INDEX items_heard")
+        connection.close()
+        assert "items_heard" in indices
+        opened(path).close()
