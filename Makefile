@@ -5,7 +5,7 @@ VENV := .venv
 HEMIX := $(VENV)/bin/hemix
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-slow check format evidence clean
+.PHONY: setup demo test test-slow check format evidence experiment clean
 
 setup: $(STAMP)
 
@@ -74,6 +74,12 @@ evidence: $(KUAIRAND_ORIGINS) $(CITY)/data $(CITY)/small
 	mkdir -p docs/evidence/kuairand docs/evidence/city
 	cp $(EVIDENCE)/kuairand/compare/compare.json docs/evidence/kuairand/
 	cp $(CITY)/compare/compare.json $(CITY)/ablate/ablate.json $(CITY)/scale/scale.json docs/evidence/city/
+
+# Live users: trains four arms on the city's logs, serves them, lets 600 users live two days with each; a stopped one goes on
+experiment: $(CITY)/data
+	$(VENV)/bin/python examples/experiment.py --out $(EVIDENCE)/experiment --logs $(CITY)/logs --data $(CITY)/data \
+	    --points docs/evidence/city/points.yaml --users 600 --days 2
+	cp $(EVIDENCE)/experiment/experiment/experiment.json docs/evidence/
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -2,15 +2,16 @@
 
     python examples/loop.py [--users 3230 --days 8 --live 1000 --measured 1000 --threads 1]
 
-A model that learnt from the city's logs serves `--live` users for three days; what it served is logged. Three models then learn from the
+A model that learnt from the city's logs serves `--live` users for five days; what it served is logged. Three models then learn from the
 old logs and
 
     own      what the first one served those users in those days
-    blind    the same, with every position said to be the top: what position as a bias feature is worth
+    blind    the same, with every position, old and new, said to be the top: what position as a bias feature is worth
     policy   what the city's own logging policy showed the same users in the same days, so that more data alone is accounted for
 
-and four servers, with the first model's, meet other users for two days. loop.json has the effects, and for every arm how its
-probabilities of a click compare with the clicks (PCOC: their ratio) and how varied the pages are.
+(three of the five days train; the last two validate and test) and four servers, with the first model's, meet other users for two days.
+loop.json has the effects, and for every arm how its probabilities of a click compare with the clicks (PCOC: their ratio) and how
+varied the pages are.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-LIVE_DAYS, MEASURED_DAYS = 3, 2
+LIVE_DAYS, MEASURED_DAYS = 5, 2
 DAY_MS = 86_400_000
 
 
@@ -51,9 +52,9 @@ def main() -> None:
     hemix("served", "rows", served_log(folder / "first"), "--run", folder / "first", "--out", folder / "served")
 
     new = {"own": rows_of(folder / "served"), "policy": policy_rows(folder, given.days, given.live)}
-    new["blind"] = (top(new["own"][0]), new["own"][1])
+    new["blind"] = new["own"]
     for name, tables in new.items():
-        joined(folder, name, tables)
+        joined(folder, name, tables, position=name != "blind")
         train(folder / f"{name}-logs", folder / name, given.threads)
 
     runs = {name: folder / name for name in ("first", "own", "blind", "policy")}
@@ -72,10 +73,24 @@ def main() -> None:
         "machine": found["machine"],
     }
     (folder / "loop.json").write_text(json.dumps(result, indent=1) + "\n")
-    print(f"{'arm':<8} {'PV_CTR':>7} {'GMV':>7} {'PCOC':>6} {'at the top':>10} {'items':>6}")
+    say(result)
+
+
+def say(result: Mapping[str, Any]) -> None:
+    """What loop.json says, for a person."""
+    print(f"{LIVE_DAYS} live days: {LIVE_DAYS - 2} train, the last two validate and test")
+    print(f"{'arm':<8} {'PV_CTR':>7} {'GMV':>7} {'PCOC':>6} {'at the top':>10} {'items':>6} {'distinct':>8} {'new places':>10}")
     for name, arm in result["arms"].items():
         calibration = f"{arm['pcoc']:6.3f} {arm['pcoc_top']:10.3f}"
-        print(f"{name:<8} {arm['pv_ctr']:7.4f} {arm['gmv_per_user']:7.2f} {calibration} {arm['items']:6.0f}")
+        fresh = "-" if arm["new_place_share"] is None else f"{arm['new_place_share']:.3f}"
+        variety = f"{arm['items']:6.0f} {arm['distinct_share']:8.3f} {fresh:>10}"
+        print(f"{name:<8} {arm['pv_ctr']:7.4f} {arm['gmv_per_user']:7.2f} {calibration} {variety}")
+    for effect in result["effects"]:
+        if effect["metric"] == "pv_ctr":
+            low, high = effect["ci95"]
+            print(
+                f"PV_CTR of {effect['arm']} against {effect['against']}: {effect['relative_delta']:+.1%} ({low:+.1%} to {high:+.1%})"
+            )
 
 
 def hemix(*words: object) -> None:
@@ -143,16 +158,23 @@ def first_live_ms(folder: Path, days: int) -> int:
 
 def top(impressions: pa.Table) -> pa.Table:
     place = impressions.column_names.index("position")
-    return impressions.set_column(place, "position", pa.array(np.zeros(impressions.num_rows, np.int64)))
+    zeros = pa.array(np.zeros(impressions.num_rows, np.int64)).cast(impressions.schema.field(place).type)
+    return impressions.set_column(place, "position", zeros)
 
 
-def joined(folder: Path, name: str, tables: Tables) -> None:
-    """The old logs with new rows beside them; the last of the live days tests, the one before validates."""
+def joined(folder: Path, name: str, tables: Tables, *, position: bool) -> None:
+    """The old logs with new rows beside them; the last of the live days tests, the one before validates. Without ``position`` every
+    impression, old or new, is said to have been at the top: a model that sees some positions would still correct for them."""
     logs = folder / f"{name}-logs"
     for table, rows in zip(("impressions", "events"), tables, strict=True):
         (logs / table).mkdir(parents=True)
-        os.link(folder / "logs" / f"{table}.parquet", logs / table / "0.parquet")
-        pq.write_table(rows, logs / table / "1.parquet")
+        old = folder / "logs" / f"{table}.parquet"
+        if table == "events" or position:
+            os.link(old, logs / table / "0.parquet")
+            pq.write_table(rows, logs / table / "1.parquet")
+        else:
+            pq.write_table(top(pq.read_table(old)), logs / table / "0.parquet")
+            pq.write_table(top(rows), logs / table / "1.parquet")
     for table in ("items", "users"):
         os.link(folder / "logs" / f"{table}.parquet", logs / f"{table}.parquet")
     lines = (folder / "longer" / "schema.yaml").read_text().splitlines()
@@ -165,8 +187,9 @@ def joined(folder: Path, name: str, tables: Tables) -> None:
 
 
 def pages(run: Path, since_ms: int) -> dict[str, Any]:
-    """Of what a run served since then and users saw: predicted over observed clicks, at all places and at the top; and the number of
-    items that pages as varied as these would have, were all shown alike often (the exponential of their entropy)."""
+    """Of what a run served since then and users saw: predicted over observed clicks, at all places and at the top; the number of
+    items that pages as varied as these would have, were all shown alike often (the exponential of their entropy); and the share of the
+    city's items that were shown at all."""
     log = served_log(run)
     rows = log.with_name("rows")
     hemix("served", "rows", log, "--run", run, "--out", rows)
@@ -184,6 +207,7 @@ def pages(run: Path, since_ms: int) -> dict[str, Any]:
         "pcoc": pc.sum(shown["predicted"]).as_py() / pc.sum(shown["click"]).as_py(),
         "pcoc_top": pc.sum(first["predicted"]).as_py() / pc.sum(first["click"]).as_py(),
         "items": float(np.exp(-(share * np.log(share)).sum())),
+        "distinct_share": len(counts) / pq.read_metadata(run.parent / "logs" / "items.parquet").num_rows,
     }
 
 

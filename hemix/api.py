@@ -250,8 +250,9 @@ def served_rows(log: PathLike, run: PathLike, out: PathLike) -> dict[str, int]:
     return write_training_rows(log, out, Schema.load(Path(run) / "schema.yaml"))
 
 
-def served_replay(log: PathLike, run: PathLike, store: str) -> dict[str, Any]:
-    """Rank again what `hemix serve` logged, with ``run`` and the store at a URL; returns how far the scores are from those served."""
+def served_replay(log: PathLike, run: PathLike, store: str | None = None) -> dict[str, Any]:
+    """Rank again what `hemix serve` logged, with ``run`` and the events logged (or those in the ``store`` at a URL); returns how far the
+    scores are from those served."""
     from hemix.serving.served.replay import replay_log
 
     return replay_log(Path(log), Path(run), store)

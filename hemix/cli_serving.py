@@ -42,9 +42,14 @@ def serve(
         Path | None, typer.Option("--log", help="Folder for what is served, as training rows.", show_default="RUN/served")
     ] = None,
     no_log: Annotated[bool, typer.Option("--no-log", help="Keep no training rows.")] = False,
+    served_keep_days: Annotated[
+        float | None,
+        typer.Option("--served-keep-days", min=0.01, help="Delete files of that log after so long.", show_default="never"),
+    ] = None,
     cache_mib: Annotated[int, typer.Option("--cache-mib", min=0, help="Memory for users' states.")] = 256,
     history_cap: Annotated[int, typer.Option("--history-cap", min=1, help="Most events kept of a user.")] = 10_000,
     history_days: Annotated[int, typer.Option("--history-days", min=0, help="Users unheard of are forgotten; 0: never.")] = 90,
+    item_days: Annotated[int, typer.Option("--item-days", min=0, help="So are items' live features; 0: never.")] = 365,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse users, items, columns that the run does not know.")] = False,
     precision: Annotated[str, typer.Option(help="fp32, or bf16 for the dense part.")] = "fp32",
     json_: Json = False,
@@ -72,9 +77,11 @@ def serve(
         device=device,
         log=log,
         keep_log=not no_log,
+        served_keep_days=served_keep_days,
         cache_mib=cache_mib,
         history_cap=history_cap,
         history_days=history_days or None,
+        item_days=item_days or None,
         strict=strict,
         precision=precision,
     )
@@ -123,8 +130,11 @@ def served_replay(
     log: ServedLog,
     run: OfRun,
     url: Annotated[
-        str, typer.Option("--store", help="The server's store: sqlite:///FILE or redis://HOST:PORT/DB.", show_default=False)
-    ],
+        str | None,
+        typer.Option(
+            "--store", help="The server's store, sqlite:///FILE or redis://HOST:PORT/DB.", show_default="the log's events"
+        ),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Rank again what was served; say how far the scores are."""
@@ -135,6 +145,8 @@ def served_replay(
     )
     if found["with_scores_on_one_side_only"]:
         text += f"; {found['with_scores_on_one_side_only']:,} rankings have a score on one side only"
+    if found["with_incomplete_histories"]:
+        text += f"; {found['with_incomplete_histories']:,} rankings left out: not all events of their histories are there"
     print(json.dumps(found, indent=1, ensure_ascii=False) if json_ else text)
 
 

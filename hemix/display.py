@@ -107,6 +107,8 @@ class Display:
             )
             return
         resumed = f", resumed at step {header['resumed_at']:,}" if header["resumed_at"] else ""
+        for name in header["half_written"]:
+            self._console.print(f"checkpoint {name} is half-written (it has no COMPLETE): passed over")
         if header["nothing_to_resume"]:
             self._console.print("no complete checkpoint to resume from: starting afresh")
         self._console.print(
@@ -324,31 +326,37 @@ def power_line(found: Mapping[str, float | None], design: str) -> str:
     """What the experiment can see, before it runs."""
     named = {"pv_ctr": "PV_CTR", "uv_cvr": "UV_CVR", "gmv_per_user": "GMV per user"}
     said = ", ".join(f"{name} {found[key]:.1%}" for key, name in named.items() if found.get(key) is not None)
-    more = "; users who live in both arms show less than that too" if design == "paired" else "; CUPED may help"
+    more = ", less between arms that are alike" if design == "paired" else "; CUPED may help"
     return f"80 % power for relative differences of: {said or 'nothing, too few users'}{more}"
 
 
 def experiment_table(content: Mapping[str, Any]) -> str:
     """What the arms came to, their effects with intervals, and the arms that did not answer."""
     plan = content["plan"]
+    forms = {"pv_ctr": ".4f", "uv_cvr": ".4f", "gmv_per_user": ".2f", "requests_per_session": ".2f", "km_per_order": ".2f",
+             "new_place_share": ".3f"}  # fmt: skip
     arms = Table(title=f"{plan['design']} design, {plan['days']} days", title_justify="left")
-    for column in ("arm", "users", "PV_CTR", "UV_CVR", "GMV per user"):
+    for column in ("arm", "users", "requests", *(name.replace("_", " ") for name in forms)):
         arms.add_column(column, justify="left" if column == "arm" else "right")
     for name, found in content["arms"].items():
-        shares = (f"{found[key]:.4f}" for key in ("pv_ctr", "uv_cvr"))
-        arms.add_row(name, f"{content['users'][name]:,}", *shares, f"{found['gmv_per_user']:.2f}")
+        arms.add_row(
+            name, f"{found['users']:,}", f"{found['requests']:,}", *(_cell(found[key], form) for key, form in forms.items())
+        )
     table = Table(title="differences", title_justify="left")
     for column in ("", "metric", "relative", "95 % interval", "always valid", "p"):
         table.add_column(column, justify="left" if column in ("", "metric") else "right")
     for e in content["effects"]:
         spans = (f"{e[key][0]:+.2%} to {e[key][1]:+.2%}" for key in ("ci95", "always_valid_ci95"))
-        table.add_row(f"{e['arm']} - {e['against']}", e["metric"], f"{e['relative']:+.2%}", *spans, f"{e['p']:.2g}")
+        table.add_row(f"{e['arm']} - {e['against']}", e["metric"], f"{e['relative_delta']:+.2%}", *spans, f"{e['p']:.2g}")
     lines = [_render(arms)] + ([_render(table)] if content["effects"] else [])
     lines += [f"{name} was left out from some point on: {why}" for name, why in content["paused"].items()]
-    if content.get("sample_ratio", {}).get("mismatch"):
-        lines.append(f"sample ratio mismatch (p {content['sample_ratio']['p']:.2g}): do not trust these effects")
-    if content["requests_per_second"]:
-        lines.append(f"{content['requests_per_second']:.0f} rankings a second")
+    ratio, aa = content["checks"]["sample_ratio"], content["checks"]["aa"]
+    if ratio is not None and ratio["mismatch"]:
+        lines.append(f"sample ratio mismatch (p {ratio['p']:.2g}): do not trust these effects")
+    held = ", ".join(f"{metric} {aa['covers_zero'][metric]} of {count}" for metric, count in aa["defined"].items() if count)
+    lines.append(f"A/A, {aa['users']:,} users of {aa['of']} divided {aa['repetitions']} times; intervals that hold 0: {held}")
+    if content["rankings_per_second"]:
+        lines.append(f"{content['rankings_per_second']:.0f} rankings a second")
     return "\n".join(lines)
 
 

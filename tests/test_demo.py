@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 pytestmark = pytest.mark.slow
@@ -42,3 +43,22 @@ def test_every_example_runs(example: Path, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, str(example)], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+    if example.stem == "loop":
+        check_loop(tmp_path / "example_loop", done.stdout)
+
+
+def check_loop(folder: Path, printed: str) -> None:
+    """What the loop measures is written and said; the model that is blind for positions has seen none, in old rows or in new ones."""
+    found = json.loads((folder / "loop.json").read_text())
+    assert set(found["arms"]) == {"first", "own", "blind", "policy"}
+    for arm in found["arms"].values():
+        assert arm["pcoc"] > 0 and arm["pcoc_top"] > 0 and arm["items"] > 1 and 0 < arm["distinct_share"] <= 1
+        assert "new_place_share" in arm
+    assert {("own", "blind"), ("first", "own")} <= {(e["arm"], e["against"]) for e in found["effects"]}
+    assert "PCOC" in printed and "PV_CTR of own against blind" in printed and "3 train" in printed
+    for name, seen in (("own", True), ("blind", False)):
+        for part in ("0", "1"):
+            positions = pq.read_table(folder / f"{name}-logs" / "impressions" / f"{part}.parquet", columns=["position"])[
+                "position"
+            ]
+            assert (len(set(positions.to_pylist())) > 1) is seen

@@ -98,7 +98,7 @@ def curves(name: str, alt: str, lines: Sequence[Curve], *, x_label: str, y_label
             window = max(1, len(y) // 30)
             if window > 1:
                 axes.plot(x, y, color=colour, linewidth=0.8, alpha=0.3)
-            axes.plot(x, _moving_mean(y, window), color=colour, label=line.name)
+            axes.plot(x, _moving_mean(y, window) if window > 1 else y, color=colour, label=line.name)
         axes.set_xlabel(x_label)
         axes.set_title(y_label, loc="left", fontsize=9.5, color=MUTED)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))

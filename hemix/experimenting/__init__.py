@@ -1,9 +1,11 @@
 """Online experiments with simulated users: arms that differ only in who ranks, users who react, honest statistics.
 
-``living`` lets users of the city live with an arm, ``arms`` are servers, the oracle and popularity, ``effects`` the statistics, ``run``
-the experiment. Servers are spoken to over HTTP as by anybody else; nothing here knows a model.
+``living`` lets users of the city live with an arm, ``arms`` are servers, the oracle and popularity, ``effects`` the statistics,
+``checks`` say whether to believe them, ``run`` is the experiment. Servers are spoken to over HTTP as by anybody else; nothing here knows
+a model.
 """
 
-from hemix.experimenting.run import Plan, experiment
+from hemix.experimenting.plan import Plan
+from hemix.experimenting.run import experiment
 
 __all__ = ["Plan", "experiment"]

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from hemix.client import Client
 from hemix.errors import ServerError, UsageError
+from hemix.experimenting.connection import SteadyClient
 from hemix.world.choice import Moment, perceive, probabilities
 from hemix.world.life import Lives
 from hemix.world.places import to_degrees
@@ -32,11 +32,14 @@ _EVENTS_AT_ONCE = 500
 
 
 class ArmDown(Exception):
-    """An arm does not answer any more; its users wait."""
+    """An arm does not answer any more, or refuses what it is sent; its users wait."""
 
 
 class Arm(Protocol):
     """One arm."""
+
+    def model(self) -> dict[str, Any]:
+        """Who ranks: its name, and of a server version, schema and hash. Raises ArmDown."""
 
     def scores(self, lives: Lives, requests: Moment, candidates: Places) -> Floats:
         """[n, k] for candidates [n, k] with gaps of -1, whose scores do not matter. Raises ArmDown."""
@@ -47,6 +50,10 @@ class Arm(Protocol):
 
 class Oracle:
     """The schema's score with the true probabilities of the first position: the ceiling."""
+
+    def model(self) -> dict[str, Any]:
+        """Its name alone."""
+        return {"name": "oracle"}
 
     def scores(self, lives: Lives, requests: Moment, candidates: Places) -> Floats:
         """click + order * price^.5"""
@@ -62,6 +69,10 @@ class Oracle:
 class Popularity:
     """The most reviewed first, for everybody alike: the floor."""
 
+    def model(self) -> dict[str, Any]:
+        """Its name alone."""
+        return {"name": "popularity"}
+
     def scores(self, lives: Lives, requests: Moment, candidates: Places) -> Floats:  # noqa: ARG002
         """The number of reviews."""
         found: Floats = lives.city.places.reviews[candidates].astype(np.float64)
@@ -75,18 +86,20 @@ class Server:
     """A ranking server. ``patience_seconds``: how long it may be away before its users wait for another day."""
 
     def __init__(self, url: str, *, token: str | None = None, patience_seconds: float = 30.0) -> None:
-        self.client = Client(url, token=token)
+        self.client = SteadyClient(url, token=token)
         self._patience = patience_seconds
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="hemix-arm")
-        self.rankings = 0
+        self._down: str | None = None
+        """Why nobody should wait for it any more"""
 
-    def schema(self) -> str:
-        """The fingerprint of the schema of the model that serves. Raises ArmDown."""
-        found: str = self._patiently(self.client.models)[0]["schema"]
-        return found
+    def model(self) -> dict[str, Any]:
+        """Name, version, schema's fingerprint and hash of the model that serves. Raises ArmDown."""
+        self._down = None
+        found = self._patiently(self.client.models)[0]
+        return {key: found[key] for key in ("name", "version", "schema", "sha256")}
 
     def scores(self, lives: Lives, requests: Moment, candidates: Places) -> Floats:
-        """POST /v1/rank for every request, some at a time."""
+        """POST /v1/rank for every request, some at a time; when one waits in vain, none of the others begins to."""
         city = lives.city
         latitude, longitude = to_degrees(city.parameters, requests.x_km, requests.y_km)
         weather = city.parameters.sessions.weather[city.weather(requests.day)][0]
@@ -110,9 +123,13 @@ class Server:
             score = {item["id"]: item["score"] for item in answer["items"]}
             found[row, columns] = [score[name] for name in names]
 
-        for done in [self._pool.submit(ask, row) for row in range(len(requests))]:
-            done.result()
-        self.rankings += len(requests)
+        asked = [self._pool.submit(ask, row) for row in range(len(requests))]
+        try:
+            for done in asked:
+                done.result()
+        finally:
+            for done in asked:
+                done.cancel()
         return found
 
     def hear(self, events: Sequence[Event]) -> None:
@@ -121,18 +138,20 @@ class Server:
             piece = list(events[first : first + _EVENTS_AT_ONCE])
             answer = self._patiently(lambda piece=piece: self.client.events(piece))
             if answer["rejected"]:
-                raise UsageError(f"{self.client.url} refuses events of the city: {answer['rejected'][0]}")
+                raise ArmDown(f"{self.client.url} refuses events of the city: {answer['rejected'][0]}")
 
     def _patiently(self, call: Any) -> Any:
         deadline = time.monotonic() + self._patience
         while True:
+            if self._down is not None:
+                raise ArmDown(self._down)
             try:
                 return call()
             except ServerError as error:
-                if error.status is not None and 400 <= error.status < 500 and error.status != 429:
-                    raise UsageError(f"{self.client.url}: {error}") from error
-                if time.monotonic() > deadline:
-                    raise ArmDown(str(error)) from error
+                refused = error.status is not None and 400 <= error.status < 500 and error.status != 429
+                if refused or time.monotonic() > deadline:
+                    self._down = f"{self.client.url}: {error}" if refused else str(error)
+                    raise ArmDown(self._down) from error
                 time.sleep(0.2)
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
-    "METRICS", "Covariate", "Effect", "Ratio", "cuped", "minimum_detectable", "relative_difference", "sample_ratio_p",
+    "METRICS", "Covariate", "Effect", "Ratio", "cuped", "minimum_detectable", "minimum_detectable_paired", "relative_difference",
+    "sample_ratio_p",
 ]  # fmt: skip
 
 Floats = npt.NDArray[np.float64]
@@ -31,6 +32,8 @@ METRICS: dict[str, tuple[str, str]] = {
 """Numerator and denominator of every metric, by user: clicks over impressions, users who ordered over users who came, money a user..."""
 
 _Z95 = 1.959963984540054
+_Z80 = 0.8416212335729143
+"""Above the 5 % threshold, for 80 % power"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,16 +119,27 @@ def cuped(arm: Ratio, base: Ratio, arm_before: Ratio, base_before: Ratio, whole_
 
 
 def _relative_influences(arm: Ratio, base: Ratio) -> tuple[Floats, Floats]:
-    return arm.influence / base.value, -(base.influence / base.value) * (arm.value / base.value)
+    # Where an arm has nothing at all, neither its own influences nor the ratio says how sure that is: then the base's error does.
+    ratio = arm.value / base.value if arm.value else 1.0
+    return arm.influence / base.value, -(base.influence / base.value) * ratio
 
 
 def minimum_detectable(ratio: Ratio, users: int, arms: int = 2) -> float:
     """The relative difference between two arms that ``users``, divided evenly among ``arms``, show with 80 % power at 5 %, from what
-    users did before. Users who live in both arms show less than that too."""
+    some users did in as much time."""
     if not ratio.value:
         return math.nan
     one = math.sqrt(_sum_variance(ratio.influence) * len(ratio.influence)) / abs(ratio.value)
-    return (_Z95 + 0.8416212335729143) * one * math.sqrt(2 / (users / arms))
+    return (_Z95 + _Z80) * one * math.sqrt(2 / (users / arms))
+
+
+def minimum_detectable_paired(one: Ratio, two: Ratio, users: int) -> float:
+    """The relative difference that ``users`` who live in both arms show with 80 % power at 5 %, from what the same users, in the same
+    order, did with two rankers: the more these differ, the more differences between users vary."""
+    if not (one.value and two.value):
+        return math.nan
+    difference = one.influence / one.value - two.influence / two.value
+    return (_Z95 + _Z80) * math.sqrt(_sum_variance(difference) * len(difference) / users)
 
 
 def sample_ratio_p(counts: Sequence[int]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ _METRICS = {
     "pv_ctr": "PV_CTR",
     "uv_cvr": "UV_CVR",
     "gmv_per_user": "GMV per user",
-    "requests_per_session": "requests a session",
-    "km_per_order": "km an order",
+    "requests_per_session": "session length, requests",
+    "km_per_order": "distance travelled, km an order",
     "new_place_share": "share of new places",
 }
+_HEADLINE = ("pv_ctr", "uv_cvr", "gmv_per_user")
 _WORDS = (
     ("PV_CTR", "Clicks over impressions shown; users are the units, so that a user's own clicks do not count as independent."),
     ("UV_CVR", "Users who ordered over users who opened the app."),
@@ -34,7 +36,11 @@ def write_experiment_report(path: Path, content: Mapping[str, Any]) -> None:
         kicker=f"Experiment · {content['plan']['design']} design",
         title="Live users, several rankers",
         headline=_headline(content),
-        parts=[part for part in (_effects(content), _looks(content), _arms(content), _paused(content)) if part is not None],
+        parts=[
+            part
+            for part in (_effects(content), _looks(content), _arms(content), _checks(content), _paused(content))
+            if part is not None
+        ],
         facts=_facts(content),
         glossary=_WORDS,
     )
@@ -46,7 +52,8 @@ def _headline(content: Mapping[str, Any]) -> str:
     if not main:
         return f"{len(content['arms'])} arms."
     said = [
-        f"{e['arm']} against {e['against']}: {e['relative']:+.2%} ({e['ci95'][0]:+.2%} to {e['ci95'][1]:+.2%})" for e in main[:3]
+        f"{e['arm']} against {e['against']}: {e['relative_delta']:+.2%} ({e['ci95'][0]:+.2%} to {e['ci95'][1]:+.2%})"
+        for e in main[:3]
     ]
     return "PV_CTR, relative: " + "; ".join(said) + "."
 
@@ -59,11 +66,11 @@ def _effects(content: Mapping[str, Any]) -> dict[str, Any] | None:
         entries = [e for e in content["effects"] if e["metric"] == metric]
         if not entries:
             continue
-        if metric in ("pv_ctr", "uv_cvr", "gmv_per_user"):
+        if metric in _HEADLINE:
             ranges = [
                 charts.Range(
                     name=f"{e['arm']} − {e['against']}",
-                    value=100 * e["relative"],
+                    value=100 * e["relative_delta"],
                     interval=(100 * e["ci95"][0], 100 * e["ci95"][1]),
                 )
                 for e in entries
@@ -77,7 +84,7 @@ def _effects(content: Mapping[str, Any]) -> dict[str, Any] | None:
             [
                 f"{e['arm']} − {e['against']}",
                 name,
-                f"{100 * e['relative']:+.1f}",
+                f"{100 * e['relative_delta']:+.1f}",
                 _span(e["ci95"]),
                 _span(e["always_valid_ci95"]),
                 f"{e['p']:.2g}",
@@ -97,14 +104,16 @@ def _looks(content: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     drawn = []
     pairs = list(dict.fromkeys((e["arm"], e["against"]) for e in content["looks"]))[:4]
-    for metric in ("pv_ctr", "gmv_per_user"):
+    for metric in _HEADLINE:
         for arm, against in pairs:
             found = [e for e in content["looks"] if (e["metric"], e["arm"], e["against"]) == (metric, arm, against)]
+            if not found:
+                continue
             days = [e["day"] for e in found]
             lines = [
-                charts.Curve(name=f"{arm} − {against}", x=days, y=[100 * e["relative"] for e in found], points=True),
-                charts.Curve(name="95 % from", x=days, y=[100 * e["ci95"][0] for e in found]),
-                charts.Curve(name="95 % to", x=days, y=[100 * e["ci95"][1] for e in found]),
+                charts.Curve(name=f"{arm} − {against}", x=days, y=[100 * e["relative_delta"] for e in found], points=True),
+                _ends("95 % interval", days, [e["ci95"] for e in found]),
+                _ends("always valid", days, [e["always_valid_ci95"] for e in found]),
             ]
             name = _METRICS[metric]
             svg = charts.curves(
@@ -118,16 +127,34 @@ def _looks(content: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"title": "Day by day", "text": "", "charts": drawn, "tables": []}
 
 
+def _ends(name: str, days: Sequence[int], intervals: Sequence[Sequence[float]]) -> charts.Curve:
+    """Lower and upper ends as one line with a gap."""
+    low, high = ([100 * interval[which] for interval in intervals] for which in (0, 1))
+    return charts.Curve(name=name, x=[*days, math.nan, *days], y=[*low, math.nan, *high])
+
+
 def _arms(content: Mapping[str, Any]) -> dict[str, Any]:
     between = content["between_floor_and_ceiling"]
-    columns = ["", *_METRICS.values(), "users", *(["PV_CTR between floor and ceiling"] if between else [])]
+    lies = [f"{_METRICS[m]} between floor and ceiling" for m in _HEADLINE] if between else []
     rows = []
     for name, values in content["arms"].items():
-        row = [name, *("–" if values[m] is None else f"{values[m]:.4g}" for m in _METRICS), str(content["users"][name])]
-        if between:
-            row.append(f"{between[name].get('pv_ctr', 0):.1%}")
+        row = [name, wording.count(values["users"]), wording.count(values["requests"])]
+        row += ["–" if values[m] is None else f"{values[m]:.4g}" for m in _METRICS]
+        row += [f"{between[name][m]:.1%}" if m in between[name] else "–" for m in _HEADLINE] if between else []
         rows.append(row)
+    columns = ["", "users", "requests", *_METRICS.values(), *lies]
     return {"title": "Arms", "text": "", "charts": [], "tables": [{"title": "", "columns": columns, "rows": rows}]}
+
+
+def _checks(content: Mapping[str, Any]) -> dict[str, Any]:
+    aa = content["checks"]["aa"]
+    text = (
+        f"A/A: {wording.count(aa['users'])} users of {aa['of']}, whom one policy served, divided into two sides {aa['repetitions']} "
+        "times: in how many divisions the 95 % interval of the difference, with CUPED, holds 0."
+    )
+    rows = [[_METRICS[m], f"{aa['covers_zero'][m]} of {count}"] for m, count in aa["defined"].items() if count]
+    tables = [{"title": "", "columns": ["metric", "intervals that hold 0"], "rows": rows}]
+    return {"title": "Checks", "text": text, "charts": [], "tables": tables}
 
 
 def _paused(content: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -145,9 +172,13 @@ def _paused(content: Mapping[str, Any]) -> dict[str, Any] | None:
 def _facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     plan, machine = content["plan"], content["machine"]
     facts = [("users", wording.count(plan["users"])), ("days", str(plan["days"])), ("city", plan["logs"])]
-    if "sample_ratio" in content:
-        ratio = content["sample_ratio"]
+    ratio = content["checks"]["sample_ratio"]
+    if ratio is not None:
         facts.append(
             ("equal shares", f"p {ratio['p']:.2g}" + (": a mismatch, do not trust the effects" if ratio["mismatch"] else ""))
         )
-    return [*facts, ("processor", f"{machine['cpu']}, {machine['cores']} cores")]
+    if content["rankings_per_second"]:
+        facts.append(("rankings a second", f"{content['rankings_per_second']:.0f}"))
+    memory = f"{machine['memory_bytes'] / 2**30:.0f} GiB of memory"
+    versions = ", ".join(f"{name} {found}" for name, found in content["versions"].items())
+    return [*facts, ("machine", f"{machine['cpu']}, {machine['cores']} cores, {memory}"), ("versions", versions)]

@@ -7,7 +7,15 @@ import math
 import numpy as np
 import pytest
 
-from hemix.experimenting.effects import Effect, Ratio, cuped, minimum_detectable, relative_difference, sample_ratio_p
+from hemix.experimenting.effects import (
+    Effect,
+    Ratio,
+    cuped,
+    minimum_detectable,
+    minimum_detectable_paired,
+    relative_difference,
+    sample_ratio_p,
+)
 
 
 def test_a_ratio_and_its_influences_by_hand() -> None:
@@ -96,3 +104,30 @@ def test_the_power_by_hand() -> None:
     """One order each by half of the users: mean .5, a user's deviation .5, relatively 1: 2.8016 sqrt(2 / 100), and n / (n - 1)."""
     ratio = Ratio.of(np.array([0.0, 1] * 50), np.ones(100))
     assert minimum_detectable(ratio, 200, 2) == pytest.approx(2.8016 * math.sqrt(2 / 100) * math.sqrt(100 / 99), rel=1e-3)
+
+
+def test_the_power_of_users_who_live_twice_by_hand() -> None:
+    """Half of 100 users do .5 more and half .5 less with the other ranker, around 1: relative deviation .5 of the differences."""
+    rng = np.random.default_rng(0)
+    own = rng.uniform(0, 2, 100)
+    own += 1 - own.mean()
+    one, two = Ratio.of(own, np.ones(100)), Ratio.of(own + np.array([0.5, -0.5] * 50), np.ones(100))
+    assert minimum_detectable_paired(one, two, 400) == pytest.approx(
+        2.8016 * 0.5 / math.sqrt(400) * math.sqrt(100 / 99), rel=1e-3
+    )
+    assert minimum_detectable_paired(one, one, 400) == 0
+    assert minimum_detectable_paired(one, two, 400) < minimum_detectable(two, 400, 2)
+
+
+def test_the_power_said_before_holds_in_repetition() -> None:
+    """Users whose orders differ much from each other and little between arms: the effect said to be seen is seen in about 80 %."""
+    rng, seen = np.random.default_rng(3), 0
+
+    def lives(lift: float, users: int) -> tuple[Ratio, Ratio]:
+        own = rng.gamma(1.0, 5.0, users)
+        return tuple(Ratio.of(own * (1 + by) + rng.normal(0, 1, users), np.ones(users)) for by in (lift, 0.0))  # type: ignore[return-value]
+
+    visible = minimum_detectable_paired(*lives(0.0, 5000), 600)
+    for _ in range(300):
+        seen += relative_difference(*lives(visible, 600), paired=True).p < 0.05
+    assert 210 <= seen <= 270

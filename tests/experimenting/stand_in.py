@@ -1,0 +1,65 @@
+"""A ranking server of a few lines: knows no model, scores every item 0, and can be told to refuse."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any
+
+
+class StandIn:
+    """Listens while the block runs. ``refuse``: by path, the status and the error's message that it answers from now on."""
+
+    def __init__(self, name: str = "m", version: str = "1", schema: str = "s") -> None:
+        self.facts = {"name": name, "version": version, "schema": schema, "sha256": f"{name}{version}"}
+        self.refuse: dict[str, tuple[int, str]] = {}
+        self.rejected: list[dict[str, Any]] = []
+        self.asked: dict[str, int] = {}
+        self.connections = 0
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def setup(self) -> None:
+                server.connections += 1
+                super().setup()
+
+            def answer(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"null")
+                server.asked[self.path] = server.asked.get(self.path, 0) + 1
+                status, content = server.answer(self.path, body)
+                data = json.dumps(content).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            do_GET = do_POST = answer
+
+            def log_message(self, format: str, *args: Any) -> None: ...
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def answer(self, path: str, body: Any) -> tuple[int, Any]:
+        if path in self.refuse:
+            status, message = self.refuse[path]
+            return status, {"error": {"code": "invalid", "message": message}}
+        if path == "/v1/models":
+            return 200, {"models": [self.facts]}
+        if path == "/v1/events":
+            return 200, {"accepted": len(body) - len(self.rejected), "duplicate": 0, "rejected": self.rejected}
+        return 200, {"items": [{"id": item["id"], "score": 0.0} for item in body["items"]]}
+
+    def __enter__(self) -> StandIn:
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._server.shutdown()
+        self._server.server_close()
