@@ -160,11 +160,13 @@ class TrainSettings(_Part):
     """At the end fit a line through every task's logits on valid, so that probabilities there are right on average."""
     unknown_rate: Share = 0.005
     """Share of vocabulary ids replaced by the unknown row in training, so that this row is trained."""
+    loader_workers: Annotated[int, Field(ge=0, le=64)] = 1
+    """Threads that make batches ahead; 0: the training thread makes each when it is wanted. The batches are the same."""
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
     """torch.compile for the mixer blocks; docs/performance.md says where it pays."""
     memory_budget_bytes: Annotated[int, Field(ge=0)] = 0
-    """Refuse to train where weights and optimiser state of a process would need more; 0: no limit."""
+    """Refuse to train where weights, optimiser state and a checkpoint's copy of them would need more in a process; 0: no limit."""
     device: str = "cpu"
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
     """Threads of a CPU run; 0: OMP_NUM_THREADS where it is set, else all cores."""

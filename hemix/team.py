@@ -6,10 +6,13 @@ with a :class:`~hemix.errors.ProcessLost`. Knows nothing of models or data.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -21,6 +24,8 @@ __all__ = ["Team"]
 
 _TIMEOUT = timedelta(minutes=5)
 """How long a process waits for the others: longer than the slowest step, shorter than a night"""
+_READABLE = 40
+"""Letters of a value that a message shows; a hash is longer"""
 
 
 class Team:
@@ -96,28 +101,48 @@ class Team:
             dist.all_to_all_single(found, rows.contiguous(), incoming, list(counts))
         return found, incoming
 
-    def same(self, digests: Mapping[str, bytes]) -> None:
-        """Raises UsageError naming what differs between processes and in which; ``digests``: 32 bytes each, by what they are of."""
-        for name, digest in digests.items():
-            found = self.gathered(torch.frombuffer(bytearray(digest), dtype=torch.uint8).to(self.device))
-            others = [str(rank) for rank, theirs in enumerate(found) if not torch.equal(theirs, found[0])]
+    def gathered_bytes(self, own: bytes) -> list[bytes]:
+        """Every process's bytes, at least one each, by rank."""
+        found = self.gathered(torch.frombuffer(bytearray(own), dtype=torch.uint8).to(self.device))
+        return [theirs.cpu().numpy().tobytes() for theirs in found]
+
+    def same(self, facts: Mapping[str, Mapping[str, Any]]) -> None:
+        """Raises UsageError naming the first of ``facts`` that differs between processes, and in which; JSON values by name, by what
+        they are facts of, such as ``{"settings": {"train.seed": 0}}``."""
+        own = json.dumps(facts, sort_keys=True).encode()
+        if len(set(self.gathered_bytes(hashlib.sha256(own).digest()))) == 1:
+            return
+        told = [json.loads(text) for text in self.gathered_bytes(own)]
+        for kind in facts:
+            first = told[0][kind]
+            others = [rank for rank, theirs in enumerate(told) if theirs[kind] != first]
             if others:
-                raise UsageError(
-                    f"process {', '.join(others)} of {self.size} has other {name} than process 0: start all with the same"
-                )
+                theirs = told[others[0]][kind]
+                name = next(name for name in [*first, *theirs] if first.get(name) != theirs.get(name))
+                ranks = ", ".join(map(str, others))
+                raise UsageError(f"process {ranks} of {self.size} has other {kind} than process 0: {name} "
+                                 f"{_difference(theirs.get(name), first.get(name))}; start all with the same")  # fmt: skip
 
     def together(self, work: Callable[[], None], what: str) -> None:
-        """Do ``work`` in every process; where it fails in one, that one raises its error and the others a HemixError."""
+        """Do ``work`` in every process; where it fails in one, that one raises its error and the others a HemixError saying it too."""
         failure: Exception | None = None
         try:
             work()
         except Exception as error:  # told to the others first, then raised
             failure = error
-        failed = self.any(failure is not None)
+        if not self.any(failure is not None):
+            return
+        told = self.gathered_bytes(b"-" if failure is None else (str(failure) or type(failure).__name__).encode())
         if failure is not None:
             raise failure
-        if failed:
-            raise HemixError(f"another process of this run could not {what}")
+        rank = next(rank for rank, text in enumerate(told) if text != b"-")
+        raise HemixError(f"process {rank} of {self.size} could not {what}: {told[rank].decode()}")
+
+
+def _difference(theirs: Any, ours: Any) -> str:
+    """Two JSON values, where a person can read them."""
+    both = json.dumps(theirs), json.dumps(ours)
+    return f"is {both[0]}, not {both[1]}" if max(map(len, both)) <= _READABLE else "differs"
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).parent.parent
 SMALLER = {"--users 2000 --days 8": "--users 80 --days 3", "--users 300 --days 3": "--users 30 --days 1"}

@@ -33,7 +33,8 @@ __all__ = ["Dataset", "Plan", "Replacement", "Split"]
 
 Array = npt.NDArray[Any]
 
-_PREFETCH = 2
+_AHEAD = 1
+"""Batches that wait to be taken, beside one in every loader thread's hands"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,24 +175,26 @@ class Split:
         return Plan(order=requests, begin=begin)
 
     def batches(
-        self, plan: Plan, *, first: int = 0, replacement: Replacement | None = None, prefetch: bool = True
+        self, plan: Plan, *, first: int = 0, replacement: Replacement | None = None, workers: int = 1
     ) -> Iterator[RequestBatch]:
-        """The plan's batches from number ``first`` on. With ``prefetch`` a thread prepares the next ones meanwhile."""
+        """The plan's batches from number ``first`` on, in order. So many threads make the next ones meanwhile; with 0 each is made when
+        it is asked for."""
 
         def make(i: int) -> RequestBatch:
             swap = None if replacement is None else Replacement(rate=replacement.rate, seed=(*replacement.seed, i))
             return self.batch(plan.order[plan.begin[i] : plan.begin[i + 1]], replacement=swap)
 
-        if not prefetch:
+        if not workers:
             yield from map(make, range(first, len(plan)))
             return
-        with ThreadPoolExecutor(1, thread_name_prefix="hemix-loader") as pool:
-            waiting: list[Future[RequestBatch]] = [pool.submit(make, i) for i in range(first, min(first + _PREFETCH, len(plan)))]
+        ahead = workers + _AHEAD
+        with ThreadPoolExecutor(workers, thread_name_prefix="hemix-loader") as pool:
+            waiting: list[Future[RequestBatch]] = [pool.submit(make, i) for i in range(first, min(first + ahead, len(plan)))]
             try:
                 for i in range(first, len(plan)):
                     batch = waiting.pop(0).result()
-                    if i + _PREFETCH < len(plan):
-                        waiting.append(pool.submit(make, i + _PREFETCH))
+                    if i + ahead < len(plan):
+                        waiting.append(pool.submit(make, i + ahead))
                     yield batch
             finally:
                 for future in waiting:

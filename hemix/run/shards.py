@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +19,12 @@ from torch import Tensor
 from hemix.errors import RunError
 from hemix.files import storage_errors
 from hemix.model.sharded import ShardedTables
-from hemix.run.weights import sha256
+from hemix.run.weights import check_digest, sha256
 
-__all__ = ["Shard", "read_rows", "save_whole_tables"]
+__all__ = ["Shard", "fill_rows", "read_some", "save_whole_tables"]
 
 _FLOAT_BYTES = 4
+_ROWS_AT_ONCE = 2**16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,24 +37,40 @@ class Shard:
     digest: str
 
 
-def read_rows(shards: Sequence[Shard], names: Sequence[str], first: int, last: int) -> dict[str, Tensor]:
-    """Rows [first, last) of the row-wise tensors ``names``, from whatever files hold them. Raises RunError naming a file that is missing
-    or damaged."""
-    pieces: dict[str, list[Tensor]] = {name: [] for name in names}
-    for shard in sorted(shards, key=lambda s: s.first):
+@torch.no_grad()
+def fill_rows(shards: Sequence[Shard], targets: Mapping[str, Tensor], first: int, last: int) -> None:
+    """Fill ``targets`` [last - first, ...], row-wise tensors by name, with rows [first, last) from whatever files hold them. A few rows
+    at a time: no second copy is ever in memory. Raises RunError naming a file that is missing, damaged or of other tables."""
+    filled = 0
+    for shard in shards:
         low, high = max(first, shard.first), min(last, shard.last)
-        if low >= high and not (first == last and shard is shards[0]):
+        if low >= high:
             continue
-        found = sha256(shard.path)
-        if found != shard.digest:
-            raise RunError(f"{shard.path}: damaged: its sha256 begins with {found[:12]}, expected {shard.digest[:12]}")
+        check_digest(shard.path, shard.digest)
         try:
             with safe_open(shard.path, framework="pt") as file:
-                for name in names:
-                    pieces[name].append(file.get_slice(name)[max(low, first) - shard.first : max(high, low) - shard.first])
+                for name, target in targets.items():
+                    rows = file.get_slice(name)
+                    expected, found = [shard.last - shard.first, *target.shape[1:]], list(rows.get_shape())
+                    if found != expected:
+                        raise RunError(f"{shard.path}: {name}: expected shape {expected}, found {found}")
+                    for at in range(low, high, _ROWS_AT_ONCE):
+                        end = min(at + _ROWS_AT_ONCE, high)
+                        target[at - first : end - first].copy_(rows[at - shard.first : end - shard.first])
         except SafetensorError as error:
             raise RunError(f"{shard.path}: damaged: {error}") from error
-    return {name: torch.cat(parts) for name, parts in pieces.items()}
+        filled += high - low
+    if filled != last - first:
+        raise RunError(f"{shards[0].path.parent}: expected rows {first} to {last} of the tables, found {filled} of them")
+
+
+def read_some(path: Path, prefix: str) -> dict[str, Tensor]:
+    """The tensors of a file whose names begin with ``prefix``; the others are not read. Raises RunError naming a damaged file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
+    except (SafetensorError, FileNotFoundError) as error:
+        raise RunError(f"{path}: damaged: {error}") from error
 
 
 def save_whole_tables(path: Path, tables: ShardedTables) -> str:

@@ -20,6 +20,7 @@ from hemix.model import Ranker
 __all__ = [
     "DENSE_FILE",
     "TABLES_FILE",
+    "check_digest",
     "dense_of",
     "load_dense",
     "load_tensors",
@@ -41,6 +42,13 @@ def sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError as error:
         raise RunError(f"{path}: missing") from error
+
+
+def check_digest(path: Path, digest: str) -> None:
+    """Raises RunError naming the file where it is missing or has not this sha256."""
+    found = sha256(path)
+    if found != digest:
+        raise RunError(f"{path}: damaged: its sha256 begins with {found[:12]}, expected {digest[:12]}")
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
@@ -70,11 +78,12 @@ def _save_file(tensors: dict[str, Tensor], path: Path) -> None:
 
 def load_tensors(path: Path, digest: str | None = None) -> dict[str, Tensor]:
     """Read tensors; with ``digest`` the file must have that sha256. Raises RunError naming the file."""
-    found = sha256(path)
-    if digest is not None and found != digest:
-        raise RunError(f"{path}: damaged: its sha256 begins with {found[:12]}, expected {digest[:12]}")
+    if digest is not None:
+        check_digest(path, digest)
     try:
         return load_file(path)
+    except FileNotFoundError as error:
+        raise RunError(f"{path}: missing") from error
     except SafetensorError as error:
         raise RunError(f"{path}: damaged: {error}") from error
 

@@ -84,7 +84,8 @@ class Cell:
     @cached_property
     def name(self) -> str:
         """A readable id and a hash of all that matters."""
-        content = [FORMAT, self.settings.model_dump(mode="json"), self.data.digest, self.contender.history_events_max]
+        settings = self.settings.model_dump(mode="json", exclude={"train": {"loader_workers"}})  # it changes no result
+        content = [FORMAT, settings, self.data.digest, self.contender.history_events_max]
         key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
         readable = re.sub(r"[^A-Za-z0-9_.]+", "_", f"{self.contender.model}-{self.data.name}").replace("_", "-")
         return f"{readable}-s{self.seed}-{key}"

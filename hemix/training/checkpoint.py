@@ -5,8 +5,8 @@ RUN/checkpoints/
     dense.safetensors                         weights but the tables'
     rows-00000-of-00001.safetensors           the tables' rows with their optimiser's state; a file a process, each of its own rows
     optimizer.safetensors                     the rest of both optimisers' state, meters, random state
-    state.json                                position in the data, sha256 of the files above, which rows which file has
-    COMPLETE                                  written last; a folder without it does not exist for a reader
+    state.json                                position in the data, its schema, sha256 of the files above, which rows which file has
+    COMPLETE                                  sha256 of state.json, written last; a folder without it is half-written and passed over
   best/                                       the same, of the best valid loss
   LATEST                                      name of the newest complete folder, replaced atomically
 """
@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ from hemix.errors import RunError
 from hemix.files import new_folder, read_json, storage_errors, write_json, write_text
 from hemix.model import Ranker
 from hemix.model.sharded import owned_rows
-from hemix.run.shards import Shard, read_rows
-from hemix.run.weights import DENSE_FILE, load_dense, load_tensors, save_tensors, sha256
+from hemix.run.shards import Shard, fill_rows, read_some
+from hemix.run.weights import DENSE_FILE, check_digest, load_dense, load_tensors, save_tensors, sha256
 from hemix.team import Team
 
 __all__ = ["BEST", "WEIGHT", "Checkpoint", "Checkpoints"]
@@ -34,38 +35,55 @@ __all__ = ["BEST", "WEIGHT", "Checkpoint", "Checkpoints"]
 BEST = "best"
 WEIGHT = "weight"
 _OPTIMIZER_FILE = "optimizer.safetensors"
+_COMPLETE = "COMPLETE"
+_RANDOM = "random."
 
 
 class Checkpoint:
     """One complete checkpoint folder."""
 
     def __init__(self, folder: Path) -> None:
+        """Raises RunError naming a file that is missing, or a damaged state.json; what the other files hold is not looked at yet."""
         self.folder = folder
+        self.digest = (folder / _COMPLETE).read_text().strip()
+        """sha256 of state.json, which has that of all other files"""
+        check_digest(folder / "state.json", self.digest)
         self.state = read_json(folder / "state.json", RunError)
+        for name in self.state["sha256"]:
+            if not (folder / name).is_file():
+                raise RunError(f"{folder / name}: missing")
+
+    def verify(self) -> None:
+        """Read everything. Raises RunError naming the first file that is missing or damaged."""
+        for name, digest in self.state["sha256"].items():
+            check_digest(self.folder / name, digest)
 
     def load_model(self, model: Ranker) -> None:
         """Fill the model, of the tables its own rows. Raises RunError naming a damaged file."""
         load_dense(self.folder, model, self.state["sha256"])
-        model.tables.weight.copy_(self.load_rows([WEIGHT], *model.tables.owned)[WEIGHT])
+        self.load_rows({WEIGHT: model.tables.weight}, *model.tables.owned)
 
     def load_optimizer(self) -> dict[str, Tensor]:
-        """The optimisers' tensors that are not of rows, the meters and the random state."""
+        """The optimisers' tensors that are not of rows, the meters and the first process's random state."""
         return load_tensors(self.folder / _OPTIMIZER_FILE, self.state["sha256"][_OPTIMIZER_FILE])
 
-    def load_random(self, rank: int) -> Tensor | None:
-        """The random state of process ``rank``, where it is not the first's and was there."""
-        names = [name for name, *_ in self.state["rows"]]
-        if not 0 < rank < len(names):
-            return None
-        return load_tensors(self.folder / names[rank], self.state["sha256"][names[rank]])["random.torch"]
+    @property
+    def processes(self) -> int:
+        """How many wrote it."""
+        return len(self.state["rows"])
 
-    def load_rows(self, names: Sequence[str], first: int, last: int) -> dict[str, Tensor]:
-        """Rows [first, last) of the row-wise tensors ``names``, however many processes wrote them."""
+    def load_random(self, rank: int) -> dict[str, Tensor]:
+        """The random state of process ``rank``, which is not the first, by name."""
+        return read_some(self.folder / self.state["rows"][rank][0], _RANDOM)
+
+    def load_rows(self, targets: Mapping[str, Tensor], first: int, last: int) -> None:
+        """Fill ``targets``, row-wise tensors by name, with rows [first, last), however many processes wrote them. Raises RunError naming
+        a damaged file."""
         shards = [
             Shard(path=self.folder / name, first=begin, last=end, digest=self.state["sha256"][name])
             for name, begin, end in self.state["rows"]
         ]
-        return read_rows(shards, names, first, last)
+        fill_rows(shards, targets, first, last)
 
 
 class Checkpoints:
@@ -94,29 +112,40 @@ class Checkpoints:
         rank, size = (team.rank, team.size) if team else (0, 1)
         own = f"rows-{rank:05d}-of-{size:05d}.safetensors"
         waiting = self.folder / f".{name}.{own}"
+        digest = ""
 
         def write_rows() -> None:
+            nonlocal digest
             with storage_errors(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
-                save_tensors(waiting, rows)
+                digest = save_tensors(waiting, rows)
+                _flush([waiting])
 
-        def write_rest() -> None:
+        def write_rest(digests: list[str]) -> None:
             if rank == 0:
-                self._write(name, dense, optimizer, state, total_rows, size)
+                self._write(name, dense, optimizer, state, total_rows, digests)
 
         if team is None:
             self._sweep()
             write_rows()
-            write_rest()
+            write_rest([digest])
             return
         team.together(lambda: self._sweep() if rank == 0 else None, "tidy the checkpoints")
         team.together(write_rows, f"save its rows in {self.folder}")
-        team.together(write_rest, f"save a checkpoint in {self.folder}")
+        digests = [theirs.decode() for theirs in team.gathered_bytes(digest.encode())]
+        team.together(lambda: write_rest(digests), f"save a checkpoint in {self.folder}")
 
     def _write(
-        self, name: str, dense: dict[str, Tensor], optimizer: dict[str, Tensor], state: dict[str, Any], total_rows: int, size: int
+        self,
+        name: str,
+        dense: dict[str, Tensor],
+        optimizer: dict[str, Tensor],
+        state: dict[str, Any],
+        total_rows: int,
+        rows_digests: list[str],
     ) -> None:
-        """Gather the processes' rows and write the rest."""
+        """Gather the processes' rows, of which each has the sha256, and write the rest."""
+        size = len(rows_digests)
         with storage_errors(self.folder):
             target = self.folder / name
             aside = self.folder / f".{name}.old"
@@ -128,12 +157,13 @@ class Checkpoints:
                     for rank in range(size):
                         file = f"rows-{rank:05d}-of-{size:05d}.safetensors"
                         (self.folder / f".{name}.{file}").rename(folder / file)
-                        digests[file] = sha256(folder / file)
+                        digests[file] = rows_digests[rank]
                         rows.append([file, *owned_rows(total_rows, rank, size)])
                     digests[_OPTIMIZER_FILE] = save_tensors(folder / _OPTIMIZER_FILE, optimizer)
                     write_json(folder / "state.json", {**state, "sha256": digests, "rows": rows})
-                    _flush(folder)
-                    write_text(folder / "COMPLETE", "")
+                    _flush([*folder.iterdir(), folder])
+                    write_text(folder / _COMPLETE, sha256(folder / "state.json") + "\n")
+                    _flush([folder / _COMPLETE, folder])
             except BaseException:
                 if aside.exists():
                     aside.rename(target)
@@ -146,22 +176,56 @@ class Checkpoints:
                 for old in self._complete()[: -self._keep]:
                     shutil.rmtree(old, ignore_errors=True)
 
-    def latest(self) -> Checkpoint | None:
-        """The newest complete checkpoint, or None. LATEST only says where to look first."""
+    def latest(self, fits: Callable[[Checkpoint], None] = lambda _: None) -> Checkpoint | None:
+        """The newest complete checkpoint, or None; LATEST is for people. ``fits`` raises RunError for one of another run.
+
+        Raises RunError naming what is wrong with the newest, and the newest one that may be used.
+        """
         complete = self._complete()
-        return Checkpoint(complete[-1]) if complete else None
+        if not complete:
+            return None
+        with self.offering_another(complete[-1], fits):
+            checkpoint = Checkpoint(complete[-1])
+            fits(checkpoint)
+        return checkpoint
+
+    @contextmanager
+    def offering_another(self, folder: Path, fits: Callable[[Checkpoint], None]) -> Iterator[None]:
+        """Inside, a RunError about the checkpoint in ``folder`` also says which other one may be used, and how."""
+        try:
+            yield
+        except RunError as error:
+            raise RunError(f"{error}; {self._instead_of(folder, fits)}") from error
+
+    def _instead_of(self, folder: Path, fits: Callable[[Checkpoint], None]) -> str:
+        for other in reversed(self._complete()):
+            try:
+                checkpoint = Checkpoint(other)
+                fits(checkpoint)
+                checkpoint.verify()
+            except RunError:
+                continue
+            if other != folder:
+                return f"the newest complete checkpoint is {other.name}: remove {folder} and --resume goes on from there"
+        return f"no other checkpoint in {self.folder} can be used"
+
+    def half_written(self) -> list[str]:
+        """Names of checkpoints without COMPLETE, newer than the newest complete one."""
+        complete = self._complete()
+        newest = complete[-1].name if complete else ""
+        return sorted(folder.name for folder in self.folder.glob("step-*") if folder.name > newest)
 
     def best(self) -> Checkpoint | None:
-        """The checkpoint of the best valid loss, or None."""
+        """The checkpoint of the best valid loss, or None. Raises RunError as :class:`Checkpoint`."""
         folder = self.folder / BEST
-        return Checkpoint(folder) if (folder / "COMPLETE").exists() else None
+        return Checkpoint(folder) if _is_complete(folder) else None
 
     def remove(self) -> None:
         """Drop all checkpoints."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _complete(self) -> list[Path]:
-        return sorted(folder for folder in self.folder.glob("step-*") if (folder / "COMPLETE").exists())
+        return sorted(folder for folder in self.folder.glob("step-*") if _is_complete(folder))
 
     def _sweep(self) -> None:
         """Remove what a killed process left half-written."""
@@ -174,9 +238,15 @@ class Checkpoints:
                 path.unlink(missing_ok=True)
 
 
-def _flush(folder: Path) -> None:
-    """Force the files to disk before they are called complete."""
-    for path in [*folder.iterdir(), folder]:
+def _is_complete(folder: Path) -> bool:
+    """A file without content is what a machine that lost its power may leave."""
+    mark = folder / _COMPLETE
+    return mark.is_file() and mark.stat().st_size > 0
+
+
+def _flush(paths: list[Path]) -> None:
+    """Force files and folders to disk before they are called complete."""
+    for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)

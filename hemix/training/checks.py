@@ -11,11 +11,13 @@ from hemix.errors import DataError, SettingsError, UsageError
 from hemix.model import count_parameters
 from hemix.run.folder import INFO_FILE
 from hemix.run.weights import DENSE_FILE, TABLES_FILE
+from hemix.training.origin import ORIGIN_FILE
 
 __all__ = ["check_labels", "check_memory", "check_out", "process_bytes"]
 
 _RUN_FILES = {
     "log.jsonl",  # the first to be written
+    ORIGIN_FILE,
     "settings.yaml",
     "schema.yaml",
     "encoders",
@@ -54,27 +56,36 @@ def check_labels(data: Dataset) -> None:
                         "learned from one class")  # fmt: skip
 
 
-def process_bytes(spec: InputSpec, settings: Settings, processes: int) -> tuple[int, int]:
-    """(bytes of the tables' rows of one of ``processes``, bytes of the dense part, which each has whole): weights, gradients of the
-    dense part and optimiser state; fp32. Activations and the batch come on top."""
+def process_bytes(spec: InputSpec, settings: Settings, processes: int) -> tuple[int, int, int]:
+    """What one of ``processes`` holds, in bytes of fp32: of its rows of the tables, of the dense part, which each has whole, and of the
+    copy from which a single process writes a checkpoint in the background.
+
+    Counted are weights, gradients of the dense part, optimiser state and averages. Activations, batches, the gradients of a step's rows
+    and the library itself come on top (docs/scale.md).
+    """
     train, width = settings.train, settings.model.embedding_size
     dense, _ = count_parameters(spec, settings.model)
-    row_values = (3 * width if train.table_optimizer == "adam" else width + 1) + (width + 1 if train.average_decay > 0 else 0)
-    rows = -(-sum(spec.tables.values()) // processes)
-    return 4 * rows * row_values, 4 * dense * (5 if train.average_decay > 0 else 4)
+    averages = train.average_decay > 0
+    row_values = (3 * width if train.table_optimizer == "adam" else width + 1) + (width + 1 if averages else 0)
+    tables = 4 * -(-sum(spec.tables.values()) // processes) * row_values
+    saved = 4 * dense * (4 if averages else 3)
+    copies = processes == 1 and train.save_in_background and train.checkpoint_every_steps > 0
+    return tables, saved + 4 * dense, tables + saved if copies else 0
 
 
 def check_memory(spec: InputSpec, settings: Settings, processes: int) -> None:
-    """Raise SettingsError where a process would need more than ``train.memory_budget_bytes``, saying how many processes would do."""
+    """Raise SettingsError where a process would need more than ``train.memory_budget_bytes``, saying what would do."""
     budget = settings.train.memory_budget_bytes
-    tables, dense = process_bytes(spec, settings, processes)
-    if not budget or tables + dense <= budget:
+    tables, dense, copy = process_bytes(spec, settings, processes)
+    if not budget or tables + dense + copy <= budget:
         return
-    need = f"{tables:,} bytes of tables and {dense:,} of the dense part a process, {processes} in all"
+    copied = f", {copy:,} of the copy for a checkpoint" if copy else ""
+    need = f"{tables:,} bytes of tables, {dense:,} of the dense part{copied} a process, {processes} in all"
     if dense >= budget:
         raise SettingsError(f"train.memory_budget_bytes: {budget:,} is too little on any number: {need}")
     whole = process_bytes(spec, settings, 1)[0]
-    enough = -(-whole // (budget - dense))
+    enough = max(2, -(-whole // (budget - dense)))
     while sum(process_bytes(spec, settings, enough)) > budget:
         enough += 1
-    raise SettingsError(f"train.memory_budget_bytes: {budget:,} is too little: {need}; {enough} processes would do")
+    without = "train.save_in_background=false or " if tables + dense <= budget else ""
+    raise SettingsError(f"train.memory_budget_bytes: {budget:,} is too little: {need}; {without}{enough} processes would do")

@@ -5,6 +5,7 @@ On several machines torchrun starts the processes itself. Knows commands and pro
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -25,6 +26,7 @@ LAUNCHED = "HEMIX_LAUNCHED"
 """Set for the processes of :func:`launch`: they leave it to this one to say that another of them is gone"""
 LOST = 75
 """Exit code of a process that lost the others"""
+_PR_SET_PDEATHSIG = 1
 _GRACE_SECONDS = 20.0
 _POLL_SECONDS = 0.05
 
@@ -33,7 +35,7 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
     """Run ``hemix`` with ``arguments`` in so many processes; returns the first one's exit code when all ended alike.
 
     A process that ends otherwise ends them all within seconds. Raises HemixError saying which and how; not where the first process has
-    said it already: then its exit code is returned.
+    said it already: then its exit code is returned. However this process ends, kill -9 included, the others end with it.
     """
     base = {
         **os.environ,
@@ -43,6 +45,7 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
         LAUNCHED: "1",
     }
     base.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
+    ends_with_this = _ends_with(os.getpid())
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hemix-train-")))
         started = list[subprocess.Popen[bytes]]()
@@ -57,18 +60,35 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
                     env={**base, "RANK": str(rank), "LOCAL_RANK": str(rank)},
                     stdout=subprocess.DEVNULL if rank else None,
                     stderr=silent,
+                    preexec_fn=ends_with_this,
                 )
             )
         with _passed_on(started):
             codes = _wait(started)
         first_bad = next((rank for rank, code in enumerate(codes) if code not in (0, LOST)), None)
         if first_bad is None:
-            return max(codes)
+            lost = ", ".join(str(rank) for rank, code in enumerate(codes) if code == LOST)
+            if lost:
+                raise HemixError(f"process {lost} of {processes} lost the others, and none says why: does 127.0.0.1 answer? "
+                                 "Go on from the last checkpoint with --resume")  # fmt: skip
+            return 0
         if first_bad == 0 and codes[0] > 0:
             return codes[0]
         said = (folder / f"{first_bad}.log").read_text(errors="replace").strip().splitlines() if first_bad else []
         raise HemixError(f"process {first_bad} of {processes} {_ending(codes[first_bad], said)}; the others were stopped. "
                          "Go on from the last checkpoint with --resume")  # fmt: skip
+
+
+def _ends_with(parent: int) -> Callable[[], None]:
+    """For a child to call before it becomes another program: the kernel kills it when its parent is gone."""
+    library = ctypes.CDLL(None)
+
+    def tie() -> None:
+        library.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+        if os.getppid() != parent:  # gone already
+            os._exit(LOST)
+
+    return tie
 
 
 def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> list[int]:

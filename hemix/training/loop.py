@@ -6,7 +6,6 @@ depends on (weights, optimisers, random state, position in the data) goes into a
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -40,10 +39,14 @@ from hemix.training.boosting import boost
 from hemix.training.calibrate import calibrate
 from hemix.training.checkpoint import BEST, WEIGHT, Checkpoint, Checkpoints
 from hemix.training.checks import check_labels, check_memory, check_out
+from hemix.training.launch import LAUNCHED
 from hemix.training.meters import Meters
 from hemix.training.optimizers import Optimizers
+from hemix.training.origin import first_run, keep_origin
+from hemix.training.start import agree, check_fits, identity, in_first, stream_seed, together
 from hemix.training.validate import autocast, validate
 from hemix.training.warm_start import carried_weights, progressive
+from hemix.training.writer import Writer
 
 __all__ = ["Interrupted", "Record", "train", "validate"]
 
@@ -92,17 +95,39 @@ def train(
     batch, the batches, losses and files are those of one process, and only the first one's callbacks are called.
 
     With ``resume`` an interrupted run goes on exactly (its own settings count), a finished one is left as it is, and without a
-    complete checkpoint it starts afresh. ``start_from`` gives the first weights. Raises UsageError, RunError, StorageError;
-    Interrupted after Ctrl-C or SIGTERM, when the checkpoint is saved.
+    complete checkpoint it starts afresh, from the first weights that it began with. ``start_from`` gives those. Raises UsageError (while
+    another process trains into ``out``, too), RunError, StorageError; Interrupted after Ctrl-C or SIGTERM, when the checkpoint is saved.
     """
     out = Path(out)
     if team is not None:
-        team.same({"settings": _digest(settings.model_dump(mode="json")), "data": _digest(_identity(data))})
+        agree(team, data, out, settings, resume=resume, start_from=start_from)
         if not team.first:
             on_start, on_record, on_step = (lambda _: None), (lambda _: None), (lambda *_: None)
     if resume and (out / INFO_FILE).exists():
         return out
-    _in_first(team, lambda: check_out(out, resume=resume), f"begin {out}")
+    with Writer(out) as writer:
+        return _train(data, out, settings, resume, start_from, team, writer, on_start, on_record, on_step)
+
+
+def _train(
+    data: Dataset,
+    out: Path,
+    settings: Settings,
+    resume: bool,
+    start_from: Run | None,
+    team: Team | None,
+    writer: Writer,
+    on_start: Callable[[Record], None],
+    on_record: Callable[[Record], None],
+    on_step: Callable[[int, int], None],
+) -> Path:
+    def check() -> None:
+        check_out(out, resume=resume)
+        if (out / "log.jsonl").exists():
+            with storage_errors(out):
+                writer.take()
+
+    in_first(team, check, f"begin {out}")
     if issubclass(model_class(settings.model.name), LightGBM):
         if team is not None:
             raise UsageError("--processes: lightgbm trains in one process, with train.threads")
@@ -110,32 +135,36 @@ def train(
             data, out, settings, resume=resume, start_from=start_from, on_start=on_start, on_record=on_record, on_step=on_step
         )
     check_memory(data.spec, settings, team.size if team else 1)
+    checkpoints = Checkpoints(out, settings.train.keep_checkpoints)
+    checkpoint = checkpoints.latest(lambda found: check_fits(found, data)) if resume else None
+    half_written = checkpoints.half_written() if resume else []
+    if team is not None:
+        chosen = (None, None) if checkpoint is None else (checkpoint.folder.name, checkpoint.digest)
+        team.same({"checkpoints": dict(zip(("the newest complete one", "its state.json"), chosen, strict=True))})
+    if resume:
+        start_from = first_run(out, start_from, has_checkpoint=checkpoint is not None)
     loop = _Loop(data, out, settings, start_from=start_from, team=team, on_record=on_record, on_step=on_step)
-    checkpoint = loop.checkpoints.latest() if resume else None
 
     def begin() -> None:
         with storage_errors(out):
             out.mkdir(parents=True, exist_ok=True)
+            writer.take()
             (out / "log.jsonl").write_text("")
+            keep_origin(out, start_from)
             run_folder.begin(out, settings, data)
 
     if checkpoint is None:
-        _in_first(team, begin, f"begin {out}")
+        in_first(team, begin, f"begin {out}")
     else:
-        loop.restore(checkpoint)
-    on_start({**loop.header(), "nothing_to_resume": resume and checkpoint is None})
-    with storage_errors(out), PeakMemory() as memory:
-        loop.run()
-    loop.finish(memory.bytes)
+        together(team, lambda: loop.restore(checkpoint), f"read {checkpoint.folder}")
+    on_start({**loop.header(), "nothing_to_resume": resume and checkpoint is None, "half_written": half_written})
+    try:
+        with storage_errors(out), PeakMemory() as memory:
+            loop.run()
+        loop.finish(memory.bytes)
+    finally:
+        loop.close()
     return out
-
-
-def _in_first(team: Team | None, work: Callable[[], None], what: str) -> None:
-    """Do what one process does for all, before any goes on."""
-    if team is None:
-        work()
-    else:
-        team.together(work if team.first else lambda: None, what)
 
 
 class _Loop:
@@ -157,7 +186,7 @@ class _Loop:
         self.device = team.device if team else _device(options.device)
         keep_freed_memory()
         torch.set_num_threads(options.threads or int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0)))))
-        torch.manual_seed(options.seed)
+        torch.manual_seed(stream_seed(options.seed, team.rank if team else 0))
         self.train_split, self.valid_split = data.split("train"), data.split("valid")
         check_labels(data)
         self.model: Ranker = build_model(data.spec, settings.model, options.seed, team)
@@ -188,11 +217,12 @@ class _Loop:
             self._log({"progressive": position.progressive})
         started = time.perf_counter() - position.seconds
         with _stop_signals() as asked_to_stop:
-            while position.epoch < options.epochs:
+            while position.epoch < options.epochs and not self.position.finished:
                 plan = self._plan(position.epoch)
                 replacement = Replacement(rate=options.unknown_rate, seed=(options.seed, position.epoch))
                 self.model.train()
-                for batch in self.train_split.batches(plan, first=position.batch, replacement=replacement):
+                workers = options.loader_workers
+                for batch in self.train_split.batches(plan, first=position.batch, replacement=replacement, workers=workers):
                     self._step(self._own_part(batch).to(self.device))
                     position.impressions += batch.candidates_count
                     position.batch += 1
@@ -211,8 +241,9 @@ class _Loop:
                     every = options.checkpoint_every_steps
                     if asked_to_stop() if self.team is None else self.team.any(asked_to_stop()):
                         self._save(f"step-{position.step:08d}")
+                        started_by_us = f"--processes {self.team.size} " if self.team and LAUNCHED in os.environ else ""
                         raise Interrupted(f"stopped at step {position.step} of {self.total_steps}, checkpoint saved; go on with: "
-                                          f"hemix train --resume --data {self.data.folder} --out {self.out}")  # fmt: skip
+                                          f"hemix train --resume {started_by_us}--data {self.data.folder} --out {self.out}")  # fmt: skip
                     if position.finished:
                         return
                     if every and position.step % every == 0:
@@ -308,13 +339,13 @@ class _Loop:
 
     def _save(self, name: str, *, background: bool = False) -> None:
         self._read_steps()
-        state = {"position": asdict(self.position), "data": _identity(self.data)}
-        tensors = {**self.optimizers.tensors(), **self.meters.tensors(), "random.torch": torch.get_rng_state()}
+        schema = self.data.schema.model_dump(mode="json")
+        state = {"position": asdict(self.position), "data": identity(self.data), "schema": schema}
+        random = {"random.torch": torch.get_rng_state()}
         if self.device.type == "cuda":
-            tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        rows = {WEIGHT: self.model.tables.weight, **self.optimizers.row_tensors()}
-        if not self._speaks:
-            rows["random.torch"] = tensors["random.torch"]
+            random["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        tensors = {**self.optimizers.tensors(), **self.meters.tensors(), **random}
+        rows = {WEIGHT: self.model.tables.weight, **self.optimizers.row_tensors(), **({} if self._speaks else random)}
         dense, total = dense_of(self.model), self.model.tables.rows
         self._wait_for_saving()
         if not (self.settings.train.save_in_background and self.team is None and background):
@@ -331,19 +362,29 @@ class _Loop:
         if saving is not None:
             saving.result()
 
+    def close(self) -> None:
+        """Until nothing of this run is being written any more."""
+        self._saver.shutdown()
+
     def restore(self, checkpoint: Checkpoint) -> None:
-        if checkpoint.state["data"] != _identity(self.data):
-            raise RunError(f"{self.out}: was trained on another dataset than {self.data.folder}; resume with the same one")
-        checkpoint.load_model(self.model)
-        tensors = checkpoint.load_optimizer()
-        rows = checkpoint.load_rows(list(self.optimizers.row_tensors()), *self.model.tables.owned)
+        """Go on from there. Raises RunError naming what is damaged and which checkpoint may be used instead."""
+        with self.checkpoints.offering_another(checkpoint.folder, lambda found: check_fits(found, self.data)):
+            checkpoint.load_model(self.model)
+            tensors, rows = checkpoint.load_optimizer(), self.optimizers.row_tensors()
+            checkpoint.load_rows(rows, *self.model.tables.owned)
+            self.position = Position(**checkpoint.state["position"])
+            random: dict[str, Tensor] | None = tensors
+            if self.team is not None and not self.team.first:
+                random = checkpoint.load_random(self.team.rank) if checkpoint.processes == self.team.size else None
         self.optimizers.load({**tensors, **rows})
         self.meters.load(tensors)
-        own = checkpoint.load_random(self.team.rank) if self.team else None
-        torch.set_rng_state(tensors["random.torch"] if own is None else own)
-        if self.device.type == "cuda" and "random.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
-        self.position = Position(**checkpoint.state["position"])
+        if random is None:
+            assert self.team is not None
+            torch.manual_seed(stream_seed(self.settings.train.seed, self.team.rank, self.position.step))
+        else:
+            torch.set_rng_state(random["random.torch"])
+            if self.device.type == "cuda" and "random.cuda" in random:
+                torch.cuda.set_rng_state(random["random.cuda"], self.device)
         if not self._speaks:
             return
         log = self.out / "log.jsonl"
@@ -384,14 +425,6 @@ class _Loop:
         """Weights of a whole model, of the tables this process's rows."""
         first, last = self.model.tables.owned
         self.model.load_state_dict({**state, "tables.weight": state["tables.weight"][first:last]})
-
-
-def _digest(content: dict[str, Any]) -> bytes:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
-
-
-def _identity(data: Dataset) -> dict[str, Any]:
-    return {"fingerprint": data.schema.fingerprint(), "encoders": data.manifest["encoders"], "files": data.manifest["files"]}
 
 
 def _step_of(line: str) -> int:

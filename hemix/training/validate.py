@@ -27,7 +27,8 @@ def logits_of(
     """Every batch of a split, as it lies on the device, with its logits [N, T], at least fp32. Of a team each process scores its part
     and all have the whole."""
     model.eval()
-    for batch in split.batches(split.plan(4 * settings.train.batch_impressions)):
+    plan = split.plan(4 * settings.train.batch_impressions)
+    for batch in split.batches(plan, workers=settings.train.loader_workers):
         part, candidates = (batch, None) if team is None else part_of(batch, team.rank, team.size)
         with autocast(device, settings.train.precision):
             logits = model(part.to(device)).float()

@@ -98,21 +98,22 @@ def test_a_shuffle_is_a_function_of_seed_and_epoch(train: Split) -> None:
 # -- the same batches, however they are made ---------------------------------------------------------------------------------
 
 
-def test_prefetch_changes_nothing(train: Split) -> None:
+def test_how_many_threads_make_batches_changes_nothing(train: Split) -> None:
     plan = train.plan(20, order="shuffled", seed=1)
     swap = Replacement(rate=0.3, seed=(1, 0))
-    ahead, plain = (list(train.batches(plan, replacement=swap, prefetch=p)) for p in (True, False))
+    plain, *ahead = (list(train.batches(plan, replacement=swap, workers=n)) for n in (0, 1, 2, 5))
     assert len(plain) > 5
-    assert all_same(ahead, plain)
+    for batches in ahead:
+        assert all_same(batches, plain)
 
 
-@pytest.mark.parametrize("prefetch", [True, False])
-def test_first_goes_on_exactly(train: Split, prefetch: bool) -> None:
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_first_goes_on_exactly(train: Split, workers: int) -> None:
     plan = train.plan(20, order="shuffled", seed=1)
     swap = Replacement(rate=0.3, seed=(1, 0))
     whole = list(train.batches(plan, replacement=swap))
     for first in (0, 1, 4, len(plan) - 1, len(plan)):
-        assert all_same(list(train.batches(plan, first=first, replacement=swap, prefetch=prefetch)), whole[first:])
+        assert all_same(list(train.batches(plan, first=first, replacement=swap, workers=workers)), whole[first:])
 
 
 def test_a_loop_that_is_left_leaves_no_thread(train: Split) -> None:

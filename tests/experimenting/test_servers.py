@@ -21,7 +21,7 @@ from hemix.errors import UsageError
 from hemix.experimenting import Plan, experiment
 from hemix.world.city import build_city
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 TINY = {
     "train.threads": 1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -50,19 +51,52 @@ def test_a_folder_without_complete_does_not_exist(stopped: Path, planted_data: P
     latest = Checkpoints(stopped, keep=2).latest()
     assert latest is not None
     assert latest.state["position"]["step"] == 6
-    api.train(planted_data, stopped, resume=True)
+    headers = list[dict[str, object]]()
+    api.train(planted_data, stopped, resume=True, on_start=headers.append)
+    assert headers[0]["half_written"] == ["step-00000007"]
     assert (stopped / "run.json").exists()
     assert not (stopped / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("file", ["dense.safetensors", "rows-00000-of-00001.safetensors", "optimizer.safetensors"])
-def test_a_damaged_file_is_named(stopped: Path, planted_data: Path, file: str) -> None:
-    path = stopped / "checkpoints" / "step-00000007" / file
+def flip(path: Path) -> None:
+    """Change the last letter of the last word: JSON stays JSON."""
     content = bytearray(path.read_bytes())
-    content[-1] ^= 1
+    content[max(at for at, byte in enumerate(content) if bytes([byte]).isalnum())] ^= 1
     path.write_bytes(content)
-    with pytest.raises(RunError, match=f"step-00000007/{file}: damaged: its sha256"):
+
+
+FILES = ["dense.safetensors", "rows-00000-of-00001.safetensors", "optimizer.safetensors", "state.json"]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_damaged_file_is_named_and_the_newest_complete_checkpoint_offered(stopped: Path, planted_data: Path, file: str) -> None:
+    newest, older = (stopped / "checkpoints" / f"step-0000000{step}" for step in (7, 6))
+    flip(newest / file)
+    offer = f"; the newest complete checkpoint is step-00000006: remove {newest} and --resume goes on from there"
+    with pytest.raises(RunError, match=f"step-00000007/{file}: damaged: its sha256") as error:
         api.train(planted_data, stopped, resume=True)
+    assert str(error.value).endswith(offer)
+    (newest / file).unlink()
+    with pytest.raises(RunError, match=f"step-00000007/{file}: missing") as error:
+        api.train(planted_data, stopped, resume=True)
+    assert str(error.value).endswith(offer)
+    flip(older / file)
+    with pytest.raises(RunError, match=f"step-00000007/{file}: missing; no other checkpoint in .*checkpoints can be used"):
+        api.train(planted_data, stopped, resume=True)
+    flip(older / file)
+    shutil.rmtree(newest)
+    api.train(planted_data, stopped, resume=True)
+    assert (stopped / "run.json").exists()
+
+
+def test_a_checkpoint_of_another_schema_is_named_with_what_differs(stopped: Path, tmp_path: Path) -> None:
+    from tests.planted import SCHEMA, write_logs
+
+    write_logs(tmp_path / "logs", schema=SCHEMA.replace("age: {type: numeric, buckets: 4}", "age: {type: numeric, buckets: 3}"))
+    api.prepare(tmp_path / "logs", tmp_path / "data")
+    says = r"step-00000007: of another schema than .*data: they differ in features\.user\.age\.buckets: 4 against 3; no other"
+    with pytest.raises(RunError, match=says):
+        api.train(tmp_path / "data", stopped, resume=True)
 
 
 def test_another_dataset_is_refused(stopped: Path, tmp_path: Path) -> None:
@@ -70,7 +104,7 @@ def test_another_dataset_is_refused(stopped: Path, tmp_path: Path) -> None:
 
     write_logs(tmp_path / "logs", users=30, seed=1)
     api.prepare(tmp_path / "logs", tmp_path / "data")
-    with pytest.raises(RunError, match="was trained on another dataset"):
+    with pytest.raises(RunError, match=r"was trained on another dataset than .*data \(.*\.npy differs\)"):
         api.train(tmp_path / "data", stopped, resume=True)
 
 

@@ -21,7 +21,7 @@ from hemix import api
 from hemix.run.weights import DENSE_FILE, TABLES_FILE
 from tests.planted import write_logs
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 SETTINGS = [
     "train.epochs=3",
@@ -43,13 +43,29 @@ def steps_done(run: Path) -> int:
     return len([line for line in log.read_text().splitlines() if '"loss"' in line]) if log.exists() else 0
 
 
-def test_twenty_kills_at_random_steps_and_the_weights_are_those_of_an_undisturbed_run(planted_data: Path, tmp_path: Path) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(command(planted_data, whole), check=True, capture_output=True)
-    total = steps_done(whole)
+@pytest.fixture(scope="module")
+def undisturbed(planted_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing happened to, its batches made as they are by default; read only."""
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    subprocess.run(command(planted_data, out), check=True, capture_output=True)
+    return out
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    for file in (DENSE_FILE, TABLES_FILE):
+        assert (one / file).read_bytes() == (other / file).read_bytes()
+
+
+@pytest.mark.parametrize(("kills", "workers"), [(20, 2), (5, 0)])
+def test_kills_at_random_steps_and_the_weights_are_those_of_an_undisturbed_run(
+    planted_data: Path, undisturbed: Path, tmp_path: Path, kills: int, workers: int
+) -> None:
+    killed, total = tmp_path / "killed", steps_done(undisturbed)
     assert total == 69
-    for goal in (2, *sorted(random.Random(7).sample(range(3, total - 1), 19))):  # before the first checkpoint, then anywhere
-        process = subprocess.Popen(command(planted_data, killed, "--resume"), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    go_on = command(planted_data, killed, "--resume", "--set", f"train.loader_workers={workers}")
+    goals = sorted(random.Random(7).sample(range(3, total - 1), kills - 1))
+    for goal in (2, *goals):  # before the first checkpoint, then anywhere
+        process = subprocess.Popen(go_on, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         deadline = time.monotonic() + 120
         while steps_done(killed) < goal and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -57,10 +73,42 @@ def test_twenty_kills_at_random_steps_and_the_weights_are_those_of_an_undisturbe
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert not (killed / "run.json").exists()
-    subprocess.run(command(planted_data, killed, "--resume"), check=True, capture_output=True)
-    for file in (DENSE_FILE, TABLES_FILE):
-        assert (whole / file).read_bytes() == (killed / file).read_bytes()
+    subprocess.run(go_on, check=True, capture_output=True)
+    assert_same_weights(killed, undisturbed)
     assert steps_done(killed) == total
+
+
+def test_kills_while_a_checkpoint_is_being_saved(planted_data: Path, undisturbed: Path, tmp_path: Path) -> None:
+    killed = tmp_path / "killed"
+    for _ in range(2):
+        left = parts(killed)  # of the process before
+        process = subprocess.Popen(command(planted_data, killed, "--resume"), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        half_written = False
+        while not half_written:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.0005)
+            if parts(killed) - left:
+                process.send_signal(signal.SIGSTOP)  # so that it is still there when the process is killed
+                while stopped_state(process.pid) != "T":
+                    time.sleep(0.001)
+                half_written = bool(parts(killed) - left)
+                process.send_signal(signal.SIGKILL if half_written else signal.SIGCONT)
+        process.communicate()
+    subprocess.run(command(planted_data, killed, "--resume"), check=True, capture_output=True)
+    assert_same_weights(killed, undisturbed)
+
+
+def parts(run: Path) -> set[tuple[str, int]]:
+    """Names and inodes of half-written checkpoints and files of them."""
+    folder = run / "checkpoints"
+    names = os.scandir(folder) if folder.is_dir() else []
+    return {(entry.name, entry.inode()) for entry in names if entry.name.startswith(".step-")}
+
+
+def stopped_state(pid: int) -> str:
+    """The letter of a process's state: T, once all its threads have stopped."""
+    states = {path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")}
+    return "T" if states == {"T"} else "R"
 
 
 def killed_at(data: Path, run: Path, goal: int) -> None:

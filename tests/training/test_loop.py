@@ -115,6 +115,21 @@ def test_early_stopping_keeps_the_best_weights(planted_data: Path, tmp_path: Pat
     assert valid["click"]["logloss"] + valid["order"]["logloss"] == pytest.approx(losses[-3], abs=1e-5)
 
 
+def test_a_run_that_is_stopped_as_it_stops_early_trains_no_further_step(planted_data: Path, tmp_path: Path) -> None:
+    settings = {**QUICK, "train.epochs": 30, "train.patience": 1, "train.table_learning_rate": 0.05}
+
+    def stop(record: dict[str, object]) -> None:
+        if "stopped_early" in record:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        api.train(planted_data, tmp_path / "run", settings=settings, on_record=stop)
+    before = (tmp_path / "run" / "log.jsonl").read_text()
+    api.train(planted_data, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "log.jsonl").read_text() == before
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["steps"] == json.loads(before.splitlines()[-1])["step"]
+
+
 def test_what_cannot_be_trained_is_refused_before_the_folder_is_made(planted_data: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"train\.device: cuda:7 cannot be used here"):
         api.train(planted_data, tmp_path / "run", settings={"train.device": "cuda:7"})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,10 +20,12 @@ from safetensors.torch import load_file
 from hemix import api
 from hemix.config import build_settings
 from hemix.data.dataset import Dataset
-from hemix.errors import SettingsError
+from hemix.errors import HemixError, SettingsError
 from hemix.run.weights import DENSE_FILE, TABLES_FILE
 from hemix.training.checks import check_memory, process_bytes
+from hemix.training.launch import LOST, launch
 from tests.model.batches import make_spec
+from tests.planted import write_logs
 
 SETTINGS = {"train.batch_impressions": 64, "train.checkpoint_every_steps": 3, "train.threads": 1, "train.log_every_steps": 1}
 
@@ -145,24 +149,110 @@ def test_kill_9_of_all_and_the_same_number_goes_on_to_the_same_bytes(planted_dat
         assert (killed / file).read_bytes() == (whole / file).read_bytes()
 
 
+def alive(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 @pytest.mark.slow
-def test_processes_with_other_settings_or_data_refuse_to_start_and_say_which(planted_data: Path, tmp_path: Path) -> None:
+def test_a_run_has_one_writer_and_its_processes_end_with_their_launcher(planted_data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = begun(command(planted_data, run, "--processes", "2"), run, 4)
+    workers = children(process.pid)
+    for worker in workers:  # they shall not be done before they are killed
+        os.kill(worker, signal.SIGSTOP)
+    refused = done(command(planted_data, run, "--resume"))
+    assert refused.returncode == 2
+    assert refused.stderr.strip() == f"hemix: --out {run}: another process is training into it: wait for its end, or end it"
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 30
+    while any(map(alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(alive, workers))
+    api.train(planted_data, run, resume=True)
+    assert len(losses(run)) == 23
+
+
+@pytest.mark.slow
+def test_a_missing_rank_file_is_named_and_the_newest_complete_checkpoint_offered(planted_data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = begun(command(planted_data, run, "--processes", "2"), run, 7)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    resume = f"hemix train --resume --processes 2 --data {planted_data} --out {run}"
+    assert f"checkpoint saved; go on with: {resume}\n" in said
+    older, newest = sorted((run / "checkpoints").glob("step-*"))
+    states = [load_file(newest / file)["random.torch"] for file in ("optimizer.safetensors", "rows-00001-of-00002.safetensors")]
+    assert not torch.equal(*states), "each process has random numbers of its own"
+    gone = newest / "rows-00001-of-00002.safetensors"
+    gone.unlink()
+    ended = done([sys.executable, "-m", *resume.split()], OMP_NUM_THREADS="1")
+    assert ended.returncode == 2
+    assert ended.stderr.strip() == (
+        f"hemix: {gone}: missing; the newest complete checkpoint is {older.name}: remove {newest} and --resume goes on from there"
+    )
+    shutil.rmtree(newest)
+    damaged = older / "rows-00001-of-00002.safetensors"
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    ended = done([sys.executable, "-m", *resume.split()], OMP_NUM_THREADS="1")
+    assert f"hemix: process 1 of 2 could not read {older}: {damaged}: damaged: its sha256 begins with" in ended.stderr
+    damaged.write_bytes(content)
+    assert done([sys.executable, "-m", *resume.split()], OMP_NUM_THREADS="1").returncode == 0
+    assert len(losses(run)) == 23
+
+
+@pytest.fixture(scope="module")
+def other_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("other")
+    write_logs(folder / "logs", users=90, seed=2)
+    api.prepare(folder / "logs", folder / "data")
+    return folder / "data"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("what", "says"), [
+    ("settings", "settings than process 0: model.dropout is 0.1, not 0.0"),
+    ("data", "data than process 0: encoders/000.ids.npy is "),
+    ("flags", "flags than process 0: --resume is true, not false"),
+])  # fmt: skip
+def test_processes_that_would_begin_differently_refuse_and_say_which(
+    planted_data: Path, other_data: Path, tmp_path: Path, what: str, says: str
+) -> None:
+    first = command(planted_data, tmp_path / "run")
+    second = {
+        "settings": command(planted_data, tmp_path / "run", **{"model.dropout": 0.1}),
+        "data": command(other_data, tmp_path / "run"),
+        "flags": [*first, "--resume"],
+    }[what]
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
     world = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     both = [
         subprocess.Popen(
-            command(planted_data, tmp_path / "run", **{"model.dropout": rank / 10}),
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**world, "RANK": str(rank)},
+            arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**world, "RANK": str(rank)}
         )
-        for rank in range(2)
+        for rank, arguments in enumerate((first, second))
     ]  # fmt: skip
     for process in both:
         _, said = process.communicate(timeout=120)
         assert process.returncode == 2
-        assert said.strip() == "hemix: process 1 of 2 has other settings than process 0: start all with the same"
+        assert said.startswith(f"hemix: process 1 of 2 has other {says}") and said.endswith("; start all with the same\n")
     assert not (tmp_path / "run").exists()
+
+
+def test_processes_that_only_lost_each_other_are_not_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = tmp_path / "lost"
+    lost.write_text(f"#!/bin/sh\nexit {LOST}\n")
+    lost.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(lost))
+    with pytest.raises(HemixError, match=r"^process 0, 1 of 2 lost the others.* Go on from the last checkpoint with --resume$"):
+        launch(2, ["train"])
 
 
 def test_a_budget_that_is_too_small_says_how_many_processes_would_do(planted_data: Path, tmp_path: Path) -> None:
@@ -174,16 +264,30 @@ def test_a_budget_that_is_too_small_says_how_many_processes_would_do(planted_dat
 
 def test_100_million_rows_of_16_do_not_fit_5_gib_in_one_process_and_do_in_two() -> None:
     """Row-wise Adagrad: 17 values of 4 bytes a row, 6.8 GB in one process, half of it in two."""
-    import dataclasses
-
     spec = make_spec()
     spec = dataclasses.replace(spec, tables={**dict.fromkeys(spec.tables, 0), next(iter(spec.tables)): 100_000_000})
     settings = build_settings(overrides={"train.table_optimizer": "rowwise_adagrad", "train.memory_budget_bytes": 5 * 2**30})
     assert process_bytes(spec, settings, 1)[0] == 100_000_000 * 17 * 4
     assert process_bytes(spec, settings, 2)[0] == 50_000_000 * 17 * 4
-    with pytest.raises(SettingsError, match=r"6,800,000,000 bytes of tables .* a process, 1 in all; 2 processes would do"):
+    with pytest.raises(SettingsError, match=r"6,800,000,000 bytes of tables, .* a process, 1 in all; 2 processes would do"):
         check_memory(spec, settings, 1)
     check_memory(spec, settings, 2)
+
+
+def test_the_copy_for_a_checkpoint_counts_in_the_process_that_makes_one() -> None:
+    """10 M rows of Adam: 1.92 GB, and as much again while one process saves in the background."""
+    spec = make_spec()
+    spec = dataclasses.replace(spec, tables={**dict.fromkeys(spec.tables, 0), next(iter(spec.tables)): 10_000_000})
+    budget = {"train.memory_budget_bytes": 2_500_000_000}
+    tables, dense, copy = process_bytes(spec, build_settings(overrides=budget), 1)
+    assert (tables, copy) == (1_920_000_000, tables + dense * 3 // 4)
+    with pytest.raises(
+        SettingsError, match=r"of the copy for a checkpoint a process, .*; train\.save_in_background=false or 2 proc"
+    ):
+        check_memory(spec, build_settings(overrides=budget), 1)
+    for fewer in ({"train.save_in_background": False}, {"train.checkpoint_every_steps": 0}):
+        check_memory(spec, build_settings(overrides={**budget, **fewer}), 1)
+    check_memory(spec, build_settings(overrides=budget), 2)
 
 
 def test_lightgbm_trains_in_one_process(planted_data: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,46 @@ def test_a_resumed_run_keeps_what_was_scored_before(run: Path, later: Path, tmp_
     ours, theirs = (json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path / "run", whole))
     assert ours["progressive"] == theirs["progressive"]
     assert (tmp_path / "run" / "tables.safetensors").read_bytes() == (whole / "tables.safetensors").read_bytes()
+
+
+def begun(data: Path, out: Path, **start: Path) -> Path:
+    """A run that ended, without a word, before its first checkpoint."""
+
+    def end(step: int, _total: int) -> None:
+        if step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        api.train(data, out, settings=SETTINGS, on_step=end, **start)
+    assert not (out / "checkpoints").exists()
+    return out
+
+
+def test_a_run_without_a_checkpoint_still_knows_its_first_weights(run: Path, later: Path, tmp_path: Path) -> None:
+    whole = api.train(later, tmp_path / "whole", settings=SETTINGS, start_from=run)
+    api.train(later, begun(later, tmp_path / "run", start_from=run), resume=True)
+    for file in ("dense.safetensors", "tables.safetensors"):
+        assert (tmp_path / "run" / file).read_bytes() == (whole / file).read_bytes()
+    ours, theirs = (json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path / "run", whole))
+    assert ours["progressive"] == theirs["progressive"]
+
+
+def test_first_weights_that_are_gone_or_others_are_refused(run: Path, later: Path, planted_data: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(run, tmp_path / "source"))
+    out = begun(later, tmp_path / "run", start_from=source)
+    other = api.train(planted_data, tmp_path / "other", settings=SETTINGS, seed=1)
+    with pytest.raises(UsageError, match=r"--from .*other: .*run began with the weights of .*source; leave the flag away"):
+        api.train(later, out, resume=True, start_from=other)
+    shutil.rmtree(source)
+    with pytest.raises(RunError, match=r"began with the weights of .*source .* no checkpoint yet: .*source: no such run folder"):
+        api.train(later, out, resume=True)
+    other.rename(source)
+    with pytest.raises(RunError, match=r"began with the weights of .*source .*: that run has other weights now"):
+        api.train(later, out, resume=True)
+    own = begun(later, tmp_path / "own")
+    with pytest.raises(UsageError, match=r"own began with weights of its own; leave the flag away"):
+        api.train(later, own, resume=True, start_from=run)
+    assert api.train(later, out, resume=True, start_from=run) == out, "the same weights, now elsewhere"
 
 
 def test_buckets_that_were_learned_anew_are_refused(run: Path, tmp_path: Path) -> None:
