@@ -104,7 +104,7 @@ def curves(name: str, alt: str, lines: Sequence[Curve], *, x_label: str, y_label
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
-        axes.legend(loc="best", labelcolor=INK)
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0.1, columnspacing=1.0, labelcolor=INK)
         return _svg(figure, name, alt)
 
 

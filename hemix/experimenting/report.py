@@ -61,7 +61,8 @@ def _headline(content: Mapping[str, Any]) -> str:
 def _effects(content: Mapping[str, Any]) -> dict[str, Any] | None:
     if not content["effects"]:
         return None
-    drawn, rows = [], []
+    drawn, tables = [], []
+    columns = ["", "difference, %", "95 % interval", "always valid", "p"]
     for metric, name in _METRICS.items():
         entries = [e for e in content["effects"] if e["metric"] == metric]
         if not entries:
@@ -80,10 +81,9 @@ def _effects(content: Mapping[str, Any]) -> dict[str, Any] | None:
                 f"forest-{metric}", f"Relative differences of {name}: {said}.", ranges, x_label="relative difference, %"
             )
             drawn.append({"title": name, "svg": svg, "caption": "95 % intervals; hollow: the interval holds 0."})
-        rows += [
+        rows = [
             [
                 f"{e['arm']} − {e['against']}",
-                name,
                 f"{100 * e['relative_delta']:+.1f}",
                 _span(e["ci95"]),
                 _span(e["always_valid_ci95"]),
@@ -91,8 +91,8 @@ def _effects(content: Mapping[str, Any]) -> dict[str, Any] | None:
             ]
             for e in entries
         ]
-    columns = ["", "metric", "difference, %", "95 % interval", "always valid", "p"]
-    return {"title": "Effects", "text": "", "charts": drawn, "tables": [{"title": "", "columns": columns, "rows": rows}]}
+        tables.append({"title": name, "columns": columns, "rows": rows})
+    return {"title": "Effects", "text": "", "charts": drawn, "tables": tables}
 
 
 def _span(interval: Sequence[float]) -> str:
@@ -111,7 +111,7 @@ def _looks(content: Mapping[str, Any]) -> dict[str, Any] | None:
                 continue
             days = [e["day"] for e in found]
             lines = [
-                charts.Curve(name=f"{arm} − {against}", x=days, y=[100 * e["relative_delta"] for e in found], points=True),
+                charts.Curve(name="difference", x=days, y=[100 * e["relative_delta"] for e in found], points=True),
                 _ends("95 % interval", days, [e["ci95"] for e in found]),
                 _ends("always valid", days, [e["always_valid_ci95"] for e in found]),
             ]
