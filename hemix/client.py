@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from hemix.errors import ServerError, UsageError
 
-__all__ = ["Client"]
+__all__ = ["Client", "server_error"]
 
 _RETRY_AFTER_MAX = 5.0
 
@@ -92,7 +92,7 @@ class Client:
                 return content
         except urllib.error.HTTPError as error:
             with error:
-                refusal = _refusal(path, error)
+                refusal = server_error(path, error)
             if error.code == 503 and again:
                 time.sleep(min(refusal.retry_after or 1.0, _RETRY_AFTER_MAX))
                 return self._call(method, path, body, again=False)
@@ -102,7 +102,8 @@ class Client:
             raise ServerError(f"{self.url}{path}: no answer: {reason}") from error
 
 
-def _refusal(path: str, error: urllib.error.HTTPError) -> ServerError:
+def server_error(path: str, error: urllib.error.HTTPError) -> ServerError:
+    """What the server said of a request that it refused, as the error to raise."""
     try:
         found = json.load(error)["error"]
         code, message, field, request_id = (found.get(key) for key in ("code", "message", "field", "request_id"))

@@ -10,7 +10,7 @@ import urllib.error
 from typing import Any
 from urllib.parse import urlsplit
 
-from hemix.client import Client, _refusal
+from hemix.client import Client, server_error
 from hemix.errors import ServerError
 
 __all__ = ["SteadyClient"]
@@ -49,4 +49,4 @@ class SteadyClient(Client):
             raise ServerError(f"{self.url}{path}: no answer: {error}") from error
         refused = urllib.error.HTTPError(self.url + path, answer.status, answer.reason, answer.headers, io.BytesIO(content))
         with refused:
-            raise _refusal(path, refused)
+            raise server_error(path, refused)
