@@ -27,18 +27,25 @@ _TOLERANCE = {("score", "fp32"): 1e-5, ("train", "fp32"): 5e-3, ("score", "bf16"
 """Largest norm of the difference of the two sides' scores or gradients, as a share of the norm. A gradient may differ by a whole
 impression's share where a ReLU's input is zero within rounding; all else agrees to rounding."""
 _SLOW_SECONDS = 10.0
+_LONGEST_PRODUCT_SECONDS = 1.0
 
 
 def matmul_peak(precision: str = "fp32", size: int = 2048, device: str = "cpu") -> float:
-    """FLOP/s of a square matrix product, the best of five."""
+    """FLOP/s of a square matrix product of ``size``, the best of five after a first; of a smaller one where the processor has no
+    instructions for the precision, and the product would take seconds."""
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    best = float("inf")
-    for _ in range(6):
-        began = time.perf_counter()
-        torch.mm(a, b)[0, 0].item()  # a GPU is waited for
-        best = min(best, time.perf_counter() - began)
-    return 2 * size**3 / best
+    n = min(size, 256)
+    while True:
+        a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
+        seconds = []
+        for _ in range(6):
+            began = time.perf_counter()
+            torch.mm(a, b)[0, 0].item()  # a GPU is waited for
+            seconds.append(time.perf_counter() - began)
+        peak = 2 * n**3 / min(seconds)
+        if n == size or 2 * min(size, 2 * n) ** 3 / peak > _LONGEST_PRODUCT_SECONDS:
+            return peak
+        n = min(size, 2 * n)
 
 
 def agree(name: str, ours: dict[str, Tensor], plain: dict[str, Tensor], tolerance: float) -> float:
