@@ -83,6 +83,12 @@ class Ranker(nn.Module, ABC):
         """Kept states of several users as one: users, and events behind the one null event, in the order of the states."""
         return states[0] if len(states) == 1 else _joined(states)
 
+    def extend_user(self, state: Any, new: Any, order: Tensor) -> Any:
+        """The kept state of one user with new events of theirs, whose state is ``new``: ``order`` int64 [E] are the events to keep, by
+        time, as positions among those of ``state`` and then those of ``new``."""
+        rows = torch.cat([order.new_zeros(1), order + 1])
+        return _extended(state, new, rows)
+
     def attention(self, state: Any, inputs: Inputs, most: int) -> tuple[Tensor, Tensor] | None:  # noqa: ARG002
         """(positions of events int64 [N, most], -1 for none; weights [N, most], falling) of the events that drew the candidates'
         attention most, for a request state of few candidates. None: the model weighs no events by candidate."""
@@ -176,6 +182,17 @@ def _joined(states: Sequence[Any]) -> Any:
         by_event = field.name in first.by_event and values[0] is not None
         parts[field.name] = torch.cat([values[0], *(v[1:] for v in values[1:])]) if by_event else _joined(values)
     return type(first)(**parts)
+
+
+def _extended(state: Any, new: Any, rows: Tensor) -> Any:
+    if state is None or isinstance(state, Tensor):
+        return state
+    parts = {}
+    for field in dataclasses.fields(state):
+        value, more = getattr(state, field.name), getattr(new, field.name)
+        by_event = field.name in state.by_event and value is not None
+        parts[field.name] = torch.cat([value, more[1:]]).index_select(0, rows) if by_event else _extended(value, more, rows)
+    return type(state)(**parts)
 
 
 class _Wanted:

@@ -15,11 +15,14 @@ from typing import Any
 from torch import Tensor
 
 from hemix.serving.features import UserSide
+from hemix.serving.types import History
 
 __all__ = ["Kept", "StateCache", "tensor_bytes"]
 
 _ENTRY_BYTES = 2048
 """What an entry costs beside its arrays, about."""
+_ID_BYTES = 100
+"""What an id costs in a set or a mapping beside its letters, about."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,8 @@ class Kept:
     """Without its items, which the state has taken in"""
     state: Any
     """The model's"""
+    item_ids: frozenset[str]
+    """Of the events, and perhaps of some that are gone"""
     history: int
     """Revision of the history"""
     user: int
@@ -37,12 +42,16 @@ class Kept:
     items: Mapping[str, int]
     """Revisions of what events said of the events' items, where that enters an event"""
 
+    def goes_on_in(self, history: History) -> bool:
+        """Whether a history, read by one who knew this state's, is the same or has only what came since."""
+        return self.history != 0 and self.history in (history.revision, history.after)
+
     def bytes(self) -> int:
         """Of all its tensors and arrays."""
         side = self.side
         arrays = (side.item_index, side.time_ms, side.ids, side.items.ids, side.items.numbers, side.user.places, side.user.keys)
         texts = side.item_ids.nbytes + side.actions.nbytes
-        of_items = sum(len(name) + 100 for name in self.items)
+        of_items = sum(len(name) + _ID_BYTES for name in self.item_ids) + _ID_BYTES * len(self.items)
         return int(sum(a.nbytes for a in arrays) + texts + of_items + tensor_bytes(self.state) + _ENTRY_BYTES)
 
 

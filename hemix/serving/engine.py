@@ -7,12 +7,12 @@ together are scored together.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,11 +20,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hemix.data.layout import Block
 from hemix.errors import RequestError, SettingsError
 from hemix.model import Inputs, probabilities
 from hemix.run import Run
-from hemix.serving.batch import request_batch, user_batch
+from hemix.serving.batch import request_batch
 from hemix.serving.cache import Kept, StateCache
 from hemix.serving.checks import FieldChecks
 from hemix.serving.explain import because
@@ -33,8 +32,9 @@ from hemix.serving.joint import Joint
 from hemix.serving.reading import Found, Reader
 from hemix.serving.served import ServedLog
 from hemix.serving.served.columns import Served
+from hemix.serving.states import UserStates
 from hemix.serving.store import Store
-from hemix.serving.types import Because, Candidate, History, RankedItem, Ranking, RankRequest
+from hemix.serving.types import Because, Cache, Candidate, RankedItem, Ranking, RankRequest
 
 __all__ = ["Engine"]
 
@@ -53,7 +53,7 @@ class _Ready:
     kept: Kept
     side: RequestSide
     found: Found
-    cached: bool
+    cache: Cache
     began: float
     encoded: float
     """When it was ready, on the clock of ``began``"""
@@ -92,7 +92,6 @@ class Engine:
             FieldChecks(self.schema),
         )
         self._encoder, self.history_limit = encoder, encoder.limit
-        self._precision = precision
         role = self.schema.roles.bias
         self._bias = 0 if role is None else min(role.serve_as, role.max)
         self._expression = self.schema.score_expression
@@ -102,6 +101,8 @@ class Engine:
         self._log = log
         self._joint = None if slots is None else Joint(self._score, slots=slots, most=_JOINED_CANDIDATES)
         self.reader = Reader(store, limit=self.history_limit, timeout_s=store_timeout_s)
+        self._autocast = partial(_autocast, self._device, precision)
+        self._states = UserStates(self.run, encoder, self.reader, self.cache, self._device, self._autocast)
 
     @torch.inference_mode()
     def rank(self, requests: Sequence[RankRequest], check: Callable[[Ranking], None] | None = None) -> list[Ranking]:
@@ -145,77 +146,22 @@ class Engine:
         self.cache.clear()
         self._joint = None  # it holds the engine: a ring that a frozen collector would never free
         if hasattr(self, "run"):
-            del self.run
+            del self.run, self._states
 
     # -- one request -------------------------------------------------------------------------------------------------------
 
     def _encode(self, request: RankRequest, found: Found | None = None) -> _Ready:
         check_history(request)
-        own, at = request.history, time.perf_counter()
-        keeps = own is None and found is None
-        kept = self.cache.get(request.user) if keeps else None
-        if kept is not None and kept.side.row != self._encoder.user_row(request.user, request.time_ms):
-            kept = None
-
-        def items(history: History) -> Collection[str]:
-            ids = {c.id for c in request.items}
-            if kept is not None and history.revision == kept.history != 0:
-                return ids | set(kept.side.item_ids.unique().to_pylist())
-            events = history.events if own is None else (*own.global_, *own.realtime)
-            return ids | {e.item for e in events if e.item is not None}
-
+        began = time.perf_counter()
         if found is None:
-            known = 0 if kept is None else kept.history
-            found = self.reader.read(request.user, known, items, history=own is None)
-        at, stages = _stage({}, "store", at)
-
-        if kept is not None and not self._holds(kept, found):
-            if found.kept:  # the events are the same, what was said of the user or their items is not
-                found = self._read_again(request, found)
-            kept = None
-        cached = kept is not None
-        if kept is None:
-            kept = self._state(request, found)
-            if keeps and not found.degraded:
-                self.cache.put(request.user, kept)
-        at, stages = _stage(stages, "user", at)
+            kept, found, cache, stages = self._states.of(request)
+        else:
+            kept, cache, stages = self._states.made(request, found), "miss", {}
+        at = time.perf_counter()
         side = self._encoder.request_side(request, kept.side, found.items)
-        began = at - sum(stages.values()) / 1000
-        encoded, stages = _stage(stages, "encode", at)
-        return _Ready(kept=kept, side=side, found=found, cached=cached, began=began, encoded=encoded, stages_ms=stages)
-
-    def _holds(self, kept: Kept, found: Found) -> bool:
-        """Whether a kept state is the one that the store's answer would make."""
-        same = (found.kept or found.history.revision == kept.history) and found.user.revision == kept.user
-        return same and not found.degraded and self._item_revisions(kept.side.item_ids.unique().to_pylist(), found) == kept.items
-
-    def _read_again(self, request: RankRequest, found: Found) -> Found:
-        ids = set(found.items) | {c.id for c in request.items}
-        return self.reader.read(request.user, 0, lambda history: ids | {e.item for e in history.events if e.item is not None})
-
-    def _item_revisions(self, ids: Collection[str], found: Found) -> dict[str, int]:
-        """Of what was said of events' items, where an event carries it."""
-        carried = self._encoder.event_columns
-        said = ((i, found.items[i]) for i in ids if i in found.items)
-        return {i: features.revision for i, features in said if not carried.isdisjoint(features.values)}
-
-    def _state(self, request: RankRequest, found: Found) -> Kept:
-        own = request.history
-        events = found.history.events if own is None else (*own.global_, *own.realtime)
-        row = self._encoder.user_row(request.user, request.time_ms)
-        side = self._encoder.user_side(request.user, row, found.user.values, events, found.items)
-        batch = user_batch(side, self.run.spec).to(self._device)
-        model = self.run.model
-        with self._autocast():
-            state = model.encode_user(model.embed(batch, ["user"]))
-        nothing = Block(ids=side.items.ids[:0], numbers=side.items.numbers[:0])
-        return Kept(
-            side=dataclasses.replace(side, items=nothing, item_index=side.item_index[:0].copy()),
-            state=state,
-            history=found.history.revision,
-            user=found.user.revision,
-            items=self._item_revisions(side.item_ids.unique().to_pylist(), found),
-        )
+        encoded = time.perf_counter()
+        stages["encode"] = (encoded - at) * 1000
+        return _Ready(kept=kept, side=side, found=found, cache=cache, began=began, encoded=encoded, stages_ms=stages)
 
     def _together(self, ready: list[_Ready]) -> list[Ranking]:
         """Score requests with those of other threads that wait; one that is explained alone."""
@@ -296,20 +242,16 @@ class Engine:
             history_revision=one.kept.history,
             cuts=(begin, middle, end),
             stages_ms={**one.stages_ms, **score_ms},
-            cached=one.cached,
+            cache=one.cache,
             user_known=side.row >= 0 or one.kept.user > 0,
             newest_event_ms=int(side.time_ms[end - 1]) if end > begin else None,
         )
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self._precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self._device.type, dtype=torch.bfloat16)
 
-
-def _stage(stages: dict[str, float], name: str, began: float) -> tuple[float, dict[str, float]]:
-    now = time.perf_counter()
-    return now, {**stages, name: (now - began) * 1000}
+def _autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def _device(name: str) -> torch.device:

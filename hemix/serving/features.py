@@ -7,7 +7,7 @@ cuts, context, candidates and everything that meets there. Knows no store, no ca
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,11 @@ class UserSide:
     def events(self) -> int:
         """E."""
         return len(self.time_ms)
+
+    def without_items(self) -> UserSide:
+        """What is left to keep once a state has taken in the events' items."""
+        nothing = Block(ids=self.items.ids[:0], numbers=self.items.numbers[:0])
+        return replace(self, items=nothing, item_index=self.item_index[:0].copy())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +150,22 @@ class Encoder:
             ids=self._encoders.block("event", cells, len(events), time_ms=time_ms).ids,
             item_ids=item_ids,
             actions=pa.array(actions, pa.string()),
+        )
+
+    def extended(self, side: UserSide, new: UserSide, most: int) -> tuple[UserSide, Array]:
+        """(a user with further events, which are those of ``new``: the newest ``most`` of all by time; int64 [E]: which these are,
+        counted over those of ``side`` and then of ``new``). Items of events are left out."""
+        time_ms = np.concatenate([side.time_ms, new.time_ms])
+        order = np.argsort(time_ms, kind="stable")[-most:]  # at equal times the new ones follow
+        return (
+            replace(
+                side.without_items(),
+                time_ms=time_ms[order],
+                ids=np.concatenate([side.ids, new.ids])[order],
+                item_ids=pa.concat_arrays([side.item_ids, new.item_ids]).take(pa.array(order)),
+                actions=pa.concat_arrays([side.actions, new.actions]).take(pa.array(order)),
+            ),
+            order,
         )
 
     def _event_items(self, ids: pa.Array, time_ms: Array, said: Mapping[str, Features]) -> tuple[Block, Array]:

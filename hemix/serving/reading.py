@@ -29,8 +29,6 @@ class Found:
     items: dict[str, Features] = field(default_factory=dict)
     degraded: tuple[str, ...] = ()
     """What could not be read"""
-    kept: bool = False
-    """The history is the one that the caller has: it was not read"""
 
 
 _LATE_IN_A_ROW = 3
@@ -54,8 +52,8 @@ class Reader:
         self._late = 0
 
     def read(self, user: str, known: int, items: Callable[[History], Collection[str]], *, history: bool = True) -> Found:
-        """The history (not again where its revision is ``known``) and features of a user, and of the ``items`` that go with that
-        history. Never raises: what the store could not say in time is named in ``degraded``."""
+        """The history (of one whose revision ``known`` is had already, only what is new) and features of a user, and of the ``items``
+        that go with that history. Never raises: what the store could not say in time is named in ``degraded``."""
         now = time.monotonic()
         with self._lock:
             if now < self._try_again:
@@ -84,7 +82,6 @@ class Reader:
             history=events,
             user=self._store.user(user),
             items=self._store.items(list(items(events))),
-            kept=history and known != 0 and events.revision == known,
         )
 
     def _failed(self, *, late: bool) -> Found:

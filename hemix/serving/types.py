@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 __all__ = [
     "Because",
+    "Cache",
     "Candidate",
     "Event",
     "Features",
@@ -25,6 +26,7 @@ __all__ = [
 
 Kind = Literal["interaction", "impression", "user", "item"]
 Status = Literal["OK", "UNKNOWN_ITEM"]
+Cache = Literal["hit", "extended", "miss"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +54,16 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """A user's newest events."""
+    """A user's newest events, or those that are new since they were last read."""
 
     revision: int = 0
     """Moves with every write and with expiry, and never comes back for other content; 0: no events"""
     events: tuple[Event, ...] = ()
     """By time, at equal times in the order of their arrival"""
+    after: int = 0
+    """Not 0: ``events`` are those that arrived after this revision. The earlier ones are as they were, but the oldest may be gone"""
+    kept: int = 0
+    """With ``after``: how many events there are in all, old and new, the newest by time"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +151,8 @@ class Ranking:
     """Positions among the history's events: where the global part begins, where real time begins, where it ends"""
     stages_ms: Mapping[str, float] = field(default_factory=dict)
     """Where the time went: ``store``, ``encode``, ``user``, ``score``"""
-    cached: bool = False
-    """The user's state was there already"""
+    cache: Cache = "miss"
+    """Whether the user's state was there already, was there but for new events, or was made"""
     user_known: bool = True
     newest_event_ms: int | None = None
     """The time of the newest event that it saw"""

@@ -8,9 +8,11 @@ import math
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -82,7 +84,7 @@ def test_either_side_of_midnight_without_a_new_event(engine: Engine, run: Run, s
     store.append([event(n, f"i{n}", midnight - 60_000 * (n + 1)) for n in range(4)])
     before, after = (engine.rank([request(midnight + shift)])[0] for shift in (-1, 1))
     assert (before.cuts, after.cuts) == ((0, 0, 4), (0, 4, 4)), "today's events are yesterday's a moment later"
-    assert not before.cached and after.cached
+    assert before.cache != "hit" and after.cache == "hit"
     assert not same(before, after)
     assert same(after, fresh(run, store, request(midnight + 1)))
 
@@ -93,7 +95,7 @@ def test_an_event_is_in_the_next_ranking_and_in_its_because(engine: Engine, stor
     assert {because.item for item in first.items for because in item.because} == {"i3"}
     store.append([event(2, "never-seen", NOW - 1_000, action="never-seen-either")])
     second = engine.rank([request(explain=True)])[0]
-    assert not second.cached and second.history_revision > first.history_revision
+    assert second.cache != "hit" and second.history_revision > first.history_revision
     assert second.cuts == (0, 0, 2) and second.newest_event_ms == NOW - 1_000
     for item in second.items:
         by_item = {because.item: because for because in item.because}
@@ -101,7 +103,7 @@ def test_an_event_is_in_the_next_ranking_and_in_its_because(engine: Engine, stor
         assert by_item["never-seen"].age_seconds == 1 and by_item["never-seen"].action == "never-seen-either"
         assert 0 < sum(because.weight for because in item.because) < 1, "the null event has the rest"
     third = engine.rank([request(explain=True)])[0]
-    assert third.cached and repr(third.items) == repr(second.items)
+    assert third.cache == "hit" and repr(third.items) == repr(second.items)
     assert all(item.because == () for item in engine.rank([request()])[0].items)
 
 
@@ -112,12 +114,37 @@ def test_a_late_event_and_one_from_the_future(engine: Engine, run: Run, store: S
         [event(10, "i9", NOW - 3 * DAY_MS), event(11, "i8", NOW), event(12, "i7", NOW + 1), event(13, "i6", TIMELESS_MS)]
     )
     late = engine.rank([request()])[0]
-    assert not late.cached and late.cuts == (0, 5, 5), (
+    assert late.cache != "hit" and late.cuts == (0, 5, 5), (
         "the late one and the timeless one are seen, those at and after the request are not"
     )
     assert same(late, fresh(run, store, request()))
     later = engine.rank([request(NOW + 2)])[0]
-    assert later.cached and later.cuts == (0, 5, 7)
+    assert later.cache == "hit" and later.cuts == (0, 5, 7)
+
+
+@pytest.mark.parametrize("cap", [6, 300])
+def test_a_state_that_is_extended_is_the_one_made_anew(run: Run, cap: int) -> None:
+    """Events in and out of order, of items and users of which something is said in between; with a cap, the oldest go."""
+    random, store = Random(cap), open_store("memory://", Limits(ttl_ms=None, cap=cap))
+    engine, seen = Engine(run, store, store_timeout_s=5), Counter[str]()
+    for step in range(120):
+        at = NOW - random.choice((DAY_MS, 60_000, 1_000)) + random.randrange(1_000)
+        what = random.choice(("event", "event", "event", "timeless", "item", "user", "nothing"))
+        if what in ("event", "timeless"):
+            at = TIMELESS_MS if what == "timeless" else at
+            store.append([event(1_000 * step + n, f"i{random.randrange(25)}", at + n) for n in range(random.randrange(1, 4))])
+        elif what == "item":
+            name, category = f"i{random.randrange(25)}", f"c{random.randrange(4)}"
+            store.append([Event(id=f"p{step}", kind="item", time_ms=at, item=name, fields={"category": category})])
+        elif what == "user":
+            store.append([Event(id=f"u{step}", kind="user", time_ms=at, user="u1", fields={"age": random.randrange(90)})])
+        ranking = engine.rank([request()])[0]
+        assert same(ranking, fresh(run, store, request())), (step, what, ranking.cache)
+        assert ranking.history_revision == store.history("u1", limit=1).revision
+        seen[ranking.cache] += 1
+    assert min(seen[cache] for cache in ("hit", "extended", "miss")) >= 5, seen
+    engine.close()
+    store.close()
 
 
 def test_features_said_of_an_item_and_of_a_user(engine: Engine, run: Run, store: Store) -> None:
@@ -126,15 +153,15 @@ def test_features_said_of_an_item_and_of_a_user(engine: Engine, run: Run, store:
     store.append([Event(id="p", kind="item", time_ms=NOW - 10, item="i5", fields={"price": 1000})])
     dearer = engine.rank([request()])[0]
     changed = {i for i, score in scores(dearer).items() if not math.isclose(score, scores(before)[i], abs_tol=1e-7)}
-    assert changed - {"i7"} == {"i5"} and dearer.cached, "no event carries a price: the user's state holds"
+    assert changed - {"i7"} == {"i5"} and dearer.cache == "hit", "no event carries a price: the user's state holds"
     store.append([Event(id="c", kind="item", time_ms=NOW - 9, item="i3", fields={"category": "c2"})])
     moved = engine.rank([request()])[0]
-    assert not moved.cached and same(moved, fresh(run, store, request()))
+    assert moved.cache != "hit" and same(moved, fresh(run, store, request()))
     assert any(abs(scores(moved)[i] - scores(dearer)[i]) > 1e-7 for i in ("i1", "i2")), "the event of i3 is another now"
     store.append([Event(id="u", kind="user", time_ms=NOW - 8, user="u1", fields={"age": 69.0})])
     aged = engine.rank([request()])[0]
-    assert not aged.cached and same(aged, fresh(run, store, request())) and not same(aged, moved)
-    assert engine.rank([request()])[0].cached
+    assert aged.cache != "hit" and same(aged, fresh(run, store, request())) and not same(aged, moved)
+    assert engine.rank([request()])[0].cache == "hit"
 
 
 def test_unknown_users_and_items_are_ranked_by_what_is_said_of_them(engine: Engine, store: Store) -> None:
@@ -336,7 +363,7 @@ def test_a_store_that_is_down_or_slow(run: Run, store: Store, mode: str) -> None
     lost = [engine.rank([request()])[0] for _ in range(20)]
     assert time.monotonic() - began < 5, "twenty rankings do not wait twenty times"
     assert all(ranking.degraded == ("history", "features") and ranking.cuts == (0, 0, 0) for ranking in lost)
-    assert all(len(ranking.items) == len(ITEMS) and not ranking.cached for ranking in lost)
+    assert all(len(ranking.items) == len(ITEMS) and ranking.cache != "hit" for ranking in lost)
     assert 1 <= failing.reads <= 8  # a busy machine takes longer than the rest that a lost store is given
 
     own = HistoryOverride(realtime=(event(1, "i1", NOW - 1),))
@@ -376,7 +403,7 @@ def test_the_least_recently_used_go_first(run: Run, store: Store) -> None:
     tight = Engine(run, store, cache_bytes=int(3.5 * each), store_timeout_s=5)
     for user in ("u0", "u1", "u2", "u0", "u3"):
         tight.rank([request(user=user)])
-    assert [tight.rank([request(user=user)])[0].cached for user in ("u0", "u3", "u1")] == [True, True, False]
+    assert [tight.rank([request(user=user)])[0].cache == "hit" for user in ("u0", "u3", "u1")] == [True, True, False]
     assert len(tight.cache) == 3 and tight.cache.bytes <= tight.cache.budget
     for engine in (roomy, tight):
         engine.close()

@@ -44,7 +44,7 @@ def test_the_test_split_as_it_happened(world: World) -> None:
         for _ in range(2):
             ranking = engine.rank([asked.request])[0]
             assert_same(ranking, asked, expected)
-            cached += ranking.cached
+            cached += ranking.cache == "hit"
     assert cached >= len(asked_requests(logs, data)), "the second time a user's state was there"
     engine.close()
 
@@ -63,6 +63,21 @@ def test_every_model_serves_and_requests_are_joined(rich_logs: Path, rich_data: 
         assert_same(ranking, one, expected)
     for one in asked[:5]:
         assert_same(engine.rank([one.request])[0], one, expected)
+    engine.close()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_goes_on_with_new_events(rich_logs: Path, rich_data: Path, rich_run: Path, name: str) -> None:
+    """The log as it happened: a user's state is extended by the events that have come since."""
+    data, trained = Dataset(rich_data), Run.load(rich_run)
+    model = build_model(trained.spec, ModelSettings(name=name, embedding_deviation=0.5), seed=3).eval()
+    run, store = dataclasses.replace(trained, model=model), memory()
+    engine, expected, extended = engine_of(run, store), expected_scores(run, data), 0
+    for one in replayed(store, live_events(rich_logs, run.schema), asked_requests(rich_logs, data)):
+        ranking = engine.rank([one.request])[0]
+        assert_same(ranking, one, expected)
+        extended += ranking.cache == "extended"
+    assert extended >= 5
     engine.close()
 
 

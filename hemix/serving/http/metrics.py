@@ -34,7 +34,10 @@ class Metrics:
         self.rankings = Counter("hemix_rankings", "Rankings by model and version", ["model", "version"], registry=own)
         self.candidates = Counter("hemix_ranked_candidates", "Candidates scored", registry=own)
         self.user_states = Counter(
-            "hemix_user_states", "Rankings by whether the user's state was cached", ["cache"], registry=own
+            "hemix_user_states",
+            "Rankings by whether the user's state was cached, but for new events, or made",
+            ["cache"],
+            registry=own,
         )
         self._waiting = Gauge("hemix_queue", "Requests in work and waiting", ["gate"], registry=own)
         age = Gauge("hemix_newest_event_age_seconds", "Age of the newest accepted event; NaN before the first", registry=own)
@@ -60,7 +63,7 @@ class Metrics:
         """A ranking was made."""
         self.rankings.labels(ranking.model, ranking.version).inc()
         self.candidates.inc(len(ranking.items))
-        self.user_states.labels("hit" if ranking.cached else "miss").inc()
+        self.user_states.labels(ranking.cache).inc()
         self.stages.labels("queue").observe(waited_ms / 1000)
         for stage, took_ms in ranking.stages_ms.items():
             self.stages.labels(stage).observe(took_ms / 1000)

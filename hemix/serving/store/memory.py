@@ -110,6 +110,10 @@ class MemoryStore:
             owner = self._user(user)
             if owner.revision == known:
                 return History(known)
+            if known and since_ms is None:
+                new = tuple(event for _, _, revision, event in owner.events if revision > known)
+                if len(new) < min(limit, len(owner.events)):
+                    return History(owner.revision, new, after=known, kept=len(owner.events))
             first = 0 if since_ms is None else bisect_left(owner.events, since_ms, key=lambda row: row[0])
             rows = owner.events[max(first, len(owner.events) - limit) :]
             return History(owner.revision, tuple(event for *_, event in rows))

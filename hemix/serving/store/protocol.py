@@ -32,8 +32,11 @@ class Store(Protocol):
 
     def history(self, user: str, *, limit: int, since_ms: int | None = None, known: int = 0) -> History:
         """The newest ``limit`` events of a user, not older than ``since_ms`` (timeless ones are older than all). Empty, of revision 0,
-        where there are none or they have expired. Where the revision is still ``known`` (not 0), the caller has the events: only the
-        revision is read, and the History has no events."""
+        where there are none or they have expired.
+
+        With ``known`` (not 0) the caller has what this method said of the user at that revision, with the same ``limit``. Where that is
+        still the revision, the History has no events; where events have come since, it may have these alone, and says so in
+        ``after``."""
         ...
 
     def arrivals(self, user: str, *, until: int | None = None) -> tuple[Event, ...]:

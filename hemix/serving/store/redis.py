@@ -46,7 +46,9 @@ class RedisStore:
             self._writer = self._client(url, limits.append_timeout_s)
         except ValueError as error:
             raise StoreError(f"{url.partition('?')[0].rpartition('@')[2]}: not a URL of a Redis: {error}") from error
-        self._append = self._writer.register_script((files("hemix.serving.store") / "append.lua").read_text(encoding="utf-8"))
+        scripts = files("hemix.serving.store")
+        self._append = self._writer.register_script((scripts / "append.lua").read_text(encoding="utf-8"))
+        self._new = self._redis.register_script((scripts / "new.lua").read_text(encoding="utf-8"))
 
     def _client(self, url: str, answer_s: float) -> redis.Redis:
         pool = redis.BlockingConnectionPool.from_url(
@@ -99,12 +101,15 @@ class RedisStore:
 
     def history(self, user: str, *, limit: int, since_ms: int | None = None, known: int = 0) -> History:
         """See :class:`hemix.serving.store.protocol.Store`."""
-        revision_key = (f"{_PREFIX}users:{user}", "revision")
         with self._failures():
-            if known and _whole(self._redis.hget(*revision_key)) == known:
-                return History(known)
+            if known and since_ms is None:
+                found, kept, *members = self._new(args=[_PREFIX, user, known, limit])
+                if int(found) in (0, known):
+                    return History(int(found))
+                if members:
+                    return History(int(found), tuple(_event(user, member) for member in members), after=known, kept=kept)
             with self._redis.pipeline(transaction=True) as both:
-                both.hget(*revision_key)
+                both.hget(f"{_PREFIX}users:{user}", "revision")
                 both.zrevrangebyscore(
                     f"{_PREFIX}history:{user}", "+inf", "-inf" if since_ms is None else since_ms, start=0, num=limit
                 )

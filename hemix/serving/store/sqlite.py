@@ -123,9 +123,15 @@ class SQLiteStore:
     def history(self, user: str, *, limit: int, since_ms: int | None = None, known: int = 0) -> History:
         """See :class:`hemix.serving.store.protocol.Store`."""
         with self._reading() as connection:
-            number, revision, _ = self._user(connection, user)
+            number, revision, kept, _ = self._user(connection, user)
             if revision in (0, known):
                 return History(revision)
+            if known and since_ms is None:
+                rows = connection.execute(
+                    f"SELECT {_EVENT} FROM events WHERE owner = ? AND revision > ? ORDER BY time_ms, arrival", (number, known)
+                ).fetchall()
+                if len(rows) < min(limit, kept):  # else all are new: the user was forgotten and came back, perhaps
+                    return History(revision, tuple(_event(user, row) for row in rows), after=known, kept=kept)
             since, values = ("", (number, limit)) if since_ms is None else ("AND time_ms >= ?", (number, since_ms, limit))
             rows = connection.execute(
                 f"SELECT {_EVENT} FROM events WHERE owner = ? {since} ORDER BY time_ms DESC, arrival DESC LIMIT ?", values
@@ -135,7 +141,7 @@ class SQLiteStore:
     def arrivals(self, user: str, *, until: int | None = None) -> tuple[Event, ...]:
         """See :class:`hemix.serving.store.protocol.Store`."""
         with self._reading() as connection:
-            number, revision, _ = self._user(connection, user)
+            number, revision, _, _ = self._user(connection, user)
             rows = connection.execute(
                 f"SELECT {_EVENT} FROM events WHERE owner = ? AND revision <= ? ORDER BY arrival",
                 (number, revision if until is None else until),
@@ -145,18 +151,20 @@ class SQLiteStore:
     def user(self, user: str) -> Features:
         """See :class:`hemix.serving.store.protocol.Store`."""
         with self._reading() as connection:
-            _, _, (revision, columns) = self._user(connection, user)
+            _, _, _, (revision, columns) = self._user(connection, user)
         return as_features(revision, json.loads(columns))
 
-    def _user(self, connection: sqlite3.Connection, name: str) -> tuple[int, int, tuple[int, str]]:
-        """Number, revision of the history, revision and JSON of the columns; (-1, 0, (0, "{}")) where unknown or forgotten."""
+    def _user(self, connection: sqlite3.Connection, name: str) -> tuple[int, int, int, tuple[int, str]]:
+        """Number, revision of the history, its events, revision and JSON of the columns; (-1, 0, 0, (0, "{}")) where unknown or
+        forgotten."""
         found = connection.execute(
-            "SELECT heard_ms, number, revision, columns_revision, columns FROM owners WHERE kind = 'user' AND name = ?", (name,)
+            "SELECT heard_ms, number, revision, events, columns_revision, columns FROM owners WHERE kind = 'user' AND name = ?",
+            (name,),
         ).fetchone()
         if found is None or self._limits.expired(found[0]):
-            return -1, 0, (0, "{}")
-        _, number, revision, *columns = found
-        return number, revision, (columns[0], columns[1])
+            return -1, 0, 0, (0, "{}")
+        _, number, revision, events, *columns = found
+        return number, revision, events, (columns[0], columns[1])
 
     def items(self, ids: Sequence[str]) -> dict[str, Features]:
         """See :class:`hemix.serving.store.protocol.Store`."""

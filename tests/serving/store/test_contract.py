@@ -124,8 +124,34 @@ def test_a_known_history_is_not_read_again(opened: Open) -> None:
     assert store.history("u", limit=9, known=known) == History(known, ())
     store.append([did("b", 1)])
     moved = store.history("u", limit=9, known=known)
-    assert ids(moved) == ["a", "b"] and moved.revision > known
+    assert (ids(moved), moved.after, moved.kept) == (["b"], known, 2) and moved.revision > known
     assert store.history("nobody", limit=9, known=known) == History()
+
+
+def test_of_a_known_history_only_what_is_new_is_read(opened: Open) -> None:
+    store = opened(cap=4)
+    store.append([did("b", 2), did("d", 4)])
+    known = store.history("u", limit=3).revision
+    store.append([did("c", 3), did("e", 5)])
+    store.append([did("a", 1), did("f", 6)])  # beyond the cap: a goes at once, then b
+    moved = store.history("u", limit=4, known=known)
+    assert (ids(moved), moved.after, moved.kept) == (["c", "e", "f"], known, 4)
+    assert ids(store.history("u", limit=4)) == ["c", "d", "e", "f"], "the newest four of b, d and what is new"
+    whole = store.history("u", limit=3, known=known)
+    assert (ids(whole), whole.after) == (["d", "e", "f"], 0), "as many are new as are asked for: all are read"
+    store.append([did("g", 7), did("h", 8)])
+    whole = store.history("u", limit=9, known=known)
+    assert (ids(whole), whole.after) == (["e", "f", "g", "h"], 0), "nothing is left of what was known"
+
+
+def test_of_a_user_who_was_forgotten_and_came_back_all_is_read(opened: Open) -> None:
+    store = opened(ttl_ms=150)
+    store.append([did("later", 99), did("old")])
+    known = store.history("u", limit=9).revision
+    wait_for(lambda: store.history("u", limit=9) == History())
+    store.append([did("a", 1)])
+    back = store.history("u", limit=9, known=known)
+    assert back.after == 0 and (ids(back) == ["a"] or back == History())
 
 
 def test_a_user_unheard_of_is_forgotten(opened: Open) -> None:

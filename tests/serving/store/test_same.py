@@ -36,17 +36,26 @@ def events(draw: st.DrawFn) -> Event:
     )  # fmt: skip
 
 
+def continued(before: History, moved: History, limit: int) -> tuple[Event, ...]:
+    """What was read before, with what a store says has come since."""
+    if not moved.after:
+        return before.events if moved.revision == before.revision else moved.events
+    both = sorted((*before.events, *moved.events), key=lambda event: event.time_ms)  # at equal times the new ones follow
+    return tuple(both[-min(limit, moved.kept) :])
+
+
 class Same(RuleBasedStateMachine):
     """``other`` is set by the test."""
 
     other: Store
     model: Store
     revisions: dict[str, tuple[int, int]]
+    read_before: dict[tuple[int, str, int], History]
 
     @initialize()
     def begin(self) -> None:
         self.model, self.other = open_store("memory://", LIMITS), self.open_other()
-        self.revisions = {}
+        self.revisions, self.read_before = {}, {}
 
     def open_other(self) -> Store:
         raise NotImplementedError
@@ -59,7 +68,12 @@ class Same(RuleBasedStateMachine):
     def read(self, user: str, limit: int, since: int | None) -> None:
         model, other = (store.history(user, limit=limit, since_ms=since) for store in (self.model, self.other))
         assert other.events == model.events
-        assert self.other.history(user, limit=limit, known=other.revision) == History(other.revision)
+        for store, now in ((self.model, model), (self.other, other)):
+            assert store.history(user, limit=limit, known=now.revision) == History(now.revision)
+            whole = store.history(user, limit=limit)
+            before = self.read_before.get((id(store), user, limit), History())
+            assert continued(before, store.history(user, limit=limit, known=before.revision), limit) == whole.events
+            self.read_before[id(store), user, limit] = whole
 
     @invariant()
     def the_same(self) -> None:
