@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hemix.config import ModelSettings
+from hemix.data.batch import RequestBatch
 from hemix.data.spec import InputSpec
 from hemix.model.events import EventEncoder
 from hemix.model.heads import Heads
@@ -145,24 +146,39 @@ class HeMix(Ranker):
 
     def score(self, state: RequestState, inputs: Inputs) -> Tensor:
         """Logits [N, T]."""
-        batch, of_request = inputs.batch, inputs.batch.request_index
-        on_host = batch.host.request_index
-        ns_NnD = self._ns_tokens(state, inputs)
+        batch, ns_NnD = inputs.batch, self._ns_tokens(state, inputs)
         query_global, query_realtime = torch.split(ns_NnD, [self.settings.ns_tokens_global, self.settings.ns_tokens_realtime], 1)
         if not self.settings.dynamic_queries:
             query_global, query_realtime = query_global[:, :0], query_realtime[:, :0]
-        interests = [
-            *_mixed(self.realtime, state.realtime, query_realtime, state.fixed_realtime_QfD, of_request, on_host),
-            *_mixed(self.global_, state.global_, query_global, state.fixed_global_QfD, of_request, on_host),
+        tokens = [
+            *self._mixed(self.realtime, state.realtime, query_realtime, state.fixed_realtime_QfD, batch),
+            *self._mixed(self.global_, state.global_, query_global, state.fixed_global_QfD, batch),
+            ns_NnD,
         ]
-        tokens_NnD = [self.norm_interests(torch.cat(interests, 1)), ns_NnD] if interests else [ns_NnD]
-        x_SND = torch.cat([tokens.to(tokens_NnD[0].dtype).transpose(0, 1) for tokens in tokens_NnD])
+        x_SND = torch.cat([tokens_NnD.transpose(0, 1) for tokens_NnD in tokens])
         for block in self.blocks:
             x_SND = block(x_SND)
         x_SND = self.norm_out(x_SND)
         pooled_NP = x_SND.mean(0) if self.settings.pooling == "mean" else x_SND.transpose(0, 1).flatten(1)
         logits_NT: Tensor = self.heads(pooled_NP, batch.bias)
         return logits_NT
+
+    def _mixed(
+        self,
+        history: HistoryInterest | None,
+        state: HistoryState | None,
+        queries_NnD: Tensor,
+        fixed_QfD: Tensor | None,
+        batch: RequestBatch,
+    ) -> list[Tensor]:
+        """Dynamic, then fixed interests [N, queries, D] of one history, normalised, in pieces; none of a history that is not used."""
+        if history is None or state is None:
+            return []
+        dynamic_NnD = history.dynamic(state, queries_NnD, batch.host.request_index, fixed_too=fixed_QfD is None)
+        pieces = [self.norm_interests(dynamic_NnD)]
+        if fixed_QfD is not None:
+            pieces.append(self.norm_interests(fixed_QfD).index_select(0, batch.request_index))
+        return pieces
 
     def _ns_tokens(self, state: RequestState, inputs: Inputs) -> Tensor:
         """[N, S_NS, D]"""
@@ -203,19 +219,3 @@ class HeMix(Ranker):
             weights.append(F.pad(top.values, missing))
             positions.append(F.pad(top.indices, missing).masked_fill(weights[-1] <= 0, -1))
         return torch.cat(positions), torch.cat(weights)
-
-
-def _mixed(
-    history: HistoryInterest | None,
-    state: HistoryState | None,
-    queries_NnD: Tensor,
-    fixed_QfD: Tensor | None,
-    request_index_N: Tensor,
-    on_host_N: Tensor,
-) -> list[Tensor]:
-    """Dynamic, then fixed interests [N, queries, D] of one history, in pieces; none of a history that is not used."""
-    if history is None or state is None:
-        return []
-    if fixed_QfD is None:
-        return [history.dynamic(state, queries_NnD, on_host_N, fixed_too=True)]
-    return [history.dynamic(state, queries_NnD, on_host_N), fixed_QfD.index_select(0, request_index_N)]

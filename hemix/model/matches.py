@@ -47,8 +47,8 @@ class MatchRequests:
 
     keys_CE: Tensor
     """int64 [C, E], ascending: id, then action, then position"""
-    bounds_QW2: Tensor
-    """int64 [Q, W, 2]: the positions [first, last) of the events in each window"""
+    bounds_QX: Tensor
+    """int64 [Q, W + 1]: the position of the first event in each window, then the one behind the last event of them all"""
 
 
 class Matches:
@@ -78,53 +78,44 @@ class Matches:
 
     def of_requests(self, state: MatchEvents, event_time_ms: Tensor, batch: RequestBatch) -> tuple[MatchRequests, Tensor]:
         """(what candidates are looked up in, numbers [Q, A W] of all events that a request sees). ``event_time_ms`` [1 + E]."""
-        ids_CE, action_E = state.ids_EC[1:].t().contiguous().long(), state.action_E[1:].long()
+        ids_CE, action_E = state.ids_EC[1:].t().long(), state.action_E[1:].long()
         events = action_E.shape[0]
-        position_E = torch.arange(events, device=action_E.device)
-        bounds_QW2 = self._bounds(event_time_ms[1:], batch)
-        keys_CE = self._key(ids_CE, action_E, position_E, events).sort(dim=1).values
-        every_E = self._key(0, action_E, position_E, events).sort().values
-        counts_QAW = self._counts(every_E, self._wanted(0, bounds_QW2, events))
-        return MatchRequests(keys_CE=keys_CE, bounds_QW2=bounds_QW2), counts_QAW.flatten(1).float().log1p()
+        every_CE = F.pad(ids_CE, (0, 0, 0, 1))  # the last column: an id that all events share
+        keys_CE = self._key(every_CE, action_E, torch.arange(events, device=action_E.device), events).sort(dim=1).values
+        bounds_QX = self._bounds(event_time_ms, batch)
+        counts_1QAW = self._counts(keys_CE[-1:], every_CE.new_zeros(1, bounds_QX.shape[0]), bounds_QX)
+        return MatchRequests(keys_CE=keys_CE[:-1], bounds_QX=bounds_QX), counts_1QAW[0].flatten(1).float().log1p()
 
     def of_candidates(self, state: MatchRequests, batch: RequestBatch) -> Tensor:
         """Numbers [N, C A W] of the events that match."""
-        events = state.keys_CE.shape[1]
-        bounds_NW2 = state.bounds_QW2.index_select(0, batch.request_index)
-        found = [bounds_NW2.new_zeros(bounds_NW2.shape[0], 0, dtype=torch.float32)]
-        for column, keys_E in zip(self.columns, state.keys_CE, strict=True):
-            ids_N = batch.items.ids[:, column].index_select(0, batch.item_index)
-            counts_NAW = self._counts(keys_E, self._wanted(ids_N[:, None, None, None], bounds_NW2, events))
-            found.append(counts_NAW.masked_fill(ids_N[:, None, None] < FIRST, 0).flatten(1).float().log1p())
-        return torch.cat(found, 1)
+        ids_CN = batch.items.ids[:, self.columns].index_select(0, batch.item_index).t().contiguous()
+        counts_CNAW = self._counts(state.keys_CE, ids_CN, state.bounds_QX.index_select(0, batch.request_index))
+        known_CNAW = counts_CNAW.masked_fill(ids_CN[:, :, None, None] < FIRST, 0)
+        return known_CNAW.float().log1p().transpose(0, 1).flatten(1)
 
-    def _key(self, ids: Tensor | int, action: Tensor, position: Tensor, events: int) -> Tensor:
+    def _key(self, ids: Tensor, action: Tensor, position: Tensor, events: int) -> Tensor:
         return (ids * self.actions + action) * (events + 1) + position
 
-    def _wanted(self, ids: Tensor | int, bounds_nW2: Tensor, events: int) -> Tensor:
-        """[n, A, W, 2]: the keys between which lie what is counted."""
-        action_A = torch.arange(self.actions, device=bounds_nW2.device)
-        return self._key(ids, action_A[:, None, None], bounds_nW2.unsqueeze(1), events)
+    def _counts(self, keys_CE: Tensor, ids_Cn: Tensor, bounds_nX: Tensor) -> Tensor:
+        """[C, n, A, W]: the events of an id and an action in each window, which all end where the last one does."""
+        action_A1 = torch.arange(self.actions, device=ids_Cn.device).unsqueeze(1)
+        wanted_CnAX = self._key(ids_Cn[:, :, None, None], action_A1, bounds_nX.unsqueeze(1), keys_CE.shape[1])
+        before_CnAX = torch.searchsorted(keys_CE, wanted_CnAX.flatten(1)).view(wanted_CnAX.shape)
+        return before_CnAX[..., -1:] - before_CnAX[..., :-1]
 
-    @staticmethod
-    def _counts(keys_E: Tensor, wanted_nAW2: Tensor) -> Tensor:
-        """[n, A, W]"""
-        return torch.searchsorted(keys_E, wanted_nAW2).diff(dim=3).squeeze(3)
-
-    def _bounds(self, time_E: Tensor, batch: RequestBatch) -> Tensor:
-        """[Q, W, 2]. A history that the model does without is in no window."""
+    def _bounds(self, time_ms: Tensor, batch: RequestBatch) -> Tensor:
+        """[Q, W + 1]. A history that the model does without is in no window. ``time_ms`` [1 + E]."""
         begin, middle, end = batch.visible.unbind(1)
         first, last = (begin if self.uses_global else middle), (end if self.uses_realtime else middle)
-        since_QW = batch.request_time_ms.unsqueeze(1) - torch.tensor(WINDOWS_MS, device=time_E.device)
-        starts_QW = torch.cat([_first_since(time_E, since_QW, first, last), middle.unsqueeze(1), first.unsqueeze(1)], 1)
-        return torch.stack([starts_QW, last.unsqueeze(1).expand_as(starts_QW)], 2)
+        since_QW = batch.request_time_ms.unsqueeze(1) - torch.tensor(WINDOWS_MS, device=time_ms.device)
+        recent_QW = _first_since(time_ms, since_QW, first.unsqueeze(1), last.unsqueeze(1))
+        return torch.cat([recent_QW, torch.stack([middle, first, last], 1)], 1)
 
 
-def _first_since(time_E: Tensor, since_QW: Tensor, first_Q: Tensor, last_Q: Tensor) -> Tensor:
+def _first_since(time_ms: Tensor, since_QW: Tensor, first_Q1: Tensor, last_Q1: Tensor) -> Tensor:
     """[Q, W]: the position of the first event of [first, last), whose times ascend, that is not before ``since``; else ``last``."""
-    low, high = (bound.unsqueeze(1).expand_as(since_QW) for bound in (first_Q, last_Q))
-    for _ in range(time_E.shape[0].bit_length()):
-        middle = (low + high) // 2
-        before = (middle < high) & (time_E[middle.clamp(max=time_E.shape[0] - 1)] < since_QW)
-        low, high = torch.where(before, middle + 1, low), torch.where(before, high, middle)
-    return low
+    found_QW = first_Q1.expand_as(since_QW)
+    for bit in reversed(range((time_ms.shape[0] - 1).bit_length())):
+        further_QW = torch.minimum(found_QW + 2**bit, last_Q1)  # the event before it is in this row of the times
+        found_QW = torch.where(time_ms.take(further_QW) < since_QW, further_QW, found_QW)
+    return found_QW

@@ -54,8 +54,8 @@ class HeteroInteraction(nn.Module):
             x_SND.reshape(S, N, self.heads, D // self.heads).permute(2, 1, 0, 3).reshape(self.heads, N, S * D // self.heads)
         )
         mixed_MNf = self.up(activation(self.activation, self.down(fused_MNf)))
-        back: Tensor = mixed_MNf.view(self.heads, N, S, D // self.heads).permute(2, 1, 0, 3).reshape(S, N, D)
-        return back
+        pieces_MSNd = [mixed_Nf.view(N, S, D // self.heads).transpose(0, 1) for mixed_Nf in mixed_MNf.unbind()]
+        return torch.stack(pieces_MSNd, 2).view(S, N, D)
 
 
 class HeteroFFN(nn.Module):

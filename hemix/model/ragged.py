@@ -52,6 +52,10 @@ def group_requests(
     request is in exactly one group."""
     if user_index_Q.shape[0] == 0:
         return []
+    if user_index_Q.shape[0] == 1:
+        only_BC = torch.zeros(1, 1, dtype=torch.int64)
+        cuts = (begin_Q, end_Q, begin_Q.unsqueeze(1), end_Q.unsqueeze(1))
+        return [_group(only_BC, only_BC == 0, int(end_Q - begin_Q), int(candidates_Q), cuts, device)]
     by_user = torch.argsort(user_index_Q, stable=True)
     _, user_of, requests_U = torch.unique_consecutive(user_index_Q[by_user], return_inverse=True, return_counts=True)
     first_U, last_U = _span(user_of, begin_Q[by_user], end_Q[by_user], requests_U.shape[0])
@@ -67,22 +71,32 @@ def group_requests(
         requests_BC = by_user[
             torch.where(has_request_BC, first_request_U[users].unsqueeze(1) + step, first_request_U[users, None])
         ]
-        first_B, last_B, begin_BC, end_BC = (
-            moved(t, device) for t in (first_U[users], last_U[users], begin_Q[requests_BC], end_Q[requests_BC])
-        )
-        events_BL = first_B.unsqueeze(1) + torch.arange(length, device=device)
-        seen_BCL = events_BL.unsqueeze(1) >= begin_BC.unsqueeze(2)
-        seen_BCL &= events_BL.unsqueeze(1) < end_BC.unsqueeze(2)
-        groups.append(
-            Group(
-                asked=asked,
-                requests_BC=requests_BC,
-                has_request_BC=has_request_BC,
-                rows_BL=F.pad(torch.where(events_BL < last_B.unsqueeze(1), events_BL + 1, 0), (1, 0)),
-                visible_BCL=F.pad(seen_BCL, (1, 0), value=True),
-            )
-        )
+        cuts = (first_U[users], last_U[users], begin_Q[requests_BC], end_Q[requests_BC])
+        groups.append(_group(requests_BC, has_request_BC, length, asked, cuts, device))
     return groups
+
+
+def _group(
+    requests_BC: Tensor,
+    has_request_BC: Tensor,
+    length: int,
+    asked: int,
+    cuts: tuple[Tensor, Tensor, Tensor, Tensor],
+    device: torch.device,
+) -> Group:
+    """``cuts``, in the host's memory: [first, last) [B] of the users' events, at most ``length``, and [begin, end) [B, C] of those
+    that their requests see."""
+    first_B, last_B, begin_BC, end_BC = (moved(cut, device) for cut in cuts)
+    events_BL = first_B.unsqueeze(1) + torch.arange(length, device=device)
+    seen_BCL = events_BL.unsqueeze(1) >= begin_BC.unsqueeze(2)
+    seen_BCL &= events_BL.unsqueeze(1) < end_BC.unsqueeze(2)
+    return Group(
+        asked=asked,
+        requests_BC=requests_BC,
+        has_request_BC=has_request_BC,
+        rows_BL=F.pad(torch.where(events_BL < last_B.unsqueeze(1), events_BL + 1, 0), (1, 0)),
+        visible_BCL=F.pad(seen_BCL, (1, 0), value=True),
+    )
 
 
 def _span(row: Tensor, begin: Tensor, end: Tensor, rows: int) -> tuple[Tensor, Tensor]:
@@ -162,6 +176,9 @@ class Slots:
 
 def slots(groups: list[Group], request_index_N: Tensor, requests: int, device: torch.device) -> Slots:
     """Lay out candidates, whose ``request_index_N`` (in the host's memory) is ascending, in the groups of their requests."""
+    if requests == 1:
+        every_N = torch.arange(request_index_N.shape[0], device=device)
+        return Slots(rows=[every_N[None, None]], place_N=every_N, request_N=torch.zeros_like(every_N))
     count_Q = torch.bincount(request_index_N, minlength=requests)
     first_Q = count_Q.cumsum(0) - count_Q
     counts = [torch.where(g.has_request_BC, count_Q[g.requests_BC], 0) for g in groups]

@@ -72,7 +72,7 @@ def fresh(run: Run, store: Store, asked: RankRequest) -> Ranking:
 
 def same(a: Ranking, b: Ranking) -> bool:
     ours, theirs = scores(a), scores(b)
-    close = all(math.isclose(ours[i], theirs[i], abs_tol=1e-6) or (math.isnan(ours[i]) and math.isnan(theirs[i])) for i in ours)
+    close = all(math.isclose(ours[i], theirs[i], rel_tol=2e-6, abs_tol=1e-6) or (math.isnan(ours[i]) and math.isnan(theirs[i])) for i in ours)
     return ours.keys() == theirs.keys() and close and a.cuts == b.cuts
 
 
