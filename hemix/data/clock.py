@@ -6,6 +6,7 @@ This module knows no table and no feature.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -30,6 +31,8 @@ LATEST_MS = 4_102_444_800_000
 _QUARTER_MS = 900_000
 _HOUR_MS = 3_600_000
 _DAY_MS = 86_400_000
+_FEW = 32
+"""Up to so many values, asking for each is faster than finding the distinct ones"""
 
 
 @lru_cache(maxsize=1 << 18)
@@ -51,9 +54,8 @@ def local_ms(time_ms: Array, timezone: str) -> Array:
     if timezone == "UTC" or time_ms.size == 0:
         return time_ms
     timed = time_ms != TIMELESS_MS
-    quarters, codes = distinct(pa.array(np.where(timed, time_ms // _QUARTER_MS, EARLIEST_MS // _QUARTER_MS)))
-    offsets = np.array([_offset_ms(quarter, timezone) for quarter in quarters.to_pylist()], dtype=np.int64)
-    return np.where(timed, time_ms + offsets[codes], time_ms)
+    quarters = np.where(timed, time_ms // _QUARTER_MS, EARLIEST_MS // _QUARTER_MS)
+    return np.where(timed, time_ms + _of_each(_offset_ms, quarters, timezone), time_ms)
 
 
 def local_day(time_ms: Array, timezone: str) -> Array:
@@ -69,9 +71,15 @@ def day_start_ms(time_ms: Array, timezone: str) -> Array:
         utc: Array = np.where(local == TIMELESS_MS, local, local - local % _DAY_MS)
         return utc
     timed = local != TIMELESS_MS
-    days, codes = distinct(pa.array(np.where(timed, local // _DAY_MS, 0)))
-    starts = np.array([_day_start_ms(day, timezone) for day in days.to_pylist()], dtype=np.int64)
-    return np.where(timed, starts[codes], local)
+    return np.where(timed, _of_each(_day_start_ms, np.where(timed, local // _DAY_MS, 0), timezone), local)
+
+
+def _of_each(function: Callable[[int, str], int], values: Array, timezone: str) -> Array:
+    """int64 [rows]: a function of every value; asked once for each distinct one where they are many."""
+    if len(values) <= _FEW:
+        return np.array([function(value, timezone) for value in values.tolist()], dtype=np.int64)
+    found, codes = distinct(pa.array(values))
+    return np.array([function(value, timezone) for value in found.to_numpy().tolist()], dtype=np.int64)[codes]
 
 
 def clock_part(part: str, time_ms: Array, timezone: str) -> Array:

@@ -31,7 +31,7 @@ import pyarrow as pa
 
 from hemix.data.cells import Cell, Where, read_cell
 from hemix.data.clock import clock_part
-from hemix.data.keys import NULL_KEY, keys_of
+from hemix.data.keys import NULL_KEY
 from hemix.data.layout import Block, load_array, save_array
 from hemix.data.spec import FIRST, MISSING, UNKNOWN, InputSpec, LevelSpec, Task
 from hemix.errors import DataError, SchemaError
@@ -92,7 +92,7 @@ class Scale:
         """float32, 0 where missing, 10,000 deviations at most."""
         with np.errstate(over="ignore"):  # infinity is cut too
             deviations = (values - self.mean) / self.std
-        return np.clip(np.nan_to_num(deviations, nan=0.0), -_MOST_DEVIATIONS, _MOST_DEVIATIONS).astype(np.float32)
+        return np.where(np.isnan(deviations), 0.0, deviations.clip(-_MOST_DEVIATIONS, _MOST_DEVIATIONS)).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -239,14 +239,6 @@ class Encoders:
         if ends[0] is None or ends[1] is None:
             return np.full(rows, np.nan)
         return haversine_km(ends[0], ends[1])
-
-    def user_numbers(self, values: pa.Array) -> Array:
-        """int64 [rows]: the number of every raw user id, -1 where it is not known."""
-        return self.users.look_up(keys_of(values), -1).astype(np.int64)
-
-    def item_numbers(self, values: pa.Array) -> Array:
-        """int64 [rows]: the number of every raw item id, -1 where it is not known."""
-        return self.items.look_up(keys_of(values), -1).astype(np.int64)
 
     # -- what a model has to know -----------------------------------------------------------------------------------------
 

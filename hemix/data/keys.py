@@ -9,6 +9,7 @@ This module knows no feature, no schema and no file.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-__all__ = ["NULL_KEY", "KeyIndex", "distinct", "is_keyable", "keys_of", "texts_of", "xxh64_texts"]
+__all__ = ["NULL_KEY", "KeyIndex", "distinct", "is_keyable", "keys_of", "keys_of_texts", "texts_of", "xxh64_texts"]
 
 Array = npt.NDArray[Any]
 
@@ -83,6 +84,13 @@ def keys_of(values: pa.Array) -> Array:
     found, codes = distinct(values)
     keys = np.append(xxh64_texts(texts_of(found)), NULL_KEY)
     return keys[codes]
+
+
+def keys_of_texts(texts: Iterable[str]) -> Array:
+    """uint64 [rows]: the keys of texts that are canonical, such as the ids of a request; faster than by Arrow for a thousand."""
+    keys = np.fromiter(map(xxhash.xxh64_intdigest, map(str.encode, texts)), dtype=np.uint64)
+    keys[keys == NULL_KEY] = 1
+    return keys
 
 
 def xxh64_texts(texts: pa.Array) -> Array:

@@ -30,7 +30,7 @@ from hemix.data.layout import file_hash, load_array
 from hemix.errors import DataError
 from hemix.schema import Schema
 
-__all__ = ["DatedTable", "Statistics", "combined_keys", "statistic_files"]
+__all__ = ["DatedTable", "Statistics", "combined_keys", "prior_rate", "rates_and_counts", "statistic_files"]
 
 Array = npt.NDArray[Any]
 
@@ -44,8 +44,8 @@ def statistic_files(schema: Schema) -> tuple[str, ...]:
 
 
 def combined_keys(parts: Sequence[Array]) -> Array:
-    """uint64 [rows]: one key of several, each uint64 [rows], in their order."""
-    combined = np.zeros(len(parts[0]), dtype=np.uint64)
+    """uint64 [rows]: one key of several, each uint64 [rows] or [1] for all, in their order."""
+    combined = np.zeros(1, dtype=np.uint64)
     for part in parts:
         combined = mixed(combined ^ part)
     return combined
@@ -66,33 +66,39 @@ class DatedTable:
     smoothing: float
 
     def known_before(self, keys: Array, day: Array) -> Array:
-        """int64 [n, 2]: rows and positives of every key uint64 [n] before local day ``day`` int [n]."""
-        return _newest_before(
-            self.days, self.counts, np.searchsorted(self.keys, keys), np.searchsorted(self.keys, keys, "right"), day
-        )
+        """int64 [n, 2]: rows and positives of every key uint64 [n] before local day ``day`` int [n], or [1] for all."""
+        if not len(self.keys):
+            return np.zeros((len(keys), 2), dtype=np.int64)
+        end = np.searchsorted(self.keys, keys, "right")
+        newest = np.maximum(end - 1, 0)
+        there = self.keys[newest] == keys
+        if (self.days[newest] >= day).any():  # never of a live request, whose day comes after all
+            first = np.searchsorted(self.keys, keys)
+            end = first_at_least(self.days, first, end, day)
+            newest, there = end - 1, end > first
+        found: Array = self.counts.take(newest, axis=0) * there[:, None]
+        return found
 
-    def prior_before(self, day: Array) -> Array:
-        """float64 [n]: the label's rate before each day; NaN where no row was known."""
-        first, last = np.zeros(len(day), dtype=np.int64), np.full(len(day), len(self.prior))
-        rows, positives = _newest_before(self.prior[:, 0], self.prior[:, 1:], first, last, day).T
-        least = 0.5 / np.maximum(rows, 1)
-        return np.where(rows > 0, np.clip(positives / np.maximum(rows, 1), least, 1 - least), np.nan)
-
-    def look_up(self, keys: Array, day: Array) -> Array:
-        """float32 [n, 2]: rate and count (see the module) of every key for a request on local day ``day`` int [n]."""
-        rows, positives = self.known_before(keys, day).T
-        prior = np.nan_to_num(self.prior_before(day), nan=0.5)
-        rate = (positives + self.smoothing * prior) / (rows + self.smoothing)
-        return np.stack([np.where(rows > 0, _logit(rate) - _logit(prior), 0.0), np.log1p(rows)], axis=1).astype(np.float32)
+    def all_before(self, day: Array) -> Array:
+        """int64 [n, 2]: rows and positives of all keys before each day."""
+        return np.concatenate([np.zeros((1, 3), np.int64), self.prior])[np.searchsorted(self.prior[:, 0], day), 1:]
 
 
-def _newest_before(days: Array, counts: Array, first: Array, last: Array, day: Array) -> Array:
-    """int64 [n, 2]: of the rows first[i] : last[i], by day, the newest with a smaller day; zeros where there is none."""
-    end = first_at_least(days, np.asarray(first), np.asarray(last), np.asarray(day))
-    found = np.zeros((len(end), 2), dtype=np.int64)
-    there = end > first
-    found[there] = counts[end[there] - 1]
-    return found
+def prior_rate(known: Array) -> Array:
+    """float64 [...]: the rate of rows and positives int64 [..., 2], at least half a row away from 0 and from 1; NaN where there is no
+    row."""
+    rows, positives = np.moveaxis(known, -1, 0)
+    some = np.maximum(rows, 1)
+    least = 0.5 / some
+    return np.where(rows > 0, np.clip(positives / some, least, 1 - least), np.nan)
+
+
+def rates_and_counts(known: Array, prior: Array, smoothing: Array | float) -> Array:
+    """float32 [..., 2]: rate and count (see the module) of rows and positives int64 [..., 2]; ``prior`` may be NaN."""
+    rows, positives = np.moveaxis(known, -1, 0)
+    prior = np.where(np.isnan(prior), 0.5, prior)
+    rate = (positives + smoothing * prior) / (rows + smoothing)
+    return np.stack([np.where(rows > 0, _logit(rate) - _logit(prior), 0.0), np.log1p(rows)], axis=-1).astype(np.float32)
 
 
 def _logit(probability: Array) -> Array:
@@ -129,14 +135,20 @@ class Statistics:
 
         ``parts``: of every part named in ``by`` its keys, uint64 [n]; for ``user`` and ``item`` those of the raw ids
         (:func:`hemix.data.keys.keys_of`), for features those of :meth:`hemix.data.encode.Encoders.keys`. ``day`` int [n]: the
-        request's local day (:func:`hemix.data.clock.local_day`).
+        request's local day (:func:`hemix.data.clock.local_day`). What is the same for all may be [1].
         """
         names = self.schema.statistics_of(level)
-        found = np.zeros((len(day), 2 * len(names)), dtype=np.float32)
-        for i, name in enumerate(names):
-            key = combined_keys([parts[part] for part in self.schema.statistics[name].by])
-            found[:, 2 * i : 2 * i + 2] = self.tables[name].look_up(key, day)
-        return found
+        (rows,) = np.broadcast_shapes(day.shape, *(part.shape for part in parts.values()))
+        if not names:
+            return np.zeros((rows, 0), dtype=np.float32)
+        sets = [self.schema.statistics[name].by for name in names]
+        keys = {by: combined_keys([parts[part] for part in by]) for by in sets}
+        tables = [self.tables[name] for name in names]
+        known = np.empty((rows, len(names), 2), dtype=np.int64)
+        for i, (table, by) in enumerate(zip(tables, sets, strict=True)):
+            known[:, i] = table.known_before(keys[by], day)
+        prior = prior_rate(np.stack([table.all_before(day) for table in tables], axis=1))
+        return rates_and_counts(known, prior, np.array([table.smoothing for table in tables])).reshape(rows, -1)
 
 
 def _loaded(path: Path, part: str) -> Array:

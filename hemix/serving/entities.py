@@ -16,6 +16,7 @@ import pyarrow as pa
 from hemix.data.cells import Cell, columns_of, concatenate, take
 from hemix.data.encode import Encoders, level_features, level_spec
 from hemix.data.entities import EntityTable, key_features, place_features
+from hemix.data.keys import keys_of
 from hemix.data.layout import Block
 from hemix.schema import Coordinates
 from hemix.serving.checks import FieldChecks
@@ -62,6 +63,7 @@ class EntityEncoder:
         schema = encoders.schema
         self._encoders, self._table, self.level = encoders, table, table.level
         self._own = schema.user if table.level == "user" else schema.item
+        self._known = encoders.users if table.level == "user" else encoders.items
         self._reader = RawReader(schema, table.level, checks)
         self._spec = level_spec(schema, table.level)
         self._score = [n for n in schema.score_expression.names if n not in schema.outputs] if table.level == "item" else []
@@ -86,8 +88,11 @@ class EntityEncoder:
 
     def numbers(self, ids: pa.Array) -> Array:
         """int64 [n]: the number of every raw id, text; -1 where the run does not know it."""
-        look_up = self._encoders.user_numbers if self.level == "user" else self._encoders.item_numbers
-        return look_up(ids)
+        return self.numbers_of(keys_of(ids))
+
+    def numbers_of(self, keys: Array) -> Array:
+        """int64 [n]: the same by the keys of the raw ids."""
+        return self._known.look_up(keys, -1).astype(np.int64)
 
     def rows_at(self, numbers: Array, time_ms: Array) -> Array:
         """int64 [n]: the row that held for every number at its time; -1 for -1."""

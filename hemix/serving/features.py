@@ -19,7 +19,7 @@ from hemix.data.clock import local_day
 from hemix.data.encode import Encoders
 from hemix.data.entities import EntityTable
 from hemix.data.history import cut_histories, history_counts
-from hemix.data.keys import distinct, keys_of
+from hemix.data.keys import distinct, keys_of_texts
 from hemix.data.layout import Block
 from hemix.data.spec import TIMELESS_MS
 from hemix.data.statistics import Statistics
@@ -207,7 +207,8 @@ class Encoder:
         visible = self.cuts(request, user.time_ms)
         context = self._context.cells(1, rows_of([request.context]), _refuse("context"))
         cross = self._cross.cells(rows, rows_of([c.fields for c in request.items]), _refuse_candidate)
-        candidates, known = self._candidates(request.items, request.time_ms, items)
+        ids = keys_of_texts(c.id for c in request.items)
+        candidates, known = self._candidates(request.items, ids, request.time_ms, items)
         places = self._places(user, context, candidates) if self._distances else {}
 
         context_block = self._encoders.block("context", context, 1, time_ms=time_ms)
@@ -215,15 +216,12 @@ class Encoder:
         day = local_day(time_ms, self.schema.clock.timezone)
 
         def keys(level: str) -> dict[str, Array]:
-            count = 1 if level == "context" else rows
-            return {
-                part: self._key(part, count, request, user, context, cross, candidates, places) for part in self._parts[level]
-            }
+            return {part: self._key(part, request, ids, user, context, cross, candidates, places) for part in self._parts[level]}
 
         if self._parts["context"]:
             context_block = context_block.with_numbers(self._statistics.numbers("context", keys("context"), day))
         if self._parts["cross"]:
-            cross_block = cross_block.with_numbers(self._statistics.numbers("cross", keys("cross"), np.repeat(day, rows)))
+            cross_block = cross_block.with_numbers(self._statistics.numbers("cross", keys("cross"), day))
         if self.schema.history.counts:
             counts = history_counts(visible, user.ids[:, 0], len(self._encoders.actions))
             context_block = context_block.with_numbers(counts)
@@ -237,17 +235,17 @@ class Encoder:
             known=known,
         )
 
-    def _candidates(self, items: Sequence[Candidate], time_ms: int, said: Mapping[str, Features]) -> tuple[EntityRows, Array]:
-        ids = [c.id for c in items]
-        rows = self.items.rows_at(self.items.numbers(pa.array(ids, pa.string())), np.full(len(ids), time_ms))
-        own = self.items.columns
-        over: list[Mapping[str, Any]] = []
-        for candidate in items:
-            before = said.get(candidate.id, _NOTHING).values
-            asked = {c: v for c, v in candidate.fields.items() if c in own}
-            over.append({**before, **asked} if asked else before)
-        known = (rows >= 0) | np.array([said.get(i, _NOTHING).revision > 0 for i in ids], dtype=bool)
-        return self.items.encode(ids, rows, over, self._refuse_asked(items)), known
+    def _candidates(
+        self, items: Sequence[Candidate], keys: Array, time_ms: int, said: Mapping[str, Features]
+    ) -> tuple[EntityRows, Array]:
+        rows = self.items.rows_at(self.items.numbers_of(keys), np.full(len(items), time_ms))
+        own, before = self.items.columns, [said.get(c.id, _NOTHING) for c in items]
+        over = [
+            {**b.values, **{name: v for name, v in c.fields.items() if name in own}} if c.fields else b.values
+            for b, c in zip(before, items, strict=True)
+        ]
+        known = (rows >= 0) | np.array([b.revision > 0 for b in before], dtype=bool)
+        return self.items.encode([c.id for c in items], rows, over, self._refuse_asked(items)), known
 
     def _refuse_asked(self, items: Sequence[Candidate]) -> Refuse:
         """Refuses what the request says; what events said before counts as missing."""
@@ -271,27 +269,23 @@ class Encoder:
     def _key(
         self,
         part: str,
-        rows: int,
         request: RankRequest,
+        ids: Array,
         user: UserSide,
         context: Mapping[str, Any],
         cross: Mapping[str, Any],
         items: EntityRows,
         places: Mapping[str, Array],
     ) -> Array:
-        """uint64 [rows]: a part of statistics' keys, for the request or for its candidates."""
+        """A part of statistics' keys: uint64 [1] of the request's, [N] of its candidates'; ``ids``: the keys of theirs."""
         level, _, name = part.partition(".")
         if level == "user":
-            key = user.user.keys[:, self.users.key_names.index(part)] if name else keys_of(pa.array([request.user]))
-            return np.repeat(key, rows)
+            return user.user.keys[:, self.users.key_names.index(part)] if name else keys_of_texts([request.user])
         if level == "item":
-            if name:
-                return items.keys[:, self.items.key_names.index(part)]
-            return keys_of(pa.array([c.id for c in request.items], pa.string()))
+            return items.keys[:, self.items.key_names.index(part)] if name else ids
         if level == "context":
-            key = self._encoders.keys(level, name, context[name], 1, time_ms=np.array([request.time_ms]))
-            return np.repeat(key, rows)
-        return self._encoders.keys(level, name, cross[name], rows, coordinates=places)
+            return self._encoders.keys(level, name, context[name], 1, time_ms=np.array([request.time_ms]))
+        return self._encoders.keys(level, name, cross[name], len(ids), coordinates=places)
 
 
 def check_history(request: RankRequest) -> None:

@@ -135,8 +135,8 @@ def test_great_circle_distances() -> None:
 
 
 def test_numbers_of_users(encoders: Encoders) -> None:
-    assert encoders.user_numbers(pa.array(["bob", "carol", "ann", None])).tolist() == [1, -1, 0, -1]
-    assert encoders.item_numbers(pa.array([1, 2])).tolist() == [-1, -1]
+    assert encoders.users.look_up(keys_of(pa.array(["bob", "carol", "ann", None])), -1).tolist() == [1, -1, 0, -1]
+    assert encoders.items.look_up(keys_of(pa.array([1, 2])), -1).tolist() == [-1, -1]
 
 
 def test_the_spec(encoders: Encoders) -> None:
@@ -164,7 +164,7 @@ def test_saved_and_loaded(encoders: Encoders, tmp_path: Path) -> None:
     assert loaded.spec() == encoders.spec()
     before, after = encoders.encode("item", ITEMS, 3), loaded.encode("item", ITEMS, 3)
     assert (before.ids == after.ids).all() and (before.numbers == after.numbers).all()
-    assert loaded.user_numbers(pa.array(["bob"])).tolist() == [1]
+    assert loaded.users.look_up(keys_of(pa.array(["bob"])), -1).tolist() == [1]
 
 
 def test_damaged_folders_are_refused(encoders: Encoders, tmp_path: Path) -> None:

@@ -6,12 +6,13 @@ import math
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
 from hemix.data.keys import keys_of
 from hemix.data.layout import file_hash, save_array
-from hemix.data.statistics import DatedTable, Statistics, combined_keys, statistic_files
+from hemix.data.statistics import DatedTable, Statistics, combined_keys, prior_rate, rates_and_counts, statistic_files
 from hemix.errors import DataError
 from hemix.schema import Schema
 
@@ -37,6 +38,11 @@ def table(smoothing: float = 8.0) -> DatedTable:
     )
 
 
+def looked_up(one: DatedTable, keys: list[int], days: list[int]) -> npt.NDArray[np.float32]:
+    known, day = one.known_before(np.array(keys, np.uint64), np.array(days)), np.array(days)
+    return rates_and_counts(known, prior_rate(one.all_before(day)), one.smoothing)
+
+
 def test_the_newest_day_before_counts() -> None:
     keys, days = np.array([5, 5, 5, 5, 9, 9, 7], np.uint64), np.array([10, 11, 12, 13, 10, 400, 400])
     assert table().known_before(keys, days).tolist() == [[0, 0], [2, 2], [2, 2], [6, 4], [0, 0], [2, 0], [0, 0]]
@@ -44,7 +50,7 @@ def test_the_newest_day_before_counts() -> None:
 
 def test_both_numbers_by_hand() -> None:
     """On day 11 the prior is 1/2: (2 + 8/2) / (2 + 8) = 0.6, whose logit is log(0.6 / 0.4)."""
-    numbers = table().look_up(np.array([5, 9, 7, 5], np.uint64), np.array([11, 11, 11, 10]))
+    numbers = looked_up(table(), [5, 9, 7, 5], [11, 11, 11, 10])
     expected = [[math.log(0.6 / 0.4), math.log(3)], [math.log(0.4 / 0.6), math.log(3)], [0, 0], [0, 0]]
     assert numbers == pytest.approx(np.array(expected), abs=1e-6)
     assert numbers.dtype == np.float32
@@ -58,8 +64,8 @@ def test_a_prior_of_nothing_or_everything_stays_half_a_row_away() -> None:
         prior=np.array([[10, 4, 0], [11, 5, 5]]),
         smoothing=4.0,
     )
-    assert never.prior_before(np.array([10, 11, 12])).tolist()[1:] == [0.125, 0.9]
-    rate, _ = never.look_up(np.array([5], np.uint64), np.array([11]))[0]
+    assert prior_rate(never.all_before(np.array([10, 11, 12]))).tolist()[1:] == [0.125, 0.9]
+    rate, _ = looked_up(never, [5], [11])[0]
     assert rate == pytest.approx(math.log(0.0625 / 0.9375) - math.log(0.125 / 0.875), abs=1e-6)
 
 

@@ -25,7 +25,7 @@ def test_every_version_of_every_known_user_and_item(rich_logs: Path, rich_data: 
     assert (users.features.ids == data.users.ids).all() and (items.features.numbers == data.items.numbers).all()
 
     table = pq.read_table(rich_logs / "users.parquet")
-    number = encoders.user_numbers(pa.array(["u3", "u3"]))
+    number = encoders.users.look_up(keys_of(pa.array(["u3", "u3"])), -1)
     first, second = users.versions.row_at(number, np.array([START_MS, START_MS + DAY_MS])).tolist()
     assert second == first + 1
     for row, of_table in ((first, 6), (second, 7)):
@@ -33,7 +33,9 @@ def test_every_version_of_every_known_user_and_item(rich_logs: Path, rich_data: 
         assert np.allclose(users.places[row, 0], np.nan if latitude is None else latitude, equal_nan=True)
 
     table = pq.read_table(rich_logs / "items.parquet")
-    rows = items.versions.row_at(encoders.item_numbers(pa.array([f"i{n}" for n in range(20)])), np.full(20, START_MS))
+    rows = items.versions.row_at(
+        encoders.items.look_up(keys_of(pa.array([f"i{n}" for n in range(20)])), -1), np.full(20, START_MS)
+    )
     price = table.column("price").to_numpy(zero_copy_only=False)
     assert np.allclose(items.raw[rows, 0], price.astype(float), equal_nan=True)
     assert (items.keys[rows, 0] == keys_of(table.column("category").combine_chunks())).all()

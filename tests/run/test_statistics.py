@@ -15,6 +15,7 @@ from hemix.data.clock import local_day
 from hemix.data.dataset import Dataset
 from hemix.data.encode import Encoders, level_features
 from hemix.data.keys import keys_of
+from hemix.data.statistics import prior_rate, rates_and_counts
 from hemix.errors import DataError
 from hemix.run.folder import Run, begin
 from tests.planted import DAY_MS, START_MS
@@ -62,7 +63,8 @@ def test_an_unseen_user_and_a_day_long_after_the_log(rich_run: Path) -> None:
     statistics = Run.load(rich_run).statistics()
     table = statistics.tables["of_user"]
     keys = np.array([table.keys[-1], 12345], np.uint64)
-    newest, nothing = table.look_up(keys, np.array([40_000, 40_000]))
+    far = np.array([40_000])
+    newest, nothing = rates_and_counts(table.known_before(keys, far), prior_rate(table.all_before(far)), table.smoothing)
     assert newest[1] == np.log1p(table.counts[-1, 0], dtype=np.float32)
     assert nothing.tolist() == [0.0, 0.0]
 

@@ -72,7 +72,8 @@ def fresh(run: Run, store: Store, asked: RankRequest) -> Ranking:
 
 def same(a: Ranking, b: Ranking) -> bool:
     ours, theirs = scores(a), scores(b)
-    close = all(math.isclose(ours[i], theirs[i], rel_tol=2e-6, abs_tol=1e-6) or (math.isnan(ours[i]) and math.isnan(theirs[i])) for i in ours)
+    pairs = [(ours[i], theirs[i]) for i in ours.keys() & theirs.keys()]
+    close = all(math.isclose(x, y, rel_tol=2e-6, abs_tol=1e-6) or (math.isnan(x) and math.isnan(y)) for x, y in pairs)
     return ours.keys() == theirs.keys() and close and a.cuts == b.cuts
 
 
