@@ -47,6 +47,9 @@ class Arm(Protocol):
     def hear(self, events: Sequence[Event]) -> None:
         """What users did. Raises ArmDown."""
 
+    def stop(self) -> None:
+        """From now on it is down, for those who live with it in other threads."""
+
 
 class Oracle:
     """The schema's score with the true probabilities of the first position: the ceiling."""
@@ -65,6 +68,9 @@ class Oracle:
     def hear(self, events: Sequence[Event]) -> None:
         """It knows."""
 
+    def stop(self) -> None:
+        """It never waits."""
+
 
 class Popularity:
     """The most reviewed first, for everybody alike: the floor."""
@@ -80,6 +86,9 @@ class Popularity:
 
     def hear(self, events: Sequence[Event]) -> None:
         """It does not listen."""
+
+    def stop(self) -> None:
+        """It never waits."""
 
 
 class Server:
@@ -139,6 +148,10 @@ class Server:
             answer = self._patiently(lambda piece=piece: self.client.events(piece))
             if answer["rejected"]:
                 raise ArmDown(f"{self.client.url} refuses events of the city: {answer['rejected'][0]}")
+
+    def stop(self) -> None:
+        """The next call raises ArmDown."""
+        self._down = f"{self.client.url}: stopped"
 
     def _patiently(self, call: Any) -> Any:
         deadline = time.monotonic() + self._patience

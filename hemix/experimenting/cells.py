@@ -25,8 +25,8 @@ class Cell:
     users: npt.NDArray[np.int64]
     outcome: Outcome
     """By measure [users, days]"""
-    seconds: float | None = None
-    """How long they lived with a server, in wall time"""
+    span: tuple[float, float] | None = None
+    """Of those who lived with a server: when that began and ended, in seconds since 1970"""
 
 
 def cell_path(out: Path, name: str, block: int) -> Path:
@@ -36,7 +36,9 @@ def cell_path(out: Path, name: str, block: int) -> Path:
 
 def write_cell(path: Path, cell: Cell) -> None:
     """Atomically. Raises StorageError."""
-    facts = {"days": str(cell.outcome["shown"].shape[1])} | ({} if cell.seconds is None else {"seconds": f"{cell.seconds:.3f}"})
+    facts = {"days": str(cell.outcome["shown"].shape[1])}
+    if cell.span is not None:
+        facts |= {"began": f"{cell.span[0]:.3f}", "ended": f"{cell.span[1]:.3f}"}
     table = pa.table(
         {"user": cell.users, **{name: pa.array(list(values), pa.list_(pa.float64())) for name, values in cell.outcome.items()}}
     )
@@ -57,5 +59,5 @@ def read_cell(path: Path) -> Cell:
     return Cell(
         users=table["user"].to_numpy().astype(np.int64),
         outcome={name: np.array(table[name].to_pylist(), dtype=np.float64).reshape(shape) for name in MEASURES},
-        seconds=float(facts[b"seconds"]) if b"seconds" in facts else None,
+        span=(float(facts[b"began"]), float(facts[b"ended"])) if b"began" in facts else None,
     )

@@ -12,8 +12,10 @@ Paired: every user lives in every arm's own copy of the city, from the same past
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
@@ -40,6 +42,8 @@ __all__ = ["experiment"]
 
 Ints = npt.NDArray[np.int64]
 Progress = Callable[[str, float], None]
+
+_ARMS_AT_ONCE = 2
 
 
 def experiment(
@@ -71,7 +75,7 @@ def experiment(
         raise UsageError("; ".join(f"--arm {name}: does not answer: {why}" for name, why in paused.items()))
     keep_plan(plan, out, models)
     visible: dict[str, float | None] = {}
-    rate = ""
+    spans: list[tuple[float, float, float]] = []
     for number, block in enumerate(blocks):
         waiting = [name for name in arms if number in left[name] and name not in paused]
         earlier = cell_path(out, "before", number)
@@ -82,21 +86,32 @@ def experiment(
         if number == 0:
             visible = _power(plan, out, lives or past_lives(city, block, 0)[0])
             on_power(visible)
-        for place, name in enumerate(waiting):
+        done = _Done(on_progress, number / len(blocks), 1 / max(len(waiting), 1) / len(blocks), _rate(spans))
+
+        def lived(
+            name: str, number: int = number, block: Ints = block, lives: Lives | None = lives, done: _Done = done
+        ) -> Cell | None:
             own = block if plan.design == "paired" else block[arm_of(block, plan.seed, len(arms)) == list(arms).index(name)]
             past = lives if lives is not None and plan.design == "paired" else past_lives(city, own, 0)[0]
-
-            at = (number + place / len(waiting)) / len(blocks)
-            say = partial(_say, on_progress, f"{name}, users {block[0]} to {block[-1]}{rate}", at, 1 / len(waiting) / len(blocks))
+            say = partial(done.say, name, f"{name}, users {block[0]} to {block[-1]}")
             say(0.0)
             try:
                 cell = _lived(past, own, arms[name], plan, models[name], say)
             except ArmDown as error:
                 paused[name] = str(error)
-                continue
+                return None
             write_cell(cell_path(out, name, number), cell)
-            if cell.seconds:
-                rate = f", {cell.outcome['requests'].sum() / cell.seconds:.0f} rankings/s"
+            return cell
+
+        # a server answers few requests at a time: with one arm after another most of the machine would wait
+        with ThreadPoolExecutor(_ARMS_AT_ONCE, thread_name_prefix="hemix-lives") as pool:
+            try:
+                cells = [cell for cell in pool.map(lived, waiting) if cell is not None]
+            except BaseException:  # one who stops the whole waits for no block to end
+                for arm in arms.values():
+                    arm.stop()
+                raise
+        spans += [(*cell.span, float(cell.outcome["requests"].sum())) for cell in cells if cell.span is not None]
     on_progress("effects", 1.0)
     content = _content(plan, out, len(blocks), paused, visible)
     content |= {"models": models, "versions": {"hemix": version("hemix"), "torch": version("torch")}, "machine": machine()}
@@ -105,8 +120,30 @@ def experiment(
     return content
 
 
-def _say(on_progress: Progress, what: str, at: float, width: float, done: float) -> None:
-    on_progress(what, at + done * width)
+class _Done:
+    """How far the arms are that live a block of users at the same time."""
+
+    def __init__(self, on_progress: Progress, begin: float, width: float, rate: float | None) -> None:
+        """``width``: an arm's share of the whole; ``rate``: rankings a second so far."""
+        self._on_progress, self._begin, self._width = on_progress, begin, width
+        self._rate = f", {rate:.0f} rankings/s" if rate else ""
+        self._done: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def say(self, arm: str, what: str, done: float) -> None:
+        """An arm has come so far, 0 to 1."""
+        with self._lock:
+            self._done[arm] = done
+            self._on_progress(what + self._rate, self._begin + self._width * sum(self._done.values()))
+
+
+def _rate(spans: Collection[tuple[float, float, float]]) -> float | None:
+    """Rankings a second of (began, ended, rankings), which overlap; time in which nobody lived does not count."""
+    seconds = until = 0.0
+    for began, ended, _ in sorted(spans):
+        seconds += max(ended - max(began, until), 0.0)
+        until = max(until, ended)
+    return sum(rankings for *_, rankings in spans) / seconds if seconds else None
 
 
 def _lived(past: Lives, users: Ints, arm: Arm, plan: Plan, model: Mapping[str, Any], say: Callable[[float], None]) -> Cell:
@@ -114,9 +151,9 @@ def _lived(past: Lives, users: Ints, arm: Arm, plan: Plan, model: Mapping[str, A
     found = arm.model()
     if found != model:
         raise ArmDown(stranger(found, model))
-    began, first = time.monotonic(), past.city.days
+    began, first = time.time(), past.city.days
     outcome = live(past, arm, plan.days, draws=plan.draws, on_day=lambda day: say((day + 1 - first) / plan.days))
-    return Cell(users=users, outcome=outcome, seconds=time.monotonic() - began if isinstance(arm, Server) else None)
+    return Cell(users=users, outcome=outcome, span=(began, time.time()) if isinstance(arm, Server) else None)
 
 
 def _power(plan: Plan, out: Path, past: Lives) -> dict[str, float | None]:
@@ -137,7 +174,7 @@ def _content(
     before = {number: read_cell(cell_path(out, "before", number)) for number in range(blocks)}
     lived = dict[str, tuple[Ints, Outcome]]()
     earlier = dict[str, Outcome]()
-    seconds = rankings = 0.0
+    spans: list[tuple[float, float, float]] = []
     for name in plan.arms:
         files = {number: cell_path(out, name, number) for number in range(blocks)}
         cells = {number: read_cell(file) for number, file in files.items() if file.exists()}
@@ -146,9 +183,7 @@ def _content(
         lived[name] = _joined(list(cells.values()))
         rows = {number: np.isin(before[number].users, cell.users) for number, cell in cells.items()}
         earlier[name] = {m: np.concatenate([before[number].outcome[m][of] for number, of in rows.items()]) for m in MEASURES}
-        timed = [cell for cell in cells.values() if cell.seconds is not None]
-        seconds += sum(cell.seconds or 0.0 for cell in timed)
-        rankings += sum(float(cell.outcome["requests"].sum()) for cell in timed)
+        spans += [(*cell.span, float(cell.outcome["requests"].sum())) for cell in cells.values() if cell.span is not None]
     if not lived:
         raise HemixError("no arm answered: " + "; ".join(f"{name}: {why}" for name, why in paused.items()))
     split = plan.design == "split"
@@ -172,7 +207,7 @@ def _content(
             "sample_ratio": shares(counts, complete=not paused) if split and len(counts) > 1 else None,
             "aa": {"of": one or "the days before", **aa},
         },
-        "rankings_per_second": rankings / seconds if rankings else None,
+        "rankings_per_second": _rate(spans),
     }
 
 

@@ -82,6 +82,22 @@ def test_an_arm_that_is_down_at_the_start_waits_and_the_others_live(logs: Path, 
     assert again["effects"] == found["effects"] and again["rankings_per_second"] == found["rankings_per_second"]
 
 
+def test_one_who_stops_the_whole_waits_for_no_block_and_goes_on_later(logs: Path, tmp_path: Path) -> None:
+    """Two arms live at the same time; what is stopped in the middle is lived again, and nothing else."""
+
+    def stop(what: str, _share: float) -> None:
+        if what.startswith("b, users 0"):
+            raise KeyboardInterrupt
+
+    with StandIn() as a, StandIn() as b:
+        arms = {"a": a.url, "b": b.url, "oracle": "oracle"}
+        with pytest.raises(KeyboardInterrupt):
+            run(arms, logs, tmp_path / "out", on_progress=stop)
+        assert not list((tmp_path / "out" / "cells").glob("b-*"))
+        found, undisturbed = (run(arms, logs, tmp_path / out) for out in ("out", "other"))
+    assert found["effects"] == undisturbed["effects"] and users_of(found) == {"a": 24, "b": 24, "oracle": 24}
+
+
 def test_arms_none_of_which_answers_are_refused(logs: Path, dead: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--arm a: does not answer: .*; --arm b: does not answer"):
         run({"a": dead, "b": dead + "/other"}, logs, tmp_path / "out")
