@@ -75,10 +75,10 @@ evidence: $(KUAIRAND_ORIGINS) $(CITY)/data $(CITY)/small
 	cp $(EVIDENCE)/kuairand/compare/compare.json docs/evidence/kuairand/
 	cp $(CITY)/compare/compare.json $(CITY)/ablate/ablate.json $(CITY)/scale/scale.json docs/evidence/city/
 
-# Live users: trains four arms on the city's logs, serves them, lets 600 users live two days with each; a stopped one goes on
+# Live users: trains four arms on the city's logs, serves them, lets all 3,230 users live two days with each; a stopped one goes on
 experiment: $(CITY)/data
 	$(VENV)/bin/python examples/experiment.py --out $(EVIDENCE)/experiment --logs $(CITY)/logs --data $(CITY)/data \
-	    --points docs/evidence/city/points.yaml --users 600 --days 2
+	    --points docs/evidence/city/points.yaml --users 3230 --days 2
 	cp $(EVIDENCE)/experiment/experiment/experiment.json docs/evidence/
 
 clean:

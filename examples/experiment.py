@@ -1,6 +1,6 @@
 """Live users of the simulated city, four models and two ends: the experiment of docs/evidence.md. Into ./example_experiment.
 
-    python examples/experiment.py [--out FOLDER] [--logs LOGS --data DATA] [--points FILE] [--users 600 --days 2]
+    python examples/experiment.py [--out FOLDER] [--logs LOGS --data DATA] [--points FILE] [--users 3230 --days 2]
 
 HeMix, HeMix without the real-time history, DLRM and RankMixer learn from the same logs, each with the settings that a study has chosen
 for it (a search file of `hemix compare` with one point a model), serve on ports of this machine, and the same users live with each of

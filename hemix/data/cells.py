@@ -47,6 +47,11 @@ __all__ = [
 Array = npt.NDArray[Any]
 Cell: TypeAlias = "Array | tuple[Array, Array]"
 
+_INCREMENT = np.uint64(0x9E3779B97F4A7C15)
+_FACTORS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+_SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
+"""Those of splitmix64"""
+
 
 @dataclass(frozen=True)
 class Where:
@@ -259,9 +264,10 @@ def row_hashes(cell: Cell) -> Array:
 
 def mixed(x: Array) -> Array:
     """uint64 -> uint64, one to one, every bit spread over all (splitmix64)."""
-    with np.errstate(over="ignore"):
-        x = x + np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    spread: Array = x ^ (x >> np.uint64(31))
-    return spread
+    x = x + _INCREMENT
+    x ^= x >> _SHIFTS[0]
+    x *= _FACTORS[0]
+    x ^= x >> _SHIFTS[1]
+    x *= _FACTORS[1]
+    x ^= x >> _SHIFTS[2]
+    return x

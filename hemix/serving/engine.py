@@ -222,12 +222,12 @@ class Engine:
         scores, known = score.tolist(), one.side.known.tolist()
         items = tuple(
             RankedItem(
-                id=request.items[i].id,
-                score=scores[i],
-                outputs={name: column[i] for name, column in columns.items()},
-                status="OK" if known[i] else "UNKNOWN_ITEM",
-                because=() if reasons is None else reasons[i],
-                position=i,
+                request.items[i].id,
+                scores[i],
+                {name: column[i] for name, column in columns.items()},
+                "OK" if known[i] else "UNKNOWN_ITEM",
+                () if reasons is None else reasons[i],
+                i,
             )
             for i in order
         )

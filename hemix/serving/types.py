@@ -120,9 +120,9 @@ class Because:
     action: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RankedItem:
-    """An item with its place in the ranking."""
+    """An item with its place in the ranking. Not frozen: that takes several times as long to make, and a ranking makes hundreds."""
 
     id: str
     score: float

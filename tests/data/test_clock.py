@@ -42,3 +42,6 @@ def test_agrees_with_the_standard_library(zone: str, seconds: list[int]) -> None
         here = datetime.fromtimestamp(int(time_ms) / 1000, tz=UTC).astimezone(ZoneInfo(zone))
         assert local == int(here.replace(tzinfo=UTC).timestamp() * 1000)
         assert start == int(here.replace(hour=0, minute=0, second=0, fold=0).timestamp() * 1000)
+    many = np.tile(times, 40)  # they are asked for once each
+    assert (local_ms(many, zone) == np.tile(local_ms(times, zone), 40)).all()
+    assert (day_start_ms(many, zone) == np.tile(day_start_ms(times, zone), 40)).all()

@@ -98,6 +98,17 @@ def test_agrees_with_a_plain_search(
         assert end - first == len(seen)
         assert end - middle == len(today)
         assert middle - begin == len(earlier)
+    alone = [
+        cut_histories(
+            times,
+            *(part[i : i + 1] for part in (offsets[who], offsets[who + 1], when)),
+            settings,
+            "UTC",
+            delay_ms=settings.delay_ms,
+        )
+        for i in range(len(requests))
+    ]
+    assert (np.concatenate(alone) == got).all()
 
 
 def test_counts_by_hand() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hemix.data import keys
-from hemix.data.keys import NULL_KEY, KeyIndex, keys_of, texts_of, xxh64_texts
+from hemix.data.keys import NULL_KEY, KeyIndex, keys_of, keys_of_texts, texts_of, xxh64_texts
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,11 @@ def test_null_has_the_null_key() -> None:
     assert keys_of(pa.array(["a", None]))[1] == NULL_KEY
     assert keys_of(pa.nulls(2)).tolist() == [NULL_KEY, NULL_KEY]
     assert keys_of(pa.array([], pa.string())).tolist() == []
+
+
+@given(texts=st.lists(st.text(max_size=50), max_size=30))
+def test_texts_have_the_same_keys_without_arrow(texts: list[str]) -> None:
+    assert keys_of_texts(texts).tolist() == keys_of(pa.array(texts, pa.string())).tolist()
 
 
 @given(texts=st.lists(st.text(max_size=50), min_size=1, max_size=30), skip=st.integers(0, 5))

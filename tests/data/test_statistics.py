@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -74,6 +75,22 @@ def test_keys_of_several_parts() -> None:
     pairs = {int(combined_keys(parts)[0]) for parts in ([a, b], [b, a], [a], [b], [a, a])}
     assert len(pairs) == 5
     assert (combined_keys([a, b]) == combined_keys([a.copy(), b.copy()])).all()
+
+
+def test_what_is_the_same_for_all_may_be_said_once() -> None:
+    items, tab = np.array([5, 9, 7], np.uint64), np.array([3], np.uint64)
+    known = dataclasses.replace(
+        table(),
+        keys=np.sort(combined_keys([items[:2], tab])),
+        days=np.array([10, 12], np.int32),
+        counts=np.array([[2, 2], [6, 4]]),
+    )
+    statistics = Statistics(schema=SCHEMA, tables={"by_user": known, "by_pair": known})
+    for day in (10, 11, 13):
+        once = statistics.numbers("cross", {"item": items, "context.tab": tab}, np.array([day]))
+        each = statistics.numbers("cross", {"item": items, "context.tab": np.repeat(tab, 3)}, np.full(3, day))
+        assert (once == each).all() and once.shape == (3, 2)
+    assert (once[:2] != 0).all() and (once[2] == 0).all()
 
 
 def save(folder: Path, schema: Schema = SCHEMA) -> Path:

@@ -55,6 +55,7 @@ class ServedColumns:
         levels = ["context", "cross"] + (["event"] if schema.history_source == "impressions" else [])
         self._context = _kinds(schema, "context")
         self._cross = {c: k for level in levels[1:] for c, k in _kinds(schema, level).items() if c not in self._context}
+        self._own = {c for level in ("context", "cross") for c in _kinds(schema, level)}
         if schema.split.column not in (None, schema.clock.column, *self._cross):
             self._context.setdefault(str(schema.split.column), pa.string())
         self.request_id = roles.request_id or "served_request"
@@ -73,11 +74,11 @@ class ServedColumns:
         """A row per candidate, in the order of each ranking; ``ids`` tell rankings apart whose own ids are the same."""
         schema, roles = self.schema, self.schema.roles
         counts = np.array([len(one.ranking.items) for one in served])
-        of = np.repeat(np.arange(len(served)), counts)
+        of = pa.array(np.repeat(np.arange(len(served)), counts))
         rows = [(one, one.request.items[item.position], item) for one in served for item in one.ranking.items]
 
         def by_ranking(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-            return pa.array(values, kind).take(pa.array(of))
+            return pa.array(values, kind).take(of)
 
         columns: dict[str, pa.Array] = {
             schema.user: by_ranking([one.request.user for one in served], pa.string()),
@@ -100,7 +101,6 @@ class ServedColumns:
             columns[label.column or name] = pa.nulls(len(rows), pa.int8())
             if label.available_at is not None:
                 columns[label.available_at] = pa.nulls(len(rows), TIME)
-        own = {c for level in ("context", "cross") for c in _kinds(schema, level)}
         columns |= {
             "served_ranking": by_ranking([one.ranking.id for one in served], pa.string()),
             "served_model": by_ranking([one.ranking.model for one in served], pa.string()),
@@ -118,9 +118,12 @@ class ServedColumns:
             "served_degraded": by_ranking([one.ranking.degraded for one in served], pa.list_(pa.string())),
             "served_of_user": by_ranking([_features(one.user) for one in served], pa.string()),
             "served_of_items": by_ranking([_items(one) for one in served], pa.string()),
-            "served_of_item": pa.array([_features(one.items.get(c.id, Features())) for one, c, _ in rows], pa.string()),
+            "served_of_item": pa.array(
+                [_features(one.items[c.id]) if c.id in one.items else None for one, c, _ in rows], pa.string()
+            ),
             "served_fields": pa.array(
-                [_json({n: v for n, v in c.fields.items() if n not in own}) for _, c, _ in rows], pa.string()
+                [_json({n: v for n, v in c.fields.items() if n not in self._own}) if c.fields else None for _, c, _ in rows],
+                pa.string(),
             ),
         }
         return pa.table(columns)
