@@ -26,12 +26,11 @@ def first_at_least(times_ms: Array, low: Array, high: Array, bound_ms: Array) ->
     """For each i the first position p in [low[i], high[i]] with times_ms[p] >= bound_ms[i]; high[i] if there is none."""
     if len(low) == 1:
         return low + np.searchsorted(times_ms[low[0] : high[0]], bound_ms)
-    middle = high - 1  # the newest first: a live request comes after all
     while (open_ := low < high).any():
+        middle = (low + high) // 2
         below = open_ & (times_ms[np.where(open_, middle, 0)] < bound_ms)
         low = np.where(below, middle + 1, low)
         high = np.where(open_ & ~below, middle, high)
-        middle = (low + high) // 2
     return low
 
 

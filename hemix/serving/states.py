@@ -68,20 +68,16 @@ class UserStates:
     def made(self, request: RankRequest, found: Found, row: int | None = None) -> Kept:
         """The state that a store's answer makes. ``row``: the version of the user's row, where that is known already."""
         row = self._encoder.user_row(request.user, request.time_ms) if row is None else row
-        own = request.history
-        events = found.history.events if own is None else (*own.global_, *own.realtime)
+        events = _events(request, found.history)
         side, state = self._encoded(request.user, row, found.user, events, found)
         return self._kept(side.without_items(), state, found, _items_of(events))
 
     def _read(self, request: RankRequest, kept: Kept | None) -> Found:
-        own = request.history
-
         def items(history: History) -> Collection[str]:
-            events = history.events if own is None else (*own.global_, *own.realtime)
             before = kept.item_ids if kept is not None and kept.goes_on_in(history) else ()
-            return {c.id for c in request.items}.union(_items_of(events), before)
+            return {c.id for c in request.items}.union(_items_of(_events(request, history)), before)
 
-        return self._reader.read(request.user, 0 if kept is None else kept.history, items, history=own is None)
+        return self._reader.read(request.user, 0 if kept is None else kept.history, items, history=request.history is None)
 
     def _goes_on(self, kept: Kept, found: Found) -> bool:
         """Whether a kept state, perhaps with new events, is the one that the store's answer would make."""
@@ -104,15 +100,14 @@ class UserStates:
         with self._autocast():
             return side, self._model.encode_user(self._model.embed(batch, ["user"]))
 
-    def _kept(self, side: UserSide, state: Any, found: Found, item_ids: Collection[str]) -> Kept:
-        ids = frozenset(item_ids)
+    def _kept(self, side: UserSide, state: Any, found: Found, item_ids: frozenset[str]) -> Kept:
         return Kept(
             side=side,
             state=state,
-            item_ids=ids,
+            item_ids=item_ids,
             history=found.history.revision,
             user=found.user.revision,
-            items=self._revisions(ids, found),
+            items=self._revisions(item_ids, found),
         )
 
     def _revisions(self, ids: frozenset[str], found: Found) -> dict[str, int]:
@@ -120,6 +115,12 @@ class UserStates:
         carried = self._encoder.event_columns
         said = ((i, features) for i, features in found.items.items() if i in ids)
         return {i: features.revision for i, features in said if not carried.isdisjoint(features.values)}
+
+
+def _events(request: RankRequest, history: History) -> tuple[Event, ...]:
+    """The request's own history, where it brings one, goes before the store's."""
+    own = request.history
+    return history.events if own is None else (*own.global_, *own.realtime)
 
 
 def _items_of(events: Iterable[Event]) -> frozenset[str]:

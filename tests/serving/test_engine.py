@@ -70,10 +70,10 @@ def fresh(run: Run, store: Store, asked: RankRequest) -> Ranking:
         engine.close()
 
 
-def same(a: Ranking, b: Ranking) -> bool:
+def same(a: Ranking, b: Ranking, rel_tol: float = 1e-9) -> bool:
     ours, theirs = scores(a), scores(b)
-    pairs = [(ours[i], theirs[i]) for i in ours.keys() & theirs.keys()]
-    close = all(math.isclose(x, y, rel_tol=2e-6, abs_tol=1e-6) or (math.isnan(x) and math.isnan(y)) for x, y in pairs)
+    pairs = [(ours[i], theirs.get(i, math.inf)) for i in ours]
+    close = all(math.isclose(x, y, rel_tol=rel_tol, abs_tol=1e-6) or (math.isnan(x) and math.isnan(y)) for x, y in pairs)
     return ours.keys() == theirs.keys() and close and a.cuts == b.cuts
 
 
@@ -85,7 +85,7 @@ def test_either_side_of_midnight_without_a_new_event(engine: Engine, run: Run, s
     store.append([event(n, f"i{n}", midnight - 60_000 * (n + 1)) for n in range(4)])
     before, after = (engine.rank([request(midnight + shift)])[0] for shift in (-1, 1))
     assert (before.cuts, after.cuts) == ((0, 0, 4), (0, 4, 4)), "today's events are yesterday's a moment later"
-    assert before.cache != "hit" and after.cache == "hit"
+    assert before.cache == "miss" and after.cache == "hit"
     assert not same(before, after)
     assert same(after, fresh(run, store, request(midnight + 1)))
 
@@ -96,7 +96,7 @@ def test_an_event_is_in_the_next_ranking_and_in_its_because(engine: Engine, stor
     assert {because.item for item in first.items for because in item.because} == {"i3"}
     store.append([event(2, "never-seen", NOW - 1_000, action="never-seen-either")])
     second = engine.rank([request(explain=True)])[0]
-    assert second.cache != "hit" and second.history_revision > first.history_revision
+    assert second.cache == "extended" and second.history_revision > first.history_revision
     assert second.cuts == (0, 0, 2) and second.newest_event_ms == NOW - 1_000
     for item in second.items:
         by_item = {because.item: because for because in item.because}
@@ -115,7 +115,7 @@ def test_a_late_event_and_one_from_the_future(engine: Engine, run: Run, store: S
         [event(10, "i9", NOW - 3 * DAY_MS), event(11, "i8", NOW), event(12, "i7", NOW + 1), event(13, "i6", TIMELESS_MS)]
     )
     late = engine.rank([request()])[0]
-    assert late.cache != "hit" and late.cuts == (0, 5, 5), (
+    assert late.cache == "extended" and late.cuts == (0, 5, 5), (
         "the late one and the timeless one are seen, those at and after the request are not"
     )
     assert same(late, fresh(run, store, request()))
@@ -140,7 +140,8 @@ def test_a_state_that_is_extended_is_the_one_made_anew(run: Run, cap: int) -> No
         elif what == "user":
             store.append([Event(id=f"u{step}", kind="user", time_ms=at, user="u1", fields={"age": random.randrange(90)})])
         ranking = engine.rank([request()])[0]
-        assert same(ranking, fresh(run, store, request())), (step, what, ranking.cache)
+        # scores of about 2: a matrix product of few rows rounds otherwise than one of many
+        assert same(ranking, fresh(run, store, request()), rel_tol=2e-6), (step, what, ranking.cache)
         assert ranking.history_revision == store.history("u1", limit=1).revision
         seen[ranking.cache] += 1
     assert min(seen[cache] for cache in ("hit", "extended", "miss")) >= 5, seen
@@ -157,11 +158,11 @@ def test_features_said_of_an_item_and_of_a_user(engine: Engine, run: Run, store:
     assert changed - {"i7"} == {"i5"} and dearer.cache == "hit", "no event carries a price: the user's state holds"
     store.append([Event(id="c", kind="item", time_ms=NOW - 9, item="i3", fields={"category": "c2"})])
     moved = engine.rank([request()])[0]
-    assert moved.cache != "hit" and same(moved, fresh(run, store, request()))
+    assert moved.cache == "miss" and same(moved, fresh(run, store, request()))
     assert any(abs(scores(moved)[i] - scores(dearer)[i]) > 1e-7 for i in ("i1", "i2")), "the event of i3 is another now"
     store.append([Event(id="u", kind="user", time_ms=NOW - 8, user="u1", fields={"age": 69.0})])
     aged = engine.rank([request()])[0]
-    assert aged.cache != "hit" and same(aged, fresh(run, store, request())) and not same(aged, moved)
+    assert aged.cache == "miss" and same(aged, fresh(run, store, request())) and not same(aged, moved)
     assert engine.rank([request()])[0].cache == "hit"
 
 
@@ -364,7 +365,7 @@ def test_a_store_that_is_down_or_slow(run: Run, store: Store, mode: str) -> None
     lost = [engine.rank([request()])[0] for _ in range(20)]
     assert time.monotonic() - began < 5, "twenty rankings do not wait twenty times"
     assert all(ranking.degraded == ("history", "features") and ranking.cuts == (0, 0, 0) for ranking in lost)
-    assert all(len(ranking.items) == len(ITEMS) and ranking.cache != "hit" for ranking in lost)
+    assert all(len(ranking.items) == len(ITEMS) and ranking.cache == "miss" for ranking in lost)
     assert 1 <= failing.reads <= 8  # a busy machine takes longer than the rest that a lost store is given
 
     own = HistoryOverride(realtime=(event(1, "i1", NOW - 1),))
