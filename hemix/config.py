@@ -133,6 +133,9 @@ class TrainSettings(_Part):
     epochs: Count = 1
     batch_impressions: Count = 256
     """Impressions a step. Whole requests are drawn, so a step may hold a few more."""
+    micro_batches: CountOrZero = 0
+    """Parts of a batch, of whole users each, that are worked on one after another: less memory for the same step, and sums that do not
+    depend on how many processes share the parts. 0: one a process."""
     shuffle: Literal["requests", "users", "time"] = "requests"
     """A global shuffle of requests; users shuffled, each one's requests together; or the order in time."""
     share: bool = True

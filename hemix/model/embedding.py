@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from hemix.data.batch import moved
 from hemix.data.spec import MISSING
 
-__all__ = ["Gradients", "LookUp", "Tables", "distinct_rows", "sum_by_row"]
+__all__ = ["Gradients", "LookUp", "Tables", "add_up", "distinct_rows", "sum_by_row"]
 
 _DENSE_FACTOR = 16
 
@@ -65,12 +65,13 @@ class Tables(nn.Module):
         self.owned = owned or (0, total)
         self.weight = nn.Parameter(torch.empty(self.owned[1] - self.owned[0], width), requires_grad=False)
         self._step: Gradients | None = None
+        self._parts: list[tuple[Tensor, Tensor]] = []
 
     def look_up(self, wanted: Sequence[LookUp]) -> list[Tensor]:
         """Vectors of everything that a step needs: [rows, columns * width] each, [rows, width] for a multi-valued feature (the
         mean of its values; the missing row where there is none).
 
-        In training (train mode with gradients on) once a step: call :meth:`take_step` before the next.
+        In training (train mode with gradients on) once a step: call :meth:`take_step` before the next, or :meth:`keep_part`.
         """
         if not wanted:
             return []
@@ -123,8 +124,21 @@ class Tables(nn.Module):
         ends = [*list(self.first_row.values())[1:], self.weight.shape[0]]
         return {name: self.weight[first:end] for (name, first), end in zip(self.first_row.items(), ends, strict=True)}
 
+    def keep_part(self) -> None:
+        """After the backward pass of a part of a step: put by what its look-up was given, for :meth:`take_gradients` to add up, part by
+        part in their order."""
+        step, self._step = self._step, None
+        if step is not None:
+            gradient = torch.zeros_like(step.values) if step.values.grad is None else step.values.grad
+            self._parts.append(sum_by_row(Gradients(ids=step.ids, bags=step.bags, values=gradient), self.rows))
+
     def take_gradients(self) -> Gradients | None:
-        """The gradients that reached the look-up since the last call, or None; forgets it."""
+        """The gradients that reached the look-ups since the last call, or None; forgets them."""
+        if self._parts:
+            parts, self._parts = self._parts, []
+            ids, gradients = (torch.cat(of_parts) for of_parts in zip(*parts, strict=True))
+            distinct, total = add_up(ids, gradients)
+            return Gradients(ids=distinct, bags=None, values=total)
         step, self._step = self._step, None
         if step is None or step.values.grad is None:
             return None
@@ -173,6 +187,15 @@ def sum_by_row(gradients: Gradients, rows: int) -> tuple[Tensor, Tensor]:
     begin = F.pad(counts.cumsum(0), (1, 0))
     total = F.embedding_bag(moved(vector, device), values, moved(begin, device), mode="sum", include_last_offset=True)
     return distinct.long(), total
+
+
+def add_up(ids: Tensor, gradients: Tensor) -> tuple[Tensor, Tensor]:
+    """(distinct ids ascending [m], the sum [m, width] of each one's ``gradients`` [n, width]), for int64 [n] ids; on a CPU added in the
+    order in which they come."""
+    distinct, places = torch.unique(ids, return_inverse=True)
+    return distinct, gradients.new_zeros(distinct.shape[0], gradients.shape[1]).index_add_(
+        0, moved(places, gradients.device), gradients
+    )
 
 
 def distinct_rows(ids: Tensor, rows: int) -> tuple[Tensor, Tensor]:

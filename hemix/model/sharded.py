@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from hemix.model.embedding import Gradients, Tables, sum_by_row
+from hemix.model.embedding import Gradients, Tables, add_up
 from hemix.team import Team
 
 __all__ = ["ShardedTables", "owned_rows"]
@@ -48,16 +48,19 @@ class ShardedTables(Tables):
 
     def take_gradients(self) -> Gradients | None:
         """What all processes' last look-ups gave to the rows of :attr:`weight`, added up: ids are places in it, each once."""
-        step, self._step = self._step, None
-        if step is None:
+        self.keep_part()
+        parts, self._parts = self._parts, []
+        if not parts:
             return None
-        gradient = torch.zeros_like(step.values) if step.values.grad is None else step.values.grad
-        rows, summed = sum_by_row(Gradients(ids=step.ids, bags=step.bags, values=gradient), self.rows)
-        counts = self._counts(rows)
+        rows, summed = (torch.cat(of_parts) for of_parts in zip(*parts, strict=True))
+        owner = torch.searchsorted(self._begins[1:], rows, right=True)
+        if len(parts) > 1:
+            owner, order = torch.sort(owner, stable=True)  # an owner's rows together, part by part
+            rows, summed = rows[order], summed[self._here(order)]
+        counts = torch.bincount(owner, minlength=self.team.size).tolist()
         ids, _ = self.team.exchanged(self._here(rows), counts)
         gradients, _ = self.team.exchanged(summed, counts)
-        distinct, places = torch.unique(ids, return_inverse=True)
-        total = gradients.new_zeros(distinct.shape[0], self.width).index_add_(0, places, gradients)
+        distinct, total = add_up(ids, gradients)
         return Gradients(ids=(distinct - self.owned[0]).cpu(), bags=None, values=total)
 
     def _counts(self, ascending: Tensor) -> list[int]:

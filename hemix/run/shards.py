@@ -21,7 +21,7 @@ from hemix.files import storage_errors
 from hemix.model.sharded import ShardedTables
 from hemix.run.weights import check_digest, sha256
 
-__all__ = ["Shard", "fill_rows", "read_some", "save_whole_tables"]
+__all__ = ["Shard", "fill_rows", "save_whole_tables"]
 
 _FLOAT_BYTES = 4
 _ROWS_AT_ONCE = 2**16
@@ -62,15 +62,6 @@ def fill_rows(shards: Sequence[Shard], targets: Mapping[str, Tensor], first: int
         filled += high - low
     if filled != last - first:
         raise RunError(f"{shards[0].path.parent}: expected rows {first} to {last} of the tables, found {filled} of them")
-
-
-def read_some(path: Path, prefix: str) -> dict[str, Tensor]:
-    """The tensors of a file whose names begin with ``prefix``; the others are not read. Raises RunError naming a damaged file."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
-    except (SafetensorError, FileNotFoundError) as error:
-        raise RunError(f"{path}: damaged: {error}") from error
 
 
 def save_whole_tables(path: Path, tables: ShardedTables) -> str:

@@ -4,7 +4,7 @@ RUN/checkpoints/
   step-00000500/
     dense.safetensors                         weights but the tables'
     rows-00000-of-00001.safetensors           the tables' rows with their optimiser's state; a file a process, each of its own rows
-    optimizer.safetensors                     the rest of both optimisers' state, meters, random state
+    optimizer.safetensors                     the rest of both optimisers' state, meters
     state.json                                position in the data, its schema, sha256 of the files above, which rows which file has
     COMPLETE                                  sha256 of state.json, written last; a folder without it is half-written and passed over
   best/                                       the same, of the best valid loss
@@ -26,7 +26,7 @@ from hemix.errors import RunError
 from hemix.files import new_folder, read_json, storage_errors, write_json, write_text
 from hemix.model import Ranker
 from hemix.model.sharded import owned_rows
-from hemix.run.shards import Shard, fill_rows, read_some
+from hemix.run.shards import Shard, fill_rows
 from hemix.run.weights import DENSE_FILE, check_digest, load_dense, load_tensors, save_tensors, sha256
 from hemix.team import Team
 
@@ -36,7 +36,6 @@ BEST = "best"
 WEIGHT = "weight"
 _OPTIMIZER_FILE = "optimizer.safetensors"
 _COMPLETE = "COMPLETE"
-_RANDOM = "random."
 
 
 class Checkpoint:
@@ -64,17 +63,8 @@ class Checkpoint:
         self.load_rows({WEIGHT: model.tables.weight}, *model.tables.owned)
 
     def load_optimizer(self) -> dict[str, Tensor]:
-        """The optimisers' tensors that are not of rows, the meters and the first process's random state."""
+        """The optimisers' tensors that are not of rows, and the meters."""
         return load_tensors(self.folder / _OPTIMIZER_FILE, self.state["sha256"][_OPTIMIZER_FILE])
-
-    @property
-    def processes(self) -> int:
-        """How many wrote it."""
-        return len(self.state["rows"])
-
-    def load_random(self, rank: int) -> dict[str, Tensor]:
-        """The random state of process ``rank``, which is not the first, by name."""
-        return read_some(self.folder / self.state["rows"][rank][0], _RANDOM)
 
     def load_rows(self, targets: Mapping[str, Tensor], first: int, last: int) -> None:
         """Fill ``targets``, row-wise tensors by name, with rows [first, last), however many processes wrote them. Raises RunError naming

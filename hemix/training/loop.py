@@ -1,7 +1,8 @@
 """The training loop: one plain pass over the plans of the epochs.
 
 It owns no model code and no data code. A step is: batch, logits, loss, backward, both optimisers. Everything that the next step
-depends on (weights, optimisers, random state, position in the data) goes into a checkpoint.
+depends on (weights, optimisers, position in the data) goes into a checkpoint; random numbers come from the seed, the step and the part
+of the batch alone.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from torch import Tensor
 from hemix.config import Settings
 from hemix.data.batch import RequestBatch
 from hemix.data.dataset import Dataset, Plan, Replacement
-from hemix.data.parts import part_of
 from hemix.data.unshared import unshared
 from hemix.errors import HemixError, RunError, SettingsError, UsageError
 from hemix.files import storage_errors
@@ -43,6 +43,7 @@ from hemix.training.launch import LAUNCHED
 from hemix.training.meters import Meters
 from hemix.training.optimizers import Optimizers
 from hemix.training.origin import first_run, keep_origin
+from hemix.training.parts import micro_batches, own_parts
 from hemix.training.start import agree, check_fits, identity, in_first, stream_seed, together
 from hemix.training.validate import autocast, validate
 from hemix.training.warm_start import carried_weights, progressive
@@ -135,6 +136,7 @@ def _train(
             data, out, settings, resume=resume, start_from=start_from, on_start=on_start, on_record=on_record, on_step=on_step
         )
     check_memory(data.spec, settings, team.size if team else 1)
+    micro_batches(settings, team)
     checkpoints = Checkpoints(out, settings.train.keep_checkpoints)
     checkpoint = checkpoints.latest(lambda found: check_fits(found, data)) if resume else None
     half_written = checkpoints.half_written() if resume else []
@@ -186,7 +188,6 @@ class _Loop:
         self.device = team.device if team else _device(options.device)
         keep_freed_memory()
         torch.set_num_threads(options.threads or int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0)))))
-        torch.manual_seed(stream_seed(options.seed, team.rank if team else 0))
         self.train_split, self.valid_split = data.split("train"), data.split("valid")
         check_labels(data)
         self.model: Ranker = build_model(data.spec, settings.model, options.seed, team)
@@ -202,7 +203,8 @@ class _Loop:
         self.position = Position()
         self._saver = ThreadPoolExecutor(1, thread_name_prefix="hemix-checkpoint")
         self._saving: Future[None] | None = None
-        self._unread: list[tuple[int, Tensor, Tensor, RequestBatch]] = []
+        self._parts = micro_batches(settings, team)
+        self._unread: list[_Unread] = []
         self._speaks = team is None or team.first
         self.checkpoints = Checkpoints(out, options.keep_checkpoints)
         self.board = _board(out) if options.tensorboard and self._speaks else None
@@ -223,7 +225,7 @@ class _Loop:
                 self.model.train()
                 workers = options.loader_workers
                 for batch in self.train_split.batches(plan, first=position.batch, replacement=replacement, workers=workers):
-                    self._step(self._own_part(batch).to(self.device))
+                    self._step(batch)
                     position.impressions += batch.candidates_count
                     position.batch += 1
                     position.seconds = time.perf_counter() - started
@@ -254,22 +256,22 @@ class _Loop:
         order = "shuffled" if options.shuffle == "requests" else options.shuffle
         return self.train_split.plan(options.batch_impressions, order=order, seed=options.seed, epoch=epoch)
 
-    def _own_part(self, batch: RequestBatch) -> RequestBatch:
-        """What of a batch this process works on, its losses divided by the whole batch's weight."""
-        if self.team is not None:
-            whole = self.model.loss_weight(batch)
-            batch = replace(part_of(batch, self.team.rank, self.team.size)[0], loss_weight=whole)
-        return batch if self.settings.train.share else unshared(batch)
-
-    def _step(self, batch: RequestBatch) -> None:
-        options = self.settings.train
-        with autocast(self.device, options.precision):
-            logits = self.model(batch)
-        loss = self.model.loss(logits.float(), batch)
-        self._unread.append((self.position.step, loss.detach(), logits[:, 0].detach(), batch.host))
+    def _step(self, whole: RequestBatch) -> None:
+        options, seen = self.settings.train, _Unread(self.position.step)
+        weight = self.model.loss_weight(whole) if self._parts > 1 else None
+        for number, part, _ in own_parts(whole, self._parts, self.team):
+            torch.manual_seed(stream_seed(options.seed, self.position.step, number))
+            batch = replace(part if options.share else unshared(part), loss_weight=weight).to(self.device)
+            with autocast(self.device, options.precision):
+                logits = self.model(batch)
+            loss = self.model.loss(logits.float(), batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+            if self._parts > 1:
+                self.model.tables.keep_part()
+            seen.add(loss.detach(), logits[:, 0].detach(), part)
+        self._unread.append(seen)
         if self.device.type == "cpu":
             self._read_steps()
-        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizers.step(self.position.step)
         self.position.step += 1
         self.on_step(self.position.step, self.total_steps)
@@ -277,16 +279,15 @@ class _Loop:
     def _read_steps(self) -> None:
         """Look at the losses and logits of the steps since the last call: a device would have to be waited for in each step."""
         steps, self._unread = self._unread, []
-        for step, loss, logit, host in steps:
-            assert host.labels is not None and host.weights is not None
-            seen = torch.stack([logit.cpu().float(), host.labels[:, 0].float(), host.weights[:, 0].float()], 1)
+        for step in steps:
+            loss, seen = sum(step.losses[1:], step.losses[0]), step.seen()
             if self.team is not None:
                 loss = self.team.sum(loss.clone())
                 seen = torch.cat(self.team.gathered(seen.to(self.device))).cpu()
             value = float(loss)
             if value != value or value in (float("inf"), float("-inf")):
                 raise RunError(
-                    f"the loss is {value} at step {step}: lower train.dense_learning_rate or train.table_learning_rate"
+                    f"the loss is {value} at step {step.number}: lower train.dense_learning_rate or train.table_learning_rate"
                 )
             self.meters.add(value, *seen.unbind(1))
 
@@ -320,6 +321,7 @@ class _Loop:
             "resumed_at": self.position.step,
             "device": str(self.device),
             "processes": self.team.size if self.team else 1,
+            "micro_batches": self._parts,
             "tables": self.optimizers.tables,
             "threads": torch.get_num_threads(),
             "precision": self.settings.train.precision,
@@ -341,11 +343,8 @@ class _Loop:
         self._read_steps()
         schema = self.data.schema.model_dump(mode="json")
         state = {"position": asdict(self.position), "data": identity(self.data), "schema": schema}
-        random = {"random.torch": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            random["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        tensors = {**self.optimizers.tensors(), **self.meters.tensors(), **random}
-        rows = {WEIGHT: self.model.tables.weight, **self.optimizers.row_tensors(), **({} if self._speaks else random)}
+        tensors = {**self.optimizers.tensors(), **self.meters.tensors()}
+        rows = {WEIGHT: self.model.tables.weight, **self.optimizers.row_tensors()}
         dense, total = dense_of(self.model), self.model.tables.rows
         self._wait_for_saving()
         if not (self.settings.train.save_in_background and self.team is None and background):
@@ -373,18 +372,8 @@ class _Loop:
             tensors, rows = checkpoint.load_optimizer(), self.optimizers.row_tensors()
             checkpoint.load_rows(rows, *self.model.tables.owned)
             self.position = Position(**checkpoint.state["position"])
-            random: dict[str, Tensor] | None = tensors
-            if self.team is not None and not self.team.first:
-                random = checkpoint.load_random(self.team.rank) if checkpoint.processes == self.team.size else None
         self.optimizers.load({**tensors, **rows})
         self.meters.load(tensors)
-        if random is None:
-            assert self.team is not None
-            torch.manual_seed(stream_seed(self.settings.train.seed, self.team.rank, self.position.step))
-        else:
-            torch.set_rng_state(random["random.torch"])
-            if self.device.type == "cuda" and "random.cuda" in random:
-                torch.cuda.set_rng_state(random["random.cuda"], self.device)
         if not self._speaks:
             return
         log = self.out / "log.jsonl"
@@ -425,6 +414,27 @@ class _Loop:
         """Weights of a whole model, of the tables this process's rows."""
         first, last = self.model.tables.owned
         self.model.load_state_dict({**state, "tables.weight": state["tables.weight"][first:last]})
+
+
+class _Unread:
+    """What a step's parts gave, on their device until somebody looks."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.losses: list[Tensor] = []
+        self._logits: list[Tensor] = []
+        self._known: list[Tensor] = []
+
+    def add(self, loss: Tensor, logits: Tensor, part: RequestBatch) -> None:
+        """The first task's ``logits`` [n] of a part in the host's memory, and its share of the loss."""
+        assert part.labels is not None and part.weights is not None
+        self.losses.append(loss)
+        self._logits.append(logits)
+        self._known.append(torch.stack([part.labels[:, 0].float(), part.weights[:, 0].float()], 1))
+
+    def seen(self) -> Tensor:
+        """Logit, label and weight [n, 3] of the first task, in the host's memory."""
+        return torch.cat([torch.cat(self._logits).cpu().float().unsqueeze(1), torch.cat(self._known)], 1)
 
 
 def _step_of(line: str) -> int:

@@ -1,5 +1,5 @@
-"""How the processes of a run begin: with the same settings, data and files, on the data of their checkpoint, with random numbers of
-their own."""
+"""How the processes of a run begin: with the same settings, data and files, on the data of their checkpoint, and with which random
+numbers each part of a step works."""
 
 from __future__ import annotations
 
@@ -72,7 +72,6 @@ def in_first(team: Team | None, work: Callable[[], None], what: str) -> None:
     together(team, work if team is None or team.first else lambda: None, what)
 
 
-def stream_seed(seed: int, rank: int, step: int = 0) -> int:
-    """Seed of a process's own random numbers from ``step`` on: dropout of one process repeats no other's. The first one's is ``seed``,
-    as that of a process alone."""
-    return int(np.random.SeedSequence([seed, rank, step]).generate_state(1, np.uint64)[0]) if rank else seed
+def stream_seed(seed: int, step: int, part: int) -> int:
+    """Seed of the random numbers of a part of a step's batch: dropout of one repeats no other's, and asks for no memory."""
+    return int(np.random.SeedSequence([seed, step, part]).generate_state(1, np.uint64)[0])

@@ -12,10 +12,10 @@ from torch import Tensor
 from hemix.config import Settings
 from hemix.data.batch import RequestBatch
 from hemix.data.dataset import Split
-from hemix.data.parts import part_of
 from hemix.evaluation.metrics import auc
 from hemix.model import Ranker
 from hemix.team import Team
+from hemix.training.parts import micro_batches, own_parts
 
 __all__ = ["autocast", "logits_of", "validate"]
 
@@ -24,18 +24,20 @@ __all__ = ["autocast", "logits_of", "validate"]
 def logits_of(
     model: Ranker, split: Split, settings: Settings, device: torch.device, team: Team | None = None
 ) -> Iterator[tuple[RequestBatch, Tensor]]:
-    """Every batch of a split, as it lies on the device, with its logits [N, T], at least fp32. Of a team each process scores its part
-    and all have the whole."""
+    """Every batch of a split, as it lies on the device, with its logits [N, T], at least fp32, scored in the parts that train has. Of
+    a team each process scores its own and all have the whole."""
     model.eval()
-    plan = split.plan(4 * settings.train.batch_impressions)
+    plan, parts = split.plan(4 * settings.train.batch_impressions), micro_batches(settings, team)
     for batch in split.batches(plan, workers=settings.train.loader_workers):
-        part, candidates = (batch, None) if team is None else part_of(batch, team.rank, team.size)
-        with autocast(device, settings.train.precision):
-            logits = model(part.to(device)).float()
-        if team is not None and candidates is not None:
-            places, rows = team.gathered(candidates.to(device)), team.gathered(logits)
-            logits = torch.empty_like(torch.cat(rows)).index_copy_(0, torch.cat(places), torch.cat(rows))
-        yield batch.to(device), logits
+        found, places = [], []
+        for _, part, candidates in own_parts(batch, parts, team):
+            with autocast(device, settings.train.precision):
+                found.append(model(part.to(device)).float())
+            places.append(candidates.to(device))
+        if team is not None:
+            found, places = team.gathered(torch.cat(found)), team.gathered(torch.cat(places))
+        logits = torch.cat(found)
+        yield batch.to(device), logits if parts == 1 else torch.empty_like(logits).index_copy_(0, torch.cat(places), logits)
 
 
 @torch.no_grad()

@@ -56,6 +56,22 @@ def test_a_bags_gradient_is_shared_out_evenly() -> None:
         assert gradient.tolist() == [[4, 1], [13, 2]]
 
 
+def test_parts_of_a_step_are_added_up() -> None:
+    """Row 0 of b, row 4 of all, is looked up by all three parts; no gradient reaches the third."""
+    tables = numbered().train()
+    for factor in (1.0, 10.0, None):
+        (vectors,) = tables.look_up([LookUp(tables=("b", "a"), ids=torch.tensor([[0, 3], [0, 2 if factor == 1 else 3]]))])
+        if factor is not None:
+            (factor * vectors.sum()).backward()
+        tables.keep_part()
+    taken = tables.take_step()
+    assert taken is not None
+    rows, gradient = taken
+    assert rows.tolist() == [2, 3, 4]
+    assert gradient[:, 0].tolist() == [1, 21, 22]
+    assert tables.take_step() is None
+
+
 def test_two_look_ups_in_one_step_are_our_own_mistake() -> None:
     tables = numbered().train()
     tables.look_up([COLUMNS])

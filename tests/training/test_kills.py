@@ -143,7 +143,7 @@ def test_every_tensor_of_a_resumed_run_is_that_of_an_undisturbed_one_at_the_same
             del position["seconds"]
         assert positions[0] == positions[1]
     state = load_file(theirs[both[-1]] / "optimizer.safetensors")
-    assert {"random.torch", "meters.window"} < state.keys()
+    assert "meters.window" in state
     assert any(name.startswith("dense.exp_avg_sq.") for name in state) and any(name.startswith("tables.") for name in state)
 
 
