@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from hemix.measure import PeakMemory, anonymous_bytes, machine
+from hemix import measure
+from hemix.measure import PeakMemory, anonymous_bytes, machine, stolen_seconds
 
 MB = 1_000_000
 
@@ -85,3 +88,11 @@ def test_the_machine_says_what_it_is() -> None:
     assert facts["memory_bytes"] > 10**8
     assert facts["cpu"] and facts["python"].startswith("3.")
     assert len(facts["load_average"]) == 3
+
+
+def test_what_the_host_gave_to_others_is_counted_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = os.sysconf("SC_CLK_TCK")
+    monkeypatch.setattr(measure, "_lines", lambda _: [f"cpu  9 9 9 9 9 9 9 {3 * ticks} 0 0", "cpu0 9 9 9 9 9 9 9 1 0 0"])
+    assert stolen_seconds() == 3
+    monkeypatch.setattr(measure, "_lines", lambda _: [])
+    assert stolen_seconds() == 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import random
 import select
 import subprocess
@@ -25,7 +26,7 @@ import numpy as np
 
 from hemix.bench.drive import Plan, Stream
 from hemix.errors import HemixError, UsageError
-from hemix.measure import anonymous_bytes, machine
+from hemix.measure import anonymous_bytes, machine, stolen_seconds
 from hemix.run import Run
 from hemix.serving.known import known
 from hemix.serving.store import Limits, open_store
@@ -55,8 +56,8 @@ class _World:
 def run(*, scale: float = 1.0, run: Path | None = None, seconds: float | None = None, threads: int = 1) -> dict[str, Any]:
     """Five loads of 30 seconds each against ``run``, histories and seconds times ``scale``: rankings of 500 at 1,000 and 5,000
     events, always of users with a new event; at 1,000 with the user's state kept; events in bodies of 50; and a mix. Each gives a case
-    a stream: latency counted from the moment that a request was due, the server's own stages, errors, and the server's memory with its
-    slope after the first fifth.
+    a stream: latency counted from the moment that a request was due, the server's own stages, errors, the server's memory with its
+    slope after the first fifth, and the share of the processors that the machine's host gave to others meanwhile.
 
     With ``seconds``, as for a soak, the mix alone for so long, of users whose histories are as long as the model reads: shorter ones
     would grow by the events of the mix, and the server's kept states with them.
@@ -97,12 +98,15 @@ def run(*, scale: float = 1.0, run: Path | None = None, seconds: float | None = 
                     actions=world.actions,
                     context=world.context,
                 )
+                stolen, began = stolen_seconds(), time.monotonic()
                 with _Memory(pid) as memory:
                     seen = _drive(plan)
+                cores = len(os.sched_getaffinity(0))
+                share = round((stolen_seconds() - stolen) / (time.monotonic() - began) / cores, 3)
                 for one in seen:
                     if not one["answered_per_second"]:
                         raise HemixError(f"bench serve: no {one['stream']} was answered: {one['errors']}")
-                cases += [{"name": f"serve {name}", **one, **memory.figures()} for one in seen]
+                cases += [{"name": f"serve {name}", **one, **memory.figures(), "stolen_share": share} for one in seen]
     return {"schema_version": 1, "cases": cases, "ready_seconds": ready_seconds, "threads": threads, "machine": machine()}
 
 

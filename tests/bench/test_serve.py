@@ -23,6 +23,7 @@ def test_every_load_is_answered_and_counted(rich_run: Path) -> None:
         assert case["errors"] == {} and case["degraded"] == 0, case
         assert 0 < case["latency_ms"][0] <= case["latency_ms"][1] <= case["latency_ms"][2]
         assert case["server_peak_bytes"] > 2**20
+        assert 0 <= case["stolen_share"] < 1
     assert cases["serve mix", "rank 50"]["score_ms"][0] > 0
     body = cases["serve events 50", "events 50"]
     assert body["accepted_events"] == 50 * body["requests"] > 0
