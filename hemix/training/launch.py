@@ -20,7 +20,7 @@ from types import FrameType
 
 from hemix.errors import HemixError
 
-__all__ = ["LAUNCHED", "LOST", "launch"]
+__all__ = ["LAUNCHED", "LOST", "free_port", "launch"]
 
 LAUNCHED = "HEMIX_LAUNCHED"
 """Set for the processes of :func:`launch`: they leave it to this one to say that another of them is gone"""
@@ -40,7 +40,7 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
     base = {
         **os.environ,
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(_free_port()),
+        "MASTER_PORT": str(free_port()),
         "WORLD_SIZE": str(processes),
         LAUNCHED: "1",
     }
@@ -136,7 +136,8 @@ def _passed_on(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]

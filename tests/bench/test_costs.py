@@ -26,18 +26,22 @@ def test_errors_count_as_shares() -> None:
 
 
 def test_points_left_out_are_predicted_and_not_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
-    def point(name: str, users: int, *, held_out: bool = False) -> costs.Point:
+    def point(name: str, users: int, *, held_out: bool = False, processes: int = 1) -> costs.Point:
         load = Workload(users=users, impressions_per_user=2, history_length=20)
-        return costs.Point(name=name, load=load, item_rows=100_000, held_out=held_out)
+        return costs.Point(name=name, load=load, item_rows=100_000, held_out=held_out, processes=processes)
 
-    monkeypatch.setattr(costs, "POINTS", (point("few", 4), point("many", 64), point("left out", 16, held_out=True)))
+    points = (point("few", 4), point("many", 64), point("left out", 16, held_out=True), point("shared", 64, processes=2))
+    monkeypatch.setattr(costs, "POINTS", points)
     found = run_benchmark("costs")
-    few, many, left_out = found["cases"]
+    few, many, left_out, shared = found["cases"]
+    assert (shared["impressions"], shared["others"]) == (64, 1) and shared["table_rows"] == -(-many["table_rows"] // 2)
+    assert many["flops"] / 2 < shared["flops"] < 0.9 * many["flops"], "the optimiser's are not divided"
+    assert many["moved_bytes"] == 0 and shared["moved_bytes"] > shared["dense_parameters"] * 4
     assert (few["impressions"], many["impressions"], left_out["impressions"]) == (8, 128, 32)
     assert many["flops"] > left_out["flops"] > few["flops"]
     law = found["laws"]["seconds"]
-    assert set(law) == {"fixed", "flops", "vectors"} and min(law.values()) >= 0
-    expected = law["fixed"] + law["flops"] * left_out["flops"] + law["vectors"] * left_out["vectors"]
+    assert set(law) == {"fixed", "flops", "vectors", "moved_bytes", "others"} and min(law.values()) >= 0
+    expected = law["fixed"] + law["flops"] * left_out["flops"] + law["vectors"] * left_out["vectors"]  # of the others, none
     assert left_out["seconds_predicted"] == pytest.approx(expected)
     assert left_out["seconds_error"] == pytest.approx(expected / left_out["seconds"] - 1)
     assert many["peak_bytes"] > 0 and few["peak_bytes_predicted"] > 0
