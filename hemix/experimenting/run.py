@@ -12,12 +12,9 @@ Paired: every user lives in every arm's own copy of the city, from the same past
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,12 +24,13 @@ import numpy.typing as npt
 
 from hemix.errors import DataError, HemixError, UsageError
 from hemix.experimenting.analysis import Outcome, analyse, power
-from hemix.experimenting.arms import Arm, ArmDown, Oracle, Popularity, Server, make_arm
+from hemix.experimenting.arms import ArmDown, Oracle, Popularity, make_arm
+from hemix.experimenting.block import Block, Done, Progress
 from hemix.experimenting.cells import Cell, cell_path, read_cell, write_cell
 from hemix.experimenting.checks import same_for_all, shares
 from hemix.experimenting.living import MEASURES, live, past_lives
-from hemix.experimenting.meeting import keep_plan, known_models, meet, stranger
-from hemix.experimenting.plan import BEFORE_DAYS, Plan, arm_of, check_plan, city_of
+from hemix.experimenting.meeting import keep_plan, known_models, meet
+from hemix.experimenting.plan import BEFORE_DAYS, Plan, check_plan, city_of
 from hemix.experimenting.report import write_experiment_report
 from hemix.files import read_json, write_json
 from hemix.measure import machine
@@ -41,7 +39,6 @@ from hemix.world.life import Lives
 __all__ = ["experiment"]
 
 Ints = npt.NDArray[np.int64]
-Progress = Callable[[str, float], None]
 
 _ARMS_AT_ONCE = 2
 
@@ -86,28 +83,20 @@ def experiment(
         if number == 0:
             visible = _power(plan, out, lives or past_lives(city, block, 0)[0])
             on_power(visible)
-        done = _Done(on_progress, number / len(blocks), 1 / max(len(waiting), 1) / len(blocks), _rate(spans))
-
-        def lived(
-            name: str, number: int = number, block: Ints = block, lives: Lives | None = lives, done: _Done = done
-        ) -> Cell | None:
-            own = block if plan.design == "paired" else block[arm_of(block, plan.seed, len(arms)) == list(arms).index(name)]
-            past = lives if lives is not None and plan.design == "paired" else past_lives(city, own, 0)[0]
-            say = partial(done.say, name, f"{name}, users {block[0]} to {block[-1]}")
-            say(0.0)
-            try:
-                cell = _lived(past, own, arms[name], plan, models[name], say)
-            except ArmDown as error:
-                paused[name] = str(error)
-                return None
-            write_cell(cell_path(out, name, number), cell)
-            return cell
-
+        done = Done(on_progress, number / len(blocks), 1 / max(len(waiting), 1) / len(blocks), _rate(spans))
+        own = Block(plan=plan, out=out, city=city, number=number, users=block, lives=lives, done=done)
+        cells = list[Cell]()
         # a server answers few requests at a time: with one arm after another most of the machine would wait
         with ThreadPoolExecutor(_ARMS_AT_ONCE, thread_name_prefix="hemix-lives") as pool:
             try:
-                cells = [cell for cell in pool.map(lived, waiting) if cell is not None]
+                living = {name: pool.submit(own.lived, name, arms[name], models[name]) for name in waiting}
+                for name, cell in living.items():
+                    try:
+                        cells.append(cell.result())
+                    except ArmDown as error:
+                        paused[name] = str(error)
             except BaseException:  # one who stops the whole waits for no block to end
+                pool.shutdown(wait=False, cancel_futures=True)
                 for arm in arms.values():
                     arm.stop()
                 raise
@@ -120,23 +109,6 @@ def experiment(
     return content
 
 
-class _Done:
-    """How far the arms are that live a block of users at the same time."""
-
-    def __init__(self, on_progress: Progress, begin: float, width: float, rate: float | None) -> None:
-        """``width``: an arm's share of the whole; ``rate``: rankings a second so far."""
-        self._on_progress, self._begin, self._width = on_progress, begin, width
-        self._rate = f", {rate:.0f} rankings/s" if rate else ""
-        self._done: dict[str, float] = {}
-        self._lock = threading.Lock()
-
-    def say(self, arm: str, what: str, done: float) -> None:
-        """An arm has come so far, 0 to 1."""
-        with self._lock:
-            self._done[arm] = done
-            self._on_progress(what + self._rate, self._begin + self._width * sum(self._done.values()))
-
-
 def _rate(spans: Collection[tuple[float, float, float]]) -> float | None:
     """Rankings a second of (began, ended, rankings), which overlap; time in which nobody lived does not count."""
     seconds = until = 0.0
@@ -144,16 +116,6 @@ def _rate(spans: Collection[tuple[float, float, float]]) -> float | None:
         seconds += max(ended - max(began, until), 0.0)
         until = max(until, ended)
     return sum(rankings for *_, rankings in spans) / seconds if seconds else None
-
-
-def _lived(past: Lives, users: Ints, arm: Arm, plan: Plan, model: Mapping[str, Any], say: Callable[[float], None]) -> Cell:
-    """A block's days in an arm. Raises ArmDown."""
-    found = arm.model()
-    if found != model:
-        raise ArmDown(stranger(found, model))
-    began, first = time.time(), past.city.days
-    outcome = live(past, arm, plan.days, draws=plan.draws, on_day=lambda day: say((day + 1 - first) / plan.days))
-    return Cell(users=users, outcome=outcome, span=(began, time.time()) if isinstance(arm, Server) else None)
 
 
 def _power(plan: Plan, out: Path, past: Lives) -> dict[str, float | None]:
