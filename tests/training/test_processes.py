@@ -103,7 +103,7 @@ def test_parts_that_the_processes_cannot_share_equally_are_refused(planted_data:
      "train.log_every_steps": 50},
     {"train.share": False, "train.precision": "bf16", "train.micro_batches": 2},
 ])  # fmt: skip
-def test_so_they_do_with_other_optimisers_models_and_parts_without_a_user(
+def test_the_same_bytes_with_other_optimisers_models_and_parts_without_a_user(
     planted_data: Path, tmp_path: Path, more: dict[str, object]
 ) -> None:
     more = {**more, "train.checkpoint_every_steps": 0}
@@ -117,25 +117,14 @@ def test_so_they_do_with_other_optimisers_models_and_parts_without_a_user(
 
 
 @pytest.mark.slow
-def test_four_parts_are_shared_by_two_processes(planted_data: Path, tmp_path: Path) -> None:
-    """Sums of parts are then rounded otherwise than in one process."""
-    more = {"train.micro_batches": 4, "train.checkpoint_every_steps": 0}
-    one, two = tmp_path / "one", tmp_path / "two"
-    api.train(planted_data, one, settings={**SETTINGS, **more})
-    ended = done(command(planted_data, two, "--processes", "2", **more), OMP_NUM_THREADS="1")
-    assert ended.returncode == 0, ended.stderr
-    assert losses(two) == pytest.approx(losses(one), abs=1e-4)
-    assert_close(two, one, 1e-4)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("more", [
     {"train.table_optimizer": "rowwise_adagrad", "train.tables": "plain"},
     {"train.table_optimizer": "rowwise_adagrad", "train.tables": "auto"},
     {"train.average_decay": 0.9, "model.name": "sim"},
     {"train.dense_optimizer": "adamw", "train.weight_decay": 0.01, "train.batch_impressions": 4},
+    {"train.micro_batches": 4},
 ])  # fmt: skip
-def test_so_they_do_with_other_optimisers_models_and_batches_of_fewer_users_than_processes(
+def test_other_parts_are_equal_within_rounding_batches_of_fewer_users_than_processes_too(
     planted_data: Path, tmp_path: Path, more: dict[str, object]
 ) -> None:
     more = {**more, "train.checkpoint_every_steps": 0}
