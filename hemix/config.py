@@ -180,7 +180,7 @@ class TrainSettings(_Part):
     checkpoint_every_steps: CountOrZero = 500
     keep_checkpoints: Count = 2
     save_in_background: bool = True
-    """Go on training while a checkpoint is written, from a copy in memory; several processes wait for each other instead."""
+    """Go on training while a checkpoint is written, from a copy in memory."""
     log_every_steps: Count = 20
     tensorboard: bool = False
 

@@ -31,8 +31,10 @@ _READABLE = 40
 class Team:
     """The processes of a run, this one among them."""
 
-    def __init__(self, rank: int, size: int, device: torch.device) -> None:
+    def __init__(self, rank: int, size: int, device: torch.device, group: dist.ProcessGroup | None = None) -> None:
+        """``group``: who talks to each other over which connections; by default all, over the first ones."""
         self.rank, self.size, self.device = rank, size, device
+        self._group = group
 
     @classmethod
     def joined(cls, device: str, environment: Mapping[str, str] = os.environ) -> Team | None:
@@ -52,6 +54,12 @@ class Team:
             dist.init_process_group("nccl" if here.type == "cuda" else "gloo", rank=rank, world_size=size, timeout=_TIMEOUT)
         return cls(rank, size, here)
 
+    def beside(self) -> Team:
+        """The same processes with connections of their own, for a thread beside the first; tensors in the host's memory."""
+        with _lost_processes():
+            group = dist.new_group(backend="gloo", timeout=_TIMEOUT)
+        return Team(self.rank, self.size, torch.device("cpu"), group)
+
     @property
     def first(self) -> bool:
         """Whether this is the process that writes and speaks."""
@@ -60,7 +68,7 @@ class Team:
     def wait(self) -> None:
         """Until all processes are here: before a work ends, so that none closes its connections while others still listen."""
         with _lost_processes():
-            dist.barrier()
+            dist.barrier(self._group)
 
     def leave(self) -> None:
         """Not collective: say good-bye."""
@@ -70,7 +78,7 @@ class Team:
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over all processes, in place."""
         with _lost_processes():
-            dist.all_reduce(tensor)
+            dist.all_reduce(tensor, group=self._group)
         return tensor
 
     def any(self, here: bool) -> bool:
@@ -81,12 +89,12 @@ class Team:
         """Every process's rows [n of its own, ...], by rank."""
         counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(self.size)]
         with _lost_processes():
-            dist.all_gather(counts, torch.tensor([rows.shape[0]], device=rows.device))
+            dist.all_gather(counts, torch.tensor([rows.shape[0]], device=rows.device), group=self._group)
             most = max(int(count) for count in counts)
             padded = rows.new_zeros(most, *rows.shape[1:])
             padded[: rows.shape[0]] = rows
             found = [torch.empty_like(padded) for _ in range(self.size)]
-            dist.all_gather(found, padded)
+            dist.all_gather(found, padded, group=self._group)
         return [all_rows[: int(count)] for all_rows, count in zip(found, counts, strict=True)]
 
     def exchanged(self, rows: Tensor, counts: Sequence[int]) -> tuple[Tensor, list[int]]:
@@ -95,10 +103,10 @@ class Team:
         told = torch.tensor(list(counts), dtype=torch.int64, device=rows.device)
         heard = torch.empty_like(told)
         with _lost_processes():
-            dist.all_to_all_single(heard, told)
+            dist.all_to_all_single(heard, told, group=self._group)
             incoming = [int(count) for count in heard]
             found = rows.new_empty(sum(incoming), *rows.shape[1:])
-            dist.all_to_all_single(found, rows.contiguous(), incoming, list(counts))
+            dist.all_to_all_single(found, rows.contiguous(), incoming, list(counts), group=self._group)
         return found, incoming
 
     def gathered_bytes(self, own: bytes) -> list[bytes]:

@@ -57,8 +57,8 @@ def check_labels(data: Dataset) -> None:
 
 
 def process_bytes(spec: InputSpec, settings: Settings, processes: int) -> tuple[int, int, int]:
-    """What one of ``processes`` holds, in bytes of fp32: of its rows of the tables, of the dense part, which each has whole, and of the
-    copy from which a single process writes a checkpoint in the background.
+    """What the first of ``processes``, which needs most, holds in bytes of fp32: of its rows of the tables, of the dense part, which
+    each has whole, and of the copy from which a checkpoint is written in the background.
 
     Counted are weights, gradients of the dense part, optimiser state and averages. Activations, batches, the gradients of a step's rows
     and the library itself come on top (docs/scale.md).
@@ -69,7 +69,7 @@ def process_bytes(spec: InputSpec, settings: Settings, processes: int) -> tuple[
     row_values = (3 * width if train.table_optimizer == "adam" else width + 1) + (width + 1 if averages else 0)
     tables = 4 * -(-sum(spec.tables.values()) // processes) * row_values
     saved = 4 * dense * (4 if averages else 3)
-    copies = processes == 1 and train.save_in_background and train.checkpoint_every_steps > 0
+    copies = train.save_in_background and train.checkpoint_every_steps > 0
     return tables, saved + 4 * dense, tables + saved if copies else 0
 
 
@@ -81,11 +81,25 @@ def check_memory(spec: InputSpec, settings: Settings, processes: int) -> None:
         return
     copied = f", {copy:,} of the copy for a checkpoint" if copy else ""
     need = f"{tables:,} bytes of tables, {dense:,} of the dense part{copied} a process, {processes} in all"
-    if dense >= budget:
+    ways = [_enough(spec, settings, budget)]
+    if copy:
+        train = settings.train.model_copy(update={"save_in_background": False})
+        fewer = _enough(spec, settings.model_copy(update={"train": train}), budget)
+        ways.insert(0, f"{fewer} with train.save_in_background=false" if fewer else None)
+    told = " or ".join(way for way in ways if way)
+    if not told:
         raise SettingsError(f"train.memory_budget_bytes: {budget:,} is too little on any number: {need}")
-    whole = process_bytes(spec, settings, 1)[0]
-    enough = max(2, -(-whole // (budget - dense)))
+    raise SettingsError(f"train.memory_budget_bytes: {budget:,} is too little: {need}; {told} would do")
+
+
+def _enough(spec: InputSpec, settings: Settings, budget: int) -> str | None:
+    """The least number of processes that need no more; None: no number does."""
+    tables, dense, copy = process_bytes(spec, settings, 1)
+    rows = 2 * tables if copy else tables
+    fixed = tables + dense + copy - rows
+    if fixed >= budget:
+        return None
+    enough = max(1, rows // (budget - fixed))
     while sum(process_bytes(spec, settings, enough)) > budget:
         enough += 1
-    without = "train.save_in_background=false or " if tables + dense <= budget else ""
-    raise SettingsError(f"train.memory_budget_bytes: {budget:,} is too little: {need}; {without}{enough} processes would do")
+    return "one process" if enough == 1 else f"{enough} processes"

@@ -203,6 +203,7 @@ class _Loop:
         self.position = Position()
         self._saver = ThreadPoolExecutor(1, thread_name_prefix="hemix-checkpoint")
         self._saving: Future[None] | None = None
+        self._beside = team.beside() if team is not None and options.save_in_background else None
         self._parts = micro_batches(settings, team)
         self._unread: list[_Unread] = []
         self._speaks = team is None or team.first
@@ -347,13 +348,14 @@ class _Loop:
         rows = {WEIGHT: self.model.tables.weight, **self.optimizers.row_tensors()}
         dense, total = dense_of(self.model), self.model.tables.rows
         self._wait_for_saving()
-        if not (self.settings.train.save_in_background and self.team is None and background):
+        if not (self.settings.train.save_in_background and background):
             self.checkpoints.save(name, dense, rows, tensors, state, total, self.team)
             return
         dense, rows, tensors = (
-            {key: tensor.detach().cpu().clone() for key, tensor in part.items()} for part in (dense, rows, tensors)
+            {key: tensor.detach().cpu().clone() for key, tensor in part.items()}
+            for part in ((dense, rows, tensors) if self._speaks else ({}, rows, {}))
         )
-        self._saving = self._saver.submit(self.checkpoints.save, name, dense, rows, tensors, state, total)
+        self._saving = self._saver.submit(self.checkpoints.save, name, dense, rows, tensors, state, total, self._beside)
 
     def _wait_for_saving(self) -> None:
         """Until the last checkpoint is written. Raises what went wrong there."""

@@ -305,26 +305,32 @@ def test_a_budget_that_is_too_small_says_how_many_processes_would_do(planted_dat
 
 
 def test_100_million_rows_of_16_do_not_fit_5_gib_in_one_process_and_do_in_two() -> None:
-    """Row-wise Adagrad: 17 values of 4 bytes a row, 6.8 GB in one process, half of it in two."""
+    """Row-wise Adagrad: 17 values of 4 bytes a row, 6.8 GB in one process, half of it in two; a copy for a checkpoint as much again."""
     spec = make_spec()
     spec = dataclasses.replace(spec, tables={**dict.fromkeys(spec.tables, 0), next(iter(spec.tables)): 100_000_000})
-    settings = build_settings(overrides={"train.table_optimizer": "rowwise_adagrad", "train.memory_budget_bytes": 5 * 2**30})
+    budget = {"train.table_optimizer": "rowwise_adagrad", "train.memory_budget_bytes": 5 * 2**30}
+    settings = build_settings(overrides=budget)
     assert process_bytes(spec, settings, 1)[0] == 100_000_000 * 17 * 4
     assert process_bytes(spec, settings, 2)[0] == 50_000_000 * 17 * 4
-    with pytest.raises(SettingsError, match=r"6,800,000,000 bytes of tables, .* a process, 1 in all; 2 processes would do"):
+    ways = "2 processes with train.save_in_background=false or 3 processes would do"
+    with pytest.raises(SettingsError, match=rf"6,800,000,000 bytes of tables, .* a process, 1 in all; {ways}"):
         check_memory(spec, settings, 1)
-    check_memory(spec, settings, 2)
+    with pytest.raises(SettingsError, match=rf"3,400,000,000 bytes of tables, .* a process, 2 in all; {ways}"):
+        check_memory(spec, settings, 2)
+    check_memory(spec, settings, 3)
+    check_memory(spec, build_settings(overrides={**budget, "train.save_in_background": False}), 2)
 
 
-def test_the_copy_for_a_checkpoint_counts_in_the_process_that_makes_one() -> None:
-    """10 M rows of Adam: 1.92 GB, and as much again while one process saves in the background."""
+def test_the_copy_for_a_checkpoint_counts() -> None:
+    """10 M rows of Adam: 1.92 GB, and as much again while a checkpoint is written."""
     spec = make_spec()
     spec = dataclasses.replace(spec, tables={**dict.fromkeys(spec.tables, 0), next(iter(spec.tables)): 10_000_000})
     budget = {"train.memory_budget_bytes": 2_500_000_000}
     tables, dense, copy = process_bytes(spec, build_settings(overrides=budget), 1)
     assert (tables, copy) == (1_920_000_000, tables + dense * 3 // 4)
     with pytest.raises(
-        SettingsError, match=r"of the copy for a checkpoint a process, .*; train\.save_in_background=false or 2 proc"
+        SettingsError,
+        match=r"of the copy for a checkpoint .*; one process with train\.save_in_background=false or 2 processes would",
     ):
         check_memory(spec, build_settings(overrides=budget), 1)
     for fewer in ({"train.save_in_background": False}, {"train.checkpoint_every_steps": 0}):
