@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-__all__ = ["PeakMemory", "anonymous_bytes", "keep_freed_memory", "machine", "stolen_seconds"]
+__all__ = ["PeakMemory", "anonymous_bytes", "give_freed_memory_back", "keep_freed_memory", "machine", "stolen_seconds"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _KEEP_BYTES = 2**30
@@ -88,10 +88,27 @@ def keep_freed_memory(arenas: int | None = None) -> bool:
     By default an allocation over 128 KiB to 32 MiB is a mapping of its own, whose pages are zeroed afresh each time. ``arenas``: how
     many heaps the threads of the process share (by default each has one of its own, and none can use what another has freed).
     """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
+    mallopt = _libc("mallopt")
+    if mallopt is None:
         return False
     if arenas is not None:
         mallopt(_M_ARENA_MAX, arenas)
     return bool(mallopt(_M_MMAP_THRESHOLD, _KEEP_BYTES) and mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES))
+
+
+def give_freed_memory_back() -> bool:
+    """Ask glibc to return to the system now what :func:`keep_freed_memory` has kept; False elsewhere. Milliseconds, and the next that
+    needs the memory has its pages zeroed anew."""
+    trim = _libc("malloc_trim")
+    if trim is None:
+        return False
+    trim(ctypes.c_size_t(0))
+    return True
+
+
+def _libc(name: str) -> Any:
+    """A function of the C library; None where it has no such."""
+    try:
+        return getattr(ctypes.CDLL(None), name)
+    except (OSError, AttributeError):
+        return None

@@ -82,6 +82,22 @@ def test_watching_ends_with_the_block() -> None:
     assert not any(thread.name == "hemix-memory" for thread in threading.enumerate())
 
 
+def test_what_was_freed_is_kept_until_it_is_given_back() -> None:
+    """Below a piece that stays in use, so that no heap's end is given back by itself."""
+    held, kept, left = measured(
+        "from hemix.measure import give_freed_memory_back, keep_freed_memory\n"
+        "keep_freed_memory(arenas=1)\n"
+        "before, burst, last = anonymous_bytes(), np.ones(64 * MB, np.uint8), np.ones(1000, np.uint8)\n"
+        "held = anonymous_bytes() - before\n"
+        "del burst\n"
+        "kept = anonymous_bytes() - before\n"
+        "assert give_freed_memory_back()\n"
+        "print(held, kept, anonymous_bytes() - before)"
+    )
+    assert min(held, kept) > 60 * MB
+    assert left < 8 * MB
+
+
 def test_the_machine_says_what_it_is() -> None:
     facts = machine()
     assert facts["cores"] >= 1

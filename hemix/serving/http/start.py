@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from hemix.errors import UsageError
-from hemix.measure import keep_freed_memory
+from hemix.measure import give_freed_memory_back, keep_freed_memory
 from hemix.schema import Schema
 from hemix.serving.http.access import Access, check_host, read_token
 from hemix.serving.http.app import make_app
@@ -28,10 +29,9 @@ __all__ = ["ServeOptions", "run_server"]
 
 _READING = 4
 """Rankings under way for each that is scored: while one is, others read and encode, and small ones are joined"""
-
-
 _ARENAS = 2
 """Heaps that all threads share: with one each, memory that one thread has freed is no other's"""
+_GIVE_BACK_SECONDS = 60.0
 _COLLECTOR_THRESHOLDS = (50_000, 20, 50)
 
 
@@ -121,6 +121,7 @@ def run_server(run: Path, options: ServeOptions, on_ready: Callable[[str, dict[s
 
     def ready() -> None:
         _collect_seldom()
+        threading.Thread(target=_give_back_often, name="hemix-trim", daemon=True).start()
         on_ready(url, {"torch": torch_seconds, "rest": time.perf_counter() - began - torch_seconds})
 
     serve(make_app(service), bound, ready)
@@ -132,6 +133,12 @@ def _collect_seldom() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_COLLECTOR_THRESHOLDS)
+
+
+def _give_back_often() -> None:
+    """What a burst of rankings needed stays free for the next one, but not for ever: memory would creep up with each new coincidence."""
+    while give_freed_memory_back():
+        time.sleep(_GIVE_BACK_SECONDS)
 
 
 def _limits(folders: list[Path], options: ServeOptions) -> StoreLimits:
