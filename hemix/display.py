@@ -115,8 +115,8 @@ class Display:
             f"train {header['model']} ({header['size']}): {header['dense_parameters']:,} dense and "
             f"{header['embedding_parameters']:,} embedding parameters, {header['train_impressions']:,} impressions in "
             f"{header['steps']:,} steps{resumed}\n"
-            f"{header['device']}, {_processes(header['processes'])}{header['threads']} threads, {header['precision']}; "
-            f"tables: {header['tables']}"
+            f"{header['device']}, {_processes(header['processes'])}{header['threads']} threads, {header['precision']}"
+            f"{_parts(header)}; tables: {header['tables']}"
         )
 
     def _record(self, record: Mapping[str, Any]) -> None:
@@ -193,6 +193,11 @@ def manifest_summary(manifest: Mapping[str, Any], out: Path) -> str:
         lines.append("noted: " + ", ".join(odd))
     lines.append(f"Next: hemix train --data {out} --out RUN")
     return "\n".join(lines)
+
+
+def _parts(header: Mapping[str, Any]) -> str:
+    parts = header["micro_batches"]
+    return "" if parts == header["processes"] else f", batches in {parts} parts"
 
 
 def _processes(count: int) -> str:
