@@ -134,8 +134,8 @@ class TrainSettings(_Part):
     batch_impressions: Count = 256
     """Impressions a step. Whole requests are drawn, so a step may hold a few more."""
     micro_batches: CountOrZero = 0
-    """Parts of a batch, of whole users each, that are worked on one after another: less memory for the same step, and sums that do not
-    depend on how many processes share the parts. 0: one a process."""
+    """Parts of a batch, of whole users each, that are worked on one after another: less memory for the same step. Two parts give the
+    same bytes in one process and in two, more the same within rounding. 0: one a process."""
     shuffle: Literal["requests", "users", "time"] = "requests"
     """A global shuffle of requests; users shuffled, each one's requests together; or the order in time."""
     share: bool = True

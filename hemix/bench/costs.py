@@ -222,17 +222,24 @@ def _measured(point: Point) -> dict[str, Any]:
         )
         for rank in range(point.processes)
     ]
-    said = [process.communicate() for process in started]
-    for process, (_, errors) in zip(started, said, strict=True):
-        if process.returncode:
-            last = (errors.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
-            raise HemixError(f"bench costs: {point.name}: {last}")
-    found: dict[str, Any] = json.loads(said[0][0].splitlines()[-1])
+    try:
+        while all(process.poll() is None or process.returncode == 0 for process in started) and started[0].poll() is None:
+            time.sleep(0.02)
+        for process in started:
+            if process.poll() not in (None, 0):  # before the others say that it is gone
+                _, errors = process.communicate()
+                last = (errors.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+                raise HemixError(f"bench costs: {point.name}: {last}")
+        found: dict[str, Any] = json.loads(started[0].communicate()[0].splitlines()[-1])
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
     return found
 
 
 if __name__ == "__main__":
     content, joined = json.loads(sys.argv[1]), Team.joined("cpu")
-    print(json.dumps(measure(Point(**{**content, "load": Workload(**content["load"])}), joined)))
+    print(json.dumps(measure(Point(**{**content, "load": Workload(**content["load"])}), joined)), flush=True)
     if joined is not None:
-        joined.leave()
+        os._exit(0)  # the team's threads may abort an interpreter that is being torn down

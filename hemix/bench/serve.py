@@ -101,8 +101,7 @@ def run(*, scale: float = 1.0, run: Path | None = None, seconds: float | None = 
                 stolen, began = stolen_seconds(), time.monotonic()
                 with _Memory(pid) as memory:
                     seen = _drive(plan)
-                cores = len(os.sched_getaffinity(0))
-                share = round((stolen_seconds() - stolen) / (time.monotonic() - began) / cores, 3)
+                share = round((stolen_seconds() - stolen) / (time.monotonic() - began) / (os.cpu_count() or 1), 3)
                 for one in seen:
                     if not one["answered_per_second"]:
                         raise HemixError(f"bench serve: no {one['stream']} was answered: {one['errors']}")

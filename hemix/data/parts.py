@@ -1,4 +1,4 @@
-"""A batch divided among processes: whole users each, with their requests, so that a user's work is done by one of them.
+"""A batch divided into parts: whole users each, with their requests, so that a user's work is done by one of them.
 
 What a part of no user leaves out, shapes of nothing, is a batch like any other. Knows tensors, not processes.
 """

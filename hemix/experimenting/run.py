@@ -84,15 +84,15 @@ def experiment(
             visible = _power(plan, out, lives or past_lives(city, block, 0)[0])
             on_power(visible)
         done = Done(on_progress, number / len(blocks), 1 / max(len(waiting), 1) / len(blocks), _rate(spans))
-        own = Block(plan=plan, out=out, city=city, number=number, users=block, lives=lives, done=done)
+        living = Block(plan=plan, out=out, city=city, number=number, users=block, lives=lives, done=done)
         cells = list[Cell]()
         # a server answers few requests at a time: with one arm after another most of the machine would wait
         with ThreadPoolExecutor(_ARMS_AT_ONCE, thread_name_prefix="hemix-lives") as pool:
             try:
-                living = {name: pool.submit(own.lived, name, arms[name], models[name]) for name in waiting}
-                for name, cell in living.items():
+                answers = {name: pool.submit(living.lived, name, arms[name], models[name]) for name in waiting}
+                for name, answer in answers.items():
                     try:
-                        cells.append(cell.result())
+                        cells.append(answer.result())
                     except ArmDown as error:
                         paused[name] = str(error)
             except BaseException:  # one who stops the whole waits for no block to end

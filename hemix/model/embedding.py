@@ -1,8 +1,8 @@
-"""All embedding tables in one weight, read once a step.
+"""All embedding tables in one weight, read once a step, or once a part of one.
 
-The weight is [rows of all tables, width]. In training a step reads all its ids at once into a leaf tensor that hangs on no weight; what
-autograd leaves there is one gradient per vector that the model was given, and a table optimiser (`hemix.training.table_optimizers`) adds
-them up by row and updates those rows alone. The dense optimiser never sees the weight.
+The weight is [rows of all tables, width]. In training a look-up reads all its ids at once into a leaf tensor that hangs on no weight;
+what autograd leaves there is one gradient per vector that the model was given, and a table optimiser
+(`hemix.training.table_optimizers`) adds them up by row and updates those rows alone. The dense optimiser never sees the weight.
 
 Knows neither the schema nor what the columns mean.
 """
@@ -136,9 +136,7 @@ class Tables(nn.Module):
         """The gradients that reached the look-ups since the last call, or None; forgets them."""
         if self._parts:
             parts, self._parts = self._parts, []
-            ids, gradients = (torch.cat(of_parts) for of_parts in zip(*parts, strict=True))
-            distinct, total = add_up(ids, gradients)
-            return Gradients(ids=distinct, bags=None, values=total)
+            return add_up(parts, self.rows)
         step, self._step = self._step, None
         if step is None or step.values.grad is None:
             return None
@@ -189,13 +187,11 @@ def sum_by_row(gradients: Gradients, rows: int) -> tuple[Tensor, Tensor]:
     return distinct.long(), total
 
 
-def add_up(ids: Tensor, gradients: Tensor) -> tuple[Tensor, Tensor]:
-    """(distinct ids ascending [m], the sum [m, width] of each one's ``gradients`` [n, width]), for int64 [n] ids; on a CPU added in the
-    order in which they come."""
-    distinct, places = torch.unique(ids, return_inverse=True)
-    return distinct, gradients.new_zeros(distinct.shape[0], gradients.shape[1]).index_add_(
-        0, moved(places, gradients.device), gradients
-    )
+def add_up(parts: Sequence[tuple[Tensor, Tensor]], rows: int) -> Gradients:
+    """The sum by row of parts (ids int64 [n], gradients [n, width]), always added in their order."""
+    ids, gradients = (torch.cat(of_parts) for of_parts in zip(*parts, strict=True))
+    distinct, total = sum_by_row(Gradients(ids=ids.cpu(), bags=None, values=gradients), rows)
+    return Gradients(ids=distinct, bags=None, values=total)
 
 
 def distinct_rows(ids: Tensor, rows: int) -> tuple[Tensor, Tensor]:

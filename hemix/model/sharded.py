@@ -47,7 +47,7 @@ class ShardedTables(Tables):
         return found, [piece.view(i.shape) for piece, i in zip(pieces, ids, strict=True)]
 
     def take_gradients(self) -> Gradients | None:
-        """What all processes' last look-ups gave to the rows of :attr:`weight`, added up: ids are places in it, each once."""
+        """What all processes' look-ups of this step gave to the rows of :attr:`weight`, added up: ids are places in it, each once."""
         self.keep_part()
         parts, self._parts = self._parts, []
         if not parts:
@@ -60,8 +60,7 @@ class ShardedTables(Tables):
         counts = torch.bincount(owner, minlength=self.team.size).tolist()
         ids, _ = self.team.exchanged(self._here(rows), counts)
         gradients, _ = self.team.exchanged(summed, counts)
-        distinct, total = add_up(ids, gradients)
-        return Gradients(ids=(distinct - self.owned[0]).cpu(), bags=None, values=total)
+        return add_up([(ids - self.owned[0], gradients)], self.weight.shape[0])
 
     def _counts(self, ascending: Tensor) -> list[int]:
         """How many of ascending ids each process owns."""

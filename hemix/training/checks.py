@@ -97,9 +97,9 @@ def _enough(spec: InputSpec, settings: Settings, budget: int) -> str | None:
     tables, dense, copy = process_bytes(spec, settings, 1)
     rows = 2 * tables if copy else tables
     fixed = tables + dense + copy - rows
-    if fixed >= budget:
+    total = sum(spec.tables.values())
+    held = (budget - fixed) * total // max(rows, 1) if budget > fixed else 0
+    if held < 1:
         return None
-    enough = max(1, rows // (budget - fixed))
-    while sum(process_bytes(spec, settings, enough)) > budget:
-        enough += 1
+    enough = max(1, -(-total // held))
     return "one process" if enough == 1 else f"{enough} processes"

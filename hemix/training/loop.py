@@ -1,8 +1,8 @@
 """The training loop: one plain pass over the plans of the epochs.
 
-It owns no model code and no data code. A step is: batch, logits, loss, backward, both optimisers. Everything that the next step
-depends on (weights, optimisers, position in the data) goes into a checkpoint; random numbers come from the seed, the step and the part
-of the batch alone.
+It owns no model code and no data code. A step is: batch; logits, loss and backward of each of its parts; both optimisers. Everything
+that the next step depends on (weights, optimisers, position in the data) goes into a checkpoint; random numbers come from the seed, the
+step and the part alone.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ from hemix.training.launch import LAUNCHED
 from hemix.training.meters import Meters
 from hemix.training.optimizers import Optimizers
 from hemix.training.origin import first_run, keep_origin
-from hemix.training.parts import micro_batches, own_parts
-from hemix.training.start import agree, check_fits, identity, in_first, stream_seed, together
+from hemix.training.parts import check_parts, micro_batches, own_parts
+from hemix.training.start import agree, check_fits, identity, in_first, part_seed, together
 from hemix.training.validate import autocast, validate
 from hemix.training.warm_start import carried_weights, progressive
 from hemix.training.writer import Writer
@@ -129,6 +129,8 @@ def _train(
                 writer.take()
 
     in_first(team, check, f"begin {out}")
+    saves_beside = settings.train.save_in_background and settings.train.checkpoint_every_steps > 0
+    beside = team.beside() if team is not None and saves_beside else None  # now, while all are known to be here
     if issubclass(model_class(settings.model.name), LightGBM):
         if team is not None:
             raise UsageError("--processes: lightgbm trains in one process, with train.threads")
@@ -136,7 +138,7 @@ def _train(
             data, out, settings, resume=resume, start_from=start_from, on_start=on_start, on_record=on_record, on_step=on_step
         )
     check_memory(data.spec, settings, team.size if team else 1)
-    micro_batches(settings, team)
+    check_parts(settings, team)
     checkpoints = Checkpoints(out, settings.train.keep_checkpoints)
     checkpoint = checkpoints.latest(lambda found: check_fits(found, data)) if resume else None
     half_written = checkpoints.half_written() if resume else []
@@ -145,7 +147,7 @@ def _train(
         team.same({"checkpoints": dict(zip(("the newest complete one", "its state.json"), chosen, strict=True))})
     if resume:
         start_from = first_run(out, start_from, has_checkpoint=checkpoint is not None)
-    loop = _Loop(data, out, settings, start_from=start_from, team=team, on_record=on_record, on_step=on_step)
+    loop = _Loop(data, out, settings, start_from=start_from, team=team, beside=beside, on_record=on_record, on_step=on_step)
 
     def begin() -> None:
         with storage_errors(out):
@@ -178,6 +180,7 @@ class _Loop:
         *,
         start_from: Run | None,
         team: Team | None,
+        beside: Team | None,
         on_record: Callable[[Record], None],
         on_step: Callable[[int, int], None],
     ) -> None:
@@ -203,7 +206,7 @@ class _Loop:
         self.position = Position()
         self._saver = ThreadPoolExecutor(1, thread_name_prefix="hemix-checkpoint")
         self._saving: Future[None] | None = None
-        self._beside = team.beside() if team is not None and options.save_in_background else None
+        self._beside = beside
         self._parts = micro_batches(settings, team)
         self._unread: list[_Unread] = []
         self._speaks = team is None or team.first
@@ -261,7 +264,7 @@ class _Loop:
         options, seen = self.settings.train, _Unread(self.position.step)
         weight = self.model.loss_weight(whole) if self._parts > 1 else None
         for number, part, _ in own_parts(whole, self._parts, self.team):
-            torch.manual_seed(stream_seed(options.seed, self.position.step, number))
+            torch.manual_seed(part_seed(options.seed, self.position.step, number))
             batch = replace(part if options.share else unshared(part), loss_weight=weight).to(self.device)
             with autocast(self.device, options.precision):
                 logits = self.model(batch)

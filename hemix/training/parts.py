@@ -1,4 +1,5 @@
-"""Which parts of a batch a process works on: sums over the parts do not depend on how many processes share them."""
+"""Which parts of a batch a process works on. What is computed of a part does not depend on how many processes share them; nor do, of two
+parts, their sums."""
 
 from __future__ import annotations
 
@@ -13,17 +14,20 @@ from hemix.data.parts import part_of
 from hemix.errors import SettingsError
 from hemix.team import Team
 
-__all__ = ["micro_batches", "own_parts"]
+__all__ = ["check_parts", "micro_batches", "own_parts"]
 
 
 def micro_batches(settings: Settings, team: Team | None) -> int:
-    """Parts of every batch. Raises SettingsError where the processes cannot share them equally."""
-    processes = team.size if team is not None else 1
-    parts = settings.train.micro_batches or processes
+    """Parts of every batch."""
+    return settings.train.micro_batches or (team.size if team is not None else 1)
+
+
+def check_parts(settings: Settings, team: Team | None) -> None:
+    """Raises SettingsError where the processes cannot share the parts equally."""
+    parts, processes = micro_batches(settings, team), team.size if team is not None else 1
     if parts % processes:
-        raise SettingsError(f"train.micro_batches: {parts} parts cannot be shared equally by {processes} processes: name a multiple "
-                            "of their number, or 0 for one a process")  # fmt: skip
-    return parts
+        raise SettingsError(f"train.micro_batches: {parts} parts cannot be shared equally by {processes} processes: take a number of "
+                            f"processes that divides {parts}, or in a new run a multiple of theirs")  # fmt: skip
 
 
 def own_parts(batch: RequestBatch, parts: int, team: Team | None) -> Iterator[tuple[int, RequestBatch, Tensor]]:

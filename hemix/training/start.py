@@ -18,7 +18,7 @@ from hemix.team import Team
 from hemix.training.checkpoint import Checkpoint
 from hemix.training.origin import weights_of
 
-__all__ = ["agree", "check_fits", "identity", "in_first", "stream_seed", "together"]
+__all__ = ["agree", "check_fits", "identity", "in_first", "part_seed", "together"]
 
 
 def agree(team: Team, data: Dataset, out: Path, settings: Settings, *, resume: bool, start_from: Run | None) -> None:
@@ -72,6 +72,6 @@ def in_first(team: Team | None, work: Callable[[], None], what: str) -> None:
     together(team, work if team is None or team.first else lambda: None, what)
 
 
-def stream_seed(seed: int, step: int, part: int) -> int:
-    """Seed of the random numbers of a part of a step's batch: dropout of one repeats no other's, and asks for no memory."""
+def part_seed(seed: int, step: int, part: int) -> int:
+    """Seed of the random numbers of a part of a step's batch: dropout of one repeats no other's, and nothing of it has to be kept."""
     return int(np.random.SeedSequence([seed, step, part]).generate_state(1, np.uint64)[0])

