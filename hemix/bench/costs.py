@@ -4,7 +4,7 @@ A point is a shape of batch and table: impressions, users, history length, rows 
 it. Each runs in processes of its own, of one thread, forward, backward and both updates, for its time and its peak anonymous memory. The
 laws are sums of what is counted in one process, with coefficients that are not negative:
 
-    seconds a step  = fixed + FLOPs + vectors + bytes moved + other processes
+    seconds a step  = fixed + FLOPs + vectors + impressions + bytes moved + other processes
     bytes a process = fixed + rows of tables + dense parameters + vectors of events + impressions + bytes moved + other processes
 
 Vectors are those looked up, moved and updated: of users, requests, candidates and distinct items, and one an event. Bytes moved are what
@@ -49,7 +49,7 @@ __all__ = ["LAWS", "POINTS", "Point", "fit", "run"]
 Floats = NDArray[np.float64]
 
 LAWS: dict[str, tuple[str, ...]] = {
-    "seconds": ("fixed", "flops", "vectors", "moved_bytes", "others"),
+    "seconds": ("fixed", "flops", "vectors", "impressions", "moved_bytes", "others"),
     "peak_bytes": ("fixed", "table_rows", "dense_parameters", "event_vectors", "impressions", "moved_bytes", "others"),
 }
 """What is predicted, and by which counts."""

@@ -40,8 +40,10 @@ def test_points_left_out_are_predicted_and_not_fitted(monkeypatch: pytest.Monkey
     assert (few["impressions"], many["impressions"], left_out["impressions"]) == (8, 128, 32)
     assert many["flops"] > left_out["flops"] > few["flops"]
     law = found["laws"]["seconds"]
-    assert set(law) == {"fixed", "flops", "vectors", "moved_bytes", "others"} and min(law.values()) >= 0
-    expected = law["fixed"] + law["flops"] * left_out["flops"] + law["vectors"] * left_out["vectors"]  # of the others, none
+    assert set(law) == {"fixed", "flops", "vectors", "impressions", "moved_bytes", "others"} and min(law.values()) >= 0
+    expected = law["fixed"] + sum(
+        law[name] * left_out[name] for name in ("flops", "vectors", "impressions")
+    )  # of the others, none
     assert left_out["seconds_predicted"] == pytest.approx(expected)
     assert left_out["seconds_error"] == pytest.approx(expected / left_out["seconds"] - 1)
     assert many["peak_bytes"] > 0 and few["peak_bytes_predicted"] > 0
