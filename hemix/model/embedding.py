@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from hemix.data.batch import moved
 from hemix.data.spec import MISSING
 
-__all__ = ["Gradients", "LookUp", "Tables", "add_up", "distinct_rows", "sum_by_row"]
+__all__ = ["Gradients", "LookUp", "Tables", "distinct_rows", "sum_by_row"]
 
 _DENSE_FACTOR = 16
 
@@ -136,7 +136,8 @@ class Tables(nn.Module):
         """The gradients that reached the look-ups since the last call, or None; forgets them."""
         if self._parts:
             parts, self._parts = self._parts, []
-            return add_up(parts, self.rows)
+            ids, values = (torch.cat(of_parts) for of_parts in zip(*parts, strict=True))
+            return Gradients(ids=ids, bags=None, values=values)
         step, self._step = self._step, None
         if step is None or step.values.grad is None:
             return None
@@ -185,13 +186,6 @@ def sum_by_row(gradients: Gradients, rows: int) -> tuple[Tensor, Tensor]:
     begin = F.pad(counts.cumsum(0), (1, 0))
     total = F.embedding_bag(moved(vector, device), values, moved(begin, device), mode="sum", include_last_offset=True)
     return distinct.long(), total
-
-
-def add_up(parts: Sequence[tuple[Tensor, Tensor]], rows: int) -> Gradients:
-    """The sum by row of parts (ids int64 [n], gradients [n, width]), always added in their order."""
-    ids, gradients = (torch.cat(of_parts) for of_parts in zip(*parts, strict=True))
-    distinct, total = sum_by_row(Gradients(ids=ids.cpu(), bags=None, values=gradients), rows)
-    return Gradients(ids=distinct, bags=None, values=total)
 
 
 def distinct_rows(ids: Tensor, rows: int) -> tuple[Tensor, Tensor]:

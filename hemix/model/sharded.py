@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from hemix.model.embedding import Gradients, Tables, add_up
+from hemix.model.embedding import Gradients, Tables
 from hemix.team import Team
 
 __all__ = ["ShardedTables", "owned_rows"]
@@ -47,7 +47,8 @@ class ShardedTables(Tables):
         return found, [piece.view(i.shape) for piece, i in zip(pieces, ids, strict=True)]
 
     def take_gradients(self) -> Gradients | None:
-        """What all processes' look-ups of this step gave to the rows of :attr:`weight`, added up: ids are places in it, each once."""
+        """What all processes' look-ups of this step gave to the rows of :attr:`weight`, part by part: ids are places in it, with
+        repeats."""
         self.keep_part()
         parts, self._parts = self._parts, []
         if not parts:
@@ -60,7 +61,7 @@ class ShardedTables(Tables):
         counts = torch.bincount(owner, minlength=self.team.size).tolist()
         ids, _ = self.team.exchanged(self._here(rows), counts)
         gradients, _ = self.team.exchanged(summed, counts)
-        return add_up([(ids - self.owned[0], gradients)], self.weight.shape[0])
+        return Gradients(ids=(ids - self.owned[0]).cpu(), bags=None, values=gradients)
 
     def _counts(self, ascending: Tensor) -> list[int]:
         """How many of ascending ids each process owns."""

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,7 +23,7 @@ from hemix.data.dataset import Dataset
 from hemix.errors import HemixError, SettingsError
 from hemix.run.weights import DENSE_FILE, TABLES_FILE
 from hemix.training.checks import check_memory, process_bytes
-from hemix.training.launch import LOST, launch
+from hemix.training.launch import LOST, free_port, launch
 from hemix.training.start import part_seed
 from tests.model.batches import make_spec
 from tests.planted import write_logs
@@ -251,6 +250,21 @@ def test_a_missing_rank_file_is_named_and_the_newest_complete_checkpoint_offered
     assert len(losses(run)) == 23
 
 
+def both_of(*commands: list[str]) -> list[subprocess.Popen[str]]:
+    """Processes of one team, as torchrun would start them."""
+    world = {**os.environ, "WORLD_SIZE": str(len(commands)), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    return [
+        subprocess.Popen(
+            each,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**world, "OMP_NUM_THREADS": "1", "RANK": str(rank)},
+        )
+        for rank, each in enumerate(commands)
+    ]
+
+
 @pytest.fixture(scope="module")
 def other_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("other")
@@ -274,17 +288,7 @@ def test_processes_that_would_begin_differently_refuse_and_say_which(
         "data": command(other_data, tmp_path / "run"),
         "flags": [*first, "--resume"],
     }[what]
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    world = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    both = [
-        subprocess.Popen(
-            arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**world, "RANK": str(rank)}
-        )
-        for rank, arguments in enumerate((first, second))
-    ]  # fmt: skip
-    for process in both:
+    for process in both_of(first, second):
         _, said = process.communicate(timeout=120)
         assert process.returncode == 2
         assert said.startswith(f"hemix: process 1 of 2 has other {says}") and said.endswith("; start all with the same\n")
@@ -300,15 +304,7 @@ def two_that_save(arguments: list[str], saving: str) -> list[subprocess.Popen[st
         f"    {saving}\n    return save(path, tensors)\n"
         "checkpoint.save_tensors = save_tensors\nfrom hemix.cli import main\nmain()\n"
     )
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    world = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    commands = (arguments, [sys.executable, "-c", code, *arguments[3:]])
-    return [
-        subprocess.Popen(each, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**world, "RANK": str(rank)})
-        for rank, each in enumerate(commands)
-    ]
+    return both_of(arguments, [sys.executable, "-c", code, *arguments[3:]])
 
 
 @pytest.mark.slow
