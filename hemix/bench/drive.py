@@ -1,7 +1,7 @@
 """Drives a ranking server from a process of its own: ``python -m hemix.bench.drive`` reads a plan from stdin and prints what it saw.
 
-Open loop: every request has its moment, whether earlier ones were answered or not, and its latency counts from that moment. Knows the
-API's shapes, and no model.
+Open loop: every request has its moment, whether earlier ones were answered or not, and its latency counts from that moment to the last
+byte of the answer. Knows the API's shapes, and no model.
 """
 
 from __future__ import annotations
@@ -73,6 +73,18 @@ class _Job:
     """The event before a fresh ranking: a request of its own, with a moment of its own"""
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """What a request came to."""
+
+    status: str
+    """Of HTTP, or the name of the error that kept it from coming"""
+    at: float
+    """When its last byte was there, on the clock of perf_counter"""
+    stages_ms: dict[str, float] = field(default_factory=dict)
+    content: dict[str, Any] = field(default_factory=dict)
+
+
 @dataclass
 class _Seen:
     """The answers to one stream after the warm-up."""
@@ -98,28 +110,28 @@ class _Driver:
             stream, seen, rng = self.plan.streams[job.stream], self.seen[job.stream], random.Random(job.seed)
             user = rng.choice(stream.users)
             if job.event_only:
-                status, _, _ = self.ask(connection, "/v1/events", self.events(rng, user, 1))
-                if job.counted and status != "200":
+                answer = self.ask(connection, "/v1/events", self.events(rng, user, 1))
+                if job.counted and answer.status != "200":
                     with self.lock:
-                        seen.answers[f"event {status}"] += 1
+                        seen.answers[f"event {answer.status}"] += 1
                 continue
             if stream.kind == "rank":
                 items = [{"id": item} for item in rng.choices(self.plan.items, k=stream.size)]
                 body: Any = {"user": user, "items": items, "context": self.plan.context}
-                status, stages, content = self.ask(connection, "/v1/rank", body)
+                answer = self.ask(connection, "/v1/rank", body)
             else:
                 body = [event for _ in range(stream.size) for event in self.events(rng, rng.choice(stream.users), 1)]
-                status, stages, content = self.ask(connection, "/v1/events", body)
+                answer = self.ask(connection, "/v1/events", body)
             if job.counted:
-                self.count(seen, status, stages, content, (time.perf_counter() - job.due) * 1000)
+                self.count(seen, answer, (answer.at - job.due) * 1000)
 
-    def count(self, seen: _Seen, status: str, stages: dict[str, float], content: dict[str, Any], late_ms: float) -> None:
+    def count(self, seen: _Seen, answer: _Answer, late_ms: float) -> None:
         with self.lock:
-            seen.answers[status] += 1
+            seen.answers[answer.status] += 1
             seen.late_ms.append(late_ms)
-            seen.degraded += bool(content.get("degraded"))
-            seen.accepted += content.get("accepted", 0)
-            for stage, took_ms in stages.items():
+            seen.degraded += bool(answer.content.get("degraded"))
+            seen.accepted += answer.content.get("accepted", 0)
+            for stage, took_ms in answer.stages_ms.items():
                 seen.stages_ms.setdefault(stage, []).append(took_ms)
 
     def events(self, rng: random.Random, user: str, count: int) -> list[dict[str, Any]]:
@@ -134,20 +146,22 @@ class _Driver:
             for _ in range(count)
         ]
 
-    def ask(self, connection: http.client.HTTPConnection, path: str, body: Any) -> tuple[str, dict[str, float], dict[str, Any]]:
+    def ask(self, connection: http.client.HTTPConnection, path: str, body: Any) -> _Answer:
         try:
             connection.request("POST", path, json.dumps(body).encode(), {"content-type": "application/json"})
             answer = connection.getresponse()
-            content = json.loads(answer.read())
+            read = answer.read()
+            at = time.perf_counter()
+            content = json.loads(read)
         except (OSError, http.client.HTTPException, ValueError) as error:
             connection.close()
-            return type(error).__name__, {}, {}
+            return _Answer(type(error).__name__, time.perf_counter())
         stages = {}
         for part in (answer.headers.get("server-timing") or "").split(", "):
             stage, separator, took = part.partition(";dur=")
             if separator:
                 stages[stage] = float(took)
-        return str(answer.status), stages, content
+        return _Answer(str(answer.status), at, stages, content)
 
     def planned(self, began: float) -> list[_Job]:
         """Every request of the plan, by its moment."""

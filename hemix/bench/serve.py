@@ -14,7 +14,6 @@ import select
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,11 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hemix.bench.drive import Plan, Stream
+from hemix.bench.memory import Memory
 from hemix.errors import HemixError, UsageError
-from hemix.measure import anonymous_bytes, machine, stolen_seconds
+from hemix.measure import machine, stolen_seconds
 from hemix.run import Run
 from hemix.serving.known import known
 from hemix.serving.store import Limits, open_store
@@ -57,7 +55,7 @@ def run(*, scale: float = 1.0, run: Path | None = None, seconds: float | None = 
     """Five loads of 30 seconds each against ``run``, histories and seconds times ``scale``: rankings of 500 at 1,000 and 5,000
     events, always of users with a new event; at 1,000 with the user's state kept; events in bodies of 50; and a mix. Each gives a case
     a stream: latency counted from the moment that a request was due, the server's own stages, errors, the server's memory with its
-    slope after the first fifth, and the share of the processors that the machine's host gave to others meanwhile.
+    trend after the first fifth, and the share of the processors that the machine's host gave to others meanwhile.
 
     With ``seconds``, as for a soak, the mix alone for so long, of users whose histories are as long as the model reads: shorter ones
     would grow by the events of the mix, and the server's kept states with them.
@@ -99,7 +97,7 @@ def run(*, scale: float = 1.0, run: Path | None = None, seconds: float | None = 
                     context=world.context,
                 )
                 stolen, began = stolen_seconds(), time.monotonic()
-                with _Memory(pid) as memory:
+                with Memory(pid) as memory:
                     seen = _drive(plan)
                 share = round((stolen_seconds() - stolen) / (time.monotonic() - began) / (os.cpu_count() or 1), 3)
                 for one in seen:
@@ -143,43 +141,6 @@ def _server(world: _World, folder: Path, threads: int) -> Iterator[tuple[int, in
             process.kill()
             process.wait()
         process.stdout.close()
-
-
-class _Memory:
-    """Samples a process's anonymous memory while the block runs."""
-
-    def __init__(self, pid: int) -> None:
-        self._pid, self._samples = pid, [(0.0, anonymous_bytes(pid))]
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._began = time.perf_counter()
-
-    def _watch(self) -> None:
-        while not self._end.wait(0.5):
-            self._samples.append((time.perf_counter() - self._began, anonymous_bytes(self._pid)))
-
-    def __enter__(self) -> _Memory:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join()
-
-    def figures(self) -> dict[str, Any]:
-        """Peak, and after the first fifth the fitted slope with twice its standard error, in MiB a minute. Samples are taken in twenty
-        blocks, because neighbours are alike."""
-        seconds, held = np.array(self._samples, dtype=np.float64).T
-        later = seconds >= seconds[-1] / 5
-        figures: dict[str, Any] = {"server_peak_bytes": int(held.max()), "slope_mib_per_minute": None, "slope_error": None}
-        if later.sum() >= 60:
-            blocks = [block.mean(axis=0) for block in np.array_split(np.stack([seconds, held], 1)[later], 20)]
-            x, y = np.array(blocks).T / np.array([[60.0], [2.0**20]])
-            slope, base = np.polyfit(x, y, 1)
-            rest = y - slope * x - base
-            error = float(np.sqrt((rest**2).sum() / (len(x) - 2) / ((x - x.mean()) ** 2).sum()))
-            figures |= {"slope_mib_per_minute": round(float(slope), 4), "slope_error": round(2 * error, 4)}
-        return figures
 
 
 # -- what is served ---------------------------------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-"""Encoded users and requests as RequestBatches: one of a user alone, to make a state of; one of requests whose users' states are kept.
+"""Encoded users and requests as RequestBatches: one of a user alone, to make a state of; one of requests whose users' states are kept,
+whole or some of its candidates.
 
 Knows shapes, not where the parts come from.
 """
@@ -6,6 +7,7 @@ Knows shapes, not where the parts come from.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,13 +15,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hemix.data.batch import RequestBatch
+from hemix.data.batch import Columns, Jagged, RequestBatch
 from hemix.data.dataset import to_columns
 from hemix.data.layout import Block
 from hemix.data.spec import InputSpec, LevelSpec
+from hemix.model import Inputs
 from hemix.serving.features import RequestSide, UserSide
 
-__all__ = ["request_batch", "user_batch"]
+__all__ = ["request_batch", "some_candidates", "user_batch"]
 
 Array = npt.NDArray[Any]
 
@@ -80,6 +83,31 @@ def request_batch(users: Sequence[UserSide], requests: Sequence[RequestSide], sp
         bias=torch.full((rows,), bias, dtype=torch.int64),
         items=to_columns(_joined([r.items for r in requests])),
     )
+
+
+def some_candidates(inputs: Inputs, first: int, last: int) -> Inputs:
+    """The candidates ``first`` to ``last`` (exclusive) of an embedded :func:`request_batch`, in which each has the item row of its own
+    place. Views, in the host's memory."""
+    batch = inputs.batch
+    assert batch.before_move is None, "lies on a device"
+    part = replace(
+        batch,
+        request_index=batch.request_index[first:last],
+        item_index=batch.item_index[: last - first],
+        cross=_some_rows(batch.cross, first, last),
+        bias=batch.bias[first:last],
+        items=_some_rows(batch.items, first, last),
+    )
+    item_IW, cross_NW = (None if rows is None else rows[first:last] for rows in (inputs.item_IW, inputs.cross_NW))
+    return replace(inputs, batch=part, item_IW=item_IW, cross_NW=cross_NW)
+
+
+def _some_rows(columns: Columns, first: int, last: int) -> Columns:
+    bags = []
+    for bag in columns.bags:
+        offsets = bag.offsets[first : last + 1]
+        bags.append(Jagged(values=bag.values[int(offsets[0]) : int(offsets[-1])], offsets=offsets - offsets[0]))
+    return Columns(ids=columns.ids[first:last], numbers=columns.numbers[first:last], bags=tuple(bags))
 
 
 def _joined(blocks: list[Block]) -> Block:

@@ -19,11 +19,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from hemix.errors import RequestError, SettingsError
 from hemix.model import Inputs, probabilities
 from hemix.run import Run
-from hemix.serving.batch import request_batch
+from hemix.serving.batch import request_batch, some_candidates
 from hemix.serving.cache import Kept, StateCache
 from hemix.serving.checks import FieldChecks
 from hemix.serving.explain import because
@@ -44,6 +45,9 @@ Precision = Literal["fp32", "bf16"]
 _WARM_UP_ITEMS = 50
 _JOINED_CANDIDATES = 256
 """Requests are joined up to so many candidates: on a CPU more are not scored faster together."""
+_PART_CANDIDATES = 128
+"""The parts of a ranking that is scored by several threads have at least so many: what a part costs beside its candidates is a tenth
+of what these cost"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +82,9 @@ class Engine:
         slots: int | None = None,
     ) -> None:
         """``cache_bytes``: for users' states. ``precision``: of the model's dense part. ``log``: keeps what is ranked. ``slots``:
-        so many scorings at a time, small requests that wait for one joined; None: every thread scores its own. Raises RunError and
-        DataError where the run cannot be served, SettingsError for a device that is not there."""
+        so many threads that score, small requests that wait for one joined, a large one that finds others free divided; None: every
+        thread scores its own. Raises RunError and DataError where the run cannot be served, SettingsError for a device that is not
+        there."""
         self._device = _device(device)
         self.run = run if isinstance(run, Run) else Run.load(run, device)
         self.run.model.to(self._device).eval()
@@ -144,6 +149,8 @@ class Engine:
         """Let go of threads, states and the model. What is closed ranks no more; a second close does nothing."""
         self.reader.close()
         self.cache.clear()
+        if self._joint is not None:
+            self._joint.close()
         self._joint = None  # it holds the engine: a ring that a frozen collector would never free
         if hasattr(self, "run"):
             del self.run, self._states
@@ -178,7 +185,7 @@ class Engine:
         with self._autocast():
             inputs = model.embed(batch, ["request", "candidate"])
             state = model.encode_request(model.join_users([r.kept.state for r in ready]), inputs)
-            logits = model.score(state, inputs).float()
+            logits = self._logits(state, inputs)
         outputs = {name: values.double().cpu().numpy() for name, values in probabilities(logits, self.run.spec).items()}
         reasons = self._because(ready, state, inputs)
         score_ms = (time.perf_counter() - at) * 1000
@@ -189,6 +196,19 @@ class Engine:
             rankings.append(self._ranking(one, part, reason, {"wait": (at - one.encoded) * 1000, "score": score_ms}))
             first = last
         return rankings
+
+    def _logits(self, state: Any, inputs: Inputs) -> Tensor:
+        """[N, T]; of a large request in parts, by threads that have nothing else to do. Each part is some 250 operations, so that the
+        interpreter, for which they take turns, is seldom waited for."""
+        model, batch = self.run.model, inputs.batch
+        if self._joint is None or batch.requests_count > 1 or self._device.type != "cpu":
+            return model.score(state, inputs).float()
+
+        def part(first: int, last: int) -> Tensor:
+            with torch.inference_mode(), self._autocast():
+                return model.score(state, some_candidates(inputs, first, last)).float()
+
+        return torch.cat(self._joint.divide(part, batch.candidates_count, _PART_CANDIDATES))
 
     def _because(self, ready: Sequence[_Ready], state: Any, inputs: Inputs) -> list[list[tuple[Because, ...]] | None]:
         """Per request that asked, per candidate; None for the others."""

@@ -1,20 +1,25 @@
-"""Work for many threads, done together: what waits while others work is taken in one go.
+"""Work for many threads, done together: what waits while others work is taken in one go; a large piece that finds slots free takes them.
 
 Nobody waits for company: a thread that finds a free slot works at once, on whatever has gathered by then, and the others get their
-results from it. So an idle server adds no delay and a busy one joins small pieces. Knows nothing of what the work is.
+results from it. So an idle server adds no delay and answers by all its cores, and a busy one joins small pieces and divides none. Knows
+nothing of what the work is.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from itertools import pairwise
 from typing import Generic, TypeVar
 
 __all__ = ["Joint"]
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
+Part = TypeVar("Part")
 
 
 class _Ticket(Generic[Piece, Result]):
@@ -28,7 +33,7 @@ class _Ticket(Generic[Piece, Result]):
 
 
 class Joint(Generic[Piece, Result]):
-    """Runs ``work`` on pieces from many threads, in the order of their arrival."""
+    """Runs ``work`` on pieces from many threads, in the order of their arrival. Call :meth:`close` when done."""
 
     def __init__(self, work: Callable[[Sequence[Piece]], Sequence[Result]], *, slots: int, most: int) -> None:
         """``work``: pieces to their results; called by at most ``slots`` threads at a time. ``most``: the summed size of pieces that are
@@ -38,6 +43,7 @@ class Joint(Generic[Piece, Result]):
         self._waiting: deque[_Ticket[Piece, Result]] = deque()
         self._changed = threading.Condition()
         self._working = 0
+        self._helpers = ThreadPoolExecutor(slots - 1, thread_name_prefix="hemix-helper") if slots > 1 else None
 
     def run(self, piece: Piece, size: int) -> Result:
         """The result of one piece. Raises what ``work`` raised for it: where joined pieces fail, each is tried again alone."""
@@ -59,6 +65,40 @@ class Joint(Generic[Piece, Result]):
             finally:
                 del ticket  # else the error, its frames and what they hold are one ring
         return ticket.result  # type: ignore[return-value]
+
+    def divide(self, part: Callable[[int, int], Part], size: int, least: int) -> list[Part]:
+        """``part(first, last)`` of 0 .. ``size``, in as many parts of at least ``least`` as there are slots that nobody needs and the
+        caller's own, the others by threads that help. To be called within ``work``. What no helper has begun when the caller is done
+        with its own, the caller does too. Raises what a part raised."""
+        with self._spare(size // least - 1) as spare:
+            cuts = [size * n // (1 + spare) for n in range(2 + spare)]
+            own, *others = pairwise(cuts)
+            asked = [self._helpers.submit(part, *other) for other in others] if self._helpers is not None else []
+            try:
+                return [part(*own)] + [
+                    part(*other) if future.cancel() else future.result() for other, future in zip(others, asked, strict=True)
+                ]
+            finally:
+                wait([future for future in asked if not future.cancel()])
+
+    def close(self) -> None:
+        """Let go of the helping threads. What runs is let finish."""
+        if self._helpers is not None:
+            self._helpers.shutdown(wait=False)
+
+    @contextmanager
+    def _spare(self, most: int) -> Iterator[int]:
+        """How many slots, at most ``most``, are the block's: those that are free while nobody waits."""
+        with self._changed:
+            spare = max(min(most, self._slots - self._working), 0) if not self._waiting else 0
+            self._working += spare
+        try:
+            yield spare
+        finally:
+            if spare:
+                with self._changed:
+                    self._working -= spare
+                    self._changed.notify_all()
 
     def _take(self) -> list[_Ticket[Piece, Result]]:
         taken = [self._waiting.popleft()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -90,3 +91,75 @@ def test_answers_are_never_mixed_up(slots: int) -> None:
         assert list(pool.map(lambda piece: joint.run(piece, draw.randrange(1, 15)), pieces)) == [2 * piece for piece in pieces]
     assert sorted(piece for batch in work.batches for piece in batch) == pieces
     assert work.most_at_once <= slots
+
+
+def test_a_large_piece_is_divided_among_free_slots() -> None:
+    def work(pieces: Sequence[int]) -> list[list[tuple[int, int]]]:
+        return [joint.divide(lambda first, last: (first, last), piece, 10) for piece in pieces]
+
+    joint: Joint[int, list[tuple[int, int]]] = Joint(work, slots=4, most=1)
+    assert joint.run(9, 9) == [(0, 9)], "too small to divide"
+    assert joint.run(25, 25) == [(0, 12), (12, 25)]
+    assert joint.run(103, 103) == [(0, 25), (25, 51), (51, 77), (77, 103)], "no more than there are slots"
+    joint.close()
+
+
+def test_a_piece_is_divided_among_no_slot_that_is_taken_or_waited_for() -> None:
+    begun, go = threading.Semaphore(0), threading.Event()
+
+    def work(pieces: Sequence[int]) -> list[int]:
+        if pieces[0] == 0:
+            begun.release()
+            assert go.wait(20)
+            return [0]
+        return [len(joint.divide(lambda first, last: last - first, 100, 10)) for _ in pieces]
+
+    joint: Joint[int, int] = Joint(work, slots=3, most=1)
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(joint.run, 0, 1)
+        assert begun.acquire(timeout=20)
+        assert joint.run(1, 1) == 2, "one of three is taken"
+        second = pool.submit(joint.run, 0, 1)
+        assert begun.acquire(timeout=20)
+        assert joint.run(1, 1) == 1
+        go.set()
+        assert (first.result(20), second.result(20)) == (0, 0)
+    assert joint.run(1, 1) == 3, "all slots are free again"
+    joint.close()
+
+
+def test_a_part_that_fails_fails_its_piece_once_all_parts_have_ended() -> None:
+    ended = list[int]()
+
+    def part(first: int, _last: int) -> None:
+        time.sleep(0 if first in (0, 50) else 0.1)
+        ended.append(first)
+        if first == 50:
+            raise ValueError("unlucky")
+
+    joint: Joint[int, int] = Joint(lambda pieces: [len(joint.divide(part, 100, 25)) for _ in pieces], slots=4, most=1)
+    for _ in range(2):
+        ended.clear()
+        with pytest.raises(ValueError, match="unlucky"):
+            joint.run(1, 1)
+        at_the_end = list(ended)
+        time.sleep(0.2)
+        assert ended == at_the_end, "nothing goes on behind it"
+    joint.close()
+
+
+def test_what_no_helper_has_begun_the_caller_does_too() -> None:
+    joint: Joint[int, list[int]] = Joint(lambda pieces: [joint.divide(part, 30, 10) for _ in pieces], slots=3, most=1)
+    go, by = threading.Event(), dict[int, str]()
+
+    def part(first: int, _last: int) -> int:
+        by[first] = threading.current_thread().name
+        return first
+
+    assert joint._helpers is not None
+    stuck = [joint._helpers.submit(go.wait, 20) for _ in range(2)]
+    assert joint.run(1, 1) == [0, 10, 20]
+    assert set(by.values()) == {threading.current_thread().name}
+    go.set()
+    assert all(one.result(20) for one in stuck)
+    joint.close()

@@ -67,6 +67,28 @@ def test_every_model_serves_and_requests_are_joined(rich_logs: Path, rich_data: 
 
 
 @pytest.mark.parametrize("name", MODELS)
+def test_every_model_scores_a_large_request_in_parts(
+    rich_logs: Path, rich_data: Path, rich_run: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """By free threads: candidates as by one, wherever they are cut."""
+    data, trained = Dataset(rich_data), Run.load(rich_run)
+    model = build_model(trained.spec, ModelSettings(name=name, embedding_deviation=0.5), seed=3).eval()
+    run, store, asked = dataclasses.replace(trained, model=model), memory(), asked_requests(rich_logs, data)
+    store.append(live_events(rich_logs, run.schema))
+    items = tuple(item for one in asked for item in one.request.items)
+    request = dataclasses.replace(asked[-1].request, items=(items * (400 // len(items) + 1))[:399])
+    whole, parts = engine_of(run, store), engine_of(run, store, slots=4)
+    scored, score = list[int](), model.score
+    monkeypatch.setattr(model, "score", lambda state, inputs: scored.append(len(inputs.batch.bias)) or score(state, inputs))  # type: ignore[func-returns-value]
+    found = [{item.position: (item.score, *item.outputs.values()) for item in e.rank([request])[0].items} for e in (whole, parts)]
+    assert scored[0] == 399 and sorted(scored[1:]) == [133, 133, 133]
+    for position, values in found[0].items():
+        assert found[1][position] == pytest.approx(values, abs=1e-6, nan_ok=True), position
+    for engine in (whole, parts):
+        engine.close()
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_every_model_goes_on_with_new_events(rich_logs: Path, rich_data: Path, rich_run: Path, name: str) -> None:
     """The log as it happened: a user's state is extended by the events that have come since."""
     data, trained = Dataset(rich_data), Run.load(rich_run)

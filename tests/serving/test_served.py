@@ -20,6 +20,7 @@ from hemix.data.prepare import prepare
 from hemix.run import Run
 from hemix.schema import Schema
 from hemix.serving.engine import Engine
+from hemix.serving.quiet import Quiet
 from hemix.serving.served import LoggedStore, ServedLog, ServedLogs
 from hemix.serving.served.columns import Served
 from hemix.serving.served.replay import replay
@@ -215,6 +216,28 @@ def test_what_waits_is_bounded_by_its_rows(tmp_path: Path, monkeypatch: pytest.M
     log.events(body, 1)
     log.close()
     assert log.left_out == 0, "one that is larger than all that may wait is taken by an idle log"
+
+
+def test_rows_are_made_when_nothing_is_in_work_while_the_queue_leaves_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Busy(Quiet):
+        waited = 0
+
+        def wait(self, seconds: float) -> bool:  # noqa: ARG002
+            self.waited += 1
+            return False
+
+    quiet, hold = Busy(), threading.Event()
+    log, request = served_log(tmp_path, queue_rows=100, rows=1, quiet=quiet)
+    write = log._write
+    monkeypatch.setattr(log, "_write", lambda: (hold.wait(20), write()))
+    for _ in range(60):
+        log.ranking(served(request))
+    hold.set()
+    log.close()
+    assert 1 + 24 <= quiet.waited <= 1 + 26, "a quarter of the queue is time enough"
+    assert log.left_out == 0 and sum(pq.read_metadata(f).num_rows for f in (tmp_path / "rankings").iterdir()) == 60
 
 
 def test_old_files_are_deleted_where_that_is_asked_for_and_nothing_else(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def make_app(service: Service) -> ASGIApp:
     _add_models(app, service)
     _add_health(app, service)
     add_playground(app, service)
-    return Edge(app, service.metrics, service.limits.requests)
+    return Edge(app, service.metrics, service.limits.requests, service.quiet)
 
 
 def gone(request: Request) -> Callable[[], Awaitable[None]]:

@@ -22,6 +22,7 @@ from hemix.serving.http.gate import ClientGone
 from hemix.serving.http.logs import say
 from hemix.serving.http.metrics import Metrics
 from hemix.serving.http.refusal import Refusal, error_body
+from hemix.serving.quiet import Quiet
 
 __all__ = ["Edge", "handlers"]
 
@@ -33,11 +34,11 @@ _QUIET = ("/healthz", "/readyz", "/metrics")
 class Edge:
     """The outermost layer of the server: at most ``most`` requests at a time, probes apart; the rest is refused with 503."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, most: int) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, most: int, inside: Quiet) -> None:
         self._app = app
         self._metrics = metrics
         self._most = most
-        self._inside = 0
+        self._inside = inside
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -59,16 +60,18 @@ class Edge:
             await send(message)
 
         counts = scope["path"] not in _QUIET
-        self._inside += counts
+        if counts:
+            self._inside.begin()
         try:
-            await (self._full if counts and self._inside > self._most else self._app)(scope, receive, answer)
+            await (self._full if counts and self._inside.working > self._most else self._app)(scope, receive, answer)
         except Exception:
             if status == 0:
                 raise
             # answered with 500 and logged already; Starlette raises it once more
         finally:
-            self._inside -= counts
             self._told(scope, status, (time.perf_counter() - began) * 1000)
+            if counts:
+                self._inside.end()
 
     async def _full(self, scope: Scope, receive: Receive, send: Send) -> None:
         message = f"{self._most:,} requests are in work; try again"

@@ -13,6 +13,7 @@ from hemix.serving.http.body import Budget
 from hemix.serving.http.gate import Gate
 from hemix.serving.http.metrics import Metrics
 from hemix.serving.models import Models
+from hemix.serving.quiet import Quiet
 from hemix.serving.store import Store
 
 __all__ = ["Limits", "Service"]
@@ -51,6 +52,8 @@ class Service:
     access: Access = field(default_factory=Access)
     limits: Limits = field(default_factory=Limits)
     metrics: Metrics = field(default_factory=Metrics)
+    quiet: Quiet = field(default_factory=Quiet)
+    """Of requests in work, probes apart"""
 
     def __post_init__(self) -> None:
         limits = self.limits

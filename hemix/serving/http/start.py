@@ -20,6 +20,7 @@ from hemix.serving.http.logs import configure
 from hemix.serving.http.server import bind, serve
 from hemix.serving.http.service import Limits, Service
 from hemix.serving.models import Load, Models, Ranker, check_histories, find_runs
+from hemix.serving.quiet import Quiet
 from hemix.serving.served import LoggedStore, ServedLog, ServedLogs
 from hemix.serving.store import Limits as StoreLimits
 from hemix.serving.store import Store, open_store
@@ -31,7 +32,7 @@ _READING = 4
 """Rankings under way for each that is scored: while one is, others read and encode, and small ones are joined"""
 _ARENAS = 2
 """Heaps that all threads share: with one each, memory that one thread has freed is no other's"""
-_GIVE_BACK_SECONDS = 60.0
+_GIVE_BACK_SECONDS, _QUIET_SECONDS = 60.0, 5.0
 _COLLECTOR_THRESHOLDS = (50_000, 20, 50)
 
 
@@ -90,10 +91,9 @@ def run_server(run: Path, options: ServeOptions, on_ready: Callable[[str, dict[s
         raise UsageError(f"--registry {registry}: no such folder")
     bound = bind(options.host, options.port)
 
-    kept = _limits([folder for _, _, folder in runs], options)
-    logs = (
-        ServedLogs(options.log or run / "served", limits=kept, keep_days=options.served_keep_days) if options.keep_log else None
-    )
+    kept, quiet, logs = _limits([folder for _, _, folder in runs], options), Quiet(), None
+    if options.keep_log:
+        logs = ServedLogs(options.log or run / "served", limits=kept, keep_days=options.served_keep_days, quiet=quiet)
     store = open_store(options.store or f"sqlite:///{run.absolute() / 'events.db'}", kept)
     if logs is not None:
         store = LoggedStore(store, logs)
@@ -111,6 +111,7 @@ def run_server(run: Path, options: ServeOptions, on_ready: Callable[[str, dict[s
         models=models,
         store=store,
         access=Access(*tokens),
+        quiet=quiet,
         limits=dataclasses.replace(options.limits, workers=_READING * workers, strict=options.strict),
     )
     if logs is not None:
@@ -121,7 +122,7 @@ def run_server(run: Path, options: ServeOptions, on_ready: Callable[[str, dict[s
 
     def ready() -> None:
         _collect_seldom()
-        threading.Thread(target=_give_back_often, name="hemix-trim", daemon=True).start()
+        threading.Thread(target=_give_back_often, args=(quiet,), name="hemix-trim", daemon=True).start()
         on_ready(url, {"torch": torch_seconds, "rest": time.perf_counter() - began - torch_seconds})
 
     serve(make_app(service), bound, ready)
@@ -135,10 +136,11 @@ def _collect_seldom() -> None:
     gc.set_threshold(*_COLLECTOR_THRESHOLDS)
 
 
-def _give_back_often() -> None:
+def _give_back_often(quiet: Quiet) -> None:
     """What a burst of rankings needed stays free for the next one, but not for ever: memory would creep up with each new coincidence."""
     while give_freed_memory_back():
         time.sleep(_GIVE_BACK_SECONDS)
+        quiet.wait(_QUIET_SECONDS)
 
 
 def _limits(folders: list[Path], options: ServeOptions) -> StoreLimits:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,9 @@ from hemix.serving.types import Event, Features, Ranking, RankRequest
 __all__ = ["TIME", "Served", "ServedColumns"]
 
 TIME = pa.timestamp("ms", tz="UTC")
+
+_id_of, _fields_of = attrgetter("id"), attrgetter("fields")
+_position_of, _score_of, _outputs_of, _status_of = map(attrgetter, ("position", "score", "outputs", "status"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,14 +79,20 @@ class ServedColumns:
         schema, roles = self.schema, self.schema.roles
         counts = np.array([len(one.ranking.items) for one in served])
         of = pa.array(np.repeat(np.arange(len(served)), counts))
-        rows = [(one, one.request.items[item.position], item) for one in served for item in one.ranking.items]
+        items = [item for one in served for item in one.ranking.items]
+        asked = [one.request.items[item.position] for one in served for item in one.ranking.items]
+        with_fields = any(map(_fields_of, asked))
 
         def by_ranking(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
             return pa.array(values, kind).take(of)
 
+        def by_fields(value: Callable[[Mapping[str, Any]], Any], kind: pa.DataType) -> pa.Array:
+            """Of the fields that came with candidates, which they seldom do."""
+            return pa.array([value(c.fields) for c in asked], kind) if with_fields else pa.nulls(len(asked), kind)
+
         columns: dict[str, pa.Array] = {
             schema.user: by_ranking([one.request.user for one in served], pa.string()),
-            schema.item: pa.array([c.id for _, c, _ in rows], pa.string()),
+            schema.item: pa.array(list(map(_id_of, asked)), pa.string()),
             schema.clock.column: by_ranking([one.request.time_ms for one in served], TIME),
             self.request_id: by_ranking(ids, pa.string()),
         }
@@ -91,25 +101,26 @@ class ServedColumns:
                 [self._value("context", column, kind, one.request.context.get(column)) for one in served], kind
             )
         for column, kind in self._cross.items():
-            columns[column] = pa.array([self._value("cross", column, kind, c.fields.get(column)) for _, c, _ in rows], kind)
-        place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+            columns[column] = by_fields(lambda f, c=column, k=kind: self._value("cross", c, k, f.get(c)), kind)  # type: ignore[misc]
+        place = np.arange(len(items)) - np.repeat(np.cumsum(counts) - counts, counts)
         if roles.bias is not None:
             columns[roles.bias.column] = pa.array(place)
         if roles.weight is not None:
-            columns[roles.weight] = pa.array(np.ones(len(rows)))
+            columns[roles.weight] = pa.array(np.ones(len(items)))
         for name, label in schema.labels.items():
-            columns[label.column or name] = pa.nulls(len(rows), pa.int8())
+            columns[label.column or name] = pa.nulls(len(items), pa.int8())
             if label.available_at is not None:
-                columns[label.available_at] = pa.nulls(len(rows), TIME)
+                columns[label.available_at] = pa.nulls(len(items), TIME)
+        outputs = list(map(_outputs_of, items))
         columns |= {
             "served_ranking": by_ranking([one.ranking.id for one in served], pa.string()),
             "served_model": by_ranking([one.ranking.model for one in served], pa.string()),
             "served_version": by_ranking([one.ranking.version for one in served], pa.string()),
             "served_place": pa.array(place),
-            "served_candidate": pa.array([item.position for *_, item in rows]),
-            "served_score": pa.array([item.score for *_, item in rows], pa.float64()),
-            **{f"served_{n}": pa.array([item.outputs[n] for *_, item in rows], pa.float64()) for n in schema.outputs},
-            "served_status": pa.array([item.status for *_, item in rows], pa.string()),
+            "served_candidate": pa.array(list(map(_position_of, items)), pa.int64()),
+            "served_score": pa.array(list(map(_score_of, items)), pa.float64()),
+            **{f"served_{n}": pa.array(list(map(itemgetter(n), outputs)), pa.float64()) for n in schema.outputs},
+            "served_status": pa.array(list(map(_status_of, items)), pa.string()),
             "served_history_revision": by_ranking([one.ranking.history_revision for one in served], pa.int64()),
             "served_history_events": by_ranking([one.events for one in served], pa.int64()),
             "served_history_cap": by_ranking([self._cap] * len(served), pa.int64()),
@@ -118,13 +129,8 @@ class ServedColumns:
             "served_degraded": by_ranking([one.ranking.degraded for one in served], pa.list_(pa.string())),
             "served_of_user": by_ranking([_features(one.user) for one in served], pa.string()),
             "served_of_items": by_ranking([_items(one) for one in served], pa.string()),
-            "served_of_item": pa.array(
-                [_features(one.items[c.id]) if c.id in one.items else None for one, c, _ in rows], pa.string()
-            ),
-            "served_fields": pa.array(
-                [_json({n: v for n, v in c.fields.items() if n not in self._own}) if c.fields else None for _, c, _ in rows],
-                pa.string(),
-            ),
+            "served_of_item": pa.concat_arrays([_of_candidates(one) for one in served]),
+            "served_fields": by_fields(lambda f: _json({n: v for n, v in f.items() if n not in self._own}), pa.string()),
         }
         return pa.table(columns)
 
@@ -198,6 +204,14 @@ def _features(features: Features) -> str | None:
     if features.revision == 0:
         return None
     return _json({"since_ms": features.since_ms, "values": dict(features.values)})
+
+
+def _of_candidates(one: Served) -> pa.Array:
+    """What was said of each candidate, in the order of the ranking."""
+    items = one.ranking.items
+    if not one.items:
+        return pa.nulls(len(items), pa.string())
+    return pa.array([_features(one.items[item.id]) if item.id in one.items else None for item in items], pa.string())
 
 
 def _items(one: Served) -> str | None:

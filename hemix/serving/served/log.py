@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from hemix.errors import HemixError
 from hemix.files import storage_errors
 from hemix.schema import Schema
+from hemix.serving.quiet import Quiet
 from hemix.serving.served.columns import Served, ServedColumns
 from hemix.serving.served.retention import TABLES, Retention
 from hemix.serving.store import Limits
@@ -34,6 +35,7 @@ __all__ = ["ServedLog"]
 
 _END = None
 _PIECE_ROWS = 2_000
+_QUIET_SECONDS = 0.25
 _logger = logging.getLogger("hemix.serving")
 
 
@@ -57,10 +59,12 @@ class ServedLog:
         rows: int = 100_000,
         seconds: float = 60.0,
         keep: Retention | None = None,
+        quiet: Quiet | None = None,
     ) -> None:
         """``limits``: of the store, noted for replays. ``queue_size``: rankings and bodies of events that may wait, ``queue_rows``: of
         all their candidates and events together. A file is closed after so many ``rows`` or ``seconds``. ``keep``: deletes old files.
-        Raises StorageError where ``folder`` cannot be made."""
+        ``quiet``: rankings become rows when nothing is in work, while the queue leaves time for that. Raises StorageError where
+        ``folder`` cannot be made."""
         self.folder, self.schema = Path(folder), schema
         with storage_errors(self.folder):
             for table in TABLES:
@@ -69,6 +73,7 @@ class ServedLog:
                     part.unlink()  # of a process that was killed
         self._columns = ServedColumns(schema, limits)
         self._most_rows, self._most_seconds, self._keep = rows, seconds, keep
+        self._quiet = Quiet() if quiet is None else quiet
         self._queue: queue.Queue[Served | _Body | None] = queue.Queue(queue_size)
         self._queue_rows, self._queued_rows = queue_rows, 0
         self._lock = threading.Lock()
@@ -132,6 +137,8 @@ class ServedLog:
                 pass
             full = ended or self._rows + rows >= self._most_rows or time.monotonic() - since >= self._most_seconds
             if full or rows >= _PIECE_ROWS:
+                if not ended and self._has_time():
+                    self._quiet.wait(_QUIET_SECONDS)
                 try:
                     self._take(waiting)
                 except Exception as error:  # whatever a value leads to, the log goes on with the next ones
@@ -142,6 +149,10 @@ class ServedLog:
                 since = time.monotonic()
                 if self._keep is not None:
                     self._keep.apply()
+
+    def _has_time(self) -> bool:
+        """Whether what waits is far from what may."""
+        return self._queued_rows < self._queue_rows / 4 and self._queue.qsize() < self._queue.maxsize / 4
 
     def _take(self, waiting: list[Served | _Body]) -> None:
         """Objects into tables, which are a fraction of their size."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hemix.schema import Schema
+from hemix.serving.quiet import Quiet
 from hemix.serving.served.log import ServedLog
 from hemix.serving.served.retention import Retention
 from hemix.serving.store import Limits
@@ -26,10 +27,12 @@ class _Open:
 class ServedLogs:
     """Logs under ``folder``, one for each model, version and schema that serves: ``folder/NAME-VERSION-SCHEMA/``."""
 
-    def __init__(self, folder: Path, *, limits: Limits | None = None, keep_days: float | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, limits: Limits | None = None, keep_days: float | None = None, quiet: Quiet | None = None
+    ) -> None:
         """``limits``: of the store, noted for replays. ``keep_days``: files older than that are deleted, those of versions that serve no
-        more too; None: nothing ever is."""
-        self.folder, self._limits = folder, limits
+        more too; None: nothing ever is. ``quiet``: of what is being answered, to be written beside as little of it as may be."""
+        self.folder, self._limits, self._quiet = folder, limits, quiet
         self._keep = None if keep_days is None else Retention(folder, keep_days)
         self._open: dict[str, _Open] = {}
         self._lock = threading.Lock()
@@ -45,7 +48,7 @@ class ServedLogs:
             if known is not None:  # the same version, loaded again
                 known.users += 1
                 return known.log
-            log = ServedLog(self.folder / key, schema, limits=self._limits, keep=self._keep)
+            log = ServedLog(self.folder / key, schema, limits=self._limits, keep=self._keep, quiet=self._quiet)
             self._open[key] = _Open(log)
             return log
 
