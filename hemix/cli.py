@@ -375,6 +375,7 @@ def bench(
     chart: Annotated[Path | None, typer.Option(help="With --sweep: draw it into this SVG file.", show_default=False)] = None,
     run: Annotated[Path | None, typer.Option(help="serve: this run instead of a made one.", show_default=False)] = None,
     seconds: Annotated[float | None, typer.Option(help="serve: the mix alone, for so long.", show_default=False)] = None,
+    device: Annotated[str | None, typer.Option(help="serve: score there, such as cuda.", show_default=False)] = None,
 ) -> None:
     """Run a benchmark and print its table."""
     from hemix.bench import run_benchmark
@@ -386,7 +387,7 @@ def bench(
             raise UsageError(f"{flag} {file}: no such folder")
     if chart is not None and not sweep:
         raise UsageError("--chart: draws sweeps; add --sweep (benchmarks score and train)")
-    figures = run_benchmark(name, scale=scale, sweep=sweep, size=size, run=run, seconds=seconds)
+    figures = run_benchmark(name, scale=scale, sweep=sweep, size=size, run=run, seconds=seconds, device=device)
     if json_file is not None:
         write_json(json_file, figures)
     if chart is not None:

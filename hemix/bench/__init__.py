@@ -1,6 +1,6 @@
 """Benchmarks: each a file with ``run(scale=...) -> figures`` in the shape that docs/performance.md explains.
 
-Some take ``sweep``, ``size``, ``run`` or ``seconds`` as well, by the names of the command's flags.
+Some take ``sweep``, ``size``, ``run``, ``seconds`` or ``device`` as well, by the names of the command's flags.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ def run_benchmark(
     size: str | None = None,
     run: Path | None = None,
     seconds: float | None = None,
+    device: str | None = None,
 ) -> dict[str, Any]:
     """Run one benchmark at ``scale`` of its full size. Raises UsageError for an unknown name, or an option it does not have."""
     if name not in BENCHMARKS:
         raise UsageError(f"unknown benchmark {name!r}; known: {', '.join(BENCHMARKS)}")
     measure = import_module(f"hemix.bench.{name}").run
-    asked = {"sweep": sweep or None, "size": size, "run": run, "seconds": seconds}
+    asked = {"sweep": sweep or None, "size": size, "run": run, "seconds": seconds, "device": device}
     options = {key: value for key, value in asked.items() if value is not None}
     for option in options:
         if option not in signature(measure).parameters:

@@ -49,17 +49,18 @@ class Memory:
         return {"server_peak_bytes": int(held.max()), **trend(seconds, held)}
 
 
-def trend(seconds: npt.NDArray[np.float64], held: npt.NDArray[np.float64]) -> dict[str, float | None]:
+def trend(seconds: npt.NDArray[np.float64], held: npt.NDArray[np.float64]) -> dict[str, float]:
     """Slopes after the first fifth, each with twice its standard error, in MiB a minute: ``slope_mib_per_minute`` of the minutes' means,
     ``least_slope_mib_per_minute`` of the least that was held in each; and ``least_mib``, the last minute's. ``seconds`` [n] from the
-    beginning, ``held`` bytes [n]. None under five whole minutes."""
+    beginning, ``held`` bytes [n]. Nothing where these are no five whole minutes."""
     begins = np.arange(seconds[-1] / 5, seconds[-1] - 60, 60)
     minutes = [held[(seconds >= begin) & (seconds < begin + 60)] / 2**20 for begin in begins]
+    if len(minutes) < _MINUTES_MIN:
+        return {}
     least = np.array([minute.min() for minute in minutes])
-    found: dict[str, float | None] = {"least_mib": round(float(least[-1]), 1) if len(minutes) else None}
+    found = {"least_mib": round(float(least[-1]), 1)}
     for name, values in (("slope", np.array([minute.mean() for minute in minutes])), ("least_slope", least)):
-        slope, error = _line(values) if len(minutes) >= _MINUTES_MIN else (None, None)
-        found |= {f"{name}_mib_per_minute": slope, f"{name}_error": error}
+        found[f"{name}_mib_per_minute"], found[f"{name}_error"] = _line(values)
     return found
 
 

@@ -51,11 +51,14 @@ class _World:
     context: dict[str, Any]
 
 
-def run(*, scale: float = 1.0, run: Path | None = None, seconds: float | None = None, threads: int = 1) -> dict[str, Any]:
+def run(
+    *, scale: float = 1.0, run: Path | None = None, seconds: float | None = None, device: str = "cpu", threads: int = 1
+) -> dict[str, Any]:
     """Five loads of 30 seconds each against ``run``, histories and seconds times ``scale``: rankings of 500 at 1,000 and 5,000
     events, always of users with a new event; at 1,000 with the user's state kept; events in bodies of 50; and a mix. Each gives a case
     a stream: latency counted from the moment that a request was due, the server's own stages, errors, the server's memory with its
-    trend after the first fifth, and the share of the processors that the machine's host gave to others meanwhile.
+    trend after the first fifth, and the share of the processors that the machine's host gave to others meanwhile. ``device``: where the
+    server scores.
 
     With ``seconds``, as for a soak, the mix alone for so long, of users whose histories are as long as the model reads: shorter ones
     would grow by the events of the mix, and the server's kept states with them.
@@ -84,7 +87,7 @@ def run(*, scale: float = 1.0, run: Path | None = None, seconds: float | None = 
         if soak:
             loads = {"mix": mix}
         cases: list[dict[str, Any]] = []
-        with _server(world, folder, threads) as (port, pid, ready_seconds):
+        with _server(world, folder, threads, device) as (port, pid, ready_seconds):
             for number, (name, streams) in enumerate(loads.items()):
                 plan = Plan(
                     seed=number,
@@ -104,7 +107,14 @@ def run(*, scale: float = 1.0, run: Path | None = None, seconds: float | None = 
                     if not one["answered_per_second"]:
                         raise HemixError(f"bench serve: no {one['stream']} was answered: {one['errors']}")
                 cases += [{"name": f"serve {name}", **one, **memory.figures(), "stolen_share": share} for one in seen]
-    return {"schema_version": 1, "cases": cases, "ready_seconds": ready_seconds, "threads": threads, "machine": machine()}
+    return {
+        "schema_version": 1,
+        "cases": cases,
+        "ready_seconds": ready_seconds,
+        "threads": threads,
+        "device": device,
+        "machine": machine(),
+    }
 
 
 def _drive(plan: Plan) -> list[dict[str, Any]]:
@@ -118,10 +128,10 @@ def _drive(plan: Plan) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def _server(world: _World, folder: Path, threads: int) -> Iterator[tuple[int, int, dict[str, float]]]:
+def _server(world: _World, folder: Path, threads: int, device: str = "cpu") -> Iterator[tuple[int, int, dict[str, float]]]:
     """(port, process id, seconds until ready) of a server that ends with the block."""
     command = [sys.executable, "-m", "hemix", "serve", str(world.run), "--port", "0", "--json", "--threads", str(threads)]
-    command += ["--store", f"sqlite:///{world.store}", "--log", str(folder / "served")]
+    command += ["--device", device, "--store", f"sqlite:///{world.store}", "--log", str(folder / "served")]
     with (folder / "server.log").open("w") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
     assert process.stdout is not None

@@ -32,14 +32,10 @@ def test_twice_the_standard_error_covers_a_line_under_noise() -> None:
     seconds = np.arange(0, 1800, 60.0)
     for _ in range(200):
         found = trend(seconds, (300 + seconds / 60 + rng.normal(0, 3, len(seconds))) * MIB)
-        assert found["slope_mib_per_minute"] is not None and found["slope_error"] is not None
         covered += abs(found["slope_mib_per_minute"] - 1) <= found["slope_error"]
     assert 180 <= covered <= 200
 
 
 def test_too_few_minutes_have_no_slope() -> None:
     seconds = np.arange(0, 300, 0.5)
-    found = trend(seconds, np.full(len(seconds), 300.0 * MIB))
-    assert found["slope_mib_per_minute"] is None and found["least_slope_mib_per_minute"] is None
-    assert found["least_mib"] == 300
-    assert trend(seconds[:60], np.full(60, 300.0 * MIB))["least_mib"] is None
+    assert trend(seconds, np.full(len(seconds), 300.0 * MIB)) == {}
