@@ -35,8 +35,11 @@ def serve(
     registry: Annotated[
         Path | None, typer.Option(help="Folder name/version/ to load from.", show_default="RUN, where it is one")
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of a ranking.")] = 1,
-    workers: Annotated[int | None, typer.Option(min=1, help="Rankings at a time.", show_default="cores / threads")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="PyTorch's threads of each worker.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rankings, or parts of a large one, scored at a time.", show_default="cores / threads"),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     log: Annotated[
         Path | None, typer.Option("--log", help="Folder for what is served, as training rows.", show_default="RUN/served")

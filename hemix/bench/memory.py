@@ -52,8 +52,8 @@ class Memory:
 def trend(seconds: npt.NDArray[np.float64], held: npt.NDArray[np.float64]) -> dict[str, float]:
     """Slopes after the first fifth, each with twice its standard error, in MiB a minute: ``slope_mib_per_minute`` of the minutes' means,
     ``least_slope_mib_per_minute`` of the least that was held in each; and ``least_mib``, the last minute's. ``seconds`` [n] from the
-    beginning, ``held`` bytes [n]. Nothing where these are no five whole minutes."""
-    begins = np.arange(seconds[-1] / 5, seconds[-1] - 60, 60)
+    beginning, ``held`` bytes [n]. Empty where fewer than five whole minutes follow the first fifth."""
+    begins = np.arange(seconds[-1] / 5, seconds[-1] - 59.9, 60)
     minutes = [held[(seconds >= begin) & (seconds < begin + 60)] / 2**20 for begin in begins]
     if len(minutes) < _MINUTES_MIN:
         return {}

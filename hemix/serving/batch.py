@@ -87,7 +87,7 @@ def request_batch(users: Sequence[UserSide], requests: Sequence[RequestSide], sp
 
 def some_candidates(inputs: Inputs, first: int, last: int) -> Inputs:
     """The candidates ``first`` to ``last`` (exclusive) of an embedded :func:`request_batch`, in which each has the item row of its own
-    place. Views, in the host's memory."""
+    place. In the host's memory; ids, numbers and vectors are views."""
     batch = inputs.batch
     assert batch.before_move is None, "lies on a device"
     part = replace(

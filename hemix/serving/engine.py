@@ -201,7 +201,7 @@ class Engine:
         """[N, T]; of a large request in parts, by threads that have nothing else to do. Each part is some 250 operations, so that the
         interpreter, for which they take turns, is seldom waited for."""
         model, batch = self.run.model, inputs.batch
-        if self._joint is None or batch.requests_count > 1 or self._device.type != "cpu":
+        if self._joint is None or batch.requests_count > 1 or batch.before_move is not None:
             return model.score(state, inputs).float()
 
         def part(first: int, last: int) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Generic, TypeVar
@@ -60,26 +60,33 @@ class Joint(Generic[Piece, Result]):
                 self._working += 1
             self._do(taken)
         if ticket.error is not None:
+            error, ticket.error = ticket.error, None  # else the error, its frames and what they hold are one ring
             try:
-                raise ticket.error
+                raise error
             finally:
-                del ticket  # else the error, its frames and what they hold are one ring
+                del error
         return ticket.result  # type: ignore[return-value]
 
     def divide(self, part: Callable[[int, int], Part], size: int, least: int) -> list[Part]:
         """``part(first, last)`` of 0 .. ``size``, in as many parts of at least ``least`` as there are slots that nobody needs and the
-        caller's own, the others by threads that help. To be called within ``work``. What no helper has begun when the caller is done
-        with its own, the caller does too. Raises what a part raised."""
+        caller's own, the others by threads that help. To be called by one who works in a slot. What no helper has begun when the caller
+        is done with its own, the caller does too. Raises what a part raised."""
         with self._spare(size // least - 1) as spare:
             cuts = [size * n // (1 + spare) for n in range(2 + spare)]
             own, *others = pairwise(cuts)
-            asked = [self._helpers.submit(part, *other) for other in others] if self._helpers is not None else []
+            asked = list[Future[Part]]()
             try:
-                return [part(*own)] + [
-                    part(*other) if future.cancel() else future.result() for other, future in zip(others, asked, strict=True)
-                ]
+                for other in others:
+                    assert self._helpers is not None
+                    asked.append(self._helpers.submit(part, *other))
+                done = [part(*own)]
+                for other, future in zip(others, asked, strict=True):
+                    done.append(part(*other) if future.cancel() else future.result())
+                return done
             finally:
                 wait([future for future in asked if not future.cancel()])
+                asked.clear()  # a future holds its error, and that these frames
+                future = None  # type: ignore[assignment]
 
     def close(self) -> None:
         """Let go of the helping threads. What runs is let finish."""
@@ -88,9 +95,9 @@ class Joint(Generic[Piece, Result]):
 
     @contextmanager
     def _spare(self, most: int) -> Iterator[int]:
-        """How many slots, at most ``most``, are the block's: those that are free while nobody waits."""
+        """How many slots, at most ``most``, are the block's beside its own: those that are free while nobody waits."""
         with self._changed:
-            spare = max(min(most, self._slots - self._working), 0) if not self._waiting else 0
+            spare = max(min(most, self._slots - max(self._working, 1)), 0) if not self._waiting else 0
             self._working += spare
         try:
             yield spare

@@ -1,6 +1,6 @@
-"""When nobody waits for an answer: what can wait until then takes neither the interpreter nor a core from one.
+"""Housekeeping that can wait until nobody waits for an answer.
 
-Python runs one thread at a time, so a few milliseconds of housekeeping are added to whatever is being answered meanwhile.
+Python runs one thread at a time, so a few milliseconds of it are added to whatever is being answered meanwhile.
 """
 
 from __future__ import annotations

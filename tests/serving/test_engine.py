@@ -296,7 +296,7 @@ def test_a_model_that_gives_no_number_is_not_served(planted_run: Path, store: St
     engine.close()
 
 
-@pytest.mark.parametrize("slots", [None, 1])
+@pytest.mark.parametrize("slots", [None, 1, 2])
 def test_a_closed_engine_gives_its_model_back_at_once(planted_run: Path, store: Store, slots: int | None) -> None:
     """A server's collector is frozen, so nothing may need it."""
     gc.collect()
@@ -305,7 +305,7 @@ def test_a_closed_engine_gives_its_model_back_at_once(planted_run: Path, store: 
         engine = Engine(planted_run, store, store_timeout_s=5, slots=slots)
         engine.warm_up()
         gc.freeze()
-        engine.rank([request()])
+        engine.rank([request(items=ITEMS * 20)])
         model, itself = weakref.ref(engine.run.model), weakref.ref(engine)
         engine.close()
         assert model() is None

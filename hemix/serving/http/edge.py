@@ -27,7 +27,7 @@ from hemix.serving.quiet import Quiet
 __all__ = ["Edge", "handlers"]
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
-_QUIET = ("/healthz", "/readyz", "/metrics")
+_PROBES = ("/healthz", "/readyz", "/metrics")
 """Seldom logged, and always let in: a server that is busy is not dead"""
 
 
@@ -59,7 +59,7 @@ class Edge:
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
             await send(message)
 
-        counts = scope["path"] not in _QUIET
+        counts = scope["path"] not in _PROBES
         if counts:
             self._inside.begin()
         try:
@@ -69,9 +69,11 @@ class Edge:
                 raise
             # answered with 500 and logged already; Starlette raises it once more
         finally:
-            self._told(scope, status, (time.perf_counter() - began) * 1000)
-            if counts:
-                self._inside.end()
+            try:
+                self._told(scope, status, (time.perf_counter() - began) * 1000)
+            finally:
+                if counts:
+                    self._inside.end()
 
     async def _full(self, scope: Scope, receive: Receive, send: Send) -> None:
         message = f"{self._most:,} requests are in work; try again"
@@ -87,7 +89,7 @@ class Edge:
             self._metrics.refused.labels(facts["code"]).inc()
         say(
             "request",
-            level=logging.DEBUG if route in _QUIET and status == 200 else logging.INFO,
+            level=logging.DEBUG if route in _PROBES and status == 200 else logging.INFO,
             request_id=scope["state"]["request_id"],
             method=scope["method"],
             path=scope["path"][:256],

@@ -65,6 +65,7 @@ class Service:
         """Two, so that a load is told at once of another one under way"""
         for gate in (self.rank_gate, self.store_gate):
             self.metrics.watch(gate.name, lambda gate=gate: gate.taken)  # type: ignore[misc]
+        self.metrics.watch("all", lambda: self.quiet.working)
         self.bodies = Budget(limits.all_bodies_bytes)
         self._pinged = (0.0, "not asked yet")
 

@@ -50,9 +50,9 @@ class ServeOptions:
     registry: Path | None = None
     """Folder name/version/ of versions that may be loaded; by default the folder served, where it is one"""
     threads: int = 1
-    """torch's threads of one ranking"""
+    """torch's threads of each worker"""
     workers: int | None = None
-    """Rankings scored at a time; by default the cores over ``threads``"""
+    """Rankings, or parts of a large one, scored at a time; by default the cores over ``threads``"""
     device: str = "cpu"
     cache_mib: int = 256
     """For users' states"""

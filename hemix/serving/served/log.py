@@ -63,8 +63,8 @@ class ServedLog:
     ) -> None:
         """``limits``: of the store, noted for replays. ``queue_size``: rankings and bodies of events that may wait, ``queue_rows``: of
         all their candidates and events together. A file is closed after so many ``rows`` or ``seconds``. ``keep``: deletes old files.
-        ``quiet``: rankings become rows when nothing is in work, while the queue leaves time for that. Raises StorageError where
-        ``folder`` cannot be made."""
+        ``quiet``: of requests in work; while the queue leaves time, what it holds becomes rows when there are none, or after a moment.
+        Raises StorageError where ``folder`` cannot be made."""
         self.folder, self.schema = Path(folder), schema
         with storage_errors(self.folder):
             for table in TABLES:

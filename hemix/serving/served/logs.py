@@ -31,7 +31,7 @@ class ServedLogs:
         self, folder: Path, *, limits: Limits | None = None, keep_days: float | None = None, quiet: Quiet | None = None
     ) -> None:
         """``limits``: of the store, noted for replays. ``keep_days``: files older than that are deleted, those of versions that serve no
-        more too; None: nothing ever is. ``quiet``: of what is being answered, to be written beside as little of it as may be."""
+        more too; None: nothing ever is. ``quiet``: of requests in work; rows are made beside as few of them as may be."""
         self.folder, self._limits, self._quiet = folder, limits, quiet
         self._keep = None if keep_days is None else Retention(folder, keep_days)
         self._open: dict[str, _Open] = {}

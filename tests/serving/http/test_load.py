@@ -52,6 +52,7 @@ def test_many_large_bodies_do_not_fill_the_memory(tmp_path: Path) -> None:
         for caller in callers:
             caller.close()
         server.until(lambda: server.rank(["i1"], id="x" * 200).status == 200)
+        server.until(lambda: server.metric('hemix_queue{gate="all"}') == 0)
 
 
 def test_a_deadline_is_kept_and_the_worker_comes_back(tmp_path: Path) -> None:
@@ -59,6 +60,7 @@ def test_a_deadline_is_kept_and_the_worker_comes_back(tmp_path: Path) -> None:
         status, _ = slow(server, 1.5)
         assert status == 504
         server.until(lambda: server.rank().status == 200)
+        server.until(lambda: server.metric('hemix_queue{gate="all"}') == 0)
 
 
 def test_what_a_gone_client_asked_for_is_not_begun(tmp_path: Path) -> None:
@@ -75,6 +77,7 @@ def test_what_a_gone_client_asked_for_is_not_begun(tmp_path: Path) -> None:
         assert server.rank().status == 200
         assert time.monotonic() - began < 6, "one was running; the other nineteen were dropped"
         assert server.metric('hemix_rankings_total{model="fake",version="1"}') <= 2
+        server.until(lambda: server.metric('hemix_queue{gate="all"}') == 0)
 
 
 @pytest.mark.slow
