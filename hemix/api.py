@@ -228,17 +228,23 @@ def export(run: PathLike, out: PathLike, *, format: str = "onnx", on_progress: P
 
 
 def store_load(
-    logs: PathLike, store: str, *, history_cap: int = 10_000, history_days: int | None = 90, on_progress: Progress = _silent
+    logs: PathLike,
+    store: str,
+    *,
+    history_cap: int = 10_000,
+    history_days: int | None = 90,
+    item_days: int | None = 365,
+    on_progress: Progress = _silent,
 ) -> dict[str, Any]:
     """Every event of the logs into the server's store at a URL, once, however often it is called. Returns counts.
 
-    ``history_cap``, ``history_days``: the server's own; the newest so many events of a user are kept, and a user unheard of for so many
-    days from now is forgotten (None: never).
+    ``history_cap``, ``history_days``, ``item_days``: the server's own; the newest so many events of a user are kept, a user unheard of
+    for so many days from now is forgotten, and so is what live events said of an item (None: never).
     """
     from hemix.backfill import load
 
-    ttl_ms = None if history_days is None else history_days * 86_400_000
-    return load(Path(logs), store, cap=history_cap, ttl_ms=ttl_ms, progress=on_progress)
+    ttl_ms, item_ttl_ms = (None if days is None else days * 86_400_000 for days in (history_days, item_days))
+    return load(Path(logs), store, cap=history_cap, ttl_ms=ttl_ms, item_ttl_ms=item_ttl_ms, progress=on_progress)
 
 
 def served_rows(log: PathLike, run: PathLike, out: PathLike) -> dict[str, int]:

@@ -41,12 +41,19 @@ _TIMEOUT_S = 10.0
 
 
 def load(
-    logs: Path, store: str, *, cap: int = Limits.cap, ttl_ms: int | None = Limits.ttl_ms, progress: Progress
+    logs: Path,
+    store: str,
+    *,
+    cap: int = Limits.cap,
+    ttl_ms: int | None = Limits.ttl_ms,
+    item_ttl_ms: int | None = Limits.item_ttl_ms,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Append every event of the folder ``logs`` to the store at the URL ``store``; returns counts.
 
-    ``cap`` and ``ttl_ms`` are those of the server (:class:`hemix.serving.store.Limits`). Raises DataError and SchemaError naming file,
-    row and column (what lay before the wrong row is loaded by then), UsageError for the URL, StoreError where the store fails.
+    ``cap``, ``ttl_ms`` and ``item_ttl_ms`` are those of the server (:class:`hemix.serving.store.Limits`). Raises DataError and
+    SchemaError naming file, row and column (what lay before the wrong row is loaded by then), UsageError for the URL, StoreError where
+    the store fails.
     """
     began = time.monotonic()
     if store == "memory://":
@@ -54,9 +61,14 @@ def load(
     opened = open_logs(logs, None)
     table, history = opened.events or opened.impressions, opened.schema.history
     longest = history.global_length + history.realtime_length
-    into = open_store(
-        store, Limits(cap=max(cap, longest), ttl_ms=ttl_ms, impressions=opened.events is None, append_timeout_s=_TIMEOUT_S)
+    limits = Limits(
+        cap=max(cap, longest),
+        ttl_ms=ttl_ms,
+        item_ttl_ms=item_ttl_ms,
+        impressions=opened.events is None,
+        append_timeout_s=_TIMEOUT_S,
     )
+    into = open_store(store, limits)
     events = accepted = 0
     users: set[str | None] = set()
     try:

@@ -98,6 +98,9 @@ def store_load(
     history_days: Annotated[
         int, typer.Option("--history-days", min=0, help="A user unheard of so long is forgotten; 0: never; as the server's.")
     ] = 90,
+    item_days: Annotated[
+        int, typer.Option("--item-days", min=0, help="So are items' live features; 0: never; as the server's.")
+    ] = 365,
     json_: Json = False,
 ) -> None:
     """Load the events of logs into the server's store; again, and it adds only what is new."""
@@ -105,7 +108,12 @@ def store_load(
 
     with Display(Console(stderr=True, highlight=False, soft_wrap=True)) as display:
         counts = api.store_load(
-            logs, url, history_cap=history_cap, history_days=history_days or None, on_progress=display.progress
+            logs,
+            url,
+            history_cap=history_cap,
+            history_days=history_days or None,
+            item_days=item_days or None,
+            on_progress=display.progress,
         )
     print(json.dumps(counts, indent=1, ensure_ascii=False) if json_ else f"{logs}: {counts_line(counts)}")
 

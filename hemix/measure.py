@@ -10,7 +10,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-__all__ = ["PeakMemory", "anonymous_bytes", "give_freed_memory_back", "keep_freed_memory", "machine", "stolen_seconds"]
+__all__ = [
+    "PeakMemory",
+    "anonymous_bytes",
+    "give_freed_memory_back",
+    "keep_freed_memory",
+    "machine",
+    "processors",
+    "stolen_seconds",
+]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _KEEP_BYTES = 2**30
@@ -66,6 +74,15 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": platform.system(),
     }
+
+
+def processors(limit: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Processors that this process may use: those it is bound to, and no more than its container's share, rounded up."""
+    cores = len(os.sched_getaffinity(0))
+    quota, _, period = next(iter(_lines(str(limit))), "max 100000").partition(" ")
+    if not quota.isdigit() or not period.isdigit() or not int(period):
+        return cores
+    return max(min(cores, -(-int(quota) // int(period))), 1)
 
 
 def stolen_seconds() -> float:

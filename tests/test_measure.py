@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from hemix import measure
-from hemix.measure import PeakMemory, anonymous_bytes, machine, stolen_seconds
+from hemix.measure import PeakMemory, anonymous_bytes, machine, processors, stolen_seconds
 
 MB = 1_000_000
 
@@ -32,6 +32,17 @@ def test_an_allocation_counts() -> None:
     )
     assert 60 * MB < grown < 80 * MB
     assert left < 20 * MB
+
+
+@pytest.mark.parametrize(
+    ("share", "least", "most"),
+    [("max 100000", 1, None), ("150000 100000", 1, 2), ("50000 100000", 1, 1), ("", 1, None), ("100000 0", 1, None)],
+)
+def test_a_containers_share_bounds_the_processors(tmp_path: Path, share: str, least: int, most: int | None) -> None:
+    cores = len(os.sched_getaffinity(0))
+    (tmp_path / "cpu.max").write_text(f"{share}\n" if share else "")
+    assert processors(tmp_path / "cpu.max") == min(cores, most or cores) >= least
+    assert processors(tmp_path / "nowhere") == cores
 
 
 def test_a_memory_mapped_file_does_not_count(tmp_path: Path) -> None:

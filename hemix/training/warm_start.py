@@ -29,7 +29,9 @@ def carried_weights(run: Run, data: Dataset, settings: Settings) -> dict[str, Te
     """A state dict for a model of ``data``'s spec. Raises UsageError (other model settings), RunError naming what of the schema or which
     buckets differ."""
     if run.settings.model != settings.model:
-        raise UsageError(f"--from {run.folder}: its model settings differ from this run's")
+        ours, theirs = (part.model_dump(mode="json") for part in (settings.model, run.settings.model))
+        raise UsageError(f"--from {run.folder}: this run's model settings are not its own: {first_difference(ours, theirs)}; "
+                         f"--config {run.folder / 'settings.yaml'} takes those")  # fmt: skip
     if run.schema.meaning() != data.schema.meaning():
         ours, theirs = ({k: v for k, v in s.model_dump(mode="json").items() if k != "split"} for s in (run.schema, data.schema))
         where = first_difference(ours, theirs) or "which tables there are"

@@ -9,7 +9,7 @@ import pytest
 import hemix.world
 from hemix.config import build_settings
 from hemix.data.encode import level_spec
-from hemix.data.spec import InputSpec, Task
+from hemix.data.spec import FIRST, InputSpec, Task
 from hemix.model import build_model, count_parameters
 from hemix.schema import LEVELS, Schema
 from hemix.world.record import ACTIONS
@@ -17,13 +17,15 @@ from tests.model.batches import make_spec
 
 
 def city_spec() -> InputSpec:
-    """The city's columns with tables of 100 rows: dense parameters do not depend on rows."""
+    """The city's columns and actions, the other tables with 100 rows: dense parameters depend on the rows of the actions' table alone,
+    because matches are counted by action."""
     text = (Path(hemix.world.__file__).parent / "schema.yaml").read_text(encoding="utf-8")
     schema = Schema.parse(text.replace("VALID_DATE", "2026-01-01").replace("TEST_DATE", "2026-01-02"))
     levels = {level: level_spec(schema, level, ACTIONS) for level in (*LEVELS, "event")}
     assert schema.roles.bias is not None
+    tables = dict.fromkeys([t for level in levels.values() for t in level.tables + level.bag_tables], 100)
     return InputSpec(
-        tables=dict.fromkeys([t for level in levels.values() for t in level.tables + level.bag_tables], 100),
+        tables={**tables, levels["event"].tables[0]: FIRST + len(ACTIONS)},
         **levels,
         event_item_columns=tuple(levels["item"].names.index(name) for name in schema.event_item_features),
         bias_rows=schema.roles.bias.max + 1,
@@ -33,7 +35,7 @@ def city_spec() -> InputSpec:
 
 
 @pytest.mark.parametrize(
-    ("size", "dense"), [("tiny", 686_796), ("base", 3_836_012), ("small", 103_765_036), ("large", 1_559_090_988)]
+    ("size", "dense"), [("tiny", 673_996), ("base", 3_784_812), ("small", 103_560_236), ("large", 1_558_681_388)]
 )
 def test_dense_parameters_of_the_named_sizes(size: str, dense: int) -> None:
     assert count_parameters(city_spec(), build_settings(size=size).model)[0] == dense

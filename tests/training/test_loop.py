@@ -97,7 +97,7 @@ def test_from_starts_at_another_runs_weights(planted_data: Path, tmp_path: Path)
     still = {**settings, "train.dense_learning_rate": 1e-30, "train.table_learning_rate": 1e-30}
     api.train(planted_data, tmp_path / "second", settings=still, start_from=tmp_path / "first")
     assert weights(tmp_path / "second") == weights(tmp_path / "first")
-    with pytest.raises(UsageError, match="model settings differ"):
+    with pytest.raises(UsageError, match="model settings are not its own: size: 'base' against 'tiny'"):
         api.train(planted_data, tmp_path / "third", size="base", settings=QUICK, start_from=tmp_path / "first")
 
 

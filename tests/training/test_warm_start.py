@@ -149,5 +149,7 @@ def test_another_schema_or_model_is_refused(run: Path, later: Path, tmp_path: Pa
     api.prepare(tmp_path / "logs", tmp_path / "data")
     with pytest.raises(RunError, match=r"another schema than .*: they differ in features\.user\.age\.buckets: 4 against 3"):
         api.train(tmp_path / "data", tmp_path / "run", settings=SETTINGS, start_from=run)
-    with pytest.raises(UsageError, match=r"its model settings differ"):
+    with pytest.raises(
+        UsageError, match=r"this run's model settings are not its own: layers: 1 against \d; --config .*settings.yaml"
+    ):
         api.train(later, tmp_path / "run", settings={**SETTINGS, "model.layers": 1}, start_from=run)

@@ -167,4 +167,4 @@ def _check_entities(logs: Logs) -> None:
             tables = " and ".join(str(t.path) for t in (logs.items, logs.users) if t is not None) or "no item or user table"
             raise DataError(f"{tables}: no column {schema.valid_from!r} (valid_from)")
         for table in versioned:
-            table.require(schema.valid_from, "valid_from", _number)
+            table.require(schema.valid_from, "valid_from", _time)

@@ -200,8 +200,9 @@ def _valid_from(schema: Schema, columns: Mapping[str, pa.Array], rows: int, wher
         return np.full(rows, TIMELESS_MS, dtype=np.int64)
     assert schema.valid_from is not None
     values = columns[schema.valid_from]
-    from_start = np.nan_to_num(numbers_of(schema.valid_from, values, where)) == 0
-    values = pc.if_else(pa.array(from_start), pa.scalar(None, values.type), values)
+    if not pa.types.is_timestamp(values.type):  # as a number, 0 is the beginning too
+        from_start = np.nan_to_num(numbers_of(schema.valid_from, values, where)) == 0
+        values = pc.if_else(pa.array(from_start), pa.scalar(None, values.type), values)
     return times_of(schema.valid_from, values, schema.clock.unit, where)
 
 

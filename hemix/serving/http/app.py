@@ -126,7 +126,8 @@ def _add_ranking(app: FastAPI, service: Service) -> None:
                 new = service.store.append(taken.events) if taken.events else []
             except StoreError as error:
                 metrics.store_errors.labels("events").inc()
-                raise Refusal(503, "store_unavailable", f"no event was taken: {error}", retry_after=1) from error
+                message = f"the store did not say that it took them; send them again: {error}"
+                raise Refusal(503, "store_unavailable", message, retry_after=1) from error
             stages["store"] = (time.perf_counter() - at) * 1000
             accepted = sum(new)
             newest_ms = max((event.time_ms for event, fresh in zip(taken.events, new, strict=True) if fresh), default=0)

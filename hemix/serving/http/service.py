@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from dataclasses import dataclass, field
 
 from hemix.errors import StoreError
+from hemix.measure import processors
 from hemix.serving.http.access import Access
 from hemix.serving.http.body import Budget
 from hemix.serving.http.gate import Gate
@@ -33,7 +33,7 @@ class Limits:
     """For a whole body to arrive"""
     deadline_seconds: float = 5.0
     """For an answer, from the moment that the body is there"""
-    workers: int = max(os.cpu_count() or 1, 1)
+    workers: int = field(default_factory=processors)
     """Rankings at a time"""
     waiting: int = 64
     """Rankings, and bodies of events, that may wait"""

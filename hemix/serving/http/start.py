@@ -103,7 +103,7 @@ def run_server(run: Path, options: ServeOptions, on_ready: Callable[[str, dict[s
     torch_seconds = time.perf_counter() - at
     torch.set_num_threads(options.threads)
     keep_freed_memory(arenas=_ARENAS)
-    workers = options.workers or max(Limits.workers // options.threads, 1)
+    workers = options.workers or max(options.limits.workers // options.threads, 1)
     models = Models(_loader(store, kept, logs, options, workers), registry, strict=options.strict)
     for name, version, folder in runs:
         models.put(name, version, folder)

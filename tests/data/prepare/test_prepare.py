@@ -269,6 +269,15 @@ def test_leak_no_version_from_after_the_request(tmp_path: Path, since: int, pric
     assert data("items/raw")[data("train/item_row")].tolist() == [[price]]
 
 
+def test_a_version_may_begin_at_a_timestamp(tmp_path: Path) -> None:
+    schema = PLAIN + "tables: {items: items.parquet}\nvalid_from: since\nscore: click * price"
+    since = pa.array([None, at(0, 5), at(1)], pa.timestamp("ms", tz="UTC"))
+    items = {"item_id": ["i"] * 3, "since": since.cast(pa.timestamp("us", tz="UTC")), "price": [1.0, 2.0, 3.0]}
+    data = prepared(tmp_path, schema, impressions=shown([("u", "i", t, 1) for t in (at(0, 1), at(1), at(2))]), items=items)
+    assert data("items/valid_from_ms").tolist() == [TIMELESS_MS, TIMELESS_MS, at(0, 5), at(1)]
+    assert data("items/raw")[data("train/item_row")].tolist() == [[1.0]]
+
+
 def test_the_last_of_equal_ids_stays_where_rows_have_no_moment(tmp_path: Path) -> None:
     schema = PLAIN + "tables: {users: users.parquet}\nfeatures: {user: {age: {type: numeric, encoding: standardise}}}"
     data = prepared(tmp_path, schema, impressions=ONE_EACH, users={"user_id": ["u", "u"], "age": [1.0, 5.0]})

@@ -16,8 +16,8 @@ from tests.model.test_sizes import city_spec
         ("dcnv2", "heteromixer", 1_139_680, 3_580_986),
         ("wukong", "heteromixer", 595_332, 2_897_012),
         ("rankmixer", "heteromixer", 308_204, 1_690_540),
-        ("hemix", "rankmixer", 588_492, 3_246_188),
-        ("hemix", "transformer", 596_940, 3_296_108),
+        ("hemix", "rankmixer", 575_692, 3_194_988),
+        ("hemix", "transformer", 584_140, 3_244_908),
     ],
 )
 def test_dense_parameters_of_the_rivals(name: str, block: str, tiny: int, base: int) -> None:
