@@ -1,4 +1,5 @@
-"""A public data set's own format: write a few ratings as ml-latest has them, import and prepare. Writes into ./example_movies."""
+"""A public data set's own format: write a few ratings as ml-latest has them, import and prepare. Writes into ./example_movies,
+which must not be there."""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
 """The whole loop in the simulated city: serve, log what was served, learn from it, serve and measure again. Into ./example_loop.
 
-    python examples/loop.py [--users 3230 --days 8 --live 1000 --measured 1000 --threads 1]
+    python examples/loop.py      # small; at full size: --users 3230 --days 8 --live 1000 --measured 1000
 
 A model that learnt from the city's logs serves `--live` users for five days; what it served is logged. Three models then learn from the
 old logs and

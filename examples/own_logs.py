@@ -1,4 +1,4 @@
-"""Your own logs: two Parquet files and a schema, then a ranked list. Writes into ./example_shop."""
+"""Your own logs: two Parquet files and a schema, then a ranked list. Writes into ./example_shop, which must not be there."""
 
 from pathlib import Path
 

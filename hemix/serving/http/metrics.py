@@ -5,7 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 
 from hemix.serving.types import Ranking
 
@@ -43,6 +51,7 @@ class Metrics:
         age = Gauge("hemix_newest_event_age_seconds", "Age of the newest accepted event; NaN before the first", registry=own)
         age.set_function(lambda: time.time() - self._newest_ms / 1000 if self._newest_ms else float("nan"))
         self._newest_ms = 0
+        ProcessCollector(registry=own)
 
     def watch(self, gate: str, taken: Callable[[], int]) -> None:
         """Show how full a gate is."""

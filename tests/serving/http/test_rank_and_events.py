@@ -162,6 +162,7 @@ def test_models_health_and_metrics(server: Server) -> None:
     server.ask("POST", "/v1/events", [event()])
     assert 0 <= server.metric("hemix_newest_event_age_seconds") < 60
     assert server.metric('hemix_stage_seconds_count{stage="score"}') > 0
+    assert server.metric("process_resident_memory_bytes") > 2**24
 
 
 def test_the_pages_load_nothing_from_elsewhere(server: Server) -> None:
