@@ -55,6 +55,13 @@ def serve(
     item_days: Annotated[int, typer.Option("--item-days", min=0, help="So are items' live features; 0: never.")] = 365,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse users, items, columns that the run does not know.")] = False,
     precision: Annotated[str, typer.Option(help="fp32, or bf16 for the dense part.")] = "fp32",
+    max_items: Annotated[int, typer.Option("--max-items", min=1, help="Items of a ranking.")] = 2_000,
+    max_body_mib: Annotated[int, typer.Option("--max-body-mib", min=1, help="Of a body, unpacked.")] = 8,
+    queue: Annotated[int, typer.Option(min=0, help="Rankings that may wait; then 503.")] = 64,
+    deadline: Annotated[float, typer.Option(min=0.1, help="Seconds for an answer; then 504.")] = 5.0,
+    store_timeout: Annotated[
+        float, typer.Option("--store-timeout", min=0.01, help="Seconds for the store; then ranked without.")
+    ] = 0.25,
     json_: Json = False,
 ) -> None:
     """Serve a run over HTTP: events in, rankings out, a playground at /."""
@@ -87,6 +94,11 @@ def serve(
         item_days=item_days or None,
         strict=strict,
         precision=precision,
+        max_items=max_items,
+        max_body_mib=max_body_mib,
+        queue=queue,
+        deadline_seconds=deadline,
+        store_timeout_seconds=store_timeout,
     )
 
 

@@ -66,9 +66,11 @@ class Client:
         found: list[dict[str, Any]] = self._call("GET", "/v1/models")["models"]
         return found
 
-    def load(self, name: str, version: str) -> dict[str, Any]:
-        """Let a version of the server's registry serve; needs the admin's token. Raises ServerError."""
-        return self._call("POST", f"/v1/models/{quote(name, safe='')}/versions/{quote(version, safe='')}:load", {})
+    def load(self, name: str, version: str, *, timeout_seconds: float = 600.0) -> dict[str, Any]:
+        """Let a version of the server's registry serve, which takes as long as reading and warming it up; needs the admin's token.
+        Raises ServerError."""
+        path = f"/v1/models/{quote(name, safe='')}/versions/{quote(version, safe='')}:load"
+        return Client(self.url, token=self._token, timeout_seconds=timeout_seconds)._call("POST", path, {})
 
     def ready(self) -> bool:
         """Whether the server is reachable, has its models and reaches its store."""

@@ -193,7 +193,7 @@ class HeMix(Ranker):
         )
         return found
 
-    def attention(self, state: RequestState, inputs: Inputs, most: int) -> tuple[Tensor, Tensor] | None:
+    def attention(self, state: RequestState, inputs: Inputs, most: int, also: int | None = None) -> tuple[Tensor, Tensor] | None:
         """The events of most weight to the dynamic queries: mean over the queries of both histories and their heads."""
         if not self.settings.dynamic_queries:
             return None
@@ -214,8 +214,14 @@ class HeMix(Ranker):
             total = ns_NnD.new_zeros(rows.shape[0], 1 + events)
             for interest, history, asking in parts:
                 total += interest.weights(history, asking[at], host.request_index[at], events) * interest.dynamic_count
-            top = (total[:, 1:] / max(1, sum(i.dynamic_count for i, *_ in parts))).topk(min(most, events))
+            mean = total[:, 1:] / max(1, sum(i.dynamic_count for i, *_ in parts))
+            top = mean.topk(min(most, events))
             missing = (0, most - min(most, events))
-            weights.append(F.pad(top.values, missing))
-            positions.append(F.pad(top.indices, missing).masked_fill(weights[-1] <= 0, -1))
+            found, places = F.pad(top.values, missing), F.pad(top.indices, missing)
+            if also is not None:
+                told = (top.indices == also).any(1, keepdim=True)
+                found = torch.cat([found, mean[:, also : also + 1].masked_fill(told, 0)], 1)
+                places = F.pad(places, (0, 1), value=also)
+            weights.append(found)
+            positions.append(places.masked_fill(found <= 0, -1))
         return torch.cat(positions), torch.cat(weights)

@@ -89,9 +89,10 @@ class Ranker(nn.Module, ABC):
         rows = torch.cat([order.new_zeros(1), order + 1])
         return _extended(state, new, rows)
 
-    def attention(self, state: Any, inputs: Inputs, most: int) -> tuple[Tensor, Tensor] | None:  # noqa: ARG002
+    def attention(self, state: Any, inputs: Inputs, most: int, also: int | None = None) -> tuple[Tensor, Tensor] | None:  # noqa: ARG002
         """(positions of events int64 [N, most], -1 for none; weights [N, most], falling) of the events that drew the candidates'
-        attention most, for a request state of few candidates. None: the model weighs no events by candidate."""
+        attention most, for a request state of few candidates. ``also``: the position of an event that is told in any case, in a column
+        more where it is not among them. None: the model weighs no events by candidate."""
         return None
 
     def forward(self, batch: RequestBatch) -> Tensor:

@@ -88,8 +88,14 @@ class Run:
         return EntityTable.load(self.folder / f"{level}s", self.schema, level, hashes=hashes)
 
     def encoders(self) -> Encoders:
-        """What turns raw values into ids. Raises DataError naming the file that is missing or damaged."""
-        return Encoders.load(self.folder / "encoders")
+        """What turns raw values into ids. Raises DataError naming the file that is missing or damaged, or another run's."""
+        found, folder = Encoders.load(self.folder / "encoders"), self.folder / "encoders"
+        for name, noted in {**self.info["encoders"], **self.info.get("id_maps", {})}.items():
+            if not (folder / name).is_file() or file_hash(folder / name) != noted:
+                raise DataError(
+                    f"{folder / name}: missing or damaged: its hash is not the one that was noted when it was written"
+                )
+        return found
 
     def predict(
         self, data: Dataset | str | Path, split: str = "test", *, bias: Literal["logged", "serving"] = "serving"
@@ -146,6 +152,9 @@ def finish(folder: Path, model: Ranker, dataset: Dataset, metrics: dict[str, Any
             "fingerprint": dataset.schema.fingerprint(),
             "data": dataset.manifest["splits"],
             "encoders": dataset.manifest["encoders"],
+            "id_maps": {
+                path.name: file_hash(path) for level in ENTITIES for path in sorted((folder / "encoders").glob(f"{level}s.*.npy"))
+            },
             "entities": {
                 f"{level}s": {name: file_hash(folder / f"{level}s" / name) for name in entity_files(dataset.schema, level)}
                 for level in ENTITIES

@@ -40,6 +40,8 @@ class FieldChecks:
             "candidate": _merged(levels["item"], levels["cross"]),
             "event": levels["event"],
         }
+        if schema.roles.bias is not None:  # where an impression stood, for training rows
+            self._columns["event"].setdefault(schema.roles.bias.column, [_number])
 
     def problem(self, level: str, fields: Mapping[str, Any]) -> tuple[str, str] | None:
         """(column, sentence) of the first value that does not fit, or None. ``level``: user, item, event (fields of an event), context,

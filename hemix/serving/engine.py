@@ -252,12 +252,15 @@ class Engine:
             for i in order
         )
         begin, middle, end = one.side.visible[0].tolist()
+        degraded = one.found.degraded if request.history is None else tuple(d for d in one.found.degraded if d != "history")
+        if request.history is None and side.events >= self.history_limit and end < self._encoder.most:
+            degraded += ("early_history",)
         return Ranking(
             id=request.id,
             model=self.name,
             version=self.version,
             items=items,
-            degraded=one.found.degraded if request.history is None else tuple(d for d in one.found.degraded if d != "history"),
+            degraded=degraded,
             took_ms=(time.perf_counter() - one.began) * 1000,
             history_revision=one.kept.history,
             cuts=(begin, middle, end),

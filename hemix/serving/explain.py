@@ -15,9 +15,10 @@ _MOST = 5
 
 
 def because(model: Ranker, state: Any, inputs: Inputs, user: UserSide, request: RankRequest) -> list[tuple[Because, ...]]:
-    """For every candidate of one request, whose ``state`` and ``inputs`` these are, the events of most weight; none where the model
-    weighs no events."""
-    found = model.attention(state, inputs, _MOST)
+    """For every candidate of one request, whose ``state`` and ``inputs`` these are, the events of most weight, and the newest in any
+    case: what a user did just now is what one asks about. None where the model weighs no events."""
+    begin, _, end = inputs.batch.host.visible[0].tolist()
+    found = model.attention(state, inputs, _MOST, end - 1 if end > begin else None)
     if found is None:
         return [()] * len(request.items)
     positions, weights = (tensor.tolist() for tensor in found)

@@ -113,7 +113,9 @@ class Encoder:
             for level in ("context", "cross")
         }
         history = schema.history
-        self.limit = history.global_length + history.realtime_length + _SLACK
+        self.most = history.global_length + history.realtime_length
+        """How many events a request can see"""
+        self.limit = self.most + _SLACK
         """How many of a user's newest events are read"""
         self.event_columns = frozenset(
             c for n in schema.event_item_features for c in columns_of(n, schema.features.item[n])

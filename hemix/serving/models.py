@@ -238,8 +238,8 @@ def find_runs(folder: Path) -> list[tuple[str, str, Path]]:
 
 
 def _version_order(version: str) -> tuple[tuple[int, int, str], ...]:
-    """10 after 9, 1.10 after 1.9."""
-    return tuple((1, int(p), "") if p.isdecimal() else (0, 0, p) for p in re.split(r"[.-]", version))
+    """10 after 9, 1.10 after 1.9, v10 after v9."""
+    return tuple((1, int(p), "") if p.isdecimal() else (0, 0, p) for p in re.findall(r"\d+|[^\d.-]+", version))
 
 
 def check_folder(folder: Path) -> None:

@@ -55,17 +55,18 @@ class Reader:
         """The history (of one whose revision ``known`` is had already, only what is new) and features of a user, and of the ``items``
         that go with that history. Never raises: what the store could not say in time is named in ``degraded``."""
         now = time.monotonic()
+        until = now + self._timeout_s
         with self._lock:
             if now < self._try_again:
                 return LOST
             if self._try_again:
                 self._try_again = now + self._rest_s  # this one tries; the others wait for what it finds
-        if not self._free.acquire(blocking=False):
+        if not self._free.acquire(timeout=self._timeout_s):  # many ask at once: not yet a store that is late
             return self._failed(late=True)
         task = self._pool.submit(self._read, user, known, items, history)
         task.add_done_callback(lambda _: self._free.release())
         try:
-            found = task.result(self._timeout_s)
+            found = task.result(max(until - time.monotonic(), 0.0))
         except Late:
             task.cancel()
             return self._failed(late=True)

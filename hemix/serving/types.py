@@ -144,7 +144,8 @@ class Ranking:
     items: tuple[RankedItem, ...]
     """By falling score; equal scores in the order of the request"""
     degraded: tuple[str, ...] = ()
-    """What it had to do without: ``history``, ``features``"""
+    """What it had to do without: ``history`` and ``features`` that the store did not give; ``early_history``, of a request so far in the
+    past that its user's newest events, which are read, mostly lie after it"""
     took_ms: float
     history_revision: int
     cuts: tuple[int, int, int]

@@ -94,3 +94,16 @@ def test_a_batch_in_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
         pieces = model.attention(state, inputs, 3)
     assert whole is not None and pieces is not None
     torch.testing.assert_close(whole[1], pieces[1])
+
+
+def test_an_event_is_told_in_any_case_and_once() -> None:
+    model, state, inputs, *_ = prepared()
+    with torch.no_grad():
+        all_of_them = model.attention(state, inputs, BATCH.event_item.shape[0])
+        found = model.attention(state, inputs, 1, also=1)
+    assert found is not None and all_of_them is not None
+    for n, (places, shares) in enumerate(zip(found[0].tolist(), found[1].tolist(), strict=True)):
+        weight = dict(zip(all_of_them[0][n].tolist(), all_of_them[1][n].tolist(), strict=True))
+        told = {place: share for place, share in zip(places, shares, strict=True) if place >= 0}
+        wanted = {place for place in (all_of_them[0][n, 0].item(), 1) if weight.get(place, 0) > 0}
+        assert told == {place: pytest.approx(weight[place]) for place in wanted}

@@ -108,6 +108,42 @@ def test_an_event_is_in_the_next_ranking_and_in_its_because(engine: Engine, stor
     assert all(item.because == () for item in engine.rank([request()])[0].items)
 
 
+def test_the_newest_event_is_in_because_among_many(engine: Engine, store: Store) -> None:
+    store.append([event(n, f"i{n % 15}", NOW - 3_600_000 + n) for n in range(60)])
+    store.append([event(99, "just-now", NOW - 1)])
+    for item in engine.rank([request(explain=True)])[0].items:
+        weights = [because.weight for because in item.because]
+        assert "just-now" in [because.item for because in item.because]
+        assert len(weights) in (5, 6) and weights == sorted(weights, reverse=True)
+
+
+def test_a_request_too_far_in_the_past_says_so(engine: Engine, run: Run, store: Store) -> None:
+    most = run.schema.history.global_length + run.schema.history.realtime_length
+    store.append([event(n, f"i{n % 15}", NOW - 10 * DAY_MS + n) for n in range(most)])
+    store.append([event(most + n, f"i{n % 15}", NOW - DAY_MS + n) for n in range(128)])
+    past = NOW - 2 * DAY_MS
+    assert engine.rank([request(past)])[0].degraded == (), "as many lie after it as are read beyond what it sees"
+    store.append([event(10_000, "i1", NOW - DAY_MS + 500)])
+    assert engine.rank([request(past)])[0].degraded == ("early_history",)
+    assert engine.rank([request()])[0].degraded == ()
+
+
+def test_many_that_ask_at_once_find_a_healthy_store(run: Run, store: Store) -> None:
+    class Slow:
+        """Ten milliseconds a reading."""
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "history":
+                time.sleep(0.01)
+            return getattr(store, name)
+
+    engine = Engine(run, Slow(), store_timeout_s=5, slots=2)  # type: ignore[arg-type]
+    with ThreadPoolExecutor(40) as many:
+        rankings = list(many.map(lambda n: engine.rank([request(user=f"u{n % 7}")])[0], range(80)))
+    assert {ranking.degraded for ranking in rankings} == {()}
+    engine.close()
+
+
 def test_a_late_event_and_one_from_the_future(engine: Engine, run: Run, store: Store) -> None:
     store.append([event(n, f"i{n}", NOW - DAY_MS + n) for n in range(3)])
     engine.rank([request()])

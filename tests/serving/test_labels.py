@@ -100,6 +100,24 @@ def test_labels_are_what_the_events_say(log: ServedLog, tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
+def test_what_came_after_the_version_was_replaced_counts(log: ServedLog, tmp_path: Path) -> None:
+    request = RankRequest(id="r1", user="u", time_ms=NOW, items=(Candidate("a"), Candidate("b")))
+    outputs = {"click": 0.5, "order": 0.1, "order_given_click": 0.2}
+    ranked = tuple(RankedItem(i, 0.5, outputs, position=n) for n, i in enumerate(("a", "b")))
+    ranking = Ranking(id="r1", model="m", version="1", items=ranked, took_ms=1.0, history_revision=0, cuts=(0, 0, 0))
+    log.ranking(Served(request=request, ranking=ranking, user=Features(), items={}))
+    log.events([interaction(n, item, "seen", kind="impression") for n, item in enumerate("ab")], 1)
+    log.close()
+    for name, schema in (("next", SCHEMA), ("other", SCHEMA.replace("name: small", "name: small\nitem: sku"))):
+        after = ServedLog(tmp_path / name, Schema.parse(schema))
+        after.events([interaction(3, "b", "clicked"), interaction(4, "b", "order")], 2)
+        after.close()
+    counts = write_training_rows(log.folder, tmp_path / "rows", log.schema)
+    assert counts == {"rows": 2, "shown": 2, "events": 0, "click": 1, "order": 1}
+    rows = pq.read_table(tmp_path / "rows" / "impressions").to_pylist()
+    assert [(r["item_id"], r["clicked"], r["order"]) for r in rows] == [("a", 0, 0), ("b", 1, 1)]
+
+
 def test_a_log_that_was_served_and_answered_prepares_to_the_same_rows(planted_run: Path, tmp_path: Path) -> None:
     """Every request of the log ranked, every impression and outcome told by events: prepare makes the same rows of either. (An item
     twice in a request is one to its events, so such rows become equal, are dropped, and are left out here.)"""

@@ -83,7 +83,7 @@ class Metrics:
             self.unknown.labels("item").inc(strangers)
         for missing in ranking.degraded:
             self.degraded.labels(missing).inc()
-        if ranking.degraded:
+        if {"history", "features"} & set(ranking.degraded):
             self.store_errors.labels("rank").inc()
 
     def page(self) -> bytes:

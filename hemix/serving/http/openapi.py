@@ -50,7 +50,7 @@ _ANSWERS: dict[str, dict[str, Any]] = {
             "model": _TEXT,
             "version": _TEXT,
             "took_ms": _NUMBER,
-            "degraded": _array({"type": "string", "description": "What it had to do without, such as history"}),
+            "degraded": _array({"type": "string", "description": "What it had to do without: history, features, early_history"}),
             "items": _array(
                 _object(
                     {

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from hemix.errors import UsageError
-from hemix.measure import give_freed_memory_back, keep_freed_memory
+from hemix.measure import give_freed_memory_back, keep_freed_memory, processors
 from hemix.schema import Schema
 from hemix.serving.http.access import Access, check_host, read_token
 from hemix.serving.http.app import make_app
@@ -71,7 +70,15 @@ class ServeOptions:
     """Refuse users, items and columns that the run does not know"""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the model's dense part"""
-    limits: Limits = field(default_factory=Limits)
+    max_items: int = Limits.items
+    """Of a ranking"""
+    max_body_mib: int = Limits.body_bytes // 2**20
+    queue: int = Limits.waiting
+    """Rankings, and bodies of events, that may wait; what comes then is refused"""
+    deadline_seconds: float = Limits.deadline_seconds
+    """For an answer"""
+    store_timeout_seconds: float = 0.25
+    """For a ranking's reading of the store; after it the ranking goes on without"""
 
 
 def run_server(run: Path, options: ServeOptions, on_ready: Callable[[str, dict[str, float]], None]) -> None:
@@ -103,7 +110,7 @@ def run_server(run: Path, options: ServeOptions, on_ready: Callable[[str, dict[s
     torch_seconds = time.perf_counter() - at
     torch.set_num_threads(options.threads)
     keep_freed_memory(arenas=_ARENAS)
-    workers = options.workers or max(options.limits.workers // options.threads, 1)
+    workers = options.workers or max(processors() // options.threads, 1)
     models = Models(_loader(store, kept, logs, options, workers), registry, strict=options.strict)
     for name, version, folder in runs:
         models.put(name, version, folder)
@@ -112,7 +119,15 @@ def run_server(run: Path, options: ServeOptions, on_ready: Callable[[str, dict[s
         store=store,
         access=Access(*tokens),
         quiet=quiet,
-        limits=dataclasses.replace(options.limits, workers=_READING * workers, strict=options.strict),
+        limits=Limits(
+            body_bytes=options.max_body_mib * 2**20,
+            all_bodies_bytes=max(Limits.all_bodies_bytes, options.max_body_mib * 2**20),
+            items=options.max_items,
+            deadline_seconds=options.deadline_seconds,
+            waiting=options.queue,
+            workers=_READING * workers,
+            strict=options.strict,
+        ),
     )
     if logs is not None:
         service.metrics.watch_log(lambda: logs.left_out)
@@ -171,6 +186,7 @@ def _loader(store: Store, kept: StoreLimits, logs: ServedLogs | None, options: S
                 cache_bytes=options.cache_mib * 2**20,
                 device=options.device,
                 precision=options.precision,
+                store_timeout_s=options.store_timeout_seconds,
                 log=log,
                 slots=workers,
             )

@@ -2,8 +2,9 @@
 
 A label's value is known where its candidate was shown: an ``impression`` or ``interaction`` event of the ranking names it. Such a row is
 positive for the label that an interaction's type names (the label's name or column), from that interaction's time where the label has
-``available_at``; else negative. What nobody saw stays unknown. Where an impression's fields hold the bias column (the position), they
-have it. Knows no model and no store.
+``available_at``; else negative. What nobody saw stays unknown. The events of logs that lie beside the ranking's own count too: when a
+version is replaced, what its rankings come to is told to the next one. Where an impression's fields hold the bias column (the
+position), they have it. Knows no model and no store.
 """
 
 from __future__ import annotations
@@ -22,8 +23,12 @@ from hemix.errors import DataError
 from hemix.files import new_folder, storage_errors
 from hemix.schema import Schema
 from hemix.serving.served.columns import TIME, ServedColumns
+from hemix.serving.served.retention import log_files
 
 __all__ = ["write_training_rows"]
+
+_OUTCOME = ("served_ranking", "served_kind", "served_fields")
+"""What of an event says what came of a ranking, beside item, time and type"""
 
 
 @dataclass
@@ -57,26 +62,41 @@ def write_training_rows(served: str | Path, out: str | Path, schema: Schema) -> 
 def _outcomes(served: Path, folder: Path, columns: ServedColumns, counts: dict[str, int]) -> Mapping[tuple[str, str], _Outcome]:
     """What is known by (ranking, item); writes the events on the way."""
     schema, found = columns.schema, dict[tuple[str, str], _Outcome]()
-    clock = schema.history.clock_column or schema.clock.column
-    bias = schema.roles.bias
     (folder / "events").mkdir()
-    for path in sorted((served / "events").glob("*.parquet")):
+    own = sorted((served / "events").glob("*.parquet"))
+    for path in log_files(served.parent, "events"):
+        if path not in own and _read_columns(path, columns):
+            _learn(_read(path), columns, found)
+    for path in own:
         table = _read(path)
-        for row in table.to_pylist():
-            if row["served_ranking"] is None:
-                continue
-            outcome = found.setdefault((row["served_ranking"], row[schema.item]), _Outcome())
-            kind, time = row[columns.action], row[clock]
-            if row["served_kind"] == "interaction" and kind is not None:
-                before = outcome.first_ms.get(kind)
-                outcome.first_ms[kind] = time if before is None or time is None else min(before, time)
-            if bias is not None and outcome.position is None:
-                outcome.position = json.loads(row["served_fields"] or "{}").get(bias.column)
+        _learn(table, columns, found)
         if schema.history_source == "events":  # what was merely shown is no event of theirs, in the server's histories neither
             table = table.filter(pc.equal(table["served_kind"], "interaction"))
         counts["events"] += table.num_rows
         _write(table.select([n for n in table.column_names if not n.startswith("served_")]), folder / "events" / path.name)
     return found
+
+
+def _read_columns(path: Path, columns: ServedColumns) -> bool:
+    """Whether a log beside this one, perhaps of another schema, tells what an outcome needs."""
+    try:
+        return {columns.schema.item, columns.clock, columns.action, *_OUTCOME} <= set(pq.read_schema(path).names)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _learn(table: pa.Table, columns: ServedColumns, found: dict[tuple[str, str], _Outcome]) -> None:
+    bias = columns.schema.roles.bias
+    for row in table.select([columns.schema.item, columns.clock, columns.action, *_OUTCOME]).to_pylist():
+        if row["served_ranking"] is None:
+            continue
+        outcome = found.setdefault((row["served_ranking"], row[columns.schema.item]), _Outcome())
+        kind, time = row[columns.action], row[columns.clock]
+        if row["served_kind"] == "interaction" and kind is not None:
+            before = outcome.first_ms.get(kind)
+            outcome.first_ms[kind] = time if before is None or time is None else min(before, time)
+        if bias is not None and outcome.position is None:
+            outcome.position = json.loads(row["served_fields"] or "{}").get(bias.column)
 
 
 def _labelled(table: pa.Table, outcomes: Mapping[tuple[str, str], _Outcome], schema: Schema, counts: dict[str, int]) -> pa.Table:

@@ -141,10 +141,10 @@ def test_what_is_found_in_a_folder(tmp_path: Path) -> None:
         find_runs(tmp_path / "nowhere")
     with pytest.raises(RunError, match="neither a run folder"):
         find_runs(tmp_path)
-    for name in ("feed/9", "feed/10", "shop/1.9", "shop/1.10"):
+    for name in ("feed/9", "feed/10", "shop/1.9", "shop/1.10", "web/v9", "web/v10-rc", "web/v10"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "run.json").write_text(json.dumps({}))
-    assert [(n, v) for n, v, _ in find_runs(tmp_path)] == [("feed", "10"), ("shop", "1.10")]
+    assert [(n, v) for n, v, _ in find_runs(tmp_path)] == [("feed", "10"), ("shop", "1.10"), ("web", "v10-rc")]
     assert find_runs(tmp_path / "feed" / "9")[0][:2] == ("9", "1")
 
 
@@ -162,6 +162,10 @@ def test_real_runs_under_load(rich_run: Path, tmp_path: Path) -> None:
     weights = registry / "2" / "dense.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     (registry / "3" / "encoders" / "encoders.json").write_text("{")
+    for name, of in (("5", "000.ids.npy"), ("6", "items.ids.npy")):
+        shutil.copytree(rich_run, registry / name)
+        ids = registry / name / "encoders" / of
+        ids.write_bytes(ids.read_bytes()[:-4] + b"\1\0\0\0")  # as of another day
     served = tmp_path / "served"
     shutil.copytree(registry / "1", served / "feed" / "1")
     (tmp_path / "admin").write_text(ADMIN)
@@ -180,7 +184,7 @@ def test_real_runs_under_load(rich_run: Path, tmp_path: Path) -> None:
         for thread in asking:
             thread.start()
         try:
-            for name, says in (("2", "dense.safetensors"), ("3", "encoders.json")):
+            for name, says in (("2", "dense.safetensors"), ("3", "encoders.json"), ("5", "000.ids.npy"), ("6", "items.ids.npy")):
                 broken = load(server, "feed", name)
                 assert (broken.status, broken.error["code"]) == (422, "broken_version")
                 assert says in broken.error["message"]

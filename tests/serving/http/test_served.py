@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
 import signal
@@ -83,6 +84,20 @@ def test_an_event_counts_at_once(served) -> None:  # type: ignore[no-untyped-def
     after = client.rank("u1", ["i1", "i2"], explain=True)
     assert all("i3" in [cause["item"] for cause in item["because"]] for item in after["items"])
     assert {i["id"]: i["outputs"] for i in before["items"]} != {i["id"]: i["outputs"] for i in after["items"]}
+
+
+def test_what_serves_is_told(served, rich_run: Path) -> None:  # type: ignore[no-untyped-def]
+    server, client = served
+    [model] = client.models()
+    assert model["sha256"] == hashlib.sha256((rich_run / "run.json").read_bytes()).hexdigest()
+    assert model["outputs"] == list(Run.load(rich_run).schema.outputs) and isinstance(model["test"], dict)
+    before = {kind: server.metric(f'hemix_user_states_total{{cache="{kind}"}}') for kind in ("hit", "extended", "miss")}
+    client.rank("u-states", ["i1"])
+    client.events([{"event": "interaction", "id": "s1", "user": "u-states", "item": "i3", "type": "a1"}])
+    client.rank("u-states", ["i1"])
+    client.rank("u-states", ["i1"])
+    after = {kind: server.metric(f'hemix_user_states_total{{cache="{kind}"}}') - n for kind, n in before.items()}
+    assert after == {"hit": 1, "extended": 0, "miss": 2}, "there is nothing to extend before the first event"
 
 
 def test_the_client_tells_what_is_wrong(served) -> None:  # type: ignore[no-untyped-def]
@@ -252,6 +267,30 @@ def test_a_store_that_goes_and_comes_back(rich_run: Path, tmp_path: Path) -> Non
             because = client.rank("u1", ["i1"], explain=True)["items"][0]["because"]
             assert "i3" in [cause["item"] for cause in because]
             assert server.stop() == 0
+    finally:
+        redis.kill()
+
+
+@pytest.mark.slow
+def test_what_one_server_took_the_other_ranks_by(rich_run: Path, tmp_path: Path) -> None:
+    """Two servers behind one Redis, each with states of its own."""
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    redis = RedisServer(tmp_path / "redis").start()
+    try:
+        with (
+            serving(rich_run, tmp_path / "a", "--store", redis.url) as a,
+            serving(rich_run, tmp_path / "b", "--store", redis.url) as b,
+        ):
+            clients = Client(a.url), Client(b.url)
+            for n, (teller, ranker) in enumerate((clients, clients[::-1]) * 3):
+                told = [{"event": "interaction", "id": f"e{n}", "user": "u1", "item": f"i{n}", "type": "a1"}]
+                assert teller.events(told)["accepted"] == 1
+                assert teller.events(told)["duplicate"] == 1 and ranker.events(told)["duplicate"] == 1
+                seen = [one.rank("u1", ["i7", "i8"], explain=True)["items"] for one in (ranker, teller)]
+                assert all(f"i{n}" in [cause["item"] for cause in item["because"]] for items in seen for item in items)
+                theirs, ours = ({item["id"]: item["score"] for item in items} for items in seen)
+                assert ours == pytest.approx(theirs, abs=TOLERANCE)
     finally:
         redis.kill()
 
