@@ -253,7 +253,8 @@ class Engine:
         )
         begin, middle, end = one.side.visible[0].tolist()
         degraded = one.found.degraded if request.history is None else tuple(d for d in one.found.degraded if d != "history")
-        if request.history is None and side.events >= self.history_limit and end < self._encoder.most:
+        cut_short = request.history is None and side.events >= self.history_limit and end < self._encoder.most
+        if cut_short and "early_history" not in degraded:  # a replay has it from the log
             degraded += ("early_history",)
         return Ranking(
             id=request.id,

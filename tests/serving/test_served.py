@@ -267,6 +267,16 @@ def test_a_disk_that_refuses_is_told_and_serving_goes_on(tmp_path: Path) -> None
     assert log.left_out == 1 and log.problem is not None and "rankings" in log.problem
 
 
+def test_a_disk_that_is_nearly_full_is_left_to_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, request = served_log(tmp_path)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("hemix.serving.served.log.shutil.disk_usage", lambda _: usage._replace(free=255 * 2**20))
+    log.ranking(served(request))
+    log.close()
+    assert log.left_out == 1 and log.problem is not None and "the last 256 MiB of the disk are left to the store" in log.problem
+    assert not list(tmp_path.rglob("*.parquet*"))
+
+
 def test_a_value_that_no_column_takes_costs_its_own_piece_alone(tmp_path: Path) -> None:
     log, request = served_log(tmp_path, seconds=0.1)
     log.ranking(served(dataclasses.replace(request, time_ms=2**70)))

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import ipaddress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from hemix.errors import UsageError
 from hemix.serving.http.refusal import Refusal
@@ -40,6 +41,14 @@ class Access:
     def __init__(self, token: str | None = None, admin_token: str | None = None) -> None:
         self._user = _digest(token) if token is not None else None
         self._admin = _digest(admin_token) if admin_token is not None else None
+
+    def check_origin(self, origin: str | None, host: str | None) -> None:
+        """Raises Refusal 403 where a page of another site asks through a browser on this machine, whose only protection is that nobody
+        else reaches it. Where there is a token, no other page knows it."""
+        if self._user is None and origin is not None and urlsplit(origin).netloc != host:
+            raise Refusal(
+                403, "cross_origin", "a page of another site asks; a server without a token answers its own pages alone"
+            )
 
     def check(self, authorization: str | None, *, admin: bool = False) -> None:
         """Raises Refusal 401 unless ``Authorization: Bearer TOKEN`` opens it. The admin's token opens all; without a token set all but

@@ -63,6 +63,7 @@ def gone(request: Request) -> Callable[[], Awaitable[None]]:
 
 def _body(request: Request, service: Service) -> AbstractAsyncContextManager[bytes]:
     service.access.check(request.headers.get("authorization"))
+    service.access.check_origin(request.headers.get("origin"), request.headers.get("host"))
     limits = service.limits
     return body_of(request, limit=limits.body_bytes, seconds=limits.body_seconds, budget=service.bodies)
 

@@ -100,9 +100,7 @@ class RankMessage(Struct):
     model: Annotated[Id | None, Meta(description="By default the only or first model")] = None
     timestamp: Annotated[Time | None, Meta(description="Of the request; by default now")] = None
     context: Fields = {}
-    explain: Annotated[
-        bool, Meta(description="Say which past events drew attention: the five with most, and the newest in any case")
-    ] = False
+    explain: Annotated[bool, Meta(description="Say which past events drew attention, the newest in any case")] = False
     history: Annotated[HistoryMessage | None, Meta(description="Goes before the store's history")] = None
 
 

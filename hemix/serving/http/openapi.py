@@ -51,6 +51,7 @@ _ANSWERS: dict[str, dict[str, Any]] = {
             "version": _TEXT,
             "took_ms": _NUMBER,
             "degraded": _array({"type": "string", "description": "What it had to do without: history, features, early_history"}),
+            "user_status": {"type": "string", "enum": ["OK", "UNKNOWN_USER"]},
             "items": _array(
                 _object(
                     {
@@ -115,6 +116,7 @@ _ANSWERS: dict[str, dict[str, Any]] = {
 _ERRORS = {
     400: "The body is not JSON, is packed in an unknown way, or came too slowly",
     401: "No token, or another one",
+    403: "A page of another site asks a server without a token",
     404: "No such model or version",
     413: "The body is too large, or holds too many items or events",
     422: "A field is missing, of another type, out of its range, or does not fit the schema; the error names it",
@@ -157,7 +159,7 @@ def describe(limits: Limits) -> bytes:
             "post": _route(
                 "Rank items for a user",
                 "Ranking",
-                *(400, 401, 404, 413, 422, 503, 504),
+                *(400, 401, 403, 404, 413, 422, 503, 504),
                 body={"application/json": {"schema": _reference("RankMessage")}},
                 security=user,
             )
@@ -166,7 +168,7 @@ def describe(limits: Limits) -> bytes:
             "post": _route(
                 "Tell what happened; one wrong event does not spoil its body",
                 "EventsAnswer",
-                *(400, 401, 413, 422, 503, 504),
+                *(400, 401, 403, 413, 422, 503, 504),
                 body={"application/json": {"schema": events}, "application/x-ndjson": {"schema": _TEXT}},
                 security=user,
             )

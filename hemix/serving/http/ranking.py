@@ -142,6 +142,7 @@ def answer(ranking: Ranking, *, explain: bool) -> bytes:
             "version": ranking.version,
             "took_ms": round(ranking.took_ms, 3),
             "degraded": ranking.degraded,
+            "user_status": "OK" if ranking.user_known else "UNKNOWN_USER",
             "items": [_item(item, explain) for item in ranking.items],
         }
     )

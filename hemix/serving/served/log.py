@@ -4,8 +4,9 @@
     FOLDER/events/*.parquet     interactions and impressions in the order of their arrival: an event log
     FOLDER/features/*.parquet   features of users and items as they arrived
 
-Serving never waits for it: where the queue is full, what comes is left out and counted. A file is written when it has grown old or
-large; a process that is killed loses what it had not written yet. Nothing is deleted but by a :class:`Retention`. Knows no model.
+Serving never waits for it: where the queue or the disk is full, what comes is left out and counted. A file is written when it has
+grown old or large; a process that is killed loses what it had not written yet. Nothing is deleted but by a :class:`Retention`. Knows no
+model.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import shutil
 import threading
 import time
 from collections.abc import Sequence
@@ -22,7 +24,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hemix.errors import HemixError
+from hemix.errors import HemixError, StorageError
 from hemix.files import storage_errors
 from hemix.schema import Schema
 from hemix.serving.quiet import Quiet
@@ -36,6 +38,8 @@ __all__ = ["ServedLog"]
 _END = None
 _PIECE_ROWS = 2_000
 _QUIET_SECONDS = 0.25
+_FREE_BYTES = 256 * 2**20
+"""Of a disk that is fuller the log takes no more: the store of events may lie on the same one, and rows can be done without"""
 _logger = logging.getLogger("hemix.serving")
 
 
@@ -184,6 +188,9 @@ class ServedLog:
             whole = pa.concat_tables(pieces)
             try:
                 with storage_errors(path):
+                    if shutil.disk_usage(path.parent).free < _FREE_BYTES:
+                        left = f"{_FREE_BYTES >> 20} MiB of the disk"
+                        raise StorageError(f"{path}: not written: the last {left} are left to the store of events")
                     pq.write_table(whole, part)
                     part.replace(path)
                 self.problem = None

@@ -91,3 +91,17 @@ def test_strict_refuses_nothing_that_it_cannot_know_without_its_store(tmp_path: 
         answer = server.rank(["strange"])
         assert (answer.status, answer.json["degraded"]) == (200, ["history", "features"])
         assert answer.json["items"][0]["status"] == "UNKNOWN_ITEM"
+
+
+def test_pages_of_other_sites_cannot_ask_a_server_without_a_token(tmp_path: Path) -> None:
+    body = {"user": "u1", "items": [{"id": "i1"}]}
+    with fake_server(tmp_path / "open") as server:
+        own = {"origin": server.url}
+        assert server.ask("POST", "/v1/rank", body, headers=own).status == 200
+        for origin in ("http://elsewhere.example", "null", f"http://localhost:{server.port}"):
+            answer = server.ask("POST", "/v1/rank", body, headers={"origin": origin, "content-type": "text/plain"})
+            assert (answer.status, answer.error["code"]) == (403, "cross_origin")
+            assert server.ask("POST", "/v1/events", [], headers={"origin": origin}).status == 403
+    with fake_server(tmp_path / "token", token="a-token-of-sixteen") as server:
+        headers = {"origin": "http://elsewhere.example", "authorization": "Bearer a-token-of-sixteen"}
+        assert server.ask("POST", "/v1/rank", body, headers=headers).status == 200

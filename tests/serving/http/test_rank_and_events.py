@@ -33,6 +33,7 @@ def test_a_ranking(server: Server) -> None:
         "model": "fake",
         "version": "1",
         "degraded": [],
+        "user_status": "OK",
     }
     assert answer.json["items"] == [
         {"id": "i5", "score": 5.0, "outputs": {"click": 0.5}, "status": "OK"},
