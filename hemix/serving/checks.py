@@ -20,6 +20,9 @@ _MOST = 1e300
 _MOST_NUMBER = 1e30
 """What a number may be: far beyond anything that is one, and not yet near where float32 or a product of several ends"""
 
+_DEGREES = (90.0, 180.0)
+"""Of latitude and longitude, either way"""
+
 Check = Callable[[Any], str | None]
 """What was expected where a value does not fit, else None."""
 
@@ -29,7 +32,8 @@ class FieldChecks:
 
     def __init__(self, schema: Schema, *, strict: bool = False) -> None:
         self._strict = strict
-        levels = {level: _checks(level_features(schema, level)) for level in ("user", "context", "item", "cross", "event")}
+        features = {level: level_features(schema, level) for level in ("user", "context", "item", "cross", "event")}
+        levels = {level: _checks(named) for level, named in features.items()}
         for name in schema.score_expression.names:
             if name not in schema.outputs:
                 levels["item"].setdefault(name, []).append(_number)
@@ -42,6 +46,9 @@ class FieldChecks:
         }
         if schema.roles.bias is not None:  # where an impression stood, for training rows
             self._columns["event"].setdefault(schema.roles.bias.column, [_number])
+        shapes = {level: _shapes(named) for level, named in features.items()}
+        self.shapes = {**shapes, "candidate": {**shapes["item"], **shapes["cross"]}}
+        """By level, a JSON schema of every column that a feature reads"""
 
     def problem(self, level: str, fields: Mapping[str, Any]) -> tuple[str, str] | None:
         """(column, sentence) of the first value that does not fit, or None. ``level``: user, item, event (fields of an event), context,
@@ -70,6 +77,29 @@ def _checks(features: Mapping[str, Feature]) -> dict[str, list[Check]]:
     return found
 
 
+def _shapes(features: Mapping[str, Feature]) -> dict[str, dict[str, Any]]:
+    return {
+        column: _shape(feature, place)
+        for name, feature in features.items()
+        for place, column in enumerate(columns_of(name, feature))
+    }
+
+
+def _shape(feature: Feature, place: int) -> dict[str, Any]:
+    value = {"type": ["string", "number", "null"]}
+    match feature:
+        case Categorical(multi=True):
+            return {"type": ["array", "null"], "items": value}
+        case Categorical():
+            return value
+        case Vector(size=size):
+            return {"type": ["array", "null"], "items": {"type": "number"}, "minItems": size, "maxItems": size}
+        case Coordinates():
+            limit = _DEGREES[place]
+            return {"type": ["number", "null"], "minimum": -limit, "maximum": limit}
+    return {"type": ["number", "null"]}
+
+
 def _merged(a: dict[str, list[Check]], b: dict[str, list[Check]]) -> dict[str, list[Check]]:
     return {column: a.get(column, []) + b.get(column, []) for column in {**a, **b}}
 
@@ -85,7 +115,7 @@ def _check(feature: Feature, place: int) -> Check:
         case Vector(size=size):
             return lambda value: _vector(value, size)
         case Coordinates():
-            limit = (90.0, 180.0)[place]
+            limit = _DEGREES[place]
             return lambda value: _degrees(value, limit)
     raise AssertionError(f"{feature.type} reads no column")
 

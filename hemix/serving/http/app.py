@@ -193,4 +193,4 @@ def _add_health(app: FastAPI, service: Service) -> None:
 
     @app.get("/openapi.json")
     async def _openapi() -> Response:
-        return _json(describe(service.limits))
+        return _json(describe(service.limits, service.models.checks()))

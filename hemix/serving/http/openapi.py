@@ -5,12 +5,13 @@ Knows no data; FastAPI's own description is not used, because the routes take ra
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any
 
 import msgspec
 
+from hemix.serving.checks import FieldChecks
 from hemix.serving.http.messages import EVENTS_MAX, EventMessage, RankMessage
 from hemix.serving.http.service import Limits
 
@@ -124,6 +125,13 @@ _ERRORS = {
     503: "Too many requests in work, or the store is not reachable; Retry-After says when to try again",
     504: "Not done within the deadline",
 }
+_COLUMNS = (
+    ("RankMessage", "context", ("context",)),
+    ("ItemMessage", "fields", ("candidate",)),
+    ("PastEvent", "fields", ("event",)),
+    ("EventMessage", "fields", ("event", "user", "item")),
+)
+"""Message, its field, and the levels of the schema whose columns are read there"""
 _MODEL = {"name": "model", "in": "query", "required": False, "schema": _TEXT, "description": "By default the first model"}
 
 
@@ -144,11 +152,13 @@ def _route(
     return {"summary": summary, "responses": responses, **request, **more}
 
 
-@cache
-def describe(limits: Limits) -> bytes:
-    """The description as JSON, with the limits of this server in it."""
+def describe(limits: Limits, checks: Iterable[FieldChecks] = ()) -> bytes:
+    """The description as JSON, with the limits of this server and the columns of the models that it serves in it."""
     _, bodies = msgspec.json.schema_components([RankMessage, EventMessage], ref_template="#/components/schemas/{name}")
     bodies["RankMessage"]["properties"]["items"]["maxItems"] = limits.items
+    for message, field, levels in _COLUMNS:
+        columns = {name: shape for one in checks for level in levels for name, shape in one.shapes[level].items()}
+        bodies[message]["properties"][field] = {**bodies[message]["properties"][field], "properties": columns}
     user: list[dict[str, list[str]]] = [{"token": []}, {}]
     events = {"type": "array", "items": _reference("EventMessage"), "maxItems": EVENTS_MAX}
     ready = _route("Loaded, warmed up, store reachable", "Ready")
