@@ -5,7 +5,7 @@ Knows no data; FastAPI's own description is not used, because the routes take ra
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -152,7 +152,7 @@ def _route(
     return {"summary": summary, "responses": responses, **request, **more}
 
 
-def describe(limits: Limits, checks: Iterable[FieldChecks] = ()) -> bytes:
+def describe(limits: Limits, checks: Sequence[FieldChecks] = ()) -> bytes:
     """The description as JSON, with the limits of this server and the columns of the models that it serves in it."""
     _, bodies = msgspec.json.schema_components([RankMessage, EventMessage], ref_template="#/components/schemas/{name}")
     bodies["RankMessage"]["properties"]["items"]["maxItems"] = limits.items
