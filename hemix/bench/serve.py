@@ -128,7 +128,7 @@ def _drive(plan: Plan) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def _server(world: _World, folder: Path, threads: int, device: str = "cpu") -> Iterator[tuple[int, int, dict[str, float]]]:
+def _server(world: _World, folder: Path, threads: int, device: str) -> Iterator[tuple[int, int, dict[str, float]]]:
     """(port, process id, seconds until ready) of a server that ends with the block."""
     command = [sys.executable, "-m", "hemix", "serve", str(world.run), "--port", "0", "--json", "--threads", str(threads)]
     command += ["--device", device, "--store", f"sqlite:///{world.store}", "--log", str(folder / "served")]

@@ -27,9 +27,6 @@ from hemix.serving.served.retention import log_files
 
 __all__ = ["write_training_rows"]
 
-_OUTCOME = ("served_ranking", "served_kind", "served_fields")
-"""What of an event says what came of a ranking, beside item, time and type"""
-
 
 @dataclass
 class _Outcome:
@@ -65,8 +62,8 @@ def _outcomes(served: Path, folder: Path, columns: ServedColumns, counts: dict[s
     (folder / "events").mkdir()
     own = sorted((served / "events").glob("*.parquet"))
     for path in log_files(served.parent, "events"):
-        if path not in own and _read_columns(path, columns):
-            _learn(_read(path), columns, found)
+        if path not in own and {*_told(columns)} <= {*(table := _read(path)).column_names}:  # else a log of another schema
+            _learn(table, columns, found)
     for path in own:
         table = _read(path)
         _learn(table, columns, found)
@@ -77,17 +74,14 @@ def _outcomes(served: Path, folder: Path, columns: ServedColumns, counts: dict[s
     return found
 
 
-def _read_columns(path: Path, columns: ServedColumns) -> bool:
-    """Whether a log beside this one, perhaps of another schema, tells what an outcome needs."""
-    try:
-        return {columns.schema.item, columns.clock, columns.action, *_OUTCOME} <= set(pq.read_schema(path).names)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+def _told(columns: ServedColumns) -> list[str]:
+    """What of an event says what came of a ranking."""
+    return [columns.schema.item, columns.clock, columns.action, "served_ranking", "served_kind", "served_fields"]
 
 
 def _learn(table: pa.Table, columns: ServedColumns, found: dict[tuple[str, str], _Outcome]) -> None:
     bias = columns.schema.roles.bias
-    for row in table.select([columns.schema.item, columns.clock, columns.action, *_OUTCOME]).to_pylist():
+    for row in table.select(_told(columns)).to_pylist():
         if row["served_ranking"] is None:
             continue
         outcome = found.setdefault((row["served_ranking"], row[columns.schema.item]), _Outcome())
