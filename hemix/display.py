@@ -191,8 +191,35 @@ def manifest_summary(manifest: Mapping[str, Any], out: Path) -> str:
     ]
     if odd:
         lines.append("noted: " + ", ".join(odd))
+    lines += _rate_warning(manifest["label_rates"])
     lines.append(f"Next: hemix train --data {out} --out RUN")
     return "\n".join(lines)
+
+
+def _rate_warning(label_rates: Mapping[str, Any]) -> list[str]:
+    """Say whether rows with unknown values carry other labels than rows with known ones: a line or none."""
+    train = label_rates["train"]
+    found = [(name, task) for name, tasks in train.items() for task, entry in tasks.items() if entry.get("beyond_chance")]
+    if not found:
+        return []
+    suspects = [(name, task) for name, task in found if not train[name][task]["agrees_with_valid"]]
+    name, task = max(suspects or found, key=lambda key: abs(train[key[0]][key[1]]["z"]))
+
+    def rates(split: str) -> str:
+        entry = label_rates[split].get(name, {}).get(task)
+        if entry is None:
+            return f"no such row on {split}"
+        return f"{_rate(entry['unknown'])} on {split} (known: {_rate(entry['known'])})"
+
+    more = "" if len(found) == 1 else f"; {len(found) - 1} more in manifest.json (label_rates)"
+    line = f"rows with an unknown {name} have {task} rate {rates('train')}, {rates('valid')}{more}"
+    if suspects:
+        return [f"warning: {line}. Valid does not show what train shows: look for a leak of the label"]
+    return [f"noted: {line}"]
+
+
+def _rate(group: Mapping[str, int]) -> str:
+    return f"{group['positives'] / group['rows']:.5f}" if group["rows"] else "no rows"
 
 
 def _parts(header: Mapping[str, Any]) -> str:

@@ -171,7 +171,29 @@ def _data_tables(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
         ]
         if rows:
             tables.append({"title": "Values that the encoders did not know", "columns": parts, "rows": rows})
-    return tables
+    rates = _label_rate_table(manifest.get("label_rates"))
+    return tables if rates is None else [*tables, rates]
+
+
+def _label_rate_table(label_rates: Any) -> dict[str, Any] | None:
+    """Label rates of rows with an unknown value beside those of rows with a known one, where train holds both."""
+    if not isinstance(label_rates, Mapping) or not label_rates.get("train"):
+        return None
+    columns = [f"{split}, {group}" for split in label_rates for group in ("unknown", "known")]
+    rows = []
+    for name, tasks in label_rates["train"].items():
+        for task, entry in tasks.items():
+            of_splits = [split.get(name, {}).get(task) for split in label_rates.values()]
+            cells = [_group_rate(found, group) for found in of_splits for group in ("unknown", "known")]
+            suspect = entry.get("beyond_chance") and not entry["agrees_with_valid"]
+            rows.append((f"{name}, {wording.words(task)}{' (look for a leak)' if suspect else ''}", cells))
+    return {"title": "Label rate of rows whose value the encoders know, and of others", "columns": columns, "rows": rows}
+
+
+def _group_rate(entry: Mapping[str, Any] | None, group: str) -> str:
+    if entry is None or not entry[group]["rows"]:
+        return "–"
+    return wording.percent(entry[group]["positives"] / entry[group]["rows"], 1)
 
 
 def _day(time_ms: Any) -> str:

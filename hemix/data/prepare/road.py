@@ -39,6 +39,7 @@ from hemix.data.prepare.events import EventPass, HistoryWriter
 from hemix.data.prepare.fit import Fitting
 from hemix.data.prepare.growth import Earlier, grown
 from hemix.data.prepare.impressions import ImpressionPass
+from hemix.data.prepare.label_rates import LabelRates
 from hemix.data.prepare.manifest import (
     SCHEMA_VERSION,
     array_files,
@@ -137,13 +138,15 @@ class _Road:
             )  # fmt: skip
         user_block, item_block = self._users.encode(encoders), self._items.encode(encoders)
         self._save_tables(user_block, item_block, encoders)
-        writers = self._write_shards(settled, encoders)
+        label_rates = LabelRates(self._schema, user_block, item_block)
+        writers = self._write_shards(settled, encoders, label_rates)
         self._check_serving_position(writers)
         event_values, event_counts = self._write_history(history, encoders)
         shutil.rmtree(self._temporary)
         write_text(self._folder / "schema.yaml", self._schema.to_yaml())
         write_json(self._folder / "spec.json", encoders.spec().to_json())
-        return self._manifest(writers, {"user": user_block, "item": item_block}, event_values, event_counts)
+        manifest = self._manifest(writers, {"user": user_block, "item": item_block}, event_values, event_counts)
+        return {**manifest, "label_rates": label_rates.summary()}
 
     # -- 2, 3 --------------------------------------------------------------------------------------------------------------
 
@@ -188,8 +191,7 @@ class _Road:
 
     def _settle(self, impressions: Spill, events: Spill | None) -> tuple[Spill, Spill, Spill | None]:
         """(impressions, events, what statistics are made of)."""
-        train_end_ms = self._impressions.span.train_end_ms
-        folder = self._temporary
+        span, folder = self._impressions.span, self._temporary
         with ExitStack() as stack:
             settled = stack.enter_context(Spill(folder / "settled", impressions.bounds))
             history = stack.enter_context(Spill(folder / "history", (events or impressions).bounds))
@@ -198,7 +200,7 @@ class _Road:
             for part, raw in self._parts(impressions, "sorting impressions"):
                 rows, everything = self._impressions.settle(raw)
                 if events is None:
-                    history.put(part, self._events.settle(self._events.of_impressions(everything), train_end_ms))
+                    history.put(part, self._events.settle(self._events.of_impressions(everything), span))
                 if self._statistics is not None and kept is not None:
                     kept.put(part, self._statistics.kept(everything))
                 if rows is not None:
@@ -206,7 +208,7 @@ class _Road:
                     self._keep_requests(rows, requests)
             if events is not None:
                 for part, raw in self._parts(events, "sorting events"):
-                    history.put(part, self._events.settle(self._events.cleaned(raw), train_end_ms))
+                    history.put(part, self._events.settle(self._events.cleaned(raw), span))
         for _, made in self._parts(requests, "checking requests"):
             self._impressions.check_users(*(np.asarray(made[n]) for n in ("request", "user", "log_row")))
         return settled, history, kept
@@ -230,8 +232,7 @@ class _Road:
     def _learn(self) -> Encoders:
         users, items = self._users, self._items
         self._fitting.count("user", users.cells, self._impressions.user_rows[0].astype(np.float64))
-        item_rows = self._impressions.item_rows[0] + self._events.train_item_rows
-        self._fitting.count("item", items.cells, item_rows.astype(np.float64))
+        self._fitting.count("item", items.cells, self._impressions.item_rows[0].astype(np.float64))
         encoders, texts = self._fitting.fit(self._user_index, self._item_index)
         now_ms = self._impressions.span.train_end_ms
         if self._earlier is not None:
@@ -253,11 +254,11 @@ class _Road:
         save_array(self._folder / "items" / "train_known.npy", counted.train_known.astype(np.float64))
         save_array(self._folder / "items" / "train_positives.npy", counted.train_positives.astype(np.float64))
 
-    def _write_shards(self, settled: Spill, encoders: Encoders) -> dict[int, ShardWriter]:
+    def _write_shards(self, settled: Spill, encoders: Encoders, label_rates: LabelRates) -> dict[int, ShardWriter]:
         truth = self._read_truth()
         writers = {number: ShardWriter(self._folder, split, truth=truth) for number, split in enumerate(SPLITS)}
         for _, rows in self._parts(settled, "writing impressions"):
-            self._impressions.write(rows, encoders, writers, self._statistics)
+            self._impressions.write(rows, encoders, writers, self._statistics, label_rates)
         for writer in writers.values():
             writer.close()
         return writers
