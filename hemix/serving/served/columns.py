@@ -118,7 +118,7 @@ class ServedColumns:
             "served_version": by_ranking([one.ranking.version for one in served], pa.string()),
             "served_place": pa.array(place),
             "served_candidate": pa.array(list(map(_position_of, items)), pa.int64()),
-            "served_score": pa.array(list(map(_score_of, items)), pa.float64()),
+            "served_score": pa.array(list(map(_score_of, items)), pa.float64(), from_pandas=True),  # NaN: null
             **{f"served_{n}": pa.array(list(map(itemgetter(n), outputs)), pa.float64()) for n in schema.outputs},
             "served_status": pa.array(list(map(_status_of, items)), pa.string()),
             "served_history_revision": by_ranking([one.ranking.history_revision for one in served], pa.int64()),

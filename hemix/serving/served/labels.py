@@ -1,9 +1,9 @@
 """What came of served rankings: their rows with labels, out of the events that answered to them.
 
-A label is known where its candidate was shown: an ``impression`` or ``interaction`` event of the ranking's user names it. The label that
-an event's type names (its name or column) is positive, and so is every label that this one depends on, from the event's time on where the
-label has ``available_at``; the others are negative. What nobody saw stays unknown. The events of logs that lie beside the ranking's own
-count too: those of a version that was replaced go to the log of the next one. A usable position in an event's fields goes into the row.
+A label is known where its candidate was shown: an ``impression`` or ``interaction`` event of the
+ranking's user names it. The label that an event's type names is positive, and so is every label
+that this one depends on; the others are negative. What nobody saw stays unknown. The events of logs
+beside the ranking's own count too: those of a version that was replaced go to the next one's log.
 """
 
 from __future__ import annotations
