@@ -32,7 +32,8 @@ def predicted_tables(
     """Scores of every impression of a split, one table a batch.
 
     Columns: ``log_row`` (its row in the impression log), the user and item columns, ``time_ms``, one per output, and ``score``: null
-    where a column of its expression is missing or its value is not finite. With ``bias`` ``serving`` the scores are those that a server would give. Raises RunError where the dataset has another schema.
+    where a column of its expression is missing or its value is not finite. With ``bias`` ``serving`` the scores are those that a
+    server would give. Raises RunError where the dataset has another schema.
     """
     check_same_schema(run, data)
     part = data.split(split)

@@ -55,6 +55,10 @@ class FieldChecks:
         self.shapes = {**shapes, "candidate": {**shapes["item"], **shapes["cross"]}}
         """By level, a JSON schema of every column that a feature reads"""
 
+    def reads(self, level: str, column: str) -> bool:
+        """Whether the schema has a column of this name. ``level``: as of :meth:`problem`."""
+        return column in self._columns[level]
+
     def problem(self, level: str, fields: Mapping[str, Any]) -> tuple[str, str] | None:
         """(column, sentence) of the first value that does not fit, or None. ``level``: user, item, event (fields of an event), context,
         candidate (item and cross columns)."""

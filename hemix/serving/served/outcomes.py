@@ -143,4 +143,5 @@ class Outcomes:
 
 def _values(table: pa.Table, name: str) -> list[Any]:
     column = table[name]
-    return (column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column).to_pylist()
+    values: list[Any] = (column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column).to_pylist()
+    return values
