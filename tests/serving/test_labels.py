@@ -21,7 +21,7 @@ from hemix.run import Run
 from hemix.schema import Schema
 from hemix.serving.engine import Engine
 from hemix.serving.served import LoggedStore, ServedLog
-from hemix.serving.served.columns import Served
+from hemix.serving.served.columns import Served, ServedColumns
 from hemix.serving.served.labels import write_training_rows
 from hemix.serving.store import Limits, open_store
 from hemix.serving.types import Candidate, Event, Features, RankedItem, Ranking, RankRequest
@@ -256,6 +256,33 @@ def test_a_usable_position_goes_before_one_that_is_not(tmp_path: Path) -> None:
     told = [interaction(n, "a", "seen", kind="impression", fields={"position": p}) for n, p in enumerate([True, 4, 5])]
     log.write([("r1", "u", NOW)], told)
     assert log.rows("position")[("u", 0, "a")] == (4,) and log.counts["positions_left_out"] == 1
+
+
+@pytest.mark.parametrize(
+    ("features", "valid", "values", "kind"),
+    [
+        ("", 6, {6: 6.0, 6.5: 6.5, "7": 7.0, "x": None, True: None, "nan": None}, pa.float64()),
+        ("context: {day: {type: categorical}}", 6, {6: 6.0, "7": 7.0}, pa.float64()),
+        ("cross: {day: {type: numeric}}", 6, {6: 6.0}, pa.float64()),
+        ("", "2026-01-06", {"2026-01-07": "2026-01-07", 6: "6", (1, 2): None}, pa.string()),
+    ],
+)
+def test_the_column_that_divides_the_log_is_of_the_kind_of_its_boundaries(
+    features: str, valid: Any, values: dict[Any, Any], kind: pa.DataType
+) -> None:
+    later = "2026-01-07" if isinstance(valid, str) else 7
+    split = (
+        f"name: small\nlabels: {{click: {{}}}}\nfeatures: {{{features}}}\nsplit: {{column: day, valid: {valid}, test: {later}}}\n"
+    )
+    columns = ServedColumns(Schema.parse(split))
+    for value, logged in values.items():
+        given = {"day": list(value) if isinstance(value, tuple) else value}
+        of_request, of_item = ({}, given) if "cross" in features else (given, {})
+        request = RankRequest(id="r", user="u", time_ms=NOW, items=(Candidate("a", of_item),), context=of_request)
+        item = RankedItem("a", 0.5, {"click": 0.5})
+        ranking = Ranking(id="r", model="m", version="1", items=(item,), took_ms=1.0, history_revision=0, cuts=(0, 0, 0))
+        table = columns.rankings([Served(request=request, ranking=ranking, user=Features(), items={})], ["r#1"])
+        assert table["day"].type == kind and table["day"].to_pylist() == [logged]
 
 
 def test_a_log_that_was_served_and_answered_prepares_to_the_same_rows(planted_run: Path, tmp_path: Path) -> None:

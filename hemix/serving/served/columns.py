@@ -8,6 +8,7 @@ context and cross columns are those of the request. Knows no file.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter, itemgetter
@@ -60,8 +61,10 @@ class ServedColumns:
         self._context = _kinds(schema, "context")
         self._cross = {c: k for level in levels[1:] for c, k in _kinds(schema, level).items() if c not in self._context}
         self._own = {c for level in ("context", "cross") for c in _kinds(schema, level)}
-        if schema.split.column not in (None, schema.clock.column, *self._cross):
-            self._context.setdefault(str(schema.split.column), pa.string())
+        self._split = None if schema.split.column == schema.clock.column else schema.split.column
+        if self._split is not None:  # of the kind of its boundaries, or rows beside older logs could not be divided
+            level = self._cross if self._split in self._cross else self._context
+            level[self._split] = pa.string() if isinstance(schema.split.valid, str) else pa.float64()
         self.request_id = roles.request_id or "served_request"
         self._fits: dict[str, Callable[[str, Any], bool]] = {
             "context": lambda c, v: checks.problem("context", {c: v}) is None,
@@ -174,6 +177,8 @@ class ServedColumns:
     def _value(self, level: str, column: str, kind: pa.DataType, value: Any) -> Any:
         if value is None or not self._fits[level](column, value):
             return None
+        if column == self._split:
+            return _split_value(value, kind)
         if pa.types.is_list(kind):
             return [None if v is None else _cast(v, kind.value_type) for v in value]
         return _cast(value, kind)
@@ -183,6 +188,19 @@ def _cast(value: Any, kind: pa.DataType) -> Any:
     if not pa.types.is_string(kind):
         return float(value)
     return text_of(value)
+
+
+def _split_value(value: Any, kind: pa.DataType) -> str | float | None:
+    """A value of the column that divides the log; None for one that does not compare with its boundaries."""
+    if isinstance(value, bool | list):
+        return None
+    if pa.types.is_string(kind):
+        return text_of(value)
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _kinds(schema: Schema, level: str) -> dict[str, pa.DataType]:
