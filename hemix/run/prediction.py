@@ -31,7 +31,7 @@ def predicted_tables(
 ) -> Iterator[pa.Table]:
     """Scores of every impression of a split, one table a batch.
 
-    Columns: ``log_row`` (its row in the impression log), the user and item columns, ``time_ms``, one per output, and ``score``: null
+    Columns: ``log_row`` (its row in the impression log), the user and item columns, ``time_ms``, one per output, and ``score``: NaN
     where a column of its expression is missing or its value is not finite. With ``bias`` ``serving`` the scores are those that a
     server would give. Raises RunError where the dataset has another schema.
     """
@@ -57,13 +57,13 @@ def predicted_tables(
                 run.schema.item: items.take(pa.array(np.maximum(number[item_row], 0))),
                 "time_ms": part.time_ms[request],
                 **{name: scored.outputs[name] for name in run.schema.outputs},
-                "score": pa.array(expression.scores(values, len(rows)), from_pandas=True),  # NaN: null
+                "score": expression.scores(values, len(rows)),
             }
         )
 
 
 def write_predictions(tables: Iterator[pa.Table], out: str | Path) -> dict[str, int]:
-    """Write tables to a new Parquet file, whole or not at all.
+    """Write tables to a new Parquet file, whole or not at all; a score that is NaN becomes null.
 
     Args:
         tables: Of :func:`predicted_tables`.
@@ -84,10 +84,11 @@ def write_predictions(tables: Iterator[pa.Table], out: str | Path) -> dict[str, 
     counts = {"rows": 0, "without_score": 0}
     try:
         with storage_errors(out):
-            first = next(tables)
+            written = map(_with_null_scores, tables)
+            first = next(written)
             partial.parent.mkdir(parents=True, exist_ok=True)
             with pq.ParquetWriter(partial, first.schema) as writer:
-                for table in itertools.chain([first], tables):
+                for table in itertools.chain([first], written):
                     writer.write_table(table)
                     counts["rows"] += table.num_rows
                     counts["without_score"] += table["score"].null_count
@@ -96,3 +97,8 @@ def write_predictions(tables: Iterator[pa.Table], out: str | Path) -> dict[str, 
         partial.unlink(missing_ok=True)
         raise
     return counts
+
+
+def _with_null_scores(table: pa.Table) -> pa.Table:
+    score = pa.array(table["score"].to_numpy(), from_pandas=True)
+    return table.set_column(table.column_names.index("score"), "score", score)

@@ -5,7 +5,6 @@ Any store and any way to rank can be held against a run's own predictions.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +88,7 @@ def expected_scores(run: Run, data: Dataset, split: str = "test") -> dict[int, d
     rows: dict[int, dict[str, float]] = {}
     for table in predicted_tables(run, data, split):
         names = [*run.schema.outputs, "score"]
-        columns = {name: [math.nan if v is None else v for v in table.column(name).to_pylist()] for name in names}
+        columns = {name: table.column(name).to_pylist() for name in names}
         for i, log_row in enumerate(table.column("log_row").to_pylist()):
             rows[log_row] = {name: columns[name][i] for name in names}
     part = data.split(split)
