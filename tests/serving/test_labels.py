@@ -285,6 +285,17 @@ def test_the_column_that_divides_the_log_is_of_the_kind_of_its_boundaries(
         assert table["day"].type == kind and table["day"].to_pylist() == [logged]
 
 
+def test_older_logs_are_divided_too(tmp_path: Path) -> None:
+    log = Log(tmp_path, Schema.parse("name: small\nlabels: {click: {}}\nsplit: {column: day, valid: 6, test: 7}\n"))
+    log.write([("r1", "u", NOW)], [interaction(1, "a", "click")])
+    [path] = (tmp_path / "m-1" / "rankings").iterdir()
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(table.column_names.index("day"), "day", pa.array(["6", "x"])), path)  # as text, once
+    log.rows("click")
+    days = pq.read_table(tmp_path / "rows-m-1" / "impressions")["day"]
+    assert (days.type, days.to_pylist()) == (pa.float64(), [6.0, None])
+
+
 def test_a_log_that_was_served_and_answered_prepares_to_the_same_rows(planted_run: Path, tmp_path: Path) -> None:
     """Every request of the log ranked, every impression and outcome told by events: prepare makes the same rows of either. (An item
     twice in a request is one to its events, so such rows become equal, are dropped, and are left out here.)"""

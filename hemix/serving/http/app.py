@@ -127,7 +127,7 @@ def _add_ranking(app: FastAPI, service: Service) -> None:
                 new = service.store.append(taken.events) if taken.events else []
             except StoreError as error:
                 metrics.store_errors.labels("events").inc()
-                message = f"the store did not say that it took them; send them again: {error}"
+                message = f"the store did not confirm that it took them; send them again: {error}"
                 raise Refusal(503, "store_unavailable", message, retry_after=1) from error
             stages["store"] = (time.perf_counter() - at) * 1000
             accepted = sum(new)

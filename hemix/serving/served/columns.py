@@ -61,10 +61,11 @@ class ServedColumns:
         self._context = _kinds(schema, "context")
         self._cross = {c: k for level in levels[1:] for c, k in _kinds(schema, level).items() if c not in self._context}
         self._own = {c for level in ("context", "cross") for c in _kinds(schema, level)}
+        self._split_kind = pa.string() if isinstance(schema.split.valid, str) else pa.float64()
         self._split = None if schema.split.column == schema.clock.column else schema.split.column
         if self._split is not None:  # of the kind of its boundaries, or rows beside older logs could not be divided
             level = self._cross if self._split in self._cross else self._context
-            level[self._split] = pa.string() if isinstance(schema.split.valid, str) else pa.float64()
+            level[self._split] = self._split_kind
         self.request_id = roles.request_id or "served_request"
         self._fits: dict[str, Callable[[str, Any], bool]] = {
             "context": lambda c, v: checks.problem("context", {c: v}) is None,
@@ -136,6 +137,13 @@ class ServedColumns:
             "served_fields": by_fields(lambda f: _json({n: v for n, v in f.items() if n not in self._own}), pa.string()),
         }
         return pa.table(columns)
+
+    def with_split_kind(self, table: pa.Table) -> pa.Table:
+        """Rankings as older servers logged them, with the column that divides the log of the kind of its boundaries."""
+        if self._split is None or table[self._split].type == self._split_kind:
+            return table
+        values = [None if v is None else _split_value(v, self._split_kind) for v in table[self._split].to_pylist()]
+        return table.set_column(table.column_names.index(self._split), self._split, pa.array(values, self._split_kind))
 
     # -- events ------------------------------------------------------------------------------------------------------------
 

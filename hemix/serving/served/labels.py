@@ -54,7 +54,7 @@ def write_training_rows(served: str | Path, out: str | Path, schema: Schema) -> 
             table = _read(path)
             labelled = _labelled(table, outcomes.of(table), schema, counts)
             kept = [n for n in labelled.column_names if not n.startswith("served_") or n == columns.request_id]
-            _write(labelled.select(kept), folder / "impressions" / path.name)
+            _write(columns.with_split_kind(labelled.select(kept)), folder / "impressions" / path.name)
     if outcomes.positions_left_out:
         counts["positions_left_out"] = outcomes.positions_left_out
     return counts
