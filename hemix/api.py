@@ -159,8 +159,9 @@ def predict(
     on_progress: Progress = _silent,
     on_without_score: Callable[[int], None] = lambda _rows: None,
 ) -> int:
-    """Scores of every impression of a split into a new Parquet file; returns how many rows. ``on_without_score`` gets the number of rows
-    that have no score, where there are any: a column of the expression is missing, or its value is not finite."""
+    """Scores of every impression of a split into a new Parquet file; returns how many rows.
+    ``on_without_score`` gets the number of rows that have no score, where there are any: a column
+    of the expression is missing, or its value is not finite."""
     from hemix.data.dataset import Dataset
     from hemix.run import Run
     from hemix.run.prediction import predicted_tables, write_predictions

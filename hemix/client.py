@@ -27,8 +27,8 @@ _RETRY_AFTER_MAX = 5.0
 
 
 class Client:
-    """One server. Safe from many threads; every call is a connection of its own. A proxy that the environment names is not used for a
-    server on this machine."""
+    """One server. Safe from many threads; every call is a connection of its own. A proxy that the
+    environment names is not used for a server on this machine."""
 
     def __init__(self, url: str = "http://127.0.0.1:8080", *, token: str | None = None, timeout_seconds: float = 10.0) -> None:
         if not url.startswith(("http://", "https://")):

@@ -63,8 +63,8 @@ class Expression:
                          f"nor one of {', '.join(_FUNCTIONS)}")  # fmt: skip
 
     def evaluate(self, values: Mapping[str, Any]) -> Any:
-        """The expression's value for numbers or equally long arrays by name: NaN, infinite where arithmetic says so (``1 / 0``). Raises
-        KeyError for a missing name."""
+        """The expression's value for numbers or equally long arrays by name: NaN, infinite where
+        arithmetic says so (``1 / 0``). Raises KeyError for a missing name."""
         with np.errstate(all="ignore"):
             return self._value(self._tree, values)
 

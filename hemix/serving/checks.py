@@ -79,7 +79,8 @@ class FieldChecks:
 
 
 def position_of(value: Any) -> int | None:
-    """The position that a JSON value says: a whole number of at least 0 (2.0 is one); None where it says none."""
+    """The position that a JSON value says: a whole number of at least 0 (2.0 is one); None where it
+    says none."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MOST_POSITION or value != int(value):
         return None
     return int(value)

@@ -113,8 +113,8 @@ class Models:
         self._closing: list[threading.Thread] = []
 
     def put(self, name: str, version: str, folder: Path) -> dict[str, Any]:
-        """Load, warm up and show a version; returns its facts. ``folder`` may be a link: what it leads to now is served until the next
-        load. Raises RunError, and leaves what was there."""
+        """Load, warm up and show a version; returns its facts. ``folder`` may be a link: what it
+        leads to now is served until the next load. Raises RunError, and leaves what was there."""
         folder = folder.resolve()
         check_folder(folder)
         ranker = self._load(folder, name, version)
@@ -225,8 +225,8 @@ def check_histories(schema: Schema, limits: Limits, version: str) -> None:
 
 
 def find_runs(folder: Path) -> list[tuple[str, str, Path]]:
-    """(name, version, run folder) of what to serve from a run folder or a registry; either, and a name or version in a registry, may be
-    a link. Raises RunError where it is neither."""
+    """(name, version, run folder) of what to serve from a run folder or a registry; either, and a
+    name or version in a registry, may be a link. Raises RunError where it is neither."""
     if not folder.is_dir():
         raise RunError(f"{folder}: no such run folder or registry")
     if (folder / "run.json").exists() or (folder / "settings.yaml").exists():
@@ -251,8 +251,9 @@ def _version_order(version: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def check_folder(folder: Path) -> None:
-    """Raises RunError where a run folder holds a link that leads out of it, or a file that only unpickling could read. Logs and data
-    beside the run, as a demo has them, are never read and not looked at."""
+    """Raises RunError where a run folder holds a link that leads out of it, or a file that only
+    unpickling could read. Logs and data beside the run, as a demo has them, are never read and not
+    looked at."""
     folder = folder.resolve()
     for path, folders, files in os.walk(folder):
         here = Path(path)

@@ -127,7 +127,8 @@ class RankedItem:
 
     id: str
     score: float
-    """NaN where the item has none: a column of the score expression is missing, or its value is not finite"""
+    """NaN where the item has none: a column of the score expression is missing, or its value is not
+    finite"""
     outputs: Mapping[str, float]
     """Probabilities, by the schema's outputs"""
     status: Status = "OK"

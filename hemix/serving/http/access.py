@@ -66,7 +66,8 @@ class Access:
 
 
 def _site(origin: str) -> str:
-    """Host and port of a header ``Origin``; empty where it names none (``null``) or is no URL, which is no site of this server."""
+    """Host and port of a header ``Origin``; empty where it names none (``null``) or is no URL,
+    which is no site of this server."""
     try:
         return urlsplit(origin).netloc
     except ValueError:

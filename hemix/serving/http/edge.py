@@ -32,8 +32,8 @@ _PROBES = ("/healthz", "/readyz", "/metrics")
 
 
 class Edge:
-    """The outermost layer of the server: at most ``most`` requests at a time, probes apart; the rest is refused with 503. HEAD is
-    answered as GET, without the body."""
+    """The outermost layer of the server: at most ``most`` requests at a time, probes apart; the
+    rest is refused with 503. HEAD is answered as GET, without the body."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, most: int, inside: Quiet) -> None:
         self._app = app

@@ -175,8 +175,9 @@ def _event(
 def _problem(
     level: str, fields: Mapping[str, Any], checks: Mapping[str, FieldChecks], unusable: Counter[str]
 ) -> tuple[str, str] | None:
-    """(column, sentence) of the first value that no model can read whose schema has its column (with ``--strict``: of a column that no
-    schema has), or None; then ``unusable`` counts the values that some models cannot read."""
+    """(column, sentence) of the first value that no model can read whose schema has its column
+    (with ``--strict``: of a column that no schema has), or None; then ``unusable`` counts the
+    values that some models cannot read."""
     if all(check.problem(level, fields) is None for check in checks.values()):
         return None
     counts = Counter[str]()

@@ -139,7 +139,8 @@ class ServedColumns:
         return pa.table(columns)
 
     def with_split_kind(self, table: pa.Table) -> pa.Table:
-        """Rankings as older servers logged them, with the column that divides the log of the kind of its boundaries."""
+        """Rankings as older servers logged them, with the column that divides the log of the kind
+        of its boundaries."""
         if self._split is None or table[self._split].type == self._split_kind:
             return table
         values = [None if v is None else _split_value(v, self._split_kind) for v in table[self._split].to_pylist()]
@@ -199,7 +200,8 @@ def _cast(value: Any, kind: pa.DataType) -> Any:
 
 
 def _split_value(value: Any, kind: pa.DataType) -> str | float | None:
-    """A value of the column that divides the log; None for one that does not compare with its boundaries."""
+    """A value of the column that divides the log; None for one that does not compare with its
+    boundaries."""
     if isinstance(value, bool | list):
         return None
     if pa.types.is_string(kind):

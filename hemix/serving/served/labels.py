@@ -79,7 +79,8 @@ def _read_events(served: Path, folder: Path, columns: ServedColumns, outcomes: O
 
 
 def _read_rankings(served: Path, own: list[Path], outcomes: Outcomes) -> None:
-    """The rankings of the log, and of the same model's logs beside it: a request that was sent again may have met another version."""
+    """The rankings of the log, and of the same model's logs beside it: a request that was sent
+    again may have met another version."""
     columns, model = outcomes.ranking_columns, None
     for path in own:
         table = _read(path)

@@ -55,7 +55,8 @@ class _Rankings:
     requests: list[str] = field(default_factory=list)
 
     def add(self, time_ms: int, request: str) -> None:
-        """An item may be twice in one request, which is one ranking; at equal times the later file follows."""
+        """An item may be twice in one request, which is one ranking; at equal times the later file
+        follows."""
         if request not in self.requests:
             at = bisect_right(self.times_ms, time_ms)
             self.times_ms.insert(at, time_ms)
@@ -85,8 +86,12 @@ class Outcomes:
         for name, label in schema.labels.items():
             for kind in {name, label.column or name}:
                 self._types.setdefault(kind, []).append(name)
-        self.positions_left_out = 0
-        """Events of the candidates asked for whose position is no whole number of at least 0"""
+        self._without_position: set[tuple[Key, str]] = set()
+
+    @property
+    def positions_left_out(self) -> int:
+        """Events of the candidates asked for whose position is no whole number of at least 0."""
+        return len(self._without_position)
 
     def learn(self, events: pa.Table) -> None:
         """Take in a table of events. An event that lies in several logs counts once."""
@@ -102,13 +107,15 @@ class Outcomes:
         return json.loads(fields).get(self._bias.column)
 
     def see(self, rankings: pa.Table) -> None:
-        """Take in a table of rankings, of which those count that an event names. Tables come in the order of their files."""
+        """Take in a table of rankings, of which those count that an event names. Tables come in the
+        order of their files."""
         for key, time_ms, request in self._rows(rankings):
             if key in self._answers:
                 self._rankings.setdefault(key, _Rankings()).add(time_ms, request)
 
     def of(self, rankings: pa.Table) -> list[Outcome | None]:
-        """For every row of a table of rankings: what is known of it, None where no event answered."""
+        """For every row of a table of rankings: what is known of it, None where no event
+        answered."""
         return [self._outcome(key, request) for key, _, request in self._rows(rankings)]
 
     def _rows(self, rankings: pa.Table) -> Iterator[tuple[Key, int, str]]:
@@ -120,21 +127,23 @@ class Outcomes:
         rankings = self._rankings.get(key)
         if rankings is None:
             return None
-        answers = [one for one in self._answers[key].values() if rankings.answered(one.time_ms) == request]
+        answers = [(event, one) for event, one in self._answers[key].items() if rankings.answered(one.time_ms) == request]
         if not answers:
             return None
         outcome = Outcome()
-        for one in answers:
+        for event, one in answers:
             position = position_of(one.position)
             if position is not None and outcome.position is None:
                 outcome.position = position
-            self.positions_left_out += one.position is not None and position is None
+            if one.position is not None and position is None:
+                self._without_position.add((key, event))
             for label in self._types.get(one.action or "", ()):
                 self._positive(outcome, label, one.time_ms)
         return outcome
 
     def _positive(self, outcome: Outcome, label: str | None, time_ms: int | None) -> None:
-        """A label and all that it depends on: whoever ordered has clicked, by then at the latest."""
+        """A label and all that it depends on: whoever ordered has clicked, by then at the
+        latest."""
         while label is not None:
             before = outcome.first_ms.get(label)
             outcome.first_ms[label] = min((t for t in (before, time_ms) if t is not None), default=None)
