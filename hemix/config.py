@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from hemix.errors import SettingsError
 from hemix.validation import first_problem
+from hemix.yaml_files import parse_yaml, read_yaml
 
 __all__ = ["SIZES", "BoostingSettings", "ModelSettings", "Settings", "TrainSettings", "build_settings", "named_overrides"]
 
@@ -213,12 +214,7 @@ class Settings(_Part):
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(path, SettingsError)
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
@@ -271,10 +267,7 @@ def _pair(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
         raise SettingsError(f"--set {text}: expected section.setting=value, for instance train.epochs=2")
-    try:
-        return key.strip(), yaml.safe_load(_as_float(value.strip()))
-    except yaml.YAMLError as error:
-        raise SettingsError(f"--set {text}: cannot read the value: {' '.join(str(error).split())}") from error
+    return key.strip(), parse_yaml(_as_float(value.strip()), f"--set {text}: cannot read the value", SettingsError)
 
 
 def _as_float(value: str) -> str:

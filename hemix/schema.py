@@ -26,6 +26,7 @@ from hemix.errors import SchemaError
 from hemix.expression import Expression
 from hemix.features import Categorical, ClockPart, Coordinates, Distance, EventField, Feature, Numeric, Part, Statistic, Vector
 from hemix.validation import first_problem
+from hemix.yaml_files import parse_yaml, read_utf8
 
 __all__ = [
     "LEVELS",
@@ -430,10 +431,9 @@ class Schema(Part):
     @classmethod
     def parse(cls, text: str, origin: str = "schema") -> Schema:
         """Read YAML text. Raises SchemaError naming ``origin`` and the key."""
-        try:
-            content = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise SchemaError(f"{origin}: not YAML: {' '.join(str(error).split())}") from error
+        content = parse_yaml(text, origin, SchemaError)
+        if content is None:
+            raise SchemaError(f"{origin}: expected keys such as user, item, labels, split; it is empty")
         if not isinstance(content, dict):
             raise SchemaError(f"{origin}: expected keys such as user, item, labels, split; got {type(content).__name__}")
         try:
@@ -444,12 +444,7 @@ class Schema(Part):
     @classmethod
     def load(cls, path: str | Path) -> Schema:
         """Read a YAML file. Raises SchemaError naming the file and the key."""
-        path = Path(path)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise SchemaError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-        return cls.parse(text, str(path))
+        return cls.parse(read_utf8(path, SchemaError), str(path))
 
 
 def first_difference(ours: Any, theirs: Any, where: str = "") -> str | None:
