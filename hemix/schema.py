@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Collection, Iterator, Mapping
 from datetime import date, datetime
@@ -25,6 +26,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from hemix.errors import SchemaError
 from hemix.expression import Expression
 from hemix.features import Categorical, ClockPart, Coordinates, Distance, EventField, Feature, Numeric, Part, Statistic, Vector
+from hemix.moments import moment_ms
 from hemix.validation import first_problem
 from hemix.yaml_files import parse_yaml, read_utf8
 
@@ -77,7 +79,7 @@ class Clock(Part):
     """The column that says when an impression was shown or an event happened."""
 
     column: str = "time_ms"
-    unit: Literal["s", "ms", "us"] = "ms"
+    unit: Literal["s", "ms", "us", "ns"] = "ms"
     timezone: str = "UTC"
     """IANA name. It decides where a day begins and what the hour of day is."""
 
@@ -91,9 +93,14 @@ class Clock(Part):
         return value
 
     @property
+    def per_second(self) -> int:
+        """Units of the clock column in a second."""
+        return {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}[self.unit]
+
+    @property
     def unit_ms(self) -> float:
         """Milliseconds in one unit of the clock column."""
-        return {"s": 1000.0, "ms": 1.0, "us": 0.001}[self.unit]
+        return {"s": 1000.0, "ms": 1.0, "us": 0.001, "ns": 1e-6}[self.unit]
 
 
 class Tables(Part):
@@ -216,17 +223,21 @@ class Split(Part):
     @field_validator("start", "valid", "test", "end", mode="before")
     @classmethod
     def _dates_as_text(cls, value: object) -> object:
+        if isinstance(value, bool) or (isinstance(value, float) and math.isnan(value)):
+            raise ValueError(f"expected a date, a time, a number or text, got {value!r}")
         return value.isoformat() if isinstance(value, date | datetime) else value
 
     @model_validator(mode="after")
-    def _ordered(self) -> Split:
-        marks = [(k, v) for k in ("start", "valid", "test", "end") if (v := getattr(self, k)) is not None]
-        for (low_name, low), (high_name, high) in itertools.pairwise(marks):
+    def _of_one_kind(self) -> Split:
+        for (low_name, low), (high_name, high) in itertools.pairwise(self.marks.items()):
             if isinstance(low, str) != isinstance(high, str):
                 raise ValueError(f"{low_name} and {high_name} must be of one kind, got {low!r} and {high!r}")
-            if not low < high:
-                raise ValueError(f"expected {low_name} < {high_name}, got {low!r} and {high!r}")
         return self
+
+    @property
+    def marks(self) -> dict[str, Boundary]:
+        """The boundaries that are given, in their order."""
+        return {k: v for k in ("start", "valid", "test", "end") if (v := getattr(self, k)) is not None}
 
 
 class Schema(Part):
@@ -260,6 +271,7 @@ class Schema(Part):
         self._check_labels()
         self._check_history()
         self._check_statistics()
+        self._check_split()
         if self.score is not None:
             Expression(self.score)
         return self
@@ -347,6 +359,18 @@ class Schema(Part):
                                      "clock part")  # fmt: skip
             if name in self.features.level(self.statistic_level(name)):
                 raise ValueError(f"{where}: a {self.statistic_level(name)} feature has this name; name the statistic otherwise")
+
+    def _check_split(self) -> None:
+        """Boundaries ascend: dates and times as moments of the schema's zone, other text as text."""
+        marks: dict[str, Any] = self.split.marks
+        try:
+            marks = {name: moment_ms(mark, self.clock.timezone) for name, mark in marks.items()}
+        except (TypeError, ValueError):
+            pass  # numbers, or text of another kind
+        for low, high in itertools.pairwise(marks):
+            if not marks[low] < marks[high]:
+                named = f"{getattr(self.split, low)!r} and {getattr(self.split, high)!r}"
+                raise ValueError(f"split: expected {low} < {high}, got {named}")
 
     # -- what the rest of the house asks ----------------------------------------------------------------------------------
 

@@ -20,13 +20,14 @@ from hemix.data.encode import Encoders, level_features
 from hemix.data.keys import keys_of
 from hemix.data.layout import Appender
 from hemix.data.prepare.checks import Logs
-from hemix.data.prepare.columns import chunk_hashes, times_of
+from hemix.data.prepare.columns import chunk_hashes
 from hemix.data.prepare.entities import Entities, LogNumbers
 from hemix.data.prepare.fit import Fitting, sampled
 from hemix.data.prepare.impressions import first_of_equal, late_rows
 from hemix.data.prepare.labels import known_at_once
 from hemix.data.prepare.shards import value_counts
 from hemix.data.prepare.spill import Rows, Spill, rows_of, take_rows
+from hemix.data.prepare.times import times_of
 from hemix.data.spec import TIMELESS_MS
 from hemix.errors import DataError
 
@@ -78,7 +79,7 @@ class EventPass:
             found: Rows = {
                 "user": numbers.user[at],
                 "item": numbers.item[at],
-                "time_ms": times_of(clock, chunk.columns[clock], schema.clock.unit, chunk.where),
+                "time_ms": times_of(clock, chunk.columns[clock], schema.clock, chunk.where),
                 "log_row": np.arange(at.start, at.stop, dtype=np.int64),
                 "hash": chunk_hashes(chunk),
             }

@@ -107,7 +107,8 @@ class Table:
         return schema
 
     def require(self, column: str, key: str, expects: Callable[[pa.DataType], str | None]) -> None:
-        """Check that a column is there and of a usable type; ``expects`` says what was expected where it is not."""
+        """Check that a column is there and of a usable type; ``expects`` says what was expected where it is not, and after
+        ``; `` what to do."""
         if column in self._lacking:
             raise DataError(f"{self._lacking[column]}: no column {column!r} ({key}), which other files of the folder have")
         if column not in self.kind.names:
@@ -115,7 +116,9 @@ class Table:
         kind = self.kind.field(column).type
         expected = expects(kind)
         if expected is not None:
-            raise DataError(f"{self._text.get(column, self.path)}: column {column!r} ({key}): expected {expected}, found {kind}")
+            expected, also, advice = expected.partition("; ")
+            found = f"expected {expected}, found {kind}{also}{advice}"
+            raise DataError(f"{self._text.get(column, self.path)}: column {column!r} ({key}): {found}")
 
     def chunks(self, columns: Sequence[str] | None, most_rows: int) -> Iterator[Chunk]:
         """All rows in order, at most ``most_rows`` at a time; ``columns`` None means all that every file has."""
