@@ -9,6 +9,7 @@ This module knows nothing of files other than its own YAML, and nothing of tenso
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -25,7 +26,19 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from hemix.errors import SchemaError
 from hemix.expression import Expression
-from hemix.features import Categorical, ClockPart, Coordinates, Distance, EventField, Feature, Numeric, Part, Statistic, Vector
+from hemix.features import (
+    MOST_ROWS,
+    Categorical,
+    ClockPart,
+    Coordinates,
+    Distance,
+    EventField,
+    Feature,
+    Numeric,
+    Part,
+    Statistic,
+    Vector,
+)
 from hemix.moments import moment_ms
 from hemix.validation import first_problem
 from hemix.yaml_files import parse_yaml, read_utf8
@@ -53,6 +66,9 @@ __all__ = [
 LEVELS = ("user", "context", "item", "cross")
 """The four places a feature can belong to. ``cross`` features belong to a (request, item) pair."""
 
+_LONGEST_MS = 36_525 * 86_400_000
+"""A hundred years: a longer duration is a slip, and sums of times and durations stay within 64 bits"""
+_MOST_EVENTS = 2**31 - 1
 _DURATION_UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
@@ -63,7 +79,10 @@ def duration_ms(value: object) -> int:
     match = re.fullmatch(r"\s*(\d+)\s*(ms|s|min|m|h|d)\s*", value) if isinstance(value, str) else None
     if match is None:
         raise ValueError(f"expected a duration with a unit such as 30min, 2h or 7d, got {value!r}")
-    return int(match[1]) * _DURATION_UNITS_MS[match[2]]
+    found = int(match[1]) * _DURATION_UNITS_MS[match[2]]
+    if found > _LONGEST_MS:
+        raise ValueError(f"expected a duration of at most {_LONGEST_MS // 86_400_000}d, got {value!r}")
+    return found
 
 
 def _window(value: object) -> object:
@@ -159,8 +178,8 @@ class History(Part):
     ``impression``."""
     fields: dict[str, EventField] = {}
     """Further fields of an event: columns of the events table, or parts of its clock."""
-    global_length: Annotated[int, Field(ge=1)] = 1000
-    realtime_length: Annotated[int, Field(ge=1)] = 100
+    global_length: Annotated[int, Field(ge=1, le=_MOST_EVENTS)] = 1000
+    realtime_length: Annotated[int, Field(ge=1, le=_MOST_EVENTS)] = 100
     realtime_window_ms: Annotated[WindowMs, Field(alias="realtime_window")] = "day"
     """``day``: since the local day began. Or a duration."""
     delay_ms: Annotated[DurationMs, Field(alias="delay")] = 0
@@ -190,8 +209,8 @@ class Bias(Part):
     when serving."""
 
     column: str
-    serve_as: Annotated[int, Field(ge=0)] = 0
-    max: Annotated[int, Field(ge=1)] = 100
+    serve_as: Annotated[int, Field(ge=0, le=MOST_ROWS)] = 0
+    max: Annotated[int, Field(ge=1, le=MOST_ROWS)] = 100
     """Larger values count as this one."""
 
 
@@ -269,6 +288,7 @@ class Schema(Part):
     def _consistent(self) -> Schema:
         self._check_features()
         self._check_labels()
+        self._check_outcomes()
         self._check_history()
         self._check_statistics()
         self._check_split()
@@ -319,6 +339,32 @@ class Schema(Part):
                                  "because its rate cannot be recovered otherwise")  # fmt: skip
             seen.append(name)
 
+    def _check_outcomes(self) -> None:
+        """Refuse features of columns that are not known when a candidate is ranked: the model would see its own answer."""
+        outcomes = {label.column or name: f"the column of labels.{name}" for name, label in self.labels.items()}
+        for name, label in self.labels.items():
+            if label.available_at not in (None, self.clock.column):  # the time of the impression itself is known
+                outcomes.setdefault(str(label.available_at), f"the column of labels.{name}.available_at")
+        bias = self.roles.bias
+        if bias is not None and bias.column in outcomes:
+            raise ValueError(f"roles.bias.column: {bias.column!r} is {outcomes[bias.column]}, which is not known when ranking")
+        history = self.history.fields if self.history_source == "impressions" else {}
+        for name, field in history.items():  # the position of an earlier impression is known
+            self._refuse_outcome(f"history.fields.{name}", name, field, outcomes)
+        if bias is not None:
+            outcomes[bias.column] = "the column of roles.bias"
+        tables = {"user": self.tables.users, "item": self.tables.items}
+        for level, name, feature in self.features:
+            if tables.get(level, self.tables.impressions) == self.tables.impressions:
+                self._refuse_outcome(f"features.{level}.{name}", name, feature, outcomes)
+
+    @staticmethod
+    def _refuse_outcome(where: str, name: str, feature: Feature, outcomes: Mapping[str, str]) -> None:
+        for column in feature.columns(name):
+            if column in outcomes:
+                raise ValueError(f"{where}: column {column!r} is {outcomes[column]}, which is not known when ranking; "
+                                 "leave the feature away")  # fmt: skip
+
     def _check_history(self) -> None:
         if self.history.source == "events" and self.tables.events is None:
             raise ValueError("history.source: events needs tables.events")
@@ -363,10 +409,8 @@ class Schema(Part):
     def _check_split(self) -> None:
         """Boundaries ascend: dates and times as moments of the schema's zone, other text as text."""
         marks: dict[str, Any] = self.split.marks
-        try:
+        with contextlib.suppress(TypeError, ValueError):  # numbers, or text of another kind
             marks = {name: moment_ms(mark, self.clock.timezone) for name, mark in marks.items()}
-        except (TypeError, ValueError):
-            pass  # numbers, or text of another kind
         for low, high in itertools.pairwise(marks):
             if not marks[low] < marks[high]:
                 named = f"{getattr(self.split, low)!r} and {getattr(self.split, high)!r}"

@@ -38,7 +38,7 @@ class Boundaries(Protocol):
     def mark(self, name: str, value: Boundary) -> Any:
         """The boundary in the form of :meth:`values`. Raises SchemaError for one that does not compare."""
 
-    def values(self, chunk: Chunk, time_ms: Array) -> Array:
+    def values(self, chunk: Chunk, time_ms: Array, /) -> Array:
         """[rows]: what compares with the marks. Raises DataError naming file, row and column."""
 
     def text(self, value: Any) -> str:
@@ -104,7 +104,7 @@ class _ClockTimes:
             return value * 1000 // self._clock.per_second
         return round(value * 1000 / self._clock.per_second)
 
-    def values(self, chunk: Chunk, time_ms: Array) -> Array:
+    def values(self, _chunk: Chunk, time_ms: Array, /) -> Array:
         return time_ms
 
     def text(self, value: Any) -> str:
@@ -126,7 +126,7 @@ class _Timestamps:
             pass
         raise _refused(name, value, self._where, "write a date or time such as 2026-01-15 06:00")
 
-    def values(self, chunk: Chunk, time_ms: Array) -> Array:
+    def values(self, chunk: Chunk, _time_ms: Array, /) -> Array:
         found = chunk.columns[self._column]
         no_null(self._column, found, chunk.where)
         unit_us = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 0}[found.type.unit]
@@ -152,7 +152,7 @@ class _Dates:
             raise _refused(name, value, self._where, "write a day such as 2026-01-15")
         return (moment.replace(tzinfo=UTC) - _EPOCH).days
 
-    def values(self, chunk: Chunk, time_ms: Array) -> Array:
+    def values(self, chunk: Chunk, _time_ms: Array, /) -> Array:
         found = chunk.columns[self._column]
         no_null(self._column, found, chunk.where)
         days: Array = found.cast(pa.date32()).cast(pa.int32()).to_numpy(zero_copy_only=False)
@@ -176,7 +176,7 @@ class _Numbers:
             math.ceil(value) if self._whole and math.isfinite(value) else value
         )  # a whole number is below 2.5 where it is below 3
 
-    def values(self, chunk: Chunk, time_ms: Array) -> Array:
+    def values(self, chunk: Chunk, _time_ms: Array, /) -> Array:
         found = chunk.columns[self._column]
         no_null(self._column, found, chunk.where)
         whole: Array | None = found.to_numpy(zero_copy_only=False) if self._whole else None
@@ -205,7 +205,7 @@ class _Texts:
         self._marks[name] = value
         return value
 
-    def values(self, chunk: Chunk, time_ms: Array) -> Array:
+    def values(self, chunk: Chunk, _time_ms: Array, /) -> Array:
         found = chunk.columns[self._column]
         no_null(self._column, found, chunk.where)
         values, codes = distinct(found)

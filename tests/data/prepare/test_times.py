@@ -137,7 +137,7 @@ def test_a_clock_of_nanoseconds(tmp_path: Path) -> None:
     rows = shown([("u", "i", at(day, 1) * 10**6 + 1, 1) for day in range(3)])
     data = prepared(tmp_path, PLAIN + "clock: {unit: ns}\n", impressions=rows)
     assert data("train/time_ms").tolist() == [at(0, 1)]
-    with pytest.raises(DataError, match="set clock.unit: ns"):
+    with pytest.raises(DataError, match=r"set clock\.unit: ns"):
         open_and_prepare(tmp_path / "other", rows)
 
 
