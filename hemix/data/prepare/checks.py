@@ -42,6 +42,12 @@ class Logs:
         return tuple(n for n in self.schema.score_expression.names if n not in self.schema.outputs)
 
     @property
+    def action_lacking(self) -> dict[str, list[str]]:
+        """For the manifest: the events' columns, where they tell no action though the schema names no other column for it."""
+        lacking = self.events is not None and self.schema.history.action is None and "action" not in self.events.names
+        return {"columns_without_action": self.events.names} if lacking and self.events is not None else {}
+
+    @property
     def event_clock(self) -> str:
         """The events table's clock column."""
         return self.schema.history.clock_column or self.schema.clock.column

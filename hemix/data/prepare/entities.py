@@ -83,6 +83,8 @@ class Entities:
     """Feature -> cells of every row"""
     raw: Array
     """float64 [rows, C]: the columns of the score expression"""
+    in_table: Array
+    """bool [ids]: which have a row in the table"""
     table_rows: int
     duplicates: int
     versioned: bool
@@ -119,6 +121,8 @@ class Entities:
                         pieces[name].append(cell)
                 columns = [numbers_of(c, chunk.columns[c], chunk.where) for c in score_columns]
                 raws.append(np.stack(columns, axis=1) if columns else np.zeros((chunk.rows, 0)))
+        in_table = np.zeros(len(index), dtype=bool)
+        in_table[np.concatenate(numbers)] = True
         number, valid_from, source, duplicates = _arrange(np.concatenate(numbers), np.concatenate(since), len(index), level)
         rows = sum(len(n) for n in numbers)
 
@@ -144,6 +148,7 @@ class Entities:
             number=number,
             cells=cells,
             raw=raw,
+            in_table=in_table,
             table_rows=rows,
             duplicates=duplicates,
             versioned=bool(versioned),

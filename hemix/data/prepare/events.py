@@ -29,7 +29,6 @@ from hemix.data.prepare.shards import value_counts
 from hemix.data.prepare.spill import Rows, Spill, rows_of, take_rows
 from hemix.data.prepare.times import times_of
 from hemix.data.spec import TIMELESS_MS
-from hemix.errors import DataError
 
 __all__ = ["EventPass", "HistoryWriter"]
 
@@ -66,15 +65,12 @@ class EventPass:
 
     # -- from a log of their own -------------------------------------------------------------------------------------------
 
-    def partition(self, numbers: LogNumbers, known_users: int, spill: Spill, rows: int, progress: Progress) -> None:
-        """Read and check the events table, spread it over the parts. Raises DataError for the first wrong value, and where no
-        event is of a user of the impressions (numbers below ``known_users``)."""
+    def partition(self, numbers: LogNumbers, spill: Spill, rows: int, progress: Progress) -> None:
+        """Read and check the events table, spread it over the parts. Raises DataError for the first wrong value."""
         table, schema = self._logs.events, self._schema
         assert table is not None
-        known = False
         for chunk in table.chunks(None, rows):
             at = slice(chunk.first_row, chunk.first_row + chunk.rows)
-            known = known or bool((numbers.user[at] < known_users).any())
             clock = self._logs.event_clock
             found: Rows = {
                 "user": numbers.user[at],
@@ -87,10 +83,6 @@ class EventPass:
             self._fitting.see("event", cells, chunk.columns)
             spill.add(found | {f"event.{n}": cell for n, cell in cells.items() if cell is not None}, numbers.user[at])
             progress("reading events", at.stop / table.rows)
-        if not known:
-            shown = self._logs.impressions
-            raise DataError(f"{table.path}: no user of it ({schema.user}, {table.kind.field(schema.user).type}) occurs in "
-                            f"{Path(shown.path).name} ({shown.kind.field(schema.user).type})")  # fmt: skip
 
     def cleaned(self, rows: Rows) -> Rows:
         """A part of the events table without duplicates, counted. A repetition without a time is none: it may well have happened
