@@ -183,8 +183,9 @@ def manifest_summary(manifest: Mapping[str, Any], out: Path) -> str:
             lines.append(
                 f"noted: {manifest[f'{part}_table']['duplicates']:,} {part}s have several rows in their table; the last one holds"
             )
+    lines += [f"noted: the table {name} has no rows" for name, table in manifest.get("tables", {}).items() if table["rows"] == 0]
     lines += [_join_note(manifest, name, example) for name, example in manifest.get("join_example", {}).items()]
-    if "columns_without_action" in history:
+    if "columns_without_action" in history and history["events"]:
         columns = ", ".join(history["columns_without_action"])
         lines.append(
             f"noted: the events have no column 'action', so all actions are missing; name it in history.action, one of: {columns}"

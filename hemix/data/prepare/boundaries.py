@@ -171,7 +171,9 @@ class _Numbers:
 
     def mark(self, name: str, value: Boundary) -> float:
         if isinstance(value, str):
-            raise _refused(name, value, self._where, "write a number like those of the column, without quotes")
+            day = date.fromisoformat(value[:10]) if len(value) >= 10 and _is_time(value) else None
+            written = "" if day is None else f", for instance {day:%Y%m%d}"
+            raise _refused(name, value, self._where, f"write a number like those of the column, without quotes{written}")
         return (
             math.ceil(value) if self._whole and math.isfinite(value) else value
         )  # a whole number is below 2.5 where it is below 3
@@ -217,8 +219,8 @@ class _Texts:
         """Refuse a value that compares with a boundary only by chance."""
         forms = pc.replace_substring_regex(values, pattern=r"\d", replacement="0")
         examples = dict(zip(reversed(forms.to_pylist()), reversed(values.to_pylist()), strict=True))
-        timed = any("T" in form or " " in form for form in examples)
-        for text in values.to_pylist() if timed else examples.values():
+        offsets = any(re.search(r"[T ].*[+-]00(:?00)?$", form) for form in examples)  # forms do not tell them apart
+        for text in values.to_pylist() if offsets else examples.values():
             for name, mark in self._marks.items():
                 if not _comparable(text, mark):
                     row = pc.index(found, text).as_py()

@@ -65,9 +65,9 @@ class Joins:
             ("user", logs.users, users, impressions.user),
             ("item", logs.items, items, impressions.item),
         ):
-            if table is not None:
+            if table is not None and table.rows:
                 self._table(logs, level, table, side, numbers)
-        if logs.events is not None and events is not None:
+        if logs.events is not None and events is not None and logs.events.rows:
             self._events(logs, logs.events, events, users, items)
 
     def _table(self, logs: Logs, level: str, table: Table, side: Side, numbers: Array) -> None:

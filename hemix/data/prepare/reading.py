@@ -41,8 +41,8 @@ class Chunk:
 
 
 class Table:
-    """An open table. Raises DataError naming the file: missing, an empty folder, not Parquet, truncated, without rows, or files
-    whose types do not go together."""
+    """An open table. Raises DataError naming the file: missing, an empty folder, not Parquet, truncated, impressions without rows,
+    or files whose types do not go together."""
 
     def __init__(self, path: Path | str, role: str) -> None:
         """``path``: a URL where it is a string."""
@@ -62,9 +62,8 @@ class Table:
         self._stored = [frozenset(kind.names) for kind in kinds]
         """Columns in each file; others stand in the names of its folders"""
         self.kind = self._unify(self._with_partitions(kinds))
-        if self.rows == 0:
-            hint = "; or leave the key away: then the impressions are the history" if role == "tables.events" else ""
-            raise DataError(f"{path}: expected at least one row ({role}), found none{hint}")
+        if self.rows == 0 and role == "tables.impressions":
+            raise DataError(f"{path}: expected at least one row ({role}), found none")
 
     @property
     def rows(self) -> int:
@@ -133,7 +132,7 @@ class Table:
             raise DataError(f"{self.path}: no column {column!r} ({key}); it has: {', '.join(self.names)}")
         kind = self.kind.field(column).type
         expected = expects(kind)
-        if expected is not None:
+        if expected is not None and not (self.rows == 0 and pa.types.is_null(kind)):  # without rows a type may be unknown
             expected, also, advice = expected.partition("; ")
             found = f"expected {expected}, found {kind}{also}{advice}"
             raise DataError(f"{self._text.get(column, self.path)}: column {column!r} ({key}): {found}")

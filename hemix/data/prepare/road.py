@@ -174,7 +174,7 @@ class _Road:
             ("users", schema.user, self._user_index, logs.users),
             ("items", schema.item, self._item_index, logs.items),
         ):
-            kinds = [t.kind.field(column).type for t in (*tables, *([] if own is None else [own]))]
+            kinds = [t.kind.field(column).type for t in (*tables, *([] if own is None else [own])) if t.rows]
             save_ids(self._folder / "ids" / f"{name}.parquet", index, all(pa.types.is_integer(k) for k in kinds))
 
     # -- 4 -----------------------------------------------------------------------------------------------------------------

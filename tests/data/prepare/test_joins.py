@@ -170,3 +170,19 @@ def test_rates_of_an_item_tables_lists_count_impressions(tmp_path: Path) -> None
     data = prepared(tmp_path, schema, impressions=rows, items=table)
     assert data.manifest["missing_rate"]["valid"]["item.tags"] == 0.75
     assert data.manifest["unknown_rate"]["valid"]["item.tags"] == 0
+
+
+@pytest.mark.parametrize("typed", [True, False])
+def test_tables_without_rows(tmp_path: Path, typed: bool) -> None:
+    """What an optional table does not hold is missing; a table without rows may not know its types."""
+    text, number = (pa.string(), pa.int64()) if typed else (pa.null(), pa.null())
+    logged = pa.table({"user_id": pa.array([], text), "item_id": pa.array([], text), "time_ms": pa.array([], number)})
+    users = pa.table({"user_id": pa.array([], text), "age": pa.array([], number)})
+    brands = pa.table({"item_id": pa.array([], text), "brand": pa.array([], text)})
+    schema = ALL.replace("items: items.parquet", "items: items.parquet, users: users.parquet") + READ
+    shows = impressions(1, 2)
+    data = prepared(tmp_path, schema, impressions=shows, events=logged, items=brands, users=users)
+    assert data.manifest["missing_rate"]["test"] == {"item.brand": 1.0, "user.age": 1.0}
+    assert (data.manifest["join_rate"], data.manifest["history"]["events"]) == ({}, 0)
+    assert [note.split()[-4] for note in notes(tmp_path, data.manifest)] == ["events", "items", "users"]
+    assert data.ids("items") == [1, 2]
