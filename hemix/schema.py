@@ -345,6 +345,8 @@ class Schema(Part):
         for name, label in self.labels.items():
             if label.available_at not in (None, self.clock.column):  # the time of the impression itself is known
                 outcomes.setdefault(str(label.available_at), f"the column of labels.{name}.available_at")
+        if self.tables.truth == self.tables.impressions:
+            outcomes |= {f"p_{name}": f"the truth of labels.{name}" for name in self.labels}
         bias = self.roles.bias
         if bias is not None and bias.column in outcomes:
             raise ValueError(f"roles.bias.column: {bias.column!r} is {outcomes[bias.column]}, which is not known when ranking")

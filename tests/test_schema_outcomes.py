@@ -38,6 +38,13 @@ def test_an_outcome_is_no_feature(feature: str, key: str, of: str) -> None:
     assert str(error.value).startswith(f"schema: {key}: column ") and f"is the column of {of}," in str(error.value)
 
 
+def test_the_truth_is_no_feature() -> None:
+    feature = "features: {cross: {p_click: {type: numeric}}}\n"
+    with pytest.raises(SchemaError, match=r"features\.cross\.p_click: column 'p_click' is the truth of labels\.click"):
+        Schema.parse(HEAD + LABELS + "tables: {truth: impressions.parquet}\n" + feature)
+    Schema.parse(HEAD + LABELS + "tables: {truth: truth.parquet}\n" + feature)  # another model's prediction
+
+
 def test_a_label_is_no_position() -> None:
     with pytest.raises(SchemaError, match=r"roles\.bias\.column: 'bought' is the column of labels\.order"):
         Schema.parse(HEAD + LABELS.replace("column: pos", "column: bought"))

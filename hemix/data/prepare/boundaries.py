@@ -171,7 +171,7 @@ class _Numbers:
 
     def mark(self, name: str, value: Boundary) -> float:
         if isinstance(value, str):
-            day = date.fromisoformat(value[:10]) if len(value) >= 10 and _is_time(value) else None
+            day = datetime.fromisoformat(value) if _is_time(value) else None
             written = "" if day is None else f", for instance {day:%Y%m%d}"
             raise _refused(name, value, self._where, f"write a number like those of the column, without quotes{written}")
         return (

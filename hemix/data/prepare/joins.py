@@ -113,8 +113,9 @@ class Joins:
 def numbers_counted(numbers: Array, ids: int) -> Array:
     """int64 [ids]: how often each number occurs, read a piece at a time."""
     counts = np.zeros(ids, dtype=np.int64)
-    for begin in range(0, len(numbers), _PIECE):
-        counts += np.bincount(numbers[begin : begin + _PIECE], minlength=ids)
+    piece = max(_PIECE, ids)
+    for begin in range(0, len(numbers), piece):
+        counts += np.bincount(numbers[begin : begin + piece], minlength=ids)
     return counts
 
 

@@ -136,6 +136,13 @@ def test_numbers(tmp_path: Path, kind: pa.DataType) -> None:
     assert "without quotes" in message
 
 
+@pytest.mark.parametrize(("boundary", "hint"), [("2026-01-06", "20260106"), ("20260106 06", "20260106"), ("soon", "quotes")])
+def test_text_for_a_column_of_numbers(tmp_path: Path, boundary: str, hint: str) -> None:
+    split = f'{{column: c, valid: "{boundary}", test: "z"}}'
+    message = refusal(tmp_path, split, [20260105, 20260106, 20260107], kind=SchemaError)
+    assert message.startswith(f"split.valid: {boundary!r} ") and hint in message
+
+
 def test_large_numbers_compare_exactly(tmp_path: Path) -> None:
     big = 2**53
     values = pa.array([big, big + 1, big + 1, big + 2], pa.int64())
