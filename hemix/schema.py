@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hemix.errors import SchemaError
 from hemix.expression import Expression
@@ -39,8 +39,8 @@ from hemix.features import (
     Statistic,
     Vector,
 )
-from hemix.moments import moment_ms
-from hemix.validation import first_problem
+from hemix.moments import DurationMs, WindowMs, duration_ms, moment_ms
+from hemix.validation import first_difference, first_problem
 from hemix.yaml_files import parse_yaml, read_utf8
 
 __all__ = [
@@ -66,31 +66,7 @@ __all__ = [
 LEVELS = ("user", "context", "item", "cross")
 """The four places a feature can belong to. ``cross`` features belong to a (request, item) pair."""
 
-_LONGEST_MS = 36_525 * 86_400_000
-"""A hundred years: a longer duration is a slip, and sums of times and durations stay within 64 bits"""
 _MOST_EVENTS = 2**31 - 1
-_DURATION_UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
-
-
-def duration_ms(value: object) -> int:
-    """A duration such as ``90s``, ``30min``, ``2h`` or ``7d`` in milliseconds; a bare 0 is allowed, other bare numbers not."""
-    if value == 0 and not isinstance(value, bool):
-        return 0
-    match = re.fullmatch(r"\s*(\d+)\s*(ms|s|min|m|h|d)\s*", value) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError(f"expected a duration with a unit such as 30min, 2h or 7d, got {value!r}")
-    found = int(match[1]) * _DURATION_UNITS_MS[match[2]]
-    if found > _LONGEST_MS:
-        raise ValueError(f"expected a duration of at most {_LONGEST_MS // 86_400_000}d, got {value!r}")
-    return found
-
-
-def _window(value: object) -> object:
-    return value if value == "day" else duration_ms(value)
-
-
-DurationMs = Annotated[int, BeforeValidator(duration_ms)]
-WindowMs = Annotated[Literal["day"] | int, BeforeValidator(_window)]
 Boundary = int | float | str
 
 
@@ -515,21 +491,3 @@ class Schema(Part):
     def load(cls, path: str | Path) -> Schema:
         """Read a YAML file. Raises SchemaError naming the file and the key."""
         return cls.parse(read_utf8(path, SchemaError), str(path))
-
-
-def first_difference(ours: Any, theirs: Any, where: str = "") -> str | None:
-    """The first key in which two dumped schemas differ, with both values; None where none does."""
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        for key in [*ours, *(k for k in theirs if k not in ours)]:
-            if where == "" and key in ("name", "tables") and "labels" in ours:
-                continue  # the schema's name and the files' places mean nothing
-            found = first_difference(ours.get(key), theirs.get(key), f"{where}.{key}" if where else str(key))
-            if found:
-                return found
-        return None
-    return None if ours == theirs or _list_like(ours) == _list_like(theirs) else f"{where}: {ours!r} against {theirs!r}"
-
-
-def _list_like(value: Any) -> Any:
-    """Tuples as lists, so that JSON's lists compare equal."""
-    return [_list_like(v) for v in value] if isinstance(value, list | tuple) else value
