@@ -14,8 +14,19 @@ __all__ = ["parse_yaml", "read_utf8", "read_yaml"]
 
 _MERGE = "tag:yaml.org,2002:merge"
 _TEXT = "tag:yaml.org,2002:str"
-_UNREADABLE = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError)
-"""A scalar that is no value (2026-02-30 as a date, !!int x) comes out of PyYAML as one of these"""
+_NO_VALUE = (ValueError, LookupError, AttributeError, TypeError, ArithmeticError)
+"""What PyYAML raises for a scalar that is no value, such as 2026-02-30 or !!int x"""
+
+
+class _Loader(yaml.SafeLoader):
+    """Says the line of a scalar that is no value."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep=deep)
+        except _NO_VALUE as problem:
+            what = f"{getattr(node, 'value', '')!s} is no value of its kind: {problem}"
+            raise yaml.constructor.ConstructorError(None, None, what, node.start_mark) from problem
 
 
 def read_yaml(path: str | Path, error: type[HemixError]) -> Any:
@@ -56,7 +67,7 @@ def parse_yaml(text: str, origin: str, error: type[HemixError]) -> Any:
         error: raised where it is not YAML or holds a key twice.
     """
     try:
-        loader = yaml.SafeLoader(text.removeprefix("\ufeff"))
+        loader = _Loader(text.removeprefix("\ufeff"))
         try:
             node = loader.get_single_node()
             if node is None:
@@ -66,7 +77,7 @@ def parse_yaml(text: str, origin: str, error: type[HemixError]) -> Any:
             return loader.construct_document(node)
         finally:
             loader.dispose()
-    except _UNREADABLE as problem:
+    except (yaml.YAMLError, ValueError, RecursionError) as problem:
         raise error(f"{origin}: not YAML: {_one_line(problem)}") from problem
 
 
@@ -74,7 +85,7 @@ def _one_line(problem: Exception) -> str:
     return "nested too deeply" if isinstance(problem, RecursionError) else " ".join(str(problem).split())
 
 
-def _repeated_keys(loader: yaml.SafeLoader, node: yaml.Node, where: str, seen: set[int]) -> Iterator[str]:
+def _repeated_keys(loader: _Loader, node: yaml.Node, where: str, seen: set[int]) -> Iterator[str]:
     """What is wrong with every key that stands twice in one mapping, before merge keys are followed."""
     if id(node) in seen:  # an alias
         return

@@ -59,6 +59,11 @@ def test_what_is_no_yaml_is_one_line(text: str) -> None:
     assert refusal(text).startswith("FILE: not YAML: ")
 
 
+def test_a_date_that_is_none_is_named_with_its_line() -> None:
+    message = refusal("a: 1\nb: 2026-02-30\n")
+    assert "2026-02-30" in message and "line 2" in message
+
+
 def test_a_byte_order_mark_and_other_encodings(tmp_path: Path) -> None:
     path = tmp_path / "schema.yaml"
     path.write_bytes(b"\xef\xbb\xbf" + PLAIN.encode())
