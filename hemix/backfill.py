@@ -18,10 +18,11 @@ import pyarrow as pa
 from hemix.data.cells import columns_of, numbers_of, read_cell
 from hemix.data.keys import texts_of
 from hemix.data.prepare.checks import Logs, open_logs
-from hemix.data.prepare.columns import chunk_hashes, labels_of, no_null, times_of
+from hemix.data.prepare.columns import chunk_hashes, labels_of, no_null
 from hemix.data.prepare.events import IMPRESSION
 from hemix.data.prepare.labels import consistent, known_at_once
 from hemix.data.prepare.reading import Chunk
+from hemix.data.prepare.times import times_of
 from hemix.data.spec import TIMELESS_MS
 from hemix.errors import UsageError
 from hemix.schema import Categorical, ClockPart
@@ -102,7 +103,7 @@ def logged_events(logs: Logs, rows: int = _CHUNK_ROWS) -> Iterator[tuple[int, li
 
 def _of_events(logs: Logs, chunk: Chunk) -> list[Event]:
     schema = logs.schema
-    time_ms = times_of(logs.event_clock, chunk.columns[logs.event_clock], schema.clock.unit, chunk.where)
+    time_ms = times_of(logs.event_clock, chunk.columns[logs.event_clock], schema.clock, chunk.where)
     (column,) = columns_of("action", schema.event_fields["action"])
     actions = texts_of(chunk.columns[column]).to_pylist() if column in chunk.columns else [None] * chunk.rows
     make = _Rows(logs, chunk)
@@ -118,14 +119,14 @@ def _of_impressions(logs: Logs, chunk: Chunk) -> list[Event]:
     """Each impression with its deepest label that was known at once; then a positive that became known later, at that time."""
     schema, clock = logs.schema, logs.schema.clock
     no_null(clock.column, chunk.columns[clock.column], chunk.where)
-    time_ms = times_of(clock.column, chunk.columns[clock.column], clock.unit, chunk.where, own=True)
+    time_ms = times_of(clock.column, chunk.columns[clock.column], clock, chunk.where, own=True)
     logged = {n: labels_of(v.column or n, chunk.columns[v.column or n], chunk.where) for n, v in schema.labels.items()}
     labels, _ = consistent(schema.labels, logged)
     deepest = np.zeros(chunk.rows, dtype=np.int64)
     later: list[tuple[str, Array, Array]] = []
     for depth, (name, label) in enumerate(schema.labels.items(), start=1):
         column = label.available_at
-        available = None if column is None else times_of(column, chunk.columns[column], clock.unit, chunk.where)
+        available = None if column is None else times_of(column, chunk.columns[column], clock, chunk.where)
         at_once = known_at_once(label, labels[name], time_ms, available)
         deepest[at_once] = depth
         if available is not None:

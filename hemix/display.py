@@ -183,6 +183,13 @@ def manifest_summary(manifest: Mapping[str, Any], out: Path) -> str:
             lines.append(
                 f"noted: {manifest[f'{part}_table']['duplicates']:,} {part}s have several rows in their table; the last one holds"
             )
+    lines += [f"noted: the table {name} has no rows" for name, table in manifest.get("tables", {}).items() if table["rows"] == 0]
+    lines += [_join_note(manifest, name, example) for name, example in manifest.get("join_example", {}).items()]
+    if "columns_without_action" in history and history["events"]:
+        columns = ", ".join(history["columns_without_action"])
+        lines.append(
+            f"noted: the events have no column 'action', so all actions are missing; name it in history.action, one of: {columns}"
+        )
     odd = [
         f"{count:,} {part} {_ODD[name]}"
         for part, found in (("impressions", manifest["impressions"]), ("events", history))
@@ -220,6 +227,18 @@ def _rate_warning(label_rates: Mapping[str, Any]) -> list[str]:
 
 def _rate(group: Mapping[str, int]) -> str:
     return f"{group['positives'] / group['rows']:.5f}" if group["rows"] else "no rows"
+
+
+def _join_note(manifest: Mapping[str, Any], name: str, example: str) -> str:
+    rate = manifest["join_rate"][name]
+    share = f"{rate:.1%}" if rate else "none"
+    where = {
+        "users": "impressions are of users in the user table",
+        "items": "impressions are of items in the item table",
+        "event_users": "events are of users of the impressions",
+        "event_items": "events are of items of the impressions or the item table",
+    }[name]
+    return f"noted: {share} of the {where}; {example!r}, for instance, is not"
 
 
 def _parts(header: Mapping[str, Any]) -> str:

@@ -1,4 +1,5 @@
-"""Parquet tables as streams of checked chunks: a file, or a folder of files read in name order as one table.
+"""Parquet tables as streams of checked chunks: a file, or a folder of files read in name order as one table. A folder's name
+``dt=2026-01-05`` is a column of its files that do not have it themselves.
 
 Column types are brought to one form: dictionaries to their values, large and view strings to strings, and where the files of a
 folder differ (int32 and int64, all null and int8), to the type that holds all, text for ids that are integers in one file and text
@@ -18,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from hemix.data.cells import Where
+from hemix.data.prepare.partitions import constant, partition_type
 from hemix.data.prepare.places import LogFile, one_line, parquet_files
 from hemix.errors import DataError
 
@@ -39,8 +41,8 @@ class Chunk:
 
 
 class Table:
-    """An open table. Raises DataError naming the file: missing, an empty folder, not Parquet, truncated, without rows, or files
-    whose types do not go together."""
+    """An open table. Raises DataError naming the file: missing, an empty folder, not Parquet, truncated, impressions without rows,
+    or files whose types do not go together."""
 
     def __init__(self, path: Path | str, role: str) -> None:
         """``path``: a URL where it is a string."""
@@ -56,10 +58,12 @@ class Table:
         """Columns of integers in one file and timestamps in another"""
         self._text: dict[str, LogFile] = {}
         """Column that is integers elsewhere -> the first file in which it is text"""
-        self.kind = self._unify([_plain_schema(f.schema_arrow) for f in opened])
-        if self.rows == 0:
-            hint = "; or leave the key away: then the impressions are the history" if role == "tables.events" else ""
-            raise DataError(f"{path}: expected at least one row ({role}), found none{hint}")
+        kinds = [_plain_schema(f.schema_arrow) for f in opened]
+        self._stored = [frozenset(kind.names) for kind in kinds]
+        """Columns in each file; others stand in the names of its folders"""
+        self.kind = self._unify(self._with_partitions(kinds))
+        if self.rows == 0 and role == "tables.impressions":
+            raise DataError(f"{path}: expected at least one row ({role}), found none")
 
     @property
     def rows(self) -> int:
@@ -70,6 +74,19 @@ class Table:
     def names(self) -> list[str]:
         """Names of the columns that any file has, in the order of the first one that has them."""
         return [*self.kind.names, *self._lacking]
+
+    def _with_partitions(self, kinds: list[pa.Schema]) -> list[pa.Schema]:
+        """The files' columns, then those of their folders' names that are not in the file."""
+        values: dict[str, list[str | None]] = {}
+        for file in self.files:
+            for name, value in file.partition:
+                values.setdefault(name, []).append(value)
+        types = {name: partition_type(found) for name, found in values.items()}
+        for at, file in enumerate(self.files):
+            for name, _ in file.partition:
+                if name not in self._stored[at]:
+                    kinds[at] = kinds[at].append(pa.field(name, types[name]))
+        return kinds
 
     def _unify(self, kinds: list[pa.Schema]) -> pa.Schema:
         for file, kind in zip(self.files, kinds, strict=True):
@@ -107,28 +124,40 @@ class Table:
         return schema
 
     def require(self, column: str, key: str, expects: Callable[[pa.DataType], str | None]) -> None:
-        """Check that a column is there and of a usable type; ``expects`` says what was expected where it is not."""
+        """Check that a column is there and of a usable type; ``expects`` says what was expected where it is not, and after
+        ``; `` what to do."""
         if column in self._lacking:
             raise DataError(f"{self._lacking[column]}: no column {column!r} ({key}), which other files of the folder have")
         if column not in self.kind.names:
             raise DataError(f"{self.path}: no column {column!r} ({key}); it has: {', '.join(self.names)}")
         kind = self.kind.field(column).type
         expected = expects(kind)
-        if expected is not None:
-            raise DataError(f"{self._text.get(column, self.path)}: column {column!r} ({key}): expected {expected}, found {kind}")
+        if expected is not None and not (self.rows == 0 and pa.types.is_null(kind)):  # without rows a type may be unknown
+            expected, also, advice = expected.partition("; ")
+            found = f"expected {expected}, found {kind}{also}{advice}"
+            raise DataError(f"{self._text.get(column, self.path)}: column {column!r} ({key}): {found}")
 
     def chunks(self, columns: Sequence[str] | None, most_rows: int) -> Iterator[Chunk]:
         """All rows in order, at most ``most_rows`` at a time; ``columns`` None means all that every file has."""
         names = self.kind.names if columns is None else list(dict.fromkeys(columns))
-        for file, first in zip(self.files, self.first_rows.tolist(), strict=False):
-            row = 0
+        for file, stored, first in zip(self.files, self._stored, self.first_rows.tolist(), strict=False):
+            row, own, of_folders = 0, [n for n in names if n in stored], dict(file.partition)
             try:
-                for batch in file.open().iter_batches(batch_size=most_rows, columns=names, use_threads=False):
-                    cast = {n: self._cast(n, batch.column(n)) for n in names}
+                for batch in file.open().iter_batches(batch_size=most_rows, columns=own, use_threads=False):
+                    cast = {
+                        n: self._cast(n, batch.column(n))
+                        if n in stored
+                        else constant(of_folders[n], self._type(n), batch.num_rows)
+                        for n in names
+                    }
                     yield Chunk(cast, batch.num_rows, first + row, Where(str(file), row))
                     row += batch.num_rows
             except (pa.ArrowException, OSError) as error:
-                raise file.damaged(error, names) from error
+                raise file.damaged(error, own) from error
+
+    def _type(self, name: str) -> pa.DataType:
+        """Of a column in the names of folders."""
+        return pa.int64() if name in self._both else self.kind.field(name).type
 
     def _cast(self, name: str, values: pa.Array) -> pa.Array:
         kind = values.type if name in self._both else self.kind.field(name).type
