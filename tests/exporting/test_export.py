@@ -229,3 +229,9 @@ def test_the_command(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         main()
     assert not end.value.code
     assert json.loads(capsys.readouterr().out) == read_json(tmp_path / "out" / "export.json", RunError)
+
+
+def test_files_have_the_mode_of_new_files(exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "new").touch()
+    modes = {path.name: path.stat().st_mode for path in exported.rglob("*") if path.is_file()}
+    assert set(modes.values()) == {(tmp_path / "new").stat().st_mode}, modes
