@@ -126,6 +126,10 @@ class Display:
                 f"the weights of step {record['kept_step']:,} are kept"
             )
             return
+        if "notes" in record:
+            for line in notes_lines(record["notes"]):
+                self._console.print(line)
+            return
         if "progressive" in record:
             for task, found in record["progressive"].items():
                 of = {name: "not defined" if value is None else f"{value:.4f}" for name, value in found.items() if name != "rows"}
@@ -135,13 +139,19 @@ class Display:
             return
         if "valid_loss" in record:
             auc = f"{record['valid_auc']:.4f}" if record["valid_auc"] is not None else "not defined"
-            self._console.print(f"step {record['step']:,}: valid loss {record['valid_loss']:.4f}, AUC {auc}")
+            loss = f"{record['valid_loss']:.4f}" if record["valid_loss"] is not None else "not defined"
+            self._console.print(f"step {record['step']:,}: valid loss {loss}, AUC {auc}")
             return
         auc = f"{record['progressive_auc']:.4f}" if record["progressive_auc"] is not None else "-"
         self._note = f"loss {record['loss']:.4f}  AUC {auc}  {record['impressions_per_second']:,.0f} impressions/s"
 
     def _step(self, step: int, total: int) -> None:
         self.progress("train", min(step / total, 1.0), self._note)
+
+
+def notes_lines(notes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The notes of training or of a split (:mod:`hemix.evaluation.notes`), one a line."""
+    return [f"noted: {note['text']}" for note in notes]
 
 
 def _render(table: Table) -> str:
@@ -237,7 +247,18 @@ def metrics_table(figures: Mapping[str, Any], split: str) -> str:
     for title, key, form in rows:
         if any(key in task for task in tasks.values()):
             table.add_row(title, *(_cell(task.get(key), form) for task in tasks.values()))
-    return _render(table)
+    return "\n".join([_render(table), *_absent_lines(figures), *notes_lines(figures.get("notes", ()))])
+
+
+def _absent_lines(figures: Mapping[str, Any]) -> list[str]:
+    """Why metrics are not there, one line a task and reason."""
+    reasons = dict[tuple[str, str], list[str]]()
+    for task, entry in figures["tasks"].items():
+        for metric, reason in entry.get("absent", {}).items():
+            reasons.setdefault((task.replace("_", " "), reason), []).append(metric)
+    for what, reason in figures.get("absent", {}).items():
+        reasons.setdefault(("", reason), []).append(what)
+    return [f"absent: {task + ': ' if task else ''}{', '.join(names)}: {reason}" for (task, reason), names in reasons.items()]
 
 
 def study_table(content: Mapping[str, Any]) -> str:

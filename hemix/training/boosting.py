@@ -21,6 +21,7 @@ import torch
 from hemix.config import Settings
 from hemix.data.dataset import Dataset, Split
 from hemix.errors import DataError, SettingsError, UsageError
+from hemix.evaluation.notes import training_notes, valid_notes
 from hemix.files import storage_errors
 from hemix.measure import PeakMemory
 from hemix.model import build_model
@@ -29,7 +30,7 @@ from hemix.run import folder as run_folder
 from hemix.run.folder import Run
 from hemix.training.calibrate import calibrate
 from hemix.training.checks import check_labels
-from hemix.training.validate import validate
+from hemix.training.validate import validated
 
 __all__ = ["boost"]
 
@@ -76,7 +77,7 @@ def boost(
         )
     if options.device != "cpu":
         raise SettingsError(f"train.device: lightgbm trains on the CPU, got {options.device}")
-    check_labels(data)
+    label_notes = check_labels(data)
     torch.set_num_threads(options.threads or int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0)))))
     model = build_model(data.spec, settings.model, options.seed)
     assert isinstance(model, LightGBM)
@@ -106,10 +107,13 @@ def boost(
             kept.append(best)
             on_step((task + 1) * settings.boosting.rounds, total)
         model.set_trees(texts)
-        loss, first_auc = validate(model, valid, settings, torch.device("cpu"))
+        found = validated(model, valid, settings, torch.device("cpu"))
         lines = calibrate(model, valid, settings, torch.device("cpu")) if options.calibrate else None
     seconds = time.perf_counter() - started
-    record = {"step": sum(kept), "valid_loss": loss, "valid_auc": first_auc, "epoch": 0, "seconds": seconds}
+    notes = training_notes(label_notes, valid_notes(found.tasks), lines)
+    records: list[Record] = [{"step": sum(kept), **found.record(), "epoch": 0, "seconds": seconds}]
+    if notes:
+        records.append({"step": sum(kept), "notes": notes})
     metrics = {
         "schema_version": 1,
         "model": settings.model.name,
@@ -121,14 +125,16 @@ def boost(
         "steps": sum(kept),
         "trees": dict(zip(tasks, kept, strict=True)),
         "calibration": lines,
+        "notes": notes,
         "split": {},
     }
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-        (out / "log.jsonl").write_text(json.dumps(record) + "\n")
+        (out / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
         run_folder.begin(out, settings, data)
         run_folder.finish(out, model, data, metrics)
-    on_record(record)
+    for record in records:
+        on_record(record)
     return out
 
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,6 +28,7 @@ from hemix.data.batch import RequestBatch
 from hemix.data.dataset import Dataset, Plan, Replacement
 from hemix.data.unshared import unshared
 from hemix.errors import HemixError, RunError, SettingsError, UsageError
+from hemix.evaluation.notes import Note, training_notes, valid_notes
 from hemix.files import storage_errors
 from hemix.measure import PeakMemory, keep_freed_memory
 from hemix.model import LightGBM, Ranker, build_model, count_parameters, model_class
@@ -45,7 +46,7 @@ from hemix.training.optimizers import Optimizers
 from hemix.training.origin import first_run, keep_origin
 from hemix.training.parts import check_parts, micro_batches, own_parts
 from hemix.training.start import agree, check_fits, identity, in_first, part_seed, together
-from hemix.training.validate import autocast, validate
+from hemix.training.validate import autocast, validate, validated
 from hemix.training.warm_start import carried_weights, progressive
 from hemix.training.writer import Writer
 
@@ -74,6 +75,8 @@ class Position:
     best_step: int = 0
     evaluations_without_gain: int = 0
     finished: bool = False
+    valid_notes: list[Note] = field(default_factory=list)
+    """What is to be said of the validation whose weights would be kept"""
     progressive: dict[str, Any] | None = None
     """How a run that goes on from another one scored its train rows before it was trained on them"""
 
@@ -192,7 +195,7 @@ class _Loop:
         keep_freed_memory()
         torch.set_num_threads(options.threads or int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0)))))
         self.train_split, self.valid_split = data.split("train"), data.split("valid")
-        check_labels(data)
+        self._label_notes = check_labels(data)
         self.model: Ranker = build_model(data.spec, settings.model, options.seed, team)
         if start_from is not None:
             self._take_weights(carried_weights(start_from, data, settings))
@@ -297,13 +300,14 @@ class _Loop:
 
     def _validate(self) -> None:
         position, options = self.position, self.settings.train
-        loss, first_auc = validate(self.model, self.valid_split, self.settings, self.device, self.team)
-        self._log({"valid_loss": loss, "valid_auc": first_auc, "epoch": position.epoch, "seconds": position.seconds})
-        if not self._keeps_best:
+        found = validated(self.model, self.valid_split, self.settings, self.device, self.team)
+        self._log({**found.record(), "epoch": position.epoch, "seconds": position.seconds})
+        if not self._keeps_best or found.loss is None:  # nothing to choose by: the last weights are kept
+            position.valid_notes = valid_notes(found.tasks)
             return
-        if position.best_valid_loss is None or loss < position.best_valid_loss:
-            position.best_valid_loss, position.evaluations_without_gain = loss, 0
-            position.best_step = position.step
+        if position.best_valid_loss is None or found.loss < position.best_valid_loss:
+            position.best_valid_loss, position.evaluations_without_gain = found.loss, 0
+            position.best_step, position.valid_notes = position.step, valid_notes(found.tasks)
             self._save(BEST)
         else:
             position.evaluations_without_gain += 1
@@ -339,7 +343,7 @@ class _Loop:
             file.write(json.dumps(record) + "\n")
         if self.board is not None:
             for key, value in record.items():
-                if key not in ("step", "epoch") and value is not None:
+                if key not in ("step", "epoch") and isinstance(value, int | float):
                     self.board.add_scalar(key, value, self.position.step)
         self.on_record(record)
 
@@ -398,6 +402,9 @@ class _Loop:
         lines = None
         if self.settings.train.calibrate:
             lines = calibrate(self.model, self.valid_split, self.settings, self.device, self.team)
+        notes = training_notes(self._label_notes, position.valid_notes, lines)
+        if notes:
+            self._log({"notes": notes})
         metrics = {
             "schema_version": 1,
             "model": self.settings.model.name,
@@ -408,6 +415,7 @@ class _Loop:
             "peak_bytes": peak_bytes,
             "steps": position.step,
             "calibration": lines,
+            "notes": notes,
             **({} if position.progressive is None else {"progressive": position.progressive}),
             "split": {},
         }
