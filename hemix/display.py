@@ -291,7 +291,16 @@ def study_table(content: Mapping[str, Any]) -> str:
         table.add_row(
             f"{pair['a']} - {pair['b']}", pair["metric"], f"{pair['delta']:+.5f}", f"{low:+.5f} to {high:+.5f}", adjusted
         )
-    return "\n".join([*lines, *([_render(table)] if shown else []), *_failed(content)])
+    absent = _without_interval([pair for pair in content.get("absent_pairs", ()) if pair["task"] == tasks[0]], "a", "b")
+    return "\n".join([*lines, *([_render(table)] if shown else []), *absent, *_failed(content)])
+
+
+def _without_interval(absent: Sequence[Mapping[str, Any]], first: str, second: str) -> list[str]:
+    """Why differences are not there, one line a pair and reason; ``first``, ``second``: the keys of the two."""
+    metrics = dict[tuple[str, str], list[str]]()
+    for entry in absent:
+        metrics.setdefault((f"{entry[first]} - {entry[second]}", entry["reason"]), []).append(entry["metric"])
+    return [f"absent: {pair}: {', '.join(names)}: {reason}" for (pair, reason), names in metrics.items()]
 
 
 def laws_table(content: Mapping[str, Any]) -> str:
@@ -375,6 +384,7 @@ def experiment_table(content: Mapping[str, Any]) -> str:
         spans = (f"{e[key][0]:+.2%} to {e[key][1]:+.2%}" for key in ("ci95", "always_valid_ci95"))
         table.add_row(f"{e['arm']} - {e['against']}", e["metric"], f"{e['relative_delta']:+.2%}", *spans, f"{e['p']:.2g}")
     lines = [_render(arms)] + ([_render(table)] if content["effects"] else [])
+    lines += _without_interval(content.get("absent_effects", ()), "arm", "against")
     lines += [f"{name} was left out from some point on: {why}" for name, why in content["paused"].items()]
     ratio, aa = content["checks"]["sample_ratio"], content["checks"]["aa"]
     if ratio is not None and ratio["mismatch"]:
