@@ -296,7 +296,8 @@ def study_table(content: Mapping[str, Any]) -> str:
 
 
 def _without_interval(absent: Sequence[Mapping[str, Any]], first: str, second: str) -> list[str]:
-    """Why differences are not there, one line a pair and reason; ``first``, ``second``: the keys of the two."""
+    """Why differences are not there, one line a pair and reason; ``first``, ``second``: the keys of
+    the two."""
     metrics = dict[tuple[str, str], list[str]]()
     for entry in absent:
         metrics.setdefault((f"{entry[first]} - {entry[second]}", entry["reason"]), []).append(entry["metric"])

@@ -98,10 +98,12 @@ def _remove_empty(top: Path, bottom: Path) -> None:
 
 @contextmanager
 def umask_mode(path: Path) -> Iterator[None]:
-    """A library writes ``path`` inside; afterwards the file has the mode that ``open`` would have given it.
+    """A library writes ``path`` inside; afterwards the file has the mode that ``open`` would have
+    given it.
 
-    Some libraries make their files readable for their owner alone, and a server often runs as another user. The file is begun
-    here, empty, because that asks for the umask (and for a folder's default ACL) without changing them for other threads.
+    Some libraries make their files readable for their owner alone, and a server often runs as
+    another user. The file is begun here, empty, because that asks for the umask (and for a folder's
+    default ACL) without changing them for other threads.
     """
     path.unlink(missing_ok=True)
     path.touch()
@@ -112,7 +114,8 @@ def umask_mode(path: Path) -> Iterator[None]:
 
 
 def copy_folder(source: Path, target: Path) -> None:
-    """Copy a folder's files and folders into a new folder, with the modes of new files rather than those of the copied ones."""
+    """Copy a folder's files and folders into a new folder, with the modes of new files rather than
+    those of the copied ones."""
     target.mkdir(parents=True)
     for path in sorted(source.iterdir()):
         if path.is_dir():

@@ -1,4 +1,5 @@
-"""Every file that a command writes has the mode that the umask asks for, so that a server of another user can read a run."""
+"""Every file that a command writes has the mode that the umask asks for, so that a server of
+another user can read a run."""
 
 from __future__ import annotations
 

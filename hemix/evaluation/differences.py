@@ -67,8 +67,9 @@ class PairedDifference:
 def measure(
     metric: str, labels: Array, probabilities: Array, users: Array, count: int, weights: Array | None = None
 ) -> Measured | Absent:
-    """A metric of PAIRED_METRICS with its influences; ``users`` [n] are positions among ``count`` users. Absent, too, where fewer than two
-    users have a say in it: then no influence says how sure it is."""
+    """A metric of PAIRED_METRICS with its influences; ``users`` [n] are positions among ``count``
+    users. Absent, too, where fewer than two users have a say in it: then no influence says how sure
+    it is."""
     of_user = np.zeros(count)
     value: float | Absent
     influence: Array | Absent

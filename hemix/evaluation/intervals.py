@@ -189,8 +189,8 @@ def gauc_influence(labels: Array, scores: Array, users: Array, weights: Array | 
 
 
 def clustered_error(influence: Array, users: Array, counted: Array | None = None) -> float | Absent:
-    """Standard error of a metric from the influence of every row, [n], robust to the dependence within a user; ``counted`` [n]: rows of a
-    weight above 0 (None: all)."""
+    """Standard error of a metric from the influence of every row, [n], robust to the dependence
+    within a user; ``counted`` [n]: rows of a weight above 0 (None: all)."""
     if counted is not None and not counted.all():
         influence, users = influence[counted], np.asarray(users)[counted]
     known, codes = np.unique(np.asarray(users), return_inverse=True)
@@ -201,8 +201,9 @@ def clustered_error(influence: Array, users: Array, counted: Array | None = None
 
 
 def few_users(users: Array, weights: Array | None = None, labels: Array | None = None) -> Absent | None:
-    """Why rows say nothing of how sure a metric is: fewer than two users with a weight above 0; with ``labels``, of either class, as AUC
-    needs. What cannot vary from user to user would look like certainty."""
+    """Why rows say nothing of how sure a metric is: fewer than two users with a weight above 0;
+    with ``labels``, of either class, as AUC needs. What cannot vary from user to user would look
+    like certainty."""
     users = np.asarray(users)
     counted = np.ones(users.size, dtype=bool) if weights is None else np.asarray(weights) > 0
     if np.unique(users[counted]).size < 2:

@@ -195,7 +195,8 @@ def logloss(labels: Array, probabilities: Array, weights: Array | None = None) -
 
 
 def base_rate_loss(rate: float) -> float:
-    """Log loss of always saying ``rate`` where it is the share of positives: the entropy in nats, 0 for one class."""
+    """Log loss of always saying ``rate`` where it is the share of positives: the entropy in nats, 0
+    for one class."""
     rate = min(max(rate, 0.0), 1.0)
     return 0.0 if rate in (0.0, 1.0) else float(-(rate * np.log(rate) + (1 - rate) * np.log1p(-rate)))
 

@@ -1,7 +1,9 @@
-"""What a person should be told of a run unasked: that it is worse than knowing nothing, or that a step of training was left out.
+"""What a person should be told of a run unasked: that it is worse than knowing nothing, or that a
+step of training was left out.
 
-A note is JSON-able: ``{"code", "task", "split", "text"}`` and the numbers behind it. Training keeps its notes in metrics.json as
-``notes``, evaluation in the split's entry; the log, the tables and the report show their ``text``. Numbers and text only.
+A note is JSON-able: ``{"code", "task", "split", "text"}`` and the numbers behind it. Training keeps
+its notes in metrics.json as ``notes``, evaluation in the split's entry; the log, the tables and the
+report show their ``text``. Numbers and text only.
 """
 
 from __future__ import annotations
@@ -24,14 +26,14 @@ _ROUNDING = 1e-6
 """A loss this much (relative) above the base rate's is that of the base rate"""
 
 
-def evaluation_notes(
-    tasks: Sequence[TaskRows], entries: Mapping[str, Mapping[str, Any]], users: Array, split: str
-) -> list[Note]:
-    """Where a task's log loss is above that of its base rate (NE above 1), or its AUC below that of popularity.
+def evaluation_notes(tasks: Sequence[TaskRows], entries: Mapping[str, Mapping[str, Any]], users: Array, split: str) -> list[Note]:
+    """Where a task's log loss is above that of its base rate (NE above 1), or its AUC below that of
+    popularity.
 
-    The first is said of any NE above 1, which no useful model has, with a remark where chance alone may have done it. The second is said
-    only where the paired 95 % interval of the difference over users is below 0, because popularity may be a close rival; without an
-    interval the difference alone decides.
+    The first is said of any NE above 1, which no useful model has, with a remark where chance alone
+    may have done it. The second is said only where the paired 95 % interval of the difference over
+    users is below 0, because popularity may be a close rival; without an interval the difference
+    alone decides.
 
     Args:
         tasks: The rows of every task.

@@ -93,9 +93,10 @@ def effect_of(
     paired: bool = False,
     before: tuple[Outcome, Outcome] | None = None,
 ) -> Effect | None:
-    """Of the first ``days``, by default all. ``before``: of the same users on both sides, for CUPED, which is left out where the metric
-    was not defined then. None where it is not defined now, or nothing to be relative to, or where one user is all that an
-    arm has of it: the interval would have no width."""
+    """Of the first ``days``, by default all. ``before``: of the same users on both sides, for
+    CUPED, which is left out where the metric was not defined then. None where it is not defined
+    now, or nothing to be relative to, or where one user is all that an arm has of it: the interval
+    would have no width."""
     a, b = _ratio(one, metric, days), _ratio(two, metric, days)
     if math.isnan(a.value) or math.isnan(b.value) or b.value == 0 or min(a.counted, b.counted) < 2:
         return None

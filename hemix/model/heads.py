@@ -115,7 +115,8 @@ def loss_sums(
 def counted_weights(
     labels_NT: Tensor, weights_NT: Tensor, spec: InputSpec, funnel: Literal["entire_space", "given_only"] = "entire_space"
 ) -> Tensor:
-    """Weights [N, T] with which rows count in :func:`loss_sums`: with ``given_only``, 0 where the given label is not known to be 1."""
+    """Weights [N, T] with which rows count in :func:`loss_sums`: with ``given_only``, 0 where the
+    given label is not known to be 1."""
     if funnel == "entire_space":
         return weights_NT
     return torch.stack([w * _given_holds(i, labels_NT, weights_NT, spec) for i, w in enumerate(weights_NT.unbind(1))], 1)

@@ -134,9 +134,7 @@ def _truth(data: Dataset, part: Split) -> Array | None:
     return np.concatenate([load_array(file) for file in files]) if files else None
 
 
-def _importance(
-    run: Run, part: Split, impressions: int, seed: int, on_progress: Progress
-) -> list[dict[str, Any]] | Absent:
+def _importance(run: Run, part: Split, impressions: int, seed: int, on_progress: Progress) -> list[dict[str, Any]] | Absent:
     if impressions == 0:
         return []
     whole = part.plan(min(SCORING_IMPRESSIONS, impressions), order="shuffled", seed=seed)

@@ -119,8 +119,9 @@ def pairs(
     primary: Collection[tuple[str, str]] = (),
     among: Sequence[tuple[str, str]] | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
-    """The ``pairs`` of compare.json, delta = a - b: ``among`` (all pairs in the order of ``runs`` when None) and ``primary``; and
-    ``absent_pairs``, those that a task and metric do not define, with the reason.
+    """The ``pairs`` of compare.json, delta = a - b: ``among`` (all pairs in the order of ``runs``
+    when None) and ``primary``; and ``absent_pairs``, those that a task and metric do not define,
+    with the reason.
 
     ``p_holm`` is adjusted over the pairs of one task and metric that are not primary; a primary pair's is its ``p``.
     """

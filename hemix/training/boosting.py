@@ -151,6 +151,11 @@ def _rows(model: LightGBM, split: Split) -> Rows:
     return Rows(features=features, labels=labels, weights=weights)
 
 
+def _of_mean_one(weights: Array) -> Array:
+    """The same weights, of mean one: LightGBM's least sum of a leaf's Hessians would else depend on their scale."""
+    return (weights / weights.mean(dtype=np.float64)).astype(np.float32) if weights.size else weights
+
+
 def _booster(
     model: LightGBM, settings: Settings, data: Dataset, train: Rows, valid: Rows, task: int, tell: Callable[[int], None]
 ) -> tuple[str, int]:
@@ -167,7 +172,7 @@ def _booster(
         return lightgbm.Dataset(
             rows.features if here.all() else rows.features[here],
             label=rows.labels[here, task],
-            weight=rows.weights[here, task],
+            weight=_of_mean_one(rows.weights[here, task]),
             categorical_feature=[at for at, (_, category) in enumerate(names) if category],
             reference=reference,
             free_raw_data=True,

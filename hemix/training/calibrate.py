@@ -27,7 +27,8 @@ _PRIOR = 1.0
 """Precision of a normal prior around slope 1 and shift 0: what a handful of impressions outweigh"""
 
 SLOPE_MIN = 0.01
-"""A line never falls, so that the order within a task stays; where valid's own order is the other way round, it is nearly flat"""
+"""A line never falls, so that the order within a task stays; where valid's own order is the other
+way round, it is nearly flat"""
 
 LEAST_OF_A_CLASS = 10
 """Positives and negatives (as many as their weights are worth) from which a line is fitted"""
@@ -53,8 +54,9 @@ class Line:
 def calibrate(
     model: Ranker, split: Split, settings: Settings, device: torch.device, team: Team | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Fit and apply; returns ``{"slope", "shift"}`` by task, as metrics.json keeps them; with ``left_out``, the reason, where no line can
-    be fitted and the logits stay as they are, and with ``held`` where the slope is held above 0.
+    """Fit and apply; returns ``{"slope", "shift"}`` by task, as metrics.json keeps them; with
+    ``left_out``, the reason, where no line can be fitted and the logits stay as they are, and with
+    ``held`` where the slope is held above 0.
 
     A task with ``given`` is fitted where that label is known and 1, for its logit is conditional on it.
     """
@@ -74,7 +76,8 @@ def calibrate(
 
 
 def _counted(index: int, labels_NT: Tensor, weights_NT: Tensor, spec: InputSpec) -> Tensor:
-    """Rows whose label is known, of a weight above 0; of a task with ``given`` those where that label is 1."""
+    """Rows whose label is known, of a weight above 0; of a task with ``given`` those where that
+    label is 1."""
     counted, given = weights_NT[:, index] > 0, spec.tasks[index].given
     if given is not None:
         counted = counted & (labels_NT[:, given] > 0) & (weights_NT[:, given] > 0)
@@ -82,7 +85,8 @@ def _counted(index: int, labels_NT: Tensor, weights_NT: Tensor, spec: InputSpec)
 
 
 def line_of(logits: Tensor, labels: Tensor, weights: Tensor) -> Line:
-    """The line of rows that count, float64 [rows] each, weights above 0. The scale of the weights does not matter."""
+    """The line of rows that count, float64 [rows] each, weights above 0. The scale of the weights
+    does not matter."""
     reason = _why_none(logits, labels, weights)
     if reason is not None:
         return Line(left_out=reason)
@@ -98,8 +102,8 @@ def line_of(logits: Tensor, labels: Tensor, weights: Tensor) -> Line:
 
 
 def effective_weights(weights: Tensor) -> Tensor:
-    """The same weights, of the sum that they are worth: the effective number of rows, (sum w)^2 / sum w^2 (Kish, "Survey sampling", 1965).
-    Equal weights of any scale become 1 each."""
+    """The same weights, of the sum that they are worth: the effective number of rows, (sum w)^2 /
+    sum w^2 (Kish, "Survey sampling", 1965). Equal weights of any scale become 1 each."""
     weights = weights / weights.max()
     return weights * (weights.sum() / weights.square().sum())
 
@@ -124,7 +128,8 @@ def _why_none(logits: Tensor, labels: Tensor, weights: Tensor) -> str | None:
 
 
 def fit_line(logits: Tensor, labels: Tensor, weights: Tensor, *, slope: float | None = None) -> tuple[float, float]:
-    """(slope, shift) with the least weighted cross-entropy of sigmoid(slope * logit + shift), under a weak prior around (1, 0).
+    """(slope, shift) with the least weighted cross-entropy of sigmoid(slope * logit + shift), under
+    a weak prior around (1, 0).
 
     Args:
         logits: float64 [rows].

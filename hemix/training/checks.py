@@ -53,8 +53,9 @@ def check_out(out: Path, *, resume: bool) -> None:
 
 
 def check_labels(data: Dataset) -> list[Note]:
-    """Nothing can be learned of a first label that train holds in one class only. Returns the notes on further labels of which nothing can
-    be learned. Rows whose weight is 0 do not count. Raises DataError."""
+    """Nothing can be learned of a first label that train holds in one class only. Returns the notes
+    on further labels of which nothing can be learned. Rows whose weight is 0 do not count. Raises
+    DataError."""
     notes = list[Note]()
     counts = _weighted_counts(data) if data.schema.roles.weight is not None else _counts(data)
     for number, (task, (positives, rows)) in enumerate(counts.items()):

@@ -51,7 +51,8 @@ class Validation:
     first_auc: float | None
     """None where the first task lacks a class"""
     tasks: dict[str, tuple[float, float]]
-    """By task (mean loss, the same of always saying the base rate); without tasks of which no row counts"""
+    """By task (mean loss, the same of always saying the base rate); without tasks of which no row
+    counts"""
 
     def record(self) -> dict[str, float | None]:
         """As log.jsonl keeps it."""
@@ -59,9 +60,7 @@ class Validation:
 
 
 @torch.no_grad()
-def validated(
-    model: Ranker, split: Split, settings: Settings, device: torch.device, team: Team | None = None
-) -> Validation:
+def validated(model: Ranker, split: Split, settings: Settings, device: torch.device, team: Team | None = None) -> Validation:
     """The losses of a split and the first task's AUC."""
     total = weight = positive = torch.zeros(len(model.spec.tasks), dtype=torch.float64)
     scores, labels = [], []
@@ -90,7 +89,8 @@ def validated(
 def validate(
     model: Ranker, split: Split, settings: Settings, device: torch.device, team: Team | None = None
 ) -> tuple[float, float | None]:
-    """Mean loss of all tasks (0 where no row counts) and the first task's AUC (None where one class is missing) over a split."""
+    """Mean loss of all tasks (0 where no row counts) and the first task's AUC (None where one class
+    is missing) over a split."""
     found = validated(model, split, settings, device, team)
     return found.loss or 0.0, found.first_auc
 
