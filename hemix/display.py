@@ -251,14 +251,16 @@ def metrics_table(figures: Mapping[str, Any], split: str) -> str:
 
 
 def _absent_lines(figures: Mapping[str, Any]) -> list[str]:
-    """Why metrics are not there, one line a task and reason."""
-    reasons = dict[tuple[str, str], list[str]]()
+    """Why metrics are not there, one line for all tasks that lack the same ones for the same reason."""
+    tasks = dict[tuple[str, str], list[str]]()
     for task, entry in figures["tasks"].items():
+        reasons = dict[str, list[str]]()
         for metric, reason in entry.get("absent", {}).items():
-            reasons.setdefault((task.replace("_", " "), reason), []).append(metric)
-    for what, reason in figures.get("absent", {}).items():
-        reasons.setdefault(("", reason), []).append(what)
-    return [f"absent: {task + ': ' if task else ''}{', '.join(names)}: {reason}" for (task, reason), names in reasons.items()]
+            reasons.setdefault(reason, []).append(metric)
+        for reason, metrics in reasons.items():
+            tasks.setdefault((", ".join(metrics), reason), []).append(task.replace("_", " "))
+    lines = [f"absent: {what} of {', '.join(names)}: {reason}" for (what, reason), names in tasks.items()]
+    return lines + [f"absent: {what}: {reason}" for what, reason in figures.get("absent", {}).items()]
 
 
 def study_table(content: Mapping[str, Any]) -> str:

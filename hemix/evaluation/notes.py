@@ -22,8 +22,8 @@ __all__ = ["Note", "calibration_notes", "evaluation_notes", "one_class_note", "t
 Note = dict[str, Any]
 
 _Z95 = 1.959964
-_ROUNDING = 1e-6
-"""A loss this much (relative) above the base rate's is that of the base rate"""
+_ROUNDING = 5e-4
+"""A loss this much (relative) above the base rate's is that of the base rate: NE 1.000"""
 
 
 def evaluation_notes(tasks: Sequence[TaskRows], entries: Mapping[str, Mapping[str, Any]], users: Array, split: str) -> list[Note]:
