@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from hemix.evaluation.wording import size
+
 __all__ = [
     "Display",
     "benchmark_table",
@@ -218,7 +220,7 @@ def training_summary(metrics: Mapping[str, Any], data: Path, out: Path) -> str:
     """What a run cost, and the next command."""
     return (
         f"{out}: {metrics['steps']:,} steps in {metrics['train_seconds']:.1f} s, "
-        f"{metrics['impressions_per_second']:,.0f} impressions/s, peak {metrics['peak_bytes'] / 2**20:,.0f} MiB\n"
+        f"{metrics['impressions_per_second']:,.0f} impressions/s, peak memory {size(metrics['peak_bytes'])}\n"
         f"Next: hemix evaluate {out} --data {data}"
     )
 
@@ -270,7 +272,7 @@ def study_table(content: Mapping[str, Any]) -> str:
     for task in tasks:
         table = Table(title=f"{content['split']}: {task.replace('_', ' ')}", title_justify="left")
         table.add_column("")
-        for title in ("AUC", "GAUC", "log loss", "PCOC", "ECE", "floor", "seconds", "MiB", "dense parameters"):
+        for title in ("AUC", "GAUC", "log loss", "PCOC", "ECE", "floor", "seconds", "peak memory", "dense parameters"):
             table.add_column(title, justify="right")
         for label, model in content["models"].items():
             metrics = {name: figure["mean"] for name, figure in model["tasks"][task].items()}
@@ -279,7 +281,7 @@ def study_table(content: Mapping[str, Any]) -> str:
                 label,
                 *(_cell(metrics.get(key), form) for key, form in forms),
                 f"{model['train_seconds']:,.0f}",
-                f"{model['peak_bytes'] / 2**20:,.0f}",
+                size(model["peak_bytes"]),
                 f"{model['dense_parameters']:,}",
             )
         lines.append(_render(table))

@@ -111,9 +111,7 @@ def boost(
         lines = calibrate(model, valid, settings, torch.device("cpu")) if options.calibrate else None
     seconds = time.perf_counter() - started
     notes = training_notes(label_notes, valid_notes(found.tasks), lines)
-    records: list[Record] = [{"step": sum(kept), **found.record(), "epoch": 0, "seconds": seconds}]
-    if notes:
-        records.append({"step": sum(kept), "notes": notes})
+    record: Record = {"step": sum(kept), **found.record(), "epoch": 0, "seconds": seconds}
     metrics = {
         "schema_version": 1,
         "model": settings.model.name,
@@ -130,11 +128,12 @@ def boost(
     }
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-        (out / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        (out / "log.jsonl").write_text(json.dumps(record) + "\n")
         run_folder.begin(out, settings, data)
         run_folder.finish(out, model, data, metrics)
-    for record in records:
-        on_record(record)
+    on_record(record)
+    if notes:
+        on_record({"step": sum(kept), "notes": notes})
     return out
 
 

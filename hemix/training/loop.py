@@ -53,7 +53,7 @@ from hemix.training.writer import Writer
 __all__ = ["Interrupted", "Record", "train", "validate"]
 
 Record = dict[str, Any]
-"""One line of log.jsonl."""
+"""One line of log.jsonl; the last one may hold ``notes``, which metrics.json keeps."""
 
 
 class Interrupted(HemixError):
@@ -168,7 +168,7 @@ def _train(
     try:
         with storage_errors(out), PeakMemory() as memory:
             loop.run()
-        loop.finish(memory.bytes)
+            loop.finish(memory)
     finally:
         loop.close()
     return out
@@ -390,7 +390,7 @@ class _Loop:
         kept = [line for line in lines if _step_of(line) <= self.position.step]
         log.write_text("".join(line + "\n" for line in kept))
 
-    def finish(self, peak_bytes: int) -> None:
+    def finish(self, memory: PeakMemory) -> None:
         self._wait_for_saving()
         best = self.checkpoints.best() if self._keeps_best else None
         if best is not None:
@@ -404,7 +404,7 @@ class _Loop:
             lines = calibrate(self.model, self.valid_split, self.settings, self.device, self.team)
         notes = training_notes(self._label_notes, position.valid_notes, lines)
         if notes:
-            self._log({"notes": notes})
+            self.on_record({"step": position.step, "notes": notes})
         metrics = {
             "schema_version": 1,
             "model": self.settings.model.name,
@@ -412,7 +412,7 @@ class _Loop:
             "embedding_parameters": embedding,
             "train_seconds": round(position.seconds, 3),
             "impressions_per_second": round(position.impressions / max(position.seconds, 1e-9), 1),
-            "peak_bytes": peak_bytes,
+            "peak_bytes": memory.so_far(),
             "steps": position.step,
             "calibration": lines,
             "notes": notes,
