@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,7 +28,7 @@ from hemix.data.batch import RequestBatch
 from hemix.data.dataset import Dataset, Plan, Replacement
 from hemix.data.unshared import unshared
 from hemix.errors import HemixError, RunError, SettingsError, UsageError
-from hemix.evaluation.notes import Note, training_notes, valid_notes
+from hemix.evaluation.notes import training_notes, valid_notes
 from hemix.files import storage_errors
 from hemix.measure import PeakMemory, keep_freed_memory
 from hemix.model import LightGBM, Ranker, build_model, count_parameters, model_class
@@ -45,6 +45,7 @@ from hemix.training.meters import Meters
 from hemix.training.optimizers import Optimizers
 from hemix.training.origin import first_run, keep_origin
 from hemix.training.parts import check_parts, micro_batches, own_parts
+from hemix.training.position import Position
 from hemix.training.start import agree, check_fits, identity, in_first, part_seed, together
 from hemix.training.validate import autocast, validate, validated
 from hemix.training.warm_start import carried_weights, progressive
@@ -53,32 +54,11 @@ from hemix.training.writer import Writer
 __all__ = ["Interrupted", "Record", "train", "validate"]
 
 Record = dict[str, Any]
-"""One line of log.jsonl; the last one may hold ``notes``, which metrics.json keeps."""
+"""One line of log.jsonl; and, after the last one, the ``notes`` that metrics.json keeps."""
 
 
 class Interrupted(HemixError):
     """Training was asked to stop and did, after saving a checkpoint."""
-
-
-@dataclass(kw_only=True)
-class Position:
-    """Where a run is."""
-
-    step: int = 0
-    """Steps done."""
-    epoch: int = 0
-    batch: int = 0
-    """Batches of this epoch done."""
-    seconds: float = 0.0
-    impressions: int = 0
-    best_valid_loss: float | None = None
-    best_step: int = 0
-    evaluations_without_gain: int = 0
-    finished: bool = False
-    valid_notes: list[Note] = field(default_factory=list)
-    """What is to be said of the validation whose weights would be kept"""
-    progressive: dict[str, Any] | None = None
-    """How a run that goes on from another one scored its train rows before it was trained on them"""
 
 
 def train(
