@@ -90,6 +90,7 @@ def render_report(
         tasks=[_task(name, task) for name, task in tasks.items()],
         headline=_headline(first, chosen),
         tiles=_tiles(first, metrics),
+        notes=[note["text"] for of in (metrics, entry) for note in of.get("notes") or ()],
         auc_chart=_auc_chart(tasks),
         curve_charts=_curve_charts(log),
         slices=_slices(entry.get("slices") or {}, list(tasks)),

@@ -6,6 +6,10 @@ no trainer.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from hemix.config import ModelSettings
@@ -52,7 +56,7 @@ def model_class(name: str) -> type[Ranker]:
 def build_model(spec: InputSpec, settings: ModelSettings, seed: int, team: Team | None = None) -> Ranker:
     """A model with fresh weights, on the CPU in fp32; of a ``team`` with this process's rows of the tables alone. Raises SettingsError
     naming an unknown model."""
-    with torch.device("meta"):  # PyTorch's own first values would cost time and numbers of the global generator
+    with _without_values():
         model = model_class(settings.name)(spec, settings)
         if team is not None:
             model.tables = ShardedTables(spec.tables, settings.embedding_size, team)
@@ -63,6 +67,15 @@ def build_model(spec: InputSpec, settings: ModelSettings, seed: int, team: Team 
 
 def count_parameters(spec: InputSpec, settings: ModelSettings) -> tuple[int, int]:
     """(dense parameters, embedding parameters), counted without allocating them."""
-    with torch.device("meta"):
+    with _without_values():
         model = model_class(settings.name)(spec, settings)
     return sum(p.numel() for p in model.dense_parameters()), model.tables.weight.numel()
+
+
+@contextmanager
+def _without_values() -> Iterator[None]:
+    """Models made inside have shapes alone: PyTorch's own first values would cost time and numbers
+    of the global generator."""
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Initializing zero-element tensors")  # a map without inputs
+        yield

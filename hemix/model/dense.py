@@ -53,7 +53,16 @@ def dense_form(model: Ranker) -> tuple[DenseUser, DenseRequest]:
     if model.realtime is None or model.global_ is None:
         missing = "use_global" if model.global_ is None else "use_realtime"
         raise UsageError(f"a model with model.{missing}: false cannot be exported: the dense form has both histories")
+    if not (_has_columns(model.spec.item) or _has_columns(model.spec.cross) or model.spec.bias_rows):
+        raise UsageError(
+            "a model without any column of a candidate (no item or cross feature, no position) cannot "
+            "be exported: it scores all candidates of a request alike; add a feature to items"
+        )
     return DenseUser(model).eval(), DenseRequest(model).eval()
+
+
+def _has_columns(level: LevelSpec) -> bool:
+    return bool(level.tables or level.bag_tables or level.numbers)
 
 
 class _Half(nn.Module):
@@ -242,14 +251,13 @@ class DenseRequest(_Half):
         given, spec, settings = self.named(tensors), self.spec, self.settings
         user_Q = given["user_index"]
         item_QCW, cross_QCW = (self._level(name, getattr(spec, name), given) for name in ("item", "cross"))
-        some = item_QCW if item_QCW is not None else cross_QCW
-        assert some is not None, "a model without any feature of a candidate"
+        some = next(given[port.name] for port in self.inputs if port.shape[:2] == ("requests", "candidates"))
         Q, C = some.shape[:2]
 
         context_QW = self._level("context", spec.context, given)
-        context_QW = some.new_zeros(Q, 0) if context_QW is None else context_QW
+        no_columns = torch.zeros(Q * C, 0)
+        context_QW = no_columns[:Q] if context_QW is None else context_QW
         rows_N = torch.arange(Q * C)
-        no_columns = some.new_zeros(Q * C, 0)
         item_NW, cross_NW = (no_columns if x is None else x.flatten(0, 1) for x in (item_QCW, cross_QCW))
         of_request, of_candidate = dict[str, Tensor](), dict[str, Tensor]()
         if settings.products != "none":

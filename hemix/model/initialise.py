@@ -33,12 +33,12 @@ def initialise(model: nn.Module, settings: ModelSettings, seed: int) -> None:
         if isinstance(module, Tables):
             _fill_tables(module, settings.embedding_deviation, generator)
         elif isinstance(module, GroupedLinear):
-            normal(module.weight, module.weight.shape[1] ** -0.5)
+            normal(module.weight, _fan_deviation(module.weight.shape[1]))
         elif isinstance(module, BlockLinear):
             for block in module.blocks.values():
-                normal(block, module.inputs**-0.5)
+                normal(block, _fan_deviation(module.inputs))
         elif isinstance(module, nn.Linear):
-            normal(module.weight, module.in_features**-0.5)
+            normal(module.weight, _fan_deviation(module.in_features))
         elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
             module.weight.fill_(1)
         elif isinstance(module, nn.PReLU):
@@ -66,6 +66,12 @@ def _fill_tables(tables: Tables, deviation: float, generator: torch.Generator) -
         low, high = max(begin, first), min(end, last)
         if low < high:
             tables.weight[low - first : high - first] = drawn[low - begin : high - begin].to(tables.weight.dtype)
+
+
+def _fan_deviation(fan: int) -> float:
+    """Of a linear map; one without inputs (a schema without features of a level) has no weights to
+    draw."""
+    return float(max(fan, 1) ** -0.5)
 
 
 def _own_deviation(name: str, settings: ModelSettings) -> float:
