@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hemix.data.cells import columns_of
+from hemix.data.cells import MOST_NUMBER, columns_of
 from hemix.data.encode import level_features
 from hemix.schema import Categorical, Coordinates, Feature, Numeric, Schema, Vector
 
@@ -17,9 +17,6 @@ __all__ = ["FieldChecks"]
 
 _MOST = 1e300
 """What a category may be called"""
-_MOST_NUMBER = 1e30
-"""What a number may be: far beyond anything that is one, and not yet near where float32 or a product of several ends"""
-
 _DEGREES = (90.0, 180.0)
 """Of latitude and longitude, either way"""
 
@@ -130,19 +127,19 @@ def _scalar(value: Any) -> str | None:
 
 def _list(value: Any) -> str | None:
     if isinstance(value, list) and all(part is None or _scalar(part) is None for part in value):
-        kinds = {type(part) for part in value if part is not None}
-        if len(kinds) <= 1:
+        kinds = {float if type(part) is int else type(part) for part in value if part is not None}
+        if len(kinds) <= 1:  # 1 among floats is what JavaScript makes of 1.0
             return None
-    return "a list of strings, or of numbers of one kind"
+    return "a list of strings, of numbers or of booleans"
 
 
 def _number(value: Any) -> str | None:
-    return None if _is_number(value) and abs(value) <= _MOST_NUMBER else f"a finite number up to {_MOST_NUMBER:g}"
+    return None if _is_number(value) and abs(value) <= MOST_NUMBER else f"a finite number up to {MOST_NUMBER:g}"
 
 
 def _vector(value: Any, size: int) -> str | None:
     fits = isinstance(value, list) and len(value) == size and all(_number(v) is None for v in value)
-    return None if fits else f"a list of {size} numbers up to {_MOST_NUMBER:g}"
+    return None if fits else f"a list of {size} numbers up to {MOST_NUMBER:g}"
 
 
 def _degrees(value: Any, limit: float) -> str | None:

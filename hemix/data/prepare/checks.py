@@ -45,6 +45,12 @@ class Logs:
         """The events table's clock column."""
         return self.schema.history.clock_column or self.schema.clock.column
 
+    @property
+    def clocks(self) -> dict[str, str]:
+        """The impressions' columns of times, each with the unit of its numbers."""
+        clock, labels = self.schema.clock, self.schema.labels.values()
+        return dict.fromkeys([clock.column, *(v.available_at for v in labels if v.available_at is not None)], clock.unit)
+
 
 def open_logs(folder: Path, schema: Schema | None) -> Logs:
     """Open and check all tables. Raises DataError or SchemaError naming file, column and key."""
@@ -121,6 +127,7 @@ def _check_impressions(logs: Logs, table: Table) -> None:
         table.require(roles.bias.column, "roles.bias.column", _number)
     if schema.split.column is not None:
         table.require(schema.split.column, "split.column", _any)
+        _unify_split(schema, table)
     for level in ("context", "cross"):
         for name, feature in schema.features.level(level).items():
             for column in columns_of(name, feature):
@@ -129,6 +136,28 @@ def _check_impressions(logs: Logs, table: Table) -> None:
         for name, field in schema.history.fields.items():
             for column in columns_of(name, field):
                 table.require(column, f"history.fields.{name}", _feature(field))
+
+
+def _unify_split(schema: Schema, table: Table) -> None:
+    """One type for a split column of several types, text parsed: rows are split by comparing values, not texts."""
+    column, by_number = schema.split.column, not isinstance(schema.split.valid, str)
+    kinds = [] if column is None or column == schema.clock.column else table.kinds_of(column)
+    known = [kind for kind in kinds if not pa.types.is_null(kind)]
+    if column is None or len(kinds) < 2 or not known:
+        return
+    t = pa.types
+    texts = any(t.is_string(kind) or t.is_binary(kind) for kind in known)
+    common = known[0]
+    if any(t.is_date(kind) for kind in known):
+        common = pa.date32()
+    elif any(t.is_timestamp(kind) for kind in known):
+        common = pa.timestamp("ns", tz=next(kind.tz for kind in known if t.is_timestamp(kind)))
+    elif texts and not by_number:
+        common = pa.string()
+    elif any(is_number(kind) for kind in known):
+        whole = all(t.is_integer(kind) or t.is_string(kind) or t.is_binary(kind) for kind in known)
+        common = pa.int64() if whole else pa.float64()
+    table.unify(column, common)
 
 
 def _check_events(logs: Logs, table: Table) -> None:

@@ -1,4 +1,4 @@
-"""The columns of a chunk with a part of their own, checked value by value: times, labels, weights, row hashes.
+"""The columns of a chunk with a part of their own, checked value by value: ids, times, labels, weights.
 
 Every error names the file, the row, the column, what was expected and what was found. Knows no schema object but the clock.
 """
@@ -13,13 +13,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hemix.data.cells import Where, mixed, numbers_of, row_hashes
+from hemix.data.cells import MOST_NUMBER, Where, numbers_of
 from hemix.data.clock import EARLIEST_MS, LATEST_MS
-from hemix.data.keys import keys_of
-from hemix.data.prepare.reading import Chunk
 from hemix.data.spec import TIMELESS_MS
+from hemix.data.texts import texts_of
 
-__all__ = ["chunk_hashes", "labels_of", "no_null", "positions_of", "times_of", "weights_of"]
+__all__ = ["ids_of", "labels_of", "no_null", "positions_of", "score_numbers_of", "times_of", "weights_of"]
 
 Array = npt.NDArray[Any]
 
@@ -34,11 +33,27 @@ def no_null(column: str, values: pa.Array, where: Where) -> None:
         raise where.error(row, f"column {column!r}: expected a value, found null{count}; fill it, or drop such rows")
 
 
+def ids_of(column: str, values: pa.Array, where: Where) -> pa.Array:
+    """string [rows]: the ids of users or items. Null, NaN and the empty text, which a server refuses too, are none."""
+    no_null(column, values, where)
+    if pa.types.is_floating(values.type):
+        numbers_of(column, values, where)
+    texts = texts_of(values)
+    empty = pc.equal(texts, "").to_numpy(zero_copy_only=False)
+    if empty.any():
+        raise where.error(
+            int(np.argmax(empty)), f"column {column!r}: expected an id, found an empty text; fill it, or drop such rows"
+        )
+    return texts
+
+
 def times_of(column: str, values: pa.Array, unit: str, where: Where, *, own: bool = False) -> Array:
     """int64 [rows], ms UTC; null is TIMELESS_MS. Times outside 1990 to 2100 are refused: they are in another unit. ``own``: this is
     the impressions' clock, which ``clock.unit`` is about; other columns have to follow it."""
     if pa.types.is_timestamp(values.type):  # a naive one is UTC; its own unit counts
         values, unit = values.cast(pa.timestamp("ms", tz=values.type.tz), safe=False).cast(pa.int64()), "ms"
+    if pa.types.is_uint64(values.type):
+        values = _signed(column, values, unit, where, own)
     if pa.types.is_integer(values.type):
         raw = values.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
         time_ms = raw * 1000 if unit == "s" else raw // 1000 if unit == "us" else raw
@@ -52,6 +67,15 @@ def times_of(column: str, values: pa.Array, unit: str, where: Where, *, own: boo
         row = int(np.argmax(outside))
         raise where.error(row, _unit_problem(column, float(raw[row]), unit, own))
     return np.where(null, np.int64(TIMELESS_MS), time_ms)
+
+
+def _signed(column: str, values: pa.Array, unit: str, where: Where, own: bool) -> pa.Array:
+    """uint64 as int64; what int64 cannot hold is no time in any unit."""
+    beyond = pc.greater(values, pa.scalar(2**63 - 1, pa.uint64())).fill_null(False).to_numpy(zero_copy_only=False)
+    if beyond.any():
+        row = int(np.argmax(beyond))
+        raise where.error(row, _unit_problem(column, float(values[row].as_py()), unit, own))
+    return values.cast(pa.int64())
 
 
 def _unit_problem(column: str, value: float, unit: str, own: bool) -> str:
@@ -94,7 +118,22 @@ def weights_of(column: str, values: pa.Array, where: Where) -> Array:
     if (numbers < 0).any():
         row = int(np.argmax(numbers < 0))
         raise where.error(row, f"column {column!r}: expected a weight of at least 0, found {numbers[row]:g}")
+    _refuse_large(column, numbers, "a weight", where)
     return numbers.astype(np.float32)
+
+
+def score_numbers_of(column: str, values: pa.Array, where: Where) -> Array:
+    """float64 [rows], NaN for null: a column of the score expression, whose numbers a server takes up to the same size."""
+    numbers = numbers_of(column, values, where)
+    _refuse_large(column, numbers, "a number", where)
+    return numbers
+
+
+def _refuse_large(column: str, numbers: Array, what: str, where: Where) -> None:
+    large = np.abs(numbers) > MOST_NUMBER
+    if large.any():
+        row = int(np.argmax(large))
+        raise where.error(row, f"column {column!r}: expected {what} of at most {MOST_NUMBER:g}, found {numbers[row]:g}")
 
 
 def positions_of(column: str, values: pa.Array, where: Where, *, serve_as: int, most: int) -> Array:
@@ -105,31 +144,3 @@ def positions_of(column: str, values: pa.Array, where: Where, *, serve_as: int, 
         row = int(np.argmax(wrong))
         raise where.error(row, f"column {column!r}: expected a whole number of at least 0, found {numbers[row]:g}")
     return np.minimum(np.where(np.isnan(numbers), serve_as, numbers), most).astype(np.int32)
-
-
-def chunk_hashes(chunk: Chunk) -> Array:
-    """uint64 [rows]: rows that are equal in every column have equal hashes (others differ but for a chance of 2^-64)."""
-    total = np.zeros(chunk.rows, dtype=np.uint64)
-    for values in chunk.columns.values():
-        total = mixed(total ^ _value_hashes(values))
-    return total
-
-
-def _value_hashes(values: pa.Array) -> Array:
-    kind, t = values.type, pa.types
-    if t.is_integer(kind) or t.is_boolean(kind):
-        whole = values.cast(pa.int8() if t.is_boolean(kind) else kind)
-        hashes = mixed((whole.fill_null(0) if whole.null_count else whole).to_numpy(zero_copy_only=False).astype(np.uint64))
-    elif t.is_floating(kind):
-        hashes = row_hashes((values.fill_null(0.0) if values.null_count else values).to_numpy(zero_copy_only=False))
-    elif t.is_string(kind) or t.is_binary(kind) or t.is_temporal(kind) or t.is_decimal(kind) or t.is_null(kind):
-        return mixed(keys_of(values.cast(pa.string()) if t.is_temporal(kind) or t.is_decimal(kind) else values))
-    elif t.is_list(kind) or t.is_fixed_size_list(kind):
-        lengths = pc.list_value_length(values).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        hashes = row_hashes((_value_hashes(values.flatten()), offsets))
-    else:
-        return mixed(keys_of(pa.array([repr(value) for value in values.to_pylist()], pa.string())))
-    if values.null_count:
-        hashes = np.where(values.is_null().to_numpy(zero_copy_only=False), np.uint64(0x6E756C6C), hashes)
-    return hashes

@@ -16,8 +16,9 @@ from hemix.data.cells import Cell, read_cell, row_hashes
 from hemix.data.encode import Encoders, level_features
 from hemix.data.keys import keys_of
 from hemix.data.prepare.checks import Logs
-from hemix.data.prepare.columns import chunk_hashes, labels_of, no_null, positions_of, times_of, weights_of
+from hemix.data.prepare.columns import labels_of, no_null, positions_of, times_of, weights_of
 from hemix.data.prepare.entities import Entities, LogNumbers
+from hemix.data.prepare.equality import chunk_hashes
 from hemix.data.prepare.fit import Fitting, sampled
 from hemix.data.prepare.labels import consistent, resolved
 from hemix.data.prepare.reading import Chunk
@@ -97,7 +98,7 @@ class ImpressionPass:
         found: Rows = {
             "time_ms": time_ms,
             "log_row": np.arange(chunk.first_row, chunk.first_row + chunk.rows, dtype=np.int64),
-            "hash": chunk_hashes(chunk),
+            "hash": chunk_hashes(chunk, self._logs.clocks),
             "split": self._splitter.assign(chunk, time_ms),
         }
         for name, label in schema.labels.items():

@@ -19,9 +19,11 @@ import pyarrow as pa
 from hemix.data.cells import columns_of
 from hemix.data.encode import level_features
 from hemix.data.spec import TIMELESS_MS
+from hemix.data.texts import text_of
 from hemix.schema import Schema
 from hemix.serving.checks import FieldChecks
-from hemix.serving.raw import arrow_kind, text_of
+from hemix.serving.raw import arrow_kind
+from hemix.serving.served.split import SplitColumn
 from hemix.serving.store import Limits
 from hemix.serving.types import Event, Features, Ranking, RankRequest
 
@@ -60,9 +62,11 @@ class ServedColumns:
         self._context = _kinds(schema, "context")
         self._cross = {c: k for level in levels[1:] for c, k in _kinds(schema, level).items() if c not in self._context}
         self._own = {c for level in ("context", "cross") for c in _kinds(schema, level)}
-        if schema.split.column not in (None, schema.clock.column, *self._cross):
-            self._context.setdefault(str(schema.split.column), pa.string())
         self.request_id = roles.request_id or "served_request"
+        self._split = SplitColumn(schema)
+        self._later = {c for n, v in schema.labels.items() for c in (v.column or n, v.available_at)}
+        self._later |= {roles.weight, None if roles.bias is None else roles.bias.column}
+        """Columns of what is not known when it is served"""
         self._fits: dict[str, Callable[[str, Any], bool]] = {
             "context": lambda c, v: checks.problem("context", {c: v}) is None,
             "cross": lambda c, v: checks.problem("candidate", {c: v}) is None,
@@ -100,6 +104,10 @@ class ServedColumns:
             columns[column] = by_ranking(
                 [self._value("context", column, kind, one.request.context.get(column)) for one in served], kind
             )
+        split = schema.split.column
+        if split is not None and split not in {*columns, *self._cross, *self._later}:
+            values = [self._split.value(one.request.context.get(split), one.request.time_ms) for one in served]
+            columns[split] = by_ranking(values, self._split.kind)
         for column, kind in self._cross.items():
             columns[column] = by_fields(lambda f, c=column, k=kind: self._value("cross", c, k, f.get(c)), kind)  # type: ignore[misc]
         place = np.arange(len(items)) - np.repeat(np.cumsum(counts) - counts, counts)
