@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from hemix.data.cells import columns_of, read_cell
 from hemix.data.prepare.checks import Logs, open_logs
-from hemix.data.prepare.columns import ids_of, labels_of, no_null, times_of
+from hemix.data.prepare.columns import check_ids, labels_of, no_null, times_of
 from hemix.data.prepare.equality import chunk_hashes, column_hashes, occurrences, warn_of_equal_rows
 from hemix.data.prepare.events import IMPRESSION
 from hemix.data.prepare.labels import consistent, known_at_once
@@ -173,7 +173,9 @@ class _Rows:
         self._kind: Kind = kind
         self.time_ms = time_ms
         self._actions, self._later = actions, later or {}
-        self._users, self._items = (ids_of(c, chunk.columns[c], chunk.where) for c in (schema.user, schema.item))
+        for column in (schema.user, schema.item):
+            check_ids(column, chunk.columns[column], chunk.where)
+        self._users, self._items = (texts_of(chunk.columns[column]) for column in (schema.user, schema.item))
         self._received_ms = time.time_ns() // 1_000_000
         self._fields: dict[str, pa.Array] = {}
         for name, field in schema.event_fields.items():

@@ -83,7 +83,7 @@ def _shapes(features: Mapping[str, Feature]) -> dict[str, dict[str, Any]]:
 
 
 def _shape(feature: Feature, place: int) -> dict[str, Any]:
-    value = {"type": ["string", "number", "null"]}
+    value = {"type": ["string", "number", "boolean", "null"]}
     match feature:
         case Categorical(multi=True):
             return {"type": ["array", "null"], "items": value}
@@ -122,7 +122,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _scalar(value: Any) -> str | None:
-    return None if isinstance(value, str) or _is_number(value) else "a string or a number"
+    return None if isinstance(value, str) or _is_number(value) else "a string, a number or a boolean"
 
 
 def _list(value: Any) -> str | None:

@@ -34,13 +34,18 @@ def old_rows(**columns: Any) -> pa.Table:
     return pa.table({**table, **columns})
 
 
-def served_rows(folder: Path, schema: str, context: dict[str, Any]) -> Path:
-    """One ranking of two items, of which the first was clicked."""
-    log = ServedLog(folder / "served", Schema.parse(schema))
-    request = RankRequest(id="r", user="1", time_ms=NOW, items=(Candidate("1"), Candidate("2")), context=context)
+def served_one(context: dict[str, Any] | None = None) -> Served:
+    """A ranking of two items."""
+    request = RankRequest(id="r", user="1", time_ms=NOW, items=(Candidate("1"), Candidate("2")), context=context or {})
     ranked = tuple(RankedItem(str(n + 1), 0.5, {"click": 0.5}, position=n) for n in range(2))
     ranking = Ranking(id="r", model="m", version="1", items=ranked, took_ms=1.0, history_revision=0, cuts=(0, 0, 0))
-    log.ranking(Served(request=request, ranking=ranking, user=Features(), items={}))
+    return Served(request=request, ranking=ranking, user=Features(), items={})
+
+
+def served_rows(folder: Path, schema: str, context: dict[str, Any]) -> Path:
+    """One ranking, of whose items the first was clicked."""
+    log = ServedLog(folder / "served", Schema.parse(schema))
+    log.ranking(served_one(context))
     log.events([Event(id="e", kind="interaction", time_ms=NOW, user="1", item="1", action="click", ranking="r")], 1)
     log.close()
     assert log.left_out == 0
@@ -156,3 +161,43 @@ def test_what_a_request_holds_in_the_column_of_the_split(boundaries: str, said: 
     column = SplitColumn(Schema.parse(schema))
     assert column.value(said, MONDAY_MS) == found
     assert pa.array([found], column.kind).to_pylist() == [found]
+
+
+def test_events_too(tmp_path: Path) -> None:
+    schema = (
+        PLAIN
+        + """
+tables: {events: told}
+history: {clock_column: when, action: {column: what, vocabulary: {min_count: 1}},
+          fields: {paid: {type: numeric, buckets: 2}, flag: {type: categorical, vocabulary: {min_count: 1}}}}
+"""
+    )
+    log = ServedLog(tmp_path / "served", Schema.parse(schema))
+    event = Event(
+        id="e",
+        kind="interaction",
+        time_ms=at(0, 2),
+        user="1",
+        item="2",
+        action="buy",
+        fields={"paid": 2, "flag": True, "more": [1]},
+    )
+    log.ranking(served_one())
+    log.events([event], 1)
+    log.close()
+    write_training_rows(log.folder, tmp_path / "rows", log.schema)
+    logs = write(tmp_path / "logs", schema, impressions=old_rows())
+    older = {
+        "user_id": pa.array([Decimal(1), Decimal(0)], pa.decimal128(20, 2)), "item_id": pa.array([2.0, 1.0], pa.float32()),
+        "when": pa.array([at(0, 1) * 10**6, None], pa.timestamp("ns")), "what": pa.array(["buy", "see"]).dictionary_encode(),
+        "paid": pa.array([2, None], pa.uint8()), "flag": [True, False], "blob": [b"\xff", None],
+    }  # fmt: skip
+    (logs / "told").mkdir()
+    pq.write_table(pa.table(older), logs / "told" / "a.parquet")
+    (tmp_path / "rows" / "events").rename(logs / "told" / "b")
+    data = Prepared(tmp_path / "data", prepare(logs, tmp_path / "data"))
+    assert (data.manifest["history"]["events"], data.manifest["history"]["duplicates"]) == (3, 0)
+    assert data.ids("users") == ["0", "1"]
+    assert data("history/time_ms")[1:].tolist() == [at(0, 1), at(0, 2)]  # of user 1: in the log, and live
+    ids = data("history/ids")
+    assert ids[1].tolist() == ids[2].tolist() and (ids[1] >= 2).all()

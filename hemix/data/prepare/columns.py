@@ -16,9 +16,8 @@ import pyarrow.compute as pc
 from hemix.data.cells import MOST_NUMBER, Where, numbers_of
 from hemix.data.clock import EARLIEST_MS, LATEST_MS
 from hemix.data.spec import TIMELESS_MS
-from hemix.data.texts import texts_of
 
-__all__ = ["ids_of", "labels_of", "no_null", "positions_of", "score_numbers_of", "times_of", "weights_of"]
+__all__ = ["check_ids", "labels_of", "no_null", "positions_of", "score_numbers_of", "times_of", "weights_of"]
 
 Array = npt.NDArray[Any]
 
@@ -33,18 +32,16 @@ def no_null(column: str, values: pa.Array, where: Where) -> None:
         raise where.error(row, f"column {column!r}: expected a value, found null{count}; fill it, or drop such rows")
 
 
-def ids_of(column: str, values: pa.Array, where: Where) -> pa.Array:
-    """string [rows]: the ids of users or items. Null, NaN and the empty text, which a server refuses too, are none."""
+def check_ids(column: str, values: pa.Array, where: Where) -> None:
+    """Refuse what is no id of a user or an item: null, NaN, and the empty text, which a server refuses too."""
     no_null(column, values, where)
     if pa.types.is_floating(values.type):
         numbers_of(column, values, where)
-    texts = texts_of(values)
-    empty = pc.equal(texts, "").to_numpy(zero_copy_only=False)
-    if empty.any():
-        raise where.error(
-            int(np.argmax(empty)), f"column {column!r}: expected an id, found an empty text; fill it, or drop such rows"
-        )
-    return texts
+    if pa.types.is_string(values.type) or pa.types.is_binary(values.type):
+        empty = pc.equal(pc.binary_length(values), 0).to_numpy(zero_copy_only=False)
+        if empty.any():
+            row = int(np.argmax(empty))
+            raise where.error(row, f"column {column!r}: expected an id, found an empty text; fill it, or drop such rows")
 
 
 def times_of(column: str, values: pa.Array, unit: str, where: Where, *, own: bool = False) -> Array:

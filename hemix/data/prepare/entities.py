@@ -22,7 +22,7 @@ from hemix.data.encode import Encoders, level_spec
 from hemix.data.entities import key_features
 from hemix.data.keys import KeyIndex
 from hemix.data.layout import Appender, Block, load_array, save_array
-from hemix.data.prepare.columns import ids_of, score_numbers_of, times_of
+from hemix.data.prepare.columns import check_ids, score_numbers_of, times_of
 from hemix.data.prepare.fit import Fitting
 from hemix.data.prepare.reading import Table
 from hemix.data.spec import TIMELESS_MS, UNKNOWN
@@ -51,7 +51,8 @@ def number_log(table: Table, schema: Schema, users: KeyIndex, items: KeyIndex, f
     with Appender(paths["user"], np.int32) as user, Appender(paths["item"], np.int32) as item:
         for chunk in table.chunks([schema.user, schema.item], rows):
             for out, (column, index) in zip((user, item), names.values(), strict=True):
-                out.append(index.add(ids_of(column, chunk.columns[column], chunk.where)))
+                check_ids(column, chunk.columns[column], chunk.where)
+                out.append(index.add(chunk.columns[column]))
     return LogNumbers(load_array(paths["user"]), load_array(paths["item"]))
 
 
@@ -107,7 +108,8 @@ class Entities:
         if table is not None:
             wanted = [own, *(c for n, f in features.items() for c in columns_of(n, f)), *score_columns]
             for chunk in table.chunks([*wanted, *versioned], 1 << 18):
-                numbers.append(index.add(ids_of(own, chunk.columns[own], chunk.where)))
+                check_ids(own, chunk.columns[own], chunk.where)
+                numbers.append(index.add(chunk.columns[own]))
                 since.append(_valid_from(schema, chunk.columns, chunk.rows, chunk.where, bool(versioned)))
                 read = {n: read_cell(n, f, chunk.columns, chunk.rows, chunk.where) for n, f in features.items()}
                 fitting.see(level, read, chunk.columns)

@@ -78,8 +78,8 @@ def warn_of_equal_rows(place: object, dropped: int, rows: int) -> None:
     """Say so where many rows of a table were dropped because they are equal to earlier ones."""
     if dropped > _WARN_ABOVE * rows:
         _logger.warning(
-            "%s: %s of %s rows (%.0f %%) are equal to an earlier row in every column and were dropped; if each of them happened, "
-            "write a column that tells them apart, such as an id of the row: the schema need not name it",
+            "%s: warning: %s of %s rows (%.0f %%) are duplicates, equal to an earlier row in every column, and were dropped; if each "
+            "of them happened, write a column that tells them apart, such as an id of the row: the schema need not name it",
             place, f"{dropped:,}", f"{rows:,}", 100 * dropped / rows,
         )  # fmt: skip
 
@@ -104,9 +104,10 @@ def _as_text(values: pa.Array, families: Collection[str | None]) -> pa.Array:
         values = values.cast(pa.int8())
     if pa.types.is_list(values.type):
         return in_lists(values, lambda flat: _as_text(flat, families))
-    if family(values.type) in (None, "null") or pa.types.is_binary(values.type):
+    if family(values.type) in (None, "null", "text"):
         return values
-    return texts_of(values)
+    coded = values.dictionary_encode()  # each distinct value once
+    return pa.DictionaryArray.from_arrays(coded.indices, texts_of(coded.dictionary)).dictionary_decode()
 
 
 def _value_hashes(values: pa.Array) -> Array:

@@ -133,7 +133,7 @@ class Table:
             row = 0
             for batch in self._batches(file, names, most_rows):
                 where = Where(str(file), row)
-                found = {n: self._plain(n, batch.column(n), where) for n in names}
+                found = {name: self._plain(name, batch.column(name), where) for name in names}
                 yield Chunk(found, batch.num_rows, first + row, where, self._varying)
                 row += batch.num_rows
 
