@@ -94,7 +94,8 @@ def _as_moments(values: pa.Array, unit: str) -> pa.Array:
     if t.is_floating(kind) or t.is_decimal(kind):
         numbers = values.cast(pa.float64(), safe=False)
         micros = np.round(numbers.fill_null(0.0).to_numpy(zero_copy_only=False) * {"s": 1e6, "ms": 1e3, "us": 1.0}[unit])
-        return pa.array(micros.astype(np.int64), mask=numbers.is_null().to_numpy(zero_copy_only=False)).cast(pa.timestamp("us"))
+        whole = np.clip(np.nan_to_num(micros), -(2.0**62), 2.0**62).astype(np.int64)
+        return pa.array(whole, mask=numbers.is_null().to_numpy(zero_copy_only=False)).cast(pa.timestamp("us"))
     return values
 
 

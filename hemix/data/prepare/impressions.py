@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from hemix.data.cells import Cell, read_cell, row_hashes
+from hemix.data.cells import Cell, numbers_of, read_cell, row_hashes
 from hemix.data.encode import Encoders, level_features
 from hemix.data.keys import keys_of
 from hemix.data.prepare.checks import Logs
@@ -107,6 +108,8 @@ class ImpressionPass:
                 found[f"available.{name}"] = times_of(label.available_at, columns[label.available_at], clock.unit, where)
         if roles.request_id is not None:
             no_null(roles.request_id, columns[roles.request_id], where)
+            if pa.types.is_floating(columns[roles.request_id].type):  # NaN is no id
+                numbers_of(roles.request_id, columns[roles.request_id], where)
             found["request"] = keys_of(columns[roles.request_id])
         if roles.weight is not None:
             found["weight"] = weights_of(roles.weight, columns[roles.weight], where)

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from hemix.data.cells import Where
 from hemix.data.texts import texts_of
 
-__all__ = ["cast_to", "check_utf8", "in_lists", "plain", "plain_type"]
+__all__ = ["cast_to", "check_utf8", "in_lists", "plain", "plain_type", "shown"]
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
@@ -100,10 +100,14 @@ def cast_to(column: str, values: pa.Array, kind: pa.DataType, where: Where) -> p
         return _cast(values, kind)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         row = next((row for row in range(len(values)) if not _casts(values[row : row + 1], kind)), 0)
-        found: Any = values[row].as_py()
-        raise where.error(
-            row, f"column {column!r}: expected {kind}, as in other files of the folder, found {found!r} ({values.type})"
-        ) from None
+        found = f"{shown(values, row)!r} ({values.type})"
+        raise where.error(row, f"column {column!r}: expected {kind}, as in other files of the folder, found {found}") from None
+
+
+def shown(values: pa.Array, row: int) -> Any:
+    """A value for a message: a time as text, since it may lie beyond what Python has for times."""
+    one, t = values[row : row + 1], pa.types
+    return (texts_of(one) if t.is_timestamp(one.type) or t.is_date(one.type) or t.is_time(one.type) else one)[0].as_py()
 
 
 def _cast(values: pa.Array, kind: pa.DataType) -> pa.Array:

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from hemix.data.cells import Where
 from hemix.data.prepare.places import LogFile, parquet_files
-from hemix.data.prepare.plain import cast_to, check_utf8, plain, plain_type
+from hemix.data.prepare.plain import cast_to, check_utf8, plain, plain_type, shown
 from hemix.data.texts import family
 from hemix.errors import DataError
 
@@ -167,7 +167,7 @@ class Table:
         """One raw value, read again from the file, for a message."""
         for chunk in self.chunks([column], 1 << 16):
             if row < chunk.first_row + chunk.rows:
-                return chunk.columns[column][row - chunk.first_row].as_py()
+                return shown(chunk.columns[column], row - chunk.first_row)
         raise AssertionError(f"row {row} of {self.rows}")
 
 

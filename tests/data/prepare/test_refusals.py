@@ -292,6 +292,11 @@ def test_the_row_is_counted_in_its_own_file(tmp_path: Path) -> None:
         ),
         (
             "roles: {request_id: r}",
+            {"r": [1.0, float("nan"), 2]},
+            "row 1: column 'r': expected a finite number or null, found nan",
+        ),
+        (
+            "roles: {request_id: r}",
             {"r": ["a", "b", None]},
             "row 2: column 'r': expected a value, found null; fill it, or drop such rows",
         ),

@@ -144,6 +144,14 @@ def test_a_split_column_of_several_types(tmp_path: Path, boundaries: str, values
         assert shift_split(logs, -1).split.valid in ("2026-01-05", 20260105)
 
 
+def test_a_request_of_two_users_whose_id_is_beyond_all_dates(tmp_path: Path) -> None:
+    ids = pa.array([2**62, 2**62, 0, 1], pa.timestamp("ms"))
+    rows = shown([("u", "i", at(0), 0), ("v", "i", at(0), 0), ("u", "i", at(1), 0), ("u", "i", at(2), 0)])
+    logs = write(tmp_path / "logs", PLAIN + "roles: {request_id: r}\n", impressions={**rows, "r": ids})
+    with pytest.raises(DataError, match=r"row 1: column 'r': the user \(user_id\) differs within request"):
+        prepare(logs, tmp_path / "data")
+
+
 def test_a_split_value_that_is_not_of_the_others_type(tmp_path: Path) -> None:
     logs = write(
         tmp_path / "logs", "name: x\nlabels: {click: {}}\nsplit: {column: dt, valid: 1, test: 2}\ntables: {impressions: days}\n"
