@@ -101,7 +101,7 @@ def logged_events(
 ) -> Iterator[tuple[int, list[Event]]]:
     """The events of the logs in the order of the log, a piece at a time: (rows of the log read so far, events).
 
-    The whole log is read and checked before the first piece; 16 bytes a row are in memory.
+    The whole log is read and checked before the first piece; some 80 bytes a row are in memory while equal rows are looked for, then 16.
     """
     table = logs.events or logs.impressions
     read = _of_impressions if logs.events is None else _of_events
@@ -109,10 +109,10 @@ def logged_events(
     clocks = logs.clocks if logs.events is None else {logs.event_clock: logs.schema.clock.unit}
     for chunk in table.chunks(None, rows):
         at = slice(chunk.first_row, chunk.first_row + chunk.rows)
-        found = read(logs, chunk)
-        keys[at] = found.keys()
+        events = read(logs, chunk)
+        keys[at] = events.keys()
         # without a time a repetition may well have happened twice: it is no duplicate
-        whole[at] = np.where(found.time_ms == TIMELESS_MS, np.arange(at.start, at.stop), chunk_hashes(chunk, clocks))
+        whole[at] = np.where(events.time_ms == TIMELESS_MS, np.arange(at.start, at.stop), chunk_hashes(chunk, clocks))
         progress("checking events", at.stop / table.rows)
     numbers = occurrences(keys, whole)
     _warn(table, keys, whole)
@@ -200,15 +200,22 @@ class _Rows:
         fields = {column: values.to_pylist() for column, values in self._fields.items()}
         ids = [f"log:{key:016x}" + (f"-{n}" if n else "") for key, n in zip(keys.tolist(), numbers.tolist(), strict=True)]
         columns = zip(ids, self._users.to_pylist(), self._items.to_pylist(), strict=True)
-        times, actions, found = self.time_ms.tolist(), self._actions.to_pylist(), list[Event]()
+        times, actions, events = self.time_ms.tolist(), self._actions.to_pylist(), list[Event]()
         for row, (id_, user, item) in enumerate(columns):
-            said = {column: values[row] for column, values in fields.items() if values[row] is not None}
+            values_of_row = {column: values[row] for column, values in fields.items() if values[row] is not None}
             each = [(id_, self._kind, times[row], actions[row])]
             each += [(f"{id_}:{n}", "interaction", int(at[row]), n) for n, (after, at) in self._later.items() if after[row]]
-            found += [
+            events += [
                 Event(
-                    id=i, kind=kind, time_ms=ms, user=user, item=item, action=action, fields=said, received_ms=self._received_ms
+                    id=i,
+                    kind=kind,
+                    time_ms=ms,
+                    user=user,
+                    item=item,
+                    action=action,
+                    fields=values_of_row,
+                    received_ms=self._received_ms,
                 )
                 for i, kind, ms, action in each
             ]
-        return found
+        return events

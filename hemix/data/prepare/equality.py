@@ -66,21 +66,21 @@ def occurrences(keys: Array, rows: Array) -> Array:
     by_key = np.lexsort((begin, keys[begin]))
     starts = np.ones(len(begin), dtype=bool)
     starts[1:] = keys[begin][by_key][1:] != keys[begin][by_key][:-1]
-    place = np.arange(len(begin))
+    index = np.arange(len(begin))
     number = np.empty(len(begin), dtype=np.int64)
-    number[by_key] = place - np.maximum.accumulate(np.where(starts, place, 0))
-    found = np.empty(len(keys), dtype=np.int64)
-    found[order] = number[np.cumsum(first) - 1]
-    return found
+    number[by_key] = index - np.maximum.accumulate(np.where(starts, index, 0))
+    numbers = np.empty(len(keys), dtype=np.int64)
+    numbers[order] = number[np.cumsum(first) - 1]
+    return numbers
 
 
-def warn_of_equal_rows(place: object, dropped: int, rows: int) -> None:
+def warn_of_equal_rows(table: object, dropped: int, rows: int) -> None:
     """Say so where many rows of a table were dropped because they are equal to earlier ones."""
     if dropped > _WARN_ABOVE * rows:
         _logger.warning(
             "%s: warning: %s of %s rows (%.0f %%) are duplicates, equal to an earlier row in every column, and were dropped; if each "
             "of them happened, write a column that tells them apart, such as an id of the row: the schema need not name it",
-            place, f"{dropped:,}", f"{rows:,}", 100 * dropped / rows,
+            table, f"{dropped:,}", f"{rows:,}", 100 * dropped / rows,
         )  # fmt: skip
 
 

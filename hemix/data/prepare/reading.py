@@ -51,16 +51,17 @@ class Table:
         self.files = parquet_files(path, role)
         opened = [file.open() for file in self.files]
         self.first_rows = np.concatenate([[0], np.cumsum([f.metadata.num_rows for f in opened])]).astype(np.int64)
-        self._kinds = [_plain_schema(file, f.schema_arrow) for file, f in zip(self.files, opened, strict=True)]
-        """Of every file: column -> type"""
+        kinds = [_plain_schema(file, f.schema_arrow) for file, f in zip(self.files, opened, strict=True)]
+        self._filled = [(f, k) for f, k, rows in zip(self.files, kinds, np.diff(self.first_rows), strict=True) if rows]
+        """The files that have rows, and the types of their columns"""
         self._casts: dict[str, pa.DataType] = {}
         self._required: set[str] = set()
-        self._varying = {
-            name: {_value_family(kind) for kind in kinds} for name in self.names if len(kinds := self.kinds_of(name)) > 1
-        }
         if self.rows == 0:
             hint = "; or leave the key away: then the impressions are the history" if role == "tables.events" else ""
             raise DataError(f"{path}: expected at least one row ({role}), found none{hint}")
+        self._varying = {
+            name: {_value_family(kind) for kind in kinds} for name in self.names if len(kinds := self.kinds_of(name)) > 1
+        }
 
     @property
     def rows(self) -> int:
@@ -70,24 +71,24 @@ class Table:
     @property
     def names(self) -> list[str]:
         """Names of the columns that any file has, in the order of the first one that has them."""
-        return list(dict.fromkeys(name for kinds in self._kinds for name in kinds))
+        return list(dict.fromkeys(name for _, kinds in self._filled for name in kinds))
 
     @property
     def kind(self) -> pa.Schema:
         """All columns, each of the first type that is not null among its files'; of the common one where there is one."""
-        found = {}
+        types = {}
         for name in self.names:
             kinds = self.kinds_of(name)
-            found[name] = self._casts.get(name) or next((k for k in kinds if not pa.types.is_null(k)), kinds[0])
-        return pa.schema(list(found.items()))
+            types[name] = self._casts.get(name) or next((k for k in kinds if not pa.types.is_null(k)), kinds[0])
+        return pa.schema(list(types.items()))
 
     def kinds_of(self, column: str) -> list[pa.DataType]:
-        """The types that a column has in the files that have it, each once."""
-        found: list[pa.DataType] = []
-        for kinds in self._kinds:
-            if column in kinds and kinds[column] not in found:
-                found.append(kinds[column])
-        return found
+        """The types that a column has in the files that have it (and rows), each once."""
+        types: list[pa.DataType] = []
+        for _, kinds in self._filled:
+            if column in kinds and kinds[column] not in types:
+                types.append(kinds[column])
+        return types
 
     def require(self, column: str, key: str, expects: Callable[[pa.DataType], str | None]) -> None:
         """Check that a column is there, in every file, and of usable types; ``expects`` says what was expected where one is not. Where
@@ -96,11 +97,13 @@ class Table:
             raise DataError(f"{self.path}: no column {column!r} ({key}); it has: {', '.join(self.names)}")
         used: tuple[LogFile, pa.DataType] | None = None
         as_text = any(expects(kind) is None for kind in (pa.string(), pa.list_(pa.string())))
-        for file, kinds in zip(self.files, self._kinds, strict=True):
+        for file, kinds in self._filled:
             if column not in kinds:
                 raise DataError(f"{file}: no column {column!r} ({key}), which other files of the folder have")
             kind = kinds[column]
             expected = expects(kind)
+            if pa.types.is_null(kind) and len(self.kinds_of(column)) > 1:
+                continue  # of another file's type, and null in each row of this one
             if expected is not None:
                 raise DataError(
                     f"{file}: column {column!r} ({key}): expected {expected}, found {kind}{self._elsewhere(column, kind)}"
@@ -116,8 +119,8 @@ class Table:
 
     def _elsewhere(self, column: str, kind: pa.DataType) -> str:
         """What another file has."""
-        for file, kinds in zip(self.files, self._kinds, strict=True):
-            if column in kinds and kinds[column] != kind:
+        for file, kinds in self._filled:
+            if column in kinds and kinds[column] not in (kind, pa.null()):
                 return f"; {file.name} has {kinds[column]}"
         return ""
 
@@ -128,13 +131,13 @@ class Table:
     def chunks(self, columns: Sequence[str] | None, most_rows: int) -> Iterator[Chunk]:
         """All rows in order, at most ``most_rows`` at a time; ``columns`` None means all that each file has. Columns that were asked for
         hold text in UTF-8 only."""
-        for file, kinds, first in zip(self.files, self._kinds, self.first_rows.tolist(), strict=False):
+        for (file, kinds), first in zip(self._filled, np.unique(self.first_rows).tolist(), strict=False):
             names = list(kinds) if columns is None else list(dict.fromkeys(columns))
             row = 0
             for batch in self._batches(file, names, most_rows):
                 where = Where(str(file), row)
-                found = {name: self._plain(name, batch.column(name), where) for name in names}
-                yield Chunk(found, batch.num_rows, first + row, where, self._varying)
+                columns_read = {name: self._plain(name, batch.column(name), where) for name in names}
+                yield Chunk(columns_read, batch.num_rows, first + row, where, self._varying)
                 row += batch.num_rows
 
     def _batches(self, file: LogFile, names: list[str], most_rows: int) -> Iterator[pa.RecordBatch]:

@@ -35,13 +35,13 @@ class SplitColumn:
         if any(isinstance(mark, float) for mark in marks):
             self.kind = pa.float64()
 
-    def value(self, said: Any, time_ms: int) -> Any:
-        """Of a request of this time, whose context says ``said`` of the column; None where neither tells."""
+    def value(self, given: Any, time_ms: int) -> Any:
+        """Of a request of this time, whose context gives ``given`` for the column; None where neither is of use."""
         if pa.types.is_string(self.kind):
-            if isinstance(said, str | int | float):
-                return text_of(said)
-        elif isinstance(said, int | float) and (pa.types.is_floating(self.kind) or float(said).is_integer()):
-            return float(said) if pa.types.is_floating(self.kind) else int(said)
+            if isinstance(given, str | int | float):
+                return text_of(given)
+        elif isinstance(given, int | float) and (pa.types.is_floating(self.kind) or float(given).is_integer()):
+            return float(given) if pa.types.is_floating(self.kind) else int(given)
         if self._format is None:
             return None
         text = datetime.fromtimestamp(time_ms / 1000, tz=self._zone).strftime(self._format)

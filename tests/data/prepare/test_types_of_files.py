@@ -101,6 +101,23 @@ def test_all_types_at_once(tmp_path: Path) -> None:
     assert made(tmp_path / "other", days, parts) == whole
 
 
+def test_a_file_without_rows_may_have_any_columns(tmp_path: Path) -> None:
+    """As pandas writes a day on which nothing happened."""
+    logs = write(tmp_path / "logs", PLAIN + "tables: {impressions: days}\n")
+    (logs / "days").mkdir()
+    rows = shown([("u", "i", at(n), n % 2) for n in range(3)])
+    for name, table in (
+        ("a", pa.table({name: pa.nulls(0) for name in rows})),
+        ("b", pa.table(rows)),
+        ("c", pa.table({"click": pa.array([], pa.string())})),
+        ("d", pa.table({**shown([("v", "i", at(2), 1)]), "click": pa.nulls(1)})),
+    ):
+        pq.write_table(table, logs / "days" / f"{name}.parquet")
+    manifest = prepare(logs, tmp_path / "data")
+    assert [split["rows"] for split in manifest["splits"].values()] == [1, 1, 2]
+    assert manifest["splits"]["test"]["unknown"]["click"] == 1
+
+
 @pytest.mark.parametrize(
     ("kind", "found"),
     [
