@@ -43,6 +43,8 @@ class FieldChecks:
         }
         if schema.roles.bias is not None:  # where an impression stood, for training rows
             self._columns["event"].setdefault(schema.roles.bias.column, [_number])
+        if schema.split.column not in (None, schema.clock.column):  # for training rows too, which say in whose split they are
+            self._columns["context"].setdefault(str(schema.split.column), [])
         shapes = {level: _shapes(named) for level, named in features.items()}
         self.shapes = {**shapes, "candidate": {**shapes["item"], **shapes["cross"]}}
         """By level, a JSON schema of every column that a feature reads"""

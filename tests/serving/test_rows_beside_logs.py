@@ -14,6 +14,7 @@ import pytest
 from hemix.data.prepare import prepare
 from hemix.errors import DataError
 from hemix.schema import Schema
+from hemix.serving.checks import FieldChecks
 from hemix.serving.served import ServedLog
 from hemix.serving.served.columns import Served
 from hemix.serving.served.labels import write_training_rows
@@ -130,6 +131,13 @@ def test_the_column_of_the_split(tmp_path: Path, name: str) -> None:
     assert [split["rows"] for split in data.manifest["splits"].values()] == [4, 4, 6]
     written = pq.read_table(tmp_path / "logs" / "impressions.parquet" / "b")["dt"]
     assert written.to_pylist() == [found, found]
+
+
+def test_a_strict_server_takes_the_column_of_the_split() -> None:
+    schema = Schema.parse("{name: x, labels: {click: {}}, split: {column: dt, valid: 1, test: 2}}")
+    checks = FieldChecks(schema, strict=True)
+    assert checks.problem("context", {"dt": 2}) is None
+    assert checks.problem("context", {"other": 2}) is not None
 
 
 def test_a_part_of_which_nothing_is_known_is_null(tmp_path: Path) -> None:
