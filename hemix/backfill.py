@@ -19,11 +19,12 @@ import pyarrow as pa
 
 from hemix.data.cells import columns_of, read_cell
 from hemix.data.prepare.checks import Logs, open_logs
-from hemix.data.prepare.columns import check_ids, labels_of, no_null, times_of
+from hemix.data.prepare.columns import check_ids, labels_of, no_null
 from hemix.data.prepare.equality import chunk_hashes, column_hashes, occurrences, warn_of_equal_rows
 from hemix.data.prepare.events import IMPRESSION
 from hemix.data.prepare.labels import consistent, known_at_once
 from hemix.data.prepare.reading import Chunk, Table
+from hemix.data.prepare.times import times_of
 from hemix.data.spec import TIMELESS_MS
 from hemix.data.texts import texts_of
 from hemix.errors import UsageError
@@ -106,7 +107,7 @@ def logged_events(
     table = logs.events or logs.impressions
     read = _of_impressions if logs.events is None else _of_events
     keys, whole = np.empty(table.rows, np.uint64), np.empty(table.rows, np.uint64)
-    clocks = logs.clocks if logs.events is None else {logs.event_clock: logs.schema.clock.unit}
+    clocks = logs.clocks if logs.events is None else {logs.event_clock: logs.schema.clock}
     for chunk in table.chunks(None, rows):
         at = slice(chunk.first_row, chunk.first_row + chunk.rows)
         events = read(logs, chunk)
@@ -130,7 +131,7 @@ def _warn(table: Table, keys: Array, whole: Array) -> None:
 
 def _of_events(logs: Logs, chunk: Chunk) -> _Rows:
     schema = logs.schema
-    time_ms = times_of(logs.event_clock, chunk.columns[logs.event_clock], schema.clock.unit, chunk.where)
+    time_ms = times_of(logs.event_clock, chunk.columns[logs.event_clock], schema.clock, chunk.where)
     (column,) = columns_of("action", schema.event_fields["action"])
     actions = texts_of(chunk.columns[column]) if column in chunk.columns else pa.nulls(chunk.rows, pa.string())
     return _Rows(logs, chunk, "interaction", time_ms, actions)
@@ -140,14 +141,14 @@ def _of_impressions(logs: Logs, chunk: Chunk) -> _Rows:
     """Each impression with its deepest label that was known at once; then a positive that became known later, at that time."""
     schema, clock = logs.schema, logs.schema.clock
     no_null(clock.column, chunk.columns[clock.column], chunk.where)
-    time_ms = times_of(clock.column, chunk.columns[clock.column], clock.unit, chunk.where, own=True)
+    time_ms = times_of(clock.column, chunk.columns[clock.column], clock, chunk.where, own=True)
     logged = {n: labels_of(v.column or n, chunk.columns[v.column or n], chunk.where) for n, v in schema.labels.items()}
     labels, _ = consistent(schema.labels, logged)
     deepest = np.zeros(chunk.rows, dtype=np.int64)
     later: dict[str, tuple[Array, Array]] = {}
     for depth, (name, label) in enumerate(schema.labels.items(), start=1):
         column = label.available_at
-        available = None if column is None else times_of(column, chunk.columns[column], clock.unit, chunk.where)
+        available = None if column is None else times_of(column, chunk.columns[column], clock, chunk.where)
         at_once = known_at_once(label, labels[name], time_ms, available)
         deepest[at_once] = depth
         if available is not None:

@@ -15,11 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from hemix.errors import SettingsError
 from hemix.validation import first_problem
+from hemix.yaml_files import parse_yaml, read_yaml
 
 __all__ = ["SIZES", "BoostingSettings", "ModelSettings", "Settings", "TrainSettings", "build_settings", "named_overrides"]
 
-Count = Annotated[int, Field(ge=1)]
-CountOrZero = Annotated[int, Field(ge=0)]
+_MOST = 2**31 - 1
+Count = Annotated[int, Field(ge=1, le=_MOST)]
+CountOrZero = Annotated[int, Field(ge=0, le=_MOST)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -129,7 +131,7 @@ class ModelSettings(_Part):
 class TrainSettings(_Part):
     """The training loop."""
 
-    seed: CountOrZero = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     epochs: Count = 1
     batch_impressions: Count = 256
     """Impressions a step. Whole requests are drawn, so a step may hold a few more."""
@@ -168,7 +170,7 @@ class TrainSettings(_Part):
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
     """torch.compile for the mixer blocks; docs/performance.md says where it pays."""
-    memory_budget_bytes: Annotated[int, Field(ge=0)] = 0
+    memory_budget_bytes: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Refuse to train where weights, optimiser state and a checkpoint's copy of them would need more in a process; 0: no limit."""
     device: str = "cpu"
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
@@ -193,7 +195,7 @@ class BoostingSettings(_Part):
     patience: CountOrZero = 30
     """Stop after so many trees without a better valid loss of the task; 0: never stop early."""
     learning_rate: Rate = 0.05
-    leaves: Annotated[int, Field(ge=2)] = 31
+    leaves: Annotated[int, Field(ge=2, le=131_072)] = 31
     """Leaves of a tree, at most."""
     min_data_in_leaf: CountOrZero = 100
     feature_share: Annotated[float, Field(gt=0, le=1)] = 0.5
@@ -213,12 +215,7 @@ class Settings(_Part):
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(path, SettingsError)
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
@@ -271,10 +268,7 @@ def _pair(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
         raise SettingsError(f"--set {text}: expected section.setting=value, for instance train.epochs=2")
-    try:
-        return key.strip(), yaml.safe_load(_as_float(value.strip()))
-    except yaml.YAMLError as error:
-        raise SettingsError(f"--set {text}: cannot read the value: {' '.join(str(error).split())}") from error
+    return key.strip(), parse_yaml(_as_float(value.strip()), f"--set {text}: cannot read the value", SettingsError)
 
 
 def _as_float(value: str) -> str:

@@ -183,6 +183,13 @@ def manifest_summary(manifest: Mapping[str, Any], out: Path) -> str:
             lines.append(
                 f"noted: {manifest[f'{part}_table']['duplicates']:,} {part}s have several rows in their table; the last one holds"
             )
+    lines += [f"noted: the table {name} has no rows" for name, table in manifest.get("tables", {}).items() if table["rows"] == 0]
+    lines += [_join_note(manifest, name, example) for name, example in manifest.get("join_example", {}).items()]
+    if "columns_without_action" in history and history["events"]:
+        columns = ", ".join(history["columns_without_action"])
+        lines.append(
+            f"noted: the events have no column 'action', so all actions are missing; name it in history.action, one of: {columns}"
+        )
     odd = [
         f"{count:,} {part} {_ODD[name]}"
         for part, found in (("impressions", manifest["impressions"]), ("events", history))
@@ -191,8 +198,47 @@ def manifest_summary(manifest: Mapping[str, Any], out: Path) -> str:
     ]
     if odd:
         lines.append("noted: " + ", ".join(odd))
+    lines += _rate_warning(manifest["label_rates"])
     lines.append(f"Next: hemix train --data {out} --out RUN")
     return "\n".join(lines)
+
+
+def _rate_warning(label_rates: Mapping[str, Any]) -> list[str]:
+    """Say whether rows with unknown values carry other labels than rows with known ones: a line or none."""
+    train = label_rates["train"]
+    found = [(name, task) for name, tasks in train.items() for task, entry in tasks.items() if entry.get("beyond_chance")]
+    if not found:
+        return []
+    suspects = [(name, task) for name, task in found if not train[name][task]["agrees_with_valid"]]
+    name, task = max(suspects or found, key=lambda key: abs(train[key[0]][key[1]]["z"]))
+
+    def rates(split: str) -> str:
+        entry = label_rates[split].get(name, {}).get(task)
+        if entry is None:
+            return f"no such row on {split}"
+        return f"{_rate(entry['unknown'])} on {split} (known: {_rate(entry['known'])})"
+
+    more = "" if len(found) == 1 else f"; {len(found) - 1} more in manifest.json (label_rates)"
+    line = f"rows with an unknown {name} have {task} rate {rates('train')}, {rates('valid')}{more}"
+    if suspects:
+        return [f"warning: {line}. Valid does not show what train shows: look for a leak of the label"]
+    return [f"noted: {line}"]
+
+
+def _rate(group: Mapping[str, int]) -> str:
+    return f"{group['positives'] / group['rows']:.5f}" if group["rows"] else "no rows"
+
+
+def _join_note(manifest: Mapping[str, Any], name: str, example: str) -> str:
+    rate = manifest["join_rate"][name]
+    share = f"{rate:.1%}" if rate else "none"
+    where = {
+        "users": "impressions are of users in the user table",
+        "items": "impressions are of items in the item table",
+        "event_users": "events are of users of the impressions",
+        "event_items": "events are of items of the impressions or the item table",
+    }[name]
+    return f"noted: {share} of the {where}; {example!r}, for instance, is not"
 
 
 def _parts(header: Mapping[str, Any]) -> str:

@@ -106,7 +106,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def read_json(path: Path, error: type[Exception]) -> dict[str, Any]:
     """Read a JSON object; raises ``error`` naming the file where it is missing or damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as missing:
         raise error(f"{path}: missing") from missing
     except (OSError, ValueError) as damage:

@@ -74,12 +74,7 @@ class Where:
 
 def columns_of(name: str, feature: Feature) -> tuple[str, ...]:
     """The raw columns that a feature reads."""
-    match feature:
-        case Categorical() | Numeric() | Vector():
-            return (feature.column or name,)
-        case Coordinates():
-            return (feature.latitude, feature.longitude)
-    return ()
+    return feature.columns(name)
 
 
 def wrong_type(feature: Feature, kind: pa.DataType) -> str | None:

@@ -6,11 +6,13 @@ the sections for which there is nothing, and needs no network. It knows nothing 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -20,6 +22,13 @@ from hemix.files import write_text
 
 __all__ = ["render", "render_report", "write_report"]
 
+_DAY, _MINUTE = "%Y-%m-%d", "%Y-%m-%d %H:%M"
+_JOINS = {
+    "users": "impressions whose user is in the user table",
+    "items": "impressions whose item is in the item table",
+    "event_users": "events whose user is in the impressions",
+    "event_items": "events whose item is in the impressions or the item table",
+}
 _MOST_BARS = 25
 _LEAST_POSITIVES = 10
 """Slices with fewer positives (or negatives) show no AUC: it would be noise."""
@@ -146,13 +155,22 @@ def _data_tables(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
     tables = []
     splits = manifest.get("splits")
     if isinstance(splits, Mapping) and splits:
+        zone, form = _zone(manifest.get("timezone")), _time_form(splits, _zone(manifest.get("timezone")))
+        what = "day" if form == _DAY else "time"
         tasks = list(dict.fromkeys(task for split in splits.values() for task in split.get("positives", {})))
-        columns = ["first day", "last day", "impressions", "requests", "users", *(wording.words(task) for task in tasks)]
+        columns = [
+            f"first {what} ({zone.key})",
+            f"last {what} ({zone.key})",
+            "impressions",
+            "requests",
+            "users",
+            *(wording.words(task) for task in tasks),
+        ]
         rows = [
             (
                 name,
                 [
-                    *(_day(split.get(key)) for key in ("first_time_ms", "last_time_ms")),
+                    *(_local(split.get(key), zone, form) for key in ("first_time_ms", "last_time_ms")),
                     *(wording.count(split[key]) if key in split else "–" for key in ("rows", "requests", "users")),
                     *(_rate(split, task) for task in tasks),
                 ],
@@ -160,6 +178,10 @@ def _data_tables(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
             for name, split in splits.items()
         ]
         tables.append({"title": "Splits", "columns": columns, "rows": rows})
+    joined = manifest.get("join_rate")
+    if isinstance(joined, Mapping) and joined:
+        rows = [(_JOINS.get(name, wording.words(name)), [wording.percent(rate, 1)]) for name, rate in joined.items()]
+        tables.append({"title": "Ids that the tables have in common", "columns": ["share"], "rows": rows})
     unknown = manifest.get("unknown_rate")
     if isinstance(unknown, Mapping):
         names = dict.fromkeys(name for rates in unknown.values() for name, rate in rates.items() if rate)
@@ -171,13 +193,51 @@ def _data_tables(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
         ]
         if rows:
             tables.append({"title": "Values that the encoders did not know", "columns": parts, "rows": rows})
-    return tables
+    rates = _label_rate_table(manifest.get("label_rates"))
+    return tables if rates is None else [*tables, rates]
 
 
-def _day(time_ms: Any) -> str:
-    if not wording.is_number(time_ms):
+def _label_rate_table(label_rates: Any) -> dict[str, Any] | None:
+    """Label rates of rows with an unknown value beside those of rows with a known one, where train holds both."""
+    if not isinstance(label_rates, Mapping) or not label_rates.get("train"):
+        return None
+    columns = [f"{split}, {group}" for split in label_rates for group in ("unknown", "known")]
+    rows = []
+    for name, tasks in label_rates["train"].items():
+        for task, entry in tasks.items():
+            of_splits = [split.get(name, {}).get(task) for split in label_rates.values()]
+            cells = [_group_rate(found, group) for found in of_splits for group in ("unknown", "known")]
+            suspect = entry.get("beyond_chance") and not entry["agrees_with_valid"]
+            rows.append((f"{name}, {wording.words(task)}{' (look for a leak)' if suspect else ''}", cells))
+    return {"title": "Label rate of rows whose value the encoders know, and of others", "columns": columns, "rows": rows}
+
+
+def _group_rate(entry: Mapping[str, Any] | None, group: str) -> str:
+    if entry is None or not entry[group]["rows"]:
         return "–"
-    return datetime.fromtimestamp(time_ms / 1000, tz=UTC).strftime("%Y-%m-%d")
+    return wording.percent(entry[group]["positives"] / entry[group]["rows"], 1)
+
+
+def _zone(name: Any) -> ZoneInfo:
+    """The schema's zone, in which days begin; UTC for datasets that do not say it."""
+    try:
+        return ZoneInfo(str(name or "UTC"))
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return ZoneInfo("UTC")
+
+
+def _time_form(splits: Mapping[str, Mapping[str, Any]], zone: ZoneInfo) -> str:
+    """Days, or hours and minutes where one split ends on the day on which the next begins."""
+    ends = [
+        (_local(split.get("first_time_ms"), zone, _DAY), _local(split.get("last_time_ms"), zone, _DAY))
+        for split in splits.values()
+    ]
+    within = any(last == first != "–" for (_, last), (first, _) in itertools.pairwise(ends))
+    return _MINUTE if within else _DAY
+
+
+def _local(time_ms: Any, zone: ZoneInfo, form: str) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, tz=zone).strftime(form) if wording.is_number(time_ms) else "–"
 
 
 def _rate(split: Mapping[str, Any], task: str) -> str:

@@ -91,7 +91,7 @@ def predictions_of(run: Run, data: Dataset, part: Split, *, on_progress: Progres
         user=user,
         request=request,
         truth=_truth(data, part),
-        popularity=_popularity(data, item),
+        popularity=_popularity(data, item) if part.name != "train" else None,  # it counts the labels of train
         history_length=lengths[:, 0],
         realtime_length=lengths[:, 1],
         user_seen_in_train=user_impressions[user] > 0,

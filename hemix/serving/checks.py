@@ -13,10 +13,13 @@ from hemix.data.cells import MOST_NUMBER, columns_of
 from hemix.data.encode import level_features
 from hemix.schema import Categorical, Coordinates, Feature, Numeric, Schema, Vector
 
-__all__ = ["FieldChecks"]
+__all__ = ["FieldChecks", "position_of"]
 
 _MOST = 1e300
 """What a category may be called"""
+_MOST_POSITION = 2**53
+"""Up to here every whole number is a float too"""
+
 _DEGREES = (90.0, 180.0)
 """Of latitude and longitude, either way"""
 
@@ -42,12 +45,18 @@ class FieldChecks:
             "event": levels["event"],
         }
         if schema.roles.bias is not None:  # where an impression stood, for training rows
-            self._columns["event"].setdefault(schema.roles.bias.column, [_number])
+            position = levels["event"].setdefault(schema.roles.bias.column, [])
+            if not position or schema.history_source == "impressions":  # else a field of the events table, of the same name
+                position.append(_position)
         if schema.split.column not in (None, schema.clock.column):  # for training rows too, which say in whose split they are
             self._columns["context"].setdefault(str(schema.split.column), [])
         shapes = {level: _shapes(named) for level, named in features.items()}
         self.shapes = {**shapes, "candidate": {**shapes["item"], **shapes["cross"]}}
         """By level, a JSON schema of every column that a feature reads"""
+
+    def reads(self, level: str, column: str) -> bool:
+        """Whether the schema has a column of this name. ``level``: as of :meth:`problem`."""
+        return column in self._columns[level]
 
     def problem(self, level: str, fields: Mapping[str, Any]) -> tuple[str, str] | None:
         """(column, sentence) of the first value that does not fit, or None. ``level``: user, item, event (fields of an event), context,
@@ -66,6 +75,14 @@ class FieldChecks:
                 if expected is not None:
                     return column, f"expected {expected}, found {_shown(value)}"
         return None
+
+
+def position_of(value: Any) -> int | None:
+    """The position that a JSON value says: a whole number of at least 0 (2.0 is one); None where it
+    says none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MOST_POSITION or value != int(value):
+        return None
+    return int(value)
 
 
 def _checks(features: Mapping[str, Feature]) -> dict[str, list[Check]]:
@@ -137,6 +154,10 @@ def _list(value: Any) -> str | None:
 
 def _number(value: Any) -> str | None:
     return None if _is_number(value) and abs(value) <= MOST_NUMBER else f"a finite number up to {MOST_NUMBER:g}"
+
+
+def _position(value: Any) -> str | None:
+    return None if position_of(value) is not None else "a whole number of at least 0"
 
 
 def _vector(value: Any, size: int) -> str | None:

@@ -180,7 +180,7 @@ def _booster(
         "num_leaves": boosting.leaves,
         "min_data_in_leaf": boosting.min_data_in_leaf,
         "feature_fraction": boosting.feature_share,
-        "seed": options.seed,
+        "seed": options.seed % 2**31,  # LightGBM's are int32
         "num_threads": torch.get_num_threads(),
         "deterministic": True,
         "force_row_wise": True,

@@ -1,11 +1,10 @@
-"""The columns of a chunk with a part of their own, checked value by value: ids, times, labels, weights.
+"""The columns of a chunk with a part of their own, checked value by value: ids, labels, weights, positions.
 
-Every error names the file, the row, the column, what was expected and what was found. Knows no schema object but the clock.
+Every error names the file, the row, the column, what was expected and what was found. Knows no schema object.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -14,14 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hemix.data.cells import MOST_NUMBER, Where, numbers_of
-from hemix.data.clock import EARLIEST_MS, LATEST_MS
-from hemix.data.spec import TIMELESS_MS
 
-__all__ = ["check_ids", "labels_of", "no_null", "positions_of", "score_numbers_of", "times_of", "weights_of"]
+__all__ = ["check_ids", "labels_of", "no_null", "positions_of", "score_numbers_of", "weights_of"]
 
 Array = npt.NDArray[Any]
-
-_UNIT_MS = {"s": 1000.0, "ms": 1.0, "us": 0.001}
 
 
 def no_null(column: str, values: pa.Array, where: Where) -> None:
@@ -42,55 +37,6 @@ def check_ids(column: str, values: pa.Array, where: Where) -> None:
         if empty.any():
             row = int(np.argmax(empty))
             raise where.error(row, f"column {column!r}: expected an id, found an empty text; fill it, or drop such rows")
-
-
-def times_of(column: str, values: pa.Array, unit: str, where: Where, *, own: bool = False) -> Array:
-    """int64 [rows], ms UTC; null is TIMELESS_MS. Times outside 1990 to 2100 are refused: they are in another unit. ``own``: this is
-    the impressions' clock, which ``clock.unit`` is about; other columns have to follow it."""
-    if pa.types.is_timestamp(values.type):  # a naive one is UTC; its own unit counts
-        values, unit = values.cast(pa.timestamp("ms", tz=values.type.tz), safe=False).cast(pa.int64()), "ms"
-    if pa.types.is_uint64(values.type):
-        values = _signed(column, values, unit, where, own)
-    if pa.types.is_integer(values.type):
-        raw = values.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
-        time_ms = raw * 1000 if unit == "s" else raw // 1000 if unit == "us" else raw
-        null = values.is_null().to_numpy(zero_copy_only=False) if values.null_count else np.zeros(len(raw), dtype=bool)
-    else:
-        raw = numbers_of(column, values, where)
-        null = np.isnan(raw)
-        time_ms = np.round(np.where(null, 0, raw) * _UNIT_MS[unit]).astype(np.int64)
-    outside = ~null & ((time_ms < EARLIEST_MS) | (time_ms >= LATEST_MS))
-    if outside.any():
-        row = int(np.argmax(outside))
-        raise where.error(row, _unit_problem(column, float(raw[row]), unit, own))
-    return np.where(null, np.int64(TIMELESS_MS), time_ms)
-
-
-def _signed(column: str, values: pa.Array, unit: str, where: Where, own: bool) -> pa.Array:
-    """uint64 as int64; what int64 cannot hold is no time in any unit."""
-    beyond = pc.greater(values, pa.scalar(2**63 - 1, pa.uint64())).fill_null(False).to_numpy(zero_copy_only=False)
-    if beyond.any():
-        row = int(np.argmax(beyond))
-        raise where.error(row, _unit_problem(column, float(values[row].as_py()), unit, own))
-    return values.cast(pa.int64())
-
-
-def _unit_problem(column: str, value: float, unit: str, own: bool) -> str:
-    found = f"{value:.15g}"
-    fits = next((u for u, ms in _UNIT_MS.items() if EARLIEST_MS <= value * ms < LATEST_MS), None)
-    try:
-        would_be = datetime.fromtimestamp(value * _UNIT_MS[unit] / 1000, tz=UTC).strftime("would be %Y-%m-%d")
-    except (OverflowError, ValueError, OSError):
-        would_be = "is beyond all dates"
-    if fits is None:
-        return f"column {column!r}: expected a time between 1990 and 2100 in {unit}, found {found}, which {would_be}"
-    names = {"s": "seconds", "ms": "milliseconds", "us": "microseconds"}
-    advice = (
-        f"set clock.unit: {fits}"
-        if own
-        else f"one clock.unit ({unit}) holds for all tables: write it in {unit}, or as a timestamp"
-    )
-    return f"column {column!r} looks like {names[fits]}: {found} in {names[unit]} {would_be}; {advice}"
 
 
 def labels_of(column: str, values: pa.Array, where: Where) -> Array:

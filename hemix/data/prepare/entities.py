@@ -22,9 +22,10 @@ from hemix.data.encode import Encoders, level_spec
 from hemix.data.entities import key_features
 from hemix.data.keys import KeyIndex
 from hemix.data.layout import Appender, Block, load_array, save_array
-from hemix.data.prepare.columns import check_ids, score_numbers_of, times_of
+from hemix.data.prepare.columns import check_ids, score_numbers_of
 from hemix.data.prepare.fit import Fitting
 from hemix.data.prepare.reading import Table
+from hemix.data.prepare.times import times_of
 from hemix.data.spec import TIMELESS_MS, UNKNOWN
 from hemix.data.versions import Versions
 from hemix.files import storage_errors
@@ -82,6 +83,8 @@ class Entities:
     """Feature -> cells of every row"""
     raw: Array
     """float64 [rows, C]: the columns of the score expression"""
+    in_table: Array
+    """bool [ids]: which have a row in the table"""
     table_rows: int
     duplicates: int
     versioned: bool
@@ -118,6 +121,8 @@ class Entities:
                         pieces[name].append(cell)
                 columns = [score_numbers_of(c, chunk.columns[c], chunk.where) for c in score_columns]
                 raws.append(np.stack(columns, axis=1) if columns else np.zeros((chunk.rows, 0)))
+        in_table = np.zeros(len(index), dtype=bool)
+        in_table[np.concatenate(numbers)] = True
         number, valid_from, source, duplicates = _arrange(np.concatenate(numbers), np.concatenate(since), len(index), level)
         rows = sum(len(n) for n in numbers)
 
@@ -143,6 +148,7 @@ class Entities:
             number=number,
             cells=cells,
             raw=raw,
+            in_table=in_table,
             table_rows=rows,
             duplicates=duplicates,
             versioned=bool(versioned),
@@ -200,10 +206,10 @@ def _valid_from(schema: Schema, columns: Mapping[str, pa.Array], rows: int, wher
         return np.full(rows, TIMELESS_MS, dtype=np.int64)
     assert schema.valid_from is not None
     values = columns[schema.valid_from]
-    if not pa.types.is_timestamp(values.type):  # as a number, 0 is the beginning too
+    if not pa.types.is_temporal(values.type):  # as a number, 0 is the beginning too
         from_start = np.nan_to_num(numbers_of(schema.valid_from, values, where)) == 0
         values = pc.if_else(pa.array(from_start), pa.scalar(None, values.type), values)
-    return times_of(schema.valid_from, values, schema.clock.unit, where)
+    return times_of(schema.valid_from, values, schema.clock, where)
 
 
 def _arrange(number: Array, since: Array, count: int, level: str) -> tuple[Array, Array, Array, int]:

@@ -16,10 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hemix.data.cells import mixed, row_hashes
+from hemix.data.clock import date_start_ms
 from hemix.data.keys import keys_of, keys_of_texts, xxh64_texts
 from hemix.data.prepare.plain import in_lists
 from hemix.data.prepare.reading import Chunk
 from hemix.data.texts import family, texts_of
+from hemix.schema import Clock
 
 __all__ = ["chunk_hashes", "column_hashes", "occurrences", "warn_of_equal_rows"]
 
@@ -31,9 +33,9 @@ _WARN_ABOVE = 0.05
 _logger = logging.getLogger(__name__)
 
 
-def chunk_hashes(chunk: Chunk, clocks: Mapping[str, str]) -> Array:
+def chunk_hashes(chunk: Chunk, clocks: Mapping[str, Clock]) -> Array:
     """uint64 [rows]: equal rows of a table have equal hashes (others differ but for a chance of 2^-64), whatever their files' columns
-    and types. ``clocks``: columns of times and the units of their numbers (s, ms, us)."""
+    and types. ``clocks``: columns of times, and the clock that says what their numbers and dates are."""
     columns = {}
     for name, values in chunk.columns.items():
         families = chunk.varying.get(name)
@@ -84,16 +86,20 @@ def warn_of_equal_rows(table: object, dropped: int, rows: int) -> None:
         )  # fmt: skip
 
 
-def _as_moments(values: pa.Array, unit: str) -> pa.Array:
-    """Numbers of a clock as timestamps, of microseconds where they have fractions."""
-    kind, t = values.type, pa.types
+def _as_moments(values: pa.Array, clock: Clock) -> pa.Array:
+    """Dates and numbers of a clock as timestamps, of microseconds where they have fractions."""
+    kind, unit, t = values.type, clock.unit, pa.types
     if t.is_date(kind):
-        return values.cast(pa.timestamp("ms"))
+        days = values.cast(pa.date32()).cast(pa.int32()).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+        null = values.is_null().to_numpy(zero_copy_only=False)
+        return pa.array(date_start_ms(days, clock.timezone), mask=null).cast(pa.timestamp("ms"))
     if t.is_integer(kind):
         return values.cast(pa.int64(), safe=False).cast(pa.timestamp(unit))
     if t.is_floating(kind) or t.is_decimal(kind):
         numbers = values.cast(pa.float64(), safe=False)
-        micros = np.round(numbers.fill_null(0.0).to_numpy(zero_copy_only=False) * {"s": 1e6, "ms": 1e3, "us": 1.0}[unit])
+        micros = np.round(
+            numbers.fill_null(0.0).to_numpy(zero_copy_only=False) * {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}[unit]
+        )
         whole = np.clip(np.nan_to_num(micros), -(2.0**62), 2.0**62).astype(np.int64)
         return pa.array(whole, mask=numbers.is_null().to_numpy(zero_copy_only=False)).cast(pa.timestamp("us"))
     return values

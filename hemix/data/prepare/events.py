@@ -20,16 +20,15 @@ from hemix.data.encode import Encoders, level_features
 from hemix.data.keys import keys_of
 from hemix.data.layout import Appender
 from hemix.data.prepare.checks import Logs
-from hemix.data.prepare.columns import times_of
 from hemix.data.prepare.entities import Entities, LogNumbers
 from hemix.data.prepare.equality import chunk_hashes
 from hemix.data.prepare.fit import Fitting, sampled
-from hemix.data.prepare.impressions import first_of_equal, late_rows
+from hemix.data.prepare.impressions import Span, first_of_equal, late_rows
 from hemix.data.prepare.labels import known_at_once
 from hemix.data.prepare.shards import value_counts
 from hemix.data.prepare.spill import Rows, Spill, rows_of, take_rows
+from hemix.data.prepare.times import times_of
 from hemix.data.spec import TIMELESS_MS
-from hemix.errors import DataError
 
 __all__ = ["EventPass", "HistoryWriter"]
 
@@ -56,41 +55,33 @@ class EventPass:
     def __init__(self, logs: Logs, fitting: Fitting, items: Entities) -> None:
         self._logs, self._schema, self._fitting, self._items = logs, logs.schema, fitting, items
         self.counts = EventCounts()
-        self.train_item_rows = np.zeros(items.rows, dtype=np.int64)
-        """Events before the end of training that point to each item version"""
         actions = [IMPRESSION, *self._schema.tasks]
         self._action_keys = keys_of(pa.array(actions))
-        if self._logs.events is None:
+        if self._logs.events is None:  # all of them are known, whatever the labels say
             (column,) = columns_of("action", self._schema.event_fields["action"])
             fitting.see("event", {"action": self._action_keys}, {column: pa.array(actions)})
+            fitting.know("action", self._action_keys)
 
     # -- from a log of their own -------------------------------------------------------------------------------------------
 
-    def partition(self, numbers: LogNumbers, known_users: int, spill: Spill, rows: int, progress: Progress) -> None:
-        """Read and check the events table, spread it over the parts. Raises DataError for the first wrong value, and where no
-        event is of a user of the impressions (numbers below ``known_users``)."""
+    def partition(self, numbers: LogNumbers, spill: Spill, rows: int, progress: Progress) -> None:
+        """Read and check the events table, spread it over the parts. Raises DataError for the first wrong value."""
         table, schema = self._logs.events, self._schema
         assert table is not None
-        known = False
         for chunk in table.chunks(None, rows):
             at = slice(chunk.first_row, chunk.first_row + chunk.rows)
-            known = known or bool((numbers.user[at] < known_users).any())
             clock = self._logs.event_clock
             found: Rows = {
                 "user": numbers.user[at],
                 "item": numbers.item[at],
-                "time_ms": times_of(clock, chunk.columns[clock], schema.clock.unit, chunk.where),
+                "time_ms": times_of(clock, chunk.columns[clock], schema.clock, chunk.where),
                 "log_row": np.arange(at.start, at.stop, dtype=np.int64),
-                "hash": chunk_hashes(chunk, {clock: schema.clock.unit}),
+                "hash": chunk_hashes(chunk, {clock: schema.clock}),
             }
             cells = {n: read_cell(n, f, chunk.columns, chunk.rows, chunk.where) for n, f in schema.event_fields.items()}
             self._fitting.see("event", cells, chunk.columns)
             spill.add(found | {f"event.{n}": cell for n, cell in cells.items() if cell is not None}, numbers.user[at])
             progress("reading events", at.stop / table.rows)
-        if not known:
-            shown = self._logs.impressions
-            raise DataError(f"{table.path}: no user of it ({schema.user}, {table.kind.field(schema.user).type}) occurs in "
-                            f"{Path(shown.path).name} ({shown.kind.field(schema.user).type})")  # fmt: skip
 
     def cleaned(self, rows: Rows) -> Rows:
         """A part of the events table without duplicates, counted. A repetition without a time is none: it may well have happened
@@ -125,8 +116,8 @@ class EventPass:
 
     # -- both --------------------------------------------------------------------------------------------------------------
 
-    def settle(self, rows: Rows, train_end_ms: int) -> Rows:
-        """Sorted by user, then time (equal times in the order of the log); what lies before the end of training is counted."""
+    def settle(self, rows: Rows, span: Span) -> Rows:
+        """Sort events by user, then time (equal times in the order of the log), and learn from those before the end of training."""
         user, time_ms, log_row = (np.asarray(rows[n]) for n in ("user", "time_ms", "log_row"))
         rows = take_rows(rows, np.lexsort((log_row, time_ms, user)))
         time_ms = np.asarray(rows["time_ms"])
@@ -134,11 +125,11 @@ class EventPass:
         self.counts.events += len(time_ms)
         self.counts.timeless += int((time_ms == TIMELESS_MS).sum())
 
-        train = take_rows(rows, np.flatnonzero(time_ms < train_end_ms))
-        self.train_item_rows += np.bincount(np.asarray(train["item_row"]), minlength=len(self.train_item_rows))
-        log = self._logs.events or self._logs.impressions
-        cells = {name: train.get(f"event.{name}") for name in self._schema.event_fields}
-        self._fitting.count("event", cells, sample=sampled(np.asarray(train["log_row"]), log.rows))
+        if self._logs.events is not None:
+            train = take_rows(rows, np.flatnonzero(time_ms < span.train_end_ms))
+            cells = {name: train.get(f"event.{name}") for name in self._schema.event_fields}
+            early = np.asarray(train["time_ms"]) < span.log_begin_ms
+            self._fitting.count_events(cells, early, sampled(np.asarray(train["log_row"]), self._logs.events.rows))
         return {n: cell for n, cell in rows.items() if n in ("user", "time_ms", "item_row") or n.startswith("event.")}
 
 

@@ -1,9 +1,11 @@
-"""Learning the encoders from what the training rows hold: vocabularies, bucket edges, means.
+"""Learning the encoders from the training rows: vocabularies, bucket edges, means.
 
-Values are seen (their texts kept) as they are read, and counted later, once duplicates are gone and it is known which rows are
-training rows. Numbers of the logs are learned from a sample chosen by row number, at most about half a million values; numbers of
-the users and items from all rows, weighted by how often the training rows point to them. Nothing here depends on how the logs
-were cut into chunks.
+Values are seen (their texts kept) as they are read, and counted later, once duplicates are gone and
+it is known which rows are training rows. Train impressions alone are counted, because labels cause
+events: a count of events would tell clicked items from others. An event field is learned without
+counts, see :meth:`Fitting.count_events`. Numbers of the logs are learned from a sample chosen by row
+number, at most about half a million values; numbers of the users and items from all rows, weighted
+by the train impressions that point to them. Nothing depends on how the logs were cut into chunks.
 """
 
 from __future__ import annotations
@@ -27,6 +29,9 @@ __all__ = ["Fitting", "key_map", "quantile_edges", "sampled"]
 Array = npt.NDArray[Any]
 
 _SAMPLE_ROWS = 1 << 19
+_LEAST_EARLY_EVENTS = 1_000
+"""Buckets of an event field are learned from the events before the first impression where these are so
+many; else from all events before the end of training."""
 
 
 def sampled(log_row: Array, rows: int) -> Array:
@@ -55,8 +60,13 @@ class Fitting:
                     self._vocabularies.setdefault(table_of(level, name, feature), feature)
         self._seen = {table: KeyIndex() for table in self._vocabularies}
         self._counts = {table: np.zeros(0) for table in self._vocabularies}
+        self._event_tables = _event_tables(schema)
+        self._always = {table: np.zeros(0, dtype=bool) for table in self._vocabularies}
+        """Which of the seen values are known however rarely they are counted"""
         self._numbers: dict[str, list[tuple[Array, Array]]] = {}
         """``level.feature`` -> (values, weights)"""
+        self._early: dict[str, list[tuple[Array, Array]]] = {}
+        """The same of the event fields, before the first impression"""
 
     def see(self, level: str, cells: Mapping[str, Cell | None], columns: Mapping[str, pa.Array]) -> None:
         """Remember the texts behind the cells of a chunk."""
@@ -75,8 +85,14 @@ class Fitting:
     def count(
         self, level: str, cells: Mapping[str, Cell | None], rows: Array | None = None, *, sample: Array | None = None
     ) -> None:
-        """Count training rows. ``rows`` float64 [n]: how often each row counts, by default once. ``sample`` bool [n]: which rows
-        numbers are learned from, by default all."""
+        """Count training rows: impressions, or the users and items that they point to.
+
+        Args:
+            level: The level of the features; ``event`` where the impressions are the events.
+            cells: The cells of every feature by name; a feature without cells is left out.
+            rows: float64 [n], how often each row counts; by default once.
+            sample: bool [n], which rows numbers are learned from; by default all.
+        """
         for name, feature in level_features(self._schema, level).items():
             cell = cells.get(name)
             if cell is None:
@@ -86,13 +102,56 @@ class Fitting:
             elif isinstance(feature, Numeric | Coordinates) and not isinstance(cell, tuple):
                 self.sample(f"{level}.{name}", cell, rows, sample)
 
+    def count_events(self, cells: Mapping[str, Cell | None], early: Array, sample: Array) -> None:
+        """Learn from events before the end of training, without letting labels decide.
+
+        A click is an event, so how often a value occurs in events depends on labels. A value of an event
+        field is therefore known from its first event on, whatever ``min_count`` says, and ordered by the
+        events before the first impression, which no label of the log has caused. A field that shares its
+        table with a feature adds nothing: the train impressions decide there.
+
+        Args:
+            cells: The cells of every event field by name.
+            early: bool [n], which events happened before the first impression of the log.
+            sample: bool [n], which events numbers are learned from.
+        """
+        for name, feature in level_features(self._schema, "event").items():
+            cell = cells.get(name)
+            if cell is None or isinstance(cell, tuple):
+                continue
+            if isinstance(feature, Numeric):
+                self.sample(f"event.{name}", cell, None, sample)
+                self._keep(self._early, f"event.{name}", cell, np.ones(len(cell)), sample & early)
+            elif isinstance(feature, Categorical):
+                table = table_of("event", name, feature)
+                if table in self._event_tables:
+                    self._count_keys(table, cell, early.astype(np.float64))
+                    self.know(name, cell)
+
+    def know(self, name: str, keys: Array) -> None:
+        """Give these values of an event field, uint64 [n], rows of their own, however rare they are."""
+        field = level_features(self._schema, "event")[name]
+        index = self._seen.get(table_of("event", name, field))
+        if index is None:
+            return
+        table, numbers = table_of("event", name, field), index.look_up(keys)
+        always = np.zeros(len(index), dtype=bool)
+        always[: len(self._always[table])] = self._always[table]
+        always[numbers[numbers >= 0]] = True
+        self._always[table] = always
+
     def sample(self, key: str, values: Array, rows: Array | None = None, sample: Array | None = None) -> None:
         """Remember numbers, float64 [n] or [n, 2]."""
-        weights = np.ones(len(values)) if rows is None else rows
+        self._keep(self._numbers, key, values, np.ones(len(values)) if rows is None else rows, sample)
+
+    @staticmethod
+    def _keep(
+        numbers: dict[str, list[tuple[Array, Array]]], key: str, values: Array, weights: Array, sample: Array | None
+    ) -> None:
         kept = ~np.isnan(values if values.ndim == 1 else values[:, 0]) & (weights > 0)
         if sample is not None:
             kept &= sample
-        self._numbers.setdefault(key, []).append((values[kept], weights[kept]))
+        numbers.setdefault(key, []).append((values[kept], weights[kept]))
 
     def _count_keys(self, table: str, cell: Cell, rows: Array | None) -> None:
         index = self._seen.get(table)
@@ -114,7 +173,7 @@ class Fitting:
         vocabularies: dict[str, KeyMap] = {}
         texts: dict[str, pa.Table] = {}
         for table, first in self._vocabularies.items():
-            vocabularies[table], texts[table] = _vocabulary(first, self._seen[table], self._counts[table])
+            vocabularies[table], texts[table] = _vocabulary(first, self._seen[table], self._counts[table], self._always[table])
         edges: dict[str, Array] = {}
         scales: dict[str, Scale] = {}
         for level in (*LEVELS, "event"):
@@ -139,17 +198,29 @@ class Fitting:
         return encoders, texts
 
     def _gathered(self, key: str, width: int = 1) -> tuple[Array, Array]:
-        pieces = self._numbers.get(key, [])
+        pieces = self._early.get(key, [])
+        if sum(len(values) for values, _ in pieces) < _LEAST_EARLY_EVENTS:
+            pieces = self._numbers.get(key, [])
         if not pieces:
             return np.zeros(0 if width == 1 else (0, width)), np.zeros(0)
         return np.concatenate([values for values, _ in pieces]), np.concatenate([weights for _, weights in pieces])
 
 
-def _vocabulary(feature: Categorical, seen: KeyIndex, counts: Array) -> tuple[KeyMap, pa.Table]:
+def _event_tables(schema: Schema) -> set[str]:
+    """The vocabularies whose values only an events table holds."""
+    if schema.history_source == "impressions":
+        return set()
+    features = {table_of(level, n, f) for level, n, f in schema.features if isinstance(f, Categorical)}
+    fields = level_features(schema, "event").items()
+    return {table_of("event", n, f) for n, f in fields if isinstance(f, Categorical)} - features
+
+
+def _vocabulary(feature: Categorical, seen: KeyIndex, counts: Array, always: Array) -> tuple[KeyMap, pa.Table]:
     settings = feature.vocabulary
     assert settings is not None
     counts = np.concatenate([counts, np.zeros(len(seen) - len(counts))]).astype(np.int64)
-    kept = np.flatnonzero(counts >= settings.min_count)
+    always = np.concatenate([always, np.zeros(len(seen) - len(always), dtype=bool)])
+    kept = np.flatnonzero((counts >= settings.min_count) | always)
     table = pa.table({"value": seen.texts().take(pa.array(kept)), "count": counts[kept]})
     order = pc.sort_indices(table, sort_keys=[("count", "descending"), ("value", "ascending")])[: settings.max_rows]
     keys = seen.keys()[kept[order.to_numpy()]]

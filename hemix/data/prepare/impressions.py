@@ -17,16 +17,18 @@ from hemix.data.cells import Cell, numbers_of, read_cell, row_hashes
 from hemix.data.encode import Encoders, level_features
 from hemix.data.keys import keys_of
 from hemix.data.prepare.checks import Logs
-from hemix.data.prepare.columns import labels_of, no_null, positions_of, times_of, weights_of
+from hemix.data.prepare.columns import labels_of, no_null, positions_of, weights_of
 from hemix.data.prepare.entities import Entities, LogNumbers
 from hemix.data.prepare.equality import chunk_hashes
 from hemix.data.prepare.fit import Fitting, sampled
+from hemix.data.prepare.label_rates import LabelRates
 from hemix.data.prepare.labels import consistent, resolved
 from hemix.data.prepare.reading import Chunk
 from hemix.data.prepare.shards import ShardRows, ShardWriter
 from hemix.data.prepare.spill import Rows, Spill, rows_of, take_rows
 from hemix.data.prepare.splits import OUTSIDE, Splitter
 from hemix.data.prepare.statistics import StatisticsPass
+from hemix.data.prepare.times import times_of
 from hemix.schema import Coordinates, Distance
 
 __all__ = ["ImpressionPass", "Span", "first_of_equal", "late_rows"]
@@ -41,6 +43,8 @@ class Span:
 
     train_end_ms: int = 0
     """One past the newest train impression."""
+    log_begin_ms: int = 2**62
+    """Time of the oldest impression."""
     log_end_ms: int = 0
     """Time of the newest impression."""
 
@@ -84,6 +88,7 @@ class ImpressionPass:
             time_ms, split = found["time_ms"], found["split"]
             assert isinstance(time_ms, np.ndarray) and isinstance(split, np.ndarray)
             in_split += np.bincount(split[split >= 0], minlength=3)
+            self.span.log_begin_ms = min(self.span.log_begin_ms, int(time_ms.min()))
             self.span.log_end_ms = max(self.span.log_end_ms, int(time_ms.max()))
             if (split == 0).any():
                 self.span.train_end_ms = max(self.span.train_end_ms, int(time_ms[split == 0].max()) + 1)
@@ -95,7 +100,7 @@ class ImpressionPass:
         schema, where, columns, roles = self._schema, chunk.where, chunk.columns, self._schema.roles
         clock = schema.clock
         no_null(clock.column, columns[clock.column], where)
-        time_ms = times_of(clock.column, columns[clock.column], clock.unit, where, own=True)
+        time_ms = times_of(clock.column, columns[clock.column], clock, where, own=True)
         found: Rows = {
             "time_ms": time_ms,
             "log_row": np.arange(chunk.first_row, chunk.first_row + chunk.rows, dtype=np.int64),
@@ -105,7 +110,7 @@ class ImpressionPass:
         for name, label in schema.labels.items():
             found[f"label.{name}"] = labels_of(label.column or name, columns[label.column or name], where)
             if label.available_at is not None:
-                found[f"available.{name}"] = times_of(label.available_at, columns[label.available_at], clock.unit, where)
+                found[f"available.{name}"] = times_of(label.available_at, columns[label.available_at], clock, where)
         if roles.request_id is not None:
             no_null(roles.request_id, columns[roles.request_id], where)
             if pa.types.is_floating(columns[roles.request_id].type):  # NaN is no id
@@ -222,6 +227,8 @@ class ImpressionPass:
         for level in ("context", "cross"):
             features = self._schema.features.level(level)
             self._fitting.count(level, {n: train.get(f"{level}.{n}") for n in features}, sample=sample)
+        if self._schema.history_source == "impressions":
+            self._fitting.count("event", {n: train.get(f"event.{n}") for n in self._schema.history.fields}, sample=sample)
         chosen = take_rows(train, np.flatnonzero(sample))
         for key, kilometres in self._distances(chosen).items():
             self._fitting.sample(key, kilometres)
@@ -262,14 +269,21 @@ class ImpressionPass:
     # -- step 3: encode ----------------------------------------------------------------------------------------------------
 
     def write(
-        self, rows: Rows, encoders: Encoders, writers: Mapping[int, ShardWriter], statistics: StatisticsPass | None = None
+        self,
+        rows: Rows,
+        encoders: Encoders,
+        writers: Mapping[int, ShardWriter],
+        statistics: StatisticsPass | None,
+        label_rates: LabelRates,
     ) -> None:
-        """Encode a settled part and append it to the shards of every split."""
+        """Encode a settled part, append it to the shards of every split, and count its labels."""
         split = np.asarray(rows["split"])
         for number, writer in writers.items():
             here = np.flatnonzero(split == number)
             if len(here):
-                writer.write(self._encoded(take_rows(rows, here), encoders, statistics))
+                encoded = self._encoded(take_rows(rows, here), encoders, statistics)
+                writer.write(encoded)
+                label_rates.add(number, encoded)
 
     def _encoded(self, rows: Rows, encoders: Encoders, statistics: StatisticsPass | None) -> ShardRows:
         begin, count = np.flatnonzero(rows["starts"]), rows_of(rows)

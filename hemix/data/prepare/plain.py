@@ -112,7 +112,7 @@ def shown(values: pa.Array, row: int) -> Any:
 
 def _cast(values: pa.Array, kind: pa.DataType) -> pa.Array:
     if pa.types.is_timestamp(kind) and kind.tz is not None and pa.types.is_string(values.type):
-        return values.cast(pa.timestamp(kind.unit)).cast(kind)  # a time without a zone is UTC
+        return pc.assume_timezone(values.cast(pa.timestamp(kind.unit)), kind.tz, ambiguous="earliest", nonexistent="earliest")
     return values.cast(kind)
 
 

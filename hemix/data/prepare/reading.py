@@ -1,4 +1,5 @@
-"""Parquet tables as streams of checked chunks: a file, or a folder of files read in name order as one table.
+"""Parquet tables as streams of checked chunks: a file, or a folder of files read in name order as one table. A folder's name
+``dt=2026-01-05`` is a column of its files that do not have it themselves.
 
 Every file keeps its own column types, but for their outer forms (plain.py): a value means the same whatever its type, so whoever reads
 a column turns it into keys, numbers or times. Where a file's type cannot be used, or means something else than another file's, the
@@ -17,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from hemix.data.cells import Where
+from hemix.data.prepare.partitions import constant, partition_type
 from hemix.data.prepare.places import LogFile, parquet_files
 from hemix.data.prepare.plain import cast_to, check_utf8, plain, plain_type, shown
 from hemix.data.texts import family
@@ -40,8 +42,20 @@ class Chunk:
     """Column whose type is not the same in all files -> the families (:func:`hemix.data.texts.family`) of its types"""
 
 
+@dataclass(frozen=True)
+class _File:
+    """An open file of a table."""
+
+    file: LogFile
+    types: dict[str, pa.DataType]
+    """Column -> type, those that stand in the names of its folders included"""
+    stored: frozenset[str]
+    """The columns that the file itself has"""
+    first_row: int
+
+
 class Table:
-    """An open table. Raises DataError naming the file: missing, an empty folder, not Parquet, truncated, or without rows."""
+    """An open table. Raises DataError naming the file: missing, an empty folder, not Parquet, truncated, or impressions without rows."""
 
     def __init__(self, path: Path | str, role: str) -> None:
         """``path``: a URL where it is a string."""
@@ -51,14 +65,15 @@ class Table:
         self.files = parquet_files(path, role)
         opened = [file.open() for file in self.files]
         self.first_rows = np.concatenate([[0], np.cumsum([f.metadata.num_rows for f in opened])]).astype(np.int64)
-        kinds = [_plain_schema(file, f.schema_arrow) for file, f in zip(self.files, opened, strict=True)]
-        self._filled = [(f, k) for f, k, rows in zip(self.files, kinds, np.diff(self.first_rows), strict=True) if rows]
-        """The files that have rows, and the types of their columns"""
+        stored = [_plain_schema(file, f.schema_arrow) for file, f in zip(self.files, opened, strict=True)]
+        types = _with_partitions(self.files, stored)
+        files = [_File(*of) for of in zip(self.files, types, map(frozenset, stored), self.first_rows.tolist(), strict=False)]
+        self._filled = [f for f, rows in zip(files, np.diff(self.first_rows), strict=True) if rows] or files
+        """The files that have rows; all where none has"""
         self._casts: dict[str, pa.DataType] = {}
         self._required: set[str] = set()
-        if self.rows == 0:
-            hint = "; or leave the key away: then the impressions are the history" if role == "tables.events" else ""
-            raise DataError(f"{path}: expected at least one row ({role}), found none{hint}")
+        if self.rows == 0 and role == "tables.impressions":
+            raise DataError(f"{path}: expected at least one row ({role}), found none")
         self._varying = {
             name: {_value_family(kind) for kind in kinds} for name in self.names if len(kinds := self.kinds_of(name)) > 1
         }
@@ -71,7 +86,7 @@ class Table:
     @property
     def names(self) -> list[str]:
         """Names of the columns that any file has, in the order of the first one that has them."""
-        return list(dict.fromkeys(name for _, kinds in self._filled for name in kinds))
+        return list(dict.fromkeys(name for file in self._filled for name in file.types))
 
     @property
     def kind(self) -> pa.Schema:
@@ -85,43 +100,50 @@ class Table:
     def kinds_of(self, column: str) -> list[pa.DataType]:
         """The types that a column has in the files that have it (and rows), each once."""
         types: list[pa.DataType] = []
-        for _, kinds in self._filled:
-            if column in kinds and kinds[column] not in types:
-                types.append(kinds[column])
+        for file in self._filled:
+            if column in file.types and file.types[column] not in types:
+                types.append(file.types[column])
         return types
 
     def require(self, column: str, key: str, expects: Callable[[pa.DataType], str | None]) -> None:
-        """Check that a column is there, in every file, and of usable types; ``expects`` says what was expected where one is not. Where
-        it takes text, it compares values by their texts: then the types must be of one family, or text."""
+        """Check that a column is there, in every file, and of usable types.
+
+        Args:
+            column: its name.
+            key: the schema's that names it, for messages.
+            expects: says what was expected where a type cannot be used, and after ``; `` what to do. Where it takes text, values are
+                compared by their texts: then the types must be of one family, or text.
+
+        Raises:
+            DataError: naming the file, and another one where that has another type.
+        """
         if column not in self.names:
             raise DataError(f"{self.path}: no column {column!r} ({key}); it has: {', '.join(self.names)}")
-        used: tuple[LogFile, pa.DataType] | None = None
+        several, first = len(self.kinds_of(column)) > 1, None
         as_text = any(expects(kind) is None for kind in (pa.string(), pa.list_(pa.string())))
-        for file, kinds in self._filled:
-            if column not in kinds:
-                raise DataError(f"{file}: no column {column!r} ({key}), which other files of the folder have")
-            kind = kinds[column]
+        for file in self._filled:
+            if column not in file.types:
+                raise DataError(f"{file.file}: no column {column!r} ({key}), which other files of the folder have")
+            kind = file.types[column]
+            if pa.types.is_null(kind) and (several or self.rows == 0):
+                continue  # its type is not known, or another file's
             expected = expects(kind)
-            if pa.types.is_null(kind) and len(self.kinds_of(column)) > 1:
-                continue  # of another file's type, and null in each row of this one
             if expected is not None:
-                raise DataError(
-                    f"{file}: column {column!r} ({key}): expected {expected}, found {kind}{self._elsewhere(column, kind)}"
-                )
+                expected, also, advice = expected.partition("; ")
+                found = f"expected {expected}, found {kind}{self._elsewhere(column, kind)}{also}{advice}"
+                raise DataError(f"{file.file if several else self.path}: column {column!r} ({key}): {found}")
             if as_text and _value_family(kind) not in ("text", "null"):
-                used = used or (file, kind)
-                if _value_family(kind) != _value_family(used[1]):
-                    raise DataError(
-                        f"{file}: column {column!r} ({key}): found {kind}, but {used[0].name} has {used[1]}: their values have no text "
-                        "in common; write both as one type, or as text"
-                    )
+                first = first or file
+                if _value_family(kind) != _value_family(first.types[column]):
+                    found = f"found {kind}, but {first.file.name} has {first.types[column]}: their values have no text in common"
+                    raise DataError(f"{file.file}: column {column!r} ({key}): {found}; write both as one type, or as text")
         self._required.add(column)
 
     def _elsewhere(self, column: str, kind: pa.DataType) -> str:
         """What another file has."""
-        for file, kinds in self._filled:
-            if column in kinds and kinds[column] not in (kind, pa.null()):
-                return f"; {file.name} has {kinds[column]}"
+        for file in self._filled:
+            if column in file.types and file.types[column] not in (kind, pa.null()):
+                return f"; {file.file.name} has {file.types[column]}"
         return ""
 
     def unify(self, column: str, kind: pa.DataType) -> None:
@@ -131,13 +153,16 @@ class Table:
     def chunks(self, columns: Sequence[str] | None, most_rows: int) -> Iterator[Chunk]:
         """All rows in order, at most ``most_rows`` at a time; ``columns`` None means all that each file has. Columns that were asked for
         hold text in UTF-8 only."""
-        for (file, kinds), first in zip(self._filled, np.unique(self.first_rows).tolist(), strict=False):
-            names = list(kinds) if columns is None else list(dict.fromkeys(columns))
-            row = 0
-            for batch in self._batches(file, names, most_rows):
-                where = Where(str(file), row)
-                columns_read = {name: self._plain(name, batch.column(name), where) for name in names}
-                yield Chunk(columns_read, batch.num_rows, first + row, where, self._varying)
+        for file in self._filled:
+            names = list(file.types) if columns is None else list(dict.fromkeys(columns))
+            row, of_folders = 0, dict(file.file.partition)
+            for batch in self._batches(file.file, [name for name in names if name in file.stored], most_rows):
+                where, read = Where(str(file.file), row), dict[str, pa.Array]()
+                for name in names:
+                    of_folder = name not in file.stored
+                    values = constant(of_folders[name], file.types[name], batch.num_rows) if of_folder else batch.column(name)
+                    read[name] = self._plain(name, values, where)
+                yield Chunk(read, batch.num_rows, file.first_row + row, where, self._varying)
                 row += batch.num_rows
 
     def _batches(self, file: LogFile, names: list[str], most_rows: int) -> Iterator[pa.RecordBatch]:
@@ -172,6 +197,20 @@ class Table:
             if row < chunk.first_row + chunk.rows:
                 return shown(chunk.columns[column], row - chunk.first_row)
         raise AssertionError(f"row {row} of {self.rows}")
+
+
+def _with_partitions(files: Sequence[LogFile], stored: Sequence[dict[str, pa.DataType]]) -> list[dict[str, pa.DataType]]:
+    """The files' columns, then those of their folders' names that are not in the file."""
+    values: dict[str, list[str | None]] = {}
+    for file in files:
+        for name, value in file.partition:
+            values.setdefault(name, []).append(value)
+    text = {name for own in stored for name, kind in own.items() if pa.types.is_string(kind)}  # 02 beside text is no number
+    types = {name: pa.string() if name in text else partition_type(texts) for name, texts in values.items()}
+    return [
+        own | {name: types[name] for name, _ in file.partition if name not in own}
+        for file, own in zip(files, stored, strict=True)
+    ]
 
 
 def _plain_schema(file: LogFile, schema: pa.Schema) -> dict[str, pa.DataType]:

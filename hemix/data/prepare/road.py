@@ -40,6 +40,8 @@ from hemix.data.prepare.events import EventPass, HistoryWriter
 from hemix.data.prepare.fit import Fitting
 from hemix.data.prepare.growth import Earlier, grown
 from hemix.data.prepare.impressions import ImpressionPass
+from hemix.data.prepare.joins import Joins, Side
+from hemix.data.prepare.label_rates import LabelRates
 from hemix.data.prepare.manifest import (
     SCHEMA_VERSION,
     array_files,
@@ -122,6 +124,7 @@ class _Road:
         self._temporary = folder / "temporary"
         self._fitting, self._earlier = Fitting(self._schema), earlier
         self._growth: dict[str, dict[str, int]] | None = None
+        self._joins = Joins()
         self._user_index, self._item_index = KeyIndex(), KeyIndex()
 
     def run(self) -> dict[str, Any]:
@@ -145,13 +148,15 @@ class _Road:
             )  # fmt: skip
         user_block, item_block = self._users.encode(encoders), self._items.encode(encoders)
         self._save_tables(user_block, item_block, encoders)
-        writers = self._write_shards(settled, encoders)
+        label_rates = LabelRates(self._schema, user_block, item_block)
+        writers = self._write_shards(settled, encoders, label_rates)
         self._check_serving_position(writers)
         event_values, event_counts = self._write_history(history, encoders)
         shutil.rmtree(self._temporary)
         write_text(self._folder / "schema.yaml", self._schema.to_yaml())
         write_json(self._folder / "spec.json", encoders.spec().to_json())
-        return self._manifest(writers, {"user": user_block, "item": item_block}, event_values, event_counts)
+        manifest = self._manifest(writers, {"user": user_block, "item": item_block}, event_values, event_counts)
+        return {**manifest, "label_rates": label_rates.summary()}
 
     # -- 2, 3 --------------------------------------------------------------------------------------------------------------
 
@@ -162,7 +167,7 @@ class _Road:
             return number_log(table, self._schema, self._user_index, self._item_index, folder, self._rows)
 
         self._impression_numbers = number(self._logs.impressions)
-        self._known_users = len(self._user_index)
+        self._shown_users, self._shown_items = len(self._user_index), len(self._item_index)
         self._event_numbers = None if self._logs.events is None else number(self._logs.events)
 
     def _read_tables(self) -> None:
@@ -170,12 +175,17 @@ class _Road:
         self._progress("reading users and items", 0.0)
         self._users = Entities.build("user", logs.users, self._user_index, schema, fitting)
         self._items = Entities.build("item", logs.items, self._item_index, schema, fitting, logs.score_columns)
+        self._joins.check(
+            logs, self._impression_numbers, self._event_numbers,
+            users=Side(entities=self._users, index=self._user_index, shown=self._shown_users),
+            items=Side(entities=self._items, index=self._item_index, shown=self._shown_items),
+        )  # fmt: skip
         tables = [t for t in (logs.impressions, logs.events) if t is not None]
         for name, column, index, own in (
             ("users", schema.user, self._user_index, logs.users),
             ("items", schema.item, self._item_index, logs.items),
         ):
-            kinds = [kind for t in (*tables, *([] if own is None else [own])) for kind in t.kinds_of(column)]
+            kinds = [kind for t in (*tables, *([] if own is None else [own])) if t.rows for kind in t.kinds_of(column)]
             save_ids(self._folder / "ids" / f"{name}.parquet", index, all(pa.types.is_integer(k) for k in kinds))
 
     # -- 4 -----------------------------------------------------------------------------------------------------------------
@@ -189,15 +199,14 @@ class _Road:
             return impressions, None
         bounds = part_bounds(_rows_per_user(self._event_numbers, users, self._rows), self._rows)
         with Spill(self._temporary / "events", bounds) as events:
-            self._events.partition(self._event_numbers, self._known_users, events, self._rows, self._progress)
+            self._events.partition(self._event_numbers, events, self._rows, self._progress)
         return impressions, events
 
     # -- 5 -----------------------------------------------------------------------------------------------------------------
 
     def _settle(self, impressions: Spill, events: Spill | None) -> tuple[Spill, Spill, Spill | None]:
         """(impressions, events, what statistics are made of)."""
-        train_end_ms = self._impressions.span.train_end_ms
-        folder = self._temporary
+        span, folder = self._impressions.span, self._temporary
         with ExitStack() as stack:
             settled = stack.enter_context(Spill(folder / "settled", impressions.bounds))
             history = stack.enter_context(Spill(folder / "history", (events or impressions).bounds))
@@ -206,7 +215,7 @@ class _Road:
             for part, raw in self._parts(impressions, "sorting impressions"):
                 rows, everything = self._impressions.settle(raw)
                 if events is None:
-                    history.put(part, self._events.settle(self._events.of_impressions(everything), train_end_ms))
+                    history.put(part, self._events.settle(self._events.of_impressions(everything), span))
                 if self._statistics is not None and kept is not None:
                     kept.put(part, self._statistics.kept(everything))
                 if rows is not None:
@@ -214,7 +223,7 @@ class _Road:
                     self._keep_requests(rows, requests)
             if events is not None:
                 for part, raw in self._parts(events, "sorting events"):
-                    history.put(part, self._events.settle(self._events.cleaned(raw), train_end_ms))
+                    history.put(part, self._events.settle(self._events.cleaned(raw), span))
         for _, made in self._parts(requests, "checking requests"):
             self._impressions.check_users(*(np.asarray(made[n]) for n in ("request", "user", "log_row")))
         return settled, history, kept
@@ -238,8 +247,7 @@ class _Road:
     def _learn(self) -> Encoders:
         users, items = self._users, self._items
         self._fitting.count("user", users.cells, self._impressions.user_rows[0].astype(np.float64))
-        item_rows = self._impressions.item_rows[0] + self._events.train_item_rows
-        self._fitting.count("item", items.cells, item_rows.astype(np.float64))
+        self._fitting.count("item", items.cells, self._impressions.item_rows[0].astype(np.float64))
         encoders, texts = self._fitting.fit(self._user_index, self._item_index)
         now_ms = self._impressions.span.train_end_ms
         if self._earlier is not None:
@@ -261,11 +269,11 @@ class _Road:
         save_array(self._folder / "items" / "train_known.npy", counted.train_known.astype(np.float64))
         save_array(self._folder / "items" / "train_positives.npy", counted.train_positives.astype(np.float64))
 
-    def _write_shards(self, settled: Spill, encoders: Encoders) -> dict[int, ShardWriter]:
+    def _write_shards(self, settled: Spill, encoders: Encoders, label_rates: LabelRates) -> dict[int, ShardWriter]:
         truth = self._read_truth()
         writers = {number: ShardWriter(self._folder, split, truth=truth) for number, split in enumerate(SPLITS)}
         for _, rows in self._parts(settled, "writing impressions"):
-            self._impressions.write(rows, encoders, writers, self._statistics)
+            self._impressions.write(rows, encoders, writers, self._statistics, label_rates)
         for writer in writers.values():
             writer.close()
         return writers
@@ -312,9 +320,17 @@ class _Road:
             "hemix": hemix_version(),
             "name": self._schema.name,
             "fingerprint": self._schema.fingerprint(),
+            "timezone": self._schema.clock.timezone,
             "tables": tables,
+            "join_rate": self._joins.rate,
+            "join_example": self._joins.example,
             "splits": splits,
-            "history": {**asdict(self._events.counts), **history_lengths(event_counts), "source": self._schema.history_source},
+            "history": {
+                **asdict(self._events.counts),
+                **history_lengths(event_counts),
+                **self._logs.action_lacking,
+                "source": self._schema.history_source,
+            },
             "users": len(self._user_index),
             "items": len(self._item_index),
             "impressions": asdict(self._impressions.counts),

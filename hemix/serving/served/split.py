@@ -6,15 +6,11 @@ A boundary that is no time, such as the number of a part, says nothing of a requ
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 from zoneinfo import ZoneInfo
 
-import pyarrow as pa
-
-from hemix.data.texts import text_of
 from hemix.schema import Boundary, Schema
 
-__all__ = ["SplitColumn"]
+__all__ = ["SplitTime"]
 
 _DAYS = ("%Y-%m-%d", "%Y%m%d", "%Y/%m/%d")
 _HOURS = ("%Y-%m-%d %H", "%Y-%m-%d-%H", "%Y-%m-%dT%H", "%Y%m%d%H")
@@ -23,29 +19,22 @@ _MONTHS = ("%Y-%m", "%Y%m", "%Y/%m")
 _FORMATS = (*_DAYS, *_HOURS, *_MOMENTS, *_MONTHS)
 
 
-class SplitColumn:
-    """The split's column of one schema."""
+class SplitTime:
+    """What the split's column holds of times, by the form of the boundaries."""
 
     def __init__(self, schema: Schema) -> None:
         split = schema.split
         marks = [mark for mark in (split.start, split.valid, split.test, split.end) if mark is not None]
         self._zone = ZoneInfo(schema.clock.timezone)
         self._format = next((f for f in _FORMATS if all(_is_written(mark, f) for mark in marks)), None)
-        self.kind = pa.string() if isinstance(marks[0], str) else pa.int64()
-        if any(isinstance(mark, float) for mark in marks):
-            self.kind = pa.float64()
+        self._as_text = isinstance(split.valid, str)
 
-    def value(self, given: Any, time_ms: int) -> Any:
-        """Of a request of this time, whose context gives ``given`` for the column; None where neither is of use."""
-        if pa.types.is_string(self.kind):
-            if isinstance(given, str | int | float):
-                return text_of(given)
-        elif isinstance(given, int | float) and (pa.types.is_floating(self.kind) or float(given).is_integer()):
-            return float(given) if pa.types.is_floating(self.kind) else int(given)
+    def value(self, time_ms: int) -> str | float | None:
+        """Of a request at this time; None where the boundaries are no times."""
         if self._format is None:
             return None
         text = datetime.fromtimestamp(time_ms / 1000, tz=self._zone).strftime(self._format)
-        return text if pa.types.is_string(self.kind) else int(text)
+        return text if self._as_text else float(text)
 
 
 def _is_written(mark: Boundary, form: str) -> bool:

@@ -176,7 +176,7 @@ def test_only_train_counts_and_users_count_by_their_impressions(tmp_path: Path) 
 tables: {users: users.parquet, items: items.parquet}
 features:
   user: {user_id: {type: categorical}, job: {type: categorical}}
-  item: {item_id: {type: categorical}, kind: {type: categorical, vocabulary: {min_count: 4}}}
+  item: {item_id: {type: categorical}, kind: {type: categorical, vocabulary: {min_count: 2}}}
   context: {city: {type: categorical}}
 history: {source: impressions}
 """
@@ -193,10 +193,10 @@ history: {source: impressions}
     assert data.vocabulary("user.user_id") == {"u": 2}
     assert data.vocabulary("user.job") == {"cook": 2}
     assert data.vocabulary("context.city") == {"x": 2}
-    # item i: two train impressions and the two events that they amount to; j: one and one
+    # item i: two train impressions, j: one; the events that they amount to do not count
     assert data.vocabulary("item.kind") == {"food": 2}
     assert data("users/features.ids").tolist() == [[2, 2], [UNKNOWN, UNKNOWN], [UNKNOWN, MISSING]]
-    assert data("items/features.ids").tolist() == [[UNKNOWN, MISSING], [2, 2], [3, UNKNOWN]]
+    assert data("items/features.ids").tolist() == [[UNKNOWN, MISSING], [2, 2], [UNKNOWN, UNKNOWN]]
     assert data("users/train_impressions").tolist() == [2, 1, 0]
     assert data("items/train_impressions").tolist() == [2, 1]
     assert data("items/train_positives").tolist() == [[2], [0]]
@@ -206,7 +206,7 @@ history: {source: impressions}
     assert rates["valid"]["context.city"] == 1.0
 
 
-def test_events_count_until_the_end_of_training(tmp_path: Path) -> None:
+def test_an_action_is_known_from_its_first_event_before_the_end_of_training(tmp_path: Path) -> None:
     schema = PLAIN + "tables: {events: events.parquet}\nhistory: {action: {type: categorical, vocabulary: {min_count: 2}}}"
     events = {
         "user_id": ["u"] * 6,
@@ -215,8 +215,9 @@ def test_events_count_until_the_end_of_training(tmp_path: Path) -> None:
         "action": ["a", "a", "b", "b", "c", "c"],
     }
     data = prepared(tmp_path, schema, impressions=ONE_EACH, events=events)
-    # training ends with its newest impression, at(0); b occurs once until then
-    assert data.vocabulary("event.action") == {"a": 2}
+    # training ends with its newest impression, at(0); b occurs once until then, c after it.
+    # a comes first: its two events lie before the first impression, so no label has caused them
+    assert data.vocabulary("event.action") == {"a": 2, "b": 3}
 
 
 # -- as-of -------------------------------------------------------------------------------------------------------------------
@@ -328,9 +329,9 @@ def test_impressions_as_events_carry_the_deepest_label_known_at_once(tmp_path: P
     names = {number: text for text, number in data.vocabulary("event.action").items()}
     action = [names.get(i, "?") for i in data("history/ids")[:, 0].tolist()]
     assert data("history/time_ms").tolist() == [at(0, 1), at(0, 2), at(0, 3), at(0, 4), at(0, 5), at(1), at(2)]
-    # `order` is in the vocabulary by the event at 4 h; the one at 5 h comes after the end of training and is not counted.
-    # `praise` occurs in test alone: unknown
-    assert action == ["impression", "click", "click", "order", "order", "impression", "?"]
+    # every label is a known action, whether or not train holds a positive of it
+    assert data.vocabulary("event.action") == {"click": 2, "impression": 3, "order": 4, "praise": 5}
+    assert action == ["impression", "click", "click", "order", "order", "impression", "praise"]
     city = data.vocabulary("event.city")
     assert data("history/ids")[:, 1].tolist() == [city[c] for c in "xxyxyxx"]
     item = data("items/number")[data("history/item_row")].tolist()
