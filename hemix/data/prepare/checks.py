@@ -14,7 +14,7 @@ from hemix.data.prepare.places import is_url
 from hemix.data.prepare.reading import Table
 from hemix.data.prepare.times import wrong_time
 from hemix.errors import DataError, SchemaError
-from hemix.schema import ClockPart, Feature, Schema
+from hemix.schema import Clock, ClockPart, Feature, Schema
 
 __all__ = ["Logs", "open_logs"]
 
@@ -51,6 +51,12 @@ class Logs:
     def event_clock(self) -> str:
         """The events table's clock column."""
         return self.schema.history.clock_column or self.schema.clock.column
+
+    @property
+    def clocks(self) -> dict[str, Clock]:
+        """The impressions' columns of times, each with its clock."""
+        clock, labels = self.schema.clock, self.schema.labels.values()
+        return dict.fromkeys([clock.column, *(v.available_at for v in labels if v.available_at is not None)], clock)
 
 
 def open_logs(folder: Path, schema: Schema | None) -> Logs:
@@ -124,6 +130,7 @@ def _check_impressions(logs: Logs, table: Table) -> None:
         table.require(roles.bias.column, "roles.bias.column", _number)
     if schema.split.column is not None:
         table.require(schema.split.column, "split.column", _any)
+        _unify_split(schema, table)
     for level in ("context", "cross"):
         for name, feature in schema.features.level(level).items():
             for column in columns_of(name, feature):
@@ -132,6 +139,29 @@ def _check_impressions(logs: Logs, table: Table) -> None:
         for name, field in schema.history.fields.items():
             for column in columns_of(name, field):
                 table.require(column, f"history.fields.{name}", _feature(field))
+
+
+def _unify_split(schema: Schema, table: Table) -> None:
+    """One type for a split column of several types, text parsed: rows are split by comparing values, not texts."""
+    column, by_number = schema.split.column, not isinstance(schema.split.valid, str)
+    kinds = [] if column is None or column == schema.clock.column else table.kinds_of(column)
+    known = [kind for kind in kinds if not pa.types.is_null(kind)]
+    if column is None or len(kinds) < 2 or not known:
+        return
+    t = pa.types
+    texts = any(t.is_string(kind) or t.is_binary(kind) for kind in known)
+    common = known[0]
+    if any(t.is_date(kind) for kind in known):
+        common = pa.date32()
+    elif any(t.is_timestamp(kind) for kind in known):
+        zoned = any(t.is_timestamp(kind) and kind.tz is not None for kind in known)
+        common = pa.timestamp("ns", tz=schema.clock.timezone if zoned else None)
+    elif texts and not by_number:
+        common = pa.string()
+    elif any(is_number(kind) for kind in known):
+        whole = all(t.is_integer(kind) or t.is_string(kind) or t.is_binary(kind) for kind in known)
+        common = pa.int64() if whole else pa.float64()
+    table.unify(column, common)
 
 
 def _check_events(logs: Logs, table: Table) -> None:

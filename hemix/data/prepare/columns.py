@@ -1,4 +1,4 @@
-"""The columns of a chunk with a part of their own, checked value by value: labels, weights, positions, row hashes.
+"""The columns of a chunk with a part of their own, checked value by value: ids, labels, weights, positions.
 
 Every error names the file, the row, the column, what was expected and what was found. Knows no schema object.
 """
@@ -12,11 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hemix.data.cells import Where, mixed, numbers_of, row_hashes
-from hemix.data.keys import keys_of
-from hemix.data.prepare.reading import Chunk
+from hemix.data.cells import MOST_NUMBER, Where, numbers_of
 
-__all__ = ["chunk_hashes", "labels_of", "no_null", "positions_of", "weights_of"]
+__all__ = ["check_ids", "labels_of", "no_null", "positions_of", "score_numbers_of", "weights_of"]
 
 Array = npt.NDArray[Any]
 
@@ -27,6 +25,18 @@ def no_null(column: str, values: pa.Array, where: Where) -> None:
         row = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
         count = f" ({values.null_count} in this piece of the file)" if values.null_count > 1 else ""
         raise where.error(row, f"column {column!r}: expected a value, found null{count}; fill it, or drop such rows")
+
+
+def check_ids(column: str, values: pa.Array, where: Where) -> None:
+    """Refuse what is no id of a user or an item: null, NaN, and the empty text, which a server refuses too."""
+    no_null(column, values, where)
+    if pa.types.is_floating(values.type):
+        numbers_of(column, values, where)
+    if pa.types.is_string(values.type) or pa.types.is_binary(values.type):
+        empty = pc.equal(pc.binary_length(values), 0).to_numpy(zero_copy_only=False)
+        if empty.any():
+            row = int(np.argmax(empty))
+            raise where.error(row, f"column {column!r}: expected an id, found an empty text; fill it, or drop such rows")
 
 
 def labels_of(column: str, values: pa.Array, where: Where) -> Array:
@@ -51,7 +61,22 @@ def weights_of(column: str, values: pa.Array, where: Where) -> Array:
     if (numbers < 0).any():
         row = int(np.argmax(numbers < 0))
         raise where.error(row, f"column {column!r}: expected a weight of at least 0, found {numbers[row]:g}")
+    _refuse_large(column, numbers, "a weight", where)
     return numbers.astype(np.float32)
+
+
+def score_numbers_of(column: str, values: pa.Array, where: Where) -> Array:
+    """float64 [rows], NaN for null: a column of the score expression, whose numbers a server takes up to the same size."""
+    numbers = numbers_of(column, values, where)
+    _refuse_large(column, numbers, "a number", where)
+    return numbers
+
+
+def _refuse_large(column: str, numbers: Array, what: str, where: Where) -> None:
+    large = np.abs(numbers) > MOST_NUMBER
+    if large.any():
+        row = int(np.argmax(large))
+        raise where.error(row, f"column {column!r}: expected {what} of at most {MOST_NUMBER:g}, found {numbers[row]:g}")
 
 
 def positions_of(column: str, values: pa.Array, where: Where, *, serve_as: int, most: int) -> Array:
@@ -62,31 +87,3 @@ def positions_of(column: str, values: pa.Array, where: Where, *, serve_as: int, 
         row = int(np.argmax(wrong))
         raise where.error(row, f"column {column!r}: expected a whole number of at least 0, found {numbers[row]:g}")
     return np.minimum(np.where(np.isnan(numbers), serve_as, numbers), most).astype(np.int32)
-
-
-def chunk_hashes(chunk: Chunk) -> Array:
-    """uint64 [rows]: rows that are equal in every column have equal hashes (others differ but for a chance of 2^-64)."""
-    total = np.zeros(chunk.rows, dtype=np.uint64)
-    for values in chunk.columns.values():
-        total = mixed(total ^ _value_hashes(values))
-    return total
-
-
-def _value_hashes(values: pa.Array) -> Array:
-    kind, t = values.type, pa.types
-    if t.is_integer(kind) or t.is_boolean(kind):
-        whole = values.cast(pa.int8() if t.is_boolean(kind) else kind)
-        hashes = mixed((whole.fill_null(0) if whole.null_count else whole).to_numpy(zero_copy_only=False).astype(np.uint64))
-    elif t.is_floating(kind):
-        hashes = row_hashes((values.fill_null(0.0) if values.null_count else values).to_numpy(zero_copy_only=False))
-    elif t.is_string(kind) or t.is_binary(kind) or t.is_temporal(kind) or t.is_decimal(kind) or t.is_null(kind):
-        return mixed(keys_of(values.cast(pa.string()) if t.is_temporal(kind) or t.is_decimal(kind) else values))
-    elif t.is_list(kind) or t.is_fixed_size_list(kind):
-        lengths = pc.list_value_length(values).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        hashes = row_hashes((_value_hashes(values.flatten()), offsets))
-    else:
-        return mixed(keys_of(pa.array([repr(value) for value in values.to_pylist()], pa.string())))
-    if values.null_count:
-        hashes = np.where(values.is_null().to_numpy(zero_copy_only=False), np.uint64(0x6E756C6C), hashes)
-    return hashes

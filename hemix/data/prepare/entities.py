@@ -22,7 +22,7 @@ from hemix.data.encode import Encoders, level_spec
 from hemix.data.entities import key_features
 from hemix.data.keys import KeyIndex
 from hemix.data.layout import Appender, Block, load_array, save_array
-from hemix.data.prepare.columns import no_null
+from hemix.data.prepare.columns import check_ids, score_numbers_of
 from hemix.data.prepare.fit import Fitting
 from hemix.data.prepare.reading import Table
 from hemix.data.prepare.times import times_of
@@ -52,23 +52,23 @@ def number_log(table: Table, schema: Schema, users: KeyIndex, items: KeyIndex, f
     with Appender(paths["user"], np.int32) as user, Appender(paths["item"], np.int32) as item:
         for chunk in table.chunks([schema.user, schema.item], rows):
             for out, (column, index) in zip((user, item), names.values(), strict=True):
-                no_null(column, chunk.columns[column], chunk.where)
-                out.append(index.add(_checked_ids(column, chunk.columns[column], chunk.where)))
+                check_ids(column, chunk.columns[column], chunk.where)
+                out.append(index.add(chunk.columns[column]))
     return LogNumbers(load_array(paths["user"]), load_array(paths["item"]))
 
 
-def _checked_ids(column: str, values: pa.Array, where: Where) -> pa.Array:
-    if pa.types.is_floating(values.type):
-        numbers_of(column, values, where)
-    return values
-
-
 def save_ids(path: Path, index: KeyIndex, whole: bool) -> None:
-    """Write raw ids in the order of their numbers: as whole numbers where every table has them so, else as text."""
-    texts = index.texts()
+    """Write raw ids in the order of their numbers: as whole numbers where every table has them so and int64 holds them all, else as
+    text."""
+    ids = texts = index.texts()
+    if whole:
+        try:
+            ids = texts.cast(pa.int64())
+        except pa.ArrowInvalid:  # uint64 goes on where int64 ends
+            ids = texts
     path.parent.mkdir(exist_ok=True)
     with storage_errors(path):
-        pq.write_table(pa.table({"id": texts.cast(pa.int64()) if whole else texts}), path)
+        pq.write_table(pa.table({"id": ids}), path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,15 +111,15 @@ class Entities:
         if table is not None:
             wanted = [own, *(c for n, f in features.items() for c in columns_of(n, f)), *score_columns]
             for chunk in table.chunks([*wanted, *versioned], 1 << 18):
-                no_null(own, chunk.columns[own], chunk.where)
-                numbers.append(index.add(_checked_ids(own, chunk.columns[own], chunk.where)))
+                check_ids(own, chunk.columns[own], chunk.where)
+                numbers.append(index.add(chunk.columns[own]))
                 since.append(_valid_from(schema, chunk.columns, chunk.rows, chunk.where, bool(versioned)))
                 read = {n: read_cell(n, f, chunk.columns, chunk.rows, chunk.where) for n, f in features.items()}
                 fitting.see(level, read, chunk.columns)
                 for name, cell in read.items():
                     if cell is not None:
                         pieces[name].append(cell)
-                columns = [numbers_of(c, chunk.columns[c], chunk.where) for c in score_columns]
+                columns = [score_numbers_of(c, chunk.columns[c], chunk.where) for c in score_columns]
                 raws.append(np.stack(columns, axis=1) if columns else np.zeros((chunk.rows, 0)))
         in_table = np.zeros(len(index), dtype=bool)
         in_table[np.concatenate(numbers)] = True

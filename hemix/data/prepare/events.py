@@ -20,8 +20,8 @@ from hemix.data.encode import Encoders, level_features
 from hemix.data.keys import keys_of
 from hemix.data.layout import Appender
 from hemix.data.prepare.checks import Logs
-from hemix.data.prepare.columns import chunk_hashes
 from hemix.data.prepare.entities import Entities, LogNumbers
+from hemix.data.prepare.equality import chunk_hashes
 from hemix.data.prepare.fit import Fitting, sampled
 from hemix.data.prepare.impressions import Span, first_of_equal, late_rows
 from hemix.data.prepare.labels import known_at_once
@@ -76,7 +76,7 @@ class EventPass:
                 "item": numbers.item[at],
                 "time_ms": times_of(clock, chunk.columns[clock], schema.clock, chunk.where),
                 "log_row": np.arange(at.start, at.stop, dtype=np.int64),
-                "hash": chunk_hashes(chunk),
+                "hash": chunk_hashes(chunk, {clock: schema.clock}),
             }
             cells = {n: read_cell(n, f, chunk.columns, chunk.rows, chunk.where) for n, f in schema.event_fields.items()}
             self._fitting.see("event", cells, chunk.columns)

@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from hemix.data.cells import Cell, read_cell, row_hashes
+from hemix.data.cells import Cell, numbers_of, read_cell, row_hashes
 from hemix.data.encode import Encoders, level_features
 from hemix.data.keys import keys_of
 from hemix.data.prepare.checks import Logs
-from hemix.data.prepare.columns import chunk_hashes, labels_of, no_null, positions_of, weights_of
+from hemix.data.prepare.columns import labels_of, no_null, positions_of, weights_of
 from hemix.data.prepare.entities import Entities, LogNumbers
+from hemix.data.prepare.equality import chunk_hashes
 from hemix.data.prepare.fit import Fitting, sampled
 from hemix.data.prepare.label_rates import LabelRates
 from hemix.data.prepare.labels import consistent, resolved
@@ -102,7 +104,7 @@ class ImpressionPass:
         found: Rows = {
             "time_ms": time_ms,
             "log_row": np.arange(chunk.first_row, chunk.first_row + chunk.rows, dtype=np.int64),
-            "hash": chunk_hashes(chunk),
+            "hash": chunk_hashes(chunk, self._logs.clocks),
             "split": self._splitter.assign(chunk, time_ms),
         }
         for name, label in schema.labels.items():
@@ -111,6 +113,8 @@ class ImpressionPass:
                 found[f"available.{name}"] = times_of(label.available_at, columns[label.available_at], clock, where)
         if roles.request_id is not None:
             no_null(roles.request_id, columns[roles.request_id], where)
+            if pa.types.is_floating(columns[roles.request_id].type):  # NaN is no id
+                numbers_of(roles.request_id, columns[roles.request_id], where)
             found["request"] = keys_of(columns[roles.request_id])
         if roles.weight is not None:
             found["weight"] = weights_of(roles.weight, columns[roles.weight], where)

@@ -35,6 +35,7 @@ from hemix.data.keys import KeyIndex
 from hemix.data.layout import SPLITS, Appender, Block, load_array, save_array
 from hemix.data.prepare.checks import Logs, open_logs
 from hemix.data.prepare.entities import Entities, LogNumbers, number_log, save_ids
+from hemix.data.prepare.equality import warn_of_equal_rows
 from hemix.data.prepare.events import EventPass, HistoryWriter
 from hemix.data.prepare.fit import Fitting
 from hemix.data.prepare.growth import Earlier, grown
@@ -102,9 +103,16 @@ def prepare(
             manifest = _Road(opened, splitter, folder, memory_rows, progress or (lambda _what, _done: None), goes_on).run()
         except StorageError as error:
             raise StorageError(str(error).replace(str(folder), str(out))) from error
+        _warn(opened, manifest)
         manifest["seconds"] = round(time.monotonic() - began, 3)
         write_json(folder / "manifest.json", manifest)
     return manifest
+
+
+def _warn(logs: Logs, manifest: dict[str, Any]) -> None:
+    warn_of_equal_rows(logs.impressions.path, manifest["impressions"]["duplicates"], logs.impressions.rows)
+    if logs.events is not None:
+        warn_of_equal_rows(logs.events.path, manifest["history"]["duplicates"], logs.events.rows)
 
 
 class _Road:
@@ -177,7 +185,7 @@ class _Road:
             ("users", schema.user, self._user_index, logs.users),
             ("items", schema.item, self._item_index, logs.items),
         ):
-            kinds = [t.kind.field(column).type for t in (*tables, *([] if own is None else [own])) if t.rows]
+            kinds = [kind for t in (*tables, *([] if own is None else [own])) if t.rows for kind in t.kinds_of(column)]
             save_ids(self._folder / "ids" / f"{name}.parquet", index, all(pa.types.is_integer(k) for k in kinds))
 
     # -- 4 -----------------------------------------------------------------------------------------------------------------

@@ -20,9 +20,11 @@ import pyarrow as pa
 from hemix.data.cells import columns_of
 from hemix.data.encode import level_features
 from hemix.data.spec import TIMELESS_MS
+from hemix.data.texts import text_of
 from hemix.schema import Schema
 from hemix.serving.checks import FieldChecks
-from hemix.serving.raw import arrow_kind, text_of
+from hemix.serving.raw import arrow_kind
+from hemix.serving.served.split import SplitTime
 from hemix.serving.store import Limits
 from hemix.serving.types import Event, Features, Ranking, RankRequest
 
@@ -67,6 +69,7 @@ class ServedColumns:
             level = self._cross if self._split in self._cross else self._context
             level[self._split] = self._split_kind
         self.request_id = roles.request_id or "served_request"
+        self._split_time = SplitTime(schema)
         self._fits: dict[str, Callable[[str, Any], bool]] = {
             "context": lambda c, v: checks.problem("context", {c: v}) is None,
             "cross": lambda c, v: checks.problem("candidate", {c: v}) is None,
@@ -101,9 +104,7 @@ class ServedColumns:
             self.request_id: by_ranking(ids, pa.string()),
         }
         for column, kind in self._context.items():
-            columns[column] = by_ranking(
-                [self._value("context", column, kind, one.request.context.get(column)) for one in served], kind
-            )
+            columns[column] = by_ranking([self._of_context(column, kind, one.request) for one in served], kind)
         for column, kind in self._cross.items():
             columns[column] = by_fields(lambda f, c=column, k=kind: self._value("cross", c, k, f.get(c)), kind)  # type: ignore[misc]
         place = np.arange(len(items)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -182,6 +183,12 @@ class ServedColumns:
                 "revision": pa.array(revisions, pa.int64()),
             }
         )
+
+    def _of_context(self, column: str, kind: pa.DataType, request: RankRequest) -> Any:
+        value = request.context.get(column)
+        if value is None and column == self._split and column not in self._own:  # no feature: the request's time tells it
+            return self._split_time.value(request.time_ms)
+        return self._value("context", column, kind, value)
 
     def _value(self, level: str, column: str, kind: pa.DataType, value: Any) -> Any:
         if value is None or not self._fits[level](column, value):

@@ -34,8 +34,7 @@ def table(root: Path, files: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def column(found: Table, name: str) -> list[Any]:
-    values: list[Any] = found.read([name])[name].to_pylist()
-    return values
+    return [value for chunk in found.chunks([name], 10) for value in chunk.columns[name].to_pylist()]
 
 
 def test_types_of_the_names_values(tmp_path: Path) -> None:
