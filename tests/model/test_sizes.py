@@ -6,20 +6,20 @@ from pathlib import Path
 
 import pytest
 
-import hemix.world
+import hemix.lab.simulator
 from hemix.config import build_settings
 from hemix.data.encode import level_spec
 from hemix.data.spec import FIRST, InputSpec, Task
+from hemix.lab.simulator.record import ACTIONS
 from hemix.model import build_model, count_parameters
 from hemix.schema import LEVELS, Schema
-from hemix.world.record import ACTIONS
 from tests.model.batches import make_spec
 
 
 def city_spec() -> InputSpec:
     """The city's columns and actions, the other tables with 100 rows: dense parameters depend on the rows of the actions' table alone,
     because matches are counted by action."""
-    text = (Path(hemix.world.__file__).parent / "schema.yaml").read_text(encoding="utf-8")
+    text = (Path(hemix.lab.simulator.__file__).parent / "schema.yaml").read_text(encoding="utf-8")
     schema = Schema.parse(text.replace("VALID_DATE", "2026-01-01").replace("TEST_DATE", "2026-01-02"))
     levels = {level: level_spec(schema, level, ACTIONS) for level in (*LEVELS, "event")}
     assert schema.roles.bias is not None
