@@ -109,7 +109,7 @@ def train(
     Under ``torchrun`` every process calls this with the same arguments (docs/scale.md).
     """
     from hemix.data.dataset import Dataset
-    from hemix.model import model_class
+    from hemix.models import model_class
     from hemix.run import Run
     from hemix.team import Team
     from hemix.training.loop import train as run_training

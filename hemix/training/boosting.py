@@ -23,8 +23,8 @@ from hemix.data.dataset import Dataset, Split
 from hemix.errors import DataError, SettingsError, UsageError
 from hemix.files import storage_errors
 from hemix.measure import PeakMemory
-from hemix.model import build_model
-from hemix.model.baselines.lightgbm import LightGBM, load_lightgbm
+from hemix.models import build_model
+from hemix.models.lightgbm import LightGBM, load_lightgbm
 from hemix.run import folder as run_folder
 from hemix.run.folder import Run
 from hemix.training.calibrate import calibrate

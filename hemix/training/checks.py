@@ -8,7 +8,7 @@ from hemix.config import Settings
 from hemix.data.dataset import Dataset
 from hemix.data.spec import InputSpec
 from hemix.errors import DataError, SettingsError, UsageError
-from hemix.model import count_parameters
+from hemix.models import count_parameters
 from hemix.run.folder import INFO_FILE
 from hemix.run.weights import DENSE_FILE, TABLES_FILE
 from hemix.training.origin import ORIGIN_FILE

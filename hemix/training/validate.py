@@ -13,7 +13,7 @@ from hemix.config import Settings
 from hemix.data.batch import RequestBatch
 from hemix.data.dataset import Split
 from hemix.evaluation.metrics import auc
-from hemix.model import Ranker
+from hemix.models import Ranker
 from hemix.team import Team
 from hemix.training.parts import micro_batches, own_parts
 

@@ -18,14 +18,14 @@ from hemix.data.dataset import Dataset
 from hemix.data.spec import Task
 from hemix.errors import MissingExtra, RunError, UsageError
 from hemix.exporting import export as exporting
+from hemix.exporting.export_model import takes_times
 from hemix.exporting.feed import by_candidate, request_feed, user_feed
 from hemix.exporting.graphs import Session
 from hemix.files import read_json
-from hemix.model.dense import takes_times
 from hemix.run import Run
 from hemix.run.weights import sha256
+from tests.batches import make_batch, make_spec
 from tests.exporting.sizes import OPTIONS, SMALL, lively
-from tests.model.batches import make_batch, make_spec
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 

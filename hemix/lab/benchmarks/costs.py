@@ -37,9 +37,9 @@ from hemix.data.spec import InputSpec
 from hemix.errors import HemixError
 from hemix.lab.benchmarks.common import figures
 from hemix.lab.benchmarks.workload import SPEC, Workload, make_batch
+from hemix.lab.flops import flop_counter
 from hemix.measure import PeakMemory, keep_freed_memory
-from hemix.model import build_model, count_parameters
-from hemix.model.flops import flop_counter
+from hemix.models import build_model, count_parameters
 from hemix.team import Team
 from hemix.training.launch import free_port
 from hemix.training.optimizers import Optimizers

@@ -24,7 +24,7 @@ from hemix.data.prepare import prepare
 from hemix.errors import HemixError
 from hemix.lab.simulator import simulate
 from hemix.measure import PeakMemory, machine
-from hemix.model import build_model
+from hemix.models import build_model
 from hemix.training.optimizers import Optimizers
 
 __all__ = ["TARGET", "run"]

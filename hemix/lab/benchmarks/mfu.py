@@ -20,7 +20,7 @@ from hemix.errors import UsageError
 from hemix.lab.benchmarks.common import figures, matmul_peak
 from hemix.lab.benchmarks.workload import SPEC, Workload, make_batch
 from hemix.measure import PeakMemory, keep_freed_memory
-from hemix.model import build_model, count_parameters
+from hemix.models import build_model, count_parameters
 from hemix.training.optimizers import Optimizers
 
 __all__ = ["run"]

@@ -25,10 +25,10 @@ from hemix.data.batch import RequestBatch
 from hemix.data.unshared import unshared
 from hemix.errors import HemixError, UsageError
 from hemix.lab.benchmarks.workload import SPEC, Workload, make_batch
+from hemix.lab.flops import flop_counter
 from hemix.measure import PeakMemory, keep_freed_memory
-from hemix.model import build_model
-from hemix.model.flops import flop_counter
-from hemix.model.hemix import HeMix
+from hemix.models import build_model
+from hemix.models.hemix import HeMix
 from hemix.training.table_optimizers import RowAdam
 
 __all__ = ["CHUNK", "Side", "SideCase", "Watch", "peak_bytes"]

@@ -2,7 +2,7 @@
 
 Every side gets the same first weights, ids and gradients, steps in a process of its own, and has to give the same vectors in the end.
 ``dense`` is PyTorch by default, one nn.EmbeddingBag a field whose gradient is as large as the table; ``bags`` is the best that PyTorch
-offers ready-made, the same with sparse gradients; ``tables`` is :class:`~hemix.model.embedding.Tables`
+offers ready-made, the same with sparse gradients; ``tables`` is :class:`~hemix.nn.embedding.Tables`
 with our own row optimisers, ``fused`` the same with FBGEMM's update.
 """
 
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from hemix.errors import HemixError
 from hemix.measure import PeakMemory, keep_freed_memory, machine
-from hemix.model.embedding import LookUp, Tables
+from hemix.nn.embedding import LookUp, Tables
 from hemix.training import fused_tables
 from hemix.training.table_optimizers import build_table_optimizer
 

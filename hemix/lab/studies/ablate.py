@@ -21,7 +21,7 @@ from hemix.lab.studies.inputs import open_inputs
 from hemix.lab.studies.report import write_study_report
 from hemix.lab.studies.runner import Options, check_study_folder, study_folder
 from hemix.lab.studies.summary import pairs, summarise
-from hemix.model import count_parameters
+from hemix.models import count_parameters
 
 __all__ = ["FULL", "VARIANTS", "ablate", "variants_of"]
 

@@ -30,9 +30,9 @@ from hemix.errors import DataError, HemixError, RunError
 from hemix.evaluation.evaluate import task_metrics
 from hemix.evaluation.predictions import Predictions
 from hemix.files import read_json, write_json
+from hemix.lab.flops import flop_counter
 from hemix.lab.studies.cells import Judged
 from hemix.measure import PeakMemory, machine
-from hemix.model.flops import flop_counter
 from hemix.run.evaluation import predictions_of
 from hemix.run.folder import INFO_FILE, Run
 from hemix.training.loop import train
@@ -122,7 +122,7 @@ def code_digest() -> str:
     """8 hex digits of the source that data, models and training are made of: two cells of one digest were made by the same code."""
     root = Path(__file__).parents[2]
     digest = hashlib.sha256()
-    for room in ("data", "model", "training"):
+    for room in ("data", "nn", "models", "training"):
         for path in sorted((root / room).rglob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()[:8]

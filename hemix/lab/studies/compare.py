@@ -24,7 +24,7 @@ from hemix.lab.studies.report import write_study_report
 from hemix.lab.studies.runner import Failure, Options, check_study_folder, run_cells, study_folder
 from hemix.lab.studies.summary import Runs, pairs, summarise
 from hemix.measure import machine
-from hemix.model import MODELS, model_class
+from hemix.models import MODELS, model_class
 
 __all__ = ["cells_of", "compare", "complete_runs", "facts", "judge", "openings"]
 

@@ -21,7 +21,7 @@ from hemix.errors import HemixError, RunError
 from hemix.files import read_json
 from hemix.lab.studies.cells import Cell, Judged
 from hemix.lab.studies.runner import Options
-from hemix.model import build_model
+from hemix.models import build_model
 from hemix.training.optimizers import Optimizers
 
 __all__ = ["known_costs", "plan"]

@@ -12,7 +12,7 @@ from hemix.evaluation.differences import holm
 from hemix.lab.benchmarks.workload import SPEC
 from hemix.lab.studies.ablate import FULL, VARIANTS, ablate, variants_of
 from hemix.lab.studies.cells import Contender
-from hemix.model import build_model, count_parameters
+from hemix.models import build_model, count_parameters
 from tests.lab.studies.small import FAST, cells_here
 
 

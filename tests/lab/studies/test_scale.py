@@ -14,7 +14,7 @@ from hemix.lab.benchmarks.workload import SPEC
 from hemix.lab.studies.cells import Contender
 from hemix.lab.studies.inputs import open_inputs
 from hemix.lab.studies.scale import LADDER, lengths_for, scale
-from hemix.model import count_parameters
+from hemix.models import count_parameters
 from tests.lab.studies.small import cells_here
 
 FAST = {"train.batch_impressions": 512, "train.warmup_steps": 1}
