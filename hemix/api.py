@@ -57,14 +57,14 @@ def __getattr__(name: str) -> Any:
 
 def simulate(out: PathLike, *, users: int, days: int, seed: int = 0, on_progress: Progress = _silent) -> dict[str, Any]:
     """The simulated city's logs into a new folder ``out``; the truth lies apart in ``out/truth``. Returns counts."""
-    from hemix.world import simulate as run_simulation
+    from hemix.lab.simulator import simulate as run_simulation
 
     return run_simulation(Path(out), users=users, days=days, seed=seed, progress=on_progress)
 
 
 def import_logs(name: str, raw: PathLike, out: PathLike, *, random_log: bool = False) -> dict[str, Any]:
     """A public data set's raw files to logs in a new folder ``out``. ``name``: kuairand or movielens. Returns counts."""
-    from hemix.sources import import_logs as run_import
+    from hemix.lab.datasets import import_logs as run_import
 
     return run_import(name, Path(raw), Path(out), random_log=random_log)
 
@@ -109,7 +109,7 @@ def train(
     Under ``torchrun`` every process calls this with the same arguments (docs/scale.md).
     """
     from hemix.data.dataset import Dataset
-    from hemix.model import model_class
+    from hemix.models import model_class
     from hemix.run import Run
     from hemix.team import Team
     from hemix.training.loop import train as run_training
@@ -187,10 +187,10 @@ def compare(
 ) -> dict[str, Any]:
     """Models on the same data, with the same search, seeds and origins, and their paired differences: ``out``/compare.json, report.html.
 
-    ``models``: names, or settings by a label; None: all. Further arguments are those of :func:`hemix.study.compare.compare` and of
-    :class:`hemix.study.runner.Options`.
+    ``models``: names, or settings by a label; None: all. Further arguments are those of :func:`hemix.lab.studies.compare.compare` and of
+    :class:`hemix.lab.studies.runner.Options`.
     """
-    from hemix.study.compare import compare as run_compare
+    from hemix.lab.studies.compare import compare as run_compare
 
     changes = named_overrides(settings)
     return run_compare(_paths(data), Path(out), models=models, changes=changes, **_study_options(options))
@@ -200,16 +200,16 @@ def ablate(
     data: PathLike | Sequence[PathLike], out: PathLike, *, settings: Sequence[str] | Mapping[str, Any] = (), **options: Any
 ) -> dict[str, Any]:
     """HeMix against itself without one part each: ``out``/ablate.json, report.html. Further arguments:
-    :func:`hemix.study.ablate.ablate`."""
-    from hemix.study.ablate import ablate as run_ablate
+    :func:`hemix.lab.studies.ablate.ablate`."""
+    from hemix.lab.studies.ablate import ablate as run_ablate
 
     return run_ablate(_paths(data), Path(out), changes=named_overrides(settings), **_study_options(options))
 
 
 def scale(data: PathLike, out: PathLike, *, settings: Sequence[str] | Mapping[str, Any] = (), **options: Any) -> dict[str, Any]:
     """Sizes and history lengths, and the laws fitted to them: ``out``/scale.json, report.html. Further arguments:
-    :func:`hemix.study.scale.scale`."""
-    from hemix.study.scale import scale as run_scale
+    :func:`hemix.lab.studies.scale.scale`."""
+    from hemix.lab.studies.scale import scale as run_scale
 
     return run_scale(Path(data), Path(out), changes=named_overrides(settings), **_study_options(options))
 
@@ -220,7 +220,7 @@ def _paths(data: PathLike | Sequence[PathLike]) -> list[PathLike]:
 
 def _study_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Those of a study's Options gathered under ``options``."""
-    from hemix.study.runner import Options
+    from hemix.lab.studies.runner import Options
 
     own = {key: value for key, value in arguments.items() if key in ("jobs", "threads", "on_plan", "on_cell")}
     return {**{key: value for key, value in arguments.items() if key not in own}, "options": Options(**own)}
@@ -334,9 +334,9 @@ def experiment(
     on_progress: Progress = _silent,
 ) -> dict[str, Any]:
     """Users of a simulated city live with several arms (URLs of servers, ``oracle``, ``popularity``): returns experiment.json, which
-    with report.html is written to ``out``. See :func:`hemix.experimenting.run.experiment`."""
-    from hemix.experimenting import Plan
-    from hemix.experimenting import experiment as run_experiment
+    with report.html is written to ``out``. See :func:`hemix.lab.abtest.run.experiment`."""
+    from hemix.lab.abtest import Plan
+    from hemix.lab.abtest import experiment as run_experiment
 
     plan = Plan(
         arms=dict(arms), logs=str(logs), users=users, days=days, first_user=first_user, design=design, seed=seed, draws=draws

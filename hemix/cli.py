@@ -383,9 +383,9 @@ def bench(
     device: Annotated[str | None, typer.Option(help="serve: score there, such as cuda.", show_default=False)] = None,
 ) -> None:
     """Run a benchmark and print its table."""
-    from hemix.bench import run_benchmark
     from hemix.display import benchmark_table
     from hemix.files import write_json
+    from hemix.lab.benchmarks import run_benchmark
 
     for flag, file in (("--json", json_file), ("--chart", chart)):
         if file is not None and not file.absolute().parent.is_dir():
@@ -396,7 +396,7 @@ def bench(
     if json_file is not None:
         write_json(json_file, figures)
     if chart is not None:
-        from hemix.bench.chart import draw
+        from hemix.lab.benchmarks.chart import draw
 
         draw(figures, chart)
     print(benchmark_table(figures))

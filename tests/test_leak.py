@@ -16,7 +16,7 @@ import pytest
 from hemix.config import build_settings
 from hemix.data.dataset import Dataset
 from hemix.data.prepare import prepare
-from hemix.model import build_model
+from hemix.models import build_model
 
 DAY_MS = 86_400_000
 START_MS = 1_767_571_200_000  # 2026-01-05 00:00 UTC

@@ -17,7 +17,7 @@ import pytest
 
 from hemix import api
 from hemix.data.prepare import prepare
-from hemix.model import MODELS
+from hemix.models import MODELS
 
 DAY_MS = 86_400_000
 START_MS = 1_767_571_200_000  # 2026-01-05 00:00 UTC

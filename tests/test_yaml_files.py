@@ -8,8 +8,8 @@ import pytest
 
 from hemix.config import build_settings
 from hemix.errors import HemixError, SchemaError, SettingsError
+from hemix.lab.studies.search import read_points
 from hemix.schema import Schema
-from hemix.study.search import read_points
 from hemix.yaml_files import parse_yaml
 from tests.data.small import PLAIN
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from hemix.evaluation import charts, wording
@@ -99,15 +99,21 @@ def render_report(
     )
 
 
-def render(template: str, **values: Any) -> str:
-    """One of this package's page templates, filled in; values are escaped unless they are Markup."""
-    return _environment().get_template(template).render(**values)
+def render(template: str, *, package: str = "hemix.evaluation", **values: Any) -> str:
+    """Fill in a page template; values are escaped unless they are Markup.
+
+    Args:
+        template: File name of the template.
+        package: The package whose ``templates`` folder has it; it may extend the templates of this one.
+        **values: What the template shows.
+    """
+    return _environment(package).get_template(template).render(**values)
 
 
 @cache
-def _environment() -> Environment:
+def _environment(package: str) -> Environment:
     environment = Environment(
-        loader=PackageLoader("hemix.evaluation", "templates"),
+        loader=ChoiceLoader([PackageLoader(name, "templates") for name in dict.fromkeys((package, "hemix.evaluation"))]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

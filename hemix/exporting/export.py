@@ -1,6 +1,6 @@
 """A run as files for other servers: two ONNX graphs, checked against the model before they are kept.
 
-Knows runs and folders; the graphs are `hemix.model.dense`, the format `hemix.exporting.graphs`.
+Knows runs and folders; the graphs are `hemix.exporting.export_model`, the format `hemix.exporting.graphs`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from hemix.data.batch import RequestBatch
 from hemix.data.spec import InputSpec
 from hemix.errors import RunError, UsageError
 from hemix.exporting.draws import draw_batch
+from hemix.exporting.export_model import DenseRequest, DenseUser, Port, dense_form, takes_times
 from hemix.exporting.feed import by_candidate, request_feed, user_feed
 from hemix.exporting.graphs import OPSET, Session, onnx_versions, write_graph
 from hemix.files import copy_folder, new_folder, write_json
-from hemix.model import Ranker
-from hemix.model.dense import DenseRequest, DenseUser, Port, dense_form, takes_times
+from hemix.models import Ranker
 from hemix.run import Run
 from hemix.run.weights import sha256
 

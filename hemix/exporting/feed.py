@@ -1,6 +1,6 @@
 """A RequestBatch as the named, padded arrays that the exported graphs take.
 
-Knows the names that `hemix.model.dense` gives its inputs; no ONNX.
+Knows the names that `hemix.exporting.export_model` gives its inputs; no ONNX.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from hemix.data.batch import Columns, RequestBatch
 from hemix.data.spec import InputSpec, LevelSpec
-from hemix.model.dense import PADDING
+from hemix.exporting.export_model import PADDING
 
 __all__ = ["Feed", "by_candidate", "request_feed", "user_feed"]
 
@@ -42,7 +42,7 @@ def user_feed(batch: RequestBatch, spec: InputSpec) -> Feed:
 def request_feed(batch: RequestBatch, spec: InputSpec, timed: bool = True) -> Feed:
     """Inputs of the request graph beside the state: every request of the batch, candidates padded to the most of a request.
 
-    ``timed``: whether the graph takes times (:func:`hemix.model.dense.takes_times`).
+    ``timed``: whether the graph takes times (:func:`hemix.exporting.export_model.takes_times`).
     """
     request_N, slot_N = _slots(batch)
     shape = (batch.requests_count, int(slot_N.max()) + 1)

@@ -1,5 +1,6 @@
-"""The halves of `hemix.model.dense` as ONNX files, and those files run by onnxruntime. The only module that knows ONNX; the packages of
-the extra ``onnx`` are imported when they are needed.
+"""The halves of `hemix.exporting.export_model` as ONNX files, and those files run by onnxruntime.
+
+The only module that knows ONNX; the packages of the extra ``onnx`` are imported when they are needed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from hemix.errors import MissingExtra
-from hemix.model.dense import DenseRequest, DenseUser, Port
+from hemix.exporting.export_model import DenseRequest, DenseUser, Port
 
 __all__ = ["OPSET", "Session", "onnx_versions", "write_graph"]
 

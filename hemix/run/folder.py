@@ -20,8 +20,8 @@ from hemix.data.spec import InputSpec
 from hemix.data.statistics import Statistics, statistic_files
 from hemix.errors import DataError, RunError
 from hemix.files import read_json, storage_errors, write_json, write_text
-from hemix.model import Ranker, build_model
-from hemix.model.sharded import ShardedTables
+from hemix.models import Ranker, build_model
+from hemix.nn.sharded import ShardedTables
 from hemix.run.shards import save_whole_tables
 from hemix.run.weights import DENSE_FILE, TABLES_FILE, load_weights, save_dense, save_weights
 from hemix.schema import Schema, first_difference

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hemix.errors import RunError, StorageError
 from hemix.files import storage_errors, umask_mode
-from hemix.model import Ranker
+from hemix.models import Ranker
 
 __all__ = [
     "DENSE_FILE",

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from hemix.errors import RequestError, SettingsError
-from hemix.model import Inputs, probabilities
+from hemix.models import Inputs, probabilities
 from hemix.run import Run
 from hemix.serving.batch import request_batch, some_candidates
 from hemix.serving.cache import Kept, StateCache

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hemix.data.spec import TIMELESS_MS
-from hemix.model import Inputs, Ranker
+from hemix.models import Inputs, Ranker
 from hemix.serving.features import UserSide
 from hemix.serving.types import Because, RankRequest
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from hemix.model.embedding import Tables
+from hemix.nn.embedding import Tables
 
 __all__ = ["Average"]
 

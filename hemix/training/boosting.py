@@ -24,8 +24,8 @@ from hemix.errors import DataError, SettingsError, UsageError
 from hemix.evaluation.notes import training_notes, valid_notes
 from hemix.files import storage_errors
 from hemix.measure import PeakMemory
-from hemix.model import build_model
-from hemix.model.baselines.lightgbm import LightGBM, load_lightgbm
+from hemix.models import build_model
+from hemix.models.lightgbm import LightGBM, load_lightgbm
 from hemix.run import folder as run_folder
 from hemix.run.folder import Run
 from hemix.training.calibrate import calibrate

@@ -17,7 +17,7 @@ from torch import Tensor
 from hemix.config import Settings
 from hemix.data.dataset import Split
 from hemix.data.spec import InputSpec
-from hemix.model import Ranker
+from hemix.models import Ranker
 from hemix.team import Team
 from hemix.training.validate import logits_of
 

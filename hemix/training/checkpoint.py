@@ -24,8 +24,8 @@ from torch import Tensor
 
 from hemix.errors import RunError
 from hemix.files import new_folder, read_json, storage_errors, write_json, write_text
-from hemix.model import Ranker
-from hemix.model.sharded import owned_rows
+from hemix.models import Ranker
+from hemix.nn.sharded import owned_rows
 from hemix.run.shards import Shard, fill_rows
 from hemix.run.weights import DENSE_FILE, check_digest, load_dense, load_tensors, save_tensors, sha256
 from hemix.team import Team

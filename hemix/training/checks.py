@@ -11,7 +11,7 @@ from hemix.data.dataset import Dataset
 from hemix.data.spec import InputSpec
 from hemix.errors import DataError, SettingsError, UsageError
 from hemix.evaluation.notes import Note, one_class_note
-from hemix.model import count_parameters
+from hemix.models import count_parameters
 from hemix.run.folder import INFO_FILE
 from hemix.run.weights import DENSE_FILE, TABLES_FILE
 from hemix.training.origin import ORIGIN_FILE

@@ -1,7 +1,7 @@
 """FBGEMM's fused update of the embedding tables: gradients added up by row and applied in one pass over the rows.
 
 The one kernel that fits: FBGEMM's CPU build has row-wise Adagrad (and SGD) and no Adam. FBGEMM is imported when it is asked for, never
-before. Weight and state stay the tensors of :class:`~hemix.model.embedding.Tables` and its optimiser, so a checkpoint does not show who
+before. Weight and state stay the tensors of :class:`~hemix.nn.embedding.Tables` and its optimiser, so a checkpoint does not show who
 made it. Knows nothing of a model. Why so: docs/decisions/0008-fused-tables.md
 """
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from hemix.errors import MissingExtra, SettingsError
-from hemix.model.embedding import Gradients
+from hemix.nn.embedding import Gradients
 
 __all__ = ["PACKAGE", "fits", "installed", "load", "rowwise_adagrad"]
 

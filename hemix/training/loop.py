@@ -31,7 +31,7 @@ from hemix.errors import HemixError, RunError, SettingsError, UsageError
 from hemix.evaluation.notes import training_notes, valid_notes
 from hemix.files import storage_errors
 from hemix.measure import PeakMemory, keep_freed_memory
-from hemix.model import LightGBM, Ranker, build_model, count_parameters, model_class
+from hemix.models import LightGBM, Ranker, build_model, count_parameters, model_class
 from hemix.run import folder as run_folder
 from hemix.run.folder import INFO_FILE, Run
 from hemix.run.weights import dense_of

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from hemix.model.layers import BlockLinear, GroupedLinear
+from hemix.nn.layers import BlockLinear, GroupedLinear
 
 __all__ = ["Muon", "linear_maps", "orthogonalised"]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hemix.config import TrainSettings
-from hemix.model import Ranker
+from hemix.models import Ranker
 from hemix.team import Team
 from hemix.training.average import Average
 from hemix.training.muon import Muon, linear_maps

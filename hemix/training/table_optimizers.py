@@ -1,7 +1,7 @@
 """Optimisers of the embedding tables: they touch only the rows that a step looked up.
 
 All do what FBGEMM's fused optimiser of the same name does: a row that was not looked up keeps weight and state. Row-wise Adagrad can
-leave its work to FBGEMM; the state is the same either way. Knows :class:`~hemix.model.embedding.Tables` and nothing else of a model.
+leave its work to FBGEMM; the state is the same either way. Knows :class:`~hemix.nn.embedding.Tables` and nothing else of a model.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hemix.errors import MissingExtra, SettingsError
-from hemix.model.embedding import Tables
+from hemix.nn.embedding import Tables
 from hemix.training import fused_tables
 from hemix.training.average import Average
 

@@ -14,8 +14,8 @@ from hemix.config import Settings
 from hemix.data.batch import RequestBatch
 from hemix.data.dataset import Split
 from hemix.evaluation.metrics import auc, base_rate_loss
-from hemix.model import Ranker
-from hemix.model.heads import counted_weights
+from hemix.models import Ranker
+from hemix.nn.heads import counted_weights
 from hemix.team import Team
 from hemix.training.parts import micro_batches, own_parts
 

@@ -16,7 +16,7 @@ from hemix.data.encode import Encoders, KeyMap
 from hemix.data.spec import FIRST, UNKNOWN
 from hemix.errors import RunError, UsageError
 from hemix.evaluation.metrics import Absent, auc, logloss, ne, pcoc
-from hemix.model import Ranker, probabilities
+from hemix.models import Ranker, probabilities
 from hemix.run.folder import Run
 from hemix.schema import first_difference
 from hemix.team import Team

@@ -14,7 +14,7 @@ from torch import Tensor
 from hemix.data.batch import Columns, Jagged, RequestBatch
 from hemix.data.dataset import Dataset
 from hemix.errors import DataError
-from tests.model.batches import make_batch, make_spec
+from tests.batches import make_batch, make_spec
 
 SPEC = make_spec()
 BATCH = make_batch(SPEC)

@@ -9,9 +9,9 @@ import torch
 
 from hemix.config import ModelSettings
 from hemix.data.parts import part_of
-from hemix.model import build_model
-from tests.model.batches import make_batch, make_spec
-from tests.model.test_parity import SMALL
+from hemix.models import build_model
+from tests.batches import make_batch, make_spec
+from tests.models.test_parity import SMALL
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 9])

@@ -8,7 +8,7 @@ import torch
 
 from hemix.config import ModelSettings
 from hemix.data.spec import InputSpec
-from hemix.model import Ranker, build_model
+from hemix.models import Ranker, build_model
 
 SMALL: dict[str, Any] = dict(
     embedding_size=8, token_width=16, attention_heads=2, layers=1, mix_heads=4, mix_rank=8, tokenizer_hidden=24, tower_hidden=8

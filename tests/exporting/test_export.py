@@ -18,15 +18,15 @@ from hemix.data.dataset import Dataset
 from hemix.data.spec import Task
 from hemix.errors import MissingExtra, RunError, UsageError
 from hemix.exporting import export as exporting
+from hemix.exporting.export_model import takes_times
 from hemix.exporting.feed import by_candidate, request_feed, user_feed
 from hemix.exporting.graphs import Session
 from hemix.files import read_json
-from hemix.model.dense import takes_times
 from hemix.run import Run
 from hemix.run.weights import sha256
+from tests.batches import make_batch, make_spec
 from tests.exporting.sizes import OPTIONS, SMALL, lively
-from tests.model.batches import make_batch, make_spec
-from tests.model.degenerate import DEGENERATE
+from tests.models.degenerate import DEGENERATE
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 
@@ -239,7 +239,7 @@ def test_files_have_the_mode_of_new_files(exported: Path, tmp_path: Path) -> Non
 
 
 def test_one_candidate_field_and_none(tmp_path: Path) -> None:
-    """tests/model/test_degenerate.py compares the exported form of every such schema; here one goes through ONNX."""
+    """tests/models/test_degenerate.py compares the exported form of every such schema; here one goes through ONNX."""
     model = lively(DEGENERATE["an item id alone"])
     exporting.write_graphs(model, tmp_path)
     assert exporting.difference(model, tmp_path)[0] <= exporting.TOLERANCE

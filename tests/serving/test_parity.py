@@ -11,7 +11,7 @@ import torch
 
 from hemix.config import ModelSettings
 from hemix.data.dataset import Dataset
-from hemix.model import MODELS, LightGBM, build_model
+from hemix.models import MODELS, LightGBM, build_model
 from hemix.run import Run
 from hemix.serving.engine import Engine
 from hemix.serving.store import Limits, Store, open_store

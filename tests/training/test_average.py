@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hemix.model.embedding import LookUp, Tables
+from hemix.nn.embedding import LookUp, Tables
 from hemix.training import fused_tables
 from hemix.training.average import Average
 from hemix.training.table_optimizers import build_table_optimizer

@@ -15,7 +15,7 @@ import torch
 from hemix import api
 from hemix.config import build_settings
 from hemix.data.dataset import Dataset
-from hemix.model import build_model
+from hemix.models import build_model
 from hemix.run import Run
 from hemix.run.evaluation import predictions_of
 from hemix.training.calibrate import SLOPE_MIN, Line, calibrate, effective_weights, fit_line, line_of

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from hemix.config import build_settings
-from hemix.model import build_model
+from hemix.models import build_model
 from hemix.training.muon import Muon, linear_maps, orthogonalised
 from hemix.training.optimizers import Optimizers
-from tests.model.batches import make_batch, make_spec
+from tests.batches import make_batch, make_spec
 
 
 def draw(*shape: int) -> torch.Tensor:

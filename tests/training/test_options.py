@@ -76,7 +76,7 @@ def test_table_weight_decay_shrinks_the_rows_of_a_step_alone() -> None:
     """Rate .1, decay 2: a looked-up row loses a fifth beside the optimiser's move; the others rest."""
     import torch
 
-    from hemix.model.embedding import LookUp, Tables
+    from hemix.nn.embedding import LookUp, Tables
     from hemix.training.table_optimizers import build_table_optimizer
 
     moved = []

@@ -25,7 +25,7 @@ from hemix.run.weights import DENSE_FILE, TABLES_FILE
 from hemix.training.checks import check_memory, process_bytes
 from hemix.training.launch import LOST, free_port, launch
 from hemix.training.start import part_seed
-from tests.model.batches import make_spec
+from tests.batches import make_spec
 from tests.planted import write_logs
 
 SETTINGS = {"train.batch_impressions": 64, "train.checkpoint_every_steps": 3, "train.threads": 1, "train.log_every_steps": 1}

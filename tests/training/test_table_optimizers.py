@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hemix.errors import MissingExtra, SettingsError
-from hemix.model.embedding import LookUp, Tables
+from hemix.nn.embedding import LookUp, Tables
 from hemix.training import fused_tables
 from hemix.training.table_optimizers import RowAdam, RowOptimizer, RowwiseAdagrad, build_table_optimizer
 

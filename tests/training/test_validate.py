@@ -11,7 +11,7 @@ import torch
 from hemix.config import build_settings
 from hemix.data.dataset import Dataset
 from hemix.evaluation.metrics import auc
-from hemix.model import Ranker, build_model
+from hemix.models import Ranker, build_model
 from hemix.training.loop import validate
 from tests.data.small import PLAIN, at, prepared, shown
 

@@ -14,7 +14,7 @@ from hemix import api
 from hemix.data.dataset import Dataset
 from hemix.data.encode import Encoders
 from hemix.errors import RunError, UsageError
-from hemix.model import build_model
+from hemix.models import build_model
 from hemix.run.folder import Run
 from hemix.training.warm_start import carried_weights
 from tests.planted import SCHEMA, write_logs

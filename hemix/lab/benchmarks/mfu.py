@@ -1,0 +1,104 @@
+"""`hemix bench mfu`: what share of the machine's dense peak a training step of a named size reaches.
+
+On an H200 the peak is NVIDIA's 989 TFLOP/s of dense bf16; elsewhere it is the best measured product of two large matrices. Steps run
+forward, backward and both updates on one synthetic batch. FLOPs are those of matrix products, as PyTorch counts them; the scores that
+the attention's backward pass makes again are among them.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from hemix.config import build_settings
+from hemix.errors import UsageError
+from hemix.lab.benchmarks.common import figures, matmul_peak
+from hemix.lab.benchmarks.workload import SPEC, Workload, make_batch
+from hemix.measure import PeakMemory, keep_freed_memory
+from hemix.models import build_model, count_parameters
+from hemix.training.optimizers import Optimizers
+
+__all__ = ["run"]
+
+H200_BF16_FLOPS = 989e12
+
+_LOADS = {
+    "tiny": Workload(users=64, impressions_per_user=4, history_length=200),
+    "base": Workload(users=64, impressions_per_user=4, history_length=500),
+    "small": Workload(users=512, impressions_per_user=8, history_length=1_000),
+    "large": Workload(users=512, impressions_per_user=8, history_length=1_000),
+}
+
+
+def run(*, scale: float = 1.0, size: str | None = None, repeats: int = 5) -> dict[str, Any]:
+    """Steps of ``size`` (large on a GPU, tiny on a CPU) with ``scale`` times its users. Raises UsageError for an unknown size."""
+    cuda = torch.cuda.is_available()
+    device, size = torch.device("cuda" if cuda else "cpu"), size or ("large" if cuda else "tiny")
+    if size not in _LOADS:
+        raise UsageError(f"--size {size}: expected one of {', '.join(_LOADS)}")
+    keep_freed_memory()
+    full = _LOADS[size]
+    load = Workload(
+        users=max(int(full.users * scale), 1),
+        impressions_per_user=full.impressions_per_user,
+        history_length=full.history_length,
+    )
+    precision = "bf16" if cuda else "fp32"
+    settings = build_settings(size=size)
+    batch = make_batch(load).to(device)
+    model = build_model(SPEC, settings.model, seed=0).to(device).train()
+    optimizers = Optimizers(model, settings.train, total_steps=1000)
+
+    def step(number: int) -> None:
+        with torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext():
+            logits = model(batch)
+        model.loss(logits.float(), batch).backward()  # type: ignore[no-untyped-call]
+        optimizers.step(number)
+
+    def wait() -> None:
+        if cuda:
+            torch.cuda.synchronize()
+
+    step(0)
+    with FlopCounterMode(display=False) as counter:
+        step(1)
+    flops, seconds = counter.get_total_flops(), []
+    with PeakMemory() as memory:
+        for number in range(repeats):
+            wait()
+            began = time.perf_counter()
+            step(2 + number)
+            wait()
+            seconds.append(time.perf_counter() - began)
+    median = statistics.median(seconds)
+    measured = max(matmul_peak(precision, n, device.type) for n in ((8192,) if cuda else (1024, 2048)))
+    named = cuda and "H200" in torch.cuda.get_device_name()
+    peak = H200_BF16_FLOPS if named else measured
+    dense, embedding = count_parameters(SPEC, settings.model)
+    case = {
+        "name": "mfu",
+        "scope": "step",
+        "size": size,
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "dense_parameters": dense,
+        "embedding_parameters": embedding,
+        "users": load.users,
+        "impressions_per_user": load.impressions_per_user,
+        "impressions": load.impressions,
+        "history_length": load.history_length,
+        "dtype": precision,
+        "ours_seconds": median,
+        "impressions_per_second": load.impressions / median,
+        "flops": flops,
+        "flops_per_second": flops / median,
+        "fraction_of_peak": flops / median / peak,
+        "peak_flops_per_second": peak,
+        "peak_is": "the maker's dense bf16" if named else "the measured matrix product",
+        "ours_peak_bytes": torch.cuda.max_memory_allocated() if cuda else memory.bytes,
+    }
+    return figures([case])

@@ -1,0 +1,249 @@
+"""MovieLens (Harper and Konstan, 2015): ratings of movies.
+
+Three official layouts: ml-100k (``u.data``, ``u.item``, ``u.user``), ml-1m (``ratings.dat``, ``movies.dat``, ``users.dat``) and
+ml-latest, its small form and ml-20m, -25m, -32m (``ratings.csv``, ``movies.csv``).
+
+A rating is an impression, ``like`` is a rating of 4 or more, and earlier impressions are the history. The first 90 % of the
+ratings train, the next 5 % validate, the last 5 % test; ratings of one second stay together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hemix.errors import DataError, UsageError
+from hemix.lab.datasets.layouts import one_layout
+from hemix.lab.datasets.logs_folder import LogsFolder
+from hemix.lab.datasets.raw import INTEGER, NUMBER, TEXT, Chunk, Kind, RawFile, Text
+from hemix.schema import Schema
+
+__all__ = ["MovieLens", "find_movielens"]
+
+LIKED_FROM = 4.0
+_FILES = {
+    "ml-100k": ("u.data", "u.item", "u.user"),
+    "ml-1m": ("ratings.dat", "movies.dat", "users.dat"),
+    "ml-latest": ("ratings.csv", "movies.csv"),
+}
+_GENRES_100K = (
+    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
+    "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
+)  # fmt: skip
+_NO_GENRES = "(no genres listed)"
+# the last parenthesis that begins with four digits: "Death Note (2006-2007)", "Seven (a.k.a. Se7en) (1995)"
+_YEAR = r"^.*\((?P<year>[0-9]{4})(?:[^0-9)][^)]*)?\)"
+
+Counts = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MovieLens:
+    """The files of one MovieLens layout."""
+
+    layout: str
+    ratings: RawFile
+    movies: RawFile
+    users: RawFile | None = None
+
+    def check(self) -> None:
+        """Raise DataError if a file cannot be opened or lacks a column."""
+        for file in (self.ratings, self.movies, *([self.users] if self.users else [])):
+            file.check()
+
+    def write(self, logs: LogsFolder) -> None:
+        """Write the tables and the schema. Raises DataError naming file, line and column."""
+        for chunk in self.ratings.chunks():
+            logs.write("impressions", impressions(chunk))
+        if "impressions" not in logs.rows:
+            raise DataError(f"{self.ratings.path}: expected ratings, found no row")
+        for chunk in self.movies.chunks():
+            logs.write("items", movies(chunk))
+        if "items" not in logs.rows:
+            raise DataError(f"{self.movies.path}: expected movies, found no row")
+        for chunk in self.users.chunks() if self.users else ():
+            chunk.present("user_id")
+            logs.write("users", chunk.table)
+        logs.write_schema(self._schema(logs.rows["impressions"]))
+
+    def _schema(self, ratings: int) -> Schema:
+        first, valid, test = times_at(self.ratings, [0, ratings * 90 // 100, ratings * 95 // 100])
+        if not first < valid < test:
+            raise DataError(f"{self.ratings.path}: expected ratings at enough different times to split 90 : 5 : 5, found "
+                            f"{ratings} ratings, the first at {first}, valid from {valid}, test from {test}")  # fmt: skip
+        return movielens_schema(self.layout, valid=valid, test=test)
+
+
+def find_movielens(raw: Path, random_log: bool) -> MovieLens:
+    """Find and check the files in ``raw``. Raises DataError naming the files looked for, UsageError for a random log."""
+    if random_log:
+        raise UsageError("import movielens: has no log of random exposure; only kuairand has")
+    layouts = {name: lambda folder, names=names: [folder / n for n in names] for name, names in _FILES.items()}
+    layout, _ = one_layout("movielens", (raw,), layouts)
+    source = {"ml-100k": _ml_100k, "ml-1m": _ml_1m, "ml-latest": _ml_latest}[layout](raw)
+    source.check()
+    return source
+
+
+_RATINGS: dict[str, Kind] = {"user_id": INTEGER, "movie_id": INTEGER, "rating": NUMBER, "timestamp": INTEGER}
+
+
+def _ml_100k(raw: Path) -> MovieLens:
+    bars = Text(delimiter="|", header=False, quoted=False, encoding="latin-1")
+    about = dict.fromkeys(("title", "release_date", "video_release_date", "imdb_url"), TEXT)
+    return MovieLens(
+        layout="ml-100k",
+        ratings=RawFile(path=raw / "u.data", columns=_RATINGS, text=Text(delimiter="\t", header=False, quoted=False)),
+        movies=RawFile(
+            path=raw / "u.item", columns={"movie_id": INTEGER, **about, **dict.fromkeys(_GENRES_100K, INTEGER)}, text=bars
+        ),
+        users=RawFile(
+            path=raw / "u.user",
+            columns={"user_id": INTEGER, "age": INTEGER, "gender": TEXT, "occupation": TEXT, "zip_code": TEXT},
+            text=bars,
+        ),
+    )
+
+
+def _ml_1m(raw: Path) -> MovieLens:
+    colons = Text(delimiter="::", header=False, quoted=False, encoding="latin-1")
+    return MovieLens(
+        layout="ml-1m",
+        ratings=RawFile(path=raw / "ratings.dat", columns=_RATINGS, text=colons),
+        movies=RawFile(path=raw / "movies.dat", columns={"movie_id": INTEGER, "title": TEXT, "genres": TEXT}, text=colons),
+        users=RawFile(
+            path=raw / "users.dat",
+            columns={"user_id": INTEGER, "gender": TEXT, "age": INTEGER, "occupation": INTEGER, "zip_code": TEXT},
+            text=colons,
+        ),
+    )
+
+
+def _ml_latest(raw: Path) -> MovieLens:
+    return MovieLens(
+        layout="ml-latest",
+        ratings=RawFile(
+            path=raw / "ratings.csv",
+            columns={"userId": INTEGER, "movieId": INTEGER, "rating": NUMBER, "timestamp": INTEGER},
+            text=Text(),
+        ),
+        movies=RawFile(path=raw / "movies.csv", columns={"movieId": INTEGER, "title": TEXT, "genres": TEXT}, text=Text()),
+    )
+
+
+def impressions(chunk: Chunk) -> pa.Table:
+    """user_id, movie_id, timestamp (s) and like (0 or 1) of some ratings."""
+    chunk.present(*chunk.table.column_names)
+    user, movie, rating, timestamp = chunk.table.columns
+    stars = np.asarray(rating)
+    chunk.refuse(~((stars >= 0.5) & (stars <= 5)), "rating", "a rating of 0.5 to 5")
+    like = pa.array((stars >= LIKED_FROM).astype(np.int8))
+    return pa.table({"user_id": user, "movie_id": movie, "timestamp": timestamp, "like": like})
+
+
+def movies(chunk: Chunk) -> pa.Table:
+    """movie_id, title, year (null where the title has none) and genres (a list) of some movies."""
+    table = chunk.table
+    chunk.present(table.column_names[0])
+    title = table["title"]
+    year = pc.struct_field(pc.extract_regex(title, _YEAR), "year").cast(pa.int64())
+    return pa.table(
+        {
+            "movie_id": table[table.column_names[0]],
+            "title": title,
+            "year": year,
+            "genres": _flagged_genres(chunk) if "genres" not in table.column_names else _listed_genres(table["genres"]),
+        }
+    )
+
+
+def _listed_genres(text: pa.ChunkedArray) -> pa.ChunkedArray:
+    none = pc.equal(text, _NO_GENRES)
+    return pc.split_pattern(pc.if_else(none, pa.scalar(None, pa.string()), text), "|")
+
+
+def _flagged_genres(chunk: Chunk) -> pa.Array:
+    flags = np.stack([chunk.flags(genre) for genre in _GENRES_100K], axis=1)
+    flags[:, 0] = False  # "unknown" is no genre
+    genre = pa.array(_GENRES_100K).take(pa.array(np.nonzero(flags)[1]))
+    offsets = np.concatenate([[0], np.cumsum(flags.sum(axis=1))])
+    empty = pa.array(~flags.any(axis=1))
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), genre, mask=empty)
+
+
+def times_at(ratings: RawFile, ranks: Sequence[int]) -> list[int]:
+    """The times (s) at these ranks of all ratings sorted by time.
+
+    Two passes that keep counts only: first of spans of 4096 s, then of the seconds in the spans where the ranks fall.
+    """
+    bits = 12
+    spans = _counted(ratings, lambda times: times >> bits)
+    before = np.concatenate([[0], np.cumsum(spans[1])])
+    at = np.searchsorted(before, ranks, side="right") - 1
+    wanted = spans[0][at]
+    seconds, counts = _counted(ratings, lambda times: times[np.isin(times >> bits, wanted)])
+    found = []
+    for rank, span, start in zip(ranks, wanted, before[at], strict=True):
+        inside = seconds >> bits == span
+        position = np.searchsorted(np.cumsum(counts[inside]), rank - start, side="right")
+        found.append(int(seconds[inside][position]))
+    return found
+
+
+def _counted(ratings: RawFile, keys_of: Any) -> Counts:
+    """How often each key occurs: the distinct keys, ascending, and their counts."""
+    total: Counts = (np.empty(0, np.int64), np.empty(0, np.int64))
+    for chunk in ratings.chunks(only=("timestamp",)):
+        keys, counts = np.unique(keys_of(np.asarray(chunk.table["timestamp"])), return_counts=True)
+        merged, place = np.unique(np.concatenate([total[0], keys]), return_inverse=True)
+        sums = np.zeros(len(merged), np.int64)
+        np.add.at(sums, place, np.concatenate([total[1], counts]))
+        total = (merged, sums)
+    return total
+
+
+def movielens_schema(layout: str, *, valid: int, test: int) -> Schema:
+    """The schema of one layout's logs, split at the times ``valid`` and ``test`` (s)."""
+    categorical: dict[str, Any] = {"type": "categorical"}
+    about: dict[str, dict[str, Any]] = {
+        "ml-100k": {"age": {"type": "numeric", "buckets": 10}, "gender": categorical, "occupation": categorical,
+                    "zip_code": {**categorical, "vocabulary": {"min_count": 5}}},
+        "ml-1m": {"age": categorical, "gender": categorical, "occupation": categorical,
+                  "zip_code": {**categorical, "vocabulary": {"min_count": 5}}},
+        "ml-latest": {},
+    }  # fmt: skip
+    hour, weekday = {"type": "clock", "part": "hour"}, {"type": "clock", "part": "weekday"}
+    return Schema.model_validate(
+        {
+            "name": layout,
+            "tables": {"items": "items.parquet", "users": "users.parquet" if about[layout] else None},
+            "user": "user_id",
+            "item": "movie_id",
+            "clock": {"column": "timestamp", "unit": "s", "timezone": "UTC"},
+            "features": {
+                "user": {"user_id": categorical, **about[layout]},
+                "context": {"hour": hour, "weekday": weekday},
+                "item": {
+                    "movie_id": categorical,
+                    "year": {"type": "numeric", "buckets": 16},
+                    "genres": {**categorical, "multi": True, "max_values": 10},
+                },
+            },
+            "history": {
+                "source": "impressions",
+                "item_features": ["movie_id", "year"],
+                "fields": {"hour": hour},
+                "global_length": 200,
+                "realtime_length": 50,
+            },
+            "labels": {"like": {}},
+            "split": {"valid": valid, "test": test},
+        }
+    )

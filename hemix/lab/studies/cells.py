@@ -1,0 +1,133 @@
+"""A cell: one model with one set of settings, trained on one dataset from one seed, and where its results lie.
+
+``DIR/cells/<model>-<data>-s<seed>-<hash>/`` holds ``cell.json`` (what it is), ``result.json`` and ``valid.npy`` (once it is trained and
+scored), ``test.json`` and ``test.npy`` (once test was opened), ``run/`` (until its weights are dropped) and ``log.txt``. The hash covers
+the settings, the dataset's content and the version of this format: whatever else changes, a finished cell is the same cell.
+
+This module knows nothing of processes or models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from hemix.config import Settings, build_settings
+from hemix.errors import RunError
+from hemix.files import read_json, write_json
+from hemix.lab.studies.inputs import Input
+
+__all__ = ["FORMAT", "SEEDS_APART", "Cell", "Contender", "Judged"]
+
+FORMAT = 1
+"""Version of what a cell writes and how it is measured. A higher one makes all cells new."""
+
+SEEDS_APART = 1000
+"""Seeds of one origin and the next lie so far apart: no two runs of a study share their chance."""
+
+Judged = Literal["valid", "test"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """What is compared: a model with settings that are not the defaults."""
+
+    label: str
+    settings: Settings
+    changes: dict[str, Any]
+    """Settings over the defaults, by ``section.name``, to be shown"""
+    history_events_max: int | None = None
+
+    @classmethod
+    def of(cls, label: str, changes: dict[str, Any], *, history_events_max: int | None = None) -> Contender:
+        """``changes`` hold ``model.name`` too. Raises SettingsError naming the setting."""
+        settings = build_settings(overrides=changes)
+        return cls(label=label, settings=settings, changes=changes, history_events_max=history_events_max)
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self.settings.model.name
+
+    @property
+    def cost_key(self) -> str:
+        """Contenders of one key cost about the same an impression."""
+        content = self.settings.model_dump(mode="json")
+        for name in ("table_learning_rate", "dense_learning_rate", "seed"):
+            content["train"].pop(name, None)
+        content["model"].pop("dropout", None)
+        return hashlib.sha256(json.dumps([content, self.history_events_max], sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One run of a study."""
+
+    root: Path
+    """The study's folder"""
+    contender: Contender
+    data: Input
+    seed: int
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The contender's, with this cell's seed."""
+        train = self.contender.settings.train.model_copy(update={"seed": self.seed})
+        return self.contender.settings.model_copy(update={"train": train})
+
+    @cached_property
+    def name(self) -> str:
+        """A readable id and a hash of all that matters."""
+        settings = self.settings.model_dump(mode="json", exclude={"train": {"loader_workers"}})  # it changes no result
+        content = [FORMAT, settings, self.data.digest, self.contender.history_events_max]
+        key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+        readable = re.sub(r"[^A-Za-z0-9_.]+", "_", f"{self.contender.model}-{self.data.name}").replace("_", "-")
+        return f"{readable}-s{self.seed}-{key}"
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where it lies; a cell of the same hash under another readable name is this cell."""
+        key = self.name.rpartition("-")[2]
+        found = sorted((self.root / "cells").glob(f"*-{key}"))
+        return found[0] if found else self.root / "cells" / self.name
+
+    def begin(self) -> None:
+        """Write cell.json, from which the cell's process works."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        content = {
+            "format": FORMAT,
+            "model": self.contender.model,
+            "data": str(self.data.folder.absolute()),
+            "data_digest": self.data.digest,
+            "seed": self.seed,
+            "history_events_max": self.contender.history_events_max,
+            "cost_key": self.contender.cost_key,
+            "settings": self.settings.model_dump(mode="json"),
+        }
+        write_json(self.folder / "cell.json", content)
+
+    def done(self, split: Judged) -> bool:
+        """Whether its results of a split are there."""
+        trained = (self.folder / "result.json").exists()
+        return trained and (split == "valid" or (self.folder / "test.json").exists())
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """result.json. Raises RunError where it is missing or damaged."""
+        return read_json(self.folder / "result.json", RunError)
+
+    def judged(self, split: Judged) -> dict[str, Any]:
+        """The metrics of a split, by task. Raises RunError."""
+        name = "result.json" if split == "valid" else "test.json"
+        tasks: dict[str, Any] = read_json(self.folder / name, RunError)["tasks"]
+        return tasks
+
+    def drop_weights(self) -> None:
+        """Remove the trained run: its predictions and figures stay."""
+        shutil.rmtree(self.folder / "run", ignore_errors=True)

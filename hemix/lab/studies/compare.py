@@ -1,0 +1,224 @@
+"""``hemix compare``: the same data, epochs and search for every model, several seeds and origins; paired differences.
+
+Valid is scored; test only where it is opened, and each opening is written down in DIR/openings.jsonl.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hemix.errors import RunError, UsageError
+from hemix.files import storage_errors, write_json
+from hemix.lab.studies import search as searching
+from hemix.lab.studies.cells import SEEDS_APART, Cell, Contender, Judged
+from hemix.lab.studies.cost import plan
+from hemix.lab.studies.inputs import Input, open_inputs
+from hemix.lab.studies.report import write_study_report
+from hemix.lab.studies.runner import Failure, Options, check_study_folder, run_cells, study_folder
+from hemix.lab.studies.summary import Runs, pairs, summarise
+from hemix.measure import machine
+from hemix.models import MODELS, model_class
+
+__all__ = ["cells_of", "compare", "complete_runs", "facts", "judge", "openings"]
+
+
+def compare(
+    data: Sequence[str | Path],
+    out: Path,
+    *,
+    models: Sequence[str] | Mapping[str, Mapping[str, Any]] | None = None,
+    seeds: int = 3,
+    search: str | Path | None = "default",
+    search_data: str | Path | None = None,
+    changes: Mapping[str, Any] | None = None,
+    primary: Sequence[str] | None = None,
+    final: bool = False,
+    options: Options | None = None,
+) -> dict[str, Any]:
+    """Compare models over the datasets ``data`` (rolling origins of the same logs); writes and returns compare.json.
+
+    ``models``: names, or settings by a label of one's own (``{"deep": {"model.name": "hemix", "model.layers": 4}}``); None: all known.
+    ``search``: "default", a search file, or None. ``changes``: settings for all. ``primary``: pairs ``a:b`` that are reported without
+    adjustment (by default hemix:lightgbm where both take part). ``final``: open test. Raises UsageError, SettingsError, DataError before
+    anything is written.
+    """
+    options = options or Options()
+    base = dict(changes or {})
+    contenders = _contenders(models, base)
+    if seeds < 1:
+        raise UsageError(f"--seeds {seeds}: expected 1 or more")
+    labels = [one.label for one in contenders]
+    asked = _primary(primary, labels)
+    points = None if search is None else searching.default_points(base) if search == "default" else searching.read_points(search)
+    check_study_folder(out)
+    inputs, small = open_inputs(data, opens_test=final, small=search_data)
+    split: Judged = "test" if final else "valid"
+    failed: list[Failure] = []
+    searched: dict[str, Any] = {}
+    with study_folder(out):
+        if points is not None:
+            contenders, searched, failed = _search(out, contenders, points, small or inputs[0], inputs, seeds, options, split)
+        cells = cells_of(out, contenders, inputs, seeds)
+        if points is None and contenders:
+            options.on_plan(plan([("compare", cells, split)], options))
+        runs, failures = judge(out, cells, contenders, inputs, split, options)
+        failed += failures
+        missing = [pair for pair in asked if pair[0] not in runs or pair[1] not in runs]
+        content = {
+            "schema_version": 1,
+            "split": split,
+            "models": summarise(runs, split),
+            **pairs(runs, inputs, split, primary=[pair for pair in asked if pair not in missing]),
+            "primary": [":".join(pair) for pair in asked],
+            "failed": failed,
+            "search": searched,
+            **facts(out, inputs, seeds, small if points is not None else None),
+        }
+        write_json(out / "compare.json", content)
+        write_study_report(out / "report.html", "compare", content)
+    return content
+
+
+def _contenders(models: Sequence[str] | Mapping[str, Mapping[str, Any]] | None, base: Mapping[str, Any]) -> list[Contender]:
+    asked = list(MODELS) if models is None else models
+    named = asked if isinstance(asked, Mapping) else {name: {"model.name": name} for name in asked}
+    if not named:
+        raise UsageError(f"--models: expected one or more of {', '.join(MODELS)}")
+    if not isinstance(asked, Mapping) and len(named) < len(asked):
+        raise UsageError(f"--models {','.join(asked)}: a model is named twice")
+    for own in named.values():
+        model_class(str(own.get("model.name", "hemix")))
+    return [Contender.of(label, {**base, **own}) for label, own in named.items()]
+
+
+def _primary(asked: Sequence[str] | None, labels: Sequence[str]) -> list[tuple[str, str]]:
+    if asked is None:
+        return [("hemix", "lightgbm")] if {"hemix", "lightgbm"} <= set(labels) else []
+    found = []
+    for text in asked:
+        a, _, b = text.partition(":")
+        if a not in labels or b not in labels or a == b:
+            raise UsageError(f"--primary {text}: expected two of {', '.join(labels)} as a:b")
+        found.append((a, b))
+    return found
+
+
+def cells_of(out: Path, contenders: Sequence[Contender], inputs: Sequence[Input], seeds: int) -> list[Cell]:
+    """Every contender on every origin from every seed. Seeds of different origins differ, so that no two runs share their chance."""
+    return [
+        Cell(root=out, contender=contender, data=data, seed=seed + SEEDS_APART * origin)
+        for contender in contenders
+        for origin, data in enumerate(inputs)
+        for seed in range(seeds)
+    ]
+
+
+def _search(
+    out: Path,
+    contenders: Sequence[Contender],
+    points: searching.Points,
+    data: Input,
+    inputs: Sequence[Input],
+    seeds: int,
+    options: Options,
+    split: Judged,
+) -> tuple[list[Contender], dict[str, Any], list[Failure]]:
+    """(contenders at their best points, what every point gave, failures)."""
+    grids = {
+        one.label: [Cell(root=out, contender=at, data=data, seed=0) for at in searching.points_for(one, points)]
+        for one in contenders
+    }
+    every = [cell for grid in grids.values() for cell in grid]
+    stages: list[tuple[str, Sequence[Cell], Judged]] = [("search", every, "valid")]
+    if all(cell.done("valid") for cell in every):
+        found = [chosen.contender for grid in grids.values() if (chosen := searching.best(grid)[0]) is not None]
+        stages.append(("compare", cells_of(out, found, inputs, seeds), split))
+    else:
+        stages.append(("compare (before the search its settings are not known)", cells_of(out, contenders, inputs, seeds), split))
+    options.on_plan(plan(stages, options))
+    failed = run_cells(every, options)
+    kept, searched = list[Contender](), dict[str, Any]()
+    for label, grid in grids.items():
+        chosen, results = searching.best(grid)
+        searched[label] = {"data": data.name, "points": results, "chosen": chosen and chosen.contender.changes}
+        for cell in grid:
+            if cell is not chosen:
+                cell.drop_weights()
+        if chosen is None:
+            failed.append({"cell": label, "error": "no point of the search finished"})
+        else:
+            kept.append(chosen.contender)
+    return kept, searched, failed
+
+
+def judge(
+    out: Path, cells: Sequence[Cell], contenders: Sequence[Contender], inputs: Sequence[Input], split: Judged, options: Options
+) -> tuple[Runs, list[Failure]]:
+    """Run the cells, open test where it is asked for, and return the contenders' finished runs with what failed."""
+    if split == "test":
+        _write_opening(out, cells, inputs)
+    failed = run_cells(cells, options, split=split)
+    runs, incomplete = complete_runs(cells, contenders, inputs, split)
+    if split == "test":
+        for cell in cells:
+            if cell.done("test"):
+                cell.drop_weights()
+    return runs, failed + incomplete
+
+
+def complete_runs(
+    cells: Sequence[Cell], contenders: Sequence[Contender], inputs: Sequence[Input], split: Judged
+) -> tuple[Runs, list[Failure]]:
+    """The finished runs by label, [origins][seeds]; a contender with an origin of which no run finished is left out.
+    Raises RunError where nothing is left."""
+    runs, failed = Runs(), list[Failure]()
+    for contender in contenders:
+        mine = [
+            [c for c in cells if c.contender.label == contender.label and c.data is data and c.done(split)] for data in inputs
+        ]
+        if all(mine):
+            runs[contender.label] = mine
+        else:
+            failed.append({"cell": contender.label, "error": "left out: of some dataset no run finished"})
+    if not runs:
+        raise RunError("no run finished; each cell's log.txt says why, under cells in the study's folder")
+    return runs, failed
+
+
+def _write_opening(out: Path, cells: Sequence[Cell], inputs: Sequence[Input]) -> None:
+    opening = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "hemix": version("hemix"),
+        "datasets": [data.summary() for data in inputs],
+        "models": list(dict.fromkeys(cell.contender.label for cell in cells)),
+        "cells": len(cells),
+        "not_scored_before": [cell.folder.name for cell in cells if not cell.done("test")],
+    }
+    path = out / "openings.jsonl"
+    with storage_errors(path), path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(opening) + "\n")
+
+
+def openings(out: Path) -> list[dict[str, Any]]:
+    """Every time that test was opened in this folder."""
+    path = out / "openings.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def facts(out: Path, inputs: Sequence[Input], seeds: int, small: Input | None = None) -> dict[str, Any]:
+    """What every study's JSON says of its data, seeds, versions, machine and openings of test."""
+    return {
+        "datasets": [data.summary() for data in inputs],
+        **({"search_data": small.summary()} if small is not None else {}),
+        "seeds": [[seed + SEEDS_APART * origin for seed in range(seeds)] for origin in range(len(inputs))],
+        "openings": openings(out),
+        "versions": {"hemix": version("hemix"), "torch": torch.__version__},
+        "machine": machine(),
+    }

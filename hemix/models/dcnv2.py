@@ -1,0 +1,47 @@
+"""DCN-V2: explicit crosses of bounded degree, then a deep network (Wang et al. 2021, arXiv 2008.13535).
+
+The cross layer is equation 1, with a full matrix: ``x' = x0 * (W x + b) + x``, where ``*`` is by element; l layers hold every cross up
+to degree l + 1. The deep part is stacked on the crosses (the paper's figure 1a). The input x0 is the concatenation of all fields and
+numbers, histories pooled.
+
+Letters: N candidates, F fields, d width of a table, K numbers, X = F d + K, P pooled width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hemix.config import ModelSettings
+from hemix.data.spec import InputSpec
+from hemix.models.pooled import PooledRanker
+from hemix.nn.deep import Perceptron, hidden_width
+
+__all__ = ["DCNv2", "cross"]
+
+
+def cross(first_NX: Tensor, x_NX: Tensor, linear: nn.Linear) -> Tensor:
+    """One cross layer, [N, X]: ``first`` is the network's input, ``x`` the layer's."""
+    crossed: Tensor = first_NX * linear(x_NX) + x_NX
+    return crossed
+
+
+class DCNv2(PooledRanker):
+    """``layers`` cross layers, then as many wide ones."""
+
+    def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
+        super().__init__(spec, settings)
+        width, wide = self.fields.count * settings.embedding_size + self.fields.numbers_count, hidden_width(settings)
+        self.crosses = nn.ModuleList(nn.Linear(width, width) for _ in range(settings.layers))
+        self.deep = Perceptron([width] + [wide] * settings.layers, settings.dropout)
+        self.heads = self.make_heads(wide)
+
+    def interact(self, fields_NFd: Tensor, numbers_NK: Tensor) -> Tensor:
+        """[N, P]"""
+        first_NX = torch.cat([fields_NFd.flatten(1), numbers_NK.to(fields_NFd.dtype)], 1)
+        x_NX = first_NX
+        for linear in self.crosses:
+            assert isinstance(linear, nn.Linear)
+            x_NX = cross(first_NX, x_NX, linear)
+        pooled_NP: Tensor = self.deep(x_NX)
+        return pooled_NP

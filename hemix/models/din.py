@@ -1,0 +1,149 @@
+"""DIN: an activation unit weighs every event by the candidate, and the weighted events are summed (Zhou et al. 2018, arXiv 1706.06978).
+
+The user's representation is v_U(A) = sum_j a(e_j, v_A) e_j (eq. 3) over the newest events that the request sees, of both parts of the
+history. The weights are not normalised: their sum says how strongly the candidate is wanted (section 4.3). a is a small network over
+[e, e * t, e - t, t] with PReLU (eq. 8) and 36 inner units (figure 2). Not the paper's Dice (eq. 9), whose statistics would let
+an impression's score depend on its neighbours in the batch. A request without events has the null event in place of the sum.
+
+Pairs of candidate and event lie flat, so no history is padded. Knows no time but which events are newest.
+
+Letters: E events, Q requests, N candidates, P pairs, D token width, h inner width of the activation unit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hemix.config import ModelSettings
+from hemix.data.batch import moved
+from hemix.data.spec import InputSpec
+from hemix.models.base import Ranker
+from hemix.nn.deep import DeepNetwork, candidate_vectors
+from hemix.nn.events import EventEncoder
+from hemix.nn.heads import Heads
+from hemix.nn.inputs import Inputs
+from hemix.nn.layers import BlockLinear
+from hemix.nn.ragged import rows_in_ranges
+
+__all__ = ["DIN", "ActivationUnit", "Recent", "RequestState", "UserState"]
+
+_INNER = 36
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recent:
+    """What an activation unit reads of some requests' histories. Row 0 is the null event."""
+
+    events_ED: Tensor
+    """The events that any request reads, a user's side by side"""
+    share_Eh: Tensor
+    """Their summand of the unit's first layer"""
+    first_Q: Tensor
+    """int64: row of each request's oldest event"""
+    count_Q: Tensor
+    """int64: how many it reads"""
+
+
+class ActivationUnit(nn.Module):
+    """The local activation unit (section 4.3, figure 2), and the sum that it weighs."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = BlockLinear({"event": width, "product": width, "difference": width, "candidate": width}, _INNER)
+        self.prelu = nn.PReLU(_INNER)
+        self.second = nn.Linear(_INNER, 1)
+
+    def recent(self, events_ED: Tensor, user_index_Q: Tensor, begin_Q: Tensor, end_Q: Tensor, users: int) -> Recent:
+        """What requests read whose events are at positions [begin, end), the null event being row 0 of ``events_ED`` [1 + E, D]. The
+        tensors over Q lie in the host's memory."""
+        device = events_ED.device
+        rows, place = rows_in_ranges(user_index_Q, begin_Q, end_Q, users, events_ED.shape[0], device)
+        chosen_ED = events_ED.index_select(0, rows)
+        with torch.autocast(events_ED.device.type, enabled=False):
+            share_Eh = F.linear(chosen_ED, self.first.blocks["event"] + self.first.blocks["difference"])
+        first = place.index_select(0, moved((begin_Q + 1).clamp(max=events_ED.shape[0] - 1), device))
+        return Recent(events_ED=chosen_ED, share_Eh=share_Eh, first_Q=first, count_Q=moved(end_Q - begin_Q, device))
+
+    def forward(self, recent: Recent, candidates_ND: Tensor, request_index_N: Tensor) -> Tensor:
+        """[N, D]: the sum of what every candidate's request reads, weighed by the candidate; the null event where that is nothing."""
+        count_N, first_N = recent.count_Q.index_select(0, request_index_N), recent.first_Q.index_select(0, request_index_N)
+        offsets = F.pad(count_N.cumsum(0), (1, 0))
+        pairs = int(offsets[-1])
+        candidate_P = torch.repeat_interleave(count_N, output_size=pairs)
+        event_P = torch.arange(pairs, device=count_N.device) + (first_N - offsets[:-1]).index_select(0, candidate_P)
+        weight_P = self.weights(recent, event_P, candidates_ND, candidate_P).to(recent.events_ED.dtype)
+        sum_ND = F.embedding_bag(
+            event_P, recent.events_ED, offsets, mode="sum", per_sample_weights=weight_P, include_last_offset=True
+        )
+        return sum_ND + (count_N == 0).unsqueeze(1) * recent.events_ED[0]
+
+    def weights(self, recent: Recent, event_P: Tensor, candidates_ND: Tensor, candidate_P: Tensor) -> Tensor:
+        """[P]: a(e, t) of pairs of a row of the events and a row of the candidates.
+
+        The first layer's columns of e, t and e - t are multiplied once per event and once per candidate, those of e * t once per pair.
+        """
+        blocks = self.first.blocks
+        with torch.autocast(candidates_ND.device.type, enabled=False):
+            share_Nh = F.linear(candidates_ND, blocks["candidate"] - blocks["difference"], self.first.bias)
+            product_PD = recent.events_ED.index_select(0, event_P) * candidates_ND.index_select(0, candidate_P)
+            inner_Ph = F.linear(product_PD, blocks["product"])
+        inner_Ph = inner_Ph + recent.share_Eh.index_select(0, event_P) + share_Nh.index_select(0, candidate_P)
+        weight_P1: Tensor = self.second(self.prelu(inner_Ph))
+        return weight_P1.squeeze(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserState:
+    """What depends on users and their events alone."""
+
+    by_event: ClassVar[tuple[str, ...]] = ("events_ED",)
+
+    share_RH: Tensor
+    events_ED: Tensor
+    """[1 + E, D]: the null event, then the events"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestState:
+    """What depends on requests, not on candidates."""
+
+    share_QH: Tensor
+    recent: Recent
+
+
+class DIN(Ranker):
+    """Deep Interest Network."""
+
+    def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
+        super().__init__(spec, settings)
+        self.events = EventEncoder(spec, settings)
+        self.activation = ActivationUnit(settings.token_width)
+        self.deep = DeepNetwork(spec, settings, {"interest": settings.token_width})
+
+    def output_heads(self) -> Heads:
+        """The deep network's."""
+        return self.deep.heads
+
+    def encode_user(self, inputs: Inputs) -> UserState:
+        """Event vectors, the user's share of the deep network."""
+        return UserState(share_RH=self.deep.user_share(inputs), events_ED=self.events(inputs))
+
+    def encode_request(self, state: UserState, inputs: Inputs) -> RequestState:
+        """Cuts, the read events' share of the activation unit."""
+        host = inputs.batch.host
+        begin, _, end = host.visible.unbind(1)
+        begin = torch.maximum(begin, end - self.settings.history_events)
+        recent = self.activation.recent(state.events_ED, host.user_index, begin, end, state.share_RH.shape[0])
+        return RequestState(share_QH=self.deep.request_share(state.share_RH, inputs), recent=recent)
+
+    def score(self, state: RequestState, inputs: Inputs) -> Tensor:
+        """Logits [N, T]."""
+        candidates_ND = candidate_vectors(self.events, inputs)
+        interest_ND = self.activation(state.recent, candidates_ND, inputs.batch.request_index)
+        logits_NT: Tensor = self.deep(state.share_QH, inputs, {"interest": interest_ND})
+        return logits_NT

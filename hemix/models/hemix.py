@@ -1,0 +1,228 @@
+"""HeMix, the whole model: tokens from features, interests from two histories, HeteroMixer blocks, towers.
+
+The forward is `Ranker.forward`: embed, encode_user, encode_request, score. What the parts are is said in their own files.
+
+Letters: R users, Q requests, N candidates, E events, T tasks, S tokens, D token width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hemix.config import ModelSettings
+from hemix.data.batch import RequestBatch
+from hemix.data.spec import InputSpec
+from hemix.models.base import Ranker
+from hemix.nn.events import EventEncoder
+from hemix.nn.heads import Heads
+from hemix.nn.histories import event_times, global_state, realtime_state
+from hemix.nn.inputs import Inputs
+from hemix.nn.interests import HistoryInterest, HistoryState
+from hemix.nn.layers import make_norm
+from hemix.nn.matches import Matches, MatchEvents, MatchRequests
+from hemix.nn.mixer import make_block
+from hemix.nn.pooled import PooledState
+from hemix.nn.products import FieldProducts
+from hemix.nn.tokenizer import Tokenizer
+
+__all__ = ["HeMix", "RequestState", "UserState"]
+
+_WEIGHTS_AT_ONCE = 2**19
+"""Events by candidates whose weights are held at once when a ranking is explained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserState:
+    """What depends on users and their events alone. Row 0 of the events is the null event, row e + 1 is event e."""
+
+    by_event: ClassVar[tuple[str, ...]] = ("event_time_ms", "events_ED", "global_keys_values")
+
+    share_RH: Tensor
+    """The user's columns of the tokeniser's first layer"""
+    event_time_ms: Tensor
+    """int64 [1 + E]"""
+    events_ED: Tensor
+    """[1 + E, D]: event vectors"""
+    global_keys_values: Tensor | None
+    """[1 + E, 2 D], where the state is kept for requests to come; within a whole batch they are made for those who need them"""
+    fields: PooledState | None
+    """What products are made of; None: the model has none"""
+    matches: MatchEvents | None
+    """What matches are counted in; None: the model counts none"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestState:
+    """What depends on requests, not on candidates."""
+
+    share_QH: Tensor
+    """All columns of the tokeniser's first layer but the candidate's"""
+    fields_QFd: Tensor | None
+    """The request's side of the candidates' products; None: the model has none"""
+    matches: MatchRequests | None
+    """What the candidates' matches are looked up in; None: the model counts none"""
+    fixed_realtime_QfD: Tensor | None
+    fixed_global_QfD: Tensor | None
+    """None: a request has one candidate, so the fixed queries go with its dynamic ones"""
+    realtime: HistoryState | None
+    global_: HistoryState | None
+    """None: the model does without this history"""
+
+
+class HeMix(Ranker):
+    """Query-mixed interest extraction and heterogeneous interaction."""
+
+    def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
+        super().__init__(spec, settings)
+        self.products = FieldProducts(spec, settings) if settings.products != "none" else None
+        self.matches = Matches(spec, settings) if settings.matches else None
+        crossed = {
+            f"{level}_{name}": getattr(part, f"{level}_count")
+            for name, part in (("products", self.products), ("matches", self.matches))
+            for level in ("request", "candidate")
+            if part is not None
+        }
+        self.tokenizer = Tokenizer(spec, settings, crossed)
+        self.events = EventEncoder(spec, settings)
+        self.realtime = HistoryInterest(settings, *settings.queries("realtime")) if settings.use_realtime else None
+        self.global_ = HistoryInterest(settings, *settings.queries("global")) if settings.use_global else None
+        self.norm_interests = make_norm(settings.norm, settings.token_width)
+        self.blocks = nn.ModuleList(make_block(settings) for _ in range(settings.layers))
+        pre = settings.norm_position == "pre"
+        self.norm_out = make_norm(settings.norm, settings.token_width) if pre else nn.Identity()
+        pooled = settings.token_width * (settings.tokens if settings.pooling == "flatten" else 1)
+        self.heads = Heads(spec, pooled, settings.tower_hidden, settings.dropout)
+
+    def compilable(self) -> Sequence[nn.Module]:
+        """The mixer blocks."""
+        return list(self.blocks)
+
+    def encode_user(self, inputs: Inputs) -> UserState:
+        """Event vectors, global keys and values, the user's share of the tokeniser."""
+        return self.encode_history(self.events(inputs), inputs)
+
+    def encode_history(self, events_ED: Tensor, inputs: Inputs) -> UserState:
+        """:meth:`encode_user` from event vectors [1 + E, D] that exist already, the null event in front."""
+        assert inputs.user_RW is not None, "encode_user needs the level user"
+        time_ms, keep = event_times(inputs.batch), inputs.context_QW is None
+        return UserState(
+            share_RH=self.tokenizer.user_share(inputs.user_RW),
+            event_time_ms=time_ms,
+            events_ED=events_ED,
+            global_keys_values=self.global_.keys_values(events_ED, time_ms) if keep and self.global_ is not None else None,
+            fields=self.products.of_users(inputs) if self.products else None,
+            matches=self.matches.of_users(inputs.batch) if self.matches else None,
+        )
+
+    def encode_request(self, state: UserState, inputs: Inputs) -> RequestState:
+        """Cuts, ages and fixed-query interests. Users' rows and events' positions of ``inputs`` are those of ``state``."""
+        assert inputs.context_QW is not None, "encode_request needs the level request"
+        batch, users = inputs.batch, state.share_RH.shape[0]
+        requests, apart = batch.requests_count, batch.candidates_count != batch.requests_count
+        global_ = realtime = fields_QFd = matches = None
+        crossed = dict[str, Tensor]()
+        if self.realtime is not None:
+            realtime = realtime_state(self.realtime, state.events_ED, users, state.event_time_ms, batch)
+        if self.global_ is not None:
+            global_ = global_state(self.global_, state.events_ED, state.global_keys_values, state.event_time_ms, batch)
+        if self.products is not None and state.fields is not None:
+            fields_QFd, crossed["request_products"] = self.products.of_requests(state.fields, inputs)
+        if self.matches is not None and state.matches is not None:
+            matches, crossed["request_matches"] = self.matches.of_requests(state.matches, state.event_time_ms, batch)
+        return RequestState(
+            share_QH=self.tokenizer.request_share(state.share_RH, batch.user_index, inputs.context_QW, crossed),
+            fields_QFd=fields_QFd,
+            matches=matches,
+            fixed_realtime_QfD=self.realtime.fixed(realtime, requests) if apart and self.realtime and realtime else None,
+            fixed_global_QfD=self.global_.fixed(global_, requests) if apart and self.global_ and global_ else None,
+            realtime=realtime,
+            global_=global_,
+        )
+
+    def score(self, state: RequestState, inputs: Inputs) -> Tensor:
+        """Logits [N, T]."""
+        batch, ns_NnD = inputs.batch, self._ns_tokens(state, inputs)
+        query_global, query_realtime = torch.split(ns_NnD, [self.settings.ns_tokens_global, self.settings.ns_tokens_realtime], 1)
+        if not self.settings.dynamic_queries:
+            query_global, query_realtime = query_global[:, :0], query_realtime[:, :0]
+        tokens = [
+            *self._mixed(self.realtime, state.realtime, query_realtime, state.fixed_realtime_QfD, batch),
+            *self._mixed(self.global_, state.global_, query_global, state.fixed_global_QfD, batch),
+            ns_NnD,
+        ]
+        x_SND = torch.cat([tokens_NnD.transpose(0, 1) for tokens_NnD in tokens])
+        for block in self.blocks:
+            x_SND = block(x_SND)
+        x_SND = self.norm_out(x_SND)
+        pooled_NP = x_SND.mean(0) if self.settings.pooling == "mean" else x_SND.transpose(0, 1).flatten(1)
+        logits_NT: Tensor = self.heads(pooled_NP, batch.bias)
+        return logits_NT
+
+    def _mixed(
+        self,
+        history: HistoryInterest | None,
+        state: HistoryState | None,
+        queries_NnD: Tensor,
+        fixed_QfD: Tensor | None,
+        batch: RequestBatch,
+    ) -> list[Tensor]:
+        """Dynamic, then fixed interests [N, queries, D] of one history, normalised, in pieces; none of a history that is not used."""
+        if history is None or state is None:
+            return []
+        dynamic_NnD = history.dynamic(state, queries_NnD, batch.host.request_index, fixed_too=fixed_QfD is None)
+        pieces = [self.norm_interests(dynamic_NnD)]
+        if fixed_QfD is not None:
+            pieces.append(self.norm_interests(fixed_QfD).index_select(0, batch.request_index))
+        return pieces
+
+    def _ns_tokens(self, state: RequestState, inputs: Inputs) -> Tensor:
+        """[N, S_NS, D]"""
+        assert inputs.item_IW is not None and inputs.cross_NW is not None, "candidates need their level"
+        batch, crossed = inputs.batch, dict[str, Tensor]()
+        if self.products is not None and state.fields_QFd is not None:
+            crossed["candidate_products"] = self.products.of_candidates(state.fields_QFd, inputs)
+        if self.matches is not None and state.matches is not None:
+            crossed["candidate_matches"] = self.matches.of_candidates(state.matches, batch)
+        found: Tensor = self.tokenizer(
+            state.share_QH, batch.request_index, inputs.item_IW, batch.item_index, inputs.cross_NW, crossed
+        )
+        return found
+
+    def attention(self, state: RequestState, inputs: Inputs, most: int, also: int | None = None) -> tuple[Tensor, Tensor] | None:
+        """The events of most weight to the dynamic queries: mean over the queries of both histories and their heads."""
+        if not self.settings.dynamic_queries:
+            return None
+        host = inputs.batch.host
+        events = int(host.visible.max()) if host.visible.numel() else 0
+        ns_NnD = self._ns_tokens(state, inputs)
+        queries = torch.split(ns_NnD, [self.settings.ns_tokens_global, self.settings.ns_tokens_realtime], 1)
+        parts = [
+            (interest, history, asking)
+            for interest, history, asking in zip(
+                (self.global_, self.realtime), (state.global_, state.realtime), queries, strict=True
+            )
+            if interest is not None and history is not None
+        ]
+        positions, weights = list[Tensor](), list[Tensor]()
+        for rows in torch.split(torch.arange(ns_NnD.shape[0]), max(1, _WEIGHTS_AT_ONCE // (1 + events))):
+            at = slice(int(rows[0]), int(rows[-1]) + 1)
+            total = ns_NnD.new_zeros(rows.shape[0], 1 + events)
+            for interest, history, asking in parts:
+                total += interest.weights(history, asking[at], host.request_index[at], events) * interest.dynamic_count
+            mean = total[:, 1:] / max(1, sum(i.dynamic_count for i, *_ in parts))
+            top = mean.topk(min(most, events))
+            missing = (0, most - min(most, events))
+            found, places = F.pad(top.values, missing), F.pad(top.indices, missing)
+            if also is not None:
+                told = (top.indices == also).any(1, keepdim=True)
+                found = torch.cat([found, mean[:, also : also + 1].masked_fill(told, 0)], 1)
+                places = F.pad(places, (0, 1), value=also)
+            weights.append(found)
+            positions.append(places.masked_fill(found <= 0, -1))
+        return torch.cat(positions), torch.cat(weights)

@@ -1,0 +1,240 @@
+"""LightGBM on the encoded features (Ke et al., "LightGBM: a highly efficient gradient boosting decision tree", NIPS 2017), behind the
+interface of a ranker: the three steps lay one row of numbers for every candidate, and boosted trees, one booster a task, score it.
+
+A row holds, of every level,
+  - the numbers, NaN where their missing flag is set (the flag itself is left out);
+  - ids of vocabularies of up to 256 rows as categories;
+  - ids of larger vocabularies as the rank of the value by train count, which is what such an id is: frequent values are low, an unknown
+    one is above all, a missing one NaN;
+  - ids of other small tables (buckets, parts of the clock) as the ordered numbers that they are, NaN where missing; ids of other large
+    tables, which are hashes, are left out;
+  - how many values a multi-valued feature has;
+and how many events the request sees in each part of the history, and the bias column (position). Events have no further part.
+
+A task with ``given`` is boosted on its own label over the entire space; its logit here is that of p(order) / p(click), held below 1.
+With ``funnel: given_only`` it is boosted where the given label is 1 and its score is the conditional logit itself.
+
+The boosters' text lies in uint8 buffers, so a run keeps it in its safetensors. Knows no training; LightGBM is imported when trees score.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hemix.config import ModelSettings
+from hemix.data.batch import Columns, RequestBatch
+from hemix.data.spec import MISSING, UNKNOWN, InputSpec, LevelSpec
+from hemix.errors import MissingExtra, SettingsError
+from hemix.models.base import Ranker
+from hemix.nn.embedding import Tables
+from hemix.nn.heads import log_probabilities
+from hemix.nn.inputs import LEVELS, Inputs
+
+__all__ = ["CATEGORIES_MAX", "LightGBM", "feature_kinds", "load_lightgbm"]
+
+CATEGORIES_MAX = 256
+"""Rows up to which a vocabulary's ids are categories, and up to which other ids are taken for buckets."""
+
+_CERTAIN = 1e-6
+"""p(order | click) is held this far below 1."""
+
+Kind = Literal["category", "rank", "ordinal", "left out"]
+
+
+def load_lightgbm() -> ModuleType:
+    """The package. Raises MissingExtra where it is absent, SettingsError where it does not load."""
+    try:
+        return importlib.import_module("lightgbm")
+    except ModuleNotFoundError as error:
+        raise MissingExtra("lightgbm", "rivals", "model.name=lightgbm") from error
+    except OSError as error:
+        raise SettingsError(f"model.name: lightgbm is installed but does not load: {str(error).splitlines()[0]}") from error
+
+
+def feature_kinds(level: LevelSpec, spec: InputSpec) -> tuple[Kind, ...]:
+    """What becomes of every id column of a level."""
+    kinds = list[Kind]()
+    for table in level.tables:
+        small = spec.tables[table] <= CATEGORIES_MAX
+        if table in spec.vocabularies:
+            kinds.append("category" if small else "rank")
+        else:
+            kinds.append("ordinal" if small else "left out")
+    return tuple(kinds)
+
+
+class LightGBM(Ranker):
+    """Boosted trees, one booster a task, and no embedding tables. Its states are rows of numbers, of users, then of requests."""
+
+    line: Tensor
+    """Slope and shift of every task's logits, [2, T]"""
+
+    def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
+        super().__init__(spec, settings)
+        self.tables = Tables(spec.tables, 0)
+        for task in range(len(spec.tasks)):
+            self.register_buffer(_buffer(task), torch.empty(0, dtype=torch.uint8))
+        self.register_buffer("line", torch.empty(2, len(spec.tasks)))
+        self._boosters: list[Any] | None = None
+
+    # -- rows of numbers --------------------------------------------------------------------------------------------------
+
+    def embed(self, batch: RequestBatch, levels: Sequence[str] = LEVELS) -> Inputs:  # noqa: ARG002
+        """The batch as it is: there is nothing to look up."""
+        return Inputs(batch=batch)
+
+    def encode_user(self, inputs: Inputs) -> Tensor:
+        """[R, user features]"""
+        return _numbers(inputs.batch.users, self.spec.user, self.spec)
+
+    def encode_request(self, state: Tensor, inputs: Inputs) -> Tensor:
+        """[Q, user and context features, events in the global and in the real-time part]"""
+        batch = inputs.batch
+        lengths = batch.visible.diff(dim=1).to(state.dtype)
+        return torch.cat([state[batch.user_index], _numbers(batch.context, self.spec.context, self.spec), lengths], 1)
+
+    def candidate_rows(self, state: Tensor, inputs: Inputs) -> Tensor:
+        """[N, features], fp32: what the trees see, from the requests' state."""
+        batch = inputs.batch
+        parts = [
+            state[batch.request_index],
+            _numbers(batch.items, self.spec.item, self.spec)[batch.item_index],
+            _numbers(batch.cross, self.spec.cross, self.spec),
+        ]
+        if self.spec.bias_rows:
+            parts.append(batch.bias.to(state.dtype).unsqueeze(1))
+        return torch.cat(parts, 1)
+
+    def rows(self, batch: RequestBatch) -> Tensor:
+        """[N, features], fp32, of a whole batch."""
+        inputs = self.embed(batch)
+        return self.candidate_rows(self.encode_request(self.encode_user(inputs), inputs), inputs)
+
+    @property
+    def features(self) -> tuple[tuple[str, bool], ...]:
+        """(name, whether it is a category) of every column of :meth:`rows`."""
+        spec = self.spec
+        return (
+            *_features("user", spec.user, spec),
+            *_features("context", spec.context, spec),
+            ("history.global", False),
+            ("history.realtime", False),
+            *_features("item", spec.item, spec),
+            *_features("cross", spec.cross, spec),
+            *((("bias", False),) if spec.bias_rows else ()),
+        )
+
+    # -- scores -----------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def score(self, state: Tensor, inputs: Inputs) -> Tensor:
+        """Logits [N, T] (of a task with ``given``: conditional on it); zeros before there are trees."""
+        rows = self.candidate_rows(state, inputs)
+        boosters = self.boosters()
+        if not boosters:
+            return rows.new_zeros(rows.shape[0], len(self.spec.tasks))
+        matrix: npt.NDArray[np.float32] = rows.cpu().numpy()
+        threads = torch.get_num_threads()
+        raw = [booster.predict(matrix, raw_score=True, num_threads=threads) for booster in boosters]
+        raw_NT = torch.from_numpy(np.stack(raw, 1).reshape(len(matrix), len(boosters)))
+        logits_NT = raw_NT if self.settings.funnel == "given_only" else self._conditional(raw_NT)
+        slope_T, shift_T = self.line.double()
+        line_NT: Tensor = (logits_NT * slope_T + shift_T).to(rows)
+        return line_NT
+
+    @torch.no_grad()
+    def rescale(self, slope_T: Tensor, shift_T: Tensor) -> None:
+        """See :meth:`Ranker.rescale`: trees have no last layer, so the line is kept beside them."""
+        self.line[1] = self.line[1] * slope_T.to(self.line) + shift_T.to(self.line)
+        self.line[0] *= slope_T.to(self.line)
+
+    def _conditional(self, raw_NT: Tensor) -> Tensor:
+        """The logits of p / p(given) from logits over the entire space, fp64 [N, T]."""
+        logits = list[Tensor]()
+        for index, task in enumerate(self.spec.tasks):
+            logit = raw_NT[:, index]
+            if task.given is not None:
+                log_given = log_probabilities(_padded(logits, self.spec), self.spec)[0][:, task.given]
+                log_ratio = (F.logsigmoid(logit) - log_given).clamp(max=float(np.log1p(-_CERTAIN)))
+                logit = log_ratio - torch.log(-torch.expm1(log_ratio))
+            logits.append(logit)
+        return torch.stack(logits, 1)
+
+    # -- trees ------------------------------------------------------------------------------------------------------------
+
+    def set_trees(self, texts: Sequence[str]) -> None:
+        """Take the boosters of all tasks, each as LightGBM's text."""
+        for task, text in enumerate(texts):
+            content = np.frombuffer(text.encode(), dtype=np.uint8).copy()
+            setattr(self, _buffer(task), torch.from_numpy(content).to(self.tables.weight.device))
+        self._boosters = None
+
+    def take_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Make room for boosters' texts of other lengths."""
+        for task in range(len(self.spec.tasks)):
+            name = _buffer(task)
+            if len(shapes.get(name, ())) == 1:
+                setattr(self, name, torch.empty(shapes[name], dtype=torch.uint8, device=self.tables.weight.device))
+        self._boosters = None
+
+    def boosters(self) -> list[Any]:
+        """LightGBM's boosters, one a task; empty before there are trees. Raises MissingExtra, SettingsError."""
+        if self._boosters is None:
+            texts = [getattr(self, _buffer(task)).cpu().numpy().tobytes().decode() for task in range(len(self.spec.tasks))]
+            if not all(texts):
+                return []
+            module = load_lightgbm()
+            self._boosters = [module.Booster(model_str=text) for text in texts]
+        return self._boosters
+
+    def leaves(self) -> int:
+        """Leaf values of all trees of all tasks."""
+        return sum(sum(tree["num_leaves"] for tree in booster.dump_model()["tree_info"]) for booster in self.boosters())
+
+
+def _buffer(task: int) -> str:
+    return f"trees_{task}"
+
+
+def _padded(logits: list[Tensor], spec: InputSpec) -> Tensor:
+    """[N, T] with zeros for the tasks that have no logit yet."""
+    return torch.stack([*logits, *[torch.zeros_like(logits[0])] * (len(spec.tasks) - len(logits))], 1)
+
+
+def _numbers(columns: Columns, level: LevelSpec, spec: InputSpec) -> Tensor:
+    """[rows, features of the level], fp32, in the order of :func:`_features`."""
+    nan, parts = float("nan"), list[Tensor]()
+    for kind, table, ids in zip(feature_kinds(level, spec), level.tables, columns.ids.unbind(1), strict=True):
+        if kind == "left out":
+            continue
+        values = ids.to(torch.float32)
+        if kind == "rank":
+            values = values.masked_fill(ids == UNKNOWN, spec.tables[table])
+        parts.append(values if kind == "category" else values.masked_fill(ids == MISSING, nan))
+    for bag in columns.bags:
+        ends = F.pad((bag.values != MISSING).cumsum(0), (1, 0))
+        parts.append((ends[bag.offsets[1:]] - ends[bag.offsets[:-1]]).to(torch.float32))
+    numbers = columns.numbers.to(torch.float32)
+    flags = {name.removesuffix(".missing"): at for at, name in enumerate(level.number_names) if name.endswith(".missing")}
+    for at, name in enumerate(level.number_names):
+        if name.endswith(".missing"):
+            continue
+        flag = flags.get(name, flags.get(name.rpartition(".")[0]))
+        parts.append(numbers[:, at] if flag is None else numbers[:, at].masked_fill(numbers[:, flag] > 0, nan))
+    return torch.stack(parts, 1) if parts else numbers.new_zeros(columns.rows, 0)
+
+
+def _features(where: str, level: LevelSpec, spec: InputSpec) -> list[tuple[str, bool]]:
+    kinds = zip(level.names, feature_kinds(level, spec), strict=True)
+    found = [(f"{where}.{name}", kind == "category") for name, kind in kinds if kind != "left out"]
+    found += [(f"{where}.{name}", False) for name in level.bag_names]
+    return found + [(f"{where}.{name}", False) for name in level.number_names if not name.endswith(".missing")]

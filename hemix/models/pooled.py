@@ -1,0 +1,50 @@
+"""A base for the rivals that read histories as pooled fields, and the layers that those share.
+
+Knows nothing of how fields interact.
+
+Letters: N candidates, F fields, d width of a table, K numbers, P pooled width.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from torch import Tensor
+
+from hemix.config import ModelSettings
+from hemix.data.spec import InputSpec
+from hemix.models.base import Ranker
+from hemix.nn.heads import Heads
+from hemix.nn.inputs import Inputs
+from hemix.nn.pooled import PooledFields, PooledState
+
+__all__ = ["PooledRanker"]
+
+
+class PooledRanker(Ranker):
+    """A rival that reads pooled fields. A subclass says how a candidate's fields interact, and what the towers take from that."""
+
+    def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
+        super().__init__(spec, settings)
+        self.fields = PooledFields(spec, settings)
+
+    def make_heads(self, pooled: int) -> Heads:
+        """The towers above ``pooled`` inputs."""
+        return Heads(self.spec, pooled, self.settings.tower_hidden, self.settings.dropout)
+
+    @abstractmethod
+    def interact(self, fields_NFd: Tensor, numbers_NK: Tensor) -> Tensor:
+        """What the towers read, [N, P]."""
+
+    def encode_user(self, inputs: Inputs) -> PooledState:
+        """The users' fields and the events' columns."""
+        return self.fields.of_users(inputs)
+
+    def encode_request(self, state: PooledState, inputs: Inputs) -> PooledState:
+        """The requests' fields, pooled histories among them."""
+        return self.fields.of_requests(state, inputs)
+
+    def score(self, state: PooledState, inputs: Inputs) -> Tensor:
+        """Logits [N, T]."""
+        logits_NT: Tensor = self.heads(self.interact(*self.fields.of_candidates(state, inputs)), inputs.batch.bias)
+        return logits_NT

@@ -1,0 +1,131 @@
+"""RankMixer: semantic tokens, a permutation that mixes them, a network per token (Zhu et al. 2025, arXiv 2507.15551).
+
+- Tokens (equation 2): all embeddings, group by group, are concatenated and cut into T equal pieces, each mapped to a token by a
+  projection of its own. The groups: user, context, pooled global history, pooled real-time history, item, crosses, the output of the
+  sequence module, numbers; zeros fill the last piece.
+- Sequence module, which the paper puts before the tokens and leaves open: target attention, one query made of the candidate's fields
+  over each history, in HeMix's own attention (ages too), so that what differs between the two is what is done with its output.
+- Block (equation 1): ``S = LN(TokenMixing(X) + X)``, ``X' = LN(PFFN(S) + S)``; mixing in equations 3 to 5 (`hemix.nn.mixing`), the
+  network per token in equations 6 to 8.
+- The mean over tokens goes to the towers that all models share.
+
+T is the largest divisor of the token width that is at most HeMix's number of tokens, since the paper has as many heads as tokens.
+
+Letters: N candidates, Q requests, E events, F fields, d width of a table, K numbers, T tokens (tasks of logits), D token width,
+X width of all embeddings together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hemix.config import ModelSettings
+from hemix.data.spec import InputSpec
+from hemix.models.base import Ranker
+from hemix.nn.events import EventEncoder
+from hemix.nn.heads import Heads
+from hemix.nn.histories import event_times, global_state, realtime_state
+from hemix.nn.inputs import Inputs
+from hemix.nn.interests import HistoryInterest, HistoryState
+from hemix.nn.layers import GroupedLinear, make_norm
+from hemix.nn.mixer import Block, HeteroFFN
+from hemix.nn.mixing import TokenMixing
+from hemix.nn.pooled import PooledFields, PooledState
+
+__all__ = ["RankMixer", "RequestState", "UserState", "tokens_count"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserState:
+    """What depends on users and their events alone."""
+
+    by_event: ClassVar[tuple[str, ...]] = ("event_time_ms", "events_ED", "global_keys_values")
+
+    pooled: PooledState
+    event_time_ms: Tensor
+    """int64 [1 + E]"""
+    events_ED: Tensor
+    """[1 + E, D]"""
+    global_keys_values: Tensor | None
+    """[1 + E, 2 D], where the state is kept for requests to come"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestState:
+    """What depends on requests, not on candidates."""
+
+    pooled: PooledState
+    realtime: HistoryState
+    global_: HistoryState
+
+
+def tokens_count(settings: ModelSettings) -> int:
+    """T"""
+    return max(t for t in range(1, settings.tokens + 1) if settings.token_width % t == 0)
+
+
+class RankMixer(Ranker):
+    """Pooled fields and target attention to tokens, ``layers`` blocks, their mean."""
+
+    def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
+        super().__init__(spec, settings)
+        D, d = settings.token_width, settings.embedding_size
+        self.fields = PooledFields(spec, settings)
+        self.tokens = tokens_count(settings)
+        self.events = EventEncoder(spec, settings)
+        self.realtime = HistoryInterest(settings, 1, 0)
+        self.global_ = HistoryInterest(settings, 1, 0)
+        self.target = nn.Linear(self.fields.candidate_count * d, D)
+        self.width = self.fields.count * d + self.fields.numbers_count + 2 * D
+        self.project = GroupedLinear(self.tokens, -(-self.width // self.tokens), D)
+        self.blocks = nn.ModuleList(
+            Block(TokenMixing(), HeteroFFN(settings, (1,) * self.tokens), settings) for _ in range(settings.layers)
+        )
+        self.norm_out = make_norm(settings.norm, D) if settings.norm_position == "pre" else nn.Identity()
+        self.heads = Heads(spec, D, settings.tower_hidden, settings.dropout)
+
+    def encode_user(self, inputs: Inputs) -> UserState:
+        """Pooled fields, event vectors, global keys and values."""
+        time_ms, events_ED = event_times(inputs.batch), self.events(inputs)
+        return UserState(
+            pooled=self.fields.of_users(inputs),
+            event_time_ms=time_ms,
+            events_ED=events_ED,
+            global_keys_values=self.global_.keys_values(events_ED, time_ms) if inputs.context_QW is None else None,
+        )
+
+    def encode_request(self, state: UserState, inputs: Inputs) -> RequestState:
+        """Pooled histories, cuts and ages."""
+        batch, events_ED, time_ms = inputs.batch, state.events_ED, state.event_time_ms
+        return RequestState(
+            pooled=self.fields.of_requests(state.pooled, inputs),
+            realtime=realtime_state(self.realtime, events_ED, state.pooled.fields.shape[0], time_ms, batch),
+            global_=global_state(self.global_, events_ED, state.global_keys_values, time_ms, batch),
+        )
+
+    def score(self, state: RequestState, inputs: Inputs) -> Tensor:
+        """Logits [N, T]."""
+        batch = inputs.batch
+        fields_NFd, numbers_NK = self.fields.of_candidates(state.pooled, inputs)
+        candidate_NCd = fields_NFd[:, self.fields.request_count :]
+        query_N1D = self.target(candidate_NCd.flatten(1)).unsqueeze(1)
+        found = [
+            self.global_.dynamic(state.global_, query_N1D, batch.request_index).flatten(1),
+            self.realtime.dynamic(state.realtime, query_N1D, batch.request_index).flatten(1),
+        ]
+        x_TND = self.tokenize(torch.cat([fields_NFd.flatten(1), *found, numbers_NK], 1))
+        for block in self.blocks:
+            x_TND = block(x_TND)
+        logits_NT: Tensor = self.heads(self.norm_out(x_TND).mean(0), batch.bias)
+        return logits_NT
+
+    def tokenize(self, row_NX: Tensor) -> Tensor:
+        """[N, X] -> [T, N, D]: token t is a projection of piece t of the row."""
+        pieces_NTx = F.pad(row_NX, (0, -self.width % self.tokens)).view(-1, self.tokens, self.project.weight.shape[1])
+        tokens_TND: Tensor = self.project(pieces_NTx.transpose(0, 1))
+        return tokens_TND

@@ -1,0 +1,103 @@
+"""Wukong: stacked factorisation machines (Zhang et al. 2024, arXiv 2403.02545, sections 3.3 to 3.7).
+
+A layer maps n vectors to n_F + n_L:
+
+- factorisation machine block: ``reshape(MLP(LN(flatten(FM(X)))))`` with ``FM(X) = X (X^T Y)``, the pairwise dots X X^T projected to k
+  columns by a learned Y [n, k] (section 3.6, without computing Y from X, which the paper offers besides);
+- linear compress block: ``W_L X`` (section 3.5);
+- ``LN(concat(FMB(X), LCB(X)) + X)``, where the residual X goes through a linear map of its vectors when n is not n_F + n_L.
+
+The numbers become one vector by an MLP; histories are pooled fields. The final MLP is the towers that all models share. A size scales
+what the paper scales: layers, n_F and n_L (half of the token width each) and the MLP's width; k stays at the paper's 24.
+
+Letters: N candidates, n vectors, d width of a table, K numbers, k columns of the projected dots, P pooled width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hemix.config import ModelSettings
+from hemix.data.spec import InputSpec
+from hemix.models.pooled import PooledRanker
+from hemix.nn.deep import Perceptron, hidden_width
+
+__all__ = ["FactorizationMachineBlock", "Wukong", "WukongLayer", "recombine"]
+
+_PROJECTED = 24
+"""k, at most"""
+
+
+def recombine(x_Nnd: Tensor, linear: nn.Linear) -> Tensor:
+    """Linear combinations of vectors, [N, n, d] -> [N, out, d]: the same for every one of the d places."""
+    combined: Tensor = linear(x_Nnd.transpose(1, 2)).transpose(1, 2)
+    return combined
+
+
+class FactorizationMachineBlock(nn.Module):
+    """FMB: [N, n, d] -> [N, n_F, d]."""
+
+    def __init__(self, inputs: int, outputs: int, width: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.outputs, self.width = outputs, width
+        self.project = nn.Linear(inputs, min(_PROJECTED, inputs), bias=False)
+        flat = inputs * self.project.out_features
+        self.norm = nn.LayerNorm(flat)
+        self.hidden = Perceptron([flat, hidden], dropout)
+        self.out = nn.Linear(hidden, outputs * width)
+
+    def dots(self, x_Nnd: Tensor) -> Tensor:
+        """FM(X) = X (X^T Y), [N, n, k]"""
+        return torch.bmm(x_Nnd, self.project(x_Nnd.transpose(1, 2)))
+
+    def forward(self, x_Nnd: Tensor) -> Tensor:
+        """[N, n, d] -> [N, n_F, d]"""
+        flat: Tensor = self.out(self.hidden(self.norm(self.dots(x_Nnd).flatten(1))))
+        return flat.view(-1, self.outputs, self.width)
+
+
+class WukongLayer(nn.Module):
+    """[N, n, d] -> [N, n_F + n_L, d]."""
+
+    def __init__(self, inputs: int, settings: ModelSettings) -> None:
+        super().__init__()
+        (dots, linear), d = self.sizes(settings), settings.embedding_size
+        self.dots = FactorizationMachineBlock(inputs, dots, d, hidden_width(settings) // 2, settings.dropout)
+        self.compress = nn.Linear(inputs, linear, bias=False)
+        self.residual = nn.Linear(inputs, dots + linear, bias=False) if inputs != dots + linear else None
+        self.norm = nn.LayerNorm(d)
+
+    @staticmethod
+    def sizes(settings: ModelSettings) -> tuple[int, int]:
+        """(n_F, n_L)"""
+        half = max(1, settings.token_width // 2)
+        return half, half
+
+    def forward(self, x_Nnd: Tensor) -> Tensor:
+        """[N, n, d] -> [N, n_F + n_L, d]"""
+        residual_Nnd = x_Nnd if self.residual is None else recombine(x_Nnd, self.residual)
+        out: Tensor = self.norm(torch.cat([self.dots(x_Nnd), recombine(x_Nnd, self.compress)], 1) + residual_Nnd)
+        return out
+
+
+class Wukong(PooledRanker):
+    """``layers`` layers over the fields and one vector of the numbers."""
+
+    def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
+        super().__init__(spec, settings)
+        d, K = settings.embedding_size, self.fields.numbers_count
+        self.dense = Perceptron([K, settings.tower_hidden], settings.dropout) if K else None
+        self.dense_out = nn.Linear(settings.tower_hidden, d) if K else None
+        counts = [self.fields.count + bool(K)] + [sum(WukongLayer.sizes(settings))] * settings.layers
+        self.layers = nn.ModuleList(WukongLayer(count, settings) for count in counts[:-1])
+        self.heads = self.make_heads(counts[-1] * d)
+
+    def interact(self, fields_NFd: Tensor, numbers_NK: Tensor) -> Tensor:
+        """[N, P]"""
+        x_Nnd = fields_NFd
+        if self.dense is not None and self.dense_out is not None:
+            x_Nnd = torch.cat([fields_NFd, self.dense_out(self.dense(numbers_NK)).unsqueeze(1).to(fields_NFd.dtype)], 1)
+        for layer in self.layers:
+            x_Nnd = layer(x_Nnd)
+        return x_Nnd.flatten(1)

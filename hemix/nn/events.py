@@ -1,0 +1,62 @@
+"""Events to vectors: an item part, computed once per distinct item row, plus a part per event field.
+
+One linear map of the concatenation [item columns ; fields], computed as a sum of shares and linear on purpose: an event's vector must
+not depend on the request, and an age part can be split off exactly. Row 0 of the result is the null event that every history carries;
+event e is row e + 1.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hemix.config import ModelSettings
+from hemix.data.spec import TIMELESS_MS, InputSpec
+from hemix.nn.inputs import Inputs
+from hemix.nn.layers import BlockLinear, summed_rows
+
+__all__ = ["EventEncoder"]
+
+
+class EventEncoder(nn.Module):
+    """Vectors of the null event and of all events of a batch."""
+
+    def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
+        super().__init__()
+        self.columns = spec.event_item_columns
+        self.size = settings.embedding_size
+        fields = {f"field_{i}": self.size for i in range(len(spec.event.tables))}
+        self.project = BlockLinear({"item": len(self.columns) * self.size, **fields}, settings.token_width)
+        self.null = nn.Parameter(torch.empty(settings.token_width))
+        self.timeless = nn.Parameter(torch.empty(settings.token_width))
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """[1 + E, D]: the null event, then the events."""
+        assert inputs.item_IW is not None and inputs.event_fields is not None
+        batch = inputs.batch
+        parts = [self._with_null(self.items(inputs.item_IW), batch.event_item, self.null)]
+        nothing = torch.zeros_like(self.null)
+        timeless = torch.stack([nothing, self.timeless])
+        small = [self._with_null(timeless, (batch.event_time_ms == TIMELESS_MS).long(), nothing)]
+        for i, field in enumerate(inputs.event_fields):
+            share = self.project.share(f"field_{i}", field.values_Vd)
+            assert share is not None
+            small.append(self._with_null(share, field.index_E, nothing))
+        return summed_rows(parts + sorted(small, key=lambda part: part[0].shape[0]))
+
+    def items(self, item_IW: Tensor) -> Tensor:
+        """[I, D]: what of an event's vector is its item's, the bias included; so also a candidate, in the events' space."""
+        share = self.project.share("item", self._event_columns(item_IW))
+        return self.project.bias.expand(item_IW.shape[0], -1) if share is None else share + self.project.bias
+
+    @staticmethod
+    def _with_null(rows: Tensor, index: Tensor, null: Tensor) -> tuple[Tensor, Tensor]:
+        """The same gather with the null event's row in front."""
+        return torch.cat([rows, null.to(rows.dtype).unsqueeze(0)]), F.pad(index, (1, 0), value=rows.shape[0])
+
+    def _event_columns(self, item_IW: Tensor) -> Tensor:
+        """The item columns that events carry."""
+        if self.columns == tuple(range(len(self.columns))):
+            return item_IW[:, : len(self.columns) * self.size]
+        return torch.cat([item_IW[:, c * self.size : (c + 1) * self.size] for c in self.columns], 1)

@@ -1,0 +1,121 @@
+"""What a model reads: a batch, and the vectors of its levels out of the embedding tables.
+
+Letters: R users, Q requests, N candidates, E events, I distinct item rows, W width of a level's vectors, d width of a table,
+V distinct values of an event field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hemix.data.batch import Columns, RequestBatch, moved
+from hemix.data.spec import InputSpec, LevelSpec
+from hemix.nn.embedding import LookUp, Tables, distinct_rows
+
+__all__ = ["LEVELS", "EventField", "Inputs", "embed", "level_width"]
+
+LEVELS = ("user", "request", "candidate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventField:
+    """One field of the events: vectors of its distinct values, and which one each event has."""
+
+    values_Vd: Tensor
+    index_E: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """A batch and the vectors of the levels that were embedded (None: not asked for)."""
+
+    batch: RequestBatch
+    user_RW: Tensor | None = None
+    event_fields: tuple[EventField, ...] | None = None
+    item_IW: Tensor | None = None
+    context_QW: Tensor | None = None
+    cross_NW: Tensor | None = None
+
+
+def level_width(level: LevelSpec, embedding_size: int) -> int:
+    """Return W, the width of a level's vectors.
+
+    Ids come first, then the multi-valued features, then the numbers.
+
+    Args:
+        level: The columns of the level.
+        embedding_size: d, the width of an embedding table.
+    """
+    return (len(level.tables) + len(level.bag_tables)) * embedding_size + level.numbers
+
+
+def embed(tables: Tables, spec: InputSpec, batch: RequestBatch, levels: Sequence[str] = LEVELS) -> Inputs:
+    """Look up the vectors of several levels in one go.
+
+    Args:
+        tables: The embedding tables.
+        spec: Which columns every level has, and the table of each.
+        batch: The batch, on the device of the tables.
+        levels: Some of ``user``, ``request`` and ``candidate``.
+
+    Returns:
+        The batch with the vectors of these levels.
+    """
+    look_ups, fields = _LevelLookUps(), list[tuple[int, Tensor]]()
+    host, device = batch.host, batch.request_index.device
+    if "user" in levels:
+        look_ups.add_columns("user", spec.user, host.users, batch.users.numbers)
+        for table, ids in zip(spec.event.tables, host.event_ids.unbind(1), strict=True):
+            distinct, index = distinct_rows(ids, spec.tables[table])
+            look_up = LookUp(tables=(table,), ids=distinct.unsqueeze(1))
+            fields.append((look_ups.add(look_up), moved(index, device)))
+    if "user" in levels or "candidate" in levels:
+        look_ups.add_columns("item", spec.item, host.items, batch.items.numbers)
+    if "request" in levels:
+        look_ups.add_columns("context", spec.context, host.context, batch.context.numbers)
+    if "candidate" in levels:
+        look_ups.add_columns("cross", spec.cross, host.cross, batch.cross.numbers)
+    vectors = tables.look_up(look_ups.look_ups)
+    event_fields = tuple(EventField(values_Vd=vectors[at], index_E=index) for at, index in fields)
+    return Inputs(
+        batch=batch,
+        user_RW=look_ups.collect("user", vectors),
+        event_fields=event_fields if "user" in levels else None,
+        item_IW=look_ups.collect("item", vectors),
+        context_QW=look_ups.collect("context", vectors),
+        cross_NW=look_ups.collect("cross", vectors),
+    )
+
+
+class _LevelLookUps:
+    """The look-ups of a step, and which of them make up which level."""
+
+    def __init__(self) -> None:
+        self.look_ups: list[LookUp] = []
+        self._levels: dict[str, tuple[list[int], Tensor]] = {}
+
+    def add(self, look_up: LookUp) -> int:
+        self.look_ups.append(look_up)
+        return len(self.look_ups) - 1
+
+    def add_columns(self, name: str, level: LevelSpec, columns: Columns, numbers: Tensor) -> None:
+        positions = [self.add(LookUp(tables=level.tables, ids=columns.ids))] if level.tables else []
+        for table, bag in zip(level.bag_tables, columns.bags, strict=True):
+            look_up = LookUp(tables=(table,), ids=bag.values, offsets=bag.offsets)
+            positions.append(self.add(look_up))
+        self._levels[name] = (positions, numbers)
+
+    def collect(self, name: str, vectors: list[Tensor]) -> Tensor | None:
+        """[rows, W] of a level that was added; None of another."""
+        if name not in self._levels:
+            return None
+        positions, numbers = self._levels[name]
+        pieces = [vectors[position] for position in positions]
+        if numbers.shape[1] or not pieces:
+            dtype = pieces[0].dtype if pieces else torch.get_default_dtype()
+            pieces.append(numbers.to(dtype))
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)

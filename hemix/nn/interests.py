@@ -1,0 +1,281 @@
+"""Query-mixed interest extraction from one history: heterogeneous cross-attention of dynamic and fixed queries over a user's events.
+
+Keys depend on a user's events alone; what a request sees of them (its cut, the age of every event) enters as a summand of the scores,
+or, with rotary times, as a turn of the queries. Where a user has few queries, the projections of keys and values are moved to the
+queries, which then read the event vectors themselves (:func:`hemix.nn.attention.absorbs`). Every query has a projection of its own.
+Every history carries the null event, so that no softmax is over nothing. Attention is in the parameters' precision, under autocast too.
+
+Letters: R users, Q requests, N candidates, D token width, H heads, Dh = D / H; in a group of users: B users, C requests a user,
+L keys a user (the null event first), J queries a request, K candidates a request, A age buckets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hemix.config import ModelSettings
+from hemix.data.batch import moved
+from hemix.nn.attention import absorbs, attend, attention_weights
+from hemix.nn.layers import GroupedLinear
+from hemix.nn.ragged import Group, Slots, from_slots, places, slots, to_slots
+from hemix.nn.time_encoding import AGE_BUCKETS, age_bucket, rotary_angles, rotate
+
+__all__ = ["HistoryInterest", "HistoryState"]
+
+_NO_AGE = AGE_BUCKETS
+"""Bucket of the null event, which age does not touch."""
+_HIDDEN = AGE_BUCKETS + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Keys:
+    """What the requests of one group attend to."""
+
+    absorbed: bool
+    keys_values_BLx: Tensor
+    """[B, L, 2 D]; absorbed, the event vectors [B, L, D]"""
+    bucket_BCL: Tensor
+    """uint8: age bucket, _NO_AGE, or _HIDDEN where the request does not see the event"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoryState:
+    """One history of a batch's requests, ready for queries."""
+
+    device: torch.device
+    groups: list[Group]
+    keys: list[_Keys]
+    request_slots: Slots
+    angles_QP: Tensor | None
+    """Rotary angles of the request times"""
+
+
+class HistoryInterest(nn.Module):
+    """The interests of one history (global or real time)."""
+
+    absorb: Literal["auto", "always", "never"] = "auto"
+    """Whether projections move from keys and values to the queries: by shape; or always or never (a benchmark's choice)."""
+
+    def __init__(self, settings: ModelSettings, dynamic: int, fixed: int) -> None:
+        super().__init__()
+        width = settings.token_width
+        self.heads, self.age, self.dynamic_count = settings.attention_heads, settings.age, dynamic
+        self.query = GroupedLinear(dynamic + fixed if settings.query_projection == "per_query" else 1, width, width, bias=False)
+        self.fixed_queries = nn.Parameter(torch.empty(fixed, width))
+        self.key_value = nn.Linear(width, 2 * width)
+        self.output = nn.Linear(width, width)
+        self.age_bias = nn.Parameter(torch.empty(AGE_BUCKETS, self.heads)) if self.age == "bias" else None
+        self.age_vector = nn.Parameter(torch.empty(AGE_BUCKETS, width)) if self.age == "embedding" else None
+
+    @property
+    def query_weight(self) -> Tensor:
+        """[dynamic + fixed, D, D]: the projection of every query, the dynamic ones first."""
+        return self.query.weight.expand(self.dynamic_count + self.fixed_queries.shape[0], -1, -1)
+
+    # -- once per user --------------------------------------------------------------------------------------------------
+
+    def keys_values(self, events: Tensor, time_ms: Tensor) -> Tensor:
+        """Keys and values [..., 2 D] of event vectors [..., D] of times [...]; the null event's time is TIMELESS_MS.
+
+        Without biases where they need not be added event by event: the keys' adds the same to all scores of a query, unless keys are
+        turned; the values' passes through weights that sum to 1, and is added to what attention finds.
+        """
+        keys_values = F.linear(events, self.key_value.weight).to(self.fixed_queries.dtype)
+        if self.age != "rotary":
+            return keys_values
+        keys, values = keys_values.chunk(2, -1)
+        keys = keys + self.key_value.bias.chunk(2)[0]
+        angles = rotary_angles(time_ms, self._pairs, keys.dtype).unsqueeze(-2)
+        return torch.cat([rotate(self._by_head(keys), angles).flatten(-2), values], -1)
+
+    # -- once per request -----------------------------------------------------------------------------------------------
+
+    def state(
+        self,
+        groups: list[Group],
+        rows: list[Tensor],
+        events: Tensor,
+        event_time_ms: Tensor,
+        request_time_ms: Tensor,
+        *,
+        projected: bool = False,
+    ) -> HistoryState:
+        """Lay the events out for the groups. ``rows``: the groups' ``rows_BL``, as rows of ``events`` (vectors [rows, D], or with
+        ``projected`` their keys and values [rows, 2 D]), whose row 0 is the null event; ``event_time_ms`` [1 + E] goes by the groups'
+        own rows; ``request_time_ms`` [Q] lies in the host's memory."""
+        requests, count, device = request_time_ms.shape[0], events.shape[0], events.device
+        padded = to_slots(events, rows, places(rows, count), null_first=True) if groups else []
+        return HistoryState(
+            device=device,
+            groups=groups,
+            keys=[
+                self._keys(group, events_BLx, event_time_ms[group.rows_BL], request_time_ms, projected)
+                for group, events_BLx in zip(groups, padded, strict=True)
+            ],
+            request_slots=slots(groups, torch.arange(requests), requests, device),
+            angles_QP=rotary_angles(moved(request_time_ms, device), self._pairs, events.dtype) if self.age == "rotary" else None,
+        )
+
+    def fixed(self, state: HistoryState, requests: int) -> Tensor:
+        """Interests [Q, fixed, D] of the fixed queries."""
+        return self._interests(state, state.request_slots, self._fixed_queries(requests))
+
+    # -- once per candidate ---------------------------------------------------------------------------------------------
+
+    def dynamic(self, state: HistoryState, queries_NnD: Tensor, request_index_N: Tensor, fixed_too: bool = False) -> Tensor:
+        """Interests [N, dynamic, D] of the queries that come from NS tokens; with ``fixed_too`` [N, dynamic + fixed, D].
+        ``request_index_N`` lies in the host's memory."""
+        projected_NnD = self._dynamic_queries(queries_NnD)
+        if fixed_too:
+            fixed_NnD = self._fixed_queries(projected_NnD.shape[0])
+            projected_NnD = torch.cat([projected_NnD.to(fixed_NnD.dtype), fixed_NnD], 1)
+        return self._interests(state, self._slots(state, request_index_N), projected_NnD)
+
+    def weights(self, state: HistoryState, queries_NnD: Tensor, request_index_N: Tensor, events: int) -> Tensor:
+        """[N, 1 + E]: the share of each of so many events in what a candidate's dynamic queries read, mean over queries and heads; the
+        null event first. Holds all weights at once: for few candidates."""
+        layout = self._slots(state, request_index_N)
+        with torch.autocast(queries_NnD.device.type, enabled=False):
+            queries = self._laid_out(state, layout, self._dynamic_queries(queries_NnD))
+            table_hA, found = self._summands(), list[Tensor]()
+            for group, keys, q_BHCJd in zip(state.groups, state.keys, queries, strict=True):
+                weights_BHCJL = self._weights(keys, q_BHCJd, table_hA)
+                B, H, C, J, L = weights_BHCJL.shape
+                mean_BCKL = weights_BHCJL.view(B, H, C, J // self.dynamic_count, -1, L).mean((1, 4))
+                rows_BCKL = group.rows_BL[:, None, None].expand(mean_BCKL.shape)
+                found.append(mean_BCKL.new_zeros(*mean_BCKL.shape[:3], 1 + events).scatter_add_(3, rows_BCKL, mean_BCKL))
+            return from_slots(found, layout.place_N)
+
+    # -- attention ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _pairs(self) -> int:
+        return self.fixed_queries.shape[1] // self.heads // 2
+
+    def _by_head(self, x: Tensor) -> Tensor:
+        """[..., D] -> [..., H, Dh]"""
+        return x.view(*x.shape[:-1], self.heads, x.shape[-1] // self.heads)
+
+    def _slots(self, state: HistoryState, request_index_N: Tensor) -> Slots:
+        return slots(state.groups, request_index_N, state.request_slots.place_N.shape[0], state.device)
+
+    def _dynamic_queries(self, queries_NnD: Tensor) -> Tensor:
+        """[N, dynamic, D], projected."""
+        return torch.bmm(queries_NnD.transpose(0, 1), self.query_weight[: self.dynamic_count]).transpose(0, 1)
+
+    def _fixed_queries(self, rows: int) -> Tensor:
+        """[rows, fixed, D], projected."""
+        weight = self.query_weight[self.dynamic_count :]
+        with torch.autocast(weight.device.type, enabled=False):
+            return torch.bmm(self.fixed_queries.unsqueeze(1), weight).transpose(0, 1).expand(rows, -1, -1)
+
+    def _absorbs(self, group: Group) -> bool:
+        """Whether the group's users have few enough queries, and age leaves keys linear in the events."""
+        if self.absorb != "auto" or self.age not in ("bias", "none"):
+            return self.absorb == "always"
+        queries = group.requests_BC.shape[1] * self.fixed_queries.shape[0] + group.asked * self.dynamic_count
+        return absorbs(queries, self.heads, self.fixed_queries.shape[1])
+
+    def _keys(self, group: Group, events_BLx: Tensor, event_time_BL: Tensor, request_time_ms: Tensor, projected: bool) -> _Keys:
+        if self.age in ("none", "rotary"):
+            bucket_BCL = torch.where(group.visible_BCL, _NO_AGE, _HIDDEN)
+        else:
+            request_time_BC = moved(request_time_ms[group.requests_BC], event_time_BL.device)
+            bucket_BCL = age_bucket(request_time_BC.unsqueeze(2), event_time_BL.unsqueeze(1))
+            bucket_BCL = bucket_BCL.masked_fill_(~group.visible_BCL, _HIDDEN)
+            bucket_BCL[..., 0] = _NO_AGE
+        bucket_BCL = bucket_BCL.to(torch.uint8)
+        absorbed = not projected and self._absorbs(group)
+        if absorbed:
+            keys_values = events_BLx.to(self.fixed_queries.dtype)
+        else:
+            keys_values = events_BLx if projected else self.keys_values(events_BLx, event_time_BL)
+        return _Keys(absorbed=absorbed, keys_values_BLx=keys_values, bucket_BCL=bucket_BCL)
+
+    def _summands(self) -> Tensor:
+        """[H or 1, buckets]: what is added to scores by age bucket; 0 for _NO_AGE, -inf for _HIDDEN."""
+        table_AH = self.fixed_queries.new_zeros(AGE_BUCKETS, 1) if self.age_bias is None else self.age_bias
+        no_age, hidden = (table_AH.new_full((1, table_AH.shape[1]), value) for value in (0.0, -torch.inf))
+        return torch.cat([table_AH, no_age, hidden]).t().contiguous()
+
+    def _interests(self, state: HistoryState, layout: Slots, queries_NnD: Tensor) -> Tensor:
+        """[N, n, D]: every row's n queries over what its request sees."""
+        n, D = queries_NnD.shape[1:]
+        if queries_NnD.shape[0] == 0 or n == 0:
+            return queries_NnD.new_zeros(queries_NnD.shape)
+        with torch.autocast(queries_NnD.device.type, enabled=False):
+            table_hA, found = self._summands(), list[Tensor]()
+            for keys, q_BHCJd in zip(state.keys, self._laid_out(state, layout, queries_NnD), strict=True):
+                B, H, C, J, d = q_BHCJd.shape
+                found_BCJHd = self._attend(keys, q_BHCJd, table_hA).permute(0, 2, 3, 1, 4)
+                found.append(found_BCJHd.reshape(B, C, J // n, n * H * d))
+            gathered = from_slots(found, layout.place_N).view(-1, n, D) + self.key_value.bias.chunk(2)[1]
+        out: Tensor = self.output(gathered).to(queries_NnD.dtype)
+        return out
+
+    def _laid_out(self, state: HistoryState, layout: Slots, queries_NnD: Tensor) -> list[Tensor]:
+        """Per group [B, H, C, J, Dh]: projected queries of all rows, scaled and, with rotary times, turned."""
+        n, D = queries_NnD.shape[1:]
+        queries_NnD = queries_NnD.to(self.fixed_queries.dtype) * (D // self.heads) ** -0.5
+        if state.angles_QP is not None:
+            angles = state.angles_QP[layout.request_N][:, None, None]
+            queries_NnD = rotate(self._by_head(queries_NnD), angles).flatten(2)
+        queries = to_slots(queries_NnD.reshape(-1, n * D), layout.rows, layout.place_N)
+        return [q.view(*q.shape[:2], q.shape[2] * n, self.heads, -1).permute(0, 3, 1, 2, 4) for q in queries]
+
+    def _attend(self, keys: _Keys, q_BHCJd: Tensor, table_hA: Tensor) -> Tensor:
+        """Attention of scaled queries [B, H, C, J, Dh] -> [B, H, C, J, Dh]."""
+        if self.age_vector is not None:
+            return self._attend_with_age(keys, q_BHCJd, table_hA)
+        if not keys.absorbed:
+            return attend(q_BHCJd, keys.keys_values_BLx, table_hA, keys.bucket_BCL)
+        B, H, C, J, d = q_BHCJd.shape
+        mean_BHCJD = attend(self._wide(q_BHCJd), keys.keys_values_BLx, table_hA, keys.bucket_BCL)
+        mean_HnD = mean_BHCJD.transpose(0, 1).reshape(H, B * C * J, -1)
+        value_HDd = self.key_value.weight.chunk(2)[1].view(H, d, -1).transpose(1, 2)
+        found_Hnd = torch.bmm(mean_HnD, value_HDd)
+        return found_Hnd.view(H, B, C, J, d).transpose(0, 1)
+
+    def _wide(self, q_BHCJd: Tensor) -> Tensor:
+        """[B, H, C, J, D]: queries that read event vectors themselves."""
+        B, H, C, J, d = q_BHCJd.shape
+        key_HdD = self.key_value.weight.chunk(2)[0].view(H, d, -1)
+        wide_HnD = torch.bmm(q_BHCJd.transpose(0, 1).reshape(H, B * C * J, d), key_HdD)
+        return wide_HnD.view(H, B, C, J, -1).transpose(0, 1)
+
+    def _weights(self, keys: _Keys, q_BHCJd: Tensor, table_hA: Tensor) -> Tensor:
+        """[B, H, C, J, L]: the weights that :meth:`_attend` gives."""
+        if self.age_vector is not None:
+            return self._weights_with_age(keys, q_BHCJd, table_hA)[0]
+        queries = self._wide(q_BHCJd) if keys.absorbed else q_BHCJd
+        return attention_weights(queries, keys.keys_values_BLx, table_hA, keys.bucket_BCL)
+
+    def _attend_with_age(self, keys: _Keys, q_BHCJd: Tensor, table_hA: Tensor) -> Tensor:
+        """An age vector added to every event, split off exactly: keys and values are linear in it."""
+        assert self.age_vector is not None
+        weights, mass = self._weights_with_age(keys, q_BHCJd, table_hA)
+        _, values_BHLd = (self._by_head(x).transpose(1, 2) for x in keys.keys_values_BLx.chunk(2, 2))
+        of_events = torch.einsum("bhcjl,bhld->bhcjd", weights, values_BHLd)
+        return of_events + torch.einsum("bhcja,ahd->bhcjd", mass, self._of_ages(1))
+
+    def _weights_with_age(self, keys: _Keys, q_BHCJd: Tensor, table_hA: Tensor) -> tuple[Tensor, Tensor]:
+        """(weights [B, H, C, J, L], their sums by age bucket [B, H, C, J, A])."""
+        keys_BHLd, _ = (self._by_head(x).transpose(1, 2) for x in keys.keys_values_BLx.chunk(2, 2))
+        bucket_BCL = keys.bucket_BCL.long()
+        hidden_BCL = table_hA[0].index_select(0, bucket_BCL.flatten()).view(bucket_BCL.shape)
+        by_bucket = torch.einsum("bhcjd,ahd->bhcja", q_BHCJd, self._of_ages(0))
+        scores = torch.einsum("bhcjd,bhld->bhcjl", q_BHCJd, keys_BHLd)
+        bucket = bucket_BCL.clamp(max=_NO_AGE)[:, None, :, None].expand(scores.shape)
+        weights = (scores + hidden_BCL[:, None, :, None] + by_bucket.gather(-1, bucket)).softmax(-1)
+        return weights, torch.zeros_like(by_bucket).scatter_add(-1, bucket, weights)
+
+    def _of_ages(self, part: int) -> Tensor:
+        """[A + 1, H, Dh]: the age vectors as keys (part 0) or values (1); zeros for what has no age."""
+        assert self.age_vector is not None
+        projected_AD = F.linear(self.age_vector, self.key_value.weight.chunk(2)[part])
+        return self._by_head(F.pad(projected_AD, (0, 0, 0, 1)))

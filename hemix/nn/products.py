@@ -1,0 +1,82 @@
+"""Dot products of pairs of fields, as plain inputs: a match between two ids is a product, which a perceptron learns slowly.
+
+The idea is DLRM's (Naumov et al. 2019, section 2.1.4); decision 12 has what it brings. Pairs within a request are made once per request,
+those with a candidate's field once per candidate.
+
+Letters: R users, Q requests, N candidates, F fields, d width of a table, P pairs.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hemix.config import ModelSettings
+from hemix.data.spec import InputSpec
+from hemix.nn.inputs import Inputs
+from hemix.nn.pooled import PooledFields, PooledState
+
+__all__ = ["FieldProducts", "cross_dots", "pair_dots"]
+
+
+def pair_dots(vectors_NFd: Tensor) -> Tensor:
+    """[N, F (F - 1) / 2]: dot products of vectors i > j, row by row of the lower triangle; none of
+    fewer than two vectors."""
+    F = vectors_NFd.shape[1]
+    if F < 2:  # an exporter refuses to index with nothing
+        return vectors_NFd.new_zeros(vectors_NFd.shape[0], 0)
+    below, left = torch.tril_indices(F, F, -1, device=vectors_NFd.device)
+    dots_NFF = torch.bmm(vectors_NFd, vectors_NFd.transpose(1, 2))
+    return dots_NFF.flatten(1).index_select(1, below * F + left)
+
+
+def cross_dots(vectors_NCd: Tensor, others_NFd: Tensor) -> Tensor:
+    """[N, C + F pairs]: every candidate's field with every field of its request, then the pairs among the candidate's own."""
+    if not vectors_NCd.shape[1] or not others_NFd.shape[1]:
+        return pair_dots(vectors_NCd)
+    crossed_NCF = torch.bmm(vectors_NCd, others_NFd.transpose(1, 2))
+    if vectors_NCd.shape[1] < 2:
+        return crossed_NCF.flatten(1)
+    return torch.cat([crossed_NCF.flatten(1), pair_dots(vectors_NCd)], 1)
+
+
+class FieldProducts(nn.Module):
+    """Products of all pairs of the levels' fields and, with ``products: histories``, of the columns of the
+    pooled histories that the model has.
+
+    In the weights' precision under autocast too.
+    """
+
+    def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
+        super().__init__()
+        parts = {"global": settings.use_global, "realtime": settings.use_realtime}
+        used = [part for part, use in parts.items() if use and settings.products == "histories"]
+        self.fields = PooledFields(spec, settings, used)
+
+    @property
+    def request_count(self) -> int:
+        """P of a request."""
+        F = self.fields.request_count
+        return F * (F - 1) // 2
+
+    @property
+    def candidate_count(self) -> int:
+        """P of a candidate."""
+        C = self.fields.candidate_count
+        return C * self.fields.request_count + C * (C - 1) // 2
+
+    def of_users(self, inputs: Inputs) -> PooledState:
+        """The users' fields and the events' columns."""
+        return self.fields.of_users(inputs)
+
+    def of_requests(self, state: PooledState, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """(fields [Q, F, d] of the requests, products [Q, P] of their pairs)."""
+        fields_QFd = self.fields.of_requests(state, inputs).fields
+        with torch.autocast(fields_QFd.device.type, enabled=False):
+            return fields_QFd, pair_dots(fields_QFd)
+
+    def of_candidates(self, request_QFd: Tensor, inputs: Inputs) -> Tensor:
+        """[N, P]: products of the candidates' fields with their requests' and among themselves."""
+        fields_NCd = self.fields.candidate(inputs)
+        with torch.autocast(fields_NCd.device.type, enabled=False):
+            return cross_dots(fields_NCd, request_QFd.index_select(0, inputs.batch.request_index))

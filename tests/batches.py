@@ -1,0 +1,228 @@
+"""Small random batches with everything in them: ragged and empty histories, timeless events, several requests a user."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from hemix.config import ModelSettings
+from hemix.data.batch import Columns, Jagged, RequestBatch
+from hemix.data.spec import TIMELESS_MS, InputSpec, LevelSpec, Task
+from hemix.models import build_model
+from hemix.training.table_optimizers import build_table_optimizer
+
+NOW_MS = 1_770_000_000_000
+HOUR_MS = 3_600_000
+
+
+def make_spec(*, bias_rows: int = 11, tasks: tuple[Task, ...] | None = None) -> InputSpec:
+    """Six user, four context, seven item and two cross features, a bag and numbers among them; two event fields."""
+    tables = {
+        "user_id": 50,
+        "item_id": 60,
+        "category": 9,
+        "brand": 12,
+        "city": 8,
+        "tags": 15,
+        "hour": 26,
+        "price": 12,
+        "action": 6,
+    }
+    return InputSpec(
+        tables={**tables, "age": 10, "distance": 10, "weekday": 9},
+        user=LevelSpec(
+            names=("user_id", "age", "home"),
+            tables=("user_id", "age", "city"),
+            bag_names=("likes",),
+            bag_tables=("tags",),
+            number_names=("x", "y"),
+        ),
+        context=LevelSpec(names=("hour", "weekday", "city"), tables=("hour", "weekday", "city"), number_names=("z",)),
+        item=LevelSpec(
+            names=("item_id", "price", "category", "brand"),
+            tables=("item_id", "price", "category", "brand"),
+            bag_names=("tags",),
+            bag_tables=("tags",),
+            number_names=("x", "y"),
+        ),
+        cross=LevelSpec(names=("distance",), tables=("distance",), number_names=("match",)),
+        event=LevelSpec(names=("action", "hour"), tables=("action", "hour")),
+        event_item_columns=(0, 2, 3),
+        bias_rows=bias_rows,
+        tasks=tasks or (Task(name="click"), Task(name="order", given=0)),
+        logit_shift=(0.0,) * len(tasks or (0, 0)),
+    )
+
+
+def smallest_spec() -> InputSpec:
+    """A user id, an item id, one label, an action: no numbers, no multi-valued features, no context, no bias."""
+    return InputSpec(
+        tables={"user": 9, "item": 12, "action": 4},
+        user=LevelSpec(names=("user",), tables=("user",)),
+        context=LevelSpec(),
+        item=LevelSpec(names=("item",), tables=("item",)),
+        cross=LevelSpec(),
+        event=LevelSpec(names=("action",), tables=("action",)),
+        event_item_columns=(0,),
+        tasks=(Task(name="like"),),
+        logit_shift=(0.0,),
+    )
+
+
+def make_batch(
+    spec: InputSpec,
+    *,
+    seed: int = 0,
+    users: int = 7,
+    requests_per_user: int = 3,
+    candidates: int = 4,
+    history: int = 30,
+    realtime: int = 6,
+    items: int = 40,
+    ragged: bool = True,
+    dtype: torch.dtype = torch.float32,
+) -> RequestBatch:
+    """A random batch. ``ragged``: up to so many requests, candidates and events, user 0 without any event; else exactly so many."""
+    g = torch.Generator().manual_seed(seed)
+
+    def upto(most: int, rows: int, least: int) -> Tensor:
+        return torch.randint(least, most + 1, (rows,), generator=g) if ragged else torch.full((rows,), most)
+
+    lengths = upto(history, users, 0)
+    if ragged and users > 1:
+        lengths[0], lengths[1] = 0, history
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    E = int(offsets[-1])
+    owner = torch.repeat_interleave(torch.arange(users), lengths)
+    age_hours = torch.rand(E, generator=g).square() * 500
+    time_ms = NOW_MS - (age_hours * HOUR_MS).long()
+    timeless = torch.rand(E, generator=g) < (0.15 if ragged else 0.0)
+    time_ms = time_ms.masked_fill(timeless, TIMELESS_MS)
+    order = torch.argsort(time_ms, stable=True)
+    order = order[torch.argsort(owner[order], stable=True)]
+    time_ms = time_ms[order]
+
+    user_index = torch.repeat_interleave(torch.arange(users), upto(requests_per_user, users, 1))
+    user_index = user_index[torch.randperm(user_index.shape[0], generator=g)]
+    Q = user_index.shape[0]
+    first, last = offsets[user_index], offsets[user_index + 1]
+    end = last - (upto(5, Q, 0) if ragged else 0)
+    end = torch.maximum(end, first)
+    middle = torch.maximum(end - upto(realtime, Q, 0), first)
+    begin = torch.maximum(first, middle - upto(history - realtime, Q, 0)) if ragged else first
+    request_index = torch.repeat_interleave(torch.arange(Q), upto(candidates, Q, 1))
+    N, T = request_index.shape[0], len(spec.tasks)
+
+    labels = (torch.rand(N, T, generator=g) < 0.4).to(dtype)
+    for t, task in enumerate(spec.tasks):
+        if task.given is not None:
+            labels[:, t] *= labels[:, task.given]
+    return RequestBatch(
+        users=_columns(spec, spec.user, users, g, dtype),
+        event_offsets=offsets,
+        event_item=torch.randint(0, items, (E,), generator=g),
+        event_time_ms=time_ms,
+        event_ids=_ids(spec, spec.event.tables, E, g),
+        user_index=user_index,
+        request_time_ms=NOW_MS + torch.randint(0, 72 * HOUR_MS, (Q,), generator=g),
+        context=_columns(spec, spec.context, Q, g, dtype),
+        visible=torch.stack([begin, middle, end], 1),
+        request_index=request_index,
+        item_index=torch.randint(0, items, (N,), generator=g),
+        cross=_columns(spec, spec.cross, N, g, dtype),
+        bias=torch.randint(0, max(spec.bias_rows, 1), (N,), generator=g),
+        items=_columns(spec, spec.item, items, g, dtype),
+        labels=labels,
+        weights=(torch.rand(N, T, generator=g) < 0.9).to(dtype) * (1 + torch.rand(N, 1, generator=g)).to(dtype),
+    )
+
+
+def _ids(spec: InputSpec, tables: tuple[str, ...], rows: int, g: torch.Generator) -> Tensor:
+    columns = [torch.randint(0, spec.tables[table], (rows,), generator=g) for table in tables]
+    return torch.stack(columns, 1) if columns else torch.zeros((rows, 0), dtype=torch.int64)
+
+
+def _columns(spec: InputSpec, level: LevelSpec, rows: int, g: torch.Generator, dtype: torch.dtype) -> Columns:
+    bags = []
+    for table in level.bag_tables:
+        lengths = torch.randint(0, 4, (rows,), generator=g)
+        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+        bags.append(Jagged(values=torch.randint(0, spec.tables[table], (int(offsets[-1]),), generator=g), offsets=offsets))
+    numbers = torch.randn(rows, level.numbers, generator=g).to(dtype)
+    return Columns(ids=_ids(spec, level.tables, rows, g), numbers=numbers, bags=tuple(bags))
+
+
+def take_requests(batch: RequestBatch, requests: Tensor) -> RequestBatch:
+    """The batch of some of its requests (ascending rows) with all its users and items."""
+    keep = torch.isin(batch.request_index, requests)
+    place = torch.zeros(batch.requests_count, dtype=torch.int64)
+    place[requests] = torch.arange(requests.shape[0])
+    return dataclasses.replace(
+        batch,
+        user_index=batch.user_index[requests],
+        request_time_ms=batch.request_time_ms[requests],
+        context=take_rows(batch.context, requests),
+        visible=batch.visible[requests],
+        request_index=place[batch.request_index[keep]],
+        item_index=batch.item_index[keep],
+        cross=take_rows(batch.cross, keep.nonzero().squeeze(1)),
+        bias=batch.bias[keep],
+        labels=None if batch.labels is None else batch.labels[keep],
+        weights=None if batch.weights is None else batch.weights[keep],
+    )
+
+
+def take_rows(columns: Columns, rows: Tensor) -> Columns:
+    """Some rows of a level, in that order."""
+    bags = []
+    for bag in columns.bags:
+        lists = [bag.values[bag.offsets[r] : bag.offsets[r + 1]] for r in rows.tolist()]
+        lengths = torch.tensor([0, *(len(x) for x in lists)])
+        bags.append(Jagged(values=torch.cat([bag.values[:0], *lists]), offsets=lengths.cumsum(0)))
+    return Columns(ids=columns.ids[rows], numbers=columns.numbers[rows], bags=tuple(bags))
+
+
+def without_events(batch: RequestBatch) -> RequestBatch:
+    """What a server sends for users whose state it kept: cuts that point into the kept events, and no events."""
+    return dataclasses.replace(
+        batch,
+        event_offsets=torch.zeros_like(batch.event_offsets),
+        event_item=batch.event_item[:0],
+        event_time_ms=batch.event_time_ms[:0],
+        event_ids=batch.event_ids[:0],
+    )
+
+
+def reorder_users(batch: RequestBatch, order: Tensor) -> RequestBatch:
+    """The same requests, with the user rows (and their events) in another order."""
+    lengths = batch.event_offsets.diff()[order]
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    place = torch.argsort(order)
+    moved = offsets[place[batch.user_index]] - batch.event_offsets[batch.user_index]
+    events = torch.cat([torch.arange(int(batch.event_offsets[u]), int(batch.event_offsets[u + 1])) for u in order.tolist()])
+    return dataclasses.replace(
+        batch,
+        users=take_rows(batch.users, order),
+        event_offsets=offsets,
+        event_item=batch.event_item[events],
+        event_time_ms=batch.event_time_ms[events],
+        event_ids=batch.event_ids[events],
+        user_index=place[batch.user_index],
+        visible=batch.visible + moved.unsqueeze(1),
+    )
+
+
+def briefly_trained(spec: InputSpec, settings: ModelSettings) -> dict[str, Tensor]:
+    """All weights after three steps."""
+    model = build_model(spec, settings, 0).train()
+    dense = torch.optim.AdamW(list(model.dense_parameters()), 1e-2)
+    tables = build_table_optimizer("adam", model.tables)
+    for seed in range(3):
+        batch = make_batch(spec, seed=seed)
+        model.loss(model(batch), batch).backward()  # type: ignore[no-untyped-call]
+        dense.step()
+        dense.zero_grad()
+        tables.step(1e-2)
+    return model.state_dict()

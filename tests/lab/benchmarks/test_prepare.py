@@ -1,0 +1,38 @@
+"""The preparation benchmark at a thousandth of its size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from hemix.errors import HemixError
+from hemix.lab.benchmarks.prepare import run, write_logs
+
+
+def test_a_small_run_says_what_it_cost(tmp_path: Path) -> None:
+    figures = run(scale=0.001, out=tmp_path)
+    (case,) = figures["cases"]
+    assert (case["impressions"], case["events"]) == (5000, 20_000)
+    assert 0 < case["ours_peak_bytes"] < case["limit_bytes"] and case["within_limit"] is True
+    assert case["rows_per_second"] > 0
+    assert figures["machine"]["cores"] >= 1
+    assert pq.read_metadata(tmp_path / "logs" / "impressions.parquet").num_rows == 5000
+    assert (tmp_path / "data" / "manifest.json").is_file()
+
+
+def test_the_logs_are_the_same_for_the_same_seed(tmp_path: Path) -> None:
+    size = {"impressions": 100, "events": 200, "users": 10, "items": 10}
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        write_logs(tmp_path / name, **size, seed=seed)
+    for table in ("impressions", "events", "items", "users"):
+        a, b, c = (pq.read_table(tmp_path / name / f"{table}.parquet") for name in "abc")
+        assert a.equals(b) and not a.equals(c)
+
+
+def test_a_failed_preparation_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine").touch()
+    with pytest.raises(HemixError, match="exists already and is not empty"):
+        run(scale=0.0001, out=tmp_path)

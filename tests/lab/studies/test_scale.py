@@ -1,0 +1,81 @@
+"""hemix scale: the ladders, what a cut history is, and the laws that are reported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hemix.data.dataset import Dataset
+from hemix.errors import UsageError
+from hemix.lab.benchmarks.workload import SPEC
+from hemix.lab.studies.cells import Contender
+from hemix.lab.studies.inputs import open_inputs
+from hemix.lab.studies.scale import LADDER, lengths_for, scale
+from hemix.models import count_parameters
+from tests.lab.studies.small import cells_here
+
+FAST = {"train.batch_impressions": 512, "train.warmup_steps": 1}
+
+
+def test_the_ladder_climbs_two_decades_in_five_steps_or_more() -> None:
+    sizes = [count_parameters(SPEC, Contender.of(name, changes).settings.model)[0] for name, changes in LADDER.items()]
+    assert len(sizes) >= 5
+    assert sizes == sorted(sizes)
+    assert sizes[-1] >= 100 * sizes[0]
+
+
+def test_a_cut_history_holds_the_newest_events(planted_data: Path) -> None:
+    whole, cut = Dataset(planted_data).split("valid"), Dataset(planted_data, history_events_max=3).split("valid")
+    requests = np.arange(whole.requests)
+    a, b = whole.batch(requests), cut.batch(requests)
+    b.validate(Dataset(planted_data).spec)
+    seen = (b.visible[:, 2] - b.visible[:, 0]).tolist()
+    assert max(seen) == 3
+    for q in requests.tolist():
+        (first, middle, end), (cut_first, cut_middle, cut_end) = a.visible[q].tolist(), b.visible[q].tolist()
+        assert cut_end - cut_first == min(3, end - first)
+        assert cut_end - cut_middle == min(3, end - middle)
+        assert b.event_time_ms[cut_first:cut_end].tolist() == a.event_time_ms[max(first, end - 3) : end].tolist()
+
+
+def test_lengths_end_with_the_longest_that_is_seen(planted_data: Path) -> None:
+    data = open_inputs([planted_data], opens_test=False)[0][0]
+    longest = int(data.dataset.manifest["history"]["max"])
+    assert lengths_for(data) == [3, 10, longest]
+
+
+def test_a_study_of_scale(planted_data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with cells_here() as began:
+        scale(planted_data, out, seeds=1, sizes=["width_8", "width_16"], lengths=[2, 8], changes={**FAST, "model.layers": 1})
+    assert len(began) == 4
+    content = json.loads((out / "scale.json").read_text())
+    assert (content["sizes"], content["histories"]) == (["width_8", "width_16"], ["history_2", "history_8"])
+    axes = {fit["axis"] for fit in content["fits"]}
+    assert axes == {"dense_parameters", "flops_per_impression", "history_events"}
+    for fit in content["fits"]:
+        models = [content["models"][point["label"]] for point in fit["points"]]
+        for point, model in zip(fit["points"], models, strict=True):
+            assert point["value"] == pytest.approx(model["tasks"][fit["task"]][fit["metric"]]["mean"])
+            assert point["ci95"][0] <= point["value"] <= point["ci95"][1]
+            if fit["axis"] != "history_events":
+                assert point["x"] == model[fit["axis"]]
+        assert fit["law"]["slope_ci95"][0] <= fit["law"]["slope_ci95"][1]
+        assert "cannot tell where it would end" in fit["reading"]
+    short, long = (content["models"][name]["flops_per_impression"] for name in content["histories"])
+    assert short < long
+    report = (out / "report.html").read_text()
+    assert "How it scales" in report and "FLOPs an impression" in report
+    assert "$" not in report, "tick labels are words of this page, not TeX"
+
+
+def test_what_is_refused(planted_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--sizes width_7: expected some of width_8, "):
+        scale(planted_data, tmp_path / "out", sizes=["width_7"])
+    with pytest.raises(UsageError, match="expected numbers from 1 up"):
+        scale(planted_data, tmp_path / "out", lengths=[0])
+    with pytest.raises(UsageError, match="expected two rungs or more"):
+        scale(planted_data, tmp_path / "out", sizes=["width_8"], lengths=[])

@@ -1,0 +1,286 @@
+"""HeMix once more, slow and plain: the paper's equations, one impression a row, histories padded, nothing shared.
+
+Nobody optimises this file. It takes a HeMix's weights by name and says what its logits and gradients must be; the tests compare.
+It shares with the fast path only the age of an event (`hemix.nn.time_encoding`).
+
+Letters: N impressions, L events (the null event first, padded), S tokens, D token width, H heads, Dh = D / H, W feature width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hemix.config import ModelSettings
+from hemix.data.batch import Columns, RequestBatch
+from hemix.data.spec import FIRST, MISSING, TIMELESS_MS, InputSpec, LevelSpec
+from hemix.nn.matches import ACTIONS_MAX, WINDOWS_MS
+from hemix.nn.time_encoding import AGE_BUCKETS, age_bucket, rotary_angles, rotate
+
+__all__ = ["Reference"]
+
+
+class Reference:
+    """``Reference(spec, settings, model.state_dict())(batch)`` gives logits [N, T]; after a backward pass ``weights[name].grad``."""
+
+    def __init__(self, spec: InputSpec, settings: ModelSettings, state: Mapping[str, Tensor]) -> None:
+        self.spec, self.settings = spec, settings
+        self.weights = {name: value.detach().clone().requires_grad_() for name, value in state.items()}
+        self._first_row, total = dict[str, int](), 0
+        for table, rows in spec.tables.items():
+            self._first_row[table] = total
+            total += rows
+
+    def __call__(self, batch: RequestBatch) -> Tensor:
+        """Logits [N, T]."""
+        settings = self.settings
+        request_N = batch.request_index
+        user_N = batch.user_index[request_N]
+
+        # 1. Tokenisation: interact, then split.
+        features_NW = torch.cat(
+            [
+                self._features(self.spec.user, batch.users, user_N),
+                self._features(self.spec.context, batch.context, request_N),
+                self._features(self.spec.item, batch.items, batch.item_index),
+                self._features(self.spec.cross, batch.cross, torch.arange(len(request_N))),
+            ],
+            1,
+        )
+        if settings.products != "none":
+            products = [self._products(batch, n) for n in range(len(request_N))]
+            features_NW = torch.cat([features_NW, torch.stack(products)], 1)
+        if settings.matches:
+            matches = [self._matches(batch, n) for n in range(len(request_N))]
+            features_NW = torch.cat([features_NW, torch.stack(matches).to(features_NW)], 1)
+        crossed = [f"{level}_{name}" for name in ("products", "matches") for level in ("request", "candidate")]
+        parts = ("user", "context", "item", "cross", *crossed)
+        hidden = F.gelu(features_NW @ self._blocks("tokenizer.first", *parts).T + self._("tokenizer.first.bias"))
+        ns_NSD = (hidden @ self._("tokenizer.second.weight").T + self._("tokenizer.second.bias")).view(
+            len(request_N), -1, settings.token_width
+        )
+        ns_NSD = self._norm("tokenizer.norm", ns_NSD)
+
+        # 2, 3. Interests of both histories, from dynamic and fixed queries.
+        begin, middle, end = batch.visible[request_N].unbind(1)
+        query_global, query_realtime = ns_NSD[:, : settings.ns_tokens_global], ns_NSD[:, settings.ns_tokens_global :]
+        interests = []
+        if settings.use_realtime:
+            interests.append(self._interests("realtime", query_realtime, batch, middle, end))
+        if settings.use_global:
+            interests.append(self._interests("global_", query_global, batch, begin, middle))
+
+        # 4. Tokens.
+        x_NSD = torch.cat([*(self._norm("norm_interests", found) for found in interests), ns_NSD], 1)
+
+        # 5. Blocks.
+        for layer in range(settings.layers):
+            name = f"blocks.{layer}"
+            if settings.norm_position == "post":
+                x_NSD = self._norm(f"{name}.norm_interaction", x_NSD + self._interaction(name, x_NSD))
+                x_NSD = self._norm(f"{name}.norm_ffn", x_NSD + self._ffn(name, x_NSD))
+            else:
+                x_NSD = x_NSD + self._interaction(name, self._norm(f"{name}.norm_interaction", x_NSD))
+                x_NSD = x_NSD + self._ffn(name, self._norm(f"{name}.norm_ffn", x_NSD))
+        if settings.norm_position == "pre":
+            x_NSD = self._norm("norm_out", x_NSD)
+
+        # 6. Heads.
+        pooled = x_NSD.mean(1) if settings.pooling == "mean" else x_NSD.flatten(1)
+        logits = []
+        for task in range(len(self.spec.tasks)):
+            hidden = F.gelu(pooled @ self._("heads.first.weight")[task] + self._("heads.first.bias")[task])
+            logits.append((hidden @ self._("heads.second.weight")[task] + self._("heads.second.bias")[task]).squeeze(1))
+        logits_NT = torch.stack(logits, 1)
+        return logits_NT + self._("heads.position")[batch.bias] if self.spec.bias_rows else logits_NT
+
+    # -- features -------------------------------------------------------------------------------------------------------
+
+    def _(self, name: str) -> Tensor:
+        return self.weights[name]
+
+    def _rows(self, table: str, ids: Tensor) -> Tensor:
+        return self._("tables.weight")[self._first_row[table] + ids]
+
+    def _blocks(self, name: str, *parts: str) -> Tensor:
+        """The whole matrix of a linear map that is held in blocks of columns."""
+        blocks = [self.weights.get(f"{name}.blocks.{part}") for part in parts]
+        return torch.cat([block for block in blocks if block is not None], 1)
+
+    def _features(self, level: LevelSpec, columns: Columns, rows: Tensor) -> Tensor:
+        parts = [self._rows(table, columns.ids[rows, i]) for i, table in enumerate(level.tables)]
+        for table, bag in zip(level.bag_tables, columns.bags, strict=True):
+            means = []
+            for row in rows.tolist():
+                values = bag.values[bag.offsets[row] : bag.offsets[row + 1]]
+                means.append(self._rows(table, values if len(values) else torch.tensor([MISSING])).mean(0))
+            parts.append(torch.stack(means))
+        return torch.cat([*parts, columns.numbers[rows].to(self._("tables.weight").dtype)], 1)
+
+    def _fields(self, level: LevelSpec, columns: Columns, row: Tensor) -> list[Tensor]:
+        """The vectors of a level's ids and multi-valued features, of one row."""
+        features = self._features(level, columns, row.view(1))[0]
+        return list(features[: len(features) - level.numbers].view(-1, self.settings.embedding_size))
+
+    def _products(self, batch: RequestBatch, n: int) -> Tensor:
+        """Of one impression: the pairs among the request's fields, the candidate's with those, the pairs among the candidate's."""
+        request, settings = batch.request_index[n], self.settings
+        own = self._fields(self.spec.user, batch.users, batch.user_index[request])
+        own += self._fields(self.spec.context, batch.context, request)
+        if settings.products == "histories":
+            begin, middle, end = batch.visible[request].tolist()
+            cuts = [(begin, middle)] * settings.use_global + [(middle, end)] * settings.use_realtime
+            for first, last in cuts:
+                total = [self._("tables.weight").new_zeros(settings.embedding_size)] * (
+                    len(self.spec.event_item_columns) + len(self.spec.event.tables)
+                )
+                for event in range(first, last):
+                    total = [t + v for t, v in zip(total, self._event_columns(batch, event), strict=True)]
+                own += [t / max(1, last - first) for t in total]
+        candidate = self._fields(self.spec.item, batch.items, batch.item_index[n])
+        candidate += self._fields(self.spec.cross, batch.cross, torch.tensor(n))
+        found = [own[i] @ own[j] for i in range(len(own)) for j in range(i)]
+        found += [c @ o for c in candidate for o in own]
+        found += [candidate[i] @ candidate[j] for i in range(len(candidate)) for j in range(i)]
+        return torch.stack(found)
+
+    def _matches(self, batch: RequestBatch, n: int) -> Tensor:
+        """Of one impression: log(1 + events seen) by action and window, then by shared column, action and window, of the events that
+        hold the candidate's known id there."""
+        request, settings = batch.request_index[n], self.settings
+        begin, middle, end = batch.visible[request].tolist()
+        seen = range(begin if settings.use_global else middle, end if settings.use_realtime else middle)
+        tables = self.spec.event.tables
+        actions = min(max(self.spec.tables[tables[0]] - FIRST, 1), ACTIONS_MAX) if tables else 1
+        age_ms = (batch.request_time_ms[request] - batch.event_time_ms).tolist()
+
+        def counts(chosen: list[int]) -> list[int]:
+            found = []
+            for action in range(actions):
+                own = (
+                    [e for e in chosen if min(max(int(batch.event_ids[e, 0]) - FIRST, 0), actions - 1) == action]
+                    if tables
+                    else chosen
+                )
+                found += [sum(age_ms[e] <= window for e in own) for window in WINDOWS_MS]
+                found += [sum(e >= middle for e in own), len(own)]
+            return found
+
+        total = counts(list(seen))
+        for column in self.spec.event_item_columns:
+            wanted = int(batch.items.ids[batch.item_index[n], column])
+            same = [e for e in seen if wanted >= FIRST and int(batch.items.ids[batch.event_item[e], column]) == wanted]
+            total += counts(same)
+        return torch.tensor(total, dtype=torch.float32).log1p()
+
+    def _event_columns(self, batch: RequestBatch, event: int) -> list[Tensor]:
+        """Vectors of what one event carries of its item, then of its own fields."""
+        item, tables = int(batch.event_item[event]), self.spec.item.tables
+        parts = [self._rows(tables[c], batch.items.ids[item, c]) for c in self.spec.event_item_columns]
+        return parts + [self._rows(table, batch.event_ids[event, f]) for f, table in enumerate(self.spec.event.tables)]
+
+    def _event(self, batch: RequestBatch, event: int) -> Tensor:
+        """Vector [D] of one event, without its age."""
+        parts = self._event_columns(batch, event)
+        names = [f"field_{f}" for f in range(len(self.spec.event.tables))]
+        vector = self._blocks("events.project", "item", *names) @ torch.cat(parts) + self._("events.project.bias")
+        return vector + self._("events.timeless") if int(batch.event_time_ms[event]) == TIMELESS_MS else vector
+
+    # -- interests ------------------------------------------------------------------------------------------------------
+
+    def _interests(self, name: str, dynamic_NnD: Tensor, batch: RequestBatch, first: Tensor, last: Tensor) -> Tensor:
+        """[N, queries, D]: attention over the null event and events first[n] : last[n]."""
+        N, D, heads, age = len(first), self.settings.token_width, self.settings.attention_heads, self.settings.age
+        lengths = (last - first).tolist()
+        x_NLD, padding = [], torch.ones(N, 1 + max(lengths), dtype=torch.bool)
+        time_ms = torch.full((N, 1 + max(lengths)), TIMELESS_MS)
+        for n, length in enumerate(lengths):
+            events = range(int(first[n]), int(last[n]))
+            vectors = [self._("events.null"), *(self._event(batch, e) for e in events)]
+            x_NLD.append(torch.cat([torch.stack(vectors), torch.zeros(max(lengths) - length, D, dtype=vectors[0].dtype)]))
+            padding[n, : 1 + length] = False
+            time_ms[n, 1 : 1 + length] = batch.event_time_ms[events.start : events.stop]
+        x = torch.stack(x_NLD)
+
+        request_time_ms = batch.request_time_ms[batch.request_index]
+        bucket_NL = age_bucket(request_time_ms[:, None], time_ms)
+        if age == "embedding":
+            ages = self._(f"{name}.age_vector")[bucket_NL]
+            x = torch.cat([x[:, :1], x[:, 1:] + ages[:, 1:]], 1)
+        keys, values = (x @ self._(f"{name}.key_value.weight").T + self._(f"{name}.key_value.bias")).chunk(2, 2)
+        fixed_NnD = self._(f"{name}.fixed_queries").expand(N, -1, -1)
+        queries = torch.cat([dynamic_NnD, fixed_NnD], 1) if self.settings.dynamic_queries else fixed_NnD
+        shared = self.settings.query_projection == "shared"
+        projected = [queries[:, i] @ self._(f"{name}.query.weight")[0 if shared else i] for i in range(queries.shape[1])]
+        q_NnHd = torch.stack(projected, 1).view(N, -1, heads, D // heads)
+        k_NLHd, v_NLHd = keys.view(N, -1, heads, D // heads), values.view(N, -1, heads, D // heads)
+        if age == "rotary":
+            pairs = D // heads // 2
+            q_NnHd = rotate(q_NnHd, rotary_angles(request_time_ms, pairs, x.dtype)[:, None, None])
+            k_NLHd = rotate(k_NLHd, rotary_angles(time_ms, pairs, x.dtype)[:, :, None])
+        scores_NHnL = torch.einsum("nihd,nlhd->nhil", q_NnHd, k_NLHd) / (D // heads) ** 0.5
+        if age == "bias":
+            bias = torch.cat([self._(f"{name}.age_bias"), torch.zeros(1, heads, dtype=x.dtype)])
+            bucket_NL = torch.cat([torch.full((N, 1), AGE_BUCKETS), bucket_NL[:, 1:]], 1)
+            scores_NHnL = scores_NHnL + bias[bucket_NL].permute(0, 2, 1)[:, :, None]
+        weights = scores_NHnL.masked_fill(padding[:, None, None], -torch.inf).softmax(-1)
+        found = torch.einsum("nhil,nlhd->nihd", weights, v_NLHd).flatten(2)
+        return found @ self._(f"{name}.output.weight").T + self._(f"{name}.output.bias")
+
+    # -- blocks ---------------------------------------------------------------------------------------------------------
+
+    def _norm(self, name: str, x: Tensor) -> Tensor:
+        weight = self._(f"{name}.weight")
+        if self.settings.norm == "rms":
+            return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight
+        centred = x - x.mean(-1, keepdim=True)
+        return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight + self._(f"{name}.bias")
+
+    def _interaction(self, name: str, x_NSD: Tensor) -> Tensor:
+        N, S, D = x_NSD.shape
+        if self.settings.block == "rankmixer":
+            assert D % S == 0, "the paper's mixing has as many heads as tokens"
+            return torch.stack([x_NSD[:, :, h * D // S : (h + 1) * D // S].reshape(N, D) for h in range(S)], 1)
+        if self.settings.block == "transformer":
+            return self._self_attention(f"{name}.interaction", x_NSD)
+        heads, width = self.settings.mix_heads, D // self.settings.mix_heads
+        out = torch.zeros_like(x_NSD)
+        for m in range(heads):
+            mix_token = torch.cat([x_NSD[:, s, m * width : (m + 1) * width] for s in range(S)], 1)
+            inner = mix_token @ self._(f"{name}.interaction.down.weight")[m]
+            inner = F.relu(inner) if self.settings.mix_activation == "relu" else F.gelu(inner)
+            mixed = inner @ self._(f"{name}.interaction.up.weight")[m]
+            for s in range(S):
+                out[:, s, m * width : (m + 1) * width] = mixed[:, s * width : (s + 1) * width]
+        return out
+
+    def _self_attention(self, name: str, x_NSD: Tensor) -> Tensor:
+        heads, width = self.settings.attention_heads, x_NSD.shape[2] // self.settings.attention_heads
+        projected = x_NSD @ self._(f"{name}.query_key_value.weight").T + self._(f"{name}.query_key_value.bias")
+        query, key, value = projected.chunk(3, 2)
+        found = []
+        for h in range(heads):
+            own = slice(h * width, (h + 1) * width)
+            weights = (query[..., own] @ key[..., own].transpose(1, 2) / width**0.5).softmax(-1)
+            found.append(weights @ value[..., own])
+        return torch.cat(found, 2) @ self._(f"{name}.output.weight").T + self._(f"{name}.output.bias")
+
+    def _ffn(self, name: str, x_NSD: Tensor) -> Tensor:
+        settings = self.settings
+        sizes = [sum(settings.queries("realtime")), sum(settings.queries("global")), settings.ns_tokens]
+        groups = [[i] * size for i, size in enumerate(size for size in sizes if size)]
+        group_of = [i for group in groups for i in group]
+        out = []
+        for s in range(x_NSD.shape[1]):
+            group = {"shared": 0, "per_token": s, "per_group": group_of[s]}[settings.ffn]
+            inner = x_NSD[:, s] @ self._(f"{name}.ffn.first.weight")[group] + self._(f"{name}.ffn.first.bias")[group]
+            if settings.ffn_activation == "swiglu":
+                gate, value = inner.chunk(2, 1)
+                inner = gate / (1 + (-gate).exp()) * value
+            else:
+                inner = F.gelu(inner)
+            out.append(inner @ self._(f"{name}.ffn.second.weight")[group] + self._(f"{name}.ffn.second.bias")[group])
+        return torch.stack(out, 1)

@@ -1,0 +1,166 @@
+"""LightGBM as a ranker: what a row of the trees holds, by hand, and how boosters' scores become a funnel's logits."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hemix.config import build_settings
+from hemix.data.batch import Columns, Jagged, RequestBatch
+from hemix.data.spec import InputSpec, LevelSpec, Task
+from hemix.errors import MissingExtra
+from hemix.models import LightGBM, build_model
+from hemix.models import lightgbm as module
+from hemix.nn.heads import probabilities
+from tests.batches import make_batch, make_spec
+
+SPEC = InputSpec(
+    tables={"user": 1000, "age": 6, "hash": 5000, "tags": 9, "brand": 20, "hour": 26},
+    user=LevelSpec(names=("user_id", "age"), tables=("user", "age"), bag_names=("likes",), bag_tables=("tags",)),
+    context=LevelSpec(
+        names=("hour",), tables=("hour",), number_names=("speed", "speed.missing", "at.latitude", "at.longitude", "at.missing")
+    ),
+    item=LevelSpec(names=("brand", "sku"), tables=("brand", "hash")),
+    cross=LevelSpec(number_names=("lift",)),
+    event=LevelSpec(),
+    event_item_columns=(),
+    vocabularies=("user", "brand", "tags"),
+    bias_rows=6,
+    tasks=(Task(name="click"), Task(name="order", given=0)),
+    logit_shift=(0.0, 0.0),
+)
+
+
+def ids(*rows: list[int]) -> torch.Tensor:
+    return torch.tensor(rows, dtype=torch.int64)
+
+
+def batch() -> RequestBatch:
+    """Two users, two requests (of user 1, then 0), three candidates."""
+    bag = Jagged(values=torch.tensor([2, 3, 1]), offsets=torch.tensor([0, 2, 3]))
+    numbers = torch.tensor([[0.5, 0.0, 1.0, 2.0, 0.0], [0.0, 1.0, 0.0, 0.0, 1.0]])
+    return RequestBatch(
+        users=Columns(ids=ids([7, 1], [0, 4]), numbers=torch.zeros(2, 0), bags=(bag,)),
+        event_offsets=torch.tensor([0, 3, 4]),
+        event_item=torch.zeros(4, dtype=torch.int64),
+        event_time_ms=torch.zeros(4, dtype=torch.int64),
+        event_ids=torch.zeros(4, 0, dtype=torch.int64),
+        user_index=torch.tensor([1, 0]),
+        request_time_ms=torch.zeros(2, dtype=torch.int64),
+        context=Columns(ids=ids([5], [1]), numbers=numbers),
+        visible=torch.tensor([[3, 3, 4], [0, 2, 3]]),
+        request_index=torch.tensor([0, 1, 1]),
+        item_index=torch.tensor([1, 0, 1]),
+        cross=Columns(ids=torch.zeros(3, 0, dtype=torch.int64), numbers=torch.tensor([[0.1], [0.2], [0.3]])),
+        bias=torch.tensor([0, 3, 5]),
+        items=Columns(ids=ids([1, 70], [12, 80]), numbers=torch.zeros(2, 0)),
+    )
+
+
+def build(spec: InputSpec = SPEC, **settings: Any) -> LightGBM:
+    overrides = {"model.name": "lightgbm", **{f"model.{k}": v for k, v in settings.items()}}
+    model = build_model(spec, build_settings(overrides=overrides).model, 0)
+    assert isinstance(model, LightGBM)
+    return model.eval()
+
+
+def test_rows_by_hand() -> None:
+    """An unknown user ranks behind all 1,000 rows; missing ids of ordered columns and flagged numbers are NaN; a bag's missing value
+    does not count; a hashed column is left out."""
+    n = math.nan
+    names = [
+        "user.user_id",
+        "user.age",
+        "user.likes",
+        "context.hour",
+        "context.speed",
+        "context.at.latitude",
+        "context.at.longitude",
+    ]
+    names += ["history.global", "history.realtime", "item.brand", "cross.lift", "bias"]
+    expected = [
+        [1000, 4, 0, 5, 0.5, 1, 2, 0, 1, 12, 0.1, 0],
+        [7, n, 2, n, n, n, n, 2, 1, 1, 0.2, 3],
+        [7, n, 2, n, n, n, n, 2, 1, 12, 0.3, 5],
+    ]
+    model = build()
+    assert [name for name, _ in model.features] == names
+    assert [name for name, category in model.features if category] == ["item.brand"]
+    torch.testing.assert_close(model.rows(batch()), torch.tensor(expected), equal_nan=True, rtol=0, atol=1e-7)
+
+
+def test_the_names_of_any_batch_fit_its_columns() -> None:
+    spec = make_spec()
+    model = build(spec)
+    rows = model.rows(make_batch(spec))
+    assert rows.shape[1] == len(model.features) and rows.dtype == torch.float32
+
+
+class Fixed:
+    """Stands for a booster: the same raw scores whatever it sees."""
+
+    def __init__(self, raw: list[float]) -> None:
+        self.raw = np.array(raw)
+
+    def predict(self, *_: object, **__: object) -> np.ndarray:
+        return self.raw
+
+
+def logit(p: float) -> float:
+    return math.log(p / (1 - p))
+
+
+def test_the_funnels_product_is_the_boosters_own_probability() -> None:
+    """p(order) of the booster comes back from p(click) * p(order | click), but never above p(click)."""
+    model = build()
+    model._boosters = [Fixed([logit(0.5), logit(0.2), logit(0.2)]), Fixed([logit(0.1), logit(0.05), logit(0.3)])]
+    found = probabilities(model(batch()), SPEC)
+    torch.testing.assert_close(found["click"], torch.tensor([0.5, 0.2, 0.2]))
+    torch.testing.assert_close(found["order"], torch.tensor([0.1, 0.05, 0.2]), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found["order_given_click"], torch.tensor([0.2, 0.25, 1.0]), rtol=1e-4, atol=1e-5)
+
+
+def test_a_chain_of_three() -> None:
+    spec = dataclasses.replace(
+        SPEC, tasks=(Task(name="a"), Task(name="b", given=0), Task(name="c", given=1)), logit_shift=(0.0,) * 3
+    )
+    model = build(spec)
+    model._boosters = [Fixed([logit(p)] * 3) for p in (0.5, 0.2, 0.02)]
+    found = probabilities(model(batch()), spec)
+    assert [float(found[name][0]) for name in "abc"] == pytest.approx([0.5, 0.2, 0.02], rel=1e-5)
+
+
+def test_given_only_scores_are_conditional_already() -> None:
+    model = build(funnel="given_only")
+    model._boosters = [Fixed([logit(0.5)] * 3), Fixed([logit(0.1)] * 3)]
+    assert float(probabilities(model(batch()), SPEC)["order"][0]) == pytest.approx(0.05)
+
+
+def test_without_trees_every_logit_is_zero_and_there_is_nothing_to_embed() -> None:
+    model = build()
+    assert not model(batch()).any()
+    assert model.tables.weight.numel() == 0
+    assert list(model.dense_parameters()) == []
+
+
+def test_trees_make_room_for_themselves() -> None:
+    model = build()
+    model.set_trees(["tree one", "tree"])
+    other = build()
+    other.take_shapes({name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
+    other.load_state_dict(model.state_dict())
+    assert bytes(other.trees_0.numpy()) == b"tree one"
+
+
+def test_the_package_that_is_absent_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(_name: str) -> None:
+        raise ModuleNotFoundError("no")
+
+    monkeypatch.setattr(module.importlib, "import_module", absent)
+    with pytest.raises(MissingExtra, match=r"model\.name=lightgbm needs lightgbm.*pip install 'hemix\[rivals\]'"):
+        module.load_lightgbm()
