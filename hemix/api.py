@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hemix.config import Settings, build_settings, named_overrides
 from hemix.errors import MissingExtra, RunError, UsageError
 from hemix.files import read_json, write_json
+from hemix.training.callbacks import SILENT, Callback, Record
 
 if TYPE_CHECKING:
     from hemix.data.dataset import Dataset as Dataset
@@ -101,17 +102,41 @@ def train(
     settings: Sequence[str] | Mapping[str, Any] = (),
     resume: bool = False,
     start_from: PathLike | None = None,
-    **callbacks: Any,
+    on_start: Callable[[Record], None] | None = None,
+    on_record: Callable[[Record], None] | None = None,
+    on_step: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Train a model on a dataset folder into the run folder ``out``; returns it. See :func:`hemix.training.loop.train`.
+    """Train a model on a dataset folder. See :func:`hemix.training.loop.train`.
 
-    ``settings``: single values over the defaults, ``{"train.epochs": 2}``. With ``resume`` a run goes on with its own settings.
     Under ``torchrun`` every process calls this with the same arguments (docs/scale.md).
+
+    Args:
+        data: The dataset folder.
+        out: The run folder.
+        model: Name of the model.
+        size: tiny, base, small or large.
+        seed: Every random choice comes from it.
+        config: YAML file of settings.
+        settings: Single values over these, such as ``{"train.epochs": 2}``.
+        resume: Continue an interrupted run, with its own settings.
+        start_from: The run folder whose weights this one begins with.
+        on_start: Called once with the header: model, sizes, steps, device.
+        on_record: Called with every record of log.jsonl, then with the notes, if any.
+        on_step: Called after every step with its number and how many there are.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        UsageError: If flags contradict each other or the run folder cannot be used.
+        SettingsError: Naming a setting that cannot be used.
+        RunError: If a run or a checkpoint cannot be used, or the loss diverges.
     """
     from hemix.data.dataset import Dataset
     from hemix.models import model_class
     from hemix.run import Run
     from hemix.team import Team
+    from hemix.training.callbacks import function_callback
     from hemix.training.loop import train as run_training
 
     out = Path(out)
@@ -129,7 +154,15 @@ def train(
     dataset.verify()
     team = Team.joined(chosen.train.device)
     try:
-        run_training(dataset, out, chosen, resume=resume, start_from=first, team=team, **callbacks)
+        run_training(
+            dataset,
+            out,
+            chosen,
+            resume=resume,
+            start_from=first,
+            team=team,
+            callback=function_callback(on_start, on_record, on_step),
+        )
         if team is not None:
             team.wait()
         return out
@@ -289,9 +322,21 @@ def demo(
     days: int = 8,
     seed: int = 0,
     on_progress: Progress = _silent,
-    **callbacks: Any,
+    callback: Callback = SILENT,
 ) -> dict[str, Any]:
-    """Simulate, prepare, train, evaluate and report in ``out``. Steps that are done already are left as they are."""
+    """Simulate, prepare, train, evaluate and report. Steps that are done already stay as they are.
+
+    Args:
+        out: Folder of the run, with its logs and data in it.
+        users: Users of the simulated city.
+        days: Days of impressions.
+        seed: Every random choice comes from it.
+        on_progress: Called with what is being done and the part of it that is done, 0 to 1.
+        callback: Receives what training reports.
+
+    Returns:
+        The metrics of the test split.
+    """
     from hemix.training.checks import check_out
 
     out = Path(out)
@@ -306,7 +351,15 @@ def demo(
         raise UsageError(f"--out {out}: holds a demo of other users, days or seed ({before}); name a new folder")
     if not (out / "data" / "manifest.json").exists():
         prepare(out / "logs", out / "data", on_progress=on_progress)
-    train(out / "data", out, seed=seed, resume=True, **callbacks)
+    train(
+        out / "data",
+        out,
+        seed=seed,
+        resume=True,
+        on_start=callback.on_start,
+        on_record=callback.on_record,
+        on_step=callback.on_step,
+    )
     return evaluate(out, out / "data", on_progress=on_progress)
 
 

@@ -76,7 +76,14 @@ def demo(
     from hemix.display import Display, demo_summary
 
     with Display(_console()) as display:
-        figures = api.demo(out, users=users, days=days, seed=seed, on_progress=display.progress, **display.training())
+        figures = api.demo(
+            out,
+            users=users,
+            days=days,
+            seed=seed,
+            on_progress=display.progress,
+            callback=display.training(),
+        )
     _emit(figures, json_, demo_summary(figures, out))
 
 
@@ -167,6 +174,7 @@ def train(
         raise typer.Exit(launch(processes, sys.argv[1:]))
 
     with Display(_console()) as display:
+        callback = display.training()
         api.train(
             data,
             out,
@@ -177,7 +185,9 @@ def train(
             settings=set_ or (),
             resume=resume,
             start_from=from_,
-            **display.training(),
+            on_start=callback.on_start,
+            on_record=callback.on_record,
+            on_step=callback.on_step,
         )
     if os.environ.get("RANK", "0") != "0":
         return

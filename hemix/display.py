@@ -14,9 +14,11 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
 from hemix.evaluation.wording import size
+from hemix.training.callbacks import Record
 
 __all__ = [
     "Display",
+    "TrainingDisplay",
     "benchmark_table",
     "counts_line",
     "demo_summary",
@@ -57,7 +59,6 @@ class Display:
             console=console,
             transient=True,
         )
-        self._note = ""
         self._said = time.monotonic()
 
     def __enter__(self) -> Display:
@@ -81,9 +82,13 @@ class Display:
             self._said = time.monotonic()
             self._console.print(f"{what}: {share:.0%} {note}".rstrip())
 
-    def training(self) -> dict[str, Callable[..., None]]:
-        """The callbacks of :func:`hemix.training.loop.train`."""
-        return {"on_start": self._start, "on_record": self._record, "on_step": self._step}
+    def training(self) -> TrainingDisplay:
+        """The :class:`~hemix.training.callbacks.Callback` that shows a run while it trains."""
+        return TrainingDisplay(self)
+
+    def print(self, text: str) -> None:
+        """Print a line above the progress bars."""
+        self._console.print(text)
 
     def study(self) -> dict[str, Callable[..., None]]:
         """The callbacks of a study."""
@@ -101,54 +106,84 @@ class Display:
     def _cell(self, what: str, done: int, total: int) -> None:
         self._console.print(f"{done} of {total}: {what}")
 
-    def _start(self, header: Mapping[str, Any]) -> None:
-        if "rounds" in header:
-            self._console.print(
-                f"train {header['model']}: {header['train_impressions']:,} impressions, at most {header['rounds']:,} trees of "
-                f"{header['leaves']} leaves a task\n{header['threads']} threads"
-            )
-            return
-        resumed = f", resumed at step {header['resumed_at']:,}" if header["resumed_at"] else ""
-        for name in header["half_written"]:
-            self._console.print(f"checkpoint {name} is half-written (it has no COMPLETE): passed over")
-        if header["nothing_to_resume"]:
-            self._console.print("no complete checkpoint to resume from: starting afresh")
-        self._console.print(
-            f"train {header['model']} ({header['size']}): {header['dense_parameters']:,} dense and "
-            f"{header['embedding_parameters']:,} embedding parameters, {header['train_impressions']:,} impressions in "
-            f"{header['steps']:,} steps{resumed}\n"
-            f"{header['device']}, {_processes(header['processes'])}{header['threads']} threads, {header['precision']}"
-            f"{_parts(header)}; tables: {header['tables']}"
-        )
 
-    def _record(self, record: Mapping[str, Any]) -> None:
-        if "stopped_early" in record:
-            self._console.print(
-                f"stopped at step {record['step']:,}: no better valid loss in {record['stopped_early']} evaluations (train.patience); "
-                f"the weights of step {record['kept_step']:,} are kept"
-            )
-            return
-        if "notes" in record:
-            for line in notes_lines(record["notes"]):
-                self._console.print(line)
-            return
-        if "progressive" in record:
-            for task, found in record["progressive"].items():
-                of = {name: "not defined" if value is None else f"{value:.4f}" for name, value in found.items() if name != "rows"}
-                self._console.print(
-                    f"not yet trained on: {task} of {found['rows']:,} rows: AUC {of['auc']}, log loss {of['logloss']}, PCOC {of['pcoc']}"
-                )
-            return
-        if "valid_loss" in record:
-            auc = f"{record['valid_auc']:.4f}" if record["valid_auc"] is not None else "not defined"
-            loss = f"{record['valid_loss']:.4f}" if record["valid_loss"] is not None else "not defined"
-            self._console.print(f"step {record['step']:,}: valid loss {loss}, AUC {auc}")
-            return
-        auc = f"{record['progressive_auc']:.4f}" if record["progressive_auc"] is not None else "-"
-        self._note = f"loss {record['loss']:.4f}  AUC {auc}  {record['impressions_per_second']:,.0f} impressions/s"
+class TrainingDisplay:
+    """Shows a run while it trains: header, evaluations and notes as lines, the steps as a bar."""
 
-    def _step(self, step: int, total: int) -> None:
-        self.progress("train", min(step / total, 1.0), self._note)
+    def __init__(self, display: Display) -> None:
+        self._display = display
+        self._note = ""
+
+    def on_start(self, header: Record) -> None:
+        """Print the model, its sizes and the device."""
+        for line in _boosting_header(header) if "rounds" in header else _training_header(header):
+            self._display.print(line)
+
+    def on_record(self, record: Record) -> None:
+        """Print an evaluation, a stop or the notes; keep the meters for the bar."""
+        lines = _record_lines(record)
+        if lines is None:
+            defined = record["progressive_auc"] is not None
+            auc = f"{record['progressive_auc']:.4f}" if defined else "-"
+            speed = f"{record['impressions_per_second']:,.0f} impressions/s"
+            self._note = f"loss {record['loss']:.4f}  AUC {auc}  {speed}"
+            return
+        for line in lines:
+            self._display.print(line)
+
+    def on_step(self, step: int, total_steps: int) -> None:
+        """Move the bar."""
+        self._display.progress("train", min(step / total_steps, 1.0), self._note)
+
+
+def _boosting_header(header: Record) -> list[str]:
+    return [
+        f"train {header['model']}: {header['train_impressions']:,} impressions, "
+        f"at most {header['rounds']:,} trees of {header['leaves']} leaves a task",
+        f"{header['threads']} threads",
+    ]
+
+
+def _training_header(header: Record) -> list[str]:
+    lines = [f"checkpoint {name} is half-written (it has no COMPLETE): passed over" for name in header["half_written"]]
+    if header["nothing_to_resume"]:
+        lines.append("no complete checkpoint to resume from: starting afresh")
+    resumed = f", resumed at step {header['resumed_at']:,}" if header["resumed_at"] else ""
+    return [
+        *lines,
+        f"train {header['model']} ({header['size']}): {header['dense_parameters']:,} dense and "
+        f"{header['embedding_parameters']:,} embedding parameters, "
+        f"{header['train_impressions']:,} impressions in {header['steps']:,} steps{resumed}",
+        f"{header['device']}, {_processes(header['processes'])}{header['threads']} threads, "
+        f"{header['precision']}{_parts(header)}; tables: {header['tables']}",
+    ]
+
+
+def _record_lines(record: Record) -> list[str] | None:
+    """The lines of a record of log.jsonl; None for the meters of a step."""
+    if "stopped_early" in record:
+        return [
+            f"stopped at step {record['step']:,}: no better valid loss in "
+            f"{record['stopped_early']} evaluations (train.patience); "
+            f"the weights of step {record['kept_step']:,} are kept"
+        ]
+    if "notes" in record:
+        return notes_lines(record["notes"])
+    if "progressive" in record:
+        return [_progressive_line(task, row) for task, row in record["progressive"].items()]
+    if "valid_loss" in record:
+        loss, auc = _value(record["valid_loss"]), _value(record["valid_auc"])
+        return [f"step {record['step']:,}: valid loss {loss}, AUC {auc}"]
+    return None
+
+
+def _progressive_line(task: str, row: Mapping[str, Any]) -> str:
+    auc, logloss, pcoc = (_value(row[name]) for name in ("auc", "logloss", "pcoc"))
+    return f"not yet trained on: {task} of {row['rows']:,} rows: AUC {auc}, log loss {logloss}, PCOC {pcoc}"
+
+
+def _value(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.4f}"
 
 
 def notes_lines(notes: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from hemix.display import demo_summary, training_summary
+from hemix.display import Display, demo_summary, training_summary
 from hemix.evaluation.evaluate import evaluate_predictions
 from hemix.evaluation.report import render_report
 from tests.evaluation.made import predictions
@@ -26,3 +28,25 @@ def test_a_demo_whose_test_day_has_one_class_ends_all_the_same() -> None:
     told = demo_summary(figures, Path("out"))
     assert "no positives" in told and "hemix serve out" in told
     assert "popularity alone" in demo_summary(evaluate_predictions(predictions(), replicates=2), Path("out"))
+
+
+def test_the_display_of_a_run_shows_its_header_evaluations_and_the_stop() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    shown = Display(console).training()
+    header = {"model": "hemix", "size": "tiny", "dense_parameters": 1234, "embedding_parameters": 56}
+    more = {"train_impressions": 640, "steps": 10, "resumed_at": 3, "device": "cpu", "processes": 2}
+    rest = {"micro_batches": 2, "tables": "plain", "threads": 1, "precision": "fp32"}
+    state = {"nothing_to_resume": False, "half_written": ["step-00000004"]}
+    shown.on_start({**header, **more, **rest, **state})
+    shown.on_step(4, 10)
+    shown.on_record({"step": 4, "loss": 0.5, "progressive_auc": None, "impressions_per_second": 9.0})
+    shown.on_record({"step": 4, "valid_loss": 0.25, "valid_auc": None})
+    shown.on_record({"step": 8, "stopped_early": 2, "kept_step": 4})
+    output = console.file
+    assert isinstance(output, io.StringIO)
+    lines = output.getvalue().splitlines()
+    assert len(lines) == 5
+    assert "step-00000004" in lines[0] and "640 impressions in 10 steps" in lines[1]
+    assert "resumed at step 3" in lines[1] and lines[2].startswith("cpu, 2 processes of 1 threads")
+    assert lines[3] == "step 4: valid loss 0.2500, AUC not defined"
+    assert "step 8" in lines[4] and "step 4 are kept" in lines[4]

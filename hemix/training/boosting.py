@@ -1,42 +1,43 @@
-"""Training of the boosted trees: one booster a task on the rows where its label is known, stopped early on valid.
+"""Boosted trees: one booster a task on the rows where its label is known, stopped early on valid.
 
-The rows of train and valid lie in memory as fp32, 4 bytes a feature. There are no checkpoints: a run folder is written when the trees
-are done, so an interrupted run leaves none. Deterministic for a number of threads. Knows what a row is from the model alone.
+The rows of train and valid lie in memory as fp32, 4 bytes a feature. There are no checkpoints: the
+run folder is written when the trees are done, so an interrupted run leaves none. The trees are the
+same for the same number of threads.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from hemix.config import Settings
-from hemix.data.dataset import Dataset, Split
+from hemix.config import BoostingSettings
+from hemix.data.dataset import Split
 from hemix.errors import DataError, SettingsError, UsageError
-from hemix.evaluation.notes import training_notes, valid_notes
+from hemix.evaluation.notes import Note, training_notes, valid_notes
 from hemix.files import storage_errors
 from hemix.measure import PeakMemory
 from hemix.models import build_model
 from hemix.models.lightgbm import LightGBM, load_lightgbm
 from hemix.run import folder as run_folder
-from hemix.run.folder import Run
 from hemix.training.calibrate import calibrate
+from hemix.training.callbacks import Record
 from hemix.training.checks import check_labels
-from hemix.training.validate import validated
+from hemix.training.device import set_threads
+from hemix.training.job import TrainingJob
+from hemix.training.validate import Validation, validated
 
 __all__ = ["boost"]
 
 Array = npt.NDArray[Any]
-Record = dict[str, Any]
-_AT_ONCE = 8192
+_BATCH_IMPRESSIONS = 8192
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,162 +52,252 @@ class Rows:
     """float32 [n, T]; 0 where a label is unknown"""
 
 
-def boost(
-    data: Dataset,
-    out: Path,
-    settings: Settings,
-    *,
-    resume: bool = False,
-    start_from: Run | None = None,
-    on_start: Callable[[Record], None] = lambda _: None,
-    on_record: Callable[[Record], None] = lambda _: None,
-    on_step: Callable[[int, int], None] = lambda *_: None,
-) -> Path:
-    """Boost trees on ``data``'s train split into the run folder ``out``; returns it. See :func:`hemix.training.loop.train`.
+@dataclass(frozen=True, kw_only=True)
+class _Result:
+    """What training gave, beside the trees that the model holds."""
 
-    Raises UsageError for ``start_from`` and for an unfinished run, MissingExtra without LightGBM, DataError naming a task that has one
-    class only.
+    trees: dict[str, int]
+    """How many, by task"""
+    validation: Validation
+    calibration: dict[str, dict[str, Any]] | None
+    notes: list[Note]
+    seconds: float
+    peak_bytes: int
+
+    @property
+    def steps(self) -> int:
+        """Trees of all tasks."""
+        return sum(self.trees.values())
+
+
+def boost(job: TrainingJob) -> None:
+    """Boost trees on the train split and write the run folder.
+
+    Args:
+        job: What to train, in one process.
+
+    Raises:
+        UsageError: For a run to start from, or an unfinished run.
+        SettingsError: For another device than the CPU.
+        MissingExtra: Without LightGBM.
+        DataError: Naming a task of which the train rows hold one class.
     """
-    options = settings.train
-    load_lightgbm()
-    if start_from is not None:
-        raise UsageError("--from: lightgbm cannot go on from another run's trees; leave the flag away")
-    if resume and out.exists() and (out / "log.jsonl").exists():
-        raise UsageError(
-            f"--resume: {out} is unfinished and lightgbm keeps no checkpoints; remove it and train again without the flag"
-        )
-    if options.device != "cpu":
-        raise SettingsError(f"train.device: lightgbm trains on the CPU, got {options.device}")
-    label_notes = check_labels(data)
-    torch.set_num_threads(options.threads or int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0)))))
-    model = build_model(data.spec, settings.model, options.seed)
+    _check(job)
+    label_notes = check_labels(job.data)
+    set_threads(job.settings.train.threads)
+    model = build_model(job.data.spec, job.settings.model, job.settings.train.seed)
     assert isinstance(model, LightGBM)
-    train, valid = data.split("train"), data.split("valid")
-    tasks = [task.name for task in data.spec.tasks]
-    total = len(tasks) * settings.boosting.rounds
-    header = {
-        "model": settings.model.name,
-        "rounds": settings.boosting.rounds,
-        "leaves": settings.boosting.leaves,
-        "train_impressions": train.impressions,
-        "steps": total,
+    job.callback.on_start(_header(job))
+    _write(job, model, _train(job, model, label_notes))
+
+
+def _check(job: TrainingJob) -> None:
+    """Refuse what boosted trees cannot do."""
+    load_lightgbm()
+    if job.start_from is not None:
+        reason = "lightgbm cannot go on from another run's trees"
+        raise UsageError(f"--from: {reason}; leave the flag away")
+    if job.resume and (job.out / "log.jsonl").exists():
+        reason = f"{job.out} is unfinished and lightgbm keeps no checkpoints"
+        raise UsageError(f"--resume: {reason}; remove it and train again without the flag")
+    device = job.settings.train.device
+    if device != "cpu":
+        raise SettingsError(f"train.device: lightgbm trains on the CPU, got {device}")
+
+
+def _header(job: TrainingJob) -> Record:
+    boosting = job.settings.boosting
+    return {
+        "model": job.settings.model.name,
+        "rounds": boosting.rounds,
+        "leaves": boosting.leaves,
+        "train_impressions": job.data.split("train").impressions,
+        "steps": len(job.data.spec.tasks) * boosting.rounds,
         "threads": torch.get_num_threads(),
     }
-    on_start(header)
+
+
+def _train(job: TrainingJob, model: LightGBM, label_notes: list[Note]) -> _Result:
+    """Grow the trees of every task, give them to the model, validate and calibrate it."""
+    settings, valid = job.settings, job.data.split("valid")
     started = time.perf_counter()
     with PeakMemory() as memory:
-        rows, held_out = _rows(model, train), _rows(model, valid)
-        texts, kept = list[str](), list[int]()
-        for task in range(len(tasks)):
+        train_rows, valid_rows = _rows(model, job.data.split("train")), _rows(model, valid)
+        tasks = range(len(model.spec.tasks))
+        boosters = [_boost_task(job, model, train_rows, valid_rows, task) for task in tasks]
+        model.set_trees([text for text, _ in boosters])
+        validation = validated(model, valid, settings, _CPU)
+        calibrates = settings.train.calibrate
+        calibration = calibrate(model, valid, settings, _CPU) if calibrates else None
+    names = [task.name for task in model.spec.tasks]
+    return _Result(
+        trees=dict(zip(names, (trees for _, trees in boosters), strict=True)),
+        validation=validation,
+        calibration=calibration,
+        notes=training_notes(label_notes, valid_notes(validation.tasks), calibration),
+        seconds=time.perf_counter() - started,
+        peak_bytes=memory.bytes,
+    )
 
-            def tell(done: int, before: int = task * settings.boosting.rounds) -> None:
-                on_step(before + done, total)
 
-            text, best = _booster(model, settings, data, rows, held_out, task, tell)
-            texts.append(text)
-            kept.append(best)
-            on_step((task + 1) * settings.boosting.rounds, total)
-        model.set_trees(texts)
-        found = validated(model, valid, settings, torch.device("cpu"))
-        lines = calibrate(model, valid, settings, torch.device("cpu")) if options.calibrate else None
-    seconds = time.perf_counter() - started
-    notes = training_notes(label_notes, valid_notes(found.tasks), lines)
-    record: Record = {"step": sum(kept), **found.record(), "epoch": 0, "seconds": seconds}
+def _boost_task(
+    job: TrainingJob,
+    model: LightGBM,
+    train: Rows,
+    valid: Rows,
+    task: int,
+) -> tuple[str, int]:
+    """The booster of one task as text, and how many trees it has; reports every tree."""
+    rounds = job.settings.boosting.rounds
+    total = len(model.spec.tasks) * rounds
+
+    def on_round(done: int) -> None:
+        job.callback.on_step(task * rounds + done, total)
+
+    booster = _booster(job, model, train, valid, task, on_round)
+    on_round(rounds)
+    return booster
+
+
+def _write(job: TrainingJob, model: LightGBM, result: _Result) -> None:
+    """Write the whole run folder, then report what it says."""
+    validation, seconds = result.validation, result.seconds
+    record: Record = {
+        "step": result.steps,
+        **validation.record(),
+        "epoch": 0,
+        "seconds": seconds,
+    }
+    impressions = job.data.split("train").impressions
     metrics = {
         "schema_version": 1,
-        "model": settings.model.name,
+        "model": job.settings.model.name,
         "dense_parameters": model.leaves(),
         "embedding_parameters": 0,
         "train_seconds": round(seconds, 3),
-        "impressions_per_second": round(train.impressions / max(seconds, 1e-9), 1),
-        "peak_bytes": memory.bytes,
-        "steps": sum(kept),
-        "trees": dict(zip(tasks, kept, strict=True)),
-        "calibration": lines,
-        "notes": notes,
+        "impressions_per_second": round(impressions / max(seconds, 1e-9), 1),
+        "peak_bytes": result.peak_bytes,
+        "steps": result.steps,
+        "trees": result.trees,
+        "calibration": result.calibration,
+        "notes": result.notes,
         "split": {},
     }
-    with storage_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "log.jsonl").write_text(json.dumps(record) + "\n")
-        run_folder.begin(out, settings, data)
-        run_folder.finish(out, model, data, metrics)
-    on_record(record)
-    if notes:
-        on_record({"step": sum(kept), "notes": notes})
-    return out
+    with storage_errors(job.out):
+        job.out.mkdir(parents=True, exist_ok=True)
+        (job.out / "log.jsonl").write_text(json.dumps(record) + "\n")
+        run_folder.begin(job.out, job.settings, job.data)
+        run_folder.finish(job.out, model, job.data, metrics)
+    job.callback.on_record(record)
+    if result.notes:
+        job.callback.on_record({"step": result.steps, "notes": result.notes})
 
 
 def _rows(model: LightGBM, split: Split) -> Rows:
+    """Read a whole split."""
     count, tasks = split.impressions, len(model.spec.tasks)
     features = np.empty((count, len(model.features)), dtype=np.float32)
     labels, weights = (np.empty((count, tasks), dtype=np.float32) for _ in range(2))
     first = 0
-    for batch in split.batches(split.plan(_AT_ONCE)):
+    for batch in split.batches(split.plan(_BATCH_IMPRESSIONS)):
         assert batch.labels is not None and batch.weights is not None
         here = slice(first, first + batch.candidates_count)
-        features[here], labels[here], weights[here] = model.rows(batch).numpy(), batch.labels.numpy(), batch.weights.numpy()
+        features[here] = model.rows(batch).numpy()
+        labels[here], weights[here] = batch.labels.numpy(), batch.weights.numpy()
         first = here.stop
     return Rows(features=features, labels=labels, weights=weights)
 
 
-def _of_mean_one(weights: Array) -> Array:
-    """The same weights, of mean one: LightGBM's least sum of a leaf's Hessians would else depend on their scale."""
-    return (weights / weights.mean(dtype=np.float64)).astype(np.float32) if weights.size else weights
+def _with_mean_one(weights: Array) -> Array:
+    """Scale weights to mean one, so that LightGBM's least sum of Hessians means the same."""
+    if not weights.size:
+        return weights
+    scaled: Array = (weights / weights.mean(dtype=np.float64)).astype(np.float32)
+    return scaled
 
 
 def _booster(
-    model: LightGBM, settings: Settings, data: Dataset, train: Rows, valid: Rows, task: int, tell: Callable[[int], None]
+    job: TrainingJob,
+    model: LightGBM,
+    train: Rows,
+    valid: Rows,
+    task: int,
+    on_round: Callable[[int], None],
 ) -> tuple[str, int]:
-    """(the booster's text, how many trees it has). Raises DataError where train's known labels are of one class."""
+    """Train one booster.
+
+    Args:
+        job: Settings, and the dataset's folder for messages.
+        model: Names the features and the tasks.
+        train: Rows to learn from.
+        valid: Rows to stop by.
+        task: Position of the task.
+        on_round: Called with how many trees there are, after each.
+
+    Returns:
+        The booster's text, and how many trees it has.
+
+    Raises:
+        DataError: Where train's known labels are of one class.
+    """
     lightgbm = load_lightgbm()
-    names = model.features
-    given = model.spec.tasks[task].given if settings.model.funnel == "given_only" else None
+    counted, valid_counted = (_counted(job, model, rows, task) for rows in (train, valid))
+    positives, known = int(train.labels[counted, task].sum()), int(counted.sum())
+    if positives in (0, known):
+        name = model.spec.tasks[task].name
+        rows = f"the {known} train rows that lightgbm would learn it from"
+        counts = f"{positives} positives of {name} among {rows}"
+        raise DataError(f"{job.data.folder}: {counts}: nothing can be learned from one class")
+    boosting = job.settings.boosting
+    callbacks: list[Callable[[Any], None]] = [lambda state: on_round(state.iteration + 1)]
+    matrix = _matrix(model, train, counted, task)
+    has_valid = bool(valid_counted.any())
+    if has_valid and boosting.patience > 0:
+        callbacks.append(lightgbm.early_stopping(boosting.patience, verbose=False))
+    booster = lightgbm.train(
+        _parameters(boosting, job.settings.train.seed),
+        matrix,
+        num_boost_round=boosting.rounds,
+        valid_sets=[_matrix(model, valid, valid_counted, task, matrix)] if has_valid else None,
+        callbacks=callbacks,
+    )
+    trees = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
+    return booster.model_to_string(num_iteration=trees), trees
 
-    def known(rows: Rows) -> Array:
-        here = rows.weights[:, task] > 0
-        return here if given is None else here & (rows.labels[:, given] > 0) & (rows.weights[:, given] > 0)
 
-    def dataset(rows: Rows, here: Array, reference: Any = None) -> Any:
-        return lightgbm.Dataset(
-            rows.features if here.all() else rows.features[here],
-            label=rows.labels[here, task],
-            weight=_of_mean_one(rows.weights[here, task]),
-            categorical_feature=[at for at, (_, category) in enumerate(names) if category],
-            reference=reference,
-            free_raw_data=True,
-        )
+def _counted(job: TrainingJob, model: LightGBM, rows: Rows, task: int) -> Array:
+    """bool [n]: rows with a known label, under ``given_only`` positives of the given task only."""
+    counted: Array = rows.weights[:, task] > 0
+    given = model.spec.tasks[task].given
+    if given is None or job.settings.model.funnel != "given_only":
+        return counted
+    return counted & (rows.labels[:, given] > 0) & (rows.weights[:, given] > 0)
 
-    here, held_out = known(train), known(valid)
-    positives = int(train.labels[here, task].sum())
-    if positives in (0, int(here.sum())):
-        raise DataError(f"{data.folder}: {positives} positives of {model.spec.tasks[task].name} among the {int(here.sum())} train rows "
-                        "that lightgbm would learn it from: nothing can be learned from one class")  # fmt: skip
-    options, boosting = settings.train, settings.boosting
-    parameters = {
+
+def _matrix(model: LightGBM, rows: Rows, counted: Array, task: int, reference: Any = None) -> Any:
+    """The counted rows as LightGBM's Dataset; ``reference`` gives the bins of the features."""
+    categorical = [at for at, (_, category) in enumerate(model.features) if category]
+    return load_lightgbm().Dataset(
+        rows.features if counted.all() else rows.features[counted],
+        label=rows.labels[counted, task],
+        weight=_with_mean_one(rows.weights[counted, task]),
+        categorical_feature=categorical,
+        reference=reference,
+        free_raw_data=True,
+    )
+
+
+def _parameters(boosting: BoostingSettings, seed: int) -> dict[str, Any]:
+    return {
         "objective": "binary",
         "metric": "binary_logloss",
         "learning_rate": boosting.learning_rate,
         "num_leaves": boosting.leaves,
         "min_data_in_leaf": boosting.min_data_in_leaf,
         "feature_fraction": boosting.feature_share,
-        "seed": options.seed % 2**31,  # LightGBM's are int32
+        "seed": seed % 2**31,  # LightGBM's are int32
         "num_threads": torch.get_num_threads(),
         "deterministic": True,
         "force_row_wise": True,
         "verbosity": -1,
     }
-    callbacks: list[Callable[[Any], None]] = [lambda state: tell(state.iteration + 1)]
-    matrix = dataset(train, here)
-    judged = bool(held_out.any())
-    if judged and boosting.patience > 0:
-        callbacks.append(lightgbm.early_stopping(boosting.patience, verbose=False))
-    booster = lightgbm.train(
-        parameters,
-        matrix,
-        num_boost_round=boosting.rounds,
-        valid_sets=[dataset(valid, held_out, matrix)] if judged else None,
-        callbacks=callbacks,
-    )
-    best = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
-    return booster.model_to_string(num_iteration=best), best

@@ -3,12 +3,15 @@
 RUN/checkpoints/
   step-00000500/
     dense.safetensors                         weights but the tables'
-    rows-00000-of-00001.safetensors           the tables' rows with their optimiser's state; a file a process, each of its own rows
+    rows-00000-of-00001.safetensors           rows of the tables with their optimiser's state,
+                                              a file a process
     optimizer.safetensors                     the rest of both optimisers' state, meters
-    state.json                                position in the data, its schema, sha256 of the files above, which rows which file has
-    COMPLETE                                  sha256 of state.json, written last; a folder without it is half-written and passed over
+    state.json                                position in the data, its schema, sha256 of the files
+                                              above, and which rows each file has
+    COMPLETE                                  sha256 of state.json, written last; a folder without
+                                              it is half-written and not used
   best/                                       the same, of the best valid loss
-  LATEST                                      name of the newest complete folder, replaced atomically
+  LATEST                                      name of the newest complete folder
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +31,17 @@ from hemix.files import new_folder, read_json, storage_errors, write_json, write
 from hemix.models import Ranker
 from hemix.nn.sharded import owned_rows
 from hemix.run.shards import Shard, fill_rows
-from hemix.run.weights import DENSE_FILE, check_digest, load_dense, load_tensors, save_tensors, sha256
+from hemix.run.weights import (
+    DENSE_FILE,
+    check_digest,
+    load_dense,
+    load_tensors,
+    save_tensors,
+    sha256,
+)
 from hemix.team import Team
 
-__all__ = ["BEST", "WEIGHT", "Checkpoint", "Checkpoints"]
+__all__ = ["BEST", "WEIGHT", "Checkpoint", "Checkpoints", "Snapshot"]
 
 BEST = "best"
 WEIGHT = "weight"
@@ -42,7 +53,10 @@ class Checkpoint:
     """One complete checkpoint folder."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises RunError naming a file that is missing, or a damaged state.json; what the other files hold is not looked at yet."""
+        """Open it without reading the tensors.
+
+        Raises RunError naming a file that is missing, or a damaged state.json.
+        """
         self.folder = folder
         self.digest = (folder / _COMPLETE).read_text().strip()
         """sha256 of state.json, which has that of all other files"""
@@ -67,13 +81,58 @@ class Checkpoint:
         return load_tensors(self.folder / _OPTIMIZER_FILE, self.state["sha256"][_OPTIMIZER_FILE])
 
     def load_rows(self, targets: Mapping[str, Tensor], first: int, last: int) -> None:
-        """Fill ``targets``, row-wise tensors by name, with rows [first, last), however many processes wrote them. Raises RunError naming
-        a damaged file."""
+        """Fill tensors with rows of the tables, however many processes wrote them.
+
+        Args:
+            targets: Row-wise tensors by name.
+            first: The first row.
+            last: One past the last row.
+
+        Raises:
+            RunError: Naming a damaged file.
+        """
         shards = [
             Shard(path=self.folder / name, first=begin, last=end, digest=self.state["sha256"][name])
             for name, begin, end in self.state["rows"]
         ]
         fill_rows(shards, targets, first, last)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """What a checkpoint is made of, in one process."""
+
+    dense: dict[str, Tensor]
+    """All weights but the tables'"""
+    rows: dict[str, Tensor]
+    """This process's rows of the tables (WEIGHT) and of their optimiser's state"""
+    optimizer: dict[str, Tensor]
+    """The rest of the optimisers' state, and the meters"""
+    state: dict[str, Any]
+    """Position, dataset and schema, as state.json keeps them"""
+    total_rows: int
+    """Rows of all tables in all processes"""
+
+    def copied(self, *, rows_only: bool) -> Snapshot:
+        """Copy the tensors into the host's memory.
+
+        Args:
+            rows_only: Drop the other tensors, which rank 0 alone writes.
+        """
+        return replace(
+            self,
+            dense={} if rows_only else _on_cpu(self.dense),
+            rows=_on_cpu(self.rows),
+            optimizer={} if rows_only else _on_cpu(self.optimizer),
+        )
+
+
+def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+
+
+def _rows_file(rank: int, size: int) -> str:
+    return f"rows-{rank:05d}-of-{size:05d}.safetensors"
 
 
 class Checkpoints:
@@ -83,59 +142,61 @@ class Checkpoints:
         self.folder = run / "checkpoints"
         self._keep = keep
 
-    def save(
-        self,
-        name: str,
-        dense: dict[str, Tensor],
-        rows: dict[str, Tensor],
-        optimizer: dict[str, Tensor],
-        state: dict[str, Any],
-        total_rows: int,
-        team: Team | None = None,
-    ) -> None:
-        """Write a checkpoint beside the others, mark it complete, then point LATEST at it (not for ``best``) and drop the oldest.
+    def save(self, name: str, snapshot: Snapshot, distributed: Team | None = None) -> None:
+        """Write a checkpoint beside the others and mark it complete.
 
-        ``dense``: all weights but the tables'; ``rows``: this process's rows of the tables (WEIGHT) and of their optimiser's state;
-        ``optimizer``: the rest; ``total_rows``: of all tables and processes. A full disk or a kill leaves the previous ones untouched.
-        Of a team all call it; every process writes its rows, the first the rest. Raises StorageError.
+        Then LATEST points at it (not for ``best``) and the oldest ones are dropped. A full disk or
+        a kill leaves the previous ones untouched. All processes call it; each writes its rows,
+        rank 0 the rest.
+
+        Args:
+            name: Name of its folder.
+            snapshot: What to write.
+            distributed: The processes of the run; None: this process alone.
+
+        Raises:
+            StorageError: If the disk is full or cannot be written.
         """
-        rank, size = (team.rank, team.size) if team else (0, 1)
-        own = f"rows-{rank:05d}-of-{size:05d}.safetensors"
-        waiting = self.folder / f".{name}.{own}"
+        rank, size = (distributed.rank, distributed.size) if distributed else (0, 1)
+        file = self._waiting(name, rank, size)
         digest = ""
+
+        def sweep() -> None:
+            if rank == 0:
+                self._sweep()
 
         def write_rows() -> None:
             nonlocal digest
-            with storage_errors(self.folder):
-                self.folder.mkdir(parents=True, exist_ok=True)
-                digest = save_tensors(waiting, rows)
-                _flush([waiting])
+            digest = self._write_rows(file, snapshot.rows)
 
         def write_rest(digests: list[str]) -> None:
             if rank == 0:
-                self._write(name, dense, optimizer, state, total_rows, digests)
+                self._write(name, snapshot, digests)
 
-        if team is None:
-            self._sweep()
+        if distributed is None:
+            sweep()
             write_rows()
             write_rest([digest])
             return
-        team.together(lambda: self._sweep() if rank == 0 else None, "tidy the checkpoints")
-        team.together(write_rows, f"save its rows in {self.folder}")
-        digests = [theirs.decode() for theirs in team.gathered_bytes(digest.encode())]
-        team.together(lambda: write_rest(digests), f"save a checkpoint in {self.folder}")
+        distributed.together(sweep, "tidy the checkpoints")
+        distributed.together(write_rows, f"save its rows in {self.folder}")
+        digests = [theirs.decode() for theirs in distributed.gathered_bytes(digest.encode())]
+        distributed.together(lambda: write_rest(digests), f"save a checkpoint in {self.folder}")
 
-    def _write(
-        self,
-        name: str,
-        dense: dict[str, Tensor],
-        optimizer: dict[str, Tensor],
-        state: dict[str, Any],
-        total_rows: int,
-        rows_digests: list[str],
-    ) -> None:
-        """Gather the processes' rows, of which each has the sha256, and write the rest."""
-        size = len(rows_digests)
+    def _waiting(self, name: str, rank: int, size: int) -> Path:
+        """Where a process's rows lie until the checkpoint's folder is made."""
+        return self.folder / f".{name}.{_rows_file(rank, size)}"
+
+    def _write_rows(self, file: Path, rows: dict[str, Tensor]) -> str:
+        """Write this process's rows; returns their sha256."""
+        with storage_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            digest = save_tensors(file, rows)
+            _flush([file])
+        return digest
+
+    def _write(self, name: str, snapshot: Snapshot, rows_digests: list[str]) -> None:
+        """Write the rest beside the processes' rows, of which each has the sha256."""
         with storage_errors(self.folder):
             target = self.folder / name
             aside = self.folder / f".{name}.old"
@@ -143,17 +204,7 @@ class Checkpoints:
                 target.rename(aside)
             try:
                 with new_folder(target) as folder:
-                    digests, rows = {DENSE_FILE: save_tensors(folder / DENSE_FILE, dense)}, []
-                    for rank in range(size):
-                        file = f"rows-{rank:05d}-of-{size:05d}.safetensors"
-                        (self.folder / f".{name}.{file}").rename(folder / file)
-                        digests[file] = rows_digests[rank]
-                        rows.append([file, *owned_rows(total_rows, rank, size)])
-                    digests[_OPTIMIZER_FILE] = save_tensors(folder / _OPTIMIZER_FILE, optimizer)
-                    write_json(folder / "state.json", {**state, "sha256": digests, "rows": rows})
-                    _flush([*folder.iterdir(), folder])
-                    write_text(folder / _COMPLETE, sha256(folder / "state.json") + "\n")
-                    _flush([folder / _COMPLETE, folder])
+                    self._fill(folder, name, snapshot, rows_digests)
             except BaseException:
                 if aside.exists():
                     aside.rename(target)
@@ -166,10 +217,31 @@ class Checkpoints:
                 for old in self._complete()[: -self._keep]:
                     shutil.rmtree(old, ignore_errors=True)
 
-    def latest(self, fits: Callable[[Checkpoint], None] = lambda _: None) -> Checkpoint | None:
-        """The newest complete checkpoint, or None; LATEST is for people. ``fits`` raises RunError for one of another run.
+    def _fill(self, folder: Path, name: str, snapshot: Snapshot, rows_digests: list[str]) -> None:
+        """Fill the folder of a checkpoint; COMPLETE comes last."""
+        size = len(rows_digests)
+        digests = {DENSE_FILE: save_tensors(folder / DENSE_FILE, snapshot.dense)}
+        rows = []
+        for rank, digest in enumerate(rows_digests):
+            file = _rows_file(rank, size)
+            self._waiting(name, rank, size).rename(folder / file)
+            digests[file] = digest
+            rows.append([file, *owned_rows(snapshot.total_rows, rank, size)])
+        digests[_OPTIMIZER_FILE] = save_tensors(folder / _OPTIMIZER_FILE, snapshot.optimizer)
+        state = {**snapshot.state, "sha256": digests, "rows": rows}
+        write_json(folder / "state.json", state)
+        _flush([*folder.iterdir(), folder])
+        write_text(folder / _COMPLETE, sha256(folder / "state.json") + "\n")
+        _flush([folder / _COMPLETE, folder])
 
-        Raises RunError naming what is wrong with the newest, and the newest one that may be used.
+    def latest(self, fits: Callable[[Checkpoint], None] = lambda _: None) -> Checkpoint | None:
+        """Return the newest complete checkpoint, or None. LATEST is for people.
+
+        Args:
+            fits: Raises RunError for a checkpoint of another run.
+
+        Raises:
+            RunError: Naming what is wrong with the newest, and the newest one that may be used.
         """
         complete = self._complete()
         if not complete:
@@ -181,7 +253,12 @@ class Checkpoints:
 
     @contextmanager
     def offering_another(self, folder: Path, fits: Callable[[Checkpoint], None]) -> Iterator[None]:
-        """Inside, a RunError about the checkpoint in ``folder`` also says which other one may be used, and how."""
+        """Add to a RunError inside the block which other checkpoint may be used, and how.
+
+        Args:
+            folder: The checkpoint that the error is about.
+            fits: Raises RunError for a checkpoint of another run.
+        """
         try:
             yield
         except RunError as error:
@@ -196,7 +273,8 @@ class Checkpoints:
             except RunError:
                 continue
             if other != folder:
-                return f"the newest complete checkpoint is {other.name}: remove {folder} and --resume goes on from there"
+                remedy = f"remove {folder} and --resume goes on from there"
+                return f"the newest complete checkpoint is {other.name}: {remedy}"
         return f"no other checkpoint in {self.folder} can be used"
 
     def half_written(self) -> list[str]:
@@ -206,7 +284,7 @@ class Checkpoints:
         return sorted(folder.name for folder in self.folder.glob("step-*") if folder.name > newest)
 
     def best(self) -> Checkpoint | None:
-        """The checkpoint of the best valid loss, or None. Raises RunError as :class:`Checkpoint`."""
+        """The checkpoint of the best valid loss, or None. Raises RunError if it is damaged."""
         folder = self.folder / BEST
         return Checkpoint(folder) if _is_complete(folder) else None
 

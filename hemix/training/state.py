@@ -1,0 +1,60 @@
+"""Everything that the next step depends on: what a checkpoint keeps and a resume restores."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+from hemix.data.dataset import Dataset
+from hemix.models import Ranker
+from hemix.run.weights import dense_of
+from hemix.training.checkpoint import WEIGHT, Checkpoint, Snapshot
+from hemix.training.meters import Meters
+from hemix.training.optimizers import Optimizers
+from hemix.training.position import Position
+from hemix.training.start import dataset_identity
+
+__all__ = ["TrainState"]
+
+
+@dataclass(kw_only=True)
+class TrainState:
+    """Weights, optimisers, meters and the position in the data.
+
+    Random numbers are no part of it: they follow from the seed, the step and the micro-batch.
+    """
+
+    model: Ranker
+    optimizers: Optimizers
+    meters: Meters = field(default_factory=Meters)
+    position: Position = field(default_factory=Position)
+
+    def snapshot(self, data: Dataset) -> Snapshot:
+        """Collect the state for a checkpoint; the tensors are not copied.
+
+        Args:
+            data: The dataset that the run trains on.
+        """
+        return Snapshot(
+            dense=dense_of(self.model),
+            rows={WEIGHT: self.model.tables.weight, **self.optimizers.row_tensors()},
+            optimizer={**self.optimizers.tensors(), **self.meters.tensors()},
+            state={
+                "position": asdict(self.position),
+                "data": dataset_identity(data),
+                "schema": data.schema.model_dump(mode="json"),
+            },
+            total_rows=self.model.tables.rows,
+        )
+
+    def load_weights(self, checkpoint: Checkpoint) -> None:
+        """Take back the model alone. Raises RunError naming a damaged file."""
+        checkpoint.load_model(self.model)
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Take back everything. Raises RunError naming a damaged file."""
+        checkpoint.load_model(self.model)
+        tensors, rows = checkpoint.load_optimizer(), self.optimizers.row_tensors()
+        checkpoint.load_rows(rows, *self.model.tables.owned)
+        self.position = Position(**checkpoint.state["position"])
+        self.optimizers.load({**tensors, **rows})
+        self.meters.load(tensors)

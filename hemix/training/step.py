@@ -1,0 +1,113 @@
+"""One step: loss and gradients of every micro-batch, then the optimisers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from hemix.data.batch import RequestBatch
+from hemix.data.unshared import unshared
+from hemix.errors import RunError
+from hemix.training.job import TrainingJob
+from hemix.training.parts import micro_batches, own_parts
+from hemix.training.start import part_seed
+from hemix.training.state import TrainState
+from hemix.training.validate import autocast
+
+__all__ = ["TrainStep"]
+
+
+class TrainStep:
+    """Trains the model on one batch at a time and passes what each step gave to the meters."""
+
+    def __init__(self, state: TrainState, job: TrainingJob, device: torch.device) -> None:
+        """Prepare the steps.
+
+        Args:
+            state: What the steps change.
+            job: Settings and processes.
+            device: Where the model lies.
+        """
+        self._state, self._device = state, device
+        self._options, self._distributed = job.settings.train, job.distributed
+        self.micro_batches = micro_batches(job.settings, job.distributed)
+        """Parts of every batch, over all processes"""
+        self._pending: list[_StepResult] = []
+
+    def __call__(self, batch: RequestBatch) -> None:
+        """Do one step. Raises RunError where the loss of an earlier one is not finite."""
+        state, options = self._state, self._options
+        result = _StepResult(state.position.step)
+        accumulates = self.micro_batches > 1
+        loss_weight = state.model.loss_weight(batch) if accumulates else None
+        for number, cpu_batch, _ in own_parts(batch, self.micro_batches, self._distributed):
+            torch.manual_seed(part_seed(options.seed, state.position.step, number))
+            shaped = cpu_batch if options.share else unshared(cpu_batch)
+            microbatch = replace(shaped, loss_weight=loss_weight).to(self._device)
+            with autocast(self._device, options.precision):
+                logits_NT = state.model(microbatch)
+            loss = state.model.loss(logits_NT.float(), microbatch)
+            loss.backward()  # type: ignore[no-untyped-call]
+            if accumulates:
+                state.model.tables.keep_part()
+            result.add(loss.detach(), logits_NT[:, 0].detach(), cpu_batch)
+        self._pending.append(result)
+        if self._device.type == "cpu":
+            self.read_results()
+        state.optimizers.step(state.position.step)
+        state.position.step += 1
+
+    def read_results(self) -> None:
+        """Give the meters the losses and logits of the steps since the last call.
+
+        Reading waits for the device, so it is not done after each step on a GPU. All processes
+        call this together. Raises RunError where a loss is not finite.
+        """
+        pending, self._pending = self._pending, []
+        for result in pending:
+            loss, impressions = result.loss(), result.impressions()
+            if self._distributed is not None:
+                loss = self._distributed.sum(loss.clone())
+                everywhere = self._distributed.gathered(impressions.to(self._device))
+                impressions = torch.cat(everywhere).cpu()
+            value = float(loss)
+            if not math.isfinite(value):
+                advice = "lower train.dense_learning_rate or train.table_learning_rate"
+                raise RunError(f"the loss is {value} at step {result.step}: {advice}")
+            self._state.meters.add(value, *impressions.unbind(1))
+
+
+class _StepResult:
+    """What the micro-batches of a step gave, on their device until somebody reads it."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        self._losses: list[Tensor] = []
+        self._logits: list[Tensor] = []
+        self._targets: list[Tensor] = []
+
+    def add(self, loss: Tensor, logits: Tensor, cpu_batch: RequestBatch) -> None:
+        """Add a micro-batch.
+
+        Args:
+            loss: Its part of the step's loss, a scalar.
+            logits: The first task's logits [n].
+            cpu_batch: The micro-batch in the host's memory, with labels and weights.
+        """
+        assert cpu_batch.labels is not None and cpu_batch.weights is not None
+        self._losses.append(loss)
+        self._logits.append(logits)
+        labels, weights = cpu_batch.labels[:, 0].float(), cpu_batch.weights[:, 0].float()
+        self._targets.append(torch.stack([labels, weights], 1))
+
+    def loss(self) -> Tensor:
+        """The sum of the losses."""
+        return sum(self._losses[1:], self._losses[0])
+
+    def impressions(self) -> Tensor:
+        """Logit, label and weight [n, 3] of the first task, in the host's memory."""
+        logits = torch.cat(self._logits).cpu().float().unsqueeze(1)
+        return torch.cat([logits, torch.cat(self._targets)], 1)
