@@ -1,7 +1,6 @@
-"""Users and items: their numbers, and the versions of their features.
+"""Users and items: the versions of their features, held in memory.
 
-A number is the order of first appearance: in the impressions, then the events, then the table. Users and items are held in
-memory; the logs are not.
+A number is the order of first appearance: in the impressions, then the events, then the table.
 """
 
 from __future__ import annotations
@@ -15,60 +14,24 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from hemix.data.cells import Cell, Where, columns_of, concatenate, numbers_of, read_cell, take
 from hemix.data.encode import Encoders, level_spec
 from hemix.data.entities import key_features
 from hemix.data.keys import KeyIndex
-from hemix.data.layout import Appender, Block, load_array, save_array
+from hemix.data.layout import Block, save_array
 from hemix.data.prepare.columns import check_ids, score_numbers_of
 from hemix.data.prepare.fit import Fitting
 from hemix.data.prepare.reading import Table
 from hemix.data.prepare.times import times_of
 from hemix.data.spec import TIMELESS_MS, UNKNOWN
 from hemix.data.versions import Versions
-from hemix.files import storage_errors
-from hemix.schema import Coordinates, Schema
+from hemix.schema import Coordinates, Feature, Schema
 
-__all__ = ["Entities", "LogNumbers", "number_log", "save_ids"]
+__all__ = ["Entities"]
 
 Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class LogNumbers:
-    """The user and item number of every row of a log, int32, memory-mapped from a temporary file."""
-
-    user: Array
-    item: Array
-
-
-def number_log(table: Table, schema: Schema, users: KeyIndex, items: KeyIndex, folder: Path, rows: int) -> LogNumbers:
-    """Number the users and items of a log in the order of their appearance."""
-    names = {"user": (schema.user, users), "item": (schema.item, items)}
-    folder.mkdir(exist_ok=True)
-    paths = {part: folder / f"{table.role}.{part}.npy" for part in names}
-    with Appender(paths["user"], np.int32) as user, Appender(paths["item"], np.int32) as item:
-        for chunk in table.chunks([schema.user, schema.item], rows):
-            for out, (column, index) in zip((user, item), names.values(), strict=True):
-                check_ids(column, chunk.columns[column], chunk.where)
-                out.append(index.add(chunk.columns[column]))
-    return LogNumbers(load_array(paths["user"]), load_array(paths["item"]))
-
-
-def save_ids(path: Path, index: KeyIndex, whole: bool) -> None:
-    """Write raw ids in the order of their numbers: as whole numbers where every table has them so and int64 holds them all, else as
-    text."""
-    ids = texts = index.texts()
-    if whole:
-        try:
-            ids = texts.cast(pa.int64())
-        except pa.ArrowInvalid:  # uint64 goes on where int64 ends
-            ids = texts
-    path.parent.mkdir(exist_ok=True)
-    with storage_errors(path):
-        pq.write_table(pa.table({"id": ids}), path)
+_CHUNK_ROWS = 1 << 18
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,58 +64,50 @@ class Entities:
         fitting: Fitting,
         score_columns: tuple[str, ...] = (),
     ) -> Entities:
-        """Read the table, one row for every user or item that has none. Raises DataError naming file, row and column."""
+        """Read a table; users or items without a row of their own get one of missing values.
+
+        Args:
+            level: ``user`` or ``item``.
+            table: The table; None where there is none.
+            index: Numbers by id; the table's ids are added.
+            schema: Names features and columns.
+            fitting: Sees every value.
+            score_columns: Columns of the score expression to keep as numbers.
+
+        Raises:
+            DataError: Naming file, row and column of a wrong value.
+        """
         own = schema.user if level == "user" else schema.item
         features = schema.features.level(level)
-        since_column = schema.valid_from
-        versioned = (since_column,) if table is not None and since_column is not None and since_column in table.names else ()
-        pieces: dict[str, list[Cell]] = {name: [] for name in features}
-        numbers, since, raws = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)], [np.zeros((0, len(score_columns)))]
-        if table is not None:
-            wanted = [own, *(c for n, f in features.items() for c in columns_of(n, f)), *score_columns]
-            for chunk in table.chunks([*wanted, *versioned], 1 << 18):
-                check_ids(own, chunk.columns[own], chunk.where)
-                numbers.append(index.add(chunk.columns[own]))
-                since.append(_valid_from(schema, chunk.columns, chunk.rows, chunk.where, bool(versioned)))
-                read = {n: read_cell(n, f, chunk.columns, chunk.rows, chunk.where) for n, f in features.items()}
-                fitting.see(level, read, chunk.columns)
-                for name, cell in read.items():
-                    if cell is not None:
-                        pieces[name].append(cell)
-                columns = [score_numbers_of(c, chunk.columns[c], chunk.where) for c in score_columns]
-                raws.append(np.stack(columns, axis=1) if columns else np.zeros((chunk.rows, 0)))
+        rows = _read_table(level, table, index, schema, fitting, score_columns)
         in_table = np.zeros(len(index), dtype=bool)
-        in_table[np.concatenate(numbers)] = True
-        number, valid_from, source, duplicates = _arrange(np.concatenate(numbers), np.concatenate(since), len(index), level)
-        rows = sum(len(n) for n in numbers)
-
-        texts, everybody = index.texts(), Where(own)
-        cells: dict[str, Cell] = {}
+        in_table[rows.number] = True
+        arranged = _arrange(rows.number, rows.valid_from_ms, len(index), level)
+        number, valid_from_ms, source, duplicates = arranged
+        count = len(rows.number)
+        row = np.where(source < 0, count, source)  # behind the table's rows comes a missing one
+        cells = {}
         for name, feature in features.items():
-            nothing = read_cell(name, feature, {}, 1, everybody)
-            assert nothing is not None
             if columns_of(name, feature) == (own,):
-                known = read_cell(name, feature, {own: texts}, len(texts), everybody)
-                assert known is not None
-                fitting.see(level, {name: known}, {own: texts})
-                cells[name] = take(concatenate([known, nothing]), np.where(number < 0, len(texts), number))
+                cells[name] = _cells_of_ids(level, name, feature, index, fitting, number)
             else:
-                cells[name] = take(concatenate([*pieces[name], nothing]), np.where(source < 0, rows, source))
-        raw = np.concatenate([*raws, np.full((1, len(score_columns)), np.nan)])[np.where(source < 0, rows, source)]
+                cells[name] = take(
+                    concatenate([*rows.cells[name], _missing(name, feature, own)]),
+                    row,
+                )
+        first_row = np.searchsorted(number, np.arange(len(index) + 1)).astype(np.int64)
         names = level_spec(schema, level).names
         return cls(
             level=level,
-            versions=Versions(
-                first_row=np.searchsorted(number, np.arange(len(index) + 1)).astype(np.int64), valid_from_ms=valid_from
-            ),
+            versions=Versions(first_row=first_row, valid_from_ms=valid_from_ms),
             number=number,
             cells=cells,
-            raw=raw,
+            raw=np.concatenate([rows.raw, np.full((1, len(score_columns)), np.nan)])[row],
             in_table=in_table,
-            table_rows=rows,
+            table_rows=count,
             duplicates=duplicates,
-            versioned=bool(versioned),
-            _own_columns=tuple(i for i, n in enumerate(names) if columns_of(n, features[n]) == (own,)),
+            versioned=rows.versioned,
+            _own_columns=tuple(i for i, name in enumerate(names) if columns_of(name, features[name]) == (own,)),
         )
 
     @property
@@ -163,17 +118,27 @@ class Entities:
     def by_number(self, rows: Array) -> Array:
         """float64 [ids]: counts of rows, int [rows], summed over the versions of every number."""
         own = self.number >= 0
-        return np.bincount(self.number[own], rows[own], minlength=len(self.versions.first_row) - 1).astype(np.float64)
+        return np.bincount(
+            self.number[own],
+            rows[own],
+            minlength=len(self.versions.first_row) - 1,
+        ).astype(np.float64)
 
     def summary(self) -> dict[str, Any]:
         """For the manifest."""
-        return {"rows": self.table_rows, "versions": self.rows, "versioned": self.versioned, "duplicates": self.duplicates}
+        return {
+            "rows": self.table_rows,
+            "versions": self.rows,
+            "versioned": self.versioned,
+            "duplicates": self.duplicates,
+        }
 
     def coordinates(self, schema: Schema) -> dict[str, Array]:
         """``level.feature`` -> float64 [rows, 2] of every coordinates feature."""
         features = schema.features.level(self.level)
-        found = {f"{self.level}.{n}": self.cells[n] for n, f in features.items() if isinstance(f, Coordinates)}
-        return {key: cell for key, cell in found.items() if not isinstance(cell, tuple)}
+        names = [name for name, feature in features.items() if isinstance(feature, Coordinates)]
+        cells = {f"{self.level}.{name}": self.cells[name] for name in names}
+        return {key: cell for key, cell in cells.items() if not isinstance(cell, tuple)}
 
     def encode(self, encoders: Encoders) -> Block:
         """The features of every row. The unknown item's own id is unknown, not missing."""
@@ -184,16 +149,23 @@ class Entities:
         return block
 
     def save(self, folder: Path, block: Block, encoders: Encoders) -> None:
-        """Write versions and features, and what a server needs beside them."""
+        """Write versions and features, and what a server needs beside them.
+
+        Args:
+            folder: A new folder.
+            block: The encoded features of every row.
+            encoders: Give the keys of values that statistics go by.
+        """
         schema = encoders.schema
         folder.mkdir()
         save_array(folder / "first_row.npy", self.versions.first_row)
         save_array(folder / "valid_from_ms.npy", self.versions.valid_from_ms)
         block.save(folder, "features")
-        places = list(self.coordinates(schema).values())
-        if places:
-            save_array(folder / "coordinates.npy", np.concatenate(places, axis=1))
-        keys = [encoders.keys(self.level, name, self.cells[name], self.rows) for name in key_features(schema, self.level)]
+        coordinates = list(self.coordinates(schema).values())
+        if coordinates:
+            save_array(folder / "coordinates.npy", np.concatenate(coordinates, axis=1))
+        names = key_features(schema, self.level)
+        keys = [encoders.keys(self.level, name, self.cells[name], self.rows) for name in names]
         if keys:
             save_array(folder / "keys.npy", np.stack(keys, axis=1))
         if self.level == "item":
@@ -201,7 +173,100 @@ class Entities:
             save_array(folder / "raw.npy", self.raw)
 
 
-def _valid_from(schema: Schema, columns: Mapping[str, pa.Array], rows: int, where: Where, versioned: bool) -> Array:
+@dataclass(frozen=True, kw_only=True)
+class _TableRows:
+    """A user or item table as it was read."""
+
+    number: Array
+    """int32 [rows]: whose row it is"""
+    valid_from_ms: Array
+    """int64 [rows]"""
+    cells: Mapping[str, list[Cell]]
+    """Feature -> cells of every chunk"""
+    raw: Array
+    """float64 [rows, C]"""
+    versioned: bool
+
+
+def _read_table(
+    level: str,
+    table: Table | None,
+    index: KeyIndex,
+    schema: Schema,
+    fitting: Fitting,
+    score_columns: tuple[str, ...],
+) -> _TableRows:
+    """Read and check all rows; see :meth:`Entities.build`."""
+    own = schema.user if level == "user" else schema.item
+    features = schema.features.level(level)
+    cells: dict[str, list[Cell]] = {name: [] for name in features}
+    numbers, times = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+    raws = [np.zeros((0, len(score_columns)))]
+    since = schema.valid_from
+    versioned = table is not None and since is not None and since in table.names
+    names = _columns(own, features, score_columns, since if versioned else None)
+    for chunk in () if table is None else table.chunks(names, _CHUNK_ROWS):
+        check_ids(own, chunk.columns[own], chunk.where)
+        numbers.append(index.add(chunk.columns[own]))
+        times.append(_valid_from(schema, chunk.columns, chunk.rows, chunk.where, versioned))
+        read = {name: read_cell(name, feature, chunk.columns, chunk.rows, chunk.where) for name, feature in features.items()}
+        fitting.see(level, read, chunk.columns)
+        for name, cell in read.items():
+            if cell is not None:
+                cells[name].append(cell)
+        columns = [score_numbers_of(c, chunk.columns[c], chunk.where) for c in score_columns]
+        raws.append(np.stack(columns, axis=1) if columns else np.zeros((chunk.rows, 0)))
+    return _TableRows(
+        number=np.concatenate(numbers),
+        valid_from_ms=np.concatenate(times),
+        cells=cells,
+        raw=np.concatenate(raws),
+        versioned=versioned,
+    )
+
+
+def _columns(
+    own: str,
+    features: Mapping[str, Feature],
+    score_columns: tuple[str, ...],
+    since: str | None,
+) -> list[str]:
+    """The columns that are read from a table."""
+    of_features = [column for name, f in features.items() for column in columns_of(name, f)]
+    return [own, *of_features, *score_columns, *([] if since is None else [since])]
+
+
+def _missing(name: str, feature: Feature, own: str) -> Cell:
+    """One cell without a value."""
+    cell = read_cell(name, feature, {}, 1, Where(own))
+    assert cell is not None
+    return cell
+
+
+def _cells_of_ids(
+    level: str,
+    name: str,
+    feature: Feature,
+    index: KeyIndex,
+    fitting: Fitting,
+    number: Array,
+) -> Cell:
+    """The cells of a feature that holds the raw id itself, which no table needs to give."""
+    own, texts = columns_of(name, feature)[0], index.texts()
+    cell = read_cell(name, feature, {own: texts}, len(texts), Where(own))
+    assert cell is not None
+    fitting.see(level, {name: cell}, {own: texts})
+    row = np.where(number < 0, len(texts), number)
+    return take(concatenate([cell, _missing(name, feature, own)]), row)
+
+
+def _valid_from(
+    schema: Schema,
+    columns: Mapping[str, pa.Array],
+    rows: int,
+    where: Where,
+    versioned: bool,
+) -> Array:
     if not versioned:
         return np.full(rows, TIMELESS_MS, dtype=np.int64)
     assert schema.valid_from is not None
@@ -212,7 +277,12 @@ def _valid_from(schema: Schema, columns: Mapping[str, pa.Array], rows: int, wher
     return times_of(schema.valid_from, values, schema.clock, where)
 
 
-def _arrange(number: Array, since: Array, count: int, level: str) -> tuple[Array, Array, Array, int]:
+def _arrange(
+    number: Array,
+    since: Array,
+    count: int,
+    level: str,
+) -> tuple[Array, Array, Array, int]:
     """Versions in order: (number, valid_from, row of the table or -1, duplicates left out)."""
     order = np.lexsort((np.arange(len(number)), since, number))
     number, since, source = number[order], since[order], order

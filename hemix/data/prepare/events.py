@@ -1,12 +1,12 @@
-"""The event log: read and spread by user, then part by part cleaned and sorted, then encoded into the history store.
+"""The event log: partitioned by user, then cleaned and sorted, then encoded into the history store.
 
-Without an events table the impressions are the events: each carries its deepest label that was known at once, and a positive that
-became known later is an event of its own at that later time, so that nothing is visible before it was known.
+Without an events table the impressions are the events: each carries its deepest label that was known
+at once, and a positive that became known later is an event of its own at that later time, so that
+nothing is visible before it was known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,13 @@ from hemix.data.encode import Encoders, level_features
 from hemix.data.keys import keys_of
 from hemix.data.layout import Appender
 from hemix.data.prepare.checks import Logs
-from hemix.data.prepare.entities import Entities, LogNumbers
+from hemix.data.prepare.entities import Entities
 from hemix.data.prepare.equality import chunk_hashes
 from hemix.data.prepare.fit import Fitting, sampled
 from hemix.data.prepare.impressions import Span, first_of_equal, late_rows
+from hemix.data.prepare.job import Progress
 from hemix.data.prepare.labels import known_at_once
+from hemix.data.prepare.numbering import LogNumbers
 from hemix.data.prepare.shards import value_counts
 from hemix.data.prepare.spill import Rows, Spill, rows_of, take_rows
 from hemix.data.prepare.times import times_of
@@ -33,7 +35,6 @@ from hemix.data.spec import TIMELESS_MS
 __all__ = ["EventPass", "HistoryWriter"]
 
 Array = npt.NDArray[Any]
-Progress = Callable[[str, float], None]
 
 IMPRESSION = "impression"
 """Action of an impression without a positive label."""
@@ -65,7 +66,17 @@ class EventPass:
     # -- from a log of their own -------------------------------------------------------------------------------------------
 
     def partition(self, numbers: LogNumbers, spill: Spill, rows: int, progress: Progress) -> None:
-        """Read and check the events table, spread it over the parts. Raises DataError for the first wrong value."""
+        """Read and check the events table, and write it into the files of a spill.
+
+        Args:
+            numbers: User and item number of every row.
+            spill: Temporary files by user.
+            rows: How many rows to read at once.
+            progress: Called after every chunk.
+
+        Raises:
+            DataError: For the first wrong value.
+        """
         table, schema = self._logs.events, self._schema
         assert table is not None
         for chunk in table.chunks(None, rows):
@@ -83,9 +94,11 @@ class EventPass:
             spill.add(found | {f"event.{n}": cell for n, cell in cells.items() if cell is not None}, numbers.user[at])
             progress("reading events", at.stop / table.rows)
 
-    def cleaned(self, rows: Rows) -> Rows:
-        """A part of the events table without duplicates, counted. A repetition without a time is none: it may well have happened
-        twice."""
+    def deduplicate(self, rows: Rows) -> Rows:
+        """Drop the duplicates of a partition of the events table, and count them.
+
+        An event without a time is never a duplicate: it may well have happened twice.
+        """
         hashes, timed = np.asarray(rows["hash"]).copy(), np.asarray(rows["time_ms"]) != TIMELESS_MS
         hashes[~timed] = np.asarray(rows["log_row"])[~timed].astype(np.uint64)
         rows["hash"] = hashes
@@ -116,8 +129,16 @@ class EventPass:
 
     # -- both --------------------------------------------------------------------------------------------------------------
 
-    def settle(self, rows: Rows, span: Span) -> Rows:
-        """Sort events by user, then time (equal times in the order of the log), and learn from those before the end of training."""
+    def sort(self, rows: Rows, span: Span) -> Rows:
+        """Sort events by user, then time, and learn from those before the end of training.
+
+        Args:
+            rows: Events without duplicates; equal times stay in the order of the log.
+            span: The times of the impressions.
+
+        Returns:
+            The columns that the history store needs.
+        """
         user, time_ms, log_row = (np.asarray(rows[n]) for n in ("user", "time_ms", "log_row"))
         rows = take_rows(rows, np.lexsort((log_row, time_ms, user)))
         time_ms = np.asarray(rows["time_ms"])
@@ -142,7 +163,7 @@ def _joined(pieces: list[Rows]) -> Rows:
 
 
 class HistoryWriter:
-    """Encodes settled events and appends them to the history store, users in ascending order."""
+    """Encodes sorted events and appends them to the history store, users in ascending order."""
 
     def __init__(self, folder: Path, encoders: Encoders, users: int) -> None:
         folder.mkdir()

@@ -1,7 +1,7 @@
-"""Encoders of a later day that go on from those of an earlier one: known values keep their ids, new ones get rows of their own, and what
-has not been seen for a while makes room. Edges of buckets and scales of numbers stay, so that ids and numbers keep their meaning.
+"""Encoders of a later day that continue those of an earlier one.
 
-Knows encoders and their folders, not models: `hemix.training.warm_start` takes a run's weights along.
+Known values keep their ids, new ones get rows of their own, and what has not been seen for a while
+makes room. Edges of buckets and scales of numbers stay, so that ids and numbers keep their meaning.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from hemix.data.spec import FIRST
 from hemix.errors import DataError, UsageError
 from hemix.schema import LEVELS, Categorical, Schema, first_difference
 
-__all__ = ["Earlier", "grown"]
+__all__ = ["Earlier", "extend_vocabulary"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Earlier:
-    """What a later dataset goes on from."""
+    """The encoders that a later dataset continues."""
 
     encoders: Encoders
     texts: Mapping[str, pa.Table]
@@ -56,11 +56,21 @@ class Earlier:
         return cls(encoders=found, texts=texts, forget_ms=None if forget_days is None else forget_days * 86_400_000)
 
 
-def grown(
+def extend_vocabulary(
     new: Encoders, texts: Mapping[str, pa.Table], earlier: Earlier, now_ms: int
 ) -> tuple[Encoders, dict[str, pa.Table], dict[str, dict[str, int]]]:
-    """(encoders fitted to the new rows, with the ids of the earlier ones; values for people; by vocabulary how many values were
-    kept, added and forgotten). ``now_ms``: the end of the new train rows."""
+    """Continue the vocabularies of an earlier day.
+
+    Args:
+        new: Encoders fitted to the new rows.
+        texts: The values of every new vocabulary, for people.
+        earlier: What to continue.
+        now_ms: The end of the new train rows.
+
+    Returns:
+        The new encoders with the earlier ids; the values for people; and by vocabulary how many
+        values were kept, added and forgotten.
+    """
     old = earlier.encoders
     vocabularies, seen, values = dict[str, KeyMap](), dict[str, np.ndarray](), dict[str, pa.Table]()
     counts = dict[str, dict[str, int]]()

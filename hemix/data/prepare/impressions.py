@@ -1,11 +1,12 @@
-"""The impression log: read and spread by user, then part by part cleaned, sorted and grouped into requests, then encoded.
+"""The impression log: partitioned by user, then cleaned and grouped into requests, then encoded.
 
-Three steps, because the encoders can only be learned once duplicates are gone: ``partition``, ``settle`` and ``write``.
+Three steps, because the encoders can only be learned once duplicates are gone: ``partition``,
+``sort_and_deduplicate`` and ``write``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,11 +19,13 @@ from hemix.data.encode import Encoders, level_features
 from hemix.data.keys import keys_of
 from hemix.data.prepare.checks import Logs
 from hemix.data.prepare.columns import labels_of, no_null, positions_of, weights_of
-from hemix.data.prepare.entities import Entities, LogNumbers
+from hemix.data.prepare.entities import Entities
 from hemix.data.prepare.equality import chunk_hashes
 from hemix.data.prepare.fit import Fitting, sampled
+from hemix.data.prepare.job import Progress
 from hemix.data.prepare.label_rates import LabelRates
 from hemix.data.prepare.labels import consistent, resolved
+from hemix.data.prepare.numbering import LogNumbers
 from hemix.data.prepare.reading import Chunk
 from hemix.data.prepare.shards import ShardRows, ShardWriter
 from hemix.data.prepare.spill import Rows, Spill, rows_of, take_rows
@@ -34,7 +37,6 @@ from hemix.schema import Coordinates, Distance
 __all__ = ["ImpressionPass", "Span", "first_of_equal", "late_rows"]
 
 Array = npt.NDArray[Any]
-Progress = Callable[[str, float], None]
 
 
 @dataclass
@@ -79,7 +81,17 @@ class ImpressionPass:
     # -- step 1: read ------------------------------------------------------------------------------------------------------
 
     def partition(self, numbers: LogNumbers, spill: Spill, rows: int, progress: Progress) -> None:
-        """Read and check the whole log, spread it over the parts. Raises DataError for the first wrong value."""
+        """Read and check the whole log, and write it into the files of a spill.
+
+        Args:
+            numbers: User and item number of every row.
+            spill: Temporary files by user.
+            rows: How many rows to read at once.
+            progress: Called after every chunk.
+
+        Raises:
+            DataError: For the first wrong value.
+        """
         table, in_split = self._logs.impressions, np.zeros(3, dtype=np.int64)
         for chunk in table.chunks(None, rows):
             at = slice(chunk.first_row, chunk.first_row + chunk.rows)
@@ -134,9 +146,16 @@ class ImpressionPass:
 
     # -- step 2: clean, sort, count ----------------------------------------------------------------------------------------
 
-    def settle(self, rows: Rows) -> tuple[Rows | None, Rows]:
-        """(one part cleaned, sorted and grouped into requests, without rows outside the splits, or None where all are outside;
-        all its cleaned rows for history)."""
+    def sort_and_deduplicate(self, rows: Rows) -> tuple[Rows | None, Rows]:
+        """Clean one partition, sort it and group it into requests.
+
+        Args:
+            rows: The rows of a partition.
+
+        Returns:
+            The rows inside the splits, sorted, or None where all are outside; and all clean rows,
+            for histories and statistics.
+        """
         rows = take_rows(rows, first_of_equal(rows, self.counts))
         self.counts.disorder += late_rows(rows)
         logged = {name: np.asarray(rows[f"label.{name}"]) for name in self._schema.tasks}
@@ -276,7 +295,15 @@ class ImpressionPass:
         statistics: StatisticsPass | None,
         label_rates: LabelRates,
     ) -> None:
-        """Encode a settled part, append it to the shards of every split, and count its labels."""
+        """Encode a sorted partition, append it to the shards of every split, count its labels.
+
+        Args:
+            rows: Sorted rows of a partition.
+            encoders: Turn values into ids and numbers.
+            writers: The shards by number of the split.
+            statistics: Look-up of dated statistics; None where the schema has none.
+            label_rates: Counts labels of known and unknown values.
+        """
         split = np.asarray(rows["split"])
         for number, writer in writers.items():
             here = np.flatnonzero(split == number)

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from hemix.data.keys import KeyIndex
 from hemix.data.prepare.checks import Logs
-from hemix.data.prepare.entities import Entities, LogNumbers
+from hemix.data.prepare.entities import Entities
+from hemix.data.prepare.numbering import LogNumbers
 from hemix.data.prepare.reading import Table
 from hemix.errors import DataError
 

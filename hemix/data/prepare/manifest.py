@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,73 @@ import numpy.typing as npt
 
 from hemix.data.encode import level_spec
 from hemix.data.layout import SPLITS, Block, file_hash
+from hemix.data.prepare.job import PrepareJob
 from hemix.data.prepare.shards import ShardWriter, value_counts
+from hemix.data.prepare.sorting import Passes
+from hemix.data.prepare.tables import EntityTables
+from hemix.data.prepare.writing import WrittenDataset
 from hemix.schema import Schema
 
-__all__ = ["array_files", "encoder_hashes", "hemix_version", "history_lengths", "split_summary"]
+__all__ = ["build_manifest"]
 
 Array = npt.NDArray[Any]
 SCHEMA_VERSION = 1
+
+
+def build_manifest(
+    job: PrepareJob,
+    tables: EntityTables,
+    passes: Passes,
+    written: WrittenDataset,
+    growth: dict[str, dict[str, int]] | None,
+) -> dict[str, Any]:
+    """Describe the dataset whose arrays lie in the job's folder.
+
+    Args:
+        job: Logs, schema and folder.
+        tables: Users and items.
+        passes: What was counted in the logs.
+        written: What was written.
+        growth: By vocabulary how many values were kept, added and forgotten.
+    """
+    job.progress("hashing", 0.0)
+    schema, impressions = job.schema, passes.impressions
+    rows = {"user": impressions.user_rows, "item": impressions.item_rows}
+    splits, unknown, missing = split_summary(schema, written.shards, written.blocks, rows)
+    unknown["history"], missing["history"] = rates(schema, {"event": written.history.values})
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "hemix": hemix_version(),
+        "name": schema.name,
+        "fingerprint": schema.fingerprint(),
+        "timezone": schema.clock.timezone,
+        "tables": _table_sizes(job),
+        "join_rate": tables.joins.rate,
+        "join_example": tables.joins.example,
+        "splits": splits,
+        "history": {
+            **asdict(passes.events.counts),
+            **history_lengths(written.events_per_user),
+            **job.logs.action_lacking,
+            "source": schema.history_source,
+        },
+        "users": len(tables.users.in_table),
+        "items": len(tables.items.in_table),
+        "impressions": asdict(impressions.counts),
+        "user_table": tables.users.summary(),
+        "item_table": tables.items.summary(),
+        "unknown_rate": unknown,
+        "missing_rate": missing,
+        **({} if growth is None else {"growth": growth}),
+        "encoders": encoder_hashes(job.folder / "encoders"),
+        "files": array_files(job.folder),
+        "label_rates": written.label_rates.summary(),
+    }
+
+
+def _table_sizes(job: PrepareJob) -> dict[str, dict[str, int]]:
+    """Rows and files of every table by name."""
+    return {table.role.removeprefix("tables."): {"rows": table.rows, "files": len(table.files)} for table in job.logs.tables}
 
 
 def hemix_version() -> str:
@@ -32,7 +93,10 @@ def array_files(folder: Path) -> dict[str, dict[str, Any]]:
     """Relative path -> bytes and xxh64 of every .npy file."""
     found = {}
     for path in sorted(folder.rglob("*.npy")):
-        found[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "xxh64": file_hash(path)}
+        found[path.relative_to(folder).as_posix()] = {
+            "bytes": path.stat().st_size,
+            "xxh64": file_hash(path),
+        }
     return found
 
 
@@ -51,7 +115,13 @@ def history_lengths(counts: Array) -> dict[str, int]:
     if len(lengths) == 0:
         return {"users_with_events": 0, "p50": 0, "p90": 0, "p99": 0, "max": 0}
     p50, p90, p99 = np.quantile(lengths, [0.5, 0.9, 0.99], method="inverted_cdf").tolist()
-    return {"users_with_events": len(lengths), "p50": p50, "p90": p90, "p99": p99, "max": int(lengths.max())}
+    return {
+        "users_with_events": len(lengths),
+        "p50": p50,
+        "p90": p90,
+        "p99": p99,
+        "max": int(lengths.max()),
+    }
 
 
 def split_summary(
@@ -88,7 +158,11 @@ def rates(schema: Schema, counts: dict[str, Array]) -> tuple[dict[str, float], d
     missing: dict[str, float] = {}
     for level in sorted(counts):
         spec = level_spec(schema, level)
-        for name, (unknowns, missings, values) in zip((*spec.names, *spec.bag_names), counts[level].tolist(), strict=True):
+        for name, (unknowns, missings, values) in zip(
+            (*spec.names, *spec.bag_names),
+            counts[level].tolist(),
+            strict=True,
+        ):
             unknown[f"{level}.{name}"] = round(unknowns / values, 6) if values else 0.0
             missing[f"{level}.{name}"] = round(missings / values, 6) if values else 0.0
     return unknown, missing

@@ -1,9 +1,10 @@
-"""Dated statistics of the impression log: what is kept of each part, the tables made of it, the numbers of the shards' rows.
+"""Stage 6: dated statistics of the impression log.
 
-Two passes, since a key (an item, say) has rows in many parts: `kept` sets the columns aside while the parts are cleaned; `build`, once
-the encoders are learned, adds them up by key and day, part by part, into temporary files by the key's leading bits, and these into the
-tables; `numbers` then looks up what each row of a shard may know. Every split's rows feed the tables, and rows outside all splits too:
-a later day may use what an earlier one showed, as it would in production. Sums are of whole numbers, so nothing depends on the parts.
+A key (an item, say) has rows in many partitions. So `select_columns` sets columns aside while
+partitions are sorted; `build` adds them up by key and day, once the encoders are learned; `numbers`
+looks up what each row of a shard may know. Rows of every split count, and rows outside all splits
+too: a later day may use what an earlier one showed. Sums are of integers, so the size of the
+partitions changes nothing.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from hemix.data.encode import Encoders
 from hemix.data.keys import KeyIndex
 from hemix.data.layout import Appender, save_array
 from hemix.data.prepare.entities import Entities
+from hemix.data.prepare.job import PrepareJob, Progress
 from hemix.data.prepare.labels import known_from
 from hemix.data.prepare.spill import Rows, Spill, rows_of
 from hemix.data.statistics import Statistics, combined_keys
@@ -29,7 +31,6 @@ from hemix.schema import Distance, Schema
 __all__ = ["StatisticsPass"]
 
 Array = npt.NDArray[Any]
-Progress = Callable[[str, float], None]
 Places = Callable[[Rows], Mapping[str, Array]]
 """``level.feature`` -> float64 [n, 2] of the coordinates that rows refer to."""
 
@@ -40,7 +41,12 @@ class StatisticsPass:
     """Everything about statistics. ``places`` gives the ends of distances."""
 
     def __init__(
-        self, schema: Schema, users: Entities, items: Entities, indices: tuple[KeyIndex, KeyIndex], places: Places
+        self,
+        schema: Schema,
+        users: Entities,
+        items: Entities,
+        indices: tuple[KeyIndex, KeyIndex],
+        places: Places,
     ) -> None:
         self._schema, self._entities, self._places = schema, {"user": users, "item": items}, places
         self._parts = {part for statistic in schema.statistics.values() for part in statistic.by}
@@ -52,46 +58,52 @@ class StatisticsPass:
         self._encoders: Encoders | None = None
         self._tables: Statistics | None = None
 
-    # -- set aside, while the parts are cleaned ----------------------------------------------------------------------------
+    # -- set aside, while partitions are sorted ------------------------------------------------
 
-    def kept(self, rows: Rows) -> Rows:
-        """The columns of one part's cleaned rows that statistics are made of."""
-        wanted = {"user", "item", "time_ms", *self._parts}
+    def select_columns(self, rows: Rows) -> Rows:
+        """Return the columns of one partition's clean rows that statistics are made of."""
+        names = {"user", "item", "time_ms", *self._parts}
         for level, name, feature in self._schema.features:
             if isinstance(feature, Distance) and f"{level}.{name}" in self._parts:
-                wanted.update(feature.between)
-        return {name: cell for name, cell in rows.items() if name in wanted or name.startswith(("label.", "available."))}
+                names.update(feature.between)
+        prefixes = ("label.", "available.")
+        return {n: cell for n, cell in rows.items() if n in names or n.startswith(prefixes)}
 
-    # -- added up ----------------------------------------------------------------------------------------------------------
+    # -- added up ------------------------------------------------------------------------------
 
     def build(
         self,
-        kept: Spill,
+        job: PrepareJob,
+        partitions: Spill,
         encoders: Encoders,
-        folder: Path,
-        temporary: Path,
-        *,
         log_end_ms: int,
-        memory_rows: int,
-        log_rows: int,
-        progress: Progress,
     ) -> None:
-        """Write the tables into ``folder``. ``log_end_ms``: what was not known by then is not known at all."""
+        """Write the tables into the folder ``statistics``.
+
+        Args:
+            job: Where to write, and how much memory to use.
+            partitions: What `select_columns` kept; the files are deleted.
+            encoders: Give the keys of values.
+            log_end_ms: Labels that were not known by then count nowhere.
+        """
         self._encoders = encoders
         for level, entities in self._entities.items():
             for name in self._schema.features.level(level):
                 if f"{level}.{name}" in self._parts:
                     keys = encoders.keys(level, name, entities.cells[name], entities.rows)
                     self._version_keys[f"{level}.{name}"] = keys
-        bits = min(_MOST_BITS, (-(-log_rows * len(self._schema.statistics) // memory_rows) - 1).bit_length())
-        with Spill(temporary, np.arange((1 << bits) + 1)) as sums:
-            for part in range(len(kept)):
-                rows = kept.read(part)
-                if rows is not None:
-                    self._add(rows, sums, bits, log_end_ms)
-                progress("adding up statistics", (part + 1) / len(kept))
-        self._write(sums, folder, progress)
+        bits = self._leading_bits(job.logs.impressions.rows, job.memory_rows)
+        folder = job.folder / "statistics"
+        with Spill(job.temporary / "sums", np.arange((1 << bits) + 1)) as sums:
+            for _, rows in job.partitions(partitions, "adding up statistics"):
+                self._add(rows, sums, bits, log_end_ms)
+        self._write(sums, folder, job.progress)
         self._tables = Statistics.load(folder, self._schema)
+
+    def _leading_bits(self, log_rows: int, memory_rows: int) -> int:
+        """How many leading bits of a key choose its temporary file."""
+        files = -(-log_rows * len(self._schema.statistics) // memory_rows)
+        return min(_MOST_BITS, (files - 1).bit_length())
 
     def _add(self, rows: Rows, sums: Spill, bits: int, log_end_ms: int) -> None:
         """One part's sums by key and day."""
@@ -109,12 +121,23 @@ class StatisticsPass:
             counted = np.flatnonzero((label >= 0) & (final_ms <= log_end_ms))
             positive = np.flatnonzero((label == 1) & (positive_ms <= log_end_ms))
             key = combined_keys([keys[part] for part in statistic.by])
-            days = local_day(np.concatenate([final_ms[counted], positive_ms[positive]]), schema.clock.timezone)
+            days = local_day(
+                np.concatenate([final_ms[counted], positive_ms[positive]]),
+                schema.clock.timezone,
+            )
             ones = np.repeat(np.eye(2, dtype=np.int64), [len(counted), len(positive)], axis=0)
             key, days, counts = _summed(key[np.concatenate([counted, positive])], days, ones)
-            found: Rows = {"key": key, "day": days, "counts": counts, "statistic": np.full(len(key), number)}
+            found: Rows = {
+                "key": key,
+                "day": days,
+                "counts": counts,
+                "statistic": np.full(len(key), number),
+            }
             if len(key):
-                sums.add(found, (key >> np.uint64(64 - bits) if bits else np.zeros_like(key)).astype(np.int64))
+                sums.add(
+                    found,
+                    (key >> np.uint64(64 - bits) if bits else np.zeros_like(key)).astype(np.int64),
+                )
 
     def _write(self, sums: Spill, folder: Path, progress: Progress) -> None:
         folder.mkdir()
@@ -137,23 +160,34 @@ class StatisticsPass:
                 for number in range(len(names)):
                     here = np.asarray(rows["statistic"]) == number
                     key, day, counts = _summed(*(np.asarray(rows[name])[here] for name in ("key", "day", "counts")))
-                    for file, values in zip(out[number], (key, day, _running(key, counts)), strict=True):
+                    for file, values in zip(
+                        out[number],
+                        (key, day, _running(key, counts)),
+                        strict=True,
+                    ):
                         file.append(values)
                     _, days, of_day = _summed(np.zeros_like(key), day, counts)
                     totals[number].append(np.concatenate([days[:, None], of_day], axis=1))
         for name, pieces in zip(names, totals, strict=True):
             every = np.concatenate(pieces)
             _, days, counts = _summed(np.zeros(len(every), np.uint64), every[:, 0], every[:, 1:])
-            save_array(folder / f"{name}.prior.npy", np.concatenate([days[:, None], np.cumsum(counts, axis=0)], axis=1))
+            save_array(
+                folder / f"{name}.prior.npy",
+                np.concatenate([days[:, None], np.cumsum(counts, axis=0)], axis=1),
+            )
 
-    # -- looked up ---------------------------------------------------------------------------------------------------------
+    # -- looked up -----------------------------------------------------------------------------
 
     def numbers(self, level: str, rows: Rows) -> Array:
-        """float32 [n, 2 * statistics of the level] of settled rows (context: of every request's first row)."""
+        """float32 [n, 2 * statistics of the level] of sorted rows (context: of every request's first row)."""
         assert self._tables is not None
         time_ms = np.asarray(rows["request_time_ms"])
         parts = {part for name in self._schema.statistics_of(level) for part in self._schema.statistics[name].by}
-        return self._tables.numbers(level, self._keys(parts, rows, time_ms), local_day(time_ms, self._schema.clock.timezone))
+        return self._tables.numbers(
+            level,
+            self._keys(parts, rows, time_ms),
+            local_day(time_ms, self._schema.clock.timezone),
+        )
 
     def _keys(self, parts: set[str], rows: Rows, time_ms: Array) -> dict[str, Array]:
         """uint64 [n] of every part of a key; rows have user_row and item_row."""
@@ -169,7 +203,14 @@ class StatisticsPass:
                 found[part] = self._version_keys[part][np.asarray(rows[f"{level}_row"])]
             else:
                 cell = rows.get(part)
-                found[part] = self._encoders.keys(level, name, cell, rows_of(rows), time_ms=time_ms, coordinates=places)
+                found[part] = self._encoders.keys(
+                    level,
+                    name,
+                    cell,
+                    rows_of(rows),
+                    time_ms=time_ms,
+                    coordinates=places,
+                )
         return found
 
 
