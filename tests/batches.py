@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,72 +72,100 @@ def smallest_spec() -> InputSpec:
     )
 
 
-def make_batch(
-    spec: InputSpec,
-    *,
-    seed: int = 0,
-    users: int = 7,
-    requests_per_user: int = 3,
-    candidates: int = 4,
-    history: int = 30,
-    realtime: int = 6,
-    items: int = 40,
-    ragged: bool = True,
-    dtype: torch.dtype = torch.float32,
-) -> RequestBatch:
-    """A random batch. ``ragged``: up to so many requests, candidates and events, user 0 without any event; else exactly so many."""
-    g = torch.Generator().manual_seed(seed)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """How large a random batch is."""
 
-    def upto(most: int, rows: int, least: int) -> Tensor:
-        return torch.randint(least, most + 1, (rows,), generator=g) if ragged else torch.full((rows,), most)
+    users: int = 7
+    requests_per_user: int = 3
+    candidates: int = 4
+    history: int = 30
+    realtime: int = 6
+    items: int = 40
+    ragged: bool = True
+    """Up to so many requests, candidates and events, user 0 without any event; else exactly so many"""
 
-    lengths = upto(history, users, 0)
-    if ragged and users > 1:
-        lengths[0], lengths[1] = 0, history
-    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
-    E = int(offsets[-1])
-    owner = torch.repeat_interleave(torch.arange(users), lengths)
-    age_hours = torch.rand(E, generator=g).square() * 500
-    time_ms = NOW_MS - (age_hours * HOUR_MS).long()
-    timeless = torch.rand(E, generator=g) < (0.15 if ragged else 0.0)
-    time_ms = time_ms.masked_fill(timeless, TIMELESS_MS)
-    order = torch.argsort(time_ms, stable=True)
-    order = order[torch.argsort(owner[order], stable=True)]
-    time_ms = time_ms[order]
+    def draw(self, most: int, rows: int, least: int, g: torch.Generator) -> Tensor:
+        """int64 [rows]: a number from ``least`` to ``most`` each, or ``most`` where not ragged."""
+        if not self.ragged:
+            return torch.full((rows,), most)
+        return torch.randint(least, most + 1, (rows,), generator=g)
 
-    user_index = torch.repeat_interleave(torch.arange(users), upto(requests_per_user, users, 1))
-    user_index = user_index[torch.randperm(user_index.shape[0], generator=g)]
-    Q = user_index.shape[0]
-    first, last = offsets[user_index], offsets[user_index + 1]
-    end = last - (upto(5, Q, 0) if ragged else 0)
-    end = torch.maximum(end, first)
-    middle = torch.maximum(end - upto(realtime, Q, 0), first)
-    begin = torch.maximum(first, middle - upto(history - realtime, Q, 0)) if ragged else first
-    request_index = torch.repeat_interleave(torch.arange(Q), upto(candidates, Q, 1))
-    N, T = request_index.shape[0], len(spec.tasks)
 
-    labels = (torch.rand(N, T, generator=g) < 0.4).to(dtype)
-    for t, task in enumerate(spec.tasks):
-        if task.given is not None:
-            labels[:, t] *= labels[:, task.given]
+def make_batch(spec: InputSpec, *, seed: int = 0, dtype: torch.dtype = torch.float32, **sizes: Any) -> RequestBatch:
+    """Make a random batch.
+
+    Args:
+        spec: Features, tables and tasks.
+        seed: Of all random values.
+        dtype: Of numbers, labels and weights.
+        sizes: Those of :class:`Sizes`.
+    """
+    size, g = Sizes(**sizes), torch.Generator().manual_seed(seed)
+    event_offsets, event_time_ms = _events(size, g)
+    user_index, visible = _requests(size, event_offsets, g)
+    E, Q = len(event_time_ms), len(user_index)
+    request_index = torch.repeat_interleave(torch.arange(Q), size.draw(size.candidates, Q, 1, g))
+    N, T = len(request_index), len(spec.tasks)
     return RequestBatch(
-        users=_columns(spec, spec.user, users, g, dtype),
-        event_offsets=offsets,
-        event_item=torch.randint(0, items, (E,), generator=g),
-        event_time_ms=time_ms,
+        labels=_labels(spec, N, g).to(dtype),
+        users=_columns(spec, spec.user, size.users, g, dtype),
+        event_offsets=event_offsets,
+        event_item=torch.randint(0, size.items, (E,), generator=g),
+        event_time_ms=event_time_ms,
         event_ids=_ids(spec, spec.event.tables, E, g),
         user_index=user_index,
         request_time_ms=NOW_MS + torch.randint(0, 72 * HOUR_MS, (Q,), generator=g),
         context=_columns(spec, spec.context, Q, g, dtype),
-        visible=torch.stack([begin, middle, end], 1),
+        visible=visible,
         request_index=request_index,
-        item_index=torch.randint(0, items, (N,), generator=g),
+        item_index=torch.randint(0, size.items, (N,), generator=g),
         cross=_columns(spec, spec.cross, N, g, dtype),
         bias=torch.randint(0, max(spec.bias_rows, 1), (N,), generator=g),
-        items=_columns(spec, spec.item, items, g, dtype),
-        labels=labels,
+        items=_columns(spec, spec.item, size.items, g, dtype),
         weights=(torch.rand(N, T, generator=g) < 0.9).to(dtype) * (1 + torch.rand(N, 1, generator=g)).to(dtype),
     )
+
+
+def _events(size: Sizes, g: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Offsets [users + 1] and times [E] of events, by user and time; some have no time."""
+    lengths = size.draw(size.history, size.users, 0, g)
+    if size.ragged and size.users > 1:
+        lengths[0], lengths[1] = 0, size.history
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    E = int(offsets[-1])
+    owner = torch.repeat_interleave(torch.arange(size.users), lengths)
+    age_hours = torch.rand(E, generator=g).square() * 500
+    time_ms = NOW_MS - (age_hours * HOUR_MS).long()
+    timeless = torch.rand(E, generator=g) < (0.15 if size.ragged else 0.0)
+    time_ms = time_ms.masked_fill(timeless, TIMELESS_MS)
+    order = torch.argsort(time_ms, stable=True)
+    return offsets, time_ms[order[torch.argsort(owner[order], stable=True)]]
+
+
+def _requests(size: Sizes, offsets: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The user [Q] of every request, and which events [Q, 3] it sees: begin, middle, end."""
+    counts = size.draw(size.requests_per_user, size.users, 1, g)
+    user_index = torch.repeat_interleave(torch.arange(size.users), counts)
+    user_index = user_index[torch.randperm(user_index.shape[0], generator=g)]
+    Q = user_index.shape[0]
+    first, last = offsets[user_index], offsets[user_index + 1]
+    end = last - (size.draw(5, Q, 0, g) if size.ragged else 0)
+    end = torch.maximum(end, first)
+    middle = torch.maximum(end - size.draw(size.realtime, Q, 0, g), first)
+    begin = first
+    if size.ragged:
+        begin = torch.maximum(first, middle - size.draw(size.history - size.realtime, Q, 0, g))
+    return user_index, torch.stack([begin, middle, end], 1)
+
+
+def _labels(spec: InputSpec, rows: int, g: torch.Generator) -> Tensor:
+    """bool [N, T]; a label with ``given`` is 1 only where that one is."""
+    labels = torch.rand(rows, len(spec.tasks), generator=g) < 0.4
+    for number, task in enumerate(spec.tasks):
+        if task.given is not None:
+            labels[:, number] &= labels[:, task.given]
+    return labels
 
 
 def _ids(spec: InputSpec, tables: tuple[str, ...], rows: int, g: torch.Generator) -> Tensor:

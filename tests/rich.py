@@ -79,94 +79,47 @@ def _lists(rng: np.random.Generator, letter: str, rows: int) -> list[list[str]]:
     return [[f"{letter}{v}" for v in rng.integers(0, 6, n)] for n in rng.integers(0, 4, rows)]
 
 
-def _places(rng: np.random.Generator, rows: int) -> dict[str, Any]:
+def _coordinates(rng: np.random.Generator, rows: int) -> dict[str, Any]:
     lat, lon = 31 + rng.random(rows), 121 + rng.random(rows)
     here = rng.random(rows) < 0.8
     return {"lat": pa.array(lat, mask=~here), "lon": pa.array(lon, mask=~here)}
 
 
 def write_rich(folder: Path, *, users: int = 12, items: int = 20, seed: int = 0, item: str = "i") -> Path:
-    """Four days, two requests a user and day, one to four candidates each. Some impressions are there twice. ``item`` begins the
-    name of every item. Returns ``folder``."""
+    """Write four days of logs: two requests a user and day, one to four candidates each.
+
+    Some impressions are there twice.
+
+    Args:
+        folder: A new folder.
+        users: How many users, each with two versions.
+        items: How many items.
+        seed: Of all random values.
+        item: How the name of every item begins.
+
+    Returns:
+        ``folder``.
+    """
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
-    who = [u for u in range(users) for _ in range(2)]  # every user has two versions: from the start, and from the second day on
-    pq.write_table(
-        _table(
-            {
-                "user_id": [f"u{u}" for u in who],
-                "since_ms": [0 if n % 2 == 0 else START_MS + DAY_MS for n in range(len(who))],
-                "segment": _some(rng, [f"s{n}" for n in range(len(who))]),
-                "likes": _lists(rng, "l", len(who)),
-                "age": _some(rng, rng.integers(18, 70, len(who)).tolist()),
-                "income": _some(rng, rng.normal(size=len(who)).tolist()),
-                "taste": rng.normal(size=(len(who), 2)).tolist(),
-                **_places(rng, len(who)),
-            }
-        ),
-        folder / "users.parquet",
-    )
-    pq.write_table(
-        _table(
-            {
-                "item_id": [f"{item}{n}" for n in range(items)],
-                "since_ms": [0] * items,
-                "category": _some(rng, [f"c{n % 5}" for n in range(items)]),
-                "tags": _lists(rng, "t", items),
-                "quality": _some(rng, rng.random(items).tolist()),
-                "price": _some(rng, rng.random(items).tolist()),
-                "picture": rng.normal(size=(items, 2)).tolist(),
-                **_places(rng, items),
-            }
-        ),
-        folder / "items.parquet",
-    )
+    pq.write_table(_users(rng, users), folder / "users.parquet")
+    names = [f"{item}{number}" for number in range(items)]
+    pq.write_table(_items(rng, names), folder / "items.parquet")
     events: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     for day in range(-1, 4):
         for user in range(users):
             for visit in range(2):
-                time = START_MS + day * DAY_MS + int(rng.integers(1, 11)) * 3_600_000 + visit * 11 * 3_600_000
-                for back in range(int(rng.integers(0, 4))):
-                    events.append(
-                        {
-                            "user_id": f"u{user}",
-                            "item_id": f"{item}{rng.integers(items)}",
-                            "time_ms": time - 60_000 * (back + 1),
-                            "action": None if rng.random() < 0.1 else f"a{rng.integers(3)}",
-                            "tab": None if rng.random() < 0.2 else f"b{rng.integers(4)}",
-                        }
-                    )
-                if day < 0:
-                    continue
-                lat, lon = 31 + rng.random(), 121 + rng.random()
-                context = {
-                    "city": None if rng.random() < 0.2 else f"city{rng.integers(3)}",
-                    "battery": None if rng.random() < 0.2 else rng.random(),
-                    "query": rng.normal(size=3).tolist(),
-                    "lat": lat,
-                    "lon": lon,
-                }
-                for position in range(int(rng.integers(1, 5))):
-                    click = None if rng.random() < 0.1 else int(rng.random() < 0.4)
-                    order = None if rng.random() < 0.1 else int(bool(click) and rng.random() < 0.5)
-                    rows.append(
-                        {
-                            "user_id": f"u{user}",
-                            "item_id": f"{item}{rng.integers(items)}",
-                            "time_ms": time,
-                            "request_id": f"r{day}-{user}-{visit}",
-                            "position": position,
-                            "weight": float(rng.integers(1, 4)),
-                            "reason": None if rng.random() < 0.2 else f"w{rng.integers(3)}",
-                            "match": None if rng.random() < 0.2 else rng.random(),
-                            "lift": None if rng.random() < 0.2 else rng.random(),
-                            "pair": rng.normal(size=2).tolist(),
-                            "click": click,
-                            "order": order,
-                            **context,
-                        }
-                    )
+                hour = int(rng.integers(1, 11)) + visit * 11
+                time_ms = START_MS + day * DAY_MS + hour * 3_600_000
+                events += _events(rng, f"u{user}", names, time_ms)
+                if day >= 0:
+                    request = {
+                        "user_id": f"u{user}",
+                        "time_ms": time_ms,
+                        "request_id": f"r{day}-{user}-{visit}",
+                    }
+                    rows += _impressions(rng, request, names)
     rows += rows[5:50:9]
     order = rng.permutation(len(rows))
     table = pa.Table.from_pylist([rows[n] for n in order])
@@ -177,3 +130,84 @@ def write_rich(folder: Path, *, users: int = 12, items: int = 20, seed: int = 0,
     pq.write_table(pa.table({"p_click": truth, "p_order": truth / 2}), folder / "truth.parquet")
     (folder / "schema.yaml").write_text(SCHEMA)
     return folder
+
+
+def _users(rng: np.random.Generator, users: int) -> pa.Table:
+    """Two versions of every user: from the start, and from the second day on."""
+    numbers = [user for user in range(users) for _ in range(2)]
+    rows = len(numbers)
+    return _table(
+        {
+            "user_id": [f"u{number}" for number in numbers],
+            "since_ms": [0 if row % 2 == 0 else START_MS + DAY_MS for row in range(rows)],
+            "segment": _some(rng, [f"s{row}" for row in range(rows)]),
+            "likes": _lists(rng, "l", rows),
+            "age": _some(rng, rng.integers(18, 70, rows).tolist()),
+            "income": _some(rng, rng.normal(size=rows).tolist()),
+            "taste": rng.normal(size=(rows, 2)).tolist(),
+            **_coordinates(rng, rows),
+        }
+    )
+
+
+def _items(rng: np.random.Generator, names: list[str]) -> pa.Table:
+    rows = len(names)
+    return _table(
+        {
+            "item_id": names,
+            "since_ms": [0] * rows,
+            "category": _some(rng, [f"c{row % 5}" for row in range(rows)]),
+            "tags": _lists(rng, "t", rows),
+            "quality": _some(rng, rng.random(rows).tolist()),
+            "price": _some(rng, rng.random(rows).tolist()),
+            "picture": rng.normal(size=(rows, 2)).tolist(),
+            **_coordinates(rng, rows),
+        }
+    )
+
+
+def _events(rng: np.random.Generator, user: str, names: list[str], time_ms: int) -> list[dict[str, Any]]:
+    """Up to three events of a user in the minutes before ``time_ms``."""
+    return [
+        {
+            "user_id": user,
+            "item_id": names[rng.integers(len(names))],
+            "time_ms": time_ms - 60_000 * (minute + 1),
+            "action": None if rng.random() < 0.1 else f"a{rng.integers(3)}",
+            "tab": None if rng.random() < 0.2 else f"b{rng.integers(4)}",
+        }
+        for minute in range(int(rng.integers(0, 4)))
+    ]
+
+
+def _impressions(rng: np.random.Generator, request: dict[str, Any], names: list[str]) -> list[dict[str, Any]]:
+    """One to four candidates of a request; ``request``: its own columns."""
+    context = {
+        "lat": 31 + rng.random(),
+        "lon": 121 + rng.random(),
+        "city": None if rng.random() < 0.2 else f"city{rng.integers(3)}",
+        "battery": None if rng.random() < 0.2 else rng.random(),
+        "query": rng.normal(size=3).tolist(),
+    }
+    rows = []
+    for position in range(int(rng.integers(1, 5))):
+        click = None if rng.random() < 0.1 else int(rng.random() < 0.4)
+        order = None if rng.random() < 0.1 else int(bool(click) and rng.random() < 0.5)
+        rows.append(
+            {
+                "user_id": request["user_id"],
+                "item_id": names[rng.integers(len(names))],
+                "time_ms": request["time_ms"],
+                "request_id": request["request_id"],
+                "position": position,
+                "weight": float(rng.integers(1, 4)),
+                "reason": None if rng.random() < 0.2 else f"w{rng.integers(3)}",
+                "match": None if rng.random() < 0.2 else rng.random(),
+                "lift": None if rng.random() < 0.2 else rng.random(),
+                "pair": rng.normal(size=2).tolist(),
+                "click": click,
+                "order": order,
+                **{name: context[name] for name in ("city", "battery", "query", "lat", "lon")},
+            }
+        )
+    return rows

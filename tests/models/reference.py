@@ -23,81 +23,17 @@ from hemix.nn.time_encoding import AGE_BUCKETS, age_bucket, rotary_angles, rotat
 __all__ = ["Reference"]
 
 
-class Reference:
-    """``Reference(spec, settings, model.state_dict())(batch)`` gives logits [N, T]; after a backward pass ``weights[name].grad``."""
+class _Features:
+    """The weights by name, and the features of impressions and events made of them."""
 
     def __init__(self, spec: InputSpec, settings: ModelSettings, state: Mapping[str, Tensor]) -> None:
         self.spec, self.settings = spec, settings
         self.weights = {name: value.detach().clone().requires_grad_() for name, value in state.items()}
-        self._first_row, total = dict[str, int](), 0
+        self._first_row = dict[str, int]()
+        total = 0
         for table, rows in spec.tables.items():
             self._first_row[table] = total
             total += rows
-
-    def __call__(self, batch: RequestBatch) -> Tensor:
-        """Logits [N, T]."""
-        settings = self.settings
-        request_N = batch.request_index
-        user_N = batch.user_index[request_N]
-
-        # 1. Tokenisation: interact, then split.
-        features_NW = torch.cat(
-            [
-                self._features(self.spec.user, batch.users, user_N),
-                self._features(self.spec.context, batch.context, request_N),
-                self._features(self.spec.item, batch.items, batch.item_index),
-                self._features(self.spec.cross, batch.cross, torch.arange(len(request_N))),
-            ],
-            1,
-        )
-        if settings.products != "none":
-            products = [self._products(batch, n) for n in range(len(request_N))]
-            features_NW = torch.cat([features_NW, torch.stack(products)], 1)
-        if settings.matches:
-            matches = [self._matches(batch, n) for n in range(len(request_N))]
-            features_NW = torch.cat([features_NW, torch.stack(matches).to(features_NW)], 1)
-        crossed = [f"{level}_{name}" for name in ("products", "matches") for level in ("request", "candidate")]
-        parts = ("user", "context", "item", "cross", *crossed)
-        hidden = F.gelu(features_NW @ self._blocks("tokenizer.first", *parts).T + self._("tokenizer.first.bias"))
-        ns_NSD = (hidden @ self._("tokenizer.second.weight").T + self._("tokenizer.second.bias")).view(
-            len(request_N), -1, settings.token_width
-        )
-        ns_NSD = self._norm("tokenizer.norm", ns_NSD)
-
-        # 2, 3. Interests of both histories, from dynamic and fixed queries.
-        begin, middle, end = batch.visible[request_N].unbind(1)
-        query_global, query_realtime = ns_NSD[:, : settings.ns_tokens_global], ns_NSD[:, settings.ns_tokens_global :]
-        interests = []
-        if settings.use_realtime:
-            interests.append(self._interests("realtime", query_realtime, batch, middle, end))
-        if settings.use_global:
-            interests.append(self._interests("global_", query_global, batch, begin, middle))
-
-        # 4. Tokens.
-        x_NSD = torch.cat([*(self._norm("norm_interests", found) for found in interests), ns_NSD], 1)
-
-        # 5. Blocks.
-        for layer in range(settings.layers):
-            name = f"blocks.{layer}"
-            if settings.norm_position == "post":
-                x_NSD = self._norm(f"{name}.norm_interaction", x_NSD + self._interaction(name, x_NSD))
-                x_NSD = self._norm(f"{name}.norm_ffn", x_NSD + self._ffn(name, x_NSD))
-            else:
-                x_NSD = x_NSD + self._interaction(name, self._norm(f"{name}.norm_interaction", x_NSD))
-                x_NSD = x_NSD + self._ffn(name, self._norm(f"{name}.norm_ffn", x_NSD))
-        if settings.norm_position == "pre":
-            x_NSD = self._norm("norm_out", x_NSD)
-
-        # 6. Heads.
-        pooled = x_NSD.mean(1) if settings.pooling == "mean" else x_NSD.flatten(1)
-        logits = []
-        for task in range(len(self.spec.tasks)):
-            hidden = F.gelu(pooled @ self._("heads.first.weight")[task] + self._("heads.first.bias")[task])
-            logits.append((hidden @ self._("heads.second.weight")[task] + self._("heads.second.bias")[task]).squeeze(1))
-        logits_NT = torch.stack(logits, 1)
-        return logits_NT + self._("heads.position")[batch.bias] if self.spec.bias_rows else logits_NT
-
-    # -- features -------------------------------------------------------------------------------------------------------
 
     def _(self, name: str) -> Tensor:
         return self.weights[name]
@@ -188,6 +124,87 @@ class Reference:
         names = [f"field_{f}" for f in range(len(self.spec.event.tables))]
         vector = self._blocks("events.project", "item", *names) @ torch.cat(parts) + self._("events.project.bias")
         return vector + self._("events.timeless") if int(batch.event_time_ms[event]) == TIMELESS_MS else vector
+
+
+class Reference(_Features):
+    """The model of one set of weights.
+
+    ``Reference(spec, settings, model.state_dict())(batch)`` gives logits [N, T]; after a backward
+    pass ``weights[name].grad`` are the gradients.
+    """
+
+    def __call__(self, batch: RequestBatch) -> Tensor:
+        """Logits [N, T]."""
+        ns_NSD = self._tokens(batch)
+        interests = self._all_interests(batch, ns_NSD)
+        normed = [self._norm("norm_interests", interest) for interest in interests]
+        x_NSD = torch.cat([*normed, ns_NSD], 1)
+        for layer in range(self.settings.layers):
+            x_NSD = self._block(f"blocks.{layer}", x_NSD)
+        if self.settings.norm_position == "pre":
+            x_NSD = self._norm("norm_out", x_NSD)
+        return self._heads(batch, x_NSD)
+
+    def _tokens(self, batch: RequestBatch) -> Tensor:
+        """1. Tokenisation: interact, then split."""
+        request_N = batch.request_index
+        user_N, rows = batch.user_index[request_N], range(len(request_N))
+        features_NW = torch.cat(
+            [
+                self._features(self.spec.user, batch.users, user_N),
+                self._features(self.spec.context, batch.context, request_N),
+                self._features(self.spec.item, batch.items, batch.item_index),
+                self._features(self.spec.cross, batch.cross, torch.arange(len(request_N))),
+            ],
+            1,
+        )
+        if self.settings.products != "none":
+            products = [self._products(batch, n) for n in rows]
+            features_NW = torch.cat([features_NW, torch.stack(products)], 1)
+        if self.settings.matches:
+            matches = [self._matches(batch, n) for n in rows]
+            features_NW = torch.cat([features_NW, torch.stack(matches).to(features_NW)], 1)
+        levels = ("request", "candidate")
+        crossed = [f"{level}_{name}" for name in ("products", "matches") for level in levels]
+        first = self._blocks("tokenizer.first", "user", "context", "item", "cross", *crossed)
+        hidden = F.gelu(features_NW @ first.T + self._("tokenizer.first.bias"))
+        second, bias = self._("tokenizer.second.weight"), self._("tokenizer.second.bias")
+        tokens = (hidden @ second.T + bias).view(len(request_N), -1, self.settings.token_width)
+        return self._norm("tokenizer.norm", tokens)
+
+    def _all_interests(self, batch: RequestBatch, ns_NSD: Tensor) -> list[Tensor]:
+        """2, 3. Interests of both histories, from dynamic and fixed queries."""
+        settings = self.settings
+        begin, middle, end = batch.visible[batch.request_index].unbind(1)
+        query_global = ns_NSD[:, : settings.ns_tokens_global]
+        query_realtime = ns_NSD[:, settings.ns_tokens_global :]
+        interests = []
+        if settings.use_realtime:
+            interests.append(self._interests("realtime", query_realtime, batch, middle, end))
+        if settings.use_global:
+            interests.append(self._interests("global_", query_global, batch, begin, middle))
+        return interests
+
+    def _block(self, name: str, x_NSD: Tensor) -> Tensor:
+        """5. A block, with norms before or after its two parts."""
+        interaction, ffn = f"{name}.norm_interaction", f"{name}.norm_ffn"
+        if self.settings.norm_position == "post":
+            x_NSD = self._norm(interaction, x_NSD + self._interaction(name, x_NSD))
+            return self._norm(ffn, x_NSD + self._ffn(name, x_NSD))
+        x_NSD = x_NSD + self._interaction(name, self._norm(interaction, x_NSD))
+        return x_NSD + self._ffn(name, self._norm(ffn, x_NSD))
+
+    def _heads(self, batch: RequestBatch, x_NSD: Tensor) -> Tensor:
+        """6. Heads."""
+        pooled = x_NSD.mean(1) if self.settings.pooling == "mean" else x_NSD.flatten(1)
+        first, first_bias = self._("heads.first.weight"), self._("heads.first.bias")
+        second, second_bias = self._("heads.second.weight"), self._("heads.second.bias")
+        logits = []
+        for task in range(len(self.spec.tasks)):
+            hidden = F.gelu(pooled @ first[task] + first_bias[task])
+            logits.append((hidden @ second[task] + second_bias[task]).squeeze(1))
+        logits_NT = torch.stack(logits, 1)
+        return logits_NT + self._("heads.position")[batch.bias] if self.spec.bias_rows else logits_NT
 
     # -- interests ------------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from hemix.data.cells import Cell, numbers_of, read_cell, row_hashes
+from hemix.data.cells import Cell, numbers_of, read_cell
 from hemix.data.encode import Encoders, level_features
 from hemix.data.keys import keys_of
 from hemix.data.prepare.checks import Logs
@@ -27,6 +27,7 @@ from hemix.data.prepare.label_rates import LabelRates
 from hemix.data.prepare.labels import consistent, resolved
 from hemix.data.prepare.numbering import LogNumbers
 from hemix.data.prepare.reading import Chunk
+from hemix.data.prepare.requests import RequestGroups
 from hemix.data.prepare.shards import ShardRows, ShardWriter
 from hemix.data.prepare.spill import Rows, Spill, rows_of, take_rows
 from hemix.data.prepare.splits import OUTSIDE, Splitter
@@ -53,13 +54,12 @@ class Span:
 
 @dataclass
 class Counts:
-    """What was found on the way, for the manifest."""
+    """What was counted on the way, for the manifest."""
 
     duplicates: int = 0
     disorder: int = 0
     outside_split: int = 0
     given_violated: dict[str, int] = field(default_factory=dict)
-    requests_of_several_times: int = 0
 
 
 class ImpressionPass:
@@ -68,10 +68,10 @@ class ImpressionPass:
     def __init__(self, logs: Logs, splitter: Splitter, fitting: Fitting, users: Entities, items: Entities) -> None:
         self._logs, self._schema, self._splitter, self._fitting = logs, logs.schema, splitter, fitting
         self._users, self._items = users, items
-        self._has_requests = self._schema.roles.request_id is not None
         tasks = len(self._schema.tasks)
         self.span = Span()
         self.counts = Counts()
+        self.requests = RequestGroups(logs)
         self.user_rows = np.zeros((3, users.rows), dtype=np.int64)
         """Impressions of every split that point to each user version"""
         self.item_rows = np.zeros((3, items.rows), dtype=np.int64)
@@ -169,66 +169,10 @@ class ImpressionPass:
         self.counts.outside_split += int((~inside).sum())
         if not inside.any():
             return None, history
-        rows = self._requests(take_rows(rows, np.flatnonzero(inside)))
+        rows = self.requests.group(take_rows(rows, np.flatnonzero(inside)))
         self._look_up(rows)
         self._count(rows)
         return rows, history
-
-    def _requests(self, rows: Rows) -> Rows:
-        """Sorted by user, time and request; ``starts`` marks a request's first row. Adds ``request_time_ms``."""
-        user, time_ms, split, log_row = (np.asarray(rows[n]) for n in ("user", "time_ms", "split", "log_row"))
-        if not self._has_requests:
-            rows |= {"request_time_ms": time_ms, "starts": np.ones(len(user), dtype=np.uint8)}
-            return take_rows(rows, np.lexsort((log_row, time_ms, user)))
-        request = np.asarray(rows["request"])
-        order = np.lexsort((time_ms, split, request, user))
-        starts = _changes(user[order], request[order], split[order])
-        group = np.cumsum(starts) - 1
-        begin = np.flatnonzero(starts)
-        earliest = time_ms[order][begin]  # rows of a request are sorted by time here
-        self.counts.requests_of_several_times += (
-            int((np.maximum.reduceat(time_ms[order], begin) != earliest).sum()) if len(begin) else 0
-        )
-        request_time_ms = np.empty_like(time_ms)
-        request_time_ms[order] = earliest[group]
-        rows |= {"request_time_ms": request_time_ms}
-        rows = take_rows(rows, np.lexsort((log_row, split, request, request_time_ms, user)))
-        rows["starts"] = _changes(np.asarray(rows["user"]), np.asarray(rows["request"]), np.asarray(rows["split"])).astype(
-            np.uint8
-        )
-        self._check_context(rows)
-        return rows
-
-    def _check_context(self, rows: Rows) -> None:
-        starts = np.asarray(rows["starts"]) > 0
-        begin = np.flatnonzero(starts)
-        for name in self._schema.features.context:
-            cell = rows.get(f"context.{name}")
-            if cell is None:
-                continue
-            hashes = row_hashes(cell)
-            differs = hashes != hashes[begin][np.cumsum(starts) - 1]
-            if differs.any():
-                at = int(np.argmax(differs))
-                first = int(begin[np.searchsorted(begin, at, side="right") - 1])
-                log_row = np.asarray(rows["log_row"])
-                self._refuse_request(int(log_row[first]), int(log_row[at]), f"context feature {name!r} differs")
-
-    def _refuse_request(self, first: int, second: int, what: str) -> None:
-        table, column = self._logs.impressions, self._schema.roles.request_id
-        assert column is not None
-        file, file_row = table.where(first)
-        raise table.error(second, f"column {column!r}: {what} within request {table.value(second, column)!r} "
-                                  f"(first row: {file_row}{'' if len(table.files) == 1 else f' of {file}'})")  # fmt: skip
-
-    def check_users(self, keys: Array, users: Array, log_rows: Array) -> None:
-        """Refuse a request id that two users share. Arrays [n]: one entry per request and user."""
-        order = np.lexsort((log_rows, keys))
-        keys, users, log_rows = keys[order], users[order], log_rows[order]
-        same = (keys[1:] == keys[:-1]) & (users[1:] != users[:-1])
-        if same.any():
-            at = int(np.argmax(same))
-            self._refuse_request(int(log_rows[at]), int(log_rows[at + 1]), f"the user ({self._schema.user}) differs")
 
     def _look_up(self, rows: Rows) -> None:
         time_ms = np.asarray(rows["request_time_ms"])
@@ -336,13 +280,6 @@ class ImpressionPass:
             weight=np.asarray(rows["weight"]) if "weight" in rows else np.ones(count, np.float32),
             log_row=np.asarray(rows["log_row"]),
         )
-
-
-def _changes(*columns: Array) -> Array:
-    """bool [rows]: where any column differs from the row before; true for the first row."""
-    changed = np.ones(len(columns[0]), dtype=bool)
-    changed[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
-    return changed
 
 
 def first_of_equal(rows: Rows, counts: Any) -> Array:

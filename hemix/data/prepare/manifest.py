@@ -64,7 +64,10 @@ def build_manifest(
         },
         "users": len(tables.users.in_table),
         "items": len(tables.items.in_table),
-        "impressions": asdict(impressions.counts),
+        "impressions": {
+            **asdict(impressions.counts),
+            "requests_of_several_times": impressions.requests.of_several_times,
+        },
         "user_table": tables.users.summary(),
         "item_table": tables.items.summary(),
         "unknown_rate": unknown,

@@ -15,6 +15,7 @@ from hemix.data.prepare.fit import Fitting
 from hemix.data.prepare.impressions import ImpressionPass
 from hemix.data.prepare.job import PrepareJob
 from hemix.data.prepare.numbering import LogNumbers, Numbering
+from hemix.data.prepare.requests import RequestGroups
 from hemix.data.prepare.spill import Rows, Spill, part_bounds, take_rows
 from hemix.data.prepare.statistics import StatisticsPass
 from hemix.data.prepare.tables import EntityTables
@@ -149,7 +150,7 @@ def sort_and_deduplicate(
         if events is not None:
             for number, raw in job.partitions(events, "sorting events"):
                 history.put(number, passes.events.sort(passes.events.deduplicate(raw), span))
-    _check_requests(job, requests, passes.impressions)
+    _check_requests(job, requests, passes.impressions.requests)
     return SortedPartitions(impressions=sorted_rows, history=history, statistics=statistics)
 
 
@@ -166,8 +167,7 @@ def _remember_requests(job: PrepareJob, rows: Rows, requests: Spill) -> None:
     requests.add(first, number.astype(np.int64))
 
 
-def _check_requests(job: PrepareJob, requests: Spill, impressions: ImpressionPass) -> None:
+def _check_requests(job: PrepareJob, requests: Spill, groups: RequestGroups) -> None:
     """Raise DataError where two users share a request id."""
     for _, rows in job.partitions(requests, "checking requests"):
-        request, user, log_row = (np.asarray(rows[n]) for n in ("request", "user", "log_row"))
-        impressions.check_users(request, user, log_row)
+        groups.check_users(*(np.asarray(rows[name]) for name in ("request", "user", "log_row")))
