@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -20,62 +21,94 @@ store = typer.Typer(help="The server's store of live events.", no_args_is_help=T
 served = typer.Typer(help="What the server has logged.", no_args_is_help=True)
 
 
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        help="memory://, sqlite:///file.db or redis://HOST:PORT/DB.",
+        show_default="SQLite, RUN/events.db",
+    ),
+]
+TokenFileOption = Annotated[
+    Path | None,
+    typer.Option("--token-file", help="File with the token.", show_default=False),
+]
+AdminTokenFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--admin-token-file",
+        help="File with the token for loading versions.",
+        show_default=False,
+    ),
+]
+RegistryOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder name/version/ to load from.", show_default="RUN, where it is one"),
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Rankings, or parts of a large one, scored at a time.",
+        show_default="cores / threads",
+    ),
+]
+LogOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--log",
+        help="Folder for what is served, as training rows.",
+        show_default="RUN/served",
+    ),
+]
+ServedKeepDaysOption = Annotated[
+    float | None,
+    typer.Option(
+        "--served-keep-days",
+        min=0.01,
+        help="Delete files of that log after so long.",
+        show_default="never",
+    ),
+]
+StoreTimeoutOption = Annotated[
+    float,
+    typer.Option("--store-timeout", min=0.01, help="Seconds for the store; then ranked without."),
+]
+Precision = Annotated[str, typer.Option(help="fp32, or bf16 for the dense part.")]
+
+
 def serve(
     run: Annotated[Path, typer.Argument(help="Run folder, or a registry name/version/ of them.", show_default=False)],
     host: Annotated[str, typer.Option(help="Address; another than this machine's own needs a token.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8080,
-    store: Annotated[
-        str | None,
-        typer.Option(help="memory://, sqlite:///file.db or redis://HOST:PORT/DB.", show_default="SQLite, RUN/events.db"),
-    ] = None,
-    token_file: Annotated[Path | None, typer.Option("--token-file", help="File with the token.", show_default=False)] = None,
-    admin_token_file: Annotated[
-        Path | None, typer.Option("--admin-token-file", help="File with the token for loading versions.", show_default=False)
-    ] = None,
-    registry: Annotated[
-        Path | None, typer.Option(help="Folder name/version/ to load from.", show_default="RUN, where it is one")
-    ] = None,
+    store: StoreOption = None,
+    token_file: TokenFileOption = None,
+    admin_token_file: AdminTokenFileOption = None,
+    registry: RegistryOption = None,
     threads: Annotated[int, typer.Option(min=1, help="PyTorch's threads of each worker.")] = 1,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Rankings, or parts of a large one, scored at a time.", show_default="cores / threads"),
-    ] = None,
+    workers: WorkersOption = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    log: Annotated[
-        Path | None, typer.Option("--log", help="Folder for what is served, as training rows.", show_default="RUN/served")
-    ] = None,
+    log: LogOption = None,
     no_log: Annotated[bool, typer.Option("--no-log", help="Keep no training rows.")] = False,
-    served_keep_days: Annotated[
-        float | None,
-        typer.Option("--served-keep-days", min=0.01, help="Delete files of that log after so long.", show_default="never"),
-    ] = None,
+    served_keep_days: ServedKeepDaysOption = None,
     cache_mib: Annotated[int, typer.Option("--cache-mib", min=0, help="Memory for users' states.")] = 256,
     history_cap: Annotated[int, typer.Option("--history-cap", min=1, help="Most events kept of a user.")] = 10_000,
     history_days: Annotated[int, typer.Option("--history-days", min=0, help="Users unheard of are forgotten; 0: never.")] = 90,
     item_days: Annotated[int, typer.Option("--item-days", min=0, help="So are items' live features; 0: never.")] = 365,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse users, items, columns that the run does not know.")] = False,
-    precision: Annotated[str, typer.Option(help="fp32, or bf16 for the dense part.")] = "fp32",
+    precision: Precision = "fp32",
     max_items: Annotated[int, typer.Option("--max-items", min=1, help="Items of a ranking.")] = 2_000,
     max_body_mib: Annotated[int, typer.Option("--max-body-mib", min=1, help="Of a body, unpacked.")] = 8,
     queue: Annotated[int, typer.Option(min=0, help="Rankings that may wait; then 503.")] = 64,
     deadline: Annotated[float, typer.Option(min=0.1, help="Seconds for an answer; then 504.")] = 5.0,
-    store_timeout: Annotated[
-        float, typer.Option("--store-timeout", min=0.01, help="Seconds for the store; then ranked without.")
-    ] = 0.25,
+    store_timeout: StoreTimeoutOption = 0.25,
     json_: Json = False,
 ) -> None:
     """Serve a run over HTTP: events in, rankings out, a playground at /."""
-    from hemix.display import serving_banner
-
     if precision not in ("fp32", "bf16"):
         raise UsageError(f"--precision {precision}: expected fp32 or bf16")
-
-    def ready(url: str, seconds: dict[str, float]) -> None:
-        print(json.dumps({"url": url, "seconds": seconds}) if json_ else serving_banner(url, run, seconds), flush=True)
-
     api.serve(
         run,
-        on_ready=ready,
+        on_ready=partial(_print_ready, run, json_),
         host=host,
         port=port,
         store=store,
@@ -100,6 +133,14 @@ def serve(
         deadline_seconds=deadline,
         store_timeout_seconds=store_timeout,
     )
+
+
+def _print_ready(run: Path, as_json: bool, url: str, seconds: dict[str, float]) -> None:
+    """Say where the server is, and how long its start took."""
+    from hemix.display import serving_banner
+
+    ready = {"url": url, "seconds": seconds}
+    print(json.dumps(ready) if as_json else serving_banner(url, run, seconds), flush=True)
 
 
 @store.command(name="load")

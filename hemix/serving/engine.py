@@ -37,7 +37,7 @@ from hemix.serving.states import UserStates
 from hemix.serving.store import Store
 from hemix.serving.types import Because, Cache, Candidate, RankedItem, Ranking, RankRequest, Status
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "EngineConfig"]
 
 Array = npt.NDArray[Any]
 Precision = Literal["fp32", "bf16"]
@@ -48,6 +48,25 @@ _JOINED_CANDIDATES = 256
 _PART_CANDIDATES = 128
 """The parts of a ranking that is scored by several threads have at least so many: what a part costs beside its candidates is a tenth
 of what these cost"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """How a run is served."""
+
+    name: str = "model"
+    """Its name in rankings and logs"""
+    version: str = "1"
+    cache_bytes: int = 256 << 20
+    """Memory for users' states"""
+    device: str = "cpu"
+    precision: Precision = "fp32"
+    """Of the model's dense part"""
+    store_timeout_s: float = 0.25
+    """How long a ranking waits for the store; then it is made without"""
+    slots: int | None = None
+    """So many threads score: small requests that wait for one are joined, a large one that finds
+    others free is divided. None: every thread scores its own request"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,24 +90,28 @@ class Engine:
         self,
         run: Run | str | Path,
         store: Store,
+        config: EngineConfig | None = None,
         *,
-        name: str = "model",
-        version: str = "1",
-        cache_bytes: int = 256 << 20,
-        device: str = "cpu",
-        precision: Precision = "fp32",
-        store_timeout_s: float = 0.25,
         log: ServedLog | None = None,
-        slots: int | None = None,
     ) -> None:
-        """``cache_bytes``: for users' states. ``precision``: of the model's dense part. ``log``: keeps what is ranked. ``slots``:
-        so many threads that score, small requests that wait for one joined, a large one that finds others free divided; None: every
-        thread scores its own. Raises RunError and DataError where the run cannot be served, SettingsError for a device that is not
-        there."""
-        self._device = _device(device)
-        self.run = run if isinstance(run, Run) else Run.load(run, device)
+        """Load a run for serving.
+
+        Args:
+            run: A run, or its folder.
+            store: Where live events lie.
+            config: Name, device and sizes.
+            log: Keeps what is ranked; None: nothing is kept.
+
+        Raises:
+            RunError: If the run cannot be served.
+            DataError: If its features cannot be read.
+            SettingsError: For a device that is not there.
+        """
+        self.config = config or EngineConfig()
+        self._device = _device(self.config.device)
+        self.run = run if isinstance(run, Run) else Run.load(run, self.config.device)
         self.run.model.to(self._device).eval()
-        self.name, self.version, self.schema = name, version, self.run.schema
+        self.name, self.version, self.schema = self.config.name, self.config.version, self.run.schema
         encoder = Encoder(
             self.run.encoders(),
             self.run.statistics(),
@@ -99,15 +122,27 @@ class Engine:
         self._encoder, self.history_limit = encoder, encoder.limit
         role = self.schema.roles.bias
         self._bias = 0 if role is None else min(role.serve_as, role.max)
-        self._expression = self.schema.score_expression
-        self._raw_names = [n for n in self._expression.names if n not in self.schema.outputs]
-        self._score_is_output = self._expression.text if self._expression.text in self.schema.outputs else None
-        self.cache = StateCache(cache_bytes)
+        expression, outputs = self.schema.score_expression, self.schema.outputs
+        self._expression = expression
+        self._raw_names = [name for name in expression.names if name not in outputs]
+        self._score_is_output = expression.text if expression.text in outputs else None
+        self.cache = StateCache(self.config.cache_bytes)
         self._log = log
-        self._joint = None if slots is None else Joint(self._score, slots=slots, most=_JOINED_CANDIDATES)
-        self.reader = Reader(store, limit=self.history_limit, timeout_s=store_timeout_s)
-        self._autocast = partial(_autocast, self._device, precision)
-        self._states = UserStates(self.run, encoder, self.reader, self.cache, self._device, self._autocast)
+        slots = self.config.slots
+        self._joint = None
+        if slots is not None:
+            self._joint = Joint(self._score, slots=slots, most=_JOINED_CANDIDATES)
+        timeout_s = self.config.store_timeout_s
+        self.reader = Reader(store, limit=self.history_limit, timeout_s=timeout_s)
+        self._autocast = partial(_autocast, self._device, self.config.precision)
+        self._states = UserStates(
+            self.run,
+            encoder,
+            self.reader,
+            self.cache,
+            self._device,
+            self._autocast,
+        )
 
     @torch.inference_mode()
     def rank(self, requests: Sequence[RankRequest], check: Callable[[Ranking], None] | None = None) -> list[Ranking]:

@@ -23,7 +23,7 @@ import pytest
 from hemix.data.spec import TIMELESS_MS
 from hemix.errors import RequestError, SettingsError, StoreError
 from hemix.run import Run
-from hemix.serving.engine import Engine
+from hemix.serving.engine import Engine, EngineConfig
 from hemix.serving.http.ranking import answer
 from hemix.serving.served import ServedLog
 from hemix.serving.served.replay import replay
@@ -62,14 +62,14 @@ def store() -> Iterator[Store]:
 
 @pytest.fixture
 def engine(run: Run, store: Store) -> Iterator[Engine]:
-    engine = Engine(run, store, name="feed", version="7", store_timeout_s=5)
+    engine = Engine(run, store, EngineConfig(name="feed", version="7", store_timeout_s=5))
     yield engine
     engine.close()
 
 
 def fresh(run: Run, store: Store, asked: RankRequest) -> Ranking:
     """What an engine that has kept nothing says."""
-    engine = Engine(run, store, cache_bytes=0, store_timeout_s=5)
+    engine = Engine(run, store, EngineConfig(cache_bytes=0, store_timeout_s=5))
     try:
         return engine.rank([asked])[0]
     finally:
@@ -143,7 +143,7 @@ def test_many_that_ask_at_once_find_a_healthy_store(run: Run, store: Store) -> N
                 time.sleep(0.01)
             return getattr(store, name)
 
-    engine = Engine(run, Slow(), store_timeout_s=5, slots=2)  # type: ignore[arg-type]
+    engine = Engine(run, Slow(), EngineConfig(store_timeout_s=5, slots=2))  # type: ignore[arg-type]
     with ThreadPoolExecutor(40) as many:
         rankings = list(many.map(lambda n: engine.rank([request(user=f"u{n % 7}")])[0], range(80)))
     assert {ranking.degraded for ranking in rankings} == {()}
@@ -169,7 +169,7 @@ def test_a_late_event_and_one_from_the_future(engine: Engine, run: Run, store: S
 def test_a_state_that_is_extended_is_the_one_made_anew(run: Run, cap: int) -> None:
     """Events in and out of order, of items and users of which something is said in between; with a cap, the oldest go."""
     random, store = Random(cap), open_store("memory://", Limits(ttl_ms=None, cap=cap))
-    engine, seen = Engine(run, store, store_timeout_s=5), Counter[str]()
+    engine, seen = Engine(run, store, EngineConfig(store_timeout_s=5)), Counter[str]()
     for step in range(120):
         at = NOW - random.choice((DAY_MS, 60_000, 1_000)) + random.randrange(1_000)
         what = random.choice(("event", "event", "event", "timeless", "item", "user", "nothing"))
@@ -241,7 +241,7 @@ def test_items_without_a_score_go_last_and_say_so(run: Run, store: Store, tmp_pa
     """Price 0 gives an infinite value either way, and i7 has no price; a stranger's status says more."""
     free = dataclasses.replace(run, schema=run.schema.model_copy(update={"score": expression}))
     log = ServedLog(tmp_path / "served", free.schema)
-    engine = Engine(free, store, name="feed", version="1", store_timeout_s=5, log=log)
+    engine = Engine(free, store, EngineConfig(name="feed", version="1", store_timeout_s=5), log=log)
     asked = request(items=[Candidate("i0"), Candidate("i7"), Candidate("new"), *ITEMS[1:7], Candidate("i19")])
     ranking = engine.rank([asked])[0]
     assert ranking.items[0].id == first
@@ -262,7 +262,7 @@ def test_items_without_a_score_go_last_and_say_so(run: Run, store: Store, tmp_pa
 
 def test_scores_of_older_logs_that_are_not_finite_are_none(run: Run, store: Store, tmp_path: Path) -> None:
     log = ServedLog(tmp_path / "served", run.schema)
-    engine = Engine(run, store, name="feed", version="1", store_timeout_s=5, log=log)
+    engine = Engine(run, store, EngineConfig(name="feed", version="1", store_timeout_s=5), log=log)
     engine.rank([request(items=[Candidate("i1"), Candidate("i7")])])
     log.close()
     [path] = (log.folder / "rankings").glob("*.parquet")
@@ -286,7 +286,7 @@ def test_equal_scores_stay_in_the_order_of_the_request(engine: Engine) -> None:
 
 @pytest.mark.parametrize("slots", [None, 1, 2])
 def test_many_threads_get_their_own_answers(run: Run, store: Store, slots: int | None) -> None:
-    engine = Engine(run, store, store_timeout_s=5, slots=slots)
+    engine = Engine(run, store, EngineConfig(store_timeout_s=5, slots=slots))
     store.append([event(n, f"i{n % 30}", NOW - 60_000 * n, user=f"u{n % 12}") for n in range(1, 100)])
     asked = [request(user=f"u{n % 12}", id=f"r{n}", items=ITEMS[n % 5 : n % 5 + 7], explain=n % 10 == 0) for n in range(60)]
     expected = {one.id: engine.rank([one])[0] for one in asked}
@@ -371,7 +371,7 @@ def test_no_number_that_is_taken_makes_an_output_that_is_none(engine: Engine, st
 
 
 def test_a_model_that_gives_no_number_is_not_served(planted_run: Path, store: Store) -> None:
-    engine = Engine(planted_run, store, store_timeout_s=5)
+    engine = Engine(planted_run, store, EngineConfig(store_timeout_s=5))
     for parameter in engine.run.model.parameters():
         parameter.data.fill_(math.nan)
     with pytest.raises(RequestError, match="the model gives no finite click for it"):
@@ -385,7 +385,7 @@ def test_a_closed_engine_gives_its_model_back_at_once(planted_run: Path, store: 
     gc.collect()
     gc.disable()
     try:
-        engine = Engine(planted_run, store, store_timeout_s=5, slots=slots)
+        engine = Engine(planted_run, store, EngineConfig(store_timeout_s=5, slots=slots))
         engine.warm_up()
         gc.freeze()
         engine.rank([request(items=ITEMS * 20)])
@@ -403,7 +403,7 @@ def test_a_closed_engine_gives_its_model_back_at_once(planted_run: Path, store: 
 def test_a_device_that_is_not_there(run: Run, store: Store) -> None:
     for name in ("abacus", "cuda:99"):
         with pytest.raises(SettingsError, match=f"device: {name} cannot be used"):
-            Engine(run, store, device=name)
+            Engine(run, store, EngineConfig(device=name))
 
 
 # -- a store that fails -----------------------------------------------------------------------------------------------------------
@@ -441,7 +441,7 @@ class Failing:
 def test_a_store_that_is_down_or_slow(run: Run, store: Store, mode: str) -> None:
     store.append([event(n, f"i{n}", NOW - n) for n in range(1, 5)])
     failing = Failing(store)
-    engine = Engine(run, failing, store_timeout_s=0.1)  # type: ignore[arg-type]
+    engine = Engine(run, failing, EngineConfig(store_timeout_s=0.1))  # type: ignore[arg-type]
     well = engine.rank([request()])[0]
     failing.mode = mode
     began = time.monotonic()
@@ -475,7 +475,7 @@ def test_a_made_up_ranking_asks_no_store(run: Run, store: Store) -> None:
 
 def test_the_least_recently_used_go_first(run: Run, store: Store) -> None:
     store.append([event(n, f"i{n % 30}", NOW - n, user=f"u{n % 6}") for n in range(1, 300)])
-    roomy = Engine(run, store, store_timeout_s=5)
+    roomy = Engine(run, store, EngineConfig(store_timeout_s=5))
     for n in range(6):
         roomy.rank([request(user=f"u{n}")])
     each = roomy.cache.bytes / 6
@@ -485,7 +485,7 @@ def test_the_least_recently_used_go_first(run: Run, store: Store) -> None:
     of_events = (1 + 49) * (8 + 3 * 32 * 4)  # times, vectors, keys and values of u0's 49 events and the null event
     assert each > of_events and state.global_keys_values.shape == (50, 64)
 
-    tight = Engine(run, store, cache_bytes=int(3.5 * each), store_timeout_s=5)
+    tight = Engine(run, store, EngineConfig(cache_bytes=int(3.5 * each), store_timeout_s=5))
     for user in ("u0", "u1", "u2", "u0", "u3"):
         tight.rank([request(user=user)])
     assert [tight.rank([request(user=user)])[0].cache == "hit" for user in ("u0", "u3", "u1")] == [True, True, False]
@@ -496,7 +496,7 @@ def test_the_least_recently_used_go_first(run: Run, store: Store) -> None:
 
 def test_bf16_is_near(run: Run, store: Store) -> None:
     store.append([event(n, f"i{n}", NOW - n) for n in range(1, 5)])
-    exact, near = (Engine(run, store, precision=p, store_timeout_s=5) for p in ("fp32", "bf16"))  # type: ignore[arg-type]
+    exact, near = (Engine(run, store, EngineConfig(precision=p, store_timeout_s=5)) for p in ("fp32", "bf16"))  # type: ignore[arg-type]
     ours, theirs = ({item.id: item.outputs["click"] for item in engine.rank([request()])[0].items} for engine in (exact, near))
     assert ours != theirs and all(abs(ours[i] - theirs[i]) < 0.03 for i in ours)
     for engine in (exact, near):

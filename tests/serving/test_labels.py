@@ -19,7 +19,7 @@ from hemix.data.prepare import prepare
 from hemix.errors import DataError, UsageError
 from hemix.run import Run
 from hemix.schema import Schema
-from hemix.serving.engine import Engine
+from hemix.serving.engine import Engine, EngineConfig
 from hemix.serving.served import LoggedStore, ServedLog
 from hemix.serving.served.columns import Served, ServedColumns
 from hemix.serving.served.labels import write_training_rows
@@ -306,7 +306,7 @@ def test_a_log_that_was_served_and_answered_prepares_to_the_same_rows(planted_ru
     store = open_store("memory://", Limits(ttl_ms=None))
     log = ServedLog(tmp_path / "served", run.schema)
     logged = LoggedStore(store, log)
-    engine = Engine(run, logged, store_timeout_s=20, log=log)
+    engine = Engine(run, logged, EngineConfig(store_timeout_s=20), log=log)
     asked = [
         Asked(dataclasses.replace(one.request, id=f"{split}-{one.request.id}"), one.log_rows)
         for split in ("train", "valid", "test")

@@ -11,7 +11,7 @@ from hemix.data.cells import columns_of
 from hemix.data.dataset import Dataset
 from hemix.data.prepare import prepare
 from hemix.schema import Schema
-from hemix.serving.engine import Engine
+from hemix.serving.engine import Engine, EngineConfig
 from hemix.serving.http.events import read_events
 from hemix.serving.http.ranking import rank, read_request
 from hemix.serving.http.refusal import Refusal
@@ -102,7 +102,7 @@ def test_whatever_is_accepted_can_be_exported_prepared_and_replayed(rich_logs: P
     schema = Schema.load(rich_run / "schema.yaml")
     log = ServedLog(tmp_path / "served" / "feed-1", schema)
     store = LoggedStore(open_store("memory://", Limits(ttl_ms=None)), log)
-    engine = Engine(rich_run, store, name="feed", version="1", store_timeout_s=20, log=log)
+    engine = Engine(rich_run, store, EngineConfig(name="feed", version="1", store_timeout_s=20), log=log)
     models = Models(lambda *_: engine)
     models.put("feed", "1", rich_run)
     caller = Caller(models, store)

@@ -13,7 +13,7 @@ from hemix.config import ModelSettings
 from hemix.data.dataset import Dataset
 from hemix.models import MODELS, LightGBM, build_model
 from hemix.run import Run
-from hemix.serving.engine import Engine
+from hemix.serving.engine import Engine, EngineConfig
 from hemix.serving.store import Limits, Store, open_store
 from hemix.serving.types import HistoryOverride
 from tests.serving.parity import TOLERANCE, asked_requests, assert_same, expected_scores, live_events, replayed
@@ -28,7 +28,7 @@ def world(request: pytest.FixtureRequest) -> World:
 
 
 def engine_of(run: Run, store: Store, **options: Any) -> Engine:
-    return Engine(run, store, store_timeout_s=5, **options)
+    return Engine(run, store, EngineConfig(store_timeout_s=5, **options))
 
 
 def memory() -> Store:

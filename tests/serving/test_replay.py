@@ -16,7 +16,7 @@ from hemix.data.dataset import Dataset
 from hemix.errors import DataError
 from hemix.run import Run
 from hemix.schema import Schema
-from hemix.serving.engine import Engine
+from hemix.serving.engine import Engine, EngineConfig
 from hemix.serving.served import LoggedStore, ServedLogs
 from hemix.serving.served.arrivals import LoggedArrivals, history_at
 from hemix.serving.served.replay import replay, replay_log
@@ -52,7 +52,7 @@ def test_the_log_alone_gives_the_scores_that_were_served(
     store = open_store(url, limits)
     logged = LoggedStore(store, logs)
     first_log = logs.open("feed", "1", run.schema)
-    engine = Engine(run, logged, name="feed", version="1", store_timeout_s=20, log=first_log)
+    engine = Engine(run, logged, EngineConfig(name="feed", version="1", store_timeout_s=20), log=first_log)
     asked = asked_requests(planted_logs, Dataset(planted_data))[::4]
     half, opened = len(asked) // 2, [first_log]
     for number, one in enumerate(replayed(logged, late(live_events(planted_logs, run.schema)), asked)):
@@ -60,7 +60,7 @@ def test_the_log_alone_gives_the_scores_that_were_served(
             logged.append(features(asked[half:], {"age": 30.0}, {"category": "c1", "price": 0.5}))
             opened.append(logs.open("feed", "2", run.schema))
             logs.close_one(first_log)
-            engine = Engine(run, logged, name="feed", version="2", store_timeout_s=20, log=opened[-1])
+            engine = Engine(run, logged, EngineConfig(name="feed", version="2", store_timeout_s=20), log=opened[-1])
         assert engine.rank([one.request])[0].degraded == ()
     logs.close_one(opened[-1])
     assert logs.left_out == 0
@@ -68,12 +68,12 @@ def test_the_log_alone_gives_the_scores_that_were_served(
     back = [
         one
         for version, log in zip(("1", "2"), opened, strict=True)
-        for one in replay(log.folder, Engine(run, open_store("memory://"), name="feed", version=version))
+        for one in replay(log.folder, Engine(run, open_store("memory://"), EngineConfig(name="feed", version=version)))
     ]
     assert len(back) == len(asked) and all(one.complete for one in back)
     assert max(one.difference for one in back) <= TOLERANCE
     assert all(one.cuts == one.ranking.cuts for one in back)
-    by_store = list(replay(opened[0].folder, Engine(run, store, name="feed", version="1"), store))
+    by_store = list(replay(opened[0].folder, Engine(run, store, EngineConfig(name="feed", version="1")), store))
     assert not all(one.complete for one in by_store), "the store has dropped what the log still has"
     store.close()
 
@@ -87,7 +87,7 @@ def test_events_that_the_log_lacks_are_noticed(planted_logs: Path, planted_data:
     logs = ServedLogs(tmp_path / "served")
     store = LoggedStore(open_store("memory://", Limits(ttl_ms=None)), logs)
     log = logs.open("feed", "1", run.schema)
-    engine = Engine(run, store, name="feed", store_timeout_s=20, log=log)
+    engine = Engine(run, store, EngineConfig(name="feed", store_timeout_s=20), log=log)
     for one in replayed(store, live_events(planted_logs, run.schema), asked_requests(planted_logs, Dataset(planted_data))[:12]):
         engine.rank([one.request])
     logs.close_one(log)

@@ -19,9 +19,9 @@ from hemix.data.dataset import Dataset
 from hemix.data.prepare import prepare
 from hemix.run import Run
 from hemix.schema import Schema
-from hemix.serving.engine import Engine
+from hemix.serving.engine import Engine, EngineConfig
 from hemix.serving.quiet import Quiet
-from hemix.serving.served import LoggedStore, ServedLog, ServedLogs
+from hemix.serving.served import LogCapacity, LoggedStore, ServedLog, ServedLogs
 from hemix.serving.served.columns import Served
 from hemix.serving.served.replay import replay
 from hemix.serving.store import Limits, open_store
@@ -53,9 +53,9 @@ def test_a_replay_gives_the_scores_that_were_served(request: pytest.FixtureReque
     logs, data, folder = (request.getfixturevalue(f"{name}_{part}") for part in ("logs", "data", "run"))
     run = Run.load(folder)
     store = open_store(url if url == "memory://" else f"sqlite:///{tmp_path / 'events.db'}", Limits(ttl_ms=None, timeout_s=20))
-    log = ServedLog(tmp_path / "served", run.schema, rows=150)
+    log = ServedLog(tmp_path / "served", run.schema, LogCapacity(rows=150))
     logged = LoggedStore(store, log)
-    engine = Engine(run, logged, name="feed", version="3", store_timeout_s=20, log=log)
+    engine = Engine(run, logged, EngineConfig(name="feed", version="3", store_timeout_s=20), log=log)
     asked = asked_requests(logs, Dataset(data))[:: 3 if name == "planted" else 1]
     events = late(live_events(logs, run.schema))
     half, served, revisions = len(asked) // 2, [], set()
@@ -73,14 +73,14 @@ def test_a_replay_gives_the_scores_that_were_served(request: pytest.FixtureReque
     log.close()
     assert log.left_out == 0 and log.problem is None and len(revisions) > 10
 
-    again = Engine(Run.load(folder), store, name="feed", version="3")
+    again = Engine(Run.load(folder), store, EngineConfig(name="feed", version="3"))
     back = list(replay(log.folder, again, store))
     assert len(back) == len(served)
     assert sum(len(one.served) for one in back) == sum(len(ranking.items) for ranking in served)
     assert max(one.difference for one in back) <= TOLERANCE
     for one, ranking in zip(back, served, strict=True):
         assert (one.id, one.cuts, one.ranking.cuts) == (ranking.id, ranking.cuts, ranking.cuts)
-    assert list(replay(log.folder, Engine(run, store, name="feed", version="4"), store)) == []
+    assert list(replay(log.folder, Engine(run, store, EngineConfig(name="feed", version="4")), store)) == []
     store.close()
 
 
@@ -88,7 +88,7 @@ def test_a_replay_would_notice(planted_logs: Path, planted_data: Path, planted_r
     """With one event less the scores differ: the check above can fail."""
     run, store = Run.load(planted_run), open_store("memory://", Limits(ttl_ms=None))
     log = ServedLog(tmp_path / "served", run.schema)
-    engine = Engine(run, store, store_timeout_s=20, log=log)
+    engine = Engine(run, store, EngineConfig(store_timeout_s=20), log=log)
     asked = asked_requests(planted_logs, Dataset(planted_data))[:20]
     for one in replayed(store, live_events(planted_logs, run.schema), asked):
         engine.rank([one.request])
@@ -110,7 +110,7 @@ def test_prepare_reads_what_was_served_as_an_impression_log(planted_run: Path, t
     store = open_store("memory://", Limits(ttl_ms=None))
     log = ServedLog(tmp_path / "served", run.schema)
     logged = LoggedStore(store, log)
-    engine = Engine(run, logged, store_timeout_s=20, log=log)
+    engine = Engine(run, logged, EngineConfig(store_timeout_s=20), log=log)
     asked = [one for split in ("train", "valid", "test") for one in asked_requests(small, data, split)]
     for one in replayed(logged, live_events(small, run.schema), asked):
         engine.rank([one.request])
@@ -143,9 +143,11 @@ def test_prepare_reads_what_was_served_as_an_impression_log(planted_run: Path, t
         assert (after.labels.read() == -1).all()
 
 
-def served_log(folder: Path, **options: Any) -> tuple[ServedLog, RankRequest]:
+def served_log(folder: Path, *, quiet: Quiet | None = None, **capacity: Any) -> tuple[ServedLog, RankRequest]:
     schema = Schema.parse("name: small\nlabels: {click: {}}\nsplit: {valid: 2026-01-08, test: 2026-01-09}\ntables: {events: e}\n")
-    return ServedLog(folder, schema, **options), RankRequest(id="r", user="u", time_ms=1_768_000_000_000, items=(Candidate("i"),))
+    return ServedLog(folder, schema, LogCapacity(**capacity), quiet=quiet), RankRequest(
+        id="r", user="u", time_ms=1_768_000_000_000, items=(Candidate("i"),)
+    )
 
 
 def served(request: RankRequest) -> Served:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -16,13 +16,13 @@ from starlette.types import ASGIApp
 from hemix.errors import RunError, StoreError, UsageError
 from hemix.serving.http.body import body_of
 from hemix.serving.http.edge import Edge, handlers
-from hemix.serving.http.events import read_events
+from hemix.serving.http.events import Taken, read_events
 from hemix.serving.http.openapi import describe
 from hemix.serving.http.playground import add_playground
 from hemix.serving.http.ranking import answer, rank, read_request
 from hemix.serving.http.refusal import Refusal
 from hemix.serving.http.service import Service
-from hemix.serving.types import Ranking
+from hemix.serving.types import Event, Ranking
 
 __all__ = ["make_app"]
 
@@ -45,6 +45,7 @@ def make_app(service: Service) -> ASGIApp:
         redirect_slashes=False,
     )
     _add_ranking(app, service)
+    _add_events(app, service)
     _add_models(app, service)
     _add_health(app, service)
     add_playground(app, service)
@@ -103,12 +104,15 @@ def _add_ranking(app: FastAPI, service: Service) -> None:
         done = await service.rank_gate.run(work, gone(request))
         ranking, written = done.value
         metrics.ranked(ranking, done.waited_ms)
-        request.state.facts |= {"ranking": ranking.id, "items": len(ranking.items), "model": ranking.model}
+        facts = {"ranking": ranking.id, "items": len(ranking.items), "model": ranking.model}
+        request.state.facts |= facts
         if ranking.degraded:
             request.state.facts["degraded"] = ranking.degraded
-        stages = {"body": read_ms, **stages, "queue": done.waited_ms, **ranking.stages_ms}
-        return _timed(written, stages)
+        timing = {"body": read_ms, **stages, "queue": done.waited_ms, **ranking.stages_ms}
+        return _timed(written, timing)
 
+
+def _add_events(app: FastAPI, service: Service) -> None:
     @app.post("/v1/events")
     async def _events(request: Request) -> Response:
         began = time.perf_counter()
@@ -120,27 +124,43 @@ def _add_ranking(app: FastAPI, service: Service) -> None:
 
         def work() -> bytes:
             at = time.perf_counter()
-            taken = read_events(body, service.models.checks(), limits)
+            taken = read_events(body, service.models.checks(), service.limits)
             stages["decode"] = (time.perf_counter() - at) * 1000
             at = time.perf_counter()
-            try:
-                new = service.store.append(taken.events) if taken.events else []
-            except StoreError as error:
-                metrics.store_errors.labels("events").inc()
-                message = f"the store did not confirm that it took them; send them again: {error}"
-                raise Refusal(503, "store_unavailable", message, retry_after=1) from error
+            new = _append(service, taken.events)
             stages["store"] = (time.perf_counter() - at) * 1000
+            _count_events(service, taken, new)
             accepted = sum(new)
-            newest_ms = max((event.time_ms for event, fresh in zip(taken.events, new, strict=True) if fresh), default=0)
-            metrics.accepted(newest_ms, accepted, len(new) - accepted, len(taken.rejected))
-            metrics.unusable(taken.unusable)
             request.state.facts |= {"accepted": accepted, "rejected": len(taken.rejected)}
-            took_ms = round((time.perf_counter() - began) * 1000, 3)
-            content = {"accepted": accepted, "duplicate": len(new) - accepted, "rejected": taken.rejected, "took_ms": took_ms}
+            content = {
+                "accepted": accepted,
+                "duplicate": len(new) - accepted,
+                "rejected": taken.rejected,
+                "took_ms": round((time.perf_counter() - began) * 1000, 3),
+            }
             return msgspec.json.encode(content)
 
         done = await service.store_gate.run(work, gone(request))
         return _timed(done.value, {**stages, "queue": done.waited_ms})
+
+
+def _append(service: Service, events: Sequence[Event]) -> Sequence[bool]:
+    """Store events; returns which are new. Raises Refusal where the store did not confirm them."""
+    try:
+        return service.store.append(events) if events else []
+    except StoreError as error:
+        service.metrics.store_errors.labels("events").inc()
+        message = f"the store did not confirm that it took them; send them again: {error}"
+        raise Refusal(503, "store_unavailable", message, retry_after=1) from error
+
+
+def _count_events(service: Service, taken: Taken, new: Sequence[bool]) -> None:
+    """Count accepted, duplicate and rejected events, and the age of the newest."""
+    times = (event.time_ms for event, fresh in zip(taken.events, new, strict=True) if fresh)
+    accepted = sum(new)
+    newest_ms = max(times, default=0)
+    service.metrics.accepted(newest_ms, accepted, len(new) - accepted, len(taken.rejected))
+    service.metrics.unusable(taken.unusable)
 
 
 def _add_models(app: FastAPI, service: Service) -> None:

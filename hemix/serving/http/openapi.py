@@ -154,75 +154,104 @@ def _route(
 
 
 def describe(limits: Limits, checks: Sequence[FieldChecks] = ()) -> bytes:
-    """The description as JSON, with the limits of this server and the columns of the models that it serves in it."""
-    _, bodies = msgspec.json.schema_components([RankMessage, EventMessage], ref_template="#/components/schemas/{name}")
+    """Describe this server's interface as JSON.
+
+    Args:
+        limits: The limits of its requests.
+        checks: The columns of every model that it serves.
+    """
+    components = {
+        "schemas": {**_messages(limits, checks), **_ANSWERS},
+        "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+    }
+    information = {
+        "title": "hemix",
+        "version": version("hemix"),
+        "description": "Live events in, ranked candidates out.",
+    }
+    description = {
+        "openapi": "3.1.0",
+        "info": information,
+        "paths": {**_ranking_paths(), **_model_paths(), **_state_paths()},
+        "components": components,
+    }
+    return msgspec.json.encode(description)
+
+
+def _messages(limits: Limits, checks: Sequence[FieldChecks]) -> dict[str, Any]:
+    """The schemas of the bodies, with the limits and columns of this server."""
+    template = "#/components/schemas/{name}"
+    _, bodies = msgspec.json.schema_components([RankMessage, EventMessage], ref_template=template)
     bodies["RankMessage"]["properties"]["items"]["maxItems"] = limits.items
     for message, field, levels in _COLUMNS:
         columns = {name: shape for one in checks for level in levels for name, shape in one.shapes[level].items()}
-        bodies[message]["properties"][field] = {**bodies[message]["properties"][field], "properties": columns}
-    user: list[dict[str, list[str]]] = [{"token": []}, {}]
+        properties = bodies[message]["properties"]
+        properties[field] = {**properties[field], "properties": columns}
+    return bodies
+
+
+_USER: list[dict[str, list[str]]] = [{"token": []}, {}]
+"""Routes that need the token where the server has one"""
+_ADMIN: list[dict[str, list[str]]] = [{"token": []}]
+
+
+def _ranking_paths() -> dict[str, Any]:
+    """Rankings and events."""
     events = {"type": "array", "items": _reference("EventMessage"), "maxItems": EVENTS_MAX}
+    rank = _route(
+        "Rank items for a user",
+        "Ranking",
+        *(400, 401, 403, 404, 413, 422, 503, 504),
+        body={"application/json": {"schema": _reference("RankMessage")}},
+        security=_USER,
+    )
+    store = _route(
+        "Tell what happened; one wrong event does not spoil its body",
+        "EventsAnswer",
+        *(400, 401, 403, 413, 422, 503, 504),
+        body={"application/json": {"schema": events}, "application/x-ndjson": {"schema": _TEXT}},
+        security=_USER,
+    )
+    return {"/v1/rank": {"post": rank}, "/v1/events": {"post": store}}
+
+
+def _model_paths() -> dict[str, Any]:
+    """The models that serve, and loading another one."""
+    models = _object({"models": _array(_reference("Model"))})
+    named = [{"name": part, "in": "path", "required": True, "schema": _NAME} for part in ("name", "version")]
+    load = _route(
+        "Load a version of the registry, warm it up and let it serve",
+        "Model",
+        *(401, 404, 422, 429, 503, 504),
+        parameters=named,
+        security=_ADMIN,
+    )
+    return {
+        "/v1/models": {"get": _route("The models that serve", models, 401, security=_USER)},
+        "/v1/models/{name}/versions/{version}:load": {"post": load},
+    }
+
+
+def _state_paths() -> dict[str, Any]:
+    """What the server knows of a user, what to try, and how it is."""
+    user = {"name": "user", "in": "path", "required": True, "schema": _TEXT}
+    history = _route(
+        "A user's history as a ranking sees it now",
+        "UserHistory",
+        *(401, 404, 503, 504),
+        parameters=[user, _MODEL],
+        security=_USER,
+    )
+    errors = (401, 404, 503, 504)
+    playground = _route("Names to try", "Playground", *errors, parameters=[_MODEL], security=_USER)
     ready = _route("Loaded, warmed up, store reachable", "Ready")
     ready["responses"]["503"] = {**ready["responses"]["200"], "description": "Not ready"}
-    named = [{"name": part, "in": "path", "required": True, "schema": _NAME} for part in ("name", "version")]
-    paths = {
-        "/v1/rank": {
-            "post": _route(
-                "Rank items for a user",
-                "Ranking",
-                *(400, 401, 403, 404, 413, 422, 503, 504),
-                body={"application/json": {"schema": _reference("RankMessage")}},
-                security=user,
-            )
-        },
-        "/v1/events": {
-            "post": _route(
-                "Tell what happened; one wrong event does not spoil its body",
-                "EventsAnswer",
-                *(400, 401, 403, 413, 422, 503, 504),
-                body={"application/json": {"schema": events}, "application/x-ndjson": {"schema": _TEXT}},
-                security=user,
-            )
-        },
-        "/v1/models": {
-            "get": _route("The models that serve", _object({"models": _array(_reference("Model"))}), 401, security=user)
-        },
-        "/v1/models/{name}/versions/{version}:load": {
-            "post": _route(
-                "Load a version of the registry, warm it up and let it serve",
-                "Model",
-                *(401, 404, 422, 429, 503, 504),
-                parameters=named,
-                security=[{"token": []}],
-            )
-        },
-        "/v1/users/{user}/history": {
-            "get": _route(
-                "A user's history as a ranking sees it now",
-                "UserHistory",
-                *(401, 404, 503, 504),
-                parameters=[{"name": "user", "in": "path", "required": True, "schema": _TEXT}, _MODEL],
-                security=user,
-            )
-        },
-        "/v1/playground": {"get": _route("Names to try", "Playground", 401, 404, 503, 504, parameters=[_MODEL], security=user)},
-        "/healthz": {"get": _route("Alive; never touches the store", _object({"status": _TEXT}))},
+    metrics = {"description": "Metrics", "content": {"text/plain": {"schema": _TEXT}}}
+    alive = _route("Alive; never touches the store", _object({"status": _TEXT}))
+    return {
+        "/v1/users/{user}/history": {"get": history},
+        "/v1/playground": {"get": playground},
+        "/healthz": {"get": alive},
         "/readyz": {"get": ready},
-        "/metrics": {
-            "get": {
-                "summary": "Prometheus",
-                "responses": {"200": {"description": "Metrics", "content": {"text/plain": {"schema": _TEXT}}}},
-            }
-        },
+        "/metrics": {"get": {"summary": "Prometheus", "responses": {"200": metrics}}},
     }
-    return msgspec.json.encode(
-        {
-            "openapi": "3.1.0",
-            "info": {"title": "hemix", "version": version("hemix"), "description": "Live events in, ranked candidates out."},
-            "paths": paths,
-            "components": {
-                "schemas": {**bodies, **_ANSWERS},
-                "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-            },
-        }
-    )

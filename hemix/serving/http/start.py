@@ -172,7 +172,7 @@ def _limits(folders: list[Path], options: ServeOptions) -> StoreLimits:
 
 def _loader(store: Store, kept: StoreLimits, logs: ServedLogs | None, options: ServeOptions, workers: int) -> Load:
     def load(folder: Path, name: str, version: str) -> Ranker:
-        from hemix.serving.engine import Engine
+        from hemix.serving.engine import Engine, EngineConfig
 
         schema = Schema.load(folder / "schema.yaml")
         check_histories(schema, kept, f"{name}/{version}")
@@ -181,14 +181,16 @@ def _loader(store: Store, kept: StoreLimits, logs: ServedLogs | None, options: S
             engine = Engine(
                 folder,
                 store,
-                name=name,
-                version=version,
-                cache_bytes=options.cache_mib * 2**20,
-                device=options.device,
-                precision=options.precision,
-                store_timeout_s=options.store_timeout_seconds,
+                EngineConfig(
+                    name=name,
+                    version=version,
+                    cache_bytes=options.cache_mib * 2**20,
+                    device=options.device,
+                    precision=options.precision,
+                    store_timeout_s=options.store_timeout_seconds,
+                    slots=workers,
+                ),
                 log=log,
-                slots=workers,
             )
         except BaseException:
             if logs is not None and log is not None:

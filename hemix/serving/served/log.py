@@ -33,7 +33,7 @@ from hemix.serving.served.retention import TABLES, Retention
 from hemix.serving.store import Limits
 from hemix.serving.types import Event
 
-__all__ = ["ServedLog"]
+__all__ = ["LogCapacity", "ServedLog"]
 
 _END = None
 _PIECE_ROWS = 2_000
@@ -49,6 +49,20 @@ class _Body:
     revision: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class LogCapacity:
+    """How much of the log waits in memory, and when a file is closed."""
+
+    queue_size: int = 1_000
+    """Rankings and bodies of events that may wait"""
+    queue_rows: int = 50_000
+    """Candidates and events of them all together"""
+    rows: int = 100_000
+    """A file is closed after so many rows"""
+    seconds: float = 60.0
+    """Or after so long"""
+
+
 class ServedLog:
     """Takes rankings and events from many threads. Call :meth:`close` when done: it writes what is left."""
 
@@ -56,33 +70,40 @@ class ServedLog:
         self,
         folder: str | Path,
         schema: Schema,
+        capacity: LogCapacity | None = None,
         *,
         limits: Limits | None = None,
-        queue_size: int = 1_000,
-        queue_rows: int = 50_000,
-        rows: int = 100_000,
-        seconds: float = 60.0,
         keep: Retention | None = None,
         quiet: Quiet | None = None,
     ) -> None:
-        """``limits``: of the store, noted for replays. ``queue_size``: rankings and bodies of events that may wait, ``queue_rows``: of
-        all their candidates and events together. A file is closed after so many ``rows`` or ``seconds``. ``keep``: deletes old files.
-        ``quiet``: of requests in work; while the queue leaves time, what it holds becomes rows when there are none, or after a moment.
-        Raises StorageError where ``folder`` cannot be made."""
+        """Make the folder and start the thread.
+
+        Args:
+            folder: Where the files appear.
+            schema: Of the model whose rankings are logged.
+            capacity: How much waits in memory, and how large a file grows.
+            limits: Those of the store, noted for replays.
+            keep: Deletes old files; None: nothing does.
+            quiet: Tells when no request is in work. While the queue leaves time, rows are made
+                then, or after a moment.
+
+        Raises:
+            StorageError: If ``folder`` cannot be made.
+        """
         self.folder, self.schema = Path(folder), schema
         with storage_errors(self.folder):
             for table in TABLES:
                 (self.folder / table).mkdir(parents=True, exist_ok=True)
-                for part in (self.folder / table).glob(".*.part"):
-                    part.unlink()  # of a process that was killed
+                for temporary in (self.folder / table).glob(".*.part"):
+                    temporary.unlink()  # of a process that was killed
         self._columns = ServedColumns(schema, limits)
-        self._most_rows, self._most_seconds, self._keep = rows, seconds, keep
+        self._capacity, self._keep = capacity or LogCapacity(), keep
         self._quiet = Quiet() if quiet is None else quiet
-        self._queue: queue.Queue[Served | _Body | None] = queue.Queue(queue_size)
-        self._queue_rows, self._queued_rows = queue_rows, 0
+        self._queue: queue.Queue[Served | _Body | None] = queue.Queue(self._capacity.queue_size)
+        self._queued_rows = 0
         self._lock = threading.Lock()
         self.left_out = 0
-        """Rankings and bodies of events that found the queue full, and rows that could not be written"""
+        """Rankings and bodies of events that met a full queue, and rows that were not written"""
         self.problem: str | None = None
         """Why the last file could not be written; None where it could"""
         self._name = f"{time.time_ns() // 1_000_000:012x}-{os.getpid():x}"
@@ -113,7 +134,8 @@ class ServedLog:
 
     def _put(self, one: Served | _Body) -> None:
         with self._lock:
-            fits = not self._queued_rows or self._queued_rows + _rows(one) <= self._queue_rows
+            most = self._capacity.queue_rows
+            fits = not self._queued_rows or self._queued_rows + _rows(one) <= most
             if fits and not self._closed:
                 try:
                     self._queue.put_nowait(one)
@@ -129,7 +151,7 @@ class ServedLog:
         waiting, rows, since, ended = list[Served | _Body](), 0, time.monotonic(), False
         while not ended:
             try:
-                one = self._queue.get(timeout=max(0.01, since + self._most_seconds - time.monotonic()))
+                one = self._queue.get(timeout=max(0.01, since + self._capacity.seconds - time.monotonic()))
                 if one is None:
                     ended = True
                 else:
@@ -139,7 +161,8 @@ class ServedLog:
                         self._queued_rows -= _rows(one)
             except queue.Empty:
                 pass
-            full = ended or self._rows + rows >= self._most_rows or time.monotonic() - since >= self._most_seconds
+            large = self._rows + rows >= self._capacity.rows
+            full = ended or large or time.monotonic() - since >= self._capacity.seconds
             if full or rows >= _PIECE_ROWS:
                 if not ended and self._has_time():
                     self._quiet.wait(_QUIET_SECONDS)
@@ -156,7 +179,8 @@ class ServedLog:
 
     def _has_time(self) -> bool:
         """Whether what waits is far from what may."""
-        return self._queued_rows < self._queue_rows / 4 and self._queue.qsize() < self._queue.maxsize / 4
+        few_rows = self._queued_rows < self._capacity.queue_rows / 4
+        return few_rows and self._queue.qsize() < self._queue.maxsize / 4
 
     def _take(self, waiting: list[Served | _Body]) -> None:
         """Objects into tables, which are a fraction of their size."""

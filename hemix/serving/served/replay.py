@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from hemix.data.cells import columns_of
 from hemix.errors import DataError
 from hemix.schema import Schema
-from hemix.serving.engine import Engine
+from hemix.serving.engine import Engine, EngineConfig
 from hemix.serving.reading import Found
 from hemix.serving.served.arrivals import LoggedArrivals, history_at
 from hemix.serving.served.columns import ServedColumns
@@ -101,7 +101,7 @@ def replay_log(folder: Path, run: Path, url: str | None = None) -> dict[str, Any
     named = _read(first)[0]
     store = open_store(url or "memory://", Limits(ttl_ms=None, item_ttl_ms=None))
     try:
-        engine = Engine(run, store, name=named["served_model"], version=named["served_version"])
+        engine = Engine(run, store, EngineConfig(name=named["served_model"], version=named["served_version"]))
         rankings = candidates = one_sided = incomplete = 0
         worst, farthest = 0.0, None
         for one in replay(folder, engine, None if url is None else store):

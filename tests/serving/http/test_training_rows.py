@@ -13,7 +13,7 @@ import pytest
 from hemix import Client
 from hemix.data.dataset import Dataset
 from hemix.run import Run
-from hemix.serving.engine import Engine
+from hemix.serving.engine import Engine, EngineConfig
 from hemix.serving.served.replay import replay
 from hemix.serving.store import Limits, open_store
 from tests.serving.http.process import ROOT
@@ -43,7 +43,7 @@ def test_rankings_of_a_server_that_has_ended_are_replayed(
     assert folder.name == f"{rich_run.name}-1-{run.schema.meaning()}"
     assert sum(pq.read_metadata(f).num_rows for f in (folder / "events").glob("*.parquet")) == done
     store = open_store(url, Limits(ttl_ms=None))
-    back = list(replay(folder, Engine(run, store, name=rich_run.name, version="1"), store))
+    back = list(replay(folder, Engine(run, store, EngineConfig(name=rich_run.name, version="1")), store))
     assert [one.id for one in back] == [one.request.id for one in asked]
     assert max(one.difference for one in back) <= TOLERANCE
     for one, expected in zip(back, scores, strict=True):
