@@ -5,7 +5,8 @@ Heavy parts are imported where they are used, so that ``hemix simulate`` and ``h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +18,7 @@ from hemix.training.callbacks import SILENT, Callback, Record
 if TYPE_CHECKING:
     from hemix.data.dataset import Dataset as Dataset
     from hemix.run import Run as Run
+    from hemix.team import Team
 
 __all__ = [
     "Dataset",
@@ -120,55 +122,57 @@ def train(
         settings: Single values over these, such as ``{"train.epochs": 2}``.
         resume: Continue an interrupted run, with its own settings.
         start_from: The run folder whose weights this one begins with.
-        on_start: Called once with the header: model, sizes, steps, device.
-        on_record: Called with every record of log.jsonl, then with the notes, if any.
-        on_step: Called after every step with its number and how many there are.
+        on_start, on_record, on_step: As :class:`hemix.training.callbacks.Callback` has them.
 
     Returns:
         The run folder.
 
     Raises:
-        UsageError: If flags contradict each other or the run folder cannot be used.
-        SettingsError: Naming a setting that cannot be used.
-        RunError: If a run or a checkpoint cannot be used, or the loss diverges.
+        UsageError, SettingsError, RunError: As :func:`hemix.training.loop.train` does.
     """
     from hemix.data.dataset import Dataset
     from hemix.models import model_class
     from hemix.run import Run
-    from hemix.team import Team
     from hemix.training.callbacks import function_callback
     from hemix.training.loop import train as run_training
 
     out = Path(out)
-    saved = out / "settings.yaml"
-    if resume and saved.exists():
-        chosen: Settings = build_settings(config=saved)
-        asked = build_settings(model=model, size=size, seed=seed, config=config or saved, overrides=settings)
-        if asked != chosen:
-            raise UsageError(f"--resume: {out} goes on with its own settings (settings.yaml); leave the other flags away")
-    else:
-        chosen = build_settings(model=model, size=size, seed=seed, config=config, overrides=settings)
+    flags = {"model": model, "size": size, "seed": seed, "overrides": settings}
+    chosen = _training_settings(out, config, flags, resume=resume)
     model_class(chosen.model.name)
     first = Run.load(start_from) if start_from is not None else None
     dataset = Dataset(data)
     dataset.verify()
-    team = Team.joined(chosen.train.device)
+    callback = function_callback(on_start, on_record, on_step)
+    with _distributed(chosen.train.device) as team:
+        run_training(dataset, out, chosen, resume=resume, start_from=first, team=team, callback=callback)
+    return out
+
+
+@contextmanager
+def _distributed(device: str) -> Iterator[Team | None]:
+    """The processes that torchrun started, which end together; None for this process alone."""
+    from hemix.team import Team
+
+    team = Team.joined(device)
     try:
-        run_training(
-            dataset,
-            out,
-            chosen,
-            resume=resume,
-            start_from=first,
-            team=team,
-            callback=function_callback(on_start, on_record, on_step),
-        )
+        yield team
         if team is not None:
             team.wait()
-        return out
     finally:
         if team is not None:
             team.leave()
+
+
+def _training_settings(out: Path, config: PathLike | None, flags: Mapping[str, Any], *, resume: bool) -> Settings:
+    """The settings of a run: its own where it is resumed. Raises UsageError for other flags."""
+    saved = out / "settings.yaml"
+    if not resume or not saved.exists():
+        return build_settings(config=config, **flags)
+    own: Settings = build_settings(config=saved)
+    if build_settings(config=config or saved, **flags) != own:
+        raise UsageError(f"--resume: {out} goes on with its own settings (settings.yaml); leave the other flags away")
+    return own
 
 
 def evaluate(
@@ -220,13 +224,16 @@ def compare(
 ) -> dict[str, Any]:
     """Models on the same data, with the same search, seeds and origins, and their paired differences: ``out``/compare.json, report.html.
 
-    ``models``: names, or settings by a label; None: all. Further arguments are those of :func:`hemix.lab.studies.compare.compare` and of
-    :class:`hemix.lab.studies.runner.Options`.
+    ``models``: names, or settings by a label; None: all. Further arguments are those of
+    :class:`hemix.lab.studies.compare.CompareConfig` and :class:`hemix.lab.studies.runner.Options`.
     """
+    from hemix.lab.studies.compare import CompareConfig
     from hemix.lab.studies.compare import compare as run_compare
 
-    changes = named_overrides(settings)
-    return run_compare(_paths(data), Path(out), models=models, changes=changes, **_study_options(options))
+    study = _study_options(options)
+    chosen = study.pop("options")
+    config = CompareConfig(models=models, changes=named_overrides(settings), **study)
+    return run_compare(_paths(data), Path(out), config, chosen)
 
 
 def ablate(
@@ -241,10 +248,14 @@ def ablate(
 
 def scale(data: PathLike, out: PathLike, *, settings: Sequence[str] | Mapping[str, Any] = (), **options: Any) -> dict[str, Any]:
     """Sizes and history lengths, and the laws fitted to them: ``out``/scale.json, report.html. Further arguments:
-    :func:`hemix.lab.studies.scale.scale`."""
+    :class:`hemix.lab.studies.scale.ScaleConfig`."""
+    from hemix.lab.studies.scale import ScaleConfig
     from hemix.lab.studies.scale import scale as run_scale
 
-    return run_scale(Path(data), Path(out), changes=named_overrides(settings), **_study_options(options))
+    study = _study_options(options)
+    chosen = study.pop("options")
+    config = ScaleConfig(changes=named_overrides(settings), **study)
+    return run_scale(Path(data), Path(out), config, chosen)
 
 
 def _paths(data: PathLike | Sequence[PathLike]) -> list[PathLike]:

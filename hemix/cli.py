@@ -266,6 +266,7 @@ def compare(
     from hemix.display import Display, study_table
 
     with Display(_console()) as display:
+        callback = display.study()
         content = api.compare(
             list(data),
             out,
@@ -278,7 +279,8 @@ def compare(
             final=final,
             jobs=jobs,
             threads=threads,
-            **display.study(),
+            on_plan=callback.on_plan,
+            on_cell=callback.on_cell,
         )
     _emit(content, json_, f"{study_table(content)}\nReport: {out / 'report.html'}")
 
@@ -299,6 +301,7 @@ def ablate(
     from hemix.display import Display, study_table
 
     with Display(_console()) as display:
+        callback = display.study()
         content = api.ablate(
             list(data),
             out,
@@ -308,7 +311,8 @@ def ablate(
             final=final,
             jobs=jobs,
             threads=threads,
-            **display.study(),
+            on_plan=callback.on_plan,
+            on_cell=callback.on_cell,
         )
     _emit(content, json_, f"{study_table(content)}\nReport: {out / 'report.html'}")
 
@@ -334,6 +338,7 @@ def scale(
     if lengths is not None and not all(part.isdigit() for part in lengths.split(",") if part):
         raise UsageError(f"--lengths {lengths}: expected whole numbers with commas")
     with Display(_console()) as display:
+        callback = display.study()
         content = api.scale(
             data,
             out,
@@ -344,7 +349,8 @@ def scale(
             final=final,
             jobs=jobs,
             threads=threads,
-            **display.study(),
+            on_plan=callback.on_plan,
+            on_cell=callback.on_cell,
         )
     _emit(content, json_, f"{laws_table(content)}\nReport: {out / 'report.html'}")
 

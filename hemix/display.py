@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,6 +18,7 @@ from hemix.training.callbacks import Record
 
 __all__ = [
     "Display",
+    "StudyDisplay",
     "TrainingDisplay",
     "benchmark_table",
     "counts_line",
@@ -90,21 +91,32 @@ class Display:
         """Print a line above the progress bars."""
         self._console.print(text)
 
-    def study(self) -> dict[str, Callable[..., None]]:
-        """The callbacks of a study."""
-        return {"on_plan": self._plan, "on_cell": self._cell}
+    def study(self) -> StudyDisplay:
+        """The :class:`~hemix.lab.studies.runner.StudyCallback` that shows a study."""
+        return StudyDisplay(self)
 
-    def _plan(self, plan: Mapping[str, Any]) -> None:
+
+class StudyDisplay:
+    """Shows the plan of a study, then a line for every cell."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+
+    def on_plan(self, plan: Mapping[str, Any]) -> None:
+        """Print the stages with their estimated cost."""
         for stage in plan["stages"]:
-            unknown = f", and {', '.join(stage['unknown'])}, whose cost is not known yet" if stage["unknown"] else ""
-            self._console.print(
+            unknown = ""
+            if stage["unknown"]:
+                unknown = f", and {', '.join(stage['unknown'])}, whose cost is not known yet"
+            self._display.print(
                 f"{stage['stage']}: {stage['cells']} cells, {stage['kept']} of them kept; "
                 f"about {stage['seconds'] / 3600:.2f} core hours{unknown}"
             )
-        self._console.print(f"{plan['jobs']} at a time with {plan['threads']} threads each: about {plan['hours']:.2f} hours")
+        self._display.print(f"{plan['jobs']} at a time with {plan['threads']} threads each: about {plan['hours']:.2f} hours")
 
-    def _cell(self, what: str, done: int, total: int) -> None:
-        self._console.print(f"{done} of {total}: {what}")
+    def on_cell(self, what: str, done: int, total: int) -> None:
+        """Print what happened to a cell."""
+        self._display.print(f"{done} of {total}: {what}")
 
 
 class TrainingDisplay:

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from hemix.errors import DataError, HemixError, UsageError
 from hemix.files import read_json, write_json
 from hemix.lab.abtest.analysis import Outcome, analyse, power
-from hemix.lab.abtest.arms import ArmDown, Oracle, Popularity, make_arm
+from hemix.lab.abtest.arms import Arm, ArmDown, Oracle, Popularity, make_arm
 from hemix.lab.abtest.block import Block, Done, Progress
 from hemix.lab.abtest.cells import Cell, cell_path, read_cell, write_cell
 from hemix.lab.abtest.checks import same_for_all, shares
@@ -33,6 +33,7 @@ from hemix.lab.abtest.living import MEASURES, live, past_lives
 from hemix.lab.abtest.meeting import keep_plan, known_models, meet
 from hemix.lab.abtest.plan import BEFORE_DAYS, Plan, check_plan, city_of
 from hemix.lab.abtest.report import write_experiment_report
+from hemix.lab.simulator.city import City
 from hemix.lab.simulator.life import Lives
 from hemix.measure import machine
 
@@ -52,61 +53,121 @@ def experiment(
     on_power: Callable[[Mapping[str, float | None]], None] = lambda _: None,
     on_progress: Progress = lambda *_: None,
 ) -> dict[str, Any]:
-    """Run or go on; writes and returns experiment.json. An arm that does not answer for ``patience_seconds``, refuses what the city
-    sends or serves another model all of a sudden is left out from there on and reported under ``paused``; a later call goes on with
-    it. An arm whose users have all lived is not asked for anything.
+    """Run or continue an experiment; writes and returns experiment.json.
 
-    Raises UsageError (a plan that cannot be, another plan in ``out``, arms of different schemas, another model behind an arm than
-    before, no arm that answers), DataError (logs that are no city's).
+    An arm that does not answer, refuses what the city sends or serves another model all of a sudden
+    is left out from there on and reported under ``paused``; a later call continues with it. An arm
+    whose users have all lived is not asked for anything.
+
+    Args:
+        plan: Users, days and arms.
+        out: The experiment's folder; a second call with the same plan continues it.
+        token: For the arms' servers.
+        patience_seconds: How long an arm may not answer.
+        on_power: Called with the differences that so many users can show.
+        on_progress: Called with what is being done and the part of it that is done, 0 to 1.
+
+    Raises:
+        UsageError: For a plan that cannot be, another plan in ``out``, arms of different schemas,
+            another model behind an arm than before, or no arm that answers.
+        DataError: For logs that are not a simulated city's.
     """
-    out = Path(out)
-    city = city_of(Path(plan.logs))
+    out, city = Path(out), city_of(Path(plan.logs))
     check_plan(plan, city)
     arms = {name: make_arm(url, token=token, patience_seconds=patience_seconds) for name, url in plan.arms.items()}
     users = plan.first_user + np.arange(plan.users)
     blocks = [users[first : first + plan.block] for first in range(0, plan.users, plan.block)]
-    known = known_models(plan, out)
-    left = {name: [n for n in range(len(blocks)) if not cell_path(out, name, n).exists()] for name in arms}
-    models, paused = meet({name: arm for name, arm in arms.items() if left[name]}, known)
-    if len(paused) == len(arms) and all(len(left[name]) == len(blocks) for name in arms):
-        raise UsageError("; ".join(f"--arm {name}: does not answer: {why}" for name, why in paused.items()))
-    keep_plan(plan, out, models)
-    visible: dict[str, float | None] = {}
+    models, paused = _meet_arms(plan, out, arms, len(blocks))
+    detectable: dict[str, float | None] = {}
     spans: list[tuple[float, float, float]] = []
     for number, block in enumerate(blocks):
-        waiting = [name for name in arms if number in left[name] and name not in paused]
-        earlier = cell_path(out, "before", number)
-        lives: Lives | None = None
-        if waiting or not earlier.exists():
-            lives, then = past_lives(city, block, BEFORE_DAYS)
-            write_cell(earlier, Cell(users=block, outcome=then))
+        waiting = _waiting_arms(out, arms, paused, number)
+        lives = _past_of_block(out, city, number, block, lives_needed=bool(waiting))
         if number == 0:
-            visible = _power(plan, out, lives or past_lives(city, block, 0)[0])
-            on_power(visible)
-        done = Done(on_progress, number / len(blocks), 1 / max(len(waiting), 1) / len(blocks), _rate(spans))
-        living = Block(plan=plan, out=out, city=city, number=number, users=block, lives=lives, done=done)
-        cells = list[Cell]()
-        # a server answers few requests at a time: with one arm after another most of the machine would wait
-        with ThreadPoolExecutor(_ARMS_AT_ONCE, thread_name_prefix="hemix-lives") as pool:
-            try:
-                answers = {name: pool.submit(living.lived, name, arms[name], models[name]) for name in waiting}
-                for name, answer in answers.items():
-                    try:
-                        cells.append(answer.result())
-                    except ArmDown as error:
-                        paused[name] = str(error)
-            except BaseException:  # one who stops the whole waits for no block to end
-                pool.shutdown(wait=False, cancel_futures=True)
-                for arm in arms.values():
-                    arm.stop()
-                raise
-        spans += [(*cell.span, float(cell.outcome["requests"].sum())) for cell in cells if cell.span is not None]
+            detectable = _power(plan, out, lives or past_lives(city, block, 0)[0])
+            on_power(detectable)
+        width = 1 / max(len(waiting), 1) / len(blocks)
+        living = Block(
+            plan=plan,
+            out=out,
+            city=city,
+            number=number,
+            users=block,
+            lives=lives,
+            done=Done(on_progress, number / len(blocks), width, _rate(spans)),
+        )
+        cells, failures = _live_in_arms(living, waiting, arms, models)
+        paused |= failures
+        spans += _spans(cells)
     on_progress("effects", 1.0)
-    content = _content(plan, out, len(blocks), paused, visible)
-    content |= {"models": models, "versions": {"hemix": version("hemix"), "torch": version("torch")}, "machine": machine()}
+    content = _content(plan, out, len(blocks), paused, detectable) | _facts(models)
     write_json(out / "experiment.json", content)
     write_experiment_report(out / "report.html", content)
     return content
+
+
+def _meet_arms(plan: Plan, out: Path, arms: Mapping[str, Arm], blocks: int) -> tuple[dict[str, Any], dict[str, str]]:
+    """The models behind the arms, and why an arm is paused; writes plan.json.
+
+    Raises UsageError where no arm answers and none has lived a block.
+    """
+    known = known_models(plan, out)
+    left = {name: [n for n in range(blocks) if not cell_path(out, name, n).exists()] for name in arms}
+    models, paused = meet({name: arm for name, arm in arms.items() if left[name]}, known)
+    if len(paused) == len(arms) and all(len(left[name]) == blocks for name in arms):
+        reasons = (f"--arm {name}: does not answer: {why}" for name, why in paused.items())
+        raise UsageError("; ".join(reasons))
+    keep_plan(plan, out, models)
+    return models, paused
+
+
+def _facts(models: Mapping[str, Any]) -> dict[str, Any]:
+    """What the experiment ran with."""
+    versions = {"hemix": version("hemix"), "torch": version("torch")}
+    return {"models": models, "versions": versions, "machine": machine()}
+
+
+def _waiting_arms(out: Path, arms: Mapping[str, Arm], paused: Mapping[str, str], number: int) -> list[str]:
+    """The arms in which a block has not lived yet and that answer."""
+    names = (name for name in arms if name not in paused)
+    return [name for name in names if not cell_path(out, name, number).exists()]
+
+
+def _past_of_block(out: Path, city: City, number: int, block: Ints, *, lives_needed: bool) -> Lives | None:
+    """The past of a block's users, whose last logged days are kept; None where nobody needs it."""
+    earlier = cell_path(out, "before", number)
+    if not lives_needed and earlier.exists():
+        return None
+    lives, outcome = past_lives(city, block, BEFORE_DAYS)
+    write_cell(earlier, Cell(users=block, outcome=outcome))
+    return lives
+
+
+def _live_in_arms(
+    living: Block, waiting: list[str], arms: Mapping[str, Arm], models: Mapping[str, Any]
+) -> tuple[list[Cell], dict[str, str]]:
+    """The results of the arms in which a block has lived, and why others are down."""
+    cells, failures = list[Cell](), dict[str, str]()
+    # a server answers few requests at a time: one arm after another would leave cores idle
+    with ThreadPoolExecutor(_ARMS_AT_ONCE, thread_name_prefix="hemix-lives") as pool:
+        try:
+            answers = {name: pool.submit(living.lived, name, arms[name], models[name]) for name in waiting}
+            for name, answer in answers.items():
+                try:
+                    cells.append(answer.result())
+                except ArmDown as error:
+                    failures[name] = str(error)
+        except BaseException:  # Ctrl-C does not wait for the end of the block
+            pool.shutdown(wait=False, cancel_futures=True)
+            for arm in arms.values():
+                arm.stop()
+            raise
+    return cells, failures
+
+
+def _spans(cells: Collection[Cell]) -> list[tuple[float, float, float]]:
+    """(began, ended, rankings) of every cell that a server has served."""
+    return [(*cell.span, float(cell.outcome["requests"].sum())) for cell in cells if cell.span is not None]
 
 
 def _rate(spans: Collection[tuple[float, float, float]]) -> float | None:
@@ -145,7 +206,7 @@ def _content(
         lived[name] = _joined(list(cells.values()))
         rows = {number: np.isin(before[number].users, cell.users) for number, cell in cells.items()}
         earlier[name] = {m: np.concatenate([before[number].outcome[m][of] for number, of in rows.items()]) for m in MEASURES}
-        spans += [(*cell.span, float(cell.outcome["requests"].sum())) for cell in cells.values() if cell.span is not None]
+        spans += _spans(cells.values())
     if not lived:
         raise HemixError("no arm answered: " + "; ".join(f"{name}: {why}" for name, why in paused.items()))
     split = plan.design == "split"

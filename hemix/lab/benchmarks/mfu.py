@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from contextlib import nullcontext
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from hemix.lab.benchmarks.workload import SPEC, Workload, make_batch
 from hemix.measure import PeakMemory, keep_freed_memory
 from hemix.models import build_model, count_parameters
 from hemix.training.optimizers import Optimizers
+from hemix.training.validate import autocast
 
 __all__ = ["run"]
 
@@ -36,7 +37,19 @@ _LOADS = {
 
 
 def run(*, scale: float = 1.0, size: str | None = None, repeats: int = 5) -> dict[str, Any]:
-    """Steps of ``size`` (large on a GPU, tiny on a CPU) with ``scale`` times its users. Raises UsageError for an unknown size."""
+    """Measure the steps of one size.
+
+    Args:
+        scale: Times the users of the size's workload.
+        size: tiny, base, small or large; None: large on a GPU, tiny on a CPU.
+        repeats: How many steps to measure.
+
+    Returns:
+        The figures of one case.
+
+    Raises:
+        UsageError: For an unknown size.
+    """
     cuda = torch.cuda.is_available()
     device, size = torch.device("cuda" if cuda else "cpu"), size or ("large" if cuda else "tiny")
     if size not in _LOADS:
@@ -49,37 +62,14 @@ def run(*, scale: float = 1.0, size: str | None = None, repeats: int = 5) -> dic
         history_length=full.history_length,
     )
     precision = "bf16" if cuda else "fp32"
-    settings = build_settings(size=size)
-    batch = make_batch(load).to(device)
-    model = build_model(SPEC, settings.model, seed=0).to(device).train()
-    optimizers = Optimizers(model, settings.train, total_steps=1000)
-
-    def step(number: int) -> None:
-        with torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext():
-            logits = model(batch)
-        model.loss(logits.float(), batch).backward()  # type: ignore[no-untyped-call]
-        optimizers.step(number)
-
-    def wait() -> None:
-        if cuda:
-            torch.cuda.synchronize()
-
+    step = _step(load, size, device, precision)
     step(0)
     with FlopCounterMode(display=False) as counter:
         step(1)
-    flops, seconds = counter.get_total_flops(), []
-    with PeakMemory() as memory:
-        for number in range(repeats):
-            wait()
-            began = time.perf_counter()
-            step(2 + number)
-            wait()
-            seconds.append(time.perf_counter() - began)
-    median = statistics.median(seconds)
-    measured = max(matmul_peak(precision, n, device.type) for n in ((8192,) if cuda else (1024, 2048)))
-    named = cuda and "H200" in torch.cuda.get_device_name()
-    peak = H200_BF16_FLOPS if named else measured
-    dense, embedding = count_parameters(SPEC, settings.model)
+    seconds, peak_bytes = _time_steps(step, repeats, device)
+    flops = counter.get_total_flops()
+    peak, peak_is = _peak(precision, device)
+    dense, embedding = count_parameters(SPEC, build_settings(size=size).model)
     case = {
         "name": "mfu",
         "scope": "step",
@@ -92,13 +82,59 @@ def run(*, scale: float = 1.0, size: str | None = None, repeats: int = 5) -> dic
         "impressions": load.impressions,
         "history_length": load.history_length,
         "dtype": precision,
-        "ours_seconds": median,
-        "impressions_per_second": load.impressions / median,
+        "ours_seconds": seconds,
+        "impressions_per_second": load.impressions / seconds,
         "flops": flops,
-        "flops_per_second": flops / median,
-        "fraction_of_peak": flops / median / peak,
+        "flops_per_second": flops / seconds,
+        "fraction_of_peak": flops / seconds / peak,
         "peak_flops_per_second": peak,
-        "peak_is": "the maker's dense bf16" if named else "the measured matrix product",
-        "ours_peak_bytes": torch.cuda.max_memory_allocated() if cuda else memory.bytes,
+        "peak_is": peak_is,
+        "ours_peak_bytes": peak_bytes,
     }
     return figures([case])
+
+
+def _step(load: Workload, size: str, device: torch.device, precision: str) -> Callable[[int], None]:
+    """A training step on one synthetic batch, as a function of the step's number."""
+    settings = build_settings(size=size)
+    batch = make_batch(load).to(device)
+    model = build_model(SPEC, settings.model, seed=0).to(device).train()
+    optimizers = Optimizers(model, settings.train, total_steps=1000)
+
+    def step(number: int) -> None:
+        with autocast(device, precision):
+            logits = model(batch)
+        model.loss(logits.float(), batch).backward()  # type: ignore[no-untyped-call]
+        optimizers.step(number)
+
+    return step
+
+
+def _time_steps(step: Callable[[int], None], repeats: int, device: torch.device) -> tuple[float, int]:
+    """The median seconds of a step, and the most memory in bytes."""
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    seconds = []
+    with PeakMemory() as memory:
+        for number in range(repeats):
+            wait()
+            began = time.perf_counter()
+            step(2 + number)
+            wait()
+            seconds.append(time.perf_counter() - began)
+    on_gpu = device.type == "cuda"
+    peak_bytes = torch.cuda.max_memory_allocated() if on_gpu else memory.bytes
+    return statistics.median(seconds), peak_bytes
+
+
+def _peak(precision: str, device: torch.device) -> tuple[float, str]:
+    """FLOP/s that the machine reaches at most, and where that figure is from."""
+    cuda = device.type == "cuda"
+    sizes = (8192,) if cuda else (1024, 2048)
+    measured = max(matmul_peak(precision, n, device.type) for n in sizes)
+    if cuda and "H200" in torch.cuda.get_device_name():
+        return H200_BF16_FLOPS, "the maker's dense bf16"
+    return measured, "the measured matrix product"

@@ -52,16 +52,31 @@ class _World:
 
 
 def run(
-    *, scale: float = 1.0, run: Path | None = None, seconds: float | None = None, device: str = "cpu", threads: int = 1
+    *,
+    scale: float = 1.0,
+    run: Path | None = None,
+    seconds: float | None = None,
+    device: str = "cpu",
+    threads: int = 1,
 ) -> dict[str, Any]:
-    """Five loads of 30 seconds each against ``run``, histories and seconds times ``scale``: rankings of 500 at 1,000 and 5,000
-    events, always of users with a new event; at 1,000 with the user's state kept; events in bodies of 50; and a mix. Each gives a case
-    a stream: latency counted from the moment that a request was due, the server's own stages, errors, the server's memory with its
-    trend after the first fifth, and the share of the processors that the machine's host gave to others meanwhile. ``device``: where the
-    server scores.
+    """Measure a server under five loads of 30 seconds each.
 
-    With ``seconds``, as for a soak, the mix alone for so long, of users whose histories are as long as the model reads: shorter ones
-    would grow by the events of the mix, and the server's kept states with them.
+    They are rankings of 500 items at 1,000 and 5,000 events, always of users with a new event; at
+    1,000 with the user's state kept; events in bodies of 50; and a mix. Each gives a case a
+    stream: latency from the moment that a request was due, the server's own stages, errors, its
+    memory with the trend after the first fifth, and the processor time that other machines took.
+
+    Args:
+        scale: Times the lengths of histories and the seconds.
+        run: The run to serve; None: a new one.
+        seconds: The mix alone for so long, as for a soak. Its users have histories as long as the
+            model reads: shorter ones would grow by the mix's events, and with them the states.
+        device: Where the server scores.
+        threads: PyTorch's threads of each worker.
+
+    Raises:
+        UsageError: For seconds that are not above 0.
+        HemixError: If a stream got no answer.
     """
     soak = seconds is not None
     lasting = seconds if seconds is not None else max(_SECONDS * scale, 1.0)
@@ -70,22 +85,9 @@ def run(
     with tempfile.TemporaryDirectory(prefix="hemix-bench-") as temporary:
         folder = Path(temporary)
         world = _world(folder, run, max(int(400 * scale), 60), scale, full=soak)
-        short = Stream(kind="rank", per_second=10, size=500, users=world.short, fresh=True)
-        long = Stream(kind="rank", per_second=5, size=500, users=world.long, fresh=True)
-        mix = (
-            Stream(kind="rank", per_second=2, size=500, users=world.short),
-            Stream(kind="rank", per_second=5, size=50, users=world.short),
-            Stream(kind="events", per_second=5, size=10, users=world.short),
-        )
-        loads: dict[str, tuple[Stream, ...]] = {
-            f"rank 500, {_length(_SHORT, scale)} events": (short,),
-            f"rank 500, {_length(_LONG, scale)} events": (long,),
-            f"rank 500, {_length(_SHORT, scale)} events, state kept": (dataclasses.replace(short, fresh=False),),
-            "events 50": (Stream(kind="events", per_second=40, size=50, users=world.short),),
-            "mix": mix,
-        }
+        loads = _loads(world, scale)
         if soak:
-            loads = {"mix": mix}
+            loads = {"mix": loads["mix"]}
         cases: list[dict[str, Any]] = []
         with _server(world, folder, threads, device) as (port, pid, ready_seconds):
             for number, (name, streams) in enumerate(loads.items()):
@@ -99,14 +101,7 @@ def run(
                     actions=world.actions,
                     context=world.context,
                 )
-                stolen, began = stolen_seconds(), time.monotonic()
-                with Memory(pid) as memory:
-                    seen = _drive(plan)
-                share = round((stolen_seconds() - stolen) / (time.monotonic() - began) / (os.cpu_count() or 1), 3)
-                for one in seen:
-                    if not one["answered_per_second"]:
-                        raise HemixError(f"bench serve: no {one['stream']} was answered: {one['errors']}")
-                cases += [{"name": f"serve {name}", **one, **memory.figures(), "stolen_share": share} for one in seen]
+                cases += _measure(name, plan, pid)
     return {
         "schema_version": 1,
         "cases": cases,
@@ -115,6 +110,39 @@ def run(
         "device": device,
         "machine": machine(),
     }
+
+
+def _loads(world: _World, scale: float) -> dict[str, tuple[Stream, ...]]:
+    """The streams of every load by its name."""
+    short = Stream(kind="rank", per_second=10, size=500, users=world.short, fresh=True)
+    long = Stream(kind="rank", per_second=5, size=500, users=world.long, fresh=True)
+    mix = (
+        Stream(kind="rank", per_second=2, size=500, users=world.short),
+        Stream(kind="rank", per_second=5, size=50, users=world.short),
+        Stream(kind="events", per_second=5, size=10, users=world.short),
+    )
+    kept = dataclasses.replace(short, fresh=False)
+    return {
+        f"rank 500, {_length(_SHORT, scale)} events": (short,),
+        f"rank 500, {_length(_LONG, scale)} events": (long,),
+        f"rank 500, {_length(_SHORT, scale)} events, state kept": (kept,),
+        "events 50": (Stream(kind="events", per_second=40, size=50, users=world.short),),
+        "mix": mix,
+    }
+
+
+def _measure(name: str, plan: Plan, pid: int) -> list[dict[str, Any]]:
+    """A case a stream of one load on the server of process ``pid``."""
+    stolen, began = stolen_seconds(), time.monotonic()
+    with Memory(pid) as memory:
+        streams = _drive(plan)
+    stolen_share = (stolen_seconds() - stolen) / (time.monotonic() - began) / (os.cpu_count() or 1)
+    for stream in streams:
+        if not stream["answered_per_second"]:
+            kind, errors = stream["stream"], stream["errors"]
+            raise HemixError(f"bench serve: no {kind} was answered: {errors}")
+    rest = {**memory.figures(), "stolen_share": round(stolen_share, 3)}
+    return [{"name": f"serve {name}", **stream, **rest} for stream in streams]
 
 
 def _drive(plan: Plan) -> list[dict[str, Any]]:

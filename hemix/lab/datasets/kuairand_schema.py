@@ -21,6 +21,50 @@ def _numeric(buckets: int = 16) -> dict[str, Any]:
     return {"type": "numeric", "buckets": buckets}
 
 
+_USER = {
+    "user_id": _categorical(3),
+    "user_active_degree": _categorical(),
+    "is_live_streamer": _categorical(),
+    "is_video_author": _categorical(),
+    "follow_user_num": _numeric(),
+    "fans_user_num": _numeric(),
+    "friend_user_num": _numeric(),
+    "register_days": _numeric(),
+    **{f"onehot_feat{i}": _categorical() for i in range(18)},
+}
+
+_CONTEXT = {
+    "tab": _categorical(),
+    "hour": {"type": "clock", "part": "hour"},
+    "weekday": {"type": "clock", "part": "weekday"},
+}
+
+_ITEM = {
+    "video_id": _categorical(5),
+    "author_id": _categorical(5),
+    "video_type": _categorical(),
+    "upload_type": _categorical(),
+    "upload_day": _numeric(),
+    "video_duration": _numeric(32),
+    "server_width": _numeric(8),
+    "server_height": _numeric(8),
+    "music_id": _categorical(5),
+    "music_type": _categorical(),
+    "tag": _categorical(multi=True, max_values=10, table="tag"),
+    "tag_first": _categorical(table="tag"),
+}
+
+_HISTORY = {
+    "source": "events",
+    "item_features": ["video_id", "author_id", "video_duration", "tag_first"],
+    "action": {"column": "action", "vocabulary": {"min_count": 1}},
+    "fields": {
+        "tab": _categorical(),
+        "play_share": _numeric(),
+        "hour": {"type": "clock", "part": "hour"},
+    },
+}
+
 _STATISTICS = {
     "user": ["user"],
     "video": ["item"],
@@ -34,55 +78,24 @@ _STATISTICS = {
 
 
 def kuairand_schema(name: str, *, global_length: int, realtime_length: int) -> Schema:
-    """The schema of KuaiRand logs; the lengths cap the two parts of a history."""
+    """Make the schema of KuaiRand logs.
+
+    Args:
+        name: Of the data set.
+        global_length: Most events of the history before today.
+        realtime_length: Most events of today.
+    """
+    tables = {"events": "events.parquet", "items": "items.parquet", "users": "users.parquet"}
     return Schema.model_validate(
         {
             "name": name,
-            "tables": {"events": "events.parquet", "items": "items.parquet", "users": "users.parquet"},
+            "tables": tables,
             "user": "user_id",
             "item": "video_id",
             "clock": {"column": "time_ms", "unit": "ms", "timezone": "Asia/Shanghai"},
-            "features": {
-                "user": {
-                    "user_id": _categorical(3),
-                    "user_active_degree": _categorical(),
-                    "is_live_streamer": _categorical(),
-                    "is_video_author": _categorical(),
-                    "follow_user_num": _numeric(),
-                    "fans_user_num": _numeric(),
-                    "friend_user_num": _numeric(),
-                    "register_days": _numeric(),
-                    **{f"onehot_feat{i}": _categorical() for i in range(18)},
-                },
-                "context": {
-                    "tab": _categorical(),
-                    "hour": {"type": "clock", "part": "hour"},
-                    "weekday": {"type": "clock", "part": "weekday"},
-                },
-                "item": {
-                    "video_id": _categorical(5),
-                    "author_id": _categorical(5),
-                    "video_type": _categorical(),
-                    "upload_type": _categorical(),
-                    "upload_day": _numeric(),
-                    "video_duration": _numeric(32),
-                    "server_width": _numeric(8),
-                    "server_height": _numeric(8),
-                    "music_id": _categorical(5),
-                    "music_type": _categorical(),
-                    "tag": _categorical(multi=True, max_values=10, table="tag"),
-                    "tag_first": _categorical(table="tag"),
-                },
-            },
+            "features": {"user": _USER, "context": _CONTEXT, "item": _ITEM},
             "history": {
-                "source": "events",
-                "item_features": ["video_id", "author_id", "video_duration", "tag_first"],
-                "action": {"column": "action", "vocabulary": {"min_count": 1}},
-                "fields": {
-                    "tab": _categorical(),
-                    "play_share": _numeric(),
-                    "hour": {"type": "clock", "part": "hour"},
-                },
+                **_HISTORY,
                 "global_length": global_length,
                 "realtime_length": realtime_length,
                 "realtime_window": "day",

@@ -17,6 +17,8 @@ from hemix.lab.simulator.parameters import Parameters
 __all__ = ["ALWAYS_OPEN", "KM_PER_DEGREE", "Centres", "Places", "build_centres", "build_places", "to_degrees"]
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.int64]
 Ints = npt.NDArray[np.int32]
 
 ALWAYS_OPEN = -(2**31)
@@ -102,69 +104,111 @@ def build_centres(parameters: Parameters, seed: int) -> Centres:
 
 
 def build_places(parameters: Parameters, seed: int, *, count: int, days: int, centres: Centres) -> Places:
-    """``count`` places; a share of them opens on one of the logged ``days``."""
+    """Make the places of a city.
+
+    Args:
+        parameters: Of the city.
+        seed: Of all random values.
+        count: How many places.
+        days: A fraction of the places opens on one of so many logged days.
+        centres: Where the city is dense.
+    """
     p = parameters.places
-    number = np.arange(count)
+    draw = _Draws(seed, count)
+    chain, category = _chains(parameters, draw)
+    in_chain = chain != NO_CHAIN
+    x_km, y_km = _coordinates(parameters, draw, centres)
 
-    def normal(purpose: str, *more: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        parts = (number, *more) if not more else (number[:, None], *more)
-        return draws.normal(draws.key(seed, purpose, *parts))
+    tier = draw.normal("tier")
+    chain_tier = draws.normal(draws.key(seed, "chain tier", np.arange(p.chains)))
+    tier = np.where(in_chain, 0.4 * tier + 0.7 * chain_tier[chain], tier)
+    quality_z = p.quality_of_price * tier + p.quality_spread * draw.normal("quality")
+    quality = 1.0 / (1.0 + np.exp(-quality_z))
+    fame = p.fame_of_quality * quality_z + 0.8 * draw.normal("fame") + p.fame_of_chain * in_chain
+    rating = 1.6 + 3.2 * quality + p.rating_noise * draw.normal("rating")
+    log_reviews = np.log(p.reviews_median) + p.reviews_of_fame * fame
+    reviews = np.exp(log_reviews + p.reviews_noise * draw.normal("reviews"))
 
-    def uniform(purpose: str) -> npt.NDArray[np.float64]:
-        return draws.uniform(draws.key(seed, purpose, number))
-
+    style = _styles(parameters, draw, chain)
+    opens = draw.uniform("opens") < p.opening_share
+    opening_day = np.where(opens, np.floor(draw.uniform("opening day") * days), ALWAYS_OPEN)
     names = list(dict.fromkeys(c.group for c in parameters.categories))
     group_of = np.array([names.index(c.group) for c in parameters.categories], dtype=np.int32)
     median = np.array([c.price_yuan for c in parameters.categories])
-
-    # a chain lives in one category; a branch takes its chain's category, price tier and much of its style
-    chain_number = np.arange(p.chains)
-    chain_category = draws.choice(draws.key(seed, "chain category", chain_number), [c.share for c in parameters.categories])
-    chain_weight = (1.0 + chain_number) ** -p.chain_zipf
-    in_chain = uniform("in a chain") < p.chain_share
-    chain = np.where(in_chain, draws.choice(draws.key(seed, "chain", number), chain_weight), NO_CHAIN)
-    own = draws.choice(draws.key(seed, "category", number), [c.share for c in parameters.categories])
-    category = np.where(in_chain, chain_category[chain], own)
-
-    anywhere = uniform("outside") < p.outside_share
-    centre = draws.choice(draws.key(seed, "place centre", number), centres.weight)
-    edge = parameters.geography.half_width_km * 0.85
-    x = np.where(anywhere, (2 * uniform("outside x") - 1) * edge, centres.x_km[centre] + p.spread_km * normal("place x"))
-    y = np.where(anywhere, (2 * uniform("outside y") - 1) * edge, centres.y_km[centre] + p.spread_km * normal("place y"))
-
-    tier = normal("tier")
-    chain_tier = draws.normal(draws.key(seed, "chain tier", chain_number))
-    tier = np.where(in_chain, 0.4 * tier + 0.7 * chain_tier[chain], tier)
-    quality_z = p.quality_of_price * tier + p.quality_spread * normal("quality")
-    quality = 1.0 / (1.0 + np.exp(-quality_z))
-    fame = p.fame_of_quality * quality_z + 0.8 * normal("fame") + p.fame_of_chain * in_chain
-    rating = np.clip(np.round(1.6 + 3.2 * quality + p.rating_noise * normal("rating"), 1), 1.0, 5.0)
-    reviews = np.exp(np.log(p.reviews_median) + p.reviews_of_fame * fame + p.reviews_noise * normal("reviews"))
-
-    dimension = np.arange(p.styles)
-    style = normal("style", dimension)
-    chain_style = draws.normal(draws.key(seed, "chain style", chain_number[:, None], dimension))
-    shared = p.chain_style
-    style = np.where(in_chain[:, None], np.sqrt(1 - shared**2) * style + shared * chain_style[chain], style)
-
-    opens = uniform("opens") < p.opening_share
-    opening_day = np.where(opens, np.floor(uniform("opening day") * days), ALWAYS_OPEN)
+    price = np.exp(np.log(median[category]) + p.price_spread * tier)
     return Places(
         category=category.astype(np.int32),
         group=group_of[category],
         chain=chain.astype(np.int32),
-        x_km=clip_to_city(parameters, x),
-        y_km=clip_to_city(parameters, y),
-        price_yuan=np.maximum(np.round(np.exp(np.log(median[category]) + p.price_spread * tier)), 1.0),
+        x_km=clip_to_city(parameters, x_km),
+        y_km=clip_to_city(parameters, y_km),
+        price_yuan=np.maximum(np.round(price), 1.0),
         tier=tier.astype(np.float32),
         quality=quality.astype(np.float32),
-        rating=rating,
+        rating=np.clip(np.round(rating, 1), 1.0, 5.0),
         fame=fame.astype(np.float32),
         reviews=np.round(reviews).astype(np.int64),
         style=style.astype(np.float32),
         tags=_tags(parameters, seed, style),
         opening_day=opening_day.astype(np.int32),
     )
+
+
+class _Draws:
+    """Random values of every place, by what they are for."""
+
+    def __init__(self, seed: int, count: int) -> None:
+        self.seed, self.number = seed, np.arange(count)
+
+    def normal(self, purpose: str) -> Doubles:
+        """float64 [places]."""
+        return draws.normal(draws.key(self.seed, purpose, self.number))
+
+    def uniform(self, purpose: str) -> Doubles:
+        """float64 [places]."""
+        return draws.uniform(draws.key(self.seed, purpose, self.number))
+
+    def choice(self, purpose: str, weights: npt.ArrayLike) -> Numbers:
+        """int64 [places]: positions in ``weights``."""
+        return draws.choice(draws.key(self.seed, purpose, self.number), weights)
+
+
+def _chains(parameters: Parameters, draw: _Draws) -> tuple[Numbers, Numbers]:
+    """Chain and category [places]; a branch takes its chain's category."""
+    p = parameters.places
+    shares = [c.share for c in parameters.categories]
+    chain_number = np.arange(p.chains)
+    chain_category = draws.choice(draws.key(draw.seed, "chain category", chain_number), shares)
+    chain_weight = (1.0 + chain_number) ** -p.chain_zipf
+    in_chain = draw.uniform("in a chain") < p.chain_share
+    chain = np.where(in_chain, draw.choice("chain", chain_weight), NO_CHAIN)
+    return chain, np.where(in_chain, chain_category[chain], draw.choice("category", shares))
+
+
+def _coordinates(parameters: Parameters, draw: _Draws, centres: Centres) -> tuple[Doubles, Doubles]:
+    """x and y [places] in km, near a centre or anywhere."""
+    spread = parameters.places.spread_km
+    anywhere = draw.uniform("outside") < parameters.places.outside_share
+    centre = draw.choice("place centre", centres.weight)
+    edge = parameters.geography.half_width_km * 0.85
+
+    def along(axis: str, centre_km: Floats) -> Doubles:
+        far = (2 * draw.uniform(f"outside {axis}") - 1) * edge
+        return np.where(anywhere, far, centre_km[centre] + spread * draw.normal(f"place {axis}"))
+
+    return along("x", centres.x_km), along("y", centres.y_km)
+
+
+def _styles(parameters: Parameters, draw: _Draws, chain: Numbers) -> Doubles:
+    """[places, styles]; a branch takes much of its chain's style."""
+    p = parameters.places
+    dimension = np.arange(p.styles)
+    own = draws.normal(draws.key(draw.seed, "style", draw.number[:, None], dimension))
+    chain_number = np.arange(p.chains)[:, None]
+    of_chains = draws.normal(draws.key(draw.seed, "chain style", chain_number, dimension))
+    weight = p.chain_style
+    mixed = np.sqrt(1 - weight**2) * own + weight * of_chains[chain]
+    return np.where((chain != NO_CHAIN)[:, None], mixed, own)
 
 
 def _tags(parameters: Parameters, seed: int, style: npt.NDArray[np.float64]) -> Ints:

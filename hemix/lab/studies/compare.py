@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -26,64 +27,93 @@ from hemix.lab.studies.summary import Runs, pairs, summarise
 from hemix.measure import machine
 from hemix.models import MODELS, model_class
 
-__all__ = ["cells_of", "compare", "complete_runs", "facts", "judge", "openings"]
+__all__ = ["CompareConfig", "cells_of", "compare", "complete_runs", "facts", "judge", "openings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """What is compared."""
+
+    models: Sequence[str] | Mapping[str, Mapping[str, Any]] | None = None
+    """Names, or settings by a label of one's own:
+    ``{"deep": {"model.name": "hemix", "model.layers": 4}}``; None: all models"""
+    seeds: int = 3
+    search: str | Path | None = "default"
+    """"default", a search file, or None for no search"""
+    search_data: str | Path | None = None
+    """A smaller dataset to search on; None: the first one"""
+    changes: Mapping[str, Any] | None = None
+    """Settings for all models"""
+    primary: Sequence[str] | None = None
+    """Pairs ``a:b`` that are reported without adjustment; None: hemix:lightgbm where both take part"""
+    final: bool = False
+    """Open test"""
 
 
 def compare(
     data: Sequence[str | Path],
     out: Path,
-    *,
-    models: Sequence[str] | Mapping[str, Mapping[str, Any]] | None = None,
-    seeds: int = 3,
-    search: str | Path | None = "default",
-    search_data: str | Path | None = None,
-    changes: Mapping[str, Any] | None = None,
-    primary: Sequence[str] | None = None,
-    final: bool = False,
+    config: CompareConfig | None = None,
     options: Options | None = None,
 ) -> dict[str, Any]:
-    """Compare models over the datasets ``data`` (rolling origins of the same logs); writes and returns compare.json.
+    """Compare models; writes compare.json and report.html.
 
-    ``models``: names, or settings by a label of one's own (``{"deep": {"model.name": "hemix", "model.layers": 4}}``); None: all known.
-    ``search``: "default", a search file, or None. ``changes``: settings for all. ``primary``: pairs ``a:b`` that are reported without
-    adjustment (by default hemix:lightgbm where both take part). ``final``: open test. Raises UsageError, SettingsError, DataError before
-    anything is written.
+    Args:
+        data: Datasets: rolling origins of the same logs.
+        out: The study's folder; a second call continues it.
+        config: What is compared.
+        options: How many cells run at a time, and whom to tell.
+
+    Returns:
+        The content of compare.json.
+
+    Raises:
+        UsageError, SettingsError, DataError: Before anything is written.
+        RunError: If no run finished.
     """
-    options = options or Options()
-    base = dict(changes or {})
-    contenders = _contenders(models, base)
-    if seeds < 1:
-        raise UsageError(f"--seeds {seeds}: expected 1 or more")
-    labels = [one.label for one in contenders]
-    asked = _primary(primary, labels)
-    points = None if search is None else searching.default_points(base) if search == "default" else searching.read_points(search)
+    config, options = config or CompareConfig(), options or Options()
+    base = dict(config.changes or {})
+    contenders = _contenders(config.models, base)
+    if config.seeds < 1:
+        raise UsageError(f"--seeds {config.seeds}: expected 1 or more")
+    primary = _primary(config.primary, [one.label for one in contenders])
+    points = _search_points(config.search, base)
     check_study_folder(out)
-    inputs, small = open_inputs(data, opens_test=final, small=search_data)
-    split: Judged = "test" if final else "valid"
+    inputs, small = open_inputs(data, opens_test=config.final, small=config.search_data)
+    split: Judged = "test" if config.final else "valid"
     failed: list[Failure] = []
     searched: dict[str, Any] = {}
     with study_folder(out):
         if points is not None:
-            contenders, searched, failed = _search(out, contenders, points, small or inputs[0], inputs, seeds, options, split)
-        cells = cells_of(out, contenders, inputs, seeds)
+            search = _Search(out, contenders, points, small or inputs[0])
+            options.on_plan(plan(search.stages(inputs, config.seeds, split), options))
+            contenders, searched, failed = search.run(options)
+        cells = cells_of(out, contenders, inputs, config.seeds)
         if points is None and contenders:
             options.on_plan(plan([("compare", cells, split)], options))
         runs, failures = judge(out, cells, contenders, inputs, split, options)
         failed += failures
-        missing = [pair for pair in asked if pair[0] not in runs or pair[1] not in runs]
+        finished = [pair for pair in primary if pair[0] in runs and pair[1] in runs]
         content = {
             "schema_version": 1,
             "split": split,
             "models": summarise(runs, split),
-            **pairs(runs, inputs, split, primary=[pair for pair in asked if pair not in missing]),
-            "primary": [":".join(pair) for pair in asked],
+            **pairs(runs, inputs, split, primary=finished),
+            "primary": [":".join(pair) for pair in primary],
             "failed": failed,
             "search": searched,
-            **facts(out, inputs, seeds, small if points is not None else None),
+            **facts(out, inputs, config.seeds, small if points is not None else None),
         }
         write_json(out / "compare.json", content)
         write_study_report(out / "report.html", "compare", content)
     return content
+
+
+def _search_points(search: str | Path | None, base: Mapping[str, Any]) -> searching.Points | None:
+    """The points of a search; None for no search."""
+    if search is None:
+        return None
+    return searching.default_points(base) if search == "default" else searching.read_points(search)
 
 
 def _contenders(models: Sequence[str] | Mapping[str, Mapping[str, Any]] | None, base: Mapping[str, Any]) -> list[Contender]:
@@ -120,42 +150,44 @@ def cells_of(out: Path, contenders: Sequence[Contender], inputs: Sequence[Input]
     ]
 
 
-def _search(
-    out: Path,
-    contenders: Sequence[Contender],
-    points: searching.Points,
-    data: Input,
-    inputs: Sequence[Input],
-    seeds: int,
-    options: Options,
-    split: Judged,
-) -> tuple[list[Contender], dict[str, Any], list[Failure]]:
-    """(contenders at their best points, what every point gave, failures)."""
-    grids = {
-        one.label: [Cell(root=out, contender=at, data=data, seed=0) for at in searching.points_for(one, points)]
-        for one in contenders
-    }
-    every = [cell for grid in grids.values() for cell in grid]
-    stages: list[tuple[str, Sequence[Cell], Judged]] = [("search", every, "valid")]
-    if all(cell.done("valid") for cell in every):
-        found = [chosen.contender for grid in grids.values() if (chosen := searching.best(grid)[0]) is not None]
-        stages.append(("compare", cells_of(out, found, inputs, seeds), split))
-    else:
-        stages.append(("compare (before the search its settings are not known)", cells_of(out, contenders, inputs, seeds), split))
-    options.on_plan(plan(stages, options))
-    failed = run_cells(every, options)
-    kept, searched = list[Contender](), dict[str, Any]()
-    for label, grid in grids.items():
-        chosen, results = searching.best(grid)
-        searched[label] = {"data": data.name, "points": results, "chosen": chosen and chosen.contender.changes}
-        for cell in grid:
-            if cell is not chosen:
-                cell.drop_weights()
-        if chosen is None:
-            failed.append({"cell": label, "error": "no point of the search finished"})
+class _Search:
+    """Every model at every point of its grid, on one dataset."""
+
+    def __init__(self, out: Path, contenders: Sequence[Contender], points: searching.Points, data: Input) -> None:
+        self._out, self._contenders, self._data = out, contenders, data
+        self._grids = {
+            one.label: [Cell(root=out, contender=at, data=data, seed=0) for at in searching.points_for(one, points)]
+            for one in contenders
+        }
+        self._cells = [cell for grid in self._grids.values() for cell in grid]
+
+    def stages(self, inputs: Sequence[Input], seeds: int, split: Judged) -> list[tuple[str, Sequence[Cell], Judged]]:
+        """The search and the comparison after it, for the estimate of their cost."""
+        contenders, name = self._contenders, "compare"
+        if all(cell.done("valid") for cell in self._cells):
+            best = [searching.best(grid)[0] for grid in self._grids.values()]
+            contenders = [cell.contender for cell in best if cell is not None]
         else:
-            kept.append(chosen.contender)
-    return kept, searched, failed
+            name = "compare (before the search its settings are not known)"
+        cells = cells_of(self._out, contenders, inputs, seeds)
+        return [("search", self._cells, "valid"), (name, cells, split)]
+
+    def run(self, options: Options) -> tuple[list[Contender], dict[str, Any], list[Failure]]:
+        """Train all points; returns models at their best points, what each gave, and failures."""
+        failed = run_cells(self._cells, options)
+        chosen, searched = list[Contender](), dict[str, Any]()
+        for label, grid in self._grids.items():
+            best, results = searching.best(grid)
+            changes = best and best.contender.changes
+            searched[label] = {"data": self._data.name, "points": results, "chosen": changes}
+            for cell in grid:
+                if cell is not best:
+                    cell.drop_weights()
+            if best is None:
+                failed.append({"cell": label, "error": "no point of the search finished"})
+            else:
+                chosen.append(best.contender)
+        return chosen, searched, failed
 
 
 def judge(

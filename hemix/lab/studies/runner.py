@@ -16,13 +16,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from hemix.errors import UsageError
 from hemix.files import storage_errors
 from hemix.lab.studies.cells import Cell, Judged
 
-__all__ = ["Failure", "Options", "check_study_folder", "run_cells", "study_folder"]
+__all__ = ["Failure", "Options", "StudyCallback", "check_study_folder", "run_cells", "study_folder"]
 
 Failure = dict[str, str]
 """``{"cell", "error"}``"""
@@ -31,8 +31,18 @@ _STOP_SECONDS = 60.0
 _PATIENCE_SECONDS = 0.1
 
 
+class StudyCallback(Protocol):
+    """Receive what a study reports."""
+
+    def on_plan(self, plan: dict[str, Any], /) -> None:
+        """Before a study begins: what will be done, and its estimated cost."""
+
+    def on_cell(self, what: str, done: int, total: int, /) -> None:
+        """Something happened to a cell; ``done`` of ``total`` cells are done."""
+
+
 class Options:
-    """How a study runs, and whom it tells."""
+    """How a study runs, and whom it tells. A :class:`StudyCallback` gives both functions."""
 
     def __init__(
         self,
@@ -42,8 +52,17 @@ class Options:
         on_plan: Callable[[dict[str, Any]], None] = lambda _: None,
         on_cell: Callable[[str, int, int], None] = lambda *_: None,
     ) -> None:
-        """``jobs`` cells at a time (None: as many as cores allow) of ``threads`` threads each. ``on_plan`` gets what will be done and
-        its estimated cost, before it begins; ``on_cell`` (what happened, cells done, cells). Raises UsageError."""
+        """Check the numbers.
+
+        Args:
+            jobs: Cells at a time; None: as many as cores allow.
+            threads: Threads of each.
+            on_plan: As :meth:`StudyCallback.on_plan`.
+            on_cell: As :meth:`StudyCallback.on_cell`.
+
+        Raises:
+            UsageError: For numbers below 1.
+        """
         cores = len(os.sched_getaffinity(0))
         if threads < 1 or (jobs is not None and jobs < 1):
             raise UsageError(f"--jobs {jobs} --threads {threads}: expected 1 or more")

@@ -7,7 +7,7 @@ events alone, by the loader, with the model as it is.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -26,7 +26,7 @@ from hemix.lab.studies.report import write_study_report
 from hemix.lab.studies.runner import Options, check_study_folder, study_folder
 from hemix.lab.studies.summary import Runs, measured_runs, summarise
 
-__all__ = ["LADDER", "LENGTHS", "lengths_for", "scale"]
+__all__ = ["LADDER", "LENGTHS", "ScaleConfig", "lengths_for", "scale"]
 
 
 def _rung(width: int, layers: int, heads: int, mix_heads: int, rank: int, hidden: int, tokens: int) -> dict[str, Any]:
@@ -67,39 +67,53 @@ def lengths_for(data: Input) -> list[int]:
     return [*(length for length in LENGTHS if length < longest), max(longest, 1)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScaleConfig:
+    """What is scaled."""
+
+    seeds: int = 2
+    sizes: Sequence[str] | None = None
+    """Rungs of LADDER; None: all"""
+    lengths: Sequence[int] | None = None
+    """Most events a request sees; None: :func:`lengths_for`; empty: no such ladder"""
+    changes: Mapping[str, Any] | None = None
+    """Settings for all rungs"""
+    final: bool = False
+    """Open test"""
+
+
 def scale(
     data: str | Path,
     out: Path,
-    *,
-    seeds: int = 2,
-    sizes: Sequence[str] | None = None,
-    lengths: Sequence[int] | None = None,
-    changes: Mapping[str, Any] | None = None,
-    final: bool = False,
+    config: ScaleConfig | None = None,
     options: Options | None = None,
 ) -> dict[str, Any]:
-    """Train every rung of both ladders; writes and returns scale.json.
+    """Train every rung of both ladders; writes scale.json and report.html.
 
-    ``sizes``: rungs of LADDER (None: all); ``lengths``: most events a request sees (None: :func:`lengths_for`; empty: no such ladder).
-    Raises as :func:`hemix.lab.studies.compare.compare`.
+    Args:
+        data: The dataset.
+        out: The study's folder; a second call continues it.
+        config: Which rungs.
+        options: How many cells run at a time, and whom to tell.
+
+    Returns:
+        The content of scale.json.
+
+    Raises:
+        UsageError, SettingsError, DataError: Before anything is written.
+        RunError: If no run finished.
     """
-    options = options or Options()
-    chosen = list(LADDER) if sizes is None else list(sizes)
-    for name in chosen:
-        if name not in LADDER:
-            raise UsageError(f"--sizes {name}: expected some of {', '.join(LADDER)}")
-    if seeds < 1 or any(length < 1 for length in lengths or ()):
-        raise UsageError(f"--seeds {seeds} --lengths {lengths}: expected numbers from 1 up")
-    base = dict(changes or {})
-    by_size = [Contender.of(name, {**base, **LADDER[name]}) for name in chosen]
+    config, options = config or ScaleConfig(), options or Options()
+    base, seeds = dict(config.changes or {}), config.seeds
+    by_size = [Contender.of(name, {**base, **LADDER[name]}) for name in _checked_sizes(config)]
     check_study_folder(out)
-    inputs, _ = open_inputs([data], opens_test=final)
-    asked = lengths_for(inputs[0]) if lengths is None else list(lengths)
-    by_length = [Contender.of(f"history_{length}", base, history_events_max=length) for length in asked]
+    inputs, _ = open_inputs([data], opens_test=config.final)
+    lengths = lengths_for(inputs[0]) if config.lengths is None else config.lengths
+    by_length = [Contender.of(f"history_{length}", base, history_events_max=length) for length in lengths]
     contenders = [*by_size, *by_length]
     if len(contenders) < 2:
         raise UsageError("--sizes, --lengths: expected two rungs or more")
-    split: Judged = "test" if final else "valid"
+    split: Judged = "test" if config.final else "valid"
     with study_folder(out):
         cells = cells_of(out, contenders, inputs, seeds)
         options.on_plan(plan([("scale", cells, split)], options))
@@ -118,6 +132,18 @@ def scale(
         write_json(out / "scale.json", content)
         write_study_report(out / "report.html", "scale", content)
     return content
+
+
+def _checked_sizes(config: ScaleConfig) -> list[str]:
+    """The rungs to train. Raises UsageError for an unknown one and for numbers below 1."""
+    sizes = list(LADDER) if config.sizes is None else list(config.sizes)
+    for name in sizes:
+        if name not in LADDER:
+            raise UsageError(f"--sizes {name}: expected some of {', '.join(LADDER)}")
+    if config.seeds < 1 or any(length < 1 for length in config.lengths or ()):
+        flags = f"--seeds {config.seeds} --lengths {config.lengths}"
+        raise UsageError(f"{flags}: expected numbers from 1 up")
+    return sizes
 
 
 def _fits(

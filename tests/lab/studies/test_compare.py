@@ -15,7 +15,7 @@ from hemix.display import study_table
 from hemix.errors import DataError, RunError, SettingsError, UsageError
 from hemix.evaluation.intervals import auc_difference
 from hemix.lab.studies import summary
-from hemix.lab.studies.compare import compare
+from hemix.lab.studies.compare import CompareConfig, compare
 from hemix.lab.studies.inputs import judged_rows, open_inputs
 from tests.lab.studies.small import FAST, HEMIX, TWO, cells_here, stamps
 from tests.planted import SCHEMA, write_logs
@@ -36,7 +36,7 @@ def study(origins: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path
     """Two models, two origins, two seeds, on valid."""
     out = tmp_path_factory.mktemp("study") / "out"
     with cells_here():
-        compare(origins, out, models=TWO, seeds=2, search=None, primary=["one:two"])
+        compare(origins, out, CompareConfig(models=TWO, seeds=2, search=None, primary=["one:two"]))
     return out
 
 
@@ -78,7 +78,7 @@ def test_the_report_is_one_file(study: Path) -> None:
 
 def test_one_seed_of_one_origin_is_the_plain_paired_difference(origins: list[Path], study: Path) -> None:
     with cells_here() as began:
-        content = compare(origins[:1], study, models=TWO, seeds=1, search=None)
+        content = compare(origins[:1], study, CompareConfig(models=TWO, seeds=1, search=None))
     assert began == []
     inputs, _ = open_inputs(origins[:1], opens_test=False)
     rows, _ = judged_rows(inputs, "valid")
@@ -93,7 +93,7 @@ def test_one_seed_of_one_origin_is_the_plain_paired_difference(origins: list[Pat
 def test_finished_cells_are_left_as_they_are(origins: list[Path], study: Path) -> None:
     before = stamps(study / "cells")
     with cells_here() as began:
-        compare(origins, study, models=TWO, seeds=2, search=None)
+        compare(origins, study, CompareConfig(models=TWO, seeds=2, search=None))
     assert began == []
     assert stamps(study / "cells") == before
 
@@ -105,21 +105,21 @@ def test_test_stays_shut(origins: list[Path], tmp_path: Path) -> None:
     shutil.rmtree(data / "test")
     out = tmp_path / "out"
     with cells_here():
-        content = compare([data], out, models={"one": HEMIX}, seeds=1, search=None)
+        content = compare([data], out, CompareConfig(models={"one": HEMIX}, seeds=1, search=None))
     assert content["openings"] == []
     assert [p for p in out.rglob("*") if p.name in ("test.npy", "test.json", "openings.jsonl")] == []
     with pytest.raises(DataError, match=r"test.*missing"):
-        compare([data], out, models={"one": HEMIX}, seeds=1, search=None, final=True)
+        compare([data], out, CompareConfig(models={"one": HEMIX}, seeds=1, search=None, final=True))
 
 
 def test_every_opening_of_test_is_written_down(origins: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     with cells_here() as began:
-        compare(origins[:1], out, models=TWO, seeds=1, search=None)
+        compare(origins[:1], out, CompareConfig(models=TWO, seeds=1, search=None))
         results = {p: p.stat().st_mtime_ns for p in out.glob("cells/*/result.json")}
-        content = compare(origins[:1], out, models=TWO, seeds=1, search=None, final=True)
+        content = compare(origins[:1], out, CompareConfig(models=TWO, seeds=1, search=None, final=True))
         assert len(began) == 4
-        again = compare(origins[:1], out, models=TWO, seeds=1, search=None, final=True)
+        again = compare(origins[:1], out, CompareConfig(models=TWO, seeds=1, search=None, final=True))
         assert len(began) == 4
     assert (content["split"], len(content["openings"]), len(again["openings"])) == ("test", 1, 2)
     first, second = (json.loads(line) for line in (out / "openings.jsonl").read_text().splitlines())
@@ -134,16 +134,18 @@ def test_every_opening_of_test_is_written_down(origins: list[Path], tmp_path: Pa
 def test_a_failed_cell_is_reported_and_the_rest_goes_on(origins: list[Path], tmp_path: Path) -> None:
     broken = {**HEMIX, "train.dense_learning_rate": 1e30, "train.clip_norm": 0, "train.batch_impressions": 64}
     with cells_here() as began:
-        content = compare(origins[:1], tmp_path / "out", models={"broken": broken, "one": HEMIX}, seeds=1, search=None)
+        content = compare(
+            origins[:1], tmp_path / "out", CompareConfig(models={"broken": broken, "one": HEMIX}, seeds=1, search=None)
+        )
     assert list(content["models"]) == ["one"]
     assert content["failed"][0]["cell"] == began[0]
     assert content["failed"][0]["error"].startswith("the loss is nan at step")
     assert content["failed"][1] == {"cell": "broken", "error": "left out: of some dataset no run finished"}
     with cells_here() as began:
-        compare(origins[:1], tmp_path / "out", models={"broken": broken, "one": HEMIX}, seeds=1, search=None)
+        compare(origins[:1], tmp_path / "out", CompareConfig(models={"broken": broken, "one": HEMIX}, seeds=1, search=None))
     assert began == [content["failed"][0]["cell"]]
     with cells_here(), pytest.raises(RunError, match="no run finished"):
-        compare(origins[:1], tmp_path / "out", models={"broken": broken}, seeds=1, search=None)
+        compare(origins[:1], tmp_path / "out", CompareConfig(models={"broken": broken}, seeds=1, search=None))
 
 
 def test_a_stopped_study_goes_on(origins: list[Path], tmp_path: Path) -> None:
@@ -155,9 +157,9 @@ def test_a_stopped_study_goes_on(origins: list[Path], tmp_path: Path) -> None:
 
     with cells_here() as began:
         with pytest.raises(KeyboardInterrupt):
-            compare(origins[:1], tmp_path / "out", models=TWO, seeds=1, search=None, options=Options(jobs=1, on_cell=stop))
+            compare(origins[:1], tmp_path / "out", CompareConfig(models=TWO, seeds=1, search=None), Options(jobs=1, on_cell=stop))
         assert len(began) == 1
-        compare(origins[:1], tmp_path / "out", models=TWO, seeds=1, search=None)
+        compare(origins[:1], tmp_path / "out", CompareConfig(models=TWO, seeds=1, search=None))
         assert len(began) == len(set(began)) == 2
 
 
@@ -169,7 +171,7 @@ def test_the_search_gives_every_model_as_many_points(origins: list[Path], tmp_pa
 
     with cells_here() as began:
         content = compare(
-            origins[:1], tmp_path / "out", models=TWO, seeds=2, search=points, options=Options(on_plan=plans.append)
+            origins[:1], tmp_path / "out", CompareConfig(models=TWO, seeds=2, search=points), Options(on_plan=plans.append)
         )
     assert [(stage["cells"], stage["kept"]) for stage in plans[0]["stages"]] == [(4, 0), (4, 0)]
     assert len(began) == 6  # the best points' first seeds are the search's own cells
@@ -182,7 +184,7 @@ def test_the_search_gives_every_model_as_many_points(origins: list[Path], tmp_pa
     assert len(list((tmp_path / "out").glob("cells/*/run"))) == 4
     options = Options(on_plan=plans.append)
     with cells_here() as began:
-        compare(origins[:1], tmp_path / "out", models=TWO, seeds=2, search=points, final=True, options=options)
+        compare(origins[:1], tmp_path / "out", CompareConfig(models=TWO, seeds=2, search=points, final=True), options)
     assert [(stage["cells"], stage["kept"]) for stage in plans[1]["stages"]] == [(4, 4), (4, 0)]
     assert len(began) == 4  # to be judged on test; the search is over
 
@@ -191,27 +193,27 @@ def test_schemas_may_differ_in_the_split_alone(origins: list[Path], tmp_path: Pa
     write_logs(tmp_path / "logs", users=25, schema=SCHEMA.replace("realtime_length: 5", "realtime_length: 6"))
     api.prepare(tmp_path / "logs", tmp_path / "other")
     with pytest.raises(DataError, match=r"may differ in the split alone, but differ in history.realtime_length: 5 against 6"):
-        compare([origins[0], tmp_path / "other"], tmp_path / "out", models=TWO, search=None)
+        compare([origins[0], tmp_path / "other"], tmp_path / "out", CompareConfig(models=TWO, search=None))
     with pytest.raises(DataError, match="the same dataset twice"):
-        compare([origins[0], origins[0]], tmp_path / "out", models=TWO, search=None)
+        compare([origins[0], origins[0]], tmp_path / "out", CompareConfig(models=TWO, search=None))
     assert not (tmp_path / "out").exists()
 
 
 def test_what_is_refused_before_anything_is_written(origins: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(SettingsError, match=r"unknown model 'hemx'; known: .*hemix"):
-        compare(origins, out, models=["hemx"])
+        compare(origins, out, CompareConfig(models=["hemx"]))
     with pytest.raises(UsageError, match="a model is named twice"):
-        compare(origins, out, models=["hemix", "hemix"])
+        compare(origins, out, CompareConfig(models=["hemix", "hemix"]))
     with pytest.raises(UsageError, match="--primary one:three: expected two of one, two as a:b"):
-        compare(origins, out, models=TWO, primary=["one:three"])
+        compare(origins, out, CompareConfig(models=TWO, primary=["one:three"]))
     with pytest.raises(DataError, match="nowhere: not a dataset folder"):
-        compare([tmp_path / "nowhere"], out, models=TWO)
+        compare([tmp_path / "nowhere"], out, CompareConfig(models=TWO))
     assert not out.exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with pytest.raises(UsageError, match="exists already and is not a study's folder"):
-        compare(origins, tmp_path / "mine", models=TWO)
+        compare(origins, tmp_path / "mine", CompareConfig(models=TWO))
 
 
 def test_damage_is_found(origins: list[Path], tmp_path: Path) -> None:
@@ -219,7 +221,7 @@ def test_damage_is_found(origins: list[Path], tmp_path: Path) -> None:
     file = next((tmp_path / "data" / "valid").rglob("labels.npy"))
     file.write_bytes(file.read_bytes()[:-1] + b"\x07")
     with pytest.raises(DataError, match=r"labels.npy: damaged"):
-        compare([tmp_path / "data"], tmp_path / "out", models=TWO)
+        compare([tmp_path / "data"], tmp_path / "out", CompareConfig(models=TWO))
 
 
 def test_users_are_joined_over_origins(origins: list[Path]) -> None:
@@ -246,7 +248,7 @@ def test_pairs_of_one_user_are_absent_with_the_reason(origins: list[Path], study
     one = [{name: replace(task, users=0 * task.users) for name, task in of.items()} for of in rows]
     monkeypatch.setattr(summary, "judged_rows", lambda *_: (one, 1))
     with cells_here():
-        content = compare(origins[:1], study, models=TWO, seeds=1, search=None)
+        content = compare(origins[:1], study, CompareConfig(models=TWO, seeds=1, search=None))
     assert content["pairs"] == []
     absent = {(e["task"], e["metric"]): e["reason"] for e in content["absent_pairs"]}
     assert absent["click", "auc"] == absent["order", "logloss"] == "fewer than two users"

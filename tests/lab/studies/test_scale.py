@@ -13,7 +13,7 @@ from hemix.errors import UsageError
 from hemix.lab.benchmarks.workload import SPEC
 from hemix.lab.studies.cells import Contender
 from hemix.lab.studies.inputs import open_inputs
-from hemix.lab.studies.scale import LADDER, lengths_for, scale
+from hemix.lab.studies.scale import LADDER, ScaleConfig, lengths_for, scale
 from hemix.models import count_parameters
 from tests.lab.studies.small import cells_here
 
@@ -50,7 +50,11 @@ def test_lengths_end_with_the_longest_that_is_seen(planted_data: Path) -> None:
 def test_a_study_of_scale(planted_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with cells_here() as began:
-        scale(planted_data, out, seeds=1, sizes=["width_8", "width_16"], lengths=[2, 8], changes={**FAST, "model.layers": 1})
+        scale(
+            planted_data,
+            out,
+            ScaleConfig(seeds=1, sizes=["width_8", "width_16"], lengths=[2, 8], changes={**FAST, "model.layers": 1}),
+        )
     assert len(began) == 4
     content = json.loads((out / "scale.json").read_text())
     assert (content["sizes"], content["histories"]) == (["width_8", "width_16"], ["history_2", "history_8"])
@@ -74,8 +78,8 @@ def test_a_study_of_scale(planted_data: Path, tmp_path: Path) -> None:
 
 def test_what_is_refused(planted_data: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--sizes width_7: expected some of width_8, "):
-        scale(planted_data, tmp_path / "out", sizes=["width_7"])
+        scale(planted_data, tmp_path / "out", ScaleConfig(sizes=["width_7"]))
     with pytest.raises(UsageError, match="expected numbers from 1 up"):
-        scale(planted_data, tmp_path / "out", lengths=[0])
+        scale(planted_data, tmp_path / "out", ScaleConfig(lengths=[0]))
     with pytest.raises(UsageError, match="expected two rungs or more"):
-        scale(planted_data, tmp_path / "out", sizes=["width_8"], lengths=[])
+        scale(planted_data, tmp_path / "out", ScaleConfig(sizes=["width_8"], lengths=[]))
