@@ -1,10 +1,13 @@
-"""A pydantic error as one line for the person who wrote the YAML."""
+"""A pydantic error as one line for the person who wrote the YAML, and names that were meant."""
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 from pydantic import ValidationError
 
-__all__ = ["first_problem"]
+__all__ = ["did_you_mean", "first_problem"]
 
 _DISCRIMINATORS = {"categorical", "numeric", "vector", "coordinates", "distance", "clock"}
 
@@ -38,3 +41,14 @@ def first_problem(error: ValidationError) -> str:
     if len(problems) > 1:
         message += f" (and {len(problems) - 1} more)"
     return f"{key}: {message}" if key else message
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``did you mean ...?`` with the closest known name; empty where none is close.
+
+    Args:
+        name: What was found.
+        known: The names that there are.
+    """
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"did you mean {close[0]}?" if close else ""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from hemix.data.spec import FIRST, MISSING, TIMELESS_MS, InputSpec, LevelSpec
 from hemix.errors import UsageError
-from hemix.models.base import Ranker
+from hemix.models import Predictor
 from hemix.models.hemix import HeMix
 from hemix.nn.heads import probabilities
 from hemix.nn.interests import HistoryInterest
@@ -28,7 +28,7 @@ from hemix.nn.matches import WINDOWS_MS
 from hemix.nn.products import cross_dots, pair_dots
 from hemix.nn.time_encoding import age_bucket, rotary_angles, rotary_turns, rotate
 
-__all__ = ["PADDING", "DenseRequest", "DenseUser", "Port", "dense_form", "takes_times"]
+__all__ = ["PADDING", "DenseRequest", "DenseUser", "Port", "dense_form", "exportable", "takes_times"]
 
 PADDING = -1
 """Id in a multi-valued feature that stands for no value."""
@@ -46,14 +46,20 @@ class Port:
     """What stands in each place of the last dimension, where that means something."""
 
 
-def dense_form(model: Ranker) -> tuple[DenseUser, DenseRequest]:
-    """Both halves of a model. Raises UsageError for a model that has no such form."""
+def exportable(model: Predictor) -> HeMix:
+    """Return the model. Raises UsageError for a model that has no dense form."""
     if not isinstance(model, HeMix):
-        raise UsageError(f"the model {model.settings.name!r} cannot be exported: only hemix has a dense form")
+        raise UsageError(f"the model {model.config.name!r} cannot be exported: only hemix has a dense form")
     if model.realtime is None or model.global_ is None:
         missing = "use_global" if model.global_ is None else "use_realtime"
         raise UsageError(f"a model with model.{missing}: false cannot be exported: the dense form has both histories")
-    return DenseUser(model).eval(), DenseRequest(model).eval()
+    return model
+
+
+def dense_form(model: Predictor) -> tuple[DenseUser, DenseRequest]:
+    """Return both halves of a model. Raises UsageError for a model that has no dense form."""
+    hemix = exportable(model)
+    return DenseUser(hemix).eval(), DenseRequest(hemix).eval()
 
 
 class _Half(nn.Module):
@@ -64,7 +70,7 @@ class _Half(nn.Module):
 
     def __init__(self, model: HeMix, tables: Sequence[str]) -> None:
         super().__init__()
-        self.spec, self.settings = model.spec, model.settings
+        self.spec, self.config = model.spec, model.config
         by_name = model.tables.by_name()
         self._table = {name: place for place, name in enumerate(dict.fromkeys(tables))}
         self.tables = nn.ParameterList([nn.Parameter(by_name[name], requires_grad=False) for name in self._table])
@@ -112,11 +118,11 @@ def _level_ports(name: str, level: LevelSpec, rows: tuple[str, ...]) -> Iterator
 
 
 def _state_ports(model: HeMix) -> tuple[Port, ...]:
-    settings, rows = model.settings, ("users", "history_rows")
+    config, rows = model.config, ("users", "history_rows")
     ports = [
-        Port(name="state_share", dtype=torch.float32, shape=("users", settings.tokenizer_hidden)),
-        Port(name="state_events", dtype=torch.float32, shape=(*rows, settings.token_width)),
-        Port(name="state_global", dtype=torch.float32, shape=(*rows, 2 * settings.token_width)),
+        Port(name="state_share", dtype=torch.float32, shape=("users", config.tokenizer_hidden)),
+        Port(name="state_events", dtype=torch.float32, shape=(*rows, config.token_width)),
+        Port(name="state_global", dtype=torch.float32, shape=(*rows, 2 * config.token_width)),
     ]
     if model.products is not None:
         fields = model.products.fields
@@ -133,9 +139,9 @@ def _state_ports(model: HeMix) -> tuple[Port, ...]:
     return tuple(ports)
 
 
-def takes_times(model: Ranker) -> bool:
+def takes_times(model: HeMix) -> bool:
     """Whether the graphs need the times of requests and events."""
-    return model.settings.age != "none" or model.settings.matches
+    return model.config.time_encoding != "none" or model.config.matches
 
 
 def _as_fields(rows_RW: Tensor, level: LevelSpec, size: int) -> Tensor:
@@ -182,7 +188,7 @@ class DenseUser(_Half):
         share = self.tokenizer.user_share(null.new_zeros(time_RL.shape[0], 0) if user_RW is None else user_RW)
         found = {"state_share": share, "state_events": events_RKD, "state_global": keys_values, "state_time_ms": time_RK}
         if user_RW is not None:
-            found["state_fields"] = _as_fields(user_RW, self.spec.user, self.settings.embedding_size)
+            found["state_fields"] = _as_fields(user_RW, self.spec.user, self.config.embedding_size)
         if self.matches is not None:
             if self.matches.columns:
                 found["state_ids"] = F.pad(given["event_item_ids"][given["event_item"]], (0, 0, 1, 0))
@@ -239,7 +245,7 @@ class DenseRequest(_Half):
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Probabilities [Q, C] in the order of :attr:`outputs`; negative sampling undone."""
-        given, spec, settings = self.named(tensors), self.spec, self.settings
+        given, spec, config = self.named(tensors), self.spec, self.config
         user_Q = given["user_index"]
         item_QCW, cross_QCW = (self._level(name, getattr(spec, name), given) for name in ("item", "cross"))
         some = item_QCW if item_QCW is not None else cross_QCW
@@ -252,7 +258,7 @@ class DenseRequest(_Half):
         no_columns = some.new_zeros(Q * C, 0)
         item_NW, cross_NW = (no_columns if x is None else x.flatten(0, 1) for x in (item_QCW, cross_QCW))
         of_request, of_candidate = dict[str, Tensor](), dict[str, Tensor]()
-        if settings.products != "none":
+        if config.products != "none":
             of_request["request_products"], of_candidate["candidate_products"] = self._products(
                 given, context_QW, item_NW, cross_NW, rows_N // C
             )
@@ -261,8 +267,8 @@ class DenseRequest(_Half):
         share_QH = self.tokenizer.request_share(given["state_share"], user_Q, context_QW, of_request)
         ns_NnD = self.tokenizer(share_QH, rows_N // C, item_NW, rows_N, cross_NW, of_candidate)
         ns_QCnD = ns_NnD.view(Q, C, *ns_NnD.shape[1:])
-        query_global, query_realtime = ns_QCnD.split([settings.ns_tokens_global, settings.ns_tokens_realtime], 2)
-        if not settings.dynamic_queries:
+        query_global, query_realtime = ns_QCnD.split([config.ns_tokens_global, config.ns_tokens_realtime], 2)
+        if not config.dynamic_queries:
             query_global, query_realtime = query_global[:, :, :0], query_realtime[:, :, :0]
 
         interests_QCnD = torch.cat([self._realtime(given, query_realtime), self._global(given, query_global)], 2)
@@ -271,7 +277,7 @@ class DenseRequest(_Half):
         for block in self.blocks:
             x_SND = block(x_SND)
         x_SND = self.norm_out(x_SND)
-        pooled_NP = x_SND.mean(0) if settings.pooling == "mean" else x_SND.transpose(0, 1).flatten(1)
+        pooled_NP = x_SND.mean(0) if config.pooling == "mean" else x_SND.transpose(0, 1).flatten(1)
         logits_NT = self.heads(pooled_NP, given["bias"].flatten() if spec.bias_rows else rows_N)
         found = probabilities(logits_NT, spec)
         return tuple(found[port.name].view(Q, C) for port in self.outputs)
@@ -280,7 +286,7 @@ class DenseRequest(_Half):
         self, given: Mapping[str, Tensor], context_QW: Tensor, item_NW: Tensor, cross_NW: Tensor, request_N: Tensor
     ) -> tuple[Tensor, Tensor]:
         """(products [Q, P] of the requests' pairs, [N, P] of the candidates')."""
-        user_Q, spec, size = given["user_index"], self.spec, self.settings.embedding_size
+        user_Q, spec, size = given["user_index"], self.spec, self.config.embedding_size
         fields = [_as_fields(context_QW, spec.context, size)]
         if "state_fields" in given:
             fields.insert(0, given["state_fields"].index_select(0, user_Q))
@@ -360,7 +366,7 @@ class _DenseHistory(nn.Module):
         self.interest = interest
         # Kept, because an exporter rounds the fp64 constants of a formula to fp32.
         turns = rotary_turns(interest.fixed_queries.shape[1] // interest.heads // 2)
-        self.register_buffer("turns_per_ms", turns if interest.age == "rotary" else None)
+        self.register_buffer("turns_per_ms", turns if interest.time_encoding == "rotary" else None)
         self.turns_per_ms: Tensor | None
 
     def keys_values(self, events_QKD: Tensor, time_QK: Tensor) -> Tensor:
@@ -389,7 +395,7 @@ class _DenseHistory(nn.Module):
         Q, C, n, D = queries_QCnD.shape
         weight_nDD, bias_QHK = own.query_weight, torch.zeros_like(visible_QK, dtype=keys_values.dtype)
         bias_QHK = bias_QHK.masked_fill(~visible_QK, -torch.inf).unsqueeze(1)
-        if own.age in ("bias", "embedding"):
+        if own.time_encoding in ("bias", "embedding"):
             bucket_QK = age_bucket(request_time_Q.unsqueeze(1), time_QK)
             timed_K = torch.arange(keys_values.shape[1]) > 0  # the null event, row 0, has no age
             if own.age_bias is not None:
@@ -404,7 +410,7 @@ class _DenseHistory(nn.Module):
         fixed_fD = torch.bmm(own.fixed_queries.unsqueeze(1), weight_nDD[n:]).squeeze(1)
         queries_QJD = torch.cat([dynamic_QJD, fixed_fD.expand(Q, -1, -1)], 1) * (D // own.heads) ** -0.5
         queries_QHJd = self._by_head(queries_QJD)
-        if own.age == "rotary":
+        if own.time_encoding == "rotary":
             queries_QHJd = rotate(queries_QHJd, self._angles(request_time_Q)[:, None, None])
         weights = (queries_QHJd @ keys_QHKd.transpose(2, 3) + bias_QHK.unsqueeze(2)).softmax(-1)
         found_QJD = own.output((weights @ values_QHKd).transpose(1, 2).flatten(2))

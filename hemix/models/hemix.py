@@ -7,34 +7,126 @@ Letters: R users, Q requests, N candidates, E events, T tasks, S tokens, D token
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import model_validator
 from torch import Tensor, nn
 
-from hemix.config import ModelSettings
+from hemix.config import Count, CountOrZero
 from hemix.data.batch import RequestBatch
 from hemix.data.spec import InputSpec
-from hemix.models.base import Ranker
+from hemix.models.base import Ranker, SizedConfig, check_divisor, check_rotary, named_sizes
+from hemix.models.registry import register_model
 from hemix.nn.events import EventEncoder
 from hemix.nn.heads import Heads
 from hemix.nn.histories import event_times, global_state, realtime_state
-from hemix.nn.inputs import Inputs
+from hemix.nn.inputs import Inputs, level_widths
 from hemix.nn.interests import HistoryInterest, HistoryState
-from hemix.nn.layers import make_norm
+from hemix.nn.layers import ActivationKind, NormKind, make_norm
 from hemix.nn.matches import Matches, MatchEvents, MatchRequests
-from hemix.nn.mixer import make_block
+from hemix.nn.mixer import Block, FFNActivation, HeteroFFN, HeteroInteraction, NormPosition
+from hemix.nn.mixing import SelfAttention, TokenMixing
 from hemix.nn.pooled import PooledState
 from hemix.nn.products import FieldProducts
+from hemix.nn.ragged import HostIndex
+from hemix.nn.time_encoding import TimeEncoding
 from hemix.nn.tokenizer import Tokenizer
 
-__all__ = ["HeMix", "RequestState", "UserState"]
+__all__ = ["HeMix", "HeMixConfig", "RequestState", "UserState", "make_block"]
 
 _WEIGHTS_AT_ONCE = 2**19
 """Events by candidates whose weights are held at once when a ranking is explained."""
+
+
+class HeMixConfig(SizedConfig):
+    """Settings of HeMix. Every choice that the paper leaves open is one."""
+
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = named_sizes(
+        token_width=(32, 64, 384, 1024),
+        attention_heads=(2, 4, 6, 8),
+        layers=(2, 3, 3, 7),
+        mix_heads=(4, 4, 8, 16),
+        mix_rank=(32, 64, 128, 256),
+        tokenizer_hidden=(128, 512, 2048, 4096),
+    )
+
+    name: Literal["hemix"] = "hemix"
+    ns_tokens_global: Count = 4
+    """S_G: the NS tokens that query the global history."""
+    ns_tokens_realtime: Count = 4
+    """S_R: the NS tokens that query the real-time history."""
+    fixed_queries_global: CountOrZero = 4
+    fixed_queries_realtime: CountOrZero = 4
+    dynamic_queries: bool = True
+    """Off: histories are read by fixed queries alone."""
+    query_projection: Literal["per_query", "shared"] = "per_query"
+    use_global: bool = True
+    """Off: the model has no global history."""
+    use_realtime: bool = True
+    """Off: the model has no real-time history."""
+    attention_heads: Count = 2
+    """H, the heads of the cross-attention."""
+    tokenizer_hidden: Count = 128
+    """Units of the tokeniser's inner layer."""
+    products: Literal["none", "fields", "histories"] = "histories"
+    """Dot products of pairs of fields as inputs of the tokeniser: none, of the features, or of
+    features and pooled histories."""
+    matches: bool = True
+    """Counts of the events that share an id with the candidate, by column, action and window of
+    time, as inputs of the tokeniser."""
+    time_encoding: TimeEncoding = "bias"
+    """How an event's age enters, without entering keys and values: see docs/decisions."""
+    block: Literal["heteromixer", "rankmixer", "transformer"] = "heteromixer"
+    """How tokens interact in a block."""
+    mix_heads: Count = 4
+    """M: mix-tokens of a HeteroMixer block."""
+    mix_rank: Count = 32
+    """r, the inner width of the low-rank interaction."""
+    mix_activation: ActivationKind = "relu"
+    ffn: Literal["per_token", "per_group", "shared"] = "per_token"
+    ffn_activation: FFNActivation = "gelu"
+    ffn_expansion: Count = 4
+    norm_position: NormPosition = "post"
+    norm: NormKind = "layer"
+    pooling: Literal["mean", "flatten"] = "mean"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> HeMixConfig:
+        check_divisor(self.token_width, attention_heads=self.attention_heads, mix_heads=self.mix_heads)
+        for history in ("global", "realtime"):
+            if getattr(self, f"use_{history}") and not sum(self.queries(history)):
+                raise ValueError(f"use_{history}: needs dynamic_queries or fixed_queries_{history}")
+        if self.block == "rankmixer" and self.token_width < self.tokens:
+            raise ValueError(f"block: rankmixer needs a token_width of at least the {self.tokens} tokens, got {self.token_width}")
+        check_rotary(self.time_encoding, self.token_width, self.attention_heads)
+        return self
+
+    @property
+    def tokens(self) -> int:
+        """S: dynamic and fixed interests of both histories, then the NS tokens."""
+        return sum(self.token_groups)
+
+    @property
+    def token_groups(self) -> tuple[int, int, int]:
+        """How many tokens are real-time interests, global interests, NS tokens; in this order."""
+        return sum(self.queries("realtime")), sum(self.queries("global")), self.ns_tokens
+
+    def queries(self, history: Literal["global", "realtime"]) -> tuple[int, int]:
+        """Return how many dynamic and how many fixed queries read a history."""
+        if not getattr(self, f"use_{history}"):
+            return 0, 0
+        dynamic: int = getattr(self, f"ns_tokens_{history}") if self.dynamic_queries else 0
+        fixed: int = getattr(self, f"fixed_queries_{history}")
+        return dynamic, fixed
+
+    @property
+    def ns_tokens(self) -> int:
+        """S_G + S_R."""
+        return self.ns_tokens_global + self.ns_tokens_realtime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,29 +167,62 @@ class RequestState:
     """None: the model does without this history"""
 
 
+@register_model("hemix")
 class HeMix(Ranker):
     """Query-mixed interest extraction and heterogeneous interaction."""
 
-    def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
-        super().__init__(spec, settings)
-        self.products = FieldProducts(spec, settings) if settings.products != "none" else None
-        self.matches = Matches(spec, settings) if settings.matches else None
+    Config = HeMixConfig
+    config: HeMixConfig
+
+    def __init__(self, spec: InputSpec, config: HeMixConfig) -> None:
+        super().__init__(spec, config)
+        width, dropout = config.token_width, config.dropout
+        self.products = self._field_products()
+        self.matches = Matches(spec, use_global=config.use_global, use_realtime=config.use_realtime) if config.matches else None
         crossed = {
             f"{level}_{name}": getattr(part, f"{level}_count")
             for name, part in (("products", self.products), ("matches", self.matches))
             for level in ("request", "candidate")
             if part is not None
         }
-        self.tokenizer = Tokenizer(spec, settings, crossed)
-        self.events = EventEncoder(spec, settings)
-        self.realtime = HistoryInterest(settings, *settings.queries("realtime")) if settings.use_realtime else None
-        self.global_ = HistoryInterest(settings, *settings.queries("global")) if settings.use_global else None
-        self.norm_interests = make_norm(settings.norm, settings.token_width)
-        self.blocks = nn.ModuleList(make_block(settings) for _ in range(settings.layers))
-        pre = settings.norm_position == "pre"
-        self.norm_out = make_norm(settings.norm, settings.token_width) if pre else nn.Identity()
-        pooled = settings.token_width * (settings.tokens if settings.pooling == "flatten" else 1)
-        self.heads = Heads(spec, pooled, settings.tower_hidden, settings.dropout)
+        self.tokenizer = Tokenizer(
+            level_widths(spec, config.embedding_size),
+            tokens=config.ns_tokens,
+            width=width,
+            hidden=config.tokenizer_hidden,
+            norm=config.norm,
+            dropout=dropout,
+            crossed=crossed,
+        )
+        self.events = EventEncoder(spec, config.embedding_size, width)
+        self.realtime = self._interest("realtime") if config.use_realtime else None
+        self.global_ = self._interest("global") if config.use_global else None
+        self.norm_interests = make_norm(config.norm, width)
+        self.blocks = nn.ModuleList(make_block(config) for _ in range(config.layers))
+        pre = config.norm_position == "pre"
+        self.norm_out = make_norm(config.norm, width) if pre else nn.Identity()
+        pooled = width * (config.tokens if config.pooling == "flatten" else 1)
+        self.heads = Heads(spec, pooled, config.tower_hidden, dropout)
+
+    def _field_products(self) -> FieldProducts | None:
+        config = self.config
+        if config.products == "none":
+            return None
+        used = {"global": config.use_global, "realtime": config.use_realtime}
+        histories = [part for part, use in used.items() if use and config.products == "histories"]
+        return FieldProducts(self.spec, config.embedding_size, histories)
+
+    def _interest(self, history: Literal["global", "realtime"]) -> HistoryInterest:
+        config = self.config
+        dynamic, fixed = config.queries(history)
+        return HistoryInterest(
+            width=config.token_width,
+            heads=config.attention_heads,
+            dynamic=dynamic,
+            fixed=fixed,
+            time_encoding=config.time_encoding,
+            shared_projection=config.query_projection == "shared",
+        )
 
     def compilable(self) -> Sequence[nn.Module]:
         """The mixer blocks."""
@@ -148,8 +273,8 @@ class HeMix(Ranker):
     def score(self, state: RequestState, inputs: Inputs) -> Tensor:
         """Logits [N, T]."""
         batch, ns_NnD = inputs.batch, self._ns_tokens(state, inputs)
-        query_global, query_realtime = torch.split(ns_NnD, [self.settings.ns_tokens_global, self.settings.ns_tokens_realtime], 1)
-        if not self.settings.dynamic_queries:
+        query_global, query_realtime = torch.split(ns_NnD, [self.config.ns_tokens_global, self.config.ns_tokens_realtime], 1)
+        if not self.config.dynamic_queries:
             query_global, query_realtime = query_global[:, :0], query_realtime[:, :0]
         tokens = [
             *self._mixed(self.realtime, state.realtime, query_realtime, state.fixed_realtime_QfD, batch),
@@ -160,7 +285,7 @@ class HeMix(Ranker):
         for block in self.blocks:
             x_SND = block(x_SND)
         x_SND = self.norm_out(x_SND)
-        pooled_NP = x_SND.mean(0) if self.settings.pooling == "mean" else x_SND.transpose(0, 1).flatten(1)
+        pooled_NP = x_SND.mean(0) if self.config.pooling == "mean" else x_SND.transpose(0, 1).flatten(1)
         logits_NT: Tensor = self.heads(pooled_NP, batch.bias)
         return logits_NT
 
@@ -175,7 +300,7 @@ class HeMix(Ranker):
         """Dynamic, then fixed interests [N, queries, D] of one history, normalised, in pieces; none of a history that is not used."""
         if history is None or state is None:
             return []
-        dynamic_NnD = history.dynamic(state, queries_NnD, batch.host.request_index, fixed_too=fixed_QfD is None)
+        dynamic_NnD = history.dynamic(state, queries_NnD, HostIndex.of_candidates(batch), fixed_too=fixed_QfD is None)
         pieces = [self.norm_interests(dynamic_NnD)]
         if fixed_QfD is not None:
             pieces.append(self.norm_interests(fixed_QfD).index_select(0, batch.request_index))
@@ -196,12 +321,12 @@ class HeMix(Ranker):
 
     def attention(self, state: RequestState, inputs: Inputs, most: int, also: int | None = None) -> tuple[Tensor, Tensor] | None:
         """The events of most weight to the dynamic queries: mean over the queries of both histories and their heads."""
-        if not self.settings.dynamic_queries:
+        if not self.config.dynamic_queries:
             return None
-        host = inputs.batch.host
+        host, index = inputs.batch.host, HostIndex.of_candidates(inputs.batch)
         events = int(host.visible.max()) if host.visible.numel() else 0
         ns_NnD = self._ns_tokens(state, inputs)
-        queries = torch.split(ns_NnD, [self.settings.ns_tokens_global, self.settings.ns_tokens_realtime], 1)
+        queries = torch.split(ns_NnD, [self.config.ns_tokens_global, self.config.ns_tokens_realtime], 1)
         parts = [
             (interest, history, asking)
             for interest, history, asking in zip(
@@ -214,7 +339,7 @@ class HeMix(Ranker):
             at = slice(int(rows[0]), int(rows[-1]) + 1)
             total = ns_NnD.new_zeros(rows.shape[0], 1 + events)
             for interest, history, asking in parts:
-                total += interest.weights(history, asking[at], host.request_index[at], events) * interest.dynamic_count
+                total += interest.weights(history, asking[at], index[at], events) * interest.dynamic_count
             mean = total[:, 1:] / max(1, sum(i.dynamic_count for i, *_ in parts))
             top = mean.topk(min(most, events))
             missing = (0, most - min(most, events))
@@ -226,3 +351,41 @@ class HeMix(Ranker):
             weights.append(found)
             positions.append(places.masked_fill(found <= 0, -1))
         return torch.cat(positions), torch.cat(weights)
+
+
+def make_block(config: HeMixConfig) -> Block:
+    """Return a block: the interaction that ``block`` names, and the networks that ``ffn`` names."""
+    groups = {
+        "per_token": (1,) * config.tokens,
+        "per_group": config.token_groups,
+        "shared": (config.tokens,),
+    }
+    ffn = HeteroFFN(
+        groups[config.ffn],
+        width=config.token_width,
+        expansion=config.ffn_expansion,
+        activation=config.ffn_activation,
+        dropout=config.dropout,
+    )
+    return Block(
+        _interaction(config),
+        ffn,
+        width=config.token_width,
+        norm=config.norm,
+        norm_position=config.norm_position,
+        dropout=config.dropout,
+    )
+
+
+def _interaction(config: HeMixConfig) -> nn.Module:
+    if config.block == "rankmixer":
+        return TokenMixing()
+    if config.block == "transformer":
+        return SelfAttention(config.token_width, config.attention_heads)
+    return HeteroInteraction(
+        tokens=config.tokens,
+        width=config.token_width,
+        heads=config.mix_heads,
+        rank=config.mix_rank,
+        activation=config.mix_activation,
+    )

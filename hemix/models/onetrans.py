@@ -17,30 +17,62 @@ request, W S-tokens, the newest last, G >= W those of the layer before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import model_validator
 from torch import Tensor, nn
 
-from hemix.config import ModelSettings
+from hemix.config import Count
 from hemix.data.batch import moved
 from hemix.data.spec import InputSpec
-from hemix.models.base import Ranker
+from hemix.models.base import Ranker, SizedConfig, check_divisor, named_sizes
+from hemix.models.registry import register_model
 from hemix.nn.events import EventEncoder
 from hemix.nn.heads import Heads
 from hemix.nn.histories import candidates_per_request
-from hemix.nn.inputs import Inputs
-from hemix.nn.layers import GroupedLinear
-from hemix.nn.ragged import Group, from_slots, group_requests, slots, to_slots
+from hemix.nn.init import WeightInit
+from hemix.nn.inputs import Inputs, level_widths
+from hemix.nn.layers import GroupedLinear, NormKind
+from hemix.nn.ragged import Group, HistoryRanges, HostIndex, from_slots, group_requests, slots, to_slots
 from hemix.nn.tokenizer import Tokenizer
 
-__all__ = ["OneTrans", "OneTransBlock", "RequestState", "UserState", "pyramid"]
+__all__ = ["OneTrans", "OneTransBlock", "OneTransConfig", "RequestState", "UserState", "pyramid"]
 
 _SCORES_AT_ONCE = 2**21
 """Attention scores of NS-tokens are made for so many at a time."""
+
+
+class OneTransConfig(SizedConfig):
+    """Settings of OneTrans."""
+
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = named_sizes(
+        token_width=(32, 64, 384, 1024),
+        attention_heads=(2, 4, 6, 8),
+        layers=(2, 3, 3, 7),
+        tokenizer_hidden=(128, 512, 2048, 4096),
+    )
+
+    name: Literal["onetrans"] = "onetrans"
+    ns_tokens: Count = 8
+    """S, the NS-tokens."""
+    attention_heads: Count = 2
+    tokenizer_hidden: Count = 128
+    """Units of the tokeniser's inner layer."""
+    norm: NormKind = "layer"
+    """What normalises the NS-tokens; the blocks have RMSNorm."""
+    ffn_expansion: Count = 4
+    pooling: Literal["mean", "flatten"] = "mean"
+    history_events: Count = 50
+    """S-tokens that issue queries in the first layer."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> OneTransConfig:
+        check_divisor(self.token_width, attention_heads=self.attention_heads)
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +115,10 @@ def pyramid(layers: int, first: int, last: int) -> list[int]:
 class OneTransBlock(nn.Module):
     """One layer: causal attention and a feed-forward network, both with mixed parameters (sections 3.3.1 and 3.3.2)."""
 
-    def __init__(self, settings: ModelSettings, top: bool) -> None:
+    def __init__(self, config: OneTransConfig, top: bool) -> None:
         super().__init__()
-        width, inner, tokens = settings.token_width, settings.ffn_expansion * settings.token_width, settings.ns_tokens
-        self.heads = settings.attention_heads
+        width, inner, tokens = config.token_width, config.ffn_expansion * config.token_width, config.ns_tokens
+        self.heads = config.attention_heads
         self.norm_attention = nn.RMSNorm(width, eps=1e-6)
         self.norm_ffn = nn.RMSNorm(width, eps=1e-6)
         self.key_value_s = nn.Linear(width, 2 * width, bias=False)
@@ -96,7 +128,7 @@ class OneTransBlock(nn.Module):
         self.output = nn.Linear(width, width)
         self.first_ns = GroupedLinear(tokens, width, inner)
         self.second_ns = GroupedLinear(tokens, inner, width)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = nn.Dropout(config.dropout)
 
     def sequence(self, x_BGD: Tensor, valid_BG: Tensor) -> _Sequence:
         """Keys and values of the S-tokens."""
@@ -153,19 +185,35 @@ class OneTransBlock(nn.Module):
         return x_BWD.view(*x_BWD.shape[:2], self.heads, -1).transpose(1, 2)
 
 
+@register_model("onetrans")
 class OneTrans(Ranker):
     """Sequence modelling and feature interaction in one transformer."""
 
-    def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
-        super().__init__(spec, settings)
-        self.tokenizer = Tokenizer(spec, settings)
-        self.events = EventEncoder(spec, settings)
-        self.part = nn.Parameter(torch.empty(2, settings.token_width))
-        self.queries = pyramid(settings.layers, settings.history_events, settings.ns_tokens)
-        self.blocks = nn.ModuleList(OneTransBlock(settings, layer == settings.layers - 1) for layer in range(settings.layers))
-        self.norm_out = nn.RMSNorm(settings.token_width, eps=1e-6)
-        pooled = settings.token_width * (settings.ns_tokens if settings.pooling == "flatten" else 1)
-        self.heads = Heads(spec, pooled, settings.tower_hidden, settings.dropout)
+    Config = OneTransConfig
+    config: OneTransConfig
+
+    def __init__(self, spec: InputSpec, config: OneTransConfig) -> None:
+        super().__init__(spec, config)
+        width, tokens = config.token_width, config.ns_tokens
+        self.tokenizer = Tokenizer(
+            level_widths(spec, config.embedding_size),
+            tokens=tokens,
+            width=width,
+            hidden=config.tokenizer_hidden,
+            norm=config.norm,
+            dropout=config.dropout,
+        )
+        self.events = EventEncoder(spec, config.embedding_size, width)
+        self.part = nn.Parameter(torch.empty(2, width))
+        self.queries = pyramid(config.layers, config.history_events, tokens)
+        self.blocks = nn.ModuleList(OneTransBlock(config, top=layer == config.layers - 1) for layer in range(config.layers))
+        self.norm_out = nn.RMSNorm(width, eps=1e-6)
+        pooled = width * (tokens if config.pooling == "flatten" else 1)
+        self.heads = Heads(spec, pooled, config.tower_hidden, config.dropout)
+
+    def init_own_weights(self, init: WeightInit) -> None:
+        """Draw the vectors of the two parts of a history like embeddings."""
+        init.normal(self.part, init.embedding_std)
 
     def encode_user(self, inputs: Inputs) -> UserState:
         """Event vectors, the user's share of the tokeniser."""
@@ -175,14 +223,13 @@ class OneTrans(Ranker):
     def encode_request(self, state: UserState, inputs: Inputs) -> RequestState:
         """The S-side: every request's S-tokens through all layers, as keys and values."""
         assert inputs.context_QW is not None, "encode_request needs the level request"
-        batch, host, device = inputs.batch, inputs.batch.host, state.events_ED.device
-        begin, _, end = host.visible.unbind(1)
-        groups = group_requests(torch.arange(batch.requests_count), begin, end, candidates_per_request(host), device)
+        batch, device = inputs.batch, state.events_ED.device
+        ranges = HistoryRanges.of(batch, "both").apart()
+        groups = group_requests(ranges, candidates_per_request(batch), device)
         sequences: list[list[_Sequence]] = [[] for _ in self.blocks]
         for group in groups:
             requests = group.requests_BC[:, 0]
-            requests = group.requests_BC[:, 0]
-            x_BGD, valid_BG = self._tokens(state.events_ED, moved(host.visible[requests], device), group.rows_BL.shape[1])
+            x_BGD, valid_BG = self._tokens(state.events_ED, moved(batch.host.visible[requests], device), group.rows_BL.shape[1])
             for layer, (block, queries) in enumerate(zip(self.blocks, self.queries, strict=True)):
                 assert isinstance(block, OneTransBlock)
                 sequence = block.sequence(x_BGD, valid_BG)
@@ -199,12 +246,12 @@ class OneTrans(Ranker):
         ns_NSD = self.tokenizer(state.share_QH, batch.request_index, inputs.item_IW, batch.item_index, inputs.cross_NW)
         x_SND = ns_NSD.transpose(0, 1)
         if batch.candidates_count:
-            layout = slots(state.groups, batch.host.request_index, state.share_QH.shape[0], x_SND.device)
+            layout = slots(state.groups, HostIndex.of_candidates(batch), state.share_QH.shape[0], x_SND.device)
             for block, sequences in zip(self.blocks, state.sequences, strict=True):
                 assert isinstance(block, OneTransBlock)
                 x_SND = block.forward_ns(x_SND, sequences, layout.rows, layout.place_N)
         x_SND = self.norm_out(x_SND)
-        pooled_NP = x_SND.mean(0) if self.settings.pooling == "mean" else x_SND.transpose(0, 1).flatten(1)
+        pooled_NP = x_SND.mean(0) if self.config.pooling == "mean" else x_SND.transpose(0, 1).flatten(1)
         logits_NT: Tensor = self.heads(pooled_NP, batch.bias)
         return logits_NT
 

@@ -9,7 +9,7 @@
   network per token in equations 6 to 8.
 - The mean over tokens goes to the towers that all models share.
 
-T is the largest divisor of the token width that is at most HeMix's number of tokens, since the paper has as many heads as tokens.
+T is the largest divisor of the token width that is at most ``tokens``, since the paper has as many heads as tokens.
 
 Letters: N candidates, Q requests, E events, F fields, d width of a table, K numbers, T tokens (tasks of logits), D token width,
 X width of all embeddings together.
@@ -17,27 +17,32 @@ X width of all embeddings together.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import model_validator
 from torch import Tensor, nn
 
-from hemix.config import ModelSettings
+from hemix.config import Count
 from hemix.data.spec import InputSpec
-from hemix.models.base import Ranker
+from hemix.models.base import Ranker, SizedConfig, check_divisor, check_rotary, named_sizes
+from hemix.models.registry import register_model
 from hemix.nn.events import EventEncoder
 from hemix.nn.heads import Heads
 from hemix.nn.histories import event_times, global_state, realtime_state
 from hemix.nn.inputs import Inputs
 from hemix.nn.interests import HistoryInterest, HistoryState
-from hemix.nn.layers import GroupedLinear, make_norm
-from hemix.nn.mixer import Block, HeteroFFN
+from hemix.nn.layers import GroupedLinear, NormKind, make_norm
+from hemix.nn.mixer import Block, FFNActivation, HeteroFFN, NormPosition
 from hemix.nn.mixing import TokenMixing
 from hemix.nn.pooled import PooledFields, PooledState
+from hemix.nn.ragged import HostIndex
+from hemix.nn.time_encoding import TimeEncoding
 
-__all__ = ["RankMixer", "RequestState", "UserState", "tokens_count"]
+__all__ = ["RankMixer", "RankMixerConfig", "RequestState", "UserState", "tokens_count"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,30 +69,84 @@ class RequestState:
     global_: HistoryState
 
 
-def tokens_count(settings: ModelSettings) -> int:
-    """T"""
-    return max(t for t in range(1, settings.tokens + 1) if settings.token_width % t == 0)
+class RankMixerConfig(SizedConfig):
+    """Settings of RankMixer."""
+
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = named_sizes(
+        token_width=(32, 64, 384, 1024), attention_heads=(2, 4, 6, 8), layers=(2, 3, 3, 7)
+    )
+
+    name: Literal["rankmixer"] = "rankmixer"
+    tokens: Count = 24
+    """The most tokens: T is the largest divisor of ``token_width`` that is no larger."""
+    attention_heads: Count = 2
+    """Heads of the target attention."""
+    time_encoding: TimeEncoding = "bias"
+    """How an event's age enters the target attention."""
+    ffn_activation: FFNActivation = "gelu"
+    ffn_expansion: Count = 4
+    norm_position: NormPosition = "post"
+    norm: NormKind = "layer"
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> RankMixerConfig:
+        check_divisor(self.token_width, attention_heads=self.attention_heads)
+        check_rotary(self.time_encoding, self.token_width, self.attention_heads)
+        return self
 
 
+def tokens_count(config: RankMixerConfig) -> int:
+    """Return T."""
+    return max(t for t in range(1, config.tokens + 1) if config.token_width % t == 0)
+
+
+@register_model("rankmixer")
 class RankMixer(Ranker):
     """Pooled fields and target attention to tokens, ``layers`` blocks, their mean."""
 
-    def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
-        super().__init__(spec, settings)
-        D, d = settings.token_width, settings.embedding_size
-        self.fields = PooledFields(spec, settings)
-        self.tokens = tokens_count(settings)
-        self.events = EventEncoder(spec, settings)
-        self.realtime = HistoryInterest(settings, 1, 0)
-        self.global_ = HistoryInterest(settings, 1, 0)
+    Config = RankMixerConfig
+    config: RankMixerConfig
+
+    def __init__(self, spec: InputSpec, config: RankMixerConfig) -> None:
+        super().__init__(spec, config)
+        D, d = config.token_width, config.embedding_size
+        self.fields = PooledFields(spec, d)
+        self.tokens = tokens_count(config)
+        self.events = EventEncoder(spec, d, D)
+        self.realtime, self.global_ = (
+            HistoryInterest(
+                width=D,
+                heads=config.attention_heads,
+                dynamic=1,
+                fixed=0,
+                time_encoding=config.time_encoding,
+            )
+            for _ in range(2)
+        )
         self.target = nn.Linear(self.fields.candidate_count * d, D)
         self.width = self.fields.count * d + self.fields.numbers_count + 2 * D
         self.project = GroupedLinear(self.tokens, -(-self.width // self.tokens), D)
-        self.blocks = nn.ModuleList(
-            Block(TokenMixing(), HeteroFFN(settings, (1,) * self.tokens), settings) for _ in range(settings.layers)
+        self.blocks = nn.ModuleList(self._block() for _ in range(config.layers))
+        self.norm_out = make_norm(config.norm, D) if config.norm_position == "pre" else nn.Identity()
+        self.heads = Heads(spec, D, config.tower_hidden, config.dropout)
+
+    def _block(self) -> Block:
+        config = self.config
+        ffn = HeteroFFN(
+            (1,) * self.tokens,
+            width=config.token_width,
+            expansion=config.ffn_expansion,
+            activation=config.ffn_activation,
+            dropout=config.dropout,
         )
-        self.norm_out = make_norm(settings.norm, D) if settings.norm_position == "pre" else nn.Identity()
-        self.heads = Heads(spec, D, settings.tower_hidden, settings.dropout)
+        return Block(
+            TokenMixing(),
+            ffn,
+            width=config.token_width,
+            norm=config.norm,
+            norm_position=config.norm_position,
+            dropout=config.dropout,
+        )
 
     def encode_user(self, inputs: Inputs) -> UserState:
         """Pooled fields, event vectors, global keys and values."""
@@ -110,12 +169,12 @@ class RankMixer(Ranker):
 
     def score(self, state: RequestState, inputs: Inputs) -> Tensor:
         """Logits [N, T]."""
-        batch = inputs.batch
+        batch, index = inputs.batch, HostIndex.of_candidates(inputs.batch)
         fields_NFd, numbers_NK = self.fields.of_candidates(state.pooled, inputs)
         query_N1D = self.target(fields_NFd[:, -self.fields.candidate_count :].flatten(1)).unsqueeze(1)
         found = [
-            self.global_.dynamic(state.global_, query_N1D, batch.request_index).flatten(1),
-            self.realtime.dynamic(state.realtime, query_N1D, batch.request_index).flatten(1),
+            self.global_.dynamic(state.global_, query_N1D, index).flatten(1),
+            self.realtime.dynamic(state.realtime, query_N1D, index).flatten(1),
         ]
         x_TND = self.tokenize(torch.cat([fields_NFd.flatten(1), *found, numbers_NK], 1))
         for block in self.blocks:

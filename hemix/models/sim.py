@@ -19,28 +19,32 @@ C requests a user, K candidates a request, L events, the null event first.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import model_validator
 from torch import Tensor, nn
 
-from hemix.config import ModelSettings
+from hemix.config import Count
 from hemix.data.batch import RequestBatch
 from hemix.data.spec import MISSING, InputSpec
 from hemix.errors import SettingsError
-from hemix.models.base import Ranker
+from hemix.models.base import Ranker, SizedConfig, check_divisor, named_sizes
 from hemix.models.din import ActivationUnit, Recent
-from hemix.nn.deep import DeepNetwork, candidate_vectors
+from hemix.models.registry import register_model
+from hemix.nn.deep import DeepNetwork, candidate_vectors, hidden_width
 from hemix.nn.events import EventEncoder
 from hemix.nn.heads import Heads
 from hemix.nn.histories import candidates_per_request, event_times
+from hemix.nn.init import WeightInit
 from hemix.nn.inputs import Inputs
-from hemix.nn.ragged import Group, from_slots, group_requests, places, slots, to_slots
+from hemix.nn.ragged import Group, HistoryRanges, HostIndex, from_slots, group_requests, places, slots, to_slots
 from hemix.nn.time_encoding import AGE_BUCKETS, age_bucket
 
-__all__ = ["SIM", "ExactSearch", "RequestState", "UserState", "best"]
+__all__ = ["SIM", "ExactSearch", "RequestState", "SIMConfig", "UserState", "best"]
 
 _NO_AGE = AGE_BUCKETS
 _POSITIONS = 2**32
@@ -80,12 +84,23 @@ class RequestState:
 class ExactSearch(nn.Module):
     """The exact search unit's attention over the found events (eq. 3 and 4)."""
 
-    def __init__(self, settings: ModelSettings) -> None:
+    def __init__(self, width: int, heads: int, age_width: int) -> None:
+        """Make the projections.
+
+        Args:
+            width: D, the width of events and candidates.
+            heads: H; divides the width.
+            age_width: Width of the vector of an event's age.
+        """
         super().__init__()
-        width, self.heads = settings.token_width, settings.attention_heads
+        self.heads = heads
         self.query = nn.Linear(width, width, bias=False)
-        self.key = nn.Linear(width + settings.embedding_size, width, bias=False)
-        self.age_vector = nn.Parameter(torch.empty(AGE_BUCKETS + 1, settings.embedding_size))
+        self.key = nn.Linear(width + age_width, width, bias=False)
+        self.age_vector = nn.Parameter(torch.empty(AGE_BUCKETS + 1, age_width))
+
+    def init_own_weights(self, init: WeightInit) -> None:
+        """Draw the ages' vectors like embeddings."""
+        init.normal(self.age_vector, init.embedding_std)
 
     def forward(self, candidates_ND: Tensor, found_NkD: Tensor, age_Nk: Tensor, exists_Nk: Tensor) -> Tensor:
         """[N, H * Z]; ``age_Nk``: age buckets, ``exists_Nk``: bool, at least one a row."""
@@ -98,22 +113,56 @@ class ExactSearch(nn.Module):
             return torch.bmm(scores_NHk.softmax(2), z_NkZ).flatten(1)
 
 
+class SIMConfig(SizedConfig):
+    """Settings of SIM: hidden layers are 16 ``token_width`` wide."""
+
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = named_sizes(
+        token_width=(32, 64, 384, 1024), attention_heads=(2, 4, 6, 8), layers=(2, 3, 3, 7)
+    )
+
+    name: Literal["sim"] = "sim"
+    attention_heads: Count = 2
+    """Heads of the exact search unit."""
+    history_events: Count = 50
+    """The newest events of the real-time part that are weighed."""
+    search_events: Count = 50
+    """How many events the search finds in the global part."""
+    search: str = "soft"
+    """``soft``, by inner product; or hard, by an item feature that the events carry: its name."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> SIMConfig:
+        check_divisor(self.token_width, attention_heads=self.attention_heads)
+        return self
+
+
+@register_model("sim")
 class SIM(Ranker):
     """Search-based interest model."""
 
-    def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
-        super().__init__(spec, settings)
-        width = settings.token_width
-        self.soft = settings.search == "soft"
-        self.category = -1 if self.soft else _category(spec, settings.search)
-        self.events = EventEncoder(spec, settings)
+    Config = SIMConfig
+    config: SIMConfig
+
+    def __init__(self, spec: InputSpec, config: SIMConfig) -> None:
+        super().__init__(spec, config)
+        width = config.token_width
+        self.soft = config.search == "soft"
+        self.category = -1 if self.soft else _category(spec, config.search)
+        self.events = EventEncoder(spec, config.embedding_size, width)
         self.search_event = nn.Linear(width, width, bias=False) if self.soft else None
         self.search_candidate = nn.Linear(width, width, bias=False) if self.soft else None
-        self.search_heads = Heads(spec, 2 * width, settings.tower_hidden, settings.dropout) if self.soft else None
-        self.exact = ExactSearch(settings)
+        self.search_heads = Heads(spec, 2 * width, config.tower_hidden, config.dropout) if self.soft else None
+        self.exact = ExactSearch(width, config.attention_heads, config.embedding_size)
         self.activation = ActivationUnit(width)
-        long = settings.attention_heads * (width + settings.embedding_size)
-        self.deep = DeepNetwork(spec, settings, {"long": long, "short": width})
+        self.deep = DeepNetwork(
+            spec,
+            embedding_size=config.embedding_size,
+            interests={"long": config.attention_heads * (width + config.embedding_size), "short": width},
+            hidden=hidden_width(width),
+            layers=config.layers,
+            tower_hidden=config.tower_hidden,
+            dropout=config.dropout,
+        )
         self._search_logits: Tensor | None = None
 
     def output_heads(self) -> Heads:
@@ -134,10 +183,10 @@ class SIM(Ranker):
 
     def encode_request(self, state: UserState, inputs: Inputs) -> RequestState:
         """Cuts: the global part laid out to be searched, the real-time part for the activation unit."""
-        batch, host = inputs.batch, inputs.batch.host
-        begin, middle, end = host.visible.unbind(1)
-        groups = group_requests(host.user_index, begin, middle, candidates_per_request(host), state.events_ED.device)
-        short = torch.maximum(middle, end - self.settings.history_events)
+        batch = inputs.batch
+        ranges = HistoryRanges.of(batch, "global")
+        groups = group_requests(ranges, candidates_per_request(batch), state.events_ED.device)
+        short = HistoryRanges.of(batch, "realtime").newest(self.config.history_events)
         return RequestState(
             share_QH=self.deep.request_share(state.share_RH, inputs),
             time_ms_Q=batch.request_time_ms,
@@ -145,7 +194,7 @@ class SIM(Ranker):
             groups=groups,
             keys=_laid_out(state.category_E if state.keys_ED is None else state.keys_ED, groups),
             events=_laid_out(state.events_ED, groups) if self.soft and self.training and torch.is_grad_enabled() else [],
-            recent=self.activation.recent(state.events_ED, host.user_index, short, end, state.share_RH.shape[0]),
+            recent=self.activation.recent(state.events_ED, short, state.share_RH.shape[0]),
         )
 
     def score(self, state: RequestState, inputs: Inputs) -> Tensor:
@@ -159,7 +208,7 @@ class SIM(Ranker):
         age_Nk = age_Nk.masked_fill(found_Nk == 0, _NO_AGE)
         interests = {
             "long": self.exact(candidates_ND, events_NkD, age_Nk, exists_Nk),
-            "short": self.activation(state.recent, candidates_ND, of_request),
+            "short": self.activation(state.recent, candidates_ND, HostIndex.of_candidates(batch)),
         }
         logits_NT: Tensor = self.deep(state.share_QH, inputs, interests)
         return logits_NT
@@ -173,8 +222,8 @@ class SIM(Ranker):
     def search(self, state: RequestState, candidates_ND: Tensor, batch: RequestBatch) -> Tensor:
         """int64 [N, 1 + search_events]: rows of the events found for every candidate, the null event first; 0 where there are fewer."""
         if batch.candidates_count == 0:
-            return batch.item_index.new_zeros(0, 1 + self.settings.search_events)
-        layout = slots(state.groups, batch.host.request_index, state.share_QH.shape[0], candidates_ND.device)
+            return batch.item_index.new_zeros(0, 1 + self.config.search_events)
+        layout = slots(state.groups, HostIndex.of_candidates(batch), state.share_QH.shape[0], candidates_ND.device)
         if self.search_candidate is None:
             category_N = batch.items.ids[:, self.category].index_select(0, batch.item_index)
             asked = [category_N[rows] for rows in layout.rows]
@@ -191,9 +240,9 @@ class SIM(Ranker):
                 of_candidates = of_candidates.unsqueeze(3)
                 may_BCKL = may_BCKL & (of_candidates == keys[:, None, None]) & (of_candidates > MISSING)
                 scores_BCKL = torch.zeros(may_BCKL.shape, device=may_BCKL.device)
-            column_BCKk, exists_BCKk = best(scores_BCKL, may_BCKL, self.settings.search_events)
+            column_BCKk, exists_BCKk = best(scores_BCKL, may_BCKL, self.config.search_events)
             rows_BCKk = group.rows_BL[:, None, None].expand(scores_BCKL.shape).gather(3, column_BCKk).masked_fill(~exists_BCKk, 0)
-            found.append(F.pad(rows_BCKk, (1, self.settings.search_events - rows_BCKk.shape[3])))
+            found.append(F.pad(rows_BCKk, (1, self.config.search_events - rows_BCKk.shape[3])))
         if sums and self.search_heads is not None:
             wanted_ND = from_slots(sums, layout.place_N).to(candidates_ND.dtype)
             self._search_logits = self.search_heads(torch.cat([wanted_ND, candidates_ND], 1), batch.bias)

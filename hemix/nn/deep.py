@@ -13,22 +13,21 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from hemix.config import ModelSettings
 from hemix.data.spec import InputSpec
 from hemix.nn.events import EventEncoder
 from hemix.nn.heads import Heads
-from hemix.nn.inputs import Inputs, level_width
+from hemix.nn.inputs import Inputs, level_widths
 from hemix.nn.layers import BlockLinear
 
 __all__ = ["DeepNetwork", "Perceptron", "candidate_vectors", "hidden_width"]
 
 _HIDDEN_TOKENS = 16
-"""Width of a wide hidden layer, in tokens: gives the rivals about as many dense parameters as HeMix has at a named size."""
+"""Width of a wide hidden layer, in tokens: about as many dense parameters as HeMix has at a size."""
 
 
-def hidden_width(settings: ModelSettings) -> int:
-    """Units of a rival's wide hidden layers."""
-    return _HIDDEN_TOKENS * settings.token_width
+def hidden_width(token_width: int) -> int:
+    """Return the units of a wide hidden layer."""
+    return _HIDDEN_TOKENS * token_width
 
 
 class Perceptron(nn.Sequential):
@@ -42,19 +41,37 @@ class Perceptron(nn.Sequential):
 
 
 class DeepNetwork(nn.Module):
-    """``layers`` linear maps with PReLU, as wide as the other rivals', then the towers."""
+    """Linear maps with PReLU, all equally wide, then the towers."""
 
-    def __init__(self, spec: InputSpec, settings: ModelSettings, interests: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        spec: InputSpec,
+        *,
+        embedding_size: int,
+        interests: Mapping[str, int],
+        hidden: int,
+        layers: int,
+        tower_hidden: int,
+        dropout: float = 0.0,
+    ) -> None:
+        """Make the layers.
+
+        Args:
+            spec: The columns of the levels, and the tasks.
+            embedding_size: d, the width of a table.
+            interests: Widths of what is read from the history, by name.
+            hidden: Units of every layer.
+            layers: How many.
+            tower_hidden: Units of a tower's inner layer.
+            dropout: After every layer, and in the towers.
+        """
         super().__init__()
-        levels = {"user": spec.user, "context": spec.context, "item": spec.item, "cross": spec.cross}
-        widths = {name: level_width(level, settings.embedding_size) for name, level in levels.items()}
-        wide, dropout = hidden_width(settings), settings.dropout
-        self.first = BlockLinear({**widths, **interests}, wide)
-        rest: list[nn.Module] = [nn.PReLU(wide), nn.Dropout(dropout)]
-        for _ in range(settings.layers - 1):
-            rest += [nn.Linear(wide, wide), nn.PReLU(wide), nn.Dropout(dropout)]
+        self.first = BlockLinear({**level_widths(spec, embedding_size), **interests}, hidden)
+        rest: list[nn.Module] = [nn.PReLU(hidden), nn.Dropout(dropout)]
+        for _ in range(layers - 1):
+            rest += [nn.Linear(hidden, hidden), nn.PReLU(hidden), nn.Dropout(dropout)]
         self.rest = nn.Sequential(*rest)
-        self.heads = Heads(spec, wide, settings.tower_hidden, dropout)
+        self.heads = Heads(spec, hidden, tower_hidden, dropout)
 
     def user_share(self, inputs: Inputs) -> Tensor:
         """[R, hidden]: the user's summand of the first layer, and the bias."""

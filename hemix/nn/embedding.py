@@ -18,10 +18,12 @@ from torch import Tensor, nn
 
 from hemix.data.batch import moved
 from hemix.data.spec import MISSING
+from hemix.nn.init import WeightInit
 
 __all__ = ["Gradients", "LookUp", "Tables", "distinct_rows", "sum_by_row"]
 
 _DENSE_FACTOR = 16
+_ROWS_PER_DRAW = 2**16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,19 @@ class Tables(nn.Module):
         self.weight = nn.Parameter(torch.empty(self.owned[1] - self.owned[0], width), requires_grad=False)
         self._step: Gradients | None = None
         self._parts: list[tuple[Tensor, Tensor]] = []
+
+    def init_own_weights(self, init: WeightInit) -> None:
+        """Draw the rows in pieces: a process that owns some of them draws all and keeps its own,
+        so that values are the same for any number of processes."""
+        first, last = self.owned
+        for begin in range(0, self.rows, _ROWS_PER_DRAW):
+            end = min(begin + _ROWS_PER_DRAW, self.rows)
+            size = (end - begin, self.width)
+            drawn = torch.randn(size, generator=init.generator, dtype=torch.float32)
+            low, high = max(begin, first), min(end, last)
+            if low < high:
+                kept = (drawn * init.embedding_std)[low - begin : high - begin]
+                self.weight[low - first : high - first] = kept.to(self.weight.dtype)
 
     def look_up(self, wanted: Sequence[LookUp]) -> list[Tensor]:
         """Vectors of everything that a step needs: [rows, columns * width] each, [rows, width] for a multi-valued feature (the

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hemix.config import ModelSettings
 from hemix.data.spec import TIMELESS_MS, InputSpec
+from hemix.nn.init import WeightInit
 from hemix.nn.inputs import Inputs
 from hemix.nn.layers import BlockLinear, summed_rows
 
@@ -22,14 +22,26 @@ __all__ = ["EventEncoder"]
 class EventEncoder(nn.Module):
     """Vectors of the null event and of all events of a batch."""
 
-    def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
+    def __init__(self, spec: InputSpec, embedding_size: int, token_width: int) -> None:
+        """Make the map.
+
+        Args:
+            spec: Which columns events have.
+            embedding_size: d, the width of a table.
+            token_width: D, the width of an event's vector.
+        """
         super().__init__()
         self.columns = spec.event_item_columns
-        self.size = settings.embedding_size
+        self.size = embedding_size
         fields = {f"field_{i}": self.size for i in range(len(spec.event.tables))}
-        self.project = BlockLinear({"item": len(self.columns) * self.size, **fields}, settings.token_width)
-        self.null = nn.Parameter(torch.empty(settings.token_width))
-        self.timeless = nn.Parameter(torch.empty(settings.token_width))
+        self.project = BlockLinear({"item": len(self.columns) * self.size, **fields}, token_width)
+        self.null = nn.Parameter(torch.empty(token_width))
+        self.timeless = nn.Parameter(torch.empty(token_width))
+
+    def init_own_weights(self, init: WeightInit) -> None:
+        """Draw the null event and what a timeless event has more, like embeddings."""
+        init.normal(self.null, init.embedding_std)
+        init.normal(self.timeless, init.embedding_std)
 
     def forward(self, inputs: Inputs) -> Tensor:
         """[1 + E, D]: the null event, then the events."""

@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hemix.config import ModelSettings
 from hemix.data.batch import moved
 from hemix.data.spec import InputSpec, LevelSpec
 from hemix.nn.inputs import Inputs
@@ -31,9 +30,9 @@ class Fields(nn.Module):
     With ``numbers=False`` numbers make no field; :meth:`user_numbers` and its sisters give them as they are.
     """
 
-    def __init__(self, spec: InputSpec, settings: ModelSettings, *, numbers: bool = True) -> None:
+    def __init__(self, spec: InputSpec, embedding_size: int, *, numbers: bool = True) -> None:
         super().__init__()
-        self.size = settings.embedding_size
+        self.size = embedding_size
         self._levels: dict[str, LevelSpec] = {name: getattr(spec, name) for name in _LEVELS}
         self.numbers = nn.ModuleDict(
             {name: nn.Linear(level.numbers, self.size) for name, level in self._levels.items() if numbers and level.numbers}

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hemix.data.spec import InputSpec
+from hemix.nn.init import WeightInit
 from hemix.nn.layers import GroupedLinear
 
 __all__ = ["Heads", "log_probabilities", "loss", "loss_sums", "probabilities"]
@@ -29,6 +30,11 @@ class Heads(nn.Module):
         self.second = GroupedLinear(len(spec.tasks), hidden, 1)
         self.dropout = nn.Dropout(dropout)
         self.position = nn.Parameter(torch.empty(spec.bias_rows, len(spec.tasks))) if spec.bias_rows else None
+
+    def init_own_weights(self, init: WeightInit) -> None:  # noqa: ARG002
+        """Begin as if there were no bias column."""
+        if self.position is not None:
+            self.position.zero_()
 
     def forward(self, pooled_NP: Tensor, bias_N: Tensor) -> Tensor:
         """Logits [N, T], in the parameters' precision."""

@@ -16,7 +16,7 @@ from hemix.data.batch import Columns, RequestBatch, moved
 from hemix.data.spec import InputSpec, LevelSpec
 from hemix.nn.embedding import LookUp, Tables, distinct_rows
 
-__all__ = ["LEVELS", "EventField", "Inputs", "embed", "level_width"]
+__all__ = ["LEVELS", "EventField", "Inputs", "embed", "level_width", "level_widths"]
 
 LEVELS = ("user", "request", "candidate")
 
@@ -51,6 +51,17 @@ def level_width(level: LevelSpec, embedding_size: int) -> int:
         embedding_size: d, the width of an embedding table.
     """
     return (len(level.tables) + len(level.bag_tables)) * embedding_size + level.numbers
+
+
+def level_widths(spec: InputSpec, embedding_size: int) -> dict[str, int]:
+    """Return W of the levels user, context, item and cross.
+
+    Args:
+        spec: The columns of the levels.
+        embedding_size: d, the width of an embedding table.
+    """
+    levels = {"user": spec.user, "context": spec.context, "item": spec.item, "cross": spec.cross}
+    return {name: level_width(level, embedding_size) for name, level in levels.items()}
 
 
 def embed(tables: Tables, spec: InputSpec, batch: RequestBatch, levels: Sequence[str] = LEVELS) -> Inputs:

@@ -18,12 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hemix.config import ModelSettings
 from hemix.data.batch import moved
 from hemix.nn.attention import absorbs, attend, attention_weights
+from hemix.nn.init import WeightInit
 from hemix.nn.layers import GroupedLinear
-from hemix.nn.ragged import Group, Slots, from_slots, places, slots, to_slots
-from hemix.nn.time_encoding import AGE_BUCKETS, age_bucket, rotary_angles, rotate
+from hemix.nn.ragged import Group, HostIndex, Slots, from_slots, places, slots, to_slots
+from hemix.nn.time_encoding import AGE_BUCKETS, TimeEncoding, age_bucket, rotary_angles, rotate
 
 __all__ = ["HistoryInterest", "HistoryState"]
 
@@ -61,16 +61,42 @@ class HistoryInterest(nn.Module):
     absorb: Literal["auto", "always", "never"] = "auto"
     """Whether projections move from keys and values to the queries: by shape; or always or never (a benchmark's choice)."""
 
-    def __init__(self, settings: ModelSettings, dynamic: int, fixed: int) -> None:
+    def __init__(
+        self,
+        *,
+        width: int,
+        heads: int,
+        dynamic: int,
+        fixed: int,
+        time_encoding: TimeEncoding = "bias",
+        shared_projection: bool = False,
+    ) -> None:
+        """Make the projections and the fixed queries.
+
+        Args:
+            width: D, the width of tokens and events.
+            heads: H; divides the width.
+            dynamic: How many queries come from NS tokens.
+            fixed: How many queries are learned.
+            time_encoding: How an event's age enters.
+            shared_projection: One projection for all queries instead of one for each.
+        """
         super().__init__()
-        width = settings.token_width
-        self.heads, self.age, self.dynamic_count = settings.attention_heads, settings.age, dynamic
-        self.query = GroupedLinear(dynamic + fixed if settings.query_projection == "per_query" else 1, width, width, bias=False)
+        self.heads, self.time_encoding, self.dynamic_count = heads, time_encoding, dynamic
+        self.query = GroupedLinear(1 if shared_projection else dynamic + fixed, width, width, bias=False)
         self.fixed_queries = nn.Parameter(torch.empty(fixed, width))
         self.key_value = nn.Linear(width, 2 * width)
         self.output = nn.Linear(width, width)
-        self.age_bias = nn.Parameter(torch.empty(AGE_BUCKETS, self.heads)) if self.age == "bias" else None
-        self.age_vector = nn.Parameter(torch.empty(AGE_BUCKETS, width)) if self.age == "embedding" else None
+        self.age_bias = nn.Parameter(torch.empty(AGE_BUCKETS, self.heads)) if time_encoding == "bias" else None
+        self.age_vector = nn.Parameter(torch.empty(AGE_BUCKETS, width)) if time_encoding == "embedding" else None
+
+    def init_own_weights(self, init: WeightInit) -> None:
+        """Draw fixed queries like the normalised NS tokens beside them; no age matters at first."""
+        init.normal(self.fixed_queries, 1.0)
+        if self.age_bias is not None:
+            self.age_bias.zero_()
+        if self.age_vector is not None:
+            init.normal(self.age_vector, init.embedding_std)
 
     @property
     def query_weight(self) -> Tensor:
@@ -86,7 +112,7 @@ class HistoryInterest(nn.Module):
         turned; the values' passes through weights that sum to 1, and is added to what attention finds.
         """
         keys_values = F.linear(events, self.key_value.weight).to(self.fixed_queries.dtype)
-        if self.age != "rotary":
+        if self.time_encoding != "rotary":
             return keys_values
         keys, values = keys_values.chunk(2, -1)
         keys = keys + self.key_value.bias.chunk(2)[0]
@@ -117,8 +143,10 @@ class HistoryInterest(nn.Module):
                 self._keys(group, events_BLx, event_time_ms[group.rows_BL], request_time_ms, projected)
                 for group, events_BLx in zip(groups, padded, strict=True)
             ],
-            request_slots=slots(groups, torch.arange(requests), requests, device),
-            angles_QP=rotary_angles(moved(request_time_ms, device), self._pairs, events.dtype) if self.age == "rotary" else None,
+            request_slots=slots(groups, HostIndex.of_requests(requests), requests, device),
+            angles_QP=rotary_angles(moved(request_time_ms, device), self._pairs, events.dtype)
+            if self.time_encoding == "rotary"
+            else None,
         )
 
     def fixed(self, state: HistoryState, requests: int) -> Tensor:
@@ -127,19 +155,25 @@ class HistoryInterest(nn.Module):
 
     # -- once per candidate ---------------------------------------------------------------------------------------------
 
-    def dynamic(self, state: HistoryState, queries_NnD: Tensor, request_index_N: Tensor, fixed_too: bool = False) -> Tensor:
-        """Interests [N, dynamic, D] of the queries that come from NS tokens; with ``fixed_too`` [N, dynamic + fixed, D].
-        ``request_index_N`` lies in the host's memory."""
+    def dynamic(self, state: HistoryState, queries_NnD: Tensor, index: HostIndex, fixed_too: bool = False) -> Tensor:
+        """Return interests [N, dynamic, D] of the queries that come from NS tokens.
+
+        Args:
+            state: The history.
+            queries_NnD: The candidates' queries, not projected yet.
+            index: The request of every candidate.
+            fixed_too: With the fixed queries' behind them, [N, dynamic + fixed, D].
+        """
         projected_NnD = self._dynamic_queries(queries_NnD)
         if fixed_too:
             fixed_NnD = self._fixed_queries(projected_NnD.shape[0])
             projected_NnD = torch.cat([projected_NnD.to(fixed_NnD.dtype), fixed_NnD], 1)
-        return self._interests(state, self._slots(state, request_index_N), projected_NnD)
+        return self._interests(state, self._slots(state, index), projected_NnD)
 
-    def weights(self, state: HistoryState, queries_NnD: Tensor, request_index_N: Tensor, events: int) -> Tensor:
+    def weights(self, state: HistoryState, queries_NnD: Tensor, index: HostIndex, events: int) -> Tensor:
         """[N, 1 + E]: the share of each of so many events in what a candidate's dynamic queries read, mean over queries and heads; the
         null event first. Holds all weights at once: for few candidates."""
-        layout = self._slots(state, request_index_N)
+        layout = self._slots(state, index)
         with torch.autocast(queries_NnD.device.type, enabled=False):
             queries = self._laid_out(state, layout, self._dynamic_queries(queries_NnD))
             table_hA, found = self._summands(), list[Tensor]()
@@ -161,8 +195,8 @@ class HistoryInterest(nn.Module):
         """[..., D] -> [..., H, Dh]"""
         return x.view(*x.shape[:-1], self.heads, x.shape[-1] // self.heads)
 
-    def _slots(self, state: HistoryState, request_index_N: Tensor) -> Slots:
-        return slots(state.groups, request_index_N, state.request_slots.place_N.shape[0], state.device)
+    def _slots(self, state: HistoryState, index: HostIndex) -> Slots:
+        return slots(state.groups, index, state.request_slots.place_N.shape[0], state.device)
 
     def _dynamic_queries(self, queries_NnD: Tensor) -> Tensor:
         """[N, dynamic, D], projected."""
@@ -176,13 +210,13 @@ class HistoryInterest(nn.Module):
 
     def _absorbs(self, group: Group) -> bool:
         """Whether the group's users have few enough queries, and age leaves keys linear in the events."""
-        if self.absorb != "auto" or self.age not in ("bias", "none"):
+        if self.absorb != "auto" or self.time_encoding not in ("bias", "none"):
             return self.absorb == "always"
         queries = group.requests_BC.shape[1] * self.fixed_queries.shape[0] + group.asked * self.dynamic_count
         return absorbs(queries, self.heads, self.fixed_queries.shape[1])
 
     def _keys(self, group: Group, events_BLx: Tensor, event_time_BL: Tensor, request_time_ms: Tensor, projected: bool) -> _Keys:
-        if self.age in ("none", "rotary"):
+        if self.time_encoding in ("none", "rotary"):
             bucket_BCL = torch.where(group.visible_BCL, _NO_AGE, _HIDDEN)
         else:
             request_time_BC = moved(request_time_ms[group.requests_BC], event_time_BL.device)

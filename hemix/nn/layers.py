@@ -6,12 +6,26 @@ Knows nothing of features, batches or HeMix.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["BlockLinear", "GroupedLinear", "activation", "make_norm", "summed_rows"]
+from hemix.nn.init import WeightInit
+
+__all__ = [
+    "ActivationKind",
+    "BlockLinear",
+    "GroupedLinear",
+    "NormKind",
+    "activation",
+    "make_norm",
+    "summed_rows",
+]
+
+NormKind = Literal["layer", "rms"]
+ActivationKind = Literal["relu", "gelu"]
 
 _MERGED_ROWS_MAX = 4096
 
@@ -26,6 +40,12 @@ class GroupedLinear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(groups, inputs, outputs))
         self.bias = nn.Parameter(torch.empty(groups, outputs)) if bias else None
+
+    def init_own_weights(self, init: WeightInit) -> None:
+        """Draw each group's matrix by its own fan."""
+        init.normal(self.weight, self.weight.shape[1] ** -0.5)
+        if self.bias is not None:
+            self.bias.zero_()
 
     def forward(self, x_GNi: Tensor) -> Tensor:
         """[groups, rows, in] -> [groups, rows, out]."""
@@ -49,6 +69,12 @@ class BlockLinear(nn.Module):
         )
         self.bias = nn.Parameter(torch.empty(outputs))
 
+    def init_own_weights(self, init: WeightInit) -> None:
+        """Draw every block by the fan of the whole concatenation."""
+        for block in self.blocks.values():
+            init.normal(block, self.inputs**-0.5)
+        self.bias.zero_()
+
     @property
     def inputs(self) -> int:
         """Width of the whole concatenation: the fan of every block."""
@@ -65,12 +91,12 @@ class BlockLinear(nn.Module):
             return F.linear(x_Ri, self.blocks[part])
 
 
-def activation(name: str, x: Tensor) -> Tensor:
+def activation(name: ActivationKind, x: Tensor) -> Tensor:
     """``relu`` or ``gelu``."""
     return F.relu(x) if name == "relu" else F.gelu(x)
 
 
-def make_norm(kind: str, width: int) -> nn.Module:
+def make_norm(kind: NormKind, width: int) -> nn.Module:
     """``layer`` or ``rms``, over the last dimension."""
     return nn.LayerNorm(width) if kind == "layer" else nn.RMSNorm(width, eps=1e-6)
 

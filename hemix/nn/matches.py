@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hemix.config import ModelSettings
 from hemix.data.batch import RequestBatch
 from hemix.data.spec import FIRST, InputSpec
 
@@ -54,10 +53,11 @@ class MatchRequests:
 class Matches:
     """Numbers of requests and candidates: log(1 + count)."""
 
-    def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
+    def __init__(self, spec: InputSpec, *, use_global: bool = True, use_realtime: bool = True) -> None:
+        """``use_global``, ``use_realtime``: the parts of the history whose events count."""
         self.columns = list(spec.event_item_columns)
         self.actions = min(max(spec.tables[spec.event.tables[0]] - FIRST, 1), ACTIONS_MAX) if spec.event.tables else 1
-        self.uses_global, self.uses_realtime = settings.use_global, settings.use_realtime
+        self.uses_global, self.uses_realtime = use_global, use_realtime
 
     @property
     def request_count(self) -> int:

@@ -14,7 +14,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hemix.config import ModelSettings
 from hemix.data.spec import InputSpec
 from hemix.nn.fields import Fields, event_columns, event_columns_count, visible_means
 from hemix.nn.inputs import Inputs
@@ -43,9 +42,9 @@ class PooledFields(Fields):
     In this order: user, context, global history, real-time history, item, cross. Numbers make no field.
     """
 
-    def __init__(self, spec: InputSpec, settings: ModelSettings, histories: Sequence[str] = ("global", "realtime")) -> None:
+    def __init__(self, spec: InputSpec, embedding_size: int, histories: Sequence[str] = ("global", "realtime")) -> None:
         """``histories``: the parts that make fields."""
-        super().__init__(spec, settings, numbers=False)
+        super().__init__(spec, embedding_size, numbers=False)
         self.spec = spec
         self.histories = histories
         self.columns = event_columns_count(spec) if histories else 0

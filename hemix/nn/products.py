@@ -8,10 +8,11 @@ Letters: R users, Q requests, N candidates, F fields, d width of a table, P pair
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from hemix.config import ModelSettings
 from hemix.data.spec import InputSpec
 from hemix.nn.inputs import Inputs
 from hemix.nn.pooled import PooledFields, PooledState
@@ -34,17 +35,21 @@ def cross_dots(vectors_NCd: Tensor, others_NFd: Tensor) -> Tensor:
 
 
 class FieldProducts(nn.Module):
-    """Products of all pairs of the levels' fields and, with ``products: histories``, of the columns of the
-    pooled histories that the model has.
+    """Products of all pairs of the levels' fields and of the columns of pooled histories.
 
     In the weights' precision under autocast too.
     """
 
-    def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
+    def __init__(self, spec: InputSpec, embedding_size: int, histories: Sequence[str]) -> None:
+        """Lay out the fields.
+
+        Args:
+            spec: The columns of the levels.
+            embedding_size: d, the width of a table.
+            histories: Which of ``global`` and ``realtime`` are pooled to further fields.
+        """
         super().__init__()
-        parts = {"global": settings.use_global, "realtime": settings.use_realtime}
-        used = [part for part, use in parts.items() if use and settings.products == "histories"]
-        self.fields = PooledFields(spec, settings, used)
+        self.fields = PooledFields(spec, embedding_size, histories)
 
     @property
     def request_count(self) -> int:

@@ -5,21 +5,32 @@ requests sees and by how much is asked of them; a group is padded to its own lon
 
 Row 0 of a batch's events is the null event, which every history carries; the event at position e is row e + 1. What decides a shape is
 worked out in the host's memory, from tensors that lie there; only what a model reads goes to its device, so that no step waits for
-one. Knows rows and positions only, nothing of attention.
+one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hemix.data.batch import moved
+from hemix.data.batch import RequestBatch, moved
 
-__all__ = ["Group", "Slots", "from_slots", "group_requests", "places", "rows_in_ranges", "slots", "to_slots"]
+__all__ = [
+    "Group",
+    "HistoryRanges",
+    "HostIndex",
+    "Slots",
+    "from_slots",
+    "group_requests",
+    "places",
+    "rows_in_ranges",
+    "slots",
+    "to_slots",
+]
 
 _LENGTH_CLASSES = [8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 16384]
 _GROUP_COST = 1500
@@ -27,6 +38,83 @@ _GROUP_COST = 1500
 _QUERY_COST = 0.05
 """What a candidate adds to the cost of an event that it looks at, in events."""
 _MERGE_MAX = 24
+
+
+@dataclass(frozen=True)
+class HostIndex:
+    """The request of every row, such as a candidate; always in the host's memory.
+
+    It decides shapes, for which a step would wait for a device. So whoever lays rows out takes this
+    and no tensor.
+    """
+
+    values: Tensor
+    """int64 [N], ascending"""
+
+    def __post_init__(self) -> None:
+        _assert_host(self.values)
+
+    @classmethod
+    def of_candidates(cls, batch: RequestBatch) -> HostIndex:
+        """Return the request of every candidate of a batch, wherever that lies."""
+        return cls(batch.host.request_index)
+
+    @classmethod
+    def of_requests(cls, requests: int) -> HostIndex:
+        """Return every request itself."""
+        return cls(torch.arange(requests))
+
+    def __getitem__(self, rows: slice) -> HostIndex:
+        """The index of some rows."""
+        return HostIndex(self.values[rows])
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoryRanges:
+    """What each request sees of a part of its user's history; always in the host's memory."""
+
+    user_index_Q: Tensor
+    """int64 [Q]"""
+    begin_Q: Tensor
+    """int64 [Q]: position of the first event"""
+    end_Q: Tensor
+    """int64 [Q]: the position behind the last event"""
+
+    def __post_init__(self) -> None:
+        _assert_host(self.user_index_Q, self.begin_Q, self.end_Q)
+
+    @classmethod
+    def of(cls, batch: RequestBatch, part: Literal["global", "realtime", "both"]) -> HistoryRanges:
+        """Return the ranges of a batch, wherever that lies.
+
+        Args:
+            batch: The requests.
+            part: The part of the history, or both as one.
+        """
+        begin, middle, end = batch.host.visible.unbind(1)
+        return cls(
+            user_index_Q=batch.host.user_index,
+            begin_Q=middle if part == "realtime" else begin,
+            end_Q=middle if part == "global" else end,
+        )
+
+    def newest(self, events: int) -> HistoryRanges:
+        """Return the ranges of the newest so many events."""
+        return replace(self, begin_Q=torch.maximum(self.begin_Q, self.end_Q - events))
+
+    def apart(self) -> HistoryRanges:
+        """Return the same as if every request had a user of its own."""
+        return replace(self, user_index_Q=torch.arange(self.user_index_Q.shape[0]))
+
+    @property
+    def lengths(self) -> Tensor:
+        """int64 [Q]: how many events each request sees."""
+        return self.end_Q - self.begin_Q
+
+
+def _assert_host(*tensors: Tensor) -> None:
+    for tensor in tensors:
+        assert tensor.device.type == "cpu", f"expected a tensor of the host, got one on {tensor.device}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +133,15 @@ class Group:
     """bool: whether the request sees the event; the null event always, padding never"""
 
 
-def group_requests(
-    user_index_Q: Tensor, begin_Q: Tensor, end_Q: Tensor, candidates_Q: Tensor, device: torch.device
-) -> list[Group]:
-    """Group requests whose visible events are [begin, end), for a model on ``device``; all arguments lie in the host's memory. Every
-    request is in exactly one group."""
+def group_requests(ranges: HistoryRanges, candidates_Q: Tensor, device: torch.device) -> list[Group]:
+    """Group requests by the lengths of what they see. Every request is in exactly one group.
+
+    Args:
+        ranges: What each request sees.
+        candidates_Q: int64 [Q], in the host's memory: how many candidates each has.
+        device: The model's.
+    """
+    user_index_Q, begin_Q, end_Q = ranges.user_index_Q, ranges.begin_Q, ranges.end_Q
     if user_index_Q.shape[0] == 0:
         return []
     if user_index_Q.shape[0] == 1:
@@ -147,12 +239,20 @@ def _cheapest_cuts(count: list[int], length: list[int], asked: list[int]) -> lis
     return sizes[::-1]
 
 
-def rows_in_ranges(
-    user_index_Q: Tensor, begin_Q: Tensor, end_Q: Tensor, users: int, rows: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """(rows of the null event and of all events that a request sees, or that lie between such events of its user; the place of
-    each of ``rows`` rows among them, int64, 0 for the others), both on ``device``, for the ranges [begin, end) of positions."""
-    first, last = _span(user_index_Q, begin_Q, end_Q, users)
+def rows_in_ranges(ranges: HistoryRanges, users: int, rows: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the rows of the events that requests see, and where each lies among them.
+
+    Args:
+        ranges: What each request sees.
+        users: How many users there are.
+        rows: How many rows of events there are, the null event's included.
+        device: The model's.
+
+    Returns:
+        Rows int64 of the null event and of all events that a request sees or that lie between such
+        events of its user; and the position int64 [rows] of every row among them, 0 for the others.
+    """
+    first, last = _span(ranges.user_index_Q, ranges.begin_Q, ranges.end_Q, users)
     lengths = last - first
     starts = lengths.cumsum(0) - lengths
     total = int(lengths.sum())
@@ -174,8 +274,16 @@ class Slots:
     """int64 [N]: the candidate's request"""
 
 
-def slots(groups: list[Group], request_index_N: Tensor, requests: int, device: torch.device) -> Slots:
-    """Lay out candidates, whose ``request_index_N`` (in the host's memory) is ascending, in the groups of their requests."""
+def slots(groups: list[Group], index: HostIndex, requests: int, device: torch.device) -> Slots:
+    """Lay out candidates in the groups of their requests.
+
+    Args:
+        groups: The groups.
+        index: The request of every candidate.
+        requests: Q.
+        device: The model's.
+    """
+    request_index_N = index.values
     if requests == 1:
         every_N = torch.arange(request_index_N.shape[0], device=device)
         return Slots(rows=[every_N[None, None]], place_N=every_N, request_N=torch.zeros_like(every_N))

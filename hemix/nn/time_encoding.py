@@ -6,13 +6,25 @@ Two functions of times alone, shared by the fast path and the reference; neither
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from hemix.data.spec import TIMELESS_MS
 
-__all__ = ["AGE_BUCKETS", "TIMELESS_BUCKET", "age_bucket", "rotary_angles", "rotary_turns", "rotate"]
+__all__ = [
+    "AGE_BUCKETS",
+    "TIMELESS_BUCKET",
+    "TimeEncoding",
+    "age_bucket",
+    "rotary_angles",
+    "rotary_turns",
+    "rotate",
+]
+
+TimeEncoding = Literal["bias", "rotary", "embedding", "none"]
+"""How an event's age enters, without entering keys and values: decision 6."""
 
 _SECOND_MS = 1000
 _DAY_MS = 86_400_000

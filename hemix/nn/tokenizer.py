@@ -13,10 +13,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hemix.config import ModelSettings
-from hemix.data.spec import InputSpec
-from hemix.nn.inputs import level_width
-from hemix.nn.layers import BlockLinear, make_norm
+from hemix.nn.layers import BlockLinear, NormKind, make_norm
 
 __all__ = ["Tokenizer"]
 
@@ -27,16 +24,35 @@ _NOTHING: Mapping[str, Any] = {}
 class Tokenizer(nn.Module):
     """NS tokens [N, S_NS, D] from the shares of the levels."""
 
-    def __init__(self, spec: InputSpec, settings: ModelSettings, crossed: Mapping[str, int] = _NOTHING) -> None:
-        """``crossed``: further columns by name, what was made of several levels: their scale is not that of embeddings."""
+    def __init__(
+        self,
+        level_widths: Mapping[str, int],
+        *,
+        tokens: int,
+        width: int,
+        hidden: int,
+        norm: NormKind = "layer",
+        dropout: float = 0.0,
+        crossed: Mapping[str, int] = _NOTHING,
+    ) -> None:
+        """Make the two layers.
+
+        Args:
+            level_widths: W of every level (:func:`~hemix.nn.inputs.level_widths`).
+            tokens: How many NS tokens.
+            width: D, the width of a token.
+            hidden: Units of the inner layer.
+            norm: What normalises the tokens.
+            dropout: Of the inner layer.
+            crossed: Widths of further columns by name, made of several levels: their scale is not
+                that of embeddings.
+        """
         super().__init__()
-        levels = {"user": spec.user, "context": spec.context, "item": spec.item, "cross": spec.cross}
-        widths = {name: level_width(level, settings.embedding_size) for name, level in levels.items()}
-        self.tokens, self.width = settings.ns_tokens, settings.token_width
-        self.first = BlockLinear({**widths, **crossed}, settings.tokenizer_hidden, loose=crossed)
-        self.second = nn.Linear(settings.tokenizer_hidden, self.tokens * self.width)
-        self.norm = make_norm(settings.norm, self.width)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.tokens, self.width = tokens, width
+        self.first = BlockLinear({**level_widths, **crossed}, hidden, loose=crossed)
+        self.second = nn.Linear(hidden, tokens * width)
+        self.norm = make_norm(norm, width)
+        self.dropout = nn.Dropout(dropout)
 
     def user_share(self, user_RW: Tensor) -> Tensor:
         """[R, hidden], the bias included."""

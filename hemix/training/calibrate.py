@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hemix.config import Settings
 from hemix.data.dataset import Split
-from hemix.models import Ranker
+from hemix.models import Predictor
+from hemix.settings import Settings
 from hemix.team import Team
 from hemix.training.validate import logits_of
 
@@ -23,7 +23,7 @@ _PRIOR = 1.0
 
 
 def calibrate(
-    model: Ranker, split: Split, settings: Settings, device: torch.device, team: Team | None = None
+    model: Predictor, split: Split, settings: Settings, device: torch.device, team: Team | None = None
 ) -> dict[str, dict[str, float]]:
     """Fit and apply; returns ``{"slope", "shift"}`` by task, as metrics.json keeps them.
 

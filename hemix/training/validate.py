@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hemix.config import Settings
 from hemix.data.batch import RequestBatch
 from hemix.data.dataset import Split
 from hemix.evaluation.metrics import auc
-from hemix.models import Ranker
+from hemix.models import Predictor
+from hemix.settings import Settings
 from hemix.team import Team
 from hemix.training.parts import micro_batches, own_parts
 
@@ -22,7 +22,7 @@ __all__ = ["autocast", "logits_of", "validate"]
 
 @torch.no_grad()
 def logits_of(
-    model: Ranker, split: Split, settings: Settings, device: torch.device, team: Team | None = None
+    model: Predictor, split: Split, settings: Settings, device: torch.device, team: Team | None = None
 ) -> Iterator[tuple[RequestBatch, Tensor]]:
     """Every batch of a split, as it lies on the device, with its logits [N, T], at least fp32, scored in the parts that train has. Of
     a team each process scores its own and all have the whole."""
@@ -42,7 +42,7 @@ def logits_of(
 
 @torch.no_grad()
 def validate(
-    model: Ranker, split: Split, settings: Settings, device: torch.device, team: Team | None = None
+    model: Predictor, split: Split, settings: Settings, device: torch.device, team: Team | None = None
 ) -> tuple[float, float | None]:
     """Mean loss of all tasks and the first task's AUC (None where one class is missing) over a split."""
     total = weight = torch.zeros(len(model.spec.tasks), dtype=torch.float64)

@@ -14,8 +14,9 @@ from hemix.data.spec import InputSpec, LevelSpec, Task
 from hemix.errors import UsageError
 from hemix.exporting.export_model import dense_form, takes_times
 from hemix.exporting.feed import by_candidate, request_feed, user_feed
-from hemix.models import Inputs, Ranker
-from tests.batches import make_batch, make_spec
+from hemix.models import Ranker
+from hemix.nn.inputs import Inputs
+from tests.batches import make_batch, make_config, make_spec
 from tests.exporting.sizes import OPTIONS, lively
 from tests.tolerances import PARITY_FP32_PROBABILITY
 
@@ -67,7 +68,7 @@ def test_borders(sizes: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("age", ["bias", "rotary", "embedding", "none"])
 def test_what_stands_in_the_padding_does_not_matter(age: str) -> None:
-    model = lively(make_spec(), age=age)
+    model = lively(make_spec(), time_encoding=age)
     batch = make_batch(model.spec, seed=1)
     before = user_feed(batch, model.spec)
     padding = np.arange(before["event_item"].shape[1]) >= batch.event_offsets.diff().numpy()[:, None]
@@ -125,6 +126,6 @@ def test_other_models_are_refused_by_name() -> None:
             raise NotImplementedError
 
     model = lively(make_spec())
-    other = Other(model.spec, model.settings.model_copy(update={"name": "dlrm"}))
+    other = Other(model.spec, make_config("dlrm"))
     with pytest.raises(UsageError, match="'dlrm' cannot be exported: only hemix"):
         dense_form(other)

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from hemix import api
-from hemix.config import build_settings
 from hemix.data.dataset import Dataset
 from hemix.models import build_model
 from hemix.run import Run
 from hemix.run.evaluation import predictions_of
+from hemix.settings import build_settings
 from hemix.training.calibrate import calibrate, fit_line
 from tests.planted import write_logs
 
