@@ -3,7 +3,7 @@
 The user's representation is v_U(A) = sum_j a(e_j, v_A) e_j (eq. 3) over the newest events that the request sees, of both parts of the
 history. The weights are not normalised: their sum says how strongly the candidate is wanted (section 4.3). a is a small network over
 [e, e * t, e - t, t] with PReLU (eq. 8) and 36 inner units (figure 2). Not the paper's Dice (eq. 9), whose statistics would let
-an impression's score depend on its neighbours in the batch. A request without events has the null event in place of the sum.
+an impression's score depend on its neighbours in the batch. A request without events has the null event in position of the sum.
 
 Pairs of candidate and event lie flat, so no history is padded. Knows no time but which events are newest.
 
@@ -42,7 +42,7 @@ class Recent:
 
     events_ED: Tensor
     """The events that any request reads, a user's side by side"""
-    share_Eh: Tensor
+    projected_Eh: Tensor
     """Their summand of the unit's first layer"""
     first_Q: Tensor
     """int64: row of each request's oldest event"""
@@ -68,12 +68,12 @@ class ActivationUnit(nn.Module):
             users: How many users there are.
         """
         device = events_ED.device
-        rows, place = rows_in_ranges(ranges, users, events_ED.shape[0], device)
+        rows, position = rows_in_ranges(ranges, users, events_ED.shape[0], device)
         chosen_ED = events_ED.index_select(0, rows)
         with torch.autocast(events_ED.device.type, enabled=False):
-            share_Eh = F.linear(chosen_ED, self.first.blocks["event"] + self.first.blocks["difference"])
-        first = place.index_select(0, moved((ranges.begin_Q + 1).clamp(max=events_ED.shape[0] - 1), device))
-        return Recent(events_ED=chosen_ED, share_Eh=share_Eh, first_Q=first, ranges=ranges)
+            projected_Eh = F.linear(chosen_ED, self.first.blocks["event"] + self.first.blocks["difference"])
+        first = position.index_select(0, moved((ranges.begin_Q + 1).clamp(max=events_ED.shape[0] - 1), device))
+        return Recent(events_ED=chosen_ED, projected_Eh=projected_Eh, first_Q=first, ranges=ranges)
 
     def forward(self, recent: Recent, candidates_ND: Tensor, index: HostIndex) -> Tensor:
         """Return the sum [N, D] of what every candidate's request reads, weighed by the candidate.
@@ -105,10 +105,10 @@ class ActivationUnit(nn.Module):
         """
         blocks = self.first.blocks
         with torch.autocast(candidates_ND.device.type, enabled=False):
-            share_Nh = F.linear(candidates_ND, blocks["candidate"] - blocks["difference"], self.first.bias)
+            projected_Nh = F.linear(candidates_ND, blocks["candidate"] - blocks["difference"], self.first.bias)
             product_PD = recent.events_ED.index_select(0, event_P) * candidates_ND.index_select(0, candidate_P)
             inner_Ph = F.linear(product_PD, blocks["product"])
-        inner_Ph = inner_Ph + recent.share_Eh.index_select(0, event_P) + share_Nh.index_select(0, candidate_P)
+        inner_Ph = inner_Ph + recent.projected_Eh.index_select(0, event_P) + projected_Nh.index_select(0, candidate_P)
         weight_P1: Tensor = self.second(self.prelu(inner_Ph))
         return weight_P1.squeeze(1)
 
@@ -119,7 +119,7 @@ class UserState:
 
     by_event: ClassVar[tuple[str, ...]] = ("events_ED",)
 
-    share_RH: Tensor
+    projected_RH: Tensor
     events_ED: Tensor
     """[1 + E, D]: the null event, then the events"""
 
@@ -128,7 +128,7 @@ class UserState:
 class RequestState:
     """What depends on requests, not on candidates."""
 
-    share_QH: Tensor
+    projected_QH: Tensor
     recent: Recent
 
 
@@ -167,17 +167,17 @@ class DIN(Ranker):
 
     def encode_user(self, inputs: Inputs) -> UserState:
         """Event vectors, the user's share of the deep network."""
-        return UserState(share_RH=self.deep.user_share(inputs), events_ED=self.events(inputs))
+        return UserState(projected_RH=self.deep.project_user(inputs), events_ED=self.events(inputs))
 
     def encode_request(self, state: UserState, inputs: Inputs) -> RequestState:
         """Cuts, the read events' share of the activation unit."""
         ranges = HistoryRanges.of(inputs.batch, "both").newest(self.config.history_events)
-        recent = self.activation.recent(state.events_ED, ranges, state.share_RH.shape[0])
-        return RequestState(share_QH=self.deep.request_share(state.share_RH, inputs), recent=recent)
+        recent = self.activation.recent(state.events_ED, ranges, state.projected_RH.shape[0])
+        return RequestState(projected_QH=self.deep.project_request(state.projected_RH, inputs), recent=recent)
 
     def score(self, state: RequestState, inputs: Inputs) -> Tensor:
         """Logits [N, T]."""
         candidates_ND = candidate_vectors(self.events, inputs)
         interest_ND = self.activation(state.recent, candidates_ND, HostIndex.of_candidates(inputs.batch))
-        logits_NT: Tensor = self.deep(state.share_QH, inputs, {"interest": interest_ND})
+        logits_NT: Tensor = self.deep(state.projected_QH, inputs, {"interest": interest_ND})
         return logits_NT

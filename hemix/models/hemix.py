@@ -1,6 +1,13 @@
-"""HeMix, the whole model: tokens from features, interests from two histories, HeteroMixer blocks, towers.
+"""HeMix (arXiv 2602.09387): its settings, and the whole forward.
 
-The forward is `Ranker.forward`: embed, encode_user, encode_request, score. What the parts are is said in their own files.
+In the order that data passes it, a file each:
+
+1. `hemix.nn.tokenizer`: all features, mixed, then cut into NS tokens;
+2. `hemix.nn.interests`: queries Q = [dynamic ; fixed] read the global and the real-time history;
+3. `hemix.nn.mixer`: X = [real-time interests ; global interests ; NS tokens] through HeteroMixer blocks;
+4. `hemix.nn.heads`: the mean of the tokens to a logit a task.
+
+The forward is :meth:`hemix.models.base.Ranker.forward`: embed, encode_user, encode_request, score.
 
 Letters: R users, Q requests, N candidates, E events, T tasks, S tokens, D token width.
 """
@@ -17,17 +24,16 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from hemix.config import Count, CountOrZero
-from hemix.data.batch import RequestBatch
 from hemix.data.spec import InputSpec
 from hemix.models.base import Ranker, SizedConfig, check_divisor, check_rotary, named_sizes
 from hemix.models.registry import register_model
 from hemix.nn.events import EventEncoder
 from hemix.nn.heads import Heads
-from hemix.nn.histories import event_times, global_state, realtime_state
+from hemix.nn.histories import event_times
 from hemix.nn.inputs import Inputs, level_widths
 from hemix.nn.interests import HistoryInterest, HistoryState
 from hemix.nn.layers import ActivationKind, NormKind, make_norm
-from hemix.nn.matches import Matches, MatchEvents, MatchRequests
+from hemix.nn.matches import Matches, MatchEvents, MatchIndex
 from hemix.nn.mixer import Block, FFNActivation, HeteroFFN, HeteroInteraction, NormPosition
 from hemix.nn.mixing import SelfAttention, TokenMixing
 from hemix.nn.pooled import PooledState
@@ -135,7 +141,7 @@ class UserState:
 
     by_event: ClassVar[tuple[str, ...]] = ("event_time_ms", "events_ED", "global_keys_values")
 
-    share_RH: Tensor
+    projected_RH: Tensor
     """The user's columns of the tokeniser's first layer"""
     event_time_ms: Tensor
     """int64 [1 + E]"""
@@ -153,11 +159,11 @@ class UserState:
 class RequestState:
     """What depends on requests, not on candidates."""
 
-    share_QH: Tensor
+    projected_QH: Tensor
     """All columns of the tokeniser's first layer but the candidate's"""
     fields_QFd: Tensor | None
     """The request's side of the candidates' products; None: the model has none"""
-    matches: MatchRequests | None
+    matches: MatchIndex | None
     """What the candidates' matches are looked up in; None: the model counts none"""
     fixed_realtime_QfD: Tensor | None
     fixed_global_QfD: Tensor | None
@@ -237,7 +243,7 @@ class HeMix(Ranker):
         assert inputs.user_RW is not None, "encode_user needs the level user"
         time_ms, keep = event_times(inputs.batch), inputs.context_QW is None
         return UserState(
-            share_RH=self.tokenizer.user_share(inputs.user_RW),
+            projected_RH=self.tokenizer.project_user(inputs.user_RW),
             event_time_ms=time_ms,
             events_ED=events_ED,
             global_keys_values=self.global_.keys_values(events_ED, time_ms) if keep and self.global_ is not None else None,
@@ -248,20 +254,22 @@ class HeMix(Ranker):
     def encode_request(self, state: UserState, inputs: Inputs) -> RequestState:
         """Cuts, ages and fixed-query interests. Users' rows and events' positions of ``inputs`` are those of ``state``."""
         assert inputs.context_QW is not None, "encode_request needs the level request"
-        batch, users = inputs.batch, state.share_RH.shape[0]
-        requests, apart = batch.requests_count, batch.candidates_count != batch.requests_count
+        batch, layout, time_ms = inputs.batch, inputs.layout, state.event_time_ms
+        requests, apart = inputs.context_QW.shape[0], not layout.one_candidate_each
         global_ = realtime = fields_QFd = matches = None
         crossed = dict[str, Tensor]()
         if self.realtime is not None:
-            realtime = realtime_state(self.realtime, state.events_ED, users, state.event_time_ms, batch)
+            users = state.projected_RH.shape[0]
+            realtime = layout.realtime_state(self.realtime, state.events_ED, time_ms, users)
         if self.global_ is not None:
-            global_ = global_state(self.global_, state.events_ED, state.global_keys_values, state.event_time_ms, batch)
+            global_ = layout.global_state(self.global_, state.events_ED, state.global_keys_values, time_ms)
         if self.products is not None and state.fields is not None:
             fields_QFd, crossed["request_products"] = self.products.of_requests(state.fields, inputs)
         if self.matches is not None and state.matches is not None:
-            matches, crossed["request_matches"] = self.matches.of_requests(state.matches, state.event_time_ms, batch)
+            index_and_totals = layout.match_index(self.matches, state.matches, time_ms)
+            matches, crossed["request_matches"] = self.matches.of_requests(*index_and_totals)
         return RequestState(
-            share_QH=self.tokenizer.request_share(state.share_RH, batch.user_index, inputs.context_QW, crossed),
+            projected_QH=self.tokenizer.project_request(state.projected_RH, batch.user_index, inputs.context_QW, crossed),
             fields_QFd=fields_QFd,
             matches=matches,
             fixed_realtime_QfD=self.realtime.fixed(realtime, requests) if apart and self.realtime and realtime else None,
@@ -277,8 +285,8 @@ class HeMix(Ranker):
         if not self.config.dynamic_queries:
             query_global, query_realtime = query_global[:, :0], query_realtime[:, :0]
         tokens = [
-            *self._mixed(self.realtime, state.realtime, query_realtime, state.fixed_realtime_QfD, batch),
-            *self._mixed(self.global_, state.global_, query_global, state.fixed_global_QfD, batch),
+            *self._mixed(self.realtime, state.realtime, query_realtime, state.fixed_realtime_QfD, inputs),
+            *self._mixed(self.global_, state.global_, query_global, state.fixed_global_QfD, inputs),
             ns_NnD,
         ]
         x_SND = torch.cat([tokens_NnD.transpose(0, 1) for tokens_NnD in tokens])
@@ -295,15 +303,15 @@ class HeMix(Ranker):
         state: HistoryState | None,
         queries_NnD: Tensor,
         fixed_QfD: Tensor | None,
-        batch: RequestBatch,
+        inputs: Inputs,
     ) -> list[Tensor]:
         """Dynamic, then fixed interests [N, queries, D] of one history, normalised, in pieces; none of a history that is not used."""
         if history is None or state is None:
             return []
-        dynamic_NnD = history.dynamic(state, queries_NnD, HostIndex.of_candidates(batch), fixed_too=fixed_QfD is None)
+        dynamic_NnD = history.dynamic(state, queries_NnD, inputs.layout.candidates, fixed_too=fixed_QfD is None)
         pieces = [self.norm_interests(dynamic_NnD)]
         if fixed_QfD is not None:
-            pieces.append(self.norm_interests(fixed_QfD).index_select(0, batch.request_index))
+            pieces.append(self.norm_interests(fixed_QfD).index_select(0, inputs.batch.request_index))
         return pieces
 
     def _ns_tokens(self, state: RequestState, inputs: Inputs) -> Tensor:
@@ -314,10 +322,10 @@ class HeMix(Ranker):
             crossed["candidate_products"] = self.products.of_candidates(state.fields_QFd, inputs)
         if self.matches is not None and state.matches is not None:
             crossed["candidate_matches"] = self.matches.of_candidates(state.matches, batch)
-        found: Tensor = self.tokenizer(
-            state.share_QH, batch.request_index, inputs.item_IW, batch.item_index, inputs.cross_NW, crossed
+        tokens_NnD: Tensor = self.tokenizer(
+            state.projected_QH, batch.request_index, inputs.item_IW, batch.item_index, inputs.cross_NW, crossed
         )
-        return found
+        return tokens_NnD
 
     def attention(self, state: RequestState, inputs: Inputs, most: int, also: int | None = None) -> tuple[Tensor, Tensor] | None:
         """The events of most weight to the dynamic queries: mean over the queries of both histories and their heads."""
@@ -328,8 +336,8 @@ class HeMix(Ranker):
         ns_NnD = self._ns_tokens(state, inputs)
         queries = torch.split(ns_NnD, [self.config.ns_tokens_global, self.config.ns_tokens_realtime], 1)
         parts = [
-            (interest, history, asking)
-            for interest, history, asking in zip(
+            (interest, history, queries_NnD)
+            for interest, history, queries_NnD in zip(
                 (self.global_, self.realtime), (state.global_, state.realtime), queries, strict=True
             )
             if interest is not None and history is not None
@@ -338,18 +346,18 @@ class HeMix(Ranker):
         for rows in torch.split(torch.arange(ns_NnD.shape[0]), max(1, _WEIGHTS_AT_ONCE // (1 + events))):
             at = slice(int(rows[0]), int(rows[-1]) + 1)
             total = ns_NnD.new_zeros(rows.shape[0], 1 + events)
-            for interest, history, asking in parts:
-                total += interest.weights(history, asking[at], index[at], events) * interest.dynamic_count
+            for interest, history, queries_NnD in parts:
+                total += interest.weights(history, queries_NnD[at], index[at], events) * interest.dynamic_count
             mean = total[:, 1:] / max(1, sum(i.dynamic_count for i, *_ in parts))
             top = mean.topk(min(most, events))
             missing = (0, most - min(most, events))
-            found, places = F.pad(top.values, missing), F.pad(top.indices, missing)
+            top_weights, top_positions = F.pad(top.values, missing), F.pad(top.indices, missing)
             if also is not None:
-                told = (top.indices == also).any(1, keepdim=True)
-                found = torch.cat([found, mean[:, also : also + 1].masked_fill(told, 0)], 1)
-                places = F.pad(places, (0, 1), value=also)
-            weights.append(found)
-            positions.append(places.masked_fill(found <= 0, -1))
+                is_among = (top.indices == also).any(1, keepdim=True)
+                top_weights = torch.cat([top_weights, mean[:, also : also + 1].masked_fill(is_among, 0)], 1)
+                top_positions = F.pad(top_positions, (0, 1), value=also)
+            weights.append(top_weights)
+            positions.append(top_positions.masked_fill(top_weights <= 0, -1))
         return torch.cat(positions), torch.cat(weights)
 
 

@@ -306,6 +306,6 @@ def _numbers(columns: Columns, level: LevelSpec, spec: InputSpec) -> Tensor:
 
 def _features(where: str, level: LevelSpec, spec: InputSpec) -> list[tuple[str, bool]]:
     kinds = zip(level.names, feature_kinds(level, spec), strict=True)
-    found = [(f"{where}.{name}", kind == "category") for name, kind in kinds if kind != "left out"]
-    found += [(f"{where}.{name}", False) for name in level.bag_names]
-    return found + [(f"{where}.{name}", False) for name in level.number_names if not name.endswith(".missing")]
+    features = [(f"{where}.{name}", kind == "category") for name, kind in kinds if kind != "left out"]
+    features += [(f"{where}.{name}", False) for name in level.bag_names]
+    return features + [(f"{where}.{name}", False) for name in level.number_names if not name.endswith(".missing")]

@@ -81,7 +81,7 @@ class UserState:
 
     by_event: ClassVar[tuple[str, ...]] = ("events_ED",)
 
-    share_RH: Tensor
+    projected_RH: Tensor
     """The user's columns of the tokeniser's first layer"""
     events_ED: Tensor
     """[1 + E, D]: the null event, then the events"""
@@ -100,7 +100,7 @@ class _Sequence:
 class RequestState:
     """What depends on requests, not on candidates."""
 
-    share_QH: Tensor
+    projected_QH: Tensor
     groups: list[Group]
     sequences: list[list[_Sequence]]
     """By layer, then by group"""
@@ -141,25 +141,25 @@ class OneTransBlock(nn.Module):
         seen_BWG = _causal(sequence.valid_BG, x_BWD.shape[1])
         q_BHWd = self._by_head(self.query_s(self.norm_attention(x_BWD)))
         keys_BHGd, values_BHGd = (self._by_head(x) for x in sequence.keys_values_BG2D.chunk(2, 2))
-        found_BHWd = F.scaled_dot_product_attention(q_BHWd, keys_BHGd, values_BHGd, attn_mask=seen_BWG.unsqueeze(1))
-        x_BWD = x_BWD + self.dropout(self.output(found_BHWd.transpose(1, 2).flatten(2)))
+        read_BHWd = F.scaled_dot_product_attention(q_BHWd, keys_BHGd, values_BHGd, attn_mask=seen_BWG.unsqueeze(1))
+        x_BWD = x_BWD + self.dropout(self.output(read_BHWd.transpose(1, 2).flatten(2)))
         out: Tensor = x_BWD + self.dropout(self.ffn_s(self.norm_ffn(x_BWD)))
         return out
 
-    def forward_ns(self, x_SND: Tensor, sequences: list[_Sequence], rows: list[Tensor], place_N: Tensor) -> Tensor:
+    def forward_ns(self, x_SND: Tensor, sequences: list[_Sequence], rows: list[Tensor], slot_N: Tensor) -> Tensor:
         """[S, N, D]: the NS-tokens after this layer, each having read its request's S-tokens, itself and the NS-tokens before it.
 
-        ``rows`` and ``place_N``: the candidates laid out in the groups (:func:`hemix.nn.ragged.slots`).
+        ``rows`` and ``slot_N``: the candidates laid out in the groups (:func:`hemix.nn.ragged.slots`).
         """
         S, N, D = x_SND.shape
         qkv_NSx = self.query_key_value_ns(self.norm_attention(x_SND)).transpose(0, 1).reshape(N, -1)
-        laid_out = to_slots(qkv_NSx, rows, place_N)
-        found = [
+        laid_out = to_slots(qkv_NSx, rows, slot_N)
+        by_group = [
             torch.cat([self._attend_ns(q, keys_values, valid) for q, keys_values, valid in _tiles(qkv, sequence, self.heads, S)])
             for sequence, qkv in zip(sequences, laid_out, strict=True)
         ]
-        found_SND = from_slots(found, place_N).view(N, S, D).transpose(0, 1)
-        x_SND = x_SND + self.dropout(self.output(found_SND))
+        read_SND = from_slots(by_group, slot_N).view(N, S, D).transpose(0, 1)
+        x_SND = x_SND + self.dropout(self.output(read_SND))
         out: Tensor = x_SND + self.dropout(self.second_ns(F.gelu(self.first_ns(self.norm_ffn(x_SND)))))
         return out
 
@@ -176,8 +176,8 @@ class OneTransBlock(nn.Module):
         to_ns_BHKSS = (q @ k.transpose(3, 4)).masked_fill(later_SS, -torch.inf)
         weights = torch.cat([to_s_BHKSG, to_ns_BHKSS], 4).softmax(4)
         of_s, of_ns = torch.split(weights, [to_s_BHKSG.shape[4], S], 4)
-        found_BHKSd = (of_s.flatten(2, 3) @ values_BHGd).view(B, self.heads, K, S, -1) + of_ns @ v
-        out: Tensor = found_BHKSd.permute(0, 2, 3, 1, 4).reshape(B, 1, K, S * D)
+        read_BHKSd = (of_s.flatten(2, 3) @ values_BHGd).view(B, self.heads, K, S, -1) + of_ns @ v
+        out: Tensor = read_BHKSd.permute(0, 2, 3, 1, 4).reshape(B, 1, K, S * D)
         return out
 
     def _by_head(self, x_BWD: Tensor) -> Tensor:
@@ -218,7 +218,7 @@ class OneTrans(Ranker):
     def encode_user(self, inputs: Inputs) -> UserState:
         """Event vectors, the user's share of the tokeniser."""
         assert inputs.user_RW is not None, "encode_user needs the level user"
-        return UserState(share_RH=self.tokenizer.user_share(inputs.user_RW), events_ED=self.events(inputs))
+        return UserState(projected_RH=self.tokenizer.project_user(inputs.user_RW), events_ED=self.events(inputs))
 
     def encode_request(self, state: UserState, inputs: Inputs) -> RequestState:
         """The S-side: every request's S-tokens through all layers, as keys and values."""
@@ -236,20 +236,20 @@ class OneTrans(Ranker):
                 sequences[layer].append(sequence)
                 if layer + 1 < len(self.blocks):
                     x_BGD, valid_BG = block.forward_s(x_BGD, sequence, queries), valid_BG[:, -queries:]
-        share_QH = self.tokenizer.request_share(state.share_RH, batch.user_index, inputs.context_QW)
-        return RequestState(share_QH=share_QH, groups=groups, sequences=sequences)
+        projected_QH = self.tokenizer.project_request(state.projected_RH, batch.user_index, inputs.context_QW)
+        return RequestState(projected_QH=projected_QH, groups=groups, sequences=sequences)
 
     def score(self, state: RequestState, inputs: Inputs) -> Tensor:
         """Logits [N, T]: the NS-side."""
         assert inputs.item_IW is not None and inputs.cross_NW is not None, "score needs the level candidate"
         batch = inputs.batch
-        ns_NSD = self.tokenizer(state.share_QH, batch.request_index, inputs.item_IW, batch.item_index, inputs.cross_NW)
+        ns_NSD = self.tokenizer(state.projected_QH, batch.request_index, inputs.item_IW, batch.item_index, inputs.cross_NW)
         x_SND = ns_NSD.transpose(0, 1)
         if batch.candidates_count:
-            layout = slots(state.groups, HostIndex.of_candidates(batch), state.share_QH.shape[0], x_SND.device)
+            layout = slots(state.groups, HostIndex.of_candidates(batch), state.projected_QH.shape[0], x_SND.device)
             for block, sequences in zip(self.blocks, state.sequences, strict=True):
                 assert isinstance(block, OneTransBlock)
-                x_SND = block.forward_ns(x_SND, sequences, layout.rows, layout.place_N)
+                x_SND = block.forward_ns(x_SND, sequences, layout.rows, layout.slot_N)
         x_SND = self.norm_out(x_SND)
         pooled_NP = x_SND.mean(0) if self.config.pooling == "mean" else x_SND.transpose(0, 1).flatten(1)
         logits_NT: Tensor = self.heads(pooled_NP, batch.bias)
@@ -270,9 +270,9 @@ class OneTrans(Ranker):
 def _causal(valid_BG: Tensor, queries: int) -> Tensor:
     """bool [B, queries, G]: which of the G tokens each of the last ``queries`` reads: itself (padding reads nothing else), and the valid
     ones before it."""
-    place = torch.arange(valid_BG.shape[1], device=valid_BG.device)
-    asking = place[-queries:].unsqueeze(1)
-    return ((place < asking) & valid_BG.unsqueeze(1)) | (place == asking)
+    position = torch.arange(valid_BG.shape[1], device=valid_BG.device)
+    query = position[-queries:].unsqueeze(1)
+    return ((position < query) & valid_BG.unsqueeze(1)) | (position == query)
 
 
 def _tiles(qkv_B1Kx: Tensor, sequence: _Sequence, heads: int, tokens: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

@@ -32,14 +32,13 @@ from hemix.models.base import Ranker, SizedConfig, check_divisor, check_rotary, 
 from hemix.models.registry import register_model
 from hemix.nn.events import EventEncoder
 from hemix.nn.heads import Heads
-from hemix.nn.histories import event_times, global_state, realtime_state
+from hemix.nn.histories import event_times
 from hemix.nn.inputs import Inputs
 from hemix.nn.interests import HistoryInterest, HistoryState
 from hemix.nn.layers import GroupedLinear, NormKind, make_norm
 from hemix.nn.mixer import Block, FFNActivation, HeteroFFN, NormPosition
 from hemix.nn.mixing import TokenMixing
 from hemix.nn.pooled import PooledFields, PooledState
-from hemix.nn.ragged import HostIndex
 from hemix.nn.time_encoding import TimeEncoding
 
 __all__ = ["RankMixer", "RankMixerConfig", "RequestState", "UserState", "tokens_count"]
@@ -160,23 +159,24 @@ class RankMixer(Ranker):
 
     def encode_request(self, state: UserState, inputs: Inputs) -> RequestState:
         """Pooled histories, cuts and ages."""
-        batch, events_ED, time_ms = inputs.batch, state.events_ED, state.event_time_ms
+        layout, events_ED, time_ms = inputs.layout, state.events_ED, state.event_time_ms
+        users = state.pooled.fields.shape[0]
         return RequestState(
             pooled=self.fields.of_requests(state.pooled, inputs),
-            realtime=realtime_state(self.realtime, events_ED, state.pooled.fields.shape[0], time_ms, batch),
-            global_=global_state(self.global_, events_ED, state.global_keys_values, time_ms, batch),
+            realtime=layout.realtime_state(self.realtime, events_ED, time_ms, users),
+            global_=layout.global_state(self.global_, events_ED, state.global_keys_values, time_ms),
         )
 
     def score(self, state: RequestState, inputs: Inputs) -> Tensor:
         """Logits [N, T]."""
-        batch, index = inputs.batch, HostIndex.of_candidates(inputs.batch)
+        batch, index = inputs.batch, inputs.layout.candidates
         fields_NFd, numbers_NK = self.fields.of_candidates(state.pooled, inputs)
         query_N1D = self.target(fields_NFd[:, -self.fields.candidate_count :].flatten(1)).unsqueeze(1)
-        found = [
+        interests = [
             self.global_.dynamic(state.global_, query_N1D, index).flatten(1),
             self.realtime.dynamic(state.realtime, query_N1D, index).flatten(1),
         ]
-        x_TND = self.tokenize(torch.cat([fields_NFd.flatten(1), *found, numbers_NK], 1))
+        x_TND = self.tokenize(torch.cat([fields_NFd.flatten(1), *interests, numbers_NK], 1))
         for block in self.blocks:
             x_TND = block(x_TND)
         logits_NT: Tensor = self.heads(self.norm_out(x_TND).mean(0), batch.bias)

@@ -41,7 +41,7 @@ from hemix.nn.heads import Heads
 from hemix.nn.histories import candidates_per_request, event_times
 from hemix.nn.init import WeightInit
 from hemix.nn.inputs import Inputs
-from hemix.nn.ragged import Group, HistoryRanges, HostIndex, from_slots, group_requests, places, slots, to_slots
+from hemix.nn.ragged import Group, HistoryRanges, HostIndex, from_slots, group_requests, positions, slots, to_slots
 from hemix.nn.time_encoding import AGE_BUCKETS, age_bucket
 
 __all__ = ["SIM", "ExactSearch", "RequestState", "SIMConfig", "UserState", "best"]
@@ -56,7 +56,7 @@ class UserState:
 
     by_event: ClassVar[tuple[str, ...]] = ("events_ED", "time_ms", "keys_ED", "category_E")
 
-    share_RH: Tensor
+    projected_RH: Tensor
     events_ED: Tensor
     time_ms: Tensor
     """int64 [1 + E]"""
@@ -70,7 +70,7 @@ class UserState:
 class RequestState:
     """What depends on requests, not on candidates."""
 
-    share_QH: Tensor
+    projected_QH: Tensor
     time_ms_Q: Tensor
     user: UserState
     groups: list[Group]
@@ -102,11 +102,11 @@ class ExactSearch(nn.Module):
         """Draw the ages' vectors like embeddings."""
         init.normal(self.age_vector, init.embedding_std)
 
-    def forward(self, candidates_ND: Tensor, found_NkD: Tensor, age_Nk: Tensor, exists_Nk: Tensor) -> Tensor:
+    def forward(self, candidates_ND: Tensor, retrieved_NkD: Tensor, age_Nk: Tensor, exists_Nk: Tensor) -> Tensor:
         """[N, H * Z]; ``age_Nk``: age buckets, ``exists_Nk``: bool, at least one a row."""
         N, H = candidates_ND.shape[0], self.heads
         with torch.autocast(candidates_ND.device.type, enabled=False):
-            z_NkZ = torch.cat([found_NkD, F.embedding(age_Nk, self.age_vector)], 2)
+            z_NkZ = torch.cat([retrieved_NkD, F.embedding(age_Nk, self.age_vector)], 2)
             query_HNd = self.query(candidates_ND).view(N, H, candidates_ND.shape[1] // H).transpose(0, 1)
             wide_NHZ = torch.bmm(query_HNd, self.key.weight.view(H, -1, z_NkZ.shape[2])).transpose(0, 1)
             scores_NHk = torch.bmm(wide_NHZ, z_NkZ.transpose(1, 2)).masked_fill(~exists_Nk.unsqueeze(1), -torch.inf)
@@ -174,7 +174,7 @@ class SIM(Ranker):
         batch, events_ED = inputs.batch, self.events(inputs)
         category_E = None if self.soft else F.pad(batch.items.ids[:, self.category].index_select(0, batch.event_item), (1, 0))
         return UserState(
-            share_RH=self.deep.user_share(inputs),
+            projected_RH=self.deep.project_user(inputs),
             events_ED=events_ED,
             time_ms=event_times(batch),
             keys_ED=None if self.search_event is None else self.search_event(events_ED).to(events_ED.dtype),
@@ -188,29 +188,29 @@ class SIM(Ranker):
         groups = group_requests(ranges, candidates_per_request(batch), state.events_ED.device)
         short = HistoryRanges.of(batch, "realtime").newest(self.config.history_events)
         return RequestState(
-            share_QH=self.deep.request_share(state.share_RH, inputs),
+            projected_QH=self.deep.project_request(state.projected_RH, inputs),
             time_ms_Q=batch.request_time_ms,
             user=state,
             groups=groups,
             keys=_laid_out(state.category_E if state.keys_ED is None else state.keys_ED, groups),
             events=_laid_out(state.events_ED, groups) if self.soft and self.training and torch.is_grad_enabled() else [],
-            recent=self.activation.recent(state.events_ED, short, state.share_RH.shape[0]),
+            recent=self.activation.recent(state.events_ED, short, state.projected_RH.shape[0]),
         )
 
     def score(self, state: RequestState, inputs: Inputs) -> Tensor:
         """Logits [N, T]. In training the search unit's own logits are kept for :meth:`loss`."""
         batch, of_request = inputs.batch, inputs.batch.request_index
         candidates_ND = candidate_vectors(self.events, inputs)
-        found_Nk = self.search(state, candidates_ND, batch)
-        exists_Nk = F.pad(found_Nk[:, 1:] > 0, (1, 0), value=True)
-        events_NkD = F.embedding(found_Nk, state.user.events_ED)
-        age_Nk = age_bucket(state.time_ms_Q.index_select(0, of_request).unsqueeze(1), state.user.time_ms[found_Nk])
-        age_Nk = age_Nk.masked_fill(found_Nk == 0, _NO_AGE)
+        retrieved_Nk = self.search(state, candidates_ND, batch)
+        exists_Nk = F.pad(retrieved_Nk[:, 1:] > 0, (1, 0), value=True)
+        events_NkD = F.embedding(retrieved_Nk, state.user.events_ED)
+        age_Nk = age_bucket(state.time_ms_Q.index_select(0, of_request).unsqueeze(1), state.user.time_ms[retrieved_Nk])
+        age_Nk = age_Nk.masked_fill(retrieved_Nk == 0, _NO_AGE)
         interests = {
             "long": self.exact(candidates_ND, events_NkD, age_Nk, exists_Nk),
             "short": self.activation(state.recent, candidates_ND, HostIndex.of_candidates(batch)),
         }
-        logits_NT: Tensor = self.deep(state.share_QH, inputs, interests)
+        logits_NT: Tensor = self.deep(state.projected_QH, inputs, interests)
         return logits_NT
 
     def loss(self, logits_NT: Tensor, batch: RequestBatch) -> Tensor:
@@ -223,14 +223,14 @@ class SIM(Ranker):
         """int64 [N, 1 + search_events]: rows of the events found for every candidate, the null event first; 0 where there are fewer."""
         if batch.candidates_count == 0:
             return batch.item_index.new_zeros(0, 1 + self.config.search_events)
-        layout = slots(state.groups, HostIndex.of_candidates(batch), state.share_QH.shape[0], candidates_ND.device)
+        layout = slots(state.groups, HostIndex.of_candidates(batch), state.projected_QH.shape[0], candidates_ND.device)
         if self.search_candidate is None:
             category_N = batch.items.ids[:, self.category].index_select(0, batch.item_index)
-            asked = [category_N[rows] for rows in layout.rows]
+            queries = [category_N[rows] for rows in layout.rows]
         else:
-            asked = to_slots(self.search_candidate(candidates_ND).to(candidates_ND.dtype), layout.rows, layout.place_N)
-        found, sums = list[Tensor](), list[Tensor]()
-        for at, (group, keys, of_candidates) in enumerate(zip(state.groups, state.keys, asked, strict=True)):
+            queries = to_slots(self.search_candidate(candidates_ND).to(candidates_ND.dtype), layout.rows, layout.slot_N)
+        by_group, sums = list[Tensor](), list[Tensor]()
+        for at, (group, keys, of_candidates) in enumerate(zip(state.groups, state.keys, queries, strict=True)):
             may_BCKL = (group.visible_BCL & (group.rows_BL > 0).unsqueeze(1)).unsqueeze(2)
             if self.soft:
                 scores_BCKL = torch.einsum("bckd,bld->bckl", of_candidates, keys)
@@ -242,11 +242,11 @@ class SIM(Ranker):
                 scores_BCKL = torch.zeros(may_BCKL.shape, device=may_BCKL.device)
             column_BCKk, exists_BCKk = best(scores_BCKL, may_BCKL, self.config.search_events)
             rows_BCKk = group.rows_BL[:, None, None].expand(scores_BCKL.shape).gather(3, column_BCKk).masked_fill(~exists_BCKk, 0)
-            found.append(F.pad(rows_BCKk, (1, self.config.search_events - rows_BCKk.shape[3])))
+            by_group.append(F.pad(rows_BCKk, (1, self.config.search_events - rows_BCKk.shape[3])))
         if sums and self.search_heads is not None:
-            wanted_ND = from_slots(sums, layout.place_N).to(candidates_ND.dtype)
-            self._search_logits = self.search_heads(torch.cat([wanted_ND, candidates_ND], 1), batch.bias)
-        return from_slots(found, layout.place_N)
+            summed_ND = from_slots(sums, layout.slot_N).to(candidates_ND.dtype)
+            self._search_logits = self.search_heads(torch.cat([summed_ND, candidates_ND], 1), batch.bias)
+        return from_slots(by_group, layout.slot_N)
 
 
 @torch.no_grad()
@@ -269,7 +269,7 @@ def _laid_out(rows_Ex: Tensor | None, groups: list[Group]) -> list[Tensor]:
     if rows_Ex.dim() == 1:
         return [rows_Ex[group.rows_BL] for group in groups]
     layout = [group.rows_BL for group in groups]
-    return to_slots(rows_Ex, layout, places(layout, rows_Ex.shape[0]), null_first=True) if groups else []
+    return to_slots(rows_Ex, layout, positions(layout, rows_Ex.shape[0]), null_first=True) if groups else []
 
 
 def _category(spec: InputSpec, name: str) -> int:

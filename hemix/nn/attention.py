@@ -41,13 +41,18 @@ def attend(q_BHCJx: Tensor, keys_values_BLx: Tensor, table_hA: Tensor, bucket_BC
     Keys and values lie side by side, [B, L, 2 D], and queries have x = D / H; or, absorbed, they are one and the same, [B, L, D], read
     by queries of x = D. ``bucket_BCL`` is uint8; a row of -inf in the table hides a key. ``table_hA`` has H rows, or one for all.
     """
+    if torch.compiler.is_exporting():  # the fused kernel asks for lengths that a graph leaves open
+        _, values_BGLx = _keys_and_values(q_BHCJx, keys_values_BLx)
+        weights_BHCJL = attention_weights(q_BHCJx, keys_values_BLx, table_hA, bucket_BCL)
+        read_BHnx = torch.matmul(weights_BHCJL.flatten(2, 3), values_BGLx)
+        return read_BHnx.view(q_BHCJx.shape)
     if bucket_BCL.shape[1] == 1 and not torch.is_grad_enabled():
         B, H, _, J, _ = q_BHCJx.shape
         keys_BGLx, values_BGLx = _keys_and_values(q_BHCJx, keys_values_BLx)
         summand_BHJL = _summand(table_hA, bucket_BCL)[:, :, 0].expand(B, H, J, -1)
         keys_BHLx, values_BHLx = keys_BGLx.expand(B, H, -1, -1), values_BGLx.expand(B, H, -1, -1)
-        found_BHJx = F.scaled_dot_product_attention(q_BHCJx.squeeze(2), keys_BHLx, values_BHLx, attn_mask=summand_BHJL, scale=1.0)
-        return found_BHJx.unsqueeze(2)
+        read_BHJx = F.scaled_dot_product_attention(q_BHCJx.squeeze(2), keys_BHLx, values_BHLx, attn_mask=summand_BHJL, scale=1.0)
+        return read_BHJx.unsqueeze(2)
     return _Attend.apply(q_BHCJx, keys_values_BLx, table_hA, bucket_BCL)  # type: ignore[no-any-return,no-untyped-call]
 
 
@@ -131,9 +136,9 @@ class _Attend(torch.autograd.Function):
                 pairs = [(d_keys, of_values.baddbmm_(d_scores_bnL.transpose(1, 2), q_bnx))]
             else:
                 pairs = [(d_keys, torch.bmm(d_scores_bnL.transpose(1, 2), q_bnx)), (d_values, of_values)]
-            for target, found in pairs:
-                part = target[users]
-                _ = part.copy_(found.view(part.shape)) if queries.start == 0 else part.add_(found.view(part.shape))
+            for target, gradient in pairs:
+                rows = target[users]
+                _ = rows.copy_(gradient.view(rows.shape)) if queries.start == 0 else rows.add_(gradient.view(rows.shape))
             if d_table is not None:
                 by_key_hn = d_scores.sum(3).transpose(0, 1).flatten(1)
                 d_table.scatter_add_(1, bucket[users].flatten().long().expand(by_key_hn.shape), by_key_hn)

@@ -73,26 +73,29 @@ class DeepNetwork(nn.Module):
         self.rest = nn.Sequential(*rest)
         self.heads = Heads(spec, hidden, tower_hidden, dropout)
 
-    def user_share(self, inputs: Inputs) -> Tensor:
+    def project_user(self, inputs: Inputs) -> Tensor:
         """[R, hidden]: the user's summand of the first layer, and the bias."""
         assert inputs.user_RW is not None, "encode_user needs the level user"
-        share = self.first.share("user", inputs.user_RW)
-        return self.first.bias.expand(inputs.user_RW.shape[0], -1) if share is None else share + self.first.bias
+        projected = self.first.project_part("user", inputs.user_RW)
+        return self.first.bias.expand(inputs.user_RW.shape[0], -1) if projected is None else projected + self.first.bias
 
-    def request_share(self, user_share_RH: Tensor, inputs: Inputs) -> Tensor:
+    def project_request(self, user_RH: Tensor, inputs: Inputs) -> Tensor:
         """[Q, hidden]: the user's and the context's."""
         assert inputs.context_QW is not None, "encode_request needs the level request"
-        of_user, share = user_share_RH.index_select(0, inputs.batch.user_index), self.first.share("context", inputs.context_QW)
-        return of_user if share is None else of_user + share
+        of_user, projected = (
+            user_RH.index_select(0, inputs.batch.user_index),
+            self.first.project_part("context", inputs.context_QW),
+        )
+        return of_user if projected is None else of_user + projected
 
-    def forward(self, request_share_QH: Tensor, inputs: Inputs, interests: Mapping[str, Tensor]) -> Tensor:
+    def forward(self, request_QH: Tensor, inputs: Inputs, interests: Mapping[str, Tensor]) -> Tensor:
         """Logits [N, T] from the interests [N, width] of every candidate."""
         assert inputs.item_IW is not None and inputs.cross_NW is not None, "score needs the level candidate"
-        hidden_NH = request_share_QH.index_select(0, inputs.batch.request_index)
+        hidden_NH = request_QH.index_select(0, inputs.batch.request_index)
         item_NW = inputs.item_IW.index_select(0, inputs.batch.item_index)
         for name, columns in {"item": item_NW, "cross": inputs.cross_NW, **interests}.items():
-            share = self.first.share(name, columns)
-            hidden_NH = hidden_NH if share is None else hidden_NH + share
+            projected = self.first.project_part(name, columns)
+            hidden_NH = hidden_NH if projected is None else hidden_NH + projected
         logits_NT: Tensor = self.heads(self.rest(hidden_NH), inputs.batch.bias)
         return logits_NT
 

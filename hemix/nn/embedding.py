@@ -82,19 +82,21 @@ class Tables(nn.Module):
                 kept = (drawn * init.embedding_std)[low - begin : high - begin]
                 self.weight[low - first : high - first] = kept.to(self.weight.dtype)
 
-    def look_up(self, wanted: Sequence[LookUp]) -> list[Tensor]:
+    def look_up(self, look_ups: Sequence[LookUp]) -> list[Tensor]:
         """Vectors of everything that a step needs: [rows, columns * width] each, [rows, width] for a multi-valued feature (the
         mean of its values; the missing row where there is none).
 
         In training (train mode with gradients on) once a step: call :meth:`take_step` before the next, or :meth:`keep_part`.
         """
-        if not wanted:
+        if not look_ups:
             return []
-        bags = [None if w.offsets is None else _with_missing(w.ids, w.offsets) for w in wanted]
-        ids = [(w.ids if bag is None else bag[0].unsqueeze(1)) + self._first_rows(w) for w, bag in zip(wanted, bags, strict=True)]
-        weight, places = self._readable(ids)
+        bags = [None if w.offsets is None else _with_missing(w.ids, w.offsets) for w in look_ups]
+        ids = [
+            (w.ids if bag is None else bag[0].unsqueeze(1)) + self._first_rows(w) for w, bag in zip(look_ups, bags, strict=True)
+        ]
+        weight, positions = self._readable(ids)
         if self.training and torch.is_grad_enabled():
-            pieces = self._read_for_step(ids, weight.detach(), places, [None if bag is None else bag[1] for bag in bags])
+            pieces = self._read_for_step(ids, weight.detach(), positions, [None if bag is None else bag[1] for bag in bags])
             return [
                 piece.view(i.shape[0], i.shape[1] * self.width) if bag is None else piece
                 for piece, i, bag in zip(pieces, ids, bags, strict=True)
@@ -103,21 +105,21 @@ class Tables(nn.Module):
             weight.index_select(0, self._here(at.flatten())).view(at.shape[0], at.shape[1] * self.width)
             if bag is None
             else F.embedding_bag(self._here(at.flatten()), weight, self._here(bag[1]), mode="mean", include_last_offset=True)
-            for at, bag in zip(places, bags, strict=True)
+            for at, bag in zip(positions, bags, strict=True)
         ]
 
     def _readable(self, ids: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """(a weight [n, width] to read from, the places of ``ids`` in it)."""
+        """(a weight [n, width] to read from, the positions of ``ids`` in it)."""
         return self.weight, ids
 
     def _read_for_step(
-        self, ids: list[Tensor], weight: Tensor, places: list[Tensor], offsets: list[Tensor | None]
+        self, ids: list[Tensor], weight: Tensor, positions: list[Tensor], offsets: list[Tensor | None]
     ) -> list[Tensor]:
         """Vectors [m, width] of every look-up, pieces of one leaf that :meth:`take_gradients` will ask for its gradient."""
         assert self._step is None, "one look-up a step: the step before was not taken"
         order = sorted(range(len(ids)), key=lambda at: offsets[at] is not None)  # bags last
         flat = torch.cat([ids[at].flatten() for at in order])
-        rows = self._here(torch.cat([places[at].flatten() for at in order]))
+        rows = self._here(torch.cat([positions[at].flatten() for at in order]))
         lengths = [o.diff() for o in offsets if o is not None]
         single, bags = flat.shape[0] - sum(ids[at].numel() for at in order if offsets[at] is not None), None
         if lengths:
@@ -166,20 +168,20 @@ class Tables(nn.Module):
         rows, gradient = sum_by_row(taken, self.rows)
         return self._here(rows), gradient
 
-    def _first_rows(self, wanted: LookUp) -> Tensor:
-        return torch.tensor([self.first_row[name] for name in wanted.tables])
+    def _first_rows(self, look_ups: LookUp) -> Tensor:
+        return torch.tensor([self.first_row[name] for name in look_ups.tables])
 
 
 def _with_missing(values: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-    """The same lists with ``[MISSING]`` in place of every empty one."""
+    """The same lists with ``[MISSING]`` in position of every empty one."""
     lengths = offsets.diff()
     empty = lengths == 0
     if not bool(empty.any()):
         return values, offsets
     shift = F.pad(empty.cumsum(0), (1, 0))
     filled = torch.full((values.shape[0] + int(shift[-1]),), MISSING, dtype=values.dtype, device=values.device)
-    places = torch.arange(values.shape[0], device=values.device) + torch.repeat_interleave(shift[:-1], lengths)
-    return filled.index_copy_(0, places, values), offsets + shift
+    positions = torch.arange(values.shape[0], device=values.device) + torch.repeat_interleave(shift[:-1], lengths)
+    return filled.index_copy_(0, positions, values), offsets + shift
 
 
 def sum_by_row(gradients: Gradients, rows: int) -> tuple[Tensor, Tensor]:
@@ -204,12 +206,12 @@ def sum_by_row(gradients: Gradients, rows: int) -> tuple[Tensor, Tensor]:
 
 
 def distinct_rows(ids: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """(distinct ids ascending, the place of every id among them), for int64 [n] ids in [0, rows)."""
+    """(distinct ids ascending, the position of every id among them), for int64 [n] ids in [0, rows)."""
     if rows > _DENSE_FACTOR * ids.shape[0]:
-        distinct, places = torch.unique(ids, return_inverse=True)
-        return distinct, places
+        distinct, positions = torch.unique(ids, return_inverse=True)
+        return distinct, positions
     seen = torch.zeros(rows, dtype=torch.bool, device=ids.device).index_fill_(0, ids, True)
     distinct = seen.nonzero().squeeze(1)
-    place = torch.zeros(rows, dtype=torch.int64, device=ids.device)
-    place.index_copy_(0, distinct, torch.arange(distinct.shape[0], device=ids.device))
-    return distinct, place.index_select(0, ids)
+    position = torch.zeros(rows, dtype=torch.int64, device=ids.device)
+    position.index_copy_(0, distinct, torch.arange(distinct.shape[0], device=ids.device))
+    return distinct, position.index_select(0, ids)

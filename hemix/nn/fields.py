@@ -8,17 +8,14 @@ Letters: R users, Q requests, N candidates, E events, F fields, d width of a tab
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hemix.data.batch import moved
 from hemix.data.spec import InputSpec, LevelSpec
 from hemix.nn.inputs import Inputs
 
-__all__ = ["Fields", "event_columns", "event_columns_count", "visible_means"]
+__all__ = ["Fields", "event_columns", "event_columns_count"]
 
 _LEVELS = ("user", "context", "item", "cross")
 
@@ -92,8 +89,8 @@ class Fields(nn.Module):
         """A level's vectors and its numbers."""
         assert rows is not None, f"the level of the {name} columns was not embedded"
         numbers = self._levels[name].numbers
-        vectors, found = torch.split(rows, [rows.shape[1] - numbers, numbers], 1)
-        return vectors, found
+        vectors, values = torch.split(rows, [rows.shape[1] - numbers, numbers], 1)
+        return vectors, values
 
     def _fields(self, name: str, rows: Tensor | None) -> Tensor:
         vectors, numbers = self._split(name, rows)
@@ -122,55 +119,3 @@ def event_columns(inputs: Inputs, spec: InputSpec, size: int) -> Tensor:
     if not columns:
         return inputs.item_IW.new_zeros(1 + inputs.batch.event_item.shape[0], 0)
     return F.pad(torch.cat(columns, 1), (0, 0, 1, 0))
-
-
-def visible_means(events_ED: Tensor, visible_Q3: Tensor) -> tuple[Tensor, Tensor]:
-    """(mean [Q, D] of the global part, of the real-time part) of what each request sees; zeros where it sees nothing.
-
-    ``events_ED`` [1 + E, D] has the null event, which no mean counts, in row 0 and event e in row e + 1; ``visible_Q3`` are a batch's
-    cuts, in the host's memory. All cuts together divide the events into segments; every event is added into its segment once, however
-    many requests see it, and a request adds up the segments between its cuts.
-    """
-    cuts = torch.unique(visible_Q3)
-    if cuts.shape[0] == 0:
-        nothing = events_ED.new_zeros(0, events_ED.shape[1])
-        return nothing, nothing
-    sums_SD = F.pad(_SegmentSums.apply(events_ED, cuts + 1), (0, 0, 0, 1))  # type: ignore[no-untyped-call]
-    begin, middle, end = visible_Q3.unbind(1)
-    first, between, last = torch.searchsorted(cuts, visible_Q3).unbind(1)
-    ranges = ((begin, middle, first, between), (middle, end, between, last))
-    global_QD, realtime_QD = (
-        _range_sums(sums_SD, low, high) / moved((stop - start).clamp(min=1), events_ED.device).unsqueeze(1)
-        for start, stop, low, high in ranges
-    )
-    return global_QD, realtime_QD
-
-
-def _range_sums(rows_SD: Tensor, first_Q: Tensor, last_Q: Tensor) -> Tensor:
-    """[Q, D]: sum of rows first[q] : last[q]."""
-    lengths = last_Q - first_Q
-    offsets = F.pad(lengths.cumsum(0), (1, 0))
-    total = int(offsets[-1])
-    rows = torch.arange(total) + torch.repeat_interleave(first_Q - offsets[:-1], lengths, output_size=total)
-    rows, offsets = moved(rows, rows_SD.device), moved(offsets, rows_SD.device)
-    return F.embedding_bag(rows, rows_SD, offsets, mode="sum", include_last_offset=True)
-
-
-class _SegmentSums(torch.autograd.Function):
-    """Sums of rows cuts[i] : cuts[i + 1]. The backward pass is a gather, because every row is in one segment at most."""
-
-    @staticmethod
-    def forward(ctx: Any, rows_ED: Tensor, cuts: Tensor) -> Tensor:
-        device = rows_ED.device
-        on_device = moved(cuts, device)
-        ctx.save_for_backward(on_device)
-        ctx.rows = rows_ED.shape[0]
-        every = torch.arange(int(cuts[0]), int(cuts[-1]), device=device)
-        return F.embedding_bag(every, rows_ED, on_device - int(cuts[0]), mode="sum", include_last_offset=True)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (cuts,) = ctx.saved_tensors
-        segment = torch.searchsorted(cuts, torch.arange(ctx.rows, device=cuts.device), right=True)
-        padded = F.pad(gradients[0], (0, 0, 1, 1))
-        return padded.index_select(0, segment), None

@@ -1,7 +1,10 @@
 """From pooled tokens to logits, from logits to loss and to probabilities.
 
-The funnel is here and nowhere else: a task's logit is conditional on the task it is `given`; its probability over the entire space is
-the product along the chain, in log space. Knows no tokens' meaning, no batch.
+The funnel is here and nowhere else: a task's logit is conditional on the task c that it is given,
+
+    p = p_c sigmoid(logit),  1 - p = (1 - p_c) + p_c sigmoid(-logit)
+
+in log space, along the chain.
 
 Letters: N candidates, T tasks, P pooled width.
 """

@@ -15,6 +15,7 @@ from torch import Tensor
 from hemix.data.batch import Columns, RequestBatch, moved
 from hemix.data.spec import InputSpec, LevelSpec
 from hemix.nn.embedding import LookUp, Tables, distinct_rows
+from hemix.nn.histories import Layout, RaggedLayout
 
 __all__ = ["LEVELS", "EventField", "Inputs", "embed", "level_width", "level_widths"]
 
@@ -39,6 +40,13 @@ class Inputs:
     item_IW: Tensor | None = None
     context_QW: Tensor | None = None
     cross_NW: Tensor | None = None
+    padded: Layout | None = None
+    """Where events and candidates lie, where that is not as in the batch"""
+
+    @property
+    def layout(self) -> Layout:
+        """Where events and candidates lie."""
+        return self.padded or RaggedLayout(self.batch)
 
 
 def level_width(level: LevelSpec, embedding_size: int) -> int:

@@ -57,7 +57,7 @@ class GroupedLinear(nn.Module):
 class BlockLinear(nn.Module):
     """One linear map of a concatenation, held as one block of columns per part, so that each part is multiplied where it lives.
 
-    ``share("user", x)`` is the part's summand; the bias belongs to no part (add :attr:`bias` once).
+    ``project_part("user", x)`` is its partial product; the bias belongs to no part (add :attr:`bias` once).
     """
 
     def __init__(self, parts: Mapping[str, int], outputs: int, loose: Collection[str] = ()) -> None:
@@ -80,10 +80,10 @@ class BlockLinear(nn.Module):
         """Width of the whole concatenation: the fan of every block."""
         return sum(block.shape[1] for block in self.blocks.values())
 
-    def share(self, part: str, x_Ri: Tensor) -> Tensor | None:
+    def project_part(self, part: str, x_Ri: Tensor) -> Tensor | None:
         """[rows, width of the part] -> [rows, out]; None for a part without columns.
 
-        In the weights' precision under autocast too: shares are gathered, and the gradients of a gather add up many rows.
+        In the weights' precision under autocast too: partial products are gathered, and the gradients of a gather add up many rows.
         """
         if part not in self.blocks:
             return None
@@ -101,15 +101,18 @@ def make_norm(kind: NormKind, width: int) -> nn.Module:
     return nn.LayerNorm(width) if kind == "layer" else nn.RMSNorm(width, eps=1e-6)
 
 
-def summed_rows(parts: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """Sum over parts of ``rows[index]``, for parts (rows [n, D], index int64 [E]) -> [E, D].
+def summed_rows(parts: list[tuple[Tensor, Tensor]], *, merge: bool = True) -> Tensor:
+    """Return the sum [E, D] over parts of ``rows[index]``.
 
-    Neighbouring parts with few rows are first merged into one table of all their combinations, which saves a pass over E rows each.
+    Args:
+        parts: Each rows [n, D] and an index int64 [E].
+        merge: First merge neighbouring parts with few rows into one table of all their
+            combinations, which saves a pass over E rows each.
     """
     merged = [parts[0]]
     for rows, index in parts[1:]:
         before, before_index = merged[-1]
-        if before.shape[0] * rows.shape[0] <= _MERGED_ROWS_MAX:
+        if merge and before.shape[0] * rows.shape[0] <= _MERGED_ROWS_MAX:
             both = (before.unsqueeze(1) + rows.unsqueeze(0)).flatten(0, 1)
             merged[-1] = (both, before_index * rows.shape[0] + index)
         else:

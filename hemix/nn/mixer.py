@@ -1,7 +1,12 @@
-"""The HeteroMixer block: fuse heads of all tokens, interact at low rank, give each piece back to its token, then a network per token.
-Other interactions (`hemix.nn.mixing`) fit into the same block.
+"""The HeteroMixer block of HeMix.
 
-Tokens are held token first, x_SND, because every product here is one batched product over tokens or over mix-tokens.
+    G_m  = [head m of token 1 ; ... ; head m of token S]      multi-head token fusion, m = 1 .. M
+    G_m' = act(G_m W_L[m]) W_R[m]                             interaction of low rank r
+    X    = norm(X + [pieces of G_1' .. G_M' back at their tokens])   group-aligned reconstruction
+    X    = norm(X + FFN_s(X_s))                               a network per token s
+
+Other interactions (`hemix.nn.mixing`) fit into the same block. Tokens are held token first, x_SND,
+because every product here is one batched product over tokens or over mix-tokens.
 
 Letters: S tokens, N candidates, D token width, M mix heads (mix-tokens), Dh = D / M, r mix rank.
 """

@@ -36,16 +36,19 @@ class TokenMixing(nn.Module):
 
 @lru_cache(maxsize=8)
 def _nearly_equal_heads(tokens: int, width: int) -> list[int]:
-    """Which of the tokens' S * D places stands where after mixing. Head h of token t has one place more where (t + h) mod S is less
-    than the remainder of D by S, which makes D places both of every old and of every new token."""
+    """Which of the tokens' S * D positions stands where after mixing.
+
+    Head h of token t has one position more where (t + h) mod S is less than the remainder of D by S,
+    which makes D positions both of every old and of every new token.
+    """
     heads: list[list[int]] = [[] for _ in range(tokens)]
-    place = 0
+    position = 0
     for token in range(tokens):
-        for head, places in enumerate(heads):
+        for head, positions in enumerate(heads):
             size = width // tokens + ((token + head) % tokens < width % tokens)
-            places += range(place, place + size)
-            place += size
-    return [place for places in heads for place in places]
+            positions += range(position, position + size)
+            position += size
+    return [position for positions in heads for position in positions]
 
 
 class SelfAttention(nn.Module):
@@ -61,6 +64,6 @@ class SelfAttention(nn.Module):
         """[S, N, D] -> [S, N, D]"""
         S, N, D = x_SND.shape
         by_head = self.query_key_value(x_SND).reshape(S, N, 3, self.heads, D // self.heads).permute(2, 1, 3, 0, 4)
-        found_NHSd = F.scaled_dot_product_attention(*by_head.unbind(0))
-        out: Tensor = self.output(found_NHSd.permute(2, 0, 1, 3).reshape(S, N, D))
+        read_NHSd = F.scaled_dot_product_attention(*by_head.unbind(0))
+        out: Tensor = self.output(read_NHSd.permute(2, 0, 1, 3).reshape(S, N, D))
         return out

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from hemix.data.spec import InputSpec
-from hemix.nn.fields import Fields, event_columns, event_columns_count, visible_means
+from hemix.nn.fields import Fields, event_columns, event_columns_count
 from hemix.nn.inputs import Inputs
 
 __all__ = ["PooledFields", "PooledState"]
@@ -69,7 +69,7 @@ class PooledFields(Fields):
         of_user = inputs.batch.user_index
         histories = list[Tensor]()
         if state.events_ED is not None:
-            means = zip(("global", "realtime"), visible_means(state.events_ED, inputs.batch.host.visible), strict=True)
+            means = zip(("global", "realtime"), inputs.layout.means(state.events_ED), strict=True)
             histories = [mean_QD.view(-1, self.columns, self.size) for part, mean_QD in means if part in self.histories]
         fields = [state.fields.index_select(0, of_user), self.context(inputs), *histories]
         numbers = [state.numbers.index_select(0, of_user), self.context_numbers(inputs)]

@@ -1,7 +1,7 @@
 """Groups of users with histories of similar length, so that a short history is never padded to the longest.
 
 A history part (global or real time) is a range of events per request. Users are put into groups by the length of what any of their
-requests sees and by how much is asked of them; a group is padded to its own longest. Users without a request are left out.
+requests sees and by how much is candidates of them; a group is padded to its own longest. Users without a request are left out.
 
 Row 0 of a batch's events is the null event, which every history carries; the event at position e is row e + 1. What decides a shape is
 worked out in the host's memory, from tensors that lie there; only what a model reads goes to its device, so that no step waits for
@@ -21,12 +21,13 @@ from hemix.data.batch import RequestBatch, moved
 
 __all__ = [
     "Group",
+    "HistoryLayout",
     "HistoryRanges",
     "HostIndex",
     "Slots",
     "from_slots",
     "group_requests",
-    "places",
+    "positions",
     "rows_in_ranges",
     "slots",
     "to_slots",
@@ -67,6 +68,10 @@ class HostIndex:
     def __getitem__(self, rows: slice) -> HostIndex:
         """The index of some rows."""
         return HostIndex(self.values[rows])
+
+    def lay_out(self, groups: list[Group], requests: int, device: torch.device) -> Slots:
+        """See :func:`slots`."""
+        return slots(groups, self, requests, device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +126,7 @@ def _assert_host(*tensors: Tensor) -> None:
 class Group:
     """B users with up to C requests each, whose events, the null event in front, are padded to L."""
 
-    asked: int
+    candidates: int
     """The most candidates of one user, counting each of their requests like the one with most."""
     requests_BC: Tensor
     """int64, in the host's memory: row of each request; the user's first where a user has fewer than C"""
@@ -151,20 +156,20 @@ def group_requests(ranges: HistoryRanges, candidates_Q: Tensor, device: torch.de
     by_user = torch.argsort(user_index_Q, stable=True)
     _, user_of, requests_U = torch.unique_consecutive(user_index_Q[by_user], return_inverse=True, return_counts=True)
     first_U, last_U = _span(user_of, begin_Q[by_user], end_Q[by_user], requests_U.shape[0])
-    asked_U = torch.zeros_like(requests_U).scatter_reduce_(0, user_of, candidates_Q[by_user], "amax") * requests_U
+    candidates_U = torch.zeros_like(requests_U).scatter_reduce_(0, user_of, candidates_Q[by_user], "amax") * requests_U
     first_request_U = requests_U.cumsum(0) - requests_U
 
-    by_shape, groups_of_users = _cut_into_groups(last_U - first_U, asked_U)
+    by_shape, groups_of_users = _cut_into_groups(last_U - first_U, candidates_U)
     groups = []
-    shapes = _shapes(torch.split(by_shape, groups_of_users), requests_U, last_U - first_U, asked_U)
-    for users, width, length, asked in shapes:
+    shapes = _shapes(torch.split(by_shape, groups_of_users), requests_U, last_U - first_U, candidates_U)
+    for users, width, length, candidates in shapes:
         step = torch.arange(width)
         has_request_BC = step < requests_U[users].unsqueeze(1)
         requests_BC = by_user[
             torch.where(has_request_BC, first_request_U[users].unsqueeze(1) + step, first_request_U[users, None])
         ]
         cuts = (first_U[users], last_U[users], begin_Q[requests_BC], end_Q[requests_BC])
-        groups.append(_group(requests_BC, has_request_BC, length, asked, cuts, device))
+        groups.append(_group(requests_BC, has_request_BC, length, candidates, cuts, device))
     return groups
 
 
@@ -172,7 +177,7 @@ def _group(
     requests_BC: Tensor,
     has_request_BC: Tensor,
     length: int,
-    asked: int,
+    candidates: int,
     cuts: tuple[Tensor, Tensor, Tensor, Tensor],
     device: torch.device,
 ) -> Group:
@@ -183,7 +188,7 @@ def _group(
     seen_BCL = events_BL.unsqueeze(1) >= begin_BC.unsqueeze(2)
     seen_BCL &= events_BL.unsqueeze(1) < end_BC.unsqueeze(2)
     return Group(
-        asked=asked,
+        candidates=candidates,
         requests_BC=requests_BC,
         has_request_BC=has_request_BC,
         rows_BL=F.pad(torch.where(events_BL < last_B.unsqueeze(1), events_BL + 1, 0), (1, 0)),
@@ -206,19 +211,19 @@ def _shapes(groups: tuple[Tensor, ...], *sizes_U: Tensor) -> list[tuple[Any, ...
     return [(users, *sizes) for users, sizes in zip(groups, largest, strict=True)]
 
 
-def _cut_into_groups(length_U: Tensor, asked_U: Tensor) -> tuple[Tensor, list[int]]:
+def _cut_into_groups(length_U: Tensor, candidates_U: Tensor) -> tuple[Tensor, list[int]]:
     """(users ordered so that similar ones are neighbours, how many of them each group takes)."""
     classes = torch.tensor(_LENGTH_CLASSES, device=length_U.device)
-    asked_class = (asked_U.clamp(min=1).double().log2() / 2).ceil().long()
-    key = asked_class * (len(_LENGTH_CLASSES) + 1) + torch.bucketize(length_U, classes)
+    candidates_class = (candidates_U.clamp(min=1).double().log2() / 2).ceil().long()
+    key = candidates_class * (len(_LENGTH_CLASSES) + 1) + torch.bucketize(length_U, classes)
     key, order = torch.sort(key, stable=True)
     _, class_of, count = torch.unique_consecutive(key, return_inverse=True, return_counts=True)
     largest = torch.zeros((2, count.shape[0]), dtype=torch.int64, device=key.device)
-    largest.scatter_reduce_(1, class_of.expand(2, -1), torch.stack([length_U[order], asked_U[order]]), "amax")
+    largest.scatter_reduce_(1, class_of.expand(2, -1), torch.stack([length_U[order], candidates_U[order]]), "amax")
     return order, _cheapest_cuts(count.tolist(), *largest.tolist())
 
 
-def _cheapest_cuts(count: list[int], length: list[int], asked: list[int]) -> list[int]:
+def _cheapest_cuts(count: list[int], length: list[int], candidates: list[int]) -> list[int]:
     """Merge neighbouring classes into groups of least total cost (dynamic programming); users per group."""
     cost: list[float] = [0.0]
     start: list[int] = []
@@ -226,7 +231,7 @@ def _cheapest_cuts(count: list[int], length: list[int], asked: list[int]) -> lis
         best, best_from, users, longest, most = float("inf"), stop - 1, 0, 0, 0
         for first in range(stop - 1, max(-1, stop - 1 - _MERGE_MAX), -1):
             users += count[first]
-            longest, most = max(longest, length[first]), max(most, asked[first])
+            longest, most = max(longest, length[first]), max(most, candidates[first])
             this = cost[first] + _GROUP_COST + users * (longest + 1) * (1 + _QUERY_COST * most)
             if this < best:
                 best, best_from = this, first
@@ -258,8 +263,8 @@ def rows_in_ranges(ranges: HistoryRanges, users: int, rows: int, device: torch.d
     total = int(lengths.sum())
     shift = torch.repeat_interleave(moved(first - starts, device), moved(lengths, device), output_size=total)
     chosen = F.pad(torch.arange(total, device=device) + shift + 1, (1, 0))
-    place = torch.zeros(rows, dtype=torch.int64, device=device)
-    return chosen, place.index_copy_(0, chosen, torch.arange(total + 1, device=device))
+    position = torch.zeros(rows, dtype=torch.int64, device=device)
+    return chosen, position.index_copy_(0, chosen, torch.arange(total + 1, device=device))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,10 +273,34 @@ class Slots:
 
     rows: list[Tensor]
     """int64 [B, C, K] per group: the candidate in each slot; 0 where a request has fewer than K"""
-    place_N: Tensor
+    slot_N: Tensor
     """int64 [N]: the candidate's slot, counted over the flattened groups"""
     request_N: Tensor
     """int64 [N]: the candidate's request"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoryLayout:
+    """One part of the requests' histories, ready for its events."""
+
+    groups: list[Group]
+    rows: list[Tensor]
+    """int64 [B, L] by group: which row of the events stands where"""
+    request_slots: Slots
+    """One row for every request"""
+
+    @classmethod
+    def of(cls, groups: list[Group], rows: list[Tensor], requests: int, device: torch.device) -> HistoryLayout:
+        """Lay out groups of ragged histories.
+
+        Args:
+            groups: The groups.
+            rows: By group, int64 [B, L], which row of the events stands where.
+            requests: Q.
+            device: The model's.
+        """
+        request_slots = slots(groups, HostIndex.of_requests(requests), requests, device)
+        return cls(groups=groups, rows=rows, request_slots=request_slots)
 
 
 def slots(groups: list[Group], index: HostIndex, requests: int, device: torch.device) -> Slots:
@@ -286,30 +315,30 @@ def slots(groups: list[Group], index: HostIndex, requests: int, device: torch.de
     request_index_N = index.values
     if requests == 1:
         every_N = torch.arange(request_index_N.shape[0], device=device)
-        return Slots(rows=[every_N[None, None]], place_N=every_N, request_N=torch.zeros_like(every_N))
+        return Slots(rows=[every_N[None, None]], slot_N=every_N, request_N=torch.zeros_like(every_N))
     count_Q = torch.bincount(request_index_N, minlength=requests)
     first_Q = count_Q.cumsum(0) - count_Q
     counts = [torch.where(g.has_request_BC, count_Q[g.requests_BC], 0) for g in groups]
     widths = torch.stack([c.max() for c in counts]).tolist() if counts else []
     rows, base = list[Tensor](), 0
-    place_Q = torch.zeros_like(count_Q)
+    slot_Q = torch.zeros_like(count_Q)
     for group, count, width in zip(groups, counts, widths, strict=True):
         step = torch.arange(width)
         rows.append(torch.where(step < count.unsqueeze(2), first_Q[group.requests_BC].unsqueeze(2) + step, 0))
-        place = base + width * torch.arange(count.numel())
-        place_Q.index_copy_(0, group.requests_BC[group.has_request_BC], place[group.has_request_BC.flatten()])
+        position = base + width * torch.arange(count.numel())
+        slot_Q.index_copy_(0, group.requests_BC[group.has_request_BC], position[group.has_request_BC.flatten()])
         base += rows[-1].numel()
     rank_N = torch.arange(request_index_N.shape[0]) - first_Q[request_index_N]
     return Slots(
         rows=[moved(row, device) for row in rows],
-        place_N=moved(place_Q[request_index_N] + rank_N, device),
+        slot_N=moved(slot_Q[request_index_N] + rank_N, device),
         request_N=moved(request_index_N, device),
     )
 
 
-def from_slots(values: list[Tensor], place: Tensor) -> Tensor:
-    """Inverse of a layout: the groups' values [B, C, K, width], flattened and concatenated, in the order of ``place``."""
-    return _joined([v.flatten(0, 2) for v in values]).index_select(0, place)
+def from_slots(values: list[Tensor], position: Tensor) -> Tensor:
+    """Inverse of a layout: the groups' values [B, C, K, width], flattened and concatenated, in the order of ``position``."""
+    return _joined([v.flatten(0, 2) for v in values]).index_select(0, position)
 
 
 def _joined(pieces: list[Tensor]) -> Tensor:
@@ -317,20 +346,26 @@ def _joined(pieces: list[Tensor]) -> Tensor:
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
-def places(layout: list[Tensor], rows: int) -> Tensor:
+def positions(layout: list[Tensor], rows: int) -> Tensor:
     """int64 [rows]: where each row lies in a layout (flattened and concatenated), -1 if nowhere. Row 0 counts as padding."""
     flat = torch.cat([index.flatten() for index in layout])
-    place = torch.full((rows,), -1, dtype=torch.int64, device=flat.device)
-    return place.index_copy_(0, flat, torch.arange(flat.shape[0], device=flat.device)).index_fill_(0, flat.new_zeros(1), -1)
+    position = torch.full((rows,), -1, dtype=torch.int64, device=flat.device)
+    return position.index_copy_(0, flat, torch.arange(flat.shape[0], device=flat.device)).index_fill_(0, flat.new_zeros(1), -1)
 
 
-def to_slots(rows_Nx: Tensor, layout: list[Tensor], place_N: Tensor, null_first: bool = False) -> list[Tensor]:
+def to_slots(rows_Nx: Tensor, layout: list[Tensor], slot_N: Tensor, null_first: bool = False) -> list[Tensor]:
     """Rows [N, width] laid out: [*index.shape, width] for every ``index`` of the layout.
 
-    A row lies in one slot at most, ``place_N`` (-1: in none). Only row 0 may lie in others: as padding, whose gradient is zero;
+    A row lies in one slot at most, ``slot_N`` (-1: in none). Only row 0 may lie in others: as padding, whose gradient is zero;
     and, with ``null_first``, at the start of every list.
     """
-    return list(_ToSlots.apply(rows_Nx, place_N, null_first, *layout))  # type: ignore[no-untyped-call]
+    if not torch.is_grad_enabled():
+        return [_gathered(rows_Nx, index) for index in layout]
+    return list(_ToSlots.apply(rows_Nx, slot_N, null_first, *layout))  # type: ignore[no-untyped-call]
+
+
+def _gathered(rows_Nx: Tensor, index: Tensor) -> Tensor:
+    return rows_Nx.index_select(0, index.flatten()).view(*index.shape, rows_Nx.shape[1])
 
 
 class _ToSlots(torch.autograd.Function):
@@ -338,16 +373,16 @@ class _ToSlots(torch.autograd.Function):
     fill and add a tensor of all rows for every group."""
 
     @staticmethod
-    def forward(ctx: Any, rows_Nx: Tensor, place_N: Tensor, null_first: bool, *layout: Tensor) -> tuple[Tensor, ...]:
-        ctx.save_for_backward(place_N)
+    def forward(ctx: Any, rows_Nx: Tensor, slot_N: Tensor, null_first: bool, *layout: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(slot_N)
         ctx.null_first = null_first
-        return tuple(rows_Nx.index_select(0, index.flatten()).view(*index.shape, rows_Nx.shape[1]) for index in layout)
+        return tuple(_gathered(rows_Nx, index) for index in layout)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (place_N,) = ctx.saved_tensors
-        out = _joined([g.flatten(0, -2) for g in gradients]).index_select(0, place_N.clamp(min=0))
-        out.masked_fill_((place_N < 0).unsqueeze(1), 0)
+        (slot_N,) = ctx.saved_tensors
+        out = _joined([g.flatten(0, -2) for g in gradients]).index_select(0, slot_N.clamp(min=0))
+        out.masked_fill_((slot_N < 0).unsqueeze(1), 0)
         if ctx.null_first:
             out[0] = torch.stack([g[:, 0].sum(0) for g in gradients]).sum(0)
         return out, None, None, *[None] * len(gradients)

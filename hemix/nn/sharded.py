@@ -38,16 +38,16 @@ class ShardedTables(Tables):
 
     def _readable(self, ids: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         flat = torch.cat([i.flatten() for i in ids])
-        distinct, places = torch.unique(flat, return_inverse=True)
+        distinct, positions = torch.unique(flat, return_inverse=True)
         counts = self._counts(distinct)
-        asked, incoming = self.team.exchanged(self._here(distinct), counts)
-        mine = self.weight.detach().index_select(0, asked - self.owned[0])
-        found, _ = self.team.exchanged(mine, incoming)
-        pieces = torch.split(places, [i.numel() for i in ids])
-        return found, [piece.view(i.shape) for piece, i in zip(pieces, ids, strict=True)]
+        requested, incoming = self.team.exchanged(self._here(distinct), counts)
+        mine = self.weight.detach().index_select(0, requested - self.owned[0])
+        received, _ = self.team.exchanged(mine, incoming)
+        pieces = torch.split(positions, [i.numel() for i in ids])
+        return received, [piece.view(i.shape) for piece, i in zip(pieces, ids, strict=True)]
 
     def take_gradients(self) -> Gradients | None:
-        """What all processes' look-ups of this step gave to the rows of :attr:`weight`, part by part: ids are places in it, with
+        """What all processes' look-ups of this step gave to the rows of :attr:`weight`, part by part: ids are positions in it, with
         repeats."""
         self.keep_part()
         parts, self._parts = self._parts, []
@@ -65,5 +65,5 @@ class ShardedTables(Tables):
 
     def _counts(self, ascending: Tensor) -> list[int]:
         """How many of ascending ids each process owns."""
-        found: list[int] = torch.searchsorted(ascending, self._begins).diff().tolist()
-        return found
+        received: list[int] = torch.searchsorted(ascending, self._begins).diff().tolist()
+        return received

@@ -8,7 +8,8 @@ import torch
 
 from hemix.data.spec import LevelSpec
 from hemix.models import build_model
-from hemix.nn.fields import Fields, event_columns, event_columns_count, visible_means
+from hemix.nn.fields import Fields, event_columns, event_columns_count
+from hemix.nn.histories import visible_means
 from tests.batches import make_batch, make_config, make_spec
 
 SPEC = make_spec()

@@ -71,7 +71,7 @@ def counts(batch: RequestBatch, spec: InputSpec = SPEC, **options: bool) -> tupl
     """(events [Q, actions, windows], matches [N, columns, actions, windows]), whole numbers again."""
     matches = Matches(spec, **options)
     kept = matches.of_users(batch)
-    state, of_requests = matches.of_requests(kept, event_times(batch), batch)
+    state, of_requests = matches.of_requests(*matches.sorted_index(kept, event_times(batch), batch))
     of_candidates = matches.of_candidates(state, batch)
     assert of_requests.shape == (batch.requests_count, matches.request_count)
     assert of_candidates.shape == (batch.candidates_count, matches.candidate_count)
@@ -98,7 +98,7 @@ def test_by_hand() -> None:
 def test_numbers_are_logarithms() -> None:
     batch = batch_of()
     matches = Matches(SPEC)
-    state, numbers = matches.of_requests(matches.of_users(batch), event_times(batch), batch)
+    state, numbers = matches.of_requests(*matches.sorted_index(matches.of_users(batch), event_times(batch), batch))
     assert numbers[0, 4].item() == pytest.approx(math.log(5))
     assert matches.of_candidates(state, batch).dtype == numbers.dtype == torch.float32
 
@@ -147,7 +147,9 @@ def test_of_several_users_and_requests_each_sees_its_own(spec: InputSpec) -> Non
     batch = make_batch(spec)
     model = build_model(spec, make_config(**SMALL), 0)
     assert isinstance(model, HeMix) and model.matches is not None
-    state, of_requests = model.matches.of_requests(model.matches.of_users(batch), event_times(batch), batch)
+    state, of_requests = model.matches.of_requests(
+        *model.matches.sorted_index(model.matches.of_users(batch), event_times(batch), batch)
+    )
     of_candidates = model.matches.of_candidates(state, batch)
     assert of_candidates.sum() > 0
     for request in range(batch.requests_count):
@@ -160,7 +162,9 @@ def test_of_several_users_and_requests_each_sees_its_own(spec: InputSpec) -> Non
             request_index=torch.zeros(int(own.sum()), dtype=torch.int64),
             item_index=batch.item_index[own],
         )
-        state, numbers = model.matches.of_requests(model.matches.of_users(alone), event_times(alone), alone)
+        state, numbers = model.matches.of_requests(
+            *model.matches.sorted_index(model.matches.of_users(alone), event_times(alone), alone)
+        )
         assert torch.equal(numbers[0], of_requests[request])
         assert torch.equal(model.matches.of_candidates(state, alone), of_candidates[own])
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hemix.nn.ragged import HistoryRanges, HostIndex, from_slots, group_requests, places, rows_in_ranges, slots, to_slots
+from hemix.nn.ragged import HistoryRanges, HostIndex, from_slots, group_requests, positions, rows_in_ranges, slots, to_slots
 
 CPU = torch.device("cpu")
 
@@ -51,7 +51,7 @@ def test_candidates_find_their_way_back(drawn: tuple[list[int], list[int], list[
     request_index = torch.repeat_interleave(torch.arange(len(users)), torch.tensor(candidates))
     layout = slots(groups, HostIndex(request_index), len(users), CPU)
     values = torch.arange(float(len(request_index))).unsqueeze(1).requires_grad_()
-    there = to_slots(values, layout.rows, layout.place_N)
+    there = to_slots(values, layout.rows, layout.slot_N)
     for group, rows in zip(groups, layout.rows, strict=True):
         of_request = request_index[rows] if len(request_index) else rows
         taken = torch.zeros_like(rows, dtype=torch.bool)
@@ -59,7 +59,7 @@ def test_candidates_find_their_way_back(drawn: tuple[list[int], list[int], list[
         count = torch.tensor(candidates)[group.requests_BC]
         taken &= torch.arange(rows.shape[2]) < count.unsqueeze(2)
         assert (of_request == group.requests_BC.unsqueeze(2))[taken].all()
-    back = from_slots(there, layout.place_N)
+    back = from_slots(there, layout.slot_N)
     assert torch.equal(back, values)
     (back * torch.arange(len(request_index)).unsqueeze(1)).sum().backward()
     assert values.grad is not None and torch.equal(values.grad.squeeze(1), torch.arange(float(len(request_index))))
@@ -95,7 +95,7 @@ def test_gradients_of_laid_out_rows() -> None:
     """Row 0 is the null event of both lists and padding; its gradient is the sum over the lists' first slots."""
     layout = [torch.tensor([[0, 2, 3], [0, 1, 0]]), torch.tensor([[0, 5]])]
     rows = torch.zeros(6, 1, requires_grad=True)
-    out = to_slots(rows, layout, places(layout, 6), null_first=True)
+    out = to_slots(rows, layout, positions(layout, 6), null_first=True)
     (out[0] * torch.tensor([[[1.0], [2], [3]], [[4], [5], [0]]])).sum().backward(retain_graph=True)
     assert rows.grad is not None
     assert rows.grad.squeeze(1).tolist() == [5, 5, 2, 3, 0, 0]
