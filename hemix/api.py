@@ -170,8 +170,11 @@ def predict(
     split: str = "test",
     bias: Literal["logged", "serving"] = "serving",
     on_progress: Progress = _silent,
+    on_without_score: Callable[[int], None] = lambda _rows: None,
 ) -> int:
-    """Scores of every impression of a split into a new Parquet file; returns how many."""
+    """Scores of every impression of a split into a new Parquet file; returns how many rows.
+    ``on_without_score`` gets the number of rows that have no score, where there are any: a column
+    of the expression is missing, or its value is not finite."""
     from hemix.data.dataset import Dataset
     from hemix.run import Run
     from hemix.run.prediction import predicted_tables, write_predictions
@@ -181,7 +184,10 @@ def predict(
     tables = predicted_tables(
         Run.load(run), dataset, split, bias=bias, on_progress=lambda done: on_progress("predict", done / total)
     )
-    return write_predictions(tables, out)
+    counts = write_predictions(tables, out)
+    if counts["without_score"]:
+        on_without_score(counts["without_score"])
+    return counts["rows"]
 
 
 def compare(

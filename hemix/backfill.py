@@ -1,13 +1,15 @@
 """Logs into a store of live events: exactly the events that ``hemix prepare`` makes histories of, in the same order.
 
-An event's id is made of its row, so that loading again, or loading logs that have grown, adds only what is new, and an interrupted
-load goes on by being repeated. Users and items are not loaded: a run folder holds them. Knows no model and needs no torch.
+An event's id is made of what the event is made of, the schema's columns: user, item, time, what was done and the event's fields; events
+that are alike but for other columns of their rows are numbered. So loading again, or loading logs that have grown, adds only what is
+new, whatever other columns and types the files have, and an interrupted load goes on by being repeated. Users and items are not loaded:
+a run folder holds them. Knows no model and needs no torch.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from hemix.data.cells import columns_of, numbers_of, read_cell
-from hemix.data.keys import texts_of
+from hemix.data.cells import columns_of, read_cell
 from hemix.data.prepare.checks import Logs, open_logs
-from hemix.data.prepare.columns import chunk_hashes, labels_of, no_null, times_of
+from hemix.data.prepare.columns import check_ids, labels_of, no_null
+from hemix.data.prepare.equality import chunk_hashes, column_hashes, occurrences, warn_of_equal_rows
 from hemix.data.prepare.events import IMPRESSION
 from hemix.data.prepare.labels import consistent, known_at_once
-from hemix.data.prepare.reading import Chunk
+from hemix.data.prepare.reading import Chunk, Table
+from hemix.data.prepare.times import times_of
 from hemix.data.spec import TIMELESS_MS
+from hemix.data.texts import texts_of
 from hemix.errors import UsageError
 from hemix.schema import Categorical, ClockPart
 from hemix.serving.store import Limits, open_store
@@ -73,7 +77,7 @@ def load(
     users: set[str | None] = set()
     try:
         into.ping()
-        for rows, found in logged_events(opened):
+        for rows, found in logged_events(opened, progress=progress):
             for first in range(0, len(found), BODY):
                 body = found[first : first + BODY]
                 accepted += sum(into.append(body))
@@ -93,94 +97,126 @@ def load(
     }
 
 
-def logged_events(logs: Logs, rows: int = _CHUNK_ROWS) -> Iterator[tuple[int, list[Event]]]:
-    """The events of the logs in the order of the log, a piece at a time: (rows of the log read so far, events)."""
+def logged_events(
+    logs: Logs, rows: int = _CHUNK_ROWS, progress: Progress = lambda _what, _share: None
+) -> Iterator[tuple[int, list[Event]]]:
+    """The events of the logs in the order of the log, a piece at a time: (rows of the log read so far, events).
+
+    The whole log is read and checked before the first piece; some 80 bytes a row are in memory while equal rows are looked for, then 16.
+    """
+    table = logs.events or logs.impressions
     read = _of_impressions if logs.events is None else _of_events
-    for chunk in (logs.events or logs.impressions).chunks(None, rows):
-        yield chunk.first_row + chunk.rows, read(logs, chunk)
-
-
-def _of_events(logs: Logs, chunk: Chunk) -> list[Event]:
-    schema = logs.schema
-    time_ms = times_of(logs.event_clock, chunk.columns[logs.event_clock], schema.clock.unit, chunk.where)
-    (column,) = columns_of("action", schema.event_fields["action"])
-    actions = texts_of(chunk.columns[column]).to_pylist() if column in chunk.columns else [None] * chunk.rows
-    make = _Rows(logs, chunk)
-    return [
+    keys, whole = np.empty(table.rows, np.uint64), np.empty(table.rows, np.uint64)
+    clocks = logs.clocks if logs.events is None else {logs.event_clock: logs.schema.clock}
+    for chunk in table.chunks(None, rows):
+        at = slice(chunk.first_row, chunk.first_row + chunk.rows)
+        events = read(logs, chunk)
+        keys[at] = events.keys()
         # without a time a repetition may well have happened twice: it is no duplicate
-        make.event(row, "interaction", int(time_ms[row]), actions[row],
-                   f":{chunk.first_row + row}" if time_ms[row] == TIMELESS_MS else "")
-        for row in range(chunk.rows)
-    ]  # fmt: skip
+        whole[at] = np.where(events.time_ms == TIMELESS_MS, np.arange(at.start, at.stop), chunk_hashes(chunk, clocks))
+        progress("checking events", at.stop / table.rows)
+    numbers = occurrences(keys, whole)
+    _warn(table, keys, whole)
+    del whole
+    for chunk in table.chunks(None, rows):
+        at = slice(chunk.first_row, chunk.first_row + chunk.rows)
+        yield at.stop, read(logs, chunk).events(keys[at], numbers[at])
 
 
-def _of_impressions(logs: Logs, chunk: Chunk) -> list[Event]:
+def _warn(table: Table, keys: Array, whole: Array) -> None:
+    order = np.lexsort((whole, keys))
+    equal = (keys[order][1:] == keys[order][:-1]) & (whole[order][1:] == whole[order][:-1])
+    warn_of_equal_rows(table.path, int(equal.sum()), table.rows)
+
+
+def _of_events(logs: Logs, chunk: Chunk) -> _Rows:
+    schema = logs.schema
+    time_ms = times_of(logs.event_clock, chunk.columns[logs.event_clock], schema.clock, chunk.where)
+    (column,) = columns_of("action", schema.event_fields["action"])
+    actions = texts_of(chunk.columns[column]) if column in chunk.columns else pa.nulls(chunk.rows, pa.string())
+    return _Rows(logs, chunk, "interaction", time_ms, actions)
+
+
+def _of_impressions(logs: Logs, chunk: Chunk) -> _Rows:
     """Each impression with its deepest label that was known at once; then a positive that became known later, at that time."""
     schema, clock = logs.schema, logs.schema.clock
     no_null(clock.column, chunk.columns[clock.column], chunk.where)
-    time_ms = times_of(clock.column, chunk.columns[clock.column], clock.unit, chunk.where, own=True)
+    time_ms = times_of(clock.column, chunk.columns[clock.column], clock, chunk.where, own=True)
     logged = {n: labels_of(v.column or n, chunk.columns[v.column or n], chunk.where) for n, v in schema.labels.items()}
     labels, _ = consistent(schema.labels, logged)
     deepest = np.zeros(chunk.rows, dtype=np.int64)
-    later: list[tuple[str, Array, Array]] = []
+    later: dict[str, tuple[Array, Array]] = {}
     for depth, (name, label) in enumerate(schema.labels.items(), start=1):
         column = label.available_at
-        available = None if column is None else times_of(column, chunk.columns[column], clock.unit, chunk.where)
+        available = None if column is None else times_of(column, chunk.columns[column], clock, chunk.where)
         at_once = known_at_once(label, labels[name], time_ms, available)
         deepest[at_once] = depth
         if available is not None:
-            later.append((name, (labels[name] == 1) & ~at_once, available))
-    make, actions, events = _Rows(logs, chunk), [IMPRESSION, *schema.tasks], []
-    for row in range(chunk.rows):
-        events.append(make.event(row, "impression", int(time_ms[row]), actions[deepest[row]], ""))
-        for name, after, available in later:
-            if after[row]:
-                events.append(make.event(row, "interaction", int(available[row]), name, f":{name}"))
-    return events
+            later[name] = (labels[name] == 1) & ~at_once, available
+    actions = pa.array([IMPRESSION, *schema.tasks]).take(pa.array(deepest))
+    return _Rows(logs, chunk, "impression", time_ms, actions, later)
 
 
 class _Rows:
-    """What the events of both sources have in common."""
+    """The events of some rows of a log."""
 
-    def __init__(self, logs: Logs, chunk: Chunk) -> None:
+    def __init__(
+        self,
+        logs: Logs,
+        chunk: Chunk,
+        kind: Kind,
+        time_ms: Array,
+        actions: pa.Array,
+        later: Mapping[str, tuple[Array, Array]] | None = None,
+    ) -> None:
+        """``later``: by label, in which rows (bool) a positive became known after the row's time, and when (int64)."""
         schema = logs.schema
-        self._users, self._items = (_ids(column, chunk) for column in (schema.user, schema.item))
-        self._hashes = chunk_hashes(chunk).tolist()
+        self._kind: Kind = kind
+        self.time_ms = time_ms
+        self._actions, self._later = actions, later or {}
+        for column in (schema.user, schema.item):
+            check_ids(column, chunk.columns[column], chunk.where)
+        self._users, self._items = (texts_of(chunk.columns[column]) for column in (schema.user, schema.item))
         self._received_ms = time.time_ns() // 1_000_000
-        self._fields: dict[str, list[Any]] = {}
+        self._fields: dict[str, pa.Array] = {}
         for name, field in schema.event_fields.items():
             if isinstance(field, ClockPart) or (name == "action" and logs.events is None):
                 continue
-            read_cell(name, field, chunk.columns, chunk.rows, chunk.where)  # the checks that prepare makes
+            cell = read_cell(name, field, chunk.columns, chunk.rows, chunk.where)  # the checks that prepare makes
             for column in columns_of(name, field) if name != "action" else ():
-                values = chunk.columns[column]
+                texts = isinstance(field, Categorical)
                 self._fields[column] = (
-                    texts_of(values).to_pylist() if isinstance(field, Categorical) else _numbers(column, values, chunk)
+                    texts_of(chunk.columns[column]) if texts else pa.array(cell, pa.float64(), from_pandas=True)
                 )
 
-    def event(self, row: int, kind: Kind, time_ms: int, action: str | None, of_row: str) -> Event:
-        """``of_row`` tells the row's events apart."""
-        return Event(
-            id=f"log:{self._hashes[row]:016x}{of_row}",
-            kind=kind,
-            time_ms=time_ms,
-            user=self._users[row],
-            item=self._items[row],
-            action=action,
-            fields={column: values[row] for column, values in self._fields.items() if values[row] is not None},
-            received_ms=self._received_ms,
-        )
+    def keys(self) -> Array:
+        """uint64 [rows]: a hash of what an event is made of. Numbers count as float32: a column may be written in either precision."""
+        made = {"user": self._users, "item": self._items, "time": pa.array(self.time_ms), "action": self._actions}
+        for column, values in self._fields.items():
+            made[f"fields.{column}"] = values if pa.types.is_string(values.type) else values.cast(pa.float32())
+        return column_hashes(made, len(self.time_ms))
 
-
-def _ids(column: str, chunk: Chunk) -> list[str]:
-    values = chunk.columns[column]
-    no_null(column, values, chunk.where)
-    if pa.types.is_floating(values.type):
-        numbers_of(column, values, chunk.where)
-    texts: list[str] = texts_of(values).to_pylist()
-    return texts
-
-
-def _numbers(column: str, values: pa.Array, chunk: Chunk) -> list[float | None]:
-    numbers = numbers_of(column, values, chunk.where)
-    return [None if missing else number for number, missing in zip(numbers.tolist(), np.isnan(numbers), strict=True)]
+    def events(self, keys: Array, numbers: Array) -> list[Event]:
+        """``keys`` uint64 [rows], ``numbers`` int [rows]: which of the different rows of its key each is."""
+        fields = {column: values.to_pylist() for column, values in self._fields.items()}
+        ids = [f"log:{key:016x}" + (f"-{n}" if n else "") for key, n in zip(keys.tolist(), numbers.tolist(), strict=True)]
+        columns = zip(ids, self._users.to_pylist(), self._items.to_pylist(), strict=True)
+        times, actions, events = self.time_ms.tolist(), self._actions.to_pylist(), list[Event]()
+        for row, (id_, user, item) in enumerate(columns):
+            values_of_row = {column: values[row] for column, values in fields.items() if values[row] is not None}
+            each = [(id_, self._kind, times[row], actions[row])]
+            each += [(f"{id_}:{n}", "interaction", int(at[row]), n) for n, (after, at) in self._later.items() if after[row]]
+            events += [
+                Event(
+                    id=i,
+                    kind=kind,
+                    time_ms=ms,
+                    user=user,
+                    item=item,
+                    action=action,
+                    fields=values_of_row,
+                    received_ms=self._received_ms,
+                )
+                for i, kind, ms, action in each
+            ]
+        return events

@@ -213,9 +213,14 @@ def predict(
     from hemix.display import Display
 
     bias: Literal["logged", "serving"] = "logged" if position == "logged" else "serving"
+    without = list[int]()
     with Display(_console()) as display:
-        rows = api.predict(run, data, out, split=split, bias=bias, on_progress=display.progress)
-    _emit({"rows": rows, "out": str(out)}, json_, f"{out}: {rows:,} scored impressions of {split}")
+        rows = api.predict(run, data, out, split=split, bias=bias, on_progress=display.progress, on_without_score=without.append)
+    if without:
+        _console().print(
+            f"{out}: score is null in {sum(without):,} rows: a column of score is missing there, or its value is not finite"
+        )
+    _emit({"rows": rows, "without_score": sum(without), "out": str(out)}, json_, f"{out}: {rows:,} scored impressions of {split}")
 
 
 DataFolders = Annotated[

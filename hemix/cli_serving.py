@@ -160,6 +160,12 @@ def served_rows(
     from hemix.display import counts_line
 
     counts = api.served_rows(log, run, out)
+    left_out = counts.pop("positions_left_out", 0)
+    if left_out:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            f"{log}: positions of {left_out:,} events are no whole numbers of at least 0; their rows keep the place that was served"
+        )
+    counts |= {"positions_left_out": left_out} if left_out and json_ else {}
     print(json.dumps(counts, indent=1) if json_ else f"{out}: {counts_line(counts)}")
 
 

@@ -10,13 +10,14 @@ Bodies and answers are those of docs/serving.md. Knows no model.
 from __future__ import annotations
 
 import http.client
+import ipaddress
 import json
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from hemix.errors import ServerError, UsageError
 
@@ -26,7 +27,8 @@ _RETRY_AFTER_MAX = 5.0
 
 
 class Client:
-    """One server. Safe from many threads; every call is a connection of its own."""
+    """One server. Safe from many threads; every call is a connection of its own. A proxy that the
+    environment names is not used for a server on this machine."""
 
     def __init__(self, url: str = "http://127.0.0.1:8080", *, token: str | None = None, timeout_seconds: float = 10.0) -> None:
         if not url.startswith(("http://", "https://")):
@@ -34,6 +36,11 @@ class Client:
         self.url = url.rstrip("/")
         self._token = token
         self._timeout = timeout_seconds
+        try:
+            proxies = [urllib.request.ProxyHandler({})] if _is_loopback(self.url) else []
+        except ValueError as error:
+            raise UsageError(f"url {url!r}: expected http://HOST:PORT or https://HOST:PORT: {error}") from error
+        self._opener = urllib.request.build_opener(*proxies)
 
     def rank(
         self,
@@ -89,7 +96,7 @@ class Client:
             headers["Authorization"] = f"Bearer {self._token}"
         request = urllib.request.Request(self.url + path, data=data, headers=headers, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=self._timeout) as answer:
+            with self._opener.open(request, timeout=self._timeout) as answer:
                 content: dict[str, Any] = json.load(answer)
                 return content
         except urllib.error.HTTPError as error:
@@ -102,6 +109,17 @@ class Client:
         except (OSError, http.client.HTTPException, ValueError) as error:
             reason = getattr(error, "reason", None) or error
             raise ServerError(f"{self.url}{path}: no answer: {reason}") from error
+
+
+def _is_loopback(url: str) -> bool:
+    """Whether a URL names this machine, which no proxy reaches."""
+    host = urlsplit(url).hostname or ""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or address.is_unspecified
 
 
 def server_error(path: str, error: urllib.error.HTTPError) -> ServerError:

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from hemix.errors import SettingsError
+from hemix.yaml_files import parse_yaml, read_yaml
 
 __all__ = [
     "BoostingSettings",
@@ -26,8 +26,9 @@ __all__ = [
     "read_sections",
 ]
 
-Count = Annotated[int, Field(ge=1)]
-CountOrZero = Annotated[int, Field(ge=0)]
+_MOST = 2**31 - 1
+Count = Annotated[int, Field(ge=1, le=_MOST)]
+CountOrZero = Annotated[int, Field(ge=0, le=_MOST)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
@@ -41,7 +42,7 @@ class Section(BaseModel):
 class TrainSettings(Section):
     """The training loop."""
 
-    seed: CountOrZero = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     epochs: Count = 1
     batch_impressions: Count = 256
     """Impressions a step. Whole requests are drawn, so a step may hold a few more."""
@@ -80,7 +81,7 @@ class TrainSettings(Section):
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
     """torch.compile for the mixer blocks; docs/performance.md says where it pays."""
-    memory_budget_bytes: Annotated[int, Field(ge=0)] = 0
+    memory_budget_bytes: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Refuse to train where weights, optimiser state and a checkpoint's copy of them would need more in a process; 0: no limit."""
     device: str = "cpu"
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
@@ -105,7 +106,7 @@ class BoostingSettings(Section):
     patience: CountOrZero = 30
     """Stop after so many trees without a better valid loss of the task; 0: never stop early."""
     learning_rate: Rate = 0.05
-    leaves: Annotated[int, Field(ge=2)] = 31
+    leaves: Annotated[int, Field(ge=2, le=131_072)] = 31
     """Leaves of a tree, at most."""
     min_data_in_leaf: CountOrZero = 100
     feature_share: Annotated[float, Field(gt=0, le=1)] = 0.5
@@ -114,12 +115,7 @@ class BoostingSettings(Section):
 
 def read_sections(path: Path) -> dict[str, dict[str, Any]]:
     """Read a YAML file of settings by section. Raises SettingsError naming the file."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(path, SettingsError)
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
@@ -136,10 +132,7 @@ def _pair(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
         raise SettingsError(f"--set {text}: expected section.setting=value, for instance train.epochs=2")
-    try:
-        return key.strip(), yaml.safe_load(_as_float(value.strip()))
-    except yaml.YAMLError as error:
-        raise SettingsError(f"--set {text}: cannot read the value: {' '.join(str(error).split())}") from error
+    return key.strip(), parse_yaml(_as_float(value.strip()), f"--set {text}: cannot read the value", SettingsError)
 
 
 def _as_float(value: str) -> str:

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from hemix.evaluation.wording import size
+
 __all__ = [
     "Display",
     "benchmark_table",
@@ -126,6 +128,10 @@ class Display:
                 f"the weights of step {record['kept_step']:,} are kept"
             )
             return
+        if "notes" in record:
+            for line in notes_lines(record["notes"]):
+                self._console.print(line)
+            return
         if "progressive" in record:
             for task, found in record["progressive"].items():
                 of = {name: "not defined" if value is None else f"{value:.4f}" for name, value in found.items() if name != "rows"}
@@ -135,13 +141,19 @@ class Display:
             return
         if "valid_loss" in record:
             auc = f"{record['valid_auc']:.4f}" if record["valid_auc"] is not None else "not defined"
-            self._console.print(f"step {record['step']:,}: valid loss {record['valid_loss']:.4f}, AUC {auc}")
+            loss = f"{record['valid_loss']:.4f}" if record["valid_loss"] is not None else "not defined"
+            self._console.print(f"step {record['step']:,}: valid loss {loss}, AUC {auc}")
             return
         auc = f"{record['progressive_auc']:.4f}" if record["progressive_auc"] is not None else "-"
         self._note = f"loss {record['loss']:.4f}  AUC {auc}  {record['impressions_per_second']:,.0f} impressions/s"
 
     def _step(self, step: int, total: int) -> None:
         self.progress("train", min(step / total, 1.0), self._note)
+
+
+def notes_lines(notes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The notes of training or of a split (:mod:`hemix.evaluation.notes`), one a line."""
+    return [f"noted: {note['text']}" for note in notes]
 
 
 def _render(table: Table) -> str:
@@ -183,6 +195,13 @@ def manifest_summary(manifest: Mapping[str, Any], out: Path) -> str:
             lines.append(
                 f"noted: {manifest[f'{part}_table']['duplicates']:,} {part}s have several rows in their table; the last one holds"
             )
+    lines += [f"noted: the table {name} has no rows" for name, table in manifest.get("tables", {}).items() if table["rows"] == 0]
+    lines += [_join_note(manifest, name, example) for name, example in manifest.get("join_example", {}).items()]
+    if "columns_without_action" in history and history["events"]:
+        columns = ", ".join(history["columns_without_action"])
+        lines.append(
+            f"noted: the events have no column 'action', so all actions are missing; name it in history.action, one of: {columns}"
+        )
     odd = [
         f"{count:,} {part} {_ODD[name]}"
         for part, found in (("impressions", manifest["impressions"]), ("events", history))
@@ -222,6 +241,18 @@ def _rate(group: Mapping[str, int]) -> str:
     return f"{group['positives'] / group['rows']:.5f}" if group["rows"] else "no rows"
 
 
+def _join_note(manifest: Mapping[str, Any], name: str, example: str) -> str:
+    rate = manifest["join_rate"][name]
+    share = f"{rate:.1%}" if rate else "none"
+    where = {
+        "users": "impressions are of users in the user table",
+        "items": "impressions are of items in the item table",
+        "event_users": "events are of users of the impressions",
+        "event_items": "events are of items of the impressions or the item table",
+    }[name]
+    return f"noted: {share} of the {where}; {example!r}, for instance, is not"
+
+
 def _parts(header: Mapping[str, Any]) -> str:
     parts = header["micro_batches"]
     return "" if parts == header["processes"] else f", batches in {parts} parts"
@@ -235,7 +266,7 @@ def training_summary(metrics: Mapping[str, Any], data: Path, out: Path) -> str:
     """What a run cost, and the next command."""
     return (
         f"{out}: {metrics['steps']:,} steps in {metrics['train_seconds']:.1f} s, "
-        f"{metrics['impressions_per_second']:,.0f} impressions/s, peak {metrics['peak_bytes'] / 2**20:,.0f} MiB\n"
+        f"{metrics['impressions_per_second']:,.0f} impressions/s, peak memory {size(metrics['peak_bytes'])}\n"
         f"Next: hemix evaluate {out} --data {data}"
     )
 
@@ -264,7 +295,20 @@ def metrics_table(figures: Mapping[str, Any], split: str) -> str:
     for title, key, form in rows:
         if any(key in task for task in tasks.values()):
             table.add_row(title, *(_cell(task.get(key), form) for task in tasks.values()))
-    return _render(table)
+    return "\n".join([_render(table), *_absent_lines(figures), *notes_lines(figures.get("notes", ()))])
+
+
+def _absent_lines(figures: Mapping[str, Any]) -> list[str]:
+    """Why metrics are not there, one line for all tasks that lack the same ones for the same reason."""
+    tasks = dict[tuple[str, str], list[str]]()
+    for task, entry in figures["tasks"].items():
+        reasons = dict[str, list[str]]()
+        for metric, reason in entry.get("absent", {}).items():
+            reasons.setdefault(reason, []).append(metric)
+        for reason, metrics in reasons.items():
+            tasks.setdefault((", ".join(metrics), reason), []).append(task.replace("_", " "))
+    lines = [f"absent: {what} of {', '.join(names)}: {reason}" for (what, reason), names in tasks.items()]
+    return lines + [f"absent: {what}: {reason}" for what, reason in figures.get("absent", {}).items()]
 
 
 def study_table(content: Mapping[str, Any]) -> str:
@@ -274,7 +318,7 @@ def study_table(content: Mapping[str, Any]) -> str:
     for task in tasks:
         table = Table(title=f"{content['split']}: {task.replace('_', ' ')}", title_justify="left")
         table.add_column("")
-        for title in ("AUC", "GAUC", "log loss", "PCOC", "ECE", "floor", "seconds", "MiB", "dense parameters"):
+        for title in ("AUC", "GAUC", "log loss", "PCOC", "ECE", "floor", "seconds", "peak memory", "dense parameters"):
             table.add_column(title, justify="right")
         for label, model in content["models"].items():
             metrics = {name: figure["mean"] for name, figure in model["tasks"][task].items()}
@@ -283,7 +327,7 @@ def study_table(content: Mapping[str, Any]) -> str:
                 label,
                 *(_cell(metrics.get(key), form) for key, form in forms),
                 f"{model['train_seconds']:,.0f}",
-                f"{model['peak_bytes'] / 2**20:,.0f}",
+                size(model["peak_bytes"]),
                 f"{model['dense_parameters']:,}",
             )
         lines.append(_render(table))
@@ -297,7 +341,17 @@ def study_table(content: Mapping[str, Any]) -> str:
         table.add_row(
             f"{pair['a']} - {pair['b']}", pair["metric"], f"{pair['delta']:+.5f}", f"{low:+.5f} to {high:+.5f}", adjusted
         )
-    return "\n".join([*lines, *([_render(table)] if shown else []), *_failed(content)])
+    absent = _without_interval([pair for pair in content.get("absent_pairs", ()) if pair["task"] == tasks[0]], "a", "b")
+    return "\n".join([*lines, *([_render(table)] if shown else []), *absent, *_failed(content)])
+
+
+def _without_interval(absent: Sequence[Mapping[str, Any]], first: str, second: str) -> list[str]:
+    """Why differences are not there, one line a pair and reason; ``first``, ``second``: the keys of
+    the two."""
+    metrics = dict[tuple[str, str], list[str]]()
+    for entry in absent:
+        metrics.setdefault((f"{entry[first]} - {entry[second]}", entry["reason"]), []).append(entry["metric"])
+    return [f"absent: {pair}: {', '.join(names)}: {reason}" for (pair, reason), names in metrics.items()]
 
 
 def laws_table(content: Mapping[str, Any]) -> str:
@@ -331,10 +385,14 @@ def demo_summary(figures: Mapping[str, Any], out: Path) -> str:
     """The demo's last words: how good, against what, and what to do next."""
     task = next(iter(figures["tasks"].values()))
     name = next(iter(figures["tasks"]))
+    against = ""
+    if {"auc", "popularity_auc", "oracle_auc"} <= task.keys():  # not where a tiny city's test day has one class
+        against = (
+            f"test {name} AUC {task['auc']:.4f}: popularity alone reaches {task['popularity_auc']:.4f}, the truth itself "
+            f"{task['oracle_auc']:.4f} (distance {task['oracle_auc'] - task['auc']:.4f})\n"
+        )
     return (
-        f"{metrics_table(figures, 'test')}\n\n"
-        f"test {name} AUC {task['auc']:.4f}: popularity alone reaches {task['popularity_auc']:.4f}, the truth itself "
-        f"{task['oracle_auc']:.4f} (distance {task['oracle_auc'] - task['auc']:.4f})\n"
+        f"{metrics_table(figures, 'test')}\n\n{against}"
         f"Report: {out / 'report.html'}\n"
         f"Scores of every impression: hemix predict {out} --data {out / 'data'} --out scores.parquet\n"
         f"Serve it, with its logs as the past and a playground: hemix store load {out / 'logs'} --store sqlite:///{out / 'events.db'}\n"
@@ -381,6 +439,7 @@ def experiment_table(content: Mapping[str, Any]) -> str:
         spans = (f"{e[key][0]:+.2%} to {e[key][1]:+.2%}" for key in ("ci95", "always_valid_ci95"))
         table.add_row(f"{e['arm']} - {e['against']}", e["metric"], f"{e['relative_delta']:+.2%}", *spans, f"{e['p']:.2g}")
     lines = [_render(arms)] + ([_render(table)] if content["effects"] else [])
+    lines += _without_interval(content.get("absent_effects", ()), "arm", "against")
     lines += [f"{name} was left out from some point on: {why}" for name, why in content["paused"].items()]
     ratio, aa = content["checks"]["sample_ratio"], content["checks"]["aa"]
     if ratio is not None and ratio["mismatch"]:

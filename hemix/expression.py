@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 __all__ = ["Expression"]
 
@@ -62,8 +63,28 @@ class Expression:
                          f"nor one of {', '.join(_FUNCTIONS)}")  # fmt: skip
 
     def evaluate(self, values: Mapping[str, Any]) -> Any:
-        """The expression's value for numbers or equally long arrays by name. Raises KeyError for a missing name."""
-        return self._value(self._tree, values)
+        """The expression's value for numbers or equally long arrays by name: NaN, infinite where
+        arithmetic says so (``1 / 0``). Raises KeyError for a missing name."""
+        with np.errstate(all="ignore"):
+            return self._value(self._tree, values)
+
+    def scores(self, values: Mapping[str, Any], rows: int) -> npt.NDArray[np.float64]:
+        """Evaluate the expression as scores to sort by.
+
+        Args:
+            values: Arrays of ``rows`` numbers by name; NaN is a missing number.
+            rows: How many scores there are, also where the expression names nothing.
+
+        Returns:
+            float64 [rows], finite, or NaN for a row without a score: a number is missing, or the value is not finite, as that of
+            ``1 / price`` for a price of 0.
+
+        Raises:
+            KeyError: A name is not among ``values``.
+        """
+        score = np.broadcast_to(self.evaluate(values), rows).astype(np.float64)
+        score[~np.isfinite(score)] = np.nan
+        return score
 
     def _value(self, node: ast.expr, values: Mapping[str, Any]) -> Any:
         match node:
@@ -76,5 +97,5 @@ class Expression:
             case ast.Constant(value=int() | float() as value):
                 return np.float64(value)  # 1 / 0 is infinite and 9^9^9 ends, as for arrays
             case ast.Name(id=name):
-                return values[name]
+                return np.asarray(values[name], dtype=np.float64)[()]  # a plain 0.0 would raise where an array gives infinity
         raise AssertionError(f"unchecked node {ast.dump(node)}")

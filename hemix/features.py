@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = [
+    "MOST_ROWS",
     "Categorical",
     "ClockPart",
     "Coordinates",
@@ -25,6 +26,12 @@ __all__ = [
 ]
 
 
+MOST_ROWS = 2**31 - 3
+"""Ids are int32, and the first two of every table stand for unknown and missing."""
+_MOST_IN_LIST = 2**31 - 1
+_MOST_IN_VECTOR = 1 << 20
+
+
 class Part(BaseModel):
     """A part of a schema: frozen, unknown keys refused."""
 
@@ -35,18 +42,22 @@ class Vocabulary(Part):
     """Ids for the values seen at least ``min_count`` times in the training data; all others share the unknown row."""
 
     min_count: Annotated[int, Field(ge=1)] = 2
-    max_rows: Annotated[int, Field(ge=1)] | None = None
+    max_rows: Annotated[int, Field(ge=1, le=MOST_ROWS)] | None = None
 
 
 class HashRows(Part):
     """Ids by xxh64 (UTF-8, seed 0) modulo ``rows``: no vocabulary to keep, some values share a row."""
 
-    rows: Annotated[int, Field(ge=1)]
+    rows: Annotated[int, Field(ge=1, le=MOST_ROWS)]
 
 
 class _Column(Part):
     column: str | None = None
     """Column of the table that the feature's level reads; by default the feature's own name."""
+
+    def columns(self, name: str) -> tuple[str, ...]:
+        """The raw columns that the feature ``name`` reads."""
+        return (self.column or name,)
 
 
 class Categorical(_Column):
@@ -56,7 +67,7 @@ class Categorical(_Column):
     vocabulary: Vocabulary | None = None
     hash: HashRows | None = None
     multi: bool = False
-    max_values: Annotated[int, Field(ge=1)] = 50
+    max_values: Annotated[int, Field(ge=1, le=_MOST_IN_LIST)] = 50
     """The first so many values of a list are used."""
     table: str | None = None
     """Features that name the same table share one vocabulary and one embedding table."""
@@ -84,7 +95,7 @@ class Vector(_Column):
     """A ready vector (a list column of fixed length), passed on as it is."""
 
     type: Literal["vector"] = "vector"
-    size: Annotated[int, Field(ge=1)]
+    size: Annotated[int, Field(ge=1, le=_MOST_IN_VECTOR)]
 
 
 class Coordinates(Part):
@@ -94,6 +105,10 @@ class Coordinates(Part):
     latitude: str
     longitude: str
 
+    def columns(self, _name: str) -> tuple[str, ...]:
+        """The raw columns that the feature reads."""
+        return (self.latitude, self.longitude)
+
 
 class Distance(Part):
     """Great-circle distance in km between two coordinates features, in quantile buckets."""
@@ -102,6 +117,10 @@ class Distance(Part):
     between: tuple[str, str]
     """Two references ``level.feature``, for instance ``[context.location, item.location]``."""
     buckets: Annotated[int, Field(ge=2, le=10_000)] = 32
+
+    def columns(self, _name: str) -> tuple[str, ...]:
+        """None: it is computed."""
+        return ()
 
 
 class ClockPart(Part):
@@ -115,6 +134,10 @@ class ClockPart(Part):
         """How many values the part can take."""
         return {"hour": 24, "weekday": 7, "hour_of_week": 168}[self.part]
 
+    def columns(self, _name: str) -> tuple[str, ...]:
+        """None: it is computed."""
+        return ()
+
 
 class Statistic(Part):
     """A dated statistic: the smoothed rate of a label among the rows that share a key, and how many they are, both as known at the
@@ -123,7 +146,7 @@ class Statistic(Part):
     label: str
     by: Annotated[tuple[str, ...], Field(min_length=1)]
     """The parts of the key: ``user``, ``item`` (their ids), or ``level.feature`` of a feature with one id a row."""
-    smoothing: Annotated[float, Field(gt=0)] = 20
+    smoothing: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 20
     """So many rows of the label's overall rate are added to every key."""
 
 

@@ -7,6 +7,7 @@ import glob
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,16 @@ from typing import Any
 
 from hemix.errors import StorageError, UsageError
 
-__all__ = ["check_new_folder", "new_folder", "read_json", "storage_errors", "write_json", "write_text"]
+__all__ = [
+    "check_new_folder",
+    "copy_folder",
+    "new_folder",
+    "read_json",
+    "storage_errors",
+    "umask_mode",
+    "write_json",
+    "write_text",
+]
 
 _STORAGE = {
     errno.ENOSPC: "the disk is full",
@@ -86,6 +96,34 @@ def _remove_empty(top: Path, bottom: Path) -> None:
         bottom = bottom.parent
 
 
+@contextmanager
+def umask_mode(path: Path) -> Iterator[None]:
+    """A library writes ``path`` inside; afterwards the file has the mode that ``open`` would have
+    given it.
+
+    Some libraries make their files readable for their owner alone, and a server often runs as
+    another user. The file is begun here, empty, because that asks for the umask (and for a folder's
+    default ACL) without changing them for other threads.
+    """
+    path.unlink(missing_ok=True)
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
+    yield
+    if stat.S_IMODE(path.stat().st_mode) != mode:
+        path.chmod(mode)
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy a folder's files and folders into a new folder, with the modes of new files rather than
+    those of the copied ones."""
+    target.mkdir(parents=True)
+    for path in sorted(source.iterdir()):
+        if path.is_dir():
+            copy_folder(path, target / path.name)
+        else:
+            shutil.copyfile(path, target / path.name)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically. Raises StorageError for a disk that cannot be written."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -106,7 +144,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def read_json(path: Path, error: type[Exception]) -> dict[str, Any]:
     """Read a JSON object; raises ``error`` naming the file where it is missing or damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as missing:
         raise error(f"{path}: missing") from missing
     except (OSError, ValueError) as damage:

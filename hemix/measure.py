@@ -53,10 +53,15 @@ class PeakMemory:
         self._thread.start()
         return self
 
+    def so_far(self) -> int:
+        """The highest seen, this moment included."""
+        self.bytes = max(self.bytes, anonymous_bytes(self._pid))
+        return self.bytes
+
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self._stop.set()
         self._thread.join()
-        self.bytes = max(self.bytes, anonymous_bytes(self._pid))
+        self.so_far()
 
 
 def machine() -> dict[str, Any]:

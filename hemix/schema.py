@@ -9,9 +9,11 @@ This module knows nothing of files other than its own YAML, and nothing of tenso
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Collection, Iterator, Mapping
 from datetime import date, datetime
@@ -20,12 +22,26 @@ from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hemix.errors import SchemaError
 from hemix.expression import Expression
-from hemix.features import Categorical, ClockPart, Coordinates, Distance, EventField, Feature, Numeric, Part, Statistic, Vector
-from hemix.validation import first_problem
+from hemix.features import (
+    MOST_ROWS,
+    Categorical,
+    ClockPart,
+    Coordinates,
+    Distance,
+    EventField,
+    Feature,
+    Numeric,
+    Part,
+    Statistic,
+    Vector,
+)
+from hemix.moments import DurationMs, WindowMs, duration_ms, moment_ms
+from hemix.validation import first_difference, first_problem
+from hemix.yaml_files import parse_yaml, read_utf8
 
 __all__ = [
     "LEVELS",
@@ -50,25 +66,7 @@ __all__ = [
 LEVELS = ("user", "context", "item", "cross")
 """The four places a feature can belong to. ``cross`` features belong to a (request, item) pair."""
 
-_DURATION_UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
-
-
-def duration_ms(value: object) -> int:
-    """A duration such as ``90s``, ``30min``, ``2h`` or ``7d`` in milliseconds; a bare 0 is allowed, other bare numbers not."""
-    if value == 0 and not isinstance(value, bool):
-        return 0
-    match = re.fullmatch(r"\s*(\d+)\s*(ms|s|min|m|h|d)\s*", value) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError(f"expected a duration with a unit such as 30min, 2h or 7d, got {value!r}")
-    return int(match[1]) * _DURATION_UNITS_MS[match[2]]
-
-
-def _window(value: object) -> object:
-    return value if value == "day" else duration_ms(value)
-
-
-DurationMs = Annotated[int, BeforeValidator(duration_ms)]
-WindowMs = Annotated[Literal["day"] | int, BeforeValidator(_window)]
+_MOST_EVENTS = 2**31 - 1
 Boundary = int | float | str
 
 
@@ -76,7 +74,7 @@ class Clock(Part):
     """The column that says when an impression was shown or an event happened."""
 
     column: str = "time_ms"
-    unit: Literal["s", "ms", "us"] = "ms"
+    unit: Literal["s", "ms", "us", "ns"] = "ms"
     timezone: str = "UTC"
     """IANA name. It decides where a day begins and what the hour of day is."""
 
@@ -90,9 +88,14 @@ class Clock(Part):
         return value
 
     @property
+    def per_second(self) -> int:
+        """Units of the clock column in a second."""
+        return {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}[self.unit]
+
+    @property
     def unit_ms(self) -> float:
         """Milliseconds in one unit of the clock column."""
-        return {"s": 1000.0, "ms": 1.0, "us": 0.001}[self.unit]
+        return {"s": 1000.0, "ms": 1.0, "us": 0.001, "ns": 1e-6}[self.unit]
 
 
 class Tables(Part):
@@ -151,8 +154,8 @@ class History(Part):
     ``impression``."""
     fields: dict[str, EventField] = {}
     """Further fields of an event: columns of the events table, or parts of its clock."""
-    global_length: Annotated[int, Field(ge=1)] = 1000
-    realtime_length: Annotated[int, Field(ge=1)] = 100
+    global_length: Annotated[int, Field(ge=1, le=_MOST_EVENTS)] = 1000
+    realtime_length: Annotated[int, Field(ge=1, le=_MOST_EVENTS)] = 100
     realtime_window_ms: Annotated[WindowMs, Field(alias="realtime_window")] = "day"
     """``day``: since the local day began. Or a duration."""
     delay_ms: Annotated[DurationMs, Field(alias="delay")] = 0
@@ -182,8 +185,8 @@ class Bias(Part):
     when serving."""
 
     column: str
-    serve_as: Annotated[int, Field(ge=0)] = 0
-    max: Annotated[int, Field(ge=1)] = 100
+    serve_as: Annotated[int, Field(ge=0, le=MOST_ROWS)] = 0
+    max: Annotated[int, Field(ge=1, le=MOST_ROWS)] = 100
     """Larger values count as this one."""
 
 
@@ -215,17 +218,21 @@ class Split(Part):
     @field_validator("start", "valid", "test", "end", mode="before")
     @classmethod
     def _dates_as_text(cls, value: object) -> object:
+        if isinstance(value, bool) or (isinstance(value, float) and math.isnan(value)):
+            raise ValueError(f"expected a date, a time, a number or text, got {value!r}")
         return value.isoformat() if isinstance(value, date | datetime) else value
 
     @model_validator(mode="after")
-    def _ordered(self) -> Split:
-        marks = [(k, v) for k in ("start", "valid", "test", "end") if (v := getattr(self, k)) is not None]
-        for (low_name, low), (high_name, high) in itertools.pairwise(marks):
+    def _of_one_kind(self) -> Split:
+        for (low_name, low), (high_name, high) in itertools.pairwise(self.marks.items()):
             if isinstance(low, str) != isinstance(high, str):
                 raise ValueError(f"{low_name} and {high_name} must be of one kind, got {low!r} and {high!r}")
-            if not low < high:
-                raise ValueError(f"expected {low_name} < {high_name}, got {low!r} and {high!r}")
         return self
+
+    @property
+    def marks(self) -> dict[str, Boundary]:
+        """The boundaries that are given, in their order."""
+        return {k: v for k in ("start", "valid", "test", "end") if (v := getattr(self, k)) is not None}
 
 
 class Schema(Part):
@@ -257,8 +264,10 @@ class Schema(Part):
     def _consistent(self) -> Schema:
         self._check_features()
         self._check_labels()
+        self._check_outcomes()
         self._check_history()
         self._check_statistics()
+        self._check_split()
         if self.score is not None:
             Expression(self.score)
         return self
@@ -306,6 +315,34 @@ class Schema(Part):
                                  "because its rate cannot be recovered otherwise")  # fmt: skip
             seen.append(name)
 
+    def _check_outcomes(self) -> None:
+        """Refuse features of columns that are not known when a candidate is ranked: the model would see its own answer."""
+        outcomes = {label.column or name: f"the column of labels.{name}" for name, label in self.labels.items()}
+        for name, label in self.labels.items():
+            if label.available_at not in (None, self.clock.column):  # the time of the impression itself is known
+                outcomes.setdefault(str(label.available_at), f"the column of labels.{name}.available_at")
+        if self.tables.truth == self.tables.impressions:
+            outcomes |= {f"p_{name}": f"the truth of labels.{name}" for name in self.labels}
+        bias = self.roles.bias
+        if bias is not None and bias.column in outcomes:
+            raise ValueError(f"roles.bias.column: {bias.column!r} is {outcomes[bias.column]}, which is not known when ranking")
+        history = self.history.fields if self.history_source == "impressions" else {}
+        for name, field in history.items():  # the position of an earlier impression is known
+            self._refuse_outcome(f"history.fields.{name}", name, field, outcomes)
+        if bias is not None:
+            outcomes[bias.column] = "the column of roles.bias"
+        tables = {"user": self.tables.users, "item": self.tables.items}
+        for level, name, feature in self.features:
+            if tables.get(level, self.tables.impressions) == self.tables.impressions:
+                self._refuse_outcome(f"features.{level}.{name}", name, feature, outcomes)
+
+    @staticmethod
+    def _refuse_outcome(where: str, name: str, feature: Feature, outcomes: Mapping[str, str]) -> None:
+        for column in feature.columns(name):
+            if column in outcomes:
+                raise ValueError(f"{where}: column {column!r} is {outcomes[column]}, which is not known when ranking; "
+                                 "leave the feature away")  # fmt: skip
+
     def _check_history(self) -> None:
         if self.history.source == "events" and self.tables.events is None:
             raise ValueError("history.source: events needs tables.events")
@@ -346,6 +383,16 @@ class Schema(Part):
                                      "clock part")  # fmt: skip
             if name in self.features.level(self.statistic_level(name)):
                 raise ValueError(f"{where}: a {self.statistic_level(name)} feature has this name; name the statistic otherwise")
+
+    def _check_split(self) -> None:
+        """Boundaries ascend: dates and times as moments of the schema's zone, other text as text."""
+        marks: dict[str, Any] = self.split.marks
+        with contextlib.suppress(TypeError, ValueError):  # numbers, or text of another kind
+            marks = {name: moment_ms(mark, self.clock.timezone) for name, mark in marks.items()}
+        for low, high in itertools.pairwise(marks):
+            if not marks[low] < marks[high]:
+                named = f"{getattr(self.split, low)!r} and {getattr(self.split, high)!r}"
+                raise ValueError(f"split: expected {low} < {high}, got {named}")
 
     # -- what the rest of the house asks ----------------------------------------------------------------------------------
 
@@ -430,10 +477,9 @@ class Schema(Part):
     @classmethod
     def parse(cls, text: str, origin: str = "schema") -> Schema:
         """Read YAML text. Raises SchemaError naming ``origin`` and the key."""
-        try:
-            content = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise SchemaError(f"{origin}: not YAML: {' '.join(str(error).split())}") from error
+        content = parse_yaml(text, origin, SchemaError)
+        if content is None:
+            raise SchemaError(f"{origin}: expected keys such as user, item, labels, split; it is empty")
         if not isinstance(content, dict):
             raise SchemaError(f"{origin}: expected keys such as user, item, labels, split; got {type(content).__name__}")
         try:
@@ -444,27 +490,4 @@ class Schema(Part):
     @classmethod
     def load(cls, path: str | Path) -> Schema:
         """Read a YAML file. Raises SchemaError naming the file and the key."""
-        path = Path(path)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise SchemaError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-        return cls.parse(text, str(path))
-
-
-def first_difference(ours: Any, theirs: Any, where: str = "") -> str | None:
-    """The first key in which two dumped schemas differ, with both values; None where none does."""
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        for key in [*ours, *(k for k in theirs if k not in ours)]:
-            if where == "" and key in ("name", "tables") and "labels" in ours:
-                continue  # the schema's name and the files' places mean nothing
-            found = first_difference(ours.get(key), theirs.get(key), f"{where}.{key}" if where else str(key))
-            if found:
-                return found
-        return None
-    return None if ours == theirs or _list_like(ours) == _list_like(theirs) else f"{where}: {ours!r} against {theirs!r}"
-
-
-def _list_like(value: Any) -> Any:
-    """Tuples as lists, so that JSON's lists compare equal."""
-    return [_list_like(v) for v in value] if isinstance(value, list | tuple) else value
+        return cls.parse(read_utf8(path, SchemaError), str(path))

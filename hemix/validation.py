@@ -1,13 +1,14 @@
-"""A pydantic error as one line for the person who wrote the YAML, and names that were meant."""
+"""What is wrong, or differs, in one line for the person who wrote the YAML; names that were meant."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 from pydantic import ValidationError
 
-__all__ = ["did_you_mean", "first_problem"]
+__all__ = ["did_you_mean", "first_difference", "first_problem"]
 
 _DISCRIMINATORS = {"categorical", "numeric", "vector", "coordinates", "distance", "clock"}
 
@@ -52,3 +53,21 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"did you mean {close[0]}?" if close else ""
+
+
+def first_difference(ours: Any, theirs: Any, where: str = "") -> str | None:
+    """The first key in which two dumped schemas differ, with both values; None where none does."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key in [*ours, *(k for k in theirs if k not in ours)]:
+            if where == "" and key in ("name", "tables") and "labels" in ours:
+                continue  # the schema's name and the files' places mean nothing
+            found = first_difference(ours.get(key), theirs.get(key), f"{where}.{key}" if where else str(key))
+            if found:
+                return found
+        return None
+    return None if ours == theirs or _list_like(ours) == _list_like(theirs) else f"{where}: {ours!r} against {theirs!r}"
+
+
+def _list_like(value: Any) -> Any:
+    """Tuples as lists, so that JSON's lists compare equal."""
+    return [_list_like(v) for v in value] if isinstance(value, list | tuple) else value

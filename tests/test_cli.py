@@ -59,9 +59,11 @@ def test_the_road_from_logs_to_scores(hemix, planted_logs: Path, tmp_path: Path)
     assert (code, "AUC" in out, (run / "report.html").exists()) == (0, True, True)
     metrics = json.loads((run / "metrics.json").read_text())
     assert set(metrics["split"]["test"]["tasks"]) == {"click", "order", "order_given_click"}
-    code, out, _ = hemix("predict", run, "--data", data, "--out", tmp_path / "scores.parquet")
+    code, out, err = hemix("predict", run, "--data", data, "--out", tmp_path / "scores.parquet")
     table = pq.read_table(tmp_path / "scores.parquet")
     assert code == 0
+    without = [row["item_id"] for row in table.to_pylist() if row["score"] is None]
+    assert set(without) == {"i7"} and f"score is null in {len(without)} rows" in err, "it has no price"
     assert table.num_rows == metrics["split"]["test"]["rows"]
     prices = {f"i{n}": float("nan") if n == 7 else float(n) for n in range(40)}
     for row in table.slice(0, 50).to_pylist():

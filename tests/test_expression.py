@@ -58,6 +58,34 @@ def test_numbers_are_floats_so_that_no_constant_raises_or_never_ends() -> None:
         assert np.isnan(Expression("(0 - 8)^0.5").evaluate({}))
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("text", "scores"),
+    [
+        ("1 / price", [None, 0.5, None, -1.0]),
+        ("log(price)", [None, 0.6931471805599453, None, None]),
+        ("price^-1", [None, 0.5, None, -1.0]),
+        ("price^0.5", [0.0, 1.4142135623730951, None, None]),
+        ("exp(1000 * price)", [1.0, None, None, 0.0]),
+        ("min(1 / price, 9)", [9.0, 0.5, None, -1.0]),
+        ("0 / price", [None, 0.0, None, 0.0]),
+        ("1 / 0", [None] * 4),
+        ("2", [2.0] * 4),
+        ("price * 1e308 * 1e308", [0.0, None, None, None]),
+    ],
+)
+def test_a_value_that_is_not_finite_is_no_score(text: str, scores: list[float | None]) -> None:
+    found = Expression(text).scores({"price": np.array([0.0, 2.0, np.nan, -1.0])}, 4)
+    np.testing.assert_allclose(found, [np.nan if score is None else score for score in scores], rtol=1e-12)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("zero", [0, 0.0, np.float32(0), np.array(0.0)])
+def test_a_plain_number_divides_as_an_array_does(zero: object) -> None:
+    assert Expression("1 / a").evaluate({"a": zero}) == np.inf
+    assert Expression("a^-1").evaluate({"a": zero}) == np.inf
+
+
 @pytest.mark.parametrize(
     "text",
     [

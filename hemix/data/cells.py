@@ -29,6 +29,7 @@ from hemix.errors import DataError
 from hemix.schema import Categorical, Coordinates, Feature, Numeric, Vector
 
 __all__ = [
+    "MOST_NUMBER",
     "Cell",
     "Where",
     "as_arrow",
@@ -46,6 +47,10 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 Cell: TypeAlias = "Array | tuple[Array, Array]"
+
+MOST_NUMBER = 1e30
+"""The largest number of a feature: far beyond anything that is one, and not yet near where float32 or a product of several ends. Larger
+ones of a log, such as DBL_MAX for "no value", count as this one; a server refuses them."""
 
 _INCREMENT = np.uint64(0x9E3779B97F4A7C15)
 _FACTORS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
@@ -69,12 +74,7 @@ class Where:
 
 def columns_of(name: str, feature: Feature) -> tuple[str, ...]:
     """The raw columns that a feature reads."""
-    match feature:
-        case Categorical() | Numeric() | Vector():
-            return (feature.column or name,)
-        case Coordinates():
-            return (feature.latitude, feature.longitude)
-    return ()
+    return feature.columns(name)
 
 
 def wrong_type(feature: Feature, kind: pa.DataType) -> str | None:
@@ -120,7 +120,7 @@ def read_cell(name: str, feature: Feature, columns: Mapping[str, pa.Array], rows
         case Categorical():
             return _keys(names[0], found[0], where)
         case Numeric():
-            return numbers_of(names[0], found[0], where)
+            return np.clip(numbers_of(names[0], found[0], where), -MOST_NUMBER, MOST_NUMBER)
         case Vector():
             return _vector(names[0], found[0], feature.size, where)
         case Coordinates():
@@ -159,7 +159,7 @@ def _bag(column: str, values: pa.Array, most: int, where: Where) -> tuple[Array,
     lengths = pc.list_value_length(values).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
     begin = np.cumsum(lengths) - lengths
     if pa.types.is_floating(flat.type):
-        finite = np.isfinite(flat.fill_null(0).to_numpy(zero_copy_only=False))
+        finite = np.isfinite(flat.cast(pa.float64()).fill_null(0).to_numpy(zero_copy_only=False))
         if not finite.all():
             row = int(np.searchsorted(begin + lengths, np.argmin(finite), side="right"))
             raise where.error(row, f"column {column!r}: expected finite numbers in the list, found nan or infinity")
@@ -178,12 +178,12 @@ def _vector(column: str, values: pa.Array, size: int, where: Where) -> Array:
         row = int(np.argmax(lengths != size))
         raise where.error(row, f"column {column!r}: expected a list of {size} numbers, found {int(lengths[row])}")
     flat = values.flatten()
-    numbers = flat.cast(pa.float32(), safe=False).fill_null(np.nan).to_numpy(zero_copy_only=False).reshape(-1, size)
+    numbers = flat.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy(zero_copy_only=False).reshape(-1, size)
     finite = np.isfinite(numbers).all(axis=1)
     if not finite.all():
         row = int(np.flatnonzero(known)[np.argmin(finite)])
         raise where.error(row, f"column {column!r}: expected {size} finite numbers, found {values[row].as_py()}")
-    vectors[known] = numbers
+    vectors[known] = np.clip(numbers, -MOST_NUMBER, MOST_NUMBER)
     return vectors
 
 

@@ -1,7 +1,8 @@
 """Times: the clock column to milliseconds UTC, local time, and the parts of a local day.
 
-Local offsets are looked up once per distinct quarter of an hour: no zone has changed its offset off a quarter since 1990.
-This module knows no table and no feature.
+Local offsets are looked up once per distinct quarter of an hour. A few zones have changed theirs within one (St. John's and Moncton
+did at 00:01 local time until 2011 and 2006): times of such a quarter are looked up one by one. This module knows no table and no
+feature.
 """
 
 from __future__ import annotations
@@ -18,8 +19,19 @@ import pyarrow as pa
 
 from hemix.data.keys import distinct
 from hemix.data.spec import TIMELESS_MS
+from hemix.moments import moment_ms
 
-__all__ = ["EARLIEST_MS", "LATEST_MS", "clock_part", "day_start_ms", "local_day", "local_ms", "local_text", "moment_ms"]
+__all__ = [
+    "EARLIEST_MS",
+    "LATEST_MS",
+    "clock_part",
+    "date_start_ms",
+    "day_start_ms",
+    "local_day",
+    "local_ms",
+    "local_text",
+    "moment_ms",
+]
 
 Array = npt.NDArray[Any]
 
@@ -31,14 +43,21 @@ LATEST_MS = 4_102_444_800_000
 _QUARTER_MS = 900_000
 _HOUR_MS = 3_600_000
 _DAY_MS = 86_400_000
+_CHANGES = 7 * _DAY_MS
+"""No zone's offset"""
 _FEW = 32
 """Up to so many values, asking for each is faster than finding the distinct ones"""
 
 
 @lru_cache(maxsize=1 << 18)
-def _offset_ms(quarter: int, timezone: str) -> int:
-    moment = datetime.fromtimestamp(quarter * (_QUARTER_MS // 1000), tz=ZoneInfo(timezone))
-    offset = moment.utcoffset()
+def _quarter_offset_ms(quarter: int, timezone: str) -> int:
+    """The offset in a quarter of an hour, _CHANGES where it changes within."""
+    first, last = (_offset_ms(quarter * _QUARTER_MS + within, timezone) for within in (0, _QUARTER_MS - 1))
+    return first if first == last else _CHANGES
+
+
+def _offset_ms(time_ms: int, timezone: str) -> int:
+    offset = datetime.fromtimestamp(time_ms // 1000, tz=ZoneInfo(timezone)).utcoffset()
     assert offset is not None
     return round(offset.total_seconds() * 1000)
 
@@ -55,7 +74,10 @@ def local_ms(time_ms: Array, timezone: str) -> Array:
         return time_ms
     timed = time_ms != TIMELESS_MS
     quarters = np.where(timed, time_ms // _QUARTER_MS, EARLIEST_MS // _QUARTER_MS)
-    return np.where(timed, time_ms + _of_each(_offset_ms, quarters, timezone), time_ms)
+    offsets = _of_each(_quarter_offset_ms, quarters, timezone)
+    for row in np.flatnonzero(offsets == _CHANGES).tolist():
+        offsets[row] = _offset_ms(int(time_ms[row]), timezone)
+    return np.where(timed, time_ms + offsets, time_ms)
 
 
 def local_day(time_ms: Array, timezone: str) -> Array:
@@ -74,6 +96,11 @@ def day_start_ms(time_ms: Array, timezone: str) -> Array:
     return np.where(timed, _of_each(_day_start_ms, np.where(timed, local // _DAY_MS, 0), timezone), local)
 
 
+def date_start_ms(days: Array, timezone: str) -> Array:
+    """int64 [rows]: the moment (ms UTC) at which dates begin in the zone; ``days`` int [rows] counts from 1970-01-01."""
+    return _of_each(_day_start_ms, np.asarray(days, dtype=np.int64), timezone)
+
+
 def _of_each(function: Callable[[int, str], int], values: Array, timezone: str) -> Array:
     """int64 [rows]: a function of every value; asked once for each distinct one where they are many."""
     if len(values) <= _FEW:
@@ -89,14 +116,6 @@ def clock_part(part: str, time_ms: Array, timezone: str) -> Array:
     weekday = (local // _DAY_MS + 3) % 7  # 1970-01-01 was a Thursday
     value = {"hour": hour, "weekday": weekday, "hour_of_week": weekday * 24 + hour}[part]
     return np.where(local == TIMELESS_MS, -1, value)
-
-
-def moment_ms(text: str, timezone: str) -> int:
-    """A local date or time such as ``2026-01-15`` or ``2026-01-15 06:00`` (or with an offset) in ms UTC. Raises ValueError."""
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=ZoneInfo(timezone))
-    return round(moment.timestamp() * 1000)
 
 
 def local_text(time_ms: int, timezone: str) -> str:

@@ -314,8 +314,8 @@ class Dataset:
         if not manifest.is_file():
             raise DataError(f"{self.folder}: not a dataset folder (no manifest.json): make one with hemix prepare")
         try:
-            self.manifest: dict[str, Any] = json.loads(manifest.read_text())
-            self.spec = InputSpec.from_json(json.loads((self.folder / "spec.json").read_text()))
+            self.manifest: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8-sig"))
+            self.spec = InputSpec.from_json(json.loads((self.folder / "spec.json").read_text(encoding="utf-8-sig")))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{self.folder}: damaged manifest.json or spec.json: {error}") from error
         self.schema = Schema.load(self.folder / "schema.yaml")

@@ -1,8 +1,7 @@
 """Values as keys: the canonical text of a value, its 64-bit key, and a growing index of keys.
 
-Two values are the same when their canonical texts are: strings are their own text, whole numbers are decimal (also a whole
-float: 3.0 is ``3``), booleans ``true`` and ``false``, dates ISO. A key is xxh64 (seed 0) of the text in UTF-8. That makes an id
-the same whether it comes from a Parquet integer, a string or JSON.
+Two values are the same when their canonical texts are; see :mod:`hemix.data.texts`. A key is xxh64 (seed 0) of the text in UTF-8.
+That makes an id the same whether it comes from a Parquet integer, a string or JSON.
 
 This module knows no feature, no schema and no file.
 """
@@ -15,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import xxhash
+
+from hemix.data.texts import is_keyable, texts_of
 
 __all__ = ["NULL_KEY", "KeyIndex", "distinct", "is_keyable", "keys_of", "keys_of_texts", "texts_of", "xxh64_texts"]
 
@@ -33,45 +33,12 @@ _P1, _P2, _P3, _P4, _P5 = (
 )
 
 
-def is_keyable(kind: pa.DataType) -> bool:
-    """Whether values of this Arrow type have a canonical text."""
-    t = pa.types
-    if t.is_dictionary(kind):
-        return is_keyable(kind.value_type)
-    return bool(
-        t.is_integer(kind) or t.is_floating(kind) or t.is_boolean(kind) or t.is_date(kind) or t.is_decimal(kind)
-        or t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind) or t.is_null(kind)
-        or t.is_binary(kind) or t.is_large_binary(kind) or t.is_timestamp(kind)
-    )  # fmt: skip
-
-
-def texts_of(values: pa.Array) -> pa.Array:
-    """The canonical texts, a string array; null stays null. ``values`` is of a keyable type without NaN."""
-    kind = values.type
-    if pa.types.is_string(kind):
-        return values
-    if pa.types.is_floating(kind):
-        return _float_texts(values)
-    if pa.types.is_dictionary(kind):
-        return texts_of(values.dictionary_decode())
-    return values.cast(pa.string())
-
-
-def _float_texts(values: pa.Array) -> pa.Array:
-    numbers = values.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False)
-    whole = (numbers == np.floor(numbers)) & (np.abs(numbers) < 2.0**63)
-    texts = pa.array(np.where(whole, numbers, 0.0).astype(np.int64)).cast(pa.string())
-    if not whole.all():
-        others = np.flatnonzero(~whole)
-        written = [str(int(v)) if v.is_integer() else repr(v) for v in numbers[others].tolist()]
-        texts = pc.replace_with_mask(texts, pa.array(~whole), pa.array(written, pa.string()))
-    return pc.if_else(values.is_valid(), texts, None) if values.null_count else texts
-
-
 def distinct(values: pa.Array) -> tuple[pa.Array, Array]:
     """(distinct values in the order of their first appearance, int32 [rows] position of every value among them; null is -1)."""
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
+    if pa.types.is_decimal32(values.type) or pa.types.is_decimal64(values.type):  # Arrow encodes no dictionary of these
+        values = values.cast(pa.decimal128(values.type.precision, values.type.scale))
     coded = values.dictionary_encode()
     codes = coded.indices
     return coded.dictionary, (codes.fill_null(-1) if codes.null_count else codes).to_numpy(zero_copy_only=False)

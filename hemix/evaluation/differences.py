@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hemix.evaluation import metrics
-from hemix.evaluation.intervals import Interval, auc_influence, gauc_influence, logloss_influence
+from hemix.evaluation.intervals import FEW_USERS, Interval, auc_influence, few_users, gauc_influence, logloss_influence
 from hemix.evaluation.metrics import Absent, Array
 
 __all__ = [
@@ -67,7 +67,9 @@ class PairedDifference:
 def measure(
     metric: str, labels: Array, probabilities: Array, users: Array, count: int, weights: Array | None = None
 ) -> Measured | Absent:
-    """A metric of PAIRED_METRICS with its influences; ``users`` [n] are positions among ``count`` users."""
+    """A metric of PAIRED_METRICS with its influences; ``users`` [n] are positions among ``count``
+    users. Absent, too, where fewer than two users have a say in it: then no influence says how sure
+    it is."""
     of_user = np.zeros(count)
     value: float | Absent
     influence: Array | Absent
@@ -76,6 +78,8 @@ def measure(
         influence = gauc_influence(labels, probabilities, users, weights)
         if isinstance(value, Absent) or isinstance(influence, Absent):
             return Absent("no user has both a positive and a negative")
+        if np.count_nonzero(~np.isnan(metrics.user_aucs(labels, probabilities, users, weights)[0])) < 2:
+            return FEW_USERS
         of_user[np.unique(users)] = influence
         return Measured(value=value, of_user=of_user)
     if metric == "auc":
@@ -86,6 +90,9 @@ def measure(
         return value
     if isinstance(influence, Absent):
         return influence
+    few = few_users(users, weights, labels if metric == "auc" else None)
+    if few is not None:
+        return few
     return Measured(value=value, of_user=np.bincount(users, influence, minlength=count))
 
 
@@ -96,7 +103,7 @@ def paired_difference(a: Sequence[Sequence[Measured]], b: Sequence[Sequence[Meas
     """
     origins, users = len(a), len(a[0][0].of_user)
     if users < 2:
-        return Absent("fewer than two users")
+        return FEW_USERS
     total, of_user = 0.0, np.zeros(users)
     seed_variance, seed_spread, own_users = 0.0, 0.0, 0.0
     for runs_a, runs_b in zip(a, b, strict=True):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hemix.evaluation import metrics
-from hemix.evaluation.intervals import UserResamples, auc_replicates, auc_standard_error, percentile_interval
+from hemix.evaluation.intervals import UserResamples, auc_interval, auc_standard_error
 from hemix.evaluation.metrics import Absent, Array
 from hemix.evaluation.predictions import Predictions, TaskRows
 from hemix.evaluation.slices import slice_masks
@@ -37,8 +37,7 @@ def evaluate_predictions(predictions: Predictions, *, seed: int = 0, replicates:
         entry = task_metrics(task, predictions, seed=seed)
         if "auc" in entry and resamples is not None:
             weights = None if (task.weights == 1).all() else task.weights
-            values = auc_replicates(task.labels, task.probabilities, resamples.of_rows(task.rows), weights)
-            interval = percentile_interval(values)
+            interval = auc_interval(task.labels, task.probabilities, resamples.of_rows(task.rows), weights)
             if isinstance(interval, Absent):
                 entry.setdefault("absent", {})["auc_ci95"] = interval.reason
             else:

@@ -20,18 +20,25 @@ from hemix.errors import DataError
 from hemix.evaluation.metrics import PROBABILITY_CLIP, Absent, Array, RankedPairs, logloss, user_aucs
 
 __all__ = [
+    "FEW_USERS",
     "Difference",
     "Interval",
     "UserResamples",
     "auc_difference",
     "auc_influence",
+    "auc_interval",
     "auc_replicates",
     "auc_standard_error",
+    "clustered_error",
+    "few_users",
     "gauc_influence",
     "logloss_influence",
     "percentile_interval",
     "replicates",
 ]
+
+FEW_USERS = Absent("fewer than two users")
+"""Resampling one user gives the same rows each time: an interval of no width"""
 
 _LEAST_DEFINED = 0.9
 """An interval needs this share of its replicates: where more lack a class, percentiles of the rest would mislead."""
@@ -181,18 +188,48 @@ def gauc_influence(labels: Array, scores: Array, users: Array, weights: Array | 
     return influence
 
 
-def _clustered(influence: Array, users: Array) -> float | Absent:
+def clustered_error(influence: Array, users: Array, counted: Array | None = None) -> float | Absent:
+    """Standard error of a metric from the influence of every row, [n], robust to the dependence
+    within a user; ``counted`` [n]: rows of a weight above 0 (None: all)."""
+    if counted is not None and not counted.all():
+        influence, users = influence[counted], np.asarray(users)[counted]
     known, codes = np.unique(np.asarray(users), return_inverse=True)
     if known.size < 2:
-        return Absent("fewer than two users")
+        return FEW_USERS
     of_user = np.bincount(codes, influence)
     return math.sqrt(float(of_user @ of_user) * known.size / (known.size - 1))
+
+
+def few_users(users: Array, weights: Array | None = None, labels: Array | None = None) -> Absent | None:
+    """Why rows say nothing of how sure a metric is: fewer than two users with a weight above 0;
+    with ``labels``, of either class, as AUC needs. What cannot vary from user to user would look
+    like certainty."""
+    users = np.asarray(users)
+    counted = np.ones(users.size, dtype=bool) if weights is None else np.asarray(weights) > 0
+    if np.unique(users[counted]).size < 2:
+        return FEW_USERS
+    for label, name in ((1, "positives"), (0, "negatives")):
+        if labels is not None and np.unique(users[counted & (np.asarray(labels) == label)]).size == 1:
+            return Absent(f"all {name} are of one user")
+    return None
+
+
+def auc_interval(labels: Array, scores: Array, resamples: UserResamples, weights: Array | None = None) -> Interval | Absent:
+    """The bootstrap's 95 % interval of AUC; the arguments are those of :func:`auc_replicates`."""
+    few = few_users(resamples.codes, weights, labels)
+    return few or percentile_interval(auc_replicates(labels, scores, resamples, weights))
 
 
 def auc_standard_error(labels: Array, scores: Array, users: Array, weights: Array | None = None) -> float | Absent:
     """Standard error of AUC, robust to the dependence within a user; no resampling, O(n log n)."""
     influence = auc_influence(labels, scores, weights)
-    return influence if isinstance(influence, Absent) else _clustered(influence, users)
+    if isinstance(influence, Absent):
+        return influence
+    return few_users(users, weights, labels) or clustered_error(influence, users, _counted(weights))
+
+
+def _counted(weights: Array | None) -> Array | None:
+    return None if weights is None else np.asarray(weights) > 0
 
 
 def auc_difference(
@@ -207,10 +244,13 @@ def auc_difference(
     if isinstance(auc_a, Absent):
         return auc_a
     assert not isinstance(auc_b, Absent) and not isinstance(influence_a, Absent) and not isinstance(influence_b, Absent)
-    error = _clustered(influence_a - influence_b, users)
+    few = few_users(users, weights, labels)
+    error = few or clustered_error(influence_a - influence_b, users, _counted(weights))
     delta = auc_a - auc_b
     interval: Interval | Absent
-    if resamples is not None:
+    if few is not None:
+        interval = few
+    elif resamples is not None:
         interval = percentile_interval(
             auc_replicates(labels, a, resamples, weights) - auc_replicates(labels, b, resamples, weights)
         )

@@ -23,6 +23,7 @@ __all__ = [
     "CalibrationPoint",
     "RankedPairs",
     "auc",
+    "base_rate_loss",
     "calibration_curve",
     "ece",
     "ece_floor",
@@ -193,6 +194,13 @@ def logloss(labels: Array, probabilities: Array, weights: Array | None = None) -
     return float(-(np.log(chance) @ w) / w.sum())
 
 
+def base_rate_loss(rate: float) -> float:
+    """Log loss of always saying ``rate`` where it is the share of positives: the entropy in nats, 0
+    for one class."""
+    rate = min(max(rate, 0.0), 1.0)
+    return 0.0 if rate in (0.0, 1.0) else float(-(rate * np.log(rate) + (1 - rate) * np.log1p(-rate)))
+
+
 def ne(labels: Array, probabilities: Array, weights: Array | None = None) -> float | Absent:
     """Log loss over the entropy of these rows' base rate: 1 is as good as always saying the base rate."""
     y, p, w = _rows(labels, probabilities, weights, probabilities=True)
@@ -202,8 +210,7 @@ def ne(labels: Array, probabilities: Array, weights: Array | None = None) -> flo
         return loss
     if not 0 < positive < total:
         return _one_class(positive, total - positive)
-    rate = positive / total
-    return loss / float(-(rate * np.log(rate) + (1 - rate) * np.log1p(-rate)))
+    return loss / base_rate_loss(positive / total)
 
 
 def pcoc(labels: Array, probabilities: Array, weights: Array | None = None) -> float | Absent:

@@ -6,11 +6,13 @@ the sections for which there is nothing, and needs no network. It knows nothing 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -20,6 +22,13 @@ from hemix.files import write_text
 
 __all__ = ["render", "render_report", "write_report"]
 
+_DAY, _MINUTE = "%Y-%m-%d", "%Y-%m-%d %H:%M"
+_JOINS = {
+    "users": "impressions whose user is in the user table",
+    "items": "impressions whose item is in the item table",
+    "event_users": "events whose user is in the impressions",
+    "event_items": "events whose item is in the impressions or the item table",
+}
 _MOST_BARS = 25
 _LEAST_POSITIVES = 10
 """Slices with fewer positives (or negatives) show no AUC: it would be noise."""
@@ -81,6 +90,7 @@ def render_report(
         tasks=[_task(name, task) for name, task in tasks.items()],
         headline=_headline(first, chosen),
         tiles=_tiles(first, metrics),
+        notes=[note["text"] for of in (metrics, entry) for note in of.get("notes") or ()],
         auc_chart=_auc_chart(tasks),
         curve_charts=_curve_charts(log),
         slices=_slices(entry.get("slices") or {}, list(tasks)),
@@ -152,13 +162,22 @@ def _data_tables(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
     tables = []
     splits = manifest.get("splits")
     if isinstance(splits, Mapping) and splits:
+        zone, form = _zone(manifest.get("timezone")), _time_form(splits, _zone(manifest.get("timezone")))
+        what = "day" if form == _DAY else "time"
         tasks = list(dict.fromkeys(task for split in splits.values() for task in split.get("positives", {})))
-        columns = ["first day", "last day", "impressions", "requests", "users", *(wording.words(task) for task in tasks)]
+        columns = [
+            f"first {what} ({zone.key})",
+            f"last {what} ({zone.key})",
+            "impressions",
+            "requests",
+            "users",
+            *(wording.words(task) for task in tasks),
+        ]
         rows = [
             (
                 name,
                 [
-                    *(_day(split.get(key)) for key in ("first_time_ms", "last_time_ms")),
+                    *(_local(split.get(key), zone, form) for key in ("first_time_ms", "last_time_ms")),
                     *(wording.count(split[key]) if key in split else "–" for key in ("rows", "requests", "users")),
                     *(_rate(split, task) for task in tasks),
                 ],
@@ -166,6 +185,10 @@ def _data_tables(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
             for name, split in splits.items()
         ]
         tables.append({"title": "Splits", "columns": columns, "rows": rows})
+    joined = manifest.get("join_rate")
+    if isinstance(joined, Mapping) and joined:
+        rows = [(_JOINS.get(name, wording.words(name)), [wording.percent(rate, 1)]) for name, rate in joined.items()]
+        tables.append({"title": "Ids that the tables have in common", "columns": ["share"], "rows": rows})
     unknown = manifest.get("unknown_rate")
     if isinstance(unknown, Mapping):
         names = dict.fromkeys(name for rates in unknown.values() for name, rate in rates.items() if rate)
@@ -202,10 +225,26 @@ def _group_rate(entry: Mapping[str, Any] | None, group: str) -> str:
     return wording.percent(entry[group]["positives"] / entry[group]["rows"], 1)
 
 
-def _day(time_ms: Any) -> str:
-    if not wording.is_number(time_ms):
-        return "–"
-    return datetime.fromtimestamp(time_ms / 1000, tz=UTC).strftime("%Y-%m-%d")
+def _zone(name: Any) -> ZoneInfo:
+    """The schema's zone, in which days begin; UTC for datasets that do not say it."""
+    try:
+        return ZoneInfo(str(name or "UTC"))
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return ZoneInfo("UTC")
+
+
+def _time_form(splits: Mapping[str, Mapping[str, Any]], zone: ZoneInfo) -> str:
+    """Days, or hours and minutes where one split ends on the day on which the next begins."""
+    ends = [
+        (_local(split.get("first_time_ms"), zone, _DAY), _local(split.get("last_time_ms"), zone, _DAY))
+        for split in splits.values()
+    ]
+    within = any(last == first != "–" for (_, last), (first, _) in itertools.pairwise(ends))
+    return _MINUTE if within else _DAY
+
+
+def _local(time_ms: Any, zone: ZoneInfo, form: str) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, tz=zone).strftime(form) if wording.is_number(time_ms) else "–"
 
 
 def _rate(split: Mapping[str, Any], task: str) -> str:

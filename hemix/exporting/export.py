@@ -21,7 +21,7 @@ from hemix.exporting.draws import draw_batch
 from hemix.exporting.export_model import DenseRequest, DenseUser, Port, dense_form, exportable, takes_times
 from hemix.exporting.feed import by_candidate, request_feed, user_feed
 from hemix.exporting.graphs import OPSET, Session, onnx_versions, write_graph
-from hemix.files import new_folder, write_json
+from hemix.files import copy_folder, new_folder, write_json
 from hemix.models.hemix import HeMix
 from hemix.run import Run
 from hemix.run.weights import sha256
@@ -70,11 +70,11 @@ def export_run(
             raise RunError(
                 f"{loaded.folder}: the exported graphs differ from the model by {largest:.2e}, allowed is {TOLERANCE:.0e}"
             )
-        shutil.copy(loaded.folder / "schema.yaml", folder / "schema.yaml")
-        shutil.copytree(loaded.folder / "encoders", folder / "encoders")
+        shutil.copyfile(loaded.folder / "schema.yaml", folder / "schema.yaml")
+        copy_folder(loaded.folder / "encoders", folder / "encoders")
         if loaded.schema.statistics:
             loaded.statistics()  # refuses a damaged table
-            shutil.copytree(loaded.folder / "statistics", folder / "statistics")
+            copy_folder(loaded.folder / "statistics", folder / "statistics")
         files = {str(file.relative_to(folder)): sha256(file) for file in sorted(folder.rglob("*")) if file.is_file()}
         role = loaded.schema.roles.bias
         content = {

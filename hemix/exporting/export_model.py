@@ -59,6 +59,11 @@ def exportable(model: Predictor) -> HeMix:
     if model.realtime is None or model.global_ is None:
         missing = "use_global" if model.global_ is None else "use_realtime"
         raise UsageError(f"a model with model.{missing}: false cannot be exported: the dense form has both histories")
+    if not (_has_columns(model.spec.item) or _has_columns(model.spec.cross) or model.spec.bias_rows):
+        raise UsageError(
+            "a model without any column of a candidate (no item or cross feature, no position) cannot "
+            "be exported: it scores all candidates of a request alike; add a feature to items"
+        )
     return model
 
 
@@ -66,6 +71,10 @@ def dense_form(model: Predictor) -> tuple[DenseUser, DenseRequest]:
     """Return both halves of a model. Raises UsageError for a model that has no dense form."""
     hemix = exportable(model)
     return DenseUser(hemix).eval(), DenseRequest(hemix).eval()
+
+
+def _has_columns(level: LevelSpec) -> bool:
+    return bool(level.tables or level.bag_tables or level.numbers)
 
 
 class _Half(nn.Module):
@@ -327,15 +336,14 @@ class DenseRequest(_Half):
         """(the levels ``request`` and ``candidate``, (Q, C))."""
         spec, user_Q = self.spec, given["user_index"]
         item_QCW, cross_QCW = (self._level(name, getattr(spec, name), given) for name in ("item", "cross"))
-        some = item_QCW if item_QCW is not None else cross_QCW
-        assert some is not None, "a model without any feature of a candidate"
+        some = next(given[port.name] for port in self.inputs if port.shape[:2] == ("requests", "candidates"))
         Q, C = some.shape[:2]
         row_N = torch.arange(Q * C)
-        no_columns = some.new_zeros(Q * C, 0)
+        no_columns = torch.zeros(Q * C, 0)
         item_NW, cross_NW = (no_columns if x is None else x.flatten(0, 1) for x in (item_QCW, cross_QCW))
         context_QW = self._level("context", spec.context, given)
         none = user_Q.new_zeros(0)
-        empty = Columns(ids=none.unsqueeze(1)[:, :0], numbers=some.new_zeros(0, 0))
+        empty = Columns(ids=none.unsqueeze(1)[:, :0], numbers=no_columns[:0])
         item_ids = given["item_ids"].flatten(0, 1) if spec.item.tables else row_N.unsqueeze(1)[:, :0]
         times = given.get("request_time_ms", torch.zeros_like(user_Q))
         batch = RequestBatch(
@@ -352,7 +360,7 @@ class DenseRequest(_Half):
             item_index=row_N,
             cross=empty,
             bias=given["bias"].flatten() if spec.bias_rows else row_N,
-            items=Columns(ids=item_ids, numbers=some.new_zeros(0, 0)),
+            items=Columns(ids=item_ids, numbers=no_columns[:0]),
         )
         padded = PaddedLayout(
             events=given["state_events"].shape[1] - 1,
@@ -363,7 +371,7 @@ class DenseRequest(_Half):
         )
         inputs = Inputs(
             batch=batch,
-            context_QW=some.new_zeros(Q, 0) if context_QW is None else context_QW,
+            context_QW=no_columns[:Q] if context_QW is None else context_QW,
             item_IW=item_NW,
             cross_NW=cross_NW,
             padded=padded,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -37,7 +40,7 @@ def build_model(spec: InputSpec, config: ModelConfig, seed: int, team: Team | No
     """
     if not is_neural(config):
         raise SettingsError(f"model.name: {config.name} is no neural model")
-    with torch.device("meta"):  # PyTorch's first values would cost time and the global generator
+    with _without_values():
         model = cast(Ranker, _make(spec, config))
         if team is not None:
             model.tables = ShardedTables(spec.tables, model.config.embedding_size, team)
@@ -67,9 +70,19 @@ def count_parameters(spec: InputSpec, config: ModelConfig) -> tuple[int, int]:
         spec: The data that it reads.
         config: Its settings.
     """
-    with torch.device("meta"):
+    with _without_values():
         model = cast(Ranker, _make(spec, config))
     return sum(p.numel() for p in model.dense_parameters()), model.tables.weight.numel()
+
+
+@contextmanager
+def _without_values() -> Iterator[None]:
+    """Models made inside have shapes alone: PyTorch's own first values would cost time and numbers
+    of the global generator."""
+    with torch.device("meta"), warnings.catch_warnings():
+        # a map without inputs
+        warnings.filterwarnings("ignore", message="Initializing zero-element tensors")
+        yield
 
 
 def _make(spec: InputSpec, config: ModelConfig) -> Predictor:

@@ -41,7 +41,8 @@ class DLRM(PooledRanker):
         d, dropout, wide = config.embedding_size, config.dropout, hidden_width(config.token_width)
         K, vectors = self.fields.numbers_count, self.fields.count + bool(self.fields.numbers_count)
         self.bottom = Perceptron([K, config.tower_hidden, d], dropout) if K else None
-        inputs = vectors * (vectors - 1) // 2 + (d if K else 0)
+        self.alone = vectors == 1 and not K  # one field has no pair: it is read as it is
+        inputs = d if self.alone else vectors * (vectors - 1) // 2 + (d if K else 0)
         self.top = Perceptron([inputs] + [wide] * config.layers, dropout)
         self.heads = self.make_heads(wide)
 
@@ -52,5 +53,7 @@ class DLRM(PooledRanker):
             dense_Nd = self.bottom(numbers_NK)
             fields_NFd = torch.cat([dense_Nd.unsqueeze(1), fields_NFd.to(dense_Nd.dtype)], 1)
             parts.append(dense_Nd)
+        if self.alone:
+            parts.append(fields_NFd.flatten(1))
         pooled_NP: Tensor = self.top(torch.cat([*parts, pair_dots(fields_NFd)], 1))
         return pooled_NP

@@ -171,7 +171,8 @@ class RankMixer(Ranker):
         """Logits [N, T]."""
         batch, index = inputs.batch, inputs.layout.candidates
         fields_NFd, numbers_NK = self.fields.of_candidates(state.pooled, inputs)
-        query_N1D = self.target(fields_NFd[:, -self.fields.candidate_count :].flatten(1)).unsqueeze(1)
+        candidate_NCd = fields_NFd[:, self.fields.request_count :]
+        query_N1D = self.target(candidate_NCd.flatten(1)).unsqueeze(1)
         interests = [
             self.global_.dynamic(state.global_, query_N1D, index).flatten(1),
             self.realtime.dynamic(state.realtime, query_N1D, index).flatten(1),

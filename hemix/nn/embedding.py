@@ -9,6 +9,7 @@ Knows neither the schema nor what the columns mean.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -138,8 +139,13 @@ class Tables(nn.Module):
 
     def by_name(self) -> dict[str, Tensor]:
         """The rows of every table, as views of the weight."""
-        ends = [*list(self.first_row.values())[1:], self.weight.shape[0]]
-        return {name: self.weight[first:end] for (name, first), end in zip(self.first_row.items(), ends, strict=True)}
+        return {name: self.weight[first:end] for name, (first, end) in self.ranges().items()}
+
+    def ranges(self) -> dict[str, tuple[int, int]]:
+        """[first, end) of every table's rows among those of all tables; empty where a schema has no
+        ids."""
+        names, firsts = list(self.first_row), [*self.first_row.values(), self.rows]
+        return dict(zip(names, itertools.pairwise(firsts), strict=True))
 
     def keep_part(self) -> None:
         """After the backward pass of a part of a step: put by what its look-up was given, for :meth:`take_gradients` to add up, part by

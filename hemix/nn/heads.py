@@ -21,7 +21,7 @@ from hemix.data.spec import InputSpec
 from hemix.nn.init import WeightInit
 from hemix.nn.layers import GroupedLinear
 
-__all__ = ["Heads", "log_probabilities", "loss", "loss_sums", "probabilities"]
+__all__ = ["Heads", "counted_weights", "log_probabilities", "loss", "loss_sums", "probabilities"]
 
 
 class Heads(nn.Module):
@@ -117,10 +117,18 @@ def loss_sums(
         yes, no = log_probabilities(logits_NT, spec)
     else:
         yes, no = F.logsigmoid(logits_NT), F.logsigmoid(-logits_NT)
-        weights_NT = torch.stack(
-            [w * _given_holds(i, labels_NT, weights_NT, spec) for i, w in enumerate(weights_NT.unbind(1))], 1
-        )
+        weights_NT = counted_weights(labels_NT, weights_NT, spec, funnel)
     return (weights_NT * -(labels_NT * yes + (1 - labels_NT) * no)).sum(0), weights_NT.sum(0)
+
+
+def counted_weights(
+    labels_NT: Tensor, weights_NT: Tensor, spec: InputSpec, funnel: Literal["entire_space", "given_only"] = "entire_space"
+) -> Tensor:
+    """Weights [N, T] with which rows count in :func:`loss_sums`: with ``given_only``, 0 where the
+    given label is not known to be 1."""
+    if funnel == "entire_space":
+        return weights_NT
+    return torch.stack([w * _given_holds(i, labels_NT, weights_NT, spec) for i, w in enumerate(weights_NT.unbind(1))], 1)
 
 
 def _given_holds(task: int, labels_NT: Tensor, weights_NT: Tensor, spec: InputSpec) -> Tensor:

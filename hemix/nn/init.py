@@ -13,10 +13,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-__all__ = ["WeightInit"]
+__all__ = ["WeightInit", "fan_std"]
 
 _NORMS = (nn.LayerNorm, nn.RMSNorm)
 _CONTAINERS = (nn.ParameterDict, nn.ParameterList)
+
+
+def fan_std(fan: int) -> float:
+    """Return the standard deviation of a linear map's weights.
+
+    One without inputs (a schema without features of a level) has no weights to draw.
+    """
+    return float(max(fan, 1) ** -0.5)
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,7 @@ class WeightInit:
     def _draw_layer(self, name: str, module: nn.Module) -> None:
         """A layer of PyTorch's."""
         if isinstance(module, nn.Linear):
-            self.normal(module.weight, module.in_features**-0.5)
+            self.normal(module.weight, fan_std(module.in_features))
             if module.bias is not None:
                 module.bias.zero_()
         elif isinstance(module, _NORMS):

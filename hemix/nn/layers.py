@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hemix.nn.init import WeightInit
+from hemix.nn.init import WeightInit, fan_std
 
 __all__ = [
     "ActivationKind",
@@ -43,7 +43,7 @@ class GroupedLinear(nn.Module):
 
     def init_own_weights(self, init: WeightInit) -> None:
         """Draw each group's matrix by its own fan."""
-        init.normal(self.weight, self.weight.shape[1] ** -0.5)
+        init.normal(self.weight, fan_std(self.weight.shape[1]))
         if self.bias is not None:
             self.bias.zero_()
 
@@ -72,7 +72,7 @@ class BlockLinear(nn.Module):
     def init_own_weights(self, init: WeightInit) -> None:
         """Draw every block by the fan of the whole concatenation."""
         for block in self.blocks.values():
-            init.normal(block, self.inputs**-0.5)
+            init.normal(block, fan_std(self.inputs))
         self.bias.zero_()
 
     @property

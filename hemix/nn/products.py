@@ -21,8 +21,11 @@ __all__ = ["FieldProducts", "cross_dots", "pair_dots"]
 
 
 def pair_dots(vectors_NFd: Tensor) -> Tensor:
-    """[N, F (F - 1) / 2]: dot products of vectors i > j, row by row of the lower triangle."""
+    """[N, F (F - 1) / 2]: dot products of vectors i > j, row by row of the lower triangle; none of
+    fewer than two vectors."""
     F = vectors_NFd.shape[1]
+    if F < 2:  # an exporter refuses to index with nothing
+        return vectors_NFd.new_zeros(vectors_NFd.shape[0], 0)
     below, left = torch.tril_indices(F, F, -1, device=vectors_NFd.device)
     dots_NFF = torch.bmm(vectors_NFd, vectors_NFd.transpose(1, 2))
     return dots_NFF.flatten(1).index_select(1, below * F + left)
@@ -30,7 +33,11 @@ def pair_dots(vectors_NFd: Tensor) -> Tensor:
 
 def cross_dots(vectors_NCd: Tensor, others_NFd: Tensor) -> Tensor:
     """[N, C + F pairs]: every candidate's field with every field of its request, then the pairs among the candidate's own."""
+    if not vectors_NCd.shape[1] or not others_NFd.shape[1]:
+        return pair_dots(vectors_NCd)
     crossed_NCF = torch.bmm(vectors_NCd, others_NFd.transpose(1, 2))
+    if vectors_NCd.shape[1] < 2:
+        return crossed_NCF.flatten(1)
     return torch.cat([crossed_NCF.flatten(1), pair_dots(vectors_NCd)], 1)
 
 

@@ -15,6 +15,8 @@ from hemix.data.layout import load_array
 from hemix.data.spec import InputSpec
 from hemix.evaluation.evaluate import evaluate_predictions
 from hemix.evaluation.importance import permutation_importance
+from hemix.evaluation.metrics import Absent, auc
+from hemix.evaluation.notes import evaluation_notes
 from hemix.evaluation.predictions import Predictions
 from hemix.evaluation.report import write_report
 from hemix.files import write_json
@@ -48,7 +50,11 @@ def evaluate_run(
     part = data.split(split)
     predictions = predictions_of(run, data, part, on_progress=on_progress)
     figures = evaluate_predictions(predictions, seed=seed)
-    figures["importance"] = _importance(run, part, importance_impressions, seed, on_progress)
+    figures["notes"] = evaluation_notes(predictions.task_rows(), figures["tasks"], predictions.user, split)
+    importance = _importance(run, part, importance_impressions, seed, on_progress)
+    figures["importance"] = [] if isinstance(importance, Absent) else importance
+    if isinstance(importance, Absent):
+        figures["absent"] = {"importance": importance.reason}
     metrics = run.metrics
     metrics["split"][split] = figures
     write_json(run.folder / METRICS_FILE, metrics)
@@ -128,7 +134,7 @@ def _truth(data: Dataset, part: Split) -> Array | None:
     return np.concatenate([load_array(file) for file in files]) if files else None
 
 
-def _importance(run: Run, part: Split, impressions: int, seed: int, on_progress: Progress) -> list[dict[str, Any]]:
+def _importance(run: Run, part: Split, impressions: int, seed: int, on_progress: Progress) -> list[dict[str, Any]] | Absent:
     if impressions == 0:
         return []
     whole = part.plan(min(SCORING_IMPRESSIONS, impressions), order="shuffled", seed=seed)
@@ -153,8 +159,9 @@ def _importance(run: Run, part: Split, impressions: int, seed: int, on_progress:
     weights = full_log_weights(run.spec, labels.astype(np.float64), part.weight[rows].astype(np.float64))
     labels = labels[:, 0]
     known = labels >= 0
-    if len(np.unique(labels[known])) < 2:
-        return []
+    undefined = auc(labels[known], baseline[known], weights[known])
+    if isinstance(undefined, Absent):
+        return undefined
     asked = 0
 
     def scorer(feature: str, rng: np.random.Generator) -> Array:

@@ -31,8 +31,9 @@ def predicted_tables(
 ) -> Iterator[pa.Table]:
     """Scores of every impression of a split, one table a batch.
 
-    Columns: ``log_row`` (its row in the impression log), the user and item columns, ``time_ms``, one per output, and ``score``. With
-    ``bias`` ``serving`` the scores are those that a server would give. Raises RunError where the dataset has another schema.
+    Columns: ``log_row`` (its row in the impression log), the user and item columns, ``time_ms``, one per output, and ``score``: NaN
+    where a column of its expression is missing or its value is not finite. With ``bias`` ``serving`` the scores are those that a
+    server would give. Raises RunError where the dataset has another schema.
     """
     check_same_schema(run, data)
     part = data.split(split)
@@ -56,30 +57,48 @@ def predicted_tables(
                 run.schema.item: items.take(pa.array(np.maximum(number[item_row], 0))),
                 "time_ms": part.time_ms[request],
                 **{name: scored.outputs[name] for name in run.schema.outputs},
-                "score": np.broadcast_to(expression.evaluate(values), len(rows)).astype(np.float64),
+                "score": expression.scores(values, len(rows)),
             }
         )
 
 
-def write_predictions(tables: Iterator[pa.Table], out: str | Path) -> int:
-    """Write tables to a new Parquet file, whole or not at all; returns the rows. Raises UsageError where ``out`` exists."""
+def write_predictions(tables: Iterator[pa.Table], out: str | Path) -> dict[str, int]:
+    """Write tables to a new Parquet file, whole or not at all; a score that is NaN becomes null.
+
+    Args:
+        tables: Of :func:`predicted_tables`.
+        out: The file, which ends in ``.parquet``.
+
+    Returns:
+        How many ``rows``, and how many of them are ``without_score``.
+
+    Raises:
+        UsageError: ``out`` exists, or has another ending.
+    """
     out = Path(out)
     if out.suffix != ".parquet":
         raise UsageError(f"--out {out}: scores are written as Parquet; name a file that ends in .parquet")
     if out.exists():
         raise UsageError(f"--out {out}: exists already; name a new file")
     partial = out.with_name(f".{out.name}.part")
-    rows = 0
+    counts = {"rows": 0, "without_score": 0}
     try:
         with storage_errors(out):
-            first = next(tables)
+            written = map(_with_null_scores, tables)
+            first = next(written)
             partial.parent.mkdir(parents=True, exist_ok=True)
             with pq.ParquetWriter(partial, first.schema) as writer:
-                for table in itertools.chain([first], tables):
+                for table in itertools.chain([first], written):
                     writer.write_table(table)
-                    rows += table.num_rows
+                    counts["rows"] += table.num_rows
+                    counts["without_score"] += table["score"].null_count
             partial.replace(out)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    return rows
+    return counts
+
+
+def _with_null_scores(table: pa.Table) -> pa.Table:
+    score = pa.array(table["score"].to_numpy(), from_pandas=True)
+    return table.set_column(table.column_names.index("score"), "score", score)

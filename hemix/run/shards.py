@@ -70,8 +70,7 @@ def save_whole_tables(path: Path, tables: ShardedTables) -> str:
     Collective. Raises StorageError in the process whose disk refuses, HemixError in the others.
     """
     team, part = tables.team, path.with_name(f".{path.name}.part")
-    ends = [*list(tables.first_row.values())[1:], tables.rows]
-    rows = {name: (first, end) for (name, first), end in zip(tables.first_row.items(), ends, strict=True)}
+    rows = tables.ranges()
     header, at = {}, 0
     for name in sorted(rows):
         first, end = rows[name]

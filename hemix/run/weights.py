@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hemix.errors import RunError, StorageError
-from hemix.files import storage_errors
+from hemix.files import storage_errors, umask_mode
 from hemix.models import Predictor
 
 __all__ = [
@@ -67,7 +67,8 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
 def _save_file(tensors: dict[str, Tensor], path: Path) -> None:
     """save_file, with an OSError where the operating system refused: safetensors only tells it in the text of its own error."""
     try:
-        save_file(tensors, path)
+        with umask_mode(path):
+            save_file(tensors, path)
     except SafetensorError as error:
         number = re.search(r"os error (\d+)", str(error))
         if number is None:

@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hemix.data.cells import columns_of
+from hemix.data.cells import MOST_NUMBER, columns_of
 from hemix.data.encode import level_features
 from hemix.schema import Categorical, Coordinates, Feature, Numeric, Schema, Vector
 
-__all__ = ["FieldChecks"]
+__all__ = ["FieldChecks", "position_of"]
 
 _MOST = 1e300
 """What a category may be called"""
-_MOST_NUMBER = 1e30
-"""What a number may be: far beyond anything that is one, and not yet near where float32 or a product of several ends"""
+_MOST_POSITION = 2**53
+"""Up to here every whole number is a float too"""
 
 _DEGREES = (90.0, 180.0)
 """Of latitude and longitude, either way"""
@@ -45,10 +45,18 @@ class FieldChecks:
             "event": levels["event"],
         }
         if schema.roles.bias is not None:  # where an impression stood, for training rows
-            self._columns["event"].setdefault(schema.roles.bias.column, [_number])
+            position = levels["event"].setdefault(schema.roles.bias.column, [])
+            if not position or schema.history_source == "impressions":  # else a field of the events table, of the same name
+                position.append(_position)
+        if schema.split.column not in (None, schema.clock.column):  # for training rows too, which say in whose split they are
+            self._columns["context"].setdefault(str(schema.split.column), [])
         shapes = {level: _shapes(named) for level, named in features.items()}
         self.shapes = {**shapes, "candidate": {**shapes["item"], **shapes["cross"]}}
         """By level, a JSON schema of every column that a feature reads"""
+
+    def reads(self, level: str, column: str) -> bool:
+        """Whether the schema has a column of this name. ``level``: as of :meth:`problem`."""
+        return column in self._columns[level]
 
     def problem(self, level: str, fields: Mapping[str, Any]) -> tuple[str, str] | None:
         """(column, sentence) of the first value that does not fit, or None. ``level``: user, item, event (fields of an event), context,
@@ -69,6 +77,14 @@ class FieldChecks:
         return None
 
 
+def position_of(value: Any) -> int | None:
+    """The position that a JSON value says: a whole number of at least 0 (2.0 is one); None where it
+    says none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MOST_POSITION or value != int(value):
+        return None
+    return int(value)
+
+
 def _checks(features: Mapping[str, Feature]) -> dict[str, list[Check]]:
     found: dict[str, list[Check]] = {}
     for name, feature in features.items():
@@ -86,7 +102,7 @@ def _shapes(features: Mapping[str, Feature]) -> dict[str, dict[str, Any]]:
 
 
 def _shape(feature: Feature, place: int) -> dict[str, Any]:
-    value = {"type": ["string", "number", "null"]}
+    value = {"type": ["string", "number", "boolean", "null"]}
     match feature:
         case Categorical(multi=True):
             return {"type": ["array", "null"], "items": value}
@@ -125,24 +141,28 @@ def _is_number(value: Any) -> bool:
 
 
 def _scalar(value: Any) -> str | None:
-    return None if isinstance(value, str) or _is_number(value) else "a string or a number"
+    return None if isinstance(value, str) or _is_number(value) else "a string, a number or a boolean"
 
 
 def _list(value: Any) -> str | None:
     if isinstance(value, list) and all(part is None or _scalar(part) is None for part in value):
-        kinds = {type(part) for part in value if part is not None}
-        if len(kinds) <= 1:
+        kinds = {float if type(part) is int else type(part) for part in value if part is not None}
+        if len(kinds) <= 1:  # 1 among floats is what JavaScript makes of 1.0
             return None
-    return "a list of strings, or of numbers of one kind"
+    return "a list of strings, of numbers or of booleans"
 
 
 def _number(value: Any) -> str | None:
-    return None if _is_number(value) and abs(value) <= _MOST_NUMBER else f"a finite number up to {_MOST_NUMBER:g}"
+    return None if _is_number(value) and abs(value) <= MOST_NUMBER else f"a finite number up to {MOST_NUMBER:g}"
+
+
+def _position(value: Any) -> str | None:
+    return None if position_of(value) is not None else "a whole number of at least 0"
 
 
 def _vector(value: Any, size: int) -> str | None:
     fits = isinstance(value, list) and len(value) == size and all(_number(v) is None for v in value)
-    return None if fits else f"a list of {size} numbers up to {_MOST_NUMBER:g}"
+    return None if fits else f"a list of {size} numbers up to {MOST_NUMBER:g}"
 
 
 def _degrees(value: Any, limit: float) -> str | None:

@@ -36,7 +36,7 @@ from hemix.serving.served import ServedLog
 from hemix.serving.served.columns import Served
 from hemix.serving.states import UserStates
 from hemix.serving.store import Store
-from hemix.serving.types import Because, Cache, Candidate, RankedItem, Ranking, RankRequest
+from hemix.serving.types import Because, Cache, Candidate, RankedItem, Ranking, RankRequest, Status
 
 __all__ = ["Engine"]
 
@@ -237,16 +237,16 @@ class Engine:
             if not np.isfinite(found).all():
                 raise RequestError(f"items[{int(np.argmin(np.isfinite(found)))}]", f"the model gives no finite {name} for it")
         values: dict[str, Any] = {**outputs, **{name: one.side.raw[:, i] for i, name in enumerate(self._raw_names)}}
-        score = np.broadcast_to(self._expression.evaluate(values), len(request.items)).astype(np.float64)
+        score = self._expression.scores(values, len(request.items))
         order = np.argsort(np.where(np.isnan(score), math.inf, -score), kind="stable").tolist()
         columns = {name: values.tolist() for name, values in outputs.items()}
-        scores, known = score.tolist(), one.side.known.tolist()
+        scores, statuses = score.tolist(), _statuses(one.side.known, score)
         items = tuple(
             RankedItem(
                 request.items[i].id,
                 scores[i],
                 {name: column[i] for name, column in columns.items()},
-                "OK" if known[i] else "UNKNOWN_ITEM",
+                statuses[i],
                 () if reasons is None else reasons[i],
                 i,
             )
@@ -271,6 +271,12 @@ class Engine:
             user_known=side.row >= 0 or one.kept.user > 0,
             newest_event_ms=int(side.time_ms[end - 1]) if end > begin else None,
         )
+
+
+def _statuses(known: Array, score: Array) -> list[Status]:
+    """What is said of every item; ``known`` bool [N], ``score`` [N]."""
+    statuses: list[Status] = np.where(known, np.where(np.isnan(score), "NO_SCORE", "OK"), "UNKNOWN_ITEM").tolist()
+    return statuses
 
 
 def _autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:

@@ -3,8 +3,9 @@
     RUN                        one run folder: one model, one version
     REGISTRY/name/version/     run folders; of every name the newest version is served
 
-A version is looked at, loaded and warmed up before it is shown to a request; whatever fails on the way leaves the old one serving.
-Folders are local, are reached through no link and hold nothing pickled. Knows nothing of HTTP.
+A version is looked at, loaded and warmed up before it is shown to a request; whatever fails on the
+way leaves the old one serving. Links to what is served from the start are followed; a name that is
+asked for later leads through none. No link leads out of a run, and nothing in it is pickled.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from hemix.serving.types import Ranking, RankRequest
 __all__ = ["Load", "Models", "Ranker", "Served", "check_folder", "check_histories", "find_runs"]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_NOT_READ = ("logs", "data", "checkpoints", "served")
+"""Beside a run's files, as a demo has them: never read by a server, and not looked at"""
 _PICKLED = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".dill")
 
 
@@ -110,7 +113,9 @@ class Models:
         self._closing: list[threading.Thread] = []
 
     def put(self, name: str, version: str, folder: Path) -> dict[str, Any]:
-        """Load, warm up and show a version; returns its facts. Raises RunError, and leaves what was there."""
+        """Load, warm up and show a version; returns its facts. ``folder`` may be a link: what it
+        leads to now is served until the next load. Raises RunError, and leaves what was there."""
+        folder = folder.resolve()
         check_folder(folder)
         ranker = self._load(folder, name, version)
         try:
@@ -143,7 +148,9 @@ class Models:
             return None
         try:
             if any(path.is_symlink() for path in (folder, folder.parent)):
-                raise RunError(f"{name}/{version}: is a link; versions are folders")
+                raise RunError(
+                    f"{name}/{version}: is a link; links are followed when a server starts, not when a version is asked for"
+                )
             if not folder.is_dir():
                 raise RunError(f"{name}/{version}: no such version in the registry")
             return self.put(name, version, folder)
@@ -179,10 +186,10 @@ class Models:
             self._closing = [one for one in self._closing if one.is_alive()] + [thread]
             thread.start()
 
-    def checks(self) -> list[FieldChecks]:
-        """The checks of every model's schema."""
+    def checks(self) -> dict[str, FieldChecks]:
+        """The checks of every model's schema, by the model's name."""
         with self._lock:
-            return [served.checks for served in self._served.values()]
+            return {name: served.checks for name, served in self._served.items()}
 
     def facts(self) -> list[dict[str, Any]]:
         """Every model's facts."""
@@ -218,16 +225,17 @@ def check_histories(schema: Schema, limits: Limits, version: str) -> None:
 
 
 def find_runs(folder: Path) -> list[tuple[str, str, Path]]:
-    """(name, version, run folder) of what to serve from a run folder or a registry. Raises RunError where it is neither."""
+    """(name, version, run folder) of what to serve from a run folder or a registry; either, and a
+    name or version in a registry, may be a link. Raises RunError where it is neither."""
     if not folder.is_dir():
         raise RunError(f"{folder}: no such run folder or registry")
     if (folder / "run.json").exists() or (folder / "settings.yaml").exists():
-        name = folder.resolve().name
+        name = (
+            folder.name if folder.name not in ("", "..") else folder.resolve().name
+        )  # a link's own name stays when it is moved on
         return [(name if _NAME.fullmatch(name) else "model", "1", folder)]
     found = []
-    for model in sorted(
-        path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
-    ):
+    for model in sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()):
         versions = [path for path in model.iterdir() if _NAME.fullmatch(path.name) and (path / "run.json").is_file()]
         if versions:
             newest = max(versions, key=lambda path: _version_order(path.name))
@@ -243,20 +251,29 @@ def _version_order(version: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def check_folder(folder: Path) -> None:
-    """Raises RunError where a run folder holds a link, or a file that only unpickling could read. Logs and data beside the run, as a
-    demo has them, are never read and not looked at."""
-    if folder.is_symlink():
-        raise RunError(f"{folder}: is a link; versions are folders")
+    """Raises RunError where a run folder holds a link that leads out of it, or a file that only
+    unpickling could read. Logs and data beside the run, as a demo has them, are never read and not
+    looked at."""
+    folder = folder.resolve()
     for path, folders, files in os.walk(folder):
         here = Path(path)
         if here == folder:
-            folders[:] = [name for name in folders if name not in ("logs", "data", "checkpoints", "served")]
+            folders[:] = [name for name in folders if name not in _NOT_READ]
         for name in (*folders, *files):
-            if (here / name).is_symlink():
-                raise RunError(f"{here / name}: is a link; a run that is served holds none")
+            if (here / name).is_symlink() and not _stays(here / name, folder):
+                raise RunError(f"{here / name}: is a link that leads out of the run's folder, or nowhere; copy what it leads to")
         for name in files:
             if name.lower().endswith(_PICKLED) or _looks_pickled(here / name):
                 raise RunError(f"{here / name}: is pickled; weights are safetensors, and nothing is ever unpickled")
+
+
+def _stays(link: Path, folder: Path) -> bool:
+    """Whether a link leads to something in the folder that is looked at too."""
+    try:
+        target = link.resolve(strict=True)
+    except (OSError, RuntimeError):  # nowhere, or round in a circle
+        return False
+    return target.is_relative_to(folder) and target != folder and target.relative_to(folder).parts[0] not in _NOT_READ
 
 
 def _looks_pickled(path: Path) -> bool:

@@ -14,10 +14,11 @@ import pyarrow as pa
 
 from hemix.data.cells import Cell, Where, columns_of, read_cell
 from hemix.data.encode import level_features
+from hemix.data.texts import text_of
 from hemix.schema import Categorical, Feature, Schema, Vector
 from hemix.serving.checks import FieldChecks
 
-__all__ = ["RawReader", "Refuse", "arrow_kind", "rows_of", "text_of"]
+__all__ = ["RawReader", "Refuse", "arrow_kind", "rows_of"]
 
 Refuse = Callable[[int, str, str], None]
 """(row, column, sentence): what becomes of a value that does not fit; raises, or returns and the value is missing"""
@@ -100,12 +101,3 @@ def _plain(feature: Feature, value: Any) -> Any:
         case Vector():
             return [float(part) for part in value]
     return float(value)
-
-
-def text_of(value: str | int | float | bool) -> str:
-    """The canonical text of a value (:mod:`hemix.data.keys`): 3 and 3.0 are ``3``."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() else repr(value)
-    return str(value)

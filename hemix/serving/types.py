@@ -25,7 +25,8 @@ __all__ = [
 ]
 
 Kind = Literal["interaction", "impression", "user", "item"]
-Status = Literal["OK", "UNKNOWN_ITEM"]
+Status = Literal["OK", "UNKNOWN_ITEM", "NO_SCORE"]
+"""``NO_SCORE``: of an item that is known, but has no score"""
 Cache = Literal["hit", "extended", "miss"]
 
 
@@ -126,6 +127,8 @@ class RankedItem:
 
     id: str
     score: float
+    """NaN where the item has none: a column of the score expression is missing, or its value is not
+    finite"""
     outputs: Mapping[str, float]
     """Probabilities, by the schema's outputs"""
     status: Status = "OK"
@@ -142,7 +145,7 @@ class Ranking:
     model: str
     version: str
     items: tuple[RankedItem, ...]
-    """By falling score; equal scores in the order of the request"""
+    """By falling score; equal scores in the order of the request, items without a score last"""
     degraded: tuple[str, ...] = ()
     """What it had to do without: ``history`` and ``features`` that the store did not give; ``early_history``, of a request so far in the
     past that its user's newest events, which are read, mostly lie after it"""

@@ -20,6 +20,7 @@ import torch
 
 from hemix.data.dataset import Dataset, Split
 from hemix.errors import DataError, SettingsError, UsageError
+from hemix.evaluation.notes import training_notes, valid_notes
 from hemix.files import storage_errors
 from hemix.measure import PeakMemory
 from hemix.models import build_predictor
@@ -29,7 +30,7 @@ from hemix.run.folder import Run
 from hemix.settings import Settings
 from hemix.training.calibrate import calibrate
 from hemix.training.checks import check_labels
-from hemix.training.validate import validate
+from hemix.training.validate import validated
 
 __all__ = ["boost"]
 
@@ -76,7 +77,7 @@ def boost(
         )
     if options.device != "cpu":
         raise SettingsError(f"train.device: lightgbm trains on the CPU, got {options.device}")
-    check_labels(data)
+    label_notes = check_labels(data)
     torch.set_num_threads(options.threads or int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0)))))
     model = build_predictor(data.spec, settings.model)
     assert isinstance(model, LightGBM)
@@ -106,10 +107,11 @@ def boost(
             kept.append(best)
             on_step((task + 1) * settings.boosting.rounds, total)
         model.set_trees(texts)
-        loss, first_auc = validate(model, valid, settings, torch.device("cpu"))
+        found = validated(model, valid, settings, torch.device("cpu"))
         lines = calibrate(model, valid, settings, torch.device("cpu")) if options.calibrate else None
     seconds = time.perf_counter() - started
-    record = {"step": sum(kept), "valid_loss": loss, "valid_auc": first_auc, "epoch": 0, "seconds": seconds}
+    notes = training_notes(label_notes, valid_notes(found.tasks), lines)
+    record: Record = {"step": sum(kept), **found.record(), "epoch": 0, "seconds": seconds}
     metrics = {
         "schema_version": 1,
         "model": settings.model.name,
@@ -121,6 +123,7 @@ def boost(
         "steps": sum(kept),
         "trees": dict(zip(tasks, kept, strict=True)),
         "calibration": lines,
+        "notes": notes,
         "split": {},
     }
     with storage_errors(out):
@@ -129,6 +132,8 @@ def boost(
         run_folder.begin(out, settings, data)
         run_folder.finish(out, model, data, metrics)
     on_record(record)
+    if notes:
+        on_record({"step": sum(kept), "notes": notes})
     return out
 
 
@@ -143,6 +148,11 @@ def _rows(model: LightGBM, split: Split) -> Rows:
         features[here], labels[here], weights[here] = model.rows(batch).numpy(), batch.labels.numpy(), batch.weights.numpy()
         first = here.stop
     return Rows(features=features, labels=labels, weights=weights)
+
+
+def _of_mean_one(weights: Array) -> Array:
+    """The same weights, of mean one: LightGBM's least sum of a leaf's Hessians would else depend on their scale."""
+    return (weights / weights.mean(dtype=np.float64)).astype(np.float32) if weights.size else weights
 
 
 def _booster(
@@ -161,7 +171,7 @@ def _booster(
         return lightgbm.Dataset(
             rows.features if here.all() else rows.features[here],
             label=rows.labels[here, task],
-            weight=rows.weights[here, task],
+            weight=_of_mean_one(rows.weights[here, task]),
             categorical_feature=[at for at, (_, category) in enumerate(names) if category],
             reference=reference,
             free_raw_data=True,
@@ -180,7 +190,7 @@ def _booster(
         "num_leaves": boosting.leaves,
         "min_data_in_leaf": boosting.min_data_in_leaf,
         "feature_fraction": boosting.feature_share,
-        "seed": options.seed,
+        "seed": options.seed % 2**31,  # LightGBM's are int32
         "num_threads": torch.get_num_threads(),
         "deterministic": True,
         "force_row_wise": True,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from hemix.data.dataset import Dataset
 from hemix.data.spec import InputSpec
 from hemix.errors import DataError, SettingsError, UsageError
+from hemix.evaluation.notes import Note, one_class_note
 from hemix.models import NeuralConfig, count_parameters
 from hemix.run.folder import INFO_FILE
 from hemix.run.weights import DENSE_FILE, TABLES_FILE
@@ -14,6 +17,8 @@ from hemix.settings import Settings
 from hemix.training.origin import ORIGIN_FILE
 
 __all__ = ["check_labels", "check_memory", "check_out", "process_bytes"]
+
+_ROWS_AT_ONCE = 1 << 20
 
 _RUN_FILES = {
     "log.jsonl",  # the first to be written
@@ -47,13 +52,40 @@ def check_out(out: Path, *, resume: bool) -> None:
         raise UsageError(f"--out {out}: an unfinished run: add --resume to continue it")
 
 
-def check_labels(data: Dataset) -> None:
-    """Nothing can be learned of a first label that train holds in one class only. Raises DataError."""
-    train, task = data.manifest["splits"]["train"], data.schema.tasks[0]
-    known, positives = train["rows"] - train["unknown"][task], train["positives"][task]
-    if positives in (0, known):
-        raise DataError(f"{data.folder}: {positives} positives of {task} among the {known} train rows where it is known: nothing can be "
+def check_labels(data: Dataset) -> list[Note]:
+    """Nothing can be learned of a first label that train holds in one class only. Returns the notes
+    on further labels of which nothing can be learned. Rows whose weight is 0 do not count. Raises
+    DataError."""
+    notes = list[Note]()
+    counts = _weighted_counts(data) if data.schema.roles.weight is not None else _counts(data)
+    for number, (task, (positives, rows)) in enumerate(counts.items()):
+        if positives not in (0, rows):
+            continue
+        if number:
+            notes.append(one_class_note(task, positives, rows))
+            continue
+        weight = data.schema.roles.weight
+        counted = "it is known" if weight is None else f"it is known and {weight} is above 0"
+        raise DataError(f"{data.folder}: {positives} positives of {task} among the {rows} train rows where {counted}: nothing can be "
                         "learned from one class")  # fmt: skip
+    return notes
+
+
+def _counts(data: Dataset) -> dict[str, tuple[int, int]]:
+    """By task (positives, rows) of train whose label is known."""
+    train = data.manifest["splits"]["train"]
+    return {task: (train["positives"][task], train["rows"] - train["unknown"][task]) for task in data.schema.tasks}
+
+
+def _weighted_counts(data: Dataset) -> dict[str, tuple[int, int]]:
+    """The same, of rows whose weight is above 0."""
+    train = data.split("train")
+    counts = np.zeros((2, len(data.schema.tasks)), dtype=np.int64)
+    for first in range(0, train.impressions, _ROWS_AT_ONCE):
+        rows = np.arange(first, min(first + _ROWS_AT_ONCE, train.impressions))
+        labels = train.labels[rows][train.weight[rows] > 0]
+        counts += np.stack([(labels == 1).sum(0), (labels >= 0).sum(0)])
+    return {task: (int(positives), int(known)) for task, positives, known in zip(data.schema.tasks, *counts, strict=True)}
 
 
 def process_bytes(spec: InputSpec, settings: Settings, processes: int) -> tuple[int, int, int]:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,6 +27,7 @@ from hemix.data.batch import RequestBatch
 from hemix.data.dataset import Dataset, Plan, Replacement
 from hemix.data.unshared import unshared
 from hemix.errors import HemixError, RunError, SettingsError, UsageError
+from hemix.evaluation.notes import training_notes, valid_notes
 from hemix.files import storage_errors
 from hemix.measure import PeakMemory, keep_freed_memory
 from hemix.models import Ranker, build_model, count_parameters, find_model
@@ -44,38 +45,20 @@ from hemix.training.meters import Meters
 from hemix.training.optimizers import Optimizers
 from hemix.training.origin import first_run, keep_origin
 from hemix.training.parts import check_parts, micro_batches, own_parts
+from hemix.training.position import Position
 from hemix.training.start import agree, check_fits, identity, in_first, part_seed, together
-from hemix.training.validate import autocast, validate
+from hemix.training.validate import autocast, validate, validated
 from hemix.training.warm_start import carried_weights, progressive
 from hemix.training.writer import Writer
 
 __all__ = ["Interrupted", "Record", "train", "validate"]
 
 Record = dict[str, Any]
-"""One line of log.jsonl."""
+"""One line of log.jsonl; and, after the last one, the ``notes`` that metrics.json keeps."""
 
 
 class Interrupted(HemixError):
     """Training was asked to stop and did, after saving a checkpoint."""
-
-
-@dataclass(kw_only=True)
-class Position:
-    """Where a run is."""
-
-    step: int = 0
-    """Steps done."""
-    epoch: int = 0
-    batch: int = 0
-    """Batches of this epoch done."""
-    seconds: float = 0.0
-    impressions: int = 0
-    best_valid_loss: float | None = None
-    best_step: int = 0
-    evaluations_without_gain: int = 0
-    finished: bool = False
-    progressive: dict[str, Any] | None = None
-    """How a run that goes on from another one scored its train rows before it was trained on them"""
 
 
 def train(
@@ -165,7 +148,7 @@ def _train(
     try:
         with storage_errors(out), PeakMemory() as memory:
             loop.run()
-        loop.finish(memory.bytes)
+            loop.finish(memory)
     finally:
         loop.close()
     return out
@@ -192,7 +175,7 @@ class _Loop:
         keep_freed_memory()
         torch.set_num_threads(options.threads or int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0)))))
         self.train_split, self.valid_split = data.split("train"), data.split("valid")
-        check_labels(data)
+        self._label_notes = check_labels(data)
         self.model: Ranker = build_model(data.spec, settings.model, options.seed, team)
         if start_from is not None:
             self._take_weights(carried_weights(start_from, data, settings))
@@ -297,13 +280,14 @@ class _Loop:
 
     def _validate(self) -> None:
         position, options = self.position, self.settings.train
-        loss, first_auc = validate(self.model, self.valid_split, self.settings, self.device, self.team)
-        self._log({"valid_loss": loss, "valid_auc": first_auc, "epoch": position.epoch, "seconds": position.seconds})
-        if not self._keeps_best:
+        found = validated(self.model, self.valid_split, self.settings, self.device, self.team)
+        self._log({**found.record(), "epoch": position.epoch, "seconds": position.seconds})
+        if not self._keeps_best or found.loss is None:  # nothing to choose by: the last weights are kept
+            position.valid_notes = valid_notes(found.tasks)
             return
-        if position.best_valid_loss is None or loss < position.best_valid_loss:
-            position.best_valid_loss, position.evaluations_without_gain = loss, 0
-            position.best_step = position.step
+        if position.best_valid_loss is None or found.loss < position.best_valid_loss:
+            position.best_valid_loss, position.evaluations_without_gain = found.loss, 0
+            position.best_step, position.valid_notes = position.step, valid_notes(found.tasks)
             self._save(BEST)
         else:
             position.evaluations_without_gain += 1
@@ -339,7 +323,7 @@ class _Loop:
             file.write(json.dumps(record) + "\n")
         if self.board is not None:
             for key, value in record.items():
-                if key not in ("step", "epoch") and value is not None:
+                if key not in ("step", "epoch") and isinstance(value, int | float):
                     self.board.add_scalar(key, value, self.position.step)
         self.on_record(record)
 
@@ -386,7 +370,7 @@ class _Loop:
         kept = [line for line in lines if _step_of(line) <= self.position.step]
         log.write_text("".join(line + "\n" for line in kept))
 
-    def finish(self, peak_bytes: int) -> None:
+    def finish(self, memory: PeakMemory) -> None:
         self._wait_for_saving()
         best = self.checkpoints.best() if self._keeps_best else None
         if best is not None:
@@ -398,6 +382,9 @@ class _Loop:
         lines = None
         if self.settings.train.calibrate:
             lines = calibrate(self.model, self.valid_split, self.settings, self.device, self.team)
+        notes = training_notes(self._label_notes, position.valid_notes, lines)
+        if notes:
+            self.on_record({"step": position.step, "notes": notes})
         metrics = {
             "schema_version": 1,
             "model": self.settings.model.name,
@@ -405,9 +392,10 @@ class _Loop:
             "embedding_parameters": embedding,
             "train_seconds": round(position.seconds, 3),
             "impressions_per_second": round(position.impressions / max(position.seconds, 1e-9), 1),
-            "peak_bytes": peak_bytes,
+            "peak_bytes": memory.so_far(),
             "steps": position.step,
             "calibration": lines,
+            "notes": notes,
             **({} if position.progressive is None else {"progressive": position.progressive}),
             "split": {},
         }

@@ -45,3 +45,21 @@ def test_agrees_with_the_standard_library(zone: str, seconds: list[int]) -> None
     many = np.tile(times, 40)  # they are asked for once each
     assert (local_ms(many, zone) == np.tile(local_ms(times, zone), 40)).all()
     assert (day_start_ms(many, zone) == np.tile(day_start_ms(times, zone), 40)).all()
+
+
+@pytest.mark.parametrize(
+    ("zone", "change"),
+    [
+        ("America/St_Johns", "2010-03-14T03:31:00+00:00"),  # 00:01 local time
+        ("America/Moncton", "2006-04-02T04:01:00+00:00"),
+        ("Antarctica/Casey", "2020-10-03T16:01:00+00:00"),
+    ],
+)
+@pytest.mark.parametrize("times", [1, 100])
+def test_an_offset_that_changes_within_a_quarter_of_an_hour(zone: str, change: str, times: int) -> None:
+    moments = np.array([ms(change) + offset for offset in (-60_000, -1, 0, 1, 60_000, 10 * 60_000)] * times)
+    expected = [
+        int(datetime.fromtimestamp(m / 1000, tz=UTC).astimezone(ZoneInfo(zone)).replace(tzinfo=UTC).timestamp() * 1000)
+        for m in (moments // 1000 * 1000).tolist()
+    ]
+    assert (local_ms(moments, zone) // 1000 * 1000).tolist() == expected

@@ -152,3 +152,15 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(runs_differ: float)
         interval = paired_difference(*sides).ci95
         held += interval.low <= 0 <= interval.high
     assert held >= 108  # of 120, expected 114; 107 or fewer has a chance below 1 %
+
+
+@pytest.mark.parametrize("metric", ["auc", "gauc", "logloss"])
+def test_a_metric_of_one_user_says_nothing_of_a_difference(metric):
+    """Others are in the split, but have no row of this task, or rows of weight 0."""
+    label, truth, user = rows(4)
+    one = user == user[0]
+    few = Absent("fewer than two users")
+    score = scored(truth, np.random.default_rng(0), 0.5)
+    assert measure(metric, label[one], score[one], user[one], 40) == few
+    assert measure(metric, label, score, user, 40, one.astype(float)) == few
+    assert not isinstance(measure(metric, label, score, user, 40), Absent)

@@ -170,3 +170,37 @@ def test_bad_predictions_are_named(field, value, message):
 def test_neither_metrics_nor_report_load_torch():
     code = "import sys; from hemix.evaluation import evaluate, importance, report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_interval_of_one_user_is_absent_with_its_reason():
+    made = predictions(rows=400)
+    one = predictions(rows=400, user=np.full(400, 7))
+    for task in evaluate_predictions(one, replicates=10)["tasks"].values():
+        assert "auc" in task
+        assert "auc_ci95" not in task
+        assert task["absent"]["auc_ci95"] == "fewer than two users"
+    weights = np.where(made.user == made.user[0], 1.0, 0.0)
+    figures = evaluate_predictions(predictions(rows=400, weights=weights), replicates=10)
+    assert figures["tasks"]["click"]["absent"]["auc_ci95"] == "fewer than two users", "the others weigh nothing"
+    for parts in figures["slices"].values():
+        for part in parts.values():
+            assert "auc_standard_error" not in part["tasks"]["click"]
+
+
+@pytest.mark.parametrize("empty", ["positives", "negatives", "rows"])
+def test_weights_that_leave_a_class_empty_leave_the_other_task_as_it_is(empty):
+    """Orders of weight 0 take nothing from what is known of clicks on the other rows."""
+    made = predictions()
+    label = made.labels[:, 0]
+    zero = {"positives": label == 1, "negatives": label == 0, "rows": np.ones(2000, bool)}[empty]
+    figures = evaluate_predictions(predictions(weights=np.where(zero, 0.0, 2.0)), replicates=5)
+    click = figures["tasks"]["click"]
+    for metric in ("auc", "gauc", "ndcg_at_10", "ne"):
+        assert metric not in click or (empty, metric) == ("negatives", "ndcg_at_10")
+    assert click["absent"]["auc"] == f"no {empty}"
+    assert ("logloss" in click) == (empty != "rows")
+    if empty == "negatives":
+        kept = label == 1
+        order = figures["tasks"]["order"]
+        assert order["auc"] == pytest.approx(metrics.auc(made.labels[kept, 1], made.probabilities[kept, 1]))
+    json.dumps(figures, allow_nan=False)

@@ -8,10 +8,12 @@ import pytest
 from hemix.errors import DataError
 from hemix.evaluation import metrics
 from hemix.evaluation.intervals import (
+    FEW_USERS,
     Interval,
     UserResamples,
     auc_difference,
     auc_influence,
+    auc_interval,
     auc_replicates,
     auc_standard_error,
     percentile_interval,
@@ -155,3 +157,27 @@ def test_what_cannot_be_measured_says_why():
         auc_replicates(A([1, 0]), A([0.1, 0.2]), UserResamples(A([0, 1, 2]), count=2))
     with pytest.raises(DataError, match="replicates: expected 1 or more, got 0"):
         UserResamples(A([0]), count=0)
+
+
+def test_one_user_and_one_users_class_have_no_width():
+    label, score, user = simulated(8, users=20)
+    one = np.zeros(label.size, dtype=int)
+    assert auc_standard_error(label, score, one) == FEW_USERS
+    assert auc_interval(label, score, UserResamples(one, count=20)) == FEW_USERS
+    difference = auc_difference(label, score, score[::-1], one, resamples=UserResamples(one, count=20))
+    assert difference.delta != 0
+    assert (difference.ci95, difference.standard_error) == (FEW_USERS, FEW_USERS)
+    both = next(u for u in range(20) if 0 < label[user == u].mean() < 1)
+    weight = (user == both).astype(float)
+    assert auc_standard_error(label, score, user, weight) == FEW_USERS, "the others weigh nothing"
+    alone = np.where(label == 1, 0, user)
+    assert auc_standard_error(label, score, alone) == Absent("all positives are of one user")
+    assert auc_interval(label, score, UserResamples(alone, count=20)) == Absent("all positives are of one user")
+
+
+def test_rows_that_weigh_nothing_change_no_standard_error():
+    label, score, user = simulated(9, users=20)
+    more = [np.concatenate([column, column[:50]]) for column in (label, score)]
+    weight = np.concatenate([np.ones(label.size), np.zeros(50)])
+    strangers = np.concatenate([user, 100 + np.arange(50)])
+    assert auc_standard_error(*more, strangers, weight) == pytest.approx(auc_standard_error(label, score, user))

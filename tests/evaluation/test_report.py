@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from html.parser import HTMLParser
 
 import pytest
@@ -215,3 +216,39 @@ def test_a_calibration_with_a_zero_bin_has_plain_axes():
 )
 def test_numbers_and_names_read_well(shown, expected):
     assert shown == expected
+
+
+def _split(first: str, last: str) -> dict[str, object]:
+    ends = [int(datetime.fromisoformat(text).timestamp() * 1000) for text in (first, last)]
+    return {"rows": 1, "requests": 1, "users": 1, "positives": {}, "first_time_ms": ends[0], "last_time_ms": ends[1]}
+
+
+def test_days_of_the_splits_are_the_schemas(content):
+    """16:00 UTC is midnight in Shanghai."""
+    content["manifest"] |= {
+        "timezone": "Asia/Shanghai",
+        "splits": {
+            "train": _split("2026-01-04T16:00:00+00:00", "2026-01-05T15:59:59+00:00"),
+            "valid": _split("2026-01-05T16:00:00+00:00", "2026-01-06T15:59:59+00:00"),
+        },
+    }
+    text = checked(render_report(**content))
+    assert "first day (Asia/Shanghai)" in text and "2026-01-06" in text and "2026-01-04" not in text
+    del content["manifest"]["timezone"]
+    text = checked(render_report(**content))  # train ends on the UTC day on which valid begins
+    assert "first time (UTC)" in text and "2026-01-05 15:59" in text
+
+
+def test_splits_within_a_day_show_hours(content):
+    content["manifest"]["splits"] = {
+        "train": _split("2026-01-05T00:00:00+00:00", "2026-01-05T05:59:00+00:00"),
+        "valid": _split("2026-01-05T06:00:00+00:00", "2026-01-05T23:00:00+00:00"),
+    }
+    text = checked(render_report(**content))
+    assert "last time (UTC)" in text and "2026-01-05 05:59" in text and "2026-01-05 06:00" in text
+
+
+def test_how_much_the_tables_have_in_common(content):
+    content["manifest"]["join_rate"] = {"items": 0.873, "event_users": 1.0}
+    text = checked(render_report(**content))
+    assert "item is in the item table" in text and "87.3\N{NO-BREAK SPACE}%" in text.replace(" %", "\N{NO-BREAK SPACE}%")

@@ -26,6 +26,7 @@ from hemix.run import Run
 from hemix.run.weights import sha256
 from tests.batches import make_batch, make_spec
 from tests.exporting.sizes import OPTIONS, SMALL, lively
+from tests.models.degenerate import DEGENERATE
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 
@@ -229,3 +230,29 @@ def test_the_command(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         main()
     assert not end.value.code
     assert json.loads(capsys.readouterr().out) == read_json(tmp_path / "out" / "export.json", RunError)
+
+
+def test_files_have_the_mode_of_new_files(exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "new").touch()
+    modes = {path.name: path.stat().st_mode for path in exported.rglob("*") if path.is_file()}
+    assert set(modes.values()) == {(tmp_path / "new").stat().st_mode}, modes
+
+
+def test_one_candidate_field_and_none(tmp_path: Path) -> None:
+    """tests/models/test_degenerate.py compares the exported form of every such schema; here one goes through ONNX."""
+    model = lively(DEGENERATE["an item id alone"])
+    exporting.write_graphs(model, tmp_path)
+    assert exporting.difference(model, tmp_path)[0] <= exporting.TOLERANCE
+    with pytest.raises(UsageError, match="cannot be exported"):
+        exporting.write_graphs(lively(DEGENERATE["a user id alone"]), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("products", ["histories", "fields", "none"])
+@pytest.mark.parametrize(
+    "what", ["a position alone", "an item id that events carry", "tags of items alone", "numbers of every level"]
+)
+def test_schemas_with_next_to_nothing_export(what: str, products: str, tmp_path: Path) -> None:
+    model = lively(DEGENERATE[what], products=products)
+    exporting.write_graphs(model, tmp_path)
+    assert exporting.difference(model, tmp_path)[0] <= exporting.TOLERANCE

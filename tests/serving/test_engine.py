@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import json
 import math
 import threading
 import time
@@ -15,12 +16,17 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from hemix.data.spec import TIMELESS_MS
 from hemix.errors import RequestError, SettingsError, StoreError
 from hemix.run import Run
 from hemix.serving.engine import Engine
+from hemix.serving.http.ranking import answer
+from hemix.serving.served import ServedLog
+from hemix.serving.served.replay import replay
 from hemix.serving.store import Limits, Store, open_store
 from hemix.serving.types import Candidate, Event, Features, History, HistoryOverride, Ranking, RankRequest
 from tests.planted import DAY_MS, START_MS
@@ -226,6 +232,47 @@ def test_the_request_goes_before_events_and_events_before_the_table(engine: Engi
     assert said > table and asked == pytest.approx(table, abs=1e-7), "the table's price of i4 is 4"
     missing = scores(engine.rank([request(items=[Candidate("i4", {"price": None})])])[0])["i4"]
     assert math.isnan(missing)
+
+
+@pytest.mark.parametrize(
+    ("expression", "first"), [("click / price", "i1"), ("log(price) + click", "i19"), ("-click^-1 / price", "i19")]
+)
+def test_items_without_a_score_go_last_and_say_so(run: Run, store: Store, tmp_path: Path, expression: str, first: str) -> None:
+    """Price 0 gives an infinite value either way, and i7 has no price; a stranger's status says more."""
+    free = dataclasses.replace(run, schema=run.schema.model_copy(update={"score": expression}))
+    log = ServedLog(tmp_path / "served", free.schema)
+    engine = Engine(free, store, name="feed", version="1", store_timeout_s=5, log=log)
+    asked = request(items=[Candidate("i0"), Candidate("i7"), Candidate("new"), *ITEMS[1:7], Candidate("i19")])
+    ranking = engine.rank([asked])[0]
+    assert ranking.items[0].id == first
+    assert [(i.id, i.status) for i in ranking.items[-3:]] == [("i0", "NO_SCORE"), ("i7", "NO_SCORE"), ("new", "UNKNOWN_ITEM")]
+    assert {item.status for item in ranking.items[:-3]} == {"OK"} and all(
+        math.isfinite(item.score) for item in ranking.items[:-3]
+    )
+    answered = json.loads(answer(ranking, explain=False))["items"]
+    assert [item["score"] is None for item in answered] == [False] * 7 + [True] * 3
+    log.close()
+    logged = pq.read_table(log.folder / "rankings")
+    assert logged["served_score"].null_count == 3
+    assert set(logged["served_status"].to_pylist()) == {"OK", "NO_SCORE", "UNKNOWN_ITEM"}
+    [again] = replay(log.folder, engine)
+    assert again.difference < 1e-6
+    engine.close()
+
+
+def test_scores_of_older_logs_that_are_not_finite_are_none(run: Run, store: Store, tmp_path: Path) -> None:
+    log = ServedLog(tmp_path / "served", run.schema)
+    engine = Engine(run, store, name="feed", version="1", store_timeout_s=5, log=log)
+    engine.rank([request(items=[Candidate("i1"), Candidate("i7")])])
+    log.close()
+    [path] = (log.folder / "rankings").glob("*.parquet")
+    table = pq.read_table(path)
+    for missing in (math.nan, math.inf, -math.inf):
+        values = [missing if score is None else score for score in table["served_score"].to_pylist()]
+        pq.write_table(table.set_column(table.column_names.index("served_score"), "served_score", pa.array(values)), path)
+        [again] = replay(log.folder, engine)
+        assert again.difference < 1e-6
+    engine.close()
 
 
 # -- order ----------------------------------------------------------------------------------------------------------------------

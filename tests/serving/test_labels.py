@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from hemix.run import Run
 from hemix.schema import Schema
 from hemix.serving.engine import Engine
 from hemix.serving.served import LoggedStore, ServedLog
-from hemix.serving.served.columns import Served
+from hemix.serving.served.columns import Served, ServedColumns
 from hemix.serving.served.labels import write_training_rows
 from hemix.serving.store import Limits, open_store
 from hemix.serving.types import Candidate, Event, Features, RankedItem, Ranking, RankRequest
@@ -116,6 +116,184 @@ def test_what_came_after_the_version_was_replaced_counts(log: ServedLog, tmp_pat
     assert counts == {"rows": 2, "shown": 2, "events": 0, "click": 1, "order": 1}
     rows = pq.read_table(tmp_path / "rows" / "impressions").to_pylist()
     assert [(r["item_id"], r["clicked"], r["order"]) for r in rows] == [("a", 0, 0), ("b", 1, 1)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Log:
+    """Rankings of items a and b, events, and what becomes of them."""
+
+    folder: Path
+    schema: Schema
+
+    def write(self, rankings: Sequence[tuple[str, str, int]], events: Sequence[Event], name: str = "m-1") -> None:
+        """``rankings``: (id, user, time)."""
+        log = ServedLog(self.folder / name, self.schema)
+        for id_, user, time_ms in rankings:
+            request = RankRequest(id=id_, user=user, time_ms=time_ms, items=(Candidate("a"), Candidate("b")))
+            items = tuple(RankedItem(i, 0.5, dict.fromkeys(self.schema.outputs, 0.5), position=n) for n, i in enumerate("ab"))
+            ranking = Ranking(id=id_, model="m", version=name[2:], items=items, took_ms=1.0, history_revision=0, cuts=(0, 0, 0))
+            log.ranking(Served(request=request, ranking=ranking, user=Features(), items={}))
+        log.events(list(events), 1)
+        log.close()
+
+    def rows(self, *columns: str, name: str = "m-1") -> dict[tuple[str, int, str], tuple[Any, ...]]:
+        """(user, time from NOW, item) -> columns, of rows that somebody saw."""
+        out = self.folder / f"rows-{name}"
+        self.counts.update(write_training_rows(self.folder / name, out, self.schema))
+        rows = pq.read_table(out / "impressions").to_pylist()
+        return {
+            (r["user_id"], round(r["time_ms"].timestamp() * 1000) - NOW, r["item_id"]): tuple(r[c] for c in columns)
+            for r in rows
+            if r[columns[0]] is not None
+        }
+
+    counts: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+CHAIN = SCHEMA.replace(
+    "labels: {click: {column: clicked}, order: {given: click, available_at: ordered_at}}",
+    "labels: {click: {column: clicked, available_at: clicked_at}, order: {given: click, available_at: ordered_at}, "
+    "again: {given: order, available_at: again_at}, like: {}}",
+)
+
+
+@pytest.mark.parametrize("kind", ["impression", "interaction"])
+@pytest.mark.parametrize("what", ["click", "clicked"])
+def test_an_event_of_either_kind_whose_type_is_a_label_is_a_positive(tmp_path: Path, kind: Any, what: str) -> None:
+    log = Log(tmp_path, Schema.parse(SCHEMA))
+    log.write([("r1", "u", NOW)], [interaction(1, "a", what, kind=kind), interaction(2, "b", "impression", kind="impression")])
+    assert log.rows("clicked", "order") == {("u", 0, "a"): (1, 0), ("u", 0, "b"): (0, 0)}
+    assert log.counts == {"rows": 2, "shown": 2, "events": int(kind == "interaction"), "click": 1, "order": 0}
+
+
+def test_whoever_did_what_a_label_depends_on_did_that_too(tmp_path: Path) -> None:
+    log = Log(tmp_path, Schema.parse(CHAIN))
+    log.write(
+        [("r1", "u", NOW), ("r1", "v", NOW), ("r1", "w", NOW)],
+        [
+            interaction(5, "a", "again"),
+            interaction(7, "b", "order"),
+            interaction(9, "b", "click"),  # told later than the order that it came before
+            interaction(3, "a", "click", user="v"),
+            interaction(6, "a", "order", user="v"),
+            interaction(4, "b", "like", user="v"),
+        ],
+    )
+    later = ServedLog(tmp_path / "m-2", log.schema)
+    later.events([interaction(8, "a", "order", user="w")], 2)
+    later.close()
+
+    def at(*ms: int | None) -> list[datetime | None]:
+        return [None if m is None else datetime.fromtimestamp((NOW + m) / 1000, UTC) for m in ms]
+
+    names = ("clicked", "order", "again", "like", "clicked_at", "ordered_at", "again_at")
+    assert log.rows(*names) == {
+        ("u", 0, "a"): (1, 1, 1, 0, *at(5, 5, 5)),
+        ("u", 0, "b"): (1, 1, 0, 0, *at(7, 7, None)),
+        ("v", 0, "a"): (1, 1, 0, 0, *at(3, 6, None)),
+        ("v", 0, "b"): (0, 0, 0, 1, *at(None, None, None)),
+        ("w", 0, "a"): (1, 1, 0, 0, *at(8, 8, None)),
+    }
+    assert (log.counts["click"], log.counts["order"], log.counts["again"], log.counts["like"]) == (4, 4, 1, 1)
+
+
+def test_a_ranking_id_is_its_users(tmp_path: Path) -> None:
+    log = Log(tmp_path, Schema.parse(SCHEMA))
+    log.write(
+        [("1", "u", NOW), ("1", "v", NOW)],
+        [interaction(1, "a", "click", "1", user="v"), interaction(2, "b", "click", "1", user="w")],
+    )
+    assert log.rows("clicked") == {("v", 0, "a"): (1,)}
+    assert (log.counts["rows"], log.counts["shown"], log.counts["click"]) == (4, 1, 1)
+
+
+def test_an_event_answers_to_the_newest_ranking_of_its_time(tmp_path: Path) -> None:
+    log = Log(tmp_path, Schema.parse(SCHEMA))
+    log.write(
+        [("r1", "u", NOW), ("r1", "u", NOW + 1000)],
+        [
+            interaction(500, "a", "click"),
+            interaction(999, "b", "seen", kind="impression"),  # a ranking without a time is of the next millisecond
+            interaction(5000, "b", "order"),
+            interaction(-9, "b", "click"),  # before all: by another clock
+        ],
+    )
+    assert log.rows("clicked", "order") == {("u", 0, "a"): (1, 0), ("u", 0, "b"): (1, 0), ("u", 1000, "b"): (1, 1)}
+
+
+def test_a_request_that_is_sent_again_is_labelled_once(tmp_path: Path) -> None:
+    log = Log(tmp_path, Schema.parse(SCHEMA))
+    log.write([("r1", "u", NOW), ("r1", "u", NOW), ("r2", "u", NOW), ("r3", "u", NOW)], [interaction(1, "a", "click")])
+    log.write([("r2", "u", NOW + 4)], [interaction(9, "a", "click", "r2"), interaction(9, "b", "click", "r2", id="e10")], "m-2")
+    other = Log(tmp_path, Schema.parse(SCHEMA.replace("name: small", "name: small\nitem: sku")))
+    other.write([("r2", "u", NOW + 4)], [], "m-3")
+    log.rows("clicked")
+    assert (log.counts["rows"], log.counts["shown"], log.counts["click"]) == (8, 1, 1), "r2 was answered by version 2"
+    assert log.rows("clicked", name="m-2") == {("u", 4, "a"): (1,), ("u", 4, "b"): (1,)}
+
+
+BAD_POSITIONS = [True, -1, 1.5, 1e99, 10**19, float("nan"), float("inf"), "3", [2], {"a": 1}]
+
+
+@pytest.mark.parametrize("position", [*BAD_POSITIONS, None, 2.0, 0, 2**53])
+def test_a_position_that_cannot_be_one_is_left_aside_and_counted(tmp_path: Path, position: Any) -> None:
+    log = Log(tmp_path, Schema.parse(SCHEMA))
+    usable = position in (2.0, 0, 2**53) and position is not True
+    log.write(
+        [("r1", "u", NOW)],
+        [
+            interaction(n, item, "seen", kind="impression", fields={"position": p})
+            for n, (item, p) in enumerate([("a", position), ("b", 7)])
+        ],
+    )
+    log.write([], [interaction(0, "a", "seen", kind="impression", fields={"position": position})], "m-2")  # the same event
+    assert log.rows("position") == {("u", 0, "a"): (int(position) if usable else 0,), ("u", 0, "b"): (7,)}
+    assert log.counts.get("positions_left_out") == (None if usable or position is None else 1)
+
+
+def test_a_usable_position_goes_before_one_that_is_not(tmp_path: Path) -> None:
+    log = Log(tmp_path, Schema.parse(SCHEMA))
+    told = [interaction(n, "a", "seen", kind="impression", fields={"position": p}) for n, p in enumerate([True, 4, 5])]
+    log.write([("r1", "u", NOW)], told)
+    assert log.rows("position")[("u", 0, "a")] == (4,) and log.counts["positions_left_out"] == 1
+
+
+@pytest.mark.parametrize(
+    ("features", "valid", "values", "kind"),
+    [
+        ("", 6, {6: 6.0, 6.5: 6.5, "7": 7.0, "x": None, True: None, "nan": None}, pa.float64()),
+        ("context: {day: {type: categorical}}", 6, {6: 6.0, "7": 7.0}, pa.float64()),
+        ("cross: {day: {type: numeric}}", 6, {6: 6.0}, pa.float64()),
+        ("", "2026-01-06", {"2026-01-07": "2026-01-07", 6: "6", (1, 2): None}, pa.string()),
+    ],
+)
+def test_the_column_that_divides_the_log_is_of_the_kind_of_its_boundaries(
+    features: str, valid: Any, values: dict[Any, Any], kind: pa.DataType
+) -> None:
+    later = "2026-01-07" if isinstance(valid, str) else 7
+    split = (
+        f"name: small\nlabels: {{click: {{}}}}\nfeatures: {{{features}}}\nsplit: {{column: day, valid: {valid}, test: {later}}}\n"
+    )
+    columns = ServedColumns(Schema.parse(split))
+    for value, logged in values.items():
+        given = {"day": list(value) if isinstance(value, tuple) else value}
+        of_request, of_item = ({}, given) if "cross" in features else (given, {})
+        request = RankRequest(id="r", user="u", time_ms=NOW, items=(Candidate("a", of_item),), context=of_request)
+        item = RankedItem("a", 0.5, {"click": 0.5})
+        ranking = Ranking(id="r", model="m", version="1", items=(item,), took_ms=1.0, history_revision=0, cuts=(0, 0, 0))
+        table = columns.rankings([Served(request=request, ranking=ranking, user=Features(), items={})], ["r#1"])
+        assert table["day"].type == kind and table["day"].to_pylist() == [logged]
+
+
+def test_older_logs_are_divided_too(tmp_path: Path) -> None:
+    log = Log(tmp_path, Schema.parse("name: small\nlabels: {click: {}}\nsplit: {column: day, valid: 6, test: 7}\n"))
+    log.write([("r1", "u", NOW)], [interaction(1, "a", "click")])
+    [path] = (tmp_path / "m-1" / "rankings").iterdir()
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(table.column_names.index("day"), "day", pa.array(["6", "x"])), path)  # as text, once
+    log.rows("click")
+    days = pq.read_table(tmp_path / "rows-m-1" / "impressions")["day"]
+    assert (days.type, days.to_pylist()) == (pa.float64(), [6.0, None])
 
 
 def test_a_log_that_was_served_and_answered_prepares_to_the_same_rows(planted_run: Path, tmp_path: Path) -> None:

@@ -14,11 +14,12 @@ import pytest
 from hemix.errors import RunError
 from hemix.schema import Schema
 from hemix.serving.http.start import ServeOptions, _loader
-from hemix.serving.models import Models, check_folder, check_histories
+from hemix.serving.models import Models, check_folder, check_histories, find_runs
 from hemix.serving.served import ServedLogs
 from hemix.serving.served.columns import Served
 from hemix.serving.store import Limits, open_store
 from hemix.serving.types import Candidate, Features, RankedItem, Ranking, RankRequest
+from tests.serving.http.fake import FakeRanker
 
 SCHEMA = "name: small\nlabels: {click: {}}\nsplit: {valid: 2026-01-08, test: 2026-01-09}\n"
 
@@ -32,6 +33,64 @@ def test_an_array_of_objects_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "features.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(RunError, match=r"features\.npy: is pickled"):
         check_folder(tmp_path)
+
+
+def run_folder(path: Path) -> Path:
+    (path / "encoders").mkdir(parents=True)
+    for name in ("run.json", "dense.safetensors", "encoders/000.ids.npy"):
+        (path / name).write_text("{}")
+    return path
+
+
+def mounted(path: Path) -> Path:
+    """A run as Kubernetes mounts it: every file is a link into a folder that is replaced as a whole."""
+    run_folder(path / "..2026_01_05")
+    (path / "..data").symlink_to("..2026_01_05")
+    for name in ("run.json", "dense.safetensors", "encoders"):
+        (path / name).symlink_to(f"..data/{name}")
+    return path
+
+
+def test_links_to_what_is_served_from_the_start_are_followed(tmp_path: Path) -> None:
+    real = run_folder(tmp_path / "volume" / "abc")
+    (tmp_path / "latest").symlink_to(real)
+    assert find_runs(tmp_path / "latest") == [("latest", "1", tmp_path / "latest")]
+    check_folder(tmp_path / "latest")
+    registry = tmp_path / "registry"
+    run_folder(registry / "feed" / "1")
+    (registry / "feed" / "2").symlink_to(real)
+    mounted(registry / "shop" / "7")
+    (registry / "web").symlink_to(registry / "shop")
+    (registry / "..data").symlink_to(tmp_path)
+    (tmp_path / "mount").symlink_to(registry)
+    found = [(name, version) for name, version, _ in find_runs(tmp_path / "mount")]
+    assert found == [("feed", "2"), ("shop", "7"), ("web", "7")]
+    loaded: list[Path] = []
+
+    def load(folder: Path, name: str, version: str) -> FakeRanker:
+        loaded.append(folder)
+        return FakeRanker(folder, name, version, open_store("memory://"))
+
+    models = Models(load, registry)
+    for name, version, folder in find_runs(tmp_path / "mount"):
+        models.put(name, version, folder)
+    assert loaded == [real, registry / "shop" / "7", registry / "shop" / "7"], "what a link leads to later is another version"
+    for name, version in (("feed", "2"), ("web", "7")):
+        with pytest.raises(RunError, match=f"{name}/{version}: is a link"):
+            models.load(name, version)
+    assert models.load("shop", "7") is not None, "its links lead nowhere else"
+    models.close()
+
+
+@pytest.mark.parametrize("target", ["../volume/abc/run.json", "nowhere", "extra", "data/old.bin", "..", ".", "/etc/hostname"])
+def test_a_link_that_leads_out_of_a_run_is_refused(tmp_path: Path, target: str) -> None:
+    run_folder(tmp_path / "volume" / "abc")
+    run = run_folder(tmp_path / "run")
+    (run / "data").mkdir()
+    (run / "data" / "old.bin").write_text("")
+    (run / "extra").symlink_to(target)
+    with pytest.raises(RunError, match="extra: is a link that leads out"):
+        check_folder(run)
 
 
 @pytest.mark.parametrize(

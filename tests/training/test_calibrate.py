@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import math
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -15,11 +18,12 @@ from hemix.models import build_model
 from hemix.run import Run
 from hemix.run.evaluation import predictions_of
 from hemix.settings import build_settings
-from hemix.training.calibrate import calibrate, fit_line
-from tests.planted import write_logs
+from hemix.training.calibrate import SLOPE_MIN, Line, calibrate, effective_weights, fit_line, line_of
+from tests.planted import DAY_MS, SCHEMA, START_MS, write_logs
 
 CPU = torch.device("cpu")
 MANY = 1e9
+VALID_MS = START_MS + 3 * DAY_MS
 
 
 def tensors(*columns: list[float]) -> list[torch.Tensor]:
@@ -52,6 +56,137 @@ def test_what_was_distorted_comes_back() -> None:
     labels = (torch.rand(true.shape, generator=generator) < true.sigmoid()).double()
     slope, shift = fit_line((true + 0.4) / 1.5, labels, torch.ones_like(true))
     assert (slope, shift) == pytest.approx((1.5, -0.4), abs=0.03)
+
+
+def sample(rows: int = 400, slope: float = 1.0, shift: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """(logits, labels drawn from ``slope * logit + shift``)."""
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(rows, generator=generator, dtype=torch.float64)
+    drawn = torch.rand(rows, generator=generator, dtype=torch.float64)
+    return logits, (drawn < (slope * logits + shift).sigmoid()).double()
+
+
+def test_weights_of_equal_size_are_none_whatever_their_size() -> None:
+    logits, labels = sample(shift=-1.0)
+    plain = fit_line(logits, labels, torch.ones_like(logits))
+    for scale in (1.0, 1 / 3, 1 / 400, 1000.0, 1e-30, 1e30):
+        line = line_of(logits, labels, torch.full_like(logits, scale))
+        assert (line.slope, line.shift) == plain, "the same bytes"
+        assert line.to_json() == {"slope": plain[0], "shift": plain[1]}
+
+
+def test_the_scale_of_unequal_weights_does_not_matter_either() -> None:
+    logits, labels = sample()
+    weights = torch.linspace(0.1, 3, 400, dtype=torch.float64)
+    lines = [line_of(logits, labels, scale * weights) for scale in (1.0, 1 / 400, 1000.0)]
+    for line in lines[1:]:
+        assert (line.slope, line.shift) == pytest.approx((lines[0].slope, lines[0].shift), abs=1e-9)
+    ones = line_of(logits, labels, torch.ones_like(logits))
+    assert abs(lines[0].slope - ones.slope) > 1e-3, "how rows count against each other matters"
+
+
+def test_effective_weights_by_hand() -> None:
+    """(1 + 3)^2 / (1 + 9) = 1.6 rows, in the proportion 1 to 3."""
+    assert effective_weights(*tensors([10.0, 30.0])).tolist() == pytest.approx([0.4, 1.2])
+    assert effective_weights(*tensors([7.0] * 5)).tolist() == [1.0] * 5
+
+
+@pytest.mark.parametrize("scale", [1.0, 1000.0])
+def test_the_order_stays_where_valid_has_it_the_other_way_round(scale: float) -> None:
+    logits, labels = sample(2000, slope=-1.0, shift=-1.0)
+    line = line_of(logits, labels, torch.full_like(logits, scale))
+    assert line.slope == SLOPE_MIN
+    assert line.held is not None and line.left_out is None
+    expected = (line.slope * logits + line.shift).sigmoid().mean()
+    assert float(expected) == pytest.approx(float(labels.mean()), abs=1e-3), "the level is right all the same"
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "weights", "word"),
+    [
+        ([], [], [], "no valid row"),
+        ([0.1 * n for n in range(30)], [0.0] * 30, [1.0] * 30, "one class"),
+        ([0.1 * n for n in range(30)], [1.0] * 30, [1.0] * 30, "one class"),
+        ([0.1 * n for n in range(30)], [0.0, 1.0, 0.0] * 3 + [0.0] * 21, [1.0] * 30, "too few"),
+        ([0.1 * n for n in range(40)], [0.0, 1.0] * 20, [1.0, 1000.0, *[1.0] * 38], "too few"),
+        ([0.1 * n for n in range(40)], [0.0] * 20 + [1.0] * 20, [1.0] * 40, "no finite slope"),
+        ([0.1 * n for n in range(40)], [1.0] * 20 + [0.0] * 20, [1.0] * 40, "no finite slope"),
+        ([0.1 * n for n in range(39)] + [math.inf], [0.0, 1.0] * 20, [1.0] * 40, "not finite"),
+    ],
+)  # fmt: skip
+def test_where_no_line_can_be_fitted_it_is_left_out(
+    logits: list[float], labels: list[float], weights: list[float], word: str
+) -> None:
+    line = line_of(*tensors(logits, labels, weights))
+    assert (line.slope, line.shift) == (1.0, 0.0)
+    assert line.left_out is not None and word in line.left_out
+    assert line.to_json() == {"slope": 1.0, "shift": 0.0, "left_out": line.left_out}
+
+
+def test_a_constant_model_gets_the_level_alone() -> None:
+    line = line_of(torch.full((400,), -0.5, dtype=torch.float64), sample(shift=-2.0)[1], torch.ones(400, dtype=torch.float64))
+    assert line == Line(slope=1.0, shift=line.shift)
+    rate = float(sample(shift=-2.0)[1].mean())
+    assert 1 / (1 + math.exp(0.5 - line.shift)) == pytest.approx(rate, abs=0.01)
+
+
+def changed(folder: Path, **columns: object) -> Path:
+    """Those logs with other columns, prepared; a column named ``weight`` is the weight."""
+    schema = SCHEMA.replace("roles: {", "roles: {weight: weight, ") if "weight" in columns else SCHEMA
+    logs = write_logs(folder / "logs", users=60, schema=schema)
+    table = pq.read_table(logs / "impressions.parquet")
+    for name, of in columns.items():
+        values = pa.array(of(table))  # type: ignore[operator]
+        at = table.column_names.index(name) if name in table.column_names else None
+        table = table.append_column(name, values) if at is None else table.set_column(at, name, values)
+    pq.write_table(table, logs / "impressions.parquet")
+    api.prepare(logs, folder / "data")
+    return folder / "data"
+
+
+def on_valid(table: pa.Table) -> np.ndarray:
+    time = np.asarray(table["time_ms"])
+    return (time >= VALID_MS) & (time < VALID_MS + DAY_MS)
+
+
+@pytest.mark.parametrize("name", ["hemix", "lightgbm"])
+def test_a_run_says_for_every_task_why_its_line_was_left_out(tmp_path: Path, name: str) -> None:
+    """Nobody ordered on valid; the click's line is fitted, the order's is not."""
+    if name == "lightgbm":
+        pytest.importorskip("lightgbm", reason="LIGHTGBM ABSENT: pip install 'hemix[rivals]'")
+    data = changed(tmp_path, order=lambda t: np.where(on_valid(t), 0, np.asarray(t["order"])))
+    records: list[dict[str, object]] = []
+    settings = {"model.name": name, "boosting.rounds": 15, "train.threads": 1}
+    run = api.train(data, tmp_path / "run", settings=settings, on_record=records.append)
+    metrics = Run.load(run).metrics
+    assert set(metrics["calibration"]["click"]) == {"slope", "shift"}
+    order = metrics["calibration"]["order"]
+    assert (order["slope"], order["shift"]) == (1.0, 0.0)
+    [note] = [note for note in metrics["notes"] if note["code"] == "calibration_left_out"]
+    assert (note["task"], note["reason"]) == ("order", order["left_out"])
+    assert [record["notes"] for record in records if "notes" in record] == [metrics["notes"]]
+    api.evaluate(run, data, importance_impressions=0)
+    assert note["text"] in html.unescape((run / "report.html").read_text())
+
+
+def test_a_valid_day_of_one_class_leaves_all_lines_out(tmp_path: Path) -> None:
+    data = changed(tmp_path, click=lambda t: np.where(on_valid(t), 0, np.asarray(t["click"])),
+                   order=lambda t: np.where(on_valid(t), 0, np.asarray(t["order"])))  # fmt: skip
+    calibration = Run.load(api.train(data, tmp_path / "run")).metrics["calibration"]
+    assert "one class" in calibration["click"]["left_out"]
+    assert "no valid row" in calibration["order"]["left_out"], "of no click an order is known"
+
+
+@pytest.mark.parametrize(("name", "scale"), [("hemix", 1e-4), ("hemix", 1000.0), ("lightgbm", 1e-6)])
+def test_the_scale_of_the_weights_changes_no_run(data: Path, tmp_path: Path, name: str, scale: float) -> None:
+    if name == "lightgbm":
+        pytest.importorskip("lightgbm", reason="LIGHTGBM ABSENT: pip install 'hemix[rivals]'")
+    settings = {"model.name": name, "boosting.rounds": 15, "train.threads": 1}
+    plain = Run.load(api.train(data, tmp_path / "plain", settings=settings)).metrics["calibration"]
+    weighted = changed(tmp_path, weight=lambda t: np.full(len(t), scale))
+    found = Run.load(api.train(weighted, tmp_path / "weighted", settings=settings)).metrics["calibration"]
+    for task, line in plain.items():
+        assert found[task] == pytest.approx(line, abs=0.02)
 
 
 @pytest.fixture(scope="module")

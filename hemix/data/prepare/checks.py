@@ -12,8 +12,9 @@ from hemix.data.cells import columns_of, is_number, wrong_type
 from hemix.data.keys import is_keyable
 from hemix.data.prepare.places import is_url
 from hemix.data.prepare.reading import Table
+from hemix.data.prepare.times import wrong_time
 from hemix.errors import DataError, SchemaError
-from hemix.schema import ClockPart, Feature, Schema
+from hemix.schema import Clock, ClockPart, Feature, Schema
 
 __all__ = ["Logs", "open_logs"]
 
@@ -41,9 +42,21 @@ class Logs:
         return tuple(n for n in self.schema.score_expression.names if n not in self.schema.outputs)
 
     @property
+    def action_lacking(self) -> dict[str, list[str]]:
+        """For the manifest: the events' columns, where they tell no action though the schema names no other column for it."""
+        lacking = self.events is not None and self.schema.history.action is None and "action" not in self.events.names
+        return {"columns_without_action": self.events.names} if lacking and self.events is not None else {}
+
+    @property
     def event_clock(self) -> str:
         """The events table's clock column."""
         return self.schema.history.clock_column or self.schema.clock.column
+
+    @property
+    def clocks(self) -> dict[str, Clock]:
+        """The impressions' columns of times, each with its clock."""
+        clock, labels = self.schema.clock, self.schema.labels.values()
+        return dict.fromkeys([clock.column, *(v.available_at for v in labels if v.available_at is not None)], clock)
 
 
 def open_logs(folder: Path, schema: Schema | None) -> Logs:
@@ -92,10 +105,6 @@ def _number(kind: pa.DataType) -> str | None:
     return None if is_number(kind) else "a number"
 
 
-def _time(kind: pa.DataType) -> str | None:
-    return None if is_number(kind) or pa.types.is_timestamp(kind) else "a number or a timestamp"
-
-
 def _any(kind: pa.DataType) -> str | None:
     return None if is_keyable(kind) else "one value a row"
 
@@ -108,11 +117,11 @@ def _check_impressions(logs: Logs, table: Table) -> None:
     schema, roles = logs.schema, logs.schema.roles
     table.require(schema.user, "user", _id)
     table.require(schema.item, "item", _id)
-    table.require(schema.clock.column, "clock.column", _time)
+    table.require(schema.clock.column, "clock.column", wrong_time)
     for name, label in schema.labels.items():
         table.require(label.column or name, f"labels.{name}", _number)
         if label.available_at is not None:
-            table.require(label.available_at, f"labels.{name}.available_at", _time)
+            table.require(label.available_at, f"labels.{name}.available_at", wrong_time)
     if roles.request_id is not None:
         table.require(roles.request_id, "roles.request_id", _id)
     if roles.weight is not None:
@@ -121,6 +130,7 @@ def _check_impressions(logs: Logs, table: Table) -> None:
         table.require(roles.bias.column, "roles.bias.column", _number)
     if schema.split.column is not None:
         table.require(schema.split.column, "split.column", _any)
+        _unify_split(schema, table)
     for level in ("context", "cross"):
         for name, feature in schema.features.level(level).items():
             for column in columns_of(name, feature):
@@ -131,11 +141,34 @@ def _check_impressions(logs: Logs, table: Table) -> None:
                 table.require(column, f"history.fields.{name}", _feature(field))
 
 
+def _unify_split(schema: Schema, table: Table) -> None:
+    """One type for a split column of several types, text parsed: rows are split by comparing values, not texts."""
+    column, by_number = schema.split.column, not isinstance(schema.split.valid, str)
+    kinds = [] if column is None or column == schema.clock.column else table.kinds_of(column)
+    known = [kind for kind in kinds if not pa.types.is_null(kind)]
+    if column is None or len(kinds) < 2 or not known:
+        return
+    t = pa.types
+    texts = any(t.is_string(kind) or t.is_binary(kind) for kind in known)
+    common = known[0]
+    if any(t.is_date(kind) for kind in known):
+        common = pa.date32()
+    elif any(t.is_timestamp(kind) for kind in known):
+        zoned = any(t.is_timestamp(kind) and kind.tz is not None for kind in known)
+        common = pa.timestamp("ns", tz=schema.clock.timezone if zoned else None)
+    elif texts and not by_number:
+        common = pa.string()
+    elif any(is_number(kind) for kind in known):
+        whole = all(t.is_integer(kind) or t.is_string(kind) or t.is_binary(kind) for kind in known)
+        common = pa.int64() if whole else pa.float64()
+    table.unify(column, common)
+
+
 def _check_events(logs: Logs, table: Table) -> None:
     schema = logs.schema
     table.require(schema.user, "user", _id)
     table.require(schema.item, "item", _id)
-    table.require(logs.event_clock, "history.clock_column" if schema.history.clock_column else "clock.column", _time)
+    table.require(logs.event_clock, "history.clock_column" if schema.history.clock_column else "clock.column", wrong_time)
     for name, field in schema.event_fields.items():
         if isinstance(field, ClockPart) or (name == "action" and schema.history.action is None and "action" not in table.names):
             continue
@@ -167,4 +200,4 @@ def _check_entities(logs: Logs) -> None:
             tables = " and ".join(str(t.path) for t in (logs.items, logs.users) if t is not None) or "no item or user table"
             raise DataError(f"{tables}: no column {schema.valid_from!r} (valid_from)")
         for table in versioned:
-            table.require(schema.valid_from, "valid_from", _time)
+            table.require(schema.valid_from, "valid_from", wrong_time)

@@ -1,11 +1,10 @@
-"""The columns of a chunk with a part of their own, checked value by value: times, labels, weights, row hashes.
+"""The columns of a chunk with a part of their own, checked value by value: ids, labels, weights, positions.
 
-Every error names the file, the row, the column, what was expected and what was found. Knows no schema object but the clock.
+Every error names the file, the row, the column, what was expected and what was found. Knows no schema object.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -13,17 +12,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hemix.data.cells import Where, mixed, numbers_of, row_hashes
-from hemix.data.clock import EARLIEST_MS, LATEST_MS
-from hemix.data.keys import keys_of
-from hemix.data.prepare.reading import Chunk
-from hemix.data.spec import TIMELESS_MS
+from hemix.data.cells import MOST_NUMBER, Where, numbers_of
 
-__all__ = ["chunk_hashes", "labels_of", "no_null", "positions_of", "times_of", "weights_of"]
+__all__ = ["check_ids", "labels_of", "no_null", "positions_of", "score_numbers_of", "weights_of"]
 
 Array = npt.NDArray[Any]
-
-_UNIT_MS = {"s": 1000.0, "ms": 1.0, "us": 0.001}
 
 
 def no_null(column: str, values: pa.Array, where: Where) -> None:
@@ -34,42 +27,16 @@ def no_null(column: str, values: pa.Array, where: Where) -> None:
         raise where.error(row, f"column {column!r}: expected a value, found null{count}; fill it, or drop such rows")
 
 
-def times_of(column: str, values: pa.Array, unit: str, where: Where, *, own: bool = False) -> Array:
-    """int64 [rows], ms UTC; null is TIMELESS_MS. Times outside 1990 to 2100 are refused: they are in another unit. ``own``: this is
-    the impressions' clock, which ``clock.unit`` is about; other columns have to follow it."""
-    if pa.types.is_timestamp(values.type):  # a naive one is UTC; its own unit counts
-        values, unit = values.cast(pa.timestamp("ms", tz=values.type.tz), safe=False).cast(pa.int64()), "ms"
-    if pa.types.is_integer(values.type):
-        raw = values.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
-        time_ms = raw * 1000 if unit == "s" else raw // 1000 if unit == "us" else raw
-        null = values.is_null().to_numpy(zero_copy_only=False) if values.null_count else np.zeros(len(raw), dtype=bool)
-    else:
-        raw = numbers_of(column, values, where)
-        null = np.isnan(raw)
-        time_ms = np.round(np.where(null, 0, raw) * _UNIT_MS[unit]).astype(np.int64)
-    outside = ~null & ((time_ms < EARLIEST_MS) | (time_ms >= LATEST_MS))
-    if outside.any():
-        row = int(np.argmax(outside))
-        raise where.error(row, _unit_problem(column, float(raw[row]), unit, own))
-    return np.where(null, np.int64(TIMELESS_MS), time_ms)
-
-
-def _unit_problem(column: str, value: float, unit: str, own: bool) -> str:
-    found = f"{value:.15g}"
-    fits = next((u for u, ms in _UNIT_MS.items() if EARLIEST_MS <= value * ms < LATEST_MS), None)
-    try:
-        would_be = datetime.fromtimestamp(value * _UNIT_MS[unit] / 1000, tz=UTC).strftime("would be %Y-%m-%d")
-    except (OverflowError, ValueError, OSError):
-        would_be = "is beyond all dates"
-    if fits is None:
-        return f"column {column!r}: expected a time between 1990 and 2100 in {unit}, found {found}, which {would_be}"
-    names = {"s": "seconds", "ms": "milliseconds", "us": "microseconds"}
-    advice = (
-        f"set clock.unit: {fits}"
-        if own
-        else f"one clock.unit ({unit}) holds for all tables: write it in {unit}, or as a timestamp"
-    )
-    return f"column {column!r} looks like {names[fits]}: {found} in {names[unit]} {would_be}; {advice}"
+def check_ids(column: str, values: pa.Array, where: Where) -> None:
+    """Refuse what is no id of a user or an item: null, NaN, and the empty text, which a server refuses too."""
+    no_null(column, values, where)
+    if pa.types.is_floating(values.type):
+        numbers_of(column, values, where)
+    if pa.types.is_string(values.type) or pa.types.is_binary(values.type):
+        empty = pc.equal(pc.binary_length(values), 0).to_numpy(zero_copy_only=False)
+        if empty.any():
+            row = int(np.argmax(empty))
+            raise where.error(row, f"column {column!r}: expected an id, found an empty text; fill it, or drop such rows")
 
 
 def labels_of(column: str, values: pa.Array, where: Where) -> Array:
@@ -94,7 +61,22 @@ def weights_of(column: str, values: pa.Array, where: Where) -> Array:
     if (numbers < 0).any():
         row = int(np.argmax(numbers < 0))
         raise where.error(row, f"column {column!r}: expected a weight of at least 0, found {numbers[row]:g}")
+    _refuse_large(column, numbers, "a weight", where)
     return numbers.astype(np.float32)
+
+
+def score_numbers_of(column: str, values: pa.Array, where: Where) -> Array:
+    """float64 [rows], NaN for null: a column of the score expression, whose numbers a server takes up to the same size."""
+    numbers = numbers_of(column, values, where)
+    _refuse_large(column, numbers, "a number", where)
+    return numbers
+
+
+def _refuse_large(column: str, numbers: Array, what: str, where: Where) -> None:
+    large = np.abs(numbers) > MOST_NUMBER
+    if large.any():
+        row = int(np.argmax(large))
+        raise where.error(row, f"column {column!r}: expected {what} of at most {MOST_NUMBER:g}, found {numbers[row]:g}")
 
 
 def positions_of(column: str, values: pa.Array, where: Where, *, serve_as: int, most: int) -> Array:
@@ -105,31 +87,3 @@ def positions_of(column: str, values: pa.Array, where: Where, *, serve_as: int, 
         row = int(np.argmax(wrong))
         raise where.error(row, f"column {column!r}: expected a whole number of at least 0, found {numbers[row]:g}")
     return np.minimum(np.where(np.isnan(numbers), serve_as, numbers), most).astype(np.int32)
-
-
-def chunk_hashes(chunk: Chunk) -> Array:
-    """uint64 [rows]: rows that are equal in every column have equal hashes (others differ but for a chance of 2^-64)."""
-    total = np.zeros(chunk.rows, dtype=np.uint64)
-    for values in chunk.columns.values():
-        total = mixed(total ^ _value_hashes(values))
-    return total
-
-
-def _value_hashes(values: pa.Array) -> Array:
-    kind, t = values.type, pa.types
-    if t.is_integer(kind) or t.is_boolean(kind):
-        whole = values.cast(pa.int8() if t.is_boolean(kind) else kind)
-        hashes = mixed((whole.fill_null(0) if whole.null_count else whole).to_numpy(zero_copy_only=False).astype(np.uint64))
-    elif t.is_floating(kind):
-        hashes = row_hashes((values.fill_null(0.0) if values.null_count else values).to_numpy(zero_copy_only=False))
-    elif t.is_string(kind) or t.is_binary(kind) or t.is_temporal(kind) or t.is_decimal(kind) or t.is_null(kind):
-        return mixed(keys_of(values.cast(pa.string()) if t.is_temporal(kind) or t.is_decimal(kind) else values))
-    elif t.is_list(kind) or t.is_fixed_size_list(kind):
-        lengths = pc.list_value_length(values).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        hashes = row_hashes((_value_hashes(values.flatten()), offsets))
-    else:
-        return mixed(keys_of(pa.array([repr(value) for value in values.to_pylist()], pa.string())))
-    if values.null_count:
-        hashes = np.where(values.is_null().to_numpy(zero_copy_only=False), np.uint64(0x6E756C6C), hashes)
-    return hashes

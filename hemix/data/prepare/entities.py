@@ -22,9 +22,10 @@ from hemix.data.encode import Encoders, level_spec
 from hemix.data.entities import key_features
 from hemix.data.keys import KeyIndex
 from hemix.data.layout import Appender, Block, load_array, save_array
-from hemix.data.prepare.columns import no_null, times_of
+from hemix.data.prepare.columns import check_ids, score_numbers_of
 from hemix.data.prepare.fit import Fitting
 from hemix.data.prepare.reading import Table
+from hemix.data.prepare.times import times_of
 from hemix.data.spec import TIMELESS_MS, UNKNOWN
 from hemix.data.versions import Versions
 from hemix.files import storage_errors
@@ -51,23 +52,23 @@ def number_log(table: Table, schema: Schema, users: KeyIndex, items: KeyIndex, f
     with Appender(paths["user"], np.int32) as user, Appender(paths["item"], np.int32) as item:
         for chunk in table.chunks([schema.user, schema.item], rows):
             for out, (column, index) in zip((user, item), names.values(), strict=True):
-                no_null(column, chunk.columns[column], chunk.where)
-                out.append(index.add(_checked_ids(column, chunk.columns[column], chunk.where)))
+                check_ids(column, chunk.columns[column], chunk.where)
+                out.append(index.add(chunk.columns[column]))
     return LogNumbers(load_array(paths["user"]), load_array(paths["item"]))
 
 
-def _checked_ids(column: str, values: pa.Array, where: Where) -> pa.Array:
-    if pa.types.is_floating(values.type):
-        numbers_of(column, values, where)
-    return values
-
-
 def save_ids(path: Path, index: KeyIndex, whole: bool) -> None:
-    """Write raw ids in the order of their numbers: as whole numbers where every table has them so, else as text."""
-    texts = index.texts()
+    """Write raw ids in the order of their numbers: as whole numbers where every table has them so and int64 holds them all, else as
+    text."""
+    ids = texts = index.texts()
+    if whole:
+        try:
+            ids = texts.cast(pa.int64())
+        except pa.ArrowInvalid:  # uint64 goes on where int64 ends
+            ids = texts
     path.parent.mkdir(exist_ok=True)
     with storage_errors(path):
-        pq.write_table(pa.table({"id": texts.cast(pa.int64()) if whole else texts}), path)
+        pq.write_table(pa.table({"id": ids}), path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +83,8 @@ class Entities:
     """Feature -> cells of every row"""
     raw: Array
     """float64 [rows, C]: the columns of the score expression"""
+    in_table: Array
+    """bool [ids]: which have a row in the table"""
     table_rows: int
     duplicates: int
     versioned: bool
@@ -108,16 +111,18 @@ class Entities:
         if table is not None:
             wanted = [own, *(c for n, f in features.items() for c in columns_of(n, f)), *score_columns]
             for chunk in table.chunks([*wanted, *versioned], 1 << 18):
-                no_null(own, chunk.columns[own], chunk.where)
-                numbers.append(index.add(_checked_ids(own, chunk.columns[own], chunk.where)))
+                check_ids(own, chunk.columns[own], chunk.where)
+                numbers.append(index.add(chunk.columns[own]))
                 since.append(_valid_from(schema, chunk.columns, chunk.rows, chunk.where, bool(versioned)))
                 read = {n: read_cell(n, f, chunk.columns, chunk.rows, chunk.where) for n, f in features.items()}
                 fitting.see(level, read, chunk.columns)
                 for name, cell in read.items():
                     if cell is not None:
                         pieces[name].append(cell)
-                columns = [numbers_of(c, chunk.columns[c], chunk.where) for c in score_columns]
+                columns = [score_numbers_of(c, chunk.columns[c], chunk.where) for c in score_columns]
                 raws.append(np.stack(columns, axis=1) if columns else np.zeros((chunk.rows, 0)))
+        in_table = np.zeros(len(index), dtype=bool)
+        in_table[np.concatenate(numbers)] = True
         number, valid_from, source, duplicates = _arrange(np.concatenate(numbers), np.concatenate(since), len(index), level)
         rows = sum(len(n) for n in numbers)
 
@@ -143,6 +148,7 @@ class Entities:
             number=number,
             cells=cells,
             raw=raw,
+            in_table=in_table,
             table_rows=rows,
             duplicates=duplicates,
             versioned=bool(versioned),
@@ -200,10 +206,10 @@ def _valid_from(schema: Schema, columns: Mapping[str, pa.Array], rows: int, wher
         return np.full(rows, TIMELESS_MS, dtype=np.int64)
     assert schema.valid_from is not None
     values = columns[schema.valid_from]
-    if not pa.types.is_timestamp(values.type):  # as a number, 0 is the beginning too
+    if not pa.types.is_temporal(values.type):  # as a number, 0 is the beginning too
         from_start = np.nan_to_num(numbers_of(schema.valid_from, values, where)) == 0
         values = pc.if_else(pa.array(from_start), pa.scalar(None, values.type), values)
-    return times_of(schema.valid_from, values, schema.clock.unit, where)
+    return times_of(schema.valid_from, values, schema.clock, where)
 
 
 def _arrange(number: Array, since: Array, count: int, level: str) -> tuple[Array, Array, Array, int]:

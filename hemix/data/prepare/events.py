@@ -20,15 +20,15 @@ from hemix.data.encode import Encoders, level_features
 from hemix.data.keys import keys_of
 from hemix.data.layout import Appender
 from hemix.data.prepare.checks import Logs
-from hemix.data.prepare.columns import chunk_hashes, times_of
 from hemix.data.prepare.entities import Entities, LogNumbers
+from hemix.data.prepare.equality import chunk_hashes
 from hemix.data.prepare.fit import Fitting, sampled
 from hemix.data.prepare.impressions import Span, first_of_equal, late_rows
 from hemix.data.prepare.labels import known_at_once
 from hemix.data.prepare.shards import value_counts
 from hemix.data.prepare.spill import Rows, Spill, rows_of, take_rows
+from hemix.data.prepare.times import times_of
 from hemix.data.spec import TIMELESS_MS
-from hemix.errors import DataError
 
 __all__ = ["EventPass", "HistoryWriter"]
 
@@ -64,31 +64,24 @@ class EventPass:
 
     # -- from a log of their own -------------------------------------------------------------------------------------------
 
-    def partition(self, numbers: LogNumbers, known_users: int, spill: Spill, rows: int, progress: Progress) -> None:
-        """Read and check the events table, spread it over the parts. Raises DataError for the first wrong value, and where no
-        event is of a user of the impressions (numbers below ``known_users``)."""
+    def partition(self, numbers: LogNumbers, spill: Spill, rows: int, progress: Progress) -> None:
+        """Read and check the events table, spread it over the parts. Raises DataError for the first wrong value."""
         table, schema = self._logs.events, self._schema
         assert table is not None
-        known = False
         for chunk in table.chunks(None, rows):
             at = slice(chunk.first_row, chunk.first_row + chunk.rows)
-            known = known or bool((numbers.user[at] < known_users).any())
             clock = self._logs.event_clock
             found: Rows = {
                 "user": numbers.user[at],
                 "item": numbers.item[at],
-                "time_ms": times_of(clock, chunk.columns[clock], schema.clock.unit, chunk.where),
+                "time_ms": times_of(clock, chunk.columns[clock], schema.clock, chunk.where),
                 "log_row": np.arange(at.start, at.stop, dtype=np.int64),
-                "hash": chunk_hashes(chunk),
+                "hash": chunk_hashes(chunk, {clock: schema.clock}),
             }
             cells = {n: read_cell(n, f, chunk.columns, chunk.rows, chunk.where) for n, f in schema.event_fields.items()}
             self._fitting.see("event", cells, chunk.columns)
             spill.add(found | {f"event.{n}": cell for n, cell in cells.items() if cell is not None}, numbers.user[at])
             progress("reading events", at.stop / table.rows)
-        if not known:
-            shown = self._logs.impressions
-            raise DataError(f"{table.path}: no user of it ({schema.user}, {table.kind.field(schema.user).type}) occurs in "
-                            f"{Path(shown.path).name} ({shown.kind.field(schema.user).type})")  # fmt: skip
 
     def cleaned(self, rows: Rows) -> Rows:
         """A part of the events table without duplicates, counted. A repetition without a time is none: it may well have happened

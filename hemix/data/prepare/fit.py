@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hemix.data.cells import Cell, columns_of, mixed
+from hemix.data.cells import MOST_NUMBER, Cell, columns_of, mixed
 from hemix.data.encode import Encoders, KeyMap, Place, Scale, counted_actions, level_features, table_of
 from hemix.data.keys import NULL_KEY, KeyIndex
 from hemix.data.spec import FIRST
@@ -244,7 +244,10 @@ def quantile_edges(values: Array, weights: Array, buckets: int) -> Array:
 
 
 def _scale(pieces: list[tuple[Array, Array]]) -> Scale:
-    """Mean and deviation; several pieces count alike, whatever their sizes."""
+    """Mean and deviation; several pieces count alike, whatever their sizes. A number as large as a feature's largest is no measurement
+    but says "no value", as DBL_MAX does: it would leave all others without a difference."""
+    kept = [np.abs(values) < MOST_NUMBER for values, _ in pieces]
+    pieces = [(values[own], weights[own]) for (values, weights), own in zip(pieces, kept, strict=True)]
     pieces = [(values, weights / weights.sum()) for values, weights in pieces if len(values)]
     if not pieces:
         return Scale()

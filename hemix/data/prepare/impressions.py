@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from hemix.data.cells import Cell, read_cell, row_hashes
+from hemix.data.cells import Cell, numbers_of, read_cell, row_hashes
 from hemix.data.encode import Encoders, level_features
 from hemix.data.keys import keys_of
 from hemix.data.prepare.checks import Logs
-from hemix.data.prepare.columns import chunk_hashes, labels_of, no_null, positions_of, times_of, weights_of
+from hemix.data.prepare.columns import labels_of, no_null, positions_of, weights_of
 from hemix.data.prepare.entities import Entities, LogNumbers
+from hemix.data.prepare.equality import chunk_hashes
 from hemix.data.prepare.fit import Fitting, sampled
 from hemix.data.prepare.label_rates import LabelRates
 from hemix.data.prepare.labels import consistent, resolved
@@ -26,6 +28,7 @@ from hemix.data.prepare.shards import ShardRows, ShardWriter
 from hemix.data.prepare.spill import Rows, Spill, rows_of, take_rows
 from hemix.data.prepare.splits import OUTSIDE, Splitter
 from hemix.data.prepare.statistics import StatisticsPass
+from hemix.data.prepare.times import times_of
 from hemix.schema import Coordinates, Distance
 
 __all__ = ["ImpressionPass", "Span", "first_of_equal", "late_rows"]
@@ -97,19 +100,21 @@ class ImpressionPass:
         schema, where, columns, roles = self._schema, chunk.where, chunk.columns, self._schema.roles
         clock = schema.clock
         no_null(clock.column, columns[clock.column], where)
-        time_ms = times_of(clock.column, columns[clock.column], clock.unit, where, own=True)
+        time_ms = times_of(clock.column, columns[clock.column], clock, where, own=True)
         found: Rows = {
             "time_ms": time_ms,
             "log_row": np.arange(chunk.first_row, chunk.first_row + chunk.rows, dtype=np.int64),
-            "hash": chunk_hashes(chunk),
+            "hash": chunk_hashes(chunk, self._logs.clocks),
             "split": self._splitter.assign(chunk, time_ms),
         }
         for name, label in schema.labels.items():
             found[f"label.{name}"] = labels_of(label.column or name, columns[label.column or name], where)
             if label.available_at is not None:
-                found[f"available.{name}"] = times_of(label.available_at, columns[label.available_at], clock.unit, where)
+                found[f"available.{name}"] = times_of(label.available_at, columns[label.available_at], clock, where)
         if roles.request_id is not None:
             no_null(roles.request_id, columns[roles.request_id], where)
+            if pa.types.is_floating(columns[roles.request_id].type):  # NaN is no id
+                numbers_of(roles.request_id, columns[roles.request_id], where)
             found["request"] = keys_of(columns[roles.request_id])
         if roles.weight is not None:
             found["weight"] = weights_of(roles.weight, columns[roles.weight], where)

@@ -83,7 +83,7 @@ def split_summary(
 
 
 def rates(schema: Schema, counts: dict[str, Array]) -> tuple[dict[str, float], dict[str, float]]:
-    """(unknown, missing) share of the values of every ``level.feature``; counts int [features, 3] by level."""
+    """(unknown, missing) share of the rows of every ``level.feature``; counts int [features, 3] by level, as value_counts has them."""
     unknown: dict[str, float] = {}
     missing: dict[str, float] = {}
     for level in sorted(counts):

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from hemix.data.clock import local_text
+from hemix.data.prepare.boundaries import compact_day
 from hemix.data.prepare.checks import open_logs
-from hemix.data.prepare.columns import times_of
 from hemix.data.prepare.reading import Table
+from hemix.data.prepare.times import times_of
 from hemix.errors import DataError, SchemaError, UsageError
-from hemix.schema import Boundary, Schema, Split
+from hemix.schema import Boundary, Clock, Schema, Split
 
 __all__ = ["shift_split"]
 
 _CHUNK_ROWS = 1 << 18
+_DAY = re.compile(r"(\d{4}-\d{2}-\d{2}|\d{8})(?!\d)")
+"""How a day or a time in text begins"""
 
 
 def shift_split(logs: str | Path, days: int) -> Schema:
@@ -38,96 +42,106 @@ def shift_split(logs: str | Path, days: int) -> Schema:
     kind = opened.impressions.kind.field(column).type
 
     def move(name: str, value: Boundary) -> Boundary:
-        moved = _moved(value, days, schema, kind, by_clock=by_clock)
+        try:
+            moved = _clock_moved(value, days, schema.clock) if by_clock else _moved(value, days, kind)
+        except OverflowError as error:
+            raise UsageError(f"--shift-days {days}: split.{name}: {value!r} would lie before all dates") from error
         if moved is None:
             raise SchemaError(f"split.{name}: {value!r} of column {column!r} is no day: --shift-days moves splits by time alone")
         return moved
 
-    marks = {name: value for name in ("start", "valid", "test", "end") if (value := getattr(split, name)) is not None}
-    moved = {name: move(name, value) for name, value in marks.items()}
+    moved = {name: move(name, value) for name, value in split.marks.items()}
     if split.end is None:
-        moved["end"] = move("end", _day_after(opened.impressions, schema, column, marks["test"], by_clock=by_clock))
+        after = _day_after(_last_day(opened.impressions, schema, column, by_clock=by_clock))
+        moved["end"] = move("end", _written(after, split.test, schema.clock, by_clock=by_clock))
     return schema.model_copy(update={"split": Split.model_validate({"column": split.column, **moved})})
 
 
-def _moved(value: Boundary, days: int, schema: Schema, kind: pa.DataType, *, by_clock: bool) -> Boundary | None:
-    """None where the value is no day."""
-    if by_clock and not isinstance(value, str):
-        zone, unit = ZoneInfo(schema.clock.timezone), schema.clock.unit_ms
-        local = datetime.fromtimestamp(value * unit / 1000, tz=zone).replace(tzinfo=None) + timedelta(days=days)
-        return round(local.replace(tzinfo=zone).timestamp() * 1000 / unit)
+def _clock_moved(value: Boundary, days: int, clock: Clock) -> Boundary | None:
+    """None where the value is no time."""
     if isinstance(value, str):
-        return _text_moved(value, days)
-    if pa.types.is_integer(kind) and isinstance(value, int):
-        day = _compact_day(value)
-        return None if day is None else int((day + timedelta(days=days)).strftime("%Y%m%d"))
-    return None
+        return _time_moved(value, days)
+    try:
+        moment = datetime.fromtimestamp(value / clock.per_second, tz=ZoneInfo(clock.timezone))
+    except (ValueError, OverflowError, OSError):
+        return None
+    local = moment.replace(tzinfo=None, fold=0) + timedelta(days=days)
+    seconds = round(local.replace(tzinfo=moment.tzinfo).timestamp() - moment.timestamp())
+    return value + seconds * clock.per_second
+
+
+def _moved(value: Boundary, days: int, kind: pa.DataType) -> Boundary | None:
+    """A boundary on a column of this type; None where it is no day."""
+    if isinstance(value, str):
+        return _text_moved(value, days) if pa.types.is_string(kind) else _time_moved(value, days)
+    day = compact_day(value)
+    return None if day is None else int((day + timedelta(days=days)).strftime("%Y%m%d"))
+
+
+def _time_moved(value: str, days: int) -> str | None:
+    try:
+        moved = datetime.fromisoformat(value) + timedelta(days=days)
+    except ValueError:
+        return None
+    if len(value) <= 10 and moved.time() == datetime.min.time():
+        return moved.date().isoformat()
+    return moved.isoformat(sep="T" if "T" in value else " ")
 
 
 def _text_moved(value: str, days: int) -> str | None:
-    for parse in (_date, _moment):
-        found = parse(value)
-        if found is not None:
-            moved = found + timedelta(days=days)
-            return moved.isoformat() if "T" in value or not isinstance(moved, datetime) else moved.isoformat(sep=" ")
-    return None
+    """Text that begins with a day; the rest stays, so that it compares with the column's text as before."""
+    day = _day_of(value)
+    found = _DAY.match(value)
+    if day is None or found is None:
+        return None
+    return f"{day + timedelta(days=days):{'%Y-%m-%d' if '-' in found[1] else '%Y%m%d'}}{value[found.end() :]}"
 
 
-def _attempt(parse: Callable[[str], Any], value: str) -> Any:
+def _day_of(text: str) -> date | None:
+    found = _DAY.match(text)
     try:
-        return parse(value)
+        return None if found is None else date.fromisoformat(found[1])
     except ValueError:
         return None
 
 
-def _date(value: str) -> date | None:
-    found: date | None = _attempt(date.fromisoformat, value) if len(value) == 10 else None
-    return found
-
-
-def _moment(value: str) -> datetime | None:
-    found: datetime | None = _attempt(datetime.fromisoformat, value) if len(value) > 10 else None
-    return found
-
-
-def _compact_day(value: int) -> date | None:
-    """20260131 as a day."""
-    found: datetime | None = (
-        _attempt(lambda text: datetime.strptime(text, "%Y%m%d"), str(value)) if 10**7 <= value < 10**8 else None
-    )
-    return None if found is None else found.date()
-
-
-def _day_after(impressions: Table, schema: Schema, column: str, like: Boundary, *, by_clock: bool) -> Boundary:
-    """The day after the last one of the log, written like the boundary ``like``. Raises DataError for a column without values."""
-    last: Any = None
+def _last_day(impressions: Table, schema: Schema, column: str, *, by_clock: bool) -> date:
+    """The last day of the log. Raises DataError for a column without values."""
+    zone, last = schema.clock.timezone, None
     for chunk in impressions.chunks([column], _CHUNK_ROWS):
-        values = chunk.columns[column]
+        values: pa.Array = chunk.columns[column]
         if by_clock:
-            times_ms = times_of(column, values, schema.clock.unit, chunk.where, own=True)
-            highest = int(times_ms.max()) if len(times_ms) else None
-        else:
-            highest = pc.max(values).as_py()
+            values = pa.array(times_of(column, values, schema.clock, chunk.where, own=True))
+        elif pa.types.is_timestamp(values.type):
+            zone = "UTC" if values.type.tz is None else schema.clock.timezone
+            values = pa.array(_milliseconds(values))
+        highest = pc.max(values).as_py()
         last = highest if last is None else last if highest is None else max(last, highest)
     if last is None:
         raise DataError(f"{impressions.path}: column {column!r} has no value")
-    if by_clock:
-        text = local_text(last, schema.clock.timezone)[:10]
-        after = (date.fromisoformat(text) + timedelta(days=1)).isoformat()
-        if isinstance(like, str):
-            return after
-        moment = datetime.fromisoformat(after).replace(tzinfo=ZoneInfo(schema.clock.timezone))
-        return round(moment.timestamp() * 1000 / schema.clock.unit_ms)
-    if isinstance(last, datetime):
-        return (
-            (last.date() + timedelta(days=1)).isoformat()
-            if len(str(like)) == 10
-            else f"{last.date() + timedelta(days=1)} 00:00:00"
-        )
-    if isinstance(last, date):
-        return (last + timedelta(days=1)).isoformat()
-    day = _compact_day(last) if isinstance(last, int) else _date(str(last)[:10])
+    if by_clock or pa.types.is_timestamp(impressions.kind.field(column).type):
+        return date.fromisoformat(local_text(last, zone)[:10])
+    day = last if isinstance(last, date) else compact_day(last) if isinstance(last, int) else _day_of(str(last))
     if day is None:
         raise SchemaError(f"split.column: {column!r} holds {last!r}, which is no day: --shift-days moves splits by time alone")
-    after_day = day + timedelta(days=1)
-    return int(after_day.strftime("%Y%m%d")) if isinstance(last, int) else after_day.isoformat()
+    return day
+
+
+def _milliseconds(values: pa.Array) -> Any:
+    known = values.drop_null()
+    ticks = known.cast(pa.int64()).to_numpy(zero_copy_only=False)
+    return (ticks // {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}[values.type.unit]).astype(np.int64) * 1000
+
+
+def _day_after(day: date) -> date:
+    return day + timedelta(days=1)
+
+
+def _written(day: date, like: Boundary, clock: Clock, *, by_clock: bool) -> Boundary:
+    """A day written as the boundary ``like``: a date, a compact day, or a moment in the clock's unit."""
+    if not isinstance(like, str) and by_clock:
+        begins = datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(clock.timezone))
+        return round(begins.timestamp()) * clock.per_second
+    if isinstance(like, int | float):
+        return int(day.strftime("%Y%m%d"))
+    return day.isoformat() if "-" in like else day.strftime("%Y%m%d")

@@ -1,17 +1,20 @@
 """Where a table's Parquet files lie: a path, or a URL of any file system that fsspec reaches (s3://, gs://, https://, memory://).
 
-A file is opened anew for every pass, so that nothing of it stays in memory. This module knows no columns.
+A file is opened anew for every pass, so that nothing of it stays in memory. Links to files and folders are followed. This module
+knows no columns but those in the names of folders.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow.parquet as pq
 
+from hemix.data.prepare.partitions import Partition, partition_of
 from hemix.errors import DataError
 
 __all__ = ["LogFile", "is_url", "one_line", "parquet_files"]
@@ -34,6 +37,8 @@ class LogFile:
     """Path in its file system"""
     system: Any = None
     """fsspec's; None: a path of this machine"""
+    partition: Partition = ()
+    """Columns in the names of its folders"""
 
     @property
     def name(self) -> str:
@@ -77,13 +82,13 @@ class LogFile:
 
 def parquet_files(place: Path | str, role: str) -> list[LogFile]:
     """The file, or all ``*.parquet`` of the folder and its subfolders in the order of their paths, but those whose names begin with
-    ``.`` or ``_``. ``role``: the schema's key. Raises DataError."""
+    ``.`` or ``_`` (a folder ``_column=value`` does count). ``role``: the schema's key. Raises DataError."""
     if isinstance(place, Path):
         if place.is_file():
             return [LogFile(str(place), str(place))]
         if not place.is_dir():
             raise DataError(f"{place}: no such file ({role})")
-        found = {p.relative_to(place): LogFile(str(p), str(p)) for p in place.rglob("*.parquet") if p.is_file()}
+        found = {p.relative_to(place): (str(p), str(p), None) for p in _walk(place, role, (os.path.realpath(place),))}
     else:
         system, root = _system(place, role)
         try:
@@ -95,11 +100,31 @@ def parquet_files(place: Path | str, role: str) -> list[LogFile]:
         if inside is None:
             raise DataError(f"{place}: no such file ({role})")
         paths = [PurePosixPath(path).relative_to(root) for path in inside if path.endswith(".parquet")]
-        found = {Path(p): LogFile(f"{place.rstrip('/')}/{p}", f"{root.rstrip('/')}/{p}", system) for p in paths}
-    files = [found[p] for p in sorted(found) if not any(part.startswith((".", "_")) for part in p.parts)]
+        found = {Path(p): (f"{place.rstrip('/')}/{p}", f"{root.rstrip('/')}/{p}", system) for p in paths}
+    shown = [p for p in sorted(found) if not any(map(_is_hidden, p.parts))]
+    files = [LogFile(*found[p], partition_of(p.parts[:-1], found[p][0])) for p in shown]
     if not files:
         raise DataError(f"{place}: expected Parquet files (*.parquet) in the folder ({role}), found none")
     return files
+
+
+def _walk(folder: Path, role: str, above: tuple[str, ...]) -> Iterator[Path]:
+    """All files ``*.parquet`` below; ``above``: the real paths of the folders on the way, so that a link back ends."""
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({role}): {error.strerror or one_line(error)}") from error
+    for path in entries:
+        if path.is_dir():
+            real = os.path.realpath(path)
+            if real not in above and not _is_hidden(path.name):
+                yield from _walk(path, role, (*above, real))
+        elif path.suffix == ".parquet":
+            yield path  # a link to nowhere too: opening it says so
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or (name.startswith("_") and "=" not in name)
 
 
 def one_line(error: Exception) -> str:

@@ -1,16 +1,16 @@
-"""Parquet tables as streams of checked chunks: a file, or a folder of files read in name order as one table.
+"""Parquet tables as streams of checked chunks: a file, or a folder of files read in name order as one table. A folder's name
+``dt=2026-01-05`` is a column of its files that do not have it themselves.
 
-Column types are brought to one form: dictionaries to their values, large and view strings to strings, and where the files of a
-folder differ (int32 and int64, all null and int8), to the type that holds all, text for ids that are integers in one file and text
-in another; in logs a column that is integers in one file and timestamps in another stays so, because only the schema's clock knows
-what such integers are. A column that not all files of a folder have may not be asked for. This module knows no schema; whoever
-needs a column asks for it with the schema's key that names it.
+Every file keeps its own column types, but for their outer forms (plain.py): a value means the same whatever its type, so whoever reads
+a column turns it into keys, numbers or times. Where a file's type cannot be used, or means something else than another file's, the
+message names both. A column that not all files of a folder have may not be asked for. This module knows no schema; whoever needs a
+column asks for it with the schema's key that names it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ import numpy as np
 import pyarrow as pa
 
 from hemix.data.cells import Where
-from hemix.data.prepare.places import LogFile, one_line, parquet_files
+from hemix.data.prepare.partitions import constant, partition_type
+from hemix.data.prepare.places import LogFile, parquet_files
+from hemix.data.prepare.plain import cast_to, check_utf8, plain, plain_type, shown
+from hemix.data.texts import family
 from hemix.errors import DataError
 
 __all__ = ["Chunk", "Table"]
-
-_LOGS = ("tables.impressions", "tables.events")
 
 
 @dataclass(frozen=True)
@@ -31,16 +32,30 @@ class Chunk:
     """Some consecutive rows of one file."""
 
     columns: dict[str, pa.Array]
+    """Those that the file has"""
     rows: int
     first_row: int
     """Row in the whole table."""
     where: Where
     """File, and row in the file."""
+    varying: Mapping[str, Collection[str | None]] = field(default_factory=dict)
+    """Column whose type is not the same in all files -> the families (:func:`hemix.data.texts.family`) of its types"""
+
+
+@dataclass(frozen=True)
+class _File:
+    """An open file of a table."""
+
+    file: LogFile
+    types: dict[str, pa.DataType]
+    """Column -> type, those that stand in the names of its folders included"""
+    stored: frozenset[str]
+    """The columns that the file itself has"""
+    first_row: int
 
 
 class Table:
-    """An open table. Raises DataError naming the file: missing, an empty folder, not Parquet, truncated, without rows, or files
-    whose types do not go together."""
+    """An open table. Raises DataError naming the file: missing, an empty folder, not Parquet, truncated, or impressions without rows."""
 
     def __init__(self, path: Path | str, role: str) -> None:
         """``path``: a URL where it is a string."""
@@ -50,16 +65,18 @@ class Table:
         self.files = parquet_files(path, role)
         opened = [file.open() for file in self.files]
         self.first_rows = np.concatenate([[0], np.cumsum([f.metadata.num_rows for f in opened])]).astype(np.int64)
-        self._lacking: dict[str, LogFile] = {}
-        """Column -> the first file that does not have it, though another does"""
-        self._both: set[str] = set()
-        """Columns of integers in one file and timestamps in another"""
-        self._text: dict[str, LogFile] = {}
-        """Column that is integers elsewhere -> the first file in which it is text"""
-        self.kind = self._unify([_plain_schema(f.schema_arrow) for f in opened])
-        if self.rows == 0:
-            hint = "; or leave the key away: then the impressions are the history" if role == "tables.events" else ""
-            raise DataError(f"{path}: expected at least one row ({role}), found none{hint}")
+        stored = [_plain_schema(file, f.schema_arrow) for file, f in zip(self.files, opened, strict=True)]
+        types = _with_partitions(self.files, stored)
+        files = [_File(*of) for of in zip(self.files, types, map(frozenset, stored), self.first_rows.tolist(), strict=False)]
+        self._filled = [f for f, rows in zip(files, np.diff(self.first_rows), strict=True) if rows] or files
+        """The files that have rows; all where none has"""
+        self._casts: dict[str, pa.DataType] = {}
+        self._required: set[str] = set()
+        if self.rows == 0 and role == "tables.impressions":
+            raise DataError(f"{path}: expected at least one row ({role}), found none")
+        self._varying = {
+            name: {_value_family(kind) for kind in kinds} for name in self.names if len(kinds := self.kinds_of(name)) > 1
+        }
 
     @property
     def rows(self) -> int:
@@ -69,75 +86,100 @@ class Table:
     @property
     def names(self) -> list[str]:
         """Names of the columns that any file has, in the order of the first one that has them."""
-        return [*self.kind.names, *self._lacking]
+        return list(dict.fromkeys(name for file in self._filled for name in file.types))
 
-    def _unify(self, kinds: list[pa.Schema]) -> pa.Schema:
-        for file, kind in zip(self.files, kinds, strict=True):
-            if len(set(kind.names)) != len(kind.names):
-                twice = next(n for n in kind.names if kind.names.count(n) > 1)
-                raise DataError(f"{file}: column {twice!r} is there twice")
-        anywhere = dict.fromkeys(name for kind in kinds for name in kind.names)
-        for name in anywhere:
-            lacking = next((file for file, kind in zip(self.files, kinds, strict=True) if name not in kind.names), None)
-            if lacking is not None:
-                self._lacking[name] = lacking
-        common = [name for name in anywhere if name not in self._lacking]
-        if self.role in _LOGS:
-            self._both = {
-                name for name in common if {_time_kind(k.field(name).type) for k in kinds} == {"integers", "timestamps"}
-            }
-        first = _select(kinds[0], common)
-        for file, kind in zip(self.files[1:], kinds[1:], strict=True):
-            mine = _select(kind, common)
-            for name in self._both:
-                mine = mine.set(mine.get_field_index(name), first.field(name))
-            first, mine = self._ids_as_text(first, mine, file), self._ids_as_text(mine, first, self.files[0])
-            try:
-                first = pa.unify_schemas([first, mine], promote_options="permissive")
-            except pa.ArrowException as error:
-                raise DataError(f"{file}: column types do not go with {self.files[0].name}: {one_line(error)}") from error
-        return first.remove_metadata()
+    @property
+    def kind(self) -> pa.Schema:
+        """All columns, each of the first type that is not null among its files'; of the common one where there is one."""
+        types = {}
+        for name in self.names:
+            kinds = self.kinds_of(name)
+            types[name] = self._casts.get(name) or next((k for k in kinds if not pa.types.is_null(k)), kinds[0])
+        return pa.schema(list(types.items()))
 
-    def _ids_as_text(self, schema: pa.Schema, other: pa.Schema, file: LogFile) -> pa.Schema:
-        """``schema`` with text where the ``other``, which is of ``file``, has text and it has integers."""
-        for at, field in enumerate(schema):
-            if pa.types.is_integer(field.type) and pa.types.is_string(other.field(field.name).type):
-                self._text.setdefault(field.name, file)
-                schema = schema.set(at, field.with_type(pa.string()))
-        return schema
+    def kinds_of(self, column: str) -> list[pa.DataType]:
+        """The types that a column has in the files that have it (and rows), each once."""
+        types: list[pa.DataType] = []
+        for file in self._filled:
+            if column in file.types and file.types[column] not in types:
+                types.append(file.types[column])
+        return types
 
     def require(self, column: str, key: str, expects: Callable[[pa.DataType], str | None]) -> None:
-        """Check that a column is there and of a usable type; ``expects`` says what was expected where it is not."""
-        if column in self._lacking:
-            raise DataError(f"{self._lacking[column]}: no column {column!r} ({key}), which other files of the folder have")
-        if column not in self.kind.names:
+        """Check that a column is there, in every file, and of usable types.
+
+        Args:
+            column: its name.
+            key: the schema's that names it, for messages.
+            expects: says what was expected where a type cannot be used, and after ``; `` what to do. Where it takes text, values are
+                compared by their texts: then the types must be of one family, or text.
+
+        Raises:
+            DataError: naming the file, and another one where that has another type.
+        """
+        if column not in self.names:
             raise DataError(f"{self.path}: no column {column!r} ({key}); it has: {', '.join(self.names)}")
-        kind = self.kind.field(column).type
-        expected = expects(kind)
-        if expected is not None:
-            raise DataError(f"{self._text.get(column, self.path)}: column {column!r} ({key}): expected {expected}, found {kind}")
+        several, first = len(self.kinds_of(column)) > 1, None
+        as_text = any(expects(kind) is None for kind in (pa.string(), pa.list_(pa.string())))
+        for file in self._filled:
+            if column not in file.types:
+                raise DataError(f"{file.file}: no column {column!r} ({key}), which other files of the folder have")
+            kind = file.types[column]
+            if pa.types.is_null(kind) and (several or self.rows == 0):
+                continue  # its type is not known, or another file's
+            expected = expects(kind)
+            if expected is not None:
+                expected, also, advice = expected.partition("; ")
+                found = f"expected {expected}, found {kind}{self._elsewhere(column, kind)}{also}{advice}"
+                raise DataError(f"{file.file if several else self.path}: column {column!r} ({key}): {found}")
+            if as_text and _value_family(kind) not in ("text", "null"):
+                first = first or file
+                if _value_family(kind) != _value_family(first.types[column]):
+                    found = f"found {kind}, but {first.file.name} has {first.types[column]}: their values have no text in common"
+                    raise DataError(f"{file.file}: column {column!r} ({key}): {found}; write both as one type, or as text")
+        self._required.add(column)
+
+    def _elsewhere(self, column: str, kind: pa.DataType) -> str:
+        """What another file has."""
+        for file in self._filled:
+            if column in file.types and file.types[column] not in (kind, pa.null()):
+                return f"; {file.file.name} has {file.types[column]}"
+        return ""
+
+    def unify(self, column: str, kind: pa.DataType) -> None:
+        """Read a column as this type from now on, whatever the files' own."""
+        self._casts[column] = kind
 
     def chunks(self, columns: Sequence[str] | None, most_rows: int) -> Iterator[Chunk]:
-        """All rows in order, at most ``most_rows`` at a time; ``columns`` None means all that every file has."""
-        names = self.kind.names if columns is None else list(dict.fromkeys(columns))
-        for file, first in zip(self.files, self.first_rows.tolist(), strict=False):
-            row = 0
+        """All rows in order, at most ``most_rows`` at a time; ``columns`` None means all that each file has. Columns that were asked for
+        hold text in UTF-8 only."""
+        for file in self._filled:
+            names = list(file.types) if columns is None else list(dict.fromkeys(columns))
+            row, of_folders = 0, dict(file.file.partition)
+            for batch in self._batches(file.file, [name for name in names if name in file.stored], most_rows):
+                where, read = Where(str(file.file), row), dict[str, pa.Array]()
+                for name in names:
+                    of_folder = name not in file.stored
+                    values = constant(of_folders[name], file.types[name], batch.num_rows) if of_folder else batch.column(name)
+                    read[name] = self._plain(name, values, where)
+                yield Chunk(read, batch.num_rows, file.first_row + row, where, self._varying)
+                row += batch.num_rows
+
+    def _batches(self, file: LogFile, names: list[str], most_rows: int) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from file.open().iter_batches(batch_size=most_rows, columns=names, use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise file.damaged(error, names) from error
+
+    def _plain(self, name: str, values: pa.Array, where: Where) -> pa.Array:
+        if name not in self._required:  # of whatever type: nobody reads it, rows are but told apart by it
             try:
-                for batch in file.open().iter_batches(batch_size=most_rows, columns=names, use_threads=False):
-                    cast = {n: self._cast(n, batch.column(n)) for n in names}
-                    yield Chunk(cast, batch.num_rows, first + row, Where(str(file), row))
-                    row += batch.num_rows
-            except (pa.ArrowException, OSError) as error:
-                raise file.damaged(error, names) from error
-
-    def _cast(self, name: str, values: pa.Array) -> pa.Array:
-        kind = values.type if name in self._both else self.kind.field(name).type
-        return values if values.type == kind else values.cast(kind)
-
-    def read(self, columns: Sequence[str]) -> dict[str, pa.Array]:
-        """Whole columns in memory."""
-        pieces = [chunk.columns for chunk in self.chunks(columns, 1 << 20)]
-        return {name: pa.concat_arrays([piece[name] for piece in pieces]) for name in dict.fromkeys(columns)}
+                return plain(values)
+            except pa.ArrowException:
+                return values
+        values = plain(values)
+        check_utf8(name, values, where)
+        return cast_to(name, values, self._casts[name], where) if name in self._casts else values
 
     def where(self, row: int) -> tuple[str, int]:
         """The file of a row of the table, and its row there."""
@@ -153,28 +195,31 @@ class Table:
         """One raw value, read again from the file, for a message."""
         for chunk in self.chunks([column], 1 << 16):
             if row < chunk.first_row + chunk.rows:
-                return chunk.columns[column][row - chunk.first_row].as_py()
+                return shown(chunk.columns[column], row - chunk.first_row)
         raise AssertionError(f"row {row} of {self.rows}")
 
 
-def _plain_type(kind: pa.DataType) -> pa.DataType:
-    t = pa.types
-    if t.is_dictionary(kind):
-        return _plain_type(kind.value_type)
-    if t.is_large_string(kind) or t.is_string_view(kind):
-        return pa.string()
-    if t.is_large_list(kind) or t.is_list(kind):
-        return pa.list_(_plain_type(kind.value_type))
-    return kind
+def _with_partitions(files: Sequence[LogFile], stored: Sequence[dict[str, pa.DataType]]) -> list[dict[str, pa.DataType]]:
+    """The files' columns, then those of their folders' names that are not in the file."""
+    values: dict[str, list[str | None]] = {}
+    for file in files:
+        for name, value in file.partition:
+            values.setdefault(name, []).append(value)
+    text = {name for own in stored for name, kind in own.items() if pa.types.is_string(kind)}  # 02 beside text is no number
+    types = {name: pa.string() if name in text else partition_type(texts) for name, texts in values.items()}
+    return [
+        own | {name: types[name] for name, _ in file.partition if name not in own}
+        for file, own in zip(files, stored, strict=True)
+    ]
 
 
-def _plain_schema(schema: pa.Schema) -> pa.Schema:
-    return pa.schema([pa.field(f.name, _plain_type(f.type)) for f in schema])
+def _plain_schema(file: LogFile, schema: pa.Schema) -> dict[str, pa.DataType]:
+    if len(set(schema.names)) != len(schema.names):
+        twice = next(n for n in schema.names if schema.names.count(n) > 1)
+        raise DataError(f"{file}: column {twice!r} is there twice")
+    return {f.name: plain_type(f.type) for f in schema}
 
 
-def _select(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:
-    return pa.schema([schema.field(name) for name in names])
-
-
-def _time_kind(kind: pa.DataType) -> str:
-    return "integers" if pa.types.is_integer(kind) else "timestamps" if pa.types.is_timestamp(kind) else "other"
+def _value_family(kind: pa.DataType) -> str | None:
+    """The family of a column's values, which may lie in lists."""
+    return family(kind.value_type if pa.types.is_list(kind) else kind)

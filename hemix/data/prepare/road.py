@@ -35,10 +35,12 @@ from hemix.data.keys import KeyIndex
 from hemix.data.layout import SPLITS, Appender, Block, load_array, save_array
 from hemix.data.prepare.checks import Logs, open_logs
 from hemix.data.prepare.entities import Entities, LogNumbers, number_log, save_ids
+from hemix.data.prepare.equality import warn_of_equal_rows
 from hemix.data.prepare.events import EventPass, HistoryWriter
 from hemix.data.prepare.fit import Fitting
 from hemix.data.prepare.growth import Earlier, grown
 from hemix.data.prepare.impressions import ImpressionPass
+from hemix.data.prepare.joins import Joins, Side
 from hemix.data.prepare.label_rates import LabelRates
 from hemix.data.prepare.manifest import (
     SCHEMA_VERSION,
@@ -101,9 +103,16 @@ def prepare(
             manifest = _Road(opened, splitter, folder, memory_rows, progress or (lambda _what, _done: None), goes_on).run()
         except StorageError as error:
             raise StorageError(str(error).replace(str(folder), str(out))) from error
+        _warn(opened, manifest)
         manifest["seconds"] = round(time.monotonic() - began, 3)
         write_json(folder / "manifest.json", manifest)
     return manifest
+
+
+def _warn(logs: Logs, manifest: dict[str, Any]) -> None:
+    warn_of_equal_rows(logs.impressions.path, manifest["impressions"]["duplicates"], logs.impressions.rows)
+    if logs.events is not None:
+        warn_of_equal_rows(logs.events.path, manifest["history"]["duplicates"], logs.events.rows)
 
 
 class _Road:
@@ -115,6 +124,7 @@ class _Road:
         self._temporary = folder / "temporary"
         self._fitting, self._earlier = Fitting(self._schema), earlier
         self._growth: dict[str, dict[str, int]] | None = None
+        self._joins = Joins()
         self._user_index, self._item_index = KeyIndex(), KeyIndex()
 
     def run(self) -> dict[str, Any]:
@@ -157,7 +167,7 @@ class _Road:
             return number_log(table, self._schema, self._user_index, self._item_index, folder, self._rows)
 
         self._impression_numbers = number(self._logs.impressions)
-        self._known_users = len(self._user_index)
+        self._shown_users, self._shown_items = len(self._user_index), len(self._item_index)
         self._event_numbers = None if self._logs.events is None else number(self._logs.events)
 
     def _read_tables(self) -> None:
@@ -165,12 +175,17 @@ class _Road:
         self._progress("reading users and items", 0.0)
         self._users = Entities.build("user", logs.users, self._user_index, schema, fitting)
         self._items = Entities.build("item", logs.items, self._item_index, schema, fitting, logs.score_columns)
+        self._joins.check(
+            logs, self._impression_numbers, self._event_numbers,
+            users=Side(entities=self._users, index=self._user_index, shown=self._shown_users),
+            items=Side(entities=self._items, index=self._item_index, shown=self._shown_items),
+        )  # fmt: skip
         tables = [t for t in (logs.impressions, logs.events) if t is not None]
         for name, column, index, own in (
             ("users", schema.user, self._user_index, logs.users),
             ("items", schema.item, self._item_index, logs.items),
         ):
-            kinds = [t.kind.field(column).type for t in (*tables, *([] if own is None else [own]))]
+            kinds = [kind for t in (*tables, *([] if own is None else [own])) if t.rows for kind in t.kinds_of(column)]
             save_ids(self._folder / "ids" / f"{name}.parquet", index, all(pa.types.is_integer(k) for k in kinds))
 
     # -- 4 -----------------------------------------------------------------------------------------------------------------
@@ -184,7 +199,7 @@ class _Road:
             return impressions, None
         bounds = part_bounds(_rows_per_user(self._event_numbers, users, self._rows), self._rows)
         with Spill(self._temporary / "events", bounds) as events:
-            self._events.partition(self._event_numbers, self._known_users, events, self._rows, self._progress)
+            self._events.partition(self._event_numbers, events, self._rows, self._progress)
         return impressions, events
 
     # -- 5 -----------------------------------------------------------------------------------------------------------------
@@ -305,9 +320,17 @@ class _Road:
             "hemix": hemix_version(),
             "name": self._schema.name,
             "fingerprint": self._schema.fingerprint(),
+            "timezone": self._schema.clock.timezone,
             "tables": tables,
+            "join_rate": self._joins.rate,
+            "join_example": self._joins.example,
             "splits": splits,
-            "history": {**asdict(self._events.counts), **history_lengths(event_counts), "source": self._schema.history_source},
+            "history": {
+                **asdict(self._events.counts),
+                **history_lengths(event_counts),
+                **self._logs.action_lacking,
+                "source": self._schema.history_source,
+            },
             "users": len(self._user_index),
             "items": len(self._item_index),
             "impressions": asdict(self._impressions.counts),

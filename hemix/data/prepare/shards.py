@@ -141,7 +141,7 @@ class ShardWriter:
         self.bias_values: set[int] = set()
         """The distinct values of the bias column"""
         self.values: dict[str, Array] = {}
-        """level -> int64 [id columns + bags, 3]: unknown, missing, all values"""
+        """level -> int64 [id columns + bags, 3]: rows unknown, missing, all"""
 
     def write(self, rows: ShardRows) -> None:
         """Append requests; users come in ascending order, each in one call."""
@@ -189,13 +189,16 @@ class ShardWriter:
 
 
 def value_counts(block: Block, weights: Array | None = None) -> Array:
-    """int64 [id columns + bags, 3]: unknown, missing and all values, every row counted ``weights`` times (once by default)."""
+    """int64 [id columns + bags, 3]: rows with an unknown value, with a missing one, and all rows, each counted ``weights`` times (once
+    by default). A row of a bag is unknown where it holds an unknown value, and missing where it holds no value but null."""
     found = []
     for ids in block.ids.T:
         found.append([_sum(ids == 0, weights), _sum(ids == 1, weights), _sum(np.ones(len(ids), bool), weights)])
     for values, offsets in block.bags:
-        of_value = None if weights is None else np.repeat(weights, np.diff(offsets))
-        found.append([_sum(values == 0, of_value), _sum(values == 1, of_value), _sum(np.ones(len(values), bool), of_value)])
+        rows = len(offsets) - 1
+        row_of = np.repeat(np.arange(rows), np.diff(offsets))
+        unknown, present = (np.bincount(row_of[at], minlength=rows) > 0 for at in (values == 0, values != 1))
+        found.append([_sum(unknown, weights), _sum(~present, weights), _sum(np.ones(rows, bool), weights)])
     return np.array(found, dtype=np.int64).reshape(len(found), 3)
 
 

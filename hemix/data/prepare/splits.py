@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from hemix.data.clock import local_text, moment_ms
 from hemix.data.layout import SPLITS
-from hemix.data.prepare.columns import no_null
+from hemix.data.prepare.boundaries import boundaries_of
 from hemix.data.prepare.reading import Chunk
-from hemix.errors import DataError, SchemaError
-from hemix.schema import Boundary, Schema
+from hemix.errors import DataError
+from hemix.schema import Schema
 
 __all__ = ["OUTSIDE", "Splitter"]
 
@@ -33,23 +30,14 @@ class Splitter:
         split = schema.split
         self.by_clock = split.column is None or split.column == schema.clock.column
         self.column = split.column or schema.clock.column
-        self._marks: dict[str, pa.Scalar | int] = {}
+        self._boundaries = boundaries_of(schema, kind, origin)
+        self._marks: dict[str, Any] = {}
         for name in ("start", "valid", "test", "end"):
             value = getattr(split, name)
             if value is not None:
-                self._marks[name] = (
-                    self._clock_mark(name, value) if self.by_clock else _mark(name, value, self.column, kind, origin)
-                )
+                self._marks[name] = self._boundaries.mark(name, value)
         self._lowest: Any = None
         self._highest: Any = None
-
-    def _clock_mark(self, name: str, value: Boundary) -> int:
-        if isinstance(value, str):
-            try:
-                return moment_ms(value, self._schema.clock.timezone)
-            except ValueError as error:
-                raise SchemaError(f"split.{name}: expected a date or time such as 2026-01-15 06:00, got {value!r}") from error
-        return round(value * self._schema.clock.unit_ms)
 
     @property
     def valid_from_ms(self) -> int | None:
@@ -59,15 +47,9 @@ class Splitter:
 
     def assign(self, chunk: Chunk, time_ms: Array) -> Array:
         """int8 [rows]: 0, 1, 2 for train, valid, test; OUTSIDE for rows that are in none."""
-        if self.by_clock:
-            below = {name: time_ms < mark for name, mark in self._marks.items()}
-            low, high = int(time_ms.min()), int(time_ms.max())
-        else:
-            values = chunk.columns[self.column]
-            no_null(self.column, values, chunk.where)
-            below = {n: pc.less(values, mark).to_numpy(zero_copy_only=False) for n, mark in self._marks.items()}
-            ends = pc.min_max(values).as_py()
-            low, high = ends["min"], ends["max"]
+        values = self._boundaries.values(chunk, time_ms)
+        below = {name: values < mark for name, mark in self._marks.items()}
+        low, high = values.min(), values.max()
         self._lowest = low if self._lowest is None else min(self._lowest, low)
         self._highest = high if self._highest is None else max(self._highest, high)
         split = np.where(below["valid"], 0, np.where(below["test"], 1, 2)).astype(np.int8)
@@ -86,26 +68,6 @@ class Splitter:
                 low, high = bounds[name]
                 from_ = "" if low is None else f"{low} <= "
                 to = "" if high is None else f" < {high}"
-                found = f"{self._text(self._lowest)} to {self._text(self._highest)}"
+                found = f"{self._boundaries.text(self._lowest)} to {self._boundaries.text(self._highest)}"
                 raise DataError(f"{origin}: the {name} split is empty: no row with {from_}{self.column}{to}; "
                                 f"{self.column} runs from {found}")  # fmt: skip
-
-    def _text(self, value: Any) -> str:
-        return local_text(value, self._schema.clock.timezone) if self.by_clock else str(value)
-
-
-def _mark(name: str, value: Boundary, column: str, kind: pa.DataType, origin: str) -> pa.Scalar:
-    """A boundary as a value of the split column's type."""
-    t = pa.types
-    try:
-        if t.is_date(kind) and isinstance(value, str):
-            return pa.scalar(date.fromisoformat(value), kind)
-        if t.is_timestamp(kind) and isinstance(value, str):
-            return pa.scalar(datetime.fromisoformat(value), kind)
-        if (t.is_string(kind) and isinstance(value, str)) or (
-            (t.is_integer(kind) or t.is_floating(kind)) and not isinstance(value, str)
-        ):
-            return pa.scalar(value)
-    except (ValueError, pa.ArrowException):
-        pass
-    raise SchemaError(f"split.{name}: {value!r} does not compare with column {column!r} of {origin}, which holds {kind}")

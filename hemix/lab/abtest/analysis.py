@@ -45,7 +45,7 @@ def analyse(
     Paired effects are of the users that both arms have. Effects of all pairs, the earlier arm against the later one; with arms called
     ``oracle`` and ``popularity``, where each arm lies between them (0 the floor, 1 the ceiling): paired, of the users that all have.
     """
-    effects, looks = list[dict[str, Any]](), list[dict[str, Any]]()
+    effects, looks, absent = list[dict[str, Any]](), list[dict[str, Any]](), list[dict[str, Any]]()
     days = next(iter(arms.values()))[1]["shown"].shape[1]
     for a, b in combinations(arms, 2):
         one, two = _common([arms[a], arms[b]]) if paired else (arms[a][1], arms[b][1])
@@ -55,6 +55,8 @@ def analyse(
             of = {"arm": a, "against": b, "metric": metric}
             found = effect_of(one, two, metric, paired=paired, before=then)
             if found is None:
+                if _few_users(one, two, metric):
+                    absent.append({**of, "reason": "fewer than two users"})
                 continue
             effects.append({**of, "users": len(one["shown"]), **_words(found, sharpest)})
             for day in range(1, days + 1):
@@ -65,6 +67,7 @@ def analyse(
         "arms": {name: _totals(outcome) for name, (_, outcome) in arms.items()},
         "effects": effects,
         "looks": looks,
+        **({"absent_effects": absent} if absent else {}),
         "between_floor_and_ceiling": _between(arms, paired) if {"oracle", "popularity"} <= arms.keys() else {},
     }
 
@@ -90,10 +93,12 @@ def effect_of(
     paired: bool = False,
     before: tuple[Outcome, Outcome] | None = None,
 ) -> Effect | None:
-    """Of the first ``days``, by default all. ``before``: of the same users on both sides, for CUPED, which is left out where the metric
-    was not defined then. None where it is not defined now, or nothing to be relative to."""
+    """Of the first ``days``, by default all. ``before``: of the same users on both sides, for
+    CUPED, which is left out where the metric was not defined then. None where it is not defined
+    now, or nothing to be relative to, or where one user is all that an arm has of it: the interval
+    would have no width."""
     a, b = _ratio(one, metric, days), _ratio(two, metric, days)
-    if math.isnan(a.value) or math.isnan(b.value) or b.value == 0:
+    if math.isnan(a.value) or math.isnan(b.value) or b.value == 0 or min(a.counted, b.counted) < 2:
         return None
     if before is None:
         return relative_difference(a, b, paired=paired)
@@ -102,6 +107,11 @@ def effect_of(
     if whole.value == 0 or any(math.isnan(ratio.value) for ratio in (*earlier, whole)):
         return relative_difference(a, b, paired=False)
     return relative_difference(a, b, paired=False, covariate=cuped(a, b, earlier[0], earlier[1], whole))
+
+
+def _few_users(one: Outcome, two: Outcome, metric: str) -> bool:
+    """Whether a metric that both arms have is of one user in one of them."""
+    return min(_ratio(outcome, metric).counted for outcome in (one, two)) == 1
 
 
 def _totals(outcome: Outcome) -> dict[str, Any]:

@@ -29,6 +29,8 @@ Event = Mapping[str, Any]
 
 _AT_ONCE = 4
 _EVENTS_AT_ONCE = 500
+_LEAST = float(np.finfo(np.float64).min)
+"""Of a candidate without a score, which stands last"""
 
 
 class ArmDown(Exception):
@@ -129,7 +131,7 @@ class Server:
                     context={"latitude": float(latitude[row]), "longitude": float(longitude[row]), "weather": weather},
                 )
             )
-            score = {item["id"]: item["score"] for item in answer["items"]}
+            score = {item["id"]: _LEAST if item["score"] is None else item["score"] for item in answer["items"]}
             found[row, columns] = [score[name] for name in names]
 
         asked = [self._pool.submit(ask, row) for row in range(len(requests))]

@@ -44,15 +44,17 @@ class Ratio:
     value: float
     influence: Floats
     """[U]; sums to 0"""
+    counted: int
+    """Users whose denominator is not 0"""
 
     @classmethod
     def of(cls, numerator: Floats, denominator: Floats) -> Ratio:
         """NaN with influences of 0 where the denominator is 0 throughout."""
-        total = float(denominator.sum())
+        total, counted = float(denominator.sum()), int(np.count_nonzero(denominator))
         if total == 0:
-            return cls(value=math.nan, influence=np.zeros(len(numerator)))
+            return cls(value=math.nan, influence=np.zeros(len(numerator)), counted=counted)
         value = float(numerator.sum()) / total
-        return cls(value=value, influence=(numerator - value * denominator) / total)
+        return cls(value=value, influence=(numerator - value * denominator) / total, counted=counted)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +129,7 @@ def _relative_influences(arm: Ratio, base: Ratio) -> tuple[Floats, Floats]:
 def minimum_detectable(ratio: Ratio, users: int, arms: int = 2) -> float:
     """The relative difference between two arms that ``users``, divided evenly among ``arms``, show with 80 % power at 5 %, from what
     some users did in as much time."""
-    if not ratio.value:
+    if not ratio.value or ratio.counted < 2:
         return math.nan
     one = math.sqrt(_sum_variance(ratio.influence) * len(ratio.influence)) / abs(ratio.value)
     return (_Z95 + _Z80) * one * math.sqrt(2 / (users / arms))
@@ -136,7 +138,7 @@ def minimum_detectable(ratio: Ratio, users: int, arms: int = 2) -> float:
 def minimum_detectable_paired(one: Ratio, two: Ratio, users: int) -> float:
     """The relative difference that ``users`` who live in both arms show with 80 % power at 5 %, from what the same users, in the same
     order, did with two rankers: the more these differ, the more differences between users vary."""
-    if not (one.value and two.value):
+    if not (one.value and two.value) or min(one.counted, two.counted) < 2:
         return math.nan
     difference = one.influence / one.value - two.influence / two.value
     return (_Z95 + _Z80) * math.sqrt(_sum_variance(difference) * len(difference) / users)

@@ -128,7 +128,7 @@ def ablate(
             "split": split,
             "variants": {name: VARIANTS[name][0] for name in runs if name != FULL},
             "models": summarise(runs, split),
-            "pairs": pairs(runs, inputs, split, among=among),
+            **pairs(runs, inputs, split, among=among),
             "primary": [],
             "failed": failed,
             **facts(out, inputs, seeds),

@@ -76,7 +76,7 @@ def compare(
             "schema_version": 1,
             "split": split,
             "models": summarise(runs, split),
-            "pairs": pairs(runs, inputs, split, primary=[pair for pair in asked if pair not in missing]),
+            **pairs(runs, inputs, split, primary=[pair for pair in asked if pair not in missing]),
             "primary": [":".join(pair) for pair in asked],
             "failed": failed,
             "search": searched,

@@ -10,12 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hemix.errors import RunError, SettingsError
 from hemix.lab.studies.cells import Cell, Contender
 from hemix.models import model_names
 from hemix.settings import build_settings, of_model
+from hemix.yaml_files import read_yaml
 
 __all__ = ["Points", "best", "default_points", "points_for", "read_points", "valid_loss"]
 
@@ -52,12 +51,7 @@ def default_points(base: Mapping[str, Any]) -> Points:
 
 def read_points(path: str | Path) -> Points:
     """Read a search file. Raises SettingsError naming the file and what is wrong: models must have equally many points."""
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(path, SettingsError)
     if not isinstance(content, dict) or "all" not in content:
         raise SettingsError(f"{path}: expected a list of points under 'all', and under models that need their own")
     for name, points in content.items():

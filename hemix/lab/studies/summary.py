@@ -118,8 +118,10 @@ def pairs(
     *,
     primary: Collection[tuple[str, str]] = (),
     among: Sequence[tuple[str, str]] | None = None,
-) -> list[dict[str, Any]]:
-    """The ``pairs`` of compare.json, delta = a - b: ``among`` (all pairs in the order of ``runs`` when None) and ``primary``.
+) -> dict[str, list[dict[str, Any]]]:
+    """The ``pairs`` of compare.json, delta = a - b: ``among`` (all pairs in the order of ``runs``
+    when None) and ``primary``; and ``absent_pairs``, those that a task and metric do not define,
+    with the reason.
 
     ``p_holm`` is adjusted over the pairs of one task and metric that are not primary; a primary pair's is its ``p``.
     """
@@ -128,11 +130,18 @@ def pairs(
     wanted = [pair for pair in wanted if frozenset(pair) not in mentioned]
     wanted = [*primary, *wanted]
     rows = judged_rows(inputs, split)
-    found: list[dict[str, Any]] = []
+    found, absent = list[dict[str, Any]](), list[dict[str, Any]]()
     for output in inputs[0].dataset.schema.outputs:
         for metric in PAIRED_METRICS:
             measured = measured_runs(runs, inputs, split, output, metric, rows)
-            entries = [entry for pair in wanted if (entry := _entry(pair, output, metric, measured)) is not None]
+            entries = list[dict[str, Any]]()
+            for pair in wanted:
+                named = {"a": pair[0], "b": pair[1], "task": output, "metric": metric}
+                entry = _entry(pair, measured)
+                if isinstance(entry, Absent):
+                    absent.append({**named, "reason": entry.reason})
+                else:
+                    entries.append({**named, **entry})
             asked = [entry for entry in entries if (entry["a"], entry["b"]) not in primary]
             for entry, adjusted in zip(asked, holm([entry["p"] for entry in asked]), strict=True):
                 entry["p_holm"] = adjusted
@@ -140,25 +149,21 @@ def pairs(
                 entry.setdefault("p_holm", entry["p"])
                 entry["primary"] = (entry["a"], entry["b"]) in primary
             found += entries
-    return found
+    return {"pairs": found, "absent_pairs": absent}
 
 
-def _entry(pair: tuple[str, str], output: str, metric: str, measured: Mapping[str, Any]) -> dict[str, Any] | None:
+def _entry(pair: tuple[str, str], measured: Mapping[str, Any]) -> dict[str, Any] | Absent:
     a, b = measured[pair[0]], measured[pair[1]]
     if isinstance(a, Absent) or isinstance(b, Absent):
-        return None
+        return a if isinstance(a, Absent) else b
     common = [sorted(one.keys() & other.keys()) for one, other in zip(a, b, strict=True)]
     if not all(common):
-        return None
+        return Absent("of some dataset the two have no seed in common")
     paired = [[[of[seed] for seed in seeds] for of, seeds in zip(side, common, strict=True)] for side in (a, b)]
     difference = paired_difference(*paired)
     if isinstance(difference, Absent):
-        return None
+        return difference
     return {
-        "a": pair[0],
-        "b": pair[1],
-        "task": output,
-        "metric": metric,
         "delta": difference.delta,
         "ci95": [difference.ci95.low, difference.ci95.high],
         "runs": sum(map(len, common)),

@@ -17,7 +17,7 @@ __all__ = ["Access", "check_host", "read_token"]
 def read_token(path: Path, flag: str) -> str:
     """The token in a file. Raises UsageError naming the flag where there is none of at least 16 characters in one line."""
     try:
-        token = path.read_text(encoding="utf-8").strip()
+        token = path.read_text(encoding="utf-8-sig").strip()  # some editors begin a file with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{flag} {path}: cannot be read: {getattr(error, 'strerror', None) or 'not text'}") from error
     if len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token:
@@ -45,7 +45,7 @@ class Access:
     def check_origin(self, origin: str | None, host: str | None) -> None:
         """Raises Refusal 403 where a page of another site asks through a browser on this machine, whose only protection is that nobody
         else reaches it. Where there is a token, no other page knows it."""
-        if self._user is None and origin is not None and urlsplit(origin).netloc != host:
+        if self._user is None and origin is not None and _site(origin) != (host or None):
             raise Refusal(
                 403, "cross_origin", "a page of another site asks; a server without a token answers its own pages alone"
             )
@@ -63,6 +63,15 @@ class Access:
         as_user = hmac.compare_digest(digest, self._user or b"-")
         if not (as_admin or (as_user and not admin)):
             raise Refusal(401, "unauthorized", "expected a header Authorization: Bearer TOKEN with a token of this server")
+
+
+def _site(origin: str) -> str:
+    """Host and port of a header ``Origin``; empty where it names none (``null``) or is no URL,
+    which is no site of this server."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 def _digest(token: str) -> bytes:

@@ -127,12 +127,13 @@ def _add_ranking(app: FastAPI, service: Service) -> None:
                 new = service.store.append(taken.events) if taken.events else []
             except StoreError as error:
                 metrics.store_errors.labels("events").inc()
-                message = f"the store did not say that it took them; send them again: {error}"
+                message = f"the store did not confirm that it took them; send them again: {error}"
                 raise Refusal(503, "store_unavailable", message, retry_after=1) from error
             stages["store"] = (time.perf_counter() - at) * 1000
             accepted = sum(new)
             newest_ms = max((event.time_ms for event, fresh in zip(taken.events, new, strict=True) if fresh), default=0)
             metrics.accepted(newest_ms, accepted, len(new) - accepted, len(taken.rejected))
+            metrics.unusable(taken.unusable)
             request.state.facts |= {"accepted": accepted, "rejected": len(taken.rejected)}
             took_ms = round((time.perf_counter() - began) * 1000, 3)
             content = {"accepted": accepted, "duplicate": len(new) - accepted, "rejected": taken.rejected, "took_ms": took_ms}
@@ -193,4 +194,4 @@ def _add_health(app: FastAPI, service: Service) -> None:
 
     @app.get("/openapi.json")
     async def _openapi() -> Response:
-        return _json(describe(service.limits, service.models.checks()))
+        return _json(describe(service.limits, list(service.models.checks().values())))

@@ -32,7 +32,8 @@ _PROBES = ("/healthz", "/readyz", "/metrics")
 
 
 class Edge:
-    """The outermost layer of the server: at most ``most`` requests at a time, probes apart; the rest is refused with 503."""
+    """The outermost layer of the server: at most ``most`` requests at a time, probes apart; the
+    rest is refused with 503. HEAD is answered as GET, without the body."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, most: int, inside: Quiet) -> None:
         self._app = app
@@ -44,7 +45,9 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began = time.perf_counter()
+        began, method = time.perf_counter(), scope["method"]
+        if method == "HEAD":
+            scope = {**scope, "method": "GET"}
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         state: MutableMapping[str, Any] = scope.setdefault("state", {})
@@ -57,6 +60,8 @@ class Edge:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            elif method == "HEAD":
+                message = {**message, "body": b""}
             await send(message)
 
         counts = scope["path"] not in _PROBES
@@ -70,7 +75,7 @@ class Edge:
             # answered with 500 and logged already; Starlette raises it once more
         finally:
             try:
-                self._told(scope, status, (time.perf_counter() - began) * 1000)
+                self._told(scope, method, status, (time.perf_counter() - began) * 1000)
             finally:
                 if counts:
                     self._inside.end()
@@ -80,7 +85,7 @@ class Edge:
         refusal = Refusal(503, "overloaded", message, retry_after=1, close=True)
         await (await _refused(Request(scope), refusal))(scope, receive, send)
 
-    def _told(self, scope: Scope, status: int, took_ms: float) -> None:
+    def _told(self, scope: Scope, method: str, status: int, took_ms: float) -> None:
         route = getattr(scope.get("route"), "path", "unknown")
         self._metrics.requests.labels(route, str(status)).inc()
         self._metrics.seconds.labels(route).observe(took_ms / 1000)
@@ -91,7 +96,7 @@ class Edge:
             "request",
             level=logging.DEBUG if route in _PROBES and status == 200 else logging.INFO,
             request_id=scope["state"]["request_id"],
-            method=scope["method"],
+            method=method,
             path=scope["path"][:256],
             status=status,
             took_ms=round(took_ms, 2),

@@ -1,19 +1,30 @@
 """POST /v1/events without its HTTP: a body to events, each taken or rejected by its index, and what is said of them.
 
-One wrong event does not spoil its body; a body that is not JSON does.
+One wrong event does not spoil its body; a body that is not JSON does. Of several models each reads the
+fields that it can: a value is wrong where no model that has its column can read it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from hemix.serving.checks import FieldChecks
-from hemix.serving.http.messages import EVENTS_MAX, FIELDS_BYTES, EventMessage, check_size, decode, oversized, refused
+from hemix.serving.http.messages import (
+    EVENTS_MAX,
+    FIELDS_BYTES,
+    EventMessage,
+    check_size,
+    decode,
+    oversized,
+    refused,
+    without_mark,
+)
 from hemix.serving.http.refusal import Refusal
 from hemix.serving.http.service import Limits
 from hemix.serving.types import Event
@@ -34,15 +45,29 @@ class Taken:
 
     events: list[Event] = field(default_factory=list)
     rejected: list[dict[str, Any]] = field(default_factory=list)
+    unusable: Counter[str] = field(default_factory=Counter)
+    """By model: values that it cannot read and another model can"""
 
     def reject(self, index: int, code: str, message: str, where: str | None) -> None:
         """Say why an event is left out."""
         self.rejected.append({"index": index, "code": code, "message": message, "field": where})
 
 
-def read_events(body: bytes, checks: list[FieldChecks], limits: Limits) -> Taken:
-    """A JSON array, one object, or NDJSON. Raises Refusal: 400 where it is no JSON, 413 for too many events."""
-    taken = Taken()
+def read_events(body: bytes, checks: Mapping[str, FieldChecks], limits: Limits) -> Taken:
+    """Read a JSON array, one object, or NDJSON.
+
+    Args:
+        body: UTF-8.
+        checks: Of every model that serves, by its name.
+        limits: Of the server.
+
+    Returns:
+        What can be stored, and what cannot, each with its index.
+
+    Raises:
+        Refusal: 400 where the body is no JSON, 413 for too many events.
+    """
+    body, taken = without_mark(body), Taken()
     now_ms = int(time.time() * 1000)
     large = len(body) > FIELDS_BYTES
     for index, message in _messages(body, taken):
@@ -114,7 +139,7 @@ def _check_count(events: int) -> None:
 
 
 def _event(
-    index: int, message: EventMessage, now_ms: int, checks: list[FieldChecks], limits: Limits, taken: Taken
+    index: int, message: EventMessage, now_ms: int, checks: Mapping[str, FieldChecks], limits: Limits, taken: Taken
 ) -> Event | None:
     for name in _NEEDS[message.kind]:
         if getattr(message, name) is None:
@@ -129,11 +154,10 @@ def _event(
         return None
     time_ms = min(time_ms, now_ms)  # what has arrived has happened; else the next ranking would be before it
     level = message.kind if message.kind in ("user", "item") else "event"
-    for check in checks:
-        found = check.problem(level, message.fields)
-        if found is not None:
-            taken.reject(index, "invalid", found[1], f"fields.{found[0]}")
-            return None
+    problem = _problem(level, message.fields, checks, taken.unusable)
+    if problem is not None:
+        taken.reject(index, "invalid", problem[1], f"fields.{problem[0]}")
+        return None
     of_user, of_item = message.kind != "item", message.kind != "user"
     return Event(
         id=message.id,
@@ -146,3 +170,23 @@ def _event(
         ranking=message.ranking,
         received_ms=now_ms,
     )
+
+
+def _problem(
+    level: str, fields: Mapping[str, Any], checks: Mapping[str, FieldChecks], unusable: Counter[str]
+) -> tuple[str, str] | None:
+    """(column, sentence) of the first value that no model can read whose schema has its column
+    (with ``--strict``: of a column that no schema has), or None; then ``unusable`` counts the
+    values that some models cannot read."""
+    if all(check.problem(level, fields) is None for check in checks.values()):
+        return None
+    counts = Counter[str]()
+    for column, value in fields.items():
+        problems = {name: check.problem(level, {column: value}) for name, check in checks.items()}
+        readers = [name for name, check in checks.items() if check.reads(level, column)]
+        refused_by = [name for name in readers or checks if problems[name] is not None]
+        if refused_by and len(refused_by) == len(readers or checks):
+            return problems[refused_by[0]]
+        counts.update(refused_by)
+    unusable.update(counts)
+    return None

@@ -5,6 +5,7 @@ Knows shapes and ranges; what the schema's columns hold is checked in checks.py.
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ __all__ = [
     "decode",
     "oversized",
     "refused",
+    "without_mark",
 ]
 
 EVENTS_MAX = 10_000
@@ -110,6 +112,11 @@ _LOOSE = msgspec.json.Decoder(float_hook=float)
 """Anything; a number too large for a float is infinite"""
 
 _OBJECTS_MAX, _KEYS_MAX = 100_000, 600_000
+
+
+def without_mark(body: bytes) -> bytes:
+    """The body without the mark (BOM) that some programs begin UTF-8 with."""
+    return body.removeprefix(codecs.BOM_UTF8)
 
 
 def check_size(body: bytes) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import (
     CollectorRegistry,
@@ -34,6 +34,12 @@ class Metrics:
         self.stages = Histogram("hemix_stage_seconds", "Time of a stage of a ranking", ["stage"], buckets=_SECONDS, registry=own)
         self.refused = Counter("hemix_refused", "Answers that are errors, by code", ["code"], registry=own)
         self.events = Counter("hemix_events", "Events by what became of them", ["outcome"], registry=own)
+        self._unusable = Counter(
+            "hemix_unusable_values",
+            "Values of accepted events that a model cannot read and another one can",
+            ["model"],
+            registry=own,
+        )
         self.store_errors = Counter("hemix_store_errors", "Failures of the store", ["during"], registry=own)
         self.unknown = Counter(
             "hemix_unknown_ids", "Users and items of rank requests that the run does not know", ["kind"], registry=own
@@ -67,6 +73,11 @@ class Metrics:
         self._newest_ms = max(self._newest_ms, newest_ms)
         for outcome, count in (("accepted", accepted), ("duplicate", duplicate), ("rejected", rejected)):
             self.events.labels(outcome).inc(count)
+
+    def unusable(self, counts: Mapping[str, int]) -> None:
+        """By model: values of accepted events that it cannot read."""
+        for model, count in counts.items():
+            self._unusable.labels(model).inc(count)
 
     def ranked(self, ranking: Ranking, waited_ms: float) -> None:
         """A ranking was made."""

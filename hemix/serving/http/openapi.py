@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
 from hemix.serving.checks import FieldChecks
 from hemix.serving.http.messages import EVENTS_MAX, EventMessage, RankMessage
 from hemix.serving.http.service import Limits
+from hemix.serving.types import Status
 
 __all__ = ["describe"]
 
@@ -57,9 +58,9 @@ _ANSWERS: dict[str, dict[str, Any]] = {
                 _object(
                     {
                         "id": _TEXT,
-                        "score": _maybe({"type": "number", "description": "null where a column of its expression is missing"}),
+                        "score": _maybe({"type": "number", "description": "null where it has none"}),
                         "outputs": {"type": "object", "additionalProperties": _NUMBER},
-                        "status": {"type": "string", "enum": ["OK", "UNKNOWN_ITEM"]},
+                        "status": {"type": "string", "enum": list(get_args(Status))},
                     },
                     because=_array(
                         _object({"item": _TEXT, "weight": _NUMBER, "age_seconds": _maybe(_NUMBER), "type": _maybe(_TEXT)})

@@ -10,7 +10,16 @@ import msgspec
 
 from hemix.errors import DataError, RequestError
 from hemix.serving.checks import FieldChecks
-from hemix.serving.http.messages import FIELDS_BYTES, HistoryMessage, PastEvent, RankMessage, check_size, decode, oversized
+from hemix.serving.http.messages import (
+    FIELDS_BYTES,
+    HistoryMessage,
+    PastEvent,
+    RankMessage,
+    check_size,
+    decode,
+    oversized,
+    without_mark,
+)
 from hemix.serving.http.refusal import Refusal
 from hemix.serving.http.service import Limits
 from hemix.serving.models import Models
@@ -23,6 +32,7 @@ _DECODER = msgspec.json.Decoder(RankMessage)
 
 def read_request(body: bytes, limits: Limits) -> RankMessage:
     """A body as a message within the limits. Raises Refusal."""
+    body = without_mark(body)
     check_size(body)
     message = decode(_DECODER, body)
     if len(message.items) > limits.items:

@@ -8,6 +8,7 @@ context and cross columns are those of the request. Knows no file.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter, itemgetter
@@ -19,9 +20,11 @@ import pyarrow as pa
 from hemix.data.cells import columns_of
 from hemix.data.encode import level_features
 from hemix.data.spec import TIMELESS_MS
+from hemix.data.texts import text_of
 from hemix.schema import Schema
 from hemix.serving.checks import FieldChecks
-from hemix.serving.raw import arrow_kind, text_of
+from hemix.serving.raw import arrow_kind
+from hemix.serving.served.split import SplitTime
 from hemix.serving.store import Limits
 from hemix.serving.types import Event, Features, Ranking, RankRequest
 
@@ -60,9 +63,13 @@ class ServedColumns:
         self._context = _kinds(schema, "context")
         self._cross = {c: k for level in levels[1:] for c, k in _kinds(schema, level).items() if c not in self._context}
         self._own = {c for level in ("context", "cross") for c in _kinds(schema, level)}
-        if schema.split.column not in (None, schema.clock.column, *self._cross):
-            self._context.setdefault(str(schema.split.column), pa.string())
+        self._split_kind = pa.string() if isinstance(schema.split.valid, str) else pa.float64()
+        self._split = None if schema.split.column == schema.clock.column else schema.split.column
+        if self._split is not None:  # of the kind of its boundaries, or rows beside older logs could not be divided
+            level = self._cross if self._split in self._cross else self._context
+            level[self._split] = self._split_kind
         self.request_id = roles.request_id or "served_request"
+        self._split_time = SplitTime(schema)
         self._fits: dict[str, Callable[[str, Any], bool]] = {
             "context": lambda c, v: checks.problem("context", {c: v}) is None,
             "cross": lambda c, v: checks.problem("candidate", {c: v}) is None,
@@ -97,9 +104,7 @@ class ServedColumns:
             self.request_id: by_ranking(ids, pa.string()),
         }
         for column, kind in self._context.items():
-            columns[column] = by_ranking(
-                [self._value("context", column, kind, one.request.context.get(column)) for one in served], kind
-            )
+            columns[column] = by_ranking([self._of_context(column, kind, one.request) for one in served], kind)
         for column, kind in self._cross.items():
             columns[column] = by_fields(lambda f, c=column, k=kind: self._value("cross", c, k, f.get(c)), kind)  # type: ignore[misc]
         place = np.arange(len(items)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -118,7 +123,7 @@ class ServedColumns:
             "served_version": by_ranking([one.ranking.version for one in served], pa.string()),
             "served_place": pa.array(place),
             "served_candidate": pa.array(list(map(_position_of, items)), pa.int64()),
-            "served_score": pa.array(list(map(_score_of, items)), pa.float64()),
+            "served_score": pa.array(list(map(_score_of, items)), pa.float64(), from_pandas=True),  # NaN: null
             **{f"served_{n}": pa.array(list(map(itemgetter(n), outputs)), pa.float64()) for n in schema.outputs},
             "served_status": pa.array(list(map(_status_of, items)), pa.string()),
             "served_history_revision": by_ranking([one.ranking.history_revision for one in served], pa.int64()),
@@ -133,6 +138,14 @@ class ServedColumns:
             "served_fields": by_fields(lambda f: _json({n: v for n, v in f.items() if n not in self._own}), pa.string()),
         }
         return pa.table(columns)
+
+    def with_split_kind(self, table: pa.Table) -> pa.Table:
+        """Rankings as older servers logged them, with the column that divides the log of the kind
+        of its boundaries."""
+        if self._split is None or table[self._split].type == self._split_kind:
+            return table
+        values = [None if v is None else _split_value(v, self._split_kind) for v in table[self._split].to_pylist()]
+        return table.set_column(table.column_names.index(self._split), self._split, pa.array(values, self._split_kind))
 
     # -- events ------------------------------------------------------------------------------------------------------------
 
@@ -171,9 +184,17 @@ class ServedColumns:
             }
         )
 
+    def _of_context(self, column: str, kind: pa.DataType, request: RankRequest) -> Any:
+        value = request.context.get(column)
+        if value is None and column == self._split and column not in self._own:  # no feature: the request's time tells it
+            return self._split_time.value(request.time_ms)
+        return self._value("context", column, kind, value)
+
     def _value(self, level: str, column: str, kind: pa.DataType, value: Any) -> Any:
         if value is None or not self._fits[level](column, value):
             return None
+        if column == self._split:
+            return _split_value(value, kind)
         if pa.types.is_list(kind):
             return [None if v is None else _cast(v, kind.value_type) for v in value]
         return _cast(value, kind)
@@ -183,6 +204,20 @@ def _cast(value: Any, kind: pa.DataType) -> Any:
     if not pa.types.is_string(kind):
         return float(value)
     return text_of(value)
+
+
+def _split_value(value: Any, kind: pa.DataType) -> str | float | None:
+    """A value of the column that divides the log; None for one that does not compare with its
+    boundaries."""
+    if isinstance(value, bool | list):
+        return None
+    if pa.types.is_string(kind):
+        return text_of(value)
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _kinds(schema: Schema, level: str) -> dict[str, pa.DataType]:

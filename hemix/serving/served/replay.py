@@ -39,7 +39,7 @@ class Replayed:
     model: str
     version: str
     served: dict[int, float]
-    """Scores by the candidate's position in the request"""
+    """Scores by the candidate's position in the request; NaN where it has none"""
     again: dict[int, float]
     cuts: tuple[int, int, int]
     """As served"""
@@ -158,12 +158,17 @@ def _replayed(rows: list[dict[str, Any]], engine: Engine, events: list[Event], *
         id=first["served_ranking"],
         model=first["served_model"],
         version=first["served_version"],
-        served={int(row["served_candidate"]): row["served_score"] for row in rows},
+        served={int(row["served_candidate"]): _score(row["served_score"]) for row in rows},
         again={item.position: item.score for item in ranking.items},
         cuts=tuple(first["served_cuts"]),
         ranking=ranking,
         complete=complete,
     )
+
+
+def _score(logged: float | None) -> float:
+    """NaN where there is none; older logs hold infinity there."""
+    return logged if logged is not None and math.isfinite(logged) else math.nan
 
 
 def _columns(schema: Schema, level: str) -> list[str]:

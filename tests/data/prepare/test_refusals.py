@@ -106,11 +106,36 @@ def test_files_of_one_folder_that_do_not_go_together(tmp_path: Path) -> None:
         "LOGS/days/2.parquet: no column 'click' (labels.click), which other files of the folder have"
     )
     pq.write_table(pa.table(replaced(click=["a", "b", "c"])), logs / "days" / "2.parquet")
-    assert (
-        refused(logs, tmp_path / "data") == "LOGS/days/2.parquet: column 'click' (labels.click): expected a number, found string"
+    assert refused(logs, tmp_path / "data") == (
+        "LOGS/days/2.parquet: column 'click' (labels.click): expected a number, found string; 1.parquet has int64"
     )
-    pq.write_table(pa.table(replaced(click=[True, False, True])), logs / "days" / "2.parquet")
-    assert "LOGS/days/2.parquet: column types do not go with 1.parquet" in refused(logs, tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (pa.array([1, 2, 3]), pa.array([True, False, True])),
+        (pa.array([1, 2, 3]), pa.array([1, 2, 3], pa.date32())),
+        (pa.array([1, 2, 3], pa.timestamp("ms")), pa.array([1, 2, 3], pa.date32())),
+        (pa.array([1.5, 2, 3]), pa.array([1, 2, 3], pa.time32("ms"))),
+        (pa.array([[1], [2], []]), pa.array([[True], [], None])),
+        (pa.array(["a", "b", "c"]), pa.array([{"a": 1}] * 3)),
+        (pa.array([["a"], [], None]), pa.array(["a", "b", "c"])),
+        (pa.array([1, 2, 3]), pa.array([1, 2, 3], pa.duration("s"))),
+    ],
+    ids=lambda values: str(values.type),
+)
+def test_types_of_two_files_whose_values_have_no_text_in_common(tmp_path: Path, one: pa.Array, other: pa.Array) -> None:
+    """The message has the column, its key, both types and both files."""
+    multi = str(pa.types.is_list(one.type)).lower()
+    schema = PLAIN + f"tables: {{impressions: days}}\nfeatures: {{context: {{f: {{type: categorical, multi: {multi}}}}}}}\n"
+    logs = write(tmp_path / "logs", schema)
+    (logs / "days").mkdir()
+    for name, values in (("1", one), ("2", other)):
+        pq.write_table(pa.table({**ONE_EACH, "f": values}), logs / "days" / f"{name}.parquet")
+    message = refused(logs, tmp_path / "data")
+    assert message.startswith("LOGS/days/2.parquet: column 'f' (features.context.f): ")
+    assert all(part in message for part in ("1.parquet", str(one.type).split("<")[0], str(other.type).split("<")[0]))
 
 
 # -- columns -----------------------------------------------------------------------------------------------------------------
@@ -208,6 +233,16 @@ history: {fields: {item_id: {type: categorical, table: item}}}
         ({"click": [0, 2, 0]}, "row 1: column 'click': expected a label 0 or 1 (null: unknown), found 2"),
         ({"click": [0.0, float("nan"), 0.0]}, "row 1: column 'click': expected a label 0 or 1 (null: unknown), found nan"),
         ({"user_id": ["u", "u", None]}, "row 2: column 'user_id': expected a value, found null; fill it, or drop such rows"),
+        ({"user_id": ["u", "", "u"]}, "row 1: column 'user_id': expected an id, found an empty text; fill it, or drop such rows"),
+        (
+            {"item_id": [b"i", b"j", b""]},
+            "row 2: column 'item_id': expected an id, found an empty text; fill it, or drop such rows",
+        ),
+        ({"user_id": [b"u", b"\xe9", b"u"]}, "row 1: column 'user_id': expected text in UTF-8, found the bytes b'\\xe9'"),
+        (
+            {"time_ms": pa.array([at(0), 2**63, at(2)], pa.uint64())},
+            "row 1: column 'time_ms': expected a time between 1990 and 2100 in ms, found 9.22337203685478e+18, which",
+        ),
         ({"item_id": [1.0, 2.0, float("nan")]}, "row 2: column 'item_id': expected a finite number or null, found nan"),
         ({"time_ms": [at(0), None, at(2)]}, "row 1: column 'time_ms': expected a value, found null; fill it, or drop such rows"),
         (
@@ -249,6 +284,17 @@ def test_the_row_is_counted_in_its_own_file(tmp_path: Path) -> None:
             {"w": [1.0, None, 1.0]},
             "row 1: column 'w': expected a value, found null; fill it, or drop such rows",
         ),
+        ("roles: {weight: w}", {"w": [1.0, 1e39, 1.0]}, "row 1: column 'w': expected a weight of at most 1e+30, found 1e+39"),
+        (
+            "features: {context: {tags: {type: categorical, multi: true}}}",
+            {"tags": [[b"a", None], None, [b"a", b"\xe9\xe8"]]},
+            "row 2: column 'tags': expected text in UTF-8, found the bytes b'\\xe9\\xe8'",
+        ),
+        (
+            "roles: {request_id: r}",
+            {"r": [1.0, float("nan"), 2]},
+            "row 1: column 'r': expected a finite number or null, found nan",
+        ),
         (
             "roles: {request_id: r}",
             {"r": ["a", "b", None]},
@@ -271,6 +317,27 @@ def test_values_of_events(tmp_path: Path) -> None:
     )
     assert "LOGS/events.parquet: row 0: column 'time_ms' looks like seconds" in refusal(
         tmp_path, EVENTS, impressions=ONE_EACH, events={**ONE_EVENT, "time_ms": [at(0) // 1000]}
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "column"), [("events", "user_id"), ("events", "item_id"), ("users", "user_id"), ("items", "item_id")]
+)
+def test_ids_of_every_table(tmp_path: Path, table: str, column: str) -> None:
+    schema = PLAIN + f"tables: {{{table}: {table}.parquet}}\n"
+    for value, problem in ((b"", "expected an id, found an empty text"), (b"\xff", "expected text in UTF-8, found the bytes")):
+        content = {"user_id": [b"u", b"u"], "item_id": [b"i", b"i"], "time_ms": [at(0)] * 2, column: [b"u", value]}
+        folder = tmp_path / str(len(problem))
+        folder.mkdir()
+        message = refusal(folder, schema, impressions=ONE_EACH, **{table: content})
+        assert message.startswith(f"LOGS/{table}.parquet: row 1: column {column!r}: {problem}")
+
+
+def test_a_number_of_the_score_that_a_server_refuses_too(tmp_path: Path) -> None:
+    schema = PLAIN + "tables: {items: items.parquet}\nscore: click * price"
+    items = {"item_id": ["i", "j"], "price": [1.0, -1.7976931348623157e308]}
+    assert refusal(tmp_path, schema, impressions=ONE_EACH, items=items) == (
+        "LOGS/items.parquet: row 1: column 'price': expected a number of at most 1e+30, found -1.79769e+308"
     )
 
 

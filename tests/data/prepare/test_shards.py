@@ -76,5 +76,11 @@ def test_a_user_stays_in_one_shard_whatever_the_pieces(tmp_path: Path, monkeypat
 
 def test_counts_of_unknown_and_missing_values_are_weighted() -> None:
     rows = block([0, 1], [1], [7, 8])  # ids 2, 1, 2
-    assert value_counts(rows).tolist() == [[0, 1, 3], [1, 2, 5]]
-    assert value_counts(rows, np.array([10, 1, 0])).tolist() == [[0, 1, 11], [10, 11, 21]]
+    assert value_counts(rows).tolist() == [[0, 1, 3], [1, 1, 3]]
+    assert value_counts(rows, np.array([10, 1, 0])).tolist() == [[0, 1, 11], [10, 1, 11]]
+
+
+def test_a_row_of_a_bag_is_counted_once() -> None:
+    rows = block([], [1], [1, 1], [0, 0, 5], [1, 5])  # empty, null, nulls, two unknown values, a null beside a known one
+    assert value_counts(rows).tolist()[1] == [1, 3, 5]
+    assert value_counts(rows, np.array([1, 2, 3, 4, 5])).tolist()[1] == [4, 6, 15]

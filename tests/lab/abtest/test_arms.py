@@ -43,6 +43,22 @@ def users_of(found: dict[str, Any]) -> dict[str, int]:
     return {name: arm["users"] for name, arm in found["arms"].items()}
 
 
+def test_a_candidate_without_a_score_is_last() -> None:
+    city = build_city(200, 1, 2)
+    lives, _ = past_lives(city, np.arange(4), 0)
+    lives.begin_day(1)
+    requests, _ = lives.begin_session(0)
+    server = Server("http://127.0.0.1:1")
+    server.client.rank = lambda _user, names, **_: {  # type: ignore[method-assign]
+        "items": [{"id": name, "score": -5.0 if n else None} for n, name in enumerate(names)]
+    }
+    candidates = lives.candidates(requests)
+    shown = candidates >= 0
+    scores = np.where(shown, server.scores(lives, requests, candidates), 0.0)
+    assert np.isfinite(scores).all() and len(scores) > 1
+    assert (scores.argmin(axis=1) == shown.argmax(axis=1)).all(), "the first of each request has none"
+
+
 def test_rankings_that_wait_for_a_dead_server_give_up_together(dead: str) -> None:
     """One waits out the patience; the others who stand in the queue never ask."""
     city = build_city(200, 1, 2)

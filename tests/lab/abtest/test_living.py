@@ -14,7 +14,7 @@ from hemix import api
 from hemix.display import experiment_table
 from hemix.errors import DataError, UsageError
 from hemix.lab.abtest import Plan, experiment
-from hemix.lab.abtest.analysis import analyse
+from hemix.lab.abtest.analysis import analyse, power
 from hemix.lab.abtest.arms import Event, Oracle, Popularity
 from hemix.lab.abtest.living import MEASURES, live, past_lives
 from hemix.lab.abtest.plan import arm_of
@@ -110,6 +110,23 @@ def test_an_arm_without_orders_is_100_percent_below_with_an_honest_interval() ->
         assert found["ci95"][0] < -1 < 0 < found["ci95"][1] and found["p"] > 0.05, "one order is no proof"
     swapped = analyse({"a": (np.arange(6), few), "b": (np.arange(6), none)}, paired=True)
     assert "uv_cvr" not in {e["metric"] for e in swapped["effects"]}, "nothing is relative to nothing"
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_one_user_has_no_effect_but_a_reason(paired: bool) -> None:
+    """One user in an arm, or one of many who ordered: the interval would have no width."""
+    one, other = some([9], [2], [1]), some([9], [3], [2])
+    found = analyse({"a": (np.arange(1), one), "b": (np.arange(1), other)}, paired=paired)
+    assert (found["effects"], found["looks"]) == ([], [])
+    absent = {e["metric"]: e["reason"] for e in found["absent_effects"]}
+    assert absent["pv_ctr"] == absent["km_per_order"] == "fewer than two users"
+    orders = some([9] * 6, [2] * 6, [1, 0, 0, 0, 0, 0]), some([9] * 6, [3] * 6, [2, 1, 0, 0, 0, 0])
+    found = analyse({"a": (np.arange(6), orders[0]), "b": (np.arange(6), orders[1])}, paired=paired)
+    assert "pv_ctr" in {e["metric"] for e in found["effects"]}
+    assert {e["metric"] for e in found["absent_effects"]} == {"km_per_order", "new_place_share"}
+    two = some([9] * 6, [2] * 6, [1] * 6)
+    assert "absent_effects" not in analyse({"a": (np.arange(6), two), "b": (np.arange(6), two)}, paired=paired)
+    assert power(one, other, 100, None if paired else 2)["pv_ctr"] is None
 
 
 def test_floor_and_ceiling_are_of_the_users_that_all_arms_have() -> None:

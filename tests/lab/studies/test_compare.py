@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hemix import api
+from hemix.display import study_table
 from hemix.errors import DataError, RunError, SettingsError, UsageError
 from hemix.evaluation.intervals import auc_difference
+from hemix.lab.studies import summary
 from hemix.lab.studies.compare import compare
 from hemix.lab.studies.inputs import judged_rows, open_inputs
 from tests.lab.studies.small import FAST, HEMIX, TWO, cells_here, stamps
@@ -234,3 +237,18 @@ def test_in_processes_of_their_own(origins: list[Path], tmp_path: Path) -> None:
     assert content["failed"] == []
     assert content["models"]["lightgbm"]["flops_per_impression"] is None
     assert content["primary"] == ["hemix:lightgbm"]
+
+
+def test_pairs_of_one_user_are_absent_with_the_reason(origins: list[Path], study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same runs, judged as if all impressions were of one user: no interval of no width."""
+    inputs, _ = open_inputs(origins[:1], opens_test=False)
+    rows, _ = judged_rows(inputs, "valid")
+    one = [{name: replace(task, users=0 * task.users) for name, task in of.items()} for of in rows]
+    monkeypatch.setattr(summary, "judged_rows", lambda *_: (one, 1))
+    with cells_here():
+        content = compare(origins[:1], study, models=TWO, seeds=1, search=None)
+    assert content["pairs"] == []
+    absent = {(e["task"], e["metric"]): e["reason"] for e in content["absent_pairs"]}
+    assert absent["click", "auc"] == absent["order", "logloss"] == "fewer than two users"
+    assert len(absent) == 3 * 3
+    assert "fewer than two users" in study_table(content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from hemix.errors import UsageError
 from hemix.serving.http.access import Access, check_host, read_token
 from hemix.serving.http.refusal import Refusal
-from tests.serving.http.process import fake_server
+from tests.serving.http.process import Server, fake_server
 
 TOKEN, ADMIN = "user-token-0123456789", "admin-token-0123456789"
 
@@ -105,3 +106,56 @@ def test_pages_of_other_sites_cannot_ask_a_server_without_a_token(tmp_path: Path
     with fake_server(tmp_path / "token", token="a-token-of-sixteen") as server:
         headers = {"origin": "http://elsewhere.example", "authorization": "Bearer a-token-of-sixteen"}
         assert server.ask("POST", "/v1/rank", body, headers=headers).status == 200
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8080", "", None])
+@pytest.mark.parametrize(
+    "origin",
+    ["http://[::1", "http://]", "null", "", "http://", "\xff", "http://ex\u2100mple", "//", "127.0.0.1:8080", "http://127.0.0.1"],
+)
+def test_an_origin_that_is_no_site_of_this_server_is_another(origin: str, host: str | None) -> None:
+    with pytest.raises(Refusal) as refused:
+        Access().check_origin(origin, host)
+    assert (refused.value.status, refused.value.code) == (403, "cross_origin")
+    Access("a-token-of-sixteen").check_origin(origin, host)
+
+
+def test_odd_headers_are_no_defect(server: Server) -> None:
+    """Bytes as they are, past every client's checks: an answer below 500, or the caller is hung up on."""
+    body = b'{"user": "u1", "items": [{"id": "i1"}]}'
+    length = f"content-length: {len(body)}\r\n".encode()
+    for head in (
+        *(b"origin: " + origin for origin in (b"null", b"http://[::1", b"\xff\xfe", b"http://\xe2\x84\x80", b"a" * 5000)),
+        *(
+            b"authorization: " + given
+            for given in (b"\xff", b"Bearer", b"Bearer \xff\x80", b"bearer  x y", b"Basic " + b"=" * 5000)
+        ),
+        *(b"x-request-id: " + given for given in (b"\xff", b"{}", b"a" * 5000)),
+        *(b"content-encoding: " + given for given in (b"\xff", b"gzip, gzip", b"a" * 5000)),
+        *(b"content-type: " + given for given in (b"\xff", b"text/html; charset=utf-7")),
+        *(b"content-length: " + given for given in (b"-1", b"+3", b"1e3", b"9" * 19, b"9" * 5000, b"\xb2", b"")),
+        *(b"transfer-encoding: " + given for given in (b"gzip", b"chunked, chunked", b"\xff")),
+    ):
+        with socket.create_connection(("127.0.0.1", server.port), 10) as caller:
+            own = b"" if head.startswith((b"content-length", b"transfer-encoding")) else length
+            caller.sendall(b"POST /v1/rank HTTP/1.1\r\nhost: x\r\nconnection: close\r\n" + own + head + b"\r\n\r\n" + body)
+            first = caller.recv(200).split(b"\r\n")[0]
+        assert first.split(b" ")[1:2] < [b"500"], (head[:60], first)
+    for host in (b"", b"\xff", b"[::1", b"a b", b"a" * 5000):
+        with socket.create_connection(("127.0.0.1", server.port), 10) as caller:
+            caller.sendall(
+                b"POST /v1/rank HTTP/1.1\r\nhost: "
+                + host
+                + b"\r\norigin: null\r\nconnection: close\r\n"
+                + length
+                + b"\r\n"
+                + body
+            )
+            first = caller.recv(200).split(b"\r\n")[0]
+        assert first.split(b" ")[1:2] < [b"500"], (host[:60], first)
+    assert server.rank().status == 200
+
+
+def test_a_token_file_may_begin_with_a_mark(tmp_path: Path) -> None:
+    (tmp_path / "token").write_bytes(b"\xef\xbb\xbf" + TOKEN.encode() + b"\r\n")
+    assert read_token(tmp_path / "token", "--token-file") == TOKEN

@@ -10,14 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from hemix.schema import Schema
+from hemix.serving.checks import FieldChecks
 from hemix.serving.http.events import read_events
 from hemix.serving.http.ranking import rank, read_request
+from hemix.serving.http.refusal import Refusal
 from hemix.serving.http.service import Limits
 from hemix.serving.models import Models
 from hemix.serving.store import open_store
 from hemix.serving.types import Ranking, RankRequest
 from tests.serving.http.fake import FakeRanker
-from tests.serving.http.process import Server
+from tests.serving.http.process import Server, fake_server
 
 
 def event(**fields: object) -> dict[str, object]:
@@ -164,6 +167,90 @@ def test_models_health_and_metrics(server: Server) -> None:
     assert 0 <= server.metric("hemix_newest_event_age_seconds") < 60
     assert server.metric('hemix_stage_seconds_count{stage="score"}') > 0
     assert server.metric("process_resident_memory_bytes") > 2**24
+
+
+@pytest.mark.parametrize(
+    "path", ["/healthz", "/readyz", "/metrics", "/", "/docs", "/openapi.json", "/v1/models", "/v1/users/u1/history"]
+)
+def test_head_is_get_without_a_body(server: Server, path: str) -> None:
+    get, head = server.ask("GET", path), server.ask("HEAD", path)
+    assert (head.status, head.body) == (200, b"")
+    assert head.headers["content-type"] == get.headers["content-type"] and int(head.headers["content-length"]) > 0
+
+
+def test_head_of_what_cannot_be_got(server: Server, tmp_path: Path) -> None:
+    for path, status in (("/v1/rank", 405), ("/v1/nothing", 404)):
+        answer = server.ask("HEAD", path)
+        assert (answer.status, answer.body) == (status, b"")
+    with fake_server(tmp_path, store="redis://127.0.0.1:1/0", token="a-token-of-sixteen") as away:
+        answers = [away.ask("HEAD", path) for path in ("/readyz", "/healthz", "/v1/models")]
+        assert [(answer.status, answer.body) for answer in answers] == [(503, b""), (200, b""), (401, b"")]
+
+
+def test_a_body_may_begin_with_a_mark(server: Server) -> None:
+    mark = b"\xef\xbb\xbf"
+    for body in (json.dumps([event()]).encode(), json.dumps(event(), indent=1).encode(), json.dumps(event()).encode() + b"\n"):
+        assert server.ask("POST", "/v1/events", mark + body).json["accepted"] == 1
+        assert server.ask("POST", "/v1/events", gzip.compress(mark + body), {"content-encoding": "gzip"}).json["duplicate"] == 1
+    assert server.ask("POST", "/v1/rank", mark + b'{"user": "u1", "items": [{"id": "i1"}]}').status == 200
+    for body in (mark, mark + mark + b"[]", b"[" + mark + b"]"):
+        assert server.ask("POST", "/v1/events", body).error["code"] == "malformed_json"
+
+
+OF_TWO = """
+name: two
+labels: {click: {}}
+split: {valid: 2026-01-07, test: 2026-01-08}
+features: {user: {likes: {type: LIKES}}, item: {PRICE}}
+history: {fields: {tab: {type: TAB}}}
+"""
+
+
+def two_models(*, strict: bool = False) -> dict[str, FieldChecks]:
+    """``a`` reads numbers and a position, ``b`` categories and a title."""
+    a = OF_TWO.replace("LIKES", "numeric").replace("PRICE", "price: {type: numeric}").replace("TAB", "numeric")
+    b = OF_TWO.replace("LIKES", "categorical").replace("PRICE", "price: {type: categorical}, title: {type: categorical}")
+    schemas = {"a": a + "roles: {bias: {column: position}}\n", "b": b.replace("TAB", "categorical")}
+    return {name: FieldChecks(Schema.parse(text), strict=strict) for name, text in schemas.items()}
+
+
+@pytest.mark.parametrize(
+    ("told", "field", "unusable"),
+    [
+        (event(fields={"tab": 3}), None, {}),
+        (event(fields={"tab": "top"}), None, {"a": 1}),
+        (event(fields={"tab": "top", "position": 4}), None, {"a": 1}),
+        (event(fields={"tab": "top", "position": True}), "fields.position", {}),
+        (event(fields={"tab": [1]}), "fields.tab", {}),
+        (event(event="item", fields={"price": "dear", "title": "tea"}), None, {"a": 1}),
+        (event(event="item", fields={"price": 3, "title": ["tea"]}), "fields.title", {}),
+        (event(event="user", fields={"likes": "x", "other": [1]}), None, {"a": 1}),
+        (event(event="user", fields={"likes": None}), None, {}),
+    ],
+)
+def test_every_model_reads_the_fields_that_it_can(told: dict[str, object], field: str | None, unusable: dict[str, int]) -> None:
+    taken = read_events(json.dumps(told).encode(), two_models(), Limits())
+    assert [one["field"] for one in taken.rejected] == ([] if field is None else [field])
+    assert (len(taken.events), dict(taken.unusable)) == (int(field is None), unusable)
+
+
+def test_strict_refuses_the_columns_that_no_model_has() -> None:
+    for fields, accepted in (({"tab": "top", "position": 1}, True), ({"tab": 1, "colour": "red"}, False)):
+        taken = read_events(json.dumps(event(fields=fields)).encode(), two_models(strict=True), Limits())
+        assert len(taken.events) == accepted
+
+
+@pytest.mark.parametrize("position", [True, False, -1, 1.5, 1e99, "3", [2], float("nan"), 2**53 + 2])
+def test_a_position_is_a_whole_number_of_at_least_0(position: object) -> None:
+    checks = {"a": two_models()["a"]}
+    body = json.dumps([event(fields={"position": position}), event(fields={"position": 2.0}), event(fields={"position": None})])
+    if position != position:  # NaN is no JSON at all
+        with pytest.raises(Refusal, match="not JSON"):
+            read_events(body.encode(), checks, Limits())
+        return
+    taken = read_events(body.encode(), checks, Limits())
+    assert [(one["index"], one["code"], one["field"]) for one in taken.rejected] == [(0, "invalid", "fields.position")]
+    assert len(taken.events) == 2
 
 
 def test_openapi_has_the_columns_of_what_serves(server: Server) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from hemix.errors import DataError, HemixError, StoreError, UsageError
 from hemix.schema import Categorical, ClockPart
 from hemix.serving.store import Limits, Store, open_store
 from hemix.serving.types import Event
-from tests.data.small import at, write
+from tests.data.small import PLAIN, at, write
 from tests.serving.redis_server import RedisServer
 from tests.serving.store.conftest import empty
 
@@ -94,13 +95,47 @@ def event_logs(folder: Path) -> Path:
     return write(folder, EVENTS, impressions=shown, events=events)
 
 
-@pytest.fixture(params=["shown", "events", "planted", "rich"])
+TYPED = """
+name: typed
+tables: {events: events.parquet}
+history: {action: {vocabulary: {min_count: 1}},
+          fields: {price: {type: categorical, vocabulary: {min_count: 1}}, noon: {type: categorical, vocabulary: {min_count: 1}},
+                   seen: {type: categorical, vocabulary: {min_count: 1}}, code: {type: categorical, vocabulary: {min_count: 1}},
+                   rate: {type: numeric, buckets: 4}}}
+labels: {click: {}}
+split: {valid: 2026-01-06, test: 2026-01-07}
+"""
+
+
+def typed_logs(folder: Path) -> Path:
+    """Events whose ids, action and fields are of types that JSON does not have, and numbers that say "no value"."""
+    moments = [at(0, hour) for hour in range(6)]
+    events = pa.table(
+        {
+            "user_id": pa.array([Decimal(n % 2) for n in range(6)], pa.decimal128(38, 18)),
+            "item_id": pa.array([2**63 + n for n in range(6)], pa.uint64()),
+            "time_ms": moments,
+            "action": pa.array([b"see", b"buy"] * 3, pa.large_binary()),
+            "price": pa.array([Decimal(n) / 4 for n in range(6)], pa.decimal128(9, 3)),
+            "noon": pa.array([43_200, None] * 3, pa.time32("s")),
+            "seen": pa.array(moments, pa.timestamp("ms", "Asia/Tokyo")),
+            "code": pa.array([0.1, 3, None] * 2, pa.float32()),
+            "rate": [1.7976931348623157e308, -1e300, 1.0, 2.0, 3.0, None],
+        }
+    )
+    shown = {"user_id": [0, 1, 0], "item_id": [2**62, 5, 6], "time_ms": [at(0, 9), at(1), at(2)], "click": [1, 0, 1]}
+    return write(folder, TYPED, impressions=shown, events=events)
+
+
+@pytest.fixture(params=["shown", "events", "typed", "planted", "rich"])
 def logs(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     match request.param:
         case "shown":
             return shown_logs(tmp_path / "logs")
         case "events":
             return event_logs(tmp_path / "logs")
+        case "typed":
+            return typed_logs(tmp_path / "logs")
     found: Path = request.getfixturevalue(f"{request.param}_logs")
     return found
 
@@ -175,6 +210,101 @@ def test_again_adds_nothing_and_grown_logs_what_is_new(tmp_path: Path, url: str)
     assert api.store_load(logs, url)["accepted"] == 1
     assert len(store.history("u", limit=99).events) == len(before.events) + 1
     store.close()
+
+
+GROWN = PLAIN + "tables: {events: told}\nhistory: {fields: {paid: {type: numeric, buckets: 2}}}\n"
+
+
+def grown_logs(folder: Path) -> Path:
+    """Events of which two differ in a column that the schema does not name, two in none, and two have no time."""
+    shown = {"user_id": [1, 2, 1], "item_id": [1, 2, 3], "time_ms": [at(0, 9), at(1), at(2)], "click": [1, 0, 1]}
+    logs = write(folder, GROWN, impressions=shown)
+    (logs / "told").mkdir()
+    pq.write_table(told(), logs / "told" / "b.parquet")
+    return logs
+
+
+def told() -> pa.Table:
+    times = [at(-1), at(-1), at(-1, 2), at(-1, 2), None, None, at(-1, 3)]
+    return pa.table(
+        {
+            "user_id": [1] * 7, "item_id": [1, 1, 2, 2, 3, 3, 4], "time_ms": times, "action": ["view"] * 7,
+            "paid": pa.array([0.1, 0.1, None, None, 2, 2, 3.5], pa.float32()), "page": ["p", "q", "r", "r", "s", "s", "t"],
+        }
+    )  # fmt: skip
+
+
+def moved(table: pa.Table, **kinds: pa.DataType) -> pa.Table:
+    for name, kind in kinds.items():
+        values = table[name].cast(pa.timestamp("ms")) if pa.types.is_timestamp(kind) else table[name]
+        table = table.set_column(table.column_names.index(name), name, values.cast(kind))
+    return table
+
+
+NEW = pa.table({"user_id": [2], "item_id": [9], "time_ms": [at(1, 5)], "action": ["view"], "paid": [1.0], "page": ["p"]})
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "accepted"),
+    [
+        ("c", NEW, 1),
+        ("c", NEW.drop_columns("page"), 1),
+        ("a", NEW.select(list(reversed(NEW.column_names))), 1),
+        ("c", moved(NEW, user_id=pa.string(), item_id=pa.decimal128(25, 2), paid=pa.float32()), 1),
+        ("a", moved(NEW, time_ms=pa.timestamp("ms", "Europe/Berlin")).append_column("more", pa.array([{"a": b"\xff"}])), 1),
+        ("c", pa.concat_tables([NEW, NEW]), 1),
+        ("c", pa.concat_tables([NEW, NEW.set_column(5, "page", pa.array(["q"]))]), 2),
+        # the same file once more, written otherwise
+        ("b", told(), 0),
+        ("b", told().select(["page", "paid", "action", "time_ms", "item_id", "user_id"]), 0),
+        ("b", told().drop_columns("page"), 0),
+        ("b", told().set_column(5, "page", pa.array(["later", *"qrrsst"])), 0),
+        ("b", moved(told(), user_id=pa.string(), item_id=pa.float64(), time_ms=pa.timestamp("us", "UTC"), paid=pa.float64()), 0),
+        ("b", told().set_column(4, "paid", pa.array([0.1, 0.1, None, None, 2, 2, 3.5], pa.float64())), 0),
+        ("b", told().append_column("more", pa.array(range(7))), 1),  # the two that were equal differ now
+        ("b", told().set_column(3, "action", pa.array(["click", *["view"] * 6])), 1),
+    ],
+)  # fmt: skip
+def test_an_event_stays_itself_when_logs_grow_or_are_written_anew(
+    tmp_path: Path, file: str, content: pa.Table, accepted: int
+) -> None:
+    logs, db = grown_logs(tmp_path / "logs"), f"sqlite:///{tmp_path / 'store.db'}"
+    first = api.store_load(logs, db)
+    assert (first["events"], first["accepted"]) == (7, 6) and prepare(logs, tmp_path / "data")["history"]["events"] == 6
+    pq.write_table(content, logs / "told" / f"{file}.parquet")
+    assert api.store_load(logs, db)["accepted"] == accepted
+
+
+def test_impressions_that_differ_in_a_column_that_another_file_lacks(tmp_path: Path) -> None:
+    rows = {
+        "user_id": [1, 1, 1],
+        "item_id": [1, 1, 2],
+        "time_ms": [at(0), at(0), at(1)],
+        "click": [1, 1, 0],
+        "imp_id": ["a", "b", "c"],
+    }
+    logs, db = write(tmp_path / "logs", PLAIN + "tables: {impressions: days}\n"), f"sqlite:///{tmp_path / 'store.db'}"
+    (logs / "days").mkdir()
+    pq.write_table(pa.table(rows), logs / "days" / "b.parquet")
+    assert api.store_load(logs, db)["accepted"] == 3
+    pq.write_table(pa.table({"click": [0], "user_id": ["2"], "item_id": ["1"], "time_ms": [at(2)]}), logs / "days" / "a.parquet")
+    assert api.store_load(logs, db)["accepted"] == 1
+    assert prepare(logs, tmp_path / "data")["history"]["events"] == 4
+
+
+def test_nothing_is_loaded_of_logs_with_a_wrong_value(tmp_path: Path) -> None:
+    logs, db = grown_logs(tmp_path / "logs"), f"sqlite:///{tmp_path / 'store.db'}"
+    pq.write_table(NEW.set_column(0, "user_id", pa.array([""])), logs / "told" / "c.parquet")
+    with pytest.raises(DataError, match=r"c\.parquet: row 0: column 'user_id': expected an id"):
+        api.store_load(logs, db)
+    store = stored(db, False)
+    assert store.history("1", limit=99).events == ()
+    store.close()
+
+
+def test_it_says_so_where_many_events_are_equal(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    api.store_load(grown_logs(tmp_path / "logs"), f"sqlite:///{tmp_path / 'store.db'}")
+    assert "1 of 7 rows (14 %)" in caplog.text and "told" in caplog.text
 
 
 def test_the_size_of_the_pieces_does_not_matter(logs: Path) -> None:

@@ -1,0 +1,56 @@
+"""Dates, times and durations as people write them."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import BeforeValidator
+
+__all__ = ["DurationMs", "WindowMs", "duration_ms", "moment_ms"]
+
+_LONGEST_MS = 36_525 * 86_400_000
+"""A hundred years: a longer duration is a slip, and sums of times and durations stay within 64 bits"""
+_DURATION_UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+def duration_ms(value: object) -> int:
+    """A duration such as ``90s``, ``30min``, ``2h`` or ``7d`` in milliseconds; a bare 0 is allowed, other bare numbers not."""
+    if value == 0 and not isinstance(value, bool):
+        return 0
+    match = re.fullmatch(r"\s*(\d+)\s*(ms|s|min|m|h|d)\s*", value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"expected a duration with a unit such as 30min, 2h or 7d, got {value!r}")
+    found = int(match[1]) * _DURATION_UNITS_MS[match[2]]
+    if found > _LONGEST_MS:
+        raise ValueError(f"expected a duration of at most {_LONGEST_MS // 86_400_000}d, got {value!r}")
+    return found
+
+
+def _window(value: object) -> object:
+    return value if value == "day" else duration_ms(value)
+
+
+DurationMs = Annotated[int, BeforeValidator(duration_ms)]
+WindowMs = Annotated[Literal["day"] | int, BeforeValidator(_window)]
+
+
+def moment_ms(text: str, timezone: str) -> int:
+    """A local date or time such as ``2026-01-15`` or ``2026-01-15 06:00`` (or with an offset of its own) in ms UTC.
+
+    Args:
+        text: in ISO 8601, with or without seconds and offset.
+        timezone: IANA name of the zone that a text without offset is of.
+
+    Raises:
+        ValueError: for other text.
+    """
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=ZoneInfo(timezone))
+    try:
+        return round(moment.timestamp() * 1000)
+    except OverflowError as error:
+        raise ValueError(f"{text!r} is beyond all dates") from error

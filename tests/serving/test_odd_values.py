@@ -1,0 +1,137 @@
+"""What a server takes, its log, its export, its replay and prepare can read, whatever callers send."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hemix.data.cells import columns_of
+from hemix.data.dataset import Dataset
+from hemix.data.prepare import prepare
+from hemix.schema import Schema
+from hemix.serving.engine import Engine
+from hemix.serving.http.events import read_events
+from hemix.serving.http.ranking import rank, read_request
+from hemix.serving.http.refusal import Refusal
+from hemix.serving.http.service import Limits as HttpLimits
+from hemix.serving.models import Models
+from hemix.serving.served import LoggedStore, ServedLog
+from hemix.serving.served.labels import write_training_rows
+from hemix.serving.served.replay import replay
+from hemix.serving.store import Limits, open_store
+
+BODY_LIMITS = HttpLimits()
+AT = 1_767_700_000_000
+VALUES = [
+    "true", "1.5", "-1", "1e30", "-1e299", "1e999", "9223372036854775808", "NaN", '""', '"3"', '"a\\u0000b"', '"\\ud800"',
+    '"\ufeff\u2028"', f'"{"x" * 4096}"', "[]", "{}", "[null]", '["a", 1]', "[1, 2]", "[1e30, 1e30, -1e30]", "[true, false]", "null",
+]  # fmt: skip
+IDS = ['"0"', '" "', '""', '"a\\u0000b"', '"18446744073709551616"', '"1.0"', f'"{"i" * 256}"', '"e\u0301"', '"\ufeffx"', '"nan"']
+TIMES = ["0", "-1", "1.5", "631152000000", "631151999999", "4102444799999", "1e12", '"1767700000000"', "true", "9" * 20, "null"]
+
+
+@dataclass
+class Caller:
+    """Sends JSON texts to a server that is not behind HTTP."""
+
+    models: Models
+    store: LoggedStore
+    sent: int = 0
+    counts: dict[str, int] = field(default_factory=lambda: {"accepted": 0, "rejected": 0, "ranked": 0, "refused": 0})
+
+    def tell(self, kind: str = "interaction", **parts: str) -> None:
+        """One event; ``parts`` are JSON texts."""
+        self.sent += 1
+        event = {"event": f'"{kind}"', "id": f'"e{self.sent}"', "user": '"u1"', "item": '"i1"', "type": '"click"'}
+        body = _json({**event, "ranking": '"r0"', "timestamp": str(AT + self.sent), **parts})
+        try:
+            taken = read_events(body, self.models.checks(), BODY_LIMITS)
+        except Refusal as refusal:
+            assert refusal.status < 500
+            self.counts["rejected"] += 1
+            return
+        self.counts["accepted"] += sum(self.store.append(taken.events)) if taken.events else 0
+        self.counts["rejected"] += len(taken.rejected)
+
+    def ask(self, item: str = '"i1"', fields: str = "{}", **parts: str) -> None:
+        """One ranking; ``parts`` are JSON texts."""
+        self.sent += 1
+        items = f'[{{"id": {item}, "fields": {fields}}}, {{"id": "i2"}}]'
+        request = {"id": f'"r{self.sent}"', "user": '"u1"', "timestamp": str(AT + self.sent), "items": items}
+        try:
+            rank(read_request(_json({**request, **parts}), BODY_LIMITS), self.models, BODY_LIMITS, "x")
+            self.counts["ranked"] += 1
+        except Refusal as refusal:
+            assert refusal.status < 500
+            self.counts["refused"] += 1
+
+
+def _json(parts: dict[str, str]) -> bytes:
+    return ("{" + ", ".join(f'"{name}": {value}' for name, value in parts.items()) + "}").encode()
+
+
+def _send_odd_values(caller: Caller, schema: Schema) -> None:
+    columns = {
+        level: [c for n, f in schema.features.level(level).items() for c in columns_of(n, f)]
+        for level in ("user", "context", "item", "cross")
+    }
+    for value in VALUES:
+        for column in ("tab", "position", "other"):
+            caller.tell("impression", fields=f'{{"{column}": {value}}}')
+        for level in ("user", "item"):
+            for column in columns[level]:
+                caller.tell(level, fields=f'{{"{column}": {value}}}')
+        for column in columns["context"]:
+            caller.ask(context=f'{{"{column}": {value}}}')
+        for column in columns["item"] + columns["cross"]:
+            caller.ask(fields=f'{{"{column}": {value}}}')
+        for part in ("type", "user", "item", "ranking", "id"):
+            caller.tell(**{part: value})
+    for value in IDS:
+        caller.ask(item=value, id=value, user=value)
+        caller.tell(id=value, user=value, item=value, type=value, ranking=value)
+        caller.tell("user", user=value, fields=f"{{{value}: {value}}}")
+    for value in TIMES:
+        caller.ask(timestamp=value)
+        caller.tell(timestamp=value)
+
+
+def test_whatever_is_accepted_can_be_exported_prepared_and_replayed(rich_logs: Path, rich_run: Path, tmp_path: Path) -> None:
+    schema = Schema.load(rich_run / "schema.yaml")
+    log = ServedLog(tmp_path / "served" / "feed-1", schema)
+    store = LoggedStore(open_store("memory://", Limits(ttl_ms=None)), log)
+    engine = Engine(rich_run, store, name="feed", version="1", store_timeout_s=20, log=log)
+    models = Models(lambda *_: engine)
+    models.put("feed", "1", rich_run)
+    caller = Caller(models, store)
+    caller.ask(id='"r0"')
+    _send_odd_values(caller, schema)
+    log.close()
+    assert log.left_out == 0 and min(caller.counts.values()) > 80
+
+    counts = write_training_rows(log.folder, tmp_path / "rows", schema)
+    assert counts["rows"] == 2 * caller.counts["ranked"] and "positions_left_out" not in counts
+    logs = tmp_path / "logs"
+    shutil.copytree(rich_logs, logs)
+    for table in ("impressions", "events"):
+        old = (logs / f"{table}.parquet").rename(tmp_path / f"{table}.old")
+        shutil.copytree(tmp_path / "rows" / table, logs / f"{table}.parquet")
+        shutil.copy(old, logs / f"{table}.parquet" / "old.parquet")
+    text = (logs / "schema.yaml").read_text()
+    assert ", truth: truth.parquet" in text
+    (logs / "schema.yaml").write_text(text.replace(", truth: truth.parquet", ""))
+    prepare(logs, tmp_path / "data")
+    prepared = sum(split["rows"] for split in Dataset(tmp_path / "data").manifest["splits"].values())
+    assert prepared > counts["rows"]
+
+    again = list(replay(log.folder, engine))
+    assert len(again) == caller.counts["ranked"] and all(one.complete for one in again)
+    for one in again:
+        assert all(
+            math.isclose(a, b, rel_tol=1e-4, abs_tol=1e-5)
+            for a, b in ((one.served[i], one.again[i]) for i in one.served)
+            if a is not None and math.isfinite(a)
+        )
+    models.close()

@@ -1,0 +1,106 @@
+"""YAML that people write: keys given twice, byte order marks, other encodings, values that are none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hemix.errors import HemixError, SchemaError, SettingsError
+from hemix.lab.studies.search import read_points
+from hemix.schema import Schema
+from hemix.settings import build_settings
+from hemix.yaml_files import parse_yaml
+from tests.data.small import PLAIN
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(SettingsError) as error:
+        parse_yaml(text, "FILE", SettingsError)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "lines"),
+    [
+        ("a: 1\nb: 2\na: 3\n", "a", "lines 1 and 3"),
+        ("a:\n  b: 1\n  c: 2\n  b: 1\n", "a.b", "lines 2 and 4"),
+        ("a: {b: 1, b: 1}\n", "a.b", "lines 1 and 1"),
+        ("all:\n- x: 1\n- x: 1\n  y: 2\n  x: 3\n", "all[1].x", "lines 3 and 5"),
+        ('a: 1\n"a": 2\n', "a", "lines 1 and 2"),
+        ("1: x\n0x1: y\n", "0x1", "lines 1 and 2"),
+        ("on: x\ntrue: y\n", "true", "lines 1 and 2"),
+        ("base: &base\n  b: 1\n  b: 2\nother: *base\n", "base.b", "lines 2 and 3"),
+    ],
+)
+def test_a_key_that_stands_twice_is_named_with_both_lines(text: str, key: str, lines: str) -> None:
+    message = refusal(text)
+    assert message.startswith(f"FILE: {key}: ") and lines in message
+
+
+def test_what_looks_like_a_repetition_and_is_none() -> None:
+    merged = "base: &base {a: 1, b: 2}\nmine:\n  <<: *base\n  b: 3\nsame: *base\n"
+    assert parse_yaml(merged, "FILE", SettingsError)["mine"] == {"a": 1, "b": 3}
+    assert parse_yaml("1: a\n'1': b\n", "FILE", SettingsError) == {1: "a", "1": "b"}
+    assert parse_yaml("on: a\n'on': b\nyes: c\n".replace("yes", "no"), "FILE", SettingsError) == {
+        True: "a",
+        "on": "b",
+        False: "c",
+    }
+    assert parse_yaml("- {a: 1}\n- {a: 1}\n", "FILE", SettingsError) == [{"a": 1}, {"a": 1}]
+    assert parse_yaml("a: &x [1]\nb: *x\n", "FILE", SettingsError) == {"a": [1], "b": [1]}
+
+
+@pytest.mark.parametrize(
+    "text", ["a: [1", "a: 2026-02-30", "a: !!int x", "a: !!bool maybe", "? [a]\n: 1", "a: 1\n---\na: 2", "[" * 5000, "a: \x01"]
+)
+def test_what_is_no_yaml_is_one_line(text: str) -> None:
+    assert refusal(text).startswith("FILE: not YAML: ")
+
+
+def test_a_date_that_is_none_is_named_with_its_line() -> None:
+    message = refusal("a: 1\nb: 2026-02-30\n")
+    assert "2026-02-30" in message and "line 2" in message
+
+
+def test_a_byte_order_mark_and_other_encodings(tmp_path: Path) -> None:
+    path = tmp_path / "schema.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + PLAIN.encode())
+    assert Schema.load(path).name == "small"
+    for content in (PLAIN.encode("utf-16"), PLAIN.replace("small", "caf\u00e9").encode("latin-1")):
+        path.write_bytes(content)
+        with pytest.raises(SchemaError) as error:
+            Schema.load(path)
+        assert str(error.value).startswith(f"{path}: cannot be read: line ") and "UTF-8" in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n", "\ufeff"])
+def test_an_empty_schema_says_so(tmp_path: Path, text: str) -> None:
+    (tmp_path / "schema.yaml").write_text(text)
+    with pytest.raises(SchemaError, match=r"schema\.yaml: expected keys .* it is empty"):
+        Schema.load(tmp_path / "schema.yaml")
+
+
+def test_schema_settings_and_search_files_refuse_a_repeated_key(tmp_path: Path) -> None:
+    path = tmp_path / "file.yaml"
+
+    def problem(text: str, error: type[HemixError]) -> str:
+        path.write_text(text)
+        with pytest.raises(error) as caught:
+            if error is SchemaError:
+                Schema.load(path)
+            elif text.startswith("all"):
+                read_points(path)
+            else:
+                build_settings(config=path)
+        return str(caught.value).removeprefix(f"{path}: ")
+
+    section = "features: {context: {a: {type: categorical}}}\n"
+    assert problem(PLAIN + section + section, SchemaError).startswith("features: the key stands twice (lines 5 and 6)")
+    assert problem("train: {epochs: 3}\nmodel: {name: dlrm}\ntrain: {seed: 1}\n", SettingsError).startswith(
+        "train: the key stands twice (lines 1 and 3)"
+    )
+    assert problem("all:\n- train.seed: 1\n  train.seed: 2\n", SettingsError).startswith("all[0].train.seed: ")
+    with pytest.raises(SettingsError, match=r"--set train\.seed="):
+        build_settings(overrides=["train.seed={a: 1, a: 2}"])
