@@ -96,7 +96,9 @@ def check_rotary(time_encoding: str, width: int, heads: int) -> None:
 class SizedConfig(NeuralConfig):
     """Settings of every neural model of this package, each with the same named sizes."""
 
-    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = named_sizes(token_width=(32, 64, 384, 1024), layers=(2, 3, 3, 7))
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = named_sizes(
+        token_width=(32, 64, 384, 1024), layers=(2, 3, 3, 7)
+    )
 
     size: str = "tiny"
     token_width: Count = 32

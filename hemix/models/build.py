@@ -25,7 +25,9 @@ def is_neural(config: ModelConfig) -> bool:
     return issubclass(find_model(config.name).model, Ranker)
 
 
-def build_model(spec: InputSpec, config: ModelConfig, seed: int, team: Team | None = None) -> Ranker:
+def build_model(
+    spec: InputSpec, config: ModelConfig, seed: int, team: Team | None = None
+) -> Ranker:
     """Return a neural model with fresh weights, on the CPU in fp32.
 
     Args:
@@ -102,4 +104,6 @@ def _initialise(model: Ranker, seed: int) -> None:
         raise SettingsError(f"model.name: {model.config.name}: {error}") from error
     for name, parameter in model.named_dense_parameters():
         if bool(parameter.isnan().any()):
-            raise SettingsError(f"model.name: {model.config.name}: init_weights leaves {name} as it was")
+            raise SettingsError(
+                f"model.name: {model.config.name}: init_weights leaves {name} as it was"
+            )

@@ -1,8 +1,9 @@
-"""DCN-V2: explicit crosses of bounded degree, then a deep network (Wang et al. 2021, arXiv 2008.13535).
+"""DCN-V2: explicit crosses of bounded degree, then a deep network (Wang et al. 2021, arXiv
+2008.13535).
 
-The cross layer is equation 1, with a full matrix: ``x' = x0 * (W x + b) + x``, where ``*`` is by element; l layers hold every cross up
-to degree l + 1. The deep part is stacked on the crosses (the paper's figure 1a). The input x0 is the concatenation of all fields and
-numbers, histories pooled.
+The cross layer is equation 1, with a full matrix: ``x' = x0 * (W x + b) + x``, where ``*`` is by
+element; l layers hold every cross up to degree l + 1. The deep part is stacked on the crosses (the
+paper's figure 1a). The input x0 is the concatenation of all fields and numbers, histories pooled.
 
 Letters: N candidates, F fields, d width of a table, K numbers, X = F d + K, P pooled width.
 """

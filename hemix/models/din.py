@@ -1,13 +1,18 @@
-"""DIN: an activation unit weighs every event by the candidate, and the weighted events are summed (Zhou et al. 2018, arXiv 1706.06978).
+"""DIN: an activation unit weighs every event by the candidate, and the weighted events are summed
+(Zhou et al. 2018, arXiv 1706.06978).
 
-The user's representation is v_U(A) = sum_j a(e_j, v_A) e_j (eq. 3) over the newest events that the request sees, of both parts of the
-history. The weights are not normalised: their sum says how strongly the candidate is wanted (section 4.3). a is a small network over
-[e, e * t, e - t, t] with PReLU (eq. 8) and 36 inner units (figure 2). Not the paper's Dice (eq. 9), whose statistics would let
-an impression's score depend on its neighbours in the batch. A request without events has the null event in position of the sum.
+The user's representation is v_U(A) = sum_j a(e_j, v_A) e_j (eq. 3) over the newest events that the
+request sees, of both parts of the history. The weights are not normalised: their sum says how
+strongly the candidate is wanted (section 4.3). a is a small network over [e, e * t, e - t, t] with
+PReLU (eq. 8) and 36 inner units (figure 2). Not the paper's Dice (eq. 9), whose statistics would
+let an impression's score depend on its neighbours in the batch. A request without events has the
+null event in position of the sum.
 
-Pairs of candidate and event lie flat, so no history is padded. Knows no time but which events are newest.
+Pairs of candidate and event lie flat, so no history is padded. Knows no time but which events are
+newest.
 
-Letters: E events, Q requests, N candidates, P pairs, D token width, h inner width of the activation unit.
+Letters: E events, Q requests, N candidates, P pairs, D token width, h inner width of the activation
+unit.
 """
 
 from __future__ import annotations
@@ -55,7 +60,9 @@ class ActivationUnit(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.first = BlockLinear({"event": width, "product": width, "difference": width, "candidate": width}, _INNER)
+        self.first = BlockLinear(
+            {"event": width, "product": width, "difference": width, "candidate": width}, _INNER
+        )
         self.prelu = nn.PReLU(_INNER)
         self.second = nn.Linear(_INNER, 1)
 
@@ -71,8 +78,12 @@ class ActivationUnit(nn.Module):
         rows, position = rows_in_ranges(ranges, users, events_ED.shape[0], device)
         chosen_ED = events_ED.index_select(0, rows)
         with torch.autocast(events_ED.device.type, enabled=False):
-            projected_Eh = F.linear(chosen_ED, self.first.blocks["event"] + self.first.blocks["difference"])
-        first = position.index_select(0, moved((ranges.begin_Q + 1).clamp(max=events_ED.shape[0] - 1), device))
+            projected_Eh = F.linear(
+                chosen_ED, self.first.blocks["event"] + self.first.blocks["difference"]
+            )
+        first = position.index_select(
+            0, moved((ranges.begin_Q + 1).clamp(max=events_ED.shape[0] - 1), device)
+        )
         return Recent(events_ED=chosen_ED, projected_Eh=projected_Eh, first_Q=first, ranges=ranges)
 
     def forward(self, recent: Recent, candidates_ND: Tensor, index: HostIndex) -> Tensor:
@@ -91,24 +102,44 @@ class ActivationUnit(nn.Module):
         first_N = recent.first_Q.index_select(0, moved(index.values, device))
         offsets = F.pad(count_N.cumsum(0), (1, 0))
         candidate_P = torch.repeat_interleave(count_N, output_size=pairs)
-        event_P = torch.arange(pairs, device=count_N.device) + (first_N - offsets[:-1]).index_select(0, candidate_P)
-        weight_P = self.weights(recent, event_P, candidates_ND, candidate_P).to(recent.events_ED.dtype)
+        event_P = torch.arange(pairs, device=count_N.device) + (
+            first_N - offsets[:-1]
+        ).index_select(0, candidate_P)
+        weight_P = self.weights(recent, event_P, candidates_ND, candidate_P).to(
+            recent.events_ED.dtype
+        )
         sum_ND = F.embedding_bag(
-            event_P, recent.events_ED, offsets, mode="sum", per_sample_weights=weight_P, include_last_offset=True
+            event_P,
+            recent.events_ED,
+            offsets,
+            mode="sum",
+            per_sample_weights=weight_P,
+            include_last_offset=True,
         )
         return sum_ND + (count_N == 0).unsqueeze(1) * recent.events_ED[0]
 
-    def weights(self, recent: Recent, event_P: Tensor, candidates_ND: Tensor, candidate_P: Tensor) -> Tensor:
+    def weights(
+        self, recent: Recent, event_P: Tensor, candidates_ND: Tensor, candidate_P: Tensor
+    ) -> Tensor:
         """[P]: a(e, t) of pairs of a row of the events and a row of the candidates.
 
-        The first layer's columns of e, t and e - t are multiplied once per event and once per candidate, those of e * t once per pair.
+        The first layer's columns of e, t and e - t are multiplied once per event and once per
+        candidate, those of e * t once per pair.
         """
         blocks = self.first.blocks
         with torch.autocast(candidates_ND.device.type, enabled=False):
-            projected_Nh = F.linear(candidates_ND, blocks["candidate"] - blocks["difference"], self.first.bias)
-            product_PD = recent.events_ED.index_select(0, event_P) * candidates_ND.index_select(0, candidate_P)
+            projected_Nh = F.linear(
+                candidates_ND, blocks["candidate"] - blocks["difference"], self.first.bias
+            )
+            product_PD = recent.events_ED.index_select(0, event_P) * candidates_ND.index_select(
+                0, candidate_P
+            )
             inner_Ph = F.linear(product_PD, blocks["product"])
-        inner_Ph = inner_Ph + recent.projected_Eh.index_select(0, event_P) + projected_Nh.index_select(0, candidate_P)
+        inner_Ph = (
+            inner_Ph
+            + recent.projected_Eh.index_select(0, event_P)
+            + projected_Nh.index_select(0, candidate_P)
+        )
         weight_P1: Tensor = self.second(self.prelu(inner_Ph))
         return weight_P1.squeeze(1)
 
@@ -173,11 +204,15 @@ class DIN(Ranker):
         """Cuts, the read events' share of the activation unit."""
         ranges = HistoryRanges.of(inputs.batch, "both").newest(self.config.history_events)
         recent = self.activation.recent(state.events_ED, ranges, state.projected_RH.shape[0])
-        return RequestState(projected_QH=self.deep.project_request(state.projected_RH, inputs), recent=recent)
+        return RequestState(
+            projected_QH=self.deep.project_request(state.projected_RH, inputs), recent=recent
+        )
 
     def score(self, state: RequestState, inputs: Inputs) -> Tensor:
         """Logits [N, T]."""
         candidates_ND = candidate_vectors(self.events, inputs)
-        interest_ND = self.activation(state.recent, candidates_ND, HostIndex.of_candidates(inputs.batch))
+        interest_ND = self.activation(
+            state.recent, candidates_ND, HostIndex.of_candidates(inputs.batch)
+        )
         logits_NT: Tensor = self.deep(state.projected_QH, inputs, {"interest": interest_ND})
         return logits_NT

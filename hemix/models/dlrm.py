@@ -1,8 +1,10 @@
-"""DLRM: dot products between all pairs of fields (Naumov et al. 2019, arXiv 1906.00091, section 2.1.4).
+"""DLRM: dot products between all pairs of fields (Naumov et al. 2019, arXiv 1906.00091, section
+2.1.4).
 
-The numbers pass a bottom MLP that ends in a vector as wide as an embedding; the dot products of all distinct pairs among it and the
-fields, concatenated with it, go through the top MLP. Its last layers are the towers that all models share. Histories are pooled
-multi-valued features, as in the paper.
+The numbers pass a bottom MLP that ends in a vector as wide as an embedding; the dot products of all
+distinct pairs among it and the fields, concatenated with it, go through the top MLP. Its last
+layers are the towers that all models share. Histories are pooled multi-valued features, as in the
+paper.
 
 Letters: N candidates, F fields, d width of a table, K numbers, P pooled width.
 """

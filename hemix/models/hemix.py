@@ -2,10 +2,10 @@
 
 In the order that data passes it, a file each:
 
-1. `hemix.nn.tokenizer`: all features, mixed, then cut into NS tokens;
-2. `hemix.nn.interests`: queries Q = [dynamic ; fixed] read the global and the real-time history;
-3. `hemix.nn.mixer`: X = [real-time interests ; global interests ; NS tokens] through HeteroMixer blocks;
-4. `hemix.nn.heads`: the mean of the tokens to a logit a task.
+1. `hemix.nn.tokenizer`: all features, mixed, then cut into NS tokens; 2. `hemix.nn.interests`:
+queries Q = [dynamic ; fixed] read the global and the real-time history; 3. `hemix.nn.mixer`: X =
+[real-time interests ; global interests ; NS tokens] through HeteroMixer blocks; 4.
+`hemix.nn.heads`: the mean of the tokens to a logit a task.
 
 The forward is :meth:`hemix.models.base.Ranker.forward`: embed, encode_user, encode_request, score.
 
@@ -102,12 +102,17 @@ class HeMixConfig(SizedConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> HeMixConfig:
-        check_divisor(self.token_width, attention_heads=self.attention_heads, mix_heads=self.mix_heads)
+        check_divisor(
+            self.token_width, attention_heads=self.attention_heads, mix_heads=self.mix_heads
+        )
         for history in ("global", "realtime"):
             if getattr(self, f"use_{history}") and not sum(self.queries(history)):
                 raise ValueError(f"use_{history}: needs dynamic_queries or fixed_queries_{history}")
         if self.block == "rankmixer" and self.token_width < self.tokens:
-            raise ValueError(f"block: rankmixer needs a token_width of at least the {self.tokens} tokens, got {self.token_width}")
+            raise ValueError(
+                f"block: rankmixer needs a token_width of at least the {self.tokens} tokens, "
+                f"got {self.token_width}"
+            )
         check_rotary(self.time_encoding, self.token_width, self.attention_heads)
         return self
 
@@ -137,7 +142,8 @@ class HeMixConfig(SizedConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class UserState:
-    """What depends on users and their events alone. Row 0 of the events is the null event, row e + 1 is event e."""
+    """What depends on users and their events alone. Row 0 of the events is the null event, row e +
+    1 is event e."""
 
     by_event: ClassVar[tuple[str, ...]] = ("event_time_ms", "events_ED", "global_keys_values")
 
@@ -148,7 +154,8 @@ class UserState:
     events_ED: Tensor
     """[1 + E, D]: event vectors"""
     global_keys_values: Tensor | None
-    """[1 + E, 2 D], where the state is kept for requests to come; within a whole batch they are made for those who need them"""
+    """[1 + E, 2 D], where the state is kept for requests to come; within a whole batch they are
+    made for those who need them"""
     fields: PooledState | None
     """What products are made of; None: the model has none"""
     matches: MatchEvents | None
@@ -184,7 +191,11 @@ class HeMix(Ranker):
         super().__init__(spec, config)
         width, dropout = config.token_width, config.dropout
         self.products = self._field_products()
-        self.matches = Matches(spec, use_global=config.use_global, use_realtime=config.use_realtime) if config.matches else None
+        self.matches = (
+            Matches(spec, use_global=config.use_global, use_realtime=config.use_realtime)
+            if config.matches
+            else None
+        )
         crossed = {
             f"{level}_{name}": getattr(part, f"{level}_count")
             for name, part in (("products", self.products), ("matches", self.matches))
@@ -239,20 +250,24 @@ class HeMix(Ranker):
         return self.encode_history(self.events(inputs), inputs)
 
     def encode_history(self, events_ED: Tensor, inputs: Inputs) -> UserState:
-        """:meth:`encode_user` from event vectors [1 + E, D] that exist already, the null event in front."""
+        """:meth:`encode_user` from event vectors [1 + E, D] that exist already, the null event in
+        front."""
         assert inputs.user_RW is not None, "encode_user needs the level user"
         time_ms, keep = event_times(inputs.batch), inputs.context_QW is None
         return UserState(
             projected_RH=self.tokenizer.project_user(inputs.user_RW),
             event_time_ms=time_ms,
             events_ED=events_ED,
-            global_keys_values=self.global_.keys_values(events_ED, time_ms) if keep and self.global_ is not None else None,
+            global_keys_values=self.global_.keys_values(events_ED, time_ms)
+            if keep and self.global_ is not None
+            else None,
             fields=self.products.of_users(inputs) if self.products else None,
             matches=self.matches.of_users(inputs.batch) if self.matches else None,
         )
 
     def encode_request(self, state: UserState, inputs: Inputs) -> RequestState:
-        """Cuts, ages and fixed-query interests. Users' rows and events' positions of ``inputs`` are those of ``state``."""
+        """Cuts, ages and fixed-query interests. Users' rows and events' positions of ``inputs`` are
+        those of ``state``."""
         assert inputs.context_QW is not None, "encode_request needs the level request"
         batch, layout, time_ms = inputs.batch, inputs.layout, state.event_time_ms
         requests, apart = inputs.context_QW.shape[0], not layout.one_candidate_each
@@ -262,18 +277,28 @@ class HeMix(Ranker):
             users = state.projected_RH.shape[0]
             realtime = layout.realtime_state(self.realtime, state.events_ED, time_ms, users)
         if self.global_ is not None:
-            global_ = layout.global_state(self.global_, state.events_ED, state.global_keys_values, time_ms)
+            global_ = layout.global_state(
+                self.global_, state.events_ED, state.global_keys_values, time_ms
+            )
         if self.products is not None and state.fields is not None:
-            fields_QFd, crossed["request_products"] = self.products.of_requests(state.fields, inputs)
+            fields_QFd, crossed["request_products"] = self.products.of_requests(
+                state.fields, inputs
+            )
         if self.matches is not None and state.matches is not None:
             index_and_totals = layout.match_index(self.matches, state.matches, time_ms)
             matches, crossed["request_matches"] = self.matches.of_requests(*index_and_totals)
         return RequestState(
-            projected_QH=self.tokenizer.project_request(state.projected_RH, batch.user_index, inputs.context_QW, crossed),
+            projected_QH=self.tokenizer.project_request(
+                state.projected_RH, batch.user_index, inputs.context_QW, crossed
+            ),
             fields_QFd=fields_QFd,
             matches=matches,
-            fixed_realtime_QfD=self.realtime.fixed(realtime, requests) if apart and self.realtime and realtime else None,
-            fixed_global_QfD=self.global_.fixed(global_, requests) if apart and self.global_ and global_ else None,
+            fixed_realtime_QfD=self.realtime.fixed(realtime, requests)
+            if apart and self.realtime and realtime
+            else None,
+            fixed_global_QfD=self.global_.fixed(global_, requests)
+            if apart and self.global_ and global_
+            else None,
             realtime=realtime,
             global_=global_,
         )
@@ -281,11 +306,15 @@ class HeMix(Ranker):
     def score(self, state: RequestState, inputs: Inputs) -> Tensor:
         """Logits [N, T]."""
         batch, ns_NnD = inputs.batch, self._ns_tokens(state, inputs)
-        query_global, query_realtime = torch.split(ns_NnD, [self.config.ns_tokens_global, self.config.ns_tokens_realtime], 1)
+        query_global, query_realtime = torch.split(
+            ns_NnD, [self.config.ns_tokens_global, self.config.ns_tokens_realtime], 1
+        )
         if not self.config.dynamic_queries:
             query_global, query_realtime = query_global[:, :0], query_realtime[:, :0]
         tokens = [
-            *self._mixed(self.realtime, state.realtime, query_realtime, state.fixed_realtime_QfD, inputs),
+            *self._mixed(
+                self.realtime, state.realtime, query_realtime, state.fixed_realtime_QfD, inputs
+            ),
             *self._mixed(self.global_, state.global_, query_global, state.fixed_global_QfD, inputs),
             ns_NnD,
         ]
@@ -293,7 +322,9 @@ class HeMix(Ranker):
         for block in self.blocks:
             x_SND = block(x_SND)
         x_SND = self.norm_out(x_SND)
-        pooled_NP = x_SND.mean(0) if self.config.pooling == "mean" else x_SND.transpose(0, 1).flatten(1)
+        pooled_NP = (
+            x_SND.mean(0) if self.config.pooling == "mean" else x_SND.transpose(0, 1).flatten(1)
+        )
         logits_NT: Tensor = self.heads(pooled_NP, batch.bias)
         return logits_NT
 
@@ -305,36 +336,53 @@ class HeMix(Ranker):
         fixed_QfD: Tensor | None,
         inputs: Inputs,
     ) -> list[Tensor]:
-        """Dynamic, then fixed interests [N, queries, D] of one history, normalised, in pieces; none of a history that is not used."""
+        """Dynamic, then fixed interests [N, queries, D] of one history, normalised, in pieces; none
+        of a history that is not used."""
         if history is None or state is None:
             return []
-        dynamic_NnD = history.dynamic(state, queries_NnD, inputs.layout.candidates, fixed_too=fixed_QfD is None)
+        dynamic_NnD = history.dynamic(
+            state, queries_NnD, inputs.layout.candidates, fixed_too=fixed_QfD is None
+        )
         pieces = [self.norm_interests(dynamic_NnD)]
         if fixed_QfD is not None:
-            pieces.append(self.norm_interests(fixed_QfD).index_select(0, inputs.batch.request_index))
+            pieces.append(
+                self.norm_interests(fixed_QfD).index_select(0, inputs.batch.request_index)
+            )
         return pieces
 
     def _ns_tokens(self, state: RequestState, inputs: Inputs) -> Tensor:
         """[N, S_NS, D]"""
-        assert inputs.item_IW is not None and inputs.cross_NW is not None, "candidates need their level"
+        assert inputs.item_IW is not None and inputs.cross_NW is not None, (
+            "candidates need their level"
+        )
         batch, crossed = inputs.batch, dict[str, Tensor]()
         if self.products is not None and state.fields_QFd is not None:
             crossed["candidate_products"] = self.products.of_candidates(state.fields_QFd, inputs)
         if self.matches is not None and state.matches is not None:
             crossed["candidate_matches"] = self.matches.of_candidates(state.matches, batch)
         tokens_NnD: Tensor = self.tokenizer(
-            state.projected_QH, batch.request_index, inputs.item_IW, batch.item_index, inputs.cross_NW, crossed
+            state.projected_QH,
+            batch.request_index,
+            inputs.item_IW,
+            batch.item_index,
+            inputs.cross_NW,
+            crossed,
         )
         return tokens_NnD
 
-    def attention(self, state: RequestState, inputs: Inputs, most: int, also: int | None = None) -> tuple[Tensor, Tensor] | None:
-        """The events of most weight to the dynamic queries: mean over the queries of both histories and their heads."""
+    def attention(
+        self, state: RequestState, inputs: Inputs, most: int, also: int | None = None
+    ) -> tuple[Tensor, Tensor] | None:
+        """The events of most weight to the dynamic queries: mean over the queries of both histories
+        and their heads."""
         if not self.config.dynamic_queries:
             return None
         host, index = inputs.batch.host, HostIndex.of_candidates(inputs.batch)
         events = int(host.visible.max()) if host.visible.numel() else 0
         ns_NnD = self._ns_tokens(state, inputs)
-        queries = torch.split(ns_NnD, [self.config.ns_tokens_global, self.config.ns_tokens_realtime], 1)
+        queries = torch.split(
+            ns_NnD, [self.config.ns_tokens_global, self.config.ns_tokens_realtime], 1
+        )
         parts = [
             (interest, history, queries_NnD)
             for interest, history, queries_NnD in zip(
@@ -343,18 +391,25 @@ class HeMix(Ranker):
             if interest is not None and history is not None
         ]
         positions, weights = list[Tensor](), list[Tensor]()
-        for rows in torch.split(torch.arange(ns_NnD.shape[0]), max(1, _WEIGHTS_AT_ONCE // (1 + events))):
+        for rows in torch.split(
+            torch.arange(ns_NnD.shape[0]), max(1, _WEIGHTS_AT_ONCE // (1 + events))
+        ):
             at = slice(int(rows[0]), int(rows[-1]) + 1)
             total = ns_NnD.new_zeros(rows.shape[0], 1 + events)
             for interest, history, queries_NnD in parts:
-                total += interest.weights(history, queries_NnD[at], index[at], events) * interest.dynamic_count
+                total += (
+                    interest.weights(history, queries_NnD[at], index[at], events)
+                    * interest.dynamic_count
+                )
             mean = total[:, 1:] / max(1, sum(i.dynamic_count for i, *_ in parts))
             top = mean.topk(min(most, events))
             missing = (0, most - min(most, events))
             top_weights, top_positions = F.pad(top.values, missing), F.pad(top.indices, missing)
             if also is not None:
                 is_among = (top.indices == also).any(1, keepdim=True)
-                top_weights = torch.cat([top_weights, mean[:, also : also + 1].masked_fill(is_among, 0)], 1)
+                top_weights = torch.cat(
+                    [top_weights, mean[:, also : also + 1].masked_fill(is_among, 0)], 1
+                )
                 top_positions = F.pad(top_positions, (0, 1), value=also)
             weights.append(top_weights)
             positions.append(top_positions.masked_fill(top_weights <= 0, -1))

@@ -1,20 +1,24 @@
-"""LightGBM on the encoded features (Ke et al., "LightGBM: a highly efficient gradient boosting decision tree", NIPS 2017), behind the
-interface of a ranker: the three steps lay one row of numbers for every candidate, and boosted trees, one booster a task, score it.
+"""LightGBM on the encoded features (Ke et al., "LightGBM: a highly efficient gradient boosting
+decision tree", NIPS 2017), behind the interface of a ranker: the three steps lay one row of numbers
+for every candidate, and boosted trees, one booster a task, score it.
 
 A row holds, of every level,
   - the numbers, NaN where their missing flag is set (the flag itself is left out);
   - ids of vocabularies of up to 256 rows as categories;
-  - ids of larger vocabularies as the rank of the value by train count, which is what such an id is: frequent values are low, an unknown
-    one is above all, a missing one NaN;
-  - ids of other small tables (buckets, parts of the clock) as the ordered numbers that they are, NaN where missing; ids of other large
-    tables, which are hashes, are left out;
+  - ids of larger vocabularies as the rank of the value by train count, which is what such an id is:
+    frequent values are low, an unknown one is above all, a missing one NaN;
+  - ids of other small tables (buckets, parts of the clock) as the ordered numbers that they are,
+    NaN where missing; ids of other large tables, which are hashes, are left out;
   - how many values a multi-valued feature has;
-and how many events the request sees in each part of the history, and the bias column (position). Events have no further part.
+and how many events the request sees in each part of the history, and the bias column (position).
+Events have no further part.
 
-A task with ``given`` is boosted on its own label over the entire space; its logit here is that of p(order) / p(click), held below 1.
-With ``funnel: given_only`` it is boosted where the given label is 1 and its score is the conditional logit itself.
+A task with ``given`` is boosted on its own label over the entire space; its logit here is that of
+p(order) / p(click), held below 1. With ``funnel: given_only`` it is boosted where the given label
+is 1 and its score is the conditional logit itself.
 
-The boosters' texts are uint8 tensors, so a run keeps them in its safetensors. LightGBM is imported when trees score.
+The boosters' texts are uint8 tensors, so a run keeps them in its safetensors. LightGBM is imported
+when trees score.
 """
 
 from __future__ import annotations
@@ -42,7 +46,8 @@ from hemix.nn.inputs import LEVELS, Inputs
 __all__ = ["CATEGORIES_MAX", "LightGBM", "LightGBMConfig", "feature_kinds", "load_lightgbm"]
 
 CATEGORIES_MAX = 256
-"""Rows up to which a vocabulary's ids are categories, and up to which other ids are taken for buckets."""
+"""Rows up to which a vocabulary's ids are categories, and up to which other ids are taken for
+buckets."""
 
 _CERTAIN = 1e-6
 """p(order | click) is held this far below 1."""
@@ -57,7 +62,9 @@ def load_lightgbm() -> ModuleType:
     except ModuleNotFoundError as error:
         raise MissingExtra("lightgbm", "rivals", "model.name=lightgbm") from error
     except OSError as error:
-        raise SettingsError(f"model.name: lightgbm is installed but does not load: {str(error).splitlines()[0]}") from error
+        raise SettingsError(
+            f"model.name: lightgbm is installed but does not load: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def feature_kinds(level: LevelSpec, spec: InputSpec) -> tuple[Kind, ...]:
@@ -119,7 +126,7 @@ class LightGBM:
         """Return the model: trees have no mode of training."""
         return self
 
-    # -- rows of numbers --------------------------------------------------------------------------------------------------
+    # -- rows of numbers -------------------------------------------------------------------------
 
     def embed(self, batch: RequestBatch, levels: Sequence[str] = LEVELS) -> Inputs:  # noqa: ARG002
         """The batch as it is: there is nothing to look up."""
@@ -133,7 +140,14 @@ class LightGBM:
         """[Q, user and context features, events in the global and in the real-time part]"""
         batch = inputs.batch
         lengths = batch.visible.diff(dim=1).to(state.dtype)
-        return torch.cat([state[batch.user_index], _numbers(batch.context, self.spec.context, self.spec), lengths], 1)
+        return torch.cat(
+            [
+                state[batch.user_index],
+                _numbers(batch.context, self.spec.context, self.spec),
+                lengths,
+            ],
+            1,
+        )
 
     def candidate_rows(self, state: Tensor, inputs: Inputs) -> Tensor:
         """[N, features], fp32: what the trees see, from the requests' state."""
@@ -166,7 +180,7 @@ class LightGBM:
             *((("bias", False),) if spec.bias_rows else ()),
         )
 
-    # -- scores -----------------------------------------------------------------------------------------------------------
+    # -- scores ----------------------------------------------------------------------------------
 
     def __call__(self, batch: RequestBatch) -> Tensor:
         """Return logits [N, T] of a whole batch."""
@@ -198,7 +212,8 @@ class LightGBM:
 
     @torch.no_grad()
     def score(self, state: Tensor, inputs: Inputs) -> Tensor:
-        """Logits [N, T] (of a task with ``given``: conditional on it); zeros before there are trees."""
+        """Logits [N, T] (of a task with ``given``: conditional on it); zeros before there are
+        trees."""
         rows = self.candidate_rows(state, inputs)
         boosters = self.boosters()
         if not boosters:
@@ -226,18 +241,22 @@ class LightGBM:
         for index, task in enumerate(self.spec.tasks):
             logit = raw_NT[:, index]
             if task.given is not None:
-                log_given = log_probabilities(_padded(logits, self.spec), self.spec)[0][:, task.given]
+                log_given = log_probabilities(_padded(logits, self.spec), self.spec)[0][
+                    :, task.given
+                ]
                 log_ratio = (F.logsigmoid(logit) - log_given).clamp(max=float(np.log1p(-_CERTAIN)))
                 logit = log_ratio - torch.log(-torch.expm1(log_ratio))
             logits.append(logit)
         return torch.stack(logits, 1)
 
-    # -- trees ------------------------------------------------------------------------------------------------------------
+    # -- trees -----------------------------------------------------------------------------------
 
     def set_trees(self, texts: Sequence[str]) -> None:
         """Take the boosters of all tasks, each as LightGBM's text."""
         for task, text in enumerate(texts):
-            self._texts[task] = torch.from_numpy(np.frombuffer(text.encode(), dtype=np.uint8).copy())
+            self._texts[task] = torch.from_numpy(
+                np.frombuffer(text.encode(), dtype=np.uint8).copy()
+            )
         self._boosters = None
 
     def dense_tensors(self) -> dict[str, Tensor]:
@@ -258,7 +277,8 @@ class LightGBM:
         self._boosters = None
 
     def boosters(self) -> list[Any]:
-        """LightGBM's boosters, one a task; empty before there are trees. Raises MissingExtra, SettingsError."""
+        """LightGBM's boosters, one a task; empty before there are trees. Raises MissingExtra,
+        SettingsError."""
         if self._boosters is None:
             texts = [text.numpy().tobytes().decode() for text in self._texts]
             if not all(texts):
@@ -269,7 +289,10 @@ class LightGBM:
 
     def leaves(self) -> int:
         """Leaf values of all trees of all tasks."""
-        return sum(sum(tree["num_leaves"] for tree in booster.dump_model()["tree_info"]) for booster in self.boosters())
+        return sum(
+            sum(tree["num_leaves"] for tree in booster.dump_model()["tree_info"])
+            for booster in self.boosters()
+        )
 
 
 def _tensor_name(task: int) -> str:
@@ -278,13 +301,17 @@ def _tensor_name(task: int) -> str:
 
 def _padded(logits: list[Tensor], spec: InputSpec) -> Tensor:
     """[N, T] with zeros for the tasks that have no logit yet."""
-    return torch.stack([*logits, *[torch.zeros_like(logits[0])] * (len(spec.tasks) - len(logits))], 1)
+    return torch.stack(
+        [*logits, *[torch.zeros_like(logits[0])] * (len(spec.tasks) - len(logits))], 1
+    )
 
 
 def _numbers(columns: Columns, level: LevelSpec, spec: InputSpec) -> Tensor:
     """[rows, features of the level], fp32, in the order of :func:`_features`."""
     nan, parts = float("nan"), list[Tensor]()
-    for kind, table, ids in zip(feature_kinds(level, spec), level.tables, columns.ids.unbind(1), strict=True):
+    for kind, table, ids in zip(
+        feature_kinds(level, spec), level.tables, columns.ids.unbind(1), strict=True
+    ):
         if kind == "left out":
             continue
         values = ids.to(torch.float32)
@@ -295,17 +322,29 @@ def _numbers(columns: Columns, level: LevelSpec, spec: InputSpec) -> Tensor:
         ends = F.pad((bag.values != MISSING).cumsum(0), (1, 0))
         parts.append((ends[bag.offsets[1:]] - ends[bag.offsets[:-1]]).to(torch.float32))
     numbers = columns.numbers.to(torch.float32)
-    flags = {name.removesuffix(".missing"): at for at, name in enumerate(level.number_names) if name.endswith(".missing")}
+    flags = {
+        name.removesuffix(".missing"): at
+        for at, name in enumerate(level.number_names)
+        if name.endswith(".missing")
+    }
     for at, name in enumerate(level.number_names):
         if name.endswith(".missing"):
             continue
         flag = flags.get(name, flags.get(name.rpartition(".")[0]))
-        parts.append(numbers[:, at] if flag is None else numbers[:, at].masked_fill(numbers[:, flag] > 0, nan))
+        parts.append(
+            numbers[:, at]
+            if flag is None
+            else numbers[:, at].masked_fill(numbers[:, flag] > 0, nan)
+        )
     return torch.stack(parts, 1) if parts else numbers.new_zeros(columns.rows, 0)
 
 
 def _features(where: str, level: LevelSpec, spec: InputSpec) -> list[tuple[str, bool]]:
     kinds = zip(level.names, feature_kinds(level, spec), strict=True)
-    features = [(f"{where}.{name}", kind == "category") for name, kind in kinds if kind != "left out"]
+    features = [
+        (f"{where}.{name}", kind == "category") for name, kind in kinds if kind != "left out"
+    ]
     features += [(f"{where}.{name}", False) for name in level.bag_names]
-    return features + [(f"{where}.{name}", False) for name in level.number_names if not name.endswith(".missing")]
+    return features + [
+        (f"{where}.{name}", False) for name in level.number_names if not name.endswith(".missing")
+    ]

@@ -19,7 +19,8 @@ __all__ = ["PooledRanker"]
 
 
 class PooledRanker(Ranker):
-    """A model that reads pooled fields. A subclass says how a candidate's fields interact, and what the towers take from that."""
+    """A model that reads pooled fields. A subclass says how a candidate's fields interact, and what
+    the towers take from that."""
 
     config: SizedConfig
 
@@ -45,5 +46,7 @@ class PooledRanker(Ranker):
 
     def score(self, state: PooledState, inputs: Inputs) -> Tensor:
         """Logits [N, T]."""
-        logits_NT: Tensor = self.heads(self.interact(*self.fields.of_candidates(state, inputs)), inputs.batch.bias)
+        logits_NT: Tensor = self.heads(
+            self.interact(*self.fields.of_candidates(state, inputs)), inputs.batch.bias
+        )
         return logits_NT

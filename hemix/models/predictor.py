@@ -80,7 +80,9 @@ class Predictor(Protocol):
         """Return a user's kept state with new events."""
         ...
 
-    def attention(self, state: Any, inputs: Inputs, most: int, also: int | None = None) -> tuple[Tensor, Tensor] | None:
+    def attention(
+        self, state: Any, inputs: Inputs, most: int, also: int | None = None
+    ) -> tuple[Tensor, Tensor] | None:
         """Return the events that drew the candidates' attention most; None where none does."""
         ...
 

@@ -1,18 +1,22 @@
-"""RankMixer: semantic tokens, a permutation that mixes them, a network per token (Zhu et al. 2025, arXiv 2507.15551).
+"""RankMixer: semantic tokens, a permutation that mixes them, a network per token (Zhu et al. 2025,
+arXiv 2507.15551).
 
-- Tokens (equation 2): all embeddings, group by group, are concatenated and cut into T equal pieces, each mapped to a token by a
-  projection of its own. The groups: user, context, pooled global history, pooled real-time history, item, crosses, the output of the
-  sequence module, numbers; zeros fill the last piece.
-- Sequence module, which the paper puts before the tokens and leaves open: target attention, one query made of the candidate's fields
-  over each history, in HeMix's own attention (ages too), so that what differs between the two is what is done with its output.
-- Block (equation 1): ``S = LN(TokenMixing(X) + X)``, ``X' = LN(PFFN(S) + S)``; mixing in equations 3 to 5 (`hemix.nn.mixing`), the
-  network per token in equations 6 to 8.
+- Tokens (equation 2): all embeddings, group by group, are concatenated and cut into T equal pieces,
+  each mapped to a token by a projection of its own. The groups: user, context, pooled global
+  history, pooled real-time history, item, crosses, the output of the sequence module, numbers;
+  zeros fill the last piece.
+- Sequence module, which the paper puts before the tokens and leaves open: target attention, one
+  query made of the candidate's fields over each history, in HeMix's own attention (ages too), so
+  that what differs between the two is what is done with its output.
+- Block (equation 1): ``S = LN(TokenMixing(X) + X)``, ``X' = LN(PFFN(S) + S)``; mixing in equations
+  3 to 5 (`hemix.nn.mixing`), the network per token in equations 6 to 8.
 - The mean over tokens goes to the towers that all models share.
 
-T is the largest divisor of the token width that is at most ``tokens``, since the paper has as many heads as tokens.
+T is the largest divisor of the token width that is at most ``tokens``, since the paper has as many
+heads as tokens.
 
-Letters: N candidates, Q requests, E events, F fields, d width of a table, K numbers, T tokens (tasks of logits), D token width,
-X width of all embeddings together.
+Letters: N candidates, Q requests, E events, F fields, d width of a table, K numbers, T tokens
+(tasks of logits), D token width, X width of all embeddings together.
 """
 
 from __future__ import annotations
@@ -126,7 +130,9 @@ class RankMixer(Ranker):
         self.width = self.fields.count * d + self.fields.numbers_count + 2 * D
         self.project = GroupedLinear(self.tokens, -(-self.width // self.tokens), D)
         self.blocks = nn.ModuleList(self._block() for _ in range(config.layers))
-        self.norm_out = make_norm(config.norm, D) if config.norm_position == "pre" else nn.Identity()
+        self.norm_out = (
+            make_norm(config.norm, D) if config.norm_position == "pre" else nn.Identity()
+        )
         self.heads = Heads(spec, D, config.tower_hidden, config.dropout)
 
     def _block(self) -> Block:
@@ -154,7 +160,9 @@ class RankMixer(Ranker):
             pooled=self.fields.of_users(inputs),
             event_time_ms=time_ms,
             events_ED=events_ED,
-            global_keys_values=self.global_.keys_values(events_ED, time_ms) if inputs.context_QW is None else None,
+            global_keys_values=self.global_.keys_values(events_ED, time_ms)
+            if inputs.context_QW is None
+            else None,
         )
 
     def encode_request(self, state: UserState, inputs: Inputs) -> RequestState:
@@ -185,6 +193,8 @@ class RankMixer(Ranker):
 
     def tokenize(self, row_NX: Tensor) -> Tensor:
         """[N, X] -> [T, N, D]: token t is a projection of piece t of the row."""
-        pieces_NTx = F.pad(row_NX, (0, -self.width % self.tokens)).view(-1, self.tokens, self.project.weight.shape[1])
+        pieces_NTx = F.pad(row_NX, (0, -self.width % self.tokens)).view(
+            -1, self.tokens, self.project.weight.shape[1]
+        )
         tokens_TND: Tensor = self.project(pieces_NTx.transpose(0, 1))
         return tokens_TND

@@ -96,7 +96,10 @@ def register_model(name: str) -> Callable[[type[P]], type[P]]:
     def register(model: type[P]) -> type[P]:
         config = getattr(model, "Config", None)
         if not (inspect.isclass(config) and issubclass(config, ModelConfig)):
-            raise SettingsError(f"model {name!r}: {model.__name__} has no Config, a subclass of hemix.models.base.ModelConfig")
+            raise SettingsError(
+                f"model {name!r}: {model.__name__} has no Config, a subclass of "
+                "hemix.models.base.ModelConfig"
+            )
         before = _entries.get(name)
         if before is None and model.__module__.partition(".")[0] != "hemix":
             _import_package()
@@ -231,7 +234,9 @@ def _load(point: EntryPoint) -> None:
         raise SettingsError(f"model.name: {point.name}: {error}") from error
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise SettingsError(f"model.name: {point.name}: the entry point {point.value} fails to import: {reason}") from error
+        raise SettingsError(
+            f"model.name: {point.name}: the entry point {point.value} fails to import: {reason}"
+        ) from error
 
 
 @lru_cache(maxsize=1)
@@ -250,4 +255,6 @@ def _is_installed(module: str) -> bool:
 
 def _same(one: type, other: type) -> bool:
     """Whether a class is another one, imported again."""
-    return one is other or ((one.__module__, one.__qualname__) == (other.__module__, other.__qualname__))
+    return one is other or (
+        (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
+    )

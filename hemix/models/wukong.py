@@ -1,16 +1,21 @@
-"""Wukong: stacked factorisation machines (Zhang et al. 2024, arXiv 2403.02545, sections 3.3 to 3.7).
+"""Wukong: stacked factorisation machines (Zhang et al. 2024, arXiv 2403.02545, sections 3.3 to
+3.7).
 
 A layer maps n vectors to n_F + n_L:
 
-- factorisation machine block: ``reshape(MLP(LN(flatten(FM(X)))))`` with ``FM(X) = X (X^T Y)``, the pairwise dots X X^T projected to k
-  columns by a learned Y [n, k] (section 3.6, without computing Y from X, which the paper offers besides);
+- factorisation machine block: ``reshape(MLP(LN(flatten(FM(X)))))`` with ``FM(X) = X (X^T Y)``, the
+  pairwise dots X X^T projected to k columns by a learned Y [n, k] (section 3.6, without computing Y
+  from X, which the paper offers besides);
 - linear compress block: ``W_L X`` (section 3.5);
-- ``LN(concat(FMB(X), LCB(X)) + X)``, where the residual X goes through a linear map of its vectors when n is not n_F + n_L.
+- ``LN(concat(FMB(X), LCB(X)) + X)``, where the residual X goes through a linear map of its vectors
+  when n is not n_F + n_L.
 
-The numbers become one vector by an MLP; histories are pooled fields. The final MLP is the towers that all models share. A size scales
-what the paper scales: layers, n_F and n_L (half of the token width each) and the MLP's width; k stays at the paper's 24.
+The numbers become one vector by an MLP; histories are pooled fields. The final MLP is the towers
+that all models share. A size scales what the paper scales: layers, n_F and n_L (half of the token
+width each) and the MLP's width; k stays at the paper's 24.
 
-Letters: N candidates, n vectors, d width of a table, K numbers, k columns of the projected dots, P pooled width.
+Letters: N candidates, n vectors, d width of a table, K numbers, k columns of the projected dots, P
+pooled width.
 """
 
 from __future__ import annotations
@@ -39,7 +44,8 @@ class WukongConfig(SizedConfig):
 
 
 def recombine(x_Nnd: Tensor, linear: nn.Linear) -> Tensor:
-    """Linear combinations of vectors, [N, n, d] -> [N, out, d]: the same for every one of the d places."""
+    """Linear combinations of vectors, [N, n, d] -> [N, out, d]: the same for every one of the d
+    places."""
     combined: Tensor = linear(x_Nnd.transpose(1, 2)).transpose(1, 2)
     return combined
 
@@ -75,7 +81,9 @@ class WukongLayer(nn.Module):
         hidden = hidden_width(config.token_width) // 2
         self.dots = FactorizationMachineBlock(inputs, dots, d, hidden, config.dropout)
         self.compress = nn.Linear(inputs, linear, bias=False)
-        self.residual = nn.Linear(inputs, dots + linear, bias=False) if inputs != dots + linear else None
+        self.residual = (
+            nn.Linear(inputs, dots + linear, bias=False) if inputs != dots + linear else None
+        )
         self.norm = nn.LayerNorm(d)
 
     @staticmethod
@@ -87,7 +95,9 @@ class WukongLayer(nn.Module):
     def forward(self, x_Nnd: Tensor) -> Tensor:
         """[N, n, d] -> [N, n_F + n_L, d]"""
         residual_Nnd = x_Nnd if self.residual is None else recombine(x_Nnd, self.residual)
-        out: Tensor = self.norm(torch.cat([self.dots(x_Nnd), recombine(x_Nnd, self.compress)], 1) + residual_Nnd)
+        out: Tensor = self.norm(
+            torch.cat([self.dots(x_Nnd), recombine(x_Nnd, self.compress)], 1) + residual_Nnd
+        )
         return out
 
 
@@ -110,7 +120,13 @@ class Wukong(PooledRanker):
         """[N, P]"""
         x_Nnd = fields_NFd
         if self.dense is not None and self.dense_out is not None:
-            x_Nnd = torch.cat([fields_NFd, self.dense_out(self.dense(numbers_NK)).unsqueeze(1).to(fields_NFd.dtype)], 1)
+            x_Nnd = torch.cat(
+                [
+                    fields_NFd,
+                    self.dense_out(self.dense(numbers_NK)).unsqueeze(1).to(fields_NFd.dtype),
+                ],
+                1,
+            )
         for layer in self.layers:
             x_Nnd = layer(x_Nnd)
         return x_Nnd.flatten(1)

@@ -1,7 +1,9 @@
-"""The deep network above DIN's and SIM's interests: one multi-layer perceptron over all features and what was read from the history.
+"""The deep network above DIN's and SIM's interests: one multi-layer perceptron over all features
+and what was read from the history.
 
-Its first layer is linear in the concatenation, so every level's columns are multiplied where they live: the user's once per user, the
-context's once per request. Knows nothing of how the interests were read.
+Its first layer is linear in the concatenation, so every level's columns are multiplied where they
+live: the user's once per user, the context's once per request. Knows nothing of how the interests
+were read.
 
 Letters: R users, Q requests, N candidates, W width of a level's vectors.
 """
@@ -22,7 +24,8 @@ from hemix.nn.layers import BlockLinear
 __all__ = ["DeepNetwork", "Perceptron", "candidate_vectors", "hidden_width"]
 
 _HIDDEN_TOKENS = 16
-"""Width of a wide hidden layer, in tokens: about as many dense parameters as HeMix has at a size."""
+"""Width of a wide hidden layer, in tokens: about as many dense parameters as HeMix has at a
+size."""
 
 
 def hidden_width(token_width: int) -> int:
@@ -77,7 +80,11 @@ class DeepNetwork(nn.Module):
         """[R, hidden]: the user's summand of the first layer, and the bias."""
         assert inputs.user_RW is not None, "encode_user needs the level user"
         projected = self.first.project_part("user", inputs.user_RW)
-        return self.first.bias.expand(inputs.user_RW.shape[0], -1) if projected is None else projected + self.first.bias
+        return (
+            self.first.bias.expand(inputs.user_RW.shape[0], -1)
+            if projected is None
+            else projected + self.first.bias
+        )
 
     def project_request(self, user_RH: Tensor, inputs: Inputs) -> Tensor:
         """[Q, hidden]: the user's and the context's."""
@@ -88,9 +95,13 @@ class DeepNetwork(nn.Module):
         )
         return of_user if projected is None else of_user + projected
 
-    def forward(self, request_QH: Tensor, inputs: Inputs, interests: Mapping[str, Tensor]) -> Tensor:
+    def forward(
+        self, request_QH: Tensor, inputs: Inputs, interests: Mapping[str, Tensor]
+    ) -> Tensor:
         """Logits [N, T] from the interests [N, width] of every candidate."""
-        assert inputs.item_IW is not None and inputs.cross_NW is not None, "score needs the level candidate"
+        assert inputs.item_IW is not None and inputs.cross_NW is not None, (
+            "score needs the level candidate"
+        )
         hidden_NH = request_QH.index_select(0, inputs.batch.request_index)
         item_NW = inputs.item_IW.index_select(0, inputs.batch.item_index)
         for name, columns in {"item": item_NW, "cross": inputs.cross_NW, **interests}.items():

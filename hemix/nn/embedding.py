@@ -1,8 +1,9 @@
 """All embedding tables in one weight, read once a step, or once a part of one.
 
-The weight is [rows of all tables, width]. In training a look-up reads all its ids at once into a leaf tensor that hangs on no weight;
-what autograd leaves there is one gradient per vector that the model was given, and a table optimiser
-(`hemix.training.table_optimizers`) adds them up by row and updates those rows alone. The dense optimiser never sees the weight.
+The weight is [rows of all tables, width]. In training a look-up reads all its ids at once into a
+leaf tensor that hangs on no weight; what autograd leaves there is one gradient per vector that the
+model was given, and a table optimiser (`hemix.training.table_optimizers`) adds them up by row and
+updates those rows alone. The dense optimiser never sees the weight.
 
 Knows neither the schema nor what the columns mean.
 """
@@ -29,7 +30,8 @@ _ROWS_PER_DRAW = 2**16
 
 @dataclass(frozen=True, kw_only=True)
 class LookUp:
-    """Ids to look up, in the host's memory: one-valued columns, or with ``offsets`` one multi-valued feature."""
+    """Ids to look up, in the host's memory: one-valued columns, or with ``offsets`` one
+    multi-valued feature."""
 
     tables: tuple[str, ...]
     """Table of every column; one table for a multi-valued feature."""
@@ -46,8 +48,10 @@ class Gradients:
     ids: Tensor
     """int64 [n], rows of the weight, with repeats; in the host's memory"""
     bags: Tensor | None
-    """int64 [b + 1], in the host's memory, from 0, ascending strictly: the last b vectors were means of the last ``bags[-1]`` ids, the
-    i-th of those in bags[i]:bags[i + 1]. All vectors before are one row each. None: there are no means"""
+    """int64 [b + 1], in the host's memory, from 0, ascending strictly: the last b vectors were
+    means of the last ``bags[-1]`` ids, the
+    i-th of those in bags[i]:bags[i + 1]. All vectors before are one row each. None: there are no
+    means"""
     values: Tensor
     """[m, width]"""
 
@@ -55,7 +59,9 @@ class Gradients:
 class Tables(nn.Module):
     """The embedding tables, one after another in :attr:`weight` [sum of rows, width]."""
 
-    def __init__(self, rows: Mapping[str, int], width: int, owned: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, rows: Mapping[str, int], width: int, owned: tuple[int, int] | None = None
+    ) -> None:
         """``owned``: which rows of all tables together the weight holds; by default all."""
         super().__init__()
         self.width = width
@@ -66,7 +72,9 @@ class Tables(nn.Module):
             total += count
         self.rows = total
         self.owned = owned or (0, total)
-        self.weight = nn.Parameter(torch.empty(self.owned[1] - self.owned[0], width), requires_grad=False)
+        self.weight = nn.Parameter(
+            torch.empty(self.owned[1] - self.owned[0], width), requires_grad=False
+        )
         self._step: Gradients | None = None
         self._parts: list[tuple[Tensor, Tensor]] = []
 
@@ -84,28 +92,41 @@ class Tables(nn.Module):
                 self.weight[low - first : high - first] = kept.to(self.weight.dtype)
 
     def look_up(self, look_ups: Sequence[LookUp]) -> list[Tensor]:
-        """Vectors of everything that a step needs: [rows, columns * width] each, [rows, width] for a multi-valued feature (the
+        """Vectors of everything that a step needs: [rows, columns * width] each, [rows, width] for
+        a multi-valued feature (the
         mean of its values; the missing row where there is none).
 
-        In training (train mode with gradients on) once a step: call :meth:`take_step` before the next, or :meth:`keep_part`.
+        In training (train mode with gradients on) once a step: call :meth:`take_step` before the
+        next, or :meth:`keep_part`.
         """
         if not look_ups:
             return []
         bags = [None if w.offsets is None else _with_missing(w.ids, w.offsets) for w in look_ups]
         ids = [
-            (w.ids if bag is None else bag[0].unsqueeze(1)) + self._first_rows(w) for w, bag in zip(look_ups, bags, strict=True)
+            (w.ids if bag is None else bag[0].unsqueeze(1)) + self._first_rows(w)
+            for w, bag in zip(look_ups, bags, strict=True)
         ]
         weight, positions = self._readable(ids)
         if self.training and torch.is_grad_enabled():
-            pieces = self._read_for_step(ids, weight.detach(), positions, [None if bag is None else bag[1] for bag in bags])
+            pieces = self._read_for_step(
+                ids, weight.detach(), positions, [None if bag is None else bag[1] for bag in bags]
+            )
             return [
                 piece.view(i.shape[0], i.shape[1] * self.width) if bag is None else piece
                 for piece, i, bag in zip(pieces, ids, bags, strict=True)
             ]
         return [
-            weight.index_select(0, self._here(at.flatten())).view(at.shape[0], at.shape[1] * self.width)
+            weight.index_select(0, self._here(at.flatten())).view(
+                at.shape[0], at.shape[1] * self.width
+            )
             if bag is None
-            else F.embedding_bag(self._here(at.flatten()), weight, self._here(bag[1]), mode="mean", include_last_offset=True)
+            else F.embedding_bag(
+                self._here(at.flatten()),
+                weight,
+                self._here(bag[1]),
+                mode="mean",
+                include_last_offset=True,
+            )
             for at, bag in zip(positions, bags, strict=True)
         ]
 
@@ -114,21 +135,31 @@ class Tables(nn.Module):
         return self.weight, ids
 
     def _read_for_step(
-        self, ids: list[Tensor], weight: Tensor, positions: list[Tensor], offsets: list[Tensor | None]
+        self,
+        ids: list[Tensor],
+        weight: Tensor,
+        positions: list[Tensor],
+        offsets: list[Tensor | None],
     ) -> list[Tensor]:
-        """Vectors [m, width] of every look-up, pieces of one leaf that :meth:`take_gradients` will ask for its gradient."""
+        """Vectors [m, width] of every look-up, pieces of one leaf that :meth:`take_gradients` will
+        ask for its gradient."""
         assert self._step is None, "one look-up a step: the step before was not taken"
         order = sorted(range(len(ids)), key=lambda at: offsets[at] is not None)  # bags last
         flat = torch.cat([ids[at].flatten() for at in order])
         rows = self._here(torch.cat([positions[at].flatten() for at in order]))
         lengths = [o.diff() for o in offsets if o is not None]
-        single, bags = flat.shape[0] - sum(ids[at].numel() for at in order if offsets[at] is not None), None
+        single, bags = (
+            flat.shape[0] - sum(ids[at].numel() for at in order if offsets[at] is not None),
+            None,
+        )
         if lengths:
             bags = F.pad(torch.cat(lengths).cumsum(0), (1, 0))
         leaf = weight.new_empty(single + (0 if bags is None else bags.shape[0] - 1), self.width)
         torch.index_select(weight, 0, rows[:single], out=leaf[:single])
         if bags is not None:
-            leaf[single:] = F.embedding_bag(rows[single:], weight, self._here(bags), mode="mean", include_last_offset=True)
+            leaf[single:] = F.embedding_bag(
+                rows[single:], weight, self._here(bags), mode="mean", include_last_offset=True
+            )
         self._step = Gradients(ids=flat, bags=bags, values=leaf.requires_grad_())
         sizes = [ids[at].numel() if (o := offsets[at]) is None else o.shape[0] - 1 for at in order]
         pieces = dict(zip(order, torch.split(leaf, sizes), strict=True))
@@ -148,12 +179,17 @@ class Tables(nn.Module):
         return dict(zip(names, itertools.pairwise(firsts), strict=True))
 
     def keep_part(self) -> None:
-        """After the backward pass of a part of a step: put by what its look-up was given, for :meth:`take_gradients` to add up, part by
+        """After the backward pass of a part of a step: put by what its look-up was given, for
+        :meth:`take_gradients` to add up, part by
         part in their order."""
         step, self._step = self._step, None
         if step is not None:
-            gradient = torch.zeros_like(step.values) if step.values.grad is None else step.values.grad
-            self._parts.append(sum_by_row(Gradients(ids=step.ids, bags=step.bags, values=gradient), self.rows))
+            gradient = (
+                torch.zeros_like(step.values) if step.values.grad is None else step.values.grad
+            )
+            self._parts.append(
+                sum_by_row(Gradients(ids=step.ids, bags=step.bags, values=gradient), self.rows)
+            )
 
     def take_gradients(self) -> Gradients | None:
         """The gradients that reached the look-ups since the last call, or None; forgets them."""
@@ -167,7 +203,8 @@ class Tables(nn.Module):
         return Gradients(ids=step.ids, bags=step.bags, values=step.values.grad)
 
     def take_step(self) -> tuple[Tensor, Tensor] | None:
-        """The same added up: (rows int64 [n], distinct and ascending, gradient [n, width]), both where the weight is."""
+        """The same added up: (rows int64 [n], distinct and ascending, gradient [n, width]), both
+        where the weight is."""
         taken = self.take_gradients()
         if taken is None:
             return None
@@ -179,21 +216,27 @@ class Tables(nn.Module):
 
 
 def _with_missing(values: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-    """The same lists with ``[MISSING]`` in position of every empty one."""
+    """The same lists with ``[MISSING]`` in place of every empty one."""
     lengths = offsets.diff()
     empty = lengths == 0
     if not bool(empty.any()):
         return values, offsets
     shift = F.pad(empty.cumsum(0), (1, 0))
-    filled = torch.full((values.shape[0] + int(shift[-1]),), MISSING, dtype=values.dtype, device=values.device)
-    positions = torch.arange(values.shape[0], device=values.device) + torch.repeat_interleave(shift[:-1], lengths)
+    filled = torch.full(
+        (values.shape[0] + int(shift[-1]),), MISSING, dtype=values.dtype, device=values.device
+    )
+    positions = torch.arange(values.shape[0], device=values.device) + torch.repeat_interleave(
+        shift[:-1], lengths
+    )
     return filled.index_copy_(0, positions, values), offsets + shift
 
 
 def sum_by_row(gradients: Gradients, rows: int) -> tuple[Tensor, Tensor]:
-    """(distinct ids int64 ascending [n], the sum [n, width] of what each one's uses were given), for ids in [0, rows).
+    """(distinct ids int64 ascending [n], the sum [n, width] of what each one's uses were given),
+    for ids in [0, rows).
 
-    Always added in the same order. The ids are sorted where they are, in the host's memory; the sum is made where the gradients are.
+    Always added in the same order. The ids are sorted where they are, in the host's memory; the sum
+    is made where the gradients are.
     """
     values, bags = gradients.values, gradients.bags
     device = values.device
@@ -205,14 +248,19 @@ def sum_by_row(gradients: Gradients, rows: int) -> tuple[Tensor, Tensor]:
         single = values.shape[0] - lengths.shape[0]
         values = torch.cat([values[:single], values[single:] / moved(lengths, device).unsqueeze(1)])
         every = torch.arange(values.shape[0])
-        vector = torch.cat([every[:single], every[single:].repeat_interleave(lengths)]).index_select(0, vector)
+        vector = torch.cat(
+            [every[:single], every[single:].repeat_interleave(lengths)]
+        ).index_select(0, vector)
     begin = F.pad(counts.cumsum(0), (1, 0))
-    total = F.embedding_bag(moved(vector, device), values, moved(begin, device), mode="sum", include_last_offset=True)
+    total = F.embedding_bag(
+        moved(vector, device), values, moved(begin, device), mode="sum", include_last_offset=True
+    )
     return distinct.long(), total
 
 
 def distinct_rows(ids: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """(distinct ids ascending, the position of every id among them), for int64 [n] ids in [0, rows)."""
+    """(distinct ids ascending, the position of every id among them), for int64 [n] ids in [0,
+    rows)."""
     if rows > _DENSE_FACTOR * ids.shape[0]:
         distinct, positions = torch.unique(ids, return_inverse=True)
         return distinct, positions

@@ -1,8 +1,8 @@
 """Events to vectors: an item part, computed once per distinct item row, and a part per event field.
 
-One linear map of [item columns ; fields], computed as a sum of partial products and linear on purpose:
-an event's vector does not depend on the request, and an age part can be split off exactly. Row 0 of the
-result is the null event that every history carries; event e is row e + 1.
+One linear map of [item columns ; fields], computed as a sum of partial products and linear on
+purpose: an event's vector does not depend on the request, and an age part can be split off exactly.
+Row 0 of the result is the null event that every history carries; event e is row e + 1.
 
 Letters: E events, I distinct item rows, D token width, W width of a level's vectors, d of a table.
 """
@@ -52,7 +52,9 @@ class EventEncoder(nn.Module):
         parts = [self._with_null(self.items(inputs.item_IW), batch.event_item, self.null, traced)]
         nothing = torch.zeros_like(self.null)
         timeless = torch.stack([nothing, self.timeless])
-        small = [self._with_null(timeless, (batch.event_time_ms == TIMELESS_MS).long(), nothing, traced)]
+        small = [
+            self._with_null(timeless, (batch.event_time_ms == TIMELESS_MS).long(), nothing, traced)
+        ]
         for i, field in enumerate(inputs.event_fields):
             projected = self.project.project_part(f"field_{i}", field.values_Vd)
             assert projected is not None
@@ -61,15 +63,23 @@ class EventEncoder(nn.Module):
         return summed_rows(parts + small, merge=not traced)
 
     def items(self, item_IW: Tensor) -> Tensor:
-        """[I, D]: what of an event's vector is its item's, the bias included; so also a candidate, in the events' space."""
+        """[I, D]: what of an event's vector is its item's, the bias included; so also a candidate,
+        in the events' space."""
         projected = self.project.project_part("item", self._event_columns(item_IW))
-        return self.project.bias.expand(item_IW.shape[0], -1) if projected is None else projected + self.project.bias
+        return (
+            self.project.bias.expand(item_IW.shape[0], -1)
+            if projected is None
+            else projected + self.project.bias
+        )
 
     @staticmethod
-    def _with_null(rows: Tensor, index: Tensor, null: Tensor, traced: bool) -> tuple[Tensor, Tensor]:
+    def _with_null(
+        rows: Tensor, index: Tensor, null: Tensor, traced: bool
+    ) -> tuple[Tensor, Tensor]:
         """The same gather with the null event's row in front.
 
-        ``traced``: the null's row is the first, for a count of rows would become a constant of a graph.
+        ``traced``: the null's row is the first, for a count of rows would become a constant of a
+        graph.
         """
         null_1D = null.to(rows.dtype).unsqueeze(0)
         if traced:

@@ -1,9 +1,12 @@
-"""Features as fields, vectors of one width: those of every level, columns of events, means of what a request sees.
+"""Features as fields, vectors of one width: those of every level, columns of events, means of what
+a request sees.
 
-User fields are made once per user row, context fields and pooled histories once per request, item fields once per distinct item;
-gathering them is all that is done per candidate. Knows nothing of how fields interact.
+User fields are made once per user row, context fields and pooled histories once per request, item
+fields once per distinct item; gathering them is all that is done per candidate. Knows nothing of
+how fields interact.
 
-Letters: R users, Q requests, N candidates, E events, F fields, d width of a table, C columns of an event, K numbers.
+Letters: R users, Q requests, N candidates, E events, F fields, d width of a table, C columns of an
+event, K numbers.
 """
 
 from __future__ import annotations
@@ -21,10 +24,12 @@ _LEVELS = ("user", "context", "item", "cross")
 
 
 class Fields(nn.Module):
-    """Every id column and every multi-valued feature is a field, a vector of width d; so are a level's numbers, all together, by a
+    """Every id column and every multi-valued feature is a field, a vector of width d; so are a
+    level's numbers, all together, by a
     linear map. In the order of the columns, the numbers last.
 
-    With ``numbers=False`` numbers make no field; :meth:`user_numbers` and its sisters give them as they are.
+    With ``numbers=False`` numbers make no field; :meth:`user_numbers` and its sisters give them as
+    they are.
     """
 
     def __init__(self, spec: InputSpec, embedding_size: int, *, numbers: bool = True) -> None:
@@ -32,7 +37,11 @@ class Fields(nn.Module):
         self.size = embedding_size
         self._levels: dict[str, LevelSpec] = {name: getattr(spec, name) for name in _LEVELS}
         self.numbers = nn.ModuleDict(
-            {name: nn.Linear(level.numbers, self.size) for name, level in self._levels.items() if numbers and level.numbers}
+            {
+                name: nn.Linear(level.numbers, self.size)
+                for name, level in self._levels.items()
+                if numbers and level.numbers
+            }
         )
 
     @property
@@ -65,7 +74,10 @@ class Fields(nn.Module):
 
     def candidate(self, inputs: Inputs) -> Tensor:
         """[N, F, d]"""
-        item_IFd, cross_NFd = self._fields("item", inputs.item_IW), self._fields("cross", inputs.cross_NW)
+        item_IFd, cross_NFd = (
+            self._fields("item", inputs.item_IW),
+            self._fields("cross", inputs.cross_NW),
+        )
         return torch.cat([item_IFd.index_select(0, inputs.batch.item_index), cross_NFd], 1)
 
     def user_numbers(self, inputs: Inputs) -> Tensor:
@@ -78,7 +90,10 @@ class Fields(nn.Module):
 
     def candidate_numbers(self, inputs: Inputs) -> Tensor:
         """[N, K of the items and the crosses]"""
-        item_IK, cross_NK = self._split("item", inputs.item_IW)[1], self._split("cross", inputs.cross_NW)[1]
+        item_IK, cross_NK = (
+            self._split("item", inputs.item_IW)[1],
+            self._split("cross", inputs.cross_NW)[1],
+        )
         return torch.cat([item_IK.index_select(0, inputs.batch.item_index), cross_NK], 1)
 
     def _count(self, name: str) -> int:
@@ -99,7 +114,7 @@ class Fields(nn.Module):
         return vectors.reshape(vectors.shape[0], self._count(name), self.size)
 
 
-# -- events -----------------------------------------------------------------------------------------------------------------
+# -- events --------------------------------------------------------------------------------------
 
 
 def event_columns_count(spec: InputSpec) -> int:
@@ -108,11 +123,14 @@ def event_columns_count(spec: InputSpec) -> int:
 
 
 def event_columns(inputs: Inputs, spec: InputSpec, size: int) -> Tensor:
-    """[1 + E, C * d]: the vectors of an event's columns side by side, item columns first; row 0, the null event, is zero.
+    """[1 + E, C * d]: the vectors of an event's columns side by side, item columns first; row 0,
+    the null event, is zero.
 
     ``size`` is d.
     """
-    assert inputs.item_IW is not None and inputs.event_fields is not None, "events need the level user"
+    assert inputs.item_IW is not None and inputs.event_fields is not None, (
+        "events need the level user"
+    )
     parts = [inputs.item_IW[:, c * size : (c + 1) * size] for c in spec.event_item_columns]
     columns = [torch.cat(parts, 1).index_select(0, inputs.batch.event_item)] if parts else []
     columns += [field.values_Vd.index_select(0, field.index_E) for field in inputs.event_fields]

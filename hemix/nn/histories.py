@@ -1,8 +1,9 @@
 """Where the events and candidates of a batch lie, for what reads histories.
 
-A batch's histories are ragged (:class:`RaggedLayout`): the global part is read from keys and values that
-are kept, or from event vectors; the real-time part from the few events that a request sees of it.
-An exported graph has padded ones (`hemix.nn.padded`). A model reads either through the same calls.
+A batch's histories are ragged (:class:`RaggedLayout`): the global part is read from keys and values
+that are kept, or from event vectors; the real-time part from the few events that a request sees of
+it. An exported graph has padded ones (`hemix.nn.padded`). A model reads either through the same
+calls.
 
 Letters: Q requests, E events, D token width, A actions, W windows of time.
 """
@@ -71,7 +72,9 @@ class Layout(Protocol):
         """
         ...
 
-    def realtime_state(self, interest: HistoryInterest, events_ED: Tensor, event_time_ms: Tensor, users: int) -> HistoryState:
+    def realtime_state(
+        self, interest: HistoryInterest, events_ED: Tensor, event_time_ms: Tensor, users: int
+    ) -> HistoryState:
         """Lay out the real-time part.
 
         Args:
@@ -86,7 +89,9 @@ class Layout(Protocol):
         """Return means [Q, D] of what each request sees of the global and the real-time part."""
         ...
 
-    def match_index(self, matches: Matches, events: MatchEvents, event_time_ms: Tensor) -> tuple[MatchIndex, Tensor]:
+    def match_index(
+        self, matches: Matches, events: MatchEvents, event_time_ms: Tensor
+    ) -> tuple[MatchIndex, Tensor]:
         """Return the requests' events to count matches in, and how many each sees, [Q, A, W].
 
         Args:
@@ -128,9 +133,13 @@ class RaggedLayout:
         layout = HistoryLayout.of(groups, rows, batch.requests_count, device)
         kept = keys_values is not None
         events = events_ED if keys_values is None else keys_values
-        return interest.state(layout, events, event_time_ms, batch.host.request_time_ms, projected=kept)
+        return interest.state(
+            layout, events, event_time_ms, batch.host.request_time_ms, projected=kept
+        )
 
-    def realtime_state(self, interest: HistoryInterest, events_ED: Tensor, event_time_ms: Tensor, users: int) -> HistoryState:
+    def realtime_state(
+        self, interest: HistoryInterest, events_ED: Tensor, event_time_ms: Tensor, users: int
+    ) -> HistoryState:
         """See :class:`Layout`."""
         batch, device = self.batch, events_ED.device
         ranges = HistoryRanges.of(batch, "realtime")
@@ -145,17 +154,21 @@ class RaggedLayout:
         """See :class:`Layout`."""
         return visible_means(events_ED, self.batch.host.visible)
 
-    def match_index(self, matches: Matches, events: MatchEvents, event_time_ms: Tensor) -> tuple[MatchIndex, Tensor]:
+    def match_index(
+        self, matches: Matches, events: MatchEvents, event_time_ms: Tensor
+    ) -> tuple[MatchIndex, Tensor]:
         """See :class:`Layout`."""
         return matches.sorted_index(events, event_time_ms, self.batch)
 
 
 def visible_means(events_ED: Tensor, visible_Q3: Tensor) -> tuple[Tensor, Tensor]:
-    """(mean [Q, D] of the global part, of the real-time part) of what each request sees; zeros where it sees nothing.
+    """(mean [Q, D] of the global part, of the real-time part) of what each request sees; zeros
+    where it sees nothing.
 
-    ``events_ED`` [1 + E, D] has the null event, which no mean counts, in row 0 and event e in row e + 1; ``visible_Q3`` are a batch's
-    cuts, in the host's memory. All cuts together divide the events into segments; every event is added into its segment once, however
-    many requests see it, and a request adds up the segments between its cuts.
+    ``events_ED`` [1 + E, D] has the null event, which no mean counts, in row 0 and event e in row e
+    + 1; ``visible_Q3`` are a batch's cuts, in the host's memory. All cuts together divide the
+    events into segments; every event is added into its segment once, however many requests see it,
+    and a request adds up the segments between its cuts.
     """
     cuts = torch.unique(visible_Q3)
     if cuts.shape[0] == 0:
@@ -166,7 +179,8 @@ def visible_means(events_ED: Tensor, visible_Q3: Tensor) -> tuple[Tensor, Tensor
     first, between, last = torch.searchsorted(cuts, visible_Q3).unbind(1)
     ranges = ((begin, middle, first, between), (middle, end, between, last))
     global_QD, realtime_QD = (
-        _range_sums(sums_SD, low, high) / moved((stop - start).clamp(min=1), events_ED.device).unsqueeze(1)
+        _range_sums(sums_SD, low, high)
+        / moved((stop - start).clamp(min=1), events_ED.device).unsqueeze(1)
         for start, stop, low, high in ranges
     )
     return global_QD, realtime_QD
@@ -177,13 +191,16 @@ def _range_sums(rows_SD: Tensor, first_Q: Tensor, last_Q: Tensor) -> Tensor:
     lengths = last_Q - first_Q
     offsets = F.pad(lengths.cumsum(0), (1, 0))
     total = int(offsets[-1])
-    rows = torch.arange(total) + torch.repeat_interleave(first_Q - offsets[:-1], lengths, output_size=total)
+    rows = torch.arange(total) + torch.repeat_interleave(
+        first_Q - offsets[:-1], lengths, output_size=total
+    )
     rows, offsets = moved(rows, rows_SD.device), moved(offsets, rows_SD.device)
     return F.embedding_bag(rows, rows_SD, offsets, mode="sum", include_last_offset=True)
 
 
 class _SegmentSums(torch.autograd.Function):
-    """Sums of rows cuts[i] : cuts[i + 1]. The backward pass is a gather, because every row is in one segment at most."""
+    """Sums of rows cuts[i] : cuts[i + 1]. The backward pass is a gather, because every row is in
+    one segment at most."""
 
     @staticmethod
     def forward(ctx: Any, rows_ED: Tensor, cuts: Tensor) -> Tensor:
@@ -192,7 +209,9 @@ class _SegmentSums(torch.autograd.Function):
         ctx.save_for_backward(on_device)
         ctx.rows = rows_ED.shape[0]
         every = torch.arange(int(cuts[0]), int(cuts[-1]), device=device)
-        return F.embedding_bag(every, rows_ED, on_device - int(cuts[0]), mode="sum", include_last_offset=True)
+        return F.embedding_bag(
+            every, rows_ED, on_device - int(cuts[0]), mode="sum", include_last_offset=True
+        )
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

@@ -81,10 +81,13 @@ class WeightInit:
 
     def _reset(self, name: str, module: nn.Module) -> None:
         """Another layer of PyTorch's: by its own ``reset_parameters``, from this generator."""
-        reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+        reset = getattr(module, "reset_parameters", None) or getattr(
+            module, "_reset_parameters", None
+        )
         if reset is None:
             raise NotImplementedError(
-                f"{name or 'the model'} ({type(module).__name__}) has weights of its own and no init_own_weights"
+                f"{name or 'the model'} ({type(module).__name__}) has weights of its own and "
+                "no init_own_weights"
             )
         seed = int(torch.randint(2**62, (1,), generator=self.generator))
         with torch.random.fork_rng(devices=[]):

@@ -1,7 +1,7 @@
 """What a model reads: a batch, and the vectors of its levels out of the embedding tables.
 
-Letters: R users, Q requests, N candidates, E events, I distinct item rows, W width of a level's vectors, d width of a table,
-V distinct values of an event field.
+Letters: R users, Q requests, N candidates, E events, I distinct item rows, W width of a level's
+vectors, d width of a table, V distinct values of an event field.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ def level_widths(spec: InputSpec, embedding_size: int) -> dict[str, int]:
     return {name: level_width(level, embedding_size) for name, level in levels.items()}
 
 
-def embed(tables: Tables, spec: InputSpec, batch: RequestBatch, levels: Sequence[str] = LEVELS) -> Inputs:
+def embed(
+    tables: Tables, spec: InputSpec, batch: RequestBatch, levels: Sequence[str] = LEVELS
+) -> Inputs:
     """Look up the vectors of several levels in one go.
 
     Args:

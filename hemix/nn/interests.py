@@ -3,15 +3,16 @@
     Q = [dynamic ; fixed], q_i = Q_i W_q[i]        a projection for every query
     interest_i = W_o softmax(q_i K' / sqrt(Dh) + age) V,  [K ; V] = events W_kv
 
-Dynamic queries are NS tokens, fixed ones are learned. Keys and values depend on a user's events alone;
-what a request sees of them enters as a summand of the scores, or by rotary times as a turn of queries
-and keys. Where a user has few queries, the projections of keys and values are moved to the queries,
-which then read the event vectors themselves (:func:`hemix.nn.attention.absorbs`). Every history carries
-the null event, so that no softmax is over nothing. All in the parameters' precision, under autocast too.
+Dynamic queries are NS tokens, fixed ones are learned. Keys and values depend on a user's events
+alone; what a request sees of them enters as a summand of the scores, or by rotary times as a turn
+of queries and keys. Where a user has few queries, the projections of keys and values are moved to
+the queries, which then read the event vectors themselves (:func:`hemix.nn.attention.absorbs`).
+Every history carries the null event, so that no softmax is over nothing. All in the parameters'
+precision, under autocast too.
 
 Letters: R users, Q requests, N candidates, D token width, H heads, Dh = D / H; in a group of users:
-B users, C requests a user, L keys a user (the null event first), J queries a request, K candidates a
-request, A age buckets.
+B users, C requests a user, L keys a user (the null event first), J queries a request, K candidates
+a request, A age buckets.
 """
 
 from __future__ import annotations
@@ -72,9 +73,11 @@ class HistoryInterest(nn.Module):
     """The interests of one history (global or real time)."""
 
     absorb: Literal["auto", "always", "never"] = "auto"
-    """Whether projections move from keys and values to the queries: by shape; or always or never (a benchmark's choice)."""
+    """Whether projections move from keys and values to the queries: by shape; or always or never (a
+    benchmark's choice)."""
     turns_per_ms: Tensor | None
-    """:func:`~hemix.nn.time_encoding.rotary_turns`, where an exporter would round what they are computed from"""
+    """:func:`~hemix.nn.time_encoding.rotary_turns`, where an exporter would round what they are
+    computed from"""
 
     def __init__(
         self,
@@ -98,12 +101,18 @@ class HistoryInterest(nn.Module):
         """
         super().__init__()
         self.heads, self.time_encoding, self.dynamic_count = heads, time_encoding, dynamic
-        self.query = GroupedLinear(1 if shared_projection else dynamic + fixed, width, width, bias=False)
+        self.query = GroupedLinear(
+            1 if shared_projection else dynamic + fixed, width, width, bias=False
+        )
         self.fixed_queries = nn.Parameter(torch.empty(fixed, width))
         self.key_value = nn.Linear(width, 2 * width)
         self.output = nn.Linear(width, width)
-        self.age_bias = nn.Parameter(torch.empty(AGE_BUCKETS, self.heads)) if time_encoding == "bias" else None
-        self.age_vector = nn.Parameter(torch.empty(AGE_BUCKETS, width)) if time_encoding == "embedding" else None
+        self.age_bias = (
+            nn.Parameter(torch.empty(AGE_BUCKETS, self.heads)) if time_encoding == "bias" else None
+        )
+        self.age_vector = (
+            nn.Parameter(torch.empty(AGE_BUCKETS, width)) if time_encoding == "embedding" else None
+        )
 
         self.register_buffer("turns_per_ms", None, persistent=False)
 
@@ -120,13 +129,15 @@ class HistoryInterest(nn.Module):
         """[dynamic + fixed, D, D]: the projection of every query, the dynamic ones first."""
         return self.query.weight.expand(self.dynamic_count + self.fixed_queries.shape[0], -1, -1)
 
-    # -- once per user --------------------------------------------------------------------------------------------------
+    # -- once per user ---------------------------------------------------------------------------
 
     def keys_values(self, events: Tensor, time_ms: Tensor) -> Tensor:
-        """Keys and values [..., 2 D] of event vectors [..., D] of times [...]; the null event's time is TIMELESS_MS.
+        """Keys and values [..., 2 D] of event vectors [..., D] of times [...]; the null event's
+        time is TIMELESS_MS.
 
-        Without biases where they need not be added event by event: the keys' adds the same to all scores of a query, unless keys are
-        turned; the values' passes through weights that sum to 1, and is added to what attention finds.
+        Without biases where they need not be added event by event: the keys' adds the same to all
+        scores of a query, unless keys are turned; the values' passes through weights that sum to 1,
+        and is added to what attention finds.
         """
         keys_values = F.linear(events, self.key_value.weight).to(self.fixed_queries.dtype)
         if self.time_encoding != "rotary":
@@ -136,7 +147,7 @@ class HistoryInterest(nn.Module):
         angles = self._angles(time_ms, keys.dtype).unsqueeze(-2)
         return torch.cat([rotate(self._by_head(keys), angles).flatten(-2), values], -1)
 
-    # -- once per request -----------------------------------------------------------------------------------------------
+    # -- once per request ------------------------------------------------------------------------
 
     def state(
         self,
@@ -162,11 +173,15 @@ class HistoryInterest(nn.Module):
             device=device,
             groups=layout.groups,
             keys=[
-                self._keys(group, events_BLx, event_time_ms[group.rows_BL], request_time_ms, projected)
+                self._keys(
+                    group, events_BLx, event_time_ms[group.rows_BL], request_time_ms, projected
+                )
                 for group, events_BLx in zip(layout.groups, padded, strict=True)
             ],
             request_slots=layout.request_slots,
-            angles_QP=self._angles(moved(request_time_ms, device), events.dtype) if self.time_encoding == "rotary" else None,
+            angles_QP=self._angles(moved(request_time_ms, device), events.dtype)
+            if self.time_encoding == "rotary"
+            else None,
         )
 
     @staticmethod
@@ -185,9 +200,15 @@ class HistoryInterest(nn.Module):
         """Interests [Q, fixed, D] of the fixed queries."""
         return self._interests(state, state.request_slots, self._fixed_queries(requests))
 
-    # -- once per candidate ---------------------------------------------------------------------------------------------
+    # -- once per candidate ----------------------------------------------------------------------
 
-    def dynamic(self, state: HistoryState, queries_NnD: Tensor, index: CandidateIndex, fixed_too: bool = False) -> Tensor:
+    def dynamic(
+        self,
+        state: HistoryState,
+        queries_NnD: Tensor,
+        index: CandidateIndex,
+        fixed_too: bool = False,
+    ) -> Tensor:
         """Return interests [N, dynamic, D] of the queries that come from NS tokens.
 
         Args:
@@ -202,8 +223,11 @@ class HistoryInterest(nn.Module):
             projected_NnD = torch.cat([projected_NnD.to(fixed_NnD.dtype), fixed_NnD], 1)
         return self._interests(state, self._slots(state, index), projected_NnD)
 
-    def weights(self, state: HistoryState, queries_NnD: Tensor, index: CandidateIndex, events: int) -> Tensor:
-        """[N, 1 + E]: the share of each of so many events in what a candidate's dynamic queries read, mean over queries and heads; the
+    def weights(
+        self, state: HistoryState, queries_NnD: Tensor, index: CandidateIndex, events: int
+    ) -> Tensor:
+        """[N, 1 + E]: the share of each of so many events in what a candidate's dynamic queries
+        read, mean over queries and heads; the
         null event first. Holds all weights at once: for few candidates."""
         layout = self._slots(state, index)
         with torch.autocast(queries_NnD.device.type, enabled=False):
@@ -214,10 +238,14 @@ class HistoryInterest(nn.Module):
                 B, H, C, J, L = weights_BHCJL.shape
                 mean_BCKL = weights_BHCJL.view(B, H, C, J // self.dynamic_count, -1, L).mean((1, 4))
                 rows_BCKL = group.rows_BL[:, None, None].expand(mean_BCKL.shape)
-                by_group.append(mean_BCKL.new_zeros(*mean_BCKL.shape[:3], 1 + events).scatter_add_(3, rows_BCKL, mean_BCKL))
+                by_group.append(
+                    mean_BCKL.new_zeros(*mean_BCKL.shape[:3], 1 + events).scatter_add_(
+                        3, rows_BCKL, mean_BCKL
+                    )
+                )
             return from_slots(by_group, layout.slot_N)
 
-    # -- attention ------------------------------------------------------------------------------------------------------
+    # -- attention -------------------------------------------------------------------------------
 
     @property
     def pairs(self) -> int:
@@ -233,22 +261,39 @@ class HistoryInterest(nn.Module):
 
     def _dynamic_queries(self, queries_NnD: Tensor) -> Tensor:
         """[N, dynamic, D], projected."""
-        return torch.bmm(queries_NnD.transpose(0, 1), self.query_weight[: self.dynamic_count]).transpose(0, 1)
+        return torch.bmm(
+            queries_NnD.transpose(0, 1), self.query_weight[: self.dynamic_count]
+        ).transpose(0, 1)
 
     def _fixed_queries(self, rows: int) -> Tensor:
         """[rows, fixed, D], projected."""
         weight = self.query_weight[self.dynamic_count :]
         with torch.autocast(weight.device.type, enabled=False):
-            return torch.bmm(self.fixed_queries.unsqueeze(1), weight).transpose(0, 1).expand(rows, -1, -1)
+            return (
+                torch.bmm(self.fixed_queries.unsqueeze(1), weight)
+                .transpose(0, 1)
+                .expand(rows, -1, -1)
+            )
 
     def _absorbs(self, group: Group) -> bool:
-        """Whether the group's users have few enough queries, and age leaves keys linear in the events."""
+        """Whether the group's users have few enough queries, and age leaves keys linear in the
+        events."""
         if self.absorb != "auto" or self.time_encoding not in ("bias", "none"):
             return self.absorb == "always"
-        queries = group.requests_BC.shape[1] * self.fixed_queries.shape[0] + group.candidates * self.dynamic_count
+        queries = (
+            group.requests_BC.shape[1] * self.fixed_queries.shape[0]
+            + group.candidates * self.dynamic_count
+        )
         return absorbs(queries, self.heads, self.fixed_queries.shape[1])
 
-    def _keys(self, group: Group, events_BLx: Tensor, event_time_BL: Tensor, request_time_ms: Tensor, projected: bool) -> _Keys:
+    def _keys(
+        self,
+        group: Group,
+        events_BLx: Tensor,
+        event_time_BL: Tensor,
+        request_time_ms: Tensor,
+        projected: bool,
+    ) -> _Keys:
         if self.time_encoding in ("none", "rotary"):
             bucket_BCL = torch.where(group.visible_BCL, _NO_AGE, _HIDDEN)
         else:
@@ -265,9 +310,14 @@ class HistoryInterest(nn.Module):
         return _Keys(absorbed=absorbed, keys_values_BLx=keys_values, bucket_BCL=bucket_BCL)
 
     def _summands(self) -> Tensor:
-        """[H or 1, buckets]: what is added to scores by age bucket; 0 for _NO_AGE, -inf for _HIDDEN."""
-        table_AH = self.fixed_queries.new_zeros(AGE_BUCKETS, 1) if self.age_bias is None else self.age_bias
-        no_age, hidden = (table_AH.new_full((1, table_AH.shape[1]), value) for value in (0.0, -torch.inf))
+        """[H or 1, buckets]: what is added to scores by age bucket; 0 for _NO_AGE, -inf for
+        _HIDDEN."""
+        table_AH = (
+            self.fixed_queries.new_zeros(AGE_BUCKETS, 1) if self.age_bias is None else self.age_bias
+        )
+        no_age, hidden = (
+            table_AH.new_full((1, table_AH.shape[1]), value) for value in (0.0, -torch.inf)
+        )
         return torch.cat([table_AH, no_age, hidden]).t().contiguous()
 
     def _interests(self, state: HistoryState, layout: Slots, queries_NnD: Tensor) -> Tensor:
@@ -277,23 +327,31 @@ class HistoryInterest(nn.Module):
             return queries_NnD.new_zeros(queries_NnD.shape)
         with torch.autocast(queries_NnD.device.type, enabled=False):
             table_hA, by_group = self._summands(), list[Tensor]()
-            for keys, q_BHCJd in zip(state.keys, self._laid_out(state, layout, queries_NnD), strict=True):
+            for keys, q_BHCJd in zip(
+                state.keys, self._laid_out(state, layout, queries_NnD), strict=True
+            ):
                 B, H, C, J, d = q_BHCJd.shape
                 read_BCJHd = self._attend(keys, q_BHCJd, table_hA).permute(0, 2, 3, 1, 4)
                 by_group.append(read_BCJHd.reshape(B, C, J // n, n * H * d))
-            gathered = from_slots(by_group, layout.slot_N).view(-1, n, D) + self.key_value.bias.chunk(2)[1]
+            gathered = (
+                from_slots(by_group, layout.slot_N).view(-1, n, D) + self.key_value.bias.chunk(2)[1]
+            )
         out: Tensor = self.output(gathered).to(queries_NnD.dtype)
         return out
 
     def _laid_out(self, state: HistoryState, layout: Slots, queries_NnD: Tensor) -> list[Tensor]:
-        """Per group [B, H, C, J, Dh]: projected queries of all rows, scaled and, with rotary times, turned."""
+        """Per group [B, H, C, J, Dh]: projected queries of all rows, scaled and, with rotary times,
+        turned."""
         n, D = queries_NnD.shape[1:]
         queries_NnD = queries_NnD.to(self.fixed_queries.dtype) * (D // self.heads) ** -0.5
         if state.angles_QP is not None:
             angles = state.angles_QP[layout.request_N][:, None, None]
             queries_NnD = rotate(self._by_head(queries_NnD), angles).flatten(2)
         queries = to_slots(queries_NnD.reshape(-1, n * D), layout.rows, layout.slot_N)
-        return [q.view(*q.shape[:2], q.shape[2] * n, self.heads, -1).permute(0, 3, 1, 2, 4) for q in queries]
+        return [
+            q.view(*q.shape[:2], q.shape[2] * n, self.heads, -1).permute(0, 3, 1, 2, 4)
+            for q in queries
+        ]
 
     def _attend(self, keys: _Keys, q_BHCJd: Tensor, table_hA: Tensor) -> Tensor:
         """Attention of scaled queries [B, H, C, J, Dh] -> [B, H, C, J, Dh]."""
@@ -323,14 +381,19 @@ class HistoryInterest(nn.Module):
         return attention_weights(queries, keys.keys_values_BLx, table_hA, keys.bucket_BCL)
 
     def _attend_with_age(self, keys: _Keys, q_BHCJd: Tensor, table_hA: Tensor) -> Tensor:
-        """An age vector added to every event, split off exactly: keys and values are linear in it."""
+        """An age vector added to every event, split off exactly: keys and values are linear in
+        it."""
         assert self.age_vector is not None
         weights, mass = self._weights_with_age(keys, q_BHCJd, table_hA)
-        _, values_BHLd = (self._by_head(x).transpose(1, 2) for x in keys.keys_values_BLx.chunk(2, 2))
+        _, values_BHLd = (
+            self._by_head(x).transpose(1, 2) for x in keys.keys_values_BLx.chunk(2, 2)
+        )
         of_events = torch.einsum("bhcjl,bhld->bhcjd", weights, values_BHLd)
         return of_events + torch.einsum("bhcja,ahd->bhcjd", mass, self._of_ages(1))
 
-    def _weights_with_age(self, keys: _Keys, q_BHCJd: Tensor, table_hA: Tensor) -> tuple[Tensor, Tensor]:
+    def _weights_with_age(
+        self, keys: _Keys, q_BHCJd: Tensor, table_hA: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """(weights [B, H, C, J, L], their sums by age bucket [B, H, C, J, A])."""
         keys_BHLd, _ = (self._by_head(x).transpose(1, 2) for x in keys.keys_values_BLx.chunk(2, 2))
         bucket_BCL = keys.bucket_BCL.long()
@@ -342,7 +405,8 @@ class HistoryInterest(nn.Module):
         return weights, torch.zeros_like(by_bucket).scatter_add(-1, bucket, weights)
 
     def _of_ages(self, part: int) -> Tensor:
-        """[A + 1, H, Dh]: the age vectors as keys (part 0) or values (1); zeros for what has no age."""
+        """[A + 1, H, Dh]: the age vectors as keys (part 0) or values (1); zeros for what has no
+        age."""
         assert self.age_vector is not None
         projected_AD = F.linear(self.age_vector, self.key_value.weight.chunk(2)[part])
         return self._by_head(F.pad(projected_AD, (0, 0, 0, 1)))

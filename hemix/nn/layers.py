@@ -1,4 +1,5 @@
-"""Layers that several models share: a linear map per group, a linear map held in blocks, norms, activations.
+"""Layers that several models share: a linear map per group, a linear map held in blocks, norms,
+activations.
 
 Knows nothing of features, batches or HeMix.
 """
@@ -33,7 +34,8 @@ _MERGED_ROWS_MAX = 4096
 class GroupedLinear(nn.Module):
     """``groups`` independent linear maps in one batched product: x_GNi -> y_GNo.
 
-    The weight is [groups, in, out]; each group's matrix has the fan of its own, not of the 3-D tensor.
+    The weight is [groups, in, out]; each group's matrix has the fan of its own, not of the 3-D
+    tensor.
     """
 
     def __init__(self, groups: int, inputs: int, outputs: int, bias: bool = True) -> None:
@@ -55,17 +57,24 @@ class GroupedLinear(nn.Module):
 
 
 class BlockLinear(nn.Module):
-    """One linear map of a concatenation, held as one block of columns per part, so that each part is multiplied where it lives.
+    """One linear map of a concatenation, held as one block of columns per part, so that each part
+    is multiplied where it lives.
 
-    ``project_part("user", x)`` is its partial product; the bias belongs to no part (add :attr:`bias` once).
+    ``project_part("user", x)`` is its partial product; the bias belongs to no part (add
+    :attr:`bias` once).
     """
 
     def __init__(self, parts: Mapping[str, int], outputs: int, loose: Collection[str] = ()) -> None:
-        """``loose``: parts whose columns have no scale in common, so that an optimiser had better see weights there, not a matrix."""
+        """``loose``: parts whose columns have no scale in common, so that an optimiser had better
+        see weights there, not a matrix."""
         super().__init__()
         self.loose = frozenset(loose)
         self.blocks = nn.ParameterDict(
-            {name: nn.Parameter(torch.empty(outputs, width)) for name, width in parts.items() if width}
+            {
+                name: nn.Parameter(torch.empty(outputs, width))
+                for name, width in parts.items()
+                if width
+            }
         )
         self.bias = nn.Parameter(torch.empty(outputs))
 
@@ -83,7 +92,8 @@ class BlockLinear(nn.Module):
     def project_part(self, part: str, x_Ri: Tensor) -> Tensor | None:
         """[rows, width of the part] -> [rows, out]; None for a part without columns.
 
-        In the weights' precision under autocast too: partial products are gathered, and the gradients of a gather add up many rows.
+        In the weights' precision under autocast too: partial products are gathered, and the
+        gradients of a gather add up many rows.
         """
         if part not in self.blocks:
             return None

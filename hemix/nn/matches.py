@@ -1,8 +1,10 @@
-"""How often a request's user has met what a candidate shares with its events: counts by shared column, action and window of time.
+"""How often a request's user has met what a candidate shares with its events: counts by shared
+column, action and window of time.
 
-An event matches a candidate in a column (item, category, chain, ...) where both hold the same known id. That is exact, so nothing has to
-be learned from vectors but what a match is worth. The counts are found by binary search in sorted keys, so no candidate is laid beside
-every event. Decision 14 has what they bring.
+An event matches a candidate in a column (item, category, chain, ...) where both hold the same known
+id. That is exact, so nothing has to be learned from vectors but what a match is worth. The counts
+are found by binary search in sorted keys, so no candidate is laid beside every event. Decision 14
+has what they bring.
 
 Letters: R users, Q requests, N candidates, E events, C shared columns, A actions, W windows.
 """
@@ -23,9 +25,11 @@ __all__ = ["ACTIONS_MAX", "WINDOWS_MS", "MatchEvents", "MatchIndex", "Matches", 
 
 _MINUTE_MS = 60_000
 WINDOWS_MS = (15 * _MINUTE_MS, 60 * _MINUTE_MS, 7 * 24 * 60 * _MINUTE_MS)
-"""Windows that end with the request. Two more follow them: the real-time part, and everything that the request sees."""
+"""Windows that end with the request. Two more follow them: the real-time part, and everything that
+the request sees."""
 ACTIONS_MAX = 8
-"""Actions that are counted apart, the most frequent ones; the last of them stands for all further ones too."""
+"""Actions that are counted apart, the most frequent ones; the last of them stands for all further
+ones too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +64,8 @@ class SortedMatches:
     keys_CE: Tensor
     """int64 [C, E], ascending: id, then action, then position"""
     bounds_QX: Tensor
-    """int64 [Q, W + 1]: the position of the first event in each window, then the one behind the last event of them all"""
+    """int64 [Q, W + 1]: the position of the first event in each window, then the one behind the
+    last event of them all"""
     actions: int
 
     def counts(self, ids_CN: Tensor, request_N: Tensor) -> Tensor:
@@ -68,7 +73,9 @@ class SortedMatches:
         bounds_NX = self.bounds_QX.index_select(0, request_N)
         action_A1 = torch.arange(self.actions, device=ids_CN.device).unsqueeze(1)
         ids_CN11 = ids_CN[:, :, None, None]
-        keys_CNAX = match_key(ids_CN11, action_A1, bounds_NX.unsqueeze(1), self.keys_CE.shape[1], self.actions)
+        keys_CNAX = match_key(
+            ids_CN11, action_A1, bounds_NX.unsqueeze(1), self.keys_CE.shape[1], self.actions
+        )
         before_CNAX = torch.searchsorted(self.keys_CE, keys_CNAX.flatten(1)).view(keys_CNAX.shape)
         return before_CNAX[..., -1:] - before_CNAX[..., :-1]
 
@@ -81,10 +88,16 @@ def match_key(ids: Tensor, action: Tensor, position: Tensor, events: int, action
 class Matches:
     """Numbers of requests and candidates: log(1 + count)."""
 
-    def __init__(self, spec: InputSpec, *, use_global: bool = True, use_realtime: bool = True) -> None:
+    def __init__(
+        self, spec: InputSpec, *, use_global: bool = True, use_realtime: bool = True
+    ) -> None:
         """``use_global``, ``use_realtime``: the parts of the history whose events count."""
         self.columns = list(spec.event_item_columns)
-        self.actions = min(max(spec.tables[spec.event.tables[0]] - FIRST, 1), ACTIONS_MAX) if spec.event.tables else 1
+        self.actions = (
+            min(max(spec.tables[spec.event.tables[0]] - FIRST, 1), ACTIONS_MAX)
+            if spec.event.tables
+            else 1
+        )
         self.uses_global, self.uses_realtime = use_global, use_realtime
 
     @property
@@ -100,9 +113,16 @@ class Matches:
     def of_users(self, batch: RequestBatch) -> MatchEvents:
         """The events' shared columns and actions."""
         ids_EC = batch.items.ids[:, self.columns].index_select(0, batch.event_item)
-        action_E = batch.event_ids[:, 0] if batch.event_ids.shape[1] else torch.zeros_like(batch.event_item)
+        action_E = (
+            batch.event_ids[:, 0]
+            if batch.event_ids.shape[1]
+            else torch.zeros_like(batch.event_item)
+        )
         action_E = (action_E - FIRST).clamp(min=0, max=self.actions - 1)
-        return MatchEvents(ids_EC=F.pad(ids_EC, (0, 0, 1, 0)).int(), action_E=F.pad(action_E, (1, 0)).to(torch.uint8))
+        return MatchEvents(
+            ids_EC=F.pad(ids_EC, (0, 0, 1, 0)).int(),
+            action_E=F.pad(action_E, (1, 0)).to(torch.uint8),
+        )
 
     def of_requests(self, index: MatchIndex, totals_QAW: Tensor) -> tuple[MatchIndex, Tensor]:
         """Return what candidates are looked up in, and numbers [Q, A W] of all visible events.
@@ -125,7 +145,9 @@ class Matches:
         known_CNAW = counts_CNAW.masked_fill(ids_CN[:, :, None, None] < FIRST, 0)
         return known_CNAW.float().log1p().transpose(0, 1).flatten(1)
 
-    def sorted_index(self, state: MatchEvents, event_time_ms: Tensor, batch: RequestBatch) -> tuple[MatchIndex, Tensor]:
+    def sorted_index(
+        self, state: MatchEvents, event_time_ms: Tensor, batch: RequestBatch
+    ) -> tuple[MatchIndex, Tensor]:
         """Return the requests' events as sorted keys, and how many each sees, [Q, A, W].
 
         Args:
@@ -141,23 +163,34 @@ class Matches:
         bounds_QX = self._bounds(event_time_ms, batch)
         of_all = SortedMatches(keys_CE=keys_CE[-1:], bounds_QX=bounds_QX, actions=self.actions)
         requests = bounds_QX.shape[0]
-        totals_1QAW = of_all.counts(every_CE.new_zeros(1, requests), torch.arange(requests, device=device))
+        totals_1QAW = of_all.counts(
+            every_CE.new_zeros(1, requests), torch.arange(requests, device=device)
+        )
         index = SortedMatches(keys_CE=keys_CE[:-1], bounds_QX=bounds_QX, actions=self.actions)
         return index, totals_1QAW[0]
 
     def _bounds(self, time_ms: Tensor, batch: RequestBatch) -> Tensor:
-        """[Q, W + 1]. A history that the model does without is in no window. ``time_ms`` [1 + E]."""
+        """[Q, W + 1]. A history that the model does without is in no window. ``time_ms`` [1 +
+        E]."""
         begin, middle, end = batch.visible.unbind(1)
-        first, last = (begin if self.uses_global else middle), (end if self.uses_realtime else middle)
-        since_QW = batch.request_time_ms.unsqueeze(1) - torch.tensor(WINDOWS_MS, device=time_ms.device)
+        first, last = (
+            (begin if self.uses_global else middle),
+            (end if self.uses_realtime else middle),
+        )
+        since_QW = batch.request_time_ms.unsqueeze(1) - torch.tensor(
+            WINDOWS_MS, device=time_ms.device
+        )
         recent_QW = _first_since(time_ms, since_QW, first.unsqueeze(1), last.unsqueeze(1))
         return torch.cat([recent_QW, torch.stack([middle, first, last], 1)], 1)
 
 
 def _first_since(time_ms: Tensor, since_QW: Tensor, first_Q1: Tensor, last_Q1: Tensor) -> Tensor:
-    """[Q, W]: the position of the first event of [first, last), whose times ascend, that is not before ``since``; else ``last``."""
+    """[Q, W]: the position of the first event of [first, last), whose times ascend, that is not
+    before ``since``; else ``last``."""
     position_QW = first_Q1.expand_as(since_QW)
     for bit in reversed(range((time_ms.shape[0] - 1).bit_length())):
-        further_QW = torch.minimum(position_QW + 2**bit, last_Q1)  # the event before it is in this row of the times
+        further_QW = torch.minimum(
+            position_QW + 2**bit, last_Q1
+        )  # the event before it is in this row of the times
         position_QW = torch.where(time_ms.take(further_QW) < since_QW, further_QW, position_QW)
     return position_QW

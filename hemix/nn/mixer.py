@@ -50,9 +50,12 @@ def ffn_width(width: int, expansion: int, activation: FFNActivation) -> int:
 
 
 class HeteroInteraction(nn.Module):
-    """Multi-head token fusion, low-rank interaction with weights of its own per mix-token, group-aligned reconstruction."""
+    """Multi-head token fusion, low-rank interaction with weights of its own per mix-token,
+    group-aligned reconstruction."""
 
-    def __init__(self, *, tokens: int, width: int, heads: int, rank: int, activation: ActivationKind = "relu") -> None:
+    def __init__(
+        self, *, tokens: int, width: int, heads: int, rank: int, activation: ActivationKind = "relu"
+    ) -> None:
         """Make W_L and W_R.
 
         Args:
@@ -73,10 +76,14 @@ class HeteroInteraction(nn.Module):
         """[S, N, D] -> [S, N, D]; piece s of mix-token m goes to head m of token s."""
         S, N, D = x_SND.shape
         fused_MNf = (
-            x_SND.reshape(S, N, self.heads, D // self.heads).permute(2, 1, 0, 3).reshape(self.heads, N, S * D // self.heads)
+            x_SND.reshape(S, N, self.heads, D // self.heads)
+            .permute(2, 1, 0, 3)
+            .reshape(self.heads, N, S * D // self.heads)
         )
         mixed_MNf = self.up(activation(self.activation, self.down(fused_MNf)))
-        pieces_MSNd = [mixed_Nf.view(N, S, D // self.heads).transpose(0, 1) for mixed_Nf in mixed_MNf.unbind()]
+        pieces_MSNd = [
+            mixed_Nf.view(N, S, D // self.heads).transpose(0, 1) for mixed_Nf in mixed_MNf.unbind()
+        ]
         return torch.stack(pieces_MSNd, 2).view(S, N, D)
 
 
@@ -113,14 +120,22 @@ class HeteroFFN(nn.Module):
         """[S, N, D] -> [S, N, D]"""
         S, N, D = x_SND.shape
         if len(set(self.sizes)) == 1:
-            inner = self._activate(self.first(x_SND.reshape(len(self.sizes), S // len(self.sizes) * N, D)))
+            inner = self._activate(
+                self.first(x_SND.reshape(len(self.sizes), S // len(self.sizes) * N, D))
+            )
             out: Tensor = self.second(inner)
             return out.view(S, N, D)
         assert self.first.bias is not None and self.second.bias is not None
         pieces = []
         for group, x_GND in enumerate(torch.split(x_SND, list(self.sizes))):
-            inner = self._activate(torch.addmm(self.first.bias[group], x_GND.flatten(0, 1), self.first.weight[group]))
-            pieces.append(torch.addmm(self.second.bias[group], inner, self.second.weight[group]).view(x_GND.shape))
+            inner = self._activate(
+                torch.addmm(self.first.bias[group], x_GND.flatten(0, 1), self.first.weight[group])
+            )
+            pieces.append(
+                torch.addmm(self.second.bias[group], inner, self.second.weight[group]).view(
+                    x_GND.shape
+                )
+            )
         return torch.cat(pieces)
 
     def _activate(self, inner: Tensor) -> Tensor:
@@ -134,7 +149,8 @@ class HeteroFFN(nn.Module):
 
 
 class Block(nn.Module):
-    """Interaction, then a network per token, each with a residual and a norm (after the sum, or before the branch)."""
+    """Interaction, then a network per token, each with a residual and a norm (after the sum, or
+    before the branch)."""
 
     def __init__(
         self,

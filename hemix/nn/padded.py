@@ -4,8 +4,8 @@ Users have equally many places for events, requests equally many candidates; wha
 see is hidden by its ranges. Nothing here asks for a value of a tensor but the length of the longest
 real-time history, so that it can be traced.
 
-Letters: R users, L events a user, Q requests, C candidates a request, K keys a request (the null event
-first), N = Q * C, E = R * L, D token width, A actions, W windows of time.
+Letters: R users, L events a user, Q requests, C candidates a request, K keys a request (the null
+event first), N = Q * C, E = R * L, D token width, A actions, W windows of time.
 """
 
 from __future__ import annotations
@@ -107,7 +107,9 @@ class PaddedLayout:
         seen_QK = F.pad((event_L >= begin) & (event_L < middle), (1, 0), value=True)
         events = events_ED if keys_values is None else keys_values
         layout = self._layout(row_QK, seen_QK)
-        return interest.state(layout, events, event_time_ms, self.request_time_ms, projected=keys_values is not None)
+        return interest.state(
+            layout, events, event_time_ms, self.request_time_ms, projected=keys_values is not None
+        )
 
     def realtime_state(
         self,
@@ -133,13 +135,18 @@ class PaddedLayout:
         begin, middle, end = self.visible_Q3.unsqueeze(2).unbind(1)
         event_L = torch.arange(self.events, device=begin.device)
         of_global, of_realtime = (
-            torch.bmm(((event_L >= first) & (event_L < last)).to(events_QLD.dtype).unsqueeze(1), events_QLD).squeeze(1)
+            torch.bmm(
+                ((event_L >= first) & (event_L < last)).to(events_QLD.dtype).unsqueeze(1),
+                events_QLD,
+            ).squeeze(1)
             / (last - first).clamp(min=1)
             for first, last in ((begin, middle), (middle, end))
         )
         return of_global, of_realtime
 
-    def match_index(self, matches: Matches, events: MatchEvents, event_time_ms: Tensor) -> tuple[MatchIndex, Tensor]:
+    def match_index(
+        self, matches: Matches, events: MatchEvents, event_time_ms: Tensor
+    ) -> tuple[MatchIndex, Tensor]:
         """See Layout. Every candidate is laid beside every event."""
         begin, middle, end = self.visible_Q3.unsqueeze(2).unbind(1)
         first = begin if matches.uses_global else middle

@@ -1,7 +1,8 @@
-"""Dot products of pairs of fields, as plain inputs: a match between two ids is a product, which a perceptron learns slowly.
+"""Dot products of pairs of fields, as plain inputs: a match between two ids is a product, which a
+perceptron learns slowly.
 
-The idea is DLRM's (Naumov et al. 2019, section 2.1.4); decision 12 has what it brings. Pairs within a request are made once per request,
-those with a candidate's field once per candidate.
+The idea is DLRM's (Naumov et al. 2019, section 2.1.4); decision 12 has what it brings. Pairs within
+a request are made once per request, those with a candidate's field once per candidate.
 
 Letters: R users, Q requests, N candidates, F fields, d width of a table, P pairs.
 """
@@ -32,7 +33,8 @@ def pair_dots(vectors_NFd: Tensor) -> Tensor:
 
 
 def cross_dots(vectors_NCd: Tensor, others_NFd: Tensor) -> Tensor:
-    """[N, C + F pairs]: every candidate's field with every field of its request, then the pairs among the candidate's own."""
+    """[N, C + F pairs]: every candidate's field with every field of its request, then the pairs
+    among the candidate's own."""
     if not vectors_NCd.shape[1] or not others_NFd.shape[1]:
         return pair_dots(vectors_NCd)
     crossed_NCF = torch.bmm(vectors_NCd, others_NFd.transpose(1, 2))

@@ -1,11 +1,13 @@
-"""Groups of users with histories of similar length, so that a short history is never padded to the longest.
+"""Groups of users with histories of similar length, so that a short history is never padded to the
+longest.
 
-A history part (global or real time) is a range of events per request. Users are put into groups by the length of what any of their
-requests sees and by how much is candidates of them; a group is padded to its own longest. Users without a request are left out.
+A history part (global or real time) is a range of events per request. Users are put into groups by
+the length of what any of their requests sees and by how many candidates they have; a group is
+padded to its own longest. Users without a request are left out.
 
-Row 0 of a batch's events is the null event, which every history carries; the event at position e is row e + 1. What decides a shape is
-worked out in the host's memory, from tensors that lie there; only what a model reads goes to its device, so that no step waits for
-one.
+Row 0 of a batch's events is the null event, which every history carries; the event at position e is
+row e + 1. What decides a shape is worked out in the host's memory, from tensors that lie there;
+only what a model reads goes to its device, so that no step waits for one.
 """
 
 from __future__ import annotations
@@ -33,7 +35,10 @@ __all__ = [
     "to_slots",
 ]
 
-_LENGTH_CLASSES = [8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 16384]
+_LENGTH_CLASSES = [
+    8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096,
+    6144, 8192, 16384,
+]  # fmt: skip
 _GROUP_COST = 1500
 """What one more group costs, in padded events."""
 _QUERY_COST = 0.05
@@ -119,17 +124,21 @@ class HistoryRanges:
 
 def _assert_host(*tensors: Tensor) -> None:
     for tensor in tensors:
-        assert tensor.device.type == "cpu", f"expected a tensor of the host, got one on {tensor.device}"
+        assert tensor.device.type == "cpu", (
+            f"expected a tensor of the host, got one on {tensor.device}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """B users with up to C requests each, whose events, the null event in front, are padded to L."""
+    """B users with up to C requests each, whose events, the null event in front, are padded to
+    L."""
 
     candidates: int
     """The most candidates of one user, counting each of their requests like the one with most."""
     requests_BC: Tensor
-    """int64, in the host's memory: row of each request; the user's first where a user has fewer than C"""
+    """int64, in the host's memory: row of each request; the user's first where a user has fewer
+    than C"""
     has_request_BC: Tensor
     """bool, in the host's memory"""
     rows_BL: Tensor
@@ -138,7 +147,9 @@ class Group:
     """bool: whether the request sees the event; the null event always, padding never"""
 
 
-def group_requests(ranges: HistoryRanges, candidates_Q: Tensor, device: torch.device) -> list[Group]:
+def group_requests(
+    ranges: HistoryRanges, candidates_Q: Tensor, device: torch.device
+) -> list[Group]:
     """Group requests by the lengths of what they see. Every request is in exactly one group.
 
     Args:
@@ -152,21 +163,34 @@ def group_requests(ranges: HistoryRanges, candidates_Q: Tensor, device: torch.de
     if user_index_Q.shape[0] == 1:
         only_BC = torch.zeros(1, 1, dtype=torch.int64)
         cuts = (begin_Q, end_Q, begin_Q.unsqueeze(1), end_Q.unsqueeze(1))
-        return [_group(only_BC, only_BC == 0, int(end_Q - begin_Q), int(candidates_Q), cuts, device)]
+        return [
+            _group(only_BC, only_BC == 0, int(end_Q - begin_Q), int(candidates_Q), cuts, device)
+        ]
     by_user = torch.argsort(user_index_Q, stable=True)
-    _, user_of, requests_U = torch.unique_consecutive(user_index_Q[by_user], return_inverse=True, return_counts=True)
+    _, user_of, requests_U = torch.unique_consecutive(
+        user_index_Q[by_user], return_inverse=True, return_counts=True
+    )
     first_U, last_U = _span(user_of, begin_Q[by_user], end_Q[by_user], requests_U.shape[0])
-    candidates_U = torch.zeros_like(requests_U).scatter_reduce_(0, user_of, candidates_Q[by_user], "amax") * requests_U
+    candidates_U = (
+        torch.zeros_like(requests_U).scatter_reduce_(0, user_of, candidates_Q[by_user], "amax")
+        * requests_U
+    )
     first_request_U = requests_U.cumsum(0) - requests_U
 
     by_shape, groups_of_users = _cut_into_groups(last_U - first_U, candidates_U)
     groups = []
-    shapes = _shapes(torch.split(by_shape, groups_of_users), requests_U, last_U - first_U, candidates_U)
+    shapes = _shapes(
+        torch.split(by_shape, groups_of_users), requests_U, last_U - first_U, candidates_U
+    )
     for users, width, length, candidates in shapes:
         step = torch.arange(width)
         has_request_BC = step < requests_U[users].unsqueeze(1)
         requests_BC = by_user[
-            torch.where(has_request_BC, first_request_U[users].unsqueeze(1) + step, first_request_U[users, None])
+            torch.where(
+                has_request_BC,
+                first_request_U[users].unsqueeze(1) + step,
+                first_request_U[users, None],
+            )
         ]
         cuts = (first_U[users], last_U[users], begin_Q[requests_BC], end_Q[requests_BC])
         groups.append(_group(requests_BC, has_request_BC, length, candidates, cuts, device))
@@ -181,7 +205,8 @@ def _group(
     cuts: tuple[Tensor, Tensor, Tensor, Tensor],
     device: torch.device,
 ) -> Group:
-    """``cuts``, in the host's memory: [first, last) [B] of the users' events, at most ``length``, and [begin, end) [B, C] of those
+    """``cuts``, in the host's memory: [first, last) [B] of the users' events, at most ``length``,
+    and [begin, end) [B, C] of those
     that their requests see."""
     first_B, last_B, begin_BC, end_BC = (moved(cut, device) for cut in cuts)
     events_BL = first_B.unsqueeze(1) + torch.arange(length, device=device)
@@ -197,17 +222,22 @@ def _group(
 
 
 def _span(row: Tensor, begin: Tensor, end: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """Smallest [first, last) per row that holds all its non-empty ranges; [0, 0) where there is none."""
+    """Smallest [first, last) per row that holds all its non-empty ranges; [0, 0) where there is
+    none."""
     some = end > begin
     far = torch.iinfo(torch.int64).max
-    first = torch.full((rows,), far, device=row.device).scatter_reduce_(0, row, torch.where(some, begin, far), "amin")
+    first = torch.full((rows,), far, device=row.device).scatter_reduce_(
+        0, row, torch.where(some, begin, far), "amin"
+    )
     last = torch.zeros_like(first).scatter_reduce_(0, row, torch.where(some, end, 0), "amax")
     return torch.where(last > 0, first, 0), last
 
 
 def _shapes(groups: tuple[Tensor, ...], *sizes_U: Tensor) -> list[tuple[Any, ...]]:
     """Every group's users with the largest of each size."""
-    largest = torch.stack([torch.stack([size[users].max() for size in sizes_U]) for users in groups]).tolist()
+    largest = torch.stack(
+        [torch.stack([size[users].max() for size in sizes_U]) for users in groups]
+    ).tolist()
     return [(users, *sizes) for users, sizes in zip(groups, largest, strict=True)]
 
 
@@ -219,12 +249,15 @@ def _cut_into_groups(length_U: Tensor, candidates_U: Tensor) -> tuple[Tensor, li
     key, order = torch.sort(key, stable=True)
     _, class_of, count = torch.unique_consecutive(key, return_inverse=True, return_counts=True)
     largest = torch.zeros((2, count.shape[0]), dtype=torch.int64, device=key.device)
-    largest.scatter_reduce_(1, class_of.expand(2, -1), torch.stack([length_U[order], candidates_U[order]]), "amax")
+    largest.scatter_reduce_(
+        1, class_of.expand(2, -1), torch.stack([length_U[order], candidates_U[order]]), "amax"
+    )
     return order, _cheapest_cuts(count.tolist(), *largest.tolist())
 
 
 def _cheapest_cuts(count: list[int], length: list[int], candidates: list[int]) -> list[int]:
-    """Merge neighbouring classes into groups of least total cost (dynamic programming); users per group."""
+    """Merge neighbouring classes into groups of least total cost (dynamic programming); users per
+    group."""
     cost: list[float] = [0.0]
     start: list[int] = []
     for stop in range(1, len(count) + 1):
@@ -244,7 +277,9 @@ def _cheapest_cuts(count: list[int], length: list[int], candidates: list[int]) -
     return sizes[::-1]
 
 
-def rows_in_ranges(ranges: HistoryRanges, users: int, rows: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def rows_in_ranges(
+    ranges: HistoryRanges, users: int, rows: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Return the rows of the events that requests see, and where each lies among them.
 
     Args:
@@ -261,7 +296,9 @@ def rows_in_ranges(ranges: HistoryRanges, users: int, rows: int, device: torch.d
     lengths = last - first
     starts = lengths.cumsum(0) - lengths
     total = int(lengths.sum())
-    shift = torch.repeat_interleave(moved(first - starts, device), moved(lengths, device), output_size=total)
+    shift = torch.repeat_interleave(
+        moved(first - starts, device), moved(lengths, device), output_size=total
+    )
     chosen = F.pad(torch.arange(total, device=device) + shift + 1, (1, 0))
     position = torch.zeros(rows, dtype=torch.int64, device=device)
     return chosen, position.index_copy_(0, chosen, torch.arange(total + 1, device=device))
@@ -269,7 +306,8 @@ def rows_in_ranges(ranges: HistoryRanges, users: int, rows: int, device: torch.d
 
 @dataclass(frozen=True, kw_only=True)
 class Slots:
-    """Rows of candidates laid out request by request, padded within each group; on the model's device."""
+    """Rows of candidates laid out request by request, padded within each group; on the model's
+    device."""
 
     rows: list[Tensor]
     """int64 [B, C, K] per group: the candidate in each slot; 0 where a request has fewer than K"""
@@ -290,7 +328,9 @@ class HistoryLayout:
     """One row for every request"""
 
     @classmethod
-    def of(cls, groups: list[Group], rows: list[Tensor], requests: int, device: torch.device) -> HistoryLayout:
+    def of(
+        cls, groups: list[Group], rows: list[Tensor], requests: int, device: torch.device
+    ) -> HistoryLayout:
         """Lay out groups of ragged histories.
 
         Args:
@@ -315,7 +355,9 @@ def slots(groups: list[Group], index: HostIndex, requests: int, device: torch.de
     request_index_N = index.values
     if requests == 1:
         every_N = torch.arange(request_index_N.shape[0], device=device)
-        return Slots(rows=[every_N[None, None]], slot_N=every_N, request_N=torch.zeros_like(every_N))
+        return Slots(
+            rows=[every_N[None, None]], slot_N=every_N, request_N=torch.zeros_like(every_N)
+        )
     count_Q = torch.bincount(request_index_N, minlength=requests)
     first_Q = count_Q.cumsum(0) - count_Q
     counts = [torch.where(g.has_request_BC, count_Q[g.requests_BC], 0) for g in groups]
@@ -324,9 +366,15 @@ def slots(groups: list[Group], index: HostIndex, requests: int, device: torch.de
     slot_Q = torch.zeros_like(count_Q)
     for group, count, width in zip(groups, counts, widths, strict=True):
         step = torch.arange(width)
-        rows.append(torch.where(step < count.unsqueeze(2), first_Q[group.requests_BC].unsqueeze(2) + step, 0))
+        rows.append(
+            torch.where(
+                step < count.unsqueeze(2), first_Q[group.requests_BC].unsqueeze(2) + step, 0
+            )
+        )
         position = base + width * torch.arange(count.numel())
-        slot_Q.index_copy_(0, group.requests_BC[group.has_request_BC], position[group.has_request_BC.flatten()])
+        slot_Q.index_copy_(
+            0, group.requests_BC[group.has_request_BC], position[group.has_request_BC.flatten()]
+        )
         base += rows[-1].numel()
     rank_N = torch.arange(request_index_N.shape[0]) - first_Q[request_index_N]
     return Slots(
@@ -337,7 +385,8 @@ def slots(groups: list[Group], index: HostIndex, requests: int, device: torch.de
 
 
 def from_slots(values: list[Tensor], position: Tensor) -> Tensor:
-    """Inverse of a layout: the groups' values [B, C, K, width], flattened and concatenated, in the order of ``position``."""
+    """Inverse of a layout: the groups' values [B, C, K, width], flattened and concatenated, in the
+    order of ``position``."""
     return _joined([v.flatten(0, 2) for v in values]).index_select(0, position)
 
 
@@ -347,17 +396,22 @@ def _joined(pieces: list[Tensor]) -> Tensor:
 
 
 def positions(layout: list[Tensor], rows: int) -> Tensor:
-    """int64 [rows]: where each row lies in a layout (flattened and concatenated), -1 if nowhere. Row 0 counts as padding."""
+    """int64 [rows]: where each row lies in a layout (flattened and concatenated), -1 if nowhere.
+    Row 0 counts as padding."""
     flat = torch.cat([index.flatten() for index in layout])
     position = torch.full((rows,), -1, dtype=torch.int64, device=flat.device)
-    return position.index_copy_(0, flat, torch.arange(flat.shape[0], device=flat.device)).index_fill_(0, flat.new_zeros(1), -1)
+    return position.index_copy_(
+        0, flat, torch.arange(flat.shape[0], device=flat.device)
+    ).index_fill_(0, flat.new_zeros(1), -1)
 
 
-def to_slots(rows_Nx: Tensor, layout: list[Tensor], slot_N: Tensor, null_first: bool = False) -> list[Tensor]:
+def to_slots(
+    rows_Nx: Tensor, layout: list[Tensor], slot_N: Tensor, null_first: bool = False
+) -> list[Tensor]:
     """Rows [N, width] laid out: [*index.shape, width] for every ``index`` of the layout.
 
-    A row lies in one slot at most, ``slot_N`` (-1: in none). Only row 0 may lie in others: as padding, whose gradient is zero;
-    and, with ``null_first``, at the start of every list.
+    A row lies in one slot at most, ``slot_N`` (-1: in none). Only row 0 may lie in others: as
+    padding, whose gradient is zero; and, with ``null_first``, at the start of every list.
     """
     if not torch.is_grad_enabled():
         return [_gathered(rows_Nx, index) for index in layout]
@@ -369,11 +423,14 @@ def _gathered(rows_Nx: Tensor, index: Tensor) -> Tensor:
 
 
 class _ToSlots(torch.autograd.Function):
-    """A gather whose backward is a gather too: each row's gradient is fetched from its one slot. PyTorch's own backward would
+    """A gather whose backward is a gather too: each row's gradient is fetched from its one slot.
+    PyTorch's own backward would
     fill and add a tensor of all rows for every group."""
 
     @staticmethod
-    def forward(ctx: Any, rows_Nx: Tensor, slot_N: Tensor, null_first: bool, *layout: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, rows_Nx: Tensor, slot_N: Tensor, null_first: bool, *layout: Tensor
+    ) -> tuple[Tensor, ...]:
         ctx.save_for_backward(slot_N)
         ctx.null_first = null_first
         return tuple(_gathered(rows_Nx, index) for index in layout)

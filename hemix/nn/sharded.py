@@ -1,7 +1,8 @@
 """Embedding tables over several processes, each holding a run of rows of all tables together.
 
-A look-up asks the owners for its distinct rows, once for all levels of a step; the gradients go the same way back and are added up by
-row there, so a table optimiser sees a weight of its own rows and steps as on one process. Decision 13 says why not by TorchRec.
+A look-up asks the owners for its distinct rows, once for all levels of a step; the gradients go the
+same way back and are added up by row there, so a table optimiser sees a weight of its own rows and
+steps as on one process. Decision 13 says why not by TorchRec.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class ShardedTables(Tables):
         self._begins = torch.tensor([*begins, total], device="cpu")
 
     def by_name(self) -> dict[str, Tensor]:
-        """Not of a part: raises TypeError. Weights of several processes are saved by `hemix.run.shards`."""
+        """Not of a part: raises TypeError. Weights of several processes are saved by
+        `hemix.run.shards`."""
         raise TypeError("tables over several processes have no whole table in one of them")
 
     def _readable(self, ids: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -47,7 +49,8 @@ class ShardedTables(Tables):
         return received, [piece.view(i.shape) for piece, i in zip(pieces, ids, strict=True)]
 
     def take_gradients(self) -> Gradients | None:
-        """What all processes' look-ups of this step gave to the rows of :attr:`weight`, part by part: ids are positions in it, with
+        """What all processes' look-ups of this step gave to the rows of :attr:`weight`, part by
+        part: ids are positions in it, with
         repeats."""
         self.keep_part()
         parts, self._parts = self._parts, []

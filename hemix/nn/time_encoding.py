@@ -43,7 +43,8 @@ AGE_BUCKETS = TIMELESS_BUCKET + 1
 def age_bucket(request_time_ms: Tensor, event_time_ms: Tensor) -> Tensor:
     """Bucket in [0, AGE_BUCKETS) of every (request, event) pair; int64, broadcast over the two.
 
-    An event at or after the request (possible only for what is masked) falls into the youngest bucket.
+    An event at or after the request (possible only for what is masked) falls into the youngest
+    bucket.
     """
     edges = torch.tensor(_EDGES_MS, device=event_time_ms.device)
     timeless = event_time_ms == TIMELESS_MS
@@ -57,11 +58,13 @@ def rotary_turns(pairs: int, device: torch.device | None = None) -> Tensor:
     return (1 / _PERIOD_MIN_MS) * (_PERIOD_MIN_MS / _PERIOD_MAX_MS) ** exponent
 
 
-def rotary_angles(time_ms: Tensor, pairs: int, dtype: torch.dtype, turns_per_ms: Tensor | None = None) -> Tensor:
+def rotary_angles(
+    time_ms: Tensor, pairs: int, dtype: torch.dtype, turns_per_ms: Tensor | None = None
+) -> Tensor:
     """Angles [..., pairs] in [0, 2 pi), one per frequency; zeros for a timeless event.
 
-    In fp64 from one fixed origin and reduced before the cast: epoch milliseconds in fp32 are 131 s apart. ``turns_per_ms``:
-    :func:`rotary_turns`, where it is kept.
+    In fp64 from one fixed origin and reduced before the cast: epoch milliseconds in fp32 are 131 s
+    apart. ``turns_per_ms``: :func:`rotary_turns`, where it is kept.
     """
     if turns_per_ms is None:
         turns_per_ms = rotary_turns(pairs, time_ms.device)
@@ -71,7 +74,8 @@ def rotary_angles(time_ms: Tensor, pairs: int, dtype: torch.dtype, turns_per_ms:
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Turn the pairs (x[..., i], x[..., i + half]) by angles[..., i]; both end in the same leading shape, broadcast."""
+    """Turn the pairs (x[..., i], x[..., i + half]) by angles[..., i]; both end in the same leading
+    shape, broadcast."""
     cos, sin = angles.cos(), angles.sin()
     left, right = x.chunk(2, -1)
     return torch.cat([left * cos - right * sin, left * sin + right * cos], -1)

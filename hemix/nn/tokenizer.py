@@ -2,11 +2,13 @@
 
     NS = split(W_2 GELU(W_1 [user ; context ; item ; cross] + b_1) + b_2) into S_G + S_R tokens
 
-W_1 is one linear map of the concatenation, computed as a sum of partial products: the user's columns
-once per user row, the context's once per request, the item's once per distinct item, the crosses' once
-per candidate. Products of fields and counts of matches are further columns of a request or a candidate.
+W_1 is one linear map of the concatenation, computed as a sum of partial products: the user's
+columns once per user row, the context's once per request, the item's once per distinct item, the
+crosses' once per candidate. Products of fields and counts of matches are further columns of a
+request or a candidate.
 
-Letters: R users, Q requests, N candidates, W width of a level's vectors, H hidden units, D token width.
+Letters: R users, Q requests, N candidates, W width of a level's vectors, H hidden units, D token
+width.
 """
 
 from __future__ import annotations
@@ -61,17 +63,30 @@ class Tokenizer(nn.Module):
     def project_user(self, user_RW: Tensor) -> Tensor:
         """[R, hidden], the bias included."""
         projected = self.first.project_part("user", user_RW)
-        return self.first.bias.expand(user_RW.shape[0], -1) if projected is None else projected + self.first.bias
+        return (
+            self.first.bias.expand(user_RW.shape[0], -1)
+            if projected is None
+            else projected + self.first.bias
+        )
 
     def project_request(
-        self, user_RH: Tensor, user_index_Q: Tensor, context_QW: Tensor, crossed: Mapping[str, Tensor] = _NOTHING
+        self,
+        user_RH: Tensor,
+        user_index_Q: Tensor,
+        context_QW: Tensor,
+        crossed: Mapping[str, Tensor] = _NOTHING,
     ) -> Tensor:
         """[Q, hidden]: user, context and the ``crossed`` columns [Q, width] of the request."""
         total = user_RH.index_select(0, user_index_Q)
-        return _plus(total, self.first.project_part("context", context_QW), *self._project_crossed(crossed))
+        return _plus(
+            total, self.first.project_part("context", context_QW), *self._project_crossed(crossed)
+        )
 
     def _project_crossed(self, crossed: Mapping[str, Tensor]) -> list[Tensor | None]:
-        return [self.first.project_part(name, columns.to(self.first.bias.dtype)) for name, columns in crossed.items()]
+        return [
+            self.first.project_part(name, columns.to(self.first.bias.dtype))
+            for name, columns in crossed.items()
+        ]
 
     def forward(
         self,
@@ -86,10 +101,17 @@ class Tokenizer(nn.Module):
         hidden_NH = request_QH.index_select(0, request_index_N)
         if item_IW.shape[0] < item_index_N.shape[0]:
             item_projected = self.first.project_part("item", item_IW)
-            item_projected = None if item_projected is None else item_projected.index_select(0, item_index_N)
+            item_projected = (
+                None if item_projected is None else item_projected.index_select(0, item_index_N)
+            )
         else:
             item_projected = self.first.project_part("item", item_IW.index_select(0, item_index_N))
-        hidden_NH = _plus(hidden_NH, item_projected, self.first.project_part("cross", cross_NW), *self._project_crossed(crossed))
+        hidden_NH = _plus(
+            hidden_NH,
+            item_projected,
+            self.first.project_part("cross", cross_NW),
+            *self._project_crossed(crossed),
+        )
         tokens: Tensor = self.second(self.dropout(F.gelu(hidden_NH)))
         normed: Tensor = self.norm(tokens.view(-1, self.tokens, self.width))
         return normed
