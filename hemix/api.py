@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hemix.config import Settings, build_settings, named_overrides
+from hemix.config import named_overrides
 from hemix.errors import MissingExtra, RunError, UsageError
 from hemix.files import read_json, write_json
 
@@ -28,6 +28,7 @@ __all__ = [
     "experiment",
     "export",
     "import_logs",
+    "import_models",
     "predict",
     "prepare",
     "scale",
@@ -90,6 +91,16 @@ def prepare(
     return run_prepare(Path(logs), Path(out), schema=schema, earlier=earlier, forget_days=forget_days, progress=on_progress)
 
 
+def import_models(files: Sequence[PathLike]) -> None:
+    """Import Python files that register models, each once, for all that this process does next.
+
+    Raises UsageError where a file is missing, fails to import or registers no model.
+    """
+    from hemix.models import import_files
+
+    import_files(files)
+
+
 def train(
     data: PathLike,
     out: PathLike,
@@ -109,21 +120,23 @@ def train(
     Under ``torchrun`` every process calls this with the same arguments (docs/scale.md).
     """
     from hemix.data.dataset import Dataset
-    from hemix.models import model_class
     from hemix.run import Run
+    from hemix.settings import build_settings
     from hemix.team import Team
     from hemix.training.loop import train as run_training
 
     out = Path(out)
     saved = out / "settings.yaml"
     if resume and saved.exists():
-        chosen: Settings = build_settings(config=saved)
+        chosen = build_settings(config=saved)
+        own = UsageError(f"--resume: {out} goes on with its own settings (settings.yaml); leave the other flags away")
+        if model is not None and model != chosen.model.name:
+            raise own
         asked = build_settings(model=model, size=size, seed=seed, config=config or saved, overrides=settings)
         if asked != chosen:
-            raise UsageError(f"--resume: {out} goes on with its own settings (settings.yaml); leave the other flags away")
+            raise own
     else:
         chosen = build_settings(model=model, size=size, seed=seed, config=config, overrides=settings)
-    model_class(chosen.model.name)
     first = Run.load(start_from) if start_from is not None else None
     dataset = Dataset(data)
     dataset.verify()

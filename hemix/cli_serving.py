@@ -12,9 +12,23 @@ from rich.console import Console
 from hemix import api
 from hemix.errors import UsageError
 
-__all__ = ["experiment", "serve", "served", "store"]
+__all__ = ["Imports", "experiment", "serve", "served", "store"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
+
+
+def _import_models(files: list[Path] | None) -> list[Path] | None:
+    if files:
+        api.import_models(files)
+    return files
+
+
+Imports = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--import", callback=_import_models, help="Python file with a model of your own; may be repeated.", show_default=False
+    ),
+]
 
 store = typer.Typer(help="The server's store of live events.", no_args_is_help=True)
 served = typer.Typer(help="What the server has logged.", no_args_is_help=True)
@@ -62,6 +76,7 @@ def serve(
     store_timeout: Annotated[
         float, typer.Option("--store-timeout", min=0.01, help="Seconds for the store; then ranked without.")
     ] = 0.25,
+    _import: Imports = None,
     json_: Json = False,
 ) -> None:
     """Serve a run over HTTP: events in, rankings out, a playground at /."""
@@ -158,6 +173,7 @@ def served_rows(
 def served_replay(
     log: ServedLog,
     run: OfRun,
+    _import: Imports = None,
     url: Annotated[
         str | None,
         typer.Option(

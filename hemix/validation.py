@@ -1,12 +1,14 @@
-"""What is wrong, or differs, in one line for the person who wrote the YAML."""
+"""What is wrong, or differs, in one line for the person who wrote the YAML; names that were meant."""
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import ValidationError
 
-__all__ = ["first_difference", "first_problem"]
+__all__ = ["did_you_mean", "first_difference", "first_problem"]
 
 _DISCRIMINATORS = {"categorical", "numeric", "vector", "coordinates", "distance", "clock"}
 
@@ -40,6 +42,17 @@ def first_problem(error: ValidationError) -> str:
     if len(problems) > 1:
         message += f" (and {len(problems) - 1} more)"
     return f"{key}: {message}" if key else message
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``did you mean ...?`` with the closest known name; empty where none is close.
+
+    Args:
+        name: What was found.
+        known: The names that there are.
+    """
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"did you mean {close[0]}?" if close else ""
 
 
 def first_difference(ours: Any, theirs: Any, where: str = "") -> str | None:

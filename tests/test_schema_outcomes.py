@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hemix.config import build_settings
 from hemix.errors import SchemaError, SettingsError
 from hemix.schema import Schema, duration_ms
+from hemix.settings import build_settings
 
 HEAD = "name: s\nsplit: {valid: 1, test: 2}\n"
 LABELS = "labels: {click: {}, order: {column: bought, given: click, available_at: bought_at}}\nroles: {bias: {column: pos}}\n"

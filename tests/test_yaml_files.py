@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from hemix.config import build_settings
 from hemix.errors import HemixError, SchemaError, SettingsError
 from hemix.lab.studies.search import read_points
 from hemix.schema import Schema
+from hemix.settings import build_settings
 from hemix.yaml_files import parse_yaml
 from tests.data.small import PLAIN
 

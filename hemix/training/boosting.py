@@ -18,16 +18,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hemix.config import Settings
 from hemix.data.dataset import Dataset, Split
 from hemix.errors import DataError, SettingsError, UsageError
 from hemix.evaluation.notes import training_notes, valid_notes
 from hemix.files import storage_errors
 from hemix.measure import PeakMemory
-from hemix.models import build_model
+from hemix.models import build_predictor
 from hemix.models.lightgbm import LightGBM, load_lightgbm
 from hemix.run import folder as run_folder
 from hemix.run.folder import Run
+from hemix.settings import Settings
 from hemix.training.calibrate import calibrate
 from hemix.training.checks import check_labels
 from hemix.training.validate import validated
@@ -79,7 +79,7 @@ def boost(
         raise SettingsError(f"train.device: lightgbm trains on the CPU, got {options.device}")
     label_notes = check_labels(data)
     torch.set_num_threads(options.threads or int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0)))))
-    model = build_model(data.spec, settings.model, options.seed)
+    model = build_predictor(data.spec, settings.model)
     assert isinstance(model, LightGBM)
     train, valid = data.split("train"), data.split("valid")
     tasks = [task.name for task in data.spec.tasks]

@@ -23,7 +23,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hemix.config import Settings
 from hemix.data.batch import RequestBatch
 from hemix.data.dataset import Dataset, Plan, Replacement
 from hemix.data.unshared import unshared
@@ -31,10 +30,11 @@ from hemix.errors import HemixError, RunError, SettingsError, UsageError
 from hemix.evaluation.notes import training_notes, valid_notes
 from hemix.files import storage_errors
 from hemix.measure import PeakMemory, keep_freed_memory
-from hemix.models import LightGBM, Ranker, build_model, count_parameters, model_class
+from hemix.models import Ranker, build_model, count_parameters, find_model
+from hemix.models.lightgbm import LightGBM
 from hemix.run import folder as run_folder
 from hemix.run.folder import INFO_FILE, Run
-from hemix.run.weights import dense_of
+from hemix.settings import Settings
 from hemix.team import Team
 from hemix.training.boosting import boost
 from hemix.training.calibrate import calibrate
@@ -114,7 +114,7 @@ def _train(
     in_first(team, check, f"begin {out}")
     saves_beside = settings.train.save_in_background and settings.train.checkpoint_every_steps > 0
     beside = team.beside() if team is not None and saves_beside else None  # now, while all are known to be here
-    if issubclass(model_class(settings.model.name), LightGBM):
+    if issubclass(find_model(settings.model.name).model, LightGBM):
         if team is not None:
             raise UsageError("--processes: lightgbm trains in one process, with train.threads")
         return boost(
@@ -301,7 +301,7 @@ class _Loop:
         dense, embedding = count_parameters(self.data.spec, self.settings.model)
         return {
             "model": self.settings.model.name,
-            "size": self.settings.model.size,
+            "size": getattr(self.settings.model, "size", None),
             "dense_parameters": dense,
             "embedding_parameters": embedding,
             "train_impressions": self.train_split.impressions,
@@ -333,7 +333,7 @@ class _Loop:
         state = {"position": asdict(self.position), "data": identity(self.data), "schema": schema}
         tensors = {**self.optimizers.tensors(), **self.meters.tensors()}
         rows = {WEIGHT: self.model.tables.weight, **self.optimizers.row_tensors()}
-        dense, total = dense_of(self.model), self.model.tables.rows
+        dense, total = self.model.dense_tensors(), self.model.tables.rows
         self._wait_for_saving()
         if not (self.settings.train.save_in_background and background):
             self.checkpoints.save(name, dense, rows, tensors, state, total, self.team)

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from hemix.config import Settings
 from hemix.data.dataset import Dataset
 from hemix.errors import RunError
 from hemix.run.folder import INFO_FILE, Run
 from hemix.schema import first_difference
+from hemix.settings import Settings
 from hemix.team import Team
 from hemix.training.checkpoint import Checkpoint
 from hemix.training.origin import weights_of

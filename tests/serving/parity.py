@@ -16,7 +16,7 @@ import torch
 
 from hemix.data.cells import columns_of
 from hemix.data.dataset import Dataset
-from hemix.models import probabilities
+from hemix.nn.heads import probabilities
 from hemix.run import Run
 from hemix.run.prediction import predicted_tables
 from hemix.schema import Schema
