@@ -34,6 +34,7 @@ COLUMNS: dict[str, tuple[pa.Array, list[Any]]] = {
     "text_view": (pa.array(["a", "é", "3"], pa.string_view()), ["a", "é", 3]),
     "bytes_view": (pa.array([b"a", b"\xc3\xa9", b"3"], pa.binary_view()), ["a", "é", 3]),
     "large_text": (pa.array(["true", "é", "3"], pa.large_string()), [True, "é", 3]),
+    "bytes_of_one_size": (pa.array([b"abc", b"\xc3\xa9x", b"003"], pa.binary(3)), ["abc", "\u00e9x", "003"]),
     "uuid": (pa.array([bytes(range(16))] * 3, pa.binary(16)).cast(pa.uuid()), ["00010203-0405-0607-0809-0a0b0c0d0e0f"]),
 }
 
