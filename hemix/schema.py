@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Collection, Iterator, Mapping
 from datetime import date, datetime
@@ -218,9 +219,8 @@ class Split(Part):
     @field_validator("start", "valid", "test", "end", mode="before")
     @classmethod
     def _dates_as_text(cls, value: object, info: ValidationInfo) -> object:
-        optional = value is None and info.field_name in ("start", "end")
-        usable = isinstance(value, int | float | str | date) and not isinstance(value, bool) and value == value
-        if not (usable or optional):
+        lacking = value is None and info.field_name in ("valid", "test")
+        if lacking or isinstance(value, bool | list | dict) or (isinstance(value, float) and math.isnan(value)):
             raise ValueError(f"expected a date, a time, a number or text, got {value!r}")
         return value.isoformat() if isinstance(value, date | datetime) else value
 
