@@ -29,6 +29,7 @@ __all__ = ["Boundaries", "boundaries_of"]
 
 Array = npt.NDArray[Any]
 
+_MOST_MICROSECONDS = 2**63 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -122,7 +123,10 @@ class _Timestamps:
         no_null(self._column, found, chunk.where)
         unit_us = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 0}[found.type.unit]
         ticks: Array = found.cast(pa.int64()).to_numpy(zero_copy_only=False)
-        return ticks * unit_us if unit_us else ticks // 1000
+        if not unit_us:
+            return ticks // 1000
+        most = _MOST_MICROSECONDS // unit_us  # a time beyond all dates, for "no value", stays beyond them
+        return np.clip(ticks, -most, most) * unit_us
 
     def text(self, value: Any) -> str:
         return local_text(value // 1000, self._zone)

@@ -31,7 +31,7 @@ def no_null(column: str, values: pa.Array, where: Where) -> None:
 
 
 def check_ids(column: str, values: pa.Array, where: Where) -> None:
-    """Refuse what is no id of a user or an item: null, NaN, and the empty text, which a server refuses too."""
+    """Refuse what is no id of a user, an item or a request: null, NaN, and the empty text, which a server refuses too."""
     no_null(column, values, where)
     if pa.types.is_floating(values.type):
         numbers_of(column, values, where)

@@ -437,3 +437,11 @@ def test_a_name_that_cannot_be_read_is_shown_as_it_is(tmp_path: Path) -> None:
     """A byte order mark that a CSV left before the first column's name."""
     table = {("\ufeffuser_id" if name == "user_id" else name): values for name, values in ONE_EACH.items()}
     assert "it has: '\\ufeffuser_id', item_id, " in refusal(tmp_path, impressions=table)
+
+
+@pytest.mark.parametrize(("value", "found"), [("", "an empty text"), (b"", "an empty text"), (None, "null")])
+def test_a_request_without_an_id(tmp_path: Path, value: object, found: str) -> None:
+    """All rows that lack one would be one request."""
+    requests = pa.array([b"r" if isinstance(value, bytes) else "r", value, value])
+    message = refusal(tmp_path, PLAIN + "roles: {request_id: r}\n", impressions=replaced(r=requests))
+    assert message.startswith("LOGS/impressions.parquet: row 1: column 'r': expected ") and f"found {found}" in message

@@ -186,6 +186,8 @@ def test_a_split_value_that_is_not_of_the_others_type(tmp_path: Path) -> None:
 
 
 def test_list_views_are_lists(tmp_path: Path) -> None:
+    for name in ("views", "lists", "both", "one"):
+        (tmp_path / name).mkdir()
     whole = items(0, 5)
     views = retyped(
         whole,
