@@ -9,6 +9,8 @@ __all__ = ["YEAR_LAST", "YearLast", "compact_day", "comparable", "is_time", "lik
 
 _OFFSET = re.compile(r"[T ].*?(Z|[+-]\d\d(:?\d\d)?)$")
 _YEAR_FIRST = re.compile(r"(?:19|20)\d\d([-/.])\d\d(?:\1\d\d(?:\D\d.*)?)?")
+_UNPADDED = re.compile(r"(?:19|20)\d\d([-/.])(?:\d\1\d\d?|\d\d\1\d)(?:\D.*)?")
+"""2026-1-6: above 2026-1-10 as text"""
 _DAY_AND_TIME = re.compile(r"(\d{4}([-/.]?)\d\d\2\d\d)(\D)(\d.*)")
 YEAR_LAST = re.compile(r"(\d\d?)([-/.])(\d\d?)\2(\d{4})(?:\D.*)?")
 """05.01.2026 or 01/05/2026: its order as text is that of what it means within a month, or a year, at most"""
@@ -75,10 +77,12 @@ def comparable(text: str, mark: str) -> bool:
     """Whether the order of two texts is the order of what they mean, as far as their forms tell."""
     if re.fullmatch(r"\d+", mark) and re.fullmatch(r"\d+", text):
         return len(mark) == len(text) or (compact_day(mark[:8]) is not None and compact_day(text[:8]) is not None)
-    year_last = YEAR_LAST.fullmatch(mark) is not None
-    if not (year_last or _is_dated(mark) or re.fullmatch(r"\d+", mark)):
+    loose = YEAR_LAST.fullmatch(mark) is not None or _UNPADDED.fullmatch(mark) is not None
+    if not (loose or _is_dated(mark) or re.fullmatch(r"\d+", mark)):
         return True
-    forms = [re.sub(r"\d", "0", t) for t in (text, mark if year_last else _without_zeros(mark))]
+    forms = [re.sub(r"\d", "0", t) for t in (text, mark if loose else _without_zeros(mark))]
+    if loose and forms[0][len(forms[1]) :][:1] == "0":  # another number of digits
+        return False
     alike = forms[0].startswith(forms[1]) or (forms[1].startswith(forms[0]) and _is_dated(text))
     return _same_offset(text, mark) and alike
 

@@ -445,3 +445,14 @@ def test_a_request_without_an_id(tmp_path: Path, value: object, found: str) -> N
     requests = pa.array([b"r" if isinstance(value, bytes) else "r", value, value])
     message = refusal(tmp_path, PLAIN + "roles: {request_id: r}\n", impressions=replaced(r=requests))
     assert message.startswith("LOGS/impressions.parquet: row 1: column 'r': expected ") and f"found {found}" in message
+
+
+@pytest.mark.parametrize("way", ["link", "absolute"])
+def test_the_impressions_as_item_table_by_another_path(tmp_path: Path, way: str) -> None:
+    """A label is no feature, whatever the path of its table is."""
+    items = tmp_path / "logs" / "impressions.parquet" if way == "absolute" else "items.parquet"
+    schema = PLAIN + f"tables: {{items: {items}}}\nfeatures: {{item: {{a: {{type: numeric, column: click}}}}}}\n"
+    logs = write(tmp_path / "logs", schema, impressions=ONE_EACH)
+    (logs / "items.parquet").symlink_to(logs / "impressions.parquet")
+    message = refused(logs, tmp_path / "data")
+    assert "features.item.a: column 'click' is the column of labels.click" in message
