@@ -18,11 +18,12 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from datetime import date, datetime
 from pathlib import Path
+from posixpath import normpath
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from hemix.errors import SchemaError
 from hemix.expression import Expression
@@ -217,8 +218,9 @@ class Split(Part):
 
     @field_validator("start", "valid", "test", "end", mode="before")
     @classmethod
-    def _dates_as_text(cls, value: object) -> object:
-        if isinstance(value, bool) or (isinstance(value, float) and math.isnan(value)):
+    def _dates_as_text(cls, value: object, info: ValidationInfo) -> object:
+        lacking = value is None and info.field_name in ("valid", "test")
+        if lacking or isinstance(value, bool | list | dict) or (isinstance(value, float) and math.isnan(value)):
             raise ValueError(f"expected a date, a time, a number or text, got {value!r}")
         return value.isoformat() if isinstance(value, date | datetime) else value
 
@@ -321,20 +323,33 @@ class Schema(Part):
         for name, label in self.labels.items():
             if label.available_at not in (None, self.clock.column):  # the time of the impression itself is known
                 outcomes.setdefault(str(label.available_at), f"the column of labels.{name}.available_at")
-        if self.tables.truth == self.tables.impressions:
+        if self._is_impressions(self.tables.truth):
             outcomes |= {f"p_{name}": f"the truth of labels.{name}" for name in self.labels}
         bias = self.roles.bias
         if bias is not None and bias.column in outcomes:
             raise ValueError(f"roles.bias.column: {bias.column!r} is {outcomes[bias.column]}, which is not known when ranking")
-        history = self.history.fields if self.history_source == "impressions" else {}
+        ids = {"user": self.user, "item": self.item, "roles.request_id": self.roles.request_id}
+        for where, column in ids.items():
+            if column in outcomes:
+                raise ValueError(f"{where}: {column!r} is {outcomes[str(column)]}, which is not known when ranking")
+        if self._is_impressions(self.tables.items):
+            for column in self.score_expression.names:
+                if column in outcomes and column not in self.outputs:
+                    raise ValueError(f"score: {column!r} is {outcomes[column]}, which is not known when ranking")
+        of_impressions = self.history_source == "impressions" or self._is_impressions(self.tables.events)
+        history = self.history.fields if of_impressions else {}
         for name, field in history.items():  # the position of an earlier impression is known
             self._refuse_outcome(f"history.fields.{name}", name, field, outcomes)
         if bias is not None:
             outcomes[bias.column] = "the column of roles.bias"
         tables = {"user": self.tables.users, "item": self.tables.items}
         for level, name, feature in self.features:
-            if tables.get(level, self.tables.impressions) == self.tables.impressions:
+            if self._is_impressions(tables.get(level, self.tables.impressions)):
                 self._refuse_outcome(f"features.{level}.{name}", name, feature, outcomes)
+
+    def _is_impressions(self, table: str | None) -> bool:
+        """Whether a table is the impression log itself, however its path is written."""
+        return table is not None and normpath(table) == normpath(self.tables.impressions)
 
     @staticmethod
     def _refuse_outcome(where: str, name: str, feature: Feature, outcomes: Mapping[str, str]) -> None:

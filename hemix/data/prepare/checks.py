@@ -68,6 +68,7 @@ def open_logs(folder: Path, schema: Schema | None) -> Logs:
             raise DataError(f"{folder}: expected schema.yaml and Parquet tables, found an empty folder")
         schema = Schema.load(folder / "schema.yaml")
     tables = schema.tables
+    _refuse_outcomes(folder, schema)
 
     def table(role: str) -> Table | None:
         name = getattr(tables, role)
@@ -94,6 +95,20 @@ def open_logs(folder: Path, schema: Schema | None) -> Logs:
         if logs.truth.rows != impressions.rows:
             raise DataError(f"{logs.truth.path}: expected {impressions.rows} rows, one per impression, found {logs.truth.rows}")
     return logs
+
+
+def _refuse_outcomes(folder: Path, schema: Schema) -> None:
+    """The schema's check of columns that are not known when ranking, where a link or another path leads to the impressions too."""
+
+    def real(name: str | None) -> Path | None:
+        return None if name is None or is_url(name) else (folder / name).resolve()
+
+    tables, impressions = schema.tables, real(schema.tables.impressions)
+    names = ("events", "items", "users", "truth")
+    same = {name: tables.impressions for name in names if impressions is not None and real(getattr(tables, name)) == impressions}
+    if same:
+        named = schema.model_copy(update={"tables": tables.model_copy(update=same)})
+        Schema.parse(named.to_yaml(), str(folder / "schema.yaml"))
 
 
 def _id(kind: pa.DataType) -> str | None:

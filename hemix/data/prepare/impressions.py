@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from hemix.data.cells import Cell, numbers_of, read_cell, row_hashes
+from hemix.data.cells import Cell, read_cell, row_hashes
 from hemix.data.encode import Encoders, level_features
 from hemix.data.keys import keys_of
 from hemix.data.prepare.checks import Logs
-from hemix.data.prepare.columns import labels_of, no_null, positions_of, weights_of
+from hemix.data.prepare.columns import check_ids, labels_of, no_null, positions_of, weights_of
 from hemix.data.prepare.entities import Entities, LogNumbers
 from hemix.data.prepare.equality import chunk_hashes
 from hemix.data.prepare.fit import Fitting, sampled
@@ -112,9 +111,7 @@ class ImpressionPass:
             if label.available_at is not None:
                 found[f"available.{name}"] = times_of(label.available_at, columns[label.available_at], clock, where)
         if roles.request_id is not None:
-            no_null(roles.request_id, columns[roles.request_id], where)
-            if pa.types.is_floating(columns[roles.request_id].type):  # NaN is no id
-                numbers_of(roles.request_id, columns[roles.request_id], where)
+            check_ids(roles.request_id, columns[roles.request_id], where)
             found["request"] = keys_of(columns[roles.request_id])
         if roles.weight is not None:
             found["weight"] = weights_of(roles.weight, columns[roles.weight], where)
