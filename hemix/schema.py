@@ -36,6 +36,7 @@ from hemix.errors import SchemaError
 from hemix.expression import Expression
 from hemix.features import Categorical
 from hemix.features.base import LEVELS, MAX_TABLE_ROWS, FeatureType, SchemaSection, parse_feature, registered_features
+from hemix.features.history_counts import HISTORY_COUNTS
 from hemix.features.statistics import Statistic
 from hemix.moments import DurationMs, WindowMs, duration_ms, moment_ms
 from hemix.validation import first_difference, first_problem
@@ -267,6 +268,8 @@ class Schema(SchemaSection):
             _check_level(key, level, f"a {level} feature", feature)
             if level in ("user", "item") and not feature.columns(name):
                 raise ValueError(f"{key}: a feature of the {level} table reads a column, {feature.type} none")
+            if level != "cross" and feature.inputs():
+                raise ValueError(f"{key}: a feature computed from others is a cross feature")
             feature.check(key, self.features.find)
         for name, field in self.history.fields.items():
             _check_level(f"history.fields.{name}", "event", "a field of events", field)
@@ -350,27 +353,12 @@ class Schema(SchemaSection):
                 raise ValueError(f"history.fields.{name}: one-valued categorical, bucketed numeric or clock part")
 
     def _check_statistics(self) -> None:
-        if self.history.counts and "history" in self.features.context:
-            raise ValueError("features.context.history: the name is taken by history.counts; name the feature otherwise")
+        if self.history.counts and HISTORY_COUNTS in self.features.context:
+            raise ValueError(
+                f"features.context.{HISTORY_COUNTS}: the name is taken by history.counts; name the feature otherwise"
+            )
         for name, statistic in self.statistics.items():
-            where = f"statistics.{name}"
-            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or name == "history":
-                raise ValueError(f"{where}: expected a name of letters, digits and _ (not history)")
-            if statistic.label not in self.labels:
-                raise ValueError(f"{where}.label: expected one of {', '.join(self.labels)}, got {statistic.label!r}")
-            if len(set(statistic.by)) < len(statistic.by):
-                raise ValueError(f"{where}.by: a part is named twice: {', '.join(statistic.by)}")
-            for part in statistic.by:
-                if part in ("user", "item"):
-                    continue
-                feature = self.features.find(part)
-                if feature is None:
-                    raise ValueError(f"{where}.by: expected user, item or a feature as level.name, got {part!r}")
-                if not feature.tensor_columns().ids:
-                    raise ValueError(f"{where}.by: {part} must be a one-valued categorical, a bucketed numeric, a distance or a "
-                                     "clock part")  # fmt: skip
-            if name in self.features.level(self.statistic_level(name)):
-                raise ValueError(f"{where}: a {self.statistic_level(name)} feature has this name; name the statistic otherwise")
+            statistic.check(name, self.labels, self.features.find)
 
     def _check_split(self) -> None:
         """Boundaries ascend: dates and times as moments of the schema's zone, other text as text."""
@@ -403,8 +391,7 @@ class Schema(SchemaSection):
 
     def statistic_level(self, name: str) -> Literal["context", "cross"]:
         """Whose numbers a statistic gives: ``context`` (once a request) where its key holds nothing of the item, else ``cross``."""
-        of_request = all(part.partition(".")[0] in ("user", "context") for part in self.statistics[name].by)
-        return "context" if of_request else "cross"
+        return self.statistics[name].level
 
     def statistics_of(self, level: str) -> tuple[str, ...]:
         """The statistics that give numbers to a level, in their order."""

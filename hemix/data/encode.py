@@ -28,14 +28,13 @@ from hemix.data.layout import Block, load_array, save_array
 from hemix.data.spec import InputSpec, LevelSpec, Task
 from hemix.errors import DataError, SchemaError
 from hemix.features.base import EncodedColumns, FeatureType, Learned, RowContext, StatePath
+from hemix.features.history_counts import history_count_names
 from hemix.files import read_json, storage_errors, write_json, write_text
 from hemix.schema import LEVELS, Schema
 
-__all__ = ["Encoders", "KeyMap", "all_features", "counted_actions", "level_features", "level_spec"]
+__all__ = ["Encoders", "KeyMap", "all_features", "level_features", "level_spec"]
 
 Array = npt.NDArray[Any]
-_COUNTED_ACTIONS = 16
-"""A larger vocabulary of actions is not counted action by action."""
 _SECTIONS: dict[str, Any] = {"edges": {}, "scales": {}}
 """Sections of learned states that every encoders.json has"""
 _NO_COORDINATES = [0.0, 1.0, 0.0, 1.0]
@@ -291,11 +290,6 @@ class Encoders:
         )
 
 
-def counted_actions(texts: list[str]) -> tuple[str, ...]:
-    """The actions that history counts tell apart, by id: all of a vocabulary, or none where it is too large."""
-    return tuple(texts) if len(texts) <= _COUNTED_ACTIONS else ()
-
-
 def level_spec(schema: Schema, level: str, actions: Sequence[str] = ()) -> LevelSpec:
     """The columns that a level's features become, and behind them the numbers of statistics and (``actions``: the known ones) history
     counts."""
@@ -310,10 +304,9 @@ def level_spec(schema: Schema, level: str, actions: Sequence[str] = ()) -> Level
             bags.append((name, table))
         numbers += [name + suffix for suffix in columns.numbers]
     for name in schema.statistics_of(level):
-        numbers += [f"{name}.rate", f"{name}.count"]
+        numbers += schema.statistics[name].number_names(name)
     if level == "context" and schema.history.counts:
-        parts = ("history.today", "history.before")
-        numbers += [*parts, *(f"{part}.{action}" for part in parts for action in actions)]
+        numbers += history_count_names(actions)
     return LevelSpec(
         names=tuple(n for n, _ in ids),
         tables=tuple(t for _, t in ids),

@@ -17,12 +17,13 @@ import pyarrow as pa
 from hemix.data.clock import local_day
 from hemix.data.encode import Encoders
 from hemix.data.entities import EntityTable, coordinates_features
-from hemix.data.history import cut_histories, history_counts
+from hemix.data.history import cut_histories
 from hemix.data.keys import distinct, keys_of_texts
 from hemix.data.layout import Block
 from hemix.data.spec import TIMELESS_MS
-from hemix.data.statistics import Statistics
 from hemix.errors import RequestError
+from hemix.features.history_counts import history_counts
+from hemix.features.statistics import Statistics
 from hemix.serving.checks import FieldChecks
 from hemix.serving.entities import EntityEncoder, EntityRows
 from hemix.serving.raw import RawReader, Refuse, rows_of
@@ -212,7 +213,8 @@ class Encoder:
         places = self._places(user, context, candidates) if self._needs_places else {}
 
         context_block = self._encoders.block("context", context, 1, time_ms=time_ms)
-        cross_block = self._encoders.block("cross", cross, rows, coordinates=places)
+        times_ms = np.repeat(time_ms, rows)
+        cross_block = self._encoders.block("cross", cross, rows, time_ms=times_ms, coordinates=places)
         day = local_day(time_ms, self.schema.clock.timezone)
 
         def keys(level: str) -> dict[str, Array]:
@@ -285,7 +287,8 @@ class Encoder:
             return items.keys[:, self.items.key_names.index(part)] if name else ids
         if level == "context":
             return self._encoders.keys(level, name, context[name], 1, time_ms=np.array([request.time_ms]))
-        return self._encoders.keys(level, name, cross[name], len(ids), coordinates=places)
+        times_ms = np.full(len(ids), request.time_ms)
+        return self._encoders.keys(level, name, cross[name], len(ids), time_ms=times_ms, coordinates=places)
 
 
 def check_history(request: RankRequest) -> None:

@@ -25,7 +25,7 @@ from hemix.serving.served import LoggedStore, ServedLogs
 from hemix.serving.served.replay import replay_log
 from hemix.serving.store import Limits, open_store
 from hemix.serving.types import Candidate, RankRequest
-from tests.features import log_count  # noqa: F401 (registers the type)
+from tests.features import log_count, minute_of_day  # noqa: F401 (they register their types)
 from tests.rich import write_rich
 from tests.serving.parity import (
     TOLERANCE,
@@ -45,7 +45,10 @@ COUNTS = {
 
 
 def write_counts(folder: Path) -> Path:
-    """The rich logs with a count of users, of items and of impressions; a fifth of each missing."""
+    """The rich logs with a count of users, of items and of impressions, a fifth of each missing.
+
+    Context and cross have the minute of the day too, which is the key of a statistic.
+    """
     write_rich(folder)
     rng = np.random.default_rng(7)
     schema = yaml.safe_load((folder / "schema.yaml").read_text())
@@ -58,6 +61,9 @@ def write_counts(folder: Path) -> Path:
         schema["features"][level][name] = {"type": "log_count"}
         if column:
             schema["features"][level][name]["column"] = column
+    for level in ("context", "cross"):
+        schema["features"][level]["minute"] = {"type": "minute_of_day"}
+    schema["statistics"]["of_minute"] = {"label": "click", "by": ["cross.minute"]}
     (folder / "schema.yaml").write_text(yaml.safe_dump(schema, sort_keys=False))
     return folder
 
@@ -87,7 +93,8 @@ def test_it_is_prepared(logs: Path, data: Path) -> None:
     encoders, split = Encoders.load(data / "encoders"), Dataset(data).split("test")
     assert Encoders.load(data / "encoders").schema.to_yaml().count("type: log_count") == 3
     saved = json.loads((data / "encoders" / "encoders.json").read_text())["states"]
-    assert set(saved) == {"user.orders", "item.sales", "cross.shown"}
+    counts = {"user.orders", "item.sales", "cross.shown"}
+    assert set(saved) == {*counts, "context.minute", "cross.minute"}
     sales = pq.read_table(logs / "items.parquet").column("sold").to_pylist()
     block = encoders.encode("item", {"sold": pa.array([sales[3], None, 0])}, 3)
     at = encoders.spec().item.numbers_of("sales")
@@ -100,6 +107,16 @@ def test_it_is_prepared(logs: Path, data: Path) -> None:
     rows = [shown[row] for row in split.log_row.read()[batch.rows.numpy()]]
     expected = [[0, 1] if v is None else [math.log1p(v) / saved["cross.shown"], 0] for v in rows]
     np.testing.assert_allclose(batch.cross.numbers[:, at].numpy(), expected, rtol=1e-6)
+
+
+def test_a_computed_type_is_prepared(data: Path) -> None:
+    encoders, split = Encoders.load(data / "encoders"), Dataset(data).split("train")
+    batch, spec = split.batch(np.arange(split.requests)), encoders.spec()
+    minutes = batch.request_time_ms.numpy() % 86_400_000 // 60_000
+    edges = encoders.states[("states", "context.minute")]
+    assert len(edges) == 3 and spec.tables["context.minute"] == 2 + 4
+    ids = batch.context.ids[:, spec.context.names.index("minute")].numpy()
+    assert ids.tolist() == [2 + sum(minute >= edge for edge in edges) for minute in minutes]
 
 
 def test_it_is_served_as_it_was_trained_and_replayed(

@@ -19,10 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hemix.data.cells import RawColumn, mixed
-from hemix.data.encode import Encoders, KeyMap, all_features, counted_actions, level_features
+from hemix.data.encode import Encoders, KeyMap, all_features, level_features
 from hemix.data.keys import NULL_KEY, KeyIndex
 from hemix.data.spec import FIRST
 from hemix.features.base import FeatureType, StatePath, Vocabulary
+from hemix.features.history_counts import counted_actions
 from hemix.schema import Schema
 
 __all__ = ["Fitting", "key_map", "sampled"]

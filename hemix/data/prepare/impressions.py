@@ -303,7 +303,13 @@ class ImpressionPass:
         context = {n: first.get(f"context.{n}") for n in self._schema.features.context}
         cross = {n: rows.get(f"cross.{n}") for n in self._schema.features.cross}
         context_block = encoders.block("context", context, len(begin), time_ms=time_ms)
-        cross_block = encoders.block("cross", cross, count, coordinates=self.places(rows))
+        cross_block = encoders.block(
+            "cross",
+            cross,
+            count,
+            time_ms=np.asarray(rows["request_time_ms"]),
+            coordinates=self.places(rows),
+        )
         if statistics is not None:
             context_block = context_block.with_numbers(statistics.numbers("context", first))
             cross_block = cross_block.with_numbers(statistics.numbers("cross", rows))

@@ -23,7 +23,7 @@ from hemix.data.layout import Appender, save_array
 from hemix.data.prepare.entities import Entities
 from hemix.data.prepare.labels import known_from
 from hemix.data.prepare.spill import Rows, Spill, rows_of
-from hemix.data.statistics import Statistics, combined_keys
+from hemix.features.statistics import Statistics, combined_keys
 from hemix.schema import Schema
 
 __all__ = ["StatisticsPass"]
@@ -91,7 +91,7 @@ class StatisticsPass:
                     self._add(rows, sums, bits, log_end_ms)
                 progress("adding up statistics", (part + 1) / len(kept))
         self._write(sums, folder, progress)
-        self._tables = Statistics.load(folder, self._schema)
+        self._tables = Statistics.load(folder, self._schema.statistics)
 
     def _add(self, rows: Rows, sums: Spill, bits: int, log_end_ms: int) -> None:
         """One part's sums by key and day."""
