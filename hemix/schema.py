@@ -35,8 +35,9 @@ from pydantic import (
 from hemix.errors import SchemaError
 from hemix.expression import Expression
 from hemix.features import Categorical
-from hemix.features.base import LEVELS, MAX_TABLE_ROWS, FeatureType, SchemaSection, parse_feature, registered_features
+from hemix.features.base import LEVELS, MAX_TABLE_ROWS, FeatureType, SchemaSection
 from hemix.features.history_counts import HISTORY_COUNTS
+from hemix.features.registry import parse_feature, registered_features
 from hemix.features.statistics import Statistic
 from hemix.moments import DurationMs, WindowMs, duration_ms, moment_ms
 from hemix.validation import first_difference, first_problem

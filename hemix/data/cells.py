@@ -81,15 +81,15 @@ def numbers_of(column: str, values: pa.Array, where: Where) -> Array:
         return np.full(len(values), np.nan)
     numbers = values.cast(pa.float64(), safe=False)
     nulls = numbers.null_count
-    found: Array = (numbers.fill_null(0.0) if nulls else numbers).to_numpy(zero_copy_only=False)
-    finite = np.isfinite(found)
+    filled: Array = (numbers.fill_null(0.0) if nulls else numbers).to_numpy(zero_copy_only=False)
+    finite = np.isfinite(filled)
     if not finite.all():
         row = int(np.argmin(finite))
-        raise where.error(row, f"column {column!r}: expected a finite number or null, found {found[row]}")
+        raise where.error(row, f"column {column!r}: expected a finite number or null, found {filled[row]}")
     if nulls:
-        found = found.copy()
-        found[numbers.is_null().to_numpy(zero_copy_only=False)] = np.nan
-    return found
+        filled = filled.copy()
+        filled[numbers.is_null().to_numpy(zero_copy_only=False)] = np.nan
+    return filled
 
 
 # -- rows of raw columns ------------------------------------------------------------------------------

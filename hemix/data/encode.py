@@ -189,6 +189,20 @@ class Encoders:
             fitted[level][name] = _FittedFeature(name, feature, not feature.columns(name), learned)
         return fitted
 
+    def changed_states(self, other: Encoders) -> list[str]:
+        """Return the states that ``other``, of the same schema, has learned otherwise.
+
+        Ids and numbers of these mean something else there.
+        """
+        changed: dict[str, None] = {}
+        for level, name, feature in all_features(self.schema):
+            path = feature.state_path(level, name)
+            if path is not None:
+                ours, theirs = (feature.state_to_json(e.states[path]) for e in (self, other))
+                if ours != theirs:
+                    changed[path[-1]] = None
+        return list(changed)
+
     # -- what a model has to know -----------------------------------------------------------------------------------------
 
     def spec(self) -> InputSpec:
@@ -294,14 +308,14 @@ def level_spec(schema: Schema, level: str, actions: Sequence[str] = ()) -> Level
     """The columns that a level's features become, and behind them the numbers of statistics and (``actions``: the known ones) history
     counts."""
     ids: list[tuple[str, str]] = []
-    bags: list[tuple[str, str]] = []
+    jagged: list[tuple[str, str]] = []
     numbers: list[str] = []
     for name, feature in level_features(schema, level).items():
         columns, table = feature.tensor_columns(), feature.table_of(level, name)
         if columns.ids:
             ids.append((name, table))
         if columns.jagged:
-            bags.append((name, table))
+            jagged.append((name, table))
         numbers += [name + suffix for suffix in columns.numbers]
     for name in schema.statistics_of(level):
         numbers += schema.statistics[name].number_names(name)
@@ -310,8 +324,8 @@ def level_spec(schema: Schema, level: str, actions: Sequence[str] = ()) -> Level
     return LevelSpec(
         names=tuple(n for n, _ in ids),
         tables=tuple(t for _, t in ids),
-        bag_names=tuple(n for n, _ in bags),
-        bag_tables=tuple(t for _, t in bags),
+        bag_names=tuple(n for n, _ in jagged),
+        bag_tables=tuple(t for _, t in jagged),
         number_names=tuple(numbers),
     )
 

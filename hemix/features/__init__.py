@@ -19,7 +19,8 @@ from hemix.features.distance import Distance
 from hemix.features.calendar import CalendarField
 
 # isort: on
-from hemix.features.base import FeatureType, Vocabulary, register_feature, registered_features
+from hemix.features.base import FeatureType, Vocabulary
+from hemix.features.registry import register_feature, registered_features
 
 __all__ = [
     "CalendarField",

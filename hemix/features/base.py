@@ -1,4 +1,4 @@
-"""What a feature type is, and the registry that finds one by the ``type`` of ``schema.yaml``.
+"""What a feature type is: the base class that all other code asks.
 
 A feature type is one class in one file: its fields are the schema keys, its methods read raw
 columns, learn from train rows, and encode. All other code asks the type, never which one it is.
@@ -6,11 +6,9 @@ columns, learn from train rows, and encode. All other code asks the type, never 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
-from typing import Any, ClassVar, TypeAlias, TypeVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from hemix.data.cells import RawColumn, Where
 from hemix.data.keys import KeyMap
 from hemix.data.spec import FIRST
-from hemix.errors import DataError, UsageError
+from hemix.errors import DataError
 
 __all__ = [
     "LEVELS",
@@ -36,9 +34,6 @@ __all__ = [
     "StatePath",
     "TensorColumns",
     "Vocabulary",
-    "parse_feature",
-    "register_feature",
-    "registered_features",
 ]
 
 Array = npt.NDArray[Any]
@@ -119,8 +114,9 @@ class FeatureType(SchemaSection):
     """Base class of what may stand under ``features`` and ``history.fields`` of a schema.
 
     A subclass declares ``type: Literal["name"] = "name"`` and its other schema keys as pydantic
-    fields, and is registered with :func:`register_feature`. Methods that encode work on whole
-    columns. The same methods serve a large log and one request, so both give the same tensors.
+    fields, and is registered with :func:`hemix.features.register_feature`. Methods that encode work
+    on whole columns. The same methods serve a large log and one request, so both give the same
+    tensors.
     """
 
     levels: ClassVar[frozenset[str]] = frozenset(LEVELS)
@@ -133,7 +129,11 @@ class FeatureType(SchemaSection):
     # -- schema ------------------------------------------------------------------------------------
 
     def columns(self, name: str) -> tuple[str, ...]:
-        """Return the raw columns that the feature ``name`` reads; none for a computed feature."""
+        """Return the raw columns that the feature ``name`` reads; none for a computed feature.
+
+        A live event of a user or an item should hold all of them: what it lacks counts as missing,
+        but for a type that gives coordinates.
+        """
         raise NotImplementedError
 
     def inputs(self) -> tuple[str, ...]:
@@ -325,99 +325,3 @@ class SingleColumn(FeatureType):
     def columns(self, name: str) -> tuple[str, ...]:
         """Return the raw column that the feature ``name`` reads."""
         return (self.column or name,)
-
-
-# -- registry --------------------------------------------------------------------------------------
-
-ENTRY_POINTS = "hemix.features"
-"""Entry points of this group name modules or classes that register feature types when loaded."""
-
-_registered: dict[str, type[FeatureType]] = {}
-_loaded_entry_points: list[str] = []
-_Feature = TypeVar("_Feature", bound=FeatureType)
-
-
-def register_feature(feature_type: type[_Feature]) -> type[_Feature]:
-    """Register a feature type under the name that its field ``type`` has as default.
-
-    Use it as a decorator::
-
-        @register_feature
-        class LogCount(SingleColumn):
-            type: Literal["log_count"] = "log_count"
-
-    Raises:
-        UsageError: The class has no name, or another class has taken it.
-    """
-    name = feature_type.model_fields["type"].default
-    if not isinstance(name, str) or not name:
-        raise UsageError(
-            f"feature type {_origin(feature_type)}: expected a field such as "
-            'type: Literal["log_count"] = "log_count", found no default name'
-        )
-    taken = _registered.get(name)
-    if taken is not None and taken is not feature_type:
-        raise UsageError(
-            f"feature type {name!r}: registered twice, by {_origin(taken)} and by "
-            f"{_origin(feature_type)}; rename one of them"
-        )
-    _registered[name] = feature_type
-    return feature_type
-
-
-def registered_features() -> dict[str, type[FeatureType]]:
-    """Return all feature types by name: built-in ones, imported ones, then those of entry points.
-
-    Raises:
-        UsageError: An entry point cannot be loaded.
-    """
-    for entry in entry_points(group=ENTRY_POINTS):
-        if entry.value in _loaded_entry_points:
-            continue
-        try:
-            loaded = entry.load()
-        except UsageError:
-            raise
-        except Exception as error:  # the module of somebody else may raise anything
-            problem = " ".join(f"{type(error).__name__}: {error}".split())
-            raise UsageError(f"entry point {entry.name} of {ENTRY_POINTS}: {problem}") from error
-        if isinstance(loaded, type) and issubclass(loaded, FeatureType):
-            register_feature(loaded)
-        _loaded_entry_points.append(entry.value)
-    return dict(_registered)
-
-
-def parse_feature(content: Any) -> Any:
-    """Parse what a schema says of one feature.
-
-    Args:
-        content: A mapping with ``type``, or a feature.
-
-    Raises:
-        ValueError: The type is missing or unknown; pydantic's for keys that do not fit the type.
-    """
-    if isinstance(content, FeatureType):
-        return content
-    if not isinstance(content, Mapping):
-        raise ValueError("expected keys with values")
-    name = content.get("type")
-    found = _registered.get(name) if isinstance(name, str) else None
-    if found is None:
-        known = registered_features()
-        if name is None:
-            raise ValueError(f"expected a type ({_listed(known)})")
-        if not isinstance(name, str) or name not in known:
-            close = difflib.get_close_matches(name, known, n=1) if isinstance(name, str) else []
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise ValueError(f"expected type {_listed(known)}, got {name!r}{hint}")
-        found = known[name]
-    return found.model_validate(content)
-
-
-def _listed(names: Mapping[str, Any]) -> str:
-    *most, last = names
-    return f"{', '.join(most)} or {last}" if most else last
-
-
-def _origin(feature_type: type[FeatureType]) -> str:
-    return f"{feature_type.__module__}.{feature_type.__qualname__}"

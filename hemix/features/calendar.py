@@ -15,8 +15,8 @@ from hemix.features.base import (
     Learned,
     RowContext,
     TensorColumns,
-    register_feature,
 )
+from hemix.features.registry import register_feature
 
 __all__ = ["CalendarField"]
 

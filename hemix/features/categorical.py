@@ -26,9 +26,9 @@ from hemix.features.base import (
     SingleColumn,
     TensorColumns,
     Vocabulary,
-    register_feature,
 )
 from hemix.features.json_values import SCALAR_SCHEMA, scalar_problem
+from hemix.features.registry import register_feature
 
 __all__ = ["Categorical", "HashRows"]
 

@@ -17,9 +17,9 @@ from hemix.features.base import (
     Learns,
     StatePath,
     TensorColumns,
-    register_feature,
 )
 from hemix.features.json_values import degrees_problem
+from hemix.features.registry import register_feature
 from hemix.features.scaling import Scale, fit_scale
 
 __all__ = ["CoordinateScales", "Coordinates"]

@@ -19,8 +19,8 @@ from hemix.features.base import (
     RowContext,
     StatePath,
     TensorColumns,
-    register_feature,
 )
+from hemix.features.registry import register_feature
 from hemix.features.scaling import bucket_ids, quantile_edges
 
 __all__ = ["Distance", "haversine_km"]

@@ -19,9 +19,9 @@ from hemix.features.base import (
     SingleColumn,
     StatePath,
     TensorColumns,
-    register_feature,
 )
 from hemix.features.json_values import number_problem
+from hemix.features.registry import register_feature
 from hemix.features.scaling import Scale, bucket_ids, fit_scale, quantile_edges
 
 __all__ = ["Numeric"]

@@ -16,9 +16,9 @@ from hemix.features.base import (
     Learned,
     SingleColumn,
     TensorColumns,
-    register_feature,
 )
 from hemix.features.json_values import number_problem
+from hemix.features.registry import register_feature
 
 __all__ = ["Vector"]
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from hemix.data.cells import RawColumn, Where, is_number, numbers_of
+from hemix.features import register_feature
 from hemix.features.base import (
     EncodedColumns,
     JsonCheck,
@@ -16,7 +17,6 @@ from hemix.features.base import (
     SingleColumn,
     StatePath,
     TensorColumns,
-    register_feature,
 )
 
 MAX_COUNT = 1e15

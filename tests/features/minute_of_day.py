@@ -10,6 +10,7 @@ import numpy.typing as npt
 from hemix.data.cells import RawColumn
 from hemix.data.clock import local_ms
 from hemix.data.spec import FIRST
+from hemix.features import register_feature
 from hemix.features.base import (
     EncodedColumns,
     FeatureType,
@@ -18,7 +19,6 @@ from hemix.features.base import (
     RowContext,
     StatePath,
     TensorColumns,
-    register_feature,
 )
 from hemix.features.scaling import bucket_ids, quantile_edges
 

@@ -44,13 +44,13 @@ COUNTS = {
 """(table, level, feature) -> the column, where it is not the feature's name"""
 
 
-def write_counts(folder: Path) -> Path:
+def write_counts(folder: Path, seed: int = 7) -> Path:
     """The rich logs with a count of users, of items and of impressions, a fifth of each missing.
 
     Context and cross have the minute of the day too, which is the key of a statistic.
     """
     write_rich(folder)
-    rng = np.random.default_rng(7)
+    rng = np.random.default_rng(seed)
     schema = yaml.safe_load((folder / "schema.yaml").read_text())
     for (table, level, name), column in COUNTS.items():
         path = folder / f"{table}.parquet"
@@ -117,6 +117,18 @@ def test_a_computed_type_is_prepared(data: Path) -> None:
     assert len(edges) == 3 and spec.tables["context.minute"] == 2 + 4
     ids = batch.context.ids[:, spec.context.names.index("minute")].numpy()
     assert ids.tolist() == [2 + sum(minute >= edge for edge in edges) for minute in minutes]
+
+
+def test_a_later_day_keeps_its_state(data: Path, tmp_path: Path) -> None:
+    other = write_counts(tmp_path / "logs", seed=8)
+    prepare(other, tmp_path / "data", earlier=data)
+    prepare(other, tmp_path / "anew")
+    before, after, anew = (
+        Encoders.load(folder / "encoders")
+        for folder in (data, tmp_path / "data", tmp_path / "anew")
+    )
+    assert before.changed_states(after) == []
+    assert {"user.orders", "item.sales", "cross.shown"} <= set(before.changed_states(anew))
 
 
 def test_it_is_served_as_it_was_trained_and_replayed(

@@ -1,4 +1,4 @@
-"""The look-up of dated tables, by hand: the newest earlier day, the prior, what nothing is known of, what is refused."""
+"""The look-up of dated tables, by hand: the newest day, the prior, unknown keys, refusals."""
 
 from __future__ import annotations
 
@@ -29,14 +29,19 @@ SCHEMA = Schema.parse(
     name: s
     features: {context: {tab: {type: categorical}}}
     labels: {click: {}}
-    statistics: {by_user: {label: click, by: [user], smoothing: 8}, by_pair: {label: click, by: [item, context.tab]}}
+    statistics:
+      by_user: {label: click, by: [user], smoothing: 8}
+      by_pair: {label: click, by: [item, context.tab]}
     split: {valid: 2026-01-06, test: 2026-01-07}
     """
 )
 
 
 def table(smoothing: float = 8.0) -> DatedTable:
-    """Key 5 has rows on days 10 and 12, key 9 on day 10. Day 10: 2 of 4 positive, day 12: 4 of 8 in all."""
+    """Key 5 has rows on days 10 and 12, key 9 on day 10.
+
+    Day 10: 2 of 4 are positive. Day 12: 4 of 8 in all.
+    """
     return DatedTable(
         keys=np.array([5, 5, 9], np.uint64),
         days=np.array([10, 12, 10], np.int32),
