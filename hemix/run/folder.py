@@ -16,8 +16,8 @@ from hemix.data.encode import Encoders
 from hemix.data.entities import EntityTable, entity_files
 from hemix.data.layout import file_hash
 from hemix.data.spec import InputSpec
-from hemix.data.statistics import Statistics, statistic_files
 from hemix.errors import DataError, RunError
+from hemix.features.statistics import Statistics, statistic_files
 from hemix.files import read_json, storage_errors, write_json, write_text
 from hemix.models import Predictor, Ranker, build_predictor, find_model, model_names
 from hemix.nn.sharded import ShardedTables
@@ -85,7 +85,7 @@ class Run:
 
     def statistics(self) -> Statistics:
         """The dated tables that a server looks up. Raises DataError naming the file that is missing or damaged."""
-        return Statistics.load(self.folder / "statistics", self.schema, hashes=self.info.get("statistics", {}))
+        return Statistics.load(self.folder / "statistics", self.schema.statistics, hashes=self.info.get("statistics", {}))
 
     def entities(self, level: Literal["user", "item"]) -> EntityTable:
         """The users or items that the run knows, for a server. Raises RunError where the run is older than these tables, DataError
@@ -149,7 +149,7 @@ def begin(folder: Path, settings: Settings, dataset: Dataset) -> None:
 
 def _served_files(schema: Schema) -> list[str]:
     """What a run copies from its dataset for a server, by place in either folder."""
-    statistics = [f"statistics/{name}" for name in statistic_files(schema)]
+    statistics = [f"statistics/{name}" for name in statistic_files(schema.statistics)]
     return statistics + [f"{level}s/{name}" for level in ENTITIES for name in entity_files(schema, level)]
 
 
@@ -182,7 +182,7 @@ def finish(folder: Path, model: Predictor, dataset: Dataset, metrics: dict[str, 
                 f"{level}s": {name: file_hash(folder / f"{level}s" / name) for name in entity_files(dataset.schema, level)}
                 for level in ENTITIES
             },
-            "statistics": {name: file_hash(folder / "statistics" / name) for name in statistic_files(dataset.schema)},
+            "statistics": {name: file_hash(folder / "statistics" / name) for name in statistic_files(dataset.schema.statistics)},
             "spec": dataset.spec.to_json(),
             "weights": digests,
         },

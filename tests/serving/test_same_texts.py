@@ -72,7 +72,7 @@ def test_a_request_finds_the_values_of_the_log(encoders: Encoders, name: str) ->
     def refuse(_row: int, column: str, problem: str) -> None:
         raise AssertionError(f"{column}: {problem}")
 
-    live = encoders.block("cross", reader.cells(len(rows), rows_of(rows), refuse), len(rows))
+    live = encoders.block("cross", reader.read(len(rows), rows_of(rows), refuse), len(rows))
     logged = encoders.encode("cross", {n: plain(logs()[n].combine_chunks()) for n in (name, f"{name}s")}, 9)
     spec = encoders.spec().cross
     at_ids, at_bag = spec.names.index(name), spec.bag_names.index(f"{name}s")

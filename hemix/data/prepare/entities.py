@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from hemix.data.cells import Cell, Where, columns_of, concatenate, numbers_of, read_cell, take
+from hemix.data.cells import RawColumn, Where, concatenate, numbers_of, take
 from hemix.data.encode import Encoders, level_spec
-from hemix.data.entities import key_features
+from hemix.data.entities import coordinates_features, key_features
 from hemix.data.keys import KeyIndex
 from hemix.data.layout import Appender, Block, load_array, save_array
 from hemix.data.prepare.columns import check_ids, score_numbers_of
@@ -29,7 +29,7 @@ from hemix.data.prepare.times import times_of
 from hemix.data.spec import TIMELESS_MS, UNKNOWN
 from hemix.data.versions import Versions
 from hemix.files import storage_errors
-from hemix.schema import Coordinates, Schema
+from hemix.schema import Schema
 
 __all__ = ["Entities", "LogNumbers", "number_log", "save_ids"]
 
@@ -79,8 +79,8 @@ class Entities:
     versions: Versions
     number: Array
     """int32 [rows]: whose version a row is; -1 for the unknown item"""
-    cells: Mapping[str, Cell]
-    """Feature -> cells of every row"""
+    cells: Mapping[str, RawColumn]
+    """Feature -> raw column of every row"""
     raw: Array
     """float64 [rows, C]: the columns of the score expression"""
     in_table: Array
@@ -106,19 +106,19 @@ class Entities:
         features = schema.features.level(level)
         since_column = schema.valid_from
         versioned = (since_column,) if table is not None and since_column is not None and since_column in table.names else ()
-        pieces: dict[str, list[Cell]] = {name: [] for name in features}
+        pieces: dict[str, list[RawColumn]] = {name: [] for name in features}
         numbers, since, raws = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)], [np.zeros((0, len(score_columns)))]
         if table is not None:
-            wanted = [own, *(c for n, f in features.items() for c in columns_of(n, f)), *score_columns]
+            wanted = [own, *(c for n, f in features.items() for c in f.columns(n)), *score_columns]
             for chunk in table.chunks([*wanted, *versioned], 1 << 18):
                 check_ids(own, chunk.columns[own], chunk.where)
                 numbers.append(index.add(chunk.columns[own]))
                 since.append(_valid_from(schema, chunk.columns, chunk.rows, chunk.where, bool(versioned)))
-                read = {n: read_cell(n, f, chunk.columns, chunk.rows, chunk.where) for n, f in features.items()}
+                read = {n: f.read(n, chunk.columns, chunk.rows, chunk.where) for n, f in features.items()}
                 fitting.see(level, read, chunk.columns)
-                for name, cell in read.items():
-                    if cell is not None:
-                        pieces[name].append(cell)
+                for name, raw_column in read.items():
+                    if raw_column is not None:
+                        pieces[name].append(raw_column)
                 columns = [score_numbers_of(c, chunk.columns[c], chunk.where) for c in score_columns]
                 raws.append(np.stack(columns, axis=1) if columns else np.zeros((chunk.rows, 0)))
         in_table = np.zeros(len(index), dtype=bool)
@@ -127,12 +127,12 @@ class Entities:
         rows = sum(len(n) for n in numbers)
 
         texts, everybody = index.texts(), Where(own)
-        cells: dict[str, Cell] = {}
+        cells: dict[str, RawColumn] = {}
         for name, feature in features.items():
-            nothing = read_cell(name, feature, {}, 1, everybody)
+            nothing = feature.read(name, {}, 1, everybody)
             assert nothing is not None
-            if columns_of(name, feature) == (own,):
-                known = read_cell(name, feature, {own: texts}, len(texts), everybody)
+            if feature.columns(name) == (own,):
+                known = feature.read(name, {own: texts}, len(texts), everybody)
                 assert known is not None
                 fitting.see(level, {name: known}, {own: texts})
                 cells[name] = take(concatenate([known, nothing]), np.where(number < 0, len(texts), number))
@@ -152,7 +152,7 @@ class Entities:
             table_rows=rows,
             duplicates=duplicates,
             versioned=bool(versioned),
-            _own_columns=tuple(i for i, n in enumerate(names) if columns_of(n, features[n]) == (own,)),
+            _own_columns=tuple(i for i, n in enumerate(names) if features[n].columns(n) == (own,)),
         )
 
     @property
@@ -171,9 +171,8 @@ class Entities:
 
     def coordinates(self, schema: Schema) -> dict[str, Array]:
         """``level.feature`` -> float64 [rows, 2] of every coordinates feature."""
-        features = schema.features.level(self.level)
-        found = {f"{self.level}.{n}": self.cells[n] for n, f in features.items() if isinstance(f, Coordinates)}
-        return {key: cell for key, cell in found.items() if not isinstance(cell, tuple)}
+        names = coordinates_features(schema, self.level)
+        return {f"{self.level}.{name}": np.asarray(self.cells[name]) for name in names}
 
     def encode(self, encoders: Encoders) -> Block:
         """The features of every row. The unknown item's own id is unknown, not missing."""

@@ -23,8 +23,8 @@ from hemix.data.layout import Appender, save_array
 from hemix.data.prepare.entities import Entities
 from hemix.data.prepare.labels import known_from
 from hemix.data.prepare.spill import Rows, Spill, rows_of
-from hemix.data.statistics import Statistics, combined_keys
-from hemix.schema import Distance, Schema
+from hemix.features.statistics import Statistics, combined_keys
+from hemix.schema import Schema
 
 __all__ = ["StatisticsPass"]
 
@@ -58,8 +58,8 @@ class StatisticsPass:
         """The columns of one part's cleaned rows that statistics are made of."""
         wanted = {"user", "item", "time_ms", *self._parts}
         for level, name, feature in self._schema.features:
-            if isinstance(feature, Distance) and f"{level}.{name}" in self._parts:
-                wanted.update(feature.between)
+            if f"{level}.{name}" in self._parts:
+                wanted.update(feature.inputs())
         return {name: cell for name, cell in rows.items() if name in wanted or name.startswith(("label.", "available."))}
 
     # -- added up ----------------------------------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ class StatisticsPass:
                     self._add(rows, sums, bits, log_end_ms)
                 progress("adding up statistics", (part + 1) / len(kept))
         self._write(sums, folder, progress)
-        self._tables = Statistics.load(folder, self._schema)
+        self._tables = Statistics.load(folder, self._schema.statistics)
 
     def _add(self, rows: Rows, sums: Spill, bits: int, log_end_ms: int) -> None:
         """One part's sums by key and day."""
@@ -158,8 +158,8 @@ class StatisticsPass:
     def _keys(self, parts: set[str], rows: Rows, time_ms: Array) -> dict[str, Array]:
         """uint64 [n] of every part of a key; rows have user_row and item_row."""
         assert self._encoders is not None
-        distances = any(isinstance(f, Distance) and f"{level}.{n}" in parts for level, n, f in self._schema.features)
-        places = self._places(rows) if distances else {}
+        computed = any(f.inputs() and f"{level}.{n}" in parts for level, n, f in self._schema.features)
+        places = self._places(rows) if computed else {}
         found = {}
         for part in sorted(parts):
             level, _, name = part.partition(".")
