@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         experiment,
         export,
         import_logs,
+        import_models,
         predict,
         prepare,
         scale,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from hemix.client import Client
     from hemix.data.batch import RequestBatch
     from hemix.errors import HemixError
+    from hemix.models.registry import register_model
     from hemix.schema import Schema
 
 __all__ = [
@@ -58,8 +60,10 @@ __all__ = [
     "experiment",
     "export",
     "import_logs",
+    "import_models",
     "predict",
     "prepare",
+    "register_model",
     "scale",
     "serve",
     "simulate",
@@ -67,7 +71,13 @@ __all__ = [
     "train",
 ]
 
-_HOMES = {"Client": "hemix.client", "HemixError": "hemix.errors", "RequestBatch": "hemix.data.batch", "Schema": "hemix.schema"}
+_HOMES = {
+    "Client": "hemix.client",
+    "HemixError": "hemix.errors",
+    "RequestBatch": "hemix.data.batch",
+    "Schema": "hemix.schema",
+    "register_model": "hemix.models.registry",
+}
 
 
 def __getattr__(name: str) -> Any:

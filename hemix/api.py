@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hemix.config import Settings, build_settings, named_overrides
+from hemix.config import named_overrides
 from hemix.errors import MissingExtra, RunError, UsageError
 from hemix.files import read_json, write_json
 from hemix.training.callbacks import SILENT, Callback, Record
@@ -18,6 +18,7 @@ from hemix.training.callbacks import SILENT, Callback, Record
 if TYPE_CHECKING:
     from hemix.data.dataset import Dataset as Dataset
     from hemix.run import Run as Run
+    from hemix.settings import Settings
     from hemix.team import Team
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "experiment",
     "export",
     "import_logs",
+    "import_models",
     "predict",
     "prepare",
     "scale",
@@ -93,6 +95,16 @@ def prepare(
     return run_prepare(Path(logs), Path(out), schema=schema, earlier=earlier, forget_days=forget_days, progress=on_progress)
 
 
+def import_models(files: Sequence[PathLike]) -> None:
+    """Import Python files that register models, each once, for all that this process does next.
+
+    Raises UsageError where a file is missing, fails to import or registers no model.
+    """
+    from hemix.models import import_files
+
+    import_files(files)
+
+
 def train(
     data: PathLike,
     out: PathLike,
@@ -131,7 +143,6 @@ def train(
         UsageError, SettingsError, RunError: As :func:`hemix.training.loop.train` does.
     """
     from hemix.data.dataset import Dataset
-    from hemix.models import model_class
     from hemix.run import Run
     from hemix.training.callbacks import function_callback
     from hemix.training.loop import train as run_training
@@ -139,7 +150,6 @@ def train(
     out = Path(out)
     flags = {"model": model, "size": size, "seed": seed, "overrides": settings}
     chosen = _training_settings(out, config, flags, resume=resume)
-    model_class(chosen.model.name)
     first = Run.load(start_from) if start_from is not None else None
     dataset = Dataset(data)
     dataset.verify()
@@ -166,12 +176,16 @@ def _distributed(device: str) -> Iterator[Team | None]:
 
 def _training_settings(out: Path, config: PathLike | None, flags: Mapping[str, Any], *, resume: bool) -> Settings:
     """The settings of a run: its own where it is resumed. Raises UsageError for other flags."""
+    from hemix.settings import build_settings
+
     saved = out / "settings.yaml"
     if not resume or not saved.exists():
         return build_settings(config=config, **flags)
-    own: Settings = build_settings(config=saved)
-    if build_settings(config=config or saved, **flags) != own:
-        raise UsageError(f"--resume: {out} goes on with its own settings (settings.yaml); leave the other flags away")
+    own = build_settings(config=saved)
+    another_model = flags["model"] not in (None, own.model.name)
+    if another_model or build_settings(config=config or saved, **flags) != own:
+        own_settings = "goes on with its own settings (settings.yaml)"
+        raise UsageError(f"--resume: {out} {own_settings}; leave the other flags away")
     return own
 
 

@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from hemix.data.cells import columns_of, read_cell
 from hemix.data.prepare.checks import Logs, open_logs
 from hemix.data.prepare.columns import check_ids, labels_of, no_null
 from hemix.data.prepare.equality import chunk_hashes, column_hashes, occurrences, warn_of_equal_rows
@@ -28,7 +27,6 @@ from hemix.data.prepare.times import times_of
 from hemix.data.spec import TIMELESS_MS
 from hemix.data.texts import texts_of
 from hemix.errors import UsageError
-from hemix.schema import Categorical, ClockPart
 from hemix.serving.store import Limits, open_store
 from hemix.serving.types import Event, Kind
 
@@ -132,7 +130,7 @@ def _warn(table: Table, keys: Array, whole: Array) -> None:
 def _of_events(logs: Logs, chunk: Chunk) -> _Rows:
     schema = logs.schema
     time_ms = times_of(logs.event_clock, chunk.columns[logs.event_clock], schema.clock, chunk.where)
-    (column,) = columns_of("action", schema.event_fields["action"])
+    (column,) = schema.event_fields["action"].columns("action")
     actions = texts_of(chunk.columns[column]) if column in chunk.columns else pa.nulls(chunk.rows, pa.string())
     return _Rows(logs, chunk, "interaction", time_ms, actions)
 
@@ -180,14 +178,13 @@ class _Rows:
         self._received_ms = time.time_ns() // 1_000_000
         self._fields: dict[str, pa.Array] = {}
         for name, field in schema.event_fields.items():
-            if isinstance(field, ClockPart) or (name == "action" and logs.events is None):
+            if name == "action" and logs.events is None:
                 continue
-            cell = read_cell(name, field, chunk.columns, chunk.rows, chunk.where)  # the checks that prepare makes
-            for column in columns_of(name, field) if name != "action" else ():
-                texts = isinstance(field, Categorical)
-                self._fields[column] = (
-                    texts_of(chunk.columns[column]) if texts else pa.array(cell, pa.float64(), from_pandas=True)
-                )
+            # the checks that prepare makes
+            raw = field.read(name, chunk.columns, chunk.rows, chunk.where)
+            if name != "action" and raw is not None:
+                for column in field.columns(name):
+                    self._fields[column] = field.live_column(chunk.columns[column], raw)
 
     def keys(self) -> Array:
         """uint64 [rows]: a hash of what an event is made of. Numbers count as float32: a column may be written in either precision."""

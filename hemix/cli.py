@@ -41,6 +41,7 @@ RunFolder = Annotated[Path, typer.Argument(help="Run folder made by hemix train.
 SplitName = Annotated[str, typer.Option("--split", help="train, valid or test.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Every random choice comes from it.")]
+Imports = cli_serving.Imports
 
 
 def _console() -> Console:
@@ -163,6 +164,7 @@ def train(
         Path | None, typer.Option("--from", help="Go on from another run, also on a later day's data.", show_default=False)
     ] = None,
     processes: Annotated[int, typer.Option("--processes", min=1, help="On this machine; on several, use torchrun.")] = 1,
+    _import: Imports = None,
     json_: Json = False,
 ) -> None:
     """Train a model into a run folder. Ctrl-C saves and says how to go on."""
@@ -196,7 +198,7 @@ def train(
 
 
 @app.command()
-def evaluate(run: RunFolder, data: DataFolder, split: SplitName = "test", json_: Json = False) -> None:
+def evaluate(run: RunFolder, data: DataFolder, split: SplitName = "test", _import: Imports = None, json_: Json = False) -> None:
     """Metrics, slices, calibration and importance: RUN/metrics.json and RUN/report.html."""
     from hemix.display import Display, metrics_table
 
@@ -212,6 +214,7 @@ def predict(
     out: Annotated[Path, typer.Option("--out", help="New Parquet file.", show_default=False)],
     split: SplitName = "test",
     position: Annotated[str, typer.Option(help="serving: as a server scores; logged: at the logged position.")] = "serving",
+    _import: Imports = None,
     json_: Json = False,
 ) -> None:
     """Score every impression of a split into a Parquet file."""
@@ -260,6 +263,7 @@ def compare(
     final: Final = False,
     jobs: Jobs = None,
     threads: Threads = 1,
+    _import: Imports = None,
     json_: Json = False,
 ) -> None:
     """Compare models: the same data, search and seeds; paired differences."""
@@ -295,6 +299,7 @@ def ablate(
     final: Final = False,
     jobs: Jobs = None,
     threads: Threads = 1,
+    _import: Imports = None,
     json_: Json = False,
 ) -> None:
     """What each part of HeMix is worth: the full model against variants."""
@@ -330,6 +335,7 @@ def scale(
     final: Final = False,
     jobs: Jobs = None,
     threads: Threads = 1,
+    _import: Imports = None,
     json_: Json = False,
 ) -> None:
     """Train ladders of sizes and history lengths; fit how loss falls."""
@@ -360,6 +366,7 @@ def export(
     run: RunFolder,
     out: OutFolder,
     format: Annotated[str, typer.Option("--format", help="onnx")] = "onnx",
+    _import: Imports = None,
     json_: Json = False,
 ) -> None:
     """Write a run as graphs for other servers, checked against the model."""

@@ -13,9 +13,23 @@ from rich.console import Console
 from hemix import api
 from hemix.errors import UsageError
 
-__all__ = ["experiment", "serve", "served", "store"]
+__all__ = ["Imports", "experiment", "serve", "served", "store"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
+
+
+def _import_models(files: list[Path] | None) -> list[Path] | None:
+    if files:
+        api.import_models(files)
+    return files
+
+
+Imports = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--import", callback=_import_models, help="Python file with a model of your own; may be repeated.", show_default=False
+    ),
+]
 
 store = typer.Typer(help="The server's store of live events.", no_args_is_help=True)
 served = typer.Typer(help="What the server has logged.", no_args_is_help=True)
@@ -101,6 +115,7 @@ def serve(
     queue: Annotated[int, typer.Option(min=0, help="Rankings that may wait; then 503.")] = 64,
     deadline: Annotated[float, typer.Option(min=0.1, help="Seconds for an answer; then 504.")] = 5.0,
     store_timeout: StoreTimeoutOption = 0.25,
+    _import: Imports = None,
     json_: Json = False,
 ) -> None:
     """Serve a run over HTTP: events in, rankings out, a playground at /."""
@@ -199,6 +214,7 @@ def served_rows(
 def served_replay(
     log: ServedLog,
     run: OfRun,
+    _import: Imports = None,
     url: Annotated[
         str | None,
         typer.Option(

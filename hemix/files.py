@@ -50,7 +50,11 @@ def storage_errors(path: str | Path) -> Iterator[None]:
 
 
 def check_new_folder(out: Path) -> None:
-    """Raise UsageError unless ``out`` is absent or an empty folder."""
+    """Raise UsageError unless ``out`` is absent or an empty folder, of a path that is UTF-8."""
+    try:
+        str(out).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"--out {os.fsencode(out)!r}: expected a path in UTF-8; name another folder") from error
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"--out {out}: exists already and is not empty; name a new folder")
 

@@ -18,59 +18,53 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from datetime import date, datetime
 from pathlib import Path
+from posixpath import normpath
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from hemix.errors import SchemaError
 from hemix.expression import Expression
-from hemix.features import (
-    MOST_ROWS,
-    Categorical,
-    ClockPart,
-    Coordinates,
-    Distance,
-    EventField,
-    Feature,
-    Numeric,
-    Part,
-    Statistic,
-    Vector,
-)
+from hemix.features import Categorical
+from hemix.features.base import LEVELS, MAX_TABLE_ROWS, FeatureType, SchemaSection
+from hemix.features.history_counts import HISTORY_COUNTS
+from hemix.features.registry import parse_feature, registered_features
+from hemix.features.statistics import Statistic
 from hemix.moments import DurationMs, WindowMs, duration_ms, moment_ms
 from hemix.validation import first_difference, first_problem
 from hemix.yaml_files import parse_yaml, read_utf8
 
 __all__ = [
     "LEVELS",
-    "Categorical",
     "Clock",
-    "ClockPart",
-    "Coordinates",
-    "Distance",
-    "Feature",
     "History",
     "Label",
-    "Numeric",
     "Schema",
     "Split",
-    "Statistic",
     "Tables",
-    "Vector",
     "duration_ms",
     "first_difference",
 ]
 
-LEVELS = ("user", "context", "item", "cross")
-"""The four places a feature can belong to. ``cross`` features belong to a (request, item) pair."""
+Feature = Annotated[SerializeAsAny[FeatureType], BeforeValidator(parse_feature)]
+"""A feature of any registered type."""
 
 _MOST_EVENTS = 2**31 - 1
 Boundary = int | float | str
 
 
-class Clock(Part):
+class Clock(SchemaSection):
     """The column that says when an impression was shown or an event happened."""
 
     column: str = "time_ms"
@@ -98,7 +92,7 @@ class Clock(Part):
         return {"s": 1000.0, "ms": 1.0, "us": 0.001, "ns": 1e-6}[self.unit]
 
 
-class Tables(Part):
+class Tables(SchemaSection):
     """Where the logs lie, relative to the schema file: a Parquet file, or a folder of Parquet files."""
 
     impressions: str = "impressions.parquet"
@@ -109,15 +103,7 @@ class Tables(Part):
     """Known probabilities of a simulation, row by row with the impressions; only the evaluation reads it."""
 
 
-_ALLOWED: dict[str, tuple[type[BaseModel], ...]] = {
-    "user": (Categorical, Numeric, Vector, Coordinates),
-    "context": (Categorical, Numeric, Vector, Coordinates, ClockPart),
-    "item": (Categorical, Numeric, Vector, Coordinates),
-    "cross": (Categorical, Numeric, Vector, Distance),
-}
-
-
-class Features(Part):
+class Features(SchemaSection):
     """The features of each level. User and item features are columns of the user and item tables (the id itself always is one);
     context and cross features are columns of the impression log."""
 
@@ -126,19 +112,24 @@ class Features(Part):
     item: dict[str, Feature] = {}
     cross: dict[str, Feature] = {}
 
-    def level(self, name: str) -> Mapping[str, Feature]:
+    def level(self, name: str) -> Mapping[str, FeatureType]:
         """The features of one level, in their order."""
-        features: Mapping[str, Feature] = getattr(self, name)
+        features: Mapping[str, FeatureType] = getattr(self, name)
         return features
 
-    def __iter__(self) -> Iterator[tuple[str, str, Feature]]:  # type: ignore[override]
+    def find(self, reference: str) -> FeatureType | None:
+        """Return the feature of a reference ``level.name``; None where there is none."""
+        level, _, name = reference.partition(".")
+        return self.level(level).get(name) if level in LEVELS else None
+
+    def __iter__(self) -> Iterator[tuple[str, str, FeatureType]]:  # type: ignore[override]
         """All features as (level, name, feature), in the order of the levels."""
         for level in LEVELS:
             for name, feature in self.level(level).items():
                 yield level, name, feature
 
 
-class History(Part):
+class History(SchemaSection):
     """What a behaviour history is made of. Events lie strictly before the request minus the delay."""
 
     source: Literal["events", "impressions"] | None = None
@@ -152,7 +143,7 @@ class History(Part):
     action: Categorical | None = None
     """The column that says what the user did. Impressions as events take the name of their deepest known positive label, or
     ``impression``."""
-    fields: dict[str, EventField] = {}
+    fields: dict[str, Feature] = {}
     """Further fields of an event: columns of the events table, or parts of its clock."""
     global_length: Annotated[int, Field(ge=1, le=_MOST_EVENTS)] = 1000
     realtime_length: Annotated[int, Field(ge=1, le=_MOST_EVENTS)] = 100
@@ -166,7 +157,7 @@ class History(Part):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
-class Label(Part):
+class Label(SchemaSection):
     """A 0/1 column of the impression log. Null means unknown and is masked."""
 
     column: str | None = None
@@ -180,17 +171,17 @@ class Label(Part):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
-class Bias(Part):
+class Bias(SchemaSection):
     """A column, usually the position, that explains clicks but is not known when ranking: logged value in training, ``serve_as``
     when serving."""
 
     column: str
-    serve_as: Annotated[int, Field(ge=0, le=MOST_ROWS)] = 0
-    max: Annotated[int, Field(ge=1, le=MOST_ROWS)] = 100
+    serve_as: Annotated[int, Field(ge=0, le=MAX_TABLE_ROWS)] = 0
+    max: Annotated[int, Field(ge=1, le=MAX_TABLE_ROWS)] = 100
     """Larger values count as this one."""
 
 
-class Roles(Part):
+class Roles(SchemaSection):
     """Columns of the impression log with a part of their own."""
 
     request_id: str | None = None
@@ -201,7 +192,7 @@ class Roles(Part):
     """The share of the first label's negatives that the log kept; scores are brought back to the full log exactly."""
 
 
-class Split(Part):
+class Split(SchemaSection):
     """Rows with ``column`` < ``valid`` train, those below ``test`` are valid, the rest below ``end`` is test.
 
     On the clock column a boundary is a local date or time (``2026-01-15``, ``2026-01-15 06:00``) or a number in its unit; on any
@@ -217,8 +208,9 @@ class Split(Part):
 
     @field_validator("start", "valid", "test", "end", mode="before")
     @classmethod
-    def _dates_as_text(cls, value: object) -> object:
-        if isinstance(value, bool) or (isinstance(value, float) and math.isnan(value)):
+    def _dates_as_text(cls, value: object, info: ValidationInfo) -> object:
+        lacking = value is None and info.field_name in ("valid", "test")
+        if lacking or isinstance(value, bool | list | dict) or (isinstance(value, float) and math.isnan(value)):
             raise ValueError(f"expected a date, a time, a number or text, got {value!r}")
         return value.isoformat() if isinstance(value, date | datetime) else value
 
@@ -235,7 +227,7 @@ class Split(Part):
         return {k: v for k in ("start", "valid", "test", "end") if (v := getattr(self, k)) is not None}
 
 
-class Schema(Part):
+class Schema(SchemaSection):
     """The whole meaning of a user's logs. Read it with :meth:`load`, make one in code with ``Schema(...)``."""
 
     schema_version: Literal[1] = 1
@@ -273,31 +265,35 @@ class Schema(Part):
         return self
 
     def _check_features(self) -> None:
-        tables: dict[str, tuple[str, str]] = {}
         for level, name, feature in self.features:
-            where = f"features.{level}.{name}"
+            key = f"features.{level}.{name}"
             if "." in name:
-                raise ValueError(f"{where}: a feature's name has no dot; say which column it is with column: {name}")
-            if not isinstance(feature, _ALLOWED[level]):
-                kinds = ", ".join(str(k.model_fields["type"].default) for k in _ALLOWED[level])
-                raise ValueError(f"{where}: a {level} feature is one of {kinds}, got {feature.type}")
-            if isinstance(feature, Distance):
-                for end in feature.between:
-                    end_level, _, end_name = end.partition(".")
-                    target = self.features.level(end_level).get(end_name) if end_level in LEVELS else None
-                    if not isinstance(target, Coordinates):
-                        raise ValueError(f"{where}.between: expected a coordinates feature as level.name, got {end!r}")
-        fields = (
-            (f"history.{'action' if n == 'action' else f'fields.{n}'}", f"event.{n}", f) for n, f in self.event_fields.items()
-        )
-        features = ((f"features.{level}.{n}", f"{level}.{n}", f) for level, n, f in self.features)
-        for where, own_table, field in (*features, *fields):
-            if isinstance(field, Categorical):
-                table = field.table or own_table
-                encoding = repr((field.vocabulary, field.hash))
-                first, known = tables.setdefault(table, (where, encoding))
-                if known != encoding:
-                    raise ValueError(f"{where}: shares table {table!r} with {first}, but their encodings differ")
+                raise ValueError(f"{key}: a feature's name has no dot; say which column it is with column: {name}")
+            _check_level(key, level, f"a {level} feature", feature)
+            if level in ("user", "item") and not feature.columns(name):
+                raise ValueError(f"{key}: a feature of the {level} table reads a column, {feature.type} none")
+            if level != "cross" and feature.inputs():
+                raise ValueError(f"{key}: a feature computed from others is a cross feature")
+            feature.check(key, self.features.find)
+        for name, field in self.history.fields.items():
+            _check_level(f"history.fields.{name}", "event", "a field of events", field)
+        self._check_shared_tables()
+
+    def _check_shared_tables(self) -> None:
+        """Refuse features that share an embedding table and encode values otherwise."""
+        features = [(f"features.{level}.{n}", f.table_of(level, n), f) for level, n, f in self.features]
+        features += [
+            (f"history.{'action' if n == 'action' else f'fields.{n}'}", f.table_of("event", n), f)
+            for n, f in self.event_fields.items()
+        ]
+        tables: dict[str, tuple[str, Any]] = {}
+        for key, table, feature in features:
+            settings = feature.table_settings()
+            if settings is None:
+                continue
+            first, expected = tables.setdefault(table, (key, settings))
+            if expected != settings:
+                raise ValueError(f"{key}: shares table {table!r} with {first}, but their encodings differ")
 
     def _check_labels(self) -> None:
         seen: list[str] = []
@@ -321,23 +317,36 @@ class Schema(Part):
         for name, label in self.labels.items():
             if label.available_at not in (None, self.clock.column):  # the time of the impression itself is known
                 outcomes.setdefault(str(label.available_at), f"the column of labels.{name}.available_at")
-        if self.tables.truth == self.tables.impressions:
+        if self._is_impressions(self.tables.truth):
             outcomes |= {f"p_{name}": f"the truth of labels.{name}" for name in self.labels}
         bias = self.roles.bias
         if bias is not None and bias.column in outcomes:
             raise ValueError(f"roles.bias.column: {bias.column!r} is {outcomes[bias.column]}, which is not known when ranking")
-        history = self.history.fields if self.history_source == "impressions" else {}
+        ids = {"user": self.user, "item": self.item, "roles.request_id": self.roles.request_id}
+        for where, column in ids.items():
+            if column in outcomes:
+                raise ValueError(f"{where}: {column!r} is {outcomes[str(column)]}, which is not known when ranking")
+        if self._is_impressions(self.tables.items):
+            for column in self.score_expression.names:
+                if column in outcomes and column not in self.outputs:
+                    raise ValueError(f"score: {column!r} is {outcomes[column]}, which is not known when ranking")
+        of_impressions = self.history_source == "impressions" or self._is_impressions(self.tables.events)
+        history = self.history.fields if of_impressions else {}
         for name, field in history.items():  # the position of an earlier impression is known
             self._refuse_outcome(f"history.fields.{name}", name, field, outcomes)
         if bias is not None:
             outcomes[bias.column] = "the column of roles.bias"
         tables = {"user": self.tables.users, "item": self.tables.items}
         for level, name, feature in self.features:
-            if tables.get(level, self.tables.impressions) == self.tables.impressions:
+            if self._is_impressions(tables.get(level, self.tables.impressions)):
                 self._refuse_outcome(f"features.{level}.{name}", name, feature, outcomes)
 
+    def _is_impressions(self, table: str | None) -> bool:
+        """Whether a table is the impression log itself, however its path is written."""
+        return table is not None and normpath(table) == normpath(self.tables.impressions)
+
     @staticmethod
-    def _refuse_outcome(where: str, name: str, feature: Feature, outcomes: Mapping[str, str]) -> None:
+    def _refuse_outcome(where: str, name: str, feature: FeatureType, outcomes: Mapping[str, str]) -> None:
         for column in feature.columns(name):
             if column in outcomes:
                 raise ValueError(f"{where}: column {column!r} is {outcomes[column]}, which is not known when ranking; "
@@ -350,39 +359,23 @@ class Schema(Part):
             feature = self.features.item.get(name)
             if feature is None:
                 raise ValueError(f"history.item_features: no item feature {name!r}")
-            if not self._in_event(feature):
+            if not feature.tensor_columns().ids:
                 raise ValueError(f"history.item_features: {name} must be a one-valued categorical or bucketed numeric")
         if self.history.action is not None and self.history.action.multi:
             raise ValueError("history.action: one value, not multi")
         for name, field in self.history.fields.items():
             if name == "action":
                 raise ValueError("history.fields.action: the action has a key of its own, history.action")
-            if (isinstance(field, Categorical) and field.multi) or (isinstance(field, Numeric) and field.encoding != "quantile"):
+            if not field.tensor_columns().ids:
                 raise ValueError(f"history.fields.{name}: one-valued categorical, bucketed numeric or clock part")
 
     def _check_statistics(self) -> None:
-        if self.history.counts and "history" in self.features.context:
-            raise ValueError("features.context.history: the name is taken by history.counts; name the feature otherwise")
+        if self.history.counts and HISTORY_COUNTS in self.features.context:
+            raise ValueError(
+                f"features.context.{HISTORY_COUNTS}: the name is taken by history.counts; name the feature otherwise"
+            )
         for name, statistic in self.statistics.items():
-            where = f"statistics.{name}"
-            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or name == "history":
-                raise ValueError(f"{where}: expected a name of letters, digits and _ (not history)")
-            if statistic.label not in self.labels:
-                raise ValueError(f"{where}.label: expected one of {', '.join(self.labels)}, got {statistic.label!r}")
-            if len(set(statistic.by)) < len(statistic.by):
-                raise ValueError(f"{where}.by: a part is named twice: {', '.join(statistic.by)}")
-            for part in statistic.by:
-                if part in ("user", "item"):
-                    continue
-                level, _, own = part.partition(".")
-                feature = self.features.level(level).get(own) if level in LEVELS else None
-                if feature is None:
-                    raise ValueError(f"{where}.by: expected user, item or a feature as level.name, got {part!r}")
-                if not (self._in_event(feature) or isinstance(feature, ClockPart | Distance)):
-                    raise ValueError(f"{where}.by: {part} must be a one-valued categorical, a bucketed numeric, a distance or a "
-                                     "clock part")  # fmt: skip
-            if name in self.features.level(self.statistic_level(name)):
-                raise ValueError(f"{where}: a {self.statistic_level(name)} feature has this name; name the statistic otherwise")
+            statistic.check(name, self.labels, self.features.find)
 
     def _check_split(self) -> None:
         """Boundaries ascend: dates and times as moments of the schema's zone, other text as text."""
@@ -396,12 +389,6 @@ class Schema(Part):
 
     # -- what the rest of the house asks ----------------------------------------------------------------------------------
 
-    @staticmethod
-    def _in_event(feature: Feature) -> bool:
-        return (isinstance(feature, Categorical) and not feature.multi) or (
-            isinstance(feature, Numeric) and feature.encoding == "quantile"
-        )
-
     @property
     def history_source(self) -> Literal["events", "impressions"]:
         """Where events come from."""
@@ -411,18 +398,17 @@ class Schema(Part):
     def event_item_features(self) -> tuple[str, ...]:
         """The item features that an event carries, in the order of the item features."""
         wanted = self.history.item_features
-        return tuple(n for n, f in self.features.item.items() if self._in_event(f) and (wanted is None or n in wanted))
+        return tuple(n for n, f in self.features.item.items() if f.tensor_columns().ids and (wanted is None or n in wanted))
 
     @property
-    def event_fields(self) -> dict[str, Categorical | Numeric | ClockPart]:
+    def event_fields(self) -> dict[str, FeatureType]:
         """All fields of an event, the action first."""
         action = self.history.action or Categorical.model_validate({"vocabulary": {"min_count": 1}})
         return {"action": action, **self.history.fields}
 
     def statistic_level(self, name: str) -> Literal["context", "cross"]:
         """Whose numbers a statistic gives: ``context`` (once a request) where its key holds nothing of the item, else ``cross``."""
-        of_request = all(part.partition(".")[0] in ("user", "context") for part in self.statistics[name].by)
-        return "context" if of_request else "cross"
+        return self.statistics[name].level
 
     def statistics_of(self, level: str) -> tuple[str, ...]:
         """The statistics that give numbers to a level, in their order."""
@@ -491,3 +477,9 @@ class Schema(Part):
     def load(cls, path: str | Path) -> Schema:
         """Read a YAML file. Raises SchemaError naming the file and the key."""
         return cls.parse(read_utf8(path, SchemaError), str(path))
+
+
+def _check_level(key: str, level: str, what: str, feature: FeatureType) -> None:
+    if level not in feature.levels:
+        names = ", ".join(name for name, kind in registered_features().items() if level in kind.levels)
+        raise ValueError(f"{key}: {what} is one of {names}, got {feature.type}")

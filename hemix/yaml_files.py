@@ -99,9 +99,10 @@ def _repeated_keys(loader: _Loader, node: yaml.Node, where: str, seen: set[int])
     for key, value in node.value:
         name = f"{where}.{key.value}" if where else str(key.value)
         line = key.start_mark.line + 1
-        if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
-            known = key.value if key.tag == _TEXT else loader.construct_object(key)
+        if isinstance(key, yaml.ScalarNode):
+            known = key.value if key.tag in (_TEXT, _MERGE) else loader.construct_object(key)
             if known in lines:
-                yield f"{name}: the key stands twice (lines {lines[known]} and {line}); keep one of them"
+                keep = "write <<: [*one, *other]" if key.tag == _MERGE else "keep one of them"
+                yield f"{name}: the key stands twice (lines {lines[known]} and {line}); {keep}"
             lines.setdefault(known, line)
         yield from _repeated_keys(loader, value, name, seen)

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hemix.config import ModelSettings
 from hemix.data.batch import Columns, Jagged, RequestBatch
 from hemix.data.spec import TIMELESS_MS, InputSpec, LevelSpec, Task
-from hemix.models import build_model
+from hemix.models import ModelConfig, build_model, find_model
 from hemix.training.table_optimizers import build_table_optimizer
 
 NOW_MS = 1_770_000_000_000
@@ -70,6 +69,12 @@ def smallest_spec() -> InputSpec:
         tasks=(Task(name="like"),),
         logit_shift=(0.0,),
     )
+
+
+def make_config(name: str = "hemix", **options: Any) -> Any:
+    """The Config of a model with those of ``options`` that it has; the others belong to other models."""
+    config = find_model(name).config
+    return config(name=name, **{key: value for key, value in options.items() if key in config.model_fields})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -243,7 +248,7 @@ def reorder_users(batch: RequestBatch, order: Tensor) -> RequestBatch:
     )
 
 
-def briefly_trained(spec: InputSpec, settings: ModelSettings) -> dict[str, Tensor]:
+def briefly_trained(spec: InputSpec, settings: ModelConfig) -> dict[str, Tensor]:
     """All weights after three steps."""
     model = build_model(spec, settings, 0).train()
     dense = torch.optim.AdamW(list(model.dense_parameters()), 1e-2)

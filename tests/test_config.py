@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from hemix.config import SIZES, Settings, build_settings
 from hemix.errors import SettingsError
+from hemix.models.hemix import HeMixConfig
+from hemix.settings import Settings, build_settings
+
+SIZES = HeMixConfig.sizes
 
 
 def config(folder: Path, text: str) -> Path:
@@ -52,14 +55,14 @@ def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
     assert build_settings(overrides=["train.batch_impressions=1e3"]).train.batch_impressions == 1000
     assert build_settings(config=config(tmp_path, "train: {dense_learning_rate: 1e-3}")).train.dense_learning_rate == 0.001
     assert build_settings(overrides=["train.device=cuda:0"]).train.device == "cuda:0"
-    assert build_settings(overrides=["model.age=none"]).model.age == "none"
+    assert build_settings(overrides=["model.time_encoding=none"]).model.time_encoding == "none"
 
 
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("train.epcohs=1", "train.epcohs: unknown key"),
-        ("trian.epochs=1", "trian: unknown key"),
+        ("train.epcohs=1", "train.epcohs: unknown key; did you mean epochs?"),
+        ("trian.epochs=1", "trian: unknown key; did you mean train?"),
         ("epochs=1", "epochs: expected section.setting, for instance train.epochs=2"),
         ("train.epochs", "--set train.epochs: expected section.setting=value"),
         ("train.epochs=0", "train.epochs: "),
@@ -72,7 +75,7 @@ def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
         ("train.final_learning_rate=.nan", "train.final_learning_rate: "),
         ("train.unknown_rate=1", "train.unknown_rate: "),
         ("model.dropout=.nan", "model.dropout: "),
-        ("model.age=young", "model.age: "),
+        ("model.time_encoding=young", "model.time_encoding: "),
         ("model.attention_heads=5", "model: attention_heads: expected a divisor of token_width 32, got 5"),
         ("model.size=huge", "model.size: unknown size 'huge'; known: tiny, base, small, large"),
         ("model.size=[tiny]", "model.size: unknown size ['tiny']; known: "),
@@ -93,9 +96,9 @@ def test_a_refusal_names_the_setting(override: str, says: str) -> None:
         ("train: 5", "expected sections such as model and train"),
         ("train:", "expected sections such as model and train"),
         ("train: {epochs: [", "not YAML: "),
-        ("train: {epcohs: 1}", "train.epcohs: unknown key"),
+        ("train: {epcohs: 1}", "train.epcohs: unknown key; did you mean epochs?"),
         ("train: {epochs: 0}", "train.epochs: "),
-        ("serve: {port: 1}", "serve: unknown key"),
+        ("serve: {port: 1}", "serve: unknown key; known: model, train, boosting"),
     ],
 )
 def test_a_refusal_names_the_file(tmp_path: Path, text: str, says: str) -> None:
@@ -117,7 +120,9 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_settings_yaml_reads_back(tmp_path: Path) -> None:
     chosen = build_settings(
-        size="small", seed=9, overrides={"train.dense_learning_rate": 1e-5, "train.device": "cuda:1", "model.age": "none"}
+        size="small",
+        seed=9,
+        overrides={"train.dense_learning_rate": 1e-5, "train.device": "cuda:1", "model.time_encoding": "none"},
     )
     assert build_settings(config=config(tmp_path, chosen.to_yaml())) == chosen
     assert build_settings(config=config(tmp_path, Settings().to_yaml())) == Settings()

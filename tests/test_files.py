@@ -198,3 +198,12 @@ def test_json_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None
     with pytest.raises(DataError) as error:
         read_json(path, DataError)
     assert str(error.value).startswith(f"{path}: {says}")
+
+
+def test_a_path_that_is_not_utf8(tmp_path: Path) -> None:
+    """Parquet and JSON files could not be written below it."""
+    out = tmp_path / os.fsdecode(b"caf\xe9")
+    with pytest.raises(UsageError) as error, new_folder(out):
+        raise AssertionError
+    str(error.value).encode()  # can be printed
+    assert names(tmp_path) == []

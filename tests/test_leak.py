@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hemix.config import build_settings
 from hemix.data.dataset import Dataset
 from hemix.data.prepare import prepare
 from hemix.models import build_model
+from hemix.settings import build_settings
 
 DAY_MS = 86_400_000
 START_MS = 1_767_571_200_000  # 2026-01-05 00:00 UTC
@@ -85,7 +85,7 @@ def scores(
     prepare(folder, folder / "data")
     data = Dataset(folder / "data")
     test = data.split("test")
-    model = build_model(data.spec, build_settings(overrides={"model.embedding_deviation": 1.0}).model, seed=3).eval()
+    model = build_model(data.spec, build_settings(overrides={"model.embedding_init_std": 1.0}).model, seed=3).eval()
     requests = np.flatnonzero(test.time_ms.read() == T_MS)
     assert len(requests) == 1
     batch = test.batch(requests)

@@ -14,7 +14,13 @@ from hemix import api
 from hemix.files import copy_folder, umask_mode
 from tests.planted import write_logs
 
-LIGHT = {"train.batch_impressions": 64, "train.checkpoint_every_steps": 2, "model.layers": 1, "train.threads": 1}
+LIGHT = {
+    "train.batch_impressions": 64,
+    "train.checkpoint_every_steps": 2,
+    "train.save_in_background": False,  # so that a step finds its checkpoint
+    "model.layers": 1,
+    "train.threads": 1,
+}
 
 
 @pytest.fixture(params=[0o022, 0o027])

@@ -17,7 +17,7 @@ import pytest
 
 from hemix import api
 from hemix.data.prepare import prepare
-from hemix.models import MODELS
+from hemix.models import model_names
 
 DAY_MS = 86_400_000
 START_MS = 1_767_571_200_000  # 2026-01-05 00:00 UTC
@@ -164,7 +164,7 @@ def test_on_coin_flips_rows_of_known_and_unknown_items_have_the_same_label_rate(
         assert entry["beyond_chance"] is False
 
 
-@pytest.mark.parametrize("model", sorted(MODELS))
+@pytest.mark.parametrize("model", sorted(model_names()))
 def test_no_model_predicts_coin_flips(coins: Path, tmp_path: Path, model: str) -> None:
     if model == "lightgbm":
         pytest.importorskip("lightgbm")

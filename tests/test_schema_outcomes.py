@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hemix.config import build_settings
 from hemix.errors import SchemaError, SettingsError
 from hemix.schema import Schema, duration_ms
+from hemix.settings import build_settings
 
 HEAD = "name: s\nsplit: {valid: 1, test: 2}\n"
 LABELS = "labels: {click: {}, order: {column: bought, given: click, available_at: bought_at}}\nroles: {bias: {column: pos}}\n"
@@ -30,6 +30,16 @@ LABELS = "labels: {click: {}, order: {column: bought, given: click, available_at
             "features.item.a",
             "labels.click",
         ),
+        (
+            "tables: {users: ./impressions.parquet/}\nfeatures: {user: {a: {type: numeric, column: click}}}",
+            "features.user.a",
+            "labels.click",
+        ),
+        (
+            "tables: {events: impressions.parquet}\nhistory: {fields: {a: {type: categorical, column: bought}}}",
+            "history.fields.a",
+            "labels.order",
+        ),
     ],
 )
 def test_an_outcome_is_no_feature(feature: str, key: str, of: str) -> None:
@@ -43,6 +53,25 @@ def test_the_truth_is_no_feature() -> None:
     with pytest.raises(SchemaError, match=r"features\.cross\.p_click: column 'p_click' is the truth of labels\.click"):
         Schema.parse(HEAD + LABELS + "tables: {truth: impressions.parquet}\n" + feature)
     Schema.parse(HEAD + LABELS + "tables: {truth: truth.parquet}\n" + feature)  # another model's prediction
+
+
+@pytest.mark.parametrize(
+    ("content", "key"),
+    [
+        ("user: click", "user"),
+        ("item: bought", "item"),
+        ("score: click * bought\ntables: {items: impressions.parquet}", "score"),
+    ],
+)
+def test_an_outcome_is_no_id_and_no_number_of_the_score(content: str, key: str) -> None:
+    labels = LABELS.replace("click: {}", "seen: {column: click}").replace("given: click", "given: seen")
+    with pytest.raises(SchemaError, match=rf"schema: {key}: '(click|bought)' is the column of labels\."):
+        Schema.parse(HEAD + labels + content.replace("score: click", "score: seen"))
+
+
+def test_an_outcome_is_no_request() -> None:
+    with pytest.raises(SchemaError, match=r"roles\.request_id: 'click' is the column of labels\.click"):
+        Schema.parse(HEAD + "labels: {click: {}}\nroles: {request_id: click}\n")
 
 
 def test_a_label_is_no_position() -> None:

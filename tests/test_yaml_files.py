@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from hemix.config import build_settings
 from hemix.errors import HemixError, SchemaError, SettingsError
 from hemix.lab.studies.search import read_points
 from hemix.schema import Schema
+from hemix.settings import build_settings
 from hemix.yaml_files import parse_yaml
 from tests.data.small import PLAIN
 
@@ -32,6 +32,7 @@ def refusal(text: str) -> str:
         ("1: x\n0x1: y\n", "0x1", "lines 1 and 2"),
         ("on: x\ntrue: y\n", "true", "lines 1 and 2"),
         ("base: &base\n  b: 1\n  b: 2\nother: *base\n", "base.b", "lines 2 and 3"),
+        ("a: &a {x: 1}\nb: &b {x: 2}\nc:\n  <<: *a\n  <<: *b\n", "c.<<", "lines 4 and 5"),
     ],
 )
 def test_a_key_that_stands_twice_is_named_with_both_lines(text: str, key: str, lines: str) -> None:
@@ -42,6 +43,7 @@ def test_a_key_that_stands_twice_is_named_with_both_lines(text: str, key: str, l
 def test_what_looks_like_a_repetition_and_is_none() -> None:
     merged = "base: &base {a: 1, b: 2}\nmine:\n  <<: *base\n  b: 3\nsame: *base\n"
     assert parse_yaml(merged, "FILE", SettingsError)["mine"] == {"a": 1, "b": 3}
+    assert parse_yaml("a: &a {x: 1}\nb: &b {y: 2}\nc: {<<: [*a, *b]}\n", "FILE", SettingsError)["c"] == {"x": 1, "y": 2}
     assert parse_yaml("1: a\n'1': b\n", "FILE", SettingsError) == {1: "a", "1": "b"}
     assert parse_yaml("on: a\n'on': b\nyes: c\n".replace("yes", "no"), "FILE", SettingsError) == {
         True: "a",

@@ -1,4 +1,4 @@
-"""Times: the clock column to milliseconds UTC, local time, and the parts of a local day.
+"""Times: the clock column to milliseconds UTC, local time, and the calendar fields of local time.
 
 Local offsets are looked up once per distinct quarter of an hour. A few zones have changed theirs within one (St. John's and Moncton
 did at 00:01 local time until 2011 and 2006): times of such a quarter are looked up one by one. This module knows no table and no
@@ -24,7 +24,7 @@ from hemix.moments import moment_ms
 __all__ = [
     "EARLIEST_MS",
     "LATEST_MS",
-    "clock_part",
+    "calendar_field",
     "date_start_ms",
     "day_start_ms",
     "local_day",
@@ -109,12 +109,12 @@ def _of_each(function: Callable[[int, str], int], values: Array, timezone: str) 
     return np.array([function(value, timezone) for value in found.to_numpy().tolist()], dtype=np.int64)[codes]
 
 
-def clock_part(part: str, time_ms: Array, timezone: str) -> Array:
+def calendar_field(field: str, time_ms: Array, timezone: str) -> Array:
     """int64 [rows]: hour 0..23, weekday 0..6 (Monday is 0) or hour_of_week 0..167 of the local time; -1 for TIMELESS_MS."""
     local = local_ms(time_ms, timezone)
     hour = local % _DAY_MS // _HOUR_MS
     weekday = (local // _DAY_MS + 3) % 7  # 1970-01-01 was a Thursday
-    value = {"hour": hour, "weekday": weekday, "hour_of_week": weekday * 24 + hour}[part]
+    value = {"hour": hour, "weekday": weekday, "hour_of_week": weekday * 24 + hour}[field]
     return np.where(local == TIMELESS_MS, -1, value)
 
 

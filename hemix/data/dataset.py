@@ -23,10 +23,11 @@ import torch
 from torch import Tensor
 
 from hemix.data.batch import Columns, Jagged, RequestBatch
-from hemix.data.history import HistoryStore, history_counts
+from hemix.data.history import HistoryStore
 from hemix.data.layout import SPLITS, Block, file_hash, load_array, ranges
 from hemix.data.spec import MISSING, UNKNOWN, InputSpec, LevelSpec
 from hemix.errors import DataError, UsageError
+from hemix.features.history_counts import HISTORY_COUNTS, history_counts, number_of_actions
 from hemix.schema import Schema
 
 __all__ = ["Dataset", "Plan", "Replacement", "Split"]
@@ -233,7 +234,7 @@ class Split:
             "cross": self._cross.take(rows),
         }
         if data.schema.history.counts:
-            actions = len(data.spec.context.numbers_of("history")) // 2 - 1
+            actions = number_of_actions(len(data.spec.context.numbers_of(HISTORY_COUNTS)))
             blocks["context"] = blocks["context"].with_numbers(history_counts(visible, event_ids[:, 0], actions))
         if replacement is not None and replacement.rate > 0:
             draw = np.random.default_rng(replacement.seed)

@@ -1,27 +1,20 @@
-"""Raw values to ids: the one road for training logs and for live requests.
+"""Raw values to ids and numbers, for training logs and for live requests alike.
 
-An encoder is learned once, on the training rows (see prepare/fit.py), saved with the dataset and the run, and only applied here:
-cells (cells.py) to ids and numbers. 0 is an unknown value, 1 a missing one, known values begin at 2.
+Encoders are learned once, on the train rows (prepare/fit.py), saved with the dataset and the run, and
+only applied here. Each feature type (hemix.features) says how its raw column becomes ids or numbers.
+Id 0 is an unknown value, 1 a missing one, known values begin at 2.
 
-    categorical, vocabulary   2 + rank of the value by descending training count
-    categorical, hash         2 + key % rows
-    numeric, quantile         2 + number of edges <= value
-    numeric, standardise      two numbers: (value - mean) / std, at most 10,000 either way, and 1 where missing
-    vector                    its numbers, at most a million either way
-    coordinates               three numbers: standardised latitude and longitude (one mean and std for all coordinates
-                              features), and 1 where missing
-    distance                  great-circle km in quantile buckets
-    clock part                2 + part of the local time; missing for a timeless event
-
-A saved folder holds encoders.json, schema.yaml, and per vocabulary NNN.keys.npy (sorted) with NNN.ids.npy and NNN.seen.npy, and
-NNN.parquet for people; users and items likewise, with numbers in the place of ids. This module imports neither torch nor pandas.
+A saved folder holds encoders.json, schema.yaml, and for each vocabulary NNN.keys.npy (sorted) with
+NNN.ids.npy and NNN.seen.npy, and NNN.parquet for people; users and items likewise, with numbers
+instead of ids.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,78 +22,45 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from hemix.data.cells import Cell, Where, read_cell
-from hemix.data.clock import clock_part
-from hemix.data.keys import NULL_KEY
+from hemix.data.cells import RawColumn, Where
+from hemix.data.keys import KeyMap
 from hemix.data.layout import Block, load_array, save_array
-from hemix.data.spec import FIRST, MISSING, UNKNOWN, InputSpec, LevelSpec, Task
+from hemix.data.spec import InputSpec, LevelSpec, Task
 from hemix.errors import DataError, SchemaError
+from hemix.features.base import EncodedColumns, FeatureType, Learned, RowContext, StatePath
+from hemix.features.history_counts import history_count_names
 from hemix.files import read_json, storage_errors, write_json, write_text
-from hemix.schema import LEVELS, Categorical, ClockPart, Coordinates, Distance, Feature, Numeric, Schema, Vector
+from hemix.schema import LEVELS, Schema
 
-__all__ = ["Encoders", "KeyMap", "Place", "Scale", "counted_actions", "haversine_km", "level_features", "level_spec", "table_of"]
+__all__ = ["Encoders", "KeyMap", "all_features", "level_features", "level_spec"]
 
 Array = npt.NDArray[Any]
-_COUNTED_ACTIONS = 16
-"""A larger vocabulary of actions is not counted action by action."""
-_EARTH_RADIUS_KM = 6371.0088
-_MOST_DEVIATIONS = 1e4
-"""A value of the rows that a scale was learned on lies farther out only where they are more than a hundred million. What does is cut
-to it, in training and serving alike, so that no finite value makes a model's numbers overflow."""
-_MOST_IN_VECTOR = 1e6
-"""The same of a vector's numbers, which no scale divides"""
+_SECTIONS: dict[str, Any] = {"edges": {}, "scales": {}}
+"""Sections of learned states that every encoders.json has"""
+_NO_COORDINATES = [0.0, 1.0, 0.0, 1.0]
+"""What encoders.json says of coordinates where no feature has any"""
 
 
-def level_features(schema: Schema, level: str) -> Mapping[str, Feature]:
-    """The features of a level, or the fields of an event for level ``event``."""
+def level_features(schema: Schema, level: str) -> Mapping[str, FeatureType]:
+    """Return the features of a level, or the fields of an event for level ``event``."""
     return schema.event_fields if level == "event" else schema.features.level(level)
 
 
-def table_of(level: str, name: str, feature: Feature) -> str:
-    """The embedding table of an id column."""
-    shared = feature.table if isinstance(feature, Categorical) else None
-    return shared or f"{level}.{name}"
+def all_features(schema: Schema) -> Iterator[tuple[str, str, FeatureType]]:
+    """Yield (level, name, feature) of all features and then of the fields of events."""
+    for level in (*LEVELS, "event"):
+        for name, feature in level_features(schema, level).items():
+            yield level, name, feature
 
 
 @dataclass(frozen=True)
-class KeyMap:
-    """Known keys with a number each: a vocabulary (key -> id) or the ids of users or items (key -> number)."""
+class _FittedFeature:
+    """A feature with all that encoding it needs."""
 
-    keys: Array
-    """uint64 [n], ascending"""
-    numbers: Array
-    """int32 [n]"""
-
-    def look_up(self, keys: Array, unknown: int) -> Array:
-        """int32 [rows]: the number of every key, ``unknown`` where there is none."""
-        if len(self.keys) == 0:
-            return np.full(len(keys), unknown, dtype=np.int32)
-        at = np.searchsorted(self.keys, keys)
-        at[at == len(self.keys)] = 0
-        found: Array = np.where(self.keys[at] == keys, self.numbers[at], np.int32(unknown))
-        return found
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Mean and deviation of a standardised number."""
-
-    mean: float = 0.0
-    std: float = 1.0
-
-    def apply(self, values: Array) -> Array:
-        """float32, 0 where missing, 10,000 deviations at most."""
-        with np.errstate(over="ignore"):  # infinity is cut too
-            deviations = (values - self.mean) / self.std
-        return np.where(np.isnan(deviations), 0.0, deviations.clip(-_MOST_DEVIATIONS, _MOST_DEVIATIONS)).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class Place:
-    """How coordinates are standardised: the same for every coordinates feature, so that two places stay comparable."""
-
-    latitude: Scale = Scale()
-    longitude: Scale = Scale()
+    name: str
+    feature: FeatureType
+    computed: bool
+    learned: Learned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,15 +72,27 @@ class Encoders:
     """Table name -> key -> id; tables that hash have none."""
     seen: Mapping[str, Array] = field(default_factory=dict)
     """Table name -> int64 [n], epoch ms, by the vocabulary's keys: the end of the train rows that last held the value"""
-    edges: Mapping[str, Array] = field(default_factory=dict)
-    """``level.feature`` -> float64 bucket edges, ascending; for quantile numerics and distances."""
-    scales: Mapping[str, Scale] = field(default_factory=dict)
-    """``level.feature`` -> scale of a standardised numeric."""
-    place: Place = Place()
+    states: Mapping[StatePath, Any] = field(default_factory=dict)
+    """Where it is saved in encoders.json -> the state that a feature type learned, such as edges or a scale."""
     actions: tuple[str, ...] = ()
     """The known actions by their ids; none where they hash or are more than 16."""
-    users: KeyMap = KeyMap(np.zeros(0, np.uint64), np.zeros(0, np.int32))
-    items: KeyMap = KeyMap(np.zeros(0, np.uint64), np.zeros(0, np.int32))
+    users: KeyMap = field(default_factory=KeyMap.empty)
+    items: KeyMap = field(default_factory=KeyMap.empty)
+
+    @property
+    def edges(self) -> dict[str, Array]:
+        """``level.feature`` -> float64 bucket edges, ascending."""
+        return {path[1]: state for path, state in self.states.items() if path[0] == "edges"}
+
+    @property
+    def scales(self) -> dict[str, Any]:
+        """``level.feature`` -> scale of a standardised number."""
+        return {path[1]: state for path, state in self.states.items() if path[0] == "scales"}
+
+    @property
+    def place(self) -> Any:
+        """The scales of all coordinates, None where no feature has any."""
+        return self.states.get(("place",))
 
     # -- applying --------------------------------------------------------------------------------------------------------
 
@@ -134,111 +106,102 @@ class Encoders:
         coordinates: Mapping[str, Array] | None = None,
         where: Where = Where("values"),  # noqa: B008 (frozen)
     ) -> Block:
-        """Encode rows of ``user``, ``context``, ``item``, ``cross`` or ``event``: their features, without the numbers that come from
-        statistics and history counts (see statistics.py and history.py), which a level's numbers end with.
+        """Encode rows of one level, without the numbers of statistics and history counts.
 
-        ``values`` are the raw columns by name; a column that is not there is missing in every row. ``time_ms`` int64 [rows]
-        (UTC) serves the clock parts, ``coordinates`` the distances: float64 [rows, 2] latitude and longitude in degrees by
-        ``level.feature``, NaN where missing. Raises DataError naming origin, row, column, expected and found.
+        Args:
+            level: ``user``, ``context``, ``item``, ``cross`` or ``event``.
+            values: Raw columns by name; one that is not there is missing in every row.
+            rows: How many rows.
+            time_ms: int64 [rows] (UTC), for features that are computed from time.
+            coordinates: float64 [rows, 2] latitude and longitude in degrees by ``level.feature``, NaN
+                where missing; for distances.
+            where: Where the rows come from, for messages.
+
+        Raises:
+            DataError: Names origin, row, column, what was expected and what was found.
         """
-        cells = {n: read_cell(n, f, values, rows, where) for n, f in level_features(self.schema, level).items()}
-        return self.block(level, cells, rows, time_ms=time_ms, coordinates=coordinates)
+        features = level_features(self.schema, level).items()
+        raw = {name: feature.read(name, values, rows, where) for name, feature in features}
+        return self.block(level, raw, rows, time_ms=time_ms, coordinates=coordinates)
 
     def block(
         self,
         level: str,
-        cells: Mapping[str, Cell | None],
+        raw: Mapping[str, RawColumn | None],
         rows: int,
         *,
         time_ms: Array | None = None,
         coordinates: Mapping[str, Array] | None = None,
     ) -> Block:
-        """The second half of :meth:`encode`: cells to ids and numbers."""
-        ids: list[Array] = []
-        numbers: list[Array] = []
-        bags: list[tuple[Array, Array]] = []
-        for name, feature in level_features(self.schema, level).items():
-            key, cell = f"{level}.{name}", cells.get(name)
-            match feature, cell:
-                case Categorical(), (keys, offsets):
-                    bags.append((self._key_ids(table_of(level, name, feature), feature, keys), offsets))
-                case Categorical(), np.ndarray():
-                    ids.append(self._key_ids(table_of(level, name, feature), feature, cell))
-                case Numeric(encoding="quantile"), np.ndarray():
-                    ids.append(self._bucket_ids(key, cell))
-                case Numeric(), np.ndarray():
-                    numbers += [self.scales[key].apply(cell), np.isnan(cell)]
-                case Vector(), np.ndarray():
-                    numbers += list(np.clip(cell, -_MOST_IN_VECTOR, _MOST_IN_VECTOR).T)
-                case Coordinates(), np.ndarray():
-                    numbers += [
-                        self.place.latitude.apply(cell[:, 0]),
-                        self.place.longitude.apply(cell[:, 1]),
-                        np.isnan(cell[:, 0]),
-                    ]
-                case Distance(), _:
-                    ids.append(self._bucket_ids(key, self.distance_km(feature, coordinates or {}, rows)))
-                case ClockPart(), _:
-                    ids.append(self._clock_ids(key, feature, time_ms))
-                case _:
-                    raise AssertionError(f"{key}: no cell")
+        """Encode raw columns by feature: the second half of :meth:`encode`, with the same arguments."""
+        context = self._context(rows, time_ms, coordinates)
+        out = EncodedColumns()
+        for fitted in self._fitted[level].values():
+            fitted.feature.encode(_raw_column(level, fitted, raw.get(fitted.name), context), fitted.learned, out)
         return Block(
-            ids=np.stack(ids, axis=1).astype(np.int32, copy=False) if ids else np.zeros((rows, 0), np.int32),
-            numbers=np.stack(numbers, axis=1).astype(np.float32, copy=False) if numbers else np.zeros((rows, 0), np.float32),
-            bags=tuple(bags),
+            ids=np.stack(out.ids, axis=1).astype(np.int32, copy=False) if out.ids else np.zeros((rows, 0), np.int32),
+            numbers=np.stack(out.numbers, axis=1).astype(np.float32, copy=False)
+            if out.numbers
+            else np.zeros((rows, 0), np.float32),
+            bags=tuple(out.jagged),
         )
-
-    def _key_ids(self, table: str, feature: Categorical, keys: Array) -> Array:
-        if feature.hash is not None:
-            ids = (np.uint64(FIRST) + keys % np.uint64(feature.hash.rows)).astype(np.int32)
-        else:
-            ids = self.vocabularies[table].look_up(keys, UNKNOWN)
-        ids[keys == NULL_KEY] = MISSING
-        return ids
-
-    def _bucket_ids(self, key: str, values: Array) -> Array:
-        ids = (FIRST + np.searchsorted(self.edges[key], values, side="right")).astype(np.int32)
-        ids[np.isnan(values)] = MISSING
-        return ids
-
-    def _clock_ids(self, key: str, feature: ClockPart, time_ms: Array | None) -> Array:
-        assert time_ms is not None, f"{key} needs time_ms"
-        part = clock_part(feature.part, time_ms, self.schema.clock.timezone)
-        return np.where(part < 0, MISSING, FIRST + part).astype(np.int32)
 
     def keys(
         self,
         level: str,
         name: str,
-        cell: Cell | None,
+        raw: RawColumn | None,
         rows: int,
         *,
         time_ms: Array | None = None,
         coordinates: Mapping[str, Array] | None = None,
     ) -> Array:
-        """uint64 [rows]: what stands for a one-valued feature's value in the key of a statistic: a categorical's own key, known or
-        not, else the id of its bucket or clock part."""
-        feature = level_features(self.schema, level)[name]
-        match feature, cell:
-            case Categorical(), np.ndarray():
-                return cell
-            case Numeric(), np.ndarray():
-                ids = self._bucket_ids(f"{level}.{name}", cell)
-            case Distance(), _:
-                ids = self._bucket_ids(f"{level}.{name}", self.distance_km(feature, coordinates or {}, rows))
-            case ClockPart(), _:
-                ids = self._clock_ids(f"{level}.{name}", feature, time_ms)
-            case _:
-                raise AssertionError(f"{level}.{name}: no cell")
-        return ids.astype(np.uint64)
+        """Return what stands for a feature's value in the key of a statistic.
 
-    @staticmethod
-    def distance_km(feature: Distance, coordinates: Mapping[str, Array], rows: int) -> Array:
-        """float64 [rows], NaN where an end is missing."""
-        ends = [coordinates.get(end) for end in feature.between]
-        if ends[0] is None or ends[1] is None:
-            return np.full(rows, np.nan)
-        return haversine_km(ends[0], ends[1])
+        Args:
+            level: Level of the feature.
+            name: Name of the feature, which has one id a row.
+            raw: Its raw column; None for a computed feature.
+            rows: How many rows.
+            time_ms: As of :meth:`encode`.
+            coordinates: As of :meth:`encode`.
+
+        Returns:
+            uint64 [rows]: a categorical's own key, known or not; else the id.
+        """
+        fitted, context = self._fitted[level][name], self._context(rows, time_ms, coordinates)
+        return fitted.feature.statistic_keys(_raw_column(level, fitted, raw, context), fitted.learned)
+
+    def _context(self, rows: int, time_ms: Array | None, coordinates: Mapping[str, Array] | None) -> RowContext:
+        zone = self.schema.clock.timezone
+        return RowContext(rows=rows, time_ms=time_ms, timezone=zone, coordinates=coordinates or {})
+
+    @cached_property
+    def _fitted(self) -> dict[str, dict[str, _FittedFeature]]:
+        """Level -> name -> feature; made once, since requests are encoded feature by feature."""
+        fitted: dict[str, dict[str, _FittedFeature]] = {level: {} for level in (*LEVELS, "event")}
+        for level, name, feature in all_features(self.schema):
+            path = feature.state_path(level, name)
+            learned = Learned(
+                vocabulary=self.vocabularies.get(feature.table_of(level, name)),
+                state=None if path is None else self.states.get(path),
+            )
+            fitted[level][name] = _FittedFeature(name, feature, not feature.columns(name), learned)
+        return fitted
+
+    def changed_states(self, other: Encoders) -> list[str]:
+        """Return the states that ``other``, of the same schema, has learned otherwise.
+
+        Ids and numbers of these mean something else there.
+        """
+        changed: dict[str, None] = {}
+        for level, name, feature in all_features(self.schema):
+            path = feature.state_path(level, name)
+            if path is not None:
+                ours, theirs = (feature.state_to_json(e.states[path]) for e in (self, other))
+                if ours != theirs:
+                    changed[path[-1]] = None
+        return list(changed)
 
     # -- what a model has to know -----------------------------------------------------------------------------------------
 
@@ -246,11 +209,13 @@ class Encoders:
         """Tables, columns and tasks."""
         schema = self.schema
         tables: dict[str, int] = {}
-        for level in (*LEVELS, "event"):
-            for name, feature in level_features(schema, level).items():
-                rows = self._rows(level, name, feature)
-                if rows is not None:
-                    tables[table_of(level, name, feature)] = rows
+        vocabularies: dict[str, None] = {}
+        for level, name, feature in all_features(schema):
+            columns, table = feature.tensor_columns(), feature.table_of(level, name)
+            if columns.ids or columns.jagged:
+                tables[table] = feature.table_rows(self._fitted[level][name].learned)
+            if feature.vocabulary_settings() is not None:
+                vocabularies[table] = None
         levels = {level: level_spec(schema, level, self.actions) for level in (*LEVELS, "event")}
         rate = schema.roles.negative_sampling_rate
         bias = schema.roles.bias
@@ -258,32 +223,11 @@ class Encoders:
             tables=tables,
             **levels,
             event_item_columns=tuple(levels["item"].names.index(name) for name in schema.event_item_features),
-            vocabularies=tuple(
-                dict.fromkeys(
-                    table_of(level, name, feature)
-                    for level in (*LEVELS, "event")
-                    for name, feature in level_features(schema, level).items()
-                    if isinstance(feature, Categorical) and feature.vocabulary is not None
-                )
-            ),
+            vocabularies=tuple(vocabularies),
             bias_rows=bias.max + 1 if bias else 0,
             tasks=tuple(Task(name=n, given=schema.tasks.index(v.given) if v.given else None) for n, v in schema.labels.items()),
             logit_shift=tuple(math.log(rate) if rate is not None and i == 0 else 0.0 for i in range(len(schema.tasks))),
         )
-
-    def _rows(self, level: str, name: str, feature: Feature) -> int | None:
-        match feature:
-            case Categorical(hash=None):
-                numbers = self.vocabularies[table_of(level, name, feature)].numbers
-                return int(numbers.max(initial=FIRST - 1)) + 1
-            case Categorical():
-                assert feature.hash is not None
-                return FIRST + feature.hash.rows
-            case Numeric(encoding="quantile") | Distance():
-                return FIRST + 1 + len(self.edges[f"{level}.{name}"])
-            case ClockPart():
-                return FIRST + feature.size
-        return None
 
     # -- on disk ---------------------------------------------------------------------------------------------------------
 
@@ -297,10 +241,7 @@ class Encoders:
             "schema_version": 1,
             "schema_fingerprint": self.schema.fingerprint(),
             "vocabularies": names,
-            "edges": {key: edges.tolist() for key, edges in self.edges.items()},
-            "scales": {key: [scale.mean, scale.std] for key, scale in self.scales.items()},
-            "actions": list(self.actions),
-            "place": [self.place.latitude.mean, self.place.latitude.std, self.place.longitude.mean, self.place.longitude.std],
+            **self._states_to_json(),
         }
         write_json(folder / "encoders.json", content)
         write_text(folder / "schema.yaml", self.schema.to_yaml())
@@ -314,6 +255,21 @@ class Encoders:
                 path = folder / f"{i:03d}.parquet"
                 with storage_errors(path):
                     pq.write_table(texts[name], path)
+
+    def _states_to_json(self) -> dict[str, Any]:
+        content: dict[str, Any] = {
+            **{name: dict(section) for name, section in _SECTIONS.items()},
+            "actions": list(self.actions),
+            "place": _NO_COORDINATES,
+        }
+        for level, name, feature in all_features(self.schema):
+            path = feature.state_path(level, name)
+            if path is not None and path in self.states:
+                section = content
+                for key in path[:-1]:
+                    section = section.setdefault(key, {})
+                section[path[-1]] = feature.state_to_json(self.states[path])
+        return content
 
     def _id_maps(self) -> list[tuple[str, KeyMap]]:
         return [("users", self.users), ("items", self.items)]
@@ -336,66 +292,61 @@ class Encoders:
             # the plain arrays, not memory maps: a look-up touches them all over
             return KeyMap(*(np.array(load_array(path.parent / f"{stem}.{part}.npy")) for part in ("keys", "ids")))
 
-        place = content["place"]
         seen = {name: path.parent / f"{i:03d}.seen.npy" for i, name in enumerate(content["vocabularies"])}
         return cls(
             schema=schema,
             seen={name: np.array(load_array(file)) for name, file in seen.items() if file.exists()},
             vocabularies={name: key_map(f"{i:03d}") for i, name in enumerate(content["vocabularies"])},
-            edges={key: np.array(edges, dtype=np.float64) for key, edges in content["edges"].items()},
-            scales={key: Scale(*scale) for key, scale in content["scales"].items()},
-            place=Place(Scale(*place[:2]), Scale(*place[2:])),
+            states=_states_from_json(schema, content, path),
             actions=tuple(content.get("actions", ())),
             users=key_map("users"),
             items=key_map("items"),
         )
 
 
-def counted_actions(texts: list[str]) -> tuple[str, ...]:
-    """The actions that history counts tell apart, by id: all of a vocabulary, or none where it is too large."""
-    return tuple(texts) if len(texts) <= _COUNTED_ACTIONS else ()
-
-
 def level_spec(schema: Schema, level: str, actions: Sequence[str] = ()) -> LevelSpec:
     """The columns that a level's features become, and behind them the numbers of statistics and (``actions``: the known ones) history
     counts."""
     ids: list[tuple[str, str]] = []
-    bags: list[tuple[str, str]] = []
+    jagged: list[tuple[str, str]] = []
     numbers: list[str] = []
     for name, feature in level_features(schema, level).items():
-        match feature:
-            case Categorical(multi=True):
-                bags.append((name, table_of(level, name, feature)))
-            case Categorical() | Numeric(encoding="quantile") | Distance() | ClockPart():
-                ids.append((name, table_of(level, name, feature)))
-            case Numeric():
-                numbers += [name, f"{name}.missing"]
-            case Vector():
-                numbers += [f"{name}.{i}" for i in range(feature.size)]
-            case Coordinates():
-                numbers += [f"{name}.latitude", f"{name}.longitude", f"{name}.missing"]
+        columns, table = feature.tensor_columns(), feature.table_of(level, name)
+        if columns.ids:
+            ids.append((name, table))
+        if columns.jagged:
+            jagged.append((name, table))
+        numbers += [name + suffix for suffix in columns.numbers]
     for name in schema.statistics_of(level):
-        numbers += [f"{name}.rate", f"{name}.count"]
+        numbers += schema.statistics[name].number_names(name)
     if level == "context" and schema.history.counts:
-        parts = ("history.today", "history.before")
-        numbers += [*parts, *(f"{part}.{action}" for part in parts for action in actions)]
+        numbers += history_count_names(actions)
     return LevelSpec(
         names=tuple(n for n, _ in ids),
         tables=tuple(t for _, t in ids),
-        bag_names=tuple(n for n, _ in bags),
-        bag_tables=tuple(t for _, t in bags),
+        bag_names=tuple(n for n, _ in jagged),
+        bag_tables=tuple(t for _, t in jagged),
         number_names=tuple(numbers),
     )
 
 
-def haversine_km(a: Array, b: Array) -> Array:
-    """Great-circle distance in km between places in degrees, float64 [rows, 2] each (or [2], the same for all rows); NaN where an
-    end is missing."""
-    latitude_a, longitude_a = np.radians(a[..., 0]), np.radians(a[..., 1])
-    latitude_b, longitude_b = np.radians(b[..., 0]), np.radians(b[..., 1])
-    half = (
-        np.sin((latitude_b - latitude_a) / 2) ** 2
-        + np.cos(latitude_a) * np.cos(latitude_b) * np.sin((longitude_b - longitude_a) / 2) ** 2
-    )
-    km: Array = 2 * _EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.clip(half, 0.0, 1.0)))
-    return km
+def _raw_column(level: str, fitted: _FittedFeature, raw: RawColumn | None, context: RowContext) -> RawColumn:
+    if fitted.computed:
+        return fitted.feature.computed(context)
+    assert raw is not None, f"{level}.{fitted.name}: no raw column"
+    return raw
+
+
+def _states_from_json(schema: Schema, content: Mapping[str, Any], path: Path) -> dict[StatePath, Any]:
+    states: dict[StatePath, Any] = {}
+    for level, name, feature in all_features(schema):
+        state_path = feature.state_path(level, name)
+        if state_path is None:
+            continue
+        state: Any = content
+        for key in state_path:
+            if not isinstance(state, Mapping) or key not in state:
+                raise DataError(f"{path}: damaged: expected {'.'.join(state_path)}, learned for {level}.{name}; it is missing")
+            state = state[key]
+        states[state_path] = feature.state_from_json(state)
+    return states

@@ -19,17 +19,17 @@ from hemix.data.encode import level_spec
 from hemix.data.layout import Block, file_hash, load_array
 from hemix.data.versions import Versions
 from hemix.errors import DataError
-from hemix.schema import Coordinates, Schema
+from hemix.schema import Schema
 
-__all__ = ["EntityTable", "entity_files", "key_features", "place_features"]
+__all__ = ["EntityTable", "coordinates_features", "entity_files", "key_features"]
 
 Array = npt.NDArray[Any]
 Level = Literal["user", "item"]
 
 
-def place_features(schema: Schema, level: str) -> tuple[str, ...]:
+def coordinates_features(schema: Schema, level: str) -> tuple[str, ...]:
     """The coordinates features of a level, in the order of coordinates.npy."""
-    return tuple(name for name, feature in schema.features.level(level).items() if isinstance(feature, Coordinates))
+    return tuple(n for n, f in schema.features.level(level).items() if f.gives_coordinates)
 
 
 def key_features(schema: Schema, level: str) -> tuple[str, ...]:
@@ -43,7 +43,7 @@ def entity_files(schema: Schema, level: Level) -> tuple[str, ...]:
     bags = range(len(level_spec(schema, level).bag_tables))
     names = ["first_row", "valid_from_ms", "features.ids", "features.numbers"]
     names += [f"features.bag{i}.{part}" for i in bags for part in ("values", "offsets")]
-    names += ["coordinates"] * bool(place_features(schema, level)) + ["keys"] * bool(key_features(schema, level))
+    names += ["coordinates"] * bool(coordinates_features(schema, level)) + ["keys"] * bool(key_features(schema, level))
     names += ["raw"] * (level == "item")
     return tuple(f"{name}.npy" for name in names)
 

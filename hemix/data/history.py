@@ -14,24 +14,12 @@ import numpy.typing as npt
 
 from hemix.data.clock import day_start_ms
 from hemix.data.layout import load_array
-from hemix.data.spec import FIRST
+from hemix.data.search import first_at_least
 from hemix.schema import History
 
-__all__ = ["HistoryStore", "cut_histories", "first_at_least", "history_counts"]
+__all__ = ["HistoryStore", "cut_histories"]
 
 Array = npt.NDArray[Any]
-
-
-def first_at_least(times_ms: Array, low: Array, high: Array, bound_ms: Array) -> Array:
-    """For each i the first position p in [low[i], high[i]] with times_ms[p] >= bound_ms[i]; high[i] if there is none."""
-    if len(low) == 1:
-        return low + np.searchsorted(times_ms[low[0] : high[0]], bound_ms)
-    while (open_ := low < high).any():
-        middle = (low + high) // 2
-        below = open_ & (times_ms[np.where(open_, middle, 0)] < bound_ms)
-        low = np.where(below, middle + 1, low)
-        high = np.where(open_ & ~below, middle, high)
-    return low
 
 
 def cut_histories(
@@ -50,25 +38,6 @@ def cut_histories(
     realtime = np.maximum(first_at_least(times_ms, first, end, since_ms), end - history.realtime_length)
     begin = np.maximum(first, realtime - history.global_length)
     return np.stack([begin, realtime, end], axis=1)
-
-
-def history_counts(visible: Array, action_ids: Array, actions: int) -> Array:
-    """How much each request sees, float32 [Q, 2 + 2 * actions]: log1p of the events of the real-time part, of the global part, then
-    of every known action's events in the real-time part, and in the global part.
-
-    ``visible`` int [Q, 3] are cuts among the events whose actions are ``action_ids`` int [E]; known actions have the ids 2, 3, ...
-    The numbers are at most those that the schema's lengths allow.
-    """
-    begin, middle, end = np.asarray(visible, dtype=np.int64).T
-    counts = [end - middle, middle - begin]
-    before = np.zeros(len(action_ids) + 1, dtype=np.int64)
-    of_action: list[Array] = []
-    for action in range(FIRST, FIRST + actions):
-        np.cumsum(action_ids == action, out=before[1:])
-        of_action += [before[end] - before[middle], before[middle] - before[begin]]
-    counts += of_action[::2] + of_action[1::2]
-    numbers: Array = np.log1p(np.stack(counts, axis=1)).astype(np.float32)
-    return numbers
 
 
 class HistoryStore:

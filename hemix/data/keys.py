@@ -9,6 +9,7 @@ This module knows no feature, no schema and no file.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import xxhash
 
 from hemix.data.texts import is_keyable, texts_of
 
-__all__ = ["NULL_KEY", "KeyIndex", "distinct", "is_keyable", "keys_of", "keys_of_texts", "texts_of", "xxh64_texts"]
+__all__ = ["NULL_KEY", "KeyIndex", "KeyMap", "distinct", "is_keyable", "keys_of", "keys_of_texts", "texts_of", "xxh64_texts"]
 
 Array = npt.NDArray[Any]
 
@@ -196,3 +197,27 @@ class KeyIndex:
             return np.full(len(keys), -1, dtype=np.int32)
         at, known = self._find(keys)
         return np.where(known, self._numbers[at], np.int32(-1))
+
+
+@dataclass(frozen=True)
+class KeyMap:
+    """Known keys with a number each: a vocabulary (key -> id) or the ids of users or items (key -> number)."""
+
+    keys: Array
+    """uint64 [n], ascending"""
+    numbers: Array
+    """int32 [n]"""
+
+    @classmethod
+    def empty(cls) -> KeyMap:
+        """Return the map of no key."""
+        return cls(np.zeros(0, np.uint64), np.zeros(0, np.int32))
+
+    def look_up(self, keys: Array, unknown: int) -> Array:
+        """int32 [rows]: the number of every key, ``unknown`` where there is none."""
+        if len(self.keys) == 0:
+            return np.full(len(keys), unknown, dtype=np.int32)
+        at = np.searchsorted(self.keys, keys)
+        at[at == len(self.keys)] = 0
+        numbers: Array = np.where(self.keys[at] == keys, self.numbers[at], np.int32(unknown))
+        return numbers

@@ -20,7 +20,7 @@
         time_ms.npy        int64 [E]
         item_row.npy       int32 [E]            item version that held at the event's time
         ids.npy            int32 [E, fields]
-      statistics/                               see statistics.py; per statistic of the schema:
+      statistics/                               see features/statistics.py; per statistic of the schema:
         NAME.keys.npy      uint64 [rows]        sorted, then by day
         NAME.days.npy      int32 [rows]         local day, counted from 1970-01-01
         NAME.counts.npy    int64 [rows, 2]      known rows and positives up to the end of that day

@@ -30,10 +30,8 @@ def evaluation_notes(tasks: Sequence[TaskRows], entries: Mapping[str, Mapping[st
     """Where a task's log loss is above that of its base rate (NE above 1), or its AUC below that of
     popularity.
 
-    The first is said of any NE above 1, which no useful model has, with a remark where chance alone
-    may have done it. The second is said only where the paired 95 % interval of the difference over
-    users is below 0, because popularity may be a close rival; without an interval the difference
-    alone decides.
+    Both carry a remark where chance alone may have done it: where the 95 % interval of the paired
+    difference over users holds 0.
 
     Args:
         tasks: The rows of every task.
@@ -55,7 +53,8 @@ def evaluation_notes(tasks: Sequence[TaskRows], entries: Mapping[str, Mapping[st
 def valid_notes(losses: Mapping[str, tuple[float, float]]) -> list[Note]:
     """Of training: by task (loss on valid, that of the base rate), the tasks that are above."""
     found = ((task, loss, base) for task, (loss, base) in losses.items())
-    return [note for task, loss, base in found if (note := _loss_note(task, "valid", loss, base)) is not None]
+    notes = [note for task, loss, base in found if (note := _loss_note(task, "valid", loss, base)) is not None]
+    return [note | {"text": f"{note['text']}, before calibration"} for note in notes]
 
 
 def calibration_notes(lines: Mapping[str, Mapping[str, Any]]) -> list[Note]:
@@ -121,8 +120,9 @@ def _popularity_note(task: TaskRows, entry: Mapping[str, Any], users: Array, spl
     auc, popularity_auc = entry["auc"], entry["popularity_auc"]
     found = auc_difference(task.labels, task.probabilities, task.popularity, users, task.weights)
     interval = found if isinstance(found, Absent) else found.ci95
-    if auc >= popularity_auc or (not isinstance(interval, Absent) and interval.high >= 0):
+    if auc >= popularity_auc:
         return None
+    within_chance = not isinstance(interval, Absent) and interval.high >= 0
     return {
         "code": "auc_below_popularity",
         "task": task.name,
@@ -130,5 +130,7 @@ def _popularity_note(task: TaskRows, entry: Mapping[str, Any], users: Array, spl
         "auc": auc,
         "popularity_auc": popularity_auc,
         **({} if isinstance(interval, Absent) else {"difference_ci95": [interval.low, interval.high]}),
-        "text": f"{task.name} on {split}: AUC {auc:.4f} is below {popularity_auc:.4f}, that of ranking by popularity alone",
+        "within_chance": within_chance,
+        "text": f"{task.name} on {split}: AUC {auc:.4f} is below {popularity_auc:.4f}, that of ranking by popularity alone"
+        + (", within chance" if within_chance else ""),
     }

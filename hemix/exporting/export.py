@@ -18,11 +18,11 @@ from hemix.data.batch import RequestBatch
 from hemix.data.spec import InputSpec
 from hemix.errors import RunError, UsageError
 from hemix.exporting.draws import draw_batch
-from hemix.exporting.export_model import DenseRequest, DenseUser, Port, dense_form, takes_times
+from hemix.exporting.export_model import DenseRequest, DenseUser, Port, dense_form, exportable, takes_times
 from hemix.exporting.feed import by_candidate, request_feed, user_feed
 from hemix.exporting.graphs import OPSET, Session, onnx_versions, write_graph
 from hemix.files import copy_folder, new_folder, write_json
-from hemix.models import Ranker
+from hemix.models.hemix import HeMix
 from hemix.run import Run
 from hemix.run.weights import sha256
 
@@ -61,10 +61,11 @@ def export_run(
         raise UsageError(f"--format {format}: expected onnx")
     versions = onnx_versions()
     loaded = Run.load(run)
-    user, request = dense_form(loaded.model)
+    model = exportable(loaded.model)
+    user, request = dense_form(model)
     with new_folder(out) as folder:
-        write_graphs(loaded.model, folder, on_progress=on_progress)
-        largest, checked = difference(loaded.model, folder, on_progress=on_progress)
+        write_graphs(model, folder, on_progress=on_progress)
+        largest, checked = difference(model, folder, on_progress=on_progress)
         if not largest <= TOLERANCE:
             raise RunError(
                 f"{loaded.folder}: the exported graphs differ from the model by {largest:.2e}, allowed is {TOLERANCE:.0e}"
@@ -99,7 +100,7 @@ def export_run(
     return content
 
 
-def write_graphs(model: Ranker, folder: Path, *, on_progress: Progress = lambda *_: None) -> None:
+def write_graphs(model: HeMix, folder: Path, *, on_progress: Progress = lambda *_: None) -> None:
     """Both graphs of ``model``, which is in evaluation mode, into ``folder``. Raises UsageError for a model that cannot be exported."""
     user, request = dense_form(model)
     batch = draw_batch(model.spec, 0, **_TRACED)
@@ -113,7 +114,7 @@ def write_graphs(model: Ranker, folder: Path, *, on_progress: Progress = lambda 
     write_graph(request, [given[port.name] for port in request.inputs], folder / REQUEST_FILE)
 
 
-def difference(model: Ranker, folder: Path, *, on_progress: Progress = lambda *_: None) -> tuple[float, int]:
+def difference(model: HeMix, folder: Path, *, on_progress: Progress = lambda *_: None) -> tuple[float, int]:
     """(largest absolute difference of a probability between ``model`` and the graphs in ``folder``, how many were compared)."""
     session = Session.load(folder / USER_FILE, folder / REQUEST_FILE)
     largest, compared = 0.0, 0
@@ -128,7 +129,7 @@ def difference(model: Ranker, folder: Path, *, on_progress: Progress = lambda *_
     return largest, compared
 
 
-def _feeds(batch: RequestBatch, model: Ranker) -> dict[str, Any]:
+def _feeds(batch: RequestBatch, model: HeMix) -> dict[str, Any]:
     spec: InputSpec = model.spec
     return {**user_feed(batch, spec), **request_feed(batch, spec, takes_times(model))}
 

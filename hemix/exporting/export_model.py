@@ -1,16 +1,17 @@
-"""HeMix over padded rectangles instead of ragged rows: what a graph for another server can hold.
+"""A HeMix as two modules that a graph for another server can hold.
 
-The same weights and, wherever rows do not matter, the same modules as `hemix.models.hemix`; only look-ups, events and attention are
-written for rectangles: users R x events L, requests Q x candidates C, the padding of histories hidden by the requests' cuts. Two
-modules, because a server calls them at different times: :class:`DenseUser` once per user, :class:`DenseRequest` once per request. Both
-say by name, type and shape what they take and give. Knows no file and no exporter.
+The forward is the model's own; it is fed padded rectangles instead of ragged rows (`hemix.nn.padded`),
+and look-ups are made in each half's own tables. Two modules, because a server calls them at different
+times: :class:`DenseUser` once per user, :class:`DenseRequest` once per request. Both say by name, type
+and shape what they take and give.
 
-Letters: R users, L events a user, I distinct item rows of events, Q requests, C candidates a request, N = Q * C, D token width, H heads,
-J queries a request, K keys a request (the null event first), W width of a level's vectors.
+Letters: R users, L events a user, I distinct item rows of events, Q requests, C candidates a request,
+N = Q * C, D token width, W width of a level's vectors.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,17 +19,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hemix.data.spec import FIRST, MISSING, TIMELESS_MS, InputSpec, LevelSpec
+from hemix.data.batch import Columns, RequestBatch
+from hemix.data.spec import MISSING, InputSpec, LevelSpec
 from hemix.errors import UsageError
-from hemix.models.base import Ranker
-from hemix.models.hemix import HeMix
+from hemix.models import Predictor
+from hemix.models.hemix import HeMix, UserState
 from hemix.nn.heads import probabilities
+from hemix.nn.inputs import EventField, Inputs
 from hemix.nn.interests import HistoryInterest
-from hemix.nn.matches import WINDOWS_MS
-from hemix.nn.products import cross_dots, pair_dots
-from hemix.nn.time_encoding import age_bucket, rotary_angles, rotary_turns, rotate
+from hemix.nn.matches import MatchEvents
+from hemix.nn.padded import PaddedLayout, flat_events, padded_events
+from hemix.nn.pooled import PooledState
+from hemix.nn.time_encoding import rotary_turns
 
-__all__ = ["PADDING", "DenseRequest", "DenseUser", "Port", "dense_form", "takes_times"]
+__all__ = ["PADDING", "DenseRequest", "DenseUser", "Port", "dense_form", "exportable", "takes_times"]
+
+_BY_EVENT = ("state_global", "state_columns", "state_ids", "state_actions", "state_time_ms")
 
 PADDING = -1
 """Id in a multi-valued feature that stands for no value."""
@@ -46,10 +52,10 @@ class Port:
     """What stands in each place of the last dimension, where that means something."""
 
 
-def dense_form(model: Ranker) -> tuple[DenseUser, DenseRequest]:
-    """Both halves of a model. Raises UsageError for a model that has no such form."""
+def exportable(model: Predictor) -> HeMix:
+    """Return the model. Raises UsageError for a model that has no dense form."""
     if not isinstance(model, HeMix):
-        raise UsageError(f"the model {model.settings.name!r} cannot be exported: only hemix has a dense form")
+        raise UsageError(f"the model {model.config.name!r} cannot be exported: only hemix has a dense form")
     if model.realtime is None or model.global_ is None:
         missing = "use_global" if model.global_ is None else "use_realtime"
         raise UsageError(f"a model with model.{missing}: false cannot be exported: the dense form has both histories")
@@ -58,7 +64,13 @@ def dense_form(model: Ranker) -> tuple[DenseUser, DenseRequest]:
             "a model without any column of a candidate (no item or cross feature, no position) cannot "
             "be exported: it scores all candidates of a request alike; add a feature to items"
         )
-    return DenseUser(model).eval(), DenseRequest(model).eval()
+    return model
+
+
+def dense_form(model: Predictor) -> tuple[DenseUser, DenseRequest]:
+    """Return both halves of a model. Raises UsageError for a model that has no dense form."""
+    hemix = exportable(model)
+    return DenseUser(hemix).eval(), DenseRequest(hemix).eval()
 
 
 def _has_columns(level: LevelSpec) -> bool:
@@ -66,17 +78,26 @@ def _has_columns(level: LevelSpec) -> bool:
 
 
 class _Half(nn.Module):
-    """Tables of its own levels, ports, and inputs by name."""
+    """Some of a model's modules, tables of its own levels, ports, and inputs by name."""
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
 
-    def __init__(self, model: HeMix, tables: Sequence[str]) -> None:
+    def __init__(self, model: HeMix, tables: Sequence[str], modules: Sequence[str]) -> None:
+        """Take what a half needs.
+
+        Args:
+            model: The whole model, which stays as it is.
+            tables: The tables that it looks up in.
+            modules: The model's modules that it runs.
+        """
         super().__init__()
-        self.spec, self.settings = model.spec, model.settings
-        by_name = model.tables.by_name()
+        self.spec, self.config = model.spec, model.config
+        by_name = model.table_tensors()
         self._table = {name: place for place, name in enumerate(dict.fromkeys(tables))}
         self.tables = nn.ParameterList([nn.Parameter(by_name[name], requires_grad=False) for name in self._table])
+        self.model = copy.copy(model)
+        self.model._modules = {name: _traceable(module) if name in modules else None for name, module in model._modules.items()}
 
     def named(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
         """Positional inputs by their names."""
@@ -107,6 +128,16 @@ class _Half(nn.Module):
         return torch.cat(parts, -1) if parts else None
 
 
+def _traceable(module: nn.Module | None) -> nn.Module | None:
+    """The module; of interests by rotary times a copy that keeps their turns, because an exporter
+    rounds the fp64 constants of a formula to fp32."""
+    if not isinstance(module, HistoryInterest) or module.time_encoding != "rotary":
+        return module
+    module = copy.copy(module)
+    module._buffers = {**module._buffers, "turns_per_ms": rotary_turns(module.pairs)}
+    return module
+
+
 def _level_tables(*levels: LevelSpec) -> list[str]:
     return [table for level in levels for table in (*level.tables, *level.bag_tables)]
 
@@ -121,11 +152,11 @@ def _level_ports(name: str, level: LevelSpec, rows: tuple[str, ...]) -> Iterator
 
 
 def _state_ports(model: HeMix) -> tuple[Port, ...]:
-    settings, rows = model.settings, ("users", "history_rows")
+    config, rows = model.config, ("users", "history_rows")
     ports = [
-        Port(name="state_share", dtype=torch.float32, shape=("users", settings.tokenizer_hidden)),
-        Port(name="state_events", dtype=torch.float32, shape=(*rows, settings.token_width)),
-        Port(name="state_global", dtype=torch.float32, shape=(*rows, 2 * settings.token_width)),
+        Port(name="state_share", dtype=torch.float32, shape=("users", config.tokenizer_hidden)),
+        Port(name="state_events", dtype=torch.float32, shape=(*rows, config.token_width)),
+        Port(name="state_global", dtype=torch.float32, shape=(*rows, 2 * config.token_width)),
     ]
     if model.products is not None:
         fields = model.products.fields
@@ -142,85 +173,109 @@ def _state_ports(model: HeMix) -> tuple[Port, ...]:
     return tuple(ports)
 
 
-def takes_times(model: Ranker) -> bool:
+def _user_ports(spec: InputSpec) -> Iterator[Port]:
+    yield from _level_ports("user", spec.user, ("users",))
+    if spec.event_item_columns:
+        names = tuple(spec.item.names[c] for c in spec.event_item_columns)
+        yield Port(name="event_item_ids", dtype=torch.int64, shape=("items", len(names)), columns=names)
+        yield Port(name="event_item", dtype=torch.int64, shape=("users", "events"))
+    if spec.event.tables:
+        shape = ("users", "events", len(spec.event.tables))
+        yield Port(name="event_ids", dtype=torch.int64, shape=shape, columns=spec.event.names)
+    yield Port(name="event_time_ms", dtype=torch.int64, shape=("users", "events"))
+
+
+def takes_times(model: HeMix) -> bool:
     """Whether the graphs need the times of requests and events."""
-    return model.settings.age != "none" or model.settings.matches
-
-
-def _as_fields(rows_RW: Tensor, level: LevelSpec, size: int) -> Tensor:
-    """[R, F, d]: a level's vectors without its numbers."""
-    count = len(level.tables) + len(level.bag_tables)
-    return rows_RW[:, : count * size].view(rows_RW.shape[0], count, size)
+    return model.config.time_encoding != "none" or model.config.matches
 
 
 class DenseUser(_Half):
-    """What depends on users and their events alone: `hemix.models.hemix.UserState`, one history a row. Row 0 of a history is the
-    null event, row e + 1 event e."""
+    """What depends on users and their events alone: `hemix.models.hemix.UserState`, one history a row.
+
+    Row 0 of a history is the null event, row e + 1 event e.
+    """
 
     def __init__(self, model: HeMix) -> None:
         spec: InputSpec = model.spec
-        carried = [spec.item.tables[c] for c in spec.event_item_columns]
-        super().__init__(model, [*_level_tables(spec.user), *carried, *spec.event.tables])
-        assert model.global_ is not None
-        self.tokenizer, self.events, self.global_ = model.tokenizer, model.events, _DenseHistory(model.global_)
-        self.matches = model.matches
-        self.carried = carried
-        ports = [*_level_ports("user", spec.user, ("users",))]
-        if carried:
-            names = tuple(spec.item.names[c] for c in spec.event_item_columns)
-            ports.append(Port(name="event_item_ids", dtype=torch.int64, shape=("items", len(carried)), columns=names))
-            ports.append(Port(name="event_item", dtype=torch.int64, shape=("users", "events")))
-        if spec.event.tables:
-            fields = len(spec.event.tables)
-            shape = ("users", "events", fields)
-            ports.append(Port(name="event_ids", dtype=torch.int64, shape=shape, columns=spec.event.names))
-        ports.append(Port(name="event_time_ms", dtype=torch.int64, shape=("users", "events")))
-        self.inputs, self.outputs = tuple(ports), _state_ports(model)
+        self_tables = [spec.item.tables[c] for c in spec.event_item_columns]
+        used = [*_level_tables(spec.user), *self_tables, *spec.event.tables]
+        super().__init__(model, used, ["tokenizer", "events", "global_", "products"])
+        self.carried = self_tables
+        self.inputs, self.outputs = tuple(_user_ports(spec)), _state_ports(model)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """The state, in the order of :attr:`outputs`."""
         given = self.named(tensors)
-        time_RL = given["event_time_ms"]
-        user_RW = self._level("user", self.spec.user, given)
-        columns_RL = self._columns(given)
-        events_RLD = self._events(given, columns_RL)
-        null = self.events.null.expand(time_RL.shape[0], 1, -1)
-        events_RKD = torch.cat([null, events_RLD], 1)
-        time_RK = torch.cat([time_RL.new_full((time_RL.shape[0], 1), TIMELESS_MS), time_RL], 1)
-        keys_values = self.global_.keys_values(events_RKD, time_RK)
-        share = self.tokenizer.user_share(null.new_zeros(time_RL.shape[0], 0) if user_RW is None else user_RW)
-        found = {"state_share": share, "state_events": events_RKD, "state_global": keys_values, "state_time_ms": time_RK}
-        if user_RW is not None:
-            found["state_fields"] = _as_fields(user_RW, self.spec.user, self.settings.embedding_size)
-        if self.matches is not None:
-            if self.matches.columns:
-                found["state_ids"] = F.pad(given["event_item_ids"][given["event_item"]], (0, 0, 1, 0))
-            action_RL = given["event_ids"][..., 0] - FIRST if self.spec.event.tables else torch.zeros_like(time_RL)
-            found["state_actions"] = F.pad(action_RL.clamp(min=0, max=self.matches.actions - 1), (1, 0))
-        if columns_RL:
-            found["state_columns"] = F.pad(torch.cat(columns_RL, -1), (0, 0, 1, 0))
-        return tuple(found[port.name] for port in self.outputs)
+        users, events = given["event_time_ms"].shape
+        state = self.model.encode_user(self._inputs(given))
+        columns = {"state_share": state.projected_RH}
+        by_event = {
+            "state_events": state.events_ED,
+            "state_global": state.global_keys_values,
+            "state_time_ms": state.event_time_ms,
+        }
+        if state.fields is not None:
+            columns["state_fields"] = state.fields.fields
+            by_event["state_columns"] = state.fields.events_ED
+        if state.matches is not None:
+            by_event["state_ids"] = state.matches.ids_EC.long()
+            by_event["state_actions"] = state.matches.action_E.long()
+        for name, rows in by_event.items():
+            if rows is not None:
+                columns[name] = padded_events(rows, users, events)
+        return tuple(columns[port.name] for port in self.outputs)
 
-    def _columns(self, given: Mapping[str, Tensor]) -> list[Tensor]:
-        """[R, L, ...]: what the events carry of their items, all together, then each of their own fields."""
-        columns = []
-        if self.carried:
-            of_items = [self._vectors(table, given["event_item_ids"][:, i]) for i, table in enumerate(self.carried)]
-            columns.append(F.embedding(given["event_item"], torch.cat(of_items, 1)))
-        fields = enumerate(self.spec.event.tables)
-        return columns + [self._vectors(table, given["event_ids"][..., i]) for i, table in fields]
+    def _inputs(self, given: Mapping[str, Tensor]) -> Inputs:
+        """The level ``user``: look-ups of every event and of every distinct item row."""
+        spec, time_RL = self.spec, given["event_time_ms"]
+        users, time_E = time_RL.shape[0], time_RL.flatten()
+        none = time_E.new_zeros(0)
+        ids_Ef = given["event_ids"].flatten(0, 1) if spec.event.tables else time_E.new_zeros(time_E.shape[0], 0)
+        fields = tuple(
+            EventField(values_Vd=self.tables[self._table[table]], index_E=ids_Ef[:, place])
+            for place, table in enumerate(spec.event.tables)
+        )
+        item_IW, item_ids, event_item = self._items(given, time_E)
+        user_RW = self._level("user", spec.user, given)
+        no_columns = Columns(ids=none.unsqueeze(1)[:, :0], numbers=item_IW.new_zeros(0, 0))
+        batch = RequestBatch(
+            users=no_columns,
+            event_offsets=none,
+            event_item=event_item,
+            event_time_ms=time_E,
+            event_ids=ids_Ef,
+            user_index=none,
+            request_time_ms=none,
+            context=no_columns,
+            visible=none,
+            request_index=none,
+            item_index=none,
+            cross=no_columns,
+            bias=none,
+            items=Columns(ids=item_ids, numbers=item_IW.new_zeros(0, 0)),
+        )
+        if user_RW is None:
+            user_RW = item_IW.new_zeros(users, 0)
+        padded = PaddedLayout(
+            events=time_RL.shape[1], candidates_each=0, user_index_Q=none, visible_Q3=none, request_time_ms=none
+        )
+        return Inputs(batch=batch, user_RW=user_RW, event_fields=fields, item_IW=item_IW, padded=padded)
 
-    def _events(self, given: Mapping[str, Tensor], columns_RL: Sequence[Tensor]) -> Tensor:
-        """[R, L, D]: the events' vectors, without age."""
-        project = self.events.project
-        timeless = (given["event_time_ms"] == TIMELESS_MS).unsqueeze(-1)
-        total = project.bias + timeless * self.events.timeless
-        names = (["item"] if self.carried else []) + [f"field_{i}" for i in range(len(self.spec.event.tables))]
-        for name, column in zip(names, columns_RL, strict=True):
-            share = project.share(name, column)
-            assert share is not None
-            total = total + share
-        return total
+    def _items(self, given: Mapping[str, Tensor], time_E: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(vectors [I, W] of item rows, ids [I, columns], the row of every event); the columns that
+        events do not carry are left empty."""
+        level, size = self.spec.item, self.config.embedding_size
+        if not self.carried:
+            nothing = time_E.new_zeros(1, max(len(level.tables), 1))
+            return self.model.events.null.new_zeros(1, len(level.tables) * size), nothing, torch.zeros_like(time_E)
+        own_Ic, carried = given["event_item_ids"], self.spec.event_item_columns
+        vectors = [self._vectors(table, own_Ic[:, i]) for i, table in enumerate(self.carried)]
+        # nobody reads the other columns, so any vector may stand there
+        places = [carried.index(c) if c in carried else 0 for c in range(len(level.tables))]
+        item_IW = torch.cat([vectors[place] for place in places], 1)
+        item_ids = torch.stack([own_Ic[:, place] for place in places], 1)
+        return item_IW, item_ids, given["event_item"].flatten()
 
 
 class DenseRequest(_Half):
@@ -228,11 +283,8 @@ class DenseRequest(_Half):
 
     def __init__(self, model: HeMix) -> None:
         spec, both = model.spec, ("requests", "candidates")
-        super().__init__(model, _level_tables(spec.context, spec.item, spec.cross))
-        self.tokenizer, self.heads, self.matches = model.tokenizer, model.heads, model.matches
-        assert model.realtime is not None and model.global_ is not None
-        self.realtime, self.global_ = _DenseHistory(model.realtime), _DenseHistory(model.global_)
-        self.norm_interests, self.blocks, self.norm_out = model.norm_interests, model.blocks, model.norm_out
+        used = ["tokenizer", "realtime", "global_", "products", "norm_interests", "blocks", "norm_out", "heads"]
+        super().__init__(model, _level_tables(spec.context, spec.item, spec.cross), used)
         ports = [*_state_ports(model), Port(name="user_index", dtype=torch.int64, shape=("requests",))]
         ports.append(Port(name="visible", dtype=torch.int64, shape=("requests", 3), columns=("begin", "realtime", "end")))
         if takes_times(model):
@@ -248,178 +300,80 @@ class DenseRequest(_Half):
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Probabilities [Q, C] in the order of :attr:`outputs`; negative sampling undone."""
-        given, spec, settings = self.named(tensors), self.spec, self.settings
-        user_Q = given["user_index"]
+        given = self.named(tensors)
+        inputs, shape = self._inputs(given)
+        request = self.model.encode_request(self._state(given), inputs)
+        scores = probabilities(self.model.score(request, inputs), self.spec)
+        return tuple(scores[port.name].view(shape) for port in self.outputs)
+
+    def _state(self, given: Mapping[str, Tensor]) -> UserState:
+        """The users' state, out of what the user's half gave."""
+        projected_RH, events_ED = given["state_share"], flat_events(given["state_events"])
+        flat = {name: flat_events(given[name]) for name in _BY_EVENT if name in given}
+        times = flat.get("state_time_ms")
+        fields = matches = None
+        if self.model.products is not None:
+            nothing = projected_RH.new_zeros(projected_RH.shape[0], 0, self.config.embedding_size)
+            fields = PooledState(
+                fields=given.get("state_fields", nothing),
+                numbers=nothing[:, :, 0],
+                events_ED=flat.get("state_columns"),
+            )
+        if self.model.matches is not None:
+            actions = flat["state_actions"]
+            ids = flat.get("state_ids", actions.unsqueeze(1)[:, :0])
+            matches = MatchEvents(ids_EC=ids, action_E=actions)
+        return UserState(
+            projected_RH=projected_RH,
+            event_time_ms=torch.zeros(events_ED.shape[0], dtype=torch.int64) if times is None else times,
+            events_ED=events_ED,
+            global_keys_values=flat["state_global"],
+            fields=fields,
+            matches=matches,
+        )
+
+    def _inputs(self, given: Mapping[str, Tensor]) -> tuple[Inputs, tuple[int, int]]:
+        """(the levels ``request`` and ``candidate``, (Q, C))."""
+        spec, user_Q = self.spec, given["user_index"]
         item_QCW, cross_QCW = (self._level(name, getattr(spec, name), given) for name in ("item", "cross"))
         some = next(given[port.name] for port in self.inputs if port.shape[:2] == ("requests", "candidates"))
         Q, C = some.shape[:2]
-
-        context_QW = self._level("context", spec.context, given)
+        row_N = torch.arange(Q * C)
         no_columns = torch.zeros(Q * C, 0)
-        context_QW = no_columns[:Q] if context_QW is None else context_QW
-        rows_N = torch.arange(Q * C)
         item_NW, cross_NW = (no_columns if x is None else x.flatten(0, 1) for x in (item_QCW, cross_QCW))
-        of_request, of_candidate = dict[str, Tensor](), dict[str, Tensor]()
-        if settings.products != "none":
-            of_request["request_products"], of_candidate["candidate_products"] = self._products(
-                given, context_QW, item_NW, cross_NW, rows_N // C
-            )
-        if self.matches is not None:
-            of_request["request_matches"], of_candidate["candidate_matches"] = self._matches(given, self.matches.actions, C)
-        share_QH = self.tokenizer.request_share(given["state_share"], user_Q, context_QW, of_request)
-        ns_NnD = self.tokenizer(share_QH, rows_N // C, item_NW, rows_N, cross_NW, of_candidate)
-        ns_QCnD = ns_NnD.view(Q, C, *ns_NnD.shape[1:])
-        query_global, query_realtime = ns_QCnD.split([settings.ns_tokens_global, settings.ns_tokens_realtime], 2)
-        if not settings.dynamic_queries:
-            query_global, query_realtime = query_global[:, :, :0], query_realtime[:, :, :0]
-
-        interests_QCnD = torch.cat([self._realtime(given, query_realtime), self._global(given, query_global)], 2)
-        tokens_QCSD = torch.cat([self.norm_interests(interests_QCnD), ns_QCnD], 2)
-        x_SND = tokens_QCSD.flatten(0, 1).transpose(0, 1)
-        for block in self.blocks:
-            x_SND = block(x_SND)
-        x_SND = self.norm_out(x_SND)
-        pooled_NP = x_SND.mean(0) if settings.pooling == "mean" else x_SND.transpose(0, 1).flatten(1)
-        logits_NT = self.heads(pooled_NP, given["bias"].flatten() if spec.bias_rows else rows_N)
-        found = probabilities(logits_NT, spec)
-        return tuple(found[port.name].view(Q, C) for port in self.outputs)
-
-    def _products(
-        self, given: Mapping[str, Tensor], context_QW: Tensor, item_NW: Tensor, cross_NW: Tensor, request_N: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """(products [Q, P] of the requests' pairs, [N, P] of the candidates')."""
-        user_Q, spec, size = given["user_index"], self.spec, self.settings.embedding_size
-        fields = [_as_fields(context_QW, spec.context, size)]
-        if "state_fields" in given:
-            fields.insert(0, given["state_fields"].index_select(0, user_Q))
-        if "state_columns" in given:
-            columns_QKD = given["state_columns"].index_select(0, user_Q)
-            event_K = torch.arange(columns_QKD.shape[1]) - 1
-            begin, middle, end = given["visible"].unsqueeze(2).unbind(1)
-            for first, last in ((begin, middle), (middle, end)):
-                seen_QK = ((event_K >= first) & (event_K < last)).to(columns_QKD.dtype)
-                mean_QD = torch.bmm(seen_QK.unsqueeze(1), columns_QKD).squeeze(1) / (last - first).clamp(min=1)
-                fields.append(mean_QD.view(mean_QD.shape[0], -1, size))
-        request_QFd = torch.cat(fields, 1)
-        candidate_NCd = torch.cat([_as_fields(item_NW, spec.item, size), _as_fields(cross_NW, spec.cross, size)], 1)
-        return pair_dots(request_QFd), cross_dots(candidate_NCd, request_QFd.index_select(0, request_N))
-
-    def _matches(self, given: Mapping[str, Tensor], actions: int, candidates: int) -> tuple[Tensor, Tensor]:
-        """(numbers [Q, A W] of the requests' events, [N, columns A W] of those that match): every candidate beside every event."""
-        user_Q = given["user_index"]
-        begin, middle, end = given["visible"].unsqueeze(2).unbind(1)
-        time_QK, action_QK = (given[name].index_select(0, user_Q) for name in ("state_time_ms", "state_actions"))
-        event_K = torch.arange(time_QK.shape[1]) - 1
-        seen_QK = (event_K >= begin) & (event_K < end)
-        since = [time_QK >= given["request_time_ms"].unsqueeze(1) - window for window in WINDOWS_MS]
-        windows_QKW = torch.stack([*since, (event_K >= middle).expand_as(seen_QK), seen_QK], 2) & seen_QK.unsqueeze(2)
-        action_QKA = action_QK.unsqueeze(2) == torch.arange(actions)
-        counted_QKX = (action_QKA.unsqueeze(3) & windows_QKW.unsqueeze(2)).flatten(2).float()
-        found = list[Tensor]()
-        if "state_ids" in given:
-            ids_QKc = given["state_ids"].index_select(0, user_Q)
-            for place, column in enumerate(self.spec.event_item_columns):
-                own_QC = given["item_ids"][..., column]
-                same_QCK = (own_QC.unsqueeze(2) == ids_QKc[..., place].unsqueeze(1)) & (own_QC >= FIRST).unsqueeze(2)
-                found.append(torch.bmm(same_QCK.float(), counted_QKX))
-        of_candidates = torch.cat(found, 2) if found else counted_QKX.new_zeros(user_Q.shape[0], candidates, 0)
-        return counted_QKX.sum(1).log1p(), of_candidates.flatten(0, 1).log1p()
-
-    def _global(self, given: Mapping[str, Tensor], queries_QCnD: Tensor) -> Tensor:
-        """Interests of the global part: every row of the user's history is a key, the cut hides what is not in it."""
-        user_Q, state = given["user_index"], given["state_global"]
-        begin, middle, _ = given["visible"].unsqueeze(2).unbind(1)
-        event_K = torch.arange(state.shape[1]) - 1
-        visible_QK = (event_K == -1) | ((event_K >= begin) & (event_K < middle))
-        time_QK = self._times(given).index_select(0, user_Q)
-        keys_values = state.index_select(0, user_Q)
-        found: Tensor = self.global_(queries_QCnD, keys_values, visible_QK, time_QK, self._request_times(given))
-        return found
-
-    def _realtime(self, given: Mapping[str, Tensor], queries_QCnD: Tensor) -> Tensor:
-        """Interests of the real-time part: only its rows are gathered, as many as the longest of the requests has."""
-        user_Q, state = given["user_index"], given["state_events"]
-        _, middle, end = given["visible"].unsqueeze(2).unbind(1)
-        longest = (end - middle).max().item()
-        event_K = torch.arange(longest + 1) - 1
-        visible_QK = event_K < end - middle
-        places = user_Q.unsqueeze(1), torch.where(visible_QK & (event_K >= 0), middle + event_K + 1, 0)
-        events_QKD, time_QK = state[places], self._times(given)[places]
-        keys_values = self.realtime.keys_values(events_QKD, time_QK)
-        found: Tensor = self.realtime(queries_QCnD, keys_values, visible_QK, time_QK, self._request_times(given))
-        return found
-
-    @staticmethod
-    def _times(given: Mapping[str, Tensor]) -> Tensor:
-        """[R, K]: times of the events; where age does not enter, any."""
-        state = given["state_events"]
-        return given["state_time_ms"] if "state_time_ms" in given else torch.zeros(state.shape[:2], dtype=torch.int64)
-
-    @staticmethod
-    def _request_times(given: Mapping[str, Tensor]) -> Tensor:
-        return given.get("request_time_ms", given["user_index"])
-
-
-class _DenseHistory(nn.Module):
-    """`hemix.nn.interests.HistoryInterest` over padded keys."""
-
-    def __init__(self, interest: HistoryInterest) -> None:
-        super().__init__()
-        self.interest = interest
-        # Kept, because an exporter rounds the fp64 constants of a formula to fp32.
-        turns = rotary_turns(interest.fixed_queries.shape[1] // interest.heads // 2)
-        self.register_buffer("turns_per_ms", turns if interest.age == "rotary" else None)
-        self.turns_per_ms: Tensor | None
-
-    def keys_values(self, events_QKD: Tensor, time_QK: Tensor) -> Tensor:
-        """[Q, K, 2 D]"""
-        keys_values: Tensor = self.interest.key_value(events_QKD)
-        if self.turns_per_ms is None:
-            return keys_values
-        keys_QKD, values_QKD = keys_values.chunk(2, 2)
-        keys_QHKd = rotate(self._by_head(keys_QKD), self._angles(time_QK).unsqueeze(1))
-        return torch.cat([keys_QHKd.transpose(1, 2).flatten(2), values_QKD], 2)
-
-    def _angles(self, time_ms: Tensor) -> Tensor:
-        assert self.turns_per_ms is not None
-        return rotary_angles(time_ms, self.turns_per_ms.shape[0], torch.float32, self.turns_per_ms)
-
-    def forward(
-        self,
-        queries_QCnD: Tensor,
-        keys_values: Tensor,
-        visible_QK: Tensor,
-        time_QK: Tensor,
-        request_time_Q: Tensor,
-    ) -> Tensor:
-        """[Q, C, n + fixed, D]: interests of the candidates' queries, then those of the fixed ones."""
-        own = self.interest
-        Q, C, n, D = queries_QCnD.shape
-        weight_nDD, bias_QHK = own.query_weight, torch.zeros_like(visible_QK, dtype=keys_values.dtype)
-        bias_QHK = bias_QHK.masked_fill(~visible_QK, -torch.inf).unsqueeze(1)
-        if own.age in ("bias", "embedding"):
-            bucket_QK = age_bucket(request_time_Q.unsqueeze(1), time_QK)
-            timed_K = torch.arange(keys_values.shape[1]) > 0  # the null event, row 0, has no age
-            if own.age_bias is not None:
-                by_age_QKH = F.embedding(bucket_QK, own.age_bias) * timed_K.unsqueeze(1)
-                bias_QHK = bias_QHK + by_age_QKH.transpose(1, 2)
-            if own.age_vector is not None:
-                by_age = F.embedding(bucket_QK, F.linear(own.age_vector, own.key_value.weight))
-                keys_values = keys_values + by_age * timed_K.unsqueeze(1)
-        keys_QHKd, values_QHKd = (self._by_head(x) for x in keys_values.chunk(2, 2))
-
-        dynamic_QJD = torch.einsum("qcnd,nde->qcne", queries_QCnD, weight_nDD[:n]).flatten(1, 2)
-        fixed_fD = torch.bmm(own.fixed_queries.unsqueeze(1), weight_nDD[n:]).squeeze(1)
-        queries_QJD = torch.cat([dynamic_QJD, fixed_fD.expand(Q, -1, -1)], 1) * (D // own.heads) ** -0.5
-        queries_QHJd = self._by_head(queries_QJD)
-        if own.age == "rotary":
-            queries_QHJd = rotate(queries_QHJd, self._angles(request_time_Q)[:, None, None])
-        weights = (queries_QHJd @ keys_QHKd.transpose(2, 3) + bias_QHK.unsqueeze(2)).softmax(-1)
-        found_QJD = own.output((weights @ values_QHKd).transpose(1, 2).flatten(2))
-        dynamic, fixed = found_QJD[:, : C * n], found_QJD[:, C * n :]
-        return torch.cat([dynamic.view(Q, C, n, D), fixed.unsqueeze(1).expand(-1, C, -1, -1)], 2)
-
-    def _by_head(self, x_QKD: Tensor) -> Tensor:
-        """[Q, K, D] -> [Q, H, K, Dh]"""
-        Q, K, D = x_QKD.shape
-        return x_QKD.reshape(Q, K, self.interest.heads, D // self.interest.heads).transpose(1, 2)
+        context_QW = self._level("context", spec.context, given)
+        none = user_Q.new_zeros(0)
+        empty = Columns(ids=none.unsqueeze(1)[:, :0], numbers=no_columns[:0])
+        item_ids = given["item_ids"].flatten(0, 1) if spec.item.tables else row_N.unsqueeze(1)[:, :0]
+        times = given.get("request_time_ms", torch.zeros_like(user_Q))
+        batch = RequestBatch(
+            users=empty,
+            event_offsets=none,
+            event_item=none,
+            event_time_ms=none,
+            event_ids=none,
+            user_index=user_Q,
+            request_time_ms=times,
+            context=empty,
+            visible=given["visible"],
+            request_index=row_N // C,
+            item_index=row_N,
+            cross=empty,
+            bias=given["bias"].flatten() if spec.bias_rows else row_N,
+            items=Columns(ids=item_ids, numbers=no_columns[:0]),
+        )
+        padded = PaddedLayout(
+            events=given["state_events"].shape[1] - 1,
+            candidates_each=C,
+            user_index_Q=user_Q,
+            visible_Q3=given["visible"],
+            request_time_ms=times,
+        )
+        inputs = Inputs(
+            batch=batch,
+            context_QW=no_columns[:Q] if context_QW is None else context_QW,
+            item_IW=item_NW,
+            cross_NW=cross_NW,
+            padded=padded,
+        )
+        return inputs, (Q, C)

@@ -1,146 +1,286 @@
-"""What every neural ranker looks like from outside: embed, encode the user, encode the request, score.
+"""What every neural ranker has: a Config, and the steps embed, encode_user, encode_request, score.
 
-``embed`` reads the tables once for all levels that are asked for; after it no model touches an id. A server keeps what
-``encode_user`` returns and calls the other two with later batches, whose cuts point into the kept events, so a user state
-depends on nothing of the request. Kept states of several users become one by :meth:`Ranker.join_users`.
+``embed`` reads the tables once for all levels that are asked for; after it no model touches an id.
+A server keeps what ``encode_user`` returns and calls the other two with later batches, whose cuts
+point into the kept events, so a user state depends on nothing of the request.
 
 Letters: N candidates, E events, T tasks.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from hemix.config import ModelSettings
+from hemix.config import Count, Fraction, Rate, Section
 from hemix.data.batch import RequestBatch
 from hemix.data.spec import InputSpec
+from hemix.models.states import extend_state, join_states
 from hemix.nn import heads
 from hemix.nn.embedding import Tables
 from hemix.nn.heads import Heads
+from hemix.nn.init import WeightInit
 from hemix.nn.inputs import LEVELS, Inputs, embed
 
-__all__ = ["Ranker"]
+__all__ = [
+    "ModelConfig",
+    "NeuralConfig",
+    "Ranker",
+    "SizedConfig",
+    "check_divisor",
+    "check_rotary",
+    "named_sizes",
+]
+
+
+class ModelConfig(Section):
+    """A model's settings: the section ``model`` of a run's settings.yaml."""
+
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """What each named size changes; empty for a model without named sizes."""
+
+    name: str
+    funnel: Literal["entire_space", "given_only"] = "entire_space"
+    """How a label with ``given`` is trained: over all impressions, or where that label is 1."""
+
+
+class NeuralConfig(ModelConfig):
+    """Settings of every neural model."""
+
+    embedding_size: Count = 16
+    """Width of every embedding table."""
+    embedding_init_std: Rate = 0.05
+    """Standard deviation of the tables' first values."""
+
+
+def named_sizes(**settings: tuple[Any, Any, Any, Any]) -> dict[str, dict[str, Any]]:
+    """Return the sizes tiny, base, small and large from a value of each for every setting."""
+    names = ("tiny", "base", "small", "large")
+    return {name: {key: of[i] for key, of in settings.items()} for i, name in enumerate(names)}
+
+
+def check_divisor(width: int, **counts: int) -> None:
+    """Check in a Config's validator that every count divides ``token_width``.
+
+    Args:
+        width: The token width.
+        **counts: Counts by the name of their setting.
+
+    Raises:
+        ValueError: One does not.
+    """
+    for name, count in counts.items():
+        if width % count:
+            raise ValueError(f"{name}: expected a divisor of token_width {width}, got {count}")
+
+
+def check_rotary(time_encoding: str, width: int, heads: int) -> None:
+    """Check in a Config's validator that rotary times have pairs to turn.
+
+    Args:
+        time_encoding: The setting.
+        width: The token width.
+        heads: The attention's heads.
+
+    Raises:
+        ValueError: A head's width is odd.
+    """
+    if time_encoding == "rotary" and (width // heads) % 2:
+        raise ValueError("time_encoding: rotary needs an even token_width / attention_heads")
+
+
+class SizedConfig(NeuralConfig):
+    """Settings of every neural model of this package, each with the same named sizes."""
+
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = named_sizes(
+        token_width=(32, 64, 384, 1024), layers=(2, 3, 3, 7)
+    )
+
+    size: str = "tiny"
+    token_width: Count = 32
+    """D, the width of a token; of models without tokens, a sixteenth of their hidden layers."""
+    layers: Count = 2
+    tower_hidden: Count = 64
+    """Inner width of a task's tower."""
+    dropout: Fraction = 0.0
 
 
 class Ranker(nn.Module, ABC):
-    """A model that scores candidates. Its user and request states are its own: what one method returns, the next takes. A user state is
-    a tensor by user or a dataclass of such, whose ``by_event`` names the tensors by event, row 0 of which is the null event's."""
+    """A neural model that scores candidates.
 
+    Its user and request states are its own: what one step returns, the next takes. A user state is
+    a tensor by user or a dataclass of such, whose ``by_event`` names the tensors by event, row 0 of
+    which is the null event's.
+    """
+
+    Config: ClassVar[type[NeuralConfig]]
+    """The settings of the model, and no others."""
+
+    config: NeuralConfig
     heads: Heads
+    tables: Tables
 
-    def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
+    def __init__(self, spec: InputSpec, config: NeuralConfig) -> None:
+        """Lay out the tables.
+
+        Args:
+            spec: The data that the model reads.
+            config: The model's settings.
+        """
         super().__init__()
         self.spec = spec
-        self.settings = settings
-        self.tables = Tables(spec.tables, settings.embedding_size)
+        self.config = config
+        self.tables = Tables(spec.tables, config.embedding_size)
+
+    # -- the steps ------------------------------------------------------------------------------
+
+    def embed(self, batch: RequestBatch, levels: Sequence[str] = LEVELS) -> Inputs:
+        """Look up the vectors of some of the levels ``user``, ``request``, ``candidate``."""
+        return embed(self.tables, self.spec, batch, levels)
 
     @abstractmethod
     def encode_user(self, inputs: Inputs) -> Any:
-        """What depends on the users and their events alone. Needs the level ``user``."""
+        """Return what depends on the users and their events alone. Needs the level ``user``."""
 
     @abstractmethod
     def encode_request(self, state: Any, inputs: Inputs) -> Any:
-        """What depends on the requests, not on the candidates. Needs the level ``request``."""
+        """Return what depends on the requests, not on the candidates. Needs ``request``."""
 
     @abstractmethod
     def score(self, state: Any, inputs: Inputs) -> Tensor:
-        """Logits [N, T] (of a task with ``given``: conditional on it). Needs the level ``candidate``."""
+        """Return logits [N, T], conditional on the label that a task is given.
 
-    def join_users(self, states: Sequence[Any]) -> Any:
-        """Kept states of several users as one: users, and events behind the one null event, in the order of the states."""
-        return states[0] if len(states) == 1 else _joined(states)
-
-    def extend_user(self, state: Any, new: Any, order: Tensor) -> Any:
-        """The kept state of one user with new events of theirs, whose state is ``new``: ``order`` int64 [E] are the events to keep, by
-        time, as positions among those of ``state`` and then those of ``new``."""
-        rows = torch.cat([order.new_zeros(1), order + 1])
-        return _extended(state, new, rows)
-
-    def attention(self, state: Any, inputs: Inputs, most: int, also: int | None = None) -> tuple[Tensor, Tensor] | None:  # noqa: ARG002
-        """(positions of events int64 [N, most], -1 for none; weights [N, most], falling) of the events that drew the candidates'
-        attention most, for a request state of few candidates. ``also``: the position of an event that is told in any case, in a column
-        more where it is not among them. None: the model weighs no events by candidate."""
-        return None
+        Needs the level ``candidate``.
+        """
 
     def forward(self, batch: RequestBatch) -> Tensor:
-        """Logits [N, T] of a whole batch."""
+        """Return logits [N, T] of a whole batch."""
         inputs = self.embed(batch)
         user = self.encode_user(inputs)
         request = self.encode_request(user, inputs)
         return self.score(request, inputs)
 
-    def loss(self, logits_NT: Tensor, batch: RequestBatch) -> Tensor:
-        """The training loss of a batch with labels, a scalar."""
-        assert batch.labels is not None and batch.weights is not None, "the loss needs a batch with labels"
-        return heads.loss(logits_NT, batch.labels, batch.weights, self.spec, self.settings.funnel, batch.loss_weight)
-
-    def loss_weight(self, batch: RequestBatch) -> Tensor:
-        """[T]: what the loss of a batch with labels is divided by."""
-        assert batch.labels is not None and batch.weights is not None, "the loss needs a batch with labels"
-        return heads.loss_sums(torch.zeros_like(batch.labels), batch.labels, batch.weights, self.spec, self.settings.funnel)[1]
-
-    def loss_sums(self, logits_NT: Tensor, batch: RequestBatch) -> tuple[Tensor, Tensor]:
-        """(summed loss [T], weight [T]) of a batch that has labels: what adds up over the batches of a split."""
-        assert batch.labels is not None and batch.weights is not None
-        return heads.loss_sums(logits_NT, batch.labels, batch.weights, self.spec, self.settings.funnel)
-
     @torch.no_grad()
     def predict(self, batch: RequestBatch) -> dict[str, Tensor]:
-        """Probabilities [N] of every task, and of every task given the one it depends on; negative sampling undone."""
+        """Return probabilities [N] of every task, and of every task given the one it depends on.
+
+        Negative sampling is undone.
+        """
         return heads.probabilities(self(batch), self.spec)
+
+    # -- kept states ----------------------------------------------------------------------------
+
+    def join_users(self, states: Sequence[Any]) -> Any:
+        """Return kept states of several users as one, in their order."""
+        return join_states(states)
+
+    def extend_user(self, state: Any, new: Any, order: Tensor) -> Any:
+        """Return the kept state of one user with new events of theirs.
+
+        Args:
+            state: The kept state.
+            new: The state of the new events.
+            order: int64 [E], the events to keep, by time: positions among those of ``state`` and
+                then those of ``new``.
+        """
+        return extend_state(state, new, order)
+
+    def attention(
+        self,
+        state: Any,  # noqa: ARG002
+        inputs: Inputs,  # noqa: ARG002
+        most: int,  # noqa: ARG002
+        also: int | None = None,  # noqa: ARG002
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return the events that drew the candidates' attention most, for few candidates.
+
+        Args:
+            state: The request state.
+            inputs: The request's inputs.
+            most: How many events.
+            also: The position of an event that gets a column more where it is not among them.
+
+        Returns:
+            Positions int64 [N, most], -1 for none, and weights [N, most], falling. None where the
+            model weighs no events by candidate.
+        """
+        return None
+
+    # -- the loss -------------------------------------------------------------------------------
+
+    def loss(self, logits_NT: Tensor, batch: RequestBatch) -> Tensor:
+        """Return the training loss of a batch with labels, a scalar."""
+        labels, weights = _labels(batch)
+        spec, funnel = self.spec, self.config.funnel
+        return heads.loss(logits_NT, labels, weights, spec, funnel, batch.loss_weight)
+
+    def loss_weight(self, batch: RequestBatch) -> Tensor:
+        """Return [T], what the loss of a batch with labels is divided by."""
+        labels, weights = _labels(batch)
+        zeros = torch.zeros_like(labels)
+        return heads.loss_sums(zeros, labels, weights, self.spec, self.config.funnel)[1]
+
+    def loss_sums(self, logits_NT: Tensor, batch: RequestBatch) -> tuple[Tensor, Tensor]:
+        """Return summed loss [T] and weight [T]: what adds up over the batches of a split."""
+        labels, weights = _labels(batch)
+        return heads.loss_sums(logits_NT, labels, weights, self.spec, self.config.funnel)
 
     def rescale(self, slope_T: Tensor, shift_T: Tensor) -> None:
         """Make every task's logit ``slope * logit + shift`` from now on; kept in the weights."""
         self.output_heads().rescale(slope_T, shift_T)
 
     def output_heads(self) -> Heads:
-        """What gives the logits; a model whose ``heads`` lie elsewhere says where."""
+        """Return what gives the logits; a model whose ``heads`` lie elsewhere says where."""
         return self.heads
 
-    def embed(self, batch: RequestBatch, levels: Sequence[str] = LEVELS) -> Inputs:
-        """Look up the vectors of ``levels`` (of ``user``, ``request``, ``candidate``) in one go."""
-        return embed(self.tables, self.spec, batch, levels)
+    # -- the weights ----------------------------------------------------------------------------
 
-    def compilable(self) -> Sequence[nn.Module]:
-        """The parts that ``torch.compile`` may take over: dense tensors of fixed rank in, the same out."""
-        return ()
+    @torch.no_grad()
+    def init_weights(self, generator: torch.Generator) -> None:
+        """Draw all weights anew.
+
+        A module with an ``init_own_weights`` draws its own, PyTorch's layers are drawn by
+        :class:`hemix.nn.init.WeightInit`, all in the order of :meth:`modules`.
+
+        Args:
+            generator: On the CPU, so that a seed means the same weights on every device.
+        """
+        WeightInit(generator, self.config.embedding_init_std).draw(self)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return self.tables.weight.device
+
+    def dense_tensors(self) -> dict[str, Tensor]:
+        """Return every weight and buffer but the embedding tables, by name; views."""
+        state = self.state_dict().items()
+        return {name: tensor for name, tensor in state if not name.startswith("tables.")}
+
+    def table_tensors(self) -> dict[str, Tensor]:
+        """Return the embedding tables by name; views."""
+        return self.tables.by_name()
 
     def take_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Make room for weights of these shapes, by name: for a model of which only training knows how large it is."""
+        """Make room for weights of these shapes; a neural model's shapes are its settings'."""
+
+    def compilable(self) -> Sequence[nn.Module]:
+        """Return what ``torch.compile`` may take over: dense tensors of fixed rank in and out."""
+        return ()
 
     def named_dense_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Every parameter but the embedding tables, by name."""
+        """Iterate over every parameter but the embedding tables, by name."""
         return ((name, p) for name, p in self.named_parameters() if name != "tables.weight")
 
     def dense_parameters(self) -> Iterator[nn.Parameter]:
-        """Every parameter but the embedding tables."""
+        """Iterate over every parameter but the embedding tables."""
         return (p for _, p in self.named_dense_parameters())
 
 
-def _joined(states: Sequence[Any]) -> Any:
-    first = states[0]
-    if first is None or isinstance(first, Tensor):
-        return None if first is None else torch.cat(list(states))
-    parts = {}
-    for field in dataclasses.fields(first):
-        values = [getattr(state, field.name) for state in states]
-        by_event = field.name in first.by_event and values[0] is not None
-        parts[field.name] = torch.cat([values[0], *(v[1:] for v in values[1:])]) if by_event else _joined(values)
-    return type(first)(**parts)
-
-
-def _extended(state: Any, new: Any, rows: Tensor) -> Any:
-    if state is None or isinstance(state, Tensor):
-        return state
-    parts = {}
-    for field in dataclasses.fields(state):
-        value, more = getattr(state, field.name), getattr(new, field.name)
-        by_event = field.name in state.by_event and value is not None
-        parts[field.name] = torch.cat([value, more[1:]]).index_select(0, rows) if by_event else _extended(value, more, rows)
-    return type(state)(**parts)
+def _labels(batch: RequestBatch) -> tuple[Tensor, Tensor]:
+    assert batch.labels is not None and batch.weights is not None, "needs a batch with labels"
+    return batch.labels, batch.weights

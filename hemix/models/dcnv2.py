@@ -1,23 +1,27 @@
-"""DCN-V2: explicit crosses of bounded degree, then a deep network (Wang et al. 2021, arXiv 2008.13535).
+"""DCN-V2: explicit crosses of bounded degree, then a deep network (Wang et al. 2021, arXiv
+2008.13535).
 
-The cross layer is equation 1, with a full matrix: ``x' = x0 * (W x + b) + x``, where ``*`` is by element; l layers hold every cross up
-to degree l + 1. The deep part is stacked on the crosses (the paper's figure 1a). The input x0 is the concatenation of all fields and
-numbers, histories pooled.
+The cross layer is equation 1, with a full matrix: ``x' = x0 * (W x + b) + x``, where ``*`` is by
+element; l layers hold every cross up to degree l + 1. The deep part is stacked on the crosses (the
+paper's figure 1a). The input x0 is the concatenation of all fields and numbers, histories pooled.
 
 Letters: N candidates, F fields, d width of a table, K numbers, X = F d + K, P pooled width.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
-from hemix.config import ModelSettings
 from hemix.data.spec import InputSpec
+from hemix.models.base import SizedConfig
 from hemix.models.pooled import PooledRanker
+from hemix.models.registry import register_model
 from hemix.nn.deep import Perceptron, hidden_width
 
-__all__ = ["DCNv2", "cross"]
+__all__ = ["DCNv2", "DCNv2Config", "cross"]
 
 
 def cross(first_NX: Tensor, x_NX: Tensor, linear: nn.Linear) -> Tensor:
@@ -26,14 +30,24 @@ def cross(first_NX: Tensor, x_NX: Tensor, linear: nn.Linear) -> Tensor:
     return crossed
 
 
+class DCNv2Config(SizedConfig):
+    """Settings of DCN-V2: hidden layers are 16 ``token_width`` wide."""
+
+    name: Literal["dcnv2"] = "dcnv2"
+
+
+@register_model("dcnv2")
 class DCNv2(PooledRanker):
     """``layers`` cross layers, then as many wide ones."""
 
-    def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
-        super().__init__(spec, settings)
-        width, wide = self.fields.count * settings.embedding_size + self.fields.numbers_count, hidden_width(settings)
-        self.crosses = nn.ModuleList(nn.Linear(width, width) for _ in range(settings.layers))
-        self.deep = Perceptron([width] + [wide] * settings.layers, settings.dropout)
+    Config = DCNv2Config
+
+    def __init__(self, spec: InputSpec, config: DCNv2Config) -> None:
+        super().__init__(spec, config)
+        width = self.fields.count * config.embedding_size + self.fields.numbers_count
+        wide = hidden_width(config.token_width)
+        self.crosses = nn.ModuleList(nn.Linear(width, width) for _ in range(config.layers))
+        self.deep = Perceptron([width] + [wide] * config.layers, config.dropout)
         self.heads = self.make_heads(wide)
 
     def interact(self, fields_NFd: Tensor, numbers_NK: Tensor) -> Tensor:

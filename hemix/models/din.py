@@ -1,36 +1,42 @@
-"""DIN: an activation unit weighs every event by the candidate, and the weighted events are summed (Zhou et al. 2018, arXiv 1706.06978).
+"""DIN: an activation unit weighs every event by the candidate, and the weighted events are summed
+(Zhou et al. 2018, arXiv 1706.06978).
 
-The user's representation is v_U(A) = sum_j a(e_j, v_A) e_j (eq. 3) over the newest events that the request sees, of both parts of the
-history. The weights are not normalised: their sum says how strongly the candidate is wanted (section 4.3). a is a small network over
-[e, e * t, e - t, t] with PReLU (eq. 8) and 36 inner units (figure 2). Not the paper's Dice (eq. 9), whose statistics would let
-an impression's score depend on its neighbours in the batch. A request without events has the null event in place of the sum.
+The user's representation is v_U(A) = sum_j a(e_j, v_A) e_j (eq. 3) over the newest events that the
+request sees, of both parts of the history. The weights are not normalised: their sum says how
+strongly the candidate is wanted (section 4.3). a is a small network over [e, e * t, e - t, t] with
+PReLU (eq. 8) and 36 inner units (figure 2). Not the paper's Dice (eq. 9), whose statistics would
+let an impression's score depend on its neighbours in the batch. A request without events has the
+null event in position of the sum.
 
-Pairs of candidate and event lie flat, so no history is padded. Knows no time but which events are newest.
+Pairs of candidate and event lie flat, so no history is padded. Knows no time but which events are
+newest.
 
-Letters: E events, Q requests, N candidates, P pairs, D token width, h inner width of the activation unit.
+Letters: E events, Q requests, N candidates, P pairs, D token width, h inner width of the activation
+unit.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hemix.config import ModelSettings
+from hemix.config import Count
 from hemix.data.batch import moved
 from hemix.data.spec import InputSpec
-from hemix.models.base import Ranker
-from hemix.nn.deep import DeepNetwork, candidate_vectors
+from hemix.models.base import Ranker, SizedConfig
+from hemix.models.registry import register_model
+from hemix.nn.deep import DeepNetwork, candidate_vectors, hidden_width
 from hemix.nn.events import EventEncoder
 from hemix.nn.heads import Heads
 from hemix.nn.inputs import Inputs
 from hemix.nn.layers import BlockLinear
-from hemix.nn.ragged import rows_in_ranges
+from hemix.nn.ragged import HistoryRanges, HostIndex, rows_in_ranges
 
-__all__ = ["DIN", "ActivationUnit", "Recent", "RequestState", "UserState"]
+__all__ = ["DIN", "ActivationUnit", "DINConfig", "Recent", "RequestState", "UserState"]
 
 _INNER = 36
 
@@ -41,12 +47,12 @@ class Recent:
 
     events_ED: Tensor
     """The events that any request reads, a user's side by side"""
-    share_Eh: Tensor
+    projected_Eh: Tensor
     """Their summand of the unit's first layer"""
     first_Q: Tensor
     """int64: row of each request's oldest event"""
-    count_Q: Tensor
-    """int64: how many it reads"""
+    ranges: HistoryRanges
+    """What each request reads"""
 
 
 class ActivationUnit(nn.Module):
@@ -54,45 +60,86 @@ class ActivationUnit(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.first = BlockLinear({"event": width, "product": width, "difference": width, "candidate": width}, _INNER)
+        self.first = BlockLinear(
+            {"event": width, "product": width, "difference": width, "candidate": width}, _INNER
+        )
         self.prelu = nn.PReLU(_INNER)
         self.second = nn.Linear(_INNER, 1)
 
-    def recent(self, events_ED: Tensor, user_index_Q: Tensor, begin_Q: Tensor, end_Q: Tensor, users: int) -> Recent:
-        """What requests read whose events are at positions [begin, end), the null event being row 0 of ``events_ED`` [1 + E, D]. The
-        tensors over Q lie in the host's memory."""
+    def recent(self, events_ED: Tensor, ranges: HistoryRanges, users: int) -> Recent:
+        """Return what some requests read.
+
+        Args:
+            events_ED: [1 + E, D], the null event first.
+            ranges: What each request reads.
+            users: How many users there are.
+        """
         device = events_ED.device
-        rows, place = rows_in_ranges(user_index_Q, begin_Q, end_Q, users, events_ED.shape[0], device)
+        rows, position = rows_in_ranges(ranges, users, events_ED.shape[0], device)
         chosen_ED = events_ED.index_select(0, rows)
         with torch.autocast(events_ED.device.type, enabled=False):
-            share_Eh = F.linear(chosen_ED, self.first.blocks["event"] + self.first.blocks["difference"])
-        first = place.index_select(0, moved((begin_Q + 1).clamp(max=events_ED.shape[0] - 1), device))
-        return Recent(events_ED=chosen_ED, share_Eh=share_Eh, first_Q=first, count_Q=moved(end_Q - begin_Q, device))
+            projected_Eh = F.linear(
+                chosen_ED, self.first.blocks["event"] + self.first.blocks["difference"]
+            )
+        first = position.index_select(
+            0, moved((ranges.begin_Q + 1).clamp(max=events_ED.shape[0] - 1), device)
+        )
+        return Recent(events_ED=chosen_ED, projected_Eh=projected_Eh, first_Q=first, ranges=ranges)
 
-    def forward(self, recent: Recent, candidates_ND: Tensor, request_index_N: Tensor) -> Tensor:
-        """[N, D]: the sum of what every candidate's request reads, weighed by the candidate; the null event where that is nothing."""
-        count_N, first_N = recent.count_Q.index_select(0, request_index_N), recent.first_Q.index_select(0, request_index_N)
+    def forward(self, recent: Recent, candidates_ND: Tensor, index: HostIndex) -> Tensor:
+        """Return the sum [N, D] of what every candidate's request reads, weighed by the candidate.
+
+        It is the null event where that is nothing.
+
+        Args:
+            recent: What the requests read.
+            candidates_ND: The candidates.
+            index: The request of every candidate.
+        """
+        device = candidates_ND.device
+        host_count_N = recent.ranges.lengths.index_select(0, index.values)
+        pairs, count_N = int(host_count_N.sum()), moved(host_count_N, device)
+        first_N = recent.first_Q.index_select(0, moved(index.values, device))
         offsets = F.pad(count_N.cumsum(0), (1, 0))
-        pairs = int(offsets[-1])
         candidate_P = torch.repeat_interleave(count_N, output_size=pairs)
-        event_P = torch.arange(pairs, device=count_N.device) + (first_N - offsets[:-1]).index_select(0, candidate_P)
-        weight_P = self.weights(recent, event_P, candidates_ND, candidate_P).to(recent.events_ED.dtype)
+        event_P = torch.arange(pairs, device=count_N.device) + (
+            first_N - offsets[:-1]
+        ).index_select(0, candidate_P)
+        weight_P = self.weights(recent, event_P, candidates_ND, candidate_P).to(
+            recent.events_ED.dtype
+        )
         sum_ND = F.embedding_bag(
-            event_P, recent.events_ED, offsets, mode="sum", per_sample_weights=weight_P, include_last_offset=True
+            event_P,
+            recent.events_ED,
+            offsets,
+            mode="sum",
+            per_sample_weights=weight_P,
+            include_last_offset=True,
         )
         return sum_ND + (count_N == 0).unsqueeze(1) * recent.events_ED[0]
 
-    def weights(self, recent: Recent, event_P: Tensor, candidates_ND: Tensor, candidate_P: Tensor) -> Tensor:
+    def weights(
+        self, recent: Recent, event_P: Tensor, candidates_ND: Tensor, candidate_P: Tensor
+    ) -> Tensor:
         """[P]: a(e, t) of pairs of a row of the events and a row of the candidates.
 
-        The first layer's columns of e, t and e - t are multiplied once per event and once per candidate, those of e * t once per pair.
+        The first layer's columns of e, t and e - t are multiplied once per event and once per
+        candidate, those of e * t once per pair.
         """
         blocks = self.first.blocks
         with torch.autocast(candidates_ND.device.type, enabled=False):
-            share_Nh = F.linear(candidates_ND, blocks["candidate"] - blocks["difference"], self.first.bias)
-            product_PD = recent.events_ED.index_select(0, event_P) * candidates_ND.index_select(0, candidate_P)
+            projected_Nh = F.linear(
+                candidates_ND, blocks["candidate"] - blocks["difference"], self.first.bias
+            )
+            product_PD = recent.events_ED.index_select(0, event_P) * candidates_ND.index_select(
+                0, candidate_P
+            )
             inner_Ph = F.linear(product_PD, blocks["product"])
-        inner_Ph = inner_Ph + recent.share_Eh.index_select(0, event_P) + share_Nh.index_select(0, candidate_P)
+        inner_Ph = (
+            inner_Ph
+            + recent.projected_Eh.index_select(0, event_P)
+            + projected_Nh.index_select(0, candidate_P)
+        )
         weight_P1: Tensor = self.second(self.prelu(inner_Ph))
         return weight_P1.squeeze(1)
 
@@ -103,7 +150,7 @@ class UserState:
 
     by_event: ClassVar[tuple[str, ...]] = ("events_ED",)
 
-    share_RH: Tensor
+    projected_RH: Tensor
     events_ED: Tensor
     """[1 + E, D]: the null event, then the events"""
 
@@ -112,18 +159,38 @@ class UserState:
 class RequestState:
     """What depends on requests, not on candidates."""
 
-    share_QH: Tensor
+    projected_QH: Tensor
     recent: Recent
 
 
+class DINConfig(SizedConfig):
+    """Settings of DIN: hidden layers are 16 ``token_width`` wide."""
+
+    name: Literal["din"] = "din"
+    history_events: Count = 50
+    """The newest events of a request that are weighed."""
+
+
+@register_model("din")
 class DIN(Ranker):
     """Deep Interest Network."""
 
-    def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
-        super().__init__(spec, settings)
-        self.events = EventEncoder(spec, settings)
-        self.activation = ActivationUnit(settings.token_width)
-        self.deep = DeepNetwork(spec, settings, {"interest": settings.token_width})
+    Config = DINConfig
+    config: DINConfig
+
+    def __init__(self, spec: InputSpec, config: DINConfig) -> None:
+        super().__init__(spec, config)
+        self.events = EventEncoder(spec, config.embedding_size, config.token_width)
+        self.activation = ActivationUnit(config.token_width)
+        self.deep = DeepNetwork(
+            spec,
+            embedding_size=config.embedding_size,
+            interests={"interest": config.token_width},
+            hidden=hidden_width(config.token_width),
+            layers=config.layers,
+            tower_hidden=config.tower_hidden,
+            dropout=config.dropout,
+        )
 
     def output_heads(self) -> Heads:
         """The deep network's."""
@@ -131,19 +198,21 @@ class DIN(Ranker):
 
     def encode_user(self, inputs: Inputs) -> UserState:
         """Event vectors, the user's share of the deep network."""
-        return UserState(share_RH=self.deep.user_share(inputs), events_ED=self.events(inputs))
+        return UserState(projected_RH=self.deep.project_user(inputs), events_ED=self.events(inputs))
 
     def encode_request(self, state: UserState, inputs: Inputs) -> RequestState:
         """Cuts, the read events' share of the activation unit."""
-        host = inputs.batch.host
-        begin, _, end = host.visible.unbind(1)
-        begin = torch.maximum(begin, end - self.settings.history_events)
-        recent = self.activation.recent(state.events_ED, host.user_index, begin, end, state.share_RH.shape[0])
-        return RequestState(share_QH=self.deep.request_share(state.share_RH, inputs), recent=recent)
+        ranges = HistoryRanges.of(inputs.batch, "both").newest(self.config.history_events)
+        recent = self.activation.recent(state.events_ED, ranges, state.projected_RH.shape[0])
+        return RequestState(
+            projected_QH=self.deep.project_request(state.projected_RH, inputs), recent=recent
+        )
 
     def score(self, state: RequestState, inputs: Inputs) -> Tensor:
         """Logits [N, T]."""
         candidates_ND = candidate_vectors(self.events, inputs)
-        interest_ND = self.activation(state.recent, candidates_ND, inputs.batch.request_index)
-        logits_NT: Tensor = self.deep(state.share_QH, inputs, {"interest": interest_ND})
+        interest_ND = self.activation(
+            state.recent, candidates_ND, HostIndex.of_candidates(inputs.batch)
+        )
+        logits_NT: Tensor = self.deep(state.projected_QH, inputs, {"interest": interest_ND})
         return logits_NT

@@ -1,37 +1,51 @@
-"""DLRM: dot products between all pairs of fields (Naumov et al. 2019, arXiv 1906.00091, section 2.1.4).
+"""DLRM: dot products between all pairs of fields (Naumov et al. 2019, arXiv 1906.00091, section
+2.1.4).
 
-The numbers pass a bottom MLP that ends in a vector as wide as an embedding; the dot products of all distinct pairs among it and the
-fields, concatenated with it, go through the top MLP. Its last layers are the towers that all models share. Histories are pooled
-multi-valued features, as in the paper.
+The numbers pass a bottom MLP that ends in a vector as wide as an embedding; the dot products of all
+distinct pairs among it and the fields, concatenated with it, go through the top MLP. Its last
+layers are the towers that all models share. Histories are pooled multi-valued features, as in the
+paper.
 
 Letters: N candidates, F fields, d width of a table, K numbers, P pooled width.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
-from hemix.config import ModelSettings
 from hemix.data.spec import InputSpec
+from hemix.models.base import SizedConfig
 from hemix.models.pooled import PooledRanker
+from hemix.models.registry import register_model
 from hemix.nn.deep import Perceptron, hidden_width
 from hemix.nn.products import pair_dots
 
-__all__ = ["DLRM"]
+__all__ = ["DLRM", "DLRMConfig"]
 
 
+class DLRMConfig(SizedConfig):
+    """Settings of DLRM: hidden layers are 16 ``token_width`` wide."""
+
+    name: Literal["dlrm"] = "dlrm"
+
+
+@register_model("dlrm")
 class DLRM(PooledRanker):
     """Bottom MLP, pairwise dots, top MLP of ``layers`` layers."""
 
-    def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
-        super().__init__(spec, settings)
-        d, dropout, wide = settings.embedding_size, settings.dropout, hidden_width(settings)
+    Config = DLRMConfig
+
+    def __init__(self, spec: InputSpec, config: DLRMConfig) -> None:
+        super().__init__(spec, config)
+        d, dropout, wide = config.embedding_size, config.dropout, hidden_width(config.token_width)
         K, vectors = self.fields.numbers_count, self.fields.count + bool(self.fields.numbers_count)
-        self.bottom = Perceptron([K, settings.tower_hidden, d], dropout) if K else None
+        self.bottom = Perceptron([K, config.tower_hidden, d], dropout) if K else None
         self.alone = vectors == 1 and not K  # one field has no pair: it is read as it is
         inputs = d if self.alone else vectors * (vectors - 1) // 2 + (d if K else 0)
-        self.top = Perceptron([inputs] + [wide] * settings.layers, dropout)
+        self.top = Perceptron([inputs] + [wide] * config.layers, dropout)
         self.heads = self.make_heads(wide)
 
     def interact(self, fields_NFd: Tensor, numbers_NK: Tensor) -> Tensor:

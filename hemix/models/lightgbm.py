@@ -1,20 +1,24 @@
-"""LightGBM on the encoded features (Ke et al., "LightGBM: a highly efficient gradient boosting decision tree", NIPS 2017), behind the
-interface of a ranker: the three steps lay one row of numbers for every candidate, and boosted trees, one booster a task, score it.
+"""LightGBM on the encoded features (Ke et al., "LightGBM: a highly efficient gradient boosting
+decision tree", NIPS 2017), behind the interface of a ranker: the three steps lay one row of numbers
+for every candidate, and boosted trees, one booster a task, score it.
 
 A row holds, of every level,
   - the numbers, NaN where their missing flag is set (the flag itself is left out);
   - ids of vocabularies of up to 256 rows as categories;
-  - ids of larger vocabularies as the rank of the value by train count, which is what such an id is: frequent values are low, an unknown
-    one is above all, a missing one NaN;
-  - ids of other small tables (buckets, parts of the clock) as the ordered numbers that they are, NaN where missing; ids of other large
-    tables, which are hashes, are left out;
+  - ids of larger vocabularies as the rank of the value by train count, which is what such an id is:
+    frequent values are low, an unknown one is above all, a missing one NaN;
+  - ids of other small tables (buckets, parts of the clock) as the ordered numbers that they are,
+    NaN where missing; ids of other large tables, which are hashes, are left out;
   - how many values a multi-valued feature has;
-and how many events the request sees in each part of the history, and the bias column (position). Events have no further part.
+and how many events the request sees in each part of the history, and the bias column (position).
+Events have no further part.
 
-A task with ``given`` is boosted on its own label over the entire space; its logit here is that of p(order) / p(click), held below 1.
-With ``funnel: given_only`` it is boosted where the given label is 1 and its score is the conditional logit itself.
+A task with ``given`` is boosted on its own label over the entire space; its logit here is that of
+p(order) / p(click), held below 1. With ``funnel: given_only`` it is boosted where the given label
+is 1 and its score is the conditional logit itself.
 
-The boosters' text lies in uint8 buffers, so a run keeps it in its safetensors. Knows no training; LightGBM is imported when trees score.
+The boosters' texts are uint8 tensors, so a run keeps them in its safetensors. LightGBM is imported
+when trees score.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -30,19 +34,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hemix.config import ModelSettings
 from hemix.data.batch import Columns, RequestBatch
 from hemix.data.spec import MISSING, UNKNOWN, InputSpec, LevelSpec
 from hemix.errors import MissingExtra, SettingsError
-from hemix.models.base import Ranker
-from hemix.nn.embedding import Tables
-from hemix.nn.heads import log_probabilities
+from hemix.models.base import ModelConfig
+from hemix.models.registry import register_model
+from hemix.models.states import join_states
+from hemix.nn.heads import log_probabilities, loss_sums, probabilities
 from hemix.nn.inputs import LEVELS, Inputs
 
-__all__ = ["CATEGORIES_MAX", "LightGBM", "feature_kinds", "load_lightgbm"]
+__all__ = ["CATEGORIES_MAX", "LightGBM", "LightGBMConfig", "feature_kinds", "load_lightgbm"]
 
 CATEGORIES_MAX = 256
-"""Rows up to which a vocabulary's ids are categories, and up to which other ids are taken for buckets."""
+"""Rows up to which a vocabulary's ids are categories, and up to which other ids are taken for
+buckets."""
 
 _CERTAIN = 1e-6
 """p(order | click) is held this far below 1."""
@@ -57,7 +62,9 @@ def load_lightgbm() -> ModuleType:
     except ModuleNotFoundError as error:
         raise MissingExtra("lightgbm", "rivals", "model.name=lightgbm") from error
     except OSError as error:
-        raise SettingsError(f"model.name: lightgbm is installed but does not load: {str(error).splitlines()[0]}") from error
+        raise SettingsError(
+            f"model.name: lightgbm is installed but does not load: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def feature_kinds(level: LevelSpec, spec: InputSpec) -> tuple[Kind, ...]:
@@ -72,21 +79,54 @@ def feature_kinds(level: LevelSpec, spec: InputSpec) -> tuple[Kind, ...]:
     return tuple(kinds)
 
 
-class LightGBM(Ranker):
-    """Boosted trees, one booster a task, and no embedding tables. Its states are rows of numbers, of users, then of requests."""
+class LightGBMConfig(ModelConfig):
+    """Settings of LightGBM as a model; those of its training are the section ``boosting``."""
 
-    line: Tensor
-    """Slope and shift of every task's logits, [2, T]"""
+    name: Literal["lightgbm"] = "lightgbm"
 
-    def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
-        super().__init__(spec, settings)
-        self.tables = Tables(spec.tables, 0)
-        for task in range(len(spec.tasks)):
-            self.register_buffer(_buffer(task), torch.empty(0, dtype=torch.uint8))
-        self.register_buffer("line", torch.empty(2, len(spec.tasks)))
+
+@register_model("lightgbm")
+class LightGBM:
+    """Boosted trees, one booster a task, and no embedding tables.
+
+    Its states are rows of numbers, of users, then of requests.
+    """
+
+    Config: ClassVar[type[LightGBMConfig]] = LightGBMConfig
+
+    def __init__(self, spec: InputSpec, config: LightGBMConfig) -> None:
+        """Make a model without trees.
+
+        Args:
+            spec: The data that it reads.
+            config: Its settings.
+        """
+        self.spec = spec
+        self.config = config
+        tasks = len(spec.tasks)
+        self.platt_scaling = torch.tensor([[1.0], [0.0]]).repeat(1, tasks)
+        """Slope and shift of every task's logits, [2, T]"""
+        self._texts = [torch.empty(0, dtype=torch.uint8) for _ in range(tasks)]
+        """Each booster as LightGBM's text, in bytes"""
         self._boosters: list[Any] | None = None
 
-    # -- rows of numbers --------------------------------------------------------------------------------------------------
+    # -- where it lies ------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """Where rows are laid out; the trees score on the CPU."""
+        return self.platt_scaling.device
+
+    def to(self, device: torch.device) -> Self:
+        """Move what is made of tensors."""
+        self.platt_scaling = self.platt_scaling.to(device)
+        return self
+
+    def eval(self) -> Self:
+        """Return the model: trees have no mode of training."""
+        return self
+
+    # -- rows of numbers -------------------------------------------------------------------------
 
     def embed(self, batch: RequestBatch, levels: Sequence[str] = LEVELS) -> Inputs:  # noqa: ARG002
         """The batch as it is: there is nothing to look up."""
@@ -100,7 +140,14 @@ class LightGBM(Ranker):
         """[Q, user and context features, events in the global and in the real-time part]"""
         batch = inputs.batch
         lengths = batch.visible.diff(dim=1).to(state.dtype)
-        return torch.cat([state[batch.user_index], _numbers(batch.context, self.spec.context, self.spec), lengths], 1)
+        return torch.cat(
+            [
+                state[batch.user_index],
+                _numbers(batch.context, self.spec.context, self.spec),
+                lengths,
+            ],
+            1,
+        )
 
     def candidate_rows(self, state: Tensor, inputs: Inputs) -> Tensor:
         """[N, features], fp32: what the trees see, from the requests' state."""
@@ -133,11 +180,40 @@ class LightGBM(Ranker):
             *((("bias", False),) if spec.bias_rows else ()),
         )
 
-    # -- scores -----------------------------------------------------------------------------------------------------------
+    # -- scores ----------------------------------------------------------------------------------
+
+    def __call__(self, batch: RequestBatch) -> Tensor:
+        """Return logits [N, T] of a whole batch."""
+        inputs = self.embed(batch)
+        return self.score(self.encode_request(self.encode_user(inputs), inputs), inputs)
+
+    def predict(self, batch: RequestBatch) -> dict[str, Tensor]:
+        """Return probabilities [N] by output; negative sampling undone."""
+        return probabilities(self(batch), self.spec)
+
+    def loss_sums(self, logits_NT: Tensor, batch: RequestBatch) -> tuple[Tensor, Tensor]:
+        """Return summed loss [T] and weight [T] of a batch with labels."""
+        assert batch.labels is not None and batch.weights is not None, "needs labels"
+        funnel = self.config.funnel
+        return loss_sums(logits_NT, batch.labels, batch.weights, self.spec, funnel)
+
+    def join_users(self, states: Sequence[Tensor]) -> Tensor:
+        """Return several users' rows."""
+        joined: Tensor = join_states(states)
+        return joined
+
+    def extend_user(self, state: Tensor, new: Tensor, order: Tensor) -> Tensor:  # noqa: ARG002
+        """Return a user's row, of which events are no part."""
+        return state
+
+    def attention(self, state: Tensor, inputs: Inputs, most: int, also: int | None = None) -> None:  # noqa: ARG002
+        """Return None: trees weigh no events."""
+        return
 
     @torch.no_grad()
     def score(self, state: Tensor, inputs: Inputs) -> Tensor:
-        """Logits [N, T] (of a task with ``given``: conditional on it); zeros before there are trees."""
+        """Logits [N, T] (of a task with ``given``: conditional on it); zeros before there are
+        trees."""
         rows = self.candidate_rows(state, inputs)
         boosters = self.boosters()
         if not boosters:
@@ -146,16 +222,18 @@ class LightGBM(Ranker):
         threads = torch.get_num_threads()
         raw = [booster.predict(matrix, raw_score=True, num_threads=threads) for booster in boosters]
         raw_NT = torch.from_numpy(np.stack(raw, 1).reshape(len(matrix), len(boosters)))
-        logits_NT = raw_NT if self.settings.funnel == "given_only" else self._conditional(raw_NT)
-        slope_T, shift_T = self.line.double()
-        line_NT: Tensor = (logits_NT * slope_T + shift_T).to(rows)
-        return line_NT
+        logits_NT = raw_NT if self.config.funnel == "given_only" else self._conditional(raw_NT)
+        slope_T, shift_T = self.platt_scaling.double()
+        scaled_NT: Tensor = (logits_NT * slope_T + shift_T).to(rows)
+        return scaled_NT
 
     @torch.no_grad()
     def rescale(self, slope_T: Tensor, shift_T: Tensor) -> None:
-        """See :meth:`Ranker.rescale`: trees have no last layer, so the line is kept beside them."""
-        self.line[1] = self.line[1] * slope_T.to(self.line) + shift_T.to(self.line)
-        self.line[0] *= slope_T.to(self.line)
+        """Make every task's logit ``slope * logit + shift``: trees have no last layer to fold it
+        into, so both are kept beside them."""
+        slope, shift = self.platt_scaling
+        slope_T, shift_T = slope_T.to(slope), shift_T.to(shift)
+        self.platt_scaling = torch.stack([slope * slope_T, shift * slope_T + shift_T])
 
     def _conditional(self, raw_NT: Tensor) -> Tensor:
         """The logits of p / p(given) from logits over the entire space, fp64 [N, T]."""
@@ -163,33 +241,46 @@ class LightGBM(Ranker):
         for index, task in enumerate(self.spec.tasks):
             logit = raw_NT[:, index]
             if task.given is not None:
-                log_given = log_probabilities(_padded(logits, self.spec), self.spec)[0][:, task.given]
+                log_given = log_probabilities(_padded(logits, self.spec), self.spec)[0][
+                    :, task.given
+                ]
                 log_ratio = (F.logsigmoid(logit) - log_given).clamp(max=float(np.log1p(-_CERTAIN)))
                 logit = log_ratio - torch.log(-torch.expm1(log_ratio))
             logits.append(logit)
         return torch.stack(logits, 1)
 
-    # -- trees ------------------------------------------------------------------------------------------------------------
+    # -- trees -----------------------------------------------------------------------------------
 
     def set_trees(self, texts: Sequence[str]) -> None:
         """Take the boosters of all tasks, each as LightGBM's text."""
         for task, text in enumerate(texts):
-            content = np.frombuffer(text.encode(), dtype=np.uint8).copy()
-            setattr(self, _buffer(task), torch.from_numpy(content).to(self.tables.weight.device))
+            self._texts[task] = torch.from_numpy(
+                np.frombuffer(text.encode(), dtype=np.uint8).copy()
+            )
         self._boosters = None
+
+    def dense_tensors(self) -> dict[str, Tensor]:
+        """Return the boosters' texts and the scaling of their logits."""
+        trees = {_tensor_name(task): text for task, text in enumerate(self._texts)}
+        return {**trees, "line": self.platt_scaling}
+
+    def table_tensors(self) -> dict[str, Tensor]:
+        """Return tables without columns: a run folder lists every table."""
+        return {name: torch.empty(rows, 0) for name, rows in self.spec.tables.items()}
 
     def take_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Make room for boosters' texts of other lengths."""
         for task in range(len(self.spec.tasks)):
-            name = _buffer(task)
-            if len(shapes.get(name, ())) == 1:
-                setattr(self, name, torch.empty(shapes[name], dtype=torch.uint8, device=self.tables.weight.device))
+            shape = shapes.get(_tensor_name(task), ())
+            if len(shape) == 1:
+                self._texts[task] = torch.empty(shape, dtype=torch.uint8)
         self._boosters = None
 
     def boosters(self) -> list[Any]:
-        """LightGBM's boosters, one a task; empty before there are trees. Raises MissingExtra, SettingsError."""
+        """LightGBM's boosters, one a task; empty before there are trees. Raises MissingExtra,
+        SettingsError."""
         if self._boosters is None:
-            texts = [getattr(self, _buffer(task)).cpu().numpy().tobytes().decode() for task in range(len(self.spec.tasks))]
+            texts = [text.numpy().tobytes().decode() for text in self._texts]
             if not all(texts):
                 return []
             module = load_lightgbm()
@@ -198,22 +289,29 @@ class LightGBM(Ranker):
 
     def leaves(self) -> int:
         """Leaf values of all trees of all tasks."""
-        return sum(sum(tree["num_leaves"] for tree in booster.dump_model()["tree_info"]) for booster in self.boosters())
+        return sum(
+            sum(tree["num_leaves"] for tree in booster.dump_model()["tree_info"])
+            for booster in self.boosters()
+        )
 
 
-def _buffer(task: int) -> str:
+def _tensor_name(task: int) -> str:
     return f"trees_{task}"
 
 
 def _padded(logits: list[Tensor], spec: InputSpec) -> Tensor:
     """[N, T] with zeros for the tasks that have no logit yet."""
-    return torch.stack([*logits, *[torch.zeros_like(logits[0])] * (len(spec.tasks) - len(logits))], 1)
+    return torch.stack(
+        [*logits, *[torch.zeros_like(logits[0])] * (len(spec.tasks) - len(logits))], 1
+    )
 
 
 def _numbers(columns: Columns, level: LevelSpec, spec: InputSpec) -> Tensor:
     """[rows, features of the level], fp32, in the order of :func:`_features`."""
     nan, parts = float("nan"), list[Tensor]()
-    for kind, table, ids in zip(feature_kinds(level, spec), level.tables, columns.ids.unbind(1), strict=True):
+    for kind, table, ids in zip(
+        feature_kinds(level, spec), level.tables, columns.ids.unbind(1), strict=True
+    ):
         if kind == "left out":
             continue
         values = ids.to(torch.float32)
@@ -224,17 +322,29 @@ def _numbers(columns: Columns, level: LevelSpec, spec: InputSpec) -> Tensor:
         ends = F.pad((bag.values != MISSING).cumsum(0), (1, 0))
         parts.append((ends[bag.offsets[1:]] - ends[bag.offsets[:-1]]).to(torch.float32))
     numbers = columns.numbers.to(torch.float32)
-    flags = {name.removesuffix(".missing"): at for at, name in enumerate(level.number_names) if name.endswith(".missing")}
+    flags = {
+        name.removesuffix(".missing"): at
+        for at, name in enumerate(level.number_names)
+        if name.endswith(".missing")
+    }
     for at, name in enumerate(level.number_names):
         if name.endswith(".missing"):
             continue
         flag = flags.get(name, flags.get(name.rpartition(".")[0]))
-        parts.append(numbers[:, at] if flag is None else numbers[:, at].masked_fill(numbers[:, flag] > 0, nan))
+        parts.append(
+            numbers[:, at]
+            if flag is None
+            else numbers[:, at].masked_fill(numbers[:, flag] > 0, nan)
+        )
     return torch.stack(parts, 1) if parts else numbers.new_zeros(columns.rows, 0)
 
 
 def _features(where: str, level: LevelSpec, spec: InputSpec) -> list[tuple[str, bool]]:
     kinds = zip(level.names, feature_kinds(level, spec), strict=True)
-    found = [(f"{where}.{name}", kind == "category") for name, kind in kinds if kind != "left out"]
-    found += [(f"{where}.{name}", False) for name in level.bag_names]
-    return found + [(f"{where}.{name}", False) for name in level.number_names if not name.endswith(".missing")]
+    features = [
+        (f"{where}.{name}", kind == "category") for name, kind in kinds if kind != "left out"
+    ]
+    features += [(f"{where}.{name}", False) for name in level.bag_names]
+    return features + [
+        (f"{where}.{name}", False) for name in level.number_names if not name.endswith(".missing")
+    ]

@@ -1,46 +1,91 @@
-"""OneTrans: one causal transformer over the history's events and the features' tokens (Zhang et al. 2025, arXiv 2510.26104v3).
+"""OneTrans: one causal transformer over the history's events and the features' tokens (Zhang et al.
+2025, arXiv 2510.26104v3).
 
-The sequence is [S-tokens ; NS-tokens]: what the request sees of its user's events, in the order of time, then the features' tokens of
-one candidate (section 3.2; NS-tokens by the Auto-Split tokeniser, whose paper's choice is also HeMix's). Blocks are pre-norm with
-RMSNorm (section 3.3). S-tokens share the projections Q, K, V and the feed-forward network, every NS-token has its own (eq. 12, 13). A
-token attends to itself and to those before it, so an NS-token reads the whole history and no S-token reads an NS-token: the S-side is
-computed once per request, its keys and values serve all candidates (section 3.5.1). Pyramid (section 3.4, eq. 14): in each layer
-only the newest S-tokens issue queries and live on, fewer from layer to layer.
+The sequence is [S-tokens ; NS-tokens]: what the request sees of its user's events, in the order of
+time, then the features' tokens of one candidate (section 3.2; NS-tokens by the Auto-Split
+tokeniser, whose paper's choice is also HeMix's). Blocks are pre-norm with RMSNorm (section 3.3).
+S-tokens share the projections Q, K, V and the feed-forward network, every NS-token has its own (eq.
+12, 13). A token attends to itself and to those before it, so an NS-token reads the whole history
+and no S-token reads an NS-token: the S-side is computed once per request, its keys and values serve
+all candidates (section 3.5.1). Pyramid (section 3.4, eq. 14): in each layer only the newest
+S-tokens issue queries and live on, fewer from layer to layer.
 
-Not from the paper, which leaves it open: the null event opens every sequence; an S-token knows whether it is real time beside its action
-(the paper's sequence-type indicator); the output projection is shared; the heads read the NS-tokens, so that in the top layer the
-S-tokens give keys and values alone. Knows no time but the order of events.
+Not from the paper, which leaves it open: the null event opens every sequence; an S-token knows
+whether it is real time beside its action (the paper's sequence-type indicator); the output
+projection is shared; the heads read the NS-tokens, so that in the top layer the S-tokens give keys
+and values alone. Knows no time but the order of events.
 
-Letters: E events, Q requests, N candidates, S NS-tokens, D token width, H heads, d = D / H; in a group: B requests, K candidates a
-request, W S-tokens, the newest last, G >= W those of the layer before.
+Letters: E events, Q requests, N candidates, S NS-tokens, D token width, H heads, d = D / H; in a
+group: B requests, K candidates a request, W S-tokens, the newest last, G >= W those of the layer
+before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import model_validator
 from torch import Tensor, nn
 
-from hemix.config import ModelSettings
+from hemix.config import Count
 from hemix.data.batch import moved
 from hemix.data.spec import InputSpec
-from hemix.models.base import Ranker
+from hemix.models.base import Ranker, SizedConfig, check_divisor, named_sizes
+from hemix.models.registry import register_model
 from hemix.nn.events import EventEncoder
 from hemix.nn.heads import Heads
 from hemix.nn.histories import candidates_per_request
-from hemix.nn.inputs import Inputs
-from hemix.nn.layers import GroupedLinear
-from hemix.nn.ragged import Group, from_slots, group_requests, slots, to_slots
+from hemix.nn.init import WeightInit
+from hemix.nn.inputs import Inputs, level_widths
+from hemix.nn.layers import GroupedLinear, NormKind
+from hemix.nn.ragged import (
+    Group,
+    HistoryRanges,
+    HostIndex,
+    from_slots,
+    group_requests,
+    slots,
+    to_slots,
+)
 from hemix.nn.tokenizer import Tokenizer
 
-__all__ = ["OneTrans", "OneTransBlock", "RequestState", "UserState", "pyramid"]
+__all__ = ["OneTrans", "OneTransBlock", "OneTransConfig", "RequestState", "UserState", "pyramid"]
 
 _SCORES_AT_ONCE = 2**21
 """Attention scores of NS-tokens are made for so many at a time."""
+
+
+class OneTransConfig(SizedConfig):
+    """Settings of OneTrans."""
+
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = named_sizes(
+        token_width=(32, 64, 384, 1024),
+        attention_heads=(2, 4, 6, 8),
+        layers=(2, 3, 3, 7),
+        tokenizer_hidden=(128, 512, 2048, 4096),
+    )
+
+    name: Literal["onetrans"] = "onetrans"
+    ns_tokens: Count = 8
+    """S, the NS-tokens."""
+    attention_heads: Count = 2
+    tokenizer_hidden: Count = 128
+    """Units of the tokeniser's inner layer."""
+    norm: NormKind = "layer"
+    """What normalises the NS-tokens; the blocks have RMSNorm."""
+    ffn_expansion: Count = 4
+    pooling: Literal["mean", "flatten"] = "mean"
+    history_events: Count = 50
+    """S-tokens that issue queries in the first layer."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> OneTransConfig:
+        check_divisor(self.token_width, attention_heads=self.attention_heads)
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +94,7 @@ class UserState:
 
     by_event: ClassVar[tuple[str, ...]] = ("events_ED",)
 
-    share_RH: Tensor
+    projected_RH: Tensor
     """The user's columns of the tokeniser's first layer"""
     events_ED: Tensor
     """[1 + E, D]: the null event, then the events"""
@@ -68,74 +113,106 @@ class _Sequence:
 class RequestState:
     """What depends on requests, not on candidates."""
 
-    share_QH: Tensor
+    projected_QH: Tensor
     groups: list[Group]
     sequences: list[list[_Sequence]]
     """By layer, then by group"""
 
 
 def pyramid(layers: int, first: int, last: int) -> list[int]:
-    """S-tokens that issue queries in each layer: from ``first`` in the lowest to ``last`` in the top one, linearly (section 4.1.4)."""
+    """S-tokens that issue queries in each layer: from ``first`` in the lowest to ``last`` in the
+    top one, linearly (section 4.1.4)."""
     steps = max(layers - 1, 1)
     return [round(first + (last - first) * layer / steps) for layer in range(layers)]
 
 
 class OneTransBlock(nn.Module):
-    """One layer: causal attention and a feed-forward network, both with mixed parameters (sections 3.3.1 and 3.3.2)."""
+    """One layer: causal attention and a feed-forward network, both with mixed parameters (sections
+    3.3.1 and 3.3.2)."""
 
-    def __init__(self, settings: ModelSettings, top: bool) -> None:
+    def __init__(self, config: OneTransConfig, top: bool) -> None:
         super().__init__()
-        width, inner, tokens = settings.token_width, settings.ffn_expansion * settings.token_width, settings.ns_tokens
-        self.heads = settings.attention_heads
+        width, inner, tokens = (
+            config.token_width,
+            config.ffn_expansion * config.token_width,
+            config.ns_tokens,
+        )
+        self.heads = config.attention_heads
         self.norm_attention = nn.RMSNorm(width, eps=1e-6)
         self.norm_ffn = nn.RMSNorm(width, eps=1e-6)
         self.key_value_s = nn.Linear(width, 2 * width, bias=False)
         self.query_s = None if top else nn.Linear(width, width, bias=False)
-        self.ffn_s = None if top else nn.Sequential(nn.Linear(width, inner), nn.GELU(), nn.Linear(inner, width))
+        self.ffn_s = (
+            None
+            if top
+            else nn.Sequential(nn.Linear(width, inner), nn.GELU(), nn.Linear(inner, width))
+        )
         self.query_key_value_ns = GroupedLinear(tokens, width, 3 * width, bias=False)
         self.output = nn.Linear(width, width)
         self.first_ns = GroupedLinear(tokens, width, inner)
         self.second_ns = GroupedLinear(tokens, inner, width)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = nn.Dropout(config.dropout)
 
     def sequence(self, x_BGD: Tensor, valid_BG: Tensor) -> _Sequence:
         """Keys and values of the S-tokens."""
-        return _Sequence(keys_values_BG2D=self.key_value_s(self.norm_attention(x_BGD)), valid_BG=valid_BG)
+        return _Sequence(
+            keys_values_BG2D=self.key_value_s(self.norm_attention(x_BGD)), valid_BG=valid_BG
+        )
 
     def forward_s(self, x_BGD: Tensor, sequence: _Sequence, queries: int) -> Tensor:
-        """[B, W, D]: the newest W = min(queries, G) S-tokens after this layer, each having read itself and all before it."""
-        assert self.query_s is not None and self.ffn_s is not None, "nothing reads the S-tokens of the top layer"
+        """[B, W, D]: the newest W = min(queries, G) S-tokens after this layer, each having read
+        itself and all before it."""
+        assert self.query_s is not None and self.ffn_s is not None, (
+            "nothing reads the S-tokens of the top layer"
+        )
         x_BWD = x_BGD[:, -queries:]
         seen_BWG = _causal(sequence.valid_BG, x_BWD.shape[1])
         q_BHWd = self._by_head(self.query_s(self.norm_attention(x_BWD)))
         keys_BHGd, values_BHGd = (self._by_head(x) for x in sequence.keys_values_BG2D.chunk(2, 2))
-        found_BHWd = F.scaled_dot_product_attention(q_BHWd, keys_BHGd, values_BHGd, attn_mask=seen_BWG.unsqueeze(1))
-        x_BWD = x_BWD + self.dropout(self.output(found_BHWd.transpose(1, 2).flatten(2)))
+        read_BHWd = F.scaled_dot_product_attention(
+            q_BHWd, keys_BHGd, values_BHGd, attn_mask=seen_BWG.unsqueeze(1)
+        )
+        x_BWD = x_BWD + self.dropout(self.output(read_BHWd.transpose(1, 2).flatten(2)))
         out: Tensor = x_BWD + self.dropout(self.ffn_s(self.norm_ffn(x_BWD)))
         return out
 
-    def forward_ns(self, x_SND: Tensor, sequences: list[_Sequence], rows: list[Tensor], place_N: Tensor) -> Tensor:
-        """[S, N, D]: the NS-tokens after this layer, each having read its request's S-tokens, itself and the NS-tokens before it.
+    def forward_ns(
+        self, x_SND: Tensor, sequences: list[_Sequence], rows: list[Tensor], slot_N: Tensor
+    ) -> Tensor:
+        """[S, N, D]: the NS-tokens after this layer, each having read its request's S-tokens,
+        itself and the NS-tokens before it.
 
-        ``rows`` and ``place_N``: the candidates laid out in the groups (:func:`hemix.nn.ragged.slots`).
+        ``rows`` and ``slot_N``: the candidates laid out in the groups
+        (:func:`hemix.nn.ragged.slots`).
         """
         S, N, D = x_SND.shape
         qkv_NSx = self.query_key_value_ns(self.norm_attention(x_SND)).transpose(0, 1).reshape(N, -1)
-        laid_out = to_slots(qkv_NSx, rows, place_N)
-        found = [
-            torch.cat([self._attend_ns(q, keys_values, valid) for q, keys_values, valid in _tiles(qkv, sequence, self.heads, S)])
+        laid_out = to_slots(qkv_NSx, rows, slot_N)
+        by_group = [
+            torch.cat(
+                [
+                    self._attend_ns(q, keys_values, valid)
+                    for q, keys_values, valid in _tiles(qkv, sequence, self.heads, S)
+                ]
+            )
             for sequence, qkv in zip(sequences, laid_out, strict=True)
         ]
-        found_SND = from_slots(found, place_N).view(N, S, D).transpose(0, 1)
-        x_SND = x_SND + self.dropout(self.output(found_SND))
-        out: Tensor = x_SND + self.dropout(self.second_ns(F.gelu(self.first_ns(self.norm_ffn(x_SND)))))
+        read_SND = from_slots(by_group, slot_N).view(N, S, D).transpose(0, 1)
+        x_SND = x_SND + self.dropout(self.output(read_SND))
+        out: Tensor = x_SND + self.dropout(
+            self.second_ns(F.gelu(self.first_ns(self.norm_ffn(x_SND))))
+        )
         return out
 
     def _attend_ns(self, qkv_BKSx: Tensor, keys_values_BG2D: Tensor, valid_BG: Tensor) -> Tensor:
-        """[B, 1, K, S * D]: one softmax over the request's S-tokens and the candidate's own NS-tokens."""
+        """[B, 1, K, S * D]: one softmax over the request's S-tokens and the candidate's own
+        NS-tokens."""
         B, K, S, x = qkv_BKSx.shape
         D = x // 3
-        q, k, v = (part.view(B, K, S, self.heads, -1).permute(0, 3, 1, 2, 4) for part in torch.split(qkv_BKSx, D, 3))
+        q, k, v = (
+            part.view(B, K, S, self.heads, -1).permute(0, 3, 1, 2, 4)
+            for part in torch.split(qkv_BKSx, D, 3)
+        )
         keys_BHGd, values_BHGd = (self._by_head(part) for part in keys_values_BG2D.chunk(2, 2))
         q = q * (D // self.heads) ** -0.5
         to_s_BHKSG = (q.flatten(2, 3) @ keys_BHGd.transpose(2, 3)).view(B, self.heads, K, S, -1)
@@ -144,8 +221,8 @@ class OneTransBlock(nn.Module):
         to_ns_BHKSS = (q @ k.transpose(3, 4)).masked_fill(later_SS, -torch.inf)
         weights = torch.cat([to_s_BHKSG, to_ns_BHKSS], 4).softmax(4)
         of_s, of_ns = torch.split(weights, [to_s_BHKSG.shape[4], S], 4)
-        found_BHKSd = (of_s.flatten(2, 3) @ values_BHGd).view(B, self.heads, K, S, -1) + of_ns @ v
-        out: Tensor = found_BHKSd.permute(0, 2, 3, 1, 4).reshape(B, 1, K, S * D)
+        read_BHKSd = (of_s.flatten(2, 3) @ values_BHGd).view(B, self.heads, K, S, -1) + of_ns @ v
+        out: Tensor = read_BHKSd.permute(0, 2, 3, 1, 4).reshape(B, 1, K, S * D)
         return out
 
     def _by_head(self, x_BWD: Tensor) -> Tensor:
@@ -153,66 +230,110 @@ class OneTransBlock(nn.Module):
         return x_BWD.view(*x_BWD.shape[:2], self.heads, -1).transpose(1, 2)
 
 
+@register_model("onetrans")
 class OneTrans(Ranker):
     """Sequence modelling and feature interaction in one transformer."""
 
-    def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
-        super().__init__(spec, settings)
-        self.tokenizer = Tokenizer(spec, settings)
-        self.events = EventEncoder(spec, settings)
-        self.part = nn.Parameter(torch.empty(2, settings.token_width))
-        self.queries = pyramid(settings.layers, settings.history_events, settings.ns_tokens)
-        self.blocks = nn.ModuleList(OneTransBlock(settings, layer == settings.layers - 1) for layer in range(settings.layers))
-        self.norm_out = nn.RMSNorm(settings.token_width, eps=1e-6)
-        pooled = settings.token_width * (settings.ns_tokens if settings.pooling == "flatten" else 1)
-        self.heads = Heads(spec, pooled, settings.tower_hidden, settings.dropout)
+    Config = OneTransConfig
+    config: OneTransConfig
+
+    def __init__(self, spec: InputSpec, config: OneTransConfig) -> None:
+        super().__init__(spec, config)
+        width, tokens = config.token_width, config.ns_tokens
+        self.tokenizer = Tokenizer(
+            level_widths(spec, config.embedding_size),
+            tokens=tokens,
+            width=width,
+            hidden=config.tokenizer_hidden,
+            norm=config.norm,
+            dropout=config.dropout,
+        )
+        self.events = EventEncoder(spec, config.embedding_size, width)
+        self.part = nn.Parameter(torch.empty(2, width))
+        self.queries = pyramid(config.layers, config.history_events, tokens)
+        self.blocks = nn.ModuleList(
+            OneTransBlock(config, top=layer == config.layers - 1) for layer in range(config.layers)
+        )
+        self.norm_out = nn.RMSNorm(width, eps=1e-6)
+        pooled = width * (tokens if config.pooling == "flatten" else 1)
+        self.heads = Heads(spec, pooled, config.tower_hidden, config.dropout)
+
+    def init_own_weights(self, init: WeightInit) -> None:
+        """Draw the vectors of the two parts of a history like embeddings."""
+        init.normal(self.part, init.embedding_std)
 
     def encode_user(self, inputs: Inputs) -> UserState:
         """Event vectors, the user's share of the tokeniser."""
         assert inputs.user_RW is not None, "encode_user needs the level user"
-        return UserState(share_RH=self.tokenizer.user_share(inputs.user_RW), events_ED=self.events(inputs))
+        return UserState(
+            projected_RH=self.tokenizer.project_user(inputs.user_RW), events_ED=self.events(inputs)
+        )
 
     def encode_request(self, state: UserState, inputs: Inputs) -> RequestState:
         """The S-side: every request's S-tokens through all layers, as keys and values."""
         assert inputs.context_QW is not None, "encode_request needs the level request"
-        batch, host, device = inputs.batch, inputs.batch.host, state.events_ED.device
-        begin, _, end = host.visible.unbind(1)
-        groups = group_requests(torch.arange(batch.requests_count), begin, end, candidates_per_request(host), device)
+        batch, device = inputs.batch, state.events_ED.device
+        ranges = HistoryRanges.of(batch, "both").apart()
+        groups = group_requests(ranges, candidates_per_request(batch), device)
         sequences: list[list[_Sequence]] = [[] for _ in self.blocks]
         for group in groups:
             requests = group.requests_BC[:, 0]
-            requests = group.requests_BC[:, 0]
-            x_BGD, valid_BG = self._tokens(state.events_ED, moved(host.visible[requests], device), group.rows_BL.shape[1])
+            x_BGD, valid_BG = self._tokens(
+                state.events_ED, moved(batch.host.visible[requests], device), group.rows_BL.shape[1]
+            )
             for layer, (block, queries) in enumerate(zip(self.blocks, self.queries, strict=True)):
                 assert isinstance(block, OneTransBlock)
                 sequence = block.sequence(x_BGD, valid_BG)
                 sequences[layer].append(sequence)
                 if layer + 1 < len(self.blocks):
-                    x_BGD, valid_BG = block.forward_s(x_BGD, sequence, queries), valid_BG[:, -queries:]
-        share_QH = self.tokenizer.request_share(state.share_RH, batch.user_index, inputs.context_QW)
-        return RequestState(share_QH=share_QH, groups=groups, sequences=sequences)
+                    x_BGD, valid_BG = (
+                        block.forward_s(x_BGD, sequence, queries),
+                        valid_BG[:, -queries:],
+                    )
+        projected_QH = self.tokenizer.project_request(
+            state.projected_RH, batch.user_index, inputs.context_QW
+        )
+        return RequestState(projected_QH=projected_QH, groups=groups, sequences=sequences)
 
     def score(self, state: RequestState, inputs: Inputs) -> Tensor:
         """Logits [N, T]: the NS-side."""
-        assert inputs.item_IW is not None and inputs.cross_NW is not None, "score needs the level candidate"
+        assert inputs.item_IW is not None and inputs.cross_NW is not None, (
+            "score needs the level candidate"
+        )
         batch = inputs.batch
-        ns_NSD = self.tokenizer(state.share_QH, batch.request_index, inputs.item_IW, batch.item_index, inputs.cross_NW)
+        ns_NSD = self.tokenizer(
+            state.projected_QH,
+            batch.request_index,
+            inputs.item_IW,
+            batch.item_index,
+            inputs.cross_NW,
+        )
         x_SND = ns_NSD.transpose(0, 1)
         if batch.candidates_count:
-            layout = slots(state.groups, batch.host.request_index, state.share_QH.shape[0], x_SND.device)
+            layout = slots(
+                state.groups,
+                HostIndex.of_candidates(batch),
+                state.projected_QH.shape[0],
+                x_SND.device,
+            )
             for block, sequences in zip(self.blocks, state.sequences, strict=True):
                 assert isinstance(block, OneTransBlock)
-                x_SND = block.forward_ns(x_SND, sequences, layout.rows, layout.place_N)
+                x_SND = block.forward_ns(x_SND, sequences, layout.rows, layout.slot_N)
         x_SND = self.norm_out(x_SND)
-        pooled_NP = x_SND.mean(0) if self.settings.pooling == "mean" else x_SND.transpose(0, 1).flatten(1)
+        pooled_NP = (
+            x_SND.mean(0) if self.config.pooling == "mean" else x_SND.transpose(0, 1).flatten(1)
+        )
         logits_NT: Tensor = self.heads(pooled_NP, batch.bias)
         return logits_NT
 
     def _tokens(self, events_ED: Tensor, visible_B3: Tensor, width: int) -> tuple[Tensor, Tensor]:
-        """(S-tokens [B, width, D], bool [B, width]): the null event and the visible events of every request, the newest last, padded
+        """(S-tokens [B, width, D], bool [B, width]): the null event and the visible events of every
+        request, the newest last, padded
         in front."""
         begin_B1, middle_B1, end_B1 = visible_B3.unsqueeze(2).unbind(1)
-        position_BG = end_B1 + torch.arange(-width, 0, device=end_B1.device)  # the null event's is begin - 1
+        position_BG = end_B1 + torch.arange(
+            -width, 0, device=end_B1.device
+        )  # the null event's is begin - 1
         rows_BG = (position_BG + 1).masked_fill(position_BG < begin_B1, 0)
         realtime_BG = (position_BG >= middle_B1) & (position_BG >= begin_B1)
         part_BGD = torch.where(realtime_BG.unsqueeze(2), self.part[1], self.part[0])
@@ -221,15 +342,19 @@ class OneTrans(Ranker):
 
 
 def _causal(valid_BG: Tensor, queries: int) -> Tensor:
-    """bool [B, queries, G]: which of the G tokens each of the last ``queries`` reads: itself (padding reads nothing else), and the valid
+    """bool [B, queries, G]: which of the G tokens each of the last ``queries`` reads: itself
+    (padding reads nothing else), and the valid
     ones before it."""
-    place = torch.arange(valid_BG.shape[1], device=valid_BG.device)
-    asking = place[-queries:].unsqueeze(1)
-    return ((place < asking) & valid_BG.unsqueeze(1)) | (place == asking)
+    position = torch.arange(valid_BG.shape[1], device=valid_BG.device)
+    query = position[-queries:].unsqueeze(1)
+    return ((position < query) & valid_BG.unsqueeze(1)) | (position == query)
 
 
-def _tiles(qkv_B1Kx: Tensor, sequence: _Sequence, heads: int, tokens: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """A group's requests in pieces: (projected NS-tokens [b, K, S, 3 D], keys and values, valid)."""
+def _tiles(
+    qkv_B1Kx: Tensor, sequence: _Sequence, heads: int, tokens: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """A group's requests in pieces: (projected NS-tokens [b, K, S, 3 D], keys and values,
+    valid)."""
     B, _, K, _ = qkv_B1Kx.shape
     each = heads * K * tokens * (sequence.valid_BG.shape[1] + tokens)
     step = max(1, _SCORES_AT_ONCE // max(each, 1))

@@ -1,6 +1,4 @@
-"""A base for the rivals that read histories as pooled fields, and the layers that those share.
-
-Knows nothing of how fields interact.
+"""A base for the models that read histories as pooled fields.
 
 Letters: N candidates, F fields, d width of a table, K numbers, P pooled width.
 """
@@ -11,9 +9,8 @@ from abc import abstractmethod
 
 from torch import Tensor
 
-from hemix.config import ModelSettings
 from hemix.data.spec import InputSpec
-from hemix.models.base import Ranker
+from hemix.models.base import Ranker, SizedConfig
 from hemix.nn.heads import Heads
 from hemix.nn.inputs import Inputs
 from hemix.nn.pooled import PooledFields, PooledState
@@ -22,15 +19,18 @@ __all__ = ["PooledRanker"]
 
 
 class PooledRanker(Ranker):
-    """A rival that reads pooled fields. A subclass says how a candidate's fields interact, and what the towers take from that."""
+    """A model that reads pooled fields. A subclass says how a candidate's fields interact, and what
+    the towers take from that."""
 
-    def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
-        super().__init__(spec, settings)
-        self.fields = PooledFields(spec, settings)
+    config: SizedConfig
+
+    def __init__(self, spec: InputSpec, config: SizedConfig) -> None:
+        super().__init__(spec, config)
+        self.fields = PooledFields(spec, config.embedding_size)
 
     def make_heads(self, pooled: int) -> Heads:
         """The towers above ``pooled`` inputs."""
-        return Heads(self.spec, pooled, self.settings.tower_hidden, self.settings.dropout)
+        return Heads(self.spec, pooled, self.config.tower_hidden, self.config.dropout)
 
     @abstractmethod
     def interact(self, fields_NFd: Tensor, numbers_NK: Tensor) -> Tensor:
@@ -46,5 +46,7 @@ class PooledRanker(Ranker):
 
     def score(self, state: PooledState, inputs: Inputs) -> Tensor:
         """Logits [N, T]."""
-        logits_NT: Tensor = self.heads(self.interact(*self.fields.of_candidates(state, inputs)), inputs.batch.bias)
+        logits_NT: Tensor = self.heads(
+            self.interact(*self.fields.of_candidates(state, inputs)), inputs.batch.bias
+        )
         return logits_NT

@@ -1,43 +1,51 @@
-"""RankMixer: semantic tokens, a permutation that mixes them, a network per token (Zhu et al. 2025, arXiv 2507.15551).
+"""RankMixer: semantic tokens, a permutation that mixes them, a network per token (Zhu et al. 2025,
+arXiv 2507.15551).
 
-- Tokens (equation 2): all embeddings, group by group, are concatenated and cut into T equal pieces, each mapped to a token by a
-  projection of its own. The groups: user, context, pooled global history, pooled real-time history, item, crosses, the output of the
-  sequence module, numbers; zeros fill the last piece.
-- Sequence module, which the paper puts before the tokens and leaves open: target attention, one query made of the candidate's fields
-  over each history, in HeMix's own attention (ages too), so that what differs between the two is what is done with its output.
-- Block (equation 1): ``S = LN(TokenMixing(X) + X)``, ``X' = LN(PFFN(S) + S)``; mixing in equations 3 to 5 (`hemix.nn.mixing`), the
-  network per token in equations 6 to 8.
+- Tokens (equation 2): all embeddings, group by group, are concatenated and cut into T equal pieces,
+  each mapped to a token by a projection of its own. The groups: user, context, pooled global
+  history, pooled real-time history, item, crosses, the output of the sequence module, numbers;
+  zeros fill the last piece.
+- Sequence module, which the paper puts before the tokens and leaves open: target attention, one
+  query made of the candidate's fields over each history, in HeMix's own attention (ages too), so
+  that what differs between the two is what is done with its output.
+- Block (equation 1): ``S = LN(TokenMixing(X) + X)``, ``X' = LN(PFFN(S) + S)``; mixing in equations
+  3 to 5 (`hemix.nn.mixing`), the network per token in equations 6 to 8.
 - The mean over tokens goes to the towers that all models share.
 
-T is the largest divisor of the token width that is at most HeMix's number of tokens, since the paper has as many heads as tokens.
+T is the largest divisor of the token width that is at most ``tokens``, since the paper has as many
+heads as tokens.
 
-Letters: N candidates, Q requests, E events, F fields, d width of a table, K numbers, T tokens (tasks of logits), D token width,
-X width of all embeddings together.
+Letters: N candidates, Q requests, E events, F fields, d width of a table, K numbers, T tokens
+(tasks of logits), D token width, X width of all embeddings together.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import model_validator
 from torch import Tensor, nn
 
-from hemix.config import ModelSettings
+from hemix.config import Count
 from hemix.data.spec import InputSpec
-from hemix.models.base import Ranker
+from hemix.models.base import Ranker, SizedConfig, check_divisor, check_rotary, named_sizes
+from hemix.models.registry import register_model
 from hemix.nn.events import EventEncoder
 from hemix.nn.heads import Heads
-from hemix.nn.histories import event_times, global_state, realtime_state
+from hemix.nn.histories import event_times
 from hemix.nn.inputs import Inputs
 from hemix.nn.interests import HistoryInterest, HistoryState
-from hemix.nn.layers import GroupedLinear, make_norm
-from hemix.nn.mixer import Block, HeteroFFN
+from hemix.nn.layers import GroupedLinear, NormKind, make_norm
+from hemix.nn.mixer import Block, FFNActivation, HeteroFFN, NormPosition
 from hemix.nn.mixing import TokenMixing
 from hemix.nn.pooled import PooledFields, PooledState
+from hemix.nn.time_encoding import TimeEncoding
 
-__all__ = ["RankMixer", "RequestState", "UserState", "tokens_count"]
+__all__ = ["RankMixer", "RankMixerConfig", "RequestState", "UserState", "tokens_count"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,30 +72,86 @@ class RequestState:
     global_: HistoryState
 
 
-def tokens_count(settings: ModelSettings) -> int:
-    """T"""
-    return max(t for t in range(1, settings.tokens + 1) if settings.token_width % t == 0)
+class RankMixerConfig(SizedConfig):
+    """Settings of RankMixer."""
+
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = named_sizes(
+        token_width=(32, 64, 384, 1024), attention_heads=(2, 4, 6, 8), layers=(2, 3, 3, 7)
+    )
+
+    name: Literal["rankmixer"] = "rankmixer"
+    tokens: Count = 24
+    """The most tokens: T is the largest divisor of ``token_width`` that is no larger."""
+    attention_heads: Count = 2
+    """Heads of the target attention."""
+    time_encoding: TimeEncoding = "bias"
+    """How an event's age enters the target attention."""
+    ffn_activation: FFNActivation = "gelu"
+    ffn_expansion: Count = 4
+    norm_position: NormPosition = "post"
+    norm: NormKind = "layer"
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> RankMixerConfig:
+        check_divisor(self.token_width, attention_heads=self.attention_heads)
+        check_rotary(self.time_encoding, self.token_width, self.attention_heads)
+        return self
 
 
+def tokens_count(config: RankMixerConfig) -> int:
+    """Return T."""
+    return max(t for t in range(1, config.tokens + 1) if config.token_width % t == 0)
+
+
+@register_model("rankmixer")
 class RankMixer(Ranker):
     """Pooled fields and target attention to tokens, ``layers`` blocks, their mean."""
 
-    def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
-        super().__init__(spec, settings)
-        D, d = settings.token_width, settings.embedding_size
-        self.fields = PooledFields(spec, settings)
-        self.tokens = tokens_count(settings)
-        self.events = EventEncoder(spec, settings)
-        self.realtime = HistoryInterest(settings, 1, 0)
-        self.global_ = HistoryInterest(settings, 1, 0)
+    Config = RankMixerConfig
+    config: RankMixerConfig
+
+    def __init__(self, spec: InputSpec, config: RankMixerConfig) -> None:
+        super().__init__(spec, config)
+        D, d = config.token_width, config.embedding_size
+        self.fields = PooledFields(spec, d)
+        self.tokens = tokens_count(config)
+        self.events = EventEncoder(spec, d, D)
+        self.realtime, self.global_ = (
+            HistoryInterest(
+                width=D,
+                heads=config.attention_heads,
+                dynamic=1,
+                fixed=0,
+                time_encoding=config.time_encoding,
+            )
+            for _ in range(2)
+        )
         self.target = nn.Linear(self.fields.candidate_count * d, D)
         self.width = self.fields.count * d + self.fields.numbers_count + 2 * D
         self.project = GroupedLinear(self.tokens, -(-self.width // self.tokens), D)
-        self.blocks = nn.ModuleList(
-            Block(TokenMixing(), HeteroFFN(settings, (1,) * self.tokens), settings) for _ in range(settings.layers)
+        self.blocks = nn.ModuleList(self._block() for _ in range(config.layers))
+        self.norm_out = (
+            make_norm(config.norm, D) if config.norm_position == "pre" else nn.Identity()
         )
-        self.norm_out = make_norm(settings.norm, D) if settings.norm_position == "pre" else nn.Identity()
-        self.heads = Heads(spec, D, settings.tower_hidden, settings.dropout)
+        self.heads = Heads(spec, D, config.tower_hidden, config.dropout)
+
+    def _block(self) -> Block:
+        config = self.config
+        ffn = HeteroFFN(
+            (1,) * self.tokens,
+            width=config.token_width,
+            expansion=config.ffn_expansion,
+            activation=config.ffn_activation,
+            dropout=config.dropout,
+        )
+        return Block(
+            TokenMixing(),
+            ffn,
+            width=config.token_width,
+            norm=config.norm,
+            norm_position=config.norm_position,
+            dropout=config.dropout,
+        )
 
     def encode_user(self, inputs: Inputs) -> UserState:
         """Pooled fields, event vectors, global keys and values."""
@@ -96,29 +160,32 @@ class RankMixer(Ranker):
             pooled=self.fields.of_users(inputs),
             event_time_ms=time_ms,
             events_ED=events_ED,
-            global_keys_values=self.global_.keys_values(events_ED, time_ms) if inputs.context_QW is None else None,
+            global_keys_values=self.global_.keys_values(events_ED, time_ms)
+            if inputs.context_QW is None
+            else None,
         )
 
     def encode_request(self, state: UserState, inputs: Inputs) -> RequestState:
         """Pooled histories, cuts and ages."""
-        batch, events_ED, time_ms = inputs.batch, state.events_ED, state.event_time_ms
+        layout, events_ED, time_ms = inputs.layout, state.events_ED, state.event_time_ms
+        users = state.pooled.fields.shape[0]
         return RequestState(
             pooled=self.fields.of_requests(state.pooled, inputs),
-            realtime=realtime_state(self.realtime, events_ED, state.pooled.fields.shape[0], time_ms, batch),
-            global_=global_state(self.global_, events_ED, state.global_keys_values, time_ms, batch),
+            realtime=layout.realtime_state(self.realtime, events_ED, time_ms, users),
+            global_=layout.global_state(self.global_, events_ED, state.global_keys_values, time_ms),
         )
 
     def score(self, state: RequestState, inputs: Inputs) -> Tensor:
         """Logits [N, T]."""
-        batch = inputs.batch
+        batch, index = inputs.batch, inputs.layout.candidates
         fields_NFd, numbers_NK = self.fields.of_candidates(state.pooled, inputs)
         candidate_NCd = fields_NFd[:, self.fields.request_count :]
         query_N1D = self.target(candidate_NCd.flatten(1)).unsqueeze(1)
-        found = [
-            self.global_.dynamic(state.global_, query_N1D, batch.request_index).flatten(1),
-            self.realtime.dynamic(state.realtime, query_N1D, batch.request_index).flatten(1),
+        interests = [
+            self.global_.dynamic(state.global_, query_N1D, index).flatten(1),
+            self.realtime.dynamic(state.realtime, query_N1D, index).flatten(1),
         ]
-        x_TND = self.tokenize(torch.cat([fields_NFd.flatten(1), *found, numbers_NK], 1))
+        x_TND = self.tokenize(torch.cat([fields_NFd.flatten(1), *interests, numbers_NK], 1))
         for block in self.blocks:
             x_TND = block(x_TND)
         logits_NT: Tensor = self.heads(self.norm_out(x_TND).mean(0), batch.bias)
@@ -126,6 +193,8 @@ class RankMixer(Ranker):
 
     def tokenize(self, row_NX: Tensor) -> Tensor:
         """[N, X] -> [T, N, D]: token t is a projection of piece t of the row."""
-        pieces_NTx = F.pad(row_NX, (0, -self.width % self.tokens)).view(-1, self.tokens, self.project.weight.shape[1])
+        pieces_NTx = F.pad(row_NX, (0, -self.width % self.tokens)).view(
+            -1, self.tokens, self.project.weight.shape[1]
+        )
         tokens_TND: Tensor = self.project(pieces_NTx.transpose(0, 1))
         return tokens_TND

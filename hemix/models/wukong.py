@@ -1,36 +1,51 @@
-"""Wukong: stacked factorisation machines (Zhang et al. 2024, arXiv 2403.02545, sections 3.3 to 3.7).
+"""Wukong: stacked factorisation machines (Zhang et al. 2024, arXiv 2403.02545, sections 3.3 to
+3.7).
 
 A layer maps n vectors to n_F + n_L:
 
-- factorisation machine block: ``reshape(MLP(LN(flatten(FM(X)))))`` with ``FM(X) = X (X^T Y)``, the pairwise dots X X^T projected to k
-  columns by a learned Y [n, k] (section 3.6, without computing Y from X, which the paper offers besides);
+- factorisation machine block: ``reshape(MLP(LN(flatten(FM(X)))))`` with ``FM(X) = X (X^T Y)``, the
+  pairwise dots X X^T projected to k columns by a learned Y [n, k] (section 3.6, without computing Y
+  from X, which the paper offers besides);
 - linear compress block: ``W_L X`` (section 3.5);
-- ``LN(concat(FMB(X), LCB(X)) + X)``, where the residual X goes through a linear map of its vectors when n is not n_F + n_L.
+- ``LN(concat(FMB(X), LCB(X)) + X)``, where the residual X goes through a linear map of its vectors
+  when n is not n_F + n_L.
 
-The numbers become one vector by an MLP; histories are pooled fields. The final MLP is the towers that all models share. A size scales
-what the paper scales: layers, n_F and n_L (half of the token width each) and the MLP's width; k stays at the paper's 24.
+The numbers become one vector by an MLP; histories are pooled fields. The final MLP is the towers
+that all models share. A size scales what the paper scales: layers, n_F and n_L (half of the token
+width each) and the MLP's width; k stays at the paper's 24.
 
-Letters: N candidates, n vectors, d width of a table, K numbers, k columns of the projected dots, P pooled width.
+Letters: N candidates, n vectors, d width of a table, K numbers, k columns of the projected dots, P
+pooled width.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
-from hemix.config import ModelSettings
 from hemix.data.spec import InputSpec
+from hemix.models.base import SizedConfig
 from hemix.models.pooled import PooledRanker
+from hemix.models.registry import register_model
 from hemix.nn.deep import Perceptron, hidden_width
 
-__all__ = ["FactorizationMachineBlock", "Wukong", "WukongLayer", "recombine"]
+__all__ = ["FactorizationMachineBlock", "Wukong", "WukongConfig", "WukongLayer", "recombine"]
 
 _PROJECTED = 24
 """k, at most"""
 
 
+class WukongConfig(SizedConfig):
+    """Settings of Wukong: n_F and n_L are half of ``token_width`` each."""
+
+    name: Literal["wukong"] = "wukong"
+
+
 def recombine(x_Nnd: Tensor, linear: nn.Linear) -> Tensor:
-    """Linear combinations of vectors, [N, n, d] -> [N, out, d]: the same for every one of the d places."""
+    """Linear combinations of vectors, [N, n, d] -> [N, out, d]: the same for every one of the d
+    places."""
     combined: Tensor = linear(x_Nnd.transpose(1, 2)).transpose(1, 2)
     return combined
 
@@ -60,44 +75,58 @@ class FactorizationMachineBlock(nn.Module):
 class WukongLayer(nn.Module):
     """[N, n, d] -> [N, n_F + n_L, d]."""
 
-    def __init__(self, inputs: int, settings: ModelSettings) -> None:
+    def __init__(self, inputs: int, config: WukongConfig) -> None:
         super().__init__()
-        (dots, linear), d = self.sizes(settings), settings.embedding_size
-        self.dots = FactorizationMachineBlock(inputs, dots, d, hidden_width(settings) // 2, settings.dropout)
+        (dots, linear), d = self.sizes(config), config.embedding_size
+        hidden = hidden_width(config.token_width) // 2
+        self.dots = FactorizationMachineBlock(inputs, dots, d, hidden, config.dropout)
         self.compress = nn.Linear(inputs, linear, bias=False)
-        self.residual = nn.Linear(inputs, dots + linear, bias=False) if inputs != dots + linear else None
+        self.residual = (
+            nn.Linear(inputs, dots + linear, bias=False) if inputs != dots + linear else None
+        )
         self.norm = nn.LayerNorm(d)
 
     @staticmethod
-    def sizes(settings: ModelSettings) -> tuple[int, int]:
+    def sizes(config: WukongConfig) -> tuple[int, int]:
         """(n_F, n_L)"""
-        half = max(1, settings.token_width // 2)
+        half = max(1, config.token_width // 2)
         return half, half
 
     def forward(self, x_Nnd: Tensor) -> Tensor:
         """[N, n, d] -> [N, n_F + n_L, d]"""
         residual_Nnd = x_Nnd if self.residual is None else recombine(x_Nnd, self.residual)
-        out: Tensor = self.norm(torch.cat([self.dots(x_Nnd), recombine(x_Nnd, self.compress)], 1) + residual_Nnd)
+        out: Tensor = self.norm(
+            torch.cat([self.dots(x_Nnd), recombine(x_Nnd, self.compress)], 1) + residual_Nnd
+        )
         return out
 
 
+@register_model("wukong")
 class Wukong(PooledRanker):
     """``layers`` layers over the fields and one vector of the numbers."""
 
-    def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
-        super().__init__(spec, settings)
-        d, K = settings.embedding_size, self.fields.numbers_count
-        self.dense = Perceptron([K, settings.tower_hidden], settings.dropout) if K else None
-        self.dense_out = nn.Linear(settings.tower_hidden, d) if K else None
-        counts = [self.fields.count + bool(K)] + [sum(WukongLayer.sizes(settings))] * settings.layers
-        self.layers = nn.ModuleList(WukongLayer(count, settings) for count in counts[:-1])
+    Config = WukongConfig
+
+    def __init__(self, spec: InputSpec, config: WukongConfig) -> None:
+        super().__init__(spec, config)
+        d, K = config.embedding_size, self.fields.numbers_count
+        self.dense = Perceptron([K, config.tower_hidden], config.dropout) if K else None
+        self.dense_out = nn.Linear(config.tower_hidden, d) if K else None
+        counts = [self.fields.count + bool(K)] + [sum(WukongLayer.sizes(config))] * config.layers
+        self.layers = nn.ModuleList(WukongLayer(count, config) for count in counts[:-1])
         self.heads = self.make_heads(counts[-1] * d)
 
     def interact(self, fields_NFd: Tensor, numbers_NK: Tensor) -> Tensor:
         """[N, P]"""
         x_Nnd = fields_NFd
         if self.dense is not None and self.dense_out is not None:
-            x_Nnd = torch.cat([fields_NFd, self.dense_out(self.dense(numbers_NK)).unsqueeze(1).to(fields_NFd.dtype)], 1)
+            x_Nnd = torch.cat(
+                [
+                    fields_NFd,
+                    self.dense_out(self.dense(numbers_NK)).unsqueeze(1).to(fields_NFd.dtype),
+                ],
+                1,
+            )
         for layer in self.layers:
             x_Nnd = layer(x_Nnd)
         return x_Nnd.flatten(1)

@@ -1,1 +1,2 @@
-"""Building blocks of models: tables, attention, tokens, heads. None knows a model, a file or a schema."""
+"""Building blocks of models: tables, attention, tokens, heads. None knows a model, a file or a
+schema."""

@@ -1,13 +1,15 @@
 """Attention of few queries over long histories, tile by tile.
 
-Scores are never held for a whole batch: a tile of users (or of one user's queries) is scored, weighted and dropped while it lies in the
-cache, and the backward pass makes it again. What a request sees of a key, its age or nothing, is a byte per request and key that points
-into a small table of summands per head, so that the table's gradient is a sum per bucket; PyTorch's fused kernels keep no gradient of
-such a summand on a CPU, and serve here where no gradient is asked for. Knows nothing of events, requests or candidates beyond their
-numbers.
+Scores are never held for a whole batch: a tile of users (or of one user's queries) is scored,
+weighted and dropped while it lies in the cache, and the backward pass makes it again. What a
+request sees of a key, its age or nothing, is a byte per request and key that points into a small
+table of summands per head, so that the table's gradient is a sum per bucket; PyTorch's fused
+kernels keep no gradient of such a summand on a CPU, and serve here where no gradient is asked for.
+Knows nothing of events, requests or candidates beyond their numbers.
 
-Letters: B users, C requests a user, J queries a request, H heads, L keys a user, D width of a key, d = D / H, A rows of the table;
-G the number of keys at a position: H, or 1 where all heads read the whole event vector (absorbed).
+Letters: B users, C requests a user, J queries a request, H heads, L keys a user, D width of a key,
+d = D / H, A rows of the table; G the number of keys at a position: H, or 1 where all heads read the
+whole event vector (absorbed).
 """
 
 from __future__ import annotations
@@ -27,34 +29,50 @@ _TILE_ELSEWHERE = 2**27
 
 
 def absorbs(queries: int, heads: int, width: int) -> bool:
-    """Whether attending to event vectors themselves, with the projections of keys and values moved to the queries, is fewer FLOPs.
+    """Whether attending to event vectors themselves, with the projections of keys and values moved
+    to the queries, is fewer FLOPs.
 
-    Per key, with D = width: projecting costs 4 D^2 and attending 4 D for each of the user's ``queries``; absorbed, attending costs
-    4 D for each query and head, and projecting nothing. So absorbed wins below D / (heads - 1) queries.
+    Per key, with D = width: projecting costs 4 D^2 and attending 4 D for each of the user's
+    ``queries``; absorbed, attending costs 4 D for each query and head, and projecting nothing. So
+    absorbed wins below D / (heads - 1) queries.
     """
     return queries * (heads - 1) < width
 
 
-def attend(q_BHCJx: Tensor, keys_values_BLx: Tensor, table_hA: Tensor, bucket_BCL: Tensor) -> Tensor:
+def attend(
+    q_BHCJx: Tensor, keys_values_BLx: Tensor, table_hA: Tensor, bucket_BCL: Tensor
+) -> Tensor:
     """[B, H, C, J, x]: softmax over L of ``q . key + table[head, bucket]``, times values.
 
-    Keys and values lie side by side, [B, L, 2 D], and queries have x = D / H; or, absorbed, they are one and the same, [B, L, D], read
-    by queries of x = D. ``bucket_BCL`` is uint8; a row of -inf in the table hides a key. ``table_hA`` has H rows, or one for all.
+    Keys and values lie side by side, [B, L, 2 D], and queries have x = D / H; or, absorbed, they
+    are one and the same, [B, L, D], read by queries of x = D. ``bucket_BCL`` is uint8; a row of
+    -inf in the table hides a key. ``table_hA`` has H rows, or one for all.
     """
+    if torch.compiler.is_exporting():  # the fused kernel asks for lengths that a graph leaves open
+        _, values_BGLx = _keys_and_values(q_BHCJx, keys_values_BLx)
+        weights_BHCJL = attention_weights(q_BHCJx, keys_values_BLx, table_hA, bucket_BCL)
+        read_BHnx = torch.matmul(weights_BHCJL.flatten(2, 3), values_BGLx)
+        return read_BHnx.view(q_BHCJx.shape)
     if bucket_BCL.shape[1] == 1 and not torch.is_grad_enabled():
         B, H, _, J, _ = q_BHCJx.shape
         keys_BGLx, values_BGLx = _keys_and_values(q_BHCJx, keys_values_BLx)
         summand_BHJL = _summand(table_hA, bucket_BCL)[:, :, 0].expand(B, H, J, -1)
         keys_BHLx, values_BHLx = keys_BGLx.expand(B, H, -1, -1), values_BGLx.expand(B, H, -1, -1)
-        found_BHJx = F.scaled_dot_product_attention(q_BHCJx.squeeze(2), keys_BHLx, values_BHLx, attn_mask=summand_BHJL, scale=1.0)
-        return found_BHJx.unsqueeze(2)
+        read_BHJx = F.scaled_dot_product_attention(
+            q_BHCJx.squeeze(2), keys_BHLx, values_BHLx, attn_mask=summand_BHJL, scale=1.0
+        )
+        return read_BHJx.unsqueeze(2)
     return _Attend.apply(q_BHCJx, keys_values_BLx, table_hA, bucket_BCL)  # type: ignore[no-any-return,no-untyped-call]
 
 
-def attention_weights(q_BHCJx: Tensor, keys_values_BLx: Tensor, table_hA: Tensor, bucket_BCL: Tensor) -> Tensor:
+def attention_weights(
+    q_BHCJx: Tensor, keys_values_BLx: Tensor, table_hA: Tensor, bucket_BCL: Tensor
+) -> Tensor:
     """[B, H, C, J, L]: the weights of :func:`attend` themselves, held whole; for few queries."""
     keys_BGLx, _ = _keys_and_values(q_BHCJx, keys_values_BLx)
-    scores = torch.matmul(q_BHCJx.flatten(2, 3), keys_BGLx.transpose(2, 3)).view(*q_BHCJx.shape[:4], -1)
+    scores = torch.matmul(q_BHCJx.flatten(2, 3), keys_BGLx.transpose(2, 3)).view(
+        *q_BHCJx.shape[:4], -1
+    )
     return torch.softmax(scores + _summand(table_hA, bucket_BCL), -1)
 
 
@@ -100,8 +118,12 @@ class _Attend(torch.autograd.Function):
             q_t = q[users, :, :, queries]
             q_bnx = q_t.reshape(q_t.shape[0] * keys.shape[1], -1, x)
             keys_bLx, values_bLx = (t[users].flatten(0, 1) for t in (keys, values))
-            weights = _weights(q_bnx, keys_bLx, _summand(table, bucket[users]), (q_t.shape[0], H, *q_t.shape[2:4]))
-            out[users, :, :, queries] = torch.bmm(weights.view(*q_bnx.shape[:2], L), values_bLx).view(q_t.shape)
+            weights = _weights(
+                q_bnx, keys_bLx, _summand(table, bucket[users]), (q_t.shape[0], H, *q_t.shape[2:4])
+            )
+            out[users, :, :, queries] = torch.bmm(
+                weights.view(*q_bnx.shape[:2], L), values_bLx
+            ).view(q_t.shape)
         ctx.save_for_backward(q, keys_values, table, bucket, out)
         return out
 
@@ -130,11 +152,20 @@ class _Attend(torch.autograd.Function):
             if absorbed:
                 pairs = [(d_keys, of_values.baddbmm_(d_scores_bnL.transpose(1, 2), q_bnx))]
             else:
-                pairs = [(d_keys, torch.bmm(d_scores_bnL.transpose(1, 2), q_bnx)), (d_values, of_values)]
-            for target, found in pairs:
-                part = target[users]
-                _ = part.copy_(found.view(part.shape)) if queries.start == 0 else part.add_(found.view(part.shape))
+                pairs = [
+                    (d_keys, torch.bmm(d_scores_bnL.transpose(1, 2), q_bnx)),
+                    (d_values, of_values),
+                ]
+            for target, gradient in pairs:
+                rows = target[users]
+                _ = (
+                    rows.copy_(gradient.view(rows.shape))
+                    if queries.start == 0
+                    else rows.add_(gradient.view(rows.shape))
+                )
             if d_table is not None:
                 by_key_hn = d_scores.sum(3).transpose(0, 1).flatten(1)
-                d_table.scatter_add_(1, bucket[users].flatten().long().expand(by_key_hn.shape), by_key_hn)
+                d_table.scatter_add_(
+                    1, bucket[users].flatten().long().expand(by_key_hn.shape), by_key_hn
+                )
         return d_q, d_keys_values, d_table, None

@@ -1,7 +1,9 @@
-"""The deep network above DIN's and SIM's interests: one multi-layer perceptron over all features and what was read from the history.
+"""The deep network above DIN's and SIM's interests: one multi-layer perceptron over all features
+and what was read from the history.
 
-Its first layer is linear in the concatenation, so every level's columns are multiplied where they live: the user's once per user, the
-context's once per request. Knows nothing of how the interests were read.
+Its first layer is linear in the concatenation, so every level's columns are multiplied where they
+live: the user's once per user, the context's once per request. Knows nothing of how the interests
+were read.
 
 Letters: R users, Q requests, N candidates, W width of a level's vectors.
 """
@@ -13,22 +15,22 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from hemix.config import ModelSettings
 from hemix.data.spec import InputSpec
 from hemix.nn.events import EventEncoder
 from hemix.nn.heads import Heads
-from hemix.nn.inputs import Inputs, level_width
+from hemix.nn.inputs import Inputs, level_widths
 from hemix.nn.layers import BlockLinear
 
 __all__ = ["DeepNetwork", "Perceptron", "candidate_vectors", "hidden_width"]
 
 _HIDDEN_TOKENS = 16
-"""Width of a wide hidden layer, in tokens: gives the rivals about as many dense parameters as HeMix has at a named size."""
+"""Width of a wide hidden layer, in tokens: about as many dense parameters as HeMix has at a
+size."""
 
 
-def hidden_width(settings: ModelSettings) -> int:
-    """Units of a rival's wide hidden layers."""
-    return _HIDDEN_TOKENS * settings.token_width
+def hidden_width(token_width: int) -> int:
+    """Return the units of a wide hidden layer."""
+    return _HIDDEN_TOKENS * token_width
 
 
 class Perceptron(nn.Sequential):
@@ -42,40 +44,69 @@ class Perceptron(nn.Sequential):
 
 
 class DeepNetwork(nn.Module):
-    """``layers`` linear maps with PReLU, as wide as the other rivals', then the towers."""
+    """Linear maps with PReLU, all equally wide, then the towers."""
 
-    def __init__(self, spec: InputSpec, settings: ModelSettings, interests: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        spec: InputSpec,
+        *,
+        embedding_size: int,
+        interests: Mapping[str, int],
+        hidden: int,
+        layers: int,
+        tower_hidden: int,
+        dropout: float = 0.0,
+    ) -> None:
+        """Make the layers.
+
+        Args:
+            spec: The columns of the levels, and the tasks.
+            embedding_size: d, the width of a table.
+            interests: Widths of what is read from the history, by name.
+            hidden: Units of every layer.
+            layers: How many.
+            tower_hidden: Units of a tower's inner layer.
+            dropout: After every layer, and in the towers.
+        """
         super().__init__()
-        levels = {"user": spec.user, "context": spec.context, "item": spec.item, "cross": spec.cross}
-        widths = {name: level_width(level, settings.embedding_size) for name, level in levels.items()}
-        wide, dropout = hidden_width(settings), settings.dropout
-        self.first = BlockLinear({**widths, **interests}, wide)
-        rest: list[nn.Module] = [nn.PReLU(wide), nn.Dropout(dropout)]
-        for _ in range(settings.layers - 1):
-            rest += [nn.Linear(wide, wide), nn.PReLU(wide), nn.Dropout(dropout)]
+        self.first = BlockLinear({**level_widths(spec, embedding_size), **interests}, hidden)
+        rest: list[nn.Module] = [nn.PReLU(hidden), nn.Dropout(dropout)]
+        for _ in range(layers - 1):
+            rest += [nn.Linear(hidden, hidden), nn.PReLU(hidden), nn.Dropout(dropout)]
         self.rest = nn.Sequential(*rest)
-        self.heads = Heads(spec, wide, settings.tower_hidden, dropout)
+        self.heads = Heads(spec, hidden, tower_hidden, dropout)
 
-    def user_share(self, inputs: Inputs) -> Tensor:
+    def project_user(self, inputs: Inputs) -> Tensor:
         """[R, hidden]: the user's summand of the first layer, and the bias."""
         assert inputs.user_RW is not None, "encode_user needs the level user"
-        share = self.first.share("user", inputs.user_RW)
-        return self.first.bias.expand(inputs.user_RW.shape[0], -1) if share is None else share + self.first.bias
+        projected = self.first.project_part("user", inputs.user_RW)
+        return (
+            self.first.bias.expand(inputs.user_RW.shape[0], -1)
+            if projected is None
+            else projected + self.first.bias
+        )
 
-    def request_share(self, user_share_RH: Tensor, inputs: Inputs) -> Tensor:
+    def project_request(self, user_RH: Tensor, inputs: Inputs) -> Tensor:
         """[Q, hidden]: the user's and the context's."""
         assert inputs.context_QW is not None, "encode_request needs the level request"
-        of_user, share = user_share_RH.index_select(0, inputs.batch.user_index), self.first.share("context", inputs.context_QW)
-        return of_user if share is None else of_user + share
+        of_user, projected = (
+            user_RH.index_select(0, inputs.batch.user_index),
+            self.first.project_part("context", inputs.context_QW),
+        )
+        return of_user if projected is None else of_user + projected
 
-    def forward(self, request_share_QH: Tensor, inputs: Inputs, interests: Mapping[str, Tensor]) -> Tensor:
+    def forward(
+        self, request_QH: Tensor, inputs: Inputs, interests: Mapping[str, Tensor]
+    ) -> Tensor:
         """Logits [N, T] from the interests [N, width] of every candidate."""
-        assert inputs.item_IW is not None and inputs.cross_NW is not None, "score needs the level candidate"
-        hidden_NH = request_share_QH.index_select(0, inputs.batch.request_index)
+        assert inputs.item_IW is not None and inputs.cross_NW is not None, (
+            "score needs the level candidate"
+        )
+        hidden_NH = request_QH.index_select(0, inputs.batch.request_index)
         item_NW = inputs.item_IW.index_select(0, inputs.batch.item_index)
         for name, columns in {"item": item_NW, "cross": inputs.cross_NW, **interests}.items():
-            share = self.first.share(name, columns)
-            hidden_NH = hidden_NH if share is None else hidden_NH + share
+            projected = self.first.project_part(name, columns)
+            hidden_NH = hidden_NH if projected is None else hidden_NH + projected
         logits_NT: Tensor = self.heads(self.rest(hidden_NH), inputs.batch.bias)
         return logits_NT
 

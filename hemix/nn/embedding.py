@@ -1,8 +1,9 @@
 """All embedding tables in one weight, read once a step, or once a part of one.
 
-The weight is [rows of all tables, width]. In training a look-up reads all its ids at once into a leaf tensor that hangs on no weight;
-what autograd leaves there is one gradient per vector that the model was given, and a table optimiser
-(`hemix.training.table_optimizers`) adds them up by row and updates those rows alone. The dense optimiser never sees the weight.
+The weight is [rows of all tables, width]. In training a look-up reads all its ids at once into a
+leaf tensor that hangs on no weight; what autograd leaves there is one gradient per vector that the
+model was given, and a table optimiser (`hemix.training.table_optimizers`) adds them up by row and
+updates those rows alone. The dense optimiser never sees the weight.
 
 Knows neither the schema nor what the columns mean.
 """
@@ -19,15 +20,18 @@ from torch import Tensor, nn
 
 from hemix.data.batch import moved
 from hemix.data.spec import MISSING
+from hemix.nn.init import WeightInit
 
 __all__ = ["Gradients", "LookUp", "Tables", "distinct_rows", "sum_by_row"]
 
 _DENSE_FACTOR = 16
+_ROWS_PER_DRAW = 2**16
 
 
 @dataclass(frozen=True, kw_only=True)
 class LookUp:
-    """Ids to look up, in the host's memory: one-valued columns, or with ``offsets`` one multi-valued feature."""
+    """Ids to look up, in the host's memory: one-valued columns, or with ``offsets`` one
+    multi-valued feature."""
 
     tables: tuple[str, ...]
     """Table of every column; one table for a multi-valued feature."""
@@ -44,8 +48,10 @@ class Gradients:
     ids: Tensor
     """int64 [n], rows of the weight, with repeats; in the host's memory"""
     bags: Tensor | None
-    """int64 [b + 1], in the host's memory, from 0, ascending strictly: the last b vectors were means of the last ``bags[-1]`` ids, the
-    i-th of those in bags[i]:bags[i + 1]. All vectors before are one row each. None: there are no means"""
+    """int64 [b + 1], in the host's memory, from 0, ascending strictly: the last b vectors were
+    means of the last ``bags[-1]`` ids, the
+    i-th of those in bags[i]:bags[i + 1]. All vectors before are one row each. None: there are no
+    means"""
     values: Tensor
     """[m, width]"""
 
@@ -53,7 +59,9 @@ class Gradients:
 class Tables(nn.Module):
     """The embedding tables, one after another in :attr:`weight` [sum of rows, width]."""
 
-    def __init__(self, rows: Mapping[str, int], width: int, owned: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, rows: Mapping[str, int], width: int, owned: tuple[int, int] | None = None
+    ) -> None:
         """``owned``: which rows of all tables together the weight holds; by default all."""
         super().__init__()
         self.width = width
@@ -64,54 +72,94 @@ class Tables(nn.Module):
             total += count
         self.rows = total
         self.owned = owned or (0, total)
-        self.weight = nn.Parameter(torch.empty(self.owned[1] - self.owned[0], width), requires_grad=False)
+        self.weight = nn.Parameter(
+            torch.empty(self.owned[1] - self.owned[0], width), requires_grad=False
+        )
         self._step: Gradients | None = None
         self._parts: list[tuple[Tensor, Tensor]] = []
 
-    def look_up(self, wanted: Sequence[LookUp]) -> list[Tensor]:
-        """Vectors of everything that a step needs: [rows, columns * width] each, [rows, width] for a multi-valued feature (the
+    def init_own_weights(self, init: WeightInit) -> None:
+        """Draw the rows in pieces: a process that owns some of them draws all and keeps its own,
+        so that values are the same for any number of processes."""
+        first, last = self.owned
+        for begin in range(0, self.rows, _ROWS_PER_DRAW):
+            end = min(begin + _ROWS_PER_DRAW, self.rows)
+            size = (end - begin, self.width)
+            drawn = torch.randn(size, generator=init.generator, dtype=torch.float32)
+            low, high = max(begin, first), min(end, last)
+            if low < high:
+                kept = (drawn * init.embedding_std)[low - begin : high - begin]
+                self.weight[low - first : high - first] = kept.to(self.weight.dtype)
+
+    def look_up(self, look_ups: Sequence[LookUp]) -> list[Tensor]:
+        """Vectors of everything that a step needs: [rows, columns * width] each, [rows, width] for
+        a multi-valued feature (the
         mean of its values; the missing row where there is none).
 
-        In training (train mode with gradients on) once a step: call :meth:`take_step` before the next, or :meth:`keep_part`.
+        In training (train mode with gradients on) once a step: call :meth:`take_step` before the
+        next, or :meth:`keep_part`.
         """
-        if not wanted:
+        if not look_ups:
             return []
-        bags = [None if w.offsets is None else _with_missing(w.ids, w.offsets) for w in wanted]
-        ids = [(w.ids if bag is None else bag[0].unsqueeze(1)) + self._first_rows(w) for w, bag in zip(wanted, bags, strict=True)]
-        weight, places = self._readable(ids)
+        bags = [None if w.offsets is None else _with_missing(w.ids, w.offsets) for w in look_ups]
+        ids = [
+            (w.ids if bag is None else bag[0].unsqueeze(1)) + self._first_rows(w)
+            for w, bag in zip(look_ups, bags, strict=True)
+        ]
+        weight, positions = self._readable(ids)
         if self.training and torch.is_grad_enabled():
-            pieces = self._read_for_step(ids, weight.detach(), places, [None if bag is None else bag[1] for bag in bags])
+            pieces = self._read_for_step(
+                ids, weight.detach(), positions, [None if bag is None else bag[1] for bag in bags]
+            )
             return [
                 piece.view(i.shape[0], i.shape[1] * self.width) if bag is None else piece
                 for piece, i, bag in zip(pieces, ids, bags, strict=True)
             ]
         return [
-            weight.index_select(0, self._here(at.flatten())).view(at.shape[0], at.shape[1] * self.width)
+            weight.index_select(0, self._here(at.flatten())).view(
+                at.shape[0], at.shape[1] * self.width
+            )
             if bag is None
-            else F.embedding_bag(self._here(at.flatten()), weight, self._here(bag[1]), mode="mean", include_last_offset=True)
-            for at, bag in zip(places, bags, strict=True)
+            else F.embedding_bag(
+                self._here(at.flatten()),
+                weight,
+                self._here(bag[1]),
+                mode="mean",
+                include_last_offset=True,
+            )
+            for at, bag in zip(positions, bags, strict=True)
         ]
 
     def _readable(self, ids: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """(a weight [n, width] to read from, the places of ``ids`` in it)."""
+        """(a weight [n, width] to read from, the positions of ``ids`` in it)."""
         return self.weight, ids
 
     def _read_for_step(
-        self, ids: list[Tensor], weight: Tensor, places: list[Tensor], offsets: list[Tensor | None]
+        self,
+        ids: list[Tensor],
+        weight: Tensor,
+        positions: list[Tensor],
+        offsets: list[Tensor | None],
     ) -> list[Tensor]:
-        """Vectors [m, width] of every look-up, pieces of one leaf that :meth:`take_gradients` will ask for its gradient."""
+        """Vectors [m, width] of every look-up, pieces of one leaf that :meth:`take_gradients` will
+        ask for its gradient."""
         assert self._step is None, "one look-up a step: the step before was not taken"
         order = sorted(range(len(ids)), key=lambda at: offsets[at] is not None)  # bags last
         flat = torch.cat([ids[at].flatten() for at in order])
-        rows = self._here(torch.cat([places[at].flatten() for at in order]))
+        rows = self._here(torch.cat([positions[at].flatten() for at in order]))
         lengths = [o.diff() for o in offsets if o is not None]
-        single, bags = flat.shape[0] - sum(ids[at].numel() for at in order if offsets[at] is not None), None
+        single, bags = (
+            flat.shape[0] - sum(ids[at].numel() for at in order if offsets[at] is not None),
+            None,
+        )
         if lengths:
             bags = F.pad(torch.cat(lengths).cumsum(0), (1, 0))
         leaf = weight.new_empty(single + (0 if bags is None else bags.shape[0] - 1), self.width)
         torch.index_select(weight, 0, rows[:single], out=leaf[:single])
         if bags is not None:
-            leaf[single:] = F.embedding_bag(rows[single:], weight, self._here(bags), mode="mean", include_last_offset=True)
+            leaf[single:] = F.embedding_bag(
+                rows[single:], weight, self._here(bags), mode="mean", include_last_offset=True
+            )
         self._step = Gradients(ids=flat, bags=bags, values=leaf.requires_grad_())
         sizes = [ids[at].numel() if (o := offsets[at]) is None else o.shape[0] - 1 for at in order]
         pieces = dict(zip(order, torch.split(leaf, sizes), strict=True))
@@ -131,12 +179,17 @@ class Tables(nn.Module):
         return dict(zip(names, itertools.pairwise(firsts), strict=True))
 
     def keep_part(self) -> None:
-        """After the backward pass of a part of a step: put by what its look-up was given, for :meth:`take_gradients` to add up, part by
+        """After the backward pass of a part of a step: put by what its look-up was given, for
+        :meth:`take_gradients` to add up, part by
         part in their order."""
         step, self._step = self._step, None
         if step is not None:
-            gradient = torch.zeros_like(step.values) if step.values.grad is None else step.values.grad
-            self._parts.append(sum_by_row(Gradients(ids=step.ids, bags=step.bags, values=gradient), self.rows))
+            gradient = (
+                torch.zeros_like(step.values) if step.values.grad is None else step.values.grad
+            )
+            self._parts.append(
+                sum_by_row(Gradients(ids=step.ids, bags=step.bags, values=gradient), self.rows)
+            )
 
     def take_gradients(self) -> Gradients | None:
         """The gradients that reached the look-ups since the last call, or None; forgets them."""
@@ -150,15 +203,16 @@ class Tables(nn.Module):
         return Gradients(ids=step.ids, bags=step.bags, values=step.values.grad)
 
     def take_step(self) -> tuple[Tensor, Tensor] | None:
-        """The same added up: (rows int64 [n], distinct and ascending, gradient [n, width]), both where the weight is."""
+        """The same added up: (rows int64 [n], distinct and ascending, gradient [n, width]), both
+        where the weight is."""
         taken = self.take_gradients()
         if taken is None:
             return None
         rows, gradient = sum_by_row(taken, self.rows)
         return self._here(rows), gradient
 
-    def _first_rows(self, wanted: LookUp) -> Tensor:
-        return torch.tensor([self.first_row[name] for name in wanted.tables])
+    def _first_rows(self, look_ups: LookUp) -> Tensor:
+        return torch.tensor([self.first_row[name] for name in look_ups.tables])
 
 
 def _with_missing(values: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
@@ -168,15 +222,21 @@ def _with_missing(values: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     if not bool(empty.any()):
         return values, offsets
     shift = F.pad(empty.cumsum(0), (1, 0))
-    filled = torch.full((values.shape[0] + int(shift[-1]),), MISSING, dtype=values.dtype, device=values.device)
-    places = torch.arange(values.shape[0], device=values.device) + torch.repeat_interleave(shift[:-1], lengths)
-    return filled.index_copy_(0, places, values), offsets + shift
+    filled = torch.full(
+        (values.shape[0] + int(shift[-1]),), MISSING, dtype=values.dtype, device=values.device
+    )
+    positions = torch.arange(values.shape[0], device=values.device) + torch.repeat_interleave(
+        shift[:-1], lengths
+    )
+    return filled.index_copy_(0, positions, values), offsets + shift
 
 
 def sum_by_row(gradients: Gradients, rows: int) -> tuple[Tensor, Tensor]:
-    """(distinct ids int64 ascending [n], the sum [n, width] of what each one's uses were given), for ids in [0, rows).
+    """(distinct ids int64 ascending [n], the sum [n, width] of what each one's uses were given),
+    for ids in [0, rows).
 
-    Always added in the same order. The ids are sorted where they are, in the host's memory; the sum is made where the gradients are.
+    Always added in the same order. The ids are sorted where they are, in the host's memory; the sum
+    is made where the gradients are.
     """
     values, bags = gradients.values, gradients.bags
     device = values.device
@@ -188,19 +248,24 @@ def sum_by_row(gradients: Gradients, rows: int) -> tuple[Tensor, Tensor]:
         single = values.shape[0] - lengths.shape[0]
         values = torch.cat([values[:single], values[single:] / moved(lengths, device).unsqueeze(1)])
         every = torch.arange(values.shape[0])
-        vector = torch.cat([every[:single], every[single:].repeat_interleave(lengths)]).index_select(0, vector)
+        vector = torch.cat(
+            [every[:single], every[single:].repeat_interleave(lengths)]
+        ).index_select(0, vector)
     begin = F.pad(counts.cumsum(0), (1, 0))
-    total = F.embedding_bag(moved(vector, device), values, moved(begin, device), mode="sum", include_last_offset=True)
+    total = F.embedding_bag(
+        moved(vector, device), values, moved(begin, device), mode="sum", include_last_offset=True
+    )
     return distinct.long(), total
 
 
 def distinct_rows(ids: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """(distinct ids ascending, the place of every id among them), for int64 [n] ids in [0, rows)."""
+    """(distinct ids ascending, the position of every id among them), for int64 [n] ids in [0,
+    rows)."""
     if rows > _DENSE_FACTOR * ids.shape[0]:
-        distinct, places = torch.unique(ids, return_inverse=True)
-        return distinct, places
+        distinct, positions = torch.unique(ids, return_inverse=True)
+        return distinct, positions
     seen = torch.zeros(rows, dtype=torch.bool, device=ids.device).index_fill_(0, ids, True)
     distinct = seen.nonzero().squeeze(1)
-    place = torch.zeros(rows, dtype=torch.int64, device=ids.device)
-    place.index_copy_(0, distinct, torch.arange(distinct.shape[0], device=ids.device))
-    return distinct, place.index_select(0, ids)
+    position = torch.zeros(rows, dtype=torch.int64, device=ids.device)
+    position.index_copy_(0, distinct, torch.arange(distinct.shape[0], device=ids.device))
+    return distinct, position.index_select(0, ids)

@@ -1,8 +1,10 @@
-"""Events to vectors: an item part, computed once per distinct item row, plus a part per event field.
+"""Events to vectors: an item part, computed once per distinct item row, and a part per event field.
 
-One linear map of the concatenation [item columns ; fields], computed as a sum of shares and linear on purpose: an event's vector must
-not depend on the request, and an age part can be split off exactly. Row 0 of the result is the null event that every history carries;
-event e is row e + 1.
+One linear map of [item columns ; fields], computed as a sum of partial products and linear on
+purpose: an event's vector does not depend on the request, and an age part can be split off exactly.
+Row 0 of the result is the null event that every history carries; event e is row e + 1.
+
+Letters: E events, I distinct item rows, D token width, W width of a level's vectors, d of a table.
 """
 
 from __future__ import annotations
@@ -11,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hemix.config import ModelSettings
 from hemix.data.spec import TIMELESS_MS, InputSpec
+from hemix.nn.init import WeightInit
 from hemix.nn.inputs import Inputs
 from hemix.nn.layers import BlockLinear, summed_rows
 
@@ -22,38 +24,67 @@ __all__ = ["EventEncoder"]
 class EventEncoder(nn.Module):
     """Vectors of the null event and of all events of a batch."""
 
-    def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
+    def __init__(self, spec: InputSpec, embedding_size: int, token_width: int) -> None:
+        """Make the map.
+
+        Args:
+            spec: Which columns events have.
+            embedding_size: d, the width of a table.
+            token_width: D, the width of an event's vector.
+        """
         super().__init__()
         self.columns = spec.event_item_columns
-        self.size = settings.embedding_size
+        self.size = embedding_size
         fields = {f"field_{i}": self.size for i in range(len(spec.event.tables))}
-        self.project = BlockLinear({"item": len(self.columns) * self.size, **fields}, settings.token_width)
-        self.null = nn.Parameter(torch.empty(settings.token_width))
-        self.timeless = nn.Parameter(torch.empty(settings.token_width))
+        self.project = BlockLinear({"item": len(self.columns) * self.size, **fields}, token_width)
+        self.null = nn.Parameter(torch.empty(token_width))
+        self.timeless = nn.Parameter(torch.empty(token_width))
+
+    def init_own_weights(self, init: WeightInit) -> None:
+        """Draw the null event and what a timeless event has more, like embeddings."""
+        init.normal(self.null, init.embedding_std)
+        init.normal(self.timeless, init.embedding_std)
 
     def forward(self, inputs: Inputs) -> Tensor:
         """[1 + E, D]: the null event, then the events."""
         assert inputs.item_IW is not None and inputs.event_fields is not None
-        batch = inputs.batch
-        parts = [self._with_null(self.items(inputs.item_IW), batch.event_item, self.null)]
+        batch, traced = inputs.batch, inputs.padded is not None
+        parts = [self._with_null(self.items(inputs.item_IW), batch.event_item, self.null, traced)]
         nothing = torch.zeros_like(self.null)
         timeless = torch.stack([nothing, self.timeless])
-        small = [self._with_null(timeless, (batch.event_time_ms == TIMELESS_MS).long(), nothing)]
+        small = [
+            self._with_null(timeless, (batch.event_time_ms == TIMELESS_MS).long(), nothing, traced)
+        ]
         for i, field in enumerate(inputs.event_fields):
-            share = self.project.share(f"field_{i}", field.values_Vd)
-            assert share is not None
-            small.append(self._with_null(share, field.index_E, nothing))
-        return summed_rows(parts + sorted(small, key=lambda part: part[0].shape[0]))
+            projected = self.project.project_part(f"field_{i}", field.values_Vd)
+            assert projected is not None
+            small.append(self._with_null(projected, field.index_E, nothing, traced))
+        small.sort(key=lambda part: part[0].shape[0])
+        return summed_rows(parts + small, merge=not traced)
 
     def items(self, item_IW: Tensor) -> Tensor:
-        """[I, D]: what of an event's vector is its item's, the bias included; so also a candidate, in the events' space."""
-        share = self.project.share("item", self._event_columns(item_IW))
-        return self.project.bias.expand(item_IW.shape[0], -1) if share is None else share + self.project.bias
+        """[I, D]: what of an event's vector is its item's, the bias included; so also a candidate,
+        in the events' space."""
+        projected = self.project.project_part("item", self._event_columns(item_IW))
+        return (
+            self.project.bias.expand(item_IW.shape[0], -1)
+            if projected is None
+            else projected + self.project.bias
+        )
 
     @staticmethod
-    def _with_null(rows: Tensor, index: Tensor, null: Tensor) -> tuple[Tensor, Tensor]:
-        """The same gather with the null event's row in front."""
-        return torch.cat([rows, null.to(rows.dtype).unsqueeze(0)]), F.pad(index, (1, 0), value=rows.shape[0])
+    def _with_null(
+        rows: Tensor, index: Tensor, null: Tensor, traced: bool
+    ) -> tuple[Tensor, Tensor]:
+        """The same gather with the null event's row in front.
+
+        ``traced``: the null's row is the first, for a count of rows would become a constant of a
+        graph.
+        """
+        null_1D = null.to(rows.dtype).unsqueeze(0)
+        if traced:
+            return torch.cat([null_1D, rows]), F.pad(index + 1, (1, 0))
+        return torch.cat([rows, null_1D]), F.pad(index, (1, 0), value=rows.shape[0])
 
     def _event_columns(self, item_IW: Tensor) -> Tensor:
         """The item columns that events carry."""

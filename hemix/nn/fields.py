@@ -1,42 +1,47 @@
-"""Features as fields, vectors of one width: those of every level, columns of events, means of what a request sees.
+"""Features as fields, vectors of one width: those of every level, columns of events, means of what
+a request sees.
 
-User fields are made once per user row, context fields and pooled histories once per request, item fields once per distinct item;
-gathering them is all that is done per candidate. Knows nothing of how fields interact.
+User fields are made once per user row, context fields and pooled histories once per request, item
+fields once per distinct item; gathering them is all that is done per candidate. Knows nothing of
+how fields interact.
 
-Letters: R users, Q requests, N candidates, E events, F fields, d width of a table, C columns of an event, K numbers.
+Letters: R users, Q requests, N candidates, E events, F fields, d width of a table, C columns of an
+event, K numbers.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hemix.config import ModelSettings
-from hemix.data.batch import moved
 from hemix.data.spec import InputSpec, LevelSpec
 from hemix.nn.inputs import Inputs
 
-__all__ = ["Fields", "event_columns", "event_columns_count", "visible_means"]
+__all__ = ["Fields", "event_columns", "event_columns_count"]
 
 _LEVELS = ("user", "context", "item", "cross")
 
 
 class Fields(nn.Module):
-    """Every id column and every multi-valued feature is a field, a vector of width d; so are a level's numbers, all together, by a
+    """Every id column and every multi-valued feature is a field, a vector of width d; so are a
+    level's numbers, all together, by a
     linear map. In the order of the columns, the numbers last.
 
-    With ``numbers=False`` numbers make no field; :meth:`user_numbers` and its sisters give them as they are.
+    With ``numbers=False`` numbers make no field; :meth:`user_numbers` and its sisters give them as
+    they are.
     """
 
-    def __init__(self, spec: InputSpec, settings: ModelSettings, *, numbers: bool = True) -> None:
+    def __init__(self, spec: InputSpec, embedding_size: int, *, numbers: bool = True) -> None:
         super().__init__()
-        self.size = settings.embedding_size
+        self.size = embedding_size
         self._levels: dict[str, LevelSpec] = {name: getattr(spec, name) for name in _LEVELS}
         self.numbers = nn.ModuleDict(
-            {name: nn.Linear(level.numbers, self.size) for name, level in self._levels.items() if numbers and level.numbers}
+            {
+                name: nn.Linear(level.numbers, self.size)
+                for name, level in self._levels.items()
+                if numbers and level.numbers
+            }
         )
 
     @property
@@ -69,7 +74,10 @@ class Fields(nn.Module):
 
     def candidate(self, inputs: Inputs) -> Tensor:
         """[N, F, d]"""
-        item_IFd, cross_NFd = self._fields("item", inputs.item_IW), self._fields("cross", inputs.cross_NW)
+        item_IFd, cross_NFd = (
+            self._fields("item", inputs.item_IW),
+            self._fields("cross", inputs.cross_NW),
+        )
         return torch.cat([item_IFd.index_select(0, inputs.batch.item_index), cross_NFd], 1)
 
     def user_numbers(self, inputs: Inputs) -> Tensor:
@@ -82,7 +90,10 @@ class Fields(nn.Module):
 
     def candidate_numbers(self, inputs: Inputs) -> Tensor:
         """[N, K of the items and the crosses]"""
-        item_IK, cross_NK = self._split("item", inputs.item_IW)[1], self._split("cross", inputs.cross_NW)[1]
+        item_IK, cross_NK = (
+            self._split("item", inputs.item_IW)[1],
+            self._split("cross", inputs.cross_NW)[1],
+        )
         return torch.cat([item_IK.index_select(0, inputs.batch.item_index), cross_NK], 1)
 
     def _count(self, name: str) -> int:
@@ -93,8 +104,8 @@ class Fields(nn.Module):
         """A level's vectors and its numbers."""
         assert rows is not None, f"the level of the {name} columns was not embedded"
         numbers = self._levels[name].numbers
-        vectors, found = torch.split(rows, [rows.shape[1] - numbers, numbers], 1)
-        return vectors, found
+        vectors, values = torch.split(rows, [rows.shape[1] - numbers, numbers], 1)
+        return vectors, values
 
     def _fields(self, name: str, rows: Tensor | None) -> Tensor:
         vectors, numbers = self._split(name, rows)
@@ -103,7 +114,7 @@ class Fields(nn.Module):
         return vectors.reshape(vectors.shape[0], self._count(name), self.size)
 
 
-# -- events -----------------------------------------------------------------------------------------------------------------
+# -- events --------------------------------------------------------------------------------------
 
 
 def event_columns_count(spec: InputSpec) -> int:
@@ -112,66 +123,17 @@ def event_columns_count(spec: InputSpec) -> int:
 
 
 def event_columns(inputs: Inputs, spec: InputSpec, size: int) -> Tensor:
-    """[1 + E, C * d]: the vectors of an event's columns side by side, item columns first; row 0, the null event, is zero.
+    """[1 + E, C * d]: the vectors of an event's columns side by side, item columns first; row 0,
+    the null event, is zero.
 
     ``size`` is d.
     """
-    assert inputs.item_IW is not None and inputs.event_fields is not None, "events need the level user"
+    assert inputs.item_IW is not None and inputs.event_fields is not None, (
+        "events need the level user"
+    )
     parts = [inputs.item_IW[:, c * size : (c + 1) * size] for c in spec.event_item_columns]
     columns = [torch.cat(parts, 1).index_select(0, inputs.batch.event_item)] if parts else []
     columns += [field.values_Vd.index_select(0, field.index_E) for field in inputs.event_fields]
     if not columns:
         return inputs.item_IW.new_zeros(1 + inputs.batch.event_item.shape[0], 0)
     return F.pad(torch.cat(columns, 1), (0, 0, 1, 0))
-
-
-def visible_means(events_ED: Tensor, visible_Q3: Tensor) -> tuple[Tensor, Tensor]:
-    """(mean [Q, D] of the global part, of the real-time part) of what each request sees; zeros where it sees nothing.
-
-    ``events_ED`` [1 + E, D] has the null event, which no mean counts, in row 0 and event e in row e + 1; ``visible_Q3`` are a batch's
-    cuts, in the host's memory. All cuts together divide the events into segments; every event is added into its segment once, however
-    many requests see it, and a request adds up the segments between its cuts.
-    """
-    cuts = torch.unique(visible_Q3)
-    if cuts.shape[0] == 0:
-        nothing = events_ED.new_zeros(0, events_ED.shape[1])
-        return nothing, nothing
-    sums_SD = F.pad(_SegmentSums.apply(events_ED, cuts + 1), (0, 0, 0, 1))  # type: ignore[no-untyped-call]
-    begin, middle, end = visible_Q3.unbind(1)
-    first, between, last = torch.searchsorted(cuts, visible_Q3).unbind(1)
-    ranges = ((begin, middle, first, between), (middle, end, between, last))
-    global_QD, realtime_QD = (
-        _range_sums(sums_SD, low, high) / moved((stop - start).clamp(min=1), events_ED.device).unsqueeze(1)
-        for start, stop, low, high in ranges
-    )
-    return global_QD, realtime_QD
-
-
-def _range_sums(rows_SD: Tensor, first_Q: Tensor, last_Q: Tensor) -> Tensor:
-    """[Q, D]: sum of rows first[q] : last[q]."""
-    lengths = last_Q - first_Q
-    offsets = F.pad(lengths.cumsum(0), (1, 0))
-    total = int(offsets[-1])
-    rows = torch.arange(total) + torch.repeat_interleave(first_Q - offsets[:-1], lengths, output_size=total)
-    rows, offsets = moved(rows, rows_SD.device), moved(offsets, rows_SD.device)
-    return F.embedding_bag(rows, rows_SD, offsets, mode="sum", include_last_offset=True)
-
-
-class _SegmentSums(torch.autograd.Function):
-    """Sums of rows cuts[i] : cuts[i + 1]. The backward pass is a gather, because every row is in one segment at most."""
-
-    @staticmethod
-    def forward(ctx: Any, rows_ED: Tensor, cuts: Tensor) -> Tensor:
-        device = rows_ED.device
-        on_device = moved(cuts, device)
-        ctx.save_for_backward(on_device)
-        ctx.rows = rows_ED.shape[0]
-        every = torch.arange(int(cuts[0]), int(cuts[-1]), device=device)
-        return F.embedding_bag(every, rows_ED, on_device - int(cuts[0]), mode="sum", include_last_offset=True)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (cuts,) = ctx.saved_tensors
-        segment = torch.searchsorted(cuts, torch.arange(ctx.rows, device=cuts.device), right=True)
-        padded = F.pad(gradients[0], (0, 0, 1, 1))
-        return padded.index_select(0, segment), None

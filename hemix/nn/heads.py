@@ -1,7 +1,10 @@
 """From pooled tokens to logits, from logits to loss and to probabilities.
 
-The funnel is here and nowhere else: a task's logit is conditional on the task it is `given`; its probability over the entire space is
-the product along the chain, in log space. Knows no tokens' meaning, no batch.
+The funnel is here and nowhere else: a task's logit is conditional on the task c that it is given,
+
+    p = p_c sigmoid(logit),  1 - p = (1 - p_c) + p_c sigmoid(-logit)
+
+in log space, along the chain.
 
 Letters: N candidates, T tasks, P pooled width.
 """
@@ -15,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hemix.data.spec import InputSpec
+from hemix.nn.init import WeightInit
 from hemix.nn.layers import GroupedLinear
 
 __all__ = ["Heads", "counted_weights", "log_probabilities", "loss", "loss_sums", "probabilities"]
@@ -28,39 +32,62 @@ class Heads(nn.Module):
         self.first = GroupedLinear(len(spec.tasks), inputs, hidden)
         self.second = GroupedLinear(len(spec.tasks), hidden, 1)
         self.dropout = nn.Dropout(dropout)
-        self.position = nn.Parameter(torch.empty(spec.bias_rows, len(spec.tasks))) if spec.bias_rows else None
+        self.position = (
+            nn.Parameter(torch.empty(spec.bias_rows, len(spec.tasks))) if spec.bias_rows else None
+        )
+
+    def init_own_weights(self, init: WeightInit) -> None:  # noqa: ARG002
+        """Begin as if there were no bias column."""
+        if self.position is not None:
+            self.position.zero_()
 
     def forward(self, pooled_NP: Tensor, bias_N: Tensor) -> Tensor:
         """Logits [N, T], in the parameters' precision."""
         hidden_TNh = F.gelu(self.first(pooled_NP.expand(self.first.weight.shape[0], -1, -1)))
-        logits_NT: Tensor = self.second(self.dropout(hidden_TNh)).squeeze(2).t().to(self.second.weight.dtype)
-        return logits_NT if self.position is None else logits_NT + self.position.index_select(0, bias_N)
+        logits_NT: Tensor = (
+            self.second(self.dropout(hidden_TNh)).squeeze(2).t().to(self.second.weight.dtype)
+        )
+        return (
+            logits_NT
+            if self.position is None
+            else logits_NT + self.position.index_select(0, bias_N)
+        )
 
     @torch.no_grad()
     def rescale(self, slope_T: Tensor, shift_T: Tensor) -> None:
-        """Make every task's logit ``slope * logit + shift`` from now on, in the weights of the last layer."""
+        """Make every task's logit ``slope * logit + shift`` from now on, in the weights of the last
+        layer."""
         assert self.second.bias is not None
         self.second.weight.mul_(slope_T.to(self.second.weight)[:, None, None])
-        self.second.bias.mul_(slope_T.to(self.second.bias)[:, None]).add_(shift_T.to(self.second.bias)[:, None])
+        self.second.bias.mul_(slope_T.to(self.second.bias)[:, None]).add_(
+            shift_T.to(self.second.bias)[:, None]
+        )
         if self.position is not None:
             self.position.mul_(slope_T.to(self.position))
 
 
 def log_probabilities(logits_NT: Tensor, spec: InputSpec) -> tuple[Tensor, Tensor]:
-    """(log p, log(1 - p)) [N, T] of every task over the entire space: with c the task it is given, p = p_c * sigmoid(logit) and
+    """(log p, log(1 - p)) [N, T] of every task over the entire space: with c the task it is given,
+    p = p_c * sigmoid(logit) and
     1 - p = (1 - p_c) + p_c * sigmoid(-logit)."""
     log_p, log_not = list[Tensor](), list[Tensor]()
     for task, logit in zip(spec.tasks, logits_NT.unbind(1), strict=True):
         yes, no = F.logsigmoid(logit), F.logsigmoid(-logit)
         if task.given is not None:
-            yes, no = log_p[task.given] + yes, torch.logaddexp(log_not[task.given], log_p[task.given] + no)
+            yes, no = (
+                log_p[task.given] + yes,
+                torch.logaddexp(log_not[task.given], log_p[task.given] + no),
+            )
         log_p.append(yes)
         log_not.append(no)
     return torch.stack(log_p, 1), torch.stack(log_not, 1)
 
 
-def probabilities(logits_NT: Tensor, spec: InputSpec, undo_sampling: bool = True) -> dict[str, Tensor]:
-    """Probability [N] of every task over all impressions, and ``b_given_a`` of every task with ``given``.
+def probabilities(
+    logits_NT: Tensor, spec: InputSpec, undo_sampling: bool = True
+) -> dict[str, Tensor]:
+    """Probability [N] of every task over all impressions, and ``b_given_a`` of every task with
+    ``given``.
 
     ``undo_sampling`` brings the scores back to the log before its negatives were sampled.
     """
@@ -82,7 +109,8 @@ def loss(
     funnel: Literal["entire_space", "given_only"] = "entire_space",
     weight_T: Tensor | None = None,
 ) -> Tensor:
-    """Weighted binary cross-entropy: the mean over the known labels of every task, summed over tasks. A scalar, at least fp32.
+    """Weighted binary cross-entropy: the mean over the known labels of every task, summed over
+    tasks. A scalar, at least fp32.
 
     ``weight_T``: divide by this instead of the labels' own weight.
     """
@@ -98,9 +126,11 @@ def loss_sums(
     spec: InputSpec,
     funnel: Literal["entire_space", "given_only"] = "entire_space",
 ) -> tuple[Tensor, Tensor]:
-    """(weighted cross-entropy [T], weight [T]) of every task, summed over rows, so that batches add up.
+    """(weighted cross-entropy [T], weight [T]) of every task, summed over rows, so that batches add
+    up.
 
-    ``given_only`` trains a task with ``given`` on its conditional logit, where the given label is known and 1.
+    ``given_only`` trains a task with ``given`` on its conditional logit, where the given label is
+    known and 1.
     """
     logits_NT = logits_NT.to(torch.promote_types(logits_NT.dtype, torch.float32))
     labels_NT, weights_NT = labels_NT.to(logits_NT.dtype), weights_NT.to(logits_NT.dtype)
@@ -113,13 +143,22 @@ def loss_sums(
 
 
 def counted_weights(
-    labels_NT: Tensor, weights_NT: Tensor, spec: InputSpec, funnel: Literal["entire_space", "given_only"] = "entire_space"
+    labels_NT: Tensor,
+    weights_NT: Tensor,
+    spec: InputSpec,
+    funnel: Literal["entire_space", "given_only"] = "entire_space",
 ) -> Tensor:
     """Weights [N, T] with which rows count in :func:`loss_sums`: with ``given_only``, 0 where the
     given label is not known to be 1."""
     if funnel == "entire_space":
         return weights_NT
-    return torch.stack([w * _given_holds(i, labels_NT, weights_NT, spec) for i, w in enumerate(weights_NT.unbind(1))], 1)
+    return torch.stack(
+        [
+            w * _given_holds(i, labels_NT, weights_NT, spec)
+            for i, w in enumerate(weights_NT.unbind(1))
+        ],
+        1,
+    )
 
 
 def _given_holds(task: int, labels_NT: Tensor, weights_NT: Tensor, spec: InputSpec) -> Tensor:

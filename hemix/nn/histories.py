@@ -1,22 +1,35 @@
-"""Both histories of a batch's requests, laid out for queries: the global part from keys and values that are kept, or from event vectors;
-the real-time part from the few events that a request sees of it.
+"""Where the events and candidates of a batch lie, for what reads histories.
 
-Knows rows and cuts, not what the queries are.
+A batch's histories are ragged (:class:`RaggedLayout`): the global part is read from keys and values
+that are kept, or from event vectors; the real-time part from the few events that a request sees of
+it. An exported graph has padded ones (`hemix.nn.padded`). A model reads either through the same
+calls.
 
-Letters: Q requests, E events, D token width.
+Letters: Q requests, E events, D token width, A actions, W windows of time.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, Protocol
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from hemix.data.batch import RequestBatch
+from hemix.data.batch import RequestBatch, moved
 from hemix.data.spec import TIMELESS_MS
-from hemix.nn.interests import HistoryInterest, HistoryState
-from hemix.nn.ragged import group_requests, rows_in_ranges
+from hemix.nn.interests import CandidateIndex, HistoryInterest, HistoryState
+from hemix.nn.matches import Matches, MatchEvents, MatchIndex
+from hemix.nn.ragged import HistoryLayout, HistoryRanges, HostIndex, group_requests, rows_in_ranges
 
-__all__ = ["candidates_per_request", "event_times", "global_state", "realtime_state"]
+__all__ = [
+    "Layout",
+    "RaggedLayout",
+    "candidates_per_request",
+    "event_times",
+    "visible_means",
+]
 
 
 def event_times(batch: RequestBatch) -> Tensor:
@@ -24,31 +37,185 @@ def event_times(batch: RequestBatch) -> Tensor:
     return torch.cat([batch.event_time_ms.new_full((1,), TIMELESS_MS), batch.event_time_ms])
 
 
-def global_state(
-    interest: HistoryInterest, events_ED: Tensor, keys_values: Tensor | None, event_time_ms: Tensor, batch: RequestBatch
-) -> HistoryState:
-    """The global part. ``events_ED`` [1 + E, D] with the null event in front, ``keys_values`` [1 + E, 2 D] where they are kept."""
-    host = batch.host
-    begin, middle, _ = host.visible.unbind(1)
-    groups = group_requests(host.user_index, begin, middle, candidates_per_request(host), events_ED.device)
-    rows = [group.rows_BL for group in groups]
-    if keys_values is None:
-        return interest.state(groups, rows, events_ED, event_time_ms, host.request_time_ms)
-    return interest.state(groups, rows, keys_values, event_time_ms, host.request_time_ms, projected=True)
+def candidates_per_request(batch: RequestBatch) -> Tensor:
+    """Return int64 [Q], in the host's memory, of a batch wherever that lies."""
+    return torch.bincount(batch.host.request_index, minlength=batch.requests_count)
 
 
-def realtime_state(
-    interest: HistoryInterest, events_ED: Tensor, users: int, event_time_ms: Tensor, batch: RequestBatch
-) -> HistoryState:
-    """The real-time part; ``users``: rows of the user state."""
-    host, device = batch.host, events_ED.device
-    _, middle, end = host.visible.unbind(1)
-    recent, place = rows_in_ranges(host.user_index, middle, end, users, event_time_ms.shape[0], device)
-    groups = group_requests(host.user_index, middle, end, candidates_per_request(host), device)
-    rows = [place[group.rows_BL] for group in groups]
-    return interest.state(groups, rows, events_ED.index_select(0, recent), event_time_ms, host.request_time_ms)
+class Layout(Protocol):
+    """Where events and candidates lie. Row 0 of events is the null event, row e + 1 event e."""
+
+    @property
+    def one_candidate_each(self) -> bool:
+        """Whether every request is known to have one candidate."""
+        ...
+
+    @property
+    def candidates(self) -> CandidateIndex:
+        """The request of every candidate."""
+        ...
+
+    def global_state(
+        self,
+        interest: HistoryInterest,
+        events_ED: Tensor,
+        keys_values: Tensor | None,
+        event_time_ms: Tensor,
+    ) -> HistoryState:
+        """Lay out the global part.
+
+        Args:
+            interest: What reads it.
+            events_ED: [1 + E, D].
+            keys_values: [1 + E, 2 D], where they are kept.
+            event_time_ms: int64 [1 + E].
+        """
+        ...
+
+    def realtime_state(
+        self, interest: HistoryInterest, events_ED: Tensor, event_time_ms: Tensor, users: int
+    ) -> HistoryState:
+        """Lay out the real-time part.
+
+        Args:
+            interest: What reads it.
+            events_ED: [1 + E, D].
+            event_time_ms: int64 [1 + E].
+            users: How many users there are.
+        """
+        ...
+
+    def means(self, events_ED: Tensor) -> tuple[Tensor, Tensor]:
+        """Return means [Q, D] of what each request sees of the global and the real-time part."""
+        ...
+
+    def match_index(
+        self, matches: Matches, events: MatchEvents, event_time_ms: Tensor
+    ) -> tuple[MatchIndex, Tensor]:
+        """Return the requests' events to count matches in, and how many each sees, [Q, A, W].
+
+        Args:
+            matches: What is counted.
+            events: The users' events.
+            event_time_ms: int64 [1 + E].
+        """
+        ...
 
 
-def candidates_per_request(host: RequestBatch) -> Tensor:
-    """int64 [Q], of a batch in the host's memory."""
-    return torch.bincount(host.request_index, minlength=host.requests_count)
+@dataclass(frozen=True)
+class RaggedLayout:
+    """Of a batch as it is: users' events one after another, in groups of similar length."""
+
+    batch: RequestBatch
+
+    @property
+    def one_candidate_each(self) -> bool:
+        """Whether there are as many candidates as requests."""
+        return self.batch.candidates_count == self.batch.requests_count
+
+    @property
+    def candidates(self) -> HostIndex:
+        """The request of every candidate."""
+        return HostIndex.of_candidates(self.batch)
+
+    def global_state(
+        self,
+        interest: HistoryInterest,
+        events_ED: Tensor,
+        keys_values: Tensor | None,
+        event_time_ms: Tensor,
+    ) -> HistoryState:
+        """See :class:`Layout`."""
+        batch, device = self.batch, events_ED.device
+        ranges = HistoryRanges.of(batch, "global")
+        groups = group_requests(ranges, candidates_per_request(batch), device)
+        rows = [group.rows_BL for group in groups]
+        layout = HistoryLayout.of(groups, rows, batch.requests_count, device)
+        kept = keys_values is not None
+        events = events_ED if keys_values is None else keys_values
+        return interest.state(
+            layout, events, event_time_ms, batch.host.request_time_ms, projected=kept
+        )
+
+    def realtime_state(
+        self, interest: HistoryInterest, events_ED: Tensor, event_time_ms: Tensor, users: int
+    ) -> HistoryState:
+        """See :class:`Layout`."""
+        batch, device = self.batch, events_ED.device
+        ranges = HistoryRanges.of(batch, "realtime")
+        recent, position = rows_in_ranges(ranges, users, event_time_ms.shape[0], device)
+        groups = group_requests(ranges, candidates_per_request(batch), device)
+        rows = [position[group.rows_BL] for group in groups]
+        layout = HistoryLayout.of(groups, rows, batch.requests_count, device)
+        events = events_ED.index_select(0, recent)
+        return interest.state(layout, events, event_time_ms, batch.host.request_time_ms)
+
+    def means(self, events_ED: Tensor) -> tuple[Tensor, Tensor]:
+        """See :class:`Layout`."""
+        return visible_means(events_ED, self.batch.host.visible)
+
+    def match_index(
+        self, matches: Matches, events: MatchEvents, event_time_ms: Tensor
+    ) -> tuple[MatchIndex, Tensor]:
+        """See :class:`Layout`."""
+        return matches.sorted_index(events, event_time_ms, self.batch)
+
+
+def visible_means(events_ED: Tensor, visible_Q3: Tensor) -> tuple[Tensor, Tensor]:
+    """(mean [Q, D] of the global part, of the real-time part) of what each request sees; zeros
+    where it sees nothing.
+
+    ``events_ED`` [1 + E, D] has the null event, which no mean counts, in row 0 and event e in row e
+    + 1; ``visible_Q3`` are a batch's cuts, in the host's memory. All cuts together divide the
+    events into segments; every event is added into its segment once, however many requests see it,
+    and a request adds up the segments between its cuts.
+    """
+    cuts = torch.unique(visible_Q3)
+    if cuts.shape[0] == 0:
+        nothing = events_ED.new_zeros(0, events_ED.shape[1])
+        return nothing, nothing
+    sums_SD = F.pad(_SegmentSums.apply(events_ED, cuts + 1), (0, 0, 0, 1))  # type: ignore[no-untyped-call]
+    begin, middle, end = visible_Q3.unbind(1)
+    first, between, last = torch.searchsorted(cuts, visible_Q3).unbind(1)
+    ranges = ((begin, middle, first, between), (middle, end, between, last))
+    global_QD, realtime_QD = (
+        _range_sums(sums_SD, low, high)
+        / moved((stop - start).clamp(min=1), events_ED.device).unsqueeze(1)
+        for start, stop, low, high in ranges
+    )
+    return global_QD, realtime_QD
+
+
+def _range_sums(rows_SD: Tensor, first_Q: Tensor, last_Q: Tensor) -> Tensor:
+    """[Q, D]: sum of rows first[q] : last[q]."""
+    lengths = last_Q - first_Q
+    offsets = F.pad(lengths.cumsum(0), (1, 0))
+    total = int(offsets[-1])
+    rows = torch.arange(total) + torch.repeat_interleave(
+        first_Q - offsets[:-1], lengths, output_size=total
+    )
+    rows, offsets = moved(rows, rows_SD.device), moved(offsets, rows_SD.device)
+    return F.embedding_bag(rows, rows_SD, offsets, mode="sum", include_last_offset=True)
+
+
+class _SegmentSums(torch.autograd.Function):
+    """Sums of rows cuts[i] : cuts[i + 1]. The backward pass is a gather, because every row is in
+    one segment at most."""
+
+    @staticmethod
+    def forward(ctx: Any, rows_ED: Tensor, cuts: Tensor) -> Tensor:
+        device = rows_ED.device
+        on_device = moved(cuts, device)
+        ctx.save_for_backward(on_device)
+        ctx.rows = rows_ED.shape[0]
+        every = torch.arange(int(cuts[0]), int(cuts[-1]), device=device)
+        return F.embedding_bag(
+            every, rows_ED, on_device - int(cuts[0]), mode="sum", include_last_offset=True
+        )
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (cuts,) = ctx.saved_tensors
+        segment = torch.searchsorted(cuts, torch.arange(ctx.rows, device=cuts.device), right=True)
+        padded = F.pad(gradients[0], (0, 0, 1, 1))
+        return padded.index_select(0, segment), None

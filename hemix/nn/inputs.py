@@ -1,7 +1,7 @@
 """What a model reads: a batch, and the vectors of its levels out of the embedding tables.
 
-Letters: R users, Q requests, N candidates, E events, I distinct item rows, W width of a level's vectors, d width of a table,
-V distinct values of an event field.
+Letters: R users, Q requests, N candidates, E events, I distinct item rows, W width of a level's
+vectors, d width of a table, V distinct values of an event field.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from torch import Tensor
 from hemix.data.batch import Columns, RequestBatch, moved
 from hemix.data.spec import InputSpec, LevelSpec
 from hemix.nn.embedding import LookUp, Tables, distinct_rows
+from hemix.nn.histories import Layout, RaggedLayout
 
-__all__ = ["LEVELS", "EventField", "Inputs", "embed", "level_width"]
+__all__ = ["LEVELS", "EventField", "Inputs", "embed", "level_width", "level_widths"]
 
 LEVELS = ("user", "request", "candidate")
 
@@ -39,6 +40,13 @@ class Inputs:
     item_IW: Tensor | None = None
     context_QW: Tensor | None = None
     cross_NW: Tensor | None = None
+    padded: Layout | None = None
+    """Where events and candidates lie, where that is not as in the batch"""
+
+    @property
+    def layout(self) -> Layout:
+        """Where events and candidates lie."""
+        return self.padded or RaggedLayout(self.batch)
 
 
 def level_width(level: LevelSpec, embedding_size: int) -> int:
@@ -53,7 +61,20 @@ def level_width(level: LevelSpec, embedding_size: int) -> int:
     return (len(level.tables) + len(level.bag_tables)) * embedding_size + level.numbers
 
 
-def embed(tables: Tables, spec: InputSpec, batch: RequestBatch, levels: Sequence[str] = LEVELS) -> Inputs:
+def level_widths(spec: InputSpec, embedding_size: int) -> dict[str, int]:
+    """Return W of the levels user, context, item and cross.
+
+    Args:
+        spec: The columns of the levels.
+        embedding_size: d, the width of an embedding table.
+    """
+    levels = {"user": spec.user, "context": spec.context, "item": spec.item, "cross": spec.cross}
+    return {name: level_width(level, embedding_size) for name, level in levels.items()}
+
+
+def embed(
+    tables: Tables, spec: InputSpec, batch: RequestBatch, levels: Sequence[str] = LEVELS
+) -> Inputs:
     """Look up the vectors of several levels in one go.
 
     Args:

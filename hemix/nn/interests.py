@@ -1,31 +1,37 @@
-"""Query-mixed interest extraction from one history: heterogeneous cross-attention of dynamic and fixed queries over a user's events.
+"""Query-mixed interest extraction of HeMix: heterogeneous cross-attention over one history.
 
-Keys depend on a user's events alone; what a request sees of them (its cut, the age of every event) enters as a summand of the scores,
-or, with rotary times, as a turn of the queries. Where a user has few queries, the projections of keys and values are moved to the
-queries, which then read the event vectors themselves (:func:`hemix.nn.attention.absorbs`). Every query has a projection of its own.
-Every history carries the null event, so that no softmax is over nothing. Attention is in the parameters' precision, under autocast too.
+    Q = [dynamic ; fixed], q_i = Q_i W_q[i]        a projection for every query
+    interest_i = W_o softmax(q_i K' / sqrt(Dh) + age) V,  [K ; V] = events W_kv
 
-Letters: R users, Q requests, N candidates, D token width, H heads, Dh = D / H; in a group of users: B users, C requests a user,
-L keys a user (the null event first), J queries a request, K candidates a request, A age buckets.
+Dynamic queries are NS tokens, fixed ones are learned. Keys and values depend on a user's events
+alone; what a request sees of them enters as a summand of the scores, or by rotary times as a turn
+of queries and keys. Where a user has few queries, the projections of keys and values are moved to
+the queries, which then read the event vectors themselves (:func:`hemix.nn.attention.absorbs`).
+Every history carries the null event, so that no softmax is over nothing. All in the parameters'
+precision, under autocast too.
+
+Letters: R users, Q requests, N candidates, D token width, H heads, Dh = D / H; in a group of users:
+B users, C requests a user, L keys a user (the null event first), J queries a request, K candidates
+a request, A age buckets.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hemix.config import ModelSettings
 from hemix.data.batch import moved
 from hemix.nn.attention import absorbs, attend, attention_weights
+from hemix.nn.init import WeightInit
 from hemix.nn.layers import GroupedLinear
-from hemix.nn.ragged import Group, Slots, from_slots, places, slots, to_slots
-from hemix.nn.time_encoding import AGE_BUCKETS, age_bucket, rotary_angles, rotate
+from hemix.nn.ragged import Group, HistoryLayout, Slots, from_slots, positions, to_slots
+from hemix.nn.time_encoding import AGE_BUCKETS, TimeEncoding, age_bucket, rotary_angles, rotate
 
-__all__ = ["HistoryInterest", "HistoryState"]
+__all__ = ["CandidateIndex", "HistoryInterest", "HistoryState"]
 
 _NO_AGE = AGE_BUCKETS
 """Bucket of the null event, which age does not touch."""
@@ -41,6 +47,14 @@ class _Keys:
     """[B, L, 2 D]; absorbed, the event vectors [B, L, D]"""
     bucket_BCL: Tensor
     """uint8: age bucket, _NO_AGE, or _HIDDEN where the request does not see the event"""
+
+
+class CandidateIndex(Protocol):
+    """The request of every candidate, which knows how candidates are laid out for attention."""
+
+    def lay_out(self, groups: list[Group], requests: int, device: torch.device) -> Slots:
+        """Lay candidates out in the groups of their requests."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,130 +73,228 @@ class HistoryInterest(nn.Module):
     """The interests of one history (global or real time)."""
 
     absorb: Literal["auto", "always", "never"] = "auto"
-    """Whether projections move from keys and values to the queries: by shape; or always or never (a benchmark's choice)."""
+    """Whether projections move from keys and values to the queries: by shape; or always or never (a
+    benchmark's choice)."""
+    turns_per_ms: Tensor | None
+    """:func:`~hemix.nn.time_encoding.rotary_turns`, where an exporter would round what they are
+    computed from"""
 
-    def __init__(self, settings: ModelSettings, dynamic: int, fixed: int) -> None:
+    def __init__(
+        self,
+        *,
+        width: int,
+        heads: int,
+        dynamic: int,
+        fixed: int,
+        time_encoding: TimeEncoding = "bias",
+        shared_projection: bool = False,
+    ) -> None:
+        """Make the projections and the fixed queries.
+
+        Args:
+            width: D, the width of tokens and events.
+            heads: H; divides the width.
+            dynamic: How many queries come from NS tokens.
+            fixed: How many queries are learned.
+            time_encoding: How an event's age enters.
+            shared_projection: One projection for all queries instead of one for each.
+        """
         super().__init__()
-        width = settings.token_width
-        self.heads, self.age, self.dynamic_count = settings.attention_heads, settings.age, dynamic
-        self.query = GroupedLinear(dynamic + fixed if settings.query_projection == "per_query" else 1, width, width, bias=False)
+        self.heads, self.time_encoding, self.dynamic_count = heads, time_encoding, dynamic
+        self.query = GroupedLinear(
+            1 if shared_projection else dynamic + fixed, width, width, bias=False
+        )
         self.fixed_queries = nn.Parameter(torch.empty(fixed, width))
         self.key_value = nn.Linear(width, 2 * width)
         self.output = nn.Linear(width, width)
-        self.age_bias = nn.Parameter(torch.empty(AGE_BUCKETS, self.heads)) if self.age == "bias" else None
-        self.age_vector = nn.Parameter(torch.empty(AGE_BUCKETS, width)) if self.age == "embedding" else None
+        self.age_bias = (
+            nn.Parameter(torch.empty(AGE_BUCKETS, self.heads)) if time_encoding == "bias" else None
+        )
+        self.age_vector = (
+            nn.Parameter(torch.empty(AGE_BUCKETS, width)) if time_encoding == "embedding" else None
+        )
+
+        self.register_buffer("turns_per_ms", None, persistent=False)
+
+    def init_own_weights(self, init: WeightInit) -> None:
+        """Draw fixed queries like the normalised NS tokens beside them; no age matters at first."""
+        init.normal(self.fixed_queries, 1.0)
+        if self.age_bias is not None:
+            self.age_bias.zero_()
+        if self.age_vector is not None:
+            init.normal(self.age_vector, init.embedding_std)
 
     @property
     def query_weight(self) -> Tensor:
         """[dynamic + fixed, D, D]: the projection of every query, the dynamic ones first."""
         return self.query.weight.expand(self.dynamic_count + self.fixed_queries.shape[0], -1, -1)
 
-    # -- once per user --------------------------------------------------------------------------------------------------
+    # -- once per user ---------------------------------------------------------------------------
 
     def keys_values(self, events: Tensor, time_ms: Tensor) -> Tensor:
-        """Keys and values [..., 2 D] of event vectors [..., D] of times [...]; the null event's time is TIMELESS_MS.
+        """Keys and values [..., 2 D] of event vectors [..., D] of times [...]; the null event's
+        time is TIMELESS_MS.
 
-        Without biases where they need not be added event by event: the keys' adds the same to all scores of a query, unless keys are
-        turned; the values' passes through weights that sum to 1, and is added to what attention finds.
+        Without biases where they need not be added event by event: the keys' adds the same to all
+        scores of a query, unless keys are turned; the values' passes through weights that sum to 1,
+        and is added to what attention finds.
         """
         keys_values = F.linear(events, self.key_value.weight).to(self.fixed_queries.dtype)
-        if self.age != "rotary":
+        if self.time_encoding != "rotary":
             return keys_values
         keys, values = keys_values.chunk(2, -1)
         keys = keys + self.key_value.bias.chunk(2)[0]
-        angles = rotary_angles(time_ms, self._pairs, keys.dtype).unsqueeze(-2)
+        angles = self._angles(time_ms, keys.dtype).unsqueeze(-2)
         return torch.cat([rotate(self._by_head(keys), angles).flatten(-2), values], -1)
 
-    # -- once per request -----------------------------------------------------------------------------------------------
+    # -- once per request ------------------------------------------------------------------------
 
     def state(
         self,
-        groups: list[Group],
-        rows: list[Tensor],
+        layout: HistoryLayout,
         events: Tensor,
         event_time_ms: Tensor,
         request_time_ms: Tensor,
         *,
         projected: bool = False,
     ) -> HistoryState:
-        """Lay the events out for the groups. ``rows``: the groups' ``rows_BL``, as rows of ``events`` (vectors [rows, D], or with
-        ``projected`` their keys and values [rows, 2 D]), whose row 0 is the null event; ``event_time_ms`` [1 + E] goes by the groups'
-        own rows; ``request_time_ms`` [Q] lies in the host's memory."""
-        requests, count, device = request_time_ms.shape[0], events.shape[0], events.device
-        padded = to_slots(events, rows, places(rows, count), null_first=True) if groups else []
+        """Lay one history's events out for the requests.
+
+        Args:
+            layout: Where they lie.
+            events: Vectors [rows, D] with the null event in row 0.
+            event_time_ms: int64 [1 + E], by the groups' own rows.
+            request_time_ms: int64 [Q], in the host's memory.
+            projected: ``events`` are keys and values [rows, 2 D] already.
+        """
+        device = events.device
+        padded = self._padded(layout, events)
         return HistoryState(
             device=device,
-            groups=groups,
+            groups=layout.groups,
             keys=[
-                self._keys(group, events_BLx, event_time_ms[group.rows_BL], request_time_ms, projected)
-                for group, events_BLx in zip(groups, padded, strict=True)
+                self._keys(
+                    group, events_BLx, event_time_ms[group.rows_BL], request_time_ms, projected
+                )
+                for group, events_BLx in zip(layout.groups, padded, strict=True)
             ],
-            request_slots=slots(groups, torch.arange(requests), requests, device),
-            angles_QP=rotary_angles(moved(request_time_ms, device), self._pairs, events.dtype) if self.age == "rotary" else None,
+            request_slots=layout.request_slots,
+            angles_QP=self._angles(moved(request_time_ms, device), events.dtype)
+            if self.time_encoding == "rotary"
+            else None,
         )
+
+    @staticmethod
+    def _padded(layout: HistoryLayout, events: Tensor) -> list[Tensor]:
+        """[B, L, x] by group."""
+        if not layout.groups:
+            return []
+        needs_places = torch.is_grad_enabled()
+        position = positions(layout.rows, events.shape[0]) if needs_places else events.new_empty(0)
+        return to_slots(events, layout.rows, position, null_first=True)
+
+    def _angles(self, time_ms: Tensor, dtype: torch.dtype) -> Tensor:
+        return rotary_angles(time_ms, self.pairs, dtype, self.turns_per_ms)
 
     def fixed(self, state: HistoryState, requests: int) -> Tensor:
         """Interests [Q, fixed, D] of the fixed queries."""
         return self._interests(state, state.request_slots, self._fixed_queries(requests))
 
-    # -- once per candidate ---------------------------------------------------------------------------------------------
+    # -- once per candidate ----------------------------------------------------------------------
 
-    def dynamic(self, state: HistoryState, queries_NnD: Tensor, request_index_N: Tensor, fixed_too: bool = False) -> Tensor:
-        """Interests [N, dynamic, D] of the queries that come from NS tokens; with ``fixed_too`` [N, dynamic + fixed, D].
-        ``request_index_N`` lies in the host's memory."""
+    def dynamic(
+        self,
+        state: HistoryState,
+        queries_NnD: Tensor,
+        index: CandidateIndex,
+        fixed_too: bool = False,
+    ) -> Tensor:
+        """Return interests [N, dynamic, D] of the queries that come from NS tokens.
+
+        Args:
+            state: The history.
+            queries_NnD: The candidates' queries, not projected yet.
+            index: The request of every candidate.
+            fixed_too: With the fixed queries' behind them, [N, dynamic + fixed, D].
+        """
         projected_NnD = self._dynamic_queries(queries_NnD)
         if fixed_too:
             fixed_NnD = self._fixed_queries(projected_NnD.shape[0])
             projected_NnD = torch.cat([projected_NnD.to(fixed_NnD.dtype), fixed_NnD], 1)
-        return self._interests(state, self._slots(state, request_index_N), projected_NnD)
+        return self._interests(state, self._slots(state, index), projected_NnD)
 
-    def weights(self, state: HistoryState, queries_NnD: Tensor, request_index_N: Tensor, events: int) -> Tensor:
-        """[N, 1 + E]: the share of each of so many events in what a candidate's dynamic queries read, mean over queries and heads; the
+    def weights(
+        self, state: HistoryState, queries_NnD: Tensor, index: CandidateIndex, events: int
+    ) -> Tensor:
+        """[N, 1 + E]: the share of each of so many events in what a candidate's dynamic queries
+        read, mean over queries and heads; the
         null event first. Holds all weights at once: for few candidates."""
-        layout = self._slots(state, request_index_N)
+        layout = self._slots(state, index)
         with torch.autocast(queries_NnD.device.type, enabled=False):
             queries = self._laid_out(state, layout, self._dynamic_queries(queries_NnD))
-            table_hA, found = self._summands(), list[Tensor]()
+            table_hA, by_group = self._summands(), list[Tensor]()
             for group, keys, q_BHCJd in zip(state.groups, state.keys, queries, strict=True):
                 weights_BHCJL = self._weights(keys, q_BHCJd, table_hA)
                 B, H, C, J, L = weights_BHCJL.shape
                 mean_BCKL = weights_BHCJL.view(B, H, C, J // self.dynamic_count, -1, L).mean((1, 4))
                 rows_BCKL = group.rows_BL[:, None, None].expand(mean_BCKL.shape)
-                found.append(mean_BCKL.new_zeros(*mean_BCKL.shape[:3], 1 + events).scatter_add_(3, rows_BCKL, mean_BCKL))
-            return from_slots(found, layout.place_N)
+                by_group.append(
+                    mean_BCKL.new_zeros(*mean_BCKL.shape[:3], 1 + events).scatter_add_(
+                        3, rows_BCKL, mean_BCKL
+                    )
+                )
+            return from_slots(by_group, layout.slot_N)
 
-    # -- attention ------------------------------------------------------------------------------------------------------
+    # -- attention -------------------------------------------------------------------------------
 
     @property
-    def _pairs(self) -> int:
+    def pairs(self) -> int:
+        """Pairs of a head that rotary times turn."""
         return self.fixed_queries.shape[1] // self.heads // 2
 
     def _by_head(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., H, Dh]"""
         return x.view(*x.shape[:-1], self.heads, x.shape[-1] // self.heads)
 
-    def _slots(self, state: HistoryState, request_index_N: Tensor) -> Slots:
-        return slots(state.groups, request_index_N, state.request_slots.place_N.shape[0], state.device)
+    def _slots(self, state: HistoryState, index: CandidateIndex) -> Slots:
+        return index.lay_out(state.groups, state.request_slots.slot_N.shape[0], state.device)
 
     def _dynamic_queries(self, queries_NnD: Tensor) -> Tensor:
         """[N, dynamic, D], projected."""
-        return torch.bmm(queries_NnD.transpose(0, 1), self.query_weight[: self.dynamic_count]).transpose(0, 1)
+        return torch.bmm(
+            queries_NnD.transpose(0, 1), self.query_weight[: self.dynamic_count]
+        ).transpose(0, 1)
 
     def _fixed_queries(self, rows: int) -> Tensor:
         """[rows, fixed, D], projected."""
         weight = self.query_weight[self.dynamic_count :]
         with torch.autocast(weight.device.type, enabled=False):
-            return torch.bmm(self.fixed_queries.unsqueeze(1), weight).transpose(0, 1).expand(rows, -1, -1)
+            return (
+                torch.bmm(self.fixed_queries.unsqueeze(1), weight)
+                .transpose(0, 1)
+                .expand(rows, -1, -1)
+            )
 
     def _absorbs(self, group: Group) -> bool:
-        """Whether the group's users have few enough queries, and age leaves keys linear in the events."""
-        if self.absorb != "auto" or self.age not in ("bias", "none"):
+        """Whether the group's users have few enough queries, and age leaves keys linear in the
+        events."""
+        if self.absorb != "auto" or self.time_encoding not in ("bias", "none"):
             return self.absorb == "always"
-        queries = group.requests_BC.shape[1] * self.fixed_queries.shape[0] + group.asked * self.dynamic_count
+        queries = (
+            group.requests_BC.shape[1] * self.fixed_queries.shape[0]
+            + group.candidates * self.dynamic_count
+        )
         return absorbs(queries, self.heads, self.fixed_queries.shape[1])
 
-    def _keys(self, group: Group, events_BLx: Tensor, event_time_BL: Tensor, request_time_ms: Tensor, projected: bool) -> _Keys:
-        if self.age in ("none", "rotary"):
+    def _keys(
+        self,
+        group: Group,
+        events_BLx: Tensor,
+        event_time_BL: Tensor,
+        request_time_ms: Tensor,
+        projected: bool,
+    ) -> _Keys:
+        if self.time_encoding in ("none", "rotary"):
             bucket_BCL = torch.where(group.visible_BCL, _NO_AGE, _HIDDEN)
         else:
             request_time_BC = moved(request_time_ms[group.requests_BC], event_time_BL.device)
@@ -198,9 +310,14 @@ class HistoryInterest(nn.Module):
         return _Keys(absorbed=absorbed, keys_values_BLx=keys_values, bucket_BCL=bucket_BCL)
 
     def _summands(self) -> Tensor:
-        """[H or 1, buckets]: what is added to scores by age bucket; 0 for _NO_AGE, -inf for _HIDDEN."""
-        table_AH = self.fixed_queries.new_zeros(AGE_BUCKETS, 1) if self.age_bias is None else self.age_bias
-        no_age, hidden = (table_AH.new_full((1, table_AH.shape[1]), value) for value in (0.0, -torch.inf))
+        """[H or 1, buckets]: what is added to scores by age bucket; 0 for _NO_AGE, -inf for
+        _HIDDEN."""
+        table_AH = (
+            self.fixed_queries.new_zeros(AGE_BUCKETS, 1) if self.age_bias is None else self.age_bias
+        )
+        no_age, hidden = (
+            table_AH.new_full((1, table_AH.shape[1]), value) for value in (0.0, -torch.inf)
+        )
         return torch.cat([table_AH, no_age, hidden]).t().contiguous()
 
     def _interests(self, state: HistoryState, layout: Slots, queries_NnD: Tensor) -> Tensor:
@@ -209,24 +326,32 @@ class HistoryInterest(nn.Module):
         if queries_NnD.shape[0] == 0 or n == 0:
             return queries_NnD.new_zeros(queries_NnD.shape)
         with torch.autocast(queries_NnD.device.type, enabled=False):
-            table_hA, found = self._summands(), list[Tensor]()
-            for keys, q_BHCJd in zip(state.keys, self._laid_out(state, layout, queries_NnD), strict=True):
+            table_hA, by_group = self._summands(), list[Tensor]()
+            for keys, q_BHCJd in zip(
+                state.keys, self._laid_out(state, layout, queries_NnD), strict=True
+            ):
                 B, H, C, J, d = q_BHCJd.shape
-                found_BCJHd = self._attend(keys, q_BHCJd, table_hA).permute(0, 2, 3, 1, 4)
-                found.append(found_BCJHd.reshape(B, C, J // n, n * H * d))
-            gathered = from_slots(found, layout.place_N).view(-1, n, D) + self.key_value.bias.chunk(2)[1]
+                read_BCJHd = self._attend(keys, q_BHCJd, table_hA).permute(0, 2, 3, 1, 4)
+                by_group.append(read_BCJHd.reshape(B, C, J // n, n * H * d))
+            gathered = (
+                from_slots(by_group, layout.slot_N).view(-1, n, D) + self.key_value.bias.chunk(2)[1]
+            )
         out: Tensor = self.output(gathered).to(queries_NnD.dtype)
         return out
 
     def _laid_out(self, state: HistoryState, layout: Slots, queries_NnD: Tensor) -> list[Tensor]:
-        """Per group [B, H, C, J, Dh]: projected queries of all rows, scaled and, with rotary times, turned."""
+        """Per group [B, H, C, J, Dh]: projected queries of all rows, scaled and, with rotary times,
+        turned."""
         n, D = queries_NnD.shape[1:]
         queries_NnD = queries_NnD.to(self.fixed_queries.dtype) * (D // self.heads) ** -0.5
         if state.angles_QP is not None:
             angles = state.angles_QP[layout.request_N][:, None, None]
             queries_NnD = rotate(self._by_head(queries_NnD), angles).flatten(2)
-        queries = to_slots(queries_NnD.reshape(-1, n * D), layout.rows, layout.place_N)
-        return [q.view(*q.shape[:2], q.shape[2] * n, self.heads, -1).permute(0, 3, 1, 2, 4) for q in queries]
+        queries = to_slots(queries_NnD.reshape(-1, n * D), layout.rows, layout.slot_N)
+        return [
+            q.view(*q.shape[:2], q.shape[2] * n, self.heads, -1).permute(0, 3, 1, 2, 4)
+            for q in queries
+        ]
 
     def _attend(self, keys: _Keys, q_BHCJd: Tensor, table_hA: Tensor) -> Tensor:
         """Attention of scaled queries [B, H, C, J, Dh] -> [B, H, C, J, Dh]."""
@@ -238,8 +363,8 @@ class HistoryInterest(nn.Module):
         mean_BHCJD = attend(self._wide(q_BHCJd), keys.keys_values_BLx, table_hA, keys.bucket_BCL)
         mean_HnD = mean_BHCJD.transpose(0, 1).reshape(H, B * C * J, -1)
         value_HDd = self.key_value.weight.chunk(2)[1].view(H, d, -1).transpose(1, 2)
-        found_Hnd = torch.bmm(mean_HnD, value_HDd)
-        return found_Hnd.view(H, B, C, J, d).transpose(0, 1)
+        read_Hnd = torch.bmm(mean_HnD, value_HDd)
+        return read_Hnd.view(H, B, C, J, d).transpose(0, 1)
 
     def _wide(self, q_BHCJd: Tensor) -> Tensor:
         """[B, H, C, J, D]: queries that read event vectors themselves."""
@@ -256,14 +381,19 @@ class HistoryInterest(nn.Module):
         return attention_weights(queries, keys.keys_values_BLx, table_hA, keys.bucket_BCL)
 
     def _attend_with_age(self, keys: _Keys, q_BHCJd: Tensor, table_hA: Tensor) -> Tensor:
-        """An age vector added to every event, split off exactly: keys and values are linear in it."""
+        """An age vector added to every event, split off exactly: keys and values are linear in
+        it."""
         assert self.age_vector is not None
         weights, mass = self._weights_with_age(keys, q_BHCJd, table_hA)
-        _, values_BHLd = (self._by_head(x).transpose(1, 2) for x in keys.keys_values_BLx.chunk(2, 2))
+        _, values_BHLd = (
+            self._by_head(x).transpose(1, 2) for x in keys.keys_values_BLx.chunk(2, 2)
+        )
         of_events = torch.einsum("bhcjl,bhld->bhcjd", weights, values_BHLd)
         return of_events + torch.einsum("bhcja,ahd->bhcjd", mass, self._of_ages(1))
 
-    def _weights_with_age(self, keys: _Keys, q_BHCJd: Tensor, table_hA: Tensor) -> tuple[Tensor, Tensor]:
+    def _weights_with_age(
+        self, keys: _Keys, q_BHCJd: Tensor, table_hA: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """(weights [B, H, C, J, L], their sums by age bucket [B, H, C, J, A])."""
         keys_BHLd, _ = (self._by_head(x).transpose(1, 2) for x in keys.keys_values_BLx.chunk(2, 2))
         bucket_BCL = keys.bucket_BCL.long()
@@ -275,7 +405,8 @@ class HistoryInterest(nn.Module):
         return weights, torch.zeros_like(by_bucket).scatter_add(-1, bucket, weights)
 
     def _of_ages(self, part: int) -> Tensor:
-        """[A + 1, H, Dh]: the age vectors as keys (part 0) or values (1); zeros for what has no age."""
+        """[A + 1, H, Dh]: the age vectors as keys (part 0) or values (1); zeros for what has no
+        age."""
         assert self.age_vector is not None
         projected_AD = F.linear(self.age_vector, self.key_value.weight.chunk(2)[part])
         return self._by_head(F.pad(projected_AD, (0, 0, 0, 1)))

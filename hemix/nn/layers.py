@@ -1,4 +1,5 @@
-"""Layers that several models share: a linear map per group, a linear map held in blocks, norms, activations.
+"""Layers that several models share: a linear map per group, a linear map held in blocks, norms,
+activations.
 
 Knows nothing of features, batches or HeMix.
 """
@@ -6,12 +7,26 @@ Knows nothing of features, batches or HeMix.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["BlockLinear", "GroupedLinear", "activation", "make_norm", "summed_rows"]
+from hemix.nn.init import WeightInit, fan_std
+
+__all__ = [
+    "ActivationKind",
+    "BlockLinear",
+    "GroupedLinear",
+    "NormKind",
+    "activation",
+    "make_norm",
+    "summed_rows",
+]
+
+NormKind = Literal["layer", "rms"]
+ActivationKind = Literal["relu", "gelu"]
 
 _MERGED_ROWS_MAX = 4096
 
@@ -19,13 +34,20 @@ _MERGED_ROWS_MAX = 4096
 class GroupedLinear(nn.Module):
     """``groups`` independent linear maps in one batched product: x_GNi -> y_GNo.
 
-    The weight is [groups, in, out]; each group's matrix has the fan of its own, not of the 3-D tensor.
+    The weight is [groups, in, out]; each group's matrix has the fan of its own, not of the 3-D
+    tensor.
     """
 
     def __init__(self, groups: int, inputs: int, outputs: int, bias: bool = True) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(groups, inputs, outputs))
         self.bias = nn.Parameter(torch.empty(groups, outputs)) if bias else None
+
+    def init_own_weights(self, init: WeightInit) -> None:
+        """Draw each group's matrix by its own fan."""
+        init.normal(self.weight, fan_std(self.weight.shape[1]))
+        if self.bias is not None:
+            self.bias.zero_()
 
     def forward(self, x_GNi: Tensor) -> Tensor:
         """[groups, rows, in] -> [groups, rows, out]."""
@@ -35,29 +57,43 @@ class GroupedLinear(nn.Module):
 
 
 class BlockLinear(nn.Module):
-    """One linear map of a concatenation, held as one block of columns per part, so that each part is multiplied where it lives.
+    """One linear map of a concatenation, held as one block of columns per part, so that each part
+    is multiplied where it lives.
 
-    ``share("user", x)`` is the part's summand; the bias belongs to no part (add :attr:`bias` once).
+    ``project_part("user", x)`` is its partial product; the bias belongs to no part (add
+    :attr:`bias` once).
     """
 
     def __init__(self, parts: Mapping[str, int], outputs: int, loose: Collection[str] = ()) -> None:
-        """``loose``: parts whose columns have no scale in common, so that an optimiser had better see weights there, not a matrix."""
+        """``loose``: parts whose columns have no scale in common, so that an optimiser had better
+        see weights there, not a matrix."""
         super().__init__()
         self.loose = frozenset(loose)
         self.blocks = nn.ParameterDict(
-            {name: nn.Parameter(torch.empty(outputs, width)) for name, width in parts.items() if width}
+            {
+                name: nn.Parameter(torch.empty(outputs, width))
+                for name, width in parts.items()
+                if width
+            }
         )
         self.bias = nn.Parameter(torch.empty(outputs))
+
+    def init_own_weights(self, init: WeightInit) -> None:
+        """Draw every block by the fan of the whole concatenation."""
+        for block in self.blocks.values():
+            init.normal(block, fan_std(self.inputs))
+        self.bias.zero_()
 
     @property
     def inputs(self) -> int:
         """Width of the whole concatenation: the fan of every block."""
         return sum(block.shape[1] for block in self.blocks.values())
 
-    def share(self, part: str, x_Ri: Tensor) -> Tensor | None:
+    def project_part(self, part: str, x_Ri: Tensor) -> Tensor | None:
         """[rows, width of the part] -> [rows, out]; None for a part without columns.
 
-        In the weights' precision under autocast too: shares are gathered, and the gradients of a gather add up many rows.
+        In the weights' precision under autocast too: partial products are gathered, and the
+        gradients of a gather add up many rows.
         """
         if part not in self.blocks:
             return None
@@ -65,25 +101,28 @@ class BlockLinear(nn.Module):
             return F.linear(x_Ri, self.blocks[part])
 
 
-def activation(name: str, x: Tensor) -> Tensor:
+def activation(name: ActivationKind, x: Tensor) -> Tensor:
     """``relu`` or ``gelu``."""
     return F.relu(x) if name == "relu" else F.gelu(x)
 
 
-def make_norm(kind: str, width: int) -> nn.Module:
+def make_norm(kind: NormKind, width: int) -> nn.Module:
     """``layer`` or ``rms``, over the last dimension."""
     return nn.LayerNorm(width) if kind == "layer" else nn.RMSNorm(width, eps=1e-6)
 
 
-def summed_rows(parts: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """Sum over parts of ``rows[index]``, for parts (rows [n, D], index int64 [E]) -> [E, D].
+def summed_rows(parts: list[tuple[Tensor, Tensor]], *, merge: bool = True) -> Tensor:
+    """Return the sum [E, D] over parts of ``rows[index]``.
 
-    Neighbouring parts with few rows are first merged into one table of all their combinations, which saves a pass over E rows each.
+    Args:
+        parts: Each rows [n, D] and an index int64 [E].
+        merge: First merge neighbouring parts with few rows into one table of all their
+            combinations, which saves a pass over E rows each.
     """
     merged = [parts[0]]
     for rows, index in parts[1:]:
         before, before_index = merged[-1]
-        if before.shape[0] * rows.shape[0] <= _MERGED_ROWS_MAX:
+        if merge and before.shape[0] * rows.shape[0] <= _MERGED_ROWS_MAX:
             both = (before.unsqueeze(1) + rows.unsqueeze(0)).flatten(0, 1)
             merged[-1] = (both, before_index * rows.shape[0] + index)
         else:

@@ -17,11 +17,12 @@ __all__ = ["SelfAttention", "TokenMixing"]
 
 
 class TokenMixing(nn.Module):
-    """RankMixer's multi-head token mixing (Zhu et al. 2025, arXiv 2507.15551, equations 3 to 5), without weights.
+    """RankMixer's multi-head token mixing (Zhu et al. 2025, arXiv 2507.15551, equations 3 to 5),
+    without weights.
 
-    Every token is cut into as many heads as there are tokens, D / S wide; the new token h is head h of all tokens. Where S does not
-    divide D, heads are D / S rounded down or up, so dealt out that every new token is D wide: the paper's permutation, as nearly as
-    the sizes allow.
+    Every token is cut into as many heads as there are tokens, D / S wide; the new token h is head h
+    of all tokens. Where S does not divide D, heads are D / S rounded down or up, so dealt out that
+    every new token is D wide: the paper's permutation, as nearly as the sizes allow.
     """
 
     def forward(self, x_SND: Tensor) -> Tensor:
@@ -36,20 +37,24 @@ class TokenMixing(nn.Module):
 
 @lru_cache(maxsize=8)
 def _nearly_equal_heads(tokens: int, width: int) -> list[int]:
-    """Which of the tokens' S * D places stands where after mixing. Head h of token t has one place more where (t + h) mod S is less
-    than the remainder of D by S, which makes D places both of every old and of every new token."""
+    """Which of the tokens' S * D positions stands where after mixing.
+
+    Head h of token t has one position more where (t + h) mod S is less than the remainder of D by
+    S, which makes D positions both of every old and of every new token.
+    """
     heads: list[list[int]] = [[] for _ in range(tokens)]
-    place = 0
+    position = 0
     for token in range(tokens):
-        for head, places in enumerate(heads):
+        for head, positions in enumerate(heads):
             size = width // tokens + ((token + head) % tokens < width % tokens)
-            places += range(place, place + size)
-            place += size
-    return [place for places in heads for place in places]
+            positions += range(position, position + size)
+            position += size
+    return [position for positions in heads for position in positions]
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention over the tokens of a candidate, with projections that all tokens share (Vaswani et al. 2017)."""
+    """Multi-head self-attention over the tokens of a candidate, with projections that all tokens
+    share (Vaswani et al. 2017)."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -60,7 +65,11 @@ class SelfAttention(nn.Module):
     def forward(self, x_SND: Tensor) -> Tensor:
         """[S, N, D] -> [S, N, D]"""
         S, N, D = x_SND.shape
-        by_head = self.query_key_value(x_SND).reshape(S, N, 3, self.heads, D // self.heads).permute(2, 1, 3, 0, 4)
-        found_NHSd = F.scaled_dot_product_attention(*by_head.unbind(0))
-        out: Tensor = self.output(found_NHSd.permute(2, 0, 1, 3).reshape(S, N, D))
+        by_head = (
+            self.query_key_value(x_SND)
+            .reshape(S, N, 3, self.heads, D // self.heads)
+            .permute(2, 1, 3, 0, 4)
+        )
+        read_NHSd = F.scaled_dot_product_attention(*by_head.unbind(0))
+        out: Tensor = self.output(read_NHSd.permute(2, 0, 1, 3).reshape(S, N, D))
         return out

@@ -1,8 +1,10 @@
-"""Histories as pooled fields beside the fields of the levels, made once per user and once per request and gathered.
+"""Histories as pooled fields beside the fields of the levels, made once per user and once per
+request and gathered.
 
 Knows nothing of how fields interact.
 
-Letters: R users, Q requests, N candidates, E events, F fields, d width of a table, C columns of an event, K numbers.
+Letters: R users, Q requests, N candidates, E events, F fields, d width of a table, C columns of an
+event, K numbers.
 """
 
 from __future__ import annotations
@@ -14,9 +16,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hemix.config import ModelSettings
 from hemix.data.spec import InputSpec
-from hemix.nn.fields import Fields, event_columns, event_columns_count, visible_means
+from hemix.nn.fields import Fields, event_columns, event_columns_count
 from hemix.nn.inputs import Inputs
 
 __all__ = ["PooledFields", "PooledState"]
@@ -29,7 +30,8 @@ class PooledState:
     by_event: ClassVar[tuple[str, ...]] = ("events_ED",)
 
     fields: Tensor
-    """[R, F, d]; [Q, F, d] of requests: the user's, the context's, the pooled global and the pooled real-time history's"""
+    """[R, F, d]; [Q, F, d] of requests: the user's, the context's, the pooled global and the pooled
+    real-time history's"""
     numbers: Tensor
     """[R, K]; [Q, K] of requests"""
     events_ED: Tensor | None
@@ -37,15 +39,23 @@ class PooledState:
 
 
 class PooledFields(Fields):
-    """Fields of the levels and, column by column, of the histories: a history's column is a multi-valued feature, the mean over the
-    events that the request sees; one field per column of the global part and one per column of the real-time part.
+    """Fields of the levels and, column by column, of the histories: a history's column is a
+    multi-valued feature, the mean over the
+    events that the request sees; one field per column of the global part and one per column of the
+    real-time part.
 
-    In this order: user, context, global history, real-time history, item, cross. Numbers make no field.
+    In this order: user, context, global history, real-time history, item, cross. Numbers make no
+    field.
     """
 
-    def __init__(self, spec: InputSpec, settings: ModelSettings, histories: Sequence[str] = ("global", "realtime")) -> None:
+    def __init__(
+        self,
+        spec: InputSpec,
+        embedding_size: int,
+        histories: Sequence[str] = ("global", "realtime"),
+    ) -> None:
         """``histories``: the parts that make fields."""
-        super().__init__(spec, settings, numbers=False)
+        super().__init__(spec, embedding_size, numbers=False)
         self.spec = spec
         self.histories = histories
         self.columns = event_columns_count(spec) if histories else 0
@@ -63,21 +73,34 @@ class PooledFields(Fields):
     def of_users(self, inputs: Inputs) -> PooledState:
         """The users' fields and the events' columns."""
         events_ED = event_columns(inputs, self.spec, self.size) if self.columns else None
-        return PooledState(fields=self.user(inputs), numbers=self.user_numbers(inputs), events_ED=events_ED)
+        return PooledState(
+            fields=self.user(inputs), numbers=self.user_numbers(inputs), events_ED=events_ED
+        )
 
     def of_requests(self, state: PooledState, inputs: Inputs) -> PooledState:
         """The requests' fields, pooled histories among them."""
         of_user = inputs.batch.user_index
         histories = list[Tensor]()
         if state.events_ED is not None:
-            means = zip(("global", "realtime"), visible_means(state.events_ED, inputs.batch.host.visible), strict=True)
-            histories = [mean_QD.view(-1, self.columns, self.size) for part, mean_QD in means if part in self.histories]
+            means = zip(("global", "realtime"), inputs.layout.means(state.events_ED), strict=True)
+            histories = [
+                mean_QD.view(-1, self.columns, self.size)
+                for part, mean_QD in means
+                if part in self.histories
+            ]
         fields = [state.fields.index_select(0, of_user), self.context(inputs), *histories]
         numbers = [state.numbers.index_select(0, of_user), self.context_numbers(inputs)]
-        return PooledState(fields=torch.cat(fields, 1), numbers=torch.cat(numbers, 1), events_ED=None)
+        return PooledState(
+            fields=torch.cat(fields, 1), numbers=torch.cat(numbers, 1), events_ED=None
+        )
 
     def of_candidates(self, state: PooledState, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """(fields [N, F, d], numbers [N, K]) of every candidate with its request's and its user's."""
+        """(fields [N, F, d], numbers [N, K]) of every candidate with its request's and its
+        user's."""
         of_request = inputs.batch.request_index
-        fields_NFd = torch.cat([state.fields.index_select(0, of_request), self.candidate(inputs)], 1)
-        return fields_NFd, torch.cat([state.numbers.index_select(0, of_request), self.candidate_numbers(inputs)], 1)
+        fields_NFd = torch.cat(
+            [state.fields.index_select(0, of_request), self.candidate(inputs)], 1
+        )
+        return fields_NFd, torch.cat(
+            [state.numbers.index_select(0, of_request), self.candidate_numbers(inputs)], 1
+        )

@@ -1,17 +1,19 @@
-"""Dot products of pairs of fields, as plain inputs: a match between two ids is a product, which a perceptron learns slowly.
+"""Dot products of pairs of fields, as plain inputs: a match between two ids is a product, which a
+perceptron learns slowly.
 
-The idea is DLRM's (Naumov et al. 2019, section 2.1.4); decision 12 has what it brings. Pairs within a request are made once per request,
-those with a candidate's field once per candidate.
+The idea is DLRM's (Naumov et al. 2019, section 2.1.4); decision 12 has what it brings. Pairs within
+a request are made once per request, those with a candidate's field once per candidate.
 
 Letters: R users, Q requests, N candidates, F fields, d width of a table, P pairs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from hemix.config import ModelSettings
 from hemix.data.spec import InputSpec
 from hemix.nn.inputs import Inputs
 from hemix.nn.pooled import PooledFields, PooledState
@@ -31,7 +33,8 @@ def pair_dots(vectors_NFd: Tensor) -> Tensor:
 
 
 def cross_dots(vectors_NCd: Tensor, others_NFd: Tensor) -> Tensor:
-    """[N, C + F pairs]: every candidate's field with every field of its request, then the pairs among the candidate's own."""
+    """[N, C + F pairs]: every candidate's field with every field of its request, then the pairs
+    among the candidate's own."""
     if not vectors_NCd.shape[1] or not others_NFd.shape[1]:
         return pair_dots(vectors_NCd)
     crossed_NCF = torch.bmm(vectors_NCd, others_NFd.transpose(1, 2))
@@ -41,17 +44,21 @@ def cross_dots(vectors_NCd: Tensor, others_NFd: Tensor) -> Tensor:
 
 
 class FieldProducts(nn.Module):
-    """Products of all pairs of the levels' fields and, with ``products: histories``, of the columns of the
-    pooled histories that the model has.
+    """Products of all pairs of the levels' fields and of the columns of pooled histories.
 
     In the weights' precision under autocast too.
     """
 
-    def __init__(self, spec: InputSpec, settings: ModelSettings) -> None:
+    def __init__(self, spec: InputSpec, embedding_size: int, histories: Sequence[str]) -> None:
+        """Lay out the fields.
+
+        Args:
+            spec: The columns of the levels.
+            embedding_size: d, the width of a table.
+            histories: Which of ``global`` and ``realtime`` are pooled to further fields.
+        """
         super().__init__()
-        parts = {"global": settings.use_global, "realtime": settings.use_realtime}
-        used = [part for part, use in parts.items() if use and settings.products == "histories"]
-        self.fields = PooledFields(spec, settings, used)
+        self.fields = PooledFields(spec, embedding_size, histories)
 
     @property
     def request_count(self) -> int:

@@ -1,7 +1,8 @@
 """Embedding tables over several processes, each holding a run of rows of all tables together.
 
-A look-up asks the owners for its distinct rows, once for all levels of a step; the gradients go the same way back and are added up by
-row there, so a table optimiser sees a weight of its own rows and steps as on one process. Decision 13 says why not by TorchRec.
+A look-up asks the owners for its distinct rows, once for all levels of a step; the gradients go the
+same way back and are added up by row there, so a table optimiser sees a weight of its own rows and
+steps as on one process. Decision 13 says why not by TorchRec.
 """
 
 from __future__ import annotations
@@ -33,21 +34,23 @@ class ShardedTables(Tables):
         self._begins = torch.tensor([*begins, total], device="cpu")
 
     def by_name(self) -> dict[str, Tensor]:
-        """Not of a part: raises TypeError. Weights of several processes are saved by `hemix.run.shards`."""
+        """Not of a part: raises TypeError. Weights of several processes are saved by
+        `hemix.run.shards`."""
         raise TypeError("tables over several processes have no whole table in one of them")
 
     def _readable(self, ids: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         flat = torch.cat([i.flatten() for i in ids])
-        distinct, places = torch.unique(flat, return_inverse=True)
+        distinct, positions = torch.unique(flat, return_inverse=True)
         counts = self._counts(distinct)
-        asked, incoming = self.team.exchanged(self._here(distinct), counts)
-        mine = self.weight.detach().index_select(0, asked - self.owned[0])
-        found, _ = self.team.exchanged(mine, incoming)
-        pieces = torch.split(places, [i.numel() for i in ids])
-        return found, [piece.view(i.shape) for piece, i in zip(pieces, ids, strict=True)]
+        requested, incoming = self.team.exchanged(self._here(distinct), counts)
+        mine = self.weight.detach().index_select(0, requested - self.owned[0])
+        received, _ = self.team.exchanged(mine, incoming)
+        pieces = torch.split(positions, [i.numel() for i in ids])
+        return received, [piece.view(i.shape) for piece, i in zip(pieces, ids, strict=True)]
 
     def take_gradients(self) -> Gradients | None:
-        """What all processes' look-ups of this step gave to the rows of :attr:`weight`, part by part: ids are places in it, with
+        """What all processes' look-ups of this step gave to the rows of :attr:`weight`, part by
+        part: ids are positions in it, with
         repeats."""
         self.keep_part()
         parts, self._parts = self._parts, []
@@ -65,5 +68,5 @@ class ShardedTables(Tables):
 
     def _counts(self, ascending: Tensor) -> list[int]:
         """How many of ascending ids each process owns."""
-        found: list[int] = torch.searchsorted(ascending, self._begins).diff().tolist()
-        return found
+        received: list[int] = torch.searchsorted(ascending, self._begins).diff().tolist()
+        return received

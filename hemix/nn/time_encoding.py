@@ -6,13 +6,25 @@ Two functions of times alone, shared by the fast path and the reference; neither
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from hemix.data.spec import TIMELESS_MS
 
-__all__ = ["AGE_BUCKETS", "TIMELESS_BUCKET", "age_bucket", "rotary_angles", "rotary_turns", "rotate"]
+__all__ = [
+    "AGE_BUCKETS",
+    "TIMELESS_BUCKET",
+    "TimeEncoding",
+    "age_bucket",
+    "rotary_angles",
+    "rotary_turns",
+    "rotate",
+]
+
+TimeEncoding = Literal["bias", "rotary", "embedding", "none"]
+"""How an event's age enters, without entering keys and values: decision 6."""
 
 _SECOND_MS = 1000
 _DAY_MS = 86_400_000
@@ -31,7 +43,8 @@ AGE_BUCKETS = TIMELESS_BUCKET + 1
 def age_bucket(request_time_ms: Tensor, event_time_ms: Tensor) -> Tensor:
     """Bucket in [0, AGE_BUCKETS) of every (request, event) pair; int64, broadcast over the two.
 
-    An event at or after the request (possible only for what is masked) falls into the youngest bucket.
+    An event at or after the request (possible only for what is masked) falls into the youngest
+    bucket.
     """
     edges = torch.tensor(_EDGES_MS, device=event_time_ms.device)
     timeless = event_time_ms == TIMELESS_MS
@@ -45,11 +58,13 @@ def rotary_turns(pairs: int, device: torch.device | None = None) -> Tensor:
     return (1 / _PERIOD_MIN_MS) * (_PERIOD_MIN_MS / _PERIOD_MAX_MS) ** exponent
 
 
-def rotary_angles(time_ms: Tensor, pairs: int, dtype: torch.dtype, turns_per_ms: Tensor | None = None) -> Tensor:
+def rotary_angles(
+    time_ms: Tensor, pairs: int, dtype: torch.dtype, turns_per_ms: Tensor | None = None
+) -> Tensor:
     """Angles [..., pairs] in [0, 2 pi), one per frequency; zeros for a timeless event.
 
-    In fp64 from one fixed origin and reduced before the cast: epoch milliseconds in fp32 are 131 s apart. ``turns_per_ms``:
-    :func:`rotary_turns`, where it is kept.
+    In fp64 from one fixed origin and reduced before the cast: epoch milliseconds in fp32 are 131 s
+    apart. ``turns_per_ms``: :func:`rotary_turns`, where it is kept.
     """
     if turns_per_ms is None:
         turns_per_ms = rotary_turns(pairs, time_ms.device)
@@ -59,7 +74,8 @@ def rotary_angles(time_ms: Tensor, pairs: int, dtype: torch.dtype, turns_per_ms:
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Turn the pairs (x[..., i], x[..., i + half]) by angles[..., i]; both end in the same leading shape, broadcast."""
+    """Turn the pairs (x[..., i], x[..., i + half]) by angles[..., i]; both end in the same leading
+    shape, broadcast."""
     cos, sin = angles.cos(), angles.sin()
     left, right = x.chunk(2, -1)
     return torch.cat([left * cos - right * sin, left * sin + right * cos], -1)

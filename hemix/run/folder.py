@@ -11,24 +11,26 @@ from typing import Any, Literal
 import pyarrow as pa
 import torch
 
-from hemix.config import Settings, build_settings
 from hemix.data.dataset import Dataset
 from hemix.data.encode import Encoders
 from hemix.data.entities import EntityTable, entity_files
 from hemix.data.layout import file_hash
 from hemix.data.spec import InputSpec
-from hemix.data.statistics import Statistics, statistic_files
 from hemix.errors import DataError, RunError
+from hemix.features.statistics import Statistics, statistic_files
 from hemix.files import read_json, storage_errors, write_json, write_text
-from hemix.models import Ranker, build_model
+from hemix.models import Predictor, Ranker, build_predictor, find_model, model_names
 from hemix.nn.sharded import ShardedTables
 from hemix.run.shards import save_whole_tables
 from hemix.run.weights import DENSE_FILE, TABLES_FILE, load_weights, save_dense, save_weights
 from hemix.schema import Schema, first_difference
+from hemix.settings import Settings, build_settings
 
 __all__ = ["INFO_FILE", "METRICS_FILE", "Run", "check_same_schema"]
 
 INFO_FILE = "run.json"
+FORMAT_VERSION = 2
+"""Of run.json and settings.yaml: 2 since a model has its own settings alone."""
 METRICS_FILE = "metrics.json"
 ENTITIES: tuple[Literal["user", "item"], ...] = ("user", "item")
 
@@ -41,7 +43,7 @@ class Run:
     settings: Settings
     schema: Schema
     spec: InputSpec
-    model: Ranker
+    model: Predictor
     info: dict[str, Any]
 
     @classmethod
@@ -55,6 +57,11 @@ class Run:
             hint = "it is not finished: continue with hemix train --resume" if unfinished else f"it has no {INFO_FILE}"
             raise RunError(f"{folder}: not a run that can be used: {hint}")
         info = read_json(folder / INFO_FILE, RunError)
+        if info.get("format_version") != FORMAT_VERSION:
+            raise RunError(
+                f"{folder / INFO_FILE}: format_version: expected {FORMAT_VERSION}, got "
+                f"{info.get('format_version', 'none')}: another hemix wrote this run; train it again"
+            )
         try:
             spec = InputSpec.from_json(info["spec"])
             digests: dict[str, str] = info["weights"]
@@ -64,8 +71,9 @@ class Run:
         schema = Schema.load(folder / "schema.yaml")
         if schema.fingerprint() != fingerprint:
             raise RunError(f"{folder}: schema.yaml is not the one that this run was trained with")
+        _check_source(folder, info.get("model_source"))
         settings = build_settings(config=folder / "settings.yaml")
-        model = build_model(spec, settings.model, seed=0)
+        model = build_predictor(spec, settings.model)
         load_weights(folder, model, digests)
         model.to(torch.device(device)).eval()
         return cls(folder=folder, settings=settings, schema=schema, spec=spec, model=model, info=info)
@@ -77,7 +85,7 @@ class Run:
 
     def statistics(self) -> Statistics:
         """The dated tables that a server looks up. Raises DataError naming the file that is missing or damaged."""
-        return Statistics.load(self.folder / "statistics", self.schema, hashes=self.info.get("statistics", {}))
+        return Statistics.load(self.folder / "statistics", self.schema.statistics, hashes=self.info.get("statistics", {}))
 
     def entities(self, level: Literal["user", "item"]) -> EntityTable:
         """The users or items that the run knows, for a server. Raises RunError where the run is older than these tables, DataError
@@ -107,6 +115,19 @@ class Run:
         return pa.concat_tables(predicted_tables(self, dataset, split, bias=bias))
 
 
+def _check_source(folder: Path, source: dict[str, str] | None) -> None:
+    """Check that a model from outside is here: code of a run folder is never run by itself.
+
+    Raises RunError naming the model and the file that it came from.
+    """
+    if source is None:
+        return
+    name, file = source.get("name", "?"), source.get("file")
+    if name not in model_names():
+        flag = f"add --import {file}" if file else f"import the module {source.get('module', '?')}"
+        raise RunError(f"{folder}: its model {name!r} is none of this hemix: {flag}")
+
+
 def begin(folder: Path, settings: Settings, dataset: Dataset) -> None:
     """Lay down what does not change while a run trains: settings, schema, encoders, and the tables that a server looks up."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -128,14 +149,14 @@ def begin(folder: Path, settings: Settings, dataset: Dataset) -> None:
 
 def _served_files(schema: Schema) -> list[str]:
     """What a run copies from its dataset for a server, by place in either folder."""
-    statistics = [f"statistics/{name}" for name in statistic_files(schema)]
+    statistics = [f"statistics/{name}" for name in statistic_files(schema.statistics)]
     return statistics + [f"{level}s/{name}" for level in ENTITIES for name in entity_files(schema, level)]
 
 
-def finish(folder: Path, model: Ranker, dataset: Dataset, metrics: dict[str, Any]) -> None:
+def finish(folder: Path, model: Predictor, dataset: Dataset, metrics: dict[str, Any]) -> None:
     """Write the weights, the metrics and, last, run.json, which makes the run a finished one. Of a model whose tables several processes
     hold, all call it, and the first writes all but the others' rows."""
-    if isinstance(model.tables, ShardedTables):
+    if isinstance(model, Ranker) and isinstance(model.tables, ShardedTables):
         digests = {TABLES_FILE: save_whole_tables(folder / TABLES_FILE, model.tables)}
         if not model.tables.team.first:
             return
@@ -147,6 +168,8 @@ def finish(folder: Path, model: Ranker, dataset: Dataset, metrics: dict[str, Any
         folder / INFO_FILE,
         {
             "schema_version": 1,
+            "format_version": FORMAT_VERSION,
+            **_source(model.config.name),
             "hemix": version("hemix"),
             "torch": torch.__version__,
             "fingerprint": dataset.schema.fingerprint(),
@@ -159,11 +182,17 @@ def finish(folder: Path, model: Ranker, dataset: Dataset, metrics: dict[str, Any
                 f"{level}s": {name: file_hash(folder / f"{level}s" / name) for name in entity_files(dataset.schema, level)}
                 for level in ENTITIES
             },
-            "statistics": {name: file_hash(folder / "statistics" / name) for name in statistic_files(dataset.schema)},
+            "statistics": {name: file_hash(folder / "statistics" / name) for name in statistic_files(dataset.schema.statistics)},
             "spec": dataset.spec.to_json(),
             "weights": digests,
         },
     )
+
+
+def _source(name: str) -> dict[str, Any]:
+    """Where a model from outside came from; nothing of one that every process finds by its name."""
+    source = find_model(name).source()
+    return {} if source is None else {"model_source": {"name": name, **source}}
 
 
 def check_same_schema(run: Run, dataset: Dataset) -> None:

@@ -55,7 +55,7 @@ def score_split(
     ``bias``: the logged position, or the one value of serving. Probabilities are those of the full log: negative sampling is
     undone. ``on_progress`` gets the impressions done so far.
     """
-    device = next(run.model.parameters()).device
+    device = run.model.device
     role = run.schema.roles.bias
     run.model.eval()
     done = 0

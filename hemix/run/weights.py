@@ -15,13 +15,12 @@ from torch import Tensor
 
 from hemix.errors import RunError, StorageError
 from hemix.files import storage_errors, umask_mode
-from hemix.models import Ranker
+from hemix.models import Predictor
 
 __all__ = [
     "DENSE_FILE",
     "TABLES_FILE",
     "check_digest",
-    "dense_of",
     "load_dense",
     "load_tensors",
     "load_weights",
@@ -89,39 +88,34 @@ def load_tensors(path: Path, digest: str | None = None) -> dict[str, Tensor]:
         raise RunError(f"{path}: damaged: {error}") from error
 
 
-def save_weights(folder: Path, model: Ranker) -> dict[str, str]:
+def save_weights(folder: Path, model: Predictor) -> dict[str, str]:
     """Write both weight files; returns their sha256 by name."""
-    return {DENSE_FILE: save_dense(folder, model), TABLES_FILE: save_tensors(folder / TABLES_FILE, model.tables.by_name())}
+    return {DENSE_FILE: save_dense(folder, model), TABLES_FILE: save_tensors(folder / TABLES_FILE, model.table_tensors())}
 
 
-def load_weights(folder: Path, model: Ranker, digests: dict[str, str]) -> None:
+def load_weights(folder: Path, model: Predictor, digests: dict[str, str]) -> None:
     """Fill ``model`` from both weight files, or leave it as it was. Raises RunError naming the file and the first tensor that does not
     fit."""
-    fill_tables = _fitting(folder / TABLES_FILE, digests, lambda _: model.tables.by_name())
+    fill_tables = _fitting(folder / TABLES_FILE, digests, lambda _: model.table_tensors())
     fill_dense = _dense_fitting(folder, model, digests)
     fill_tables()
     fill_dense()
 
 
-def save_dense(folder: Path, model: Ranker) -> str:
+def save_dense(folder: Path, model: Predictor) -> str:
     """Write all but the tables; returns the file's sha256."""
-    return save_tensors(folder / DENSE_FILE, dense_of(model))
+    return save_tensors(folder / DENSE_FILE, model.dense_tensors())
 
 
-def load_dense(folder: Path, model: Ranker, digests: dict[str, str]) -> None:
+def load_dense(folder: Path, model: Predictor, digests: dict[str, str]) -> None:
     """Fill all but the tables. Raises RunError as :func:`load_weights`."""
     _dense_fitting(folder, model, digests)()
 
 
-def dense_of(model: Ranker) -> dict[str, Tensor]:
-    """Every weight and buffer but the tables', by name."""
-    return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("tables.")}
-
-
-def _dense_fitting(folder: Path, model: Ranker, digests: dict[str, str]) -> Callable[[], None]:
+def _dense_fitting(folder: Path, model: Predictor, digests: dict[str, str]) -> Callable[[], None]:
     def targets(found: dict[str, Tensor]) -> dict[str, Tensor]:
         model.take_shapes({key: tuple(tensor.shape) for key, tensor in found.items()})
-        return dense_of(model)
+        return model.dense_tensors()
 
     return _fitting(folder / DENSE_FILE, digests, targets)
 

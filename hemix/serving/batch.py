@@ -19,7 +19,7 @@ from hemix.data.batch import Columns, Jagged, RequestBatch
 from hemix.data.dataset import to_columns
 from hemix.data.layout import Block
 from hemix.data.spec import InputSpec, LevelSpec
-from hemix.models import Inputs
+from hemix.nn.inputs import Inputs
 from hemix.serving.features import RequestSide, UserSide
 
 __all__ = ["request_batch", "some_candidates", "user_batch"]

@@ -6,25 +6,18 @@ vocabulary: a value that was never seen is no error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from hemix.data.cells import MOST_NUMBER, columns_of
 from hemix.data.encode import level_features
-from hemix.schema import Categorical, Coordinates, Feature, Numeric, Schema, Vector
+from hemix.features.base import FeatureType, JsonCheck
+from hemix.features.json_values import number_problem
+from hemix.schema import Schema
 
 __all__ = ["FieldChecks", "position_of"]
 
-_MOST = 1e300
-"""What a category may be called"""
 _MOST_POSITION = 2**53
 """Up to here every whole number is a float too"""
-
-_DEGREES = (90.0, 180.0)
-"""Of latitude and longitude, either way"""
-
-Check = Callable[[Any], str | None]
-"""What was expected where a value does not fit, else None."""
 
 
 class FieldChecks:
@@ -36,7 +29,7 @@ class FieldChecks:
         levels = {level: _checks(named) for level, named in features.items()}
         for name in schema.score_expression.names:
             if name not in schema.outputs:
-                levels["item"].setdefault(name, []).append(_number)
+                levels["item"].setdefault(name, []).append(number_problem)
         self._columns = {
             "user": levels["user"],
             "context": levels["context"],
@@ -85,88 +78,28 @@ def position_of(value: Any) -> int | None:
     return int(value)
 
 
-def _checks(features: Mapping[str, Feature]) -> dict[str, list[Check]]:
-    found: dict[str, list[Check]] = {}
+def _checks(features: Mapping[str, FeatureType]) -> dict[str, list[JsonCheck]]:
+    checks: dict[str, list[JsonCheck]] = {}
     for name, feature in features.items():
-        for place, column in enumerate(columns_of(name, feature)):
-            found.setdefault(column, []).append(_check(feature, place))
-    return found
+        for position, column in enumerate(feature.columns(name)):
+            checks.setdefault(column, []).append(feature.json_check(position))
+    return checks
 
 
-def _shapes(features: Mapping[str, Feature]) -> dict[str, dict[str, Any]]:
+def _shapes(features: Mapping[str, FeatureType]) -> dict[str, dict[str, Any]]:
     return {
-        column: _shape(feature, place)
+        column: feature.json_schema(position)
         for name, feature in features.items()
-        for place, column in enumerate(columns_of(name, feature))
+        for position, column in enumerate(feature.columns(name))
     }
 
 
-def _shape(feature: Feature, place: int) -> dict[str, Any]:
-    value = {"type": ["string", "number", "boolean", "null"]}
-    match feature:
-        case Categorical(multi=True):
-            return {"type": ["array", "null"], "items": value}
-        case Categorical():
-            return value
-        case Vector(size=size):
-            return {"type": ["array", "null"], "items": {"type": "number"}, "minItems": size, "maxItems": size}
-        case Coordinates():
-            limit = _DEGREES[place]
-            return {"type": ["number", "null"], "minimum": -limit, "maximum": limit}
-    return {"type": ["number", "null"]}
-
-
-def _merged(a: dict[str, list[Check]], b: dict[str, list[Check]]) -> dict[str, list[Check]]:
+def _merged(a: dict[str, list[JsonCheck]], b: dict[str, list[JsonCheck]]) -> dict[str, list[JsonCheck]]:
     return {column: a.get(column, []) + b.get(column, []) for column in {**a, **b}}
-
-
-def _check(feature: Feature, place: int) -> Check:
-    match feature:
-        case Categorical(multi=True):
-            return _list
-        case Categorical():
-            return _scalar
-        case Numeric():
-            return _number
-        case Vector(size=size):
-            return lambda value: _vector(value, size)
-        case Coordinates():
-            limit = _DEGREES[place]
-            return lambda value: _degrees(value, limit)
-    raise AssertionError(f"{feature.type} reads no column")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and abs(value) < _MOST  # no math.isfinite: it refuses large integers
-
-
-def _scalar(value: Any) -> str | None:
-    return None if isinstance(value, str) or _is_number(value) else "a string, a number or a boolean"
-
-
-def _list(value: Any) -> str | None:
-    if isinstance(value, list) and all(part is None or _scalar(part) is None for part in value):
-        kinds = {float if type(part) is int else type(part) for part in value if part is not None}
-        if len(kinds) <= 1:  # 1 among floats is what JavaScript makes of 1.0
-            return None
-    return "a list of strings, of numbers or of booleans"
-
-
-def _number(value: Any) -> str | None:
-    return None if _is_number(value) and abs(value) <= MOST_NUMBER else f"a finite number up to {MOST_NUMBER:g}"
 
 
 def _position(value: Any) -> str | None:
     return None if position_of(value) is not None else "a whole number of at least 0"
-
-
-def _vector(value: Any, size: int) -> str | None:
-    fits = isinstance(value, list) and len(value) == size and all(_number(v) is None for v in value)
-    return None if fits else f"a list of {size} numbers up to {MOST_NUMBER:g}"
-
-
-def _degrees(value: Any, limit: float) -> str | None:
-    return None if _is_number(value) and abs(value) <= limit else f"degrees from -{limit:g} to {limit:g}"
 
 
 def _shown(value: Any) -> str:

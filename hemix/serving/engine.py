@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from hemix.errors import RequestError, SettingsError
-from hemix.models import Inputs, probabilities
+from hemix.nn.heads import probabilities
+from hemix.nn.inputs import Inputs
 from hemix.run import Run
 from hemix.serving.batch import request_batch, some_candidates
 from hemix.serving.cache import Kept, StateCache

@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from hemix.data.cells import Cell, columns_of, concatenate, take
+from hemix.data.cells import concatenate, take
 from hemix.data.encode import Encoders, level_features, level_spec
-from hemix.data.entities import EntityTable, key_features, place_features
+from hemix.data.entities import EntityTable, coordinates_features, key_features
 from hemix.data.keys import keys_of
 from hemix.data.layout import Block
-from hemix.schema import Coordinates
+from hemix.features.base import FeatureType
 from hemix.serving.checks import FieldChecks
 from hemix.serving.raw import RawReader, Refuse, rows_of
 
@@ -69,20 +69,20 @@ class EntityEncoder:
         self._score = [n for n in schema.score_expression.names if n not in schema.outputs] if table.level == "item" else []
         self.columns = self._reader.columns | frozenset(self._score)
         """The raw columns that an overlay may change"""
-        self.place_names = tuple(f"{self.level}.{name}" for name in place_features(schema, self.level))
+        self.place_names = tuple(f"{self.level}.{name}" for name in coordinates_features(schema, self.level))
         self.key_names = tuple(f"{self.level}.{name}" for name in key_features(schema, self.level))
         self._slots = {name: self._slot(name, feature) for name, feature in level_features(schema, self.level).items()}
 
-    def _slot(self, name: str, feature: Any) -> _Slot:
+    def _slot(self, name: str, feature: FeatureType) -> _Slot:
         spec, key = self._spec, f"{self.level}.{name}"
-        columns = columns_of(name, feature)
+        columns = feature.columns(name)
         return _Slot(
             columns=columns,
             own=columns == (self._own,),
             ids=spec.names.index(name) if name in spec.names else None,
             numbers=spec.numbers_of(name),
             bag=spec.bag_names.index(name) if name in spec.bag_names else None,
-            place=self.place_names.index(key) if isinstance(feature, Coordinates) else None,
+            place=self.place_names.index(key) if feature.gives_coordinates else None,
             key=self.key_names.index(key) if key in self.key_names else None,
         )
 
@@ -132,8 +132,8 @@ class EntityEncoder:
         at_request: Refuse | None = None
         if refuse is not None:
             at_request = lambda row, column, problem: refuse(int(touched[row]), column, problem)  # noqa: E731
-        cells = self._reader.cells(len(touched), rows_of(values), at_request)
-        block = self._encoders.block(self.level, cells, len(touched))
+        raw = self._reader.read(len(touched), rows_of(values), at_request)
+        block = self._encoders.block(self.level, raw, len(touched))
         bags = list(found.block.bags)
         for name, slot in self._slots.items():
             new = unknown if slot.own else unknown | np.array([any(c in said[i] for c in slot.columns) for i in touched])
@@ -151,9 +151,9 @@ class EntityEncoder:
                 assert isinstance(both, tuple)
                 bags[slot.bag] = both
             if slot.place is not None:
-                found.places[to, 2 * slot.place : 2 * slot.place + 2] = _cell(cells[name])[source]
+                found.places[to, 2 * slot.place : 2 * slot.place + 2] = np.asarray(raw[name])[source]
             if slot.key is not None:
-                found.keys[to, slot.key] = self._encoders.keys(self.level, name, cells[name], len(touched))[source]
+                found.keys[to, slot.key] = self._encoders.keys(self.level, name, raw[name], len(touched))[source]
         for column, name in enumerate(self._score):
             for place, i in enumerate(touched.tolist()):
                 if unknown[place] or name in said[i]:
@@ -168,8 +168,3 @@ class EntityEncoder:
                 degrees = found.places[row, 2 * slot.place : 2 * slot.place + 2].tolist()
                 before |= {c: None if np.isnan(d) else d for c, d in zip(slot.columns, degrees, strict=True)}
         return before
-
-
-def _cell(cell: Cell | None) -> Array:
-    assert isinstance(cell, np.ndarray)
-    return cell

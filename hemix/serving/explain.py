@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from hemix.data.spec import TIMELESS_MS
-from hemix.models import Inputs, Ranker
+from hemix.models import Predictor
+from hemix.nn.inputs import Inputs
 from hemix.serving.features import UserSide
 from hemix.serving.types import Because, RankRequest
 
@@ -14,7 +15,7 @@ __all__ = ["because"]
 _MOST = 5
 
 
-def because(model: Ranker, state: Any, inputs: Inputs, user: UserSide, request: RankRequest) -> list[tuple[Because, ...]]:
+def because(model: Predictor, state: Any, inputs: Inputs, user: UserSide, request: RankRequest) -> list[tuple[Because, ...]]:
     """For every candidate of one request, whose ``state`` and ``inputs`` these are, the events of most weight, and the newest in any
     case: what a user did just now is what one asks about. None where the model weighs no events."""
     begin, _, end = inputs.batch.host.visible[0].tolist()

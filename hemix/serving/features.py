@@ -14,17 +14,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from hemix.data.cells import columns_of
 from hemix.data.clock import local_day
 from hemix.data.encode import Encoders
-from hemix.data.entities import EntityTable
-from hemix.data.history import cut_histories, history_counts
+from hemix.data.entities import EntityTable, coordinates_features
+from hemix.data.history import cut_histories
 from hemix.data.keys import distinct, keys_of_texts
 from hemix.data.layout import Block
 from hemix.data.spec import TIMELESS_MS
-from hemix.data.statistics import Statistics
 from hemix.errors import RequestError
-from hemix.schema import Coordinates, Distance
+from hemix.features.history_counts import history_counts
+from hemix.features.statistics import Statistics
 from hemix.serving.checks import FieldChecks
 from hemix.serving.entities import EntityEncoder, EntityRows
 from hemix.serving.raw import RawReader, Refuse, rows_of
@@ -104,9 +103,9 @@ class Encoder:
         self._event = RawReader(schema, "event", checks)
         self._context = RawReader(schema, "context", checks)
         self._cross = RawReader(schema, "cross", checks)
-        (self._action,) = columns_of("action", schema.event_fields["action"])
-        self._context_places = tuple(n for n, f in schema.features.context.items() if isinstance(f, Coordinates))
-        self._distances = any(isinstance(f, Distance) for _, _, f in schema.features)
+        (self._action,) = schema.event_fields["action"].columns("action")
+        self._context_places = coordinates_features(schema, "context")
+        self._needs_places = any(f.inputs() for _, _, f in schema.features)
         self._versioned = schema.valid_from is not None
         self._parts = {
             level: tuple(dict.fromkeys(p for n in schema.statistics_of(level) for p in schema.statistics[n].by))
@@ -118,7 +117,7 @@ class Encoder:
         self.limit = self.most + _SLACK
         """How many of a user's newest events are read"""
         self.event_columns = frozenset(
-            c for n in schema.event_item_features for c in columns_of(n, schema.features.item[n])
+            c for n in schema.event_item_features for c in schema.features.item[n].columns(n)
         )  # fmt: skip
         """The item columns that events carry"""
 
@@ -140,7 +139,7 @@ class Encoder:
         def column(name: str) -> Sequence[Any]:
             return actions if name == self._action else [e.fields.get(name) for e in events]
 
-        cells = self._event.cells(len(events), column)
+        raw = self._event.read(len(events), column)
         block, index = self._event_items(item_ids, time_ms, items)
         return UserSide(
             id=user,
@@ -149,7 +148,7 @@ class Encoder:
             items=block,
             item_index=index,
             time_ms=time_ms,
-            ids=self._encoders.block("event", cells, len(events), time_ms=time_ms).ids,
+            ids=self._encoders.block("event", raw, len(events), time_ms=time_ms).ids,
             item_ids=item_ids,
             actions=pa.array(actions, pa.string()),
         )
@@ -207,14 +206,15 @@ class Encoder:
         cannot be used."""
         rows, time_ms = len(request.items), np.array([request.time_ms])
         visible = self.cuts(request, user.time_ms)
-        context = self._context.cells(1, rows_of([request.context]), _refuse("context"))
-        cross = self._cross.cells(rows, rows_of([c.fields for c in request.items]), _refuse_candidate)
+        context = self._context.read(1, rows_of([request.context]), _refuse("context"))
+        cross = self._cross.read(rows, rows_of([c.fields for c in request.items]), _refuse_candidate)
         ids = keys_of_texts(c.id for c in request.items)
         candidates, known = self._candidates(request.items, ids, request.time_ms, items)
-        places = self._places(user, context, candidates) if self._distances else {}
+        places = self._places(user, context, candidates) if self._needs_places else {}
 
         context_block = self._encoders.block("context", context, 1, time_ms=time_ms)
-        cross_block = self._encoders.block("cross", cross, rows, coordinates=places)
+        times_ms = np.repeat(time_ms, rows)
+        cross_block = self._encoders.block("cross", cross, rows, time_ms=times_ms, coordinates=places)
         day = local_day(time_ms, self.schema.clock.timezone)
 
         def keys(level: str) -> dict[str, Array]:
@@ -287,7 +287,8 @@ class Encoder:
             return items.keys[:, self.items.key_names.index(part)] if name else ids
         if level == "context":
             return self._encoders.keys(level, name, context[name], 1, time_ms=np.array([request.time_ms]))
-        return self._encoders.keys(level, name, cross[name], len(ids), coordinates=places)
+        times_ms = np.full(len(ids), request.time_ms)
+        return self._encoders.keys(level, name, cross[name], len(ids), time_ms=times_ms, coordinates=places)
 
 
 def check_history(request: RankRequest) -> None:

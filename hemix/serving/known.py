@@ -12,10 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hemix.data.cells import columns_of
 from hemix.errors import DataError
 from hemix.files import read_json
-from hemix.schema import Categorical, Numeric, Schema
+from hemix.schema import Schema
 
 __all__ = ["known"]
 
@@ -37,8 +36,8 @@ def known(run: Path, schema: Schema) -> dict[str, Any]:
 
 def _most_frequent(run: Path, schema: Schema, level: str, column: str, most: int) -> list[str]:
     for name, feature in schema.features.level(level).items():
-        if isinstance(feature, Categorical) and not feature.multi and (feature.column or name) == column:
-            table = feature.table or f"{level}.{name}"
+        if feature.columns(name) == (column,) and feature.vocabulary_settings() and feature.tensor_columns().ids:
+            table = feature.table_of(level, name)
             try:
                 vocabularies = read_json(run / "encoders" / "encoders.json", DataError)["vocabularies"]
                 path = run / "encoders" / f"{vocabularies.index(table):03d}.parquet"
@@ -58,9 +57,9 @@ def _actions(run: Path) -> list[str]:
 
 def _labels(logs: Path, schema: Schema) -> dict[str, str]:
     """``milk_tea · 13``: the first one-valued categories and the first number of an item."""
-    names = [(n, f) for n, f in schema.features.item.items() if isinstance(f, Categorical | Numeric)]
-    words = [columns_of(n, f)[0] for n, f in names if isinstance(f, Categorical) and not f.multi]
-    numbers = [columns_of(n, f)[0] for n, f in names if isinstance(f, Numeric)]
+    single = [(f.columns(n), f.json_type()) for n, f in schema.features.item.items() if len(f.columns(n)) == 1]
+    words = [column for (column,), kind in single if pa.types.is_string(kind)]
+    numbers = [column for (column,), kind in single if pa.types.is_floating(kind)]
     shown = [*[word for word in words if word != schema.item][:1], *numbers[:1]]
     if not shown:
         return {}
@@ -69,7 +68,7 @@ def _labels(logs: Path, schema: Schema) -> dict[str, str]:
 
 
 def _context(logs: Path, schema: Schema) -> dict[str, Any]:
-    columns = list(dict.fromkeys(c for n, f in schema.features.context.items() for c in columns_of(n, f)))
+    columns = list(dict.fromkeys(c for n, f in schema.features.context.items() for c in f.columns(n)))
     rows = _first_rows(logs, schema.tables.impressions, columns, 1) if columns else []
     return {name: value for name, value in rows[0].items() if isinstance(value, str | int | float)} if rows else {}
 

@@ -1,4 +1,4 @@
-"""JSON values to cells: what a request, an event or an overlay says of a column, read as if it stood in a log.
+"""JSON values to raw columns: what a request, an event or an overlay says of a column, read as if it stood in a log.
 
 A value that cannot be its column's is refused, where it is a request's own, or counts as missing, where it was stored before. Knows no
 vocabulary and no model.
@@ -10,15 +10,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import pyarrow as pa
-
-from hemix.data.cells import Cell, Where, columns_of, read_cell
+from hemix.data.cells import RawColumn, Where
 from hemix.data.encode import level_features
-from hemix.data.texts import text_of
-from hemix.schema import Categorical, Feature, Schema, Vector
+from hemix.schema import Schema
 from hemix.serving.checks import FieldChecks
 
-__all__ = ["RawReader", "Refuse", "arrow_kind", "rows_of"]
+__all__ = ["RawReader", "Refuse", "rows_of"]
 
 Refuse = Callable[[int, str, str], None]
 """(row, column, sentence): what becomes of a value that does not fit; raises, or returns and the value is missing"""
@@ -33,40 +30,41 @@ class RawReader:
         self._checks = checks
         self._level = {"cross": "candidate", "item": "candidate"}.get(level, level)
         self._features = level_features(schema, level)
-        self.columns = frozenset(c for n, f in self._features.items() for c in columns_of(n, f))
+        self.columns = frozenset(c for n, f in self._features.items() for c in f.columns(n))
         """All raw columns of the level"""
 
-    def cells(self, rows: int, column: Callable[[str], Sequence[Any]], refuse: Refuse | None = None) -> dict[str, Cell | None]:
-        """The cells of every feature. ``column``: a raw column's ``rows`` JSON values by its name, None where missing."""
-        found: dict[str, Cell | None] = {}
+    def read(
+        self, rows: int, column: Callable[[str], Sequence[Any]], refuse: Refuse | None = None
+    ) -> dict[str, RawColumn | None]:
+        """Read the raw column of every feature.
+
+        Args:
+            rows: How many rows.
+            column: Gives a column's ``rows`` JSON values by its name, None where missing.
+            refuse: Called for a value that does not fit; it raises, or the value counts as missing.
+
+        Returns:
+            By feature; None for a computed one.
+        """
+        raw: dict[str, RawColumn | None] = {}
         values: dict[str, Sequence[Any]] = {}
         for name, feature in self._features.items():
             columns = {}
-            for raw in columns_of(name, feature):
-                if raw not in values:
-                    values[raw] = column(raw)
-                columns[raw] = self._array(feature, raw, values[raw], refuse)
-            found[name] = read_cell(name, feature, columns, rows, _WHERE)
-        return found
+            for source in feature.columns(name):
+                if source not in values:
+                    values[source] = column(source)
+                columns[source] = feature.json_column(values[source], self._fits(source, refuse))
+            raw[name] = feature.read(name, columns, rows, _WHERE)
+        return raw
+
+    def _fits(self, column: str, refuse: Refuse | None) -> Callable[[int, Any], bool]:
+        return lambda row, value: not self._refused(row, column, value, refuse)
 
     def number(self, column: str, value: Any, row: int, refuse: Refuse | None = None) -> float:
         """A number that no feature reads, such as a column of the score expression; NaN where missing."""
         if value is None or self._refused(row, column, value, refuse) or not isinstance(value, int | float):
             return math.nan
         return float(value)
-
-    def _array(self, feature: Feature, column: str, values: Sequence[Any], refuse: Refuse | None) -> pa.Array:
-        kind = arrow_kind(feature)
-        if isinstance(feature, Categorical) and not feature.multi:
-            try:
-                return pa.array(values, kind)  # text as it is nearly always
-            except (pa.ArrowInvalid, pa.ArrowTypeError):
-                pass
-        usable = [
-            None if value is None or self._refused(row, column, value, refuse) else _plain(feature, value)
-            for row, value in enumerate(values)
-        ]
-        return pa.array(usable, kind)
 
     def _refused(self, row: int, column: str, value: Any, refuse: Refuse | None) -> bool:
         problem = self._checks.problem(self._level, {column: value})
@@ -78,26 +76,3 @@ class RawReader:
 def rows_of(rows: Sequence[Mapping[str, Any]]) -> Callable[[str], Sequence[Any]]:
     """Columns of rows that are mappings."""
     return lambda column: [row.get(column) for row in rows]
-
-
-def arrow_kind(feature: Feature) -> pa.DataType:
-    """The type of a feature's column, made of JSON values."""
-    match feature:
-        case Categorical(multi=True):
-            return pa.list_(pa.string())
-        case Categorical():
-            return pa.string()
-        case Vector():
-            return pa.list_(pa.float64())
-    return pa.float64()
-
-
-def _plain(feature: Feature, value: Any) -> Any:
-    match feature:
-        case Categorical(multi=True):
-            return [None if part is None else text_of(part) for part in value]
-        case Categorical():
-            return text_of(value)
-        case Vector():
-            return [float(part) for part in value]
-    return float(value)

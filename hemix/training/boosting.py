@@ -23,7 +23,7 @@ from hemix.errors import DataError, SettingsError, UsageError
 from hemix.evaluation.notes import Note, training_notes, valid_notes
 from hemix.files import storage_errors
 from hemix.measure import PeakMemory
-from hemix.models import build_model
+from hemix.models import build_predictor
 from hemix.models.lightgbm import LightGBM, load_lightgbm
 from hemix.run import folder as run_folder
 from hemix.training.calibrate import calibrate
@@ -85,7 +85,7 @@ def boost(job: TrainingJob) -> None:
     _check(job)
     label_notes = check_labels(job.data)
     set_threads(job.settings.train.threads)
-    model = build_model(job.data.spec, job.settings.model, job.settings.train.seed)
+    model = build_predictor(job.data.spec, job.settings.model)
     assert isinstance(model, LightGBM)
     job.callback.on_start(_header(job))
     _write(job, model, _train(job, model, label_notes))

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hemix.config import Settings
 from hemix.data.dataset import Split
 from hemix.data.spec import InputSpec
-from hemix.models import Ranker
+from hemix.models import Predictor
+from hemix.settings import Settings
 from hemix.team import Team
 from hemix.training.validate import logits_of
 
@@ -52,7 +52,7 @@ class Line:
 
 
 def calibrate(
-    model: Ranker, split: Split, settings: Settings, device: torch.device, team: Team | None = None
+    model: Predictor, split: Split, settings: Settings, device: torch.device, team: Team | None = None
 ) -> dict[str, dict[str, Any]]:
     """Fit and apply; returns ``{"slope", "shift"}`` by task, as metrics.json keeps them; with
     ``left_out``, the reason, where no line can be fitted and the logits stay as they are, and with

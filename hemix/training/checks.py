@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from hemix.config import Settings
 from hemix.data.dataset import Dataset
 from hemix.data.spec import InputSpec
 from hemix.errors import DataError, SettingsError, UsageError
 from hemix.evaluation.notes import Note, one_class_note
-from hemix.models import count_parameters
+from hemix.models import NeuralConfig, count_parameters
 from hemix.run.folder import INFO_FILE
 from hemix.run.weights import DENSE_FILE, TABLES_FILE
+from hemix.settings import Settings
 from hemix.training.origin import ORIGIN_FILE
 
 __all__ = ["check_labels", "check_memory", "check_out", "process_bytes"]
@@ -95,6 +95,7 @@ def process_bytes(spec: InputSpec, settings: Settings, processes: int) -> tuple[
     Counted are weights, gradients of the dense part, optimiser state and averages. Activations, batches, the gradients of a step's rows
     and the library itself come on top (docs/scale.md).
     """
+    assert isinstance(settings.model, NeuralConfig), "a model without embedding tables"
     train, width = settings.train, settings.model.embedding_size
     dense, _ = count_parameters(spec, settings.model)
     averages = train.average_decay > 0

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from hemix.config import Settings
 from hemix.data.dataset import Dataset
 from hemix.run.folder import Run
+from hemix.settings import Settings
 from hemix.team import Team
 from hemix.training.callbacks import SILENT, Callback
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from hemix.config import Settings
 from hemix.data.dataset import Dataset
 from hemix.errors import UsageError
 from hemix.files import storage_errors
 from hemix.measure import PeakMemory
-from hemix.models import LightGBM, model_class
+from hemix.models import find_model
+from hemix.models.lightgbm import LightGBM
 from hemix.run import folder as run_folder
 from hemix.run.folder import INFO_FILE, Run
+from hemix.settings import Settings
 from hemix.team import Team
 from hemix.training.boosting import boost
 from hemix.training.callbacks import SILENT, Callback, Record
@@ -95,7 +96,7 @@ def train(
 def _train(job: TrainingJob, writer: Writer) -> None:
     on_rank_zero(job.distributed, lambda: _take_folder(job, writer), f"begin {job.out}")
     background_group = _background_group(job)
-    if issubclass(model_class(job.settings.model.name), LightGBM):
+    if issubclass(find_model(job.settings.model.name).model, LightGBM):
         if job.distributed is not None:
             raise UsageError("--processes: lightgbm trains in one process, with train.threads")
         boost(job)

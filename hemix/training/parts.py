@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from hemix.config import Settings
 from hemix.data.batch import RequestBatch
 from hemix.data.parts import part_of
 from hemix.errors import SettingsError
+from hemix.settings import Settings
 from hemix.team import Team
 
 __all__ = ["check_parts", "micro_batches", "own_parts"]

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, field
 
 from hemix.data.dataset import Dataset
 from hemix.models import Ranker
-from hemix.run.weights import dense_of
 from hemix.training.checkpoint import WEIGHT, Checkpoint, Snapshot
 from hemix.training.meters import Meters
 from hemix.training.optimizers import Optimizers
@@ -35,7 +34,7 @@ class TrainState:
             data: The dataset that the run trains on.
         """
         return Snapshot(
-            dense=dense_of(self.model),
+            dense=self.model.dense_tensors(),
             rows={WEIGHT: self.model.tables.weight, **self.optimizers.row_tensors()},
             optimizer={**self.optimizers.tensors(), **self.meters.tensors()},
             state={

@@ -87,7 +87,7 @@ class Trainer:
         dense, embedding = count_parameters(self._job.data.spec, settings.model)
         return {
             "model": settings.model.name,
-            "size": settings.model.size,
+            "size": getattr(settings.model, "size", None),
             "dense_parameters": dense,
             "embedding_parameters": embedding,
             "train_impressions": self._batches.split.impressions,

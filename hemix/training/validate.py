@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hemix.config import Settings
 from hemix.data.batch import RequestBatch
 from hemix.data.dataset import Split
 from hemix.evaluation.metrics import auc, base_rate_loss
-from hemix.models import Ranker
+from hemix.models import Predictor
 from hemix.nn.heads import counted_weights
+from hemix.settings import Settings
 from hemix.team import Team
 from hemix.training.parts import micro_batches, own_parts
 
@@ -24,7 +24,7 @@ __all__ = ["Validation", "autocast", "logits_of", "validate", "validated"]
 
 @torch.no_grad()
 def logits_of(
-    model: Ranker, split: Split, settings: Settings, device: torch.device, team: Team | None = None
+    model: Predictor, split: Split, settings: Settings, device: torch.device, team: Team | None = None
 ) -> Iterator[tuple[RequestBatch, Tensor]]:
     """Every batch of a split, as it lies on the device, with its logits [N, T], at least fp32, scored in the parts that train has. Of
     a team each process scores its own and all have the whole."""
@@ -60,7 +60,7 @@ class Validation:
 
 
 @torch.no_grad()
-def validated(model: Ranker, split: Split, settings: Settings, device: torch.device, team: Team | None = None) -> Validation:
+def validated(model: Predictor, split: Split, settings: Settings, device: torch.device, team: Team | None = None) -> Validation:
     """The losses of a split and the first task's AUC."""
     total = weight = positive = torch.zeros(len(model.spec.tasks), dtype=torch.float64)
     scores, labels = [], []
@@ -87,7 +87,7 @@ def validated(model: Ranker, split: Split, settings: Settings, device: torch.dev
 
 
 def validate(
-    model: Ranker, split: Split, settings: Settings, device: torch.device, team: Team | None = None
+    model: Predictor, split: Split, settings: Settings, device: torch.device, team: Team | None = None
 ) -> tuple[float, float | None]:
     """Mean loss of all tasks (0 where no row counts) and the first task's AUC (None where one class
     is missing) over a split."""

@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hemix.config import Settings
 from hemix.data.dataset import Dataset, Split
 from hemix.data.encode import Encoders, KeyMap
 from hemix.data.spec import FIRST, UNKNOWN
 from hemix.errors import RunError, UsageError
 from hemix.evaluation.metrics import Absent, auc, logloss, ne, pcoc
-from hemix.models import Ranker, probabilities
+from hemix.models import Predictor, Ranker
+from hemix.nn.heads import probabilities
 from hemix.run.folder import Run
 from hemix.schema import first_difference
+from hemix.settings import Settings
 from hemix.team import Team
 from hemix.training.validate import logits_of
 
@@ -36,12 +37,13 @@ def carried_weights(run: Run, data: Dataset, settings: Settings) -> dict[str, Te
         ours, theirs = ({k: v for k, v in s.model_dump(mode="json").items() if k != "split"} for s in (run.schema, data.schema))
         where = first_difference(ours, theirs) or "which tables there are"
         raise RunError(f"{run.folder} was trained with another schema than {data.folder}: they differ in {where}")
+    assert isinstance(run.model, Ranker), "settings of a neural model"
     state = dict(run.model.state_dict())
     if run.spec == data.spec and run.info["encoders"] == data.manifest["encoders"]:
         return state
     old, new = Encoders.load(run.folder / "encoders"), Encoders.load(data.folder / "encoders")
     _check_meanings(run, data, old, new)
-    before, pieces = run.model.tables.by_name(), []
+    before, pieces = run.model.table_tensors(), []
     for table, rows in data.spec.tables.items():
         weight = before[table]
         if table not in new.vocabularies:
@@ -74,7 +76,7 @@ def _check_meanings(run: Run, data: Dataset, old: Encoders, new: Encoders) -> No
 
 
 def progressive(
-    model: Ranker, split: Split, settings: Settings, device: torch.device, team: Team | None = None
+    model: Predictor, split: Split, settings: Settings, device: torch.device, team: Team | None = None
 ) -> dict[str, dict[str, float | int | None]]:
     """AUC, log loss, NE and PCOC by task of rows that the model has not been trained on; None for what one class does not define."""
     parts: dict[str, list[Tensor]] = {task.name: [] for task in model.spec.tasks}

@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hemix.data.cells import Where, as_arrow, concatenate, from_arrow, mixed, read_cell, row_hashes, take
+from hemix.data.cells import Where, as_arrow, concatenate, from_arrow, mixed, row_hashes, take
 from hemix.data.keys import NULL_KEY, keys_of
 from hemix.errors import DataError
-from hemix.schema import Categorical, Coordinates, Numeric, Vector
+from hemix.features import Categorical, Coordinates, Numeric, Vector
 
 WHERE = Where("logs/items.parquet", 100)
 TAGS = Categorical(multi=True, max_values=2)
 
 
 def read(feature: Any, values: pa.Array) -> Any:
-    return read_cell("x", feature, {"x": values}, len(values), WHERE)
+    return feature.read("x", {"x": values}, len(values), WHERE)
 
 
 def test_hashes_are_splitmix64() -> None:
@@ -45,8 +45,8 @@ def test_numbers() -> None:
 
 
 def test_a_column_that_is_not_there_is_missing() -> None:
-    assert read_cell("x", Categorical(), {}, 2, WHERE).tolist() == [NULL_KEY, NULL_KEY]  # type: ignore[union-attr]
-    assert read_cell("x", Vector(size=2), {}, 1, WHERE).tolist() == [[0.0, 0.0]]  # type: ignore[union-attr]
+    assert Categorical().read("x", {}, 2, WHERE).tolist() == [NULL_KEY, NULL_KEY]  # type: ignore[union-attr]
+    assert Vector(size=2).read("x", {}, 1, WHERE).tolist() == [[0.0, 0.0]]  # type: ignore[union-attr]
 
 
 def test_vectors() -> None:
@@ -55,7 +55,7 @@ def test_vectors() -> None:
 
 def test_half_a_place_is_missing() -> None:
     feature = Coordinates(latitude="lat", longitude="lon")
-    cell = read_cell("x", feature, {"lat": pa.array([31.0, None]), "lon": pa.array([121.0, 121.0])}, 2, WHERE)
+    cell = feature.read("x", {"lat": pa.array([31.0, None]), "lon": pa.array([121.0, 121.0])}, 2, WHERE)
     assert isinstance(cell, np.ndarray)
     assert cell[0].tolist() == [31.0, 121.0]
     assert np.isnan(cell[1]).all()
@@ -86,7 +86,7 @@ def test_refusals_name_file_row_and_column(feature: Any, values: pa.Array, messa
 def test_a_latitude_beyond_the_pole_is_refused() -> None:
     feature = Coordinates(latitude="lat", longitude="lon")
     with pytest.raises(DataError, match=r"row 100: column 'lat': expected degrees from -90 to 90, found 121\.5"):
-        read_cell("x", feature, {"lat": pa.array([121.5]), "lon": pa.array([31.0])}, 1, WHERE)
+        feature.read("x", {"lat": pa.array([121.5]), "lon": pa.array([31.0])}, 1, WHERE)
 
 
 @given(

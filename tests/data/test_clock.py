@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hemix.data.clock import clock_part, day_start_ms, local_ms
+from hemix.data.clock import calendar_field, day_start_ms, local_ms
 
 HOUR_MS = 3_600_000
 
@@ -22,16 +22,16 @@ def ms(text: str) -> int:
 def test_shanghai_day_begins_at_16_utc() -> None:
     times = np.array([ms("2026-01-05T15:59:59+00:00"), ms("2026-01-05T16:00:00+00:00")])
     assert day_start_ms(times, "Asia/Shanghai").tolist() == [ms("2026-01-04T16:00:00+00:00"), ms("2026-01-05T16:00:00+00:00")]
-    assert clock_part("hour", times, "Asia/Shanghai").tolist() == [23, 0]
-    assert clock_part("weekday", times, "Asia/Shanghai").tolist() == [0, 1]  # Monday ends
-    assert clock_part("hour_of_week", times, "Asia/Shanghai").tolist() == [23, 24]
+    assert calendar_field("hour", times, "Asia/Shanghai").tolist() == [23, 0]
+    assert calendar_field("weekday", times, "Asia/Shanghai").tolist() == [0, 1]  # Monday ends
+    assert calendar_field("hour_of_week", times, "Asia/Shanghai").tolist() == [23, 24]
 
 
 def test_a_day_with_a_clock_change_begins_at_its_own_midnight() -> None:
     # Berlin, 2026-03-29: 02:00 becomes 03:00; at 12:00 summer time the day began at 00:00 winter time, 11 hours before
     noon = np.array([ms("2026-03-29T12:00:00+02:00")])
     assert day_start_ms(noon, "Europe/Berlin").tolist() == [ms("2026-03-29T00:00:00+01:00")]
-    assert clock_part("hour", noon, "Europe/Berlin").tolist() == [12]
+    assert calendar_field("hour", noon, "Europe/Berlin").tolist() == [12]
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Kathmandu", "America/New_York", "Australia/Lord_Howe"])

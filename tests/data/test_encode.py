@@ -12,10 +12,13 @@ import pyarrow as pa
 import pytest
 import xxhash
 
-from hemix.data.encode import Encoders, KeyMap, Place, Scale, haversine_km, level_spec
-from hemix.data.keys import keys_of
+from hemix.data.encode import Encoders, level_spec
+from hemix.data.keys import KeyMap, keys_of
 from hemix.data.spec import MISSING, TIMELESS_MS, UNKNOWN, Task
 from hemix.errors import DataError, SchemaError
+from hemix.features.coordinates import CoordinateScales
+from hemix.features.distance import haversine_km
+from hemix.features.scaling import Scale
 from hemix.schema import Schema
 from tests.data.small import at
 
@@ -58,9 +61,12 @@ def encoders() -> Encoders:
     return Encoders(
         schema=SCHEMA,
         vocabularies={"words": vocabulary("noodles", "spicy"), "event.action": vocabulary("click", "impression")},
-        edges={"item.price": np.array([10.0, 20.0]), "cross.distance": np.array([1.0])},
-        scales={"item.rating": Scale(4.0, 0.5)},
-        place=Place(Scale(31.0, 0.1), Scale(121.0, 0.2)),
+        states={
+            ("edges", "item.price"): np.array([10.0, 20.0]),
+            ("edges", "cross.distance"): np.array([1.0]),
+            ("scales", "item.rating"): Scale(4.0, 0.5),
+            ("place",): CoordinateScales(Scale(31.0, 0.1), Scale(121.0, 0.2)),
+        },
         users=KeyMap(users.keys, users.numbers - 2),
         items=KeyMap(np.zeros(0, np.uint64), np.zeros(0, np.int32)),
     )

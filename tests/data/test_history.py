@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hemix.data.history import cut_histories, history_counts
+from hemix.data.history import cut_histories
 from hemix.data.spec import TIMELESS_MS
 from hemix.schema import History
 
@@ -109,14 +109,3 @@ def test_agrees_with_a_plain_search(
         for i in range(len(requests))
     ]
     assert (np.concatenate(alone) == got).all()
-
-
-def test_counts_by_hand() -> None:
-    """Two known actions (ids 2 and 3); 0 and 1, unknown and missing, count in the totals alone."""
-    actions = np.array([2, 3, 3, 0, 2, 1, 2])
-    visible = np.array([[0, 4, 7], [1, 1, 3], [5, 5, 5]])
-    numbers = history_counts(visible, actions, 2)
-    # today, before, today's 2 and 3, the 2 and 3 before
-    assert np.expm1(numbers).round(5).tolist() == [[3, 4, 2, 0, 1, 2], [2, 0, 0, 2, 0, 0], [0, 0, 0, 0, 0, 0]]
-    assert history_counts(visible, actions, 0).shape == (3, 2)
-    assert history_counts(np.zeros((1, 3), np.int64), actions[:0], 1).tolist() == [[0.0] * 4]

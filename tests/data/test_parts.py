@@ -7,10 +7,9 @@ import dataclasses
 import pytest
 import torch
 
-from hemix.config import ModelSettings
 from hemix.data.parts import part_of
 from hemix.models import build_model
-from tests.batches import make_batch, make_spec
+from tests.batches import make_batch, make_config, make_spec
 from tests.models.test_parity import SMALL
 
 
@@ -33,7 +32,7 @@ def test_parts_hold_every_candidate_once_and_no_user_twice(parts: int) -> None:
 @pytest.mark.parametrize("parts", [2, 9])
 def test_scores_and_losses_of_parts_are_those_of_the_batch(parts: int) -> None:
     spec = make_spec()
-    model = build_model(spec, ModelSettings(**SMALL), 0).double().eval()
+    model = build_model(spec, make_config(**SMALL), 0).double().eval()
     batch = make_batch(spec, users=7, dtype=torch.float64)
     logits = model(batch)
     weight = model.loss_weight(batch)

@@ -78,13 +78,16 @@ def test_popularity_that_is_better_and_popularity_that_is_a_close_rival() -> Non
     [note] = [n for n in notes if (n["task"], n["code"]) == ("click", "auc_below_popularity")]
     assert note["auc"] < note["popularity_auc"]
     assert note["difference_ci95"][1] < 0
+    assert note["within_chance"] is False
     close = predictions(popularity=np.clip(made.probabilities + 1e-3 * made.labels, 0, 1))
     assert {n["code"] for n in noted(close)[1]} == {"auc_below_popularity"}, "every pair the same or better: small, but sure"
     noise = np.exp(0.3 * np.random.default_rng(1).normal(size=(2000, 2)))
     even = [made.probabilities * noise, made.probabilities * noise[::-1]]
+    below = []
     for ours, theirs in (even, even[::-1]):  # one of the two is below, not surely
         _, notes = noted(predictions(probabilities=np.clip(ours, 0, 1), popularity=np.clip(theirs, 0, 1)))
-        assert [n for n in notes if n["code"] == "auc_below_popularity" and n["task"] == "click"] == []
+        below += [n for n in notes if n["code"] == "auc_below_popularity" and n["task"] == "click"]
+    assert [n["within_chance"] for n in below] == [True]
 
 
 def test_one_user_has_no_interval_and_the_difference_alone_decides() -> None:

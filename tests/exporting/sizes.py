@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from hemix.config import ModelSettings
 from hemix.data.spec import InputSpec
 from hemix.models import Ranker, build_model
+from tests.batches import make_config
 
 SMALL: dict[str, Any] = dict(
     embedding_size=8, token_width=16, attention_heads=2, layers=1, mix_heads=4, mix_rank=8, tokenizer_hidden=24, tower_hidden=8
@@ -16,9 +16,9 @@ SMALL: dict[str, Any] = dict(
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "defaults": {},
-    "rotary": dict(age="rotary"),
-    "embedding": dict(age="embedding"),
-    "timeless": dict(age="none"),
+    "rotary": dict(time_encoding="rotary"),
+    "embedding": dict(time_encoding="embedding"),
+    "timeless": dict(time_encoding="none"),
     "pre rms swiglu group flatten": dict(
         norm_position="pre", norm="rms", ffn="per_group", ffn_activation="swiglu", pooling="flatten", mix_activation="gelu"
     ),
@@ -27,7 +27,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "shared projection, transformer": dict(query_projection="shared", block="transformer"),
     "no products": dict(products="none"),
     "no matches": dict(matches=False),
-    "neither, and no age": dict(products="none", matches=False, age="none"),
+    "neither, and no age": dict(products="none", matches=False, time_encoding="none"),
     "products of fields": dict(products="fields"),
     "rankmixer": dict(
         block="rankmixer", ns_tokens_global=2, ns_tokens_realtime=2, fixed_queries_global=1, fixed_queries_realtime=1
@@ -38,7 +38,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 def lively(spec: InputSpec, **options: Any) -> Ranker:
     """A model in evaluation mode whose every weight matters: no bias at its first zero, tables as large as other weights."""
-    model = build_model(spec, ModelSettings(**{**SMALL, **options}), seed=3)
+    model = build_model(spec, make_config(**{**SMALL, **options}), seed=3)
     g = torch.Generator().manual_seed(4)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -14,8 +14,9 @@ from hemix.data.spec import InputSpec, LevelSpec, Task
 from hemix.errors import UsageError
 from hemix.exporting.export_model import dense_form, takes_times
 from hemix.exporting.feed import by_candidate, request_feed, user_feed
-from hemix.models import Inputs, Ranker
-from tests.batches import make_batch, make_spec
+from hemix.models import Ranker
+from hemix.nn.inputs import Inputs
+from tests.batches import make_batch, make_config, make_spec
 from tests.exporting.sizes import OPTIONS, lively
 from tests.tolerances import PARITY_FP32_PROBABILITY
 
@@ -48,6 +49,16 @@ def test_the_padded_form_agrees_with_the_model(options: dict[str, Any], seed: in
     assert float(expected["click"].std()) > 0.01
 
 
+@pytest.mark.parametrize("age", ["bias", "rotary", "embedding", "none"])
+def test_attention_as_a_graph_has_it(age: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = lively(make_spec(), time_encoding=age)
+    batch = make_batch(model.spec, seed=3)
+    expected = model.predict(batch)
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    for name, value in dense_scores(model, batch).items():
+        torch.testing.assert_close(value, expected[name], **PARITY_FP32_PROBABILITY)
+
+
 @pytest.mark.parametrize(
     "sizes",
     [
@@ -67,7 +78,7 @@ def test_borders(sizes: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("age", ["bias", "rotary", "embedding", "none"])
 def test_what_stands_in_the_padding_does_not_matter(age: str) -> None:
-    model = lively(make_spec(), age=age)
+    model = lively(make_spec(), time_encoding=age)
     batch = make_batch(model.spec, seed=1)
     before = user_feed(batch, model.spec)
     padding = np.arange(before["event_item"].shape[1]) >= batch.event_offsets.diff().numpy()[:, None]
@@ -80,6 +91,16 @@ def test_what_stands_in_the_padding_does_not_matter(age: str) -> None:
     changed, plain = dense_scores(model, batch, **changes), dense_scores(model, batch)
     for name, value in plain.items():
         assert torch.equal(changed[name], value)
+
+
+def test_a_real_time_range_beyond_the_history_is_an_error() -> None:
+    """Not the events of the next user."""
+    model = lively(make_spec())
+    batch = make_batch(model.spec, seed=1)
+    visible = request_feed(batch, model.spec)["visible"]
+    visible[0] = (0, 20, 60)
+    with pytest.raises(IndexError):
+        dense_scores(model, batch, visible=visible)
 
 
 def test_a_spec_with_next_to_nothing_in_it() -> None:
@@ -125,6 +146,6 @@ def test_other_models_are_refused_by_name() -> None:
             raise NotImplementedError
 
     model = lively(make_spec())
-    other = Other(model.spec, model.settings.model_copy(update={"name": "dlrm"}))
+    other = Other(model.spec, make_config("dlrm"))
     with pytest.raises(UsageError, match="'dlrm' cannot be exported: only hemix"):
         dense_form(other)

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hemix.config import ModelSettings
 from hemix.data.batch import Columns, RequestBatch
 from hemix.data.spec import FIRST, MISSING, TIMELESS_MS, InputSpec, LevelSpec
+from hemix.models.hemix import HeMixConfig
 from hemix.nn.matches import ACTIONS_MAX, WINDOWS_MS
 from hemix.nn.time_encoding import AGE_BUCKETS, age_bucket, rotary_angles, rotate
 
@@ -26,7 +26,7 @@ __all__ = ["Reference"]
 class _Features:
     """The weights by name, and the features of impressions and events made of them."""
 
-    def __init__(self, spec: InputSpec, settings: ModelSettings, state: Mapping[str, Tensor]) -> None:
+    def __init__(self, spec: InputSpec, settings: HeMixConfig, state: Mapping[str, Tensor]) -> None:
         self.spec, self.settings = spec, settings
         self.weights = {name: value.detach().clone().requires_grad_() for name, value in state.items()}
         self._first_row = dict[str, int]()
@@ -210,7 +210,7 @@ class Reference(_Features):
 
     def _interests(self, name: str, dynamic_NnD: Tensor, batch: RequestBatch, first: Tensor, last: Tensor) -> Tensor:
         """[N, queries, D]: attention over the null event and events first[n] : last[n]."""
-        N, D, heads, age = len(first), self.settings.token_width, self.settings.attention_heads, self.settings.age
+        N, D, heads, age = len(first), self.settings.token_width, self.settings.attention_heads, self.settings.time_encoding
         lengths = (last - first).tolist()
         x_NLD, padding = [], torch.ones(N, 1 + max(lengths), dtype=torch.bool)
         time_ms = torch.full((N, 1 + max(lengths)), TIMELESS_MS)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hemix.config import ModelSettings
 from hemix.models import build_model
 from hemix.models.hemix import HeMix, RequestState
 from hemix.nn.inputs import Inputs
-from tests.batches import make_batch, make_spec
+from hemix.nn.ragged import HostIndex
+from tests.batches import make_batch, make_config, make_spec
 
 SPEC = make_spec()
 BATCH = make_batch(SPEC, users=4, candidates=3)
@@ -17,7 +17,7 @@ BATCH = make_batch(SPEC, users=4, candidates=3)
 
 def prepared(kept: bool = True, **changes: object) -> tuple[HeMix, RequestState, Inputs, torch.Tensor, torch.Tensor]:
     """A model, a request state, its inputs, event vectors [1 + E, D] and their times."""
-    settings = ModelSettings.model_validate({"token_width": 8, "attention_heads": 1, "mix_heads": 2, **changes})
+    settings = make_config(**{"token_width": 8, "attention_heads": 1, "mix_heads": 2, **changes})
     model = build_model(SPEC, settings, seed=1)
     assert isinstance(model, HeMix)
     model.eval()
@@ -33,15 +33,15 @@ def prepared(kept: bool = True, **changes: object) -> tuple[HeMix, RequestState,
 @pytest.mark.parametrize("kept", [True, False])
 def test_they_give_what_the_queries_found(age: str, kept: bool) -> None:
     """With one head and one query: interest = output(weights . values + bias), values by the layer's own matrix."""
-    model, state, _, events_ED, time_ms = prepared(kept, age=age, ns_tokens_global=1, ns_tokens_realtime=1)
+    model, state, _, events_ED, time_ms = prepared(kept, time_encoding=age, ns_tokens_global=1, ns_tokens_realtime=1)
     queries = torch.randn(BATCH.candidates_count, 1, 8, generator=torch.Generator().manual_seed(3))
     for interest, history in ((model.global_, state.global_), (model.realtime, state.realtime)):
         assert interest is not None and history is not None
         with torch.no_grad():
-            weights = interest.weights(history, queries, BATCH.request_index, BATCH.event_item.shape[0])
+            weights = interest.weights(history, queries, HostIndex.of_candidates(BATCH), BATCH.event_item.shape[0])
             values = interest.keys_values(events_ED, time_ms)[:, 8:]
             expected = interest.output(weights @ values + interest.key_value.bias[8:])
-            found = interest.dynamic(history, queries, BATCH.request_index)[:, 0]
+            found = interest.dynamic(history, queries, HostIndex.of_candidates(BATCH))[:, 0]
         torch.testing.assert_close(expected, found, rtol=1e-5, atol=1e-5)
 
 
@@ -52,7 +52,7 @@ def test_only_what_a_request_sees_has_weight_and_all_of_it_is_one(age: str) -> N
         assert interest is not None and history is not None
         queries = torch.randn(BATCH.candidates_count, interest.dynamic_count, 8)
         with torch.no_grad():
-            weights = interest.weights(history, queries, BATCH.request_index, BATCH.event_item.shape[0])
+            weights = interest.weights(history, queries, HostIndex.of_candidates(BATCH), BATCH.event_item.shape[0])
         torch.testing.assert_close(weights.sum(1), torch.ones(len(weights)))
         for n, row in enumerate(weights):
             first, last = BATCH.visible[BATCH.request_index[n], list(cuts)].tolist()

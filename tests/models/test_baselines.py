@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from hemix import api
-from hemix.config import ModelSettings
 from hemix.data.batch import RequestBatch
 from hemix.data.spec import InputSpec
-from hemix.models import Ranker, build_model, probabilities
+from hemix.models import Ranker, build_model
+from hemix.nn.heads import probabilities
 from hemix.training.table_optimizers import build_table_optimizer
 from tests.batches import (
     briefly_trained,
     make_batch,
+    make_config,
     make_spec,
     reorder_users,
     smallest_spec,
@@ -34,7 +35,7 @@ SPEC = make_spec()
 
 
 def small(name: str, spec: InputSpec = SPEC) -> Ranker:
-    return randomised(spec, ModelSettings(**SMALL, name=name), torch.float64).eval()
+    return randomised(spec, make_config(**SMALL, name=name), torch.float64).eval()
 
 
 def batch_of(spec: InputSpec = SPEC, **sizes: Any) -> RequestBatch:
@@ -120,7 +121,7 @@ def test_a_schema_of_ids_alone(name: str) -> None:
 
 @RIVALS
 def test_bf16_autocast_is_close(name: str) -> None:
-    model, batch = build_model(SPEC, ModelSettings(name=name), 0).train(), make_batch(SPEC)
+    model, batch = build_model(SPEC, make_config(name=name), 0).train(), make_batch(SPEC)
     exact = model(batch).detach()
     model.tables.take_step()
     with torch.autocast("cpu", torch.bfloat16):
@@ -135,7 +136,7 @@ def test_bf16_autocast_is_close(name: str) -> None:
 @pytest.mark.usefixtures("deterministic")
 @RIVALS
 def test_two_trainings_give_the_same_bytes(name: str) -> None:
-    first, second = (briefly_trained(SPEC, ModelSettings(**SMALL, name=name)) for _ in range(2))
+    first, second = (briefly_trained(SPEC, make_config(**SMALL, name=name)) for _ in range(2))
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
@@ -143,7 +144,7 @@ def test_two_trainings_give_the_same_bytes(name: str) -> None:
 @RIVALS
 def test_it_learns_a_cross_of_candidate_and_history(name: str) -> None:
     """A click when the candidate's category and that of today's only event lie on the same side: neither tells anything alone."""
-    model = build_model(SPEC, ModelSettings(name=name), 0).train()
+    model = build_model(SPEC, make_config(name=name), 0).train()
     dense = torch.optim.AdamW(list(model.dense_parameters()), 2e-3)
     tables = build_table_optimizer("adam", model.tables)
     for seed in range(100):

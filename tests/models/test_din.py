@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from hemix.config import ModelSettings
 from hemix.models import build_model
 from hemix.models.din import DIN, ActivationUnit, Recent
 from hemix.nn.layers import BlockLinear
-from tests.batches import make_batch, make_spec, take_requests
+from hemix.nn.ragged import HistoryRanges, HostIndex
+from tests.batches import make_batch, make_config, make_spec, take_requests
 from tests.models.test_parity import SMALL, randomised
 
 
@@ -39,7 +39,8 @@ def by_hand() -> ActivationUnit:
 
 def recent(unit: ActivationUnit, events: list[list[float]], cuts: list[tuple[int, int]], users: list[int]) -> Recent:
     begin, end = torch.tensor(cuts).unbind(1)
-    return unit.recent(torch.tensor([[7.0, 7.0], *events]), torch.tensor(users), begin, end, max(users) + 1)
+    ranges = HistoryRanges(user_index_Q=torch.tensor(users), begin_Q=begin, end_Q=end)
+    return unit.recent(torch.tensor([[7.0, 7.0], *events]), ranges, max(users) + 1)
 
 
 CANDIDATE = torch.tensor([[2.0, 1.0]])
@@ -53,7 +54,7 @@ def test_the_activation_unit_by_hand() -> None:
     read = recent(unit, [[1.0, 2.0], [3.0, -1.0]], [(0, 2)], [0])
     weights = unit.weights(read, torch.tensor([1, 2]), CANDIDATE, torch.tensor([0, 0]))
     torch.testing.assert_close(weights, torch.tensor([0.25, 5.5]))
-    found = unit(read, CANDIDATE, torch.tensor([0]))
+    found = unit(read, CANDIDATE, HostIndex(torch.tensor([0])))
     torch.testing.assert_close(found, torch.tensor([[0.25 + 16.5, 0.5 - 5.5]]))
 
 
@@ -63,7 +64,7 @@ def test_the_sum_is_not_normalised() -> None:
     unit = by_hand()
     events = [[1.0, 2.0], [1.0, 2.0], [3.0, -1.0]]
     read = recent(unit, events, [(0, 1), (0, 2), (2, 2), (2, 3)], [0, 0, 1, 1])
-    found = unit(read, CANDIDATE.expand(4, 2), torch.arange(4))
+    found = unit(read, CANDIDATE.expand(4, 2), HostIndex(torch.arange(4)))
     torch.testing.assert_close(found, torch.tensor([[0.25, 0.5], [0.5, 1.0], [7.0, 7.0], [16.5, -5.5]]))
 
 
@@ -75,7 +76,8 @@ def test_the_shares_are_one_linear_map_of_the_concatenation() -> None:
         for parameter in unit.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
     events, candidates = (torch.randn(n, 5, generator=generator, dtype=torch.float64) for n in (4, 3))
-    read = unit.recent(events, torch.tensor([0]), torch.tensor([0]), torch.tensor([3]), 1)
+    ranges = HistoryRanges(user_index_Q=torch.tensor([0]), begin_Q=torch.tensor([0]), end_Q=torch.tensor([3]))
+    read = unit.recent(events, ranges, 1)
     pairs = torch.cartesian_prod(torch.arange(4), torch.arange(3))
     e, t = events[pairs[:, 0]], candidates[pairs[:, 1]]
     assert isinstance(unit.first, BlockLinear)
@@ -89,7 +91,7 @@ def test_the_shares_are_one_linear_map_of_the_concatenation() -> None:
 @torch.no_grad()
 def test_only_the_newest_events_are_read(back: int, matters: bool) -> None:
     spec = make_spec()
-    model = randomised(spec, ModelSettings(**SMALL, name="din", history_events=3), torch.float64).eval()
+    model = randomised(spec, make_config(**SMALL, name="din", history_events=3), torch.float64).eval()
     assert isinstance(model, DIN)
     batch = make_batch(spec, dtype=torch.float64)
     request = int((batch.visible[:, 2] - batch.visible[:, 0]).argmax())
@@ -101,6 +103,6 @@ def test_only_the_newest_events_are_read(back: int, matters: bool) -> None:
 
 
 def test_prelu_starts_at_a_quarter() -> None:
-    model = build_model(make_spec(), ModelSettings(name="din"), 0)
+    model = build_model(make_spec(), make_config(name="din"), 0)
     assert isinstance(model, DIN)
     assert (model.activation.prelu.weight == 0.25).all()

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from hemix import api
 from hemix.cli import main
-from hemix.config import ModelSettings, build_settings
 from hemix.data.batch import RequestBatch
 from hemix.evaluation.metrics import auc
 from hemix.models import Ranker, build_model, count_parameters
+from hemix.settings import build_settings
 from hemix.training.table_optimizers import build_table_optimizer
-from tests.batches import make_batch, make_spec, reorder_users, take_requests, take_rows, without_events
+from tests.batches import make_batch, make_config, make_spec, reorder_users, take_requests, take_rows, without_events
 from tests.models.test_parity import SMALL, randomised
 from tests.models.test_sizes import city_spec
 
@@ -34,7 +34,7 @@ EACH = pytest.mark.parametrize("options", MODELS.values(), ids=MODELS.keys())
 
 
 def setting(options: dict[str, Any], **batch: Any) -> tuple[Ranker, RequestBatch]:
-    model = randomised(SPEC, ModelSettings(**{**SMALL, **options}), torch.float64).eval()
+    model = randomised(SPEC, make_config(**{**SMALL, **options}), torch.float64).eval()
     return model, make_batch(SPEC, **{"history": 40, "realtime": 9, "dtype": torch.float64, **batch})
 
 
@@ -132,7 +132,7 @@ def test_no_candidate_and_no_request(options: dict[str, Any]) -> None:
 
 @EACH
 def test_every_weight_is_reached_by_a_gradient(options: dict[str, Any]) -> None:
-    model, batch = build_model(SPEC, ModelSettings(**{**options, "history_events": 50}), 0).train(), make_batch(SPEC)
+    model, batch = build_model(SPEC, make_config(**{**options, "history_events": 50}), 0).train(), make_batch(SPEC)
     model.loss(model(batch), batch).backward()
     assert [name for name, p in model.named_dense_parameters() if p.grad is None or not p.grad.any()] == []
 
@@ -146,7 +146,7 @@ def test_two_trainings_give_the_same_bytes(options: dict[str, Any]) -> None:
 
 @EACH
 def test_bf16_autocast_is_close_and_its_gradients_are_fp32(options: dict[str, Any]) -> None:
-    model, batch = build_model(SPEC, ModelSettings(**options), 0).train(), make_batch(SPEC)
+    model, batch = build_model(SPEC, make_config(**options), 0).train(), make_batch(SPEC)
     exact = model(batch).detach()
     model.tables.take_step()
     with torch.autocast("cpu", torch.bfloat16):
@@ -169,7 +169,7 @@ def test_it_learns_that_the_history_has_the_candidates_category(options: dict[st
 
 
 def _trained(options: dict[str, Any], steps: int, seed: int) -> Ranker:
-    model = build_model(SPEC, ModelSettings(**{**options, "history_events": 50}), seed).train()
+    model = build_model(SPEC, make_config(**{**options, "history_events": 50}), seed).train()
     dense = torch.optim.AdamW(list(model.dense_parameters()), 3e-3)
     tables = build_table_optimizer("adam", model.tables)
     for step in range(steps):

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from hemix.config import ModelSettings
 from hemix.data.batch import RequestBatch
-from hemix.models import build_model, probabilities
+from hemix.models import build_model
+from hemix.nn.heads import probabilities
 from hemix.training.table_optimizers import build_table_optimizer
-from tests.batches import briefly_trained, make_batch, make_spec, take_requests
+from tests.batches import briefly_trained, make_batch, make_config, make_spec, take_requests
 from tests.models.test_parity import SMALL, randomised
 
 SPEC = make_spec()
@@ -28,13 +28,13 @@ def deterministic() -> object:
 @pytest.mark.usefixtures("deterministic")
 @pytest.mark.parametrize("age", ["bias", "rotary", "embedding", "none"])
 def test_two_trainings_give_the_same_bytes(age: str) -> None:
-    first, second = (briefly_trained(SPEC, ModelSettings(**SMALL, age=age)) for _ in range(2))
+    first, second = (briefly_trained(SPEC, make_config(**SMALL, time_encoding=age)) for _ in range(2))
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 def test_it_learns_a_rule_from_one_pass_over_batches() -> None:
     """Clicks depend on the candidate's category alone; after 60 batches, unseen candidates are told apart."""
-    model = build_model(SPEC, ModelSettings(), 0).train()
+    model = build_model(SPEC, make_config(), 0).train()
     dense = torch.optim.AdamW(list(model.dense_parameters()), 2e-3)
     tables = build_table_optimizer("adam", model.tables)
     for seed in range(60):
@@ -56,7 +56,7 @@ def _clicks_by_category(seed: int) -> tuple[RequestBatch, Tensor]:
 
 
 def test_bf16_autocast_is_close_and_its_gradients_are_fp32() -> None:
-    model, batch = build_model(SPEC, ModelSettings(), 0).train(), make_batch(SPEC)
+    model, batch = build_model(SPEC, make_config(), 0).train(), make_batch(SPEC)
     exact = model(batch).detach()
     model.tables.take_step()
     with torch.autocast("cpu", torch.bfloat16):
@@ -69,7 +69,7 @@ def test_bf16_autocast_is_close_and_its_gradients_are_fp32() -> None:
 
 
 def test_dropout_acts_in_training_alone() -> None:
-    model, batch = build_model(SPEC, ModelSettings(dropout=0.5), 0), make_batch(SPEC)
+    model, batch = build_model(SPEC, make_config(dropout=0.5), 0), make_batch(SPEC)
     with torch.no_grad():
         assert torch.equal(model.eval()(batch), model(batch))
         assert not torch.equal(model.train()(batch), model(batch))
@@ -79,7 +79,7 @@ def test_dropout_acts_in_training_alone() -> None:
 def test_zeroed_padding_takes_no_attention(age: str) -> None:
     """The trap: 5 events padded to 20. Alone or beside a user with 20 events, the same 5 events give the same gradient to every
     weight; padding that took part in the softmax would take its share."""
-    model = randomised(SPEC, ModelSettings(**SMALL, age=age), torch.float64)
+    model = randomised(SPEC, make_config(**SMALL, time_encoding=age), torch.float64)
     batch = make_batch(
         SPEC, users=2, requests_per_user=1, candidates=1, history=20, realtime=3, ragged=False, dtype=torch.float64
     )
@@ -93,7 +93,7 @@ def test_zeroed_padding_takes_no_attention(age: str) -> None:
 
 def test_an_empty_history_reads_the_null_event() -> None:
     """Without events the null event's vector moves the score; no softmax over nothing, no NaN."""
-    model = randomised(SPEC, ModelSettings(**SMALL), torch.float32).eval()
+    model = randomised(SPEC, make_config(**SMALL), torch.float32).eval()
     batch = make_batch(SPEC, users=2, history=0, realtime=0, ragged=False)
     with torch.no_grad():
         before = model(batch)

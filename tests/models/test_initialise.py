@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hemix.config import ModelSettings
 from hemix.errors import SettingsError
 from hemix.models import build_model
 from hemix.models.hemix import HeMix
-from tests.batches import make_batch, make_spec
+from tests.batches import make_batch, make_config, make_spec
 
-SETTINGS = ModelSettings(token_width=64, tokenizer_hidden=256, tower_hidden=96)
+SETTINGS = make_config(token_width=64, tokenizer_hidden=256, tower_hidden=96)
 
 
 def make(seed: int = 0) -> HeMix:
@@ -75,4 +74,4 @@ def test_every_weight_is_reached_by_a_gradient() -> None:
 
 def test_an_unknown_model_is_named() -> None:
     with pytest.raises(SettingsError, match=r"model\.name: unknown model 'deepfm'; known: .*hemix"):
-        build_model(make_spec(), ModelSettings(name="deepfm"), 0)
+        build_model(make_spec(), make_config(name="deepfm"), 0)

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from hemix.config import ModelSettings
 from hemix.models.dcnv2 import DCNv2, cross
 from hemix.models.dlrm import DLRM
 from hemix.models.rankmixer import RankMixer, tokens_count
@@ -14,7 +13,7 @@ from hemix.models.wukong import FactorizationMachineBlock, WukongLayer, recombin
 from hemix.nn.layers import GroupedLinear
 from hemix.nn.mixing import SelfAttention, TokenMixing
 from hemix.nn.products import pair_dots
-from tests.batches import make_spec
+from tests.batches import make_config, make_spec
 
 
 def test_dlrm_dots_of_pairs() -> None:
@@ -23,7 +22,7 @@ def test_dlrm_dots_of_pairs() -> None:
 
 
 def test_dlrm_gives_its_top_the_processed_numbers_and_the_dots() -> None:
-    model = DLRM(make_spec(), ModelSettings(embedding_size=2))
+    model = DLRM(make_spec(), make_config("dlrm", embedding_size=2))
     model.bottom, model.top = nn.Identity(), nn.Identity()  # type: ignore[assignment]
     found = model.interact(torch.tensor([[[1.0, 2], [3, 4]]]), torch.tensor([[10.0, 1]]))
     assert found.tolist() == [[10, 1, 12, 34, 11]]
@@ -40,7 +39,7 @@ def test_dcnv2_cross_layer() -> None:
 
 def test_dcnv2_crosses_start_from_all_fields_and_numbers() -> None:
     """With W = 0 and b = 1 every layer adds x0 once more: two layers give 3 x0."""
-    model = DCNv2(make_spec(), ModelSettings(embedding_size=2))
+    model = DCNv2(make_spec(), make_config("dcnv2", embedding_size=2))
     model.deep = nn.Identity()  # type: ignore[assignment]
     with torch.no_grad():
         for linear in model.crosses:
@@ -72,7 +71,7 @@ def test_wukong_recombines_vectors_not_places() -> None:
 def test_wukong_layer_is_blocks_plus_residual_then_norm() -> None:
     """Half of 4 tokens wide: 2 + 2 vectors from 3, so the residual is recombined. With nothing from the blocks the layer is the norm
     of the residual; with as many vectors in as out, of the input itself."""
-    settings = ModelSettings(embedding_size=2, token_width=4, mix_heads=2)
+    settings = make_config("wukong", embedding_size=2, token_width=4)
     for inputs in (3, 4):
         layer, x = WukongLayer(inputs, settings), torch.randn(6, inputs, 2, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
@@ -111,13 +110,13 @@ def test_rankmixer_mixing_is_a_permutation_in_which_every_token_meets_every_othe
 
 def test_rankmixer_has_the_most_tokens_that_divide_the_width() -> None:
     """HeMix has 24 tokens; 16 divide a width of 32, 24 a width of 48."""
-    assert tokens_count(ModelSettings(token_width=32)) == 16
-    assert tokens_count(ModelSettings(token_width=48)) == 24
+    assert tokens_count(make_config("rankmixer", token_width=32)) == 16
+    assert tokens_count(make_config("rankmixer", token_width=48)) == 24
 
 
 def test_rankmixer_cuts_the_row_into_equal_pieces_with_projections_of_their_own() -> None:
     """Five places, two tokens of width 1: (1 2 3) and (4 5 0); sums with weight 1 and 10."""
-    model = RankMixer(make_spec(), ModelSettings())
+    model = RankMixer(make_spec(), make_config("rankmixer"))
     model.tokens, model.width, model.project = 2, 5, GroupedLinear(2, 3, 1)
     with torch.no_grad():
         model.project.weight.copy_(torch.tensor([1.0, 10]).view(2, 1, 1).expand(2, 3, 1))

@@ -9,12 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from hemix.config import ModelSettings
 from hemix.data.batch import RequestBatch
 from hemix.data.spec import InputSpec
 from hemix.models import Ranker
 from hemix.nn.heads import probabilities
-from tests.batches import make_batch, make_spec, reorder_users, take_requests, without_events
+from tests.batches import make_batch, make_config, make_spec, reorder_users, take_requests, without_events
 from tests.models.test_parity import SMALL, randomised
 from tests.tolerances import INVARIANCE_PROBABILITY
 
@@ -23,7 +22,7 @@ AGES = pytest.mark.parametrize("age", ["bias", "rotary", "embedding", "none"])
 
 def setting(age: str = "bias", **batch: Any) -> tuple[InputSpec, Ranker, RequestBatch]:
     spec = make_spec()
-    return spec, randomised(spec, ModelSettings(**SMALL, age=age), torch.float32).eval(), make_batch(spec, **batch)
+    return spec, randomised(spec, make_config(**SMALL, time_encoding=age), torch.float32).eval(), make_batch(spec, **batch)
 
 
 def assert_same(spec: InputSpec, ours: Tensor, theirs: Tensor) -> None:

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from hemix.config import build_settings
 from hemix.data.batch import Columns, Jagged, RequestBatch
 from hemix.data.spec import InputSpec, LevelSpec, Task
 from hemix.errors import MissingExtra
-from hemix.models import LightGBM, build_model
+from hemix.models import build_predictor
 from hemix.models import lightgbm as module
+from hemix.models.lightgbm import LightGBM
 from hemix.nn.heads import probabilities
+from hemix.settings import build_settings
 from tests.batches import make_batch, make_spec
 
 SPEC = InputSpec(
@@ -64,7 +65,7 @@ def batch() -> RequestBatch:
 
 def build(spec: InputSpec = SPEC, **settings: Any) -> LightGBM:
     overrides = {"model.name": "lightgbm", **{f"model.{k}": v for k, v in settings.items()}}
-    model = build_model(spec, build_settings(overrides=overrides).model, 0)
+    model = build_predictor(spec, build_settings(overrides=overrides).model)
     assert isinstance(model, LightGBM)
     return model.eval()
 
@@ -144,17 +145,20 @@ def test_given_only_scores_are_conditional_already() -> None:
 def test_without_trees_every_logit_is_zero_and_there_is_nothing_to_embed() -> None:
     model = build()
     assert not model(batch()).any()
-    assert model.tables.weight.numel() == 0
-    assert list(model.dense_parameters()) == []
+    assert {name: tuple(t.shape) for name, t in model.table_tensors().items()} == {
+        name: (rows, 0) for name, rows in SPEC.tables.items()
+    }
+    assert model.embed(batch()).user_RW is None
 
 
 def test_trees_make_room_for_themselves() -> None:
     model = build()
     model.set_trees(["tree one", "tree"])
     other = build()
-    other.take_shapes({name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
-    other.load_state_dict(model.state_dict())
-    assert bytes(other.trees_0.numpy()) == b"tree one"
+    other.take_shapes({name: tuple(tensor.shape) for name, tensor in model.dense_tensors().items()})
+    for name, tensor in other.dense_tensors().items():
+        tensor.copy_(model.dense_tensors()[name])
+    assert bytes(other.dense_tensors()["trees_0"].numpy()) == b"tree one"
 
 
 def test_the_package_that_is_absent_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

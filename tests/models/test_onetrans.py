@@ -7,9 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hemix.config import ModelSettings
 from hemix.models.onetrans import OneTrans, OneTransBlock, _causal, pyramid
-from tests.batches import make_batch, make_spec
+from tests.batches import make_batch, make_config, make_spec
 from tests.models.test_parity import SMALL, randomised
 
 SPEC = make_spec()
@@ -33,7 +32,7 @@ def test_the_causal_mask_by_hand() -> None:
 def by_hand(top: bool = False) -> OneTransBlock:
     """Width 2, one head, two NS-tokens. All scores are 0, so that attention is the mean of what a token may read. S-tokens give
     themselves as values, the NS-tokens twice and three times themselves. The networks give 0."""
-    settings = ModelSettings(token_width=2, attention_heads=1, mix_heads=1, ns_tokens_global=1, ns_tokens_realtime=1)
+    settings = make_config("onetrans", token_width=2, attention_heads=1, ns_tokens=2)
     block = OneTransBlock(settings, top)
     with torch.no_grad():
         for parameter in block.parameters():
@@ -75,7 +74,7 @@ def test_ns_tokens_have_parameters_of_their_own_by_hand() -> None:
 
 @torch.no_grad()
 def test_a_later_token_never_reaches_an_earlier_one() -> None:
-    model = randomised(SPEC, ModelSettings(**SMALL, name="onetrans"), torch.float64)
+    model = randomised(SPEC, make_config(**SMALL, name="onetrans"), torch.float64)
     block = model.get_submodule("blocks.0")
     assert isinstance(block, OneTransBlock)
     x_SND = torch.randn(8, 1, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -92,7 +91,7 @@ def test_a_later_token_never_reaches_an_earlier_one() -> None:
 @torch.no_grad()
 def test_parity_with_one_plain_sequence_per_candidate(history_events: int) -> None:
     """[S ; NS] in one list, one mask, no sharing, no padding: the same logits."""
-    settings = ModelSettings(**{**SMALL, "layers": 3}, name="onetrans", history_events=history_events)
+    settings = make_config(**{**SMALL, "layers": 3}, name="onetrans", history_events=history_events)
     model = randomised(SPEC, settings, torch.float64).eval()
     assert isinstance(model, OneTrans)
     batch = make_batch(SPEC, dtype=torch.float64)
@@ -100,7 +99,7 @@ def test_parity_with_one_plain_sequence_per_candidate(history_events: int) -> No
     state = model.encode_user(inputs)
     request = model.encode_request(state, inputs)
     assert inputs.item_IW is not None and inputs.cross_NW is not None
-    ns_NSD = model.tokenizer(request.share_QH, batch.request_index, inputs.item_IW, batch.item_index, inputs.cross_NW)
+    ns_NSD = model.tokenizer(request.projected_QH, batch.request_index, inputs.item_IW, batch.item_index, inputs.cross_NW)
     pooled = []
     for n, q in enumerate(batch.request_index.tolist()):
         begin, middle, end = batch.visible[q].tolist()
@@ -113,7 +112,7 @@ def test_parity_with_one_plain_sequence_per_candidate(history_events: int) -> No
 
 @torch.no_grad()
 def test_scores_in_pieces_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = randomised(SPEC, ModelSettings(**SMALL, name="onetrans"), torch.float64).eval()
+    model = randomised(SPEC, make_config(**SMALL, name="onetrans"), torch.float64).eval()
     batch = make_batch(SPEC, dtype=torch.float64)
     whole = model(batch)
     monkeypatch.setattr("hemix.models.onetrans._SCORES_AT_ONCE", 1)

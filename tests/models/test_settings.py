@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from hemix.config import ModelSettings, build_settings
 from hemix.errors import SettingsError
+from hemix.settings import build_settings
+from tests.batches import make_config
 
 
 @pytest.mark.parametrize(
@@ -23,7 +24,7 @@ from hemix.errors import SettingsError
 )
 def test_tokens_that_are_left(options: dict[str, Any], tokens: int) -> None:
     """By default 8 NS tokens, and 4 dynamic and 4 fixed interests of each history."""
-    assert ModelSettings(**options).tokens == tokens
+    assert make_config(**options).tokens == tokens
 
 
 @pytest.mark.parametrize(

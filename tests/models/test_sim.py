@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from hemix.config import ModelSettings
 from hemix.data.batch import RequestBatch
 from hemix.data.spec import MISSING
 from hemix.errors import SettingsError
@@ -16,14 +15,14 @@ from hemix.models import build_model
 from hemix.models.sim import SIM, ExactSearch, best
 from hemix.nn.deep import candidate_vectors
 from hemix.nn.time_encoding import AGE_BUCKETS, age_bucket
-from tests.batches import make_batch, make_spec
+from tests.batches import make_batch, make_config, make_spec
 from tests.models.test_parity import SMALL, randomised
 
 SPEC = make_spec()
 
 
 def make(batch: RequestBatch, **settings: object) -> SIM:
-    model = randomised(SPEC, ModelSettings(**SMALL, name="sim", **settings), batch.users.numbers.dtype).eval()
+    model = randomised(SPEC, make_config(**SMALL, name="sim", **settings), batch.users.numbers.dtype).eval()
     assert isinstance(model, SIM)
     return model
 
@@ -55,7 +54,7 @@ def test_nothing_is_chosen_where_nothing_may_be() -> None:
 
 def test_the_exact_search_by_hand() -> None:
     """Scores 0 and ln 3 weigh 1/4 and 3/4; what does not exist weighs nothing."""
-    search = ExactSearch(ModelSettings(token_width=2, attention_heads=1, mix_heads=1, embedding_size=1))
+    search = ExactSearch(2, 1, 1)
     with torch.no_grad():
         search.query.weight.copy_(torch.eye(2))
         search.key.weight.copy_(torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]))
@@ -96,7 +95,7 @@ def test_hard_search_finds_the_newest_of_the_candidates_category() -> None:
 
 def test_hard_search_by_a_feature_that_events_lack_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"model\.search: .*\(item_id, category, brand\), got 'price'"):
-        build_model(SPEC, ModelSettings(name="sim", search="price"), 0)
+        build_model(SPEC, make_config(name="sim", search="price"), 0)
 
 
 @torch.no_grad()

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 import hemix.lab.simulator
-from hemix.config import build_settings
 from hemix.data.encode import level_spec
 from hemix.data.spec import FIRST, InputSpec, Task
 from hemix.lab.simulator.record import ACTIONS
 from hemix.models import build_model, count_parameters
 from hemix.schema import LEVELS, Schema
+from hemix.settings import build_settings
 from tests.batches import make_spec
 
 

@@ -6,12 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from hemix.config import ModelSettings
 from hemix.data.batch import RequestBatch
 from hemix.data.unshared import unshared
 from hemix.models import Ranker
 from hemix.nn.heads import probabilities
-from tests.batches import make_batch, make_spec
+from tests.batches import make_batch, make_config, make_spec
 from tests.models.test_parity import SMALL, randomised
 from tests.tolerances import PARITY_FP64
 
@@ -31,7 +30,7 @@ def gradients(model: Ranker, batch: RequestBatch) -> tuple[Tensor, dict[str, Ten
 @pytest.mark.parametrize("age", ["bias", "rotary", "embedding", "none"])
 def test_outputs_and_gradients_are_those_of_the_shared_batch(age: str) -> None:
     spec = make_spec()
-    model = randomised(spec, ModelSettings(**SMALL, age=age), torch.float64)
+    model = randomised(spec, make_config(**SMALL, time_encoding=age), torch.float64)
     batch = make_batch(spec, seed=9, dtype=torch.float64)
     apart = unshared(batch)
     apart.validate(spec)
@@ -48,7 +47,7 @@ def test_outputs_and_gradients_are_those_of_the_shared_batch(age: str) -> None:
 @torch.no_grad()
 def test_chunks_are_pieces_of_the_whole() -> None:
     spec = make_spec()
-    model = randomised(spec, ModelSettings(**SMALL), torch.float64).eval()
+    model = randomised(spec, make_config(**SMALL), torch.float64).eval()
     batch = make_batch(spec, seed=9, dtype=torch.float64)
     pieces = [model(unshared(batch, first, first + 10)) for first in range(0, batch.candidates_count, 10)]
     torch.testing.assert_close(torch.cat(pieces), model(batch), **PARITY_FP64)

@@ -6,14 +6,13 @@ import dataclasses
 
 import torch
 
-from hemix.config import ModelSettings
 from hemix.data.spec import LevelSpec
 from hemix.models import build_model
-from hemix.nn.fields import Fields, event_columns, event_columns_count, visible_means
-from tests.batches import make_batch, make_spec
+from hemix.nn.fields import Fields, event_columns, event_columns_count
+from hemix.nn.histories import visible_means
+from tests.batches import make_batch, make_config, make_spec
 
 SPEC = make_spec()
-SETTINGS = ModelSettings(embedding_size=4)
 
 
 def test_means_by_hand() -> None:
@@ -50,9 +49,9 @@ def test_means_without_requests_or_events() -> None:
 @torch.no_grad()
 def test_a_field_is_a_column_and_the_numbers_are_one_more() -> None:
     """Users of the small spec: three id columns, a multi-valued one, two numbers: five fields."""
-    model, batch = build_model(SPEC, ModelSettings(embedding_size=4), 0).eval(), make_batch(SPEC)
+    model, batch = build_model(SPEC, make_config(embedding_size=4), 0).eval(), make_batch(SPEC)
     inputs = model.embed(batch)
-    fields = Fields(SPEC, SETTINGS)
+    fields = Fields(SPEC, 4)
     for parameter in fields.parameters():
         parameter.fill_(1.0)
     assert (fields.user_count, fields.context_count, fields.candidate_count) == (5, 4, 8)
@@ -69,8 +68,8 @@ def test_a_field_is_a_column_and_the_numbers_are_one_more() -> None:
 
 @torch.no_grad()
 def test_numbers_may_stay_as_they_are() -> None:
-    model, batch = build_model(SPEC, SETTINGS, 0).eval(), make_batch(SPEC)
-    inputs, fields = model.embed(batch), Fields(SPEC, SETTINGS, numbers=False)
+    model, batch = build_model(SPEC, make_config(embedding_size=4), 0).eval(), make_batch(SPEC)
+    inputs, fields = model.embed(batch), Fields(SPEC, 4, numbers=False)
     assert (fields.user_count, fields.context_count, fields.candidate_count) == (4, 3, 6)
     assert fields.user(inputs).shape == (7, 4, 4)
     expected = torch.cat([batch.items.numbers[batch.item_index], batch.cross.numbers], 1)
@@ -81,7 +80,7 @@ def test_numbers_may_stay_as_they_are() -> None:
 @torch.no_grad()
 def test_columns_of_events() -> None:
     """Item id, category, brand, then action and hour; the null event in front is zero."""
-    model, batch = build_model(SPEC, SETTINGS, 0).eval(), make_batch(SPEC)
+    model, batch = build_model(SPEC, make_config(embedding_size=4), 0).eval(), make_batch(SPEC)
     columns = event_columns(model.embed(batch), SPEC, 4)
     assert event_columns_count(SPEC) == 5 and columns.shape == (1 + batch.event_item.shape[0], 20)
     assert not columns[0].any()
@@ -93,5 +92,5 @@ def test_columns_of_events() -> None:
 @torch.no_grad()
 def test_events_without_columns() -> None:
     spec = dataclasses.replace(SPEC, event=LevelSpec(), event_item_columns=())
-    model, batch = build_model(spec, SETTINGS, 0).eval(), make_batch(spec)
+    model, batch = build_model(spec, make_config(embedding_size=4), 0).eval(), make_batch(spec)
     assert event_columns(model.embed(batch), spec, 4).shape == (1 + batch.event_item.shape[0], 0)

@@ -8,14 +8,13 @@ import math
 import pytest
 import torch
 
-from hemix.config import ModelSettings
 from hemix.data.batch import Columns, RequestBatch
 from hemix.data.spec import FIRST, TIMELESS_MS, UNKNOWN, InputSpec, LevelSpec, Task
 from hemix.models import build_model
 from hemix.models.hemix import HeMix
 from hemix.nn.histories import event_times
 from hemix.nn.matches import ACTIONS_MAX, Matches
-from tests.batches import make_batch, make_spec, smallest_spec
+from tests.batches import make_batch, make_config, make_spec, smallest_spec
 from tests.models.test_parity import SMALL
 
 NOW_MS = 1_770_000_000_000
@@ -70,9 +69,9 @@ def batch_of(events: tuple[tuple[float | None, int, int], ...] = EVENTS, realtim
 
 def counts(batch: RequestBatch, spec: InputSpec = SPEC, **options: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """(events [Q, actions, windows], matches [N, columns, actions, windows]), whole numbers again."""
-    matches = Matches(spec, ModelSettings(**options))
+    matches = Matches(spec, **options)
     kept = matches.of_users(batch)
-    state, of_requests = matches.of_requests(kept, event_times(batch), batch)
+    state, of_requests = matches.of_requests(*matches.sorted_index(kept, event_times(batch), batch))
     of_candidates = matches.of_candidates(state, batch)
     assert of_requests.shape == (batch.requests_count, matches.request_count)
     assert of_candidates.shape == (batch.candidates_count, matches.candidate_count)
@@ -98,8 +97,8 @@ def test_by_hand() -> None:
 
 def test_numbers_are_logarithms() -> None:
     batch = batch_of()
-    matches = Matches(SPEC, ModelSettings())
-    state, numbers = matches.of_requests(matches.of_users(batch), event_times(batch), batch)
+    matches = Matches(SPEC)
+    state, numbers = matches.of_requests(*matches.sorted_index(matches.of_users(batch), event_times(batch), batch))
     assert numbers[0, 4].item() == pytest.approx(math.log(5))
     assert matches.of_candidates(state, batch).dtype == numbers.dtype == torch.float32
 
@@ -146,9 +145,11 @@ def test_actions_beyond_the_counted_ones_are_counted_together() -> None:
 def test_of_several_users_and_requests_each_sees_its_own(spec: InputSpec) -> None:
     """Every request's numbers are those that it has alone."""
     batch = make_batch(spec)
-    model = build_model(spec, ModelSettings(**SMALL), 0)
+    model = build_model(spec, make_config(**SMALL), 0)
     assert isinstance(model, HeMix) and model.matches is not None
-    state, of_requests = model.matches.of_requests(model.matches.of_users(batch), event_times(batch), batch)
+    state, of_requests = model.matches.of_requests(
+        *model.matches.sorted_index(model.matches.of_users(batch), event_times(batch), batch)
+    )
     of_candidates = model.matches.of_candidates(state, batch)
     assert of_candidates.sum() > 0
     for request in range(batch.requests_count):
@@ -161,14 +162,16 @@ def test_of_several_users_and_requests_each_sees_its_own(spec: InputSpec) -> Non
             request_index=torch.zeros(int(own.sum()), dtype=torch.int64),
             item_index=batch.item_index[own],
         )
-        state, numbers = model.matches.of_requests(model.matches.of_users(alone), event_times(alone), alone)
+        state, numbers = model.matches.of_requests(
+            *model.matches.sorted_index(model.matches.of_users(alone), event_times(alone), alone)
+        )
         assert torch.equal(numbers[0], of_requests[request])
         assert torch.equal(model.matches.of_candidates(state, alone), of_candidates[own])
 
 
 def test_without_matches_there_are_no_columns_and_states_keep_nothing() -> None:
     spec, batch = make_spec(), make_batch(make_spec())
-    model = build_model(spec, ModelSettings(**SMALL, matches=False), 0)
+    model = build_model(spec, make_config(**SMALL, matches=False), 0)
     assert isinstance(model, HeMix) and not [name for name in model.state_dict() if "matches" in name]
     inputs = model.embed(batch)
     user = model.encode_user(inputs)

@@ -7,18 +7,19 @@ from typing import Any
 import pytest
 import torch
 
-from hemix.config import ModelSettings
-from hemix.nn.mixer import HeteroFFN, HeteroInteraction, make_block, token_groups
+from hemix.models.hemix import make_block
+from hemix.nn.mixer import HeteroFFN, HeteroInteraction
+from tests.batches import make_config
 
 TINY: dict[str, Any] = dict(
     token_width=4, attention_heads=2, mix_heads=2, mix_rank=1, ns_tokens_global=1, ns_tokens_realtime=1, ffn_expansion=2
 )
-SETTINGS = ModelSettings(**TINY, fixed_queries_global=1, fixed_queries_realtime=0)
+SETTINGS = make_config(**TINY, fixed_queries_global=1, fixed_queries_realtime=0)
 """5 tokens: 1 real-time, 2 global, 2 NS."""
 
 
 def test_semantic_groups() -> None:
-    assert token_groups(SETTINGS) == (1, 2, 2)
+    assert SETTINGS.token_groups == (1, 2, 2)
     assert SETTINGS.tokens == 5
 
 
@@ -28,7 +29,7 @@ def test_interaction_by_hand() -> None:
     Head 0 sums its mix-token to 14, head 1 takes minus the sum, -22, which ReLU makes 0; going up, head 0 writes 14 times
     (1 0 0 2): 14 0 to token 0, 0 28 to token 1, in the places of head 0; head 1 writes nothing.
     """
-    interaction = HeteroInteraction(2, SETTINGS)
+    interaction = HeteroInteraction(tokens=2, width=4, heads=2, rank=1)
     with torch.no_grad():
         interaction.down.weight.copy_(torch.tensor([[[1.0]] * 4, [[-1.0]] * 4]).view(2, 4, 1))
         interaction.up.weight.copy_(torch.tensor([[[1.0, 0, 0, 2]], [[5.0, 5, 5, 5]]]))
@@ -38,8 +39,7 @@ def test_interaction_by_hand() -> None:
 
 def test_reconstruction_gives_each_piece_back_to_its_token() -> None:
     """With an identity in the middle (full rank, positive numbers) fusion and reconstruction cancel."""
-    settings = ModelSettings(**{**TINY, "mix_rank": 6})
-    interaction = HeteroInteraction(3, settings)
+    interaction = HeteroInteraction(tokens=3, width=4, heads=2, rank=6)
     with torch.no_grad():
         for weight in (interaction.down.weight, interaction.up.weight):
             weight.copy_(torch.eye(6).expand(2, -1, -1))
@@ -48,9 +48,8 @@ def test_reconstruction_gives_each_piece_back_to_its_token() -> None:
 
 
 def test_interaction_has_two_matrices_of_tokens_by_width_by_rank() -> None:
-    settings = ModelSettings()
-    found = sum(p.numel() for p in HeteroInteraction(settings.tokens, settings).parameters())
-    assert found == 2 * settings.tokens * settings.token_width * settings.mix_rank == 49_152
+    interaction = HeteroInteraction(tokens=24, width=32, heads=4, rank=32)
+    assert sum(p.numel() for p in interaction.parameters()) == 2 * 24 * 32 * 32 == 49_152
 
 
 @pytest.mark.parametrize(
@@ -71,7 +70,7 @@ def test_whose_weights_a_token_has(ffn: str, reached: set[int]) -> None:
 
 
 def test_swiglu_takes_about_as_many_parameters_as_gelu() -> None:
-    base = ModelSettings(token_width=48)
+    base = make_config(token_width=48)
     gelu, swiglu = (
         sum(p.numel() for p in make_block(base.model_copy(update={"ffn_activation": a})).ffn.parameters())
         for a in ("gelu", "swiglu")

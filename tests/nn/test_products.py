@@ -6,11 +6,10 @@ import dataclasses
 
 import torch
 
-from hemix.config import ModelSettings
 from hemix.models import build_model
 from hemix.models.hemix import HeMix
 from hemix.nn.products import FieldProducts, cross_dots, pair_dots
-from tests.batches import make_batch, make_spec, smallest_spec
+from tests.batches import make_batch, make_config, make_spec, smallest_spec
 from tests.models.test_parity import SMALL, randomised
 
 
@@ -26,7 +25,7 @@ def test_what_is_counted_is_what_is_made() -> None:
     for spec in (make_spec(), smallest_spec()):
         batch = make_batch(spec)
         for products in ("fields", "histories"):
-            model = build_model(spec, ModelSettings(**SMALL, products=products), 0)
+            model = build_model(spec, make_config(**SMALL, products=products), 0)
             assert isinstance(model, HeMix) and isinstance(model.products, FieldProducts)
             inputs = model.embed(batch)
             fields_QFd, found_QP = model.products.of_requests(model.products.of_users(inputs), inputs)
@@ -38,7 +37,7 @@ def test_what_is_counted_is_what_is_made() -> None:
 def test_every_pair_is_there_once() -> None:
     spec = make_spec()
     for products in ("fields", "histories"):
-        model = build_model(spec, ModelSettings(**SMALL, products=products), 0)
+        model = build_model(spec, make_config(**SMALL, products=products), 0)
         assert isinstance(model, HeMix) and model.products is not None
         F = model.products.fields.count
         assert model.products.request_count + model.products.candidate_count == F * (F - 1) // 2
@@ -46,7 +45,7 @@ def test_every_pair_is_there_once() -> None:
 
 def test_without_products_the_tokeniser_has_no_columns_for_them_and_states_keep_nothing() -> None:
     spec, batch = make_spec(), make_batch(make_spec())
-    model = build_model(spec, ModelSettings(**SMALL, products="none"), 0)
+    model = build_model(spec, make_config(**SMALL, products="none"), 0)
     assert isinstance(model, HeMix) and model.products is None
     assert not [name for name in model.state_dict() if "products" in name]
     inputs = model.embed(batch)
@@ -58,7 +57,7 @@ def test_a_history_that_is_not_used_makes_no_products() -> None:
     spec = make_spec()
 
     def fields(**options: bool) -> int:
-        model = build_model(spec, ModelSettings(**SMALL, **options), 0)
+        model = build_model(spec, make_config(**SMALL, **options), 0)
         assert isinstance(model, HeMix) and model.products is not None
         return model.products.fields.count
 
@@ -71,7 +70,7 @@ def test_products_of_histories_see_only_what_the_request_sees() -> None:
     """Another item in an event behind the request's cut changes nothing; in one before it, the score."""
     spec = smallest_spec()
     batch = make_batch(spec, users=1, requests_per_user=1, candidates=3, history=8, realtime=3, ragged=False)
-    settings = ModelSettings(**SMALL)
+    settings = make_config(**SMALL)
     model = randomised(spec, settings, torch.float32).eval()
     visible = batch.visible.clone()
     visible[:, 2] -= 1  # the newest event comes too late

@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hemix.data.cells import Cell, Where, read_cell
+from hemix.data.cells import RawColumn, Where
 from hemix.data.clock import local_day
 from hemix.data.dataset import Dataset
 from hemix.data.encode import Encoders, level_features
 from hemix.data.keys import keys_of
-from hemix.data.statistics import prior_rate, rates_and_counts
 from hemix.errors import DataError
+from hemix.features.statistics import prior_rate, rates_and_counts
 from hemix.run.folder import Run, begin
 from tests.planted import DAY_MS, START_MS
 
@@ -36,10 +36,10 @@ def test_raw_values_give_the_numbers_that_training_saw(rich_logs: Path, rich_dat
         "cross": shown,
     }
 
-    def cell(level: str, name: str) -> Cell | None:
+    def cell(level: str, name: str) -> RawColumn | None:
         table = tables[level]
         columns = {column: table.column(column).combine_chunks() for column in table.column_names}
-        return read_cell(name, level_features(run.schema, level)[name], columns, len(time_ms), Where("log"))
+        return level_features(run.schema, level)[name].read(name, columns, len(time_ms), Where("log"))
 
     places = {f"{level}.place": np.asarray(cell(level, "place")) for level in ("context", "item")}
     parts = {part: keys_of(shown.column(f"{part}_id").combine_chunks()) for part in ("user", "item")}

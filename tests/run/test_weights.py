@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hemix.config import build_settings
 from hemix.errors import RunError, StorageError
 from hemix.models import Ranker, build_model
 from hemix.run.weights import DENSE_FILE, TABLES_FILE, load_tensors, load_weights, save_tensors, save_weights, sha256
+from hemix.settings import build_settings
 from tests.batches import make_batch, make_spec
 
 SPEC = make_spec()

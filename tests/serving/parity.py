@@ -14,9 +14,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from hemix.data.cells import columns_of
 from hemix.data.dataset import Dataset
-from hemix.models import probabilities
+from hemix.nn.heads import probabilities
 from hemix.run import Run
 from hemix.run.prediction import predicted_tables
 from hemix.schema import Schema
@@ -41,7 +40,7 @@ def live_events(logs: Path, schema: Schema) -> list[Event]:
     assert schema.tables.events is not None
     rows = pq.read_table(logs / schema.tables.events).to_pylist()
     clock = schema.history.clock_column or schema.clock.column
-    (action,) = columns_of("action", schema.event_fields["action"])
+    (action,) = schema.event_fields["action"].columns("action")
     own = {schema.user, schema.item, clock, action}
     events = [
         Event(
@@ -65,7 +64,7 @@ def asked_requests(logs: Path, data: Dataset, split: str = "test") -> list[Asked
     rows = pq.read_table(logs / schema.tables.impressions).to_pylist()
 
     def columns(level: str) -> list[str]:
-        return [c for n, f in schema.features.level(level).items() for c in columns_of(n, f)]
+        return [c for n, f in schema.features.level(level).items() for c in f.columns(n)]
 
     found = []
     log_row = part.log_row.read()

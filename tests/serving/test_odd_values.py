@@ -7,7 +7,6 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hemix.data.cells import columns_of
 from hemix.data.dataset import Dataset
 from hemix.data.prepare import prepare
 from hemix.schema import Schema
@@ -74,7 +73,7 @@ def _json(parts: dict[str, str]) -> bytes:
 
 def _send_odd_values(caller: Caller, schema: Schema) -> None:
     columns = {
-        level: [c for n, f in schema.features.level(level).items() for c in columns_of(n, f)]
+        level: [c for n, f in schema.features.level(level).items() for c in f.columns(n)]
         for level in ("user", "context", "item", "cross")
     }
     for value in VALUES:

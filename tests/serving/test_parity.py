@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from hemix.config import ModelSettings
 from hemix.data.dataset import Dataset
-from hemix.models import MODELS, LightGBM, build_model
+from hemix.models import build_predictor, model_names
+from hemix.models.lightgbm import LightGBM
 from hemix.run import Run
 from hemix.serving.engine import Engine, EngineConfig
 from hemix.serving.store import Limits, Store, open_store
 from hemix.serving.types import HistoryOverride
+from tests.batches import make_config
 from tests.serving.parity import TOLERANCE, asked_requests, assert_same, expected_scores, live_events, replayed
 
 World = tuple[Path, Dataset, Run]
@@ -50,11 +51,11 @@ def test_the_test_split_as_it_happened(world: World) -> None:
     engine.close()
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", model_names())
 def test_every_model_serves_and_requests_are_joined(rich_logs: Path, rich_data: Path, rich_run: Path, name: str) -> None:
     """All requests in one go, the whole log in the store: what lies after a request is not seen."""
     data, trained = Dataset(rich_data), Run.load(rich_run)
-    model = build_model(trained.spec, ModelSettings(name=name, embedding_deviation=0.5), seed=3).eval()
+    model = build_predictor(trained.spec, make_config(name=name, embedding_init_std=0.5), seed=3).eval()
     run = dataclasses.replace(trained, model=model)
     store, asked = memory(), asked_requests(rich_logs, data)
     store.append(live_events(rich_logs, run.schema))
@@ -67,13 +68,13 @@ def test_every_model_serves_and_requests_are_joined(rich_logs: Path, rich_data: 
     engine.close()
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", model_names())
 def test_every_model_scores_a_large_request_in_parts(
     rich_logs: Path, rich_data: Path, rich_run: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """By free threads: candidates as by one, wherever they are cut."""
     data, trained = Dataset(rich_data), Run.load(rich_run)
-    model = build_model(trained.spec, ModelSettings(name=name, embedding_deviation=0.5), seed=3).eval()
+    model = build_predictor(trained.spec, make_config(name=name, embedding_init_std=0.5), seed=3).eval()
     run, store, asked = dataclasses.replace(trained, model=model), memory(), asked_requests(rich_logs, data)
     store.append(live_events(rich_logs, run.schema))
     items = tuple(item for one in asked for item in one.request.items)
@@ -92,11 +93,11 @@ def test_every_model_scores_a_large_request_in_parts(
         engine.close()
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", model_names())
 def test_every_model_goes_on_with_new_events(rich_logs: Path, rich_data: Path, rich_run: Path, name: str) -> None:
     """The log as it happened: a user's state is extended by the events that have come since."""
     data, trained = Dataset(rich_data), Run.load(rich_run)
-    model = build_model(trained.spec, ModelSettings(name=name, embedding_deviation=0.5), seed=3).eval()
+    model = build_predictor(trained.spec, make_config(name=name, embedding_init_std=0.5), seed=3).eval()
     run, store = dataclasses.replace(trained, model=model), memory()
     engine, expected, extended = engine_of(run, store), expected_scores(run, data), 0
     for one in replayed(store, live_events(rich_logs, run.schema), asked_requests(rich_logs, data)):

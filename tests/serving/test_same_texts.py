@@ -13,7 +13,10 @@ import pytest
 
 from hemix.data.encode import Encoders
 from hemix.data.prepare.plain import plain
+from hemix.data.texts import text_of, texts_of
 from hemix.serving.checks import FieldChecks
+from hemix.serving.http.ranking import read_request
+from hemix.serving.http.service import Limits
 from hemix.serving.raw import RawReader, rows_of
 from tests.data.small import PLAIN, at, prepared
 
@@ -34,6 +37,7 @@ COLUMNS: dict[str, tuple[pa.Array, list[Any]]] = {
     "text_view": (pa.array(["a", "é", "3"], pa.string_view()), ["a", "é", 3]),
     "bytes_view": (pa.array([b"a", b"\xc3\xa9", b"3"], pa.binary_view()), ["a", "é", 3]),
     "large_text": (pa.array(["true", "é", "3"], pa.large_string()), [True, "é", 3]),
+    "bytes_of_one_size": (pa.array([b"abc", b"\xc3\xa9x", b"003"], pa.binary(3)), ["abc", "\u00e9x", "003"]),
     "uuid": (pa.array([bytes(range(16))] * 3, pa.binary(16)).cast(pa.uuid()), ["00010203-0405-0607-0809-0a0b0c0d0e0f"]),
 }
 
@@ -68,7 +72,7 @@ def test_a_request_finds_the_values_of_the_log(encoders: Encoders, name: str) ->
     def refuse(_row: int, column: str, problem: str) -> None:
         raise AssertionError(f"{column}: {problem}")
 
-    live = encoders.block("cross", reader.cells(len(rows), rows_of(rows), refuse), len(rows))
+    live = encoders.block("cross", reader.read(len(rows), rows_of(rows), refuse), len(rows))
     logged = encoders.encode("cross", {n: plain(logs()[n].combine_chunks()) for n in (name, f"{name}s")}, 9)
     spec = encoders.spec().cross
     at_ids, at_bag = spec.names.index(name), spec.bag_names.index(f"{name}s")
@@ -86,3 +90,12 @@ def test_a_list_of_whole_and_other_numbers_is_one_of_numbers(encoders: Encoders)
     assert checks.problem("candidate", {"float64s": [3, 2.5, None]}) is None
     for mixed in ([3, "a"], [True, 1], [True, "true"], [[1]]):
         assert checks.problem("candidate", {"float64s": mixed}) is not None
+
+
+@pytest.mark.parametrize("number", [-(2**63), 2**63 - 1, 2**53 + 1])
+def test_an_integer_of_a_log_can_be_asked_for(number: int) -> None:
+    """INT64_MIN, which often stands for "no value", too."""
+    body = json.dumps({"user": "u", "items": [{"id": "i", "fields": {"f": number}}]}).encode()
+    asked = read_request(body, Limits()).items[0].fields["f"]
+    (logged,) = texts_of(pa.array([number])).to_pylist()
+    assert type(asked) is int and text_of(asked) == logged

@@ -16,7 +16,7 @@ from hemix import api
 from hemix.data.dataset import Dataset
 from hemix.errors import DataError, RunError, SettingsError, UsageError
 from hemix.evaluation.metrics import auc
-from hemix.models import LightGBM
+from hemix.models.lightgbm import LightGBM
 from hemix.run import Run
 from hemix.run.weights import DENSE_FILE, TABLES_FILE
 from tests.planted import write_logs

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from hemix import api
-from hemix.config import build_settings
 from hemix.data.dataset import Dataset
 from hemix.models import build_model
 from hemix.run import Run
 from hemix.run.evaluation import predictions_of
+from hemix.settings import build_settings
 from hemix.training.calibrate import SLOPE_MIN, Line, calibrate, effective_weights, fit_line, line_of
 from tests.planted import DAY_MS, SCHEMA, START_MS, write_logs
 

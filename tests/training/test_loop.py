@@ -31,7 +31,7 @@ def test_learns_a_rule_that_only_todays_history_tells(tmp_path: Path) -> None:
         "train.batch_impressions": 128,
         "train.patience": 0,
         "train.warmup_steps": 5,
-        "model.embedding_deviation": 0.2,  # a match between candidate and event is not learned from tables near zero
+        "model.embedding_init_std": 0.2,  # a match between candidate and event is not learned from tables near zero
     }
     api.train(tmp_path / "data", tmp_path / "run", settings=settings)
     figures = api.evaluate(tmp_path / "run", tmp_path / "data", importance_impressions=2000)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from hemix.config import build_settings
 from hemix.models import build_model
+from hemix.settings import build_settings
 from hemix.training.muon import Muon, linear_maps, orthogonalised
 from hemix.training.optimizers import Optimizers
 from tests.batches import make_batch, make_spec

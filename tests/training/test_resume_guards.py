@@ -54,14 +54,14 @@ def test_training_does_not_write_into_logs_or_a_dataset(logs: Path, data: Path, 
 
 
 def test_a_settings_file_alone_makes_no_run(logs: Path, planted_data: Path) -> None:
-    from hemix.config import Settings
+    from hemix.settings import Settings
 
     (logs / "settings.yaml").write_text(Settings().to_yaml())
     refused(logs, "exists already and is not empty", data=planted_data, resume=True)
 
 
 def test_a_dataset_with_a_log_and_settings_is_still_a_dataset(data: Path, planted_data: Path) -> None:
-    from hemix.config import Settings
+    from hemix.settings import Settings
 
     (data / "settings.yaml").write_text(Settings().to_yaml())
     (data / "log.jsonl").write_text("")

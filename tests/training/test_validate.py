@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from hemix.config import build_settings
 from hemix.data.dataset import Dataset
 from hemix.evaluation.metrics import auc
 from hemix.models import Ranker, build_model
+from hemix.settings import build_settings
 from hemix.training.loop import validate
 from tests.data.small import PLAIN, at, prepared, shown
 
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 def settings(batch_impressions: int, funnel: str = "entire_space"):  # type: ignore[no-untyped-def]
     return build_settings(
-        overrides={"train.batch_impressions": batch_impressions, "model.funnel": funnel, "model.embedding_deviation": 1.0}
+        overrides={"train.batch_impressions": batch_impressions, "model.funnel": funnel, "model.embedding_init_std": 1.0}
     )
 
 

@@ -21,15 +21,16 @@ from hemix.data.clock import local_text, moment_ms
 from hemix.data.keys import distinct
 from hemix.data.prepare.columns import no_null
 from hemix.data.prepare.reading import Chunk
+from hemix.data.prepare.written_days import YEAR_LAST, YearLast, compact_day, comparable, is_time, like, lower_bound
 from hemix.errors import SchemaError
 from hemix.schema import Boundary, Clock, Schema
 
-__all__ = ["Boundaries", "boundaries_of", "compact_day"]
+__all__ = ["Boundaries", "boundaries_of"]
 
 Array = npt.NDArray[Any]
 
+_MOST_MICROSECONDS = 2**63 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_OFFSET = re.compile(r"[T ].*?(Z|[+-]\d\d(:?\d\d)?)$")
 
 
 class Boundaries(Protocol):
@@ -69,15 +70,6 @@ def boundaries_of(schema: Schema, kind: pa.DataType, origin: str) -> Boundaries:
     if t.is_string(kind):
         return _Texts(column, where)
     raise SchemaError(f"split.column: no boundary compares with {where}: name a column of dates, times, numbers or text")
-
-
-def compact_day(value: object) -> date | None:
-    """20260131, a number or text, as a day."""
-    text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
-    try:
-        return datetime.strptime(text, "%Y%m%d").date() if re.fullmatch(r"\d{8}", text) else None
-    except ValueError:
-        return None
 
 
 def _refused(name: str, value: Boundary, where: str, advice: str) -> SchemaError:
@@ -131,7 +123,10 @@ class _Timestamps:
         no_null(self._column, found, chunk.where)
         unit_us = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 0}[found.type.unit]
         ticks: Array = found.cast(pa.int64()).to_numpy(zero_copy_only=False)
-        return ticks * unit_us if unit_us else ticks // 1000
+        if not unit_us:
+            return ticks // 1000
+        most = _MOST_MICROSECONDS // unit_us  # a time beyond all dates, for "no value", stays beyond them
+        return np.clip(ticks, -most, most) * unit_us
 
     def text(self, value: Any) -> str:
         return local_text(value // 1000, self._zone)
@@ -171,7 +166,7 @@ class _Numbers:
 
     def mark(self, name: str, value: Boundary) -> float:
         if isinstance(value, str):
-            day = datetime.fromisoformat(value) if _is_time(value) else None
+            day = datetime.fromisoformat(value) if is_time(value) else None
             written = "" if day is None else f", for instance {day:%Y%m%d}"
             raise _refused(name, value, self._where, f"write a number like those of the column, without quotes{written}")
         return (
@@ -194,18 +189,19 @@ class _Texts:
     def __init__(self, column: str, where: str) -> None:
         self._column, self._where = column, where
         self._marks: dict[str, str] = {}
+        self._year_last = YearLast()
 
     def mark(self, name: str, value: Boundary) -> str:
         if not isinstance(value, str):
             day = compact_day(value)
             raise _refused(name, value, self._where, "" if day is None else "write it in quotes, as the column's days are")
         for before, low in self._marks.items():
-            if not low < value:
+            if not lower_bound(low) < lower_bound(value):
                 raise SchemaError(
                     f"split.{name}: expected {before} < {name} as text like {self._where}, got {low!r} and {value!r}"
                 )
         self._marks[name] = value
-        return value
+        return lower_bound(value)
 
     def values(self, chunk: Chunk, _time_ms: Array, /) -> Array:
         found = chunk.columns[self._column]
@@ -222,41 +218,21 @@ class _Texts:
         offsets = any(re.search(r"[T ].*[+-]00(:?00)?$", form) for form in examples)  # forms do not tell them apart
         for text in values.to_pylist() if offsets else examples.values():
             for name, mark in self._marks.items():
-                if not _comparable(text, mark):
-                    row = pc.index(found, text).as_py()
+                if not comparable(text, mark):
+                    row, hint = pc.index(found, text).as_py(), like(mark, text)
                     raise chunk.where.error(row, f"column {self._column!r}: {text!r} is not written like split.{name} {mark!r}, and "
-                                                 f"they compare as text; write both in one format{_like(mark, text)}")  # fmt: skip
+                                                 f"they compare as text; write both in one format{hint and f': {hint}'}")  # fmt: skip
+        self._check_order(values, found, chunk)
+
+    def _check_order(self, values: pa.Array, found: pa.Array, chunk: Chunk) -> None:
+        """Refuse days such as 05.01.2026 where they sort by something else than time."""
+        if not any(YEAR_LAST.fullmatch(mark) for mark in self._marks.values()):
+            return
+        for text in (*self._marks.values(), *values.to_pylist()):
+            if not self._year_last.sorts(text):
+                row = max(pc.index(found, text).as_py(), 0)
+                problem = f"days like {text!r} compare as text, and that is not their order in time"
+                raise chunk.where.error(row, f"column {self._column!r}: {problem}; write the year first, as in 2026-01-31")
 
     def text(self, value: Any) -> str:
         return str(value)
-
-
-def _comparable(text: str, mark: str) -> bool:
-    """Whether the order of two texts is the order of what they mean, as far as their forms tell."""
-    if not (_is_time(mark) or re.fullmatch(r"\d+", mark)):
-        return True
-    if re.fullmatch(r"\d+", mark) and re.fullmatch(r"\d+", text):
-        return len(mark) == len(text) or (compact_day(mark[:8]) is not None and compact_day(text[:8]) is not None)
-    zones = {found[1] for found in map(_OFFSET.search, (text, mark)) if found}
-    forms = [re.sub(r"\d", "0", t) for t in (text, mark)]
-    alike = forms[0].startswith(forms[1]) or (forms[1].startswith(forms[0]) and _is_time(text))
-    return len(zones) < 2 and alike
-
-
-def _is_time(text: str) -> bool:
-    try:
-        datetime.fromisoformat(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _like(mark: str, text: str) -> str:
-    """How to write the boundary, where it is a day."""
-    day = compact_day(mark[:8]) or (
-        date.fromisoformat(mark[:10]) if re.match(r"\d{4}-\d\d-\d\d", mark) and _is_time(mark) else None
-    )
-    if day is None:
-        return ""
-    written = day.strftime("%Y%m%d") if compact_day(text[:8]) else day.isoformat() if re.match(r"\d{4}-\d\d-\d\d", text) else ""
-    return f": {written}" if written and written != mark else ""

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
-from hemix.data.cells import columns_of, is_number, wrong_type
+from hemix.data.cells import is_number
 from hemix.data.keys import is_keyable
 from hemix.data.prepare.places import is_url
 from hemix.data.prepare.reading import Table
 from hemix.data.prepare.times import wrong_time
 from hemix.errors import DataError, SchemaError
-from hemix.schema import Clock, ClockPart, Feature, Schema
+from hemix.schema import Clock, Schema
 
 __all__ = ["Logs", "open_logs"]
 
@@ -68,6 +67,7 @@ def open_logs(folder: Path, schema: Schema | None) -> Logs:
             raise DataError(f"{folder}: expected schema.yaml and Parquet tables, found an empty folder")
         schema = Schema.load(folder / "schema.yaml")
     tables = schema.tables
+    _refuse_outcomes(folder, schema)
 
     def table(role: str) -> Table | None:
         name = getattr(tables, role)
@@ -96,6 +96,20 @@ def open_logs(folder: Path, schema: Schema | None) -> Logs:
     return logs
 
 
+def _refuse_outcomes(folder: Path, schema: Schema) -> None:
+    """The schema's check of columns that are not known when ranking, where a link or another path leads to the impressions too."""
+
+    def real(name: str | None) -> Path | None:
+        return None if name is None or is_url(name) else (folder / name).resolve()
+
+    tables, impressions = schema.tables, real(schema.tables.impressions)
+    names = ("events", "items", "users", "truth")
+    same = {name: tables.impressions for name in names if impressions is not None and real(getattr(tables, name)) == impressions}
+    if same:
+        named = schema.model_copy(update={"tables": tables.model_copy(update=same)})
+        Schema.parse(named.to_yaml(), str(folder / "schema.yaml"))
+
+
 def _id(kind: pa.DataType) -> str | None:
     usable = is_keyable(kind) and not pa.types.is_null(kind)
     return None if usable else "a string or a whole number"
@@ -107,10 +121,6 @@ def _number(kind: pa.DataType) -> str | None:
 
 def _any(kind: pa.DataType) -> str | None:
     return None if is_keyable(kind) else "one value a row"
-
-
-def _feature(feature: Feature) -> Callable[[pa.DataType], str | None]:
-    return lambda kind: wrong_type(feature, kind)
 
 
 def _check_impressions(logs: Logs, table: Table) -> None:
@@ -133,12 +143,12 @@ def _check_impressions(logs: Logs, table: Table) -> None:
         _unify_split(schema, table)
     for level in ("context", "cross"):
         for name, feature in schema.features.level(level).items():
-            for column in columns_of(name, feature):
-                table.require(column, f"features.{level}.{name}", _feature(feature))
+            for column in feature.columns(name):
+                table.require(column, f"features.{level}.{name}", feature.wrong_type)
     if schema.history_source == "impressions":
         for name, field in schema.history.fields.items():
-            for column in columns_of(name, field):
-                table.require(column, f"history.fields.{name}", _feature(field))
+            for column in field.columns(name):
+                table.require(column, f"history.fields.{name}", field.wrong_type)
 
 
 def _unify_split(schema: Schema, table: Table) -> None:
@@ -170,10 +180,10 @@ def _check_events(logs: Logs, table: Table) -> None:
     table.require(schema.item, "item", _id)
     table.require(logs.event_clock, "history.clock_column" if schema.history.clock_column else "clock.column", wrong_time)
     for name, field in schema.event_fields.items():
-        if isinstance(field, ClockPart) or (name == "action" and schema.history.action is None and "action" not in table.names):
+        if name == "action" and schema.history.action is None and "action" not in table.names:
             continue
-        for column in columns_of(name, field):
-            table.require(column, "history.action" if name == "action" else f"history.fields.{name}", _feature(field))
+        for column in field.columns(name):
+            table.require(column, "history.action" if name == "action" else f"history.fields.{name}", field.wrong_type)
 
 
 def _check_entities(logs: Logs) -> None:
@@ -182,13 +192,13 @@ def _check_entities(logs: Logs) -> None:
         if table is not None:
             table.require(own, level, _id)
         for name, feature in schema.features.level(level).items():
-            for column in columns_of(name, feature):
+            for column in feature.columns(name):
                 if column == own:
                     continue
                 key = f"features.{level}.{name}"
                 if table is None:
                     raise SchemaError(f"{key}: column {column!r} needs tables.{level}s, which the schema does not name")
-                table.require(column, key, _feature(feature))
+                table.require(column, key, feature.wrong_type)
     for column in logs.score_columns:
         if logs.items is None:
             raise SchemaError(f"score: {column!r} is neither an output ({', '.join(schema.outputs)}) nor, without tables.items, "

@@ -18,6 +18,9 @@ __all__ = ["check_ids", "labels_of", "no_null", "positions_of", "score_numbers_o
 
 Array = npt.NDArray[Any]
 
+_LEAST_WEIGHT = 1 / MOST_NUMBER
+"""A smaller weight would be 0 as a float32, and its row would count as none"""
+
 
 def no_null(column: str, values: pa.Array, where: Where) -> None:
     """Refuse null."""
@@ -28,7 +31,7 @@ def no_null(column: str, values: pa.Array, where: Where) -> None:
 
 
 def check_ids(column: str, values: pa.Array, where: Where) -> None:
-    """Refuse what is no id of a user or an item: null, NaN, and the empty text, which a server refuses too."""
+    """Refuse what is no id of a user, an item or a request: null, NaN, and the empty text, which a server refuses too."""
     no_null(column, values, where)
     if pa.types.is_floating(values.type):
         numbers_of(column, values, where)
@@ -55,13 +58,17 @@ def labels_of(column: str, values: pa.Array, where: Where) -> Array:
 
 
 def weights_of(column: str, values: pa.Array, where: Where) -> Array:
-    """float32 [rows], finite and not negative."""
+    """float32 [rows], finite and not negative; 0 only where the column says so."""
     no_null(column, values, where)
     numbers = numbers_of(column, values, where)
     if (numbers < 0).any():
         row = int(np.argmax(numbers < 0))
         raise where.error(row, f"column {column!r}: expected a weight of at least 0, found {numbers[row]:g}")
     _refuse_large(column, numbers, "a weight", where)
+    tiny = (numbers > 0) & (numbers < _LEAST_WEIGHT)
+    if tiny.any():
+        row, least = int(np.argmax(tiny)), f"{_LEAST_WEIGHT:g}"
+        raise where.error(row, f"column {column!r}: expected a weight of 0 or of at least {least}, found {numbers[row]:g}")
     return numbers.astype(np.float32)
 
 

@@ -15,9 +15,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hemix.data.cells import Cell, Where, columns_of, concatenate, numbers_of, read_cell, take
+from hemix.data.cells import RawColumn, Where, concatenate, numbers_of, take
 from hemix.data.encode import Encoders, level_spec
-from hemix.data.entities import key_features
+from hemix.data.entities import coordinates_features, key_features
 from hemix.data.keys import KeyIndex
 from hemix.data.layout import Block, save_array
 from hemix.data.prepare.columns import check_ids, score_numbers_of
@@ -26,7 +26,7 @@ from hemix.data.prepare.reading import Table
 from hemix.data.prepare.times import times_of
 from hemix.data.spec import TIMELESS_MS, UNKNOWN
 from hemix.data.versions import Versions
-from hemix.schema import Coordinates, Feature, Schema
+from hemix.schema import Feature, Schema
 
 __all__ = ["Entities"]
 
@@ -42,8 +42,8 @@ class Entities:
     versions: Versions
     number: Array
     """int32 [rows]: whose version a row is; -1 for the unknown item"""
-    cells: Mapping[str, Cell]
-    """Feature -> cells of every row"""
+    cells: Mapping[str, RawColumn]
+    """Feature -> raw column of every row"""
     raw: Array
     """float64 [rows, C]: the columns of the score expression"""
     in_table: Array
@@ -88,8 +88,8 @@ class Entities:
         row = np.where(source < 0, count, source)  # behind the table's rows comes a missing one
         cells = {}
         for name, feature in features.items():
-            if columns_of(name, feature) == (own,):
-                cells[name] = _cells_of_ids(level, name, feature, index, fitting, number)
+            if feature.columns(name) == (own,):
+                cells[name] = _column_of_ids(level, name, feature, index, fitting, number)
             else:
                 cells[name] = take(
                     concatenate([*rows.cells[name], _missing(name, feature, own)]),
@@ -107,7 +107,7 @@ class Entities:
             table_rows=count,
             duplicates=duplicates,
             versioned=rows.versioned,
-            _own_columns=tuple(i for i, name in enumerate(names) if columns_of(name, features[name]) == (own,)),
+            _own_columns=tuple(i for i, name in enumerate(names) if features[name].columns(name) == (own,)),
         )
 
     @property
@@ -135,10 +135,8 @@ class Entities:
 
     def coordinates(self, schema: Schema) -> dict[str, Array]:
         """``level.feature`` -> float64 [rows, 2] of every coordinates feature."""
-        features = schema.features.level(self.level)
-        names = [name for name, feature in features.items() if isinstance(feature, Coordinates)]
-        cells = {f"{self.level}.{name}": self.cells[name] for name in names}
-        return {key: cell for key, cell in cells.items() if not isinstance(cell, tuple)}
+        names = coordinates_features(schema, self.level)
+        return {f"{self.level}.{name}": np.asarray(self.cells[name]) for name in names}
 
     def encode(self, encoders: Encoders) -> Block:
         """The features of every row. The unknown item's own id is unknown, not missing."""
@@ -181,8 +179,8 @@ class _TableRows:
     """int32 [rows]: whose row it is"""
     valid_from_ms: Array
     """int64 [rows]"""
-    cells: Mapping[str, list[Cell]]
-    """Feature -> cells of every chunk"""
+    cells: Mapping[str, list[RawColumn]]
+    """Feature -> raw columns, one a chunk"""
     raw: Array
     """float64 [rows, C]"""
     versioned: bool
@@ -199,7 +197,7 @@ def _read_table(
     """Read and check all rows; see :meth:`Entities.build`."""
     own = schema.user if level == "user" else schema.item
     features = schema.features.level(level)
-    cells: dict[str, list[Cell]] = {name: [] for name in features}
+    cells: dict[str, list[RawColumn]] = {name: [] for name in features}
     numbers, times = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
     raws = [np.zeros((0, len(score_columns)))]
     since = schema.valid_from
@@ -209,11 +207,11 @@ def _read_table(
         check_ids(own, chunk.columns[own], chunk.where)
         numbers.append(index.add(chunk.columns[own]))
         times.append(_valid_from(schema, chunk.columns, chunk.rows, chunk.where, versioned))
-        read = {name: read_cell(name, feature, chunk.columns, chunk.rows, chunk.where) for name, feature in features.items()}
+        read = {name: feature.read(name, chunk.columns, chunk.rows, chunk.where) for name, feature in features.items()}
         fitting.see(level, read, chunk.columns)
-        for name, cell in read.items():
-            if cell is not None:
-                cells[name].append(cell)
+        for name, raw_column in read.items():
+            if raw_column is not None:
+                cells[name].append(raw_column)
         columns = [score_numbers_of(c, chunk.columns[c], chunk.where) for c in score_columns]
         raws.append(np.stack(columns, axis=1) if columns else np.zeros((chunk.rows, 0)))
     return _TableRows(
@@ -232,32 +230,32 @@ def _columns(
     since: str | None,
 ) -> list[str]:
     """The columns that are read from a table."""
-    of_features = [column for name, f in features.items() for column in columns_of(name, f)]
+    of_features = [column for name, f in features.items() for column in f.columns(name)]
     return [own, *of_features, *score_columns, *([] if since is None else [since])]
 
 
-def _missing(name: str, feature: Feature, own: str) -> Cell:
-    """One cell without a value."""
-    cell = read_cell(name, feature, {}, 1, Where(own))
-    assert cell is not None
-    return cell
+def _missing(name: str, feature: Feature, own: str) -> RawColumn:
+    """One row without a value."""
+    column = feature.read(name, {}, 1, Where(own))
+    assert column is not None
+    return column
 
 
-def _cells_of_ids(
+def _column_of_ids(
     level: str,
     name: str,
     feature: Feature,
     index: KeyIndex,
     fitting: Fitting,
     number: Array,
-) -> Cell:
-    """The cells of a feature that holds the raw id itself, which no table needs to give."""
-    own, texts = columns_of(name, feature)[0], index.texts()
-    cell = read_cell(name, feature, {own: texts}, len(texts), Where(own))
-    assert cell is not None
-    fitting.see(level, {name: cell}, {own: texts})
+) -> RawColumn:
+    """The column of a feature that holds the raw id itself, which no table needs to give."""
+    own, texts = feature.columns(name)[0], index.texts()
+    column = feature.read(name, {own: texts}, len(texts), Where(own))
+    assert column is not None
+    fitting.see(level, {name: column}, {own: texts})
     row = np.where(number < 0, len(texts), number)
-    return take(concatenate([cell, _missing(name, feature, own)]), row)
+    return take(concatenate([column, _missing(name, feature, own)]), row)
 
 
 def _valid_from(

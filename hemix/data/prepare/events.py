@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from hemix.data.cells import Cell, columns_of, read_cell, take
+from hemix.data.cells import RawColumn, take
 from hemix.data.encode import Encoders, level_features
 from hemix.data.keys import keys_of
 from hemix.data.layout import Appender
@@ -59,7 +59,7 @@ class EventPass:
         actions = [IMPRESSION, *self._schema.tasks]
         self._action_keys = keys_of(pa.array(actions))
         if self._logs.events is None:  # all of them are known, whatever the labels say
-            (column,) = columns_of("action", self._schema.event_fields["action"])
+            (column,) = self._schema.event_fields["action"].columns("action")
             fitting.see("event", {"action": self._action_keys}, {column: pa.array(actions)})
             fitting.know("action", self._action_keys)
 
@@ -89,9 +89,10 @@ class EventPass:
                 "log_row": np.arange(at.start, at.stop, dtype=np.int64),
                 "hash": chunk_hashes(chunk, {clock: schema.clock}),
             }
-            cells = {n: read_cell(n, f, chunk.columns, chunk.rows, chunk.where) for n, f in schema.event_fields.items()}
-            self._fitting.see("event", cells, chunk.columns)
-            spill.add(found | {f"event.{n}": cell for n, cell in cells.items() if cell is not None}, numbers.user[at])
+            raw = {n: f.read(n, chunk.columns, chunk.rows, chunk.where) for n, f in schema.event_fields.items()}
+            self._fitting.see("event", raw, chunk.columns)
+            fields = {f"event.{n}": column for n, column in raw.items() if column is not None}
+            spill.add(found | fields, numbers.user[at])
             progress("reading events", at.stop / table.rows)
 
     def deduplicate(self, rows: Rows) -> Rows:
@@ -180,8 +181,8 @@ class HistoryWriter:
         """Append one part."""
         count, time_ms = rows_of(rows), np.asarray(rows["time_ms"])
         names = level_features(self._encoders.schema, "event")
-        cells: dict[str, Cell | None] = {name: rows.get(f"event.{name}") for name in names}
-        block = self._encoders.block("event", cells, count, time_ms=time_ms)
+        raw: dict[str, RawColumn | None] = {name: rows.get(f"event.{name}") for name in names}
+        block = self._encoders.block("event", raw, count, time_ms=time_ms)
         self._counts += np.bincount(np.asarray(rows["user"]), minlength=len(self._counts))
         self._time.append(time_ms)
         self._item_row.append(np.asarray(rows["item_row"]))

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from hemix.data.encode import Encoders, KeyMap, level_features, table_of
+from hemix.data.encode import Encoders, KeyMap, all_features
 from hemix.data.spec import FIRST
 from hemix.errors import DataError, UsageError
-from hemix.schema import LEVELS, Categorical, Schema, first_difference
+from hemix.schema import Schema, first_difference
 
 __all__ = ["Earlier", "extend_vocabulary"]
 
@@ -94,17 +94,15 @@ def extend_vocabulary(
             earlier.texts[table], texts[table], before.numbers[kept], dict(zip(added, ids, strict=True)), fresh
         )
         counts[table] = {"kept": int(kept.sum()), "added": len(added), "forgotten": int((~kept).sum())}
-    encoders = dataclasses.replace(
-        new, vocabularies=vocabularies, seen=seen, edges=old.edges, scales=old.scales, place=old.place, actions=old.actions
-    )
+    encoders = dataclasses.replace(new, vocabularies=vocabularies, seen=seen, states=old.states, actions=old.actions)
     return encoders, values, counts
 
 
 def _most_rows(schema: Schema, table: str) -> int | None:
-    for level in (*LEVELS, "event"):
-        for name, feature in level_features(schema, level).items():
-            if isinstance(feature, Categorical) and feature.vocabulary and table_of(level, name, feature) == table:
-                return feature.vocabulary.max_rows
+    for level, name, feature in all_features(schema):
+        settings = feature.vocabulary_settings()
+        if settings is not None and feature.table_of(level, name) == table:
+            return settings.max_rows
     return None
 
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from hemix.data.cells import Cell, numbers_of, read_cell
+from hemix.data.cells import RawColumn
 from hemix.data.encode import Encoders, level_features
+from hemix.data.entities import coordinates_features
 from hemix.data.keys import keys_of
 from hemix.data.prepare.checks import Logs
-from hemix.data.prepare.columns import labels_of, no_null, positions_of, weights_of
+from hemix.data.prepare.columns import check_ids, labels_of, no_null, positions_of, weights_of
 from hemix.data.prepare.entities import Entities
 from hemix.data.prepare.equality import chunk_hashes
 from hemix.data.prepare.fit import Fitting, sampled
@@ -33,7 +33,7 @@ from hemix.data.prepare.spill import Rows, Spill, rows_of, take_rows
 from hemix.data.prepare.splits import OUTSIDE, Splitter
 from hemix.data.prepare.statistics import StatisticsPass
 from hemix.data.prepare.times import times_of
-from hemix.schema import Coordinates, Distance
+from hemix.features.base import RowContext
 
 __all__ = ["ImpressionPass", "Span", "first_of_equal", "late_rows"]
 
@@ -124,9 +124,7 @@ class ImpressionPass:
             if label.available_at is not None:
                 found[f"available.{name}"] = times_of(label.available_at, columns[label.available_at], clock, where)
         if roles.request_id is not None:
-            no_null(roles.request_id, columns[roles.request_id], where)
-            if pa.types.is_floating(columns[roles.request_id].type):  # NaN is no id
-                numbers_of(roles.request_id, columns[roles.request_id], where)
+            check_ids(roles.request_id, columns[roles.request_id], where)
             found["request"] = keys_of(columns[roles.request_id])
         if roles.weight is not None:
             found["weight"] = weights_of(roles.weight, columns[roles.weight], where)
@@ -135,13 +133,13 @@ class ImpressionPass:
             found["bias"] = positions_of(bias.column, columns[bias.column], where, serve_as=bias.serve_as, most=bias.max)
         levels = ["context", "cross"] + (["event"] if schema.history_source == "impressions" else [])
         for level in levels:
-            cells: dict[str, Cell | None] = {}
+            raw: dict[str, RawColumn | None] = {}
             for name, feature in level_features(schema, level).items():
                 if level == "event" and name == "action":
                     continue
-                cells[name] = read_cell(name, feature, columns, chunk.rows, where)
-            self._fitting.see(level, cells, columns)
-            found |= {f"{level}.{name}": cell for name, cell in cells.items() if cell is not None}
+                raw[name] = feature.read(name, columns, chunk.rows, where)
+            self._fitting.see(level, raw, columns)
+            found |= {f"{level}.{name}": column for name, column in raw.items() if column is not None}
         return found
 
     # -- step 2: clean, sort, count ----------------------------------------------------------------------------------------
@@ -193,27 +191,37 @@ class ImpressionPass:
         if self._schema.history_source == "impressions":
             self._fitting.count("event", {n: train.get(f"event.{n}") for n in self._schema.history.fields}, sample=sample)
         chosen = take_rows(train, np.flatnonzero(sample))
-        for key, kilometres in self._distances(chosen).items():
-            self._fitting.sample(key, kilometres)
+        for key, computed in self._computed(chosen).items():
+            self._fitting.sample(key, computed)
         labels, item = self.labels(train), np.asarray(train["item"])
         for task in range(labels.shape[1]):
             for of, total in ((labels[:, task] == 1, self.train_positives), (labels[:, task] >= 0, self.train_known)):
                 total[:, task] += np.bincount(item[of], minlength=len(total))
 
-    def _distances(self, rows: Rows) -> dict[str, Array]:
-        features = {n: f for n, f in self._schema.features.cross.items() if isinstance(f, Distance)}
+    def _computed(self, rows: Rows) -> dict[str, RawColumn]:
+        """Return the raw columns, by ``level.feature``, of the computed features that learn from numbers."""
+        features = {
+            f"{level}.{name}": feature
+            for level in ("context", "cross")
+            for name, feature in self._schema.features.level(level).items()
+            if not feature.columns(name) and feature.state_path(level, name) is not None
+        }
         if not features:
             return {}
-        places, count = self.places(rows), rows_of(rows)
-        return {f"cross.{n}": Encoders.distance_km(f, places, count) for n, f in features.items()}
+        context = RowContext(
+            rows=rows_of(rows),
+            time_ms=np.asarray(rows["request_time_ms"]),
+            timezone=self._schema.clock.timezone,
+            coordinates=self.places(rows) if any(f.inputs() for f in features.values()) else {},
+        )
+        return {key: feature.computed(context) for key, feature in features.items()}
 
     def places(self, rows: Rows) -> dict[str, Array]:
         """``level.feature`` -> float64 [n, 2] of both ends of the rows' distances."""
         places = {k: cell[rows["user_row"]] for k, cell in self._users.coordinates(self._schema).items()}
         places |= {k: cell[rows["item_row"]] for k, cell in self._items.coordinates(self._schema).items()}
-        for name, feature in self._schema.features.context.items():
-            if isinstance(feature, Coordinates):
-                places[f"context.{name}"] = np.asarray(rows[f"context.{name}"])
+        for name in coordinates_features(self._schema, "context"):
+            places[f"context.{name}"] = np.asarray(rows[f"context.{name}"])
         return places
 
     def labels(self, rows: Rows) -> Array:
@@ -263,7 +271,13 @@ class ImpressionPass:
         context = {n: first.get(f"context.{n}") for n in self._schema.features.context}
         cross = {n: rows.get(f"cross.{n}") for n in self._schema.features.cross}
         context_block = encoders.block("context", context, len(begin), time_ms=time_ms)
-        cross_block = encoders.block("cross", cross, count, coordinates=self.places(rows))
+        cross_block = encoders.block(
+            "cross",
+            cross,
+            count,
+            time_ms=np.asarray(rows["request_time_ms"]),
+            coordinates=self.places(rows),
+        )
         if statistics is not None:
             context_block = context_block.with_numbers(statistics.numbers("context", first))
             cross_block = cross_block.with_numbers(statistics.numbers("cross", rows))

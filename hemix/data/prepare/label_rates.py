@@ -18,7 +18,7 @@ from hemix.data.encode import level_features, level_spec
 from hemix.data.layout import SPLITS, Block
 from hemix.data.prepare.shards import ShardRows
 from hemix.data.spec import FIRST, MISSING, UNKNOWN
-from hemix.schema import LEVELS, Categorical, Schema
+from hemix.schema import LEVELS, Schema
 
 __all__ = ["LabelRates", "z_score"]
 
@@ -154,9 +154,9 @@ def _vocabulary_columns(schema: Schema, level: str) -> dict[str, tuple[bool, int
     spec = level_spec(schema, level)
     found = {}
     for name, feature in level_features(schema, level).items():
-        if isinstance(feature, Categorical) and feature.vocabulary is not None:
-            names = spec.bag_names if feature.multi else spec.names
-            found[name] = (feature.multi, names.index(name))
+        if feature.vocabulary_settings() is not None:
+            multi = feature.tensor_columns().jagged
+            found[name] = (multi, (spec.bag_names if multi else spec.names).index(name))
     return found
 
 

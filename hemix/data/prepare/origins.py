@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hemix.data.clock import local_text
-from hemix.data.prepare.boundaries import compact_day
 from hemix.data.prepare.checks import open_logs
 from hemix.data.prepare.reading import Table
 from hemix.data.prepare.times import times_of
+from hemix.data.prepare.written_days import compact_day
 from hemix.errors import DataError, SchemaError, UsageError
 from hemix.schema import Boundary, Clock, Schema, Split
 
@@ -52,7 +52,11 @@ def shift_split(logs: str | Path, days: int) -> Schema:
 
     moved = {name: move(name, value) for name, value in split.marks.items()}
     if split.end is None:
-        after = _day_after(_last_day(opened.impressions, schema, column, by_clock=by_clock))
+        last = _last_day(opened.impressions, schema, column, by_clock=by_clock)
+        if last is None or last == date.max:
+            raise DataError(f"{opened.impressions.path}: column {column!r} runs to the end of all dates, so no end of the split can be "
+                            "worked out; name one in split.end")  # fmt: skip
+        after = last + timedelta(days=1)
         moved["end"] = move("end", _written(after, split.test, schema.clock, by_clock=by_clock))
     return schema.model_copy(update={"split": Split.model_validate({"column": split.column, **moved})})
 
@@ -105,8 +109,8 @@ def _day_of(text: str) -> date | None:
         return None
 
 
-def _last_day(impressions: Table, schema: Schema, column: str, *, by_clock: bool) -> date:
-    """The last day of the log. Raises DataError for a column without values."""
+def _last_day(impressions: Table, schema: Schema, column: str, *, by_clock: bool) -> date | None:
+    """The last day of the log; None where it is beyond all dates. Raises DataError for a column without values."""
     zone, last = schema.clock.timezone, None
     for chunk in impressions.chunks([column], _CHUNK_ROWS):
         values: pa.Array = chunk.columns[column]
@@ -120,7 +124,7 @@ def _last_day(impressions: Table, schema: Schema, column: str, *, by_clock: bool
     if last is None:
         raise DataError(f"{impressions.path}: column {column!r} has no value")
     if by_clock or pa.types.is_timestamp(impressions.kind.field(column).type):
-        return date.fromisoformat(local_text(last, zone)[:10])
+        return _day_of(local_text(last, zone))
     day = last if isinstance(last, date) else compact_day(last) if isinstance(last, int) else _day_of(str(last))
     if day is None:
         raise SchemaError(f"split.column: {column!r} holds {last!r}, which is no day: --shift-days moves splits by time alone")
@@ -131,10 +135,6 @@ def _milliseconds(values: pa.Array) -> Any:
     known = values.drop_null()
     ticks = known.cast(pa.int64()).to_numpy(zero_copy_only=False)
     return (ticks // {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}[values.type.unit]).astype(np.int64) * 1000
-
-
-def _day_after(day: date) -> date:
-    return day + timedelta(days=1)
 
 
 def _written(day: date, like: Boundary, clock: Clock, *, by_clock: bool) -> Boundary:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -20,6 +20,7 @@ from hemix.errors import DataError
 __all__ = ["LogFile", "is_url", "one_line", "parquet_files"]
 
 _PARQUET = b"PAR1"
+_SUFFIXES = (".parquet", ".parq", ".pq")
 
 
 def is_url(place: str) -> bool:
@@ -46,16 +47,22 @@ class LogFile:
         return PurePosixPath(self.inside).name
 
     def __str__(self) -> str:
-        return self.place
+        return self.place if _is_utf8(self.place) else os.fsencode(self.place).decode(errors="backslashreplace")
 
     def open(self) -> pq.ParquetFile:
         """Raises DataError where it is no Parquet file."""
         try:
-            source = self.inside if self.system is None else self.system.open(self.inside, "rb")
+            source = self._source()
             # buffered: a row group is read page by page, never as a whole
             return pq.ParquetFile(source, buffer_size=1 << 20, pre_buffer=False)
         except Exception as error:  # a file system may raise errors of its own
             raise self.unreadable(error) from error
+
+    def _source(self) -> Any:
+        if self.system is not None:
+            return self.system.open(self.inside, "rb")
+        # Arrow takes paths in UTF-8 only
+        return self.inside if _is_utf8(self.inside) else Path(self.inside).open("rb")
 
     def damaged(self, error: Exception, columns: Sequence[str]) -> DataError:
         """What to say where reading these columns of an open file fails: which row group it is that cannot be read."""
@@ -81,8 +88,19 @@ class LogFile:
 
 
 def parquet_files(place: Path | str, role: str) -> list[LogFile]:
-    """The file, or all ``*.parquet`` of the folder and its subfolders in the order of their paths, but those whose names begin with
-    ``.`` or ``_`` (a folder ``_column=value`` does count). ``role``: the schema's key. Raises DataError."""
+    """The file, or all Parquet files of the folder and its subfolders in the order of their paths, but those whose names begin with
+    ``.`` or ``_`` (a folder ``_column=value`` does count).
+
+    A file is one by its name (``.parquet``, ``.parq``, ``.pq``, in whatever case), or, where its name has no ending, as Hive and Trino
+    write them, by its first bytes.
+
+    Args:
+        place: path, or URL where it is a string.
+        role: the schema's key.
+
+    Raises:
+        DataError: where nothing is there, or no Parquet file in the folder.
+    """
     if isinstance(place, Path):
         if place.is_file():
             return [LogFile(str(place), str(place))]
@@ -99,7 +117,7 @@ def parquet_files(place: Path | str, role: str) -> list[LogFile]:
             raise DataError(f"{place}: cannot be read ({role}): {one_line(error)}") from error
         if inside is None:
             raise DataError(f"{place}: no such file ({role})")
-        paths = [PurePosixPath(path).relative_to(root) for path in inside if path.endswith(".parquet")]
+        paths = [PurePosixPath(path).relative_to(root) for path in inside if _is_parquet(PurePosixPath(path), system)]
         found = {Path(p): (f"{place.rstrip('/')}/{p}", f"{root.rstrip('/')}/{p}", system) for p in paths}
     shown = [p for p in sorted(found) if not any(map(_is_hidden, p.parts))]
     files = [LogFile(*found[p], partition_of(p.parts[:-1], found[p][0])) for p in shown]
@@ -109,7 +127,7 @@ def parquet_files(place: Path | str, role: str) -> list[LogFile]:
 
 
 def _walk(folder: Path, role: str, above: tuple[str, ...]) -> Iterator[Path]:
-    """All files ``*.parquet`` below; ``above``: the real paths of the folders on the way, so that a link back ends."""
+    """All Parquet files below; ``above``: the real paths of the folders on the way, so that a link back ends."""
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
@@ -119,8 +137,26 @@ def _walk(folder: Path, role: str, above: tuple[str, ...]) -> Iterator[Path]:
             real = os.path.realpath(path)
             if real not in above and not _is_hidden(path.name):
                 yield from _walk(path, role, (*above, real))
-        elif path.suffix == ".parquet":
+        elif _is_parquet(path, None):
             yield path  # a link to nowhere too: opening it says so
+
+
+def _is_parquet(path: PurePath, system: Any) -> bool:
+    if path.suffix or _is_hidden(path.name):
+        return path.suffix.lower() in _SUFFIXES
+    try:
+        with Path(path).open("rb") if system is None else system.open(str(path), "rb") as stream:
+            return bool(stream.read(len(_PARQUET)) == _PARQUET)
+    except OSError:
+        return False
+
+
+def _is_utf8(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_hidden(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Arrow types in their plain forms: dictionaries as their values, large and view text as text, UUIDs as text.
+"""Arrow types in their plain forms: dictionaries as their values, large, view and fixed-size forms as plain ones, UUIDs as text.
 
 Knows arrays, not files; ``where`` says in messages where they come from.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from datetime import UTC, date, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
@@ -32,11 +34,11 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
         return plain_type(kind.value_type)
     if t.is_large_string(kind) or t.is_string_view(kind):
         return pa.string()
-    if t.is_large_binary(kind) or t.is_binary_view(kind):
+    if t.is_large_binary(kind) or t.is_binary_view(kind) or t.is_fixed_size_binary(kind):
         return pa.binary()
     if t.is_decimal32(kind) or t.is_decimal64(kind):
         return pa.decimal128(kind.precision, kind.scale)
-    if t.is_large_list(kind) or t.is_list(kind) or t.is_fixed_size_list(kind):
+    if any(is_a(kind) for is_a in (t.is_list, t.is_large_list, t.is_fixed_size_list, t.is_list_view, t.is_large_list_view)):
         return pa.list_(plain_type(kind.value_type))
     return kind
 
@@ -111,9 +113,23 @@ def shown(values: pa.Array, row: int) -> Any:
 
 
 def _cast(values: pa.Array, kind: pa.DataType) -> pa.Array:
-    if pa.types.is_timestamp(kind) and kind.tz is not None and pa.types.is_string(values.type):
-        return pc.assume_timezone(values.cast(pa.timestamp(kind.unit)), kind.tz, ambiguous="earliest", nonexistent="earliest")
+    if pa.types.is_string(values.type) and (pa.types.is_date(kind) or pa.types.is_timestamp(kind)):
+        coded = values.dictionary_encode()
+        return pa.array([_moment(text, kind) for text in coded.dictionary.to_pylist()], kind).take(coded.indices)
     return values.cast(kind)
+
+
+def _moment(text: str, kind: pa.DataType) -> date:
+    """Text as a date or a time; one without an offset is a time of the type's zone."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise pa.ArrowInvalid(str(error)) from error
+    if pa.types.is_date(kind):
+        return moment.date()
+    zone = UTC if kind.tz is None else ZoneInfo(kind.tz)
+    moment = (moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)).astimezone(UTC)
+    return moment if kind.tz is not None else moment.replace(tzinfo=None)
 
 
 def _casts(value: pa.Array, kind: pa.DataType) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from hemix.data.cells import Where
-from hemix.data.prepare.partitions import constant, partition_type
+from hemix.data.prepare.partitions import Value, constant, partition_type
 from hemix.data.prepare.places import LogFile, parquet_files
 from hemix.data.prepare.plain import cast_to, check_utf8, plain, plain_type, shown
 from hemix.data.texts import family
@@ -118,7 +118,7 @@ class Table:
             DataError: naming the file, and another one where that has another type.
         """
         if column not in self.names:
-            raise DataError(f"{self.path}: no column {column!r} ({key}); it has: {', '.join(self.names)}")
+            raise DataError(f"{self.path}: no column {column!r} ({key}); it has: {', '.join(map(_named, self.names))}")
         several, first = len(self.kinds_of(column)) > 1, None
         as_text = any(expects(kind) is None for kind in (pa.string(), pa.list_(pa.string())))
         for file in self._filled:
@@ -201,12 +201,12 @@ class Table:
 
 def _with_partitions(files: Sequence[LogFile], stored: Sequence[dict[str, pa.DataType]]) -> list[dict[str, pa.DataType]]:
     """The files' columns, then those of their folders' names that are not in the file."""
-    values: dict[str, list[str | None]] = {}
+    values: dict[str, list[Value]] = {}
     for file in files:
         for name, value in file.partition:
             values.setdefault(name, []).append(value)
     text = {name for own in stored for name, kind in own.items() if pa.types.is_string(kind)}  # 02 beside text is no number
-    types = {name: pa.string() if name in text else partition_type(texts) for name, texts in values.items()}
+    types = {name: partition_type(values_of, text=name in text) for name, values_of in values.items()}
     return [
         own | {name: types[name] for name, _ in file.partition if name not in own}
         for file, own in zip(files, stored, strict=True)
@@ -218,6 +218,11 @@ def _plain_schema(file: LogFile, schema: pa.Schema) -> dict[str, pa.DataType]:
         twice = next(n for n in schema.names if schema.names.count(n) > 1)
         raise DataError(f"{file}: column {twice!r} is there twice")
     return {f.name: plain_type(f.type) for f in schema}
+
+
+def _named(column: str) -> str:
+    """A column's name for a message; quoted where it holds what cannot be seen, such as a byte order mark."""
+    return column if column.isprintable() and column.strip() == column else ascii(column)
 
 
 def _value_family(kind: pa.DataType) -> str | None:

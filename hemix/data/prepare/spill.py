@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from hemix.data.cells import Cell, as_arrow, from_arrow, take
+from hemix.data.cells import RawColumn, as_arrow, from_arrow, take
 from hemix.files import storage_errors
 
 __all__ = ["Rows", "Spill", "part_bounds", "rows_of", "take_rows"]
 
 Array = npt.NDArray[Any]
-Rows: TypeAlias = "dict[str, Cell]"
+Rows: TypeAlias = "dict[str, RawColumn]"
 
 _MOST_PARTS = 256
 """So many files are open at once at most; beyond it parts grow."""

@@ -25,8 +25,8 @@ from hemix.data.prepare.entities import Entities
 from hemix.data.prepare.job import PrepareJob, Progress
 from hemix.data.prepare.labels import known_from
 from hemix.data.prepare.spill import Rows, Spill, rows_of
-from hemix.data.statistics import Statistics, combined_keys
-from hemix.schema import Distance, Schema
+from hemix.features.statistics import Statistics, combined_keys
+from hemix.schema import Schema
 
 __all__ = ["StatisticsPass"]
 
@@ -64,8 +64,8 @@ class StatisticsPass:
         """Return the columns of one partition's clean rows that statistics are made of."""
         names = {"user", "item", "time_ms", *self._parts}
         for level, name, feature in self._schema.features:
-            if isinstance(feature, Distance) and f"{level}.{name}" in self._parts:
-                names.update(feature.between)
+            if f"{level}.{name}" in self._parts:
+                names.update(feature.inputs())
         prefixes = ("label.", "available.")
         return {n: cell for n, cell in rows.items() if n in names or n.startswith(prefixes)}
 
@@ -98,7 +98,7 @@ class StatisticsPass:
             for _, rows in job.partitions(partitions, "adding up statistics"):
                 self._add(rows, sums, bits, log_end_ms)
         self._write(sums, folder, job.progress)
-        self._tables = Statistics.load(folder, self._schema)
+        self._tables = Statistics.load(folder, self._schema.statistics)
 
     def _leading_bits(self, log_rows: int, memory_rows: int) -> int:
         """How many leading bits of a key choose its temporary file."""
@@ -192,8 +192,8 @@ class StatisticsPass:
     def _keys(self, parts: set[str], rows: Rows, time_ms: Array) -> dict[str, Array]:
         """uint64 [n] of every part of a key; rows have user_row and item_row."""
         assert self._encoders is not None
-        distances = any(isinstance(f, Distance) and f"{level}.{n}" in parts for level, n, f in self._schema.features)
-        places = self._places(rows) if distances else {}
+        computed = any(f.inputs() and f"{level}.{n}" in parts for level, n, f in self._schema.features)
+        places = self._places(rows) if computed else {}
         found = {}
         for part in sorted(parts):
             level, _, name = part.partition(".")

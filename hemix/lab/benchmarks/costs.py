@@ -30,7 +30,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hemix.config import build_settings
 from hemix.data.batch import RequestBatch
 from hemix.data.parts import part_of
 from hemix.data.spec import InputSpec
@@ -39,7 +38,8 @@ from hemix.lab.benchmarks.common import figures
 from hemix.lab.benchmarks.workload import SPEC, Workload, make_batch
 from hemix.lab.flops import flop_counter
 from hemix.measure import PeakMemory, keep_freed_memory
-from hemix.models import build_model, count_parameters
+from hemix.models import SizedConfig, build_model, count_parameters
+from hemix.settings import build_settings
 from hemix.team import Team
 from hemix.training.launch import free_port
 from hemix.training.optimizers import Optimizers
@@ -164,15 +164,17 @@ def measure(point: Point, team: Team | None, repeats: int = 5) -> dict[str, Any]
             began = time.perf_counter()
             step(2 + number)
             seconds.append(time.perf_counter() - began)
-    dense, _ = count_parameters(spec, settings.model)
+    config = settings.model
+    assert isinstance(config, SizedConfig)
+    dense, _ = count_parameters(spec, config)
     events = batch.event_item.shape[0]
     single = batch.users.ids.numel() + batch.context.ids.numel() + batch.cross.ids.numel() + batch.items.ids.numel()
     found = {
         "impressions": batch.candidates_count,
         "table_rows": model.tables.weight.shape[0],
-        "event_vectors": events * settings.model.token_width,
+        "event_vectors": events * config.token_width,
         "vectors": single + events,
-        "moved_bytes": _moved_bytes(batch, spec, settings.model.embedding_size, dense, point.processes),
+        "moved_bytes": _moved_bytes(batch, spec, config.embedding_size, dense, point.processes),
         "flops": counter.get_total_flops(),
         "seconds": statistics.median(seconds),
         "peak_bytes": memory.bytes,

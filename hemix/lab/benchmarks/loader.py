@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from hemix.config import build_settings
 from hemix.data.dataset import Dataset, Replacement
 from hemix.data.prepare import prepare
 from hemix.errors import HemixError
 from hemix.lab.simulator import simulate
 from hemix.measure import PeakMemory, machine
 from hemix.models import build_model
+from hemix.settings import build_settings
 from hemix.training.optimizers import Optimizers
 
 __all__ = ["TARGET", "run"]

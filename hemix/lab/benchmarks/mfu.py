@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from hemix.config import build_settings
 from hemix.errors import UsageError
 from hemix.lab.benchmarks.common import figures, matmul_peak
 from hemix.lab.benchmarks.workload import SPEC, Workload, make_batch
 from hemix.measure import PeakMemory, keep_freed_memory
 from hemix.models import build_model, count_parameters
+from hemix.settings import build_settings
 from hemix.training.optimizers import Optimizers
 from hemix.training.validate import autocast
 

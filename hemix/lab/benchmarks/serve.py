@@ -237,10 +237,10 @@ def _past(user: str, length: int, world: _World) -> Sequence[Event]:
 
 def _small_run(folder: Path, users: int) -> Path:
     """A model of size tiny on a small city with long histories."""
-    from hemix.config import build_settings
     from hemix.data.dataset import Dataset
     from hemix.data.prepare import prepare
     from hemix.lab.simulator import simulate
+    from hemix.settings import build_settings
     from hemix.training.loop import train
 
     simulate(folder / "logs", users=users, days=3, seed=0)

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from hemix.config import SIZES, ModelSettings
 from hemix.data.batch import RequestBatch
 from hemix.data.unshared import unshared
 from hemix.errors import HemixError, UsageError
@@ -28,7 +27,8 @@ from hemix.lab.benchmarks.workload import SPEC, Workload, make_batch
 from hemix.lab.flops import flop_counter
 from hemix.measure import PeakMemory, keep_freed_memory
 from hemix.models import build_model
-from hemix.models.hemix import HeMix
+from hemix.models.hemix import HeMix, HeMixConfig
+from hemix.nn.time_encoding import TimeEncoding
 from hemix.training.table_optimizers import RowAdam
 
 __all__ = ["CHUNK", "Side", "SideCase", "Watch", "peak_bytes"]
@@ -47,7 +47,7 @@ class SideCase:
     scope: Literal["core", "whole"]
     """From embedded histories and features, or from ids; to scores or gradients, or (train whole) to updated weights"""
     load: Workload
-    age: Literal["bias", "rotary", "embedding", "none"] = "bias"
+    time_encoding: TimeEncoding = "bias"
     absorb: Literal["auto", "always", "never"] = "auto"
     """Whether projections are moved to the queries: by shape, always, or never (then they are made for every history)"""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -65,8 +65,8 @@ class Side:
 
     def __init__(self, case: SideCase, *, shared: bool) -> None:
         self.case, self.shared = case, shared
-        settings = ModelSettings.model_validate({"size": "base", **SIZES["base"], "age": case.age})
-        model = build_model(SPEC, settings, seed=0).train(case.kind == "train")
+        config = HeMixConfig(size="base", **HeMixConfig.sizes["base"], time_encoding=case.time_encoding)
+        model = build_model(SPEC, config, seed=0).train(case.kind == "train")
         assert isinstance(model, HeMix)
         for history in (model.global_, model.realtime):
             assert history is not None

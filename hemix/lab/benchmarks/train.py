@@ -52,8 +52,8 @@ def _crossover(case: SideCase, repeats: int = 5) -> dict[str, float]:
     for _ in range(repeats):
         for choice, side in sides.items():
             seconds[choice].append(side.step()[0])
-    settings, load = sides["never"].model.settings, case.load
-    per_request = settings.ns_tokens_global + settings.fixed_queries_global
+    config, load = sides["never"].model.config, case.load
+    per_request = config.ns_tokens_global + config.fixed_queries_global
     return {
         "queries_per_history": per_request * load.impressions_per_user,
         "absorbed_seconds": statistics.median(seconds["always"]),

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hemix.config import Settings
 from hemix.data.spec import InputSpec
 from hemix.errors import UsageError
 from hemix.files import write_json
@@ -22,6 +21,8 @@ from hemix.lab.studies.report import write_study_report
 from hemix.lab.studies.runner import Options, check_study_folder, study_folder
 from hemix.lab.studies.summary import pairs, summarise
 from hemix.models import count_parameters
+from hemix.models.hemix import HeMixConfig
+from hemix.settings import Settings
 
 __all__ = ["FULL", "VARIANTS", "ablate", "variants_of"]
 
@@ -38,7 +39,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "transformer_block": ("Transformer block, equal parameters", {"model.block": "transformer"}),
     "shared_ffn": ("one feed-forward network for all tokens", {"model.ffn": "shared"}),
     "shared_query_projection": ("one query projection for all queries", {"model.query_projection": "shared"}),
-    "no_age": ("without the age of events", {"model.age": "none"}),
+    "no_age": ("without the age of events", {"model.time_encoding": "none"}),
     "pre_norm": ("norm before the block, not after", {"model.norm_position": "pre"}),
     "half_rank": ("half the mix rank", {}),
     "double_rank": ("twice the mix rank", {}),
@@ -60,6 +61,8 @@ def variants_of(
         if name not in VARIANTS:
             raise UsageError(f"--variants {name}: expected some of {', '.join(VARIANTS)}")
     model = settings.model
+    if not isinstance(model, HeMixConfig):
+        raise UsageError(f"--set model.name={model.name}: hemix ablate takes HeMix apart")
     relative = {
         "half_rank": {"model.mix_rank": max(1, model.mix_rank // 2)},
         "double_rank": {"model.mix_rank": 2 * model.mix_rank},

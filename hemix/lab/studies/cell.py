@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from hemix.config import Settings
 from hemix.data.dataset import Dataset
 from hemix.data.layout import save_array
 from hemix.errors import DataError, HemixError, RunError
@@ -33,8 +32,10 @@ from hemix.files import read_json, write_json
 from hemix.lab.flops import flop_counter
 from hemix.lab.studies.cells import Judged
 from hemix.measure import PeakMemory, machine
+from hemix.models import import_files, is_neural
 from hemix.run.evaluation import predictions_of
 from hemix.run.folder import INFO_FILE, Run
+from hemix.settings import Settings, parse_settings
 from hemix.training.loop import train
 
 __all__ = ["code_digest", "flops_per_impression", "run_cell"]
@@ -45,9 +46,10 @@ _FLOP_BATCHES = 4
 def run_cell(folder: Path, *, open_test: bool = False) -> None:
     """Do what of the cell is not done yet. Raises HemixError; Interrupted (of training) after a stop signal."""
     task = read_json(folder / "cell.json", RunError)
+    import_files(task.get("imports", ()))
     with _alone(folder):
         dataset = Dataset(task["data"], history_events_max=task["history_events_max"])
-        settings = Settings.model_validate(task["settings"])
+        settings = parse_settings(task["settings"])
         if not (folder / "result.json").exists():
             began = time.perf_counter()
             with PeakMemory() as memory:
@@ -74,7 +76,7 @@ def run_cell(folder: Path, *, open_test: bool = False) -> None:
 
 
 def _trained(dataset: Dataset, out: Path, settings: Settings) -> Run:
-    if settings.model.name == "lightgbm" and not (out / INFO_FILE).exists():
+    if not is_neural(settings.model) and not (out / INFO_FILE).exists():
         shutil.rmtree(out, ignore_errors=True)  # it keeps no checkpoints to go on from
     return Run.load(train(dataset, out, settings, resume=True))
 

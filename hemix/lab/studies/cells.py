@@ -3,8 +3,6 @@
 ``DIR/cells/<model>-<data>-s<seed>-<hash>/`` holds ``cell.json`` (what it is), ``result.json`` and ``valid.npy`` (once it is trained and
 scored), ``test.json`` and ``test.npy`` (once test was opened), ``run/`` (until its weights are dropped) and ``log.txt``. The hash covers
 the settings, the dataset's content and the version of this format: whatever else changes, a finished cell is the same cell.
-
-This module knows nothing of processes or models.
 """
 
 from __future__ import annotations
@@ -18,10 +16,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from hemix.config import Settings, build_settings
-from hemix.errors import RunError
+from hemix.errors import RunError, UsageError
 from hemix.files import read_json, write_json
 from hemix.lab.studies.inputs import Input
+from hemix.models import find_model
+from hemix.settings import Settings, build_settings
 
 __all__ = ["FORMAT", "SEEDS_APART", "Cell", "Contender", "Judged"]
 
@@ -55,6 +54,22 @@ class Contender:
         """The model's name."""
         return self.settings.model.name
 
+    def imports(self) -> dict[str, list[str]]:
+        """Return what a process imports before it knows the model: ``{"imports": [FILE]}`` of a
+        model from a file, nothing of another.
+
+        Raises:
+            UsageError: The model was made in no file, so no other process can have it.
+        """
+        entry = find_model(self.model)
+        if entry.is_installed:
+            return {}
+        if entry.file is None:
+            raise UsageError(
+                f"the model {self.model!r} was registered in no file: put it into one, which the processes of a study can import"
+            )
+        return {"imports": [str(entry.file)]}
+
     @property
     def cost_key(self) -> str:
         """Contenders of one key cost about the same an impression."""
@@ -85,7 +100,10 @@ class Cell:
     def name(self) -> str:
         """A readable id and a hash of all that matters."""
         settings = self.settings.model_dump(mode="json", exclude={"train": {"loader_workers"}})  # it changes no result
-        content = [FORMAT, settings, self.data.digest, self.contender.history_events_max]
+        content: list[Any] = [FORMAT, settings, self.data.digest, self.contender.history_events_max]
+        source = find_model(self.contender.model).source()
+        if source is not None:
+            content.append(source)
         key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
         readable = re.sub(r"[^A-Za-z0-9_.]+", "_", f"{self.contender.model}-{self.data.name}").replace("_", "-")
         return f"{readable}-s{self.seed}-{key}"
@@ -109,6 +127,7 @@ class Cell:
             "history_events_max": self.contender.history_events_max,
             "cost_key": self.contender.cost_key,
             "settings": self.settings.model_dump(mode="json"),
+            **self.contender.imports(),
         }
         write_json(self.folder / "cell.json", content)
 

@@ -25,7 +25,8 @@ from hemix.lab.studies.report import write_study_report
 from hemix.lab.studies.runner import Failure, Options, check_study_folder, run_cells, study_folder
 from hemix.lab.studies.summary import Runs, pairs, summarise
 from hemix.measure import machine
-from hemix.models import MODELS, model_class
+from hemix.models import find_model, model_names
+from hemix.settings import of_model
 
 __all__ = ["CompareConfig", "cells_of", "compare", "complete_runs", "facts", "judge", "openings"]
 
@@ -117,15 +118,15 @@ def _search_points(search: str | Path | None, base: Mapping[str, Any]) -> search
 
 
 def _contenders(models: Sequence[str] | Mapping[str, Mapping[str, Any]] | None, base: Mapping[str, Any]) -> list[Contender]:
-    asked = list(MODELS) if models is None else models
+    asked = list(model_names()) if models is None else models
     named = asked if isinstance(asked, Mapping) else {name: {"model.name": name} for name in asked}
     if not named:
-        raise UsageError(f"--models: expected one or more of {', '.join(MODELS)}")
+        raise UsageError(f"--models: expected one or more of {', '.join(model_names())}")
     if not isinstance(asked, Mapping) and len(named) < len(asked):
         raise UsageError(f"--models {','.join(asked)}: a model is named twice")
-    for own in named.values():
-        model_class(str(own.get("model.name", "hemix")))
-    return [Contender.of(label, {**base, **own}) for label, own in named.items()]
+    names = {label: find_model(str(own.get("model.name", "hemix"))).name for label, own in named.items()}
+    every = list(dict.fromkeys(names.values()))
+    return [Contender.of(label, {**of_model(names[label], base, every), **own}) for label, own in named.items()]
 
 
 def _primary(asked: Sequence[str] | None, labels: Sequence[str]) -> list[tuple[str, str]]:

@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hemix.config import Settings
 from hemix.data.dataset import Dataset
 from hemix.errors import HemixError, RunError
 from hemix.files import read_json
 from hemix.lab.studies.cells import Cell, Judged
 from hemix.lab.studies.runner import Options
-from hemix.models import build_model
+from hemix.models import build_model, import_files
+from hemix.settings import parse_settings
 from hemix.training.optimizers import Optimizers
 
 __all__ = ["known_costs", "plan"]
@@ -84,6 +84,7 @@ def _timed(cell: Cell, threads: int) -> float | None:
         "data": str(cell.data.folder.absolute()),
         "history_events_max": cell.contender.history_events_max,
         "settings": cell.settings.model_dump(mode="json"),
+        **cell.contender.imports(),
     }
     done = subprocess.run(
         [sys.executable, "-m", "hemix.lab.studies.cost", json.dumps(content)],
@@ -99,7 +100,8 @@ def _timed(cell: Cell, threads: int) -> float | None:
 
 def _seconds_an_impression(content: dict[str, Any]) -> float:
     """Of training for all its epochs, and of scoring as many impressions as the other splits may hold."""
-    settings = Settings.model_validate(content["settings"])
+    import_files(content.get("imports", ()))
+    settings = parse_settings(content["settings"])
     data = Dataset(content["data"], history_events_max=content["history_events_max"])
     part = data.split("train")
     chart = part.plan(settings.train.batch_impressions, order="shuffled", seed=0)

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hemix.config import build_settings
 from hemix.errors import RunError, SettingsError
 from hemix.lab.studies.cells import Cell, Contender
+from hemix.models import model_names
+from hemix.settings import build_settings, of_model
 from hemix.yaml_files import read_yaml
 
 __all__ = ["Points", "best", "default_points", "points_for", "read_points", "valid_loss"]
@@ -60,7 +61,7 @@ def read_points(path: str | Path) -> Points:
             raise SettingsError(f"{path}: {name}: expected {len(content['all'])} points like 'all', got {len(points)}: "
                                 "every model gets the same search")  # fmt: skip
         for point in points:
-            build_settings(overrides={str(key): _number(value) for key, value in point.items()})
+            _check(str(name), {str(key): _number(value) for key, value in point.items()})
     return {str(name): [{str(k): _number(v) for k, v in point.items()} for point in points] for name, points in content.items()}
 
 
@@ -74,9 +75,21 @@ def _number(value: Any) -> Any:
     return value
 
 
+def _check(name: str, point: Point) -> None:
+    """Raises SettingsError where a point's settings are of no model, or not of the one named."""
+    if name == "all":
+        for model in model_names():
+            build_settings(overrides={**of_model(model, point, model_names()), "model.name": model})
+    else:
+        build_settings(overrides={**point, "model.name": name})
+
+
 def points_for(contender: Contender, points: Points) -> list[Contender]:
-    """The contender at every point of its model."""
-    chosen: Sequence[Point] = points.get(contender.model, points["all"])
+    """The contender at every point of its model; of the points of ``all``, what its model has."""
+    if contender.model in points:
+        chosen: Sequence[Point] = points[contender.model]
+    else:
+        chosen = [of_model(contender.model, point, model_names()) for point in points["all"]]
     return [Contender.of(contender.label, {**contender.changes, **point}) for point in chosen]
 
 

@@ -41,7 +41,7 @@ _INT64 = 2**63 - 1
 
 Id = Annotated[str, Meta(min_length=1, max_length=256)]
 Time = Annotated[int, Meta(ge=EARLIEST_MS, le=LATEST_MS, description="Milliseconds UTC, of the years 1990 to 2099")]
-Whole = Annotated[int, Meta(ge=-_INT64, le=_INT64)]
+Whole = Annotated[int, Meta(ge=-_INT64 - 1, le=_INT64)]
 Text = Annotated[str, Meta(max_length=4096)]
 Part = Whole | float | Text | bool | None
 Value = Whole | float | Text | bool | None | Annotated[list[Part], Meta(max_length=4096)]

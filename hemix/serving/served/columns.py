@@ -17,13 +17,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from hemix.data.cells import columns_of
 from hemix.data.encode import level_features
 from hemix.data.spec import TIMELESS_MS
 from hemix.data.texts import text_of
 from hemix.schema import Schema
 from hemix.serving.checks import FieldChecks
-from hemix.serving.raw import arrow_kind
 from hemix.serving.served.split import SplitTime
 from hemix.serving.store import Limits
 from hemix.serving.types import Event, Features, Ranking, RankRequest
@@ -76,7 +74,7 @@ class ServedColumns:
             "event": lambda c, v: checks.problem("event", {c: v}) is None,
         }
         self.clock = schema.history.clock_column or schema.clock.column
-        (self.action,) = columns_of("action", schema.event_fields["action"])
+        (self.action,) = schema.event_fields["action"].columns("action")
         self._event = {c: k for c, k in _kinds(schema, "event").items() if c != self.action}
 
     # -- rankings ----------------------------------------------------------------------------------------------------------
@@ -224,8 +222,8 @@ def _kinds(schema: Schema, level: str) -> dict[str, pa.DataType]:
     """Arrow types of a level's raw columns; a number where any feature reads one."""
     found: dict[str, pa.DataType] = {}
     for name, feature in level_features(schema, level).items():
-        for column in columns_of(name, feature):
-            kind = arrow_kind(feature)
+        for column in feature.columns(name):
+            kind = feature.json_type()
             if column not in found or pa.types.is_float64(kind):
                 found[column] = kind
     return found

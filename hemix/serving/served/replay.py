@@ -16,7 +16,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hemix.data.cells import columns_of
 from hemix.errors import DataError
 from hemix.schema import Schema
 from hemix.serving.engine import Engine, EngineConfig
@@ -172,7 +171,7 @@ def _score(logged: float | None) -> float:
 
 
 def _columns(schema: Schema, level: str) -> list[str]:
-    return [c for n, f in schema.features.level(level).items() for c in columns_of(n, f)]
+    return [c for n, f in schema.features.level(level).items() for c in f.columns(n)]
 
 
 def _fields(row: dict[str, Any], schema: Schema) -> dict[str, Any]:

@@ -5,14 +5,14 @@ A boundary that is no time, such as the number of a part, says nothing of a requ
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from zoneinfo import ZoneInfo
 
 from hemix.schema import Boundary, Schema
 
 __all__ = ["SplitTime"]
 
-_DAYS = ("%Y-%m-%d", "%Y%m%d", "%Y/%m/%d")
+_DAYS = ("%Y-%m-%d", "%Y%m%d", "%Y/%m/%d", "%G-W%V-%u")
 _HOURS = ("%Y-%m-%d %H", "%Y-%m-%d-%H", "%Y-%m-%dT%H", "%Y%m%d%H")
 _MOMENTS = ("%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S")
 _MONTHS = ("%Y-%m", "%Y%m", "%Y/%m")
@@ -25,8 +25,16 @@ class SplitTime:
     def __init__(self, schema: Schema) -> None:
         split = schema.split
         marks = [mark for mark in (split.start, split.valid, split.test, split.end) if mark is not None]
-        self._zone = ZoneInfo(schema.clock.timezone)
+        self._zone: tzinfo = ZoneInfo(schema.clock.timezone)
         self._format = next((f for f in _FORMATS if all(_is_written(mark, f) for mark in marks)), None)
+        if self._format is None:  # times written in different ways
+            moments = [_moment(mark) for mark in marks]
+            offsets = {None if moment is None else moment.tzinfo for moment in moments}
+            if None not in moments:
+                separator = next((mark[10] for mark in marks if isinstance(mark, str) and mark[10:11] in ("T", " ")), "T")
+                self._format = f"%Y-%m-%d{separator}%H:%M:%S"
+            if None not in offsets:
+                self._zone, self._format = UTC, f"{self._format}Z"
         self._as_text = isinstance(split.valid, str)
 
     def value(self, time_ms: int) -> str | float | None:
@@ -38,9 +46,15 @@ class SplitTime:
 
 
 def _is_written(mark: Boundary, form: str) -> bool:
-    if isinstance(mark, float):
-        return False
+    written = str(int(mark)) if isinstance(mark, float) and mark.is_integer() else str(mark)
     try:
-        return datetime.strptime(str(mark), form).strftime(form) == str(mark)
+        return datetime.strptime(written, form).strftime(form) == written
     except ValueError:
         return False
+
+
+def _moment(mark: Boundary) -> datetime | None:
+    try:
+        return datetime.fromisoformat(mark) if isinstance(mark, str) else None
+    except ValueError:
+        return None

@@ -226,3 +226,9 @@ def test_moved_numbers_of_nanoseconds(tmp_path: Path) -> None:
 def test_decimal_numbers_that_are_no_whole(tmp_path: Path) -> None:
     values = [Decimal("0.5"), Decimal("1.5"), Decimal("1.5"), Decimal("2.5")]
     assert split_rows(tmp_path, "{column: c, valid: 1, test: 2}", pa.array(values)) == [1, 2, 1]
+
+
+def test_a_moment_beyond_all_dates_stays_beyond_them(tmp_path: Path) -> None:
+    """INT64_MAX milliseconds for "never": as microseconds it would be a second before 1970."""
+    values = pa.array([at(0), at(1), at(2), 2**63 - 1], pa.timestamp("ms"))
+    assert split_rows(tmp_path, "{column: c, valid: 2026-01-06, test: 2026-01-07}", values) == [1, 1, 2]

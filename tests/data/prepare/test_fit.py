@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hemix.data.cells import Where, read_cell
+from hemix.data.cells import Where
 from hemix.data.keys import KeyIndex, keys_of
 from hemix.data.prepare import fit
-from hemix.data.prepare.fit import Fitting, quantile_edges, sampled
+from hemix.data.prepare.fit import Fitting, sampled
+from hemix.features.scaling import quantile_edges
 from hemix.schema import Schema
 
 ONES = np.ones
@@ -55,7 +56,7 @@ def test_the_sample_is_a_function_of_the_row_number(monkeypatch: pytest.MonkeyPa
 def fitted(schema: Schema, level: str, values: dict[str, pa.Array], weights: list[float] | None = None):  # type: ignore[no-untyped-def]
     fitting = Fitting(schema)
     rows = len(next(iter(values.values())))
-    cells = {n: read_cell(n, f, values, rows, Where("t")) for n, f in schema.features.level(level).items()}
+    cells = {n: f.read(n, values, rows, Where("t")) for n, f in schema.features.level(level).items()}
     fitting.see(level, cells, values)
     fitting.count(level, cells, None if weights is None else np.array(weights))
     return fitting.fit(KeyIndex(), KeyIndex())

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from hemix import api
-from hemix.data.encode import Encoders, Scale
+from hemix.data.encode import Encoders
+from hemix.features.scaling import Scale
 from hemix.serving.checks import FieldChecks
 from hemix.serving.raw import RawReader, rows_of
 from hemix.serving.store import Limits, open_store
@@ -72,6 +73,6 @@ def test_a_store_has_the_events_of_the_histories(data: Prepared, tmp_path: Path)
     ids = data("history/ids")
     for user in range(18):
         [event] = store.history(f"u{user}", limit=9).events
-        cells = reader.cells(1, rows_of([{**event.fields, "action": event.action}]))
+        cells = reader.read(1, rows_of([{**event.fields, "action": event.action}]))
         assert encoders.block("event", cells, 1).ids.tolist() == [ids[data.ids("users").index(f"u{user}")].tolist()]
     store.close()

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from hemix.data.prepare import prepare, shift_split
-from hemix.errors import SchemaError, UsageError
+from hemix.errors import DataError, SchemaError, UsageError
 from tests.data.small import at, shown, write
 
 FIVE_DAYS = shown([("u", "i", at(day, hour), (day + hour) % 2) for day in range(5) for hour in (1, 23)])
@@ -81,3 +81,12 @@ def test_timestamps(tmp_path: Path) -> None:
     times = pa.array([at(day, hour) for day in range(5) for hour in (1, 23)], pa.timestamp("ms", "UTC"))
     folder = logs(tmp_path, time_ms=times)  # type: ignore[arg-type]
     assert shift_split(folder, -1).split.end == "2026-01-09"
+
+
+@pytest.mark.parametrize("kind", [pa.date32(), pa.timestamp("us"), pa.string()])
+def test_a_last_day_beyond_which_there_is_none(tmp_path: Path, kind: pa.DataType) -> None:
+    """9999-12-31 for "for ever": the day after it is no date."""
+    days = pa.array(["2026-01-05", "2026-01-06", "2026-01-07", "2026-01-08", "9999-12-31"] * 2)
+    schema = "name: s\nlabels: {click: {}}\nsplit: {column: day, valid: 2026-01-07, test: 2026-01-08}"
+    with pytest.raises(DataError, match=r"column 'day' .* split\.end"):
+        shift_split(logs(tmp_path, schema, day=days.cast(kind)), -1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -171,3 +172,39 @@ def test_partitions_beside_plain_logs(tmp_path: Path) -> None:
     files = {f"a/_h={i}/0.parquet": shown([row]) for i, row in enumerate(rows)}
     folders(logs / "impressions.parquet", files | {"_temporary/0/0.parquet": shown(rows)})
     assert prepare(logs, tmp_path / "data")["tables"]["impressions"] == {"rows": 6, "files": 6}
+
+
+def bytes_of(root: Path, name: bytes, content: Mapping[str, Any]) -> None:
+    folder = root / os.fsdecode(name)
+    folder.mkdir(parents=True)
+    with (folder / "1.parquet").open("wb") as stream:
+        pq.write_table(pa.table(dict(content)), stream)
+
+
+def test_a_folders_name_that_is_not_utf8(tmp_path: Path) -> None:
+    """Two values of one byte each are two values; where the schema names the column they are refused as in a file."""
+    day = shown([("u", "i", at(0), 1)])
+    files = {
+        "k=%FF/1.parquet": day,
+        "k=%FE/1.parquet": shown([("u", "i", at(1), 0)]),
+        "k=a/1.parquet": shown([("u", "i", at(2), 0)]),
+    }
+    found = table(tmp_path / "read", files)
+    assert column(found, "k") == [b"\xfe", b"\xff", b"a"]
+    logs = write(tmp_path / "logs", PLAIN)
+    folders(logs / "impressions.parquet", files)
+    prepare(logs, tmp_path / "data")
+    (logs / "schema.yaml").write_text(PLAIN + "features: {context: {k: {type: categorical}}}\n")
+    with pytest.raises(DataError, match=r"k=%FE/1\.parquet: row 0: column 'k': expected text in UTF-8"):
+        prepare(logs, tmp_path / "none")
+
+
+def test_a_path_that_is_not_utf8(tmp_path: Path) -> None:
+    for number, name in enumerate((b"caf\xe9", b"k=\xff", b"k=b")):
+        bytes_of(tmp_path / "shown", name, shown([("u", "i", at(number), number % 2)]))
+    logs = write(tmp_path / "logs", PLAIN.replace("labels", "tables: {impressions: ../shown}\nlabels", 1))
+    assert prepare(logs, tmp_path / "data")["splits"]["train"]["rows"] == 1
+    (logs / "schema.yaml").write_text((logs / "schema.yaml").read_text() + "roles: {request_id: k}\n")
+    with pytest.raises(DataError) as error:
+        prepare(logs, tmp_path / "none")
+    str(error.value).encode()  # can be printed

@@ -9,6 +9,7 @@ import fsspec
 import pytest
 
 from hemix.data.prepare import prepare
+from hemix.data.prepare.places import parquet_files
 from hemix.errors import DataError
 from tests.data.prepare.test_inputs import arrays
 from tests.planted import SCHEMA, write_logs
@@ -68,3 +69,18 @@ def test_what_is_wrong_is_named_by_its_url(logs: Path, bucket: fsspec.AbstractFi
     text = (logs / "schema.yaml").read_text()
     (logs / "schema.yaml").write_text(text.replace("memory://bucket/shown", "nowhere://bucket/shown"))
     assert problem().startswith("nowhere://bucket/shown: cannot be reached (tables.impressions): ")
+
+
+@pytest.mark.parametrize("name", ["0.PARQUET", "0.parq", "0.pq", "000000_0", "20260105_000000_00001_abcde"])
+@pytest.mark.usefixtures("logs")
+def test_parquet_files_by_other_names(bucket: fsspec.AbstractFileSystem, tmp_path: Path, name: str) -> None:
+    """As Impala, Hive and Trino write them: by ending, or, without one, by their first bytes."""
+    with bucket.open("/bucket/shown/README", "wb") as stream:
+        stream.write(b"of no table")
+    bucket.mv("/bucket/shown/day=1/0.parquet", f"/bucket/shown/day=1/{name}")
+    local = tmp_path / "local"
+    (local / "day=1").mkdir(parents=True)
+    (local / "README").write_text("of no table")
+    (local / "day=1" / name).write_bytes(bucket.cat(f"/bucket/shown/day=1/{name}"))
+    assert [file.name for file in parquet_files("memory://bucket/shown", "tables.impressions")] == [name]
+    assert [file.name for file in parquet_files(local, "tables.impressions")] == [name]

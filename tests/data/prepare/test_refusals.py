@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -416,3 +417,42 @@ def test_a_disk_that_may_not_be_written(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0o500)
     with pytest.raises(StorageError, match="permission denied"):
         prepare(logs, tmp_path / "closed" / "data")
+
+
+@pytest.mark.parametrize("weight", [1e-31, 1e-50, 5e-324])
+def test_a_weight_that_a_float32_has_no_room_for(tmp_path: Path, weight: float) -> None:
+    """Its row would count as none, without a word."""
+    message = refusal(tmp_path, PLAIN + "roles: {weight: w}\n", impressions=replaced(w=[1.0, weight, 0.0]))
+    assert message.startswith("LOGS/impressions.parquet: row 1: column 'w': ") and message.endswith(f"found {weight:g}")
+
+
+def test_small_weights_stay(tmp_path: Path) -> None:
+    write(tmp_path / "logs", PLAIN + "roles: {weight: w}\n", impressions=replaced(w=[0.0, 1e-30, -0.0]))
+    prepare(tmp_path / "logs", tmp_path / "data")
+    weights = [float(np.load(tmp_path / "data" / split / "00000" / "weight.npy")[0]) for split in ("train", "valid", "test")]
+    assert weights == [0.0, float(np.float32(1e-30)), 0.0]
+
+
+def test_a_name_that_cannot_be_read_is_shown_as_it_is(tmp_path: Path) -> None:
+    """A byte order mark that a CSV left before the first column's name."""
+    table = {("\ufeffuser_id" if name == "user_id" else name): values for name, values in ONE_EACH.items()}
+    assert "it has: '\\ufeffuser_id', item_id, " in refusal(tmp_path, impressions=table)
+
+
+@pytest.mark.parametrize(("value", "found"), [("", "an empty text"), (b"", "an empty text"), (None, "null")])
+def test_a_request_without_an_id(tmp_path: Path, value: object, found: str) -> None:
+    """All rows that lack one would be one request."""
+    requests = pa.array([b"r" if isinstance(value, bytes) else "r", value, value])
+    message = refusal(tmp_path, PLAIN + "roles: {request_id: r}\n", impressions=replaced(r=requests))
+    assert message.startswith("LOGS/impressions.parquet: row 1: column 'r': expected ") and f"found {found}" in message
+
+
+@pytest.mark.parametrize("way", ["link", "absolute"])
+def test_the_impressions_as_item_table_by_another_path(tmp_path: Path, way: str) -> None:
+    """A label is no feature, whatever the path of its table is."""
+    items = tmp_path / "logs" / "impressions.parquet" if way == "absolute" else "items.parquet"
+    schema = PLAIN + f"tables: {{items: {items}}}\nfeatures: {{item: {{a: {{type: numeric, column: click}}}}}}\n"
+    logs = write(tmp_path / "logs", schema, impressions=ONE_EACH)
+    (logs / "items.parquet").symlink_to(logs / "impressions.parquet")
+    message = refused(logs, tmp_path / "data")
+    assert "features.item.a: column 'click' is the column of labels.click" in message

@@ -14,7 +14,7 @@ import pytest
 from hemix.data.dataset import Dataset
 from hemix.data.keys import keys_of
 from hemix.data.prepare import prepare
-from hemix.data.statistics import Statistics, combined_keys
+from hemix.features.statistics import Statistics, combined_keys
 from hemix.schema import Schema
 from tests.data.small import at, prepared, shown
 
@@ -65,7 +65,7 @@ def test_three_days_by_hand(tmp_path: Path) -> None:
 def test_a_table_holds_running_sums_up_to_the_end_of_each_day(tmp_path: Path) -> None:
     made = prepared(tmp_path, SCHEMA % "UTC", impressions=shown(ROWS))
     first = at(0) // 86_400_000
-    table = Statistics.load(made.folder / "statistics", Schema.load(made.folder / "schema.yaml")).tables["u"]
+    table = Statistics.load(made.folder / "statistics", Schema.load(made.folder / "schema.yaml").statistics).tables["u"]
     assert table.prior.tolist() == [[first, 3, 1], [first + 1, 5, 1], [first + 2, 7, 3]]
     a, b, c = (combined_keys([keys_of(pa.array([name]))])[0] for name in "abc")
     found = {

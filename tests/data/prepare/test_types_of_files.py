@@ -183,3 +183,17 @@ def test_a_split_value_that_is_not_of_the_others_type(tmp_path: Path) -> None:
     assert str(error.value) == (
         f"{logs}/days/1.parquet: row 1: column 'dt': expected int64, as in other files of the folder, found 'soon' (string)"
     )
+
+
+def test_list_views_are_lists(tmp_path: Path) -> None:
+    for name in ("views", "lists", "both", "one"):
+        (tmp_path / name).mkdir()
+    whole = items(0, 5)
+    views = retyped(
+        whole,
+        vector=lambda lists: pa.chunked_array([pa.array(lists.to_pylist(), pa.list_view(pa.float32()))]),
+        tags=lambda lists: pa.chunked_array([pa.array(lists.to_pylist(), pa.large_list_view(pa.int16()))]),
+    )
+    days = [impressions(day) for day in range(3)]
+    assert made(tmp_path / "views", days, [views]) == made(tmp_path / "lists", days, [whole])
+    assert made(tmp_path / "both", days, [views.slice(0, 2), whole.slice(2)]) == made(tmp_path / "one", days, [whole])

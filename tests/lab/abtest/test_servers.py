@@ -23,13 +23,8 @@ from hemix.lab.simulator.city import build_city
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
-TINY = {
-    "train.threads": 1,
-    "train.checkpoint_every_steps": 0,
-    "model.token_width": 16,
-    "model.mix_rank": 8,
-    "model.tokenizer_hidden": 32,
-}
+TINY = {"train.threads": 1, "train.checkpoint_every_steps": 0, "model.token_width": 16}
+OWN = {"hemix": {"model.mix_rank": 8, "model.tokenizer_hidden": 32}, "dlrm": {}}
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +33,8 @@ def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("city")
     api.simulate(folder / "logs", users=80, days=3, seed=7)
     api.prepare(folder / "logs", folder / "data")
-    for model in ("hemix", "dlrm"):
-        api.train(folder / "data", folder / model, model=model, settings=TINY)
+    for model, own in OWN.items():
+        api.train(folder / "data", folder / model, model=model, settings={**TINY, **own})
     return folder
 
 

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from hemix.errors import DataError, UsageError
+from hemix.features import Categorical, Numeric
 from hemix.lab.datasets import import_logs, raw
-from hemix.schema import Categorical, Numeric, Schema
+from hemix.schema import Schema
 
 SLICE = Path(__file__).resolve().parents[3] / ".." / "shared" / "data" / "kuairand_pure"
 

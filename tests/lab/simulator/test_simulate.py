@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from hemix.errors import UsageError
+from hemix.features import CalendarField, Categorical, Coordinates, Distance
 from hemix.lab.simulator import simulate
 from hemix.lab.simulator.parameters import PARAMETERS
-from hemix.schema import Categorical, ClockPart, Coordinates, Distance, Schema
+from hemix.schema import Schema
 from tests.lab.simulator.conftest import USERS, Written
 
 FILES = [
@@ -65,7 +66,7 @@ def test_the_schema_loads_and_names_existing_columns(logs: Written) -> None:
     assert isinstance(tags := schema.features.item["tags"], Categorical) and tags.multi
     table_of = {"user": "users", "item": "items", "context": "impressions", "cross": "impressions"}
     for level, name, feature in schema.features:
-        if isinstance(feature, ClockPart | Distance):
+        if isinstance(feature, CalendarField | Distance):
             continue
         needed = {feature.latitude, feature.longitude} if isinstance(feature, Coordinates) else {feature.column or name}
         assert needed <= columns[table_of[level]], f"{level}.{name}"

@@ -16,14 +16,13 @@ import pytest
 
 from hemix import api
 from hemix.backfill import logged_events
-from hemix.data.cells import columns_of
 from hemix.data.encode import Encoders
 from hemix.data.history import cut_histories
 from hemix.data.keys import keys_of
 from hemix.data.prepare import prepare
 from hemix.data.prepare.checks import open_logs
 from hemix.errors import DataError, HemixError, StoreError, UsageError
-from hemix.schema import Categorical, ClockPart
+from hemix.features import CalendarField, Categorical
 from hemix.serving.store import Limits, Store, open_store
 from hemix.serving.types import Event
 from tests.data.small import PLAIN, at, write
@@ -146,11 +145,11 @@ def stored(url: str, impressions: bool) -> Store:
 
 def encoded(encoders: Encoders, events: tuple[Event, ...]) -> np.ndarray:
     """int32 [E, fields]: from the events' JSON values."""
-    (action,) = columns_of("action", encoders.schema.event_fields["action"])
+    (action,) = encoders.schema.event_fields["action"].columns("action")
     values = {action: pa.array([e.action for e in events], pa.string())}
     for name, field in encoders.schema.event_fields.items():
-        if name != "action" and not isinstance(field, ClockPart):
-            (column,) = columns_of(name, field)
+        if name != "action" and not isinstance(field, CalendarField):
+            (column,) = field.columns(name)
             kind = pa.string() if isinstance(field, Categorical) else pa.float64()
             values[column] = pa.array([e.fields.get(column) for e in events], kind)
     time_ms = np.array([e.time_ms for e in events], np.int64)

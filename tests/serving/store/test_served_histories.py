@@ -17,7 +17,7 @@ from tests.serving.parity import asked_requests, assert_same, expected_scores, l
 from tests.serving.redis_server import RedisServer
 from tests.serving.store.conftest import empty
 
-SETTINGS = {"train.batch_impressions": 32, "train.warmup_steps": 1, "train.epochs": 2, "model.embedding_deviation": 0.5}
+SETTINGS = {"train.batch_impressions": 32, "train.warmup_steps": 1, "train.epochs": 2, "model.embedding_init_std": 0.5}
 
 
 @pytest.fixture(params=["sqlite", "redis"])

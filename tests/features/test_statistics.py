@@ -1,4 +1,4 @@
-"""The look-up of dated tables, by hand: the newest earlier day, the prior, what nothing is known of, what is refused."""
+"""The look-up of dated tables, by hand: the newest day, the prior, unknown keys, refusals."""
 
 from __future__ import annotations
 
@@ -13,8 +13,15 @@ import pytest
 
 from hemix.data.keys import keys_of
 from hemix.data.layout import file_hash, save_array
-from hemix.data.statistics import DatedTable, Statistics, combined_keys, prior_rate, rates_and_counts, statistic_files
 from hemix.errors import DataError
+from hemix.features.statistics import (
+    DatedTable,
+    Statistics,
+    combined_keys,
+    prior_rate,
+    rates_and_counts,
+    statistic_files,
+)
 from hemix.schema import Schema
 
 SCHEMA = Schema.parse(
@@ -22,14 +29,19 @@ SCHEMA = Schema.parse(
     name: s
     features: {context: {tab: {type: categorical}}}
     labels: {click: {}}
-    statistics: {by_user: {label: click, by: [user], smoothing: 8}, by_pair: {label: click, by: [item, context.tab]}}
+    statistics:
+      by_user: {label: click, by: [user], smoothing: 8}
+      by_pair: {label: click, by: [item, context.tab]}
     split: {valid: 2026-01-06, test: 2026-01-07}
     """
 )
 
 
 def table(smoothing: float = 8.0) -> DatedTable:
-    """Key 5 has rows on days 10 and 12, key 9 on day 10. Day 10: 2 of 4 positive, day 12: 4 of 8 in all."""
+    """Key 5 has rows on days 10 and 12, key 9 on day 10.
+
+    Day 10: 2 of 4 are positive. Day 12: 4 of 8 in all.
+    """
     return DatedTable(
         keys=np.array([5, 5, 9], np.uint64),
         days=np.array([10, 12, 10], np.int32),
@@ -45,14 +57,30 @@ def looked_up(one: DatedTable, keys: list[int], days: list[int]) -> npt.NDArray[
 
 
 def test_the_newest_day_before_counts() -> None:
-    keys, days = np.array([5, 5, 5, 5, 9, 9, 7], np.uint64), np.array([10, 11, 12, 13, 10, 400, 400])
-    assert table().known_before(keys, days).tolist() == [[0, 0], [2, 2], [2, 2], [6, 4], [0, 0], [2, 0], [0, 0]]
+    keys, days = (
+        np.array([5, 5, 5, 5, 9, 9, 7], np.uint64),
+        np.array([10, 11, 12, 13, 10, 400, 400]),
+    )
+    assert table().known_before(keys, days).tolist() == [
+        [0, 0],
+        [2, 2],
+        [2, 2],
+        [6, 4],
+        [0, 0],
+        [2, 0],
+        [0, 0],
+    ]
 
 
 def test_both_numbers_by_hand() -> None:
     """On day 11 the prior is 1/2: (2 + 8/2) / (2 + 8) = 0.6, whose logit is log(0.6 / 0.4)."""
     numbers = looked_up(table(), [5, 9, 7, 5], [11, 11, 11, 10])
-    expected = [[math.log(0.6 / 0.4), math.log(3)], [math.log(0.4 / 0.6), math.log(3)], [0, 0], [0, 0]]
+    expected = [
+        [math.log(0.6 / 0.4), math.log(3)],
+        [math.log(0.4 / 0.6), math.log(3)],
+        [0, 0],
+        [0, 0],
+    ]
     assert numbers == pytest.approx(np.array(expected), abs=1e-6)
     assert numbers.dtype == np.float32
 
@@ -85,10 +113,14 @@ def test_what_is_the_same_for_all_may_be_said_once() -> None:
         days=np.array([10, 12], np.int32),
         counts=np.array([[2, 2], [6, 4]]),
     )
-    statistics = Statistics(schema=SCHEMA, tables={"by_user": known, "by_pair": known})
+    statistics = Statistics(
+        statistics=SCHEMA.statistics, tables={"by_user": known, "by_pair": known}
+    )
     for day in (10, 11, 13):
         once = statistics.numbers("cross", {"item": items, "context.tab": tab}, np.array([day]))
-        each = statistics.numbers("cross", {"item": items, "context.tab": np.repeat(tab, 3)}, np.full(3, day))
+        each = statistics.numbers(
+            "cross", {"item": items, "context.tab": np.repeat(tab, 3)}, np.full(3, day)
+        )
         assert (once == each).all() and once.shape == (3, 2)
     assert (once[:2] != 0).all() and (once[2] == 0).all()
 
@@ -102,30 +134,38 @@ def save(folder: Path, schema: Schema = SCHEMA) -> Path:
 
 
 def test_a_server_needs_raw_keys_and_a_day(tmp_path: Path) -> None:
-    statistics = Statistics.load(save(tmp_path / "s"), SCHEMA)
+    statistics = Statistics.load(save(tmp_path / "s"), SCHEMA.statistics)
     parts = {"user": np.array([5], np.uint64)}
     assert SCHEMA.statistics_of("context") == ("by_user",)
     numbers = statistics.numbers("context", parts, np.array([11]))
     # the table is found by the combined key, which 5 is not
     assert numbers.tolist() == [[0.0, 0.0]]
-    assert statistics.numbers("cross", {"item": parts["user"], "context.tab": parts["user"]}, np.array([11])).shape == (1, 2)
+    assert statistics.numbers(
+        "cross", {"item": parts["user"], "context.tab": parts["user"]}, np.array([11])
+    ).shape == (1, 2)
     assert statistics.numbers("user", {}, np.array([11])).shape == (1, 0)
 
 
 def test_what_is_missing_or_damaged_is_refused_by_name(tmp_path: Path) -> None:
     folder = save(tmp_path / "s")
-    hashes = {name: file_hash(folder / name) for name in statistic_files(SCHEMA)}
+    hashes = {name: file_hash(folder / name) for name in statistic_files(SCHEMA.statistics)}
     assert len(hashes) == 8
-    Statistics.load(folder, SCHEMA, hashes=hashes)
+    Statistics.load(folder, SCHEMA.statistics, hashes=hashes)
     save_array(folder / "by_pair.prior.npy", np.array([[10, 4, 3]]))
     with pytest.raises(DataError, match=r"by_pair.prior.npy: damaged: its hash"):
-        Statistics.load(folder, SCHEMA, hashes=hashes)
+        Statistics.load(folder, SCHEMA.statistics, hashes=hashes)
     save_array(folder / "by_user.days.npy", np.zeros(2, np.int32))
-    with pytest.raises(DataError, match=r"by_user.days.npy: damaged: expected 3 rows, as by_user.keys.npy has, found 2"):
-        Statistics.load(folder, SCHEMA)
+    with pytest.raises(
+        DataError,
+        match=r"by_user.days.npy: damaged: expected 3 rows, as by_user.keys.npy has, found 2",
+    ):
+        Statistics.load(folder, SCHEMA.statistics)
     save_array(folder / "by_user.days.npy", np.zeros(3))
-    with pytest.raises(DataError, match=r"by_user.days.npy: damaged: expected int32 in 1 dimensions, found float64 in 1"):
-        Statistics.load(folder, SCHEMA)
+    with pytest.raises(
+        DataError,
+        match=r"by_user.days.npy: damaged: expected int32 in 1 dimensions, found float64 in 1",
+    ):
+        Statistics.load(folder, SCHEMA.statistics)
     (folder / "by_user.keys.npy").unlink()
     with pytest.raises(DataError, match=r"by_user.keys.npy: missing"):
-        Statistics.load(folder, SCHEMA)
+        Statistics.load(folder, SCHEMA.statistics)

@@ -1,0 +1,106 @@
+"""The registry of feature types: which class the ``type`` of a feature in schema.yaml names."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import Any, TypeVar
+
+from hemix.errors import UsageError
+from hemix.features.base import FeatureType
+
+__all__ = ["ENTRY_POINTS", "parse_feature", "register_feature", "registered_features"]
+
+ENTRY_POINTS = "hemix.features"
+"""Entry points of this group name modules or classes that register feature types when loaded."""
+
+_registered: dict[str, type[FeatureType]] = {}
+_loaded_entry_points: list[str] = []
+_Feature = TypeVar("_Feature", bound=FeatureType)
+
+
+def register_feature(feature_type: type[_Feature]) -> type[_Feature]:
+    """Register a feature type under the name that its field ``type`` has as default.
+
+    Use it as a decorator::
+
+        @register_feature
+        class LogCount(SingleColumn):
+            type: Literal["log_count"] = "log_count"
+
+    Raises:
+        UsageError: The class has no name, or another class has taken it.
+    """
+    name = feature_type.model_fields["type"].default
+    if not isinstance(name, str) or not name:
+        raise UsageError(
+            f"feature type {_origin(feature_type)}: expected a field such as "
+            'type: Literal["log_count"] = "log_count", found no default name'
+        )
+    taken = _registered.get(name)
+    if taken is not None and taken is not feature_type:
+        raise UsageError(
+            f"feature type {name!r}: registered twice, by {_origin(taken)} and by "
+            f"{_origin(feature_type)}; rename one of them"
+        )
+    _registered[name] = feature_type
+    return feature_type
+
+
+def registered_features() -> dict[str, type[FeatureType]]:
+    """Return all feature types by name: built-in ones, imported ones, then those of entry points.
+
+    Raises:
+        UsageError: An entry point cannot be loaded.
+    """
+    for entry in entry_points(group=ENTRY_POINTS):
+        if entry.value in _loaded_entry_points:
+            continue
+        try:
+            loaded = entry.load()
+        except UsageError:
+            raise
+        except Exception as error:  # the module of somebody else may raise anything
+            problem = " ".join(f"{type(error).__name__}: {error}".split())
+            raise UsageError(f"entry point {entry.name} of {ENTRY_POINTS}: {problem}") from error
+        if isinstance(loaded, type) and issubclass(loaded, FeatureType):
+            register_feature(loaded)
+        _loaded_entry_points.append(entry.value)
+    return dict(_registered)
+
+
+def parse_feature(content: Any) -> Any:
+    """Parse what a schema says of one feature.
+
+    Args:
+        content: A mapping with ``type``, or a feature.
+
+    Raises:
+        ValueError: The type is missing or unknown; pydantic's for keys that do not fit the type.
+    """
+    if isinstance(content, FeatureType):
+        return content
+    if not isinstance(content, Mapping):
+        raise ValueError("expected keys with values")
+    name = content.get("type")
+    feature_type = _registered.get(name) if isinstance(name, str) else None
+    if feature_type is None:
+        known = registered_features()
+        if name is None:
+            raise ValueError(f"expected a type ({_listed(known)})")
+        if not isinstance(name, str) or name not in known:
+            close = difflib.get_close_matches(name, known, n=1) if isinstance(name, str) else []
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise ValueError(f"expected type {_listed(known)}, got {name!r}{hint}")
+        feature_type = known[name]
+    return feature_type.model_validate(content)
+
+
+def _listed(names: Mapping[str, Any]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def _origin(feature_type: type[FeatureType]) -> str:
+    return f"{feature_type.__module__}.{feature_type.__qualname__}"

@@ -1,0 +1,211 @@
+"""Histories and candidates as padded rectangles, as a graph for another server holds them.
+
+Users have equally many places for events, requests equally many candidates; what a request does not
+see is hidden by its ranges. Nothing here asks for a value of a tensor but the length of the longest
+real-time history, so that it can be traced.
+
+Letters: R users, L events a user, Q requests, C candidates a request, K keys a request (the null
+event first), N = Q * C, E = R * L, D token width, A actions, W windows of time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hemix.data.spec import FIRST
+from hemix.nn.interests import HistoryInterest, HistoryState
+from hemix.nn.matches import WINDOWS_MS, Matches, MatchEvents, MatchIndex
+from hemix.nn.ragged import Group, HistoryLayout, Slots
+
+__all__ = ["PaddedLayout", "flat_events", "padded_events"]
+
+_OUTSIDE = 2**40
+"""No row: a range that reaches beyond the user's events ends in an error, not in another user's"""
+_MANY = 2**31
+"""Queries of a group, for which keys and values are projected: no shape decides anything"""
+
+
+def padded_events(flat_Ex: Tensor, users: int, events: int) -> Tensor:
+    """Return rows of events [1 + R * L, ...] as [R, K, ...], the null event first in each.
+
+    Args:
+        flat_Ex: The rows, the null event's first.
+        users: R.
+        events: L, so that K = 1 + L.
+    """
+    user_R1 = torch.arange(users, device=flat_Ex.device).unsqueeze(1)
+    row_RL = 1 + events * user_R1 + torch.arange(events, device=flat_Ex.device)
+    return flat_Ex[F.pad(row_RL, (1, 0))]
+
+
+def flat_events(padded_RKx: Tensor) -> Tensor:
+    """Return rows [R * K, ...] of padded events: those of one user after another's, row 0 a null
+    event's, as a model reads them."""
+    return padded_RKx.flatten(0, 1)
+
+
+@dataclass(frozen=True)
+class RectangleIndex:
+    """The request of every candidate, of requests with equally many."""
+
+    requests: int
+    candidates: int
+
+    def lay_out(self, groups: list[Group], requests: int, device: torch.device) -> Slots:  # noqa: ARG002
+        """Lay candidates out in one group of all requests."""
+        row_N = torch.arange(self.requests * self.candidates, device=device)
+        return Slots(
+            rows=[row_N.view(self.requests, 1, self.candidates)],
+            slot_N=row_N,
+            request_N=row_N // self.candidates,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaddedLayout:
+    """Where events and candidates lie in rectangles (:class:`~hemix.nn.histories.Layout`).
+
+    Events are those of :func:`flat_events`.
+    """
+
+    events: int
+    """L"""
+    candidates_each: int
+    """C"""
+    user_index_Q: Tensor
+    """int64 [Q]"""
+    visible_Q3: Tensor
+    """int64 [Q, 3], as places in the user's own events: begin, real time, end"""
+    request_time_ms: Tensor
+    """int64 [Q]"""
+
+    @property
+    def one_candidate_each(self) -> bool:
+        """Whether every request is known to have one candidate: never, a graph takes any number."""
+        return False
+
+    @property
+    def candidates(self) -> RectangleIndex:
+        """The request of every candidate."""
+        return RectangleIndex(self.user_index_Q.shape[0], self.candidates_each)
+
+    def global_state(
+        self,
+        interest: HistoryInterest,
+        events_ED: Tensor,
+        keys_values: Tensor | None,
+        event_time_ms: Tensor,
+    ) -> HistoryState:
+        """See Layout. Every row of the user's history is a key."""
+        begin, middle, _ = self.visible_Q3.unsqueeze(2).unbind(1)
+        event_L = torch.arange(self.events, device=begin.device)
+        row_QK = F.pad(self._rows(), (1, 0))
+        seen_QK = F.pad((event_L >= begin) & (event_L < middle), (1, 0), value=True)
+        events = events_ED if keys_values is None else keys_values
+        layout = self._layout(row_QK, seen_QK)
+        return interest.state(
+            layout, events, event_time_ms, self.request_time_ms, projected=keys_values is not None
+        )
+
+    def realtime_state(
+        self,
+        interest: HistoryInterest,
+        events_ED: Tensor,
+        event_time_ms: Tensor,
+        users: int,  # noqa: ARG002
+    ) -> HistoryState:
+        """See Layout. As many rows as the longest of the requests' real-time parts are keys."""
+        _, middle, end = self.visible_Q3.unsqueeze(2).unbind(1)
+        longest: int = (end - middle).max().item()  # type: ignore[assignment]
+        event_K = torch.arange(longest + 1, device=middle.device) - 1
+        seen_QK = event_K < end - middle
+        event_QK = middle + event_K
+        row_QK = torch.where(event_QK < self.events, self._first_row() + event_QK, _OUTSIDE)
+        row_QK = torch.where(seen_QK & (event_K >= 0), row_QK, 0)
+        layout = self._layout(row_QK, seen_QK)
+        return interest.state(layout, events_ED, event_time_ms, self.request_time_ms)
+
+    def means(self, events_ED: Tensor) -> tuple[Tensor, Tensor]:
+        """See Layout."""
+        events_QLD = events_ED[self._rows()]
+        begin, middle, end = self.visible_Q3.unsqueeze(2).unbind(1)
+        event_L = torch.arange(self.events, device=begin.device)
+        of_global, of_realtime = (
+            torch.bmm(
+                ((event_L >= first) & (event_L < last)).to(events_QLD.dtype).unsqueeze(1),
+                events_QLD,
+            ).squeeze(1)
+            / (last - first).clamp(min=1)
+            for first, last in ((begin, middle), (middle, end))
+        )
+        return of_global, of_realtime
+
+    def match_index(
+        self, matches: Matches, events: MatchEvents, event_time_ms: Tensor
+    ) -> tuple[MatchIndex, Tensor]:
+        """See Layout. Every candidate is laid beside every event."""
+        begin, middle, end = self.visible_Q3.unsqueeze(2).unbind(1)
+        first = begin if matches.uses_global else middle
+        last = end if matches.uses_realtime else middle
+        time_QL, action_QL = event_time_ms[self._rows()], events.action_E[self._rows()]
+        event_L = torch.arange(self.events, device=begin.device)
+        seen_QL = (event_L >= first) & (event_L < last)
+        since = [time_QL >= self.request_time_ms.unsqueeze(1) - window for window in WINDOWS_MS]
+        windows = [*since, (event_L >= middle).expand_as(seen_QL), seen_QL]
+        window_QLW = torch.stack(windows, 2) & seen_QL.unsqueeze(2)
+        action_QLA = action_QL.unsqueeze(2) == torch.arange(matches.actions, device=begin.device)
+        counted_QLAW = (action_QLA.unsqueeze(3) & window_QLW.unsqueeze(2)).float()
+        ids_QLC = events.ids_EC[self._rows()]
+        index = ComparedMatches(ids_QLC, counted_QLAW, self.candidates_each)
+        return index, counted_QLAW.sum(1)
+
+    def _rows(self) -> Tensor:
+        """int64 [Q, L]: the rows of the events of every request's user."""
+        return self._first_row() + torch.arange(self.events, device=self.user_index_Q.device)
+
+    def _first_row(self) -> Tensor:
+        """int64 [Q, 1]: the row of the first event of every request's user."""
+        return 1 + (1 + self.events) * self.user_index_Q.unsqueeze(1)
+
+    def _layout(self, row_QK: Tensor, seen_QK: Tensor) -> HistoryLayout:
+        """One group, in which every request has a user of its own."""
+        requests, device = row_QK.shape[0], row_QK.device
+        request_Q = torch.arange(requests, device=device)
+        group = Group(
+            candidates=_MANY,
+            requests_BC=request_Q.unsqueeze(1),
+            has_request_BC=torch.ones(requests, 1, dtype=torch.bool, device=device),
+            rows_BL=row_QK,
+            visible_BCL=seen_QK.unsqueeze(1),
+        )
+        own = Slots(rows=[request_Q.view(requests, 1, 1)], slot_N=request_Q, request_N=request_Q)
+        return HistoryLayout(groups=[group], rows=[row_QK], request_slots=own)
+
+
+@dataclass(frozen=True)
+class ComparedMatches:
+    """Events in which matches are counted by comparing every candidate with every event."""
+
+    ids_QLC: Tensor
+    counted_QLAW: Tensor
+    """float: 1 where an event is of an action and in a window"""
+    candidates: int
+
+    def counts(self, ids_CN: Tensor, request_N: Tensor) -> Tensor:  # noqa: ARG002
+        """[C, N, A, W]: of candidates that lie request by request."""
+        Q, _, A, W = self.counted_QLAW.shape
+        counted_QLX = self.counted_QLAW.flatten(2)
+        by_column = []
+        for column, own_N in enumerate(ids_CN.unbind(0)):
+            own_QC = own_N.view(Q, self.candidates)
+            same_QCL = own_QC.unsqueeze(2) == self.ids_QLC[..., column].unsqueeze(1)
+            known_QCL = same_QCL & (own_QC >= FIRST).unsqueeze(2)
+            by_column.append(torch.bmm(known_QCL.float(), counted_QLX).flatten(0, 1))
+        if not by_column:
+            return counted_QLX.new_zeros(0, Q * self.candidates, A, W)
+        counts_CNX = torch.stack(by_column)
+        return counts_CNX.view(*counts_CNX.shape[:2], A, W)

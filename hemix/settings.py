@@ -1,0 +1,179 @@
+"""All settings of a run: the chosen model's own, training's, and the named sizes.
+
+A run's ``settings.yaml`` is a :class:`Settings`; ``--config F`` reads some of one and
+``--set train.epochs=2`` changes single values, both checked here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import SerializeAsAny, ValidationError
+
+from hemix.config import (
+    BoostingSettings,
+    Section,
+    TrainSettings,
+    named_overrides,
+    read_sections,
+)
+from hemix.errors import SettingsError
+from hemix.models.base import ModelConfig
+from hemix.models.hemix import HeMixConfig
+from hemix.models.registry import find_model, known_models
+from hemix.validation import did_you_mean, first_problem
+
+__all__ = ["Settings", "build_settings", "of_model", "parse_settings"]
+
+_DEFAULT_MODEL = "hemix"
+_RENAMED = {"embedding_deviation": "embedding_init_std", "age": "time_encoding"}
+"""Settings of a model by the names that they had once."""
+
+Sections = dict[str, dict[str, Any]]
+
+
+class Settings(Section):
+    """All settings of a run."""
+
+    model: SerializeAsAny[ModelConfig] = HeMixConfig()
+    """The ``Config`` of the chosen model"""
+    train: TrainSettings = TrainSettings()
+    boosting: BoostingSettings = BoostingSettings()
+
+    def to_yaml(self) -> str:
+        """Return YAML that :func:`build_settings` reads back."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=120)
+
+
+def build_settings(
+    *,
+    model: str | None = None,
+    size: str | None = None,
+    seed: int | None = None,
+    config: str | Path | None = None,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+) -> Settings:
+    """Put settings together; later ones win, in the order of the arguments below.
+
+    Args:
+        config: A YAML file with some sections. Before it come the defaults and its size.
+        size: A named size; it replaces the dimensions that the file spells out.
+        model: The model's name.
+        seed: ``train.seed``.
+        overrides: Single settings, ``"train.epochs=2"`` or ``{"train.epochs": 2}``.
+
+    Raises:
+        SettingsError: Naming the setting, and the file.
+    """
+    sections: Sections = read_sections(Path(config)) if config else {}
+    sections = {key: dict(section) for key, section in sections.items()}
+    flags = {"model.name": model, "model.size": size, "train.seed": seed}
+    changes = {key: value for key, value in flags.items() if value is not None}
+    changes |= {key: v for key, v in named_overrides(overrides).items() if v is not None}
+    for key, value in changes.items():
+        section, _, name = key.partition(".")
+        if not name:
+            raise SettingsError(f"{key}: expected section.setting, for instance train.epochs=2")
+        if key == "model.size":
+            _drop_dimensions(sections, changes)
+        sections.setdefault(section, {})[name] = value
+    return parse_settings(sections, f"{config}: " if config else "")
+
+
+def _drop_dimensions(sections: Sections, changes: Mapping[str, Any]) -> None:
+    """Drop what a size decides; a change of one of these is kept."""
+    section = sections.get("model", {})
+    entry = find_model(_name(changes.get("model.name", section.get("name", _DEFAULT_MODEL))))
+    for name in next(iter(entry.config.sizes.values()), {}):
+        if f"model.{name}" not in changes:
+            section.pop(name, None)
+
+
+def parse_settings(sections: Mapping[str, Any], origin: str = "") -> Settings:
+    """Check settings, those of the model by the chosen model's ``Config``.
+
+    Args:
+        sections: Settings by section, as in settings.yaml.
+        origin: What a refusal begins with.
+
+    Raises:
+        SettingsError: Naming the setting.
+    """
+    given = dict(sections)
+    model = _model_config(dict(given.pop("model", {})), origin)
+    for section, content in given.items():
+        if section not in Settings.model_fields:
+            raise SettingsError(f"{origin}{section}: unknown key; {_suggestion(section, Settings.model_fields)}")
+        kind: type[Section] = TrainSettings if section == "train" else BoostingSettings
+        for name in content if isinstance(content, Mapping) else ():
+            if name not in kind.model_fields:
+                raise SettingsError(f"{origin}{section}.{name}: unknown key; {_suggestion(name, kind.model_fields)}")
+    try:
+        return Settings.model_validate({**given, "model": model})
+    except ValidationError as error:
+        raise SettingsError(f"{origin}{first_problem(error)}") from error
+
+
+def _model_config(section: dict[str, Any], origin: str) -> ModelConfig:
+    name = _name(section.get("name", _DEFAULT_MODEL))
+    config = find_model(name).config
+    for key in section:
+        if key not in config.model_fields:
+            raise SettingsError(f"{origin}{_refusal(key, name, config)}")
+    size_field = config.model_fields.get("size")
+    if size_field is not None and config.sizes:
+        size = section.get("size", size_field.default)
+        if not isinstance(size, str) or size not in config.sizes:
+            raise SettingsError(f"{origin}model.size: unknown size {size!r}; known: {', '.join(config.sizes)}")
+        section = {**config.sizes[size], **section}
+    try:
+        return config.model_validate({**section, "name": name})
+    except ValidationError as error:
+        dot = "." if error.errors()[0]["loc"] else ": "
+        raise SettingsError(f"{origin}model{dot}{first_problem(error)}") from error
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str):
+        raise SettingsError(f"model.name: expected the name of a model, got {value!r}")
+    return value
+
+
+def _refusal(key: str, name: str, config: type[ModelConfig]) -> str:
+    """Why a model does not take a setting, and what does or was meant."""
+    new = _RENAMED.get(key)
+    if new is not None:
+        return f"model.{key}: is called model.{new} now"
+    others = [entry.name for entry in known_models() if key in entry.config.model_fields]
+    if others:
+        verb = "has" if len(others) == 1 else "have"
+        return f"model.{key}: not a setting of {name}; {', '.join(others)} {verb} it"
+    return f"model.{key}: unknown key of {name}; {_suggestion(key, config.model_fields)}"
+
+
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    return did_you_mean(str(name), known) or f"known: {', '.join(known)}"
+
+
+def of_model(name: str, changes: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return of settings for several models those that one of them has.
+
+    Args:
+        name: The model.
+        changes: Settings by ``section.name``.
+        names: All models that the settings are for.
+
+    Raises:
+        SettingsError: None of the models has a setting.
+    """
+    chosen = dict[str, Any]()
+    for key, value in changes.items():
+        section, _, setting = key.partition(".")
+        if section != "model" or setting in find_model(name).config.model_fields:
+            chosen[key] = value
+        elif not any(setting in find_model(n).config.model_fields for n in names):
+            raise SettingsError(_refusal(setting, ", ".join(names), find_model(name).config))
+    return chosen
