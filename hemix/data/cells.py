@@ -15,9 +15,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
+from hemix.data.arrow import pa, pc
 from hemix.data.layout import ranges
 from hemix.errors import DataError
 

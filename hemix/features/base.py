@@ -12,9 +12,9 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
+from hemix.data.arrow import pa
 from hemix.data.cells import RawColumn, Where
 from hemix.data.keys import KeyMap
 from hemix.data.spec import FIRST

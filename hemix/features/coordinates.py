@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import pyarrow as pa
 
+from hemix.data.arrow import pa
 from hemix.data.cells import RawColumn, Where, is_number, numbers_of
 from hemix.features.base import (
     EncodedColumns,

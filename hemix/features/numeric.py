@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-import pyarrow as pa
 from pydantic import Field
 
+from hemix.data.arrow import pa
 from hemix.data.cells import MOST_NUMBER, RawColumn, Where, is_number, numbers_of
 from hemix.data.spec import FIRST
 from hemix.features.base import (
