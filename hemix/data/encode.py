@@ -32,7 +32,7 @@ from hemix.features.history_counts import history_count_names
 from hemix.files import read_json, storage_errors, write_json, write_text
 from hemix.schema import LEVELS, Schema
 
-__all__ = ["Encoders", "KeyMap", "all_features", "level_features", "level_spec"]
+__all__ = ["Encoders", "KeyMap", "all_features", "learning_columns", "level_features", "level_spec"]
 
 Array = npt.NDArray[Any]
 _SECTIONS: dict[str, Any] = {"edges": {}, "scales": {}}
@@ -51,6 +51,24 @@ def all_features(schema: Schema) -> Iterator[tuple[str, str, FeatureType]]:
     for level in (*LEVELS, "event"):
         for name, feature in level_features(schema, level).items():
             yield level, name, feature
+
+
+def learning_columns(schema: Schema, level: str, context: RowContext) -> dict[str, RawColumn]:
+    """Compute the raw columns of a level's computed features that learn from numbers.
+
+    Args:
+        schema: The schema.
+        level: Their level; ``event`` for fields of events.
+        context: What is known of the rows.
+
+    Returns:
+        By name of the feature; empty where no such feature is there.
+    """
+    return {
+        name: feature.computed(context)
+        for name, feature in level_features(schema, level).items()
+        if not feature.columns(name) and feature.state_path(level, name) is not None
+    }
 
 
 @dataclass(frozen=True)
