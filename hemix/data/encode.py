@@ -156,6 +156,8 @@ class Encoders:
         out = EncodedColumns()
         for fitted in self._fitted[level].values():
             fitted.feature.encode(_raw_column(level, fitted, raw.get(fitted.name), context), fitted.learned, out)
+        appended = (len(out.ids), len(out.jagged), len(out.numbers))
+        assert appended == self._widths[level], f"{level}: a feature type appended other columns than its tensor_columns()"
         return Block(
             ids=np.stack(out.ids, axis=1).astype(np.int32, copy=False) if out.ids else np.zeros((rows, 0), np.int32),
             numbers=np.stack(out.numbers, axis=1).astype(np.float32, copy=False)
@@ -193,6 +195,19 @@ class Encoders:
     def _context(self, rows: int, time_ms: Array | None, coordinates: Mapping[str, Array] | None) -> RowContext:
         zone = self.schema.clock.timezone
         return RowContext(rows=rows, time_ms=time_ms, timezone=zone, coordinates=coordinates or {})
+
+    @cached_property
+    def _widths(self) -> dict[str, tuple[int, int, int]]:
+        """Level -> how many columns of ids, lists of ids and numbers its features have."""
+        widths = {}
+        for level, fitted in self._fitted.items():
+            columns = [one.feature.tensor_columns() for one in fitted.values()]
+            widths[level] = (
+                sum(c.ids for c in columns),
+                sum(c.jagged for c in columns),
+                sum(len(c.numbers) for c in columns),
+            )
+        return widths
 
     @cached_property
     def _fitted(self) -> dict[str, dict[str, _FittedFeature]]:

@@ -14,7 +14,7 @@ from hemix.features.base import (
     FeatureType,
     JsonCheck,
     Learned,
-    Learns,
+    Samples,
     StatePath,
     TensorColumns,
 )
@@ -92,7 +92,7 @@ class Coordinates(FeatureType):
         """Return the state that all coordinates features share."""
         return ("place",)
 
-    def fit(self, samples: Learns) -> CoordinateScales:
+    def fit(self, samples: Samples) -> CoordinateScales:
         """Learn both scales; every feature counts alike."""
         scales = (
             fit_scale([(values[:, i], weights) for values, weights in samples if len(values)])

@@ -15,7 +15,7 @@ from hemix.features.base import (
     EncodedColumns,
     JsonCheck,
     Learned,
-    Learns,
+    Samples,
     SingleColumn,
     StatePath,
     TensorColumns,
@@ -71,7 +71,7 @@ class Numeric(SingleColumn):
         """Return the feature's own edges or scale."""
         return ("edges" if self._in_buckets else "scales", f"{level}.{name}")
 
-    def fit(self, samples: Learns) -> Any:
+    def fit(self, samples: Samples) -> Any:
         """Learn the edges of the buckets, or the scale."""
         if self._in_buckets:
             ((values, weights),) = samples

@@ -15,8 +15,8 @@ from hemix.features.base import (
     EncodedColumns,
     FeatureType,
     Learned,
-    Learns,
     RowContext,
+    Samples,
     StatePath,
     TensorColumns,
 )
@@ -43,7 +43,7 @@ class MinuteOfDay(FeatureType):
     def state_path(self, level: str, name: str) -> StatePath:
         return ("states", f"{level}.{name}")
 
-    def fit(self, samples: Learns) -> npt.NDArray[Any]:
+    def fit(self, samples: Samples) -> npt.NDArray[Any]:
         ((minutes, weights),) = samples
         return quantile_edges(minutes, weights, self.buckets)
 
