@@ -1,6 +1,6 @@
 """PyArrow for the files that a schema needs, loaded when it is first used.
 
-Feature types both stand in a schema and read Arrow columns. ``import hemix; hemix.Schema`` stays light.
+Feature types both stand in a schema and read Arrow columns, and ``hemix.Schema`` shall stay light.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 else:
 
     class _LazyModule:
-        """A module that is imported at its first attribute, and costs no more than one afterwards."""
+        """A module that is imported at its first attribute, and costs nothing more afterwards."""
 
         def __init__(self, name: str) -> None:
             self._name = name

@@ -1,8 +1,8 @@
 """Raw values to ids and numbers, for training logs and for live requests alike.
 
-Encoders are learned once, on the train rows (prepare/fit.py), saved with the dataset and the run, and
-only applied here. Each feature type (hemix.features) says how its raw column becomes ids or numbers.
-Id 0 is an unknown value, 1 a missing one, known values begin at 2.
+Encoders are learned once, on the train rows (prepare/fit.py), saved with the dataset and the run,
+and only applied here. Each feature type (hemix.features) says how its raw column becomes ids or
+numbers. Id 0 is an unknown value, 1 a missing one, known values begin at 2.
 
 A saved folder holds encoders.json, schema.yaml, and for each vocabulary NNN.keys.npy (sorted) with
 NNN.ids.npy and NNN.seen.npy, and NNN.parquet for people; users and items likewise, with numbers
@@ -80,6 +80,13 @@ class _FittedFeature:
     computed: bool
     learned: Learned
 
+    def raw_column(self, raw: RawColumn | None, context: RowContext) -> RawColumn:
+        """Return the raw column that was read, or compute it."""
+        if self.computed:
+            return self.feature.computed(context)
+        assert raw is not None, f"{self.name}: no raw column"
+        return raw
+
 
 @dataclass(frozen=True, kw_only=True)
 class Encoders:
@@ -91,7 +98,7 @@ class Encoders:
     seen: Mapping[str, Array] = field(default_factory=dict)
     """Table name -> int64 [n], epoch ms, by the vocabulary's keys: the end of the train rows that last held the value"""
     states: Mapping[StatePath, Any] = field(default_factory=dict)
-    """Where it is saved in encoders.json -> the state that a feature type learned, such as edges or a scale."""
+    """Where encoders.json keeps it -> the state that a feature type learned: edges, a scale, ..."""
     actions: tuple[str, ...] = ()
     """The known actions by their ids; none where they hash or are more than 16."""
     users: KeyMap = field(default_factory=KeyMap.empty)
@@ -131,8 +138,8 @@ class Encoders:
             values: Raw columns by name; one that is not there is missing in every row.
             rows: How many rows.
             time_ms: int64 [rows] (UTC), for features that are computed from time.
-            coordinates: float64 [rows, 2] latitude and longitude in degrees by ``level.feature``, NaN
-                where missing; for distances.
+            coordinates: float64 [rows, 2] latitude and longitude in degrees by ``level.feature``,
+                NaN where missing; for distances.
             where: Where the rows come from, for messages.
 
         Raises:
@@ -151,18 +158,17 @@ class Encoders:
         time_ms: Array | None = None,
         coordinates: Mapping[str, Array] | None = None,
     ) -> Block:
-        """Encode raw columns by feature: the second half of :meth:`encode`, with the same arguments."""
+        """Encode raw columns by feature: the second half of :meth:`encode`, with its arguments."""
         context = self._context(rows, time_ms, coordinates)
         out = EncodedColumns()
         for fitted in self._fitted[level].values():
-            fitted.feature.encode(_raw_column(level, fitted, raw.get(fitted.name), context), fitted.learned, out)
+            column = fitted.raw_column(raw.get(fitted.name), context)
+            fitted.feature.encode(column, fitted.learned, out)
         appended = (len(out.ids), len(out.jagged), len(out.numbers))
-        assert appended == self._widths[level], f"{level}: a feature type appended other columns than its tensor_columns()"
+        assert appended == self._widths[level], f"{level}: not the columns of tensor_columns()"
         return Block(
-            ids=np.stack(out.ids, axis=1).astype(np.int32, copy=False) if out.ids else np.zeros((rows, 0), np.int32),
-            numbers=np.stack(out.numbers, axis=1).astype(np.float32, copy=False)
-            if out.numbers
-            else np.zeros((rows, 0), np.float32),
+            ids=_stack(out.ids, rows, np.int32),
+            numbers=_stack(out.numbers, rows, np.float32),
             bags=tuple(out.jagged),
         )
 
@@ -190,7 +196,7 @@ class Encoders:
             uint64 [rows]: a categorical's own key, known or not; else the id.
         """
         fitted, context = self._fitted[level][name], self._context(rows, time_ms, coordinates)
-        return fitted.feature.statistic_keys(_raw_column(level, fitted, raw, context), fitted.learned)
+        return fitted.feature.statistic_keys(fitted.raw_column(raw, context), fitted.learned)
 
     def _context(self, rows: int, time_ms: Array | None, coordinates: Mapping[str, Array] | None) -> RowContext:
         zone = self.schema.clock.timezone
@@ -363,11 +369,10 @@ def level_spec(schema: Schema, level: str, actions: Sequence[str] = ()) -> Level
     )
 
 
-def _raw_column(level: str, fitted: _FittedFeature, raw: RawColumn | None, context: RowContext) -> RawColumn:
-    if fitted.computed:
-        return fitted.feature.computed(context)
-    assert raw is not None, f"{level}.{fitted.name}: no raw column"
-    return raw
+def _stack(columns: list[Array], rows: int, dtype: type[np.generic]) -> Array:
+    if not columns:
+        return np.zeros((rows, 0), dtype)
+    return np.stack(columns, axis=1).astype(dtype, copy=False)
 
 
 def _states_from_json(schema: Schema, content: Mapping[str, Any], path: Path) -> dict[StatePath, Any]:
@@ -379,7 +384,8 @@ def _states_from_json(schema: Schema, content: Mapping[str, Any], path: Path) ->
         state: Any = content
         for key in state_path:
             if not isinstance(state, Mapping) or key not in state:
-                raise DataError(f"{path}: damaged: expected {'.'.join(state_path)}, learned for {level}.{name}; it is missing")
+                missing = ".".join(state_path)
+                raise DataError(f"{path}: damaged: {missing}, learned for {level}.{name}, is missing")
             state = state[key]
         states[state_path] = feature.state_from_json(state)
     return states

@@ -201,7 +201,7 @@ class KeyIndex:
 
 @dataclass(frozen=True)
 class KeyMap:
-    """Known keys with a number each: a vocabulary (key -> id) or the ids of users or items (key -> number)."""
+    """Known keys with a number each: a vocabulary, or the numbers of users or items."""
 
     keys: Array
     """uint64 [n], ascending"""
