@@ -15,9 +15,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
+from hemix.data.arrow import pa, pc
 from hemix.data.layout import ranges
 from hemix.errors import DataError
 
@@ -42,7 +41,8 @@ RawColumn: TypeAlias = "Array | tuple[Array, Array]"
 
 MOST_NUMBER = 1e30
 """The largest number of a feature: far beyond any real one, and not near where float32 or a product
-ends. A larger one in a log, such as DBL_MAX for "no value", counts as this one; a server refuses it."""
+ends. A larger one in a log, such as DBL_MAX for "no value", counts as this one. A server refuses
+it."""
 
 _INCREMENT = np.uint64(0x9E3779B97F4A7C15)
 _FACTORS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
@@ -85,14 +85,15 @@ def numbers_of(column: str, values: pa.Array, where: Where) -> Array:
     finite = np.isfinite(filled)
     if not finite.all():
         row = int(np.argmin(finite))
-        raise where.error(row, f"column {column!r}: expected a finite number or null, found {filled[row]}")
+        found = f"found {filled[row]}"
+        raise where.error(row, f"column {column!r}: expected a finite number or null, {found}")
     if nulls:
         filled = filled.copy()
         filled[numbers.is_null().to_numpy(zero_copy_only=False)] = np.nan
     return filled
 
 
-# -- rows of raw columns ------------------------------------------------------------------------------
+# -- rows of raw columns ---------------------------------------------------------------------------
 
 
 def take(raw: RawColumn, rows: Array) -> RawColumn:

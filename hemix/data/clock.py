@@ -15,8 +15,8 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
+from hemix.data.arrow import pa
 from hemix.data.keys import distinct
 from hemix.data.spec import TIMELESS_MS
 from hemix.moments import moment_ms

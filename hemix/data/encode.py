@@ -1,8 +1,8 @@
 """Raw values to ids and numbers, for training logs and for live requests alike.
 
-Encoders are learned once, on the train rows (prepare/fit.py), saved with the dataset and the run, and
-only applied here. Each feature type (hemix.features) says how its raw column becomes ids or numbers.
-Id 0 is an unknown value, 1 a missing one, known values begin at 2.
+Encoders are learned once, on the train rows (prepare/fit.py), saved with the dataset and the run,
+and only applied here. Each feature type (hemix.features) says how its raw column becomes ids or
+numbers. Id 0 is an unknown value, 1 a missing one, known values begin at 2.
 
 A saved folder holds encoders.json, schema.yaml, and for each vocabulary NNN.keys.npy (sorted) with
 NNN.ids.npy and NNN.seen.npy, and NNN.parquet for people; users and items likewise, with numbers
@@ -32,7 +32,7 @@ from hemix.features.history_counts import history_count_names
 from hemix.files import read_json, storage_errors, write_json, write_text
 from hemix.schema import LEVELS, Schema
 
-__all__ = ["Encoders", "KeyMap", "all_features", "level_features", "level_spec"]
+__all__ = ["Encoders", "KeyMap", "all_features", "learning_columns", "level_features", "level_spec"]
 
 Array = npt.NDArray[Any]
 _SECTIONS: dict[str, Any] = {"edges": {}, "scales": {}}
@@ -53,6 +53,24 @@ def all_features(schema: Schema) -> Iterator[tuple[str, str, FeatureType]]:
             yield level, name, feature
 
 
+def learning_columns(schema: Schema, level: str, context: RowContext) -> dict[str, RawColumn]:
+    """Compute the raw columns of a level's computed features that learn from numbers.
+
+    Args:
+        schema: The schema.
+        level: Their level; ``event`` for fields of events.
+        context: What is known of the rows.
+
+    Returns:
+        By name of the feature; empty where no such feature is there.
+    """
+    return {
+        name: feature.computed(context)
+        for name, feature in level_features(schema, level).items()
+        if not feature.columns(name) and feature.state_path(level, name) is not None
+    }
+
+
 @dataclass(frozen=True)
 class _FittedFeature:
     """A feature with all that encoding it needs."""
@@ -61,6 +79,13 @@ class _FittedFeature:
     feature: FeatureType
     computed: bool
     learned: Learned
+
+    def raw_column(self, raw: RawColumn | None, context: RowContext) -> RawColumn:
+        """Return the raw column that was read, or compute it."""
+        if self.computed:
+            return self.feature.computed(context)
+        assert raw is not None, f"{self.name}: no raw column"
+        return raw
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +98,7 @@ class Encoders:
     seen: Mapping[str, Array] = field(default_factory=dict)
     """Table name -> int64 [n], epoch ms, by the vocabulary's keys: the end of the train rows that last held the value"""
     states: Mapping[StatePath, Any] = field(default_factory=dict)
-    """Where it is saved in encoders.json -> the state that a feature type learned, such as edges or a scale."""
+    """Where encoders.json keeps it -> the state that a feature type learned: edges, a scale, ..."""
     actions: tuple[str, ...] = ()
     """The known actions by their ids; none where they hash or are more than 16."""
     users: KeyMap = field(default_factory=KeyMap.empty)
@@ -113,8 +138,8 @@ class Encoders:
             values: Raw columns by name; one that is not there is missing in every row.
             rows: How many rows.
             time_ms: int64 [rows] (UTC), for features that are computed from time.
-            coordinates: float64 [rows, 2] latitude and longitude in degrees by ``level.feature``, NaN
-                where missing; for distances.
+            coordinates: float64 [rows, 2] latitude and longitude in degrees by ``level.feature``,
+                NaN where missing; for distances.
             where: Where the rows come from, for messages.
 
         Raises:
@@ -133,16 +158,17 @@ class Encoders:
         time_ms: Array | None = None,
         coordinates: Mapping[str, Array] | None = None,
     ) -> Block:
-        """Encode raw columns by feature: the second half of :meth:`encode`, with the same arguments."""
+        """Encode raw columns by feature: the second half of :meth:`encode`, with its arguments."""
         context = self._context(rows, time_ms, coordinates)
         out = EncodedColumns()
         for fitted in self._fitted[level].values():
-            fitted.feature.encode(_raw_column(level, fitted, raw.get(fitted.name), context), fitted.learned, out)
+            column = fitted.raw_column(raw.get(fitted.name), context)
+            fitted.feature.encode(column, fitted.learned, out)
+        appended = (len(out.ids), len(out.jagged), len(out.numbers))
+        assert appended == self._widths[level], f"{level}: not the columns of tensor_columns()"
         return Block(
-            ids=np.stack(out.ids, axis=1).astype(np.int32, copy=False) if out.ids else np.zeros((rows, 0), np.int32),
-            numbers=np.stack(out.numbers, axis=1).astype(np.float32, copy=False)
-            if out.numbers
-            else np.zeros((rows, 0), np.float32),
+            ids=_stack(out.ids, rows, np.int32),
+            numbers=_stack(out.numbers, rows, np.float32),
             bags=tuple(out.jagged),
         )
 
@@ -170,11 +196,24 @@ class Encoders:
             uint64 [rows]: a categorical's own key, known or not; else the id.
         """
         fitted, context = self._fitted[level][name], self._context(rows, time_ms, coordinates)
-        return fitted.feature.statistic_keys(_raw_column(level, fitted, raw, context), fitted.learned)
+        return fitted.feature.statistic_keys(fitted.raw_column(raw, context), fitted.learned)
 
     def _context(self, rows: int, time_ms: Array | None, coordinates: Mapping[str, Array] | None) -> RowContext:
         zone = self.schema.clock.timezone
         return RowContext(rows=rows, time_ms=time_ms, timezone=zone, coordinates=coordinates or {})
+
+    @cached_property
+    def _widths(self) -> dict[str, tuple[int, int, int]]:
+        """Level -> how many columns of ids, lists of ids and numbers its features have."""
+        widths = {}
+        for level, fitted in self._fitted.items():
+            columns = [one.feature.tensor_columns() for one in fitted.values()]
+            widths[level] = (
+                sum(c.ids for c in columns),
+                sum(c.jagged for c in columns),
+                sum(len(c.numbers) for c in columns),
+            )
+        return widths
 
     @cached_property
     def _fitted(self) -> dict[str, dict[str, _FittedFeature]]:
@@ -330,11 +369,10 @@ def level_spec(schema: Schema, level: str, actions: Sequence[str] = ()) -> Level
     )
 
 
-def _raw_column(level: str, fitted: _FittedFeature, raw: RawColumn | None, context: RowContext) -> RawColumn:
-    if fitted.computed:
-        return fitted.feature.computed(context)
-    assert raw is not None, f"{level}.{fitted.name}: no raw column"
-    return raw
+def _stack(columns: list[Array], rows: int, dtype: type[np.generic]) -> Array:
+    if not columns:
+        return np.zeros((rows, 0), dtype)
+    return np.stack(columns, axis=1).astype(dtype, copy=False)
 
 
 def _states_from_json(schema: Schema, content: Mapping[str, Any], path: Path) -> dict[StatePath, Any]:
@@ -346,7 +384,8 @@ def _states_from_json(schema: Schema, content: Mapping[str, Any], path: Path) ->
         state: Any = content
         for key in state_path:
             if not isinstance(state, Mapping) or key not in state:
-                raise DataError(f"{path}: damaged: expected {'.'.join(state_path)}, learned for {level}.{name}; it is missing")
+                missing = ".".join(state_path)
+                raise DataError(f"{path}: damaged: {missing}, learned for {level}.{name}, is missing")
             state = state[key]
         states[state_path] = feature.state_from_json(state)
     return states

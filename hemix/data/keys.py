@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import xxhash
 
+from hemix.data.arrow import pa
 from hemix.data.texts import is_keyable, texts_of
 
 __all__ = ["NULL_KEY", "KeyIndex", "KeyMap", "distinct", "is_keyable", "keys_of", "keys_of_texts", "texts_of", "xxh64_texts"]
@@ -201,7 +201,7 @@ class KeyIndex:
 
 @dataclass(frozen=True)
 class KeyMap:
-    """Known keys with a number each: a vocabulary (key -> id) or the ids of users or items (key -> number)."""
+    """Known keys with a number each: a vocabulary, or the numbers of users or items."""
 
     keys: Array
     """uint64 [n], ascending"""

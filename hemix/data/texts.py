@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
+
+from hemix.data.arrow import pa, pc
 
 __all__ = ["family", "is_keyable", "text_of", "texts_of"]
 

@@ -12,9 +12,9 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
+from hemix.data.arrow import pa
 from hemix.data.cells import RawColumn, Where
 from hemix.data.keys import KeyMap
 from hemix.data.spec import FIRST
@@ -27,8 +27,8 @@ __all__ = [
     "FeatureType",
     "JsonCheck",
     "Learned",
-    "Learns",
     "RowContext",
+    "Samples",
     "SchemaSection",
     "SingleColumn",
     "StatePath",
@@ -41,7 +41,7 @@ StatePath: TypeAlias = "tuple[str, ...]"
 """The keys in encoders.json under which a learned state is saved: ``("edges", "item.price")``."""
 JsonCheck: TypeAlias = "Callable[[Any], str | None]"
 """Returns what was expected where a JSON value does not fit, else None."""
-Learns: TypeAlias = "Sequence[tuple[Array, Array]]"
+Samples: TypeAlias = "Sequence[tuple[Array, Array]]"
 """For each feature of a state, (values float64 [n] or [n, k], weights float64 [n])."""
 
 LEVELS = ("user", "context", "item", "cross")
@@ -272,7 +272,7 @@ class FeatureType(SchemaSection):
         """
         return None
 
-    def fit(self, samples: Learns) -> Any:
+    def fit(self, samples: Samples) -> Any:
         """Learn the state from train rows; it may not depend on their order."""
         raise NotImplementedError
 

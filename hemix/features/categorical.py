@@ -7,10 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
+from hemix.data.arrow import pa, pc
 from hemix.data.cells import RawColumn, Where, is_list, numbers_of
 from hemix.data.keys import NULL_KEY, is_keyable, keys_of
 from hemix.data.layout import ranges

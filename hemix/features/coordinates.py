@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import pyarrow as pa
 
+from hemix.data.arrow import pa
 from hemix.data.cells import RawColumn, Where, is_number, numbers_of
 from hemix.features.base import (
     EncodedColumns,
     FeatureType,
     JsonCheck,
     Learned,
-    Learns,
+    Samples,
     StatePath,
     TensorColumns,
 )
@@ -92,7 +92,7 @@ class Coordinates(FeatureType):
         """Return the state that all coordinates features share."""
         return ("place",)
 
-    def fit(self, samples: Learns) -> CoordinateScales:
+    def fit(self, samples: Samples) -> CoordinateScales:
         """Learn both scales; every feature counts alike."""
         scales = (
             fit_scale([(values[:, i], weights) for values, weights in samples if len(values)])

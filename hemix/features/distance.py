@@ -15,8 +15,8 @@ from hemix.features.base import (
     EncodedColumns,
     FeatureType,
     Learned,
-    Learns,
     RowContext,
+    Samples,
     StatePath,
     TensorColumns,
 )
@@ -75,7 +75,7 @@ class Distance(FeatureType):
         """Return the feature's own edges."""
         return ("edges", f"{level}.{name}")
 
-    def fit(self, samples: Learns) -> Array:
+    def fit(self, samples: Samples) -> Array:
         """Learn the edges of the buckets."""
         ((values, weights),) = samples
         return quantile_edges(values, weights, self.buckets)

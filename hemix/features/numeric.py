@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-import pyarrow as pa
 from pydantic import Field
 
+from hemix.data.arrow import pa
 from hemix.data.cells import MOST_NUMBER, RawColumn, Where, is_number, numbers_of
 from hemix.data.spec import FIRST
 from hemix.features.base import (
@@ -15,7 +15,7 @@ from hemix.features.base import (
     EncodedColumns,
     JsonCheck,
     Learned,
-    Learns,
+    Samples,
     SingleColumn,
     StatePath,
     TensorColumns,
@@ -71,7 +71,7 @@ class Numeric(SingleColumn):
         """Return the feature's own edges or scale."""
         return ("edges" if self._in_buckets else "scales", f"{level}.{name}")
 
-    def fit(self, samples: Learns) -> Any:
+    def fit(self, samples: Samples) -> Any:
         """Learn the edges of the buckets, or the scale."""
         if self._in_buckets:
             ((values, weights),) = samples

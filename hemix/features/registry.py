@@ -32,6 +32,8 @@ def register_feature(feature_type: type[_Feature]) -> type[_Feature]:
     Raises:
         UsageError: The class has no name, or another class has taken it.
     """
+    if not (isinstance(feature_type, type) and issubclass(feature_type, FeatureType)):
+        raise UsageError(f"feature type {feature_type!r}: expected a class made of FeatureType")
     name = feature_type.model_fields["type"].default
     if not isinstance(name, str) or not name:
         raise UsageError(

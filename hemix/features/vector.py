@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import Field
 
+from hemix.data.arrow import pa, pc
 from hemix.data.cells import MOST_NUMBER, RawColumn, Where, is_list, is_number
 from hemix.features.base import (
     EncodedColumns,

@@ -13,7 +13,7 @@ from hemix.features.base import (
     EncodedColumns,
     JsonCheck,
     Learned,
-    Learns,
+    Samples,
     SingleColumn,
     StatePath,
     TensorColumns,
@@ -52,7 +52,7 @@ class LogCount(SingleColumn):
     def state_path(self, level: str, name: str) -> StatePath:
         return ("states", f"{level}.{name}")
 
-    def fit(self, samples: Learns) -> float:
+    def fit(self, samples: Samples) -> float:
         ((counts, weights),) = samples
         return float(np.average(np.log1p(counts), weights=weights)) if len(counts) else 1.0
 

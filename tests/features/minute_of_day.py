@@ -9,14 +9,14 @@ import numpy.typing as npt
 
 from hemix.data.cells import RawColumn
 from hemix.data.clock import local_ms
-from hemix.data.spec import FIRST
+from hemix.data.spec import FIRST, TIMELESS_MS
 from hemix.features import register_feature
 from hemix.features.base import (
     EncodedColumns,
     FeatureType,
     Learned,
-    Learns,
     RowContext,
+    Samples,
     StatePath,
     TensorColumns,
 )
@@ -25,9 +25,9 @@ from hemix.features.scaling import bucket_ids, quantile_edges
 
 @register_feature
 class MinuteOfDay(FeatureType):
-    """The minute of the request's local day in quantile buckets, learned on train rows."""
+    """The minute of the local day in quantile buckets; a timeless event has none."""
 
-    levels: ClassVar[frozenset[str]] = frozenset({"context", "cross"})
+    levels: ClassVar[frozenset[str]] = frozenset({"context", "cross", "event"})
 
     type: Literal["minute_of_day"] = "minute_of_day"
     buckets: int = 4
@@ -37,12 +37,13 @@ class MinuteOfDay(FeatureType):
 
     def computed(self, context: RowContext) -> RawColumn:
         assert context.time_ms is not None
-        return (local_ms(context.time_ms, context.timezone) % 86_400_000 // 60_000).astype(float)
+        minutes = local_ms(context.time_ms, context.timezone) % 86_400_000 // 60_000
+        return np.where(context.time_ms == TIMELESS_MS, np.nan, minutes)
 
     def state_path(self, level: str, name: str) -> StatePath:
         return ("states", f"{level}.{name}")
 
-    def fit(self, samples: Learns) -> npt.NDArray[Any]:
+    def fit(self, samples: Samples) -> npt.NDArray[Any]:
         ((minutes, weights),) = samples
         return quantile_edges(minutes, weights, self.buckets)
 

@@ -26,6 +26,7 @@ from hemix.serving.served.replay import replay_log
 from hemix.serving.store import Limits, open_store
 from hemix.serving.types import Candidate, RankRequest
 from tests.features import log_count, minute_of_day  # noqa: F401 (they register their types)
+from tests.planted import SCHEMA, write_logs
 from tests.rich import write_rich
 from tests.serving.parity import (
     TOLERANCE,
@@ -47,7 +48,7 @@ COUNTS = {
 def write_counts(folder: Path, seed: int = 7) -> Path:
     """The rich logs with a count of users, of items and of impressions, a fifth of each missing.
 
-    Context and cross have the minute of the day too, which is the key of a statistic.
+    Context, cross and events have the minute of the day too, which is the key of a statistic.
     """
     write_rich(folder)
     rng = np.random.default_rng(seed)
@@ -63,6 +64,7 @@ def write_counts(folder: Path, seed: int = 7) -> Path:
             schema["features"][level][name]["column"] = column
     for level in ("context", "cross"):
         schema["features"][level]["minute"] = {"type": "minute_of_day"}
+    schema["history"]["fields"]["minute"] = {"type": "minute_of_day"}
     schema["statistics"]["of_minute"] = {"label": "click", "by": ["cross.minute"]}
     (folder / "schema.yaml").write_text(yaml.safe_dump(schema, sort_keys=False))
     return folder
@@ -94,7 +96,7 @@ def test_it_is_prepared(logs: Path, data: Path) -> None:
     assert Encoders.load(data / "encoders").schema.to_yaml().count("type: log_count") == 3
     saved = json.loads((data / "encoders" / "encoders.json").read_text())["states"]
     counts = {"user.orders", "item.sales", "cross.shown"}
-    assert set(saved) == {*counts, "context.minute", "cross.minute"}
+    assert set(saved) == {*counts, "context.minute", "cross.minute", "event.minute"}
     sales = pq.read_table(logs / "items.parquet").column("sold").to_pylist()
     block = encoders.encode("item", {"sold": pa.array([sales[3], None, 0])}, 3)
     at = encoders.spec().item.numbers_of("sales")
@@ -117,6 +119,20 @@ def test_a_computed_type_is_prepared(data: Path) -> None:
     assert len(edges) == 3 and spec.tables["context.minute"] == 2 + 4
     ids = batch.context.ids[:, spec.context.names.index("minute")].numpy()
     assert ids.tolist() == [2 + sum(minute >= edge for edge in edges) for minute in minutes]
+
+    edges = encoders.states[("states", "event.minute")]
+    minutes = batch.event_time_ms.numpy() % 86_400_000 // 60_000
+    ids = batch.event_ids[:, spec.event.names.index("minute")].numpy()
+    assert len(edges) == 3 and len(ids) > 50
+    assert ids.tolist() == [2 + sum(minute >= edge for edge in edges) for minute in minutes]
+
+
+def test_impressions_as_events_have_it_too(tmp_path: Path) -> None:
+    schema = SCHEMA.replace("tables: {events: events.parquet, items", "tables: {items")
+    schema = schema.replace("{hour: {type: clock, part: hour}}", "{at: {type: minute_of_day}}")
+    prepare(write_logs(tmp_path / "logs", schema=schema), tmp_path / "data")
+    encoders = Encoders.load(tmp_path / "data" / "encoders")
+    assert len(encoders.states[("states", "event.at")]) == 3
 
 
 def test_a_later_day_keeps_its_state(data: Path, tmp_path: Path) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Literal
@@ -13,6 +17,7 @@ from hemix.errors import SchemaError, UsageError
 from hemix.features import register_feature, registered_features, registry
 from hemix.features.base import SingleColumn
 from hemix.schema import Schema
+from tests.planted import write_logs
 
 PLAIN = "name: x\nlabels: {{click: {{}}}}\nsplit: {{valid: 1, test: 2}}\nfeatures: {{{features}}}\n"
 
@@ -153,3 +158,39 @@ def test_computed_features_belong_to_no_table(monkeypatch: pytest.MonkeyPatch) -
             return ()
 
     assert refusal("item: {a: {type: computed}}").startswith("s.yaml: features.item.a: ")
+
+
+def test_an_installed_package_brings_its_types_to_every_command(tmp_path: Path) -> None:
+    """In a process of its own, as entry points are found where packages are installed."""
+    shutil.copy(Path(__file__).with_name("log_count.py"), tmp_path / "my_types.py")
+    installed = tmp_path / "my_types-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: my_types\nVersion: 1.0\n")
+    logs = write_logs(tmp_path / "logs", users=8)
+    text = (logs / "schema.yaml").read_text()
+    schema = text.replace(
+        "price: {type: numeric, encoding: standardise}", "price: {type: log_count}"
+    )
+    (logs / "schema.yaml").write_text(schema)
+
+    def prepare(out: str) -> subprocess.CompletedProcess[str]:
+        command = [
+            sys.executable,
+            "-m",
+            "hemix",
+            "prepare",
+            str(logs),
+            "--out",
+            str(tmp_path / out),
+        ]
+        path = os.pathsep.join([str(tmp_path), *sys.path])
+        environment = {**os.environ, "PYTHONPATH": path}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    refused = prepare("absent")
+    assert refused.returncode == 2 and not (tmp_path / "absent").exists()
+    (line,) = refused.stderr.strip().splitlines()
+    assert "features.item.price" in line and "'log_count'" in line
+    (installed / "entry_points.txt").write_text("[hemix.features]\nlog_count = my_types\n")
+    assert prepare("data").returncode == 0
+    assert "log_count" in (tmp_path / "data" / "schema.yaml").read_text()

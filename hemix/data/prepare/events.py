@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from hemix.data.cells import RawColumn, take
-from hemix.data.encode import Encoders, level_features
+from hemix.data.encode import Encoders, learning_columns, level_features
 from hemix.data.keys import keys_of
 from hemix.data.layout import Appender
 from hemix.data.prepare.checks import Logs
@@ -31,6 +31,7 @@ from hemix.data.prepare.shards import value_counts
 from hemix.data.prepare.spill import Rows, Spill, rows_of, take_rows
 from hemix.data.prepare.times import times_of
 from hemix.data.spec import TIMELESS_MS
+from hemix.features.base import RowContext
 
 __all__ = ["EventPass", "HistoryWriter"]
 
@@ -149,9 +150,15 @@ class EventPass:
 
         if self._logs.events is not None:
             train = take_rows(rows, np.flatnonzero(time_ms < span.train_end_ms))
-            cells = {name: train.get(f"event.{name}") for name in self._schema.event_fields}
+            context = RowContext(
+                rows=rows_of(train),
+                time_ms=np.asarray(train["time_ms"]),
+                timezone=self._schema.clock.timezone,
+            )
+            raw = {name: train.get(f"event.{name}") for name in self._schema.event_fields}
+            raw |= learning_columns(self._schema, "event", context)
             early = np.asarray(train["time_ms"]) < span.log_begin_ms
-            self._fitting.count_events(cells, early, sampled(np.asarray(train["log_row"]), self._logs.events.rows))
+            self._fitting.count_events(raw, early, sampled(np.asarray(train["log_row"]), self._logs.events.rows))
         return {n: cell for n, cell in rows.items() if n in ("user", "time_ms", "item_row") or n.startswith("event.")}
 
 

@@ -7,14 +7,14 @@ Three steps, because the encoders can only be learned once duplicates are gone: 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hemix.data.cells import RawColumn
-from hemix.data.encode import Encoders, level_features
+from hemix.data.encode import Encoders, learning_columns, level_features
 from hemix.data.entities import coordinates_features
 from hemix.data.keys import keys_of
 from hemix.data.prepare.checks import Logs
@@ -190,31 +190,28 @@ class ImpressionPass:
             self._fitting.count(level, {n: train.get(f"{level}.{n}") for n in features}, sample=sample)
         if self._schema.history_source == "impressions":
             self._fitting.count("event", {n: train.get(f"event.{n}") for n in self._schema.history.fields}, sample=sample)
-        chosen = take_rows(train, np.flatnonzero(sample))
-        for key, computed in self._computed(chosen).items():
-            self._fitting.sample(key, computed)
+        self._sample_computed(take_rows(train, np.flatnonzero(sample)))
         labels, item = self.labels(train), np.asarray(train["item"])
         for task in range(labels.shape[1]):
             for of, total in ((labels[:, task] == 1, self.train_positives), (labels[:, task] >= 0, self.train_known)):
                 total[:, task] += np.bincount(item[of], minlength=len(total))
 
-    def _computed(self, rows: Rows) -> dict[str, RawColumn]:
-        """Return the raw columns, by ``level.feature``, of the computed features that learn from numbers."""
-        features = {
-            f"{level}.{name}": feature
-            for level in ("context", "cross")
-            for name, feature in self._schema.features.level(level).items()
-            if not feature.columns(name) and feature.state_path(level, name) is not None
-        }
-        if not features:
-            return {}
-        context = RowContext(
+    def _sample_computed(self, rows: Rows) -> None:
+        """Sample the computed features that learn from numbers."""
+        schema = self._schema
+        request = RowContext(
             rows=rows_of(rows),
             time_ms=np.asarray(rows["request_time_ms"]),
-            timezone=self._schema.clock.timezone,
-            coordinates=self.places(rows) if any(f.inputs() for f in features.values()) else {},
+            timezone=schema.clock.timezone,
+            coordinates=self.places(rows) if any(f.inputs() for _, _, f in schema.features) else {},
         )
-        return {key: feature.computed(context) for key, feature in features.items()}
+        raw = {level: learning_columns(schema, level, request) for level in ("context", "cross")}
+        if schema.history_source == "impressions":
+            event = replace(request, time_ms=np.asarray(rows["time_ms"]), coordinates={})
+            raw["event"] = learning_columns(schema, "event", event)
+        for level, columns in raw.items():
+            for name, column in columns.items():
+                self._fitting.sample(f"{level}.{name}", column)
 
     def places(self, rows: Rows) -> dict[str, Array]:
         """``level.feature`` -> float64 [n, 2] of both ends of the rows' distances."""

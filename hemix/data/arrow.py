@@ -1,0 +1,30 @@
+"""PyArrow for the files that a schema needs, loaded when it is first used.
+
+Feature types both stand in a schema and read Arrow columns, and ``hemix.Schema`` shall stay light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+
+    class _LazyModule:
+        """A module that is imported at its first attribute, and costs nothing more afterwards."""
+
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        def __getattr__(self, attribute: str) -> Any:
+            value = getattr(import_module(self._name), attribute)
+            setattr(self, attribute, value)
+            return value
+
+    pa = _LazyModule("pyarrow")
+    pc = _LazyModule("pyarrow.compute")
+
+__all__ = ["pa", "pc"]
