@@ -90,6 +90,23 @@ class RequestSide:
     """bool [N]: whether the run or an event told of the item"""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _KeyInputs:
+    """What the keys of statistics are made of: a request with its N candidates."""
+
+    request: RankRequest
+    item_keys: Array
+    """uint64 [N]"""
+    user: UserSide
+    context: Mapping[str, Any]
+    """Raw columns [1] by feature"""
+    cross: Mapping[str, Any]
+    """Raw columns [N] by feature"""
+    items: EntityRows
+    coordinates: Mapping[str, Array]
+    """``level.feature`` -> float64 [N, 2] of both ends of distances"""
+
+
 class Encoder:
     """Encodes for one run."""
 
@@ -217,8 +234,18 @@ class Encoder:
         cross_block = self._encoders.block("cross", cross, rows, time_ms=times_ms, coordinates=places)
         day = local_day(time_ms, self.schema.clock.timezone)
 
+        inputs = _KeyInputs(
+            request=request,
+            item_keys=ids,
+            user=user,
+            context=context,
+            cross=cross,
+            items=candidates,
+            coordinates=places,
+        )
+
         def keys(level: str) -> dict[str, Array]:
-            return {part: self._key(part, request, ids, user, context, cross, candidates, places) for part in self._parts[level]}
+            return {part: self._key(part, inputs) for part in self._parts[level]}
 
         if self._parts["context"]:
             context_block = context_block.with_numbers(self._statistics.numbers("context", keys("context"), day))
@@ -268,27 +295,26 @@ class Encoder:
             found[name] = items.places[:, 2 * i : 2 * i + 2]
         return found
 
-    def _key(
-        self,
-        part: str,
-        request: RankRequest,
-        ids: Array,
-        user: UserSide,
-        context: Mapping[str, Any],
-        cross: Mapping[str, Any],
-        items: EntityRows,
-        places: Mapping[str, Array],
-    ) -> Array:
-        """A part of statistics' keys: uint64 [1] of the request's, [N] of its candidates'; ``ids``: the keys of theirs."""
+    def _key(self, part: str, inputs: _KeyInputs) -> Array:
+        """A part of statistics' keys: uint64 [1] of a request, or [N] of its candidates."""
         level, _, name = part.partition(".")
+        user, items, ids = inputs.user.user, inputs.items, inputs.item_keys
+        if level == "user" and not name:
+            return keys_of_texts([inputs.request.user])
         if level == "user":
-            return user.user.keys[:, self.users.key_names.index(part)] if name else keys_of_texts([request.user])
+            return user.keys[:, self.users.key_names.index(part)]
         if level == "item":
             return items.keys[:, self.items.key_names.index(part)] if name else ids
-        if level == "context":
-            return self._encoders.keys(level, name, context[name], 1, time_ms=np.array([request.time_ms]))
-        times_ms = np.full(len(ids), request.time_ms)
-        return self._encoders.keys(level, name, cross[name], len(ids), time_ms=times_ms, coordinates=places)
+        rows = 1 if level == "context" else len(ids)
+        raw = inputs.context[name] if level == "context" else inputs.cross[name]
+        return self._encoders.keys(
+            level,
+            name,
+            raw,
+            rows,
+            time_ms=np.full(rows, inputs.request.time_ms),
+            coordinates=None if level == "context" else inputs.coordinates,
+        )
 
 
 def check_history(request: RankRequest) -> None:

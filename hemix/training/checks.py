@@ -14,7 +14,7 @@ from hemix.models import NeuralConfig, count_parameters
 from hemix.run.folder import INFO_FILE
 from hemix.run.weights import DENSE_FILE, TABLES_FILE
 from hemix.settings import Settings
-from hemix.training.origin import ORIGIN_FILE
+from hemix.training.parent import PARENT_FILE
 
 __all__ = ["check_labels", "check_memory", "check_out", "process_bytes"]
 
@@ -22,7 +22,7 @@ _ROWS_AT_ONCE = 1 << 20
 
 _RUN_FILES = {
     "log.jsonl",  # the first to be written
-    ORIGIN_FILE,
+    PARENT_FILE,
     "settings.yaml",
     "schema.yaml",
     "encoders",

@@ -24,7 +24,7 @@ from hemix.training.callbacks import SILENT, Callback, Record
 from hemix.training.checkpoint import Checkpoint, Checkpoints
 from hemix.training.checks import check_memory, check_out
 from hemix.training.job import TrainingJob
-from hemix.training.origin import first_run, keep_origin
+from hemix.training.parent import parent_run, write_parent
 from hemix.training.parts import check_parts
 from hemix.training.start import (
     assert_equal_across_ranks,
@@ -105,7 +105,7 @@ def _train(job: TrainingJob, writer: Writer) -> None:
     check_parts(job.settings, job.distributed)
     checkpoint, half_written = _find_checkpoint(job)
     if job.resume:
-        parent = first_run(job.out, job.start_from, has_checkpoint=checkpoint is not None)
+        parent = parent_run(job.out, job.start_from, has_checkpoint=checkpoint is not None)
         job = replace(job, start_from=parent)
     trainer = Trainer(job, background_group)
     if checkpoint is None:
@@ -162,5 +162,5 @@ def _begin_folder(job: TrainingJob, writer: Writer) -> None:
         job.out.mkdir(parents=True, exist_ok=True)
         writer.take()
         (job.out / "log.jsonl").write_text("")
-        keep_origin(job.out, job.start_from)
+        write_parent(job.out, job.start_from)
         run_folder.begin(job.out, job.settings, job.data)

@@ -15,7 +15,7 @@ from hemix.schema import first_difference
 from hemix.team import Team
 from hemix.training.checkpoint import Checkpoint
 from hemix.training.job import TrainingJob
-from hemix.training.origin import weights_of
+from hemix.training.parent import weights_of
 
 __all__ = [
     "assert_equal_across_ranks",

@@ -37,7 +37,7 @@ from hemix.training.start import check_fits
 from hemix.training.state import TrainState
 from hemix.training.step import TrainStep
 from hemix.training.validate import validated
-from hemix.training.warm_start import carried_weights, progressive
+from hemix.training.warm_start import progressive, remap_embedding_rows
 
 __all__ = ["Interrupted", "Trainer"]
 
@@ -264,7 +264,7 @@ def _build_model(job: TrainingJob, device: torch.device) -> Ranker:
     settings = job.settings
     model: Ranker = build_model(job.data.spec, settings.model, settings.train.seed, job.distributed)
     if job.start_from is not None:
-        weights = carried_weights(job.start_from, job.data, settings)
+        weights = remap_embedding_rows(job.start_from, job.data, settings)
         first, last = model.tables.owned
         weights["tables.weight"] = weights["tables.weight"][first:last]
         model.load_state_dict(weights)

@@ -23,12 +23,21 @@ from hemix.settings import Settings
 from hemix.team import Team
 from hemix.training.validate import logits_of
 
-__all__ = ["carried_weights", "progressive"]
+__all__ = ["progressive", "remap_embedding_rows"]
 
 
-def carried_weights(run: Run, data: Dataset, settings: Settings) -> dict[str, Tensor]:
-    """A state dict for a model of ``data``'s spec. Raises UsageError (other model settings), RunError naming what of the schema or which
-    buckets differ."""
+def remap_embedding_rows(run: Run, data: Dataset, settings: Settings) -> dict[str, Tensor]:
+    """Make a state dict for a model of another dataset's spec.
+
+    Args:
+        run: The run whose weights are taken.
+        data: The dataset of the new model.
+        settings: Of the new model, which must be the run's.
+
+    Raises:
+        UsageError: For other settings of the model.
+        RunError: Naming what of the schema, or which buckets, differ.
+    """
     if run.settings.model != settings.model:
         ours, theirs = (part.model_dump(mode="json") for part in (settings.model, run.settings.model))
         raise UsageError(f"--from {run.folder}: this run's model settings are not its own: {first_difference(ours, theirs)}; "

@@ -16,7 +16,7 @@ from hemix.data.encode import Encoders
 from hemix.errors import RunError, UsageError
 from hemix.models import build_model
 from hemix.run.folder import Run
-from hemix.training.warm_start import carried_weights
+from hemix.training.warm_start import remap_embedding_rows
 from tests.planted import SCHEMA, write_logs
 
 SETTINGS = {"train.batch_impressions": 128, "train.threads": 1, "train.checkpoint_every_steps": 0}
@@ -41,7 +41,7 @@ def later(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_rows_follow_their_values_and_new_values_begin_as_unknown_ones(run: Path, later: Path) -> None:
     before, data = Run.load(run), Dataset(later)
-    state = carried_weights(before, data, before.settings)
+    state = remap_embedding_rows(before, data, before.settings)
     model = build_model(data.spec, before.settings.model, 0)
     model.load_state_dict(state)
     old, new = before.model.tables.by_name(), model.tables.by_name()
@@ -62,7 +62,7 @@ def test_the_new_rows_are_scored_before_they_are_trained_on(run: Path, later: Pa
     found = json.loads((out / "metrics.json").read_text())["progressive"]["click"]
     before, data = Run.load(run), Dataset(later)
     model = build_model(data.spec, before.settings.model, 0)
-    model.load_state_dict(carried_weights(before, data, before.settings))
+    model.load_state_dict(remap_embedding_rows(before, data, before.settings))
     model.eval()
     split = data.split("train")
     pieces = [(model.predict(batch)["click"], batch.labels[:, 0]) for batch in split.batches(split.plan(1000))]  # type: ignore[index]
