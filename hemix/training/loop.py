@@ -29,7 +29,7 @@ from hemix.data.dataset import Dataset, Plan, Replacement
 from hemix.data.unshared import unshared
 from hemix.errors import HemixError, RunError, SettingsError, UsageError
 from hemix.evaluation.notes import training_notes, valid_notes
-from hemix.files import storage_errors
+from hemix.files import link_target, storage_errors
 from hemix.measure import PeakMemory, keep_freed_memory
 from hemix.models import LightGBM, Ranker, build_model, count_parameters, model_class
 from hemix.run import folder as run_folder
@@ -82,7 +82,7 @@ def train(
     complete checkpoint it starts afresh, from the first weights that it began with. ``start_from`` gives those. Raises UsageError (while
     another process trains into ``out``, too), RunError, StorageError; Interrupted after Ctrl-C or SIGTERM, when the checkpoint is saved.
     """
-    out = Path(out)
+    out = link_target(out)
     if team is not None:
         agree(team, data, out, settings, resume=resume, start_from=start_from)
         if not team.first:

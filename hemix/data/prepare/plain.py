@@ -111,9 +111,27 @@ def shown(values: pa.Array, row: int) -> Any:
 
 
 def _cast(values: pa.Array, kind: pa.DataType) -> pa.Array:
-    if pa.types.is_timestamp(kind) and kind.tz is not None and pa.types.is_string(values.type):
-        return pc.assume_timezone(values.cast(pa.timestamp(kind.unit)), kind.tz, ambiguous="earliest", nonexistent="earliest")
-    return values.cast(kind)
+    t = pa.types
+    if t.is_integer(values.type) and t.is_floating(kind):
+        return values.cast(kind, safe=False)  # beyond 2^53 the nearest, in the same order
+    if not t.is_string(values.type) or not (t.is_timestamp(kind) or t.is_date(kind)):
+        return values.cast(kind)
+    moments = pa.timestamp("ns")
+    offsets = pc.match_substring_regex(values, r"[T ].*(Z|[+-]\d\d(:?\d\d)?)$")
+    if pc.any(offsets).as_py():
+        utc = pc.if_else(offsets, values, None).cast(pa.timestamp("ns", "UTC"))
+        zone = kind.tz if t.is_timestamp(kind) and kind.tz is not None else "UTC"
+        others = _as_local(pc.if_else(offsets, None, values).cast(moments), zone)
+        return pc.coalesce(utc, others).cast(moments).cast(kind)
+    if t.is_timestamp(kind) and kind.tz is not None:
+        return _as_local(values.cast(moments), kind.tz).cast(kind)
+    return values.cast(moments).cast(kind)  # of a time its day
+
+
+def _as_local(moments: pa.Array, zone: str) -> pa.Array:
+    """Naive times as moments of a zone."""
+    local = pc.assume_timezone(moments, zone, ambiguous="earliest", nonexistent="earliest")
+    return local.cast(pa.timestamp("ns", "UTC"))
 
 
 def _casts(value: pa.Array, kind: pa.DataType) -> bool:
