@@ -12,6 +12,8 @@ from __future__ import annotations
 import http.client
 import ipaddress
 import json
+import re
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -31,7 +33,7 @@ class Client:
     environment names is not used for a server on this machine."""
 
     def __init__(self, url: str = "http://127.0.0.1:8080", *, token: str | None = None, timeout_seconds: float = 10.0) -> None:
-        if not url.startswith(("http://", "https://")):
+        if not url.lower().startswith(("http://", "https://")):
             raise UsageError(f"url {url!r}: expected http://HOST:PORT or https://HOST:PORT")
         self.url = url.rstrip("/")
         self._token = token
@@ -113,12 +115,23 @@ class Client:
 
 def _is_loopback(url: str) -> bool:
     """Whether a URL names this machine, which no proxy reaches."""
-    host = urlsplit(url).hostname or ""
+    host = (urlsplit(url).hostname or "").removesuffix(".")
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
+        if re.fullmatch(r"[0-9a-fx.]+", host):
+            return _is_short_loopback(host)
         return host == "localhost" or host.endswith(".localhost")
     address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or address.is_unspecified
+
+
+def _is_short_loopback(host: str) -> bool:
+    """Of an address in one of its shorter forms, such as 127.1, that names are resolved from too."""
+    try:
+        address = ipaddress.IPv4Address(socket.inet_aton(host))
+    except OSError:
+        return False
     return address.is_loopback or address.is_unspecified
 
 

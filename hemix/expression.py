@@ -97,5 +97,6 @@ class Expression:
             case ast.Constant(value=int() | float() as value):
                 return np.float64(value)  # 1 / 0 is infinite and 9^9^9 ends, as for arrays
             case ast.Name(id=name):
-                return np.asarray(values[name], dtype=np.float64)[()]  # a plain 0.0 would raise where an array gives infinity
+                # a plain 0.0 would raise where an array gives infinity; a negative zero is 0, so that its 1 / 0 is the same
+                return np.asarray(values[name], dtype=np.float64)[()] + 0.0
         raise AssertionError(f"unchecked node {ast.dump(node)}")

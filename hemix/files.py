@@ -18,6 +18,7 @@ from hemix.errors import StorageError, UsageError
 __all__ = [
     "check_new_folder",
     "copy_folder",
+    "link_target",
     "new_folder",
     "read_json",
     "storage_errors",
@@ -59,13 +60,25 @@ def check_new_folder(out: Path) -> None:
         raise UsageError(f"--out {out}: exists already and is not empty; name a new folder")
 
 
+def link_target(out: str | Path) -> Path:
+    """The path to write: of a link, also of one to a folder that is not there yet, what it leads to. Raises UsageError for links in
+    a circle."""
+    out = Path(out)
+    if not out.is_symlink():
+        return out
+    try:
+        return out.resolve()
+    except (OSError, RuntimeError) as error:
+        raise UsageError(f"--out {out}: a link that leads nowhere; name a new folder") from error
+
+
 @contextmanager
 def new_folder(out: str | Path) -> Iterator[Path]:
     """A hidden sibling of ``out`` to write into; it becomes ``out`` when the block ends well and vanishes when it does not.
 
     Raises UsageError where ``out`` exists and is not an empty folder, StorageError for a disk that cannot be written.
     """
-    out = Path(out)
+    out = link_target(out)
     check_new_folder(out)
     part = out.parent / f".{out.name}.{os.getpid()}.part"
     _sweep(out)

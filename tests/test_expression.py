@@ -135,3 +135,8 @@ def test_all_else_is_refused(text: str) -> None:
 def test_what_cannot_be_read(text: str) -> None:
     with pytest.raises(ValueError, match=r"^score: cannot read"):
         Expression(text)
+
+
+def test_a_negative_zero_is_zero() -> None:
+    scores = Expression("min(click / price, 1)").scores({"click": np.array([0.5, 0.5]), "price": np.array([0.0, -0.0])}, 2)
+    assert scores.tolist() == [1.0, 1.0]

@@ -56,6 +56,26 @@ def test_nothing_appears_when_the_block_does_not_end(tmp_path: Path, error: Base
     assert names(tmp_path) == [], "neither the folder nor parents that were not there before"
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_is_followed_to_a_folder_empty_or_new(tmp_path: Path, there: bool) -> None:
+    if there:
+        (tmp_path / "disk" / "target").mkdir(parents=True)
+    else:
+        (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk" / "target")
+    with new_folder(tmp_path / "out") as folder:
+        (folder / "a").write_text("a")
+    assert (tmp_path / "out").is_symlink() and (tmp_path / "disk" / "target" / "a").read_text() == "a"
+    assert [path.name for path in tmp_path.rglob("*.part")] == []
+
+
+def test_links_in_a_circle_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(UsageError, match="leads nowhere"), new_folder(tmp_path / "a"):
+        pass
+
+
 def test_parents_that_were_there_stay(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "a" / "b" / "out"):

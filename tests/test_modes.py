@@ -23,7 +23,7 @@ LIGHT = {
 }
 
 
-@pytest.fixture(params=[0o022, 0o027])
+@pytest.fixture(params=[0o022, 0o027, 0o002])
 def umask(request: pytest.FixtureRequest) -> Iterator[int]:
     before = os.umask(request.param)
     yield request.param
@@ -57,7 +57,7 @@ def test_every_file_of_the_pipeline(tmp_path: Path, umask: int) -> None:
     assert "optimizer.safetensors" in seen and any(name.startswith("rows-") for name in seen), "checkpoints were looked at"
     assert wrong_while_training == {}
     assert wrong_modes(tmp_path, umask) == {}
-    others = stat.S_IROTH if umask == 0o022 else stat.S_IRGRP
+    others = stat.S_IRGRP if umask == 0o027 else stat.S_IROTH
     assert all(path.stat().st_mode & others for path in run.rglob("*")), "another uid, or one of the group, can read the run"
 
 

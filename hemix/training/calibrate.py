@@ -98,7 +98,8 @@ def line_of(logits: Tensor, labels: Tensor, weights: Tensor) -> Line:
     if slope >= SLOPE_MIN:
         return Line(slope=slope, shift=shift)
     _, shift = fit_line(logits, labels, weights, slope=SLOPE_MIN)
-    return Line(slope=SLOPE_MIN, shift=shift, held=f"valid's order is the other way round (the best slope is {slope:.3g})")
+    why = "valid's order is the other way round" if slope < 0 else "valid hardly follows the logits"
+    return Line(slope=SLOPE_MIN, shift=shift, held=f"{why} (the best slope is {slope:.3g})")
 
 
 def effective_weights(weights: Tensor) -> Tensor:

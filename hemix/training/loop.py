@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hemix.data.dataset import Dataset
 from hemix.errors import UsageError
-from hemix.files import storage_errors
+from hemix.files import link_target, storage_errors
 from hemix.measure import PeakMemory
 from hemix.models import find_model
 from hemix.models.lightgbm import LightGBM
@@ -76,7 +76,7 @@ def train(
     """
     job = TrainingJob(
         data=data,
-        out=Path(out),
+        out=link_target(out),
         settings=settings,
         resume=resume,
         start_from=start_from,

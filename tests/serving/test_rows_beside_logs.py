@@ -110,6 +110,7 @@ def test_prepared_together(tmp_path: Path, schema: str, columns: dict[str, Any],
     assert data.manifest["unknown_rate"]["test"].get("context.f", 0) == 0  # what was said live is what the log holds
 
 
+# fmt: off
 SPLITS = {
     "a text day": ("valid: 2026-01-06, test: 2026-01-07", ["2026-01-05", "2026-01-06", "2026-01-07"], None, {}, "2026-01-07"),
     "a date": ("valid: 2026-01-06, test: 2026-01-07", [20458, 20459, 20460], pa.date32(), {}, "2026-01-07"),
@@ -146,13 +147,36 @@ SPLITS = {
         DAYS[::4],
         pa.timestamp("ms"),
         {},
-        "2026-01-07 20:00:00",
+        "2026-01-07 20:00",
     ),
     "a week's day": ("valid: 2026-W02-2, test: 2026-W02-3", ["2026-W02-1", "2026-W02-2", "2026-W02-3"], None, {}, "2026-W02-3"),
     "a number with a point": ("valid: 20260106.0, test: 20260107.0", [20260105, 20260106, 20260107], pa.int64(), {}, 20260107),
+    "a midnight beside dates": (
+        "valid: '2026-01-06T00:00:00', test: '2026-01-07T00:00:00'", [20458, 20459, 20460], pa.date32(), {}, "2026-01-07T20:00:00",
+    ),
+    "a day and a minute": ("valid: 2026-01-06, test: '2026-01-07 00:30'", DAYS[::4], pa.timestamp("ms"), {}, "2026-01-07 20:00"),
+    "an offset": (
+        "valid: '2026-01-06T01:00+01:00', test: '2026-01-07T01:00+01:00'", DAYS[::4], pa.timestamp("ms", "UTC"), {},
+        "2026-01-07T21:00+01:00",
+    ),
+    "UTC as text": (
+        "valid: '2026-01-06T00:00:00Z', test: '2026-01-07T00:00:00Z'", [f"2026-01-0{n}T00:00:00Z" for n in (5, 6, 7)], None, {},
+        "2026-01-07T20:00:00Z",
+    ),
+    "UTC beside naive moments": (
+        "valid: '2026-01-06T00:00:00Z', test: '2026-01-07T00:00:00Z'", DAYS[::4], pa.timestamp("ms"), {}, "2026-01-07T20:00:00Z",
+    ),
+    "seconds": (f"valid: {at(1) // 1000}, test: {at(2) // 1000}", [t // 1000 for t in DAYS[::4]], None, {}, NOW // 1000),
+    "nanoseconds": (f"valid: {at(1)}000000, test: {at(2)}000000", [t * 10**6 for t in DAYS[::4]], None, {}, NOW * 10**6),
+    "milliseconds as text": (f"valid: '{at(1)}', test: '{at(2)}'", list(map(str, DAYS[::4])), None, {}, str(NOW)),
+    "a moment that the request says": (
+        "valid: 2026-01-06, test: 2026-01-07", DAYS[::4], pa.timestamp("ms", "Europe/Berlin"), {"dt": "2026-01-07T10:00:00Z"},
+        "2026-01-07T10:00:00Z",
+    ),
     "a part that the request says": ("valid: 1, test: 2", [0, 1, 2], pa.int8(), {"dt": 2}, 2),
     "a text part that the request says": ("valid: b, test: c", ["a", "b", "c"], None, {"dt": "c"}, "c"),
 }
+# fmt: on
 
 
 @pytest.mark.parametrize("name", SPLITS)
@@ -187,6 +211,10 @@ def test_a_part_of_which_nothing_is_known_is_null(tmp_path: Path) -> None:
         ("valid: 2026-02, test: 2026-03", "2026-01"),
         ("valid: 202602, test: 202603", 202601),
         ("valid: 20260106, test: 20260107", 20260105),
+        ("valid: 2026-01-06, test: '2026-01-07T12:00:00.5Z'", "2026-01-05T00:00:00.0Z"),
+        ("valid: '2026-01-06 12', test: '2026-01-07'", "2026-01-05 08"),
+        (f"valid: {at(1)}, test: {at(2)}", float(MONDAY_MS)),
+        (f"valid: {at(1) // 1000}, test: {at(2) // 1000}.5, end: .inf", MONDAY_MS / 1000),
         ("valid: 1, test: 2", None),
         ("valid: 30000, test: 40000", None),
         ("valid: 0.5, test: 0.9", None),

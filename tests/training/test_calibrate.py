@@ -101,6 +101,14 @@ def test_the_order_stays_where_valid_has_it_the_other_way_round(scale: float) ->
     assert float(expected) == pytest.approx(float(labels.mean()), abs=1e-3), "the level is right all the same"
 
 
+def test_a_slope_that_is_held_says_which_way_it_was() -> None:
+    logits, labels = sample(2000, slope=1.0, shift=0.0)
+    turned, flat = (line_of(factor * logits, labels, torch.ones_like(logits)) for factor in (-1.0, 1000.0))
+    assert turned.slope == flat.slope == SLOPE_MIN
+    assert turned.held is not None and "other way round" in turned.held
+    assert flat.held is not None and "other way round" not in flat.held
+
+
 @pytest.mark.parametrize(
     ("logits", "labels", "weights", "word"),
     [

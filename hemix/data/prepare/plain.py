@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
@@ -113,23 +112,46 @@ def shown(values: pa.Array, row: int) -> Any:
 
 
 def _cast(values: pa.Array, kind: pa.DataType) -> pa.Array:
-    if pa.types.is_string(values.type) and (pa.types.is_date(kind) or pa.types.is_timestamp(kind)):
-        coded = values.dictionary_encode()
-        return pa.array([_moment(text, kind) for text in coded.dictionary.to_pylist()], kind).take(coded.indices)
-    return values.cast(kind)
-
-
-def _moment(text: str, kind: pa.DataType) -> date:
-    """Text as a date or a time; one without an offset is a time of the type's zone."""
+    t = pa.types
+    if t.is_integer(values.type) and t.is_floating(kind):
+        return values.cast(kind, safe=False)  # beyond 2^53 the nearest, in the same order
+    if not t.is_string(values.type) or not (t.is_timestamp(kind) or t.is_date(kind)):
+        return values.cast(kind)
     try:
-        moment = datetime.fromisoformat(text)
+        return _moments(values, kind)
+    except pa.ArrowInvalid:  # a form that Arrow does not read, such as 20260105
+        coded = values.dictionary_encode()
+        iso = [None if text is None else _iso(text) for text in coded.dictionary.to_pylist()]
+        return _moments(pa.array(iso, pa.string()).take(coded.indices), kind)
+
+
+def _iso(text: str) -> str:
+    """A date or a time as Arrow reads it."""
+    try:
+        return datetime.fromisoformat(text).isoformat()
     except ValueError as error:
         raise pa.ArrowInvalid(str(error)) from error
-    if pa.types.is_date(kind):
-        return moment.date()
-    zone = UTC if kind.tz is None else ZoneInfo(kind.tz)
-    moment = (moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)).astimezone(UTC)
-    return moment if kind.tz is not None else moment.replace(tzinfo=None)
+
+
+def _moments(values: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Text as dates or times; a time without an offset is one of the type's zone."""
+    t = pa.types
+    moments = pa.timestamp("ns")
+    offsets = pc.match_substring_regex(values, r"[T ].*(Z|[+-]\d\d(:?\d\d)?)$")
+    if pc.any(offsets).as_py():
+        utc = pc.if_else(offsets, values, None).cast(pa.timestamp("ns", "UTC"))
+        zone = kind.tz if t.is_timestamp(kind) and kind.tz is not None else "UTC"
+        others = _as_local(pc.if_else(offsets, None, values).cast(moments), zone)
+        return pc.coalesce(utc, others).cast(moments).cast(kind)
+    if t.is_timestamp(kind) and kind.tz is not None:
+        return _as_local(values.cast(moments), kind.tz).cast(kind)
+    return values.cast(moments).cast(kind)  # of a time its day
+
+
+def _as_local(moments: pa.Array, zone: str) -> pa.Array:
+    """Naive times as moments of a zone."""
+    local = pc.assume_timezone(moments, zone, ambiguous="earliest", nonexistent="earliest")
+    return local.cast(pa.timestamp("ns", "UTC"))
 
 
 def _casts(value: pa.Array, kind: pa.DataType) -> bool:

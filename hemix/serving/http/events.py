@@ -99,7 +99,8 @@ def _messages(body: bytes, taken: Taken) -> Iterator[tuple[int, EventMessage]]:
         return
     if body.count(b"\n") + body.count(b"\r") > _VALUES_MAX:
         raise _too_many_values()
-    lines = [line for line in body.splitlines() if line.strip()]
+    first, *more = body.splitlines() or [b""]
+    lines = [line for line in (first, *map(without_mark, more)) if line.strip()]  # joined files may each begin with a mark
     if not lines:
         raise Refusal(400, "malformed_json", "the body is empty: expected a JSON array, or one object a line")
     try:

@@ -134,6 +134,8 @@ def oversized(fields: Mapping[str, Any]) -> str | None:
 
 def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     """The body as the decoder's type. Raises Refusal: 400 where it is no JSON, 422 naming the field where it is something else."""
+    if not body.strip():
+        raise Refusal(400, "malformed_json", "the body is empty: expected JSON")
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:

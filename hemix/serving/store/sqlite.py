@@ -42,6 +42,7 @@ class SQLiteStore:
         self._closed = False
         with store_errors(path, limits.append_timeout_s):
             check_file(path)
+            path.touch()  # with the umask's mode, which SQLite would narrow, and which its journals take over
             self._writer = self._connect(limits.append_timeout_s)
             try:
                 create_tables(self._writer, path)

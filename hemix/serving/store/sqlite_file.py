@@ -113,6 +113,9 @@ def store_errors(path: Path, timeout_s: float) -> Iterator[None]:
             text = f"locked by another process for longer than {timeout_s:g} s"
         elif "not a database" in text or "malformed" in text:
             text = f"damaged: {text}"
+        elif "unable to open" in text or "readonly" in text:
+            text = f"{text}: expected a file and folder that can be written; name another with --store"
         raise StoreError(f"{path}: {text}") from error
     except OSError as error:
-        raise StoreError(f"{path}: {error.strerror or error}") from error
+        advice = "; name a file that can be written with --store" if isinstance(error, PermissionError) else ""
+        raise StoreError(f"{path}: {error.strerror or error}{advice}") from error

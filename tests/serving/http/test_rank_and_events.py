@@ -193,6 +193,10 @@ def test_a_body_may_begin_with_a_mark(server: Server) -> None:
         assert server.ask("POST", "/v1/events", mark + body).json["accepted"] == 1
         assert server.ask("POST", "/v1/events", gzip.compress(mark + body), {"content-encoding": "gzip"}).json["duplicate"] == 1
     assert server.ask("POST", "/v1/rank", mark + b'{"user": "u1", "items": [{"id": "i1"}]}').status == 200
+    lines = [json.dumps(event()).encode() for _ in range(2)]
+    assert server.ask("POST", "/v1/events", mark + lines[0] + b"\n" + mark + lines[1]).json["accepted"] == 2, "two joined files"
+    for path in ("/v1/rank", "/v1/events"):
+        assert "empty" in server.ask("POST", path, mark).error["message"]
     for body in (mark, mark + mark + b"[]", b"[" + mark + b"]"):
         assert server.ask("POST", "/v1/events", body).error["code"] == "malformed_json"
 
