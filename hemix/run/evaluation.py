@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from hemix.data.dataset import Dataset, Plan, Split
 from hemix.data.layout import load_array
 from hemix.data.spec import InputSpec
+from hemix.errors import StorageError
 from hemix.evaluation.evaluate import evaluate_predictions
 from hemix.evaluation.importance import permutation_importance
 from hemix.evaluation.metrics import Absent, auc
@@ -44,9 +46,12 @@ def evaluate_run(
     """Metrics of ``run`` on a split of ``data``; merges them into RUN/metrics.json, rewrites RUN/report.html, returns the split's.
 
     ``importance_impressions``: how many impressions permutation importance is measured on; 0 leaves it out. Raises RunError
-    where the dataset has another schema.
+    where the dataset has another schema, StorageError, before anything is measured, where the run folder cannot be written.
     """
     check_same_schema(run, data)
+    if not os.access(run.folder, os.W_OK | os.X_OK):
+        raise StorageError(f"{run.folder}: permission denied: evaluation writes {METRICS_FILE} and report.html there; "
+                           "evaluate a copy of the run")  # fmt: skip
     part = data.split(split)
     predictions = predictions_of(run, data, part, on_progress=on_progress)
     figures = evaluate_predictions(predictions, seed=seed)

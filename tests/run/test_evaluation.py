@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from hemix import api
 from hemix.data.dataset import Dataset
-from hemix.errors import RunError, UsageError
+from hemix.errors import RunError, StorageError, UsageError
 from hemix.evaluation.predictions import Predictions
 from hemix.run import Run
 from hemix.run.evaluation import predictions_of
@@ -175,6 +176,17 @@ def test_splits_are_merged_into_metrics_json(popular_run: tuple[Path, Path], tmp
     assert (run / "report.html").exists()
     with pytest.raises(UsageError, match="--split dev"):
         api.evaluate(run, popular_run[1], split="dev")
+
+
+def test_a_run_that_cannot_be_written_is_refused_before_it_is_scored(
+    popular_run: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, data = popular_run
+    monkeypatch.setattr(os, "access", lambda path, _mode: Path(path) != run)
+    told = list[str]()
+    with pytest.raises(StorageError, match="evaluate a copy") as error:
+        api.evaluate(run, data, on_progress=lambda what, _: told.append(what))
+    assert str(run) in str(error.value) and told == []
 
 
 def test_the_same_schema_with_other_encoders_is_refused(popular_run: tuple[Path, Path], tmp_path: Path) -> None:

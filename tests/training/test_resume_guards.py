@@ -75,6 +75,15 @@ def test_training_does_not_write_over_a_file(tmp_path: Path, planted_data: Path)
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_a_run_may_be_a_link_to_a_folder_that_is_not_there_yet(tmp_path: Path, planted_data: Path) -> None:
+    (tmp_path / "run").symlink_to(tmp_path / "disk" / "run")
+    settings = {"train.batch_impressions": 512, "model.layers": 1}
+    api.train(planted_data, tmp_path / "run", settings=settings)
+    assert (tmp_path / "run").is_symlink() and (tmp_path / "disk" / "run" / "run.json").is_file()
+    with pytest.raises(UsageError, match="holds a finished run"):
+        api.train(planted_data, tmp_path / "run")
+
+
 def test_a_demo_does_not_write_into_logs_or_a_dataset(logs: Path, data: Path) -> None:
     for folder in (logs, data):
         refused(folder, "exists already and is not empty; name a new folder")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import resource
 import sqlite3
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 from hemix.errors import StoreError, UsageError
 from hemix.serving.store import Limits, Store, open_store
+from hemix.serving.store.sqlite_file import store_errors
 from hemix.serving.types import History
 from tests.serving.store.events import did, ids, says
 
@@ -234,3 +236,17 @@ def test_a_file_of_before_items_were_forgotten_finds_them_fast(path: Path) -> No
         connection.close()
         assert "items_heard" in indices
         opened(path).close()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        sqlite3.OperationalError("unable to open database file"),
+        sqlite3.OperationalError("attempt to write a readonly database"),
+        PermissionError(errno.EACCES, "Permission denied"),
+    ],
+)
+def test_a_file_that_cannot_be_written_says_what_to_do(path: Path, error: Exception) -> None:
+    with pytest.raises(StoreError, match="--store") as refused, store_errors(path, 1.0):
+        raise error
+    assert str(refused.value).startswith(f"{path}: ") and "\n" not in str(refused.value)
