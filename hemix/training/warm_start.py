@@ -73,9 +73,7 @@ def _source_rows(old: KeyMap, new: KeyMap, rows: int) -> np.ndarray:
 
 def _check_meanings(run: Run, data: Dataset, old: Encoders, new: Encoders) -> None:
     """Numbers, buckets and actions must mean what they meant; only vocabularies may differ."""
-    differ = [key for key, edges in old.edges.items() if not np.array_equal(edges, new.edges[key])]
-    differ += [key for key, scale in old.scales.items() if scale != new.scales[key]]
-    differ += ["coordinates"] if old.place != new.place else []
+    differ = old.changed_states(new)
     differ += ["history counts of actions"] if old.actions != new.actions else []
     if differ:
         raise RunError(

@@ -87,9 +87,9 @@ def _headline(kind: str, content: Mapping[str, Any], task: str) -> str:
     if entry is None or kind != "compare":
         return first
     low, high = entry["ci95"]
-    sure = "ahead" if low > 0 else "behind" if high < 0 else "neither surely ahead nor behind"
+    standing = "is ahead of" if low > 0 else "is behind" if high < 0 else "is neither surely ahead of nor surely behind"
     return (
-        f"{first} {_name(entry['a'])} is {sure} of {_name(entry['b'])}: {entry['delta']:+.4f} "
+        f"{first} {_name(entry['a'])} {standing} {_name(entry['b'])}: {entry['delta']:+.4f} "
         f"(95 % interval {low:+.4f} to {high:+.4f})."
     )
 
