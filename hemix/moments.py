@@ -9,10 +9,11 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BeforeValidator
 
-__all__ = ["DurationMs", "WindowMs", "duration_ms", "moment_ms"]
+__all__ = ["DurationMs", "WindowMs", "duration_ms", "moment_ms", "offset_of"]
 
 _LONGEST_MS = 36_525 * 86_400_000
 """A hundred years: a longer duration is a slip, and sums of times and durations stay within 64 bits"""
+_OFFSET = re.compile(r"[T ].*?(Z|[+-]\d\d(:?\d\d)?)$")
 _DURATION_UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
@@ -54,3 +55,9 @@ def moment_ms(text: str, timezone: str) -> int:
         return round(moment.timestamp() * 1000)
     except OverflowError as error:
         raise ValueError(f"{text!r} is beyond all dates") from error
+
+
+def offset_of(text: str) -> str | None:
+    """``Z`` or ``+08:00`` at the end of a time, as it is written."""
+    found = _OFFSET.search(text)
+    return None if found is None else found[1]

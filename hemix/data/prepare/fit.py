@@ -68,7 +68,7 @@ class Fitting:
         self._numbers: dict[str, list[tuple[Array, Array]]] = {}
         """``level.feature`` -> (values, weights)"""
         self._early: dict[str, list[tuple[Array, Array]]] = {}
-        """The same of the event fields, before the first impression"""
+        """The same of the event fields before the first impression, which are not among the others"""
 
     def see(self, level: str, raw: Mapping[str, RawColumn | None], columns: Mapping[str, pa.Array]) -> None:
         """Remember the texts behind the keys of a chunk.
@@ -133,24 +133,22 @@ class Fitting:
             if column is None or isinstance(column, tuple):
                 continue
             if feature.state_path("event", name) is not None:
-                self.sample(f"event.{name}", column, None, sample)
                 ones = np.ones(len(column))
                 self._keep(self._early, f"event.{name}", column, ones, sample & early)
+                self._keep(self._numbers, f"event.{name}", column, ones, sample & ~early)
             table = feature.table_of("event", name)
             if table in self._event_tables:
-                self._count_keys(table, column, early.astype(np.float64))
-                self.know(name, column)
+                self._know(table, self._count_keys(table, column, early.astype(np.float64)))
 
     def know(self, name: str, keys: Array) -> None:
         """Give these values of an event field, uint64 [n], rows of their own, however rare they are."""
         field = level_features(self._schema, "event")[name]
         table = field.table_of("event", name)
-        index = self._seen.get(table)
-        if index is None:
-            return
-        numbers = index.look_up(keys)
-        always = np.zeros(len(index), dtype=bool)
-        always[: len(self._always[table])] = self._always[table]
+        if table in self._seen:
+            self._know(table, self._seen[table].look_up(keys))
+
+    def _know(self, table: str, numbers: Array) -> None:
+        always = _padded(self._always[table], len(self._seen[table]))
         always[numbers[numbers >= 0]] = True
         self._always[table] = always
 
@@ -175,7 +173,8 @@ class Fitting:
             kept &= sample
         numbers.setdefault(key, []).append((values[kept], weights[kept]))
 
-    def _count_keys(self, table: str, column: RawColumn, rows: Array | None) -> None:
+    def _count_keys(self, table: str, column: RawColumn, rows: Array | None) -> Array:
+        """Count the keys of a column; return their numbers in the table's index, -1 where missing."""
         index = self._seen[table]
         keys, weights = column, rows
         if isinstance(keys, tuple):
@@ -184,9 +183,8 @@ class Fitting:
         numbers = index.look_up(keys)
         known = numbers >= 0
         counts = np.bincount(numbers[known], None if weights is None else weights[known], minlength=len(index)).astype(np.float64)
-        before = self._counts[table]
-        counts[: len(before)] += before
-        self._counts[table] = counts
+        self._counts[table] = counts + _padded(self._counts[table], len(counts))
+        return numbers
 
     def fit(self, users: KeyIndex, items: KeyIndex) -> tuple[Encoders, dict[str, pa.Table]]:
         """The encoders, and for people the values of every vocabulary: table (id, value, count)."""
@@ -219,7 +217,7 @@ class Fitting:
     def _gathered(self, key: str) -> tuple[Array, Array]:
         pieces = self._early.get(key, [])
         if sum(len(values) for values, _ in pieces) < _LEAST_EARLY_EVENTS:
-            pieces = self._numbers.get(key, [])
+            pieces = [*pieces, *self._numbers.get(key, [])]
         if not pieces:
             return np.zeros(0), np.zeros(0)
         return np.concatenate([v for v, _ in pieces]), np.concatenate([w for _, w in pieces])
@@ -236,9 +234,13 @@ def _event_tables(schema: Schema) -> set[str]:
     return tables[True] - tables[False]
 
 
+def _padded(values: Array, size: int) -> Array:
+    """A copy with zeros behind it, up to ``size``."""
+    return np.concatenate([values, np.zeros(size - len(values), dtype=values.dtype)])
+
+
 def _vocabulary(settings: Vocabulary, seen: KeyIndex, counts: Array, always: Array) -> tuple[KeyMap, pa.Table]:
-    counts = np.concatenate([counts, np.zeros(len(seen) - len(counts))]).astype(np.int64)
-    always = np.concatenate([always, np.zeros(len(seen) - len(always), dtype=bool)])
+    counts, always = _padded(counts, len(seen)).astype(np.int64), _padded(always, len(seen))
     kept = np.flatnonzero((counts >= settings.min_count) | always)
     table = pa.table({"value": seen.texts().take(pa.array(kept)), "count": counts[kept]})
     order = pc.sort_indices(table, sort_keys=[("count", "descending"), ("value", "ascending")])[: settings.max_rows]

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from hemix.data.encode import level_features, level_spec
 from hemix.data.layout import SPLITS, Block
-from hemix.data.prepare.shards import ShardRows
-from hemix.data.spec import FIRST, MISSING, UNKNOWN
+from hemix.data.prepare.shards import ShardRows, row_states
+from hemix.data.spec import MISSING, UNKNOWN
 from hemix.schema import LEVELS, Schema
 
 __all__ = ["LabelRates", "z_score"]
@@ -69,14 +69,13 @@ class LabelRates:
         ]
         state = np.concatenate(states, axis=1)
         users = int(begins_user.sum())
-        for task in range(len(self._tasks)):
-            label = rows.labels[:, task]
-            labelled = np.stack([label == 1, label >= 0], axis=1).astype(np.float64)
-            whole = _by_user(user, labelled, users)
-            for column in range(state.shape[1]):
-                unknown = _of_state(state[:, column] == UNKNOWN, user, labelled, users)
-                missing = _of_state(state[:, column] == MISSING, user, labelled, users)
-                counts = np.concatenate([unknown, whole - unknown - missing], axis=1)
+        labels = [np.stack([label == 1, label >= 0], axis=1).astype(np.float64) for label in rows.labels.T]
+        whole = [_by_user(user, labelled, users) for labelled in labels]
+        for column in range(state.shape[1]):
+            unknown, missing = (np.flatnonzero(state[:, column] == value) for value in (UNKNOWN, MISSING))
+            for task, labelled in enumerate(labels):
+                first, absent = (_by_user(user[at], labelled[at], users) for at in (unknown, missing))
+                counts = np.concatenate([first, whole[task] - first - absent], axis=1)
                 self._sums[split, column, task] += counts.sum(axis=0)
                 self._squares[split, column, task] += counts.T @ counts
 
@@ -149,37 +148,20 @@ def z_score(sums: Array, squares: Array) -> float | None:
     return (p - q) / math.sqrt(max(float(slope @ squares @ slope), independent))
 
 
-def _vocabulary_columns(schema: Schema, level: str) -> dict[str, tuple[bool, int]]:
-    """Feature -> (multi-valued, position) of the level's features with a vocabulary."""
+def _vocabulary_columns(schema: Schema, level: str) -> dict[str, int]:
+    """Feature -> column of the level's features with a vocabulary, lists after the id columns."""
     spec = level_spec(schema, level)
-    found = {}
-    for name, feature in level_features(schema, level).items():
-        if feature.vocabulary_settings() is not None:
-            multi = feature.tensor_columns().jagged
-            found[name] = (multi, (spec.bag_names if multi else spec.names).index(name))
-    return found
+    columns = {name: at for at, name in enumerate((*spec.names, *spec.bag_names))}
+    features = level_features(schema, level)
+    return {name: columns[name] for name, feature in features.items() if feature.vocabulary_settings() is not None}
 
 
-def _states(block: Block, columns: Mapping[str, tuple[bool, int]]) -> Array:
-    """int8 [rows, columns]: UNKNOWN where a value is unknown, MISSING where there is none, else FIRST."""
-    rows = len(block.ids)
-    states = np.full((rows, len(columns)), FIRST, dtype=np.int8)
-    for at, (multi, position) in enumerate(columns.values()):
-        if not multi:
-            states[:, at] = np.minimum(block.ids[:, position], FIRST)
-            continue
-        values, offsets = block.bags[position]
-        row = np.repeat(np.arange(rows), np.diff(offsets))
-        known = np.bincount(row[values >= FIRST], minlength=rows) > 0
-        unknown = np.bincount(row[values == UNKNOWN], minlength=rows) > 0
-        states[~known, at] = MISSING
-        states[unknown, at] = UNKNOWN
+def _states(block: Block, columns: Mapping[str, int]) -> Array:
+    """int8 [rows, columns]: the :func:`row_states` of every column."""
+    states = np.empty((len(block.ids), len(columns)), dtype=np.int8)
+    for at, column in enumerate(columns.values()):
+        states[:, at] = row_states(block, column)
     return states
-
-
-def _of_state(chosen: Array, user: Array, labelled: Array, users: int) -> Array:
-    rows = np.flatnonzero(chosen)
-    return _by_user(user[rows], labelled[rows], users)
 
 
 def _by_user(user: Array, labelled: Array, users: int) -> Array:

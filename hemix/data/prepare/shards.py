@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hemix.data.layout import Appender, Block
+from hemix.data.spec import FIRST, MISSING, UNKNOWN
 
-__all__ = ["BlockAppender", "ShardRows", "ShardWriter"]
+__all__ = ["BlockAppender", "ShardRows", "ShardWriter", "row_states", "value_counts"]
 
 Array = npt.NDArray[Any]
 
@@ -191,15 +192,33 @@ class ShardWriter:
 def value_counts(block: Block, weights: Array | None = None) -> Array:
     """int64 [id columns + bags, 3]: rows with an unknown value, with a missing one, and all rows, each counted ``weights`` times (once
     by default). A row of a bag is unknown where it holds an unknown value, and missing where it holds no value but null."""
-    found = []
-    for ids in block.ids.T:
-        found.append([_sum(ids == 0, weights), _sum(ids == 1, weights), _sum(np.ones(len(ids), bool), weights)])
-    for values, offsets in block.bags:
-        rows = len(offsets) - 1
-        row_of = np.repeat(np.arange(rows), np.diff(offsets))
-        unknown, present = (np.bincount(row_of[at], minlength=rows) > 0 for at in (values == 0, values != 1))
-        found.append([_sum(unknown, weights), _sum(~present, weights), _sum(np.ones(rows, bool), weights)])
-    return np.array(found, dtype=np.int64).reshape(len(found), 3)
+    rows = len(block.ids)
+    total = rows if weights is None else int(weights.sum())
+    counts = [
+        [_sum(states == UNKNOWN, weights), _sum(states == MISSING, weights), total]
+        for states in (row_states(block, column) for column in range(block.ids.shape[1] + len(block.bags)))
+    ]
+    return np.array(counts, dtype=np.int64).reshape(len(counts), 3)
+
+
+def row_states(block: Block, column: int) -> Array:
+    """Tell which rows of a column are unknown or missing.
+
+    Args:
+        block: Encoded rows.
+        column: Position among the id columns, and after them the lists.
+
+    Returns:
+        int8 [rows]: UNKNOWN where a row holds an unknown value, MISSING where it holds none or only
+        nulls, else FIRST.
+    """
+    if column < block.ids.shape[1]:
+        return np.minimum(block.ids[:, column], FIRST).astype(np.int8)
+    values, offsets = block.bags[column - block.ids.shape[1]]
+    rows = len(offsets) - 1
+    row_of = np.repeat(np.arange(rows), np.diff(offsets))
+    unknown, present = (np.bincount(row_of[at], minlength=rows) > 0 for at in (values == UNKNOWN, values != MISSING))
+    return np.where(unknown, UNKNOWN, np.where(present, FIRST, MISSING)).astype(np.int8)
 
 
 def _sum(mask: Array, weights: Array | None) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from datetime import date, datetime
 
-__all__ = ["YEAR_LAST", "YearLast", "compact_day", "comparable", "is_time", "like", "lower_bound", "offset_of"]
+from hemix.moments import offset_of
 
-_OFFSET = re.compile(r"[T ].*?(Z|[+-]\d\d(:?\d\d)?)$")
+__all__ = ["YEAR_LAST", "YearLast", "compact_day", "comparable", "is_time", "like", "lower_bound"]
+
 _YEAR_FIRST = re.compile(r"(?:19|20)\d\d([-/.])\d\d(?:\1\d\d(?:\D\d.*)?)?")
 _UNPADDED = re.compile(r"(?:19|20)\d\d([-/.])(?:\d\1\d\d?|\d\d\1\d)(?:\D.*)?")
 """2026-1-6: above 2026-1-10 as text"""
@@ -32,12 +33,6 @@ def compact_day(value: object) -> date | None:
         return datetime.strptime(text, "%Y%m%d").date() if re.fullmatch(r"\d{8}", text) else None
     except ValueError:
         return None
-
-
-def offset_of(text: str) -> str | None:
-    """``Z`` or ``+08:00`` at the end of a time."""
-    found = _OFFSET.search(text)
-    return None if found is None else found[1]
 
 
 def _same_offset(text: str, mark: str) -> bool:

@@ -13,6 +13,7 @@ from datetime import datetime, tzinfo
 from zoneinfo import ZoneInfo
 
 from hemix.data.clock import EARLIEST_MS, LATEST_MS
+from hemix.moments import offset_of
 from hemix.schema import Boundary, Schema
 
 __all__ = ["SplitTime"]
@@ -86,10 +87,8 @@ def _moments(marks: Sequence[Boundary], zone: tzinfo) -> _Write | None:
 
 def _offset(mark: str) -> str:
     """The offset at the end of a time, as it is written; ``Z`` for UTC."""
-    written = re.search(r"[T ].*?(Z|[+-]\d\d(:?\d\d)?)$", mark)
-    if written is None:
-        return ""
-    return "Z" if set(written[1]) <= set("+-0:") else written[1]
+    written = offset_of(mark) or ""
+    return "Z" if written and not written.strip("+-0:") else written
 
 
 def _counts(marks: Sequence[Boundary]) -> _Write | None:
