@@ -1,11 +1,15 @@
-"""Live users of the simulated city, four models and two ends: the experiment of docs/evidence.md. Into ./example_experiment.
+"""Live users of the simulated city, four models and two ends: the experiment of docs/evidence.md.
 
-    python examples/experiment.py [--out FOLDER] [--logs LOGS --data DATA] [--points FILE] [--users 3230 --days 2]
+Into ./example_experiment.
 
-HeMix, HeMix without the real-time history, DLRM and RankMixer learn from the same logs, each with the settings that a study has chosen
-for it (a search file of `hemix compare` with one point a model), serve on ports of this machine, and the same users live with each of
-them, with the oracle and with popularity. Called again it goes on: finished runs and finished blocks of users are kept. Without --logs
-a small city is made.
+    python examples/experiment.py [--out FOLDER] [--logs LOGS --data DATA] [--points FILE] [--users
+    3230 --days 2]
+
+HeMix, HeMix without the real-time history, DLRM and RankMixer learn from the same logs, each with
+the settings that a study has chosen for it (a search file of `hemix compare` with one point a
+model), serve on ports of this machine, and the same users live with each of them, with the oracle
+and with popularity. Called again it goes on: finished runs and finished blocks of users are kept.
+Without --logs a small city is made.
 """
 
 from __future__ import annotations
@@ -48,7 +52,16 @@ def main() -> None:
     for arm, (model, own) in ARMS.items():
         (point,) = points.get(model, points["all"])
         train(data, given.out / arm, model, {**point, **own, "train.threads": given.threads})
-    words = ["--logs", logs, "--users", given.users, "--days", given.days, "--out", given.out / "experiment"]
+    words = [
+        "--logs",
+        logs,
+        "--users",
+        given.users,
+        "--days",
+        given.days,
+        "--out",
+        given.out / "experiment",
+    ]
     servers: list[subprocess.Popen[str]] = []
     try:
         for arm in ARMS:
@@ -67,9 +80,20 @@ def hemix(*words: object) -> None:
 
 
 def train(data: Path, run: Path, model: str, settings: Mapping[str, Any]) -> None:
-    """A run that is finished stays as it is; one that was stopped goes on with the settings that it has."""
-    chosen = [word for key, value in settings.items() for word in ("--set", f"{key}={json.dumps(value)}")]
-    hemix("train", "--data", data, "--out", run, *(["--resume"] if run.exists() else ["--model", model, *chosen]))
+    """A run that is finished stays as it is; one that was stopped goes on with the settings that it
+    has.
+    """
+    chosen = [
+        word for key, value in settings.items() for word in ("--set", f"{key}={json.dumps(value)}")
+    ]
+    hemix(
+        "train",
+        "--data",
+        data,
+        "--out",
+        run,
+        *(["--resume"] if run.exists() else ["--model", model, *chosen]),
+    )
 
 
 def serve(run: Path, logs: Path) -> subprocess.Popen[str]:

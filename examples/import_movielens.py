@@ -1,5 +1,7 @@
-"""A public data set's own format: write a few ratings as ml-latest has them, import and prepare. Writes into ./example_movies,
-which must not be there."""
+"""A public data set's own format: write a few ratings as ml-latest has them, import and prepare.
+
+Writes into ./example_movies, which must not be there.
+"""
 
 from pathlib import Path
 
@@ -14,7 +16,8 @@ genres = ["Comedy", "Drama", "Horror|Thriller", "Animation|Children's"]
 movies = [f'{m},"Film no. {m}, The ({1970 + m % 50})",{genres[m % 4]}' for m in range(1, 61)]
 (raw / "movies.csv").write_text("\n".join(["movieId,title,genres", *movies]) + "\n")
 rated = [
-    f"{random.integers(1, 80)},{random.integers(1, 61)},{random.integers(1, 11) / 2},{1_100_000_000 + 3600 * n}"
+    f"{random.integers(1, 80)},{random.integers(1, 61)},"
+    f"{random.integers(1, 11) / 2},{1_100_000_000 + 3600 * n}"
     for n in range(3_000)
 ]
 (raw / "ratings.csv").write_text("\n".join(["userId,movieId,rating,timestamp", *rated]) + "\n")

@@ -1,4 +1,7 @@
-"""Your own logs: two Parquet files and a schema, then a ranked list. Writes into ./example_shop, which must not be there."""
+"""Your own logs: two Parquet files and a schema, then a ranked list.
+
+Writes into ./example_shop, which must not be there.
+"""
 
 from pathlib import Path
 
@@ -35,7 +38,13 @@ items, requests, shown = 200, 6_000, 5
 category = random.integers(0, 8, items)
 price = np.round(random.lognormal(3, 0.6, items), 2)
 pq.write_table(
-    pa.table({"item_id": [f"i{n}" for n in range(items)], "category": [f"c{c}" for c in category], "price": price}),
+    pa.table(
+        {
+            "item_id": [f"i{n}" for n in range(items)],
+            "category": [f"c{c}" for c in category],
+            "price": price,
+        }
+    ),
     logs / "items.parquet",
 )
 
@@ -62,10 +71,17 @@ pq.write_table(
 )
 
 hemix.prepare("example_shop/logs", "example_shop/data")
-hemix.train("example_shop/data", "example_shop/run", settings={"train.epochs": 4, "train.batch_impressions": 256})
+hemix.train(
+    "example_shop/data",
+    "example_shop/run",
+    settings={"train.epochs": 4, "train.batch_impressions": 256},
+)
 scores = hemix.Run.load("example_shop/run").predict("example_shop/data", split="test")
 print(scores.schema.names)
 
 one_user = scores.filter(pc.equal(scores["user_id"], scores["user_id"][0]))
 for row in one_user.sort_by([("score", "descending")]).slice(0, 5).to_pylist():
-    print(f"{row['user_id']} {row['item_id']}: click {row['click']:.3f}, order {row['order']:.3f}, score {row['score']:.2f}")
+    print(
+        f"{row['user_id']} {row['item_id']}: click {row['click']:.3f}, order {row['order']:.3f}, "
+        f"score {row['score']:.2f}"
+    )

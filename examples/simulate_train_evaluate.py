@@ -8,9 +8,16 @@ print(f"{counts['impressions']:,} impressions, {counts['click_rate']:.1%} clicke
 manifest = hemix.prepare("example_city/logs", "example_city/data")
 print({name: split["rows"] for name, split in manifest["splits"].items()})
 
-run = hemix.train("example_city/data", "example_city/run", settings={"train.epochs": 1, "train.batch_impressions": 256})
+run = hemix.train(
+    "example_city/data",
+    "example_city/run",
+    settings={"train.epochs": 1, "train.batch_impressions": 256},
+)
 
 figures = hemix.evaluate(run, "example_city/data")
 click = figures["tasks"]["click"]
-print(f"test click AUC {click['auc']:.3f}, popularity {click['popularity_auc']:.3f}, truth {click['oracle_auc']:.3f}")
+print(
+    f"test click AUC {click['auc']:.3f}, popularity {click['popularity_auc']:.3f}, truth "
+    f"{click['oracle_auc']:.3f}"
+)
 print(f"open {run / 'report.html'}")

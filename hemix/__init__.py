@@ -1,4 +1,5 @@
-"""HeMix: train, compare, scale and serve a CTR/CVR ranking model over long and real-time behaviour histories.
+"""HeMix: train, compare, scale and serve a CTR/CVR ranking model over long and real-time behaviour
+histories.
 
 The functions here mirror the commands::
 

@@ -1,6 +1,9 @@
-"""The commands as functions: paths in, paths and figures out. The command line parses, calls these and prints.
+"""The commands as functions: paths in, paths and figures out.
 
-Heavy parts are imported where they are used, so that ``hemix simulate`` and ``hemix prepare`` never load torch.
+The command line parses, calls these and prints.
+
+Heavy parts are imported where they are used, so that ``hemix simulate`` and ``hemix prepare`` never
+load torch.
 """
 
 from __future__ import annotations
@@ -60,15 +63,25 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def simulate(out: PathLike, *, users: int, days: int, seed: int = 0, on_progress: Progress = _silent) -> dict[str, Any]:
-    """The simulated city's logs into a new folder ``out``; the truth lies apart in ``out/truth``. Returns counts."""
+def simulate(
+    out: PathLike, *, users: int, days: int, seed: int = 0, on_progress: Progress = _silent
+) -> dict[str, Any]:
+    """The simulated city's logs into a new folder ``out``; the truth lies apart in ``out/truth``.
+
+    Returns counts.
+    """
     from hemix.lab.simulator import simulate as run_simulation
 
     return run_simulation(Path(out), users=users, days=days, seed=seed, progress=on_progress)
 
 
-def import_logs(name: str, raw: PathLike, out: PathLike, *, random_log: bool = False) -> dict[str, Any]:
-    """A public data set's raw files to logs in a new folder ``out``. ``name``: kuairand or movielens. Returns counts."""
+def import_logs(
+    name: str, raw: PathLike, out: PathLike, *, random_log: bool = False
+) -> dict[str, Any]:
+    """A public data set's raw files to logs in a new folder ``out``.
+
+    ``name``: kuairand or movielens. Returns counts.
+    """
     from hemix.lab.datasets import import_logs as run_import
 
     return run_import(name, Path(raw), Path(out), random_log=random_log)
@@ -85,14 +98,22 @@ def prepare(
 ) -> dict[str, Any]:
     """Logs with their schema.yaml to a new dataset folder ``out``. Returns the manifest.
 
-    ``shift_days``: below 0, moves the split so many whole days earlier: another origin of the same logs. ``earlier``: a dataset or a run
-    whose ids go on, those forgotten that train rows have not held for ``forget_days`` (docs/incremental.md).
+    ``shift_days``: below 0, moves the split so many whole days earlier: another origin of the same
+    logs. ``earlier``: a dataset or a run whose ids go on, those forgotten that train rows have not
+    held for ``forget_days`` (docs/incremental.md).
     """
     from hemix.data.prepare import prepare as run_prepare
     from hemix.data.prepare import shift_split
 
     schema = shift_split(Path(logs), shift_days) if shift_days else None
-    return run_prepare(Path(logs), Path(out), schema=schema, earlier=earlier, forget_days=forget_days, progress=on_progress)
+    return run_prepare(
+        Path(logs),
+        Path(out),
+        schema=schema,
+        earlier=earlier,
+        forget_days=forget_days,
+        progress=on_progress,
+    )
 
 
 def import_models(files: Sequence[PathLike]) -> None:
@@ -155,7 +176,9 @@ def train(
     dataset.verify()
     callback = function_callback(on_start, on_record, on_step)
     with _distributed(chosen.train.device) as team:
-        run_training(dataset, out, chosen, resume=resume, start_from=first, team=team, callback=callback)
+        run_training(
+            dataset, out, chosen, resume=resume, start_from=first, team=team, callback=callback
+        )
     return out
 
 
@@ -174,7 +197,9 @@ def _distributed(device: str) -> Iterator[Team | None]:
             team.leave()
 
 
-def _training_settings(out: Path, config: PathLike | None, flags: Mapping[str, Any], *, resume: bool) -> Settings:
+def _training_settings(
+    out: Path, config: PathLike | None, flags: Mapping[str, Any], *, resume: bool
+) -> Settings:
     """The settings of a run: its own where it is resumed. Raises UsageError for other flags."""
     from hemix.settings import build_settings
 
@@ -190,9 +215,16 @@ def _training_settings(out: Path, config: PathLike | None, flags: Mapping[str, A
 
 
 def evaluate(
-    run: PathLike, data: PathLike, *, split: str = "test", on_progress: Progress = _silent, **options: Any
+    run: PathLike,
+    data: PathLike,
+    *,
+    split: str = "test",
+    on_progress: Progress = _silent,
+    **options: Any,
 ) -> dict[str, Any]:
-    """Metrics of a run on a split: merged into RUN/metrics.json, shown in RUN/report.html, returned."""
+    """Metrics of a run on a split: merged into RUN/metrics.json, shown in RUN/report.html,
+    returned.
+    """
     from hemix.data.dataset import Dataset
     from hemix.run import Run
     from hemix.run.evaluation import evaluate_run
@@ -220,7 +252,11 @@ def predict(
     dataset = Dataset(data)
     total = dataset.manifest["splits"].get(split, {}).get("rows", 1)
     tables = predicted_tables(
-        Run.load(run), dataset, split, bias=bias, on_progress=lambda done: on_progress("predict", done / total)
+        Run.load(run),
+        dataset,
+        split,
+        bias=bias,
+        on_progress=lambda done: on_progress("predict", done / total),
     )
     counts = write_predictions(tables, out)
     if counts["without_score"]:
@@ -236,7 +272,8 @@ def compare(
     settings: Sequence[str] | Mapping[str, Any] = (),
     **options: Any,
 ) -> dict[str, Any]:
-    """Models on the same data, with the same search, seeds and origins, and their paired differences: ``out``/compare.json, report.html.
+    """Models on the same data, with the same search, seeds and origins, and their paired
+    differences: ``out``/compare.json, report.html.
 
     ``models``: names, or settings by a label; None: all. Further arguments are those of
     :class:`hemix.lab.studies.compare.CompareConfig` and :class:`hemix.lab.studies.runner.Options`.
@@ -251,18 +288,34 @@ def compare(
 
 
 def ablate(
-    data: PathLike | Sequence[PathLike], out: PathLike, *, settings: Sequence[str] | Mapping[str, Any] = (), **options: Any
+    data: PathLike | Sequence[PathLike],
+    out: PathLike,
+    *,
+    settings: Sequence[str] | Mapping[str, Any] = (),
+    **options: Any,
 ) -> dict[str, Any]:
-    """HeMix against itself without one part each: ``out``/ablate.json, report.html. Further arguments:
-    :func:`hemix.lab.studies.ablate.ablate`."""
+    """HeMix against itself without one part each: ``out``/ablate.json, report.html.
+
+    Further arguments: :func:`hemix.lab.studies.ablate.ablate`.
+    """
     from hemix.lab.studies.ablate import ablate as run_ablate
 
-    return run_ablate(_paths(data), Path(out), changes=named_overrides(settings), **_study_options(options))
+    return run_ablate(
+        _paths(data), Path(out), changes=named_overrides(settings), **_study_options(options)
+    )
 
 
-def scale(data: PathLike, out: PathLike, *, settings: Sequence[str] | Mapping[str, Any] = (), **options: Any) -> dict[str, Any]:
-    """Sizes and history lengths, and the laws fitted to them: ``out``/scale.json, report.html. Further arguments:
-    :class:`hemix.lab.studies.scale.ScaleConfig`."""
+def scale(
+    data: PathLike,
+    out: PathLike,
+    *,
+    settings: Sequence[str] | Mapping[str, Any] = (),
+    **options: Any,
+) -> dict[str, Any]:
+    """Sizes and history lengths, and the laws fitted to them: ``out``/scale.json, report.html.
+
+    Further arguments: :class:`hemix.lab.studies.scale.ScaleConfig`.
+    """
     from hemix.lab.studies.scale import ScaleConfig
     from hemix.lab.studies.scale import scale as run_scale
 
@@ -280,12 +333,23 @@ def _study_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Those of a study's Options gathered under ``options``."""
     from hemix.lab.studies.runner import Options
 
-    own = {key: value for key, value in arguments.items() if key in ("jobs", "threads", "on_plan", "on_cell")}
-    return {**{key: value for key, value in arguments.items() if key not in own}, "options": Options(**own)}
+    own = {
+        key: value
+        for key, value in arguments.items()
+        if key in ("jobs", "threads", "on_plan", "on_cell")
+    }
+    return {
+        **{key: value for key, value in arguments.items() if key not in own},
+        "options": Options(**own),
+    }
 
 
-def export(run: PathLike, out: PathLike, *, format: str = "onnx", on_progress: Progress = _silent) -> dict[str, Any]:
-    """A run as ONNX graphs for other servers, checked against the model, in a new folder ``out``; returns its export.json."""
+def export(
+    run: PathLike, out: PathLike, *, format: str = "onnx", on_progress: Progress = _silent
+) -> dict[str, Any]:
+    """A run as ONNX graphs for other servers, checked against the model, in a new folder ``out``;
+    returns its export.json.
+    """
     from hemix.exporting import export_run
 
     return export_run(run, out, format, on_progress=on_progress)
@@ -300,20 +364,33 @@ def store_load(
     item_days: int | None = 365,
     on_progress: Progress = _silent,
 ) -> dict[str, Any]:
-    """Every event of the logs into the server's store at a URL, once, however often it is called. Returns counts.
+    """Every event of the logs into the server's store at a URL, once, however often it is called.
 
-    ``history_cap``, ``history_days``, ``item_days``: the server's own; the newest so many events of a user are kept, a user unheard of
-    for so many days from now is forgotten, and so is what live events said of an item (None: never).
+    Returns counts.
+
+    ``history_cap``, ``history_days``, ``item_days``: the server's own; the newest so many events of
+    a user are kept, a user unheard of for so many days from now is forgotten, and so is what live
+    events said of an item (None: never).
     """
     from hemix.backfill import load
 
-    ttl_ms, item_ttl_ms = (None if days is None else days * 86_400_000 for days in (history_days, item_days))
-    return load(Path(logs), store, cap=history_cap, ttl_ms=ttl_ms, item_ttl_ms=item_ttl_ms, progress=on_progress)
+    ttl_ms, item_ttl_ms = (
+        None if days is None else days * 86_400_000 for days in (history_days, item_days)
+    )
+    return load(
+        Path(logs),
+        store,
+        cap=history_cap,
+        ttl_ms=ttl_ms,
+        item_ttl_ms=item_ttl_ms,
+        progress=on_progress,
+    )
 
 
 def served_rows(log: PathLike, run: PathLike, out: PathLike) -> dict[str, int]:
-    """What `hemix serve` logged, with labels out of the events that answered to it, as tables of a new folder ``out``, for the schema of
-    ``run``. Returns counts."""
+    """What `hemix serve` logged, with labels out of the events that answered to it, as tables of a
+    new folder ``out``, for the schema of ``run``. Returns counts.
+    """
     from hemix.schema import Schema
     from hemix.serving.served.labels import write_training_rows
 
@@ -321,16 +398,24 @@ def served_rows(log: PathLike, run: PathLike, out: PathLike) -> dict[str, int]:
 
 
 def served_replay(log: PathLike, run: PathLike, store: str | None = None) -> dict[str, Any]:
-    """Rank again what `hemix serve` logged, with ``run`` and the events logged (or those in the ``store`` at a URL); returns how far the
-    scores are from those served."""
+    """Rank again what `hemix serve` logged, with ``run`` and the events logged (or those in the
+    ``store`` at a URL); returns how far the scores are from those served.
+    """
     from hemix.serving.served.replay import replay_log
 
     return replay_log(Path(log), Path(run), store)
 
 
-def serve(run: PathLike, *, on_ready: Callable[[str, dict[str, float]], None] | None = None, **options: Any) -> None:
-    """Serve a run folder, or a registry of them (``name/version/``), over HTTP until SIGTERM or Ctrl-C. ``options``: those of
-    :class:`hemix.serving.http.start.ServeOptions`; ``on_ready(url, seconds)`` is called once it answers."""
+def serve(
+    run: PathLike,
+    *,
+    on_ready: Callable[[str, dict[str, float]], None] | None = None,
+    **options: Any,
+) -> None:
+    """Serve a run folder, or a registry of them (``name/version/``), over HTTP until SIGTERM or
+    Ctrl-C. ``options``: those of :class:`hemix.serving.http.start.ServeOptions`; ``on_ready(url,
+    seconds)`` is called once it answers.
+    """
     try:
         from hemix.serving.http.start import ServeOptions, run_server
     except ModuleNotFoundError as missing:
@@ -373,7 +458,9 @@ def demo(
         simulate(out / "logs", **asked, on_progress=on_progress)
         write_json(made, asked)
     elif (before := read_json(made, RunError)) != asked:
-        raise UsageError(f"--out {out}: holds a demo of other users, days or seed ({before}); name a new folder")
+        raise UsageError(
+            f"--out {out}: holds a demo of other users, days or seed ({before}); name a new folder"
+        )
     if not (out / "data" / "manifest.json").exists():
         prepare(out / "logs", out / "data", on_progress=on_progress)
     train(
@@ -411,12 +498,28 @@ def experiment(
     on_power: Callable[[Mapping[str, float | None]], None] = lambda _: None,
     on_progress: Progress = _silent,
 ) -> dict[str, Any]:
-    """Users of a simulated city live with several arms (URLs of servers, ``oracle``, ``popularity``): returns experiment.json, which
-    with report.html is written to ``out``. See :func:`hemix.lab.abtest.run.experiment`."""
+    """Users of a simulated city live with several arms (URLs of servers, ``oracle``,
+    ``popularity``): returns experiment.json, which with report.html is written to ``out``. See
+    :func:`hemix.lab.abtest.run.experiment`.
+    """
     from hemix.lab.abtest import Plan
     from hemix.lab.abtest import experiment as run_experiment
 
     plan = Plan(
-        arms=dict(arms), logs=str(logs), users=users, days=days, first_user=first_user, design=design, seed=seed, draws=draws
+        arms=dict(arms),
+        logs=str(logs),
+        users=users,
+        days=days,
+        first_user=first_user,
+        design=design,
+        seed=seed,
+        draws=draws,
     )
-    return run_experiment(plan, out, token=token, patience_seconds=patience_seconds, on_power=on_power, on_progress=on_progress)
+    return run_experiment(
+        plan,
+        out,
+        token=token,
+        patience_seconds=patience_seconds,
+        on_power=on_power,
+        on_progress=on_progress,
+    )

@@ -1,9 +1,11 @@
-"""Logs into a store of live events: exactly the events that ``hemix prepare`` makes histories of, in the same order.
+"""Logs into a store of live events: exactly the events that ``hemix prepare`` makes histories of,
+in the same order.
 
-An event's id is made of what the event is made of, the schema's columns: user, item, time, what was done and the event's fields; events
-that are alike but for other columns of their rows are numbered. So loading again, or loading logs that have grown, adds only what is
-new, whatever other columns and types the files have, and an interrupted load goes on by being repeated. Users and items are not loaded:
-a run folder holds them. Knows no model and needs no torch.
+An event's id is made of what the event is made of, the schema's columns: user, item, time, what was
+done and the event's fields; events that are alike but for other columns of their rows are numbered.
+So loading again, or loading logs that have grown, adds only what is new, whatever other columns and
+types the files have, and an interrupted load goes on by being repeated. Users and items are not
+loaded: a run folder holds them. Knows no model and needs no torch.
 """
 
 from __future__ import annotations
@@ -53,13 +55,16 @@ def load(
 ) -> dict[str, Any]:
     """Append every event of the folder ``logs`` to the store at the URL ``store``; returns counts.
 
-    ``cap``, ``ttl_ms`` and ``item_ttl_ms`` are those of the server (:class:`hemix.serving.store.Limits`). Raises DataError and
-    SchemaError naming file, row and column (what lay before the wrong row is loaded by then), UsageError for the URL, StoreError where
-    the store fails.
+    ``cap``, ``ttl_ms`` and ``item_ttl_ms`` are those of the server
+    (:class:`hemix.serving.store.Limits`). Raises DataError and SchemaError naming file, row and
+    column (what lay before the wrong row is loaded by then), UsageError for the URL, StoreError
+    where the store fails.
     """
     began = time.monotonic()
     if store == "memory://":
-        raise UsageError("--store memory://: would be gone when this command ends; name a SQLite file or a Redis")
+        raise UsageError(
+            "--store memory://: would be gone when this command ends; name a SQLite file or a Redis"
+        )
     opened = open_logs(logs, None)
     table, history = opened.events or opened.impressions, opened.schema.history
     longest = history.global_length + history.realtime_length
@@ -98,9 +103,11 @@ def load(
 def logged_events(
     logs: Logs, rows: int = _CHUNK_ROWS, progress: Progress = lambda _what, _share: None
 ) -> Iterator[tuple[int, list[Event]]]:
-    """The events of the logs in the order of the log, a piece at a time: (rows of the log read so far, events).
+    """The events of the logs in the order of the log, a piece at a time: (rows of the log read so
+    far, events).
 
-    The whole log is read and checked before the first piece; some 80 bytes a row are in memory while equal rows are looked for, then 16.
+    The whole log is read and checked before the first piece; some 80 bytes a row are in memory
+    while equal rows are looked for, then 16.
     """
     table = logs.events or logs.impressions
     read = _of_impressions if logs.events is None else _of_events
@@ -111,7 +118,9 @@ def logged_events(
         events = read(logs, chunk)
         keys[at] = events.keys()
         # without a time a repetition may well have happened twice: it is no duplicate
-        whole[at] = np.where(events.time_ms == TIMELESS_MS, np.arange(at.start, at.stop), chunk_hashes(chunk, clocks))
+        whole[at] = np.where(
+            events.time_ms == TIMELESS_MS, np.arange(at.start, at.stop), chunk_hashes(chunk, clocks)
+        )
         progress("checking events", at.stop / table.rows)
     numbers = occurrences(keys, whole)
     _warn(table, keys, whole)
@@ -131,22 +140,33 @@ def _of_events(logs: Logs, chunk: Chunk) -> _Rows:
     schema = logs.schema
     time_ms = times_of(logs.event_clock, chunk.columns[logs.event_clock], schema.clock, chunk.where)
     (column,) = schema.event_fields["action"].columns("action")
-    actions = texts_of(chunk.columns[column]) if column in chunk.columns else pa.nulls(chunk.rows, pa.string())
+    actions = (
+        texts_of(chunk.columns[column])
+        if column in chunk.columns
+        else pa.nulls(chunk.rows, pa.string())
+    )
     return _Rows(logs, chunk, "interaction", time_ms, actions)
 
 
 def _of_impressions(logs: Logs, chunk: Chunk) -> _Rows:
-    """Each impression with its deepest label that was known at once; then a positive that became known later, at that time."""
+    """Each impression with its deepest label that was known at once; then a positive that became
+    known later, at that time.
+    """
     schema, clock = logs.schema, logs.schema.clock
     no_null(clock.column, chunk.columns[clock.column], chunk.where)
     time_ms = times_of(clock.column, chunk.columns[clock.column], clock, chunk.where, own=True)
-    logged = {n: labels_of(v.column or n, chunk.columns[v.column or n], chunk.where) for n, v in schema.labels.items()}
+    logged = {
+        n: labels_of(v.column or n, chunk.columns[v.column or n], chunk.where)
+        for n, v in schema.labels.items()
+    }
     labels, _ = consistent(schema.labels, logged)
     deepest = np.zeros(chunk.rows, dtype=np.int64)
     later: dict[str, tuple[Array, Array]] = {}
     for depth, (name, label) in enumerate(schema.labels.items(), start=1):
         column = label.available_at
-        available = None if column is None else times_of(column, chunk.columns[column], clock, chunk.where)
+        available = (
+            None if column is None else times_of(column, chunk.columns[column], clock, chunk.where)
+        )
         at_once = known_at_once(label, labels[name], time_ms, available)
         deepest[at_once] = depth
         if available is not None:
@@ -167,14 +187,18 @@ class _Rows:
         actions: pa.Array,
         later: Mapping[str, tuple[Array, Array]] | None = None,
     ) -> None:
-        """``later``: by label, in which rows (bool) a positive became known after the row's time, and when (int64)."""
+        """``later``: by label, in which rows (bool) a positive became known after the row's time,
+        and when (int64).
+        """
         schema = logs.schema
         self._kind: Kind = kind
         self.time_ms = time_ms
         self._actions, self._later = actions, later or {}
         for column in (schema.user, schema.item):
             check_ids(column, chunk.columns[column], chunk.where)
-        self._users, self._items = (texts_of(chunk.columns[column]) for column in (schema.user, schema.item))
+        self._users, self._items = (
+            texts_of(chunk.columns[column]) for column in (schema.user, schema.item)
+        )
         self._received_ms = time.time_ns() // 1_000_000
         self._fields: dict[str, pa.Array] = {}
         for name, field in schema.event_fields.items():
@@ -187,22 +211,43 @@ class _Rows:
                     self._fields[column] = field.live_column(chunk.columns[column], raw)
 
     def keys(self) -> Array:
-        """uint64 [rows]: a hash of what an event is made of. Numbers count as float32: a column may be written in either precision."""
-        made = {"user": self._users, "item": self._items, "time": pa.array(self.time_ms), "action": self._actions}
+        """uint64 [rows]: a hash of what an event is made of.
+
+        Numbers count as float32: a column may be written in either precision.
+        """
+        made = {
+            "user": self._users,
+            "item": self._items,
+            "time": pa.array(self.time_ms),
+            "action": self._actions,
+        }
         for column, values in self._fields.items():
-            made[f"fields.{column}"] = values if pa.types.is_string(values.type) else values.cast(pa.float32())
+            made[f"fields.{column}"] = (
+                values if pa.types.is_string(values.type) else values.cast(pa.float32())
+            )
         return column_hashes(made, len(self.time_ms))
 
     def events(self, keys: Array, numbers: Array) -> list[Event]:
-        """``keys`` uint64 [rows], ``numbers`` int [rows]: which of the different rows of its key each is."""
+        """``keys`` uint64 [rows], ``numbers`` int [rows]: which of the different rows of its key
+        each is.
+        """
         fields = {column: values.to_pylist() for column, values in self._fields.items()}
-        ids = [f"log:{key:016x}" + (f"-{n}" if n else "") for key, n in zip(keys.tolist(), numbers.tolist(), strict=True)]
+        ids = [
+            f"log:{key:016x}" + (f"-{n}" if n else "")
+            for key, n in zip(keys.tolist(), numbers.tolist(), strict=True)
+        ]
         columns = zip(ids, self._users.to_pylist(), self._items.to_pylist(), strict=True)
         times, actions, events = self.time_ms.tolist(), self._actions.to_pylist(), list[Event]()
         for row, (id_, user, item) in enumerate(columns):
-            values_of_row = {column: values[row] for column, values in fields.items() if values[row] is not None}
+            values_of_row = {
+                column: values[row] for column, values in fields.items() if values[row] is not None
+            }
             each = [(id_, self._kind, times[row], actions[row])]
-            each += [(f"{id_}:{n}", "interaction", int(at[row]), n) for n, (after, at) in self._later.items() if after[row]]
+            each += [
+                (f"{id_}:{n}", "interaction", int(at[row]), n)
+                for n, (after, at) in self._later.items()
+                if after[row]
+            ]
             events += [
                 Event(
                     id=i,

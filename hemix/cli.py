@@ -1,7 +1,7 @@
 """The command line: parse, call the API, print. No work is done here.
 
-A wrong input ends with one line on stderr and exit code 2; an interrupted command with 130. ``--json`` prints what a machine
-would want instead of what a person would.
+A wrong input ends with one line on stderr and exit code 2; an interrupted command with 130.
+``--json`` prints what a machine would want instead of what a person would.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from hemix.errors import HemixError, ProcessLost, UsageError
 __all__ = ["app", "main"]
 
 # typer carries a click of its own in some versions, and names only these of its exceptions
-_ClickError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+_ClickError: type[Exception] = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
 
 app = typer.Typer(
     name="hemix",
@@ -36,8 +38,12 @@ app = typer.Typer(
 )
 
 OutFolder = Annotated[Path, typer.Option("--out", help="New folder to write.", show_default=False)]
-DataFolder = Annotated[Path, typer.Option("--data", help="Dataset folder made by hemix prepare.", show_default=False)]
-RunFolder = Annotated[Path, typer.Argument(help="Run folder made by hemix train.", show_default=False)]
+DataFolder = Annotated[
+    Path, typer.Option("--data", help="Dataset folder made by hemix prepare.", show_default=False)
+]
+RunFolder = Annotated[
+    Path, typer.Argument(help="Run folder made by hemix train.", show_default=False)
+]
 SplitName = Annotated[str, typer.Option("--split", help="train, valid or test.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Every random choice comes from it.")]
@@ -60,7 +66,9 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _options(
-    _asked: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    _asked: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """HeMix: from impression logs to a trained, evaluated ranking model."""
 
@@ -92,7 +100,9 @@ def demo(
 def simulate(
     out: OutFolder,
     users: Annotated[int, typer.Option(min=1, help="Users of the city.")] = 3000,
-    days: Annotated[int, typer.Option(min=3, help="Days of impressions; an events-only past precedes them.")] = 8,
+    days: Annotated[
+        int, typer.Option(min=3, help="Days of impressions; an events-only past precedes them.")
+    ] = 8,
     seed: Seed = 0,
     json_: Json = False,
 ) -> None:
@@ -109,7 +119,9 @@ def import_(
     name: Annotated[str, typer.Argument(help="kuairand or movielens.", show_default=False)],
     raw: Annotated[Path, typer.Argument(help="Folder of the raw files.", show_default=False)],
     out: OutFolder,
-    random_log: Annotated[bool, typer.Option("--random-log", help="KuaiRand: add the randomly exposed impressions.")] = False,
+    random_log: Annotated[
+        bool, typer.Option("--random-log", help="KuaiRand: add the randomly exposed impressions.")
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Turn a public data set's raw files into logs with a schema."""
@@ -122,16 +134,29 @@ def import_(
 
 @app.command()
 def prepare(
-    logs: Annotated[Path, typer.Argument(help="Folder of logs with a schema.yaml.", show_default=False)],
+    logs: Annotated[
+        Path, typer.Argument(help="Folder of logs with a schema.yaml.", show_default=False)
+    ],
     out: OutFolder,
     shift_days: Annotated[
-        int | None, typer.Option("--shift-days", help="-2: split two days earlier, a rolling origin.", show_default=False)
+        int | None,
+        typer.Option(
+            "--shift-days", help="-2: split two days earlier, a rolling origin.", show_default=False
+        ),
     ] = None,
     from_: Annotated[
-        Path | None, typer.Option("--from", help="A dataset or run whose ids go on (a later day).", show_default=False)
+        Path | None,
+        typer.Option(
+            "--from", help="A dataset or run whose ids go on (a later day).", show_default=False
+        ),
     ] = None,
     forget_days: Annotated[
-        int | None, typer.Option("--forget-days", help="With --from: drop values not seen for so long.", show_default="never")
+        int | None,
+        typer.Option(
+            "--forget-days",
+            help="With --from: drop values not seen for so long.",
+            show_default="never",
+        ),
     ] = None,
     json_: Json = False,
 ) -> None:
@@ -142,7 +167,12 @@ def prepare(
         raise UsageError(f"--shift-days {shift_days}: expected a number below 0")
     with Display(_console()) as display:
         manifest = api.prepare(
-            logs, out, shift_days=shift_days or 0, earlier=from_, forget_days=forget_days, on_progress=display.progress
+            logs,
+            out,
+            shift_days=shift_days or 0,
+            earlier=from_,
+            forget_days=forget_days,
+            on_progress=display.progress,
         )
     _emit(manifest, json_, manifest_summary(manifest, out))
 
@@ -152,18 +182,35 @@ def train(
     data: DataFolder,
     out: OutFolder,
     model: Annotated[str | None, typer.Option(help="Model name.", show_default="hemix")] = None,
-    size: Annotated[str | None, typer.Option(help="tiny, base, small or large.", show_default="tiny")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Every random choice comes from it.", show_default="0")] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file of settings.", show_default=False)] = None,
+    size: Annotated[
+        str | None, typer.Option(help="tiny, base, small or large.", show_default="tiny")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Every random choice comes from it.", show_default="0")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file of settings.", show_default=False)
+    ] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A setting, may be repeated: train.epochs=2 (docs/settings.md)", show_default=False),
+        typer.Option(
+            "--set",
+            help="A setting, may be repeated: train.epochs=2 (docs/settings.md)",
+            show_default=False,
+        ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run exactly.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue an interrupted run exactly.")
+    ] = False,
     from_: Annotated[
-        Path | None, typer.Option("--from", help="Go on from another run, also on a later day's data.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--from", help="Go on from another run, also on a later day's data.", show_default=False
+        ),
     ] = None,
-    processes: Annotated[int, typer.Option("--processes", min=1, help="On this machine; on several, use torchrun.")] = 1,
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, help="On this machine; on several, use torchrun.")
+    ] = 1,
     _import: Imports = None,
     json_: Json = False,
 ) -> None:
@@ -198,7 +245,13 @@ def train(
 
 
 @app.command()
-def evaluate(run: RunFolder, data: DataFolder, split: SplitName = "test", _import: Imports = None, json_: Json = False) -> None:
+def evaluate(
+    run: RunFolder,
+    data: DataFolder,
+    split: SplitName = "test",
+    _import: Imports = None,
+    json_: Json = False,
+) -> None:
     """Metrics, slices, calibration and importance: RUN/metrics.json and RUN/report.html."""
     from hemix.display import Display, metrics_table
 
@@ -213,7 +266,9 @@ def predict(
     data: DataFolder,
     out: Annotated[Path, typer.Option("--out", help="New Parquet file.", show_default=False)],
     split: SplitName = "test",
-    position: Annotated[str, typer.Option(help="serving: as a server scores; logged: at the logged position.")] = "serving",
+    position: Annotated[
+        str, typer.Option(help="serving: as a server scores; logged: at the logged position.")
+    ] = "serving",
     _import: Imports = None,
     json_: Json = False,
 ) -> None:
@@ -225,23 +280,52 @@ def predict(
     bias: Literal["logged", "serving"] = "logged" if position == "logged" else "serving"
     without = list[int]()
     with Display(_console()) as display:
-        rows = api.predict(run, data, out, split=split, bias=bias, on_progress=display.progress, on_without_score=without.append)
+        rows = api.predict(
+            run,
+            data,
+            out,
+            split=split,
+            bias=bias,
+            on_progress=display.progress,
+            on_without_score=without.append,
+        )
     if without:
         _console().print(
-            f"{out}: score is null in {sum(without):,} rows: a column of score is missing there, or its value is not finite"
+            f"{out}: score is null in {sum(without):,} rows: a column of score is missing there, "
+            "or its value is not finite"
         )
-    _emit({"rows": rows, "without_score": sum(without), "out": str(out)}, json_, f"{out}: {rows:,} scored impressions of {split}")
+    _emit(
+        {"rows": rows, "without_score": sum(without), "out": str(out)},
+        json_,
+        f"{out}: {rows:,} scored impressions of {split}",
+    )
 
 
 DataFolders = Annotated[
-    list[Path], typer.Option("--data", help="Dataset folder; again for further origins of the same logs.", show_default=False)
+    list[Path],
+    typer.Option(
+        "--data",
+        help="Dataset folder; again for further origins of the same logs.",
+        show_default=False,
+    ),
 ]
-StudyFolder = Annotated[Path, typer.Option("--out", help="Folder of the study; finished cells are kept.", show_default=False)]
+StudyFolder = Annotated[
+    Path,
+    typer.Option("--out", help="Folder of the study; finished cells are kept.", show_default=False),
+]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", help="A setting for all, may be repeated: train.epochs=2", show_default=False)
+    list[str] | None,
+    typer.Option(
+        "--set", help="A setting for all, may be repeated: train.epochs=2", show_default=False
+    ),
 ]
-Final = Annotated[bool, typer.Option("--final", help="Open the test split; each opening is written down.")]
-Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="Cells at a time.", show_default="cores / threads")]
+Final = Annotated[
+    bool, typer.Option("--final", help="Open the test split; each opening is written down.")
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option("--jobs", min=1, help="Cells at a time.", show_default="cores / threads"),
+]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of a cell.")]
 Seeds = Annotated[int, typer.Option("--seeds", min=1, help="Training seeds.")]
 
@@ -250,14 +334,20 @@ Seeds = Annotated[int, typer.Option("--seeds", min=1, help="Training seeds.")]
 def compare(
     data: DataFolders,
     out: StudyFolder,
-    models: Annotated[str | None, typer.Option(help="Names with commas.", show_default="all")] = None,
+    models: Annotated[
+        str | None, typer.Option(help="Names with commas.", show_default="all")
+    ] = None,
     seeds: Seeds = 3,
-    search: Annotated[str, typer.Option(help="default, none, or a YAML file of points.")] = "default",
+    search: Annotated[
+        str, typer.Option(help="default, none, or a YAML file of points.")
+    ] = "default",
     search_data: Annotated[
-        Path | None, typer.Option("--search-data", help="A smaller dataset to search on.", show_default=False)
+        Path | None,
+        typer.Option("--search-data", help="A smaller dataset to search on.", show_default=False),
     ] = None,
     primary: Annotated[
-        list[str] | None, typer.Option(help="A pair a:b named before, not adjusted.", show_default="hemix:lightgbm")
+        list[str] | None,
+        typer.Option(help="A pair a:b named before, not adjusted.", show_default="hemix:lightgbm"),
     ] = None,
     set_: Set = None,
     final: Final = False,
@@ -293,7 +383,9 @@ def compare(
 def ablate(
     data: DataFolders,
     out: StudyFolder,
-    variants: Annotated[str | None, typer.Option(help="Names with commas.", show_default="all")] = None,
+    variants: Annotated[
+        str | None, typer.Option(help="Names with commas.", show_default="all")
+    ] = None,
     seeds: Seeds = 3,
     set_: Set = None,
     final: Final = False,
@@ -327,9 +419,12 @@ def scale(
     data: DataFolder,
     out: StudyFolder,
     seeds: Seeds = 2,
-    sizes: Annotated[str | None, typer.Option(help="Rungs with commas.", show_default="all")] = None,
+    sizes: Annotated[
+        str | None, typer.Option(help="Rungs with commas.", show_default="all")
+    ] = None,
     lengths: Annotated[
-        str | None, typer.Option(help="Most events a request sees, with commas.", show_default="by the data")
+        str | None,
+        typer.Option(help="Most events a request sees, with commas.", show_default="by the data"),
     ] = None,
     set_: Set = None,
     final: Final = False,
@@ -376,12 +471,14 @@ def export(
         content = api.export(run, out, format=format, on_progress=display.progress)
     graphs = ", ".join(graph["file"] for graph in content["graphs"].values())
     checked = (
-        f"{content['checked_probabilities']:,} probabilities checked, largest difference {content['max_abs_difference']:.1e}"
+        f"{content['checked_probabilities']:,} probabilities checked, largest difference "
+        f"{content['max_abs_difference']:.1e}"
     )
     _emit(
         content,
         json_,
-        f"{out}: {graphs}; {checked}\nNames, types and shapes: {out / 'export.json'}; how to feed them: docs/export.md",
+        f"{out}: {graphs}; {checked}\nNames, types and shapes: {out / 'export.json'}; how to feed "
+        "them: docs/export.md",
     )
 
 
@@ -394,16 +491,37 @@ app.add_typer(cli_serving.served, name="served")
 @app.command()
 def bench(
     name: Annotated[
-        str, typer.Argument(help="costs, growth, loader, mfu, prepare, score, serve, tables or train.", show_default=False)
+        str,
+        typer.Argument(
+            help="costs, growth, loader, mfu, prepare, score, serve, tables or train.",
+            show_default=False,
+        ),
     ],
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.", show_default=False)] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="Write the figures to this file.", show_default=False),
+    ] = None,
     scale: Annotated[float, typer.Option(min=0.0001, help="Share of the full size.")] = 1.0,
-    sweep: Annotated[bool, typer.Option("--sweep", help="score, train: add lengths, candidates, impressions a user.")] = False,
-    size: Annotated[str | None, typer.Option(help="mfu: tiny, base, small or large.", show_default=False)] = None,
-    chart: Annotated[Path | None, typer.Option(help="With --sweep: draw it into this SVG file.", show_default=False)] = None,
-    run: Annotated[Path | None, typer.Option(help="serve: this run instead of a made one.", show_default=False)] = None,
-    seconds: Annotated[float | None, typer.Option(help="serve: the mix alone, for so long.", show_default=False)] = None,
-    device: Annotated[str | None, typer.Option(help="serve: score there, such as cuda.", show_default=False)] = None,
+    sweep: Annotated[
+        bool,
+        typer.Option("--sweep", help="score, train: add lengths, candidates, impressions a user."),
+    ] = False,
+    size: Annotated[
+        str | None, typer.Option(help="mfu: tiny, base, small or large.", show_default=False)
+    ] = None,
+    chart: Annotated[
+        Path | None,
+        typer.Option(help="With --sweep: draw it into this SVG file.", show_default=False),
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="serve: this run instead of a made one.", show_default=False)
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="serve: the mix alone, for so long.", show_default=False)
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="serve: score there, such as cuda.", show_default=False)
+    ] = None,
 ) -> None:
     """Run a benchmark and print its table."""
     from hemix.display import benchmark_table
@@ -415,7 +533,9 @@ def bench(
             raise UsageError(f"{flag} {file}: no such folder")
     if chart is not None and not sweep:
         raise UsageError("--chart: draws sweeps; add --sweep (benchmarks score and train)")
-    figures = run_benchmark(name, scale=scale, sweep=sweep, size=size, run=run, seconds=seconds, device=device)
+    figures = run_benchmark(
+        name, scale=scale, sweep=sweep, size=size, run=run, seconds=seconds, device=device
+    )
     if json_file is not None:
         write_json(json_file, figures)
     if chart is not None:
@@ -461,7 +581,8 @@ def main() -> None:
         code = _fail("interrupted; nothing half-written was left", 130)
     code = code if isinstance(code, int) else 0
     if os.environ.get("WORLD_SIZE", "1") != "1":
-        # All is written. The threads of a group of processes may abort an interpreter that is being torn down, so it is not.
+        # All is written. The threads of a group of processes may abort an interpreter that is being
+        # torn down, so it is not.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -469,7 +590,9 @@ def main() -> None:
 
 
 def _lost(message: str) -> int:
-    """Another process of this run is gone; where the launcher will say which, this one says nothing."""
+    """Another process of this run is gone; where the launcher will say which, this one says
+    nothing.
+    """
     from hemix.training.launch import LAUNCHED, LOST
 
     return LOST if os.environ.get(LAUNCHED) else _fail(message, LOST)

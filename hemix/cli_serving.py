@@ -1,4 +1,7 @@
-"""The command line's part for the ranking server: `hemix serve`, `hemix store` and `hemix served`. Parses, calls the API, prints."""
+"""The command line's part for the ranking server: `hemix serve`, `hemix store` and `hemix served`.
+
+Parses, calls the API, prints.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,10 @@ def _import_models(files: list[Path] | None) -> list[Path] | None:
 Imports = Annotated[
     list[Path] | None,
     typer.Option(
-        "--import", callback=_import_models, help="Python file with a model of your own; may be repeated.", show_default=False
+        "--import",
+        callback=_import_models,
+        help="Python file with a model of your own; may be repeated.",
+        show_default=False,
     ),
 ]
 
@@ -91,8 +97,13 @@ Precision = Annotated[str, typer.Option(help="fp32, or bf16 for the dense part."
 
 
 def serve(
-    run: Annotated[Path, typer.Argument(help="Run folder, or a registry name/version/ of them.", show_default=False)],
-    host: Annotated[str, typer.Option(help="Address; another than this machine's own needs a token.")] = "127.0.0.1",
+    run: Annotated[
+        Path,
+        typer.Argument(help="Run folder, or a registry name/version/ of them.", show_default=False),
+    ],
+    host: Annotated[
+        str, typer.Option(help="Address; another than this machine's own needs a token.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8080,
     store: StoreOption = None,
     token_file: TokenFileOption = None,
@@ -104,16 +115,33 @@ def serve(
     log: LogOption = None,
     no_log: Annotated[bool, typer.Option("--no-log", help="Keep no training rows.")] = False,
     served_keep_days: ServedKeepDaysOption = None,
-    cache_mib: Annotated[int, typer.Option("--cache-mib", min=0, help="Memory for users' states.")] = 256,
-    history_cap: Annotated[int, typer.Option("--history-cap", min=1, help="Most events kept of a user.")] = 10_000,
-    history_days: Annotated[int, typer.Option("--history-days", min=0, help="Users unheard of are forgotten; 0: never.")] = 90,
-    item_days: Annotated[int, typer.Option("--item-days", min=0, help="So are items' live features; 0: never.")] = 365,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse users, items, columns that the run does not know.")] = False,
+    cache_mib: Annotated[
+        int, typer.Option("--cache-mib", min=0, help="Memory for users' states.")
+    ] = 256,
+    history_cap: Annotated[
+        int, typer.Option("--history-cap", min=1, help="Most events kept of a user.")
+    ] = 10_000,
+    history_days: Annotated[
+        int, typer.Option("--history-days", min=0, help="Users unheard of are forgotten; 0: never.")
+    ] = 90,
+    item_days: Annotated[
+        int, typer.Option("--item-days", min=0, help="So are items' live features; 0: never.")
+    ] = 365,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Refuse users, items, columns that the run does not know."),
+    ] = False,
     precision: Precision = "fp32",
-    max_items: Annotated[int, typer.Option("--max-items", min=1, help="Items of a ranking.")] = 2_000,
-    max_body_mib: Annotated[int, typer.Option("--max-body-mib", min=1, help="Of a body, unpacked.")] = 8,
+    max_items: Annotated[
+        int, typer.Option("--max-items", min=1, help="Items of a ranking.")
+    ] = 2_000,
+    max_body_mib: Annotated[
+        int, typer.Option("--max-body-mib", min=1, help="Of a body, unpacked.")
+    ] = 8,
     queue: Annotated[int, typer.Option(min=0, help="Rankings that may wait; then 503.")] = 64,
-    deadline: Annotated[float, typer.Option(min=0.1, help="Seconds for an answer; then 504.")] = 5.0,
+    deadline: Annotated[
+        float, typer.Option(min=0.1, help="Seconds for an answer; then 504.")
+    ] = 5.0,
     store_timeout: StoreTimeoutOption = 0.25,
     _import: Imports = None,
     json_: Json = False,
@@ -160,14 +188,29 @@ def _print_ready(run: Path, as_json: bool, url: str, seconds: dict[str, float]) 
 
 @store.command(name="load")
 def store_load(
-    logs: Annotated[Path, typer.Argument(help="Folder of logs with a schema.yaml.", show_default=False)],
-    url: Annotated[str, typer.Option("--store", help="sqlite:///FILE or redis://HOST:PORT/DB.", show_default=False)],
-    history_cap: Annotated[int, typer.Option("--history-cap", min=1, help="Most events of a user; as the server's.")] = 10_000,
+    logs: Annotated[
+        Path, typer.Argument(help="Folder of logs with a schema.yaml.", show_default=False)
+    ],
+    url: Annotated[
+        str,
+        typer.Option("--store", help="sqlite:///FILE or redis://HOST:PORT/DB.", show_default=False),
+    ],
+    history_cap: Annotated[
+        int, typer.Option("--history-cap", min=1, help="Most events of a user; as the server's.")
+    ] = 10_000,
     history_days: Annotated[
-        int, typer.Option("--history-days", min=0, help="A user unheard of so long is forgotten; 0: never; as the server's.")
+        int,
+        typer.Option(
+            "--history-days",
+            min=0,
+            help="A user unheard of so long is forgotten; 0: never; as the server's.",
+        ),
     ] = 90,
     item_days: Annotated[
-        int, typer.Option("--item-days", min=0, help="So are items' live features; 0: never; as the server's.")
+        int,
+        typer.Option(
+            "--item-days", min=0, help="So are items' live features; 0: never; as the server's."
+        ),
     ] = 365,
     json_: Json = False,
 ) -> None:
@@ -183,10 +226,17 @@ def store_load(
             item_days=item_days or None,
             on_progress=display.progress,
         )
-    print(json.dumps(counts, indent=1, ensure_ascii=False) if json_ else f"{logs}: {counts_line(counts)}")
+    print(
+        json.dumps(counts, indent=1, ensure_ascii=False)
+        if json_
+        else f"{logs}: {counts_line(counts)}"
+    )
 
 
-ServedLog = Annotated[Path, typer.Argument(help="Folder NAME-VERSION-SCHEMA of hemix serve's --log.", show_default=False)]
+ServedLog = Annotated[
+    Path,
+    typer.Argument(help="Folder NAME-VERSION-SCHEMA of hemix serve's --log.", show_default=False),
+]
 OfRun = Annotated[Path, typer.Option("--run", help="The run that served it.", show_default=False)]
 
 
@@ -204,7 +254,8 @@ def served_rows(
     left_out = counts.pop("positions_left_out", 0)
     if left_out:
         Console(stderr=True, highlight=False, soft_wrap=True).print(
-            f"{log}: positions of {left_out:,} events are no whole numbers of at least 0; their rows keep the place that was served"
+            f"{log}: positions of {left_out:,} events are no whole numbers of at least 0; their "
+            "rows keep the place that was served"
         )
     counts |= {"positions_left_out": left_out} if left_out and json_ else {}
     print(json.dumps(counts, indent=1) if json_ else f"{out}: {counts_line(counts)}")
@@ -218,7 +269,9 @@ def served_replay(
     url: Annotated[
         str | None,
         typer.Option(
-            "--store", help="The server's store, sqlite:///FILE or redis://HOST:PORT/DB.", show_default="the log's events"
+            "--store",
+            help="The server's store, sqlite:///FILE or redis://HOST:PORT/DB.",
+            show_default="the log's events",
         ),
     ] = None,
     json_: Json = False,
@@ -230,33 +283,61 @@ def served_replay(
         f"largest difference of a score {found['max_abs_difference']:.1e}"
     )
     if found["with_scores_on_one_side_only"]:
-        text += f"; {found['with_scores_on_one_side_only']:,} rankings have a score on one side only"
+        text += (
+            f"; {found['with_scores_on_one_side_only']:,} rankings have a score on one side only"
+        )
     if found["with_incomplete_histories"]:
-        text += f"; {found['with_incomplete_histories']:,} rankings left out: not all events of their histories are there"
+        text += (
+            f"; {found['with_incomplete_histories']:,} rankings left out: not all events of their "
+            "histories are there"
+        )
     print(json.dumps(found, indent=1, ensure_ascii=False) if json_ else text)
 
 
 def experiment(
     arm: Annotated[
-        list[str], typer.Option("--arm", help="NAME=URL, NAME=oracle or NAME=popularity; again for each.", show_default=False)
+        list[str],
+        typer.Option(
+            "--arm",
+            help="NAME=URL, NAME=oracle or NAME=popularity; again for each.",
+            show_default=False,
+        ),
     ],
-    logs: Annotated[Path, typer.Option("--logs", help="Folder of hemix simulate whose users live on.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", help="Folder; what is finished there is kept.", show_default=False)],
+    logs: Annotated[
+        Path,
+        typer.Option(
+            "--logs", help="Folder of hemix simulate whose users live on.", show_default=False
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("--out", help="Folder; what is finished there is kept.", show_default=False),
+    ],
     users: Annotated[int, typer.Option("--users", min=1, help="Users of the city.")] = 200,
     first_user: Annotated[int, typer.Option("--first-user", min=0, help="The first of them.")] = 0,
     days: Annotated[int, typer.Option("--days", min=1, help="Days that they live.")] = 2,
-    design: Annotated[str, typer.Option("--design", help="paired: every user in every arm; split: each in one.")] = "paired",
+    design: Annotated[
+        str, typer.Option("--design", help="paired: every user in every arm; split: each in one.")
+    ] = "paired",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the division into arms.")] = 0,
     draws: Annotated[
-        int | None, typer.Option("--draws", min=1, help="Recall a request: 130 is about 100.", show_default="56")
+        int | None,
+        typer.Option(
+            "--draws", min=1, help="Recall a request: 130 is about 100.", show_default="56"
+        ),
     ] = None,
     token_file: Annotated[
-        Path | None, typer.Option("--token-file", help="File with the servers' token.", show_default=False)
+        Path | None,
+        typer.Option("--token-file", help="File with the servers' token.", show_default=False),
     ] = None,
-    patience: Annotated[float, typer.Option("--patience", min=0, help="Seconds that an arm may be away.")] = 30.0,
+    patience: Annotated[
+        float, typer.Option("--patience", min=0, help="Seconds that an arm may be away.")
+    ] = 30.0,
     json_: Json = False,
 ) -> None:
-    """Simulated users live with several rankers: what it does to clicks, orders and money, with intervals."""
+    """Simulated users live with several rankers: what it does to clicks, orders and money, with
+    intervals.
+    """
     from hemix.display import Display, experiment_table, power_line
 
     if design not in ("paired", "split"):
@@ -271,9 +352,19 @@ def experiment(
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     with Display(console) as display:
         content = api.experiment(
-            arms, out, logs=logs, users=users, days=days, first_user=first_user, design="split" if design == "split" else "paired",
-            seed=seed, draws=draws, token=token, patience_seconds=patience, on_progress=display.progress,
+            arms,
+            out,
+            logs=logs,
+            users=users,
+            days=days,
+            first_user=first_user,
+            design="split" if design == "split" else "paired",
+            seed=seed,
+            draws=draws,
+            token=token,
+            patience_seconds=patience,
+            on_progress=display.progress,
             on_power=lambda found: console.print(power_line(found, design)),
-        )  # fmt: skip
+        )
     text = f"{experiment_table(content)}\nReport: {out / 'report.html'}"
     print(json.dumps(content, indent=1, ensure_ascii=False) if json_ else text)

@@ -1,8 +1,8 @@
 """A client of the ranking server, on the standard library alone.
 
-    client = hemix.Client("http://127.0.0.1:8080")
-    client.events([{"event": "interaction", "id": "e1", "user": "u1", "item": "i9", "type": "click"}])
-    client.rank("u1", ["i1", "i2"])["items"][0]["id"]
+    client = hemix.Client("http://127.0.0.1:8080") client.events([{"event": "interaction", "id":
+    "e1", "user": "u1", "item": "i9", "type": "click"}]) client.rank("u1", ["i1",
+    "i2"])["items"][0]["id"]
 
 Bodies and answers are those of docs/serving.md. Knows no model.
 """
@@ -32,7 +32,13 @@ class Client:
     """One server. Safe from many threads; every call is a connection of its own. A proxy that the
     environment names is not used for a server on this machine."""
 
-    def __init__(self, url: str = "http://127.0.0.1:8080", *, token: str | None = None, timeout_seconds: float = 10.0) -> None:
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8080",
+        *,
+        token: str | None = None,
+        timeout_seconds: float = 10.0,
+    ) -> None:
         if not url.lower().startswith(("http://", "https://")):
             raise UsageError(f"url {url!r}: expected http://HOST:PORT or https://HOST:PORT")
         self.url = url.rstrip("/")
@@ -41,7 +47,9 @@ class Client:
         try:
             proxies = [urllib.request.ProxyHandler({})] if _is_loopback(self.url) else []
         except ValueError as error:
-            raise UsageError(f"url {url!r}: expected http://HOST:PORT or https://HOST:PORT: {error}") from error
+            raise UsageError(
+                f"url {url!r}: expected http://HOST:PORT or https://HOST:PORT: {error}"
+            ) from error
         self._opener = urllib.request.build_opener(*proxies)
 
     def rank(
@@ -56,18 +64,34 @@ class Client:
         explain: bool = False,
         history: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     ) -> dict[str, Any]:
-        """Items (ids, or ``{"id", "fields"}``) ranked for a user: POST /v1/rank. ``timestamp`` in ms UTC, by default now; ``history``
-        (``{"global", "realtime"}``) goes before the store's. Raises ServerError, and UsageError for what is not JSON, such as NaN."""
-        body: dict[str, Any] = {"user": user, "items": [{"id": item} if isinstance(item, str) else dict(item) for item in items]}
-        optional = {"context": context, "model": model, "timestamp": timestamp, "id": id, "history": history}
+        """Items (ids, or ``{"id", "fields"}``) ranked for a user: POST /v1/rank.
+
+        ``timestamp`` in ms UTC, by default now; ``history`` (``{"global", "realtime"}``) goes
+        before the store's. Raises ServerError, and UsageError for what is not JSON, such as NaN.
+        """
+        body: dict[str, Any] = {
+            "user": user,
+            "items": [{"id": item} if isinstance(item, str) else dict(item) for item in items],
+        }
+        optional = {
+            "context": context,
+            "model": model,
+            "timestamp": timestamp,
+            "id": id,
+            "history": history,
+        }
         body |= {key: value for key, value in optional.items() if value is not None}
         if explain:
             body["explain"] = True
         return self._call("POST", "/v1/rank", body)
 
     def events(self, events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Tell what happened: POST /v1/events. Returns how many were accepted and duplicates, and which were rejected, why. Raises
-        ServerError; then none was taken, or, where the answer was lost, all; sending them again is safe."""
+        """Tell what happened: POST /v1/events.
+
+        Returns how many were accepted and duplicates, and which were rejected, why. Raises
+        ServerError; then none was taken, or, where the answer was lost, all; sending them again is
+        safe.
+        """
         return self._call("POST", "/v1/events", list(events))
 
     def models(self) -> list[dict[str, Any]]:
@@ -76,10 +100,13 @@ class Client:
         return found
 
     def load(self, name: str, version: str, *, timeout_seconds: float = 600.0) -> dict[str, Any]:
-        """Let a version of the server's registry serve, which takes as long as reading and warming it up; needs the admin's token.
-        Raises ServerError."""
+        """Let a version of the server's registry serve, which takes as long as reading and warming
+        it up; needs the admin's token. Raises ServerError.
+        """
         path = f"/v1/models/{quote(name, safe='')}/versions/{quote(version, safe='')}:load"
-        return Client(self.url, token=self._token, timeout_seconds=timeout_seconds)._call("POST", path, {})
+        return Client(self.url, token=self._token, timeout_seconds=timeout_seconds)._call(
+            "POST", path, {}
+        )
 
     def ready(self) -> bool:
         """Whether the server is reachable, has its models and reaches its store."""
@@ -88,9 +115,15 @@ class Client:
         except ServerError:
             return False
 
-    def _call(self, method: str, path: str, body: Any = None, *, again: bool = True) -> dict[str, Any]:
+    def _call(
+        self, method: str, path: str, body: Any = None, *, again: bool = True
+    ) -> dict[str, Any]:
         try:
-            data = None if body is None else json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
+            data = (
+                None
+                if body is None
+                else json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
+            )
         except (ValueError, TypeError, RecursionError) as error:
             raise UsageError(f"{path}: the body cannot be JSON: {error}") from error
         headers = {"Content-Type": "application/json"} if data is not None else {}
@@ -127,7 +160,9 @@ def _is_loopback(url: str) -> bool:
 
 
 def _is_short_loopback(host: str) -> bool:
-    """Of an address in one of its shorter forms, such as 127.1, that names are resolved from too."""
+    """Of an address in one of its shorter forms, such as 127.1, that names are resolved from
+    too.
+    """
     try:
         address = ipaddress.IPv4Address(socket.inet_aton(host))
     except OSError:
@@ -139,12 +174,15 @@ def server_error(path: str, error: urllib.error.HTTPError) -> ServerError:
     """What the server said of a request that it refused, as the error to raise."""
     try:
         found = json.load(error)["error"]
-        code, message, field, request_id = (found.get(key) for key in ("code", "message", "field", "request_id"))
+        code, message, field, request_id = (
+            found.get(key) for key in ("code", "message", "field", "request_id")
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         code, message, field, request_id = None, error.reason, None, None
     waits = error.headers.get("Retry-After", "")
     return ServerError(
-        f"{path}: {error.code} {code or ''}: {f'{field}: ' if field else ''}{message} (request {request_id})",
+        f"{path}: {error.code} {code or ''}: {f'{field}: ' if field else ''}{message} (request "
+        f"{request_id})",
         status=error.code,
         code=code,
         field=field,

@@ -47,14 +47,22 @@ class TrainSettings(Section):
     batch_impressions: Count = 256
     """Impressions a step. Whole requests are drawn, so a step may hold a few more."""
     micro_batches: CountOrZero = 0
-    """Parts of a batch, of whole users each, that are worked on one after another: less memory for the same step. Two parts give the
-    same bytes in one process and in two, more the same within rounding. 0: one a process."""
+    """Parts of a batch, of whole users each, that are worked on one after another: less memory for
+    the same step. Two parts give the same bytes in one process and in two, more the same within
+    rounding. 0: one a process.
+    """
     shuffle: Literal["requests", "users", "time"] = "requests"
-    """A global shuffle of requests; users shuffled, each one's requests together; or the order in time."""
+    """A global shuffle of requests; users shuffled, each one's requests together; or the order in
+    time.
+    """
     share: bool = True
-    """Off: every impression brings a copy of its user, history and items, as if nothing were shared; same weights, more work."""
+    """Off: every impression brings a copy of its user, history and items, as if nothing were
+    shared; same weights, more work.
+    """
     tables: Literal["auto", "plain", "fused"] = "auto"
-    """How the embedding tables are updated: by FBGEMM's kernel (fused), by PyTorch (plain), or fused where it can be."""
+    """How the embedding tables are updated: by FBGEMM's kernel (fused), by PyTorch (plain), or
+    fused where it can be.
+    """
     table_optimizer: Literal["adam", "rowwise_adagrad"] = "adam"
     """Both touch only the rows that a step looked up."""
     table_learning_rate: Rate = 3e-3
@@ -71,25 +79,38 @@ class TrainSettings(Section):
     clip_norm: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     """Gradient clipping of the dense part; 0: none."""
     average_decay: Fraction = 0.0
-    """Score and keep the exponential moving average of the weights, of about 1 / (1 - decay) steps; 0: the weights themselves."""
+    """Score and keep the exponential moving average of the weights, of about 1 / (1 - decay) steps;
+    0: the weights themselves.
+    """
     calibrate: bool = True
-    """At the end fit a line through every task's logits on valid, so that probabilities there are right on average."""
+    """At the end fit a line through every task's logits on valid, so that probabilities there are
+    right on average.
+    """
     unknown_rate: Fraction = 0.005
-    """Share of vocabulary ids replaced by the unknown row in training, so that this row is trained."""
+    """Share of vocabulary ids replaced by the unknown row in training, so that this row is
+    trained.
+    """
     loader_workers: Annotated[int, Field(ge=0, le=64)] = 1
-    """Threads that make batches ahead; 0: the training thread makes each when it is wanted. The batches are the same."""
+    """Threads that make batches ahead; 0: the training thread makes each when it is wanted.
+
+    The batches are the same.
+    """
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
     """torch.compile for the mixer blocks; docs/performance.md says where it pays."""
     memory_budget_bytes: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    """Refuse to train where weights, optimiser state and a checkpoint's copy of them would need more in a process; 0: no limit."""
+    """Refuse to train where weights, optimiser state and a checkpoint's copy of them would need
+    more in a process; 0: no limit.
+    """
     device: str = "cpu"
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
     """Threads of a CPU run; 0: OMP_NUM_THREADS where it is set, else all cores."""
     evaluate_every_steps: CountOrZero = 0
     """Score valid this often; 0: at each epoch's end."""
     patience: CountOrZero = 2
-    """Stop after so many valid evaluations without a better loss, and keep the best weights; 0: never stop early."""
+    """Stop after so many valid evaluations without a better loss, and keep the best weights; 0:
+    never stop early.
+    """
     checkpoint_every_steps: CountOrZero = 500
     keep_checkpoints: Count = 2
     save_in_background: bool = True
@@ -99,7 +120,9 @@ class TrainSettings(Section):
 
 
 class BoostingSettings(Section):
-    """The trees of ``model.name: lightgbm``, which takes nothing else from ``train`` than seed, threads and calibrate."""
+    """The trees of ``model.name: lightgbm``, which takes nothing else from ``train`` than seed,
+    threads and calibrate.
+    """
 
     rounds: Count = 1000
     """Trees a task, at most."""
@@ -119,7 +142,9 @@ def read_sections(path: Path) -> dict[str, dict[str, Any]]:
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
-        raise SettingsError(f"{path}: expected sections such as model and train, each with its settings")
+        raise SettingsError(
+            f"{path}: expected sections such as model and train, each with its settings"
+        )
     return content
 
 
@@ -131,8 +156,12 @@ def named_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> dict[str, A
 def _pair(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
-        raise SettingsError(f"--set {text}: expected section.setting=value, for instance train.epochs=2")
-    return key.strip(), parse_yaml(_as_float(value.strip()), f"--set {text}: cannot read the value", SettingsError)
+        raise SettingsError(
+            f"--set {text}: expected section.setting=value, for instance train.epochs=2"
+        )
+    return key.strip(), parse_yaml(
+        _as_float(value.strip()), f"--set {text}: cannot read the value", SettingsError
+    )
 
 
 def _as_float(value: str) -> str:

@@ -1,4 +1,7 @@
-"""What a person sees: progress while a command works, tables when it is done. Knows figures, not how they came about."""
+"""What a person sees: progress while a command works, tables when it is done.
+
+Knows figures, not how they came about.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,14 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from hemix.evaluation.wording import size
@@ -44,7 +54,10 @@ _ODD = {
 
 
 class Display:
-    """Live progress bars on a terminal, a line now and then elsewhere. Written to stderr, so that stdout stays for results."""
+    """Live progress bars on a terminal, a line now and then elsewhere.
+
+    Written to stderr, so that stdout stays for results.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -67,7 +80,12 @@ class Display:
             self._progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self._live:
             self._progress.stop()
 
@@ -112,7 +130,10 @@ class StudyDisplay:
                 f"{stage['stage']}: {stage['cells']} cells, {stage['kept']} of them kept; "
                 f"about {stage['seconds'] / 3600:.2f} core hours{unknown}"
             )
-        self._display.print(f"{plan['jobs']} at a time with {plan['threads']} threads each: about {plan['hours']:.2f} hours")
+        self._display.print(
+            f"{plan['jobs']} at a time with {plan['threads']} threads each: about "
+            f"{plan['hours']:.2f} hours"
+        )
 
     def on_cell(self, what: str, done: int, total: int) -> None:
         """Print what happened to a cell."""
@@ -157,7 +178,10 @@ def _boosting_header(header: Record) -> list[str]:
 
 
 def _training_header(header: Record) -> list[str]:
-    lines = [f"checkpoint {name} is half-written (it has no COMPLETE): passed over" for name in header["half_written"]]
+    lines = [
+        f"checkpoint {name} is half-written (it has no COMPLETE): passed over"
+        for name in header["half_written"]
+    ]
     if header["nothing_to_resume"]:
         lines.append("no complete checkpoint to resume from: starting afresh")
     resumed = f", resumed at step {header['resumed_at']:,}" if header["resumed_at"] else ""
@@ -191,7 +215,10 @@ def _record_lines(record: Record) -> list[str] | None:
 
 def _progressive_line(task: str, row: Mapping[str, Any]) -> str:
     auc, logloss, pcoc = (_value(row[name]) for name in ("auc", "logloss", "pcoc"))
-    return f"not yet trained on: {task} of {row['rows']:,} rows: AUC {auc}, log loss {logloss}, PCOC {pcoc}"
+    return (
+        f"not yet trained on: {task} of {row['rows']:,} rows: AUC {auc}, log loss {logloss}, PCOC "
+        f"{pcoc}"
+    )
 
 
 def _value(value: float | None) -> str:
@@ -214,7 +241,9 @@ def _render(table: Table) -> str:
 def counts_line(counts: Mapping[str, Any]) -> str:
     """``240,123 impressions, 1,034,221 events``: the whole numbers among ``counts``."""
     return ", ".join(
-        f"{value:,} {name.replace('_', ' ')}" for name, value in counts.items() if isinstance(value, int) and value is not True
+        f"{value:,} {name.replace('_', ' ')}"
+        for name, value in counts.items()
+        if isinstance(value, int) and value is not True
     )
 
 
@@ -225,29 +254,43 @@ def manifest_summary(manifest: Mapping[str, Any], out: Path) -> str:
         table.add_column(column, justify="left" if column == "split" else "right")
     for name, split in manifest["splits"].items():
         positives = ", ".join(f"{task} {count:,}" for task, count in split["positives"].items())
-        table.add_row(name, f"{split['rows']:,}", f"{split['requests']:,}", f"{split['users']:,}", positives)
+        table.add_row(
+            name, f"{split['rows']:,}", f"{split['requests']:,}", f"{split['users']:,}", positives
+        )
     history = manifest["history"]
     lines = [_render(table), f"{history['events']:,} events in the history store"]
     for name, split in manifest["splits"].items():
         for task, unknown in split["unknown"].items():
             if unknown:
                 lines.append(
-                    f"noted: {task} is unknown on {unknown:,} of {split['rows']:,} {name} rows (null, not yet known or not mature)"
+                    f"noted: {task} is unknown on {unknown:,} of {split['rows']:,} {name} rows "
+                    "(null, not yet known or not mature)"
                 )
     for task, count in manifest["impressions"]["given_violated"].items():
         if count:
-            lines.append(f"noted: {task} was 1 on {count:,} rows whose given label is 0; counted as 0")
+            lines.append(
+                f"noted: {task} was 1 on {count:,} rows whose given label is 0; counted as 0"
+            )
     for part in ("user", "item"):
         if manifest[f"{part}_table"]["duplicates"]:
             lines.append(
-                f"noted: {manifest[f'{part}_table']['duplicates']:,} {part}s have several rows in their table; the last one holds"
+                f"noted: {manifest[f'{part}_table']['duplicates']:,} {part}s have several rows in "
+                "their table; the last one holds"
             )
-    lines += [f"noted: the table {name} has no rows" for name, table in manifest.get("tables", {}).items() if table["rows"] == 0]
-    lines += [_join_note(manifest, name, example) for name, example in manifest.get("join_example", {}).items()]
+    lines += [
+        f"noted: the table {name} has no rows"
+        for name, table in manifest.get("tables", {}).items()
+        if table["rows"] == 0
+    ]
+    lines += [
+        _join_note(manifest, name, example)
+        for name, example in manifest.get("join_example", {}).items()
+    ]
     if "columns_without_action" in history and history["events"]:
         columns = ", ".join(history["columns_without_action"])
         lines.append(
-            f"noted: the events have no column 'action', so all actions are missing; name it in history.action, one of: {columns}"
+            "noted: the events have no column 'action', so all actions are missing; name it in "
+            f"history.action, one of: {columns}"
         )
     odd = [
         f"{count:,} {part} {_ODD[name]}"
@@ -263,9 +306,16 @@ def manifest_summary(manifest: Mapping[str, Any], out: Path) -> str:
 
 
 def _rate_warning(label_rates: Mapping[str, Any]) -> list[str]:
-    """Say whether rows with unknown values carry other labels than rows with known ones: a line or none."""
+    """Say whether rows with unknown values carry other labels than rows with known ones: a line or
+    none.
+    """
     train = label_rates["train"]
-    found = [(name, task) for name, tasks in train.items() for task, entry in tasks.items() if entry.get("beyond_chance")]
+    found = [
+        (name, task)
+        for name, tasks in train.items()
+        for task, entry in tasks.items()
+        if entry.get("beyond_chance")
+    ]
     if not found:
         return []
     suspects = [(name, task) for name, task in found if not train[name][task]["agrees_with_valid"]]
@@ -280,7 +330,9 @@ def _rate_warning(label_rates: Mapping[str, Any]) -> list[str]:
     more = "" if len(found) == 1 else f"; {len(found) - 1} more in manifest.json (label_rates)"
     line = f"rows with an unknown {name} have {task} rate {rates('train')}, {rates('valid')}{more}"
     if suspects:
-        return [f"warning: {line}. Valid does not show what train shows: look for a leak of the label"]
+        return [
+            f"warning: {line}. Valid does not show what train shows: look for a leak of the label"
+        ]
     return [f"noted: {line}"]
 
 
@@ -313,7 +365,8 @@ def training_summary(metrics: Mapping[str, Any], data: Path, out: Path) -> str:
     """What a run cost, and the next command."""
     return (
         f"{out}: {metrics['steps']:,} steps in {metrics['train_seconds']:.1f} s, "
-        f"{metrics['impressions_per_second']:,.0f} impressions/s, peak memory {size(metrics['peak_bytes'])}\n"
+        f"{metrics['impressions_per_second']:,.0f} impressions/s, peak memory "
+        f"{size(metrics['peak_bytes'])}\n"
         f"Next: hemix evaluate {out} --data {data}"
     )
 
@@ -342,11 +395,15 @@ def metrics_table(figures: Mapping[str, Any], split: str) -> str:
     for title, key, form in rows:
         if any(key in task for task in tasks.values()):
             table.add_row(title, *(_cell(task.get(key), form) for task in tasks.values()))
-    return "\n".join([_render(table), *_absent_lines(figures), *notes_lines(figures.get("notes", ()))])
+    return "\n".join(
+        [_render(table), *_absent_lines(figures), *notes_lines(figures.get("notes", ()))]
+    )
 
 
 def _absent_lines(figures: Mapping[str, Any]) -> list[str]:
-    """Why metrics are not there, one line for all tasks that lack the same ones for the same reason."""
+    """Why metrics are not there, one line for all tasks that lack the same ones for the same
+    reason.
+    """
     tasks = dict[tuple[str, str], list[str]]()
     for task, entry in figures["tasks"].items():
         reasons = dict[str, list[str]]()
@@ -354,22 +411,45 @@ def _absent_lines(figures: Mapping[str, Any]) -> list[str]:
             reasons.setdefault(reason, []).append(metric)
         for reason, metrics in reasons.items():
             tasks.setdefault((", ".join(metrics), reason), []).append(task.replace("_", " "))
-    lines = [f"absent: {what} of {', '.join(names)}: {reason}" for (what, reason), names in tasks.items()]
-    return lines + [f"absent: {what}: {reason}" for what, reason in figures.get("absent", {}).items()]
+    lines = [
+        f"absent: {what} of {', '.join(names)}: {reason}" for (what, reason), names in tasks.items()
+    ]
+    return lines + [
+        f"absent: {what}: {reason}" for what, reason in figures.get("absent", {}).items()
+    ]
 
 
 def study_table(content: Mapping[str, Any]) -> str:
-    """A comparison: every model's figures of every task, then the differences, the primary pair first."""
+    """A comparison: every model's figures of every task, then the differences, the primary pair
+    first.
+    """
     lines = []
     tasks = list(next(iter(content["models"].values()))["tasks"])
     for task in tasks:
         table = Table(title=f"{content['split']}: {task.replace('_', ' ')}", title_justify="left")
         table.add_column("")
-        for title in ("AUC", "GAUC", "log loss", "PCOC", "ECE", "floor", "seconds", "peak memory", "dense parameters"):
+        for title in (
+            "AUC",
+            "GAUC",
+            "log loss",
+            "PCOC",
+            "ECE",
+            "floor",
+            "seconds",
+            "peak memory",
+            "dense parameters",
+        ):
             table.add_column(title, justify="right")
         for label, model in content["models"].items():
             metrics = {name: figure["mean"] for name, figure in model["tasks"][task].items()}
-            forms = (("auc", ".4f"), ("gauc", ".4f"), ("logloss", ".4f"), ("pcoc", ".3f"), ("ece", ".4f"), ("ece_floor", ".4f"))
+            forms = (
+                ("auc", ".4f"),
+                ("gauc", ".4f"),
+                ("logloss", ".4f"),
+                ("pcoc", ".3f"),
+                ("ece", ".4f"),
+                ("ece_floor", ".4f"),
+            )
             table.add_row(
                 label,
                 *(_cell(metrics.get(key), form) for key, form in forms),
@@ -378,7 +458,11 @@ def study_table(content: Mapping[str, Any]) -> str:
                 f"{model['dense_parameters']:,}",
             )
         lines.append(_render(table))
-    shown = [pair for pair in content["pairs"] if pair["task"] == tasks[0] and pair["metric"] in ("auc", "logloss")]
+    shown = [
+        pair
+        for pair in content["pairs"]
+        if pair["task"] == tasks[0] and pair["metric"] in ("auc", "logloss")
+    ]
     table = Table(title=f"differences of {tasks[0].replace('_', ' ')}", title_justify="left")
     for title in ("a - b", "metric", "difference", "95 % interval", "p (Holm)"):
         table.add_column(title, justify="left" if title == "a - b" else "right")
@@ -386,9 +470,15 @@ def study_table(content: Mapping[str, Any]) -> str:
         adjusted = f"{pair['p']:.2g} primary" if pair["primary"] else f"{pair['p_holm']:.2g}"
         low, high = pair["ci95"]
         table.add_row(
-            f"{pair['a']} - {pair['b']}", pair["metric"], f"{pair['delta']:+.5f}", f"{low:+.5f} to {high:+.5f}", adjusted
+            f"{pair['a']} - {pair['b']}",
+            pair["metric"],
+            f"{pair['delta']:+.5f}",
+            f"{low:+.5f} to {high:+.5f}",
+            adjusted,
         )
-    absent = _without_interval([pair for pair in content.get("absent_pairs", ()) if pair["task"] == tasks[0]], "a", "b")
+    absent = _without_interval(
+        [pair for pair in content.get("absent_pairs", ()) if pair["task"] == tasks[0]], "a", "b"
+    )
     return "\n".join([*lines, *([_render(table)] if shown else []), *absent, *_failed(content)])
 
 
@@ -397,8 +487,12 @@ def _without_interval(absent: Sequence[Mapping[str, Any]], first: str, second: s
     the two."""
     metrics = dict[tuple[str, str], list[str]]()
     for entry in absent:
-        metrics.setdefault((f"{entry[first]} - {entry[second]}", entry["reason"]), []).append(entry["metric"])
-    return [f"absent: {pair}: {', '.join(names)}: {reason}" for (pair, reason), names in metrics.items()]
+        metrics.setdefault((f"{entry[first]} - {entry[second]}", entry["reason"]), []).append(
+            entry["metric"]
+        )
+    return [
+        f"absent: {pair}: {', '.join(names)}: {reason}" for (pair, reason), names in metrics.items()
+    ]
 
 
 def laws_table(content: Mapping[str, Any]) -> str:
@@ -410,10 +504,14 @@ def laws_table(content: Mapping[str, Any]) -> str:
     for label, model in content["models"].items():
         figures = (model["tasks"][tasks[0]].get(key, {}).get("mean") for key in ("auc", "logloss"))
         table.add_row(
-            label, f"{model['dense_parameters']:,}", f"{model['flops_per_impression']:,.0f}", *(_cell(f, ".4f") for f in figures)
+            label,
+            f"{model['dense_parameters']:,}",
+            f"{model['flops_per_impression']:,.0f}",
+            *(_cell(f, ".4f") for f in figures),
         )
     fits = [
-        f"{fit['task']}, {fit['fitted']} against {fit['axis'].replace('_', ' ')}: {fit['reading']}" for fit in content["fits"]
+        f"{fit['task']}, {fit['fitted']} against {fit['axis'].replace('_', ' ')}: {fit['reading']}"
+        for fit in content["fits"]
     ]
     return "\n".join([_render(table), *fits, *_failed(content)])
 
@@ -433,16 +531,23 @@ def demo_summary(figures: Mapping[str, Any], out: Path) -> str:
     task = next(iter(figures["tasks"].values()))
     name = next(iter(figures["tasks"]))
     against = ""
-    if {"auc", "popularity_auc", "oracle_auc"} <= task.keys():  # not where a tiny city's test day has one class
+    if {
+        "auc",
+        "popularity_auc",
+        "oracle_auc",
+    } <= task.keys():  # not where a tiny city's test day has one class
         against = (
-            f"test {name} AUC {task['auc']:.4f}: popularity alone reaches {task['popularity_auc']:.4f}, the truth itself "
+            f"test {name} AUC {task['auc']:.4f}: popularity alone reaches "
+            f"{task['popularity_auc']:.4f}, the truth itself "
             f"{task['oracle_auc']:.4f} (distance {task['oracle_auc'] - task['auc']:.4f})\n"
         )
     return (
         f"{metrics_table(figures, 'test')}\n\n{against}"
         f"Report: {out / 'report.html'}\n"
-        f"Scores of every impression: hemix predict {out} --data {out / 'data'} --out scores.parquet\n"
-        f"Serve it, with its logs as the past and a playground: hemix store load {out / 'logs'} --store sqlite:///{out / 'events.db'}\n"
+        f"Scores of every impression: hemix predict {out} --data {out / 'data'} --out "
+        "scores.parquet\n"
+        f"Serve it, with its logs as the past and a playground: hemix store load {out / 'logs'} "
+        f"--store sqlite:///{out / 'events.db'}\n"
         f"                                                      hemix serve {out}"
     )
 
@@ -452,7 +557,8 @@ def serving_banner(url: str, run: Path, seconds: Mapping[str, float]) -> str:
     events = '[{"event": "interaction", "id": "e1", "user": "u1", "item": "i1", "type": "click"}]'
     ranking = '{"user": "u1", "items": [{"id": "i1"}, {"id": "i2"}], "explain": true}'
     return (
-        f"{run}: serving at {url} ({seconds['rest']:.1f} s, and {seconds['torch']:.1f} s for torch's import)\n"
+        f"{run}: serving at {url} ({seconds['rest']:.1f} s, and {seconds['torch']:.1f} s for "
+        "torch's import)\n"
         f"Playground: {url}/   API: {url}/docs   Stop: Ctrl-C\n"
         f"  curl {url}/v1/events -d '{events}'\n"
         f"  curl {url}/v1/rank -d '{ranking}'"
@@ -462,7 +568,9 @@ def serving_banner(url: str, run: Path, seconds: Mapping[str, float]) -> str:
 def power_line(found: Mapping[str, float | None], design: str) -> str:
     """What the experiment can see, before it runs."""
     named = {"pv_ctr": "PV_CTR", "uv_cvr": "UV_CVR", "gmv_per_user": "GMV per user"}
-    said = ", ".join(f"{name} {found[key]:.1%}" for key, name in named.items() if found.get(key) is not None)
+    said = ", ".join(
+        f"{name} {found[key]:.1%}" for key, name in named.items() if found.get(key) is not None
+    )
     more = ", less between arms that are alike" if design == "paired" else "; CUPED may help"
     return f"80 % power for relative differences of: {said or 'nothing, too few users'}{more}"
 
@@ -470,29 +578,53 @@ def power_line(found: Mapping[str, float | None], design: str) -> str:
 def experiment_table(content: Mapping[str, Any]) -> str:
     """What the arms came to, their effects with intervals, and the arms that did not answer."""
     plan = content["plan"]
-    forms = {"pv_ctr": ".4f", "uv_cvr": ".4f", "gmv_per_user": ".2f", "requests_per_session": ".2f", "km_per_order": ".2f",
-             "new_place_share": ".3f"}  # fmt: skip
+    forms = {
+        "pv_ctr": ".4f",
+        "uv_cvr": ".4f",
+        "gmv_per_user": ".2f",
+        "requests_per_session": ".2f",
+        "km_per_order": ".2f",
+        "new_place_share": ".3f",
+    }
     arms = Table(title=f"{plan['design']} design, {plan['days']} days", title_justify="left")
     for column in ("arm", "users", "requests", *(name.replace("_", " ") for name in forms)):
         arms.add_column(column, justify="left" if column == "arm" else "right")
     for name, found in content["arms"].items():
         arms.add_row(
-            name, f"{found['users']:,}", f"{found['requests']:,}", *(_cell(found[key], form) for key, form in forms.items())
+            name,
+            f"{found['users']:,}",
+            f"{found['requests']:,}",
+            *(_cell(found[key], form) for key, form in forms.items()),
         )
     table = Table(title="differences", title_justify="left")
     for column in ("", "metric", "relative", "95 % interval", "always valid", "p"):
         table.add_column(column, justify="left" if column in ("", "metric") else "right")
     for e in content["effects"]:
         spans = (f"{e[key][0]:+.2%} to {e[key][1]:+.2%}" for key in ("ci95", "always_valid_ci95"))
-        table.add_row(f"{e['arm']} - {e['against']}", e["metric"], f"{e['relative_delta']:+.2%}", *spans, f"{e['p']:.2g}")
+        table.add_row(
+            f"{e['arm']} - {e['against']}",
+            e["metric"],
+            f"{e['relative_delta']:+.2%}",
+            *spans,
+            f"{e['p']:.2g}",
+        )
     lines = [_render(arms)] + ([_render(table)] if content["effects"] else [])
     lines += _without_interval(content.get("absent_effects", ()), "arm", "against")
-    lines += [f"{name} was left out from some point on: {why}" for name, why in content["paused"].items()]
+    lines += [
+        f"{name} was left out from some point on: {why}" for name, why in content["paused"].items()
+    ]
     ratio, aa = content["checks"]["sample_ratio"], content["checks"]["aa"]
     if ratio is not None and ratio["mismatch"]:
         lines.append(f"sample ratio mismatch (p {ratio['p']:.2g}): do not trust these effects")
-    held = ", ".join(f"{metric} {aa['covers_zero'][metric]} of {count}" for metric, count in aa["defined"].items() if count)
-    lines.append(f"A/A, {aa['users']:,} users of {aa['of']} divided {aa['repetitions']} times; intervals that hold 0: {held}")
+    held = ", ".join(
+        f"{metric} {aa['covers_zero'][metric]} of {count}"
+        for metric, count in aa["defined"].items()
+        if count
+    )
+    lines.append(
+        f"A/A, {aa['users']:,} users of {aa['of']} divided {aa['repetitions']} times; intervals "
+        f"that hold 0: {held}"
+    )
     if content["rankings_per_second"]:
         lines.append(f"{content['rankings_per_second']:.0f} rankings a second")
     return "\n".join(lines)
@@ -528,7 +660,11 @@ def _plain(value: Any) -> str:
         return ", ".join(f"{key}: {_plain(part)}" for key, part in value.items()) or "none"
     if isinstance(value, float):
         return f"{value:,.4g}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value if value is not None else "-")
+    return (
+        f"{value:,}"
+        if isinstance(value, int) and not isinstance(value, bool)
+        else str(value if value is not None else "-")
+    )
 
 
 def facts(found: Mapping[str, Any], indent: str = "") -> str:

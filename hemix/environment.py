@@ -1,4 +1,6 @@
-"""What is installed, what the machine offers, which kernels will be used and how to get the others."""
+"""What is installed, what the machine offers, which kernels will be used and how to get the
+others.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +25,22 @@ _EXTRAS = {
 
 
 def examine() -> dict[str, Any]:
-    """Facts as JSON-able values: versions, machine, devices, kernels, optional parts with the command that adds them."""
+    """Facts as JSON-able values: versions, machine, devices, kernels, optional parts with the
+    command that adds them.
+    """
     return {
         "hemix": version("hemix"),
         "torch": torch.__version__,
         "numpy": version("numpy"),
         "pyarrow": version("pyarrow"),
         "machine": machine(),
-        "devices": ["cpu", *(f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count()))],
+        "devices": [
+            "cpu",
+            *(
+                f"cuda:{i} {torch.cuda.get_device_name(i)}"
+                for i in range(torch.cuda.device_count())
+            ),
+        ],
         "kernels": {
             "cpu": torch.backends.cpu.get_cpu_capability(),
             "threads": torch.get_num_threads(),
@@ -38,14 +48,19 @@ def examine() -> dict[str, Any]:
             "bf16_matmul": bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()),
             "tables": _tables(),
         },
-        "extras": {package: _extra(module, package, extra) for module, (package, extra) in _EXTRAS.items()},
+        "extras": {
+            package: _extra(module, package, extra) for module, (package, extra) in _EXTRAS.items()
+        },
     }
 
 
 def _tables() -> str:
     if importlib.util.find_spec("fbgemm_gpu") is None:
         return f"plain PyTorch; fused by FBGEMM: {_extra('fbgemm_gpu', *_EXTRAS['fbgemm_gpu'])}"
-    return "fused by FBGEMM for train.table_optimizer=rowwise_adagrad on the CPU; otherwise, or with train.tables=plain, plain PyTorch"
+    return (
+        "fused by FBGEMM for train.table_optimizer=rowwise_adagrad on the CPU; otherwise, or with "
+        "train.tables=plain, plain PyTorch"
+    )
 
 
 def _extra(module: str, package: str, extra: str) -> str:

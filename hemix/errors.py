@@ -13,8 +13,9 @@ HemixError
 ├── ServerError       what a server answers its client, or that it does not answer
 └── MissingExtra      an optional part that is not installed
 
-Every message is one line for the person who has to mend it: what was expected, what was found, and where (file, column,
-row, key). The command line prints it and exits with code 2; a traceback is always our own defect.
+Every message is one line for the person who has to mend it: what was expected, what was found, and
+where (file, column, row, key). The command line prints it and exits with code 2; a traceback is
+always our own defect.
 """
 
 from __future__ import annotations
@@ -109,4 +110,6 @@ class MissingExtra(HemixError):
     """An optional part is asked for and not installed."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs {package}, which is not installed: pip install 'hemix[{extra}]'")
+        super().__init__(
+            f"{purpose} needs {package}, which is not installed: pip install 'hemix[{extra}]'"
+        )

@@ -1,6 +1,7 @@
 """The score expression: arithmetic over named numbers, for instance ``click^0.8 * order * price``.
 
-Parsed once into a tree and evaluated over NumPy arrays or floats; nothing else of Python is reachable from it.
+Parsed once into a tree and evaluated over NumPy arrays or floats; nothing else of Python is
+reachable from it.
 """
 
 from __future__ import annotations
@@ -33,8 +34,10 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 
 class Expression:
-    """``+ - * / ^`` (also ``**``), brackets, numbers, names, and min, max, log, log1p, exp, sqrt. Raises ValueError if ``text`` is
-    anything else."""
+    """``+ - * / ^`` (also ``**``), brackets, numbers, names, and min, max, log, log1p, exp, sqrt.
+
+    Raises ValueError if ``text`` is anything else.
+    """
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -51,16 +54,19 @@ class Expression:
                 return self._check(left) + self._check(right)
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 return self._check(operand)
-            case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in _FUNCTIONS and len(args) == (
-                2 if name in ("min", "max") else 1
+            case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if (
+                name in _FUNCTIONS and len(args) == (2 if name in ("min", "max") else 1)
             ):
                 return [used for arg in args for used in self._check(arg)]
             case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
                 return []
             case ast.Name(id=name):
                 return [name]
-        raise ValueError(f"score: {ast.unparse(node)!r} in {self.text!r} is neither arithmetic, a number, a name "
-                         f"nor one of {', '.join(_FUNCTIONS)}")  # fmt: skip
+        raise ValueError(
+            f"score: {ast.unparse(node)!r} in {self.text!r} is neither arithmetic, a number, a "
+            "name "
+            f"nor one of {', '.join(_FUNCTIONS)}"
+        )
 
     def evaluate(self, values: Mapping[str, Any]) -> Any:
         """The expression's value for numbers or equally long arrays by name: NaN, infinite where
@@ -76,8 +82,8 @@ class Expression:
             rows: How many scores there are, also where the expression names nothing.
 
         Returns:
-            float64 [rows], finite, or NaN for a row without a score: a number is missing, or the value is not finite, as that of
-            ``1 / price`` for a price of 0.
+            float64 [rows], finite, or NaN for a row without a score: a number is missing, or the
+            value is not finite, as that of ``1 / price`` for a price of 0.
 
         Raises:
             KeyError: A name is not among ``values``.
@@ -97,6 +103,7 @@ class Expression:
             case ast.Constant(value=int() | float() as value):
                 return np.float64(value)  # 1 / 0 is infinite and 9^9^9 ends, as for arrays
             case ast.Name(id=name):
-                # a plain 0.0 would raise where an array gives infinity; a negative zero is 0, so that its 1 / 0 is the same
+                # a plain 0.0 would raise where an array gives infinity; a negative zero is 0, so
+                # that its 1 / 0 is the same
                 return np.asarray(values[name], dtype=np.float64)[()] + 0.0
         raise AssertionError(f"unchecked node {ast.dump(node)}")

@@ -38,15 +38,20 @@ _STORAGE = {
 
 @contextmanager
 def storage_errors(path: str | Path) -> Iterator[None]:
-    """Turn what the operating system refuses (a full or read-only disk, an impossible path) into a StorageError that names ``path``,
-    or the file that failed."""
+    """Turn what the operating system refuses (a full or read-only disk, an impossible path) into a
+    StorageError that names ``path``, or the file that failed.
+    """
     try:
         yield
     except OSError as error:
         if error.errno in _STORAGE:
             raise StorageError(f"{error.filename or path}: {_STORAGE[error.errno]}") from error
-        if error.errno is not None and (error.filename is not None or isinstance(error, NotADirectoryError | FileExistsError)):
-            raise StorageError(f"{error.filename or path}: cannot be written: {error.strerror}") from error
+        if error.errno is not None and (
+            error.filename is not None or isinstance(error, NotADirectoryError | FileExistsError)
+        ):
+            raise StorageError(
+                f"{error.filename or path}: cannot be written: {error.strerror}"
+            ) from error
         raise
 
 
@@ -55,14 +60,17 @@ def check_new_folder(out: Path) -> None:
     try:
         str(out).encode()
     except UnicodeEncodeError as error:
-        raise UsageError(f"--out {os.fsencode(out)!r}: expected a path in UTF-8; name another folder") from error
+        raise UsageError(
+            f"--out {os.fsencode(out)!r}: expected a path in UTF-8; name another folder"
+        ) from error
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"--out {out}: exists already and is not empty; name a new folder")
 
 
 def link_target(out: str | Path) -> Path:
-    """The path to write: of a link, also of one to a folder that is not there yet, what it leads to. Raises UsageError for links in
-    a circle."""
+    """The path to write: of a link, also of one to a folder that is not there yet, what it leads
+    to. Raises UsageError for links in a circle.
+    """
     out = Path(out)
     if not out.is_symlink():
         return out
@@ -74,15 +82,20 @@ def link_target(out: str | Path) -> Path:
 
 @contextmanager
 def new_folder(out: str | Path) -> Iterator[Path]:
-    """A hidden sibling of ``out`` to write into; it becomes ``out`` when the block ends well and vanishes when it does not.
+    """A hidden sibling of ``out`` to write into; it becomes ``out`` when the block ends well and
+    vanishes when it does not.
 
-    Raises UsageError where ``out`` exists and is not an empty folder, StorageError for a disk that cannot be written.
+    Raises UsageError where ``out`` exists and is not an empty folder, StorageError for a disk that
+    cannot be written.
     """
     out = link_target(out)
     check_new_folder(out)
     part = out.parent / f".{out.name}.{os.getpid()}.part"
     _sweep(out)
-    made = next((parent for parent in reversed([out.parent, *out.parent.parents]) if not parent.exists()), None)
+    made = next(
+        (parent for parent in reversed([out.parent, *out.parent.parents]) if not parent.exists()),
+        None,
+    )
     try:
         with storage_errors(out):
             part.mkdir(parents=True)
@@ -98,10 +111,14 @@ def new_folder(out: str | Path) -> Iterator[Path]:
 
 
 def _sweep(out: Path) -> None:
-    """Remove what a process that is no more had begun to write for ``out``; one of our own number was another's before us."""
+    """Remove what a process that is no more had begun to write for ``out``; one of our own number
+    was another's before us.
+    """
     for path in out.parent.glob(f".{glob.escape(out.name)}.*.part"):
         process = path.name.removesuffix(".part").rpartition(".")[2]
-        if process.isdigit() and (int(process) == os.getpid() or not Path(f"/proc/{process}").exists()):
+        if process.isdigit() and (
+            int(process) == os.getpid() or not Path(f"/proc/{process}").exists()
+        ):
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -154,7 +171,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON atomically; NaN and infinity are refused (ValueError), because they are not JSON."""
+    """Write JSON atomically; NaN and infinity are refused (ValueError), because they are not
+    JSON.
+    """
     write_text(path, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 

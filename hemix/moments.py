@@ -12,21 +12,36 @@ from pydantic import BeforeValidator
 __all__ = ["DurationMs", "WindowMs", "duration_ms", "moment_ms", "offset_of"]
 
 _LONGEST_MS = 36_525 * 86_400_000
-"""A hundred years: a longer duration is a slip, and sums of times and durations stay within 64 bits"""
+"""A hundred years: a longer duration is a slip, and sums of times and durations stay within 64
+bits
+"""
 _OFFSET = re.compile(r"[T ].*?(Z|[+-]\d\d(:?\d\d)?)$")
-_DURATION_UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
+_DURATION_UNITS_MS = {
+    "ms": 1,
+    "s": 1_000,
+    "m": 60_000,
+    "min": 60_000,
+    "h": 3_600_000,
+    "d": 86_400_000,
+}
 
 
 def duration_ms(value: object) -> int:
-    """A duration such as ``90s``, ``30min``, ``2h`` or ``7d`` in milliseconds; a bare 0 is allowed, other bare numbers not."""
+    """A duration such as ``90s``, ``30min``, ``2h`` or ``7d`` in milliseconds; a bare 0 is allowed,
+    other bare numbers not.
+    """
     if value == 0 and not isinstance(value, bool):
         return 0
-    match = re.fullmatch(r"\s*(\d+)\s*(ms|s|min|m|h|d)\s*", value) if isinstance(value, str) else None
+    match = (
+        re.fullmatch(r"\s*(\d+)\s*(ms|s|min|m|h|d)\s*", value) if isinstance(value, str) else None
+    )
     if match is None:
         raise ValueError(f"expected a duration with a unit such as 30min, 2h or 7d, got {value!r}")
     found = int(match[1]) * _DURATION_UNITS_MS[match[2]]
     if found > _LONGEST_MS:
-        raise ValueError(f"expected a duration of at most {_LONGEST_MS // 86_400_000}d, got {value!r}")
+        raise ValueError(
+            f"expected a duration of at most {_LONGEST_MS // 86_400_000}d, got {value!r}"
+        )
     return found
 
 
@@ -39,7 +54,8 @@ WindowMs = Annotated[Literal["day"] | int, BeforeValidator(_window)]
 
 
 def moment_ms(text: str, timezone: str) -> int:
-    """A local date or time such as ``2026-01-15`` or ``2026-01-15 06:00`` (or with an offset of its own) in ms UTC.
+    """A local date or time such as ``2026-01-15`` or ``2026-01-15 06:00`` (or with an offset of its
+    own) in ms UTC.
 
     Args:
         text: in ISO 8601, with or without seconds and offset.

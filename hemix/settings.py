@@ -106,11 +106,15 @@ def parse_settings(sections: Mapping[str, Any], origin: str = "") -> Settings:
     model = _model_config(dict(given.pop("model", {})), origin)
     for section, content in given.items():
         if section not in Settings.model_fields:
-            raise SettingsError(f"{origin}{section}: unknown key; {_suggestion(section, Settings.model_fields)}")
+            raise SettingsError(
+                f"{origin}{section}: unknown key; {_suggestion(section, Settings.model_fields)}"
+            )
         kind: type[Section] = TrainSettings if section == "train" else BoostingSettings
         for name in content if isinstance(content, Mapping) else ():
             if name not in kind.model_fields:
-                raise SettingsError(f"{origin}{section}.{name}: unknown key; {_suggestion(name, kind.model_fields)}")
+                raise SettingsError(
+                    f"{origin}{section}.{name}: unknown key; {_suggestion(name, kind.model_fields)}"
+                )
     try:
         return Settings.model_validate({**given, "model": model})
     except ValidationError as error:
@@ -127,7 +131,9 @@ def _model_config(section: dict[str, Any], origin: str) -> ModelConfig:
     if size_field is not None and config.sizes:
         size = section.get("size", size_field.default)
         if not isinstance(size, str) or size not in config.sizes:
-            raise SettingsError(f"{origin}model.size: unknown size {size!r}; known: {', '.join(config.sizes)}")
+            raise SettingsError(
+                f"{origin}model.size: unknown size {size!r}; known: {', '.join(config.sizes)}"
+            )
         section = {**config.sizes[size], **section}
     try:
         return config.model_validate({**section, "name": name})

@@ -1,4 +1,6 @@
-"""What is wrong, or differs, in one line for the person who wrote the YAML; names that were meant."""
+"""What is wrong, or differs, in one line for the person who wrote the YAML; names that were
+meant.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def first_problem(error: ValidationError) -> str:
     if kind in ("model_type", "dict_type", "model_attributes_type"):
         message = "expected keys with values"
     else:
-        message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected", 1)
+        message = (
+            problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected", 1)
+        )
         if kind != "value_error" and not isinstance(problem["input"], dict | list):
             message += f", got {problem['input']!r}"
     if len(problems) > 1:
@@ -49,11 +53,17 @@ def first_difference(ours: Any, theirs: Any, where: str = "") -> str | None:
         for key in [*ours, *(k for k in theirs if k not in ours)]:
             if where == "" and key in ("name", "tables") and "labels" in ours:
                 continue  # the schema's name and the files' places mean nothing
-            found = first_difference(ours.get(key), theirs.get(key), f"{where}.{key}" if where else str(key))
+            found = first_difference(
+                ours.get(key), theirs.get(key), f"{where}.{key}" if where else str(key)
+            )
             if found:
                 return found
         return None
-    return None if ours == theirs or _list_like(ours) == _list_like(theirs) else f"{where}: {ours!r} against {theirs!r}"
+    return (
+        None
+        if ours == theirs or _list_like(ours) == _list_like(theirs)
+        else f"{where}: {ours!r} against {theirs!r}"
+    )
 
 
 def _list_like(value: Any) -> Any:

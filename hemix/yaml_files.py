@@ -1,4 +1,6 @@
-"""YAML that people write, read safely: a key that stands twice is refused with both lines, whatever is wrong is one line."""
+"""YAML that people write, read safely: a key that stands twice is refused with both lines, whatever
+is wrong is one line.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,8 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_yaml(path: str | Path, error: type[HemixError]) -> Any:
-    """The content of a YAML file in UTF-8, with or without a byte order mark; None for a file without content.
+    """The content of a YAML file in UTF-8, with or without a byte order mark; None for a file
+    without content.
 
     Args:
         path: the file.
@@ -55,7 +58,9 @@ def read_utf8(path: str | Path, error: type[HemixError]) -> str:
     except UnicodeDecodeError as problem:
         line = content.count(b"\n", 0, problem.start) + 1
         found = f"found byte 0x{content[problem.start]:02x}"
-        raise error(f"{path}: cannot be read: line {line}: expected UTF-8 text, {found}; save it as UTF-8") from problem
+        raise error(
+            f"{path}: cannot be read: line {line}: expected UTF-8 text, {found}; save it as UTF-8"
+        ) from problem
 
 
 def parse_yaml(text: str, origin: str, error: type[HemixError]) -> Any:
@@ -82,11 +87,17 @@ def parse_yaml(text: str, origin: str, error: type[HemixError]) -> Any:
 
 
 def _one_line(problem: Exception) -> str:
-    return "nested too deeply" if isinstance(problem, RecursionError) else " ".join(str(problem).split())
+    return (
+        "nested too deeply"
+        if isinstance(problem, RecursionError)
+        else " ".join(str(problem).split())
+    )
 
 
 def _repeated_keys(loader: _Loader, node: yaml.Node, where: str, seen: set[int]) -> Iterator[str]:
-    """What is wrong with every key that stands twice in one mapping, before merge keys are followed."""
+    """What is wrong with every key that stands twice in one mapping, before merge keys are
+    followed.
+    """
     if id(node) in seen:  # an alias
         return
     seen.add(id(node))

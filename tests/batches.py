@@ -1,4 +1,6 @@
-"""Small random batches with everything in them: ragged and empty histories, timeless events, several requests a user."""
+"""Small random batches with everything in them: ragged and empty histories, timeless events,
+several requests a user.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ HOUR_MS = 3_600_000
 
 
 def make_spec(*, bias_rows: int = 11, tasks: tuple[Task, ...] | None = None) -> InputSpec:
-    """Six user, four context, seven item and two cross features, a bag and numbers among them; two event fields."""
+    """Six user, four context, seven item and two cross features, a bag and numbers among them; two
+    event fields.
+    """
     tables = {
         "user_id": 50,
         "item_id": 60,
@@ -39,7 +43,11 @@ def make_spec(*, bias_rows: int = 11, tasks: tuple[Task, ...] | None = None) -> 
             bag_tables=("tags",),
             number_names=("x", "y"),
         ),
-        context=LevelSpec(names=("hour", "weekday", "city"), tables=("hour", "weekday", "city"), number_names=("z",)),
+        context=LevelSpec(
+            names=("hour", "weekday", "city"),
+            tables=("hour", "weekday", "city"),
+            number_names=("z",),
+        ),
         item=LevelSpec(
             names=("item_id", "price", "category", "brand"),
             tables=("item_id", "price", "category", "brand"),
@@ -57,7 +65,9 @@ def make_spec(*, bias_rows: int = 11, tasks: tuple[Task, ...] | None = None) -> 
 
 
 def smallest_spec() -> InputSpec:
-    """A user id, an item id, one label, an action: no numbers, no multi-valued features, no context, no bias."""
+    """A user id, an item id, one label, an action: no numbers, no multi-valued features, no
+    context, no bias.
+    """
     return InputSpec(
         tables={"user": 9, "item": 12, "action": 4},
         user=LevelSpec(names=("user",), tables=("user",)),
@@ -72,9 +82,13 @@ def smallest_spec() -> InputSpec:
 
 
 def make_config(name: str = "hemix", **options: Any) -> Any:
-    """The Config of a model with those of ``options`` that it has; the others belong to other models."""
+    """The Config of a model with those of ``options`` that it has; the others belong to other
+    models.
+    """
     config = find_model(name).config
-    return config(name=name, **{key: value for key, value in options.items() if key in config.model_fields})
+    return config(
+        name=name, **{key: value for key, value in options.items() if key in config.model_fields}
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,7 +102,9 @@ class Sizes:
     realtime: int = 6
     items: int = 40
     ragged: bool = True
-    """Up to so many requests, candidates and events, user 0 without any event; else exactly so many"""
+    """Up to so many requests, candidates and events, user 0 without any event; else exactly so
+    many
+    """
 
     def draw(self, most: int, rows: int, least: int, g: torch.Generator) -> Tensor:
         """int64 [rows]: a number from ``least`` to ``most`` each, or ``most`` where not ragged."""
@@ -97,7 +113,9 @@ class Sizes:
         return torch.randint(least, most + 1, (rows,), generator=g)
 
 
-def make_batch(spec: InputSpec, *, seed: int = 0, dtype: torch.dtype = torch.float32, **sizes: Any) -> RequestBatch:
+def make_batch(
+    spec: InputSpec, *, seed: int = 0, dtype: torch.dtype = torch.float32, **sizes: Any
+) -> RequestBatch:
     """Make a random batch.
 
     Args:
@@ -128,7 +146,8 @@ def make_batch(spec: InputSpec, *, seed: int = 0, dtype: torch.dtype = torch.flo
         cross=_columns(spec, spec.cross, N, g, dtype),
         bias=torch.randint(0, max(spec.bias_rows, 1), (N,), generator=g),
         items=_columns(spec, spec.item, size.items, g, dtype),
-        weights=(torch.rand(N, T, generator=g) < 0.9).to(dtype) * (1 + torch.rand(N, 1, generator=g)).to(dtype),
+        weights=(torch.rand(N, T, generator=g) < 0.9).to(dtype)
+        * (1 + torch.rand(N, 1, generator=g)).to(dtype),
     )
 
 
@@ -178,12 +197,19 @@ def _ids(spec: InputSpec, tables: tuple[str, ...], rows: int, g: torch.Generator
     return torch.stack(columns, 1) if columns else torch.zeros((rows, 0), dtype=torch.int64)
 
 
-def _columns(spec: InputSpec, level: LevelSpec, rows: int, g: torch.Generator, dtype: torch.dtype) -> Columns:
+def _columns(
+    spec: InputSpec, level: LevelSpec, rows: int, g: torch.Generator, dtype: torch.dtype
+) -> Columns:
     bags = []
     for table in level.bag_tables:
         lengths = torch.randint(0, 4, (rows,), generator=g)
         offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
-        bags.append(Jagged(values=torch.randint(0, spec.tables[table], (int(offsets[-1]),), generator=g), offsets=offsets))
+        bags.append(
+            Jagged(
+                values=torch.randint(0, spec.tables[table], (int(offsets[-1]),), generator=g),
+                offsets=offsets,
+            )
+        )
     numbers = torch.randn(rows, level.numbers, generator=g).to(dtype)
     return Columns(ids=_ids(spec, level.tables, rows, g), numbers=numbers, bags=tuple(bags))
 
@@ -219,7 +245,9 @@ def take_rows(columns: Columns, rows: Tensor) -> Columns:
 
 
 def without_events(batch: RequestBatch) -> RequestBatch:
-    """What a server sends for users whose state it kept: cuts that point into the kept events, and no events."""
+    """What a server sends for users whose state it kept: cuts that point into the kept events, and
+    no events.
+    """
     return dataclasses.replace(
         batch,
         event_offsets=torch.zeros_like(batch.event_offsets),
@@ -235,7 +263,12 @@ def reorder_users(batch: RequestBatch, order: Tensor) -> RequestBatch:
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
     place = torch.argsort(order)
     moved = offsets[place[batch.user_index]] - batch.event_offsets[batch.user_index]
-    events = torch.cat([torch.arange(int(batch.event_offsets[u]), int(batch.event_offsets[u + 1])) for u in order.tolist()])
+    events = torch.cat(
+        [
+            torch.arange(int(batch.event_offsets[u]), int(batch.event_offsets[u + 1]))
+            for u in order.tolist()
+        ]
+    )
     return dataclasses.replace(
         batch,
         users=take_rows(batch.users, order),

@@ -82,5 +82,10 @@ def rich_run(rich_data: Path) -> Path:
     """A run on them of a few steps; read only."""
     from hemix import api
 
-    settings = {"train.batch_impressions": 32, "train.warmup_steps": 1, "train.epochs": 2, "model.embedding_init_std": 0.5}
+    settings = {
+        "train.batch_impressions": 32,
+        "train.warmup_steps": 1,
+        "train.epochs": 2,
+        "model.embedding_init_std": 0.5,
+    }
     return api.train(rich_data, rich_data.parent / "run", settings=settings)

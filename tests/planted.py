@@ -1,6 +1,8 @@
-"""Small logs with a planted rule: a click is likely when the item's category is that of the user's last event today.
+"""Small logs with a planted rule: a click is likely when the item's category is that of the user's
+last event today.
 
-Nothing else predicts a click, so a model that reads real-time histories learns it and a model that cannot stays near 0.5.
+Nothing else predicts a click, so a model that reads real-time histories learns it and a model that
+cannot stays near 0.5.
 """
 
 from __future__ import annotations
@@ -49,8 +51,18 @@ split: {valid: 2026-01-08, test: 2026-01-09}
 """
 
 
-def write_logs(folder: Path, *, users: int = 60, days: int = 5, seed: int = 0, schema: str = SCHEMA, **changes: Any) -> Path:
-    """Write logs and schema.yaml into ``folder``; ``changes`` replace columns of the impression table. Returns ``folder``."""
+def write_logs(
+    folder: Path,
+    *,
+    users: int = 60,
+    days: int = 5,
+    seed: int = 0,
+    schema: str = SCHEMA,
+    **changes: Any,
+) -> Path:
+    """Write logs and schema.yaml into ``folder``; ``changes`` replace columns of the impression
+    table. Returns ``folder``.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     items, categories = 40, 5
@@ -70,16 +82,33 @@ def write_logs(folder: Path, *, users: int = 60, days: int = 5, seed: int = 0, s
         folder / "items.parquet",
     )
     pq.write_table(
-        pa.table({"user_id": [f"u{n}" for n in range(users)], "age": rng.integers(18, 70, users)}), folder / "users.parquet"
+        pa.table({"user_id": [f"u{n}" for n in range(users)], "age": rng.integers(18, 70, users)}),
+        folder / "users.parquet",
     )
     events: dict[str, list[Any]] = {"user_id": [], "item_id": [], "time_ms": [], "action": []}
     rows: dict[str, list[Any]] = {
-        k: [] for k in ("user_id", "item_id", "time_ms", "request_id", "position", "lat", "lon", "click", "order")
+        k: []
+        for k in (
+            "user_id",
+            "item_id",
+            "time_ms",
+            "request_id",
+            "position",
+            "lat",
+            "lon",
+            "click",
+            "order",
+        )
     }
     for day in range(-3, days):
         for user in range(users):
             for visit in range(2):
-                time = START_MS + day * DAY_MS + int(rng.integers(1, 11)) * 3_600_000 + visit * 11 * 3_600_000
+                time = (
+                    START_MS
+                    + day * DAY_MS
+                    + int(rng.integers(1, 11)) * 3_600_000
+                    + visit * 11 * 3_600_000
+                )
                 seen = int(rng.integers(items))
                 events["user_id"].append(f"u{user}")
                 events["item_id"].append(f"i{seen}")
@@ -89,8 +118,18 @@ def write_logs(folder: Path, *, users: int = 60, days: int = 5, seed: int = 0, s
                     continue
                 for position, shown in enumerate(rng.integers(0, items, 4)):
                     click = rng.random() < (0.8 if category[shown] == category[seen] else 0.1)
-                    values = (f"u{user}", f"i{shown}", time, f"r{day}-{user}-{visit}", position, 31.05, 121.05)
-                    for key, value in zip(rows, (*values, int(click), int(click and rng.random() < 0.5)), strict=True):
+                    values = (
+                        f"u{user}",
+                        f"i{shown}",
+                        time,
+                        f"r{day}-{user}-{visit}",
+                        position,
+                        31.05,
+                        121.05,
+                    )
+                    for key, value in zip(
+                        rows, (*values, int(click), int(click and rng.random() < 0.5)), strict=True
+                    ):
                         rows[key].append(value)
     pq.write_table(pa.table(events), folder / "events.parquet")
     table = pa.table(rows)

@@ -61,7 +61,8 @@ statistics:
   of_match: {label: click, by: [cross.match]}
   of_far: {label: order, by: [cross.far, cross.reason]}
 labels: {click: {}, order: {given: click}}
-roles: {request_id: request_id, weight: weight, bias: {column: position, max: 5}, negative_sampling_rate: 0.25}
+roles: {request_id: request_id, weight: weight, bias: {column: position, max: 5},
+  negative_sampling_rate: 0.25}
 score: order * price
 split: {valid: 2026-01-07, test: 2026-01-08}
 """
@@ -72,7 +73,12 @@ def _some(rng: np.random.Generator, values: Any, missing: float = 0.2) -> list[A
 
 
 def _table(columns: dict[str, Any]) -> pa.Table:
-    return pa.table({name: values if isinstance(values, pa.Array) else list(values) for name, values in columns.items()})
+    return pa.table(
+        {
+            name: values if isinstance(values, pa.Array) else list(values)
+            for name, values in columns.items()
+        }
+    )
 
 
 def _lists(rng: np.random.Generator, letter: str, rows: int) -> list[list[str]]:
@@ -85,7 +91,9 @@ def _coordinates(rng: np.random.Generator, rows: int) -> dict[str, Any]:
     return {"lat": pa.array(lat, mask=~here), "lon": pa.array(lon, mask=~here)}
 
 
-def write_rich(folder: Path, *, users: int = 12, items: int = 20, seed: int = 0, item: str = "i") -> Path:
+def write_rich(
+    folder: Path, *, users: int = 12, items: int = 20, seed: int = 0, item: str = "i"
+) -> Path:
     """Write four days of logs: two requests a user and day, one to four candidates each.
 
     Some impressions are there twice.
@@ -166,7 +174,9 @@ def _items(rng: np.random.Generator, names: list[str]) -> pa.Table:
     )
 
 
-def _events(rng: np.random.Generator, user: str, names: list[str], time_ms: int) -> list[dict[str, Any]]:
+def _events(
+    rng: np.random.Generator, user: str, names: list[str], time_ms: int
+) -> list[dict[str, Any]]:
     """Up to three events of a user in the minutes before ``time_ms``."""
     return [
         {
@@ -180,7 +190,9 @@ def _events(rng: np.random.Generator, user: str, names: list[str], time_ms: int)
     ]
 
 
-def _impressions(rng: np.random.Generator, request: dict[str, Any], names: list[str]) -> list[dict[str, Any]]:
+def _impressions(
+    rng: np.random.Generator, request: dict[str, Any], names: list[str]
+) -> list[dict[str, Any]]:
     """One to four candidates of a request; ``request``: its own columns."""
     context = {
         "lat": 31 + rng.random(),

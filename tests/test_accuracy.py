@@ -19,8 +19,14 @@ def test_kuairand_with_default_settings(kuairand: Path, tmp_path: Path) -> None:
     api.prepare(tmp_path / "logs", tmp_path / "data")
     clicks = []
     for seed in (0, 1, 2):
-        api.train(tmp_path / "data", tmp_path / f"run{seed}", seed=seed, settings={"train.threads": 2})
-        clicks.append(api.evaluate(tmp_path / f"run{seed}", tmp_path / "data", importance_impressions=0)["tasks"]["click"])
+        api.train(
+            tmp_path / "data", tmp_path / f"run{seed}", seed=seed, settings={"train.threads": 2}
+        )
+        clicks.append(
+            api.evaluate(tmp_path / f"run{seed}", tmp_path / "data", importance_impressions=0)[
+                "tasks"
+            ]["click"]
+        )
     wanted = THRESHOLDS["kuairand"]["click"]
     assert sum(click["auc"] for click in clicks) / 3 >= wanted["auc_at_least"]
     assert sum(click["logloss"] for click in clicks) / 3 <= wanted["logloss_at_most"]

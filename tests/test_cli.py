@@ -1,4 +1,6 @@
-"""The command line: what works prints what was done; what does not ends in one line and exit code 2."""
+"""The command line: what works prints what was done; what does not ends in one line and exit code
+2.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ def test_the_road_from_logs_to_scores(hemix, planted_logs: Path, tmp_path: Path)
     data, run = tmp_path / "data", tmp_path / "run"
     code, out, _ = hemix("prepare", planted_logs, "--out", data)
     assert (code, "hemix train --data" in out) == (0, True)
-    code, out, err = hemix("train", "--data", data, "--out", run, "--set", "train.batch_impressions=256", "--seed", 5)
+    code, out, err = hemix(
+        "train", "--data", data, "--out", run, "--set", "train.batch_impressions=256", "--seed", 5
+    )
     assert (code, "hemix evaluate" in out) == (0, True)
     assert "dense and" in err and "tables:" in err
     code, out, _ = hemix("evaluate", run, "--data", data)
@@ -63,13 +67,17 @@ def test_the_road_from_logs_to_scores(hemix, planted_logs: Path, tmp_path: Path)
     table = pq.read_table(tmp_path / "scores.parquet")
     assert code == 0
     without = [row["item_id"] for row in table.to_pylist() if row["score"] is None]
-    assert set(without) == {"i7"} and f"score is null in {len(without)} rows" in err, "it has no price"
+    assert set(without) == {"i7"} and f"score is null in {len(without)} rows" in err, (
+        "it has no price"
+    )
     assert table.num_rows == metrics["split"]["test"]["rows"]
     prices = {f"i{n}": float("nan") if n == 7 else float(n) for n in range(40)}
     for row in table.slice(0, 50).to_pylist():
         assert row["order"] == pytest.approx(row["click"] * row["order_given_click"], rel=1e-5)
         if row["item_id"] != "i7":
-            assert row["score"] == pytest.approx(row["order"] * prices[row["item_id"]] + 0.1 * row["click"], rel=1e-6)
+            assert row["score"] == pytest.approx(
+                row["order"] * prices[row["item_id"]] + 0.1 * row["click"], rel=1e-6
+            )
     code, out, _ = hemix("doctor", "--json")
     assert json.loads(out)["torch"]
 
@@ -107,19 +115,36 @@ def test_every_command_explains_itself(hemix) -> None:  # type: ignore[no-untype
         (["train", "--out", "X"], "--data"),
         (["train", "--data", "nowhere", "--out", "X"], "nowhere: not a dataset folder"),
         (["train", "--data", "nowhere", "--out", "X", "--seed", "-1"], "--seed"),
-        (["train", "--data", "nowhere", "--out", "X", "--set", "train.epochs"], "expected section.setting=value"),
-        (["train", "--data", "nowhere", "--out", "X", "--set", "train.epcohs=1"], "train.epcohs: unknown key"),
-        (["train", "--data", "nowhere", "--out", "X", "--size", "huge"], "known: tiny, base, small, large"),
+        (
+            ["train", "--data", "nowhere", "--out", "X", "--set", "train.epochs"],
+            "expected section.setting=value",
+        ),
+        (
+            ["train", "--data", "nowhere", "--out", "X", "--set", "train.epcohs=1"],
+            "train.epcohs: unknown key",
+        ),
+        (
+            ["train", "--data", "nowhere", "--out", "X", "--size", "huge"],
+            "known: tiny, base, small, large",
+        ),
         (["train", "--data", "nowhere", "--out", "X", "--model", "hemx"], "known: hemix"),
-        (["train", "--data", "nowhere", "--out", "X", "--config", "absent.yaml"], "absent.yaml: cannot be read: No such file"),
+        (
+            ["train", "--data", "nowhere", "--out", "X", "--config", "absent.yaml"],
+            "absent.yaml: cannot be read: No such file",
+        ),
         (["evaluate", "nowhere", "--data", "nowhere"], "nowhere: no such run folder"),
         (["import", "criteo", "raw", "--out", "X"], "kuairand, movielens"),
         (["import", "kuairand", "raw", "--out", "X"], "raw"),
         (["prepare", "nowhere", "--out", "X"], "nowhere"),
-        (["predict", "nowhere", "--data", "d", "--out", "x", "--position", "third"], "expected serving or logged"),
+        (
+            ["predict", "nowhere", "--data", "d", "--out", "x", "--position", "third"],
+            "expected serving or logged",
+        ),
     ],
 )
-def test_usage_errors_are_one_line(hemix, monkeypatch, tmp_path: Path, args: list[str], says: str) -> None:  # type: ignore[no-untyped-def]
+def test_usage_errors_are_one_line(
+    hemix, monkeypatch, tmp_path: Path, args: list[str], says: str
+) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.chdir(tmp_path)
     assert says in refused(hemix(*args))
     assert list(tmp_path.iterdir()) == [], "a refused command leaves nothing"
@@ -133,14 +158,21 @@ def test_usage_errors_are_one_line(hemix, monkeypatch, tmp_path: Path, args: lis
         ({"time_ms": pa.array([1_767_571_200])}, "clock.unit: s"),
     ],
 )
-def test_bad_values_name_file_and_row(hemix, tmp_path: Path, change: dict[str, pa.Array], says: str) -> None:  # type: ignore[no-untyped-def]
+def test_bad_values_name_file_and_row(
+    hemix, tmp_path: Path, change: dict[str, pa.Array], says: str
+) -> None:  # type: ignore[no-untyped-def]
     logs = write_logs(tmp_path / "logs", users=20)
     table = pq.read_table(logs / "impressions.parquet")
     name, value = next(iter(change.items()))
     column = table[name].cast(value.type).to_pylist()
-    column = [value[0].as_py()] * len(column) if name == "time_ms" else [*column[:17], value[0].as_py(), *column[18:]]
+    column = (
+        [value[0].as_py()] * len(column)
+        if name == "time_ms"
+        else [*column[:17], value[0].as_py(), *column[18:]]
+    )
     pq.write_table(
-        table.set_column(table.column_names.index(name), name, pa.array(column, value.type)), logs / "impressions.parquet"
+        table.set_column(table.column_names.index(name), name, pa.array(column, value.type)),
+        logs / "impressions.parquet",
     )
     line = refused(hemix("prepare", logs, "--out", tmp_path / "data"))
     assert says in line
@@ -158,7 +190,9 @@ def test_bad_values_name_file_and_row(hemix, tmp_path: Path, change: dict[str, p
         ("roles:", "rolls:", "rolls: unknown key"),
     ],
 )
-def test_a_schema_that_does_not_fit_is_refused_by_key(hemix, tmp_path: Path, old: str, new: str, says: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_schema_that_does_not_fit_is_refused_by_key(
+    hemix, tmp_path: Path, old: str, new: str, says: str
+) -> None:  # type: ignore[no-untyped-def]
     logs = write_logs(tmp_path / "logs", users=20, schema=SCHEMA.replace(old, new))
     assert says in refused(hemix("prepare", logs, "--out", tmp_path / "data"))
     assert not (tmp_path / "data").exists()
@@ -166,7 +200,9 @@ def test_a_schema_that_does_not_fit_is_refused_by_key(hemix, tmp_path: Path, old
 
 def test_files_that_are_not_logs(hemix, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "empty").mkdir()
-    assert "schema.yaml" in refused(hemix("prepare", tmp_path / "empty", "--out", tmp_path / "data"))
+    assert "schema.yaml" in refused(
+        hemix("prepare", tmp_path / "empty", "--out", tmp_path / "data")
+    )
     logs = write_logs(tmp_path / "logs", users=20)
     (logs / "events.parquet").write_text("user,item\n")
     assert "events.parquet" in refused(hemix("prepare", logs, "--out", tmp_path / "data"))
@@ -184,7 +220,11 @@ def test_files_that_are_not_logs(hemix, tmp_path: Path) -> None:  # type: ignore
 def test_a_run_of_another_schema_and_damaged_weights(  # type: ignore[no-untyped-def]
     hemix, run_folder: Path, planted_data: Path, tmp_path: Path
 ) -> None:
-    logs = write_logs(tmp_path / "logs", users=30, schema=SCHEMA.replace("buckets: 4}\n  context", "buckets: 3}\n  context"))
+    logs = write_logs(
+        tmp_path / "logs",
+        users=30,
+        schema=SCHEMA.replace("buckets: 4}\n  context", "buckets: 3}\n  context"),
+    )
     assert hemix("prepare", logs, "--out", tmp_path / "other")[0] == 0
     line = refused(hemix("evaluate", run_folder, "--data", tmp_path / "other"))
     assert "was trained with another schema" in line
@@ -198,8 +238,12 @@ def test_a_run_of_another_schema_and_damaged_weights(  # type: ignore[no-untyped
     assert "dense.safetensors: missing" in refused(hemix("evaluate", hurt, "--data", planted_data))
 
 
-def test_output_is_never_overwritten(hemix, planted_logs: Path, planted_data: Path, run_folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_output_is_never_overwritten(
+    hemix, planted_logs: Path, planted_data: Path, run_folder: Path
+) -> None:  # type: ignore[no-untyped-def]
     assert "is not empty" in refused(hemix("prepare", planted_logs, "--out", planted_data))
     assert "finished run" in refused(hemix("train", "--data", planted_data, "--out", run_folder))
     there = planted_logs / "events.parquet"
-    assert "exists already" in refused(hemix("predict", run_folder, "--data", planted_data, "--out", there))
+    assert "exists already" in refused(
+        hemix("predict", run_folder, "--data", planted_data, "--out", there)
+    )

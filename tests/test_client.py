@@ -47,7 +47,9 @@ def ports(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
         one.server_close()
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST", "0.0.0.0", "127.1", "[::ffff:127.0.0.1]"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost", "LOCALHOST", "0.0.0.0", "127.1", "[::ffff:127.0.0.1]"]
+)
 def test_no_proxy_stands_before_a_server_on_this_machine(ports: dict[str, int], host: str) -> None:
     for scheme in ("http", "HTTP"):
         client = Client(f"{scheme}://{host}:{ports['server']}", timeout_seconds=5)
@@ -57,11 +59,18 @@ def test_no_proxy_stands_before_a_server_on_this_machine(ports: dict[str, int], 
 @pytest.mark.parametrize(
     ("url", "here"),
     [
-        ("http://localhost.:80", True), ("http://shop.localhost", True), ("http://[::1]:80", True), ("http://127.0.0.2", True),
-        ("http://0", True), ("http://10.1.2.3", False), ("http://localhost.example", False), ("http://127.example", False),
-        ("http://cafe", False), ("http://128.1", False),
+        ("http://localhost.:80", True),
+        ("http://shop.localhost", True),
+        ("http://[::1]:80", True),
+        ("http://127.0.0.2", True),
+        ("http://0", True),
+        ("http://10.1.2.3", False),
+        ("http://localhost.example", False),
+        ("http://127.example", False),
+        ("http://cafe", False),
+        ("http://128.1", False),
     ],
-)  # fmt: skip
+)
 def test_what_names_this_machine(url: str, here: bool) -> None:
     assert client_module._is_loopback(url) == here
 

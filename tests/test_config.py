@@ -26,19 +26,39 @@ def test_each_step_overrides_the_one_before(tmp_path: Path) -> None:
     assert build_settings(config=file).model.token_width == 64
     file = config(tmp_path, "model: {size: base, token_width: 96}\ntrain: {seed: 1, epochs: 5}")
     chosen = build_settings(config=file)
-    assert (chosen.model.token_width, chosen.model.layers, chosen.train.seed, chosen.train.epochs) == (96, 3, 1, 5)
+    assert (
+        chosen.model.token_width,
+        chosen.model.layers,
+        chosen.train.seed,
+        chosen.train.epochs,
+    ) == (96, 3, 1, 5)
     assert build_settings(config=file, overrides=["model.token_width=128"]).model.token_width == 128
     assert build_settings(config=file, seed=2).train.seed == 2
     assert build_settings(config=file, seed=2, overrides=["train.seed=3"]).train.seed == 3
-    assert build_settings(config=file, seed=2, overrides=["train.seed=3", "train.seed=4"]).train.seed == 4
+    assert (
+        build_settings(config=file, seed=2, overrides=["train.seed=3", "train.seed=4"]).train.seed
+        == 4
+    )
     assert build_settings(config=file, seed=0).train.seed == 0, "a flag of 0 is a flag"
 
 
-def test_a_size_that_is_asked_for_replaces_all_dimensions_of_a_full_settings_file(tmp_path: Path) -> None:
-    file = config(tmp_path, build_settings(overrides={"train.epochs": 7, "model.pooling": "flatten"}).to_yaml())
-    for chosen in (build_settings(config=file, size="base"), build_settings(config=file, overrides=["model.size=base"])):
+def test_a_size_that_is_asked_for_replaces_all_dimensions_of_a_full_settings_file(
+    tmp_path: Path,
+) -> None:
+    file = config(
+        tmp_path,
+        build_settings(overrides={"train.epochs": 7, "model.pooling": "flatten"}).to_yaml(),
+    )
+    for chosen in (
+        build_settings(config=file, size="base"),
+        build_settings(config=file, overrides=["model.size=base"]),
+    ):
         assert {name: getattr(chosen.model, name) for name in SIZES["base"]} == SIZES["base"]
-        assert (chosen.model.size, chosen.train.epochs, chosen.model.pooling) == ("base", 7, "flatten")
+        assert (chosen.model.size, chosen.train.epochs, chosen.model.pooling) == (
+            "base",
+            7,
+            "flatten",
+        )
     with_width = build_settings(config=file, size="base", overrides=["model.token_width=128"])
     assert (with_width.model.token_width, with_width.model.layers) == (128, 3)
 
@@ -50,10 +70,21 @@ def test_every_size_is_what_it_says(size: str) -> None:
 
 
 def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
-    assert build_settings(overrides=["train.dense_learning_rate=1e-3"]).train.dense_learning_rate == 0.001
-    assert build_settings(overrides=["train.table_learning_rate=2E-2"]).train.table_learning_rate == 0.02
+    assert (
+        build_settings(overrides=["train.dense_learning_rate=1e-3"]).train.dense_learning_rate
+        == 0.001
+    )
+    assert (
+        build_settings(overrides=["train.table_learning_rate=2E-2"]).train.table_learning_rate
+        == 0.02
+    )
     assert build_settings(overrides=["train.batch_impressions=1e3"]).train.batch_impressions == 1000
-    assert build_settings(config=config(tmp_path, "train: {dense_learning_rate: 1e-3}")).train.dense_learning_rate == 0.001
+    assert (
+        build_settings(
+            config=config(tmp_path, "train: {dense_learning_rate: 1e-3}")
+        ).train.dense_learning_rate
+        == 0.001
+    )
     assert build_settings(overrides=["train.device=cuda:0"]).train.device == "cuda:0"
     assert build_settings(overrides=["model.time_encoding=none"]).model.time_encoding == "none"
 
@@ -76,7 +107,10 @@ def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
         ("train.unknown_rate=1", "train.unknown_rate: "),
         ("model.dropout=.nan", "model.dropout: "),
         ("model.time_encoding=young", "model.time_encoding: "),
-        ("model.attention_heads=5", "model: attention_heads: expected a divisor of token_width 32, got 5"),
+        (
+            "model.attention_heads=5",
+            "model: attention_heads: expected a divisor of token_width 32, got 5",
+        ),
         ("model.size=huge", "model.size: unknown size 'huge'; known: tiny, base, small, large"),
         ("model.size=[tiny]", "model.size: unknown size ['tiny']; known: "),
     ],
@@ -122,7 +156,11 @@ def test_settings_yaml_reads_back(tmp_path: Path) -> None:
     chosen = build_settings(
         size="small",
         seed=9,
-        overrides={"train.dense_learning_rate": 1e-5, "train.device": "cuda:1", "model.time_encoding": "none"},
+        overrides={
+            "train.dense_learning_rate": 1e-5,
+            "train.device": "cuda:1",
+            "model.time_encoding": "none",
+        },
     )
     assert build_settings(config=config(tmp_path, chosen.to_yaml())) == chosen
     assert build_settings(config=config(tmp_path, Settings().to_yaml())) == Settings()

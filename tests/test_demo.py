@@ -16,7 +16,9 @@ ROOT = Path(__file__).parent.parent
 
 
 def hemix(*args: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "hemix", *map(str, args)], capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-m", "hemix", *map(str, args)], capture_output=True, text=True
+    )
 
 
 def test_the_demo_end_to_end_and_again(tmp_path: Path) -> None:
@@ -26,7 +28,10 @@ def test_the_demo_end_to_end_and_again(tmp_path: Path) -> None:
     assert "test click AUC" in first.stdout
     assert "popularity alone" in first.stdout
     report = (out / "report.html").read_text()
-    assert "HeMix" in report and "http" not in report.replace("http://www.w3.org", "").lower().split("<style")[0]
+    assert (
+        "HeMix" in report
+        and "http" not in report.replace("http://www.w3.org", "").lower().split("<style")[0]
+    )
     click = json.loads((out / "metrics.json").read_text())["split"]["test"]["tasks"]["click"]
     assert click["auc_ci95"][0] < click["auc"] < click["auc_ci95"][1]
     assert click["popularity_auc"] < click["oracle_auc"]
@@ -44,7 +49,9 @@ SCRIPTS = sorted(path for path in (ROOT / "examples").glob("*.py") if path.stem 
 
 @pytest.mark.parametrize("example", SCRIPTS, ids=lambda path: path.stem)
 def test_every_example_runs(example: Path, tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, str(example)], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(example)], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
     if example.stem == "loop":
@@ -52,17 +59,26 @@ def test_every_example_runs(example: Path, tmp_path: Path) -> None:
 
 
 def check_loop(folder: Path, printed: str) -> None:
-    """What the loop measures is written and said; the model that is blind for positions has seen none, in old rows or in new ones."""
+    """What the loop measures is written and said; the model that is blind for positions has seen
+    none, in old rows or in new ones.
+    """
     found = json.loads((folder / "loop.json").read_text())
     assert set(found["arms"]) == {"first", "own", "blind", "policy"}
     for arm in found["arms"].values():
-        assert arm["pcoc"] > 0 and arm["pcoc_top"] > 0 and arm["items"] > 1 and 0 < arm["distinct_share"] <= 1
+        assert (
+            arm["pcoc"] > 0
+            and arm["pcoc_top"] > 0
+            and arm["items"] > 1
+            and 0 < arm["distinct_share"] <= 1
+        )
         assert "new_place_share" in arm
-    assert {("own", "blind"), ("first", "own")} <= {(e["arm"], e["against"]) for e in found["effects"]}
+    assert {("own", "blind"), ("first", "own")} <= {
+        (e["arm"], e["against"]) for e in found["effects"]
+    }
     assert "PCOC" in printed and "PV_CTR of own against blind" in printed and "3 train" in printed
     for name, seen in (("own", True), ("blind", False)):
         for part in ("0", "1"):
-            positions = pq.read_table(folder / f"{name}-logs" / "impressions" / f"{part}.parquet", columns=["position"])[
-                "position"
-            ]
+            positions = pq.read_table(
+                folder / f"{name}-logs" / "impressions" / f"{part}.parquet", columns=["position"]
+            )["position"]
             assert (len(set(positions.to_pylist())) > 1) is seen

@@ -14,9 +14,16 @@ from hemix.evaluation.report import render_report
 from tests.evaluation.made import predictions
 
 
-@pytest.mark.parametrize(("peak_bytes", "expected"), [(394_264_576, "376 MiB"), (1_136_656_384, "1.06 GiB")])
+@pytest.mark.parametrize(
+    ("peak_bytes", "expected"), [(394_264_576, "376 MiB"), (1_136_656_384, "1.06 GiB")]
+)
 def test_a_peak_of_memory_is_one_figure_in_log_and_report(peak_bytes: int, expected: str) -> None:
-    metrics = {"steps": 3, "train_seconds": 1.0, "impressions_per_second": 10.0, "peak_bytes": peak_bytes}
+    metrics = {
+        "steps": 3,
+        "train_seconds": 1.0,
+        "impressions_per_second": 10.0,
+        "peak_bytes": peak_bytes,
+    }
     assert expected in training_summary(metrics, Path("data"), Path("run"))
     assert expected in render_report(metrics=metrics)
 
@@ -27,19 +34,28 @@ def test_a_demo_whose_test_day_has_one_class_ends_all_the_same() -> None:
     figures = evaluate_predictions(predictions(labels=labels), replicates=2)
     told = demo_summary(figures, Path("out"))
     assert "no positives" in told and "hemix serve out" in told
-    assert "popularity alone" in demo_summary(evaluate_predictions(predictions(), replicates=2), Path("out"))
+    assert "popularity alone" in demo_summary(
+        evaluate_predictions(predictions(), replicates=2), Path("out")
+    )
 
 
 def test_the_display_of_a_run_shows_its_header_evaluations_and_the_stop() -> None:
     console = Console(file=io.StringIO(), width=200)
     shown = Display(console).training()
-    header = {"model": "hemix", "size": "tiny", "dense_parameters": 1234, "embedding_parameters": 56}
+    header = {
+        "model": "hemix",
+        "size": "tiny",
+        "dense_parameters": 1234,
+        "embedding_parameters": 56,
+    }
     more = {"train_impressions": 640, "steps": 10, "resumed_at": 3, "device": "cpu", "processes": 2}
     rest = {"micro_batches": 2, "tables": "plain", "threads": 1, "precision": "fp32"}
     state = {"nothing_to_resume": False, "half_written": ["step-00000004"]}
     shown.on_start({**header, **more, **rest, **state})
     shown.on_step(4, 10)
-    shown.on_record({"step": 4, "loss": 0.5, "progressive_auc": None, "impressions_per_second": 9.0})
+    shown.on_record(
+        {"step": 4, "loss": 0.5, "progressive_auc": None, "impressions_per_second": 9.0}
+    )
     shown.on_record({"step": 4, "valid_loss": 0.25, "valid_auc": None})
     shown.on_record({"step": 8, "stopped_early": 2, "kept_step": 4})
     output = console.file

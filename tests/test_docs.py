@@ -14,7 +14,9 @@ from hemix.schema import History, Label, Roles, Schema, Split, Tables
 DOCS = Path(__file__).parent.parent / "docs"
 
 
-@pytest.mark.parametrize("part", [*(find_model(name).config for name in model_names()), TrainSettings, BoostingSettings])
+@pytest.mark.parametrize(
+    "part", [*(find_model(name).config for name in model_names()), TrainSettings, BoostingSettings]
+)
 def test_every_setting_is_explained(part: type[BaseModel]) -> None:
     text = (DOCS / "settings.md").read_text()
     assert [name for name in part.model_fields if f"`{name}`" not in text] == []

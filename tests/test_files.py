@@ -46,7 +46,9 @@ def test_an_empty_folder_may_be_there(tmp_path: Path) -> None:
     assert names(out) == ["file"]
 
 
-@pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), SystemExit(3), OSError("no number")], ids=repr)
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), KeyboardInterrupt(), SystemExit(3), OSError("no number")], ids=repr
+)
 def test_nothing_appears_when_the_block_does_not_end(tmp_path: Path, error: BaseException) -> None:
     with pytest.raises(type(error)) as raised, new_folder(tmp_path / "a" / "b" / "out") as part:
         (part / "deep").mkdir()
@@ -65,7 +67,9 @@ def test_a_link_is_followed_to_a_folder_empty_or_new(tmp_path: Path, there: bool
     (tmp_path / "out").symlink_to(tmp_path / "disk" / "target")
     with new_folder(tmp_path / "out") as folder:
         (folder / "a").write_text("a")
-    assert (tmp_path / "out").is_symlink() and (tmp_path / "disk" / "target" / "a").read_text() == "a"
+    assert (tmp_path / "out").is_symlink() and (
+        tmp_path / "disk" / "target" / "a"
+    ).read_text() == "a"
     assert [path.name for path in tmp_path.rglob("*.part")] == []
 
 
@@ -105,18 +109,32 @@ def test_what_is_there_is_not_touched(tmp_path: Path, kind: str) -> None:
         out.mkdir()
     file = out / "mine" if kind == "folder" else out
     file.write_text("x")
-    with pytest.raises(UsageError, match=r"--out .*out: exists already and is not empty; name a new folder"), new_folder(out):
+    with (
+        pytest.raises(
+            UsageError, match=r"--out .*out: exists already and is not empty; name a new folder"
+        ),
+        new_folder(out),
+    ):
         raise AssertionError("the block must not run")
     assert file.read_text() == "x"
     assert names(tmp_path) == ["out"]
 
 
-def test_leftovers_of_dead_processes_are_swept_and_those_of_the_living_not(tmp_path: Path, dead_process: int) -> None:
-    for name in (f".out.{dead_process}.part", ".out.1.part", f".other.{dead_process}.part", ".out.mine.part"):
+def test_leftovers_of_dead_processes_are_swept_and_those_of_the_living_not(
+    tmp_path: Path, dead_process: int
+) -> None:
+    for name in (
+        f".out.{dead_process}.part",
+        ".out.1.part",
+        f".other.{dead_process}.part",
+        ".out.mine.part",
+    ):
         (tmp_path / name / "deep").mkdir(parents=True)
     with new_folder(tmp_path / "out"):
         pass
-    assert names(tmp_path) == sorted([f".other.{dead_process}.part", ".out.1.part", ".out.mine.part", "out"])
+    assert names(tmp_path) == sorted(
+        [f".other.{dead_process}.part", ".out.1.part", ".out.mine.part", "out"]
+    )
 
 
 def test_a_name_with_brackets_is_taken_literally(tmp_path: Path, dead_process: int) -> None:
@@ -162,7 +180,9 @@ def test_what_the_disk_refuses_is_named(tmp_path: Path, number: int, says: str) 
 def test_a_parent_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with (
-        pytest.raises(StorageError, match=r"file.*: cannot be written: (Not a directory|File exists)"),
+        pytest.raises(
+            StorageError, match=r"file.*: cannot be written: (Not a directory|File exists)"
+        ),
         new_folder(tmp_path / "file" / "out"),
     ):
         raise AssertionError("the block must not run")
@@ -193,7 +213,9 @@ def test_json_refuses_what_is_not_json_and_keeps_the_file(tmp_path: Path, value:
     assert names(tmp_path) == ["x.json"]
 
 
-def test_a_text_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_that_cannot_be_written_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "x.txt"
     write_text(path, "old")
 
@@ -209,9 +231,16 @@ def test_a_text_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkey
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(None, "missing"), (b"{", "damaged: "), (b"[1]", "damaged: expected a JSON object"), (b"\xff", "damaged: ")],
+    [
+        (None, "missing"),
+        (b"{", "damaged: "),
+        (b"[1]", "damaged: expected a JSON object"),
+        (b"\xff", "damaged: "),
+    ],
 )
-def test_json_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None, says: str) -> None:
+def test_json_that_cannot_be_read_is_named(
+    tmp_path: Path, content: bytes | None, says: str
+) -> None:
     path = tmp_path / "x.json"
     if content is not None:
         path.write_bytes(content)

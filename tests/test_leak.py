@@ -1,6 +1,7 @@
 """No leak, end to end: logs with a planted fact that equals the label, prepared, loaded and scored.
 
-Every column is hashed, so that a planted row changes no vocabulary: scores differ only if the model saw something else.
+Every column is hashed, so that a planted row changes no vocabulary: scores differ only if the model
+saw something else.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ features:
   item:
     item_id: {{type: categorical, hash: {{rows: 64}}}}
     state: {{type: categorical, hash: {{rows: 64}}}}
-history: {{action: {{column: action, hash: {{rows: 16}}}}, delay: {delay}, item_features: [item_id, state]}}
+history: {{action: {{column: action, hash: {{rows: 16}}}}, delay: {delay}, item_features: [item_id,
+  state]}}
 labels: {{click: {{{label}}}}}
 split: {{valid: 2026-01-06, test: 2026-01-07}}
 """
@@ -62,15 +64,25 @@ def scores(
     tables = []
     if events is not None:
         old = [("u", "a", START_MS - DAY_MS, "view"), ("v", "b", START_MS - DAY_MS, "view")]
-        names, types = ("user_id", "item_id", "time_ms", "action"), (pa.string(), pa.string(), pa.int64(), pa.string())
+        names, types = (
+            ("user_id", "item_id", "time_ms", "action"),
+            (pa.string(), pa.string(), pa.int64(), pa.string()),
+        )
         columns = list(zip(*[*old, *events], strict=True))
         pq.write_table(
-            pa.table({n: pa.array(c, t) for n, c, t in zip(names, columns, types, strict=True)}), folder / "events.parquet"
+            pa.table({n: pa.array(c, t) for n, c, t in zip(names, columns, types, strict=True)}),
+            folder / "events.parquet",
         )
         tables.append("events: events.parquet")
     rows = items or [("a", "old", 0), ("b", "old", 0)]
     pq.write_table(
-        pa.table({"item_id": [r[0] for r in rows], "state": [r[1] for r in rows], "since_ms": [r[2] for r in rows]}),
+        pa.table(
+            {
+                "item_id": [r[0] for r in rows],
+                "state": [r[1] for r in rows],
+                "since_ms": [r[2] for r in rows],
+            }
+        ),
         folder / "items.parquet",
     )
     tables.append("items: items.parquet")
@@ -85,7 +97,9 @@ def scores(
     prepare(folder, folder / "data")
     data = Dataset(folder / "data")
     test = data.split("test")
-    model = build_model(data.spec, build_settings(overrides={"model.embedding_init_std": 1.0}).model, seed=3).eval()
+    model = build_model(
+        data.spec, build_settings(overrides={"model.embedding_init_std": 1.0}).model, seed=3
+    ).eval()
     requests = np.flatnonzero(test.time_ms.read() == T_MS)
     assert len(requests) == 1
     batch = test.batch(requests)
@@ -119,7 +133,9 @@ def test_leak_a_delayed_event_changes_nothing_until_it_has_arrived(score: Any) -
 
 
 def test_leak_the_impression_itself_is_not_its_own_event(score: Any) -> None:
-    """The impressions are the events, and the label of the request at T is 1: known at T at the earliest."""
+    """The impressions are the events, and the label of the request at T is 1: known at T at the
+    earliest.
+    """
     never = score(events=None, known_at_ms=T_MS + DAY_MS)
     assert never == score(events=None, known_at_ms=T_MS + 1)
 
@@ -132,13 +148,24 @@ def test_leak_a_label_counts_from_the_moment_it_was_known(score: Any) -> None:
 
 def test_leak_a_table_row_holds_from_its_moment_on(score: Any) -> None:
     before = score(events=[], items=[("a", "old", 0), ("b", "old", 0)])
-    assert score(events=[], items=[("a", "old", 0), ("a", "clicked", T_MS + 1), ("b", "old", 0)]) == before
-    assert score(events=[], items=[("a", "old", 0), ("a", "clicked", T_MS), ("b", "old", 0)]) != before
+    assert (
+        score(events=[], items=[("a", "old", 0), ("a", "clicked", T_MS + 1), ("b", "old", 0)])
+        == before
+    )
+    assert (
+        score(events=[], items=[("a", "old", 0), ("a", "clicked", T_MS), ("b", "old", 0)]) != before
+    )
 
 
 def test_leak_an_event_carries_the_item_as_it_was_then(score: Any) -> None:
     """Item ``b`` changed after the event but before the request: the event keeps the old state."""
     event = [("u", "b", T_MS - 10_000, "click")]
     before = score(events=event, items=[("a", "old", 0), ("b", "old", 0)])
-    assert score(events=event, items=[("a", "old", 0), ("b", "old", 0), ("b", "new", T_MS - 9_999)]) == before
-    assert score(events=event, items=[("a", "old", 0), ("b", "old", 0), ("b", "new", T_MS - 10_000)]) != before
+    assert (
+        score(events=event, items=[("a", "old", 0), ("b", "old", 0), ("b", "new", T_MS - 9_999)])
+        == before
+    )
+    assert (
+        score(events=event, items=[("a", "old", 0), ("b", "old", 0), ("b", "new", T_MS - 10_000)])
+        != before
+    )

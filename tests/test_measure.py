@@ -1,4 +1,6 @@
-"""Memory as it is measured: what a process holds counts, what it maps does not, and a peak is remembered."""
+"""Memory as it is measured: what a process holds counts, what it maps does not, and a peak is
+remembered.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +20,24 @@ MB = 1_000_000
 
 
 def measured(code: str, *args: object) -> list[int]:
-    """Run ``code`` in a process of its own, whose memory nobody else has touched; it prints whole numbers."""
-    head = "import sys, time\nimport numpy as np\nfrom hemix.measure import PeakMemory, anonymous_bytes\nMB = 1_000_000\n"
-    done = subprocess.run([sys.executable, "-c", head + code, *map(str, args)], capture_output=True, text=True)
+    """Run ``code`` in a process of its own, whose memory nobody else has touched; it prints whole
+    numbers.
+    """
+    head = (
+        "import sys, time\nimport numpy as np\nfrom hemix.measure import PeakMemory, "
+        "anonymous_bytes\nMB = 1_000_000\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", head + code, *map(str, args)], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return [int(text) for text in done.stdout.split()]
 
 
 def test_an_allocation_counts() -> None:
     grown, left = measured(
-        "before = anonymous_bytes(); held = np.ones(64 * MB, np.uint8); print(anonymous_bytes() - before)\n"
+        "before = anonymous_bytes(); held = np.ones(64 * MB, np.uint8); print(anonymous_bytes() - "
+        "before)\n"
         "del held; print(anonymous_bytes() - before)"
     )
     assert 60 * MB < grown < 80 * MB
@@ -36,9 +46,17 @@ def test_an_allocation_counts() -> None:
 
 @pytest.mark.parametrize(
     ("share", "least", "most"),
-    [("max 100000", 1, None), ("150000 100000", 1, 2), ("50000 100000", 1, 1), ("", 1, None), ("100000 0", 1, None)],
+    [
+        ("max 100000", 1, None),
+        ("150000 100000", 1, 2),
+        ("50000 100000", 1, 1),
+        ("", 1, None),
+        ("100000 0", 1, None),
+    ],
 )
-def test_a_containers_share_bounds_the_processors(tmp_path: Path, share: str, least: int, most: int | None) -> None:
+def test_a_containers_share_bounds_the_processors(
+    tmp_path: Path, share: str, least: int, most: int | None
+) -> None:
     cores = len(os.sched_getaffinity(0))
     (tmp_path / "cpu.max").write_text(f"{share}\n" if share else "")
     assert processors(tmp_path / "cpu.max") == min(cores, most or cores) >= least
@@ -50,7 +68,8 @@ def test_a_memory_mapped_file_does_not_count(tmp_path: Path) -> None:
     np.save(path, np.ones(64 * MB, np.uint8))
     (grown,) = measured(
         "before = anonymous_bytes(); mapped = np.load(sys.argv[1], mmap_mode='r')\n"
-        "assert sum(int(mapped[i : i + MB].sum()) for i in range(0, 64 * MB, MB)) == 64 * MB; print(anonymous_bytes() - before)",
+        "assert sum(int(mapped[i : i + MB].sum()) for i in range(0, 64 * MB, MB)) == 64 * MB; "
+        "print(anonymous_bytes() - before)",
         path,
     )
     assert grown < 16 * MB
@@ -74,7 +93,8 @@ def test_a_peak_that_is_gone_at_the_end_is_seen() -> None:
         "before = anonymous_bytes()\n"
         "with PeakMemory(every_seconds=0.005) as memory:\n"
         "    held = np.ones(128 * MB, np.uint8); deadline = time.monotonic() + 30\n"
-        "    while memory.bytes < before + 120 * MB and time.monotonic() < deadline: time.sleep(0.005)\n"
+        "    while memory.bytes < before + 120 * MB and time.monotonic() < deadline: "
+        "time.sleep(0.005)\n"
         "    del held\n"
         "print(memory.bytes - before, anonymous_bytes() - before)"
     )
@@ -83,7 +103,10 @@ def test_a_peak_that_is_gone_at_the_end_is_seen() -> None:
 
 
 def test_a_block_shorter_than_a_sample_is_measured_at_its_end() -> None:
-    (peak,) = measured("with PeakMemory(every_seconds=1000) as memory: held = np.ones(64 * MB, np.uint8)\nprint(memory.bytes)")
+    (peak,) = measured(
+        "with PeakMemory(every_seconds=1000) as memory: held = np.ones(64 * MB, "
+        "np.uint8)\nprint(memory.bytes)"
+    )
     assert peak > 64 * MB
 
 
@@ -98,7 +121,8 @@ def test_what_was_freed_is_kept_until_it_is_given_back() -> None:
     held, kept, left = measured(
         "from hemix.measure import give_freed_memory_back, keep_freed_memory\n"
         "keep_freed_memory(arenas=1)\n"
-        "before, burst, last = anonymous_bytes(), np.ones(64 * MB, np.uint8), np.ones(1000, np.uint8)\n"
+        "before, burst, last = anonymous_bytes(), np.ones(64 * MB, np.uint8), np.ones(1000, "
+        "np.uint8)\n"
         "held = anonymous_bytes() - before\n"
         "del burst\n"
         "kept = anonymous_bytes() - before\n"
@@ -117,9 +141,15 @@ def test_the_machine_says_what_it_is() -> None:
     assert len(facts["load_average"]) == 3
 
 
-def test_what_the_host_gave_to_others_is_counted_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_host_gave_to_others_is_counted_in_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     ticks = os.sysconf("SC_CLK_TCK")
-    monkeypatch.setattr(measure, "_lines", lambda _: [f"cpu  9 9 9 9 9 9 9 {3 * ticks} 0 0", "cpu0 9 9 9 9 9 9 9 1 0 0"])
+    monkeypatch.setattr(
+        measure,
+        "_lines",
+        lambda _: [f"cpu  9 9 9 9 9 9 9 {3 * ticks} 0 0", "cpu0 9 9 9 9 9 9 9 1 0 0"],
+    )
     assert stolen_seconds() == 3
     monkeypatch.setattr(measure, "_lines", lambda _: [])
     assert stolen_seconds() == 0

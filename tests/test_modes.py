@@ -54,11 +54,15 @@ def test_every_file_of_the_pipeline(tmp_path: Path, umask: int) -> None:
     api.evaluate(run, data, importance_impressions=0)
     api.predict(run, data, tmp_path / "scores.parquet")
     api.store_load(logs, f"sqlite:///{tmp_path / 'events.db'}")
-    assert "optimizer.safetensors" in seen and any(name.startswith("rows-") for name in seen), "checkpoints were looked at"
+    assert "optimizer.safetensors" in seen and any(name.startswith("rows-") for name in seen), (
+        "checkpoints were looked at"
+    )
     assert wrong_while_training == {}
     assert wrong_modes(tmp_path, umask) == {}
     others = stat.S_IRGRP if umask == 0o027 else stat.S_IROTH
-    assert all(path.stat().st_mode & others for path in run.rglob("*")), "another uid, or one of the group, can read the run"
+    assert all(path.stat().st_mode & others for path in run.rglob("*")), (
+        "another uid, or one of the group, can read the run"
+    )
 
 
 def test_a_file_that_a_library_writes_for_its_owner_alone(tmp_path: Path, umask: int) -> None:

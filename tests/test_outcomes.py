@@ -1,7 +1,7 @@
 """Nothing that the encoders learn depends on outcomes.
 
-Flipped labels, with the events that they cause, change no byte of the encoders; and labels that are coin
-flips cannot be predicted by any model, though every click leaves an event.
+Flipped labels, with the events that they cause, change no byte of the encoders; and labels that are
+coin flips cannot be predicted by any model, though every click leaves an event.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ TABLES = "tables: {events: events.parquet, items: items.parquet, users: users.pa
 ALONE = "tables: {items: items.parquet, users: users.parquet}\n"
 SPLIT = "split: {valid: 2026-01-06, test: 2026-01-07}\n"
 SCHEMAS = {
-    "an action": f"name: a\n{TABLES}{FEATURES}labels: {{click: {{}}, order: {{given: click}}}}\n{SPLIT}",
+    "an action": f"name: a\n{TABLES}{FEATURES}"
+    f"labels: {{click: {{}}, order: {{given: click}}}}\n{SPLIT}",
     "fields": f"""name: a
 {TABLES}{FEATURES}
 history:
@@ -55,7 +56,15 @@ labels: {{click: {{}}, order: {{given: click, available_at: known_ms}}}}
 """What the history is made of"""
 
 
-def write_logs(folder: Path, schema: str, *, flip: bool = False, rows: int = 900, users: int = 90, items: int = 400) -> Path:
+def write_logs(
+    folder: Path,
+    schema: str,
+    *,
+    flip: bool = False,
+    rows: int = 900,
+    users: int = 90,
+    items: int = 400,
+) -> Path:
     """Write logs of three days with coin flips as labels; every click and order is an event too.
 
     ``flip``: turn all labels round, with the events that they cause.
@@ -64,9 +73,15 @@ def write_logs(folder: Path, schema: str, *, flip: bool = False, rows: int = 900
     folder.mkdir(parents=True)
     (folder / "schema.yaml").write_text(schema)
     count = 3 * rows
-    item = np.where(rng.random(count) < 0.8, rng.integers(items, size=count), rng.integers(5, size=count))
+    item = np.where(
+        rng.random(count) < 0.8, rng.integers(items, size=count), rng.integers(5, size=count)
+    )
     user = rng.integers(users, size=count)
-    time_ms = START_MS + np.repeat(np.arange(3), rows) * DAY_MS + rng.integers(1000, DAY_MS - 10_000_000, size=count)
+    time_ms = (
+        START_MS
+        + np.repeat(np.arange(3), rows) * DAY_MS
+        + rng.integers(1000, DAY_MS - 10_000_000, size=count)
+    )
     click, order = rng.random(count) < 0.3, rng.random(count) < 0.5
     if flip:
         click, order = ~click, ~order
@@ -84,16 +99,25 @@ def write_logs(folder: Path, schema: str, *, flip: bool = False, rows: int = 900
     }
     pq.write_table(pa.table(columns), folder / "impressions.parquet")
     pq.write_table(
-        pa.table({"user_id": [f"u{n}" for n in range(users)], "age": rng.integers(90, size=users)}), folder / "users.parquet"
+        pa.table({"user_id": [f"u{n}" for n in range(users)], "age": rng.integers(90, size=users)}),
+        folder / "users.parquet",
     )
     shop = [f"s{n // 2}" for n in range(items)]
     pq.write_table(
-        pa.table({"item_id": [f"i{n}" for n in range(items)], "shop": shop, "price": rng.random(items)}), folder / "items.parquet"
+        pa.table(
+            {"item_id": [f"i{n}" for n in range(items)], "shop": shop, "price": rng.random(items)}
+        ),
+        folder / "items.parquet",
     )
     past = 1_200
     old_item = rng.integers(items, size=past)
     parts = [
-        (rng.integers(users, size=past), old_item, START_MS - rng.integers(1, 30 * DAY_MS, size=past), "view"),
+        (
+            rng.integers(users, size=past),
+            old_item,
+            START_MS - rng.integers(1, 30 * DAY_MS, size=past),
+            "view",
+        ),
         (user[click], item[click], time_ms[click] + 1000, "click"),
         (user[order], item[order], time_ms[order] + 2000, "order"),
     ]
@@ -117,19 +141,33 @@ def encoders(folder: Path, **options: Any) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("history", SCHEMAS)
-def test_flipped_labels_and_their_events_change_no_byte_of_the_encoders(tmp_path: Path, history: str) -> None:
-    logs = {flip: write_logs(tmp_path / str(flip), SCHEMAS[history], flip=flip) for flip in (False, True)}
+def test_flipped_labels_and_their_events_change_no_byte_of_the_encoders(
+    tmp_path: Path, history: str
+) -> None:
+    logs = {
+        flip: write_logs(tmp_path / str(flip), SCHEMAS[history], flip=flip)
+        for flip in (False, True)
+    }
     assert encoders(logs[False]) == encoders(logs[True])
     for name in ("items", "users"):
-        counts = [(logs[flip] / "data" / name / "train_impressions.npy").read_bytes() for flip in (False, True)]
+        counts = [
+            (logs[flip] / "data" / name / "train_impressions.npy").read_bytes()
+            for flip in (False, True)
+        ]
         assert counts[0] == counts[1]
 
 
-def test_flipped_labels_change_no_byte_of_encoders_that_continue_from_others(tmp_path: Path) -> None:
+def test_flipped_labels_change_no_byte_of_encoders_that_continue_from_others(
+    tmp_path: Path,
+) -> None:
     first = write_logs(tmp_path / "first", SCHEMAS["fields"], items=300)
     prepare(first, tmp_path / "earlier")
     found = [
-        encoders(write_logs(tmp_path / str(flip), SCHEMAS["fields"], flip=flip), earlier=tmp_path / "earlier", forget_days=1)
+        encoders(
+            write_logs(tmp_path / str(flip), SCHEMAS["fields"], flip=flip),
+            earlier=tmp_path / "earlier",
+            forget_days=1,
+        )
         for flip in (False, True)
     ]
     assert found[0] == found[1]
@@ -156,7 +194,9 @@ def coins(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "data"
 
 
-def test_on_coin_flips_rows_of_known_and_unknown_items_have_the_same_label_rate(coins: Path) -> None:
+def test_on_coin_flips_rows_of_known_and_unknown_items_have_the_same_label_rate(
+    coins: Path,
+) -> None:
     rates = json.loads((coins / "manifest.json").read_text())["label_rates"]
     for split in ("train", "valid", "test"):
         entry = rates[split]["item.item_id"]["click"]
@@ -169,9 +209,18 @@ def test_no_model_predicts_coin_flips(coins: Path, tmp_path: Path, model: str) -
     if model == "lightgbm":
         pytest.importorskip("lightgbm")
     run = tmp_path / "run"
-    api.train(coins, run, model=model, seed=0, settings={"train.threads": 1, "train.batch_impressions": 64})
-    # a vocabulary that knows the clicked items gives .83 and more on its own rows, what fits by chance .65 at most
-    fitted = api.evaluate(run, coins, split="train", importance_impressions=0)["tasks"]["click"]["auc"]
+    api.train(
+        coins,
+        run,
+        model=model,
+        seed=0,
+        settings={"train.threads": 1, "train.batch_impressions": 64},
+    )
+    # a vocabulary that knows the clicked items gives .83 and more on its own rows, what fits by
+    # chance .65 at most
+    fitted = api.evaluate(run, coins, split="train", importance_impressions=0)["tasks"]["click"][
+        "auc"
+    ]
     assert abs(fitted - 0.5) < 0.25
     for split in ("valid", "test"):
         click = api.evaluate(run, coins, split=split, importance_impressions=0)["tasks"]["click"]

@@ -1,4 +1,7 @@
-"""The public surface, pinned: a change here is a change for everyone who imports hemix. And what is imported when."""
+"""The public surface, pinned: a change here is a change for everyone who imports hemix.
+
+And what is imported when.
+"""
 
 from __future__ import annotations
 
@@ -40,12 +43,16 @@ SURFACE = [
 
 
 def python(code: str, *args: object) -> str:
-    done = subprocess.run([sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip().splitlines()[-1]
 
 
-LOADED = "; print(sorted(m for m in ('torch', 'pandas', 'matplotlib', 'pyarrow') if m in sys.modules))"
+LOADED = (
+    "; print(sorted(m for m in ('torch', 'pandas', 'matplotlib', 'pyarrow') if m in sys.modules))"
+)
 
 
 def test_the_surface_is_what_it_was() -> None:
@@ -58,7 +65,9 @@ def test_the_surface_is_what_it_was() -> None:
 
 @pytest.mark.parametrize("name", SURFACE)
 def test_no_module_hides_a_public_name(name: str) -> None:
-    """Importing a module ``hemix.train`` would put itself in the place of the function of that name."""
+    """Importing a module ``hemix.train`` would put itself in the place of the function of that
+    name.
+    """
     assert importlib.util.find_spec(f"hemix.{name}") is None
 
 
@@ -112,8 +121,22 @@ def test_help_loads_nothing_heavy(args: list[str]) -> None:
 def test_preparing_and_simulating_load_no_torch(planted_logs: Path, tmp_path: Path) -> None:
     torch = "; print('torch' in sys.modules)"
     assert (
-        python("import sys, hemix; hemix.prepare(sys.argv[1], sys.argv[2])" + torch, planted_logs, tmp_path / "data") == "False"
+        python(
+            "import sys, hemix; hemix.prepare(sys.argv[1], sys.argv[2])" + torch,
+            planted_logs,
+            tmp_path / "data",
+        )
+        == "False"
     )
     assert (tmp_path / "data" / "manifest.json").exists()
-    assert python("import sys, hemix; hemix.simulate(sys.argv[1], users=5, days=3)" + torch, tmp_path / "city") == "False"
-    assert python(COMMAND + torch.lstrip("; "), "prepare", planted_logs, "--out", tmp_path / "again") == "False"
+    assert (
+        python(
+            "import sys, hemix; hemix.simulate(sys.argv[1], users=5, days=3)" + torch,
+            tmp_path / "city",
+        )
+        == "False"
+    )
+    assert (
+        python(COMMAND + torch.lstrip("; "), "prepare", planted_logs, "--out", tmp_path / "again")
+        == "False"
+    )

@@ -1,4 +1,6 @@
-"""The schema: it survives its own YAML, its fingerprint follows its meaning, and each refusal names a key."""
+"""The schema: it survives its own YAML, its fingerprint follows its meaning, and each refusal names
+a key.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from hemix.schema import Schema, duration_ms
 
 RICH = """
 name: rich-1.0_a
-tables: {impressions: days, events: e.parquet, items: i.parquet, users: u.parquet, truth: truth/t.parquet}
+tables: {impressions: days, events: e.parquet, items: i.parquet, users: u.parquet,
+  truth: truth/t.parquet}
 user: uid
 item: iid
 clock: {column: at, unit: us, timezone: Asia/Shanghai}
@@ -53,7 +56,8 @@ history:
 labels:
   click: {column: is_click}
   order: {given: click, available_at: known, maturity: 3d}
-roles: {request_id: r, weight: w, bias: {column: pos, serve_as: 1, max: 9}, negative_sampling_rate: 0.1}
+roles: {request_id: r, weight: w, bias: {column: pos, serve_as: 1, max: 9},
+  negative_sampling_rate: 0.1}
 score: click * order_given_click^0.5 * price
 split: {start: 2026-01-01, valid: 2026-01-15 06:00, test: 2026-01-16, end: 2026-02-01}
 """
@@ -77,7 +81,7 @@ def with_(**parts: str) -> str:
     return yaml.safe_dump(content, sort_keys=False)
 
 
-# -- round trip --------------------------------------------------------------------------------------------------------------
+# -- round trip ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", [RICH, PLAIN], ids=["rich", "plain"])
@@ -110,7 +114,14 @@ categoricals = st.builds(
         "max_values": most,
         **encoding,
     },
-    st.sampled_from([{}, {"hash": {"rows": 3}}, {"vocabulary": {"min_count": 4}}, {"vocabulary": {"max_rows": 9}}]),
+    st.sampled_from(
+        [
+            {},
+            {"hash": {"rows": 3}},
+            {"vocabulary": {"min_count": 4}},
+            {"vocabulary": {"max_rows": 9}},
+        ]
+    ),
     st.booleans(),
     column,
     st.integers(1, 60),
@@ -120,27 +131,44 @@ numerics = st.builds(
     st.sampled_from(["quantile", "standardise"]),
     st.integers(2, 40),
 )
-vectors = st.builds(lambda size, column: {"type": "vector", "size": size, "column": column}, st.integers(1, 9), column)
-places = st.builds(lambda a, b: {"type": "coordinates", "latitude": a, "longitude": b}, names, names)
-clocks = st.builds(lambda part: {"type": "clock", "part": part}, st.sampled_from(["hour", "weekday", "hour_of_week"]))
+vectors = st.builds(
+    lambda size, column: {"type": "vector", "size": size, "column": column},
+    st.integers(1, 9),
+    column,
+)
+places = st.builds(
+    lambda a, b: {"type": "coordinates", "latitude": a, "longitude": b}, names, names
+)
+clocks = st.builds(
+    lambda part: {"type": "clock", "part": part},
+    st.sampled_from(["hour", "weekday", "hour_of_week"]),
+)
 features = {
     "user": categoricals | numerics | vectors | places,
     "context": categoricals | numerics | vectors | places | clocks,
     "item": categoricals | numerics | vectors | places,
     "cross": categoricals | numerics | vectors,
 }
-duration = st.builds(lambda n, unit: f"{n}{unit}", st.integers(0, 999), st.sampled_from(["ms", "s", "min", "m", "h", "d"]))
+duration = st.builds(
+    lambda n, unit: f"{n}{unit}",
+    st.integers(0, 999),
+    st.sampled_from(["ms", "s", "min", "m", "h", "d"]),
+)
 
 
 @settings(max_examples=40, deadline=None)  # no timing assertion on a busy machine
 @given(
-    levels=st.fixed_dictionaries({level: st.dictionaries(names, kind, max_size=3) for level, kind in features.items()}),
+    levels=st.fixed_dictionaries(
+        {level: st.dictionaries(names, kind, max_size=3) for level, kind in features.items()}
+    ),
     delay=duration,
     window=st.just("day") | duration,
     maturity=duration,
     rate=st.none() | st.floats(0.01, 1),
 )
-def test_any_schema_reads_back(levels: dict, delay: str, window: str, maturity: str, rate: float | None) -> None:  # type: ignore[type-arg]
+def test_any_schema_reads_back(
+    levels: dict, delay: str, window: str, maturity: str, rate: float | None
+) -> None:  # type: ignore[type-arg]
     content = {
         **yaml.safe_load(PLAIN),
         "features": levels,
@@ -154,7 +182,7 @@ def test_any_schema_reads_back(levels: dict, delay: str, window: str, maturity: 
     assert again.fingerprint() == schema.fingerprint()
 
 
-# -- fingerprint -------------------------------------------------------------------------------------------------------------
+# -- fingerprint -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -189,7 +217,9 @@ def test_the_fingerprint_changes_with_a_meaning(old: str, new: str) -> None:
 
 
 def test_the_fingerprint_changes_with_the_funnel() -> None:
-    funnel, apart = (with_(labels=f"{{click: {{}}, order: {{{given}}}}}") for given in ("given: click", ""))
+    funnel, apart = (
+        with_(labels=f"{{click: {{}}, order: {{{given}}}}}") for given in ("given: click", "")
+    )
     assert Schema.parse(funnel).fingerprint() != Schema.parse(apart).fingerprint()
 
 
@@ -197,7 +227,9 @@ def test_the_fingerprint_changes_with_the_presence_of_an_event_table() -> None:
     events = Schema.parse(PLAIN + "tables: {events: e.parquet}")
     assert events.fingerprint() != Schema.parse(PLAIN).fingerprint()
     kept = Schema.parse(PLAIN + "tables: {events: e.parquet}\nhistory: {source: impressions}")
-    assert kept.fingerprint() != Schema.parse(PLAIN).fingerprint(), "the event table is there, though not the history's source"
+    assert kept.fingerprint() != Schema.parse(PLAIN).fingerprint(), (
+        "the event table is there, though not the history's source"
+    )
     said = Schema.parse(PLAIN + "tables: {events: e.parquet}\nhistory: {source: events}")
     assert said.fingerprint() == events.fingerprint(), "the default, spelt out"
 
@@ -217,7 +249,7 @@ def test_the_fingerprint_does_not_change_with_names_and_places(old: str, new: st
     assert Schema.parse(RICH.replace(old, new)).fingerprint() == Schema.parse(RICH).fingerprint()
 
 
-# -- refusals ----------------------------------------------------------------------------------------------------------------
+# -- refusals --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["score", "log_row", "time_ms", "user_id", "item_id"])
@@ -236,7 +268,9 @@ def test_a_label_may_not_take_the_name_of_a_prediction_column(name: str) -> None
     ids=["after", "before"],
 )
 def test_a_label_may_not_take_the_name_of_a_conditional_output(labels: str) -> None:
-    assert "order_given_click: the name is taken by a column of the predictions" in refusal(with_(labels=labels))
+    assert "order_given_click: the name is taken by a column of the predictions" in refusal(
+        with_(labels=labels)
+    )
 
 
 @pytest.mark.parametrize(
@@ -252,33 +286,72 @@ def test_a_label_may_not_take_the_name_of_a_conditional_output(labels: str) -> N
             {"labels": "{click: {}, order: {given: clik}}"},
             "labels.order.given: expected a label defined before it (click), got 'clik'",
         ),
-        ({"labels": "{click: {given: click}}"}, "labels.click.given: expected a label defined before it (none), got 'click'"),
-        ({"labels": "{click: {maturity: 3}}"}, "labels.click.maturity: expected a duration with a unit such as 30min, 2h or 7d"),
-        ({"history": "{delay: 5}"}, "history.delay: expected a duration with a unit such as 30min, 2h or 7d, got 5"),
+        (
+            {"labels": "{click: {given: click}}"},
+            "labels.click.given: expected a label defined before it (none), got 'click'",
+        ),
+        (
+            {"labels": "{click: {maturity: 3}}"},
+            "labels.click.maturity: expected a duration with a unit such as 30min, 2h or 7d",
+        ),
+        (
+            {"history": "{delay: 5}"},
+            "history.delay: expected a duration with a unit such as 30min, 2h or 7d, got 5",
+        ),
         ({"history": "{delay: 5 weeks}"}, "history.delay: expected a duration with a unit"),
         ({"history": "{delay: -5s}"}, "history.delay: expected a duration with a unit"),
-        ({"history": "{realtime_window: 3600}"}, "history.realtime_window: expected a duration with a unit"),
-        ({"history": "{realtime_window: night}"}, "history.realtime_window: expected a duration with a unit"),
+        (
+            {"history": "{realtime_window: 3600}"},
+            "history.realtime_window: expected a duration with a unit",
+        ),
+        (
+            {"history": "{realtime_window: night}"},
+            "history.realtime_window: expected a duration with a unit",
+        ),
         ({"history": "{global_length: 0}"}, "history.global_length: "),
         ({"history": "{source: events}"}, "history.source: events needs tables.events"),
         ({"history": "{item_features: [price]}"}, "history.item_features: no item feature 'price'"),
         ({"history": "{action: {multi: true}}"}, "history.action: one value, not multi"),
-        ({"history": "{fields: {action: {type: categorical}}}"}, "history.fields.action: the action has a key of its own"),
-        ({"history": "{fields: {tags: {type: categorical, multi: true}}}"}, "history.fields.tags: one-valued categorical"),
-        ({"history": "{fields: {x: {type: numeric, encoding: standardise}}}"}, "history.fields.x: one-valued categorical"),
-        ({"clock": "{timezone: Berlin}"}, "clock.timezone: expected an IANA time zone such as Asia/Shanghai, got 'Berlin'"),
+        (
+            {"history": "{fields: {action: {type: categorical}}}"},
+            "history.fields.action: the action has a key of its own",
+        ),
+        (
+            {"history": "{fields: {tags: {type: categorical, multi: true}}}"},
+            "history.fields.tags: one-valued categorical",
+        ),
+        (
+            {"history": "{fields: {x: {type: numeric, encoding: standardise}}}"},
+            "history.fields.x: one-valued categorical",
+        ),
+        (
+            {"clock": "{timezone: Berlin}"},
+            "clock.timezone: expected an IANA time zone such as Asia/Shanghai, got 'Berlin'",
+        ),
         ({"clock": "{timezone: ../etc}"}, "clock.timezone: expected an IANA time zone"),
         ({"clock": "{unit: h}"}, "clock.unit: "),
         ({"split": "{valid: 2, test: 1}"}, "split: expected valid < test, got 2 and 1"),
         ({"split": "{valid: 1, test: 1}"}, "split: expected valid < test, got 1 and 1"),
         ({"split": "{start: 3, valid: 2, test: 4}"}, "split: expected start < valid, got 3 and 2"),
         ({"split": "{valid: 2, test: 4, end: 4}"}, "split: expected test < end, got 4 and 4"),
-        ({"split": "{valid: 2026-01-01, test: 4}"}, "split: valid and test must be of one kind, got '2026-01-01' and 4"),
+        (
+            {"split": "{valid: 2026-01-01, test: 4}"},
+            "split: valid and test must be of one kind, got '2026-01-01' and 4",
+        ),
         ({"split": "{valid: 2}"}, "split.test: missing"),
-        ({"statistics": "{ctr: {label: click, by: [user], days: 7}}"}, "statistics.ctr.days: unknown key"),
+        (
+            {"statistics": "{ctr: {label: click, by: [user], days: 7}}"},
+            "statistics.ctr.days: unknown key",
+        ),
         ({"statistics": "{ctr: {label: click, by: []}}"}, "statistics.ctr.by: "),
-        ({"statistics": "{ctr: {label: click, by: [user], smoothing: 0}}"}, "statistics.ctr.smoothing: "),
-        ({"statistics": "{ctr: {label: buy, by: [user]}}"}, "statistics.ctr.label: expected one of click, got 'buy'"),
+        (
+            {"statistics": "{ctr: {label: click, by: [user], smoothing: 0}}"},
+            "statistics.ctr.smoothing: ",
+        ),
+        (
+            {"statistics": "{ctr: {label: buy, by: [user]}}"},
+            "statistics.ctr.label: expected one of click, got 'buy'",
+        ),
         (
             {"statistics": "{ctr: {label: click, by: [user, item.brand]}}"},
             "statistics.ctr.by: expected user, item or a feature as level.name, got 'item.brand'",
@@ -287,7 +360,10 @@ def test_a_label_may_not_take_the_name_of_a_conditional_output(labels: str) -> N
             {"statistics": "{ctr: {label: click, by: [users]}}"},
             "statistics.ctr.by: expected user, item or a feature as level.name",
         ),
-        ({"statistics": "{ctr: {label: click, by: [item, item]}}"}, "statistics.ctr.by: a part is named twice: item, item"),
+        (
+            {"statistics": "{ctr: {label: click, by: [item, item]}}"},
+            "statistics.ctr.by: a part is named twice: item, item",
+        ),
         (
             {
                 "statistics": "{ctr: {label: click, by: [item.tags]}}",
@@ -302,7 +378,10 @@ def test_a_label_may_not_take_the_name_of_a_conditional_output(labels: str) -> N
             },
             "statistics.ctr.by: item.p must be a one-valued categorical, a bucketed numeric",
         ),
-        ({"statistics": "{a.b: {label: click, by: [user]}}"}, "statistics.a.b: expected a name of letters, digits and _"),
+        (
+            {"statistics": "{a.b: {label: click, by: [user]}}"},
+            "statistics.a.b: expected a name of letters, digits and _",
+        ),
         (
             {
                 "statistics": "{tab: {label: click, by: [context.tab]}}",
@@ -314,15 +393,22 @@ def test_a_label_may_not_take_the_name_of_a_conditional_output(labels: str) -> N
             {"history": "{counts: true}", "features": "{context: {history: {type: categorical}}}"},
             "features.context.history: the name is taken by history.counts",
         ),
-        ({"features": "{user: {a.b: {type: categorical}}}"}, "features.user.a.b: a feature's name has no dot"),
+        (
+            {"features": "{user: {a.b: {type: categorical}}}"},
+            "features.user.a.b: a feature's name has no dot",
+        ),
         (
             {"features": "{user: {h: {type: clock, part: hour}}}"},
             "features.user.h: a user feature is one of categorical, numeric",
         ),
-        ({"features": "{item: {d: {type: distance, between: [a.b, c.d]}}}"}, "features.item.d: a item feature is one of"),
+        (
+            {"features": "{item: {d: {type: distance, between: [a.b, c.d]}}}"},
+            "features.item.d: a item feature is one of",
+        ),
         (
             {"features": "{cross: {d: {type: distance, between: [context.p, item.p]}}}"},
-            "features.cross.d.between: expected a coordinates feature as level.name, got 'context.p'",
+            "features.cross.d.between: expected a coordinates feature as level.name, got "
+            "'context.p'",
         ),
         ({"features": "{user: {a: {type: numeric, buckets: 1}}}"}, "features.user.a.buckets: "),
         ({"features": "{user: {a: {type: numerc}}}"}, "features.user.a: "),
@@ -335,7 +421,8 @@ def test_a_label_may_not_take_the_name_of_a_conditional_output(labels: str) -> N
         ({"roles": "{negative_sampling_rate: 0}"}, "roles.negative_sampling_rate: "),
         (
             {"roles": "{negative_sampling_rate: 0.5}", "labels": "{click: {}, like: {}}"},
-            "labels.like: with roles.negative_sampling_rate every further label needs a given label",
+            "labels.like: with roles.negative_sampling_rate "
+            "every further label needs a given label",
         ),
         ({"rolls": "{}"}, "rolls: unknown key"),
         ({"name": "a/b"}, "name: "),
@@ -345,7 +432,10 @@ def test_a_refusal_names_the_key(parts: dict[str, str], says: str) -> None:
     assert refusal(with_(**parts)).startswith(says)
 
 
-SHARED = "{user: {a: {type: categorical, table: t, hash: {rows: 5}}}, item: {b: {type: categorical, table: t, hash: {rows: %s}}}}"
+SHARED = (
+    "{user: {a: {type: categorical, table: t, hash: {rows: 5}}}, item: {b: {type: categorical, "
+    "table: t, hash: {rows: %s}}}}"
+)
 
 
 def test_features_that_share_a_table_are_encoded_alike() -> None:
@@ -353,7 +443,10 @@ def test_features_that_share_a_table_are_encoded_alike() -> None:
     assert refusal(with_(features=SHARED % 6)) == (
         "features.item.b: shares table 't' with features.user.a, but their encodings differ"
     )
-    counts = "{user: {a: {type: categorical, table: t}}, item: {b: {type: categorical, table: t, vocabulary: {min_count: 3}}}}"
+    counts = (
+        "{user: {a: {type: categorical, table: t}}, item: {b: {type: categorical, table: t, "
+        "vocabulary: {min_count: 3}}}}"
+    )
     assert "shares table 't'" in refusal(with_(features=counts))
 
 
@@ -371,9 +464,14 @@ def test_event_fields_that_share_a_table_are_encoded_alike(history: str, key: st
 
 
 def test_a_table_may_be_shared_by_the_name_of_its_first_feature() -> None:
-    features = "{item: {id: {type: categorical, hash: {rows: 5}}}, user: {last: {type: categorical, table: item.id}}}"
+    features = (
+        "{item: {id: {type: categorical, hash: {rows: 5}}}, user: {last: {type: categorical, "
+        "table: item.id}}}"
+    )
     assert "shares table 'item.id'" in refusal(with_(features=features))
-    Schema.parse(with_(features=features.replace("table: item.id", "table: item.id, hash: {rows: 5}")))
+    Schema.parse(
+        with_(features=features.replace("table: item.id", "table: item.id, hash: {rows: 5}"))
+    )
 
 
 def test_files_that_are_not_a_schema(tmp_path: Path) -> None:
@@ -386,13 +484,22 @@ def test_files_that_are_not_a_schema(tmp_path: Path) -> None:
         Schema.load(tmp_path / "b.yaml")
 
 
-# -- what the house asks -----------------------------------------------------------------------------------------------------
+# -- what the house asks ---------------------------------------------------------------------------
 
 
 def test_tasks_and_outputs() -> None:
-    schema = Schema.parse(with_(labels="{click: {}, order: {given: click}, paid: {given: order}, like: {}}"))
+    schema = Schema.parse(
+        with_(labels="{click: {}, order: {given: click}, paid: {given: order}, like: {}}")
+    )
     assert schema.tasks == ("click", "order", "paid", "like")
-    assert schema.outputs == ("click", "order", "paid", "like", "order_given_click", "paid_given_order")
+    assert schema.outputs == (
+        "click",
+        "order",
+        "paid",
+        "like",
+        "order_given_click",
+        "paid_given_order",
+    )
     assert schema.score_expression.names == ("click",), "the first label by default"
 
 
@@ -416,7 +523,15 @@ def test_events_carry_the_item_features_that_have_one_id() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "ms"), [("5ms", 5), ("90s", 90_000), ("30min", 1_800_000), ("1m", 60_000), (" 2 h ", 7_200_000), ("7d", 604_800_000)]
+    ("text", "ms"),
+    [
+        ("5ms", 5),
+        ("90s", 90_000),
+        ("30min", 1_800_000),
+        ("1m", 60_000),
+        (" 2 h ", 7_200_000),
+        ("7d", 604_800_000),
+    ],
 )
 def test_durations(text: str, ms: int) -> None:
     assert duration_ms(text) == ms

@@ -16,7 +16,10 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).parent.parent
-SMALLER = {"--users 2000 --days 8": "--users 80 --days 3", "--users 300 --days 3": "--users 30 --days 1"}
+SMALLER = {
+    "--users 2000 --days 8": "--users 80 --days 3",
+    "--users 300 --days 3": "--users 30 --days 1",
+}
 LAST_WORDS = "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT"
 """No server outlives the script, however it ends"""
 
@@ -36,11 +39,27 @@ def test_the_tutorial_as_printed(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "hemix").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m hemix "$@"\n')
     (tmp_path / "bin" / "hemix").chmod(0o755)
-    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    environment = {
+        **os.environ,
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+    }
     ended = subprocess.run(
-        ["timeout", "--kill-after=5", "280", "bash", "-euo", "pipefail", "-c", f"{LAST_WORDS}\n{script}"],
-        cwd=tmp_path, env=environment, capture_output=True, text=True,
-    )  # fmt: skip
+        [
+            "timeout",
+            "--kill-after=5",
+            "280",
+            "bash",
+            "-euo",
+            "pipefail",
+            "-c",
+            f"{LAST_WORDS}\n{script}",
+        ],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-4000:]
     found = json.loads((tmp_path / "experiment" / "experiment.json").read_text())
     assert set(found["arms"]) == {"hemix", "dlrm", "oracle", "popularity"} and found["paused"] == {}

@@ -1,4 +1,6 @@
-"""YAML that people write: keys given twice, byte order marks, other encodings, values that are none."""
+"""YAML that people write: keys given twice, byte order marks, other encodings, values that are
+none.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ def test_a_key_that_stands_twice_is_named_with_both_lines(text: str, key: str, l
 def test_what_looks_like_a_repetition_and_is_none() -> None:
     merged = "base: &base {a: 1, b: 2}\nmine:\n  <<: *base\n  b: 3\nsame: *base\n"
     assert parse_yaml(merged, "FILE", SettingsError)["mine"] == {"a": 1, "b": 3}
-    assert parse_yaml("a: &a {x: 1}\nb: &b {y: 2}\nc: {<<: [*a, *b]}\n", "FILE", SettingsError)["c"] == {"x": 1, "y": 2}
+    assert parse_yaml("a: &a {x: 1}\nb: &b {y: 2}\nc: {<<: [*a, *b]}\n", "FILE", SettingsError)[
+        "c"
+    ] == {"x": 1, "y": 2}
     assert parse_yaml("1: a\n'1': b\n", "FILE", SettingsError) == {1: "a", "1": "b"}
     assert parse_yaml("on: a\n'on': b\nyes: c\n".replace("yes", "no"), "FILE", SettingsError) == {
         True: "a",
@@ -55,7 +59,17 @@ def test_what_looks_like_a_repetition_and_is_none() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["a: [1", "a: 2026-02-30", "a: !!int x", "a: !!bool maybe", "? [a]\n: 1", "a: 1\n---\na: 2", "[" * 5000, "a: \x01"]
+    "text",
+    [
+        "a: [1",
+        "a: 2026-02-30",
+        "a: !!int x",
+        "a: !!bool maybe",
+        "? [a]\n: 1",
+        "a: 1\n---\na: 2",
+        "[" * 5000,
+        "a: \x01",
+    ],
 )
 def test_what_is_no_yaml_is_one_line(text: str) -> None:
     assert refusal(text).startswith("FILE: not YAML: ")
@@ -74,7 +88,9 @@ def test_a_byte_order_mark_and_other_encodings(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(SchemaError) as error:
             Schema.load(path)
-        assert str(error.value).startswith(f"{path}: cannot be read: line ") and "UTF-8" in str(error.value)
+        assert str(error.value).startswith(f"{path}: cannot be read: line ") and "UTF-8" in str(
+            error.value
+        )
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n", "\ufeff"])
@@ -99,10 +115,14 @@ def test_schema_settings_and_search_files_refuse_a_repeated_key(tmp_path: Path) 
         return str(caught.value).removeprefix(f"{path}: ")
 
     section = "features: {context: {a: {type: categorical}}}\n"
-    assert problem(PLAIN + section + section, SchemaError).startswith("features: the key stands twice (lines 5 and 6)")
-    assert problem("train: {epochs: 3}\nmodel: {name: dlrm}\ntrain: {seed: 1}\n", SettingsError).startswith(
-        "train: the key stands twice (lines 1 and 3)"
+    assert problem(PLAIN + section + section, SchemaError).startswith(
+        "features: the key stands twice (lines 5 and 6)"
     )
-    assert problem("all:\n- train.seed: 1\n  train.seed: 2\n", SettingsError).startswith("all[0].train.seed: ")
+    assert problem(
+        "train: {epochs: 3}\nmodel: {name: dlrm}\ntrain: {seed: 1}\n", SettingsError
+    ).startswith("train: the key stands twice (lines 1 and 3)")
+    assert problem("all:\n- train.seed: 1\n  train.seed: 2\n", SettingsError).startswith(
+        "all[0].train.seed: "
+    )
     with pytest.raises(SettingsError, match=r"--set train\.seed="):
         build_settings(overrides=["train.seed={a: 1, a: 2}"])

@@ -1,4 +1,7 @@
-"""How closely two ways of computing the same thing must agree. The only place where this is said."""
+"""How closely two ways of computing the same thing must agree.
+
+The only place where this is said.
+"""
 
 from __future__ import annotations
 

@@ -2,11 +2,13 @@
 
 Letters used in shapes, here and in the model:
 
-    R users (rows of user state)   Q requests   N candidates   E events, all users together   I distinct item rows
+    R users (rows of user state)   Q requests   N candidates   E events, all users together
+    I distinct item rows
     T tasks   F one-valued id columns   K numbers
 
-A user row holds one user's features and one contiguous piece of their event history, sorted by time. Requests point to user
-rows, candidates to requests; candidates and events point to item rows. Nothing here is padded.
+A user row holds one user's features and one contiguous piece of their event history, sorted by
+time. Requests point to user rows, candidates to requests; candidates and events point to item rows.
+Nothing here is padded.
 
 This module knows tensors, not files: no schema, no encoder.
 """
@@ -55,7 +57,10 @@ class Columns:
 
 @dataclass(frozen=True, kw_only=True)
 class RequestBatch:
-    """One batch. Levels: user -> request -> candidate; item rows are shared by candidates and events."""
+    """One batch.
+
+    Levels: user -> request -> candidate; item rows are shared by candidates and events.
+    """
 
     users: Columns
     """[R]"""
@@ -75,7 +80,9 @@ class RequestBatch:
     context: Columns
     """[Q]"""
     visible: Tensor
-    """int64 [Q, 3], positions among the E events: where the global part begins, where real time begins, where it ends"""
+    """int64 [Q, 3], positions among the E events: where the global part begins, where real time
+    begins, where it ends
+    """
 
     request_index: Tensor
     """int64 [N] -> requests, ascending"""
@@ -96,13 +103,18 @@ class RequestBatch:
     rows: Tensor | None = None
     """int64 [N]: the impression's row in its split, to join predictions by"""
     loss_weight: Tensor | None = None
-    """float32 [T]: in a part of a batch, the weight of the whole, by which the part's loss is divided so that parts add up"""
+    """float32 [T]: in a part of a batch, the weight of the whole, by which the part's loss is
+    divided so that parts add up
+    """
     before_move: RequestBatch | None = None
     """On another device: the same batch in the host's memory (:attr:`host`)"""
 
     @property
     def host(self) -> RequestBatch:
-        """The batch in the host's memory. Whatever decides shapes is read from here, so that no step waits for a device."""
+        """The batch in the host's memory.
+
+        Whatever decides shapes is read from here, so that no step waits for a device.
+        """
         return self.before_move or self
 
     @property
@@ -130,19 +142,30 @@ class RequestBatch:
             if isinstance(value, Tensor):
                 return moved(value, device)
             if isinstance(value, Columns | Jagged):
-                return type(value)(**{f.name: move(getattr(value, f.name)) for f in dataclasses.fields(value)})
+                return type(value)(
+                    **{f.name: move(getattr(value, f.name)) for f in dataclasses.fields(value)}
+                )
             return tuple(move(v) for v in value) if isinstance(value, tuple) else value
 
-        parts = {f.name: move(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name != "before_move"}
+        parts = {
+            f.name: move(getattr(self, f.name))
+            for f in dataclasses.fields(self)
+            if f.name != "before_move"
+        }
         return RequestBatch(**parts, before_move=self.host)
 
     def validate(self, spec: InputSpec) -> None:
         """Check shapes, indices, cuts and numbers against ``spec``.
 
-        Raises DataError naming the field, what was expected and what was found. Costs a pass over the batch: call it where
-        a batch comes from outside, not in every step.
+        Raises DataError naming the field, what was expected and what was found. Costs a pass over
+        the batch: call it where a batch comes from outside, not in every step.
         """
-        R, Q, N, E = self.users_count, self.requests_count, self.candidates_count, self.event_item.shape[0]
+        R, Q, N, E = (
+            self.users_count,
+            self.requests_count,
+            self.candidates_count,
+            self.event_item.shape[0],
+        )
         _columns("users", self.users, spec.user, spec, R)
         _columns("context", self.context, spec.context, spec, Q)
         _columns("items", self.items, spec.item, spec, self.items.rows)
@@ -166,14 +189,20 @@ class RequestBatch:
         _within("event_item", self.event_item, self.items.rows, "items")
         _within("bias", self.bias, max(spec.bias_rows, 1), "rows")
         for column, table in enumerate(spec.event.tables):
-            _within(f"event_ids[:, {column}]", self.event_ids[:, column], spec.tables[table], f"rows of table {table}")
+            _within(
+                f"event_ids[:, {column}]",
+                self.event_ids[:, column],
+                spec.tables[table],
+                f"rows of table {table}",
+            )
         begin, middle, end = self.visible.unbind(1)
         first, last = self.event_offsets[self.user_index], self.event_offsets[self.user_index + 1]
         wrong = (begin < first) | (middle < begin) | (end < middle) | (end > last)
         if bool(wrong.any()):
             q = int(wrong.nonzero()[0])
             raise DataError(
-                f"RequestBatch.visible[{q}]: expected {int(first[q])} <= begin <= real time <= end <= {int(last[q])}, "
+                f"RequestBatch.visible[{q}]: expected {int(first[q])} <= begin <= real time <= "
+                f"end <= {int(last[q])}, "
                 f"the user's history; got {self.visible[q].tolist()}"
             )
         for name in ("labels", "weights"):
@@ -186,7 +215,10 @@ class RequestBatch:
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the host on ``device``. A copy to a GPU leaves from pinned memory, else the host would wait for it."""
+    """A tensor of the host on ``device``.
+
+    A copy to a GPU leaves from pinned memory, else the host would wait for it.
+    """
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
@@ -201,18 +233,27 @@ def _within(name: str, value: Tensor, rows: int, of: str) -> None:
     wrong = (value < 0) | (value >= rows)
     if bool(wrong.any()):
         at = int(wrong.nonzero()[0, 0])
-        raise DataError(f"RequestBatch.{name}: points outside its {rows} {of}: {int(value[at])} at position {at}")
+        raise DataError(
+            f"RequestBatch.{name}: points outside its {rows} {of}: {int(value[at])} at position "
+            f"{at}"
+        )
 
 
 def _finite(name: str, value: Tensor) -> None:
     wrong = ~torch.isfinite(value)
     if bool(wrong.any()):
         at = wrong.nonzero()[0].tolist()
-        raise DataError(f"RequestBatch.{name}: expected finite numbers, got {float(value[tuple(at)])} at {at}")
+        raise DataError(
+            f"RequestBatch.{name}: expected finite numbers, got {float(value[tuple(at)])} at {at}"
+        )
 
 
 def _offsets(name: str, offsets: Tensor, total: int) -> None:
-    if int(offsets[0]) != 0 or int(offsets[-1]) != total or bool((offsets[1:] < offsets[:-1]).any()):
+    if (
+        int(offsets[0]) != 0
+        or int(offsets[-1]) != total
+        or bool((offsets[1:] < offsets[:-1]).any())
+    ):
         raise DataError(f"RequestBatch.{name}: expected ascending offsets from 0 to {total}")
 
 
@@ -223,7 +264,9 @@ def _columns(name: str, columns: Columns, level: LevelSpec, spec: InputSpec, row
     for feature, table, ids in zip(level.names, level.tables, columns.ids.unbind(1), strict=True):
         _within(f"{name}.ids[{feature}]", ids, spec.tables[table], f"rows of table {table}")
     if len(columns.bags) != len(level.bag_tables):
-        raise DataError(f"RequestBatch.{name}.bags: expected {len(level.bag_tables)}, got {len(columns.bags)}")
+        raise DataError(
+            f"RequestBatch.{name}.bags: expected {len(level.bag_tables)}, got {len(columns.bags)}"
+        )
     for feature, table, bag in zip(level.bag_names, level.bag_tables, columns.bags, strict=True):
         _shape(f"{name}.bags[{feature}].offsets", bag.offsets, (rows + 1,))
         _offsets(f"{name}.bags[{feature}].offsets", bag.offsets, bag.values.shape[0])

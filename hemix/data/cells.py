@@ -67,12 +67,20 @@ class Where:
 def is_number(kind: pa.DataType) -> bool:
     """Whether an Arrow type is a number (a boolean counts as 0 or 1)."""
     t = pa.types
-    return bool(t.is_integer(kind) or t.is_floating(kind) or t.is_boolean(kind) or t.is_decimal(kind) or t.is_null(kind))
+    return bool(
+        t.is_integer(kind)
+        or t.is_floating(kind)
+        or t.is_boolean(kind)
+        or t.is_decimal(kind)
+        or t.is_null(kind)
+    )
 
 
 def is_list(kind: pa.DataType) -> bool:
     """Whether an Arrow type is a list."""
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+    return bool(
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )
 
 
 def numbers_of(column: str, values: pa.Array, where: Where) -> Array:
@@ -101,7 +109,9 @@ def take(raw: RawColumn, rows: Array) -> RawColumn:
     if isinstance(raw, tuple):
         keys, offsets = raw
         begin, lengths = offsets[rows], offsets[rows + 1] - offsets[rows]
-        return keys[ranges(begin, lengths)], np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        return keys[ranges(begin, lengths)], np.concatenate([[0], np.cumsum(lengths)]).astype(
+            np.int64
+        )
     return raw[rows]
 
 
@@ -110,7 +120,9 @@ def concatenate(columns: list[RawColumn]) -> RawColumn:
     if isinstance(columns[0], tuple):
         pairs = [column for column in columns if isinstance(column, tuple)]
         lengths = np.concatenate([np.diff(offsets) for _, offsets in pairs])
-        return np.concatenate([keys for keys, _ in pairs]), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        return np.concatenate([keys for keys, _ in pairs]), np.concatenate(
+            [[0], np.cumsum(lengths)]
+        ).astype(np.int64)
     return np.concatenate(columns)
 
 
@@ -128,7 +140,9 @@ def from_arrow(values: pa.Array) -> RawColumn:
     kind = values.type
     if pa.types.is_large_list(kind):
         lengths = pc.list_value_length(values).to_numpy(zero_copy_only=False)
-        return values.flatten().to_numpy(zero_copy_only=False), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        return values.flatten().to_numpy(zero_copy_only=False), np.concatenate(
+            [[0], np.cumsum(lengths)]
+        ).astype(np.int64)
     if pa.types.is_fixed_size_list(kind):
         flat: Array = values.flatten().to_numpy(zero_copy_only=False)
         return flat.reshape(len(values), kind.list_size)

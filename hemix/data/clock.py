@@ -1,8 +1,8 @@
 """Times: the clock column to milliseconds UTC, local time, and the calendar fields of local time.
 
-Local offsets are looked up once per distinct quarter of an hour. A few zones have changed theirs within one (St. John's and Moncton
-did at 00:01 local time until 2011 and 2006): times of such a quarter are looked up one by one. This module knows no table and no
-feature.
+Local offsets are looked up once per distinct quarter of an hour. A few zones have changed theirs
+within one (St. John's and Moncton did at 00:01 local time until 2011 and 2006): times of such a
+quarter are looked up one by one. This module knows no table and no feature.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ _FEW = 32
 @lru_cache(maxsize=1 << 18)
 def _quarter_offset_ms(quarter: int, timezone: str) -> int:
     """The offset in a quarter of an hour, _CHANGES where it changes within."""
-    first, last = (_offset_ms(quarter * _QUARTER_MS + within, timezone) for within in (0, _QUARTER_MS - 1))
+    first, last = (
+        _offset_ms(quarter * _QUARTER_MS + within, timezone) for within in (0, _QUARTER_MS - 1)
+    )
     return first if first == last else _CHANGES
 
 
@@ -87,30 +89,42 @@ def local_day(time_ms: Array, timezone: str) -> Array:
 
 
 def day_start_ms(time_ms: Array, timezone: str) -> Array:
-    """int64 [rows]: the moment (ms UTC) at which the local day of each time began; TIMELESS_MS stays."""
+    """int64 [rows]: the moment (ms UTC) at which the local day of each time began; TIMELESS_MS
+    stays.
+    """
     local = local_ms(time_ms, timezone)
     if timezone == "UTC" or local.size == 0:
         utc: Array = np.where(local == TIMELESS_MS, local, local - local % _DAY_MS)
         return utc
     timed = local != TIMELESS_MS
-    return np.where(timed, _of_each(_day_start_ms, np.where(timed, local // _DAY_MS, 0), timezone), local)
+    return np.where(
+        timed, _of_each(_day_start_ms, np.where(timed, local // _DAY_MS, 0), timezone), local
+    )
 
 
 def date_start_ms(days: Array, timezone: str) -> Array:
-    """int64 [rows]: the moment (ms UTC) at which dates begin in the zone; ``days`` int [rows] counts from 1970-01-01."""
+    """int64 [rows]: the moment (ms UTC) at which dates begin in the zone; ``days`` int [rows]
+    counts from 1970-01-01.
+    """
     return _of_each(_day_start_ms, np.asarray(days, dtype=np.int64), timezone)
 
 
 def _of_each(function: Callable[[int, str], int], values: Array, timezone: str) -> Array:
-    """int64 [rows]: a function of every value; asked once for each distinct one where they are many."""
+    """int64 [rows]: a function of every value; asked once for each distinct one where they are
+    many.
+    """
     if len(values) <= _FEW:
         return np.array([function(value, timezone) for value in values.tolist()], dtype=np.int64)
     found, codes = distinct(pa.array(values))
-    return np.array([function(value, timezone) for value in found.to_numpy().tolist()], dtype=np.int64)[codes]
+    return np.array(
+        [function(value, timezone) for value in found.to_numpy().tolist()], dtype=np.int64
+    )[codes]
 
 
 def calendar_field(field: str, time_ms: Array, timezone: str) -> Array:
-    """int64 [rows]: hour 0..23, weekday 0..6 (Monday is 0) or hour_of_week 0..167 of the local time; -1 for TIMELESS_MS."""
+    """int64 [rows]: hour 0..23, weekday 0..6 (Monday is 0) or hour_of_week 0..167 of the local
+    time; -1 for TIMELESS_MS.
+    """
     local = local_ms(time_ms, timezone)
     hour = local % _DAY_MS // _HOUR_MS
     weekday = (local // _DAY_MS + 3) % 7  # 1970-01-01 was a Thursday
@@ -121,6 +135,10 @@ def calendar_field(field: str, time_ms: Array, timezone: str) -> Array:
 def local_text(time_ms: int, timezone: str) -> str:
     """A time for people: ``2026-01-15 06:00:00`` in local time."""
     try:
-        return datetime.fromtimestamp(time_ms / 1000, tz=UTC).astimezone(ZoneInfo(timezone)).strftime("%Y-%m-%d %H:%M:%S")
+        return (
+            datetime.fromtimestamp(time_ms / 1000, tz=UTC)
+            .astimezone(ZoneInfo(timezone))
+            .strftime("%Y-%m-%d %H:%M:%S")
+        )
     except (OverflowError, ValueError, OSError):
         return f"{time_ms} ms"

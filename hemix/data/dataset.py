@@ -1,8 +1,9 @@
 """Shards -> RequestBatch.
 
-A dataset folder is opened by memory-mapping; a batch is a pure function of the requests that it holds. An epoch is a *plan*: an
-order of all requests and the places where one batch ends, both functions of (seed, epoch). So the position in the data is one
-number, any process can make any batch, and a resumed run sees exactly the batches that remained.
+A dataset folder is opened by memory-mapping; a batch is a pure function of the requests that it
+holds. An epoch is a *plan*: an order of all requests and the places where one batch ends, both
+functions of (seed, epoch). So the position in the data is one number, any process can make any
+batch, and a resumed run sees exactly the batches that remained.
 
 Truth is not opened here.
 """
@@ -89,7 +90,9 @@ class _BlockShards:
 
     def __init__(self, blocks: list[Block]) -> None:
         self._blocks = blocks
-        self._first = np.concatenate([[0], np.cumsum([len(b.ids) for b in blocks])]).astype(np.int64)
+        self._first = np.concatenate([[0], np.cumsum([len(b.ids) for b in blocks])]).astype(
+            np.int64
+        )
 
     def take(self, rows: Array) -> Block:
         if len(self._blocks) == 1:
@@ -97,7 +100,11 @@ class _BlockShards:
         shard = np.searchsorted(self._first, rows, side="right") - 1
         order = np.argsort(shard, kind="stable")
         cuts = np.flatnonzero(np.diff(shard[order])) + 1
-        pieces = [self._blocks[shard[p[0]]].take(rows[p] - self._first[shard[p[0]]]) for p in np.split(order, cuts) if len(p)]
+        pieces = [
+            self._blocks[shard[p[0]]].take(rows[p] - self._first[shard[p[0]]])
+            for p in np.split(order, cuts)
+            if len(p)
+        ]
         if not pieces:
             return self._blocks[0].take(rows)
         back = np.empty_like(order)
@@ -119,22 +126,39 @@ class Split:
             return _Shards([load_array(folder / f"{file}.npy") for folder in folders])
 
         def block(level: str, spec: LevelSpec) -> _BlockShards:
-            return _BlockShards([Block.load(folder, level, len(spec.bag_tables)) for folder in folders])
+            return _BlockShards(
+                [Block.load(folder, level, len(spec.bag_tables)) for folder in folders]
+            )
 
         spec = dataset.spec
-        self.user, self.user_row, self.time_ms = column("user"), column("user_row"), column("time_ms")
+        self.user, self.user_row, self.time_ms = (
+            column("user"),
+            column("user_row"),
+            column("time_ms"),
+        )
         self.item_row, self.bias = column("item_row"), column("bias")
-        self.labels, self.weight, self.log_row = column("labels"), column("weight"), column("log_row")
+        self.labels, self.weight, self.log_row = (
+            column("labels"),
+            column("weight"),
+            column("log_row"),
+        )
         self._context, self._cross = block("context", spec.context), block("cross", spec.cross)
         firsts = [load_array(folder / "first_candidate.npy") for folder in folders]
         counts = np.concatenate([np.diff(f) for f in firsts])
         promised = dataset.manifest["splits"][name]
         if (len(counts), int(counts.sum())) != (promised["requests"], promised["rows"]):
-            raise DataError(f"{dataset.folder / name}: expected {promised['requests']} requests and {promised['rows']} impressions "
-                            f"by manifest.json, found {len(counts)} and {int(counts.sum())}: a shard is missing or damaged")  # fmt: skip
+            raise DataError(
+                f"{dataset.folder / name}: expected {promised['requests']} requests and "
+                f"{promised['rows']} impressions "
+                f"by manifest.json, found {len(counts)} and {int(counts.sum())}: a shard is "
+                "missing or damaged"
+            )
         if len(counts) != len(self.user) or int(counts.sum()) != len(self.item_row):
-            raise DataError(f"{dataset.folder / name}: damaged: {len(self.user)} requests and {len(self.item_row)} candidates do "
-                            f"not fit first_candidate.npy")  # fmt: skip
+            raise DataError(
+                f"{dataset.folder / name}: damaged: {len(self.user)} requests and "
+                f"{len(self.item_row)} candidates do "
+                f"not fit first_candidate.npy"
+            )
         self.first_candidate = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         """int64 [Q + 1]"""
 
@@ -153,12 +177,15 @@ class Split:
         """int64 [impressions]: the request that each impression belongs to."""
         return np.repeat(np.arange(self.requests, dtype=np.int64), np.diff(self.first_candidate))
 
-    def plan(self, batch_impressions: int, *, order: str = "stored", seed: int = 0, epoch: int = 0) -> Plan:
-        """Batches of about ``batch_impressions`` impressions, whole requests each: a request is in the batch that its first impression
-        falls into.
+    def plan(
+        self, batch_impressions: int, *, order: str = "stored", seed: int = 0, epoch: int = 0
+    ) -> Plan:
+        """Batches of about ``batch_impressions`` impressions, whole requests each: a request is in
+        the batch that its first impression falls into.
 
-        ``order``: ``stored`` (shard by shard, in each by user, then time), ``time``, ``shuffled`` by (seed, epoch), or ``users``: the
-        users shuffled by (seed, epoch), all requests of one together and in time.
+        ``order``: ``stored`` (shard by shard, in each by user, then time), ``time``, ``shuffled``
+        by (seed, epoch), or ``users``: the users shuffled by (seed, epoch), all requests of one
+        together and in time.
         """
         if order == "shuffled":
             requests = np.random.default_rng([seed, epoch]).permutation(self.requests)
@@ -172,17 +199,30 @@ class Split:
             requests = np.arange(self.requests)
         sizes = np.diff(self.first_candidate)[requests]
         batch = (np.cumsum(sizes) - sizes) // batch_impressions
-        begin = np.concatenate([[0], np.flatnonzero(np.diff(batch)) + 1, [self.requests]]).astype(np.int64)
+        begin = np.concatenate([[0], np.flatnonzero(np.diff(batch)) + 1, [self.requests]]).astype(
+            np.int64
+        )
         return Plan(order=requests, begin=begin)
 
     def batches(
-        self, plan: Plan, *, first: int = 0, replacement: Replacement | None = None, workers: int = 1
+        self,
+        plan: Plan,
+        *,
+        first: int = 0,
+        replacement: Replacement | None = None,
+        workers: int = 1,
     ) -> Iterator[RequestBatch]:
-        """The plan's batches from number ``first`` on, in order. So many threads make the next ones meanwhile; with 0 each is made when
-        it is asked for."""
+        """The plan's batches from number ``first`` on, in order.
+
+        So many threads make the next ones meanwhile; with 0 each is made when it is asked for.
+        """
 
         def make(i: int) -> RequestBatch:
-            swap = None if replacement is None else Replacement(rate=replacement.rate, seed=(*replacement.seed, i))
+            swap = (
+                None
+                if replacement is None
+                else Replacement(rate=replacement.rate, seed=(*replacement.seed, i))
+            )
             return self.batch(plan.order[plan.begin[i] : plan.begin[i + 1]], replacement=swap)
 
         if not workers:
@@ -190,7 +230,9 @@ class Split:
             return
         ahead = workers + _AHEAD
         with ThreadPoolExecutor(workers, thread_name_prefix="hemix-loader") as pool:
-            waiting: list[Future[RequestBatch]] = [pool.submit(make, i) for i in range(first, min(first + ahead, len(plan)))]
+            waiting: list[Future[RequestBatch]] = [
+                pool.submit(make, i) for i in range(first, min(first + ahead, len(plan)))
+            ]
             try:
                 for i in range(first, len(plan)):
                     batch = waiting.pop(0).result()
@@ -208,9 +250,13 @@ class Split:
         counts = self.first_candidate[requests + 1] - first
         rows = ranges(first, counts)
         time_ms = self.time_ms[requests]
-        user, user_row = self.user[requests].astype(np.int64), self.user_row[requests].astype(np.int64)
+        user, user_row = (
+            self.user[requests].astype(np.int64),
+            self.user_row[requests].astype(np.int64),
+        )
 
-        # one user row per (user, version of their features); it holds the events that any of its requests sees
+        # one user row per (user, version of their features); it holds the events that any of its
+        # requests sees
         _, one_of, user_index = np.unique(user_row, return_index=True, return_inverse=True)
         cuts = store.cuts(user, time_ms)
         begin = np.full(len(one_of), np.iinfo(np.int64).max)
@@ -223,7 +269,9 @@ class Split:
         events = ranges(begin, lengths)
 
         item_row = self.item_row[rows]
-        distinct, index = _distinct(np.concatenate([item_row, store.item_row.take(events)]), data.item_rows)
+        distinct, index = _distinct(
+            np.concatenate([item_row, store.item_row.take(events)]), data.item_rows
+        )
         labels = self.labels[rows]
         event_ids = store.ids.take(events, axis=0)
 
@@ -235,11 +283,18 @@ class Split:
         }
         if data.schema.history.counts:
             actions = number_of_actions(len(data.spec.context.numbers_of(HISTORY_COUNTS)))
-            blocks["context"] = blocks["context"].with_numbers(history_counts(visible, event_ids[:, 0], actions))
+            blocks["context"] = blocks["context"].with_numbers(
+                history_counts(visible, event_ids[:, 0], actions)
+            )
         if replacement is not None and replacement.rate > 0:
             draw = np.random.default_rng(replacement.seed)
-            blocks = {n: _replace(b, getattr(data.spec, n), data.spec, replacement.rate, draw) for n, b in blocks.items()}
-            event_ids = _replace_ids(event_ids, data.spec.event.tables, data.spec, replacement.rate, draw)
+            blocks = {
+                n: _replace(b, getattr(data.spec, n), data.spec, replacement.rate, draw)
+                for n, b in blocks.items()
+            }
+            event_ids = _replace_ids(
+                event_ids, data.spec.event.tables, data.spec, replacement.rate, draw
+            )
         return RequestBatch(
             users=to_columns(blocks["user"]),
             event_offsets=_tensor(offsets),
@@ -262,7 +317,9 @@ class Split:
 
 
 def _distinct(values: Array, upper: int) -> tuple[Array, Array]:
-    """The sorted distinct values and each value's position among them; ``upper`` bounds the values."""
+    """The sorted distinct values and each value's position among them; ``upper`` bounds the
+    values.
+    """
     if upper > 8 * len(values) + 1024:
         distinct, index = np.unique(values, return_inverse=True)
         return distinct.astype(np.int64), index.astype(np.int64)
@@ -274,16 +331,26 @@ def _distinct(values: Array, upper: int) -> tuple[Array, Array]:
     return distinct, position.take(values)
 
 
-def _replace(block: Block, level: LevelSpec, spec: InputSpec, rate: float, draw: np.random.Generator) -> Block:
+def _replace(
+    block: Block, level: LevelSpec, spec: InputSpec, rate: float, draw: np.random.Generator
+) -> Block:
     bags = tuple(
         (_replace_ids(values[:, None], (table,), spec, rate, draw)[:, 0], offsets)
         for (values, offsets), table in zip(block.bags, level.bag_tables, strict=True)
     )
-    return Block(ids=_replace_ids(block.ids, level.tables, spec, rate, draw), numbers=block.numbers, bags=bags)
+    return Block(
+        ids=_replace_ids(block.ids, level.tables, spec, rate, draw),
+        numbers=block.numbers,
+        bags=bags,
+    )
 
 
-def _replace_ids(ids: Array, tables: tuple[str, ...], spec: InputSpec, rate: float, draw: np.random.Generator) -> Array:
-    """``ids`` [rows, columns] with known ones replaced at random; only a vocabulary has an unknown row that data can reach."""
+def _replace_ids(
+    ids: Array, tables: tuple[str, ...], spec: InputSpec, rate: float, draw: np.random.Generator
+) -> Array:
+    """``ids`` [rows, columns] with known ones replaced at random; only a vocabulary has an unknown
+    row that data can reach.
+    """
     hit = draw.random(ids.shape, dtype=np.float32) < rate
     hit &= np.array([table in spec.vocabularies for table in tables], dtype=bool)
     return np.where(hit & (ids > MISSING), UNKNOWN, ids)
@@ -298,7 +365,10 @@ def to_columns(block: Block) -> Columns:
     return Columns(
         ids=_tensor(block.ids),
         numbers=torch.from_numpy(np.ascontiguousarray(block.numbers, dtype=np.float32)),
-        bags=tuple(Jagged(values=_tensor(values), offsets=_tensor(offsets)) for values, offsets in block.bags),
+        bags=tuple(
+            Jagged(values=_tensor(values), offsets=_tensor(offsets))
+            for values, offsets in block.bags
+        ),
     )
 
 
@@ -309,26 +379,45 @@ class Dataset:
     """
 
     def __init__(self, folder: str | Path, *, history_events_max: int | None = None) -> None:
-        """``history_events_max``: show every request at most its newest so many events (to study the length of histories)."""
+        """``history_events_max``: show every request at most its newest so many events (to study
+        the length of histories).
+        """
         self.folder = Path(folder)
         manifest = self.folder / "manifest.json"
         if not manifest.is_file():
-            raise DataError(f"{self.folder}: not a dataset folder (no manifest.json): make one with hemix prepare")
+            raise DataError(
+                f"{self.folder}: not a dataset folder (no manifest.json): make one with hemix "
+                "prepare"
+            )
         try:
             self.manifest: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8-sig"))
-            self.spec = InputSpec.from_json(json.loads((self.folder / "spec.json").read_text(encoding="utf-8-sig")))
+            self.spec = InputSpec.from_json(
+                json.loads((self.folder / "spec.json").read_text(encoding="utf-8-sig"))
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{self.folder}: damaged manifest.json or spec.json: {error}") from error
+            raise DataError(
+                f"{self.folder}: damaged manifest.json or spec.json: {error}"
+            ) from error
         self.schema = Schema.load(self.folder / "schema.yaml")
         if self.schema.fingerprint() != self.manifest["fingerprint"]:
-            raise DataError(f"{self.folder}: schema.yaml was changed after the dataset was prepared: prepare it again")
+            raise DataError(
+                f"{self.folder}: schema.yaml was changed after the dataset was prepared: prepare "
+                "it again"
+            )
         self.users = Block.load(self.folder / "users", "features", len(self.spec.user.bag_tables))
         self.items = Block.load(self.folder / "items", "features", len(self.spec.item.bag_tables))
-        self.history = HistoryStore(self.folder / "history", self.schema.history, self.schema.clock.timezone, history_events_max)
+        self.history = HistoryStore(
+            self.folder / "history",
+            self.schema.history,
+            self.schema.clock.timezone,
+            history_events_max,
+        )
 
     def verify(self, *, but: str | None = None) -> None:
-        """Compare every array with its hash in the manifest, but those of the split ``but``. Raises DataError naming the first file
-        that is missing or damaged."""
+        """Compare every array with its hash in the manifest, but those of the split ``but``.
+
+        Raises DataError naming the first file that is missing or damaged.
+        """
         for name, entry in self.manifest["files"].items():
             if but is not None and but in name.split("/"):
                 continue

@@ -96,7 +96,9 @@ class Encoders:
     vocabularies: Mapping[str, KeyMap] = field(default_factory=dict)
     """Table name -> key -> id; tables that hash have none."""
     seen: Mapping[str, Array] = field(default_factory=dict)
-    """Table name -> int64 [n], epoch ms, by the vocabulary's keys: the end of the train rows that last held the value"""
+    """Table name -> int64 [n], epoch ms, by the vocabulary's keys: the end of the train rows that
+    last held the value
+    """
     states: Mapping[StatePath, Any] = field(default_factory=dict)
     """Where encoders.json keeps it -> the state that a feature type learned: edges, a scale, ..."""
     actions: tuple[str, ...] = ()
@@ -119,7 +121,7 @@ class Encoders:
         """The scales of all coordinates, None where no feature has any."""
         return self.states.get(("place",))
 
-    # -- applying --------------------------------------------------------------------------------------------------------
+    # -- applying ----------------------------------------------------------------------------------
 
     def encode(
         self,
@@ -198,7 +200,9 @@ class Encoders:
         fitted, context = self._fitted[level][name], self._context(rows, time_ms, coordinates)
         return fitted.feature.statistic_keys(fitted.raw_column(raw, context), fitted.learned)
 
-    def _context(self, rows: int, time_ms: Array | None, coordinates: Mapping[str, Array] | None) -> RowContext:
+    def _context(
+        self, rows: int, time_ms: Array | None, coordinates: Mapping[str, Array] | None
+    ) -> RowContext:
         zone = self.schema.clock.timezone
         return RowContext(rows=rows, time_ms=time_ms, timezone=zone, coordinates=coordinates or {})
 
@@ -242,7 +246,7 @@ class Encoders:
                     changed[path[-1]] = None
         return list(changed)
 
-    # -- what a model has to know -----------------------------------------------------------------------------------------
+    # -- what a model has to know ------------------------------------------------------------------
 
     def spec(self) -> InputSpec:
         """Tables, columns and tasks."""
@@ -261,17 +265,27 @@ class Encoders:
         return InputSpec(
             tables=tables,
             **levels,
-            event_item_columns=tuple(levels["item"].names.index(name) for name in schema.event_item_features),
+            event_item_columns=tuple(
+                levels["item"].names.index(name) for name in schema.event_item_features
+            ),
             vocabularies=tuple(vocabularies),
             bias_rows=bias.max + 1 if bias else 0,
-            tasks=tuple(Task(name=n, given=schema.tasks.index(v.given) if v.given else None) for n, v in schema.labels.items()),
-            logit_shift=tuple(math.log(rate) if rate is not None and i == 0 else 0.0 for i in range(len(schema.tasks))),
+            tasks=tuple(
+                Task(name=n, given=schema.tasks.index(v.given) if v.given else None)
+                for n, v in schema.labels.items()
+            ),
+            logit_shift=tuple(
+                math.log(rate) if rate is not None and i == 0 else 0.0
+                for i in range(len(schema.tasks))
+            ),
         )
 
-    # -- on disk ---------------------------------------------------------------------------------------------------------
+    # -- on disk -----------------------------------------------------------------------------------
 
     def save(self, folder: Path, *, texts: Mapping[str, pa.Table] | None = None) -> None:
-        """Write the folder; ``texts`` are further tables for people, by vocabulary (columns id, value, count)."""
+        """Write the folder; ``texts`` are further tables for people, by vocabulary (columns id,
+        value, count).
+        """
         import pyarrow.parquet as pq
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -284,7 +298,10 @@ class Encoders:
         }
         write_json(folder / "encoders.json", content)
         write_text(folder / "schema.yaml", self.schema.to_yaml())
-        for stem, key_map in [*((f"{i:03d}", self.vocabularies[n]) for i, n in enumerate(names)), *self._id_maps()]:
+        for stem, key_map in [
+            *((f"{i:03d}", self.vocabularies[n]) for i, n in enumerate(names)),
+            *self._id_maps(),
+        ]:
             save_array(folder / f"{stem}.keys.npy", key_map.keys)
             save_array(folder / f"{stem}.ids.npy", key_map.numbers)
         for i, name in enumerate(names):
@@ -320,7 +337,9 @@ class Encoders:
         content = read_json(path, DataError)
         schema = Schema.load(path.parent / "schema.yaml")
         if content.get("schema_version") != 1:
-            raise DataError(f"{path}: expected schema_version 1, found {content.get('schema_version')!r}")
+            raise DataError(
+                f"{path}: expected schema_version 1, found {content.get('schema_version')!r}"
+            )
         if content["schema_fingerprint"] != schema.fingerprint():
             raise SchemaError(
                 f"{path}: made for a schema of fingerprint {content['schema_fingerprint']}, "
@@ -329,13 +348,23 @@ class Encoders:
 
         def key_map(stem: str) -> KeyMap:
             # the plain arrays, not memory maps: a look-up touches them all over
-            return KeyMap(*(np.array(load_array(path.parent / f"{stem}.{part}.npy")) for part in ("keys", "ids")))
+            return KeyMap(
+                *(
+                    np.array(load_array(path.parent / f"{stem}.{part}.npy"))
+                    for part in ("keys", "ids")
+                )
+            )
 
-        seen = {name: path.parent / f"{i:03d}.seen.npy" for i, name in enumerate(content["vocabularies"])}
+        seen = {
+            name: path.parent / f"{i:03d}.seen.npy"
+            for i, name in enumerate(content["vocabularies"])
+        }
         return cls(
             schema=schema,
             seen={name: np.array(load_array(file)) for name, file in seen.items() if file.exists()},
-            vocabularies={name: key_map(f"{i:03d}") for i, name in enumerate(content["vocabularies"])},
+            vocabularies={
+                name: key_map(f"{i:03d}") for i, name in enumerate(content["vocabularies"])
+            },
             states=_states_from_json(schema, content, path),
             actions=tuple(content.get("actions", ())),
             users=key_map("users"),
@@ -344,8 +373,9 @@ class Encoders:
 
 
 def level_spec(schema: Schema, level: str, actions: Sequence[str] = ()) -> LevelSpec:
-    """The columns that a level's features become, and behind them the numbers of statistics and (``actions``: the known ones) history
-    counts."""
+    """The columns that a level's features become, and behind them the numbers of statistics and
+    (``actions``: the known ones) history counts.
+    """
     ids: list[tuple[str, str]] = []
     jagged: list[tuple[str, str]] = []
     numbers: list[str] = []
@@ -375,7 +405,9 @@ def _stack(columns: list[Array], rows: int, dtype: type[np.generic]) -> Array:
     return np.stack(columns, axis=1).astype(dtype, copy=False)
 
 
-def _states_from_json(schema: Schema, content: Mapping[str, Any], path: Path) -> dict[StatePath, Any]:
+def _states_from_json(
+    schema: Schema, content: Mapping[str, Any], path: Path
+) -> dict[StatePath, Any]:
     states: dict[StatePath, Any] = {}
     for level, name, feature in all_features(schema):
         state_path = feature.state_path(level, name)
@@ -385,7 +417,9 @@ def _states_from_json(schema: Schema, content: Mapping[str, Any], path: Path) ->
         for key in state_path:
             if not isinstance(state, Mapping) or key not in state:
                 missing = ".".join(state_path)
-                raise DataError(f"{path}: damaged: {missing}, learned for {level}.{name}, is missing")
+                raise DataError(
+                    f"{path}: damaged: {missing}, learned for {level}.{name}, is missing"
+                )
             state = state[key]
         states[state_path] = feature.state_from_json(state)
     return states

@@ -1,8 +1,10 @@
-"""The users or the items that a dataset and a run know: every version's encoded features, and the raw numbers that encoding drops.
+"""The users or the items that a dataset and a run know: every version's encoded features, and the
+raw numbers that encoding drops.
 
-Written by prepare, copied into the run folder, memory-mapped. What of a row cannot be told from its ids and numbers is kept beside
-them: the ends of distances in degrees, the columns of the score expression, the keys of statistics. Knows rows, not whose they
-are: that is the encoders' map from raw ids to numbers. Imports no torch.
+Written by prepare, copied into the run folder, memory-mapped. What of a row cannot be told from its
+ids and numbers is kept beside them: the ends of distances in degrees, the columns of the score
+expression, the keys of statistics. Knows rows, not whose they are: that is the encoders' map from
+raw ids to numbers. Imports no torch.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ def entity_files(schema: Schema, level: Level) -> tuple[str, ...]:
     bags = range(len(level_spec(schema, level).bag_tables))
     names = ["first_row", "valid_from_ms", "features.ids", "features.numbers"]
     names += [f"features.bag{i}.{part}" for i in bags for part in ("values", "offsets")]
-    names += ["coordinates"] * bool(coordinates_features(schema, level)) + ["keys"] * bool(key_features(schema, level))
+    names += ["coordinates"] * bool(coordinates_features(schema, level)) + ["keys"] * bool(
+        key_features(schema, level)
+    )
     names += ["raw"] * (level == "item")
     return tuple(f"{name}.npy" for name in names)
 
@@ -57,32 +61,47 @@ class EntityTable:
     features: Block
     """[rows]"""
     places: Array
-    """float64 [rows, 2 C]: latitude and longitude of every coordinates feature, in degrees; NaN where missing"""
+    """float64 [rows, 2 C]: latitude and longitude of every coordinates feature, in degrees; NaN
+    where missing
+    """
     keys: Array
     """uint64 [rows, P]: the keys of :func:`key_features`"""
     raw: Array
     """float64 [rows, columns]: the item columns of the score expression; NaN where missing"""
 
     @classmethod
-    def load(cls, folder: Path, schema: Schema, level: Level, *, hashes: Mapping[str, str] | None = None) -> EntityTable:
-        """Memory-map ``folder``. Raises DataError naming the file that is missing or damaged; ``hashes`` (file -> xxh64) are compared
-        where they are given."""
+    def load(
+        cls, folder: Path, schema: Schema, level: Level, *, hashes: Mapping[str, str] | None = None
+    ) -> EntityTable:
+        """Memory-map ``folder``.
+
+        Raises DataError naming the file that is missing or damaged; ``hashes`` (file -> xxh64) are
+        compared where they are given.
+        """
         files = entity_files(schema, level)
         for file in files if hashes is not None else ():
             if not (folder / file).is_file():
                 raise DataError(f"{folder / file}: missing")
             if hashes is not None and hashes.get(file) != file_hash(folder / file):
-                raise DataError(f"{folder / file}: damaged: its hash is not the one that was noted when it was written")
+                raise DataError(
+                    f"{folder / file}: damaged: its hash is not the one that was noted when it "
+                    "was written"
+                )
         features = Block.load(folder, "features", len(level_spec(schema, level).bag_tables))
         rows = len(features.ids)
 
         def array(name: str, dtype: npt.DTypeLike) -> Array:
-            return load_array(folder / f"{name}.npy") if f"{name}.npy" in files else np.zeros((rows, 0), dtype)
+            return (
+                load_array(folder / f"{name}.npy")
+                if f"{name}.npy" in files
+                else np.zeros((rows, 0), dtype)
+            )
 
         return cls(
             level=level,
             versions=Versions(
-                first_row=load_array(folder / "first_row.npy"), valid_from_ms=load_array(folder / "valid_from_ms.npy")
+                first_row=load_array(folder / "first_row.npy"),
+                valid_from_ms=load_array(folder / "valid_from_ms.npy"),
             ),
             features=features,
             places=array("coordinates", np.float64),

@@ -1,7 +1,8 @@
 """Values as keys: the canonical text of a value, its 64-bit key, and a growing index of keys.
 
-Two values are the same when their canonical texts are; see :mod:`hemix.data.texts`. A key is xxh64 (seed 0) of the text in UTF-8.
-That makes an id the same whether it comes from a Parquet integer, a string or JSON.
+Two values are the same when their canonical texts are; see :mod:`hemix.data.texts`. A key is xxh64
+(seed 0) of the text in UTF-8. That makes an id the same whether it comes from a Parquet integer, a
+string or JSON.
 
 This module knows no feature, no schema and no file.
 """
@@ -19,7 +20,17 @@ import xxhash
 from hemix.data.arrow import pa
 from hemix.data.texts import is_keyable, texts_of
 
-__all__ = ["NULL_KEY", "KeyIndex", "KeyMap", "distinct", "is_keyable", "keys_of", "keys_of_texts", "texts_of", "xxh64_texts"]
+__all__ = [
+    "NULL_KEY",
+    "KeyIndex",
+    "KeyMap",
+    "distinct",
+    "is_keyable",
+    "keys_of",
+    "keys_of_texts",
+    "texts_of",
+    "xxh64_texts",
+]
 
 Array = npt.NDArray[Any]
 
@@ -30,23 +41,39 @@ _FEW = 1024
 """Up to so many texts one call of xxhash each is faster than the vectorised form."""
 
 _P1, _P2, _P3, _P4, _P5 = (
-    np.uint64(p) for p in (0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5)
+    np.uint64(p)
+    for p in (
+        0x9E3779B185EBCA87,
+        0xC2B2AE3D27D4EB4F,
+        0x165667B19E3779F9,
+        0x85EBCA77C2B2AE63,
+        0x27D4EB2F165667C5,
+    )
 )
 
 
 def distinct(values: pa.Array) -> tuple[pa.Array, Array]:
-    """(distinct values in the order of their first appearance, int32 [rows] position of every value among them; null is -1)."""
+    """(distinct values in the order of their first appearance, int32 [rows] position of every value
+    among them; null is -1).
+    """
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
-    if pa.types.is_decimal32(values.type) or pa.types.is_decimal64(values.type):  # Arrow encodes no dictionary of these
+    if pa.types.is_decimal32(values.type) or pa.types.is_decimal64(
+        values.type
+    ):  # Arrow encodes no dictionary of these
         values = values.cast(pa.decimal128(values.type.precision, values.type.scale))
     coded = values.dictionary_encode()
     codes = coded.indices
-    return coded.dictionary, (codes.fill_null(-1) if codes.null_count else codes).to_numpy(zero_copy_only=False)
+    return coded.dictionary, (codes.fill_null(-1) if codes.null_count else codes).to_numpy(
+        zero_copy_only=False
+    )
 
 
 def keys_of(values: pa.Array) -> Array:
-    """uint64 [rows]: the key of every value, NULL_KEY for null. Every distinct value is hashed once."""
+    """uint64 [rows]: the key of every value, NULL_KEY for null.
+
+    Every distinct value is hashed once.
+    """
     if len(values) == 0 or pa.types.is_null(values.type):
         return np.zeros(len(values), dtype=np.uint64)
     found, codes = distinct(values)
@@ -55,20 +82,30 @@ def keys_of(values: pa.Array) -> Array:
 
 
 def keys_of_texts(texts: Iterable[str]) -> Array:
-    """uint64 [rows]: the keys of texts that are canonical, such as the ids of a request; faster than by Arrow for a thousand."""
+    """uint64 [rows]: the keys of texts that are canonical, such as the ids of a request; faster
+    than by Arrow for a thousand.
+    """
     keys = np.fromiter(map(xxhash.xxh64_intdigest, map(str.encode, texts)), dtype=np.uint64)
     keys[keys == NULL_KEY] = 1
     return keys
 
 
 def xxh64_texts(texts: pa.Array) -> Array:
-    """uint64 [rows]: xxh64 (seed 0) of the UTF-8 bytes of every text of a string array without nulls; never NULL_KEY."""
+    """uint64 [rows]: xxh64 (seed 0) of the UTF-8 bytes of every text of a string array without
+    nulls; never NULL_KEY.
+    """
     if len(texts) == 0:
         return np.zeros(0, dtype=np.uint64)
     _, offsets_buffer, data = texts.buffers()
-    offsets = np.frombuffer(offsets_buffer, dtype=np.int32)[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
+    offsets = np.frombuffer(offsets_buffer, dtype=np.int32)[
+        texts.offset : texts.offset + len(texts) + 1
+    ].astype(np.int64)
     raw = memoryview(data) if data is not None else memoryview(b"")
-    keys = _xxh64_each(raw, offsets[:-1], offsets[1:]) if len(texts) <= _FEW else _xxh64_many(raw, offsets)
+    keys = (
+        _xxh64_each(raw, offsets[:-1], offsets[1:])
+        if len(texts) <= _FEW
+        else _xxh64_many(raw, offsets)
+    )
     keys[keys == NULL_KEY] = 1
     return keys
 
@@ -98,7 +135,9 @@ def _rotate(x: Array, bits: int) -> Array:
 
 
 def _xxh64_short(text: Array) -> Array:
-    """xxh64 of equally long texts under 32 bytes, uint8 [rows, length]; the reference algorithm over columns."""
+    """xxh64 of equally long texts under 32 bytes, uint8 [rows, length]; the reference algorithm
+    over columns.
+    """
     rows, length = text.shape
     h = np.full(rows, _P5 + np.uint64(length), dtype=np.uint64)
     at = 0
@@ -144,7 +183,9 @@ class KeyIndex:
 
     def texts(self) -> pa.Array:
         """string [n]: the text of every number."""
-        self._texts = [pa.concat_arrays(self._texts)] if self._texts else [pa.array([], pa.string())]
+        self._texts = (
+            [pa.concat_arrays(self._texts)] if self._texts else [pa.array([], pa.string())]
+        )
         return self._texts[0]
 
     def add(self, values: pa.Array) -> Array:
@@ -157,7 +198,9 @@ class KeyIndex:
         return np.append(numbers, np.int32(-1))[codes]
 
     def note(self, keys: Array, values: pa.Array) -> None:
-        """Number the values, whose keys are already known, without hashing those that are numbered."""
+        """Number the values, whose keys are already known, without hashing those that are
+        numbered.
+        """
         found, codes = distinct(pa.array(keys))
         unique = found.to_numpy(zero_copy_only=False)
         new = (self.look_up(unique) < 0) & (unique != NULL_KEY)
@@ -173,7 +216,8 @@ class KeyIndex:
     def _add_texts(self, keys: Array, texts: pa.Array) -> Array:
         at, known = self._find(keys)
         if not known.all():
-            # two values may have one text (1 and 1.0 never meet in one array, but '1' twice as bytes and text could)
+            # two values may have one text (1 and 1.0 never meet in one array, but '1' twice as
+            # bytes and text could)
             new_keys, first = np.unique(keys[~known], return_index=True)
             rows = np.flatnonzero(~known)[first]
             order = np.argsort(rows)

@@ -5,31 +5,41 @@
       encoders/                                 see encode.py
       ids/{users,items}.parquet                 raw ids; a user's or item's number is its position
       users/, items/                            versions of every user's and item's features
-        first_row.npy      int64 [ids + 1]      versions of number u: first_row[u] : first_row[u + 1], by valid_from
+        first_row.npy      int64 [ids + 1]      versions of number u: first_row[u] : first_row[u +
+                                                1], by valid_from
         valid_from_ms.npy  int64 [rows]
         features.*.npy                          Block
-        coordinates.npy    float64 [rows, 2 C]  latitudes and longitudes of the C coordinates features, if any (NaN: missing)
-        keys.npy           uint64 [rows, P]     keys of the features that are part of a statistic's key, if any
+        coordinates.npy    float64 [rows, 2 C]  latitudes and longitudes of the C coordinates
+                                                features, if any (NaN: missing)
+        keys.npy           uint64 [rows, P]     keys of the features that are part of a statistic's
+                                                key, if any
         number.npy         int32 [rows]         items only: number of the item, -1 for row 0
-        raw.npy            float64 [rows, C]    items only: the columns of the score expression (NaN where missing)
+        raw.npy            float64 [rows, C]    items only: the columns of the score expression (NaN
+                                                where missing)
         train_impressions.npy float64 [ids]     by number, not row: how many train impressions
-        train_known.npy       float64 [ids, T]  items only, by number: known labels among them, positive or negative
-        train_positives.npy   float64 [ids, T]  items only, by number: known positive labels among them
+        train_known.npy       float64 [ids, T]  items only, by number: known labels among them,
+                                                positive or negative
+        train_positives.npy   float64 [ids, T]  items only, by number: known positive labels among
+                                                them
       history/
         offsets.npy        int64 [users + 1]    events of user u, sorted by time
         time_ms.npy        int64 [E]
         item_row.npy       int32 [E]            item version that held at the event's time
         ids.npy            int32 [E, fields]
-      statistics/                               see features/statistics.py; per statistic of the schema:
+      statistics/                               see features/statistics.py; per statistic of the
+                                                schema:
         NAME.keys.npy      uint64 [rows]        sorted, then by day
         NAME.days.npy      int32 [rows]         local day, counted from 1970-01-01
         NAME.counts.npy    int64 [rows, 2]      known rows and positives up to the end of that day
-        NAME.prior.npy     int64 [days, 3]      day, known rows and positives of all keys up to its end
-      {train,valid,test}/NNNNN/                 shards; within one, requests are sorted by user, then time
+        NAME.prior.npy     int64 [days, 3]      day, known rows and positives of all keys up to its
+                                                end
+      {train,valid,test}/NNNNN/                 shards; within one, requests are sorted by user,
+                                                then time
         user.npy           int32 [q]            user number
         user_row.npy       int32 [q]            user version that held at the request's time
         time_ms.npy        int64 [q]
-        context.*.npy                           Block [q]; without the history counts, which the loader adds
+        context.*.npy                           Block [q]; without the history counts, which the
+                                                loader adds
         first_candidate.npy int64 [q + 1]
         item_row.npy       int32 [n]            item version that held at the request's time
         cross.*.npy                             Block [n]
@@ -37,7 +47,8 @@
         labels.npy         int8  [n, T]         -1: unknown
         weight.npy         float32 [n]
         log_row.npy        int64 [n]            row of the impression in the log
-      truth/{train,valid,test}/NNNNN.npy        float64 [n, T]: known probabilities, aligned with the shard (evaluation only)
+      truth/{train,valid,test}/NNNNN.npy        float64 [n, T]: known probabilities, aligned with
+                                                the shard (evaluation only)
 
 Item row 0 is the unknown item. A version with valid_from_ms = TIMELESS_MS holds from the beginning.
 """
@@ -86,7 +97,9 @@ class Block:
 
     def with_numbers(self, numbers: Array) -> Block:
         """The same with further numbers, float32 [rows, any], behind its own."""
-        return Block(ids=self.ids, numbers=np.concatenate([self.numbers, numbers], axis=1), bags=self.bags)
+        return Block(
+            ids=self.ids, numbers=np.concatenate([self.numbers, numbers], axis=1), bags=self.bags
+        )
 
     @classmethod
     def concatenate(cls, blocks: list[Block]) -> Block:
@@ -94,7 +107,12 @@ class Block:
         bags = []
         for pairs in zip(*(block.bags for block in blocks), strict=True):
             lengths = np.concatenate([np.diff(offsets) for _, offsets in pairs])
-            bags.append((np.concatenate([values for values, _ in pairs]), np.concatenate([[0], np.cumsum(lengths)])))
+            bags.append(
+                (
+                    np.concatenate([values for values, _ in pairs]),
+                    np.concatenate([[0], np.cumsum(lengths)]),
+                )
+            )
         return cls(
             ids=np.concatenate([block.ids for block in blocks]),
             numbers=np.concatenate([block.numbers for block in blocks]),
@@ -116,7 +134,10 @@ class Block:
             ids=load_array(folder / f"{name}.ids.npy"),
             numbers=load_array(folder / f"{name}.numbers.npy"),
             bags=tuple(
-                (load_array(folder / f"{name}.bag{i}.values.npy"), load_array(folder / f"{name}.bag{i}.offsets.npy"))
+                (
+                    load_array(folder / f"{name}.bag{i}.values.npy"),
+                    load_array(folder / f"{name}.bag{i}.offsets.npy"),
+                )
                 for i in range(bags)
             ),
         )
@@ -124,11 +145,15 @@ class Block:
 
 def _take_bag(values: Array, offsets: Array, rows: Array) -> tuple[Array, Array]:
     begin, lengths = offsets[rows], offsets[rows + 1] - offsets[rows]
-    return values.take(ranges(begin, lengths)), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return values.take(ranges(begin, lengths)), np.concatenate([[0], np.cumsum(lengths)]).astype(
+        np.int64
+    )
 
 
 def ranges(begin: Array, lengths: Array) -> Array:
-    """The positions begin[i], ..., begin[i] + lengths[i] - 1 of all i, one after another (int64)."""
+    """The positions begin[i], ..., begin[i] + lengths[i] - 1 of all i, one after another
+    (int64).
+    """
     total = int(lengths.sum())
     starts = np.repeat(begin - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
     positions: Array = np.arange(total, dtype=np.int64) + starts
@@ -163,7 +188,10 @@ def load_array(path: Path) -> Array:
 
 
 class Appender:
-    """Writes one .npy file piece by piece, so that no array has to fit in memory. Raises StorageError naming the file."""
+    """Writes one .npy file piece by piece, so that no array has to fit in memory.
+
+    Raises StorageError naming the file.
+    """
 
     def __init__(self, path: Path, dtype: npt.DTypeLike, width: int | None = None) -> None:
         self._path = path
@@ -184,7 +212,10 @@ class Appender:
 
     def close(self) -> None:
         """Write the header, which says how many rows there are."""
-        header = f"{{'descr': {self._dtype.str!r}, 'fortran_order': False, 'shape': {(self.rows, *self._tail)!r}, }}"
+        header = (
+            f"{{'descr': {self._dtype.str!r}, 'fortran_order': False, 'shape': "
+            f"{(self.rows, *self._tail)!r}, }}"
+        )
         magic = b"\x93NUMPY\x01\x00" + (_HEADER_BYTES - 10).to_bytes(2, "little")
         with storage_errors(self._path), self._file:
             self._file.seek(0)
@@ -193,7 +224,12 @@ class Appender:
     def __enter__(self) -> Appender:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if kind is None:
             self.close()
             return

@@ -1,6 +1,8 @@
-"""A batch divided into parts: whole users each, with their requests, so that a user's work is done by one of them.
+"""A batch divided into parts: whole users each, with their requests, so that a user's work is done
+by one of them.
 
-What a part of no user leaves out, shapes of nothing, is a batch like any other. Knows tensors, not processes.
+What a part of no user leaves out, shapes of nothing, is a batch like any other. Knows tensors, not
+processes.
 """
 
 from __future__ import annotations
@@ -18,8 +20,10 @@ __all__ = ["part_of"]
 
 
 def part_of(batch: RequestBatch, part: int, parts: int) -> tuple[RequestBatch, Tensor]:
-    """(users part, part + parts, part + 2 parts, ... of ``batch`` with all that is theirs; int64 [n]: which of the batch's candidates
-    those are). All parts together hold every candidate once. The batch lies in the host's memory."""
+    """(users part, part + parts, part + 2 parts, ... of ``batch`` with all that is theirs; int64
+    [n]: which of the batch's candidates those are). All parts together hold every candidate once.
+    The batch lies in the host's memory.
+    """
     users = torch.arange(batch.users_count)[part::parts]
     requests = torch.nonzero(batch.user_index % parts == part).squeeze(1)
     candidates = torch.nonzero((batch.user_index % parts == part)[batch.request_index]).squeeze(1)
@@ -31,7 +35,9 @@ def part_of(batch: RequestBatch, part: int, parts: int) -> tuple[RequestBatch, T
     shift = begin - offsets[:-1]
     events = torch.arange(int(offsets[-1])) + torch.repeat_interleave(shift, lengths)
     user_index = batch.user_index[requests] // parts
-    items, places = torch.unique(torch.cat([batch.item_index[candidates], batch.event_item[events]]), return_inverse=True)
+    items, places = torch.unique(
+        torch.cat([batch.item_index[candidates], batch.event_item[events]]), return_inverse=True
+    )
     split = candidates.shape[0]
     found = dataclasses.replace(
         batch,

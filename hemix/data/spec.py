@@ -1,4 +1,7 @@
-"""What a model has to know of the data, and the two values that data and model must agree on. No tensors here."""
+"""What a model has to know of the data, and the two values that data and model must agree on.
+
+No tensors here.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,9 @@ FIRST = 2
 
 @dataclass(frozen=True, kw_only=True)
 class LevelSpec:
-    """The columns of one level: the embedding table of every id column, the width of the numbers."""
+    """The columns of one level: the embedding table of every id column, the width of the
+    numbers.
+    """
 
     names: tuple[str, ...] = ()
     """Feature names of the id columns."""
@@ -33,7 +38,9 @@ class LevelSpec:
     bag_names: tuple[str, ...] = ()
     bag_tables: tuple[str, ...] = ()
     number_names: tuple[str, ...] = ()
-    """One name per number column: the feature's, or ``feature.part`` (``place.latitude``, ``emb.2``, ``price.missing``)."""
+    """One name per number column: the feature's, or ``feature.part`` (``place.latitude``,
+    ``emb.2``, ``price.missing``).
+    """
 
     @property
     def numbers(self) -> int:
@@ -41,7 +48,9 @@ class LevelSpec:
         return len(self.number_names)
 
     def numbers_of(self, name: str) -> list[int]:
-        """The number columns of one feature or statistic, or of the history counts (``history``)."""
+        """The number columns of one feature or statistic, or of the history counts
+        (``history``).
+        """
         return [i for i, n in enumerate(self.number_names) if n.split(".")[0] == name]
 
     def history_numbers(self, part: Literal["global", "realtime"]) -> list[int]:
@@ -60,7 +69,8 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class InputSpec:
-    """All that a model has to know of the data: tables with their rows, the columns of every level, the tasks.
+    """All that a model has to know of the data: tables with their rows, the columns of every level,
+    the tasks.
 
     Made by the encoders, saved with the run (JSON).
     """
@@ -76,7 +86,9 @@ class InputSpec:
     event_item_columns: tuple[int, ...]
     """Which id columns of the item level an event carries."""
     vocabularies: tuple[str, ...] = ()
-    """The tables whose ids come from a vocabulary: only those have an unknown row that data can reach."""
+    """The tables whose ids come from a vocabulary: only those have an unknown row that data can
+    reach.
+    """
     bias_rows: int = 0
     """Rows of the bias table (position); 0: no bias column."""
     tasks: tuple[Task, ...]

@@ -1,11 +1,14 @@
-"""The canonical text of a value: one for every value, whatever its Arrow type, in a log and in a request's JSON alike.
+"""The canonical text of a value: one for every value, whatever its Arrow type, in a log and in a
+request's JSON alike.
 
     text                 itself; so are bytes that are UTF-8
     whole number         its digits, also of a float or a decimal: 3, 3.0 and 3.00 are ``3``
-    other number         the shortest text that is read back as the value in the column's own precision: ``0.1``, also of a float32
+    other number         the shortest text that is read back as the value in the column's own
+                         precision: ``0.1``, also of a float32
     boolean              ``true``, ``false``
     date                 ``2026-01-05``
-    moment               UTC, whatever its unit and zone (a naive one is UTC): ``2026-01-05T06:30:00Z``, ``2026-01-05T06:30:00.25Z``
+    moment               UTC, whatever its unit and zone (a naive one is UTC):
+                         ``2026-01-05T06:30:00Z``, ``2026-01-05T06:30:00.25Z``
     time of day          ``06:30:00``, ``06:30:00.25``
 
 This module knows no feature, no schema and no file.
@@ -32,13 +35,22 @@ def is_keyable(kind: pa.DataType) -> bool:
 
 
 def family(kind: pa.DataType) -> str | None:
-    """``text``, ``number``, ``boolean``, ``date``, ``moment``, ``time`` or ``null``: within a family equal values have equal texts.
-    None: values of this type have no text, so that no request can name them."""
+    """``text``, ``number``, ``boolean``, ``date``, ``moment``, ``time`` or ``null``: within a
+    family equal values have equal texts. None: values of this type have no text, so that no request
+    can name them.
+    """
     t = pa.types
     if t.is_dictionary(kind):
         return family(kind.value_type)
     families = {
-        "text": (t.is_string, t.is_large_string, t.is_string_view, t.is_binary, t.is_large_binary, t.is_binary_view),
+        "text": (
+            t.is_string,
+            t.is_large_string,
+            t.is_string_view,
+            t.is_binary,
+            t.is_large_binary,
+            t.is_binary_view,
+        ),
         "number": (t.is_integer, t.is_floating, t.is_decimal),
         "boolean": (t.is_boolean,),
         "date": (t.is_date,),
@@ -46,7 +58,9 @@ def family(kind: pa.DataType) -> str | None:
         "time": (t.is_time,),
         "null": (t.is_null,),
     }
-    return next((name for name, checks in families.items() if any(check(kind) for check in checks)), None)
+    return next(
+        (name for name, checks in families.items() if any(check(kind) for check in checks)), None
+    )
 
 
 def text_of(value: str | int | float | bool) -> str:
@@ -59,7 +73,10 @@ def text_of(value: str | int | float | bool) -> str:
 
 
 def texts_of(values: pa.Array) -> pa.Array:
-    """The canonical texts, a string array; null stays null. ``values`` is of a keyable type without NaN; bytes are UTF-8."""
+    """The canonical texts, a string array; null stays null.
+
+    ``values`` is of a keyable type without NaN; bytes are UTF-8.
+    """
     kind, t = values.type, pa.types
     if t.is_string(kind):
         return values
@@ -79,7 +96,9 @@ def texts_of(values: pa.Array) -> pa.Array:
 
 def _without_zeros(times: pa.Array) -> pa.Array:
     """Fractions of a second without the zeros at their end."""
-    return pc.replace_substring_regex(pc.replace_substring_regex(times, r"(\.\d*[1-9])0+$", r"\1"), r"\.0+$", "")
+    return pc.replace_substring_regex(
+        pc.replace_substring_regex(times, r"(\.\d*[1-9])0+$", r"\1"), r"\.0+$", ""
+    )
 
 
 def _float_texts(values: pa.Array) -> pa.Array:
@@ -88,13 +107,18 @@ def _float_texts(values: pa.Array) -> pa.Array:
     texts = pa.array(np.where(whole, numbers, 0.0).astype(np.int64)).cast(pa.string())
     if not whole.all():
         others = np.flatnonzero(~whole)
-        written = [text_of(v) if np.isfinite(v) else str(v) for v in _shortest(numbers[others], values.type)]
+        written = [
+            text_of(v) if np.isfinite(v) else str(v)
+            for v in _shortest(numbers[others], values.type)
+        ]
         texts = pc.replace_with_mask(texts, pa.array(~whole), pa.array(written, pa.string()))
     return pc.if_else(values.is_valid(), texts, None) if values.null_count else texts
 
 
 def _shortest(numbers: Array, kind: pa.DataType) -> list[float]:
-    """The doubles that the numbers' shortest texts are read as: 0.1 for a float32 of 0.1, which is not quite the double 0.1."""
+    """The doubles that the numbers' shortest texts are read as: 0.1 for a float32 of 0.1, which is
+    not quite the double 0.1.
+    """
     if pa.types.is_float64(kind):
         return [float(v) for v in numbers]
     own = numbers.astype(np.float16 if pa.types.is_float16(kind) else np.float32)
@@ -107,11 +131,15 @@ def _decimal_texts(values: pa.Array) -> pa.Array:
         whole = pa.decimal256(76, 0) if pa.types.is_decimal256(kind) else pa.decimal128(38, 0)
         return values.cast(whole).cast(pa.string())
     except pa.ArrowInvalid:
-        return pa.array([None if v is None else _decimal_text(v) for v in values.to_pylist()], pa.string())
+        return pa.array(
+            [None if v is None else _decimal_text(v) for v in values.to_pylist()], pa.string()
+        )
 
 
 def _decimal_text(value: Decimal) -> str:
-    """That of the double that a JSON number of these digits is read as, where it has so many digits; else all of them."""
+    """That of the double that a JSON number of these digits is read as, where it has so many
+    digits; else all of them.
+    """
     if value == value.to_integral_value():
         return str(int(value))
     number = text_of(float(value))

@@ -1,8 +1,10 @@
-"""The same impressions with nothing shared: a user row, a history, a request and item rows of its own for every impression.
+"""The same impressions with nothing shared: a user row, a history, a request and item rows of its
+own for every impression.
 
-This is the plain side of every benchmark of sharing, and `train.share: false`. A history is cut to what its impression sees, and
-every event has an item row of its own, so that a model computes each event's vector as often as impressions carry it. Scores and
-gradients are those of the shared batch. Knows tensors, not files.
+This is the plain side of every benchmark of sharing, and `train.share: false`. A history is cut to
+what its impression sees, and every event has an item row of its own, so that a model computes each
+event's vector as often as impressions carry it. Scores and gradients are those of the shared batch.
+Knows tensors, not files.
 """
 
 from __future__ import annotations
@@ -46,7 +48,9 @@ def unshared(batch: RequestBatch, first: int = 0, last: int | None = None) -> Re
         visible=torch.stack([offsets[:-1], offsets[:-1] + middle - begin, offsets[1:]], 1),
         request_index=each,
         item_index=each,
-        cross=rows_of(batch.cross, torch.arange(batch.candidates_count, device=offsets.device)[chosen]),
+        cross=rows_of(
+            batch.cross, torch.arange(batch.candidates_count, device=offsets.device)[chosen]
+        ),
         bias=batch.bias[chosen],
         items=rows_of(batch.items, torch.cat([batch.item_index[chosen], batch.event_item[events]])),
         labels=None if batch.labels is None else batch.labels[chosen],

@@ -1,4 +1,7 @@
-"""Versions of a user's or an item's row: which one held at a time. Knows numbers and times, not features."""
+"""Versions of a user's or an item's row: which one held at a time.
+
+Knows numbers and times, not features.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,9 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Versions:
-    """The rows of every number, consecutive and sorted by the time from which they hold; every number's first row holds from
-    the beginning."""
+    """The rows of every number, consecutive and sorted by the time from which they hold; every
+    number's first row holds from the beginning.
+    """
 
     first_row: Array
     """int64 [ids + 1]: number i has the rows first_row[i] : first_row[i + 1]"""
@@ -24,7 +28,9 @@ class Versions:
     """int64 [rows]"""
 
     def row_at(self, numbers: Array, time_ms: Array) -> Array:
-        """int64 [n]: the row of every number (>= 0) that held at its time: the last with valid_from_ms <= time_ms."""
+        """int64 [n]: the row of every number (>= 0) that held at its time: the last with
+        valid_from_ms <= time_ms.
+        """
         low = np.asarray(self.first_row[numbers], dtype=np.int64)
         if self.first_row[-1] - self.first_row[0] == len(self.first_row) - 1:
             return low  # one version each

@@ -1,7 +1,8 @@
-"""Charts of a report, as inline SVG: no script, no external resource, text stays text, colours follow the reader's theme.
+"""Charts of a report, as inline SVG: no script, no external resource, text stays text, colours
+follow the reader's theme.
 
-Every function takes plain numbers and returns SVG for an HTML page whose style sheet defines the variables of ``_COLOURS``. This
-module knows nothing of runs, files or templates.
+Every function takes plain numbers and returns SVG for an HTML page whose style sheet defines the
+variables of ``_COLOURS``. This module knows nothing of runs, files or templates.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ _STYLE: Any = {
     "lines.linewidth": 1.8,
 }
 _WIDTH = 5.4
-"""Inches at 72 to the inch: readable without scaling on a phone, two beside each other on a desk."""
+"""Inches at 72 to the inch: readable without scaling on a phone, two beside each other on a
+desk.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,24 +90,38 @@ class Range:
 
 
 def curves(name: str, alt: str, lines: Sequence[Curve], *, x_label: str, y_label: str) -> Markup:
-    """Lines and points over a shared axis. Long noisy lines are drawn faint, with their moving mean on top."""
+    """Lines and points over a shared axis.
+
+    Long noisy lines are drawn faint, with their moving mean on top.
+    """
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure(3.1)
         for line, colour in zip(lines, (MODEL, SECOND, ORACLE, MUTED), strict=False):
             x, y = np.asarray(line.x, dtype=float), np.asarray(line.y, dtype=float)
             if line.points:
-                axes.plot(x, y, color=colour, marker="o", markersize=5.5, linewidth=1.0, label=line.name)
+                axes.plot(
+                    x, y, color=colour, marker="o", markersize=5.5, linewidth=1.0, label=line.name
+                )
                 continue
             window = max(1, len(y) // 30)
             if window > 1:
                 axes.plot(x, y, color=colour, linewidth=0.8, alpha=0.3)
-            axes.plot(x, _moving_mean(y, window) if window > 1 else y, color=colour, label=line.name)
+            axes.plot(
+                x, _moving_mean(y, window) if window > 1 else y, color=colour, label=line.name
+            )
         axes.set_xlabel(x_label)
         axes.set_title(y_label, loc="left", fontsize=9.5, color=MUTED)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
-        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0.1, columnspacing=1.0, labelcolor=INK)
+        axes.legend(
+            loc="lower right",
+            bbox_to_anchor=(1, 1),
+            ncols=3,
+            borderaxespad=0.1,
+            columnspacing=1.0,
+            labelcolor=INK,
+        )
         return _svg(figure, name, alt)
 
 
@@ -114,9 +131,24 @@ def ranges(name: str, alt: str, rows: Sequence[Range], *, x_label: str) -> Marku
         figure, axes = _figure(0.95 + 0.42 * len(rows))
         for height, row in zip(range(len(rows) - 1, -1, -1), rows, strict=True):
             ends = [v for v in (row.floor, row.value, row.ceiling) if v is not None]
-            axes.plot([min(ends), max(ends)], [height, height], color=GRID, linewidth=5, solid_capstyle="round", zorder=1)
+            axes.plot(
+                [min(ends), max(ends)],
+                [height, height],
+                color=GRID,
+                linewidth=5,
+                solid_capstyle="round",
+                zorder=1,
+            )
             if row.floor is not None:
-                axes.plot(row.floor, height, "o", color=MUTED, markerfacecolor=PAPER, markersize=7, zorder=3)
+                axes.plot(
+                    row.floor,
+                    height,
+                    "o",
+                    color=MUTED,
+                    markerfacecolor=PAPER,
+                    markersize=7,
+                    zorder=3,
+                )
             if row.ceiling is not None:
                 axes.plot(row.ceiling, height, "D", color=ORACLE, markersize=6, zorder=3)
             if row.interval is not None:
@@ -133,7 +165,9 @@ def ranges(name: str, alt: str, rows: Sequence[Range], *, x_label: str) -> Marku
 
 
 def calibration(name: str, alt: str, points: Sequence[tuple[float, float, float]]) -> Markup:
-    """(mean prediction, observed rate, standard error) of bins against the diagonal; logarithmic where they span much."""
+    """(mean prediction, observed rate, standard error) of bins against the diagonal; logarithmic
+    where they span much.
+    """
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure(4.0)
         p, rate, error = (np.asarray(column, dtype=float) for column in zip(*points, strict=True))
@@ -149,12 +183,30 @@ def calibration(name: str, alt: str, points: Sequence[tuple[float, float, float]
             low, high = 0.0, min(both.max() * 1.12, 1.0) or 1.0
             axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
             axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
-        axes.plot([low, high], [low, high], color=MUTED, linewidth=1.0, linestyle=(0, (4, 3)), label="perfect")
-        below = np.minimum(1.96 * error, rate - low * 0.999) if logarithmic else np.minimum(1.96 * error, rate)
+        axes.plot(
+            [low, high],
+            [low, high],
+            color=MUTED,
+            linewidth=1.0,
+            linestyle=(0, (4, 3)),
+            label="perfect",
+        )
+        below = (
+            np.minimum(1.96 * error, rate - low * 0.999)
+            if logarithmic
+            else np.minimum(1.96 * error, rate)
+        )
         axes.errorbar(
-            p, rate, yerr=[np.maximum(below, 0), 1.96 * error], fmt="o", color=MODEL, ecolor=MODEL, markersize=6, elinewidth=1.4,
+            p,
+            rate,
+            yerr=[np.maximum(below, 0), 1.96 * error],
+            fmt="o",
+            color=MODEL,
+            ecolor=MODEL,
+            markersize=6,
+            elinewidth=1.4,
             label="this model",
-        )  # fmt: skip
+        )
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
             axis.set_minor_formatter(NullFormatter())
@@ -173,7 +225,9 @@ def bars(name: str, alt: str, rows: Sequence[tuple[str, float, float]], *, x_lab
         heights = np.arange(len(rows))[::-1]
         values, deviations = np.array([row[1] for row in rows]), np.array([row[2] for row in rows])
         axes.barh(heights, values, height=0.62, color=MODEL)
-        axes.errorbar(values, heights, xerr=deviations, fmt="none", ecolor=INK, elinewidth=1.0, alpha=0.65)
+        axes.errorbar(
+            values, heights, xerr=deviations, fmt="none", ecolor=INK, elinewidth=1.0, alpha=0.65
+        )
         axes.set_yticks(heights, [_short(row[0]) for row in rows], color=INK)
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.axvline(0, color=MUTED, linewidth=0.8)
@@ -185,7 +239,9 @@ def bars(name: str, alt: str, rows: Sequence[tuple[str, float, float]], *, x_lab
 
 
 def forest(name: str, alt: str, rows: Sequence[Range], *, x_label: str) -> Markup:
-    """Differences with their intervals against a line at 0; one whose interval holds 0 is hollow."""
+    """Differences with their intervals against a line at 0; one whose interval holds 0 is
+    hollow.
+    """
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure(0.85 + 0.3 * len(rows))
         axes.axvline(0, color=MUTED, linewidth=1.0)
@@ -193,9 +249,13 @@ def forest(name: str, alt: str, rows: Sequence[Range], *, x_label: str) -> Marku
             low, high = row.interval or (row.value, row.value)
             axes.plot([low, high], [height, height], color=MODEL, linewidth=2.0, zorder=2)
             face = PAPER if low <= 0 <= high else MODEL
-            axes.plot(row.value, height, "o", color=MODEL, markerfacecolor=face, markersize=6.5, zorder=3)
+            axes.plot(
+                row.value, height, "o", color=MODEL, markerfacecolor=face, markersize=6.5, zorder=3
+            )
         axes.set_ylim(-0.6, len(rows) - 0.4)
-        axes.set_yticks(range(len(rows) - 1, -1, -1), [_short(row.name, 36) for row in rows], color=INK)
+        axes.set_yticks(
+            range(len(rows) - 1, -1, -1), [_short(row.name, 36) for row in rows], color=INK
+        )
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_visible(False)
         axes.margins(x=0.08)
@@ -213,20 +273,33 @@ def laws(
     x_label: str,
     y_label: str,
 ) -> Markup:
-    """Measurements (x, value, low, high) over a logarithmic x, with the line (x, value) of the law fitted to them."""
+    """Measurements (x, value, low, high) over a logarithmic x, with the line (x, value) of the law
+    fitted to them.
+    """
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure(3.1)
         x, y, low, high = (np.asarray(column, dtype=float) for column in zip(*points, strict=True))
         if line:
             axes.plot(*zip(*line, strict=True), color=SECOND, label="fit")
-        axes.errorbar(x, y, yerr=[y - low, high - y], fmt="o", color=MODEL, markersize=6, elinewidth=1.4, label="measured")
+        axes.errorbar(
+            x,
+            y,
+            yerr=[y - low, high - y],
+            fmt="o",
+            color=MODEL,
+            markersize=6,
+            elinewidth=1.4,
+            label="measured",
+        )
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _rounded(value)))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(x_label)
         axes.set_title(y_label, loc="left", fontsize=9.5, color=MUTED)
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
-        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.1, labelcolor=INK)
+        axes.legend(
+            loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.1, labelcolor=INK
+        )
         return _svg(figure, name, alt)
 
 
@@ -264,7 +337,9 @@ def _short(text: str, most: int = 30) -> str:
 
 
 def _svg(figure: Figure, name: str, alt: str) -> Markup:
-    """The drawing as an inline element: ids made unique by ``name``, standing colours replaced, sizes left to the page."""
+    """The drawing as an inline element: ids made unique by ``name``, standing colours replaced,
+    sizes left to the page.
+    """
     stream = io.StringIO()
     with warnings.catch_warnings():
         # The reader's fonts draw the text; that matplotlib's own lacks a glyph does not matter.
@@ -287,4 +362,7 @@ def _svg(figure: Figure, name: str, alt: str) -> Markup:
     body = re.sub(r"\n\s*", "\n", body)
     label = html.escape(alt)
     width = float(box[1].split()[2])
-    return Markup(f'<svg class="chart" role="img" aria-label="{label}" viewBox="{box[1]}" style="--width: {width:.0f}px">{body}')
+    return Markup(
+        f'<svg class="chart" role="img" aria-label="{label}" viewBox="{box[1]}" style="--width: '
+        f'{width:.0f}px">{body}'
+    )

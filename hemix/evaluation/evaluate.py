@@ -1,4 +1,5 @@
-"""Predictions to the ``split`` part of ``metrics.json``: every metric of every task, intervals, calibration, slices.
+"""Predictions to the ``split`` part of ``metrics.json``: every metric of every task, intervals,
+calibration, slices.
 
 Knows predictions and metrics; not models, files or torch.
 """
@@ -22,28 +23,37 @@ _FLOOR_REPETITIONS = 200
 _FLOOR_REPETITIONS_OF_A_SLICE = 50
 
 
-def evaluate_predictions(predictions: Predictions, *, seed: int = 0, replicates: int = 1000) -> dict[str, Any]:
-    """One split's entry, JSON-able: ``{"rows", "users", "requests", "tasks": {task: {...}}, "slices": {cut: {slice: {...}}}}``.
+def evaluate_predictions(
+    predictions: Predictions, *, seed: int = 0, replicates: int = 1000
+) -> dict[str, Any]:
+    """One split's entry, JSON-able: ``{"rows", "users", "requests", "tasks": {task: {...}},
+    "slices": {cut: {slice: {...}}}}``.
 
-    A task holds the metrics of design, ``calibration`` (points) and, where something is undefined, ``absent: {metric: reason}``
-    in place of the metric. With truth it also holds ``oracle_auc``, ``oracle_distance`` (oracle_auc - auc) and ``truth_logloss``;
-    with popularity ``popularity_auc``. A slice holds ``rows`` and the same of every task, with ``auc_standard_error`` in place of
-    the bootstrapped interval and without calibration points.
+    A task holds the metrics of design, ``calibration`` (points) and, where something is undefined,
+    ``absent: {metric: reason}`` in place of the metric. With truth it also holds ``oracle_auc``,
+    ``oracle_distance`` (oracle_auc - auc) and ``truth_logloss``; with popularity
+    ``popularity_auc``. A slice holds ``rows`` and the same of every task, with
+    ``auc_standard_error`` in place of the bootstrapped interval and without calibration points.
     """
     whole = predictions.task_rows()
     tasks = {}
-    resamples = UserResamples(predictions.user, count=replicates, seed=seed) if predictions.rows else None
+    resamples = (
+        UserResamples(predictions.user, count=replicates, seed=seed) if predictions.rows else None
+    )
     for task in whole:
         entry = task_metrics(task, predictions, seed=seed)
         if "auc" in entry and resamples is not None:
             weights = None if (task.weights == 1).all() else task.weights
-            interval = auc_interval(task.labels, task.probabilities, resamples.of_rows(task.rows), weights)
+            interval = auc_interval(
+                task.labels, task.probabilities, resamples.of_rows(task.rows), weights
+            )
             if isinstance(interval, Absent):
                 entry.setdefault("absent", {})["auc_ci95"] = interval.reason
             else:
                 entry["auc_ci95"] = [interval.low, interval.high]
         entry["calibration"] = [
-            dataclasses.asdict(point) for point in metrics.calibration_curve(task.labels, task.probabilities, task.weights)
+            dataclasses.asdict(point)
+            for point in metrics.calibration_curve(task.labels, task.probabilities, task.weights)
         ]
         tasks[task.name] = entry
     return {
@@ -56,9 +66,16 @@ def evaluate_predictions(predictions: Predictions, *, seed: int = 0, replicates:
 
 
 def task_metrics(
-    task: TaskRows, predictions: Predictions, *, seed: int = 0, repetitions: int = _FLOOR_REPETITIONS
+    task: TaskRows,
+    predictions: Predictions,
+    *,
+    seed: int = 0,
+    repetitions: int = _FLOOR_REPETITIONS,
 ) -> dict[str, Any]:
-    """Every metric of one task's rows but the intervals. ``repetitions``: simulations of the ECE floor."""
+    """Every metric of one task's rows but the intervals.
+
+    ``repetitions``: simulations of the ECE floor.
+    """
     y, p, w = task.labels, task.probabilities, task.weights
     auc = metrics.auc(y, p, w)
     gauc, coverage = metrics.gauc(y, p, predictions.user[task.rows], w)
@@ -90,19 +107,27 @@ def task_metrics(
     }
 
 
-def _slices(predictions: Predictions, tasks: list[TaskRows], seed: int) -> dict[str, dict[str, Any]]:
+def _slices(
+    predictions: Predictions, tasks: list[TaskRows], seed: int
+) -> dict[str, dict[str, Any]]:
     return {
         cut: {name: _slice(mask, predictions, tasks, seed) for name, mask in slices.items()}
         for cut, slices in slice_masks(predictions).items()
     }
 
 
-def _slice(mask: Array, predictions: Predictions, tasks: list[TaskRows], seed: int) -> dict[str, Any]:
+def _slice(
+    mask: Array, predictions: Predictions, tasks: list[TaskRows], seed: int
+) -> dict[str, Any]:
     entries = {}
     for task in tasks:
         part = _part(task, mask[task.rows])
-        entry = task_metrics(part, predictions, seed=seed, repetitions=_FLOOR_REPETITIONS_OF_A_SLICE)
-        error = auc_standard_error(part.labels, part.probabilities, predictions.user[part.rows], part.weights)
+        entry = task_metrics(
+            part, predictions, seed=seed, repetitions=_FLOOR_REPETITIONS_OF_A_SLICE
+        )
+        error = auc_standard_error(
+            part.labels, part.probabilities, predictions.user[part.rows], part.weights
+        )
         if isinstance(error, Absent):
             entry.setdefault("absent", {})["auc_standard_error"] = error.reason
         else:

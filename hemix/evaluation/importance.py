@@ -1,6 +1,8 @@
-"""Permutation importance: how much worse a model gets when one feature's values are dealt out at random.
+"""Permutation importance: how much worse a model gets when one feature's values are dealt out at
+random.
 
-The caller scores; this module deals out the random generators, compares and sorts. It knows nothing of models or features.
+The caller scores; this module deals out the random generators, compares and sorts. It knows nothing
+of models or features.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from hemix.evaluation.metrics import Absent, Array
 __all__ = ["Scorer", "permutation_importance"]
 
 Scorer = Callable[[str, np.random.Generator], Array]
-"""``scorer(feature, rng)``: probabilities [n] of the same rows, with that feature's values permuted among them by ``rng``."""
+"""``scorer(feature, rng)``: probabilities [n] of the same rows, with that feature's values permuted
+among them by ``rng``.
+"""
 
 
 def permutation_importance(
@@ -31,12 +35,15 @@ def permutation_importance(
     repetitions: int = 3,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Of every feature the mean fall in AUC and rise in log loss over ``repetitions`` permutations, the most important first.
+    """Of every feature the mean fall in AUC and rise in log loss over ``repetitions`` permutations,
+    the most important first.
 
-    ``labels`` and ``baseline`` (the model's own probabilities) are [n]; rows with an unknown label are left out by the caller.
-    An entry is JSON-able: ``{"feature", "auc_drop", "auc_drop_deviation", "logloss_rise", "logloss_rise_deviation",
-    "repetitions"}``; deviations are those between permutations, absent for one. A feature's permutations depend on the seed and its
-    name alone, not on which other features are asked for. Raises DataError where AUC is not defined.
+    ``labels`` and ``baseline`` (the model's own probabilities) are [n]; rows with an unknown label
+    are left out by the caller. An entry is JSON-able: ``{"feature", "auc_drop",
+    "auc_drop_deviation", "logloss_rise", "logloss_rise_deviation", "repetitions"}``; deviations are
+    those between permutations, absent for one. A feature's permutations depend on the seed and its
+    name alone, not on which other features are asked for. Raises DataError where AUC is not
+    defined.
     """
     if repetitions < 1:
         raise DataError(f"repetitions: expected 1 or more, got {repetitions}")
@@ -62,7 +69,10 @@ def permutation_importance(
 
 
 def _both(labels: Array, probabilities: Array, weights: Array | None) -> tuple[float, float]:
-    auc, loss = metrics.auc(labels, probabilities, weights), metrics.logloss(labels, probabilities, weights)
+    auc, loss = (
+        metrics.auc(labels, probabilities, weights),
+        metrics.logloss(labels, probabilities, weights),
+    )
     if isinstance(auc, Absent) or isinstance(loss, Absent):
         reason = auc.reason if isinstance(auc, Absent) else "no rows"
         raise DataError(f"permutation importance needs both classes in the labels: {reason}")

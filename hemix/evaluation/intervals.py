@@ -1,8 +1,8 @@
 """How sure a metric is: bootstrap clustered by user, and cluster-robust standard errors of AUC.
 
-A user's impressions come and go together, because they are not independent. Replicate ``i`` is a function of the seed, ``i``
-and the set of users alone, so all models, tasks and training seeds meet the same resamples and may be compared replicate by
-replicate.
+A user's impressions come and go together, because they are not independent. Replicate ``i`` is a
+function of the seed, ``i`` and the set of users alone, so all models, tasks and training seeds meet
+the same resamples and may be compared replicate by replicate.
 
 This module knows nothing of tasks, files, models or torch.
 """
@@ -17,7 +17,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from hemix.errors import DataError
-from hemix.evaluation.metrics import PROBABILITY_CLIP, Absent, Array, RankedPairs, logloss, user_aucs
+from hemix.evaluation.metrics import (
+    PROBABILITY_CLIP,
+    Absent,
+    Array,
+    RankedPairs,
+    logloss,
+    user_aucs,
+)
 
 __all__ = [
     "FEW_USERS",
@@ -41,7 +48,9 @@ FEW_USERS = Absent("fewer than two users")
 """Resampling one user gives the same rows each time: an interval of no width"""
 
 _LEAST_DEFINED = 0.9
-"""An interval needs this share of its replicates: where more lack a class, percentiles of the rest would mislead."""
+"""An interval needs this share of its replicates: where more lack a class, percentiles of the rest
+would mislead.
+"""
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,10 @@ class Difference:
 
 
 class UserResamples:
-    """Users drawn with replacement, ``count`` times. Iterating yields row multiplicities [n], int64."""
+    """Users drawn with replacement, ``count`` times.
+
+    Iterating yields row multiplicities [n], int64.
+    """
 
     def __init__(self, users: Array, *, count: int = 1000, seed: int = 0) -> None:
         """``users`` [n] integers: the user of every row."""
@@ -97,23 +109,35 @@ class UserResamples:
         return drawn
 
 
-def replicates(statistic: Callable[[Array], float | Absent], resamples: UserResamples, weights: Array | None = None) -> Array:
-    """``statistic(row weights)`` under every resample, [count]; NaN where a resample does not define it."""
+def replicates(
+    statistic: Callable[[Array], float | Absent],
+    resamples: UserResamples,
+    weights: Array | None = None,
+) -> Array:
+    """``statistic(row weights)`` under every resample, [count]; NaN where a resample does not
+    define it.
+    """
     values = np.full(len(resamples), np.nan)
     for i, multiplicity in enumerate(resamples):
-        value = statistic(multiplicity.astype(np.float64) if weights is None else multiplicity * weights)
+        value = statistic(
+            multiplicity.astype(np.float64) if weights is None else multiplicity * weights
+        )
         if not isinstance(value, Absent):
             values[i] = value
     return values
 
 
-def auc_replicates(labels: Array, scores: Array, resamples: UserResamples, weights: Array | None = None) -> Array:
+def auc_replicates(
+    labels: Array, scores: Array, resamples: UserResamples, weights: Array | None = None
+) -> Array:
     """AUC under every resample, [count]; NaN where a resample lacks a class. Rows are sorted once.
 
     ``labels``, ``scores`` and ``weights`` [n] are the rows of ``resamples``.
     """
     if len(labels) != resamples.codes.size:
-        raise DataError(f"labels: expected {resamples.codes.size} rows like the resamples, got {len(labels)}")
+        raise DataError(
+            f"labels: expected {resamples.codes.size} rows like the resamples, got {len(labels)}"
+        )
     pairs = RankedPairs(labels, scores)
     positive, negative = resamples.codes[pairs.positive], resamples.codes[pairs.negative]
     values = np.full(len(resamples), np.nan)
@@ -121,7 +145,10 @@ def auc_replicates(labels: Array, scores: Array, resamples: UserResamples, weigh
         drawn = resamples.of_users(i).astype(np.float64)
         w_positive, w_negative = drawn[positive], drawn[negative]
         if weights is not None:
-            w_positive, w_negative = w_positive * weights[pairs.positive], w_negative * weights[pairs.negative]
+            w_positive, w_negative = (
+                w_positive * weights[pairs.positive],
+                w_negative * weights[pairs.negative],
+            )
         value = pairs.auc_of(w_positive, w_negative)
         if not isinstance(value, Absent):
             values[i] = value
@@ -138,9 +165,11 @@ def percentile_interval(values: Array) -> Interval | Absent:
 
 
 def auc_influence(labels: Array, scores: Array, weights: Array | None = None) -> Array | Absent:
-    """What one more copy of every row would change of the AUC, to first order and times 1 (not n), [n]; it sums to 0.
+    """What one more copy of every row would change of the AUC, to first order and times 1 (not n),
+    [n]; it sums to 0.
 
-    A positive counts by how many negatives it beats, a negative by how many positives beat it (DeLong's placements).
+    A positive counts by how many negatives it beats, a negative by how many positives beat it
+    (DeLong's placements).
     """
     y = np.asarray(labels)
     value = RankedPairs(y, scores).auc(weights)
@@ -161,8 +190,12 @@ def auc_influence(labels: Array, scores: Array, weights: Array | None = None) ->
     return influence
 
 
-def logloss_influence(labels: Array, probabilities: Array, weights: Array | None = None) -> Array | Absent:
-    """What one more copy of every row would change of the mean log loss, to first order, [n]; it sums to 0."""
+def logloss_influence(
+    labels: Array, probabilities: Array, weights: Array | None = None
+) -> Array | Absent:
+    """What one more copy of every row would change of the mean log loss, to first order, [n]; it
+    sums to 0.
+    """
     value = logloss(labels, probabilities, weights)
     if isinstance(value, Absent):
         return value
@@ -173,8 +206,11 @@ def logloss_influence(labels: Array, probabilities: Array, weights: Array | None
     return influence
 
 
-def gauc_influence(labels: Array, scores: Array, users: Array, weights: Array | None = None) -> Array | Absent:
-    """What one more copy of every user would change of GAUC, to first order, [users] in ascending order of ``users`` [n]; it sums to 0.
+def gauc_influence(
+    labels: Array, scores: Array, users: Array, weights: Array | None = None
+) -> Array | Absent:
+    """What one more copy of every user would change of GAUC, to first order, [users] in ascending
+    order of ``users`` [n]; it sums to 0.
 
     A user who lacks a class has no say in GAUC.
     """
@@ -184,7 +220,9 @@ def gauc_influence(labels: Array, scores: Array, users: Array, weights: Array | 
         return Absent("no user has both a positive and a negative")
     covered = mass[both].sum()
     value = mass[both] @ of_user[both] / covered
-    influence: Array = np.where(both, mass * (np.where(both, of_user, value) - value) / covered, 0.0)
+    influence: Array = np.where(
+        both, mass * (np.where(both, of_user, value) - value) / covered, 0.0
+    )
     return influence
 
 
@@ -200,7 +238,9 @@ def clustered_error(influence: Array, users: Array, counted: Array | None = None
     return math.sqrt(float(of_user @ of_user) * known.size / (known.size - 1))
 
 
-def few_users(users: Array, weights: Array | None = None, labels: Array | None = None) -> Absent | None:
+def few_users(
+    users: Array, weights: Array | None = None, labels: Array | None = None
+) -> Absent | None:
     """Why rows say nothing of how sure a metric is: fewer than two users with a weight above 0;
     with ``labels``, of either class, as AUC needs. What cannot vary from user to user would look
     like certainty."""
@@ -209,18 +249,25 @@ def few_users(users: Array, weights: Array | None = None, labels: Array | None =
     if np.unique(users[counted]).size < 2:
         return FEW_USERS
     for label, name in ((1, "positives"), (0, "negatives")):
-        if labels is not None and np.unique(users[counted & (np.asarray(labels) == label)]).size == 1:
+        if (
+            labels is not None
+            and np.unique(users[counted & (np.asarray(labels) == label)]).size == 1
+        ):
             return Absent(f"all {name} are of one user")
     return None
 
 
-def auc_interval(labels: Array, scores: Array, resamples: UserResamples, weights: Array | None = None) -> Interval | Absent:
+def auc_interval(
+    labels: Array, scores: Array, resamples: UserResamples, weights: Array | None = None
+) -> Interval | Absent:
     """The bootstrap's 95 % interval of AUC; the arguments are those of :func:`auc_replicates`."""
     few = few_users(resamples.codes, weights, labels)
     return few or percentile_interval(auc_replicates(labels, scores, resamples, weights))
 
 
-def auc_standard_error(labels: Array, scores: Array, users: Array, weights: Array | None = None) -> float | Absent:
+def auc_standard_error(
+    labels: Array, scores: Array, users: Array, weights: Array | None = None
+) -> float | Absent:
     """Standard error of AUC, robust to the dependence within a user; no resampling, O(n log n)."""
     influence = auc_influence(labels, scores, weights)
     if isinstance(influence, Absent):
@@ -233,7 +280,13 @@ def _counted(weights: Array | None) -> Array | None:
 
 
 def auc_difference(
-    labels: Array, a: Array, b: Array, users: Array, weights: Array | None = None, *, resamples: UserResamples | None = None
+    labels: Array,
+    a: Array,
+    b: Array,
+    users: Array,
+    weights: Array | None = None,
+    *,
+    resamples: UserResamples | None = None,
 ) -> Difference | Absent:
     """AUC of scores ``a`` minus AUC of scores ``b`` on the same rows, paired.
 
@@ -243,7 +296,11 @@ def auc_difference(
     influence_a, influence_b = auc_influence(labels, a, weights), auc_influence(labels, b, weights)
     if isinstance(auc_a, Absent):
         return auc_a
-    assert not isinstance(auc_b, Absent) and not isinstance(influence_a, Absent) and not isinstance(influence_b, Absent)
+    assert (
+        not isinstance(auc_b, Absent)
+        and not isinstance(influence_a, Absent)
+        and not isinstance(influence_b, Absent)
+    )
     few = few_users(users, weights, labels)
     error = few or clustered_error(influence_a - influence_b, users, _counted(weights))
     delta = auc_a - auc_b
@@ -252,7 +309,8 @@ def auc_difference(
         interval = few
     elif resamples is not None:
         interval = percentile_interval(
-            auc_replicates(labels, a, resamples, weights) - auc_replicates(labels, b, resamples, weights)
+            auc_replicates(labels, a, resamples, weights)
+            - auc_replicates(labels, b, resamples, weights)
         )
     elif isinstance(error, Absent):
         interval = error

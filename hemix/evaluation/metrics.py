@@ -1,7 +1,8 @@
 """Metrics of 0/1 labels and scores, as docs and ``metrics.json`` use the words.
 
-Every function takes arrays of rows (impressions) and optional row weights: a row of weight 3 counts as three such rows, a row
-of weight 0 as none. What cannot be computed is :class:`Absent` with a reason, never NaN and never a made-up 0.5.
+Every function takes arrays of rows (impressions) and optional row weights: a row of weight 3 counts
+as three such rows, a row of weight 0 as none. What cannot be computed is :class:`Absent` with a
+reason, never NaN and never a made-up 0.5.
 
 This module knows nothing of tasks, files, models or torch.
 """
@@ -39,7 +40,9 @@ Array = npt.NDArray[Any]
 
 ECE_BINS = 10
 PROBABILITY_CLIP = 1e-15
-"""Log loss clips probabilities to [1e-15, 1 - 1e-15]: one saturated mistake costs 34.5 and not infinity."""
+"""Log loss clips probabilities to [1e-15, 1 - 1e-15]: one saturated mistake costs 34.5 and not
+infinity.
+"""
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,12 @@ class CalibrationPoint:
     standard_error: float
     """Of the rate, if the predictions were right."""
     rows: float
-    """Rows in the bin; a fraction where a run of equal predictions crosses the border of two bins."""
+    """Rows in the bin; a fraction where a run of equal predictions crosses the border of two
+    bins.
+    """
 
 
-# -- ranking ----------------------------------------------------------------------------------------------------------------
+# -- ranking ---------------------------------------------------------------------------------------
 
 
 class RankedPairs:
@@ -103,12 +108,17 @@ class RankedPairs:
 
 def auc(labels: Array, scores: Array, weights: Array | None = None) -> float | Absent:
     """Chance that a positive scores above a negative; ties count half."""
-    return RankedPairs(labels, scores).auc(None if weights is None else _weights(weights, len(labels)))
+    return RankedPairs(labels, scores).auc(
+        None if weights is None else _weights(weights, len(labels))
+    )
 
 
-def gauc(labels: Array, scores: Array, users: Array, weights: Array | None = None) -> tuple[float | Absent, float]:
-    """Mean AUC within users, weighted by their impressions, over users with both classes; and the share of impressions
-    that those users cover. ``users`` [n] integers."""
+def gauc(
+    labels: Array, scores: Array, users: Array, weights: Array | None = None
+) -> tuple[float | Absent, float]:
+    """Mean AUC within users, weighted by their impressions, over users with both classes; and the
+    share of impressions that those users cover. ``users`` [n] integers.
+    """
     of_user, mass = user_aucs(labels, scores, users, weights)
     both = ~np.isnan(of_user)
     if not both.any():
@@ -118,22 +128,35 @@ def gauc(labels: Array, scores: Array, users: Array, weights: Array | None = Non
     return value, min(covered / float(mass.sum()), 1.0)
 
 
-def user_aucs(labels: Array, scores: Array, users: Array, weights: Array | None = None) -> tuple[Array, Array]:
-    """Of every user, in ascending order of ``users`` [n]: the AUC within their rows (NaN where they lack a class), and the weight of
-    their rows."""
+def user_aucs(
+    labels: Array, scores: Array, users: Array, weights: Array | None = None
+) -> tuple[Array, Array]:
+    """Of every user, in ascending order of ``users`` [n]: the AUC within their rows (NaN where they
+    lack a class), and the weight of their rows.
+    """
     y, s, w = _rows(labels, scores, weights)
     groups = _TiedGroups(_ids("users", users, len(y)), s, y, w)
     positive, negative = groups.sum(groups.positive), groups.sum(groups.mass - groups.positive)
-    wins = groups.sum(groups.positive * (groups.before(groups.mass - groups.positive) + (groups.mass - groups.positive) / 2))
+    wins = groups.sum(
+        groups.positive
+        * (groups.before(groups.mass - groups.positive) + (groups.mass - groups.positive) / 2)
+    )
     pairs = positive * negative
-    return np.divide(wins, pairs, out=np.full(pairs.shape, np.nan), where=pairs > 0), positive + negative
+    return np.divide(
+        wins, pairs, out=np.full(pairs.shape, np.nan), where=pairs > 0
+    ), positive + negative
 
 
-def ndcg_at_k(labels: Array, scores: Array, requests: Array, weights: Array | None = None, *, k: int = 10) -> float | Absent:
-    """Mean nDCG of the first ``k`` over requests with a positive and more than one candidate. ``requests`` [n] integers.
+def ndcg_at_k(
+    labels: Array, scores: Array, requests: Array, weights: Array | None = None, *, k: int = 10
+) -> float | Absent:
+    """Mean nDCG of the first ``k`` over requests with a positive and more than one candidate.
 
-    Gain is the label, discount 1 / log2(rank + 1). Equal scores share the discounts of the ranks they hold together, so the
-    order of rows does not matter; a row of weight w holds w ranks, as its w copies would.
+    ``requests`` [n] integers.
+
+    Gain is the label, discount 1 / log2(rank + 1). Equal scores share the discounts of the ranks
+    they hold together, so the order of rows does not matter; a row of weight w holds w ranks, as
+    its w copies would.
     """
     y, s, w = _rows(labels, scores, weights)
     keep = w > 0
@@ -152,7 +175,9 @@ def ndcg_at_k(labels: Array, scores: Array, requests: Array, weights: Array | No
 
 
 class _TiedGroups:
-    """Rows sorted by owner (user or request), then score, and summed over runs of equal owner and score."""
+    """Rows sorted by owner (user or request), then score, and summed over runs of equal owner and
+    score.
+    """
 
     def __init__(self, owner: Array, scores: Array, labels: Array, weights: Array) -> None:
         order = np.lexsort((scores, owner))
@@ -182,7 +207,7 @@ class _TiedGroups:
         return earlier
 
 
-# -- probabilities ------------------------------------------------------------------------------------------------------------
+# -- probabilities ---------------------------------------------------------------------------------
 
 
 def logloss(labels: Array, probabilities: Array, weights: Array | None = None) -> float | Absent:
@@ -198,11 +223,15 @@ def base_rate_loss(rate: float) -> float:
     """Log loss of always saying ``rate`` where it is the share of positives: the entropy in nats, 0
     for one class."""
     rate = min(max(rate, 0.0), 1.0)
-    return 0.0 if rate in (0.0, 1.0) else float(-(rate * np.log(rate) + (1 - rate) * np.log1p(-rate)))
+    return (
+        0.0 if rate in (0.0, 1.0) else float(-(rate * np.log(rate) + (1 - rate) * np.log1p(-rate)))
+    )
 
 
 def ne(labels: Array, probabilities: Array, weights: Array | None = None) -> float | Absent:
-    """Log loss over the entropy of these rows' base rate: 1 is as good as always saying the base rate."""
+    """Log loss over the entropy of these rows' base rate: 1 is as good as always saying the base
+    rate.
+    """
     y, p, w = _rows(labels, probabilities, weights, probabilities=True)
     positive, total = float(w @ y), float(w.sum())
     loss = logloss(y, p, w)
@@ -217,13 +246,21 @@ def pcoc(labels: Array, probabilities: Array, weights: Array | None = None) -> f
     """Sum of predictions over sum of labels: above 1 the model promises too much."""
     y, p, w = _rows(labels, probabilities, weights, probabilities=True)
     positive = float(w @ y)
-    return float(w @ p) / positive if positive > 0 else Absent("no positives" if w.sum() > 0 else "no rows")
+    return (
+        float(w @ p) / positive
+        if positive > 0
+        else Absent("no positives" if w.sum() > 0 else "no rows")
+    )
 
 
-def ece(labels: Array, probabilities: Array, weights: Array | None = None, *, bins: int = ECE_BINS) -> float | Absent:
-    """Mean absolute difference of mean prediction and observed rate over ``bins`` bins of equal mass.
+def ece(
+    labels: Array, probabilities: Array, weights: Array | None = None, *, bins: int = ECE_BINS
+) -> float | Absent:
+    """Mean absolute difference of mean prediction and observed rate over ``bins`` bins of equal
+    mass.
 
-    Runs of equal predictions are shared out between the bins they cross, so the order of rows does not matter.
+    Runs of equal predictions are shared out between the bins they cross, so the order of rows does
+    not matter.
     """
     y, p, w = _rows(labels, probabilities, weights, probabilities=True)
     if not w.sum() > 0:
@@ -241,10 +278,12 @@ def ece_floor(
     repetitions: int = 200,
     seed: int = 0,
 ) -> float | Absent:
-    """The ECE that a perfectly calibrated model with these predictions would show by chance alone: a mean over simulations.
+    """The ECE that a perfectly calibrated model with these predictions would show by chance alone:
+    a mean over simulations.
 
-    With equal weights, labels are drawn from the predictions. With unequal ones the weight usually depends on the label
-    (negative sampling), and drawn labels would carry wrong weights: then the sign of every row's deviation is drawn instead.
+    With equal weights, labels are drawn from the predictions. With unequal ones the weight usually
+    depends on the label (negative sampling), and drawn labels would carry wrong weights: then the
+    sign of every row's deviation is drawn instead.
     """
     y, p, w = _rows(labels, probabilities, weights, probabilities=True)
     if not w.sum() > 0:
@@ -255,7 +294,11 @@ def ece_floor(
     else:
         chance, if_drawn, if_not = np.full(p.size, 0.5), w * (p - y), w * (y - p)
     order = cuts.order
-    chance, if_not, change = chance[order].astype(np.float32), if_not[order], (if_drawn - if_not)[order]
+    chance, if_not, change = (
+        chance[order].astype(np.float32),
+        if_not[order],
+        (if_drawn - if_not)[order],
+    )
     rng = np.random.default_rng(seed)
     base = cuts.sums(if_not, presorted=True)
     total = 0.0
@@ -274,7 +317,11 @@ def calibration_curve(
         return []
     cuts = _EqualMass(p, w, bins)
     mass = float(w.sum()) / bins
-    predictions, rates, rows = cuts.sums(w * p) / mass, cuts.sums(w * y) / mass, cuts.sums((w > 0).astype(np.float64))
+    predictions, rates, rows = (
+        cuts.sums(w * p) / mass,
+        cuts.sums(w * y) / mass,
+        cuts.sums((w > 0).astype(np.float64)),
+    )
     deviations = p * (1 - p) if w.min() == w.max() else (p - y) ** 2
     errors = np.sqrt(cuts.sums(w * w * deviations)) / mass
     return [
@@ -284,7 +331,10 @@ def calibration_curve(
 
 
 class _EqualMass:
-    """Bins of equal weight along sorted predictions. A border inside a run of equal predictions splits the run's sums."""
+    """Bins of equal weight along sorted predictions.
+
+    A border inside a run of equal predictions splits the run's sums.
+    """
 
     def __init__(self, predictions: Array, weights: Array, bins: int) -> None:
         self.order = np.argsort(predictions, kind="stable")
@@ -296,19 +346,26 @@ class _EqualMass:
         borders = np.linspace(0, mass[-1], bins + 1)
         run = np.clip(np.searchsorted(mass, borders, side="right") - 1, 0, starts.size - 1)
         width = mass[run + 1] - mass[run]
-        self._share = np.divide(borders - mass[run], width, out=np.zeros(bins + 1), where=width > 0).clip(0, 1)
+        self._share = np.divide(
+            borders - mass[run], width, out=np.zeros(bins + 1), where=width > 0
+        ).clip(0, 1)
         positions = np.unique(np.concatenate([[0], edges[run], edges[run + 1]]))
         self._cuts = positions[positions < ordered.size]
-        self._low, self._high = np.searchsorted(positions, edges[run]), np.searchsorted(positions, edges[run + 1])
+        self._low, self._high = (
+            np.searchsorted(positions, edges[run]),
+            np.searchsorted(positions, edges[run + 1]),
+        )
 
     def sums(self, values: Array, *, presorted: bool = False) -> Array:
         """Sums of row values over every bin, [bins]."""
         pieces = np.add.reduceat(values if presorted else values[self.order], self._cuts)
         cumulative = np.concatenate([[0.0], np.cumsum(pieces)])
-        return np.diff(cumulative[self._low] * (1 - self._share) + cumulative[self._high] * self._share)
+        return np.diff(
+            cumulative[self._low] * (1 - self._share) + cumulative[self._high] * self._share
+        )
 
 
-# -- checks -------------------------------------------------------------------------------------------------------------------
+# -- checks ----------------------------------------------------------------------------------------
 
 
 def _one_class(positive: float, negative: float) -> Absent:
@@ -356,7 +413,9 @@ def _ids(name: str, values: Array, rows: int) -> Array:
     return ids
 
 
-def _rows(labels: Array, scores: Array, weights: Array | None, *, probabilities: bool = False) -> tuple[Array, Array, Array]:
+def _rows(
+    labels: Array, scores: Array, weights: Array | None, *, probabilities: bool = False
+) -> tuple[Array, Array, Array]:
     y = _labels(labels)
     s = _numbers("probabilities" if probabilities else "scores", scores, y.size)
     if probabilities:

@@ -35,7 +35,10 @@ class TaskRows:
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """``n`` impressions and ``T`` tasks. Checked where it is made; raises DataError naming the field and the row."""
+    """``n`` impressions and ``T`` tasks.
+
+    Checked where it is made; raises DataError naming the field and the row.
+    """
 
     tasks: tuple[str, ...]
     given: tuple[int | None, ...]
@@ -59,17 +62,26 @@ class Predictions:
     weights: Array | None = None
     """[n]; for a log with sampled negatives 1 / rate on the sampled rows. None: all 1."""
     conditional: Array | None = None
-    """[n, T]: of a task with ``given`` the probability given that label; other columns are not read."""
+    """[n, T]: of a task with ``given`` the probability given that label; other columns are not
+    read.
+    """
     truth: Array | None = None
-    """[n, T]: known probabilities over the entire space, from a simulation; a column with NaN is left out."""
+    """[n, T]: known probabilities over the entire space, from a simulation; a column with NaN is
+    left out.
+    """
     popularity: Array | None = None
     """[n, T]: smoothed train rate of the impression's item over the entire space."""
 
     def __post_init__(self) -> None:
         probabilities = np.asarray(self.probabilities)
-        if probabilities.ndim != 2 or probabilities.shape[1] != len(self.tasks) or len(self.given) != len(self.tasks):
+        if (
+            probabilities.ndim != 2
+            or probabilities.shape[1] != len(self.tasks)
+            or len(self.given) != len(self.tasks)
+        ):
             raise DataError(
-                f"Predictions.probabilities: expected [n, {len(self.tasks)}] for tasks {', '.join(self.tasks)}, "
+                f"Predictions.probabilities: expected [n, {len(self.tasks)}] for tasks "
+                f"{', '.join(self.tasks)}, "
                 f"got {probabilities.shape} and {len(self.given)} given"
             )
         rows = probabilities.shape[0]
@@ -79,11 +91,15 @@ class Predictions:
             wide = field.name in ("probabilities", "labels", "conditional", "truth", "popularity")
             expected = (rows, len(self.tasks)) if wide else (rows,)
             if np.shape(value) != expected:
-                raise DataError(f"Predictions.{field.name}: expected shape {expected}, got {np.shape(value)}")
+                raise DataError(
+                    f"Predictions.{field.name}: expected shape {expected}, got {np.shape(value)}"
+                )
         _probable("probabilities", probabilities)
         for task, given in enumerate(self.given):
             if given is not None and not 0 <= given < task:
-                raise DataError(f"Predictions.given[{task}]: expected an earlier task or None, got {given}")
+                raise DataError(
+                    f"Predictions.given[{task}]: expected an earlier task or None, got {given}"
+                )
             if given is not None and self.conditional is not None:
                 _probable("conditional", self.conditional[:, task])
 
@@ -93,8 +109,9 @@ class Predictions:
         return int(self.probabilities.shape[0])
 
     def task_rows(self) -> list[TaskRows]:
-        """Every task over the entire space, then, where conditional probabilities are there, ``order_given_click`` and its like
-        over the rows where the given label is 1."""
+        """Every task over the entire space, then, where conditional probabilities are there,
+        ``order_given_click`` and its like over the rows where the given label is 1.
+        """
         whole = [self._rows_of(task) for task in range(len(self.tasks))]
         return whole + [
             self._given_rows_of(task)
@@ -109,7 +126,8 @@ class Predictions:
         if wrong.any():
             at = int(np.flatnonzero(wrong)[0])
             raise DataError(
-                f"Predictions.labels[{self.tasks[task]}]: expected 0, 1 or -1 (unknown), got {labels[at]} in row {at}"
+                f"Predictions.labels[{self.tasks[task]}]: expected 0, 1 or -1 (unknown), got "
+                f"{labels[at]} in row {at}"
             )
         return known
 
@@ -130,7 +148,9 @@ class Predictions:
         given = self.given[task]
         assert given is not None and self.conditional is not None
         rows = np.flatnonzero(self._known(task) & (np.asarray(self.labels[:, given]) == 1))
-        truth = None if self.truth is None else _ratio(self.truth[rows, task], self.truth[rows, given])
+        truth = (
+            None if self.truth is None else _ratio(self.truth[rows, task], self.truth[rows, given])
+        )
         return TaskRows(
             name=f"{self.tasks[task]}_given_{self.tasks[given]}",
             rows=rows,
@@ -138,7 +158,9 @@ class Predictions:
             probabilities=self.conditional[rows, task].astype(np.float64),
             weights=self._weights(rows),
             truth=truth if truth is not None and np.isfinite(truth).all() else None,
-            popularity=None if self.popularity is None else _ratio(self.popularity[rows, task], self.popularity[rows, given]),
+            popularity=None
+            if self.popularity is None
+            else _ratio(self.popularity[rows, task], self.popularity[rows, given]),
         )
 
     def _weights(self, rows: Array) -> Array:
@@ -149,7 +171,9 @@ def _probable(name: str, values: Array) -> None:
     wrong = ~((values >= 0) & (values <= 1))
     if wrong.any():
         at = int(np.argwhere(wrong)[0][0])
-        raise DataError(f"Predictions.{name}: expected probabilities from 0 to 1, got {values[at]} in row {at}")
+        raise DataError(
+            f"Predictions.{name}: expected probabilities from 0 to 1, got {values[at]} in row {at}"
+        )
 
 
 def _ratio(part: Array, whole: Array) -> Array:

@@ -42,30 +42,52 @@ SLICE_TITLES = {
 }
 
 GLOSSARY: tuple[tuple[str, str], ...] = (
-    ("AUC", "The chance that a positive impression scores above a negative one; ties count half. 0.5 is chance, 1 perfect."),
+    (
+        "AUC",
+        "The chance that a positive impression scores above a negative one; ties count half. 0.5 "
+        "is chance, 1 perfect.",
+    ),
     (
         "GAUC",
-        "AUC within each user, averaged by impressions, over the users who have both a positive and a negative; the share of "
+        "AUC within each user, averaged by impressions, over the users who have both a positive "
+        "and a negative; the share of "
         "impressions they cover stands beside it.",
     ),
     (
         "nDCG@10",
-        "How near to the top of each request its positives are: 1 when they come first. Requests with a positive and more than "
+        "How near to the top of each request its positives are: 1 when they come first. Requests "
+        "with a positive and more than "
         "one candidate.",
     ),
     ("log loss", "The mean of −log p of what happened, in nats. Lower is better."),
-    ("NE", "Log loss over that of always saying the average rate. Below 1 the model knows more than the average."),
-    ("PCOC", "The sum of predictions over the number of positives. Above 1 the model promises too much."),
+    (
+        "NE",
+        "Log loss over that of always saying the average rate. Below 1 the model knows more than "
+        "the average.",
+    ),
+    (
+        "PCOC",
+        "The sum of predictions over the number of positives. Above 1 the model promises too much.",
+    ),
     (
         "ECE",
-        "How far prediction and observed rate lie apart, on average over ten bins of equal size. The floor is what a perfectly "
+        "How far prediction and observed rate lie apart, on average over ten bins of equal size. "
+        "The floor is what a perfectly "
         "calibrated model with these predictions would show by chance.",
     ),
-    ("interval", "95 %, from resampling users, because the impressions of one user are not independent."),
-    ("popularity", "Ranks by the smoothed rate of the item in the training data. It knows nothing of the user."),
+    (
+        "interval",
+        "95 %, from resampling users, because the impressions of one user are not independent.",
+    ),
+    (
+        "popularity",
+        "Ranks by the smoothed rate of the item in the training data. "
+        "It knows nothing of the user.",
+    ),
     (
         "oracle",
-        "Ranks by the probabilities that the simulation drew the labels from. Only simulated data has one, and no model can "
+        "Ranks by the probabilities that the simulation drew the labels from. Only simulated data "
+        "has one, and no model can "
         "expect to beat it.",
     ),
 )
@@ -143,4 +165,9 @@ def slice_name(cut: str, name: str) -> str:
     return words(name)
 
 
-FILTERS: dict[str, Callable[..., Any]] = {"count": count, "fixed": fixed, "percent": percent, "words": words}
+FILTERS: dict[str, Callable[..., Any]] = {
+    "count": count,
+    "fixed": fixed,
+    "percent": percent,
+    "words": words,
+}

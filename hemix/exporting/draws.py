@@ -1,4 +1,7 @@
-"""Random batches that fit an InputSpec: what an exported graph is traced with and checked on. Knows no model."""
+"""Random batches that fit an InputSpec: what an exported graph is traced with and checked on.
+
+Knows no model.
+"""
 
 from __future__ import annotations
 
@@ -19,22 +22,37 @@ _VALUES_MOST = 3
 
 
 def draw_batch(
-    spec: InputSpec, seed: int, *, users: int, requests: int, candidates: int, events: int, realtime: int
+    spec: InputSpec,
+    seed: int,
+    *,
+    users: int,
+    requests: int,
+    candidates: int,
+    events: int,
+    realtime: int,
 ) -> RequestBatch:
-    """Up to so many candidates a request, events a user and real-time events a request; user 0 and request 0 have all of them, the last
-    of several users has no event. Ages are log-uniform from a millisecond to 600 days, some events are timeless."""
+    """Up to so many candidates a request, events a user and real-time events a request; user 0 and
+    request 0 have all of them, the last of several users has no event. Ages are log-uniform from a
+    millisecond to 600 days, some events are timeless.
+    """
     g = torch.Generator().manual_seed(seed)
     lengths = torch.randint(0, events + 1, (users,), generator=g)
     lengths[-1], lengths[0] = 0, events
     offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
     total = int(offsets[-1])
     owner = torch.repeat_interleave(torch.arange(users), lengths)
-    ages_ms = (torch.rand(total, generator=g, dtype=torch.float64) * math.log(_OLDEST_MS)).exp().long()
-    times = (_NOW_MS - ages_ms).masked_fill(torch.rand(total, generator=g) < _TIMELESS_SHARE, TIMELESS_MS)
+    ages_ms = (
+        (torch.rand(total, generator=g, dtype=torch.float64) * math.log(_OLDEST_MS)).exp().long()
+    )
+    times = (_NOW_MS - ages_ms).masked_fill(
+        torch.rand(total, generator=g) < _TIMELESS_SHARE, TIMELESS_MS
+    )
     by_time = torch.argsort(times)
     times = times[by_time[torch.argsort(owner[by_time], stable=True)]]
 
-    user_index = torch.cat([torch.zeros(1, dtype=torch.int64), torch.randint(0, users, (requests - 1,), generator=g)])
+    user_index = torch.cat(
+        [torch.zeros(1, dtype=torch.int64), torch.randint(0, users, (requests - 1,), generator=g)]
+    )
     first, last = offsets[user_index], offsets[user_index + 1]
     begin = first + torch.randint(0, 2, (requests,), generator=g).minimum(last - first)
     middle = torch.maximum(begin, last - torch.randint(0, realtime + 1, (requests,), generator=g))

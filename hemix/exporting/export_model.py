@@ -1,12 +1,12 @@
 """A HeMix as two modules that a graph for another server can hold.
 
-The forward is the model's own; it is fed padded rectangles instead of ragged rows (`hemix.nn.padded`),
-and look-ups are made in each half's own tables. Two modules, because a server calls them at different
-times: :class:`DenseUser` once per user, :class:`DenseRequest` once per request. Both say by name, type
-and shape what they take and give.
+The forward is the model's own; it is fed padded rectangles instead of ragged rows
+(`hemix.nn.padded`), and look-ups are made in each half's own tables. Two modules, because a server
+calls them at different times: :class:`DenseUser` once per user, :class:`DenseRequest` once per
+request. Both say by name, type and shape what they take and give.
 
-Letters: R users, L events a user, I distinct item rows of events, Q requests, C candidates a request,
-N = Q * C, D token width, W width of a level's vectors.
+Letters: R users, L events a user, I distinct item rows of events, Q requests, C candidates a
+request, N = Q * C, D token width, W width of a level's vectors.
 """
 
 from __future__ import annotations
@@ -32,7 +32,15 @@ from hemix.nn.padded import PaddedLayout, flat_events, padded_events
 from hemix.nn.pooled import PooledState
 from hemix.nn.time_encoding import rotary_turns
 
-__all__ = ["PADDING", "DenseRequest", "DenseUser", "Port", "dense_form", "exportable", "takes_times"]
+__all__ = [
+    "PADDING",
+    "DenseRequest",
+    "DenseUser",
+    "Port",
+    "dense_form",
+    "exportable",
+    "takes_times",
+]
 
 _BY_EVENT = ("state_global", "state_columns", "state_ids", "state_actions", "state_time_ms")
 
@@ -55,13 +63,21 @@ class Port:
 def exportable(model: Predictor) -> HeMix:
     """Return the model. Raises UsageError for a model that has no dense form."""
     if not isinstance(model, HeMix):
-        raise UsageError(f"the model {model.config.name!r} cannot be exported: only hemix has a dense form")
+        raise UsageError(
+            f"the model {model.config.name!r} cannot be exported: only hemix has a dense form"
+        )
     if model.realtime is None or model.global_ is None:
         missing = "use_global" if model.global_ is None else "use_realtime"
-        raise UsageError(f"a model with model.{missing}: false cannot be exported: the dense form has both histories")
-    if not (_has_columns(model.spec.item) or _has_columns(model.spec.cross) or model.spec.bias_rows):
         raise UsageError(
-            "a model without any column of a candidate (no item or cross feature, no position) cannot "
+            f"a model with model.{missing}: false cannot be exported: the dense form has both "
+            "histories"
+        )
+    if not (
+        _has_columns(model.spec.item) or _has_columns(model.spec.cross) or model.spec.bias_rows
+    ):
+        raise UsageError(
+            "a model without any column of a candidate (no item or cross feature, no position) "
+            "cannot "
             "be exported: it scores all candidates of a request alike; add a feature to items"
         )
     return model
@@ -95,9 +111,14 @@ class _Half(nn.Module):
         self.spec, self.config = model.spec, model.config
         by_name = model.table_tensors()
         self._table = {name: place for place, name in enumerate(dict.fromkeys(tables))}
-        self.tables = nn.ParameterList([nn.Parameter(by_name[name], requires_grad=False) for name in self._table])
+        self.tables = nn.ParameterList(
+            [nn.Parameter(by_name[name], requires_grad=False) for name in self._table]
+        )
         self.model = copy.copy(model)
-        self.model._modules = {name: _traceable(module) if name in modules else None for name, module in model._modules.items()}
+        self.model._modules = {
+            name: _traceable(module) if name in modules else None
+            for name, module in model._modules.items()
+        }
 
     def named(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
         """Positional inputs by their names."""
@@ -109,7 +130,9 @@ class _Half(nn.Module):
         return F.embedding(ids, self.tables[self._table[table]])
 
     def _bag(self, table: str, ids: Tensor) -> Tensor:
-        """Mean [..., width] of the values of each list [..., k]; the missing row where there is none."""
+        """Mean [..., width] of the values of each list [..., k]; the missing row where there is
+        none.
+        """
         real = (ids != PADDING).unsqueeze(-1)
         vectors = self._vectors(table, ids.clamp(min=0)) * real
         count = real.sum(-2)
@@ -117,8 +140,13 @@ class _Half(nn.Module):
         return torch.where(count > 0, vectors.sum(-2) / count.clamp(min=1), missing)
 
     def _level(self, name: str, level: LevelSpec, given: Mapping[str, Tensor]) -> Tensor | None:
-        """Vectors [..., W] of a level, ids first, then multi-valued features, then numbers; None without columns."""
-        parts = [self._vectors(table, given[f"{name}_ids"][..., i]) for i, table in enumerate(level.tables)]
+        """Vectors [..., W] of a level, ids first, then multi-valued features, then numbers; None
+        without columns.
+        """
+        parts = [
+            self._vectors(table, given[f"{name}_ids"][..., i])
+            for i, table in enumerate(level.tables)
+        ]
         parts += [
             self._bag(table, given[f"{name}_bag_{feature}"])
             for feature, table in zip(level.bag_names, level.bag_tables, strict=True)
@@ -144,11 +172,23 @@ def _level_tables(*levels: LevelSpec) -> list[str]:
 
 def _level_ports(name: str, level: LevelSpec, rows: tuple[str, ...]) -> Iterator[Port]:
     if level.tables:
-        yield Port(name=f"{name}_ids", dtype=torch.int64, shape=(*rows, len(level.tables)), columns=level.names)
+        yield Port(
+            name=f"{name}_ids",
+            dtype=torch.int64,
+            shape=(*rows, len(level.tables)),
+            columns=level.names,
+        )
     for feature in level.bag_names:
-        yield Port(name=f"{name}_bag_{feature}", dtype=torch.int64, shape=(*rows, f"most_{name}_{feature}"))
+        yield Port(
+            name=f"{name}_bag_{feature}", dtype=torch.int64, shape=(*rows, f"most_{name}_{feature}")
+        )
     if level.numbers:
-        yield Port(name=f"{name}_numbers", dtype=torch.float32, shape=(*rows, level.numbers), columns=level.number_names)
+        yield Port(
+            name=f"{name}_numbers",
+            dtype=torch.float32,
+            shape=(*rows, level.numbers),
+            columns=level.number_names,
+        )
 
 
 def _state_ports(model: HeMix) -> tuple[Port, ...]:
@@ -161,12 +201,26 @@ def _state_ports(model: HeMix) -> tuple[Port, ...]:
     if model.products is not None:
         fields = model.products.fields
         if fields.user_count:
-            ports.append(Port(name="state_fields", dtype=torch.float32, shape=("users", fields.user_count, fields.size)))
+            ports.append(
+                Port(
+                    name="state_fields",
+                    dtype=torch.float32,
+                    shape=("users", fields.user_count, fields.size),
+                )
+            )
         if fields.columns:
-            ports.append(Port(name="state_columns", dtype=torch.float32, shape=(*rows, fields.columns * fields.size)))
+            ports.append(
+                Port(
+                    name="state_columns",
+                    dtype=torch.float32,
+                    shape=(*rows, fields.columns * fields.size),
+                )
+            )
     if model.matches is not None:
         if model.matches.columns:
-            ports.append(Port(name="state_ids", dtype=torch.int64, shape=(*rows, len(model.matches.columns))))
+            ports.append(
+                Port(name="state_ids", dtype=torch.int64, shape=(*rows, len(model.matches.columns)))
+            )
         ports.append(Port(name="state_actions", dtype=torch.int64, shape=rows))
     if takes_times(model):
         ports.append(Port(name="state_time_ms", dtype=torch.int64, shape=rows))
@@ -177,7 +231,9 @@ def _user_ports(spec: InputSpec) -> Iterator[Port]:
     yield from _level_ports("user", spec.user, ("users",))
     if spec.event_item_columns:
         names = tuple(spec.item.names[c] for c in spec.event_item_columns)
-        yield Port(name="event_item_ids", dtype=torch.int64, shape=("items", len(names)), columns=names)
+        yield Port(
+            name="event_item_ids", dtype=torch.int64, shape=("items", len(names)), columns=names
+        )
         yield Port(name="event_item", dtype=torch.int64, shape=("users", "events"))
     if spec.event.tables:
         shape = ("users", "events", len(spec.event.tables))
@@ -191,7 +247,8 @@ def takes_times(model: HeMix) -> bool:
 
 
 class DenseUser(_Half):
-    """What depends on users and their events alone: `hemix.models.hemix.UserState`, one history a row.
+    """What depends on users and their events alone: `hemix.models.hemix.UserState`, one history a
+    row.
 
     Row 0 of a history is the null event, row e + 1 event e.
     """
@@ -231,7 +288,11 @@ class DenseUser(_Half):
         spec, time_RL = self.spec, given["event_time_ms"]
         users, time_E = time_RL.shape[0], time_RL.flatten()
         none = time_E.new_zeros(0)
-        ids_Ef = given["event_ids"].flatten(0, 1) if spec.event.tables else time_E.new_zeros(time_E.shape[0], 0)
+        ids_Ef = (
+            given["event_ids"].flatten(0, 1)
+            if spec.event.tables
+            else time_E.new_zeros(time_E.shape[0], 0)
+        )
         fields = tuple(
             EventField(values_Vd=self.tables[self._table[table]], index_E=ids_Ef[:, place])
             for place, table in enumerate(spec.event.tables)
@@ -258,9 +319,15 @@ class DenseUser(_Half):
         if user_RW is None:
             user_RW = item_IW.new_zeros(users, 0)
         padded = PaddedLayout(
-            events=time_RL.shape[1], candidates_each=0, user_index_Q=none, visible_Q3=none, request_time_ms=none
+            events=time_RL.shape[1],
+            candidates_each=0,
+            user_index_Q=none,
+            visible_Q3=none,
+            request_time_ms=none,
         )
-        return Inputs(batch=batch, user_RW=user_RW, event_fields=fields, item_IW=item_IW, padded=padded)
+        return Inputs(
+            batch=batch, user_RW=user_RW, event_fields=fields, item_IW=item_IW, padded=padded
+        )
 
     def _items(self, given: Mapping[str, Tensor], time_E: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(vectors [I, W] of item rows, ids [I, columns], the row of every event); the columns that
@@ -268,7 +335,11 @@ class DenseUser(_Half):
         level, size = self.spec.item, self.config.embedding_size
         if not self.carried:
             nothing = time_E.new_zeros(1, max(len(level.tables), 1))
-            return self.model.events.null.new_zeros(1, len(level.tables) * size), nothing, torch.zeros_like(time_E)
+            return (
+                self.model.events.null.new_zeros(1, len(level.tables) * size),
+                nothing,
+                torch.zeros_like(time_E),
+            )
         own_Ic, carried = given["event_item_ids"], self.spec.event_item_columns
         vectors = [self._vectors(table, own_Ic[:, i]) for i, table in enumerate(self.carried)]
         # nobody reads the other columns, so any vector may stand there
@@ -283,10 +354,29 @@ class DenseRequest(_Half):
 
     def __init__(self, model: HeMix) -> None:
         spec, both = model.spec, ("requests", "candidates")
-        used = ["tokenizer", "realtime", "global_", "products", "norm_interests", "blocks", "norm_out", "heads"]
+        used = [
+            "tokenizer",
+            "realtime",
+            "global_",
+            "products",
+            "norm_interests",
+            "blocks",
+            "norm_out",
+            "heads",
+        ]
         super().__init__(model, _level_tables(spec.context, spec.item, spec.cross), used)
-        ports = [*_state_ports(model), Port(name="user_index", dtype=torch.int64, shape=("requests",))]
-        ports.append(Port(name="visible", dtype=torch.int64, shape=("requests", 3), columns=("begin", "realtime", "end")))
+        ports = [
+            *_state_ports(model),
+            Port(name="user_index", dtype=torch.int64, shape=("requests",)),
+        ]
+        ports.append(
+            Port(
+                name="visible",
+                dtype=torch.int64,
+                shape=("requests", 3),
+                columns=("begin", "realtime", "end"),
+            )
+        )
         if takes_times(model):
             ports.append(Port(name="request_time_ms", dtype=torch.int64, shape=("requests",)))
         ports += _level_ports("context", spec.context, ("requests",))
@@ -295,7 +385,11 @@ class DenseRequest(_Half):
             ports.append(Port(name="bias", dtype=torch.int64, shape=both))
         self.inputs = tuple(ports)
         names = [task.name for task in spec.tasks]
-        names += [f"{task.name}_given_{spec.tasks[task.given].name}" for task in spec.tasks if task.given is not None]
+        names += [
+            f"{task.name}_given_{spec.tasks[task.given].name}"
+            for task in spec.tasks
+            if task.given is not None
+        ]
         self.outputs = tuple(Port(name=name, dtype=torch.float32, shape=both) for name in names)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -325,7 +419,9 @@ class DenseRequest(_Half):
             matches = MatchEvents(ids_EC=ids, action_E=actions)
         return UserState(
             projected_RH=projected_RH,
-            event_time_ms=torch.zeros(events_ED.shape[0], dtype=torch.int64) if times is None else times,
+            event_time_ms=torch.zeros(events_ED.shape[0], dtype=torch.int64)
+            if times is None
+            else times,
             events_ED=events_ED,
             global_keys_values=flat["state_global"],
             fields=fields,
@@ -335,16 +431,24 @@ class DenseRequest(_Half):
     def _inputs(self, given: Mapping[str, Tensor]) -> tuple[Inputs, tuple[int, int]]:
         """(the levels ``request`` and ``candidate``, (Q, C))."""
         spec, user_Q = self.spec, given["user_index"]
-        item_QCW, cross_QCW = (self._level(name, getattr(spec, name), given) for name in ("item", "cross"))
-        some = next(given[port.name] for port in self.inputs if port.shape[:2] == ("requests", "candidates"))
+        item_QCW, cross_QCW = (
+            self._level(name, getattr(spec, name), given) for name in ("item", "cross")
+        )
+        some = next(
+            given[port.name] for port in self.inputs if port.shape[:2] == ("requests", "candidates")
+        )
         Q, C = some.shape[:2]
         row_N = torch.arange(Q * C)
         no_columns = torch.zeros(Q * C, 0)
-        item_NW, cross_NW = (no_columns if x is None else x.flatten(0, 1) for x in (item_QCW, cross_QCW))
+        item_NW, cross_NW = (
+            no_columns if x is None else x.flatten(0, 1) for x in (item_QCW, cross_QCW)
+        )
         context_QW = self._level("context", spec.context, given)
         none = user_Q.new_zeros(0)
         empty = Columns(ids=none.unsqueeze(1)[:, :0], numbers=no_columns[:0])
-        item_ids = given["item_ids"].flatten(0, 1) if spec.item.tables else row_N.unsqueeze(1)[:, :0]
+        item_ids = (
+            given["item_ids"].flatten(0, 1) if spec.item.tables else row_N.unsqueeze(1)[:, :0]
+        )
         times = given.get("request_time_ms", torch.zeros_like(user_Q))
         batch = RequestBatch(
             users=empty,

@@ -40,7 +40,8 @@ def user_feed(batch: RequestBatch, spec: InputSpec) -> Feed:
 
 
 def request_feed(batch: RequestBatch, spec: InputSpec, timed: bool = True) -> Feed:
-    """Inputs of the request graph beside the state: every request of the batch, candidates padded to the most of a request.
+    """Inputs of the request graph beside the state: every request of the batch, candidates padded
+    to the most of a request.
 
     ``timed``: whether the graph takes times (:func:`hemix.exporting.export_model.takes_times`).
     """
@@ -56,7 +57,10 @@ def request_feed(batch: RequestBatch, spec: InputSpec, timed: bool = True) -> Fe
         "user_index": batch.user_index,
         "visible": batch.visible - batch.event_offsets[batch.user_index].unsqueeze(1),
         **_columns("context", spec.context, batch.context),
-        **{name: placed(rows[batch.item_index]) for name, rows in _columns("item", spec.item, batch.items).items()},
+        **{
+            name: placed(rows[batch.item_index])
+            for name, rows in _columns("item", spec.item, batch.items).items()
+        },
         **{name: placed(rows) for name, rows in _columns("cross", spec.cross, batch.cross).items()},
     }
     if timed:
@@ -82,8 +86,13 @@ def _slots(batch: RequestBatch) -> tuple[Tensor, Tensor]:
 def _columns(name: str, level: LevelSpec, columns: Columns) -> dict[str, Tensor]:
     tensors = {f"{name}_ids": columns.ids} if level.tables else {}
     for feature, bag in zip(level.bag_names, columns.bags, strict=True):
-        lists = [bag.values.new_full((1,), PADDING), *torch.split(bag.values, bag.offsets.diff().tolist())]
-        tensors[f"{name}_bag_{feature}"] = pad_sequence(lists, batch_first=True, padding_value=PADDING)[1:]
+        lists = [
+            bag.values.new_full((1,), PADDING),
+            *torch.split(bag.values, bag.offsets.diff().tolist()),
+        ]
+        tensors[f"{name}_bag_{feature}"] = pad_sequence(
+            lists, batch_first=True, padding_value=PADDING
+        )[1:]
     if level.numbers:
         tensors[f"{name}_numbers"] = columns.numbers
     return tensors

@@ -1,6 +1,7 @@
 """The halves of `hemix.exporting.export_model` as ONNX files, and those files run by onnxruntime.
 
-The only module that knows ONNX; the packages of the extra ``onnx`` are imported when they are needed.
+The only module that knows ONNX; the packages of the extra ``onnx`` are imported when they are
+needed.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ _INLINE_BYTES_MAX = 100 * 2**20
 
 
 def onnx_versions() -> dict[str, str]:
-    """Versions of the packages that an export needs. Raises MissingExtra naming the first that is not installed."""
+    """Versions of the packages that an export needs.
+
+    Raises MissingExtra naming the first that is not installed.
+    """
     for package in _PACKAGES:
         try:
             import_module(package)
@@ -42,8 +46,9 @@ def onnx_versions() -> dict[str, str]:
 
 @torch.no_grad()
 def write_graph(half: DenseUser | DenseRequest, example: Sequence[Tensor], path: Path) -> None:
-    """Trace ``half`` with example inputs (one per port; every varying size at least 2) and write it to ``path``, with large weights in
-    ``path`` + ``.data``."""
+    """Trace ``half`` with example inputs (one per port; every varying size at least 2) and write it
+    to ``path``, with large weights in ``path`` + ``.data``.
+    """
     dims: dict[str, Any] = {}
     shapes = tuple(_varying(port, dims) for port in half.inputs)
     with _quiet():
@@ -59,12 +64,20 @@ def write_graph(half: DenseUser | DenseRequest, example: Sequence[Tensor], path:
         )
     assert program is not None
     graph = program.model.graph
-    for value in [output for node in graph for output in node.outputs if not output.is_graph_output()]:
+    for value in [
+        output for node in graph for output in node.outputs if not output.is_graph_output()
+    ]:
         value.name = f"value.{value.name}"  # a label may be called like an operator
         value.shape = None  # in the exporter's names of sizes; every runtime infers its own
-    for value, port in zip([*graph.inputs, *graph.outputs], [*half.inputs, *half.outputs], strict=True):
+    for value, port in zip(
+        [*graph.inputs, *graph.outputs], [*half.inputs, *half.outputs], strict=True
+    ):
         value.shape = type(value.shape)(port.shape) if value.shape is not None else None
-    held = sum(value.const_value.nbytes for value in graph.initializers.values() if value.const_value is not None)
+    held = sum(
+        value.const_value.nbytes
+        for value in graph.initializers.values()
+        if value.const_value is not None
+    )
     program.save(path, external_data=held > _INLINE_BYTES_MAX)
 
 
@@ -105,7 +118,12 @@ class Session:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        return cls(*(onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]) for path in (user, request)))
+        return cls(
+            *(
+                onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+                for path in (user, request)
+            )
+        )
 
     def scores(
         self, user: Mapping[str, npt.NDArray[Any]], request: Mapping[str, npt.NDArray[Any]]

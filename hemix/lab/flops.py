@@ -1,4 +1,6 @@
-"""Floating-point operations, counted while a model runs: those of matrix products and attention, as PyTorch counts them."""
+"""Floating-point operations, counted while a model runs: those of matrix products and attention, as
+PyTorch counts them.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,17 @@ __all__ = ["flop_counter"]
 
 
 def flop_counter() -> FlopCounterMode:
-    """A context; afterwards ``get_total_flops()`` says how many operations ran inside, backward passes included."""
+    """A context; afterwards ``get_total_flops()`` says how many operations ran inside, backward
+    passes included.
+    """
     return FlopCounterMode(display=False, custom_mapping={_CPU_ATTENTION: _attention_flops})
 
 
 _CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
-def _attention_flops(q: tuple[int, ...], k: tuple[int, ...], v: tuple[int, ...], *_: Any, **__: Any) -> int:
+def _attention_flops(
+    q: tuple[int, ...], k: tuple[int, ...], v: tuple[int, ...], *_: Any, **__: Any
+) -> int:
     rows = q[0] * q[1] * q[2]
     return 2 * rows * k[2] * (q[3] + v[3])

@@ -1,4 +1,7 @@
-"""A run folder: what was trained, on what, with which settings, and the weights. Knows nothing of how it was trained."""
+"""A run folder: what was trained, on what, with which settings, and the weights.
+
+Knows nothing of how it was trained.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,9 @@ ENTITIES: tuple[Literal["user", "item"], ...] = ("user", "item")
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A finished run: load it with :meth:`load`, score a dataset with :func:`hemix.run.scoring.score_split`."""
+    """A finished run: load it with :meth:`load`, score a dataset with
+    :func:`hemix.run.scoring.score_split`.
+    """
 
     folder: Path
     settings: Settings
@@ -54,13 +59,18 @@ class Run:
             raise RunError(f"{folder}: no such run folder")
         if not (folder / INFO_FILE).exists():
             unfinished = (folder / "settings.yaml").exists()
-            hint = "it is not finished: continue with hemix train --resume" if unfinished else f"it has no {INFO_FILE}"
+            hint = (
+                "it is not finished: continue with hemix train --resume"
+                if unfinished
+                else f"it has no {INFO_FILE}"
+            )
             raise RunError(f"{folder}: not a run that can be used: {hint}")
         info = read_json(folder / INFO_FILE, RunError)
         if info.get("format_version") != FORMAT_VERSION:
             raise RunError(
                 f"{folder / INFO_FILE}: format_version: expected {FORMAT_VERSION}, got "
-                f"{info.get('format_version', 'none')}: another hemix wrote this run; train it again"
+                f"{info.get('format_version', 'none')}: another hemix wrote this run; train it "
+                "again"
             )
         try:
             spec = InputSpec.from_json(info["spec"])
@@ -76,7 +86,9 @@ class Run:
         model = build_predictor(spec, settings.model)
         load_weights(folder, model, digests)
         model.to(torch.device(device)).eval()
-        return cls(folder=folder, settings=settings, schema=schema, spec=spec, model=model, info=info)
+        return cls(
+            folder=folder, settings=settings, schema=schema, spec=spec, model=model, info=info
+        )
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -84,31 +96,54 @@ class Run:
         return read_json(self.folder / METRICS_FILE, RunError)
 
     def statistics(self) -> Statistics:
-        """The dated tables that a server looks up. Raises DataError naming the file that is missing or damaged."""
-        return Statistics.load(self.folder / "statistics", self.schema.statistics, hashes=self.info.get("statistics", {}))
+        """The dated tables that a server looks up.
+
+        Raises DataError naming the file that is missing or damaged.
+        """
+        return Statistics.load(
+            self.folder / "statistics",
+            self.schema.statistics,
+            hashes=self.info.get("statistics", {}),
+        )
 
     def entities(self, level: Literal["user", "item"]) -> EntityTable:
-        """The users or items that the run knows, for a server. Raises RunError where the run is older than these tables, DataError
-        naming the file that is missing or damaged."""
+        """The users or items that the run knows, for a server.
+
+        Raises RunError where the run is older than these tables, DataError naming the file that is
+        missing or damaged.
+        """
         hashes = self.info.get("entities", {}).get(f"{level}s")
         if hashes is None:
-            raise RunError(f"{self.folder}: has no table of its {level}s: an older hemix trained it; prepare and train again")
+            raise RunError(
+                f"{self.folder}: has no table of its {level}s: an older hemix trained it; prepare "
+                "and train again"
+            )
         return EntityTable.load(self.folder / f"{level}s", self.schema, level, hashes=hashes)
 
     def encoders(self) -> Encoders:
-        """What turns raw values into ids. Raises DataError naming the file that is missing or damaged, or another run's."""
+        """What turns raw values into ids.
+
+        Raises DataError naming the file that is missing or damaged, or another run's.
+        """
         found, folder = Encoders.load(self.folder / "encoders"), self.folder / "encoders"
         for name, noted in {**self.info["encoders"], **self.info.get("id_maps", {})}.items():
             if not (folder / name).is_file() or file_hash(folder / name) != noted:
                 raise DataError(
-                    f"{folder / name}: missing or damaged: its hash is not the one that was noted when it was written"
+                    f"{folder / name}: missing or damaged: its hash is not the one that was noted "
+                    "when it was written"
                 )
         return found
 
     def predict(
-        self, data: Dataset | str | Path, split: str = "test", *, bias: Literal["logged", "serving"] = "serving"
+        self,
+        data: Dataset | str | Path,
+        split: str = "test",
+        *,
+        bias: Literal["logged", "serving"] = "serving",
     ) -> pa.Table:
-        """Scores of every impression of a split as one Arrow table; see :func:`hemix.run.prediction.predicted_tables`."""
+        """Scores of every impression of a split as one Arrow table; see
+        :func:`hemix.run.prediction.predicted_tables`.
+        """
         from hemix.run.prediction import predicted_tables  # it needs this module
 
         dataset = data if isinstance(data, Dataset) else Dataset(data)
@@ -129,7 +164,9 @@ def _check_source(folder: Path, source: dict[str, str] | None) -> None:
 
 
 def begin(folder: Path, settings: Settings, dataset: Dataset) -> None:
-    """Lay down what does not change while a run trains: settings, schema, encoders, and the tables that a server looks up."""
+    """Lay down what does not change while a run trains: settings, schema, encoders, and the tables
+    that a server looks up.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "settings.yaml", settings.to_yaml())
     write_text(folder / "schema.yaml", dataset.schema.to_yaml())
@@ -150,12 +187,17 @@ def begin(folder: Path, settings: Settings, dataset: Dataset) -> None:
 def _served_files(schema: Schema) -> list[str]:
     """What a run copies from its dataset for a server, by place in either folder."""
     statistics = [f"statistics/{name}" for name in statistic_files(schema.statistics)]
-    return statistics + [f"{level}s/{name}" for level in ENTITIES for name in entity_files(schema, level)]
+    return statistics + [
+        f"{level}s/{name}" for level in ENTITIES for name in entity_files(schema, level)
+    ]
 
 
 def finish(folder: Path, model: Predictor, dataset: Dataset, metrics: dict[str, Any]) -> None:
-    """Write the weights, the metrics and, last, run.json, which makes the run a finished one. Of a model whose tables several processes
-    hold, all call it, and the first writes all but the others' rows."""
+    """Write the weights, the metrics and, last, run.json, which makes the run a finished one.
+
+    Of a model whose tables several processes hold, all call it, and the first writes all but the
+    others' rows.
+    """
     if isinstance(model, Ranker) and isinstance(model.tables, ShardedTables):
         digests = {TABLES_FILE: save_whole_tables(folder / TABLES_FILE, model.tables)}
         if not model.tables.team.first:
@@ -176,13 +218,21 @@ def finish(folder: Path, model: Predictor, dataset: Dataset, metrics: dict[str, 
             "data": dataset.manifest["splits"],
             "encoders": dataset.manifest["encoders"],
             "id_maps": {
-                path.name: file_hash(path) for level in ENTITIES for path in sorted((folder / "encoders").glob(f"{level}s.*.npy"))
+                path.name: file_hash(path)
+                for level in ENTITIES
+                for path in sorted((folder / "encoders").glob(f"{level}s.*.npy"))
             },
             "entities": {
-                f"{level}s": {name: file_hash(folder / f"{level}s" / name) for name in entity_files(dataset.schema, level)}
+                f"{level}s": {
+                    name: file_hash(folder / f"{level}s" / name)
+                    for name in entity_files(dataset.schema, level)
+                }
                 for level in ENTITIES
             },
-            "statistics": {name: file_hash(folder / "statistics" / name) for name in statistic_files(dataset.schema.statistics)},
+            "statistics": {
+                name: file_hash(folder / "statistics" / name)
+                for name in statistic_files(dataset.schema.statistics)
+            },
             "spec": dataset.spec.to_json(),
             "weights": digests,
         },
@@ -196,13 +246,22 @@ def _source(name: str) -> dict[str, Any]:
 
 
 def check_same_schema(run: Run, dataset: Dataset) -> None:
-    """Raises RunError saying which part of the schema or which table differs between a run and a dataset."""
+    """Raises RunError saying which part of the schema or which table differs between a run and a
+    dataset.
+    """
     if run.schema.fingerprint() == dataset.schema.fingerprint():
         if run.spec == dataset.spec and run.info["encoders"] == dataset.manifest["encoders"]:
             return
-        raise RunError(f"{run.folder} was trained with other encoders than those of {dataset.folder}: the same schema, learned on "
-                       "other rows; train on this dataset, or evaluate on the one that the run was trained on")  # fmt: skip
+        raise RunError(
+            f"{run.folder} was trained with other encoders than those of {dataset.folder}: the "
+            "same schema, learned on "
+            "other rows; train on this dataset, or evaluate on the one that the run was trained on"
+        )
     where = (
-        first_difference(run.schema.model_dump(mode="json"), dataset.schema.model_dump(mode="json")) or "which tables there are"
+        first_difference(run.schema.model_dump(mode="json"), dataset.schema.model_dump(mode="json"))
+        or "which tables there are"
     )
-    raise RunError(f"{run.folder} was trained with another schema than {dataset.folder}: they differ in {where}")
+    raise RunError(
+        f"{run.folder} was trained with another schema than {dataset.folder}: they differ in "
+        f"{where}"
+    )

@@ -31,16 +31,20 @@ def predicted_tables(
 ) -> Iterator[pa.Table]:
     """Scores of every impression of a split, one table a batch.
 
-    Columns: ``log_row`` (its row in the impression log), the user and item columns, ``time_ms``, one per output, and ``score``: NaN
-    where a column of its expression is missing or its value is not finite. With ``bias`` ``serving`` the scores are those that a
-    server would give. Raises RunError where the dataset has another schema.
+    Columns: ``log_row`` (its row in the impression log), the user and item columns, ``time_ms``,
+    one per output, and ``score``: NaN where a column of its expression is missing or its value is
+    not finite. With ``bias`` ``serving`` the scores are those that a server would give. Raises
+    RunError where the dataset has another schema.
     """
     check_same_schema(run, data)
     part = data.split(split)
     expression = run.schema.score_expression
     raw_names = [name for name in expression.names if name not in run.schema.outputs]
     raw = load_array(data.folder / "items" / "raw.npy") if raw_names else None
-    users, items = (pq.read_table(data.folder / "ids" / f"{kind}.parquet").column(0) for kind in ("users", "items"))
+    users, items = (
+        pq.read_table(data.folder / "ids" / f"{kind}.parquet").column(0)
+        for kind in ("users", "items")
+    )
     number = load_array(data.folder / "items" / "number.npy")
     for scored in score_split(run, part, bias=bias, on_progress=on_progress):
         rows = scored.rows
@@ -77,7 +81,9 @@ def write_predictions(tables: Iterator[pa.Table], out: str | Path) -> dict[str, 
     """
     out = Path(out)
     if out.suffix != ".parquet":
-        raise UsageError(f"--out {out}: scores are written as Parquet; name a file that ends in .parquet")
+        raise UsageError(
+            f"--out {out}: scores are written as Parquet; name a file that ends in .parquet"
+        )
     if out.exists():
         raise UsageError(f"--out {out}: exists already; name a new file")
     partial = out.with_name(f".{out.name}.part")

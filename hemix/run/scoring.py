@@ -52,8 +52,8 @@ def score_split(
 ) -> Iterator[Scored]:
     """Score a split batch by batch.
 
-    ``bias``: the logged position, or the one value of serving. Probabilities are those of the full log: negative sampling is
-    undone. ``on_progress`` gets the impressions done so far.
+    ``bias``: the logged position, or the one value of serving. Probabilities are those of the full
+    log: negative sampling is undone. ``on_progress`` gets the impressions done so far.
     """
     device = run.model.device
     role = run.schema.roles.bias
@@ -61,7 +61,9 @@ def score_split(
     done = 0
     for number, batch in enumerate(split.batches(plan or split.plan(SCORING_IMPRESSIONS))):
         if bias == "serving" and role is not None:
-            batch = dataclasses.replace(batch, bias=torch.full_like(batch.bias, min(role.serve_as, role.max)))
+            batch = dataclasses.replace(
+                batch, bias=torch.full_like(batch.bias, min(role.serve_as, role.max))
+            )
         if change is not None:
             batch = change(batch, number)
         outputs = run.model.predict(batch.to(device))
@@ -78,8 +80,9 @@ def score_split(
 
 
 def permute_feature(run: Run, level: str, name: str, seed: int) -> BatchChange:
-    """A change that shuffles one feature's values (or a statistic's, or the history counts', ``history``) among the rows of its level,
-    batch by batch."""
+    """A change that shuffles one feature's values (or a statistic's, or the history counts',
+    ``history``) among the rows of its level, batch by batch.
+    """
     spec = getattr(run.spec, level)
     column = spec.names.index(name) if name in spec.names else None
     bag = spec.bag_names.index(name) if name in spec.bag_names else None

@@ -1,7 +1,8 @@
-"""Tables that several processes hold, as files: one whole safetensors file that all write into, and rows read back from any division.
+"""Tables that several processes hold, as files: one whole safetensors file that all write into, and
+rows read back from any division.
 
-The format is safetensors' own: eight bytes of the header's length, a JSON header, then the tensors one after another. All processes
-see the same folder.
+The format is safetensors' own: eight bytes of the header's length, a JSON header, then the tensors
+one after another. All processes see the same folder.
 """
 
 from __future__ import annotations
@@ -38,9 +39,13 @@ class Shard:
 
 
 @torch.no_grad()
-def fill_rows(shards: Sequence[Shard], targets: Mapping[str, Tensor], first: int, last: int) -> None:
-    """Fill ``targets`` [last - first, ...], row-wise tensors by name, with rows [first, last) from whatever files hold them. A few rows
-    at a time: no second copy is ever in memory. Raises RunError naming a file that is missing, damaged or of other tables."""
+def fill_rows(
+    shards: Sequence[Shard], targets: Mapping[str, Tensor], first: int, last: int
+) -> None:
+    """Fill ``targets`` [last - first, ...], row-wise tensors by name, with rows [first, last) from
+    whatever files hold them. A few rows at a time: no second copy is ever in memory. Raises
+    RunError naming a file that is missing, damaged or of other tables.
+    """
     filled = 0
     for shard in shards:
         low, high = max(first, shard.first), min(last, shard.last)
@@ -51,21 +56,32 @@ def fill_rows(shards: Sequence[Shard], targets: Mapping[str, Tensor], first: int
             with safe_open(shard.path, framework="pt") as file:
                 for name, target in targets.items():
                     rows = file.get_slice(name)
-                    expected, found = [shard.last - shard.first, *target.shape[1:]], list(rows.get_shape())
+                    expected, found = (
+                        [shard.last - shard.first, *target.shape[1:]],
+                        list(rows.get_shape()),
+                    )
                     if found != expected:
-                        raise RunError(f"{shard.path}: {name}: expected shape {expected}, found {found}")
+                        raise RunError(
+                            f"{shard.path}: {name}: expected shape {expected}, found {found}"
+                        )
                     for at in range(low, high, _ROWS_AT_ONCE):
                         end = min(at + _ROWS_AT_ONCE, high)
-                        target[at - first : end - first].copy_(rows[at - shard.first : end - shard.first])
+                        target[at - first : end - first].copy_(
+                            rows[at - shard.first : end - shard.first]
+                        )
         except SafetensorError as error:
             raise RunError(f"{shard.path}: damaged: {error}") from error
         filled += high - low
     if filled != last - first:
-        raise RunError(f"{shards[0].path.parent}: expected rows {first} to {last} of the tables, found {filled} of them")
+        raise RunError(
+            f"{shards[0].path.parent}: expected rows {first} to {last} of the tables, found "
+            f"{filled} of them"
+        )
 
 
 def save_whole_tables(path: Path, tables: ShardedTables) -> str:
-    """Write all tables into one safetensors file, every process its own rows; returns the file's sha256 (in the first process; else "").
+    """Write all tables into one safetensors file, every process its own rows; returns the file's
+    sha256 (in the first process; else "").
 
     Collective. Raises StorageError in the process whose disk refuses, HemixError in the others.
     """
@@ -75,7 +91,11 @@ def save_whole_tables(path: Path, tables: ShardedTables) -> str:
     for name in sorted(rows):
         first, end = rows[name]
         size = (end - first) * tables.width * _FLOAT_BYTES
-        header[name] = {"dtype": "F32", "shape": [end - first, tables.width], "data_offsets": [at, at + size]}
+        header[name] = {
+            "dtype": "F32",
+            "shape": [end - first, tables.width],
+            "data_offsets": [at, at + size],
+        }
         at += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)

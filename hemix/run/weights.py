@@ -1,4 +1,7 @@
-"""Weights as safetensors: the dense part in one file, the embedding tables in another. The bytes depend on the tensors alone."""
+"""Weights as safetensors: the dense part in one file, the embedding tables in another.
+
+The bytes depend on the tensors alone.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,9 @@ def check_digest(path: Path, digest: str) -> None:
     """Raises RunError naming the file where it is missing or has not this sha256."""
     found = sha256(path)
     if found != digest:
-        raise RunError(f"{path}: damaged: its sha256 begins with {found[:12]}, expected {digest[:12]}")
+        raise RunError(
+            f"{path}: damaged: its sha256 begins with {found[:12]}, expected {digest[:12]}"
+        )
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
@@ -55,7 +60,9 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
     part = path.with_name(f".{path.name}.part")
     try:
         with storage_errors(path):
-            _save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part)
+            _save_file(
+                {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part
+            )
             digest = sha256(part)
             part.replace(path)
     except BaseException:
@@ -65,7 +72,9 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
 
 
 def _save_file(tensors: dict[str, Tensor], path: Path) -> None:
-    """save_file, with an OSError where the operating system refused: safetensors only tells it in the text of its own error."""
+    """save_file, with an OSError where the operating system refused: safetensors only tells it in
+    the text of its own error.
+    """
     try:
         with umask_mode(path):
             save_file(tensors, path)
@@ -77,7 +86,10 @@ def _save_file(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def load_tensors(path: Path, digest: str | None = None) -> dict[str, Tensor]:
-    """Read tensors; with ``digest`` the file must have that sha256. Raises RunError naming the file."""
+    """Read tensors; with ``digest`` the file must have that sha256.
+
+    Raises RunError naming the file.
+    """
     if digest is not None:
         check_digest(path, digest)
     try:
@@ -90,12 +102,17 @@ def load_tensors(path: Path, digest: str | None = None) -> dict[str, Tensor]:
 
 def save_weights(folder: Path, model: Predictor) -> dict[str, str]:
     """Write both weight files; returns their sha256 by name."""
-    return {DENSE_FILE: save_dense(folder, model), TABLES_FILE: save_tensors(folder / TABLES_FILE, model.table_tensors())}
+    return {
+        DENSE_FILE: save_dense(folder, model),
+        TABLES_FILE: save_tensors(folder / TABLES_FILE, model.table_tensors()),
+    }
 
 
 def load_weights(folder: Path, model: Predictor, digests: dict[str, str]) -> None:
-    """Fill ``model`` from both weight files, or leave it as it was. Raises RunError naming the file and the first tensor that does not
-    fit."""
+    """Fill ``model`` from both weight files, or leave it as it was.
+
+    Raises RunError naming the file and the first tensor that does not fit.
+    """
     fill_tables = _fitting(folder / TABLES_FILE, digests, lambda _: model.table_tensors())
     fill_dense = _dense_fitting(folder, model, digests)
     fill_tables()
@@ -121,7 +138,9 @@ def _dense_fitting(folder: Path, model: Predictor, digests: dict[str, str]) -> C
 
 
 def _fitting(
-    path: Path, digests: dict[str, str], targets_of: Callable[[dict[str, Tensor]], dict[str, Tensor]]
+    path: Path,
+    digests: dict[str, str],
+    targets_of: Callable[[dict[str, Tensor]], dict[str, Tensor]],
 ) -> Callable[[], None]:
     """Read and check a file; what is returned fills the tensors."""
     found = load_tensors(path, digests.get(path.name))

@@ -1,5 +1,5 @@
-"""Encoded users and requests as RequestBatches: one of a user alone, to make a state of; one of requests whose users' states are kept,
-whole or some of its candidates.
+"""Encoded users and requests as RequestBatches: one of a user alone, to make a state of; one of
+requests whose users' states are kept, whole or some of its candidates.
 
 Knows shapes, not where the parts come from.
 """
@@ -61,9 +61,12 @@ def user_batch(side: UserSide, spec: InputSpec) -> RequestBatch:
     )
 
 
-def request_batch(users: Sequence[UserSide], requests: Sequence[RequestSide], spec: InputSpec, bias: int) -> RequestBatch:
-    """Requests, each with its user at the same place; positions of events are those of the users' joined states. ``bias``: the row of
-    the bias table of every candidate."""
+def request_batch(
+    users: Sequence[UserSide], requests: Sequence[RequestSide], spec: InputSpec, bias: int
+) -> RequestBatch:
+    """Requests, each with its user at the same place; positions of events are those of the users'
+    joined states. ``bias``: the row of the bias table of every candidate.
+    """
     counts = np.array([len(r.request.items) for r in requests])
     before = np.concatenate([[0], np.cumsum([u.events for u in users])[:-1]]).astype(np.int64)
     rows, of_request = int(counts.sum()), np.arange(len(requests))
@@ -86,8 +89,10 @@ def request_batch(users: Sequence[UserSide], requests: Sequence[RequestSide], sp
 
 
 def some_candidates(inputs: Inputs, first: int, last: int) -> Inputs:
-    """The candidates ``first`` to ``last`` (exclusive) of an embedded :func:`request_batch`, in which each has the item row of its own
-    place. In the host's memory; ids, numbers and vectors are views."""
+    """The candidates ``first`` to ``last`` (exclusive) of an embedded :func:`request_batch`, in
+    which each has the item row of its own place. In the host's memory; ids, numbers and vectors are
+    views.
+    """
     batch = inputs.batch
     assert batch.before_move is None, "lies on a device"
     part = replace(
@@ -98,7 +103,9 @@ def some_candidates(inputs: Inputs, first: int, last: int) -> Inputs:
         bias=batch.bias[first:last],
         items=_some_rows(batch.items, first, last),
     )
-    item_IW, cross_NW = (None if rows is None else rows[first:last] for rows in (inputs.item_IW, inputs.cross_NW))
+    item_IW, cross_NW = (
+        None if rows is None else rows[first:last] for rows in (inputs.item_IW, inputs.cross_NW)
+    )
     return replace(inputs, batch=part, item_IW=item_IW, cross_NW=cross_NW)
 
 
@@ -106,8 +113,14 @@ def _some_rows(columns: Columns, first: int, last: int) -> Columns:
     bags = []
     for bag in columns.bags:
         offsets = bag.offsets[first : last + 1]
-        bags.append(Jagged(values=bag.values[int(offsets[0]) : int(offsets[-1])], offsets=offsets - offsets[0]))
-    return Columns(ids=columns.ids[first:last], numbers=columns.numbers[first:last], bags=tuple(bags))
+        bags.append(
+            Jagged(
+                values=bag.values[int(offsets[0]) : int(offsets[-1])], offsets=offsets - offsets[0]
+            )
+        )
+    return Columns(
+        ids=columns.ids[first:last], numbers=columns.numbers[first:last], bags=tuple(bags)
+    )
 
 
 def _joined(blocks: list[Block]) -> Block:

@@ -1,6 +1,7 @@
 """Users' states, kept within a budget of bytes: the least recently used go first.
 
-What is kept is free of the request's time. Whether an entry still holds is its reader's to judge, by the revisions that it notes.
+What is kept is free of the request's time. Whether an entry still holds is its reader's to judge,
+by the revisions that it notes.
 """
 
 from __future__ import annotations
@@ -43,21 +44,42 @@ class Kept:
     """Revisions of what events said of the events' items, where that enters an event"""
 
     def goes_on_in(self, history: History) -> bool:
-        """Whether a history, read by one who knew this state's, is the same or has only what came since."""
+        """Whether a history, read by one who knew this state's, is the same or has only what came
+        since.
+        """
         return self.history != 0 and self.history in (history.revision, history.after)
 
     def bytes(self) -> int:
         """Of all its tensors and arrays."""
         side = self.side
-        arrays = (side.item_index, side.time_ms, side.ids, side.items.ids, side.items.numbers, side.user.places, side.user.keys)
+        arrays = (
+            side.item_index,
+            side.time_ms,
+            side.ids,
+            side.items.ids,
+            side.items.numbers,
+            side.user.places,
+            side.user.keys,
+        )
         texts = side.item_ids.nbytes + side.actions.nbytes
-        of_items = sum(len(name) + _ID_BYTES for name in self.item_ids) + _ID_BYTES * len(self.items)
-        return int(sum(a.nbytes for a in arrays) + texts + of_items + tensor_bytes(self.state) + _ENTRY_BYTES)
+        of_items = sum(len(name) + _ID_BYTES for name in self.item_ids) + _ID_BYTES * len(
+            self.items
+        )
+        return int(
+            sum(a.nbytes for a in arrays)
+            + texts
+            + of_items
+            + tensor_bytes(self.state)
+            + _ENTRY_BYTES
+        )
 
 
 def tensor_bytes(state: Any) -> int:
     """Bytes of the distinct storages under all tensors of nested dataclasses."""
-    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in _tensors(state)}
+    storages = {
+        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+        for tensor in _tensors(state)
+    }
     return sum(storages.values())
 
 
@@ -92,7 +114,9 @@ class StateCache:
             return found[0]
 
     def put(self, user: str, kept: Kept) -> None:
-        """Keep an entry in the place of the user's former one, and drop others until the budget holds."""
+        """Keep an entry in the place of the user's former one, and drop others until the budget
+        holds.
+        """
         size = kept.bytes()
         with self._lock:
             self._drop(user)

@@ -1,7 +1,7 @@
 """Values of requests against the schema's columns, before they come near a store or a model.
 
-A value that passes can be encoded; a column that the schema does not name is left aside, or refused in strict mode. Knows no
-vocabulary: a value that was never seen is no error.
+A value that passes can be encoded; a column that the schema does not name is left aside, or refused
+in strict mode. Knows no vocabulary: a value that was never seen is no error.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ class FieldChecks:
 
     def __init__(self, schema: Schema, *, strict: bool = False) -> None:
         self._strict = strict
-        features = {level: level_features(schema, level) for level in ("user", "context", "item", "cross", "event")}
+        features = {
+            level: level_features(schema, level)
+            for level in ("user", "context", "item", "cross", "event")
+        }
         levels = {level: _checks(named) for level, named in features.items()}
         for name in schema.score_expression.names:
             if name not in schema.outputs:
@@ -39,9 +42,14 @@ class FieldChecks:
         }
         if schema.roles.bias is not None:  # where an impression stood, for training rows
             position = levels["event"].setdefault(schema.roles.bias.column, [])
-            if not position or schema.history_source == "impressions":  # else a field of the events table, of the same name
+            if (
+                not position or schema.history_source == "impressions"
+            ):  # else a field of the events table, of the same name
                 position.append(_position)
-        if schema.split.column not in (None, schema.clock.column):  # for training rows too, which say in whose split they are
+        if schema.split.column not in (
+            None,
+            schema.clock.column,
+        ):  # for training rows too, which say in whose split they are
             self._columns["context"].setdefault(str(schema.split.column), [])
         shapes = {level: _shapes(named) for level, named in features.items()}
         self.shapes = {**shapes, "candidate": {**shapes["item"], **shapes["cross"]}}
@@ -52,8 +60,11 @@ class FieldChecks:
         return column in self._columns[level]
 
     def problem(self, level: str, fields: Mapping[str, Any]) -> tuple[str, str] | None:
-        """(column, sentence) of the first value that does not fit, or None. ``level``: user, item, event (fields of an event), context,
-        candidate (item and cross columns)."""
+        """(column, sentence) of the first value that does not fit, or None.
+
+        ``level``: user, item, event (fields of an event), context, candidate (item and cross
+        columns).
+        """
         columns = self._columns[level]
         for column, value in fields.items():
             checks = columns.get(column)
@@ -73,7 +84,12 @@ class FieldChecks:
 def position_of(value: Any) -> int | None:
     """The position that a JSON value says: a whole number of at least 0 (2.0 is one); None where it
     says none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MOST_POSITION or value != int(value):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not 0 <= value <= _MOST_POSITION
+        or value != int(value)
+    ):
         return None
     return int(value)
 
@@ -94,7 +110,9 @@ def _shapes(features: Mapping[str, FeatureType]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _merged(a: dict[str, list[JsonCheck]], b: dict[str, list[JsonCheck]]) -> dict[str, list[JsonCheck]]:
+def _merged(
+    a: dict[str, list[JsonCheck]], b: dict[str, list[JsonCheck]]
+) -> dict[str, list[JsonCheck]]:
     return {column: a.get(column, []) + b.get(column, []) for column in {**a, **b}}
 
 

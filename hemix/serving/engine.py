@@ -1,8 +1,8 @@
 """A run and a store in, ranked candidates out. No HTTP.
 
-A ranking is: read the store, take the user's state from the cache or make it, encode the request, score, sort. The state is free of
-the request's time; cuts, ages and fixed interests are made anew each time, by the model's second step. Requests that are ranked
-together are scored together.
+A ranking is: read the store, take the user's state from the cache or make it, encode the request,
+score, sort. The state is free of the request's time; cuts, ages and fixed interests are made anew
+each time, by the model's second step. Requests that are ranked together are scored together.
 """
 
 from __future__ import annotations
@@ -47,8 +47,9 @@ _WARM_UP_ITEMS = 50
 _JOINED_CANDIDATES = 256
 """Requests are joined up to so many candidates: on a CPU more are not scored faster together."""
 _PART_CANDIDATES = 128
-"""The parts of a ranking that is scored by several threads have at least so many: what a part costs beside its candidates is a tenth
-of what these cost"""
+"""The parts of a ranking that is scored by several threads have at least so many: what a part costs
+beside its candidates is a tenth of what these cost
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,10 @@ class _Ready:
 
 
 class Engine:
-    """Ranks for many threads at a time. Call :meth:`close` when done; the store is its opener's to close."""
+    """Ranks for many threads at a time.
+
+    Call :meth:`close` when done; the store is its opener's to close.
+    """
 
     def __init__(
         self,
@@ -112,7 +116,11 @@ class Engine:
         self._device = _device(self.config.device)
         self.run = run if isinstance(run, Run) else Run.load(run, self.config.device)
         self.run.model.to(self._device).eval()
-        self.name, self.version, self.schema = self.config.name, self.config.version, self.run.schema
+        self.name, self.version, self.schema = (
+            self.config.name,
+            self.config.version,
+            self.run.schema,
+        )
         encoder = Encoder(
             self.run.encoders(),
             self.run.statistics(),
@@ -146,10 +154,15 @@ class Engine:
         )
 
     @torch.inference_mode()
-    def rank(self, requests: Sequence[RankRequest], check: Callable[[Ranking], None] | None = None) -> list[Ranking]:
-        """A ranking for every request, in their order. No output is NaN or infinite. Raises RequestError naming the field of a
-        value that cannot be used, or the item for which the model gives no finite output; or what ``check`` raises of a ranking; then
-        none is logged."""
+    def rank(
+        self, requests: Sequence[RankRequest], check: Callable[[Ranking], None] | None = None
+    ) -> list[Ranking]:
+        """A ranking for every request, in their order.
+
+        No output is NaN or infinite. Raises RequestError naming the field of a value that cannot be
+        used, or the item for which the model gives no finite output; or what ``check`` raises of a
+        ranking; then none is logged.
+        """
         ready = [self._encode(request) for request in requests]
         rankings = self._together(ready) if ready else []
         if check is not None:
@@ -171,18 +184,27 @@ class Engine:
 
     @torch.inference_mode()
     def rank_found(self, request: RankRequest, found: Found) -> Ranking:
-        """A ranking by what a store is said to have answered, past the store, the cache and the log. Raises RequestError."""
+        """A ranking by what a store is said to have answered, past the store, the cache and the
+        log. Raises RequestError.
+        """
         return self._score([self._encode(request, found)])[0]
 
     def warm_up(self) -> None:
-        """Rank made-up items for a made-up user, past the store, so that a first request finds all in place."""
+        """Rank made-up items for a made-up user, past the store, so that a first request finds all
+        in place.
+        """
         items = tuple(Candidate(f"warm-up-{i}") for i in range(_WARM_UP_ITEMS))
-        request = RankRequest(id="warm-up", user="warm-up", time_ms=int(time.time() * 1000), items=items)
+        request = RankRequest(
+            id="warm-up", user="warm-up", time_ms=int(time.time() * 1000), items=items
+        )
         for _ in range(2):
             self.rank_found(request, Found())
 
     def close(self) -> None:
-        """Let go of threads, states and the model. What is closed ranks no more; a second close does nothing."""
+        """Let go of threads, states and the model.
+
+        What is closed ranks no more; a second close does nothing.
+        """
         self.reader.close()
         self.cache.clear()
         if self._joint is not None:
@@ -191,7 +213,7 @@ class Engine:
         if hasattr(self, "run"):
             del self.run, self._states
 
-    # -- one request -------------------------------------------------------------------------------------------------------
+    # -- one request -------------------------------------------------------------------------------
 
     def _encode(self, request: RankRequest, found: Found | None = None) -> _Ready:
         check_history(request)
@@ -204,38 +226,60 @@ class Engine:
         side = self._encoder.request_side(request, kept.side, found.items)
         encoded = time.perf_counter()
         stages["encode"] = (encoded - at) * 1000
-        return _Ready(kept=kept, side=side, found=found, cache=cache, began=began, encoded=encoded, stages_ms=stages)
+        return _Ready(
+            kept=kept,
+            side=side,
+            found=found,
+            cache=cache,
+            began=began,
+            encoded=encoded,
+            stages_ms=stages,
+        )
 
     def _together(self, ready: list[_Ready]) -> list[Ranking]:
         """Score requests with those of other threads that wait; one that is explained alone."""
         if self._joint is None or len(ready) > 1:
             return self._score(ready)
         request = ready[0].side.request
-        return [self._joint.run(ready[0], _JOINED_CANDIDATES if request.explain else len(request.items))]
+        return [
+            self._joint.run(ready[0], _JOINED_CANDIDATES if request.explain else len(request.items))
+        ]
 
-    # -- all together ------------------------------------------------------------------------------------------------------
+    # -- all together ------------------------------------------------------------------------------
 
     def _score(self, ready: Sequence[_Ready]) -> list[Ranking]:
         at, model = time.perf_counter(), self.run.model
-        batch = request_batch([r.kept.side for r in ready], [r.side for r in ready], self.run.spec, self._bias).to(self._device)
+        batch = request_batch(
+            [r.kept.side for r in ready], [r.side for r in ready], self.run.spec, self._bias
+        ).to(self._device)
         with self._autocast():
             inputs = model.embed(batch, ["request", "candidate"])
             state = model.encode_request(model.join_users([r.kept.state for r in ready]), inputs)
             logits = self._logits(state, inputs)
-        outputs = {name: values.double().cpu().numpy() for name, values in probabilities(logits, self.run.spec).items()}
+        outputs = {
+            name: values.double().cpu().numpy()
+            for name, values in probabilities(logits, self.run.spec).items()
+        }
         reasons = self._because(ready, state, inputs)
         score_ms = (time.perf_counter() - at) * 1000
         first, rankings = 0, []
         for one, reason in zip(ready, reasons, strict=True):
             last = first + len(one.side.request.items)
             part = {name: values[first:last] for name, values in outputs.items()}
-            rankings.append(self._ranking(one, part, reason, {"wait": (at - one.encoded) * 1000, "score": score_ms}))
+            rankings.append(
+                self._ranking(
+                    one, part, reason, {"wait": (at - one.encoded) * 1000, "score": score_ms}
+                )
+            )
             first = last
         return rankings
 
     def _logits(self, state: Any, inputs: Inputs) -> Tensor:
-        """[N, T]; of a large request in parts, by threads that have nothing else to do. Each part is some 250 operations, so that the
-        interpreter, for which they take turns, is seldom waited for."""
+        """[N, T]; of a large request in parts, by threads that have nothing else to do.
+
+        Each part is some 250 operations, so that the interpreter, for which they take turns, is
+        seldom waited for.
+        """
         model, batch = self.run.model, inputs.batch
         if self._joint is None or batch.requests_count > 1 or batch.before_move is not None:
             return model.score(state, inputs).float()
@@ -246,32 +290,53 @@ class Engine:
 
         return torch.cat(self._joint.divide(part, batch.candidates_count, _PART_CANDIDATES))
 
-    def _because(self, ready: Sequence[_Ready], state: Any, inputs: Inputs) -> list[list[tuple[Because, ...]] | None]:
+    def _because(
+        self, ready: Sequence[_Ready], state: Any, inputs: Inputs
+    ) -> list[list[tuple[Because, ...]] | None]:
         """Per request that asked, per candidate; None for the others."""
         asked = [one.side.request.explain for one in ready]
         if not any(asked):
             return [None] * len(ready)
         if len(ready) == 1:
             with self._autocast():
-                return [because(self.run.model, state, inputs, ready[0].kept.side, ready[0].side.request)]
-        return [self._explained_alone(one) if wanted else None for one, wanted in zip(ready, asked, strict=True)]
+                return [
+                    because(
+                        self.run.model, state, inputs, ready[0].kept.side, ready[0].side.request
+                    )
+                ]
+        return [
+            self._explained_alone(one) if wanted else None
+            for one, wanted in zip(ready, asked, strict=True)
+        ]
 
     def _explained_alone(self, one: _Ready) -> list[tuple[Because, ...]] | None:
         model = self.run.model
-        batch = request_batch([one.kept.side], [one.side], self.run.spec, self._bias).to(self._device)
+        batch = request_batch([one.kept.side], [one.side], self.run.spec, self._bias).to(
+            self._device
+        )
         with self._autocast():
             inputs = model.embed(batch, ["request", "candidate"])
             state = model.encode_request(one.kept.state, inputs)
             return because(model, state, inputs, one.kept.side, one.side.request)
 
     def _ranking(
-        self, one: _Ready, outputs: dict[str, Array], reasons: list[tuple[Because, ...]] | None, score_ms: dict[str, float]
+        self,
+        one: _Ready,
+        outputs: dict[str, Array],
+        reasons: list[tuple[Because, ...]] | None,
+        score_ms: dict[str, float],
     ) -> Ranking:
         request, side = one.side.request, one.kept.side
         for name, found in outputs.items():
             if not np.isfinite(found).all():
-                raise RequestError(f"items[{int(np.argmin(np.isfinite(found)))}]", f"the model gives no finite {name} for it")
-        values: dict[str, Any] = {**outputs, **{name: one.side.raw[:, i] for i, name in enumerate(self._raw_names)}}
+                raise RequestError(
+                    f"items[{int(np.argmin(np.isfinite(found)))}]",
+                    f"the model gives no finite {name} for it",
+                )
+        values: dict[str, Any] = {
+            **outputs,
+            **{name: one.side.raw[:, i] for i, name in enumerate(self._raw_names)},
+        }
         score = self._expression.scores(values, len(request.items))
         order = np.argsort(np.where(np.isnan(score), math.inf, -score), kind="stable").tolist()
         columns = {name: values.tolist() for name, values in outputs.items()}
@@ -288,8 +353,16 @@ class Engine:
             for i in order
         )
         begin, middle, end = one.side.visible[0].tolist()
-        degraded = one.found.degraded if request.history is None else tuple(d for d in one.found.degraded if d != "history")
-        cut_short = request.history is None and side.events >= self.history_limit and end < self._encoder.most
+        degraded = (
+            one.found.degraded
+            if request.history is None
+            else tuple(d for d in one.found.degraded if d != "history")
+        )
+        cut_short = (
+            request.history is None
+            and side.events >= self.history_limit
+            and end < self._encoder.most
+        )
         if cut_short and "early_history" not in degraded:  # a replay has it from the log
             degraded += ("early_history",)
         return Ranking(
@@ -310,7 +383,9 @@ class Engine:
 
 def _statuses(known: Array, score: Array) -> list[Status]:
     """What is said of every item; ``known`` bool [N], ``score`` [N]."""
-    statuses: list[Status] = np.where(known, np.where(np.isnan(score), "NO_SCORE", "OK"), "UNKNOWN_ITEM").tolist()
+    statuses: list[Status] = np.where(
+        known, np.where(np.isnan(score), "NO_SCORE", "OK"), "UNKNOWN_ITEM"
+    ).tolist()
     return statuses
 
 
@@ -325,5 +400,7 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise SettingsError(f"device: {name} cannot be used: {str(error).splitlines()[0]}") from error
+        raise SettingsError(
+            f"device: {name} cannot be used: {str(error).splitlines()[0]}"
+        ) from error
     return device

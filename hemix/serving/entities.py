@@ -1,6 +1,8 @@
-"""Users and items as a request sees them: the run's tables, with what live events and the request itself say put over them.
+"""Users and items as a request sees them: the run's tables, with what live events and the request
+itself say put over them.
 
-A user or item that the run does not know has no feature but its raw id and what was said of it. Knows rows, not requests or models.
+A user or item that the run does not know has no feature but its raw id and what was said of it.
+Knows rows, not requests or models.
 """
 
 from __future__ import annotations
@@ -66,12 +68,21 @@ class EntityEncoder:
         self._known = encoders.users if table.level == "user" else encoders.items
         self._reader = RawReader(schema, table.level, checks)
         self._spec = level_spec(schema, table.level)
-        self._score = [n for n in schema.score_expression.names if n not in schema.outputs] if table.level == "item" else []
+        self._score = (
+            [n for n in schema.score_expression.names if n not in schema.outputs]
+            if table.level == "item"
+            else []
+        )
         self.columns = self._reader.columns | frozenset(self._score)
         """The raw columns that an overlay may change"""
-        self.place_names = tuple(f"{self.level}.{name}" for name in coordinates_features(schema, self.level))
+        self.place_names = tuple(
+            f"{self.level}.{name}" for name in coordinates_features(schema, self.level)
+        )
         self.key_names = tuple(f"{self.level}.{name}" for name in key_features(schema, self.level))
-        self._slots = {name: self._slot(name, feature) for name, feature in level_features(schema, self.level).items()}
+        self._slots = {
+            name: self._slot(name, feature)
+            for name, feature in level_features(schema, self.level).items()
+        }
 
     def _slot(self, name: str, feature: FeatureType) -> _Slot:
         spec, key = self._spec, f"{self.level}.{name}"
@@ -102,16 +113,27 @@ class EntityEncoder:
         return found
 
     def encode(
-        self, ids: Sequence[str], rows: Array, said: Sequence[Mapping[str, Any]], refuse: Refuse | None = None
+        self,
+        ids: Sequence[str],
+        rows: Array,
+        said: Sequence[Mapping[str, Any]],
+        refuse: Refuse | None = None,
     ) -> EntityRows:
-        """The features of ``ids`` [n]: those of the table's ``rows`` int [n] (-1: none), and over them what is ``said`` of each
-        (JSON values by raw column; empty: nothing)."""
+        """The features of ``ids`` [n]: those of the table's ``rows`` int [n] (-1: none), and over
+        them what is ``said`` of each (JSON values by raw column; empty: nothing).
+        """
         table, at = self._table, np.maximum(rows, 0)
         found = EntityRows(
-            block=table.features.take(at), places=table.places.take(at, axis=0), keys=table.keys.take(at, axis=0),
+            block=table.features.take(at),
+            places=table.places.take(at, axis=0),
+            keys=table.keys.take(at, axis=0),
             raw=table.raw.take(at, axis=0),
-        )  # fmt: skip
-        touched = [i for i, (row, over) in enumerate(zip(rows.tolist(), said, strict=True)) if row < 0 or over]
+        )
+        touched = [
+            i
+            for i, (row, over) in enumerate(zip(rows.tolist(), said, strict=True))
+            if row < 0 or over
+        ]
         if touched:
             bags = self._put_over(found, ids, rows, said, np.array(touched), refuse)
             found = replace(found, block=replace(found.block, bags=bags))
@@ -126,9 +148,14 @@ class EntityEncoder:
         touched: Array,
         refuse: Refuse | None,
     ) -> tuple[tuple[Array, Array], ...]:
-        """Encode what is said of the ``touched`` and write it into the arrays of ``found``, feature by feature; returns new bags."""
+        """Encode what is said of the ``touched`` and write it into the arrays of ``found``, feature
+        by feature; returns new bags.
+        """
         unknown = rows[touched] < 0
-        values = [{**self._places_before(found, i, said[i], rows[i] >= 0), **said[i], self._own: ids[i]} for i in touched]
+        values = [
+            {**self._places_before(found, i, said[i], rows[i] >= 0), **said[i], self._own: ids[i]}
+            for i in touched
+        ]
         at_request: Refuse | None = None
         if refuse is not None:
             at_request = lambda row, column, problem: refuse(int(touched[row]), column, problem)  # noqa: E731
@@ -136,7 +163,11 @@ class EntityEncoder:
         block = self._encoders.block(self.level, raw, len(touched))
         bags = list(found.block.bags)
         for name, slot in self._slots.items():
-            new = unknown if slot.own else unknown | np.array([any(c in said[i] for c in slot.columns) for i in touched])
+            new = (
+                unknown
+                if slot.own
+                else unknown | np.array([any(c in said[i] for c in slot.columns) for i in touched])
+            )
             if not new.any():
                 continue
             to, source = touched[new], np.flatnonzero(new)
@@ -151,20 +182,29 @@ class EntityEncoder:
                 assert isinstance(both, tuple)
                 bags[slot.bag] = both
             if slot.place is not None:
-                found.places[to, 2 * slot.place : 2 * slot.place + 2] = np.asarray(raw[name])[source]
+                found.places[to, 2 * slot.place : 2 * slot.place + 2] = np.asarray(raw[name])[
+                    source
+                ]
             if slot.key is not None:
-                found.keys[to, slot.key] = self._encoders.keys(self.level, name, raw[name], len(touched))[source]
+                found.keys[to, slot.key] = self._encoders.keys(
+                    self.level, name, raw[name], len(touched)
+                )[source]
         for column, name in enumerate(self._score):
             for place, i in enumerate(touched.tolist()):
                 if unknown[place] or name in said[i]:
                     found.raw[i, column] = self._reader.number(name, said[i].get(name), i, refuse)
         return tuple(bags)
 
-    def _places_before(self, found: EntityRows, row: int, said: Mapping[str, Any], known: bool) -> dict[str, Any]:
+    def _places_before(
+        self, found: EntityRows, row: int, said: Mapping[str, Any], known: bool
+    ) -> dict[str, Any]:
         """What the table says of places of which only one coordinate is said anew."""
         before: dict[str, Any] = {}
         for slot in self._slots.values():
             if slot.place is not None and known and any(c in said for c in slot.columns):
                 degrees = found.places[row, 2 * slot.place : 2 * slot.place + 2].tolist()
-                before |= {c: None if np.isnan(d) else d for c, d in zip(slot.columns, degrees, strict=True)}
+                before |= {
+                    c: None if np.isnan(d) else d
+                    for c, d in zip(slot.columns, degrees, strict=True)
+                }
         return before

@@ -1,4 +1,7 @@
-"""Because: the past events that drew the candidates' attention, as the model weighs them. Knows no model's inside."""
+"""Because: the past events that drew the candidates' attention, as the model weighs them.
+
+Knows no model's inside.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +18,24 @@ __all__ = ["because"]
 _MOST = 5
 
 
-def because(model: Predictor, state: Any, inputs: Inputs, user: UserSide, request: RankRequest) -> list[tuple[Because, ...]]:
-    """For every candidate of one request, whose ``state`` and ``inputs`` these are, the events of most weight, and the newest in any
-    case: what a user did just now is what one asks about. None where the model weighs no events."""
+def because(
+    model: Predictor, state: Any, inputs: Inputs, user: UserSide, request: RankRequest
+) -> list[tuple[Because, ...]]:
+    """For every candidate of one request, whose ``state`` and ``inputs`` these are, the events of
+    most weight, and the newest in any case: what a user did just now is what one asks about. None
+    where the model weighs no events.
+    """
     begin, _, end = inputs.batch.host.visible[0].tolist()
     found = model.attention(state, inputs, _MOST, end - 1 if end > begin else None)
     if found is None:
         return [()] * len(request.items)
     positions, weights = (tensor.tolist() for tensor in found)
     return [
-        tuple(_one(user, position, weight, request.time_ms) for position, weight in zip(*pair, strict=True) if position >= 0)
+        tuple(
+            _one(user, position, weight, request.time_ms)
+            for position, weight in zip(*pair, strict=True)
+            if position >= 0
+        )
         for pair in zip(positions, weights, strict=True)
     ]
 

@@ -1,7 +1,9 @@
-"""From raw requests and events to the parts of a RequestBatch: the same encoders, cuts, counts and statistics as training.
+"""From raw requests and events to the parts of a RequestBatch: the same encoders, cuts, counts and
+statistics as training.
 
-The user's side (features and events) is free of the request's time but for the version of the user's row; the request's side holds
-cuts, context, candidates and everything that meets there. Knows no store, no cache and no model.
+The user's side (features and events) is free of the request's time but for the version of the
+user's row; the request's side holds cuts, context, candidates and everything that meets there.
+Knows no store, no cache and no model.
 """
 
 from __future__ import annotations
@@ -111,7 +113,12 @@ class Encoder:
     """Encodes for one run."""
 
     def __init__(
-        self, encoders: Encoders, statistics: Statistics, users: EntityTable, items: EntityTable, checks: FieldChecks
+        self,
+        encoders: Encoders,
+        statistics: Statistics,
+        users: EntityTable,
+        items: EntityTable,
+        checks: FieldChecks,
     ) -> None:
         self.schema = schema = encoders.schema
         self._encoders, self._statistics = encoders, statistics
@@ -125,7 +132,11 @@ class Encoder:
         self._needs_places = any(f.inputs() for _, _, f in schema.features)
         self._versioned = schema.valid_from is not None
         self._parts = {
-            level: tuple(dict.fromkeys(p for n in schema.statistics_of(level) for p in schema.statistics[n].by))
+            level: tuple(
+                dict.fromkeys(
+                    p for n in schema.statistics_of(level) for p in schema.statistics[n].by
+                )
+            )
             for level in ("context", "cross")
         }
         history = schema.history
@@ -135,10 +146,10 @@ class Encoder:
         """How many of a user's newest events are read"""
         self.event_columns = frozenset(
             c for n in schema.event_item_features for c in schema.features.item[n].columns(n)
-        )  # fmt: skip
+        )
         """The item columns that events carry"""
 
-    # -- the user's side ---------------------------------------------------------------------------------------------------
+    # -- the user's side ---------------------------------------------------------------------------
 
     def user_row(self, user: str, time_ms: int) -> int:
         """The version of the user's row that held at a time; -1: the run does not know them."""
@@ -146,9 +157,16 @@ class Encoder:
         return int(self.users.rows_at(number, np.array([time_ms]))[0])
 
     def user_side(
-        self, user: str, row: int, said: Mapping[str, Any], events: Sequence[Event], items: Mapping[str, Features]
+        self,
+        user: str,
+        row: int,
+        said: Mapping[str, Any],
+        events: Sequence[Event],
+        items: Mapping[str, Features],
     ) -> UserSide:
-        """A user of whose features events ``said`` something, and their events by time; ``items``: what events said of items."""
+        """A user of whose features events ``said`` something, and their events by time; ``items``:
+        what events said of items.
+        """
         time_ms = np.fromiter((e.time_ms for e in events), dtype=np.int64, count=len(events))
         item_ids = pa.array([e.item or "" for e in events], pa.string())
         actions = [_action(e) for e in events]
@@ -171,8 +189,10 @@ class Encoder:
         )
 
     def extended(self, side: UserSide, new: UserSide, most: int) -> tuple[UserSide, Array]:
-        """(a user with further events, which are those of ``new``: the newest ``most`` of all by time; int64 [E]: which these are,
-        counted over those of ``side`` and then of ``new``). Items of events are left out."""
+        """(a user with further events, which are those of ``new``: the newest ``most`` of all by
+        time; int64 [E]: which these are, counted over those of ``side`` and then of ``new``). Items
+        of events are left out.
+        """
         time_ms = np.concatenate([side.time_ms, new.time_ms])
         order = np.argsort(time_ms, kind="stable")[-most:]  # at equal times the new ones follow
         return (
@@ -186,8 +206,12 @@ class Encoder:
             order,
         )
 
-    def _event_items(self, ids: pa.Array, time_ms: Array, said: Mapping[str, Features]) -> tuple[Block, Array]:
-        """(the items as they were at the events' times, each once; int64 [E]: each event's place among them)."""
+    def _event_items(
+        self, ids: pa.Array, time_ms: Array, said: Mapping[str, Features]
+    ) -> tuple[Block, Array]:
+        """(the items as they were at the events' times, each once; int64 [E]: each event's place
+        among them).
+        """
         found, codes = distinct(ids)
         texts = found.to_pylist()
         rows = self.items.rows_at(self.items.numbers(found)[codes], time_ms)
@@ -198,40 +222,54 @@ class Encoder:
             applies &= (time_ms >= since) | (rows < 0)
         width = int(rows.max(initial=-1)) + 2
         kinds, first, index = np.unique(
-            (codes.astype(np.int64) * width + rows + 1) * 2 + applies, return_index=True, return_inverse=True
+            (codes.astype(np.int64) * width + rows + 1) * 2 + applies,
+            return_index=True,
+            return_inverse=True,
         )
         patches = [over[codes[i]].values if applies[i] else _NOTHING.values for i in first]
         encoded = self.items.encode([texts[codes[i]] for i in first], rows[first], patches)
         assert len(kinds) == len(first)
         return encoded.block, index.astype(np.int64)
 
-    # -- the request's side ------------------------------------------------------------------------------------------------
+    # -- the request's side ------------------------------------------------------------------------
 
     def cuts(self, request: RankRequest, time_ms: Array) -> Array:
-        """int64 [1, 3]: what a request sees of a user's events of these times, or of its own history."""
+        """int64 [1, 3]: what a request sees of a user's events of these times, or of its own
+        history.
+        """
         history = self.schema.history
         if request.history is None:
             first, last = np.zeros(1, np.int64), np.full(1, len(time_ms))
             now = np.array([request.time_ms])
-            return cut_histories(time_ms, first, last, now, history, self.schema.clock.timezone, delay_ms=0)
+            return cut_histories(
+                time_ms, first, last, now, history, self.schema.clock.timezone, delay_ms=0
+            )
         end = len(time_ms)
         middle = max(len(request.history.global_), end - history.realtime_length)
         return np.array([[max(0, middle - history.global_length), middle, end]])
 
-    def request_side(self, request: RankRequest, user: UserSide, items: Mapping[str, Features]) -> RequestSide:
-        """A request of ``user``; ``items``: what events said of its candidates. Raises RequestError naming the field of a value that
-        cannot be used."""
+    def request_side(
+        self, request: RankRequest, user: UserSide, items: Mapping[str, Features]
+    ) -> RequestSide:
+        """A request of ``user``; ``items``: what events said of its candidates.
+
+        Raises RequestError naming the field of a value that cannot be used.
+        """
         rows, time_ms = len(request.items), np.array([request.time_ms])
         visible = self.cuts(request, user.time_ms)
         context = self._context.read(1, rows_of([request.context]), _refuse("context"))
-        cross = self._cross.read(rows, rows_of([c.fields for c in request.items]), _refuse_candidate)
+        cross = self._cross.read(
+            rows, rows_of([c.fields for c in request.items]), _refuse_candidate
+        )
         ids = keys_of_texts(c.id for c in request.items)
         candidates, known = self._candidates(request.items, ids, request.time_ms, items)
         places = self._places(user, context, candidates) if self._needs_places else {}
 
         context_block = self._encoders.block("context", context, 1, time_ms=time_ms)
         times_ms = np.repeat(time_ms, rows)
-        cross_block = self._encoders.block("cross", cross, rows, time_ms=times_ms, coordinates=places)
+        cross_block = self._encoders.block(
+            "cross", cross, rows, time_ms=times_ms, coordinates=places
+        )
         day = local_day(time_ms, self.schema.clock.timezone)
 
         inputs = _KeyInputs(
@@ -248,9 +286,13 @@ class Encoder:
             return {part: self._key(part, inputs) for part in self._parts[level]}
 
         if self._parts["context"]:
-            context_block = context_block.with_numbers(self._statistics.numbers("context", keys("context"), day))
+            context_block = context_block.with_numbers(
+                self._statistics.numbers("context", keys("context"), day)
+            )
         if self._parts["cross"]:
-            cross_block = cross_block.with_numbers(self._statistics.numbers("cross", keys("cross"), day))
+            cross_block = cross_block.with_numbers(
+                self._statistics.numbers("cross", keys("cross"), day)
+            )
         if self.schema.history.counts:
             counts = history_counts(visible, user.ids[:, 0], len(self._encoders.actions))
             context_block = context_block.with_numbers(counts)
@@ -270,11 +312,15 @@ class Encoder:
         rows = self.items.rows_at(self.items.numbers_of(keys), np.full(len(items), time_ms))
         own, before = self.items.columns, [said.get(c.id, _NOTHING) for c in items]
         over = [
-            {**b.values, **{name: v for name, v in c.fields.items() if name in own}} if c.fields else b.values
+            {**b.values, **{name: v for name, v in c.fields.items() if name in own}}
+            if c.fields
+            else b.values
             for b, c in zip(before, items, strict=True)
         ]
         known = (rows >= 0) | np.array([b.revision > 0 for b in before], dtype=bool)
-        return self.items.encode([c.id for c in items], rows, over, self._refuse_asked(items)), known
+        return self.items.encode(
+            [c.id for c in items], rows, over, self._refuse_asked(items)
+        ), known
 
     def _refuse_asked(self, items: Sequence[Candidate]) -> Refuse:
         """Refuses what the request says; what events said before counts as missing."""
@@ -285,10 +331,15 @@ class Encoder:
 
         return refuse
 
-    def _places(self, user: UserSide, context: Mapping[str, Any], items: EntityRows) -> dict[str, Array]:
+    def _places(
+        self, user: UserSide, context: Mapping[str, Any], items: EntityRows
+    ) -> dict[str, Array]:
         """``level.feature`` -> float64 [N, 2] of both ends of distances."""
         rows = len(items.places)
-        found = {f"context.{name}": np.repeat(context[name], rows, axis=0) for name in self._context_places}
+        found = {
+            f"context.{name}": np.repeat(context[name], rows, axis=0)
+            for name in self._context_places
+        }
         for i, name in enumerate(self.users.place_names):
             found[name] = np.repeat(user.user.places[:, 2 * i : 2 * i + 2], rows, axis=0)
         for i, name in enumerate(self.items.place_names):
@@ -318,17 +369,28 @@ class Encoder:
 
 
 def check_history(request: RankRequest) -> None:
-    """Raises RequestError naming the first event of the request's own history that is not before it, or out of order."""
+    """Raises RequestError naming the first event of the request's own history that is not before
+    it, or out of order.
+    """
     if request.history is None:
         return
-    for part, events in (("global", request.history.global_), ("realtime", request.history.realtime)):
+    for part, events in (
+        ("global", request.history.global_),
+        ("realtime", request.history.realtime),
+    ):
         before = TIMELESS_MS
         for i, event in enumerate(events):
             where = f"history.{part}[{i}].timestamp"
             if event.time_ms >= request.time_ms:
-                raise RequestError(where, f"expected a time before the request's {request.time_ms}, found {event.time_ms}")
+                raise RequestError(
+                    where,
+                    f"expected a time before the request's {request.time_ms}, "
+                    f"found {event.time_ms}",
+                )
             if event.time_ms < before:
-                raise RequestError(where, f"expected events by time, found {event.time_ms} after {before}")
+                raise RequestError(
+                    where, f"expected events by time, found {event.time_ms} after {before}"
+                )
             before = event.time_ms
 
 

@@ -1,8 +1,9 @@
-"""Work for many threads, done together: what waits while others work is taken in one go; a large piece that finds slots free takes them.
+"""Work for many threads, done together: what waits while others work is taken in one go; a large
+piece that finds slots free takes them.
 
-Nobody waits for company: a thread that finds a free slot works at once, on whatever has gathered by then, and the others get their
-results from it. So an idle server adds no delay and answers by all its cores, and a busy one joins small pieces and divides none. Knows
-nothing of what the work is.
+Nobody waits for company: a thread that finds a free slot works at once, on whatever has gathered by
+then, and the others get their results from it. So an idle server adds no delay and answers by all
+its cores, and a busy one joins small pieces and divides none. Knows nothing of what the work is.
 """
 
 from __future__ import annotations
@@ -33,20 +34,32 @@ class _Ticket(Generic[Piece, Result]):
 
 
 class Joint(Generic[Piece, Result]):
-    """Runs ``work`` on pieces from many threads, in the order of their arrival. Call :meth:`close` when done."""
+    """Runs ``work`` on pieces from many threads, in the order of their arrival.
 
-    def __init__(self, work: Callable[[Sequence[Piece]], Sequence[Result]], *, slots: int, most: int) -> None:
-        """``work``: pieces to their results; called by at most ``slots`` threads at a time. ``most``: the summed size of pieces that are
-        joined; a larger one goes alone."""
+    Call :meth:`close` when done.
+    """
+
+    def __init__(
+        self, work: Callable[[Sequence[Piece]], Sequence[Result]], *, slots: int, most: int
+    ) -> None:
+        """``work``: pieces to their results; called by at most ``slots`` threads at a time.
+
+        ``most``: the summed size of pieces that are joined; a larger one goes alone.
+        """
         assert slots > 0
         self._work, self._slots, self._most = work, slots, most
         self._waiting: deque[_Ticket[Piece, Result]] = deque()
         self._changed = threading.Condition()
         self._working = 0
-        self._helpers = ThreadPoolExecutor(slots - 1, thread_name_prefix="hemix-helper") if slots > 1 else None
+        self._helpers = (
+            ThreadPoolExecutor(slots - 1, thread_name_prefix="hemix-helper") if slots > 1 else None
+        )
 
     def run(self, piece: Piece, size: int) -> Result:
-        """The result of one piece. Raises what ``work`` raised for it: where joined pieces fail, each is tried again alone."""
+        """The result of one piece.
+
+        Raises what ``work`` raised for it: where joined pieces fail, each is tried again alone.
+        """
         ticket: _Ticket[Piece, Result] = _Ticket(piece, size)
         with self._changed:
             self._waiting.append(ticket)
@@ -60,7 +73,10 @@ class Joint(Generic[Piece, Result]):
                 self._working += 1
             self._do(taken)
         if ticket.error is not None:
-            error, ticket.error = ticket.error, None  # else the error, its frames and what they hold are one ring
+            error, ticket.error = (
+                ticket.error,
+                None,
+            )  # else the error, its frames and what they hold are one ring
             try:
                 raise error
             finally:
@@ -68,9 +84,13 @@ class Joint(Generic[Piece, Result]):
         return ticket.result  # type: ignore[return-value]
 
     def divide(self, part: Callable[[int, int], Part], size: int, least: int) -> list[Part]:
-        """``part(first, last)`` of 0 .. ``size``, in as many parts of at least ``least`` as there are slots that nobody needs and the
-        caller's own, the others by threads that help. To be called by one who works in a slot. What no helper has begun when the caller
-        is done with its own, the caller does too. Raises what a part raised."""
+        """``part(first, last)`` of 0 ..
+
+        ``size``, in as many parts of at least ``least`` as there are slots that nobody needs and
+        the caller's own, the others by threads that help. To be called by one who works in a slot.
+        What no helper has begun when the caller is done with its own, the caller does too. Raises
+        what a part raised.
+        """
         with self._spare(size // least - 1) as spare:
             cuts = [size * n // (1 + spare) for n in range(2 + spare)]
             own, *others = pairwise(cuts)
@@ -95,9 +115,13 @@ class Joint(Generic[Piece, Result]):
 
     @contextmanager
     def _spare(self, most: int) -> Iterator[int]:
-        """How many slots, at most ``most``, are the block's beside its own: those that are free while nobody waits."""
+        """How many slots, at most ``most``, are the block's beside its own: those that are free
+        while nobody waits.
+        """
         with self._changed:
-            spare = max(min(most, self._slots - max(self._working, 1)), 0) if not self._waiting else 0
+            spare = (
+                max(min(most, self._slots - max(self._working, 1)), 0) if not self._waiting else 0
+            )
             self._working += spare
         try:
             yield spare

@@ -1,4 +1,5 @@
-"""The models that a server holds, and how a new version takes an old one's place while requests go on.
+"""The models that a server holds, and how a new version takes an old one's place while requests go
+on.
 
     RUN                        one run folder: one model, one version
     REGISTRY/name/version/     run folders; of every name the newest version is served
@@ -43,7 +44,9 @@ class Ranker(Protocol):
         """The run's schema."""
         ...
 
-    def rank(self, requests: Sequence[RankRequest], check: Callable[[Ranking], None] | None = None) -> list[Ranking]:
+    def rank(
+        self, requests: Sequence[RankRequest], check: Callable[[Ranking], None] | None = None
+    ) -> list[Ranking]:
         """A ranking for every request, in their order; none is logged where ``check`` raises."""
         ...
 
@@ -88,7 +91,9 @@ class Served:
 
 
 def _test_metrics(path: Path) -> dict[str, Any]:
-    """AUC, log loss and the like of every task on the test split; empty where the run was not evaluated."""
+    """AUC, log loss and the like of every task on the test split; empty where the run was not
+    evaluated.
+    """
     if not path.is_file():
         return {}
     try:
@@ -120,7 +125,9 @@ class Models:
         ranker = self._load(folder, name, version)
         try:
             ranker.warm_up()
-            made = Served(name, version, folder, ranker, FieldChecks(ranker.schema, strict=self._strict))
+            made = Served(
+                name, version, folder, ranker, FieldChecks(ranker.schema, strict=self._strict)
+            )
             facts = made.facts()
         except BaseException:
             ranker.close()
@@ -136,10 +143,15 @@ class Models:
         return facts
 
     def load(self, name: str, version: str) -> dict[str, Any] | None:
-        """Load a version of the registry; None where another load is under way. Raises UsageError for a name that cannot be one or where
-        there is no registry, RunError for a version that is not there or cannot be served."""
+        """Load a version of the registry; None where another load is under way.
+
+        Raises UsageError for a name that cannot be one or where there is no registry, RunError for
+        a version that is not there or cannot be served.
+        """
         if self.registry is None:
-            raise UsageError("this server has no registry: start it with one, REGISTRY/name/version/")
+            raise UsageError(
+                "this server has no registry: start it with one, REGISTRY/name/version/"
+            )
         for field, value in (("name", name), ("version", version)):
             if not _NAME.fullmatch(value) or ".." in value:
                 raise UsageError(f"{field}: expected letters, digits, _, - and single dots")
@@ -149,7 +161,8 @@ class Models:
         try:
             if any(path.is_symlink() for path in (folder, folder.parent)):
                 raise RunError(
-                    f"{name}/{version}: is a link; links are followed when a server starts, not when a version is asked for"
+                    f"{name}/{version}: is a link; links are followed when a server starts, not "
+                    "when a version is asked for"
                 )
             if not folder.is_dir():
                 raise RunError(f"{name}/{version}: no such version in the registry")
@@ -164,9 +177,15 @@ class Models:
 
     @contextmanager
     def lease(self, name: str | None) -> Iterator[Served | None]:
-        """The version that serves ``name`` (None: the first model), kept open for as long as the block; None: no such model."""
+        """The version that serves ``name`` (None: the first model), kept open for as long as the
+        block; None: no such model.
+        """
         with self._lock:
-            served = self._served.get(name) if name is not None else next(iter(self._served.values()), None)
+            served = (
+                self._served.get(name)
+                if name is not None
+                else next(iter(self._served.values()), None)
+            )
             if served is not None:
                 served.users += 1
         try:
@@ -180,7 +199,9 @@ class Models:
                     self._close(served.ranker)
 
     def _close(self, ranker: Ranker) -> None:
-        """In a thread of its own: it may write a log out, and whoever used it last has an answer to give."""
+        """In a thread of its own: it may write a log out, and whoever used it last has an answer to
+        give.
+        """
         thread = threading.Thread(target=ranker.close, name="hemix-close")
         with self._lock:
             self._closing = [one for one in self._closing if one.is_alive()] + [thread]
@@ -208,18 +229,21 @@ class Models:
 
 
 def check_histories(schema: Schema, limits: Limits, version: str) -> None:
-    """Raises RunError, naming the ``version``, where a store of these limits does not keep the histories that a model of this schema was
-    trained on."""
+    """Raises RunError, naming the ``version``, where a store of these limits does not keep the
+    histories that a model of this schema was trained on.
+    """
     longest = schema.history.global_length + schema.history.realtime_length
     if longest > limits.cap:
         raise RunError(
-            f"{version}: sees {longest:,} events of a user, but this server's store keeps {limits.cap:,}: "
+            f"{version}: sees {longest:,} events of a user, but this server's store keeps "
+            f"{limits.cap:,}: "
             f"start it with --history-cap {longest} or more"
         )
     if (schema.history_source == "impressions") != limits.impressions:
         kept = "impressions too" if limits.impressions else "no impressions"
         raise RunError(
-            f"{version}: its histories are of {schema.history_source}, but those of this server's store hold {kept}: "
+            f"{version}: its histories are of {schema.history_source}, but those of this server's "
+            f"store hold {kept}: "
             f"give it a server and a store of its own"
         )
 
@@ -235,19 +259,31 @@ def find_runs(folder: Path) -> list[tuple[str, str, Path]]:
         )  # a link's own name stays when it is moved on
         return [(name if _NAME.fullmatch(name) else "model", "1", folder)]
     found = []
-    for model in sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()):
-        versions = [path for path in model.iterdir() if _NAME.fullmatch(path.name) and (path / "run.json").is_file()]
+    for model in sorted(
+        path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()
+    ):
+        versions = [
+            path
+            for path in model.iterdir()
+            if _NAME.fullmatch(path.name) and (path / "run.json").is_file()
+        ]
         if versions:
             newest = max(versions, key=lambda path: _version_order(path.name))
             found.append((model.name, newest.name, newest))
     if not found:
-        raise RunError(f"{folder}: neither a run folder (run.json) nor a registry of them (name/version/run.json)")
+        raise RunError(
+            f"{folder}: neither a run folder (run.json) nor a registry of them "
+            "(name/version/run.json)"
+        )
     return found
 
 
 def _version_order(version: str) -> tuple[tuple[int, int, str], ...]:
     """10 after 9, 1.10 after 1.9, v10 after v9."""
-    return tuple((1, int(p), "") if p.isdecimal() else (0, 0, p) for p in re.findall(r"\d+|[^\d.-]+", version))
+    return tuple(
+        (1, int(p), "") if p.isdecimal() else (0, 0, p)
+        for p in re.findall(r"\d+|[^\d.-]+", version)
+    )
 
 
 def check_folder(folder: Path) -> None:
@@ -261,10 +297,16 @@ def check_folder(folder: Path) -> None:
             folders[:] = [name for name in folders if name not in _NOT_READ]
         for name in (*folders, *files):
             if (here / name).is_symlink() and not _stays(here / name, folder):
-                raise RunError(f"{here / name}: is a link that leads out of the run's folder, or nowhere; copy what it leads to")
+                raise RunError(
+                    f"{here / name}: is a link that leads out of the run's folder, or nowhere; "
+                    "copy what it leads to"
+                )
         for name in files:
             if name.lower().endswith(_PICKLED) or _looks_pickled(here / name):
-                raise RunError(f"{here / name}: is pickled; weights are safetensors, and nothing is ever unpickled")
+                raise RunError(
+                    f"{here / name}: is pickled; weights are safetensors, and nothing is ever "
+                    "unpickled"
+                )
 
 
 def _stays(link: Path, folder: Path) -> bool:
@@ -273,15 +315,24 @@ def _stays(link: Path, folder: Path) -> bool:
         target = link.resolve(strict=True)
     except (OSError, RuntimeError):  # nowhere, or round in a circle
         return False
-    return target.is_relative_to(folder) and target != folder and target.relative_to(folder).parts[0] not in _NOT_READ
+    return (
+        target.is_relative_to(folder)
+        and target != folder
+        and target.relative_to(folder).parts[0] not in _NOT_READ
+    )
 
 
 def _looks_pickled(path: Path) -> bool:
-    if path.suffix in (".safetensors", ".parquet", ".json", ".jsonl", ".yaml", ".html") or not path.is_file():
+    if (
+        path.suffix in (".safetensors", ".parquet", ".json", ".jsonl", ".yaml", ".html")
+        or not path.is_file()
+    ):
         return False  # read as what they say they are, or refused
     with path.open("rb") as file:
         head = file.read(256)
     if head.startswith(b"\x93NUMPY"):
-        header = 10 + int.from_bytes(head[8:10], "little")  # what follows are numbers, which may look like anything
+        header = 10 + int.from_bytes(
+            head[8:10], "little"
+        )  # what follows are numbers, which may look like anything
         return b"'O'" in head[:header] or b"|O" in head[:header]
     return head.startswith(b"PK\x03\x04") or (len(head) > 1 and head[0] == 0x80 and head[1] <= 5)

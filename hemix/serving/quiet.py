@@ -1,6 +1,7 @@
 """Housekeeping that can wait until nobody waits for an answer.
 
-Python runs one thread at a time, so a few milliseconds of it are added to whatever is being answered meanwhile.
+Python runs one thread at a time, so a few milliseconds of it are added to whatever is being
+answered meanwhile.
 """
 
 from __future__ import annotations
@@ -33,5 +34,7 @@ class Quiet:
                 self._none.set()
 
     def wait(self, seconds: float) -> bool:
-        """Until nothing is in work, but no longer than ``seconds``; False where that was too short."""
+        """Until nothing is in work, but no longer than ``seconds``; False where that was too
+        short.
+        """
         return self._none.wait(seconds)

@@ -1,7 +1,8 @@
-"""JSON values to raw columns: what a request, an event or an overlay says of a column, read as if it stood in a log.
+"""JSON values to raw columns: what a request, an event or an overlay says of a column, read as if
+it stood in a log.
 
-A value that cannot be its column's is refused, where it is a request's own, or counts as missing, where it was stored before. Knows no
-vocabulary and no model.
+A value that cannot be its column's is refused, where it is a request's own, or counts as missing,
+where it was stored before. Knows no vocabulary and no model.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from hemix.serving.checks import FieldChecks
 __all__ = ["RawReader", "Refuse", "rows_of"]
 
 Refuse = Callable[[int, str, str], None]
-"""(row, column, sentence): what becomes of a value that does not fit; raises, or returns and the value is missing"""
+"""(row, column, sentence): what becomes of a value that does not fit; raises, or returns and the
+value is missing
+"""
 
 _WHERE = Where("request")
 
@@ -61,8 +64,14 @@ class RawReader:
         return lambda row, value: not self._refused(row, column, value, refuse)
 
     def number(self, column: str, value: Any, row: int, refuse: Refuse | None = None) -> float:
-        """A number that no feature reads, such as a column of the score expression; NaN where missing."""
-        if value is None or self._refused(row, column, value, refuse) or not isinstance(value, int | float):
+        """A number that no feature reads, such as a column of the score expression; NaN where
+        missing.
+        """
+        if (
+            value is None
+            or self._refused(row, column, value, refuse)
+            or not isinstance(value, int | float)
+        ):
             return math.nan
         return float(value)
 

@@ -1,7 +1,8 @@
-"""What a ranking reads from the store, within a bounded time, and what becomes of it when the store fails.
+"""What a ranking reads from the store, within a bounded time, and what becomes of it when the store
+fails.
 
-A store that failed, or was too slow several times in a row, is left alone for a moment, so that requests do not queue up behind it;
-then one request tries again. Knows no model.
+A store that failed, or was too slow several times in a row, is left alone for a moment, so that
+requests do not queue up behind it; then one request tries again. Knows no model.
 """
 
 from __future__ import annotations
@@ -40,9 +41,20 @@ LOST = Found(degraded=("history", "features"))
 class Reader:
     """Reads for many threads at a time. Call :meth:`close` when done."""
 
-    def __init__(self, store: Store, *, limit: int, timeout_s: float = 0.25, rest_s: float = 1.0, readers: int = 4) -> None:
-        """``limit``: events of a user. ``timeout_s``: a reading may take so long; ``rest_s``: after a failure none is tried for so
-        long."""
+    def __init__(
+        self,
+        store: Store,
+        *,
+        limit: int,
+        timeout_s: float = 0.25,
+        rest_s: float = 1.0,
+        readers: int = 4,
+    ) -> None:
+        """``limit``: events of a user.
+
+        ``timeout_s``: a reading may take so long; ``rest_s``: after a failure none is tried for so
+        long.
+        """
         self._store, self._limit = store, limit
         self._timeout_s, self._rest_s = timeout_s, rest_s
         self._pool = ThreadPoolExecutor(readers, thread_name_prefix="hemix-store")
@@ -51,17 +63,30 @@ class Reader:
         self._try_again = 0.0
         self._late = 0
 
-    def read(self, user: str, known: int, items: Callable[[History], Collection[str]], *, history: bool = True) -> Found:
-        """The history (of one whose revision ``known`` is had already, only what is new) and features of a user, and of the ``items``
-        that go with that history. Never raises: what the store could not say in time is named in ``degraded``."""
+    def read(
+        self,
+        user: str,
+        known: int,
+        items: Callable[[History], Collection[str]],
+        *,
+        history: bool = True,
+    ) -> Found:
+        """The history (of one whose revision ``known`` is had already, only what is new) and
+        features of a user, and of the ``items`` that go with that history. Never raises: what the
+        store could not say in time is named in ``degraded``.
+        """
         now = time.monotonic()
         until = now + self._timeout_s
         with self._lock:
             if now < self._try_again:
                 return LOST
             if self._try_again:
-                self._try_again = now + self._rest_s  # this one tries; the others wait for what it finds
-        if not self._free.acquire(timeout=self._timeout_s):  # many ask at once: not yet a store that is late
+                self._try_again = (
+                    now + self._rest_s
+                )  # this one tries; the others wait for what it finds
+        if not self._free.acquire(
+            timeout=self._timeout_s
+        ):  # many ask at once: not yet a store that is late
             return self._failed(late=True)
         task = self._pool.submit(self._read, user, known, items, history)
         task.add_done_callback(lambda _: self._free.release())
@@ -77,7 +102,9 @@ class Reader:
                 self._try_again, self._late = 0.0, 0
         return found
 
-    def _read(self, user: str, known: int, items: Callable[[History], Collection[str]], history: bool) -> Found:
+    def _read(
+        self, user: str, known: int, items: Callable[[History], Collection[str]], history: bool
+    ) -> Found:
         events = self._store.history(user, limit=self._limit, known=known) if history else History()
         return Found(
             history=events,

@@ -1,7 +1,9 @@
-"""The last step of training: a line through every task's logits, fitted on valid (Platt, "Probabilistic outputs for support vector
-machines", 1999), and folded into the model's last layer, so that nothing else knows of it.
+"""The last step of training: a line through every task's logits, fitted on valid (Platt,
+"Probabilistic outputs for support vector machines", 1999), and folded into the model's last layer,
+so that nothing else knows of it.
 
-A model learns the level of its train days; what follows has another one. Valid is the newest that is known before serving.
+A model learns the level of its train days; what follows has another one. Valid is the newest that
+is known before serving.
 """
 
 from __future__ import annotations
@@ -21,7 +23,15 @@ from hemix.settings import Settings
 from hemix.team import Team
 from hemix.training.validate import logits_of
 
-__all__ = ["LEAST_OF_A_CLASS", "SLOPE_MIN", "Line", "calibrate", "effective_weights", "fit_line", "line_of"]
+__all__ = [
+    "LEAST_OF_A_CLASS",
+    "SLOPE_MIN",
+    "Line",
+    "calibrate",
+    "effective_weights",
+    "fit_line",
+    "line_of",
+]
 
 _PRIOR = 1.0
 """Precision of a normal prior around slope 1 and shift 0: what a handful of impressions outweigh"""
@@ -48,17 +58,26 @@ class Line:
     def to_json(self) -> dict[str, Any]:
         """As metrics.json keeps it."""
         remarks = {"left_out": self.left_out, "held": self.held}
-        return {"slope": self.slope, "shift": self.shift, **{key: text for key, text in remarks.items() if text}}
+        return {
+            "slope": self.slope,
+            "shift": self.shift,
+            **{key: text for key, text in remarks.items() if text},
+        }
 
 
 def calibrate(
-    model: Predictor, split: Split, settings: Settings, device: torch.device, team: Team | None = None
+    model: Predictor,
+    split: Split,
+    settings: Settings,
+    device: torch.device,
+    team: Team | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Fit and apply; returns ``{"slope", "shift"}`` by task, as metrics.json keeps them; with
     ``left_out``, the reason, where no line can be fitted and the logits stay as they are, and with
     ``held`` where the slope is held above 0.
 
-    A task with ``given`` is fitted where that label is known and 1, for its logit is conditional on it.
+    A task with ``given`` is fitted where that label is known and 1, for its logit is conditional on
+    it.
     """
     parts = [
         (logits.cpu().double(), batch.labels.cpu().double(), batch.weights.cpu().double())
@@ -69,8 +88,14 @@ def calibrate(
     lines = []
     for index in range(len(model.spec.tasks)):
         counted = _counted(index, labels_NT, weights_NT, model.spec)
-        lines.append(line_of(logits_NT[counted, index], labels_NT[counted, index], weights_NT[counted, index]))
-    slope_T, shift_T = torch.tensor([[line.slope, line.shift] for line in lines], dtype=torch.float64).T
+        lines.append(
+            line_of(
+                logits_NT[counted, index], labels_NT[counted, index], weights_NT[counted, index]
+            )
+        )
+    slope_T, shift_T = torch.tensor(
+        [[line.slope, line.shift] for line in lines], dtype=torch.float64
+    ).T
     model.rescale(slope_T, shift_T)
     return {task.name: line.to_json() for task, line in zip(model.spec.tasks, lines, strict=True)}
 
@@ -117,7 +142,10 @@ def _why_none(logits: Tensor, labels: Tensor, weights: Tensor) -> str | None:
         return "logits of valid are not finite"
     positive = labels > 0.5
     if bool(positive.all()) or not bool(positive.any()):
-        return f"valid holds one class only ({int(positive.sum()):,} positives in {len(labels):,} rows)"
+        return (
+            f"valid holds one class only ({int(positive.sum()):,} positives in {len(labels):,} "
+            "rows)"
+        )
     worth = [float(effective_weights(weights[of]).sum()) for of in (positive, ~positive)]
     if min(worth) < LEAST_OF_A_CLASS:
         few = "{:.3g} positives and {:.3g} negatives".format(*worth)
@@ -128,7 +156,9 @@ def _why_none(logits: Tensor, labels: Tensor, weights: Tensor) -> str | None:
     return None
 
 
-def fit_line(logits: Tensor, labels: Tensor, weights: Tensor, *, slope: float | None = None) -> tuple[float, float]:
+def fit_line(
+    logits: Tensor, labels: Tensor, weights: Tensor, *, slope: float | None = None
+) -> tuple[float, float]:
     """(slope, shift) with the least weighted cross-entropy of sigmoid(slope * logit + shift), under
     a weak prior around (1, 0).
 
@@ -146,12 +176,18 @@ def fit_line(logits: Tensor, labels: Tensor, weights: Tensor, *, slope: float | 
     middle = torch.tensor([1.0, 0.0], dtype=torch.float64)
     free = torch.tensor([float(slope is None), 1.0], dtype=torch.float64)
     optimizer = torch.optim.LBFGS(
-        [line], max_iter=200, tolerance_grad=1e-9, tolerance_change=1e-14, line_search_fn="strong_wolfe"
+        [line],
+        max_iter=200,
+        tolerance_grad=1e-9,
+        tolerance_change=1e-14,
+        line_search_fn="strong_wolfe",
     )
 
     def loss() -> float:
         optimizer.zero_grad()
-        misfit = F.binary_cross_entropy_with_logits(line[0] * logits + line[1], labels, weights, reduction="sum")
+        misfit = F.binary_cross_entropy_with_logits(
+            line[0] * logits + line[1], labels, weights, reduction="sum"
+        )
         value = misfit + _PRIOR / 2 * (line - middle).square().sum()
         value.backward()  # type: ignore[no-untyped-call]
         assert line.grad is not None

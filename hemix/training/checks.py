@@ -1,4 +1,6 @@
-"""What is checked before anything is trained or written: the place of the run, and that there is something to learn."""
+"""What is checked before anything is trained or written: the place of the run, and that there is
+something to learn.
+"""
 
 from __future__ import annotations
 
@@ -39,13 +41,18 @@ _RUN_FILES = {
 
 
 def check_out(out: Path, *, resume: bool) -> None:
-    """Raise UsageError where ``out`` is neither new nor, with ``resume``, a run of ours. A demo's logs and data may lie in it."""
+    """Raise UsageError where ``out`` is neither new nor, with ``resume``, a run of ours.
+
+    A demo's logs and data may lie in it.
+    """
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}: is a file; name a new folder")
     if (out / INFO_FILE).exists():
         raise UsageError(f"--out {out}: holds a finished run; name a new folder")
     found = {path.name for path in out.iterdir()} - {"logs", "data"} if out.exists() else set[str]()
-    ours = "log.jsonl" in found and {name for name in found if not name.startswith(".")} <= _RUN_FILES
+    ours = (
+        "log.jsonl" in found and {name for name in found if not name.startswith(".")} <= _RUN_FILES
+    )
     if found and not ours:
         raise UsageError(f"--out {out}: exists already and is not empty; name a new folder")
     if found and not resume:
@@ -66,15 +73,21 @@ def check_labels(data: Dataset) -> list[Note]:
             continue
         weight = data.schema.roles.weight
         counted = "it is known" if weight is None else f"it is known and {weight} is above 0"
-        raise DataError(f"{data.folder}: {positives} positives of {task} among the {rows} train rows where {counted}: nothing can be "
-                        "learned from one class")  # fmt: skip
+        raise DataError(
+            f"{data.folder}: {positives} positives of {task} among the {rows} train rows where "
+            f"{counted}: nothing can be "
+            "learned from one class"
+        )
     return notes
 
 
 def _counts(data: Dataset) -> dict[str, tuple[int, int]]:
     """By task (positives, rows) of train whose label is known."""
     train = data.manifest["splits"]["train"]
-    return {task: (train["positives"][task], train["rows"] - train["unknown"][task]) for task in data.schema.tasks}
+    return {
+        task: (train["positives"][task], train["rows"] - train["unknown"][task])
+        for task in data.schema.tasks
+    }
 
 
 def _weighted_counts(data: Dataset) -> dict[str, tuple[int, int]]:
@@ -85,21 +98,27 @@ def _weighted_counts(data: Dataset) -> dict[str, tuple[int, int]]:
         rows = np.arange(first, min(first + _ROWS_AT_ONCE, train.impressions))
         labels = train.labels[rows][train.weight[rows] > 0]
         counts += np.stack([(labels == 1).sum(0), (labels >= 0).sum(0)])
-    return {task: (int(positives), int(known)) for task, positives, known in zip(data.schema.tasks, *counts, strict=True)}
+    return {
+        task: (int(positives), int(known))
+        for task, positives, known in zip(data.schema.tasks, *counts, strict=True)
+    }
 
 
 def process_bytes(spec: InputSpec, settings: Settings, processes: int) -> tuple[int, int, int]:
-    """What the first of ``processes``, which needs most, holds in bytes of fp32: of its rows of the tables, of the dense part, which
-    each has whole, and of the copy from which a checkpoint is written in the background.
+    """What the first of ``processes``, which needs most, holds in bytes of fp32: of its rows of the
+    tables, of the dense part, which each has whole, and of the copy from which a checkpoint is
+    written in the background.
 
-    Counted are weights, gradients of the dense part, optimiser state and averages. Activations, batches, the gradients of a step's rows
-    and the library itself come on top (docs/scale.md).
+    Counted are weights, gradients of the dense part, optimiser state and averages. Activations,
+    batches, the gradients of a step's rows and the library itself come on top (docs/scale.md).
     """
     assert isinstance(settings.model, NeuralConfig), "a model without embedding tables"
     train, width = settings.train, settings.model.embedding_size
     dense, _ = count_parameters(spec, settings.model)
     averages = train.average_decay > 0
-    row_values = (3 * width if train.table_optimizer == "adam" else width + 1) + (width + 1 if averages else 0)
+    row_values = (3 * width if train.table_optimizer == "adam" else width + 1) + (
+        width + 1 if averages else 0
+    )
     tables = 4 * -(-sum(spec.tables.values()) // processes) * row_values
     saved = 4 * dense * (4 if averages else 3)
     copies = train.save_in_background and train.checkpoint_every_steps > 0
@@ -107,13 +126,18 @@ def process_bytes(spec: InputSpec, settings: Settings, processes: int) -> tuple[
 
 
 def check_memory(spec: InputSpec, settings: Settings, processes: int) -> None:
-    """Raise SettingsError where a process would need more than ``train.memory_budget_bytes``, saying what would do."""
+    """Raise SettingsError where a process would need more than ``train.memory_budget_bytes``,
+    saying what would do.
+    """
     budget = settings.train.memory_budget_bytes
     tables, dense, copy = process_bytes(spec, settings, processes)
     if not budget or tables + dense + copy <= budget:
         return
     copied = f", {copy:,} of the copy for a checkpoint" if copy else ""
-    need = f"{tables:,} bytes of tables, {dense:,} of the dense part{copied} a process, {processes} in all"
+    need = (
+        f"{tables:,} bytes of tables, {dense:,} of the dense part{copied} a process, {processes} "
+        "in all"
+    )
     ways = [_enough(spec, settings, budget)]
     if copy:
         train = settings.train.model_copy(update={"save_in_background": False})
@@ -121,8 +145,12 @@ def check_memory(spec: InputSpec, settings: Settings, processes: int) -> None:
         ways.insert(0, f"{fewer} with train.save_in_background=false" if fewer else None)
     told = " or ".join(way for way in ways if way)
     if not told:
-        raise SettingsError(f"train.memory_budget_bytes: {budget:,} is too little on any number: {need}")
-    raise SettingsError(f"train.memory_budget_bytes: {budget:,} is too little: {need}; {told} would do")
+        raise SettingsError(
+            f"train.memory_budget_bytes: {budget:,} is too little on any number: {need}"
+        )
+    raise SettingsError(
+        f"train.memory_budget_bytes: {budget:,} is too little: {need}; {told} would do"
+    )
 
 
 def _enough(spec: InputSpec, settings: Settings, budget: int) -> str | None:

@@ -1,8 +1,10 @@
-"""FBGEMM's fused update of the embedding tables: gradients added up by row and applied in one pass over the rows.
+"""FBGEMM's fused update of the embedding tables: gradients added up by row and applied in one pass
+over the rows.
 
-The one kernel that fits: FBGEMM's CPU build has row-wise Adagrad (and SGD) and no Adam. FBGEMM is imported when it is asked for, never
-before. Weight and state stay the tensors of :class:`~hemix.nn.embedding.Tables` and its optimiser, so a checkpoint does not show who
-made it. Knows nothing of a model. Why so: docs/decisions/0008-fused-tables.md
+The one kernel that fits: FBGEMM's CPU build has row-wise Adagrad (and SGD) and no Adam. FBGEMM is
+imported when it is asked for, never before. Weight and state stay the tensors of
+:class:`~hemix.nn.embedding.Tables` and its optimiser, so a checkpoint does not show who made it.
+Knows nothing of a model. Why so: docs/decisions/0008-fused-tables.md
 """
 
 from __future__ import annotations
@@ -41,12 +43,21 @@ def installed() -> str | None:
 def fits(optimizer: str, weight: Tensor) -> bool:
     """Whether the kernel can take over this table optimiser."""
     small = weight.shape[0] < 2**31
-    return optimizer == "rowwise_adagrad" and weight.device.type == "cpu" and weight.dtype == torch.float32 and small
+    return (
+        optimizer == "rowwise_adagrad"
+        and weight.device.type == "cpu"
+        and weight.dtype == torch.float32
+        and small
+    )
 
 
 @cache
 def load() -> Callable[..., None]:
-    """The kernel. Raises MissingExtra where FBGEMM is absent, SettingsError where it does not load or is another version."""
+    """The kernel.
+
+    Raises MissingExtra where FBGEMM is absent, SettingsError where it does not load or is another
+    version.
+    """
     found = installed()
     if found is None:
         raise MissingExtra(PACKAGE, "fast", "train.tables=fused")
@@ -54,17 +65,22 @@ def load() -> Callable[..., None]:
         importlib.import_module(_MODULE)
         kernel: Any = getattr(torch.ops.fbgemm, _KERNEL).default
     except (ImportError, OSError, AttributeError) as error:
-        raise SettingsError(f"train.tables: {_MODULE} {found} cannot be used with torch {torch.__version__}: "
-                            f"{str(error).splitlines()[0]}; choose plain or pip install 'hemix[fast]'") from error  # fmt: skip
+        raise SettingsError(
+            f"train.tables: {_MODULE} {found} cannot be used with torch {torch.__version__}: "
+            f"{str(error).splitlines()[0]}; choose plain or pip install 'hemix[fast]'"
+        ) from error
     return kernel  # type: ignore[no-any-return]
 
 
 @torch.no_grad()
-def rowwise_adagrad(weight: Tensor, total: Tensor, gradients: Gradients, learning_rate: float, epsilon: float) -> None:
-    """One step of row-wise Adagrad on the rows that ``gradients`` name: ``weight`` [rows, width] and ``total`` [rows] in place.
+def rowwise_adagrad(
+    weight: Tensor, total: Tensor, gradients: Gradients, learning_rate: float, epsilon: float
+) -> None:
+    """One step of row-wise Adagrad on the rows that ``gradients`` name: ``weight`` [rows, width]
+    and ``total`` [rows] in place.
 
-    The table is declared as used by two features, the second of which has no ids: FBGEMM then takes its compiled loop instead of a
-    generated one that is several times slower on some processors.
+    The table is declared as used by two features, the second of which has no ids: FBGEMM then takes
+    its compiled loop instead of a generated one that is several times slower on some processors.
     """
     rows, width = weight.shape
     vectors = gradients.values.shape[0]

@@ -1,6 +1,8 @@
-"""``hemix train --processes N`` on one machine: the same command N times, as torchrun would start it, and one answer when one ends.
+"""``hemix train --processes N`` on one machine: the same command N times, as torchrun would start
+it, and one answer when one ends.
 
-On several machines torchrun starts the processes itself. Knows commands and processes, nothing of training.
+On several machines torchrun starts the processes itself. Knows commands and processes, nothing of
+training.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ from hemix.errors import HemixError
 __all__ = ["LAUNCHED", "LOST", "free_port", "launch"]
 
 LAUNCHED = "HEMIX_LAUNCHED"
-"""Set for the processes of :func:`launch`: they leave it to this one to say that another of them is gone"""
+"""Set for the processes of :func:`launch`: they leave it to this one to say that another of them is
+gone
+"""
 LOST = 75
 """Exit code of a process that lost the others"""
 _PR_SET_PDEATHSIG = 1
@@ -32,10 +36,12 @@ _POLL_SECONDS = 0.05
 
 
 def launch(processes: int, arguments: Sequence[str]) -> int:
-    """Run ``hemix`` with ``arguments`` in so many processes; returns the first one's exit code when all ended alike.
+    """Run ``hemix`` with ``arguments`` in so many processes; returns the first one's exit code when
+    all ended alike.
 
-    A process that ends otherwise ends them all within seconds. Raises HemixError saying which and how; not where the first process has
-    said it already: then its exit code is returned. However this process ends, kill -9 included, the others end with it.
+    A process that ends otherwise ends them all within seconds. Raises HemixError saying which and
+    how; not where the first process has said it already: then its exit code is returned. However
+    this process ends, kill -9 included, the others end with it.
     """
     base = {
         **os.environ,
@@ -69,18 +75,30 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
         if first_bad is None:
             lost = ", ".join(str(rank) for rank, code in enumerate(codes) if code == LOST)
             if lost:
-                raise HemixError(f"process {lost} of {processes} lost the others, and none says why: does 127.0.0.1 answer? "
-                                 "Go on from the last checkpoint with --resume")  # fmt: skip
+                raise HemixError(
+                    f"process {lost} of {processes} lost the others, and none says why: does "
+                    "127.0.0.1 answer? "
+                    "Go on from the last checkpoint with --resume"
+                )
             return 0
         if first_bad == 0 and codes[0] > 0:
             return codes[0]
-        said = (folder / f"{first_bad}.log").read_text(errors="replace").strip().splitlines() if first_bad else []
-        raise HemixError(f"process {first_bad} of {processes} {_ending(codes[first_bad], said)}; the others were stopped. "
-                         "Go on from the last checkpoint with --resume")  # fmt: skip
+        said = (
+            (folder / f"{first_bad}.log").read_text(errors="replace").strip().splitlines()
+            if first_bad
+            else []
+        )
+        raise HemixError(
+            f"process {first_bad} of {processes} {_ending(codes[first_bad], said)}; the others "
+            "were stopped. "
+            "Go on from the last checkpoint with --resume"
+        )
 
 
 def _ends_with(parent: int) -> Callable[[], None]:
-    """For a child to call before it becomes another program: the kernel kills it when its parent is gone."""
+    """For a child to call before it becomes another program: the kernel kills it when its parent is
+    gone.
+    """
     library = ctypes.CDLL(None)
 
     def tie() -> None:
@@ -98,7 +116,9 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> list[int]:
         if failed_at is None and any(process.returncode for process in processes):
             failed_at = time.monotonic()
         if failed_at is not None and time.monotonic() > failed_at + _GRACE_SECONDS:
-            codes = [LOST if process.poll() is None else process.returncode for process in processes]
+            codes = [
+                LOST if process.poll() is None else process.returncode for process in processes
+            ]
             _stop(processes)
             return codes
         time.sleep(_POLL_SECONDS)

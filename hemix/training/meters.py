@@ -1,5 +1,7 @@
-"""What is said while a run trains: a smoothed loss, the progressive AUC, the speed. Part of a checkpoint, so that a resumed run
-reports what an undisturbed one would."""
+"""What is said while a run trains: a smoothed loss, the progressive AUC, the speed.
+
+Part of a checkpoint, so that a resumed run reports what an undisturbed one would.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ _WINDOW = 50_000
 
 
 class Meters:
-    """Progressive means before the update: each impression is scored by weights that never saw it (in the first epoch)."""
+    """Progressive means before the update: each impression is scored by weights that never saw it
+    (in the first epoch).
+    """
 
     def __init__(self) -> None:
         self._score = np.zeros(_WINDOW, dtype=np.float32)
@@ -43,7 +47,9 @@ class Meters:
         self._impressions += count
 
     def record(self) -> dict[str, float | None]:
-        """Means since the last record, the progressive AUC of the last 50,000 impressions (None while one class is missing)."""
+        """Means since the last record, the progressive AUC of the last 50,000 impressions (None
+        while one class is missing).
+        """
         filled = min(self._seen, _WINDOW)
         known = self._weight[:filled] > 0
         value = auc(self._label[:filled][known], self._score[:filled][known])
@@ -63,5 +69,7 @@ class Meters:
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Inverse of :meth:`tensors`."""
-        self._score, self._label, self._weight = (row.numpy().copy() for row in tensors["meters.window"])
+        self._score, self._label, self._weight = (
+            row.numpy().copy() for row in tensors["meters.window"]
+        )
         self._seen = int(tensors["meters.seen"])

@@ -1,9 +1,10 @@
-"""Muon: momentum whose matrices are orthogonalised before they are applied (Jordan et al., "Muon: an optimizer for hidden layers in
-neural networks", 2024).
+"""Muon: momentum whose matrices are orthogonalised before they are applied (Jordan et al., "Muon:
+an optimizer for hidden layers in neural networks", 2024).
 
-PyTorch's own takes 2-D parameters and works in bf16; the models here hold one matrix per token or per mix-token in a 3-D weight, and a
-CPU wants fp32. Each update is scaled to the root mean square that AdamW's has (Liu et al., "Muon is scalable for LLM training",
-arXiv 2502.16982, equation 4), so that one learning rate serves both. Knows no model but which of its weights are linear maps.
+PyTorch's own takes 2-D parameters and works in bf16; the models here hold one matrix per token or
+per mix-token in a 3-D weight, and a CPU wants fp32. Each update is scaled to the root mean square
+that AdamW's has (Liu et al., "Muon is scalable for LLM training", arXiv 2502.16982, equation 4), so
+that one learning rate serves both. Knows no model but which of its weights are linear maps.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ _ADAM_RMS = 0.2
 
 
 def orthogonalised(x: Tensor) -> Tensor:
-    """U V' of every matrix U S V' in ``x`` [..., rows, columns], nearly: singular values end between about 0.7 and 1.2.
+    """U V' of every matrix U S V' in ``x`` [..., rows, columns], nearly: singular values end
+    between about 0.7 and 1.2.
 
-    Five Newton-Schulz steps x <- a x + (b x x' + c (x x')^2) x with Jordan's coefficients. A zero matrix stays zero.
+    Five Newton-Schulz steps x <- a x + (b x x' + c (x x')^2) x with Jordan's coefficients. A zero
+    matrix stays zero.
     """
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
@@ -37,8 +40,9 @@ def orthogonalised(x: Tensor) -> Tensor:
 
 
 def linear_maps(model: nn.Module) -> set[Tensor]:
-    """The weights of ``model`` that are linear maps with more than one row and column; learned vectors and look-ups are none,
-    nor are a map's loose columns."""
+    """The weights of ``model`` that are linear maps with more than one row and column; learned
+    vectors and look-ups are none, nor are a map's loose columns.
+    """
     found: set[Tensor] = set()
     for module in model.modules():
         if isinstance(module, nn.Linear | GroupedLinear):
@@ -49,11 +53,21 @@ def linear_maps(model: nn.Module) -> set[Tensor]:
 
 
 class Muon(torch.optim.Optimizer):
-    """Updates matrices [..., rows, columns]: w <- w - lr * 0.2 sqrt(max(rows, columns)) * orthogonalised(Nesterov momentum), after
-    decoupled weight decay as in AdamW."""
+    """Updates matrices [..., rows, columns]: w <- w - lr * 0.2 sqrt(max(rows, columns)) *
+    orthogonalised(Nesterov momentum), after decoupled weight decay as in AdamW.
+    """
 
-    def __init__(self, parameters: Iterable[Tensor], lr: float, *, weight_decay: float = 0.0, momentum: float = 0.95) -> None:
-        super().__init__(list(parameters), dict(lr=lr, weight_decay=weight_decay, momentum=momentum))
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float,
+        *,
+        weight_decay: float = 0.0,
+        momentum: float = 0.95,
+    ) -> None:
+        super().__init__(
+            list(parameters), dict(lr=lr, weight_decay=weight_decay, momentum=momentum)
+        )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -69,4 +83,6 @@ class Muon(torch.optim.Optimizer):
                 state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
                 direction = orthogonalised(weight.grad.lerp(state["momentum"], group["momentum"]))
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
-                weight.add_(direction, alpha=-group["lr"] * _ADAM_RMS * max(weight.shape[-2:]) ** 0.5)
+                weight.add_(
+                    direction, alpha=-group["lr"] * _ADAM_RMS * max(weight.shape[-2:]) ** 0.5
+                )

@@ -1,5 +1,7 @@
-"""The optimisers of a run behind one step: AdamW, or Muon beside it, for the dense part, a row-wise one for the tables; warm-up and
-decay of the learning rates; clipping (of the dense part only); averages of the weights; all state as named tensors."""
+"""The optimisers of a run behind one step: AdamW, or Muon beside it, for the dense part, a row-wise
+one for the tables; warm-up and decay of the learning rates; clipping (of the dense part only);
+averages of the weights; all state as named tensors.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ __all__ = ["Optimizers", "learning_rate_share"]
 
 
 def learning_rate_share(step: int, total: int, warmup: int, final: float) -> float:
-    """Share of the peak learning rate at ``step`` (from 0) of ``total``: linear up over ``warmup``, a cosine down to ``final``."""
+    """Share of the peak learning rate at ``step`` (from 0) of ``total``: linear up over ``warmup``,
+    a cosine down to ``final``.
+    """
     if step < warmup:
         return (step + 1) / (warmup + 1)
     progress = min(1.0, (step - warmup) / max(1, total - warmup))
@@ -31,15 +35,25 @@ def learning_rate_share(step: int, total: int, warmup: int, final: float) -> flo
 class Optimizers:
     """Steps the whole model after a backward pass."""
 
-    def __init__(self, model: Ranker, settings: TrainSettings, total_steps: int, team: Team | None = None) -> None:
-        """``team``: gradients of the dense part are added up over its processes; the tables' go to their owners."""
+    def __init__(
+        self, model: Ranker, settings: TrainSettings, total_steps: int, team: Team | None = None
+    ) -> None:
+        """``team``: gradients of the dense part are added up over its processes; the tables' go to
+        their owners.
+        """
         self._settings = settings
         self._total = total_steps
         self._named = dict(model.named_dense_parameters())
         self._dense = _dense_optimizers(model, settings)
-        self._average = Average(self._named, model.tables, settings.average_decay) if settings.average_decay > 0 else None
+        self._average = (
+            Average(self._named, model.tables, settings.average_decay)
+            if settings.average_decay > 0
+            else None
+        )
         self._team = team
-        self._tables = build_table_optimizer(settings.table_optimizer, model.tables, settings.tables)
+        self._tables = build_table_optimizer(
+            settings.table_optimizer, model.tables, settings.tables
+        )
         self._tables.weight_decay = settings.table_weight_decay
         self._tables.average = self._average
 
@@ -51,11 +65,15 @@ class Optimizers:
     def step(self, step: int) -> None:
         """Update everything, clear the gradients."""
         settings = self._settings
-        share = learning_rate_share(step, self._total, settings.warmup_steps, settings.final_learning_rate)
+        share = learning_rate_share(
+            step, self._total, settings.warmup_steps, settings.final_learning_rate
+        )
         parameters = list(self._named.values())
         if self._team is not None:
             _add_up(parameters, self._team)
-        torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm if settings.clip_norm > 0 else math.inf)
+        torch.nn.utils.clip_grad_norm_(
+            parameters, settings.clip_norm if settings.clip_norm > 0 else math.inf
+        )
         if self._average is not None:
             self._average.begin_step()
         for optimizer in self._dense:
@@ -87,7 +105,9 @@ class Optimizers:
 
     def tensors(self) -> dict[str, Tensor]:
         """All other state by name."""
-        return {name: tensor for name, tensor in self._every_tensor().items() if name not in _BY_ROW}
+        return {
+            name: tensor for name, tensor in self._every_tensor().items() if name not in _BY_ROW
+        }
 
     def _every_tensor(self) -> dict[str, Tensor]:
         state = {f"tables.{name}": tensor for name, tensor in self._tables.tensors().items()}
@@ -106,7 +126,11 @@ class Optimizers:
             self._average.load(_below("average.", tensors))
         for optimizer, keys in zip(self._dense, _STATE, strict=False):
             for name, parameter in self._named.items():
-                state = {key: tensors[f"dense.{key}.{name}"].clone() for key in keys if f"dense.{key}.{name}" in tensors}
+                state = {
+                    key: tensors[f"dense.{key}.{name}"].clone()
+                    for key in keys
+                    if f"dense.{key}.{name}" in tensors
+                }
                 if state:
                     optimizer.state[parameter] = state
 
@@ -117,12 +141,21 @@ _STATE = (("step", "exp_avg", "exp_avg_sq"), ("momentum",))
 
 
 def _add_up(parameters: list[torch.nn.Parameter], team: Team) -> None:
-    """Sum the gradients over the processes. One that no process has stays None, as on one process."""
-    has = team.sum(torch.tensor([p.grad is not None for p in parameters], dtype=torch.int32, device=parameters[0].device))
+    """Sum the gradients over the processes.
+
+    One that no process has stays None, as on one process.
+    """
+    has = team.sum(
+        torch.tensor(
+            [p.grad is not None for p in parameters], dtype=torch.int32, device=parameters[0].device
+        )
+    )
     used = [p for p, count in zip(parameters, has.tolist(), strict=True) if count]
     if not used:
         return
-    total = team.sum(torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in used]))
+    total = team.sum(
+        torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in used])
+    )
     for parameter, piece in zip(used, torch.split(total, [p.numel() for p in used]), strict=True):
         parameter.grad = piece.view_as(parameter).clone()
 
@@ -133,13 +166,22 @@ def _dense_optimizers(model: Ranker, settings: TrainSettings) -> list[torch.opti
     parameters = list(model.dense_parameters())
     matrices = [p for p in parameters if p.ndim >= 2 and p not in maps]
     others = [p for p in parameters if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
     rate = settings.dense_learning_rate
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=rate, fused=True)]
     if maps:
-        optimizers.append(Muon([p for p in parameters if p in maps], rate, weight_decay=settings.weight_decay))
+        optimizers.append(
+            Muon([p for p in parameters if p in maps], rate, weight_decay=settings.weight_decay)
+        )
     return optimizers
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }

@@ -28,4 +28,6 @@ class Position:
     valid_notes: list[Note] = field(default_factory=list)
     """What is to be said of the validation whose weights would be kept"""
     progressive: dict[str, Any] | None = None
-    """How a run that goes on from another one scored its train rows before it was trained on them"""
+    """How a run that goes on from another one scored its train rows before it was trained on
+    them
+    """

@@ -1,7 +1,8 @@
 """Optimisers of the embedding tables: they touch only the rows that a step looked up.
 
-All do what FBGEMM's fused optimiser of the same name does: a row that was not looked up keeps weight and state. Row-wise Adagrad can
-leave its work to FBGEMM; the state is the same either way. Knows :class:`~hemix.nn.embedding.Tables` and nothing else of a model.
+All do what FBGEMM's fused optimiser of the same name does: a row that was not looked up keeps
+weight and state. Row-wise Adagrad can leave its work to FBGEMM; the state is the same either way.
+Knows :class:`~hemix.nn.embedding.Tables` and nothing else of a model.
 """
 
 from __future__ import annotations
@@ -16,10 +17,18 @@ from hemix.nn.embedding import Tables
 from hemix.training import fused_tables
 from hemix.training.average import Average
 
-__all__ = ["FusedRowwiseAdagrad", "RowAdam", "RowOptimizer", "RowwiseAdagrad", "build_table_optimizer"]
+__all__ = [
+    "FusedRowwiseAdagrad",
+    "RowAdam",
+    "RowOptimizer",
+    "RowwiseAdagrad",
+    "build_table_optimizer",
+]
 
 _VALUES_AT_ONCE = 2**18
-"""Rows are updated in pieces of so many values, which stay in a core's cache between one operation and the next."""
+"""Rows are updated in pieces of so many values, which stay in a core's cache between one operation
+and the next.
+"""
 
 
 class RowOptimizer(ABC):
@@ -29,7 +38,9 @@ class RowOptimizer(ABC):
     """Who does the work and how to get the other, for a person."""
 
     weight_decay = 0.0
-    """Decoupled, as AdamW's, on the rows of a step: a row that is looked up often is held closer to zero."""
+    """Decoupled, as AdamW's, on the rows of a step: a row that is looked up often is held closer to
+    zero.
+    """
 
     average: Average | None = None
     """Is told what every step changed."""
@@ -39,13 +50,20 @@ class RowOptimizer(ABC):
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
-        """Update the rows of the step's look-up and forget it. Nothing happens if no gradient reached them."""
+        """Update the rows of the step's look-up and forget it.
+
+        Nothing happens if no gradient reached them.
+        """
         taken = self._tables.take_step()
         if taken is None:
             return
         self._begin_step()
         weight = self._tables.weight
-        at_once = max(_VALUES_AT_ONCE // weight.shape[1], 1) if weight.device.type == "cpu" else taken[0].shape[0] + 1
+        at_once = (
+            max(_VALUES_AT_ONCE // weight.shape[1], 1)
+            if weight.device.type == "cpu"
+            else taken[0].shape[0] + 1
+        )
         for rows, gradient in zip(*(torch.split(tensor, at_once) for tensor in taken), strict=True):
             before = weight.index_select(0, rows)
             updated = before.clone() if self.average is not None else before
@@ -61,7 +79,9 @@ class RowOptimizer(ABC):
 
     @abstractmethod
     def _direction(self, rows: Tensor, gradient: Tensor) -> Tensor:
-        """Update the state of distinct ``rows`` int64 [n] with their ``gradient`` [n, width]; returns the descent direction."""
+        """Update the state of distinct ``rows`` int64 [n] with their ``gradient`` [n, width];
+        returns the descent direction.
+        """
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
@@ -74,9 +94,13 @@ class RowOptimizer(ABC):
 
 
 class RowAdam(RowOptimizer):
-    """Adam on the looked-up rows; bias correction by the number of steps, as FBGEMM does, not by a row's own count."""
+    """Adam on the looked-up rows; bias correction by the number of steps, as FBGEMM does, not by a
+    row's own count.
+    """
 
-    def __init__(self, tables: Tables, betas: tuple[float, float] = (0.9, 0.999), epsilon: float = 1e-8) -> None:
+    def __init__(
+        self, tables: Tables, betas: tuple[float, float] = (0.9, 0.999), epsilon: float = 1e-8
+    ) -> None:
         super().__init__(tables)
         self._betas, self._epsilon = betas, epsilon
         self._mean = torch.zeros_like(tables.weight, requires_grad=False)
@@ -89,7 +113,11 @@ class RowAdam(RowOptimizer):
     def _direction(self, rows: Tensor, gradient: Tensor) -> Tensor:
         steps, (first, second) = int(self._steps), self._betas
         mean = self._mean.index_select(0, rows).lerp_(gradient, 1 - first)
-        square = self._square.index_select(0, rows).mul_(second).addcmul_(gradient, gradient, value=1 - second)
+        square = (
+            self._square.index_select(0, rows)
+            .mul_(second)
+            .addcmul_(gradient, gradient, value=1 - second)
+        )
         self._mean.index_copy_(0, rows, mean)
         self._square.index_copy_(0, rows, square)
         scale = square.div_(1 - second**steps).sqrt_().add_(self._epsilon)
@@ -101,7 +129,9 @@ class RowAdam(RowOptimizer):
 
 
 class RowwiseAdagrad(RowOptimizer):
-    """Adagrad with one state value per row: the sum over steps of the row's mean squared gradient."""
+    """Adagrad with one state value per row: the sum over steps of the row's mean squared
+    gradient.
+    """
 
     def __init__(self, tables: Tables, epsilon: float = 1e-8) -> None:
         super().__init__(tables)
@@ -119,7 +149,10 @@ class RowwiseAdagrad(RowOptimizer):
 
 
 class FusedRowwiseAdagrad(RowwiseAdagrad):
-    """The same with FBGEMM's kernel, equal within rounding. Raises MissingExtra or SettingsError where FBGEMM cannot be used."""
+    """The same with FBGEMM's kernel, equal within rounding.
+
+    Raises MissingExtra or SettingsError where FBGEMM cannot be used.
+    """
 
     def __init__(self, tables: Tables) -> None:
         super().__init__(tables)
@@ -142,18 +175,28 @@ class FusedRowwiseAdagrad(RowwiseAdagrad):
 
 
 def build_table_optimizer(name: str, tables: Tables, backend: str = "plain") -> RowOptimizer:
-    """``adam`` or ``rowwise_adagrad``, by ``plain`` PyTorch, ``fused``, or ``auto``: fused where it can be.
+    """``adam`` or ``rowwise_adagrad``, by ``plain`` PyTorch, ``fused``, or ``auto``: fused where it
+    can be.
 
-    Make it after the model is on its device. Raises MissingExtra (fused without FBGEMM), SettingsError naming the setting.
+    Make it after the model is on its device. Raises MissingExtra (fused without FBGEMM),
+    SettingsError naming the setting.
     """
-    known: dict[str, type[RowAdam] | type[RowwiseAdagrad]] = {"adam": RowAdam, "rowwise_adagrad": RowwiseAdagrad}
+    known: dict[str, type[RowAdam] | type[RowwiseAdagrad]] = {
+        "adam": RowAdam,
+        "rowwise_adagrad": RowwiseAdagrad,
+    }
     if name not in known:
-        raise SettingsError(f"train.table_optimizer: unknown optimiser {name!r}; known: {', '.join(known)}")
+        raise SettingsError(
+            f"train.table_optimizer: unknown optimiser {name!r}; known: {', '.join(known)}"
+        )
     fits = fused_tables.fits(name, tables.weight)
     if backend == "fused":
         if not fits:
-            raise SettingsError("train.tables: fused needs train.table_optimizer=rowwise_adagrad and train.device=cpu: FBGEMM has no "
-                                f"kernel here for {name} on {tables.weight.device}")  # fmt: skip
+            raise SettingsError(
+                "train.tables: fused needs train.table_optimizer=rowwise_adagrad and "
+                "train.device=cpu: FBGEMM has no "
+                f"kernel here for {name} on {tables.weight.device}"
+            )
         return FusedRowwiseAdagrad(tables)
     plain = known[name](tables)
     if backend == "plain":

@@ -1,4 +1,6 @@
-"""The loss of a split, added up batch by batch: what early stopping goes by; and the logits behind it."""
+"""The loss of a split, added up batch by batch: what early stopping goes by; and the logits behind
+it.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +26,16 @@ __all__ = ["Validation", "autocast", "logits_of", "validate", "validated"]
 
 @torch.no_grad()
 def logits_of(
-    model: Predictor, split: Split, settings: Settings, device: torch.device, team: Team | None = None
+    model: Predictor,
+    split: Split,
+    settings: Settings,
+    device: torch.device,
+    team: Team | None = None,
 ) -> Iterator[tuple[RequestBatch, Tensor]]:
-    """Every batch of a split, as it lies on the device, with its logits [N, T], at least fp32, scored in the parts that train has. Of
-    a team each process scores its own and all have the whole."""
+    """Every batch of a split, as it lies on the device, with its logits [N, T], at least fp32,
+    scored in the parts that train has. Of a team each process scores its own and all have the
+    whole.
+    """
     model.eval()
     plan, parts = split.plan(4 * settings.train.batch_impressions), micro_batches(settings, team)
     for batch in split.batches(plan, workers=settings.train.loader_workers):
@@ -39,7 +47,12 @@ def logits_of(
         if team is not None:
             found, places = team.gathered(torch.cat(found)), team.gathered(torch.cat(places))
         logits = torch.cat(found)
-        yield batch.to(device), logits if parts == 1 else torch.empty_like(logits).index_copy_(0, torch.cat(places), logits)
+        yield (
+            batch.to(device),
+            logits
+            if parts == 1
+            else torch.empty_like(logits).index_copy_(0, torch.cat(places), logits),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +73,13 @@ class Validation:
 
 
 @torch.no_grad()
-def validated(model: Predictor, split: Split, settings: Settings, device: torch.device, team: Team | None = None) -> Validation:
+def validated(
+    model: Predictor,
+    split: Split,
+    settings: Settings,
+    device: torch.device,
+    team: Team | None = None,
+) -> Validation:
     """The losses of a split and the first task's AUC."""
     total = weight = positive = torch.zeros(len(model.spec.tasks), dtype=torch.float64)
     scores, labels = [], []
@@ -80,14 +99,20 @@ def validated(model: Predictor, split: Split, settings: Settings, device: torch.
         first_auc=first_auc if isinstance(first_auc, float) else None,
         tasks={
             task.name: (float(loss), base_rate_loss(float(of_positive / of_all)))
-            for task, loss, of_positive, of_all in zip(model.spec.tasks, mean_T, positive, weight, strict=True)
+            for task, loss, of_positive, of_all in zip(
+                model.spec.tasks, mean_T, positive, weight, strict=True
+            )
             if of_all > 0
         },
     )
 
 
 def validate(
-    model: Predictor, split: Split, settings: Settings, device: torch.device, team: Team | None = None
+    model: Predictor,
+    split: Split,
+    settings: Settings,
+    device: torch.device,
+    team: Team | None = None,
 ) -> tuple[float, float | None]:
     """Mean loss of all tasks (0 where no row counts) and the first task's AUC (None where one class
     is missing) over a split."""
@@ -97,4 +122,6 @@ def validate(
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
     """``bf16`` autocast, or none for ``fp32``."""
-    return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
+    return (
+        torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
+    )

@@ -1,7 +1,9 @@
-"""A run's weights for another dataset of the same schema: rows of tables follow their values, whatever ids those have now.
+"""A run's weights for another dataset of the same schema: rows of tables follow their values,
+whatever ids those have now.
 
-A value that the run did not know begins with the row that the run gave to unknown values, so that nothing is scored differently
-before the first step. Then the new rows are scored before they are trained on: progressive validation.
+A value that the run did not know begins with the row that the run gave to unknown values, so that
+nothing is scored differently before the first step. Then the new rows are scored before they are
+trained on: progressive validation.
 """
 
 from __future__ import annotations
@@ -39,13 +41,24 @@ def remap_embedding_rows(run: Run, data: Dataset, settings: Settings) -> dict[st
         RunError: Naming what of the schema, or which buckets, differ.
     """
     if run.settings.model != settings.model:
-        ours, theirs = (part.model_dump(mode="json") for part in (settings.model, run.settings.model))
-        raise UsageError(f"--from {run.folder}: this run's model settings are not its own: {first_difference(ours, theirs)}; "
-                         f"--config {run.folder / 'settings.yaml'} takes those")  # fmt: skip
+        ours, theirs = (
+            part.model_dump(mode="json") for part in (settings.model, run.settings.model)
+        )
+        raise UsageError(
+            f"--from {run.folder}: this run's model settings are not its own: "
+            f"{first_difference(ours, theirs)}; "
+            f"--config {run.folder / 'settings.yaml'} takes those"
+        )
     if run.schema.meaning() != data.schema.meaning():
-        ours, theirs = ({k: v for k, v in s.model_dump(mode="json").items() if k != "split"} for s in (run.schema, data.schema))
+        ours, theirs = (
+            {k: v for k, v in s.model_dump(mode="json").items() if k != "split"}
+            for s in (run.schema, data.schema)
+        )
         where = first_difference(ours, theirs) or "which tables there are"
-        raise RunError(f"{run.folder} was trained with another schema than {data.folder}: they differ in {where}")
+        raise RunError(
+            f"{run.folder} was trained with another schema than {data.folder}: they differ in "
+            f"{where}"
+        )
     assert isinstance(run.model, Ranker), "settings of a neural model"
     state = dict(run.model.state_dict())
     if run.spec == data.spec and run.info["encoders"] == data.manifest["encoders"]:
@@ -64,7 +77,9 @@ def remap_embedding_rows(run: Run, data: Dataset, settings: Settings) -> dict[st
 
 
 def _source_rows(old: KeyMap, new: KeyMap, rows: int) -> np.ndarray:
-    """int64 [rows]: the old row of every new one; the unknown row's for a value that was not known, or a row without a value."""
+    """int64 [rows]: the old row of every new one; the unknown row's for a value that was not known,
+    or a row without a value.
+    """
     source = np.full(rows, UNKNOWN, dtype=np.int64)
     source[:FIRST] = np.arange(FIRST)
     source[new.numbers] = old.look_up(new.keys, UNKNOWN)
@@ -77,15 +92,22 @@ def _check_meanings(run: Run, data: Dataset, old: Encoders, new: Encoders) -> No
     differ += ["history counts of actions"] if old.actions != new.actions else []
     if differ:
         raise RunError(
-            f"--from {run.folder}: {differ[0]} was learned anew on {data.folder}, so that its buckets or numbers mean something else: "
+            f"--from {run.folder}: {differ[0]} was learned anew on {data.folder}, so that its "
+            "buckets or numbers mean something else: "
             f"prepare the data with --from {run.folder}"
         )
 
 
 def progressive(
-    model: Predictor, split: Split, settings: Settings, device: torch.device, team: Team | None = None
+    model: Predictor,
+    split: Split,
+    settings: Settings,
+    device: torch.device,
+    team: Team | None = None,
 ) -> dict[str, dict[str, float | int | None]]:
-    """AUC, log loss, NE and PCOC by task of rows that the model has not been trained on; None for what one class does not define."""
+    """AUC, log loss, NE and PCOC by task of rows that the model has not been trained on; None for
+    what one class does not define.
+    """
     parts: dict[str, list[Tensor]] = {task.name: [] for task in model.spec.tasks}
     for batch, logits in logits_of(model, split, settings, device, team):
         assert batch.labels is not None and batch.weights is not None
@@ -97,6 +119,12 @@ def progressive(
     for name, rows in parts.items():
         labels, scores_N, weights = torch.cat(rows).numpy().T
         known = weights > 0
-        row = {measure.__name__: measure(labels[known], scores_N[known], weights[known]) for measure in (auc, logloss, ne, pcoc)}
-        found[name] = {"rows": int(known.sum()), **{n: None if isinstance(v, Absent) else v for n, v in row.items()}}
+        row = {
+            measure.__name__: measure(labels[known], scores_N[known], weights[known])
+            for measure in (auc, logloss, ne, pcoc)
+        }
+        found[name] = {
+            "rows": int(known.sum()),
+            **{n: None if isinstance(v, Absent) else v for n, v in row.items()},
+        }
     return found

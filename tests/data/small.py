@@ -32,15 +32,22 @@ def at(day: int, hour: int = 0) -> int:
 
 def shown(rows: list[tuple[Any, ...]], *names: str) -> dict[str, list[Any]]:
     """Rows of (user_id, item_id, time_ms, click, *names) as columns."""
-    return {name: [row[i] for row in rows] for i, name in enumerate(("user_id", "item_id", "time_ms", "click", *names))}
+    return {
+        name: [row[i] for row in rows]
+        for i, name in enumerate(("user_id", "item_id", "time_ms", "click", *names))
+    }
 
 
 ONE_EACH = shown([("u", "i", at(0), 1), ("u", "i", at(1), 0), ("u", "i", at(2), 0)])
 """One impression in every split."""
 
 
-def write(folder: Path, schema: str = PLAIN, **tables: Mapping[str, Any] | pa.Table | bytes) -> Path:
-    """Write schema.yaml and ``name.parquet`` for every table (bytes are written as they are); returns the folder."""
+def write(
+    folder: Path, schema: str = PLAIN, **tables: Mapping[str, Any] | pa.Table | bytes
+) -> Path:
+    """Write schema.yaml and ``name.parquet`` for every table (bytes are written as they are);
+    returns the folder.
+    """
     folder.mkdir(exist_ok=True)
     (folder / "schema.yaml").write_text(textwrap.dedent(schema))
     for name, content in tables.items():
@@ -48,7 +55,9 @@ def write(folder: Path, schema: str = PLAIN, **tables: Mapping[str, Any] | pa.Ta
         if isinstance(content, bytes):
             path.write_bytes(content)
         else:
-            pq.write_table(content if isinstance(content, pa.Table) else pa.table(dict(content)), path)
+            pq.write_table(
+                content if isinstance(content, pa.Table) else pa.table(dict(content)), path
+            )
     return folder
 
 
@@ -62,7 +71,12 @@ class Prepared:
     def __call__(self, path: str) -> Any:
         """One array, such as ``history/time_ms``; of a split the first shard, ``train/labels``."""
         first, _, rest = path.partition("/")
-        found = self.folder / first / ("00000" if first in ("train", "valid", "test") else "") / f"{rest}.npy"
+        found = (
+            self.folder
+            / first
+            / ("00000" if first in ("train", "valid", "test") else "")
+            / f"{rest}.npy"
+        )
         return np.load(found)
 
     def ids(self, kind: str) -> list[Any]:
@@ -75,10 +89,14 @@ class Prepared:
 
         stem = list(Encoders.load(self.folder / "encoders").vocabularies).index(table)
         texts = pq.read_table(self.folder / "encoders" / f"{stem:03d}.parquet")
-        return dict(zip(texts.column("value").to_pylist(), texts.column("id").to_pylist(), strict=True))
+        return dict(
+            zip(texts.column("value").to_pylist(), texts.column("id").to_pylist(), strict=True)
+        )
 
 
-def prepared(folder: Path, schema: str = PLAIN, *, memory_rows: int = 1000, **tables: Any) -> Prepared:
+def prepared(
+    folder: Path, schema: str = PLAIN, *, memory_rows: int = 1000, **tables: Any
+) -> Prepared:
     """Write logs into ``folder/logs`` and prepare them into ``folder/data``."""
     logs = write(folder / "logs", schema, **tables)
     return Prepared(folder / "data", prepare(logs, folder / "data", memory_rows=memory_rows))

@@ -29,7 +29,9 @@ def set_at(tensor: Tensor, at: Any, value: float) -> Tensor:
 
 
 def with_columns(level: str, **parts: Any) -> RequestBatch:
-    return dataclasses.replace(BATCH, **{level: dataclasses.replace(getattr(BATCH, level), **parts)})
+    return dataclasses.replace(
+        BATCH, **{level: dataclasses.replace(getattr(BATCH, level), **parts)}
+    )
 
 
 def with_value(name: str, at: Any, value: float) -> RequestBatch:
@@ -57,14 +59,26 @@ def test_good_batches_pass(rich_data: Path) -> None:
 @pytest.mark.parametrize(
     ("batch", "says"),
     [
-        (lambda: with_value("user_index", 0, R), f"user_index: points outside its {R} users: {R} at position 0"),
-        (lambda: with_value("user_index", 1, -1), f"user_index: points outside its {R} users: -1 at position 1"),
+        (
+            lambda: with_value("user_index", 0, R),
+            f"user_index: points outside its {R} users: {R} at position 0",
+        ),
+        (
+            lambda: with_value("user_index", 1, -1),
+            f"user_index: points outside its {R} users: -1 at position 1",
+        ),
         (
             lambda: with_value("request_index", N - 1, Q),
             f"request_index: points outside its {Q} requests: {Q} at position {N - 1}",
         ),
-        (lambda: with_value("item_index", 2, ITEMS), f"item_index: points outside its {ITEMS} items: {ITEMS} at position 2"),
-        (lambda: with_value("event_item", 3, ITEMS), f"event_item: points outside its {ITEMS} items: {ITEMS} at position 3"),
+        (
+            lambda: with_value("item_index", 2, ITEMS),
+            f"item_index: points outside its {ITEMS} items: {ITEMS} at position 2",
+        ),
+        (
+            lambda: with_value("event_item", 3, ITEMS),
+            f"event_item: points outside its {ITEMS} items: {ITEMS} at position 3",
+        ),
         (lambda: with_value("bias", 0, 11), "bias: points outside its 11 rows: 11 at position 0"),
         (
             lambda: with_value("event_ids", (4, 1), 26),
@@ -108,19 +122,29 @@ def test_cuts_outside_the_users_history(bad: str) -> None:
     }[bad]
     batch = dataclasses.replace(BATCH, visible=BATCH.visible.clone())
     batch.visible[q] = torch.tensor(cuts)
-    refused(batch, f"visible[{q}]: expected {first} <= begin <= real time <= end <= {last}, the user's history; got {cuts}")
+    refused(
+        batch,
+        f"visible[{q}]: expected {first} <= begin <= real time <= end <= {last}, the user's "
+        f"history; got {cuts}",
+    )
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("level", ["users", "context", "items", "cross"])
 def test_numbers_that_are_not_finite(level: str, value: float) -> None:
     numbers = set_at(getattr(BATCH, level).numbers, (1, 0), value)
-    refused(with_columns(level, numbers=numbers), f"{level}.numbers: expected finite numbers, got {value} at [1, 0]")
+    refused(
+        with_columns(level, numbers=numbers),
+        f"{level}.numbers: expected finite numbers, got {value} at [1, 0]",
+    )
 
 
 @pytest.mark.parametrize("name", ["labels", "weights"])
 def test_labels_that_are_not_finite(name: str) -> None:
-    refused(with_value(name, (2, 1), float("nan")), f"{name}: expected finite numbers, got nan at [2, 1]")
+    refused(
+        with_value(name, (2, 1), float("nan")),
+        f"{name}: expected finite numbers, got nan at [2, 1]",
+    )
 
 
 @pytest.mark.parametrize(
@@ -146,25 +170,45 @@ def test_wrong_shapes(name: str, value: Tensor, says: str) -> None:
 
 
 def test_wrong_shapes_of_columns() -> None:
-    refused(with_columns("users", ids=BATCH.users.ids[:, :2]), f"users.ids: expected shape ({R}, 3), got ({R}, 2)")
-    refused(with_columns("cross", numbers=BATCH.cross.numbers[1:]), f"cross.numbers: expected shape ({N}, 1), got ({N - 1}, 1)")
+    refused(
+        with_columns("users", ids=BATCH.users.ids[:, :2]),
+        f"users.ids: expected shape ({R}, 3), got ({R}, 2)",
+    )
+    refused(
+        with_columns("cross", numbers=BATCH.cross.numbers[1:]),
+        f"cross.numbers: expected shape ({N}, 1), got ({N - 1}, 1)",
+    )
     refused(with_columns("items", bags=()), "items.bags: expected 1, got 0")
-    refused(with_bag(offsets=BAG.offsets[:-1]), f"items.bags[tags].offsets: expected shape ({ITEMS + 1},), got ({ITEMS},)")
+    refused(
+        with_bag(offsets=BAG.offsets[:-1]),
+        f"items.bags[tags].offsets: expected shape ({ITEMS + 1},), got ({ITEMS},)",
+    )
 
 
 def test_requests_of_candidates_ascend() -> None:
-    refused(dataclasses.replace(BATCH, request_index=BATCH.request_index.flip(0)), "request_index: expected ascending")
+    refused(
+        dataclasses.replace(BATCH, request_index=BATCH.request_index.flip(0)),
+        "request_index: expected ascending",
+    )
 
 
 @pytest.mark.parametrize("bad", ["descending", "from one", "short"])
 def test_offsets_ascend_from_zero_to_the_end(bad: str) -> None:
     offsets = BATCH.event_offsets.clone()
-    at, value = {"descending": (2, int(offsets[3]) + 1), "from one": (0, 1), "short": (-1, E - 1)}[bad]
+    at, value = {"descending": (2, int(offsets[3]) + 1), "from one": (0, 1), "short": (-1, E - 1)}[
+        bad
+    ]
     offsets[at] = value
-    refused(dataclasses.replace(BATCH, event_offsets=offsets), f"event_offsets: expected ascending offsets from 0 to {E}")
+    refused(
+        dataclasses.replace(BATCH, event_offsets=offsets),
+        f"event_offsets: expected ascending offsets from 0 to {E}",
+    )
     bag = BAG.offsets.clone()
     bag[at] = {"descending": int(bag[3]) + 1, "from one": 1, "short": len(BAG.values) - 1}[bad]
-    refused(with_bag(offsets=bag), f"items.bags[tags].offsets: expected ascending offsets from 0 to {len(BAG.values)}")
+    refused(
+        with_bag(offsets=bag),
+        f"items.bags[tags].offsets: expected ascending offsets from 0 to {len(BAG.values)}",
+    )
 
 
 def test_to_moves_every_tensor() -> None:
@@ -174,7 +218,11 @@ def test_to_moves_every_tensor() -> None:
         if isinstance(value, tuple):
             return [tensor for part in value for tensor in tensors(part)]
         if isinstance(value, RequestBatch | Columns | Jagged):
-            return [tensor for field in dataclasses.fields(value) for tensor in tensors(getattr(value, field.name))]
+            return [
+                tensor
+                for field in dataclasses.fields(value)
+                for tensor in tensors(getattr(value, field.name))
+            ]
         assert value is None
         return []
 
@@ -183,7 +231,9 @@ def test_to_moves_every_tensor() -> None:
     moved = dataclasses.replace(there, before_move=None)
     assert len(tensors(moved)) == len(tensors(BATCH)) > 20
     assert all(tensor.device.type == "meta" for tensor in tensors(moved))
-    assert [tensor.shape for tensor in tensors(moved)] == [tensor.shape for tensor in tensors(BATCH)]
+    assert [tensor.shape for tensor in tensors(moved)] == [
+        tensor.shape for tensor in tensors(BATCH)
+    ]
     same = BATCH.to("cpu")
     assert all(torch.equal(a, b) for a, b in zip(tensors(same), tensors(BATCH), strict=True))
     assert moved.rows is None

@@ -24,7 +24,9 @@ def read(feature: Any, values: pa.Array) -> Any:
 
 
 def test_hashes_are_splitmix64() -> None:
-    """The first two numbers of its published sequence of seed 0: keys of statistics on disk are made of them."""
+    """The first two numbers of its published sequence of seed 0: keys of statistics on disk are
+    made of them.
+    """
     seeds = np.array([0, 0x9E3779B97F4A7C15], np.uint64)
     assert mixed(seeds).tolist() == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4]
     assert seeds[0] == 0, "what is given stays"
@@ -50,12 +52,18 @@ def test_a_column_that_is_not_there_is_missing() -> None:
 
 
 def test_vectors() -> None:
-    assert read(Vector(size=2), pa.array([[1.0, 2.0], None, [3.0, 4.0]])).tolist() == [[1, 2], [0, 0], [3, 4]]
+    assert read(Vector(size=2), pa.array([[1.0, 2.0], None, [3.0, 4.0]])).tolist() == [
+        [1, 2],
+        [0, 0],
+        [3, 4],
+    ]
 
 
 def test_half_a_place_is_missing() -> None:
     feature = Coordinates(latitude="lat", longitude="lon")
-    cell = feature.read("x", {"lat": pa.array([31.0, None]), "lon": pa.array([121.0, 121.0])}, 2, WHERE)
+    cell = feature.read(
+        "x", {"lat": pa.array([31.0, None]), "lon": pa.array([121.0, 121.0])}, 2, WHERE
+    )
     assert isinstance(cell, np.ndarray)
     assert cell[0].tolist() == [31.0, 121.0]
     assert np.isnan(cell[1]).all()
@@ -64,18 +72,54 @@ def test_half_a_place_is_missing() -> None:
 @pytest.mark.parametrize(
     ("feature", "values", "message"),
     [
-        (Numeric(), pa.array([1.0, float("nan")]), "row 101: column 'x': expected a finite number or null, found nan"),
-        (Numeric(), pa.array([float("inf")]), "row 100: column 'x': expected a finite number or null, found inf"),
+        (
+            Numeric(),
+            pa.array([1.0, float("nan")]),
+            "row 101: column 'x': expected a finite number or null, found nan",
+        ),
+        (
+            Numeric(),
+            pa.array([float("inf")]),
+            "row 100: column 'x': expected a finite number or null, found inf",
+        ),
         (Numeric(), pa.array(["a"]), "column 'x': expected a number, found string"),
-        (Categorical(), pa.array([0.0, float("nan")]), "row 101: column 'x': expected a finite number or null, found nan"),
-        (Categorical(), pa.array([["a"]]), "column 'x': expected a string, a whole number, a boolean or a date, found list"),
-        (TAGS, pa.array(["a"]), "column 'x': expected a list of strings or whole numbers, found string"),
-        (TAGS, pa.array([[1.0], [2.0, float("nan")]]), "row 101: column 'x': expected finite numbers in the list"),
-        (Vector(size=2), pa.array([[1.0, 2.0], [1.0]]), "row 101: column 'x': expected a list of 2 numbers, found 1"),
-        (Vector(size=2), pa.array([None, [1.0, float("nan")]]), "row 101: column 'x': expected 2 finite numbers, found [1.0, n"),
-        (Vector(size=2), pa.array([[1.0, None]]), "row 100: column 'x': expected 2 finite numbers, found [1.0, None]"),
+        (
+            Categorical(),
+            pa.array([0.0, float("nan")]),
+            "row 101: column 'x': expected a finite number or null, found nan",
+        ),
+        (
+            Categorical(),
+            pa.array([["a"]]),
+            "column 'x': expected a string, a whole number, a boolean or a date, found list",
+        ),
+        (
+            TAGS,
+            pa.array(["a"]),
+            "column 'x': expected a list of strings or whole numbers, found string",
+        ),
+        (
+            TAGS,
+            pa.array([[1.0], [2.0, float("nan")]]),
+            "row 101: column 'x': expected finite numbers in the list",
+        ),
+        (
+            Vector(size=2),
+            pa.array([[1.0, 2.0], [1.0]]),
+            "row 101: column 'x': expected a list of 2 numbers, found 1",
+        ),
+        (
+            Vector(size=2),
+            pa.array([None, [1.0, float("nan")]]),
+            "row 101: column 'x': expected 2 finite numbers, found [1.0, n",
+        ),
+        (
+            Vector(size=2),
+            pa.array([[1.0, None]]),
+            "row 100: column 'x': expected 2 finite numbers, found [1.0, None]",
+        ),
     ],
-)  # fmt: skip
+)
 def test_refusals_name_file_row_and_column(feature: Any, values: pa.Array, message: str) -> None:
     with pytest.raises(DataError) as error:
         read(feature, values)
@@ -85,7 +129,9 @@ def test_refusals_name_file_row_and_column(feature: Any, values: pa.Array, messa
 
 def test_a_latitude_beyond_the_pole_is_refused() -> None:
     feature = Coordinates(latitude="lat", longitude="lon")
-    with pytest.raises(DataError, match=r"row 100: column 'lat': expected degrees from -90 to 90, found 121\.5"):
+    with pytest.raises(
+        DataError, match=r"row 100: column 'lat': expected degrees from -90 to 90, found 121\.5"
+    ):
         feature.read("x", {"lat": pa.array([121.5]), "lon": pa.array([31.0])}, 1, WHERE)
 
 
@@ -101,7 +147,9 @@ def test_list_cells_survive_taking_joining_and_spilling(lists: list[list[int]], 
     back = from_arrow(as_arrow(concatenate([taken, cell])))
     assert isinstance(back, tuple)
     expected = [lists[i] for i in rows] + lists
-    assert [back[0][a:b].tolist() for a, b in zip(back[1][:-1], back[1][1:], strict=True)] == expected
+    assert [
+        back[0][a:b].tolist() for a, b in zip(back[1][:-1], back[1][1:], strict=True)
+    ] == expected
 
 
 def test_row_hashes_tell_rows_apart() -> None:

@@ -47,23 +47,33 @@ def train(rich_data: Path) -> Split:
     return Dataset(rich_data).split("train")
 
 
-# -- plans -------------------------------------------------------------------------------------------------------------------
+# -- plans -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def uneven(tmp_path_factory: pytest.TempPathFactory) -> Split:
-    """Train requests of 3, 1, 2, 5 and 1 impressions, the stored order; the oldest is the second user's."""
+    """Train requests of 3, 1, 2, 5 and 1 impressions, the stored order; the oldest is the second
+    user's.
+    """
     sizes = {("a", 5): 3, ("a", 6): 1, ("a", 7): 2, ("b", 1): 5, ("b", 9): 1}
     rows: list[tuple[Any, ...]] = [
-        (user, f"i{n}", at(0, hour), 0, f"{user}{hour}") for (user, hour), size in sizes.items() for n in range(size)
+        (user, f"i{n}", at(0, hour), 0, f"{user}{hour}")
+        for (user, hour), size in sizes.items()
+        for n in range(size)
     ]
     rows += [("a", "i", at(1), 0, "v"), ("a", "i", at(2), 0, "t")]
-    made = prepared(tmp_path_factory.mktemp("uneven"), PLAIN + "roles: {request_id: r}", impressions=shown(rows, "r"))
+    made = prepared(
+        tmp_path_factory.mktemp("uneven"),
+        PLAIN + "roles: {request_id: r}",
+        impressions=shown(rows, "r"),
+    )
     return Dataset(made.folder).split("train")
 
 
 def test_sizes_by_hand(uneven: Split) -> None:
-    """The requests begin at impressions 0, 3, 4, 6, 11; by threes that is in batches 0, 1, 1, 2, 3."""
+    """The requests begin at impressions 0, 3, 4, 6, 11; by threes that is in batches 0, 1, 1,
+    2, 3.
+    """
     plan = uneven.plan(3)
     assert plan.order.tolist() == [0, 1, 2, 3, 4]
     assert plan.begin.tolist() == [0, 1, 3, 4, 5]
@@ -95,7 +105,7 @@ def test_a_shuffle_is_a_function_of_seed_and_epoch(train: Split) -> None:
     assert len({tuple(order(s, e)) for s in range(3) for e in range(3)}) == 9
 
 
-# -- the same batches, however they are made ---------------------------------------------------------------------------------
+# -- the same batches, however they are made -------------------------------------------------------
 
 
 def test_how_many_threads_make_batches_changes_nothing(train: Split) -> None:
@@ -113,7 +123,9 @@ def test_first_goes_on_exactly(train: Split, workers: int) -> None:
     swap = Replacement(rate=0.3, seed=(1, 0))
     whole = list(train.batches(plan, replacement=swap))
     for first in (0, 1, 4, len(plan) - 1, len(plan)):
-        assert all_same(list(train.batches(plan, first=first, replacement=swap, workers=workers)), whole[first:])
+        assert all_same(
+            list(train.batches(plan, first=first, replacement=swap, workers=workers)), whole[first:]
+        )
 
 
 def test_a_loop_that_is_left_leaves_no_thread(train: Split) -> None:
@@ -121,7 +133,9 @@ def test_a_loop_that_is_left_leaves_no_thread(train: Split) -> None:
 
     for _ in train.batches(train.plan(10)):
         break
-    assert not [t for t in threading.enumerate() if t.name.startswith("hemix-loader") and t.is_alive()]
+    assert not [
+        t for t in threading.enumerate() if t.name.startswith("hemix-loader") and t.is_alive()
+    ]
 
 
 def test_many_shards_are_one(rich_data: Path, rich_shards: Path) -> None:
@@ -134,7 +148,8 @@ def test_many_shards_are_one(rich_data: Path, rich_shards: Path) -> None:
             plans = [split.plan(size, order=order, seed=2) for split in (a, b)]
             assert all_same(list(a.batches(plans[0])), list(b.batches(plans[1])))
         truth = [
-            np.concatenate([np.load(f) for f in sorted((d / "truth" / name).glob("*.npy"))]) for d in (rich_data, rich_shards)
+            np.concatenate([np.load(f) for f in sorted((d / "truth" / name).glob("*.npy"))])
+            for d in (rich_data, rich_shards)
         ]
         assert (truth[0] == truth[1]).all()
 
@@ -149,19 +164,28 @@ def test_a_batch_is_made_of_its_requests_alone(train: Split) -> None:
         b, m, e = alone.visible[0].tolist()
         assert (middle - begin, end - middle) == (m - b, e - m)
         assert torch.equal(whole.event_time_ms[begin:end], alone.event_time_ms[b:e])
-        assert torch.equal(whole.items.ids[whole.event_item[begin:end]], alone.items.ids[alone.event_item[b:e]])
-        assert torch.equal(whole.items.numbers[whole.item_index[here]], alone.items.numbers[alone.item_index])
+        assert torch.equal(
+            whole.items.ids[whole.event_item[begin:end]], alone.items.ids[alone.event_item[b:e]]
+        )
+        assert torch.equal(
+            whole.items.numbers[whole.item_index[here]], alone.items.numbers[alone.item_index]
+        )
         for name in ("labels", "weights", "rows", "bias"):
             assert torch.equal(getattr(whole, name)[here], getattr(alone, name))
 
 
-# -- replacement -------------------------------------------------------------------------------------------------------------
+# -- replacement -----------------------------------------------------------------------------------
 
 
 def id_columns(split: Split, batch: RequestBatch) -> dict[str, tuple[str, Tensor]]:
     """level.feature -> (table, ids) of every id column, bag and event field."""
     spec, found = split._data.spec, {}
-    for level, columns in (("user", batch.users), ("context", batch.context), ("item", batch.items), ("cross", batch.cross)):
+    for level, columns in (
+        ("user", batch.users),
+        ("context", batch.context),
+        ("item", batch.items),
+        ("cross", batch.cross),
+    ):
         of = getattr(spec, level)
         for i, name in enumerate(of.names):
             found[f"{level}.{name}"] = of.tables[i], columns.ids[:, i]
@@ -173,14 +197,24 @@ def id_columns(split: Split, batch: RequestBatch) -> dict[str, tuple[str, Tensor
 
 
 VOCABULARIES = {
-    *("user.user_id", "user.likes", "context.city", "item.item_id", "item.category", "item.tags", "cross.reason"),
+    *(
+        "user.user_id",
+        "user.likes",
+        "context.city",
+        "item.item_id",
+        "item.category",
+        "item.tags",
+        "cross.reason",
+    ),
     *("event.action", "event.tab"),
 }
 
 
 def test_rate_1_replaces_every_known_id_of_a_vocabulary_and_nothing_else(train: Split) -> None:
     plan = train.plan(10_000)
-    (plain,), (swapped,) = (list(train.batches(plan, replacement=r)) for r in (None, Replacement(rate=1.0, seed=(0,))))
+    (plain,), (swapped,) = (
+        list(train.batches(plan, replacement=r)) for r in (None, Replacement(rate=1.0, seed=(0,)))
+    )
     before, after = id_columns(train, plain), id_columns(train, swapped)
     assert set(before) > VOCABULARIES
     with_missing = 0
@@ -188,13 +222,17 @@ def test_rate_1_replaces_every_known_id_of_a_vocabulary_and_nothing_else(train: 
         new = after[name][1]
         if name in VOCABULARIES:
             assert (ids > 1).any()
-            assert torch.equal(new, torch.where(ids == 1, 1, 0)), f"{name}: known to unknown, missing stays missing"
+            assert torch.equal(new, torch.where(ids == 1, 1, 0)), (
+                f"{name}: known to unknown, missing stays missing"
+            )
             with_missing += int((ids == 1).any())
         else:
             assert torch.equal(new, ids), name
     assert with_missing >= 4
     others = {
-        n: t for n, t in leaves(swapped) if not (n.endswith((".ids", "event_ids")) or (".bags." in n and n.endswith("values")))
+        n: t
+        for n, t in leaves(swapped)
+        if not (n.endswith((".ids", "event_ids")) or (".bags." in n and n.endswith("values")))
     }
     assert len(others) > 15
     for name, tensor in leaves(plain):
@@ -203,13 +241,22 @@ def test_rate_1_replaces_every_known_id_of_a_vocabulary_and_nothing_else(train: 
 
 def test_rate_0_replaces_nothing(train: Split) -> None:
     plan = train.plan(50)
-    assert all_same(list(train.batches(plan, replacement=Replacement(rate=0.0, seed=(0,)))), list(train.batches(plan)))
+    assert all_same(
+        list(train.batches(plan, replacement=Replacement(rate=0.0, seed=(0,)))),
+        list(train.batches(plan)),
+    )
 
 
 def test_a_rate_between_is_met_and_differs_from_batch_to_batch(train: Split) -> None:
-    plan = Plan(order=np.tile(np.arange(train.requests), 2), begin=np.array([0, train.requests, 2 * train.requests]))
+    plan = Plan(
+        order=np.tile(np.arange(train.requests), 2),
+        begin=np.array([0, train.requests, 2 * train.requests]),
+    )
     plain = id_columns(train, train.batch(np.arange(train.requests)))["cross.reason"][1]
-    a, b = (id_columns(train, x)["cross.reason"][1] for x in train.batches(plan, replacement=Replacement(rate=0.25, seed=(7,))))
+    a, b = (
+        id_columns(train, x)["cross.reason"][1]
+        for x in train.batches(plan, replacement=Replacement(rate=0.25, seed=(7,)))
+    )
     known = plain > 1
     assert not torch.equal(a, b)
     for ids in (a, b):
@@ -217,7 +264,7 @@ def test_a_rate_between_is_met_and_differs_from_batch_to_batch(train: Split) -> 
         assert abs(share - 0.25) < 4 * (0.25 * 0.75 / int(known.sum())) ** 0.5
 
 
-# -- users and histories -----------------------------------------------------------------------------------------------------
+# -- users and histories ---------------------------------------------------------------------------
 
 VERSIONS = """
 name: versions
@@ -232,12 +279,26 @@ split: {valid: 2026-01-06, test: 2026-01-07}
 
 @pytest.fixture
 def versions(tmp_path: Path) -> Split:
-    """User u moves at 12:00 of the train day. Requests at 10:00, 14:00 and 15:00; one event at every full hour from 1:00."""
+    """User u moves at 12:00 of the train day.
+
+    Requests at 10:00, 14:00 and 15:00; one event at every full hour from 1:00.
+    """
     rows = [("u", "i", at(0, h), 0) for h in (10, 14, 15)] + [("w", "i", at(0, 3), 0)]
     rows += [("u", "i", at(1), 0), ("u", "i", at(2), 0)]
-    events = {"user_id": ["u"] * 20, "item_id": ["i"] * 20, "time_ms": [at(0, h) for h in range(1, 21)], "action": ["view"] * 20}
-    users = {"user_id": ["u", "u", "w"], "since": [0, at(0, 12), 0], "city": ["rome", "oslo", "rome"]}
-    return Dataset(prepared(tmp_path, VERSIONS, impressions=shown(rows), events=events, users=users).folder).split("train")
+    events = {
+        "user_id": ["u"] * 20,
+        "item_id": ["i"] * 20,
+        "time_ms": [at(0, h) for h in range(1, 21)],
+        "action": ["view"] * 20,
+    }
+    users = {
+        "user_id": ["u", "u", "w"],
+        "since": [0, at(0, 12), 0],
+        "city": ["rome", "oslo", "rome"],
+    }
+    return Dataset(
+        prepared(tmp_path, VERSIONS, impressions=shown(rows), events=events, users=users).folder
+    ).split("train")
 
 
 def test_a_user_with_two_feature_versions_has_two_rows(versions: Split) -> None:
@@ -250,7 +311,9 @@ def test_a_user_with_two_feature_versions_has_two_rows(versions: Split) -> None:
 
 
 def test_a_user_row_holds_the_union_of_what_its_requests_see(versions: Split) -> None:
-    """At 10:00 events 7, 8 | 9; at 14:00 11, 12 | 13 and at 15:00 12, 13 | 14: the second row holds 11 to 14."""
+    """At 10:00 events 7, 8 | 9; at 14:00 11, 12 | 13 and at 15:00 12, 13 | 14: the second row holds
+    11 to 14.
+    """
     batch = versions.batch(np.arange(4))
     hours = [(t - at(0)) // 3_600_000 for t in batch.event_time_ms.tolist()]
     assert hours == [7, 8, 9, 11, 12, 13, 14]
@@ -261,7 +324,7 @@ def test_a_user_row_holds_the_union_of_what_its_requests_see(versions: Split) ->
     assert turned.visible.tolist() == [[4, 6, 7], [0, 2, 3], [3, 5, 6]]
 
 
-# -- damage ------------------------------------------------------------------------------------------------------------------
+# -- damage ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -272,14 +335,22 @@ def copy(rich_shards: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     "file",
-    ["history/ids.npy", "items/features.bag0.values.npy", "train/00001/labels.npy", "encoders/000.keys.npy", "items/raw.npy"],
+    [
+        "history/ids.npy",
+        "items/features.bag0.values.npy",
+        "train/00001/labels.npy",
+        "encoders/000.keys.npy",
+        "items/raw.npy",
+    ],
 )
 def test_verify_finds_one_flipped_bit(copy: Path, file: str) -> None:
     Dataset(copy).verify()
     content = bytearray((copy / file).read_bytes())
     content[-1] ^= 1
     (copy / file).write_bytes(content)
-    with pytest.raises(DataError, match=f"data/{file}: damaged: its hash is not the one in manifest.json"):
+    with pytest.raises(
+        DataError, match=f"data/{file}: damaged: its hash is not the one in manifest.json"
+    ):
         Dataset(copy).verify()
     (copy / file).unlink()
     with pytest.raises(DataError, match=f"data/{file}: missing from the dataset folder"):
@@ -295,7 +366,9 @@ def test_verify_covers_every_array(copy: Path) -> None:
 def test_a_missing_shard_is_refused(copy: Path, shard: str) -> None:
     shutil.rmtree(copy / "train" / shard)
     with pytest.raises(
-        DataError, match=r"data/train: expected \d+ requests and \d+ impressions by manifest.json, found \d+ and \d+"
+        DataError,
+        match=r"data/train: expected \d+ requests and \d+ impressions by manifest.json, found \d+ "
+        r"and \d+",
     ):
         Dataset(copy).split("train")
 
@@ -306,7 +379,10 @@ def test_a_cut_off_array_is_named(copy: Path) -> None:
     with pytest.raises(DataError, match=r"train/00001/user\.npy: damaged: "):
         Dataset(copy).split("train")
     np.save(path, np.load(copy / "train" / "00000" / "user.npy")[:1])
-    with pytest.raises(DataError, match=r"data/train: damaged: \d+ requests and \d+ candidates do not fit first_candidate"):
+    with pytest.raises(
+        DataError,
+        match=r"data/train: damaged: \d+ requests and \d+ candidates do not fit first_candidate",
+    ):
         Dataset(copy).split("train")
 
 
@@ -330,5 +406,7 @@ def test_a_schema_changed_afterwards_is_refused(copy: Path) -> None:
 def test_a_batch_needs_no_truth(copy: Path) -> None:
     shutil.rmtree(copy / "truth")
     split = Dataset(copy).split("test")
-    assert sum(batch.candidates_count for batch in split.batches(split.plan(50))) == split.impressions
+    assert (
+        sum(batch.candidates_count for batch in split.batches(split.plan(50))) == split.impressions
+    )
     assert len(load_array(copy / "test" / "00000" / "log_row.npy")) > 0

@@ -1,4 +1,6 @@
-"""Encoders by hand: every kind of feature, saved and loaded, and the same for a chunk and for one row."""
+"""Encoders by hand: every kind of feature, saved and loaded, and the same for a chunk and for one
+row.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,10 @@ def encoders() -> Encoders:
     users = vocabulary("ann", "bob")
     return Encoders(
         schema=SCHEMA,
-        vocabularies={"words": vocabulary("noodles", "spicy"), "event.action": vocabulary("click", "impression")},
+        vocabularies={
+            "words": vocabulary("noodles", "spicy"),
+            "event.action": vocabulary("click", "impression"),
+        },
         states={
             ("edges", "item.price"): np.array([10.0, 20.0]),
             ("edges", "cross.distance"): np.array([1.0]),
@@ -90,7 +95,7 @@ def test_every_kind_of_item_feature(encoders: Encoders) -> None:
     assert block.ids[:, 0].tolist() == [hashed[0], MISSING, hashed[1]]
     assert block.ids[:, 1].tolist() == [3, UNKNOWN, MISSING]
     assert block.ids[:, 2].tolist() == [2, 3, MISSING]  # below 10; from 10 on
-    (values, offsets), = block.bags  # fmt: skip
+    ((values, offsets),) = block.bags
     assert values.tolist() == [2, UNKNOWN, MISSING]
     assert offsets.tolist() == [0, 2, 2, 3]
     np.testing.assert_allclose(
@@ -106,7 +111,12 @@ def test_every_kind_of_item_feature(encoders: Encoders) -> None:
 
 
 def test_json_rows_get_the_ids_of_parquet_rows(encoders: Encoders) -> None:
-    from_json = {"item_id": pa.array(["7"]), "category": pa.array(["spicy"]), "yuan": pa.array([9]), "rating": pa.array([5])}
+    from_json = {
+        "item_id": pa.array(["7"]),
+        "category": pa.array(["spicy"]),
+        "yuan": pa.array([9]),
+        "rating": pa.array([5]),
+    }
     one = encoders.encode("item", from_json, 1)
     assert one.ids.tolist() == encoders.encode("item", ITEMS, 3).ids[:1].tolist()
     assert one.bags[0][0].tolist() == [MISSING]  # a column that is not there
@@ -121,47 +131,72 @@ def test_clock_parts_are_local(encoders: Encoders) -> None:
 
 def test_event_fields(encoders: Encoders) -> None:
     times = np.array([at(0, 20), TIMELESS_MS])
-    block = encoders.encode("event", {"action": pa.array(["impression", "swipe"])}, 2, time_ms=times)
+    block = encoders.encode(
+        "event", {"action": pa.array(["impression", "swipe"])}, 2, time_ms=times
+    )
     assert block.ids.tolist() == [[3, 2 + 24 + 4], [UNKNOWN, MISSING]]
 
 
 def test_distance(encoders: Encoders) -> None:
     here = np.array([[31.0, 121.0]] * 3)
     there = np.array([[31.0, 121.0], [31.1, 121.0], [np.nan, np.nan]])
-    block = encoders.encode("cross", {}, 3, coordinates={"context.place": here, "item.place": there})
+    block = encoders.encode(
+        "cross", {}, 3, coordinates={"context.place": here, "item.place": there}
+    )
     assert block.ids[:, 0].tolist() == [2, 3, MISSING]  # 0 km, 11 km
-    assert encoders.encode("cross", {}, 2, coordinates={"context.place": here[:2]}).ids[:, 0].tolist() == [MISSING, MISSING]
+    assert encoders.encode("cross", {}, 2, coordinates={"context.place": here[:2]}).ids[
+        :, 0
+    ].tolist() == [MISSING, MISSING]
 
 
 def test_great_circle_distances() -> None:
     quarter = haversine_km(np.array([0.0, 0.0]), np.array([[0.0, 90.0], [90.0, 0.0]]))
     np.testing.assert_allclose(quarter, 6371.0088 * math.pi / 2)
     # Shanghai to Beijing, about 1067 km
-    assert haversine_km(np.array([[31.23, 121.47]]), np.array([[39.90, 116.41]]))[0] == pytest.approx(1067, abs=3)
+    assert haversine_km(np.array([[31.23, 121.47]]), np.array([[39.90, 116.41]]))[
+        0
+    ] == pytest.approx(1067, abs=3)
 
 
 def test_numbers_of_users(encoders: Encoders) -> None:
-    assert encoders.users.look_up(keys_of(pa.array(["bob", "carol", "ann", None])), -1).tolist() == [1, -1, 0, -1]
+    assert encoders.users.look_up(
+        keys_of(pa.array(["bob", "carol", "ann", None])), -1
+    ).tolist() == [1, -1, 0, -1]
     assert encoders.items.look_up(keys_of(pa.array([1, 2])), -1).tolist() == [-1, -1]
 
 
 def test_the_spec(encoders: Encoders) -> None:
     spec = encoders.spec()
     assert spec.tables == {
-        "context.hour": 26, "context.weekday": 9, "item.item_id": 1002, "words": 4, "item.price": 5, "cross.distance": 4,
-        "event.action": 4, "event.hour": 170,
-    }  # fmt: skip
+        "context.hour": 26,
+        "context.weekday": 9,
+        "item.item_id": 1002,
+        "words": 4,
+        "item.price": 5,
+        "cross.distance": 4,
+        "event.action": 4,
+        "event.hour": 170,
+    }
     assert spec.item.names == ("item_id", "category", "price")
     assert spec.item.tables == ("item.item_id", "words", "item.price")
     assert (spec.item.bag_names, spec.item.bag_tables) == (("tags",), ("words",))
     assert spec.item.number_names == (
-        "rating", "rating.missing", "image.0", "image.1", "place.latitude", "place.longitude", "place.missing",
-    )  # fmt: skip
+        "rating",
+        "rating.missing",
+        "image.0",
+        "image.1",
+        "place.latitude",
+        "place.longitude",
+        "place.missing",
+    )
     assert spec.event.names == ("action", "hour")
     assert spec.event_item_columns == (0, 1, 2)
     assert spec.bias_rows == 21
     assert spec.tasks == (Task(name="click"), Task(name="order", given=0))
-    assert spec.logit_shift == (math.log(0.1), 0.0)  # the order is conditional on the click, whose negatives were sampled
+    assert spec.logit_shift == (
+        math.log(0.1),
+        0.0,
+    )  # the order is conditional on the click, whose negatives were sampled
 
 
 def test_saved_and_loaded(encoders: Encoders, tmp_path: Path) -> None:
@@ -184,14 +219,24 @@ def test_damaged_folders_are_refused(encoders: Encoders, tmp_path: Path) -> None
 
 
 def test_encoding_imports_neither_torch_nor_pandas_nor_polars() -> None:
-    code = "import sys, hemix.data.encode; print([m for m in ('torch', 'pandas', 'polars') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    code = (
+        "import sys, hemix.data.encode; print([m for m in ('torch', 'pandas', 'polars') if m in "
+        "sys.modules])"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )
 
 
 @pytest.mark.parametrize("value", [1e299, -1e299, 1.7e308, 1e6])
 def test_numbers_far_out_are_cut_and_stay_finite(encoders: Encoders, value: float) -> None:
     vectors = pa.array([[max(-1e38, min(value, 1e38)), 1.0], None, None])
-    block = encoders.encode("item", {**ITEMS, "rating": pa.array([value, 5.0, None]), "image": vectors}, 3)
+    block = encoders.encode(
+        "item", {**ITEMS, "rating": pa.array([value, 5.0, None]), "image": vectors}, 3
+    )
     names = level_spec(SCHEMA, "item").number_names
     sign = math.copysign(1, value)
     assert block.numbers[:, names.index("rating")].tolist() == [sign * 1e4, 2.0, 0.0]

@@ -83,13 +83,19 @@ def test_agrees_with_a_plain_search(
     users = [sorted(data.draw(st.lists(moment, min_size=n, max_size=n))) for n in lengths]
     requests = [(u, data.draw(moment)) for u in range(len(users)) for _ in range(2)]
     settings = History.model_validate(
-        {"delay": f"{delay}h" if delay else 0, "global_length": global_length, "realtime_length": realtime_length}
+        {
+            "delay": f"{delay}h" if delay else 0,
+            "global_length": global_length,
+            "realtime_length": realtime_length,
+        }
     )
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     times = np.array([t * hour for user in users for t in user], dtype=np.int64)
     who = np.array([u for u, _ in requests])
     when = np.array([t * hour for _, t in requests], dtype=np.int64)
-    got = cut_histories(times, offsets[who], offsets[who + 1], when, settings, "UTC", delay_ms=settings.delay_ms)
+    got = cut_histories(
+        times, offsets[who], offsets[who + 1], when, settings, "UTC", delay_ms=settings.delay_ms
+    )
     for (user, time), (begin, middle, end) in zip(requests, got.tolist(), strict=True):
         seen = [t for t in users[user] if t < time - delay]
         today = [t for t in seen if t >= time // 24 * 24][-realtime_length:]

@@ -35,13 +35,25 @@ from hemix.data.texts import is_keyable, text_of
         (pa.array([2**64 - 1, None], pa.uint64()), ["18446744073709551615", None]),
         (pa.array([0.1, 3, 2.5, None, -0.0], pa.float32()), ["0.1", "3", "2.5", None, "0"]),
         (pa.array([np.float16(0.1), np.float16(3), None], pa.float16()), ["0.1", "3", None]),
-        (pa.array([Decimal("3.00"), Decimal(0), None, Decimal("-7")], pa.decimal128(38, 18)), ["3", "0", None, "-7"]),
-        (pa.array([Decimal("2.50"), Decimal(300), Decimal("0.00001")], pa.decimal128(20, 5)), ["2.5", "300", "1e-05"]),
-        (pa.array([Decimal("0.123456789012345678901")], pa.decimal256(60, 30)), ["0.123456789012345678901"]),
+        (
+            pa.array([Decimal("3.00"), Decimal(0), None, Decimal("-7")], pa.decimal128(38, 18)),
+            ["3", "0", None, "-7"],
+        ),
+        (
+            pa.array([Decimal("2.50"), Decimal(300), Decimal("0.00001")], pa.decimal128(20, 5)),
+            ["2.5", "300", "1e-05"],
+        ),
+        (
+            pa.array([Decimal("0.123456789012345678901")], pa.decimal256(60, 30)),
+            ["0.123456789012345678901"],
+        ),
         (pa.array([Decimal(300)], pa.decimal128(5, -2)), ["300"]),
         (pa.array([Decimal("3.00"), Decimal("0.1")], pa.decimal32(5, 2)), ["3", "0.1"]),
         (pa.array([datetime.date(2026, 1, 5)], pa.date64()), ["2026-01-05"]),
-        (pa.array([datetime.time(6, 30), datetime.time(10, 0, 10, 250_000)]), ["06:30:00", "10:00:10.25"]),
+        (
+            pa.array([datetime.time(6, 30), datetime.time(10, 0, 10, 250_000)]),
+            ["06:30:00", "10:00:10.25"],
+        ),
         (pa.array([6 * 3600], pa.time32("s")), ["06:00:00"]),
         (
             pa.array([1_767_594_600_010, None, -1], pa.timestamp("ms")),
@@ -57,18 +69,27 @@ def test_canonical_texts(values: pa.Array, texts: list[Any]) -> None:
 @pytest.mark.parametrize("zone", [None, "UTC", "Europe/Berlin", "+05:30"])
 def test_a_moment_has_one_text_in_every_unit_and_zone(unit: str, zone: str | None) -> None:
     number = 1_767_594_600 * {"s": 1, "ms": 1000, "us": 10**6, "ns": 10**9}[unit]
-    assert texts_of(pa.array([number], pa.timestamp(unit, zone))).to_pylist() == ["2026-01-05T06:30:00Z"]
+    assert texts_of(pa.array([number], pa.timestamp(unit, zone))).to_pylist() == [
+        "2026-01-05T06:30:00Z"
+    ]
 
 
 @given(
-    value=st.one_of(st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False), st.text())
+    value=st.one_of(
+        st.booleans(),
+        st.integers(-(2**63), 2**63 - 1),
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.text(),
+    )
 )
 def test_a_json_value_has_the_text_of_the_same_value_in_a_column(value: Any) -> None:
     assert texts_of(pa.array([value])).to_pylist() == [text_of(value)]
 
 
 @given(value=st.decimals(-(10**12), 10**12, places=3), more=st.integers(0, 9))
-def test_a_decimal_has_the_text_of_the_number_that_json_has_for_it(value: Decimal, more: int) -> None:
+def test_a_decimal_has_the_text_of_the_number_that_json_has_for_it(
+    value: Decimal, more: int
+) -> None:
     column = pa.array([value], pa.decimal128(38, 3 + more))
     assert texts_of(column).to_pylist() == [text_of(json.loads(str(value)))]
 
@@ -86,7 +107,11 @@ def test_what_no_request_can_name_has_no_text() -> None:
 
 def test_one_value_has_one_key_whatever_its_type() -> None:
     forms = [pa.array([41]), pa.array([41.0]), pa.array(["41"]), pa.array([41], pa.uint8())]
-    forms += [pa.array([41.0]).cast(pa.float16()), pa.array([Decimal("41.00")]), pa.array([Decimal(41)]).cast(pa.decimal32(4, 1))]
+    forms += [
+        pa.array([41.0]).cast(pa.float16()),
+        pa.array([Decimal("41.00")]),
+        pa.array([Decimal(41)]).cast(pa.decimal32(4, 1)),
+    ]
     assert {int(keys_of(form)[0]) for form in forms} == {xxhash.xxh64_intdigest(b"41")}
 
 
@@ -131,7 +156,9 @@ def test_the_index_numbers_by_first_appearance() -> None:
 def test_the_index_does_not_depend_on_the_chunks(values: list[int], size: int) -> None:
     whole, cut = KeyIndex(), KeyIndex()
     expected = whole.add(pa.array(values, pa.int64()))
-    pieces = [cut.add(pa.array(values[i : i + size], pa.int64())) for i in range(0, len(values), size)]
+    pieces = [
+        cut.add(pa.array(values[i : i + size], pa.int64())) for i in range(0, len(values), size)
+    ]
     assert np.concatenate([np.zeros(0, np.int32), *pieces]).tolist() == expected.tolist()
     assert cut.texts().to_pylist() == whole.texts().to_pylist()
 

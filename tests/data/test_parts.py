@@ -1,4 +1,6 @@
-"""A batch divided among processes: every candidate once, whole users, and a part says of its candidates what the batch says."""
+"""A batch divided among processes: every candidate once, whole users, and a part says of its
+candidates what the batch says.
+"""
 
 from __future__ import annotations
 
@@ -48,4 +50,6 @@ def test_scores_and_losses_of_parts_are_those_of_the_batch(parts: int) -> None:
 def test_more_parts_than_users_leave_some_with_nothing() -> None:
     batch = make_batch(make_spec(), users=2)
     found, candidates = part_of(batch, 5, 6)
-    assert found.users_count == found.requests_count == found.candidates_count == len(candidates) == 0
+    assert (
+        found.users_count == found.requests_count == found.candidates_count == len(candidates) == 0
+    )

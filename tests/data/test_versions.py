@@ -11,7 +11,9 @@ from hemix.data.versions import Versions
 
 
 def test_a_version_holds_from_its_own_moment_on() -> None:
-    versions = Versions(first_row=np.array([0, 1, 4]), valid_from_ms=np.array([TIMELESS_MS, TIMELESS_MS, 100, 200]))
+    versions = Versions(
+        first_row=np.array([0, 1, 4]), valid_from_ms=np.array([TIMELESS_MS, TIMELESS_MS, 100, 200])
+    )
     number = np.array([0, 1, 1, 1, 1, 1])
     time = np.array([999, 99, 100, 199, 200, TIMELESS_MS])
     assert versions.row_at(number, time).tolist() == [0, 1, 2, 2, 3, 1]
@@ -24,8 +26,13 @@ def test_a_version_holds_from_its_own_moment_on() -> None:
 def test_agrees_with_a_plain_search(starts: list[list[int]], asked: list[tuple[int, int]]) -> None:
     each = [[TIMELESS_MS, *sorted(s)] for s in starts]
     first = np.cumsum([0, *map(len, each)])
-    versions = Versions(first_row=first, valid_from_ms=np.concatenate([np.array(e, dtype=np.int64) for e in each]))
+    versions = Versions(
+        first_row=first, valid_from_ms=np.concatenate([np.array(e, dtype=np.int64) for e in each])
+    )
     number = np.array([n % len(each) for n, _ in asked], dtype=np.int64)
     time = np.array([t for _, t in asked], dtype=np.int64)
-    expected = [int(first[n]) + max(i for i, s in enumerate(each[n]) if s <= t) for n, t in zip(number, time, strict=True)]
+    expected = [
+        int(first[n]) + max(i for i, s in enumerate(each[n]) if s <= t)
+        for n, t in zip(number, time, strict=True)
+    ]
     assert versions.row_at(number, time).tolist() == expected

@@ -10,7 +10,9 @@ from hemix.evaluation.predictions import Predictions
 
 
 def predictions(rows: int = 2000, seed: int = 0, **changes) -> Predictions:
-    """Clicks and orders of 8 candidates a request, 40 users; the model sees the truth through some noise."""
+    """Clicks and orders of 8 candidates a request, 40 users; the model sees the truth through some
+    noise.
+    """
     rng = np.random.default_rng(seed)
     request = np.arange(rows) // 8
     user = rng.integers(0, 40, request.max() + 1)[request]

@@ -15,7 +15,19 @@ from hemix.evaluation.evaluate import evaluate_predictions
 from hemix.evaluation.slices import slice_masks
 from tests.evaluation.made import predictions
 
-DESIGN_KEYS = {"auc", "auc_ci95", "gauc", "gauc_coverage", "ndcg_at_10", "logloss", "ne", "pcoc", "ece", "ece_floor", "positives"}
+DESIGN_KEYS = {
+    "auc",
+    "auc_ci95",
+    "gauc",
+    "gauc_coverage",
+    "ndcg_at_10",
+    "logloss",
+    "ne",
+    "pcoc",
+    "ece",
+    "ece_floor",
+    "positives",
+}
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +66,13 @@ def test_a_given_task_is_measured_on_the_rows_where_the_label_holds(figures):
     given = figures["tasks"]["order_given_click"]
     assert given["rows"] == clicked.sum() == figures["tasks"]["click"]["positives"]
     assert given["auc"] == metrics.auc(p.labels[clicked, 1], p.conditional[clicked, 1])
-    assert given["oracle_auc"] == metrics.auc(p.labels[clicked, 1], (p.truth[:, 1] / p.truth[:, 0])[clicked])
-    assert "order_given_click" not in evaluate_predictions(predictions(conditional=None), replicates=2)["tasks"]
+    assert given["oracle_auc"] == metrics.auc(
+        p.labels[clicked, 1], (p.truth[:, 1] / p.truth[:, 0])[clicked]
+    )
+    assert (
+        "order_given_click"
+        not in evaluate_predictions(predictions(conditional=None), replicates=2)["tasks"]
+    )
 
 
 def test_unknown_labels_are_left_out_of_their_task_only():
@@ -65,7 +82,9 @@ def test_unknown_labels_are_left_out_of_their_task_only():
     found = evaluate_predictions(predictions(labels=labels), replicates=2)["tasks"]
     assert found["click"]["rows"] == 2000
     assert found["order"]["rows"] == 1400
-    assert found["order"]["auc"] == metrics.auc(labels[600:, 1], predictions().probabilities[600:, 1])
+    assert found["order"]["auc"] == metrics.auc(
+        labels[600:, 1], predictions().probabilities[600:, 1]
+    )
 
 
 def test_weights_bring_sampled_negatives_back_to_the_full_log():
@@ -73,9 +92,20 @@ def test_weights_bring_sampled_negatives_back_to_the_full_log():
     kept = (full.labels[:, 0] == 1) | (np.random.default_rng(0).random(full.rows) < 0.2)
     columns = {
         name: getattr(full, name)[kept]
-        for name in ("probabilities", "conditional", "labels", "user", "request", "truth", "popularity", "history_length",
-                     "realtime_length", "user_seen_in_train", "item_seen_in_train")
-    }  # fmt: skip
+        for name in (
+            "probabilities",
+            "conditional",
+            "labels",
+            "user",
+            "request",
+            "truth",
+            "popularity",
+            "history_length",
+            "realtime_length",
+            "user_seen_in_train",
+            "item_seen_in_train",
+        )
+    }
     sampled = predictions(**columns, weights=np.where(columns["labels"][:, 0] == 1, 1.0, 5.0))
     a, b = (evaluate_predictions(p, replicates=2)["tasks"]["click"] for p in (full, sampled))
     for name in ("auc", "gauc", "logloss", "ne", "pcoc"):
@@ -96,14 +126,23 @@ def test_what_is_undefined_is_absent_with_its_reason():
 
 def test_without_rows_nothing_is_made_up():
     empty = {
-        "probabilities": np.zeros((0, 2)), "conditional": None, "labels": np.zeros((0, 2)), "truth": None, "popularity": None,
+        "probabilities": np.zeros((0, 2)),
+        "conditional": None,
+        "labels": np.zeros((0, 2)),
+        "truth": None,
+        "popularity": None,
         **{k: np.zeros(0, int) for k in ("user", "request", "history_length", "realtime_length")},
         **{k: np.zeros(0, bool) for k in ("user_seen_in_train", "item_seen_in_train")},
-    }  # fmt: skip
+    }
     figures = evaluate_predictions(predictions(**empty))
     assert figures["rows"] == 0
     assert figures["tasks"]["click"]["absent"]["auc"] == "no rows"
-    assert figures["slices"] == {"history_length": {}, "realtime_length": {}, "user": {}, "item": {}}
+    assert figures["slices"] == {
+        "history_length": {},
+        "realtime_length": {},
+        "user": {},
+        "item": {},
+    }
 
 
 def test_truth_and_popularity_are_optional_and_a_truth_with_gaps_is_none():
@@ -131,9 +170,19 @@ def test_slices_by_hand():
         user_seen_in_train=np.ones(8, bool),
         item_seen_in_train=np.arange(8) > 0,
     )
-    found = {cut: {name: np.flatnonzero(mask).tolist() for name, mask in parts.items()} for cut, parts in slice_masks(p).items()}
+    found = {
+        cut: {name: np.flatnonzero(mask).tolist() for name, mask in parts.items()}
+        for cut, parts in slice_masks(p).items()
+    }
     assert found == {
-        "history_length": {"0": [0], "1-9": [1, 2], "10-99": [3, 4], "100-299": [5], "300-999": [6], "1000+": [7]},
+        "history_length": {
+            "0": [0],
+            "1-9": [1, 2],
+            "10-99": [3, 4],
+            "100-299": [5],
+            "300-999": [6],
+            "1000+": [7],
+        },
         "realtime_length": {"0": [0, 1], "1-4": [2, 3], "5-19": [4, 5], "20+": [6, 7]},
         "user": {"known": list(range(8))},
         "item": {"known": list(range(1, 8)), "new": [0]},
@@ -155,10 +204,22 @@ def test_slices_part_the_rows_and_hold_the_metrics_of_their_rows(figures):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("labels", np.full((2000, 2), 3), r"Predictions\.labels\[click\]: expected 0, 1 or -1 \(unknown\), got 3 in row 0"),
-        ("labels", np.zeros((2000, 1)), r"Predictions\.labels: expected shape \(2000, 2\), got \(2000, 1\)"),
+        (
+            "labels",
+            np.full((2000, 2), 3),
+            r"Predictions\.labels\[click\]: expected 0, 1 or -1 \(unknown\), got 3 in row 0",
+        ),
+        (
+            "labels",
+            np.zeros((2000, 1)),
+            r"Predictions\.labels: expected shape \(2000, 2\), got \(2000, 1\)",
+        ),
         ("user", np.zeros(3), r"Predictions\.user: expected shape \(2000,\), got \(3,\)"),
-        ("probabilities", np.full((2000, 2), np.nan), r"Predictions\.probabilities: expected probabilities from 0 to 1, got"),
+        (
+            "probabilities",
+            np.full((2000, 2), np.nan),
+            r"Predictions\.probabilities: expected probabilities from 0 to 1, got",
+        ),
         ("given", (None, 1), r"Predictions\.given\[1\]: expected an earlier task or None, got 1"),
     ],
 )
@@ -168,7 +229,10 @@ def test_bad_predictions_are_named(field, value, message):
 
 
 def test_neither_metrics_nor_report_load_torch():
-    code = "import sys; from hemix.evaluation import evaluate, importance, report; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from hemix.evaluation import evaluate, importance, report; sys.exit('torch' "
+        "in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -181,7 +245,9 @@ def test_an_interval_of_one_user_is_absent_with_its_reason():
         assert task["absent"]["auc_ci95"] == "fewer than two users"
     weights = np.where(made.user == made.user[0], 1.0, 0.0)
     figures = evaluate_predictions(predictions(rows=400, weights=weights), replicates=10)
-    assert figures["tasks"]["click"]["absent"]["auc_ci95"] == "fewer than two users", "the others weigh nothing"
+    assert figures["tasks"]["click"]["absent"]["auc_ci95"] == "fewer than two users", (
+        "the others weigh nothing"
+    )
     for parts in figures["slices"].values():
         for part in parts.values():
             assert "auc_standard_error" not in part["tasks"]["click"]
@@ -202,5 +268,7 @@ def test_weights_that_leave_a_class_empty_leave_the_other_task_as_it_is(empty):
     if empty == "negatives":
         kept = label == 1
         order = figures["tasks"]["order"]
-        assert order["auc"] == pytest.approx(metrics.auc(made.labels[kept, 1], made.probabilities[kept, 1]))
+        assert order["auc"] == pytest.approx(
+            metrics.auc(made.labels[kept, 1], made.probabilities[kept, 1])
+        )
     json.dumps(figures, allow_nan=False)

@@ -49,7 +49,9 @@ def test_a_feature_is_permuted_the_same_whatever_else_is_asked_for(columns):
 
 def test_one_repetition_has_no_deviation(columns):
     labels = (columns["strong"] > 0).astype(int)
-    found = permutation_importance(permuting(columns), ["strong"], labels, logistic(columns), repetitions=1)
+    found = permutation_importance(
+        permuting(columns), ["strong"], labels, logistic(columns), repetitions=1
+    )
     assert not [key for key in found[0] if key.endswith("deviation")]
 
 

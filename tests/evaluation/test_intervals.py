@@ -1,4 +1,6 @@
-"""Bootstrap and standard errors: determinism, sharing of resamples, and that intervals cover what they should."""
+"""Bootstrap and standard errors: determinism, sharing of resamples, and that intervals cover what
+they should.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,9 @@ def test_auc_replicates_equal_the_auc_of_repeated_rows():
 def test_any_metric_can_be_resampled():
     label, score, user = simulated(0, users=30)
     probability = 1 / (1 + np.exp(-score))
-    values = replicates(lambda w: metrics.logloss(label, probability, w), UserResamples(user, count=200))
+    values = replicates(
+        lambda w: metrics.logloss(label, probability, w), UserResamples(user, count=200)
+    )
     interval = percentile_interval(values)
     assert interval.low < metrics.logloss(label, probability) < interval.high
 
@@ -123,7 +127,9 @@ def test_intervals_cover_the_true_auc_about_as_often_as_they_say():
     covered = 0
     for seed in range(60):
         label, score, user = simulated(seed, users=80, per_user=8)
-        interval = percentile_interval(auc_replicates(label, score, UserResamples(user, count=150, seed=seed)))
+        interval = percentile_interval(
+            auc_replicates(label, score, UserResamples(user, count=150, seed=seed))
+        )
         covered += interval.low <= truth <= interval.high
     assert covered >= 51  # of 60, expected 57; 50 or fewer has a chance below 1 %
 
@@ -135,15 +141,21 @@ def test_difference_is_paired():
     difference = auc_difference(label, score, worse, user, resamples=resamples)
     assert difference.delta == pytest.approx(metrics.auc(label, score) - metrics.auc(label, worse))
     assert difference.ci95.low < difference.delta < difference.ci95.high
-    alone = auc_replicates(label, score, resamples) - auc_replicates(label, worse, UserResamples(user, count=300, seed=1))
+    alone = auc_replicates(label, score, resamples) - auc_replicates(
+        label, worse, UserResamples(user, count=300, seed=1)
+    )
     assert difference.standard_error < 0.8 * alone.std()
     without = auc_difference(label, score, worse, user)
-    assert without.ci95.low == pytest.approx(difference.ci95.low, abs=0.2 * (difference.ci95.high - difference.ci95.low))
+    assert without.ci95.low == pytest.approx(
+        difference.ci95.low, abs=0.2 * (difference.ci95.high - difference.ci95.low)
+    )
 
 
 def test_no_difference_between_a_score_and_its_monotone_map():
     label, score, user = simulated(7, users=20)
-    difference = auc_difference(label, score, np.exp(score), user, resamples=UserResamples(user, count=50))
+    difference = auc_difference(
+        label, score, np.exp(score), user, resamples=UserResamples(user, count=50)
+    )
     assert difference.delta == 0
     assert difference.ci95 == Interval(0.0, 0.0)
     assert difference.standard_error == pytest.approx(0, abs=1e-15)
@@ -152,7 +164,9 @@ def test_no_difference_between_a_score_and_its_monotone_map():
 def test_what_cannot_be_measured_says_why():
     assert auc_standard_error(A([1, 1]), A([0.1, 0.2]), A([0, 1])) == Absent("no negatives")
     assert auc_standard_error(A([1, 0]), A([0.1, 0.2]), A([0, 0])) == Absent("fewer than two users")
-    assert auc_difference(A([0, 0]), A([0.1, 0.2]), A([0.1, 0.2]), A([0, 1])) == Absent("no positives")
+    assert auc_difference(A([0, 0]), A([0.1, 0.2]), A([0.1, 0.2]), A([0, 1])) == Absent(
+        "no positives"
+    )
     with pytest.raises(DataError, match="expected 3 rows like the resamples, got 2"):
         auc_replicates(A([1, 0]), A([0.1, 0.2]), UserResamples(A([0, 1, 2]), count=2))
     with pytest.raises(DataError, match="replicates: expected 1 or more, got 0"):
@@ -164,7 +178,9 @@ def test_one_user_and_one_users_class_have_no_width():
     one = np.zeros(label.size, dtype=int)
     assert auc_standard_error(label, score, one) == FEW_USERS
     assert auc_interval(label, score, UserResamples(one, count=20)) == FEW_USERS
-    difference = auc_difference(label, score, score[::-1], one, resamples=UserResamples(one, count=20))
+    difference = auc_difference(
+        label, score, score[::-1], one, resamples=UserResamples(one, count=20)
+    )
     assert difference.delta != 0
     assert (difference.ci95, difference.standard_error) == (FEW_USERS, FEW_USERS)
     both = next(u for u in range(20) if 0 < label[user == u].mean() < 1)
@@ -172,7 +188,9 @@ def test_one_user_and_one_users_class_have_no_width():
     assert auc_standard_error(label, score, user, weight) == FEW_USERS, "the others weigh nothing"
     alone = np.where(label == 1, 0, user)
     assert auc_standard_error(label, score, alone) == Absent("all positives are of one user")
-    assert auc_interval(label, score, UserResamples(alone, count=20)) == Absent("all positives are of one user")
+    assert auc_interval(label, score, UserResamples(alone, count=20)) == Absent(
+        "all positives are of one user"
+    )
 
 
 def test_rows_that_weigh_nothing_change_no_standard_error():
@@ -180,4 +198,6 @@ def test_rows_that_weigh_nothing_change_no_standard_error():
     more = [np.concatenate([column, column[:50]]) for column in (label, score)]
     weight = np.concatenate([np.ones(label.size), np.zeros(50)])
     strangers = np.concatenate([user, 100 + np.arange(50)])
-    assert auc_standard_error(*more, strangers, weight) == pytest.approx(auc_standard_error(label, score, user))
+    assert auc_standard_error(*more, strangers, weight) == pytest.approx(
+        auc_standard_error(label, score, user)
+    )

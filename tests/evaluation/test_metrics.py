@@ -46,7 +46,7 @@ def same(a, b):
     return a == pytest.approx(b, abs=1e-9)
 
 
-# -- AUC ---------------------------------------------------------------------------------------------------------------------
+# -- AUC -------------------------------------------------------------------------------------------
 
 
 def test_auc_by_hand_with_a_tie():
@@ -55,7 +55,8 @@ def test_auc_by_hand_with_a_tie():
 
 
 def test_auc_by_hand_with_weights():
-    # Positive .6 (weight 2) beats negative .4 (weight 1) and loses to negative .9 (weight 3): 2 of 8.
+    # Positive .6 (weight 2) beats negative .4 (weight 1) and loses to negative .9 (weight 3): 2 of
+    # 8.
     assert metrics.auc(A([1, 0, 0]), A([0.6, 0.4, 0.9]), A([2.0, 1.0, 3.0])) == 0.25
 
 
@@ -63,7 +64,9 @@ def test_auc_of_equal_scores_is_a_half():
     assert metrics.auc(A([1, 0, 1, 0, 0]), np.full(5, 0.3)) == 0.5
 
 
-@pytest.mark.parametrize(("labels", "reason"), [([1, 1], "no negatives"), ([0, 0], "no positives"), ([], "no rows")])
+@pytest.mark.parametrize(
+    ("labels", "reason"), [([1, 1], "no negatives"), ([0, 0], "no positives"), ([], "no rows")]
+)
 def test_auc_of_one_class_is_absent(labels, reason):
     assert metrics.auc(A(labels, dtype=int), np.zeros(len(labels))) == Absent(reason)
 
@@ -96,11 +99,12 @@ def test_auc_takes_single_precision_scores_apart_by_one_step():
     assert metrics.auc(A([0, 1]), A([low, np.nextafter(low, np.float32(1))])) == 1.0
 
 
-# -- GAUC and nDCG -------------------------------------------------------------------------------------------------------------
+# -- GAUC and nDCG ---------------------------------------------------------------------------------
 
 
 def test_gauc_by_hand():
-    # User 7: AUC 1 over 2 rows; user 3: AUC 1/2 (one of two pairs) over 3 rows; user 5 has no positive and covers 1 of 6.
+    # User 7: AUC 1 over 2 rows; user 3: AUC 1/2 (one of two pairs) over 3 rows; user 5 has no
+    # positive and covers 1 of 6.
     users = A([7, 7, 3, 3, 3, 5])
     value, coverage = metrics.gauc(A([1, 0, 1, 0, 0, 0]), A([0.9, 0.1, 0.5, 0.4, 0.6, 0.99]), users)
     assert value == pytest.approx((2 * 1.0 + 3 * 0.5) / 5)
@@ -124,7 +128,10 @@ def test_gauc_without_a_mixed_user_is_absent_and_covers_nothing():
 @given(rows())
 def test_gauc_is_the_mean_of_the_users_aucs(case):
     y, s, w, users = case
-    parts = [(w[users == u].sum(), pairwise_auc(*(x[users == u] for x in (y, s, w)))) for u in np.unique(users)]
+    parts = [
+        (w[users == u].sum(), pairwise_auc(*(x[users == u] for x in (y, s, w))))
+        for u in np.unique(users)
+    ]
     both = [(mass, value) for mass, value in parts if value is not None]
     value, coverage = metrics.gauc(y, s, users, w)
     if not both:
@@ -136,17 +143,22 @@ def test_gauc_is_the_mean_of_the_users_aucs(case):
 
 
 def test_ndcg_by_hand():
-    # Request 0: positives at ranks 1 and 3 of 3: (1 + 1/2) / (1 + 1/log2 3). Request 1: the positive at rank 2 of 2: 1/log2 3.
+    # Request 0: positives at ranks 1 and 3 of 3: (1 + 1/2) / (1 + 1/log2 3). Request 1: the
+    # positive at rank 2 of 2: 1/log2 3.
     y, s = A([1, 0, 1, 0, 1]), A([0.9, 0.5, 0.1, 0.8, 0.2])
     first = (1 + 0.5) / (1 + 1 / math.log2(3))
-    assert metrics.ndcg_at_k(y, s, A([0, 0, 0, 1, 1])) == pytest.approx((first + 1 / math.log2(3)) / 2)
+    assert metrics.ndcg_at_k(y, s, A([0, 0, 0, 1, 1])) == pytest.approx(
+        (first + 1 / math.log2(3)) / 2
+    )
 
 
 def test_ndcg_leaves_out_requests_without_a_positive_and_lone_candidates():
     y, s = A([1, 0, 0, 0, 1]), A([0.2, 0.8, 0.5, 0.4, 0.9])
     # Request 1 has no positive, request 2 one candidate.
     assert metrics.ndcg_at_k(y, s, A([0, 0, 1, 1, 2])) == pytest.approx(1 / math.log2(3))
-    assert metrics.ndcg_at_k(y[2:], s[2:], A([1, 1, 2])) == Absent("no request has both a positive and more than one candidate")
+    assert metrics.ndcg_at_k(y[2:], s[2:], A([1, 1, 2])) == Absent(
+        "no request has both a positive and more than one candidate"
+    )
 
 
 def test_ndcg_is_cut_at_k():
@@ -161,12 +173,16 @@ def test_ndcg_shares_discounts_among_equal_scores_whatever_the_order_of_rows():
         assert metrics.ndcg_at_k(A(y), A([0.5, 0.5]), A([0, 0])) == pytest.approx(expected)
 
 
-# -- probabilities ---------------------------------------------------------------------------------------------------------------
+# -- probabilities ---------------------------------------------------------------------------------
 
 
 def test_logloss_by_hand():
-    assert metrics.logloss(A([1, 0]), A([0.8, 0.4])) == pytest.approx(-(math.log(0.8) + math.log(0.6)) / 2)
-    assert metrics.logloss(A([1, 0]), A([0.8, 0.4]), A([3, 1])) == pytest.approx(-(3 * math.log(0.8) + math.log(0.6)) / 4)
+    assert metrics.logloss(A([1, 0]), A([0.8, 0.4])) == pytest.approx(
+        -(math.log(0.8) + math.log(0.6)) / 2
+    )
+    assert metrics.logloss(A([1, 0]), A([0.8, 0.4]), A([3, 1])) == pytest.approx(
+        -(3 * math.log(0.8) + math.log(0.6)) / 4
+    )
 
 
 def test_logloss_of_a_saturated_mistake_is_finite():
@@ -188,7 +204,9 @@ def test_pcoc_by_hand():
 
 def test_ece_by_hand():
     # Two bins: predictions .1, .3 (mean .2) with no positive, .6, .8 (mean .7) with both.
-    assert metrics.ece(A([0, 0, 1, 1]), A([0.1, 0.3, 0.6, 0.8]), bins=2) == pytest.approx((0.2 + 0.3) / 2)
+    assert metrics.ece(A([0, 0, 1, 1]), A([0.1, 0.3, 0.6, 0.8]), bins=2) == pytest.approx(
+        (0.2 + 0.3) / 2
+    )
 
 
 def test_ece_with_weights_moves_the_borders_of_the_bins():
@@ -253,14 +271,21 @@ def test_calibration_points_by_hand():
 
 def test_without_rows_everything_is_absent():
     none, p = np.zeros(0, int), np.zeros(0)
-    for metric in (metrics.auc, metrics.logloss, metrics.ne, metrics.pcoc, metrics.ece, metrics.ece_floor):
+    for metric in (
+        metrics.auc,
+        metrics.logloss,
+        metrics.ne,
+        metrics.pcoc,
+        metrics.ece,
+        metrics.ece_floor,
+    ):
         assert metric(none, p) == Absent("no rows")
     assert isinstance(metrics.gauc(none, p, none)[0], Absent)
     assert isinstance(metrics.ndcg_at_k(none, p, none), Absent)
     assert metrics.calibration_curve(none, p) == []
 
 
-# -- all of them ---------------------------------------------------------------------------------------------------------------
+# -- all of them -----------------------------------------------------------------------------------
 
 
 @property_test
@@ -272,7 +297,9 @@ def test_a_weight_is_a_repetition(case):
         assert same(metric(y, s, w), metric(y2, s2)), metric.__name__
     assert same(metrics.gauc(y, s, owner, w)[0], metrics.gauc(y2, s2, owner2)[0])
     rows_of = np.bincount(owner, w > 0, minlength=5)
-    if (rows_of[np.unique(owner2)] > 1).all():  # copies of one candidate do not make a ranking of it
+    if (
+        rows_of[np.unique(owner2)] > 1
+    ).all():  # copies of one candidate do not make a ranking of it
         assert same(metrics.ndcg_at_k(y, s, owner, w, k=3), metrics.ndcg_at_k(y2, s2, owner2, k=3))
 
 
@@ -291,7 +318,12 @@ def test_the_order_of_rows_does_not_matter(case, seed):
 @given(rows())
 def test_values_stay_in_their_range(case):
     y, s, w, owner = case
-    found = [metrics.auc(y, s, w), metrics.gauc(y, s, owner, w)[0], metrics.ndcg_at_k(y, s, owner, w), metrics.ece(y, s, w)]
+    found = [
+        metrics.auc(y, s, w),
+        metrics.gauc(y, s, owner, w)[0],
+        metrics.ndcg_at_k(y, s, owner, w),
+        metrics.ece(y, s, w),
+    ]
     assert all(isinstance(v, Absent) or -1e-12 <= v <= 1 + 1e-12 for v in found)
 
 

@@ -1,4 +1,6 @@
-"""Notes: what is worse than knowing nothing is said, what chance may have done is not called worse."""
+"""Notes: what is worse than knowing nothing is said, what chance may have done is not called
+worse.
+"""
 
 from __future__ import annotations
 
@@ -48,8 +50,14 @@ def test_a_log_loss_above_the_base_rates() -> None:
     click = figures["tasks"]["click"]
     rate = made.labels[:, 0].mean()
     assert note["code"] == "loss_above_base_rate"
-    assert (note["split"], note["logloss"], note["ne"]) == ("test", click["logloss"], pytest.approx(click["ne"]))
-    assert note["base_rate_logloss"] == pytest.approx(-(rate * np.log(rate) + (1 - rate) * np.log(1 - rate)))
+    assert (note["split"], note["logloss"], note["ne"]) == (
+        "test",
+        click["logloss"],
+        pytest.approx(click["ne"]),
+    )
+    assert note["base_rate_logloss"] == pytest.approx(
+        -(rate * np.log(rate) + (1 - rate) * np.log(1 - rate))
+    )
     assert note["within_chance"] is False
     assert 0 < note["standard_error"] < note["logloss"] - note["base_rate_logloss"]
     assert json.loads(json.dumps(notes, allow_nan=False)) == notes
@@ -73,19 +81,27 @@ def test_the_base_rate_itself_is_not_above_the_base_rate() -> None:
 
 def test_popularity_that_is_better_and_popularity_that_is_a_close_rival() -> None:
     made = predictions()
-    weak = np.clip(0.9 * made.probabilities[:, 0].mean() + 0.01 * np.random.default_rng(0).normal(size=2000), 0, 1)
+    weak = np.clip(
+        0.9 * made.probabilities[:, 0].mean() + 0.01 * np.random.default_rng(0).normal(size=2000),
+        0,
+        1,
+    )
     _, notes = noted(scored(weak))
     [note] = [n for n in notes if (n["task"], n["code"]) == ("click", "auc_below_popularity")]
     assert note["auc"] < note["popularity_auc"]
     assert note["difference_ci95"][1] < 0
     assert note["within_chance"] is False
     close = predictions(popularity=np.clip(made.probabilities + 1e-3 * made.labels, 0, 1))
-    assert {n["code"] for n in noted(close)[1]} == {"auc_below_popularity"}, "every pair the same or better: small, but sure"
+    assert {n["code"] for n in noted(close)[1]} == {"auc_below_popularity"}, (
+        "every pair the same or better: small, but sure"
+    )
     noise = np.exp(0.3 * np.random.default_rng(1).normal(size=(2000, 2)))
     even = [made.probabilities * noise, made.probabilities * noise[::-1]]
     below = []
     for ours, theirs in (even, even[::-1]):  # one of the two is below, not surely
-        _, notes = noted(predictions(probabilities=np.clip(ours, 0, 1), popularity=np.clip(theirs, 0, 1)))
+        _, notes = noted(
+            predictions(probabilities=np.clip(ours, 0, 1), popularity=np.clip(theirs, 0, 1))
+        )
         below += [n for n in notes if n["code"] == "auc_below_popularity" and n["task"] == "click"]
     assert [n["within_chance"] for n in below] == [True]
 
@@ -100,16 +116,28 @@ def test_one_user_has_no_interval_and_the_difference_alone_decides() -> None:
 
 
 def test_notes_of_training() -> None:
-    lines = {"click": {"slope": 1.2, "shift": 0.1}, "order": {"slope": 1.0, "shift": 0.0, "left_out": "one class"}}
-    notes = training_notes([one_class_note("order", 0, 50)], valid_notes({"click": (0.7, 0.5), "order": (0.2, 0.3)}), lines)
+    lines = {
+        "click": {"slope": 1.2, "shift": 0.1},
+        "order": {"slope": 1.0, "shift": 0.0, "left_out": "one class"},
+    }
+    notes = training_notes(
+        [one_class_note("order", 0, 50)],
+        valid_notes({"click": (0.7, 0.5), "order": (0.2, 0.3)}),
+        lines,
+    )
     assert [(n["code"], n["task"], n["split"]) for n in notes] == [
         ("one_class_in_train", "order", "train"),
         ("loss_above_base_rate", "click", "valid"),
         ("calibration_left_out", "order", "valid"),
     ]
     assert notes[1]["ne"] == pytest.approx(1.4)
-    assert training_notes([], valid_notes({"click": (0.1, 0.0)}), None) == [], "one class: any model is above"
-    assert calibration_notes({"click": {"slope": 0.01, "shift": 0.0, "held": "x"}})[0]["code"] == "calibration_held"
+    assert training_notes([], valid_notes({"click": (0.1, 0.0)}), None) == [], (
+        "one class: any model is above"
+    )
+    assert (
+        calibration_notes({"click": {"slope": 0.01, "shift": 0.0, "held": "x"}})[0]["code"]
+        == "calibration_held"
+    )
 
 
 def test_tables_and_report_show_what_is_noted() -> None:
@@ -123,7 +151,9 @@ def test_tables_and_report_show_what_is_noted() -> None:
     for note in [*notes, *of_training]:
         assert note["text"] in page
     assert notes_lines(of_training)[0].endswith(of_training[0]["text"])
-    assert 'class="notes"' not in render_report(metrics={"notes": [], "split": {"test": {**figures, "notes": []}}})
+    assert 'class="notes"' not in render_report(
+        metrics={"notes": [], "split": {"test": {**figures, "notes": []}}}
+    )
 
 
 def test_reasons_of_what_is_absent_stand_in_table_and_report() -> None:

@@ -44,7 +44,9 @@ class Checker(HTMLParser):
                 self.ids.append(value)
             if key in ("href", "src", "srcset", "data"):
                 self.references.append(value)
-            self.references += [f"#{target}" for target in re.findall(r"url\(#([^)]+)\)", value or "")]
+            self.references += [
+                f"#{target}" for target in re.findall(r"url\(#([^)]+)\)", value or "")
+            ]
 
     def handle_endtag(self, tag):
         assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
@@ -73,36 +75,75 @@ def content():
         {"feature": "item.price", "auc_drop": 0.031, "auc_drop_deviation": 0.001},
         {"feature": "user.<b>&$x$", "auc_drop": 0.012, "auc_drop_deviation": 0.0},
     ]
-    log = [{"step": s, "loss": 0.4 - s / 1e4, "progressive_auc": None if s == 20 else 0.6} for s in range(20, 400, 20)]
+    log = [
+        {"step": s, "loss": 0.4 - s / 1e4, "progressive_auc": None if s == 20 else 0.6}
+        for s in range(20, 400, 20)
+    ]
     log += [{"step": 380, "valid_loss": 0.35, "valid_auc": 0.71}]
     return {
         "metrics": {
-            "model": "hemix", "dense_parameters": 254_321, "embedding_parameters": 1_843_210, "train_seconds": 83.2,
-            "impressions_per_second": 9120.3, "peak_bytes": 912 * 2**20, "split": {"test": split},
+            "model": "hemix",
+            "dense_parameters": 254_321,
+            "embedding_parameters": 1_843_210,
+            "train_seconds": 83.2,
+            "impressions_per_second": 9120.3,
+            "peak_bytes": 912 * 2**20,
+            "split": {"test": split},
         },
         "log": log,
-        "settings": {"model": {"name": "hemix", "size": "tiny", "layers": 2}, "train": {"seed": 17, "device": "cpu"}},
+        "settings": {
+            "model": {"name": "hemix", "size": "tiny", "layers": 2},
+            "train": {"seed": 17, "device": "cpu"},
+        },
         "manifest": {
-            "schema": "city<script>", "fingerprint": "9f86d081884c7d65abcdef", "splits": {
-                "train": {"rows": 181_234, "requests": 18_000, "users": 900, "positives": {"click": 14_680},
-                          "first_time_ms": 1_767_571_200_000, "last_time_ms": 1_768_003_200_000},
+            "schema": "city<script>",
+            "fingerprint": "9f86d081884c7d65abcdef",
+            "splits": {
+                "train": {
+                    "rows": 181_234,
+                    "requests": 18_000,
+                    "users": 900,
+                    "positives": {"click": 14_680},
+                    "first_time_ms": 1_767_571_200_000,
+                    "last_time_ms": 1_768_003_200_000,
+                },
             },
             "unknown_rate": {"train": {"item.item_id": 0.0312}},
         },
         "info": {"torch": "2.9.1"},
-    }  # fmt: skip
+    }
 
 
 def test_the_report_stands_alone_and_says_the_facts(content):
     text = checked(render_report(**content))
     click = content["metrics"]["split"]["test"]["tasks"]["click"]
     for fact in (
-        "HeMix tiny", "254,321", "1.84 M", "1 min 23 s", "9,120 impressions/s", "912 MiB", "city<script>", "9f86d081884c7d65",
-        "181,234", "3.1 %", "2026-01-05",
-        "2026-01-10", "8.1 %", "2.9.1", "17", "order given click", "in the user’s history", "item.price", "user.<b>&$x$",
-        f"{click['auc']:.4f}", "{:.4f} to {:.4f}".format(*click["auc_ci95"]), f"{click['popularity_auc']:.4f}",
-        f"{click['oracle_auc']:.4f}", f"PCOC {click['pcoc']:.3f}", f"{100 * click['auc']:.1f} %",
-    ):  # fmt: skip
+        "HeMix tiny",
+        "254,321",
+        "1.84 M",
+        "1 min 23 s",
+        "9,120 impressions/s",
+        "912 MiB",
+        "city<script>",
+        "9f86d081884c7d65",
+        "181,234",
+        "3.1 %",
+        "2026-01-05",
+        "2026-01-10",
+        "8.1 %",
+        "2.9.1",
+        "17",
+        "order given click",
+        "in the user’s history",
+        "item.price",
+        "user.<b>&$x$",
+        f"{click['auc']:.4f}",
+        "{:.4f} to {:.4f}".format(*click["auc_ci95"]),
+        f"{click['popularity_auc']:.4f}",
+        f"{click['oracle_auc']:.4f}",
+        f"PCOC {click['pcoc']:.3f}",
+        f"{100 * click['auc']:.1f} %",
+    ):
         assert fact in text, fact
 
 
@@ -134,7 +175,9 @@ def test_the_same_content_gives_the_same_bytes(content):
 
 @pytest.mark.parametrize("missing", ["log", "settings", "manifest", "info"])
 def test_a_missing_part_is_left_out(content, missing):
-    text = checked(render_report(**{key: value for key, value in content.items() if key != missing}))
+    text = checked(
+        render_report(**{key: value for key, value in content.items() if key != missing})
+    )
     assert ("How it learned" in text) == (missing != "log")
     assert "None" not in text
 
@@ -149,7 +192,9 @@ def test_a_run_that_was_not_yet_evaluated_has_a_report(content):
 def test_what_is_absent_shows_its_reason():
     labels = predictions().labels.copy()
     labels[:, 1] = 0
-    split = evaluate_predictions(predictions(labels=labels, truth=None, popularity=None), replicates=20)
+    split = evaluate_predictions(
+        predictions(labels=labels, truth=None, popularity=None), replicates=20
+    )
     text = checked(render_report(metrics={"model": "din", "split": {"valid": split}}))
     assert "no positives" in text
     assert "valid split" in text
@@ -158,10 +203,36 @@ def test_what_is_absent_shows_its_reason():
 
 
 def test_a_small_slice_shows_no_auc():
-    split = {"rows": 30, "tasks": {"click": {"auc": 0.7, "positives": 12, "rows": 30}}, "slices": {"user": {
-        "known": {"rows": 24, "tasks": {"click": {"rows": 24, "positives": 11, "auc": 0.6789, "auc_standard_error": 0.05}}},
-        "new": {"rows": 6, "tasks": {"click": {"rows": 6, "positives": 1, "auc": 0.9876, "auc_standard_error": 0.0}}},
-    }}}  # fmt: skip
+    split = {
+        "rows": 30,
+        "tasks": {"click": {"auc": 0.7, "positives": 12, "rows": 30}},
+        "slices": {
+            "user": {
+                "known": {
+                    "rows": 24,
+                    "tasks": {
+                        "click": {
+                            "rows": 24,
+                            "positives": 11,
+                            "auc": 0.6789,
+                            "auc_standard_error": 0.05,
+                        }
+                    },
+                },
+                "new": {
+                    "rows": 6,
+                    "tasks": {
+                        "click": {
+                            "rows": 6,
+                            "positives": 1,
+                            "auc": 0.9876,
+                            "auc_standard_error": 0.0,
+                        }
+                    },
+                },
+            }
+        },
+    }
     text = checked(render_report(metrics={"split": {"test": split}}))
     assert "0.6789 ± 0.0500" in text
     assert "0.9876" not in text
@@ -220,7 +291,14 @@ def test_numbers_and_names_read_well(shown, expected):
 
 def _split(first: str, last: str) -> dict[str, object]:
     ends = [int(datetime.fromisoformat(text).timestamp() * 1000) for text in (first, last)]
-    return {"rows": 1, "requests": 1, "users": 1, "positives": {}, "first_time_ms": ends[0], "last_time_ms": ends[1]}
+    return {
+        "rows": 1,
+        "requests": 1,
+        "users": 1,
+        "positives": {},
+        "first_time_ms": ends[0],
+        "last_time_ms": ends[1],
+    }
 
 
 def test_days_of_the_splits_are_the_schemas(content):
@@ -251,4 +329,6 @@ def test_splits_within_a_day_show_hours(content):
 def test_how_much_the_tables_have_in_common(content):
     content["manifest"]["join_rate"] = {"items": 0.873, "event_users": 1.0}
     text = checked(render_report(**content))
-    assert "item is in the item table" in text and "87.3\N{NO-BREAK SPACE}%" in text.replace(" %", "\N{NO-BREAK SPACE}%")
+    assert "item is in the item table" in text and "87.3\N{NO-BREAK SPACE}%" in text.replace(
+        " %", "\N{NO-BREAK SPACE}%"
+    )

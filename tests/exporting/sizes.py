@@ -11,7 +11,14 @@ from hemix.models import Ranker, build_model
 from tests.batches import make_config
 
 SMALL: dict[str, Any] = dict(
-    embedding_size=8, token_width=16, attention_heads=2, layers=1, mix_heads=4, mix_rank=8, tokenizer_hidden=24, tower_hidden=8
+    embedding_size=8,
+    token_width=16,
+    attention_heads=2,
+    layers=1,
+    mix_heads=4,
+    mix_rank=8,
+    tokenizer_hidden=24,
+    tower_hidden=8,
 )
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -20,9 +27,16 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "embedding": dict(time_encoding="embedding"),
     "timeless": dict(time_encoding="none"),
     "pre rms swiglu group flatten": dict(
-        norm_position="pre", norm="rms", ffn="per_group", ffn_activation="swiglu", pooling="flatten", mix_activation="gelu"
+        norm_position="pre",
+        norm="rms",
+        ffn="per_group",
+        ffn_activation="swiglu",
+        pooling="flatten",
+        mix_activation="gelu",
     ),
-    "shared, no fixed queries": dict(ffn="shared", fixed_queries_global=0, fixed_queries_realtime=0),
+    "shared, no fixed queries": dict(
+        ffn="shared", fixed_queries_global=0, fixed_queries_realtime=0
+    ),
     "no dynamic queries": dict(dynamic_queries=False, fixed_queries_realtime=2),
     "shared projection, transformer": dict(query_projection="shared", block="transformer"),
     "no products": dict(products="none"),
@@ -30,14 +44,22 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "neither, and no age": dict(products="none", matches=False, time_encoding="none"),
     "products of fields": dict(products="fields"),
     "rankmixer": dict(
-        block="rankmixer", ns_tokens_global=2, ns_tokens_realtime=2, fixed_queries_global=1, fixed_queries_realtime=1
+        block="rankmixer",
+        ns_tokens_global=2,
+        ns_tokens_realtime=2,
+        fixed_queries_global=1,
+        fixed_queries_realtime=1,
     ),
-    "one history's fixed queries": dict(fixed_queries_realtime=0, ns_tokens_global=3, ns_tokens_realtime=1, layers=2),
+    "one history's fixed queries": dict(
+        fixed_queries_realtime=0, ns_tokens_global=3, ns_tokens_realtime=1, layers=2
+    ),
 }
 
 
 def lively(spec: InputSpec, **options: Any) -> Ranker:
-    """A model in evaluation mode whose every weight matters: no bias at its first zero, tables as large as other weights."""
+    """A model in evaluation mode whose every weight matters: no bias at its first zero, tables as
+    large as other weights.
+    """
     model = build_model(spec, make_config(**{**SMALL, **options}), seed=3)
     g = torch.Generator().manual_seed(4)
     with torch.no_grad():

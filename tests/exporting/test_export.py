@@ -1,4 +1,6 @@
-"""An exported run: its graphs say what the run says, in any size of batch; what cannot be exported is refused and leaves nothing."""
+"""An exported run: its graphs say what the run says, in any size of batch; what cannot be exported
+is refused and leaves nothing.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,11 @@ def run(planted_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained run."""
     out = tmp_path_factory.mktemp("export") / "run"
     settings = {f"model.{name}": value for name, value in SMALL.items()}
-    api.train(planted_data, out, settings={**settings, "train.batch_impressions": 256, "train.warmup_steps": 1})
+    api.train(
+        planted_data,
+        out,
+        settings={**settings, "train.batch_impressions": 256, "train.warmup_steps": 1},
+    )
     return out
 
 
@@ -52,7 +58,9 @@ def session(folder: Path) -> Session:
     return Session.load(folder / exporting.USER_FILE, folder / exporting.REQUEST_FILE)
 
 
-def test_onnxruntime_scores_a_split_as_the_run_does(run: Path, exported: Path, planted_data: Path) -> None:
+def test_onnxruntime_scores_a_split_as_the_run_does(
+    run: Path, exported: Path, planted_data: Path
+) -> None:
     loaded, graphs = Run.load(run), session(exported)
     table = loaded.predict(planted_data, "test", bias="serving")
     serve_as = read_json(exported / "export.json", RunError)["bias"]["serve_as"]
@@ -64,7 +72,9 @@ def test_onnxruntime_scores_a_split_as_the_run_does(run: Path, exported: Path, p
             found.setdefault(name, []).append(by_candidate(batch, value))
     assert set(found) == set(loaded.schema.outputs) == {"click", "order", "order_given_click"}
     for name, values in found.items():
-        np.testing.assert_allclose(np.concatenate(values), table[name].to_numpy(), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(
+            np.concatenate(values), table[name].to_numpy(), rtol=0, atol=1e-5
+        )
     assert table["click"].to_numpy().std() > 0.001
 
 
@@ -80,9 +90,13 @@ def test_onnxruntime_scores_a_split_as_the_run_does(run: Path, exported: Path, p
 def test_any_size_of_batch(run: Path, exported: Path, sizes: dict[str, Any]) -> None:
     loaded = Run.load(run)
     batch = make_batch(loaded.spec, seed=5, **sizes)
-    found = session(exported).scores(user_feed(batch, loaded.spec), request_feed(batch, loaded.spec))
+    found = session(exported).scores(
+        user_feed(batch, loaded.spec), request_feed(batch, loaded.spec)
+    )
     for name, value in loaded.model.predict(batch).items():
-        np.testing.assert_allclose(by_candidate(batch, found[name]), value.numpy(), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(
+            by_candidate(batch, found[name]), value.numpy(), rtol=0, atol=1e-5
+        )
 
 
 def test_more_places_in_a_list_change_nothing(run: Path, exported: Path) -> None:
@@ -90,7 +104,12 @@ def test_more_places_in_a_list_change_nothing(run: Path, exported: Path) -> None
     batch = make_batch(loaded.spec, seed=5)
     user, request = user_feed(batch, loaded.spec), request_feed(batch, loaded.spec)
     expected = session(exported).scores(user, request)
-    wider = {**request, "item_bag_tags": np.pad(request["item_bag_tags"], ((0, 0), (0, 0), (0, 4)), constant_values=-1)}
+    wider = {
+        **request,
+        "item_bag_tags": np.pad(
+            request["item_bag_tags"], ((0, 0), (0, 0), (0, 4)), constant_values=-1
+        ),
+    }
     for name, value in session(exported).scores(user, wider).items():
         np.testing.assert_allclose(value, expected[name], rtol=0, atol=1e-6)
 
@@ -104,7 +123,9 @@ def test_an_id_outside_its_table_is_refused_by_the_graph(run: Path, exported: Pa
         session(exported).scores(feed, request_feed(batch, loaded.spec))
 
 
-def test_a_real_time_cut_beyond_the_history_is_refused_by_the_graph(run: Path, exported: Path) -> None:
+def test_a_real_time_cut_beyond_the_history_is_refused_by_the_graph(
+    run: Path, exported: Path
+) -> None:
     loaded = Run.load(run)
     batch = make_batch(loaded.spec, seed=5)
     feed = request_feed(batch, loaded.spec)
@@ -116,7 +137,9 @@ def test_a_real_time_cut_beyond_the_history_is_refused_by_the_graph(run: Path, e
 def test_the_folder_says_what_is_in_it(run: Path, exported: Path) -> None:
     content = read_json(exported / "export.json", RunError)
     loaded = Run.load(run)
-    files = {str(f.relative_to(exported)) for f in exported.rglob("*") if f.is_file()} - {"export.json"}
+    files = {str(f.relative_to(exported)) for f in exported.rglob("*") if f.is_file()} - {
+        "export.json"
+    }
     assert set(content["files"]) == files
     assert {"user_encoder.onnx", "request_scorer.onnx", "schema.yaml"} < files
     assert any(name.startswith("encoders/") for name in files)
@@ -127,9 +150,16 @@ def test_the_folder_says_what_is_in_it(run: Path, exported: Path) -> None:
     assert content["score"]["names"] == ["order", "price", "click"]
     graphs = session(exported)
     for graph, loaded_graph in (("user_encoder", graphs.user), ("request_scorer", graphs.request)):
-        for ports, real in (("inputs", loaded_graph.get_inputs()), ("outputs", loaded_graph.get_outputs())):
+        for ports, real in (
+            ("inputs", loaded_graph.get_inputs()),
+            ("outputs", loaded_graph.get_outputs()),
+        ):
             said = [
-                (p["name"], p["shape"], {"int64": "tensor(int64)", "float32": "tensor(float)"}[p["dtype"]])
+                (
+                    p["name"],
+                    p["shape"],
+                    {"int64": "tensor(int64)", "float32": "tensor(float)"}[p["dtype"]],
+                )
                 for p in content["graphs"][graph][ports]
             ]
             assert said == [(p.name, p.shape, p.type) for p in real]
@@ -166,20 +196,26 @@ def test_another_format_and_an_old_folder_are_refused(run: Path, tmp_path: Path)
     assert [f.name for f in tmp_path.iterdir()] == ["old"]
 
 
-def test_a_missing_package_is_named(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def without(name: str) -> ModuleType:
         if name == "onnxscript":
             raise ModuleNotFoundError(name)
         return import_module(name)
 
     monkeypatch.setattr("hemix.exporting.graphs.import_module", without)
-    with pytest.raises(MissingExtra, match=r"an ONNX export needs onnxscript, .*pip install 'hemix\[onnx\]'"):
+    with pytest.raises(
+        MissingExtra, match=r"an ONNX export needs onnxscript, .*pip install 'hemix\[onnx\]'"
+    ):
         api.export(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("apart", [2e-4, float("nan")])
-def test_graphs_that_differ_are_not_kept(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: float) -> None:
+def test_graphs_that_differ_are_not_kept(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: float
+) -> None:
     monkeypatch.setattr(exporting, "write_graphs", lambda *_, **__: None)
     monkeypatch.setattr(exporting, "difference", lambda *_, **__: (apart, 100))
     with pytest.raises(RunError, match=r"differ from the model by .*, allowed is 1e-04"):
@@ -203,33 +239,50 @@ def test_every_option_exports(options: dict[str, Any], tmp_path: Path) -> None:
     graphs = session(tmp_path)
     for seed in range(3):
         batch = make_batch(model.spec, seed=seed)
-        found = graphs.scores(user_feed(batch, model.spec), request_feed(batch, model.spec, takes_times(model)))
+        found = graphs.scores(
+            user_feed(batch, model.spec), request_feed(batch, model.spec, takes_times(model))
+        )
         for name, value in model.predict(batch).items():
-            np.testing.assert_allclose(by_candidate(batch, found[name]), value.numpy(), rtol=0, atol=1e-5)
+            np.testing.assert_allclose(
+                by_candidate(batch, found[name]), value.numpy(), rtol=0, atol=1e-5
+            )
 
 
 @pytest.mark.slow
-def test_labels_named_like_operators_and_large_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_named_like_operators_and_large_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("hemix.exporting.graphs._INLINE_BYTES_MAX", 1000)
     names = ("view", "linear", "mul", "val_1", "cat")
-    spec = dataclasses.replace(make_spec(), tasks=tuple(Task(name=name) for name in names), logit_shift=(0.0,) * len(names))
+    spec = dataclasses.replace(
+        make_spec(), tasks=tuple(Task(name=name) for name in names), logit_shift=(0.0,) * len(names)
+    )
     model = lively(spec)
     exporting.write_graphs(model, tmp_path)
     assert exporting.difference(model, tmp_path)[0] < 1e-5
     assert {f.name for f in tmp_path.iterdir()} == {
-        f"{graph}{end}" for graph in (exporting.USER_FILE, exporting.REQUEST_FILE) for end in ("", ".data")
+        f"{graph}{end}"
+        for graph in (exporting.USER_FILE, exporting.REQUEST_FILE)
+        for end in ("", ".data")
     }
 
 
 @pytest.mark.slow
-def test_the_command(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from hemix.cli import main
 
-    monkeypatch.setattr("sys.argv", ["hemix", "export", str(run), "--format", "onnx", "--out", str(tmp_path / "out"), "--json"])
+    monkeypatch.setattr(
+        "sys.argv",
+        ["hemix", "export", str(run), "--format", "onnx", "--out", str(tmp_path / "out"), "--json"],
+    )
     with pytest.raises(SystemExit) as end:
         main()
     assert not end.value.code
-    assert json.loads(capsys.readouterr().out) == read_json(tmp_path / "out" / "export.json", RunError)
+    assert json.loads(capsys.readouterr().out) == read_json(
+        tmp_path / "out" / "export.json", RunError
+    )
 
 
 def test_files_have_the_mode_of_new_files(exported: Path, tmp_path: Path) -> None:
@@ -239,7 +292,9 @@ def test_files_have_the_mode_of_new_files(exported: Path, tmp_path: Path) -> Non
 
 
 def test_one_candidate_field_and_none(tmp_path: Path) -> None:
-    """tests/models/test_degenerate.py compares the exported form of every such schema; here one goes through ONNX."""
+    """tests/models/test_degenerate.py compares the exported form of every such schema; here one
+    goes through ONNX.
+    """
     model = lively(DEGENERATE["an item id alone"])
     exporting.write_graphs(model, tmp_path)
     assert exporting.difference(model, tmp_path)[0] <= exporting.TOLERANCE
@@ -250,7 +305,13 @@ def test_one_candidate_field_and_none(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("products", ["histories", "fields", "none"])
 @pytest.mark.parametrize(
-    "what", ["a position alone", "an item id that events carry", "tags of items alone", "numbers of every level"]
+    "what",
+    [
+        "a position alone",
+        "an item id that events carry",
+        "tags of items alone",
+        "numbers of every level",
+    ],
 )
 def test_schemas_with_next_to_nothing_export(what: str, products: str, tmp_path: Path) -> None:
     model = lively(DEGENERATE[what], products=products)

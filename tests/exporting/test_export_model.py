@@ -1,4 +1,6 @@
-"""The padded form says what the model says, whatever the options and whatever stands in the padding."""
+"""The padded form says what the model says, whatever the options and whatever stands in the
+padding.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,11 @@ from tests.tolerances import PARITY_FP32_PROBABILITY
 def dense_scores(model: Ranker, batch: RequestBatch, **changes: Any) -> dict[str, torch.Tensor]:
     """The padded form's probabilities of a batch's candidates; ``changes`` replace inputs."""
     user, request = dense_form(model)
-    given = {**user_feed(batch, model.spec), **request_feed(batch, model.spec, takes_times(model)), **changes}
+    given = {
+        **user_feed(batch, model.spec),
+        **request_feed(batch, model.spec, takes_times(model)),
+        **changes,
+    }
     tensors = {name: torch.from_numpy(value) for name, value in given.items()}
     state = user(*(tensors[port.name] for port in user.inputs))
     tensors |= {port.name: value for port, value in zip(user.outputs, state, strict=True)}
@@ -81,7 +87,9 @@ def test_what_stands_in_the_padding_does_not_matter(age: str) -> None:
     model = lively(make_spec(), time_encoding=age)
     batch = make_batch(model.spec, seed=1)
     before = user_feed(batch, model.spec)
-    padding = np.arange(before["event_item"].shape[1]) >= batch.event_offsets.diff().numpy()[:, None]
+    padding = (
+        np.arange(before["event_item"].shape[1]) >= batch.event_offsets.diff().numpy()[:, None]
+    )
     changes = {
         "event_item": np.where(padding, 5, before["event_item"]),
         "event_ids": np.where(padding[..., None], 1, before["event_ids"]),
@@ -120,14 +128,20 @@ def test_a_spec_with_next_to_nothing_in_it() -> None:
     user, request = dense_form(model)
     assert [port.name for port in user.inputs] == ["event_time_ms"]
     assert [port.name for port in request.outputs] == ["view"]
-    torch.testing.assert_close(dense_scores(model, batch)["view"], model.predict(batch)["view"], **PARITY_FP32_PROBABILITY)
+    torch.testing.assert_close(
+        dense_scores(model, batch)["view"], model.predict(batch)["view"], **PARITY_FP32_PROBABILITY
+    )
 
 
 def test_negative_sampling_is_undone() -> None:
     spec = dataclasses.replace(make_spec(), logit_shift=(-1.5, 0.0))
     model = lively(spec)
     batch = make_batch(spec, seed=1)
-    torch.testing.assert_close(dense_scores(model, batch)["click"], model.predict(batch)["click"], **PARITY_FP32_PROBABILITY)
+    torch.testing.assert_close(
+        dense_scores(model, batch)["click"],
+        model.predict(batch)["click"],
+        **PARITY_FP32_PROBABILITY,
+    )
 
 
 @pytest.mark.parametrize("history", ["use_global", "use_realtime"])

@@ -49,16 +49,24 @@ DEGENERATE: dict[str, InputSpec] = {
     "an item id, events of an action": _spec(item=_id("item"), event=_id("action"), carried=(0,)),
     "a cross id alone": _spec(cross=_id("item")),
     "an action of events alone": _spec(event=_id("action")),
-    "user and item ids": _spec(user=_id("user"), item=_id("item"), event=_id("action"), carried=(0,)),
-    "two item ids": _spec(item=LevelSpec(names=("a", "b"), tables=("item", "item")), carried=(0, 1)),
+    "user and item ids": _spec(
+        user=_id("user"), item=_id("item"), event=_id("action"), carried=(0,)
+    ),
+    "two item ids": _spec(
+        item=LevelSpec(names=("a", "b"), tables=("item", "item")), carried=(0, 1)
+    ),
     "tags of items alone": _spec(item=LevelSpec(bag_names=("tags",), bag_tables=("tags",))),
-    "user features, no candidate's": _spec(user=_id("user"), context=_id("item"), event=_id("action")),
+    "user features, no candidate's": _spec(
+        user=_id("user"), context=_id("item"), event=_id("action")
+    ),
     "numbers of users alone": _spec(user=_NUMBERS),
     "numbers of requests alone": _spec(context=_NUMBERS),
     "numbers of items alone": _spec(item=_NUMBERS),
     "numbers of crosses alone": _spec(cross=_NUMBERS),
     "numbers of every level": _spec(user=_NUMBERS, context=_NUMBERS, item=_NUMBERS, cross=_NUMBERS),
-    "numbers and one item id": _spec(user=_NUMBERS, context=_NUMBERS, item=_id("item"), carried=(0,)),
+    "numbers and one item id": _spec(
+        user=_NUMBERS, context=_NUMBERS, item=_id("item"), carried=(0,)
+    ),
     "a user id, numbers of items": _spec(user=_id("user"), item=_NUMBERS, event=_id("action")),
 }
 """By what they have"""

@@ -1,9 +1,12 @@
-"""HeMix once more, slow and plain: the paper's equations, one impression a row, histories padded, nothing shared.
+"""HeMix once more, slow and plain: the paper's equations, one impression a row, histories padded,
+nothing shared.
 
-Nobody optimises this file. It takes a HeMix's weights by name and says what its logits and gradients must be; the tests compare.
-It shares with the fast path only the age of an event (`hemix.nn.time_encoding`).
+Nobody optimises this file. It takes a HeMix's weights by name and says what its logits and
+gradients must be; the tests compare. It shares with the fast path only the age of an event
+(`hemix.nn.time_encoding`).
 
-Letters: N impressions, L events (the null event first, padded), S tokens, D token width, H heads, Dh = D / H, W feature width.
+Letters: N impressions, L events (the null event first, padded), S tokens, D token width, H heads,
+Dh = D / H, W feature width.
 """
 
 from __future__ import annotations
@@ -28,7 +31,9 @@ class _Features:
 
     def __init__(self, spec: InputSpec, settings: HeMixConfig, state: Mapping[str, Tensor]) -> None:
         self.spec, self.settings = spec, settings
-        self.weights = {name: value.detach().clone().requires_grad_() for name, value in state.items()}
+        self.weights = {
+            name: value.detach().clone().requires_grad_() for name, value in state.items()
+        }
         self._first_row = dict[str, int]()
         total = 0
         for table, rows in spec.tables.items():
@@ -52,17 +57,23 @@ class _Features:
             means = []
             for row in rows.tolist():
                 values = bag.values[bag.offsets[row] : bag.offsets[row + 1]]
-                means.append(self._rows(table, values if len(values) else torch.tensor([MISSING])).mean(0))
+                means.append(
+                    self._rows(table, values if len(values) else torch.tensor([MISSING])).mean(0)
+                )
             parts.append(torch.stack(means))
         return torch.cat([*parts, columns.numbers[rows].to(self._("tables.weight").dtype)], 1)
 
     def _fields(self, level: LevelSpec, columns: Columns, row: Tensor) -> list[Tensor]:
         """The vectors of a level's ids and multi-valued features, of one row."""
         features = self._features(level, columns, row.view(1))[0]
-        return list(features[: len(features) - level.numbers].view(-1, self.settings.embedding_size))
+        return list(
+            features[: len(features) - level.numbers].view(-1, self.settings.embedding_size)
+        )
 
     def _products(self, batch: RequestBatch, n: int) -> Tensor:
-        """Of one impression: the pairs among the request's fields, the candidate's with those, the pairs among the candidate's."""
+        """Of one impression: the pairs among the request's fields, the candidate's with those, the
+        pairs among the candidate's.
+        """
         request, settings = batch.request_index[n], self.settings
         own = self._fields(self.spec.user, batch.users, batch.user_index[request])
         own += self._fields(self.spec.context, batch.context, request)
@@ -74,7 +85,9 @@ class _Features:
                     len(self.spec.event_item_columns) + len(self.spec.event.tables)
                 )
                 for event in range(first, last):
-                    total = [t + v for t, v in zip(total, self._event_columns(batch, event), strict=True)]
+                    total = [
+                        t + v for t, v in zip(total, self._event_columns(batch, event), strict=True)
+                    ]
                 own += [t / max(1, last - first) for t in total]
         candidate = self._fields(self.spec.item, batch.items, batch.item_index[n])
         candidate += self._fields(self.spec.cross, batch.cross, torch.tensor(n))
@@ -84,11 +97,14 @@ class _Features:
         return torch.stack(found)
 
     def _matches(self, batch: RequestBatch, n: int) -> Tensor:
-        """Of one impression: log(1 + events seen) by action and window, then by shared column, action and window, of the events that
-        hold the candidate's known id there."""
+        """Of one impression: log(1 + events seen) by action and window, then by shared column,
+        action and window, of the events that hold the candidate's known id there.
+        """
         request, settings = batch.request_index[n], self.settings
         begin, middle, end = batch.visible[request].tolist()
-        seen = range(begin if settings.use_global else middle, end if settings.use_realtime else middle)
+        seen = range(
+            begin if settings.use_global else middle, end if settings.use_realtime else middle
+        )
         tables = self.spec.event.tables
         actions = min(max(self.spec.tables[tables[0]] - FIRST, 1), ACTIONS_MAX) if tables else 1
         age_ms = (batch.request_time_ms[request] - batch.event_time_ms).tolist()
@@ -97,7 +113,11 @@ class _Features:
             found = []
             for action in range(actions):
                 own = (
-                    [e for e in chosen if min(max(int(batch.event_ids[e, 0]) - FIRST, 0), actions - 1) == action]
+                    [
+                        e
+                        for e in chosen
+                        if min(max(int(batch.event_ids[e, 0]) - FIRST, 0), actions - 1) == action
+                    ]
                     if tables
                     else chosen
                 )
@@ -108,22 +128,37 @@ class _Features:
         total = counts(list(seen))
         for column in self.spec.event_item_columns:
             wanted = int(batch.items.ids[batch.item_index[n], column])
-            same = [e for e in seen if wanted >= FIRST and int(batch.items.ids[batch.event_item[e], column]) == wanted]
+            same = [
+                e
+                for e in seen
+                if wanted >= FIRST and int(batch.items.ids[batch.event_item[e], column]) == wanted
+            ]
             total += counts(same)
         return torch.tensor(total, dtype=torch.float32).log1p()
 
     def _event_columns(self, batch: RequestBatch, event: int) -> list[Tensor]:
         """Vectors of what one event carries of its item, then of its own fields."""
         item, tables = int(batch.event_item[event]), self.spec.item.tables
-        parts = [self._rows(tables[c], batch.items.ids[item, c]) for c in self.spec.event_item_columns]
-        return parts + [self._rows(table, batch.event_ids[event, f]) for f, table in enumerate(self.spec.event.tables)]
+        parts = [
+            self._rows(tables[c], batch.items.ids[item, c]) for c in self.spec.event_item_columns
+        ]
+        return parts + [
+            self._rows(table, batch.event_ids[event, f])
+            for f, table in enumerate(self.spec.event.tables)
+        ]
 
     def _event(self, batch: RequestBatch, event: int) -> Tensor:
         """Vector [D] of one event, without its age."""
         parts = self._event_columns(batch, event)
         names = [f"field_{f}" for f in range(len(self.spec.event.tables))]
-        vector = self._blocks("events.project", "item", *names) @ torch.cat(parts) + self._("events.project.bias")
-        return vector + self._("events.timeless") if int(batch.event_time_ms[event]) == TIMELESS_MS else vector
+        vector = self._blocks("events.project", "item", *names) @ torch.cat(parts) + self._(
+            "events.project.bias"
+        )
+        return (
+            vector + self._("events.timeless")
+            if int(batch.event_time_ms[event]) == TIMELESS_MS
+            else vector
+        )
 
 
 class Reference(_Features):
@@ -204,20 +239,36 @@ class Reference(_Features):
             hidden = F.gelu(pooled @ first[task] + first_bias[task])
             logits.append((hidden @ second[task] + second_bias[task]).squeeze(1))
         logits_NT = torch.stack(logits, 1)
-        return logits_NT + self._("heads.position")[batch.bias] if self.spec.bias_rows else logits_NT
+        return (
+            logits_NT + self._("heads.position")[batch.bias] if self.spec.bias_rows else logits_NT
+        )
 
-    # -- interests ------------------------------------------------------------------------------------------------------
+    # -- interests ---------------------------------------------------------------------------------
 
-    def _interests(self, name: str, dynamic_NnD: Tensor, batch: RequestBatch, first: Tensor, last: Tensor) -> Tensor:
+    def _interests(
+        self, name: str, dynamic_NnD: Tensor, batch: RequestBatch, first: Tensor, last: Tensor
+    ) -> Tensor:
         """[N, queries, D]: attention over the null event and events first[n] : last[n]."""
-        N, D, heads, age = len(first), self.settings.token_width, self.settings.attention_heads, self.settings.time_encoding
+        N, D, heads, age = (
+            len(first),
+            self.settings.token_width,
+            self.settings.attention_heads,
+            self.settings.time_encoding,
+        )
         lengths = (last - first).tolist()
         x_NLD, padding = [], torch.ones(N, 1 + max(lengths), dtype=torch.bool)
         time_ms = torch.full((N, 1 + max(lengths)), TIMELESS_MS)
         for n, length in enumerate(lengths):
             events = range(int(first[n]), int(last[n]))
             vectors = [self._("events.null"), *(self._event(batch, e) for e in events)]
-            x_NLD.append(torch.cat([torch.stack(vectors), torch.zeros(max(lengths) - length, D, dtype=vectors[0].dtype)]))
+            x_NLD.append(
+                torch.cat(
+                    [
+                        torch.stack(vectors),
+                        torch.zeros(max(lengths) - length, D, dtype=vectors[0].dtype),
+                    ]
+                )
+            )
             padding[n, : 1 + length] = False
             time_ms[n, 1 : 1 + length] = batch.event_time_ms[events.start : events.stop]
         x = torch.stack(x_NLD)
@@ -227,11 +278,18 @@ class Reference(_Features):
         if age == "embedding":
             ages = self._(f"{name}.age_vector")[bucket_NL]
             x = torch.cat([x[:, :1], x[:, 1:] + ages[:, 1:]], 1)
-        keys, values = (x @ self._(f"{name}.key_value.weight").T + self._(f"{name}.key_value.bias")).chunk(2, 2)
+        keys, values = (
+            x @ self._(f"{name}.key_value.weight").T + self._(f"{name}.key_value.bias")
+        ).chunk(2, 2)
         fixed_NnD = self._(f"{name}.fixed_queries").expand(N, -1, -1)
-        queries = torch.cat([dynamic_NnD, fixed_NnD], 1) if self.settings.dynamic_queries else fixed_NnD
+        queries = (
+            torch.cat([dynamic_NnD, fixed_NnD], 1) if self.settings.dynamic_queries else fixed_NnD
+        )
         shared = self.settings.query_projection == "shared"
-        projected = [queries[:, i] @ self._(f"{name}.query.weight")[0 if shared else i] for i in range(queries.shape[1])]
+        projected = [
+            queries[:, i] @ self._(f"{name}.query.weight")[0 if shared else i]
+            for i in range(queries.shape[1])
+        ]
         q_NnHd = torch.stack(projected, 1).view(N, -1, heads, D // heads)
         k_NLHd, v_NLHd = keys.view(N, -1, heads, D // heads), values.view(N, -1, heads, D // heads)
         if age == "rotary":
@@ -247,20 +305,24 @@ class Reference(_Features):
         found = torch.einsum("nhil,nlhd->nihd", weights, v_NLHd).flatten(2)
         return found @ self._(f"{name}.output.weight").T + self._(f"{name}.output.bias")
 
-    # -- blocks ---------------------------------------------------------------------------------------------------------
+    # -- blocks ------------------------------------------------------------------------------------
 
     def _norm(self, name: str, x: Tensor) -> Tensor:
         weight = self._(f"{name}.weight")
         if self.settings.norm == "rms":
             return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight
         centred = x - x.mean(-1, keepdim=True)
-        return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight + self._(f"{name}.bias")
+        return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight + self._(
+            f"{name}.bias"
+        )
 
     def _interaction(self, name: str, x_NSD: Tensor) -> Tensor:
         N, S, D = x_NSD.shape
         if self.settings.block == "rankmixer":
             assert D % S == 0, "the paper's mixing has as many heads as tokens"
-            return torch.stack([x_NSD[:, :, h * D // S : (h + 1) * D // S].reshape(N, D) for h in range(S)], 1)
+            return torch.stack(
+                [x_NSD[:, :, h * D // S : (h + 1) * D // S].reshape(N, D) for h in range(S)], 1
+            )
         if self.settings.block == "transformer":
             return self._self_attention(f"{name}.interaction", x_NSD)
         heads, width = self.settings.mix_heads, D // self.settings.mix_heads
@@ -275,29 +337,46 @@ class Reference(_Features):
         return out
 
     def _self_attention(self, name: str, x_NSD: Tensor) -> Tensor:
-        heads, width = self.settings.attention_heads, x_NSD.shape[2] // self.settings.attention_heads
-        projected = x_NSD @ self._(f"{name}.query_key_value.weight").T + self._(f"{name}.query_key_value.bias")
+        heads, width = (
+            self.settings.attention_heads,
+            x_NSD.shape[2] // self.settings.attention_heads,
+        )
+        projected = x_NSD @ self._(f"{name}.query_key_value.weight").T + self._(
+            f"{name}.query_key_value.bias"
+        )
         query, key, value = projected.chunk(3, 2)
         found = []
         for h in range(heads):
             own = slice(h * width, (h + 1) * width)
             weights = (query[..., own] @ key[..., own].transpose(1, 2) / width**0.5).softmax(-1)
             found.append(weights @ value[..., own])
-        return torch.cat(found, 2) @ self._(f"{name}.output.weight").T + self._(f"{name}.output.bias")
+        return torch.cat(found, 2) @ self._(f"{name}.output.weight").T + self._(
+            f"{name}.output.bias"
+        )
 
     def _ffn(self, name: str, x_NSD: Tensor) -> Tensor:
         settings = self.settings
-        sizes = [sum(settings.queries("realtime")), sum(settings.queries("global")), settings.ns_tokens]
+        sizes = [
+            sum(settings.queries("realtime")),
+            sum(settings.queries("global")),
+            settings.ns_tokens,
+        ]
         groups = [[i] * size for i, size in enumerate(size for size in sizes if size)]
         group_of = [i for group in groups for i in group]
         out = []
         for s in range(x_NSD.shape[1]):
             group = {"shared": 0, "per_token": s, "per_group": group_of[s]}[settings.ffn]
-            inner = x_NSD[:, s] @ self._(f"{name}.ffn.first.weight")[group] + self._(f"{name}.ffn.first.bias")[group]
+            inner = (
+                x_NSD[:, s] @ self._(f"{name}.ffn.first.weight")[group]
+                + self._(f"{name}.ffn.first.bias")[group]
+            )
             if settings.ffn_activation == "swiglu":
                 gate, value = inner.chunk(2, 1)
                 inner = gate / (1 + (-gate).exp()) * value
             else:
                 inner = F.gelu(inner)
-            out.append(inner @ self._(f"{name}.ffn.second.weight")[group] + self._(f"{name}.ffn.second.bias")[group])
+            out.append(
+                inner @ self._(f"{name}.ffn.second.weight")[group]
+                + self._(f"{name}.ffn.second.bias")[group]
+            )
         return torch.stack(out, 1)

@@ -15,7 +15,9 @@ SPEC = make_spec()
 BATCH = make_batch(SPEC, users=4, candidates=3)
 
 
-def prepared(kept: bool = True, **changes: object) -> tuple[HeMix, RequestState, Inputs, torch.Tensor, torch.Tensor]:
+def prepared(
+    kept: bool = True, **changes: object
+) -> tuple[HeMix, RequestState, Inputs, torch.Tensor, torch.Tensor]:
     """A model, a request state, its inputs, event vectors [1 + E, D] and their times."""
     settings = make_config(**{"token_width": 8, "attention_heads": 1, "mix_heads": 2, **changes})
     model = build_model(SPEC, settings, seed=1)
@@ -23,22 +25,36 @@ def prepared(kept: bool = True, **changes: object) -> tuple[HeMix, RequestState,
     model.eval()
     with torch.no_grad():
         for parameter in model.dense_parameters():
-            parameter += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2))
+            parameter += 0.3 * torch.randn(
+                parameter.shape, generator=torch.Generator().manual_seed(2)
+            )
         everything = model.embed(BATCH)
         user = model.encode_user(model.embed(BATCH, ["user"]) if kept else everything)
-        return model, model.encode_request(user, everything), everything, user.events_ED, user.event_time_ms
+        return (
+            model,
+            model.encode_request(user, everything),
+            everything,
+            user.events_ED,
+            user.event_time_ms,
+        )
 
 
 @pytest.mark.parametrize("age", ["bias", "rotary", "none"])
 @pytest.mark.parametrize("kept", [True, False])
 def test_they_give_what_the_queries_found(age: str, kept: bool) -> None:
-    """With one head and one query: interest = output(weights . values + bias), values by the layer's own matrix."""
-    model, state, _, events_ED, time_ms = prepared(kept, time_encoding=age, ns_tokens_global=1, ns_tokens_realtime=1)
+    """With one head and one query: interest = output(weights . values + bias), values by the
+    layer's own matrix.
+    """
+    model, state, _, events_ED, time_ms = prepared(
+        kept, time_encoding=age, ns_tokens_global=1, ns_tokens_realtime=1
+    )
     queries = torch.randn(BATCH.candidates_count, 1, 8, generator=torch.Generator().manual_seed(3))
     for interest, history in ((model.global_, state.global_), (model.realtime, state.realtime)):
         assert interest is not None and history is not None
         with torch.no_grad():
-            weights = interest.weights(history, queries, HostIndex.of_candidates(BATCH), BATCH.event_item.shape[0])
+            weights = interest.weights(
+                history, queries, HostIndex.of_candidates(BATCH), BATCH.event_item.shape[0]
+            )
             values = interest.keys_values(events_ED, time_ms)[:, 8:]
             expected = interest.output(weights @ values + interest.key_value.bias[8:])
             found = interest.dynamic(history, queries, HostIndex.of_candidates(BATCH))[:, 0]
@@ -48,11 +64,16 @@ def test_they_give_what_the_queries_found(age: str, kept: bool) -> None:
 @pytest.mark.parametrize("age", ["bias", "embedding"])
 def test_only_what_a_request_sees_has_weight_and_all_of_it_is_one(age: str) -> None:
     model, state, inputs, *_ = prepared(age=age, attention_heads=2)
-    for interest, history, cuts in ((model.global_, state.global_, (0, 1)), (model.realtime, state.realtime, (1, 2))):
+    for interest, history, cuts in (
+        (model.global_, state.global_, (0, 1)),
+        (model.realtime, state.realtime, (1, 2)),
+    ):
         assert interest is not None and history is not None
         queries = torch.randn(BATCH.candidates_count, interest.dynamic_count, 8)
         with torch.no_grad():
-            weights = interest.weights(history, queries, HostIndex.of_candidates(BATCH), BATCH.event_item.shape[0])
+            weights = interest.weights(
+                history, queries, HostIndex.of_candidates(BATCH), BATCH.event_item.shape[0]
+            )
         torch.testing.assert_close(weights.sum(1), torch.ones(len(weights)))
         for n, row in enumerate(weights):
             first, last = BATCH.visible[BATCH.request_index[n], list(cuts)].tolist()
@@ -83,7 +104,11 @@ def test_without_a_history_the_other_one_explains() -> None:
     assert found is not None
     begin, middle, _ = BATCH.visible[BATCH.request_index].unbind(1)
     positions = found[0]
-    assert bool(((positions >= begin.unsqueeze(1)) & (positions < middle.unsqueeze(1)) | (positions < 0)).all())
+    assert bool(
+        (
+            (positions >= begin.unsqueeze(1)) & (positions < middle.unsqueeze(1)) | (positions < 0)
+        ).all()
+    )
 
 
 def test_a_batch_in_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:

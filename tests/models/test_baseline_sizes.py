@@ -1,4 +1,6 @@
-"""How many dense parameters the rivals have for the simulated city's schema (docs/model.md states the same)."""
+"""How many dense parameters the rivals have for the simulated city's schema (docs/model.md states
+the same).
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,10 @@ from tests.models.test_sizes import city_spec
 def test_dense_parameters_of_the_rivals(name: str, block: str | None, tiny: int, base: int) -> None:
     counts = [
         count_parameters(
-            city_spec(), build_settings(size=size, model=name, overrides={"model.block": block} if block else {}).model
+            city_spec(),
+            build_settings(
+                size=size, model=name, overrides={"model.block": block} if block else {}
+            ).model,
         )[0]
         for size in ("tiny", "base")
     ]

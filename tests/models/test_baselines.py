@@ -1,4 +1,6 @@
-"""What holds for every rival that reads pooled histories: one user state serves all, what is not seen does not matter, it learns."""
+"""What holds for every rival that reads pooled histories: one user state serves all, what is not
+seen does not matter, it learns.
+"""
 
 from __future__ import annotations
 
@@ -67,17 +69,25 @@ def test_split_and_order_change_nothing(name: str) -> None:
     model, batch = small(name), batch_of()
     whole = model(batch)
     for request in range(batch.requests_count):
-        assert_same(whole[batch.request_index == request], model(take_requests(batch, torch.tensor([request]))))
+        assert_same(
+            whole[batch.request_index == request],
+            model(take_requests(batch, torch.tensor([request]))),
+        )
     assert_same(whole, model(reorder_users(batch, torch.arange(batch.users_count).flip(0))))
     inputs = model.embed(batch)
     state = model.encode_request(model.encode_user(inputs), inputs)
-    for keep in (torch.arange(batch.candidates_count) % 2 == 0, torch.zeros(batch.candidates_count, dtype=torch.bool)):
+    for keep in (
+        torch.arange(batch.candidates_count) % 2 == 0,
+        torch.zeros(batch.candidates_count, dtype=torch.bool),
+    ):
         piece = dataclasses.replace(
             batch,
             request_index=batch.request_index[keep],
             item_index=batch.item_index[keep],
             bias=batch.bias[keep],
-            cross=dataclasses.replace(batch.cross, ids=batch.cross.ids[keep], numbers=batch.cross.numbers[keep]),
+            cross=dataclasses.replace(
+                batch.cross, ids=batch.cross.ids[keep], numbers=batch.cross.numbers[keep]
+            ),
         )
         assert_same(whole[keep], model.score(state, model.embed(piece, levels=("candidate",))))
 
@@ -85,19 +95,27 @@ def test_split_and_order_change_nothing(name: str) -> None:
 @RIVALS
 @torch.no_grad()
 def test_only_seen_events_matter(name: str) -> None:
-    """Events outside every cut may be anything; one inside of a request's cut changes that request."""
+    """Events outside every cut may be anything; one inside of a request's cut changes that
+    request.
+    """
     model, batch = small(name), batch_of()
     seen = torch.zeros(batch.event_item.shape[0], dtype=torch.bool)
     for begin, _, end in batch.visible.tolist():
         seen[begin:end] = True
     assert not seen.all()
-    changed = dataclasses.replace(batch, event_item=torch.where(seen, batch.event_item, (batch.event_item + 7) % 40))
+    changed = dataclasses.replace(
+        batch, event_item=torch.where(seen, batch.event_item, (batch.event_item + 7) % 40)
+    )
     whole = model(batch)
     assert_same(whole, model(changed))
     request = int((batch.visible[:, 2] - batch.visible[:, 0]).argmax())
     item = batch.event_item.clone()
     item[batch.visible[request, 0]] = (item[batch.visible[request, 0]] + 7) % 40
-    difference = (model(dataclasses.replace(batch, event_item=item)) - whole)[batch.request_index == request].abs().max()
+    difference = (
+        (model(dataclasses.replace(batch, event_item=item)) - whole)[batch.request_index == request]
+        .abs()
+        .max()
+    )
     assert difference > 1e-3
 
 
@@ -143,7 +161,9 @@ def test_two_trainings_give_the_same_bytes(name: str) -> None:
 @pytest.mark.slow
 @RIVALS
 def test_it_learns_a_cross_of_candidate_and_history(name: str) -> None:
-    """A click when the candidate's category and that of today's only event lie on the same side: neither tells anything alone."""
+    """A click when the candidate's category and that of today's only event lie on the same side:
+    neither tells anything alone.
+    """
     model = build_model(SPEC, make_config(name=name), 0).train()
     dense = torch.optim.AdamW(list(model.dense_parameters()), 2e-3)
     tables = build_table_optimizer("adam", model.tables)
@@ -160,7 +180,15 @@ def test_it_learns_a_cross_of_candidate_and_history(name: str) -> None:
 
 def _clicks_by_cross(seed: int) -> tuple[RequestBatch, Tensor]:
     batch = make_batch(
-        SPEC, seed=seed, users=30, requests_per_user=1, candidates=6, history=4, realtime=1, items=60, ragged=False
+        SPEC,
+        seed=seed,
+        users=30,
+        requests_per_user=1,
+        candidates=6,
+        history=4,
+        realtime=1,
+        items=60,
+        ragged=False,
     )
     category = batch.items.ids[:, 2]
     today = category[batch.event_item[batch.visible[batch.request_index, 1]]]
@@ -170,8 +198,15 @@ def _clicks_by_cross(seed: int) -> tuple[RequestBatch, Tensor]:
 
 
 @RIVALS
-def test_it_trains_and_evaluates_like_any_model(name: str, planted_data: Path, tmp_path: Path) -> None:
-    settings = {"train.epochs": 1, "train.batch_impressions": 256, "train.warmup_steps": 2, "train.threads": 1}
+def test_it_trains_and_evaluates_like_any_model(
+    name: str, planted_data: Path, tmp_path: Path
+) -> None:
+    settings = {
+        "train.epochs": 1,
+        "train.batch_impressions": 256,
+        "train.warmup_steps": 2,
+        "train.threads": 1,
+    }
     run = api.train(planted_data, tmp_path / "run", model=name, settings=settings)
     api.evaluate(run, planted_data)
     metrics = json.loads((run / "metrics.json").read_text())

@@ -32,12 +32,18 @@ HEMIX: list[dict[str, Any]] = [
     {"use_global": False},
     {"dynamic_queries": False},
 ]
-MODELS_AND_OPTIONS = [*((name, {}) for name in model_names()), *(("hemix", options) for options in HEMIX)]
+MODELS_AND_OPTIONS = [
+    *((name, {}) for name in model_names()),
+    *(("hemix", options) for options in HEMIX),
+]
 
 
 def scored(model: Ranker, spec: InputSpec) -> list[torch.Tensor]:
     """Probabilities of a batch of several users, and of one request of a user without events."""
-    batches = (make_batch(spec), make_batch(spec, users=1, requests_per_user=1, history=0, realtime=0, candidates=1))
+    batches = (
+        make_batch(spec),
+        make_batch(spec, users=1, requests_per_user=1, history=0, realtime=0, candidates=1),
+    )
     return [value for batch in batches for value in model.eval().predict(batch).values()]
 
 
@@ -55,7 +61,11 @@ def test_every_model_learns_and_scores(name: str, options: dict[str, Any]) -> No
                 batch = make_batch(spec, seed=step)
                 model.loss(model(batch), batch).backward()  # type: ignore[no-untyped-call]
                 optimizers.step(step)
-        assert all(bool(torch.isfinite(p).all()) for p in model.dense_tensors().values() if p.is_floating_point()), what
+        assert all(
+            bool(torch.isfinite(p).all())
+            for p in model.dense_tensors().values()
+            if p.is_floating_point()
+        ), what
         assert all(bool(((p >= 0) & (p <= 1)).all()) for p in scored(model, spec)), what
 
 
@@ -64,9 +74,13 @@ def test_every_model_learns_and_scores(name: str, options: dict[str, Any]) -> No
 def test_one_column_of_the_item_makes_a_difference(name: str, what: str) -> None:
     """What a model is given, it reads."""
     spec = DEGENERATE[what]
-    model = build_model(spec, make_config(**{**SMALL, "name": name, "embedding_init_std": 1.0}), 3).eval()
+    model = build_model(
+        spec, make_config(**{**SMALL, "name": name, "embedding_init_std": 1.0}), 3
+    ).eval()
     (probabilities,) = model.predict(
-        make_batch(spec, users=1, requests_per_user=1, candidates=4, history=0, realtime=0, ragged=False)
+        make_batch(
+            spec, users=1, requests_per_user=1, candidates=4, history=0, realtime=0, ragged=False
+        )
     ).values()
     assert len(probabilities.unique()) > 1
 
@@ -102,13 +116,19 @@ def test_the_exported_form_says_the_same(products: str) -> None:
                 given |= {port.name: value for port, value in zip(user.outputs, state, strict=True)}
                 (found,) = request(*(given[port.name] for port in request.inputs))
             (expected,) = model.predict(batch).values()
-            np.testing.assert_allclose(by_candidate(batch, found.numpy()), expected, atol=1e-6, err_msg=what)
+            np.testing.assert_allclose(
+                by_candidate(batch, found.numpy()), expected, atol=1e-6, err_msg=what
+            )
 
 
 def test_products_of_fewer_than_two_vectors() -> None:
     none, one, two = (torch.ones(5, count, 3) for count in (0, 1, 2))
     assert [pair_dots(vectors).shape[1] for vectors in (none, one, two)] == [0, 0, 1]
-    shapes = {(a, b): cross_dots(x, y).shape[1] for a, x in enumerate((none, one, two)) for b, y in enumerate((none, one, two))}
+    shapes = {
+        (a, b): cross_dots(x, y).shape[1]
+        for a, x in enumerate((none, one, two))
+        for b, y in enumerate((none, one, two))
+    }
     assert shapes == {(c, f): c * f + c * (c - 1) // 2 for c in range(3) for f in range(3)}
 
 

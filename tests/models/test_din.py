@@ -37,7 +37,9 @@ def by_hand() -> ActivationUnit:
     return unit
 
 
-def recent(unit: ActivationUnit, events: list[list[float]], cuts: list[tuple[int, int]], users: list[int]) -> Recent:
+def recent(
+    unit: ActivationUnit, events: list[list[float]], cuts: list[tuple[int, int]], users: list[int]
+) -> Recent:
     begin, end = torch.tensor(cuts).unbind(1)
     ranges = HistoryRanges(user_index_Q=torch.tensor(users), begin_Q=begin, end_Q=end)
     return unit.recent(torch.tensor([[7.0, 7.0], *events]), ranges, max(users) + 1)
@@ -48,8 +50,10 @@ CANDIDATE = torch.tensor([[2.0, 1.0]])
 
 @torch.no_grad()
 def test_the_activation_unit_by_hand() -> None:
-    """Inner unit 0: e = (1, 2) gives 1 + 2 - 2 - 1 + 0.5 = 0.5, e = (3, -1) gives 3 - 1 + 2 - 1 + 0.5 = 3.5. Inner unit 1: 2 - 6 = -4,
-    -1 - 6 = -7, of which PReLU lets a quarter through. So a = 2 * 0.5 - 1 + 0.25 = 0.25 and 2 * 3.5 - 1.75 + 0.25 = 5.5."""
+    """Inner unit 0: e = (1, 2) gives 1 + 2 - 2 - 1 + 0.5 = 0.5, e = (3, -1) gives 3 - 1 + 2 - 1 +
+    0.5 = 3.5. Inner unit 1: 2 - 6 = -4, -1 - 6 = -7, of which PReLU lets a quarter through. So a =
+    2 * 0.5 - 1 + 0.25 = 0.25 and 2 * 3.5 - 1.75 + 0.25 = 5.5.
+    """
     unit = by_hand()
     read = recent(unit, [[1.0, 2.0], [3.0, -1.0]], [(0, 2)], [0])
     weights = unit.weights(read, torch.tensor([1, 2]), CANDIDATE, torch.tensor([0, 0]))
@@ -60,38 +64,54 @@ def test_the_activation_unit_by_hand() -> None:
 
 @torch.no_grad()
 def test_the_sum_is_not_normalised() -> None:
-    """The same event twice counts twice; a request without events gets the null event; users lie side by side."""
+    """The same event twice counts twice; a request without events gets the null event; users lie
+    side by side.
+    """
     unit = by_hand()
     events = [[1.0, 2.0], [1.0, 2.0], [3.0, -1.0]]
     read = recent(unit, events, [(0, 1), (0, 2), (2, 2), (2, 3)], [0, 0, 1, 1])
     found = unit(read, CANDIDATE.expand(4, 2), HostIndex(torch.arange(4)))
-    torch.testing.assert_close(found, torch.tensor([[0.25, 0.5], [0.5, 1.0], [7.0, 7.0], [16.5, -5.5]]))
+    torch.testing.assert_close(
+        found, torch.tensor([[0.25, 0.5], [0.5, 1.0], [7.0, 7.0], [16.5, -5.5]])
+    )
 
 
 def test_the_shares_are_one_linear_map_of_the_concatenation() -> None:
-    """First layer of [e ; e * t ; e - t ; t], whatever is multiplied once per event or once per candidate."""
+    """First layer of [e ; e * t ; e - t ; t], whatever is multiplied once per event or once per
+    candidate.
+    """
     generator = torch.Generator().manual_seed(0)
     unit = ActivationUnit(5).double()
     with torch.no_grad():
         for parameter in unit.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
-    events, candidates = (torch.randn(n, 5, generator=generator, dtype=torch.float64) for n in (4, 3))
-    ranges = HistoryRanges(user_index_Q=torch.tensor([0]), begin_Q=torch.tensor([0]), end_Q=torch.tensor([3]))
+    events, candidates = (
+        torch.randn(n, 5, generator=generator, dtype=torch.float64) for n in (4, 3)
+    )
+    ranges = HistoryRanges(
+        user_index_Q=torch.tensor([0]), begin_Q=torch.tensor([0]), end_Q=torch.tensor([3])
+    )
     read = unit.recent(events, ranges, 1)
     pairs = torch.cartesian_prod(torch.arange(4), torch.arange(3))
     e, t = events[pairs[:, 0]], candidates[pairs[:, 1]]
     assert isinstance(unit.first, BlockLinear)
-    weight = torch.cat([unit.first.blocks[name] for name in ("event", "product", "difference", "candidate")], 1)
+    weight = torch.cat(
+        [unit.first.blocks[name] for name in ("event", "product", "difference", "candidate")], 1
+    )
     inner = torch.cat([e, e * t, e - t, t], 1) @ weight.T + unit.first.bias
     expected = unit.second(unit.prelu(inner)).squeeze(1)
-    torch.testing.assert_close(unit.weights(read, pairs[:, 0], candidates, pairs[:, 1]), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        unit.weights(read, pairs[:, 0], candidates, pairs[:, 1]), expected, rtol=1e-12, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize(("back", "matters"), [(3, True), (4, False)])
 @torch.no_grad()
 def test_only_the_newest_events_are_read(back: int, matters: bool) -> None:
     spec = make_spec()
-    model = randomised(spec, make_config(**SMALL, name="din", history_events=3), torch.float64).eval()
+    model = randomised(
+        spec, make_config(**SMALL, name="din", history_events=3), torch.float64
+    ).eval()
     assert isinstance(model, DIN)
     batch = make_batch(spec, dtype=torch.float64)
     request = int((batch.visible[:, 2] - batch.visible[:, 0]).argmax())

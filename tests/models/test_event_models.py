@@ -1,4 +1,6 @@
-"""What holds for every rival that reads events one by one (DIN, SIM, OneTrans): sharing changes nothing, they learn, they train."""
+"""What holds for every rival that reads events one by one (DIN, SIM, OneTrans): sharing changes
+nothing, they learn, they train.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,15 @@ from hemix.evaluation.metrics import auc
 from hemix.models import Ranker, build_model, count_parameters
 from hemix.settings import build_settings
 from hemix.training.table_optimizers import build_table_optimizer
-from tests.batches import make_batch, make_config, make_spec, reorder_users, take_requests, take_rows, without_events
+from tests.batches import (
+    make_batch,
+    make_config,
+    make_spec,
+    reorder_users,
+    take_requests,
+    take_rows,
+    without_events,
+)
 from tests.models.test_parity import SMALL, randomised
 from tests.models.test_sizes import city_spec
 
@@ -35,13 +45,17 @@ EACH = pytest.mark.parametrize("options", MODELS.values(), ids=MODELS.keys())
 
 def setting(options: dict[str, Any], **batch: Any) -> tuple[Ranker, RequestBatch]:
     model = randomised(SPEC, make_config(**{**SMALL, **options}), torch.float64).eval()
-    return model, make_batch(SPEC, **{"history": 40, "realtime": 9, "dtype": torch.float64, **batch})
+    return model, make_batch(
+        SPEC, **{"history": 40, "realtime": 9, "dtype": torch.float64, **batch}
+    )
 
 
 @EACH
 @torch.no_grad()
 def test_the_steps_apart_and_every_split_give_the_same(options: dict[str, Any]) -> None:
-    """Each request alone, without the other users' events, and from a kept user state, as a server does it."""
+    """Each request alone, without the other users' events, and from a kept user state, as a server
+    does it.
+    """
     model, batch = setting(options)
     whole = model(batch)
     kept = model.encode_user(model.embed(batch, levels=("user",)))
@@ -50,13 +64,17 @@ def test_the_steps_apart_and_every_split_give_the_same(options: dict[str, Any]) 
         expected = whole[batch.request_index == request]
         torch.testing.assert_close(model(alone), expected, **SAME)
         inputs = model.embed(without_events(alone), levels=("request", "candidate"))
-        torch.testing.assert_close(model.score(model.encode_request(kept, inputs), inputs), expected, **SAME)
+        torch.testing.assert_close(
+            model.score(model.encode_request(kept, inputs), inputs), expected, **SAME
+        )
 
 
 @EACH
 @torch.no_grad()
 def test_what_a_request_does_not_see_changes_nothing(options: dict[str, Any]) -> None:
-    """Events outside a request's own cuts may be anything, though another request of the user sees them."""
+    """Events outside a request's own cuts may be anything, though another request of the user sees
+    them.
+    """
     model, batch = setting(options)
     whole = model(batch)
     position = torch.arange(batch.event_item.shape[0])
@@ -78,7 +96,9 @@ def test_both_parts_of_the_history_are_read(options: dict[str, Any]) -> None:
     model, batch = setting({**options, "history_events": 50})
     begin, middle, end = batch.visible.unbind(1)
     for cuts in ((middle, middle, end), (begin, middle, middle)):
-        assert (model(dataclasses.replace(batch, visible=torch.stack(cuts, 1))) - model(batch)).abs().max() > 1e-3
+        assert (
+            model(dataclasses.replace(batch, visible=torch.stack(cuts, 1))) - model(batch)
+        ).abs().max() > 1e-3
 
 
 @EACH
@@ -89,9 +109,14 @@ def test_the_order_of_users_and_of_candidates_changes_nothing(options: dict[str,
     order = torch.randperm(batch.users_count, generator=torch.Generator().manual_seed(4))
     torch.testing.assert_close(model(reorder_users(batch, order)), whole, **SAME)
     place = torch.arange(batch.candidates_count)
-    turned = torch.argsort(batch.request_index * 1000 - place)  # last candidate of each request first
+    turned = torch.argsort(
+        batch.request_index * 1000 - place
+    )  # last candidate of each request first
     moved = dataclasses.replace(
-        batch, item_index=batch.item_index[turned], bias=batch.bias[turned], cross=take_rows(batch.cross, turned)
+        batch,
+        item_index=batch.item_index[turned],
+        bias=batch.bias[turned],
+        cross=take_rows(batch.cross, turned),
     )
     torch.testing.assert_close(model(moved), whole[turned], **SAME)
 
@@ -132,9 +157,14 @@ def test_no_candidate_and_no_request(options: dict[str, Any]) -> None:
 
 @EACH
 def test_every_weight_is_reached_by_a_gradient(options: dict[str, Any]) -> None:
-    model, batch = build_model(SPEC, make_config(**{**options, "history_events": 50}), 0).train(), make_batch(SPEC)
+    model, batch = (
+        build_model(SPEC, make_config(**{**options, "history_events": 50}), 0).train(),
+        make_batch(SPEC),
+    )
     model.loss(model(batch), batch).backward()
-    assert [name for name, p in model.named_dense_parameters() if p.grad is None or not p.grad.any()] == []
+    assert [
+        name for name, p in model.named_dense_parameters() if p.grad is None or not p.grad.any()
+    ] == []
 
 
 @pytest.mark.usefixtures("deterministic")
@@ -160,7 +190,9 @@ def test_bf16_autocast_is_close_and_its_gradients_are_fp32(options: dict[str, An
 @pytest.mark.slow
 @EACH
 def test_it_learns_that_the_history_has_the_candidates_category(options: dict[str, Any]) -> None:
-    """A click is a candidate whose category is among the last events; nothing else tells, so no features alone can know."""
+    """A click is a candidate whose category is among the last events; nothing else tells, so no
+    features alone can know.
+    """
     model = _trained(options, 120, 0).eval()
     batch = _matching(1000)
     with torch.no_grad():
@@ -182,7 +214,9 @@ def _trained(options: dict[str, Any], steps: int, seed: int) -> Ranker:
 
 
 def _matching(seed: int) -> RequestBatch:
-    batch = make_batch(SPEC, seed=seed, users=40, requests_per_user=1, candidates=6, history=4, realtime=2)
+    batch = make_batch(
+        SPEC, seed=seed, users=40, requests_per_user=1, candidates=6, history=4, realtime=2
+    )
     category = batch.items.ids[:, 2]
 
     def has(n: int) -> bool:
@@ -199,7 +233,18 @@ def test_hemix_train_takes_it_by_name(  # type: ignore[no-untyped-def]
     name: str, planted_data: Path, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    train = ["hemix", "train", "--data", planted_data, "--out", out, "--model", name, "--set", "train.batch_impressions=256"]
+    train = [
+        "hemix",
+        "train",
+        "--data",
+        planted_data,
+        "--out",
+        out,
+        "--model",
+        name,
+        "--set",
+        "train.batch_impressions=256",
+    ]
     monkeypatch.setattr("sys.argv", [str(word) for word in train])
     with pytest.raises(SystemExit) as end:
         main()
@@ -212,13 +257,20 @@ def test_hemix_train_takes_it_by_name(  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize("size", ["tiny", "base", "small", "large"])
 @pytest.mark.parametrize("name", ["din", "sim", "onetrans"])
 def test_a_named_size_has_parameters_of_hemixs_order(name: str, size: str) -> None:
-    ours, theirs = (count_parameters(city_spec(), build_settings(size=size, model=each).model)[0] for each in (name, "hemix"))
+    ours, theirs = (
+        count_parameters(city_spec(), build_settings(size=size, model=each).model)[0]
+        for each in (name, "hemix")
+    )
     assert 0.2 < ours / theirs < 3
 
 
 @pytest.mark.parametrize(
-    ("name", "tiny", "base"), [("din", 522_745, 2_652_761), ("sim", 585_525, 3_015_061), ("onetrans", 281_484, 1_647_596)]
+    ("name", "tiny", "base"),
+    [("din", 522_745, 2_652_761), ("sim", 585_525, 3_015_061), ("onetrans", 281_484, 1_647_596)],
 )
 def test_dense_parameters_are_those_of_the_docs(name: str, tiny: int, base: int) -> None:
-    counts = (count_parameters(city_spec(), build_settings(size=size, model=name).model)[0] for size in ("tiny", "base"))
+    counts = (
+        count_parameters(city_spec(), build_settings(size=size, model=name).model)[0]
+        for size in ("tiny", "base")
+    )
     assert tuple(counts) == (tiny, base)

@@ -28,12 +28,16 @@ def deterministic() -> object:
 @pytest.mark.usefixtures("deterministic")
 @pytest.mark.parametrize("age", ["bias", "rotary", "embedding", "none"])
 def test_two_trainings_give_the_same_bytes(age: str) -> None:
-    first, second = (briefly_trained(SPEC, make_config(**SMALL, time_encoding=age)) for _ in range(2))
+    first, second = (
+        briefly_trained(SPEC, make_config(**SMALL, time_encoding=age)) for _ in range(2)
+    )
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 def test_it_learns_a_rule_from_one_pass_over_batches() -> None:
-    """Clicks depend on the candidate's category alone; after 60 batches, unseen candidates are told apart."""
+    """Clicks depend on the candidate's category alone; after 60 batches, unseen candidates are told
+    apart.
+    """
     model = build_model(SPEC, make_config(), 0).train()
     dense = torch.optim.AdamW(list(model.dense_parameters()), 2e-3)
     tables = build_table_optimizer("adam", model.tables)
@@ -77,18 +81,30 @@ def test_dropout_acts_in_training_alone() -> None:
 
 @pytest.mark.parametrize("age", ["bias", "rotary", "embedding", "none"])
 def test_zeroed_padding_takes_no_attention(age: str) -> None:
-    """The trap: 5 events padded to 20. Alone or beside a user with 20 events, the same 5 events give the same gradient to every
-    weight; padding that took part in the softmax would take its share."""
+    """The trap: 5 events padded to 20.
+
+    Alone or beside a user with 20 events, the same 5 events give the same gradient to every weight;
+    padding that took part in the softmax would take its share.
+    """
     model = randomised(SPEC, make_config(**SMALL, time_encoding=age), torch.float64)
     batch = make_batch(
-        SPEC, users=2, requests_per_user=1, candidates=1, history=20, realtime=3, ragged=False, dtype=torch.float64
+        SPEC,
+        users=2,
+        requests_per_user=1,
+        candidates=1,
+        history=20,
+        realtime=3,
+        ragged=False,
+        dtype=torch.float64,
     )
     visible = batch.visible.clone()
     visible[0] = torch.tensor([15, 17, 20])
     batch = dataclasses.replace(batch, visible=visible, user_index=torch.tensor([0, 1]))
     logits = model(batch)[0]
     model.tables.take_step()
-    torch.testing.assert_close(logits, model(take_requests(batch, torch.tensor([0])))[0], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        logits, model(take_requests(batch, torch.tensor([0])))[0], rtol=1e-12, atol=1e-12
+    )
 
 
 def test_an_empty_history_reads_the_null_event() -> None:

@@ -1,4 +1,6 @@
-"""First weights: from the seed alone, and with the fan of each matrix, never that of a stack of matrices."""
+"""First weights: from the seed alone, and with the fan of each matrix, never that of a stack of
+matrices.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,10 @@ def make(seed: int = 0) -> HeMix:
 
 
 def test_every_tokens_matrix_has_its_own_fan() -> None:
-    """Variance 1 / inputs of one token's matrix. A fan over the stack [24, 64, 256] would give 24 or more times less."""
+    """Variance 1 / inputs of one token's matrix.
+
+    A fan over the stack [24, 64, 256] would give 24 or more times less.
+    """
     for block in make().blocks:
         for grouped, inputs in [
             (block.ffn.first, 64),
@@ -39,7 +44,9 @@ def test_a_linear_map_in_blocks_has_the_fan_of_the_whole() -> None:
 
 
 def test_first_activations_keep_their_scale() -> None:
-    """A token that enters a block with variance 1 leaves its network with variance of order 1, not 4 to 15 times less."""
+    """A token that enters a block with variance 1 leaves its network with variance of order 1, not
+    4 to 15 times less.
+    """
     block = make().blocks[0]
     x_SND = torch.randn(SETTINGS.tokens, 200, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -68,7 +75,9 @@ def test_every_weight_is_reached_by_a_gradient() -> None:
     spec = make_spec()
     model, batch = make().train(), make_batch(spec)
     model.loss(model(batch), batch).backward()
-    silent = [name for name, p in model.named_dense_parameters() if p.grad is None or not p.grad.any()]
+    silent = [
+        name for name, p in model.named_dense_parameters() if p.grad is None or not p.grad.any()
+    ]
     assert silent == []
 
 

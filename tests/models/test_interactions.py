@@ -34,7 +34,9 @@ def test_dcnv2_cross_layer() -> None:
     with torch.no_grad():
         linear.weight.copy_(torch.tensor([[1.0, 0], [1, 1]]))
         linear.bias.copy_(torch.tensor([1.0, -1]))
-        assert cross(torch.tensor([[1.0, 2]]), torch.tensor([[3.0, 4]]), linear).tolist() == [[7, 16]]
+        assert cross(torch.tensor([[1.0, 2]]), torch.tensor([[3.0, 4]]), linear).tolist() == [
+            [7, 16]
+        ]
 
 
 def test_dcnv2_crosses_start_from_all_fields_and_numbers() -> None:
@@ -46,12 +48,19 @@ def test_dcnv2_crosses_start_from_all_fields_and_numbers() -> None:
             assert isinstance(linear, nn.Linear)
             linear.weight.zero_()
             linear.bias.fill_(1.0)
-        fields, numbers = torch.rand(5, model.fields.count, 2), torch.rand(5, model.fields.numbers_count)
-        torch.testing.assert_close(model.interact(fields, numbers), 3 * torch.cat([fields.flatten(1), numbers], 1))
+        fields, numbers = (
+            torch.rand(5, model.fields.count, 2),
+            torch.rand(5, model.fields.numbers_count),
+        )
+        torch.testing.assert_close(
+            model.interact(fields, numbers), 3 * torch.cat([fields.flatten(1), numbers], 1)
+        )
 
 
 def test_wukong_factorisation_machine_of_a_projection() -> None:
-    """X^T Y of (1 2), (3 4), (5 6) with Y = (1, 0, -1) is (-4, -4); its dots with the vectors are -12, -28, -44."""
+    """X^T Y of (1 2), (3 4), (5 6) with Y = (1, 0, -1) is (-4, -4); its dots with the vectors are
+    -12, -28, -44.
+    """
     block = FactorizationMachineBlock(3, 2, 2, 4, 0.0)
     block.project = nn.Linear(3, 1, bias=False)
     with torch.no_grad():
@@ -65,15 +74,23 @@ def test_wukong_recombines_vectors_not_places() -> None:
     linear = nn.Linear(3, 2, bias=False)
     with torch.no_grad():
         linear.weight.copy_(torch.tensor([[1.0, 1, 0], [0, 0, 2]]))
-        assert recombine(torch.tensor([[[1.0, 2], [3, 4], [5, 6]]]), linear).tolist() == [[[4, 6], [10, 12]]]
+        assert recombine(torch.tensor([[[1.0, 2], [3, 4], [5, 6]]]), linear).tolist() == [
+            [[4, 6], [10, 12]]
+        ]
 
 
 def test_wukong_layer_is_blocks_plus_residual_then_norm() -> None:
-    """Half of 4 tokens wide: 2 + 2 vectors from 3, so the residual is recombined. With nothing from the blocks the layer is the norm
-    of the residual; with as many vectors in as out, of the input itself."""
+    """Half of 4 tokens wide: 2 + 2 vectors from 3, so the residual is recombined.
+
+    With nothing from the blocks the layer is the norm of the residual; with as many vectors in as
+    out, of the input itself.
+    """
     settings = make_config("wukong", embedding_size=2, token_width=4)
     for inputs in (3, 4):
-        layer, x = WukongLayer(inputs, settings), torch.randn(6, inputs, 2, generator=torch.Generator().manual_seed(0))
+        layer, x = (
+            WukongLayer(inputs, settings),
+            torch.randn(6, inputs, 2, generator=torch.Generator().manual_seed(0)),
+        )
         with torch.no_grad():
             for parameter in (layer.compress.weight, layer.dots.out.weight, layer.dots.out.bias):
                 parameter.zero_()
@@ -89,19 +106,26 @@ def test_rankmixer_mixing_of_two_tokens() -> None:
 
 
 def test_rankmixer_mixing_where_tokens_do_not_divide_the_width() -> None:
-    """Three tokens, width 4: one head of each token is 2 wide, the first of token 0, the last of token 1, the second of token 2."""
+    """Three tokens, width 4: one head of each token is 2 wide, the first of token 0, the last of
+    token 1, the second of token 2.
+    """
     x_SND = torch.arange(1.0, 13).view(3, 1, 4)
     assert TokenMixing()(x_SND).tolist() == [[[1, 2, 5, 9]], [[3, 6, 10, 11]], [[4, 7, 8, 12]]]
 
 
 @pytest.mark.parametrize(("tokens", "width"), [(4, 12), (5, 12), (12, 12), (24, 32)])
-def test_rankmixer_mixing_is_a_permutation_in_which_every_token_meets_every_other(tokens: int, width: int) -> None:
+def test_rankmixer_mixing_is_a_permutation_in_which_every_token_meets_every_other(
+    tokens: int, width: int
+) -> None:
     """Also of gradients, and for many candidates at once."""
     x_SND = torch.arange(float(tokens * 3 * width)).view(tokens, 3, width).requires_grad_()
     mixed = TokenMixing()(x_SND)
     by_candidate = mixed.transpose(0, 1)
     for n in range(3):
-        assert sorted(by_candidate[n].flatten().tolist()) == x_SND[:, n].flatten().sort().values.tolist()
+        assert (
+            sorted(by_candidate[n].flatten().tolist())
+            == x_SND[:, n].flatten().sort().values.tolist()
+        )
         owners = (by_candidate[n] // (3 * width)).long()
         assert all(set(owners[h].tolist()) == set(range(tokens)) for h in range(tokens))
     mixed.backward(mixed.detach())
@@ -126,7 +150,9 @@ def test_rankmixer_cuts_the_row_into_equal_pieces_with_projections_of_their_own(
 
 
 def test_self_attention_without_preferences_is_the_mean() -> None:
-    """Queries and keys 0, values and output as they come: each token gets the mean of (1 2) and (3 6)."""
+    """Queries and keys 0, values and output as they come: each token gets the mean of (1 2) and (3
+    6).
+    """
     attention = SelfAttention(2, 1)
     with torch.no_grad():
         attention.query_key_value.weight.copy_(torch.cat([torch.zeros(4, 2), torch.eye(2)]))

@@ -1,4 +1,6 @@
-"""What must not change a probability: more padding, the order of users, the split into batches, events that nobody sees."""
+"""What must not change a probability: more padding, the order of users, the split into batches,
+events that nobody sees.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,14 @@ from hemix.data.batch import RequestBatch
 from hemix.data.spec import InputSpec
 from hemix.models import Ranker
 from hemix.nn.heads import probabilities
-from tests.batches import make_batch, make_config, make_spec, reorder_users, take_requests, without_events
+from tests.batches import (
+    make_batch,
+    make_config,
+    make_spec,
+    reorder_users,
+    take_requests,
+    without_events,
+)
 from tests.models.test_parity import SMALL, randomised
 from tests.tolerances import INVARIANCE_PROBABILITY
 
@@ -22,12 +31,18 @@ AGES = pytest.mark.parametrize("age", ["bias", "rotary", "embedding", "none"])
 
 def setting(age: str = "bias", **batch: Any) -> tuple[InputSpec, Ranker, RequestBatch]:
     spec = make_spec()
-    return spec, randomised(spec, make_config(**SMALL, time_encoding=age), torch.float32).eval(), make_batch(spec, **batch)
+    return (
+        spec,
+        randomised(spec, make_config(**SMALL, time_encoding=age), torch.float32).eval(),
+        make_batch(spec, **batch),
+    )
 
 
 def assert_same(spec: InputSpec, ours: Tensor, theirs: Tensor) -> None:
     for name, value in probabilities(ours, spec).items():
-        torch.testing.assert_close(value, probabilities(theirs, spec)[name], **INVARIANCE_PROBABILITY)
+        torch.testing.assert_close(
+            value, probabilities(theirs, spec)[name], **INVARIANCE_PROBABILITY
+        )
 
 
 @AGES
@@ -35,13 +50,19 @@ def assert_same(spec: InputSpec, ours: Tensor, theirs: Tensor) -> None:
 def test_invariance_to_events_outside_the_cuts(age: str) -> None:
     """Events before the global part and at or after the end may be anything."""
     spec, model, batch = setting(age)
-    first = torch.full((batch.users_count,), 10**9).scatter_reduce(0, batch.user_index, batch.visible[:, 0], "amin")
-    last = torch.zeros(batch.users_count, dtype=torch.int64).scatter_reduce(0, batch.user_index, batch.visible[:, 2], "amax")
+    first = torch.full((batch.users_count,), 10**9).scatter_reduce(
+        0, batch.user_index, batch.visible[:, 0], "amin"
+    )
+    last = torch.zeros(batch.users_count, dtype=torch.int64).scatter_reduce(
+        0, batch.user_index, batch.visible[:, 2], "amax"
+    )
     owner = torch.repeat_interleave(torch.arange(batch.users_count), batch.event_offsets.diff())
     position = torch.arange(batch.event_item.shape[0])
     unseen = (position < first[owner]) | (position >= last[owner])
     assert unseen.any()
-    changed = dataclasses.replace(batch, event_item=torch.where(unseen, (batch.event_item + 7) % 40, batch.event_item))
+    changed = dataclasses.replace(
+        batch, event_item=torch.where(unseen, (batch.event_item + 7) % 40, batch.event_item)
+    )
     assert_same(spec, model(batch), model(changed))
 
 
@@ -79,7 +100,9 @@ def test_invariance_to_the_split_into_batches(age: str) -> None:
 @AGES
 @torch.no_grad()
 def test_invariance_of_a_server_that_keeps_the_user_state(age: str) -> None:
-    """encode_user once; later requests come without events, their cuts point into the kept state."""
+    """encode_user once; later requests come without events, their cuts point into the kept
+    state.
+    """
     spec, model, batch = setting(age)
     kept = model.encode_user(model.embed(batch, levels=("user",)))
     for request in range(0, batch.requests_count, 3):
@@ -97,15 +120,22 @@ def test_candidates_may_come_in_pieces() -> None:
     inputs = model.embed(batch)
     state = model.encode_request(model.encode_user(inputs), inputs)
     whole = model.score(state, inputs)
-    for keep in (batch.request_index % 2 == 0, torch.zeros_like(batch.request_index, dtype=torch.bool)):
+    for keep in (
+        batch.request_index % 2 == 0,
+        torch.zeros_like(batch.request_index, dtype=torch.bool),
+    ):
         piece = dataclasses.replace(
             batch,
             request_index=batch.request_index[keep],
             item_index=batch.item_index[keep],
             bias=batch.bias[keep],
-            cross=dataclasses.replace(batch.cross, ids=batch.cross.ids[keep], numbers=batch.cross.numbers[keep]),
+            cross=dataclasses.replace(
+                batch.cross, ids=batch.cross.ids[keep], numbers=batch.cross.numbers[keep]
+            ),
         )
-        assert_same(spec, whole[keep], model.score(state, model.embed(piece, levels=("candidate",))))
+        assert_same(
+            spec, whole[keep], model.score(state, model.embed(piece, levels=("candidate",)))
+        )
 
 
 @torch.no_grad()
@@ -119,6 +149,9 @@ def test_a_seen_event_does_change_the_scores() -> None:
     item[seen] = (item[seen] + 1) % 40
     time[seen] = time[seen] - 50 * 3_600_000 if time[seen] > 0 else 1_760_000_000_000
     rows = batch.request_index == request
-    for changed in (dataclasses.replace(batch, event_item=item), dataclasses.replace(batch, event_time_ms=time)):
+    for changed in (
+        dataclasses.replace(batch, event_item=item),
+        dataclasses.replace(batch, event_time_ms=time),
+    ):
         difference = (model(changed) - before)[rows].abs().max()
         assert difference > 10 * INVARIANCE_PROBABILITY["atol"]

@@ -1,4 +1,6 @@
-"""LightGBM as a ranker: what a row of the trees holds, by hand, and how boosters' scores become a funnel's logits."""
+"""LightGBM as a ranker: what a row of the trees holds, by hand, and how boosters' scores become a
+funnel's logits.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,13 @@ from tests.batches import make_batch, make_spec
 
 SPEC = InputSpec(
     tables={"user": 1000, "age": 6, "hash": 5000, "tags": 9, "brand": 20, "hour": 26},
-    user=LevelSpec(names=("user_id", "age"), tables=("user", "age"), bag_names=("likes",), bag_tables=("tags",)),
+    user=LevelSpec(
+        names=("user_id", "age"), tables=("user", "age"), bag_names=("likes",), bag_tables=("tags",)
+    ),
     context=LevelSpec(
-        names=("hour",), tables=("hour",), number_names=("speed", "speed.missing", "at.latitude", "at.longitude", "at.missing")
+        names=("hour",),
+        tables=("hour",),
+        number_names=("speed", "speed.missing", "at.latitude", "at.longitude", "at.missing"),
     ),
     item=LevelSpec(names=("brand", "sku"), tables=("brand", "hash")),
     cross=LevelSpec(number_names=("lift",)),
@@ -57,7 +63,9 @@ def batch() -> RequestBatch:
         visible=torch.tensor([[3, 3, 4], [0, 2, 3]]),
         request_index=torch.tensor([0, 1, 1]),
         item_index=torch.tensor([1, 0, 1]),
-        cross=Columns(ids=torch.zeros(3, 0, dtype=torch.int64), numbers=torch.tensor([[0.1], [0.2], [0.3]])),
+        cross=Columns(
+            ids=torch.zeros(3, 0, dtype=torch.int64), numbers=torch.tensor([[0.1], [0.2], [0.3]])
+        ),
         bias=torch.tensor([0, 3, 5]),
         items=Columns(ids=ids([1, 70], [12, 80]), numbers=torch.zeros(2, 0)),
     )
@@ -71,8 +79,9 @@ def build(spec: InputSpec = SPEC, **settings: Any) -> LightGBM:
 
 
 def test_rows_by_hand() -> None:
-    """An unknown user ranks behind all 1,000 rows; missing ids of ordered columns and flagged numbers are NaN; a bag's missing value
-    does not count; a hashed column is left out."""
+    """An unknown user ranks behind all 1,000 rows; missing ids of ordered columns and flagged
+    numbers are NaN; a bag's missing value does not count; a hashed column is left out.
+    """
     n = math.nan
     names = [
         "user.user_id",
@@ -92,7 +101,9 @@ def test_rows_by_hand() -> None:
     model = build()
     assert [name for name, _ in model.features] == names
     assert [name for name, category in model.features if category] == ["item.brand"]
-    torch.testing.assert_close(model.rows(batch()), torch.tensor(expected), equal_nan=True, rtol=0, atol=1e-7)
+    torch.testing.assert_close(
+        model.rows(batch()), torch.tensor(expected), equal_nan=True, rtol=0, atol=1e-7
+    )
 
 
 def test_the_names_of_any_batch_fit_its_columns() -> None:
@@ -117,18 +128,27 @@ def logit(p: float) -> float:
 
 
 def test_the_funnels_product_is_the_boosters_own_probability() -> None:
-    """p(order) of the booster comes back from p(click) * p(order | click), but never above p(click)."""
+    """p(order) of the booster comes back from p(click) * p(order | click), but never above
+    p(click).
+    """
     model = build()
-    model._boosters = [Fixed([logit(0.5), logit(0.2), logit(0.2)]), Fixed([logit(0.1), logit(0.05), logit(0.3)])]
+    model._boosters = [
+        Fixed([logit(0.5), logit(0.2), logit(0.2)]),
+        Fixed([logit(0.1), logit(0.05), logit(0.3)]),
+    ]
     found = probabilities(model(batch()), SPEC)
     torch.testing.assert_close(found["click"], torch.tensor([0.5, 0.2, 0.2]))
     torch.testing.assert_close(found["order"], torch.tensor([0.1, 0.05, 0.2]), rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(found["order_given_click"], torch.tensor([0.2, 0.25, 1.0]), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        found["order_given_click"], torch.tensor([0.2, 0.25, 1.0]), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_chain_of_three() -> None:
     spec = dataclasses.replace(
-        SPEC, tasks=(Task(name="a"), Task(name="b", given=0), Task(name="c", given=1)), logit_shift=(0.0,) * 3
+        SPEC,
+        tasks=(Task(name="a"), Task(name="b", given=0), Task(name="c", given=1)),
+        logit_shift=(0.0,) * 3,
     )
     model = build(spec)
     model._boosters = [Fixed([logit(p)] * 3) for p in (0.5, 0.2, 0.02)]
@@ -166,5 +186,7 @@ def test_the_package_that_is_absent_is_named(monkeypatch: pytest.MonkeyPatch) ->
         raise ModuleNotFoundError("no")
 
     monkeypatch.setattr(module.importlib, "import_module", absent)
-    with pytest.raises(MissingExtra, match=r"model\.name=lightgbm needs lightgbm.*pip install 'hemix\[rivals\]'"):
+    with pytest.raises(
+        MissingExtra, match=r"model\.name=lightgbm needs lightgbm.*pip install 'hemix\[rivals\]'"
+    ):
         module.load_lightgbm()

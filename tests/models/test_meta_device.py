@@ -22,9 +22,16 @@ from tests.batches import make_batch, make_spec
 
 META = torch.device("meta")
 MODELS: dict[str, dict[str, Any]] = {
-    **{name: {"model.name": name} for name in model_names() if issubclass(find_model(name).model, Ranker)},
+    **{
+        name: {"model.name": name}
+        for name in model_names()
+        if issubclass(find_model(name).model, Ranker)
+    },
     **{f"hemix, {kind}": {"model.time_encoding": kind} for kind in ("rotary", "embedding", "none")},
-    **{f"rankmixer, {kind}": {"model.name": "rankmixer", "model.time_encoding": kind} for kind in ("rotary", "embedding")},
+    **{
+        f"rankmixer, {kind}": {"model.name": "rankmixer", "model.time_encoding": kind}
+        for kind in ("rotary", "embedding")
+    },
     "sim, hard": {"model.name": "sim", "model.search": "category"},
     "hemix without products": {"model.products": "none", "model.matches": False},
 }
@@ -39,7 +46,9 @@ def no_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("candidates", [1, 4])
 @pytest.mark.parametrize("tables", ["adam", "rowwise_adagrad"])
 @pytest.mark.parametrize("overrides", MODELS.values(), ids=MODELS)
-def test_a_training_step_reads_nothing_from_its_device(overrides: dict[str, Any], tables: str, candidates: int) -> None:
+def test_a_training_step_reads_nothing_from_its_device(
+    overrides: dict[str, Any], tables: str, candidates: int
+) -> None:
     spec = make_spec()
     model = build_model(spec, build_settings(overrides=overrides).model, seed=0).to(META).train()
     batch = make_batch(spec, candidates=candidates).to(META)

@@ -1,4 +1,6 @@
-"""OneTrans's heart: the causal mask, the mixed parameters, the pyramid; and the whole against one plain sequence per candidate."""
+"""OneTrans's heart: the causal mask, the mixed parameters, the pyramid; and the whole against one
+plain sequence per candidate.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ SPEC = make_spec()
     ("layers", "first", "last", "queries"),
     [(1, 50, 8, [50]), (2, 50, 8, [50, 8]), (3, 50, 8, [50, 29, 8]), (4, 32, 2, [32, 22, 12, 2])],
 )
-def test_the_pyramid_shrinks_linearly(layers: int, first: int, last: int, queries: list[int]) -> None:
+def test_the_pyramid_shrinks_linearly(
+    layers: int, first: int, last: int, queries: list[int]
+) -> None:
     assert pyramid(layers, first, last) == queries
 
 
@@ -26,12 +30,17 @@ def test_the_causal_mask_by_hand() -> None:
     """Four tokens, the first of which is padding; the last two ask."""
     seen = _causal(torch.tensor([[False, True, True, True]]), 2)
     assert seen.int().tolist() == [[[0, 1, 1, 0], [0, 1, 1, 1]]]
-    assert _causal(torch.tensor([[False, False, True]]), 3).int().tolist() == [[[1, 0, 0], [0, 1, 0], [0, 0, 1]]]
+    assert _causal(torch.tensor([[False, False, True]]), 3).int().tolist() == [
+        [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    ]
 
 
 def by_hand(top: bool = False) -> OneTransBlock:
-    """Width 2, one head, two NS-tokens. All scores are 0, so that attention is the mean of what a token may read. S-tokens give
-    themselves as values, the NS-tokens twice and three times themselves. The networks give 0."""
+    """Width 2, one head, two NS-tokens.
+
+    All scores are 0, so that attention is the mean of what a token may read. S-tokens give
+    themselves as values, the NS-tokens twice and three times themselves. The networks give 0.
+    """
     settings = make_config("onetrans", token_width=2, attention_heads=1, ns_tokens=2)
     block = OneTransBlock(settings, top)
     with torch.no_grad():
@@ -52,7 +61,10 @@ VALID = torch.tensor([[False, True, True]])
 
 @torch.no_grad()
 def test_s_tokens_read_what_came_before_by_hand() -> None:
-    """(1, 1) reads itself; (1, -1) reads both, whose mean is (1, 0). Only as many as ask live on. RMSNorm leaves these tokens."""
+    """(1, 1) reads itself; (1, -1) reads both, whose mean is (1, 0).
+
+    Only as many as ask live on. RMSNorm leaves these tokens.
+    """
     block = by_hand()
     sequence = block.sequence(S_TOKENS, VALID)
     after = block.forward_s(S_TOKENS, sequence, 2)
@@ -62,13 +74,18 @@ def test_s_tokens_read_what_came_before_by_hand() -> None:
 
 @torch.no_grad()
 def test_ns_tokens_have_parameters_of_their_own_by_hand() -> None:
-    """Token 0, (1, 1), reads (1, 1), (1, -1) and twice itself: (4, 2) / 3. Token 1, (-1, 1), reads those and three times itself:
-    (1, 5) / 4. A candidate reads no other candidate."""
+    """Token 0, (1, 1), reads (1, 1), (1, -1) and twice itself: (4, 2) / 3.
+
+    Token 1, (-1, 1), reads those and three times itself: (1, 5) / 4. A candidate reads no other
+    candidate.
+    """
     block = by_hand(top=True)
     sequence = block.sequence(S_TOKENS, VALID)
     x_SND = torch.tensor([[[1.0, 1.0], [1.0, 1.0]], [[-1.0, 1.0], [1.0, 1.0]]])
     after = block.forward_ns(x_SND, [sequence], [torch.tensor([[[0, 1]]])], torch.tensor([0, 1]))
-    expected = torch.tensor([[[7 / 3, 5 / 3], [7 / 3, 5 / 3]], [[-0.75, 2.25], [1 + 7 / 4, 1 + 5 / 4]]])
+    expected = torch.tensor(
+        [[[7 / 3, 5 / 3], [7 / 3, 5 / 3]], [[-0.75, 2.25], [1 + 7 / 4, 1 + 5 / 4]]]
+    )
     torch.testing.assert_close(after, expected, rtol=0, atol=1e-5)
 
 
@@ -82,7 +99,10 @@ def test_a_later_token_never_reaches_an_earlier_one() -> None:
     for s in range(8):
         changed = x_SND.clone()
         changed[s] += 1
-        before, after = (block.forward_ns(x, [sequence], [torch.tensor([[[0]]])], torch.tensor([0])) for x in (x_SND, changed))
+        before, after = (
+            block.forward_ns(x, [sequence], [torch.tensor([[[0]]])], torch.tensor([0]))
+            for x in (x_SND, changed)
+        )
         moved = ((after - before).abs().flatten(1).amax(1) > 1e-9).tolist()
         assert moved == [t >= s for t in range(8)]
 
@@ -99,12 +119,16 @@ def test_parity_with_one_plain_sequence_per_candidate(history_events: int) -> No
     state = model.encode_user(inputs)
     request = model.encode_request(state, inputs)
     assert inputs.item_IW is not None and inputs.cross_NW is not None
-    ns_NSD = model.tokenizer(request.projected_QH, batch.request_index, inputs.item_IW, batch.item_index, inputs.cross_NW)
+    ns_NSD = model.tokenizer(
+        request.projected_QH, batch.request_index, inputs.item_IW, batch.item_index, inputs.cross_NW
+    )
     pooled = []
     for n, q in enumerate(batch.request_index.tolist()):
         begin, middle, end = batch.visible[q].tolist()
         s_tokens = [state.events_ED[0] + model.part[0]]
-        s_tokens += [state.events_ED[e + 1] + model.part[int(e >= middle)] for e in range(begin, end)]
+        s_tokens += [
+            state.events_ED[e + 1] + model.part[int(e >= middle)] for e in range(begin, end)
+        ]
         pooled.append(model.norm_out(_plain(model, torch.stack(s_tokens), ns_NSD[n])).mean(0))
     expected = model.heads(torch.stack(pooled), batch.bias)
     torch.testing.assert_close(model(batch), expected, rtol=1e-9, atol=1e-9)

@@ -1,4 +1,6 @@
-"""The fast path computes what the reference computes: probabilities, and gradients of every weight, tables included."""
+"""The fast path computes what the reference computes: probabilities, and gradients of every weight,
+tables included.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,12 @@ from tests.models.reference import Reference
 from tests.tolerances import PARITY_FP32_GRADIENT, PARITY_FP32_PROBABILITY, PARITY_FP64
 
 SMALL: dict[str, Any] = dict(
-    embedding_size=4, token_width=8, tokenizer_hidden=12, mix_rank=5, tower_hidden=6, embedding_init_std=0.3
+    embedding_size=4,
+    token_width=8,
+    tokenizer_hidden=12,
+    mix_rank=5,
+    tower_hidden=6,
+    embedding_init_std=0.3,
 )
 
 OPTIONS: list[dict[str, Any]] = [
@@ -30,13 +37,36 @@ OPTIONS: list[dict[str, Any]] = [
     dict(norm="rms", ffn="per_group", ffn_activation="swiglu"),
     dict(norm_position="pre", ffn="shared", mix_activation="gelu", pooling="flatten"),
     dict(ffn_activation="swiglu", funnel="given_only", time_encoding="rotary"),
-    dict(ffn="per_group", ns_tokens_global=3, ns_tokens_realtime=1, fixed_queries_global=0, fixed_queries_realtime=2),
-    dict(time_encoding="embedding", ns_tokens_global=1, ns_tokens_realtime=2, fixed_queries_global=5, fixed_queries_realtime=0),
+    dict(
+        ffn="per_group",
+        ns_tokens_global=3,
+        ns_tokens_realtime=1,
+        fixed_queries_global=0,
+        fixed_queries_realtime=2,
+    ),
+    dict(
+        time_encoding="embedding",
+        ns_tokens_global=1,
+        ns_tokens_realtime=2,
+        fixed_queries_global=5,
+        fixed_queries_realtime=0,
+    ),
     dict(block="transformer", norm_position="pre"),
-    dict(block="rankmixer", ns_tokens_global=2, ns_tokens_realtime=1, fixed_queries_global=1, fixed_queries_realtime=1),
+    dict(
+        block="rankmixer",
+        ns_tokens_global=2,
+        ns_tokens_realtime=1,
+        fixed_queries_global=1,
+        fixed_queries_realtime=1,
+    ),
     dict(dynamic_queries=False, ffn="per_group"),
     dict(query_projection="shared"),
-    dict(query_projection="shared", dynamic_queries=False, time_encoding="rotary", fixed_queries_global=1),
+    dict(
+        query_projection="shared",
+        dynamic_queries=False,
+        time_encoding="rotary",
+        fixed_queries_global=1,
+    ),
     dict(use_global=False, ffn="per_group"),
     dict(use_realtime=False, ffn="per_group", pooling="flatten"),
     dict(use_global=False, use_realtime=False),
@@ -53,7 +83,10 @@ def randomised(spec: InputSpec, settings: ModelConfig, dtype: torch.dtype) -> Ra
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(dtype), alpha=0.3)
+            parameter.add_(
+                torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(dtype),
+                alpha=0.3,
+            )
     return model
 
 
@@ -83,21 +116,35 @@ def both_sides(
     return fast, plain, {**gradients, "tables.weight": (table_gradient, expected)}
 
 
-def compare(spec: InputSpec, settings: ModelConfig, batch: RequestBatch, dtype: torch.dtype) -> None:
+def compare(
+    spec: InputSpec, settings: ModelConfig, batch: RequestBatch, dtype: torch.dtype
+) -> None:
     fast, plain, gradients = both_sides(spec, settings, batch, dtype)
     exact = dtype == torch.float64
     for name, value in probabilities(fast, spec).items():
-        torch.testing.assert_close(value, probabilities(plain, spec)[name], **(PARITY_FP64 if exact else PARITY_FP32_PROBABILITY))
+        torch.testing.assert_close(
+            value,
+            probabilities(plain, spec)[name],
+            **(PARITY_FP64 if exact else PARITY_FP32_PROBABILITY),
+        )
     for name, (ours, theirs) in gradients.items():
         tolerance = PARITY_FP64 if exact else PARITY_FP32_GRADIENT
-        torch.testing.assert_close(ours, theirs, **tolerance, msg=lambda m, name=name: f"gradient of {name}: {m}")
+        torch.testing.assert_close(
+            ours, theirs, **tolerance, msg=lambda m, name=name: f"gradient of {name}: {m}"
+        )
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(map(str, o.values())) or "default")
+@pytest.mark.parametrize(
+    "options", OPTIONS, ids=lambda o: "-".join(map(str, o.values())) or "default"
+)
 def test_parity_fp64(options: dict[str, Any]) -> None:
-    """Ragged and empty histories, timeless events, several requests a user at different times, all options."""
+    """Ragged and empty histories, timeless events, several requests a user at different times, all
+    options.
+    """
     spec = make_spec()
-    compare(spec, make_config(**SMALL, **options), make_batch(spec, dtype=torch.float64), torch.float64)
+    compare(
+        spec, make_config(**SMALL, **options), make_batch(spec, dtype=torch.float64), torch.float64
+    )
 
 
 @pytest.mark.parametrize("age", ["bias", "rotary", "embedding", "none"])
@@ -112,7 +159,14 @@ def test_parity_of_few_and_many_queries(age: str, requests: int, candidates: int
     """Few queries and many take different ways through the attention."""
     spec = make_spec()
     batch = make_batch(
-        spec, seed=5, users=3, requests_per_user=requests, candidates=candidates, history=12, ragged=False, dtype=torch.float64
+        spec,
+        seed=5,
+        users=3,
+        requests_per_user=requests,
+        candidates=candidates,
+        history=12,
+        ragged=False,
+        dtype=torch.float64,
     )
     compare(spec, make_config(**SMALL, time_encoding=age), batch, torch.float64)
 
@@ -120,14 +174,25 @@ def test_parity_of_few_and_many_queries(age: str, requests: int, candidates: int
 @pytest.mark.parametrize("history", [0, 1])
 def test_parity_without_history(history: int) -> None:
     spec = make_spec()
-    batch = make_batch(spec, users=2, history=history, realtime=0, ragged=False, dtype=torch.float64)
+    batch = make_batch(
+        spec, users=2, history=history, realtime=0, ragged=False, dtype=torch.float64
+    )
     compare(spec, make_config(**SMALL), batch, torch.float64)
 
 
 def test_parity_of_a_long_ragged_batch_in_several_groups() -> None:
     """Lengths from 0 to 300 are padded in several groups."""
     spec = make_spec()
-    batch = make_batch(spec, seed=7, users=24, requests_per_user=1, candidates=1, history=300, realtime=40, dtype=torch.float64)
+    batch = make_batch(
+        spec,
+        seed=7,
+        users=24,
+        requests_per_user=1,
+        candidates=1,
+        history=300,
+        realtime=40,
+        dtype=torch.float64,
+    )
     compare(spec, make_config(**SMALL), batch, torch.float64)
 
 

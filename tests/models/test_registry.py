@@ -1,4 +1,6 @@
-"""Models by name: from a file, from an installed package, with settings of their own and no others."""
+"""Models by name: from a file, from an installed package, with settings of their own and no
+others.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,15 @@ from hemix.cli import main
 from hemix.config import Count
 from hemix.data.dataset import Dataset
 from hemix.errors import HemixError, RunError, SettingsError, UsageError
-from hemix.models import NeuralConfig, Ranker, build_model, find_model, model_names, register_model, registry
+from hemix.models import (
+    NeuralConfig,
+    Ranker,
+    build_model,
+    find_model,
+    model_names,
+    register_model,
+    registry,
+)
 from hemix.run import Run
 from hemix.serving.engine import Engine, EngineConfig
 from hemix.serving.store import Limits, open_store
@@ -63,7 +73,7 @@ def own_run(cli: Cli, planted_data: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-# -- a model that lives in a file -------------------------------------------------------------------
+# -- a model that lives in a file ------------------------------------------------------------------
 
 
 def test_its_run_has_its_own_settings_and_says_where_it_came_from(own_run: Path) -> None:
@@ -81,22 +91,37 @@ def test_its_run_has_its_own_settings_and_says_where_it_came_from(own_run: Path)
     assert (source["name"], source["file"]) == ("two_towers", "two_towers.py")
 
 
-def test_it_is_evaluated_and_predicts(cli: Cli, own_run: Path, planted_data: Path, tmp_path: Path) -> None:
+def test_it_is_evaluated_and_predicts(
+    cli: Cli, own_run: Path, planted_data: Path, tmp_path: Path
+) -> None:
     code, err = cli("evaluate", own_run, "--data", planted_data, "--import", EXAMPLE)
     assert code == 0, err
     metrics = json.loads((own_run / "metrics.json").read_text())
     assert metrics["split"]["test"]["tasks"]["click"]["auc"] > 0
-    code, err = cli("predict", own_run, "--data", planted_data, "--out", tmp_path / "p.parquet", "--import", EXAMPLE)
+    code, err = cli(
+        "predict",
+        own_run,
+        "--data",
+        planted_data,
+        "--out",
+        tmp_path / "p.parquet",
+        "--import",
+        EXAMPLE,
+    )
     assert code == 0, err
 
 
-def test_it_is_compared_by_processes_that_import_its_file(planted_data: Path, tmp_path: Path) -> None:
+def test_it_is_compared_by_processes_that_import_its_file(
+    planted_data: Path, tmp_path: Path
+) -> None:
     api.import_models([EXAMPLE])
     models = {"own": {"model.name": "two_towers", **FAST}, "dlrm": {"model.name": "dlrm", **FAST}}
     with cells_here():
         content = api.compare(planted_data, tmp_path / "study", models=models, seeds=1, search=None)
     assert set(content["models"]) == {"own", "dlrm"} and content["failed"] == []
-    cells = [json.loads(path.read_text()) for path in (tmp_path / "study" / "cells").glob("*/cell.json")]
+    cells = [
+        json.loads(path.read_text()) for path in (tmp_path / "study" / "cells").glob("*/cell.json")
+    ]
     imports = {cell["model"]: cell.get("imports") for cell in cells}
     assert imports == {"two_towers": [str(EXAMPLE)], "dlrm": None}
 
@@ -119,8 +144,12 @@ def test_it_serves_what_it_predicts(own_run: Path, planted_logs: Path, planted_d
     engine.close()
 
 
-def test_a_run_without_its_file_names_the_model_and_the_file(own_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_entries", {k: v for k, v in registry._entries.items() if k != "two_towers"})
+def test_a_run_without_its_file_names_the_model_and_the_file(
+    own_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        registry, "_entries", {k: v for k, v in registry._entries.items() if k != "two_towers"}
+    )
     with pytest.raises(RunError) as error:
         Run.load(own_run)
     assert "'two_towers'" in str(error.value) and "--import two_towers.py" in str(error.value)
@@ -135,7 +164,7 @@ def test_a_run_of_another_format_is_refused(own_run: Path, version: int | None) 
         Run.load(own_run)
 
 
-# -- refusals ---------------------------------------------------------------------------------------
+# -- refusals --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -146,7 +175,10 @@ def test_a_run_of_another_format_is_refused(own_run: Path, version: int | None) 
         ("model.layrs=9", ["model.layrs", "did you mean layers?"]),
         ("model.zzz=9", ["model.zzz", "known: ", "token_width"]),
         ("model.age=none", ["model.age", "model.time_encoding"]),
-        ("model.embedding_deviation=0.1", ["model.embedding_deviation", "model.embedding_init_std"]),
+        (
+            "model.embedding_deviation=0.1",
+            ["model.embedding_deviation", "model.embedding_init_std"],
+        ),
         ("model.name=hemx", ["'hemx'", "did you mean hemix?", "--import"]),
         ("model.name=[hemix]", ["model.name", "['hemix']"]),
         ("model.size=tny", ["model.size", "tiny, base, small, large"]),
@@ -164,9 +196,18 @@ def test_a_size_of_a_model_without_sizes() -> None:
         build_settings(model="lightgbm", size="base")
 
 
-def test_settings_for_several_models_go_to_those_that_have_them(planted_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"model\.search: not a setting of dlrm, lightgbm; sim has it"):
-        api.compare(planted_data, tmp_path / "out", models=["dlrm", "lightgbm"], settings=["model.search=soft"])
+def test_settings_for_several_models_go_to_those_that_have_them(
+    planted_data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        SettingsError, match=r"model\.search: not a setting of dlrm, lightgbm; sim has it"
+    ):
+        api.compare(
+            planted_data,
+            tmp_path / "out",
+            models=["dlrm", "lightgbm"],
+            settings=["model.search=soft"],
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -179,12 +220,20 @@ def test_settings_for_several_models_go_to_those_that_have_them(planted_data: Pa
         ("def f(:\n", "fails to import (line 1): SyntaxError"),
         ("import nowhere_at_all\n", "fails to import (line 1): ModuleNotFoundError"),
         ("raise SystemExit(3)\n", "fails to import (line 1): SystemExit"),
-        ("from hemix import register_model\n@register_model('a')\nclass A: ...\n", "A has no Config"),
-        (EXAMPLE.read_text().replace('"two_towers"', '"hemix"'), "'hemix' is taken by hemix.models.hemix.HeMix"),
+        (
+            "from hemix import register_model\n@register_model('a')\nclass A: ...\n",
+            "A has no Config",
+        ),
+        (
+            EXAMPLE.read_text().replace('"two_towers"', '"hemix"'),
+            "'hemix' is taken by hemix.models.hemix.HeMix",
+        ),
     ],
     ids=["missing", "nothing", "error", "syntax", "module", "exit", "config", "taken"],
 )
-def test_an_import_that_cannot_be_used(cli: Cli, planted_data: Path, tmp_path: Path, content: str | None, says: str) -> None:
+def test_an_import_that_cannot_be_used(
+    cli: Cli, planted_data: Path, tmp_path: Path, content: str | None, says: str
+) -> None:
     file = tmp_path / "my_models.py"
     if content is not None:
         file.write_text(content)
@@ -204,12 +253,16 @@ def test_a_name_is_taken_once_and_a_file_imported_once(tmp_path: Path) -> None:
     assert find_model("two_towers").file == EXAMPLE
 
 
-# -- an installed package ---------------------------------------------------------------------------
+# -- an installed package --------------------------------------------------------------------------
 
 
 def entry_points_of(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
-    found = [EntryPoint(name=name, value=value, group=registry.GROUP) for name, value in values.items()]
-    monkeypatch.setattr(registry, "entry_points", lambda group: [p for p in found if p.group == group])
+    found = [
+        EntryPoint(name=name, value=value, group=registry.GROUP) for name, value in values.items()
+    ]
+    monkeypatch.setattr(
+        registry, "entry_points", lambda group: [p for p in found if p.group == group]
+    )
     registry._entry_points.cache_clear()
 
 
@@ -244,18 +297,22 @@ def test_an_entry_point_that_fails_stops_only_who_names_it(monkeypatch: pytest.M
     entry_points_of(monkeypatch, broken="nowhere_at_all:Model")
     assert "broken" in model_names()
     assert find_model("dlrm").name == "dlrm"
-    with pytest.raises(SettingsError, match=r"broken: the entry point nowhere_at_all:Model fails to import"):
+    with pytest.raises(
+        SettingsError, match=r"broken: the entry point nowhere_at_all:Model fails to import"
+    ):
         find_model("broken")
 
 
-def test_an_entry_point_that_takes_a_name_of_ours_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_entry_point_that_takes_a_name_of_ours_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     entry_points_of(monkeypatch, dlrm="nowhere_at_all:Model")
     with pytest.raises(SettingsError, match="'dlrm' is taken"):
         find_model("dlrm")
     assert find_model("hemix").name == "hemix"
 
 
-# -- first weights ----------------------------------------------------------------------------------
+# -- first weights ---------------------------------------------------------------------------------
 
 
 def test_weights_that_nobody_draws_are_named() -> None:
@@ -274,7 +331,9 @@ def test_weights_that_nobody_draws_are_named() -> None:
 
     Model.Config = Own
     register_model("bare")(Model)
-    with pytest.raises(HemixError, match=r"bare \(Bare\) has weights of its own and no init_own_weights"):
+    with pytest.raises(
+        HemixError, match=r"bare \(Bare\) has weights of its own and no init_own_weights"
+    ):
         build_model(make_spec(), Own(), seed=0)
 
 
@@ -292,7 +351,9 @@ def test_other_layers_of_pytorch_draw_by_the_seed() -> None:
     Model.Config = Own
     register_model("convolved")(Model)
     before = torch.get_rng_state()
-    first, again, other = (build_model(make_spec(), Own(), seed=seed).convolution.weight for seed in (0, 0, 1))  # type: ignore[union-attr]
+    first, again, other = (
+        build_model(make_spec(), Own(), seed=seed).convolution.weight for seed in (0, 0, 1)
+    )  # type: ignore[union-attr]
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.isfinite(build_model(make_spec(), Own(), 0)(make_batch(make_spec()))).all()

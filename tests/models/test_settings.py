@@ -1,4 +1,6 @@
-"""Settings that switch parts of HeMix off or put another block in: how many tokens are left, what is refused."""
+"""Settings that switch parts of HeMix off or put another block in: how many tokens are left, what
+is refused.
+"""
 
 from __future__ import annotations
 

@@ -22,7 +22,9 @@ SPEC = make_spec()
 
 
 def make(batch: RequestBatch, **settings: object) -> SIM:
-    model = randomised(SPEC, make_config(**SMALL, name="sim", **settings), batch.users.numbers.dtype).eval()
+    model = randomised(
+        SPEC, make_config(**SMALL, name="sim", **settings), batch.users.numbers.dtype
+    ).eval()
     assert isinstance(model, SIM)
     return model
 
@@ -41,7 +43,9 @@ def found(model: SIM, batch: RequestBatch) -> tuple[list[set[int]], Tensor, Tens
     [(1, {3}), (2, {1, 3}), (3, {1, 2, 3}), (4, {0, 1, 2, 3}), (9, {0, 1, 2, 3})],
 )
 def test_the_best_by_hand(count: int, columns: set[int]) -> None:
-    """Column 4 scores highest but may not be chosen; columns 1 and 3 are equal, and the later is better."""
+    """Column 4 scores highest but may not be chosen; columns 1 and 3 are equal, and the later is
+    better.
+    """
     scores = torch.tensor([-2.0, 3.0, -1.0, 3.0, 9.0])
     chosen, exists = best(scores, torch.tensor([True, True, True, True, False]), count)
     assert set(chosen[exists].tolist()) == columns
@@ -61,7 +65,12 @@ def test_the_exact_search_by_hand() -> None:
         search.age_vector.zero_()
         search.age_vector[5] = math.log(3) / 2
         events = torch.tensor([[[0.0, 4.0], [0.0, 8.0], [50.0, 50.0]]])
-        got = search(torch.tensor([[1.0, 2.0]]), events, torch.tensor([[0, 5, 0]]), torch.tensor([[True, True, False]]))
+        got = search(
+            torch.tensor([[1.0, 2.0]]),
+            events,
+            torch.tensor([[0, 5, 0]]),
+            torch.tensor([[True, True, False]]),
+        )
     torch.testing.assert_close(got, torch.tensor([[0.0, 1.0 + 6.0, 0.75 * math.log(3) / 2]]))
 
 
@@ -74,7 +83,10 @@ def test_soft_search_finds_the_largest_inner_products() -> None:
     rows, events, candidates = found(model, batch)
     for n, request in enumerate(batch.request_index.tolist()):
         begin, middle, _ = batch.visible[request].tolist()
-        scores = (model.search_event(events[begin + 1 : middle + 1]) @ model.search_candidate(candidates[n])).bfloat16()
+        scores = (
+            model.search_event(events[begin + 1 : middle + 1])
+            @ model.search_candidate(candidates[n])
+        ).bfloat16()
         order = sorted(range(middle - begin), key=lambda i, s=scores: (float(s[i]), i))[-4:]
         assert rows[n] == {begin + 1 + i for i in order}
 
@@ -88,19 +100,27 @@ def test_hard_search_finds_the_newest_of_the_candidates_category() -> None:
     for n, request in enumerate(batch.request_index.tolist()):
         begin, middle, _ = batch.visible[request].tolist()
         wanted = int(category[batch.item_index[n]])
-        same = [e + 1 for e in range(begin, middle) if int(category[batch.event_item[e]]) == wanted > MISSING]
+        same = [
+            e + 1
+            for e in range(begin, middle)
+            if int(category[batch.event_item[e]]) == wanted > MISSING
+        ]
         assert rows[n] == set(same[-2:])
     assert any(rows)
 
 
 def test_hard_search_by_a_feature_that_events_lack_is_refused() -> None:
-    with pytest.raises(SettingsError, match=r"model\.search: .*\(item_id, category, brand\), got 'price'"):
+    with pytest.raises(
+        SettingsError, match=r"model\.search: .*\(item_id, category, brand\), got 'price'"
+    ):
         build_model(SPEC, make_config(name="sim", search="price"), 0)
 
 
 @torch.no_grad()
 def test_finding_everything_is_full_attention() -> None:
-    """With at least as many places as events, the exact search is plain attention over the whole global part and the null event."""
+    """With at least as many places as events, the exact search is plain attention over the whole
+    global part and the null event.
+    """
     batch = make_batch(SPEC, dtype=torch.float64)
     model = make(batch, search_events=30)
     inputs = model.embed(batch)
@@ -110,12 +130,17 @@ def test_finding_everything_is_full_attention() -> None:
     state, candidates = model.encode_user(inputs), candidate_vectors(model.events, inputs)
     H, d = model.exact.heads, candidates.shape[1] // model.exact.heads
     for n, request in enumerate(batch.request_index.tolist()):
-        rows = torch.tensor([0, *range(int(batch.visible[request, 0]) + 1, int(batch.visible[request, 1]) + 1)])
+        rows = torch.tensor(
+            [0, *range(int(batch.visible[request, 0]) + 1, int(batch.visible[request, 1]) + 1)]
+        )
         age = age_bucket(batch.request_time_ms[request], state.time_ms[rows])
         age[0] = AGE_BUCKETS
         z = torch.cat([state.events_ED[rows], model.exact.age_vector[age]], 1)
         keys, query = model.exact.key(z), model.exact.query(candidates[n])
-        heads = [(keys[:, h * d : (h + 1) * d] @ query[h * d : (h + 1) * d]).softmax(0) @ z for h in range(H)]
+        heads = [
+            (keys[:, h * d : (h + 1) * d] @ query[h * d : (h + 1) * d]).softmax(0) @ z
+            for h in range(H)
+        ]
         torch.testing.assert_close(seen[0][n], torch.cat(heads), rtol=1e-9, atol=1e-9)
     few = make(batch, search_events=2)
     few.load_state_dict(model.state_dict())
@@ -123,7 +148,9 @@ def test_finding_everything_is_full_attention() -> None:
 
 
 def test_the_search_unit_learns_from_its_own_loss() -> None:
-    """In training the loss is that of both logits; the search's weights get their gradient from the second alone."""
+    """In training the loss is that of both logits; the search's weights get their gradient from the
+    second alone.
+    """
     batch = make_batch(SPEC, dtype=torch.float64)
     model = make(batch).train()
     logits = model(batch)

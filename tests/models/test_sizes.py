@@ -1,4 +1,6 @@
-"""How many dense parameters the named sizes have for the simulated city's schema (docs/model.md states the same)."""
+"""How many dense parameters the named sizes have for the simulated city's schema (docs/model.md
+states the same).
+"""
 
 from __future__ import annotations
 
@@ -17,25 +19,36 @@ from tests.batches import make_spec
 
 
 def city_spec() -> InputSpec:
-    """The city's columns and actions, the other tables with 100 rows: dense parameters depend on the rows of the actions' table alone,
-    because matches are counted by action."""
+    """The city's columns and actions, the other tables with 100 rows: dense parameters depend on
+    the rows of the actions' table alone, because matches are counted by action.
+    """
     text = (Path(hemix.lab.simulator.__file__).parent / "schema.yaml").read_text(encoding="utf-8")
-    schema = Schema.parse(text.replace("VALID_DATE", "2026-01-01").replace("TEST_DATE", "2026-01-02"))
+    schema = Schema.parse(
+        text.replace("VALID_DATE", "2026-01-01").replace("TEST_DATE", "2026-01-02")
+    )
     levels = {level: level_spec(schema, level, ACTIONS) for level in (*LEVELS, "event")}
     assert schema.roles.bias is not None
-    tables = dict.fromkeys([t for level in levels.values() for t in level.tables + level.bag_tables], 100)
+    tables = dict.fromkeys(
+        [t for level in levels.values() for t in level.tables + level.bag_tables], 100
+    )
     return InputSpec(
         tables={**tables, levels["event"].tables[0]: FIRST + len(ACTIONS)},
         **levels,
-        event_item_columns=tuple(levels["item"].names.index(name) for name in schema.event_item_features),
+        event_item_columns=tuple(
+            levels["item"].names.index(name) for name in schema.event_item_features
+        ),
         bias_rows=schema.roles.bias.max + 1,
-        tasks=tuple(Task(name=n, given=schema.tasks.index(v.given) if v.given else None) for n, v in schema.labels.items()),
+        tasks=tuple(
+            Task(name=n, given=schema.tasks.index(v.given) if v.given else None)
+            for n, v in schema.labels.items()
+        ),
         logit_shift=(0.0,) * len(schema.tasks),
     )
 
 
 @pytest.mark.parametrize(
-    ("size", "dense"), [("tiny", 673_996), ("base", 3_784_812), ("small", 103_560_236), ("large", 1_558_681_388)]
+    ("size", "dense"),
+    [("tiny", 673_996), ("base", 3_784_812), ("small", 103_560_236), ("large", 1_558_681_388)],
 )
 def test_dense_parameters_of_the_named_sizes(size: str, dense: int) -> None:
     assert count_parameters(city_spec(), build_settings(size=size).model)[0] == dense

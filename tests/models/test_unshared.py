@@ -1,4 +1,6 @@
-"""Sharing changes neither scores nor gradients: a batch against the same impressions with nothing shared, whole or in chunks."""
+"""Sharing changes neither scores nor gradients: a batch against the same impressions with nothing
+shared, whole or in chunks.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def gradients(model: Ranker, batch: RequestBatch) -> tuple[Tensor, dict[str, Ten
     model.zero_grad(set_to_none=True)
     logits = model(batch)
     model.loss(logits, batch).backward()  # type: ignore[no-untyped-call]
-    found = {name: p.grad.clone() for name, p in model.named_dense_parameters() if p.grad is not None}
+    found = {
+        name: p.grad.clone() for name, p in model.named_dense_parameters() if p.grad is not None
+    }
     taken = model.tables.take_step()
     assert taken is not None
     tables = torch.zeros_like(model.tables.weight)
@@ -34,14 +38,21 @@ def test_outputs_and_gradients_are_those_of_the_shared_batch(age: str) -> None:
     batch = make_batch(spec, seed=9, dtype=torch.float64)
     apart = unshared(batch)
     apart.validate(spec)
-    assert apart.users_count == apart.requests_count == apart.candidates_count == batch.candidates_count
+    assert (
+        apart.users_count
+        == apart.requests_count
+        == apart.candidates_count
+        == batch.candidates_count
+    )
     logits, of_weights = gradients(model, batch)
     logits_apart, of_weights_apart = gradients(model, apart)
     for name, value in probabilities(logits, spec).items():
         torch.testing.assert_close(value, probabilities(logits_apart, spec)[name], **PARITY_FP64)
     assert of_weights.keys() == of_weights_apart.keys()
     for name, value in of_weights.items():
-        torch.testing.assert_close(value, of_weights_apart[name], **PARITY_FP64, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(
+            value, of_weights_apart[name], **PARITY_FP64, msg=lambda m, name=name: f"{name}: {m}"
+        )
 
 
 @torch.no_grad()
@@ -49,12 +60,16 @@ def test_chunks_are_pieces_of_the_whole() -> None:
     spec = make_spec()
     model = randomised(spec, make_config(**SMALL), torch.float64).eval()
     batch = make_batch(spec, seed=9, dtype=torch.float64)
-    pieces = [model(unshared(batch, first, first + 10)) for first in range(0, batch.candidates_count, 10)]
+    pieces = [
+        model(unshared(batch, first, first + 10)) for first in range(0, batch.candidates_count, 10)
+    ]
     torch.testing.assert_close(torch.cat(pieces), model(batch), **PARITY_FP64)
 
 
 def test_an_impression_brings_what_it_sees_and_no_more() -> None:
-    """Each impression has its visible events, one item row for its candidate and one for each of them."""
+    """Each impression has its visible events, one item row for its candidate and one for each of
+    them.
+    """
     batch = make_batch(make_spec(), seed=4)
     apart = unshared(batch, 3, 8)
     begin, _, end = batch.visible[batch.request_index[3:8]].unbind(1)

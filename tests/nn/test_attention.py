@@ -19,18 +19,29 @@ def make(absorbed: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     width = D if absorbed else D // H
     q = torch.randn(B, H, C, J, width, generator=g, dtype=torch.float64)
     keys_values = torch.randn(B, L, D if absorbed else 2 * D, generator=g, dtype=torch.float64)
-    table = torch.cat([torch.randn(H, A - 1, generator=g, dtype=torch.float64), torch.full((H, 1), -torch.inf)], 1)
+    table = torch.cat(
+        [torch.randn(H, A - 1, generator=g, dtype=torch.float64), torch.full((H, 1), -torch.inf)], 1
+    )
     bucket = torch.randint(0, A, (B, C, L), generator=g)
     bucket[..., 0] = 0
-    return q.requires_grad_(), keys_values.requires_grad_(), table.requires_grad_(), bucket.to(torch.uint8)
+    return (
+        q.requires_grad_(),
+        keys_values.requires_grad_(),
+        table.requires_grad_(),
+        bucket.to(torch.uint8),
+    )
 
 
-def at_once(q: Tensor, keys_values: Tensor, table: Tensor, bucket: Tensor, absorbed: bool) -> Tensor:
+def at_once(
+    q: Tensor, keys_values: Tensor, table: Tensor, bucket: Tensor, absorbed: bool
+) -> Tensor:
     if absorbed:
         keys = values = keys_values.unsqueeze(1).expand(-1, H, -1, -1)
     else:
         keys, values = (x.unflatten(2, (H, -1)).transpose(1, 2) for x in keys_values.chunk(2, 2))
-    scores = torch.einsum("bhcjx,bhlx->bhcjl", q, keys) + table[:, bucket.long()].transpose(0, 1).unsqueeze(3)
+    scores = torch.einsum("bhcjx,bhlx->bhcjl", q, keys) + table[:, bucket.long()].transpose(
+        0, 1
+    ).unsqueeze(3)
     return torch.einsum("bhcjl,bhlx->bhcjx", scores.softmax(-1), values)
 
 
@@ -40,7 +51,10 @@ def test_tiles_do_not_matter(monkeypatch: pytest.MonkeyPatch, tile: int, absorbe
     """Of one query, of some queries of a user, of some users, of all."""
     monkeypatch.setitem(attention._TILE, "cpu", tile)
     q, keys_values, table, bucket = make(absorbed)
-    found, expected = attend(q, keys_values, table, bucket), at_once(q, keys_values, table, bucket, absorbed)
+    found, expected = (
+        attend(q, keys_values, table, bucket),
+        at_once(q, keys_values, table, bucket, absorbed),
+    )
     torch.testing.assert_close(found, expected, **PARITY_FP64)
     weight = torch.linspace(-1, 1, found.numel(), dtype=torch.float64).view(found.shape)
     ours = torch.autograd.grad((found * weight).sum(), (q, keys_values, table))
@@ -59,7 +73,8 @@ def test_the_fused_kernel_of_inference_gives_the_same(absorbed: bool) -> None:
 
 
 def test_absorbing_pays_below_the_crossover() -> None:
-    """Width 64, 4 heads, per key: 21 queries cost 64 x 64 x 4 + 21 x 256 = 21,760 projected, 21 x 4 x 256 = 21,504 absorbed;
-    22 cost 22,016 and 22,528."""
+    """Width 64, 4 heads, per key: 21 queries cost 64 x 64 x 4 + 21 x 256 = 21,760 projected, 21 x 4
+    x 256 = 21,504 absorbed; 22 cost 22,016 and 22,528.
+    """
     assert absorbs(21, heads=4, width=64) and not absorbs(22, heads=4, width=64)
     assert absorbs(10**6, heads=1, width=64)

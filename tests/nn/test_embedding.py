@@ -1,4 +1,6 @@
-"""One look-up a step: what it returns, which rows get a gradient, and how multi-valued features are pooled."""
+"""One look-up a step: what it returns, which rows get a gradient, and how multi-valued features are
+pooled.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def test_columns_come_from_their_tables(training: bool) -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_a_bag_is_a_mean_and_an_empty_one_is_the_missing_row(training: bool) -> None:
-    bag = LookUp(tables=("b",), ids=torch.tensor([0, 2, 4]), offsets=torch.tensor([0, 0, 2, 2, 3, 3]))
+    bag = LookUp(
+        tables=("b",), ids=torch.tensor([0, 2, 4]), offsets=torch.tensor([0, 0, 2, 2, 3, 3])
+    )
     (vectors,) = numbered().train(training).look_up([bag])
     missing = 4 + MISSING
     assert vectors[:, 0].tolist() == [missing, 5, missing, 8, missing]
@@ -47,9 +51,13 @@ def test_the_gradient_has_one_row_per_distinct_id() -> None:
 
 
 def test_a_bags_gradient_is_shared_out_evenly() -> None:
-    """Row 0 alone gets 1; bag [0, 2] passes on 6 / 2 to each, bag [2] passes on 10: row 2 gets both."""
+    """Row 0 alone gets 1; bag [0, 2] passes on 6 / 2 to each, bag [2] passes on 10: row 2 gets
+    both.
+    """
     values = torch.tensor([[1.0, 1.0], [6.0, 0.0], [10.0, 2.0]])
-    gradients = Gradients(ids=torch.tensor([0, 0, 2, 2]), bags=torch.tensor([0, 2, 3]), values=values)
+    gradients = Gradients(
+        ids=torch.tensor([0, 0, 2, 2]), bags=torch.tensor([0, 2, 3]), values=values
+    )
     for rows in (5, 5000):
         found, gradient = sum_by_row(gradients, rows)
         assert found.tolist() == [0, 2]
@@ -60,7 +68,9 @@ def test_parts_of_a_step_are_added_up() -> None:
     """Row 0 of b, row 4 of all, is looked up by all three parts; no gradient reaches the third."""
     tables = numbered().train()
     for factor in (1.0, 10.0, None):
-        (vectors,) = tables.look_up([LookUp(tables=("b", "a"), ids=torch.tensor([[0, 3], [0, 2 if factor == 1 else 3]]))])
+        (vectors,) = tables.look_up(
+            [LookUp(tables=("b", "a"), ids=torch.tensor([[0, 3], [0, 2 if factor == 1 else 3]]))]
+        )
         if factor is not None:
             (factor * vectors.sum()).backward()
         tables.keep_part()

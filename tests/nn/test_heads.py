@@ -31,15 +31,21 @@ def test_probabilities_multiply_along_the_chain() -> None:
 def test_a_chain_of_three() -> None:
     tasks = (Task(name="a"), Task(name="b", given=0), Task(name="c", given=1))
     spec = make_spec(tasks=tasks)
-    found = probabilities(torch.tensor([[logit(0.5), logit(0.4), logit(0.3)]], dtype=torch.float64), spec)
+    found = probabilities(
+        torch.tensor([[logit(0.5), logit(0.4), logit(0.3)]], dtype=torch.float64), spec
+    )
     assert found["c"].item() == pytest.approx(0.06)
     assert found["c_given_b"].item() == pytest.approx(0.3)
-    _, log_not = log_probabilities(torch.tensor([[logit(0.5), logit(0.4), logit(0.3)]], dtype=torch.float64), spec)
+    _, log_not = log_probabilities(
+        torch.tensor([[logit(0.5), logit(0.4), logit(0.3)]], dtype=torch.float64), spec
+    )
     assert log_not[0].exp().tolist() == pytest.approx([0.5, 0.8, 0.94])
 
 
 def test_logs_stay_finite_where_probabilities_round() -> None:
-    logits = torch.tensor([[200.0, 200.0], [-200.0, -200.0], [200.0, -200.0], [-200.0, 200.0]], requires_grad=True)
+    logits = torch.tensor(
+        [[200.0, 200.0], [-200.0, -200.0], [200.0, -200.0], [-200.0, 200.0]], requires_grad=True
+    )
     yes, no = log_probabilities(logits, CLICK_ORDER)
     (yes.sum() + no.sum()).backward()
     assert torch.isfinite(yes).all() and torch.isfinite(no).all()
@@ -47,7 +53,9 @@ def test_logs_stay_finite_where_probabilities_round() -> None:
 
 
 def test_negative_sampling_is_undone_exactly() -> None:
-    """A third of the negatives kept: odds 3 times too high, so the logit moves by log(1/3); 0.5 becomes 0.25."""
+    """A third of the negatives kept: odds 3 times too high, so the logit moves by log(1/3); 0.5
+    becomes 0.25.
+    """
     spec = make_spec()
     shifted = type(spec)(**{**spec.__dict__, "logit_shift": (math.log(1 / 3), 0.0)})
     logits = torch.tensor([[0.0, 0.0]])
@@ -57,10 +65,14 @@ def test_negative_sampling_is_undone_exactly() -> None:
 
 
 def test_loss_by_hand() -> None:
-    """Two rows: clicks 1 and 0; orders 0 and unknown; all logits 0, so p(click) = 1/2 and p(order) = 1/4."""
+    """Two rows: clicks 1 and 0; orders 0 and unknown; all logits 0, so p(click) = 1/2 and p(order)
+    = 1/4.
+    """
     logits, labels = torch.zeros(2, 2), torch.tensor([[1.0, 0.0], [0.0, 0.0]])
     weights = torch.tensor([[1.0, 1.0], [3.0, 0.0]])
-    assert loss(logits, labels, weights, CLICK_ORDER).item() == pytest.approx(math.log(2) - math.log(3 / 4), abs=1e-6)
+    assert loss(logits, labels, weights, CLICK_ORDER).item() == pytest.approx(
+        math.log(2) - math.log(3 / 4), abs=1e-6
+    )
     conditional = loss(logits, labels, weights, CLICK_ORDER, "given_only")
     assert conditional.item() == pytest.approx(math.log(2) + math.log(2), abs=1e-6)
 
@@ -75,7 +87,9 @@ def test_weights_are_a_mean_per_task() -> None:
 
 def test_rows_without_a_click_do_not_train_the_conditional() -> None:
     logits = torch.zeros(2, 2, requires_grad=True)
-    loss(logits, torch.tensor([[1.0, 1.0], [0.0, 0.0]]), torch.ones(2, 2), CLICK_ORDER, "given_only").backward()
+    loss(
+        logits, torch.tensor([[1.0, 1.0], [0.0, 0.0]]), torch.ones(2, 2), CLICK_ORDER, "given_only"
+    ).backward()
     assert logits.grad is not None
     assert logits.grad[:, 1].tolist() == pytest.approx([-0.5, 0.0])
 
@@ -88,7 +102,15 @@ def test_a_batch_of_unknown_labels_has_loss_zero_and_no_nan() -> None:
 
 
 def test_bf16_logits_are_lost_in_fp32() -> None:
-    assert loss(torch.zeros(2, 2, dtype=torch.bfloat16), torch.zeros(2, 2), torch.ones(2, 2), CLICK_ORDER).dtype == torch.float32
+    assert (
+        loss(
+            torch.zeros(2, 2, dtype=torch.bfloat16),
+            torch.zeros(2, 2),
+            torch.ones(2, 2),
+            CLICK_ORDER,
+        ).dtype
+        == torch.float32
+    )
 
 
 def test_the_position_moves_logits_by_its_row() -> None:

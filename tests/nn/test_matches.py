@@ -1,4 +1,6 @@
-"""Counts of matches: worked out by hand, exact at the edges of every window, and of what a request sees alone."""
+"""Counts of matches: worked out by hand, exact at the edges of every window, and of what a request
+sees alone.
+"""
 
 from __future__ import annotations
 
@@ -44,8 +46,12 @@ EVENTS = (  # minutes ago (None: timeless), item row, action
 )
 
 
-def batch_of(events: tuple[tuple[float | None, int, int], ...] = EVENTS, realtime: int = 3) -> RequestBatch:
-    """One request of one user with all items as candidates; the last ``realtime`` events are of today."""
+def batch_of(
+    events: tuple[tuple[float | None, int, int], ...] = EVENTS, realtime: int = 3
+) -> RequestBatch:
+    """One request of one user with all items as candidates; the last ``realtime`` events are of
+    today.
+    """
     E, N = len(events), len(ITEMS)
     none = Columns(ids=torch.zeros(1, 0, dtype=torch.int64), numbers=torch.zeros(1, 0))
     times = [TIMELESS_MS if ago is None else NOW_MS - int(ago * MINUTE_MS) for ago, _, _ in events]
@@ -67,8 +73,12 @@ def batch_of(events: tuple[tuple[float | None, int, int], ...] = EVENTS, realtim
     )
 
 
-def counts(batch: RequestBatch, spec: InputSpec = SPEC, **options: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """(events [Q, actions, windows], matches [N, columns, actions, windows]), whole numbers again."""
+def counts(
+    batch: RequestBatch, spec: InputSpec = SPEC, **options: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(events [Q, actions, windows], matches [N, columns, actions, windows]), whole numbers
+    again.
+    """
     matches = Matches(spec, **options)
     kept = matches.of_users(batch)
     state, of_requests = matches.of_requests(*matches.sorted_index(kept, event_times(batch), batch))
@@ -78,16 +88,23 @@ def counts(batch: RequestBatch, spec: InputSpec = SPEC, **options: bool) -> tupl
     windows = matches.request_count // matches.actions
     return (
         of_requests.expm1().round().view(-1, matches.actions, windows),
-        of_candidates.expm1().round().view(batch.candidates_count, len(spec.event_item_columns), matches.actions, windows),
+        of_candidates.expm1()
+        .round()
+        .view(batch.candidates_count, len(spec.event_item_columns), matches.actions, windows),
     )
 
 
 def test_by_hand() -> None:
-    """Windows: a quarter of an hour, an hour, a week, today, everything; an event at a window's very edge is in it."""
+    """Windows: a quarter of an hour, an hour, a week, today, everything; an event at a window's
+    very edge is in it.
+    """
     seen, matching = counts(batch_of())
     assert seen[0].tolist() == [[1, 2, 3, 2, 4], [1, 1, 1, 1, 2]]  # views, orders
     item, kind = matching.unbind(1)
-    assert item[0].tolist() == [[0, 0, 1, 0, 1], [0, 0, 0, 0, 1]]  # a view a week ago, a timeless order
+    assert item[0].tolist() == [
+        [0, 0, 1, 0, 1],
+        [0, 0, 0, 0, 1],
+    ]  # a view a week ago, a timeless order
     assert item[1].tolist() == [[0, 0, 0, 0, 1], [1, 1, 1, 1, 1]]
     assert item[2].tolist() == [[0, 1, 1, 1, 1], [0, 0, 0, 0, 0]]
     assert kind[0].tolist() == [[1, 1, 2, 1, 3], [1, 1, 1, 1, 2]]
@@ -98,14 +115,18 @@ def test_by_hand() -> None:
 def test_numbers_are_logarithms() -> None:
     batch = batch_of()
     matches = Matches(SPEC)
-    state, numbers = matches.of_requests(*matches.sorted_index(matches.of_users(batch), event_times(batch), batch))
+    state, numbers = matches.of_requests(
+        *matches.sorted_index(matches.of_users(batch), event_times(batch), batch)
+    )
     assert numbers[0, 4].item() == pytest.approx(math.log(5))
     assert matches.of_candidates(state, batch).dtype == numbers.dtype == torch.float32
 
 
 def test_what_is_unknown_matches_nothing() -> None:
     item = counts(batch_of())[1][3, 0]
-    assert item.sum() == 0  # the event of the unknown item is another unknown item, for all one knows
+    assert (
+        item.sum() == 0
+    )  # the event of the unknown item is another unknown item, for all one knows
 
 
 def test_a_moment_outside_a_window_is_outside() -> None:
@@ -121,13 +142,17 @@ def test_a_history_that_is_not_used_is_not_counted() -> None:
     assert today[0, :, 4].tolist() == [2, 1] and before[0, :, 4].tolist() == [2, 1]
     assert torch.equal(today[..., 4] + before[..., 4], both[..., 4])
     assert before[..., 3].sum() == 0 and of_before[..., 3].sum() == 0
-    assert torch.equal(of_today + of_before, counts(batch_of())[1].where(torch.tensor([1, 1, 1, 1, 1]) > 0, 0))
+    assert torch.equal(
+        of_today + of_before, counts(batch_of())[1].where(torch.tensor([1, 1, 1, 1, 1]) > 0, 0)
+    )
 
 
 def test_no_events_no_shared_columns_no_actions() -> None:
     seen, matching = counts(batch_of(events=(), realtime=0))
     assert seen.sum() == 0 and matching.sum() == 0
-    bare = dataclasses.replace(SPEC, event_item_columns=(), event=LevelSpec(), tables={"item": 9, "kind": 7})
+    bare = dataclasses.replace(
+        SPEC, event_item_columns=(), event=LevelSpec(), tables={"item": 9, "kind": 7}
+    )
     batch = batch_of()
     batch = dataclasses.replace(batch, event_ids=torch.zeros(len(EVENTS), 0, dtype=torch.int64))
     seen, matching = counts(batch, bare)
@@ -172,7 +197,9 @@ def test_of_several_users_and_requests_each_sees_its_own(spec: InputSpec) -> Non
 def test_without_matches_there_are_no_columns_and_states_keep_nothing() -> None:
     spec, batch = make_spec(), make_batch(make_spec())
     model = build_model(spec, make_config(**SMALL, matches=False), 0)
-    assert isinstance(model, HeMix) and not [name for name in model.state_dict() if "matches" in name]
+    assert isinstance(model, HeMix) and not [
+        name for name in model.state_dict() if "matches" in name
+    ]
     inputs = model.embed(batch)
     user = model.encode_user(inputs)
     assert user.matches is None and model.encode_request(user, inputs).matches is None

@@ -1,4 +1,6 @@
-"""Fusion, interaction and reconstruction with numbers that a person can follow; where each weight applies."""
+"""Fusion, interaction and reconstruction with numbers that a person can follow; where each weight
+applies.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,13 @@ from hemix.nn.mixer import HeteroFFN, HeteroInteraction
 from tests.batches import make_config
 
 TINY: dict[str, Any] = dict(
-    token_width=4, attention_heads=2, mix_heads=2, mix_rank=1, ns_tokens_global=1, ns_tokens_realtime=1, ffn_expansion=2
+    token_width=4,
+    attention_heads=2,
+    mix_heads=2,
+    mix_rank=1,
+    ns_tokens_global=1,
+    ns_tokens_realtime=1,
+    ffn_expansion=2,
 )
 SETTINGS = make_config(**TINY, fixed_queries_global=1, fixed_queries_realtime=0)
 """5 tokens: 1 real-time, 2 global, 2 NS."""
@@ -26,8 +34,9 @@ def test_semantic_groups() -> None:
 def test_interaction_by_hand() -> None:
     """Two tokens (1 2 | 3 4) and (5 6 | 7 8), two heads: mix-tokens (1 2 5 6) and (3 4 7 8).
 
-    Head 0 sums its mix-token to 14, head 1 takes minus the sum, -22, which ReLU makes 0; going up, head 0 writes 14 times
-    (1 0 0 2): 14 0 to token 0, 0 28 to token 1, in the places of head 0; head 1 writes nothing.
+    Head 0 sums its mix-token to 14, head 1 takes minus the sum, -22, which ReLU makes 0; going up,
+    head 0 writes 14 times (1 0 0 2): 14 0 to token 0, 0 28 to token 1, in the places of head 0;
+    head 1 writes nothing.
     """
     interaction = HeteroInteraction(tokens=2, width=4, heads=2, rank=1)
     with torch.no_grad():
@@ -38,7 +47,9 @@ def test_interaction_by_hand() -> None:
 
 
 def test_reconstruction_gives_each_piece_back_to_its_token() -> None:
-    """With an identity in the middle (full rank, positive numbers) fusion and reconstruction cancel."""
+    """With an identity in the middle (full rank, positive numbers) fusion and reconstruction
+    cancel.
+    """
     interaction = HeteroInteraction(tokens=3, width=4, heads=2, rank=6)
     with torch.no_grad():
         for weight in (interaction.down.weight, interaction.up.weight):
@@ -53,7 +64,9 @@ def test_interaction_has_two_matrices_of_tokens_by_width_by_rank() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ffn", "reached"), [("per_token", {0}), ("per_group", {0}), ("shared", {0, 1, 2, 3, 4})], ids=lambda v: str(v)
+    ("ffn", "reached"),
+    [("per_token", {0}), ("per_group", {0}), ("shared", {0, 1, 2, 3, 4})],
+    ids=lambda v: str(v),
 )
 def test_whose_weights_a_token_has(ffn: str, reached: set[int]) -> None:
     """Changing the first matrix changes the tokens that use it: token 0 alone is real time."""
@@ -72,14 +85,19 @@ def test_whose_weights_a_token_has(ffn: str, reached: set[int]) -> None:
 def test_swiglu_takes_about_as_many_parameters_as_gelu() -> None:
     base = make_config(token_width=48)
     gelu, swiglu = (
-        sum(p.numel() for p in make_block(base.model_copy(update={"ffn_activation": a})).ffn.parameters())
+        sum(
+            p.numel()
+            for p in make_block(base.model_copy(update={"ffn_activation": a})).ffn.parameters()
+        )
         for a in ("gelu", "swiglu")
     )
     assert abs(swiglu / gelu - 1) < 0.02
 
 
 def test_a_silent_block_is_a_norm_or_nothing() -> None:
-    """With branches that give 0 a pre-norm block is the identity, a post-norm block normalises (mean 0, variance 1)."""
+    """With branches that give 0 a pre-norm block is the identity, a post-norm block normalises
+    (mean 0, variance 1).
+    """
     x_SND = torch.randn(5, 6, 4, generator=torch.Generator().manual_seed(0))
     for position in ("pre", "post"):
         block = make_block(SETTINGS.model_copy(update={"norm_position": position}))
@@ -92,4 +110,6 @@ def test_a_silent_block_is_a_norm_or_nothing() -> None:
             assert torch.equal(out, x_SND)
         else:
             torch.testing.assert_close(out.mean(2), torch.zeros(5, 6), atol=1e-6, rtol=0)
-            torch.testing.assert_close(out.var(2, correction=0), torch.ones(5, 6), atol=1e-3, rtol=0)
+            torch.testing.assert_close(
+                out.var(2, correction=0), torch.ones(5, 6), atol=1e-3, rtol=0
+            )

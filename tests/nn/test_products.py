@@ -17,7 +17,8 @@ def test_pairs_by_hand() -> None:
     request = torch.tensor([[[1.0, 2], [3, 4]]])
     candidate = torch.tensor([[[5.0, 6], [7, 8]]])
     assert pair_dots(request).tolist() == [[1 * 3 + 2 * 4]]
-    # Field by field with the request's: 5*1+6*2, 5*3+6*4, 7*1+8*2, 7*3+8*4; then the candidate's own pair 7*5+8*6.
+    # Field by field with the request's: 5*1+6*2, 5*3+6*4, 7*1+8*2, 7*3+8*4; then the candidate's
+    # own pair 7*5+8*6.
     assert cross_dots(candidate, request).tolist() == [[17, 39, 23, 53, 83]]
 
 
@@ -28,7 +29,9 @@ def test_what_is_counted_is_what_is_made() -> None:
             model = build_model(spec, make_config(**SMALL, products=products), 0)
             assert isinstance(model, HeMix) and isinstance(model.products, FieldProducts)
             inputs = model.embed(batch)
-            fields_QFd, found_QP = model.products.of_requests(model.products.of_users(inputs), inputs)
+            fields_QFd, found_QP = model.products.of_requests(
+                model.products.of_users(inputs), inputs
+            )
             found_NP = model.products.of_candidates(fields_QFd, inputs)
             assert found_QP.shape == (batch.requests_count, model.products.request_count)
             assert found_NP.shape == (batch.candidates_count, model.products.candidate_count)
@@ -67,9 +70,13 @@ def test_a_history_that_is_not_used_makes_no_products() -> None:
 
 
 def test_products_of_histories_see_only_what_the_request_sees() -> None:
-    """Another item in an event behind the request's cut changes nothing; in one before it, the score."""
+    """Another item in an event behind the request's cut changes nothing; in one before it, the
+    score.
+    """
     spec = smallest_spec()
-    batch = make_batch(spec, users=1, requests_per_user=1, candidates=3, history=8, realtime=3, ragged=False)
+    batch = make_batch(
+        spec, users=1, requests_per_user=1, candidates=3, history=8, realtime=3, ragged=False
+    )
     settings = make_config(**SMALL)
     model = randomised(spec, settings, torch.float32).eval()
     visible = batch.visible.clone()
@@ -80,7 +87,9 @@ def test_products_of_histories_see_only_what_the_request_sees() -> None:
         items = batch.event_item.clone()
         if event is not None:
             items[event] = (items[event] + 1) % batch.items.ids.shape[0]
-            assert not torch.equal(batch.items.ids[items[event]], batch.items.ids[batch.event_item[event]])
+            assert not torch.equal(
+                batch.items.ids[items[event]], batch.items.ids[batch.event_item[event]]
+            )
         with torch.no_grad():
             return model(dataclasses.replace(batch, event_item=items))
 

@@ -1,4 +1,6 @@
-"""Groups: every request once, every event that it sees and no other, and little padding whatever the lengths."""
+"""Groups: every request once, every event that it sees and no other, and little padding whatever
+the lengths.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hemix.nn.ragged import HistoryRanges, HostIndex, from_slots, group_requests, positions, rows_in_ranges, slots, to_slots
+from hemix.nn.ragged import (
+    HistoryRanges,
+    HostIndex,
+    from_slots,
+    group_requests,
+    positions,
+    rows_in_ranges,
+    slots,
+    to_slots,
+)
 
 CPU = torch.device("cpu")
 
@@ -17,7 +28,9 @@ def ranges_of(users: torch.Tensor, begin: torch.Tensor, end: torch.Tensor) -> Hi
 
 def test_the_newest_events_of_every_range() -> None:
     """Of 5, 2 and 0 events the newest 3."""
-    ranges = ranges_of(torch.tensor([0, 0, 1]), torch.tensor([2, 5, 9]), torch.tensor([7, 7, 9])).newest(3)
+    ranges = ranges_of(
+        torch.tensor([0, 0, 1]), torch.tensor([2, 5, 9]), torch.tensor([7, 7, 9])
+    ).newest(3)
     assert (ranges.begin_Q.tolist(), ranges.lengths.tolist()) == ([4, 5, 9], [3, 2, 0])
 
 
@@ -31,9 +44,13 @@ def requests(draw: st.DrawFn) -> tuple[list[int], list[int], list[int], list[int
 
 
 @given(requests())
-def test_every_request_sees_its_range_and_the_null_event(drawn: tuple[list[int], list[int], list[int], list[int]]) -> None:
+def test_every_request_sees_its_range_and_the_null_event(
+    drawn: tuple[list[int], list[int], list[int], list[int]],
+) -> None:
     users, begin, end, candidates = drawn
-    groups = group_requests(ranges_of(*(torch.tensor(x) for x in (users, begin, end))), torch.tensor(candidates), CPU)
+    groups = group_requests(
+        ranges_of(*(torch.tensor(x) for x in (users, begin, end))), torch.tensor(candidates), CPU
+    )
     seen: dict[int, list[int]] = {}
     for group in groups:
         assert (group.rows_BL[:, 0] == 0).all()
@@ -45,9 +62,13 @@ def test_every_request_sees_its_range_and_the_null_event(drawn: tuple[list[int],
 
 
 @given(requests())
-def test_candidates_find_their_way_back(drawn: tuple[list[int], list[int], list[int], list[int]]) -> None:
+def test_candidates_find_their_way_back(
+    drawn: tuple[list[int], list[int], list[int], list[int]],
+) -> None:
     users, begin, end, candidates = drawn
-    groups = group_requests(ranges_of(*(torch.tensor(x) for x in (users, begin, end))), torch.tensor(candidates), CPU)
+    groups = group_requests(
+        ranges_of(*(torch.tensor(x) for x in (users, begin, end))), torch.tensor(candidates), CPU
+    )
     request_index = torch.repeat_interleave(torch.arange(len(users)), torch.tensor(candidates))
     layout = slots(groups, HostIndex(request_index), len(users), CPU)
     values = torch.arange(float(len(request_index))).unsqueeze(1).requires_grad_()
@@ -62,15 +83,21 @@ def test_candidates_find_their_way_back(drawn: tuple[list[int], list[int], list[
     back = from_slots(there, layout.slot_N)
     assert torch.equal(back, values)
     (back * torch.arange(len(request_index)).unsqueeze(1)).sum().backward()
-    assert values.grad is not None and torch.equal(values.grad.squeeze(1), torch.arange(float(len(request_index))))
+    assert values.grad is not None and torch.equal(
+        values.grad.squeeze(1), torch.arange(float(len(request_index)))
+    )
 
 
 def test_one_long_history_does_not_pad_the_short_ones() -> None:
-    """One user with 5,000 events and 255 with 20: at most half as much padding as events, not 256 x 5,000."""
+    """One user with 5,000 events and 255 with 20: at most half as much padding as events, not 256 x
+    5,000.
+    """
     users = torch.arange(256)
     length = torch.full((256,), 20).index_fill(0, torch.tensor([17]), 5000)
     end = length.cumsum(0)
-    groups = group_requests(ranges_of(users, end - length, end), torch.ones(256, dtype=torch.int64), CPU)
+    groups = group_requests(
+        ranges_of(users, end - length, end), torch.ones(256, dtype=torch.int64), CPU
+    )
     assert sum(group.rows_BL.numel() for group in groups) < 1.5 * int(length.sum())
 
 
@@ -78,13 +105,17 @@ def test_heavy_tailed_lengths_are_padded_by_less_than_half() -> None:
     generator = torch.Generator().manual_seed(0)
     length = (torch.randn(1000, generator=generator).exp() * 300).long().clamp(max=5000)
     end = length.cumsum(0)
-    groups = group_requests(ranges_of(torch.arange(1000), end - length, end), torch.ones(1000, dtype=torch.int64), CPU)
+    groups = group_requests(
+        ranges_of(torch.arange(1000), end - length, end), torch.ones(1000, dtype=torch.int64), CPU
+    )
     assert sum(group.rows_BL.numel() for group in groups) < 1.5 * int(length.sum())
     assert len(groups) < 16
 
 
 def test_rows_in_ranges() -> None:
-    """User 0 sees positions 2 and 3 in one request and none in another (its place does not matter); user 1 sees 7."""
+    """User 0 sees positions 2 and 3 in one request and none in another (its place does not matter);
+    user 1 sees 7.
+    """
     ranges = ranges_of(torch.tensor([0, 0, 1]), torch.tensor([2, 0, 7]), torch.tensor([4, 0, 8]))
     rows, place = rows_in_ranges(ranges, users=2, rows=10, device=CPU)
     assert rows.tolist() == [0, 3, 4, 8]
@@ -92,7 +123,9 @@ def test_rows_in_ranges() -> None:
 
 
 def test_gradients_of_laid_out_rows() -> None:
-    """Row 0 is the null event of both lists and padding; its gradient is the sum over the lists' first slots."""
+    """Row 0 is the null event of both lists and padding; its gradient is the sum over the lists'
+    first slots.
+    """
     layout = [torch.tensor([[0, 2, 3], [0, 1, 0]]), torch.tensor([[0, 5]])]
     rows = torch.zeros(6, 1, requires_grad=True)
     out = to_slots(rows, layout, positions(layout, 6), null_first=True)

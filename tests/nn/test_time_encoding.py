@@ -1,4 +1,6 @@
-"""Buckets and angles of time: exact edges, timeless events, and angles that stay sharp at epoch milliseconds."""
+"""Buckets and angles of time: exact edges, timeless events, and angles that stay sharp at epoch
+milliseconds.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,25 @@ NOW_MS = 1_770_000_000_000
 
 
 def test_buckets() -> None:
-    """The first ends at 10 s inclusive, the second at 10 s x 2^0.75 = 16.818 s; the last timed one holds everything older."""
+    """The first ends at 10 s inclusive, the second at 10 s x 2^0.75 = 16.818 s; the last timed one
+    holds everything older.
+    """
     ages_ms = torch.tensor([0, 1, 10_000, 10_001, 16_818, 16_819, 86_400_000 * 3650])
-    assert age_bucket(torch.tensor(NOW_MS), NOW_MS - ages_ms).tolist() == [0, 0, 0, 1, 1, 2, TIMELESS_BUCKET - 1]
+    assert age_bucket(torch.tensor(NOW_MS), NOW_MS - ages_ms).tolist() == [
+        0,
+        0,
+        0,
+        1,
+        1,
+        2,
+        TIMELESS_BUCKET - 1,
+    ]
 
 
 def test_timeless_events_have_a_bucket_of_their_own() -> None:
-    assert age_bucket(torch.tensor([NOW_MS]), torch.tensor([TIMELESS_MS])).tolist() == [TIMELESS_BUCKET]
+    assert age_bucket(torch.tensor([NOW_MS]), torch.tensor([TIMELESS_MS])).tolist() == [
+        TIMELESS_BUCKET
+    ]
     assert TIMELESS_BUCKET == AGE_BUCKETS - 1
 
 
@@ -29,7 +43,10 @@ def test_rotated_products_depend_on_the_difference_of_times_alone() -> None:
     event, request = torch.tensor(NOW_MS - 5_000_000), torch.tensor(NOW_MS)
 
     def score(shift_ms: int) -> float:
-        turned = (rotate(x, rotary_angles(t + shift_ms, 8, torch.float32)) for x, t in ((key, event), (query, request)))
+        turned = (
+            rotate(x, rotary_angles(t + shift_ms, 8, torch.float32))
+            for x, t in ((key, event), (query, request))
+        )
         first, second = turned
         return float(first @ second)
 
@@ -39,7 +56,10 @@ def test_rotated_products_depend_on_the_difference_of_times_alone() -> None:
 
 
 def test_angles_tell_one_second_apart_at_epoch_milliseconds() -> None:
-    """The fastest pair turns once in 5 minutes: 1 s is 2 pi / 300. In fp32 both times would be the same number."""
+    """The fastest pair turns once in 5 minutes: 1 s is 2 pi / 300.
+
+    In fp32 both times would be the same number.
+    """
     times = torch.tensor([NOW_MS, NOW_MS + 1000])
     assert times[0].float() == times[1].float()
     first, second = rotary_angles(times, 4, torch.float32)[:, 0].tolist()

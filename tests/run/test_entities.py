@@ -18,11 +18,15 @@ from hemix.run import Run
 from tests.planted import DAY_MS, START_MS
 
 
-def test_every_version_of_every_known_user_and_item(rich_logs: Path, rich_data: Path, rich_run: Path) -> None:
+def test_every_version_of_every_known_user_and_item(
+    rich_logs: Path, rich_data: Path, rich_run: Path
+) -> None:
     run, data = Run.load(rich_run), Dataset(rich_data)
     encoders = run.encoders()
     users, items = run.entities("user"), run.entities("item")
-    assert (users.features.ids == data.users.ids).all() and (items.features.numbers == data.items.numbers).all()
+    assert (users.features.ids == data.users.ids).all() and (
+        items.features.numbers == data.items.numbers
+    ).all()
 
     table = pq.read_table(rich_logs / "users.parquet")
     number = encoders.users.look_up(keys_of(pa.array(["u3", "u3"])), -1)
@@ -30,11 +34,14 @@ def test_every_version_of_every_known_user_and_item(rich_logs: Path, rich_data: 
     assert second == first + 1
     for row, of_table in ((first, 6), (second, 7)):
         latitude = table.column("lat")[of_table].as_py()
-        assert np.allclose(users.places[row, 0], np.nan if latitude is None else latitude, equal_nan=True)
+        assert np.allclose(
+            users.places[row, 0], np.nan if latitude is None else latitude, equal_nan=True
+        )
 
     table = pq.read_table(rich_logs / "items.parquet")
     rows = items.versions.row_at(
-        encoders.items.look_up(keys_of(pa.array([f"i{n}" for n in range(20)])), -1), np.full(20, START_MS)
+        encoders.items.look_up(keys_of(pa.array([f"i{n}" for n in range(20)])), -1),
+        np.full(20, START_MS),
     )
     price = table.column("price").to_numpy(zero_copy_only=False)
     assert np.allclose(items.raw[rows, 0], price.astype(float), equal_nan=True)

@@ -1,4 +1,6 @@
-"""Scoring: what a change touches and what it leaves, the position of serving, and that the size of batches is nobody's business."""
+"""Scoring: what a change touches and what it leaves, the position of serving, and that the size of
+batches is nobody's business.
+"""
 
 from __future__ import annotations
 
@@ -39,10 +41,16 @@ def batch(test: Split) -> RequestBatch:
 
 
 def columns_of(spec: InputSpec, level: str, name: str) -> tuple[list[int], list[int], list[int]]:
-    """Positions of a feature's id columns, number columns and bags, read off the documented names."""
+    """Positions of a feature's id columns, number columns and bags, read off the documented
+    names.
+    """
     of = getattr(spec, level)
     numbers = [i for i, n in enumerate(of.number_names) if n == name or n.startswith(name + ".")]
-    return [i for i, n in enumerate(of.names) if n == name], numbers, [i for i, n in enumerate(of.bag_names) if n == name]
+    return (
+        [i for i, n in enumerate(of.names) if n == name],
+        numbers,
+        [i for i, n in enumerate(of.bag_names) if n == name],
+    )
 
 
 def rows_of(batch: RequestBatch, spec: InputSpec, level: str, name: str) -> list[tuple[float, ...]]:
@@ -71,10 +79,14 @@ def others(batch: RequestBatch, spec: InputSpec, level: str, name: str) -> dict[
 
 
 @pytest.mark.parametrize(("level", "name"), FEATURES, ids=[".".join(f) for f in FEATURES])
-def test_a_permuted_feature_changes_its_own_columns_alone(run: Run, batch: RequestBatch, level: str, name: str) -> None:
+def test_a_permuted_feature_changes_its_own_columns_alone(
+    run: Run, batch: RequestBatch, level: str, name: str
+) -> None:
     changed = permute_feature(run, level, name, 0)(batch, 0)
     before, after = rows_of(batch, run.spec, level, name), rows_of(changed, run.spec, level, name)
-    assert sorted(before) == sorted(after), "a permutation of whole values: numbers and their missing flag stay together"
+    assert sorted(before) == sorted(after), (
+        "a permutation of whole values: numbers and their missing flag stay together"
+    )
     assert before != after
     ours, theirs = others(batch, run.spec, level, name), others(changed, run.spec, level, name)
     assert ours.keys() == theirs.keys()
@@ -85,32 +97,50 @@ def test_a_permuted_feature_changes_its_own_columns_alone(run: Run, batch: Reque
 
 def test_a_permutation_follows_from_seed_and_batch(run: Run, batch: RequestBatch) -> None:
     def cross(seed: int, number: int) -> list[tuple[float, ...]]:
-        return rows_of(permute_feature(run, "cross", "pair", seed)(batch, number), run.spec, "cross", "pair")
+        return rows_of(
+            permute_feature(run, "cross", "pair", seed)(batch, number), run.spec, "cross", "pair"
+        )
 
     assert cross(0, 0) == cross(0, 0)
     assert cross(0, 0) != cross(1, 0)
     assert cross(0, 0) != cross(0, 1)
 
 
-def test_features_move_independently_of_each_other_but_by_the_same_rows(run: Run, batch: RequestBatch) -> None:
-    """The rows of one permutation are those of ``default_rng([seed, number])``: worked out apart."""
+def test_features_move_independently_of_each_other_but_by_the_same_rows(
+    run: Run, batch: RequestBatch
+) -> None:
+    """The rows of one permutation are those of ``default_rng([seed, number])``: worked out
+    apart.
+    """
     order = np.random.default_rng([5, 2]).permutation(batch.candidates_count)
     before = rows_of(batch, run.spec, "cross", "lift")
-    assert rows_of(permute_feature(run, "cross", "lift", 5)(batch, 2), run.spec, "cross", "lift") == [before[i] for i in order]
+    assert rows_of(
+        permute_feature(run, "cross", "lift", 5)(batch, 2), run.spec, "cross", "lift"
+    ) == [before[i] for i in order]
 
 
 def test_hidden_histories(run: Run, batch: RequestBatch) -> None:
     begin, middle, end = batch.visible.unbind(1)
     assert (middle > begin).any() and (end > middle).any()
-    no_global, no_realtime = (without_history(run, part)(batch, 0) for part in ("global", "realtime"))  # type: ignore[arg-type]
+    no_global, no_realtime = (
+        without_history(run, part)(batch, 0) for part in ("global", "realtime")
+    )  # type: ignore[arg-type]
     assert torch.equal(no_global.visible, torch.stack([middle, middle, end], 1))
     assert torch.equal(no_realtime.visible, torch.stack([begin, middle, middle], 1))
     for changed, part in ((no_global, "before"), (no_realtime, "today")):
-        assert same(dataclasses.replace(changed, visible=batch.visible, context=batch.context), batch)
-        hidden = [i for i, n in enumerate(run.spec.context.number_names) if n.startswith(f"history.{part}")]
+        assert same(
+            dataclasses.replace(changed, visible=batch.visible, context=batch.context), batch
+        )
+        hidden = [
+            i
+            for i, n in enumerate(run.spec.context.number_names)
+            if n.startswith(f"history.{part}")
+        ]
         others = [i for i in range(run.spec.context.numbers) if i not in hidden]
         assert len(hidden) == 4 and (batch.context.numbers[:, hidden] > 0).any()
-        assert (changed.context.numbers[:, hidden] == 0).all(), "the counts of hidden events are hidden with them"
+        assert (changed.context.numbers[:, hidden] == 0).all(), (
+            "the counts of hidden events are hidden with them"
+        )
         assert torch.equal(changed.context.numbers[:, others], batch.context.numbers[:, others])
 
 
@@ -119,8 +149,13 @@ def scores(scored: list[Scored]) -> dict[str, np.ndarray]:
     rows = np.concatenate([s.rows for s in scored])
     assert sorted(rows.tolist()) == list(range(len(rows)))
     order = np.argsort(rows)
-    found = {name: np.concatenate([s.outputs[name] for s in scored])[order] for name in scored[0].outputs}
-    lengths = {k: np.concatenate([getattr(s, k) for s in scored])[order] for k in ("global_length", "realtime_length")}
+    found = {
+        name: np.concatenate([s.outputs[name] for s in scored])[order] for name in scored[0].outputs
+    }
+    lengths = {
+        k: np.concatenate([getattr(s, k) for s in scored])[order]
+        for k in ("global_length", "realtime_length")
+    }
     return found | lengths
 
 
@@ -136,7 +171,9 @@ def test_the_split_into_batches_changes_nothing(run: Run, test: Split) -> None:
 def test_scores_are_the_models_own(run: Run, test: Split, batch: RequestBatch) -> None:
     whole = scores(list(score_split(run, test)))
     logits = run.model.eval()(batch).detach().double().numpy()
-    click = 1 / (1 + np.exp(-(logits[:, 0] + np.log(0.25))))  # of the negatives the log kept a quarter
+    click = 1 / (
+        1 + np.exp(-(logits[:, 0] + np.log(0.25)))
+    )  # of the negatives the log kept a quarter
     given = 1 / (1 + np.exp(-logits[:, 1]))
     np.testing.assert_allclose(whole["click"], click, rtol=1e-5)
     np.testing.assert_allclose(whole["order_given_click"], given, rtol=1e-5)
@@ -147,13 +184,19 @@ def test_scores_are_the_models_own(run: Run, test: Split, batch: RequestBatch) -
     assert whole["global_length"].max() <= 6 and whole["realtime_length"].max() == 3
 
 
-def test_serving_scores_every_impression_at_one_position(run: Run, test: Split, batch: RequestBatch) -> None:
-    logged, serving = (scores(list(score_split(run, test, bias=bias))) for bias in ("logged", "serving"))  # type: ignore[arg-type]
+def test_serving_scores_every_impression_at_one_position(
+    run: Run, test: Split, batch: RequestBatch
+) -> None:
+    logged, serving = (
+        scores(list(score_split(run, test, bias=bias))) for bias in ("logged", "serving")
+    )  # type: ignore[arg-type]
     first = batch.bias.numpy() == 0
     assert 0 < first.sum() < len(first)
     np.testing.assert_allclose(serving["click"][first], logged["click"][first], rtol=1e-6)
     assert (serving["click"][~first] != logged["click"][~first]).all()
-    expected = run.model.predict(dataclasses.replace(batch, bias=torch.zeros_like(batch.bias)))["click"]
+    expected = run.model.predict(dataclasses.replace(batch, bias=torch.zeros_like(batch.bias)))[
+        "click"
+    ]
     np.testing.assert_allclose(serving["click"], expected.double().numpy(), rtol=1e-5)
 
 
@@ -163,10 +206,18 @@ def test_serving_uses_the_schemas_position(run: Run, test: Split, batch: Request
 
     def at(serve_as: int, most: int) -> np.ndarray:
         changed = bias.model_copy(update={"serve_as": serve_as, "max": most})
-        schema = run.schema.model_copy(update={"roles": run.schema.roles.model_copy(update={"bias": changed})})
-        return scores(list(score_split(dataclasses.replace(run, schema=schema), test, bias="serving")))["click"]
+        schema = run.schema.model_copy(
+            update={"roles": run.schema.roles.model_copy(update={"bias": changed})}
+        )
+        return scores(
+            list(score_split(dataclasses.replace(run, schema=schema), test, bias="serving"))
+        )["click"]
 
-    expected = run.model.predict(dataclasses.replace(batch, bias=torch.full_like(batch.bias, 2)))["click"].double().numpy()
+    expected = (
+        run.model.predict(dataclasses.replace(batch, bias=torch.full_like(batch.bias, 2)))["click"]
+        .double()
+        .numpy()
+    )
     np.testing.assert_allclose(at(2, 5), expected, rtol=1e-5)
     np.testing.assert_allclose(at(9, 2), expected, rtol=1e-5)
 

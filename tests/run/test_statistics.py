@@ -21,14 +21,21 @@ from hemix.run.folder import Run, begin
 from tests.planted import DAY_MS, START_MS
 
 
-def test_raw_values_give_the_numbers_that_training_saw(rich_logs: Path, rich_data: Path, rich_run: Path) -> None:
+def test_raw_values_give_the_numbers_that_training_saw(
+    rich_logs: Path, rich_data: Path, rich_run: Path
+) -> None:
     """Every test impression, from its row of the log, the run's encoders and the run's tables."""
     run, encoders = Run.load(rich_run), Encoders.load(rich_run / "encoders")
     statistics, split = run.statistics(), Dataset(rich_data).split("test")
     shown = pq.read_table(rich_logs / "impressions.parquet").take(split.log_row.read())
     time_ms = shown.column("time_ms").to_numpy()
-    number = {level: [int(v[1:]) for v in shown.column(f"{level}_id").to_pylist()] for level in ("user", "item")}
-    user_row = [2 * n + int(t >= START_MS + DAY_MS) for n, t in zip(number["user"], time_ms, strict=True)]
+    number = {
+        level: [int(v[1:]) for v in shown.column(f"{level}_id").to_pylist()]
+        for level in ("user", "item")
+    }
+    user_row = [
+        2 * n + int(t >= START_MS + DAY_MS) for n, t in zip(number["user"], time_ms, strict=True)
+    ]
     tables = {
         "user": pq.read_table(rich_logs / "users.parquet").take(user_row),
         "item": pq.read_table(rich_logs / "items.parquet").take(number["item"]),
@@ -39,13 +46,19 @@ def test_raw_values_give_the_numbers_that_training_saw(rich_logs: Path, rich_dat
     def cell(level: str, name: str) -> RawColumn | None:
         table = tables[level]
         columns = {column: table.column(column).combine_chunks() for column in table.column_names}
-        return level_features(run.schema, level)[name].read(name, columns, len(time_ms), Where("log"))
+        return level_features(run.schema, level)[name].read(
+            name, columns, len(time_ms), Where("log")
+        )
 
     places = {f"{level}.place": np.asarray(cell(level, "place")) for level in ("context", "item")}
-    parts = {part: keys_of(shown.column(f"{part}_id").combine_chunks()) for part in ("user", "item")}
+    parts = {
+        part: keys_of(shown.column(f"{part}_id").combine_chunks()) for part in ("user", "item")
+    }
     for part in {p for s in run.schema.statistics.values() for p in s.by} - {"user", "item"}:
         level, _, name = part.partition(".")
-        parts[part] = encoders.keys(level, name, cell(level, name), len(time_ms), time_ms=time_ms, coordinates=places)
+        parts[part] = encoders.keys(
+            level, name, cell(level, name), len(time_ms), time_ms=time_ms, coordinates=places
+        )
     day = local_day(time_ms, run.schema.clock.timezone)
 
     rows = np.arange(split.impressions)
@@ -64,12 +77,16 @@ def test_an_unseen_user_and_a_day_long_after_the_log(rich_run: Path) -> None:
     table = statistics.tables["of_user"]
     keys = np.array([table.keys[-1], 12345], np.uint64)
     far = np.array([40_000])
-    newest, nothing = rates_and_counts(table.known_before(keys, far), prior_rate(table.all_before(far)), table.smoothing)
+    newest, nothing = rates_and_counts(
+        table.known_before(keys, far), prior_rate(table.all_before(far)), table.smoothing
+    )
     assert newest[1] == np.log1p(table.counts[-1, 0], dtype=np.float32)
     assert nothing.tolist() == [0.0, 0.0]
 
 
-def test_damaged_and_missing_tables_are_refused_by_name(rich_run: Path, rich_data: Path, tmp_path: Path) -> None:
+def test_damaged_and_missing_tables_are_refused_by_name(
+    rich_run: Path, rich_data: Path, tmp_path: Path
+) -> None:
     run = shutil.copytree(rich_run, tmp_path / "run")
     path = run / "statistics" / "of_item.counts.npy"
     content = bytearray(path.read_bytes())
@@ -100,10 +117,18 @@ def test_the_loader_counts_what_the_cuts_hold(rich_data: Path) -> None:
         *(f"history.today.{a}" for a in actions),
         *(f"history.before.{a}" for a in actions),
     ]
-    numbers = np.expm1(batch.context.numbers[:, data.spec.context.numbers_of("history")].double().numpy())
+    numbers = np.expm1(
+        batch.context.numbers[:, data.spec.context.numbers_of("history")].double().numpy()
+    )
     texts = pa.array(["unknown", "missing", *actions])
     for q, (first, middle, end) in enumerate(batch.visible.tolist()):
-        seen = {part: texts.take(batch.event_ids[a:b, 0].numpy()).to_pylist() for part, (a, b) in
-                {"today": (middle, end), "before": (first, middle)}.items()}  # fmt: skip
-        expected = [len(seen["today"]), len(seen["before"]), *(seen[p].count(a) for p in ("today", "before") for a in actions)]
+        seen = {
+            part: texts.take(batch.event_ids[a:b, 0].numpy()).to_pylist()
+            for part, (a, b) in {"today": (middle, end), "before": (first, middle)}.items()
+        }
+        expected = [
+            len(seen["today"]),
+            len(seen["before"]),
+            *(seen[p].count(a) for p in ("today", "before") for a in actions),
+        ]
         assert numbers[q].round(4).tolist() == expected

@@ -10,7 +10,15 @@ from safetensors.torch import load_file, save_file
 
 from hemix.errors import RunError, StorageError
 from hemix.models import Ranker, build_model
-from hemix.run.weights import DENSE_FILE, TABLES_FILE, load_tensors, load_weights, save_tensors, save_weights, sha256
+from hemix.run.weights import (
+    DENSE_FILE,
+    TABLES_FILE,
+    load_tensors,
+    load_weights,
+    save_tensors,
+    save_weights,
+    sha256,
+)
 from hemix.settings import build_settings
 from tests.batches import make_batch, make_spec
 
@@ -18,7 +26,9 @@ SPEC = make_spec()
 
 
 def model(seed: int = 0, **settings: object) -> Ranker:
-    return build_model(SPEC, build_settings(overrides={f"model.{k}": v for k, v in settings.items()}).model, seed).eval()
+    return build_model(
+        SPEC, build_settings(overrides={f"model.{k}": v for k, v in settings.items()}).model, seed
+    ).eval()
 
 
 def test_weights_come_back(tmp_path: Path) -> None:
@@ -28,14 +38,19 @@ def test_weights_come_back(tmp_path: Path) -> None:
     load_weights(tmp_path, theirs, save_weights(tmp_path, ours))
     assert torch.equal(ours(batch), theirs(batch))
     assert ours.state_dict().keys() == theirs.state_dict().keys()
-    assert all(torch.equal(a, b) for a, b in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True)
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == [DENSE_FILE, TABLES_FILE]
 
 
 def test_tables_lie_in_their_own_file_by_their_names(tmp_path: Path) -> None:
     save_weights(tmp_path, model())
     tables, dense = load_file(tmp_path / TABLES_FILE), load_file(tmp_path / DENSE_FILE)
-    assert {name: tuple(t.shape) for name, t in tables.items()} == {name: (rows, 16) for name, rows in SPEC.tables.items()}
+    assert {name: tuple(t.shape) for name, t in tables.items()} == {
+        name: (rows, 16) for name, rows in SPEC.tables.items()
+    }
     assert not any(name.startswith("tables") for name in dense)
     assert len(dense) > 10
 
@@ -71,10 +86,14 @@ def test_damage_is_named(tmp_path: Path, file: str, damage: str) -> None:
         path.unlink()
     else:
         content[-1] ^= 1
-        path.write_bytes({"flipped": bytes(content), "cut": bytes(content[:-10]), "empty": b""}[damage])
+        path.write_bytes(
+            {"flipped": bytes(content), "cut": bytes(content[:-10]), "empty": b""}[damage]
+        )
     with pytest.raises(RunError) as error:
         load_weights(tmp_path, model(), digests)
-    assert str(error.value).startswith(f"{path}: missing" if damage == "missing" else f"{path}: damaged: its sha256 begins with")
+    assert str(error.value).startswith(
+        f"{path}: missing" if damage == "missing" else f"{path}: damaged: its sha256 begins with"
+    )
 
 
 def test_a_file_that_is_no_safetensors_is_named(tmp_path: Path) -> None:
@@ -85,9 +104,13 @@ def test_a_file_that_is_no_safetensors_is_named(tmp_path: Path) -> None:
 
 def test_another_shape_is_named(tmp_path: Path) -> None:
     digests = save_weights(tmp_path, model())
-    with pytest.raises(RunError, match=r"tables\.safetensors: action: expected shape \(6, 8\), found \(6, 16\)"):
+    with pytest.raises(
+        RunError, match=r"tables\.safetensors: action: expected shape \(6, 8\), found \(6, 16\)"
+    ):
         load_weights(tmp_path, model(embedding_size=8), digests)
-    with pytest.raises(RunError, match=r"dense\.safetensors: .*: expected shape \(.*\), found \(.*\)"):
+    with pytest.raises(
+        RunError, match=r"dense\.safetensors: .*: expected shape \(.*\), found \(.*\)"
+    ):
         load_weights(tmp_path, model(tower_hidden=32), digests)
 
 
@@ -95,10 +118,14 @@ def test_a_tensor_too_few_or_too_many_is_named(tmp_path: Path) -> None:
     save_weights(tmp_path, model())
     tables = load_file(tmp_path / TABLES_FILE)
     save_file({name: t for name, t in tables.items() if name != "brand"}, tmp_path / TABLES_FILE)
-    with pytest.raises(RunError, match=r"tables\.safetensors: brand: expected shape \(12, 16\), found None"):
+    with pytest.raises(
+        RunError, match=r"tables\.safetensors: brand: expected shape \(12, 16\), found None"
+    ):
         load_weights(tmp_path, model(), {})
     save_file({**tables, "colour": torch.zeros(2, 16)}, tmp_path / TABLES_FILE)
-    with pytest.raises(RunError, match=r"tables\.safetensors: colour: expected shape None, found \(2, 16\)"):
+    with pytest.raises(
+        RunError, match=r"tables\.safetensors: colour: expected shape None, found \(2, 16\)"
+    ):
         load_weights(tmp_path, model(), {})
 
 

@@ -1,4 +1,5 @@
-"""Logs replayed against a server: their events as live events, the requests of a split as rank requests, and what training says of them.
+"""Logs replayed against a server: their events as live events, the requests of a split as rank
+requests, and what training says of them.
 
 Any store and any way to rank can be held against a run's own predictions.
 """
@@ -76,14 +77,19 @@ def asked_requests(logs: Path, data: Dataset, split: str = "test") -> list[Asked
             user=str(first[schema.user]),
             time_ms=int(part.time_ms[np.array([q])][0]),
             context={name: first[name] for name in columns("context")},
-            items=tuple(Candidate(str(rows[i][schema.item]), {n: rows[i][n] for n in columns("cross")}) for i in at),
+            items=tuple(
+                Candidate(str(rows[i][schema.item]), {n: rows[i][n] for n in columns("cross")})
+                for i in at
+            ),
         )
         found.append(Asked(request, at))
     return sorted(found, key=lambda asked: asked.request.time_ms)
 
 
 def expected_scores(run: Run, data: Dataset, split: str = "test") -> dict[int, dict[str, float]]:
-    """Outputs and score of every row of the log, by Run.predict; held against the training forward here."""
+    """Outputs and score of every row of the log, by Run.predict; held against the training forward
+    here.
+    """
     rows: dict[int, dict[str, float]] = {}
     for table in predicted_tables(run, data, split):
         names = [*run.schema.outputs, "score"]
@@ -104,7 +110,10 @@ def expected_scores(run: Run, data: Dataset, split: str = "test") -> dict[int, d
 
 
 def replayed(store: Store, events: Sequence[Event], asked: Sequence[Asked]) -> Iterator[Asked]:
-    """The requests in their order; before each, the store gets what happened before it. One event is late: it comes with the next."""
+    """The requests in their order; before each, the store gets what happened before it.
+
+    One event is late: it comes with the next.
+    """
     done = 0
     for one in asked:
         until = done
@@ -126,7 +135,11 @@ def assert_same(ranking: Ranking, asked: Asked, expected: dict[int, dict[str, fl
         ours = [values_of(item) for item in by_item[candidate.id]]
         theirs = expected[row]
         assert any(
-            all(np.isclose(one[name], theirs[name], rtol=0, atol=TOLERANCE, equal_nan=True) for name in theirs) for one in ours
+            all(
+                np.isclose(one[name], theirs[name], rtol=0, atol=TOLERANCE, equal_nan=True)
+                for name in theirs
+            )
+            for one in ours
         ), (asked.request.id, candidate.id, ours, theirs)
     scores = [item.score for item in ranking.items if not np.isnan(item.score)]
     assert scores == sorted(scores, reverse=True)

@@ -1,4 +1,6 @@
-"""A real redis-server on a free port, that tests may stop, kill and start again on the same files."""
+"""A real redis-server on a free port, that tests may stop, kill and start again on the same
+files.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +34,21 @@ class RedisServer:
 
     def start(self) -> RedisServer:
         self._folder.mkdir(exist_ok=True)
-        command = ["redis-server", "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._folder), "--save", ""]
+        command = [
+            "redis-server",
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--dir",
+            str(self._folder),
+            "--save",
+            "",
+        ]
         command += ["--appendonly", "yes", "--appendfsync", self._fsync]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         self._wait()
         return self
 

@@ -33,14 +33,23 @@ def raw_rows(logs: Path, run: Run, level: str) -> list[dict[str, Any]]:
     """The rows of a level's table that hold at the end, without id and version."""
     own = {"user": run.schema.user, "item": run.schema.item}[level]
     last = {row[own]: row for row in pq.read_table(logs / f"{level}s.parquet").to_pylist()}
-    return [{**{k: v for k, v in row.items() if k not in (own, "since_ms")}, "id": key} for key, row in last.items()]
+    return [
+        {**{k: v for k, v in row.items() if k not in (own, "since_ms")}, "id": key}
+        for key, row in last.items()
+    ]
 
 
 def features(block: Block, but: list[int]) -> list[Any]:
     """Every row's ids (but some columns), numbers and bags."""
     ids = np.delete(block.ids, but, axis=1)
-    bags = [[values[a:b].tolist() for a, b in itertools.pairwise(offsets)] for values, offsets in block.bags]
-    return [(ids[i].tolist(), block.numbers[i].round(5).tolist(), [bag[i] for bag in bags]) for i in range(len(ids))]
+    bags = [
+        [values[a:b].tolist() for a, b in itertools.pairwise(offsets)]
+        for values, offsets in block.bags
+    ]
+    return [
+        (ids[i].tolist(), block.numbers[i].round(5).tolist(), [bag[i] for bag in bags])
+        for i in range(len(ids))
+    ]
 
 
 def same(a: EntityRows, b: EntityRows, own: list[int]) -> bool:
@@ -54,7 +63,9 @@ def same(a: EntityRows, b: EntityRows, own: list[int]) -> bool:
 
 @pytest.mark.parametrize("level", ["user", "item"])
 def test_all_that_the_table_says_said_of_others(rich_logs: Path, run: Run, level: str) -> None:
-    """Known and unknown ids of whom everything is said that the table says of somebody: they differ by their id alone."""
+    """Known and unknown ids of whom everything is said that the table says of somebody: they differ
+    by their id alone.
+    """
     encoder = encoder_of(run, level)
     rows = raw_rows(rich_logs, run, level)
     ids = [row.pop("id") for row in rows]
@@ -65,15 +76,21 @@ def test_all_that_the_table_says_said_of_others(rich_logs: Path, run: Run, level
 
     turned = encoder.encode([*ids[1:], ids[0]], np.roll(at, -1), rows)
     assert same(turned, table, own)
-    assert (turned.block.ids[:, own] == np.roll(table.block.ids[:, own], -1, axis=0)).all(), "an id is nobody else's"
+    assert (turned.block.ids[:, own] == np.roll(table.block.ids[:, own], -1, axis=0)).all(), (
+        "an id is nobody else's"
+    )
 
-    strangers = encoder.encode([f"stranger{n}" for n in range(len(ids))], np.full(len(ids), -1), rows)
+    strangers = encoder.encode(
+        [f"stranger{n}" for n in range(len(ids))], np.full(len(ids), -1), rows
+    )
     assert same(strangers, table, own) and (strangers.block.ids[:, own] == 0).all()
 
 
 def test_one_coordinate_said_anew_keeps_the_other(rich_logs: Path, run: Run) -> None:
     encoder = encoder_of(run, "item")
-    row = next(r for r in raw_rows(rich_logs, run, "item") if r["lat"] is not None and r["lon"] is not None)
+    row = next(
+        r for r in raw_rows(rich_logs, run, "item") if r["lat"] is not None and r["lon"] is not None
+    )
     at = encoder.rows_at(encoder.numbers(pa.array([row["id"]])), np.array([START_MS]))
     moved = encoder.encode([row["id"]], at, [{"lat": 31.25}])
     assert moved.places[0].tolist() == pytest.approx([31.25, row["lon"]])
@@ -83,9 +100,17 @@ def test_one_coordinate_said_anew_keeps_the_other(rich_logs: Path, run: Run) -> 
 
 def test_with_versions_what_is_said_of_an_item_changes_later_events_alone(run: Run) -> None:
     """As hemix prepare would have it, were the item's row of that time in the table."""
-    encoder = Encoder(run.encoders(), run.statistics(), run.entities("user"), run.entities("item"), FieldChecks(run.schema))
+    encoder = Encoder(
+        run.encoders(),
+        run.statistics(),
+        run.entities("user"),
+        run.entities("item"),
+        FieldChecks(run.schema),
+    )
     events = [
-        Event(id=str(n), kind="interaction", time_ms=START_MS + n, user="u1", item=item, action="a1")
+        Event(
+            id=str(n), kind="interaction", time_ms=START_MS + n, user="u1", item=item, action="a1"
+        )
         for n, item in enumerate(("i3", "new", "i3", "new"))
     ]
     said = Features(5, {"category": "c4"}, START_MS + 2)
@@ -94,5 +119,9 @@ def test_with_versions_what_is_said_of_an_item_changes_later_events_alone(run: R
     column = run.spec.item.names.index("category")
     before, after = (side.items.ids[side.item_index, column].tolist() for side in (plain, told))
     c4 = after[2]
-    assert c4 not in (before[0], 1) and before == [before[0], 1, before[0], 1], "an item that nobody knows has no category"
-    assert after == [before[0], c4, c4, c4], "it holds from its time on; of an unknown item nothing else is known"
+    assert c4 not in (before[0], 1) and before == [before[0], 1, before[0], 1], (
+        "an item that nobody knows has no category"
+    )
+    assert after == [before[0], c4, c4, c4], (
+        "it holds from its time on; of an unknown item nothing else is known"
+    )

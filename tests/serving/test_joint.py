@@ -1,4 +1,6 @@
-"""Pieces of many threads: every one gets its own result or its own error, and what waits is joined."""
+"""Pieces of many threads: every one gets its own result or its own error, and what waits is
+joined.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +93,9 @@ def test_answers_are_never_mixed_up(slots: int) -> None:
     draw = random.Random(0)
     pieces = [piece for piece in range(2_000) if piece != 13]
     with ThreadPoolExecutor(16) as pool:
-        assert list(pool.map(lambda piece: joint.run(piece, draw.randrange(1, 15)), pieces)) == [2 * piece for piece in pieces]
+        assert list(pool.map(lambda piece: joint.run(piece, draw.randrange(1, 15)), pieces)) == [
+            2 * piece for piece in pieces
+        ]
     assert sorted(piece for batch in work.batches for piece in batch) == pieces
     assert work.most_at_once <= slots
 
@@ -103,7 +107,9 @@ def test_a_large_piece_is_divided_among_free_slots() -> None:
     joint: Joint[int, list[tuple[int, int]]] = Joint(work, slots=4, most=1)
     assert joint.run(9, 9) == [(0, 9)], "too small to divide"
     assert joint.run(25, 25) == [(0, 12), (12, 25)]
-    assert joint.run(103, 103) == [(0, 25), (25, 51), (51, 77), (77, 103)], "no more than there are slots"
+    assert joint.run(103, 103) == [(0, 25), (25, 51), (51, 77), (77, 103)], (
+        "no more than there are slots"
+    )
     joint.close()
 
 
@@ -128,7 +134,9 @@ def test_a_piece_is_divided_among_no_slot_that_is_taken_or_waited_for() -> None:
         go.set()
         assert (first.result(20), second.result(20)) == (0, 0)
     assert joint.run(1, 1) == 3, "all slots are free again"
-    assert joint.divide(lambda first, last: last - first, 100, 10) == [33, 33, 34], "as many for one outside of run"
+    assert joint.divide(lambda first, last: last - first, 100, 10) == [33, 33, 34], (
+        "as many for one outside of run"
+    )
     joint._waiting.append(_Ticket(1, 1))
     assert joint.divide(lambda first, last: last - first, 100, 10) == [100], "somebody waits"
     joint.close()
@@ -146,7 +154,9 @@ def test_a_piece_that_failed_leaves_nothing_for_the_collector(slots: int) -> Non
             raise ValueError("unlucky")
         return first
 
-    joint: Joint[Held, int] = Joint(lambda pieces: [sum(joint.divide(part, 300, 10)) for _ in pieces], slots=slots, most=1)
+    joint: Joint[Held, int] = Joint(
+        lambda pieces: [sum(joint.divide(part, 300, 10)) for _ in pieces], slots=slots, most=1
+    )
     gc.collect()
     gc.disable()
     try:
@@ -156,7 +166,9 @@ def test_a_piece_that_failed_leaves_nothing_for_the_collector(slots: int) -> Non
             joint.run(piece, 1)
         del piece
         until = time.monotonic() + 20
-        while held() is not None and time.monotonic() < until:  # a helper's thread may be about to let go
+        while (
+            held() is not None and time.monotonic() < until
+        ):  # a helper's thread may be about to let go
             time.sleep(0.01)
         assert held() is None
     finally:
@@ -173,7 +185,9 @@ def test_a_part_that_fails_fails_its_piece_once_all_parts_have_ended() -> None:
         if first == bad:
             raise ValueError("unlucky")
 
-    joint: Joint[int, int] = Joint(lambda pieces: [len(joint.divide(part, 100, 25)) for _ in pieces], slots=4, most=1)
+    joint: Joint[int, int] = Joint(
+        lambda pieces: [len(joint.divide(part, 100, 25)) for _ in pieces], slots=4, most=1
+    )
     for bad in (0, 50, 0):  # noqa: B007  # part reads it
         began, ended = set[int](), set[int]()
         with pytest.raises(ValueError, match="unlucky"):
@@ -183,7 +197,9 @@ def test_a_part_that_fails_fails_its_piece_once_all_parts_have_ended() -> None:
 
 
 def test_what_no_helper_has_begun_the_caller_does_too() -> None:
-    joint: Joint[int, list[int]] = Joint(lambda pieces: [joint.divide(part, 30, 10) for _ in pieces], slots=3, most=1)
+    joint: Joint[int, list[int]] = Joint(
+        lambda pieces: [joint.divide(part, 30, 10) for _ in pieces], slots=3, most=1
+    )
     go, by = threading.Event(), dict[int, str]()
 
     def part(first: int, _last: int) -> int:

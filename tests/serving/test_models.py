@@ -43,7 +43,9 @@ def run_folder(path: Path) -> Path:
 
 
 def mounted(path: Path) -> Path:
-    """A run as Kubernetes mounts it: every file is a link into a folder that is replaced as a whole."""
+    """A run as Kubernetes mounts it: every file is a link into a folder that is replaced as a
+    whole.
+    """
     run_folder(path / "..2026_01_05")
     (path / "..data").symlink_to("..2026_01_05")
     for name in ("run.json", "dense.safetensors", "encoders"):
@@ -74,7 +76,9 @@ def test_links_to_what_is_served_from_the_start_are_followed(tmp_path: Path) -> 
     models = Models(load, registry)
     for name, version, folder in find_runs(tmp_path / "mount"):
         models.put(name, version, folder)
-    assert loaded == [real, registry / "shop" / "7", registry / "shop" / "7"], "what a link leads to later is another version"
+    assert loaded == [real, registry / "shop" / "7", registry / "shop" / "7"], (
+        "what a link leads to later is another version"
+    )
     for name, version in (("feed", "2"), ("web", "7")):
         with pytest.raises(RunError, match=f"{name}/{version}: is a link"):
             models.load(name, version)
@@ -82,7 +86,10 @@ def test_links_to_what_is_served_from_the_start_are_followed(tmp_path: Path) -> 
     models.close()
 
 
-@pytest.mark.parametrize("target", ["../volume/abc/run.json", "nowhere", "extra", "data/old.bin", "..", ".", "/etc/hostname"])
+@pytest.mark.parametrize(
+    "target",
+    ["../volume/abc/run.json", "nowhere", "extra", "data/old.bin", "..", ".", "/etc/hostname"],
+)
 def test_a_link_that_leads_out_of_a_run_is_refused(tmp_path: Path, target: str) -> None:
     run_folder(tmp_path / "volume" / "abc")
     run = run_folder(tmp_path / "run")
@@ -96,16 +103,31 @@ def test_a_link_that_leads_out_of_a_run_is_refused(tmp_path: Path, target: str) 
 @pytest.mark.parametrize(
     ("schema", "limits", "problem"),
     [
-        ("history: {global_length: 90, realtime_length: 20}\ntables: {events: e}\n", Limits(cap=109),
-         "feed/7: sees 110 events of a user, but this server's store keeps 109: start it with --history-cap 110 or more"),
-        ("", Limits(), "feed/7: its histories are of impressions, but those of this server's store hold no impressions: "
-         "give it a server and a store of its own"),
-        ("tables: {events: e}\n", Limits(impressions=True),
-         "feed/7: its histories are of events, but those of this server's store hold impressions too: "
-         "give it a server and a store of its own"),
+        (
+            "history: {global_length: 90, realtime_length: 20}\ntables: {events: e}\n",
+            Limits(cap=109),
+            "feed/7: sees 110 events of a user, but this server's store keeps 109: start it with "
+            "--history-cap 110 or more",
+        ),
+        (
+            "",
+            Limits(),
+            "feed/7: its histories are of impressions, but those of this server's store hold no "
+            "impressions: "
+            "give it a server and a store of its own",
+        ),
+        (
+            "tables: {events: e}\n",
+            Limits(impressions=True),
+            "feed/7: its histories are of events, but those of this server's store hold "
+            "impressions too: "
+            "give it a server and a store of its own",
+        ),
     ],
-)  # fmt: skip
-def test_a_version_that_the_store_does_not_suit_is_refused(schema: str, limits: Limits, problem: str) -> None:
+)
+def test_a_version_that_the_store_does_not_suit_is_refused(
+    schema: str, limits: Limits, problem: str
+) -> None:
     with pytest.raises(RunError) as refused:
         check_histories(Schema.parse(SCHEMA + schema), limits, "feed/7")
     assert str(refused.value) == problem
@@ -118,7 +140,9 @@ def test_a_version_that_the_store_suits() -> None:
 
 def test_a_server_loads_no_version_that_its_store_does_not_suit(planted_run: Path) -> None:
     load = _loader(open_store("memory://"), Limits(cap=1), None, ServeOptions(), 1)
-    with pytest.raises(RunError, match=r"feed/2: sees .* this server's store keeps 1: start it with --history-cap"):
+    with pytest.raises(
+        RunError, match=r"feed/2: sees .* this server's store keeps 1: start it with --history-cap"
+    ):
         load(planted_run, "feed", "2")
 
 
@@ -142,8 +166,9 @@ def test_models_of_different_histories_are_not_served_together(tmp_path: Path) -
     ]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert ended.returncode != 0
-    assert "a/1: its histories are of events, but those of this server's store hold impressions too" in " ".join(
-        ended.stderr.split()
+    assert (
+        "a/1: its histories are of events, but those of this server's store hold impressions too"
+        in " ".join(ended.stderr.split())
     )
 
 
@@ -155,15 +180,22 @@ class Logging:
     def __init__(self, logs: ServedLogs, name: str, version: str) -> None:
         self._logs, self._log = logs, logs.open(name, version, self.schema)
 
-    def rank(self, requests: Sequence[RankRequest], check: Callable[[Ranking], None] | None = None) -> list[Ranking]:
+    def rank(
+        self, requests: Sequence[RankRequest], check: Callable[[Ranking], None] | None = None
+    ) -> list[Ranking]:
         assert check is None
         rankings = [
             Ranking(
-                id=request.id, model="feed", version="1", items=(RankedItem("i", 0.5, {"click": 0.5}),), took_ms=0.1,
-                history_revision=0, cuts=(0, 0, 0),
+                id=request.id,
+                model="feed",
+                version="1",
+                items=(RankedItem("i", 0.5, {"click": 0.5}),),
+                took_ms=0.1,
+                history_revision=0,
+                cuts=(0, 0, 0),
             )
             for request in requests
-        ]  # fmt: skip
+        ]
         for request, ranking in zip(requests, rankings, strict=True):
             self._log.ranking(Served(request=request, ranking=ranking, user=Features(), items={}))
         return rankings
@@ -178,7 +210,10 @@ class Logging:
 def test_the_last_request_of_a_replaced_version_does_not_wait_for_its_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    logs, asked = ServedLogs(tmp_path / "served"), RankRequest(id="r", user="u", time_ms=1, items=(Candidate("i"),))
+    logs, asked = (
+        ServedLogs(tmp_path / "served"),
+        RankRequest(id="r", user="u", time_ms=1, items=(Candidate("i"),)),
+    )
     models = Models(lambda _folder, name, version: Logging(logs, name, version))
     for version in ("1", "2"):
         (tmp_path / version).mkdir()
@@ -197,6 +232,8 @@ def test_the_last_request_of_a_replaced_version_does_not_wait_for_its_log(
     back.start()
     disk.set()
     back.join(20)
-    assert not back.is_alive() and len(list(written.glob("*.parquet"))) == 1, "the version came back once its log was closed"
+    assert not back.is_alive() and len(list(written.glob("*.parquet"))) == 1, (
+        "the version came back once its log was closed"
+    )
     models.close()
     assert logs.left_out == 0

@@ -1,4 +1,6 @@
-"""What a server takes, its log, its export, its replay and prepare can read, whatever callers send."""
+"""What a server takes, its log, its export, its replay and prepare can read, whatever callers
+send.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,54 @@ from hemix.serving.store import Limits, open_store
 BODY_LIMITS = HttpLimits()
 AT = 1_767_700_000_000
 VALUES = [
-    "true", "1.5", "-1", "1e30", "-1e299", "1e999", "9223372036854775808", "NaN", '""', '"3"', '"a\\u0000b"', '"\\ud800"',
-    '"\ufeff\u2028"', f'"{"x" * 4096}"', "[]", "{}", "[null]", '["a", 1]', "[1, 2]", "[1e30, 1e30, -1e30]", "[true, false]", "null",
-]  # fmt: skip
-IDS = ['"0"', '" "', '""', '"a\\u0000b"', '"18446744073709551616"', '"1.0"', f'"{"i" * 256}"', '"e\u0301"', '"\ufeffx"', '"nan"']
-TIMES = ["0", "-1", "1.5", "631152000000", "631151999999", "4102444799999", "1e12", '"1767700000000"', "true", "9" * 20, "null"]
+    "true",
+    "1.5",
+    "-1",
+    "1e30",
+    "-1e299",
+    "1e999",
+    "9223372036854775808",
+    "NaN",
+    '""',
+    '"3"',
+    '"a\\u0000b"',
+    '"\\ud800"',
+    '"\ufeff\u2028"',
+    f'"{"x" * 4096}"',
+    "[]",
+    "{}",
+    "[null]",
+    '["a", 1]',
+    "[1, 2]",
+    "[1e30, 1e30, -1e30]",
+    "[true, false]",
+    "null",
+]
+IDS = [
+    '"0"',
+    '" "',
+    '""',
+    '"a\\u0000b"',
+    '"18446744073709551616"',
+    '"1.0"',
+    f'"{"i" * 256}"',
+    '"e\u0301"',
+    '"\ufeffx"',
+    '"nan"',
+]
+TIMES = [
+    "0",
+    "-1",
+    "1.5",
+    "631152000000",
+    "631151999999",
+    "4102444799999",
+    "1e12",
+    '"1767700000000"',
+    "true",
+    "9" * 20,
+    "null",
+]
 
 
 @dataclass
@@ -38,12 +83,20 @@ class Caller:
     models: Models
     store: LoggedStore
     sent: int = 0
-    counts: dict[str, int] = field(default_factory=lambda: {"accepted": 0, "rejected": 0, "ranked": 0, "refused": 0})
+    counts: dict[str, int] = field(
+        default_factory=lambda: {"accepted": 0, "rejected": 0, "ranked": 0, "refused": 0}
+    )
 
     def tell(self, kind: str = "interaction", **parts: str) -> None:
         """One event; ``parts`` are JSON texts."""
         self.sent += 1
-        event = {"event": f'"{kind}"', "id": f'"e{self.sent}"', "user": '"u1"', "item": '"i1"', "type": '"click"'}
+        event = {
+            "event": f'"{kind}"',
+            "id": f'"e{self.sent}"',
+            "user": '"u1"',
+            "item": '"i1"',
+            "type": '"click"',
+        }
         body = _json({**event, "ranking": '"r0"', "timestamp": str(AT + self.sent), **parts})
         try:
             taken = read_events(body, self.models.checks(), BODY_LIMITS)
@@ -58,9 +111,19 @@ class Caller:
         """One ranking; ``parts`` are JSON texts."""
         self.sent += 1
         items = f'[{{"id": {item}, "fields": {fields}}}, {{"id": "i2"}}]'
-        request = {"id": f'"r{self.sent}"', "user": '"u1"', "timestamp": str(AT + self.sent), "items": items}
+        request = {
+            "id": f'"r{self.sent}"',
+            "user": '"u1"',
+            "timestamp": str(AT + self.sent),
+            "items": items,
+        }
         try:
-            rank(read_request(_json({**request, **parts}), BODY_LIMITS), self.models, BODY_LIMITS, "x")
+            rank(
+                read_request(_json({**request, **parts}), BODY_LIMITS),
+                self.models,
+                BODY_LIMITS,
+                "x",
+            )
             self.counts["ranked"] += 1
         except Refusal as refusal:
             assert refusal.status < 500
@@ -97,11 +160,15 @@ def _send_odd_values(caller: Caller, schema: Schema) -> None:
         caller.tell(timestamp=value)
 
 
-def test_whatever_is_accepted_can_be_exported_prepared_and_replayed(rich_logs: Path, rich_run: Path, tmp_path: Path) -> None:
+def test_whatever_is_accepted_can_be_exported_prepared_and_replayed(
+    rich_logs: Path, rich_run: Path, tmp_path: Path
+) -> None:
     schema = Schema.load(rich_run / "schema.yaml")
     log = ServedLog(tmp_path / "served" / "feed-1", schema)
     store = LoggedStore(open_store("memory://", Limits(ttl_ms=None)), log)
-    engine = Engine(rich_run, store, EngineConfig(name="feed", version="1", store_timeout_s=20), log=log)
+    engine = Engine(
+        rich_run, store, EngineConfig(name="feed", version="1", store_timeout_s=20), log=log
+    )
     models = Models(lambda *_: engine)
     models.put("feed", "1", rich_run)
     caller = Caller(models, store)
@@ -122,7 +189,9 @@ def test_whatever_is_accepted_can_be_exported_prepared_and_replayed(rich_logs: P
     assert ", truth: truth.parquet" in text
     (logs / "schema.yaml").write_text(text.replace(", truth: truth.parquet", ""))
     prepare(logs, tmp_path / "data")
-    prepared = sum(split["rows"] for split in Dataset(tmp_path / "data").manifest["splits"].values())
+    prepared = sum(
+        split["rows"] for split in Dataset(tmp_path / "data").manifest["splits"].values()
+    )
     assert prepared > counts["rows"]
 
     again = list(replay(log.folder, engine))

@@ -1,4 +1,6 @@
-"""What is served is what training computed: every test impression of the logs, events arriving as they did, to 1e-5."""
+"""What is served is what training computed: every test impression of the logs, events arriving as
+they did, to 1e-5.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,23 @@ from hemix.serving.engine import Engine, EngineConfig
 from hemix.serving.store import Limits, Store, open_store
 from hemix.serving.types import HistoryOverride
 from tests.batches import make_config
-from tests.serving.parity import TOLERANCE, asked_requests, assert_same, expected_scores, live_events, replayed
+from tests.serving.parity import (
+    TOLERANCE,
+    asked_requests,
+    assert_same,
+    expected_scores,
+    live_events,
+    replayed,
+)
 
 World = tuple[Path, Dataset, Run]
 
 
 @pytest.fixture(params=["planted", "rich"])
 def world(request: pytest.FixtureRequest) -> World:
-    logs, data, run = (request.getfixturevalue(f"{request.param}_{part}") for part in ("logs", "data", "run"))
+    logs, data, run = (
+        request.getfixturevalue(f"{request.param}_{part}") for part in ("logs", "data", "run")
+    )
     return logs, Dataset(data), Run.load(run)
 
 
@@ -52,10 +63,14 @@ def test_the_test_split_as_it_happened(world: World) -> None:
 
 
 @pytest.mark.parametrize("name", model_names())
-def test_every_model_serves_and_requests_are_joined(rich_logs: Path, rich_data: Path, rich_run: Path, name: str) -> None:
+def test_every_model_serves_and_requests_are_joined(
+    rich_logs: Path, rich_data: Path, rich_run: Path, name: str
+) -> None:
     """All requests in one go, the whole log in the store: what lies after a request is not seen."""
     data, trained = Dataset(rich_data), Run.load(rich_run)
-    model = build_predictor(trained.spec, make_config(name=name, embedding_init_std=0.5), seed=3).eval()
+    model = build_predictor(
+        trained.spec, make_config(name=name, embedding_init_std=0.5), seed=3
+    ).eval()
     run = dataclasses.replace(trained, model=model)
     store, asked = memory(), asked_requests(rich_logs, data)
     store.append(live_events(rich_logs, run.schema))
@@ -74,18 +89,37 @@ def test_every_model_scores_a_large_request_in_parts(
 ) -> None:
     """By free threads: candidates as by one, wherever they are cut."""
     data, trained = Dataset(rich_data), Run.load(rich_run)
-    model = build_predictor(trained.spec, make_config(name=name, embedding_init_std=0.5), seed=3).eval()
-    run, store, asked = dataclasses.replace(trained, model=model), memory(), asked_requests(rich_logs, data)
+    model = build_predictor(
+        trained.spec, make_config(name=name, embedding_init_std=0.5), seed=3
+    ).eval()
+    run, store, asked = (
+        dataclasses.replace(trained, model=model),
+        memory(),
+        asked_requests(rich_logs, data),
+    )
     store.append(live_events(rich_logs, run.schema))
     items = tuple(item for one in asked for item in one.request.items)
     request = dataclasses.replace(asked[-1].request, items=(items * (400 // len(items) + 1))[:399])
     whole, parts = engine_of(run, store), engine_of(run, store, slots=4)
     scored, score = list[int](), model.score
-    if isinstance(model, LightGBM):  # it has no trees, so what these would see stands for what they would say
-        weights = torch.randn(len(model.features), len(run.spec.tasks), generator=torch.Generator().manual_seed(0))
-        score = lambda state, inputs: torch.sin(torch.nan_to_num(model.candidate_rows(state, inputs))) @ weights  # noqa: E731
-    monkeypatch.setattr(model, "score", lambda state, inputs: scored.append(len(inputs.batch.bias)) or score(state, inputs))  # type: ignore[func-returns-value]
-    found = [{item.position: (item.score, *item.outputs.values()) for item in e.rank([request])[0].items} for e in (whole, parts)]
+    if isinstance(model, LightGBM):
+        # it has no trees, so what these would see stands for what they would say
+        weights = torch.randn(
+            len(model.features), len(run.spec.tasks), generator=torch.Generator().manual_seed(0)
+        )
+
+        def score(state: Any, inputs: Any) -> torch.Tensor:
+            return torch.sin(torch.nan_to_num(model.candidate_rows(state, inputs))) @ weights
+
+    monkeypatch.setattr(
+        model,
+        "score",
+        lambda state, inputs: scored.append(len(inputs.batch.bias)) or score(state, inputs),
+    )  # type: ignore[func-returns-value]
+    found = [
+        {item.position: (item.score, *item.outputs.values()) for item in e.rank([request])[0].items}
+        for e in (whole, parts)
+    ]
     assert scored[0] == 399 and sorted(scored[1:]) == [133, 133, 133]
     for position, values in found[0].items():
         assert found[1][position] == pytest.approx(values, abs=TOLERANCE, nan_ok=True), position
@@ -94,10 +128,14 @@ def test_every_model_scores_a_large_request_in_parts(
 
 
 @pytest.mark.parametrize("name", model_names())
-def test_every_model_goes_on_with_new_events(rich_logs: Path, rich_data: Path, rich_run: Path, name: str) -> None:
+def test_every_model_goes_on_with_new_events(
+    rich_logs: Path, rich_data: Path, rich_run: Path, name: str
+) -> None:
     """The log as it happened: a user's state is extended by the events that have come since."""
     data, trained = Dataset(rich_data), Run.load(rich_run)
-    model = build_predictor(trained.spec, make_config(name=name, embedding_init_std=0.5), seed=3).eval()
+    model = build_predictor(
+        trained.spec, make_config(name=name, embedding_init_std=0.5), seed=3
+    ).eval()
     run, store = dataclasses.replace(trained, model=model), memory()
     engine, expected, extended = engine_of(run, store), expected_scores(run, data), 0
     for one in replayed(store, live_events(rich_logs, run.schema), asked_requests(rich_logs, data)):
@@ -117,13 +155,17 @@ def test_a_request_may_bring_its_own_history(world: World) -> None:
         begin, middle, end = engine.rank([asked.request])[0].cuts
         events = store.history(asked.request.user, limit=1000).events
         own = HistoryOverride(global_=events[begin:middle], realtime=events[middle:end])
-        assert_same(full.rank([dataclasses.replace(asked.request, history=own)])[0], asked, expected)
+        assert_same(
+            full.rank([dataclasses.replace(asked.request, history=own)])[0], asked, expected
+        )
     for one in (engine, full):
         one.close()
 
 
 def test_a_run_of_another_store_and_back(world: World) -> None:
-    """The answer to a request does not depend on who asked before: with a cache of nothing, and with one that forgets all the time."""
+    """The answer to a request does not depend on who asked before: with a cache of nothing, and
+    with one that forgets all the time.
+    """
     logs, data, run = world
     store = memory()
     engines = [engine_of(run, store, cache_bytes=size) for size in (0, 40_000)]

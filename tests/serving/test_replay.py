@@ -1,4 +1,6 @@
-"""Served rankings made again from their log alone, when the store has long dropped or forgotten what they saw."""
+"""Served rankings made again from their log alone, when the store has long dropped or forgotten
+what they saw.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,10 @@ from tests.serving.parity import TOLERANCE, asked_requests, live_events, replaye
 from tests.serving.redis_server import RedisServer
 from tests.serving.test_served import features, late
 
-SCHEMA = "name: small\nlabels: {click: {}}\nsplit: {valid: 2026-01-08, test: 2026-01-09}\ntables: {events: e}\n"
+SCHEMA = (
+    "name: small\nlabels: {click: {}}\nsplit: {valid: 2026-01-08, test: 2026-01-09}\ntables: "
+    "{events: e}\n"
+)
 NOON_MS = 1_770_000_000_000
 
 
@@ -46,21 +51,32 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 def test_the_log_alone_gives_the_scores_that_were_served(
     planted_logs: Path, planted_data: Path, planted_run: Path, tmp_path: Path, url: str
 ) -> None:
-    """Late events, features that change half-way, a cap that drops events, and a second version that is loaded half-way."""
+    """Late events, features that change half-way, a cap that drops events, and a second version
+    that is loaded half-way.
+    """
     run, limits = Run.load(planted_run), Limits(cap=6, timeout_s=20)
     logs = ServedLogs(tmp_path / "served", limits=limits)
     store = open_store(url, limits)
     logged = LoggedStore(store, logs)
     first_log = logs.open("feed", "1", run.schema)
-    engine = Engine(run, logged, EngineConfig(name="feed", version="1", store_timeout_s=20), log=first_log)
+    engine = Engine(
+        run, logged, EngineConfig(name="feed", version="1", store_timeout_s=20), log=first_log
+    )
     asked = asked_requests(planted_logs, Dataset(planted_data))[::4]
     half, opened = len(asked) // 2, [first_log]
-    for number, one in enumerate(replayed(logged, late(live_events(planted_logs, run.schema)), asked)):
+    for number, one in enumerate(
+        replayed(logged, late(live_events(planted_logs, run.schema)), asked)
+    ):
         if number == half:
             logged.append(features(asked[half:], {"age": 30.0}, {"category": "c1", "price": 0.5}))
             opened.append(logs.open("feed", "2", run.schema))
             logs.close_one(first_log)
-            engine = Engine(run, logged, EngineConfig(name="feed", version="2", store_timeout_s=20), log=opened[-1])
+            engine = Engine(
+                run,
+                logged,
+                EngineConfig(name="feed", version="2", store_timeout_s=20),
+                log=opened[-1],
+            )
         assert engine.rank([one.request])[0].degraded == ()
     logs.close_one(opened[-1])
     assert logs.left_out == 0
@@ -68,12 +84,17 @@ def test_the_log_alone_gives_the_scores_that_were_served(
     back = [
         one
         for version, log in zip(("1", "2"), opened, strict=True)
-        for one in replay(log.folder, Engine(run, open_store("memory://"), EngineConfig(name="feed", version=version)))
+        for one in replay(
+            log.folder,
+            Engine(run, open_store("memory://"), EngineConfig(name="feed", version=version)),
+        )
     ]
     assert len(back) == len(asked) and all(one.complete for one in back)
     assert max(one.difference for one in back) <= TOLERANCE
     assert all(one.cuts == one.ranking.cuts for one in back)
-    by_store = list(replay(opened[0].folder, Engine(run, store, EngineConfig(name="feed", version="1")), store))
+    by_store = list(
+        replay(opened[0].folder, Engine(run, store, EngineConfig(name="feed", version="1")), store)
+    )
     assert not all(one.complete for one in by_store), "the store has dropped what the log still has"
     store.close()
 
@@ -82,24 +103,46 @@ def test_the_log_alone_gives_the_scores_that_were_served(
     assert found["max_abs_difference"] <= TOLERANCE
 
 
-def test_events_that_the_log_lacks_are_noticed(planted_logs: Path, planted_data: Path, planted_run: Path, tmp_path: Path) -> None:
+def test_events_that_the_log_lacks_are_noticed(
+    planted_logs: Path, planted_data: Path, planted_run: Path, tmp_path: Path
+) -> None:
     run = Run.load(planted_run)
     logs = ServedLogs(tmp_path / "served")
     store = LoggedStore(open_store("memory://", Limits(ttl_ms=None)), logs)
     log = logs.open("feed", "1", run.schema)
     engine = Engine(run, store, EngineConfig(name="feed", store_timeout_s=20), log=log)
-    for one in replayed(store, live_events(planted_logs, run.schema), asked_requests(planted_logs, Dataset(planted_data))[:12]):
+    for one in replayed(
+        store,
+        live_events(planted_logs, run.schema),
+        asked_requests(planted_logs, Dataset(planted_data))[:12],
+    ):
         engine.rank([one.request])
     logs.close_one(log)
     (path,) = (log.folder / "events").glob("*.parquet")
     table = pq.read_table(path)
     pq.write_table(table.slice(table.num_rows // 3), path)  # as of a process that was killed
-    command = [sys.executable, "-m", "hemix", "served", "replay", str(log.folder), "--run", str(planted_run), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "hemix",
+        "served",
+        "replay",
+        str(log.folder),
+        "--run",
+        str(planted_run),
+        "--json",
+    ]
     found = json.loads(subprocess.check_output(command, text=True))
-    assert found["rankings"] == 12 and found["with_incomplete_histories"] > 0 and found["max_abs_difference"] <= TOLERANCE
+    assert (
+        found["rankings"] == 12
+        and found["with_incomplete_histories"] > 0
+        and found["max_abs_difference"] <= TOLERANCE
+    )
 
     pq.write_table(table.drop_columns(["served_revision"]), path)
-    with pytest.raises(DataError, match=r"parquet: logged without revisions; name the server's store"):
+    with pytest.raises(
+        DataError, match=r"parquet: logged without revisions; name the server's store"
+    ):
         replay_log(log.folder, planted_run)
 
 
@@ -119,11 +162,15 @@ def test_a_history_from_the_log_is_the_one_that_the_store_had(tmp_path: Path, se
             kind = draw.choice(["interaction", "interaction", "interaction", "impression", "user"])
             body.append(
                 Event(
-                    id=draw.choice("abcdefghijkl"), kind=kind, user=draw.choice("uv"), time_ms=NOON_MS + draw.randrange(8),
-                    item=None if kind == "user" else "i", action="click" if kind == "interaction" else None,
+                    id=draw.choice("abcdefghijkl"),
+                    kind=kind,
+                    user=draw.choice("uv"),
+                    time_ms=NOON_MS + draw.randrange(8),
+                    item=None if kind == "user" else "i",
+                    action="click" if kind == "interaction" else None,
                     fields={"age": 3} if kind == "user" else {},
                 )
-            )  # fmt: skip
+            )
         store.append(body)
         seen += [(user, store.history(user, limit=9)) for user in "uv"]
     logs.close_one(log)
@@ -131,7 +178,9 @@ def test_a_history_from_the_log_is_the_one_that_the_store_had(tmp_path: Path, se
     assert sum(history.revision > 0 for _, history in seen) > 100
     for user, history in seen:
         if history.revision:
-            found = history_at(arrived[user], history.revision, cap=limits.cap, ttl_ms=limits.ttl_ms)
+            found = history_at(
+                arrived[user], history.revision, cap=limits.cap, ttl_ms=limits.ttl_ms
+            )
             assert found is not None and [e.id for e in found] == [e.id for e in history.events]
             assert tuple(found) == history.events
     assert history_at(arrived["u"], 1, cap=None, ttl_ms=None) is None

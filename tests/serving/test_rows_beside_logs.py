@@ -1,4 +1,6 @@
-"""Training rows of what was served lie beside older logs in one folder of files, whatever types those have."""
+"""Training rows of what was served lie beside older logs in one folder of files, whatever types
+those have.
+"""
 
 from __future__ import annotations
 
@@ -29,17 +31,29 @@ DAYS = [at(n // 4, n) for n in range(12)]
 
 def old_rows(**columns: Any) -> pa.Table:
     table = {
-        "user_id": [n % 2 for n in range(12)], "item_id": [n % 3 for n in range(12)], "time_ms": DAYS,
+        "user_id": [n % 2 for n in range(12)],
+        "item_id": [n % 3 for n in range(12)],
+        "time_ms": DAYS,
         "click": [n % 2 for n in range(12)],
-    }  # fmt: skip
+    }
     return pa.table({**table, **columns})
 
 
 def served_one(context: dict[str, Any] | None = None) -> Served:
     """A ranking of two items."""
-    request = RankRequest(id="r", user="1", time_ms=NOW, items=(Candidate("1"), Candidate("2")), context=context or {})
+    request = RankRequest(
+        id="r", user="1", time_ms=NOW, items=(Candidate("1"), Candidate("2")), context=context or {}
+    )
     ranked = tuple(RankedItem(str(n + 1), 0.5, {"click": 0.5}, position=n) for n in range(2))
-    ranking = Ranking(id="r", model="m", version="1", items=ranked, took_ms=1.0, history_revision=0, cuts=(0, 0, 0))
+    ranking = Ranking(
+        id="r",
+        model="m",
+        version="1",
+        items=ranked,
+        took_ms=1.0,
+        history_revision=0,
+        cuts=(0, 0, 0),
+    )
     return Served(request=request, ranking=ranking, user=Features(), items={})
 
 
@@ -47,7 +61,20 @@ def served_rows(folder: Path, schema: str, context: dict[str, Any]) -> Path:
     """One ranking, of whose items the first was clicked."""
     log = ServedLog(folder / "served", Schema.parse(schema))
     log.ranking(served_one(context))
-    log.events([Event(id="e", kind="interaction", time_ms=NOW, user="1", item="1", action="click", ranking="r")], 1)
+    log.events(
+        [
+            Event(
+                id="e",
+                kind="interaction",
+                time_ms=NOW,
+                user="1",
+                item="1",
+                action="click",
+                ranking="r",
+            )
+        ],
+        1,
+    )
     log.close()
     assert log.left_out == 0
     assert write_training_rows(log.folder, folder / "rows", log.schema)["rows"] == 2
@@ -86,8 +113,16 @@ ONE = "{type: categorical, vocabulary: {min_count: 1}}"
         (PLAIN + "clock: {unit: s}\n", {"time_ms": [t / 1000 for t in DAYS]}, {}),
         (PLAIN, {"time_ms": pa.array([Decimal(t) for t in DAYS], pa.decimal128(20, 2))}, {}),
         (PLAIN, {"user_id": [float(n % 2) for n in range(12)]}, {}),
-        (PLAIN, {"user_id": pa.array([Decimal(n % 2) for n in range(12)], pa.decimal128(20, 2))}, {}),
-        (PLAIN, {"item_id": pa.array([n % 3 for n in range(12)], pa.uint64()).dictionary_encode()}, {}),
+        (
+            PLAIN,
+            {"user_id": pa.array([Decimal(n % 2) for n in range(12)], pa.decimal128(20, 2))},
+            {},
+        ),
+        (
+            PLAIN,
+            {"item_id": pa.array([n % 3 for n in range(12)], pa.uint64()).dictionary_encode()},
+            {},
+        ),
         (context(ONE), of_f([True, False]), {"f": True}),
         (context(ONE), of_f([date(2026, 1, 1), None]), {"f": "2026-01-01"}),
         (context(ONE), of_f([1.0, 0.5], pa.float32()), {"f": 1}),
@@ -95,30 +130,91 @@ ONE = "{type: categorical, vocabulary: {min_count: 1}}"
         (context(ONE), of_f([1, 2], pa.time32("s")), {"f": "00:00:01"}),
         (context("{type: numeric}"), of_f([True, False]), {"f": 1}),
         (context("{type: numeric}"), of_f([2**60 + 1, 2]), {"f": 1.5}),
-        (context("{type: numeric, encoding: standardise}"), of_f([Decimal(1), Decimal(2)], pa.decimal128(30, 9)), {"f": 2}),
-        (context("{type: vector, size: 2}"), of_f([[1, 2], [3, 4]], pa.list_(pa.int8(), 2)), {"f": [1.5, 2]}),
+        (
+            context("{type: numeric, encoding: standardise}"),
+            of_f([Decimal(1), Decimal(2)], pa.decimal128(30, 9)),
+            {"f": 2},
+        ),
+        (
+            context("{type: vector, size: 2}"),
+            of_f([[1, 2], [3, 4]], pa.list_(pa.int8(), 2)),
+            {"f": [1.5, 2]},
+        ),
         (context(ONE.replace("l,", "l, multi: true,")), of_f([[1, 7], [2, 7]]), {"f": [1, 7]}),
-        (context(ONE.replace("l,", "l, multi: true,")), of_f([[True], [False, None]]), {"f": [False]}),
+        (
+            context(ONE.replace("l,", "l, multi: true,")),
+            of_f([[True], [False, None]]),
+            {"f": [False]},
+        ),
     ],
 )
-def test_prepared_together(tmp_path: Path, schema: str, columns: dict[str, Any], said: dict[str, Any]) -> None:
+def test_prepared_together(
+    tmp_path: Path, schema: str, columns: dict[str, Any], said: dict[str, Any]
+) -> None:
     data = beside(tmp_path, schema, said, **columns)
     splits = data.manifest["splits"]
-    assert [split["rows"] for split in splits.values()] == [4, 4, 6] and data.manifest["impressions"]["duplicates"] == 0
+    assert [split["rows"] for split in splits.values()] == [4, 4, 6] and data.manifest[
+        "impressions"
+    ]["duplicates"] == 0
     assert splits["test"]["positives"]["click"] == 3 and splits["test"]["unknown"]["click"] == 1
-    assert sorted(map(str, data.ids("users"))) == ["0", "1"] and sorted(map(str, data.ids("items"))) == ["0", "1", "2"]
-    assert data.manifest["unknown_rate"]["test"].get("context.f", 0) == 0  # what was said live is what the log holds
+    assert sorted(map(str, data.ids("users"))) == ["0", "1"] and sorted(
+        map(str, data.ids("items"))
+    ) == ["0", "1", "2"]
+    assert (
+        data.manifest["unknown_rate"]["test"].get("context.f", 0) == 0
+    )  # what was said live is what the log holds
 
 
-# fmt: off
 SPLITS = {
-    "a text day": ("valid: 2026-01-06, test: 2026-01-07", ["2026-01-05", "2026-01-06", "2026-01-07"], None, {}, "2026-01-07"),
-    "a date": ("valid: 2026-01-06, test: 2026-01-07", [20458, 20459, 20460], pa.date32(), {}, "2026-01-07"),
-    "a moment": ("valid: 2026-01-06, test: 2026-01-07", DAYS[::4], pa.timestamp("ms"), {}, "2026-01-07"),
-    "a moment with a zone": ("valid: 2026-01-06, test: 2026-01-07", DAYS[::4], pa.timestamp("ms", "UTC"), {}, "2026-01-07"),
-    "a whole number day": ("valid: 20260106, test: 20260107", [20260105, 20260106, 20260107], pa.int32(), {}, 20260107),
-    "an hour": ("valid: 2026010600, test: 2026010700", [2026010500, 2026010605, 2026010709], pa.int64(), {}, 2026010720),
-    "a text of digits": ("valid: '20260106', test: '20260107'", ["20260105", "20260106", "20260107"], None, {}, "20260107"),
+    "a text day": (
+        "valid: 2026-01-06, test: 2026-01-07",
+        ["2026-01-05", "2026-01-06", "2026-01-07"],
+        None,
+        {},
+        "2026-01-07",
+    ),
+    "a date": (
+        "valid: 2026-01-06, test: 2026-01-07",
+        [20458, 20459, 20460],
+        pa.date32(),
+        {},
+        "2026-01-07",
+    ),
+    "a moment": (
+        "valid: 2026-01-06, test: 2026-01-07",
+        DAYS[::4],
+        pa.timestamp("ms"),
+        {},
+        "2026-01-07",
+    ),
+    "a moment with a zone": (
+        "valid: 2026-01-06, test: 2026-01-07",
+        DAYS[::4],
+        pa.timestamp("ms", "UTC"),
+        {},
+        "2026-01-07",
+    ),
+    "a whole number day": (
+        "valid: 20260106, test: 20260107",
+        [20260105, 20260106, 20260107],
+        pa.int32(),
+        {},
+        20260107,
+    ),
+    "an hour": (
+        "valid: 2026010600, test: 2026010700",
+        [2026010500, 2026010605, 2026010709],
+        pa.int64(),
+        {},
+        2026010720,
+    ),
+    "a text of digits": (
+        "valid: '20260106', test: '20260107'",
+        ["20260105", "20260106", "20260107"],
+        None,
+        {},
+        "20260107",
+    ),
     "a date cut by times": (
         "valid: 2026-01-06T00:00:00, test: 2026-01-07T00:00:00",
         [20458, 20459, 20460],
@@ -126,8 +222,20 @@ SPLITS = {
         {},
         "2026-01-07T20:00:00",
     ),
-    "a date cut by compact days": ("valid: '20260106', test: '20260107'", [20458, 20459, 20460], pa.date32(), {}, "20260107"),
-    "a moment cut by compact days": ("valid: '20260106', test: '20260107'", DAYS[::4], pa.timestamp("ms"), {}, "20260107"),
+    "a date cut by compact days": (
+        "valid: '20260106', test: '20260107'",
+        [20458, 20459, 20460],
+        pa.date32(),
+        {},
+        "20260107",
+    ),
+    "a moment cut by compact days": (
+        "valid: '20260106', test: '20260107'",
+        DAYS[::4],
+        pa.timestamp("ms"),
+        {},
+        "20260107",
+    ),
     "a moment cut by UTC": (
         "valid: 2026-01-06T00:00:00Z, test: 2026-01-07T00:00:00Z",
         DAYS[::4],
@@ -149,34 +257,92 @@ SPLITS = {
         {},
         "2026-01-07 20:00",
     ),
-    "a week's day": ("valid: 2026-W02-2, test: 2026-W02-3", ["2026-W02-1", "2026-W02-2", "2026-W02-3"], None, {}, "2026-W02-3"),
-    "a number with a point": ("valid: 20260106.0, test: 20260107.0", [20260105, 20260106, 20260107], pa.int64(), {}, 20260107),
-    "a midnight beside dates": (
-        "valid: '2026-01-06T00:00:00', test: '2026-01-07T00:00:00'", [20458, 20459, 20460], pa.date32(), {}, "2026-01-07T20:00:00",
+    "a week's day": (
+        "valid: 2026-W02-2, test: 2026-W02-3",
+        ["2026-W02-1", "2026-W02-2", "2026-W02-3"],
+        None,
+        {},
+        "2026-W02-3",
     ),
-    "a day and a minute": ("valid: 2026-01-06, test: '2026-01-07 00:30'", DAYS[::4], pa.timestamp("ms"), {}, "2026-01-07 20:00"),
+    "a number with a point": (
+        "valid: 20260106.0, test: 20260107.0",
+        [20260105, 20260106, 20260107],
+        pa.int64(),
+        {},
+        20260107,
+    ),
+    "a midnight beside dates": (
+        "valid: '2026-01-06T00:00:00', test: '2026-01-07T00:00:00'",
+        [20458, 20459, 20460],
+        pa.date32(),
+        {},
+        "2026-01-07T20:00:00",
+    ),
+    "a day and a minute": (
+        "valid: 2026-01-06, test: '2026-01-07 00:30'",
+        DAYS[::4],
+        pa.timestamp("ms"),
+        {},
+        "2026-01-07 20:00",
+    ),
     "an offset": (
-        "valid: '2026-01-06T01:00+01:00', test: '2026-01-07T01:00+01:00'", DAYS[::4], pa.timestamp("ms", "UTC"), {},
+        "valid: '2026-01-06T01:00+01:00', test: '2026-01-07T01:00+01:00'",
+        DAYS[::4],
+        pa.timestamp("ms", "UTC"),
+        {},
         "2026-01-07T21:00+01:00",
     ),
     "UTC as text": (
-        "valid: '2026-01-06T00:00:00Z', test: '2026-01-07T00:00:00Z'", [f"2026-01-0{n}T00:00:00Z" for n in (5, 6, 7)], None, {},
+        "valid: '2026-01-06T00:00:00Z', test: '2026-01-07T00:00:00Z'",
+        [f"2026-01-0{n}T00:00:00Z" for n in (5, 6, 7)],
+        None,
+        {},
         "2026-01-07T20:00:00Z",
     ),
     "UTC beside naive moments": (
-        "valid: '2026-01-06T00:00:00Z', test: '2026-01-07T00:00:00Z'", DAYS[::4], pa.timestamp("ms"), {}, "2026-01-07T20:00:00Z",
+        "valid: '2026-01-06T00:00:00Z', test: '2026-01-07T00:00:00Z'",
+        DAYS[::4],
+        pa.timestamp("ms"),
+        {},
+        "2026-01-07T20:00:00Z",
     ),
-    "seconds": (f"valid: {at(1) // 1000}, test: {at(2) // 1000}", [t // 1000 for t in DAYS[::4]], None, {}, NOW // 1000),
-    "nanoseconds": (f"valid: {at(1)}000000, test: {at(2)}000000", [t * 10**6 for t in DAYS[::4]], None, {}, NOW * 10**6),
-    "milliseconds as text": (f"valid: '{at(1)}', test: '{at(2)}'", list(map(str, DAYS[::4])), None, {}, str(NOW)),
+    "seconds": (
+        f"valid: {at(1) // 1000}, test: {at(2) // 1000}",
+        [t // 1000 for t in DAYS[::4]],
+        None,
+        {},
+        NOW // 1000,
+    ),
+    "nanoseconds": (
+        f"valid: {at(1)}000000, test: {at(2)}000000",
+        [t * 10**6 for t in DAYS[::4]],
+        None,
+        {},
+        NOW * 10**6,
+    ),
+    "milliseconds as text": (
+        f"valid: '{at(1)}', test: '{at(2)}'",
+        list(map(str, DAYS[::4])),
+        None,
+        {},
+        str(NOW),
+    ),
     "a moment that the request says": (
-        "valid: 2026-01-06, test: 2026-01-07", DAYS[::4], pa.timestamp("ms", "Europe/Berlin"), {"dt": "2026-01-07T10:00:00Z"},
+        "valid: 2026-01-06, test: 2026-01-07",
+        DAYS[::4],
+        pa.timestamp("ms", "Europe/Berlin"),
+        {"dt": "2026-01-07T10:00:00Z"},
         "2026-01-07T10:00:00Z",
     ),
     "a part that the request says": ("valid: 1, test: 2", [0, 1, 2], pa.int8(), {"dt": 2}, 2),
-    "a text part that the request says": ("valid: b, test: c", ["a", "b", "c"], None, {"dt": "c"}, "c"),
+    "a text part that the request says": (
+        "valid: b, test: c",
+        ["a", "b", "c"],
+        None,
+        {"dt": "c"},
+        "c",
+    ),
 }
-# fmt: on
 
 
 @pytest.mark.parametrize("name", SPLITS)
@@ -206,7 +372,10 @@ def test_a_part_of_which_nothing_is_known_is_null(tmp_path: Path) -> None:
     ("boundaries", "found"),
     [
         ("valid: 2026-01-06, test: 2026-01-07", "2026-01-05"),
-        ("start: 2026-01-01 06:00, valid: 2026-01-06 06:00, test: 2026-01-07 06:00", "2026-01-05 08:00"),
+        (
+            "start: 2026-01-01 06:00, valid: 2026-01-06 06:00, test: 2026-01-07 06:00",
+            "2026-01-05 08:00",
+        ),
         ("valid: 2026/01/06, test: 2026/01/07", "2026/01/05"),
         ("valid: 2026-02, test: 2026-03", "2026-01"),
         ("valid: 202602, test: 202603", 202601),
@@ -222,7 +391,10 @@ def test_a_part_of_which_nothing_is_known_is_null(tmp_path: Path) -> None:
 )
 def test_what_a_time_is_in_the_column_of_the_split(boundaries: str, found: Any) -> None:
     """At midnight UTC of the Monday, eight o'clock in Shanghai."""
-    schema = f"{{name: x, labels: {{click: {{}}}}, clock: {{timezone: Asia/Shanghai}}, split: {{column: dt, {boundaries}}}}}"
+    schema = (
+        "{name: x, labels: {click: {}}, clock: {timezone: Asia/Shanghai}, split: "
+        f"{{column: dt, {boundaries}}}}}"
+    )
     assert SplitTime(Schema.parse(schema)).value(MONDAY_MS) == found
 
 
@@ -232,7 +404,8 @@ def test_events_too(tmp_path: Path) -> None:
         + """
 tables: {events: told}
 history: {clock_column: when, action: {column: what, vocabulary: {min_count: 1}},
-          fields: {paid: {type: numeric, buckets: 2}, flag: {type: categorical, vocabulary: {min_count: 1}}}}
+          fields: {paid: {type: numeric, buckets: 2}, flag: {type: categorical,
+            vocabulary: {min_count: 1}}}}
 """
     )
     log = ServedLog(tmp_path / "served", Schema.parse(schema))
@@ -251,16 +424,23 @@ history: {clock_column: when, action: {column: what, vocabulary: {min_count: 1}}
     write_training_rows(log.folder, tmp_path / "rows", log.schema)
     logs = write(tmp_path / "logs", schema, impressions=old_rows())
     older = {
-        "user_id": pa.array([Decimal(1), Decimal(0)], pa.decimal128(20, 2)), "item_id": pa.array([2.0, 1.0], pa.float32()),
-        "when": pa.array([at(0, 1) * 10**6, None], pa.timestamp("ns")), "what": pa.array(["buy", "see"]).dictionary_encode(),
-        "paid": pa.array([2, None], pa.uint8()), "flag": [True, False], "blob": [b"\xff", None],
-    }  # fmt: skip
+        "user_id": pa.array([Decimal(1), Decimal(0)], pa.decimal128(20, 2)),
+        "item_id": pa.array([2.0, 1.0], pa.float32()),
+        "when": pa.array([at(0, 1) * 10**6, None], pa.timestamp("ns")),
+        "what": pa.array(["buy", "see"]).dictionary_encode(),
+        "paid": pa.array([2, None], pa.uint8()),
+        "flag": [True, False],
+        "blob": [b"\xff", None],
+    }
     (logs / "told").mkdir()
     pq.write_table(pa.table(older), logs / "told" / "a.parquet")
     (tmp_path / "rows" / "events").rename(logs / "told" / "b")
     data = Prepared(tmp_path / "data", prepare(logs, tmp_path / "data"))
     assert (data.manifest["history"]["events"], data.manifest["history"]["duplicates"]) == (3, 0)
     assert data.ids("users") == ["0", "1"]
-    assert data("history/time_ms")[1:].tolist() == [at(0, 1), at(0, 2)]  # of user 1: in the log, and live
+    assert data("history/time_ms")[1:].tolist() == [
+        at(0, 1),
+        at(0, 2),
+    ]  # of user 1: in the log, and live
     ids = data("history/ids")
     assert ids[1].tolist() == ids[2].tolist() and (ids[1] >= 2).all()

@@ -1,4 +1,6 @@
-"""What was served comes back: as an impression log that prepare reads, and as the same scores from the events as they had arrived."""
+"""What was served comes back: as an impression log that prepare reads, and as the same scores from
+the events as they had arrived.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,15 @@ from hemix.serving.served import LogCapacity, LoggedStore, ServedLog, ServedLogs
 from hemix.serving.served.columns import Served
 from hemix.serving.served.replay import replay
 from hemix.serving.store import Limits, open_store
-from hemix.serving.types import Candidate, Event, Features, HistoryOverride, RankedItem, Ranking, RankRequest
+from hemix.serving.types import (
+    Candidate,
+    Event,
+    Features,
+    HistoryOverride,
+    RankedItem,
+    Ranking,
+    RankRequest,
+)
 from tests.planted import write_logs
 from tests.serving.parity import TOLERANCE, Asked, asked_requests, live_events, replayed
 
@@ -39,7 +49,9 @@ def late(events: Sequence[Event]) -> list[Event]:
 def features(asked: Sequence[Asked], user: dict[str, Any], item: dict[str, Any]) -> list[Event]:
     """What is said of the first request's user and of all its candidates, a moment before it."""
     first = asked[0].request
-    said = [Event(id="of-user", kind="user", time_ms=first.time_ms - 1, user=first.user, fields=user)]
+    said = [
+        Event(id="of-user", kind="user", time_ms=first.time_ms - 1, user=first.user, fields=user)
+    ]
     return said + [
         Event(id=f"of-{c.id}", kind="item", time_ms=first.time_ms - 1, item=c.id, fields=item)
         for c in {c.id: c for c in first.items}.values()
@@ -48,14 +60,25 @@ def features(asked: Sequence[Asked], user: dict[str, Any], item: dict[str, Any])
 
 @pytest.mark.parametrize("url", ["memory://", "sqlite"])
 @pytest.mark.parametrize("name", ["planted", "rich"])
-def test_a_replay_gives_the_scores_that_were_served(request: pytest.FixtureRequest, tmp_path: Path, name: str, url: str) -> None:
-    """Late events, features of users and items that change half-way, requests with prices of their own, and a store lost for a while."""
-    logs, data, folder = (request.getfixturevalue(f"{name}_{part}") for part in ("logs", "data", "run"))
+def test_a_replay_gives_the_scores_that_were_served(
+    request: pytest.FixtureRequest, tmp_path: Path, name: str, url: str
+) -> None:
+    """Late events, features of users and items that change half-way, requests with prices of their
+    own, and a store lost for a while.
+    """
+    logs, data, folder = (
+        request.getfixturevalue(f"{name}_{part}") for part in ("logs", "data", "run")
+    )
     run = Run.load(folder)
-    store = open_store(url if url == "memory://" else f"sqlite:///{tmp_path / 'events.db'}", Limits(ttl_ms=None, timeout_s=20))
+    store = open_store(
+        url if url == "memory://" else f"sqlite:///{tmp_path / 'events.db'}",
+        Limits(ttl_ms=None, timeout_s=20),
+    )
     log = ServedLog(tmp_path / "served", run.schema, LogCapacity(rows=150))
     logged = LoggedStore(store, log)
-    engine = Engine(run, logged, EngineConfig(name="feed", version="3", store_timeout_s=20), log=log)
+    engine = Engine(
+        run, logged, EngineConfig(name="feed", version="3", store_timeout_s=20), log=log
+    )
     asked = asked_requests(logs, Dataset(data))[:: 3 if name == "planted" else 1]
     events = late(live_events(logs, run.schema))
     half, served, revisions = len(asked) // 2, [], set()
@@ -64,9 +87,12 @@ def test_a_replay_gives_the_scores_that_were_served(request: pytest.FixtureReque
             said = {"age": 30.0, "lat": 31.5}, {"category": "c1", "price": 0.5, "tags": ["t1"]}
             logged.append(features(asked[half:], *said))
         items = tuple(
-            dataclasses.replace(c, fields={**c.fields, "price": 0.25}) if number % 7 == 0 else c for c in one.request.items
+            dataclasses.replace(c, fields={**c.fields, "price": 0.25}) if number % 7 == 0 else c
+            for c in one.request.items
         )
-        ranking = engine.rank([dataclasses.replace(one.request, items=items, id=f"r{number % 5}")])[0]
+        ranking = engine.rank([dataclasses.replace(one.request, items=items, id=f"r{number % 5}")])[
+            0
+        ]
         served.append(ranking)
         revisions.add(ranking.history_revision)
     logged.append(features(asked[half:], {"age": 60.0}, {"category": "c2"})[1:])
@@ -80,11 +106,16 @@ def test_a_replay_gives_the_scores_that_were_served(request: pytest.FixtureReque
     assert max(one.difference for one in back) <= TOLERANCE
     for one, ranking in zip(back, served, strict=True):
         assert (one.id, one.cuts, one.ranking.cuts) == (ranking.id, ranking.cuts, ranking.cuts)
-    assert list(replay(log.folder, Engine(run, store, EngineConfig(name="feed", version="4")), store)) == []
+    assert (
+        list(replay(log.folder, Engine(run, store, EngineConfig(name="feed", version="4")), store))
+        == []
+    )
     store.close()
 
 
-def test_a_replay_would_notice(planted_logs: Path, planted_data: Path, planted_run: Path, tmp_path: Path) -> None:
+def test_a_replay_would_notice(
+    planted_logs: Path, planted_data: Path, planted_run: Path, tmp_path: Path
+) -> None:
     """With one event less the scores differ: the check above can fail."""
     run, store = Run.load(planted_run), open_store("memory://", Limits(ttl_ms=None))
     log = ServedLog(tmp_path / "served", run.schema)
@@ -102,8 +133,12 @@ def test_a_replay_would_notice(planted_logs: Path, planted_data: Path, planted_r
     assert max(one.difference for one in replay(log.folder, engine, Short())) > TOLERANCE  # type: ignore[arg-type]
 
 
-def test_prepare_reads_what_was_served_as_an_impression_log(planted_run: Path, tmp_path: Path) -> None:
-    """Served rankings and logged events in the place of the log: the same requests, features and histories, labels unknown."""
+def test_prepare_reads_what_was_served_as_an_impression_log(
+    planted_run: Path, tmp_path: Path
+) -> None:
+    """Served rankings and logged events in the place of the log: the same requests, features and
+    histories, labels unknown.
+    """
     small = write_logs(tmp_path / "small", users=8)
     prepare(small, tmp_path / "small-data")
     run, data = Run.load(planted_run), Dataset(tmp_path / "small-data")
@@ -111,7 +146,9 @@ def test_prepare_reads_what_was_served_as_an_impression_log(planted_run: Path, t
     log = ServedLog(tmp_path / "served", run.schema)
     logged = LoggedStore(store, log)
     engine = Engine(run, logged, EngineConfig(store_timeout_s=20), log=log)
-    asked = [one for split in ("train", "valid", "test") for one in asked_requests(small, data, split)]
+    asked = [
+        one for split in ("train", "valid", "test") for one in asked_requests(small, data, split)
+    ]
     for one in replayed(logged, live_events(small, run.schema), asked):
         engine.rank([one.request])
     log.close()
@@ -123,7 +160,9 @@ def test_prepare_reads_what_was_served_as_an_impression_log(planted_run: Path, t
     (logs / "impressions").symlink_to(log.folder / "rankings")
     (logs / "events").symlink_to(log.folder / "events")
     schema = (small / "schema.yaml").read_text()
-    schema = schema.replace("tables: {events: events.parquet,", "tables: {impressions: impressions, events: events,")
+    schema = schema.replace(
+        "tables: {events: events.parquet,", "tables: {impressions: impressions, events: events,"
+    )
     (logs / "schema.yaml").write_text(schema)
     manifest = prepare(logs, tmp_path / "data")
 
@@ -136,15 +175,22 @@ def test_prepare_reads_what_was_served_as_an_impression_log(planted_run: Path, t
         ours, theirs = (part.batch(np.arange(part.requests)) for part in (before, after))
         assert sorted(ours.request_time_ms.tolist()) == sorted(theirs.request_time_ms.tolist())
         for level in ("users", "context", "cross"):
-            a, b = (np.sort(getattr(batch, level).numbers.numpy(), axis=0) for batch in (ours, theirs))
+            a, b = (
+                np.sort(getattr(batch, level).numbers.numpy(), axis=0) for batch in (ours, theirs)
+            )
             assert a.shape == b.shape and np.allclose(a, b, atol=1e-6)
         lengths = [np.sort(batch.visible.diff(dim=1).numpy(), axis=0) for batch in (ours, theirs)]
         assert (lengths[0] == lengths[1]).all(), "histories are as long as they were"
         assert (after.labels.read() == -1).all()
 
 
-def served_log(folder: Path, *, quiet: Quiet | None = None, **capacity: Any) -> tuple[ServedLog, RankRequest]:
-    schema = Schema.parse("name: small\nlabels: {click: {}}\nsplit: {valid: 2026-01-08, test: 2026-01-09}\ntables: {events: e}\n")
+def served_log(
+    folder: Path, *, quiet: Quiet | None = None, **capacity: Any
+) -> tuple[ServedLog, RankRequest]:
+    schema = Schema.parse(
+        "name: small\nlabels: {click: {}}\nsplit: {valid: 2026-01-08, test: 2026-01-09}\ntables: "
+        "{events: e}\n"
+    )
     return ServedLog(folder, schema, LogCapacity(**capacity), quiet=quiet), RankRequest(
         id="r", user="u", time_ms=1_768_000_000_000, items=(Candidate("i"),)
     )
@@ -203,7 +249,10 @@ def test_what_waits_is_bounded_by_its_rows(tmp_path: Path, monkeypatch: pytest.M
     log, request = served_log(tmp_path, queue_rows=100, rows=1)
     hold = threading.Event()
     monkeypatch.setattr(log, "_write", lambda: hold.wait(20))
-    body = [Event(id=f"e{n}", kind="interaction", time_ms=n, user="u", item="i", action="click") for n in range(30)]
+    body = [
+        Event(id=f"e{n}", kind="interaction", time_ms=n, user="u", item="i", action="click")
+        for n in range(30)
+    ]
     log.ranking(served(request))
     until = time.monotonic() + 20
     while log._queue.qsize() and time.monotonic() < until:
@@ -239,7 +288,10 @@ def test_rows_are_made_when_nothing_is_in_work_while_the_queue_leaves_time(
     hold.set()
     log.close()
     assert 1 + 24 <= quiet.waited <= 1 + 26, "a quarter of the queue is time enough"
-    assert log.left_out == 0 and sum(pq.read_metadata(f).num_rows for f in (tmp_path / "rankings").iterdir()) == 60
+    assert (
+        log.left_out == 0
+        and sum(pq.read_metadata(f).num_rows for f in (tmp_path / "rankings").iterdir()) == 60
+    )
 
 
 def test_old_files_are_deleted_where_that_is_asked_for_and_nothing_else(tmp_path: Path) -> None:
@@ -269,13 +321,21 @@ def test_a_disk_that_refuses_is_told_and_serving_goes_on(tmp_path: Path) -> None
     assert log.left_out == 1 and log.problem is not None and "rankings" in log.problem
 
 
-def test_a_disk_that_is_nearly_full_is_left_to_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_nearly_full_is_left_to_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log, request = served_log(tmp_path)
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr("hemix.serving.served.log.shutil.disk_usage", lambda _: usage._replace(free=255 * 2**20))
+    monkeypatch.setattr(
+        "hemix.serving.served.log.shutil.disk_usage", lambda _: usage._replace(free=255 * 2**20)
+    )
     log.ranking(served(request))
     log.close()
-    assert log.left_out == 1 and log.problem is not None and "the last 256 MiB of the disk are left to the store" in log.problem
+    assert (
+        log.left_out == 1
+        and log.problem is not None
+        and "the last 256 MiB of the disk are left to the store" in log.problem
+    )
     assert not list(tmp_path.rglob("*.parquet*"))
 
 
@@ -288,7 +348,9 @@ def test_a_value_that_no_column_takes_costs_its_own_piece_alone(tmp_path: Path) 
     log.ranking(served(request))
     log.close()
     assert log.left_out == 1
-    assert [pq.read_metadata(file).num_rows for file in (tmp_path / "rankings").glob("*.parquet")] == [1]
+    assert [
+        pq.read_metadata(file).num_rows for file in (tmp_path / "rankings").glob("*.parquet")
+    ] == [1]
 
 
 def test_what_a_killed_process_left_half_written_goes(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Averages of the weights by hand, and rows that are caught up late against rows that are followed in every step."""
+"""Averages of the weights by hand, and rows that are caught up late against rows that are followed
+in every step.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def averaged(average: Average, weight: Tensor) -> Tensor:
 
 
 def test_the_dense_part_by_hand() -> None:
-    """Decay 1/2 over 3, 6, 13: (1/4 * 3 + 1/2 * 6 + 13) / (1/4 + 1/2 + 1); the value before the first step counts for nothing."""
+    """Decay 1/2 over 3, 6, 13: (1/4 * 3 + 1/2 * 6 + 13) / (1/4 + 1/2 + 1); the value before the
+    first step counts for nothing.
+    """
     weight = torch.tensor([100.0])
     average = Average({"w": weight}, make_tables(), 0.5)
     expected = {3.0: 3.0, 6.0: (3 / 2 + 6) / 1.5, 13.0: (3 / 4 + 6 / 2 + 13) / 1.75}
@@ -38,7 +42,9 @@ def test_the_dense_part_by_hand() -> None:
 
 
 def test_a_row_that_rested_by_hand() -> None:
-    """Decay 1/2: 2 after step 1, untouched in steps 2 and 3, 10 after step 4; the weights are 1/8, 1/4, 1/2, 1."""
+    """Decay 1/2: 2 after step 1, untouched in steps 2 and 3, 10 after step 4; the weights are 1/8,
+    1/4, 1/2, 1.
+    """
     tables = make_tables(2, 1)
     average = Average({}, tables, 0.5)
     start = tables.weight[1].item()
@@ -54,7 +60,9 @@ def test_a_row_that_rested_by_hand() -> None:
         if step in (1, 4):
             change(2.0 if step == 1 else 10.0)
     mean = averaged(average, tables.weight)
-    assert mean[0].item() == pytest.approx((2 / 8 + 2 / 4 + 2 / 2 + 10) / (1 / 8 + 1 / 4 + 1 / 2 + 1))
+    assert mean[0].item() == pytest.approx(
+        (2 / 8 + 2 / 4 + 2 / 2 + 10) / (1 / 8 + 1 / 4 + 1 / 2 + 1)
+    )
     assert mean[1].item() == start, "a row that was never touched is its own average, to the bit"
 
 
@@ -63,7 +71,10 @@ def test_a_row_that_rested_by_hand() -> None:
     [
         "adam",
         "rowwise_adagrad",
-        pytest.param("fused", marks=pytest.mark.skipif(fused_tables.installed() is None, reason="FBGEMM ABSENT")),
+        pytest.param(
+            "fused",
+            marks=pytest.mark.skipif(fused_tables.installed() is None, reason="FBGEMM ABSENT"),
+        ),
     ],
 )
 @pytest.mark.parametrize("looks", [(), (3, 11)], ids=["unlooked", "looked at in between"])
@@ -71,7 +82,9 @@ def test_tables_equal_an_average_over_every_step(name: str, looks: tuple[int, ..
     """However rarely a row is looked up, and whether or not the average was read meanwhile."""
     tables, draw = make_tables(), torch.Generator().manual_seed(1)
     optimizer = build_table_optimizer(
-        "adam" if name == "adam" else "rowwise_adagrad", tables, "fused" if name == "fused" else "plain"
+        "adam" if name == "adam" else "rowwise_adagrad",
+        tables,
+        "fused" if name == "fused" else "plain",
     )
     optimizer.weight_decay = 0.1
     optimizer.average = average = Average({}, tables, 0.8)
@@ -88,7 +101,9 @@ def test_tables_equal_an_average_over_every_step(name: str, looks: tuple[int, ..
     shares = torch.tensor([0.8 ** (19 - s) for s in range(20)], dtype=torch.float64)
     expected = (torch.stack(follow) * shares[:, None, None]).sum(0) / shares.sum()
     live = tables.weight.detach().clone()
-    torch.testing.assert_close(averaged(average, tables.weight).double(), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        averaged(average, tables.weight).double(), expected, rtol=1e-5, atol=1e-6
+    )
     assert torch.equal(tables.weight, live)
     assert torch.equal(averaged(average, tables.weight)[4], live[4]), "row 4 was never looked up"
 
@@ -99,7 +114,9 @@ def test_state_goes_out_and_comes_back() -> None:
     for value in (2.0, 5.0):
         first.begin_step()
         weight.fill_(value)
-        first.rows_changed(torch.tensor([1]), tables.weight.detach()[[1]], torch.full((1, 3), value))
+        first.rows_changed(
+            torch.tensor([1]), tables.weight.detach()[[1]], torch.full((1, 3), value)
+        )
         first.end_step()
     second.load({name: tensor.clone() for name, tensor in first.tensors().items()})
     assert averaged(first, weight).item() == averaged(second, weight).item()

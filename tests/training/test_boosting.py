@@ -1,4 +1,6 @@
-"""Boosted trees end to end: a run like any other, the same bytes from the same seed, and what is refused."""
+"""Boosted trees end to end: a run like any other, the same bytes from the same seed, and what is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     click = rng.random(len(table)) < rate
     order = click & (rng.random(len(table)) < 0.5)
     for name, values in (("click", click), ("order", order)):
-        table = table.set_column(table.column_names.index(name), name, pa.array(values.astype(np.int8)))
+        table = table.set_column(
+            table.column_names.index(name), name, pa.array(values.astype(np.int8))
+        )
     pq.write_table(table, folder / "impressions.parquet")
     return folder
 
@@ -72,16 +76,22 @@ def test_a_run_like_any_other(run: Path, data: Path, tmp_path: Path) -> None:
     assert sum(metrics["trees"].values()) == metrics["steps"]
     valid = api.evaluate(run, data, split="valid", importance_impressions=0)["tasks"]
     (line,) = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    assert valid["click"]["logloss"] + valid["order"]["logloss"] == pytest.approx(line["valid_loss"], abs=1e-5)
+    assert valid["click"]["logloss"] + valid["order"]["logloss"] == pytest.approx(
+        line["valid_loss"], abs=1e-5
+    )
     assert valid["click"]["auc"] == pytest.approx(line["valid_auc"], abs=1e-6)
     assert api.predict(run, data, tmp_path / "scores.parquet") == figures["rows"]
 
 
 def test_the_boosters_are_the_ones_that_the_run_scores_with(run: Path, data: Path) -> None:
-    """Probabilities of LightGBM itself, from the text that the weights hold, on the rows that the model lays."""
+    """Probabilities of LightGBM itself, from the text that the weights hold, on the rows that the
+    model lays.
+    """
     loaded = Run.load(run)
     batch = Dataset(data).split("test").batch(np.arange(20))
-    texts = [bytes(load_file(run / DENSE_FILE)[f"trees_{task}"].numpy()).decode() for task in range(2)]
+    texts = [
+        bytes(load_file(run / DENSE_FILE)[f"trees_{task}"].numpy()).decode() for task in range(2)
+    ]
     rows = loaded.model.rows(batch).numpy()
     click, order = (lightgbm.Booster(model_str=text).predict(rows) for text in texts)
     found = loaded.model.predict(batch)
@@ -91,7 +101,9 @@ def test_the_boosters_are_the_ones_that_the_run_scores_with(run: Path, data: Pat
 
 
 def test_serving_puts_every_candidate_at_one_position(run: Path, data: Path) -> None:
-    """At the logged positions the last place scores lower than the first; at serve_as it does not."""
+    """At the logged positions the last place scores lower than the first; at serve_as it does
+    not.
+    """
     split = Dataset(data).split("test")
     position = split.bias.read()
     loaded = Run.load(run)
@@ -126,7 +138,10 @@ def test_rows_whose_label_is_unknown_teach_nothing(logs: Path, tmp_path: Path) -
     table = pq.read_table(folder / "impressions.parquet")
     hidden = np.arange(len(table)) % 2 == 1
     for name in ("click", "order"):
-        values = [None if gone else value for gone, value in zip(hidden, table[name].to_pylist(), strict=True)]
+        values = [
+            None if gone else value
+            for gone, value in zip(hidden, table[name].to_pylist(), strict=True)
+        ]
         table = table.set_column(table.column_names.index(name), name, pa.array(values, pa.int8()))
     pq.write_table(table, folder / "impressions.parquet")
     api.prepare(folder, tmp_path / "data")
@@ -134,14 +149,18 @@ def test_rows_whose_label_is_unknown_teach_nothing(logs: Path, tmp_path: Path) -
     scores = Run.load(tmp_path / "run").predict(tmp_path / "data", "test", bias="logged")
     known = pq.read_table(logs / "impressions.parquet").take(scores["log_row"])
     assert auc(known["click"].to_numpy(), scores["click"].to_numpy()) > 0.75
-    assert scores["click"].to_numpy().mean() == pytest.approx(known["click"].to_numpy().mean(), rel=0.15)
+    assert scores["click"].to_numpy().mean() == pytest.approx(
+        known["click"].to_numpy().mean(), rel=0.15
+    )
 
 
 def test_what_is_refused(run: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--from: lightgbm cannot go on from another run's trees"):
         api.train(data, tmp_path / "run", model="lightgbm", settings=SMALL, start_from=run)
     with pytest.raises(SettingsError, match=r"train\.device: lightgbm trains on the CPU, got cuda"):
-        api.train(data, tmp_path / "run", model="lightgbm", settings={**SMALL, "train.device": "cuda"})
+        api.train(
+            data, tmp_path / "run", model="lightgbm", settings={**SMALL, "train.device": "cuda"}
+        )
     with pytest.raises(SettingsError, match=r"boosting\.leaves"):
         api.train(data, tmp_path / "run", model="lightgbm", settings={"boosting.leaves": 1})
     with pytest.raises(RunError, match=r"trees_1|dense"):
@@ -159,7 +178,9 @@ def _cut(run: Path, to: Path) -> None:
     file.write_bytes(file.read_bytes()[:-1])
 
 
-def test_resume_leaves_a_finished_run_starts_an_absent_one_and_refuses_an_unfinished_one(data: Path, tmp_path: Path) -> None:
+def test_resume_leaves_a_finished_run_starts_an_absent_one_and_refuses_an_unfinished_one(
+    data: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     api.train(data, run, model="lightgbm", settings=SMALL, resume=True)
     before = {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
@@ -175,6 +196,9 @@ def test_a_task_of_one_class_is_named(tmp_path: Path) -> None:
     shown = pq.read_table(folder / "impressions.parquet").num_rows
     write_logs(folder, users=30, order=pa.array([0] * shown, pa.int8()))
     api.prepare(folder, tmp_path / "data")
-    with pytest.raises(DataError, match=r"0 positives of order among the \d+ train rows that lightgbm would learn it from"):
+    with pytest.raises(
+        DataError,
+        match=r"0 positives of order among the \d+ train rows that lightgbm would learn it from",
+    ):
         api.train(tmp_path / "data", tmp_path / "run", model="lightgbm", settings=SMALL)
     assert not (tmp_path / "run").exists()

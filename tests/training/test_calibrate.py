@@ -1,4 +1,6 @@
-"""Calibration after training: the line by hand, what it leaves alone, and that a run's weights hold it."""
+"""Calibration after training: the line by hand, what it leaves alone, and that a run's weights hold
+it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,14 @@ from hemix.models import build_model
 from hemix.run import Run
 from hemix.run.evaluation import predictions_of
 from hemix.settings import build_settings
-from hemix.training.calibrate import SLOPE_MIN, Line, calibrate, effective_weights, fit_line, line_of
+from hemix.training.calibrate import (
+    SLOPE_MIN,
+    Line,
+    calibrate,
+    effective_weights,
+    fit_line,
+    line_of,
+)
 from tests.planted import DAY_MS, SCHEMA, START_MS, write_logs
 
 CPU = torch.device("cpu")
@@ -31,14 +40,22 @@ def tensors(*columns: list[float]) -> list[torch.Tensor]:
 
 
 def test_two_groups_by_hand() -> None:
-    """Where logits take two values, the line goes through the log odds of both: 1/5 at -1 and 3/5 at 1. Weights stand for rows."""
-    logits, labels, weights = tensors([-1, -1, 1, 1], [1, 0, 1, 0], [1 * MANY, 4 * MANY, 3 * MANY, 2 * MANY])
+    """Where logits take two values, the line goes through the log odds of both: 1/5 at -1 and 3/5
+    at 1. Weights stand for rows.
+    """
+    logits, labels, weights = tensors(
+        [-1, -1, 1, 1], [1, 0, 1, 0], [1 * MANY, 4 * MANY, 3 * MANY, 2 * MANY]
+    )
     low, high = math.log(1 / 4), math.log(3 / 2)
-    assert fit_line(logits, labels, weights) == pytest.approx(((high - low) / 2, (high + low) / 2), abs=1e-6)
+    assert fit_line(logits, labels, weights) == pytest.approx(
+        ((high - low) / 2, (high + low) / 2), abs=1e-6
+    )
 
 
 def test_the_prior_by_hand() -> None:
-    """One impression at logit 0 says nothing of the slope; of the shift b: sigmoid(b) - 1 + b = 0."""
+    """One impression at logit 0 says nothing of the slope; of the shift b: sigmoid(b) - 1 + b =
+    0.
+    """
     slope, shift = fit_line(*tensors([0.0], [1.0], [1.0]))
     assert slope == pytest.approx(1.0, abs=1e-9)
     assert 1 / (1 + math.exp(-shift)) - 1 + shift == pytest.approx(0.0, abs=1e-8)
@@ -58,7 +75,9 @@ def test_what_was_distorted_comes_back() -> None:
     assert (slope, shift) == pytest.approx((1.5, -0.4), abs=0.03)
 
 
-def sample(rows: int = 400, slope: float = 1.0, shift: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+def sample(
+    rows: int = 400, slope: float = 1.0, shift: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor]:
     """(logits, labels drawn from ``slope * logit + shift``)."""
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(rows, generator=generator, dtype=torch.float64)
@@ -98,12 +117,16 @@ def test_the_order_stays_where_valid_has_it_the_other_way_round(scale: float) ->
     assert line.slope == SLOPE_MIN
     assert line.held is not None and line.left_out is None
     expected = (line.slope * logits + line.shift).sigmoid().mean()
-    assert float(expected) == pytest.approx(float(labels.mean()), abs=1e-3), "the level is right all the same"
+    assert float(expected) == pytest.approx(float(labels.mean()), abs=1e-3), (
+        "the level is right all the same"
+    )
 
 
 def test_a_slope_that_is_held_says_which_way_it_was() -> None:
     logits, labels = sample(2000, slope=1.0, shift=0.0)
-    turned, flat = (line_of(factor * logits, labels, torch.ones_like(logits)) for factor in (-1.0, 1000.0))
+    turned, flat = (
+        line_of(factor * logits, labels, torch.ones_like(logits)) for factor in (-1.0, 1000.0)
+    )
     assert turned.slope == flat.slope == SLOPE_MIN
     assert turned.held is not None and "other way round" in turned.held
     assert flat.held is not None and "other way round" not in flat.held
@@ -121,7 +144,7 @@ def test_a_slope_that_is_held_says_which_way_it_was() -> None:
         ([0.1 * n for n in range(40)], [1.0] * 20 + [0.0] * 20, [1.0] * 40, "no finite slope"),
         ([0.1 * n for n in range(39)] + [math.inf], [0.0, 1.0] * 20, [1.0] * 40, "not finite"),
     ],
-)  # fmt: skip
+)
 def test_where_no_line_can_be_fitted_it_is_left_out(
     logits: list[float], labels: list[float], weights: list[float], word: str
 ) -> None:
@@ -132,7 +155,11 @@ def test_where_no_line_can_be_fitted_it_is_left_out(
 
 
 def test_a_constant_model_gets_the_level_alone() -> None:
-    line = line_of(torch.full((400,), -0.5, dtype=torch.float64), sample(shift=-2.0)[1], torch.ones(400, dtype=torch.float64))
+    line = line_of(
+        torch.full((400,), -0.5, dtype=torch.float64),
+        sample(shift=-2.0)[1],
+        torch.ones(400, dtype=torch.float64),
+    )
     assert line == Line(slope=1.0, shift=line.shift)
     rate = float(sample(shift=-2.0)[1].mean())
     assert 1 / (1 + math.exp(0.5 - line.shift)) == pytest.approx(rate, abs=0.01)
@@ -140,13 +167,17 @@ def test_a_constant_model_gets_the_level_alone() -> None:
 
 def changed(folder: Path, **columns: object) -> Path:
     """Those logs with other columns, prepared; a column named ``weight`` is the weight."""
-    schema = SCHEMA.replace("roles: {", "roles: {weight: weight, ") if "weight" in columns else SCHEMA
+    schema = (
+        SCHEMA.replace("roles: {", "roles: {weight: weight, ") if "weight" in columns else SCHEMA
+    )
     logs = write_logs(folder / "logs", users=60, schema=schema)
     table = pq.read_table(logs / "impressions.parquet")
     for name, of in columns.items():
         values = pa.array(of(table))  # type: ignore[operator]
         at = table.column_names.index(name) if name in table.column_names else None
-        table = table.append_column(name, values) if at is None else table.set_column(at, name, values)
+        table = (
+            table.append_column(name, values) if at is None else table.set_column(at, name, values)
+        )
     pq.write_table(table, logs / "impressions.parquet")
     api.prepare(logs, folder / "data")
     return folder / "data"
@@ -178,21 +209,30 @@ def test_a_run_says_for_every_task_why_its_line_was_left_out(tmp_path: Path, nam
 
 
 def test_a_valid_day_of_one_class_leaves_all_lines_out(tmp_path: Path) -> None:
-    data = changed(tmp_path, click=lambda t: np.where(on_valid(t), 0, np.asarray(t["click"])),
-                   order=lambda t: np.where(on_valid(t), 0, np.asarray(t["order"])))  # fmt: skip
+    data = changed(
+        tmp_path,
+        click=lambda t: np.where(on_valid(t), 0, np.asarray(t["click"])),
+        order=lambda t: np.where(on_valid(t), 0, np.asarray(t["order"])),
+    )
     calibration = Run.load(api.train(data, tmp_path / "run")).metrics["calibration"]
     assert "one class" in calibration["click"]["left_out"]
     assert "no valid row" in calibration["order"]["left_out"], "of no click an order is known"
 
 
-@pytest.mark.parametrize(("name", "scale"), [("hemix", 1e-4), ("hemix", 1000.0), ("lightgbm", 1e-6)])
-def test_the_scale_of_the_weights_changes_no_run(data: Path, tmp_path: Path, name: str, scale: float) -> None:
+@pytest.mark.parametrize(
+    ("name", "scale"), [("hemix", 1e-4), ("hemix", 1000.0), ("lightgbm", 1e-6)]
+)
+def test_the_scale_of_the_weights_changes_no_run(
+    data: Path, tmp_path: Path, name: str, scale: float
+) -> None:
     if name == "lightgbm":
         pytest.importorskip("lightgbm", reason="LIGHTGBM ABSENT: pip install 'hemix[rivals]'")
     settings = {"model.name": name, "boosting.rounds": 15, "train.threads": 1}
     plain = Run.load(api.train(data, tmp_path / "plain", settings=settings)).metrics["calibration"]
     weighted = changed(tmp_path, weight=lambda t: np.full(len(t), scale))
-    found = Run.load(api.train(weighted, tmp_path / "weighted", settings=settings)).metrics["calibration"]
+    found = Run.load(api.train(weighted, tmp_path / "weighted", settings=settings)).metrics[
+        "calibration"
+    ]
     for task, line in plain.items():
         assert found[task] == pytest.approx(line, abs=0.02)
 
@@ -205,10 +245,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "data"
 
 
-@pytest.mark.parametrize("name", ["hemix", "rankmixer", "din", "sim", "onetrans", "dcnv2", "dlrm", "wukong"])
+@pytest.mark.parametrize(
+    "name", ["hemix", "rankmixer", "din", "sim", "onetrans", "dcnv2", "dlrm", "wukong"]
+)
 def test_rescaled_logits_are_the_line(data: Path, name: str) -> None:
     dataset = Dataset(data)
-    model = build_model(dataset.spec, build_settings(overrides={"model.name": name}).model, seed=3).eval()
+    model = build_model(
+        dataset.spec, build_settings(overrides={"model.name": name}).model, seed=3
+    ).eval()
     batch = dataset.split("valid").batch(np.arange(20))
     slope, shift = torch.tensor([1.5, 0.5]), torch.tensor([-0.25, 2.0])
     with torch.no_grad():
@@ -223,14 +267,20 @@ def test_rescaled_logits_are_the_line(data: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["hemix", "lightgbm"])
 def test_a_run_is_right_on_average_on_valid(data: Path, tmp_path: Path, name: str) -> None:
-    """Positives expected = positives seen, of the first task, and of the second among the first's; without the setting they are not.
-    Order, and so the AUC of the first task, stays."""
+    """Positives expected = positives seen, of the first task, and of the second among the first's;
+    without the setting they are not. Order, and so the AUC of the first task, stays.
+    """
     if name == "lightgbm":
         pytest.importorskip("lightgbm", reason="LIGHTGBM ABSENT: pip install 'hemix[rivals]'")
     off = {}
     clicks = {}
     for calibrated in (True, False):
-        changes = {"model.name": name, "train.calibrate": calibrated, "boosting.rounds": 15, "train.threads": 1}
+        changes = {
+            "model.name": name,
+            "train.calibrate": calibrated,
+            "boosting.rounds": 15,
+            "train.threads": 1,
+        }
         run = Run.load(api.train(data, tmp_path / str(calibrated), settings=changes))
         seen = predictions_of(run, Dataset(data), Dataset(data).split("valid"))
         known = seen.weights[:, 0] > 0 if seen.weights.ndim > 1 else seen.labels[:, 0] >= 0
@@ -250,7 +300,9 @@ def test_a_run_is_right_on_average_on_valid(data: Path, tmp_path: Path, name: st
 
 
 def test_a_run_keeps_what_it_fitted(data: Path, tmp_path: Path) -> None:
-    """Fitted again on the same valid days, a calibrated run's line lies nearer (1, 0): what is left is what the prior held back."""
+    """Fitted again on the same valid days, a calibrated run's line lies nearer (1, 0): what is left
+    is what the prior held back.
+    """
     run = Run.load(api.train(data, tmp_path / "run"))
     again = calibrate(run.model, Dataset(data).split("valid"), run.settings, CPU)["click"]
     first = run.metrics["calibration"]["click"]

@@ -65,14 +65,24 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-FILES = ["dense.safetensors", "rows-00000-of-00001.safetensors", "optimizer.safetensors", "state.json"]
+FILES = [
+    "dense.safetensors",
+    "rows-00000-of-00001.safetensors",
+    "optimizer.safetensors",
+    "state.json",
+]
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_a_damaged_file_is_named_and_the_newest_complete_checkpoint_offered(stopped: Path, planted_data: Path, file: str) -> None:
+def test_a_damaged_file_is_named_and_the_newest_complete_checkpoint_offered(
+    stopped: Path, planted_data: Path, file: str
+) -> None:
     newest, older = (stopped / "checkpoints" / f"step-0000000{step}" for step in (7, 6))
     flip(newest / file)
-    offer = f"; the newest complete checkpoint is step-00000006: remove {newest} and --resume goes on from there"
+    offer = (
+        f"; the newest complete checkpoint is step-00000006: remove {newest} and --resume goes on "
+        "from there"
+    )
     with pytest.raises(RunError, match=f"step-00000007/{file}: damaged: its sha256") as error:
         api.train(planted_data, stopped, resume=True)
     assert str(error.value).endswith(offer)
@@ -81,7 +91,10 @@ def test_a_damaged_file_is_named_and_the_newest_complete_checkpoint_offered(stop
         api.train(planted_data, stopped, resume=True)
     assert str(error.value).endswith(offer)
     flip(older / file)
-    with pytest.raises(RunError, match=f"step-00000007/{file}: missing; no other checkpoint in .*checkpoints can be used"):
+    with pytest.raises(
+        RunError,
+        match=f"step-00000007/{file}: missing; no other checkpoint in .*checkpoints can be used",
+    ):
         api.train(planted_data, stopped, resume=True)
     flip(older / file)
     shutil.rmtree(newest)
@@ -89,12 +102,22 @@ def test_a_damaged_file_is_named_and_the_newest_complete_checkpoint_offered(stop
     assert (stopped / "run.json").exists()
 
 
-def test_a_checkpoint_of_another_schema_is_named_with_what_differs(stopped: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_schema_is_named_with_what_differs(
+    stopped: Path, tmp_path: Path
+) -> None:
     from tests.planted import SCHEMA, write_logs
 
-    write_logs(tmp_path / "logs", schema=SCHEMA.replace("age: {type: numeric, buckets: 4}", "age: {type: numeric, buckets: 3}"))
+    write_logs(
+        tmp_path / "logs",
+        schema=SCHEMA.replace(
+            "age: {type: numeric, buckets: 4}", "age: {type: numeric, buckets: 3}"
+        ),
+    )
     api.prepare(tmp_path / "logs", tmp_path / "data")
-    says = r"step-00000007: of another schema than .*data: they differ in features\.user\.age\.buckets: 4 against 3; no other"
+    says = (
+        r"step-00000007: of another schema than .*data: they differ in "
+        r"features\.user\.age\.buckets: 4 against 3; no other"
+    )
     with pytest.raises(RunError, match=says):
         api.train(tmp_path / "data", stopped, resume=True)
 
@@ -104,12 +127,18 @@ def test_another_dataset_is_refused(stopped: Path, tmp_path: Path) -> None:
 
     write_logs(tmp_path / "logs", users=30, seed=1)
     api.prepare(tmp_path / "logs", tmp_path / "data")
-    with pytest.raises(RunError, match=r"was trained on another dataset than .*data \(.*\.npy differs\)"):
+    with pytest.raises(
+        RunError, match=r"was trained on another dataset than .*data \(.*\.npy differs\)"
+    ):
         api.train(tmp_path / "data", stopped, resume=True)
 
 
-def test_written_in_the_background_they_hold_what_the_step_left(planted_data: Path, tmp_path: Path) -> None:
-    """A slow disk: training is steps ahead when the file is written, and the file says what was true at its step."""
+def test_written_in_the_background_they_hold_what_the_step_left(
+    planted_data: Path, tmp_path: Path
+) -> None:
+    """A slow disk: training is steps ahead when the file is written, and the file says what was
+    true at its step.
+    """
     kept = {**SETTINGS, "train.checkpoint_every_steps": 5, "train.keep_checkpoints": 9}
     ahead, steps, save = [], [0], module.save_tensors
 
@@ -126,7 +155,12 @@ def test_written_in_the_background_they_hold_what_the_step_left(planted_data: Pa
                 os.kill(os.getpid(), signal.SIGINT)
 
         with pytest.raises(Interrupted):
-            api.train(planted_data, out, settings={**kept, "train.save_in_background": background}, on_step=stop)
+            api.train(
+                planted_data,
+                out,
+                settings={**kept, "train.save_in_background": background},
+                on_step=stop,
+            )
         return out / "checkpoints"
 
     plain = run(tmp_path / "plain", background=False)
@@ -135,9 +169,15 @@ def test_written_in_the_background_they_hold_what_the_step_left(planted_data: Pa
         ours = run(tmp_path / "ours", background=True)
     assert max(ahead) > 0, "training went on meanwhile"
     for step in ("step-00000005", "step-00000010", "step-00000011"):
-        for file in ("dense.safetensors", "rows-00000-of-00001.safetensors", "optimizer.safetensors"):
+        for file in (
+            "dense.safetensors",
+            "rows-00000-of-00001.safetensors",
+            "optimizer.safetensors",
+        ):
             found, expected = load_file(ours / step / file), load_file(plain / step / file)
-            assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
+            assert found.keys() == expected.keys() and all(
+                torch.equal(found[name], expected[name]) for name in expected
+            )
 
 
 def test_what_goes_wrong_in_the_background_ends_the_run(

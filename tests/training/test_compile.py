@@ -24,7 +24,8 @@ def test_a_machine_without_a_compiler_is_told_before_any_step(
 
     monkeypatch.setattr(torch, "compile", broken)
     with pytest.raises(
-        SettingsError, match=r"^train\.compile: torch\.compile does not work .*: No working C\+\+ compiler found$"
+        SettingsError,
+        match=r"^train\.compile: torch\.compile does not work .*: No working C\+\+ compiler found$",
     ):
         api.train(planted_data, tmp_path / "run", settings={**FEW, "train.compile": True})
 
@@ -34,5 +35,8 @@ def test_a_machine_without_a_compiler_is_told_before_any_step(
 def test_compiled_training_ends_where_the_other_does(planted_data: Path, tmp_path: Path) -> None:
     for name, compiled in (("plain", False), ("compiled", True)):
         api.train(planted_data, tmp_path / name, settings={**FEW, "train.compile": compiled})
-    plain, compiled = (Run.load(tmp_path / name).predict(planted_data)["click"].to_numpy() for name in ("plain", "compiled"))
+    plain, compiled = (
+        Run.load(tmp_path / name).predict(planted_data)["click"].to_numpy()
+        for name in ("plain", "compiled")
+    )
     torch.testing.assert_close(torch.tensor(compiled), torch.tensor(plain), atol=1e-3, rtol=0)

@@ -35,12 +35,27 @@ SETTINGS = [
 
 def command(data: Path, out: Path, *flags: str) -> list[str]:
     settings = [part for setting in SETTINGS for part in ("--set", setting)]
-    return [sys.executable, "-m", "hemix", "train", "--data", str(data), "--out", str(out), *settings, *flags]
+    return [
+        sys.executable,
+        "-m",
+        "hemix",
+        "train",
+        "--data",
+        str(data),
+        "--out",
+        str(out),
+        *settings,
+        *flags,
+    ]
 
 
 def steps_done(run: Path) -> int:
     log = run / "log.jsonl"
-    return len([line for line in log.read_text().splitlines() if '"loss"' in line]) if log.exists() else 0
+    return (
+        len([line for line in log.read_text().splitlines() if '"loss"' in line])
+        if log.exists()
+        else 0
+    )
 
 
 @pytest.fixture(scope="module")
@@ -78,17 +93,25 @@ def test_kills_at_random_steps_and_the_weights_are_those_of_an_undisturbed_run(
     assert steps_done(killed) == total
 
 
-def test_kills_while_a_checkpoint_is_being_saved(planted_data: Path, undisturbed: Path, tmp_path: Path) -> None:
+def test_kills_while_a_checkpoint_is_being_saved(
+    planted_data: Path, undisturbed: Path, tmp_path: Path
+) -> None:
     killed = tmp_path / "killed"
     for _ in range(2):
         left = parts(killed)  # of the process before
-        process = subprocess.Popen(command(planted_data, killed, "--resume"), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = subprocess.Popen(
+            command(planted_data, killed, "--resume"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         half_written = False
         while not half_written:
             assert process.poll() is None, process.communicate()
             time.sleep(0.0005)
             if parts(killed) - left:
-                process.send_signal(signal.SIGSTOP)  # so that it is still there when the process is killed
+                process.send_signal(
+                    signal.SIGSTOP
+                )  # so that it is still there when the process is killed
                 while stopped_state(process.pid) != "T":
                     time.sleep(0.001)
                 half_written = bool(parts(killed) - left)
@@ -107,14 +130,19 @@ def parts(run: Path) -> set[tuple[str, int]]:
 
 def stopped_state(pid: int) -> str:
     """The letter of a process's state: T, once all its threads have stopped."""
-    states = {path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")}
+    states = {
+        path.read_text().rpartition(")")[2].split()[0]
+        for path in Path(f"/proc/{pid}/task").glob("*/stat")
+    }
     return "T" if states == {"T"} else "R"
 
 
 def killed_at(data: Path, run: Path, goal: int) -> None:
     """Train on from where the run is, and kill -9 when ``goal`` steps are done."""
     keep = ["--resume", "--set", "train.keep_checkpoints=100"]
-    process = subprocess.Popen(command(data, run, *keep), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command(data, run, *keep), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     while steps_done(run) < goal and process.poll() is None:
         time.sleep(0.01)
     assert process.poll() is None, process.communicate()
@@ -122,13 +150,16 @@ def killed_at(data: Path, run: Path, goal: int) -> None:
     process.communicate()
 
 
-def test_every_tensor_of_a_resumed_run_is_that_of_an_undisturbed_one_at_the_same_step(planted_data: Path, tmp_path: Path) -> None:
+def test_every_tensor_of_a_resumed_run_is_that_of_an_undisturbed_one_at_the_same_step(
+    planted_data: Path, tmp_path: Path
+) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     killed_at(planted_data, whole, 60)
     for goal in (8, 31, 55):  # in epochs 1, 2 and 3 of 23 steps each
         killed_at(planted_data, killed, goal)
     ours, theirs = (
-        {path.parent.name: path.parent for path in run.glob("checkpoints/step-*/COMPLETE")} for run in (killed, whole)
+        {path.parent.name: path.parent for path in run.glob("checkpoints/step-*/COMPLETE")}
+        for run in (killed, whole)
     )
     both = sorted(ours.keys() & theirs.keys())
     assert both[0] == "step-00000003" and int(both[-1].removeprefix("step-")) >= 51
@@ -138,18 +169,27 @@ def test_every_tensor_of_a_resumed_run_is_that_of_an_undisturbed_one_at_the_same
             assert found.keys() == expected.keys(), (step, file)
             for name, tensor in expected.items():
                 assert torch.equal(found[name], tensor), (step, file, name)
-        positions = [json.loads((folder[step] / "state.json").read_text())["position"] for folder in (ours, theirs)]
+        positions = [
+            json.loads((folder[step] / "state.json").read_text())["position"]
+            for folder in (ours, theirs)
+        ]
         for position in positions:
             del position["seconds"]
         assert positions[0] == positions[1]
     state = load_file(theirs[both[-1]] / "optimizer.safetensors")
     assert "meters.window" in state
-    assert any(name.startswith("dense.exp_avg_sq.") for name in state) and any(name.startswith("tables.") for name in state)
+    assert any(name.startswith("dense.exp_avg_sq.") for name in state) and any(
+        name.startswith("tables.") for name in state
+    )
 
 
-def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(planted_data: Path, tmp_path: Path) -> None:
+def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(
+    planted_data: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
-    process = subprocess.Popen(command(planted_data, run), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command(planted_data, run), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     while steps_done(run) < 5 and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
@@ -176,15 +216,26 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_disk_that_fills_up_while_saving_keeps_the_previous_checkpoint(planted_data: Path, small_disk: Path) -> None:
+def test_a_disk_that_fills_up_while_saving_keeps_the_previous_checkpoint(
+    planted_data: Path, small_disk: Path
+) -> None:
     run = small_disk / "run"
-    settings = ["--set", "model.token_width=64", "--set", "train.checkpoint_every_steps=1", "--set", "train.keep_checkpoints=50"]
+    settings = [
+        "--set",
+        "model.token_width=64",
+        "--set",
+        "train.checkpoint_every_steps=1",
+        "--set",
+        "train.keep_checkpoints=50",
+    ]
     done = subprocess.run([*command(planted_data, run), *settings], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].endswith(": the disk is full")
     assert "Traceback" not in done.stderr
     for folder in (run / "checkpoints").glob("*"):
-        assert folder.name == "LATEST" or (folder / "COMPLETE").exists(), "no half-written checkpoint"
+        assert folder.name == "LATEST" or (folder / "COMPLETE").exists(), (
+            "no half-written checkpoint"
+        )
     assert not list(run.rglob(".*.part"))
 
 
@@ -200,7 +251,9 @@ def ratings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Raw files of MovieLens with enough ratings to fill a disk."""
     folder = tmp_path_factory.mktemp("ratings") / "raw"
     folder.mkdir()
-    lines = [f"{n % 97},{n % 89},{1 + n % 5},{1_000_000 + 7919 * n % 1_000_003}\n" for n in range(40_000)]
+    lines = [
+        f"{n % 97},{n % 89},{1 + n % 5},{1_000_000 + 7919 * n % 1_000_003}\n" for n in range(40_000)
+    ]
     (folder / "ratings.csv").write_text("userId,movieId,rating,timestamp\n" + "".join(lines))
     movies = "".join(f"{n},Film {n} (1999),Drama\n" for n in range(89))
     (folder / "movies.csv").write_text("movieId,title,genres\n" + movies)
@@ -208,18 +261,29 @@ def ratings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 @pytest.mark.parametrize("name", ["prepare", "simulate", "import", "train", "evaluate", "predict"])
 def test_a_full_disk_ends_every_writing_command_in_one_line(
-    name: str, planted_logs: Path, planted_data: Path, finished: Path, ratings: Path, small_disk: Path
+    name: str,
+    planted_logs: Path,
+    planted_data: Path,
+    finished: Path,
+    ratings: Path,
+    small_disk: Path,
 ) -> None:
     run, out = small_disk / "run", str(small_disk / "out")
     if name == "evaluate":
         shutil.copytree(finished, run)
     free = shutil.disk_usage(small_disk).free
-    (small_disk / "ballast").write_bytes(b"\0" * (free - {"evaluate": 8_192, "predict": 8_192}.get(name, 40_960)))
+    (small_disk / "ballast").write_bytes(
+        b"\0" * (free - {"evaluate": 8_192, "predict": 8_192}.get(name, 40_960))
+    )
     before = files_of(small_disk)
     arguments = {
         "prepare": ["prepare", planted_logs, "--out", out],
@@ -229,7 +293,9 @@ def test_a_full_disk_ends_every_writing_command_in_one_line(
         "evaluate": ["evaluate", run, "--data", planted_data],
         "predict": ["predict", finished, "--data", planted_data, "--out", f"{out}.parquet"],
     }[name]
-    done = subprocess.run([sys.executable, "-m", "hemix", *map(str, arguments)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "hemix", *map(str, arguments)], capture_output=True, text=True
+    )
     assert done.returncode == 2, done
     assert "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("hemix: ")
@@ -239,7 +305,10 @@ def test_a_full_disk_ends_every_writing_command_in_one_line(
     assert not [path for path in after if ".part" in path], "nothing half-written"
     if name == "evaluate":  # each file of the run is the old one or, written whole, the new one
         assert after.keys() - before.keys() <= {"run/report.html"}
-        assert "click" in after["run/metrics.json"].decode() or after["run/metrics.json"] == before["run/metrics.json"]
+        assert (
+            "click" in after["run/metrics.json"].decode()
+            or after["run/metrics.json"] == before["run/metrics.json"]
+        )
         json.loads(after["run/metrics.json"])
         assert {k: v for k, v in after.items() if "metrics" not in k and "report" not in k} == {
             k: v for k, v in before.items() if "metrics" not in k

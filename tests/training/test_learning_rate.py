@@ -11,7 +11,9 @@ from hemix.training.optimizers import learning_rate_share
 
 def test_warm_up_is_linear_and_never_zero() -> None:
     """Over 4 steps in fifths, so that the step after them is the first at the peak."""
-    assert [learning_rate_share(step, 100, 4, 0.1) for step in range(4)] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert [learning_rate_share(step, 100, 4, 0.1) for step in range(4)] == pytest.approx(
+        [0.2, 0.4, 0.6, 0.8]
+    )
     assert learning_rate_share(4, 100, 4, 0.1) == 1.0
 
 
@@ -29,7 +31,9 @@ def test_warm_up_is_linear_and_never_zero() -> None:
 )
 def test_the_cosine_by_hand(step: int, share: float) -> None:
     assert learning_rate_share(step, 8, 0, 0.1) == pytest.approx(share)
-    assert learning_rate_share(step + 5, 8 + 5, 5, 0.1) == pytest.approx(share), "the cosine begins after the warm-up"
+    assert learning_rate_share(step + 5, 8 + 5, 5, 0.1) == pytest.approx(share), (
+        "the cosine begins after the warm-up"
+    )
 
 
 def test_it_ends_where_it_is_told() -> None:
@@ -45,5 +49,7 @@ def test_it_only_rises_and_then_only_falls() -> None:
 
 
 def test_a_run_shorter_than_its_warm_up() -> None:
-    assert [learning_rate_share(step, 2, 3, 0.1) for step in range(3)] == pytest.approx([0.25, 0.5, 0.75])
+    assert [learning_rate_share(step, 2, 3, 0.1) for step in range(3)] == pytest.approx(
+        [0.25, 0.5, 0.75]
+    )
     assert learning_rate_share(3, 2, 3, 0.1) == 1.0

@@ -1,4 +1,6 @@
-"""Training: it learns what can be learned, repeats itself to the byte, and goes on exactly after an interruption."""
+"""Training: it learns what can be learned, repeats itself to the byte, and goes on exactly after an
+interruption.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,13 @@ from hemix.run.weights import DENSE_FILE, TABLES_FILE
 from hemix.training.loop import Interrupted
 from tests.planted import write_logs
 
-QUICK = {"train.epochs": 2, "train.batch_impressions": 128, "train.warmup_steps": 2, "train.threads": 1, "model.dropout": 0.1}
+QUICK = {
+    "train.epochs": 2,
+    "train.batch_impressions": 128,
+    "train.warmup_steps": 2,
+    "train.threads": 1,
+    "model.dropout": 0.1,
+}
 
 
 def weights(run: Path) -> tuple[bytes, bytes]:
@@ -31,7 +39,8 @@ def test_learns_a_rule_that_only_todays_history_tells(tmp_path: Path) -> None:
         "train.batch_impressions": 128,
         "train.patience": 0,
         "train.warmup_steps": 5,
-        "model.embedding_init_std": 0.2,  # a match between candidate and event is not learned from tables near zero
+        # a match between candidate and event is not learned from tables near zero
+        "model.embedding_init_std": 0.2,
     }
     api.train(tmp_path / "data", tmp_path / "run", settings=settings)
     figures = api.evaluate(tmp_path / "run", tmp_path / "data", importance_impressions=2000)
@@ -62,16 +71,23 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
         if step == stop_at:
             os.kill(os.getpid(), signal_number)
 
-    with pytest.raises(Interrupted, match=rf"stopped at step {stop_at} of 24.*hemix train --resume"):
+    with pytest.raises(
+        Interrupted, match=rf"stopped at step {stop_at} of 24.*hemix train --resume"
+    ):
         api.train(planted_data, tmp_path / "halved", settings=QUICK, on_step=stop)
     assert not (tmp_path / "halved" / "run.json").exists()
     api.train(planted_data, tmp_path / "halved", resume=True)
     assert weights(tmp_path / "whole") == weights(tmp_path / "halved")
-    steps = [json.loads(line)["step"] for line in (tmp_path / "halved" / "log.jsonl").read_text().splitlines()]
+    steps = [
+        json.loads(line)["step"]
+        for line in (tmp_path / "halved" / "log.jsonl").read_text().splitlines()
+    ]
     assert steps == sorted(steps)
 
 
-def test_resume_leaves_a_finished_run_alone_and_starts_an_absent_one(planted_data: Path, tmp_path: Path) -> None:
+def test_resume_leaves_a_finished_run_alone_and_starts_an_absent_one(
+    planted_data: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     api.train(planted_data, run, settings=QUICK, resume=True)
     before = {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
@@ -97,12 +113,26 @@ def test_from_starts_at_another_runs_weights(planted_data: Path, tmp_path: Path)
     still = {**settings, "train.dense_learning_rate": 1e-30, "train.table_learning_rate": 1e-30}
     api.train(planted_data, tmp_path / "second", settings=still, start_from=tmp_path / "first")
     assert weights(tmp_path / "second") == weights(tmp_path / "first")
-    with pytest.raises(UsageError, match="model settings are not its own: size: 'base' against 'tiny'"):
-        api.train(planted_data, tmp_path / "third", size="base", settings=QUICK, start_from=tmp_path / "first")
+    with pytest.raises(
+        UsageError, match="model settings are not its own: size: 'base' against 'tiny'"
+    ):
+        api.train(
+            planted_data,
+            tmp_path / "third",
+            size="base",
+            settings=QUICK,
+            start_from=tmp_path / "first",
+        )
 
 
 def test_early_stopping_keeps_the_best_weights(planted_data: Path, tmp_path: Path) -> None:
-    settings = {**QUICK, "train.epochs": 30, "train.patience": 2, "train.table_learning_rate": 0.05, "train.calibrate": False}
+    settings = {
+        **QUICK,
+        "train.epochs": 30,
+        "train.patience": 2,
+        "train.table_learning_rate": 0.05,
+        "train.calibrate": False,
+    }
     api.train(planted_data, tmp_path / "run", settings=settings)
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     losses = [record["valid_loss"] for record in log if "valid_loss" in record]
@@ -111,11 +141,17 @@ def test_early_stopping_keeps_the_best_weights(planted_data: Path, tmp_path: Pat
     valid_steps = [record["step"] for record in log if "valid_loss" in record]
     assert log[-1]["stopped_early"] == 2
     assert log[-1]["kept_step"] == valid_steps[-3]
-    valid = api.evaluate(tmp_path / "run", planted_data, split="valid", importance_impressions=0)["tasks"]
-    assert valid["click"]["logloss"] + valid["order"]["logloss"] == pytest.approx(losses[-3], abs=1e-5)
+    valid = api.evaluate(tmp_path / "run", planted_data, split="valid", importance_impressions=0)[
+        "tasks"
+    ]
+    assert valid["click"]["logloss"] + valid["order"]["logloss"] == pytest.approx(
+        losses[-3], abs=1e-5
+    )
 
 
-def test_a_run_that_is_stopped_as_it_stops_early_trains_no_further_step(planted_data: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_stopped_as_it_stops_early_trains_no_further_step(
+    planted_data: Path, tmp_path: Path
+) -> None:
     settings = {**QUICK, "train.epochs": 30, "train.patience": 1, "train.table_learning_rate": 0.05}
 
     def stop(record: dict[str, object]) -> None:
@@ -127,10 +163,15 @@ def test_a_run_that_is_stopped_as_it_stops_early_trains_no_further_step(planted_
     before = (tmp_path / "run" / "log.jsonl").read_text()
     api.train(planted_data, tmp_path / "run", resume=True)
     assert (tmp_path / "run" / "log.jsonl").read_text() == before
-    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["steps"] == json.loads(before.splitlines()[-1])["step"]
+    assert (
+        json.loads((tmp_path / "run" / "metrics.json").read_text())["steps"]
+        == json.loads(before.splitlines()[-1])["step"]
+    )
 
 
-def test_what_cannot_be_trained_is_refused_before_the_folder_is_made(planted_data: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_trained_is_refused_before_the_folder_is_made(
+    planted_data: Path, tmp_path: Path
+) -> None:
     with pytest.raises(SettingsError, match=r"train\.device: cuda:7 cannot be used here"):
         api.train(planted_data, tmp_path / "run", settings={"train.device": "cuda:7"})
     with pytest.raises(SettingsError, match=r"train\.epochs"):
@@ -143,7 +184,9 @@ def test_a_first_label_of_one_class_is_refused_before_the_folder_is_made(tmp_pat
     shown = pq.read_table(logs / "impressions.parquet").num_rows
     write_logs(logs, users=20, click=pa.array([None] * shown, pa.int8()))
     api.prepare(logs, tmp_path / "data")
-    with pytest.raises(DataError, match="0 positives of click among the 0 train rows where it is known"):
+    with pytest.raises(
+        DataError, match="0 positives of click among the 0 train rows where it is known"
+    ):
         api.train(tmp_path / "data", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -164,5 +207,8 @@ def test_training_without_sharing_learns_the_same(planted_data: Path, tmp_path: 
             "train.dense_learning_rate": 1e-5,
         }
         api.train(planted_data, tmp_path / name, settings=settings)
-    on, off = (json.loads((tmp_path / name / "log.jsonl").read_text().splitlines()[-1]) for name in ("on", "off"))
+    on, off = (
+        json.loads((tmp_path / name / "log.jsonl").read_text().splitlines()[-1])
+        for name in ("on", "off")
+    )
     assert on["valid_loss"] == pytest.approx(off["valid_loss"], rel=1e-4)

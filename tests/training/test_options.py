@@ -1,4 +1,6 @@
-"""Options of the training loop: each resumes to the same bytes, and averaging watches without disturbing."""
+"""Options of the training loop: each resumes to the same bytes, and averaging watches without
+disturbing.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,21 @@ from hemix import api
 from hemix.run.weights import DENSE_FILE, TABLES_FILE
 from hemix.training.loop import Interrupted
 
-QUICK = {"train.epochs": 2, "train.batch_impressions": 128, "train.warmup_steps": 2, "train.threads": 1, "train.patience": 0}
+QUICK = {
+    "train.epochs": 2,
+    "train.batch_impressions": 128,
+    "train.warmup_steps": 2,
+    "train.threads": 1,
+    "train.patience": 0,
+}
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "average": {"train.average_decay": 0.9},
-    "average and best": {"train.average_decay": 0.9, "train.patience": 2, "train.evaluate_every_steps": 5},
+    "average and best": {
+        "train.average_decay": 0.9,
+        "train.patience": 2,
+        "train.evaluate_every_steps": 5,
+    },
     "adamw": {"train.dense_optimizer": "adamw", "train.weight_decay": 0.01},
     "muon": {"train.dense_optimizer": "muon", "train.weight_decay": 0.01},
     "table weight decay": {"train.table_weight_decay": 0.5},
@@ -46,7 +58,9 @@ def plain(planted_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("option", OPTIONS)
 @pytest.mark.usefixtures("deterministic")
-def test_resumes_to_the_same_bytes_and_changes_the_weights(planted_data: Path, plain: Path, tmp_path: Path, option: str) -> None:
+def test_resumes_to_the_same_bytes_and_changes_the_weights(
+    planted_data: Path, plain: Path, tmp_path: Path, option: str
+) -> None:
     settings = {**QUICK, **OPTIONS[option]}
     api.train(planted_data, tmp_path / "whole", settings=settings)
 
@@ -62,18 +76,28 @@ def test_resumes_to_the_same_bytes_and_changes_the_weights(planted_data: Path, p
     assert weights(tmp_path / "whole")[1] != weights(plain)[1]
 
 
-def test_averaging_watches_the_steps_and_is_what_is_scored_and_kept(planted_data: Path, plain: Path, tmp_path: Path) -> None:
-    run = api.train(planted_data, tmp_path / "run", settings={**QUICK, "train.average_decay": 0.9, "train.calibrate": False})
+def test_averaging_watches_the_steps_and_is_what_is_scored_and_kept(
+    planted_data: Path, plain: Path, tmp_path: Path
+) -> None:
+    run = api.train(
+        planted_data,
+        tmp_path / "run",
+        settings={**QUICK, "train.average_decay": 0.9, "train.calibrate": False},
+    )
     ours, theirs = log(run), log(plain)
     assert [r["loss"] for r in ours if "loss" in r] == [r["loss"] for r in theirs if "loss" in r]
     valid = [[r["valid_loss"] for r in records if "valid_loss" in r] for records in (ours, theirs)]
     assert valid[0][-1] != valid[1][-1]
     tasks = api.evaluate(run, planted_data, split="valid", importance_impressions=0)["tasks"]
-    assert tasks["click"]["logloss"] + tasks["order"]["logloss"] == pytest.approx(valid[0][-1], abs=1e-5)
+    assert tasks["click"]["logloss"] + tasks["order"]["logloss"] == pytest.approx(
+        valid[0][-1], abs=1e-5
+    )
 
 
 def test_table_weight_decay_shrinks_the_rows_of_a_step_alone() -> None:
-    """Rate .1, decay 2: a looked-up row loses a fifth beside the optimiser's move; the others rest."""
+    """Rate .1, decay 2: a looked-up row loses a fifth beside the optimiser's move; the others
+    rest.
+    """
     import torch
 
     from hemix.nn.embedding import LookUp, Tables
@@ -90,4 +114,6 @@ def test_table_weight_decay_shrinks_the_rows_of_a_step_alone() -> None:
         vectors.square().sum().backward()
         optimizer.step(0.1)
         moved.append(tables.weight.detach().clone())
-    torch.testing.assert_close(moved[0] - moved[1], torch.tensor([[0.0, 0.0], [0.6, 0.8], [0.0, 0.0]]))
+    torch.testing.assert_close(
+        moved[0] - moved[1], torch.tensor([[0.0, 0.0], [0.6, 0.8], [0.0, 0.0]])
+    )

@@ -1,4 +1,6 @@
-"""Training over several real processes: the numbers of one, and one clear line where something is wrong with one of them."""
+"""Training over several real processes: the numbers of one, and one clear line where something is
+wrong with one of them.
+"""
 
 from __future__ import annotations
 
@@ -28,16 +30,38 @@ from hemix.training.start import part_seed
 from tests.batches import make_spec
 from tests.planted import write_logs
 
-SETTINGS = {"train.batch_impressions": 64, "train.checkpoint_every_steps": 3, "train.threads": 1, "train.log_every_steps": 1}
+SETTINGS = {
+    "train.batch_impressions": 64,
+    "train.checkpoint_every_steps": 3,
+    "train.threads": 1,
+    "train.log_every_steps": 1,
+}
 
 
 def command(data: Path, out: Path, *flags: str, **more: object) -> list[str]:
-    settings = [part for name, value in {**SETTINGS, **more}.items() for part in ("--set", f"{name}={value}")]
-    return [sys.executable, "-m", "hemix", "train", "--data", str(data), "--out", str(out), *settings, *flags]
+    settings = [
+        part
+        for name, value in {**SETTINGS, **more}.items()
+        for part in ("--set", f"{name}={value}")
+    ]
+    return [
+        sys.executable,
+        "-m",
+        "hemix",
+        "train",
+        "--data",
+        str(data),
+        "--out",
+        str(out),
+        *settings,
+        *flags,
+    ]
 
 
 def done(arguments: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(arguments, capture_output=True, text=True, timeout=240, env={**os.environ, **environment})
+    return subprocess.run(
+        arguments, capture_output=True, text=True, timeout=240, env={**os.environ, **environment}
+    )
 
 
 def losses(run: Path) -> list[float]:
@@ -50,7 +74,9 @@ def assert_close(one: Path, other: Path, tolerance: float) -> None:
         found, expected = load_file(one / file), load_file(other / file)
         assert list(found) == list(expected)
         for name, tensor in expected.items():
-            torch.testing.assert_close(found[name], tensor, rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
+            torch.testing.assert_close(
+                found[name], tensor, rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
+            )
 
 
 @pytest.fixture(scope="module")
@@ -59,22 +85,32 @@ def alone(planted_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return api.train(planted_data, out, settings=SETTINGS)
 
 
-def test_three_processes_train_what_one_does(planted_data: Path, alone: Path, tmp_path: Path) -> None:
+def test_three_processes_train_what_one_does(
+    planted_data: Path, alone: Path, tmp_path: Path
+) -> None:
     together = tmp_path / "run"
     ended = done(command(planted_data, together, "--processes", "3"), OMP_NUM_THREADS="1")
     assert ended.returncode == 0, ended.stderr
     assert losses(together) == pytest.approx(losses(alone), abs=1e-4) and len(losses(alone)) == 23
     assert_close(together, alone, 1e-4)
-    ours, theirs = (json.loads((run / "log.jsonl").read_text().splitlines()[-1]) for run in (together, alone))
+    ours, theirs = (
+        json.loads((run / "log.jsonl").read_text().splitlines()[-1]) for run in (together, alone)
+    )
     assert ours["valid_auc"] == pytest.approx(theirs["valid_auc"], abs=1e-4)
     assert ours["valid_loss"] == pytest.approx(theirs["valid_loss"], abs=1e-5)
-    assert sorted(path.name for path in together.iterdir()) == sorted(path.name for path in alone.iterdir())
+    assert sorted(path.name for path in together.iterdir()) == sorted(
+        path.name for path in alone.iterdir()
+    )
     assert (together / TABLES_FILE).stat().st_size == (alone / TABLES_FILE).stat().st_size
     found = api.evaluate(together, planted_data)["tasks"]["click"]["auc"]
-    assert found == pytest.approx(api.evaluate(alone, planted_data)["tasks"]["click"]["auc"], abs=1e-3)
+    assert found == pytest.approx(
+        api.evaluate(alone, planted_data)["tasks"]["click"]["auc"], abs=1e-3
+    )
 
 
-def test_the_same_parts_of_a_batch_give_the_same_bytes_in_one_process_and_in_two(planted_data: Path, tmp_path: Path) -> None:
+def test_the_same_parts_of_a_batch_give_the_same_bytes_in_one_process_and_in_two(
+    planted_data: Path, tmp_path: Path
+) -> None:
     """Also when a run goes on with another number of processes; dropout is drawn by part."""
     more = {"train.micro_batches": 2, "model.dropout": 0.1}
     one, two = tmp_path / "one", tmp_path / "two"
@@ -89,21 +125,41 @@ def test_the_same_parts_of_a_batch_give_the_same_bytes_in_one_process_and_in_two
 
 
 @pytest.mark.slow
-def test_parts_that_the_processes_cannot_share_equally_are_refused(planted_data: Path, tmp_path: Path) -> None:
-    ended = done(command(planted_data, tmp_path / "run", "--processes", "2", **{"train.micro_batches": 3}), OMP_NUM_THREADS="1")
+def test_parts_that_the_processes_cannot_share_equally_are_refused(
+    planted_data: Path, tmp_path: Path
+) -> None:
+    ended = done(
+        command(planted_data, tmp_path / "run", "--processes", "2", **{"train.micro_batches": 3}),
+        OMP_NUM_THREADS="1",
+    )
     assert ended.returncode == 2
-    assert "hemix: train.micro_batches: 3 parts cannot be shared equally by 2 processes: take a number of " in ended.stderr
+    assert (
+        "hemix: train.micro_batches: 3 parts cannot be shared equally by 2 processes: take a "
+        "number of " in ended.stderr
+    )
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [
-    {"train.table_optimizer": "rowwise_adagrad", "train.tables": "fused", "train.micro_batches": 2},
-    {"train.average_decay": 0.9, "model.name": "sim", "train.micro_batches": 2},
-    {"train.dense_optimizer": "adamw", "train.weight_decay": 0.01, "train.batch_impressions": 4, "train.micro_batches": 2,
-     "train.log_every_steps": 50},
-    {"train.share": False, "train.precision": "bf16", "train.micro_batches": 2},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "more",
+    [
+        {
+            "train.table_optimizer": "rowwise_adagrad",
+            "train.tables": "fused",
+            "train.micro_batches": 2,
+        },
+        {"train.average_decay": 0.9, "model.name": "sim", "train.micro_batches": 2},
+        {
+            "train.dense_optimizer": "adamw",
+            "train.weight_decay": 0.01,
+            "train.batch_impressions": 4,
+            "train.micro_batches": 2,
+            "train.log_every_steps": 50,
+        },
+        {"train.share": False, "train.precision": "bf16", "train.micro_batches": 2},
+    ],
+)
 def test_the_same_bytes_with_other_optimisers_models_and_parts_without_a_user(
     planted_data: Path, tmp_path: Path, more: dict[str, object]
 ) -> None:
@@ -118,13 +174,20 @@ def test_the_same_bytes_with_other_optimisers_models_and_parts_without_a_user(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [
-    {"train.table_optimizer": "rowwise_adagrad", "train.tables": "plain"},
-    {"train.table_optimizer": "rowwise_adagrad", "train.tables": "auto"},
-    {"train.average_decay": 0.9, "model.name": "sim"},
-    {"train.dense_optimizer": "adamw", "train.weight_decay": 0.01, "train.batch_impressions": 4},
-    {"train.micro_batches": 4},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"train.table_optimizer": "rowwise_adagrad", "train.tables": "plain"},
+        {"train.table_optimizer": "rowwise_adagrad", "train.tables": "auto"},
+        {"train.average_decay": 0.9, "model.name": "sim"},
+        {
+            "train.dense_optimizer": "adamw",
+            "train.weight_decay": 0.01,
+            "train.batch_impressions": 4,
+        },
+        {"train.micro_batches": 4},
+    ],
+)
 def test_other_parts_are_equal_within_rounding_batches_of_fewer_users_than_processes_too(
     planted_data: Path, tmp_path: Path, more: dict[str, object]
 ) -> None:
@@ -147,7 +210,11 @@ def children(pid: int) -> list[int]:
 def begun(arguments: list[str], run: Path, steps: int) -> subprocess.Popen[str]:
     """A launcher whose run has done so many steps."""
     process = subprocess.Popen(
-        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     deadline = time.monotonic() + 120
     while not ((run / "log.jsonl").exists() and len(losses(run)) >= steps):
@@ -168,7 +235,8 @@ def test_a_process_that_dies_ends_the_others_and_the_run_goes_on_with_any_number
     _, said = process.communicate(timeout=60)
     assert process.returncode == 2
     assert said.strip().splitlines()[-1] == (
-        "hemix: process 1 of 2 was killed by SIGKILL; the others were stopped. Go on from the last checkpoint with --resume"
+        "hemix: process 1 of 2 was killed by SIGKILL; the others were stopped. Go on from the "
+        "last checkpoint with --resume"
     )
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
     process = begun(command(planted_data, run, "--processes", "3", "--resume"), run, 12)
@@ -181,16 +249,31 @@ def test_a_process_that_dies_ends_the_others_and_the_run_goes_on_with_any_number
 
 
 @pytest.mark.slow
-def test_kill_9_of_all_and_the_same_number_goes_on_to_the_same_bytes(planted_data: Path, tmp_path: Path) -> None:
+def test_kill_9_of_all_and_the_same_number_goes_on_to_the_same_bytes(
+    planted_data: Path, tmp_path: Path
+) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     more = {"model.dropout": 0.1}
-    assert done(command(planted_data, whole, "--processes", "2", **more), OMP_NUM_THREADS="1").returncode == 0
+    assert (
+        done(
+            command(planted_data, whole, "--processes", "2", **more), OMP_NUM_THREADS="1"
+        ).returncode
+        == 0
+    )
     for goal in (5, 14):
-        process = begun(command(planted_data, killed, "--processes", "2", "--resume", **more), killed, goal)
+        process = begun(
+            command(planted_data, killed, "--processes", "2", "--resume", **more), killed, goal
+        )
         for pid in (*children(process.pid), process.pid):
             os.kill(pid, signal.SIGKILL)
         process.communicate()
-    assert done(command(planted_data, killed, "--processes", "2", "--resume", **more), OMP_NUM_THREADS="1").returncode == 0
+    assert (
+        done(
+            command(planted_data, killed, "--processes", "2", "--resume", **more),
+            OMP_NUM_THREADS="1",
+        ).returncode
+        == 0
+    )
     for file in (DENSE_FILE, TABLES_FILE):
         assert (killed / file).read_bytes() == (whole / file).read_bytes()
 
@@ -204,7 +287,9 @@ def alive(pid: int) -> bool:
 
 
 @pytest.mark.slow
-def test_a_run_has_one_writer_and_its_processes_end_with_their_launcher(planted_data: Path, tmp_path: Path) -> None:
+def test_a_run_has_one_writer_and_its_processes_end_with_their_launcher(
+    planted_data: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     process = begun(command(planted_data, run, "--processes", "2"), run, 4)
     workers = children(process.pid)
@@ -212,7 +297,10 @@ def test_a_run_has_one_writer_and_its_processes_end_with_their_launcher(planted_
         os.kill(worker, signal.SIGSTOP)
     refused = done(command(planted_data, run, "--resume"))
     assert refused.returncode == 2
-    assert refused.stderr.strip() == f"hemix: --out {run}: another process is training into it: wait for its end, or end it"
+    assert (
+        refused.stderr.strip()
+        == f"hemix: --out {run}: another process is training into it: wait for its end, or end it"
+    )
     process.kill()
     process.communicate()
     deadline = time.monotonic() + 30
@@ -224,7 +312,9 @@ def test_a_run_has_one_writer_and_its_processes_end_with_their_launcher(planted_
 
 
 @pytest.mark.slow
-def test_a_missing_rank_file_is_named_and_the_newest_complete_checkpoint_offered(planted_data: Path, tmp_path: Path) -> None:
+def test_a_missing_rank_file_is_named_and_the_newest_complete_checkpoint_offered(
+    planted_data: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     process = begun(command(planted_data, run, "--processes", "2"), run, 7)
     process.send_signal(signal.SIGTERM)
@@ -237,14 +327,18 @@ def test_a_missing_rank_file_is_named_and_the_newest_complete_checkpoint_offered
     ended = done([sys.executable, "-m", *resume.split()], OMP_NUM_THREADS="1")
     assert ended.returncode == 2
     assert ended.stderr.strip() == (
-        f"hemix: {gone}: missing; the newest complete checkpoint is {older.name}: remove {newest} and --resume goes on from there"
+        f"hemix: {gone}: missing; the newest complete checkpoint is {older.name}: remove {newest} "
+        "and --resume goes on from there"
     )
     shutil.rmtree(newest)
     damaged = older / "rows-00001-of-00002.safetensors"
     content = damaged.read_bytes()
     damaged.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     ended = done([sys.executable, "-m", *resume.split()], OMP_NUM_THREADS="1")
-    assert f"hemix: process 1 of 2 could not read {older}: {damaged}: damaged: its sha256 begins with" in ended.stderr
+    assert (
+        f"hemix: process 1 of 2 could not read {older}: {damaged}: damaged: its sha256 begins with"
+        in ended.stderr
+    )
     damaged.write_bytes(content)
     assert done([sys.executable, "-m", *resume.split()], OMP_NUM_THREADS="1").returncode == 0
     assert len(losses(run)) == 23
@@ -252,7 +346,12 @@ def test_a_missing_rank_file_is_named_and_the_newest_complete_checkpoint_offered
 
 def both_of(*commands: list[str]) -> list[subprocess.Popen[str]]:
     """Processes of one team, as torchrun would start them."""
-    world = {**os.environ, "WORLD_SIZE": str(len(commands)), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    world = {
+        **os.environ,
+        "WORLD_SIZE": str(len(commands)),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+    }
     return [
         subprocess.Popen(
             each,
@@ -274,11 +373,14 @@ def other_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("what", "says"), [
-    ("settings", "settings than process 0: model.dropout is 0.1, not 0.0"),
-    ("data", "data than process 0: encoders/000.ids.npy is "),
-    ("flags", "flags than process 0: --resume is true, not false"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        ("settings", "settings than process 0: model.dropout is 0.1, not 0.0"),
+        ("data", "data than process 0: encoders/000.ids.npy is "),
+        ("flags", "flags than process 0: --resume is true, not false"),
+    ],
+)
 def test_processes_that_would_begin_differently_refuse_and_say_which(
     planted_data: Path, other_data: Path, tmp_path: Path, what: str, says: str
 ) -> None:
@@ -291,14 +393,19 @@ def test_processes_that_would_begin_differently_refuse_and_say_which(
     for process in both_of(first, second):
         _, said = process.communicate(timeout=120)
         assert process.returncode == 2
-        assert said.startswith(f"hemix: process 1 of 2 has other {says}") and said.endswith("; start all with the same\n")
+        assert said.startswith(f"hemix: process 1 of 2 has other {says}") and said.endswith(
+            "; start all with the same\n"
+        )
     assert not (tmp_path / "run").exists()
 
 
 def two_that_save(arguments: list[str], saving: str) -> list[subprocess.Popen[str]]:
-    """Two processes of one run; the second does ``saving`` before it writes its rows the ``call``th time."""
+    """Two processes of one run; the second does ``saving`` before it writes its rows the ``call``th
+    time.
+    """
     code = (
-        "import sys, time\nfrom hemix.errors import StorageError\nimport hemix.training.checkpoint as checkpoint\n"
+        "import sys, time\nfrom hemix.errors import StorageError\nimport "
+        "hemix.training.checkpoint as checkpoint\n"
         "call, save = 0, checkpoint.save_tensors\n"
         "def save_tensors(path, tensors):\n    global call\n    call += 1\n"
         f"    {saving}\n    return save(path, tensors)\n"
@@ -308,11 +415,15 @@ def two_that_save(arguments: list[str], saving: str) -> list[subprocess.Popen[st
 
 
 @pytest.mark.slow
-def test_several_processes_go_on_while_one_still_saves(planted_data: Path, alone: Path, tmp_path: Path) -> None:
+def test_several_processes_go_on_while_one_still_saves(
+    planted_data: Path, alone: Path, tmp_path: Path
+) -> None:
     run, steps = tmp_path / "run", 0
     both = two_that_save(command(planted_data, run), "time.sleep(3 if call == 1 else 0)")
     while not (run / "checkpoints" / "LATEST").exists():
-        assert all(process.poll() is None for process in both), [process.communicate() for process in both]
+        assert all(process.poll() is None for process in both), [
+            process.communicate() for process in both
+        ]
         steps = len(losses(run)) if (run / "log.jsonl").exists() else 0
         time.sleep(0.01)
     assert steps >= 5, "the first checkpoint is of step 3"
@@ -327,23 +438,34 @@ def test_a_save_that_fails_beside_the_steps_ends_all_and_the_checkpoint_before_g
     planted_data: Path, alone: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    first, second = two_that_save(command(planted_data, run), "if call == 2: raise StorageError('the disk is full')")
-    said = [process.communicate(timeout=120)[1].strip().splitlines()[-1] for process in (first, second)]
+    first, second = two_that_save(
+        command(planted_data, run), "if call == 2: raise StorageError('the disk is full')"
+    )
+    said = [
+        process.communicate(timeout=120)[1].strip().splitlines()[-1] for process in (first, second)
+    ]
     assert (first.returncode, second.returncode) == (2, 2)
-    assert said == [f"hemix: process 1 of 2 could not save its rows in {run / 'checkpoints'}: the disk is full",
-                    "hemix: the disk is full"]  # fmt: skip
+    assert said == [
+        f"hemix: process 1 of 2 could not save its rows in {run / 'checkpoints'}: the disk is full",
+        "hemix: the disk is full",
+    ]
     assert (run / "checkpoints" / "LATEST").read_text() == "step-00000003\n"
     api.train(planted_data, run, resume=True)
     assert len(losses(run)) == 23
     assert_close(run, alone, 1e-4)
 
 
-def test_processes_that_only_lost_each_other_are_not_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_that_only_lost_each_other_are_not_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lost = tmp_path / "lost"
     lost.write_text(f"#!/bin/sh\nexit {LOST}\n")
     lost.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(lost))
-    with pytest.raises(HemixError, match=r"^process 0, 1 of 2 lost the others.* Go on from the last checkpoint with --resume$"):
+    with pytest.raises(
+        HemixError,
+        match=r"^process 0, 1 of 2 lost the others.* Go on from the last checkpoint with --resume$",
+    ):
         launch(2, ["train"])
 
 
@@ -351,15 +473,22 @@ def test_processes_that_only_lost_each_other_are_not_silent(tmp_path: Path, monk
 @pytest.mark.parametrize("copy", [False, True])
 def test_the_number_of_processes_that_would_do_is_the_least(rows: int, copy: bool) -> None:
     spec = make_spec()
-    spec = dataclasses.replace(spec, tables={**dict.fromkeys(spec.tables, 0), next(iter(spec.tables)): rows})
+    spec = dataclasses.replace(
+        spec, tables={**dict.fromkeys(spec.tables, 0), next(iter(spec.tables)): rows}
+    )
     _, dense, copied = process_bytes(spec, build_settings(), 1)
     tables = rows * 16 * 12
     budget = dense + (copied - tables if copy else 0) + max(tables // 5, 16 * 12 * 3)
-    settings = build_settings(overrides={"train.memory_budget_bytes": budget, "train.save_in_background": copy})
+    settings = build_settings(
+        overrides={"train.memory_budget_bytes": budget, "train.save_in_background": copy}
+    )
     if sum(process_bytes(spec, settings, 1)) <= budget:
         check_memory(spec, settings, 1)
         return
-    with pytest.raises(SettingsError, match=r"(\d+) processes(?: with train\.save_in_background=false)?(?: or (\d+))?") as error:
+    with pytest.raises(
+        SettingsError,
+        match=r"(\d+) processes(?: with train\.save_in_background=false)?(?: or (\d+))?",
+    ) as error:
         check_memory(spec, settings, 1)
     found = re.findall(r"(\d+) processes", str(error.value))
     least = int(found[-1])
@@ -371,35 +500,57 @@ def test_the_number_of_processes_that_would_do_is_the_least(rows: int, copy: boo
 def test_a_budget_with_no_room_for_a_single_row_fits_no_number() -> None:
     spec = make_spec()
     _, dense, _ = process_bytes(spec, build_settings(), 1)
-    settings = build_settings(overrides={"train.memory_budget_bytes": dense + 1, "train.save_in_background": False})
+    settings = build_settings(
+        overrides={"train.memory_budget_bytes": dense + 1, "train.save_in_background": False}
+    )
     with pytest.raises(SettingsError, match="too little on any number"):
         check_memory(spec, settings, 1)
 
 
 def test_every_part_of_every_step_has_random_numbers_of_its_own() -> None:
-    seeds = [part_seed(seed, step, part) for seed in range(3) for step in range(50) for part in range(4)]
+    seeds = [
+        part_seed(seed, step, part) for seed in range(3) for step in range(50) for part in range(4)
+    ]
     assert len(set(seeds)) == len(seeds)
 
 
-def test_a_budget_that_is_too_small_says_how_many_processes_would_do(planted_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"train\.memory_budget_bytes: 3,000,000 is too little") as error:
-        api.train(planted_data, tmp_path / "run", settings={**SETTINGS, "train.memory_budget_bytes": 3_000_000})
+def test_a_budget_that_is_too_small_says_how_many_processes_would_do(
+    planted_data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        SettingsError, match=r"train\.memory_budget_bytes: 3,000,000 is too little"
+    ) as error:
+        api.train(
+            planted_data,
+            tmp_path / "run",
+            settings={**SETTINGS, "train.memory_budget_bytes": 3_000_000},
+        )
     assert "processes would do" in str(error.value) or "any number" in str(error.value)
     assert not (tmp_path / "run").exists()
 
 
-def test_100_million_rows_of_16_do_not_fit_5_gib_in_one_process_and_do_in_two_without_a_copy() -> None:
-    """Row-wise Adagrad: 17 values of 4 bytes a row, 6.8 GB in one process, half of it in two; a copy for a checkpoint as much again."""
+def test_100_million_rows_of_16_do_not_fit_5_gib_in_one_process_and_do_in_two_without_a_copy() -> (
+    None
+):
+    """Row-wise Adagrad: 17 values of 4 bytes a row, 6.8 GB in one process, half of it in two; a
+    copy for a checkpoint as much again.
+    """
     spec = make_spec()
-    spec = dataclasses.replace(spec, tables={**dict.fromkeys(spec.tables, 0), next(iter(spec.tables)): 100_000_000})
+    spec = dataclasses.replace(
+        spec, tables={**dict.fromkeys(spec.tables, 0), next(iter(spec.tables)): 100_000_000}
+    )
     budget = {"train.table_optimizer": "rowwise_adagrad", "train.memory_budget_bytes": 5 * 2**30}
     settings = build_settings(overrides=budget)
     assert process_bytes(spec, settings, 1)[0] == 100_000_000 * 17 * 4
     assert process_bytes(spec, settings, 2)[0] == 50_000_000 * 17 * 4
     ways = "2 processes with train.save_in_background=false or 3 processes would do"
-    with pytest.raises(SettingsError, match=rf"6,800,000,000 bytes of tables, .* a process, 1 in all; {ways}"):
+    with pytest.raises(
+        SettingsError, match=rf"6,800,000,000 bytes of tables, .* a process, 1 in all; {ways}"
+    ):
         check_memory(spec, settings, 1)
-    with pytest.raises(SettingsError, match=rf"3,400,000,000 bytes of tables, .* a process, 2 in all; {ways}"):
+    with pytest.raises(
+        SettingsError, match=rf"3,400,000,000 bytes of tables, .* a process, 2 in all; {ways}"
+    ):
         check_memory(spec, settings, 2)
     check_memory(spec, settings, 3)
     check_memory(spec, build_settings(overrides={**budget, "train.save_in_background": False}), 2)
@@ -408,13 +559,16 @@ def test_100_million_rows_of_16_do_not_fit_5_gib_in_one_process_and_do_in_two_wi
 def test_the_copy_for_a_checkpoint_counts() -> None:
     """10 M rows of Adam: 1.92 GB, and as much again while a checkpoint is written."""
     spec = make_spec()
-    spec = dataclasses.replace(spec, tables={**dict.fromkeys(spec.tables, 0), next(iter(spec.tables)): 10_000_000})
+    spec = dataclasses.replace(
+        spec, tables={**dict.fromkeys(spec.tables, 0), next(iter(spec.tables)): 10_000_000}
+    )
     budget = {"train.memory_budget_bytes": 2_500_000_000}
     tables, dense, copy = process_bytes(spec, build_settings(overrides=budget), 1)
     assert (tables, copy) == (1_920_000_000, tables + dense * 3 // 4)
     with pytest.raises(
         SettingsError,
-        match=r"of the copy for a checkpoint .*; one process with train\.save_in_background=false or 2 processes would",
+        match=r"of the copy for a checkpoint .*; one process with train\.save_in_background=false "
+        r"or 2 processes would",
     ):
         check_memory(spec, build_settings(overrides=budget), 1)
     for fewer in ({"train.save_in_background": False}, {"train.checkpoint_every_steps": 0}):
@@ -423,7 +577,10 @@ def test_the_copy_for_a_checkpoint_counts() -> None:
 
 
 def test_lightgbm_trains_in_one_process(planted_data: Path, tmp_path: Path) -> None:
-    ended = done(command(planted_data, tmp_path / "run", "--processes", "2", "--model", "lightgbm"), OMP_NUM_THREADS="1")
+    ended = done(
+        command(planted_data, tmp_path / "run", "--processes", "2", "--model", "lightgbm"),
+        OMP_NUM_THREADS="1",
+    )
     assert ended.returncode == 2
     assert "hemix: --processes: lightgbm trains in one process, with train.threads" in ended.stderr
     assert Dataset(planted_data).folder.exists() and not (tmp_path / "run").exists()

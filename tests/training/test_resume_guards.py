@@ -1,4 +1,6 @@
-"""--resume and demo write into a folder of their own kind alone: logs, datasets and finished runs are refused and not touched."""
+"""--resume and demo write into a folder of their own kind alone: logs, datasets and finished runs
+are refused and not touched.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,10 @@ from hemix.files import write_json
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
     """Everything below a folder: bytes and time of change."""
     return {
-        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
+        str(path.relative_to(folder)): (
+            path.stat().st_mtime_ns,
+            path.read_bytes() if path.is_file() else b"",
+        )
         for path in sorted(folder.rglob("*"))
     }
 
@@ -47,9 +52,16 @@ def run(rich_run: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("resume", [True, False])
-def test_training_does_not_write_into_logs_or_a_dataset(logs: Path, data: Path, planted_data: Path, resume: bool) -> None:
+def test_training_does_not_write_into_logs_or_a_dataset(
+    logs: Path, data: Path, planted_data: Path, resume: bool
+) -> None:
     for folder in (logs, data):
-        refused(folder, "exists already and is not empty; name a new folder", data=planted_data, resume=resume)
+        refused(
+            folder,
+            "exists already and is not empty; name a new folder",
+            data=planted_data,
+            resume=resume,
+        )
     refused(data, "exists already and is not empty; name a new folder", data=data, resume=resume)
 
 
@@ -60,7 +72,9 @@ def test_a_settings_file_alone_makes_no_run(logs: Path, planted_data: Path) -> N
     refused(logs, "exists already and is not empty", data=planted_data, resume=True)
 
 
-def test_a_dataset_with_a_log_and_settings_is_still_a_dataset(data: Path, planted_data: Path) -> None:
+def test_a_dataset_with_a_log_and_settings_is_still_a_dataset(
+    data: Path, planted_data: Path
+) -> None:
     from hemix.settings import Settings
 
     (data / "settings.yaml").write_text(Settings().to_yaml())
@@ -75,7 +89,9 @@ def test_training_does_not_write_over_a_file(tmp_path: Path, planted_data: Path)
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_run_may_be_a_link_to_a_folder_that_is_not_there_yet(tmp_path: Path, planted_data: Path) -> None:
+def test_a_run_may_be_a_link_to_a_folder_that_is_not_there_yet(
+    tmp_path: Path, planted_data: Path
+) -> None:
     (tmp_path / "run").symlink_to(tmp_path / "disk" / "run")
     settings = {"train.batch_impressions": 512, "model.layers": 1}
     api.train(planted_data, tmp_path / "run", settings=settings)

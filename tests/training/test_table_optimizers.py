@@ -1,4 +1,6 @@
-"""Table optimisers against numbers worked out by hand and against dense PyTorch ones; untouched rows stay untouched."""
+"""Table optimisers against numbers worked out by hand and against dense PyTorch ones; untouched
+rows stay untouched.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,16 @@ import torch
 from hemix.errors import MissingExtra, SettingsError
 from hemix.nn.embedding import LookUp, Tables
 from hemix.training import fused_tables
-from hemix.training.table_optimizers import RowAdam, RowOptimizer, RowwiseAdagrad, build_table_optimizer
+from hemix.training.table_optimizers import (
+    RowAdam,
+    RowOptimizer,
+    RowwiseAdagrad,
+    build_table_optimizer,
+)
 
-needs_fbgemm = pytest.mark.skipif(fused_tables.installed() is None, reason="FBGEMM ABSENT: pip install 'hemix[fast]'")
+needs_fbgemm = pytest.mark.skipif(
+    fused_tables.installed() is None, reason="FBGEMM ABSENT: pip install 'hemix[fast]'"
+)
 
 
 def make_tables(rows: int = 6, width: int = 2) -> Tables:
@@ -20,7 +29,13 @@ def make_tables(rows: int = 6, width: int = 2) -> Tables:
     return tables
 
 
-def step(tables: Tables, optimizer: RowOptimizer, ids: list[int], scale: float, learning_rate: float = 0.1) -> None:
+def step(
+    tables: Tables,
+    optimizer: RowOptimizer,
+    ids: list[int],
+    scale: float,
+    learning_rate: float = 0.1,
+) -> None:
     (vectors,) = tables.look_up([LookUp(tables=("a",), ids=torch.tensor(ids).unsqueeze(1))])
     (vectors.square().sum() * scale).backward()
     optimizer.step(learning_rate)
@@ -51,18 +66,24 @@ def test_adam_equals_dense_adam_where_every_row_is_looked_up() -> None:
 
 
 def test_adam_corrects_by_steps_not_by_a_rows_own_count() -> None:
-    """A row first seen in step 2: m = 0.1 g, v = 0.001 g^2; the move is lr * (0.1 / (1 - 0.9^2)) / sqrt(0.001 / (1 - 0.999^2))."""
+    """A row first seen in step 2: m = 0.1 g, v = 0.001 g^2; the move is lr * (0.1 / (1 - 0.9^2)) /
+    sqrt(0.001 / (1 - 0.999^2)).
+    """
     tables = make_tables()
     optimizer = build_table_optimizer("adam", tables)
     step(tables, optimizer, [0], 1.0)
     before = tables.weight[5].clone()
     step(tables, optimizer, [5], 1.0)
     expected = 0.1 * (0.1 / (1 - 0.9**2)) / (0.001 / (1 - 0.999**2)) ** 0.5
-    torch.testing.assert_close((before - tables.weight[5]).abs(), torch.full((2,), expected), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        (before - tables.weight[5]).abs(), torch.full((2,), expected), rtol=1e-4, atol=1e-6
+    )
 
 
 def test_rowwise_adagrad_by_hand() -> None:
-    """Weight (3, 4), loss w^2 / 2 per value: gradient (3, 4), mean square 12.5; the move is lr * g / sqrt(12.5)."""
+    """Weight (3, 4), loss w^2 / 2 per value: gradient (3, 4), mean square 12.5; the move is lr * g
+    / sqrt(12.5).
+    """
     tables = make_tables(rows=3)
     with torch.no_grad():
         tables.weight[1] = torch.tensor([3.0, 4.0])
@@ -106,16 +127,27 @@ ROWS = {"a": 40, "b": 7, "c": 300}
 def make_several(seed: int = 0) -> Tables:
     tables = Tables(ROWS, 8).train()
     with torch.no_grad():
-        tables.weight.copy_(torch.randn(tables.weight.shape, generator=torch.Generator().manual_seed(seed)))
+        tables.weight.copy_(
+            torch.randn(tables.weight.shape, generator=torch.Generator().manual_seed(seed))
+        )
     return tables
 
 
-def train_some(tables: Tables, optimizer: RowOptimizer, first: int, last: int, *, bags: bool = True) -> None:
-    """Steps of random look-ups: columns of several tables with repeats, ids of one table in two look-ups, bags empty and full."""
+def train_some(
+    tables: Tables, optimizer: RowOptimizer, first: int, last: int, *, bags: bool = True
+) -> None:
+    """Steps of random look-ups: columns of several tables with repeats, ids of one table in two
+    look-ups, bags empty and full.
+    """
     for i in range(first, last):
         g = torch.Generator().manual_seed(i)
-        ids = torch.stack([torch.randint(0, ROWS[t], (32,), generator=g) for t in ("a", "b", "c")], 1)
-        wanted = [LookUp(tables=("a", "b", "c"), ids=ids), LookUp(tables=("c",), ids=torch.randint(0, 300, (5, 1), generator=g))]
+        ids = torch.stack(
+            [torch.randint(0, ROWS[t], (32,), generator=g) for t in ("a", "b", "c")], 1
+        )
+        wanted = [
+            LookUp(tables=("a", "b", "c"), ids=ids),
+            LookUp(tables=("c",), ids=torch.randint(0, 300, (5, 1), generator=g)),
+        ]
         if bags:
             lengths = torch.randint(0, 4, (20,), generator=g)
             offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
@@ -144,7 +176,9 @@ def test_fused_equals_plain_over_100_steps(bags: bool) -> None:
 
 @pytest.mark.parametrize("name", ["adam", "rowwise_adagrad"])
 def test_plain_equals_a_dense_gradient_over_100_steps(name: str) -> None:
-    """The same look-ups by F.embedding on a weight with a dense gradient, updated by the formula on the rows that were read."""
+    """The same look-ups by F.embedding on a weight with a dense gradient, updated by the formula on
+    the rows that were read.
+    """
     tables, second = make_several(), make_several()
     optimizer = build_table_optimizer(name, tables)
     dense = torch.nn.Parameter(second.weight.clone())
@@ -157,7 +191,11 @@ def test_plain_equals_a_dense_gradient_over_100_steps(name: str) -> None:
             if name == "adam":
                 state[0][read] = 0.9 * state[0][read] + 0.1 * gradient[read]
                 state[1][read] = 0.999 * state[1][read] + 0.001 * gradient[read] ** 2
-                move = state[0] / (1 - 0.9 ** (i + 1)) / ((state[1] / (1 - 0.999 ** (i + 1))).sqrt() + 1e-8)
+                move = (
+                    state[0]
+                    / (1 - 0.9 ** (i + 1))
+                    / ((state[1] / (1 - 0.999 ** (i + 1))).sqrt() + 1e-8)
+                )
             else:
                 state[0][read] += (gradient[read] ** 2).mean(1, keepdim=True)
                 move = gradient / (state[0].sqrt() + 1e-8)
@@ -166,15 +204,23 @@ def test_plain_equals_a_dense_gradient_over_100_steps(name: str) -> None:
 
 
 def dense_gradient(weight: torch.nn.Parameter, i: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(gradient of the whole weight, the rows that step ``i`` of :func:`train_some` reads), list by list."""
+    """(gradient of the whole weight, the rows that step ``i`` of :func:`train_some` reads), list by
+    list.
+    """
     g = torch.Generator().manual_seed(i)
     first = {"a": 0, "b": 40, "c": 47}
-    ids = torch.stack([first[t] + torch.randint(0, ROWS[t], (32,), generator=g) for t in ("a", "b", "c")], 1)
+    ids = torch.stack(
+        [first[t] + torch.randint(0, ROWS[t], (32,), generator=g) for t in ("a", "b", "c")], 1
+    )
     alone = first["c"] + torch.randint(0, 300, (5, 1), generator=g)
     lengths = torch.randint(0, 4, (20,), generator=g).tolist()
     values = torch.randint(0, 40, (sum(lengths),), generator=g)
     lists = [piece if len(piece) else torch.tensor([1]) for piece in torch.split(values, lengths)]
-    found = [weight[ids].flatten(1), weight[alone].flatten(1), torch.stack([weight[piece].mean(0) for piece in lists])]
+    found = [
+        weight[ids].flatten(1),
+        weight[alone].flatten(1),
+        torch.stack([weight[piece].mean(0) for piece in lists]),
+    ]
     loss = sum((v * torch.randn(v.shape, generator=g)).sum() + v.square().sum() for v in found)
     assert isinstance(loss, torch.Tensor)
     weight.grad = None
@@ -212,7 +258,10 @@ def test_the_same_steps_give_the_same_bytes(backend: str) -> None:
 @needs_fbgemm
 def test_fused_leaves_other_rows_alone() -> None:
     tables = make_tables()
-    optimizer, before = build_table_optimizer("rowwise_adagrad", tables, "fused"), tables.weight.clone()
+    optimizer, before = (
+        build_table_optimizer("rowwise_adagrad", tables, "fused"),
+        tables.weight.clone(),
+    )
     step(tables, optimizer, [1, 3, 3], 1.0)
     assert (tables.weight != before).all(1).tolist() == [False, True, False, True, False, False]
     optimizer.step(0.1)  # nothing was looked up
@@ -220,20 +269,29 @@ def test_fused_leaves_other_rows_alone() -> None:
 
 def test_fused_is_refused_where_there_is_no_kernel() -> None:
     with pytest.raises(
-        SettingsError, match=r"train\.tables: fused needs train\.table_optimizer=rowwise_adagrad .* for adam on cpu"
+        SettingsError,
+        match=r"train\.tables: fused needs train\.table_optimizer=rowwise_adagrad .* "
+        "for adam on cpu",
     ):
         build_table_optimizer("adam", make_tables(), "fused")
 
 
 def test_auto_is_plain_where_fused_does_not_fit() -> None:
     optimizer = build_table_optimizer("adam", make_tables(), "auto")
-    assert isinstance(optimizer, RowAdam) and optimizer.how.startswith("plain PyTorch (fused by FBGEMM: only rowwise_adagrad")
+    assert isinstance(optimizer, RowAdam) and optimizer.how.startswith(
+        "plain PyTorch (fused by FBGEMM: only rowwise_adagrad"
+    )
 
 
-def test_without_fbgemm_fused_says_how_to_get_it_and_auto_does_without(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_fbgemm_fused_says_how_to_get_it_and_auto_does_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(fused_tables, "installed", lambda: None)
     fused_tables.load.cache_clear()
-    with pytest.raises(MissingExtra, match=r"train\.tables=fused needs fbgemm-gpu-cpu, .* pip install 'hemix\[fast\]'"):
+    with pytest.raises(
+        MissingExtra,
+        match=r"train\.tables=fused needs fbgemm-gpu-cpu, .* pip install 'hemix\[fast\]'",
+    ):
         build_table_optimizer("rowwise_adagrad", make_tables(), "fused")
     optimizer = build_table_optimizer("rowwise_adagrad", make_tables(), "auto")
     assert type(optimizer) is RowwiseAdagrad and "pip install 'hemix[fast]'" in optimizer.how

@@ -1,4 +1,6 @@
-"""validate(): the loss of a split is that of one large batch, however it is cut, with masked and weighted labels in it."""
+"""validate(): the loss of a split is that of one large batch, however it is cut, with masked and
+weighted labels in it.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,11 @@ CPU = torch.device("cpu")
 
 def settings(batch_impressions: int, funnel: str = "entire_space"):  # type: ignore[no-untyped-def]
     return build_settings(
-        overrides={"train.batch_impressions": batch_impressions, "model.funnel": funnel, "model.embedding_init_std": 1.0}
+        overrides={
+            "train.batch_impressions": batch_impressions,
+            "model.funnel": funnel,
+            "model.embedding_init_std": 1.0,
+        }
     )
 
 
@@ -34,7 +40,9 @@ def test_batches_add_up_to_the_loss_of_all(rich_data: Path, funnel: str) -> None
     model, split = build(data, funnel).eval(), data.split("valid")
     whole = split.batch(np.arange(split.requests))
     assert whole.labels is not None and whole.weights is not None
-    assert (whole.weights == 0).any(0).all() and len(whole.weights.unique()) == 4, "unknown labels; weights 1, 2 and 3"
+    assert (whole.weights == 0).any(0).all() and len(whole.weights.unique()) == 4, (
+        "unknown labels; weights 1, 2 and 3"
+    )
     with torch.no_grad():
         logits = model(whole)
         expected = float(model.loss(logits, whole))
@@ -44,14 +52,23 @@ def test_batches_add_up_to_the_loss_of_all(rich_data: Path, funnel: str) -> None
         loss, first_auc = validate(model, split, settings(size, funnel), CPU)
         assert loss == pytest.approx(expected, rel=1e-5)
         assert first_auc == pytest.approx(expected_auc, abs=1e-6)
-    parts = [b for b in split.batches(split.plan(4)) if b.weights is not None and (b.weights.sum(0) > 0).all()]
+    parts = [
+        b
+        for b in split.batches(split.plan(4))
+        if b.weights is not None and (b.weights.sum(0) > 0).all()
+    ]
     with torch.no_grad():
         mean = np.mean([float(model.loss(model(b), b)) for b in parts])
-    assert mean != pytest.approx(expected, rel=1e-3), "the mean of the batches' means would be another number"
+    assert mean != pytest.approx(expected, rel=1e-3), (
+        "the mean of the batches' means would be another number"
+    )
 
 
 def test_the_loss_by_hand(rich_data: Path) -> None:
-    """Of every task the weighted mean over known labels; summed over tasks. Probabilities from the model's own outputs."""
+    """Of every task the weighted mean over known labels; summed over tasks.
+
+    Probabilities from the model's own outputs.
+    """
     data = Dataset(rich_data)
     model, split = build(data).eval(), data.split("valid")
     whole = split.batch(np.arange(split.requests))
@@ -69,7 +86,13 @@ def test_the_loss_by_hand(rich_data: Path) -> None:
 
 
 def test_a_split_of_one_class_and_one_without_any_known_label(tmp_path: Path) -> None:
-    rows = [("u", "i", at(0), 1), ("u", "i", at(0, 1), 0), ("u", "i", at(1), 0), ("v", "i", at(1), 0), ("u", "i", at(2), None)]
+    rows = [
+        ("u", "i", at(0), 1),
+        ("u", "i", at(0, 1), 0),
+        ("u", "i", at(1), 0),
+        ("v", "i", at(1), 0),
+        ("u", "i", at(2), None),
+    ]
     data = Dataset(prepared(tmp_path, PLAIN, impressions=shown(rows)).folder)
     model = build(data)
     loss, first_auc = validate(model, data.split("valid"), settings(1), CPU)

@@ -1,4 +1,6 @@
-"""hemix train --from on a later day: rows follow their values, and the day is scored before it is trained on."""
+"""hemix train --from on a later day: rows follow their values, and the day is scored before it is
+trained on.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ from tests.planted import SCHEMA, write_logs
 
 SETTINGS = {"train.batch_impressions": 128, "train.threads": 1, "train.checkpoint_every_steps": 0}
 LATER = SCHEMA.replace(
-    "split: {valid: 2026-01-08, test: 2026-01-09}", "split: {start: 2026-01-09, valid: 2026-01-10, test: 2026-01-11}"
+    "split: {valid: 2026-01-08, test: 2026-01-09}",
+    "split: {start: 2026-01-09, valid: 2026-01-10, test: 2026-01-11}",
 )
 
 
@@ -39,7 +42,9 @@ def later(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "data"
 
 
-def test_rows_follow_their_values_and_new_values_begin_as_unknown_ones(run: Path, later: Path) -> None:
+def test_rows_follow_their_values_and_new_values_begin_as_unknown_ones(
+    run: Path, later: Path
+) -> None:
     before, data = Run.load(run), Dataset(later)
     state = remap_embedding_rows(before, data, before.settings)
     model = build_model(data.spec, before.settings.model, 0)
@@ -53,11 +58,17 @@ def test_rows_follow_their_values_and_new_values_begin_as_unknown_ones(run: Path
         assert torch.equal(new["user.user_id"][row], old["user.user_id"][known.get(key, 0)])
     for table in ("user.age", "context.hour"):
         assert torch.equal(new[table], old[table])
-    dense = {name: tensor for name, tensor in before.model.state_dict().items() if name != "tables.weight"}
+    dense = {
+        name: tensor
+        for name, tensor in before.model.state_dict().items()
+        if name != "tables.weight"
+    }
     assert all(torch.equal(tensor, state[name]) for name, tensor in dense.items())
 
 
-def test_the_new_rows_are_scored_before_they_are_trained_on(run: Path, later: Path, tmp_path: Path) -> None:
+def test_the_new_rows_are_scored_before_they_are_trained_on(
+    run: Path, later: Path, tmp_path: Path
+) -> None:
     out = api.train(later, tmp_path / "run", settings=SETTINGS, start_from=run)
     found = json.loads((out / "metrics.json").read_text())["progressive"]["click"]
     before, data = Run.load(run), Dataset(later)
@@ -65,15 +76,22 @@ def test_the_new_rows_are_scored_before_they_are_trained_on(run: Path, later: Pa
     model.load_state_dict(remap_embedding_rows(before, data, before.settings))
     model.eval()
     split = data.split("train")
-    pieces = [(model.predict(batch)["click"], batch.labels[:, 0]) for batch in split.batches(split.plan(1000))]  # type: ignore[index]
+    pieces = [
+        (model.predict(batch)["click"], batch.labels[:, 0])
+        for batch in split.batches(split.plan(1000))
+    ]  # type: ignore[index]
     scores, labels = (torch.cat(column).double().numpy() for column in zip(*pieces, strict=True))
     positive, negative = scores[labels == 1], scores[labels == 0]
     pairs = np.sign(positive[:, None] - negative[None, :])
     assert found["rows"] == len(labels)
     assert found["auc"] == pytest.approx(float((pairs.mean() + 1) / 2), abs=1e-6)
-    assert found["logloss"] == pytest.approx(float(-np.log(np.where(labels == 1, scores, 1 - scores)).mean()), abs=1e-6)
+    assert found["logloss"] == pytest.approx(
+        float(-np.log(np.where(labels == 1, scores, 1 - scores)).mean()), abs=1e-6
+    )
     assert found["pcoc"] == pytest.approx(float(scores.mean() / labels.mean()), abs=1e-6)
-    assert json.loads((out / "log.jsonl").read_text().splitlines()[0])["progressive"]["click"] == found
+    assert (
+        json.loads((out / "log.jsonl").read_text().splitlines()[0])["progressive"]["click"] == found
+    )
     assert "progressive" not in json.loads((run / "metrics.json").read_text())
 
 
@@ -91,9 +109,13 @@ def test_a_resumed_run_keeps_what_was_scored_before(run: Path, later: Path, tmp_
         api.train(later, tmp_path / "run", settings=SETTINGS, start_from=run, on_step=stop)
     api.train(later, tmp_path / "run", resume=True)
     whole = api.train(later, tmp_path / "whole", settings=SETTINGS, start_from=run)
-    ours, theirs = (json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path / "run", whole))
+    ours, theirs = (
+        json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path / "run", whole)
+    )
     assert ours["progressive"] == theirs["progressive"]
-    assert (tmp_path / "run" / "tables.safetensors").read_bytes() == (whole / "tables.safetensors").read_bytes()
+    assert (tmp_path / "run" / "tables.safetensors").read_bytes() == (
+        whole / "tables.safetensors"
+    ).read_bytes()
 
 
 def begun(data: Path, out: Path, **start: Path) -> Path:
@@ -109,47 +131,76 @@ def begun(data: Path, out: Path, **start: Path) -> Path:
     return out
 
 
-def test_a_run_without_a_checkpoint_still_knows_its_first_weights(run: Path, later: Path, tmp_path: Path) -> None:
+def test_a_run_without_a_checkpoint_still_knows_its_first_weights(
+    run: Path, later: Path, tmp_path: Path
+) -> None:
     whole = api.train(later, tmp_path / "whole", settings=SETTINGS, start_from=run)
     api.train(later, begun(later, tmp_path / "run", start_from=run), resume=True)
     for file in ("dense.safetensors", "tables.safetensors"):
         assert (tmp_path / "run" / file).read_bytes() == (whole / file).read_bytes()
-    ours, theirs = (json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path / "run", whole))
+    ours, theirs = (
+        json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path / "run", whole)
+    )
     assert ours["progressive"] == theirs["progressive"]
 
 
-def test_first_weights_that_are_gone_or_others_are_refused(run: Path, later: Path, planted_data: Path, tmp_path: Path) -> None:
+def test_first_weights_that_are_gone_or_others_are_refused(
+    run: Path, later: Path, planted_data: Path, tmp_path: Path
+) -> None:
     source = Path(shutil.copytree(run, tmp_path / "source"))
     out = begun(later, tmp_path / "run", start_from=source)
     other = api.train(planted_data, tmp_path / "other", settings=SETTINGS, seed=1)
-    with pytest.raises(UsageError, match=r"--from .*other: .*run began with the weights of .*source; leave the flag away"):
+    with pytest.raises(
+        UsageError,
+        match=r"--from .*other: .*run began with the weights of .*source; leave the flag away",
+    ):
         api.train(later, out, resume=True, start_from=other)
     shutil.rmtree(source)
-    with pytest.raises(RunError, match=r"began with the weights of .*source .* no checkpoint yet: .*source: no such run folder"):
+    with pytest.raises(
+        RunError,
+        match=r"began with the weights of .*source .* no checkpoint yet: .*source: no such run "
+        r"folder",
+    ):
         api.train(later, out, resume=True)
     other.rename(source)
-    with pytest.raises(RunError, match=r"began with the weights of .*source .*: that run has other weights now"):
+    with pytest.raises(
+        RunError, match=r"began with the weights of .*source .*: that run has other weights now"
+    ):
         api.train(later, out, resume=True)
     own = begun(later, tmp_path / "own")
     with pytest.raises(UsageError, match=r"own began with weights of its own; leave the flag away"):
         api.train(later, own, resume=True, start_from=run)
-    assert api.train(later, out, resume=True, start_from=run) == out, "the same weights, now elsewhere"
+    assert api.train(later, out, resume=True, start_from=run) == out, (
+        "the same weights, now elsewhere"
+    )
 
 
 def test_buckets_that_were_learned_anew_are_refused(run: Path, tmp_path: Path) -> None:
     write_logs(tmp_path / "logs", users=90, days=7, seed=5, schema=LATER)
     api.prepare(tmp_path / "logs", tmp_path / "data")
-    with pytest.raises(RunError, match=r"user\.age was learned anew on .*: prepare the data with --from"):
+    with pytest.raises(
+        RunError, match=r"user\.age was learned anew on .*: prepare the data with --from"
+    ):
         api.train(tmp_path / "data", tmp_path / "run", settings=SETTINGS, start_from=run)
     assert not (tmp_path / "run").exists()
 
 
 def test_another_schema_or_model_is_refused(run: Path, later: Path, tmp_path: Path) -> None:
-    write_logs(tmp_path / "logs", schema=SCHEMA.replace("age: {type: numeric, buckets: 4}", "age: {type: numeric, buckets: 3}"))
+    write_logs(
+        tmp_path / "logs",
+        schema=SCHEMA.replace(
+            "age: {type: numeric, buckets: 4}", "age: {type: numeric, buckets: 3}"
+        ),
+    )
     api.prepare(tmp_path / "logs", tmp_path / "data")
-    with pytest.raises(RunError, match=r"another schema than .*: they differ in features\.user\.age\.buckets: 4 against 3"):
+    with pytest.raises(
+        RunError,
+        match=r"another schema than .*: they differ in features\.user\.age\.buckets: 4 against 3",
+    ):
         api.train(tmp_path / "data", tmp_path / "run", settings=SETTINGS, start_from=run)
     with pytest.raises(
-        UsageError, match=r"this run's model settings are not its own: layers: 1 against \d; --config .*settings.yaml"
+        UsageError,
+        match=r"this run's model settings are not its own: layers: 1 against \d; --config "
+        r".*settings.yaml",
     ):
         api.train(later, tmp_path / "run", settings={**SETTINGS, "model.layers": 1}, start_from=run)

@@ -1,4 +1,6 @@
-"""Weights of 0 that leave a class or a split empty: refused, noted or absent with the reason, never a failure or a silence."""
+"""Weights of 0 that leave a class or a split empty: refused, noted or absent with the reason, never
+a failure or a silence.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ LIGHT = {"model.layers": 1, "train.threads": 1, "train.batch_impressions": 128}
 
 
 def rows() -> dict[str, np.ndarray]:
-    """Three days of 8 users, who see 20 items in requests of 5; a click in two, an order in four of a click's."""
+    """Three days of 8 users, who see 20 items in requests of 5; a click in two, an order in four of
+    a click's.
+    """
     rng = np.random.default_rng(0)
     day, user, nth = (column.ravel() for column in np.indices((3, 8, 20)))
     click = rng.integers(0, 2, day.size)
@@ -36,7 +40,8 @@ def rows() -> dict[str, np.ndarray]:
         "user_id": user,
         "item_id": np.concatenate([rng.permutation(6)[:5] for _ in range(day.size // 5)]),
         "request": np.array([f"{d}-{u}-{n // 5}" for d, u, n in zip(day, user, nth, strict=True)]),
-        "time_ms": np.array([at(d, 1 + n // 5) for d, n in zip(day, nth, strict=True)]) + 60_000 * user,
+        "time_ms": np.array([at(d, 1 + n // 5) for d, n in zip(day, nth, strict=True)])
+        + 60_000 * user,
         "click": click,
         "order": click * rng.integers(0, 2, day.size),
         "weight": np.ones(day.size),
@@ -48,7 +53,11 @@ def made(folder: Path, zero: Any) -> Dataset:
     """Those rows, prepared, with weight 0 where ``zero(rows)`` says so and 2 elsewhere."""
     table = rows()
     table["weight"] = np.where(zero(table), 0.0, 2.0)
-    return Dataset(prepared(folder, SCHEMA, impressions={k: v.tolist() for k, v in table.items() if k != "day"}).folder)
+    return Dataset(
+        prepared(
+            folder, SCHEMA, impressions={k: v.tolist() for k, v in table.items() if k != "day"}
+        ).folder
+    )
 
 
 @pytest.mark.parametrize(
@@ -61,12 +70,16 @@ def made(folder: Path, zero: Any) -> Dataset:
     ids=["positives", "negatives", "train"],
 )
 @pytest.mark.parametrize("model", ["hemix", "lightgbm"])
-def test_one_class_that_counts_on_train_is_refused(tmp_path: Path, model: str, zero: Any, told: str) -> None:
+def test_one_class_that_counts_on_train_is_refused(
+    tmp_path: Path, model: str, zero: Any, told: str
+) -> None:
     if model == "lightgbm":
         pytest.importorskip("lightgbm", reason="LIGHTGBM ABSENT: pip install 'hemix[rivals]'")
     data = made(tmp_path, zero)
     with pytest.raises(DataError, match=told) as error:
-        settings = {key: value for key, value in LIGHT.items() if model == "hemix" or "model." not in key}
+        settings = {
+            key: value for key, value in LIGHT.items() if model == "hemix" or "model." not in key
+        }
         api.train(data.folder, tmp_path / "run", model=model, settings=settings)
     assert "weight is above 0" in str(error.value)
     assert not (tmp_path / "run" / "run.json").exists()
@@ -77,13 +90,20 @@ def test_a_further_task_of_one_class_is_noted(tmp_path: Path) -> None:
     [note] = check_labels(data)
     table = rows()
     counted = (table["day"] == 0) & (table["order"] == 0)
-    assert (note["code"], note["task"], note["positives"], note["rows"]) == ("one_class_in_train", "order", 0, counted.sum())
+    assert (note["code"], note["task"], note["positives"], note["rows"]) == (
+        "one_class_in_train",
+        "order",
+        0,
+        counted.sum(),
+    )
     run = Run.load(api.train(data.folder, tmp_path / "run", settings=LIGHT))
     assert note in run.metrics["notes"]
 
 
 @pytest.mark.parametrize("empty", ["positives", "rows"])
-def test_a_test_split_that_weighs_nothing_is_evaluated_all_the_same(tmp_path: Path, empty: str) -> None:
+def test_a_test_split_that_weighs_nothing_is_evaluated_all_the_same(
+    tmp_path: Path, empty: str
+) -> None:
     data = made(tmp_path, lambda t: (t["day"] == 2) & ((t["click"] == 1) | (empty == "rows")))
     run = api.train(data.folder, tmp_path / "run", settings=LIGHT)
     figures = api.evaluate(run, data.folder)
@@ -103,7 +123,9 @@ def test_a_valid_split_that_weighs_nothing_chooses_no_weights(tmp_path: Path) ->
     data = made(tmp_path, lambda t: t["day"] == 1)
     records: list[dict[str, Any]] = []
     settings = {**LIGHT, "train.epochs": 3, "train.patience": 1}
-    run = Run.load(api.train(data.folder, tmp_path / "run", settings=settings, on_record=records.append))
+    run = Run.load(
+        api.train(data.folder, tmp_path / "run", settings=settings, on_record=records.append)
+    )
     assert [record["valid_loss"] for record in records if "valid_loss" in record] == [None] * 3
     assert not any("stopped_early" in record for record in records)
     assert run.metrics["steps"] == 3 * -(-160 // 128)
@@ -113,11 +135,23 @@ def test_a_valid_split_that_weighs_nothing_chooses_no_weights(tmp_path: Path) ->
 def test_a_run_worse_than_the_base_rate_says_so(tmp_path: Path) -> None:
     """Labels of train are turned round on valid and test."""
     table = rows()
-    table["click"] = np.where(table["day"] == 0, table["item_id"] < 3, table["item_id"] >= 3).astype(int)
+    table["click"] = np.where(
+        table["day"] == 0, table["item_id"] < 3, table["item_id"] >= 3
+    ).astype(int)
     table["order"] = table["click"]
-    data = Dataset(prepared(tmp_path, SCHEMA, impressions={k: v.tolist() for k, v in table.items() if k != "day"}).folder)
+    data = Dataset(
+        prepared(
+            tmp_path, SCHEMA, impressions={k: v.tolist() for k, v in table.items() if k != "day"}
+        ).folder
+    )
     records: list[dict[str, Any]] = []
-    settings = {**LIGHT, "train.epochs": 20, "train.patience": 0, "train.calibrate": False, "train.batch_impressions": 32}
+    settings = {
+        **LIGHT,
+        "train.epochs": 20,
+        "train.patience": 0,
+        "train.calibrate": False,
+        "train.batch_impressions": 32,
+    }
     settings |= {"model.matches": False, "model.products": "none", "train.warmup_steps": 1}
     settings |= {"model.use_global": False, "model.use_realtime": False}
     run = api.train(data.folder, tmp_path / "run", settings=settings, on_record=records.append)

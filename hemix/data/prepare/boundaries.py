@@ -1,7 +1,8 @@
 """The boundaries of a split as values of its column: times, dates, numbers or text.
 
-A boundary that would compare with the column in another way than a reader expects (a day against text of another format, a number
-that is a day against milliseconds) is refused: rows would land in the wrong split without a word.
+A boundary that would compare with the column in another way than a reader expects (a day against
+text of another format, a number that is a day against milliseconds) is refused: rows would land in
+the wrong split without a word.
 """
 
 from __future__ import annotations
@@ -21,7 +22,15 @@ from hemix.data.clock import local_text, moment_ms
 from hemix.data.keys import distinct
 from hemix.data.prepare.columns import no_null
 from hemix.data.prepare.reading import Chunk
-from hemix.data.prepare.written_days import YEAR_LAST, YearLast, compact_day, comparable, is_time, like, lower_bound
+from hemix.data.prepare.written_days import (
+    YEAR_LAST,
+    YearLast,
+    compact_day,
+    comparable,
+    is_time,
+    like,
+    lower_bound,
+)
 from hemix.errors import SchemaError
 from hemix.schema import Boundary, Clock, Schema
 
@@ -37,7 +46,10 @@ class Boundaries(Protocol):
     """How the boundaries compare with a column's values."""
 
     def mark(self, name: str, value: Boundary) -> Any:
-        """The boundary in the form of :meth:`values`. Raises SchemaError for one that does not compare."""
+        """The boundary in the form of :meth:`values`.
+
+        Raises SchemaError for one that does not compare.
+        """
 
     def values(self, chunk: Chunk, time_ms: Array, /) -> Array:
         """[rows]: what compares with the marks. Raises DataError naming file, row and column."""
@@ -69,11 +81,16 @@ def boundaries_of(schema: Schema, kind: pa.DataType, origin: str) -> Boundaries:
         return _Numbers(column, where, whole=t.is_integer(kind))
     if t.is_string(kind):
         return _Texts(column, where)
-    raise SchemaError(f"split.column: no boundary compares with {where}: name a column of dates, times, numbers or text")
+    raise SchemaError(
+        f"split.column: no boundary compares with {where}: name a column of dates, times, numbers "
+        "or text"
+    )
 
 
 def _refused(name: str, value: Boundary, where: str, advice: str) -> SchemaError:
-    return SchemaError(f"split.{name}: {value!r} does not compare with {where}{'; ' if advice else ''}{advice}")
+    return SchemaError(
+        f"split.{name}: {value!r} does not compare with {where}{'; ' if advice else ''}{advice}"
+    )
 
 
 class _ClockTimes:
@@ -85,11 +102,16 @@ class _ClockTimes:
             try:
                 return moment_ms(value, self._clock.timezone)
             except ValueError as error:
-                raise SchemaError(f"split.{name}: expected a date or time such as 2026-01-15 06:00, got {value!r}") from error
+                raise SchemaError(
+                    f"split.{name}: expected a date or time such as 2026-01-15 06:00, got {value!r}"
+                ) from error
         day = compact_day(value)
         if day is not None:
-            raise SchemaError(f"split.{name}: expected a date or a number in {self._clock.unit} on the clock, got {value!r}; "
-                              f"write {day.isoformat()}")  # fmt: skip
+            raise SchemaError(
+                f"split.{name}: expected a date or a number in {self._clock.unit} on the clock, "
+                f"got {value!r}; "
+                f"write {day.isoformat()}"
+            )
         if math.isinf(value):
             return value
         if isinstance(value, int):
@@ -104,7 +126,9 @@ class _ClockTimes:
 
 
 class _Timestamps:
-    """Microseconds: of a zoned column since 1970 UTC, boundaries being local times of the schema's zone; of a naive one as written."""
+    """Microseconds: of a zoned column since 1970 UTC, boundaries being local times of the schema's
+    zone; of a naive one as written.
+    """
 
     def __init__(self, column: str, where: str, kind: pa.TimestampType, clock: Clock) -> None:
         self._column, self._where = column, where
@@ -125,7 +149,9 @@ class _Timestamps:
         ticks: Array = found.cast(pa.int64()).to_numpy(zero_copy_only=False)
         if not unit_us:
             return ticks // 1000
-        most = _MOST_MICROSECONDS // unit_us  # a time beyond all dates, for "no value", stays beyond them
+        most = (
+            _MOST_MICROSECONDS // unit_us
+        )  # a time beyond all dates, for "no value", stays beyond them
         return np.clip(ticks, -most, most) * unit_us
 
     def text(self, value: Any) -> str:
@@ -143,7 +169,11 @@ class _Dates:
             moment = datetime.fromisoformat(value) if isinstance(value, str) else None
         except ValueError:
             moment = None
-        if moment is None or moment.tzinfo is not None or moment != datetime.combine(moment, datetime.min.time()):
+        if (
+            moment is None
+            or moment.tzinfo is not None
+            or moment != datetime.combine(moment, datetime.min.time())
+        ):
             raise _refused(name, value, self._where, "write a day such as 2026-01-15")
         return (moment.replace(tzinfo=UTC) - _EPOCH).days
 
@@ -168,7 +198,12 @@ class _Numbers:
         if isinstance(value, str):
             day = datetime.fromisoformat(value) if is_time(value) else None
             written = "" if day is None else f", for instance {day:%Y%m%d}"
-            raise _refused(name, value, self._where, f"write a number like those of the column, without quotes{written}")
+            raise _refused(
+                name,
+                value,
+                self._where,
+                f"write a number like those of the column, without quotes{written}",
+            )
         return (
             math.ceil(value) if self._whole and math.isfinite(value) else value
         )  # a whole number is below 2.5 where it is below 3
@@ -194,11 +229,17 @@ class _Texts:
     def mark(self, name: str, value: Boundary) -> str:
         if not isinstance(value, str):
             day = compact_day(value)
-            raise _refused(name, value, self._where, "" if day is None else "write it in quotes, as the column's days are")
+            raise _refused(
+                name,
+                value,
+                self._where,
+                "" if day is None else "write it in quotes, as the column's days are",
+            )
         for before, low in self._marks.items():
             if not lower_bound(low) < lower_bound(value):
                 raise SchemaError(
-                    f"split.{name}: expected {before} < {name} as text like {self._where}, got {low!r} and {value!r}"
+                    f"split.{name}: expected {before} < {name} as text like {self._where}, got "
+                    f"{low!r} and {value!r}"
                 )
         self._marks[name] = value
         return lower_bound(value)
@@ -215,13 +256,19 @@ class _Texts:
         """Refuse a value that compares with a boundary only by chance."""
         forms = pc.replace_substring_regex(values, pattern=r"\d", replacement="0")
         examples = dict(zip(reversed(forms.to_pylist()), reversed(values.to_pylist()), strict=True))
-        offsets = any(re.search(r"[T ].*[+-]00(:?00)?$", form) for form in examples)  # forms do not tell them apart
+        offsets = any(
+            re.search(r"[T ].*[+-]00(:?00)?$", form) for form in examples
+        )  # forms do not tell them apart
         for text in values.to_pylist() if offsets else examples.values():
             for name, mark in self._marks.items():
                 if not comparable(text, mark):
                     row, hint = pc.index(found, text).as_py(), like(mark, text)
-                    raise chunk.where.error(row, f"column {self._column!r}: {text!r} is not written like split.{name} {mark!r}, and "
-                                                 f"they compare as text; write both in one format{hint and f': {hint}'}")  # fmt: skip
+                    raise chunk.where.error(
+                        row,
+                        f"column {self._column!r}: {text!r} is not written like split.{name} "
+                        f"{mark!r}, and "
+                        f"they compare as text; write both in one format{hint and f': {hint}'}",
+                    )
         self._check_order(values, found, chunk)
 
     def _check_order(self, values: pa.Array, found: pa.Array, chunk: Chunk) -> None:
@@ -232,7 +279,10 @@ class _Texts:
             if not self._year_last.sorts(text):
                 row = max(pc.index(found, text).as_py(), 0)
                 problem = f"days like {text!r} compare as text, and that is not their order in time"
-                raise chunk.where.error(row, f"column {self._column!r}: {problem}; write the year first, as in 2026-01-31")
+                raise chunk.where.error(
+                    row,
+                    f"column {self._column!r}: {problem}; write the year first, as in 2026-01-31",
+                )
 
     def text(self, value: Any) -> str:
         return str(value)

@@ -1,4 +1,7 @@
-"""The schema against the tables: is every column that it names there, of a type that can be used. Reads no row."""
+"""The schema against the tables: is every column that it names there, of a type that can be used.
+
+Reads no row.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,11 @@ class Logs:
     @property
     def tables(self) -> list[Table]:
         """All tables that are there."""
-        return [t for t in (self.impressions, self.events, self.items, self.users, self.truth) if t is not None]
+        return [
+            t
+            for t in (self.impressions, self.events, self.items, self.users, self.truth)
+            if t is not None
+        ]
 
     @property
     def score_columns(self) -> tuple[str, ...]:
@@ -42,9 +49,19 @@ class Logs:
 
     @property
     def action_lacking(self) -> dict[str, list[str]]:
-        """For the manifest: the events' columns, where they tell no action though the schema names no other column for it."""
-        lacking = self.events is not None and self.schema.history.action is None and "action" not in self.events.names
-        return {"columns_without_action": self.events.names} if lacking and self.events is not None else {}
+        """For the manifest: the events' columns, where they tell no action though the schema names
+        no other column for it.
+        """
+        lacking = (
+            self.events is not None
+            and self.schema.history.action is None
+            and "action" not in self.events.names
+        )
+        return (
+            {"columns_without_action": self.events.names}
+            if lacking and self.events is not None
+            else {}
+        )
 
     @property
     def event_clock(self) -> str:
@@ -55,7 +72,9 @@ class Logs:
     def clocks(self) -> dict[str, Clock]:
         """The impressions' columns of times, each with its clock."""
         clock, labels = self.schema.clock, self.schema.labels.values()
-        return dict.fromkeys([clock.column, *(v.available_at for v in labels if v.available_at is not None)], clock)
+        return dict.fromkeys(
+            [clock.column, *(v.available_at for v in labels if v.available_at is not None)], clock
+        )
 
 
 def open_logs(folder: Path, schema: Schema | None) -> Logs:
@@ -64,14 +83,20 @@ def open_logs(folder: Path, schema: Schema | None) -> Logs:
         raise DataError(f"{folder}: no such folder of logs")
     if schema is None:
         if not any(folder.iterdir()):
-            raise DataError(f"{folder}: expected schema.yaml and Parquet tables, found an empty folder")
+            raise DataError(
+                f"{folder}: expected schema.yaml and Parquet tables, found an empty folder"
+            )
         schema = Schema.load(folder / "schema.yaml")
     tables = schema.tables
     _refuse_outcomes(folder, schema)
 
     def table(role: str) -> Table | None:
         name = getattr(tables, role)
-        return None if name is None else Table(name if is_url(name) else folder / name, f"tables.{role}")
+        return (
+            None
+            if name is None
+            else Table(name if is_url(name) else folder / name, f"tables.{role}")
+        )
 
     impressions = table("impressions")
     assert impressions is not None
@@ -92,19 +117,28 @@ def open_logs(folder: Path, schema: Schema | None) -> Logs:
         for task in schema.tasks:
             logs.truth.require(f"p_{task}", "tables.truth", _number)
         if logs.truth.rows != impressions.rows:
-            raise DataError(f"{logs.truth.path}: expected {impressions.rows} rows, one per impression, found {logs.truth.rows}")
+            raise DataError(
+                f"{logs.truth.path}: expected {impressions.rows} rows, one per impression, found "
+                f"{logs.truth.rows}"
+            )
     return logs
 
 
 def _refuse_outcomes(folder: Path, schema: Schema) -> None:
-    """The schema's check of columns that are not known when ranking, where a link or another path leads to the impressions too."""
+    """The schema's check of columns that are not known when ranking, where a link or another path
+    leads to the impressions too.
+    """
 
     def real(name: str | None) -> Path | None:
         return None if name is None or is_url(name) else (folder / name).resolve()
 
     tables, impressions = schema.tables, real(schema.tables.impressions)
     names = ("events", "items", "users", "truth")
-    same = {name: tables.impressions for name in names if impressions is not None and real(getattr(tables, name)) == impressions}
+    same = {
+        name: tables.impressions
+        for name in names
+        if impressions is not None and real(getattr(tables, name)) == impressions
+    }
     if same:
         named = schema.model_copy(update={"tables": tables.model_copy(update=same)})
         Schema.parse(named.to_yaml(), str(folder / "schema.yaml"))
@@ -152,7 +186,9 @@ def _check_impressions(logs: Logs, table: Table) -> None:
 
 
 def _unify_split(schema: Schema, table: Table) -> None:
-    """One type for a split column of several types, text parsed: rows are split by comparing values, not texts."""
+    """One type for a split column of several types, text parsed: rows are split by comparing
+    values, not texts.
+    """
     column, by_number = schema.split.column, not isinstance(schema.split.valid, str)
     kinds = [] if column is None or column == schema.clock.column else table.kinds_of(column)
     known = [kind for kind in kinds if not pa.types.is_null(kind)]
@@ -178,12 +214,20 @@ def _check_events(logs: Logs, table: Table) -> None:
     schema = logs.schema
     table.require(schema.user, "user", _id)
     table.require(schema.item, "item", _id)
-    table.require(logs.event_clock, "history.clock_column" if schema.history.clock_column else "clock.column", wrong_time)
+    table.require(
+        logs.event_clock,
+        "history.clock_column" if schema.history.clock_column else "clock.column",
+        wrong_time,
+    )
     for name, field in schema.event_fields.items():
         if name == "action" and schema.history.action is None and "action" not in table.names:
             continue
         for column in field.columns(name):
-            table.require(column, "history.action" if name == "action" else f"history.fields.{name}", field.wrong_type)
+            table.require(
+                column,
+                "history.action" if name == "action" else f"history.fields.{name}",
+                field.wrong_type,
+            )
 
 
 def _check_entities(logs: Logs) -> None:
@@ -197,17 +241,28 @@ def _check_entities(logs: Logs) -> None:
                     continue
                 key = f"features.{level}.{name}"
                 if table is None:
-                    raise SchemaError(f"{key}: column {column!r} needs tables.{level}s, which the schema does not name")
+                    raise SchemaError(
+                        f"{key}: column {column!r} needs tables.{level}s, which the schema does "
+                        "not name"
+                    )
                 table.require(column, key, feature.wrong_type)
     for column in logs.score_columns:
         if logs.items is None:
-            raise SchemaError(f"score: {column!r} is neither an output ({', '.join(schema.outputs)}) nor, without tables.items, "
-                              "an item column")  # fmt: skip
+            raise SchemaError(
+                f"score: {column!r} is neither an output ({', '.join(schema.outputs)}) nor, "
+                "without tables.items, "
+                "an item column"
+            )
         logs.items.require(column, "score", _number)
     if schema.valid_from is not None:
-        versioned = [t for t in (logs.items, logs.users) if t is not None and schema.valid_from in t.names]
+        versioned = [
+            t for t in (logs.items, logs.users) if t is not None and schema.valid_from in t.names
+        ]
         if not versioned:
-            tables = " and ".join(str(t.path) for t in (logs.items, logs.users) if t is not None) or "no item or user table"
+            tables = (
+                " and ".join(str(t.path) for t in (logs.items, logs.users) if t is not None)
+                or "no item or user table"
+            )
             raise DataError(f"{tables}: no column {schema.valid_from!r} (valid_from)")
         for table in versioned:
             table.require(schema.valid_from, "valid_from", wrong_time)

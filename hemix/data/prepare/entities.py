@@ -107,7 +107,9 @@ class Entities:
             table_rows=count,
             duplicates=duplicates,
             versioned=rows.versioned,
-            _own_columns=tuple(i for i, name in enumerate(names) if features[name].columns(name) == (own,)),
+            _own_columns=tuple(
+                i for i, name in enumerate(names) if features[name].columns(name) == (own,)
+            ),
         )
 
     @property
@@ -207,7 +209,10 @@ def _read_table(
         check_ids(own, chunk.columns[own], chunk.where)
         numbers.append(index.add(chunk.columns[own]))
         times.append(_valid_from(schema, chunk.columns, chunk.rows, chunk.where, versioned))
-        read = {name: feature.read(name, chunk.columns, chunk.rows, chunk.where) for name, feature in features.items()}
+        read = {
+            name: feature.read(name, chunk.columns, chunk.rows, chunk.where)
+            for name, feature in features.items()
+        }
         fitting.see(level, read, chunk.columns)
         for name, raw_column in read.items():
             if raw_column is not None:
@@ -285,7 +290,9 @@ def _arrange(
     order = np.lexsort((np.arange(len(number)), since, number))
     number, since, source = number[order], since[order], order
     repeated = np.zeros(len(number), dtype=bool)
-    repeated[:-1] = (number[1:] == number[:-1]) & (since[1:] == since[:-1])  # the last one of the file stays
+    repeated[:-1] = (number[1:] == number[:-1]) & (
+        since[1:] == since[:-1]
+    )  # the last one of the file stays
     number, since, source = number[~repeated], since[~repeated], source[~repeated]
 
     covered = np.zeros(count, dtype=bool)

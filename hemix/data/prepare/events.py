@@ -1,8 +1,8 @@
 """The event log: partitioned by user, then cleaned and sorted, then encoded into the history store.
 
-Without an events table the impressions are the events: each carries its deepest label that was known
-at once, and a positive that became known later is an event of its own at that later time, so that
-nothing is visible before it was known.
+Without an events table the impressions are the events: each carries its deepest label that was
+known at once, and a positive that became known later is an event of its own at that later time, so
+that nothing is visible before it was known.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class EventPass:
             fitting.see("event", {"action": self._action_keys}, {column: pa.array(actions)})
             fitting.know("action", self._action_keys)
 
-    # -- from a log of their own -------------------------------------------------------------------------------------------
+    # -- from a log of their own -------------------------------------------------------------------
 
     def partition(self, numbers: LogNumbers, spill: Spill, rows: int, progress: Progress) -> None:
         """Read and check the events table, and write it into the files of a spill.
@@ -90,7 +90,10 @@ class EventPass:
                 "log_row": np.arange(at.start, at.stop, dtype=np.int64),
                 "hash": chunk_hashes(chunk, {clock: schema.clock}),
             }
-            raw = {n: f.read(n, chunk.columns, chunk.rows, chunk.where) for n, f in schema.event_fields.items()}
+            raw = {
+                n: f.read(n, chunk.columns, chunk.rows, chunk.where)
+                for n, f in schema.event_fields.items()
+            }
             self._fitting.see("event", raw, chunk.columns)
             fields = {f"event.{n}": column for n, column in raw.items() if column is not None}
             spill.add(found | fields, numbers.user[at])
@@ -108,7 +111,7 @@ class EventPass:
         self.counts.disorder += late_rows(rows, np.asarray(rows["time_ms"]) != TIMELESS_MS)
         return rows
 
-    # -- from the impressions ----------------------------------------------------------------------------------------------
+    # -- from the impressions ----------------------------------------------------------------------
 
     def of_impressions(self, rows: Rows) -> Rows:
         """The events that cleaned impressions amount to."""
@@ -118,18 +121,26 @@ class EventPass:
         later: list[Rows] = []
         for depth, (name, label) in enumerate(self._schema.labels.items(), start=1):
             values = np.asarray(rows[f"label.{name}"])
-            available = np.asarray(rows[f"available.{name}"]) if f"available.{name}" in rows else None
+            available = (
+                np.asarray(rows[f"available.{name}"]) if f"available.{name}" in rows else None
+            )
             at_once = known_at_once(label, values, time_ms, available)
             deepest[at_once] = depth
             if available is not None:
                 after = np.flatnonzero((values == 1) & ~at_once)
                 event: Rows = {n: take(rows[n], after) for n in own}
-                event |= {"time_ms": available[after], "event.action": np.full(len(after), self._action_keys[depth])}
+                event |= {
+                    "time_ms": available[after],
+                    "event.action": np.full(len(after), self._action_keys[depth]),
+                }
                 later.append(event)
-        events: Rows = {n: rows[n] for n in own} | {"time_ms": time_ms, "event.action": self._action_keys[deepest]}
+        events: Rows = {n: rows[n] for n in own} | {
+            "time_ms": time_ms,
+            "event.action": self._action_keys[deepest],
+        }
         return _joined([events, *later])
 
-    # -- both --------------------------------------------------------------------------------------------------------------
+    # -- both --------------------------------------------------------------------------------------
 
     def sort(self, rows: Rows, span: Span) -> Rows:
         """Sort events by user, then time, and learn from those before the end of training.
@@ -144,7 +155,9 @@ class EventPass:
         user, time_ms, log_row = (np.asarray(rows[n]) for n in ("user", "time_ms", "log_row"))
         rows = take_rows(rows, np.lexsort((log_row, time_ms, user)))
         time_ms = np.asarray(rows["time_ms"])
-        rows["item_row"] = self._items.versions.row_at(np.asarray(rows["item"]), time_ms).astype(np.int32)
+        rows["item_row"] = self._items.versions.row_at(np.asarray(rows["item"]), time_ms).astype(
+            np.int32
+        )
         self.counts.events += len(time_ms)
         self.counts.timeless += int((time_ms == TIMELESS_MS).sum())
 
@@ -158,8 +171,14 @@ class EventPass:
             raw = {name: train.get(f"event.{name}") for name in self._schema.event_fields}
             raw |= learning_columns(self._schema, "event", context)
             early = np.asarray(train["time_ms"]) < span.log_begin_ms
-            self._fitting.count_events(raw, early, sampled(np.asarray(train["log_row"]), self._logs.events.rows))
-        return {n: cell for n, cell in rows.items() if n in ("user", "time_ms", "item_row") or n.startswith("event.")}
+            self._fitting.count_events(
+                raw, early, sampled(np.asarray(train["log_row"]), self._logs.events.rows)
+            )
+        return {
+            n: cell
+            for n, cell in rows.items()
+            if n in ("user", "time_ms", "item_row") or n.startswith("event.")
+        }
 
 
 def _joined(pieces: list[Rows]) -> Rows:

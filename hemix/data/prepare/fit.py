@@ -3,9 +3,10 @@
 Values are seen (their texts kept) as they are read, and counted later, once duplicates are gone and
 it is known which rows are training rows. Train impressions alone are counted, because labels cause
 events: a count of events would tell clicked items from others. An event field is learned without
-counts, see :meth:`Fitting.count_events`. Numbers of the logs are learned from a sample chosen by row
-number, at most about half a million values; numbers of the users and items from all rows, weighted
-by the train impressions that point to them. Nothing depends on how the logs were cut into chunks.
+counts, see :meth:`Fitting.count_events`. Numbers of the logs are learned from a sample chosen by
+row number, at most about half a million values; numbers of the users and items from all rows,
+weighted by the train impressions that point to them. Nothing depends on how the logs were cut into
+chunks.
 """
 
 from __future__ import annotations
@@ -32,12 +33,15 @@ Array = npt.NDArray[Any]
 
 _SAMPLE_ROWS = 1 << 19
 _LEAST_EARLY_EVENTS = 1_000
-"""Buckets of an event field are learned from the events before the first impression where these are so
-many; else from all events before the end of training."""
+"""Buckets of an event field are learned from the events before the first impression where these are
+so many; else from all events before the end of training.
+"""
 
 
 def sampled(log_row: Array, rows: int) -> Array:
-    """bool [n]: which rows of a log of so many rows are in the sample; a function of the row number alone."""
+    """bool [n]: which rows of a log of so many rows are in the sample; a function of the row number
+    alone.
+    """
     if rows <= _SAMPLE_ROWS:
         return np.ones(len(log_row), dtype=bool)
     kept: Array = mixed(log_row.astype(np.uint64)) < np.uint64(int(2**64 * (_SAMPLE_ROWS / rows)))
@@ -68,9 +72,13 @@ class Fitting:
         self._numbers: dict[str, list[tuple[Array, Array]]] = {}
         """``level.feature`` -> (values, weights)"""
         self._early: dict[str, list[tuple[Array, Array]]] = {}
-        """The same of the event fields before the first impression, which are not among the others"""
+        """The same of the event fields before the first impression, which are not among the
+        others
+        """
 
-    def see(self, level: str, raw: Mapping[str, RawColumn | None], columns: Mapping[str, pa.Array]) -> None:
+    def see(
+        self, level: str, raw: Mapping[str, RawColumn | None], columns: Mapping[str, pa.Array]
+    ) -> None:
         """Remember the texts behind the keys of a chunk.
 
         Args:
@@ -115,13 +123,15 @@ class Fitting:
             if feature.state_path(level, name) is not None:
                 self.sample(f"{level}.{name}", column, rows, sample)
 
-    def count_events(self, raw: Mapping[str, RawColumn | None], early: Array, sample: Array) -> None:
+    def count_events(
+        self, raw: Mapping[str, RawColumn | None], early: Array, sample: Array
+    ) -> None:
         """Learn from events before the end of training, without letting labels decide.
 
-        A click is an event, so how often a value occurs in events depends on labels. A value of an event
-        field is therefore known from its first event on, whatever ``min_count`` says, and ordered by the
-        events before the first impression, which no label of the log has caused. A field that shares its
-        table with a feature adds nothing: the train impressions decide there.
+        A click is an event, so how often a value occurs in events depends on labels. A value of an
+        event field is therefore known from its first event on, whatever ``min_count`` says, and
+        ordered by the events before the first impression, which no label of the log has caused. A
+        field that shares its table with a feature adds nothing: the train impressions decide there.
 
         Args:
             raw: The raw column of every event field by name.
@@ -141,7 +151,9 @@ class Fitting:
                 self._know(table, self._count_keys(table, column, early.astype(np.float64)))
 
     def know(self, name: str, keys: Array) -> None:
-        """Give these values of an event field, uint64 [n], rows of their own, however rare they are."""
+        """Give these values of an event field, uint64 [n], rows of their own, however rare they
+        are.
+        """
         field = level_features(self._schema, "event")[name]
         table = field.table_of("event", name)
         if table in self._seen:
@@ -152,7 +164,9 @@ class Fitting:
         always[numbers[numbers >= 0]] = True
         self._always[table] = always
 
-    def sample(self, key: str, values: RawColumn, rows: Array | None = None, sample: Array | None = None) -> None:
+    def sample(
+        self, key: str, values: RawColumn, rows: Array | None = None, sample: Array | None = None
+    ) -> None:
         """Remember numbers to learn from.
 
         Args:
@@ -162,11 +176,17 @@ class Fitting:
             sample: bool [n], which rows are learned from; by default all.
         """
         assert isinstance(values, np.ndarray), f"{key}: a state is learned from numbers"
-        self._keep(self._numbers, key, values, np.ones(len(values)) if rows is None else rows, sample)
+        self._keep(
+            self._numbers, key, values, np.ones(len(values)) if rows is None else rows, sample
+        )
 
     @staticmethod
     def _keep(
-        numbers: dict[str, list[tuple[Array, Array]]], key: str, values: Array, weights: Array, sample: Array | None
+        numbers: dict[str, list[tuple[Array, Array]]],
+        key: str,
+        values: Array,
+        weights: Array,
+        sample: Array | None,
     ) -> None:
         kept = ~np.isnan(values if values.ndim == 1 else values[:, 0]) & (weights > 0)
         if sample is not None:
@@ -174,7 +194,9 @@ class Fitting:
         numbers.setdefault(key, []).append((values[kept], weights[kept]))
 
     def _count_keys(self, table: str, column: RawColumn, rows: Array | None) -> Array:
-        """Count the keys of a column; return their numbers in the table's index, -1 where missing."""
+        """Count the keys of a column; return their numbers in the table's index, -1 where
+        missing.
+        """
         index = self._seen[table]
         keys, weights = column, rows
         if isinstance(keys, tuple):
@@ -182,7 +204,9 @@ class Fitting:
             weights = None if rows is None else np.repeat(rows, np.diff(offsets))
         numbers = index.look_up(keys)
         known = numbers >= 0
-        counts = np.bincount(numbers[known], None if weights is None else weights[known], minlength=len(index)).astype(np.float64)
+        counts = np.bincount(
+            numbers[known], None if weights is None else weights[known], minlength=len(index)
+        ).astype(np.float64)
         self._counts[table] = counts + _padded(self._counts[table], len(counts))
         return numbers
 
@@ -191,7 +215,9 @@ class Fitting:
         vocabularies: dict[str, KeyMap] = {}
         texts: dict[str, pa.Table] = {}
         for table, settings in self._vocabularies.items():
-            vocabularies[table], texts[table] = _vocabulary(settings, self._seen[table], self._counts[table], self._always[table])
+            vocabularies[table], texts[table] = _vocabulary(
+                settings, self._seen[table], self._counts[table], self._always[table]
+            )
         action = self._schema.event_fields["action"]
         named = texts.get(action.table_of("event", "action"))
         encoders = Encoders(
@@ -239,11 +265,15 @@ def _padded(values: Array, size: int) -> Array:
     return np.concatenate([values, np.zeros(size - len(values), dtype=values.dtype)])
 
 
-def _vocabulary(settings: Vocabulary, seen: KeyIndex, counts: Array, always: Array) -> tuple[KeyMap, pa.Table]:
+def _vocabulary(
+    settings: Vocabulary, seen: KeyIndex, counts: Array, always: Array
+) -> tuple[KeyMap, pa.Table]:
     counts, always = _padded(counts, len(seen)).astype(np.int64), _padded(always, len(seen))
     kept = np.flatnonzero((counts >= settings.min_count) | always)
     table = pa.table({"value": seen.texts().take(pa.array(kept)), "count": counts[kept]})
-    order = pc.sort_indices(table, sort_keys=[("count", "descending"), ("value", "ascending")])[: settings.max_rows]
+    order = pc.sort_indices(table, sort_keys=[("count", "descending"), ("value", "ascending")])[
+        : settings.max_rows
+    ]
     keys = seen.keys()[kept[order.to_numpy()]]
     assert not (keys == NULL_KEY).any()
     ids = np.arange(FIRST, FIRST + len(keys), dtype=np.int32)

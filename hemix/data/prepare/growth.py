@@ -35,17 +35,25 @@ class Earlier:
 
     @classmethod
     def load(cls, folder: str | Path, schema: Schema, forget_days: int | None = None) -> Earlier:
-        """From a dataset or a run folder. Raises UsageError where it is neither, DataError where its schema means something else."""
+        """From a dataset or a run folder.
+
+        Raises UsageError where it is neither, DataError where its schema means something else.
+        """
         encoders = Path(folder) / "encoders"
         if not (encoders / "encoders.json").is_file():
-            raise UsageError(f"--from {folder}: neither a dataset nor a run: it has no encoders/encoders.json")
+            raise UsageError(
+                f"--from {folder}: neither a dataset nor a run: it has no encoders/encoders.json"
+            )
         found = Encoders.load(encoders)
         if found.schema.meaning() != schema.meaning():
             ours, theirs = (
-                {key: part for key, part in s.model_dump(mode="json").items() if key != "split"} for s in (found.schema, schema)
+                {key: part for key, part in s.model_dump(mode="json").items() if key != "split"}
+                for s in (found.schema, schema)
             )
             where = first_difference(ours, theirs) or "which tables there are"
-            raise DataError(f"--from {folder}: has another schema than these logs: they differ in {where}")
+            raise DataError(
+                f"--from {folder}: has another schema than these logs: they differ in {where}"
+            )
         texts = {}
         for i, name in enumerate(found.vocabularies):
             path = encoders / f"{i:03d}.parquet"
@@ -53,7 +61,11 @@ class Earlier:
                 texts[name] = pq.read_table(path)
             except (OSError, pa.ArrowException) as error:
                 raise DataError(f"{path}: cannot be read: {error}") from error
-        return cls(encoders=found, texts=texts, forget_ms=None if forget_days is None else forget_days * 86_400_000)
+        return cls(
+            encoders=found,
+            texts=texts,
+            forget_ms=None if forget_days is None else forget_days * 86_400_000,
+        )
 
 
 def extend_vocabulary(
@@ -78,7 +90,11 @@ def extend_vocabulary(
         before, last = old.vocabularies[table], old.seen[table]
         again = np.isin(before.keys, fresh.keys)
         last = np.where(again, now_ms, last)
-        kept = np.ones(len(last), bool) if earlier.forget_ms is None else now_ms - last <= earlier.forget_ms
+        kept = (
+            np.ones(len(last), bool)
+            if earlier.forget_ms is None
+            else now_ms - last <= earlier.forget_ms
+        )
         by_count = np.argsort(fresh.numbers)
         added = fresh.keys[by_count][~np.isin(fresh.keys[by_count], before.keys[kept])]
         most = _most_rows(new.schema, table)
@@ -86,15 +102,28 @@ def extend_vocabulary(
         highest = int(before.numbers.max(initial=FIRST - 1))
         free = np.setdiff1d(np.arange(FIRST, highest + 1), before.numbers[kept])
         ids = np.concatenate([free, np.arange(highest + 1, highest + 1 + len(added))])[: len(added)]
-        keys, numbers = np.concatenate([before.keys[kept], added]), np.concatenate([before.numbers[kept], ids])
+        keys, numbers = (
+            np.concatenate([before.keys[kept], added]),
+            np.concatenate([before.numbers[kept], ids]),
+        )
         order = np.argsort(keys)
         vocabularies[table] = KeyMap(keys[order], numbers[order].astype(np.int32))
         seen[table] = np.concatenate([last[kept], np.full(len(added), now_ms)])[order]
         values[table] = _values(
-            earlier.texts[table], texts[table], before.numbers[kept], dict(zip(added, ids, strict=True)), fresh
+            earlier.texts[table],
+            texts[table],
+            before.numbers[kept],
+            dict(zip(added, ids, strict=True)),
+            fresh,
         )
-        counts[table] = {"kept": int(kept.sum()), "added": len(added), "forgotten": int((~kept).sum())}
-    encoders = dataclasses.replace(new, vocabularies=vocabularies, seen=seen, states=old.states, actions=old.actions)
+        counts[table] = {
+            "kept": int(kept.sum()),
+            "added": len(added),
+            "forgotten": int((~kept).sum()),
+        }
+    encoders = dataclasses.replace(
+        new, vocabularies=vocabularies, seen=seen, states=old.states, actions=old.actions
+    )
     return encoders, values, counts
 
 
@@ -107,19 +136,33 @@ def _most_rows(schema: Schema, table: str) -> int | None:
 
 
 def _values(
-    before: pa.Table, fresh: pa.Table, kept_ids: np.ndarray, added: Mapping[np.uint64, int], fresh_map: KeyMap
+    before: pa.Table,
+    fresh: pa.Table,
+    kept_ids: np.ndarray,
+    added: Mapping[np.uint64, int],
+    fresh_map: KeyMap,
 ) -> pa.Table:
     """(id, value, count): counts are those of the new rows, 0 for a value that they do not hold."""
-    counted = dict(zip(fresh.column("value").to_pylist(), fresh.column("count").to_pylist(), strict=True))
-    old = before.filter(pc.is_in(before.column("id"), pa.array(kept_ids, type=before.schema.field("id").type)))
+    counted = dict(
+        zip(fresh.column("value").to_pylist(), fresh.column("count").to_pylist(), strict=True)
+    )
+    old = before.filter(
+        pc.is_in(before.column("id"), pa.array(kept_ids, type=before.schema.field("id").type))
+    )
     id_of = dict(zip(fresh_map.numbers.tolist(), fresh_map.keys.tolist(), strict=True))
     ids, texts = old.column("id").to_pylist(), old.column("value").to_pylist()
-    for number, value in zip(fresh.column("id").to_pylist(), fresh.column("value").to_pylist(), strict=True):
+    for number, value in zip(
+        fresh.column("id").to_pylist(), fresh.column("value").to_pylist(), strict=True
+    ):
         place = added.get(np.uint64(id_of[number]))
         if place is not None:
             ids.append(int(place))
             texts.append(value)
     table = pa.table(
-        {"id": pa.array(ids, pa.int32()), "value": texts, "count": pa.array([counted.get(t, 0) for t in texts], pa.int64())}
+        {
+            "id": pa.array(ids, pa.int32()),
+            "value": texts,
+            "count": pa.array([counted.get(t, 0) for t in texts], pa.int64()),
+        }
     )
     return table.sort_by("id")

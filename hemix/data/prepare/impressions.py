@@ -65,8 +65,15 @@ class Counts:
 class ImpressionPass:
     """Everything about impressions."""
 
-    def __init__(self, logs: Logs, splitter: Splitter, fitting: Fitting, users: Entities, items: Entities) -> None:
-        self._logs, self._schema, self._splitter, self._fitting = logs, logs.schema, splitter, fitting
+    def __init__(
+        self, logs: Logs, splitter: Splitter, fitting: Fitting, users: Entities, items: Entities
+    ) -> None:
+        self._logs, self._schema, self._splitter, self._fitting = (
+            logs,
+            logs.schema,
+            splitter,
+            fitting,
+        )
         self._users, self._items = users, items
         tasks = len(self._schema.tasks)
         self.span = Span()
@@ -78,7 +85,7 @@ class ImpressionPass:
         self.train_positives = np.zeros((len(items.versions.first_row) - 1, tasks), dtype=np.int64)
         self.train_known = np.zeros_like(self.train_positives)
 
-    # -- step 1: read ------------------------------------------------------------------------------------------------------
+    # -- step 1: read ------------------------------------------------------------------------------
 
     def partition(self, numbers: LogNumbers, spill: Spill, rows: int, progress: Progress) -> None:
         """Read and check the whole log, and write it into the files of a spill.
@@ -103,7 +110,9 @@ class ImpressionPass:
             self.span.log_begin_ms = min(self.span.log_begin_ms, int(time_ms.min()))
             self.span.log_end_ms = max(self.span.log_end_ms, int(time_ms.max()))
             if (split == 0).any():
-                self.span.train_end_ms = max(self.span.train_end_ms, int(time_ms[split == 0].max()) + 1)
+                self.span.train_end_ms = max(
+                    self.span.train_end_ms, int(time_ms[split == 0].max()) + 1
+                )
             spill.add(found, numbers.user[at])
             progress("reading impressions", at.stop / table.rows)
         self._splitter.require_rows(in_split, str(table.path))
@@ -120,9 +129,13 @@ class ImpressionPass:
             "split": self._splitter.assign(chunk, time_ms),
         }
         for name, label in schema.labels.items():
-            found[f"label.{name}"] = labels_of(label.column or name, columns[label.column or name], where)
+            found[f"label.{name}"] = labels_of(
+                label.column or name, columns[label.column or name], where
+            )
             if label.available_at is not None:
-                found[f"available.{name}"] = times_of(label.available_at, columns[label.available_at], clock, where)
+                found[f"available.{name}"] = times_of(
+                    label.available_at, columns[label.available_at], clock, where
+                )
         if roles.request_id is not None:
             check_ids(roles.request_id, columns[roles.request_id], where)
             found["request"] = keys_of(columns[roles.request_id])
@@ -130,8 +143,12 @@ class ImpressionPass:
             found["weight"] = weights_of(roles.weight, columns[roles.weight], where)
         if roles.bias is not None:
             bias = roles.bias
-            found["bias"] = positions_of(bias.column, columns[bias.column], where, serve_as=bias.serve_as, most=bias.max)
-        levels = ["context", "cross"] + (["event"] if schema.history_source == "impressions" else [])
+            found["bias"] = positions_of(
+                bias.column, columns[bias.column], where, serve_as=bias.serve_as, most=bias.max
+            )
+        levels = ["context", "cross"] + (
+            ["event"] if schema.history_source == "impressions" else []
+        )
         for level in levels:
             raw: dict[str, RawColumn | None] = {}
             for name, feature in level_features(schema, level).items():
@@ -139,10 +156,12 @@ class ImpressionPass:
                     continue
                 raw[name] = feature.read(name, columns, chunk.rows, where)
             self._fitting.see(level, raw, columns)
-            found |= {f"{level}.{name}": column for name, column in raw.items() if column is not None}
+            found |= {
+                f"{level}.{name}": column for name, column in raw.items() if column is not None
+            }
         return found
 
-    # -- step 2: clean, sort, count ----------------------------------------------------------------------------------------
+    # -- step 2: clean, sort, count ----------------------------------------------------------------
 
     def sort_and_deduplicate(self, rows: Rows) -> tuple[Rows | None, Rows]:
         """Clean one partition, sort it and group it into requests.
@@ -174,26 +193,43 @@ class ImpressionPass:
 
     def _look_up(self, rows: Rows) -> None:
         time_ms = np.asarray(rows["request_time_ms"])
-        rows["user_row"] = self._users.versions.row_at(np.asarray(rows["user"]), time_ms).astype(np.int32)
-        rows["item_row"] = self._items.versions.row_at(np.asarray(rows["item"]), time_ms).astype(np.int32)
+        rows["user_row"] = self._users.versions.row_at(np.asarray(rows["user"]), time_ms).astype(
+            np.int32
+        )
+        rows["item_row"] = self._items.versions.row_at(np.asarray(rows["item"]), time_ms).astype(
+            np.int32
+        )
 
     def _count(self, rows: Rows) -> None:
         split = np.asarray(rows["split"])
         for number in range(3):
             here = split == number
-            self.user_rows[number] += np.bincount(np.asarray(rows["user_row"])[here], minlength=self._users.rows)
-            self.item_rows[number] += np.bincount(np.asarray(rows["item_row"])[here], minlength=self._items.rows)
+            self.user_rows[number] += np.bincount(
+                np.asarray(rows["user_row"])[here], minlength=self._users.rows
+            )
+            self.item_rows[number] += np.bincount(
+                np.asarray(rows["item_row"])[here], minlength=self._items.rows
+            )
         train = take_rows(rows, np.flatnonzero(split == 0))
         sample = sampled(np.asarray(train["log_row"]), self._logs.impressions.rows)
         for level in ("context", "cross"):
             features = self._schema.features.level(level)
-            self._fitting.count(level, {n: train.get(f"{level}.{n}") for n in features}, sample=sample)
+            self._fitting.count(
+                level, {n: train.get(f"{level}.{n}") for n in features}, sample=sample
+            )
         if self._schema.history_source == "impressions":
-            self._fitting.count("event", {n: train.get(f"event.{n}") for n in self._schema.history.fields}, sample=sample)
+            self._fitting.count(
+                "event",
+                {n: train.get(f"event.{n}") for n in self._schema.history.fields},
+                sample=sample,
+            )
         self._sample_computed(take_rows(train, np.flatnonzero(sample)))
         labels, item = self.labels(train), np.asarray(train["item"])
         for task in range(labels.shape[1]):
-            for of, total in ((labels[:, task] == 1, self.train_positives), (labels[:, task] >= 0, self.train_known)):
+            for of, total in (
+                (labels[:, task] == 1, self.train_positives),
+                (labels[:, task] >= 0, self.train_known),
+            ):
                 total[:, task] += np.bincount(item[of], minlength=len(total))
 
     def _sample_computed(self, rows: Rows) -> None:
@@ -215,8 +251,12 @@ class ImpressionPass:
 
     def places(self, rows: Rows) -> dict[str, Array]:
         """``level.feature`` -> float64 [n, 2] of both ends of the rows' distances."""
-        places = {k: cell[rows["user_row"]] for k, cell in self._users.coordinates(self._schema).items()}
-        places |= {k: cell[rows["item_row"]] for k, cell in self._items.coordinates(self._schema).items()}
+        places = {
+            k: cell[rows["user_row"]] for k, cell in self._users.coordinates(self._schema).items()
+        }
+        places |= {
+            k: cell[rows["item_row"]] for k, cell in self._items.coordinates(self._schema).items()
+        }
         for name in coordinates_features(self._schema, "context"):
             places[f"context.{name}"] = np.asarray(rows[f"context.{name}"])
         return places
@@ -230,11 +270,15 @@ class ImpressionPass:
             self._schema.labels,
             {n: np.asarray(rows[f"label.{n}"]) for n in self._schema.tasks},
             np.asarray(rows["time_ms"]),
-            {n: np.asarray(rows[f"available.{n}"]) for n in self._schema.tasks if f"available.{n}" in rows},
+            {
+                n: np.asarray(rows[f"available.{n}"])
+                for n in self._schema.tasks
+                if f"available.{n}" in rows
+            },
             as_of_ms,
         )
 
-    # -- step 3: encode ----------------------------------------------------------------------------------------------------
+    # -- step 3: encode ----------------------------------------------------------------------------
 
     def write(
         self,
@@ -261,7 +305,9 @@ class ImpressionPass:
                 writer.write(encoded)
                 label_rates.add(number, encoded)
 
-    def _encoded(self, rows: Rows, encoders: Encoders, statistics: StatisticsPass | None) -> ShardRows:
+    def _encoded(
+        self, rows: Rows, encoders: Encoders, statistics: StatisticsPass | None
+    ) -> ShardRows:
         begin, count = np.flatnonzero(rows["starts"]), rows_of(rows)
         first = take_rows(rows, begin)
         time_ms = np.asarray(first["request_time_ms"])
@@ -294,7 +340,9 @@ class ImpressionPass:
 
 
 def first_of_equal(rows: Rows, counts: Any) -> Array:
-    """int64: the rows that repeat no earlier one in every column, in their order; the others are counted as duplicates."""
+    """int64: the rows that repeat no earlier one in every column, in their order; the others are
+    counted as duplicates.
+    """
     hashes = np.asarray(rows["hash"])
     order = np.argsort(hashes, kind="stable")
     repeated = order[1:][hashes[order[1:]] == hashes[order[:-1]]]

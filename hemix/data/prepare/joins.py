@@ -1,4 +1,6 @@
-"""How much the tables of a logs folder have in common: ids in one form here and in another there join nothing, without any error."""
+"""How much the tables of a logs folder have in common: ids in one form here and in another there
+join nothing, without any error.
+"""
 
 from __future__ import annotations
 
@@ -44,12 +46,21 @@ class Joins:
     """Shares of impressions and events whose id is found where it is looked up."""
 
     rate: dict[str, float] = field(default_factory=dict)
-    """``items``, ``users``: of the impressions, in the table; ``event_users``: of the events, in the impressions; ``event_items``: of
-    the events, in the item table or the impressions"""
+    """``items``, ``users``: of the impressions, in the table; ``event_users``: of the events, in
+    the impressions; ``event_items``: of the events, in the item table or the impressions
+    """
     example: dict[str, str] = field(default_factory=dict)
     """An id that is not found, where so many are missing that a person should know"""
 
-    def check(self, logs: Logs, impressions: LogNumbers, events: LogNumbers | None, *, users: Side, items: Side) -> None:
+    def check(
+        self,
+        logs: Logs,
+        impressions: LogNumbers,
+        events: LogNumbers | None,
+        *,
+        users: Side,
+        items: Side,
+    ) -> None:
         """Measure all joins.
 
         Args:
@@ -60,7 +71,8 @@ class Joins:
             items: both sides of the joins by item.
 
         Raises:
-            DataError: where nothing is found, naming both files, the column, its types and an id of each.
+            DataError: where nothing is found, naming both files, the column, its types and an id of
+            each.
         """
         for level, table, side, numbers in (
             ("user", logs.users, users, impressions.user),
@@ -75,21 +87,36 @@ class Joins:
         column = getattr(logs.schema, level)
         counts = numbers_counted(numbers, len(side.index))
         rate = self._measure(
-            f"{level}s", counts, side.entities.in_table, side, noted_below=_NOTED_BELOW if _is_read(logs, level) else 0
+            f"{level}s",
+            counts,
+            side.entities.in_table,
+            side,
+            noted_below=_NOTED_BELOW if _is_read(logs, level) else 0,
         )
         if rate == 0 and _is_read(logs, level):
             there = side.first_text(np.flatnonzero(side.entities.in_table))
-            raise DataError(f"{table.path}: no {level} of {_named(logs.impressions)} occurs in it: column {column!r} holds for instance "
-                            f"{there!r} ({table.kind.field(column).type}) here and {self.example[f'{level}s']!r} "
-                            f"({logs.impressions.kind.field(column).type}) there; write the ids in one form")  # fmt: skip
+            raise DataError(
+                f"{table.path}: no {level} of {_named(logs.impressions)} occurs in it: column "
+                f"{column!r} holds for instance "
+                f"{there!r} ({table.kind.field(column).type}) here and "
+                f"{self.example[f'{level}s']!r} "
+                f"({logs.impressions.kind.field(column).type}) there; write the ids in one form"
+            )
 
-    def _events(self, logs: Logs, table: Table, events: LogNumbers, users: Side, items: Side) -> None:
+    def _events(
+        self, logs: Logs, table: Table, events: LogNumbers, users: Side, items: Side
+    ) -> None:
         schema, shown = logs.schema, logs.impressions
         were_shown = np.arange(len(users.index)) < users.shown
-        rate = self._measure("event_users", numbers_counted(events.user, len(users.index)), were_shown, users)
+        rate = self._measure(
+            "event_users", numbers_counted(events.user, len(users.index)), were_shown, users
+        )
         if rate == 0:
-            raise DataError(f"{table.path}: no user of it ({schema.user}, {table.kind.field(schema.user).type}) occurs in "
-                            f"{_named(shown)} ({shown.kind.field(schema.user).type})")  # fmt: skip
+            raise DataError(
+                f"{table.path}: no user of it ({schema.user}, "
+                f"{table.kind.field(schema.user).type}) occurs in "
+                f"{_named(shown)} ({shown.kind.field(schema.user).type})"
+            )
         known = np.arange(len(items.index)) < items.shown
         in_table = items.entities.in_table if logs.items is not None else np.zeros_like(known)
         # without an item table events may well be of items that are never ranked
@@ -98,12 +125,20 @@ class Joins:
         rate = self._measure("event_items", counts, known | in_table, items, noted_below=below)
         if rate == 0 and logs.items is not None:
             there = items.first_text(np.flatnonzero(known | in_table))
-            raise DataError(f"{table.path}: no item of it occurs in {_named(logs.items)} or {_named(shown)}: {schema.item!r} is "
-                            f"for instance {self.example['event_items']!r} ({table.kind.field(schema.item).type}) here and {there!r} "
-                            f"({logs.items.kind.field(schema.item).type}) there; write the ids in one form")  # fmt: skip
+            raise DataError(
+                f"{table.path}: no item of it occurs in {_named(logs.items)} or {_named(shown)}: "
+                f"{schema.item!r} is "
+                f"for instance {self.example['event_items']!r} "
+                f"({table.kind.field(schema.item).type}) here and {there!r} "
+                f"({logs.items.kind.field(schema.item).type}) there; write the ids in one form"
+            )
 
-    def _measure(self, name: str, counts: Array, found: Array, side: Side, noted_below: float = _NOTED_BELOW) -> float:
-        """The share of ``counts`` int [ids] whose id is ``found`` bool [ids]; an example where it is 0 or below a limit."""
+    def _measure(
+        self, name: str, counts: Array, found: Array, side: Side, noted_below: float = _NOTED_BELOW
+    ) -> float:
+        """The share of ``counts`` int [ids] whose id is ``found`` bool [ids]; an example where it
+        is 0 or below a limit.
+        """
         rate = float(counts[found].sum() / counts.sum())
         self.rate[name] = round(rate, 6)
         if rate == 0 or rate < noted_below:
@@ -123,7 +158,11 @@ def numbers_counted(numbers: Array, ids: int) -> Array:
 def _is_read(logs: Logs, level: str) -> bool:
     """Whether anything but the id is read from the users' or items' table."""
     own = getattr(logs.schema, level)
-    columns = {column for name, feature in logs.schema.features.level(level).items() for column in feature.columns(name)}
+    columns = {
+        column
+        for name, feature in logs.schema.features.level(level).items()
+        for column in feature.columns(name)
+    }
     return bool(columns - {own}) or (level == "item" and bool(logs.score_columns))
 
 

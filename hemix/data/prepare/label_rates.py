@@ -25,11 +25,15 @@ __all__ = ["LabelRates", "z_score"]
 Array = npt.NDArray[Any]
 
 _CHANCE = 0.001
-"""A difference that chance alone makes less often than this, over all features and labels, is a warning."""
+"""A difference that chance alone makes less often than this, over all features and labels, is a
+warning.
+"""
 _LEAST_EXPECTED = 5.0
 """Both groups need so many expected positives and negatives; fewer tell nothing."""
 _ODDS_RATIO = 2.0
-"""Train and valid agree where the odds of unknown against known values differ by at most this factor."""
+"""Train and valid agree where the odds of unknown against known values differ by at most this
+factor.
+"""
 
 
 class LabelRates:
@@ -69,32 +73,43 @@ class LabelRates:
         ]
         state = np.concatenate(states, axis=1)
         users = int(begins_user.sum())
-        labels = [np.stack([label == 1, label >= 0], axis=1).astype(np.float64) for label in rows.labels.T]
+        labels = [
+            np.stack([label == 1, label >= 0], axis=1).astype(np.float64) for label in rows.labels.T
+        ]
         whole = [_by_user(user, labelled, users) for labelled in labels]
         for column in range(state.shape[1]):
-            unknown, missing = (np.flatnonzero(state[:, column] == value) for value in (UNKNOWN, MISSING))
+            unknown, missing = (
+                np.flatnonzero(state[:, column] == value) for value in (UNKNOWN, MISSING)
+            )
             for task, labelled in enumerate(labels):
-                first, absent = (_by_user(user[at], labelled[at], users) for at in (unknown, missing))
+                first, absent = (
+                    _by_user(user[at], labelled[at], users) for at in (unknown, missing)
+                )
                 counts = np.concatenate([first, whole[task] - first - absent], axis=1)
                 self._sums[split, column, task] += counts.sum(axis=0)
                 self._squares[split, column, task] += counts.T @ counts
 
     def summary(self) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
-        """Return split -> ``level.feature`` -> task -> rows and positives of known and unknown values.
+        """Return split -> ``level.feature`` -> task -> rows and positives of known and unknown
+        values.
 
-        Features whose values are all known are left out. ``z`` is the difference of the two rates in
-        standard errors, and ``beyond_chance`` says whether it is too large for chance over all features
-        and tasks of the split; both are absent where the groups are too small to tell. On train,
-        ``agrees_with_valid`` says whether valid shows about the same difference.
+        Features whose values are all known are left out. ``z`` is the difference of the two rates
+        in standard errors, and ``beyond_chance`` says whether it is too large for chance over all
+        features and tasks of the split; both are absent where the groups are too small to tell. On
+        train, ``agrees_with_valid`` says whether valid shows about the same difference.
         """
         rates: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
         for number, split in enumerate(SPLITS):
             with_unknown = np.flatnonzero(self._sums[number, :, :, 1].any(axis=1)).tolist()
             rates[split] = {
-                self._names[column]: {task: self._entry(number, column, at) for at, task in enumerate(self._tasks)}
+                self._names[column]: {
+                    task: self._entry(number, column, at) for at, task in enumerate(self._tasks)
+                }
                 for column in with_unknown
             }
-            tested = [entry for tasks in rates[split].values() for entry in tasks.values() if "z" in entry]
+            tested = [
+                entry for tasks in rates[split].values() for entry in tasks.values() if "z" in entry
+            ]
             for entry in tested:
                 limit = NormalDist().inv_cdf(1 - _CHANCE / len(tested) / 2)
                 entry["beyond_chance"] = abs(entry["z"]) > limit
@@ -122,15 +137,19 @@ def _agree(train: Mapping[str, Any], valid: Mapping[str, Any] | None) -> bool:
 
 def _log_odds_ratio(entry: Mapping[str, Any]) -> float:
     """Log odds of unknown values minus those of known ones; half a row is added to every count."""
-    odds = [math.log((g["positives"] + 0.5) / (g["rows"] - g["positives"] + 0.5)) for g in (entry["unknown"], entry["known"])]
+    odds = [
+        math.log((g["positives"] + 0.5) / (g["rows"] - g["positives"] + 0.5))
+        for g in (entry["unknown"], entry["known"])
+    ]
     return odds[0] - odds[1]
 
 
 def z_score(sums: Array, squares: Array) -> float | None:
-    """Return the difference of two rates in standard errors, or None where the groups are too small.
+    """Return the difference of two rates in standard errors, or None where the groups are too
+    small.
 
-    Rows of one user are not independent, so the variance is that of sums over users (linearised), and
-    never below that of independent rows.
+    Rows of one user are not independent, so the variance is that of sums over users (linearised),
+    and never below that of independent rows.
 
     Args:
         sums: float64 [4]: positives and rows of the first group, positives and rows of the second.
@@ -153,7 +172,11 @@ def _vocabulary_columns(schema: Schema, level: str) -> dict[str, int]:
     spec = level_spec(schema, level)
     columns = {name: at for at, name in enumerate((*spec.names, *spec.bag_names))}
     features = level_features(schema, level)
-    return {name: columns[name] for name, feature in features.items() if feature.vocabulary_settings() is not None}
+    return {
+        name: columns[name]
+        for name, feature in features.items()
+        if feature.vocabulary_settings() is not None
+    }
 
 
 def _states(block: Block, columns: Mapping[str, int]) -> Array:

@@ -19,10 +19,14 @@ __all__ = ["consistent", "known_at_once", "known_from", "resolved"]
 Array = npt.NDArray[Any]
 
 
-def consistent(labels: Mapping[str, Label], logged: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, int]]:
-    """Logged labels (int8 [rows] each) in agreement with the labels they depend on, and how many were changed, by label.
+def consistent(
+    labels: Mapping[str, Label], logged: Mapping[str, Array]
+) -> tuple[dict[str, Array], dict[str, int]]:
+    """Logged labels (int8 [rows] each) in agreement with the labels they depend on, and how many
+    were changed, by label.
 
-    A positive whose ``given`` label is 0 becomes 0 (and is counted); where that label is unknown, so is this one.
+    A positive whose ``given`` label is 0 becomes 0 (and is counted); where that label is unknown,
+    so is this one.
     """
     found: dict[str, Array] = {}
     changed: dict[str, int] = {}
@@ -46,13 +50,19 @@ def known_at_once(label: Label, values: Array, time_ms: Array, available_ms: Arr
     return known
 
 
-def known_from(labels: Mapping[str, Label], time_ms: Array, available_ms: Mapping[str, Array]) -> dict[str, tuple[Array, Array]]:
-    """By label (int64 [rows], int64 [rows]): from when on a running system would have counted the row, and, where it is positive, from
-    when on as a positive. Not before the label that it depends on."""
+def known_from(
+    labels: Mapping[str, Label], time_ms: Array, available_ms: Mapping[str, Array]
+) -> dict[str, tuple[Array, Array]]:
+    """By label (int64 [rows], int64 [rows]): from when on a running system would have counted the
+    row, and, where it is positive, from when on as a positive. Not before the label that it depends
+    on.
+    """
     found: dict[str, tuple[Array, Array]] = {}
     for name, label in labels.items():
         final = time_ms + label.maturity_ms
-        positive = np.maximum(final, available_ms.get(name, final))  # TIMELESS_MS, no such time, is below all
+        positive = np.maximum(
+            final, available_ms.get(name, final)
+        )  # TIMELESS_MS, no such time, is below all
         if label.given is not None:
             given_final, given_positive = found[label.given]
             final = np.maximum(final, given_final)
@@ -70,8 +80,8 @@ def resolved(
 ) -> Array:
     """int8 [rows, T]: the labels as they were known at ``as_of_ms`` [rows].
 
-    A positive that became known later is unknown, and so is every label that was not yet mature: to keep only the early positives
-    of the newest rows would teach a rate that is too high.
+    A positive that became known later is unknown, and so is every label that was not yet mature: to
+    keep only the early positives of the newest rows would teach a rate that is too high.
     """
     found: dict[str, Array] = {}
     for name, label in labels.items():

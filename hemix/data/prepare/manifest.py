@@ -1,4 +1,6 @@
-"""manifest.json: what a dataset folder holds, what was found on the way, and a hash of every array."""
+"""manifest.json: what a dataset folder holds, what was found on the way, and a hash of every
+array.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +83,10 @@ def build_manifest(
 
 def _table_sizes(job: PrepareJob) -> dict[str, dict[str, int]]:
     """Rows and files of every table by name."""
-    return {table.role.removeprefix("tables."): {"rows": table.rows, "files": len(table.files)} for table in job.logs.tables}
+    return {
+        table.role.removeprefix("tables."): {"rows": table.rows, "files": len(table.files)}
+        for table in job.logs.tables
+    }
 
 
 def hemix_version() -> str:
@@ -104,16 +109,22 @@ def array_files(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def encoder_hashes(folder: Path) -> dict[str, str]:
-    """xxh64 of every encoder file that turns a value into an id or a number. A model fits these encoders and no others."""
+    """xxh64 of every encoder file that turns a value into an id or a number.
+
+    A model fits these encoders and no others.
+    """
     return {
         path.name: file_hash(path)
         for path in sorted(folder.glob("*"))
-        if path.name == "encoders.json" or (path.suffix == ".npy" and not path.name.startswith(("users.", "items.")))
+        if path.name == "encoders.json"
+        or (path.suffix == ".npy" and not path.name.startswith(("users.", "items.")))
     }
 
 
 def history_lengths(counts: Array) -> dict[str, int]:
-    """Events of the users that have any: how many such users, and quantiles of their numbers of events."""
+    """Events of the users that have any: how many such users, and quantiles of their numbers of
+    events.
+    """
     lengths = counts[counts > 0]
     if len(lengths) == 0:
         return {"users_with_events": 0, "p50": 0, "p90": 0, "p99": 0, "max": 0}
@@ -133,8 +144,11 @@ def split_summary(
     blocks: dict[str, Block],
     rows: dict[str, Array],
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """(splits, unknown rate, missing rate). ``blocks`` and ``rows`` are the users' and items' features and int64 [3, rows]: how
-    many impressions of each split point to each row."""
+    """(splits, unknown rate, missing rate).
+
+    ``blocks`` and ``rows`` are the users' and items' features and int64 [3, rows]: how many
+    impressions of each split point to each row.
+    """
     splits: dict[str, Any] = {}
     unknown: dict[str, Any] = {}
     missing: dict[str, Any] = {}
@@ -150,13 +164,17 @@ def split_summary(
             "first_time_ms": writer.first_ms,
             "last_time_ms": writer.last_ms,
         }
-        counts = {level: value_counts(blocks[level], rows[level][number]) for level in blocks} | writer.values
+        counts = {
+            level: value_counts(blocks[level], rows[level][number]) for level in blocks
+        } | writer.values
         unknown[name], missing[name] = rates(schema, counts)
     return splits, unknown, missing
 
 
 def rates(schema: Schema, counts: dict[str, Array]) -> tuple[dict[str, float], dict[str, float]]:
-    """(unknown, missing) share of the rows of every ``level.feature``; counts int [features, 3] by level, as value_counts has them."""
+    """(unknown, missing) share of the rows of every ``level.feature``; counts int [features, 3] by
+    level, as value_counts has them.
+    """
     unknown: dict[str, float] = {}
     missing: dict[str, float] = {}
     for level in sorted(counts):

@@ -1,4 +1,7 @@
-"""Rolling origins: the same logs, split some whole days earlier. Knows the schema's split and the days of its column, nothing else."""
+"""Rolling origins: the same logs, split some whole days earlier.
+
+Knows the schema's split and the days of its column, nothing else.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +31,18 @@ _DAY = re.compile(r"(\d{4}-\d{2}-\d{2}|\d{8})(?!\d)")
 
 
 def shift_split(logs: str | Path, days: int) -> Schema:
-    """The schema of the folder ``logs`` with every boundary of its split moved by ``days`` (below 0: earlier) local calendar days.
+    """The schema of the folder ``logs`` with every boundary of its split moved by ``days`` (below
+    0: earlier) local calendar days.
 
-    A split without ``end`` gets one: the day after the log's last, moved like the others, so that test keeps its length. Raises
-    UsageError for days that are not below 0, SchemaError where the split is not on time, naming the boundary.
+    A split without ``end`` gets one: the day after the log's last, moved like the others, so that
+    test keeps its length. Raises UsageError for days that are not below 0, SchemaError where the
+    split is not on time, naming the boundary.
     """
     if days >= 0:
-        raise UsageError(f"--shift-days {days}: expected a number below 0: after the log's end there is nothing to test on")
+        raise UsageError(
+            f"--shift-days {days}: expected a number below 0: after the log's end there is "
+            "nothing to test on"
+        )
     opened = open_logs(Path(logs), None)
     schema, split = opened.schema, opened.schema.split
     by_clock = split.column is None or split.column == schema.clock.column
@@ -43,22 +51,34 @@ def shift_split(logs: str | Path, days: int) -> Schema:
 
     def move(name: str, value: Boundary) -> Boundary:
         try:
-            moved = _clock_moved(value, days, schema.clock) if by_clock else _moved(value, days, kind)
+            moved = (
+                _clock_moved(value, days, schema.clock) if by_clock else _moved(value, days, kind)
+            )
         except OverflowError as error:
-            raise UsageError(f"--shift-days {days}: split.{name}: {value!r} would lie before all dates") from error
+            raise UsageError(
+                f"--shift-days {days}: split.{name}: {value!r} would lie before all dates"
+            ) from error
         if moved is None:
-            raise SchemaError(f"split.{name}: {value!r} of column {column!r} is no day: --shift-days moves splits by time alone")
+            raise SchemaError(
+                f"split.{name}: {value!r} of column {column!r} is no day: --shift-days moves "
+                "splits by time alone"
+            )
         return moved
 
     moved = {name: move(name, value) for name, value in split.marks.items()}
     if split.end is None:
         last = _last_day(opened.impressions, schema, column, by_clock=by_clock)
         if last is None or last == date.max:
-            raise DataError(f"{opened.impressions.path}: column {column!r} runs to the end of all dates, so no end of the split can be "
-                            "worked out; name one in split.end")  # fmt: skip
+            raise DataError(
+                f"{opened.impressions.path}: column {column!r} runs to the end of all dates, so "
+                "no end of the split can be "
+                "worked out; name one in split.end"
+            )
         after = last + timedelta(days=1)
         moved["end"] = move("end", _written(after, split.test, schema.clock, by_clock=by_clock))
-    return schema.model_copy(update={"split": Split.model_validate({"column": split.column, **moved})})
+    return schema.model_copy(
+        update={"split": Split.model_validate({"column": split.column, **moved})}
+    )
 
 
 def _clock_moved(value: Boundary, days: int, clock: Clock) -> Boundary | None:
@@ -93,12 +113,15 @@ def _time_moved(value: str, days: int) -> str | None:
 
 
 def _text_moved(value: str, days: int) -> str | None:
-    """Text that begins with a day; the rest stays, so that it compares with the column's text as before."""
+    """Text that begins with a day; the rest stays, so that it compares with the column's text as
+    before.
+    """
     day = _day_of(value)
     found = _DAY.match(value)
     if day is None or found is None:
         return None
-    return f"{day + timedelta(days=days):{'%Y-%m-%d' if '-' in found[1] else '%Y%m%d'}}{value[found.end() :]}"
+    written = "%Y-%m-%d" if "-" in found[1] else "%Y%m%d"
+    return (day + timedelta(days=days)).strftime(written) + value[found.end() :]
 
 
 def _day_of(text: str) -> date | None:
@@ -110,7 +133,10 @@ def _day_of(text: str) -> date | None:
 
 
 def _last_day(impressions: Table, schema: Schema, column: str, *, by_clock: bool) -> date | None:
-    """The last day of the log; None where it is beyond all dates. Raises DataError for a column without values."""
+    """The last day of the log; None where it is beyond all dates.
+
+    Raises DataError for a column without values.
+    """
     zone, last = schema.clock.timezone, None
     for chunk in impressions.chunks([column], _CHUNK_ROWS):
         values: pa.Array = chunk.columns[column]
@@ -125,20 +151,33 @@ def _last_day(impressions: Table, schema: Schema, column: str, *, by_clock: bool
         raise DataError(f"{impressions.path}: column {column!r} has no value")
     if by_clock or pa.types.is_timestamp(impressions.kind.field(column).type):
         return _day_of(local_text(last, zone))
-    day = last if isinstance(last, date) else compact_day(last) if isinstance(last, int) else _day_of(str(last))
+    day = (
+        last
+        if isinstance(last, date)
+        else compact_day(last)
+        if isinstance(last, int)
+        else _day_of(str(last))
+    )
     if day is None:
-        raise SchemaError(f"split.column: {column!r} holds {last!r}, which is no day: --shift-days moves splits by time alone")
+        raise SchemaError(
+            f"split.column: {column!r} holds {last!r}, which is no day: --shift-days moves splits "
+            "by time alone"
+        )
     return day
 
 
 def _milliseconds(values: pa.Array) -> Any:
     known = values.drop_null()
     ticks = known.cast(pa.int64()).to_numpy(zero_copy_only=False)
-    return (ticks // {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}[values.type.unit]).astype(np.int64) * 1000
+    return (
+        ticks // {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}[values.type.unit]
+    ).astype(np.int64) * 1000
 
 
 def _written(day: date, like: Boundary, clock: Clock, *, by_clock: bool) -> Boundary:
-    """A day written as the boundary ``like``: a date, a compact day, or a moment in the clock's unit."""
+    """A day written as the boundary ``like``: a date, a compact day, or a moment in the clock's
+    unit.
+    """
     if not isinstance(like, str) and by_clock:
         begins = datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(clock.timezone))
         return round(begins.timestamp()) * clock.per_second

@@ -1,4 +1,6 @@
-"""Columns that stand in the names of folders, ``dt=2026-01-05/part-0.parquet``, as Hive, Spark and others write them."""
+"""Columns that stand in the names of folders, ``dt=2026-01-05/part-0.parquet``, as Hive, Spark and
+others write them.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,8 @@ def partition_type(values: Iterable[Value], *, text: bool = False) -> pa.DataTyp
         text: whether files have text in a column of this name.
 
     Returns:
-        int64 where all values are whole numbers, bytes where one is no UTF-8, else text; the null type where none is known.
+        int64 where all values are whole numbers, bytes where one is no UTF-8, else text; the null
+        type where none is known.
     """
     known = [value for value in values if value is not None]
     if any(isinstance(value, bytes) for value in known):
@@ -69,7 +72,11 @@ def partition_type(values: Iterable[Value], *, text: bool = False) -> pa.DataTyp
     if text or not known:
         return pa.string() if text else pa.null()
     whole = all(
-        isinstance(value, str) and _WHOLE.fullmatch(value) and value.isascii() and int(value) in _INT64 for value in known
+        isinstance(value, str)
+        and _WHOLE.fullmatch(value)
+        and value.isascii()
+        and int(value) in _INT64
+        for value in known
     )
     return pa.int64() if whole else pa.string()
 
@@ -88,4 +95,6 @@ def constant(value: Value, kind: pa.DataType, rows: int) -> pa.Array:
         return pa.repeat(pa.scalar(value.encode() if isinstance(value, str) else value), rows)
     if pa.types.is_string(kind):
         return pa.repeat(pa.scalar(value), rows)
-    return pa.repeat(pa.scalar(int(value)) if pa.types.is_integer(kind) else pa.scalar(value), rows).cast(kind)
+    return pa.repeat(
+        pa.scalar(int(value)) if pa.types.is_integer(kind) else pa.scalar(value), rows
+    ).cast(kind)

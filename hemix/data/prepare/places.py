@@ -1,7 +1,8 @@
-"""Where a table's Parquet files lie: a path, or a URL of any file system that fsspec reaches (s3://, gs://, https://, memory://).
+"""Where a table's Parquet files lie: a path, or a URL of any file system that fsspec reaches
+(s3://, gs://, https://, memory://).
 
-A file is opened anew for every pass, so that nothing of it stays in memory. Links to files and folders are followed. This module
-knows no columns but those in the names of folders.
+A file is opened anew for every pass, so that nothing of it stays in memory. Links to files and
+folders are followed. This module knows no columns but those in the names of folders.
 """
 
 from __future__ import annotations
@@ -47,7 +48,11 @@ class LogFile:
         return PurePosixPath(self.inside).name
 
     def __str__(self) -> str:
-        return self.place if _is_utf8(self.place) else os.fsencode(self.place).decode(errors="backslashreplace")
+        return (
+            self.place
+            if _is_utf8(self.place)
+            else os.fsencode(self.place).decode(errors="backslashreplace")
+        )
 
     def open(self) -> pq.ParquetFile:
         """Raises DataError where it is no Parquet file."""
@@ -65,19 +70,28 @@ class LogFile:
         return self.inside if _is_utf8(self.inside) else Path(self.inside).open("rb")
 
     def damaged(self, error: Exception, columns: Sequence[str]) -> DataError:
-        """What to say where reading these columns of an open file fails: which row group it is that cannot be read."""
+        """What to say where reading these columns of an open file fails: which row group it is that
+        cannot be read.
+        """
         opened = self.open()
         for number in range(opened.num_row_groups):
             try:
                 opened.read_row_group(number, columns=list(columns), use_threads=False)
             except Exception as found:
-                return DataError(f"{self}: row group {number} of {opened.num_row_groups} is damaged: {one_line(found)}")
+                return DataError(
+                    f"{self}: row group {number} of {opened.num_row_groups} is damaged: "
+                    f"{one_line(found)}"
+                )
         return self.unreadable(error)
 
     def unreadable(self, error: Exception) -> DataError:
         """What to say where opening fails with ``error``."""
         try:
-            with Path(self.inside).open("rb") if self.system is None else self.system.open(self.inside, "rb") as stream:
+            with (
+                Path(self.inside).open("rb")
+                if self.system is None
+                else self.system.open(self.inside, "rb") as stream
+            ):
                 begins = stream.read(len(_PARQUET))
         except Exception as unreadable:
             why = getattr(unreadable, "strerror", None) or one_line(unreadable)
@@ -88,11 +102,11 @@ class LogFile:
 
 
 def parquet_files(place: Path | str, role: str) -> list[LogFile]:
-    """The file, or all Parquet files of the folder and its subfolders in the order of their paths, but those whose names begin with
-    ``.`` or ``_`` (a folder ``_column=value`` does count).
+    """The file, or all Parquet files of the folder and its subfolders in the order of their paths,
+    but those whose names begin with ``.`` or ``_`` (a folder ``_column=value`` does count).
 
-    A file is one by its name (``.parquet``, ``.parq``, ``.pq``, in whatever case), or, where its name has no ending, as Hive and Trino
-    write them, by its first bytes.
+    A file is one by its name (``.parquet``, ``.parq``, ``.pq``, in whatever case), or, where its
+    name has no ending, as Hive and Trino write them, by its first bytes.
 
     Args:
         place: path, or URL where it is a string.
@@ -106,7 +120,10 @@ def parquet_files(place: Path | str, role: str) -> list[LogFile]:
             return [LogFile(str(place), str(place))]
         if not place.is_dir():
             raise DataError(f"{place}: no such file ({role})")
-        found = {p.relative_to(place): (str(p), str(p), None) for p in _walk(place, role, (os.path.realpath(place),))}
+        found = {
+            p.relative_to(place): (str(p), str(p), None)
+            for p in _walk(place, role, (os.path.realpath(place),))
+        }
     else:
         system, root = _system(place, role)
         try:
@@ -117,21 +134,33 @@ def parquet_files(place: Path | str, role: str) -> list[LogFile]:
             raise DataError(f"{place}: cannot be read ({role}): {one_line(error)}") from error
         if inside is None:
             raise DataError(f"{place}: no such file ({role})")
-        paths = [PurePosixPath(path).relative_to(root) for path in inside if _is_parquet(PurePosixPath(path), system)]
-        found = {Path(p): (f"{place.rstrip('/')}/{p}", f"{root.rstrip('/')}/{p}", system) for p in paths}
+        paths = [
+            PurePosixPath(path).relative_to(root)
+            for path in inside
+            if _is_parquet(PurePosixPath(path), system)
+        ]
+        found = {
+            Path(p): (f"{place.rstrip('/')}/{p}", f"{root.rstrip('/')}/{p}", system) for p in paths
+        }
     shown = [p for p in sorted(found) if not any(map(_is_hidden, p.parts))]
     files = [LogFile(*found[p], partition_of(p.parts[:-1], found[p][0])) for p in shown]
     if not files:
-        raise DataError(f"{place}: expected Parquet files (*.parquet) in the folder ({role}), found none")
+        raise DataError(
+            f"{place}: expected Parquet files (*.parquet) in the folder ({role}), found none"
+        )
     return files
 
 
 def _walk(folder: Path, role: str, above: tuple[str, ...]) -> Iterator[Path]:
-    """All Parquet files below; ``above``: the real paths of the folders on the way, so that a link back ends."""
+    """All Parquet files below; ``above``: the real paths of the folders on the way, so that a link
+    back ends.
+    """
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
-        raise DataError(f"{folder}: cannot be read ({role}): {error.strerror or one_line(error)}") from error
+        raise DataError(
+            f"{folder}: cannot be read ({role}): {error.strerror or one_line(error)}"
+        ) from error
     for path in entries:
         if path.is_dir():
             real = os.path.realpath(path)

@@ -1,4 +1,5 @@
-"""Arrow types in their plain forms: dictionaries as their values, large, view and fixed-size forms as plain ones, UUIDs as text.
+"""Arrow types in their plain forms: dictionaries as their values, large, view and fixed-size forms
+as plain ones, UUIDs as text.
 
 Knows arrays, not files; ``where`` says in messages where they come from.
 """
@@ -37,7 +38,16 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
         return pa.binary()
     if t.is_decimal32(kind) or t.is_decimal64(kind):
         return pa.decimal128(kind.precision, kind.scale)
-    if any(is_a(kind) for is_a in (t.is_list, t.is_large_list, t.is_fixed_size_list, t.is_list_view, t.is_large_list_view)):
+    if any(
+        is_a(kind)
+        for is_a in (
+            t.is_list,
+            t.is_large_list,
+            t.is_fixed_size_list,
+            t.is_list_view,
+            t.is_large_list_view,
+        )
+    ):
         return pa.list_(plain_type(kind.value_type))
     return kind
 
@@ -60,13 +70,19 @@ def plain(values: pa.Array) -> pa.Array:
 
 def in_lists(lists: pa.Array, function: Callable[[pa.Array], pa.Array]) -> pa.Array:
     """Lists with a function applied to all their values at once."""
-    offsets = np.concatenate([[0], np.cumsum(pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False))])
+    offsets = np.concatenate(
+        [[0], np.cumsum(pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False))]
+    )
     mask = lists.is_null() if lists.null_count else None
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), function(lists.flatten()), mask=mask)
+    return pa.ListArray.from_arrays(
+        pa.array(offsets, pa.int32()), function(lists.flatten()), mask=mask
+    )
 
 
 def check_utf8(column: str, values: pa.Array, where: Where) -> None:
-    """Refuse text (bytes count as text, also in lists) that is not UTF-8, which Parquet does not check. Raises DataError."""
+    """Refuse text (bytes count as text, also in lists) that is not UTF-8, which Parquet does not
+    check. Raises DataError.
+    """
     kind = values.type
     flat = values.flatten() if pa.types.is_list(kind) else values
     if not (pa.types.is_string(flat.type) or pa.types.is_binary(flat.type)):
@@ -79,7 +95,9 @@ def check_utf8(column: str, values: pa.Array, where: Where) -> None:
             for text in value if isinstance(value, list) else [value]:
                 if _is_broken(text):
                     found = f"{text[:20]!r}" + ("..." if len(text) > 20 else "")
-                    raise where.error(row, f"column {column!r}: expected text in UTF-8, found the bytes {found}") from None
+                    raise where.error(
+                        row, f"column {column!r}: expected text in UTF-8, found the bytes {found}"
+                    ) from None
         raise
 
 
@@ -92,7 +110,10 @@ def _is_broken(text: bytes | None) -> bool:
 
 
 def cast_to(column: str, values: pa.Array, kind: pa.DataType, where: Where) -> pa.Array:
-    """The values as another type, text parsed. Raises DataError for the first that has no such form."""
+    """The values as another type, text parsed.
+
+    Raises DataError for the first that has no such form.
+    """
     if values.type == kind:
         return values
     if pa.types.is_string(kind):
@@ -100,15 +121,24 @@ def cast_to(column: str, values: pa.Array, kind: pa.DataType, where: Where) -> p
     try:
         return _cast(values, kind)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        row = next((row for row in range(len(values)) if not _casts(values[row : row + 1], kind)), 0)
+        row = next(
+            (row for row in range(len(values)) if not _casts(values[row : row + 1], kind)), 0
+        )
         found = f"{shown(values, row)!r} ({values.type})"
-        raise where.error(row, f"column {column!r}: expected {kind}, as in other files of the folder, found {found}") from None
+        raise where.error(
+            row,
+            f"column {column!r}: expected {kind}, as in other files of the folder, found {found}",
+        ) from None
 
 
 def shown(values: pa.Array, row: int) -> Any:
     """A value for a message: a time as text, since it may lie beyond what Python has for times."""
     one, t = values[row : row + 1], pa.types
-    return (texts_of(one) if t.is_timestamp(one.type) or t.is_date(one.type) or t.is_time(one.type) else one)[0].as_py()
+    return (
+        texts_of(one)
+        if t.is_timestamp(one.type) or t.is_date(one.type) or t.is_time(one.type)
+        else one
+    )[0].as_py()
 
 
 def _cast(values: pa.Array, kind: pa.DataType) -> pa.Array:

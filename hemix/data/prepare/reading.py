@@ -1,10 +1,12 @@
-"""Parquet tables as streams of checked chunks: a file, or a folder of files read in name order as one table. A folder's name
-``dt=2026-01-05`` is a column of its files that do not have it themselves.
+"""Parquet tables as streams of checked chunks: a file, or a folder of files read in name order as
+one table. A folder's name ``dt=2026-01-05`` is a column of its files that do not have it
+themselves.
 
-Every file keeps its own column types, but for their outer forms (plain.py): a value means the same whatever its type, so whoever reads
-a column turns it into keys, numbers or times. Where a file's type cannot be used, or means something else than another file's, the
-message names both. A column that not all files of a folder have may not be asked for. This module knows no schema; whoever needs a
-column asks for it with the schema's key that names it.
+Every file keeps its own column types, but for their outer forms (plain.py): a value means the same
+whatever its type, so whoever reads a column turns it into keys, numbers or times. Where a file's
+type cannot be used, or means something else than another file's, the message names both. A column
+that not all files of a folder have may not be asked for. This module knows no schema; whoever needs
+a column asks for it with the schema's key that names it.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ class Chunk:
     where: Where
     """File, and row in the file."""
     varying: Mapping[str, Collection[str | None]] = field(default_factory=dict)
-    """Column whose type is not the same in all files -> the families (:func:`hemix.data.texts.family`) of its types"""
+    """Column whose type is not the same in all files -> the families
+    (:func:`hemix.data.texts.family`) of its types
+    """
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,11 @@ class _File:
 
 
 class Table:
-    """An open table. Raises DataError naming the file: missing, an empty folder, not Parquet, truncated, or impressions without rows."""
+    """An open table.
+
+    Raises DataError naming the file: missing, an empty folder, not Parquet, truncated, or
+    impressions without rows.
+    """
 
     def __init__(self, path: Path | str, role: str) -> None:
         """``path``: a URL where it is a string."""
@@ -64,18 +72,31 @@ class Table:
         """The schema's key, such as ``tables.impressions``."""
         self.files = parquet_files(path, role)
         opened = [file.open() for file in self.files]
-        self.first_rows = np.concatenate([[0], np.cumsum([f.metadata.num_rows for f in opened])]).astype(np.int64)
-        stored = [_plain_schema(file, f.schema_arrow) for file, f in zip(self.files, opened, strict=True)]
+        self.first_rows = np.concatenate(
+            [[0], np.cumsum([f.metadata.num_rows for f in opened])]
+        ).astype(np.int64)
+        stored = [
+            _plain_schema(file, f.schema_arrow) for file, f in zip(self.files, opened, strict=True)
+        ]
         types = _with_partitions(self.files, stored)
-        files = [_File(*of) for of in zip(self.files, types, map(frozenset, stored), self.first_rows.tolist(), strict=False)]
-        self._filled = [f for f, rows in zip(files, np.diff(self.first_rows), strict=True) if rows] or files
+        files = [
+            _File(*of)
+            for of in zip(
+                self.files, types, map(frozenset, stored), self.first_rows.tolist(), strict=False
+            )
+        ]
+        self._filled = [
+            f for f, rows in zip(files, np.diff(self.first_rows), strict=True) if rows
+        ] or files
         """The files that have rows; all where none has"""
         self._casts: dict[str, pa.DataType] = {}
         self._required: set[str] = set()
         if self.rows == 0 and role == "tables.impressions":
             raise DataError(f"{path}: expected at least one row ({role}), found none")
         self._varying = {
-            name: {_value_family(kind) for kind in kinds} for name in self.names if len(kinds := self.kinds_of(name)) > 1
+            name: {_value_family(kind) for kind in kinds}
+            for name in self.names
+            if len(kinds := self.kinds_of(name)) > 1
         }
 
     @property
@@ -90,11 +111,15 @@ class Table:
 
     @property
     def kind(self) -> pa.Schema:
-        """All columns, each of the first type that is not null among its files'; of the common one where there is one."""
+        """All columns, each of the first type that is not null among its files'; of the common one
+        where there is one.
+        """
         types = {}
         for name in self.names:
             kinds = self.kinds_of(name)
-            types[name] = self._casts.get(name) or next((k for k in kinds if not pa.types.is_null(k)), kinds[0])
+            types[name] = self._casts.get(name) or next(
+                (k for k in kinds if not pa.types.is_null(k)), kinds[0]
+            )
         return pa.schema(list(types.items()))
 
     def kinds_of(self, column: str) -> list[pa.DataType]:
@@ -109,34 +134,51 @@ class Table:
         """Check that a column is there, in every file, and of usable types.
 
         Args:
-            column: its name.
-            key: the schema's that names it, for messages.
-            expects: says what was expected where a type cannot be used, and after ``; `` what to do. Where it takes text, values are
+            column: its name. key: the schema's that names it, for messages. expects: says what was
+            expected where a type cannot be used, and after ``; `` what to do. Where it takes text,
+            values are
                 compared by their texts: then the types must be of one family, or text.
 
         Raises:
             DataError: naming the file, and another one where that has another type.
         """
         if column not in self.names:
-            raise DataError(f"{self.path}: no column {column!r} ({key}); it has: {', '.join(map(_named, self.names))}")
+            raise DataError(
+                f"{self.path}: no column {column!r} ({key}); it has: "
+                f"{', '.join(map(_named, self.names))}"
+            )
         several, first = len(self.kinds_of(column)) > 1, None
         as_text = any(expects(kind) is None for kind in (pa.string(), pa.list_(pa.string())))
         for file in self._filled:
             if column not in file.types:
-                raise DataError(f"{file.file}: no column {column!r} ({key}), which other files of the folder have")
+                raise DataError(
+                    f"{file.file}: no column {column!r} ({key}), which other files of the folder "
+                    "have"
+                )
             kind = file.types[column]
             if pa.types.is_null(kind) and (several or self.rows == 0):
                 continue  # its type is not known, or another file's
             expected = expects(kind)
             if expected is not None:
                 expected, also, advice = expected.partition("; ")
-                found = f"expected {expected}, found {kind}{self._elsewhere(column, kind)}{also}{advice}"
-                raise DataError(f"{file.file if several else self.path}: column {column!r} ({key}): {found}")
+                found = (
+                    f"expected {expected}, found "
+                    f"{kind}{self._elsewhere(column, kind)}{also}{advice}"
+                )
+                raise DataError(
+                    f"{file.file if several else self.path}: column {column!r} ({key}): {found}"
+                )
             if as_text and _value_family(kind) not in ("text", "null"):
                 first = first or file
                 if _value_family(kind) != _value_family(first.types[column]):
-                    found = f"found {kind}, but {first.file.name} has {first.types[column]}: their values have no text in common"
-                    raise DataError(f"{file.file}: column {column!r} ({key}): {found}; write both as one type, or as text")
+                    found = (
+                        f"found {kind}, but {first.file.name} has {first.types[column]}: their "
+                        "values have no text in common"
+                    )
+                    raise DataError(
+                        f"{file.file}: column {column!r} ({key}): {found}; write both as one "
+                        "type, or as text"
+                    )
         self._required.add(column)
 
     def _elsewhere(self, column: str, kind: pa.DataType) -> str:
@@ -151,28 +193,39 @@ class Table:
         self._casts[column] = kind
 
     def chunks(self, columns: Sequence[str] | None, most_rows: int) -> Iterator[Chunk]:
-        """All rows in order, at most ``most_rows`` at a time; ``columns`` None means all that each file has. Columns that were asked for
-        hold text in UTF-8 only."""
+        """All rows in order, at most ``most_rows`` at a time; ``columns`` None means all that each
+        file has. Columns that were asked for hold text in UTF-8 only.
+        """
         for file in self._filled:
             names = list(file.types) if columns is None else list(dict.fromkeys(columns))
             row, of_folders = 0, dict(file.file.partition)
-            for batch in self._batches(file.file, [name for name in names if name in file.stored], most_rows):
+            for batch in self._batches(
+                file.file, [name for name in names if name in file.stored], most_rows
+            ):
                 where, read = Where(str(file.file), row), dict[str, pa.Array]()
                 for name in names:
                     of_folder = name not in file.stored
-                    values = constant(of_folders[name], file.types[name], batch.num_rows) if of_folder else batch.column(name)
+                    values = (
+                        constant(of_folders[name], file.types[name], batch.num_rows)
+                        if of_folder
+                        else batch.column(name)
+                    )
                     read[name] = self._plain(name, values, where)
                 yield Chunk(read, batch.num_rows, file.first_row + row, where, self._varying)
                 row += batch.num_rows
 
     def _batches(self, file: LogFile, names: list[str], most_rows: int) -> Iterator[pa.RecordBatch]:
         try:
-            yield from file.open().iter_batches(batch_size=most_rows, columns=names, use_threads=False)
+            yield from file.open().iter_batches(
+                batch_size=most_rows, columns=names, use_threads=False
+            )
         except (pa.ArrowException, OSError) as error:
             raise file.damaged(error, names) from error
 
     def _plain(self, name: str, values: pa.Array, where: Where) -> pa.Array:
-        if name not in self._required:  # of whatever type: nobody reads it, rows are but told apart by it
+        if (
+            name not in self._required
+        ):  # of whatever type: nobody reads it, rows are but told apart by it
             try:
                 return plain(values)
             except pa.ArrowException:
@@ -199,14 +252,20 @@ class Table:
         raise AssertionError(f"row {row} of {self.rows}")
 
 
-def _with_partitions(files: Sequence[LogFile], stored: Sequence[dict[str, pa.DataType]]) -> list[dict[str, pa.DataType]]:
+def _with_partitions(
+    files: Sequence[LogFile], stored: Sequence[dict[str, pa.DataType]]
+) -> list[dict[str, pa.DataType]]:
     """The files' columns, then those of their folders' names that are not in the file."""
     values: dict[str, list[Value]] = {}
     for file in files:
         for name, value in file.partition:
             values.setdefault(name, []).append(value)
-    text = {name for own in stored for name, kind in own.items() if pa.types.is_string(kind)}  # 02 beside text is no number
-    types = {name: partition_type(values_of, text=name in text) for name, values_of in values.items()}
+    text = {
+        name for own in stored for name, kind in own.items() if pa.types.is_string(kind)
+    }  # 02 beside text is no number
+    types = {
+        name: partition_type(values_of, text=name in text) for name, values_of in values.items()
+    }
     return [
         own | {name: types[name] for name, _ in file.partition if name not in own}
         for file, own in zip(files, stored, strict=True)
@@ -221,7 +280,9 @@ def _plain_schema(file: LogFile, schema: pa.Schema) -> dict[str, pa.DataType]:
 
 
 def _named(column: str) -> str:
-    """A column's name for a message; quoted where it holds what cannot be seen, such as a byte order mark."""
+    """A column's name for a message; quoted where it holds what cannot be seen, such as a byte
+    order mark.
+    """
     return column if column.isprintable() and column.strip() == column else ascii(column)
 
 

@@ -1,7 +1,8 @@
 """Writing encoded impressions as shards.
 
-Where one shard ends and the next begins depends on the split's rows alone, not on the pieces in which they come: a user belongs
-to the shard of the first of their impressions, counted through the split. Knows no raw value.
+Where one shard ends and the next begins depends on the split's rows alone, not on the pieces in
+which they come: a user belongs to the shard of the first of their impressions, counted through the
+split. Knows no raw value.
 """
 
 from __future__ import annotations
@@ -63,7 +64,10 @@ class BlockAppender:
         self._ids = Appender(folder / f"{name}.ids.npy", np.int32, like.ids.shape[1])
         self._numbers = Appender(folder / f"{name}.numbers.npy", np.float32, like.numbers.shape[1])
         self._bags = [
-            (Appender(folder / f"{name}.bag{i}.values.npy", np.int32), Appender(folder / f"{name}.bag{i}.offsets.npy", np.int64))
+            (
+                Appender(folder / f"{name}.bag{i}.values.npy", np.int32),
+                Appender(folder / f"{name}.bag{i}.offsets.npy", np.int64),
+            )
             for i in range(len(like.bags))
         ]
         for _, offsets in self._bags:
@@ -73,7 +77,9 @@ class BlockAppender:
         """Add rows."""
         self._ids.append(block.ids)
         self._numbers.append(block.numbers)
-        for (values_out, offsets_out), (values, offsets) in zip(self._bags, block.bags, strict=True):
+        for (values_out, offsets_out), (values, offsets) in zip(
+            self._bags, block.bags, strict=True
+        ):
             offsets_out.append(offsets[1:] + values_out.rows)
             values_out.append(values)
 
@@ -98,9 +104,14 @@ class _Shard:
             "weight": (np.float32, None),
             "log_row": (np.int64, None),
         }
-        self._columns = {name: Appender(folder / f"{name}.npy", kind, width) for name, (kind, width) in kinds.items()}
+        self._columns = {
+            name: Appender(folder / f"{name}.npy", kind, width)
+            for name, (kind, width) in kinds.items()
+        }
         self._columns["first_candidate"].append(np.zeros(1, np.int64))
-        self._blocks = {name: BlockAppender(folder, name, getattr(like, name)) for name in ("context", "cross")}
+        self._blocks = {
+            name: BlockAppender(folder, name, getattr(like, name)) for name in ("context", "cross")
+        }
         self._truth = None if truth is None else Appender(truth, np.float64, truth_tasks)
         self._candidates = 0
 
@@ -179,7 +190,10 @@ class ShardWriter:
         positives, unknown = (rows.labels == 1).sum(axis=0), (rows.labels < 0).sum(axis=0)
         self.positives = positives if self.positives is None else self.positives + positives
         self.unknown = unknown if self.unknown is None else self.unknown + unknown
-        for level, block, weights in (("context", rows.context, rows.counts), ("cross", rows.cross, None)):
+        for level, block, weights in (
+            ("context", rows.context, rows.counts),
+            ("cross", rows.cross, None),
+        ):
             self.values[level] = self.values.get(level, 0) + value_counts(block, weights)
 
     def close(self) -> None:
@@ -190,13 +204,17 @@ class ShardWriter:
 
 
 def value_counts(block: Block, weights: Array | None = None) -> Array:
-    """int64 [id columns + bags, 3]: rows with an unknown value, with a missing one, and all rows, each counted ``weights`` times (once
-    by default). A row of a bag is unknown where it holds an unknown value, and missing where it holds no value but null."""
+    """int64 [id columns + bags, 3]: rows with an unknown value, with a missing one, and all rows,
+    each counted ``weights`` times (once by default). A row of a bag is unknown where it holds an
+    unknown value, and missing where it holds no value but null.
+    """
     rows = len(block.ids)
     total = rows if weights is None else int(weights.sum())
     counts = [
         [_sum(states == UNKNOWN, weights), _sum(states == MISSING, weights), total]
-        for states in (row_states(block, column) for column in range(block.ids.shape[1] + len(block.bags)))
+        for states in (
+            row_states(block, column) for column in range(block.ids.shape[1] + len(block.bags))
+        )
     ]
     return np.array(counts, dtype=np.int64).reshape(len(counts), 3)
 
@@ -217,7 +235,9 @@ def row_states(block: Block, column: int) -> Array:
     values, offsets = block.bags[column - block.ids.shape[1]]
     rows = len(offsets) - 1
     row_of = np.repeat(np.arange(rows), np.diff(offsets))
-    unknown, present = (np.bincount(row_of[at], minlength=rows) > 0 for at in (values == UNKNOWN, values != MISSING))
+    unknown, present = (
+        np.bincount(row_of[at], minlength=rows) > 0 for at in (values == UNKNOWN, values != MISSING)
+    )
     return np.where(unknown, UNKNOWN, np.where(present, FIRST, MISSING)).astype(np.int8)
 
 

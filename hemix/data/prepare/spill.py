@@ -1,7 +1,8 @@
-"""Partitioned temporary files: rows go to the part of their user, and each part is later read back whole.
+"""Partitioned temporary files: rows go to the part of their user, and each part is later read back
+whole.
 
-A part is a range of user numbers chosen so that it holds about so many rows; a user is never divided. Rows are columns of cells
-(cells.py), so nothing but numbers is spilled. Knows no schema.
+A part is a range of user numbers chosen so that it holds about so many rows; a user is never
+divided. Rows are columns of cells (cells.py), so nothing but numbers is spilled. Knows no schema.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ def take_rows(rows: Rows, at: Array) -> Rows:
 
 
 def part_bounds(rows_per_user: Array, rows: int) -> Array:
-    """int64 [parts + 1]: user numbers at which parts begin, so that one holds about ``rows`` rows; last, the number of users."""
+    """int64 [parts + 1]: user numbers at which parts begin, so that one holds about ``rows`` rows;
+    last, the number of users.
+    """
     total = int(rows_per_user.sum())
     rows = max(rows, -(-total // _MOST_PARTS), 1)
     before = np.cumsum(rows_per_user) - rows_per_user
@@ -66,12 +69,16 @@ class Spill:
         return self._bounds
 
     def add(self, rows: Rows, user: Array) -> None:
-        """Spread rows over the parts by their user's number; within a part they keep their order."""
+        """Spread rows over the parts by their user's number; within a part they keep their
+        order.
+        """
         part = np.searchsorted(self._bounds, user, side="right") - 1
         order = np.argsort(part, kind="stable")
         counts = np.bincount(part, minlength=len(self))
         sorted_rows = take_rows(rows, order)
-        batch = pa.RecordBatch.from_arrays([as_arrow(cell) for cell in sorted_rows.values()], names=list(sorted_rows))
+        batch = pa.RecordBatch.from_arrays(
+            [as_arrow(cell) for cell in sorted_rows.values()], names=list(sorted_rows)
+        )
         begin = 0
         for p in np.flatnonzero(counts).tolist():
             self._write(p, batch.slice(begin, int(counts[p])))
@@ -79,7 +86,12 @@ class Spill:
 
     def put(self, part: int, rows: Rows) -> None:
         """Write all the rows of one part at once."""
-        self._write(part, pa.RecordBatch.from_arrays([as_arrow(cell) for cell in rows.values()], names=list(rows)))
+        self._write(
+            part,
+            pa.RecordBatch.from_arrays(
+                [as_arrow(cell) for cell in rows.values()], names=list(rows)
+            ),
+        )
         self._close(part)
 
     def _write(self, part: int, batch: pa.RecordBatch) -> None:
@@ -100,7 +112,10 @@ class Spill:
             self._files.pop(part).close()
 
     def read(self, part: int) -> Rows | None:
-        """All rows of a part, in the order in which they were added; None where it has none. The file is deleted."""
+        """All rows of a part, in the order in which they were added; None where it has none.
+
+        The file is deleted.
+        """
         path = self._path(part)
         if not path.exists():
             return None
@@ -115,7 +130,12 @@ class Spill:
     def __enter__(self) -> Spill:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if kind is None:
             self.close()
             return

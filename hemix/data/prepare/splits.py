@@ -23,7 +23,10 @@ OUTSIDE = -1
 
 
 class Splitter:
-    """Assigns rows to train, valid and test. Raises SchemaError for boundaries that do not compare with the column."""
+    """Assigns rows to train, valid and test.
+
+    Raises SchemaError for boundaries that do not compare with the column.
+    """
 
     def __init__(self, schema: Schema, kind: pa.DataType, origin: str) -> None:
         self._schema = schema
@@ -62,12 +65,21 @@ class Splitter:
     def require_rows(self, rows: Array, origin: str) -> None:
         """Refuse an empty split. ``rows`` int [3]."""
         split = self._schema.split
-        bounds = {"train": (split.start, split.valid), "valid": (split.valid, split.test), "test": (split.test, split.end)}
+        bounds = {
+            "train": (split.start, split.valid),
+            "valid": (split.valid, split.test),
+            "test": (split.test, split.end),
+        }
         for name, count in zip(SPLITS, rows.tolist(), strict=True):
             if count == 0:
                 low, high = bounds[name]
                 from_ = "" if low is None else f"{low} <= "
                 to = "" if high is None else f" < {high}"
-                found = f"{self._boundaries.text(self._lowest)} to {self._boundaries.text(self._highest)}"
-                raise DataError(f"{origin}: the {name} split is empty: no row with {from_}{self.column}{to}; "
-                                f"{self.column} runs from {found}")  # fmt: skip
+                found = (
+                    f"{self._boundaries.text(self._lowest)} to "
+                    f"{self._boundaries.text(self._highest)}"
+                )
+                raise DataError(
+                    f"{origin}: the {name} split is empty: no row with {from_}{self.column}{to}; "
+                    f"{self.column} runs from {found}"
+                )

@@ -51,7 +51,9 @@ class StatisticsPass:
         self._schema, self._entities, self._places = schema, {"user": users, "item": items}, places
         self._parts = {part for statistic in schema.statistics.values() for part in statistic.by}
         self._own_keys = {
-            level: index.keys() for level, index in zip(("user", "item"), indices, strict=True) if level in self._parts
+            level: index.keys()
+            for level, index in zip(("user", "item"), indices, strict=True)
+            if level in self._parts
         }
         self._version_keys: dict[str, Array] = {}
         """``user.feature`` or ``item.feature`` -> uint64 [versions]"""
@@ -113,7 +115,11 @@ class StatisticsPass:
             rows[f"{level}_row"] = entities.versions.row_at(np.asarray(rows[level]), time_ms)
         keys = self._keys(self._parts, rows, time_ms)
         logged = {name: np.asarray(rows[f"label.{name}"]) for name in schema.tasks}
-        available = {name: np.asarray(rows[f"available.{name}"]) for name in schema.tasks if f"available.{name}" in rows}
+        available = {
+            name: np.asarray(rows[f"available.{name}"])
+            for name in schema.tasks
+            if f"available.{name}" in rows
+        }
         known = known_from(schema.labels, time_ms, available)
         for number, statistic in enumerate(schema.statistics.values()):
             final_ms, positive_ms = known[statistic.label]
@@ -159,7 +165,9 @@ class StatisticsPass:
                     continue
                 for number in range(len(names)):
                     here = np.asarray(rows["statistic"]) == number
-                    key, day, counts = _summed(*(np.asarray(rows[name])[here] for name in ("key", "day", "counts")))
+                    key, day, counts = _summed(
+                        *(np.asarray(rows[name])[here] for name in ("key", "day", "counts"))
+                    )
                     for file, values in zip(
                         out[number],
                         (key, day, _running(key, counts)),
@@ -179,10 +187,16 @@ class StatisticsPass:
     # -- looked up -----------------------------------------------------------------------------
 
     def numbers(self, level: str, rows: Rows) -> Array:
-        """float32 [n, 2 * statistics of the level] of sorted rows (context: of every request's first row)."""
+        """float32 [n, 2 * statistics of the level] of sorted rows (context: of every request's
+        first row).
+        """
         assert self._tables is not None
         time_ms = np.asarray(rows["request_time_ms"])
-        parts = {part for name in self._schema.statistics_of(level) for part in self._schema.statistics[name].by}
+        parts = {
+            part
+            for name in self._schema.statistics_of(level)
+            for part in self._schema.statistics[name].by
+        }
         return self._tables.numbers(
             level,
             self._keys(parts, rows, time_ms),
@@ -192,7 +206,9 @@ class StatisticsPass:
     def _keys(self, parts: set[str], rows: Rows, time_ms: Array) -> dict[str, Array]:
         """uint64 [n] of every part of a key; rows have user_row and item_row."""
         assert self._encoders is not None
-        computed = any(f.inputs() and f"{level}.{n}" in parts for level, n, f in self._schema.features)
+        computed = any(
+            f.inputs() and f"{level}.{n}" in parts for level, n, f in self._schema.features
+        )
         places = self._places(rows) if computed else {}
         found = {}
         for part in sorted(parts):

@@ -104,7 +104,9 @@ def _write_shards(
 ) -> dict[int, ShardWriter]:
     """Encode the impressions into the shards of their splits."""
     truth = _read_truth(job)
-    shards = {number: ShardWriter(job.folder, split, truth=truth) for number, split in enumerate(SPLITS)}
+    shards = {
+        number: ShardWriter(job.folder, split, truth=truth) for number, split in enumerate(SPLITS)
+    }
     for _, rows in job.partitions(partitions.impressions, "writing impressions"):
         passes.impressions.write(rows, encoders, shards, passes.statistics, label_rates)
     for shard in shards.values():

@@ -1,4 +1,6 @@
-"""Days and times as text: whether the order of two texts is the order of what they mean, and what a boundary compares as."""
+"""Days and times as text: whether the order of two texts is the order of what they mean, and what a
+boundary compares as.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ _UNPADDED = re.compile(r"(?:19|20)\d\d([-/.])(?:\d\1\d\d?|\d\d\1\d)(?:\D.*)?")
 """2026-1-6: above 2026-1-10 as text"""
 _DAY_AND_TIME = re.compile(r"(\d{4}([-/.]?)\d\d\2\d\d)(\D)(\d.*)")
 YEAR_LAST = re.compile(r"(\d\d?)([-/.])(\d\d?)\2(\d{4})(?:\D.*)?")
-"""05.01.2026 or 01/05/2026: its order as text is that of what it means within a month, or a year, at most"""
+"""05.01.2026 or 01/05/2026: its order as text is that of what it means within a month, or a year,
+at most
+"""
 
 
 def is_time(text: str) -> bool:
@@ -42,10 +46,12 @@ def _same_offset(text: str, mark: str) -> bool:
 
 
 def lower_bound(mark: str) -> str:
-    """The text that all texts of the mark's moment and of later ones are equal to or above, and no earlier one is.
+    """The text that all texts of the mark's moment and of later ones are equal to or above, and no
+    earlier one is.
 
-    A moment may be written in several lengths, and the shorter one comes first: ``2026-01-06`` is below ``2026-01-06T00:00:00``. So
-    the bound has neither the mark's offset nor the zeros at its end.
+    A moment may be written in several lengths, and the shorter one comes first: ``2026-01-06`` is
+    below ``2026-01-06T00:00:00``. So the bound has neither the mark's offset nor the zeros at its
+    end.
     """
     core = _without_zeros(mark)
     first = re.fullmatch(r"(\d{4}([-/.])\d\d)(?:\2)01", core)
@@ -53,7 +59,9 @@ def lower_bound(mark: str) -> str:
 
 
 def _without_zeros(mark: str) -> str:
-    """A day and time without its offset and without hours, minutes and seconds that are 0 up to its end; other text stays."""
+    """A day and time without its offset and without hours, minutes and seconds that are 0 up to its
+    end; other text stays.
+    """
     if re.fullmatch(r"\d+", mark) and len(mark) % 2 == 0 and compact_day(mark[:8]) is not None:
         day, separator, time = mark[:8], "", mark[8:]
     else:
@@ -71,7 +79,9 @@ def _without_zeros(mark: str) -> str:
 def comparable(text: str, mark: str) -> bool:
     """Whether the order of two texts is the order of what they mean, as far as their forms tell."""
     if re.fullmatch(r"\d+", mark) and re.fullmatch(r"\d+", text):
-        return len(mark) == len(text) or (compact_day(mark[:8]) is not None and compact_day(text[:8]) is not None)
+        return len(mark) == len(text) or (
+            compact_day(mark[:8]) is not None and compact_day(text[:8]) is not None
+        )
     loose = YEAR_LAST.fullmatch(mark) is not None or _UNPADDED.fullmatch(mark) is not None
     if not (loose or _is_dated(mark) or re.fullmatch(r"\d+", mark)):
         return True
@@ -89,7 +99,9 @@ def _is_dated(text: str) -> bool:
 def like(mark: str, text: str) -> str:
     """The day ``mark`` in the form of ``text``; empty where it is no day, or written so already."""
     day = compact_day(mark[:8]) or (
-        date.fromisoformat(mark[:10]) if re.match(r"\d{4}-\d\d-\d\d", mark) and is_time(mark) else None
+        date.fromisoformat(mark[:10])
+        if re.match(r"\d{4}-\d\d-\d\d", mark) and is_time(mark)
+        else None
     )
     if day is None:
         return ""
@@ -99,13 +111,17 @@ def like(mark: str, text: str) -> str:
 
 
 class YearLast:
-    """Remembers days such as 05.01.2026, to tell whether their order as text is their order in time."""
+    """Remembers days such as 05.01.2026, to tell whether their order as text is their order in
+    time.
+    """
 
     def __init__(self) -> None:
         self._seen: tuple[set[int], set[int], set[int]] = set(), set(), set()
 
     def sorts(self, text: str) -> bool:
-        """Whether this one and all before it sort by time, whichever of day and month comes first."""
+        """Whether this one and all before it sort by time, whichever of day and month comes
+        first.
+        """
         found = YEAR_LAST.fullmatch(text)
         if found is None:
             return True

@@ -1,4 +1,7 @@
-"""From what users did in every arm to effects: by metric, by look, beside floor and ceiling. Knows arrays by user and day, no arm."""
+"""From what users did in every arm to effects: by metric, by look, beside floor and ceiling.
+
+Knows arrays by user and day, no arm.
+"""
 
 from __future__ import annotations
 
@@ -39,11 +42,15 @@ def analyse(
     before: Mapping[str, Outcome] | None = None,
     expected: Mapping[str, float | None] | None = None,
 ) -> dict[str, Any]:
-    """``arms``: by name the users and what they did. ``before``: what the same users did in the days before, by arm, for CUPED.
-    ``expected``: by metric the relative effect that always-valid intervals are sharpest for, chosen before (by default 2 %).
+    """``arms``: by name the users and what they did.
 
-    Paired effects are of the users that both arms have. Effects of all pairs, the earlier arm against the later one; with arms called
-    ``oracle`` and ``popularity``, where each arm lies between them (0 the floor, 1 the ceiling): paired, of the users that all have.
+    ``before``: what the same users did in the days before, by arm, for CUPED. ``expected``: by
+    metric the relative effect that always-valid intervals are sharpest for, chosen before (by
+    default 2 %).
+
+    Paired effects are of the users that both arms have. Effects of all pairs, the earlier arm
+    against the later one; with arms called ``oracle`` and ``popularity``, where each arm lies
+    between them (0 the floor, 1 the ceiling): paired, of the users that all have.
     """
     effects, looks, absent = list[dict[str, Any]](), list[dict[str, Any]](), list[dict[str, Any]]()
     days = next(iter(arms.values()))[1]["shown"].shape[1]
@@ -68,13 +75,17 @@ def analyse(
         "effects": effects,
         "looks": looks,
         **({"absent_effects": absent} if absent else {}),
-        "between_floor_and_ceiling": _between(arms, paired) if {"oracle", "popularity"} <= arms.keys() else {},
+        "between_floor_and_ceiling": _between(arms, paired)
+        if {"oracle", "popularity"} <= arms.keys()
+        else {},
     }
 
 
 def power(one: Outcome, two: Outcome, users: int, arms: int | None) -> dict[str, float | None]:
-    """By metric, the relative difference between two arms that so many users would show with 80 % power, from what a few users did
-    with two different rankers for as long. ``arms``: users are divided among so many; None: every user lives in every arm."""
+    """By metric, the relative difference between two arms that so many users would show with 80 %
+    power, from what a few users did with two different rankers for as long. ``arms``: users are
+    divided among so many; None: every user lives in every arm.
+    """
     found = {
         metric: minimum_detectable_paired(_ratio(one, metric), _ratio(two, metric), users)
         if arms is None
@@ -103,10 +114,14 @@ def effect_of(
     if before is None:
         return relative_difference(a, b, paired=paired)
     earlier = [_ratio(outcome, metric) for outcome in before]
-    whole = _ratio({name: np.concatenate([before[0][name], before[1][name]]) for name in before[0]}, metric)
+    whole = _ratio(
+        {name: np.concatenate([before[0][name], before[1][name]]) for name in before[0]}, metric
+    )
     if whole.value == 0 or any(math.isnan(ratio.value) for ratio in (*earlier, whole)):
         return relative_difference(a, b, paired=False)
-    return relative_difference(a, b, paired=False, covariate=cuped(a, b, earlier[0], earlier[1], whole))
+    return relative_difference(
+        a, b, paired=False, covariate=cuped(a, b, earlier[0], earlier[1], whole)
+    )
 
 
 def _few_users(one: Outcome, two: Outcome, metric: str) -> bool:

@@ -1,4 +1,6 @@
-"""Who ranks: a server of ours over HTTP, the oracle, or popularity. An arm scores the candidates of requests and hears what users did.
+"""Who ranks: a server of ours over HTTP, the oracle, or popularity.
+
+An arm scores the candidates of requests and hears what users did.
 
 Knows the city's words for places and users, and no model.
 """
@@ -44,7 +46,10 @@ class Arm(Protocol):
         """Who ranks: its name, and of a server version, schema and hash. Raises ArmDown."""
 
     def scores(self, lives: Lives, requests: Moment, candidates: Places) -> Floats:
-        """[n, k] for candidates [n, k] with gaps of -1, whose scores do not matter. Raises ArmDown."""
+        """[n, k] for candidates [n, k] with gaps of -1, whose scores do not matter.
+
+        Raises ArmDown.
+        """
 
     def hear(self, events: Sequence[Event]) -> None:
         """What users did. Raises ArmDown."""
@@ -62,9 +67,15 @@ class Oracle:
 
     def scores(self, lives: Lives, requests: Moment, candidates: Places) -> Floats:
         """click + order * price^.5"""
-        factors = perceive(lives.city, lives.people, lives.taste, lives.memory, requests, candidates)
-        click, order_given_click = probabilities(factors, np.zeros(candidates.shape), lives.city.parameters)
-        found: Floats = click + click * order_given_click * np.sqrt(lives.city.places.price_yuan[candidates])
+        factors = perceive(
+            lives.city, lives.people, lives.taste, lives.memory, requests, candidates
+        )
+        click, order_given_click = probabilities(
+            factors, np.zeros(candidates.shape), lives.city.parameters
+        )
+        found: Floats = click + click * order_given_click * np.sqrt(
+            lives.city.places.price_yuan[candidates]
+        )
         return found
 
     def hear(self, events: Sequence[Event]) -> None:
@@ -94,9 +105,14 @@ class Popularity:
 
 
 class Server:
-    """A ranking server. ``patience_seconds``: how long it may be away before its users wait for another day."""
+    """A ranking server.
 
-    def __init__(self, url: str, *, token: str | None = None, patience_seconds: float = 30.0) -> None:
+    ``patience_seconds``: how long it may be away before its users wait for another day.
+    """
+
+    def __init__(
+        self, url: str, *, token: str | None = None, patience_seconds: float = 30.0
+    ) -> None:
         self.client = SteadyClient(url, token=token)
         self._patience = patience_seconds
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="hemix-arm")
@@ -110,7 +126,9 @@ class Server:
         return {key: found[key] for key in ("name", "version", "schema", "sha256")}
 
     def scores(self, lives: Lives, requests: Moment, candidates: Places) -> Floats:
-        """POST /v1/rank for every request, some at a time; when one waits in vain, none of the others begins to."""
+        """POST /v1/rank for every request, some at a time; when one waits in vain, none of the
+        others begins to.
+        """
         city = lives.city
         latitude, longitude = to_degrees(city.parameters, requests.x_km, requests.y_km)
         weather = city.parameters.sessions.weather[city.weather(requests.day)][0]
@@ -128,10 +146,17 @@ class Server:
                     names,
                     id=ranking_id(int(requests.user[row]), int(requests.number[row])),
                     timestamp=int(requests.time_ms[row]),
-                    context={"latitude": float(latitude[row]), "longitude": float(longitude[row]), "weather": weather},
+                    context={
+                        "latitude": float(latitude[row]),
+                        "longitude": float(longitude[row]),
+                        "weather": weather,
+                    },
                 )
             )
-            score = {item["id"]: _LEAST if item["score"] is None else item["score"] for item in answer["items"]}
+            score = {
+                item["id"]: _LEAST if item["score"] is None else item["score"]
+                for item in answer["items"]
+            }
             found[row, columns] = [score[name] for name in names]
 
         asked = [self._pool.submit(ask, row) for row in range(len(requests))]
@@ -149,7 +174,9 @@ class Server:
             piece = list(events[first : first + _EVENTS_AT_ONCE])
             answer = self._patiently(lambda piece=piece: self.client.events(piece))
             if answer["rejected"]:
-                raise ArmDown(f"{self.client.url} refuses events of the city: {answer['rejected'][0]}")
+                raise ArmDown(
+                    f"{self.client.url} refuses events of the city: {answer['rejected'][0]}"
+                )
 
     def stop(self) -> None:
         """The next call raises ArmDown."""
@@ -163,7 +190,9 @@ class Server:
             try:
                 return call()
             except ServerError as error:
-                refused = error.status is not None and 400 <= error.status < 500 and error.status != 429
+                refused = (
+                    error.status is not None and 400 <= error.status < 500 and error.status != 429
+                )
                 if refused or time.monotonic() > deadline:
                     self._down = f"{self.client.url}: {error}" if refused else str(error)
                     raise ArmDown(self._down) from error
@@ -179,7 +208,9 @@ def make_arm(url: str, *, token: str | None = None, patience_seconds: float = 30
     if url in BUILT_IN:
         return BUILT_IN[url]()
     if not url.startswith(("http://", "https://")):
-        raise UsageError(f"--arm NAME={url}: expected http://HOST:PORT or one of {', '.join(BUILT_IN)}")
+        raise UsageError(
+            f"--arm NAME={url}: expected http://HOST:PORT or one of {', '.join(BUILT_IN)}"
+        )
     return Server(url, token=token, patience_seconds=patience_seconds)
 
 

@@ -1,4 +1,7 @@
-"""Cells: what the users of one block did, by day, in one arm or in the logged days before. A Parquet file each, whole or not there."""
+"""Cells: what the users of one block did, by day, in one arm or in the logged days before.
+
+A Parquet file each, whole or not there.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,13 @@ def write_cell(path: Path, cell: Cell) -> None:
     if cell.span is not None:
         facts |= {"began": f"{cell.span[0]:.3f}", "ended": f"{cell.span[1]:.3f}"}
     table = pa.table(
-        {"user": cell.users, **{name: pa.array(list(values), pa.list_(pa.float64())) for name, values in cell.outcome.items()}}
+        {
+            "user": cell.users,
+            **{
+                name: pa.array(list(values), pa.list_(pa.float64()))
+                for name, values in cell.outcome.items()
+            },
+        }
     )
     part = path.with_name(f".{path.name}.part")
     with storage_errors(path):
@@ -58,6 +67,9 @@ def read_cell(path: Path) -> Cell:
     shape = table.num_rows, int(facts[b"days"])
     return Cell(
         users=table["user"].to_numpy().astype(np.int64),
-        outcome={name: np.array(table[name].to_pylist(), dtype=np.float64).reshape(shape) for name in MEASURES},
+        outcome={
+            name: np.array(table[name].to_pylist(), dtype=np.float64).reshape(shape)
+            for name in MEASURES
+        },
         span=(float(facts[b"began"]), float(facts[b"ended"])) if b"began" in facts else None,
     )

@@ -1,6 +1,8 @@
-"""Users of the city who live some days with an arm: they open the app, browse, are shown what the arm ranks first, react, and come back.
+"""Users of the city who live some days with an arm: they open the app, browse, are shown what the
+arm ranks first, react, and come back.
 
-Every draw is keyed by seed, user, moment and place, so a user meets the same days in every arm until what was shown makes a difference.
+Every draw is keyed by seed, user, moment and place, so a user meets the same days in every arm
+until what was shown makes a difference.
 """
 
 from __future__ import annotations
@@ -28,17 +30,29 @@ MEASURES = ("shown", "clicks", "orders", "gmv", "requests", "sessions", "km", "n
 
 
 def past_lives(city: City, users: npt.NDArray[np.int64], before_days: int) -> tuple[Lives, Sums]:
-    """(the users as the logs left them, what they did in the last ``before_days`` of these, [users, days] each): the logged days are
-    lived again under the policy that wrote them."""
+    """(the users as the logs left them, what they did in the last ``before_days`` of these, [users,
+    days] each): the logged days are lived again under the policy that wrote them.
+    """
     lives = Lives(city, city.people(users))
     logged = _LoggingPolicy()
-    sums = [_day(lives, logged, day, _deaf) for day in range(-city.parameters.sessions.past_days, city.days)]
+    sums = [
+        _day(lives, logged, day, _deaf)
+        for day in range(-city.parameters.sessions.past_days, city.days)
+    ]
     return lives, _by_day(sums[len(sums) - before_days :])
 
 
-def live(past: Lives, arm: Arm, days: int, *, draws: int | None = None, on_day: Callable[[int], None] = lambda _: None) -> Sums:
-    """The next ``days`` of users whose past is ``past``, which stays as it is, with an arm: [users, days] by MEASURES. Raises
-    ArmDown."""
+def live(
+    past: Lives,
+    arm: Arm,
+    days: int,
+    *,
+    draws: int | None = None,
+    on_day: Callable[[int], None] = lambda _: None,
+) -> Sums:
+    """The next ``days`` of users whose past is ``past``, which stays as it is, with an arm: [users,
+    days] by MEASURES. Raises ArmDown.
+    """
     lives = copy.deepcopy(past)
     sums = []
     for day in range(lives.city.days, lives.city.days + days):
@@ -48,7 +62,9 @@ def live(past: Lives, arm: Arm, days: int, *, draws: int | None = None, on_day: 
 
 
 class _LoggingPolicy:
-    def scores(self, lives: Lives, requests: Moment, candidates: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
+    def scores(
+        self, lives: Lives, requests: Moment, candidates: npt.NDArray[np.int32]
+    ) -> npt.NDArray[np.float64]:
         return logging_policy(lives.city, requests, candidates)
 
 
@@ -56,7 +72,11 @@ def _deaf(_events: list[Event]) -> None: ...
 
 
 def _day(
-    lives: Lives, arm: Arm | _LoggingPolicy, day: int, hear: Callable[[list[Event]], None], draws: int | None = None
+    lives: Lives,
+    arm: Arm | _LoggingPolicy,
+    day: int,
+    hear: Callable[[list[Event]], None],
+    draws: int | None = None,
 ) -> Sums:
     users, parameters = len(lives.people), lives.city.parameters
     sums = {name: np.zeros(users) for name in MEASURES}
@@ -68,7 +88,9 @@ def _day(
             hear(list(_views(requests, views)))
         for _ in range(parameters.sessions.requests_maximum):
             candidates = lives.candidates(requests, draws)
-            scores = np.where(candidates == NOWHERE, -np.inf, arm.scores(lives, requests, candidates))
+            scores = np.where(
+                candidates == NOWHERE, -np.inf, arm.scores(lives, requests, candidates)
+            )
             page = lives.show(requests, show(candidates, scores, parameters.recall.page))
             np.add.at(sums["requests"], requests.row, 1)
             _count(sums, page)
@@ -95,9 +117,15 @@ def _count(sums: Sums, page: Page) -> None:
 
 
 def _views(requests: Moment, views: Views) -> Iterator[Event]:
-    first = np.concatenate([[True], views.of[1:] != views.of[:-1]]) if len(views.of) else np.zeros(0, bool)
+    first = (
+        np.concatenate([[True], views.of[1:] != views.of[:-1]])
+        if len(views.of)
+        else np.zeros(0, bool)
+    )
     begin = np.maximum.accumulate(np.where(first, np.arange(len(views.of)), 0))
-    for at, (of, place, time_ms) in enumerate(zip(views.of.tolist(), views.place.tolist(), views.time_ms.tolist(), strict=True)):
+    for at, (of, place, time_ms) in enumerate(
+        zip(views.of.tolist(), views.place.tolist(), views.time_ms.tolist(), strict=True)
+    ):
         user, number = int(requests.user[of]), int(requests.number[of])
         yield _event(user, number, place, time_ms, "view", at - int(begin[at]))
 
@@ -107,7 +135,14 @@ def _reactions(page: Page) -> Iterator[Event]:
     done = page.reaction
     for at in range(len(page.place)):
         user, number = int(page.moment.user[at]), int(page.moment.number[at])
-        event = _event(user, number, int(page.place[at]), int(page.moment.time_ms[at]), "impression", int(page.position[at]))
+        event = _event(
+            user,
+            number,
+            int(page.place[at]),
+            int(page.moment.time_ms[at]),
+            "impression",
+            int(page.position[at]),
+        )
         del event["type"]
         yield {**event, "event": "impression", "ranking": ranking_id(user, number)}
     for action, happened, times in (
@@ -117,11 +152,15 @@ def _reactions(page: Page) -> Iterator[Event]:
     ):
         for at in np.flatnonzero(happened).tolist():
             user, number = int(page.moment.user[at]), int(page.moment.number[at])
-            event = _event(user, number, int(page.place[at]), int(times[at]), action, int(page.position[at]))
+            event = _event(
+                user, number, int(page.place[at]), int(times[at]), action, int(page.position[at])
+            )
             yield {**event, "ranking": ranking_id(user, number)}
 
 
-def _event(user: int, number: int, place: int, time_ms: int, action: str, which: int) -> dict[str, Any]:
+def _event(
+    user: int, number: int, place: int, time_ms: int, action: str, which: int
+) -> dict[str, Any]:
     return {
         "event": "interaction",
         "id": f"{user}.{number}.{action}.{which}",
@@ -133,4 +172,7 @@ def _event(user: int, number: int, place: int, time_ms: int, action: str, which:
 
 
 def _by_day(days: list[Sums]) -> Sums:
-    return {name: np.stack([day[name] for day in days], axis=1) if days else np.zeros((0, 0)) for name in MEASURES}
+    return {
+        name: np.stack([day[name] for day in days], axis=1) if days else np.zeros((0, 0))
+        for name in MEASURES
+    }

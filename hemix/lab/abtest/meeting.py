@@ -1,4 +1,6 @@
-"""Who stands behind the arms: which of them answer, that all serve one schema, and that a later call meets the same models again."""
+"""Who stands behind the arms: which of them answer, that all serve one schema, and that a later
+call meets the same models again.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,10 @@ Models = dict[str, dict[str, Any]]
 
 
 def known_models(plan: Plan, out: Path) -> Models:
-    """The models of an earlier call in ``out``; none where there was none. Raises UsageError if that call was of another plan."""
+    """The models of an earlier call in ``out``; none where there was none.
+
+    Raises UsageError if that call was of another plan.
+    """
     path = out / "plan.json"
     if not path.exists():
         if out.exists() and any(out.iterdir()):
@@ -28,14 +33,20 @@ def known_models(plan: Plan, out: Path) -> Models:
     found = read_json(path, DataError)
     for key, value in _asked(plan).items():
         if found.get(key) != value:
-            raise UsageError(f"--out {out}: holds an experiment with {key} {found.get(key)!r}, not {value!r}; name a new folder")
+            raise UsageError(
+                f"--out {out}: holds an experiment with {key} {found.get(key)!r}, not {value!r}; "
+                "name a new folder"
+            )
     models: Models = found.get("models", {})
     return models
 
 
 def meet(arms: Mapping[str, Arm], known: Models) -> tuple[Models, dict[str, str]]:
-    """(models of all arms ever met, why an arm does not answer). Raises UsageError for another schema than the other arms', or another
-    model than an arm had before."""
+    """(models of all arms ever met, why an arm does not answer).
+
+    Raises UsageError for another schema than the other arms', or another model than an arm had
+    before.
+    """
     models, down = dict(known), dict[str, str]()
     for name, arm in arms.items():
         try:
@@ -44,12 +55,17 @@ def meet(arms: Mapping[str, Arm], known: Models) -> tuple[Models, dict[str, str]
             down[name] = str(error)
             continue
         if name in known and models[name] != known[name]:
-            raise UsageError(f"--arm {name}: {stranger(models[name], known[name])}; serve that one, or name a new --out")
+            raise UsageError(
+                f"--arm {name}: {stranger(models[name], known[name])}; serve that one, or name a "
+                "new --out"
+            )
     schemas = {name: model["schema"] for name, model in models.items() if "schema" in model}
     first = next(iter(schemas), None)
     for name, schema in schemas.items():
         if first is not None and schema != schemas[first]:
-            raise UsageError(f"--arm {name}: serves another schema ({schema}) than {first} ({schemas[first]})")
+            raise UsageError(
+                f"--arm {name}: serves another schema ({schema}) than {first} ({schemas[first]})"
+            )
     return models, down
 
 
@@ -59,7 +75,11 @@ def stranger(found: Mapping[str, Any], known: Mapping[str, Any]) -> str:
 
 
 def _name(model: Mapping[str, Any]) -> str:
-    more = [str(model["version"]), *([str(model["sha256"])[:8]] if model.get("sha256") else [])] if "version" in model else []
+    more = (
+        [str(model["version"]), *([str(model["sha256"])[:8]] if model.get("sha256") else [])]
+        if "version" in model
+        else []
+    )
     return f"{model['name']} ({', '.join(more)})" if more else str(model["name"])
 
 

@@ -1,4 +1,7 @@
-"""What an experiment is asked for, and whether a city and its users allow it. Knows nothing of arms that answer or not."""
+"""What an experiment is asked for, and whether a city and its users allow it.
+
+Knows nothing of arms that answer or not.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,9 @@ class Plan:
     """What is asked for."""
 
     arms: Mapping[str, str]
-    """URL of a server, ``oracle`` or ``popularity``, by name; effects are of earlier arms against later ones"""
+    """URL of a server, ``oracle`` or ``popularity``, by name; effects are of earlier arms against
+    later ones
+    """
     logs: str
     """Folder of `hemix simulate` whose city and users these are"""
     users: int
@@ -44,38 +49,55 @@ class Plan:
 
 
 def arm_of(users: npt.NDArray[np.int64], seed: int, arms: int) -> npt.NDArray[np.int64]:
-    """int64 [users]: which of so many arms each lives in in the split design, by a hash of seed and user."""
-    return np.minimum((draws.uniform(draws.key(seed, "arm", users)) * arms).astype(np.int64), arms - 1)
+    """int64 [users]: which of so many arms each lives in in the split design, by a hash of seed and
+    user.
+    """
+    return np.minimum(
+        (draws.uniform(draws.key(seed, "arm", users)) * arms).astype(np.int64), arms - 1
+    )
 
 
 def city_of(logs: Path) -> City:
     """The city that wrote these logs. Raises DataError."""
     path = logs / "truth" / "city.json"
     if not path.is_file():
-        raise DataError(f"{path}: missing: --logs names a folder of hemix simulate, whose users live on")
+        raise DataError(
+            f"{path}: missing: --logs names a folder of hemix simulate, whose users live on"
+        )
     found = read_json(path, DataError)
     city = build_city(found["users"], found["days"], found["seed"])
     if city.parameters.fingerprint() != found["parameters"]:
-        raise DataError(f"{path}: was simulated with other parameters than this version has; simulate anew")
+        raise DataError(
+            f"{path}: was simulated with other parameters than this version has; simulate anew"
+        )
     return city
 
 
 def check_plan(plan: Plan, city: City) -> None:
-    """Raises UsageError for what the city does not have, and for names and servers that arms cannot have."""
+    """Raises UsageError for what the city does not have, and for names and servers that arms cannot
+    have.
+    """
     if not plan.arms:
         raise UsageError("--arm: expected at least one")
     if not 0 <= plan.first_user < city.users:
-        raise UsageError(f"--first-user {plan.first_user}: expected 0 to {city.users - 1}: {plan.logs} has {city.users} users")
+        raise UsageError(
+            f"--first-user {plan.first_user}: expected 0 to {city.users - 1}: {plan.logs} has "
+            f"{city.users} users"
+        )
     if not 1 <= plan.users <= city.users - plan.first_user:
         raise UsageError(
-            f"--users {plan.users}: expected 1 to {city.users - plan.first_user}, the users of {plan.logs}"
-            + (f" from --first-user {plan.first_user} on" if plan.first_user else "")
+            f"--users {plan.users}: expected 1 to {city.users - plan.first_user}, the users of "
+            f"{plan.logs}" + (f" from --first-user {plan.first_user} on" if plan.first_user else "")
         )
     if plan.days < 1:
         raise UsageError(f"--days {plan.days}: expected at least 1")
     for name in plan.arms:
         if name == "before" or not name.replace("_", "").replace("-", "").isalnum():
-            raise UsageError(f"--arm {name}: expected a name of letters, digits, - and _, and not before")
+            raise UsageError(
+                f"--arm {name}: expected a name of letters, digits, - and _, and not before"
+            )
     urls = [url for url in plan.arms.values() if url not in BUILT_IN]
     if len(set(urls)) < len(urls) and plan.design == "paired":
-        raise UsageError("--arm: two arms of one server would share its histories; start one for each")
+        raise UsageError(
+            "--arm: two arms of one server would share its histories; start one for each"
+        )

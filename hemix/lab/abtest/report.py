@@ -1,4 +1,6 @@
-"""``report.html`` of an experiment: effects with intervals, day by day, and where arms lie between floor and ceiling."""
+"""``report.html`` of an experiment: effects with intervals, day by day, and where arms lie between
+floor and ceiling.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,17 @@ _METRICS = {
 }
 _HEADLINE = ("pv_ctr", "uv_cvr", "gmv_per_user")
 _WORDS = (
-    ("PV_CTR", "Clicks over impressions shown; users are the units, so that a user's own clicks do not count as independent."),
+    (
+        "PV_CTR",
+        "Clicks over impressions shown; users are the units, so that a user's own clicks do not "
+        "count as independent.",
+    ),
     ("UV_CVR", "Users who ordered over users who opened the app."),
-    ("always valid", "An interval that holds at all looks together: one may look every day and stop when it leaves 0 behind."),
+    (
+        "always valid",
+        "An interval that holds at all looks together: one may look every day and stop when it "
+        "leaves 0 behind.",
+    ),
 )
 
 
@@ -39,7 +49,13 @@ def write_experiment_report(path: Path, content: Mapping[str, Any]) -> None:
         headline=_headline(content),
         parts=[
             part
-            for part in (_effects(content), _looks(content), _arms(content), _checks(content), _paused(content))
+            for part in (
+                _effects(content),
+                _looks(content),
+                _arms(content),
+                _checks(content),
+                _paused(content),
+            )
             if part is not None
         ],
         facts=_facts(content),
@@ -53,7 +69,8 @@ def _headline(content: Mapping[str, Any]) -> str:
     if not main:
         return f"{len(content['arms'])} arms."
     said = [
-        f"{e['arm']} against {e['against']}: {e['relative_delta']:+.2%} ({e['ci95'][0]:+.2%} to {e['ci95'][1]:+.2%})"
+        f"{e['arm']} against {e['against']}: {e['relative_delta']:+.2%} ({e['ci95'][0]:+.2%} to "
+        f"{e['ci95'][1]:+.2%})"
         for e in main[:3]
     ]
     return "PV_CTR, relative: " + "; ".join(said) + "."
@@ -79,9 +96,18 @@ def _effects(content: Mapping[str, Any]) -> dict[str, Any] | None:
             ]
             said = "; ".join(f"{row.name} {row.value:+.2f} %" for row in ranges)
             svg = charts.forest(
-                f"forest-{metric}", f"Relative differences of {name}: {said}.", ranges, x_label="relative difference, %"
+                f"forest-{metric}",
+                f"Relative differences of {name}: {said}.",
+                ranges,
+                x_label="relative difference, %",
             )
-            drawn.append({"title": name, "svg": svg, "caption": "95 % intervals; hollow: the interval holds 0."})
+            drawn.append(
+                {
+                    "title": name,
+                    "svg": svg,
+                    "caption": "95 % intervals; hollow: the interval holds 0.",
+                }
+            )
         rows = [
             [
                 f"{e['arm']} − {e['against']}",
@@ -107,12 +133,21 @@ def _looks(content: Mapping[str, Any]) -> dict[str, Any] | None:
     pairs = list(dict.fromkeys((e["arm"], e["against"]) for e in content["looks"]))[:4]
     for metric in _HEADLINE:
         for arm, against in pairs:
-            found = [e for e in content["looks"] if (e["metric"], e["arm"], e["against"]) == (metric, arm, against)]
+            found = [
+                e
+                for e in content["looks"]
+                if (e["metric"], e["arm"], e["against"]) == (metric, arm, against)
+            ]
             if not found:
                 continue
             days = [e["day"] for e in found]
             lines = [
-                charts.Curve(name="difference", x=days, y=[100 * e["relative_delta"] for e in found], points=True),
+                charts.Curve(
+                    name="difference",
+                    x=days,
+                    y=[100 * e["relative_delta"] for e in found],
+                    points=True,
+                ),
                 _ends("95 % interval", days, [e["ci95"] for e in found]),
                 _ends("always valid", days, [e["always_valid_ci95"] for e in found]),
             ]
@@ -124,7 +159,9 @@ def _looks(content: Mapping[str, Any]) -> dict[str, Any] | None:
                 x_label="days",
                 y_label=f"{name}, %",
             )
-            drawn.append({"title": f"{name}: {arm} − {against}", "svg": svg, "caption": "All days so far."})
+            drawn.append(
+                {"title": f"{name}: {arm} − {against}", "svg": svg, "caption": "All days so far."}
+            )
     return {"title": "Day by day", "text": "", "charts": drawn, "tables": []}
 
 
@@ -141,19 +178,33 @@ def _arms(content: Mapping[str, Any]) -> dict[str, Any]:
     for name, values in content["arms"].items():
         row = [name, wording.count(values["users"]), wording.count(values["requests"])]
         row += ["–" if values[m] is None else f"{values[m]:.4g}" for m in _METRICS]
-        row += [f"{between[name][m]:.1%}" if m in between[name] else "–" for m in _HEADLINE] if between else []
+        row += (
+            [f"{between[name][m]:.1%}" if m in between[name] else "–" for m in _HEADLINE]
+            if between
+            else []
+        )
         rows.append(row)
     columns = ["", "users", "requests", *_METRICS.values(), *lies]
-    return {"title": "Arms", "text": "", "charts": [], "tables": [{"title": "", "columns": columns, "rows": rows}]}
+    return {
+        "title": "Arms",
+        "text": "",
+        "charts": [],
+        "tables": [{"title": "", "columns": columns, "rows": rows}],
+    }
 
 
 def _checks(content: Mapping[str, Any]) -> dict[str, Any]:
     aa = content["checks"]["aa"]
     text = (
-        f"A/A: {wording.count(aa['users'])} users of {aa['of']}, whom one policy served, divided into two sides {aa['repetitions']} "
+        f"A/A: {wording.count(aa['users'])} users of {aa['of']}, whom one policy served, divided "
+        f"into two sides {aa['repetitions']} "
         "times: in how many divisions the 95 % interval of the difference, with CUPED, holds 0."
     )
-    rows = [[_METRICS[m], f"{aa['covers_zero'][m]} of {count}"] for m, count in aa["defined"].items() if count]
+    rows = [
+        [_METRICS[m], f"{aa['covers_zero'][m]} of {count}"]
+        for m, count in aa["defined"].items()
+        if count
+    ]
     tables = [{"title": "", "columns": ["metric", "intervals that hold 0"], "rows": rows}]
     return {"title": "Checks", "text": text, "charts": [], "tables": tables}
 
@@ -172,14 +223,26 @@ def _paused(content: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     plan, machine = content["plan"], content["machine"]
-    facts = [("users", wording.count(plan["users"])), ("days", str(plan["days"])), ("city", plan["logs"])]
+    facts = [
+        ("users", wording.count(plan["users"])),
+        ("days", str(plan["days"])),
+        ("city", plan["logs"]),
+    ]
     ratio = content["checks"]["sample_ratio"]
     if ratio is not None:
         facts.append(
-            ("equal shares", f"p {ratio['p']:.2g}" + (": a mismatch, do not trust the effects" if ratio["mismatch"] else ""))
+            (
+                "equal shares",
+                f"p {ratio['p']:.2g}"
+                + (": a mismatch, do not trust the effects" if ratio["mismatch"] else ""),
+            )
         )
     if content["rankings_per_second"]:
         facts.append(("rankings a second", f"{content['rankings_per_second']:.0f}"))
     memory = f"{machine['memory_bytes'] / 2**30:.0f} GiB of memory"
     versions = ", ".join(f"{name} {found}" for name, found in content["versions"].items())
-    return [*facts, ("machine", f"{machine['cpu']}, {machine['cores']} cores, {memory}"), ("versions", versions)]
+    return [
+        *facts,
+        ("machine", f"{machine['cpu']}, {machine['cores']} cores, {memory}"),
+        ("versions", versions),
+    ]

@@ -1,13 +1,17 @@
-"""``hemix experiment``: users of a simulated city live with several arms; what came of it, with intervals.
+"""``hemix experiment``: users of a simulated city live with several arms; what came of it, with
+intervals.
 
     OUT/
-      plan.json            what was asked for and which models were behind the arms: a second call with the same goes on
+      plan.json            what was asked for and which models were behind the arms: a second call
+                           with the same goes on
       power.json           what differences so many users can show, from a few of them
-      cells/ARM-0003.parquet   users of block 3 in an arm, by day; written when the block is over, never run again
+      cells/ARM-0003.parquet   users of block 3 in an arm, by day; written when the block is over,
+                               never run again
       cells/before-0003.parquet   the same users in the last logged days, which one policy served
       experiment.json  report.html
 
-Paired: every user lives in every arm's own copy of the city, from the same past. Split: users are divided among the arms by a hash.
+Paired: every user lives in every arm's own copy of the city, from the same past. Split: users are
+divided among the arms by a hash.
 """
 
 from __future__ import annotations
@@ -74,7 +78,10 @@ def experiment(
     """
     out, city = Path(out), city_of(Path(plan.logs))
     check_plan(plan, city)
-    arms = {name: make_arm(url, token=token, patience_seconds=patience_seconds) for name, url in plan.arms.items()}
+    arms = {
+        name: make_arm(url, token=token, patience_seconds=patience_seconds)
+        for name, url in plan.arms.items()
+    }
     users = plan.first_user + np.arange(plan.users)
     blocks = [users[first : first + plan.block] for first in range(0, plan.users, plan.block)]
     models, paused = _meet_arms(plan, out, arms, len(blocks))
@@ -106,13 +113,17 @@ def experiment(
     return content
 
 
-def _meet_arms(plan: Plan, out: Path, arms: Mapping[str, Arm], blocks: int) -> tuple[dict[str, Any], dict[str, str]]:
+def _meet_arms(
+    plan: Plan, out: Path, arms: Mapping[str, Arm], blocks: int
+) -> tuple[dict[str, Any], dict[str, str]]:
     """The models behind the arms, and why an arm is paused; writes plan.json.
 
     Raises UsageError where no arm answers and none has lived a block.
     """
     known = known_models(plan, out)
-    left = {name: [n for n in range(blocks) if not cell_path(out, name, n).exists()] for name in arms}
+    left = {
+        name: [n for n in range(blocks) if not cell_path(out, name, n).exists()] for name in arms
+    }
     models, paused = meet({name: arm for name, arm in arms.items() if left[name]}, known)
     if len(paused) == len(arms) and all(len(left[name]) == blocks for name in arms):
         reasons = (f"--arm {name}: does not answer: {why}" for name, why in paused.items())
@@ -127,13 +138,17 @@ def _facts(models: Mapping[str, Any]) -> dict[str, Any]:
     return {"models": models, "versions": versions, "machine": machine()}
 
 
-def _waiting_arms(out: Path, arms: Mapping[str, Arm], paused: Mapping[str, str], number: int) -> list[str]:
+def _waiting_arms(
+    out: Path, arms: Mapping[str, Arm], paused: Mapping[str, str], number: int
+) -> list[str]:
     """The arms in which a block has not lived yet and that answer."""
     names = (name for name in arms if name not in paused)
     return [name for name in names if not cell_path(out, name, number).exists()]
 
 
-def _past_of_block(out: Path, city: City, number: int, block: Ints, *, lives_needed: bool) -> Lives | None:
+def _past_of_block(
+    out: Path, city: City, number: int, block: Ints, *, lives_needed: bool
+) -> Lives | None:
     """The past of a block's users, whose last logged days are kept; None where nobody needs it."""
     earlier = cell_path(out, "before", number)
     if not lives_needed and earlier.exists():
@@ -151,7 +166,9 @@ def _live_in_arms(
     # a server answers few requests at a time: one arm after another would leave cores idle
     with ThreadPoolExecutor(_ARMS_AT_ONCE, thread_name_prefix="hemix-lives") as pool:
         try:
-            answers = {name: pool.submit(living.lived, name, arms[name], models[name]) for name in waiting}
+            answers = {
+                name: pool.submit(living.lived, name, arms[name], models[name]) for name in waiting
+            }
             for name, answer in answers.items():
                 try:
                     cells.append(answer.result())
@@ -167,11 +184,17 @@ def _live_in_arms(
 
 def _spans(cells: Collection[Cell]) -> list[tuple[float, float, float]]:
     """(began, ended, rankings) of every cell that a server has served."""
-    return [(*cell.span, float(cell.outcome["requests"].sum())) for cell in cells if cell.span is not None]
+    return [
+        (*cell.span, float(cell.outcome["requests"].sum()))
+        for cell in cells
+        if cell.span is not None
+    ]
 
 
 def _rate(spans: Collection[tuple[float, float, float]]) -> float | None:
-    """Rankings a second of (began, ended, rankings), which overlap; time in which nobody lived does not count."""
+    """Rankings a second of (began, ended, rankings), which overlap; time in which nobody lived does
+    not count.
+    """
     seconds = until = 0.0
     for began, ended, _ in sorted(spans):
         seconds += max(ended - max(began, until), 0.0)
@@ -180,19 +203,27 @@ def _rate(spans: Collection[tuple[float, float, float]]) -> float | None:
 
 
 def _power(plan: Plan, out: Path, past: Lives) -> dict[str, float | None]:
-    """Kept in power.json: what a block of users does with the oracle and with popularity, for as many days as planned."""
+    """Kept in power.json: what a block of users does with the oracle and with popularity, for as
+    many days as planned.
+    """
     path = out / "power.json"
     if path.exists():
         kept: dict[str, float | None] = read_json(path, DataError)
         return kept
     pilots = [live(past, arm, plan.days, draws=plan.draws) for arm in (Oracle(), Popularity())]
-    found = power(pilots[0], pilots[1], plan.users, None if plan.design == "paired" else len(plan.arms))
+    found = power(
+        pilots[0], pilots[1], plan.users, None if plan.design == "paired" else len(plan.arms)
+    )
     write_json(path, found)
     return found
 
 
 def _content(
-    plan: Plan, out: Path, blocks: int, paused: Mapping[str, str], visible: Mapping[str, float | None]
+    plan: Plan,
+    out: Path,
+    blocks: int,
+    paused: Mapping[str, str],
+    visible: Mapping[str, float | None],
 ) -> dict[str, Any]:
     before = {number: read_cell(cell_path(out, "before", number)) for number in range(blocks)}
     lived = dict[str, tuple[Ints, Outcome]]()
@@ -205,17 +236,25 @@ def _content(
             continue
         lived[name] = _joined(list(cells.values()))
         rows = {number: np.isin(before[number].users, cell.users) for number, cell in cells.items()}
-        earlier[name] = {m: np.concatenate([before[number].outcome[m][of] for number, of in rows.items()]) for m in MEASURES}
+        earlier[name] = {
+            m: np.concatenate([before[number].outcome[m][of] for number, of in rows.items()])
+            for m in MEASURES
+        }
         spans += _spans(cells.values())
     if not lived:
-        raise HemixError("no arm answered: " + "; ".join(f"{name}: {why}" for name, why in paused.items()))
+        raise HemixError(
+            "no arm answered: " + "; ".join(f"{name}: {why}" for name, why in paused.items())
+        )
     split = plan.design == "split"
     found = analyse(lived, paired=not split, before=earlier if split else None, expected=visible)
-    # Split: no arm has all users, so the last of the days before stand for one; the first of them are what was before.
+    # Split: no arm has all users, so the last of the days before stand for one; the first of them
+    # are what was before.
     users, then = _joined(list(before.values()))
     one = None if split else next(iter(lived))
     aa = (
-        same_for_all(users, {m: v[:, 1:] for m, v in then.items()}, {m: v[:, :1] for m, v in then.items()})
+        same_for_all(
+            users, {m: v[:, 1:] for m, v in then.items()}, {m: v[:, :1] for m, v in then.items()}
+        )
         if one is None
         else same_for_all(lived[one][0], lived[one][1], earlier[one])
     )
@@ -227,7 +266,9 @@ def _content(
         "power": dict(visible),
         **found,
         "checks": {
-            "sample_ratio": shares(counts, complete=not paused) if split and len(counts) > 1 else None,
+            "sample_ratio": shares(counts, complete=not paused)
+            if split and len(counts) > 1
+            else None,
             "aa": {"of": one or "the days before", **aa},
         },
         "rankings_per_second": _rate(spans),

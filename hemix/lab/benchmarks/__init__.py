@@ -1,6 +1,8 @@
-"""Benchmarks: each a file with ``run(scale=...) -> figures`` in the shape that docs/performance.md explains.
+"""Benchmarks: each a file with ``run(scale=...) -> figures`` in the shape that docs/performance.md
+explains.
 
-Some take ``sweep``, ``size``, ``run``, ``seconds`` or ``device`` as well, by the names of the command's flags.
+Some take ``sweep``, ``size``, ``run``, ``seconds`` or ``device`` as well, by the names of the
+command's flags.
 """
 
 from __future__ import annotations
@@ -27,7 +29,10 @@ def run_benchmark(
     seconds: float | None = None,
     device: str | None = None,
 ) -> dict[str, Any]:
-    """Run one benchmark at ``scale`` of its full size. Raises UsageError for an unknown name, or an option it does not have."""
+    """Run one benchmark at ``scale`` of its full size.
+
+    Raises UsageError for an unknown name, or an option it does not have.
+    """
     if name not in BENCHMARKS:
         raise UsageError(f"unknown benchmark {name!r}; known: {', '.join(BENCHMARKS)}")
     measure = import_module(f"hemix.lab.benchmarks.{name}").run

@@ -1,4 +1,5 @@
-"""The sweeps of a benchmark, drawn: seconds against lengths and numbers, on logarithmic axes, with growth exponents.
+"""The sweeps of a benchmark, drawn: seconds against lengths and numbers, on logarithmic axes, with
+growth exponents.
 
 Knows the figures that a benchmark returns, nothing of what was measured.
 """
@@ -29,7 +30,9 @@ _PANEL_INCHES = (4.2, 3.4)
 
 
 def draw(figures: Mapping[str, Any], path: Path) -> None:
-    """Write the SVG file ``path`` with one panel a sweep of ``figures``, and one for the crossover where they hold it."""
+    """Write the SVG file ``path`` with one panel a sweep of ``figures``, and one for the crossover
+    where they hold it.
+    """
     growth, crossover = figures["growth"], figures.get("crossover")
     panels = len(growth) + (crossover is not None)
     figure = Figure(figsize=(_PANEL_INCHES[0] * panels, _PANEL_INCHES[1]), layout="constrained")
@@ -42,23 +45,53 @@ def draw(figures: Mapping[str, Any], path: Path) -> None:
         _lines(ax, x, {"user once": cases, "plain": cases}, ("ours_seconds", "plain_seconds"))
         for (before, after), step in zip(pairwise(cases), exponents, strict=True):
             place = [
-                (a * b) ** 0.5 for a, b in ((before[key], after[key]), (_ms(before["ours_seconds"]), _ms(after["ours_seconds"])))
+                (a * b) ** 0.5
+                for a, b in (
+                    (before[key], after[key]),
+                    (_ms(before["ours_seconds"]), _ms(after["ours_seconds"])),
+                )
             ]
-            ax.annotate(f"{step['exponent']:.2f}", place, color=_OURS, fontsize=7, ha="center", va="top", textcoords="offset points",
-                        xytext=(4, -6))  # fmt: skip
+            ax.annotate(
+                f"{step['exponent']:.2f}",
+                place,
+                color=_OURS,
+                fontsize=7,
+                ha="center",
+                va="top",
+                textcoords="offset points",
+                xytext=(4, -6),
+            )
         _finish(ax, x, label, "in blue: growth exponents of user once")
     if crossover is not None:
         points = {"absorbed": crossover, "projected": crossover}
         x = [point["queries_per_history"] for point in crossover]
         _lines(axes[-1], x, points, ("absorbed_seconds", "projected_seconds"))
-        _finish(axes[-1], x, "queries that read a history", "projections at the queries, or at keys and values")
+        _finish(
+            axes[-1],
+            x,
+            "queries that read a history",
+            "projections at the queries, or at keys and values",
+        )
     with storage_errors(path):
         figure.savefig(path, format="svg", metadata={"Date": None})
 
 
-def _lines(ax: Axes, x: Sequence[float], cases: Mapping[str, Sequence[Mapping[str, float]]], keys: tuple[str, str]) -> None:
+def _lines(
+    ax: Axes,
+    x: Sequence[float],
+    cases: Mapping[str, Sequence[Mapping[str, float]]],
+    keys: tuple[str, str],
+) -> None:
     for (name, rows), key, colour in zip(cases.items(), keys, (_OURS, _PLAIN), strict=True):
-        ax.plot(x, [_ms(row[key]) for row in rows], marker="o", markersize=3.5, linewidth=1.6, color=colour, label=name)
+        ax.plot(
+            x,
+            [_ms(row[key]) for row in rows],
+            marker="o",
+            markersize=3.5,
+            linewidth=1.6,
+            color=colour,
+            label=name,
+        )
 
 
 def _ms(seconds: float) -> float:

@@ -1,8 +1,9 @@
-"""What the benchmarks of sharing have in common: the two sides compared, in one run, and the machine's measured peak.
+"""What the benchmarks of sharing have in common: the two sides compared, in one run, and the
+machine's measured peak.
 
-A case's plain side is the model with nothing shared, in chunks of 256 impressions, and with keys and values projected for each
-history. ``plain_absorbed_seconds`` is the same with the projections absorbed where that is fewer FLOPs. Knows the sides, not what
-their cases mean.
+A case's plain side is the model with nothing shared, in chunks of 256 impressions, and with keys
+and values projected for each history. ``plain_absorbed_seconds`` is the same with the projections
+absorbed where that is fewer FLOPs. Knows the sides, not what their cases mean.
 """
 
 from __future__ import annotations
@@ -23,16 +24,26 @@ from hemix.measure import keep_freed_memory, machine
 
 __all__ = ["agree", "compare", "exponents", "figures", "matmul_peak"]
 
-_TOLERANCE = {("score", "fp32"): 1e-5, ("train", "fp32"): 5e-3, ("score", "bf16"): 0.05, ("train", "bf16"): 0.1}
-"""Largest norm of the difference of the two sides' scores or gradients, as a share of the norm. A gradient may differ by a whole
-impression's share where a ReLU's input is zero within rounding; all else agrees to rounding."""
+_TOLERANCE = {
+    ("score", "fp32"): 1e-5,
+    ("train", "fp32"): 5e-3,
+    ("score", "bf16"): 0.05,
+    ("train", "bf16"): 0.1,
+}
+"""Largest norm of the difference of the two sides' scores or gradients, as a share of the norm.
+
+A gradient may differ by a whole impression's share where a ReLU's input is zero within rounding;
+all else agrees to rounding.
+"""
 _SLOW_SECONDS = 10.0
 _LONGEST_PRODUCT_SECONDS = 1.0
 
 
 def matmul_peak(precision: str = "fp32", size: int = 2048, device: str = "cpu") -> float:
-    """FLOP/s of a square matrix product of ``size``, the best of five after a first; of a smaller one where the processor has no
-    instructions for the precision, and the product would take seconds."""
+    """FLOP/s of a square matrix product of ``size``, the best of five after a first; of a smaller
+    one where the processor has no instructions for the precision, and the product would take
+    seconds.
+    """
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     n = min(size, 256)
     while True:
@@ -49,20 +60,30 @@ def matmul_peak(precision: str = "fp32", size: int = 2048, device: str = "cpu") 
 
 
 def agree(name: str, ours: dict[str, Tensor], plain: dict[str, Tensor], tolerance: float) -> float:
-    """The largest absolute difference. Raises HemixError naming the output where the sides differ beyond rounding."""
+    """The largest absolute difference.
+
+    Raises HemixError naming the output where the sides differ beyond rounding.
+    """
     worst = 0.0
     for key, value in ours.items():
         difference, expected = value.double() - plain[key].double(), plain[key].double()
         if not float(difference.norm()) <= tolerance * max(float(expected.norm()), 1e-4):
             share = float(difference.norm() / expected.norm())
-            raise HemixError(f"bench {name}: the two sides differ in {key} by {share:.2g} of its norm: no figures")
+            raise HemixError(
+                f"bench {name}: the two sides differ in {key} by {share:.2g} of its norm: no "
+                "figures"
+            )
         worst = max(worst, float(difference.abs().max()))
     return worst
 
 
-def compare(name: str, case: SideCase, *, repeats: int = 5, absorbed: bool = True, memory: bool = True) -> dict[str, Any]:
-    """One case: outputs of both sides checked equal, then both timed in turn (the median of ``repeats``, 3 where a step exceeds
-    10 s), then each alone in a process of its own for its peak memory."""
+def compare(
+    name: str, case: SideCase, *, repeats: int = 5, absorbed: bool = True, memory: bool = True
+) -> dict[str, Any]:
+    """One case: outputs of both sides checked equal, then both timed in turn (the median of
+    ``repeats``, 3 where a step exceeds 10 s), then each alone in a process of its own for its peak
+    memory.
+    """
     projecting = dataclasses.replace(case, absorb="never")
     sides = {"ours": Side(case, shared=True), "plain": Side(projecting, shared=False)}
     if absorbed:
@@ -70,7 +91,8 @@ def compare(name: str, case: SideCase, *, repeats: int = 5, absorbed: bool = Tru
     watches = {side: Watch(count=True) for side in sides}
     outputs = {side: made.step(check=True, watch=watches[side])[1] for side, made in sides.items()}
     difference = max(
-        agree(name, outputs["ours"], other, _TOLERANCE[case.kind, case.precision]) for other in list(outputs.values())[1:]
+        agree(name, outputs["ours"], other, _TOLERANCE[case.kind, case.precision])
+        for other in list(outputs.values())[1:]
     )
     del outputs
     if max(watch.seconds for watch in watches.values()) > _SLOW_SECONDS:
@@ -110,7 +132,9 @@ def compare(name: str, case: SideCase, *, repeats: int = 5, absorbed: bool = Tru
     }
 
 
-def exponents(cases: Sequence[dict[str, Any]], of: str, time_of: str = "ours_seconds") -> list[dict[str, float]]:
+def exponents(
+    cases: Sequence[dict[str, Any]], of: str, time_of: str = "ours_seconds"
+) -> list[dict[str, float]]:
     """Growth exponents between neighbouring cases: by which power of ``of`` the time grows."""
     found = []
     for a, b in pairwise(cases):
@@ -121,5 +145,10 @@ def exponents(cases: Sequence[dict[str, Any]], of: str, time_of: str = "ours_sec
 
 def figures(cases: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
     """A benchmark's JSON."""
-    facts = {**machine(), "torch": torch.__version__, "threads": torch.get_num_threads(), "memory_kept": keep_freed_memory()}
+    facts = {
+        **machine(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "memory_kept": keep_freed_memory(),
+    }
     return {"schema_version": 1, "cases": cases, **more, "machine": facts}

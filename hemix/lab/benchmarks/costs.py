@@ -1,14 +1,19 @@
-"""`hemix bench costs`: what a training step costs, fitted to measured points and checked at points that were left out of the fit.
+"""`hemix bench costs`: what a training step costs, fitted to measured points and checked at points
+that were left out of the fit.
 
-A point is a shape of batch and table: impressions, users, history length, rows of the item table, a named size, processes that share
-it. Each runs in processes of its own, of one thread, forward, backward and both updates, for its time and its peak anonymous memory. The
-laws are sums of what is counted in one process, with coefficients that are not negative:
+A point is a shape of batch and table: impressions, users, history length, rows of the item table, a
+named size, processes that share it. Each runs in processes of its own, of one thread, forward,
+backward and both updates, for its time and its peak anonymous memory. The laws are sums of what is
+counted in one process, with coefficients that are not negative:
 
     seconds a step  = fixed + FLOPs + vectors + impressions + bytes moved + other processes
-    bytes a process = fixed + rows of tables + dense parameters + vectors of events + impressions + bytes moved + other processes
 
-Vectors are those looked up, moved and updated: of users, requests, candidates and distinct items, and one an event. Bytes moved are what
-a process sends to others in a step. docs/scale.md says what follows from the laws.
+    bytes a process = fixed + rows of tables + dense parameters + vectors of events + impressions +
+    bytes moved + other processes
+
+Vectors are those looked up, moved and updated: of users, requests, candidates and distinct items,
+and one an event. Bytes moved are what a process sends to others in a step. docs/scale.md says what
+follows from the laws.
 """
 
 from __future__ import annotations
@@ -50,7 +55,15 @@ Floats = NDArray[np.float64]
 
 LAWS: dict[str, tuple[str, ...]] = {
     "seconds": ("fixed", "flops", "vectors", "impressions", "moved_bytes", "others"),
-    "peak_bytes": ("fixed", "table_rows", "dense_parameters", "event_vectors", "impressions", "moved_bytes", "others"),
+    "peak_bytes": (
+        "fixed",
+        "table_rows",
+        "dense_parameters",
+        "event_vectors",
+        "impressions",
+        "moved_bytes",
+        "others",
+    ),
 }
 """What is predicted, and by which counts."""
 
@@ -81,23 +94,47 @@ POINTS = (
     Point(name="1 M rows", load=_BASE, item_rows=1_000_000),
     Point(name="4 M rows", load=_BASE, item_rows=4_000_000),
     Point(name="size base", load=_BASE, size="base"),
-    Point(name="size base, long", load=dataclasses.replace(_BASE, users=32, history_length=2_000), size="base"),
+    Point(
+        name="size base, long",
+        load=dataclasses.replace(_BASE, users=32, history_length=2_000),
+        size="base",
+    ),
     Point(name="2 processes", load=_BASE, processes=2),
     Point(name="2 processes, users x 4", load=dataclasses.replace(_BASE, users=256), processes=2),
     Point(name="2 processes, 4 M rows", load=_BASE, item_rows=4_000_000, processes=2),
     Point(name="2 processes, size base", load=_BASE, size="base", processes=2),
-    Point(name="left out: twice of each", load=Workload(users=128, impressions_per_user=8, history_length=1_000), item_rows=2_000_000,
-          held_out=True),
-    Point(name="left out: size base", load=Workload(users=128, impressions_per_user=4, history_length=1_000), size="base",
-          held_out=True),
-    Point(name="left out: 2 processes", load=Workload(users=128, impressions_per_user=8, history_length=1_000), item_rows=2_000_000,
-          processes=2, held_out=True),
-)  # fmt: skip
+    Point(
+        name="left out: twice of each",
+        load=Workload(users=128, impressions_per_user=8, history_length=1_000),
+        item_rows=2_000_000,
+        held_out=True,
+    ),
+    Point(
+        name="left out: size base",
+        load=Workload(users=128, impressions_per_user=4, history_length=1_000),
+        size="base",
+        held_out=True,
+    ),
+    Point(
+        name="left out: 2 processes",
+        load=Workload(users=128, impressions_per_user=8, history_length=1_000),
+        item_rows=2_000_000,
+        processes=2,
+        held_out=True,
+    ),
+)
 
 
 def run(*, scale: float = 1.0) -> dict[str, Any]:
-    """All points with ``scale`` times their users, the two laws, and what they say of every point."""
-    points = [dataclasses.replace(p, load=dataclasses.replace(p.load, users=max(1, int(p.load.users * scale)))) for p in POINTS]
+    """All points with ``scale`` times their users, the two laws, and what they say of every
+    point.
+    """
+    points = [
+        dataclasses.replace(
+            p, load=dataclasses.replace(p.load, users=max(1, int(p.load.users * scale)))
+        )
+        for p in POINTS
+    ]
     cases = [_measured(point) for point in points]
     fitted = [case for case in cases if not case["held_out"]]
     laws = {}
@@ -112,18 +149,24 @@ def run(*, scale: float = 1.0) -> dict[str, Any]:
 
 
 def fit(counts: Sequence[Sequence[float]], measured: Sequence[float]) -> list[float]:
-    """Coefficients >= 0 of the least sum of squared relative errors of ``counts`` [K points, M] @ coefficients against ``measured`` [K].
+    """Coefficients >= 0 of the least sum of squared relative errors of ``counts`` [K points, M] @
+    coefficients against ``measured`` [K].
 
-    M is small: every subset of the counts is solved, and the best whose coefficients are all positive wins.
+    M is small: every subset of the counts is solved, and the best whose coefficients are all
+    positive wins.
     """
     y = np.asarray(measured, dtype=np.float64)
     relative = np.asarray(counts, dtype=np.float64) / y[:, None]
     scale = np.abs(relative).max(0)
     scale[scale == 0] = 1
     best, lowest = np.zeros(relative.shape[1]), float(len(y))
-    for used in itertools.chain.from_iterable(itertools.combinations(range(len(scale)), n) for n in range(1, len(scale) + 1)):
+    for used in itertools.chain.from_iterable(
+        itertools.combinations(range(len(scale)), n) for n in range(1, len(scale) + 1)
+    ):
         columns = list(used)
-        found, *_ = np.linalg.lstsq(relative[:, columns] / scale[columns], np.ones(len(y)), rcond=None)
+        found, *_ = np.linalg.lstsq(
+            relative[:, columns] / scale[columns], np.ones(len(y)), rcond=None
+        )
         error = float(((relative[:, columns] / scale[columns] @ found - 1) ** 2).sum())
         if (found >= 0).all() and error < lowest:
             lowest = error
@@ -137,8 +180,9 @@ def _counts(case: dict[str, Any], names: Sequence[str]) -> list[float]:
 
 
 def measure(point: Point, team: Team | None, repeats: int = 5) -> dict[str, Any]:
-    """Steps of one point, in this process and those of its ``team``: the median of ``repeats`` after two for warmth. What is counted
-    and measured is the most of any process."""
+    """Steps of one point, in this process and those of its ``team``: the median of ``repeats``
+    after two for warmth. What is counted and measured is the most of any process.
+    """
     keep_freed_memory()
     torch.set_num_threads(1)
     spec = dataclasses.replace(SPEC, tables={**SPEC.tables, "item_id": point.item_rows})
@@ -168,7 +212,12 @@ def measure(point: Point, team: Team | None, repeats: int = 5) -> dict[str, Any]
     assert isinstance(config, SizedConfig)
     dense, _ = count_parameters(spec, config)
     events = batch.event_item.shape[0]
-    single = batch.users.ids.numel() + batch.context.ids.numel() + batch.cross.ids.numel() + batch.items.ids.numel()
+    single = (
+        batch.users.ids.numel()
+        + batch.context.ids.numel()
+        + batch.cross.ids.numel()
+        + batch.items.ids.numel()
+    )
     found = {
         "impressions": batch.candidates_count,
         "table_rows": model.tables.weight.shape[0],
@@ -180,8 +229,15 @@ def measure(point: Point, team: Team | None, repeats: int = 5) -> dict[str, Any]
         "peak_bytes": memory.bytes,
     }
     if team is not None:
-        most = torch.stack(team.gathered(torch.tensor([list(found.values())], dtype=torch.float64))).amax((0, 1)).tolist()
-        found = {name: value if name == "seconds" else int(value) for name, value in zip(found, most, strict=True)}
+        most = (
+            torch.stack(team.gathered(torch.tensor([list(found.values())], dtype=torch.float64)))
+            .amax((0, 1))
+            .tolist()
+        )
+        found = {
+            name: value if name == "seconds" else int(value)
+            for name, value in zip(found, most, strict=True)
+        }
         team.wait()
     return {
         "name": point.name,
@@ -196,9 +252,12 @@ def measure(point: Point, team: Team | None, repeats: int = 5) -> dict[str, Any]
     }
 
 
-def _moved_bytes(batch: RequestBatch, spec: InputSpec, width: int, dense: int, processes: int) -> int:
-    """What one of ``processes`` sends in a step: of its distinct vectors there and of their gradients back those that others own, and
-    the dense part's gradients twice (a sum in a ring)."""
+def _moved_bytes(
+    batch: RequestBatch, spec: InputSpec, width: int, dense: int, processes: int
+) -> int:
+    """What one of ``processes`` sends in a step: of its distinct vectors there and of their
+    gradients back those that others own, and the dense part's gradients twice (a sum in a ring).
+    """
     ids: dict[str, list[Tensor]] = {table: [] for table in spec.tables}
     for level, columns in (
         (spec.user, batch.users),
@@ -217,15 +276,26 @@ def _moved_bytes(batch: RequestBatch, spec: InputSpec, width: int, dense: int, p
 def _measured(point: Point) -> dict[str, Any]:
     """A point in processes of its own."""
     command = [sys.executable, "-m", "hemix.lab.benchmarks.costs", json.dumps(asdict(point))]
-    team = {"WORLD_SIZE": str(point.processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    team = {
+        "WORLD_SIZE": str(point.processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+    }
     started = [
         subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **team, "RANK": str(rank)}
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **team, "RANK": str(rank)},
         )
         for rank in range(point.processes)
     ]
     try:
-        while all(process.poll() is None or process.returncode == 0 for process in started) and started[0].poll() is None:
+        while (
+            all(process.poll() is None or process.returncode == 0 for process in started)
+            and started[0].poll() is None
+        ):
             time.sleep(0.02)
         for process in started:
             if process.poll() not in (None, 0):  # before the others say that it is gone
@@ -242,6 +312,9 @@ def _measured(point: Point) -> dict[str, Any]:
 
 if __name__ == "__main__":
     content, joined = json.loads(sys.argv[1]), Team.joined("cpu")
-    print(json.dumps(measure(Point(**{**content, "load": Workload(**content["load"])}), joined)), flush=True)
+    print(
+        json.dumps(measure(Point(**{**content, "load": Workload(**content["load"])}), joined)),
+        flush=True,
+    )
     if joined is not None:
         os._exit(0)  # the team's threads may abort an interpreter that is being torn down

@@ -2,8 +2,8 @@
 
 ``python -m hemix.lab.benchmarks.drive`` reads a plan from stdin and prints what it measured.
 
-Open loop: every request has its moment, whether earlier ones were answered or not, and its latency counts from that moment to the last
-byte of the answer. Knows the API's shapes, and no model.
+Open loop: every request has its moment, whether earlier ones were answered or not, and its latency
+counts from that moment to the last byte of the answer. Knows the API's shapes, and no model.
 """
 
 from __future__ import annotations
@@ -109,7 +109,11 @@ class _Driver:
     def caller(self) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.plan.port, timeout=_TIMEOUT_S)
         while (job := self.jobs.get()) is not None:
-            stream, seen, rng = self.plan.streams[job.stream], self.seen[job.stream], random.Random(job.seed)
+            stream, seen, rng = (
+                self.plan.streams[job.stream],
+                self.seen[job.stream],
+                random.Random(job.seed),
+            )
             user = rng.choice(stream.users)
             if job.event_only:
                 answer = self.ask(connection, "/v1/events", self.events(rng, user, 1))
@@ -122,7 +126,11 @@ class _Driver:
                 body: Any = {"user": user, "items": items, "context": self.plan.context}
                 answer = self.ask(connection, "/v1/rank", body)
             else:
-                body = [event for _ in range(stream.size) for event in self.events(rng, rng.choice(stream.users), 1)]
+                body = [
+                    event
+                    for _ in range(stream.size)
+                    for event in self.events(rng, rng.choice(stream.users), 1)
+                ]
                 answer = self.ask(connection, "/v1/events", body)
             if job.counted:
                 self.count(seen, answer, (answer.at - job.due) * 1000)
@@ -150,7 +158,9 @@ class _Driver:
 
     def ask(self, connection: http.client.HTTPConnection, path: str, body: Any) -> _Answer:
         try:
-            connection.request("POST", path, json.dumps(body).encode(), {"content-type": "application/json"})
+            connection.request(
+                "POST", path, json.dumps(body).encode(), {"content-type": "application/json"}
+            )
             answer = connection.getresponse()
             read = answer.read()
             at = time.perf_counter()
@@ -171,10 +181,15 @@ class _Driver:
         for index, stream in enumerate(plan.streams):
             for n in range(int((plan.warm_up_seconds + plan.seconds) * stream.per_second)):
                 moment = n / stream.per_second + index * 0.003
-                counted, seed = moment >= plan.warm_up_seconds, (plan.seed * 1_000 + index) * 1_000_003 + n
+                counted, seed = (
+                    moment >= plan.warm_up_seconds,
+                    (plan.seed * 1_000 + index) * 1_000_003 + n,
+                )
                 jobs.append(_Job(began + moment, index, seed, counted, event_only=False))
                 if stream.fresh:
-                    jobs.append(_Job(began + moment - _BEFORE_S, index, seed, counted, event_only=True))
+                    jobs.append(
+                        _Job(began + moment - _BEFORE_S, index, seed, counted, event_only=True)
+                    )
         return sorted(jobs, key=lambda job: job.due)
 
     def run(self) -> None:
@@ -197,8 +212,10 @@ def _quantiles(values: Sequence[float]) -> list[float]:
 
 
 def drive(plan: Plan) -> list[dict[str, Any]]:
-    """What every stream saw after the warm-up: answers by status; p50, p95, p99 of the latency, from the moment that a request was due,
-    and of the server's stages, in ms. Under errors, ``event STATUS`` counts events before fresh rankings that were not taken."""
+    """What every stream saw after the warm-up: answers by status; p50, p95, p99 of the latency,
+    from the moment that a request was due, and of the server's stages, in ms. Under errors, ``event
+    STATUS`` counts events before fresh rankings that were not taken.
+    """
     driver = _Driver(plan)
     driver.run()
     return [
@@ -207,7 +224,9 @@ def drive(plan: Plan) -> list[dict[str, Any]]:
             "asked_per_second": stream.per_second,
             "answered_per_second": round(seen.answers["200"] / plan.seconds, 2),
             "requests": len(seen.late_ms),
-            "errors": {status: count for status, count in sorted(seen.answers.items()) if status != "200"},
+            "errors": {
+                status: count for status, count in sorted(seen.answers.items()) if status != "200"
+            },
             "degraded": seen.degraded,
             "accepted_events": seen.accepted,
             "quantiles": [50, 95, 99],
@@ -220,6 +239,8 @@ def drive(plan: Plan) -> list[dict[str, Any]]:
 
 if __name__ == "__main__":
     content = json.load(sys.stdin)
-    streams = tuple(Stream(**{**stream, "users": tuple(stream["users"])}) for stream in content.pop("streams"))
+    streams = tuple(
+        Stream(**{**stream, "users": tuple(stream["users"])}) for stream in content.pop("streams")
+    )
     content |= {key: tuple(content[key]) for key in ("items", "actions")}
     json.dump(drive(Plan(streams=streams, **content)), sys.stdout)

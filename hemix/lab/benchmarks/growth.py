@@ -1,8 +1,10 @@
-"""`hemix bench growth`: logs, and the same with ten times the users over the same days, prepared and trained on for one epoch.
+"""`hemix bench growth`: logs, and the same with ten times the users over the same days, prepared
+and trained on for one epoch.
 
-Preparation and training each run in a process of its own, whose anonymous memory is sampled: it has to stay within a limit, and the time
-has to grow with the rows: by the clock, and in processor seconds, which other work on the machine moves less. Logs are those of
-`hemix bench prepare`, the model is `tiny` in steps of 1,024 impressions.
+Preparation and training each run in a process of its own, whose anonymous memory is sampled: it has
+to stay within a limit, and the time has to grow with the rows: by the clock, and in processor
+seconds, which other work on the machine moves less. Logs are those of `hemix bench prepare`, the
+model is `tiny` in steps of 1,024 impressions.
 """
 
 from __future__ import annotations
@@ -29,12 +31,18 @@ LIMIT_BYTES = 6 * 1024**3
 """Anonymous memory that each of the two processes may use at the full size."""
 
 _IMPRESSIONS, _EVENTS, _USERS, _ITEMS = 2_000_000, 10_000_000, 200_000, 100_000
-_SETTINGS = {"model.size": "tiny", "train.batch_impressions": 1024, "train.epochs": 1, "train.checkpoint_every_steps": 2000}
+_SETTINGS = {
+    "model.size": "tiny",
+    "train.batch_impressions": 1024,
+    "train.epochs": 1,
+    "train.checkpoint_every_steps": 2000,
+}
 
 
 def run(*, scale: float = 1.0, out: Path | None = None) -> dict[str, Any]:
-    """Two cases, ``small`` and ``large``; the second says how many times the seconds of the first it took. ``out`` keeps logs, data and
-    runs."""
+    """Two cases, ``small`` and ``large``; the second says how many times the seconds of the first
+    it took. ``out`` keeps logs, data and runs.
+    """
     cases: list[dict[str, Any]] = []
     for name, times in (("small", 1), ("large", GROWTH)):
         with tempfile.TemporaryDirectory(prefix="hemix-bench-") as temporary:
@@ -44,17 +52,25 @@ def run(*, scale: float = 1.0, out: Path | None = None) -> dict[str, Any]:
     for part in ("prepare", "train"):
         large[f"{part}_times"] = round(large[f"{part}_seconds"] / small[f"{part}_seconds"], 2)
     for unit in ("seconds", "processor_seconds"):
-        both = [sum(case[f"{part}_{unit}"] for part in ("prepare", "train")) for case in (large, small)]
+        both = [
+            sum(case[f"{part}_{unit}"] for part in ("prepare", "train")) for case in (large, small)
+        ]
         large["times" if unit == "seconds" else "processor_times"] = round(both[0] / both[1], 2)
     return {"cases": cases, "machine": machine()}
 
 
 def _case(folder: Path, scale: float) -> dict[str, Any]:
-    impressions, events, users = (max(int(full * scale), 100) for full in (_IMPRESSIONS, _EVENTS, _USERS))
-    write_logs(folder / "logs", impressions=impressions, events=events, users=users, items=_ITEMS, seed=0)
+    impressions, events, users = (
+        max(int(full * scale), 100) for full in (_IMPRESSIONS, _EVENTS, _USERS)
+    )
+    write_logs(
+        folder / "logs", impressions=impressions, events=events, users=users, items=_ITEMS, seed=0
+    )
     prepared = _measured("prepare", [str(folder / "logs"), "--out", str(folder / "data")])
     settings = [part for key, value in _SETTINGS.items() for part in ("--set", f"{key}={value}")]
-    trained = _measured("train", ["--data", str(folder / "data"), "--out", str(folder / "run"), *settings])
+    trained = _measured(
+        "train", ["--data", str(folder / "data"), "--out", str(folder / "run"), *settings]
+    )
     steps = json.loads((folder / "run" / "metrics.json").read_text())["steps"]
     peaks = (prepared.peak_bytes, trained.peak_bytes)
     return {
@@ -82,12 +98,16 @@ class _Cost:
 def _measured(command: str, arguments: Sequence[str]) -> _Cost:
     began, used_before = time.monotonic(), _processor_seconds()
     call = [sys.executable, "-m", "hemix", command, *arguments]
-    with subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
         with PeakMemory(process.pid) as peak:
             _, errors = process.communicate()
         if process.returncode != 0:
             raise HemixError(f"bench growth: hemix {command}: {errors.strip().splitlines()[-1]}")
-    return _Cost(round(time.monotonic() - began, 1), round(_processor_seconds() - used_before, 1), peak.bytes)
+    return _Cost(
+        round(time.monotonic() - began, 1), round(_processor_seconds() - used_before, 1), peak.bytes
+    )
 
 
 def _processor_seconds() -> float:

@@ -1,7 +1,7 @@
 """`hemix bench loader`: what share of a training step goes into waiting for the next batch.
 
-A real dataset folder and the training loop's own parts: the loader with its prefetching thread, the model, both optimisers. Every size
-steps in a process of its own.
+A real dataset folder and the training loop's own parts: the loader with its prefetching thread, the
+model, both optimisers. Every size steps in a process of its own.
 """
 
 from __future__ import annotations
@@ -55,17 +55,24 @@ def run(
     steps: int = 7,
     threads: int = 0,
 ) -> dict[str, Any]:
-    """Train ``steps`` steps of every size on the train split of ``data``; without it on a simulated city of ``scale`` x 2,000 users.
+    """Train ``steps`` steps of every size on the train split of ``data``; without it on a simulated
+    city of ``scale`` x 2,000 users.
 
-    Medians of: ``ours_seconds``, what the loop waited for a batch; ``step_seconds``, forward, backward and update with the loader's
-    thread at work beside it; ``batch_seconds``, to make a batch with nothing else going on, which is the wait without the thread
-    (``plain_seconds``).
+    Medians of: ``ours_seconds``, what the loop waited for a batch; ``step_seconds``, forward,
+    backward and update with the loader's thread at work beside it; ``batch_seconds``, to make a
+    batch with nothing else going on, which is the wait without the thread (``plain_seconds``).
     """
     threads = threads or torch.get_num_threads()
     with tempfile.TemporaryDirectory(prefix="hemix-bench-") as temporary:
         folder = data or _city(Path(temporary), max(int(_USERS * scale), 50))
         loads = [
-            _Load(data=str(folder), size=size, batch_impressions=batch_impressions, steps=steps, threads=threads)
+            _Load(
+                data=str(folder),
+                size=size,
+                batch_impressions=batch_impressions,
+                steps=steps,
+                threads=threads,
+            )
             for size in sizes
         ]
         return {"cases": [_in_its_own_process(load) for load in loads], "machine": machine()}
@@ -79,7 +86,11 @@ def _city(folder: Path, users: int) -> Path:
 
 def _in_its_own_process(load: _Load) -> dict[str, Any]:
     content = json.dumps(asdict(load))
-    done = subprocess.run([sys.executable, "-m", "hemix.lab.benchmarks.loader", content], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "hemix.lab.benchmarks.loader", content],
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise HemixError(f"bench loader: {load.size} failed: {last}")
@@ -95,7 +106,10 @@ def _measure(load: _Load) -> dict[str, Any]:
     plan = split.plan(load.batch_impressions, order="shuffled")
     steps = min(load.steps, len(plan) - _WARM)
     if steps < 1:
-        raise HemixError(f"bench loader: {load.data}: too few impressions for {_WARM + 1} batches of {load.batch_impressions}")
+        raise HemixError(
+            f"bench loader: {load.data}: too few impressions for {_WARM + 1} batches of "
+            f"{load.batch_impressions}"
+        )
     model = build_model(data.spec, settings.model, 0).train()
     optimizers = Optimizers(model, settings.train, len(plan))
     replacement = Replacement(rate=settings.train.unknown_rate, seed=(0, 0))
@@ -103,7 +117,8 @@ def _measure(load: _Load) -> dict[str, Any]:
     for i in range(_WARM + steps):
         began = time.perf_counter()
         batch = split.batch(
-            plan.order[plan.begin[i] : plan.begin[i + 1]], replacement=Replacement(rate=replacement.rate, seed=(0, 0, i))
+            plan.order[plan.begin[i] : plan.begin[i + 1]],
+            replacement=Replacement(rate=replacement.rate, seed=(0, 0, i)),
         )
         made.append(time.perf_counter() - began)
         events.append(int(batch.event_item.shape[0]))

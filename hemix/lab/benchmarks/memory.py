@@ -1,7 +1,7 @@
 """A process's memory while it is under load: its peak, and whether it grows.
 
-What is held swings with what happens to be in work, so two things are fitted over whole minutes: the mean, and the least, which is what
-stays when nothing is in work. A leak lifts both.
+What is held swings with what happens to be in work, so two things are fitted over whole minutes:
+the mean, and the least, which is what stays when nothing is in work. A leak lifts both.
 """
 
 from __future__ import annotations
@@ -50,16 +50,21 @@ class Memory:
 
 
 def trend(seconds: npt.NDArray[np.float64], held: npt.NDArray[np.float64]) -> dict[str, float]:
-    """Slopes after the first fifth, each with twice its standard error, in MiB a minute: ``slope_mib_per_minute`` of the minutes' means,
-    ``least_slope_mib_per_minute`` of the least that was held in each; and ``least_mib``, the last minute's. ``seconds`` [n] from the
-    beginning, ``held`` bytes [n]. Empty where fewer than five whole minutes follow the first fifth."""
+    """Slopes after the first fifth, each with twice its standard error, in MiB a minute:
+    ``slope_mib_per_minute`` of the minutes' means, ``least_slope_mib_per_minute`` of the least that
+    was held in each; and ``least_mib``, the last minute's. ``seconds`` [n] from the beginning,
+    ``held`` bytes [n]. Empty where fewer than five whole minutes follow the first fifth.
+    """
     begins = np.arange(seconds[-1] / 5, seconds[-1] - 59.9, 60)
     minutes = [held[(seconds >= begin) & (seconds < begin + 60)] / 2**20 for begin in begins]
     if len(minutes) < _MINUTES_MIN:
         return {}
     least = np.array([minute.min() for minute in minutes])
     found = {"least_mib": round(float(least[-1]), 1)}
-    for name, values in (("slope", np.array([minute.mean() for minute in minutes])), ("least_slope", least)):
+    for name, values in (
+        ("slope", np.array([minute.mean() for minute in minutes])),
+        ("least_slope", least),
+    ):
         found[f"{name}_mib_per_minute"], found[f"{name}_error"] = _line(values)
     return found
 
@@ -68,5 +73,7 @@ def _line(y: npt.NDArray[np.float64]) -> tuple[float, float]:
     """(slope of values at equal steps, twice its standard error)"""
     x = np.arange(len(y))
     slope, base = np.polyfit(x, y, 1)
-    error = np.sqrt(((y - slope * x - base) ** 2).sum() / (len(x) - 2) / ((x - x.mean()) ** 2).sum())
+    error = np.sqrt(
+        ((y - slope * x - base) ** 2).sum() / (len(x) - 2) / ((x - x.mean()) ** 2).sum()
+    )
     return round(float(slope), 4), round(2 * float(error), 4)

@@ -1,8 +1,10 @@
-"""`hemix bench mfu`: what share of the machine's dense peak a training step of a named size reaches.
+"""`hemix bench mfu`: what share of the machine's dense peak a training step of a named size
+reaches.
 
-On an H200 the peak is NVIDIA's 989 TFLOP/s of dense bf16; elsewhere it is the best measured product of two large matrices. Steps run
-forward, backward and both updates on one synthetic batch. FLOPs are those of matrix products, as PyTorch counts them; the scores that
-the attention's backward pass makes again are among them.
+On an H200 the peak is NVIDIA's 989 TFLOP/s of dense bf16; elsewhere it is the best measured product
+of two large matrices. Steps run forward, backward and both updates on one synthetic batch. FLOPs
+are those of matrix products, as PyTorch counts them; the scores that the attention's backward pass
+makes again are among them.
 """
 
 from __future__ import annotations
@@ -110,7 +112,9 @@ def _step(load: Workload, size: str, device: torch.device, precision: str) -> Ca
     return step
 
 
-def _time_steps(step: Callable[[int], None], repeats: int, device: torch.device) -> tuple[float, int]:
+def _time_steps(
+    step: Callable[[int], None], repeats: int, device: torch.device
+) -> tuple[float, int]:
     """The median seconds of a step, and the most memory in bytes."""
 
     def wait() -> None:

@@ -1,8 +1,8 @@
 """`hemix bench prepare`: how fast and in how much memory large logs become a dataset folder.
 
-Logs are drawn piece by piece, so that drawing them needs no more memory than preparing them. Users and items are heavy-tailed,
-requests have ten candidates, orders become known late, a few rows come out of order. Preparation runs in a process of its own,
-whose anonymous memory is sampled.
+Logs are drawn piece by piece, so that drawing them needs no more memory than preparing them. Users
+and items are heavy-tailed, requests have ten candidates, orders become known late, a few rows come
+out of order. Preparation runs in a process of its own, whose anonymous memory is sampled.
 """
 
 from __future__ import annotations
@@ -69,22 +69,39 @@ split: {valid: 2026-01-29, test: 2026-01-30}
 
 
 def run(
-    *, scale: float = 1.0, impressions: int = _IMPRESSIONS, events: int = _EVENTS, seed: int = 0, out: Path | None = None
+    *,
+    scale: float = 1.0,
+    impressions: int = _IMPRESSIONS,
+    events: int = _EVENTS,
+    seed: int = 0,
+    out: Path | None = None,
 ) -> dict[str, Any]:
-    """Draw logs of ``scale`` times the given sizes, prepare them and measure. ``out`` keeps logs and data there.
+    """Draw logs of ``scale`` times the given sizes, prepare them and measure.
 
-    The one case says seconds, rows (impressions and events) a second, peak anonymous bytes, and whether these stay under the limit.
+    ``out`` keeps logs and data there.
+
+    The one case says seconds, rows (impressions and events) a second, peak anonymous bytes, and
+    whether these stay under the limit.
     """
     impressions, events = max(int(impressions * scale), 1000), max(int(events * scale), 1000)
     users, items = max(int(_USERS * scale), 10), max(int(_ITEMS * scale), 10)
     with tempfile.TemporaryDirectory(prefix="hemix-bench-") as temporary:
         folder = Path(temporary) if out is None else out
         began = time.monotonic()
-        write_logs(folder / "logs", impressions=impressions, events=events, users=users, items=items, seed=seed)
+        write_logs(
+            folder / "logs",
+            impressions=impressions,
+            events=events,
+            users=users,
+            items=items,
+            seed=seed,
+        )
         drawn = time.monotonic()
         peak_bytes = _prepare(folder / "logs", folder / "data")
         seconds = time.monotonic() - drawn
-        dataset_bytes = sum(path.stat().st_size for path in (folder / "data").rglob("*") if path.is_file())
+        dataset_bytes = sum(
+            path.stat().st_size for path in (folder / "data").rglob("*") if path.is_file()
+        )
     case = {
         "name": "prepare",
         "impressions": impressions,
@@ -103,9 +120,13 @@ def run(
 
 
 def _prepare(logs: Path, data: Path) -> int:
-    """Prepare in a process of its own; returns its peak of anonymous memory in bytes, the interpreter included."""
+    """Prepare in a process of its own; returns its peak of anonymous memory in bytes, the
+    interpreter included.
+    """
     code = "import sys; from hemix.data.prepare import prepare; prepare(sys.argv[1], sys.argv[2])"
-    with subprocess.Popen([sys.executable, "-c", code, str(logs), str(data)], stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(logs), str(data)], stderr=subprocess.PIPE, text=True
+    ) as process:
         with PeakMemory(process.pid, every_seconds=0.02) as peak:
             _, errors = process.communicate()
         if process.returncode != 0:
@@ -113,7 +134,9 @@ def _prepare(logs: Path, data: Path) -> int:
     return peak.bytes
 
 
-def write_logs(folder: Path, *, impressions: int, events: int, users: int, items: int, seed: int) -> None:
+def write_logs(
+    folder: Path, *, impressions: int, events: int, users: int, items: int, seed: int
+) -> None:
     """Write logs of these sizes and schema.yaml, the same for the same arguments."""
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -121,13 +144,26 @@ def write_logs(folder: Path, *, impressions: int, events: int, users: int, items
         draw = np.random.default_rng([seed, 0])
         pq.write_table(_users(draw, users), folder / "users.parquet")
         pq.write_table(_items(draw, items), folder / "items.parquet")
-        _stream(folder / "impressions.parquet", impressions, [seed, 1], lambda d, first, n: _impressions(
-            d, first, n, impressions, users, items
-        ))  # fmt: skip
-        _stream(folder / "events.parquet", events, [seed, 2], lambda d, first, n: _events(d, first, n, events, users, items))
+        _stream(
+            folder / "impressions.parquet",
+            impressions,
+            [seed, 1],
+            lambda d, first, n: _impressions(d, first, n, impressions, users, items),
+        )
+        _stream(
+            folder / "events.parquet",
+            events,
+            [seed, 2],
+            lambda d, first, n: _events(d, first, n, events, users, items),
+        )
 
 
-def _stream(path: Path, rows: int, seed: list[int], piece: Callable[[np.random.Generator, int, int], pa.Table]) -> None:
+def _stream(
+    path: Path,
+    rows: int,
+    seed: list[int],
+    piece: Callable[[np.random.Generator, int, int], pa.Table],
+) -> None:
     writer = None
     for first, count in _pieces(rows):
         table = piece(np.random.default_rng([*seed, first]), first, count)
@@ -165,7 +201,8 @@ def _users(draw: np.random.Generator, users: int) -> pa.Table:
 def _items(draw: np.random.Generator, items: int) -> pa.Table:
     lengths = draw.integers(0, 6, items)
     tags = pa.ListArray.from_arrays(
-        pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)), _names("t", draw.integers(0, 5000, lengths.sum()))
+        pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)),
+        _names("t", draw.integers(0, 5000, lengths.sum())),
     )
     return pa.table(
         {
@@ -179,10 +216,14 @@ def _items(draw: np.random.Generator, items: int) -> pa.Table:
     )
 
 
-def _impressions(draw: np.random.Generator, first: int, count: int, of: int, users: int, items: int) -> pa.Table:
+def _impressions(
+    draw: np.random.Generator, first: int, count: int, of: int, users: int, items: int
+) -> pa.Table:
     rows = np.arange(first, first + count)
     request = rows // _CANDIDATES
-    per_request = np.random.default_rng([7, first])  # a request's values must not differ between its rows
+    per_request = np.random.default_rng(
+        [7, first]
+    )  # a request's values must not differ between its rows
     group = request - request[0]
     each = int(group[-1]) + 1
 
@@ -210,16 +251,24 @@ def _impressions(draw: np.random.Generator, first: int, count: int, of: int, use
     )
 
 
-def _events(draw: np.random.Generator, first: int, count: int, of: int, users: int, items: int) -> pa.Table:
+def _events(
+    draw: np.random.Generator, first: int, count: int, of: int, users: int, items: int
+) -> pa.Table:
     days = 5 * _DAYS  # events of the months before, too
-    time_ms = _START_MS - (days - _DAYS) * _DAY_MS + (np.arange(first, first + count) * days * _DAY_MS) // of
+    time_ms = (
+        _START_MS
+        - (days - _DAYS) * _DAY_MS
+        + (np.arange(first, first + count) * days * _DAY_MS) // of
+    )
     late = draw.random(count) < 0.001
     return pa.table(
         {
             "user_id": _names("u", _tailed(draw, users, count, 1.5)),
             "item_id": _tailed(draw, items, count, 3) + 1_000_000,
             "time_ms": np.where(late, time_ms - _DAY_MS, time_ms),
-            "action": pa.array(["view", "click", "order", "search"]).take(pa.array(_tailed(draw, 4, count, 2))),
+            "action": pa.array(["view", "click", "order", "search"]).take(
+                pa.array(_tailed(draw, 4, count, 2))
+            ),
             "seconds": np.round(draw.exponential(20, count), 1),
         }
     )

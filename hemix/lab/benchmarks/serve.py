@@ -1,7 +1,8 @@
 """`hemix bench serve`: a server in one process, driven from another, open loop at fixed rates.
 
-Without a run one is made: a small simulated city, a model of size tiny trained for a moment, histories up to 5,000 events. What its
-weights say does not matter here; what it costs does not depend on them.
+Without a run one is made: a small simulated city, a model of size tiny trained for a moment,
+histories up to 5,000 events. What its weights say does not matter here; what it costs does not
+depend on them.
 """
 
 from __future__ import annotations
@@ -159,10 +160,30 @@ def _drive(plan: Plan) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def _server(world: _World, folder: Path, threads: int, device: str) -> Iterator[tuple[int, int, dict[str, float]]]:
+def _server(
+    world: _World, folder: Path, threads: int, device: str
+) -> Iterator[tuple[int, int, dict[str, float]]]:
     """(port, process id, seconds until ready) of a server that ends with the block."""
-    command = [sys.executable, "-m", "hemix", "serve", str(world.run), "--port", "0", "--json", "--threads", str(threads)]
-    command += ["--device", device, "--store", f"sqlite:///{world.store}", "--log", str(folder / "served")]
+    command = [
+        sys.executable,
+        "-m",
+        "hemix",
+        "serve",
+        str(world.run),
+        "--port",
+        "0",
+        "--json",
+        "--threads",
+        str(threads),
+    ]
+    command += [
+        "--device",
+        device,
+        "--store",
+        f"sqlite:///{world.store}",
+        "--log",
+        str(folder / "served"),
+    ]
     with (folder / "server.log").open("w") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
     assert process.stdout is not None
@@ -184,7 +205,7 @@ def _server(world: _World, folder: Path, threads: int, device: str) -> Iterator[
         process.stdout.close()
 
 
-# -- what is served ---------------------------------------------------------------------------------------------------------
+# -- what is served --------------------------------------------------------------------------------
 
 
 def _world(folder: Path, run: Path | None, users: int, scale: float, *, full: bool) -> _World:

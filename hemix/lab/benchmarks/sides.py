@@ -1,7 +1,9 @@
-"""Both sides of a benchmark of sharing: the model on a batch as it is, and on the same impressions with nothing shared, in chunks.
+"""Both sides of a benchmark of sharing: the model on a batch as it is, and on the same impressions
+with nothing shared, in chunks.
 
-A side's step times itself: what a loader would have made (the unshared copies), and in scope ``core`` what the tables would have
-given, is made outside the time. ``python -m hemix.lab.benchmarks.sides CASE`` runs one side alone and prints its peak anonymous memory.
+A side's step times itself: what a loader would have made (the unshared copies), and in scope
+``core`` what the tables would have given, is made outside the time. ``python -m
+hemix.lab.benchmarks.sides CASE`` runs one side alone and prints its peak anonymous memory.
 """
 
 from __future__ import annotations
@@ -45,11 +47,15 @@ class SideCase:
 
     kind: Literal["score", "train"]
     scope: Literal["core", "whole"]
-    """From embedded histories and features, or from ids; to scores or gradients, or (train whole) to updated weights"""
+    """From embedded histories and features, or from ids; to scores or gradients, or (train whole)
+    to updated weights
+    """
     load: Workload
     time_encoding: TimeEncoding = "bias"
     absorb: Literal["auto", "always", "never"] = "auto"
-    """Whether projections are moved to the queries: by shape, always, or never (then they are made for every history)"""
+    """Whether projections are moved to the queries: by shape, always, or never (then they are made
+    for every history)
+    """
     precision: Literal["fp32", "bf16"] = "fp32"
 
     @classmethod
@@ -65,7 +71,9 @@ class Side:
 
     def __init__(self, case: SideCase, *, shared: bool) -> None:
         self.case, self.shared = case, shared
-        config = HeMixConfig(size="base", **HeMixConfig.sizes["base"], time_encoding=case.time_encoding)
+        config = HeMixConfig(
+            size="base", **HeMixConfig.sizes["base"], time_encoding=case.time_encoding
+        )
         model = build_model(SPEC, config, seed=0).train(case.kind == "train")
         assert isinstance(model, HeMix)
         for history in (model.global_, model.realtime):
@@ -77,8 +85,12 @@ class Side:
         self.tables = _Gathered(model)
         self.rows = RowAdam(self.tables)  # type: ignore[arg-type]
 
-    def step(self, check: bool = False, watch: Watch | None = None) -> tuple[float, dict[str, Tensor]]:
-        """(seconds, with ``check`` what it computed: logits, or the gradients of all weights and of the cross features)."""
+    def step(
+        self, check: bool = False, watch: Watch | None = None
+    ) -> tuple[float, dict[str, Tensor]]:
+        """(seconds, with ``check`` what it computed: logits, or the gradients of all weights and of
+        the cross features).
+        """
         watch = watch or Watch()
         found: dict[str, Tensor] = {}
         with torch.set_grad_enabled(self.case.kind == "train"):
@@ -96,7 +108,11 @@ class Side:
             yield unshared(self.batch, first, first + CHUNK)
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast("cpu", dtype=torch.bfloat16) if self.case.precision == "bf16" else nullcontext()
+        return (
+            torch.autocast("cpu", dtype=torch.bfloat16)
+            if self.case.precision == "bf16"
+            else nullcontext()
+        )
 
     def _score(self, piece: RequestBatch, watch: Watch) -> Tensor:
         with self._autocast():
@@ -136,13 +152,19 @@ class Side:
                 crosses.append(leaves["cross_NW"].grad)
         found: dict[str, Tensor] = {}
         if check:
-            found = {name: p.grad.clone() for name, p in model.named_dense_parameters() if p.grad is not None}
+            found = {
+                name: p.grad.clone()
+                for name, p in model.named_dense_parameters()
+                if p.grad is not None
+            }
             found |= {"cross": torch.cat(crosses)} if crosses else {}
         if self.case.scope == "whole":
             with watch:
                 tables.merge()
                 if check:
-                    found |= dict(zip(("rows", "tables"), (t.clone() for t in tables.merged), strict=True))
+                    found |= dict(
+                        zip(("rows", "tables"), (t.clone() for t in tables.merged), strict=True)
+                    )
                 self.optimizer.step()
                 self.rows.step(1e-3)
         return found
@@ -171,7 +193,9 @@ class Watch:
 
 
 class _Gathered:
-    """Stands for a model's tables before their optimiser: the rows and gradients of all chunks of a step as one."""
+    """Stands for a model's tables before their optimiser: the rows and gradients of all chunks of a
+    step as one.
+    """
 
     def __init__(self, model: HeMix) -> None:
         self.weight = model.tables.weight
@@ -190,9 +214,14 @@ class _Gathered:
         if len(self._kept) == 1:
             self.merged = self._kept[0]
         else:
-            rows, places = torch.unique(torch.cat([rows for rows, _ in self._kept]), return_inverse=True)
+            rows, places = torch.unique(
+                torch.cat([rows for rows, _ in self._kept]), return_inverse=True
+            )
             total = self.weight.new_zeros(rows.shape[0], self.weight.shape[1])
-            self.merged = (rows, total.index_add_(0, places, torch.cat([gradient for _, gradient in self._kept])))
+            self.merged = (
+                rows,
+                total.index_add_(0, places, torch.cat([gradient for _, gradient in self._kept])),
+            )
         self._kept.clear()
 
     def take_step(self) -> tuple[Tensor, ...]:
@@ -201,9 +230,16 @@ class _Gathered:
 
 
 def peak_bytes(case: SideCase, *, shared: bool, steps: int = 2) -> int:
-    """Peak anonymous memory of one side, stepping in a process of its own. Raises HemixError when that fails."""
+    """Peak anonymous memory of one side, stepping in a process of its own.
+
+    Raises HemixError when that fails.
+    """
     content = json.dumps({**asdict(case), "shared": shared, "steps": steps})
-    done = subprocess.run([sys.executable, "-m", "hemix.lab.benchmarks.sides", content], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "hemix.lab.benchmarks.sides", content],
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise HemixError(f"bench: one side alone failed: {last}")

@@ -1,9 +1,10 @@
 """`hemix bench tables`: look-up, backward pass and update of large embedding tables.
 
-Every side gets the same first weights, ids and gradients, steps in a process of its own, and has to give the same vectors in the end.
-``dense`` is PyTorch by default, one nn.EmbeddingBag a field whose gradient is as large as the table; ``bags`` is the best that PyTorch
-offers ready-made, the same with sparse gradients; ``tables`` is :class:`~hemix.nn.embedding.Tables`
-with our own row optimisers, ``fused`` the same with FBGEMM's update.
+Every side gets the same first weights, ids and gradients, steps in a process of its own, and has to
+give the same vectors in the end. ``dense`` is PyTorch by default, one nn.EmbeddingBag a field whose
+gradient is as large as the table; ``bags`` is the best that PyTorch offers ready-made, the same
+with sparse gradients; ``tables`` is :class:`~hemix.nn.embedding.Tables` with our own row
+optimisers, ``fused`` the same with FBGEMM's update.
 """
 
 from __future__ import annotations
@@ -59,38 +60,69 @@ class _Load:
 
 
 def run(*, scale: float = 1.0, steps: int = 7, rounds: int = 2, threads: int = 0) -> dict[str, Any]:
-    """26 fields of ``scale`` x 200,000 rows of 64, 2,048 impressions with 4 ids a field: the median step of ``rounds`` processes a side,
-    taken in turns, ``steps`` each after as many as there are batches to warm up.
+    """26 fields of ``scale`` x 200,000 rows of 64, 2,048 impressions with 4 ids a field: the median
+    step of ``rounds`` processes a side, taken in turns, ``steps`` each after as many as there are
+    batches to warm up.
 
-    ``*_cpu_seconds`` add up what all threads worked: on a shared machine they vary less than the seconds that passed. Without FBGEMM
-    only our tables are compared. Raises HemixError when two sides' vectors differ by more than :data:`TOLERANCE`.
+    ``*_cpu_seconds`` add up what all threads worked: on a shared machine they vary less than the
+    seconds that passed. Without FBGEMM only our tables are compared. Raises HemixError when two
+    sides' vectors differ by more than :data:`TOLERANCE`.
     """
     threads = threads or torch.get_num_threads()
-    size = dict(fields=26, rows=max(int(200_000 * scale), 100), width=64, impressions=max(int(2048 * min(scale, 1)), 16))
+    size = dict(
+        fields=26,
+        rows=max(int(200_000 * scale), 100),
+        width=64,
+        impressions=max(int(2048 * min(scale, 1)), 16),
+    )
     cases = [case for case in _CASES if "fused" not in case or fused_tables.installed()]
     sides = dict.fromkeys((side, optimizer) for _, optimizer, *both in cases for side in both)
-    found: dict[tuple[str, str], dict[str, Any]] = {key: {"seconds": [], "cpu_seconds": [], "peak_bytes": 0} for key in sides}
+    found: dict[tuple[str, str], dict[str, Any]] = {
+        key: {"seconds": [], "cpu_seconds": [], "peak_bytes": 0} for key in sides
+    }
     with tempfile.TemporaryDirectory(prefix="hemix-bench-") as folder:
         for _ in range(rounds):
             for side, optimizer in sides:
-                load = _Load(side=side, optimizer=optimizer, ids_per_field=4, steps=steps, threads=threads, **size)
+                load = _Load(
+                    side=side,
+                    optimizer=optimizer,
+                    ids_per_field=4,
+                    steps=steps,
+                    threads=threads,
+                    **size,
+                )
                 path = Path(folder) / f"{side}-{optimizer}.npy"
                 result, kept = _in_its_own_process(load, path), found[side, optimizer]
                 kept["seconds"] += result["seconds"]
                 kept["cpu_seconds"] += result["cpu_seconds"]
                 kept["peak_bytes"] = max(kept["peak_bytes"], result["peak_bytes"])
                 kept["path"] = path
-        return {"cases": [_case(*case, found, size, threads) for case in cases], "machine": machine()}
+        return {
+            "cases": [_case(*case, found, size, threads) for case in cases],
+            "machine": machine(),
+        }
 
 
 def _case(
-    name: str, optimizer: str, ours: str, plain: str, found: dict[tuple[str, str], Any], size: dict[str, int], threads: int
+    name: str,
+    optimizer: str,
+    ours: str,
+    plain: str,
+    found: dict[tuple[str, str], Any],
+    size: dict[str, int],
+    threads: int,
 ) -> dict[str, Any]:
     here, there = found[ours, optimizer], found[plain, optimizer]
     difference = float(np.abs(np.load(here["path"]) - np.load(there["path"])).max())
     if not difference <= TOLERANCE:
-        raise HemixError(f"bench tables: {name}: vectors differ by {difference:.2e}, more than rounding ({TOLERANCE:.0e})")
-    ours_seconds, plain_seconds = float(np.median(here["seconds"])), float(np.median(there["seconds"]))
+        raise HemixError(
+            f"bench tables: {name}: vectors differ by {difference:.2e}, more than rounding "
+            f"({TOLERANCE:.0e})"
+        )
+    ours_seconds, plain_seconds = (
+        float(np.median(here["seconds"])),
+        float(np.median(there["seconds"])),
+    )
     return {
         "name": name,
         "optimizer": optimizer,
@@ -112,7 +144,9 @@ def _case(
 def _in_its_own_process(load: _Load, vectors: Path) -> dict[str, Any]:
     content = json.dumps(asdict(load))
     done = subprocess.run(
-        [sys.executable, "-m", "hemix.lab.benchmarks.tables", content, str(vectors)], capture_output=True, text=True
+        [sys.executable, "-m", "hemix.lab.benchmarks.tables", content, str(vectors)],
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
@@ -129,29 +163,44 @@ class _OurTables:
         self.tables = Tables(dict.fromkeys(self.names, load.rows), load.width).train()
         with torch.no_grad():
             self.tables.weight.view(load.fields, load.rows, load.width).copy_(weight)
-        self.optimizer = build_table_optimizer(load.optimizer, self.tables, "fused" if load.side == "fused" else "plain")
+        self.optimizer = build_table_optimizer(
+            load.optimizer, self.tables, "fused" if load.side == "fused" else "plain"
+        )
 
     def read(self, ids: Tensor, offsets: Tensor) -> list[Tensor]:
-        return self.tables.look_up([LookUp(tables=(n,), ids=i, offsets=offsets) for n, i in zip(self.names, ids, strict=True)])
+        return self.tables.look_up(
+            [
+                LookUp(tables=(n,), ids=i, offsets=offsets)
+                for n, i in zip(self.names, ids, strict=True)
+            ]
+        )
 
     def update(self) -> None:
         self.optimizer.step(_RATE)
 
 
 class _Bags:
-    """An nn.EmbeddingBag a field, sparse or (side ``dense``) not; torch's SparseAdam, or row-wise Adagrad by hand on the gradients."""
+    """An nn.EmbeddingBag a field, sparse or (side ``dense``) not; torch's SparseAdam, or row-wise
+    Adagrad by hand on the gradients.
+    """
 
     def __init__(self, load: _Load, weight: Tensor) -> None:
         self.bags = nn.ModuleList(
             nn.EmbeddingBag.from_pretrained(
-                weight.clone(), freeze=False, mode="mean", sparse=load.side == "bags", include_last_offset=True
+                weight.clone(),
+                freeze=False,
+                mode="mean",
+                sparse=load.side == "bags",
+                include_last_offset=True,
             )
             for _ in range(load.fields)
-        )  # fmt: skip
+        )
         self.sums = [torch.zeros(load.rows) for _ in range(load.fields)]
         self.adam: torch.optim.SparseAdam | None = None
         if load.optimizer == "adam":  # its epsilon stands before the bias correction
-            self.adam = torch.optim.SparseAdam(list(self.bags.parameters()), lr=_RATE, eps=_EPSILON * 0.001**0.5)
+            self.adam = torch.optim.SparseAdam(
+                list(self.bags.parameters()), lr=_RATE, eps=_EPSILON * 0.001**0.5
+            )
 
     def read(self, ids: Tensor, offsets: Tensor) -> list[Tensor]:
         return [bag(i, offsets) for bag, i in zip(self.bags, ids, strict=True)]
@@ -172,12 +221,16 @@ class _Bags:
                 parameter.index_add_(0, rows, gradient / scale.unsqueeze(1), alpha=-_RATE)
             else:
                 total.add_(parameter.grad.square().mean(1))
-                parameter.addcdiv_(parameter.grad, total.sqrt().add_(_EPSILON).unsqueeze(1), value=-_RATE)
+                parameter.addcdiv_(
+                    parameter.grad, total.sqrt().add_(_EPSILON).unsqueeze(1), value=-_RATE
+                )
             parameter.grad = None
 
 
 def _main(load: _Load, vectors: Path) -> None:
-    """One side: step, print seconds and peak memory, save the vectors of the first batch after the warm-up."""
+    """One side: step, print seconds and peak memory, save the vectors of the first batch after the
+    warm-up.
+    """
     keep_freed_memory()
     torch.set_num_threads(load.threads)
     draw = torch.Generator().manual_seed(0)
@@ -199,7 +252,9 @@ def _main(load: _Load, vectors: Path) -> None:
             step(ids)
         with torch.no_grad():
             np.save(vectors, torch.stack(side.read(batches[0], offsets)).numpy())
-        seconds, cpu_seconds = zip(*(step(batches[i % _BATCHES]) for i in range(load.steps)), strict=True)
+        seconds, cpu_seconds = zip(
+            *(step(batches[i % _BATCHES]) for i in range(load.steps)), strict=True
+        )
     print(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_bytes": memory.bytes}))
 
 

@@ -21,13 +21,17 @@ _SCOPES: tuple[Literal["core", "whole"], ...] = ("core", "whole")
 
 
 def run(*, scale: float = 1.0, sweep: bool = False) -> dict[str, Any]:
-    """256 users (times ``scale``) with 8 impressions each at 1,000 and 5,000 events, and with 1 at 1,000, size base, per scope:
-    forward and backward, and in scope whole the update of all weights. ``sweep`` adds numbers of impressions per user, and
-    both ways of projecting for the queries that those make: where one overtakes the other."""
+    """256 users (times ``scale``) with 8 impressions each at 1,000 and 5,000 events, and with 1 at
+    1,000, size base, per scope: forward and backward, and in scope whole the update of all weights.
+    ``sweep`` adds numbers of impressions per user, and both ways of projecting for the queries that
+    those make: where one overtakes the other.
+    """
     keep_freed_memory()
     users = max(int(_USERS * scale), 2)
 
-    def case(scope: Literal["core", "whole"], of_users: int, impressions: int, length: int) -> SideCase:
+    def case(
+        scope: Literal["core", "whole"], of_users: int, impressions: int, length: int
+    ) -> SideCase:
         load = Workload(users=of_users, impressions_per_user=impressions, history_length=length)
         return SideCase(kind="train", scope=scope, load=load)
 
@@ -37,15 +41,30 @@ def run(*, scale: float = 1.0, sweep: bool = False) -> dict[str, Any]:
     few = max(users // 8, 2)
     crossover = [_crossover(case("core", few, n, 1_000)) for n in _CROSSOVER]
     swept = [
-        compare("train sweep impressions", case("core", few, n, 1_000), repeats=3, absorbed=False, memory=False)
+        compare(
+            "train sweep impressions",
+            case("core", few, n, 1_000),
+            repeats=3,
+            absorbed=False,
+            memory=False,
+        )
         for n in _IMPRESSIONS
     ]
-    return figures(cases + swept, growth={"impressions_per_user": exponents(swept, "impressions_per_user")}, crossover=crossover)
+    return figures(
+        cases + swept,
+        growth={"impressions_per_user": exponents(swept, "impressions_per_user")},
+        crossover=crossover,
+    )
 
 
 def _crossover(case: SideCase, repeats: int = 5) -> dict[str, float]:
-    """The same step with projections absorbed and with keys and values projected, by how many queries read each history."""
-    sides = {choice: Side(dataclasses.replace(case, absorb=choice), shared=True) for choice in ("always", "never")}
+    """The same step with projections absorbed and with keys and values projected, by how many
+    queries read each history.
+    """
+    sides = {
+        choice: Side(dataclasses.replace(case, absorb=choice), shared=True)
+        for choice in ("always", "never")
+    }
     outputs = {choice: side.step(check=True)[1] for choice, side in sides.items()}
     agree("train crossover", outputs["always"], outputs["never"], 5e-3)
     seconds: dict[str, list[float]] = {choice: [] for choice in sides}

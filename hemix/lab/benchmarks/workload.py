@@ -1,8 +1,9 @@
-"""Synthetic batches for the benchmarks of the model: users with long histories, some impressions or many candidates each.
+"""Synthetic batches for the benchmarks of the model: users with long histories, some impressions or
+many candidates each.
 
-An event has six fields of one table each (four of its item, its action, its hour). Items are heavy-tailed, so that events repeat
-them. Every request of a user has a time of its own and sees the ``history_length`` events before it, the last of them in real time.
-Knows no model.
+An event has six fields of one table each (four of its item, its action, its hour). Items are
+heavy-tailed, so that events repeat them. Every request of a user has a time of its own and sees the
+``history_length`` events before it, the last of them in real time. Knows no model.
 """
 
 from __future__ import annotations
@@ -37,10 +38,16 @@ SPEC = InputSpec(
         "device": 30,
         "distance": 50,
     },
-    user=LevelSpec(names=("user_id", "city", "gender"), tables=("user_id", "city", "gender"), number_names=("activity",)),
+    user=LevelSpec(
+        names=("user_id", "city", "gender"),
+        tables=("user_id", "city", "gender"),
+        number_names=("activity",),
+    ),
     context=LevelSpec(names=("hour", "device", "place"), tables=("hour", "device", "city")),
     item=LevelSpec(
-        names=("item_id", "category", "brand", "price"), tables=("item_id", "category", "brand", "price"), number_names=("rate",)
+        names=("item_id", "category", "brand", "price"),
+        tables=("item_id", "category", "brand", "price"),
+        number_names=("rate",),
     ),
     cross=LevelSpec(names=("distance",), tables=("distance",), number_names=("match",)),
     event=LevelSpec(names=("action", "hour"), tables=("action", "hour")),
@@ -102,10 +109,14 @@ def make_batch(load: Workload, seed: int = 0) -> RequestBatch:
 
 
 def _ids(level: LevelSpec, rows: int, g: torch.Generator) -> Tensor:
-    return torch.stack([torch.randint(2, SPEC.tables[table], (rows,), generator=g) for table in level.tables], 1)
+    return torch.stack(
+        [torch.randint(2, SPEC.tables[table], (rows,), generator=g) for table in level.tables], 1
+    )
 
 
-def _columns(level: LevelSpec, rows: int, g: torch.Generator, first: Tensor | None = None) -> Columns:
+def _columns(
+    level: LevelSpec, rows: int, g: torch.Generator, first: Tensor | None = None
+) -> Columns:
     ids = _ids(level, rows, g)
     if first is not None:
         ids[:, 0] = first

@@ -24,15 +24,20 @@ class Source(Protocol):
         """Write every table and the schema."""
 
 
-SOURCES: dict[str, Callable[[Path, bool], Source]] = {"kuairand": find_kuairand, "movielens": find_movielens}
+SOURCES: dict[str, Callable[[Path, bool], Source]] = {
+    "kuairand": find_kuairand,
+    "movielens": find_movielens,
+}
 """Name -> (raw folder, with the random log?) -> source."""
 
 
 def import_logs(name: str, raw: Path, out: Path, *, random_log: bool = False) -> dict[str, int]:
-    """Turn the raw files of data set ``name`` in the folder ``raw`` into logs and schema.yaml in the new folder ``out``.
+    """Turn the raw files of data set ``name`` in the folder ``raw`` into logs and schema.yaml in
+    the new folder ``out``.
 
-    ``random_log`` adds KuaiRand's randomly exposed videos. Returns the rows of every table written. Raises UsageError (unknown
-    name, ``out`` not empty), DataError (files missing, ambiguous or malformed) or StorageError, and then leaves no ``out``.
+    ``random_log`` adds KuaiRand's randomly exposed videos. Returns the rows of every table written.
+    Raises UsageError (unknown name, ``out`` not empty), DataError (files missing, ambiguous or
+    malformed) or StorageError, and then leaves no ``out``.
     """
     if name not in SOURCES:
         raise UsageError(f"import {name}: unknown data set; known: {', '.join(SOURCES)}")

@@ -1,16 +1,20 @@
 """KuaiRand (Gao et al., CIKM 2022): impressions of a short-video app.
 
-Two layouts: the official CSV files of KuaiRand-Pure, -1K and -27K, in RAW or RAW/data; and the two-week slice of Parquet files,
-which adds the videos that a user watched before it, without a time each.
+Two layouts: the official CSV files of KuaiRand-Pure, -1K and -27K, in RAW or RAW/data; and the
+two-week slice of Parquet files, which adds the videos that a user watched before it, without a time
+each.
 
 Tables written:
 
-- ``impressions``: every column of the log, so that rows equal in all of them are true duplicates (``hourmin`` alone tells most
-  pairs of one user, video and millisecond apart). ``is_click`` becomes ``click``; ``long_view`` becomes click and long view.
-- ``events``: the timeless watched videos, oldest first within a user (``position`` counts them), then one event per impression.
-  ``action`` is the strongest of like, long (click and long view), click and impression; ``watch`` for a timeless event that is
-  neither liked nor long. ``play_share`` is play time over duration, null where the duration is not positive.
-- ``items``: as in the official file, ``upload_day`` in days since 1970, ``tag`` as a list, ``tag_first`` its first.
+- ``impressions``: every column of the log, so that rows equal in all of them are true duplicates
+  (``hourmin`` alone tells most pairs of one user, video and millisecond apart). ``is_click``
+  becomes ``click``; ``long_view`` becomes click and long view.
+- ``events``: the timeless watched videos, oldest first within a user (``position`` counts them),
+  then one event per impression. ``action`` is the strongest of like, long (click and long view),
+  click and impression; ``watch`` for a timeless event that is neither liked nor long.
+  ``play_share`` is play time over duration, null where the duration is not positive.
+- ``items``: as in the official file, ``upload_day`` in days since 1970, ``tag`` as a list,
+  ``tag_first`` its first.
 - ``users``: as in the official file.
 """
 
@@ -40,10 +44,35 @@ _STANDARD = ("log_standard_4_08_to_4_21", "log_standard_4_22_to_5_08")
 _RANDOM = "log_random_4_22_to_5_08"
 
 _LOG: dict[str, Kind] = dict.fromkeys(
-    ("user_id", "video_id", "date", "hourmin", "time_ms", "is_click", "is_like", "is_follow", "is_comment", "is_forward",
-     "is_hate", "long_view", "play_time_ms", "duration_ms", "profile_stay_time", "comment_stay_time", "is_profile_enter",
-     "is_rand", "tab"), INTEGER)  # fmt: skip
-_HISTORY: dict[str, Kind] = {"user_id": INTEGER, "watch_seq": IDS, "like_seq": IDS, "long_watch_seq": IDS}
+    (
+        "user_id",
+        "video_id",
+        "date",
+        "hourmin",
+        "time_ms",
+        "is_click",
+        "is_like",
+        "is_follow",
+        "is_comment",
+        "is_forward",
+        "is_hate",
+        "long_view",
+        "play_time_ms",
+        "duration_ms",
+        "profile_stay_time",
+        "comment_stay_time",
+        "is_profile_enter",
+        "is_rand",
+        "tab",
+    ),
+    INTEGER,
+)
+_HISTORY: dict[str, Kind] = {
+    "user_id": INTEGER,
+    "watch_seq": IDS,
+    "like_seq": IDS,
+    "long_watch_seq": IDS,
+}
 _USERS: dict[str, Kind] = {
     "user_id": INTEGER,
     "user_active_degree": TEXT,
@@ -96,7 +125,10 @@ class KuaiRand:
             file.check()
 
     def write(self, logs: LogsFolder) -> None:
-        """Write the four tables and the schema, chunk by chunk. Raises DataError naming file, line and column."""
+        """Write the four tables and the schema, chunk by chunk.
+
+        Raises DataError naming file, line and column.
+        """
         for chunk in self.history.chunks() if self.history else ():
             logs.write("events", timeless_events(chunk))
         for chunk in itertools.chain.from_iterable(log.chunks() for log in self.logs):
@@ -108,42 +140,64 @@ class KuaiRand:
         for chunk in self.users.chunks():
             chunk.present("user_id")
             logs.write("users", chunk.table)
-        for table, file in {"impressions": self.logs[0], "items": self.items, "users": self.users}.items():
+        for table, file in {
+            "impressions": self.logs[0],
+            "items": self.items,
+            "users": self.users,
+        }.items():
             if table not in logs.rows:
                 raise DataError(f"{file.path}: expected {table}, found no row")
         logs.write_schema(self.schema)
 
 
 def find_kuairand(raw: Path, random_log: bool) -> KuaiRand:
-    """Find and check the files in ``raw`` or ``raw/data``. Raises DataError naming the files looked for."""
+    """Find and check the files in ``raw`` or ``raw/data``.
+
+    Raises DataError naming the files looked for.
+    """
     layouts: dict[str, Callable[[Path], list[Path]]] = {"slice": _slice_files}
     layouts |= {size: partial(_official_files, size) for size in ("pure", "1k", "27k")}
     layout, folder = one_layout("kuairand", (raw, raw / "data"), layouts)
     files = layouts[layout](folder)
     if random_log and layout == "slice":
-        raise DataError(f"{folder}: the slice has no log of random exposure; the official layouts have {_RANDOM}_S.csv")
+        raise DataError(
+            f"{folder}: the slice has no log of random exposure; the official layouts have "
+            f"{_RANDOM}_S.csv"
+        )
     if random_log:
         files.append(folder / f"{_RANDOM}_{layout}.csv")
         if not files[-1].is_file():
-            raise DataError(f"{files[-1]}: the log of random exposure was asked for, found nothing there")
+            raise DataError(
+                f"{files[-1]}: the log of random exposure was asked for, found nothing there"
+            )
     items_file, users_file, *logs = files
     if layout == "slice":
         text, history, lengths = None, logs.pop(0), (200, 50)
     else:
         text, history, lengths = Text(), None, (1000, 100)
     source = KuaiRand(
-        logs=tuple(RawFile(path=path, columns=_LOG, text=text, optional=frozenset({"is_rand"})) for path in logs),
+        logs=tuple(
+            RawFile(path=path, columns=_LOG, text=text, optional=frozenset({"is_rand"}))
+            for path in logs
+        ),
         items=RawFile(path=items_file, columns=_ITEMS, text=text),
         users=RawFile(path=users_file, columns=_USERS, text=text),
         history=RawFile(path=history, columns=_HISTORY) if history else None,
-        schema=kuairand_schema(f"kuairand-{layout}", global_length=lengths[0], realtime_length=lengths[1]),
+        schema=kuairand_schema(
+            f"kuairand-{layout}", global_length=lengths[0], realtime_length=lengths[1]
+        ),
     )
     source.check()
     return source
 
 
 def _slice_files(folder: Path) -> list[Path]:
-    names = ("video_features_basic", "user_features", "user_history_to_20220424", "log_standard_20220425_20220508")
+    names = (
+        "video_features_basic",
+        "user_features",
+        "user_history_to_20220424",
+        "log_standard_20220425_20220508",
+    )
     return [folder / f"{name}.parquet" for name in names]
 
 
@@ -161,14 +215,23 @@ def impressions_and_events(chunk: Chunk) -> tuple[pa.Table, pa.Table]:
     table = chunk.table
     click, like = chunk.flags("is_click"), chunk.flags("is_like")
     long_view = click & chunk.flags("long_view")
-    derived = {"click": pa.array(click.astype(np.int8)), "long_view": pa.array(long_view.astype(np.int8))}
+    derived = {
+        "click": pa.array(click.astype(np.int8)),
+        "long_view": pa.array(long_view.astype(np.int8)),
+    }
     if "is_rand" not in table.column_names:
         table = table.append_column("is_rand", pa.array(np.zeros(len(table), np.int64)))
     impressions = pa.table(
-        {**{name: table[name] for name in _LOG if name not in ("is_click", "long_view")}, **derived},
+        {
+            **{name: table[name] for name in _LOG if name not in ("is_click", "long_view")},
+            **derived,
+        },
     )
     action = np.select([like, long_view, click], [3, 2, 1], 0)
-    play, duration = table["play_time_ms"].cast(pa.float64()), table["duration_ms"].cast(pa.float64())
+    play, duration = (
+        table["play_time_ms"].cast(pa.float64()),
+        table["duration_ms"].cast(pa.float64()),
+    )
     measured = pc.if_else(pc.greater(duration, 0), duration, pa.scalar(None, pa.float64()))
     return impressions, _events(
         table["user_id"],
@@ -182,13 +245,17 @@ def impressions_and_events(chunk: Chunk) -> tuple[pa.Table, pa.Table]:
 
 
 def timeless_events(chunk: Chunk) -> pa.Table:
-    """One event for every video of ``watch_seq``, in its order; its action by membership in the two other lists."""
+    """One event for every video of ``watch_seq``, in its order; its action by membership in the two
+    other lists.
+    """
     chunk.present("user_id", "watch_seq")
     lists = [_flat(chunk, name) for name in ("watch_seq", "like_seq", "long_watch_seq")]
     owner, video = lists[0]
     all_videos = np.concatenate([videos for _, videos in lists])
     span = int(np.ptp(all_videos)) + 1 if all_videos.size else 1
-    watched, *flagged = (owners * span + videos for owners, videos in lists)  # one number a pair: a span holds every video
+    watched, *flagged = (
+        owners * span + videos for owners, videos in lists
+    )  # one number a pair: a span holds every video
     liked, long = (np.isin(watched, pairs) for pairs in flagged)
     first = np.searchsorted(owner, owner)  # owners ascend
     rows = len(video)
@@ -208,12 +275,22 @@ def _flat(chunk: Chunk, column: str) -> tuple[Codes, Codes]:
     lists = chunk.table[column].combine_chunks()
     values = pc.list_flatten(lists)
     if values.null_count:
-        raise DataError(f"{chunk.path}: {column}: expected video ids, found a list that holds nothing in one place")
+        raise DataError(
+            f"{chunk.path}: {column}: expected video ids, found a list that holds nothing in one "
+            "place"
+        )
     return pc.list_parent_indices(lists).to_numpy().astype(np.int64), values.to_numpy()
 
 
-def _events(user: pa.Array, video: pa.Array, time_ms: pa.Array, action: pa.Array, tab: pa.Array, play_share: pa.Array,
-            position: pa.Array) -> pa.Table:  # fmt: skip
+def _events(
+    user: pa.Array,
+    video: pa.Array,
+    time_ms: pa.Array,
+    action: pa.Array,
+    tab: pa.Array,
+    play_share: pa.Array,
+    position: pa.Array,
+) -> pa.Table:
     return pa.table(
         {
             "user_id": user,

@@ -1,7 +1,7 @@
 """What the columns of imported KuaiRand logs mean.
 
-Aggregate counters of videos are left out on purpose: they cover the test days. So is ``visible_status``, which says how a
-video stands after the logged month.
+Aggregate counters of videos are left out on purpose: they cover the test days. So is
+``visible_status``, which says how a video stands after the logged month.
 """
 
 from __future__ import annotations

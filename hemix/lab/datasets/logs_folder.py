@@ -1,4 +1,5 @@
-"""The logs folder that an import writes: one Parquet file a table and schema.yaml, complete or not there at all.
+"""The logs folder that an import writes: one Parquet file a table and schema.yaml, complete or not
+there at all.
 
 Knows nothing of any data set.
 """
@@ -48,7 +49,8 @@ class LogsFolder:
 
 @contextmanager
 def new_logs(out: Path) -> Iterator[LogsFolder]:
-    """A folder of logs that becomes ``out`` when the block ends well; an error leaves nothing behind.
+    """A folder of logs that becomes ``out`` when the block ends well; an error leaves nothing
+    behind.
 
     Raises UsageError where ``out`` is not empty, StorageError when it cannot be written.
     """
@@ -61,5 +63,7 @@ def new_logs(out: Path) -> Iterator[LogsFolder]:
             with suppress(OSError):  # the files are deleted anyway
                 logs.close()
             if isinstance(error, OSError) and error.errno is None:
-                raise StorageError(f"{out}: cannot be written: {' '.join(str(error).split())}") from error
+                raise StorageError(
+                    f"{out}: cannot be written: {' '.join(str(error).split())}"
+                ) from error
             raise

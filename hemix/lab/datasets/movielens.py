@@ -1,10 +1,12 @@
 """MovieLens (Harper and Konstan, 2015): ratings of movies.
 
-Three official layouts: ml-100k (``u.data``, ``u.item``, ``u.user``), ml-1m (``ratings.dat``, ``movies.dat``, ``users.dat``) and
-ml-latest, its small form and ml-20m, -25m, -32m (``ratings.csv``, ``movies.csv``).
+Three official layouts: ml-100k (``u.data``, ``u.item``, ``u.user``), ml-1m (``ratings.dat``,
+``movies.dat``, ``users.dat``) and ml-latest, its small form and ml-20m, -25m, -32m
+(``ratings.csv``, ``movies.csv``).
 
-A rating is an impression, ``like`` is a rating of 4 or more, and earlier impressions are the history. The first 90 % of the
-ratings train, the next 5 % validate, the last 5 % test; ratings of one second stay together.
+A rating is an impression, ``like`` is a rating of 4 or more, and earlier impressions are the
+history. The first 90 % of the ratings train, the next 5 % validate, the last 5 % test; ratings of
+one second stay together.
 """
 
 from __future__ import annotations
@@ -34,11 +36,29 @@ _FILES = {
     "ml-latest": ("ratings.csv", "movies.csv"),
 }
 _GENRES_100K = (
-    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
-    "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
-)  # fmt: skip
+    "unknown",
+    "Action",
+    "Adventure",
+    "Animation",
+    "Children's",
+    "Comedy",
+    "Crime",
+    "Documentary",
+    "Drama",
+    "Fantasy",
+    "Film-Noir",
+    "Horror",
+    "Musical",
+    "Mystery",
+    "Romance",
+    "Sci-Fi",
+    "Thriller",
+    "War",
+    "Western",
+)
 _NO_GENRES = "(no genres listed)"
-# the last parenthesis that begins with four digits: "Death Note (2006-2007)", "Seven (a.k.a. Se7en) (1995)"
+# the last parenthesis that begins with four digits: "Death Note (2006-2007)", "Seven (a.k.a. Se7en)
+# (1995)"
 _YEAR = r"^.*\((?P<year>[0-9]{4})(?:[^0-9)][^)]*)?\)"
 
 Counts = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
@@ -76,23 +96,37 @@ class MovieLens:
     def _schema(self, ratings: int) -> Schema:
         first, valid, test = times_at(self.ratings, [0, ratings * 90 // 100, ratings * 95 // 100])
         if not first < valid < test:
-            raise DataError(f"{self.ratings.path}: expected ratings at enough different times to split 90 : 5 : 5, found "
-                            f"{ratings} ratings, the first at {first}, valid from {valid}, test from {test}")  # fmt: skip
+            raise DataError(
+                f"{self.ratings.path}: expected ratings at enough different times to split 90 : 5 "
+                ": 5, found "
+                f"{ratings} ratings, the first at {first}, valid from {valid}, test from {test}"
+            )
         return movielens_schema(self.layout, valid=valid, test=test)
 
 
 def find_movielens(raw: Path, random_log: bool) -> MovieLens:
-    """Find and check the files in ``raw``. Raises DataError naming the files looked for, UsageError for a random log."""
+    """Find and check the files in ``raw``.
+
+    Raises DataError naming the files looked for, UsageError for a random log.
+    """
     if random_log:
         raise UsageError("import movielens: has no log of random exposure; only kuairand has")
-    layouts = {name: lambda folder, names=names: [folder / n for n in names] for name, names in _FILES.items()}
+    layouts = {
+        name: lambda folder, names=names: [folder / n for n in names]
+        for name, names in _FILES.items()
+    }
     layout, _ = one_layout("movielens", (raw,), layouts)
     source = {"ml-100k": _ml_100k, "ml-1m": _ml_1m, "ml-latest": _ml_latest}[layout](raw)
     source.check()
     return source
 
 
-_RATINGS: dict[str, Kind] = {"user_id": INTEGER, "movie_id": INTEGER, "rating": NUMBER, "timestamp": INTEGER}
+_RATINGS: dict[str, Kind] = {
+    "user_id": INTEGER,
+    "movie_id": INTEGER,
+    "rating": NUMBER,
+    "timestamp": INTEGER,
+}
 
 
 def _ml_100k(raw: Path) -> MovieLens:
@@ -100,13 +134,25 @@ def _ml_100k(raw: Path) -> MovieLens:
     about = dict.fromkeys(("title", "release_date", "video_release_date", "imdb_url"), TEXT)
     return MovieLens(
         layout="ml-100k",
-        ratings=RawFile(path=raw / "u.data", columns=_RATINGS, text=Text(delimiter="\t", header=False, quoted=False)),
+        ratings=RawFile(
+            path=raw / "u.data",
+            columns=_RATINGS,
+            text=Text(delimiter="\t", header=False, quoted=False),
+        ),
         movies=RawFile(
-            path=raw / "u.item", columns={"movie_id": INTEGER, **about, **dict.fromkeys(_GENRES_100K, INTEGER)}, text=bars
+            path=raw / "u.item",
+            columns={"movie_id": INTEGER, **about, **dict.fromkeys(_GENRES_100K, INTEGER)},
+            text=bars,
         ),
         users=RawFile(
             path=raw / "u.user",
-            columns={"user_id": INTEGER, "age": INTEGER, "gender": TEXT, "occupation": TEXT, "zip_code": TEXT},
+            columns={
+                "user_id": INTEGER,
+                "age": INTEGER,
+                "gender": TEXT,
+                "occupation": TEXT,
+                "zip_code": TEXT,
+            },
             text=bars,
         ),
     )
@@ -117,10 +163,20 @@ def _ml_1m(raw: Path) -> MovieLens:
     return MovieLens(
         layout="ml-1m",
         ratings=RawFile(path=raw / "ratings.dat", columns=_RATINGS, text=colons),
-        movies=RawFile(path=raw / "movies.dat", columns={"movie_id": INTEGER, "title": TEXT, "genres": TEXT}, text=colons),
+        movies=RawFile(
+            path=raw / "movies.dat",
+            columns={"movie_id": INTEGER, "title": TEXT, "genres": TEXT},
+            text=colons,
+        ),
         users=RawFile(
             path=raw / "users.dat",
-            columns={"user_id": INTEGER, "gender": TEXT, "age": INTEGER, "occupation": INTEGER, "zip_code": TEXT},
+            columns={
+                "user_id": INTEGER,
+                "gender": TEXT,
+                "age": INTEGER,
+                "occupation": INTEGER,
+                "zip_code": TEXT,
+            },
             text=colons,
         ),
     )
@@ -134,7 +190,11 @@ def _ml_latest(raw: Path) -> MovieLens:
             columns={"userId": INTEGER, "movieId": INTEGER, "rating": NUMBER, "timestamp": INTEGER},
             text=Text(),
         ),
-        movies=RawFile(path=raw / "movies.csv", columns={"movieId": INTEGER, "title": TEXT, "genres": TEXT}, text=Text()),
+        movies=RawFile(
+            path=raw / "movies.csv",
+            columns={"movieId": INTEGER, "title": TEXT, "genres": TEXT},
+            text=Text(),
+        ),
     )
 
 
@@ -159,7 +219,9 @@ def movies(chunk: Chunk) -> pa.Table:
             "movie_id": table[table.column_names[0]],
             "title": title,
             "year": year,
-            "genres": _flagged_genres(chunk) if "genres" not in table.column_names else _listed_genres(table["genres"]),
+            "genres": _flagged_genres(chunk)
+            if "genres" not in table.column_names
+            else _listed_genres(table["genres"]),
         }
     )
 
@@ -181,7 +243,8 @@ def _flagged_genres(chunk: Chunk) -> pa.Array:
 def times_at(ratings: RawFile, ranks: Sequence[int]) -> list[int]:
     """The times (s) at these ranks of all ratings sorted by time.
 
-    Two passes that keep counts only: first of spans of 4096 s, then of the seconds in the spans where the ranks fall.
+    Two passes that keep counts only: first of spans of 4096 s, then of the seconds in the spans
+    where the ranks fall.
     """
     bits = 12
     spans = _counted(ratings, lambda times: times >> bits)
@@ -213,17 +276,28 @@ def movielens_schema(layout: str, *, valid: int, test: int) -> Schema:
     """The schema of one layout's logs, split at the times ``valid`` and ``test`` (s)."""
     categorical: dict[str, Any] = {"type": "categorical"}
     about: dict[str, dict[str, Any]] = {
-        "ml-100k": {"age": {"type": "numeric", "buckets": 10}, "gender": categorical, "occupation": categorical,
-                    "zip_code": {**categorical, "vocabulary": {"min_count": 5}}},
-        "ml-1m": {"age": categorical, "gender": categorical, "occupation": categorical,
-                  "zip_code": {**categorical, "vocabulary": {"min_count": 5}}},
+        "ml-100k": {
+            "age": {"type": "numeric", "buckets": 10},
+            "gender": categorical,
+            "occupation": categorical,
+            "zip_code": {**categorical, "vocabulary": {"min_count": 5}},
+        },
+        "ml-1m": {
+            "age": categorical,
+            "gender": categorical,
+            "occupation": categorical,
+            "zip_code": {**categorical, "vocabulary": {"min_count": 5}},
+        },
         "ml-latest": {},
-    }  # fmt: skip
+    }
     hour, weekday = {"type": "clock", "part": "hour"}, {"type": "clock", "part": "weekday"}
     return Schema.model_validate(
         {
             "name": layout,
-            "tables": {"items": "items.parquet", "users": "users.parquet" if about[layout] else None},
+            "tables": {
+                "items": "items.parquet",
+                "users": "users.parquet" if about[layout] else None,
+            },
             "user": "user_id",
             "item": "movie_id",
             "clock": {"column": "timestamp", "unit": "s", "timezone": "UTC"},

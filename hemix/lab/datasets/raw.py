@@ -1,7 +1,9 @@
-"""Raw files of public data sets, read in chunks: delimited text or Parquet, with the columns that a source names.
+"""Raw files of public data sets, read in chunks: delimited text or Parquet, with the columns that a
+source names.
 
-Every problem is a DataError with the file, the line (text) or row (Parquet, from 1) and the column. Missing values are nulls:
-empty text and NaN. Nothing here knows a data set, and never more than a chunk is in memory.
+Every problem is a DataError with the file, the line (text) or row (Parquet, from 1) and the column.
+Missing values are nulls: empty text and NaN. Nothing here knows a data set, and never more than a
+chunk is in memory.
 """
 
 from __future__ import annotations
@@ -73,7 +75,9 @@ class Chunk:
     table: pa.Table
     path: Path
     first: int
-    """The line (text) or row (Parquet) of its first row, as a person counts; empty lines do not count."""
+    """The line (text) or row (Parquet) of its first row, as a person counts; empty lines do not
+    count.
+    """
     place: str
     """``line`` or ``row``."""
 
@@ -83,7 +87,10 @@ class Chunk:
             at = int(np.argmax(wrong))
             value = self.table[column][at].as_py()
             found = "nothing" if value is None else repr(value)
-            raise DataError(f"{self.path}: {self.place} {self.first + at}, {column}: expected {expected}, found {found}")
+            raise DataError(
+                f"{self.path}: {self.place} {self.first + at}, {column}: expected {expected}, "
+                f"found {found}"
+            )
 
     def present(self, *columns: str) -> None:
         """Raise DataError where one of the columns has no value."""
@@ -115,13 +122,19 @@ class RawFile:
         self._present(self._all_columns())
 
     def chunks(self, only: Sequence[str] | None = None) -> Iterator[Chunk]:
-        """The rows in order, with the columns found (or ``only`` these), every value of its kind or null."""
+        """The rows in order, with the columns found (or ``only`` these), every value of its kind or
+        null.
+        """
         known = self._all_columns()
         names = [name for name in self._present(known) if only is None or name in only]
         if self.text is None:
             place, first, tables = "row", 1, self._parquet(names)
         else:
-            place, first, tables = "line", 1 + self.text.header, self._delimited(names, known, self.text)
+            place, first, tables = (
+                "line",
+                1 + self.text.header,
+                self._delimited(names, known, self.text),
+            )
         for table in tables:
             if table.num_rows:
                 yield self._clean(Chunk(table, self.path, first, place))
@@ -134,14 +147,25 @@ class RawFile:
                 with pa.parquet.ParquetFile(self.path) as file:
                     return list(file.schema_arrow.names)
             with self.path.open("rb") as lines:
-                header = lines.readline(BLOCK_BYTES).decode(self.text.encoding) if self.text.header else ""
+                header = (
+                    lines.readline(BLOCK_BYTES).decode(self.text.encoding)
+                    if self.text.header
+                    else ""
+                )
             names = next(csv.reader([header.rstrip("\r\n")], delimiter=self.text.split_at), [])
-            return [name.removeprefix("\ufeff") for name in names] if self.text.header else list(self.columns)
+            return (
+                [name.removeprefix("\ufeff") for name in names]
+                if self.text.header
+                else list(self.columns)
+            )
 
     def _present(self, known: list[str]) -> list[str]:
         missing = [name for name in self.columns if name not in known and name not in self.optional]
         if missing:
-            raise DataError(f"{self.path}: no column {', '.join(missing)}; found {', '.join(known) or 'nothing'}")
+            raise DataError(
+                f"{self.path}: no column {', '.join(missing)}; found "
+                f"{', '.join(known) or 'nothing'}"
+            )
         return [name for name in self.columns if name in known]
 
     def _parquet(self, names: list[str]) -> Iterator[pa.Table]:
@@ -159,7 +183,9 @@ class RawFile:
         with self._reading(known, bad), self.path.open("rb") as file:
             one = len(text.delimiter) == 1
             reader = pa.csv.open_csv(
-                file if one else pa.PythonFile(_OneCharacter(file, text.delimiter.encode()), mode="r"),
+                file
+                if one
+                else pa.PythonFile(_OneCharacter(file, text.delimiter.encode()), mode="r"),
                 pa.csv.ReadOptions(
                     use_threads=False,  # only then Arrow knows the number of a bad line
                     block_size=BLOCK_BYTES,
@@ -167,7 +193,9 @@ class RawFile:
                     encoding=text.encoding,
                 ),
                 pa.csv.ParseOptions(
-                    delimiter=text.split_at, quote_char='"' if text.quoted else False, invalid_row_handler=remember
+                    delimiter=text.split_at,
+                    quote_char='"' if text.quoted else False,
+                    invalid_row_handler=remember,
                 ),
                 pa.csv.ConvertOptions(
                     column_types={name: self.columns[name].parsed for name in names},
@@ -194,7 +222,9 @@ class RawFile:
                     values = values.cast(kind.kept)
                 except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                     found = f"{values.type}: {_one_line(error)}"
-                    raise DataError(f"{self.path}: {name}: expected {kind.words} in every row, found {found}") from error
+                    raise DataError(
+                        f"{self.path}: {name}: expected {kind.words} in every row, found {found}"
+                    ) from error
             table = table.set_column(i, name, values)
         return Chunk(table, chunk.path, chunk.first, chunk.place)
 
@@ -204,11 +234,17 @@ class RawFile:
         try:
             yield
         except pa.ArrowException as error:
-            raise DataError(f"{self.path}: {self._explain(_one_line(error), known, bad)}") from error
+            raise DataError(
+                f"{self.path}: {self._explain(_one_line(error), known, bad)}"
+            ) from error
         except (UnicodeError, csv.Error) as error:
-            raise DataError(f"{self.path}: not delimited text in {self.text and self.text.encoding}: {error}") from error
+            raise DataError(
+                f"{self.path}: not delimited text in {self.text and self.text.encoding}: {error}"
+            ) from error
         except OSError as error:
-            raise DataError(f"{self.path}: cannot be read: {error.strerror or _one_line(error)}") from error
+            raise DataError(
+                f"{self.path}: cannot be read: {error.strerror or _one_line(error)}"
+            ) from error
 
     def _explain(self, message: str, known: Sequence[str], bad: Sequence[Any]) -> str:
         if self.text is None:
@@ -216,7 +252,10 @@ class RawFile:
         if bad:
             row = bad[-1]
             shown = row.text.replace(self.text.split_at, self.text.delimiter)[:80]
-            return f"line {row.number}: expected {row.expected_columns} columns, found {row.actual_columns}: {shown!r}"
+            return (
+                f"line {row.number}: expected {row.expected_columns} columns, found "
+                f"{row.actual_columns}: {shown!r}"
+            )
         if message.startswith("Empty CSV file"):
             return "expected rows, found an empty file"
         problem = re.search(r"In CSV column #(\d+): Row #(\d+): [^:]*: (.*)", message)
@@ -231,7 +270,9 @@ def _one_line(error: BaseException) -> str:
 
 
 class _OneCharacter(io.RawIOBase):
-    """A binary file in which a delimiter of several characters is replaced by one, because Arrow splits at one."""
+    """A binary file in which a delimiter of several characters is replaced by one, because Arrow
+    splits at one.
+    """
 
     def __init__(self, file: io.BufferedReader, delimiter: bytes) -> None:
         self._file, self._delimiter, self._kept = file, delimiter, b""

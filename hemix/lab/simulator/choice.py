@@ -1,7 +1,9 @@
-"""What a user does with a place in a moment: the probabilities of a click, and of an order once clicked.
+"""What a user does with a place in a moment: the probabilities of a click, and of an order once
+clicked.
 
-`perceive` looks up the factors (taste, intent, distance, ...); `click_logit` and `order_logit` are plain sums over them. The same
-functions serve the logs and the live city. This module draws nothing and knows nothing of how places were recalled or ranked.
+`perceive` looks up the factors (taste, intent, distance, ...); `click_logit` and `order_logit` are
+plain sums over them. The same functions serve the logs and the live city. This module draws nothing
+and knows nothing of how places were recalled or ranked.
 
 Shapes: n moments (each of one user), k places a moment.
 """
@@ -17,7 +19,17 @@ from hemix.lab.simulator.city import HOUR_MS, City
 from hemix.lab.simulator.parameters import ClickWeights, OrderWeights, Parameters
 from hemix.lab.simulator.people import People
 
-__all__ = ["Factors", "Memory", "Moment", "click_logit", "distance_km", "order_logit", "perceive", "probabilities", "sigmoid"]
+__all__ = [
+    "Factors",
+    "Memory",
+    "Moment",
+    "click_logit",
+    "distance_km",
+    "order_logit",
+    "perceive",
+    "probabilities",
+    "sigmoid",
+]
 
 Array = npt.NDArray[np.float64] | npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -31,7 +43,9 @@ class Moment:
 
     day: int
     number: Ints
-    """Number of the step in the user's life (see sessions.moment_number): with the user it keys every draw."""
+    """Number of the step in the user's life (see sessions.moment_number): with the user it keys
+    every draw.
+    """
     row: Ints
     """Row of the user in People and Memory."""
     user: Ints
@@ -61,7 +75,10 @@ _MOMENT_ARRAYS = ("number", "row", "user", "time_ms", "x_km", "y_km", "category"
 
 
 class Memory:
-    """Where users have ordered before today: [U, P] places and [U, chains]. Today's orders count from tomorrow on."""
+    """Where users have ordered before today: [U, P] places and [U, chains].
+
+    Today's orders count from tomorrow on.
+    """
 
     def __init__(self, city: City, people: People) -> None:
         self._chain = city.places.chain
@@ -77,7 +94,9 @@ class Memory:
         _add_up(self.chain_visits, row[branch], chain[branch], times[branch])
 
 
-def _add_up(counts: npt.NDArray[np.uint8], row: Ints, column: npt.NDArray[np.integer], times: Ints) -> None:
+def _add_up(
+    counts: npt.NDArray[np.uint8], row: Ints, column: npt.NDArray[np.integer], times: Ints
+) -> None:
     cell, inverse = np.unique(row * counts.shape[1] + column, return_inverse=True)
     flat = counts.reshape(-1)
     total = flat[cell] + np.bincount(inverse, weights=times, minlength=len(cell))
@@ -109,7 +128,9 @@ class Factors:
     """How much the category is wanted in this hour (log)."""
 
 
-def distance_km(city: City, moment: Moment, places: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
+def distance_km(
+    city: City, moment: Moment, places: npt.NDArray[np.integer]
+) -> npt.NDArray[np.float32]:
     """[n, k]: from where the user is to every place (-1 gives any number)."""
     east = city.places.x_km[places] - moment.x_km[:, None]
     north = city.places.y_km[places] - moment.y_km[:, None]
@@ -118,9 +139,17 @@ def distance_km(city: City, moment: Moment, places: npt.NDArray[np.integer]) -> 
 
 
 def perceive(
-    city: City, people: People, taste: npt.NDArray[np.float32], memory: Memory, moment: Moment, places: npt.NDArray[np.integer]
+    city: City,
+    people: People,
+    taste: npt.NDArray[np.float32],
+    memory: Memory,
+    moment: Moment,
+    places: npt.NDArray[np.integer],
 ) -> Factors:
-    """The factors of ``places`` [n, k] (-1, a gap, gives any numbers) for the moments' users. ``taste`` is people.taste(day)."""
+    """The factors of ``places`` [n, k] (-1, a gap, gives any numbers) for the moments' users.
+
+    ``taste`` is people.taste(day).
+    """
     p = city.places
     row = moment.row[:, None]
     category = p.category[places]
@@ -128,12 +157,16 @@ def perceive(
     wanted_tier = people.tier[moment.row] + moment.mood
     group_of_category = _group_of_category(city.parameters)
     chain = p.chain[places]
-    style = (people.style[row] * p.style[places]).sum(axis=-1) / np.float32(np.sqrt(p.style.shape[1]))
+    style = (people.style[row] * p.style[places]).sum(axis=-1) / np.float32(
+        np.sqrt(p.style.shape[1])
+    )
     return Factors(
         taste=taste[row, category],
         style=style,
         intent_category=(category == moment.category[:, None]).astype(np.float32),
-        intent_group=(p.group[places] == group_of_category[moment.category][:, None]).astype(np.float32),
+        intent_group=(p.group[places] == group_of_category[moment.category][:, None]).astype(
+            np.float32
+        ),
         distance_km=distance_km(city, moment, places),
         rain=city.raining(moment.day),
         price_gap=np.clip(p.tier[places] - wanted_tier[:, None], -3.0, 3.0),
@@ -170,7 +203,9 @@ def _appeal(f: Factors, w: ClickWeights | OrderWeights) -> Array:
 
 def click_logit(factors: Factors, position: npt.ArrayLike, weights: ClickWeights) -> Array:
     """Log-odds of a click on places shown at ``position`` (0: the first)."""
-    return _appeal(factors, weights) + weights.position * np.log1p(np.asarray(position, dtype=np.float64))
+    return _appeal(factors, weights) + weights.position * np.log1p(
+        np.asarray(position, dtype=np.float64)
+    )
 
 
 def order_logit(factors: Factors, weights: OrderWeights) -> Array:
@@ -180,7 +215,9 @@ def order_logit(factors: Factors, weights: OrderWeights) -> Array:
 
 def sigmoid(logit: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """1 / (1 + exp(-logit)), in double precision."""
-    probability: npt.NDArray[np.float64] = 1.0 / (1.0 + np.exp(-np.asarray(logit, dtype=np.float64)))
+    probability: npt.NDArray[np.float64] = 1.0 / (
+        1.0 + np.exp(-np.asarray(logit, dtype=np.float64))
+    )
     return probability
 
 
@@ -188,4 +225,6 @@ def probabilities(
     factors: Factors, position: npt.ArrayLike, parameters: Parameters
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """(p of a click at this position, p of an order given the click)."""
-    return sigmoid(click_logit(factors, position, parameters.click)), sigmoid(order_logit(factors, parameters.order))
+    return sigmoid(click_logit(factors, position, parameters.click)), sigmoid(
+        order_logit(factors, parameters.order)
+    )

@@ -1,7 +1,8 @@
-"""The city: its map, places, neighbourhoods, calendar and weather; one per (parameters, seed, number of users, days).
+"""The city: its map, places, neighbourhoods, calendar and weather; one per (parameters, seed,
+number of users, days).
 
-A neighbourhood answers "what is near here" by lists per square cell, made once. This module knows nothing of sessions and of
-choices.
+A neighbourhood answers "what is near here" by lists per square cell, made once. This module knows
+nothing of sessions and of choices.
 """
 
 from __future__ import annotations
@@ -44,8 +45,12 @@ class Neighbourhood:
     def cell(self, x_km: npt.ArrayLike, y_km: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """Cell of every point."""
         last = self.cells_a_side - 1
-        column = np.clip(((np.asarray(x_km) + self.half_width_km) / self.cell_km).astype(np.int64), 0, last)
-        row = np.clip(((np.asarray(y_km) + self.half_width_km) / self.cell_km).astype(np.int64), 0, last)
+        column = np.clip(
+            ((np.asarray(x_km) + self.half_width_km) / self.cell_km).astype(np.int64), 0, last
+        )
+        row = np.clip(
+            ((np.asarray(y_km) + self.half_width_km) / self.cell_km).astype(np.int64), 0, last
+        )
         return row * self.cells_a_side + column
 
 
@@ -93,7 +98,9 @@ def build_city(users: int, days: int, seed: int, parameters: Parameters = PARAME
     count = max(p.minimum, round(p.per_root_user * users**0.5))
     centres = build_centres(parameters, seed)
     places = build_places(parameters, seed, count=count, days=days, centres=centres)
-    midnight = datetime.fromisoformat(parameters.start_date).replace(tzinfo=ZoneInfo(parameters.timezone))
+    midnight = datetime.fromisoformat(parameters.start_date).replace(
+        tzinfo=ZoneInfo(parameters.timezone)
+    )
     return City(
         parameters=parameters,
         seed=seed,
@@ -128,7 +135,8 @@ def _neighbourhood(parameters: Parameters, places: Places) -> Neighbourhood:
     near = _nearest(x, y, places, everything, r.nearest)
     famous = np.argsort(-places.fame[near], axis=1, kind="stable")[:, : r.nearest_popular]
     of_category = [
-        _nearest(x, y, places, everything[places.category == c], r.nearest_of_category) for c in range(len(parameters.categories))
+        _nearest(x, y, places, everything[places.category == c], r.nearest_of_category)
+        for c in range(len(parameters.categories))
     ]
     return Neighbourhood(
         cells_a_side=side,
@@ -148,7 +156,9 @@ def _nearest(x_km: Floats, y_km: Floats, places: Places, among: Ints, count: int
         return found
     for begin in range(0, len(x_km), 128):
         part = slice(begin, begin + 128)
-        squared = (x_km[part, None] - places.x_km[among]) ** 2 + (y_km[part, None] - places.y_km[among]) ** 2
+        squared = (x_km[part, None] - places.x_km[among]) ** 2 + (
+            y_km[part, None] - places.y_km[among]
+        ) ** 2
         chosen = np.argpartition(squared, kept - 1, axis=1)[:, :kept]
         order = np.argsort(np.take_along_axis(squared, chosen, axis=1), axis=1, kind="stable")
         found[part, :kept] = among[np.take_along_axis(chosen, order, axis=1)]

@@ -1,8 +1,9 @@
 """Randomness by key: a draw is a function of what it is for, and of nothing else.
 
-``key(seed, purpose, user, moment, item)`` hashes its parts (SplitMix64 finaliser, one round a part) into 64 random bits; the
-functions below turn keys into numbers. A draw therefore does not depend on the order of the program, on what else was drawn, on
-how users are divided into chunks, or on the arm of an experiment.
+``key(seed, purpose, user, moment, item)`` hashes its parts (SplitMix64 finaliser, one round a part)
+into 64 random bits; the functions below turn keys into numbers. A draw therefore does not depend on
+the order of the program, on what else was drawn, on how users are divided into chunks, or on the
+arm of an experiment.
 
 This module knows nothing of the city.
 """
@@ -39,16 +40,22 @@ def _mix(bits: Keys) -> Keys:
 
 @lru_cache(maxsize=1024)
 def _root(seed: int, purpose: str) -> int:
-    return int.from_bytes(hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=8).digest(), "little")
+    return int.from_bytes(
+        hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=8).digest(), "little"
+    )
 
 
 def key(seed: int, purpose: str, *parts: Any) -> Keys:
-    """Keys for ``parts`` (integers or integer arrays, broadcast against each other), of at least one dimension."""
+    """Keys for ``parts`` (integers or integer arrays, broadcast against each other), of at least
+    one dimension.
+    """
     return extend(np.full(1, _root(seed, purpose), dtype=np.uint64), *parts)
 
 
 def extend(keys: Keys, *parts: Any) -> Keys:
-    """Keys of the same purpose with further parts: ``extend(key(s, p, a), b) == key(s, p, a, b)``."""
+    """Keys of the same purpose with further parts: ``extend(key(s, p, a), b) == key(s, p, a,
+    b)``.
+    """
     for part in parts:
         step = np.atleast_1d(np.asarray(part)).astype(np.int64).astype(np.uint64) + np.uint64(1)
         keys = _mix(keys + step * _GOLDEN)
@@ -72,7 +79,9 @@ def normal(keys: Keys) -> Floats:
 
 
 def gumbel(keys: Keys) -> Floats:
-    """Standard Gumbel: the largest of ``log weight + gumbel`` is a draw proportional to the weights."""
+    """Standard Gumbel: the largest of ``log weight + gumbel`` is a draw proportional to the
+    weights.
+    """
     return -np.log(-np.log(uniform(keys)))
 
 
@@ -93,5 +102,7 @@ def poisson(keys: Keys, mean: npt.ArrayLike, maximum: int) -> Ints:
 def choice(keys: Keys, weights: npt.ArrayLike) -> Ints:
     """Index drawn proportional to one list of weights (need not sum to 1)."""
     cumulative = np.cumsum(np.asarray(weights, dtype=np.float64))
-    found: Ints = np.searchsorted(cumulative / cumulative[-1], uniform(keys), side="right").astype(np.int64)
+    found: Ints = np.searchsorted(cumulative / cumulative[-1], uniform(keys), side="right").astype(
+        np.int64
+    )
     return np.minimum(found, len(cumulative) - 1)

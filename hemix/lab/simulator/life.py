@@ -1,8 +1,10 @@
-"""The lives of some users, step by step: a day begins, a session begins, candidates are recalled, a page is shown, the day ends.
+"""The lives of some users, step by step: a day begins, a session begins, candidates are recalled, a
+page is shown, the day ends.
 
-:class:`Lives` holds what changes (memory, today's intents) and calls the steps; who ranks the candidates is the caller's affair:
-the logging policy for the logs, a server for the live city. A user's life is the same in any company: it is made of keyed draws
-and of the user's own past. This module knows nothing of logs and files.
+:class:`Lives` holds what changes (memory, today's intents) and calls the steps; who ranks the
+candidates is the caller's affair: the logging policy for the logs, a server for the live city. A
+user's life is the same in any company: it is made of keyed draws and of the user's own past. This
+module knows nothing of logs and files.
 """
 
 from __future__ import annotations
@@ -16,7 +18,17 @@ from hemix.lab.simulator.choice import Factors, Moment, perceive, probabilities
 from hemix.lab.simulator.city import City
 from hemix.lab.simulator.people import People
 from hemix.lab.simulator.recall import NOWHERE, find_favourites, fresh_memory, recall
-from hemix.lab.simulator.sessions import DayPlan, Reaction, Views, browse, continues, moment_number, next_intent, plan_day, react
+from hemix.lab.simulator.sessions import (
+    DayPlan,
+    Reaction,
+    Views,
+    browse,
+    continues,
+    moment_number,
+    next_intent,
+    plan_day,
+    react,
+)
 
 __all__ = ["Lives", "Page"]
 
@@ -27,7 +39,9 @@ Places = npt.NDArray[np.int32]
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """What was shown in a step of requests and what came of it; arrays [c], one candidate each, by request and position."""
+    """What was shown in a step of requests and what came of it; arrays [c], one candidate each, by
+    request and position.
+    """
 
     of: Ints
     """Which request of the step."""
@@ -44,7 +58,10 @@ class Page:
 
 
 class Lives:
-    """Some users of a city, from the beginning of the past on. Days are lived in order, and so are their sessions."""
+    """Some users of a city, from the beginning of the past on.
+
+    Days are lived in order, and so are their sessions.
+    """
 
     def __init__(self, city: City, people: People) -> None:
         self.city, self.people = city, people
@@ -67,7 +84,9 @@ class Lives:
         return int(self.plan.sessions.max(initial=0))
 
     def begin_session(self, session: int) -> tuple[Moment, Views]:
-        """Users who open the app for the ``session``-th time (from 0) today: their first requests, and their views."""
+        """Users who open the app for the ``session``-th time (from 0) today: their first requests,
+        and their views.
+        """
         row = np.flatnonzero(self.plan.sessions > session)
         moment = Moment(
             day=self._day,
@@ -80,8 +99,14 @@ class Lives:
             category=self._category[row],
             mood=self._mood[row],
         )
-        moment = next_intent(self.city, moment, self._taste, self._satisfied[row], first=session == 0)
-        self._category[row], self._mood[row], self._satisfied[row] = moment.category, moment.mood, False
+        moment = next_intent(
+            self.city, moment, self._taste, self._satisfied[row], first=session == 0
+        )
+        self._category[row], self._mood[row], self._satisfied[row] = (
+            moment.category,
+            moment.mood,
+            False,
+        )
         views = browse(self.city, self.people, self._taste, self.memory, self.favourites, moment)
         return moment.at(number=moment.number, time_ms=views.end_ms), views
 
@@ -91,15 +116,21 @@ class Lives:
         return self._taste
 
     def candidates(self, requests: Moment, draws: int | None = None) -> Places:
-        """[n, draws]: the places that come into question for every request, with gaps of -1 (see recall)."""
+        """[n, draws]: the places that come into question for every request, with gaps of -1 (see
+        recall).
+        """
         return recall(self.city, requests, self._taste, self.favourites, draws)
 
     def show(self, requests: Moment, shown: Places) -> Page:
-        """Show every request a page of places [n, page], the best first (-1: no more), and let the users react."""
+        """Show every request a page of places [n, page], the best first (-1: no more), and let the
+        users react.
+        """
         of, position = np.nonzero(shown != NOWHERE)
         moment, place = requests.take(of), shown[of, position]
         factors = perceive(self.city, self.people, self._taste, self.memory, moment, place[:, None])
-        p_click, p_order = (p[:, 0] for p in probabilities(factors, position[:, None], self.city.parameters))
+        p_click, p_order = (
+            p[:, 0] for p in probabilities(factors, position[:, None], self.city.parameters)
+        )
         reaction = react(self.city, moment, place, position, p_click, p_order)
         rows = moment.row[reaction.order]
         self._satisfied[rows] = True

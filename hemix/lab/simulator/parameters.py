@@ -1,9 +1,11 @@
 """Every constant of the simulated city, in one frozen place.
 
-They were chosen once, for realism, before any model code, and are never turned to suit a model; why each is what it is stands in
-docs/decisions/0003-the-city.md. A test holds the fingerprint. This module knows nothing of how they are used.
+They were chosen once, for realism, before any model code, and are never turned to suit a model; why
+each is what it is stands in docs/decisions/0003-the-city.md. A test holds the fingerprint. This
+module knows nothing of how they are used.
 
-Units: distances in km, prices in yuan, hours of the local day, weights in log-odds per unit of their factor.
+Units: distances in km, prices in yuan, hours of the local day, weights in log-odds per unit of
+their factor.
 """
 
 from __future__ import annotations
@@ -43,7 +45,14 @@ class Category:
     """How much more it is wanted at the weekend."""
 
 
-_LUNCH, _DINNER, _NIGHT, _MORNING, _AFTERNOON, _DAY = (12.0, 1.3), (18.7, 1.6), (21.5, 1.8), (8.3, 1.2), (15.5, 1.8), (14.0, 4.5)
+_LUNCH, _DINNER, _NIGHT, _MORNING, _AFTERNOON, _DAY = (
+    (12.0, 1.3),
+    (18.7, 1.6),
+    (21.5, 1.8),
+    (8.3, 1.2),
+    (15.5, 1.8),
+    (14.0, 4.5),
+)
 
 CATEGORIES = (
     Category("noodles", "meals", 9.0, 28, (_LUNCH, _DINNER), 0.9),
@@ -131,7 +140,13 @@ class People:
     """Mean over users."""
     activity_spread: float = 1.0
     """Standard deviation of the log of a user's sessions a day: the heavy tail."""
-    ages: tuple[tuple[str, float], ...] = (("18-24", 0.22), ("25-34", 0.36), ("35-44", 0.22), ("45-54", 0.13), ("55+", 0.07))
+    ages: tuple[tuple[str, float], ...] = (
+        ("18-24", 0.22),
+        ("25-34", 0.36),
+        ("35-44", 0.22),
+        ("45-54", 0.13),
+        ("55+", 0.07),
+    )
     taste_of_age: float = 0.35
     """Spread of what an age and gender group as a whole likes."""
     taste_of_group: float = 0.55
@@ -289,7 +304,9 @@ class Parameters:
 
     def fingerprint(self) -> str:
         """SHA-256 of all constants as sorted JSON."""
-        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(
+            json.dumps(dataclasses.asdict(self), sort_keys=True).encode()
+        ).hexdigest()
 
 
 PARAMETERS = Parameters()

@@ -1,7 +1,8 @@
 """Users: homes, slowly drifting tastes, price fit, rhythm of the day, places to which they return.
 
-Everything of user u is drawn by key (seed, property, u), so it depends neither on the chunk that u is simulated in nor on how
-many users there are. This module knows nothing of sessions and of choices.
+Everything of user u is drawn by key (seed, property, u), so it depends neither on the chunk that u
+is simulated in nor on how many users there are. This module knows nothing of sessions and of
+choices.
 """
 
 from __future__ import annotations
@@ -50,20 +51,26 @@ class People:
     rhythm: npt.NDArray[np.float64]
     """[U, times of the day]: cumulative shares."""
     mean_taste: npt.NDArray[np.float64]
-    """[U, categories]: what the user's age and gender like; the user's own taste wanders around it."""
+    """[U, categories]: what the user's age and gender like; the user's own taste wanders around
+    it.
+    """
     _knots: list[npt.NDArray[np.float64]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.number)
 
     def taste(self, day: int) -> Floats:
-        """[U, categories]: long-term taste on a day (0: first logged day). Weekly steps of a mean-reverting walk, joined by
-        straight lines."""
+        """[U, categories]: long-term taste on a day (0: first logged day).
+
+        Weekly steps of a mean-reverting walk, joined by straight lines.
+        """
         since = day + self.parameters.sessions.past_days
         week, share = since // 7, (since % 7) / 7.0
         while len(self._knots) < week + 2:
             self._knots.append(self._next_knot())
-        return (self.mean_taste + (1 - share) * self._knots[week] + share * self._knots[week + 1]).astype(np.float32)
+        return (
+            self.mean_taste + (1 - share) * self._knots[week] + share * self._knots[week + 1]
+        ).astype(np.float32)
 
     def _next_knot(self) -> npt.NDArray[np.float64]:
         p = self.parameters
@@ -71,15 +78,23 @@ class People:
         groups = list(dict.fromkeys(c.group for c in p.categories))
         group_of = np.array([groups.index(c.group) for c in p.categories])
         users = self.number[:, None]
-        of_group = draws.normal(draws.key(self.seed, "group taste", week, users, np.arange(len(groups))))[:, group_of]
-        of_category = draws.normal(draws.key(self.seed, "category taste", week, users, np.arange(len(p.categories))))
+        of_group = draws.normal(
+            draws.key(self.seed, "group taste", week, users, np.arange(len(groups)))
+        )[:, group_of]
+        of_category = draws.normal(
+            draws.key(self.seed, "category taste", week, users, np.arange(len(p.categories)))
+        )
         step = p.people.taste_of_group * of_group + p.people.taste_of_category * of_category
         memory = p.people.taste_memory
-        knot: npt.NDArray[np.float64] = memory * self._knots[-1] + np.sqrt(1 - memory**2) * step if week else step
+        knot: npt.NDArray[np.float64] = (
+            memory * self._knots[-1] + np.sqrt(1 - memory**2) * step if week else step
+        )
         return knot
 
 
-def build_people(parameters: Parameters, seed: int, number: npt.ArrayLike, *, centres: Centres) -> People:
+def build_people(
+    parameters: Parameters, seed: int, number: npt.ArrayLike, *, centres: Centres
+) -> People:
     """The users with these numbers."""
     p = parameters.people
     user = np.asarray(number, dtype=np.int64)
@@ -90,13 +105,19 @@ def build_people(parameters: Parameters, seed: int, number: npt.ArrayLike, *, ce
     age = draws.choice(draws.key(seed, "age", user), [share for _, share in p.ages])
     woman = draws.uniform(draws.key(seed, "woman", user)) < 0.5
     category = np.arange(len(parameters.categories))
-    of_age = draws.normal(draws.key(seed, "taste of age", np.arange(len(p.ages))[:, None], category))
+    of_age = draws.normal(
+        draws.key(seed, "taste of age", np.arange(len(p.ages))[:, None], category)
+    )
     of_gender = draws.normal(draws.key(seed, "taste of gender", np.arange(2)[:, None], category))
 
     home_centre = draws.choice(draws.key(seed, "home centre", user), np.sqrt(centres.weight))
     work_centre = draws.choice(draws.key(seed, "work centre", user), centres.weight**1.5)
-    home_x = clip_to_city(parameters, centres.x_km[home_centre] + p.home_spread_km * normal("home x"))
-    home_y = clip_to_city(parameters, centres.y_km[home_centre] + p.home_spread_km * normal("home y"))
+    home_x = clip_to_city(
+        parameters, centres.x_km[home_centre] + p.home_spread_km * normal("home x")
+    )
+    home_y = clip_to_city(
+        parameters, centres.y_km[home_centre] + p.home_spread_km * normal("home y")
+    )
 
     tier = p.price_spread * normal("price tier") + 0.15 * (age - 1.5)
     observed = tier + p.price_band_noise * normal("price band")
@@ -114,12 +135,18 @@ def build_people(parameters: Parameters, seed: int, number: npt.ArrayLike, *, ce
         woman=woman,
         home_x_km=home_x,
         home_y_km=home_y,
-        work_x_km=clip_to_city(parameters, centres.x_km[work_centre] + p.work_spread_km * normal("work x")),
-        work_y_km=clip_to_city(parameters, centres.y_km[work_centre] + p.work_spread_km * normal("work y")),
+        work_x_km=clip_to_city(
+            parameters, centres.x_km[work_centre] + p.work_spread_km * normal("work x")
+        ),
+        work_y_km=clip_to_city(
+            parameters, centres.y_km[work_centre] + p.work_spread_km * normal("work y")
+        ),
         district=centres.nearest(home_x, home_y),
         tier=tier.astype(np.float32),
         price_band=np.searchsorted([-0.8, 0.0, 0.8], observed),
-        style=draws.normal(draws.key(seed, "user style", user[:, None], np.arange(parameters.places.styles))).astype(np.float32),
+        style=draws.normal(
+            draws.key(seed, "user style", user[:, None], np.arange(parameters.places.styles))
+        ).astype(np.float32),
         sessions_per_day=p.sessions_per_day * activity,
         weekend=parameters.sessions.weekend * np.exp(p.weekend_spread * normal("weekend")),
         rhythm=np.cumsum(rhythm, axis=1) / rhythm.sum(axis=1, keepdims=True),

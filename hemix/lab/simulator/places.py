@@ -1,7 +1,9 @@
-"""The map and the places on it: centres, categories, chains, prices, qualities, hidden styles, tags.
+"""The map and the places on it: centres, categories, chains, prices, qualities, hidden styles,
+tags.
 
-Positions are km east (x) and north (y) of the city's middle. Every property of place p is drawn by key (seed, property, p), so it
-does not depend on how many places there are. This module knows nothing of users and of choices.
+Positions are km east (x) and north (y) of the city's middle. Every property of place p is drawn by
+key (seed, property, p), so it does not depend on how many places there are. This module knows
+nothing of users and of choices.
 """
 
 from __future__ import annotations
@@ -14,7 +16,15 @@ import numpy.typing as npt
 from hemix.lab.simulator import draws
 from hemix.lab.simulator.parameters import Parameters
 
-__all__ = ["ALWAYS_OPEN", "KM_PER_DEGREE", "Centres", "Places", "build_centres", "build_places", "to_degrees"]
+__all__ = [
+    "ALWAYS_OPEN",
+    "KM_PER_DEGREE",
+    "Centres",
+    "Places",
+    "build_centres",
+    "build_places",
+    "to_degrees",
+]
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -56,7 +66,9 @@ class Places:
     y_km: Floats
     price_yuan: npt.NDArray[np.float64]
     tier: Floats
-    """The price in standard deviations of the category's log price: hidden, comparable between categories."""
+    """The price in standard deviations of the category's log price: hidden, comparable between
+    categories.
+    """
     quality: Floats
     """In (0, 1); hidden."""
     rating: npt.NDArray[np.float64]
@@ -76,11 +88,15 @@ class Places:
         return len(self.category)
 
 
-def to_degrees(parameters: Parameters, x_km: Floats, y_km: Floats) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def to_degrees(
+    parameters: Parameters, x_km: Floats, y_km: Floats
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """(latitude, longitude) in degrees, five decimals (about a metre)."""
     g = parameters.geography
     latitude = g.latitude + np.asarray(y_km, dtype=np.float64) / KM_PER_DEGREE
-    longitude = g.longitude + np.asarray(x_km, dtype=np.float64) / (KM_PER_DEGREE * np.cos(np.radians(g.latitude)))
+    longitude = g.longitude + np.asarray(x_km, dtype=np.float64) / (
+        KM_PER_DEGREE * np.cos(np.radians(g.latitude))
+    )
     return np.round(latitude, 5), np.round(longitude, 5)
 
 
@@ -103,7 +119,9 @@ def build_centres(parameters: Parameters, seed: int) -> Centres:
     )
 
 
-def build_places(parameters: Parameters, seed: int, *, count: int, days: int, centres: Centres) -> Places:
+def build_places(
+    parameters: Parameters, seed: int, *, count: int, days: int, centres: Centres
+) -> Places:
     """Make the places of a city.
 
     Args:
@@ -217,7 +235,8 @@ def _tags(parameters: Parameters, seed: int, style: npt.NDArray[np.float64]) -> 
     tag, number = np.arange(p.tags), np.arange(len(style))
     direction = draws.normal(draws.key(seed, "tag", tag[:, None], np.arange(p.styles)))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-    # a sum over a fixed axis, not a matrix product, whose rounding could depend on the number of places
+    # a sum over a fixed axis, not a matrix product, whose rounding could depend on the number of
+    # places
     strength = np.stack([(style * d).sum(axis=1) for d in direction], axis=1)
     strength += p.tag_noise * draws.normal(draws.key(seed, "tag noise", number[:, None], tag))
     strongest = np.argsort(-strength, axis=1, kind="stable")[:, :3].astype(np.int32)

@@ -21,7 +21,12 @@ __all__ = ["ACTIONS", "EVENT_COLUMNS", "IMPRESSION_COLUMNS", "Columns", "record"
 
 ACTIONS = ("view", "click", "order", "favourite")
 
-EVENT_COLUMNS: dict[str, npt.DTypeLike] = {"user": np.int64, "place": np.int32, "time_ms": np.int64, "action": np.int8}
+EVENT_COLUMNS: dict[str, npt.DTypeLike] = {
+    "user": np.int64,
+    "place": np.int32,
+    "time_ms": np.int64,
+    "action": np.int8,
+}
 """``action`` is a position in ACTIONS."""
 
 IMPRESSION_COLUMNS: dict[str, npt.DTypeLike] = {
@@ -64,12 +69,17 @@ class _Log:
 
 
 def record(
-    city: City, people: People, *, progress: Callable[[float], None] | None = None, observe: Observer | None = None
+    city: City,
+    people: People,
+    *,
+    progress: Callable[[float], None] | None = None,
+    observe: Observer | None = None,
 ) -> tuple[Columns, Columns]:
     """(events, impressions) of ``people`` from the first day of the past to the last logged day.
 
-    Events are sorted by user and time; impressions, kept from day 0 on, by user, time and position. ``progress`` gets the share
-    of days done. ``observe`` gets every logged page, to look inside; it changes nothing.
+    Events are sorted by user and time; impressions, kept from day 0 on, by user, time and position.
+    ``progress`` gets the share of days done. ``observe`` gets every logged page, to look inside; it
+    changes nothing.
     """
     past = city.parameters.sessions.past_days
     events, impressions = _Log(EVENT_COLUMNS), _Log(IMPRESSION_COLUMNS)
@@ -80,7 +90,11 @@ def record(
             _write_views(events, requests, views)
             for _ in range(city.parameters.sessions.requests_maximum):
                 candidates = lives.candidates(requests)
-                shown = show(candidates, logging_policy(city, requests, candidates), city.parameters.recall.page)
+                shown = show(
+                    candidates,
+                    logging_policy(city, requests, candidates),
+                    city.parameters.recall.page,
+                )
                 page = lives.show(requests, shown)
                 _write_reactions(events, page)
                 if day >= 0:
@@ -93,13 +107,21 @@ def record(
         lives.end_day()
         if progress is not None:
             progress((day + 1 + past) / (city.days + past))
-    return events.sorted_by("user", "time_ms", "action"), impressions.sorted_by("user", "time_ms", "position")
+    return events.sorted_by("user", "time_ms", "action"), impressions.sorted_by(
+        "user", "time_ms", "position"
+    )
 
 
 def _write(
-    events: _Log, action: str, user: npt.NDArray[np.int64], place: npt.NDArray[np.int32], time_ms: npt.NDArray[np.int64]
+    events: _Log,
+    action: str,
+    user: npt.NDArray[np.int64],
+    place: npt.NDArray[np.int32],
+    time_ms: npt.NDArray[np.int64],
 ) -> None:
-    events.add(user=user, place=place, time_ms=time_ms, action=np.full(len(user), ACTIONS.index(action)))
+    events.add(
+        user=user, place=place, time_ms=time_ms, action=np.full(len(user), ACTIONS.index(action))
+    )
 
 
 def _write_views(events: _Log, requests: Moment, views: Views) -> None:

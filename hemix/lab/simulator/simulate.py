@@ -5,11 +5,12 @@
       impressions.parquet        days 0 .. days - 1, by user, time and position
       events.parquet             90 days of past and the logged days, by user and time
       items.parquet  users.parquet
-      truth/city.json            users, days and seed, so that its users can live on (hemix experiment)
-      truth/impressions.parquet  p_click, p_order, p_order_given_click, intent: row by row with the impressions
+      truth/city.json   users, days and seed, so that its users can live on (hemix experiment)
+      truth/impressions.parquet
+      p_click, p_order, p_order_given_click, intent: row by row with the impressions
 
-Users are simulated in chunks, one row group a chunk, so that memory does not grow with their number; the rows do not depend on
-the chunks. This module knows nothing of how users live.
+Users are simulated in chunks, one row group a chunk, so that memory does not grow with their
+number; the rows do not depend on the chunks. This module knows nothing of how users live.
 """
 
 from __future__ import annotations
@@ -40,24 +41,38 @@ _MOST_DAYS = 1_000
 
 
 def simulate(
-    out: Path, *, users: int, days: int, seed: int, progress: Callable[[str, float], None] | None = None
+    out: Path,
+    *,
+    users: int,
+    days: int,
+    seed: int,
+    progress: Callable[[str, float], None] | None = None,
 ) -> dict[str, Any]:
-    """Write the logs of ``users`` over ``days`` into a new folder ``out``; the same (users, days, seed) gives the same rows.
+    """Write the logs of ``users`` over ``days`` into a new folder ``out``; the same (users, days,
+    seed) gives the same rows.
 
-    ``progress`` is called with what is going on and the share done. Returns counts. Raises UsageError for numbers out of range
-    and for an ``out`` that is not empty, before anything is made; StorageError for a disk that cannot be written. An interruption
-    leaves nothing behind.
+    ``progress`` is called with what is going on and the share done. Returns counts. Raises
+    UsageError for numbers out of range and for an ``out`` that is not empty, before anything is
+    made; StorageError for a disk that cannot be written. An interruption leaves nothing behind.
     """
     if not 1 <= users <= _MOST_USERS:
         raise UsageError(f"--users: expected 1 to {_MOST_USERS}, got {users}")
     if not _LEAST_DAYS <= days <= _MOST_DAYS:
-        raise UsageError(f"--days: expected {_LEAST_DAYS} (one each to train, validate and test) to {_MOST_DAYS}, got {days}")
+        raise UsageError(
+            f"--days: expected {_LEAST_DAYS} (one each to train, validate and test) to "
+            f"{_MOST_DAYS}, got {days}"
+        )
     with new_folder(out) as folder:
         city = build_city(users, days, seed)
         (folder / "schema.yaml").write_text(tables.schema_text(city), encoding="utf-8")
         pq.write_table(tables.items_table(city), folder / "items.parquet", compression="zstd")
         (folder / "truth").mkdir()
-        asked = {"users": users, "days": days, "seed": seed, "parameters": city.parameters.fingerprint()}
+        asked = {
+            "users": users,
+            "days": days,
+            "seed": seed,
+            "parameters": city.parameters.fingerprint(),
+        }
         write_json(folder / "truth" / "city.json", asked)
         return _write_lives(folder, city, progress or _silent)
 
@@ -65,7 +80,9 @@ def simulate(
 def _silent(_what: str, _share: float) -> None: ...
 
 
-def _write_lives(folder: Path, city: City, progress: Callable[[str, float], None]) -> dict[str, Any]:
+def _write_lives(
+    folder: Path, city: City, progress: Callable[[str, float], None]
+) -> dict[str, Any]:
     counts = dict.fromkeys(("requests", "impressions", "clicks", "orders", "events"), 0)
     past_events = np.zeros(city.users, dtype=np.int64)
     with ExitStack() as stack:
@@ -74,7 +91,9 @@ def _write_lives(folder: Path, city: City, progress: Callable[[str, float], None
         def write(name: str, table: pa.Table) -> None:
             if name not in writers:
                 path = folder / f"{name}.parquet"
-                writers[name] = stack.enter_context(pq.ParquetWriter(path, table.schema, compression="zstd"))
+                writers[name] = stack.enter_context(
+                    pq.ParquetWriter(path, table.schema, compression="zstd")
+                )
             if table.num_rows:
                 writers[name].write_table(table, row_group_size=table.num_rows)
 
@@ -99,7 +118,9 @@ def _write_lives(folder: Path, city: City, progress: Callable[[str, float], None
             counts["orders"] += int(impressions["order"].sum())
             counts["events"] += len(events["user"])
             before = events["time_ms"].astype(np.int64) < city.start_ms
-            past_events += np.bincount(events["user"][before].astype(np.int64), minlength=city.users)
+            past_events += np.bincount(
+                events["user"][before].astype(np.int64), minlength=city.users
+            )
     progress("simulate", 1.0)
     return {
         "users": city.users,

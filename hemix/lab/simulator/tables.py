@@ -1,4 +1,7 @@
-"""The city's arrays as Arrow tables, in the columns that schema.yaml names. This module knows nothing of how they came about."""
+"""The city's arrays as Arrow tables, in the columns that schema.yaml names.
+
+This module knows nothing of how they came about.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,14 @@ from hemix.lab.simulator.places import ALWAYS_OPEN, to_degrees
 from hemix.lab.simulator.record import ACTIONS, Columns
 from hemix.schema import Schema
 
-__all__ = ["events_table", "impressions_table", "items_table", "schema_text", "truth_table", "users_table"]
+__all__ = [
+    "events_table",
+    "impressions_table",
+    "items_table",
+    "schema_text",
+    "truth_table",
+    "users_table",
+]
 
 
 def schema_text(city: City) -> str:
@@ -29,7 +39,9 @@ def schema_text(city: City) -> str:
 
 
 def _names(of: npt.NDArray[np.generic], names: list[str] | tuple[str, ...]) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.array(of.astype(np.int32)), pa.array(names, pa.string())).cast(pa.string())
+    return pa.DictionaryArray.from_arrays(
+        pa.array(of.astype(np.int32)), pa.array(names, pa.string())
+    ).cast(pa.string())
 
 
 def _user_ids(number: npt.NDArray[np.generic]) -> pa.Array:
@@ -42,17 +54,24 @@ def _item_ids(number: npt.NDArray[np.generic], count: int) -> pa.Array:
 
 
 def items_table(city: City) -> pa.Table:
-    """All places: what is public about them, and when they open (null: there from the beginning)."""
+    """All places: what is public about them, and when they open (null: there from the
+    beginning).
+    """
     p, categories = city.places, city.parameters.categories
     latitude, longitude = to_degrees(city.parameters, p.x_km, p.y_km)
-    opened = np.array([0 if d == ALWAYS_OPEN else city.day_start_ms(int(d)) for d in p.opening_day], dtype=np.int64)
+    opened = np.array(
+        [0 if d == ALWAYS_OPEN else city.day_start_ms(int(d)) for d in p.opening_day],
+        dtype=np.int64,
+    )
     tags = [[f"tag_{t:02d}" for t in row if t >= 0] for row in p.tags.tolist()]
     return pa.table(
         {
             "item_id": _item_ids(np.arange(len(p)), len(p)),
             "category": _names(p.category, [c.name for c in categories]),
             "group": _names(p.category, [c.group for c in categories]),
-            "chain": pa.array([None if c < 0 else f"chain_{c:02d}" for c in p.chain.tolist()], pa.string()),
+            "chain": pa.array(
+                [None if c < 0 else f"chain_{c:02d}" for c in p.chain.tolist()], pa.string()
+            ),
             "tags": pa.array(tags, pa.list_(pa.string())),
             "price": p.price_yuan,
             "rating": p.rating,
@@ -72,7 +91,9 @@ def users_table(city: City, people: People) -> pa.Table:
             "user_id": _user_ids(people.number),
             "age_band": _names(people.age, [name for name, _ in city.parameters.people.ages]),
             "gender": _names(people.woman, ("man", "woman")),
-            "district": _names(people.district, [f"district_{c}" for c in range(len(city.centres.x_km))]),
+            "district": _names(
+                people.district, [f"district_{c}" for c in range(len(city.centres.x_km))]
+            ),
             "price_band": _names(people.price_band, PRICE_BANDS),
             "home_latitude": latitude,
             "home_longitude": longitude,
@@ -106,7 +127,10 @@ def impressions_table(city: City, impressions: Columns) -> pa.Table:
             "time_ms": i["time_ms"],
             "latitude": latitude,
             "longitude": longitude,
-            "weather": _names(weather[i["day"].astype(np.int64)], [name for name, _ in city.parameters.sessions.weather]),
+            "weather": _names(
+                weather[i["day"].astype(np.int64)],
+                [name for name, _ in city.parameters.sessions.weather],
+            ),
             "position": i["position"],
             "click": i["click"].astype(np.int8),
             "order": i["order"].astype(np.int8),
@@ -117,7 +141,9 @@ def impressions_table(city: City, impressions: Columns) -> pa.Table:
 
 
 def truth_table(city: City, impressions: Columns) -> pa.Table:
-    """Row by row with the impressions: the probabilities (``p_order`` over the entire space) and what the user wanted."""
+    """Row by row with the impressions: the probabilities (``p_order`` over the entire space) and
+    what the user wanted.
+    """
     p_click = impressions["p_click"].astype(np.float64)
     p_order_given_click = impressions["p_order_given_click"].astype(np.float64)
     return pa.table(

@@ -1,7 +1,8 @@
-"""``hemix ablate``: HeMix against itself with one part taken away or changed, from the same seeds; paired differences to the full model.
+"""``hemix ablate``: HeMix against itself with one part taken away or changed, from the same seeds;
+paired differences to the full model.
 
-Every variant is a line of VARIANTS: settings, nothing else. Blocks are compared at equal dense parameters, by the width of their
-feed-forward networks.
+Every variant is a line of VARIANTS: settings, nothing else. Blocks are compared at equal dense
+parameters, by the width of their feed-forward networks.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ __all__ = ["FULL", "VARIANTS", "ablate", "variants_of"]
 FULL = "full"
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "no_fixed_queries": ("without fixed queries", {"model.fixed_queries_global": 0, "model.fixed_queries_realtime": 0}),
+    "no_fixed_queries": (
+        "without fixed queries",
+        {"model.fixed_queries_global": 0, "model.fixed_queries_realtime": 0},
+    ),
     "no_dynamic_queries": ("without dynamic queries", {"model.dynamic_queries": False}),
     "no_global_history": ("without the global history", {"model.use_global": False}),
     "no_realtime_history": ("without the real-time history", {"model.use_realtime": False}),
@@ -38,7 +42,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "rankmixer_block": ("RankMixer's block, equal parameters", {"model.block": "rankmixer"}),
     "transformer_block": ("Transformer block, equal parameters", {"model.block": "transformer"}),
     "shared_ffn": ("one feed-forward network for all tokens", {"model.ffn": "shared"}),
-    "shared_query_projection": ("one query projection for all queries", {"model.query_projection": "shared"}),
+    "shared_query_projection": (
+        "one query projection for all queries",
+        {"model.query_projection": "shared"},
+    ),
     "no_age": ("without the age of events", {"model.time_encoding": "none"}),
     "pre_norm": ("norm before the block, not after", {"model.norm_position": "pre"}),
     "half_rank": ("half the mix rank", {}),
@@ -46,7 +53,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "half_heads": ("half the mix heads", {}),
     "double_heads": ("twice the mix heads", {}),
 }
-"""What is changed, and the settings that change it; rank and heads are changed from the full model's own."""
+"""What is changed, and the settings that change it; rank and heads are changed from the full
+model's own.
+"""
 
 _MOST_EXPANSION = 64
 
@@ -54,8 +63,11 @@ _MOST_EXPANSION = 64
 def variants_of(
     settings: Settings, spec: InputSpec, base: Mapping[str, Any], names: Sequence[str] | None = None
 ) -> list[Contender]:
-    """The full model, then its variants (all, or those of ``names``). Raises UsageError listing the known ones, SettingsError where a
-    variant's settings do not go together."""
+    """The full model, then its variants (all, or those of ``names``).
+
+    Raises UsageError listing the known ones, SettingsError where a variant's settings do not go
+    together.
+    """
     chosen = list(VARIANTS) if names is None else list(names)
     for name in chosen:
         if name not in VARIANTS:
@@ -80,7 +92,9 @@ def variants_of(
 
 
 def _at_equal_parameters(variant: Contender, full: Contender, spec: InputSpec) -> Contender:
-    """The variant with the feed-forward width that brings its dense parameters nearest to the full model's."""
+    """The variant with the feed-forward width that brings its dense parameters nearest to the full
+    model's.
+    """
     wanted, _ = count_parameters(spec, full.settings.model)
 
     def distance(expansion: int) -> int:
@@ -105,10 +119,11 @@ def ablate(
     final: bool = False,
     options: Options | None = None,
 ) -> dict[str, Any]:
-    """Train the full model and its variants on the datasets ``data``; writes and returns ablate.json.
+    """Train the full model and its variants on the datasets ``data``; writes and returns
+    ablate.json.
 
-    ``pairs`` are variant minus full, adjusted by Holm over the variants. ``changes``: settings for all. Raises as
-    :func:`hemix.lab.studies.compare.compare`.
+    ``pairs`` are variant minus full, adjusted by Holm over the variants. ``changes``: settings for
+    all. Raises as :func:`hemix.lab.studies.compare.compare`.
     """
     options = options or Options()
     if seeds < 1:

@@ -1,9 +1,11 @@
-"""The process of one cell: ``python -m hemix.lab.studies.cell FOLDER`` trains, scores valid and measures.
+"""The process of one cell: ``python -m hemix.lab.studies.cell FOLDER`` trains, scores valid and
+measures.
 
 With ``--open-test`` it also scores test.
 
-Works from FOLDER/cell.json alone. A stopped one goes on from its last checkpoint. What was scored is kept as float32 and measured as it
-is kept, so that metrics and comparisons speak of the same numbers. The test split is opened by ``--open-test`` and by nothing else.
+Works from FOLDER/cell.json alone. A stopped one goes on from its last checkpoint. What was scored
+is kept as float32 and measured as it is kept, so that metrics and comparisons speak of the same
+numbers. The test split is opened by ``--open-test`` and by nothing else.
 """
 
 from __future__ import annotations
@@ -44,7 +46,10 @@ _FLOP_BATCHES = 4
 
 
 def run_cell(folder: Path, *, open_test: bool = False) -> None:
-    """Do what of the cell is not done yet. Raises HemixError; Interrupted (of training) after a stop signal."""
+    """Do what of the cell is not done yet.
+
+    Raises HemixError; Interrupted (of training) after a stop signal.
+    """
     task = read_json(folder / "cell.json", RunError)
     import_files(task.get("imports", ()))
     with _alone(folder):
@@ -58,7 +63,15 @@ def run_cell(folder: Path, *, open_test: bool = False) -> None:
             trained = run.metrics
             result = {
                 "tasks": tasks,
-                **{key: trained[key] for key in ("dense_parameters", "embedding_parameters", "train_seconds", "steps")},
+                **{
+                    key: trained[key]
+                    for key in (
+                        "dense_parameters",
+                        "embedding_parameters",
+                        "train_seconds",
+                        "steps",
+                    )
+                },
                 "flops_per_impression": flops_per_impression(run, dataset),
                 "peak_bytes": max(memory.bytes, trained["peak_bytes"]),
                 "seconds": round(time.perf_counter() - began, 3),
@@ -71,7 +84,9 @@ def run_cell(folder: Path, *, open_test: bool = False) -> None:
             }
             write_json(folder / "result.json", result)
         if open_test and not (folder / "test.json").exists():
-            run = _trained(dataset, folder / "run", settings)  # again where the weights were dropped: the same seed, the same run
+            run = _trained(
+                dataset, folder / "run", settings
+            )  # again where the weights were dropped: the same seed, the same run
             write_json(folder / "test.json", {"tasks": _judge(run, dataset, "test", folder)})
 
 
@@ -90,24 +105,31 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _judge(run: Run, dataset: Dataset, split: Judged, folder: Path) -> dict[str, Any]:
-    """Score a split, keep the scores as ``<split>.npy`` (float32 [n, outputs], in the order of Schema.outputs), measure them."""
+    """Score a split, keep the scores as ``<split>.npy`` (float32 [n, outputs], in the order of
+    Schema.outputs), measure them.
+    """
     predictions = predictions_of(run, dataset, dataset.split(split))
     probabilities = predictions.probabilities.astype(np.float32)
     conditional = np.asarray(predictions.conditional, dtype=np.float32)
     if not np.isfinite(probabilities).all():
         raise DataError(f"{run.folder}: scores of {split} that are not numbers")
     given = [column for column, other in enumerate(predictions.given) if other is not None]
-    save_array(folder / f"{split}.npy", np.concatenate([probabilities, conditional[:, given]], axis=1))
+    save_array(
+        folder / f"{split}.npy", np.concatenate([probabilities, conditional[:, given]], axis=1)
+    )
     kept: Predictions = dataclasses.replace(
-        predictions, probabilities=probabilities.astype(np.float64), conditional=conditional.astype(np.float64)
+        predictions,
+        probabilities=probabilities.astype(np.float64),
+        conditional=conditional.astype(np.float64),
     )
     return {task.name: task_metrics(task, kept) for task in kept.task_rows()}
 
 
 @torch.no_grad()
 def flops_per_impression(run: Run, dataset: Dataset) -> float | None:
-    """Operations of a forward pass, counted on shuffled valid batches of the training's size, over their impressions; None for a model
-    without matrix products, whose work this does not see."""
+    """Operations of a forward pass, counted on shuffled valid batches of the training's size, over
+    their impressions; None for a model without matrix products, whose work this does not see.
+    """
     part = dataset.split("valid")
     plan = part.plan(run.settings.train.batch_impressions, order="shuffled", seed=0)
     flops = impressions = 0
@@ -121,7 +143,9 @@ def flops_per_impression(run: Run, dataset: Dataset) -> float | None:
 
 
 def code_digest() -> str:
-    """8 hex digits of the source that data, models and training are made of: two cells of one digest were made by the same code."""
+    """8 hex digits of the source that data, models and training are made of: two cells of one
+    digest were made by the same code.
+    """
     root = Path(__file__).parents[2]
     digest = hashlib.sha256()
     for room in ("data", "nn", "models", "training"):
@@ -131,7 +155,9 @@ def code_digest() -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """The process; returns its exit code: 0, 2 for a HemixError (one line on stderr), 130 when stopped."""
+    """The process; returns its exit code: 0, 2 for a HemixError (one line on stderr), 130 when
+    stopped.
+    """
     try:
         run_cell(Path(arguments[0]), open_test="--open-test" in arguments[1:])
     except HemixError as error:

@@ -1,8 +1,11 @@
-"""A cell: one model with one set of settings, trained on one dataset from one seed, and where its results lie.
+"""A cell: one model with one set of settings, trained on one dataset from one seed, and where its
+results lie.
 
-``DIR/cells/<model>-<data>-s<seed>-<hash>/`` holds ``cell.json`` (what it is), ``result.json`` and ``valid.npy`` (once it is trained and
-scored), ``test.json`` and ``test.npy`` (once test was opened), ``run/`` (until its weights are dropped) and ``log.txt``. The hash covers
-the settings, the dataset's content and the version of this format: whatever else changes, a finished cell is the same cell.
+``DIR/cells/<model>-<data>-s<seed>-<hash>/`` holds ``cell.json`` (what it is), ``result.json`` and
+``valid.npy`` (once it is trained and scored), ``test.json`` and ``test.npy`` (once test was
+opened), ``run/`` (until its weights are dropped) and ``log.txt``. The hash covers the settings, the
+dataset's content and the version of this format: whatever else changes, a finished cell is the same
+cell.
 """
 
 from __future__ import annotations
@@ -44,10 +47,14 @@ class Contender:
     history_events_max: int | None = None
 
     @classmethod
-    def of(cls, label: str, changes: dict[str, Any], *, history_events_max: int | None = None) -> Contender:
+    def of(
+        cls, label: str, changes: dict[str, Any], *, history_events_max: int | None = None
+    ) -> Contender:
         """``changes`` hold ``model.name`` too. Raises SettingsError naming the setting."""
         settings = build_settings(overrides=changes)
-        return cls(label=label, settings=settings, changes=changes, history_events_max=history_events_max)
+        return cls(
+            label=label, settings=settings, changes=changes, history_events_max=history_events_max
+        )
 
     @property
     def model(self) -> str:
@@ -66,7 +73,8 @@ class Contender:
             return {}
         if entry.file is None:
             raise UsageError(
-                f"the model {self.model!r} was registered in no file: put it into one, which the processes of a study can import"
+                f"the model {self.model!r} was registered in no file: put it into one, which the "
+                "processes of a study can import"
             )
         return {"imports": [str(entry.file)]}
 
@@ -77,7 +85,9 @@ class Contender:
         for name in ("table_learning_rate", "dense_learning_rate", "seed"):
             content["train"].pop(name, None)
         content["model"].pop("dropout", None)
-        return hashlib.sha256(json.dumps([content, self.history_events_max], sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(
+            json.dumps([content, self.history_events_max], sort_keys=True).encode()
+        ).hexdigest()[:16]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,13 +109,17 @@ class Cell:
     @cached_property
     def name(self) -> str:
         """A readable id and a hash of all that matters."""
-        settings = self.settings.model_dump(mode="json", exclude={"train": {"loader_workers"}})  # it changes no result
+        settings = self.settings.model_dump(
+            mode="json", exclude={"train": {"loader_workers"}}
+        )  # it changes no result
         content: list[Any] = [FORMAT, settings, self.data.digest, self.contender.history_events_max]
         source = find_model(self.contender.model).source()
         if source is not None:
             content.append(source)
         key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
-        readable = re.sub(r"[^A-Za-z0-9_.]+", "_", f"{self.contender.model}-{self.data.name}").replace("_", "-")
+        readable = re.sub(
+            r"[^A-Za-z0-9_.]+", "_", f"{self.contender.model}-{self.data.name}"
+        ).replace("_", "-")
         return f"{readable}-s{self.seed}-{key}"
 
     @cached_property

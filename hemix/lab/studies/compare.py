@@ -1,6 +1,8 @@
-"""``hemix compare``: the same data, epochs and search for every model, several seeds and origins; paired differences.
+"""``hemix compare``: the same data, epochs and search for every model, several seeds and origins;
+paired differences.
 
-Valid is scored; test only where it is opened, and each opening is written down in DIR/openings.jsonl.
+Valid is scored; test only where it is opened, and each opening is written down in
+DIR/openings.jsonl.
 """
 
 from __future__ import annotations
@@ -46,7 +48,9 @@ class CompareConfig:
     changes: Mapping[str, Any] | None = None
     """Settings for all models"""
     primary: Sequence[str] | None = None
-    """Pairs ``a:b`` that are reported without adjustment; None: hemix:lightgbm where both take part"""
+    """Pairs ``a:b`` that are reported without adjustment; None: hemix:lightgbm where both take
+    part
+    """
     final: bool = False
     """Open test"""
 
@@ -117,16 +121,23 @@ def _search_points(search: str | Path | None, base: Mapping[str, Any]) -> search
     return searching.default_points(base) if search == "default" else searching.read_points(search)
 
 
-def _contenders(models: Sequence[str] | Mapping[str, Mapping[str, Any]] | None, base: Mapping[str, Any]) -> list[Contender]:
+def _contenders(
+    models: Sequence[str] | Mapping[str, Mapping[str, Any]] | None, base: Mapping[str, Any]
+) -> list[Contender]:
     asked = list(model_names()) if models is None else models
     named = asked if isinstance(asked, Mapping) else {name: {"model.name": name} for name in asked}
     if not named:
         raise UsageError(f"--models: expected one or more of {', '.join(model_names())}")
     if not isinstance(asked, Mapping) and len(named) < len(asked):
         raise UsageError(f"--models {','.join(asked)}: a model is named twice")
-    names = {label: find_model(str(own.get("model.name", "hemix"))).name for label, own in named.items()}
+    names = {
+        label: find_model(str(own.get("model.name", "hemix"))).name for label, own in named.items()
+    }
     every = list(dict.fromkeys(names.values()))
-    return [Contender.of(label, {**of_model(names[label], base, every), **own}) for label, own in named.items()]
+    return [
+        Contender.of(label, {**of_model(names[label], base, every), **own})
+        for label, own in named.items()
+    ]
 
 
 def _primary(asked: Sequence[str] | None, labels: Sequence[str]) -> list[tuple[str, str]]:
@@ -141,8 +152,13 @@ def _primary(asked: Sequence[str] | None, labels: Sequence[str]) -> list[tuple[s
     return found
 
 
-def cells_of(out: Path, contenders: Sequence[Contender], inputs: Sequence[Input], seeds: int) -> list[Cell]:
-    """Every contender on every origin from every seed. Seeds of different origins differ, so that no two runs share their chance."""
+def cells_of(
+    out: Path, contenders: Sequence[Contender], inputs: Sequence[Input], seeds: int
+) -> list[Cell]:
+    """Every contender on every origin from every seed.
+
+    Seeds of different origins differ, so that no two runs share their chance.
+    """
     return [
         Cell(root=out, contender=contender, data=data, seed=seed + SEEDS_APART * origin)
         for contender in contenders
@@ -154,15 +170,22 @@ def cells_of(out: Path, contenders: Sequence[Contender], inputs: Sequence[Input]
 class _Search:
     """Every model at every point of its grid, on one dataset."""
 
-    def __init__(self, out: Path, contenders: Sequence[Contender], points: searching.Points, data: Input) -> None:
+    def __init__(
+        self, out: Path, contenders: Sequence[Contender], points: searching.Points, data: Input
+    ) -> None:
         self._out, self._contenders, self._data = out, contenders, data
         self._grids = {
-            one.label: [Cell(root=out, contender=at, data=data, seed=0) for at in searching.points_for(one, points)]
+            one.label: [
+                Cell(root=out, contender=at, data=data, seed=0)
+                for at in searching.points_for(one, points)
+            ]
             for one in contenders
         }
         self._cells = [cell for grid in self._grids.values() for cell in grid]
 
-    def stages(self, inputs: Sequence[Input], seeds: int, split: Judged) -> list[tuple[str, Sequence[Cell], Judged]]:
+    def stages(
+        self, inputs: Sequence[Input], seeds: int, split: Judged
+    ) -> list[tuple[str, Sequence[Cell], Judged]]:
         """The search and the comparison after it, for the estimate of their cost."""
         contenders, name = self._contenders, "compare"
         if all(cell.done("valid") for cell in self._cells):
@@ -192,9 +215,16 @@ class _Search:
 
 
 def judge(
-    out: Path, cells: Sequence[Cell], contenders: Sequence[Contender], inputs: Sequence[Input], split: Judged, options: Options
+    out: Path,
+    cells: Sequence[Cell],
+    contenders: Sequence[Contender],
+    inputs: Sequence[Input],
+    split: Judged,
+    options: Options,
 ) -> tuple[Runs, list[Failure]]:
-    """Run the cells, open test where it is asked for, and return the contenders' finished runs with what failed."""
+    """Run the cells, open test where it is asked for, and return the contenders' finished runs with
+    what failed.
+    """
     if split == "test":
         _write_opening(out, cells, inputs)
     failed = run_cells(cells, options, split=split)
@@ -209,19 +239,29 @@ def judge(
 def complete_runs(
     cells: Sequence[Cell], contenders: Sequence[Contender], inputs: Sequence[Input], split: Judged
 ) -> tuple[Runs, list[Failure]]:
-    """The finished runs by label, [origins][seeds]; a contender with an origin of which no run finished is left out.
-    Raises RunError where nothing is left."""
+    """The finished runs by label, [origins][seeds]; a contender with an origin of which no run
+    finished is left out. Raises RunError where nothing is left.
+    """
     runs, failed = Runs(), list[Failure]()
     for contender in contenders:
         mine = [
-            [c for c in cells if c.contender.label == contender.label and c.data is data and c.done(split)] for data in inputs
+            [
+                c
+                for c in cells
+                if c.contender.label == contender.label and c.data is data and c.done(split)
+            ]
+            for data in inputs
         ]
         if all(mine):
             runs[contender.label] = mine
         else:
-            failed.append({"cell": contender.label, "error": "left out: of some dataset no run finished"})
+            failed.append(
+                {"cell": contender.label, "error": "left out: of some dataset no run finished"}
+            )
     if not runs:
-        raise RunError("no run finished; each cell's log.txt says why, under cells in the study's folder")
+        raise RunError(
+            "no run finished; each cell's log.txt says why, under cells in the study's folder"
+        )
     return runs, failed
 
 
@@ -242,15 +282,23 @@ def _write_opening(out: Path, cells: Sequence[Cell], inputs: Sequence[Input]) ->
 def openings(out: Path) -> list[dict[str, Any]]:
     """Every time that test was opened in this folder."""
     path = out / "openings.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    return (
+        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if path.exists()
+        else []
+    )
 
 
-def facts(out: Path, inputs: Sequence[Input], seeds: int, small: Input | None = None) -> dict[str, Any]:
+def facts(
+    out: Path, inputs: Sequence[Input], seeds: int, small: Input | None = None
+) -> dict[str, Any]:
     """What every study's JSON says of its data, seeds, versions, machine and openings of test."""
     return {
         "datasets": [data.summary() for data in inputs],
         **({"search_data": small.summary()} if small is not None else {}),
-        "seeds": [[seed + SEEDS_APART * origin for seed in range(seeds)] for origin in range(len(inputs))],
+        "seeds": [
+            [seed + SEEDS_APART * origin for seed in range(seeds)] for origin in range(len(inputs))
+        ],
         "openings": openings(out),
         "versions": {"hemix": version("hemix"), "torch": torch.__version__},
         "machine": machine(),

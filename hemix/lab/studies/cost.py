@@ -1,6 +1,8 @@
-"""What cells will cost, before they run: from finished cells of the same kind, else from a few steps timed in a process of their own.
+"""What cells will cost, before they run: from finished cells of the same kind, else from a few
+steps timed in a process of their own.
 
-``python -m hemix.lab.studies.cost CELL.json`` is that process. A model that does not train in steps is timed by its first cell only.
+``python -m hemix.lab.studies.cost CELL.json`` is that process. A model that does not train in steps
+is timed by its first cell only.
 """
 
 from __future__ import annotations
@@ -36,8 +38,9 @@ _SCORING_SHARE = 0.4
 def plan(stages: Sequence[tuple[str, Sequence[Cell], Judged]], options: Options) -> dict[str, Any]:
     """What will be done until the cells of every stage have their results of its split.
 
-    Returns the ``stages``, each ``{"stage", "cells", "kept", "seconds", "unknown"}``, then ``seconds`` (of one process) and ``hours``
-    (with ``jobs`` at a time). ``unknown``: models whose cost nobody knows yet.
+    Returns the ``stages``, each ``{"stage", "cells", "kept", "seconds", "unknown"}``, then
+    ``seconds`` (of one process) and ``hours`` (with ``jobs`` at a time). ``unknown``: models whose
+    cost nobody knows yet.
 
     Models of which no cell is finished are timed now, for some seconds each.
     """
@@ -60,7 +63,12 @@ def plan(stages: Sequence[tuple[str, Sequence[Cell], Judged]], options: Options)
                 unknown.add(cell.contender.label)
             else:
                 seconds += _BEGIN_SECONDS + cost * cell.data.train_rows
-        entry = {"stage": stage, "cells": len(distinct), "kept": len(distinct) - len(missing), "seconds": round(seconds)}
+        entry = {
+            "stage": stage,
+            "cells": len(distinct),
+            "kept": len(distinct) - len(missing),
+            "seconds": round(seconds),
+        }
         found["stages"].append({**entry, "unknown": sorted(unknown)})
     found["seconds"] = sum(stage["seconds"] for stage in found["stages"])
     found["hours"] = round(found["seconds"] / options.jobs / 3600, 3)
@@ -72,7 +80,10 @@ def known_costs(root: Path) -> dict[str, float | None]:
     seen: dict[str, list[float]] = {}
     for file in (root / "cells").glob("*/result.json"):
         try:
-            key, result = read_json(file.with_name("cell.json"), RunError)["cost_key"], read_json(file, RunError)
+            key, result = (
+                read_json(file.with_name("cell.json"), RunError)["cost_key"],
+                read_json(file, RunError),
+            )
             seen.setdefault(key, []).append(result["seconds"] / max(result["train_rows"], 1))
         except (RunError, KeyError):
             continue  # a cell of an older kind says nothing
@@ -99,7 +110,9 @@ def _timed(cell: Cell, threads: int) -> float | None:
 
 
 def _seconds_an_impression(content: dict[str, Any]) -> float:
-    """Of training for all its epochs, and of scoring as many impressions as the other splits may hold."""
+    """Of training for all its epochs, and of scoring as many impressions as the other splits may
+    hold.
+    """
     import_files(content.get("imports", ()))
     settings = parse_settings(content["settings"])
     data = Dataset(content["data"], history_events_max=content["history_events_max"])

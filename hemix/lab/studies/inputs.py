@@ -1,7 +1,7 @@
 """The datasets of one study, and the impressions that its runs are judged on.
 
-Several datasets are rolling origins: the same logs under the same schema, split at other days. Knows datasets and saved
-predictions, not models.
+Several datasets are rolling origins: the same logs under the same schema, split at other days.
+Knows datasets and saved predictions, not models.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ class Input:
 def open_inputs(
     folders: Sequence[str | Path], *, opens_test: bool, small: str | Path | None = None
 ) -> tuple[list[Input], Input | None]:
-    """The datasets of ``folders`` and ``small`` (to search on). Raises DataError unless their schemas are equal but for ``split``.
+    """The datasets of ``folders`` and ``small`` (to search on).
+
+    Raises DataError unless their schemas are equal but for ``split``.
 
     Every array is compared with its hash; those of test only where ``opens_test``.
     """
@@ -81,10 +83,15 @@ def open_inputs(
                 for s in (first.dataset.schema, schema)
             )
             where = first_difference(ours, theirs) or "which tables there are"
-            raise DataError(f"{other.folder} cannot be compared with {first.folder}: their schemas may differ in the split alone, "
-                            f"but differ in {where}")  # fmt: skip
+            raise DataError(
+                f"{other.folder} cannot be compared with {first.folder}: their schemas may differ "
+                "in the split alone, "
+                f"but differ in {where}"
+            )
     if len({one.digest for one in inputs}) < len(inputs):
-        raise DataError(f"--data: the same dataset twice among {', '.join(str(one.folder) for one in inputs)}")
+        raise DataError(
+            f"--data: the same dataset twice among {', '.join(str(one.folder) for one in inputs)}"
+        )
     for one in everything:
         one.dataset.verify(but=None if opens_test else "test")
     return inputs, searched
@@ -105,7 +112,8 @@ class JudgedRows:
 
 
 def judged_rows(inputs: Sequence[Input], split: str) -> tuple[list[dict[str, JudgedRows]], int]:
-    """Of every dataset the judged rows of every output (tasks, then ``order_given_click`` and its like), and how many users there are.
+    """Of every dataset the judged rows of every output (tasks, then ``order_given_click`` and its
+    like), and how many users there are.
 
     A user is the same over all datasets: users are joined by their id.
     """
@@ -118,22 +126,36 @@ def judged_rows(inputs: Sequence[Input], split: str) -> tuple[list[dict[str, Jud
         labels = part.labels[positions].astype(np.float64)
         weights = full_log_weights(dataset.spec, labels, part.weight[positions].astype(np.float64))
         numbers, index = np.unique(part.user[part.request_of], return_inverse=True)
-        ids = pq.read_table(dataset.folder / "ids" / "users.parquet").column(0).take(numbers).to_pylist()
-        users = np.array([known.setdefault(user, len(known)) for user in ids], dtype=np.int64)[index]
+        ids = (
+            pq.read_table(dataset.folder / "ids" / "users.parquet")
+            .column(0)
+            .take(numbers)
+            .to_pylist()
+        )
+        users = np.array([known.setdefault(user, len(known)) for user in ids], dtype=np.int64)[
+            index
+        ]
         tasks = {}
         columns = {
             name: (column, task.given)
-            for column, (name, task) in enumerate(zip(dataset.schema.tasks, dataset.spec.tasks, strict=True))
+            for column, (name, task) in enumerate(
+                zip(dataset.schema.tasks, dataset.spec.tasks, strict=True)
+            )
         }
         for name, (column, given) in columns.items():
             masks = {name: labels[:, column] >= 0}
             if given is not None:
-                masks[f"{name}_given_{dataset.schema.tasks[given]}"] = masks[name] & (labels[:, given] == 1)
+                masks[f"{name}_given_{dataset.schema.tasks[given]}"] = masks[name] & (
+                    labels[:, given] == 1
+                )
             for output, mask in masks.items():
                 rows = np.flatnonzero(mask)
                 equal = bool((weights[rows] == 1).all())
                 tasks[output] = JudgedRows(
-                    rows=rows, labels=labels[rows, column], weights=None if equal else weights[rows], users=users[rows]
+                    rows=rows,
+                    labels=labels[rows, column],
+                    weights=None if equal else weights[rows],
+                    users=users[rows],
                 )
         found.append({name: tasks[name] for name in dataset.schema.outputs})
     return found, len(known)

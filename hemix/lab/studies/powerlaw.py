@@ -1,7 +1,9 @@
-"""Laws of scale: L = a + b x^-c, and L = intercept - slope log10 x, fitted to a few sizes, with intervals from resampling.
+"""Laws of scale: L = a + b x^-c, and L = intercept - slope log10 x, fitted to a few sizes, with
+intervals from resampling.
 
-The power law is linear in a and b once c is known: c runs over a grid, a and b follow by least squares, held at 0 or above. Where
-few sizes on a nearly straight line cannot tell the asymptote a, the log-linear law says what they can. Numbers only.
+The power law is linear in a and b once c is known: c runs over a grid, a and b follow by least
+squares, held at 0 or above. Where few sizes on a nearly straight line cannot tell the asymptote a,
+the log-linear law says what they can. Numbers only.
 """
 
 from __future__ import annotations
@@ -57,7 +59,11 @@ def power_law(x: Array, values: Array) -> tuple[Array, Array, Array]:
         error = ((values - base[:, None] - slope[:, None] * basis) ** 2).sum(1)
         better = error < best
         best = np.where(better, error, best)
-        a, b, c = np.where(better, base, a), np.where(better, slope * scale**exponent, b), np.where(better, exponent, c)
+        a, b, c = (
+            np.where(better, base, a),
+            np.where(better, slope * scale**exponent, b),
+            np.where(better, exponent, c),
+        )
     return a, b, c
 
 
@@ -69,9 +75,13 @@ def log_linear(x: Array, values: Array) -> tuple[Array, Array]:
     return values.mean(1) + slope * np.log10(x).mean(), slope
 
 
-def replicate_values(runs: Sequence[Sequence[Measured]], *, count: int = 1000, seed: int = 0) -> Array:
-    """[count, K]: the mean over seeds of ``runs`` [K sizes][seeds] when users (the same for all sizes) and each size's seeds are drawn
-    again with replacement; a metric's change is that of its users' influences."""
+def replicate_values(
+    runs: Sequence[Sequence[Measured]], *, count: int = 1000, seed: int = 0
+) -> Array:
+    """[count, K]: the mean over seeds of ``runs`` [K sizes][seeds] when users (the same for all
+    sizes) and each size's seeds are drawn again with replacement; a metric's change is that of its
+    users' influences.
+    """
     users = len(runs[0][0].of_user)
     rng = np.random.default_rng(seed)
     influence_UW = np.stack([run.of_user for seeds in runs for run in seeds], axis=1)
@@ -84,7 +94,9 @@ def replicate_values(runs: Sequence[Sequence[Measured]], *, count: int = 1000, s
     column = 0
     for size, seeds in enumerate(runs):
         mine = moved[:, column : column + len(seeds)] + np.array([run.value for run in seeds])
-        values[:, size] = np.take_along_axis(mine, rng.integers(0, len(seeds), (count, len(seeds))), axis=1).mean(1)
+        values[:, size] = np.take_along_axis(
+            mine, rng.integers(0, len(seeds), (count, len(seeds))), axis=1
+        ).mean(1)
         column += len(seeds)
     return values
 
@@ -104,9 +116,16 @@ def fit_laws(x: Sequence[float], values: Sequence[float], replicates: Array) -> 
         at_edge = float(((many_c <= _EXPONENTS[0]) | (many_c >= _EXPONENTS[-1])).mean())
         told = a_ci[0] > 0 and at_edge <= _AT_EDGE_MAX
     return Law(
-        a=a, b=b, c=c, a_ci95=a_ci, c_ci95=c_ci, asymptote_told=told,
-        intercept=float(intercept[0]), slope=float(slope[0]), slope_ci95=_interval(slopes),
-    )  # fmt: skip
+        a=a,
+        b=b,
+        c=c,
+        a_ci95=a_ci,
+        c_ci95=c_ci,
+        asymptote_told=told,
+        intercept=float(intercept[0]),
+        slope=float(slope[0]),
+        slope_ci95=_interval(slopes),
+    )
 
 
 def _interval(values: Array) -> tuple[float, float]:

@@ -1,4 +1,7 @@
-"""``report.html`` of a study: which model is ahead, by how much and how surely, what each costs. Reads the study's JSON alone."""
+"""``report.html`` of a study: which model is ahead, by how much and how surely, what each costs.
+
+Reads the study's JSON alone.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,11 @@ from hemix.files import write_text
 
 __all__ = ["write_study_report"]
 
-_TITLES = {"compare": "Models compared", "ablate": "What each part is worth", "scale": "How it scales"}
+_TITLES = {
+    "compare": "Models compared",
+    "ablate": "What each part is worth",
+    "scale": "How it scales",
+}
 _METRICS = (
     ("AUC", "auc", 4),
     ("GAUC", "gauc", 4),
@@ -30,28 +37,37 @@ _MOST_PAIRS = 40
 _WORDS = (
     (
         "difference",
-        "Between two models on the same impressions: the mean over training seeds and, where there are several, over test periods. Its "
+        "Between two models on the same impressions: the mean over training seeds and, where "
+        "there are several, over test periods. Its "
         "interval holds what the sampling of users and the chance of training do.",
     ),
     (
         "Holm",
-        "p adjusted for how many pairs were looked at, so that among all of one task and metric a false claim has a chance below 5 %. "
+        "p adjusted for how many pairs were looked at, so that among all of one task and metric a "
+        "false claim has a chance below 5 %. "
         "The primary pair was named before and is not adjusted.",
     ),
 )
 
 
 def write_study_report(path: Path, kind: str, content: Mapping[str, Any]) -> None:
-    """Write the report of a study (``compare``, ``ablate`` or ``scale``), atomically. Raises StorageError."""
+    """Write the report of a study (``compare``, ``ablate`` or ``scale``), atomically.
+
+    Raises StorageError.
+    """
     tasks = list(next(iter(content["models"].values()))["tasks"])
     parts = [_models(content, tasks)]
     if kind == "scale":
         parts = [*_laws(content), *parts]
     else:
-        parts = [part for task in tasks if (part := _differences(content, task)) is not None] + parts
+        parts = [
+            part for task in tasks if (part := _differences(content, task)) is not None
+        ] + parts
     if content["failed"]:
         rows = [[failure["cell"], failure["error"]] for failure in content["failed"]]
-        parts.append(_part("What failed", tables=[{"title": "", "columns": ["cell", "error"], "rows": rows}]))
+        parts.append(
+            _part("What failed", tables=[{"title": "", "columns": ["cell", "error"], "rows": rows}])
+        )
     page = render(
         "study.html.j2",
         package="hemix.lab",
@@ -65,7 +81,9 @@ def write_study_report(path: Path, kind: str, content: Mapping[str, Any]) -> Non
     write_text(path, page)
 
 
-def _part(title: str, *, text: str = "", charts: Sequence[Any] = (), tables: Sequence[Any] = ()) -> dict[str, Any]:
+def _part(
+    title: str, *, text: str = "", charts: Sequence[Any] = (), tables: Sequence[Any] = ()
+) -> dict[str, Any]:
     return {"title": title, "text": text, "charts": charts, "tables": tables}
 
 
@@ -82,12 +100,28 @@ def _headline(kind: str, content: Mapping[str, Any], task: str) -> str:
     if not ranked:
         return f"{len(content['models'])} models."
     ranked.sort(reverse=True)
-    first = f"Of {len(ranked)}, {_name(ranked[0][1])} has the highest {wording.words(task)} AUC: {ranked[0][0]:.4f}."
-    entry = next((p for p in content.get("pairs", ()) if p.get("primary") and (p["task"], p["metric"]) == (task, "auc")), None)
+    first = (
+        f"Of {len(ranked)}, {_name(ranked[0][1])} has the highest {wording.words(task)} AUC: "
+        f"{ranked[0][0]:.4f}."
+    )
+    entry = next(
+        (
+            p
+            for p in content.get("pairs", ())
+            if p.get("primary") and (p["task"], p["metric"]) == (task, "auc")
+        ),
+        None,
+    )
     if entry is None or kind != "compare":
         return first
     low, high = entry["ci95"]
-    standing = "is ahead of" if low > 0 else "is behind" if high < 0 else "is neither surely ahead of nor surely behind"
+    standing = (
+        "is ahead of"
+        if low > 0
+        else "is behind"
+        if high < 0
+        else "is neither surely ahead of nor surely behind"
+    )
     return (
         f"{first} {_name(entry['a'])} {standing} {_name(entry['b'])}: {entry['delta']:+.4f} "
         f"(95 % interval {low:+.4f} to {high:+.4f})."
@@ -97,19 +131,41 @@ def _headline(kind: str, content: Mapping[str, Any], task: str) -> str:
 def _differences(content: Mapping[str, Any], task: str) -> dict[str, Any] | None:
     drawn, rows = [], []
     for metric, name in _NAMES.items():
-        entries = [entry for entry in content["pairs"] if (entry["task"], entry["metric"]) == (task, metric)]
+        entries = [
+            entry
+            for entry in content["pairs"]
+            if (entry["task"], entry["metric"]) == (task, metric)
+        ]
         if not entries:
             continue
         shown = entries[:_MOST_PAIRS]
         ranges = [
-            charts.Range(name=f"{_name(e['a'])} − {_name(e['b'])}", value=e["delta"], interval=tuple(e["ci95"])) for e in shown
+            charts.Range(
+                name=f"{_name(e['a'])} − {_name(e['b'])}",
+                value=e["delta"],
+                interval=tuple(e["ci95"]),
+            )
+            for e in shown
         ]
         said = "; ".join(f"{row.name} {row.value:+.4f}" for row in ranges[:6])
-        better = "right of the line the first is better" if metric != "logloss" else "left of the line the first is better"
-        svg = charts.forest(
-            f"forest-{task}-{metric}", f"Differences of {name} of {task}: {said}.", ranges, x_label=f"difference of {name}"
+        better = (
+            "right of the line the first is better"
+            if metric != "logloss"
+            else "left of the line the first is better"
         )
-        drawn.append({"title": name, "svg": svg, "caption": f"95 % intervals; {better}. Hollow: the interval holds 0."})
+        svg = charts.forest(
+            f"forest-{task}-{metric}",
+            f"Differences of {name} of {task}: {said}.",
+            ranges,
+            x_label=f"difference of {name}",
+        )
+        drawn.append(
+            {
+                "title": name,
+                "svg": svg,
+                "caption": f"95 % intervals; {better}. Hollow: the interval holds 0.",
+            }
+        )
         rows += [
             [
                 f"{_name(e['a'])} − {_name(e['b'])}",
@@ -124,7 +180,11 @@ def _differences(content: Mapping[str, Any], task: str) -> dict[str, Any] | None
     if not drawn:
         return None
     columns = ["", "metric", "difference", "95 % interval", "p", "Holm"]
-    return _part(f"Differences: {wording.words(task)}", charts=drawn, tables=[{"title": "", "columns": columns, "rows": rows}])
+    return _part(
+        f"Differences: {wording.words(task)}",
+        charts=drawn,
+        tables=[{"title": "", "columns": columns, "rows": rows}],
+    )
 
 
 def _models(content: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, Any]:
@@ -132,19 +192,29 @@ def _models(content: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, Any]:
     tables = []
     for task in tasks:
         present = [
-            (name, key, digits) for name, key, digits in _METRICS if any(key in one["tasks"][task] for one in models.values())
+            (name, key, digits)
+            for name, key, digits in _METRICS
+            if any(key in one["tasks"][task] for one in models.values())
         ]
         rows = [
             [
                 _name(label),
                 *(
-                    f"{one['tasks'][task][key]['mean']:.{digits}f}" if key in one["tasks"][task] else "–"
+                    f"{one['tasks'][task][key]['mean']:.{digits}f}"
+                    if key in one["tasks"][task]
+                    else "–"
                     for _, key, digits in present
                 ),
             ]
             for label, one in models.items()
         ]
-        tables.append({"title": wording.words(task), "columns": ["", *(name for name, _, _ in present)], "rows": rows})
+        tables.append(
+            {
+                "title": wording.words(task),
+                "columns": ["", *(name for name, _, _ in present)],
+                "rows": rows,
+            }
+        )
     rows = [
         [
             _name(label),
@@ -153,14 +223,18 @@ def _models(content: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, Any]:
             wording.duration(one["train_seconds"]),
             wording.size(one["peak_bytes"]),
             ", ".join(
-                f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}" for key, value in one["settings"].items()
+                f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}"
+                for key, value in one["settings"].items()
             ),
         ]
         for label, one in models.items()
     ]
     columns = ["", "dense parameters", "FLOPs an impression", "training", "peak memory", "settings"]
     tables.append({"title": "What each costs", "columns": columns, "rows": rows})
-    text = f"Means over all runs on the {content['split']} split; leaves stand for the dense parameters of boosted trees."
+    text = (
+        f"Means over all runs on the {content['split']} split; leaves stand for the dense "
+        "parameters of boosted trees."
+    )
     return _part("All figures", text=text, tables=tables)
 
 
@@ -177,15 +251,22 @@ def _laws(content: Mapping[str, Any]) -> list[dict[str, Any]]:
             y_label=_NAMES[fit["metric"]],
         )
         title = f"{_NAMES[fit['metric']]} against {_axis(fit)}"
-        drawn.setdefault(fit["task"], []).append({"title": title, "svg": svg, "caption": fit["reading"]})
+        drawn.setdefault(fit["task"], []).append(
+            {"title": title, "svg": svg, "caption": fit["reading"]}
+        )
     text = (
-        "Bars are 95 % intervals over users, who are the same for all points: points differ more surely than their bars overlap."
+        "Bars are 95 % intervals over users, who are the same for all points: points differ more "
+        "surely than their bars overlap."
     )
     return [_part(wording.words(task), text=text, charts=found) for task, found in drawn.items()]
 
 
 def _axis(fit: Mapping[str, Any]) -> str:
-    return "FLOPs an impression" if fit["axis"] == "flops_per_impression" else wording.words(fit["axis"])
+    return (
+        "FLOPs an impression"
+        if fit["axis"] == "flops_per_impression"
+        else wording.words(fit["axis"])
+    )
 
 
 def _facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -193,11 +274,17 @@ def _facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     codes = sorted({cell["code"] for one in content["models"].values() for cell in one["cells"]})
     return [
         ("datasets", ", ".join(one["name"] for one in content["datasets"])),
-        ("impressions judged", wording.count(sum(one["rows"][content["split"]] for one in content["datasets"]))),
+        (
+            "impressions judged",
+            wording.count(sum(one["rows"][content["split"]] for one in content["datasets"])),
+        ),
         ("seeds a dataset", str(len(content["seeds"][0]))),
         ("test was opened", f"{len(content['openings'])} times"),
         ("processor", f"{machine['cpu']}, {machine['cores']} cores"),
         ("memory", wording.size(machine["memory_bytes"])),
         *((name, str(value)) for name, value in content["versions"].items()),
-        ("source of data, models and training", ", ".join(codes) + (": cells of several versions" if len(codes) > 1 else "")),
+        (
+            "source of data, models and training",
+            ", ".join(codes) + (": cells of several versions" if len(codes) > 1 else ""),
+        ),
     ]

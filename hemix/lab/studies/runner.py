@@ -1,7 +1,8 @@
 """Runs the cells of a study side by side, each in a process of its own, and keeps what is finished.
 
-A cell that fails is reported in one line and the rest goes on; asking again runs what is missing. Ctrl-C asks every process to save
-and stop, and leaves nothing half-written. Knows cells, not what they are compared for.
+A cell that fails is reported in one line and the rest goes on; asking again runs what is missing.
+Ctrl-C asks every process to save and stop, and leaves nothing half-written. Knows cells, not what
+they are compared for.
 """
 
 from __future__ import annotations
@@ -77,12 +78,17 @@ def check_study_folder(root: Path) -> None:
     if root.exists() and not root.is_dir():
         raise UsageError(f"--out {root}: is a file; name a new folder")
     if root.exists() and any(root.iterdir()) and not (root / "cells").is_dir():
-        raise UsageError(f"--out {root}: exists already and is not a study's folder; name a new folder")
+        raise UsageError(
+            f"--out {root}: exists already and is not a study's folder; name a new folder"
+        )
 
 
 @contextmanager
 def study_folder(root: Path) -> Iterator[None]:
-    """Make ``root`` where it is not there, and hold it: one study works in a folder at a time. Raises UsageError, StorageError."""
+    """Make ``root`` where it is not there, and hold it: one study works in a folder at a time.
+
+    Raises UsageError, StorageError.
+    """
     check_study_folder(root)
     with storage_errors(root):
         (root / "cells").mkdir(parents=True, exist_ok=True)
@@ -97,11 +103,16 @@ def study_folder(root: Path) -> Iterator[None]:
 def run_cells(cells: Sequence[Cell], options: Options, *, split: Judged = "valid") -> list[Failure]:
     """Bring all cells to where their results of ``split`` are there; returns those that failed.
 
-    Cells that are done are left untouched. On KeyboardInterrupt all processes are stopped before it goes on.
+    Cells that are done are left untouched. On KeyboardInterrupt all processes are stopped before it
+    goes on.
     """
     waiting = list({cell.folder: cell for cell in cells if not cell.done(split)}.values())
     total = len({cell.folder for cell in cells})
-    done, failed, working = total - len(waiting), list[Failure](), dict[subprocess.Popen[bytes], Cell]()
+    done, failed, working = (
+        total - len(waiting),
+        list[Failure](),
+        dict[subprocess.Popen[bytes], Cell](),
+    )
     try:
         while waiting or working:
             while waiting and len(working) < options.jobs:
@@ -115,7 +126,9 @@ def run_cells(cells: Sequence[Cell], options: Options, *, split: Judged = "valid
                 if process.returncode == 0 and cell.done(split):
                     options.on_cell(f"{cell.folder.name} is done", done, total)
                     continue
-                failed.append({"cell": cell.folder.name, "error": _error(cell.folder, process.returncode)})
+                failed.append(
+                    {"cell": cell.folder.name, "error": _error(cell.folder, process.returncode)}
+                )
                 options.on_cell(f"{cell.folder.name} failed: {failed[-1]['error']}", done, total)
     finally:
         _stop(list(working))
@@ -132,7 +145,8 @@ def _start(cell: Cell, split: Judged, threads: int) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=log,
             env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-            start_new_session=True,  # Ctrl-C reaches us alone, and we ask the cells to save and stop
+            # Ctrl-C reaches us alone, and we ask the cells to save and stop
+            start_new_session=True,
         )
 
 
@@ -153,5 +167,7 @@ def _error(folder: Path, code: int) -> str:
     """Why a cell failed, in one line."""
     lines = (folder / "log.txt").read_text(errors="replace").strip().splitlines()
     if code < 0:
-        return f"killed by {signal.Signals(-code).name}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
+        return f"killed by {signal.Signals(-code).name}" + (
+            " (out of memory?)" if code == -signal.SIGKILL else ""
+        )
     return " ".join(lines[-1].split()) if lines else f"ended with exit code {code}"

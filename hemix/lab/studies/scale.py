@@ -1,7 +1,8 @@
-"""``hemix scale``: HeMix on a ladder of sizes and of history lengths; loss and AUC against parameters, counted FLOPs and events.
+"""``hemix scale``: HeMix on a ladder of sizes and of history lengths; loss and AUC against
+parameters, counted FLOPs and events.
 
-A rung of the first ladder changes token width, depth and the number of tokens together; one of the second shows every request its newest
-events alone, by the loader, with the model as it is.
+A rung of the first ladder changes token width, depth and the number of tokens together; one of the
+second shows every request its newest events alone, by the loader, with the model as it is.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ from hemix.lab.studies.summary import Runs, measured_runs, summarise
 __all__ = ["LADDER", "LENGTHS", "ScaleConfig", "lengths_for", "scale"]
 
 
-def _rung(width: int, layers: int, heads: int, mix_heads: int, rank: int, hidden: int, tokens: int) -> dict[str, Any]:
+def _rung(
+    width: int, layers: int, heads: int, mix_heads: int, rank: int, hidden: int, tokens: int
+) -> dict[str, Any]:
     """``tokens``: NS tokens and fixed queries of either history."""
     return {
         "model.token_width": width,
@@ -61,9 +64,14 @@ _LINE_POINTS = 60
 
 
 def lengths_for(data: Input) -> list[int]:
-    """The lengths of LENGTHS that cut some of the data's histories, then the longest that any request sees."""
+    """The lengths of LENGTHS that cut some of the data's histories, then the longest that any
+    request sees.
+    """
     history = data.dataset.schema.history
-    longest = min(int(data.dataset.manifest["history"]["max"]), history.global_length + history.realtime_length)
+    longest = min(
+        int(data.dataset.manifest["history"]["max"]),
+        history.global_length + history.realtime_length,
+    )
     return [*(length for length in LENGTHS if length < longest), max(longest, 1)]
 
 
@@ -109,7 +117,9 @@ def scale(
     check_study_folder(out)
     inputs, _ = open_inputs([data], opens_test=config.final)
     lengths = lengths_for(inputs[0]) if config.lengths is None else config.lengths
-    by_length = [Contender.of(f"history_{length}", base, history_events_max=length) for length in lengths]
+    by_length = [
+        Contender.of(f"history_{length}", base, history_events_max=length) for length in lengths
+    ]
     contenders = [*by_size, *by_length]
     if len(contenders) < 2:
         raise UsageError("--sizes, --lengths: expected two rungs or more")
@@ -156,8 +166,12 @@ def _fits(
 ) -> list[dict[str, Any]]:
     ladders: list[tuple[str, dict[str, float]]] = []
     for axis in _AXES:
-        ladders.append((axis, {one.label: models[one.label][axis] for one in by_size if one.label in runs}))
-    events = {one.label: float(one.history_events_max or 0) for one in by_length if one.label in runs}
+        ladders.append(
+            (axis, {one.label: models[one.label][axis] for one in by_size if one.label in runs})
+        )
+    events = {
+        one.label: float(one.history_events_max or 0) for one in by_length if one.label in runs
+    }
     ladders.append(("history_events", events))
     rows = judged_rows(inputs, split)
     found = []
@@ -165,7 +179,11 @@ def _fits(
         for metric in _METRICS:
             measured = measured_runs(runs, inputs, split, task, metric, rows)
             for axis, rungs in ladders:
-                usable = {label: x for label, x in rungs.items() if not isinstance(measured[label], Absent)}
+                usable = {
+                    label: x
+                    for label, x in rungs.items()
+                    if not isinstance(measured[label], Absent)
+                }
                 if len(set(usable.values())) < 2:
                     continue
                 seeds = [list(measured[label][0].values()) for label in usable]
@@ -173,7 +191,9 @@ def _fits(
     return found
 
 
-def _fit(axis: str, rungs: Mapping[str, float], seeds: Sequence[Any], metric: str) -> dict[str, Any]:
+def _fit(
+    axis: str, rungs: Mapping[str, float], seeds: Sequence[Any], metric: str
+) -> dict[str, Any]:
     """AUC is fitted as 1 - AUC, which falls like a loss."""
     x = list(rungs.values())
     values = np.array([fmean(run.value for run in of) for of in seeds])
@@ -192,18 +212,34 @@ def _fit(axis: str, rungs: Mapping[str, float], seeds: Sequence[Any], metric: st
         "axis": axis,
         "fitted": "1 - auc" if metric == "auc" else metric,
         "points": [
-            {"label": label, "x": at, "value": float(value), "ci95": [float(min(lo, value)), float(max(hi, value))]}
+            {
+                "label": label,
+                "x": at,
+                "value": float(value),
+                "ci95": [float(min(lo, value)), float(max(hi, value))],
+            }
             for (label, at), value, lo, hi in zip(rungs.items(), values, low, high, strict=True)
         ],
         "law": asdict(law),
-        "line": [[float(at), float(1 - y if metric == "auc" else y)] for at, y in zip(grid, line, strict=True)],
+        "line": [
+            [float(at), float(1 - y if metric == "auc" else y)]
+            for at, y in zip(grid, line, strict=True)
+        ],
         "reading": _reading(law),
     }
 
 
 def _reading(law: Law) -> str:
-    tenfold = f"A tenfold takes off {law.slope:.5f} ({law.slope_ci95[0]:.5f} to {law.slope_ci95[1]:.5f})."
-    if not law.asymptote_told or law.a is None or law.c is None or law.a_ci95 is None or law.c_ci95 is None:
+    tenfold = (
+        f"A tenfold takes off {law.slope:.5f} ({law.slope_ci95[0]:.5f} to {law.slope_ci95[1]:.5f})."
+    )
+    if (
+        not law.asymptote_told
+        or law.a is None
+        or law.c is None
+        or law.a_ci95 is None
+        or law.c_ci95 is None
+    ):
         return f"{tenfold} These sizes cannot tell where it would end."
     return (
         f"{law.a:.4f} + b x^-{law.c:.2f}; the end {law.a_ci95[0]:.4f} to {law.a_ci95[1]:.4f}, "

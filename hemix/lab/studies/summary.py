@@ -1,4 +1,5 @@
-"""Finished cells to the figures of a study: every contender's metrics, and the differences between contenders.
+"""Finished cells to the figures of a study: every contender's metrics, and the differences between
+contenders.
 
 Knows cells and saved predictions; trains and scores nothing.
 """
@@ -40,8 +41,13 @@ Runs = dict[str, list[list[Cell]]]
 
 
 def summarise(runs: Runs, split: Judged) -> dict[str, Any]:
-    """The ``models`` of compare.json: of every label what it has and costs, and each metric's mean with the values of its cells."""
-    return {label: _model([cell for origin in origins for cell in origin], split) for label, origins in runs.items()}
+    """The ``models`` of compare.json: of every label what it has and costs, and each metric's mean
+    with the values of its cells.
+    """
+    return {
+        label: _model([cell for origin in origins for cell in origin], split)
+        for label, origins in runs.items()
+    }
 
 
 def _model(cells: Sequence[Cell], split: Judged) -> dict[str, Any]:
@@ -65,13 +71,20 @@ def _model(cells: Sequence[Cell], split: Judged) -> dict[str, Any]:
         "peak_bytes": max(result["peak_bytes"] for result in results),
         "settings": cells[0].contender.changes,
         "all_settings": cells[0].contender.settings.model_dump(mode="json"),
-        **({"history_events_max": most} if (most := cells[0].contender.history_events_max) is not None else {}),
+        **(
+            {"history_events_max": most}
+            if (most := cells[0].contender.history_events_max) is not None
+            else {}
+        ),
         "cells": [
             {
                 "cell": cell.folder.name,
                 "data": cell.data.name,
                 "seed": cell.seed,
-                **{key: result[key] for key in ("train_seconds", "peak_bytes", "threads", "code", "hemix", "torch")},
+                **{
+                    key: result[key]
+                    for key in ("train_seconds", "peak_bytes", "threads", "code", "hemix", "torch")
+                },
             }
             for cell, result in zip(cells, results, strict=True)
         ],
@@ -82,7 +95,8 @@ def _model(cells: Sequence[Cell], split: Judged) -> dict[str, Any]:
 def measured_runs(
     runs: Runs, inputs: Sequence[Input], split: Judged, output: str, metric: str, rows: Any = None
 ) -> dict[str, Any]:
-    """One metric of one output of every run with its users' influences: by label, of every origin Measured by seed, or Absent.
+    """One metric of one output of every run with its users' influences: by label, of every origin
+    Measured by seed, or Absent.
 
     ``rows``: what :func:`judged_rows` gave for these inputs, where it is at hand.
     """
@@ -98,9 +112,17 @@ def measured_runs(
             for cell in seeds:
                 scores = load_array(cell.folder / f"{split}.npy")
                 if scores.ndim != 2 or scores.shape[1] != len(here):
-                    raise RunError(f"{cell.folder / f'{split}.npy'}: expected {len(here)} columns, found shape {scores.shape}")
+                    raise RunError(
+                        f"{cell.folder / f'{split}.npy'}: expected {len(here)} columns, found "
+                        f"shape {scores.shape}"
+                    )
                 one = measure(
-                    metric, task.labels, np.asarray(scores[task.rows, column], dtype=np.float64), task.users, users, task.weights
+                    metric,
+                    task.labels,
+                    np.asarray(scores[task.rows, column], dtype=np.float64),
+                    task.users,
+                    users,
+                    task.weights,
                 )
                 if isinstance(one, Absent):
                     missing = one
@@ -123,7 +145,8 @@ def pairs(
     when None) and ``primary``; and ``absent_pairs``, those that a task and metric do not define,
     with the reason.
 
-    ``p_holm`` is adjusted over the pairs of one task and metric that are not primary; a primary pair's is its ``p``.
+    ``p_holm`` is adjusted over the pairs of one task and metric that are not primary; a primary
+    pair's is its ``p``.
     """
     wanted = list(itertools.combinations(runs, 2)) if among is None else list(among)
     mentioned = {frozenset(pair) for pair in primary}
@@ -159,7 +182,10 @@ def _entry(pair: tuple[str, str], measured: Mapping[str, Any]) -> dict[str, Any]
     common = [sorted(one.keys() & other.keys()) for one, other in zip(a, b, strict=True)]
     if not all(common):
         return Absent("of some dataset the two have no seed in common")
-    paired = [[[of[seed] for seed in seeds] for of, seeds in zip(side, common, strict=True)] for side in (a, b)]
+    paired = [
+        [[of[seed] for seed in seeds] for of, seeds in zip(side, common, strict=True)]
+        for side in (a, b)
+    ]
     difference = paired_difference(*paired)
     if isinstance(difference, Absent):
         return difference

@@ -1,4 +1,7 @@
-"""Tokens: who may ask, and who may change what serves. Compared in constant time, never logged, kept only as digests."""
+"""Tokens: who may ask, and who may change what serves.
+
+Compared in constant time, never logged, kept only as digests.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,22 @@ __all__ = ["Access", "check_host", "read_token"]
 
 
 def read_token(path: Path, flag: str) -> str:
-    """The token in a file. Raises UsageError naming the flag where there is none of at least 16 characters in one line."""
+    """The token in a file.
+
+    Raises UsageError naming the flag where there is none of at least 16 characters in one line.
+    """
     try:
-        token = path.read_text(encoding="utf-8-sig").strip()  # some editors begin a file with a mark
+        token = path.read_text(
+            encoding="utf-8-sig"
+        ).strip()  # some editors begin a file with a mark
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{flag} {path}: cannot be read: {getattr(error, 'strerror', None) or 'not text'}") from error
+        raise UsageError(
+            f"{flag} {path}: cannot be read: {getattr(error, 'strerror', None) or 'not text'}"
+        ) from error
     if len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token:
-        raise UsageError(f"{flag} {path}: expected one line of at least 16 ASCII characters without spaces")
+        raise UsageError(
+            f"{flag} {path}: expected one line of at least 16 ASCII characters without spaces"
+        )
     return token
 
 
@@ -32,7 +44,10 @@ def check_host(host: str, *, token: bool) -> None:
     except ValueError:
         loopback = False
     if not loopback and not token:
-        raise UsageError(f"--host {host}: is reached from other machines: give a --token-file, or bind to 127.0.0.1")
+        raise UsageError(
+            f"--host {host}: is reached from other machines: give a --token-file, or bind to "
+            "127.0.0.1"
+        )
 
 
 class Access:
@@ -43,18 +58,26 @@ class Access:
         self._admin = _digest(admin_token) if admin_token is not None else None
 
     def check_origin(self, origin: str | None, host: str | None) -> None:
-        """Raises Refusal 403 where a page of another site asks through a browser on this machine, whose only protection is that nobody
-        else reaches it. Where there is a token, no other page knows it."""
+        """Raises Refusal 403 where a page of another site asks through a browser on this machine,
+        whose only protection is that nobody else reaches it. Where there is a token, no other page
+        knows it.
+        """
         if self._user is None and origin is not None and _site(origin) != (host or None):
             raise Refusal(
-                403, "cross_origin", "a page of another site asks; a server without a token answers its own pages alone"
+                403,
+                "cross_origin",
+                "a page of another site asks; a server without a token answers its own pages alone",
             )
 
     def check(self, authorization: str | None, *, admin: bool = False) -> None:
-        """Raises Refusal 401 unless ``Authorization: Bearer TOKEN`` opens it. The admin's token opens all; without a token set all but
-        the admin's doors are open."""
+        """Raises Refusal 401 unless ``Authorization: Bearer TOKEN`` opens it.
+
+        The admin's token opens all; without a token set all but the admin's doors are open.
+        """
         if admin and self._admin is None:
-            raise Refusal(401, "no_admin", "this server has no admin token: start it with --admin-token-file")
+            raise Refusal(
+                401, "no_admin", "this server has no admin token: start it with --admin-token-file"
+            )
         if not admin and self._user is None:
             return
         kind, _, given = (authorization or "").partition(" ")
@@ -62,7 +85,11 @@ class Access:
         as_admin = hmac.compare_digest(digest, self._admin or b"-")
         as_user = hmac.compare_digest(digest, self._user or b"-")
         if not (as_admin or (as_user and not admin)):
-            raise Refusal(401, "unauthorized", "expected a header Authorization: Bearer TOKEN with a token of this server")
+            raise Refusal(
+                401,
+                "unauthorized",
+                "expected a header Authorization: Bearer TOKEN with a token of this server",
+            )
 
 
 def _site(origin: str) -> str:

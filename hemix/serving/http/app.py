@@ -66,7 +66,9 @@ def _body(request: Request, service: Service) -> AbstractAsyncContextManager[byt
     service.access.check(request.headers.get("authorization"))
     service.access.check_origin(request.headers.get("origin"), request.headers.get("host"))
     limits = service.limits
-    return body_of(request, limit=limits.body_bytes, seconds=limits.body_seconds, budget=service.bodies)
+    return body_of(
+        request, limit=limits.body_bytes, seconds=limits.body_seconds, budget=service.bodies
+    )
 
 
 def _json(content: bytes, **headers: str) -> Response:
@@ -180,8 +182,12 @@ def _add_models(app: FastAPI, service: Service) -> None:
         try:
             loaded = (await service.admin_gate.run(work)).value
         except UsageError as error:
-            named = str(error).partition(":")[0]  # which of the two cannot be one; neither where there is no registry
-            raise Refusal(422, "invalid", str(error), field=named if named in ("name", "version") else None) from error
+            named = str(error).partition(":")[
+                0
+            ]  # which of the two cannot be one; neither where there is no registry
+            raise Refusal(
+                422, "invalid", str(error), field=named if named in ("name", "version") else None
+            ) from error
         except RunError as error:
             missing = "no such version" in str(error)
             status, code = (404, "unknown_version") if missing else (422, "broken_version")
@@ -210,7 +216,9 @@ def _add_health(app: FastAPI, service: Service) -> None:
 
     @app.get("/metrics")
     async def _metrics() -> Response:
-        return Response(service.metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(
+            service.metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8"
+        )
 
     @app.get("/openapi.json")
     async def _openapi() -> Response:

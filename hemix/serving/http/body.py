@@ -1,7 +1,7 @@
 """Request bodies: read while they are counted, unpacked while they are counted, within a time.
 
-No more than the limit (and one piece from the socket) is ever held of one body, packed or unpacked, and no more than a budget of all
-together. Knows nothing of JSON.
+No more than the limit (and one piece from the socket) is ever held of one body, packed or unpacked,
+and no more than a budget of all together. Knows nothing of JSON.
 """
 
 from __future__ import annotations
@@ -28,7 +28,13 @@ class Budget:
     def take(self, count: int) -> None:
         """Raises Refusal (503) where there is no room."""
         if self.held + count > self._most:
-            raise Refusal(503, "overloaded", f"bodies of {self._most:,} bytes are held; try again", retry_after=1, close=True)
+            raise Refusal(
+                503,
+                "overloaded",
+                f"bodies of {self._most:,} bytes are held; try again",
+                retry_after=1,
+                close=True,
+            )
         self.held += count
 
     def give(self, count: int) -> None:
@@ -37,13 +43,22 @@ class Budget:
 
 
 @asynccontextmanager
-async def body_of(request: Request, *, limit: int, seconds: float, budget: Budget) -> AsyncIterator[bytes]:
-    """The whole body, at most ``limit`` bytes unpacked, counted in ``budget`` for as long as the block. Raises Refusal: 413 for more,
-    400 for another encoding than gzip, damaged gzip or a body that takes longer than ``seconds``, 503 where the budget is used up.
-    Starlette raises ClientDisconnect where the client is gone."""
+async def body_of(
+    request: Request, *, limit: int, seconds: float, budget: Budget
+) -> AsyncIterator[bytes]:
+    """The whole body, at most ``limit`` bytes unpacked, counted in ``budget`` for as long as the
+    block. Raises Refusal: 413 for more, 400 for another encoding than gzip, damaged gzip or a body
+    that takes longer than ``seconds``, 503 where the budget is used up. Starlette raises
+    ClientDisconnect where the client is gone.
+    """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip", ""):
-        raise Refusal(400, "unknown_encoding", f"content-encoding {encoding[:40]!r}: expected gzip or none", close=True)
+        raise Refusal(
+            400,
+            "unknown_encoding",
+            f"content-encoding {encoding[:40]!r}: expected gzip or none",
+            close=True,
+        )
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise _too_large(limit)
@@ -57,7 +72,9 @@ async def body_of(request: Request, *, limit: int, seconds: float, budget: Budge
                     budget.take(unpack.held - counted)
                     counted = unpack.held
         except TimeoutError as late:
-            raise Refusal(400, "slow_body", f"the body took longer than {seconds:g} s", close=True) from late
+            raise Refusal(
+                400, "slow_body", f"the body took longer than {seconds:g} s", close=True
+            ) from late
         yield unpack.whole()
     finally:
         budget.give(counted)
@@ -101,9 +118,13 @@ class _Gunzip(_Plain):
                 if self._stream.eof:  # a file of several members is their texts in a row
                     self._begin()
                 super().take(self._stream.decompress(piece, self._limit - len(self._held) + 1))
-                piece = self._stream.unused_data if self._stream.eof else self._stream.unconsumed_tail
+                piece = (
+                    self._stream.unused_data if self._stream.eof else self._stream.unconsumed_tail
+                )
         except zlib.error as damage:
-            raise Refusal(400, "damaged_gzip", f"the body is not gzip: {damage}", close=True) from damage
+            raise Refusal(
+                400, "damaged_gzip", f"the body is not gzip: {damage}", close=True
+            ) from damage
 
     def whole(self) -> bytes:
         if not self._stream.eof:

@@ -1,4 +1,5 @@
-"""One caller's connection: how long it may take for a head, for an answer, for a body that nobody reads, and when it makes room.
+"""One caller's connection: how long it may take for a head, for an answer, for a body that nobody
+reads, and when it makes room.
 
 Knows HTTP's states and the socket's buffer, no route.
 """
@@ -19,9 +20,11 @@ _HEAD_SECONDS = 10.0
 
 
 class Patient(H11Protocol):
-    """Hangs up on a caller whose request's head does not arrive within 10 s; who does not take an answer within ``patience`` seconds
-    from the moment that the socket's buffers were full; who goes on for so long with the body of a request that was answered without it.
-    Past ``most`` connections the one that is longest without a request in work makes room for a new one."""
+    """Hangs up on a caller whose request's head does not arrive within 10 s; who does not take an
+    answer within ``patience`` seconds from the moment that the socket's buffers were full; who goes
+    on for so long with the body of a request that was answered without it. Past ``most``
+    connections the one that is longest without a request in work makes room for a new one.
+    """
 
     def __init__(self, *args: Any, patience: float, most: int, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -31,7 +34,9 @@ class Patient(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        transport.set_write_buffer_limits(high=0)  # so that pause_writing says: not all was taken, and resume_writing: now it is
+        transport.set_write_buffer_limits(
+            high=0
+        )  # so that pause_writing says: not all was taken, and resume_writing: now it is
         self._watch()
         if len(self.connections) > self._most:
             self._make_room()
@@ -60,7 +65,9 @@ class Patient(H11Protocol):
             self._stop(what)
 
     def _watch(self) -> None:
-        """Whatever arrives ends uvicorn's wait for the next request, so what arrives in drops needs a wait of its own."""
+        """Whatever arrives ends uvicorn's wait for the next request, so what arrives in drops needs
+        a wait of its own.
+        """
         if self.conn.their_state is not h11.SEND_BODY:
             self._stop("body")
         if self.conn.their_state is h11.IDLE:
@@ -82,7 +89,11 @@ class Patient(H11Protocol):
         self.transport.abort()  # close() would wait for the buffer
 
     def _make_room(self) -> None:
-        idle = [other for other in self.connections if isinstance(other, Patient) and other is not self and other.idle]
+        idle = [
+            other
+            for other in self.connections
+            if isinstance(other, Patient) and other is not self and other.idle
+        ]
         if idle:
             min(idle, key=lambda other: other._idle_since)._hang_up("room")
 

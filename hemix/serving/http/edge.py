@@ -1,4 +1,5 @@
-"""Around every route: request ids, logs, metrics, errors as JSON, and a bound on the requests in work.
+"""Around every route: request ids, logs, metrics, errors as JSON, and a bound on the requests in
+work.
 
 Plain ASGI. Knows no route.
 """
@@ -68,7 +69,9 @@ class Edge:
         if counts:
             self._inside.begin()
         try:
-            await (self._full if counts and self._inside.working > self._most else self._app)(scope, receive, answer)
+            await (self._full if counts and self._inside.working > self._most else self._app)(
+                scope, receive, answer
+            )
         except Exception:
             if status == 0:
                 raise
@@ -106,22 +109,34 @@ class Edge:
 
 def handlers() -> dict[Any, Any]:
     """Exceptions to answers, for the app."""
-    return {Refusal: _refused, HTTPException: _http, ClientGone: _gone, ClientDisconnect: _gone, Exception: _defect}
+    return {
+        Refusal: _refused,
+        HTTPException: _http,
+        ClientGone: _gone,
+        ClientDisconnect: _gone,
+        Exception: _defect,
+    }
 
 
-def _answer(request: Any, status: int, code: str, message: str, field: str | None, headers: dict[str, str]) -> Response:
+def _answer(
+    request: Any, status: int, code: str, message: str, field: str | None, headers: dict[str, str]
+) -> Response:
     request.state.facts |= {"code": code} | ({"field": field[:200]} if field else {})
     body = error_body(code, message, field, request.state.request_id)
     return Response(body, status, headers, media_type="application/json")
 
 
 async def _refused(request: Any, refusal: Refusal) -> Response:
-    return _answer(request, refusal.status, refusal.code, refusal.message, refusal.field, refusal.headers())
+    return _answer(
+        request, refusal.status, refusal.code, refusal.message, refusal.field, refusal.headers()
+    )
 
 
 async def _http(request: Any, error: HTTPException) -> Response:
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
-    return _answer(request, error.status_code, code, str(error.detail), None, dict(error.headers or {}))
+    return _answer(
+        request, error.status_code, code, str(error.detail), None, dict(error.headers or {})
+    )
 
 
 async def _gone(request: Any, _error: Exception) -> Response:
@@ -131,4 +146,6 @@ async def _gone(request: Any, _error: Exception) -> Response:
 
 async def _defect(request: Any, error: Exception) -> Response:
     say("defect", level=logging.ERROR, error=error, request_id=request.state.request_id)
-    return _answer(request, 500, "internal", "the server has a defect; its log has the details", None, {})
+    return _answer(
+        request, 500, "internal", "the server has a defect; its log has the details", None, {}
+    )

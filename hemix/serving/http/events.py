@@ -1,7 +1,8 @@
-"""POST /v1/events without its HTTP: a body to events, each taken or rejected by its index, and what is said of them.
+"""POST /v1/events without its HTTP: a body to events, each taken or rejected by its index, and what
+is said of them.
 
-One wrong event does not spoil its body; a body that is not JSON does. Of several models each reads the
-fields that it can: a value is wrong where no model that has its column can read it.
+One wrong event does not spoil its body; a body that is not JSON does. Of several models each reads
+the fields that it can: a value is wrong where no model that has its column can read it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,12 @@ _EACH = msgspec.json.Decoder(list[msgspec.Raw])
 _ONE = msgspec.json.Decoder(EventMessage)
 _VALUES_MAX = 500_000
 """A body with a wrong event is taken apart value by value"""
-_NEEDS = {"interaction": ("user", "item"), "impression": ("user", "item"), "user": ("user",), "item": ("item",)}
+_NEEDS = {
+    "interaction": ("user", "item"),
+    "impression": ("user", "item"),
+    "user": ("user",),
+    "item": ("item",),
+}
 
 
 @dataclass
@@ -100,9 +106,13 @@ def _messages(body: bytes, taken: Taken) -> Iterator[tuple[int, EventMessage]]:
     if body.count(b"\n") + body.count(b"\r") > _VALUES_MAX:
         raise _too_many_values()
     first, *more = body.splitlines() or [b""]
-    lines = [line for line in (first, *map(without_mark, more)) if line.strip()]  # joined files may each begin with a mark
+    lines = [
+        line for line in (first, *map(without_mark, more)) if line.strip()
+    ]  # joined files may each begin with a mark
     if not lines:
-        raise Refusal(400, "malformed_json", "the body is empty: expected a JSON array, or one object a line")
+        raise Refusal(
+            400, "malformed_json", "the body is empty: expected a JSON array, or one object a line"
+        )
     try:
         msgspec.json.decode(lines[0], type=msgspec.Raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -111,7 +121,11 @@ def _messages(body: bytes, taken: Taken) -> Iterator[tuple[int, EventMessage]]:
 
 
 def _too_many_values() -> Refusal:
-    return Refusal(413, "too_many_values", f"more than {_VALUES_MAX:,} values or lines, some wrong; send smaller bodies")
+    return Refusal(
+        413,
+        "too_many_values",
+        f"more than {_VALUES_MAX:,} values or lines, some wrong; send smaller bodies",
+    )
 
 
 def _each(raw: list[msgspec.Raw], taken: Taken) -> Iterator[tuple[int, EventMessage]]:
@@ -131,7 +145,9 @@ def _check_json(index: int, one: msgspec.Raw) -> None:
         msgspec.json.decode(one)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         problem = "nested too deep" if isinstance(error, RecursionError) else str(error)
-        raise Refusal(400, "malformed_json", f"event {index}: not JSON: {problem}", field=f"[{index}]") from error
+        raise Refusal(
+            400, "malformed_json", f"event {index}: not JSON: {problem}", field=f"[{index}]"
+        ) from error
 
 
 def _check_count(events: int) -> None:
@@ -140,7 +156,12 @@ def _check_count(events: int) -> None:
 
 
 def _event(
-    index: int, message: EventMessage, now_ms: int, checks: Mapping[str, FieldChecks], limits: Limits, taken: Taken
+    index: int,
+    message: EventMessage,
+    now_ms: int,
+    checks: Mapping[str, FieldChecks],
+    limits: Limits,
+    taken: Taken,
 ) -> Event | None:
     for name in _NEEDS[message.kind]:
         if getattr(message, name) is None:
@@ -150,10 +171,15 @@ def _event(
     if time_ms > now_ms + limits.future_ms:
         ahead = (time_ms - now_ms) / 1000
         taken.reject(
-            index, "future_timestamp", f"{ahead:,.0f} s ahead of the server's clock: is it in milliseconds?", "timestamp"
+            index,
+            "future_timestamp",
+            f"{ahead:,.0f} s ahead of the server's clock: is it in milliseconds?",
+            "timestamp",
         )
         return None
-    time_ms = min(time_ms, now_ms)  # what has arrived has happened; else the next ranking would be before it
+    time_ms = min(
+        time_ms, now_ms
+    )  # what has arrived has happened; else the next ranking would be before it
     level = message.kind if message.kind in ("user", "item") else "event"
     problem = _problem(level, message.fields, checks, taken.unusable)
     if problem is not None:

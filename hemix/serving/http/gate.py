@@ -1,7 +1,8 @@
 """A bounded queue before a few threads: what the event loop must not do itself.
 
-Whoever finds the queue full is refused at once (503), whoever waits or works longer than the deadline is answered 504, and work whose
-client has gone is never begun. A place is free again when its thread is, not when its client is. Knows nothing of the work.
+Whoever finds the queue full is refused at once (503), whoever waits or works longer than the
+deadline is answered 504, and work whose client has gone is never begun. A place is free again when
+its thread is, not when its client is. Knows nothing of the work.
 """
 
 from __future__ import annotations
@@ -50,11 +51,21 @@ class Gate:
         """How many wait for a thread."""
         return max(self.taken - self._workers, 0)
 
-    async def run(self, work: Callable[[], T], gone: Callable[[], Awaitable[None]] | None = None) -> Done[T]:
-        """Do ``work`` in a thread. ``gone`` returns when nobody waits any more. Raises Refusal (503, 504), ClientGone, or what the work
-        raises."""
+    async def run(
+        self, work: Callable[[], T], gone: Callable[[], Awaitable[None]] | None = None
+    ) -> Done[T]:
+        """Do ``work`` in a thread.
+
+        ``gone`` returns when nobody waits any more. Raises Refusal (503, 504), ClientGone, or what
+        the work raises.
+        """
         if self.taken >= self._places:
-            raise Refusal(503, "overloaded", f"{self.name}: {self._places} requests are in work; try again", retry_after=1)
+            raise Refusal(
+                503,
+                "overloaded",
+                f"{self.name}: {self._places} requests are in work; try again",
+                retry_after=1,
+            )
         loop = asyncio.get_running_loop()
         asked = time.perf_counter()
 
@@ -76,17 +87,25 @@ class Gate:
                 return answer.result()
             if watch is not None and watch.done():
                 raise ClientGone
-            raise Refusal(504, "deadline", f"{self.name}: not done within {self._deadline:g} s", retry_after=1)
+            raise Refusal(
+                504, "deadline", f"{self.name}: not done within {self._deadline:g} s", retry_after=1
+            )
         finally:
             answer.cancel()
             if watch is not None:
                 watch.cancel()
 
-    def _release(self, loop: asyncio.AbstractEventLoop, done: Future[Done[T]], box: list[Callable[[], T]]) -> None:
-        box.clear()  # a cancelled task stays in the pool's queue, and would hold its body there after its place is given back
+    def _release(
+        self, loop: asyncio.AbstractEventLoop, done: Future[Done[T]], box: list[Callable[[], T]]
+    ) -> None:
+        # a cancelled task stays in the pool's queue, and would hold its body there after its place
+        # is given back
+        box.clear()
         if not done.cancelled():
             done.exception()
-        with contextlib.suppress(RuntimeError):  # a thread that outlives the loop has no place to give back
+        with contextlib.suppress(
+            RuntimeError
+        ):  # a thread that outlives the loop has no place to give back
             loop.call_soon_threadsafe(self._free)
 
     def _free(self) -> None:

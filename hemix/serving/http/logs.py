@@ -1,4 +1,7 @@
-"""Logs of the server: one JSON object a line, on stderr. Never a token, never a body, never a header."""
+"""Logs of the server: one JSON object a line, on stderr.
+
+Never a token, never a body, never a header.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,11 @@ _logger = logging.getLogger("hemix.serving")
 class _Lines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        content: dict[str, Any] = {"time": moment, "level": record.levelname.lower(), "message": record.getMessage()}
+        content: dict[str, Any] = {
+            "time": moment,
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+        }
         content |= getattr(record, "facts", {})
         if record.exc_info:
             content["traceback"] = self.formatException(record.exc_info)
@@ -34,6 +41,10 @@ def configure(level: str = "info") -> None:
         logger.propagate = False
 
 
-def say(message: str, *, level: int = logging.INFO, error: BaseException | None = None, **facts: Any) -> None:
-    """One record with facts beside its message; with the traceback of ``error``, which is our own defect."""
+def say(
+    message: str, *, level: int = logging.INFO, error: BaseException | None = None, **facts: Any
+) -> None:
+    """One record with facts beside its message; with the traceback of ``error``, which is our own
+    defect.
+    """
     _logger.log(level, message, extra={"facts": facts}, exc_info=error)

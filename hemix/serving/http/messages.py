@@ -40,7 +40,10 @@ _NAME_MAX = 256
 _INT64 = 2**63 - 1
 
 Id = Annotated[str, Meta(min_length=1, max_length=256)]
-Time = Annotated[int, Meta(ge=EARLIEST_MS, le=LATEST_MS, description="Milliseconds UTC, of the years 1990 to 2099")]
+Time = Annotated[
+    int,
+    Meta(ge=EARLIEST_MS, le=LATEST_MS, description="Milliseconds UTC, of the years 1990 to 2099"),
+]
 Whole = Annotated[int, Meta(ge=-_INT64 - 1, le=_INT64)]
 Text = Annotated[str, Meta(max_length=4096)]
 Part = Whole | float | Text | bool | None
@@ -49,22 +52,36 @@ Fields = Annotated[
     dict[Annotated[str, Meta(max_length=_NAME_MAX)], Value],
     Meta(
         max_length=FIELDS_MAX,
-        description="Values by column of the schema. A column that is not there, or null, is missing; other columns are left aside. "
+        description="Values by column of the schema. "
+        "A column that is not there, or null, is missing; "
+        "other columns are left aside. "
         f"At most {FIELDS_BYTES // 2**10} KiB",
     ),
 ]
 
 
 class EventMessage(Struct, rename={"kind": "event", "action": "type"}):
-    """Something that happened. An interaction or impression needs user and item, a user event user, an item event item."""
+    """Something that happened.
+
+    An interaction or impression needs user and item, a user event user, an item event item.
+    """
 
     kind: Literal["interaction", "impression", "user", "item"]
-    id: Annotated[Id, Meta(description="Accepted once for its user, or its item: a second event of this id is a duplicate")]
-    timestamp: Annotated[Time | None, Meta(description="When it happened; by default the moment of its arrival")] = None
+    id: Annotated[
+        Id,
+        Meta(
+            description="Accepted once for its user, or its item: "
+            "a second event of this id is a duplicate"
+        ),
+    ]
+    timestamp: Annotated[
+        Time | None, Meta(description="When it happened; by default the moment of its arrival")
+    ] = None
     user: Id | None = None
     item: Id | None = None
     action: Annotated[
-        Annotated[str, Meta(max_length=256)] | None, Meta(description="What the user did: the schema's history.action")
+        Annotated[str, Meta(max_length=256)] | None,
+        Meta(description="What the user did: the schema's history.action"),
     ] = None
     ranking: Annotated[Id | None, Meta(description="Id of the ranking that it answers to")] = None
     fields: Fields = {}
@@ -102,8 +119,12 @@ class RankMessage(Struct):
     model: Annotated[Id | None, Meta(description="By default the only or first model")] = None
     timestamp: Annotated[Time | None, Meta(description="Of the request; by default now")] = None
     context: Fields = {}
-    explain: Annotated[bool, Meta(description="Say which past events drew attention, the newest in any case")] = False
-    history: Annotated[HistoryMessage | None, Meta(description="Goes before the store's history")] = None
+    explain: Annotated[
+        bool, Meta(description="Say which past events drew attention, the newest in any case")
+    ] = False
+    history: Annotated[
+        HistoryMessage | None, Meta(description="Goes before the store's history")
+    ] = None
 
 
 T = TypeVar("T")
@@ -120,10 +141,15 @@ def without_mark(body: bytes) -> bytes:
 
 
 def check_size(body: bytes) -> None:
-    """Raises Refusal (413) for a body whose few bytes would become very many values: more objects or keys than any request within the
-    limits has."""
+    """Raises Refusal (413) for a body whose few bytes would become very many values: more objects
+    or keys than any request within the limits has.
+    """
     if body.count(b"{") > _OBJECTS_MAX or body.count(b":") > _KEYS_MAX:
-        raise Refusal(413, "too_many_values", f"more than {_OBJECTS_MAX:,} objects or {_KEYS_MAX:,} keys; send smaller bodies")
+        raise Refusal(
+            413,
+            "too_many_values",
+            f"more than {_OBJECTS_MAX:,} objects or {_KEYS_MAX:,} keys; send smaller bodies",
+        )
 
 
 def oversized(fields: Mapping[str, Any]) -> str | None:
@@ -133,7 +159,10 @@ def oversized(fields: Mapping[str, Any]) -> str | None:
 
 
 def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
-    """The body as the decoder's type. Raises Refusal: 400 where it is no JSON, 422 naming the field where it is something else."""
+    """The body as the decoder's type.
+
+    Raises Refusal: 400 where it is no JSON, 422 naming the field where it is something else.
+    """
     if not body.strip():
         raise Refusal(400, "malformed_json", "the body is empty: expected JSON")
     try:
@@ -146,7 +175,9 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
 
 
 def refused(error: Exception, body: bytes | msgspec.Raw) -> Refusal:
-    """``Expected `str`, got `null` - at `$.user` `` as a 422 about the field ``user`` of the body."""
+    """``Expected `str`, got `null` - at `$.user` `` as a 422 about the field ``user`` of the
+    body.
+    """
     message, _, place = str(error).partition(" - at ")
     field = place.replace("`", "").removeprefix("key in ").removeprefix("$").removeprefix(".")
     missing = re.search(r"missing required field `([^`]+)`", message)
@@ -158,18 +189,34 @@ def refused(error: Exception, body: bytes | msgspec.Raw) -> Refusal:
 
 
 def _column(fields: str, message: str, body: bytes | msgspec.Raw) -> tuple[str, str]:
-    """Field and message where msgspec says which fields hold a wrong value or name, and not whose it is."""
+    """Field and message where msgspec says which fields hold a wrong value or name, and not whose
+    it is.
+    """
     try:
         found = _LOOSE.decode(body)
         for step in re.findall(r"[^.\[\]]+", fields):
             found = found[int(step) if isinstance(found, list) else step]
         columns = list(found.items())
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError, TypeError, AttributeError):
+    except (
+        msgspec.DecodeError,
+        UnicodeDecodeError,
+        RecursionError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ):
         return fields, message  # nested too deep, malformed further on, or named twice
     for name, value in columns:
         if len(name) > _NAME_MAX:
-            return fields, f"expected columns' names of at most {_NAME_MAX} characters, found {name[:40]!r}..."
-        if math.inf in (parts := value if isinstance(value, list) else [value]) or -math.inf in parts:
+            return (
+                fields,
+                f"expected columns' names of at most {_NAME_MAX} characters, "
+                f"found {name[:40]!r}...",
+            )
+        if (
+            math.inf in (parts := value if isinstance(value, list) else [value])
+            or -math.inf in parts
+        ):
             return f"{fields}.{name}", message
         try:
             msgspec.convert(value, Value)

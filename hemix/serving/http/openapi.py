@@ -1,4 +1,5 @@
-"""The OpenAPI description: bodies from the very types that decode them, answers and errors written out beside their routes.
+"""The OpenAPI description: bodies from the very types that decode them, answers and errors written
+out beside their routes.
 
 Knows no data; FastAPI's own description is not used, because the routes take raw bodies.
 """
@@ -18,7 +19,12 @@ from hemix.serving.types import Status
 
 __all__ = ["describe"]
 
-_TEXT, _NUMBER, _WHOLE, _FLAG = {"type": "string"}, {"type": "number"}, {"type": "integer"}, {"type": "boolean"}
+_TEXT, _NUMBER, _WHOLE, _FLAG = (
+    {"type": "string"},
+    {"type": "number"},
+    {"type": "integer"},
+    {"type": "boolean"},
+)
 _NAME = {"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]*$", "maxLength": 128}
 
 
@@ -36,13 +42,19 @@ def _array(items: dict[str, Any]) -> dict[str, Any]:
 
 _ANSWERS: dict[str, dict[str, Any]] = {
     "Error": _object(
-        {"error": _object({"code": _TEXT, "message": _TEXT, "field": _maybe(_TEXT), "request_id": _TEXT})},
+        {
+            "error": _object(
+                {"code": _TEXT, "message": _TEXT, "field": _maybe(_TEXT), "request_id": _TEXT}
+            )
+        },
     ),
     "EventsAnswer": _object(
         {
             "accepted": _WHOLE,
             "duplicate": _WHOLE,
-            "rejected": _array(_object({"index": _WHOLE, "code": _TEXT, "message": _TEXT, "field": _maybe(_TEXT)})),
+            "rejected": _array(
+                _object({"index": _WHOLE, "code": _TEXT, "message": _TEXT, "field": _maybe(_TEXT)})
+            ),
             "took_ms": _NUMBER,
         }
     ),
@@ -52,18 +64,32 @@ _ANSWERS: dict[str, dict[str, Any]] = {
             "model": _TEXT,
             "version": _TEXT,
             "took_ms": _NUMBER,
-            "degraded": _array({"type": "string", "description": "What it had to do without: history, features, early_history"}),
+            "degraded": _array(
+                {
+                    "type": "string",
+                    "description": "What it had to do without: history, features, early_history",
+                }
+            ),
             "user_status": {"type": "string", "enum": ["OK", "UNKNOWN_USER"]},
             "items": _array(
                 _object(
                     {
                         "id": _TEXT,
-                        "score": _maybe({"type": "number", "description": "null where it has none"}),
+                        "score": _maybe(
+                            {"type": "number", "description": "null where it has none"}
+                        ),
                         "outputs": {"type": "object", "additionalProperties": _NUMBER},
                         "status": {"type": "string", "enum": list(get_args(Status))},
                     },
                     because=_array(
-                        _object({"item": _TEXT, "weight": _NUMBER, "age_seconds": _maybe(_NUMBER), "type": _maybe(_TEXT)})
+                        _object(
+                            {
+                                "item": _TEXT,
+                                "weight": _NUMBER,
+                                "age_seconds": _maybe(_NUMBER),
+                                "type": _maybe(_TEXT),
+                            }
+                        )
                     ),
                 )
             ),
@@ -75,12 +101,23 @@ _ANSWERS: dict[str, dict[str, Any]] = {
             "version": _TEXT,
             "state": {"type": "string", "enum": ["ready"]},
             "schema": _TEXT,
-            "sha256": _maybe({"type": "string", "description": "Of the run's run.json, which lists the digests of its weights"}),
+            "sha256": _maybe(
+                {
+                    "type": "string",
+                    "description": "Of the run's run.json, which lists the digests of its weights",
+                }
+            ),
             "outputs": _array(_TEXT),
             "test": {"type": "object", "additionalProperties": {"type": "object"}},
         }
     ),
-    "Ready": _object({"ready": _FLAG, "checks": {"type": "object", "additionalProperties": _FLAG}, "problem": _maybe(_TEXT)}),
+    "Ready": _object(
+        {
+            "ready": _FLAG,
+            "checks": {"type": "object", "additionalProperties": _FLAG},
+            "problem": _maybe(_TEXT),
+        }
+    ),
     "Playground": _object(
         {
             "model": _TEXT,
@@ -121,9 +158,11 @@ _ERRORS = {
     403: "A page of another site asks a server without a token",
     404: "No such model or version",
     413: "The body is too large, or holds too many items or events",
-    422: "A field is missing, of another type, out of its range, or does not fit the schema; the error names it",
+    422: "A field is missing, of another type, out of its range, or does not fit the schema; the "
+    "error names it",
     429: "Another version is being loaded",
-    503: "Too many requests in work, or the store is not reachable; Retry-After says when to try again",
+    503: "Too many requests in work, or the store is not reachable; Retry-After says when to try "
+    "again",
     504: "Not done within the deadline",
 }
 _COLUMNS = (
@@ -133,7 +172,13 @@ _COLUMNS = (
     ("EventMessage", "fields", ("event", "user", "item")),
 )
 """Message, its field, and the levels of the schema whose columns are read there"""
-_MODEL = {"name": "model", "in": "query", "required": False, "schema": _TEXT, "description": "By default the first model"}
+_MODEL = {
+    "name": "model",
+    "in": "query",
+    "required": False,
+    "schema": _TEXT,
+    "description": "By default the first model",
+}
 
 
 def _reference(name: str) -> dict[str, str]:
@@ -141,14 +186,28 @@ def _reference(name: str) -> dict[str, str]:
 
 
 def _route(
-    summary: str, answer: str | dict[str, Any], *errors: int, body: dict[str, Any] | None = None, **more: Any
+    summary: str,
+    answer: str | dict[str, Any],
+    *errors: int,
+    body: dict[str, Any] | None = None,
+    **more: Any,
 ) -> dict[str, Any]:
     schema = _reference(answer) if isinstance(answer, str) else answer
-    responses: dict[str, Any] = {"200": {"description": "Done", "content": {"application/json": {"schema": schema}}}}
+    responses: dict[str, Any] = {
+        "200": {"description": "Done", "content": {"application/json": {"schema": schema}}}
+    }
     for status in errors:
-        headers = {"Retry-After": {"schema": _WHOLE, "description": "Seconds"}} if status in (429, 503) else {}
+        headers = (
+            {"Retry-After": {"schema": _WHOLE, "description": "Seconds"}}
+            if status in (429, 503)
+            else {}
+        )
         content = {"application/json": {"schema": _reference("Error")}}
-        responses[str(status)] = {"description": _ERRORS[status], "content": content, "headers": headers}
+        responses[str(status)] = {
+            "description": _ERRORS[status],
+            "content": content,
+            "headers": headers,
+        }
     request = {"requestBody": {"required": True, "content": body}} if body is not None else {}
     return {"summary": summary, "responses": responses, **request, **more}
 
@@ -184,7 +243,12 @@ def _messages(limits: Limits, checks: Sequence[FieldChecks]) -> dict[str, Any]:
     _, bodies = msgspec.json.schema_components([RankMessage, EventMessage], ref_template=template)
     bodies["RankMessage"]["properties"]["items"]["maxItems"] = limits.items
     for message, field, levels in _COLUMNS:
-        columns = {name: shape for one in checks for level in levels for name, shape in one.shapes[level].items()}
+        columns = {
+            name: shape
+            for one in checks
+            for level in levels
+            for name, shape in one.shapes[level].items()
+        }
         properties = bodies[message]["properties"]
         properties[field] = {**properties[field], "properties": columns}
     return bodies
@@ -218,7 +282,10 @@ def _ranking_paths() -> dict[str, Any]:
 def _model_paths() -> dict[str, Any]:
     """The models that serve, and loading another one."""
     models = _object({"models": _array(_reference("Model"))})
-    named = [{"name": part, "in": "path", "required": True, "schema": _NAME} for part in ("name", "version")]
+    named = [
+        {"name": part, "in": "path", "required": True, "schema": _NAME}
+        for part in ("name", "version")
+    ]
     load = _route(
         "Load a version of the registry, warm it up and let it serve",
         "Model",

@@ -22,7 +22,9 @@ from hemix.serving.known import known
 __all__ = ["add_playground"]
 
 _SAFE = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; "
+    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; "
+    "style-src 'unsafe-inline'; connect-src "
+    "'self'; "
     "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-cache",
     "X-Content-Type-Options": "nosniff",
@@ -31,7 +33,10 @@ _SAFE = {
 
 def add_playground(app: FastAPI, service: Service) -> None:
     """``/``, ``/docs``, ``/v1/playground`` and ``/v1/users/{user}/history``."""
-    pages = {name: files("hemix.serving.http").joinpath("pages", name).read_bytes() for name in ("playground.html", "docs.html")}
+    pages = {
+        name: files("hemix.serving.http").joinpath("pages", name).read_bytes()
+        for name in ("playground.html", "docs.html")
+    }
 
     @app.get("/")
     async def _page() -> Response:
@@ -45,17 +50,25 @@ def add_playground(app: FastAPI, service: Service) -> None:
     async def _suggestions(request: Request) -> Response:
         service.access.check(request.headers.get("authorization"))
         model = request.query_params.get("model")
-        return Response((await service.store_gate.run(lambda: _suggest(service, model))).value, media_type="application/json")
+        return Response(
+            (await service.store_gate.run(lambda: _suggest(service, model))).value,
+            media_type="application/json",
+        )
 
     @app.get("/v1/users/{user:path}/history")  # an id may hold a slash
     async def _history(request: Request, user: str) -> Response:
         service.access.check(request.headers.get("authorization"))
         model = request.query_params.get("model")
-        return Response((await service.store_gate.run(lambda: _read(service, model, user))).value, media_type="application/json")
+        return Response(
+            (await service.store_gate.run(lambda: _read(service, model, user))).value,
+            media_type="application/json",
+        )
 
 
 def _unknown(model: str | None) -> Refusal:
-    return Refusal(404, "unknown_model", f"no model {model!r}; GET /v1/models lists them", field="model")
+    return Refusal(
+        404, "unknown_model", f"no model {model!r}; GET /v1/models lists them", field="model"
+    )
 
 
 def _suggest(service: Service, model: str | None) -> bytes:
@@ -87,7 +100,9 @@ def _read(service: Service, model: str | None, user: str) -> bytes:
     times = np.array([event.time_ms for event in history.events], dtype=np.int64)
     now_ms = int(time.time() * 1000) + 1  # as a ranking's
     first, last, now = (np.array([value], dtype=np.int64) for value in (0, len(times), now_ms))
-    [[begin, realtime, end]] = cut_histories(times, first, last, now, lengths, schema.clock.timezone, delay_ms=0).tolist()
+    [[begin, realtime, end]] = cut_histories(
+        times, first, last, now, lengths, schema.clock.timezone, delay_ms=0
+    ).tolist()
     events = [
         {
             "id": event.id,
@@ -100,4 +115,6 @@ def _read(service: Service, model: str | None, user: str) -> bytes:
         for i, event in enumerate(history.events)
         if begin <= i < end
     ]
-    return msgspec.json.encode({"user": user, "revision": history.revision, "now": now_ms, "events": events})
+    return msgspec.json.encode(
+        {"user": user, "revision": history.revision, "now": now_ms, "events": events}
+    )

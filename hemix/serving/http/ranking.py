@@ -36,7 +36,12 @@ def read_request(body: bytes, limits: Limits) -> RankMessage:
     check_size(body)
     message = decode(_DECODER, body)
     if len(message.items) > limits.items:
-        raise Refusal(413, "too_many_items", f"{len(message.items):,} items; at most {limits.items:,} a request", field="items")
+        raise Refusal(
+            413,
+            "too_many_items",
+            f"{len(message.items):,} items; at most {limits.items:,} a request",
+            field="items",
+        )
     if len(body) > FIELDS_BYTES:
         _check_sizes(message)
     return message
@@ -55,10 +60,18 @@ def _check_sizes(message: RankMessage) -> None:
 
 
 def rank(message: RankMessage, models: Models, limits: Limits, request_id: str) -> Ranking:
-    """Rank with the model that the message names. Raises Refusal: 404 for an unknown model, 422 for values that do not fit."""
+    """Rank with the model that the message names.
+
+    Raises Refusal: 404 for an unknown model, 422 for values that do not fit.
+    """
     with models.lease(message.model) as served:
         if served is None:
-            raise Refusal(404, "unknown_model", f"no model {message.model!r}; GET /v1/models lists them", field="model")
+            raise Refusal(
+                404,
+                "unknown_model",
+                f"no model {message.model!r}; GET /v1/models lists them",
+                field="model",
+            )
         request = _request(message, request_id)
         _check(request, served.checks)
         try:
@@ -80,7 +93,12 @@ def _request(message: RankMessage, request_id: str) -> RankRequest:
         parts = ("history.global", given.global_), ("history.realtime", given.realtime)
         past, realtime = (_events(where, part, message.user, time_ms) for where, part in parts)
         if past and realtime and past[-1].time_ms > realtime[0].time_ms:
-            raise Refusal(422, "invalid", "begins before the global part ends", field="history.realtime[0].timestamp")
+            raise Refusal(
+                422,
+                "invalid",
+                "begins before the global part ends",
+                field="history.realtime[0].timestamp",
+            )
         override = HistoryOverride(global_=past, realtime=realtime)
     return RankRequest(
         id=message.id or request_id,
@@ -97,8 +115,17 @@ def _events(where: str, part: list[PastEvent], user: str, time_ms: int) -> tuple
     last = 0
     for i, event in enumerate(part):
         if not last <= event.timestamp < time_ms:
-            wanted = "not before the event before it" if event.timestamp < time_ms else "before the request"
-            raise Refusal(422, "invalid", f"expected a time {wanted}, found {event.timestamp}", field=f"{where}[{i}].timestamp")
+            wanted = (
+                "not before the event before it"
+                if event.timestamp < time_ms
+                else "before the request"
+            )
+            raise Refusal(
+                422,
+                "invalid",
+                f"expected a time {wanted}, found {event.timestamp}",
+                field=f"{where}[{i}].timestamp",
+            )
         last = event.timestamp
     return tuple(
         Event(
@@ -136,11 +163,18 @@ def _check_known(ranking: Ranking, message: RankMessage) -> None:
     if ranking.degraded:
         return  # what only events know cannot be told from what nobody knows
     if not ranking.user_known:
-        raise Refusal(422, "unknown_user", f"the run does not know user {message.user!r}", field="user")
+        raise Refusal(
+            422, "unknown_user", f"the run does not know user {message.user!r}", field="user"
+        )
     strangers = {item.id for item in ranking.items if item.status == "UNKNOWN_ITEM"}
     for i, item in enumerate(message.items):
         if item.id in strangers:
-            raise Refusal(422, "unknown_item", f"the run does not know item {item.id!r}", field=f"items[{i}].id")
+            raise Refusal(
+                422,
+                "unknown_item",
+                f"the run does not know item {item.id!r}",
+                field=f"items[{i}].id",
+            )
 
 
 def answer(ranking: Ranking, *, explain: bool) -> bytes:
@@ -159,10 +193,20 @@ def answer(ranking: Ranking, *, explain: bool) -> bytes:
 
 
 def _item(item: RankedItem, explain: bool) -> dict[str, Any]:
-    content: dict[str, Any] = {"id": item.id, "score": item.score, "outputs": item.outputs, "status": item.status}
+    content: dict[str, Any] = {
+        "id": item.id,
+        "score": item.score,
+        "outputs": item.outputs,
+        "status": item.status,
+    }
     if explain:
         content["because"] = [
-            {"item": cause.item, "weight": cause.weight, "age_seconds": cause.age_seconds, "type": cause.action}
+            {
+                "item": cause.item,
+                "weight": cause.weight,
+                "age_seconds": cause.age_seconds,
+                "type": cause.action,
+            }
             for cause in item.because
         ]
     return content

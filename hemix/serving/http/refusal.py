@@ -1,4 +1,5 @@
-"""An answer other than 200: its status, its code for a program, its sentence for a person, and the field that is at fault.
+"""An answer other than 200: its status, its code for a program, its sentence for a person, and the
+field that is at fault.
 
 Knows nothing of what was asked.
 """
@@ -15,7 +16,9 @@ __all__ = ["Refusal", "error_body"]
 
 
 class Refusal(HemixError):
-    """Ends a request with this status; ``retry_after`` in seconds, ``close`` hangs up because the rest of the body is not read."""
+    """Ends a request with this status; ``retry_after`` in seconds, ``close`` hangs up because the
+    rest of the body is not read.
+    """
 
     def __init__(
         self,
@@ -49,5 +52,10 @@ class Refusal(HemixError):
 
 def error_body(code: str, message: str, field: str | None, request_id: str) -> bytes:
     """JSON of an error."""
-    content: dict[str, Any] = {"code": code, "message": message, "field": field, "request_id": request_id}
+    content: dict[str, Any] = {
+        "code": code,
+        "message": message,
+        "field": field,
+        "request_id": request_id,
+    }
     return msgspec.json.encode({"error": content})

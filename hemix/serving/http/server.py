@@ -1,4 +1,6 @@
-"""The server as a process: its socket, its signals, slow callers, and the end that finishes what is in work."""
+"""The server as a process: its socket, its signals, slow callers, and the end that finishes what is
+in work.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,9 @@ class _Server(uvicorn.Server):
 
 
 def _room_for(connections: int) -> int:
-    """So many connections, or what the system's limit on open files leaves; a soft limit is raised."""
+    """So many connections, or what the system's limit on open files leaves; a soft limit is
+    raised.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return connections
@@ -86,8 +90,11 @@ def serve(
     patience_seconds: float = _PATIENCE_SECONDS,
     connections: int = _CONNECTIONS,
 ) -> None:
-    """Serve until SIGTERM or Ctrl-C; ``on_ready`` is called when the socket accepts. ``patience_seconds``: a caller may take so long to
-    read an answer, or to end a body that nobody reads; past so many ``connections`` idle ones are closed."""
+    """Serve until SIGTERM or Ctrl-C; ``on_ready`` is called when the socket accepts.
+
+    ``patience_seconds``: a caller may take so long to read an answer, or to end a body that nobody
+    reads; past so many ``connections`` idle ones are closed.
+    """
     options: dict[str, Any] = {
         "http": partial(Patient, patience=patience_seconds, most=_room_for(connections)),
         "ws": "none",

@@ -1,4 +1,7 @@
-"""What the routes work with, and the limits they keep. Built once a server; knows neither paths nor bodies."""
+"""What the routes work with, and the limits they keep.
+
+Built once a server; knows neither paths nor bodies.
+"""
 
 from __future__ import annotations
 
@@ -57,10 +60,19 @@ class Service:
 
     def __post_init__(self) -> None:
         limits = self.limits
-        self.rank_gate = Gate("rank", workers=limits.workers, waiting=limits.waiting, deadline_seconds=limits.deadline_seconds)
-        self.store_gate = Gate("store", workers=2, waiting=limits.waiting, deadline_seconds=limits.deadline_seconds)
+        self.rank_gate = Gate(
+            "rank",
+            workers=limits.workers,
+            waiting=limits.waiting,
+            deadline_seconds=limits.deadline_seconds,
+        )
+        self.store_gate = Gate(
+            "store", workers=2, waiting=limits.waiting, deadline_seconds=limits.deadline_seconds
+        )
         self.probe_gate = Gate("probe", workers=1, waiting=8, deadline_seconds=2.0)
-        """Of its own, so that neither a long queue nor a stuck store makes an alive server look dead"""
+        """Of its own, so that neither a long queue nor a stuck store makes an alive server look
+        dead
+        """
         self.admin_gate = Gate("admin", workers=2, waiting=2, deadline_seconds=600.0)
         """Two, so that a load is told at once of another one under way"""
         for gate in (self.rank_gate, self.store_gate):

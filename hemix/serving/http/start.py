@@ -1,4 +1,7 @@
-"""From a run folder, a store and a few settings to a server that listens. Loads torch; the rest of this room does not."""
+"""From a run folder, a store and a few settings to a server that listens.
+
+Loads torch; the rest of this room does not.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,9 @@ from hemix.serving.store.limits import DAY_MS
 __all__ = ["ServeOptions", "run_server"]
 
 _READING = 4
-"""Rankings under way for each that is scored: while one is, others read and encode, and small ones are joined"""
+"""Rankings under way for each that is scored: while one is, others read and encode, and small ones
+are joined
+"""
 _ARENAS = 2
 """Heaps that all threads share: with one each, memory that one thread has freed is no other's"""
 _GIVE_BACK_SECONDS, _QUIET_SECONDS = 60.0, 5.0
@@ -47,7 +52,9 @@ class ServeOptions:
     token_file: Path | None = None
     admin_token_file: Path | None = None
     registry: Path | None = None
-    """Folder name/version/ of versions that may be loaded; by default the folder served, where it is one"""
+    """Folder name/version/ of versions that may be loaded; by default the folder served, where it
+    is one
+    """
     threads: int = 1
     """torch's threads of each worker"""
     workers: int | None = None
@@ -81,16 +88,26 @@ class ServeOptions:
     """For a ranking's reading of the store; after it the ranking goes on without"""
 
 
-def run_server(run: Path, options: ServeOptions, on_ready: Callable[[str, dict[str, float]], None]) -> None:
-    """Serve ``run`` (a run folder or a registry) until SIGTERM or Ctrl-C. ``on_ready(url, seconds)`` is called once it answers, with
-    what took how long. Raises UsageError, RunError, StoreError before it listens."""
+def run_server(
+    run: Path, options: ServeOptions, on_ready: Callable[[str, dict[str, float]], None]
+) -> None:
+    """Serve ``run`` (a run folder or a registry) until SIGTERM or Ctrl-C.
+
+    ``on_ready(url, seconds)`` is called once it answers, with what took how long. Raises
+    UsageError, RunError, StoreError before it listens.
+    """
     began = time.perf_counter()
     check_host(options.host, token=options.token_file is not None)
     if options.threads < 1 or (options.workers is not None and options.workers < 1):
-        raise UsageError(f"--threads {options.threads} --workers {options.workers}: expected at least 1")
+        raise UsageError(
+            f"--threads {options.threads} --workers {options.workers}: expected at least 1"
+        )
     tokens = [
         read_token(path, flag) if path is not None else None
-        for path, flag in ((options.token_file, "--token-file"), (options.admin_token_file, "--admin-token-file"))
+        for path, flag in (
+            (options.token_file, "--token-file"),
+            (options.admin_token_file, "--admin-token-file"),
+        )
     ]
     runs = find_runs(run)
     registry = options.registry or (run if runs[0][2] != run else None)
@@ -100,7 +117,12 @@ def run_server(run: Path, options: ServeOptions, on_ready: Callable[[str, dict[s
 
     kept, quiet, logs = _limits([folder for _, _, folder in runs], options), Quiet(), None
     if options.keep_log:
-        logs = ServedLogs(options.log or run / "served", limits=kept, keep_days=options.served_keep_days, quiet=quiet)
+        logs = ServedLogs(
+            options.log or run / "served",
+            limits=kept,
+            keep_days=options.served_keep_days,
+            quiet=quiet,
+        )
     store = open_store(options.store or f"sqlite:///{run.absolute() / 'events.db'}", kept)
     if logs is not None:
         store = LoggedStore(store, logs)
@@ -137,22 +159,28 @@ def run_server(run: Path, options: ServeOptions, on_ready: Callable[[str, dict[s
 
     def ready() -> None:
         _collect_seldom()
-        threading.Thread(target=_give_back_often, args=(quiet,), name="hemix-trim", daemon=True).start()
+        threading.Thread(
+            target=_give_back_often, args=(quiet,), name="hemix-trim", daemon=True
+        ).start()
         on_ready(url, {"torch": torch_seconds, "rest": time.perf_counter() - began - torch_seconds})
 
     serve(make_app(service), bound, ready)
 
 
 def _collect_seldom() -> None:
-    """Python's collector looks at everything that lives, modules and models too, each time that enough objects were made; a ranking
-    that reads a long history makes thousands, and would wait for it. What lives now is set aside; the rest is looked at seldom."""
+    """Python's collector looks at everything that lives, modules and models too, each time that
+    enough objects were made; a ranking that reads a long history makes thousands, and would wait
+    for it. What lives now is set aside; the rest is looked at seldom.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_COLLECTOR_THRESHOLDS)
 
 
 def _give_back_often(quiet: Quiet) -> None:
-    """What a burst of rankings needed stays free for the next one, but not for ever: memory would creep up with each new coincidence."""
+    """What a burst of rankings needed stays free for the next one, but not for ever: memory would
+    creep up with each new coincidence.
+    """
     while give_freed_memory_back():
         time.sleep(_GIVE_BACK_SECONDS)
         quiet.wait(_QUIET_SECONDS)
@@ -161,7 +189,9 @@ def _give_back_often(quiet: Quiet) -> None:
 def _limits(folders: list[Path], options: ServeOptions) -> StoreLimits:
     """The store's, large enough for the longest history of these runs."""
     schemas = [Schema.load(folder / "schema.yaml") for folder in folders]
-    longest = max(schema.history.global_length + schema.history.realtime_length for schema in schemas)
+    longest = max(
+        schema.history.global_length + schema.history.realtime_length for schema in schemas
+    )
     return StoreLimits(
         cap=max(options.history_cap, longest),
         ttl_ms=options.history_days * DAY_MS if options.history_days is not None else None,
@@ -170,7 +200,9 @@ def _limits(folders: list[Path], options: ServeOptions) -> StoreLimits:
     )
 
 
-def _loader(store: Store, kept: StoreLimits, logs: ServedLogs | None, options: ServeOptions, workers: int) -> Load:
+def _loader(
+    store: Store, kept: StoreLimits, logs: ServedLogs | None, options: ServeOptions, workers: int
+) -> Load:
     def load(folder: Path, name: str, version: str) -> Ranker:
         from hemix.serving.engine import Engine, EngineConfig
 

@@ -1,4 +1,6 @@
-"""What was served, kept: rankings as training rows, events as an event log, and the way back to the same scores."""
+"""What was served, kept: rankings as training rows, events as an event log, and the way back to the
+same scores.
+"""
 
 from hemix.serving.served.log import LogCapacity, ServedLog
 from hemix.serving.served.logs import ServedLogs

@@ -1,8 +1,9 @@
-"""Rankings and events as Arrow tables: the columns that the run's schema names, as `hemix prepare` reads them, and beside them what a
-replay needs, under names that begin with ``served_``.
+"""Rankings and events as Arrow tables: the columns that the run's schema names, as `hemix prepare`
+reads them, and beside them what a replay needs, under names that begin with ``served_``.
 
-A ranking gives a row per candidate. Its labels are unknown (null) when it is served; what came of it stands in the events. Values of
-context and cross columns are those of the request. Knows no file.
+A ranking gives a row per candidate. Its labels are unknown (null) when it is served; what came of
+it stands in the events. Values of context and cross columns are those of the request. Knows no
+file.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter, itemgetter
 from typing import Any
 
@@ -31,7 +33,9 @@ __all__ = ["TIME", "Served", "ServedColumns"]
 TIME = pa.timestamp("ms", tz="UTC")
 
 _id_of, _fields_of = attrgetter("id"), attrgetter("fields")
-_position_of, _score_of, _outputs_of, _status_of = map(attrgetter, ("position", "score", "outputs", "status"))
+_position_of, _score_of, _outputs_of, _status_of = map(
+    attrgetter, ("position", "score", "outputs", "status")
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,13 +61,22 @@ class ServedColumns:
         self._cap = None if limits is None else limits.cap
         self._ttl_ms = None if limits is None else limits.ttl_ms
         checks = FieldChecks(schema)
-        levels = ["context", "cross"] + (["event"] if schema.history_source == "impressions" else [])
+        levels = ["context", "cross"] + (
+            ["event"] if schema.history_source == "impressions" else []
+        )
         self._context = _kinds(schema, "context")
-        self._cross = {c: k for level in levels[1:] for c, k in _kinds(schema, level).items() if c not in self._context}
+        self._cross = {
+            c: k
+            for level in levels[1:]
+            for c, k in _kinds(schema, level).items()
+            if c not in self._context
+        }
         self._own = {c for level in ("context", "cross") for c in _kinds(schema, level)}
         self._split_kind = pa.string() if isinstance(schema.split.valid, str) else pa.float64()
         self._split = None if schema.split.column == schema.clock.column else schema.split.column
-        if self._split is not None:  # of the kind of its boundaries, or rows beside older logs could not be divided
+        if (
+            self._split is not None
+        ):  # of the kind of its boundaries, or rows beside older logs could not be divided
             level = self._cross if self._split in self._cross else self._context
             level[self._split] = self._split_kind
         self.request_id = roles.request_id or "served_request"
@@ -77,10 +90,12 @@ class ServedColumns:
         (self.action,) = schema.event_fields["action"].columns("action")
         self._event = {c: k for c, k in _kinds(schema, "event").items() if c != self.action}
 
-    # -- rankings ----------------------------------------------------------------------------------------------------------
+    # -- rankings ----------------------------------------------------------------------------------
 
     def rankings(self, served: Sequence[Served], ids: Sequence[str]) -> pa.Table:
-        """A row per candidate, in the order of each ranking; ``ids`` tell rankings apart whose own ids are the same."""
+        """A row per candidate, in the order of each ranking; ``ids`` tell rankings apart whose own
+        ids are the same.
+        """
         schema, roles = self.schema, self.schema.roles
         counts = np.array([len(one.ranking.items) for one in served])
         of = pa.array(np.repeat(np.arange(len(served)), counts))
@@ -93,7 +108,11 @@ class ServedColumns:
 
         def by_fields(value: Callable[[Mapping[str, Any]], Any], kind: pa.DataType) -> pa.Array:
             """Of the fields that came with candidates, which they seldom do."""
-            return pa.array([value(c.fields) for c in asked], kind) if with_fields else pa.nulls(len(asked), kind)
+            return (
+                pa.array([value(c.fields) for c in asked], kind)
+                if with_fields
+                else pa.nulls(len(asked), kind)
+            )
 
         columns: dict[str, pa.Array] = {
             schema.user: by_ranking([one.request.user for one in served], pa.string()),
@@ -102,9 +121,11 @@ class ServedColumns:
             self.request_id: by_ranking(ids, pa.string()),
         }
         for column, kind in self._context.items():
-            columns[column] = by_ranking([self._of_context(column, kind, one.request) for one in served], kind)
+            columns[column] = by_ranking(
+                [self._of_context(column, kind, one.request) for one in served], kind
+            )
         for column, kind in self._cross.items():
-            columns[column] = by_fields(lambda f, c=column, k=kind: self._value("cross", c, k, f.get(c)), kind)  # type: ignore[misc]
+            columns[column] = by_fields(partial(self._cross_value, column, kind), kind)
         place = np.arange(len(items)) - np.repeat(np.cumsum(counts) - counts, counts)
         if roles.bias is not None:
             columns[roles.bias.column] = pa.array(place)
@@ -121,19 +142,30 @@ class ServedColumns:
             "served_version": by_ranking([one.ranking.version for one in served], pa.string()),
             "served_place": pa.array(place),
             "served_candidate": pa.array(list(map(_position_of, items)), pa.int64()),
-            "served_score": pa.array(list(map(_score_of, items)), pa.float64(), from_pandas=True),  # NaN: null
-            **{f"served_{n}": pa.array(list(map(itemgetter(n), outputs)), pa.float64()) for n in schema.outputs},
+            "served_score": pa.array(
+                list(map(_score_of, items)), pa.float64(), from_pandas=True
+            ),  # NaN: null
+            **{
+                f"served_{n}": pa.array(list(map(itemgetter(n), outputs)), pa.float64())
+                for n in schema.outputs
+            },
             "served_status": pa.array(list(map(_status_of, items)), pa.string()),
-            "served_history_revision": by_ranking([one.ranking.history_revision for one in served], pa.int64()),
+            "served_history_revision": by_ranking(
+                [one.ranking.history_revision for one in served], pa.int64()
+            ),
             "served_history_events": by_ranking([one.events for one in served], pa.int64()),
             "served_history_cap": by_ranking([self._cap] * len(served), pa.int64()),
             "served_history_ttl_ms": by_ranking([self._ttl_ms] * len(served), pa.int64()),
             "served_cuts": by_ranking([one.ranking.cuts for one in served], pa.list_(pa.int64())),
-            "served_degraded": by_ranking([one.ranking.degraded for one in served], pa.list_(pa.string())),
+            "served_degraded": by_ranking(
+                [one.ranking.degraded for one in served], pa.list_(pa.string())
+            ),
             "served_of_user": by_ranking([_features(one.user) for one in served], pa.string()),
             "served_of_items": by_ranking([_items(one) for one in served], pa.string()),
             "served_of_item": pa.concat_arrays([_of_candidates(one) for one in served]),
-            "served_fields": by_fields(lambda f: _json({n: v for n, v in f.items() if n not in self._own}), pa.string()),
+            "served_fields": by_fields(
+                lambda f: _json({n: v for n, v in f.items() if n not in self._own}), pa.string()
+            ),
         }
         return pa.table(columns)
 
@@ -142,22 +174,33 @@ class ServedColumns:
         of its boundaries."""
         if self._split is None or table[self._split].type == self._split_kind:
             return table
-        values = [None if v is None else _split_value(v, self._split_kind) for v in table[self._split].to_pylist()]
-        return table.set_column(table.column_names.index(self._split), self._split, pa.array(values, self._split_kind))
+        values = [
+            None if v is None else _split_value(v, self._split_kind)
+            for v in table[self._split].to_pylist()
+        ]
+        return table.set_column(
+            table.column_names.index(self._split), self._split, pa.array(values, self._split_kind)
+        )
 
-    # -- events ------------------------------------------------------------------------------------------------------------
+    # -- events ------------------------------------------------------------------------------------
 
     def events(self, events: Sequence[Event], revisions: Sequence[int]) -> pa.Table:
-        """Interactions and impressions as an event log; ``revisions``: of the history when each was in it."""
+        """Interactions and impressions as an event log; ``revisions``: of the history when each was
+        in it.
+        """
         schema = self.schema
         columns: dict[str, pa.Array] = {
             schema.user: pa.array([e.user for e in events], pa.string()),
             schema.item: pa.array([e.item for e in events], pa.string()),
-            self.clock: pa.array([None if e.time_ms == TIMELESS_MS else e.time_ms for e in events], TIME),
+            self.clock: pa.array(
+                [None if e.time_ms == TIMELESS_MS else e.time_ms for e in events], TIME
+            ),
             self.action: pa.array([e.action for e in events], pa.string()),
         }
         for column, kind in self._event.items():
-            columns[column] = pa.array([self._value("event", column, kind, e.fields.get(column)) for e in events], kind)
+            columns[column] = pa.array(
+                [self._value("event", column, kind, e.fields.get(column)) for e in events], kind
+            )
         columns |= {
             "served_event": pa.array([e.id for e in events], pa.string()),
             "served_kind": pa.array([e.kind for e in events], pa.string()),
@@ -173,8 +216,12 @@ class ServedColumns:
         return pa.table(
             {
                 "kind": pa.array([e.kind for e in events], pa.string()),
-                "id": pa.array([e.item if e.kind == "item" else e.user for e in events], pa.string()),
-                "time": pa.array([None if e.time_ms == TIMELESS_MS else e.time_ms for e in events], TIME),
+                "id": pa.array(
+                    [e.item if e.kind == "item" else e.user for e in events], pa.string()
+                ),
+                "time": pa.array(
+                    [None if e.time_ms == TIMELESS_MS else e.time_ms for e in events], TIME
+                ),
                 "fields": pa.array([_json(e.fields) for e in events], pa.string()),
                 "event": pa.array([e.id for e in events], pa.string()),
                 "received": pa.array([e.received_ms for e in events], TIME),
@@ -184,9 +231,14 @@ class ServedColumns:
 
     def _of_context(self, column: str, kind: pa.DataType, request: RankRequest) -> Any:
         value = request.context.get(column)
-        if value is None and column == self._split and column not in self._own:  # no feature: the request's time tells it
+        if (
+            value is None and column == self._split and column not in self._own
+        ):  # no feature: the request's time tells it
             return self._split_time.value(request.time_ms)
         return self._value("context", column, kind, value)
+
+    def _cross_value(self, column: str, kind: pa.DataType, fields: dict[str, Any]) -> Any:
+        return self._value("cross", column, kind, fields.get(column))
 
     def _value(self, level: str, column: str, kind: pa.DataType, value: Any) -> Any:
         if value is None or not self._fits[level](column, value):
@@ -244,11 +296,18 @@ def _of_candidates(one: Served) -> pa.Array:
     items = one.ranking.items
     if not one.items:
         return pa.nulls(len(items), pa.string())
-    return pa.array([_features(one.items[item.id]) if item.id in one.items else None for item in items], pa.string())
+    return pa.array(
+        [_features(one.items[item.id]) if item.id in one.items else None for item in items],
+        pa.string(),
+    )
 
 
 def _items(one: Served) -> str | None:
     """What was said of items that are no candidates but occur in events."""
     candidates = {c.id for c in one.request.items}
-    found = {i: {"since_ms": f.since_ms, "values": dict(f.values)} for i, f in one.items.items() if i not in candidates}
+    found = {
+        i: {"since_ms": f.since_ms, "values": dict(f.values)}
+        for i, f in one.items.items()
+        if i not in candidates
+    }
     return _json(found)

@@ -25,7 +25,8 @@ __all__ = ["write_training_rows"]
 
 
 def write_training_rows(served: str | Path, out: str | Path, schema: Schema) -> dict[str, int]:
-    """Write rankings and events of a log folder as tables of a new folder, with the columns that the schema names and no others.
+    """Write rankings and events of a log folder as tables of a new folder, with the columns that
+    the schema names and no others.
 
     Args:
         served: A log of one model and version, as ``hemix serve --log`` writes it.
@@ -33,8 +34,9 @@ def write_training_rows(served: str | Path, out: str | Path, schema: Schema) -> 
         schema: The schema of the run that served.
 
     Returns:
-        Counts: ``rows``, ``shown``, ``events``, the positives of every label, and ``positions_left_out`` where events hold positions
-        that are no whole numbers of at least 0: their rows keep the place that was served.
+        Counts: ``rows``, ``shown``, ``events``, the positives of every label, and
+        ``positions_left_out`` where events hold positions that are no whole numbers of at least 0:
+        their rows keep the place that was served.
 
     Raises:
         UsageError: ``out`` is there already.
@@ -43,7 +45,9 @@ def write_training_rows(served: str | Path, out: str | Path, schema: Schema) -> 
     served, columns = Path(served), ServedColumns(schema)
     own = sorted((served / "rankings").glob("*.parquet"))
     if not own:
-        raise DataError(f"{served}: no rankings: expected rankings/*.parquet, as hemix serve --log writes them")
+        raise DataError(
+            f"{served}: no rankings: expected rankings/*.parquet, as hemix serve --log writes them"
+        )
     counts = {"rows": 0, "shown": 0, "events": 0, **dict.fromkeys(schema.tasks, 0)}
     with new_folder(out) as folder:
         outcomes = Outcomes(schema)
@@ -53,14 +57,22 @@ def write_training_rows(served: str | Path, out: str | Path, schema: Schema) -> 
         for path in own:
             table = _read(path)
             labelled = _labelled(table, outcomes.of(table), schema, counts)
-            kept = [n for n in labelled.column_names if not n.startswith("served_") or n == columns.request_id]
-            _write(columns.with_split_kind(labelled.select(kept)), folder / "impressions" / path.name)
+            kept = [
+                n
+                for n in labelled.column_names
+                if not n.startswith("served_") or n == columns.request_id
+            ]
+            _write(
+                columns.with_split_kind(labelled.select(kept)), folder / "impressions" / path.name
+            )
     if outcomes.positions_left_out:
         counts["positions_left_out"] = outcomes.positions_left_out
     return counts
 
 
-def _read_events(served: Path, folder: Path, columns: ServedColumns, outcomes: Outcomes, counts: dict[str, int]) -> None:
+def _read_events(
+    served: Path, folder: Path, columns: ServedColumns, outcomes: Outcomes, counts: dict[str, int]
+) -> None:
     """All events of the log and of those beside it; writes the log's own on the way."""
     (folder / "events").mkdir()
     own = sorted((served / "events").glob("*.parquet"))
@@ -75,7 +87,10 @@ def _read_events(served: Path, folder: Path, columns: ServedColumns, outcomes: O
         ):  # what was merely shown is no event of theirs, in the server's histories neither
             table = table.filter(pc.equal(table["served_kind"], "interaction"))
         counts["events"] += table.num_rows
-        _write(table.select([n for n in table.column_names if not n.startswith("served_")]), folder / "events" / path.name)
+        _write(
+            table.select([n for n in table.column_names if not n.startswith("served_")]),
+            folder / "events" / path.name,
+        )
 
 
 def _read_rankings(served: Path, own: list[Path], outcomes: Outcomes) -> None:
@@ -92,7 +107,9 @@ def _read_rankings(served: Path, own: list[Path], outcomes: Outcomes) -> None:
             outcomes.see(table.filter(pc.equal(table["served_model"], model)))
 
 
-def _labelled(table: pa.Table, outcomes: list[Outcome | None], schema: Schema, counts: dict[str, int]) -> pa.Table:
+def _labelled(
+    table: pa.Table, outcomes: list[Outcome | None], schema: Schema, counts: dict[str, int]
+) -> pa.Table:
     counts["rows"] += len(outcomes)
     counts["shown"] += sum(one is not None for one in outcomes)
 
@@ -110,7 +127,10 @@ def _labelled(table: pa.Table, outcomes: list[Outcome | None], schema: Schema, c
     if bias is not None:
         positions = [None if one is None else one.position for one in outcomes]
         served = table[bias.column].to_pylist()
-        values = [place if given is None else given for place, given in zip(served, positions, strict=True)]
+        values = [
+            place if given is None else given
+            for place, given in zip(served, positions, strict=True)
+        ]
         table = put(table, bias.column, pa.array(values, pa.int64()))
     return table
 

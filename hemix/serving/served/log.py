@@ -1,12 +1,14 @@
 """The log of what was served: Parquet files that appear whole, written by a thread of its own.
 
-    FOLDER/rankings/*.parquet   a row per ranked candidate: an impression log, as `hemix prepare` reads it
-    FOLDER/events/*.parquet     interactions and impressions in the order of their arrival: an event log
+    FOLDER/rankings/*.parquet   a row per ranked candidate: an impression log, as `hemix prepare`
+                                reads it
+    FOLDER/events/*.parquet     interactions and impressions in the order of their arrival: an event
+                                log
     FOLDER/features/*.parquet   features of users and items as they arrived
 
-Serving never waits for it: where the queue or the disk is full, what comes is left out and counted. A file is written when it has
-grown old or large; a process that is killed loses what it had not written yet. Nothing is deleted but by a :class:`Retention`. Knows no
-model.
+Serving never waits for it: where the queue or the disk is full, what comes is left out and counted.
+A file is written when it has grown old or large; a process that is killed loses what it had not
+written yet. Nothing is deleted but by a :class:`Retention`. Knows no model.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ _END = None
 _PIECE_ROWS = 2_000
 _QUIET_SECONDS = 0.25
 _FREE_BYTES = 256 * 2**20
-"""Of a disk that is fuller the log takes no more: the store of events may lie on the same one, and rows can be done without"""
+"""Of a disk that is fuller the log takes no more: the store of events may lie on the same one, and
+rows can be done without
+"""
 _logger = logging.getLogger("hemix.serving")
 
 
@@ -64,7 +68,10 @@ class LogCapacity:
 
 
 class ServedLog:
-    """Takes rankings and events from many threads. Call :meth:`close` when done: it writes what is left."""
+    """Takes rankings and events from many threads.
+
+    Call :meth:`close` when done: it writes what is left.
+    """
 
     def __init__(
         self,
@@ -145,13 +152,15 @@ class ServedLog:
                     pass
             self.left_out += 1
 
-    # -- the thread --------------------------------------------------------------------------------------------------------
+    # -- the thread --------------------------------------------------------------------------------
 
     def _work(self) -> None:
         waiting, rows, since, ended = list[Served | _Body](), 0, time.monotonic(), False
         while not ended:
             try:
-                one = self._queue.get(timeout=max(0.01, since + self._capacity.seconds - time.monotonic()))
+                one = self._queue.get(
+                    timeout=max(0.01, since + self._capacity.seconds - time.monotonic())
+                )
                 if one is None:
                     ended = True
                 else:
@@ -168,7 +177,9 @@ class ServedLog:
                     self._quiet.wait(_QUIET_SECONDS)
                 try:
                     self._take(waiting)
-                except Exception as error:  # whatever a value leads to, the log goes on with the next ones
+                except (
+                    Exception
+                ) as error:  # whatever a value leads to, the log goes on with the next ones
                     self._lost(len(waiting), error)
                 waiting, rows = [], 0
             if full:
@@ -185,11 +196,19 @@ class ServedLog:
     def _take(self, waiting: list[Served | _Body]) -> None:
         """Objects into tables, which are a fraction of their size."""
         rankings = [one for one in waiting if isinstance(one, Served)]
-        events = [(event, one.revision) for one in waiting if isinstance(one, _Body) for event in one.events]
+        events = [
+            (event, one.revision)
+            for one in waiting
+            if isinstance(one, _Body)
+            for event in one.events
+        ]
         history = [pair for pair in events if pair[0].kind in ("interaction", "impression")]
         said = [pair for pair in events if pair[0].kind in ("user", "item")]
         if rankings:
-            ids = [f"{one.ranking.id}#{self._name}-{self._rankings + n}" for n, one in enumerate(rankings)]
+            ids = [
+                f"{one.ranking.id}#{self._name}-{self._rankings + n}"
+                for n, one in enumerate(rankings)
+            ]
             self._rankings += len(rankings)
             self._add("rankings", self._columns.rankings(rankings, ids))
         if history:
@@ -202,7 +221,9 @@ class ServedLog:
         self._rows += piece.num_rows
 
     def _write(self) -> None:
-        """Every table's pieces as a file, under a hidden name first, so that it appears whole or not at all."""
+        """Every table's pieces as a file, under a hidden name first, so that it appears whole or
+        not at all.
+        """
         for table, pieces in self._pieces.items():
             if not pieces:
                 continue
@@ -214,7 +235,9 @@ class ServedLog:
                 with storage_errors(path):
                     if shutil.disk_usage(path.parent).free < _FREE_BYTES:
                         left = f"{_FREE_BYTES >> 20} MiB of the disk"
-                        raise StorageError(f"{path}: not written: the last {left} are left to the store of events")
+                        raise StorageError(
+                            f"{path}: not written: the last {left} are left to the store of events"
+                        )
                     pq.write_table(whole, part)
                     part.replace(path)
                 self.problem = None

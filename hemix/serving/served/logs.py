@@ -1,4 +1,7 @@
-"""The logs of all models of a server: rankings to their own model's, events to every one. Knows no HTTP and no engine."""
+"""The logs of all models of a server: rankings to their own model's, events to every one.
+
+Knows no HTTP and no engine.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +28,24 @@ class _Open:
 
 
 class ServedLogs:
-    """Logs under ``folder``, one for each model, version and schema that serves: ``folder/NAME-VERSION-SCHEMA/``."""
+    """Logs under ``folder``, one for each model, version and schema that serves:
+    ``folder/NAME-VERSION-SCHEMA/``.
+    """
 
     def __init__(
-        self, folder: Path, *, limits: Limits | None = None, keep_days: float | None = None, quiet: Quiet | None = None
+        self,
+        folder: Path,
+        *,
+        limits: Limits | None = None,
+        keep_days: float | None = None,
+        quiet: Quiet | None = None,
     ) -> None:
-        """``limits``: of the store, noted for replays. ``keep_days``: files older than that are deleted, those of versions that serve no
-        more too; None: nothing ever is. ``quiet``: of requests in work; rows are made beside as few of them as may be."""
+        """``limits``: of the store, noted for replays.
+
+        ``keep_days``: files older than that are deleted, those of versions that serve no more too;
+        None: nothing ever is. ``quiet``: of requests in work; rows are made beside as few of them
+        as may be.
+        """
         self.folder, self._limits, self._quiet = folder, limits, quiet
         self._keep = None if keep_days is None else Retention(folder, keep_days)
         self._open: dict[str, _Open] = {}
@@ -40,15 +54,22 @@ class ServedLogs:
         self._left_out = 0
 
     def open(self, name: str, version: str, schema: Schema) -> ServedLog:
-        """The log of a model that begins to serve; :meth:`close_one` ends it. Raises StorageError where it cannot be made."""
+        """The log of a model that begins to serve; :meth:`close_one` ends it.
+
+        Raises StorageError where it cannot be made.
+        """
         key = f"{name}-{version}-{schema.meaning()}"
         with self._lock:
             while (known := self._open.get(key)) is not None and not known.users:
-                self._closed_one.wait()  # two logs in one folder would take each other's unfinished files for a dead process's
+                # two logs in one folder would take each other's unfinished files for a dead
+                # process's
+                self._closed_one.wait()
             if known is not None:  # the same version, loaded again
                 known.users += 1
                 return known.log
-            log = ServedLog(self.folder / key, schema, limits=self._limits, keep=self._keep, quiet=self._quiet)
+            log = ServedLog(
+                self.folder / key, schema, limits=self._limits, keep=self._keep, quiet=self._quiet
+            )
             self._open[key] = _Open(log)
             return log
 
@@ -66,7 +87,9 @@ class ServedLogs:
             self._closed_one.notify_all()
 
     def events(self, events: Sequence[Event], revision: int) -> None:
-        """Keep accepted events, in this order, with the revision that the store made of them, in every log."""
+        """Keep accepted events, in this order, with the revision that the store made of them, in
+        every log.
+        """
         with self._lock:
             logs = [one.log for one in self._open.values() if one.users]
         for log in logs:

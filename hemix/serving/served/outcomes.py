@@ -64,7 +64,11 @@ class _Rankings:
 
     def answered(self, time_ms: int | None) -> str:
         """The newest ranking at a time; the first where all are later."""
-        at = len(self.times_ms) if time_ms is None else bisect_right(self.times_ms, time_ms + _AHEAD_MS)
+        at = (
+            len(self.times_ms)
+            if time_ms is None
+            else bisect_right(self.times_ms, time_ms + _AHEAD_MS)
+        )
         return self.requests[max(at - 1, 0)]
 
 
@@ -76,7 +80,14 @@ class Outcomes:
         self._schema, self._bias, self._request = schema, schema.roles.bias, columns.request_id
         self._clock, self._action, self._ranked = columns.clock, columns.action, schema.clock.column
         key = ["served_ranking", schema.user, schema.item]
-        self.event_columns = [*key, self._clock, self._action, "served_event", "served_kind", "served_fields"]
+        self.event_columns = [
+            *key,
+            self._clock,
+            self._action,
+            "served_event",
+            "served_kind",
+            "served_fields",
+        ]
         """The columns of a log's events that say what became of a ranking"""
         self.ranking_columns = [*key, self._ranked, self._request]
         """The columns of a log's rankings that say which one an event answers to"""
@@ -127,7 +138,11 @@ class Outcomes:
         rankings = self._rankings.get(key)
         if rankings is None:
             return None
-        answers = [(event, one) for event, one in self._answers[key].items() if rankings.answered(one.time_ms) == request]
+        answers = [
+            (event, one)
+            for event, one in self._answers[key].items()
+            if rankings.answered(one.time_ms) == request
+        ]
         if not answers:
             return None
         outcome = Outcome()
@@ -146,11 +161,15 @@ class Outcomes:
         latest."""
         while label is not None:
             before = outcome.first_ms.get(label)
-            outcome.first_ms[label] = min((t for t in (before, time_ms) if t is not None), default=None)
+            outcome.first_ms[label] = min(
+                (t for t in (before, time_ms) if t is not None), default=None
+            )
             label = self._schema.labels[label].given
 
 
 def _values(table: pa.Table, name: str) -> list[Any]:
     column = table[name]
-    values: list[Any] = (column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column).to_pylist()
+    values: list[Any] = (
+        column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
+    ).to_pylist()
     return values

@@ -1,7 +1,8 @@
-"""Served rankings made again: from their rows, and from the events as they had arrived when each was ranked.
+"""Served rankings made again: from their rows, and from the events as they had arrived when each
+was ranked.
 
-The proof that what was served is what would be computed now, with nothing of the server's state but its log, or (for events that the
-log lacks: a backfill, another server's) its log and its store.
+The proof that what was served is what would be computed now, with nothing of the server's state but
+its log, or (for events that the log lacks: a backfill, another server's) its log and its store.
 """
 
 from __future__ import annotations
@@ -45,19 +46,27 @@ class Replayed:
     ranking: Ranking
     """Made again"""
     complete: bool = True
-    """Whether its history could be rebuilt; else it is made again with what was found, and the difference says nothing"""
+    """Whether its history could be rebuilt; else it is made again with what was found, and the
+    difference says nothing
+    """
 
     @property
     def difference(self) -> float:
-        """The largest, over candidates; a score that is missing on one side only is infinitely far."""
+        """The largest, over candidates; a score that is missing on one side only is infinitely
+        far.
+        """
         pairs = [(self.served[i], self.again[i]) for i in self.served]
-        return max(math.inf if math.isnan(a) != math.isnan(b) else 0.0 if math.isnan(a) else abs(a - b) for a, b in pairs)
+        return max(
+            math.inf if math.isnan(a) != math.isnan(b) else 0.0 if math.isnan(a) else abs(a - b)
+            for a, b in pairs
+        )
 
 
 def replay(folder: str | Path, engine: Engine, store: Store | None = None) -> Iterator[Replayed]:
-    """Every ranking of a log folder that ``engine``'s model and version served, its history up to the revision that it noted: from the
-    events logged there and in the folders beside it, or from what a ``store`` still keeps. Raises DataError naming a file that cannot be
-    read."""
+    """Every ranking of a log folder that ``engine``'s model and version served, its history up to
+    the revision that it noted: from the events logged there and in the folders beside it, or from
+    what a ``store`` still keeps. Raises DataError naming a file that cannot be read.
+    """
     schema = engine.schema
     logged = LoggedArrivals(Path(folder), schema) if store is None else None
     for path in sorted((Path(folder) / "rankings").glob(_PATTERN)):
@@ -67,20 +76,36 @@ def replay(folder: str | Path, engine: Engine, store: Store | None = None) -> It
         for row in rows:
             if (row["served_model"], row["served_version"]) == (engine.name, engine.version):
                 grouped.setdefault(row[request_id], []).append(row)
-        arrived = logged.of({group[0][schema.user] for group in grouped.values()}) if logged is not None else {}
+        arrived = (
+            logged.of({group[0][schema.user] for group in grouped.values()})
+            if logged is not None
+            else {}
+        )
         for group in grouped.values():
             first, limit = group[0], engine.history_limit
             revision, user = first["served_history_revision"], first[schema.user]
             if not revision:
                 yield _replayed(group, engine, [], complete=True)
             elif store is not None:
-                events = sorted(store.arrivals(user, until=revision), key=lambda event: event.time_ms)  # stable
-                yield _replayed(group, engine, events[-limit:], complete=_as_many(first, min(limit, len(events))))
+                events = sorted(
+                    store.arrivals(user, until=revision), key=lambda event: event.time_ms
+                )  # stable
+                yield _replayed(
+                    group,
+                    engine,
+                    events[-limit:],
+                    complete=_as_many(first, min(limit, len(events))),
+                )
             else:
                 cap, ttl_ms = first.get("served_history_cap"), first.get("served_history_ttl_ms")
                 found = history_at(arrived[user], revision, cap=cap, ttl_ms=ttl_ms)
                 events = (found or [])[-limit:]
-                yield _replayed(group, engine, events, complete=found is not None and _as_many(first, len(events)))
+                yield _replayed(
+                    group,
+                    engine,
+                    events,
+                    complete=found is not None and _as_many(first, len(events)),
+                )
 
 
 def _as_many(row: dict[str, Any], events: int) -> bool:
@@ -89,18 +114,23 @@ def _as_many(row: dict[str, Any], events: int) -> bool:
 
 
 def replay_log(folder: Path, run: Path, url: str | None = None) -> dict[str, Any]:
-    """Replay a log folder with a run, by its events or by the store at ``url``: counts, the largest difference of scores and the ranking
-    that has it. Rankings whose history could not be rebuilt are counted and not compared.
+    """Replay a log folder with a run, by its events or by the store at ``url``: counts, the largest
+    difference of scores and the ranking that has it. Rankings whose history could not be rebuilt
+    are counted and not compared.
 
     Raises DataError where the folder holds no rankings, and what run and store raise.
     """
     first = next(iter(sorted((folder / "rankings").glob(_PATTERN))), None)
     if first is None:
-        raise DataError(f"{folder}: no rankings: expected rankings/*.parquet, as hemix serve --log writes them")
+        raise DataError(
+            f"{folder}: no rankings: expected rankings/*.parquet, as hemix serve --log writes them"
+        )
     named = _read(first)[0]
     store = open_store(url or "memory://", Limits(ttl_ms=None, item_ttl_ms=None))
     try:
-        engine = Engine(run, store, EngineConfig(name=named["served_model"], version=named["served_version"]))
+        engine = Engine(
+            run, store, EngineConfig(name=named["served_model"], version=named["served_version"])
+        )
         rankings = candidates = one_sided = incomplete = 0
         worst, farthest = 0.0, None
         for one in replay(folder, engine, None if url is None else store):
@@ -132,12 +162,21 @@ def _read(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _replayed(rows: list[dict[str, Any]], engine: Engine, events: list[Event], *, complete: bool) -> Replayed:
+def _replayed(
+    rows: list[dict[str, Any]], engine: Engine, events: list[Event], *, complete: bool
+) -> Replayed:
     first, schema = rows[0], engine.schema
     user = first[schema.user]
     degraded = tuple(first["served_degraded"])
-    items = {row[schema.item]: _features(row["served_of_item"]) for row in rows if row["served_of_item"] is not None}
-    items |= {item: _features(json.dumps(said)) for item, said in json.loads(first["served_of_items"] or "{}").items()}
+    items = {
+        row[schema.item]: _features(row["served_of_item"])
+        for row in rows
+        if row["served_of_item"] is not None
+    }
+    items |= {
+        item: _features(json.dumps(said))
+        for item, said in json.loads(first["served_of_items"] or "{}").items()
+    }
     found = Found(
         history=History(first["served_history_revision"], tuple(events)),
         user=_features(first["served_of_user"]),
@@ -175,7 +214,10 @@ def _columns(schema: Schema, level: str) -> list[str]:
 
 
 def _fields(row: dict[str, Any], schema: Schema) -> dict[str, Any]:
-    return {**{name: row[name] for name in _columns(schema, "cross")}, **json.loads(row["served_fields"] or "{}")}
+    return {
+        **{name: row[name] for name in _columns(schema, "cross")},
+        **json.loads(row["served_fields"] or "{}"),
+    }
 
 
 def _features(text: str | None) -> Features:

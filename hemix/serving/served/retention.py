@@ -1,4 +1,6 @@
-"""How long the log of what was served is kept: files that have grown too old are deleted, and nothing else. Knows no table."""
+"""How long the log of what was served is kept: files that have grown too old are deleted, and
+nothing else. Knows no table.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,12 @@ _logger = logging.getLogger("hemix.serving")
 
 
 def log_files(folder: Path, table: str) -> list[Path]:
-    """The files of one table of all the logs that lie in ``folder``, in the order of their names."""
-    return sorted(path for path in folder.glob(f"*/{table}/*.parquet") if _NAME.fullmatch(path.name))
+    """The files of one table of all the logs that lie in ``folder``, in the order of their
+    names.
+    """
+    return sorted(
+        path for path in folder.glob(f"*/{table}/*.parquet") if _NAME.fullmatch(path.name)
+    )
 
 
 class Retention:
@@ -33,8 +39,10 @@ class Retention:
         self._next = 0.0
 
     def apply(self) -> int:
-        """Delete what is too old, at most once an hour; returns how many files. Never raises: what cannot be deleted is told and
-        tried again."""
+        """Delete what is too old, at most once an hour; returns how many files.
+
+        Never raises: what cannot be deleted is told and tried again.
+        """
         with self._lock:
             if time.monotonic() < self._next:
                 return 0
@@ -47,5 +55,7 @@ class Retention:
                         path.unlink()
                         deleted += 1
                 except OSError as error:
-                    _logger.warning("%s: too old, and cannot be deleted: %s", path, error.strerror or error)
+                    _logger.warning(
+                        "%s: too old, and cannot be deleted: %s", path, error.strerror or error
+                    )
         return deleted

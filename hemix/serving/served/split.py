@@ -1,7 +1,9 @@
-"""What a served row holds in the split's column: the time of its request, written as the split's boundaries are.
+"""What a served row holds in the split's column: the time of its request, written as the split's
+boundaries are.
 
-Boundaries may be days, hours or months, times with or without seconds and offset, or numbers that count from 1970. A boundary that is
-no time, such as the number of a part, says nothing of a request; then the request's context has to. Knows no file.
+Boundaries may be days, hours or months, times with or without seconds and offset, or numbers that
+count from 1970. A boundary that is no time, such as the number of a part, says nothing of a
+request; then the request's context has to. Knows no file.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ _HOURS = ("%Y-%m-%d %H", "%Y-%m-%d-%H", "%Y-%m-%dT%H", "%Y%m%d%H")
 _MONTHS = ("%Y-%m", "%Y%m", "%Y/%m")
 _CALENDAR = (*_DAYS, *_HOURS, *_MONTHS)
 _MOMENT = re.compile(
-    r"\d{4}-\d\d-\d\d([T ]\d\d(?P<minutes>:\d\d)?(?P<seconds>:\d\d)?([.,](?P<fraction>\d{1,9}))?(Z|[+-]\d\d(:?\d\d)?)?)?"
+    r"\d{4}-\d\d-\d\d([T "
+    r"]\d\d(?P<minutes>:\d\d)?(?P<seconds>:\d\d)?([.,](?P<fraction>\d{1,9}))?(Z|[+-]\d\d(:?\d\d)?)?)?"
 )
 _PER_SECOND = (1, 1_000, 1_000_000, 1_000_000_000)
 
@@ -34,7 +37,11 @@ class SplitTime:
     """What the split's column holds of times, by the form of the boundaries."""
 
     def __init__(self, schema: Schema) -> None:
-        marks = [mark for mark in schema.split.marks.values() if not (isinstance(mark, float) and math.isinf(mark))]
+        marks = [
+            mark
+            for mark in schema.split.marks.values()
+            if not (isinstance(mark, float) and math.isinf(mark))
+        ]
         zone = ZoneInfo(schema.clock.timezone)
         forms = (_calendar(marks, zone), _moments(marks, zone), _counts(marks))
         self._write = next((form for form in forms if form is not None), None)
@@ -49,7 +56,9 @@ class SplitTime:
 
 def _calendar(marks: Sequence[Boundary], zone: tzinfo) -> _Write | None:
     """All of one form: a day, an hour or a month."""
-    form = next((form for form in _CALENDAR if all(_is_written(mark, form) for mark in marks)), None)
+    form = next(
+        (form for form in _CALENDAR if all(_is_written(mark, form) for mark in marks)), None
+    )
     return None if form is None else lambda time_ms: _local(time_ms, zone).strftime(form)
 
 
@@ -68,13 +77,19 @@ def _moments(marks: Sequence[Boundary], zone: tzinfo) -> _Write | None:
         return None
     try:
         longest = max(map(str, marks), key=len)
-        offset = next((at for mark in marks if (at := datetime.fromisoformat(str(mark)).tzinfo) is not None), None)
+        offset = next(
+            (at for mark in marks if (at := datetime.fromisoformat(str(mark)).tzinfo) is not None),
+            None,
+        )
     except ValueError:
         return None
     parts = _MOMENT.fullmatch(longest)
     assert parts is not None
     precision = "seconds" if parts["seconds"] else "minutes" if parts["minutes"] else "hours"
-    fraction, written = len(parts["fraction"] or ""), next((end for mark in marks if (end := _offset(str(mark)))), "")
+    fraction, written = (
+        len(parts["fraction"] or ""),
+        next((end for mark in marks if (end := _offset(str(mark)))), ""),
+    )
 
     def write(time_ms: int) -> str:
         moment = _local(time_ms, offset or zone).replace(tzinfo=None)

@@ -13,7 +13,10 @@ __all__ = ["LoggedStore"]
 
 
 class LoggedStore:
-    """A :class:`hemix.serving.store.Store` in front of another one, which it owns. The log stays its opener's."""
+    """A :class:`hemix.serving.store.Store` in front of another one, which it owns.
+
+    The log stays its opener's.
+    """
 
     def __init__(self, store: Store, log: ServedLog | ServedLogs) -> None:
         self._store, self._log = store, log
@@ -25,10 +28,14 @@ class LoggedStore:
     def append_at(self, events: Sequence[Event]) -> tuple[list[bool], int]:
         """See :class:`hemix.serving.store.Store`."""
         accepted, revision = self._store.append_at(events)
-        self._log.events([event for event, new in zip(events, accepted, strict=True) if new], revision)
+        self._log.events(
+            [event for event, new in zip(events, accepted, strict=True) if new], revision
+        )
         return accepted, revision
 
-    def history(self, user: str, *, limit: int, since_ms: int | None = None, known: int = 0) -> History:
+    def history(
+        self, user: str, *, limit: int, since_ms: int | None = None, known: int = 0
+    ) -> History:
         """See :class:`hemix.serving.store.Store`."""
         return self._store.history(user, limit=limit, since_ms=since_ms, known=known)
 

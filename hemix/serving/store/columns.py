@@ -1,4 +1,7 @@
-"""Features that arrived in pieces: of every column the value of the newest event. Knows no store."""
+"""Features that arrived in pieces: of every column the value of the newest event.
+
+Knows no store.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,17 @@ Columns: TypeAlias = dict[str, tuple[int, Any]]
 
 
 def set_columns(columns: Columns, event: Event, most: int) -> None:
-    """Take over what a ``user`` or ``item`` event says, unless a newer event said otherwise; at equal times the later arrival holds.
-    Of more than ``most`` columns those go whose events are the oldest, at equal times the first by name."""
+    """Take over what a ``user`` or ``item`` event says, unless a newer event said otherwise; at
+    equal times the later arrival holds. Of more than ``most`` columns those go whose events are the
+    oldest, at equal times the first by name.
+    """
     for name, value in event.fields.items():
         if name not in columns or columns[name][0] <= event.time_ms:
             columns[name] = (event.time_ms, value)
     if len(columns) > most:
-        for name in sorted(columns, key=lambda name: (columns[name][0], name))[: len(columns) - most]:
+        for name in sorted(columns, key=lambda name: (columns[name][0], name))[
+            : len(columns) - most
+        ]:
             del columns[name]
 
 
@@ -29,7 +36,11 @@ def as_features(revision: int, columns: Mapping[str, tuple[int, Any]]) -> Featur
     """The current values; empty and of revision 0 where no event named a column."""
     if not columns:
         return Features()
-    return Features(revision, {name: value for name, (_, value) in columns.items()}, max(t for t, _ in columns.values()))
+    return Features(
+        revision,
+        {name: value for name, (_, value) in columns.items()},
+        max(t for t, _ in columns.values()),
+    )
 
 
 def as_json(value: object) -> str:

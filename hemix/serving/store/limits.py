@@ -26,17 +26,25 @@ class Limits:
     cap: int = 10_000
     """Most events of one user's history; the newest by time stay"""
     ttl_ms: int | None = 90 * DAY_MS
-    """A user of whom no event came for so long is forgotten, history, features and ids; None: never. It counts from when the store took
-    the user's newest event (a duplicate is none), not from that event's own time: else a backfill of old logs, and whatever a client
-    sends of times long past, would be accepted and forgotten at once."""
+    """A user of whom no event came for so long is forgotten, history, features and ids; None:
+    never. It counts from when the store took the user's newest event (a duplicate is none), not
+    from that event's own time: else a backfill of old logs, and whatever a client sends of times
+    long past, would be accepted and forgotten at once.
+    """
     item_ttl_ms: int | None = 365 * DAY_MS
-    """The same of an item's features and ids, by the events that say something of it; None: never"""
+    """The same of an item's features and ids, by the events that say something of it; None:
+    never
+    """
     columns: int = 256
-    """Most columns that are kept of what events said of one user or item; those that the oldest events (by time) gave go first"""
+    """Most columns that are kept of what events said of one user or item; those that the oldest
+    events (by time) gave go first
+    """
     impressions: bool = False
     """Whether ``impression`` events enter histories"""
     remembered: int = 1_000
-    """So many ids of a user's events that are not, or no longer, kept are still known as duplicates"""
+    """So many ids of a user's events that are not, or no longer, kept are still known as
+    duplicates
+    """
     remembered_of_item: int = 100
     """The same of an item's feature events"""
     timeout_s: float = 1.0
@@ -48,14 +56,21 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name, least in (
-            ("cap", 1), ("ttl_ms", 1), ("item_ttl_ms", 1), ("columns", 1), ("remembered", 0), ("remembered_of_item", 0)
-        ):  # fmt: skip
+            ("cap", 1),
+            ("ttl_ms", 1),
+            ("item_ttl_ms", 1),
+            ("columns", 1),
+            ("remembered", 0),
+            ("remembered_of_item", 0),
+        ):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise SettingsError(f"store {name}: expected at least {least}, got {value}")
         for name in ("timeout_s", "append_timeout_s"):
             if getattr(self, name) <= 0:
-                raise SettingsError(f"store {name}: expected more than 0, got {getattr(self, name)}")
+                raise SettingsError(
+                    f"store {name}: expected more than 0, got {getattr(self, name)}"
+                )
 
     def enters_history(self, event: Event) -> bool:
         """Whether an event is kept in its user's history."""
@@ -72,8 +87,14 @@ class Limits:
 
 
 def owner_of(event: Event) -> str:
-    """Whose event it is: the item of an ``item`` event, else the user. Raises ValueError where that is missing."""
+    """Whose event it is: the item of an ``item`` event, else the user.
+
+    Raises ValueError where that is missing.
+    """
     owner = event.item if event.kind == "item" else event.user
     if owner is None:
-        raise ValueError(f"event {event.id!r}: {event.kind} without {'an item' if event.kind == 'item' else 'a user'}")
+        raise ValueError(
+            f"event {event.id!r}: {event.kind} without "
+            f"{'an item' if event.kind == 'item' else 'a user'}"
+        )
     return owner

@@ -56,7 +56,9 @@ class MemoryStore:
                 return [], 0
             self._revision = max(self._revision + 1, self._limits.clock_ms() * 1000)
             self._forget_expired()
-            return [self._take(name, event) for name, event in zip(owners, events, strict=True)], self._revision
+            return [
+                self._take(name, event) for name, event in zip(owners, events, strict=True)
+            ], self._revision
 
     def _take(self, name: str, event: Event) -> bool:
         limits = self._limits
@@ -104,7 +106,9 @@ class MemoryStore:
         self._check_open()
         return self._known(self._users, name) or _Owner()
 
-    def history(self, user: str, *, limit: int, since_ms: int | None = None, known: int = 0) -> History:
+    def history(
+        self, user: str, *, limit: int, since_ms: int | None = None, known: int = 0
+    ) -> History:
         """See :class:`hemix.serving.store.protocol.Store`."""
         with self._lock:
             owner = self._user(user)
@@ -114,7 +118,11 @@ class MemoryStore:
                 new = tuple(event for _, _, revision, event in owner.events if revision > known)
                 if len(new) < min(limit, len(owner.events)):
                     return History(owner.revision, new, after=known, kept=len(owner.events))
-            first = 0 if since_ms is None else bisect_left(owner.events, since_ms, key=lambda row: row[0])
+            first = (
+                0
+                if since_ms is None
+                else bisect_left(owner.events, since_ms, key=lambda row: row[0])
+            )
             rows = owner.events[max(first, len(owner.events) - limit) :]
             return History(owner.revision, tuple(event for *_, event in rows))
 
@@ -122,7 +130,9 @@ class MemoryStore:
         """See :class:`hemix.serving.store.protocol.Store`."""
         with self._lock:
             rows = sorted(self._user(user).events, key=lambda row: row[1])
-            return tuple(event for _, _, revision, event in rows if until is None or revision <= until)
+            return tuple(
+                event for _, _, revision, event in rows if until is None or revision <= until
+            )
 
     def user(self, user: str) -> Features:
         """See :class:`hemix.serving.store.protocol.Store`."""
@@ -135,7 +145,11 @@ class MemoryStore:
         with self._lock:
             self._check_open()
             found = {name: self._known(self._items, name) for name in ids}
-            return {n: as_features(o.columns_revision, o.columns) for n, o in found.items() if o is not None and o.columns}
+            return {
+                n: as_features(o.columns_revision, o.columns)
+                for n, o in found.items()
+                if o is not None and o.columns
+            }
 
     def ping(self) -> None:
         """See :class:`hemix.serving.store.protocol.Store`."""

@@ -1,8 +1,11 @@
-"""Live events in Redis, for several servers behind one store. What is durable when ``append`` returns is Redis's own setting:
-``appendonly yes`` with ``appendfsync always`` loses nothing, ``everysec`` up to two seconds, anything else more.
+"""Live events in Redis, for several servers behind one store.
 
-A body of events is one script (append.lua), so it is taken whole; keys are laid out there. Not for Redis Cluster: the script touches
-the keys of many users. A connection that broke is made again by the next call. Knows no schema.
+What is durable when ``append`` returns is Redis's own setting: ``appendonly yes`` with
+``appendfsync always`` loses nothing, ``everysec`` up to two seconds, anything else more.
+
+A body of events is one script (append.lua), so it is taken whole; keys are laid out there. Not for
+Redis Cluster: the script touches the keys of many users. A connection that broke is made again by
+the next call. Knows no schema.
 """
 
 from __future__ import annotations
@@ -32,8 +35,11 @@ _CONNECTIONS = 64
 
 
 class RedisStore:
-    """A :class:`hemix.serving.store.protocol.Store` at a ``redis://`` URL. Making one connects to nothing: a server starts while its
-    store is down. Raises StoreError for a URL that Redis's client does not understand."""
+    """A :class:`hemix.serving.store.protocol.Store` at a ``redis://`` URL.
+
+    Making one connects to nothing: a server starts while its store is down. Raises StoreError for a
+    URL that Redis's client does not understand.
+    """
 
     def __init__(self, url: str, limits: Limits = Limits()) -> None:  # noqa: B008 (frozen)
         self._limits = limits
@@ -45,9 +51,13 @@ class RedisStore:
             self._redis = self._client(url, limits.timeout_s)
             self._writer = self._client(url, limits.append_timeout_s)
         except ValueError as error:
-            raise StoreError(f"{url.partition('?')[0].rpartition('@')[2]}: not a URL of a Redis: {error}") from error
+            raise StoreError(
+                f"{url.partition('?')[0].rpartition('@')[2]}: not a URL of a Redis: {error}"
+            ) from error
         scripts = files("hemix.serving.store")
-        self._append = self._writer.register_script((scripts / "append.lua").read_text(encoding="utf-8"))
+        self._append = self._writer.register_script(
+            (scripts / "append.lua").read_text(encoding="utf-8")
+        )
         self._new = self._redis.register_script((scripts / "new.lua").read_text(encoding="utf-8"))
 
     def _client(self, url: str, answer_s: float) -> redis.Redis:
@@ -58,7 +68,8 @@ class RedisStore:
             socket_timeout=answer_s,
             socket_connect_timeout=self._limits.timeout_s,
             protocol=2,
-            # once more at once where a kept connection turns out to be dead; a second try of an append finds duplicates
+            # once more at once where a kept connection turns out to be dead; a second try of an
+            # append finds duplicates
             retry=Retry(NoBackoff(), 1, (redis.ConnectionError,)),
         )
         return redis.Redis(connection_pool=pool)
@@ -71,9 +82,13 @@ class RedisStore:
         """See :class:`hemix.serving.store.protocol.Store`."""
         limits = self._limits
         arguments: list[str | int] = [
-            _PREFIX, limits.cap, *("" if ttl is None else ttl for ttl in (limits.ttl_ms, limits.item_ttl_ms)),
-            limits.remembered, limits.remembered_of_item, limits.columns,
-        ]  # fmt: skip
+            _PREFIX,
+            limits.cap,
+            *("" if ttl is None else ttl for ttl in (limits.ttl_ms, limits.item_ttl_ms)),
+            limits.remembered,
+            limits.remembered_of_item,
+            limits.columns,
+        ]
         for event in events:
             kept, features = "", ""
             if limits.enters_history(event):
@@ -99,7 +114,9 @@ class RedisStore:
             *accepted, revision = self._append(args=arguments)
         return [bool(new) for new in accepted], int(revision)
 
-    def history(self, user: str, *, limit: int, since_ms: int | None = None, known: int = 0) -> History:
+    def history(
+        self, user: str, *, limit: int, since_ms: int | None = None, known: int = 0
+    ) -> History:
         """See :class:`hemix.serving.store.protocol.Store`."""
         with self._failures():
             if known and since_ms is None:
@@ -107,27 +124,43 @@ class RedisStore:
                 if int(found) in (0, known):
                     return History(int(found))
                 if members:
-                    return History(int(found), tuple(_event(user, member) for member in members), after=known, kept=kept)
+                    return History(
+                        int(found),
+                        tuple(_event(user, member) for member in members),
+                        after=known,
+                        kept=kept,
+                    )
             with self._redis.pipeline(transaction=True) as both:
                 both.hget(f"{_PREFIX}users:{user}", "revision")
                 both.zrevrangebyscore(
-                    f"{_PREFIX}history:{user}", "+inf", "-inf" if since_ms is None else since_ms, start=0, num=limit
+                    f"{_PREFIX}history:{user}",
+                    "+inf",
+                    "-inf" if since_ms is None else since_ms,
+                    start=0,
+                    num=limit,
                 )
                 found, members = both.execute()
         revision = _whole(found)  # expired with all else of the user
-        return History(revision, tuple(_event(user, member) for member in reversed(members)) if revision else ())
+        return History(
+            revision,
+            tuple(_event(user, member) for member in reversed(members)) if revision else (),
+        )
 
     def arrivals(self, user: str, *, until: int | None = None) -> tuple[Event, ...]:
         """See :class:`hemix.serving.store.protocol.Store`."""
         with self._failures():
             members: Any = self._redis.zrange(f"{_PREFIX}history:{user}", 0, -1)
         arrived = sorted(members, key=lambda member: member[:_ARRIVAL_DIGITS])
-        return tuple(_event(user, m) for m in arrived if until is None or int(m[:_REVISION_DIGITS]) <= until)
+        return tuple(
+            _event(user, m) for m in arrived if until is None or int(m[:_REVISION_DIGITS]) <= until
+        )
 
     def user(self, user: str) -> Features:
         """See :class:`hemix.serving.store.protocol.Store`."""
         with self._failures():
-            found: Any = self._redis.hmget(f"{_PREFIX}users:{user}", ["columns_revision", "columns"])
+            found: Any = self._redis.hmget(
+                f"{_PREFIX}users:{user}", ["columns_revision", "columns"]
+            )
         return _features(*found)
 
     def items(self, ids: Sequence[str]) -> dict[str, Features]:
@@ -161,7 +194,9 @@ class RedisStore:
         try:
             yield
         except redis.TimeoutError as error:
-            raise StoreError(f"{self._name}: no answer within {answer_s or self._limits.timeout_s:g} s") from error
+            raise StoreError(
+                f"{self._name}: no answer within {answer_s or self._limits.timeout_s:g} s"
+            ) from error
         except redis.ConnectionError as error:
             raise StoreError(f"{self._name}: cannot be reached: {_one_line(error)}") from error
         except redis.RedisError as error:
@@ -177,13 +212,25 @@ def _whole(found: Any) -> int:
 
 
 def _event(user: str, member: bytes) -> Event:
-    id_, time_ms, received_ms, kind, item, action, ranking, fields = json.loads(member[_ARRIVAL_DIGITS:])
+    id_, time_ms, received_ms, kind, item, action, ranking, fields = json.loads(
+        member[_ARRIVAL_DIGITS:]
+    )
     return Event(
-        id=id_, kind=kind, time_ms=time_ms, user=user, item=item, action=action,
-        fields=fields, ranking=ranking, received_ms=received_ms,
-    )  # fmt: skip
+        id=id_,
+        kind=kind,
+        time_ms=time_ms,
+        user=user,
+        item=item,
+        action=action,
+        fields=fields,
+        ranking=ranking,
+        received_ms=received_ms,
+    )
 
 
 def _features(revision: bytes | None, columns: bytes | None) -> Features:
     stored = json.loads(columns) if columns is not None else {}
-    return as_features(_whole(revision), {name: (int(time), json.loads(value)) for name, (time, value) in stored.items()})
+    return as_features(
+        _whole(revision),
+        {name: (int(time), json.loads(value)) for name, (time, value) in stored.items()},
+    )

@@ -1,7 +1,7 @@
 """Live events in one SQLite file: write-ahead log, synchronous, one commit for a body of events.
 
-One connection writes, under a lock; readers have connections of their own and see the last commit. Several processes may share the
-file. Knows no URL and no schema.
+One connection writes, under a lock; readers have connections of their own and see the last commit.
+Several processes may share the file. Knows no URL and no schema.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ _ASKED = 500
 
 
 class SQLiteStore:
-    """A :class:`hemix.serving.store.protocol.Store` in the file ``path``, which is made where there is none. Raises StoreError for a
-    missing folder, a file that is damaged or not a store."""
+    """A :class:`hemix.serving.store.protocol.Store` in the file ``path``, which is made where there
+    is none. Raises StoreError for a missing folder, a file that is damaged or not a store.
+    """
 
     def __init__(self, path: Path, limits: Limits = Limits()) -> None:  # noqa: B008 (frozen)
         self._path, self._limits = path, limits
@@ -42,7 +43,8 @@ class SQLiteStore:
         self._closed = False
         with store_errors(path, limits.append_timeout_s):
             check_file(path)
-            path.touch()  # with the umask's mode, which SQLite would narrow, and which its journals take over
+            # with the umask's mode, which SQLite would narrow, and which its journals take over
+            path.touch()
             self._writer = self._connect(limits.append_timeout_s)
             try:
                 create_tables(self._writer, path)
@@ -54,13 +56,17 @@ class SQLiteStore:
     def _connect(self, timeout_s: float) -> sqlite3.Connection:
         # every connection is used by one thread at a time
         connection = sqlite3.connect(
-            self._path, timeout=timeout_s, isolation_level=None, check_same_thread=False, cached_statements=64
+            self._path,
+            timeout=timeout_s,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=64,
         )
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA journal_size_limit = 67108864")
         return connection
 
-    # -- writing -----------------------------------------------------------------------------------------------------------
+    # -- writing -----------------------------------------------------------------------------------
 
     def append(self, events: Sequence[Event]) -> list[bool]:
         """See :class:`hemix.serving.store.protocol.Store`."""
@@ -72,7 +78,9 @@ class SQLiteStore:
             return [], 0
         by_owner: dict[tuple[str, str], list[int]] = {}
         for at, event in enumerate(events):
-            by_owner.setdefault(("item" if event.kind == "item" else "user", owner_of(event)), []).append(at)
+            by_owner.setdefault(
+                ("item" if event.kind == "item" else "user", owner_of(event)), []
+            ).append(at)
         fields = [as_json(event.fields) if event.fields else None for event in events]
         accepted = [False] * len(events)
         with self._writing() as connection:
@@ -93,7 +101,9 @@ class SQLiteStore:
         timeout_s = self._limits.append_timeout_s
         with store_errors(self._path, timeout_s):
             if not self._lock.acquire(timeout=timeout_s):
-                raise StoreError(f"{self._path}: busy: waited {timeout_s:g} s for another write to end")
+                raise StoreError(
+                    f"{self._path}: busy: waited {timeout_s:g} s for another write to end"
+                )
             try:
                 self._check_usable()
                 self._writer.execute("BEGIN IMMEDIATE")
@@ -113,15 +123,19 @@ class SQLiteStore:
             if ttl_ms is None:
                 continue
             gone = connection.execute(
-                f"SELECT number FROM owners WHERE kind = '{kind}' AND heard_ms < ? ORDER BY heard_ms LIMIT ?",  # for its index
+                # for its index
+                f"SELECT number FROM owners WHERE kind = '{kind}' AND heard_ms < ? ORDER BY "
+                "heard_ms LIMIT ?",
                 (now_ms - ttl_ms, _SWEPT),
             ).fetchall()
             for (number,) in gone:
                 forget(connection, number)
 
-    # -- reading -----------------------------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------
 
-    def history(self, user: str, *, limit: int, since_ms: int | None = None, known: int = 0) -> History:
+    def history(
+        self, user: str, *, limit: int, since_ms: int | None = None, known: int = 0
+    ) -> History:
         """See :class:`hemix.serving.store.protocol.Store`."""
         with self._reading() as connection:
             number, revision, kept, _ = self._user(connection, user)
@@ -129,13 +143,25 @@ class SQLiteStore:
                 return History(revision)
             if known and since_ms is None:
                 rows = connection.execute(
-                    f"SELECT {_EVENT} FROM events WHERE owner = ? AND revision > ? ORDER BY time_ms, arrival", (number, known)
+                    f"SELECT {_EVENT} FROM events WHERE owner = ? AND revision > ? ORDER BY "
+                    "time_ms, arrival",
+                    (number, known),
                 ).fetchall()
-                if len(rows) < min(limit, kept):  # else all are new: the user was forgotten and came back, perhaps
-                    return History(revision, tuple(_event(user, row) for row in rows), after=known, kept=kept)
-            since, values = ("", (number, limit)) if since_ms is None else ("AND time_ms >= ?", (number, since_ms, limit))
+                if len(rows) < min(
+                    limit, kept
+                ):  # else all are new: the user was forgotten and came back, perhaps
+                    return History(
+                        revision, tuple(_event(user, row) for row in rows), after=known, kept=kept
+                    )
+            since, values = (
+                ("", (number, limit))
+                if since_ms is None
+                else ("AND time_ms >= ?", (number, since_ms, limit))
+            )
             rows = connection.execute(
-                f"SELECT {_EVENT} FROM events WHERE owner = ? {since} ORDER BY time_ms DESC, arrival DESC LIMIT ?", values
+                f"SELECT {_EVENT} FROM events WHERE owner = ? {since} ORDER BY time_ms DESC, "
+                "arrival DESC LIMIT ?",
+                values,
             ).fetchall()
         return History(revision, tuple(_event(user, row) for row in reversed(rows)))
 
@@ -155,11 +181,15 @@ class SQLiteStore:
             _, _, _, (revision, columns) = self._user(connection, user)
         return as_features(revision, json.loads(columns))
 
-    def _user(self, connection: sqlite3.Connection, name: str) -> tuple[int, int, int, tuple[int, str]]:
-        """Number, revision of the history, its events, revision and JSON of the columns; (-1, 0, 0, (0, "{}")) where unknown or
-        forgotten."""
+    def _user(
+        self, connection: sqlite3.Connection, name: str
+    ) -> tuple[int, int, int, tuple[int, str]]:
+        """Number, revision of the history, its events, revision and JSON of the columns; (-1, 0, 0,
+        (0, "{}")) where unknown or forgotten.
+        """
         found = connection.execute(
-            "SELECT heard_ms, number, revision, events, columns_revision, columns FROM owners WHERE kind = 'user' AND name = ?",
+            "SELECT heard_ms, number, revision, events, columns_revision, columns FROM owners "
+            "WHERE kind = 'user' AND name = ?",
             (name,),
         ).fetchone()
         if found is None or self._limits.expired(found[0]):
@@ -206,7 +236,7 @@ class SQLiteStore:
             if self._closed:
                 self._close_readers()
 
-    # -- both --------------------------------------------------------------------------------------------------------------
+    # -- both --------------------------------------------------------------------------------------
 
     def ping(self) -> None:
         """See :class:`hemix.serving.store.protocol.Store`."""
@@ -236,12 +266,22 @@ class SQLiteStore:
         except OSError:
             there = False
         if not there:  # what is written to it now would be lost
-            raise StoreError(f"{self._path}: the file was removed or replaced while it was open; restart to make a new one")
+            raise StoreError(
+                f"{self._path}: the file was removed or replaced while it was open; restart to "
+                "make a new one"
+            )
 
 
 def _event(user: str, row: tuple[Any, ...]) -> Event:
     time_ms, received_ms, id_, kind, item, action, ranking, fields = row
     return Event(
-        id=id_, kind=kind, time_ms=time_ms, user=user, item=item, action=action,
-        fields=json.loads(fields) if fields else {}, ranking=ranking, received_ms=received_ms,
-    )  # fmt: skip
+        id=id_,
+        kind=kind,
+        time_ms=time_ms,
+        user=user,
+        item=item,
+        action=action,
+        fields=json.loads(fields) if fields else {},
+        ranking=ranking,
+        received_ms=received_ms,
+    )

@@ -1,4 +1,6 @@
-"""The store's SQLite file: its tables, what makes a file one of ours, and what SQLite's failures are called."""
+"""The store's SQLite file: its tables, what makes a file one of ours, and what SQLite's failures
+are called.
+"""
 
 from __future__ import annotations
 
@@ -49,16 +51,21 @@ CREATE TABLE events (
   fields TEXT,
   PRIMARY KEY (owner, time_ms, arrival)
 ) WITHOUT ROWID;
-CREATE TABLE ids (owner INTEGER NOT NULL, id TEXT NOT NULL, dropped INTEGER, PRIMARY KEY (owner, id)) WITHOUT ROWID;
+CREATE TABLE ids (owner INTEGER NOT NULL, id TEXT NOT NULL, dropped INTEGER, PRIMARY KEY (owner,
+  id)) WITHOUT ROWID;
 CREATE INDEX ids_dropped ON ids (owner, dropped) WHERE dropped IS NOT NULL;
 """
 _ITEMS_HEARD = "CREATE INDEX IF NOT EXISTS items_heard ON owners (heard_ms) WHERE kind = 'item'"
 """Files made before items were forgotten get it when they are opened"""
-# owners.dropped counts, and ids.dropped numbers, the events that are not, or no longer, kept; the oldest numbers are deleted
+# owners.dropped counts, and ids.dropped numbers, the events that are not, or no longer, kept; the
+# oldest numbers are deleted
 
 
 def check_file(path: Path) -> None:
-    """Refuse what cannot be a store before SQLite touches it. A file that is absent or empty is a new one."""
+    """Refuse what cannot be a store before SQLite touches it.
+
+    A file that is absent or empty is a new one.
+    """
     if not path.parent.is_dir():
         raise StoreError(f"{path}: no such folder for the store: {path.parent}")
     if path.is_dir():
@@ -70,14 +77,22 @@ def check_file(path: Path) -> None:
 
 
 def create_tables(connection: sqlite3.Connection, path: Path) -> None:
-    """Make the tables in a new file; check an old one. Raises StoreError for another program's file, another version, damage."""
+    """Make the tables in a new file; check an old one.
+
+    Raises StoreError for another program's file, another version, damage.
+    """
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (objects,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if objects and application != _APPLICATION:
-        raise StoreError(f"{path}: a SQLite database, but not of hemix; name another file for the store")
+        raise StoreError(
+            f"{path}: a SQLite database, but not of hemix; name another file for the store"
+        )
     if objects and version != _VERSION:
-        raise StoreError(f"{path}: expected a store of version {_VERSION}, found version {version}; use the hemix that made it")
+        raise StoreError(
+            f"{path}: expected a store of version {_VERSION}, found version {version}; use the "
+            "hemix that made it"
+        )
     if objects:
         _check_pages(connection, path)
         connection.execute(_ITEMS_HEARD)
@@ -114,8 +129,14 @@ def store_errors(path: Path, timeout_s: float) -> Iterator[None]:
         elif "not a database" in text or "malformed" in text:
             text = f"damaged: {text}"
         elif "unable to open" in text or "readonly" in text:
-            text = f"{text}: expected a file and folder that can be written; name another with --store"
+            text = (
+                f"{text}: expected a file and folder that can be written; name another with --store"
+            )
         raise StoreError(f"{path}: {text}") from error
     except OSError as error:
-        advice = "; name a file that can be written with --store" if isinstance(error, PermissionError) else ""
+        advice = (
+            "; name a file that can be written with --store"
+            if isinstance(error, PermissionError)
+            else ""
+        )
         raise StoreError(f"{path}: {error.strerror or error}{advice}") from error

@@ -10,14 +10,18 @@ from hemix.serving.store.protocol import Store
 
 __all__ = ["open_store"]
 
-_EXPECTED = "expected memory://, sqlite:///relative.db, sqlite:////absolute.db or redis://HOST:PORT/DB"
+_EXPECTED = (
+    "expected memory://, sqlite:///relative.db, sqlite:////absolute.db or redis://HOST:PORT/DB"
+)
 
 
 def open_store(url: str, limits: Limits = Limits()) -> Store:  # noqa: B008 (frozen)
-    """The store at ``url``: ``memory://``; ``sqlite:///relative.db``, ``sqlite:////absolute.db``, made where there is none;
-    ``redis://[user:password@]host:port/db`` or ``rediss://`` (TLS), which is not connected to before it is used.
+    """The store at ``url``: ``memory://``; ``sqlite:///relative.db``, ``sqlite:////absolute.db``,
+    made where there is none; ``redis://[user:password@]host:port/db`` or ``rediss://`` (TLS), which
+    is not connected to before it is used.
 
-    Raises UsageError for another URL, StoreError for a file that cannot be the store, MissingExtra without Redis's client.
+    Raises UsageError for another URL, StoreError for a file that cannot be the store, MissingExtra
+    without Redis's client.
     """
     scheme, separator, rest = url.partition("://")
     if separator:

@@ -21,7 +21,9 @@ FOLDER = PLAIN + "tables: {impressions: days}\n"
 LATER = [("u", "i", at(1), 0), ("u", "i", at(2), 0)]
 
 
-def of_files(folder: Path, schema: str = FOLDER, table: str = "days", **files: pa.Table) -> Prepared:
+def of_files(
+    folder: Path, schema: str = FOLDER, table: str = "days", **files: pa.Table
+) -> Prepared:
     """Prepare a folder of files by their names."""
     logs = write(folder / "logs", schema)
     (logs / table).mkdir()
@@ -60,11 +62,15 @@ def twice(**columns: Any) -> pa.Table:
     ],
     ids=lambda values: str(values.type),
 )
-def test_a_column_of_any_type_that_the_schema_does_not_name_tells_rows_apart(tmp_path: Path, tells_apart: pa.Array) -> None:
+def test_a_column_of_any_type_that_the_schema_does_not_name_tells_rows_apart(
+    tmp_path: Path, tells_apart: pa.Array
+) -> None:
     alike = tells_apart.take(pa.array([0, 0, 2, 3, 4, 5]))
     for name, column, duplicates in (("apart", tells_apart, 0), ("alike", alike, 1)):
         (tmp_path / name).mkdir()
-        one = of_files(tmp_path / name, a=twice(other=column), b=pa.table(shown([("v", "i", at(0), 0)])))
+        one = of_files(
+            tmp_path / name, a=twice(other=column), b=pa.table(shown([("v", "i", at(0), 0)]))
+        )
         assert one.manifest["impressions"]["duplicates"] == duplicates
         assert one.manifest["tables"]["impressions"]["rows"] == 7
 
@@ -73,14 +79,23 @@ def test_text_that_is_not_utf8_in_a_column_that_nobody_reads(tmp_path: Path) -> 
     raw = pa.array([b"\xe9", b"\xe9", b"\xea", b"", b"x", b"y"])
     text = pa.Array.from_buffers(pa.string(), 6, raw.buffers())
     nested = pa.StructArray.from_arrays([text], ["t"])
-    assert of_files(tmp_path, a=twice(text=text, nested=nested)).manifest["impressions"]["duplicates"] == 1
+    assert (
+        of_files(tmp_path, a=twice(text=text, nested=nested)).manifest["impressions"]["duplicates"]
+        == 1
+    )
 
 
 def test_a_file_without_the_column_changes_nothing_of_the_others_rows(tmp_path: Path) -> None:
-    older = pa.table(shown([("u", "i", at(0, 3), 0), ("u", "i", at(0, 3), 0)]))  # equal in every column that they have
+    older = pa.table(
+        shown([("u", "i", at(0, 3), 0), ("u", "i", at(0, 3), 0)])
+    )  # equal in every column that they have
     data = of_files(tmp_path, a=twice(imp_id=[f"x{n}" for n in range(6)]), b=older)
     assert data.manifest["impressions"]["duplicates"] == 1
-    assert {name: split["rows"] for name, split in data.manifest["splits"].items()} == {"train": 3, "valid": 2, "test": 2}
+    assert {name: split["rows"] for name, split in data.manifest["splits"].items()} == {
+        "train": 3,
+        "valid": 2,
+        "test": 2,
+    }
 
 
 def test_a_column_that_a_file_lacks_is_null_in_its_rows(tmp_path: Path) -> None:
@@ -95,8 +110,11 @@ def test_equal_rows_of_files_whose_columns_differ_in_order_and_types(tmp_path: P
     one = pa.table(shown(rows, "flag", "page"))
     other = one.select(["page", "flag", "click", "time_ms", "item_id", "user_id"])
     kinds: dict[str, pa.DataType] = {
-        "user_id": pa.string(), "page": pa.decimal128(25, 2), "flag": pa.int8(), "click": pa.bool_(),
-    }  # fmt: skip
+        "user_id": pa.string(),
+        "page": pa.decimal128(25, 2),
+        "flag": pa.int8(),
+        "click": pa.bool_(),
+    }
     for name, kind in kinds.items():
         other = other.set_column(other.column_names.index(name), name, other[name].cast(kind))
     moments = other["time_ms"].cast(pa.timestamp("ms")).cast(pa.timestamp("us", tz="Europe/Berlin"))
@@ -110,14 +128,23 @@ def test_the_same_of_events(tmp_path: Path) -> None:
     schema = PLAIN + "tables: {events: told}\n"
     logs = write(tmp_path / "logs", schema, impressions=shown([("u", "i", at(0), 1), *LATER]))
     (logs / "told").mkdir()
-    event = {"user_id": ["u"] * 3, "item_id": ["i"] * 3, "time_ms": [at(0)] * 3, "action": ["view"] * 3}
+    event = {
+        "user_id": ["u"] * 3,
+        "item_id": ["i"] * 3,
+        "time_ms": [at(0)] * 3,
+        "action": ["view"] * 3,
+    }
     pq.write_table(pa.table({**event, "seq": [0, 1, 1]}), logs / "told" / "a.parquet")
-    pq.write_table(pa.table({name: values[:2] for name, values in event.items()}), logs / "told" / "b.parquet")
+    pq.write_table(
+        pa.table({name: values[:2] for name, values in event.items()}), logs / "told" / "b.parquet"
+    )
     history = prepare(logs, tmp_path / "data")["history"]
     assert (history["events"], history["duplicates"]) == (3, 2)
 
 
-def test_it_says_so_where_many_rows_are_equal(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_it_says_so_where_many_rows_are_equal(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     rows = [("u", f"i{n}", at(0, n % 20), 1) for n in range(40)] + LATER
     for name, repeated in (("few", 2), ("many", 3)):
         (tmp_path / name).mkdir()
@@ -129,7 +156,9 @@ def test_it_says_so_where_many_rows_are_equal(tmp_path: Path, caplog: pytest.Log
 
 def test_hashes_go_by_name_and_null_is_as_if_the_column_were_not_there() -> None:
     a, b = pa.array([1, 2, None]), pa.array(["x", None, None])
-    assert column_hashes({"a": a, "b": b}, 3).tolist() == column_hashes({"b": b, "a": a}, 3).tolist()
+    assert (
+        column_hashes({"a": a, "b": b}, 3).tolist() == column_hashes({"b": b, "a": a}, 3).tolist()
+    )
     assert column_hashes({"a": a, "b": b}, 3)[1] == column_hashes({"a": a}, 3)[1]
     assert column_hashes({"a": a}, 3)[0] != column_hashes({"b": a}, 3)[0]
     assert column_hashes({"a": a, "b": b}, 3)[2] == column_hashes({}, 3)[2]

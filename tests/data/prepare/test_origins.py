@@ -11,7 +11,9 @@ from hemix.data.prepare import prepare, shift_split
 from hemix.errors import DataError, SchemaError, UsageError
 from tests.data.small import at, shown, write
 
-FIVE_DAYS = shown([("u", "i", at(day, hour), (day + hour) % 2) for day in range(5) for hour in (1, 23)])
+FIVE_DAYS = shown(
+    [("u", "i", at(day, hour), (day + hour) % 2) for day in range(5) for hour in (1, 23)]
+)
 BY_CLOCK = "name: s\nlabels: {click: {}}\nsplit: {valid: 2026-01-08, test: 2026-01-09}"
 
 
@@ -30,9 +32,14 @@ def test_a_split_by_the_clock(tmp_path: Path) -> None:
         "test": "2026-01-08",
         "end": "2026-01-09",
     }
-    rows = {name: split["rows"] for name, split in prepare(folder, tmp_path / "moved", schema=schema)["splits"].items()}
+    rows = {
+        name: split["rows"]
+        for name, split in prepare(folder, tmp_path / "moved", schema=schema)["splits"].items()
+    }
     assert rows == {"train": 4, "valid": 2, "test": 2}
-    whole = {name: split["rows"] for name, split in prepare(folder, tmp_path / "whole")["splits"].items()}
+    whole = {
+        name: split["rows"] for name, split in prepare(folder, tmp_path / "whole")["splits"].items()
+    }
     assert whole == {"train": 6, "valid": 2, "test": 2}
 
 
@@ -52,15 +59,26 @@ def test_a_date_column_and_a_given_end(tmp_path: Path) -> None:
     days = [f"2026-01-0{5 + day}" for day in range(5) for _ in range(2)]
     folder = logs(
         tmp_path,
-        "name: s\nlabels: {click: {}}\nsplit: {column: day, start: 2026-01-05, valid: 2026-01-07, test: 2026-01-08, end: 2026-01-09}",
+        "name: s\nlabels: {click: {}}\nsplit: {column: day, start: 2026-01-05, valid: 2026-01-07, "
+        "test: 2026-01-08, end: 2026-01-09}",
         day=days,
     )
     split = shift_split(folder, -1).split
-    assert (split.start, split.valid, split.test, split.end) == ("2026-01-04", "2026-01-06", "2026-01-07", "2026-01-08")
+    assert (split.start, split.valid, split.test, split.end) == (
+        "2026-01-04",
+        "2026-01-06",
+        "2026-01-07",
+        "2026-01-08",
+    )
 
 
 def test_a_time_keeps_its_hour_and_a_number_its_local_hour(tmp_path: Path) -> None:
-    folder = logs(tmp_path, BY_CLOCK.replace("2026-01-08,", "2026-01-08 06:00,").replace("2026-01-09}", "2026-01-09 06:00}"))
+    folder = logs(
+        tmp_path,
+        BY_CLOCK.replace("2026-01-08,", "2026-01-08 06:00,").replace(
+            "2026-01-09}", "2026-01-09 06:00}"
+        ),
+    )
     assert shift_split(folder, -1).split.valid == "2026-01-07 06:00:00"
     numbers = f"name: s\nlabels: {{click: {{}}}}\nsplit: {{valid: {at(3)}, test: {at(4)}}}"
     (folder / "schema.yaml").write_text(numbers)
@@ -71,14 +89,19 @@ def test_a_time_keeps_its_hour_and_a_number_its_local_hour(tmp_path: Path) -> No
 def test_what_cannot_be_moved(tmp_path: Path) -> None:
     fold = "name: s\nlabels: {click: {}}\nsplit: {column: fold, valid: 3, test: 4}"
     folder = logs(tmp_path, fold, fold=[day for day in range(5) for _ in range(2)])
-    with pytest.raises(SchemaError, match=r"split.valid: 3 of column 'fold' is no day: --shift-days moves splits by time alone"):
+    with pytest.raises(
+        SchemaError,
+        match=r"split.valid: 3 of column 'fold' is no day: --shift-days moves splits by time alone",
+    ):
         shift_split(folder, -1)
     with pytest.raises(UsageError, match="--shift-days 2: expected a number below 0"):
         shift_split(folder, 2)
 
 
 def test_timestamps(tmp_path: Path) -> None:
-    times = pa.array([at(day, hour) for day in range(5) for hour in (1, 23)], pa.timestamp("ms", "UTC"))
+    times = pa.array(
+        [at(day, hour) for day in range(5) for hour in (1, 23)], pa.timestamp("ms", "UTC")
+    )
     folder = logs(tmp_path, time_ms=times)  # type: ignore[arg-type]
     assert shift_split(folder, -1).split.end == "2026-01-09"
 
@@ -87,6 +110,8 @@ def test_timestamps(tmp_path: Path) -> None:
 def test_a_last_day_beyond_which_there_is_none(tmp_path: Path, kind: pa.DataType) -> None:
     """9999-12-31 for "for ever": the day after it is no date."""
     days = pa.array(["2026-01-05", "2026-01-06", "2026-01-07", "2026-01-08", "9999-12-31"] * 2)
-    schema = "name: s\nlabels: {click: {}}\nsplit: {column: day, valid: 2026-01-07, test: 2026-01-08}"
+    schema = (
+        "name: s\nlabels: {click: {}}\nsplit: {column: day, valid: 2026-01-07, test: 2026-01-08}"
+    )
     with pytest.raises(DataError, match=r"column 'day' .* split\.end"):
         shift_split(logs(tmp_path, schema, day=days.cast(kind)), -1)

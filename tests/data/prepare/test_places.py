@@ -27,7 +27,9 @@ def bucket() -> Iterator[fsspec.AbstractFileSystem]:
 @pytest.fixture
 def logs(bucket: fsspec.AbstractFileSystem, tmp_path: Path) -> Path:
     """The planted logs: impressions and events in the bucket, users and items beside the schema."""
-    schema = SCHEMA.replace("events: events.parquet, ", "").replace("tables: {", f"tables: {{{TABLES}")
+    schema = SCHEMA.replace("events: events.parquet, ", "").replace(
+        "tables: {", f"tables: {{{TABLES}"
+    )
     folder = write_logs(tmp_path / "logs", schema=schema)
     bucket.makedirs("/bucket/shown/day=1")
     for table, at in (("impressions", "shown/day=1/0.parquet"), ("events", "events.parquet")):
@@ -38,13 +40,17 @@ def logs(bucket: fsspec.AbstractFileSystem, tmp_path: Path) -> Path:
     return folder
 
 
-def test_logs_of_a_file_system_give_the_same_dataset(logs: Path, planted_data: Path, tmp_path: Path) -> None:
+def test_logs_of_a_file_system_give_the_same_dataset(
+    logs: Path, planted_data: Path, tmp_path: Path
+) -> None:
     manifest = prepare(logs, tmp_path / "data")
     assert arrays(tmp_path / "data") == arrays(planted_data)
     assert manifest["tables"]["impressions"]["files"] == 1
 
 
-def test_what_is_wrong_is_named_by_its_url(logs: Path, bucket: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
+def test_what_is_wrong_is_named_by_its_url(
+    logs: Path, bucket: fsspec.AbstractFileSystem, tmp_path: Path
+) -> None:
     def problem() -> str:
         with pytest.raises(DataError) as caught:
             prepare(logs, tmp_path / "data")
@@ -55,7 +61,9 @@ def test_what_is_wrong_is_named_by_its_url(logs: Path, bucket: fsspec.AbstractFi
         whole = stream.read()
     with bucket.open("/bucket/shown/day=1/1.parquet", "wb") as stream:
         stream.write(whole[: len(whole) // 2])
-    assert problem().startswith("memory://bucket/shown/day=1/1.parquet: truncated or damaged Parquet: ")
+    assert problem().startswith(
+        "memory://bucket/shown/day=1/1.parquet: truncated or damaged Parquet: "
+    )
     with bucket.open("/bucket/shown/day=1/1.parquet", "wb") as stream:
         stream.write(b"text")
     assert problem() == "memory://bucket/shown/day=1/1.parquet: not a Parquet file"
@@ -64,16 +72,23 @@ def test_what_is_wrong_is_named_by_its_url(logs: Path, bucket: fsspec.AbstractFi
     bucket.makedirs("/bucket/shown")
     bucket.touch("/bucket/shown/notes.txt")
     assert problem() == (
-        "memory://bucket/shown: expected Parquet files (*.parquet) in the folder (tables.impressions), found none"
+        "memory://bucket/shown: expected Parquet files (*.parquet) in the folder "
+        "(tables.impressions), found none"
     )
     text = (logs / "schema.yaml").read_text()
-    (logs / "schema.yaml").write_text(text.replace("memory://bucket/shown", "nowhere://bucket/shown"))
+    (logs / "schema.yaml").write_text(
+        text.replace("memory://bucket/shown", "nowhere://bucket/shown")
+    )
     assert problem().startswith("nowhere://bucket/shown: cannot be reached (tables.impressions): ")
 
 
-@pytest.mark.parametrize("name", ["0.PARQUET", "0.parq", "0.pq", "000000_0", "20260105_000000_00001_abcde"])
+@pytest.mark.parametrize(
+    "name", ["0.PARQUET", "0.parq", "0.pq", "000000_0", "20260105_000000_00001_abcde"]
+)
 @pytest.mark.usefixtures("logs")
-def test_parquet_files_by_other_names(bucket: fsspec.AbstractFileSystem, tmp_path: Path, name: str) -> None:
+def test_parquet_files_by_other_names(
+    bucket: fsspec.AbstractFileSystem, tmp_path: Path, name: str
+) -> None:
     """As Impala, Hive and Trino write them: by ending, or, without one, by their first bytes."""
     with bucket.open("/bucket/shown/README", "wb") as stream:
         stream.write(b"of no table")
@@ -82,5 +97,7 @@ def test_parquet_files_by_other_names(bucket: fsspec.AbstractFileSystem, tmp_pat
     (local / "day=1").mkdir(parents=True)
     (local / "README").write_text("of no table")
     (local / "day=1" / name).write_bytes(bucket.cat(f"/bucket/shown/day=1/{name}"))
-    assert [file.name for file in parquet_files("memory://bucket/shown", "tables.impressions")] == [name]
+    assert [file.name for file in parquet_files("memory://bucket/shown", "tables.impressions")] == [
+        name
+    ]
     assert [file.name for file in parquet_files(local, "tables.impressions")] == [name]

@@ -15,8 +15,15 @@ from hemix.data.prepare.shards import BlockAppender, ShardRows, ShardWriter, val
 def block(*lists: list[int]) -> Block:
     """Rows of one id (the row's number of values), one number and one bag."""
     lengths = np.array([len(values) for values in lists])
-    bag = np.array([v for values in lists for v in values], np.int32), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return Block(ids=lengths[:, None].astype(np.int32), numbers=np.zeros((len(lists), 1), np.float32), bags=(bag,))
+    bag = (
+        np.array([v for values in lists for v in values], np.int32),
+        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+    )
+    return Block(
+        ids=lengths[:, None].astype(np.int32),
+        numbers=np.zeros((len(lists), 1), np.float32),
+        bags=(bag,),
+    )
 
 
 def test_pieces_of_a_block_become_one(tmp_path: Path) -> None:
@@ -30,7 +37,9 @@ def test_pieces_of_a_block_become_one(tmp_path: Path) -> None:
     assert whole.ids[:, 0].tolist() == [2, 0, 1, 0, 2]
     block([5, 6], [], [7], [], [8, 9]).save(tmp_path, "y")
     for part in ("ids", "numbers", "bag0.values", "bag0.offsets"):
-        assert (tmp_path / f"x.{part}.npy").read_bytes() == (tmp_path / f"y.{part}.npy").read_bytes()
+        assert (tmp_path / f"x.{part}.npy").read_bytes() == (
+            tmp_path / f"y.{part}.npy"
+        ).read_bytes()
 
 
 def requests(users: list[int], first_log_row: int) -> ShardRows:
@@ -52,7 +61,9 @@ def requests(users: list[int], first_log_row: int) -> ShardRows:
 
 
 @pytest.mark.parametrize("cuts", [[], [2], [2, 5], [3]])
-def test_a_user_stays_in_one_shard_whatever_the_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cuts: list[int]) -> None:
+def test_a_user_stays_in_one_shard_whatever_the_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cuts: list[int]
+) -> None:
     monkeypatch.setattr(shards, "SHARD_CANDIDATES", 4)
     users = [0, 0, 1, 2, 2, 5, 6, 6]
     truth = np.arange(16.0)[:, None] / 16
@@ -71,7 +82,10 @@ def test_a_user_stays_in_one_shard_whatever_the_pieces(tmp_path: Path, monkeypat
     assert (writer.rows, writer.requests, writer.users) == (16, 8, 5)
     assert writer.positives is not None and writer.unknown is not None
     assert (writer.positives.tolist(), writer.unknown.tolist()) == ([8], [8])
-    assert (writer.first_ms, writer.last_ms) == (0, 2 * max([0, *cuts]) + len(users) - max([0, *cuts]) - 1)
+    assert (writer.first_ms, writer.last_ms) == (
+        0,
+        2 * max([0, *cuts]) + len(users) - max([0, *cuts]) - 1,
+    )
 
 
 def test_counts_of_unknown_and_missing_values_are_weighted() -> None:
@@ -81,6 +95,8 @@ def test_counts_of_unknown_and_missing_values_are_weighted() -> None:
 
 
 def test_a_row_of_a_bag_is_counted_once() -> None:
-    rows = block([], [1], [1, 1], [0, 0, 5], [1, 5])  # empty, null, nulls, two unknown values, a null beside a known one
+    rows = block(
+        [], [1], [1, 1], [0, 0, 5], [1, 5]
+    )  # empty, null, nulls, two unknown values, a null beside a known one
     assert value_counts(rows).tolist()[1] == [1, 3, 5]
     assert value_counts(rows, np.array([1, 2, 3, 4, 5])).tolist()[1] == [4, 6, 15]

@@ -34,7 +34,13 @@ def ms(values: pa.Array, clock: Clock = Clock()) -> list[int]:  # noqa: B008
 def test_numbers_in_the_unit_of_the_clock(unit: str, per_ms: float, kind: pa.DataType) -> None:
     clock = Clock.model_validate({"unit": unit})
     number = round(at(0, 1) * per_ms)
-    written = Decimal(number) if pa.types.is_decimal(kind) else float(number) if pa.types.is_floating(kind) else number
+    written = (
+        Decimal(number)
+        if pa.types.is_decimal(kind)
+        else float(number)
+        if pa.types.is_floating(kind)
+        else number
+    )
     values = pa.array([written, None], kind)
     assert ms(values, clock) == [at(0, 1), TIMELESS_MS]
 
@@ -49,10 +55,15 @@ def test_fractions_of_a_second() -> None:
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
 @pytest.mark.parametrize("zone", [None, "UTC", "Asia/Shanghai"])
 @pytest.mark.parametrize("clock", [Clock(unit="s"), SHANGHAI])
-def test_timestamps_are_in_their_own_unit_and_naive_ones_utc(unit: str, zone: str | None, clock: Clock) -> None:
-    values = pa.array([at(0, 6) // 1000, None], pa.int64()).cast(pa.timestamp("s")).cast(pa.timestamp(unit)).cast(
-        pa.timestamp(unit, zone)
-    )  # fmt: skip
+def test_timestamps_are_in_their_own_unit_and_naive_ones_utc(
+    unit: str, zone: str | None, clock: Clock
+) -> None:
+    values = (
+        pa.array([at(0, 6) // 1000, None], pa.int64())
+        .cast(pa.timestamp("s"))
+        .cast(pa.timestamp(unit))
+        .cast(pa.timestamp(unit, zone))
+    )
     assert ms(values, clock) == [at(0, 6), TIMELESS_MS]
 
 
@@ -68,7 +79,11 @@ def test_dates_begin_at_local_midnight(kind: pa.DataType) -> None:
     [
         (pa.array([at(0), at(0) * 10**6]), Clock(), ["row 1", "looks like nanoseconds"]),
         (pa.array([at(0) * 10**6, at(0)]), Clock(unit="ns"), ["row 1", "looks like milliseconds"]),
-        (pa.array([at(0) // 1000, 2**62]), Clock(unit="s"), ["row 1", "beyond all dates"]),  # as ms it would overflow
+        (
+            pa.array([at(0) // 1000, 2**62]),
+            Clock(unit="s"),
+            ["row 1", "beyond all dates"],
+        ),  # as ms it would overflow
         (pa.array([at(0), 2**64 - 1], pa.uint64()), Clock(), ["row 1"]),
         (pa.array([float(at(0)), 1e300]), Clock(), ["row 1", "beyond all dates"]),
         (pa.array([date(2026, 1, 5), date(1970, 1, 1)]), Clock(), ["row 1", "1970-01-01"]),
@@ -88,15 +103,27 @@ LABEL = TABLES.replace("click: {}", "click: {available_at: known}")
 def tables(**changed: Any) -> dict[str, Any]:
     """Tables in which one column of times is replaced: clock, known, event or since."""
     shown_at = changed.get("clock", ONE_EACH["time_ms"])
-    impressions = ONE_EACH | {"time_ms": shown_at, "known": changed.get("known", pa.nulls(3, pa.int64()))}
-    events = {"user_id": ["u"] * 3, "item_id": ["i"] * 3, "time_ms": changed.get("event", [at(0)] * 3)}
+    impressions = ONE_EACH | {
+        "time_ms": shown_at,
+        "known": changed.get("known", pa.nulls(3, pa.int64())),
+    }
+    events = {
+        "user_id": ["u"] * 3,
+        "item_id": ["i"] * 3,
+        "time_ms": changed.get("event", [at(0)] * 3),
+    }
     items = {"item_id": ["i"] * 3, "since": changed.get("since", [at(-3), at(-2), at(-1)])}
     return {"impressions": impressions, "events": events, "items": items}
 
 
 @pytest.mark.parametrize(
     ("place", "key"),
-    [("clock", "clock.column"), ("known", "labels.click.available_at"), ("event", "clock.column"), ("since", "valid_from")],
+    [
+        ("clock", "clock.column"),
+        ("known", "labels.click.available_at"),
+        ("event", "clock.column"),
+        ("since", "valid_from"),
+    ],
 )
 @pytest.mark.parametrize(
     ("make", "word"),
@@ -107,7 +134,9 @@ def tables(**changed: Any) -> dict[str, Any]:
         (lambda: pa.array([36_000] * 3, pa.time32("s")), "a number or a timestamp"),
     ],
 )
-def test_what_cannot_hold_times(tmp_path: Path, place: str, key: str, make: Callable[[], pa.Array], word: str) -> None:
+def test_what_cannot_hold_times(
+    tmp_path: Path, place: str, key: str, make: Callable[[], pa.Array], word: str
+) -> None:
     with pytest.raises(DataError) as error:
         prepared(tmp_path, LABEL, **tables(**{place: make()}))
     message = str(error.value)
@@ -116,7 +145,9 @@ def test_what_cannot_hold_times(tmp_path: Path, place: str, key: str, make: Call
 
 @pytest.mark.parametrize("place", ["known", "event", "since"])
 def test_seconds_in_another_column_of_times(tmp_path: Path, place: str) -> None:
-    with pytest.raises(DataError, match=r"row 0: column '\w+' looks like seconds: .* one clock\.unit \(ms\) holds"):
+    with pytest.raises(
+        DataError, match=r"row 0: column '\w+' looks like seconds: .* one clock\.unit \(ms\) holds"
+    ):
         prepared(tmp_path, LABEL, **tables(**{place: [at(0) // 1000] * 3}))
 
 

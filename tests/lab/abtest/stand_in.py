@@ -1,4 +1,6 @@
-"""A ranking server of a few lines: knows no model, scores every item 0, and can be told to refuse."""
+"""A ranking server of a few lines: knows no model, scores every item 0, and can be told to
+refuse.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,18 @@ from typing import Any
 
 
 class StandIn:
-    """Listens while the block runs. ``refuse``: by path, the status and the error's message that it answers from now on."""
+    """Listens while the block runs.
+
+    ``refuse``: by path, the status and the error's message that it answers from now on.
+    """
 
     def __init__(self, name: str = "m", version: str = "1", schema: str = "s") -> None:
-        self.facts = {"name": name, "version": version, "schema": schema, "sha256": f"{name}{version}"}
+        self.facts = {
+            "name": name,
+            "version": version,
+            "schema": schema,
+            "sha256": f"{name}{version}",
+        }
         self.refuse: dict[str, tuple[int, str]] = {}
         self.rejected: list[dict[str, Any]] = []
         self.asked: dict[str, int] = {}
@@ -29,7 +39,9 @@ class StandIn:
                 super().setup()
 
             def answer(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"null")
+                body = json.loads(
+                    self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"null"
+                )
                 server.asked[self.path] = server.asked.get(self.path, 0) + 1
                 status, content = server.answer(self.path, body)
                 data = json.dumps(content).encode()
@@ -53,13 +65,24 @@ class StandIn:
         if path == "/v1/models":
             return 200, {"models": [self.facts]}
         if path == "/v1/events":
-            return 200, {"accepted": len(body) - len(self.rejected), "duplicate": 0, "rejected": self.rejected}
+            return 200, {
+                "accepted": len(body) - len(self.rejected),
+                "duplicate": 0,
+                "rejected": self.rejected,
+            }
         return 200, {"items": [{"id": item["id"], "score": 0.0} for item in body["items"]]}
 
     def __enter__(self) -> StandIn:
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+        ).start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._server.shutdown()
         self._server.server_close()

@@ -1,4 +1,6 @@
-"""Arms that are away, refuse, or have become another model: each is paused or refused by name, and spoils no other."""
+"""Arms that are away, refuse, or have become another model: each is paused or refused by name, and
+spoils no other.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ def test_a_candidate_without_a_score_is_last() -> None:
     shown = candidates >= 0
     scores = np.where(shown, server.scores(lives, requests, candidates), 0.0)
     assert np.isfinite(scores).all() and len(scores) > 1
-    assert (scores.argmin(axis=1) == shown.argmax(axis=1)).all(), "the first of each request has none"
+    assert (scores.argmin(axis=1) == shown.argmax(axis=1)).all(), (
+        "the first of each request has none"
+    )
 
 
 def test_rankings_that_wait_for_a_dead_server_give_up_together(dead: str) -> None:
@@ -85,7 +89,9 @@ def test_connections_stay_open_and_one_that_the_server_closed_is_made_anew() -> 
         assert other.connections == 2
 
 
-def test_an_arm_that_is_down_at_the_start_waits_and_the_others_live(logs: Path, dead: str, tmp_path: Path) -> None:
+def test_an_arm_that_is_down_at_the_start_waits_and_the_others_live(
+    logs: Path, dead: str, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     with StandIn() as up:
         found = run({"up": up.url, "down": dead, "popularity": "popularity"}, logs, out)
@@ -95,11 +101,18 @@ def test_an_arm_that_is_down_at_the_start_waits_and_the_others_live(logs: Path, 
         found = run({"up": dead, "down": later.url, "popularity": "popularity"}, logs, out)
     assert users_of(found) == {"up": 24, "down": 24, "popularity": 24} and found["paused"] == {}
     again = run({"up": dead, "down": dead + "0", "popularity": "popularity"}, logs, out)
-    assert again["effects"] == found["effects"] and again["rankings_per_second"] == found["rankings_per_second"]
+    assert (
+        again["effects"] == found["effects"]
+        and again["rankings_per_second"] == found["rankings_per_second"]
+    )
 
 
-def test_one_who_stops_the_whole_waits_for_no_block_and_goes_on_later(logs: Path, tmp_path: Path) -> None:
-    """Two arms live at the same time; what is stopped in the middle is lived again, and nothing else."""
+def test_one_who_stops_the_whole_waits_for_no_block_and_goes_on_later(
+    logs: Path, tmp_path: Path
+) -> None:
+    """Two arms live at the same time; what is stopped in the middle is lived again, and nothing
+    else.
+    """
 
     def stop(what: str, _share: float) -> None:
         if what.startswith("b, users 0"):
@@ -111,7 +124,11 @@ def test_one_who_stops_the_whole_waits_for_no_block_and_goes_on_later(logs: Path
             run(arms, logs, tmp_path / "out", on_progress=stop)
         assert not list((tmp_path / "out" / "cells").glob("b-*"))
         found, undisturbed = (run(arms, logs, tmp_path / out) for out in ("out", "other"))
-    assert found["effects"] == undisturbed["effects"] and users_of(found) == {"a": 24, "b": 24, "oracle": 24}
+    assert found["effects"] == undisturbed["effects"] and users_of(found) == {
+        "a": 24,
+        "b": 24,
+        "oracle": 24,
+    }
 
 
 def test_arms_none_of_which_answers_are_refused(logs: Path, dead: str, tmp_path: Path) -> None:
@@ -121,7 +138,9 @@ def test_arms_none_of_which_answers_are_refused(logs: Path, dead: str, tmp_path:
 
 
 @pytest.mark.parametrize("how", ["a refused ranking", "a rejected event"])
-def test_an_arm_that_refuses_the_city_is_left_out_with_the_reason(how: str, logs: Path, tmp_path: Path) -> None:
+def test_an_arm_that_refuses_the_city_is_left_out_with_the_reason(
+    how: str, logs: Path, tmp_path: Path
+) -> None:
     with StandIn() as good, StandIn() as bad:
 
         def turn(what: str, _share: float) -> None:
@@ -133,7 +152,9 @@ def test_an_arm_that_refuses_the_city_is_left_out_with_the_reason(how: str, logs
 
         found = run({"good": good.url, "bad": bad.url}, logs, tmp_path / "out", on_progress=turn)
     assert users_of(found) == {"good": 24, "bad": 12}
-    assert ("no column weather" if how == "a refused ranking" else "no item p00001") in found["paused"]["bad"]
+    assert ("no column weather" if how == "a refused ranking" else "no item p00001") in found[
+        "paused"
+    ]["bad"]
 
 
 def test_another_model_behind_an_arm_is_not_mixed_in(logs: Path, tmp_path: Path) -> None:
@@ -146,17 +167,27 @@ def test_another_model_behind_an_arm_is_not_mixed_in(logs: Path, tmp_path: Path)
 
         found = run({"a": one.url, "b": two.url}, logs, out, on_progress=swap)
         assert users_of(found) == {"a": 12, "b": 24}
-        assert "its users began with first (1, first1), and it is first (2, first1) now" in found["paused"]["a"]
-        with pytest.raises(UsageError, match=r"--arm a: its users began with first \(1, .*, and it is first \(2, .*\) now"):
+        assert (
+            "its users began with first (1, first1), and it is first (2, first1) now"
+            in found["paused"]["a"]
+        )
+        with pytest.raises(
+            UsageError,
+            match=r"--arm a: its users began with first \(1, .*, and it is first \(2, .*\) now",
+        ):
             run({"a": one.url, "b": two.url}, logs, out)
-        with pytest.raises(UsageError, match=r"--arm a: its users began with first .*, and it is oracle now"):
+        with pytest.raises(
+            UsageError, match=r"--arm a: its users began with first .*, and it is oracle now"
+        ):
             run({"a": "oracle", "b": two.url}, logs, out)
     with StandIn("first") as restarted:
         found = run({"a": restarted.url, "b": "http://127.0.0.1:1"}, logs, out)
     assert users_of(found) == {"a": 24, "b": 24} and found["models"]["a"]["version"] == "1"
 
 
-def test_another_schema_than_that_of_an_arm_met_before_is_refused(logs: Path, dead: str, tmp_path: Path) -> None:
+def test_another_schema_than_that_of_an_arm_met_before_is_refused(
+    logs: Path, dead: str, tmp_path: Path
+) -> None:
     with StandIn(schema="s") as one, StandIn(schema="t") as two:
         run({"a": one.url, "b": dead}, logs, tmp_path / "out")
         with pytest.raises(UsageError, match=r"--arm b: serves another schema \(t\) than a \(s\)"):

@@ -37,45 +37,118 @@ class Listening(Popularity):
 
 
 def test_an_arm_against_itself_has_exactly_no_difference(logs: Path, tmp_path: Path) -> None:
-    found = api.experiment({"a": "popularity", "b": "popularity"}, tmp_path / "out", logs=logs, users=60, days=2)
-    assert found["effects"] and all(e["relative_delta"] == 0 and e["ci95"] == [0, 0] for e in found["effects"])
-    assert json.loads((tmp_path / "out" / "experiment.json").read_text())["effects"] == found["effects"]
+    found = api.experiment(
+        {"a": "popularity", "b": "popularity"}, tmp_path / "out", logs=logs, users=60, days=2
+    )
+    assert found["effects"] and all(
+        e["relative_delta"] == 0 and e["ci95"] == [0, 0] for e in found["effects"]
+    )
+    assert (
+        json.loads((tmp_path / "out" / "experiment.json").read_text())["effects"]
+        == found["effects"]
+    )
     assert "<h2>Effects</h2>" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_the_keys_of_experiment_json(logs: Path, tmp_path: Path) -> None:
     """As docs and readers of docs/evidence know them."""
-    api.experiment({"oracle": "oracle", "popularity": "popularity"}, tmp_path / "out", logs=logs, users=40, days=1)
+    api.experiment(
+        {"oracle": "oracle", "popularity": "popularity"},
+        tmp_path / "out",
+        logs=logs,
+        users=40,
+        days=1,
+    )
     found = json.loads((tmp_path / "out" / "experiment.json").read_text())
-    metrics = {"pv_ctr", "uv_cvr", "gmv_per_user", "requests_per_session", "km_per_order", "new_place_share"}
+    metrics = {
+        "pv_ctr",
+        "uv_cvr",
+        "gmv_per_user",
+        "requests_per_session",
+        "km_per_order",
+        "new_place_share",
+    }
     assert set(found) == {
-        "schema_version", "plan", "models", "arms", "effects", "looks", "between_floor_and_ceiling", "checks", "paused", "power",
-        "rankings_per_second", "versions", "machine",
-    }  # fmt: skip
+        "schema_version",
+        "plan",
+        "models",
+        "arms",
+        "effects",
+        "looks",
+        "between_floor_and_ceiling",
+        "checks",
+        "paused",
+        "power",
+        "rankings_per_second",
+        "versions",
+        "machine",
+    }
     assert set(found["arms"]) == {"oracle", "popularity"}
     for arm in found["arms"].values():
-        assert set(arm) == {"users", "requests"} | metrics and arm["users"] == 40 and arm["requests"] > 0
+        assert (
+            set(arm) == {"users", "requests"} | metrics
+            and arm["users"] == 40
+            and arm["requests"] > 0
+        )
     assert {e["metric"] for e in found["effects"]} >= {"pv_ctr", "uv_cvr", "gmv_per_user"}
     for effect in found["effects"]:
-        assert set(effect) == {"arm", "against", "metric", "users", "relative_delta", "ci95", "always_valid_ci95", "p"}
-    assert set(found["checks"]) == {"sample_ratio", "aa"} and found["checks"]["sample_ratio"] is None
+        assert set(effect) == {
+            "arm",
+            "against",
+            "metric",
+            "users",
+            "relative_delta",
+            "ci95",
+            "always_valid_ci95",
+            "p",
+        }
+    assert (
+        set(found["checks"]) == {"sample_ratio", "aa"} and found["checks"]["sample_ratio"] is None
+    )
     aa = found["checks"]["aa"]
-    assert set(aa) == {"of", "repetitions", "users", "covers_zero", "defined"} and aa["of"] == "oracle"
-    assert aa["repetitions"] == 100 and 80 <= aa["covers_zero"]["pv_ctr"] <= aa["defined"]["pv_ctr"] == 100
-    assert set(found["versions"]) == {"hemix", "torch"} and found["machine"]["cores"] and found["machine"]["memory_bytes"] > 0
+    assert (
+        set(aa) == {"of", "repetitions", "users", "covers_zero", "defined"} and aa["of"] == "oracle"
+    )
+    assert (
+        aa["repetitions"] == 100
+        and 80 <= aa["covers_zero"]["pv_ctr"] <= aa["defined"]["pv_ctr"] == 100
+    )
+    assert (
+        set(found["versions"]) == {"hemix", "torch"}
+        and found["machine"]["cores"]
+        and found["machine"]["memory_bytes"] > 0
+    )
 
 
 def test_an_arm_may_have_no_users_in_a_block(logs: Path, tmp_path: Path) -> None:
     """41 users in blocks of 40: the last one lives in one arm only."""
-    plan = Plan(arms={"a": "oracle", "b": "popularity"}, logs=str(logs), users=41, days=1, design="split", block=40)
+    plan = Plan(
+        arms={"a": "oracle", "b": "popularity"},
+        logs=str(logs),
+        users=41,
+        days=1,
+        design="split",
+        block=40,
+    )
     found = experiment(plan, tmp_path / "out")
     assert sum(arm["users"] for arm in found["arms"].values()) == 41
     assert experiment(plan, tmp_path / "out")["effects"] == found["effects"]
-    assert 0 < found["checks"]["sample_ratio"]["p"] <= 1 and found["checks"]["aa"]["of"] == "the days before"
+    assert (
+        0 < found["checks"]["sample_ratio"]["p"] <= 1
+        and found["checks"]["aa"]["of"] == "the days before"
+    )
 
 
-def test_an_arm_of_one_user_has_metrics_that_are_not_defined_and_a_report(logs: Path, tmp_path: Path) -> None:
-    plan = Plan(arms={"a": "oracle", "b": "popularity", "c": "popularity"}, logs=str(logs), users=3, days=1, design="split")
+def test_an_arm_of_one_user_has_metrics_that_are_not_defined_and_a_report(
+    logs: Path, tmp_path: Path
+) -> None:
+    plan = Plan(
+        arms={"a": "oracle", "b": "popularity", "c": "popularity"},
+        logs=str(logs),
+        users=3,
+        days=1,
+        design="split",
+    )
     found = experiment(plan, tmp_path / "out")
     assert any(value is None for arm in found["arms"].values() for value in arm.values())
     assert experiment_table(found) and (tmp_path / "out" / "report.html").is_file()
@@ -84,7 +157,10 @@ def test_an_arm_of_one_user_has_metrics_that_are_not_defined_and_a_report(logs: 
 def some(shown: list[float], clicks: list[float], orders: list[float]) -> dict[str, Any]:
     """Users of one day by what they did."""
     sums = {m: np.ones((len(shown), 1)) for m in MEASURES}
-    return sums | {m: np.array(v, float)[:, None] for m, v in (("shown", shown), ("clicks", clicks), ("orders", orders))}
+    return sums | {
+        m: np.array(v, float)[:, None]
+        for m, v in (("shown", shown), ("clicks", clicks), ("orders", orders))
+    }
 
 
 def test_a_past_without_orders_leaves_cuped_out_where_it_has_nothing_to_say() -> None:
@@ -94,7 +170,9 @@ def test_a_past_without_orders_leaves_cuped_out_where_it_has_nothing_to_say() ->
         some([9, 9, 9, 9], [2, 2, 1, 3], [0, 0, 0, 0]),
     )
     bought = some([9, 9, 9, 9], [2, 2, 1, 3], [1, 0, 1, 1])
-    found = analyse({"a": (users, now), "b": (users, now)}, paired=False, before={"a": then, "b": bought})
+    found = analyse(
+        {"a": (users, now), "b": (users, now)}, paired=False, before={"a": then, "b": bought}
+    )
     plain = analyse({"a": (users, now), "b": (users, now)}, paired=False)
     by = [{e["metric"]: e for e in content["effects"]} for content in (found, plain)]
     assert by[0]["km_per_order"] == by[1]["km_per_order"], "no kilometres an order without orders"
@@ -107,9 +185,13 @@ def test_an_arm_without_orders_is_100_percent_below_with_an_honest_interval() ->
         arms = {"a": (np.arange(6), none), "b": (np.arange(6), few)}
         found = {e["metric"]: e for e in analyse(arms, paired=paired)["effects"]}["uv_cvr"]
         assert found["relative_delta"] == -1
-        assert found["ci95"][0] < -1 < 0 < found["ci95"][1] and found["p"] > 0.05, "one order is no proof"
+        assert found["ci95"][0] < -1 < 0 < found["ci95"][1] and found["p"] > 0.05, (
+            "one order is no proof"
+        )
     swapped = analyse({"a": (np.arange(6), few), "b": (np.arange(6), none)}, paired=True)
-    assert "uv_cvr" not in {e["metric"] for e in swapped["effects"]}, "nothing is relative to nothing"
+    assert "uv_cvr" not in {e["metric"] for e in swapped["effects"]}, (
+        "nothing is relative to nothing"
+    )
 
 
 @pytest.mark.parametrize("paired", [True, False])
@@ -125,17 +207,25 @@ def test_one_user_has_no_effect_but_a_reason(paired: bool) -> None:
     assert "pv_ctr" in {e["metric"] for e in found["effects"]}
     assert {e["metric"] for e in found["absent_effects"]} == {"km_per_order", "new_place_share"}
     two = some([9] * 6, [2] * 6, [1] * 6)
-    assert "absent_effects" not in analyse({"a": (np.arange(6), two), "b": (np.arange(6), two)}, paired=paired)
+    assert "absent_effects" not in analyse(
+        {"a": (np.arange(6), two), "b": (np.arange(6), two)}, paired=paired
+    )
     assert power(one, other, 100, None if paired else 2)["pv_ctr"] is None
 
 
 def test_floor_and_ceiling_are_of_the_users_that_all_arms_have() -> None:
-    """The second half of the users click more; an arm that has only the first half is held against that half."""
+    """The second half of the users click more; an arm that has only the first half is held against
+    that half.
+    """
     low, high = [1.0] * 4, [3.0] * 4
     floor = some([10] * 8, low + high, [0] * 8)
     ceiling = some([10] * 8, [3.0] * 4 + [5.0] * 4, [0] * 8)
     half = some([10] * 4, [2.0] * 4, [0] * 4)
-    arms = {"half": (np.arange(4), half), "oracle": (np.arange(8), ceiling), "popularity": (np.arange(8), floor)}
+    arms = {
+        "half": (np.arange(4), half),
+        "oracle": (np.arange(8), ceiling),
+        "popularity": (np.arange(8), floor),
+    }
     between = analyse(arms, paired=True)["between_floor_and_ceiling"]
     assert between["half"]["pv_ctr"] == pytest.approx(0.5)
     assert (between["popularity"]["pv_ctr"], between["oracle"]["pv_ctr"]) == (0, 1)
@@ -147,14 +237,18 @@ def test_the_oracle_is_above_popularity_and_both_are_the_ends(logs: Path, tmp_pa
     effect = next(e for e in found["effects"] if e["metric"] == "pv_ctr")
     assert effect["ci95"][0] > 0 and effect["users"] == 120
     assert found["between_floor_and_ceiling"] == {
-        "oracle": {"pv_ctr": 1, "uv_cvr": 1, "gmv_per_user": 1}, "popularity": {"pv_ctr": 0, "uv_cvr": 0, "gmv_per_user": 0},
-    }  # fmt: skip
+        "oracle": {"pv_ctr": 1, "uv_cvr": 1, "gmv_per_user": 1},
+        "popularity": {"pv_ctr": 0, "uv_cvr": 0, "gmv_per_user": 0},
+    }
     assert [e["day"] for e in found["looks"] if e["metric"] == "pv_ctr"] == [1, 2]
     report = (tmp_path / "out" / "report.html").read_text()
     for metric in ("PV_CTR", "UV_CVR", "GMV per user"):
         look = report.split(f"{metric} of oracle against popularity by day.")[1].split("</svg>")[0]
         assert ">95 % interval<" in look and ">always valid<" in look
-    assert all(column in report for column in ("session length", "distance travelled", "share of new places"))
+    assert all(
+        column in report
+        for column in ("session length", "distance travelled", "share of new places")
+    )
 
 
 def test_a_user_s_days_do_not_depend_on_who_else_lives_and_the_past_stays_as_it_is() -> None:
@@ -168,12 +262,18 @@ def test_a_user_s_days_do_not_depend_on_who_else_lives_and_the_past_stays_as_it_
     assert together["clicks"].sum() > 0
 
 
-def test_users_from_the_first_asked_for_on_live_as_they_do_among_all(logs: Path, tmp_path: Path) -> None:
+def test_users_from_the_first_asked_for_on_live_as_they_do_among_all(
+    logs: Path, tmp_path: Path
+) -> None:
     import pyarrow.parquet as pq
 
     for out, users, first in (("all", 120, 0), ("some", 10, 40)):
-        api.experiment({"oracle": "oracle"}, tmp_path / out, logs=logs, users=users, first_user=first, days=1)
-    everyone, some = (pq.read_table(tmp_path / out / "cells" / "oracle-0000.parquet") for out in ("all", "some"))
+        api.experiment(
+            {"oracle": "oracle"}, tmp_path / out, logs=logs, users=users, first_user=first, days=1
+        )
+    everyone, some = (
+        pq.read_table(tmp_path / out / "cells" / "oracle-0000.parquet") for out in ("all", "some")
+    )
     assert some["user"].to_pylist() == list(range(40, 50))
     assert some.to_pylist() == everyone.slice(40, 10).to_pylist()
 
@@ -193,16 +293,27 @@ def test_events_are_told_once_each_in_the_words_of_the_server() -> None:
     sums = live(past_lives(city, np.arange(40), 0)[0], arm, 2)
     kinds = [event.get("type", event["event"]) for event in arm.heard]
     assert kinds.count("impression") == sums["shown"].sum()
-    assert kinds.count("click") == sums["clicks"].sum() and kinds.count("order") == sums["orders"].sum() and "view" in kinds
+    assert (
+        kinds.count("click") == sums["clicks"].sum()
+        and kinds.count("order") == sums["orders"].sum()
+        and "view" in kinds
+    )
     assert len({event["id"] for event in arm.heard}) == len(arm.heard)
     click = next(event for event in arm.heard if event.get("type") == "click")
-    assert click["ranking"] == f"r{int(click['user'][1:])}.{click['id'].split('.')[1]}" and click["item"].startswith("p")
+    assert click["ranking"] == f"r{int(click['user'][1:])}.{click['id'].split('.')[1]}" and click[
+        "item"
+    ].startswith("p")
     assert min(event["timestamp"] for event in arm.heard) >= city.day_start_ms(3)
 
 
 def test_what_is_finished_is_kept(logs: Path, tmp_path: Path) -> None:
     def run(**more: int) -> dict[str, object]:
-        return api.experiment({"a": "oracle", "b": "popularity"}, tmp_path / "out", logs=logs, **{"users": 30, "days": 1, **more})  # type: ignore[arg-type]
+        return api.experiment(
+            {"a": "oracle", "b": "popularity"},
+            tmp_path / "out",
+            logs=logs,
+            **{"users": 30, "days": 1, **more},
+        )  # type: ignore[arg-type]
 
     first = run()
     cell = tmp_path / "out" / "cells" / "a-0000.parquet"
@@ -219,24 +330,40 @@ def test_what_is_finished_is_kept(logs: Path, tmp_path: Path) -> None:
 
 def test_wrong_plans_are_refused(logs: Path, tmp_path: Path) -> None:
     for arms, more, why in (
-        ({"a": "nobody"}, {}, r"--arm NAME=nobody: expected http://HOST:PORT or one of oracle, popularity"),
+        (
+            {"a": "nobody"},
+            {},
+            r"--arm NAME=nobody: expected http://HOST:PORT or one of oracle, popularity",
+        ),
         ({"a": "oracle"}, {"users": 500}, r"--users 500: expected 1 to 120"),
-        ({"a": "oracle"}, {"first_user": 115}, r"--users 10: expected 1 to 5, the users of .* from --first-user 115 on"),
+        (
+            {"a": "oracle"},
+            {"first_user": 115},
+            r"--users 10: expected 1 to 5, the users of .* from --first-user 115 on",
+        ),
         ({"a": "oracle"}, {"first_user": 120}, r"--first-user 120: expected 0 to 119"),
         ({"before": "oracle"}, {}, r"--arm before: expected a name"),
         ({}, {}, r"--arm: expected at least one"),
-        ({"a": "http://127.0.0.1:1", "b": "http://127.0.0.1:1"}, {}, r"two arms of one server would share its histories"),
+        (
+            {"a": "http://127.0.0.1:1", "b": "http://127.0.0.1:1"},
+            {},
+            r"two arms of one server would share its histories",
+        ),
         ({"a": "http://127.0.0.1:1"}, {"patience_seconds": 0.0}, r"--arm a: does not answer"),
     ):
         with pytest.raises(UsageError, match=why):
             api.experiment(arms, tmp_path / "out", logs=logs, **{"users": 10, "days": 1, **more})  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
-    with pytest.raises(DataError, match=r"city\.json: missing: --logs names a folder of hemix simulate"):
+    with pytest.raises(
+        DataError, match=r"city\.json: missing: --logs names a folder of hemix simulate"
+    ):
         api.experiment({"a": "oracle"}, tmp_path / "out", logs=tmp_path, users=10, days=1)
 
 
-def test_one_policy_for_both_sides_100_divisions_of_users_and_the_intervals_hold_no_difference() -> None:
-    """A/A, split design with CUPED: what users do does not depend on the side, so they live once and are divided 100 times."""
+def test_of_one_policy_for_both_sides_100_divisions_of_users_show_no_difference() -> None:
+    """A/A, split design with CUPED: what users do does not depend on the side, so they live once
+    and are divided 100 times.
+    """
     users = np.arange(400)
     past, before = past_lives(build_city(400, 3, 4), users, 3)
     lived = live(past, Popularity(), 3)
@@ -245,7 +372,10 @@ def test_one_policy_for_both_sides_100_divisions_of_users_and_the_intervals_hold
         side = arm_of(users, seed, 2)
         assert 150 < side.sum() < 250
         rows = {name: side == i for i, name in enumerate(("a", "b"))}
-        arms = {name: (users[of], {m: values[of] for m, values in lived.items()}) for name, of in rows.items()}
+        arms = {
+            name: (users[of], {m: values[of] for m, values in lived.items()})
+            for name, of in rows.items()
+        }
         then = {name: {m: values[of] for m, values in before.items()} for name, of in rows.items()}
         for effect in analyse(arms, paired=False, before=then)["effects"]:
             if effect["metric"] in held:

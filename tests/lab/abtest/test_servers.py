@@ -1,4 +1,6 @@
-"""hemix experiment against real servers: a live user's events come back in the next ranking, and an arm that dies spoils nothing."""
+"""hemix experiment against real servers: a live user's events come back in the next ranking, and an
+arm that dies spoils nothing.
+"""
 
 from __future__ import annotations
 
@@ -48,9 +50,24 @@ class Serving:
     def __init__(self, city: Path, model: str, folder: Path) -> None:
         store = f"sqlite:///{folder / model}.db"
         api.store_load(city / "logs", store)
-        command = [sys.executable, "-m", "hemix", "serve", str(city / model), "--port", "0", "--store", store, "--no-log",
-                   "--history-days", "0", "--json"]  # fmt: skip
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        command = [
+            sys.executable,
+            "-m",
+            "hemix",
+            "serve",
+            str(city / model),
+            "--port",
+            "0",
+            "--store",
+            store,
+            "--no-log",
+            "--history-days",
+            "0",
+            "--json",
+        ]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
         assert self.process.stdout is not None
         self.url = json.loads(self.process.stdout.readline())["url"]
 
@@ -68,32 +85,61 @@ def servers(city: Path, tmp_path: Path) -> Iterator[dict[str, Serving]]:
             server.stop()
 
 
-def test_a_paired_experiment_over_http(city: Path, servers: dict[str, Serving], tmp_path: Path) -> None:
+def test_a_paired_experiment_over_http(
+    city: Path, servers: dict[str, Serving], tmp_path: Path
+) -> None:
     arms = [f"--arm={name}={server.url}" for name, server in servers.items()]
     out = tmp_path / "out"
     done = subprocess.run(
-        [sys.executable, "-m", "hemix", "experiment", *arms, "--arm=oracle=oracle", "--arm=popularity=popularity",
-         "--logs", str(city / "logs"), "--users", "40", "--days", "2", "--out", str(out)],
-        capture_output=True, text=True, timeout=280,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "hemix",
+            "experiment",
+            *arms,
+            "--arm=oracle=oracle",
+            "--arm=popularity=popularity",
+            "--logs",
+            str(city / "logs"),
+            "--users",
+            "40",
+            "--days",
+            "2",
+            "--out",
+            str(out),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
     assert done.returncode == 0, done.stderr
-    assert "80 % power for relative differences of: PV_CTR" in done.stderr and "rankings a second" in done.stdout
+    assert (
+        "80 % power for relative differences of: PV_CTR" in done.stderr
+        and "rankings a second" in done.stdout
+    )
     found = json.loads((out / "experiment.json").read_text())
     assert {(e["arm"], e["against"]) for e in found["effects"]} >= {
         ("hemix", "dlrm"),
         ("hemix", "oracle"),
         ("dlrm", "popularity"),
     }
-    assert users_of(found) == dict.fromkeys(("hemix", "dlrm", "oracle", "popularity"), 40) and found["paused"] == {}
+    assert (
+        users_of(found) == dict.fromkeys(("hemix", "dlrm", "oracle", "popularity"), 40)
+        and found["paused"] == {}
+    )
     # What a user did in the experiment stands in the history of their arm's server.
     rows = pq.read_table(out / "cells" / "hemix-0000.parquet").to_pylist()
     clicked = next(row["user"] for row in rows if sum(row["clicks"]))
     history = Client(servers["hemix"].url)._call("GET", f"/v1/users/u{clicked:06d}/history")
-    newest = max(event["timestamp"] for part in history.values() if isinstance(part, list) for event in part)
+    newest = max(
+        event["timestamp"] for part in history.values() if isinstance(part, list) for event in part
+    )
     assert newest >= build_city(80, 3, 7).day_start_ms(3)
 
 
-def test_an_arm_that_dies_is_reported_and_a_later_call_goes_on(city: Path, servers: dict[str, Serving], tmp_path: Path) -> None:
+def test_an_arm_that_dies_is_reported_and_a_later_call_goes_on(
+    city: Path, servers: dict[str, Serving], tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     arms = {"hemix": servers["hemix"].url, "dlrm": servers["dlrm"].url}
 
@@ -122,14 +168,31 @@ def test_arms_of_different_schemas_are_refused(
     city: Path, servers: dict[str, Serving], planted_data: Path, tmp_path: Path
 ) -> None:
     api.train(planted_data, tmp_path / "planted" / "run", settings=TINY)
-    command = [sys.executable, "-m", "hemix", "serve", str(tmp_path / "planted" / "run"), "--port", "0", "--store", "memory://",
-               "--no-log", "--json"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "hemix",
+        "serve",
+        str(tmp_path / "planted" / "run"),
+        "--port",
+        "0",
+        "--store",
+        "memory://",
+        "--no-log",
+        "--json",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         url = json.loads(process.stdout.readline())["url"]
         with pytest.raises(UsageError, match=r"--arm other: serves another schema"):
-            api.experiment({"hemix": servers["hemix"].url, "other": url}, tmp_path / "out", logs=city / "logs", users=10, days=1)
+            api.experiment(
+                {"hemix": servers["hemix"].url, "other": url},
+                tmp_path / "out",
+                logs=city / "logs",
+                users=10,
+                days=1,
+            )
         assert not (tmp_path / "out").exists()
     finally:
         process.send_signal(signal.SIGTERM)

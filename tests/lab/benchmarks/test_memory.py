@@ -14,7 +14,9 @@ def test_what_swings_within_a_minute_has_no_trend() -> None:
     seconds = np.arange(0, 1800, 0.5)
     held = (300 + seconds % 60) * MIB
     found = trend(seconds, held)
-    assert found["slope_mib_per_minute"] == pytest.approx(0, abs=1e-3) and found["slope_error"] == pytest.approx(0, abs=1e-3)
+    assert found["slope_mib_per_minute"] == pytest.approx(0, abs=1e-3) and found[
+        "slope_error"
+    ] == pytest.approx(0, abs=1e-3)
     assert found["least_slope_mib_per_minute"] == pytest.approx(0, abs=1e-3)
     assert found["least_mib"] == pytest.approx(300, abs=1)
 

@@ -1,4 +1,6 @@
-"""The benchmarks of sharing at a small size: cases, scopes, and that differing sides give no figures."""
+"""The benchmarks of sharing at a small size: cases, scopes, and that differing sides give no
+figures.
+"""
 
 from __future__ import annotations
 
@@ -38,9 +40,13 @@ def test_a_case_compares_and_counts(kind: str, scope: str) -> None:
 def test_training_in_chunks_updates_like_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of 4 impressions: gradients add up, and the tables' rows are updated once."""
     monkeypatch.setattr("hemix.lab.benchmarks.sides.CHUNK", 4)
-    ours, plain = (Side(SideCase.of("train", "whole", FEW), shared=shared) for shared in (True, False))
+    ours, plain = (
+        Side(SideCase.of("train", "whole", FEW), shared=shared) for shared in (True, False)
+    )
     agree("small", ours.step(check=True)[1], plain.step(check=True)[1], 1e-4)
-    torch.testing.assert_close(ours.model.tables.weight, plain.model.tables.weight, rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        ours.model.tables.weight, plain.model.tables.weight, rtol=0, atol=1e-4
+    )
 
 
 def test_sides_that_differ_give_no_figures() -> None:
@@ -72,7 +78,9 @@ def test_options_that_a_benchmark_does_not_have_are_refused() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "panels"), [("score", 2), ("train", 2)])
-def test_a_sweep_is_drawn(tmp_path: Path, name: str, panels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_is_drawn(
+    tmp_path: Path, name: str, panels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("hemix.lab.benchmarks.common.peak_bytes", lambda *_, **__: 1)
     figures = run_benchmark(name, scale=0.02, sweep=True)
     draw(figures, tmp_path / "sweep.svg")

@@ -1,4 +1,6 @@
-"""KuaiRand imports: exact tables from tiny files in both layouts, the real slice, and what is refused."""
+"""KuaiRand imports: exact tables from tiny files in both layouts, the real slice, and what is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -20,38 +22,111 @@ from hemix.schema import Schema
 SLICE = Path(__file__).resolve().parents[3] / ".." / "shared" / "data" / "kuairand_pure"
 
 LOG = [
-    "user_id", "video_id", "date", "hourmin", "time_ms", "is_click", "is_like", "is_follow", "is_comment", "is_forward",
-    "is_hate", "long_view", "play_time_ms", "duration_ms", "profile_stay_time", "comment_stay_time", "is_profile_enter",
-    "is_rand", "tab",
-]  # fmt: skip
+    "user_id",
+    "video_id",
+    "date",
+    "hourmin",
+    "time_ms",
+    "is_click",
+    "is_like",
+    "is_follow",
+    "is_comment",
+    "is_forward",
+    "is_hate",
+    "long_view",
+    "play_time_ms",
+    "duration_ms",
+    "profile_stay_time",
+    "comment_stay_time",
+    "is_profile_enter",
+    "is_rand",
+    "tab",
+]
 USER = [
-    "user_id", "user_active_degree", "is_lowactive_period", "is_live_streamer", "is_video_author", "follow_user_num",
-    "follow_user_num_range", "fans_user_num", "fans_user_num_range", "friend_user_num", "friend_user_num_range",
-    "register_days", "register_days_range",
+    "user_id",
+    "user_active_degree",
+    "is_lowactive_period",
+    "is_live_streamer",
+    "is_video_author",
+    "follow_user_num",
+    "follow_user_num_range",
+    "fans_user_num",
+    "fans_user_num_range",
+    "friend_user_num",
+    "friend_user_num_range",
+    "register_days",
+    "register_days_range",
     *(f"onehot_feat{i}" for i in range(18)),
-]  # fmt: skip
+]
 VIDEO = [
-    "video_id", "author_id", "video_type", "upload_dt", "upload_type", "visible_status", "video_duration",
-    "server_width", "server_height", "music_id", "music_type", "tag",
-]  # fmt: skip
+    "video_id",
+    "author_id",
+    "video_type",
+    "upload_dt",
+    "upload_type",
+    "visible_status",
+    "video_duration",
+    "server_width",
+    "server_height",
+    "music_id",
+    "music_type",
+    "tag",
+]
 
 
 def shown(user: int, video: int, time_ms: int, **more: Any) -> dict[str, Any]:
     """A row of the log, in which nothing happened unless said."""
-    row = dict.fromkeys(LOG, 0) | {"user_id": user, "video_id": video, "time_ms": time_ms, "date": 20220425, "tab": 1}
+    row = dict.fromkeys(LOG, 0) | {
+        "user_id": user,
+        "video_id": video,
+        "time_ms": time_ms,
+        "date": 20220425,
+        "tab": 1,
+    }
     return row | {"duration_ms": 10_000} | more
 
 
 USERS = [
-    {**dict.fromkeys(USER, 3), "user_id": user, "user_active_degree": "full_active", "follow_user_num_range": "500+",
-     "fans_user_num_range": "[100,1k)", "friend_user_num_range": "[1,5)", "register_days_range": "730+", "onehot_feat4": None}
+    {
+        **dict.fromkeys(USER, 3),
+        "user_id": user,
+        "user_active_degree": "full_active",
+        "follow_user_num_range": "500+",
+        "fans_user_num_range": "[100,1k)",
+        "friend_user_num_range": "[1,5)",
+        "register_days_range": "730+",
+        "onehot_feat4": None,
+    }
     for user in (7, 8)
-]  # fmt: skip
+]
 VIDEOS = [
     dict(
-        zip(VIDEO, (1, 70, "NORMAL", date(1970, 1, 11), "Web", 0.0, 9000.0, 720.0, 1280.0, 9155697141, 9.0, "20,43"), strict=True)
+        zip(
+            VIDEO,
+            (
+                1,
+                70,
+                "NORMAL",
+                date(1970, 1, 11),
+                "Web",
+                0.0,
+                9000.0,
+                720.0,
+                1280.0,
+                9155697141,
+                9.0,
+                "20,43",
+            ),
+            strict=True,
+        )
     ),
-    dict(zip(VIDEO, (2, 71, "AD", date(2022, 4, 10), "Kmovie", 0.0, None, 720.0, 1280.0, 5, None, None), strict=True)),
+    dict(
+        zip(
+            VIDEO,
+            (2, 71, "AD", date(2022, 4, 10), "Kmovie", 0.0, None, 720.0, 1280.0, 5, None, None),
+            strict=True,
+        )
+    ),
 ]
 ROWS = [
     shown(7, 1, 1000),
@@ -78,8 +153,12 @@ def write_csv(path: Path, columns: Iterable[str], rows: Iterable[dict[str, Any]]
         writer.writerows(rows)
 
 
-def official(folder: Path, size: str, pieces: dict[str, list[dict[str, Any]]], data: bool = True) -> Path:
-    """The official layout: ``pieces`` maps the name of a log (without size and part) to its rows."""
+def official(
+    folder: Path, size: str, pieces: dict[str, list[dict[str, Any]]], data: bool = True
+) -> Path:
+    """The official layout: ``pieces`` maps the name of a log (without size and part) to its
+    rows.
+    """
     inside = folder / "data" if data else folder
     inside.mkdir(parents=True, exist_ok=True)
     for name, rows in pieces.items():
@@ -91,7 +170,12 @@ def official(folder: Path, size: str, pieces: dict[str, list[dict[str, Any]]], d
 
 
 def pure(folder: Path, rows: list[dict[str, Any]] = ROWS, **more: Any) -> Path:
-    return official(folder, "pure", {"log_standard_4_08_to_4_21": rows[:2], "log_standard_4_22_to_5_08": rows[2:]}, **more)
+    return official(
+        folder,
+        "pure",
+        {"log_standard_4_08_to_4_21": rows[:2], "log_standard_4_22_to_5_08": rows[2:]},
+        **more,
+    )
 
 
 def small_slice(folder: Path) -> Path:
@@ -107,7 +191,8 @@ def small_slice(folder: Path) -> Path:
             "user_id": pa.array([7, 9, 8], pa.int32()),
             "history_len": pa.array([90, 0, 1], pa.int32()),
             "last_time_ms": pa.array([900, 0, 900], pa.int64()),
-            # user 7: 1 twice; 5 is liked but was not watched; user 8: only 2 was watched, 1 is in another user's lists
+            # user 7: 1 twice; 5 is liked but was not watched; user 8: only 2 was watched, 1 is in
+            # another user's lists
             "watch_seq": pa.array([[1, 2, 1, 4], [], [2]], ids),
             "like_seq": pa.array([[2, 5], [], []], ids),
             "long_watch_seq": pa.array([[4, 2], [], [1]], ids),
@@ -141,12 +226,28 @@ def assert_tables(out: Path) -> None:
         (8, 1, 20220507, 0, 5000, 1, 0, 0),  # a long view without a click is none
         (8, 1, 20220425, 1800, 5000, 1, 0, 0),
     ]
-    kept = ("video_id", "author_id", "upload_day", "video_duration", "music_id", "music_type", "tag", "tag_first")
+    kept = (
+        "video_id",
+        "author_id",
+        "upload_day",
+        "video_duration",
+        "music_id",
+        "music_type",
+        "tag",
+        "tag_first",
+    )
     assert rows_of(out / "items.parquet", kept) == [
         (1, 70, 10, 9000, 9155697141, 9, ["20", "43"], "20"),
         (2, 71, 19092, None, 5, None, None, None),
     ]
-    kept = ("user_id", "user_active_degree", "fans_user_num_range", "register_days", "onehot_feat4", "onehot_feat17")
+    kept = (
+        "user_id",
+        "user_active_degree",
+        "fans_user_num_range",
+        "register_days",
+        "onehot_feat4",
+        "onehot_feat17",
+    )
     assert rows_of(out / "users.parquet", kept) == [
         (7, "full_active", "[100,1k)", 3, None, 3),
         (8, "full_active", "[100,1k)", 3, None, 3),
@@ -179,13 +280,27 @@ def assert_schema_fits(out: Path) -> Schema:
 
 def test_official_pure(tmp_path: Path) -> None:
     out = tmp_path / "logs"
-    assert import_logs("kuairand", pure(tmp_path / "raw"), out) == {"impressions": 6, "events": 6, "items": 2, "users": 2}
+    assert import_logs("kuairand", pure(tmp_path / "raw"), out) == {
+        "impressions": 6,
+        "events": 6,
+        "items": 2,
+        "users": 2,
+    }
     assert_tables(out)
     assert rows_of(out / "events.parquet") == EVENTS
     schema = assert_schema_fits(out)
-    assert (schema.name, schema.history.global_length, schema.history.realtime_length) == ("kuairand-pure", 1000, 100)
+    assert (schema.name, schema.history.global_length, schema.history.realtime_length) == (
+        "kuairand-pure",
+        1000,
+        100,
+    )
     assert sorted(p.name for p in out.iterdir()) == [
-        "events.parquet", "impressions.parquet", "items.parquet", "schema.yaml", "users.parquet"]  # fmt: skip
+        "events.parquet",
+        "impressions.parquet",
+        "items.parquet",
+        "schema.yaml",
+        "users.parquet",
+    ]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["logs", "raw"]
 
 
@@ -196,12 +311,18 @@ def test_slice_puts_the_timeless_events_first(tmp_path: Path) -> None:
     assert_tables(out)
     assert rows_of(out / "events.parquet") == TIMELESS + EVENTS
     schema = assert_schema_fits(out)
-    assert (schema.split.column, schema.split.valid, schema.split.test) == ("date", 20220505, 20220507)
+    assert (schema.split.column, schema.split.valid, schema.split.test) == (
+        "date",
+        20220505,
+        20220507,
+    )
     assert (schema.history.global_length, schema.history.realtime_length) == (200, 50)
     assert schema.labels["long_view"].given == "click"
 
 
-def test_27k_reads_both_parts_of_both_logs_and_many_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_27k_reads_both_parts_of_both_logs_and_many_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(raw, "BLOCK_BYTES", 512)  # less than three rows
     logs = {
         "log_standard_4_08_to_4_21:_part1": [shown(7, 1, t) for t in range(1, 31)],
@@ -223,8 +344,14 @@ def test_the_random_log_only_on_request(tmp_path: Path) -> None:
     }
     raw_folder = official(tmp_path / "raw", "1k", logs)
     assert import_logs("kuairand", raw_folder, tmp_path / "without")["impressions"] == 2
-    assert import_logs("kuairand", raw_folder, tmp_path / "with", random_log=True)["impressions"] == 3
-    assert rows_of(tmp_path / "with" / "impressions.parquet", ["time_ms", "is_rand"]) == [(1000, 0), (2000, 0), (9000, 1)]
+    assert (
+        import_logs("kuairand", raw_folder, tmp_path / "with", random_log=True)["impressions"] == 3
+    )
+    assert rows_of(tmp_path / "with" / "impressions.parquet", ["time_ms", "is_rand"]) == [
+        (1000, 0),
+        (2000, 0),
+        (9000, 1),
+    ]
     with pytest.raises(DataError, match=r"log_random_4_22_to_5_08_pure\.csv.*random exposure"):
         import_logs("kuairand", pure(tmp_path / "pure"), tmp_path / "none", random_log=True)
 
@@ -237,7 +364,7 @@ def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
 
 
-# -- what is refused ---------------------------------------------------------------------------------------------------------
+# -- what is refused -------------------------------------------------------------------------------
 
 
 def refused(raw_folder: Path, tmp_path: Path, message: str, **more: Any) -> None:
@@ -252,17 +379,32 @@ def refused(raw_folder: Path, tmp_path: Path, message: str, **more: Any) -> None
 def test_folders(tmp_path: Path) -> None:
     refused(tmp_path / "absent", tmp_path, "absent: expected a folder .*found nothing there")
     (tmp_path / "empty").mkdir()
-    refused(tmp_path / "empty", tmp_path, "no files of kuairand; looked for slice: .*log_standard_4_22_to_5_08_27k_part2.csv")
+    refused(
+        tmp_path / "empty",
+        tmp_path,
+        "no files of kuairand; looked for slice: .*log_standard_4_22_to_5_08_27k_part2.csv",
+    )
 
 
 def test_an_incomplete_or_ambiguous_layout(tmp_path: Path) -> None:
     raw_folder = pure(tmp_path / "raw")
     log = raw_folder / "data" / "log_standard_4_22_to_5_08_pure.csv"
     log.rename(tmp_path / "kept")
-    refused(raw_folder, tmp_path, "data: layout pure of kuairand lacks log_standard_4_22_to_5_08_pure.csv$")
+    refused(
+        raw_folder,
+        tmp_path,
+        "data: layout pure of kuairand lacks log_standard_4_22_to_5_08_pure.csv$",
+    )
     (tmp_path / "kept").rename(log)
-    official(raw_folder, "1k", {"log_standard_4_08_to_4_21": ROWS, "log_standard_4_22_to_5_08": ROWS}, data=False)
-    refused(raw_folder, tmp_path, "expected one layout of kuairand, found 1k in .*raw, pure in .*data")
+    official(
+        raw_folder,
+        "1k",
+        {"log_standard_4_08_to_4_21": ROWS, "log_standard_4_22_to_5_08": ROWS},
+        data=False,
+    )
+    refused(
+        raw_folder, tmp_path, "expected one layout of kuairand, found 1k in .*raw, pure in .*data"
+    )
 
 
 def edit(path: Path, old: str, new: str) -> None:
@@ -274,12 +416,32 @@ def edit(path: Path, old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("7,1,20220505", "7,one,20220505", r"_5_08_pure.csv: line 2, video_id: expected a whole number, found 'one'"),
-        ("8,2,20220425,0,4000,1", "8,2,20220425,0,4000,2", r"_5_08_pure.csv: line 3, is_click: expected 0 or 1, found 2"),
-        ("8,2,20220425,0,4000,1", "8,2,20220425,0,4000,NaN", r"line 3, is_click: expected 0 or 1, found nothing"),
-        ("8,2,20220425,0,4000", "8,2,20220425,0,", r"line 3, time_ms: expected a value, found nothing"),
+        (
+            "7,1,20220505",
+            "7,one,20220505",
+            r"_5_08_pure.csv: line 2, video_id: expected a whole number, found 'one'",
+        ),
+        (
+            "8,2,20220425,0,4000,1",
+            "8,2,20220425,0,4000,2",
+            r"_5_08_pure.csv: line 3, is_click: expected 0 or 1, found 2",
+        ),
+        (
+            "8,2,20220425,0,4000,1",
+            "8,2,20220425,0,4000,NaN",
+            r"line 3, is_click: expected 0 or 1, found nothing",
+        ),
+        (
+            "8,2,20220425,0,4000",
+            "8,2,20220425,0,",
+            r"line 3, time_ms: expected a value, found nothing",
+        ),
         ("8,1,20220507", "8,1", r"line 4: expected 19 columns, found 18: '8,1,0,5000"),
-        ("time_ms", "time", r"_5_08_pure.csv: no column time_ms; found user_id, video_id, date, hourmin, time,"),
+        (
+            "time_ms",
+            "time",
+            r"_5_08_pure.csv: no column time_ms; found user_id, video_id, date, hourmin, time,",
+        ),
     ],
 )
 def test_a_damaged_log_is_refused_by_line(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -292,7 +454,12 @@ def test_a_damaged_feature_file(tmp_path: Path) -> None:
     raw_folder = pure(tmp_path / "raw")
     videos = raw_folder / "data" / "video_features_basic_pure.csv"
     edit(videos, "9000.0", "9000.5")
-    refused(raw_folder, tmp_path, "video_features_basic_pure.csv: line 2, video_duration: expected a whole number, found 9000.5")
+    refused(
+        raw_folder,
+        tmp_path,
+        "video_features_basic_pure.csv: line 2, video_duration: expected a whole number, found "
+        "9000.5",
+    )
     edit(videos, "9000.5,720.0", "9000.0,wide")
     refused(raw_folder, tmp_path, "line 2, server_width: expected a whole number, found 'wide'")
     videos.write_text("")
@@ -302,7 +469,11 @@ def test_a_damaged_feature_file(tmp_path: Path) -> None:
 
 
 def test_a_log_without_rows(tmp_path: Path) -> None:
-    refused(pure(tmp_path / "raw", rows=[]), tmp_path, "log_standard_4_08_to_4_21_pure.csv: expected impressions, found no row")
+    refused(
+        pure(tmp_path / "raw", rows=[]),
+        tmp_path,
+        "log_standard_4_08_to_4_21_pure.csv: expected impressions, found no row",
+    )
 
 
 def test_damaged_parquet(tmp_path: Path) -> None:
@@ -310,7 +481,11 @@ def test_damaged_parquet(tmp_path: Path) -> None:
     log = raw_folder / "log_standard_20220425_20220508.parquet"
     whole = log.read_bytes()
     log.write_bytes(whole[: len(whole) // 2])
-    refused(raw_folder, tmp_path, "log_standard_20220425_20220508.parquet: not a Parquet file, or truncated")
+    refused(
+        raw_folder,
+        tmp_path,
+        "log_standard_20220425_20220508.parquet: not a Parquet file, or truncated",
+    )
     log.write_bytes(whole)
     refused(raw_folder, tmp_path, "the slice has no log of random exposure", random_log=True)
     table = pq.read_table(log)
@@ -321,7 +496,9 @@ def test_damaged_parquet(tmp_path: Path) -> None:
 
 
 def test_usage(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="import netflix: unknown data set; known: kuairand, movielens"):
+    with pytest.raises(
+        UsageError, match="import netflix: unknown data set; known: kuairand, movielens"
+    ):
         import_logs("netflix", tmp_path, tmp_path / "logs")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
@@ -334,22 +511,33 @@ def test_usage(tmp_path: Path) -> None:
     assert (tmp_path / "empty" / "schema.yaml").exists()
 
 
-# -- the real slice ----------------------------------------------------------------------------------------------------------
+# -- the real slice --------------------------------------------------------------------------------
 
 
 @pytest.mark.real_data
-@pytest.mark.skipif(not SLICE.is_dir(), reason="the KuaiRand slice is not in ../shared/data/kuairand_pure")
+@pytest.mark.skipif(
+    not SLICE.is_dir(), reason="the KuaiRand slice is not in ../shared/data/kuairand_pure"
+)
 def test_the_real_slice(tmp_path: Path) -> None:
     out = tmp_path / "logs"
     summary = import_logs("kuairand", SLICE, out)
-    history = pq.read_table(SLICE / "user_history_to_20220424.parquet", columns=["watch_seq"])["watch_seq"]
+    history = pq.read_table(SLICE / "user_history_to_20220424.parquet", columns=["watch_seq"])[
+        "watch_seq"
+    ]
     watched = sum(map(len, history.to_pylist()))
-    assert summary == {"impressions": 222_869, "events": watched + 222_869, "items": 7583, "users": 27_285}
+    assert summary == {
+        "impressions": 222_869,
+        "events": watched + 222_869,
+        "items": 7583,
+        "users": 27_285,
+    }
     assert_schema_fits(out)
     log = pq.read_table(out / "impressions.parquet")
     assert log["click"].to_numpy().mean() == pytest.approx(0.449, abs=5e-4)
     assert log["long_view"].to_numpy().mean() == pytest.approx(0.316, abs=1e-3)
-    assert log.group_by(log.column_names).aggregate([]).num_rows == 222_869  # no two rows are equal in every column
+    assert (
+        log.group_by(log.column_names).aggregate([]).num_rows == 222_869
+    )  # no two rows are equal in every column
     days = log["date"].to_numpy()
     assert [(days < 20220505).sum(), (days >= 20220507).sum()] == [167_281, 28_905]
     events = pq.read_table(out / "events.parquet")

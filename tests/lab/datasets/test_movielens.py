@@ -1,4 +1,6 @@
-"""MovieLens imports: exact tables from tiny files in the official layouts, the split, and what is refused."""
+"""MovieLens imports: exact tables from tiny files in the official layouts, the split, and what is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +21,23 @@ from hemix.lab.datasets.raw import INTEGER, RawFile, Text
 from hemix.schema import Schema
 
 # 20 ratings, not in the order of time: user, movie, rating, timestamp
-RATINGS = [(1 + i % 2, 10 + i % 3, (1, 2, 3, 4, 5)[i % 5], 1_000_000 + 100 * ((i * 7) % 20)) for i in range(20)]
-FLAGS_100K = ["|".join("1" if i in on else "0" for i in range(19)) for on in ({3, 4, 5}, set(), {0})]
+RATINGS = [
+    (1 + i % 2, 10 + i % 3, (1, 2, 3, 4, 5)[i % 5], 1_000_000 + 100 * ((i * 7) % 20))
+    for i in range(20)
+]
+FLAGS_100K = [
+    "|".join("1" if i in on else "0" for i in range(19)) for on in ({3, 4, 5}, set(), {0})
+]
 TITLES = ["Toy Story (1995)", "Les Misérables, (film) (1998)", "unknown"]
 
 
 def ml_100k(folder: Path) -> Path:
     folder.mkdir()
     (folder / "u.data").write_text("".join(f"{u}\t{m}\t{r}\t{t}\n" for u, m, r, t in RATINGS))
-    lines = [f"{10 + i}|{t}|01-Jan-1995||http://us.imdb.com/|{FLAGS_100K[i]}\n" for i, t in enumerate(TITLES)]
+    lines = [
+        f"{10 + i}|{t}|01-Jan-1995||http://us.imdb.com/|{FLAGS_100K[i]}\n"
+        for i, t in enumerate(TITLES)
+    ]
     (folder / "u.item").write_text("".join(lines), encoding="latin-1")
     (folder / "u.user").write_text("1|24|M|technician|85711\n2|53|F|other|T8H1N\n")
     return folder
@@ -52,7 +62,9 @@ def ml_latest(folder: Path) -> Path:
         '11,"Kill, ""Bill"": Vol. 1 (Misérable) (2003–2004) ",(no genres listed)',
         "12,Babylon 5,Sci-Fi",
     ]
-    (folder / "movies.csv").write_text("movieId,title,genres\n" + "\n".join(movies), encoding="utf-8")
+    (folder / "movies.csv").write_text(
+        "movieId,title,genres\n" + "\n".join(movies), encoding="utf-8"
+    )
     return folder
 
 
@@ -61,12 +73,27 @@ def rows_of(path: Path) -> list[tuple[Any, ...]]:
 
 
 def assert_ratings(out: Path, liked_from: int) -> Schema:
-    assert pq.read_schema(out / "impressions.parquet").names == ["user_id", "movie_id", "timestamp", "like"]
-    assert rows_of(out / "impressions.parquet") == [(u, m, t, int(r >= liked_from)) for u, m, r, t in RATINGS]
+    assert pq.read_schema(out / "impressions.parquet").names == [
+        "user_id",
+        "movie_id",
+        "timestamp",
+        "like",
+    ]
+    assert rows_of(out / "impressions.parquet") == [
+        (u, m, t, int(r >= liked_from)) for u, m, r, t in RATINGS
+    ]
     schema = Schema.load(out / "schema.yaml")
     # sorted times are 1,000,000 + 100 i: row 18 of 20 begins valid, row 19 test
-    assert (schema.split.column, schema.split.valid, schema.split.test) == (None, 1_001_800, 1_001_900)
-    assert (schema.clock.unit, schema.history_source, schema.tasks) == ("s", "impressions", ("like",))
+    assert (schema.split.column, schema.split.valid, schema.split.test) == (
+        None,
+        1_001_800,
+        1_001_900,
+    )
+    assert (schema.clock.unit, schema.history_source, schema.tasks) == (
+        "s",
+        "impressions",
+        ("like",),
+    )
     for level, file in (("item", "items"), ("user", "users")):
         table = schema.tables.items if file == "items" else schema.tables.users
         names = pq.read_schema(out / table).names if table else ["user_id"]
@@ -76,33 +103,58 @@ def assert_ratings(out: Path, liked_from: int) -> Schema:
 
 def test_ml_100k(tmp_path: Path) -> None:
     out = tmp_path / "logs"
-    assert import_logs("movielens", ml_100k(tmp_path / "raw"), out) == {"impressions": 20, "items": 3, "users": 2}
+    assert import_logs("movielens", ml_100k(tmp_path / "raw"), out) == {
+        "impressions": 20,
+        "items": 3,
+        "users": 2,
+    }
     assert_ratings(out, 4)
     assert rows_of(out / "items.parquet") == [
         (10, TITLES[0], 1995, ["Animation", "Children's", "Comedy"]),
         (11, TITLES[1], 1998, None),
         (12, TITLES[2], None, None),
     ]
-    assert pq.read_schema(out / "users.parquet").names == ["user_id", "age", "gender", "occupation", "zip_code"]
-    assert rows_of(out / "users.parquet") == [(1, 24, "M", "technician", "85711"), (2, 53, "F", "other", "T8H1N")]
+    assert pq.read_schema(out / "users.parquet").names == [
+        "user_id",
+        "age",
+        "gender",
+        "occupation",
+        "zip_code",
+    ]
+    assert rows_of(out / "users.parquet") == [
+        (1, 24, "M", "technician", "85711"),
+        (2, 53, "F", "other", "T8H1N"),
+    ]
 
 
 def test_ml_1m(tmp_path: Path) -> None:
     out = tmp_path / "logs"
-    assert import_logs("movielens", ml_1m(tmp_path / "raw"), out) == {"impressions": 20, "items": 3, "users": 2}
+    assert import_logs("movielens", ml_1m(tmp_path / "raw"), out) == {
+        "impressions": 20,
+        "items": 3,
+        "users": 2,
+    }
     assert_ratings(out, 4)
     assert rows_of(out / "items.parquet") == [
         (10, TITLES[0], 1995, ["Animation", "Children's", "Comedy"]),
         (11, TITLES[1], 1998, ["Drama"]),
         (12, TITLES[2], None, ["Film-Noir"]),
     ]
-    assert rows_of(out / "users.parquet") == [(1, "F", 1, 10, "48067"), (2, "M", 56, 16, "70072-1234")]
+    assert rows_of(out / "users.parquet") == [
+        (1, "F", 1, 10, "48067"),
+        (2, "M", 56, 16, "70072-1234"),
+    ]
 
 
 def test_ml_latest(tmp_path: Path) -> None:
     out = tmp_path / "logs"
-    assert import_logs("movielens", ml_latest(tmp_path / "raw"), out) == {"impressions": 20, "items": 3}
-    schema = assert_ratings(out, 5)  # the file's ratings are half a star lower: 4.5 is liked, 3.5 is not
+    assert import_logs("movielens", ml_latest(tmp_path / "raw"), out) == {
+        "impressions": 20,
+        "items": 3,
+    }
+    schema = assert_ratings(
+        out, 5
+    )  # the file's ratings are half a star lower: 4.5 is liked, 3.5 is not
     assert schema.tables.users is None
     assert rows_of(out / "items.parquet") == [
         (10, "Toy Story (1995)", 1995, ["Adventure", "Animation"]),
@@ -121,7 +173,9 @@ def test_a_rating_of_exactly_4_is_liked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("block", [5, 7, 64])
-def test_two_character_delimiters_survive_block_borders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+def test_two_character_delimiters_survive_block_borders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
     path = tmp_path / "ratings.dat"
     path.write_text("1::2::3\n" * 9 + "10::20::30")
     monkeypatch.setattr(raw, "BLOCK_BYTES", 64)
@@ -129,17 +183,28 @@ def test_two_character_delimiters_survive_block_borders(tmp_path: Path, monkeypa
     pieces = list(iter(lambda: stream.read(block), b""))
     assert max(map(len, pieces)) <= block
     assert b"".join(pieces) == path.read_bytes().replace(b"::", b"\x1f")
-    file = RawFile(path=path, columns=dict.fromkeys("abc", INTEGER), text=Text(delimiter="::", header=False, quoted=False))
+    file = RawFile(
+        path=path,
+        columns=dict.fromkeys("abc", INTEGER),
+        text=Text(delimiter="::", header=False, quoted=False),
+    )
     rows = [row for chunk in file.chunks() for row in chunk.table.to_pylist()]
     assert rows == [{"a": 1, "b": 2, "c": 3}] * 9 + [{"a": 10, "b": 20, "c": 30}]
 
 
-# -- the split ---------------------------------------------------------------------------------------------------------------
+# -- the split -------------------------------------------------------------------------------------
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.integers(0, 20_000) | st.integers(900_000_000, 900_000_005), min_size=1, max_size=60), st.data())
-def test_times_at_is_the_sorted_value(tmp_path_factory: pytest.TempPathFactory, times: list[int], data: st.DataObject) -> None:
+@given(
+    st.lists(
+        st.integers(0, 20_000) | st.integers(900_000_000, 900_000_005), min_size=1, max_size=60
+    ),
+    st.data(),
+)
+def test_times_at_is_the_sorted_value(
+    tmp_path_factory: pytest.TempPathFactory, times: list[int], data: st.DataObject
+) -> None:
     path = tmp_path_factory.mktemp("times") / "t.parquet"
     pq.write_table(pa.table({"timestamp": times}), path)
     ranks = data.draw(st.lists(st.integers(0, len(times) - 1), min_size=1, max_size=4))
@@ -150,10 +215,14 @@ def test_times_at_is_the_sorted_value(tmp_path_factory: pytest.TempPathFactory, 
 def test_ratings_of_one_time_cannot_be_split(tmp_path: Path) -> None:
     folder = ml_100k(tmp_path / "raw")
     (folder / "u.data").write_text("".join(f"{u}\t{m}\t{r}\t5\n" for u, m, r, _ in RATINGS))
-    refused(folder, tmp_path, "u.data: expected ratings at enough different times to split 90 : 5 : 5, found 20 ratings")
+    refused(
+        folder,
+        tmp_path,
+        "u.data: expected ratings at enough different times to split 90 : 5 : 5, found 20 ratings",
+    )
 
 
-# -- what is refused ---------------------------------------------------------------------------------------------------------
+# -- what is refused -------------------------------------------------------------------------------
 
 
 def refused(folder: Path, tmp_path: Path, message: str) -> None:
@@ -166,18 +235,74 @@ def refused(folder: Path, tmp_path: Path, message: str) -> None:
 @pytest.mark.parametrize(
     ("make", "file", "old", "new", "message"),
     [
-        (ml_100k, "u.data", "2\t11\t2\t1000700", "2\t11\t2", r"u.data: line 2: expected 4 columns, found 3: '2\\t11\\t2'"),
-        (ml_100k, "u.data", "2\t11\t2\t1000700", "2\t11\t2\tx", "u.data: line 2, timestamp: expected a whole number, found 'x'"),
-        (ml_100k, "u.data", "2\t11\t2\t", "2\t11\t9\t", "u.data: line 2, rating: expected a rating of 0.5 to 5, found 9"),
-        (ml_100k, "u.item", "|1|1|1|", "|1|2|1|", "u.item: line 1, Children's: expected 0 or 1, found 2"),
-        (ml_1m, "ratings.dat", "2::11::2::", "2::11:2::", r"dat: line 2: expected 4 columns, found 3: '2::11:2::1000700'"),
-        (ml_1m, "users.dat", "1::F::1", "1::F::old", "line 1, age: expected a whole number, found 'old'"),
-        (ml_latest, "ratings.csv", "2,11,1.5,", "2,11,,", "ratings.csv: line 3, rating: expected a value, found nothing"),
-        (ml_latest, "ratings.csv", "timestamp", "when", "no column timestamp; found userId, movieId, rating, when$"),
-        (ml_latest, "movies.csv", "12,Babylon 5,", "12,Babylon, 5,", "movies.csv: line 4: expected 3 columns, found 4"),
+        (
+            ml_100k,
+            "u.data",
+            "2\t11\t2\t1000700",
+            "2\t11\t2",
+            r"u.data: line 2: expected 4 columns, found 3: '2\\t11\\t2'",
+        ),
+        (
+            ml_100k,
+            "u.data",
+            "2\t11\t2\t1000700",
+            "2\t11\t2\tx",
+            "u.data: line 2, timestamp: expected a whole number, found 'x'",
+        ),
+        (
+            ml_100k,
+            "u.data",
+            "2\t11\t2\t",
+            "2\t11\t9\t",
+            "u.data: line 2, rating: expected a rating of 0.5 to 5, found 9",
+        ),
+        (
+            ml_100k,
+            "u.item",
+            "|1|1|1|",
+            "|1|2|1|",
+            "u.item: line 1, Children's: expected 0 or 1, found 2",
+        ),
+        (
+            ml_1m,
+            "ratings.dat",
+            "2::11::2::",
+            "2::11:2::",
+            r"dat: line 2: expected 4 columns, found 3: '2::11:2::1000700'",
+        ),
+        (
+            ml_1m,
+            "users.dat",
+            "1::F::1",
+            "1::F::old",
+            "line 1, age: expected a whole number, found 'old'",
+        ),
+        (
+            ml_latest,
+            "ratings.csv",
+            "2,11,1.5,",
+            "2,11,,",
+            "ratings.csv: line 3, rating: expected a value, found nothing",
+        ),
+        (
+            ml_latest,
+            "ratings.csv",
+            "timestamp",
+            "when",
+            "no column timestamp; found userId, movieId, rating, when$",
+        ),
+        (
+            ml_latest,
+            "movies.csv",
+            "12,Babylon 5,",
+            "12,Babylon, 5,",
+            "movies.csv: line 4: expected 3 columns, found 4",
+        ),
     ],
-)  # fmt: skip
-def test_a_malformed_line(tmp_path: Path, make: Any, file: str, old: str, new: str, message: str) -> None:
+)
+def test_a_malformed_line(
+    tmp_path: Path, make: Any, file: str, old: str, new: str, message: str
+) -> None:
     folder = make(tmp_path / "raw")
     text = (folder / file).read_bytes()
     assert old.encode() in text
@@ -190,7 +315,9 @@ def test_no_ratings(tmp_path: Path) -> None:
     (folder / "ratings.csv").write_text("userId,movieId,rating,timestamp\n")
     refused(folder, tmp_path, "ratings.csv: expected ratings, found no row")
     (folder / "ratings.csv").write_text("")
-    refused(folder, tmp_path, "ratings.csv: no column userId, movieId, rating, timestamp; found nothing")
+    refused(
+        folder, tmp_path, "ratings.csv: no column userId, movieId, rating, timestamp; found nothing"
+    )
 
 
 def test_an_empty_file_without_header(tmp_path: Path) -> None:
@@ -211,6 +338,10 @@ def test_layouts(tmp_path: Path) -> None:
     refused(folder, tmp_path, "layout ml-1m of movielens lacks users.dat$")
     (folder / "ratings.dat").unlink()
     (folder / "movies.dat").unlink()
-    refused(folder, tmp_path, "no files of movielens; looked for ml-100k: u.data, u.item, u.user; ml-1m: ratings.dat")
+    refused(
+        folder,
+        tmp_path,
+        "no files of movielens; looked for ml-100k: u.data, u.item, u.user; ml-1m: ratings.dat",
+    )
     with pytest.raises(UsageError, match="only kuairand has"):
         import_logs("movielens", folder, tmp_path / "logs", random_log=True)

@@ -28,7 +28,9 @@ class Lived:
 
     def factor(self, name: str) -> np.ndarray:
         """A factor of all impressions, in the order of the pages."""
-        return np.concatenate([np.broadcast_to(getattr(p.factors, name), (len(p.place), 1))[:, 0] for p in self.pages])
+        return np.concatenate(
+            [np.broadcast_to(getattr(p.factors, name), (len(p.place), 1))[:, 0] for p in self.pages]
+        )
 
 
 @pytest.fixture(scope="session")

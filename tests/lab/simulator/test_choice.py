@@ -29,8 +29,20 @@ PLACE = Factors(
 
 
 def test_probabilities_by_hand() -> None:
-    # bias, taste, style, intent (category and group), log(1 + km) = 1, four squared tiers, quality - 0.5 = 0.3, fame, hour
-    click = -2.6 + 0.45 - 0.5 * 0.42 + 1.25 + 0.45 - 0.55 - 4 * 0.13 + 0.3 * 2.0 + 0.5 * 0.25 + 0.2 * 0.3
+    # bias, taste, style, intent (category and group), log(1 + km) = 1, four squared tiers, quality
+    # - 0.5 = 0.3, fame, hour
+    click = (
+        -2.6
+        + 0.45
+        - 0.5 * 0.42
+        + 1.25
+        + 0.45
+        - 0.55
+        - 4 * 0.13
+        + 0.3 * 2.0
+        + 0.5 * 0.25
+        + 0.2 * 0.3
+    )
     order = -2.9 + 0.15 - 0.5 * 0.2 + 0.9 + 0.2 - 0.45 - 4 * 0.2 + 0.3 * 1.8 + 0.2 * 0.45
     assert click == pytest.approx(-0.945) and order == pytest.approx(-2.37)
     p_click, p_order = probabilities(PLACE, 0, PARAMETERS)
@@ -59,8 +71,12 @@ def test_the_position_lowers_clicks_and_not_orders() -> None:
 )
 def test_what_one_factor_changes(change: dict[str, object], click: float, order: float) -> None:
     other = replace(PLACE, **change)  # type: ignore[arg-type]
-    assert (click_logit(other, 0, PARAMETERS.click) - click_logit(PLACE, 0, PARAMETERS.click)).item() == pytest.approx(click)
-    assert (order_logit(other, PARAMETERS.order) - order_logit(PLACE, PARAMETERS.order)).item() == pytest.approx(order)
+    assert (
+        click_logit(other, 0, PARAMETERS.click) - click_logit(PLACE, 0, PARAMETERS.click)
+    ).item() == pytest.approx(click)
+    assert (
+        order_logit(other, PARAMETERS.order) - order_logit(PLACE, PARAMETERS.order)
+    ).item() == pytest.approx(order)
 
 
 def test_memory_counts_places_and_their_chains(city: City) -> None:

@@ -9,7 +9,9 @@ from hemix.lab.simulator import draws
 
 
 def test_a_key_is_pinned() -> None:
-    """The city of a seed must not change with a new version: these values were written down once."""
+    """The city of a seed must not change with a new version: these values were written down
+    once.
+    """
     assert draws.key(0, "click", 1, 2, 3).tolist() == [13550236910819480503]
     assert draws.uniform(draws.key(0, "click", 1, 2, 3))[0] == pytest.approx(0.73455981, abs=1e-8)
     assert draws.normal(draws.key(7, "x", -5))[0] == pytest.approx(-1.55040306, abs=1e-8)
@@ -25,7 +27,14 @@ def test_a_draw_depends_on_its_key_alone() -> None:
 def test_every_part_of_a_key_matters() -> None:
     keys = [
         draws.key(*parts)[0]
-        for parts in ((0, "a", 1, 2), (1, "a", 1, 2), (0, "b", 1, 2), (0, "a", 2, 1), (0, "a", 1), (0, "a", 1, 2, 0))
+        for parts in (
+            (0, "a", 1, 2),
+            (1, "a", 1, 2),
+            (0, "b", 1, 2),
+            (0, "a", 2, 1),
+            (0, "a", 1),
+            (0, "a", 1, 2, 0),
+        )
     ]
     keys.append(draws.branch(draws.key(0, "a", 1, 2), "c")[0])
     assert len(set(keys)) == 7
@@ -33,7 +42,9 @@ def test_every_part_of_a_key_matters() -> None:
 
 def test_extending_a_key_equals_making_it_at_once() -> None:
     parts = np.arange(5)[:, None], np.arange(7)
-    np.testing.assert_array_equal(draws.extend(draws.key(0, "a", parts[0]), parts[1]), draws.key(0, "a", *parts))
+    np.testing.assert_array_equal(
+        draws.extend(draws.key(0, "a", parts[0]), parts[1]), draws.key(0, "a", *parts)
+    )
 
 
 def test_uniform_and_normal_have_their_moments() -> None:
@@ -41,14 +52,18 @@ def test_uniform_and_normal_have_their_moments() -> None:
     u, z = draws.uniform(keys), draws.normal(keys)
     assert 0 < u.min() < 1e-4 and 1 - 1e-4 < u.max() < 1
     # four standard errors: sd / sqrt(200,000)
-    assert u.mean() == pytest.approx(0.5, abs=4 * 0.289 / 447) and u.var() == pytest.approx(1 / 12, abs=0.001)
+    assert u.mean() == pytest.approx(0.5, abs=4 * 0.289 / 447) and u.var() == pytest.approx(
+        1 / 12, abs=0.001
+    )
     assert z.mean() == pytest.approx(0, abs=4 / 447) and z.std() == pytest.approx(1, abs=0.01)
     neighbours = np.corrcoef(u[:-1], u[1:])[0, 1]
     assert abs(neighbours) < 4 / 447
 
 
 def test_gumbel_maximum_draws_in_proportion_to_weights() -> None:
-    scores = np.log([1.0, 2.0, 5.0]) + draws.gumbel(draws.key(2, "g", np.arange(80_000)[:, None], np.arange(3)))
+    scores = np.log([1.0, 2.0, 5.0]) + draws.gumbel(
+        draws.key(2, "g", np.arange(80_000)[:, None], np.arange(3))
+    )
     shares = np.bincount(scores.argmax(axis=1), minlength=3) / 80_000
     np.testing.assert_allclose(shares, [0.125, 0.25, 0.625], atol=0.008)
     drawn = draws.choice(draws.key(2, "c", np.arange(80_000)), [1.0, 2.0, 5.0])
@@ -58,6 +73,8 @@ def test_gumbel_maximum_draws_in_proportion_to_weights() -> None:
 def test_poisson_has_its_mean_and_its_maximum() -> None:
     keys = draws.key(4, "p", np.arange(50_000))
     counts = draws.poisson(keys, 1.7, 30)
-    assert counts.mean() == pytest.approx(1.7, abs=0.03) and counts.var() == pytest.approx(1.7, abs=0.06)
+    assert counts.mean() == pytest.approx(1.7, abs=0.03) and counts.var() == pytest.approx(
+        1.7, abs=0.06
+    )
     assert draws.poisson(keys, np.full(50_000, 50.0), 6).max() == 6
     assert draws.poisson(keys, 0.0, 6).max() == 0

@@ -57,7 +57,9 @@ def test_clicks_and_orders_follow_their_probabilities(lived: Lived) -> None:
 
 def test_intent_and_taste_both_have_a_real_share_of_the_truth(lived: Lived) -> None:
     w = PARAMETERS.click
-    intent = w.intent_category * lived.factor("intent_category") + w.intent_group * lived.factor("intent_group")
+    intent = w.intent_category * lived.factor("intent_category") + w.intent_group * lived.factor(
+        "intent_group"
+    )
     taste = w.taste * lived.factor("taste") + w.style * lived.factor("style")
     logit = np.concatenate([np.log(p.p_click / (1 - p.p_click)) for p in lived.pages])
     assert 0.15 < intent.var() / logit.var() < 0.45
@@ -76,7 +78,11 @@ def test_todays_behaviour_reveals_the_intent_and_earlier_behaviour_does_not(live
         today = mine & (time_ms >= city.day_start_ms(int(shown["day"][row])))
         recent = time_ms >= shown["time_ms"][row] - 15 * 60_000
         before = mine & ~today & (time_ms >= shown["time_ms"][row] - 14 * DAY_MS)
-        today_shares.append((category[today & recent] == shown["intent"][row]).mean() if (today & recent).any() else 0)
+        today_shares.append(
+            (category[today & recent] == shown["intent"][row]).mean()
+            if (today & recent).any()
+            else 0
+        )
         if before.any():
             before_shares.append((category[before] == shown["intent"][row]).mean())
     assert np.mean(today_shares) > 0.6
@@ -88,9 +94,15 @@ def test_a_new_day_begins_with_a_new_intent(city: City) -> None:
     taste = lives.people.taste(0)
     never = np.zeros(len(moment), dtype=np.bool_)
     other = Moment(
-        **{**{name: getattr(moment, name) for name in moment.__dataclass_fields__}, "category": (moment.category + 1) % 24}
+        **{
+            **{name: getattr(moment, name) for name in moment.__dataclass_fields__},
+            "category": (moment.category + 1) % 24,
+        }
     )
-    fresh, fresh_other = next_intent(city, moment, taste, never, True), next_intent(city, other, taste, never, True)
+    fresh, fresh_other = (
+        next_intent(city, moment, taste, never, True),
+        next_intent(city, other, taste, never, True),
+    )
     np.testing.assert_array_equal(fresh.category, fresh_other.category)
 
     later = moment.at(number=moment.number + 8, time_ms=moment.time_ms)
@@ -105,7 +117,9 @@ def test_candidates_are_distinct_near_and_open(city: City) -> None:
     places = lives.candidates(moment)
     of, slot = np.nonzero(places >= 0)
     place = places[of, slot]
-    distance = np.hypot(city.places.x_km[place] - moment.x_km[of], city.places.y_km[place] - moment.y_km[of])
+    distance = np.hypot(
+        city.places.x_km[place] - moment.x_km[of], city.places.y_km[place] - moment.y_km[of]
+    )
     assert distance.max() <= PARAMETERS.recall.radius_km + 1e-5
     assert (city.places.opening_day[place] <= 0).all()
     assert len(np.unique(of * 100_000 + place)) == len(place)
@@ -115,14 +129,18 @@ def test_candidates_are_distinct_near_and_open(city: City) -> None:
 def test_more_draws_recall_more_candidates() -> None:
     """A live request of 100 candidates uses the same recall."""
     lives, moment = first_day(build_city(3000, DAYS, 7))
-    counts = [np.median((lives.candidates(moment, draws) >= 0).sum(axis=1)) for draws in (20, 56, 200)]
+    counts = [
+        np.median((lives.candidates(moment, draws) >= 0).sum(axis=1)) for draws in (20, 56, 200)
+    ]
     assert counts[0] < counts[1] < counts[2] and counts[2] >= 90
 
 
 def test_places_are_shown_only_once_they_are_open(lived: Lived) -> None:
     shown, opening = lived.impressions, lived.city.places.opening_day
     assert (opening[shown["place"]] <= shown["day"]).all()
-    assert (opening[shown["place"]] >= 0).any(), "a place that opened during the logged days is shown from then on"
+    assert (opening[shown["place"]] >= 0).any(), (
+        "a place that opened during the logged days is shown from then on"
+    )
     day = (lived.events["time_ms"] - lived.city.start_ms) // DAY_MS
     assert (opening[lived.events["place"]] <= day).all()
 
@@ -145,7 +163,9 @@ def test_luck_belongs_to_user_moment_and_place_not_to_the_page(city: City) -> No
     place, sure = np.arange(n) % len(city.places), np.full(n, 0.5)
     here = react(city, moment, place, np.zeros(n, dtype=np.int64), sure, sure)
     rows = np.arange(0, n, 3)
-    there = react(city, moment.take(rows), place[rows], np.full(len(rows), 7), sure[rows], sure[rows])
+    there = react(
+        city, moment.take(rows), place[rows], np.full(len(rows), 7), sure[rows], sure[rows]
+    )
     assert 0.3 < here.click.mean() < 0.7
     np.testing.assert_array_equal(there.click, here.click[rows])
     np.testing.assert_array_equal(there.order, here.order[rows])
@@ -164,13 +184,18 @@ def test_time_runs_forward_and_days_do_not_overlap(lived: Lived) -> None:
     for name in ("events", "impressions"):
         columns = getattr(lived, name)
         same = np.diff(columns["user"]) == 0
-        assert (np.diff(columns["time_ms"])[same] >= 0).all() and (np.diff(columns["user"]) >= 0).all()
+        assert (np.diff(columns["time_ms"])[same] >= 0).all() and (
+            np.diff(columns["user"]) >= 0
+        ).all()
 
 
 def test_orders_make_places_familiar_from_the_next_day_on(city: City) -> None:
     lives, moment = first_day(city)
     before = lives.memory.visits.sum()
-    page = lives.show(moment, show(lives.candidates(moment), logging_policy(city, moment, lives.candidates(moment)), 10))
+    page = lives.show(
+        moment,
+        show(lives.candidates(moment), logging_policy(city, moment, lives.candidates(moment)), 10),
+    )
     assert page.reaction.order.any()
     assert lives.memory.visits.sum() == before
     lives.end_day()

@@ -33,12 +33,16 @@ def hashes(folder: Path) -> dict[str, str]:
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in found}
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_city(logs: Written, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_city(
+    logs: Written, tmp_path: Path
+) -> None:
     assert list(hashes(logs.folder)) == FILES
     for name, seed in (("one", 1), ("again", 1), ("other", 2)):
         simulate(tmp_path / name, users=20, days=3, seed=seed)
     assert hashes(tmp_path / "again") == hashes(tmp_path / "one")
-    different = {k for k, v in hashes(tmp_path / "other").items() if v != hashes(tmp_path / "one")[k]}
+    different = {
+        k for k, v in hashes(tmp_path / "other").items() if v != hashes(tmp_path / "one")[k]
+    }
     assert different == set(FILES) - {"schema.yaml"}
 
 
@@ -48,7 +52,9 @@ def test_rows_do_not_depend_on_the_chunks(tmp_path: Path, monkeypatch: pytest.Mo
     assert simulate(tmp_path / "chunks", users=40, days=3, seed=0) == whole
     for name in FILES:
         if name.endswith(".parquet"):
-            assert pq.read_table(tmp_path / "chunks" / name).equals(pq.read_table(tmp_path / "whole" / name)), name
+            assert pq.read_table(tmp_path / "chunks" / name).equals(
+                pq.read_table(tmp_path / "whole" / name)
+            ), name
     assert pq.ParquetFile(tmp_path / "chunks" / "events.parquet").num_row_groups == 2
 
 
@@ -58,9 +64,17 @@ def test_the_schema_loads_and_names_existing_columns(logs: Written) -> None:
     assert (schema.split.valid, schema.split.test) == ("2026-01-07", "2026-01-08")
     assert schema.clock.timezone == PARAMETERS.timezone
     columns = {
-        name: set(pq.read_schema(logs.folder / f"{name}.parquet").names) for name in ("impressions", "events", "items", "users")
+        name: set(pq.read_schema(logs.folder / f"{name}.parquet").names)
+        for name in ("impressions", "events", "items", "users")
     }
-    assert {schema.user, schema.item, schema.clock.column, "click", "order", "order_time_ms"} <= columns["impressions"]
+    assert {
+        schema.user,
+        schema.item,
+        schema.clock.column,
+        "click",
+        "order",
+        "order_time_ms",
+    } <= columns["impressions"]
     assert {schema.roles.request_id, schema.roles.bias.column} <= columns["impressions"]  # type: ignore[union-attr]
     assert {schema.user, schema.item, schema.clock.column, "action"} <= columns["events"]
     assert isinstance(tags := schema.features.item["tags"], Categorical) and tags.multi
@@ -68,14 +82,20 @@ def test_the_schema_loads_and_names_existing_columns(logs: Written) -> None:
     for level, name, feature in schema.features:
         if isinstance(feature, CalendarField | Distance):
             continue
-        needed = {feature.latitude, feature.longitude} if isinstance(feature, Coordinates) else {feature.column or name}
+        needed = (
+            {feature.latitude, feature.longitude}
+            if isinstance(feature, Coordinates)
+            else {feature.column or name}
+        )
         assert needed <= columns[table_of[level]], f"{level}.{name}"
 
 
 def test_the_score_is_worth_a_click_and_the_root_of_the_price_for_an_order(logs: Written) -> None:
     score = Schema.load(logs.folder / "schema.yaml").score_expression
     assert set(score.names) == {"click", "order", "price"}
-    assert score.evaluate({"click": 0.1, "order": 0.02, "price": 100.0}) == pytest.approx(0.1 + 0.02 * 10)
+    assert score.evaluate({"click": 0.1, "order": 0.02, "price": 100.0}) == pytest.approx(
+        0.1 + 0.02 * 10
+    )
 
 
 def test_the_truth_lies_row_by_row_with_the_impressions(logs: Written) -> None:
@@ -94,20 +114,34 @@ def test_the_truth_lies_row_by_row_with_the_impressions(logs: Written) -> None:
 def test_ids_are_text_and_known_to_their_tables(logs: Written) -> None:
     items = pq.read_table(logs.folder / "items.parquet")["item_id"].to_pylist()
     users = pq.read_table(logs.folder / "users.parquet")["user_id"].to_pylist()
-    assert users == [f"u{n:06d}" for n in range(USERS)] and items == [f"p{n:05d}" for n in range(logs.counts["items"])]
+    assert users == [f"u{n:06d}" for n in range(USERS)] and items == [
+        f"p{n:05d}" for n in range(logs.counts["items"])
+    ]
     for name in ("impressions", "events"):
         table = pq.read_table(logs.folder / f"{name}.parquet")
-        assert set(table["user_id"].to_pylist()) <= set(users) and set(table["item_id"].to_pylist()) <= set(items)
+        assert set(table["user_id"].to_pylist()) <= set(users) and set(
+            table["item_id"].to_pylist()
+        ) <= set(items)
 
 
 def test_orders_carry_a_time_and_an_amount_and_others_do_not(logs: Written) -> None:
     shown = pq.read_table(logs.folder / "impressions.parquet")
-    price = dict(zip(*(pq.read_table(logs.folder / "items.parquet")[c].to_pylist() for c in ("item_id", "price")), strict=True))
+    price = dict(
+        zip(
+            *(
+                pq.read_table(logs.folder / "items.parquet")[c].to_pylist()
+                for c in ("item_id", "price")
+            ),
+            strict=True,
+        )
+    )
     orders = 0
     for row in shown.select(["item_id", "time_ms", "order", "order_time_ms", "amount"]).to_pylist():
         if row["order"]:
             orders += 1
-            assert row["order_time_ms"] > row["time_ms"] and row["amount"] % price[row["item_id"]] == 0
+            assert (
+                row["order_time_ms"] > row["time_ms"] and row["amount"] % price[row["item_id"]] == 0
+            )
         else:
             assert row["order_time_ms"] is None and row["amount"] is None
     assert orders == logs.counts["orders"] > 0
@@ -119,17 +153,29 @@ def test_a_request_is_one_page(logs: Written) -> None:
     where: dict[int, set[tuple[object, ...]]] = {}
     for i, request in enumerate(shown["request_id"]):
         pages.setdefault(request, []).append(shown["position"][i])
-        where.setdefault(request, set()).add((shown["user_id"][i], shown["time_ms"][i], shown["latitude"][i]))
-    assert all(positions == list(range(len(positions))) and len(positions) <= 10 for positions in pages.values())
+        where.setdefault(request, set()).add(
+            (shown["user_id"][i], shown["time_ms"][i], shown["latitude"][i])
+        )
+    assert all(
+        positions == list(range(len(positions))) and len(positions) <= 10
+        for positions in pages.values()
+    )
     assert all(len(contexts) == 1 for contexts in where.values())
     assert len(pages) == logs.counts["requests"]
 
 
 @pytest.mark.parametrize(
     ("users", "days", "message"),
-    [(0, 4, "--users: expected 1"), (-3, 4, "got -3"), (10, 0, "--days: expected 3"), (10, 2, "got 2")],
+    [
+        (0, 4, "--users: expected 1"),
+        (-3, 4, "got -3"),
+        (10, 0, "--days: expected 3"),
+        (10, 2, "got 2"),
+    ],
 )
-def test_numbers_out_of_range_are_refused(tmp_path: Path, users: int, days: int, message: str) -> None:
+def test_numbers_out_of_range_are_refused(
+    tmp_path: Path, users: int, days: int, message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
         simulate(tmp_path / "parent" / "logs", users=users, days=days, seed=0)
     assert list(tmp_path.iterdir()) == []
@@ -154,6 +200,14 @@ def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
 
 def test_one_user_is_a_city_too(tmp_path: Path) -> None:
     shares: list[float] = []
-    counts = simulate(tmp_path / "logs", users=1, days=3, seed=0, progress=lambda _what, share: shares.append(share))
+    counts = simulate(
+        tmp_path / "logs",
+        users=1,
+        days=3,
+        seed=0,
+        progress=lambda _what, share: shares.append(share),
+    )
     assert counts["users"] == 1 and shares == sorted(shares) and shares[-1] == 1.0
-    assert pq.read_table(tmp_path / "logs" / "impressions.parquet").num_rows == counts["impressions"]
+    assert (
+        pq.read_table(tmp_path / "logs" / "impressions.parquet").num_rows == counts["impressions"]
+    )

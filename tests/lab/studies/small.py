@@ -1,4 +1,6 @@
-"""Studies of seconds: planted logs, settings that train in a blink, and cells that run in this process."""
+"""Studies of seconds: planted logs, settings that train in a blink, and cells that run in this
+process.
+"""
 
 from __future__ import annotations
 
@@ -59,4 +61,8 @@ def cells_here() -> Iterator[list[str]]:
 
 def stamps(folder: Path) -> dict[str, Any]:
     """When every file of a folder was written, and how large it is."""
-    return {str(p.relative_to(folder)): (p.stat().st_mtime_ns, p.stat().st_size) for p in folder.rglob("*") if p.is_file()}
+    return {
+        str(p.relative_to(folder)): (p.stat().st_mtime_ns, p.stat().st_size)
+        for p in folder.rglob("*")
+        if p.is_file()
+    }

@@ -1,4 +1,6 @@
-"""hemix ablate: the variants are settings that differ in one thing, and are held against the full model."""
+"""hemix ablate: the variants are settings that differ in one thing, and are held against the full
+model.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,10 @@ def test_blocks_are_compared_at_equal_parameters() -> None:
 
 def test_variants_stand_on_what_is_set_for_all() -> None:
     base = {"model.mix_rank": 8, "train.epochs": 2}
-    found = {one.label: one.settings for one in variants_of(Contender.of(FULL, base).settings, SPEC, base)}
+    found = {
+        one.label: one.settings
+        for one in variants_of(Contender.of(FULL, base).settings, SPEC, base)
+    }
     assert (found["half_rank"].model.mix_rank, found["double_rank"].model.mix_rank) == (4, 16)
     assert all(settings.train.epochs == 2 for settings in found.values())
 
@@ -43,13 +48,24 @@ def test_variants_stand_on_what_is_set_for_all() -> None:
 def test_an_ablation(planted_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with cells_here() as began:
-        ablate([planted_data], out, variants=["no_realtime_history", "shared_ffn"], seeds=1, changes=FAST)
+        ablate(
+            [planted_data],
+            out,
+            variants=["no_realtime_history", "shared_ffn"],
+            seeds=1,
+            changes=FAST,
+        )
     assert len(began) == 3
     content = json.loads((out / "ablate.json").read_text())
     assert list(content["models"]) == [FULL, "no_realtime_history", "shared_ffn"]
-    assert content["variants"] == {name: VARIANTS[name][0] for name in ("no_realtime_history", "shared_ffn")}
+    assert content["variants"] == {
+        name: VARIANTS[name][0] for name in ("no_realtime_history", "shared_ffn")
+    }
     auc = [pair for pair in content["pairs"] if (pair["task"], pair["metric"]) == ("click", "auc")]
-    assert [(pair["a"], pair["b"]) for pair in auc] == [("no_realtime_history", FULL), ("shared_ffn", FULL)]
+    assert [(pair["a"], pair["b"]) for pair in auc] == [
+        ("no_realtime_history", FULL),
+        ("shared_ffn", FULL),
+    ]
     assert [pair["p_holm"] for pair in auc] == pytest.approx(holm([pair["p"] for pair in auc]))
     assert "What each part is worth" in (out / "report.html").read_text()
 

@@ -58,12 +58,19 @@ def test_what_is_reported(study: Path) -> None:
         figure = one["tasks"]["click"][name]
         assert len(figure["values"]) == 4
         assert figure["mean"] == pytest.approx(np.mean(figure["values"]))
-    assert {(p["task"], p["metric"]) for p in content["pairs"]} >= {("click", "auc"), ("click", "logloss"), ("order", "gauc")}
+    assert {(p["task"], p["metric"]) for p in content["pairs"]} >= {
+        ("click", "auc"),
+        ("click", "logloss"),
+        ("order", "gauc"),
+    }
     for pair in content["pairs"]:
         assert (pair["a"], pair["b"], pair["primary"]) == ("one", "two", True)
         assert pair["p_holm"] == pair["p"]
         assert pair["ci95"][0] <= pair["delta"] <= pair["ci95"][1]
-        a, b = (content["models"][m]["tasks"][pair["task"]][pair["metric"]]["mean"] for m in ("one", "two"))
+        a, b = (
+            content["models"][m]["tasks"][pair["task"]][pair["metric"]]["mean"]
+            for m in ("one", "two")
+        )
         assert pair["delta"] == pytest.approx(a - b, abs=1e-12)
 
 
@@ -76,14 +83,21 @@ def test_the_report_is_one_file(study: Path) -> None:
     assert "one − two" in page
 
 
-def test_one_seed_of_one_origin_is_the_plain_paired_difference(origins: list[Path], study: Path) -> None:
+def test_one_seed_of_one_origin_is_the_plain_paired_difference(
+    origins: list[Path], study: Path
+) -> None:
     with cells_here() as began:
         content = compare(origins[:1], study, CompareConfig(models=TWO, seeds=1, search=None))
     assert began == []
     inputs, _ = open_inputs(origins[:1], opens_test=False)
     rows, _ = judged_rows(inputs, "valid")
     click = rows[0]["click"]
-    a, b = (np.load(next((study / "cells").glob(f"{content['models'][m]['cells'][0]['cell']}/valid.npy"))) for m in TWO)
+    a, b = (
+        np.load(
+            next((study / "cells").glob(f"{content['models'][m]['cells'][0]['cell']}/valid.npy"))
+        )
+        for m in TWO
+    )
     expected = auc_difference(click.labels, a[click.rows, 0], b[click.rows, 0], click.users)
     pair = next(p for p in content["pairs"] if (p["task"], p["metric"]) == ("click", "auc"))
     assert pair["delta"] == pytest.approx(expected.delta, abs=1e-12)
@@ -107,7 +121,9 @@ def test_test_stays_shut(origins: list[Path], tmp_path: Path) -> None:
     with cells_here():
         content = compare([data], out, CompareConfig(models={"one": HEMIX}, seeds=1, search=None))
     assert content["openings"] == []
-    assert [p for p in out.rglob("*") if p.name in ("test.npy", "test.json", "openings.jsonl")] == []
+    assert [
+        p for p in out.rglob("*") if p.name in ("test.npy", "test.json", "openings.jsonl")
+    ] == []
     with pytest.raises(DataError, match=r"test.*missing"):
         compare([data], out, CompareConfig(models={"one": HEMIX}, seeds=1, search=None, final=True))
 
@@ -117,35 +133,66 @@ def test_every_opening_of_test_is_written_down(origins: list[Path], tmp_path: Pa
     with cells_here() as began:
         compare(origins[:1], out, CompareConfig(models=TWO, seeds=1, search=None))
         results = {p: p.stat().st_mtime_ns for p in out.glob("cells/*/result.json")}
-        content = compare(origins[:1], out, CompareConfig(models=TWO, seeds=1, search=None, final=True))
+        content = compare(
+            origins[:1], out, CompareConfig(models=TWO, seeds=1, search=None, final=True)
+        )
         assert len(began) == 4
-        again = compare(origins[:1], out, CompareConfig(models=TWO, seeds=1, search=None, final=True))
+        again = compare(
+            origins[:1], out, CompareConfig(models=TWO, seeds=1, search=None, final=True)
+        )
         assert len(began) == 4
     assert (content["split"], len(content["openings"]), len(again["openings"])) == ("test", 1, 2)
     first, second = (json.loads(line) for line in (out / "openings.jsonl").read_text().splitlines())
-    assert (first["models"], first["cells"], len(first["not_scored_before"])) == (["one", "two"], 2, 2)
+    assert (first["models"], first["cells"], len(first["not_scored_before"])) == (
+        ["one", "two"],
+        2,
+        2,
+    )
     assert second["not_scored_before"] == []
     assert {p: p.stat().st_mtime_ns for p in out.glob("cells/*/result.json")} == results
     assert list(out.glob("cells/*/run")) == []
     rows = next(iter(content["datasets"]))["rows"]["test"]
-    assert all(np.load(p).shape == (rows, 3) and np.load(p).dtype == np.float32 for p in out.glob("cells/*/test.npy"))
+    assert all(
+        np.load(p).shape == (rows, 3) and np.load(p).dtype == np.float32
+        for p in out.glob("cells/*/test.npy")
+    )
 
 
-def test_a_failed_cell_is_reported_and_the_rest_goes_on(origins: list[Path], tmp_path: Path) -> None:
-    broken = {**HEMIX, "train.dense_learning_rate": 1e30, "train.clip_norm": 0, "train.batch_impressions": 64}
+def test_a_failed_cell_is_reported_and_the_rest_goes_on(
+    origins: list[Path], tmp_path: Path
+) -> None:
+    broken = {
+        **HEMIX,
+        "train.dense_learning_rate": 1e30,
+        "train.clip_norm": 0,
+        "train.batch_impressions": 64,
+    }
     with cells_here() as began:
         content = compare(
-            origins[:1], tmp_path / "out", CompareConfig(models={"broken": broken, "one": HEMIX}, seeds=1, search=None)
+            origins[:1],
+            tmp_path / "out",
+            CompareConfig(models={"broken": broken, "one": HEMIX}, seeds=1, search=None),
         )
     assert list(content["models"]) == ["one"]
     assert content["failed"][0]["cell"] == began[0]
     assert content["failed"][0]["error"].startswith("the loss is nan at step")
-    assert content["failed"][1] == {"cell": "broken", "error": "left out: of some dataset no run finished"}
+    assert content["failed"][1] == {
+        "cell": "broken",
+        "error": "left out: of some dataset no run finished",
+    }
     with cells_here() as began:
-        compare(origins[:1], tmp_path / "out", CompareConfig(models={"broken": broken, "one": HEMIX}, seeds=1, search=None))
+        compare(
+            origins[:1],
+            tmp_path / "out",
+            CompareConfig(models={"broken": broken, "one": HEMIX}, seeds=1, search=None),
+        )
     assert began == [content["failed"][0]["cell"]]
     with cells_here(), pytest.raises(RunError, match="no run finished"):
-        compare(origins[:1], tmp_path / "out", CompareConfig(models={"broken": broken}, seeds=1, search=None))
+        compare(
+            origins[:1],
+            tmp_path / "out",
+            CompareConfig(models={"broken": broken}, seeds=1, search=None),
+        )
 
 
 def test_a_stopped_study_goes_on(origins: list[Path], tmp_path: Path) -> None:
@@ -157,7 +204,12 @@ def test_a_stopped_study_goes_on(origins: list[Path], tmp_path: Path) -> None:
 
     with cells_here() as began:
         with pytest.raises(KeyboardInterrupt):
-            compare(origins[:1], tmp_path / "out", CompareConfig(models=TWO, seeds=1, search=None), Options(jobs=1, on_cell=stop))
+            compare(
+                origins[:1],
+                tmp_path / "out",
+                CompareConfig(models=TWO, seeds=1, search=None),
+                Options(jobs=1, on_cell=stop),
+            )
         assert len(began) == 1
         compare(origins[:1], tmp_path / "out", CompareConfig(models=TWO, seeds=1, search=None))
         assert len(began) == len(set(began)) == 2
@@ -165,13 +217,18 @@ def test_a_stopped_study_goes_on(origins: list[Path], tmp_path: Path) -> None:
 
 def test_the_search_gives_every_model_as_many_points(origins: list[Path], tmp_path: Path) -> None:
     points = tmp_path / "points.yaml"
-    points.write_text("all:\n- {train.dense_learning_rate: 1e-3}\n- {train.dense_learning_rate: 4e-3}\n")
+    points.write_text(
+        "all:\n- {train.dense_learning_rate: 1e-3}\n- {train.dense_learning_rate: 4e-3}\n"
+    )
     plans: list[dict] = []  # type: ignore[type-arg]
     from hemix.lab.studies.runner import Options
 
     with cells_here() as began:
         content = compare(
-            origins[:1], tmp_path / "out", CompareConfig(models=TWO, seeds=2, search=points), Options(on_plan=plans.append)
+            origins[:1],
+            tmp_path / "out",
+            CompareConfig(models=TWO, seeds=2, search=points),
+            Options(on_plan=plans.append),
         )
     assert [(stage["cells"], stage["kept"]) for stage in plans[0]["stages"]] == [(4, 0), (4, 0)]
     assert len(began) == 6  # the best points' first seeds are the search's own cells
@@ -184,16 +241,32 @@ def test_the_search_gives_every_model_as_many_points(origins: list[Path], tmp_pa
     assert len(list((tmp_path / "out").glob("cells/*/run"))) == 4
     options = Options(on_plan=plans.append)
     with cells_here() as began:
-        compare(origins[:1], tmp_path / "out", CompareConfig(models=TWO, seeds=2, search=points, final=True), options)
+        compare(
+            origins[:1],
+            tmp_path / "out",
+            CompareConfig(models=TWO, seeds=2, search=points, final=True),
+            options,
+        )
     assert [(stage["cells"], stage["kept"]) for stage in plans[1]["stages"]] == [(4, 4), (4, 0)]
     assert len(began) == 4  # to be judged on test; the search is over
 
 
 def test_schemas_may_differ_in_the_split_alone(origins: list[Path], tmp_path: Path) -> None:
-    write_logs(tmp_path / "logs", users=25, schema=SCHEMA.replace("realtime_length: 5", "realtime_length: 6"))
+    write_logs(
+        tmp_path / "logs",
+        users=25,
+        schema=SCHEMA.replace("realtime_length: 5", "realtime_length: 6"),
+    )
     api.prepare(tmp_path / "logs", tmp_path / "other")
-    with pytest.raises(DataError, match=r"may differ in the split alone, but differ in history.realtime_length: 5 against 6"):
-        compare([origins[0], tmp_path / "other"], tmp_path / "out", CompareConfig(models=TWO, search=None))
+    with pytest.raises(
+        DataError,
+        match=r"may differ in the split alone, but differ in history.realtime_length: 5 against 6",
+    ):
+        compare(
+            [origins[0], tmp_path / "other"],
+            tmp_path / "out",
+            CompareConfig(models=TWO, search=None),
+        )
     with pytest.raises(DataError, match="the same dataset twice"):
         compare([origins[0], origins[0]], tmp_path / "out", CompareConfig(models=TWO, search=None))
     assert not (tmp_path / "out").exists()
@@ -235,13 +308,22 @@ def test_users_are_joined_over_origins(origins: list[Path]) -> None:
 
 @pytest.mark.slow
 def test_in_processes_of_their_own(origins: list[Path], tmp_path: Path) -> None:
-    content = api.compare(origins[0], tmp_path / "out", models=["hemix", "lightgbm"], seeds=1, search=None, settings=FAST)
+    content = api.compare(
+        origins[0],
+        tmp_path / "out",
+        models=["hemix", "lightgbm"],
+        seeds=1,
+        search=None,
+        settings=FAST,
+    )
     assert content["failed"] == []
     assert content["models"]["lightgbm"]["flops_per_impression"] is None
     assert content["primary"] == ["hemix:lightgbm"]
 
 
-def test_pairs_of_one_user_are_absent_with_the_reason(origins: list[Path], study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pairs_of_one_user_are_absent_with_the_reason(
+    origins: list[Path], study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same runs, judged as if all impressions were of one user: no interval of no width."""
     inputs, _ = open_inputs(origins[:1], opens_test=False)
     rows, _ = judged_rows(inputs, "valid")

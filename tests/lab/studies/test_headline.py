@@ -1,4 +1,6 @@
-"""The first sentence of a study's report: which model stands where, by the interval of the primary pair."""
+"""The first sentence of a study's report: which model stands where, by the interval of the primary
+pair.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,14 @@ from hemix.lab.studies.report import _headline
 def compared(low: float, high: float) -> dict[str, Any]:
     """A comparison of HeMix with DLRM whose click AUCs differ by between ``low`` and ``high``."""
     auc = {"hemix": 0.75, "dlrm": 0.75 - (low + high) / 2}
-    pair = {"a": "hemix", "b": "dlrm", "task": "click", "metric": "auc", "delta": (low + high) / 2, "ci95": [low, high]}
+    pair = {
+        "a": "hemix",
+        "b": "dlrm",
+        "task": "click",
+        "metric": "auc",
+        "delta": (low + high) / 2,
+        "ci95": [low, high],
+    }
     models = {label: {"tasks": {"click": {"auc": {"mean": value}}}} for label, value in auc.items()}
     return {"models": models, "pairs": [{**pair, "primary": True}]}
 

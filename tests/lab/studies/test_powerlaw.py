@@ -30,7 +30,9 @@ def test_log_linear_by_hand():
 
 
 def test_replicates_spread_as_users_and_seeds_do():
-    """Users: influences of +-.01 over 100 users have a standard error of .1; seeds .2 apart add .1 / sqrt 2 for two of them."""
+    """Users: influences of +-.01 over 100 users have a standard error of .1; seeds .2 apart add .1
+    / sqrt 2 for two of them.
+    """
     of_user = np.where(np.arange(100) % 2, 0.01, -0.01)
     one = [[Measured(value=0.5, of_user=of_user)]]
     two = [[Measured(value=0.4, of_user=0 * of_user), Measured(value=0.6, of_user=0 * of_user)]]
@@ -58,6 +60,8 @@ def test_noise_leaves_the_end_open():
 
 
 def test_three_sizes_have_no_power_law():
-    law = fit_laws([1.0, 10.0, 100.0], [0.6, 0.5, 0.4], np.array([[0.6, 0.5, 0.4], [0.61, 0.5, 0.4]]))
+    law = fit_laws(
+        [1.0, 10.0, 100.0], [0.6, 0.5, 0.4], np.array([[0.6, 0.5, 0.4], [0.61, 0.5, 0.4]])
+    )
     assert (law.a, law.asymptote_told) == (None, False)
     assert law.slope == pytest.approx(0.1)

@@ -21,24 +21,36 @@ FAST = {"train.batch_impressions": 512, "train.warmup_steps": 1}
 
 
 def test_the_ladder_climbs_two_decades_in_five_steps_or_more() -> None:
-    sizes = [count_parameters(SPEC, Contender.of(name, changes).settings.model)[0] for name, changes in LADDER.items()]
+    sizes = [
+        count_parameters(SPEC, Contender.of(name, changes).settings.model)[0]
+        for name, changes in LADDER.items()
+    ]
     assert len(sizes) >= 5
     assert sizes == sorted(sizes)
     assert sizes[-1] >= 100 * sizes[0]
 
 
 def test_a_cut_history_holds_the_newest_events(planted_data: Path) -> None:
-    whole, cut = Dataset(planted_data).split("valid"), Dataset(planted_data, history_events_max=3).split("valid")
+    whole, cut = (
+        Dataset(planted_data).split("valid"),
+        Dataset(planted_data, history_events_max=3).split("valid"),
+    )
     requests = np.arange(whole.requests)
     a, b = whole.batch(requests), cut.batch(requests)
     b.validate(Dataset(planted_data).spec)
     seen = (b.visible[:, 2] - b.visible[:, 0]).tolist()
     assert max(seen) == 3
     for q in requests.tolist():
-        (first, middle, end), (cut_first, cut_middle, cut_end) = a.visible[q].tolist(), b.visible[q].tolist()
+        (first, middle, end), (cut_first, cut_middle, cut_end) = (
+            a.visible[q].tolist(),
+            b.visible[q].tolist(),
+        )
         assert cut_end - cut_first == min(3, end - first)
         assert cut_end - cut_middle == min(3, end - middle)
-        assert b.event_time_ms[cut_first:cut_end].tolist() == a.event_time_ms[max(first, end - 3) : end].tolist()
+        assert (
+            b.event_time_ms[cut_first:cut_end].tolist()
+            == a.event_time_ms[max(first, end - 3) : end].tolist()
+        )
 
 
 def test_lengths_end_with_the_longest_that_is_seen(planted_data: Path) -> None:
@@ -53,17 +65,27 @@ def test_a_study_of_scale(planted_data: Path, tmp_path: Path) -> None:
         scale(
             planted_data,
             out,
-            ScaleConfig(seeds=1, sizes=["width_8", "width_16"], lengths=[2, 8], changes={**FAST, "model.layers": 1}),
+            ScaleConfig(
+                seeds=1,
+                sizes=["width_8", "width_16"],
+                lengths=[2, 8],
+                changes={**FAST, "model.layers": 1},
+            ),
         )
     assert len(began) == 4
     content = json.loads((out / "scale.json").read_text())
-    assert (content["sizes"], content["histories"]) == (["width_8", "width_16"], ["history_2", "history_8"])
+    assert (content["sizes"], content["histories"]) == (
+        ["width_8", "width_16"],
+        ["history_2", "history_8"],
+    )
     axes = {fit["axis"] for fit in content["fits"]}
     assert axes == {"dense_parameters", "flops_per_impression", "history_events"}
     for fit in content["fits"]:
         models = [content["models"][point["label"]] for point in fit["points"]]
         for point, model in zip(fit["points"], models, strict=True):
-            assert point["value"] == pytest.approx(model["tasks"][fit["task"]][fit["metric"]]["mean"])
+            assert point["value"] == pytest.approx(
+                model["tasks"][fit["task"]][fit["metric"]]["mean"]
+            )
             assert point["ci95"][0] <= point["value"] <= point["ci95"][1]
             if fit["axis"] != "history_events":
                 assert point["x"] == model[fit["axis"]]

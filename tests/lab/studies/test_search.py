@@ -22,10 +22,14 @@ def test_every_model_has_as_many_default_points() -> None:
 def test_a_models_own_points_are_taken(tmp_path: Path) -> None:
     path = tmp_path / "points.yaml"
     path.write_text(
-        "all: [{train.epochs: 1}, {train.epochs: 2}]\nlightgbm: [{boosting.leaves: 7}, {boosting.learning_rate: 1e-1}]\n"
+        "all: [{train.epochs: 1}, {train.epochs: 2}]\nlightgbm: [{boosting.leaves: 7}, "
+        "{boosting.learning_rate: 1e-1}]\n"
     )
     points = read_points(path)
-    assert [c.settings.train.epochs for c in points_for(Contender.of("hemix", {}), points)] == [1, 2]
+    assert [c.settings.train.epochs for c in points_for(Contender.of("hemix", {}), points)] == [
+        1,
+        2,
+    ]
     trees = points_for(Contender.of("t", {"model.name": "lightgbm"}), points)
     assert trees[0].settings.boosting.leaves == 7
     assert trees[1].changes == {"model.name": "lightgbm", "boosting.learning_rate": 0.1}
@@ -34,7 +38,10 @@ def test_a_models_own_points_are_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("all: [{train.epochs: 1}]\nhemix: [{train.epochs: 1}, {train.epochs: 2}]", "hemix: expected 1 points like 'all', got 2"),
+        (
+            "all: [{train.epochs: 1}]\nhemix: [{train.epochs: 1}, {train.epochs: 2}]",
+            "hemix: expected 1 points like 'all', got 2",
+        ),
         ("hemix: [{train.epochs: 1}]", "expected a list of points under 'all'"),
         ("all: {train.epochs: 1}", "all: expected a list of points, each a mapping of settings"),
         ("all: [{train.epcohs: 1}]", "train.epcohs: unknown key"),

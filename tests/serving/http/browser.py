@@ -1,4 +1,6 @@
-"""Headless Chromium, told what to do over a pipe by its own debugging protocol: no driver, no further package."""
+"""Headless Chromium, told what to do over a pipe by its own debugging protocol: no driver, no
+further package.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 
 
 class Browser:
@@ -25,7 +29,9 @@ class Browser:
         self._held, self._count = b"", 0
         self._session: str | None = None
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)[
+            "sessionId"
+        ]
         self.asked: list[str] = []
         """Every URL that the page asked for"""
         self.said: list[str] = []
@@ -61,13 +67,21 @@ class Browser:
         return json.loads(line)
 
     def open(self, url: str, *, width: int = 1100, height: int = 1000, dark: bool = False) -> None:
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=width < 600,
+        )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.call("Page.navigate", url=url)
 
     def evaluate(self, code: str) -> Any:
-        result = self.call("Runtime.evaluate", expression=code, awaitPromise=True, returnByValue=True)
+        result = self.call(
+            "Runtime.evaluate", expression=code, awaitPromise=True, returnByValue=True
+        )
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
@@ -88,11 +102,32 @@ def browser(folder: Path) -> Iterator[Browser]:
     """A fresh browser whose profile lies in ``folder``."""
     assert CHROMIUM is not None
     (theirs_in, ours_out), (ours_in, theirs_out) = os.pipe(), os.pipe()
-    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--hide-scrollbars"]
-    flags += ["--disable-background-networking", "--remote-debugging-pipe", f"--user-data-dir={folder / 'profile'}"]
-    command = ["bash", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "bash", CHROMIUM, *flags, "about:blank"]
+    flags = [
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+        "--hide-scrollbars",
+    ]
+    flags += [
+        "--disable-background-networking",
+        "--remote-debugging-pipe",
+        f"--user-data-dir={folder / 'profile'}",
+    ]
+    command = [
+        "bash",
+        "-c",
+        f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}',
+        "bash",
+        CHROMIUM,
+        *flags,
+        "about:blank",
+    ]
     with (folder / "chromium.log").open("w") as log:
-        process = subprocess.Popen(command, pass_fds=(theirs_in, theirs_out), stdout=log, stderr=log)
+        process = subprocess.Popen(
+            command, pass_fds=(theirs_in, theirs_out), stdout=log, stderr=log
+        )
     os.close(theirs_in)
     os.close(theirs_out)
     try:

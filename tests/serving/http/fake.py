@@ -1,6 +1,8 @@
-"""A server whose ranker is made up, so that what is HTTP's can be tested without a model: ``python -m tests.serving.http.fake PORT``.
+"""A server whose ranker is made up, so that what is HTTP's can be tested without a model: ``python
+-m tests.serving.http.fake PORT``.
 
-Scores are the item's number; ``context.sleep`` (seconds) makes a ranking slow and ``context.fail`` makes it fail.
+Scores are the item's number; ``context.sleep`` (seconds) makes a ranking slow and ``context.fail``
+makes it fail.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from hemix.serving.types import Because, RankedItem, Ranking, RankRequest
 SCHEMA = """
 name: fake
 features:
-  user: {user_id: {type: categorical}, likes: {type: categorical, multi: true}, home: {type: coordinates, latitude: lat, longitude: lon}}
+  user: {user_id: {type: categorical}, likes: {type: categorical, multi: true},
+    home: {type: coordinates, latitude: lat, longitude: lon}}
   context: {hour: {type: clock, part: hour}, sleep: {type: numeric}, fail: {type: categorical}}
   item: {item_id: {type: categorical}, price: {type: numeric}, picture: {type: vector, size: 2}}
   cross: {match: {type: numeric}}
@@ -54,7 +57,9 @@ class FakeRanker:
     def close(self) -> None:
         pass
 
-    def rank(self, requests: Sequence[RankRequest], check: Callable[[Ranking], None] | None = None) -> list[Ranking]:
+    def rank(
+        self, requests: Sequence[RankRequest], check: Callable[[Ranking], None] | None = None
+    ) -> list[Ranking]:
         rankings = [self._rank(request) for request in requests]
         for ranking in rankings if check is not None else ():
             check(ranking)
@@ -68,7 +73,10 @@ class FakeRanker:
         revision, events = 0, ()
         try:
             history = self._store.history(request.user, limit=5)
-            revision, events = history.revision, tuple(e for e in history.events if e.time_ms < request.time_ms)
+            revision, events = (
+                history.revision,
+                tuple(e for e in history.events if e.time_ms < request.time_ms),
+            )
         except StoreError:
             degraded = ("history", "features")
         because = tuple(Because(event.item or "", 0.5, 1.0, event.action) for event in events)
@@ -103,7 +111,11 @@ def main(options: dict[str, Any]) -> None:
     store = open_store(options.get("store", "memory://"))
     limits = Limits(**options.get("limits", {}))
     registry = Path(options["registry"]) if "registry" in options else None
-    models = Models(lambda folder, name, version: FakeRanker(folder, name, version, store), registry, strict=limits.strict)
+    models = Models(
+        lambda folder, name, version: FakeRanker(folder, name, version, store),
+        registry,
+        strict=limits.strict,
+    )
     models.put("fake", "1", Path(options["run"]))
     access = Access(options.get("token"), options.get("admin_token"))
     configure()

@@ -49,19 +49,30 @@ class Server:
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])
 
-    def ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, timeout: float = 20) -> Answer:
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+        timeout: float = 20,
+    ) -> Answer:
         """One request on a connection of its own; ``body``: bytes as they are, else JSON."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         try:
             connection.request(method, path, data, headers or {})
             answer = connection.getresponse()
-            return Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+            return Answer(
+                answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
+            )
         finally:
             connection.close()
 
     def rank(self, items: Sequence[str] = ("i1",), **more: Any) -> Answer:
-        return self.ask("POST", "/v1/rank", {"user": "u1", "items": [{"id": item} for item in items], **more})
+        return self.ask(
+            "POST", "/v1/rank", {"user": "u1", "items": [{"id": item} for item in items], **more}
+        )
 
     def metric(self, name: str) -> float:
         """A sample of /metrics by its name with labels; 0 where there is none."""
@@ -93,7 +104,12 @@ def started(args: Sequence[str], log: Path, seconds: float = 60) -> Iterator[Ser
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with log.open("w") as errors:
         process = subprocess.Popen(
-            [sys.executable, *args], stdout=subprocess.PIPE, stderr=errors, text=True, env=environment, cwd=ROOT
+            [sys.executable, *args],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=environment,
+            cwd=ROOT,
         )
     assert process.stdout is not None
     try:
@@ -117,5 +133,7 @@ def fake_server(folder: Path, **options: Any) -> Iterator[Server]:
     """The server of fake.py; ``folder`` is for its run and its log."""
     run = folder / "run"
     run.mkdir(parents=True, exist_ok=True)
-    with started(["-m", "tests.serving.http.fake", json.dumps({"run": str(run), **options})], folder / "log") as server:
+    with started(
+        ["-m", "tests.serving.http.fake", json.dumps({"run": str(run), **options})], folder / "log"
+    ) as server:
         yield server

@@ -26,15 +26,27 @@ def test_doors_and_what_is_logged(tmp_path: Path) -> None:
         ]
         doors += [("GET", "/v1/users/u1/history", None)]
         for method, path, content in doors:
-            for header in ({}, {"authorization": "Bearer wrong"}, {"authorization": TOKEN}, {"authorization": f"Basic {TOKEN}"}):
+            for header in (
+                {},
+                {"authorization": "Bearer wrong"},
+                {"authorization": TOKEN},
+                {"authorization": f"Basic {TOKEN}"},
+            ):
                 answer = server.ask(method, path, content, header)
-                assert (answer.status, answer.error["code"], answer.headers["www-authenticate"]) == (
+                assert (
+                    answer.status,
+                    answer.error["code"],
+                    answer.headers["www-authenticate"],
+                ) == (
                     401,
                     "unauthorized",
                     "Bearer",
                 )
             for token in (TOKEN, ADMIN):
-                assert server.ask(method, path, content, {"authorization": f"Bearer {token}"}).status == 200
+                assert (
+                    server.ask(method, path, content, {"authorization": f"Bearer {token}"}).status
+                    == 200
+                )
         load = "/v1/models/fake/versions/1:load"
         assert server.ask("POST", load, headers={"authorization": f"Bearer {TOKEN}"}).status == 401
         assert server.ask("POST", load, headers={"authorization": f"Bearer {ADMIN}"}).status == 404
@@ -53,7 +65,9 @@ def test_without_an_admin_token_nothing_can_be_loaded() -> None:
         Access("a" * 16).check("Bearer \udcff")
 
 
-@pytest.mark.parametrize("content", ["", "short", "two words but long enough", "ünïcödé" * 4, "a" * 20 + "\nsecond line"])
+@pytest.mark.parametrize(
+    "content", ["", "short", "two words but long enough", "ünïcödé" * 4, "a" * 20 + "\nsecond line"]
+)
 def test_files_that_hold_no_token(tmp_path: Path, content: str) -> None:
     (tmp_path / "token").write_text(content)
     with pytest.raises(UsageError, match=r"--token-file .*token: expected one line"):
@@ -81,10 +95,18 @@ def test_strict_refuses_what_the_run_does_not_know(tmp_path: Path) -> None:
             ({"user": "stranger"}, "unknown_user", "user"),
             ({"items": [{"id": "i1"}, {"id": "strange"}]}, "unknown_item", "items[1].id"),
             ({"context": {"colour": "red"}}, "invalid", "context.colour"),
-            ({"items": [{"id": "i1", "fields": {"colour": "red"}}]}, "invalid", "items[0].fields.colour"),
+            (
+                {"items": [{"id": "i1", "fields": {"colour": "red"}}]},
+                "invalid",
+                "items[0].fields.colour",
+            ),
         ):
             answer = server.ask("POST", "/v1/rank", {"user": "u1", "items": [{"id": "i1"}], **more})
-            assert (answer.status, answer.error["code"], answer.error["field"]) == (422, code, field)
+            assert (answer.status, answer.error["code"], answer.error["field"]) == (
+                422,
+                code,
+                field,
+            )
 
 
 def test_strict_refuses_nothing_that_it_cannot_know_without_its_store(tmp_path: Path) -> None:
@@ -100,18 +122,34 @@ def test_pages_of_other_sites_cannot_ask_a_server_without_a_token(tmp_path: Path
         own = {"origin": server.url}
         assert server.ask("POST", "/v1/rank", body, headers=own).status == 200
         for origin in ("http://elsewhere.example", "null", f"http://localhost:{server.port}"):
-            answer = server.ask("POST", "/v1/rank", body, headers={"origin": origin, "content-type": "text/plain"})
+            answer = server.ask(
+                "POST", "/v1/rank", body, headers={"origin": origin, "content-type": "text/plain"}
+            )
             assert (answer.status, answer.error["code"]) == (403, "cross_origin")
             assert server.ask("POST", "/v1/events", [], headers={"origin": origin}).status == 403
     with fake_server(tmp_path / "token", token="a-token-of-sixteen") as server:
-        headers = {"origin": "http://elsewhere.example", "authorization": "Bearer a-token-of-sixteen"}
+        headers = {
+            "origin": "http://elsewhere.example",
+            "authorization": "Bearer a-token-of-sixteen",
+        }
         assert server.ask("POST", "/v1/rank", body, headers=headers).status == 200
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8080", "", None])
 @pytest.mark.parametrize(
     "origin",
-    ["http://[::1", "http://]", "null", "", "http://", "\xff", "http://ex\u2100mple", "//", "127.0.0.1:8080", "http://127.0.0.1"],
+    [
+        "http://[::1",
+        "http://]",
+        "null",
+        "",
+        "http://",
+        "\xff",
+        "http://ex\u2100mple",
+        "//",
+        "127.0.0.1:8080",
+        "http://127.0.0.1",
+    ],
 )
 def test_an_origin_that_is_no_site_of_this_server_is_another(origin: str, host: str | None) -> None:
     with pytest.raises(Refusal) as refused:
@@ -121,24 +159,50 @@ def test_an_origin_that_is_no_site_of_this_server_is_another(origin: str, host: 
 
 
 def test_odd_headers_are_no_defect(server: Server) -> None:
-    """Bytes as they are, past every client's checks: an answer below 500, or the caller is hung up on."""
+    """Bytes as they are, past every client's checks: an answer below 500, or the caller is hung up
+    on.
+    """
     body = b'{"user": "u1", "items": [{"id": "i1"}]}'
     length = f"content-length: {len(body)}\r\n".encode()
     for head in (
-        *(b"origin: " + origin for origin in (b"null", b"http://[::1", b"\xff\xfe", b"http://\xe2\x84\x80", b"a" * 5000)),
+        *(
+            b"origin: " + origin
+            for origin in (
+                b"null",
+                b"http://[::1",
+                b"\xff\xfe",
+                b"http://\xe2\x84\x80",
+                b"a" * 5000,
+            )
+        ),
         *(
             b"authorization: " + given
-            for given in (b"\xff", b"Bearer", b"Bearer \xff\x80", b"bearer  x y", b"Basic " + b"=" * 5000)
+            for given in (
+                b"\xff",
+                b"Bearer",
+                b"Bearer \xff\x80",
+                b"bearer  x y",
+                b"Basic " + b"=" * 5000,
+            )
         ),
         *(b"x-request-id: " + given for given in (b"\xff", b"{}", b"a" * 5000)),
         *(b"content-encoding: " + given for given in (b"\xff", b"gzip, gzip", b"a" * 5000)),
         *(b"content-type: " + given for given in (b"\xff", b"text/html; charset=utf-7")),
-        *(b"content-length: " + given for given in (b"-1", b"+3", b"1e3", b"9" * 19, b"9" * 5000, b"\xb2", b"")),
+        *(
+            b"content-length: " + given
+            for given in (b"-1", b"+3", b"1e3", b"9" * 19, b"9" * 5000, b"\xb2", b"")
+        ),
         *(b"transfer-encoding: " + given for given in (b"gzip", b"chunked, chunked", b"\xff")),
     ):
         with socket.create_connection(("127.0.0.1", server.port), 10) as caller:
             own = b"" if head.startswith((b"content-length", b"transfer-encoding")) else length
-            caller.sendall(b"POST /v1/rank HTTP/1.1\r\nhost: x\r\nconnection: close\r\n" + own + head + b"\r\n\r\n" + body)
+            caller.sendall(
+                b"POST /v1/rank HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+                + own
+                + head
+                + b"\r\n\r\n"
+                + body
+            )
             first = caller.recv(200).split(b"\r\n")[0]
         assert first.split(b" ")[1:2] < [b"500"], (head[:60], first)
     for host in (b"", b"\xff", b"[::1", b"a b", b"a" * 5000):

@@ -26,7 +26,16 @@ def demo(planted_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     folder = tmp_path_factory.mktemp("docs")
     shutil.copytree(planted_run, folder / "registry" / "demo" / "1")
     (folder / "admin").write_text(ADMIN)
-    command = ["-m", "hemix", "serve", str(folder / "registry"), "--port", "0", "--json", "--no-log"]
+    command = [
+        "-m",
+        "hemix",
+        "serve",
+        str(folder / "registry"),
+        "--port",
+        "0",
+        "--json",
+        "--no-log",
+    ]
     command += ["--store", "memory://", "--admin-token-file", str(folder / "admin")]
     with started(command, folder / "log") as server:
         yield server
@@ -35,7 +44,11 @@ def demo(planted_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def curls(path: str) -> list[str]:
     """The curl commands of the sh blocks of a page, each whole."""
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / path).read_text(), re.DOTALL)
-    return [command for block in blocks for command in re.findall(r"^curl (?:[^'\n]|'[^']*')*", block, re.MULTILINE)]
+    return [
+        command
+        for block in blocks
+        for command in re.findall(r"^curl (?:[^'\n]|'[^']*')*", block, re.MULTILINE)
+    ]
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/serving.md"])
@@ -56,9 +69,13 @@ def test_the_curl_lines_work_as_printed(demo: Server, page: str) -> None:
 
 def test_the_click_of_the_readme_is_in_the_because_of_its_ranking(demo: Server) -> None:
     client = Client(demo.url)
-    client.events([{"event": "interaction", "id": "e9", "user": "u000009", "item": "p00042", "type": "click"}])
+    client.events(
+        [{"event": "interaction", "id": "e9", "user": "u000009", "item": "p00042", "type": "click"}]
+    )
     ranking = client.rank("u000009", ["p00042", "p00007"], explain=True)
-    assert all([cause["item"] for cause in item["because"]] == ["p00042"] for item in ranking["items"])
+    assert all(
+        [cause["item"] for cause in item["because"]] == ["p00042"] for item in ranking["items"]
+    )
 
 
 def test_the_python_lines_work_as_printed(demo: Server, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,7 +91,10 @@ def test_the_manifest_uses_flags_and_paths_that_there_are() -> None:
     help_ = (ROOT / "hemix" / "cli_serving.py").read_text()
     for flag in (arg.partition("=")[0] for arg in container["args"] if arg.startswith("--")):
         assert flag in help_ or f"{flag.removeprefix('--')}:" in help_
-    probes = {container[name]["httpGet"]["path"] for name in ("startupProbe", "readinessProbe", "livenessProbe")}
+    probes = {
+        container[name]["httpGet"]["path"]
+        for name in ("startupProbe", "readinessProbe", "livenessProbe")
+    }
     assert probes == {"/healthz", "/readyz"}
     mounts = {mount["name"] for mount in container["volumeMounts"]}
     assert mounts == {volume["name"] for volume in parts[0]["spec"]["template"]["spec"]["volumes"]}
@@ -84,7 +104,9 @@ def test_the_manifest_uses_flags_and_paths_that_there_are() -> None:
     assert redis["args"][redis["args"].index("--appendfsync") + 1] == "always"
     dockerfile = (ROOT / "deploy" / "Dockerfile").read_text()
     constraints = (ROOT / "constraints.txt").read_text()
-    assert re.findall(r"torch==[\d.]+", dockerfile) == re.findall(r"^torch==[\d.]+", constraints, re.MULTILINE)
+    assert re.findall(r"torch==[\d.]+", dockerfile) == re.findall(
+        r"^torch==[\d.]+", constraints, re.MULTILINE
+    )
 
 
 def test_the_image_is_run_on_a_registry(planted_run: Path, tmp_path: Path) -> None:

@@ -21,11 +21,36 @@ def test_schemathesis_finds_no_5xx(rich_run: Path, tmp_path: Path) -> None:
     registry = tmp_path / "registry"
     shutil.copytree(rich_run, registry / "rich" / "1")
     (tmp_path / "token").write_text(TOKEN)
-    command = ["-m", "hemix", "serve", str(registry), "--port", "0", "--json", "--store", f"sqlite:///{tmp_path / 'e.db'}"]
+    command = [
+        "-m",
+        "hemix",
+        "serve",
+        str(registry),
+        "--port",
+        "0",
+        "--json",
+        "--store",
+        f"sqlite:///{tmp_path / 'e.db'}",
+    ]
     command += ["--log", str(tmp_path / "served"), "--admin-token-file", str(tmp_path / "token")]
     with started(command, tmp_path / "log") as server:
-        fuzz = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{server.url}/openapi.json"]
-        fuzz += ["--checks", "not_a_server_error", "--mode", "all", "--phases", "coverage,fuzzing", "-n", "400", "--seed", "7"]
+        fuzz = [
+            str(Path(sys.executable).with_name("schemathesis")),
+            "run",
+            f"{server.url}/openapi.json",
+        ]
+        fuzz += [
+            "--checks",
+            "not_a_server_error",
+            "--mode",
+            "all",
+            "--phases",
+            "coverage,fuzzing",
+            "-n",
+            "400",
+            "--seed",
+            "7",
+        ]
         fuzz += ["-H", f"Authorization: Bearer {TOKEN}", "--no-color"]
         done = subprocess.run(fuzz, capture_output=True, text=True, cwd=tmp_path, timeout=1400)
         assert done.returncode == 0, done.stdout[-4000:]

@@ -1,4 +1,6 @@
-"""More than a server can do, clients that go, and the end: nothing hangs, nothing is mixed up, nothing in work is lost."""
+"""More than a server can do, clients that go, and the end: nothing hangs, nothing is mixed up,
+nothing in work is lost.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,17 @@ from tests.serving.http.process import Server, fake_server
 
 def slow(server: Server, seconds: float, number: int = 0) -> tuple[int, object]:
     answer = server.rank([f"i{number}"], id=f"r{number}", context={"sleep": seconds})
-    return answer.status, (answer.json.get("id"), answer.json["items"][0]["id"]) if answer.status == 200 else answer.headers
+    return answer.status, (
+        answer.json.get("id"),
+        answer.json["items"][0]["id"],
+    ) if answer.status == 200 else answer.headers
 
 
 def test_a_full_queue_refuses_at_once_and_answers_are_never_mixed_up(tmp_path: Path) -> None:
-    with fake_server(tmp_path, limits={"workers": 2, "waiting": 2}) as server, ThreadPoolExecutor(12) as many:
+    with (
+        fake_server(tmp_path, limits={"workers": 2, "waiting": 2}) as server,
+        ThreadPoolExecutor(12) as many,
+    ):
         began = time.monotonic()
         found = list(many.map(lambda n: slow(server, 0.6, n), range(12)))
         assert Counter(status for status, _ in found) == {200: 4, 503: 8}
@@ -37,8 +45,15 @@ def test_a_full_queue_refuses_at_once_and_answers_are_never_mixed_up(tmp_path: P
         assert server.metric('hemix_refused_total{code="overloaded"}') == 8
         assert server.rank().status == 200
         assert server.metric('hemix_queue{gate="rank"}') == 0
-        answers = list(many.map(lambda n: slow(server, 0.001 * (n % 3), n) if n % 3 else slow(server, 0, n), range(200)))
-        assert all(said == (f"r{n}", f"i{n}") for n, (status, said) in enumerate(answers) if status == 200)
+        answers = list(
+            many.map(
+                lambda n: slow(server, 0.001 * (n % 3), n) if n % 3 else slow(server, 0, n),
+                range(200),
+            )
+        )
+        assert all(
+            said == (f"r{n}", f"i{n}") for n, (status, said) in enumerate(answers) if status == 200
+        )
         assert Counter(status for status, _ in answers)[200] > 0
 
 
@@ -46,7 +61,10 @@ def test_many_large_bodies_do_not_fill_the_memory(tmp_path: Path) -> None:
     with fake_server(tmp_path, limits={"all_bodies_bytes": 300_000, "body_seconds": 5.0}) as server:
         callers = [socket.create_connection(("127.0.0.1", server.port), 10) for _ in range(6)]
         for caller in callers:
-            caller.sendall(b"POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-length: 200000\r\n\r\n" + b" " * 100_000)
+            caller.sendall(
+                b"POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-length: 200000\r\n\r\n"
+                + b" " * 100_000
+            )
         refused = [caller for caller in callers[3:] if b"503" in caller.recv(1000)]
         assert len(refused) >= 2, "three fill the budget"
         for caller in callers:
@@ -56,7 +74,9 @@ def test_many_large_bodies_do_not_fill_the_memory(tmp_path: Path) -> None:
 
 
 def test_a_deadline_is_kept_and_the_worker_comes_back(tmp_path: Path) -> None:
-    with fake_server(tmp_path, limits={"workers": 1, "waiting": 5, "deadline_seconds": 0.5}) as server:
+    with fake_server(
+        tmp_path, limits={"workers": 1, "waiting": 5, "deadline_seconds": 0.5}
+    ) as server:
         status, _ = slow(server, 1.5)
         assert status == 504
         server.until(lambda: server.rank().status == 200)
@@ -65,7 +85,9 @@ def test_a_deadline_is_kept_and_the_worker_comes_back(tmp_path: Path) -> None:
 
 def test_what_a_gone_client_asked_for_is_not_begun(tmp_path: Path) -> None:
     with fake_server(tmp_path, limits={"workers": 1, "waiting": 50}) as server:
-        body = json.dumps({"user": "u1", "items": [{"id": "i1"}], "context": {"sleep": 1.0}}).encode()
+        body = json.dumps(
+            {"user": "u1", "items": [{"id": "i1"}], "context": {"sleep": 1.0}}
+        ).encode()
         head = f"POST /v1/rank HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
         callers = [socket.create_connection(("127.0.0.1", server.port), 10) for _ in range(20)]
         for caller in callers:
@@ -105,12 +127,24 @@ def test_a_store_that_fails_degrades_and_says_so(tmp_path: Path) -> None:
     with fake_server(tmp_path, store="redis://127.0.0.1:1/0") as server:
         assert server.rank().json["degraded"] == ["history", "features"]
         ready = server.ask("GET", "/readyz")
-        assert (ready.status, ready.json["ready"], ready.json["checks"]["store"]) == (503, False, False)
+        assert (ready.status, ready.json["ready"], ready.json["checks"]["store"]) == (
+            503,
+            False,
+            False,
+        )
         assert server.ask("GET", "/healthz").status == 200
-        answer = server.ask("POST", "/v1/events", [{"event": "user", "id": "e", "user": "u", "fields": {}}])
-        assert (answer.status, answer.error["code"], answer.headers["retry-after"]) == (503, "store_unavailable", "1")
+        answer = server.ask(
+            "POST", "/v1/events", [{"event": "user", "id": "e", "user": "u", "fields": {}}]
+        )
+        assert (answer.status, answer.error["code"], answer.headers["retry-after"]) == (
+            503,
+            "store_unavailable",
+            "1",
+        )
         assert server.metric('hemix_store_errors_total{during="events"}') == 1
-        assert server.metric('hemix_store_errors_total{during="rank"}') == 1, "one failure, two things missing"
+        assert server.metric('hemix_store_errors_total{during="rank"}') == 1, (
+            "one failure, two things missing"
+        )
 
 
 def head(path: str, length: int) -> bytes:
@@ -125,7 +159,14 @@ def test_a_client_that_does_not_read_its_answers_is_hung_up_on(tmp_path: Path) -
     with fake_server(tmp_path, server={"patience_seconds": 1.0}) as server:
         item = "x" * 250
         told = [
-            {"event": "interaction", "id": f"e{n}", "user": "u1", "item": item, "timestamp": 1_770_000_000_000} for n in range(5)
+            {
+                "event": "interaction",
+                "id": f"e{n}",
+                "user": "u1",
+                "item": item,
+                "timestamp": 1_770_000_000_000,
+            }
+            for n in range(5)
         ]
         assert server.ask("POST", "/v1/events", told).json["accepted"] == 5
         asked = json.dumps({"user": "u1", "items": [{"id": "i1"}] * 2000, "explain": True}).encode()
@@ -137,13 +178,20 @@ def test_a_client_that_does_not_read_its_answers_is_hung_up_on(tmp_path: Path) -
             deaf.connect(("127.0.0.1", server.port))
             for _ in range(4):  # three MiB each, more than the kernel takes
                 deaf.sendall(head("/v1/rank", len(asked)) + asked)
-            server.until(lambda: {"hung up": "answer"} in [{line["message"]: line.get("why")} for line in server.logs()])
+            server.until(
+                lambda: (
+                    {"hung up": "answer"}
+                    in [{line["message"]: line.get("why")} for line in server.logs()]
+                )
+            )
             server.until(lambda: files(server) <= before)
         assert server.rank().status == 200
 
 
 def test_a_client_that_goes_on_with_a_body_that_nobody_reads_is_hung_up_on(tmp_path: Path) -> None:
-    with fake_server(tmp_path, server={"patience_seconds": 1.0}, token="a-token-of-the-tests") as server:
+    with fake_server(
+        tmp_path, server={"patience_seconds": 1.0}, token="a-token-of-the-tests"
+    ) as server:
         for path, status in (("/v1/rank", b"401"), ("/v1/nothing", b"404")):
             with socket.create_connection(("127.0.0.1", server.port), 10) as caller:
                 caller.sendall(head(path, 1_000_000))
@@ -155,14 +203,20 @@ def test_a_client_that_goes_on_with_a_body_that_nobody_reads_is_hung_up_on(tmp_p
                         time.sleep(0.05)
 
 
-def test_past_the_bound_on_requests_probes_are_answered_and_others_told_when_to_come_back(tmp_path: Path) -> None:
+def test_past_the_bound_on_requests_probes_are_answered_and_others_told_when_to_come_back(
+    tmp_path: Path,
+) -> None:
     with fake_server(tmp_path, limits={"requests": 3}) as server:
         callers = [socket.create_connection(("127.0.0.1", server.port), 10) for _ in range(3)]
         for caller in callers:
             caller.sendall(head("/v1/rank", 100) + b"{")
         server.until(lambda: server.ask("GET", "/v1/models").status == 503)
         answer = server.rank()
-        assert (answer.status, answer.error["code"], answer.headers["retry-after"]) == (503, "overloaded", "1")
+        assert (answer.status, answer.error["code"], answer.headers["retry-after"]) == (
+            503,
+            "overloaded",
+            "1",
+        )
         assert answer.error["request_id"] == answer.headers["x-request-id"]
         for path in ("/healthz", "/readyz", "/metrics"):
             assert server.ask("GET", path).status == 200

@@ -1,4 +1,6 @@
-"""The playground in headless Chromium: offline, in light and dark, on a phone's width; a click changes the ranking."""
+"""The playground in headless Chromium: offline, in light and dark, on a phone's width; a click
+changes the ranking.
+"""
 
 from __future__ import annotations
 
@@ -16,19 +18,34 @@ ROWS = "document.querySelectorAll('#ranking li').length"
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory, planted_logs: Path, planted_run: Path) -> Iterator[tuple[Server, Browser]]:
+def page(
+    tmp_path_factory: pytest.TempPathFactory, planted_logs: Path, planted_run: Path
+) -> Iterator[tuple[Server, Browser]]:
     if CHROMIUM is None:
         pytest.skip("CHROMIUM ABSENT: no chromium (Debian: apt-get install chromium)")
     folder = tmp_path_factory.mktemp("playground")
     store = f"sqlite:///{folder / 'events.db'}"
     api.store_load(planted_logs, store)
-    command = ["-m", "hemix", "serve", str(planted_run), "--port", "0", "--json", "--no-log", "--store", store]
+    command = [
+        "-m",
+        "hemix",
+        "serve",
+        str(planted_run),
+        "--port",
+        "0",
+        "--json",
+        "--no-log",
+        "--store",
+        store,
+    ]
     with started(command, folder / "log") as server, browser(folder) as made:
         yield server, made
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("width", "dark"), [(1100, False), (1100, True), (390, False), (390, True)])
+@pytest.mark.parametrize(
+    ("width", "dark"), [(1100, False), (1100, True), (390, False), (390, True)]
+)
 def test_it_fits_and_asks_nobody_else(page: tuple[Server, Browser], width: int, dark: bool) -> None:
     server, made = page
     made.asked.clear()
@@ -45,24 +62,31 @@ def test_it_fits_and_asks_nobody_else(page: tuple[Server, Browser], width: int, 
 
 
 @pytest.mark.slow
-def test_a_click_enters_the_real_time_history_and_changes_the_ranking(page: tuple[Server, Browser]) -> None:
+def test_a_click_enters_the_real_time_history_and_changes_the_ranking(
+    page: tuple[Server, Browser],
+) -> None:
     server, made = page
     made.open(f"{server.url}/#user=u3")
     made.until(f"{ROWS} === 12")
     made.until("document.getElementById('who').textContent === 'u3'")
     scores = (
         "[...document.querySelectorAll('#ranking li')]"
-        ".map(row => [row.dataset.item, row.querySelector('.figure').firstChild.data]).sort().join()"
+        ".map(row => [row.dataset.item, "
+        "row.querySelector('.figure').firstChild.data]).sort().join()"
     )
     before = made.evaluate(scores)
     assert made.evaluate("document.querySelectorAll('#realtime circle').length") == 0
-    clicked = made.evaluate("(b => (b.click(), b.dataset.click))(document.querySelectorAll('#ranking li button')[4])")
+    clicked = made.evaluate(
+        "(b => (b.click(), b.dataset.click))(document.querySelectorAll('#ranking li button')[4])"
+    )
     made.until("document.querySelectorAll('#realtime circle').length === 1")
     assert made.evaluate("document.querySelector('#realtime circle').dataset.item") == clicked
     assert made.evaluate("document.querySelector('#realtime circle').classList.contains('fresh')")
     assert made.evaluate(scores) != before
     assert "s ago" in made.evaluate("document.querySelector('.because').textContent")
-    assert made.evaluate("document.querySelectorAll('.figure small, .moved').length") > 0, "what changed is shown"
+    assert made.evaluate("document.querySelectorAll('.figure small, .moved').length") > 0, (
+        "what changed is shown"
+    )
 
 
 @pytest.mark.slow
@@ -71,7 +95,8 @@ def test_what_is_wrong_is_said(page: tuple[Server, Browser]) -> None:
     made.open(f"{server.url}/")
     made.until(f"{ROWS} === 12")
     made.evaluate(
-        "document.getElementById('context').value = '{\"lat\": \"north\"}'; document.querySelector('button.main').click()"
+        "document.getElementById('context').value = '{\"lat\": \"north\"}'; "
+        "document.querySelector('button.main').click()"
     )
     made.until("document.getElementById('problem').textContent.startsWith('context.lat: expected')")
 

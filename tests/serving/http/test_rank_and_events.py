@@ -24,7 +24,14 @@ from tests.serving.http.process import Server, fake_server
 
 
 def event(**fields: object) -> dict[str, object]:
-    return {"event": "interaction", "id": uuid.uuid4().hex, "user": "u7", "item": "i9", "type": "click", **fields}
+    return {
+        "event": "interaction",
+        "id": uuid.uuid4().hex,
+        "user": "u7",
+        "item": "i9",
+        "type": "click",
+        **fields,
+    }
 
 
 def test_a_ranking(server: Server) -> None:
@@ -51,7 +58,9 @@ def test_an_event_is_in_the_next_because(server: Server) -> None:
     taken = server.ask("POST", "/v1/events", [event(user=user, item="never seen", type="odd")]).json
     assert (taken["accepted"], taken["duplicate"], taken["rejected"]) == (1, 0, [])
     ranking = server.rank(["i1"], user=user, explain=True).json
-    assert ranking["items"][0]["because"] == [{"item": "never seen", "weight": 0.5, "age_seconds": 1.0, "type": "odd"}]
+    assert ranking["items"][0]["because"] == [
+        {"item": "never seen", "weight": 0.5, "age_seconds": 1.0, "type": "odd"}
+    ]
     history = server.ask("GET", f"/v1/users/{user}/history").json
     assert [(e["item"], e["part"]) for e in history["events"]] == [("never seen", "realtime")]
 
@@ -65,7 +74,12 @@ def test_events_are_taken_once_and_wrong_ones_do_not_spoil_the_others(server: Se
         event(item=None),
         event(fields={"price": 3}),
         {"event": "item", "id": uuid.uuid4().hex, "item": "i1", "fields": {"price": "dear"}},
-        {"event": "user", "id": uuid.uuid4().hex, "user": "u1", "fields": {"likes": ["a", "b"], "lat": 31.0}},
+        {
+            "event": "user",
+            "id": uuid.uuid4().hex,
+            "user": "u1",
+            "fields": {"likes": ["a", "b"], "lat": 31.0},
+        },
         {"event": "user", "id": uuid.uuid4().hex, "user": "u1", "fields": {"lat": 91.0}},
         first,
         event(id=7),
@@ -94,14 +108,21 @@ def test_an_event_of_too_many_or_too_large_fields_is_left_out_alone(server: Serv
     many = {f"c{n}": n for n in range(257)}
     large = {f"c{n}": "x" * 4000 for n in range(17)}
     fits = {f"c{n}": n for n in range(256)}
-    for body in ([event(fields=many), event(fields=fits)], [event(fields=large), event(fields=fits)]):
+    for body in (
+        [event(fields=many), event(fields=fits)],
+        [event(fields=large), event(fields=fits)],
+    ):
         answer = server.ask("POST", "/v1/events", body).json
         assert answer["accepted"] == 1
-        assert [(r["index"], r["code"], r["field"]) for r in answer["rejected"]] == [(0, "invalid", "fields")]
+        assert [(r["index"], r["code"], r["field"]) for r in answer["rejected"]] == [
+            (0, "invalid", "fields")
+        ]
 
 
 @pytest.mark.parametrize("ahead_ms", [None, 0, 2_000, 50_000])
-def test_whatever_the_clock_of_an_event_the_next_ranking_is_after_it(server: Server, ahead_ms: int | None) -> None:
+def test_whatever_the_clock_of_an_event_the_next_ranking_is_after_it(
+    server: Server, ahead_ms: int | None
+) -> None:
     user = uuid.uuid4().hex
     for n in range(30):
         told = event(user=user, item=f"i{n}")
@@ -111,7 +132,9 @@ def test_whatever_the_clock_of_an_event_the_next_ranking_is_after_it(server: Ser
         because = server.rank(["i1"], user=user, explain=True).json["items"][0]["because"]
         assert [cause["item"] for cause in because][-1:] == [f"i{n}"]
         seen = server.ask("GET", f"/v1/users/{user}/history").json
-        assert seen["events"][-1]["item"] == f"i{n}" and seen["events"][-1]["timestamp"] < seen["now"]
+        assert (
+            seen["events"][-1]["item"] == f"i{n}" and seen["events"][-1]["timestamp"] < seen["now"]
+        )
 
 
 def test_an_event_and_a_ranking_of_one_millisecond(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,24 +162,53 @@ def test_ids_with_slashes(server: Server) -> None:
 
 def test_ndjson_and_gzip_and_a_single_object(server: Server) -> None:
     lines = b"\n".join(json.dumps(event()).encode() for _ in range(3)) + b"\n\n"
-    assert server.ask("POST", "/v1/events", lines, {"content-type": "application/x-ndjson"}).json["accepted"] == 3
-    assert server.ask("POST", "/v1/events", json.dumps(event(), indent=1).encode()).json["accepted"] == 1
+    assert (
+        server.ask("POST", "/v1/events", lines, {"content-type": "application/x-ndjson"}).json[
+            "accepted"
+        ]
+        == 3
+    )
+    assert (
+        server.ask("POST", "/v1/events", json.dumps(event(), indent=1).encode()).json["accepted"]
+        == 1
+    )
     packed = gzip.compress(json.dumps([event()]).encode()) + gzip.compress(b"\n")
-    assert server.ask("POST", "/v1/events", packed, {"content-encoding": "gzip"}).json["accepted"] == 1
+    assert (
+        server.ask("POST", "/v1/events", packed, {"content-encoding": "gzip"}).json["accepted"] == 1
+    )
     assert server.ask("POST", "/v1/events", []).json["accepted"] == 0
 
 
 def test_request_ids_and_methods_and_paths(server: Server) -> None:
-    assert server.ask("GET", "/healthz", headers={"x-request-id": "abc-1"}).headers["x-request-id"] == "abc-1"
-    assert len(server.ask("GET", "/healthz", headers={"x-request-id": "no spaces"}).headers["x-request-id"]) == 32
+    assert (
+        server.ask("GET", "/healthz", headers={"x-request-id": "abc-1"}).headers["x-request-id"]
+        == "abc-1"
+    )
+    assert (
+        len(
+            server.ask("GET", "/healthz", headers={"x-request-id": "no spaces"}).headers[
+                "x-request-id"
+            ]
+        )
+        == 32
+    )
     assert server.ask("GET", "/v1/nothing").error["code"] == "not_found"
     wrong = server.ask("GET", "/v1/rank")
-    assert (wrong.status, wrong.error["code"], wrong.headers["allow"]) == (405, "method_not_allowed", "POST")
+    assert (wrong.status, wrong.error["code"], wrong.headers["allow"]) == (
+        405,
+        "method_not_allowed",
+        "POST",
+    )
 
 
 def test_models_health_and_metrics(server: Server) -> None:
     [model] = server.ask("GET", "/v1/models").json["models"]
-    assert (model["name"], model["version"], model["state"], len(model["schema"])) == ("fake", "1", "ready", 16)
+    assert (model["name"], model["version"], model["state"], len(model["schema"])) == (
+        "fake",
+        "1",
+        "ready",
+        16,
+    )
     assert server.ask("GET", "/healthz").status == 200
     ready = server.ask("GET", "/readyz").json
     assert (ready["ready"], ready["checks"]["store"]) == (True, True)
@@ -170,12 +222,25 @@ def test_models_health_and_metrics(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/healthz", "/readyz", "/metrics", "/", "/docs", "/openapi.json", "/v1/models", "/v1/users/u1/history"]
+    "path",
+    [
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/",
+        "/docs",
+        "/openapi.json",
+        "/v1/models",
+        "/v1/users/u1/history",
+    ],
 )
 def test_head_is_get_without_a_body(server: Server, path: str) -> None:
     get, head = server.ask("GET", path), server.ask("HEAD", path)
     assert (head.status, head.body) == (200, b"")
-    assert head.headers["content-type"] == get.headers["content-type"] and int(head.headers["content-length"]) > 0
+    assert (
+        head.headers["content-type"] == get.headers["content-type"]
+        and int(head.headers["content-length"]) > 0
+    )
 
 
 def test_head_of_what_cannot_be_got(server: Server, tmp_path: Path) -> None:
@@ -184,17 +249,36 @@ def test_head_of_what_cannot_be_got(server: Server, tmp_path: Path) -> None:
         assert (answer.status, answer.body) == (status, b"")
     with fake_server(tmp_path, store="redis://127.0.0.1:1/0", token="a-token-of-sixteen") as away:
         answers = [away.ask("HEAD", path) for path in ("/readyz", "/healthz", "/v1/models")]
-        assert [(answer.status, answer.body) for answer in answers] == [(503, b""), (200, b""), (401, b"")]
+        assert [(answer.status, answer.body) for answer in answers] == [
+            (503, b""),
+            (200, b""),
+            (401, b""),
+        ]
 
 
 def test_a_body_may_begin_with_a_mark(server: Server) -> None:
     mark = b"\xef\xbb\xbf"
-    for body in (json.dumps([event()]).encode(), json.dumps(event(), indent=1).encode(), json.dumps(event()).encode() + b"\n"):
+    for body in (
+        json.dumps([event()]).encode(),
+        json.dumps(event(), indent=1).encode(),
+        json.dumps(event()).encode() + b"\n",
+    ):
         assert server.ask("POST", "/v1/events", mark + body).json["accepted"] == 1
-        assert server.ask("POST", "/v1/events", gzip.compress(mark + body), {"content-encoding": "gzip"}).json["duplicate"] == 1
-    assert server.ask("POST", "/v1/rank", mark + b'{"user": "u1", "items": [{"id": "i1"}]}').status == 200
+        assert (
+            server.ask(
+                "POST", "/v1/events", gzip.compress(mark + body), {"content-encoding": "gzip"}
+            ).json["duplicate"]
+            == 1
+        )
+    assert (
+        server.ask("POST", "/v1/rank", mark + b'{"user": "u1", "items": [{"id": "i1"}]}').status
+        == 200
+    )
     lines = [json.dumps(event()).encode() for _ in range(2)]
-    assert server.ask("POST", "/v1/events", mark + lines[0] + b"\n" + mark + lines[1]).json["accepted"] == 2, "two joined files"
+    assert (
+        server.ask("POST", "/v1/events", mark + lines[0] + b"\n" + mark + lines[1]).json["accepted"]
+        == 2
+    ), "two joined files"
     for path in ("/v1/rank", "/v1/events"):
         assert "empty" in server.ask("POST", path, mark).error["message"]
     for body in (mark, mark + mark + b"[]", b"[" + mark + b"]"):
@@ -212,8 +296,14 @@ history: {fields: {tab: {type: TAB}}}
 
 def two_models(*, strict: bool = False) -> dict[str, FieldChecks]:
     """``a`` reads numbers and a position, ``b`` categories and a title."""
-    a = OF_TWO.replace("LIKES", "numeric").replace("PRICE", "price: {type: numeric}").replace("TAB", "numeric")
-    b = OF_TWO.replace("LIKES", "categorical").replace("PRICE", "price: {type: categorical}, title: {type: categorical}")
+    a = (
+        OF_TWO.replace("LIKES", "numeric")
+        .replace("PRICE", "price: {type: numeric}")
+        .replace("TAB", "numeric")
+    )
+    b = OF_TWO.replace("LIKES", "categorical").replace(
+        "PRICE", "price: {type: categorical}, title: {type: categorical}"
+    )
     schemas = {"a": a + "roles: {bias: {column: position}}\n", "b": b.replace("TAB", "categorical")}
     return {name: FieldChecks(Schema.parse(text), strict=strict) for name, text in schemas.items()}
 
@@ -232,28 +322,45 @@ def two_models(*, strict: bool = False) -> dict[str, FieldChecks]:
         (event(event="user", fields={"likes": None}), None, {}),
     ],
 )
-def test_every_model_reads_the_fields_that_it_can(told: dict[str, object], field: str | None, unusable: dict[str, int]) -> None:
+def test_every_model_reads_the_fields_that_it_can(
+    told: dict[str, object], field: str | None, unusable: dict[str, int]
+) -> None:
     taken = read_events(json.dumps(told).encode(), two_models(), Limits())
     assert [one["field"] for one in taken.rejected] == ([] if field is None else [field])
     assert (len(taken.events), dict(taken.unusable)) == (int(field is None), unusable)
 
 
 def test_strict_refuses_the_columns_that_no_model_has() -> None:
-    for fields, accepted in (({"tab": "top", "position": 1}, True), ({"tab": 1, "colour": "red"}, False)):
-        taken = read_events(json.dumps(event(fields=fields)).encode(), two_models(strict=True), Limits())
+    for fields, accepted in (
+        ({"tab": "top", "position": 1}, True),
+        ({"tab": 1, "colour": "red"}, False),
+    ):
+        taken = read_events(
+            json.dumps(event(fields=fields)).encode(), two_models(strict=True), Limits()
+        )
         assert len(taken.events) == accepted
 
 
-@pytest.mark.parametrize("position", [True, False, -1, 1.5, 1e99, "3", [2], float("nan"), 2**53 + 2])
+@pytest.mark.parametrize(
+    "position", [True, False, -1, 1.5, 1e99, "3", [2], float("nan"), 2**53 + 2]
+)
 def test_a_position_is_a_whole_number_of_at_least_0(position: object) -> None:
     checks = {"a": two_models()["a"]}
-    body = json.dumps([event(fields={"position": position}), event(fields={"position": 2.0}), event(fields={"position": None})])
+    body = json.dumps(
+        [
+            event(fields={"position": position}),
+            event(fields={"position": 2.0}),
+            event(fields={"position": None}),
+        ]
+    )
     if position != position:  # NaN is no JSON at all
         with pytest.raises(Refusal, match="not JSON"):
             read_events(body.encode(), checks, Limits())
         return
     taken = read_events(body.encode(), checks, Limits())
-    assert [(one["index"], one["code"], one["field"]) for one in taken.rejected] == [(0, "invalid", "fields.position")]
+    assert [(one["index"], one["code"], one["field"]) for one in taken.rejected] == [
+        (0, "invalid", "fields.position")
+    ]
     assert len(taken.events) == 2
 
 
@@ -261,15 +368,39 @@ def test_openapi_has_the_columns_of_what_serves(server: Server) -> None:
     schemas = server.ask("GET", "/openapi.json").json["components"]["schemas"]
     columns = {
         message: schemas[message]["properties"][field]["properties"]
-        for message, field in (("RankMessage", "context"), ("ItemMessage", "fields"), ("EventMessage", "fields"))
+        for message, field in (
+            ("RankMessage", "context"),
+            ("ItemMessage", "fields"),
+            ("EventMessage", "fields"),
+        )
     }
     assert columns["RankMessage"].keys() == {"sleep", "fail"}, "the hour is read from no column"
     assert columns["ItemMessage"].keys() == {"item_id", "price", "picture", "match"}
-    assert columns["EventMessage"].keys() == {"action", "tab", "user_id", "likes", "lat", "lon", "item_id", "price", "picture"}
-    assert columns["EventMessage"]["lat"] == {"type": ["number", "null"], "minimum": -90, "maximum": 90}
+    assert columns["EventMessage"].keys() == {
+        "action",
+        "tab",
+        "user_id",
+        "likes",
+        "lat",
+        "lon",
+        "item_id",
+        "price",
+        "picture",
+    }
+    assert columns["EventMessage"]["lat"] == {
+        "type": ["number", "null"],
+        "minimum": -90,
+        "maximum": 90,
+    }
     picture = columns["ItemMessage"]["picture"]
-    assert (picture["minItems"], picture["maxItems"], picture["items"]) == (2, 2, {"type": "number"})
-    assert schemas["EventMessage"]["properties"]["fields"]["additionalProperties"], "others are left aside"
+    assert (picture["minItems"], picture["maxItems"], picture["items"]) == (
+        2,
+        2,
+        {"type": "number"},
+    )
+    assert schemas["EventMessage"]["properties"]["fields"]["additionalProperties"], (
+        "others are left aside"
+    )
 
 
 def test_the_pages_load_nothing_from_elsewhere(server: Server) -> None:
@@ -277,7 +408,10 @@ def test_the_pages_load_nothing_from_elsewhere(server: Server) -> None:
         page = server.ask("GET", path)
         assert page.status == 200
         assert page.headers["content-type"].startswith("text/html")
-        assert b"http://" not in page.body.replace(b"http://www.w3.org", b"") and b"https://" not in page.body
+        assert (
+            b"http://" not in page.body.replace(b"http://www.w3.org", b"")
+            and b"https://" not in page.body
+        )
         assert "default-src 'none'" in page.headers["content-security-policy"]
     assert server.ask("GET", "/openapi.json").json["openapi"] == "3.1.0"
 
@@ -286,4 +420,9 @@ def test_requests_are_logged_as_json(server: Server) -> None:
     server.ask("POST", "/v1/rank", {"user": "u1", "items": []}, {"x-request-id": "logged-1"})
     server.until(lambda: any(line.get("request_id") == "logged-1" for line in server.logs()))
     [line] = [line for line in server.logs() if line.get("request_id") == "logged-1"]
-    assert (line["status"], line["path"], line["code"], line["field"]) == (422, "/v1/rank", "invalid", "items")
+    assert (line["status"], line["path"], line["code"], line["field"]) == (
+        422,
+        "/v1/rank",
+        "invalid",
+        "items",
+    )

@@ -24,7 +24,13 @@ ODD = {**PAST, "fields": {"tab": [1]}}
 LARGE = {f"c{n}": "x" * 4000 for n in range(17)}
 WIDE = {**PAST, "fields": LARGE}
 NESTED = {**PAST, "fields": {"a": {}}}
-DEEP = b'{"user": "u", "items": [{"id": "i", "fields": {"a": ' + b'{"a":' * 5000 + b"1" + b"}" * 5000 + b"}}]}"
+DEEP = (
+    b'{"user": "u", "items": [{"id": "i", "fields": {"a": '
+    + b'{"a":' * 5000
+    + b"1"
+    + b"}" * 5000
+    + b"}}]}"
+)
 
 
 @pytest.mark.parametrize(
@@ -53,39 +59,131 @@ DEEP = b'{"user": "u", "items": [{"id": "i", "fields": {"a": ' + b'{"a":' * 5000
         ({"user": "u1", "items": ITEM, "timestamp": 1_770_000_000}, 422, "invalid", "timestamp"),
         ({"user": "u1", "items": ITEM, "timestamp": "now"}, 422, "invalid", "timestamp"),
         ({"user": "u1", "items": ITEM, "explain": "yes"}, 422, "invalid", "explain"),
-        ({"user": "u1", "items": ITEM, "context": {"sleep": "long"}}, 422, "invalid", "context.sleep"),
-        ({"user": "u1", "items": [*ITEM, {"id": "i2", "fields": {"picture": [1.0]}}]}, 422, "invalid", "items[1].fields.picture"),
-        ({"user": "u1", "items": [{"id": "i2", "fields": {"match": True, "price": [1]}}]}, 422, "invalid", "items[0].fields.price"),
-        ({"user": "u1", "items": [{"id": "i2", "fields": {"price": 10**19}}]}, 422, "invalid", "items[0].fields.price"),
-        ({"user": "u1", "items": [{"id": "i2", "fields": {"a": 1, "odd": {"b": 1}}}]}, 422, "invalid", "items[0].fields.odd"),
-        ({"user": "u1", "items": ITEM, "context": {"odd": [1, [2]]}}, 422, "invalid", "context.odd[1]"),
-        (b'{"user": "u", "context": {"a": 1, "b": [1, 1e999]}, "items": [{"id": "i"}]}', 422, "invalid", "context.b"),
-        (b'{"user": "u", "context": {"a": {}}, "context": 3, "items": [{"id": "i"}]}', 422, "invalid", "context"),
-        (b'{"items": [{"id": "i", "fields": {"a": {}}}], "items": [], "user": "u"}', 422, "invalid", "items[0].fields"),
+        (
+            {"user": "u1", "items": ITEM, "context": {"sleep": "long"}},
+            422,
+            "invalid",
+            "context.sleep",
+        ),
+        (
+            {"user": "u1", "items": [*ITEM, {"id": "i2", "fields": {"picture": [1.0]}}]},
+            422,
+            "invalid",
+            "items[1].fields.picture",
+        ),
+        (
+            {"user": "u1", "items": [{"id": "i2", "fields": {"match": True, "price": [1]}}]},
+            422,
+            "invalid",
+            "items[0].fields.price",
+        ),
+        (
+            {"user": "u1", "items": [{"id": "i2", "fields": {"price": 10**19}}]},
+            422,
+            "invalid",
+            "items[0].fields.price",
+        ),
+        (
+            {"user": "u1", "items": [{"id": "i2", "fields": {"a": 1, "odd": {"b": 1}}}]},
+            422,
+            "invalid",
+            "items[0].fields.odd",
+        ),
+        (
+            {"user": "u1", "items": ITEM, "context": {"odd": [1, [2]]}},
+            422,
+            "invalid",
+            "context.odd[1]",
+        ),
+        (
+            b'{"user": "u", "context": {"a": 1, "b": [1, 1e999]}, "items": [{"id": "i"}]}',
+            422,
+            "invalid",
+            "context.b",
+        ),
+        (
+            b'{"user": "u", "context": {"a": {}}, "context": 3, "items": [{"id": "i"}]}',
+            422,
+            "invalid",
+            "context",
+        ),
+        (
+            b'{"items": [{"id": "i", "fields": {"a": {}}}], "items": [], "user": "u"}',
+            422,
+            "invalid",
+            "items[0].fields",
+        ),
         ({"user": "u1", "items": ITEM, "context": {"a" * 300: 1}}, 422, "invalid", "context"),
-        ({"user": "u1", "items": ITEM, "context": {f"c{n}": 1 for n in range(257)}}, 422, "invalid", "context"),
-        ({"user": "u1", "items": [{"id": "i2", "fields": {f"c{n}": 1 for n in range(257)}}]}, 422, "invalid", "items[0].fields"),
-        ({"user": "u1", "items": [*ITEM, {"id": "i2", "fields": LARGE}]}, 422, "invalid", "items[1].fields"),
+        (
+            {"user": "u1", "items": ITEM, "context": {f"c{n}": 1 for n in range(257)}},
+            422,
+            "invalid",
+            "context",
+        ),
+        (
+            {"user": "u1", "items": [{"id": "i2", "fields": {f"c{n}": 1 for n in range(257)}}]},
+            422,
+            "invalid",
+            "items[0].fields",
+        ),
+        (
+            {"user": "u1", "items": [*ITEM, {"id": "i2", "fields": LARGE}]},
+            422,
+            "invalid",
+            "items[1].fields",
+        ),
         ({"user": "u1", "items": ITEM, "context": LARGE}, 422, "invalid", "context"),
-        ({"user": "u1", "items": ITEM, "history": {"global": [WIDE]}}, 422, "invalid", "history.global[0].fields"),
-        ({"user": "u1", "items": ITEM, "history": {"global": [NESTED]}}, 422, "invalid", "history.global[0].fields.a"),
-        ({"user": "u1", "items": ITEM, "history": {"realtime": [{"item": "i1"}]}}, 422, "invalid", "history.realtime[0].timestamp"),
-        ({"user": "u1", "items": ITEM, "history": {"global": [ODD]}}, 422, "invalid", "history.global[0].fields.tab"),
-        ({"user": "u1", "items": ITEM, "history": {"global": [PAST, EARLIER]}}, 422, "invalid", "history.global[1].timestamp"),
+        (
+            {"user": "u1", "items": ITEM, "history": {"global": [WIDE]}},
+            422,
+            "invalid",
+            "history.global[0].fields",
+        ),
+        (
+            {"user": "u1", "items": ITEM, "history": {"global": [NESTED]}},
+            422,
+            "invalid",
+            "history.global[0].fields.a",
+        ),
+        (
+            {"user": "u1", "items": ITEM, "history": {"realtime": [{"item": "i1"}]}},
+            422,
+            "invalid",
+            "history.realtime[0].timestamp",
+        ),
+        (
+            {"user": "u1", "items": ITEM, "history": {"global": [ODD]}},
+            422,
+            "invalid",
+            "history.global[0].fields.tab",
+        ),
+        (
+            {"user": "u1", "items": ITEM, "history": {"global": [PAST, EARLIER]}},
+            422,
+            "invalid",
+            "history.global[1].timestamp",
+        ),
         (
             {"user": "u1", "items": ITEM, "timestamp": NOW, "history": {"realtime": [PAST]}},
             *(422, "invalid", "history.realtime[0].timestamp"),
         ),
     ],
-)  # fmt: skip
-def test_bad_rankings_name_the_field(server: Server, body: Any, status: int, code: str, field: str | None) -> None:
+)
+def test_bad_rankings_name_the_field(
+    server: Server, body: Any, status: int, code: str, field: str | None
+) -> None:
     answer = server.ask("POST", "/v1/rank", body, {"x-request-id": "r-1"})
-    assert (answer.status, answer.error["code"], answer.error["field"]) == (status, code, field), answer.error
+    assert (answer.status, answer.error["code"], answer.error["field"]) == (status, code, field), (
+        answer.error
+    )
     assert answer.error["request_id"] == "r-1"
     assert "\n" not in answer.error["message"] and len(answer.error["message"]) > 10
 
 
-@pytest.mark.parametrize("body", [b"", b"   ", b"[", b'[{"event": "user"},]', b'{"a": 1} x', b"[" * 50_000, b"nonsense\nlines"])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"   ", b"[", b'[{"event": "user"},]', b'{"a": 1} x', b"[" * 50_000, b"nonsense\nlines"],
+)
 def test_bodies_of_events_that_are_not_json(server: Server, body: bytes) -> None:
     answer = server.ask("POST", "/v1/events", body)
     assert (answer.status, answer.error["code"]) == (400, "malformed_json")
@@ -118,7 +216,9 @@ def test_a_gzip_bomb_is_refused_before_it_is_held(server: Server) -> None:
     assert len(bomb) < 100_000, "small enough to be let in"
     server.rank()
     before = anonymous_bytes(server.process.pid)
-    answers = [server.ask("POST", "/v1/events", bomb, {"content-encoding": "gzip"}) for _ in range(5)]
+    answers = [
+        server.ask("POST", "/v1/events", bomb, {"content-encoding": "gzip"}) for _ in range(5)
+    ]
     assert {(answer.status, answer.error["code"]) for answer in answers} == {(413, "too_large")}
     assert anonymous_bytes(server.process.pid) - before < 30 * 2**20
 
@@ -130,11 +230,18 @@ def test_a_gzip_bomb_is_refused_before_it_is_held(server: Server) -> None:
         ("/v1/events", b"\n" * 8_000_000),
         ("/v1/events", b"[" + b"{}," * 2_700_000 + b"{}]"),
         ("/v1/rank", b'{"user":"u","items":[' + b'{"id":"i"},' * 700_000 + b'{"id":"i"}]}'),
-        ("/v1/rank", b'{"user":"u","context":{' + b",".join(b'"%x":1' % n for n in range(700_000)) + b'},"items":[{"id":"i"}]}'),
+        (
+            "/v1/rank",
+            b'{"user":"u","context":{'
+            + b",".join(b'"%x":1' % n for n in range(700_000))
+            + b'},"items":[{"id":"i"}]}',
+        ),
     ],
     ids=["values", "lines", "objects", "items", "keys"],
 )
-def test_many_small_values_are_refused_before_they_are_made(tmp_path: Path, path: str, body: bytes) -> None:
+def test_many_small_values_are_refused_before_they_are_made(
+    tmp_path: Path, path: str, body: bytes
+) -> None:
     assert len(body) < 8 * 2**20
     with fake_server(tmp_path) as server:
         server.rank()
@@ -154,7 +261,9 @@ def test_many_small_values_are_refused_before_they_are_made(tmp_path: Path, path
         (b"[]", "br", "unknown_encoding"),
     ],
 )
-def test_encodings_that_cannot_be_read(server: Server, body: bytes, encoding: str, code: str) -> None:
+def test_encodings_that_cannot_be_read(
+    server: Server, body: bytes, encoding: str, code: str
+) -> None:
     answer = server.ask("POST", "/v1/events", body, {"content-encoding": encoding})
     assert (answer.status, answer.error["code"]) == (400, code)
 
@@ -180,9 +289,18 @@ def test_a_request_that_is_not_http(server: Server) -> None:
 
 
 def test_a_defect_of_ours_is_a_500_that_tells_nothing_and_is_logged(server: Server) -> None:
-    answer = server.ask("POST", "/v1/rank", {"user": "u1", "items": ITEM, "context": {"fail": "x"}}, {"x-request-id": "defect-1"})
+    answer = server.ask(
+        "POST",
+        "/v1/rank",
+        {"user": "u1", "items": ITEM, "context": {"fail": "x"}},
+        {"x-request-id": "defect-1"},
+    )
     assert (answer.status, answer.error["code"]) == (500, "internal")
     assert "RuntimeError" not in json.dumps(answer.error)
-    [line] = [line for line in server.logs() if line.get("request_id") == "defect-1" and "traceback" in line]
+    [line] = [
+        line
+        for line in server.logs()
+        if line.get("request_id") == "defect-1" and "traceback" in line
+    ]
     assert "RuntimeError: a defect" in line["traceback"]
     assert server.rank().status == 200

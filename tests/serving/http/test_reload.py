@@ -1,4 +1,6 @@
-"""New versions while requests go on: none fails, a broken one changes nothing, and what is no plain folder is refused."""
+"""New versions while requests go on: none fails, a broken one changes nothing, and what is no plain
+folder is refused.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,11 @@ ADMIN = "admin-token-0123456789"
 
 
 def load(server: Server, name: str, version: str):  # type: ignore[no-untyped-def]
-    return server.ask("POST", f"/v1/models/{name}/versions/{version}:load", headers={"authorization": f"Bearer {ADMIN}"})
+    return server.ask(
+        "POST",
+        f"/v1/models/{name}/versions/{version}:load",
+        headers={"authorization": f"Bearer {ADMIN}"},
+    )
 
 
 def version(registry: Path, name: str, marker: str = "ok") -> Path:
@@ -72,7 +78,9 @@ def test_two_loads_at_once(tmp_path: Path) -> None:
         assert server.rank().json["version"] == "2"
 
 
-@pytest.mark.parametrize("name", ["..", "%2e%2e", "a..b", ".hidden", "a%2f..%2f..", "a%00b", "x" * 200, "%5c..%5c", "é"])
+@pytest.mark.parametrize(
+    "name", ["..", "%2e%2e", "a..b", ".hidden", "a%2f..%2f..", "a%00b", "x" * 200, "%5c..%5c", "é"]
+)
 def test_names_that_lead_elsewhere(loader: Server, name: str) -> None:
     for first, second in ((name, "1"), ("fake", name)):
         answer = load(loader, first.replace("é", "%C3%A9"), second.replace("é", "%C3%A9"))
@@ -84,7 +92,12 @@ def test_names_that_lead_elsewhere(loader: Server, name: str) -> None:
 def loader(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
     folder = tmp_path_factory.mktemp("loader")
     registry = folder / "registry"
-    for name, kind in (("pkl", "weights.pkl"), ("torch", "weights.bin"), ("magic", "innocent"), ("object", "ids.npy")):
+    for name, kind in (
+        ("pkl", "weights.pkl"),
+        ("torch", "weights.bin"),
+        ("magic", "innocent"),
+        ("object", "ids.npy"),
+    ):
         made = version(registry, name)
         match name:
             case "torch":
@@ -113,7 +126,9 @@ def test_anything_pickled_is_refused(loader: Server, name: str) -> None:
     assert loader.rank().json["version"] == "1"
 
 
-@pytest.mark.parametrize("where", [("fake", "link"), ("fake", "inner"), ("fake", "deep"), ("linked", "1")])
+@pytest.mark.parametrize(
+    "where", [("fake", "link"), ("fake", "inner"), ("fake", "deep"), ("linked", "1")]
+)
 def test_links_are_refused(loader: Server, where: tuple[str, str]) -> None:
     answer = load(loader, *where)
     assert (answer.status, answer.error["code"]) == (422, "broken_version")
@@ -144,7 +159,11 @@ def test_what_is_found_in_a_folder(tmp_path: Path) -> None:
     for name in ("feed/9", "feed/10", "shop/1.9", "shop/1.10", "web/v9", "web/v10-rc", "web/v10"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "run.json").write_text(json.dumps({}))
-    assert [(n, v) for n, v, _ in find_runs(tmp_path)] == [("feed", "10"), ("shop", "1.10"), ("web", "v10-rc")]
+    assert [(n, v) for n, v, _ in find_runs(tmp_path)] == [
+        ("feed", "10"),
+        ("shop", "1.10"),
+        ("web", "v10-rc"),
+    ]
     assert find_runs(tmp_path / "feed" / "9")[0][:2] == ("9", "1")
 
 
@@ -169,7 +188,18 @@ def test_real_runs_under_load(rich_run: Path, tmp_path: Path) -> None:
     served = tmp_path / "served"
     shutil.copytree(registry / "1", served / "feed" / "1")
     (tmp_path / "admin").write_text(ADMIN)
-    command = ["-m", "hemix", "serve", str(served), "--registry", str(tmp_path / "registry"), "--port", "0", "--json", "--no-log"]
+    command = [
+        "-m",
+        "hemix",
+        "serve",
+        str(served),
+        "--registry",
+        str(tmp_path / "registry"),
+        "--port",
+        "0",
+        "--json",
+        "--no-log",
+    ]
     command += ["--store", "memory://", "--admin-token-file", str(tmp_path / "admin")]
     with started(command, tmp_path / "log") as server:
         seen: list[tuple[int, str]] = []
@@ -184,7 +214,12 @@ def test_real_runs_under_load(rich_run: Path, tmp_path: Path) -> None:
         for thread in asking:
             thread.start()
         try:
-            for name, says in (("2", "dense.safetensors"), ("3", "encoders.json"), ("5", "000.ids.npy"), ("6", "items.ids.npy")):
+            for name, says in (
+                ("2", "dense.safetensors"),
+                ("3", "encoders.json"),
+                ("5", "000.ids.npy"),
+                ("6", "items.ids.npy"),
+            ):
                 broken = load(server, "feed", name)
                 assert (broken.status, broken.error["code"]) == (422, "broken_version")
                 assert says in broken.error["message"]

@@ -31,19 +31,29 @@ def test_rankings_of_a_server_that_has_ended_are_replayed(
     with serving(rich_run, tmp_path, "--store", url) as server:
         client, done = Client(server.url), 0
         for one in asked:
-            until = next((i for i, e in enumerate(events) if e.time_ms >= one.request.time_ms), len(events))
+            until = next(
+                (i for i, e in enumerate(events) if e.time_ms >= one.request.time_ms), len(events)
+            )
             client.events([as_json(event) for event in events[done:until]])
             done = until
             request = one.request
             items = [{"id": c.id, "fields": dict(c.fields)} for c in request.items]
-            ranking = client.rank(request.user, items, id=request.id, timestamp=request.time_ms, context=dict(request.context))
+            ranking = client.rank(
+                request.user,
+                items,
+                id=request.id,
+                timestamp=request.time_ms,
+                context=dict(request.context),
+            )
             scores.append([(item["id"], item["score"]) for item in ranking["items"]])
 
     (folder,) = (tmp_path / "training-rows").iterdir()
     assert folder.name == f"{rich_run.name}-1-{run.schema.meaning()}"
     assert sum(pq.read_metadata(f).num_rows for f in (folder / "events").glob("*.parquet")) == done
     store = open_store(url, Limits(ttl_ms=None))
-    back = list(replay(folder, Engine(run, store, EngineConfig(name=rich_run.name, version="1")), store))
+    back = list(
+        replay(folder, Engine(run, store, EngineConfig(name=rich_run.name, version="1")), store)
+    )
     assert [one.id for one in back] == [one.request.id for one in asked]
     assert max(one.difference for one in back) <= TOLERANCE
     for one, expected in zip(back, scores, strict=True):
@@ -54,20 +64,31 @@ def test_rankings_of_a_server_that_has_ended_are_replayed(
 
     command = [sys.executable, "-m", "hemix", "served"]
     again = json.loads(
-        subprocess.check_output([*command, "replay", folder, "--run", rich_run, "--store", url, "--json"], cwd=ROOT, text=True)
+        subprocess.check_output(
+            [*command, "replay", folder, "--run", rich_run, "--store", url, "--json"],
+            cwd=ROOT,
+            text=True,
+        )
     )
     assert again["rankings"] == len(asked) and again["max_abs_difference"] <= TOLERANCE
     assert again["with_scores_on_one_side_only"] == 0
     rows = json.loads(
         subprocess.check_output(
-            [*command, "rows", folder, "--run", rich_run, "--out", tmp_path / "rows", "--json"], cwd=ROOT, text=True
+            [*command, "rows", folder, "--run", rich_run, "--out", tmp_path / "rows", "--json"],
+            cwd=ROOT,
+            text=True,
         )
     )
     assert rows["rows"] == again["candidates"] and rows["events"] == done and rows["shown"] == 0
     wrong = subprocess.run(
-        [*command, "replay", tmp_path, "--run", rich_run, "--store", url], cwd=ROOT, text=True, capture_output=True
+        [*command, "replay", tmp_path, "--run", rich_run, "--store", url],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
     )
     assert (
         wrong.returncode == 2
-        and wrong.stderr == f"hemix: {tmp_path}: no rankings: expected rankings/*.parquet, as hemix serve --log writes them\n"
+        and wrong.stderr
+        == f"hemix: {tmp_path}: no rankings: expected rankings/*.parquet, as hemix serve --log "
+        "writes them\n"
     )

@@ -24,7 +24,9 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
-    """Opens an empty store, again (where it outlives its process) the same one; arguments are those of Limits."""
+    """Opens an empty store, again (where it outlives its process) the same one; arguments are those
+    of Limits.
+    """
     match request.param:
         case "memory":
             url = "memory://"

@@ -12,7 +12,15 @@ NOON_MS = 1_770_000_000_000
 def did(id: str, at: int = 0, user: str = "u", **more: Any) -> Event:
     """A click ``at`` ms after noon."""
     return Event(
-        **{"id": id, "kind": "interaction", "time_ms": NOON_MS + at, "user": user, "item": "i", "action": "click", **more}
+        **{
+            "id": id,
+            "kind": "interaction",
+            "time_ms": NOON_MS + at,
+            "user": user,
+            "item": "i",
+            "action": "click",
+            **more,
+        }
     )
 
 

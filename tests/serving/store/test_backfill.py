@@ -1,4 +1,6 @@
-"""``hemix store load``: the events it stores are the histories that ``hemix prepare`` makes of the same logs."""
+"""``hemix store load``: the events it stores are the histories that ``hemix prepare`` makes of the
+same logs.
+"""
 
 from __future__ import annotations
 
@@ -32,16 +34,19 @@ from tests.serving.store.conftest import empty
 IMPRESSIONS = """
 name: shown
 clock: {unit: s, timezone: Asia/Shanghai}
-history: {fields: {tab: {type: categorical, vocabulary: {min_count: 1}}, price: {type: numeric, buckets: 4},
+history: {fields: {tab: {type: categorical, vocabulary: {min_count: 1}}, price: {type: numeric,
+  buckets: 4},
                    hour: {type: clock, part: hour}}, global_length: 4, realtime_length: 2}
-labels: {click: {}, order: {given: click, available_at: known_s}, gift: {given: order, available_at: known_s}}
+labels: {click: {}, order: {given: click, available_at: known_s}, gift: {given: order,
+  available_at: known_s}}
 split: {valid: 2026-01-06, test: 2026-01-07}
 """
 EVENTS = """
 name: apart
 tables: {events: events.parquet}
 history: {clock_column: when, action: {column: deed, vocabulary: {min_count: 1}},
-          fields: {paid: {type: numeric, buckets: 2}, flag: {type: categorical, vocabulary: {min_count: 1}},
+          fields: {paid: {type: numeric, buckets: 2}, flag: {type: categorical,
+            vocabulary: {min_count: 1}},
                    at: {type: categorical, column: day, vocabulary: {min_count: 1}}}}
 labels: {click: {}}
 split: {valid: 2026-01-06, test: 2026-01-07}
@@ -58,7 +63,9 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def shown_logs(folder: Path) -> Path:
-    """Impressions out of order, twice there, of several labels some of which became known later, whole numbers as ids."""
+    """Impressions out of order, twice there, of several labels some of which became known later,
+    whole numbers as ids.
+    """
     rng = np.random.default_rng(3)
     rows: list[dict[str, Any]] = []
     for n in range(120):
@@ -66,31 +73,51 @@ def shown_logs(folder: Path) -> Path:
         click, order, gift = (int(v) for v in rng.integers(0, 2, 3))
         rows.append(
             {
-                "user_id": int(rng.integers(0, 4)), "item_id": int(rng.integers(0, 9)), "time_ms": when, "click": click,
-                "order": None if n % 11 == 0 else order, "gift": gift,
+                "user_id": int(rng.integers(0, 4)),
+                "item_id": int(rng.integers(0, 9)),
+                "time_ms": when,
+                "click": click,
+                "order": None if n % 11 == 0 else order,
+                "gift": gift,
                 "known_s": [None, when, when + 5_000][int(rng.integers(3))],
-                "tab": None if n % 7 == 0 else f"t{n % 3}", "price": None if n % 5 == 0 else float(rng.random()),
+                "tab": None if n % 7 == 0 else f"t{n % 3}",
+                "price": None if n % 5 == 0 else float(rng.random()),
             }
-        )  # fmt: skip
+        )
     rows += rows[10:60:7]
-    return write(folder, IMPRESSIONS, impressions=pa.Table.from_pylist([rows[n] for n in rng.permutation(len(rows))]))
+    return write(
+        folder,
+        IMPRESSIONS,
+        impressions=pa.Table.from_pylist([rows[n] for n in rng.permutation(len(rows))]),
+    )
 
 
 def event_logs(folder: Path) -> Path:
-    """Events of their own: without times, twice there, of users without impressions, with fields of every type."""
+    """Events of their own: without times, twice there, of users without impressions, with fields of
+    every type.
+    """
     times = [at(0, 3), None, at(-1, 5), at(0, 3), at(0, 3), None, None, at(1, 2), at(-1, 5), at(-2)]
     events = pa.table(
         {
             "user_id": ["u", "u", "u", "u", "v", "u", "u", "v", "u", "nobody"],
             "item_id": [1, 2, 3, 4, 1, 2, 2, 5, 3, 1],
             "when": pa.array([None if t is None else t * 1000 for t in times], pa.timestamp("us")),
-            "deed": pa.array(["see", "buy", None, "see", "see", "buy", "buy", "buy", None, "see"]).dictionary_encode(),
+            "deed": pa.array(
+                ["see", "buy", None, "see", "see", "buy", "buy", "buy", None, "see"]
+            ).dictionary_encode(),
             "paid": pa.array([None, 3, 4, 5, 6, 3, 3, 9, 4, 1], pa.int64()),
             "flag": [True, False, None, True, True, False, False, True, None, False],
-            "day": pa.array([20_000, 20_001, None, 20_000, 1, 20_001, 20_001, 3, None, 4], pa.int32()).cast(pa.date32()),
+            "day": pa.array(
+                [20_000, 20_001, None, 20_000, 1, 20_001, 20_001, 3, None, 4], pa.int32()
+            ).cast(pa.date32()),
         }
     )
-    shown = {"user_id": ["u", "v", "u"], "item_id": [1, 2, 3], "time_ms": [at(0, 9), at(1), at(2)], "click": [1, 0, 1]}
+    shown = {
+        "user_id": ["u", "v", "u"],
+        "item_id": [1, 2, 3],
+        "time_ms": [at(0, 9), at(1), at(2)],
+        "click": [1, 0, 1],
+    }
     return write(folder, EVENTS, impressions=shown, events=events)
 
 
@@ -98,8 +125,10 @@ TYPED = """
 name: typed
 tables: {events: events.parquet}
 history: {action: {vocabulary: {min_count: 1}},
-          fields: {price: {type: categorical, vocabulary: {min_count: 1}}, noon: {type: categorical, vocabulary: {min_count: 1}},
-                   seen: {type: categorical, vocabulary: {min_count: 1}}, code: {type: categorical, vocabulary: {min_count: 1}},
+          fields: {price: {type: categorical, vocabulary: {min_count: 1}},
+            noon: {type: categorical, vocabulary: {min_count: 1}},
+                   seen: {type: categorical, vocabulary: {min_count: 1}}, code: {type: categorical,
+                     vocabulary: {min_count: 1}},
                    rate: {type: numeric, buckets: 4}}}
 labels: {click: {}}
 split: {valid: 2026-01-06, test: 2026-01-07}
@@ -107,7 +136,9 @@ split: {valid: 2026-01-06, test: 2026-01-07}
 
 
 def typed_logs(folder: Path) -> Path:
-    """Events whose ids, action and fields are of types that JSON does not have, and numbers that say "no value"."""
+    """Events whose ids, action and fields are of types that JSON does not have, and numbers that
+    say "no value".
+    """
     moments = [at(0, hour) for hour in range(6)]
     events = pa.table(
         {
@@ -122,7 +153,12 @@ def typed_logs(folder: Path) -> Path:
             "rate": [1.7976931348623157e308, -1e300, 1.0, 2.0, 3.0, None],
         }
     )
-    shown = {"user_id": [0, 1, 0], "item_id": [2**62, 5, 6], "time_ms": [at(0, 9), at(1), at(2)], "click": [1, 0, 1]}
+    shown = {
+        "user_id": [0, 1, 0],
+        "item_id": [2**62, 5, 6],
+        "time_ms": [at(0, 9), at(1), at(2)],
+        "click": [1, 0, 1],
+    }
     return write(folder, TYPED, impressions=shown, events=events)
 
 
@@ -162,17 +198,26 @@ def test_the_histories_that_prepare_makes(logs: Path, url: str, tmp_path: Path) 
     counts = api.store_load(logs, url)
     assert counts["accepted"] == manifest["history"]["events"]
     assert (
-        counts["duplicates"] == manifest["history" if manifest["history"]["source"] == "events" else "impressions"]["duplicates"]
+        counts["duplicates"]
+        == manifest["history" if manifest["history"]["source"] == "events" else "impressions"][
+            "duplicates"
+        ]
     )
 
     encoders = Encoders.load(data / "encoders")
     offsets, time_ms, item_row, event_ids = (
-        np.load(data / "history" / f"{name}.npy") for name in ("offsets", "time_ms", "item_row", "ids")
+        np.load(data / "history" / f"{name}.npy")
+        for name in ("offsets", "time_ms", "item_row", "ids")
     )
     item_number = np.load(data / "items" / "number.npy")
     store = stored(url, manifest["history"]["source"] == "impressions")
     users = pq.read_table(data / "ids" / "users.parquet").column("id").to_pylist()
-    items = {str(item): n for n, item in enumerate(pq.read_table(data / "ids" / "items.parquet").column("id").to_pylist())}
+    items = {
+        str(item): n
+        for n, item in enumerate(
+            pq.read_table(data / "ids" / "items.parquet").column("id").to_pylist()
+        )
+    }
     compared = 0
     for number, user in enumerate(users):
         events = store.history(str(user), limit=10_000).events
@@ -184,10 +229,18 @@ def test_the_histories_that_prepare_makes(logs: Path, url: str, tmp_path: Path) 
             ours = np.array([e.time_ms for e in events], np.int64)
             schema = encoders.schema
             cuts = [
-                cut_histories(times, np.array([first]), np.array([last]), np.array([request_ms]), schema.history,
-                              schema.clock.timezone, delay_ms=0) - first
+                cut_histories(
+                    times,
+                    np.array([first]),
+                    np.array([last]),
+                    np.array([request_ms]),
+                    schema.history,
+                    schema.clock.timezone,
+                    delay_ms=0,
+                )
+                - first
                 for times, first, last in ((ours, 0, len(ours)), (time_ms, own.start, own.stop))
-            ]  # fmt: skip
+            ]
             np.testing.assert_array_equal(cuts[0], cuts[1])
         compared += len(events)
     assert compared == len(time_ms) > 0
@@ -201,7 +254,11 @@ def test_again_adds_nothing_and_grown_logs_what_is_new(tmp_path: Path, url: str)
     store = stored(url, False)
     before = store.history("u", limit=99)
     again = api.store_load(logs, url)
-    assert again["accepted"] == 0 and again["duplicates"] == first["events"] == 10 and first["duplicates"] == 1
+    assert (
+        again["accepted"] == 0
+        and again["duplicates"] == first["events"] == 10
+        and first["duplicates"] == 1
+    )
     assert store.history("u", limit=99) == before
     events = pq.read_table(logs / "events.parquet")
     new = events.slice(0, 1).set_column(2, "when", pa.array([at(1, 20) * 1000], pa.timestamp("us")))
@@ -215,8 +272,15 @@ GROWN = PLAIN + "tables: {events: told}\nhistory: {fields: {paid: {type: numeric
 
 
 def grown_logs(folder: Path) -> Path:
-    """Events of which two differ in a column that the schema does not name, two in none, and two have no time."""
-    shown = {"user_id": [1, 2, 1], "item_id": [1, 2, 3], "time_ms": [at(0, 9), at(1), at(2)], "click": [1, 0, 1]}
+    """Events of which two differ in a column that the schema does not name, two in none, and two
+    have no time.
+    """
+    shown = {
+        "user_id": [1, 2, 1],
+        "item_id": [1, 2, 3],
+        "time_ms": [at(0, 9), at(1), at(2)],
+        "click": [1, 0, 1],
+    }
     logs = write(folder, GROWN, impressions=shown)
     (logs / "told").mkdir()
     pq.write_table(told(), logs / "told" / "b.parquet")
@@ -227,20 +291,35 @@ def told() -> pa.Table:
     times = [at(-1), at(-1), at(-1, 2), at(-1, 2), None, None, at(-1, 3)]
     return pa.table(
         {
-            "user_id": [1] * 7, "item_id": [1, 1, 2, 2, 3, 3, 4], "time_ms": times, "action": ["view"] * 7,
-            "paid": pa.array([0.1, 0.1, None, None, 2, 2, 3.5], pa.float32()), "page": ["p", "q", "r", "r", "s", "s", "t"],
+            "user_id": [1] * 7,
+            "item_id": [1, 1, 2, 2, 3, 3, 4],
+            "time_ms": times,
+            "action": ["view"] * 7,
+            "paid": pa.array([0.1, 0.1, None, None, 2, 2, 3.5], pa.float32()),
+            "page": ["p", "q", "r", "r", "s", "s", "t"],
         }
-    )  # fmt: skip
+    )
 
 
 def moved(table: pa.Table, **kinds: pa.DataType) -> pa.Table:
     for name, kind in kinds.items():
-        values = table[name].cast(pa.timestamp("ms")) if pa.types.is_timestamp(kind) else table[name]
+        values = (
+            table[name].cast(pa.timestamp("ms")) if pa.types.is_timestamp(kind) else table[name]
+        )
         table = table.set_column(table.column_names.index(name), name, values.cast(kind))
     return table
 
 
-NEW = pa.table({"user_id": [2], "item_id": [9], "time_ms": [at(1, 5)], "action": ["view"], "paid": [1.0], "page": ["p"]})
+NEW = pa.table(
+    {
+        "user_id": [2],
+        "item_id": [9],
+        "time_ms": [at(1, 5)],
+        "action": ["view"],
+        "paid": [1.0],
+        "page": ["p"],
+    }
+)
 
 
 @pytest.mark.parametrize(
@@ -250,7 +329,13 @@ NEW = pa.table({"user_id": [2], "item_id": [9], "time_ms": [at(1, 5)], "action":
         ("c", NEW.drop_columns("page"), 1),
         ("a", NEW.select(list(reversed(NEW.column_names))), 1),
         ("c", moved(NEW, user_id=pa.string(), item_id=pa.decimal128(25, 2), paid=pa.float32()), 1),
-        ("a", moved(NEW, time_ms=pa.timestamp("ms", "Europe/Berlin")).append_column("more", pa.array([{"a": b"\xff"}])), 1),
+        (
+            "a",
+            moved(NEW, time_ms=pa.timestamp("ms", "Europe/Berlin")).append_column(
+                "more", pa.array([{"a": b"\xff"}])
+            ),
+            1,
+        ),
         ("c", pa.concat_tables([NEW, NEW]), 1),
         ("c", pa.concat_tables([NEW, NEW.set_column(5, "page", pa.array(["q"]))]), 2),
         # the same file once more, written otherwise
@@ -258,18 +343,38 @@ NEW = pa.table({"user_id": [2], "item_id": [9], "time_ms": [at(1, 5)], "action":
         ("b", told().select(["page", "paid", "action", "time_ms", "item_id", "user_id"]), 0),
         ("b", told().drop_columns("page"), 0),
         ("b", told().set_column(5, "page", pa.array(["later", *"qrrsst"])), 0),
-        ("b", moved(told(), user_id=pa.string(), item_id=pa.float64(), time_ms=pa.timestamp("us", "UTC"), paid=pa.float64()), 0),
-        ("b", told().set_column(4, "paid", pa.array([0.1, 0.1, None, None, 2, 2, 3.5], pa.float64())), 0),
-        ("b", told().append_column("more", pa.array(range(7))), 1),  # the two that were equal differ now
+        (
+            "b",
+            moved(
+                told(),
+                user_id=pa.string(),
+                item_id=pa.float64(),
+                time_ms=pa.timestamp("us", "UTC"),
+                paid=pa.float64(),
+            ),
+            0,
+        ),
+        (
+            "b",
+            told().set_column(4, "paid", pa.array([0.1, 0.1, None, None, 2, 2, 3.5], pa.float64())),
+            0,
+        ),
+        (
+            "b",
+            told().append_column("more", pa.array(range(7))),
+            1,
+        ),  # the two that were equal differ now
         ("b", told().set_column(3, "action", pa.array(["click", *["view"] * 6])), 1),
     ],
-)  # fmt: skip
+)
 def test_an_event_stays_itself_when_logs_grow_or_are_written_anew(
     tmp_path: Path, file: str, content: pa.Table, accepted: int
 ) -> None:
     logs, db = grown_logs(tmp_path / "logs"), f"sqlite:///{tmp_path / 'store.db'}"
     first = api.store_load(logs, db)
-    assert (first["events"], first["accepted"]) == (7, 6) and prepare(logs, tmp_path / "data")["history"]["events"] == 6
+    assert (first["events"], first["accepted"]) == (7, 6) and prepare(logs, tmp_path / "data")[
+        "history"
+    ]["events"] == 6
     pq.write_table(content, logs / "told" / f"{file}.parquet")
     assert api.store_load(logs, db)["accepted"] == accepted
 
@@ -282,11 +387,17 @@ def test_impressions_that_differ_in_a_column_that_another_file_lacks(tmp_path: P
         "click": [1, 1, 0],
         "imp_id": ["a", "b", "c"],
     }
-    logs, db = write(tmp_path / "logs", PLAIN + "tables: {impressions: days}\n"), f"sqlite:///{tmp_path / 'store.db'}"
+    logs, db = (
+        write(tmp_path / "logs", PLAIN + "tables: {impressions: days}\n"),
+        f"sqlite:///{tmp_path / 'store.db'}",
+    )
     (logs / "days").mkdir()
     pq.write_table(pa.table(rows), logs / "days" / "b.parquet")
     assert api.store_load(logs, db)["accepted"] == 3
-    pq.write_table(pa.table({"click": [0], "user_id": ["2"], "item_id": ["1"], "time_ms": [at(2)]}), logs / "days" / "a.parquet")
+    pq.write_table(
+        pa.table({"click": [0], "user_id": ["2"], "item_id": ["1"], "time_ms": [at(2)]}),
+        logs / "days" / "a.parquet",
+    )
     assert api.store_load(logs, db)["accepted"] == 1
     assert prepare(logs, tmp_path / "data")["history"]["events"] == 4
 
@@ -301,14 +412,18 @@ def test_nothing_is_loaded_of_logs_with_a_wrong_value(tmp_path: Path) -> None:
     store.close()
 
 
-def test_it_says_so_where_many_events_are_equal(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_it_says_so_where_many_events_are_equal(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     api.store_load(grown_logs(tmp_path / "logs"), f"sqlite:///{tmp_path / 'store.db'}")
     assert "1 of 7 rows (14 %)" in caplog.text and "told" in caplog.text
 
 
 def test_the_size_of_the_pieces_does_not_matter(logs: Path) -> None:
     def events(rows: int) -> list[tuple[object, ...]]:
-        found = [event for _, piece in logged_events(open_logs(logs, None), rows) for event in piece]
+        found = [
+            event for _, piece in logged_events(open_logs(logs, None), rows) for event in piece
+        ]
         return [(e.id, e.time_ms, e.user, e.item, e.action, e.fields) for e in found]
 
     assert events(3) == events(100_000)
@@ -317,18 +432,25 @@ def test_the_size_of_the_pieces_does_not_matter(logs: Path) -> None:
 def test_progress_and_a_cap(tmp_path: Path, url: str) -> None:
     told: list[tuple[str, float]] = []
     logs = event_logs(tmp_path / "logs")
-    api.store_load(logs, url, history_cap=1, on_progress=lambda what, share: told.append((what, share)))
+    api.store_load(
+        logs, url, history_cap=1, on_progress=lambda what, share: told.append((what, share))
+    )
     assert told[-1] == ("loading events", 1.0)
     store = stored(url, False)
     assert len(store.history("u", limit=99).events) == 6  # no cap is below what a request sees
     store.close()
 
 
-# -- wrong input ----------------------------------------------------------------------------------------------------------
+# -- wrong input -----------------------------------------------------------------------------------
 
 
 def hemix(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "hemix", *map(str, arguments)], capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-m", "hemix", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 def wrong(tmp_path: Path) -> Iterator[tuple[Path, str, type[HemixError], str]]:
@@ -343,8 +465,16 @@ def wrong(tmp_path: Path) -> Iterator[tuple[Path, str, type[HemixError], str]]:
     events = pq.read_table(broken / "events.parquet")
     pq.write_table(events.drop_columns("deed"), broken / "events.parquet")
     yield broken, db, DataError, "no column 'deed' (history.action)"
-    pq.write_table(events.set_column(4, "paid", pa.array([1.0] * 9 + [float("nan")])), broken / "events.parquet")
-    yield broken, db, DataError, "events.parquet: row 9: column 'paid': expected a finite number or null, found nan"
+    pq.write_table(
+        events.set_column(4, "paid", pa.array([1.0] * 9 + [float("nan")])),
+        broken / "events.parquet",
+    )
+    yield (
+        broken,
+        db,
+        DataError,
+        "events.parquet: row 9: column 'paid': expected a finite number or null, found nan",
+    )
 
 
 def test_wrong_input_is_one_line(tmp_path: Path) -> None:
@@ -361,11 +491,19 @@ def test_the_command(tmp_path: Path) -> None:
     assert "10 events, 9 accepted, 1 duplicates, 3 users" in done.stdout
     refused = hemix("store", "load", logs, "--store", "mongo://h")
     assert refused.returncode == 2
-    assert refused.stderr.startswith("hemix: store 'mongo://h': expected") and refused.stderr.count("\n") == 1
+    assert (
+        refused.stderr.startswith("hemix: store 'mongo://h': expected")
+        and refused.stderr.count("\n") == 1
+    )
 
 
 def test_it_loads_no_torch(tmp_path: Path) -> None:
-    code = "import sys, hemix; hemix.store_load(sys.argv[1], sys.argv[2]); print('torch' in sys.modules)"
+    code = (
+        "import sys, hemix; hemix.store_load(sys.argv[1], sys.argv[2]); print('torch' in "
+        "sys.modules)"
+    )
     logs, db = event_logs(tmp_path / "logs"), f"sqlite:///{tmp_path / 'store.db'}"
-    done = subprocess.run([sys.executable, "-c", code, str(logs), db], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(logs), db], capture_output=True, text=True
+    )
     assert done.stdout == "False\n", done.stderr

@@ -23,17 +23,41 @@ def wait_for(true: Callable[[], bool], seconds: float = 20) -> None:
         time.sleep(0.01)
 
 
-# -- histories ------------------------------------------------------------------------------------------------------------
+# -- histories -------------------------------------------------------------------------------------
 
 
 def test_an_event_comes_back_as_it_was(opened: Open) -> None:
     store = opened(impressions=True)
     events = (
-        Event(id="t", kind="interaction", time_ms=TIMELESS_MS, user="ü\u2028'\"\0", item="", received_ms=1),
-        did("a", 0, "ü\u2028'\"\0", item="Käse/1", action=None, ranking="r:1", received_ms=NOON_MS + 5,
-            fields={"price": 12.1, "n": 2**53 + 1, "tags": ["x", None], "e": [], "o": {}, "on": True, "no": None, "ключ": "😀"}),
+        Event(
+            id="t",
+            kind="interaction",
+            time_ms=TIMELESS_MS,
+            user="ü\u2028'\"\0",
+            item="",
+            received_ms=1,
+        ),
+        did(
+            "a",
+            0,
+            "ü\u2028'\"\0",
+            item="Käse/1",
+            action=None,
+            ranking="r:1",
+            received_ms=NOON_MS + 5,
+            fields={
+                "price": 12.1,
+                "n": 2**53 + 1,
+                "tags": ["x", None],
+                "e": [],
+                "o": {},
+                "on": True,
+                "no": None,
+                "ключ": "😀",
+            },
+        ),
         did("b", 1, "ü\u2028'\"\0", kind="impression"),
-    )  # fmt: skip
+    )
     assert store.append(events) == [True] * 3
     assert store.history(events[0].user or "", limit=10).events == events
     assert store.history("u", limit=10) == History() == History(0, ())
@@ -67,7 +91,10 @@ def test_an_id_counts_once(opened: Open) -> None:
         True,
         True,
     ]  # an id is its user's, or its item's
-    assert store.append([says("a", 0, "user", "u", x=1), says("a", 1, "item", "i", x=2)]) == [False, False]
+    assert store.append([says("a", 0, "user", "u", x=1), says("a", 1, "item", "i", x=2)]) == [
+        False,
+        False,
+    ]
     assert store.append([]) == []
 
 
@@ -103,7 +130,7 @@ def test_impressions_enter_histories_where_they_are_the_history(opened: Open, wa
     assert store.append([did("b", kind="impression"), did("b")]) == [False, False]
 
 
-# -- revisions ------------------------------------------------------------------------------------------------------------
+# -- revisions -------------------------------------------------------------------------------------
 
 
 def test_every_write_moves_the_revision(opened: Open) -> None:
@@ -136,12 +163,18 @@ def test_of_a_known_history_only_what_is_new_is_read(opened: Open) -> None:
     store.append([did("a", 1), did("f", 6)])  # beyond the cap: a goes at once, then b
     moved = store.history("u", limit=4, known=known)
     assert (ids(moved), moved.after, moved.kept) == (["c", "e", "f"], known, 4)
-    assert ids(store.history("u", limit=4)) == ["c", "d", "e", "f"], "the newest four of b, d and what is new"
+    assert ids(store.history("u", limit=4)) == ["c", "d", "e", "f"], (
+        "the newest four of b, d and what is new"
+    )
     whole = store.history("u", limit=3, known=known)
-    assert (ids(whole), whole.after) == (["d", "e", "f"], 0), "as many are new as are asked for: all are read"
+    assert (ids(whole), whole.after) == (["d", "e", "f"], 0), (
+        "as many are new as are asked for: all are read"
+    )
     store.append([did("g", 7), did("h", 8)])
     whole = store.history("u", limit=9, known=known)
-    assert (ids(whole), whole.after) == (["e", "f", "g", "h"], 0), "nothing is left of what was known"
+    assert (ids(whole), whole.after) == (["e", "f", "g", "h"], 0), (
+        "nothing is left of what was known"
+    )
 
 
 def test_of_a_user_who_was_forgotten_and_came_back_all_is_read(opened: Open) -> None:
@@ -175,13 +208,17 @@ def test_an_item_of_which_nothing_is_said_is_forgotten(opened: Open) -> None:
     wait_for(lambda: store.items(["i"]) == {})
     assert ids(store.history("u", limit=9)) == ["a"]
     assert store.append([says("q", 1, "item", "i", price=2)]) == [True]
-    assert store.items(["i"]).get("i", Features(values={"price": 2})).values == {"price": 2}, "nothing of before comes back"
+    assert store.items(["i"]).get("i", Features(values={"price": 2})).values == {"price": 2}, (
+        "nothing of before comes back"
+    )
     wait_for(lambda: store.append([said]) == [True])  # its ids are forgotten too
 
 
 @pytest.mark.parametrize("kind", ["user", "item"])
 def test_the_newest_event_keeps_all(opened: Open, kind: str) -> None:
-    """Where it came in time; a machine that was busy for longer than the time to live shows nothing."""
+    """Where it came in time; a machine that was busy for longer than the time to live shows
+    nothing.
+    """
     store, names = opened(ttl_ms=2_000, item_ttl_ms=2_000), iter(range(10**6))
     first = says("first", 0, kind, "x", age=1)
     store.append([first])
@@ -200,7 +237,9 @@ def test_a_duplicate_keeps_nobody(opened: Open, kind: str) -> None:
     store = opened(ttl_ms=400, item_ttl_ms=400)
     event = says("f", 0, kind, "x", age=1)
     assert store.append([event]) == [True]
-    wait_for(lambda: store.append([event]) == [True])  # sent all the time, and forgotten all the same
+    wait_for(
+        lambda: store.append([event]) == [True]
+    )  # sent all the time, and forgotten all the same
 
 
 @pytest.mark.parametrize("kind", ["user", "item"])
@@ -218,7 +257,9 @@ def test_columns_are_bounded_and_those_of_the_oldest_events_go(opened: Open, kin
     assert now() == {"b": None, "new": 3, "é": 1}
     store.append([says(f"n{n}", 30 + n, kind, "x", **{f"c{n}": n}) for n in range(20)])
     assert now() == {"c17": 17, "c18": 18, "c19": 19}
-    revision = store.append_at([says("wide", 99, kind, "x", **{f"w{n:04}": n for n in range(5_000)})])[1]
+    revision = store.append_at(
+        [says("wide", 99, kind, "x", **{f"w{n:04}": n for n in range(5_000)})]
+    )[1]
     assert now() == {"w4997": 4997, "w4998": 4998, "w4999": 4999}
     assert (store.user("x") if kind == "user" else store.items(["x"])["x"]).revision == revision
 
@@ -226,7 +267,10 @@ def test_columns_are_bounded_and_those_of_the_oldest_events_go(opened: Open, kin
 def test_a_body_tells_the_revision_that_it_made(opened: Open) -> None:
     store = opened()
     accepted, first = store.append_at([did("a"), did("a"), says("f", 0, "user", "u", age=1)])
-    assert accepted == [True, False, True] and first == store.history("u", limit=9).revision == store.user("u").revision
+    assert (
+        accepted == [True, False, True]
+        and first == store.history("u", limit=9).revision == store.user("u").revision
+    )
     accepted, second = store.append_at([did("b")])
     assert accepted == [True] and second > first and second == store.history("u", limit=9).revision
     assert store.append_at([]) == ([], 0)
@@ -235,16 +279,25 @@ def test_a_body_tells_the_revision_that_it_made(opened: Open) -> None:
 def test_the_log_as_it_arrived(opened: Open) -> None:
     store = opened()
     revisions = []
-    for body in ([did("c", 30), did("a", 10)], [did("b", 20)], [did("v", user="v")], [did("late", 1)]):
+    for body in (
+        [did("c", 30), did("a", 10)],
+        [did("b", 20)],
+        [did("v", user="v")],
+        [did("late", 1)],
+    ):
         store.append(body)
         revisions.append(store.history("u", limit=9).revision)
     assert [e.id for e in store.arrivals("u")] == ["c", "a", "b", "late"]
     assert [[e.id for e in store.arrivals("u", until=r)] for r in (0, *revisions)] == [
-        [], ["c", "a"], ["c", "a", "b"], ["c", "a", "b"], ["c", "a", "b", "late"]
-    ]  # fmt: skip
+        [],
+        ["c", "a"],
+        ["c", "a", "b"],
+        ["c", "a", "b"],
+        ["c", "a", "b", "late"],
+    ]
 
 
-# -- features -------------------------------------------------------------------------------------------------------------
+# -- features --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["user", "item"])
@@ -257,8 +310,12 @@ def test_of_every_column_the_newest_value(opened: Open, kind: str) -> None:
     assert now() == Features()
     store.append([says("1", 10, kind, "x", price=1.25, name="a", gone=3)])
     first = now()
-    assert first.values == {"price": 1.25, "name": "a", "gone": 3} and first.since_ms == NOON_MS + 10
-    store.append([says("2", 5, kind, "x", price=9.0, colour=["red"]), says("3", 20, kind, "x", gone=None)])
+    assert (
+        first.values == {"price": 1.25, "name": "a", "gone": 3} and first.since_ms == NOON_MS + 10
+    )
+    store.append(
+        [says("2", 5, kind, "x", price=9.0, colour=["red"]), says("3", 20, kind, "x", gone=None)]
+    )
     assert now().values == {"price": 1.25, "name": "a", "gone": None, "colour": ["red"]}
     assert now().since_ms == NOON_MS + 20 and now().revision > first.revision
     store.append([says("4", 10, kind, "x", name="b")])
@@ -273,11 +330,13 @@ def test_features_of_many_items(opened: Open) -> None:
     store = opened()
     store.append([says(f"e{n}", 0, "item", f"i{n}", n=n) for n in range(0, 1200, 2)])
     found = store.items([f"i{n}" for n in range(1200)])
-    assert {name: f.values["n"] for name, f in found.items()} == {f"i{n}": n for n in range(0, 1200, 2)}
+    assert {name: f.values["n"] for name, f in found.items()} == {
+        f"i{n}": n for n in range(0, 1200, 2)
+    }
     assert store.items([]) == {}
 
 
-# -- threads, ends, misuse ------------------------------------------------------------------------------------------------
+# -- threads, ends, misuse -------------------------------------------------------------------------
 
 
 def test_many_threads(opened: Open) -> None:
@@ -304,7 +363,12 @@ def test_a_closed_store_says_so(opened: Open) -> None:
     store.ping()
     store.close()
     store.close()
-    for call in (store.ping, lambda: store.append([did("a")]), lambda: store.history("u", limit=1), lambda: store.items(["i"])):
+    for call in (
+        store.ping,
+        lambda: store.append([did("a")]),
+        lambda: store.history("u", limit=1),
+        lambda: store.items(["i"]),
+    ):
         with pytest.raises(StoreError, match="closed"):
             call()
 

@@ -1,4 +1,6 @@
-"""kill -9 at random moments: what append had returned for is there, and every body is there whole or not at all."""
+"""kill -9 at random moments: what append had returned for is there, and every body is there whole
+or not at all.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def test_a_killed_writer_loses_nothing_that_sqlite_accepted(tmp_path: Path) -> N
     rng = random.Random(SEED)
     url, accepted = f"sqlite:///{tmp_path / 'store.db'}", -1
     for _ in range(8):
-        writer = subprocess.Popen([sys.executable, "-c", WRITE, url, str(accepted + 1)], stdout=subprocess.PIPE, text=True)
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITE, url, str(accepted + 1)], stdout=subprocess.PIPE, text=True
+        )
         assert writer.stdout is not None
         accepted = int(writer.stdout.readline())  # it writes
         timer = threading.Timer(rng.uniform(0.05, 0.6), writer.kill)
@@ -100,19 +104,25 @@ def test_a_killed_load_goes_on_by_being_repeated(tmp_path: Path) -> None:
     rows = 30_000
     logs = write(
         tmp_path / "logs",
-        "{name: big, tables: {events: events.parquet}, labels: {click: {}}, split: {valid: 2026-01-06, test: 2026-01-07}}",
+        "{name: big, tables: {events: events.parquet}, labels: {click: {}}, split: {valid: "
+        "2026-01-06, test: 2026-01-07}}",
         impressions=ONE_EACH,
         events={
             "user_id": [f"u{n % 7}" for n in range(rows)],
             "item_id": [n % 50 for n in range(rows)],
-            "time_ms": pa.array([None if n % 90 == 0 else at(0) + rng.randrange(50_000) for n in range(rows)], pa.int64()),
+            "time_ms": pa.array(
+                [None if n % 90 == 0 else at(0) + rng.randrange(50_000) for n in range(rows)],
+                pa.int64(),
+            ),
             "action": [f"a{n % 3}" for n in range(rows)],
         },
     )
     whole, part = (f"sqlite:///{tmp_path / name}.db" for name in ("whole", "part"))
     counts = api.store_load(logs, whole)
     for _ in range(3):
-        loader = subprocess.Popen([sys.executable, "-m", "hemix", "store", "load", str(logs), "--store", part])
+        loader = subprocess.Popen(
+            [sys.executable, "-m", "hemix", "store", "load", str(logs), "--store", part]
+        )
         while not (tmp_path / "part.db").exists():
             time.sleep(0.01)
         time.sleep(rng.uniform(0.1, 1.0))
@@ -122,7 +132,10 @@ def test_a_killed_load_goes_on_by_being_repeated(tmp_path: Path) -> None:
     assert accepted < counts["accepted"]  # what was loaded before the kills was there
     stores = [open_store(url) for url in (whole, part)]
     for user in range(7):
-        one, two = ([(e.id, e.time_ms, e.item) for e in s.history(f"u{user}", limit=10**6).events] for s in stores)
+        one, two = (
+            [(e.id, e.time_ms, e.item) for e in s.history(f"u{user}", limit=10**6).events]
+            for s in stores
+        )
         assert one == two and len(one) > 4_000
     for store in stores:
         store.close()

@@ -109,7 +109,9 @@ def test_a_time_to_live_that_is_taken_back(server: RedisServer) -> None:
         one.close()
 
 
-@pytest.mark.parametrize("url", ["redis://me:secret@127.0.0.1:1/0", "redis://me:secret@127.0.0.1:port/0"])
+@pytest.mark.parametrize(
+    "url", ["redis://me:secret@127.0.0.1:1/0", "redis://me:secret@127.0.0.1:port/0"]
+)
 def test_a_password_is_not_shown(url: str) -> None:
     with pytest.raises(StoreError) as refused:
         open_store(url, LIMITS).ping()

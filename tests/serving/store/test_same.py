@@ -1,4 +1,6 @@
-"""SQLite and Redis against the memory store, over random bodies of events: whatever is asked, the same answers."""
+"""SQLite and Redis against the memory store, over random bodies of events: whatever is asked, the
+same answers.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,13 @@ from typing import Any
 import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from hemix.data.spec import TIMELESS_MS
 from hemix.serving.store import Limits, Store, open_store
@@ -20,8 +28,14 @@ from tests.serving.store.events import NOON_MS
 
 LIMITS = Limits(cap=4, impressions=True, columns=4)
 NAMES = st.sampled_from(["u", "v"])
-VALUES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=3),
-                   st.lists(st.text(max_size=2), max_size=2))  # fmt: skip
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=3),
+    st.lists(st.text(max_size=2), max_size=2),
+)
 TIMES = st.one_of(st.integers(0, 6).map(lambda n: NOON_MS + n), st.just(TIMELESS_MS))
 
 
@@ -30,17 +44,23 @@ def events(draw: st.DrawFn) -> Event:
     kind: Any = draw(st.sampled_from(["interaction", "interaction", "impression", "user", "item"]))
     name = draw(NAMES)
     return Event(
-        id=draw(st.sampled_from("abcdefghij")), kind=kind, time_ms=draw(TIMES),
-        user=None if kind == "item" else name, item=name if kind == "item" else None if kind == "user" else draw(NAMES),
-        action=draw(st.sampled_from([None, "click"])), fields=draw(st.dictionaries(st.sampled_from("uvwxyz"), VALUES, max_size=3)),
-    )  # fmt: skip
+        id=draw(st.sampled_from("abcdefghij")),
+        kind=kind,
+        time_ms=draw(TIMES),
+        user=None if kind == "item" else name,
+        item=name if kind == "item" else None if kind == "user" else draw(NAMES),
+        action=draw(st.sampled_from([None, "click"])),
+        fields=draw(st.dictionaries(st.sampled_from("uvwxyz"), VALUES, max_size=3)),
+    )
 
 
 def continued(before: History, moved: History, limit: int) -> tuple[Event, ...]:
     """What was read before, with what a store says has come since."""
     if not moved.after:
         return before.events if moved.revision == before.revision else moved.events
-    both = sorted((*before.events, *moved.events), key=lambda event: event.time_ms)  # at equal times the new ones follow
+    both = sorted(
+        (*before.events, *moved.events), key=lambda event: event.time_ms
+    )  # at equal times the new ones follow
     return tuple(both[-min(limit, moved.kept) :])
 
 
@@ -66,13 +86,18 @@ class Same(RuleBasedStateMachine):
 
     @rule(user=NAMES, limit=st.integers(0, 5), since=st.one_of(st.none(), TIMES))
     def read(self, user: str, limit: int, since: int | None) -> None:
-        model, other = (store.history(user, limit=limit, since_ms=since) for store in (self.model, self.other))
+        model, other = (
+            store.history(user, limit=limit, since_ms=since) for store in (self.model, self.other)
+        )
         assert other.events == model.events
         for store, now in ((self.model, model), (self.other, other)):
             assert store.history(user, limit=limit, known=now.revision) == History(now.revision)
             whole = store.history(user, limit=limit)
             before = self.read_before.get((id(store), user, limit), History())
-            assert continued(before, store.history(user, limit=limit, known=before.revision), limit) == whole.events
+            assert (
+                continued(before, store.history(user, limit=limit, known=before.revision), limit)
+                == whole.events
+            )
             self.read_before[id(store), user, limit] = whole
 
     @invariant()
@@ -82,7 +107,9 @@ class Same(RuleBasedStateMachine):
             model, other = self.model.history(user, limit=9), self.other.history(user, limit=9)
             assert other.events == model.events
             before = self.revisions.get(user, (0, 0))
-            assert (other.revision != before[0]) == (model.revision != before[1])  # they move together, upwards
+            assert (other.revision != before[0]) == (
+                model.revision != before[1]
+            )  # they move together, upwards
             assert other.revision >= before[0] and (other.revision == 0) == (model.revision == 0)
             self.revisions[user] = (other.revision, model.revision)
             self.same_features(self.other.user(user), self.model.user(user))
@@ -93,7 +120,11 @@ class Same(RuleBasedStateMachine):
 
     @staticmethod
     def same_features(other: Features, model: Features) -> None:
-        assert (other.values, other.since_ms, other.revision == 0) == (model.values, model.since_ms, model.revision == 0)
+        assert (other.values, other.since_ms, other.revision == 0) == (
+            model.values,
+            model.since_ms,
+            model.revision == 0,
+        )
 
     def teardown(self) -> None:
         self.other.close()
@@ -102,9 +133,14 @@ class Same(RuleBasedStateMachine):
 def walk(machine: type[Same], examples: int) -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         machine,
-        settings=settings(max_examples=examples, stateful_step_count=12, deadline=None, derandomize=True,
-                          suppress_health_check=list(HealthCheck)),
-    )  # fmt: skip
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=12,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
 
 
 def sqlite_walk(folder: Path, examples: int) -> None:

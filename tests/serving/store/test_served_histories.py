@@ -1,4 +1,6 @@
-"""Rankings from SQLite and Redis are those of training to 1e-5: events as they came, or loaded from logs; impressions as events too."""
+"""Rankings from SQLite and Redis are those of training to 1e-5: events as they came, or loaded from
+logs; impressions as events too.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,12 @@ from tests.serving.parity import asked_requests, assert_same, expected_scores, l
 from tests.serving.redis_server import RedisServer
 from tests.serving.store.conftest import empty
 
-SETTINGS = {"train.batch_impressions": 32, "train.warmup_steps": 1, "train.epochs": 2, "model.embedding_init_std": 0.5}
+SETTINGS = {
+    "train.batch_impressions": 32,
+    "train.warmup_steps": 1,
+    "train.epochs": 2,
+    "model.embedding_init_std": 0.5,
+}
 
 
 @pytest.fixture(params=["sqlite", "redis"])
@@ -36,7 +43,9 @@ def shown(rich_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     logs = folder / "logs"
     shutil.copytree(rich_logs, logs)
     schema = SCHEMA.replace("events: events.parquet, ", "")
-    schema = schema.replace("  action: {column: action, vocabulary: {min_count: 1}}\n", "").replace("tab: {", "reason: {")
+    schema = schema.replace("  action: {column: action, vocabulary: {min_count: 1}}\n", "").replace(
+        "tab: {", "reason: {"
+    )
     (logs / "schema.yaml").write_text(schema)
     api.prepare(logs, folder / "data")
     return logs, folder / "data", api.train(folder / "data", folder / "run", settings=SETTINGS)
@@ -47,14 +56,18 @@ def test_events_as_they_came(rich_logs: Path, rich_data: Path, rich_run: Path, u
     store = open_store(url, Limits(timeout_s=5))
     engine = Engine(run, store, EngineConfig(store_timeout_s=5))
     expected = expected_scores(run, data)
-    for asked in replayed(store, live_events(rich_logs, run.schema), asked_requests(rich_logs, data)):
+    for asked in replayed(
+        store, live_events(rich_logs, run.schema), asked_requests(rich_logs, data)
+    ):
         for _ in range(2):
             assert_same(engine.rank([asked.request])[0], asked, expected)
     engine.close()
     store.close()
 
 
-def test_events_loaded_from_logs(rich_logs: Path, rich_data: Path, rich_run: Path, url: str) -> None:
+def test_events_loaded_from_logs(
+    rich_logs: Path, rich_data: Path, rich_run: Path, url: str
+) -> None:
     compare_loaded(rich_logs, rich_data, rich_run, url)
 
 
@@ -65,7 +78,9 @@ def test_impressions_loaded_from_logs(shown: tuple[Path, Path, Path], url: str) 
 def compare_loaded(logs: Path, folder: Path, trained: Path, url: str) -> None:
     data, run = Dataset(folder), Run.load(trained)
     assert api.store_load(logs, url)["accepted"] == data.manifest["history"]["events"] > 100
-    store = open_store(url, Limits(timeout_s=5, impressions=run.schema.history_source == "impressions"))
+    store = open_store(
+        url, Limits(timeout_s=5, impressions=run.schema.history_source == "impressions")
+    )
     engine = Engine(run, store, EngineConfig(store_timeout_s=5))
     expected = expected_scores(run, data)
     seen = 0

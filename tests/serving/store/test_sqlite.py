@@ -1,4 +1,6 @@
-"""The SQLite file: what is refused, what outlives what, and what happens where the disk or another process says no."""
+"""The SQLite file: what is refused, what outlives what, and what happens where the disk or another
+process says no.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ def opened(path: Path, **limits: float) -> Store:
     return open_store(f"sqlite:///{path}", Limits(**limits))  # type: ignore[arg-type]
 
 
-# -- URLs -----------------------------------------------------------------------------------------------------------------
+# -- URLs ------------------------------------------------------------------------------------------
 
 
 def test_a_relative_and_an_absolute_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,11 +41,24 @@ def test_a_relative_and_an_absolute_url(tmp_path: Path, monkeypatch: pytest.Monk
     assert (tmp_path / "here.db").exists() and (tmp_path / "there.db").exists()
 
 
-@pytest.mark.parametrize("url", ["postgres://h/db", "sqlite://", "sqlite:///", "sqlite://store.db", "store.db", "memory://x", ""])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgres://h/db",
+        "sqlite://",
+        "sqlite:///",
+        "sqlite://store.db",
+        "store.db",
+        "memory://x",
+        "",
+    ],
+)
 def test_an_unknown_url_is_refused_by_name(url: str) -> None:
     with pytest.raises(UsageError) as refused:
         open_store(url)
-    assert repr(url) in str(refused.value) and "expected memory://, sqlite:///relative.db" in str(refused.value)
+    assert repr(url) in str(refused.value) and "expected memory://, sqlite:///relative.db" in str(
+        refused.value
+    )
 
 
 def test_a_password_is_not_shown() -> None:
@@ -52,12 +67,18 @@ def test_a_password_is_not_shown() -> None:
     assert "secret" not in str(refused.value)
 
 
-# -- files ----------------------------------------------------------------------------------------------------------------
+# -- files -----------------------------------------------------------------------------------------
 
 
 def test_all_outlives_the_process(path: Path) -> None:
     store = opened(path)
-    store.append([did("a", fields={"x": 1.5}), says("f", 0, "user", "u", age=3), says("p", 0, "item", "i", price=2)])
+    store.append(
+        [
+            did("a", fields={"x": 1.5}),
+            says("f", 0, "user", "u", age=3),
+            says("p", 0, "item", "i", price=2),
+        ]
+    )
     before = store.history("u", limit=9), store.user("u"), store.items(["i"])
     store.close()
     again = opened(path)
@@ -137,7 +158,11 @@ def test_a_file_that_cannot_be_the_store(path: Path, write: object, says_: str) 
     before = path.read_bytes() if path.is_file() else None
     with pytest.raises(StoreError) as refused:
         opened(path)
-    assert str(refused.value).startswith(f"{path}: ") and says_ in str(refused.value) and "\n" not in str(refused.value)
+    assert (
+        str(refused.value).startswith(f"{path}: ")
+        and says_ in str(refused.value)
+        and "\n" not in str(refused.value)
+    )
     assert before is None or path.read_bytes() == before
 
 
@@ -156,7 +181,7 @@ def test_a_file_removed_while_open(path: Path) -> None:
     store.close()
 
 
-# -- who says no ----------------------------------------------------------------------------------------------------------
+# -- who says no -----------------------------------------------------------------------------------
 
 HOLD = """
 import sqlite3, sys
@@ -169,9 +194,16 @@ sys.stdin.readline()
 
 @pytest.fixture
 def held(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process in the middle of a write to ``path``, which is a store; it ends with a line."""
+    """Another process in the middle of a write to ``path``, which is a store; it ends with a
+    line.
+    """
     opened(path).close()
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
     yield holder
     holder.kill()
@@ -181,7 +213,9 @@ def held(path: Path) -> Iterator[subprocess.Popen[str]]:
 def test_a_locked_file_is_waited_for_within_bounds(path: Path, held: subprocess.Popen[str]) -> None:
     store = opened(path, append_timeout_s=0.2)
     began = time.monotonic()
-    with pytest.raises(StoreError, match=r"store\.db: locked by another process for longer than 0\.2 s"):
+    with pytest.raises(
+        StoreError, match=r"store\.db: locked by another process for longer than 0\.2 s"
+    ):
         store.append([did("a")])
     assert time.monotonic() - began < 5
     assert store.history("u", limit=9) == History()  # reading goes on
@@ -195,9 +229,14 @@ def test_a_full_disk_takes_nothing_and_loses_nothing(path: Path) -> None:
     store.append([did("a")])
     body = [did(f"b{n}", n, fields={"text": "x" * 1000}) for n in range(500)]
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (path.with_name("store.db-wal").stat().st_size + 100_000, unlimited[1]))
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE,
+        (path.with_name("store.db-wal").stat().st_size + 100_000, unlimited[1]),
+    )
     try:
-        with pytest.raises(StoreError, match=r"store\.db: (database or disk is full|disk I/O error)"):
+        with pytest.raises(
+            StoreError, match=r"store\.db: (database or disk is full|disk I/O error)"
+        ):
             store.append(body)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
@@ -215,14 +254,20 @@ def test_what_is_forgotten_is_deleted(path: Path) -> None:
     limits = Limits(ttl_ms=1000, item_ttl_ms=1000, clock_ms=lambda: now[0])
     store = open_store(f"sqlite:///{path}", limits)
     for user in range(60):
-        store.append([did(str(n), n, f"u{user}") for n in range(5)] + [says("f", 0, "user", f"u{user}", age=user)])
+        store.append(
+            [did(str(n), n, f"u{user}") for n in range(5)]
+            + [says("f", 0, "user", f"u{user}", age=user)]
+        )
         store.append([says("p", 0, "item", f"i{user}", price=user)])
     now[0] += 1001
     for n in range(2):  # no append deletes without end
         store.append([did(f"new{n}", user="v"), says(f"p{n}", 0, "item", "i", price=n)])
     store.close()
     with sqlite3.connect(path) as connection:
-        counts = [connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("owners", "events", "ids")]
+        counts = [
+            connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+            for table in ("owners", "events", "ids")
+        ]
     connection.close()
     assert counts == [2, 2, 4]
 
@@ -231,7 +276,12 @@ def test_a_file_of_before_items_were_forgotten_finds_them_fast(path: Path) -> No
     opened(path).close()
     for _ in range(2):
         with sqlite3.connect(path) as connection:
-            indices = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
+            indices = {
+                name
+                for (name,) in connection.execute(
+                    "SELECT name FROM sqlite_master WHERE type = 'index'"
+                )
+            }
             connection.execute("DROP INDEX items_heard")
         connection.close()
         assert "items_heard" in indices
