@@ -1,6 +1,4 @@
-"""Floating-point operations, counted while a model runs: those of matrix products and attention, as
-PyTorch counts them.
-"""
+"""Count floating-point operations of matrix products and attention while a model runs."""
 
 from __future__ import annotations
 
@@ -11,19 +9,24 @@ from torch.utils.flop_counter import FlopCounterMode
 
 __all__ = ["flop_counter"]
 
+_CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+"""PyTorch's counter has no formula for it."""
+
 
 def flop_counter() -> FlopCounterMode:
-    """A context; afterwards ``get_total_flops()`` says how many operations ran inside, backward
-    passes included.
+    """Return a context manager that counts operations, those of backward passes included.
+
+    After the block, ``get_total_flops()`` returns the count.
     """
     return FlopCounterMode(display=False, custom_mapping={_CPU_ATTENTION: _attention_flops})
 
 
-_CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-
-
 def _attention_flops(
-    q: tuple[int, ...], k: tuple[int, ...], v: tuple[int, ...], *_: Any, **__: Any
+    query_shape: tuple[int, ...],
+    key_shape: tuple[int, ...],
+    value_shape: tuple[int, ...],
+    *_: Any,
+    **__: Any,
 ) -> int:
-    rows = q[0] * q[1] * q[2]
-    return 2 * rows * k[2] * (q[3] + v[3])
+    batch, heads, queries, query_width = query_shape
+    return 2 * batch * heads * queries * key_shape[2] * (query_width + value_shape[3])
