@@ -102,8 +102,8 @@ def prepare(
     logs. ``earlier``: a dataset or a run whose ids go on, those forgotten that train rows have not
     held for ``forget_days`` (docs/incremental.md).
     """
-    from hemix.data.prepare import prepare as run_prepare
-    from hemix.data.prepare import shift_split
+    from hemix.preparation import prepare as run_prepare
+    from hemix.preparation import shift_split
 
     schema = shift_split(Path(logs), shift_days) if shift_days else None
     return run_prepare(

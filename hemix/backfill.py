@@ -19,16 +19,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from hemix.data.prepare.checks import Logs, open_logs
-from hemix.data.prepare.columns import check_ids, labels_of, no_null
-from hemix.data.prepare.equality import chunk_hashes, column_hashes, occurrences, warn_of_equal_rows
-from hemix.data.prepare.events import IMPRESSION
-from hemix.data.prepare.labels import consistent, known_at_once
-from hemix.data.prepare.reading import Chunk, Table
-from hemix.data.prepare.times import times_of
 from hemix.data.spec import TIMELESS_MS
 from hemix.data.texts import texts_of
 from hemix.errors import UsageError
+from hemix.preparation.checks import Logs, open_logs
+from hemix.preparation.columns import check_ids, labels_of, no_null
+from hemix.preparation.equality import chunk_hashes, column_hashes, occurrences, warn_of_equal_rows
+from hemix.preparation.events import IMPRESSION
+from hemix.preparation.labels import consistent, known_at_once
+from hemix.preparation.reading import Chunk, Table
+from hemix.preparation.times import times_of
 from hemix.serving.store import Limits, open_store
 from hemix.serving.types import Event, Kind
 

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from hemix import api
-from hemix.data.prepare import prepare
 from hemix.models import model_names
+from hemix.preparation import prepare
 
 DAY_MS = 86_400_000
 START_MS = 1_767_571_200_000  # 2026-01-05 00:00 UTC

@@ -1,7 +1,7 @@
 """Raw values to ids and numbers, for training logs and for live requests alike.
 
-Encoders are learned once, on the train rows (prepare/fit.py), saved with the dataset and the run,
-and only applied here. Each feature type (hemix.features) says how its raw column becomes ids or
+Encoders are learned once, on the train rows (preparation/fit.py), saved with the dataset and the
+run, and only applied here. Each feature type (hemix.features) says how its raw column becomes ids or
 numbers. Id 0 is an unknown value, 1 a missing one, known values begin at 2.
 
 A saved folder holds encoders.json, schema.yaml, and for each vocabulary NNN.keys.npy (sorted) with

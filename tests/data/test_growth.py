@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from hemix.data.encode import Encoders
-from hemix.data.prepare import prepare
 from hemix.errors import DataError, UsageError
+from hemix.preparation import prepare
 from tests.data.small import Prepared, at, shown, write
 
 SCHEMA = """

@@ -17,8 +17,8 @@ import yaml
 from hemix import api
 from hemix.data.dataset import Dataset
 from hemix.data.encode import Encoders
-from hemix.data.prepare import prepare
 from hemix.errors import DataError, RequestError
+from hemix.preparation import prepare
 from hemix.run import Run
 from hemix.serving.engine import Engine, EngineConfig
 from hemix.serving.served import LoggedStore, ServedLogs

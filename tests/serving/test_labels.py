@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from hemix.data.dataset import Dataset
-from hemix.data.prepare import prepare
 from hemix.errors import DataError, UsageError
+from hemix.preparation import prepare
 from hemix.run import Run
 from hemix.schema import Schema
 from hemix.serving.engine import Engine, EngineConfig

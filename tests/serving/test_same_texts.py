@@ -14,8 +14,8 @@ import pyarrow as pa
 import pytest
 
 from hemix.data.encode import Encoders
-from hemix.data.prepare.plain import plain
 from hemix.data.texts import text_of, texts_of
+from hemix.preparation.plain import plain
 from hemix.serving.checks import FieldChecks
 from hemix.serving.http.ranking import read_request
 from hemix.serving.http.service import Limits

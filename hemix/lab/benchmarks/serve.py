@@ -259,8 +259,8 @@ def _past(user: str, length: int, world: _World) -> Sequence[Event]:
 def _small_run(folder: Path, users: int) -> Path:
     """A model of size tiny on a small city with long histories."""
     from hemix.data.dataset import Dataset
-    from hemix.data.prepare import prepare
     from hemix.lab.simulator import simulate
+    from hemix.preparation import prepare
     from hemix.settings import build_settings
     from hemix.training.loop import train
 

@@ -21,10 +21,10 @@ from hemix.backfill import logged_events
 from hemix.data.encode import Encoders
 from hemix.data.history import cut_histories
 from hemix.data.keys import keys_of
-from hemix.data.prepare import prepare
-from hemix.data.prepare.checks import open_logs
 from hemix.errors import DataError, HemixError, StoreError, UsageError
 from hemix.features import CalendarField, Categorical
+from hemix.preparation import prepare
+from hemix.preparation.checks import open_logs
 from hemix.serving.store import Limits, Store, open_store
 from hemix.serving.types import Event
 from tests.data.small import PLAIN, at, write
