@@ -1,7 +1,7 @@
 """Raw values to ids and numbers, for training logs and for live requests alike.
 
-Encoders are learned once, on the train rows (preparation/fit.py), saved with the dataset and the
-run, and only applied here. Each feature type (hemix.features) says how its raw column becomes ids or
+Encoders are learned once, on the train rows (preparation/fit.py), saved with the dataset and run,
+and only applied here. Each feature type (hemix.features) says how its raw column becomes ids or
 numbers. Id 0 is an unknown value, 1 a missing one, known values begin at 2.
 
 A saved folder holds encoders.json, schema.yaml, and for each vocabulary NNN.keys.npy (sorted) with
@@ -27,10 +27,10 @@ from hemix.data.keys import KeyMap
 from hemix.data.layout import Block, load_array, save_array
 from hemix.data.spec import InputSpec, LevelSpec, Task
 from hemix.errors import DataError, SchemaError
-from hemix.features.base import EncodedColumns, FeatureType, Learned, RowContext, StatePath
+from hemix.features.base import LEVELS, EncodedColumns, FeatureType, Learned, RowContext, StatePath
 from hemix.features.history_counts import history_count_names
 from hemix.files import read_json, storage_errors, write_json, write_text
-from hemix.schema import LEVELS, Schema
+from hemix.schema import Schema
 
 __all__ = ["Encoders", "KeyMap", "all_features", "learning_columns", "level_features", "level_spec"]
 

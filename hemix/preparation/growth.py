@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 from hemix.data.encode import Encoders, KeyMap, all_features
 from hemix.data.spec import FIRST
 from hemix.errors import DataError, UsageError
-from hemix.schema import Schema, first_difference
+from hemix.schema import Schema
+from hemix.validation import first_difference
 
 __all__ = ["Earlier", "extend_vocabulary"]
 
@@ -45,7 +46,7 @@ class Earlier:
                 f"--from {folder}: neither a dataset nor a run: it has no encoders/encoders.json"
             )
         found = Encoders.load(encoders)
-        if found.schema.meaning() != schema.meaning():
+        if found.schema.columns_fingerprint() != schema.columns_fingerprint():
             ours, theirs = (
                 {key: part for key, part in s.model_dump(mode="json").items() if key != "split"}
                 for s in (found.schema, schema)

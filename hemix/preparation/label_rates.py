@@ -17,8 +17,9 @@ import numpy.typing as npt
 from hemix.data.encode import level_features, level_spec
 from hemix.data.layout import SPLITS, Block
 from hemix.data.spec import MISSING, UNKNOWN
+from hemix.features.base import LEVELS
 from hemix.preparation.shards import ShardRows, row_states
-from hemix.schema import LEVELS, Schema
+from hemix.schema import Schema
 
 __all__ = ["LabelRates", "z_score"]
 

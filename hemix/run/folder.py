@@ -26,8 +26,9 @@ from hemix.models import Predictor, Ranker, build_predictor, find_model, model_n
 from hemix.nn.sharded import ShardedTables
 from hemix.run.shards import save_whole_tables
 from hemix.run.weights import DENSE_FILE, TABLES_FILE, load_weights, save_dense, save_weights
-from hemix.schema import Schema, first_difference
+from hemix.schema import Schema
 from hemix.settings import Settings, build_settings
+from hemix.validation import first_difference
 
 __all__ = ["INFO_FILE", "METRICS_FILE", "Run", "check_same_schema"]
 

@@ -83,7 +83,7 @@ class Served:
             "name": self.name,
             "version": self.version,
             "state": "ready",
-            "schema": self.ranker.schema.meaning(),
+            "schema": self.ranker.schema.columns_fingerprint(),
             "sha256": hashlib.sha256(info.read_bytes()).hexdigest() if info.is_file() else None,
             "outputs": list(self.ranker.schema.outputs),
             "test": _test_metrics(metrics),

@@ -21,7 +21,7 @@ from hemix.data.dataset import Dataset
 from hemix.errors import DataError
 from hemix.evaluation.metrics import Array
 from hemix.run.evaluation import full_log_weights
-from hemix.schema import first_difference
+from hemix.validation import first_difference
 
 __all__ = ["Input", "JudgedRows", "judged_rows", "open_inputs"]
 
@@ -77,7 +77,7 @@ def open_inputs(
     everything = inputs if searched is None else [*inputs, searched]
     for other in everything[1:]:
         schema = other.dataset.schema
-        if schema.meaning() != first.dataset.schema.meaning():
+        if schema.columns_fingerprint() != first.dataset.schema.columns_fingerprint():
             ours, theirs = (
                 {key: value for key, value in s.model_dump(mode="json").items() if key != "split"}
                 for s in (first.dataset.schema, schema)

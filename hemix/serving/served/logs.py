@@ -58,7 +58,7 @@ class ServedLogs:
 
         Raises StorageError where it cannot be made.
         """
-        key = f"{name}-{version}-{schema.meaning()}"
+        key = f"{name}-{version}-{schema.columns_fingerprint()}"
         with self._lock:
             while (known := self._open.get(key)) is not None and not known.users:
                 # two logs in one folder would take each other's unfinished files for a dead

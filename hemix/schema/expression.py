@@ -1,8 +1,4 @@
-"""The score expression: arithmetic over named numbers, for instance ``click^0.8 * order * price``.
-
-Parsed once into a tree and evaluated over NumPy arrays or floats; nothing else of Python is
-reachable from it.
-"""
+"""The score expression: arithmetic over named numbers, evaluated without Python's ``eval``."""
 
 from __future__ import annotations
 
@@ -34,19 +30,21 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 
 class Expression:
-    """``+ - * / ^`` (also ``**``), brackets, numbers, names, and min, max, log, log1p, exp, sqrt.
+    """An arithmetic expression over named numbers.
 
-    Raises ValueError if ``text`` is anything else.
+    It has ``+ - * / ^`` (also ``**``), brackets, numbers, names, and min, max, log, log1p, exp and
+    sqrt.
     """
 
     def __init__(self, text: str) -> None:
+        """Parse ``text``; raise ValueError if it holds anything else."""
         self.text = text
         try:
             self._tree = ast.parse(text.replace("^", "**").strip(), mode="eval").body
         except SyntaxError as error:
             raise ValueError(f"score: cannot read {text!r}: {error.msg}") from error
         self.names: tuple[str, ...] = tuple(dict.fromkeys(self._check(self._tree)))
-        """The names it needs, in the order of their first use."""
+        """Names in the expression, in the order of their first use."""
 
     def _check(self, node: ast.expr) -> list[str]:
         match node:
@@ -64,13 +62,15 @@ class Expression:
                 return [name]
         raise ValueError(
             f"score: {ast.unparse(node)!r} in {self.text!r} is neither arithmetic, a number, a "
-            "name "
-            f"nor one of {', '.join(_FUNCTIONS)}"
+            f"name nor one of {', '.join(_FUNCTIONS)}"
         )
 
     def evaluate(self, values: Mapping[str, Any]) -> Any:
-        """The expression's value for numbers or equally long arrays by name: NaN, infinite where
-        arithmetic says so (``1 / 0``). Raises KeyError for a missing name."""
+        """Return the value for numbers or equally long arrays by name.
+
+        NaN and infinity follow floating-point arithmetic (``1 / 0`` is infinite). Raises KeyError
+        for a missing name.
+        """
         with np.errstate(all="ignore"):
             return self._value(self._tree, values)
 
@@ -79,11 +79,11 @@ class Expression:
 
         Args:
             values: Arrays of ``rows`` numbers by name; NaN is a missing number.
-            rows: How many scores there are, also where the expression names nothing.
+            rows: The number of scores, also for an expression without names.
 
         Returns:
-            float64 [rows], finite, or NaN for a row without a score: a number is missing, or the
-            value is not finite, as that of ``1 / price`` for a price of 0.
+            float64 [rows]: finite, or NaN for a row without a score. A row has no score if a number
+            is missing or the value is not finite, such as ``1 / price`` for a price of 0.
 
         Raises:
             KeyError: A name is not among ``values``.
@@ -101,9 +101,9 @@ class Expression:
             case ast.Call(func=ast.Name(id=name), args=args):
                 return _FUNCTIONS[name](*(self._value(arg, values) for arg in args))
             case ast.Constant(value=int() | float() as value):
-                return np.float64(value)  # 1 / 0 is infinite and 9^9^9 ends, as for arrays
+                return np.float64(value)  # like an array: 1 / 0 is infinite, 9^9^9 terminates
             case ast.Name(id=name):
-                # a plain 0.0 would raise where an array gives infinity; a negative zero is 0, so
-                # that its 1 / 0 is the same
+                # a Python 0.0 would raise where an array gives infinity; adding 0.0 turns a
+                # negative zero into zero, so that 1 / 0 has one sign
                 return np.asarray(values[name], dtype=np.float64)[()] + 0.0
         raise AssertionError(f"unchecked node {ast.dump(node)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hemix.expression import Expression
+from hemix.schema.expression import Expression
 
 
 @pytest.mark.parametrize(

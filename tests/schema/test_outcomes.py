@@ -7,7 +7,8 @@ from __future__ import annotations
 import pytest
 
 from hemix.errors import SchemaError, SettingsError
-from hemix.schema import Schema, duration_ms
+from hemix.moments import duration_ms
+from hemix.schema import Schema
 from hemix.settings import build_settings
 
 HEAD = "name: s\nsplit: {valid: 1, test: 2}\n"

@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hemix.errors import SchemaError
-from hemix.schema import Schema, duration_ms
+from hemix.moments import duration_ms
+from hemix.schema import Schema
 
 RICH = """
 name: rich-1.0_a
-tables: {impressions: days, events: e.parquet, items: i.parquet, users: u.parquet,
-  truth: truth/t.parquet}
+tables: {impressions: days,
+  events: e.parquet, items: i.parquet, users: u.parquet, truth: truth/t.parquet}
 user: uid
 item: iid
 clock: {column: at, unit: us, timezone: Asia/Shanghai}
