@@ -22,9 +22,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from hemix.data.cells import RawColumn, Where
 from hemix.data.keys import KeyMap
 from hemix.data.layout import Block, load_array, save_array
+from hemix.data.raw_columns import RawColumn, Where
 from hemix.data.spec import InputSpec, LevelSpec, Task
 from hemix.errors import DataError, SchemaError
 from hemix.features.base import LEVELS, EncodedColumns, FeatureType, Learned, RowContext, StatePath

@@ -2,7 +2,7 @@
 work.
 """
 
-from hemix.preparation.origins import shift_split
 from hemix.preparation.pipeline import prepare
+from hemix.preparation.split_shift import shift_split
 
 __all__ = ["prepare", "shift_split"]

@@ -17,13 +17,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hemix.data.cells import numbers_of
 from hemix.data.clock import local_text, moment_ms
 from hemix.data.keys import distinct
+from hemix.data.raw_columns import numbers_of
 from hemix.errors import SchemaError
-from hemix.preparation.columns import no_null
-from hemix.preparation.reading import Chunk
-from hemix.preparation.written_days import (
+from hemix.preparation.date_texts import (
     YEAR_LAST,
     YearLast,
     compact_day,
@@ -32,6 +30,8 @@ from hemix.preparation.written_days import (
     like,
     lower_bound,
 )
+from hemix.preparation.log_table import Chunk
+from hemix.preparation.role_columns import check_not_null
 from hemix.schema import Boundary, Clock, Schema
 
 __all__ = ["Boundaries", "boundaries_of"]
@@ -144,7 +144,7 @@ class _Timestamps:
 
     def values(self, chunk: Chunk, _time_ms: Array, /) -> Array:
         found = chunk.columns[self._column]
-        no_null(self._column, found, chunk.where)
+        check_not_null(self._column, found, chunk.where)
         unit_us = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 0}[found.type.unit]
         ticks: Array = found.cast(pa.int64()).to_numpy(zero_copy_only=False)
         if not unit_us:
@@ -179,7 +179,7 @@ class _Dates:
 
     def values(self, chunk: Chunk, _time_ms: Array, /) -> Array:
         found = chunk.columns[self._column]
-        no_null(self._column, found, chunk.where)
+        check_not_null(self._column, found, chunk.where)
         days: Array = found.cast(pa.date32()).cast(pa.int32()).to_numpy(zero_copy_only=False)
         return days
 
@@ -210,7 +210,7 @@ class _Numbers:
 
     def values(self, chunk: Chunk, _time_ms: Array, /) -> Array:
         found = chunk.columns[self._column]
-        no_null(self._column, found, chunk.where)
+        check_not_null(self._column, found, chunk.where)
         whole: Array | None = found.to_numpy(zero_copy_only=False) if self._whole else None
         return numbers_of(self._column, found, chunk.where) if whole is None else whole
 
@@ -246,7 +246,7 @@ class _Texts:
 
     def values(self, chunk: Chunk, _time_ms: Array, /) -> Array:
         found = chunk.columns[self._column]
-        no_null(self._column, found, chunk.where)
+        check_not_null(self._column, found, chunk.where)
         values, codes = distinct(found)
         self._check(values, found, chunk)
         texts = np.array(values.to_pylist(), dtype=object)

@@ -15,16 +15,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hemix.data.cells import RawColumn, Where, concatenate, numbers_of, take
 from hemix.data.encode import Encoders, level_spec
 from hemix.data.entities import coordinates_features, key_features
 from hemix.data.keys import KeyIndex
 from hemix.data.layout import Block, save_array
+from hemix.data.raw_columns import RawColumn, Where, concatenate, numbers_of, take
 from hemix.data.spec import TIMELESS_MS, UNKNOWN
 from hemix.data.versions import Versions
-from hemix.preparation.columns import check_ids, score_numbers_of
-from hemix.preparation.fit import Fitting
-from hemix.preparation.reading import Table
+from hemix.preparation.fit import EncoderFitter
+from hemix.preparation.log_table import LogTable
+from hemix.preparation.role_columns import check_ids, score_numbers_of
 from hemix.preparation.times import times_of
 from hemix.schema import Feature, Schema
 
@@ -58,10 +58,10 @@ class Entities:
     def build(
         cls,
         level: str,
-        table: Table | None,
+        table: LogTable | None,
         index: KeyIndex,
         schema: Schema,
-        fitting: Fitting,
+        fitter: EncoderFitter,
         score_columns: tuple[str, ...] = (),
     ) -> Entities:
         """Read a table; users or items without a row of their own get one of missing values.
@@ -71,7 +71,7 @@ class Entities:
             table: The table; None where there is none.
             index: Numbers by id; the table's ids are added.
             schema: Names features and columns.
-            fitting: Sees every value.
+            fitter: Sees every value.
             score_columns: Columns of the score expression to keep as numbers.
 
         Raises:
@@ -79,7 +79,7 @@ class Entities:
         """
         own = schema.user if level == "user" else schema.item
         features = schema.features.level(level)
-        rows = _read_table(level, table, index, schema, fitting, score_columns)
+        rows = _read_table(level, table, index, schema, fitter, score_columns)
         in_table = np.zeros(len(index), dtype=bool)
         in_table[rows.number] = True
         arranged = _arrange(rows.number, rows.valid_from_ms, len(index), level)
@@ -89,7 +89,7 @@ class Entities:
         cells = {}
         for name, feature in features.items():
             if feature.columns(name) == (own,):
-                cells[name] = _column_of_ids(level, name, feature, index, fitting, number)
+                cells[name] = _column_of_ids(level, name, feature, index, fitter, number)
             else:
                 cells[name] = take(
                     concatenate([*rows.cells[name], _missing(name, feature, own)]),
@@ -190,10 +190,10 @@ class _TableRows:
 
 def _read_table(
     level: str,
-    table: Table | None,
+    table: LogTable | None,
     index: KeyIndex,
     schema: Schema,
-    fitting: Fitting,
+    fitter: EncoderFitter,
     score_columns: tuple[str, ...],
 ) -> _TableRows:
     """Read and check all rows; see :meth:`Entities.build`."""
@@ -213,7 +213,7 @@ def _read_table(
             name: feature.read(name, chunk.columns, chunk.rows, chunk.where)
             for name, feature in features.items()
         }
-        fitting.see(level, read, chunk.columns)
+        fitter.see(level, read, chunk.columns)
         for name, raw_column in read.items():
             if raw_column is not None:
                 cells[name].append(raw_column)
@@ -251,14 +251,14 @@ def _column_of_ids(
     name: str,
     feature: Feature,
     index: KeyIndex,
-    fitting: Fitting,
+    fitter: EncoderFitter,
     number: Array,
 ) -> RawColumn:
     """The column of a feature that holds the raw id itself, which no table needs to give."""
     own, texts = feature.columns(name)[0], index.texts()
     column = feature.read(name, {own: texts}, len(texts), Where(own))
     assert column is not None
-    fitting.see(level, {name: column}, {own: texts})
+    fitter.see(level, {name: column}, {own: texts})
     row = np.where(number < 0, len(texts), number)
     return take(concatenate([column, _missing(name, feature, own)]), row)
 

@@ -15,22 +15,22 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from hemix.data.cells import RawColumn, take
 from hemix.data.encode import Encoders, learning_columns, level_features
 from hemix.data.keys import keys_of
 from hemix.data.layout import Appender
+from hemix.data.raw_columns import RawColumn, take
 from hemix.data.spec import TIMELESS_MS
 from hemix.features.base import RowContext
-from hemix.preparation.checks import Logs
+from hemix.preparation.duplicates import chunk_hashes
 from hemix.preparation.entities import Entities
-from hemix.preparation.equality import chunk_hashes
-from hemix.preparation.fit import Fitting, sampled
-from hemix.preparation.impressions import Span, first_of_equal, late_rows
+from hemix.preparation.fit import EncoderFitter, in_sample
+from hemix.preparation.impressions import Span, count_out_of_order, drop_duplicates
 from hemix.preparation.job import Progress
-from hemix.preparation.labels import known_at_once
+from hemix.preparation.labels import known_immediately
+from hemix.preparation.logs import Logs
 from hemix.preparation.numbering import LogNumbers
+from hemix.preparation.partition_files import PartitionFiles, Rows, row_count, take_rows
 from hemix.preparation.shards import value_counts
-from hemix.preparation.spill import Rows, Spill, rows_of, take_rows
 from hemix.preparation.times import times_of
 
 __all__ = ["EventPass", "HistoryWriter"]
@@ -54,19 +54,21 @@ class EventCounts:
 class EventPass:
     """Everything about events up to their encoding."""
 
-    def __init__(self, logs: Logs, fitting: Fitting, items: Entities) -> None:
-        self._logs, self._schema, self._fitting, self._items = logs, logs.schema, fitting, items
+    def __init__(self, logs: Logs, fitter: EncoderFitter, items: Entities) -> None:
+        self._logs, self._schema, self._fitter, self._items = logs, logs.schema, fitter, items
         self.counts = EventCounts()
         actions = [IMPRESSION, *self._schema.tasks]
         self._action_keys = keys_of(pa.array(actions))
         if self._logs.events is None:  # all of them are known, whatever the labels say
             (column,) = self._schema.event_fields["action"].columns("action")
-            fitting.see("event", {"action": self._action_keys}, {column: pa.array(actions)})
-            fitting.know("action", self._action_keys)
+            fitter.see("event", {"action": self._action_keys}, {column: pa.array(actions)})
+            fitter.know("action", self._action_keys)
 
     # -- from a log of their own -------------------------------------------------------------------
 
-    def partition(self, numbers: LogNumbers, spill: Spill, rows: int, progress: Progress) -> None:
+    def partition(
+        self, numbers: LogNumbers, spill: PartitionFiles, rows: int, progress: Progress
+    ) -> None:
         """Read and check the events table, and write it into the files of a spill.
 
         Args:
@@ -94,7 +96,7 @@ class EventPass:
                 n: f.read(n, chunk.columns, chunk.rows, chunk.where)
                 for n, f in schema.event_fields.items()
             }
-            self._fitting.see("event", raw, chunk.columns)
+            self._fitter.see("event", raw, chunk.columns)
             fields = {f"event.{n}": column for n, column in raw.items() if column is not None}
             spill.add(found | fields, numbers.user[at])
             progress("reading events", at.stop / table.rows)
@@ -107,8 +109,8 @@ class EventPass:
         hashes, timed = np.asarray(rows["hash"]).copy(), np.asarray(rows["time_ms"]) != TIMELESS_MS
         hashes[~timed] = np.asarray(rows["log_row"])[~timed].astype(np.uint64)
         rows["hash"] = hashes
-        rows = take_rows(rows, first_of_equal(rows, self.counts))
-        self.counts.disorder += late_rows(rows, np.asarray(rows["time_ms"]) != TIMELESS_MS)
+        rows = take_rows(rows, drop_duplicates(rows, self.counts))
+        self.counts.disorder += count_out_of_order(rows, np.asarray(rows["time_ms"]) != TIMELESS_MS)
         return rows
 
     # -- from the impressions ----------------------------------------------------------------------
@@ -124,7 +126,7 @@ class EventPass:
             available = (
                 np.asarray(rows[f"available.{name}"]) if f"available.{name}" in rows else None
             )
-            at_once = known_at_once(label, values, time_ms, available)
+            at_once = known_immediately(label, values, time_ms, available)
             deepest[at_once] = depth
             if available is not None:
                 after = np.flatnonzero((values == 1) & ~at_once)
@@ -164,15 +166,15 @@ class EventPass:
         if self._logs.events is not None:
             train = take_rows(rows, np.flatnonzero(time_ms < span.train_end_ms))
             context = RowContext(
-                rows=rows_of(train),
+                rows=row_count(train),
                 time_ms=np.asarray(train["time_ms"]),
                 timezone=self._schema.clock.timezone,
             )
             raw = {name: train.get(f"event.{name}") for name in self._schema.event_fields}
             raw |= learning_columns(self._schema, "event", context)
             early = np.asarray(train["time_ms"]) < span.log_begin_ms
-            self._fitting.count_events(
-                raw, early, sampled(np.asarray(train["log_row"]), self._logs.events.rows)
+            self._fitter.count_events(
+                raw, early, in_sample(np.asarray(train["log_row"]), self._logs.events.rows)
             )
         return {
             n: cell
@@ -205,7 +207,7 @@ class HistoryWriter:
 
     def write(self, rows: Rows) -> None:
         """Append one part."""
-        count, time_ms = rows_of(rows), np.asarray(rows["time_ms"])
+        count, time_ms = row_count(rows), np.asarray(rows["time_ms"])
         names = level_features(self._encoders.schema, "event")
         raw: dict[str, RawColumn | None] = {name: rows.get(f"event.{name}") for name in names}
         block = self._encoders.block("event", raw, count, time_ms=time_ms)

@@ -1,12 +1,8 @@
-"""Learning the encoders from the training rows: vocabularies, bucket edges, means.
+"""Learn the encoders from the train rows: vocabularies, bucket edges, means.
 
-Values are seen (their texts kept) as they are read, and counted later, once duplicates are gone and
-it is known which rows are training rows. Train impressions alone are counted, because labels cause
-events: a count of events would tell clicked items from others. An event field is learned without
-counts, see :meth:`Fitting.count_events`. Numbers of the logs are learned from a sample chosen by
-row number, at most about half a million values; numbers of the users and items from all rows,
-weighted by the train impressions that point to them. Nothing depends on how the logs were cut into
-chunks.
+The fitter stores the texts of values while the logs are read. It counts them later, without
+duplicates. Only train impressions are counted: labels cause events, so a count of events would
+leak which items were clicked. The result does not depend on the size of the chunks.
 """
 
 from __future__ import annotations
@@ -19,15 +15,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hemix.data.cells import RawColumn, mixed
 from hemix.data.encode import Encoders, KeyMap, all_features, level_features
 from hemix.data.keys import NULL_KEY, KeyIndex
+from hemix.data.raw_columns import RawColumn, mixed
 from hemix.data.spec import FIRST
 from hemix.features.base import FeatureType, StatePath, Vocabulary
 from hemix.features.history_counts import counted_actions
 from hemix.schema import Schema
 
-__all__ = ["Fitting", "key_map", "sampled"]
+__all__ = ["EncoderFitter", "in_sample", "key_map"]
 
 Array = npt.NDArray[Any]
 
@@ -38,7 +34,7 @@ so many; else from all events before the end of training.
 """
 
 
-def sampled(log_row: Array, rows: int) -> Array:
+def in_sample(log_row: Array, rows: int) -> Array:
     """bool [n]: which rows of a log of so many rows are in the sample; a function of the row number
     alone.
     """
@@ -53,7 +49,7 @@ def key_map(index: KeyIndex) -> KeyMap:
     return KeyMap(index.sorted_keys, index.sorted_numbers)
 
 
-class Fitting:
+class EncoderFitter:
     """Gathers counts and samples level by level; :meth:`fit` makes the encoders."""
 
     def __init__(self, schema: Schema) -> None:

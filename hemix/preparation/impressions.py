@@ -13,29 +13,35 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hemix.data.cells import RawColumn
 from hemix.data.encode import Encoders, learning_columns, level_features
 from hemix.data.entities import coordinates_features
 from hemix.data.keys import keys_of
+from hemix.data.raw_columns import RawColumn
 from hemix.features.base import RowContext
-from hemix.preparation.checks import Logs
-from hemix.preparation.columns import check_ids, labels_of, no_null, positions_of, weights_of
+from hemix.preparation.duplicates import chunk_hashes
 from hemix.preparation.entities import Entities
-from hemix.preparation.equality import chunk_hashes
-from hemix.preparation.fit import Fitting, sampled
+from hemix.preparation.fit import EncoderFitter, in_sample
 from hemix.preparation.job import Progress
 from hemix.preparation.label_rates import LabelRates
-from hemix.preparation.labels import consistent, resolved
+from hemix.preparation.labels import apply_given_labels, labels_as_of
+from hemix.preparation.log_table import Chunk
+from hemix.preparation.logs import Logs
 from hemix.preparation.numbering import LogNumbers
-from hemix.preparation.reading import Chunk
+from hemix.preparation.partition_files import PartitionFiles, Rows, row_count, take_rows
 from hemix.preparation.requests import RequestGroups
+from hemix.preparation.role_columns import (
+    check_ids,
+    check_not_null,
+    labels_of,
+    positions_of,
+    weights_of,
+)
 from hemix.preparation.shards import ShardRows, ShardWriter
-from hemix.preparation.spill import Rows, Spill, rows_of, take_rows
 from hemix.preparation.splits import OUTSIDE, Splitter
 from hemix.preparation.statistics import StatisticsPass
 from hemix.preparation.times import times_of
 
-__all__ = ["ImpressionPass", "Span", "first_of_equal", "late_rows"]
+__all__ = ["ImpressionPass", "Span", "count_out_of_order", "drop_duplicates"]
 
 Array = npt.NDArray[Any]
 
@@ -66,13 +72,18 @@ class ImpressionPass:
     """Everything about impressions."""
 
     def __init__(
-        self, logs: Logs, splitter: Splitter, fitting: Fitting, users: Entities, items: Entities
+        self,
+        logs: Logs,
+        splitter: Splitter,
+        fitter: EncoderFitter,
+        users: Entities,
+        items: Entities,
     ) -> None:
-        self._logs, self._schema, self._splitter, self._fitting = (
+        self._logs, self._schema, self._splitter, self._fitter = (
             logs,
             logs.schema,
             splitter,
-            fitting,
+            fitter,
         )
         self._users, self._items = users, items
         tasks = len(self._schema.tasks)
@@ -87,7 +98,9 @@ class ImpressionPass:
 
     # -- step 1: read ------------------------------------------------------------------------------
 
-    def partition(self, numbers: LogNumbers, spill: Spill, rows: int, progress: Progress) -> None:
+    def partition(
+        self, numbers: LogNumbers, spill: PartitionFiles, rows: int, progress: Progress
+    ) -> None:
         """Read and check the whole log, and write it into the files of a spill.
 
         Args:
@@ -120,7 +133,7 @@ class ImpressionPass:
     def _read(self, chunk: Chunk) -> Rows:
         schema, where, columns, roles = self._schema, chunk.where, chunk.columns, self._schema.roles
         clock = schema.clock
-        no_null(clock.column, columns[clock.column], where)
+        check_not_null(clock.column, columns[clock.column], where)
         time_ms = times_of(clock.column, columns[clock.column], clock, where, own=True)
         found: Rows = {
             "time_ms": time_ms,
@@ -155,7 +168,7 @@ class ImpressionPass:
                 if level == "event" and name == "action":
                     continue
                 raw[name] = feature.read(name, columns, chunk.rows, where)
-            self._fitting.see(level, raw, columns)
+            self._fitter.see(level, raw, columns)
             found |= {
                 f"{level}.{name}": column for name, column in raw.items() if column is not None
             }
@@ -173,10 +186,10 @@ class ImpressionPass:
             The rows inside the splits, sorted, or None where all are outside; and all clean rows,
             for histories and statistics.
         """
-        rows = take_rows(rows, first_of_equal(rows, self.counts))
-        self.counts.disorder += late_rows(rows)
+        rows = take_rows(rows, drop_duplicates(rows, self.counts))
+        self.counts.disorder += count_out_of_order(rows)
         logged = {name: np.asarray(rows[f"label.{name}"]) for name in self._schema.tasks}
-        labels, changed = consistent(self._schema.labels, logged)
+        labels, changed = apply_given_labels(self._schema.labels, logged)
         for name, count in changed.items():
             self.counts.given_violated[name] = self.counts.given_violated.get(name, 0) + count
         rows |= {f"label.{name}": values for name, values in labels.items()}
@@ -211,14 +224,14 @@ class ImpressionPass:
                 np.asarray(rows["item_row"])[here], minlength=self._items.rows
             )
         train = take_rows(rows, np.flatnonzero(split == 0))
-        sample = sampled(np.asarray(train["log_row"]), self._logs.impressions.rows)
+        sample = in_sample(np.asarray(train["log_row"]), self._logs.impressions.rows)
         for level in ("context", "cross"):
             features = self._schema.features.level(level)
-            self._fitting.count(
+            self._fitter.count(
                 level, {n: train.get(f"{level}.{n}") for n in features}, sample=sample
             )
         if self._schema.history_source == "impressions":
-            self._fitting.count(
+            self._fitter.count(
                 "event",
                 {n: train.get(f"event.{n}") for n in self._schema.history.fields},
                 sample=sample,
@@ -236,7 +249,7 @@ class ImpressionPass:
         """Sample the computed features that learn from numbers."""
         schema = self._schema
         request = RowContext(
-            rows=rows_of(rows),
+            rows=row_count(rows),
             time_ms=np.asarray(rows["request_time_ms"]),
             timezone=schema.clock.timezone,
             coordinates=self.places(rows) if any(f.inputs() for _, _, f in schema.features) else {},
@@ -247,7 +260,7 @@ class ImpressionPass:
             raw["event"] = learning_columns(schema, "event", event)
         for level, columns in raw.items():
             for name, column in columns.items():
-                self._fitting.sample(f"{level}.{name}", column)
+                self._fitter.sample(f"{level}.{name}", column)
 
     def places(self, rows: Rows) -> dict[str, Array]:
         """``level.feature`` -> float64 [n, 2] of both ends of the rows' distances."""
@@ -266,7 +279,7 @@ class ImpressionPass:
         before_valid = self._splitter.valid_from_ms
         train_as_of = self.span.train_end_ms if before_valid is None else before_valid
         as_of_ms = np.where(np.asarray(rows["split"]) == 0, train_as_of, self.span.log_end_ms)
-        return resolved(
+        return labels_as_of(
             self._schema.labels,
             {n: np.asarray(rows[f"label.{n}"]) for n in self._schema.tasks},
             np.asarray(rows["time_ms"]),
@@ -308,7 +321,7 @@ class ImpressionPass:
     def _encoded(
         self, rows: Rows, encoders: Encoders, statistics: StatisticsPass | None
     ) -> ShardRows:
-        begin, count = np.flatnonzero(rows["starts"]), rows_of(rows)
+        begin, count = np.flatnonzero(rows["starts"]), row_count(rows)
         first = take_rows(rows, begin)
         time_ms = np.asarray(first["request_time_ms"])
         context = {n: first.get(f"context.{n}") for n in self._schema.features.context}
@@ -339,7 +352,7 @@ class ImpressionPass:
         )
 
 
-def first_of_equal(rows: Rows, counts: Any) -> Array:
+def drop_duplicates(rows: Rows, counts: Any) -> Array:
     """int64: the rows that repeat no earlier one in every column, in their order; the others are
     counted as duplicates.
     """
@@ -352,7 +365,7 @@ def first_of_equal(rows: Rows, counts: Any) -> Array:
     return np.flatnonzero(kept)
 
 
-def late_rows(rows: Rows, timed: Array | None = None) -> int:
+def count_out_of_order(rows: Rows, timed: Array | None = None) -> int:
     """How many rows lie before the row that precedes them in their user's log."""
     user, time_ms = np.asarray(rows["user"]), np.asarray(rows["time_ms"])
     if timed is not None:

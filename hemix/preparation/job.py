@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from hemix.preparation.checks import Logs
-from hemix.preparation.growth import Earlier
-from hemix.preparation.spill import Rows, Spill
+from hemix.preparation.logs import Logs
+from hemix.preparation.partition_files import PartitionFiles, Rows
 from hemix.preparation.splits import Splitter
+from hemix.preparation.vocabulary_extension import PreviousEncoders
 from hemix.schema import Schema
 
 __all__ = ["PrepareJob", "Progress"]
@@ -30,7 +30,7 @@ class PrepareJob:
     memory_rows: int
     """About how many rows of a log are in memory at once"""
     progress: Progress
-    earlier: Earlier | None
+    earlier: PreviousEncoders | None
     """The dataset or run whose vocabularies are continued"""
 
     @property
@@ -43,7 +43,7 @@ class PrepareJob:
         """Folder of files that are removed at the end."""
         return self.folder / "temporary"
 
-    def partitions(self, spill: Spill, what: str) -> Iterator[tuple[int, Rows]]:
+    def partitions(self, spill: PartitionFiles, what: str) -> Iterator[tuple[int, Rows]]:
         """Read the partitions that have rows, in order, and report progress.
 
         Args:

@@ -13,12 +13,12 @@ import pyarrow as pa
 
 from hemix.data.keys import KeyIndex
 from hemix.errors import DataError
-from hemix.preparation.checks import Logs
 from hemix.preparation.entities import Entities
+from hemix.preparation.log_table import LogTable
+from hemix.preparation.logs import Logs
 from hemix.preparation.numbering import LogNumbers
-from hemix.preparation.reading import Table
 
-__all__ = ["Joins", "Side", "numbers_counted"]
+__all__ = ["JoinSide", "Joins", "count_numbers"]
 
 Array = npt.NDArray[Any]
 
@@ -27,7 +27,7 @@ _PIECE = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Side:
+class JoinSide:
     """Users or items, on both sides of a join."""
 
     entities: Entities
@@ -58,8 +58,8 @@ class Joins:
         impressions: LogNumbers,
         events: LogNumbers | None,
         *,
-        users: Side,
-        items: Side,
+        users: JoinSide,
+        items: JoinSide,
     ) -> None:
         """Measure all joins.
 
@@ -83,9 +83,11 @@ class Joins:
         if logs.events is not None and events is not None and logs.events.rows:
             self._events(logs, logs.events, events, users, items)
 
-    def _table(self, logs: Logs, level: str, table: Table, side: Side, numbers: Array) -> None:
+    def _table(
+        self, logs: Logs, level: str, table: LogTable, side: JoinSide, numbers: Array
+    ) -> None:
         column = getattr(logs.schema, level)
-        counts = numbers_counted(numbers, len(side.index))
+        counts = count_numbers(numbers, len(side.index))
         rate = self._measure(
             f"{level}s",
             counts,
@@ -104,12 +106,12 @@ class Joins:
             )
 
     def _events(
-        self, logs: Logs, table: Table, events: LogNumbers, users: Side, items: Side
+        self, logs: Logs, table: LogTable, events: LogNumbers, users: JoinSide, items: JoinSide
     ) -> None:
         schema, shown = logs.schema, logs.impressions
         were_shown = np.arange(len(users.index)) < users.shown
         rate = self._measure(
-            "event_users", numbers_counted(events.user, len(users.index)), were_shown, users
+            "event_users", count_numbers(events.user, len(users.index)), were_shown, users
         )
         if rate == 0:
             raise DataError(
@@ -121,7 +123,7 @@ class Joins:
         in_table = items.entities.in_table if logs.items is not None else np.zeros_like(known)
         # without an item table events may well be of items that are never ranked
         below = _NOTED_BELOW if logs.items is not None else 0
-        counts = numbers_counted(events.item, len(items.index))
+        counts = count_numbers(events.item, len(items.index))
         rate = self._measure("event_items", counts, known | in_table, items, noted_below=below)
         if rate == 0 and logs.items is not None:
             there = items.first_text(np.flatnonzero(known | in_table))
@@ -134,7 +136,12 @@ class Joins:
             )
 
     def _measure(
-        self, name: str, counts: Array, found: Array, side: Side, noted_below: float = _NOTED_BELOW
+        self,
+        name: str,
+        counts: Array,
+        found: Array,
+        side: JoinSide,
+        noted_below: float = _NOTED_BELOW,
     ) -> float:
         """The share of ``counts`` int [ids] whose id is ``found`` bool [ids]; an example where it
         is 0 or below a limit.
@@ -146,7 +153,7 @@ class Joins:
         return rate
 
 
-def numbers_counted(numbers: Array, ids: int) -> Array:
+def count_numbers(numbers: Array, ids: int) -> Array:
     """int64 [ids]: how often each number occurs, read a piece at a time."""
     counts = np.zeros(ids, dtype=np.int64)
     piece = max(_PIECE, ids)
@@ -166,5 +173,5 @@ def _is_read(logs: Logs, level: str) -> bool:
     return bool(columns - {own}) or (level == "item" and bool(logs.score_columns))
 
 
-def _named(table: Table) -> str:
+def _named(table: LogTable) -> str:
     return str(table.path).rstrip("/").rpartition("/")[2]

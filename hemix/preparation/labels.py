@@ -14,12 +14,12 @@ import numpy.typing as npt
 from hemix.data.spec import TIMELESS_MS
 from hemix.schema import Label
 
-__all__ = ["consistent", "known_at_once", "known_from", "resolved"]
+__all__ = ["apply_given_labels", "known_immediately", "known_since", "labels_as_of"]
 
 Array = npt.NDArray[Any]
 
 
-def consistent(
+def apply_given_labels(
     labels: Mapping[str, Label], logged: Mapping[str, Array]
 ) -> tuple[dict[str, Array], dict[str, int]]:
     """Logged labels (int8 [rows] each) in agreement with the labels they depend on, and how many
@@ -41,7 +41,9 @@ def consistent(
     return found, changed
 
 
-def known_at_once(label: Label, values: Array, time_ms: Array, available_ms: Array | None) -> Array:
+def known_immediately(
+    label: Label, values: Array, time_ms: Array, available_ms: Array | None
+) -> Array:
     """bool [rows]: positives that were known from the impression's own time on."""
     positive: Array = values == 1
     if label.available_at is None or available_ms is None:
@@ -50,7 +52,7 @@ def known_at_once(label: Label, values: Array, time_ms: Array, available_ms: Arr
     return known
 
 
-def known_from(
+def known_since(
     labels: Mapping[str, Label], time_ms: Array, available_ms: Mapping[str, Array]
 ) -> dict[str, tuple[Array, Array]]:
     """By label (int64 [rows], int64 [rows]): from when on a running system would have counted the
@@ -71,7 +73,7 @@ def known_from(
     return found
 
 
-def resolved(
+def labels_as_of(
     labels: Mapping[str, Label],
     logged: Mapping[str, Array],
     time_ms: Array,

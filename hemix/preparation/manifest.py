@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from hemix.data.encode import level_spec
 from hemix.data.layout import SPLITS, Block, file_hash
+from hemix.preparation.dataset_writer import WrittenDataset
+from hemix.preparation.entity_tables import EntityTables
 from hemix.preparation.job import PrepareJob
 from hemix.preparation.shards import ShardWriter, value_counts
 from hemix.preparation.sorting import Passes
-from hemix.preparation.tables import EntityTables
-from hemix.preparation.writing import WrittenDataset
 from hemix.schema import Schema
 
 __all__ = ["build_manifest"]

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 from hemix.data.keys import KeyIndex
 from hemix.data.layout import Appender, load_array
 from hemix.files import storage_errors
-from hemix.preparation.columns import check_ids
 from hemix.preparation.job import PrepareJob
-from hemix.preparation.reading import Table
+from hemix.preparation.log_table import LogTable
+from hemix.preparation.role_columns import check_ids
 
 __all__ = ["LogNumbers", "Numbering", "number_logs", "save_raw_ids"]
 
@@ -79,7 +79,7 @@ def number_logs(job: PrepareJob) -> Numbering:
     )
 
 
-def _number_log(job: PrepareJob, table: Table, users: KeyIndex, items: KeyIndex) -> LogNumbers:
+def _number_log(job: PrepareJob, table: LogTable, users: KeyIndex, items: KeyIndex) -> LogNumbers:
     """Number the users and items of one log; new ones are added to the indices."""
     job.progress(f"numbering {table.role.removeprefix('tables.')}", 0.0)
     folder, schema = job.temporary / "numbers", job.schema

@@ -23,18 +23,18 @@ from typing import Any
 
 from hemix.errors import StorageError, UsageError
 from hemix.files import check_new_folder, new_folder, write_json, write_text
-from hemix.preparation.checks import Logs, open_logs
-from hemix.preparation.encoding import fit_encoders
-from hemix.preparation.equality import warn_of_equal_rows
-from hemix.preparation.fit import Fitting
-from hemix.preparation.growth import Earlier
+from hemix.preparation.dataset_writer import write_dataset
+from hemix.preparation.duplicates import warn_about_duplicates
+from hemix.preparation.entity_tables import read_tables
+from hemix.preparation.fit import EncoderFitter
+from hemix.preparation.fit_encoders import fit_encoders
 from hemix.preparation.job import PrepareJob, Progress
+from hemix.preparation.logs import Logs, open_logs
 from hemix.preparation.manifest import build_manifest
 from hemix.preparation.numbering import number_logs, save_raw_ids
 from hemix.preparation.sorting import Passes, partition, sort_and_deduplicate
 from hemix.preparation.splits import Splitter
-from hemix.preparation.tables import read_tables
-from hemix.preparation.writing import write_dataset
+from hemix.preparation.vocabulary_extension import PreviousEncoders
 from hemix.schema import Schema
 
 __all__ = ["MEMORY_ROWS", "Progress", "prepare"]
@@ -81,7 +81,9 @@ def prepare(
         message = "expected at least 1, together with --from"
         raise UsageError(f"--forget-days {forget_days}: {message}")
     opened = open_logs(Path(logs), schema)
-    continued = None if earlier is None else Earlier.load(earlier, opened.schema, forget_days)
+    continued = (
+        None if earlier is None else PreviousEncoders.load(earlier, opened.schema, forget_days)
+    )
     splitter = _splitter(opened)
     with new_folder(out) as folder:
         job = PrepareJob(
@@ -110,25 +112,25 @@ def _splitter(logs: Logs) -> Splitter:
 
 
 def _warn(logs: Logs, manifest: dict[str, Any]) -> None:
-    warn_of_equal_rows(
+    warn_about_duplicates(
         logs.impressions.path,
         manifest["impressions"]["duplicates"],
         logs.impressions.rows,
     )
     if logs.events is not None:
-        warn_of_equal_rows(logs.events.path, manifest["history"]["duplicates"], logs.events.rows)
+        warn_about_duplicates(logs.events.path, manifest["history"]["duplicates"], logs.events.rows)
 
 
 def _run(job: PrepareJob) -> dict[str, Any]:
     """Do all stages; returns the manifest without the time that they took."""
     job.temporary.mkdir()
-    fitting = Fitting(job.schema)
+    fitter = EncoderFitter(job.schema)
     numbering = number_logs(job)
-    tables = read_tables(job, numbering, fitting)
+    tables = read_tables(job, numbering, fitter)
     save_raw_ids(job, numbering)
-    passes = Passes.build(job, numbering, tables, fitting)
+    passes = Passes.build(job, numbering, tables, fitter)
     partitions = sort_and_deduplicate(job, partition(job, numbering, passes), passes)
-    fitted = fit_encoders(job, numbering, tables, passes.impressions, fitting)
+    fitted = fit_encoders(job, numbering, tables, passes.impressions, fitter)
     if passes.statistics is not None and partitions.statistics is not None:
         log_end_ms = passes.impressions.span.log_end_ms
         passes.statistics.build(job, partitions.statistics, fitted.encoders, log_end_ms)

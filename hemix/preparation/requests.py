@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hemix.data.cells import row_hashes
-from hemix.preparation.checks import Logs
-from hemix.preparation.spill import Rows, take_rows
+from hemix.data.raw_columns import row_hashes
+from hemix.preparation.logs import Logs
+from hemix.preparation.partition_files import Rows, take_rows
 
 __all__ = ["RequestGroups"]
 

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hemix.preparation.entity_tables import EntityTables
 from hemix.preparation.events import EventPass
-from hemix.preparation.fit import Fitting
+from hemix.preparation.fit import EncoderFitter
 from hemix.preparation.impressions import ImpressionPass
 from hemix.preparation.job import PrepareJob
 from hemix.preparation.numbering import LogNumbers, Numbering
+from hemix.preparation.partition_files import PartitionFiles, Rows, partition_bounds, take_rows
 from hemix.preparation.requests import RequestGroups
-from hemix.preparation.spill import Rows, Spill, part_bounds, take_rows
 from hemix.preparation.statistics import StatisticsPass
-from hemix.preparation.tables import EntityTables
 
 __all__ = ["Partitions", "Passes", "SortedPartitions", "partition", "sort_and_deduplicate"]
 
@@ -38,7 +38,7 @@ class Passes:
         job: PrepareJob,
         numbering: Numbering,
         tables: EntityTables,
-        fitting: Fitting,
+        fitter: EncoderFitter,
     ) -> Passes:
         """Make the passes of a job.
 
@@ -46,11 +46,11 @@ class Passes:
             job: Logs and schema.
             numbering: Users and items by number.
             tables: Users and items with their features.
-            fitting: Learns from the rows.
+            fitter: Learns from the rows.
         """
         users, items = tables.users, tables.items
-        impressions = ImpressionPass(job.logs, job.splitter, fitting, users, items)
-        events = EventPass(job.logs, fitting, items)
+        impressions = ImpressionPass(job.logs, job.splitter, fitter, users, items)
+        events = EventPass(job.logs, fitter, items)
         statistics = None
         if job.schema.statistics:
             indices = (numbering.users, numbering.items)
@@ -62,8 +62,8 @@ class Passes:
 class Partitions:
     """The checked rows of both logs, in files by user."""
 
-    impressions: Spill
-    events: Spill | None
+    impressions: PartitionFiles
+    events: PartitionFiles | None
     """None where there is no events table"""
 
 
@@ -71,11 +71,11 @@ class Partitions:
 class SortedPartitions:
     """Rows without duplicates, sorted by user and time."""
 
-    impressions: Spill
+    impressions: PartitionFiles
     """Impressions of the splits, grouped into requests"""
-    history: Spill
+    history: PartitionFiles
     """Events"""
-    statistics: Spill | None
+    statistics: PartitionFiles | None
     """Columns of all impressions that statistics are made of"""
 
 
@@ -105,10 +105,10 @@ def partition(job: PrepareJob, numbering: Numbering, passes: Passes) -> Partitio
     return Partitions(impressions=impressions, events=events)
 
 
-def _spill(job: PrepareJob, name: str, numbers: LogNumbers, users: int) -> Spill:
+def _spill(job: PrepareJob, name: str, numbers: LogNumbers, users: int) -> PartitionFiles:
     """Files of about ``memory_rows`` rows of whole users each."""
     counts = numbers.rows_per_user(users, job.memory_rows)
-    return Spill(job.temporary / name, part_bounds(counts, job.memory_rows))
+    return PartitionFiles(job.temporary / name, partition_bounds(counts, job.memory_rows))
 
 
 def sort_and_deduplicate(
@@ -130,13 +130,15 @@ def sort_and_deduplicate(
     span, folder = passes.impressions.span, job.temporary
     history_bounds = (impressions if events is None else events).bounds
     with ExitStack() as stack:
-        sorted_rows = stack.enter_context(Spill(folder / "sorted", impressions.bounds))
-        history = stack.enter_context(Spill(folder / "history", history_bounds))
+        sorted_rows = stack.enter_context(PartitionFiles(folder / "sorted", impressions.bounds))
+        history = stack.enter_context(PartitionFiles(folder / "history", history_bounds))
         statistics = None
         if passes.statistics is not None:
-            statistics = stack.enter_context(Spill(folder / "statistics", impressions.bounds))
+            statistics = stack.enter_context(
+                PartitionFiles(folder / "statistics", impressions.bounds)
+            )
         one_a_partition = np.arange(len(impressions) + 1)
-        requests = stack.enter_context(Spill(folder / "requests", one_a_partition))
+        requests = stack.enter_context(PartitionFiles(folder / "requests", one_a_partition))
         for number, raw in job.partitions(impressions, "sorting impressions"):
             inside, all_rows = passes.impressions.sort_and_deduplicate(raw)
             if events is None:
@@ -154,7 +156,7 @@ def sort_and_deduplicate(
     return SortedPartitions(impressions=sorted_rows, history=history, statistics=statistics)
 
 
-def _remember_requests(job: PrepareJob, rows: Rows, requests: Spill) -> None:
+def _remember_requests(job: PrepareJob, rows: Rows, requests: PartitionFiles) -> None:
     """Write down the user of every request, in files by request.
 
     A request of two users is an error that no partition of users can show.
@@ -167,7 +169,7 @@ def _remember_requests(job: PrepareJob, rows: Rows, requests: Spill) -> None:
     requests.add(first, number.astype(np.int64))
 
 
-def _check_requests(job: PrepareJob, requests: Spill, groups: RequestGroups) -> None:
+def _check_requests(job: PrepareJob, requests: PartitionFiles, groups: RequestGroups) -> None:
     """Raise DataError where two users share a request id."""
     for _, rows in job.partitions(requests, "checking requests"):
         groups.check_users(*(np.asarray(rows[name]) for name in ("request", "user", "log_row")))

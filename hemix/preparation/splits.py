@@ -11,7 +11,7 @@ import pyarrow as pa
 from hemix.data.layout import SPLITS
 from hemix.errors import DataError
 from hemix.preparation.boundaries import boundaries_of
-from hemix.preparation.reading import Chunk
+from hemix.preparation.log_table import Chunk
 from hemix.schema import Schema
 
 __all__ = ["OUTSIDE", "Splitter"]

@@ -24,8 +24,8 @@ from hemix.data.layout import Appender, save_array
 from hemix.features.statistics import Statistics, combined_keys
 from hemix.preparation.entities import Entities
 from hemix.preparation.job import PrepareJob, Progress
-from hemix.preparation.labels import known_from
-from hemix.preparation.spill import Rows, Spill, rows_of
+from hemix.preparation.labels import known_since
+from hemix.preparation.partition_files import PartitionFiles, Rows, row_count
 from hemix.schema import Schema
 
 __all__ = ["StatisticsPass"]
@@ -76,7 +76,7 @@ class StatisticsPass:
     def build(
         self,
         job: PrepareJob,
-        partitions: Spill,
+        partitions: PartitionFiles,
         encoders: Encoders,
         log_end_ms: int,
     ) -> None:
@@ -96,7 +96,7 @@ class StatisticsPass:
                     self._version_keys[f"{level}.{name}"] = keys
         bits = self._leading_bits(job.logs.impressions.rows, job.memory_rows)
         folder = job.folder / "statistics"
-        with Spill(job.temporary / "sums", np.arange((1 << bits) + 1)) as sums:
+        with PartitionFiles(job.temporary / "sums", np.arange((1 << bits) + 1)) as sums:
             for _, rows in job.partitions(partitions, "adding up statistics"):
                 self._add(rows, sums, bits, log_end_ms)
         self._write(sums, folder, job.progress)
@@ -107,7 +107,7 @@ class StatisticsPass:
         files = -(-log_rows * len(self._schema.statistics) // memory_rows)
         return min(_MOST_BITS, (files - 1).bit_length())
 
-    def _add(self, rows: Rows, sums: Spill, bits: int, log_end_ms: int) -> None:
+    def _add(self, rows: Rows, sums: PartitionFiles, bits: int, log_end_ms: int) -> None:
         """One part's sums by key and day."""
         schema = self._schema
         time_ms = np.asarray(rows["time_ms"])
@@ -120,7 +120,7 @@ class StatisticsPass:
             for name in schema.tasks
             if f"available.{name}" in rows
         }
-        known = known_from(schema.labels, time_ms, available)
+        known = known_since(schema.labels, time_ms, available)
         for number, statistic in enumerate(schema.statistics.values()):
             final_ms, positive_ms = known[statistic.label]
             label = logged[statistic.label]
@@ -145,7 +145,7 @@ class StatisticsPass:
                     (key >> np.uint64(64 - bits) if bits else np.zeros_like(key)).astype(np.int64),
                 )
 
-    def _write(self, sums: Spill, folder: Path, progress: Progress) -> None:
+    def _write(self, sums: PartitionFiles, folder: Path, progress: Progress) -> None:
         folder.mkdir()
         names = list(self._schema.statistics)
         totals: list[list[Array]] = [[np.zeros((0, 3), dtype=np.int64)] for _ in names]
@@ -223,7 +223,7 @@ class StatisticsPass:
                     level,
                     name,
                     cell,
-                    rows_of(rows),
+                    row_count(rows),
                     time_ms=time_ms,
                     coordinates=places,
                 )

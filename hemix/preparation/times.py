@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from hemix.data.cells import Where, is_number, numbers_of
 from hemix.data.clock import EARLIEST_MS, LATEST_MS, date_start_ms
+from hemix.data.raw_columns import Where, is_number, numbers_of
 from hemix.data.spec import TIMELESS_MS
 from hemix.schema import Clock
 
-__all__ = ["times_of", "wrong_time"]
+__all__ = ["time_type_problem", "times_of"]
 
 Array = npt.NDArray[Any]
 
@@ -27,7 +27,7 @@ _NS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1, "day": 86_400_
 _NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 
 
-def wrong_time(kind: pa.DataType) -> str | None:
+def time_type_problem(kind: pa.DataType) -> str | None:
     """What was expected where a column of this type cannot hold times, else None."""
     t = pa.types
     if t.is_float16(kind) or t.is_float32(kind):

@@ -15,8 +15,8 @@ from hemix.errors import SchemaError
 from hemix.features import Categorical
 from hemix.features.base import FeatureType, SchemaSection
 from hemix.features.statistics import Statistic
-from hemix.schema.checks import check_features, check_history, check_statistics
 from hemix.schema.columns import Clock, Features, Roles, Tables
+from hemix.schema.consistency import check_features, check_history, check_statistics
 from hemix.schema.expression import Expression
 from hemix.schema.history import History
 from hemix.schema.labels import Label, check_labels

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hemix.data.cells import Where
 from hemix.data.keys import KeyIndex, keys_of
+from hemix.data.raw_columns import Where
 from hemix.features.scaling import quantile_edges
 from hemix.preparation import fit
-from hemix.preparation.fit import Fitting, sampled
+from hemix.preparation.fit import EncoderFitter, in_sample
 from hemix.schema import Schema
 
 ONES = np.ones
@@ -62,24 +62,26 @@ def test_edges_are_ascending_few_and_independent_of_the_order(
 
 def test_the_sample_is_a_function_of_the_row_number(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = np.arange(100_000)
-    assert sampled(rows, 100_000).all()
+    assert in_sample(rows, 100_000).all()
     monkeypatch.setattr(fit, "_SAMPLE_ROWS", 20_000)
-    kept = sampled(rows, 100_000)
+    kept = in_sample(rows, 100_000)
     assert 19_000 < kept.sum() < 21_000
-    assert (np.concatenate([sampled(rows[:7], 100_000), sampled(rows[7:], 100_000)]) == kept).all()
+    assert (
+        np.concatenate([in_sample(rows[:7], 100_000), in_sample(rows[7:], 100_000)]) == kept
+    ).all()
 
 
 def fitted(
     schema: Schema, level: str, values: dict[str, pa.Array], weights: list[float] | None = None
 ):  # type: ignore[no-untyped-def]
-    fitting = Fitting(schema)
+    fitter = EncoderFitter(schema)
     rows = len(next(iter(values.values())))
     cells = {
         n: f.read(n, values, rows, Where("t")) for n, f in schema.features.level(level).items()
     }
-    fitting.see(level, cells, values)
-    fitting.count(level, cells, None if weights is None else np.array(weights))
-    return fitting.fit(KeyIndex(), KeyIndex())
+    fitter.see(level, cells, values)
+    fitter.count(level, cells, None if weights is None else np.array(weights))
+    return fitter.fit(KeyIndex(), KeyIndex())
 
 
 def schema(features: str) -> Schema:

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pytest
 
 from hemix.backfill import logged_events
-from hemix.data.cells import Where
+from hemix.data.raw_columns import Where
 from hemix.data.spec import TIMELESS_MS
 from hemix.errors import DataError
-from hemix.preparation.checks import open_logs
+from hemix.preparation.logs import open_logs
 from hemix.preparation.times import times_of
 from hemix.schema import Clock
 from tests.data.small import ONE_EACH, PLAIN, at, prepared, shown, write

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hemix.data.cells import RawColumn, Where
 from hemix.data.clock import local_day
 from hemix.data.dataset import Dataset
 from hemix.data.encode import Encoders, level_features
 from hemix.data.keys import keys_of
+from hemix.data.raw_columns import RawColumn, Where
 from hemix.errors import DataError
 from hemix.features.statistics import prior_rate, rates_and_counts
 from hemix.run.folder import Run, begin

@@ -492,13 +492,13 @@ def test_a_log_that_was_served_and_answered_prepares_to_the_same_rows(
     assert len(once) > 0.8 * len(told)
     for name in ("train", "test"):
         ours, theirs = (
-            rows_of(d, name, {(r.user, r.time_ms, str(row["item_id"])) for r, row in once})
+            row_count(d, name, {(r.user, r.time_ms, str(row["item_id"])) for r, row in once})
             for d in (data, again)
         )
         assert len(ours) > 30 and ours == theirs
 
 
-def rows_of(data: Dataset, name: str, wanted: set[tuple[str, int, str]]) -> list[tuple[Any, ...]]:
+def row_count(data: Dataset, name: str, wanted: set[tuple[str, int, str]]) -> list[tuple[Any, ...]]:
     """User, time, item, position, labels and cuts' lengths of a split's rows, sorted."""
     part = data.split(name)
     ids = {

@@ -24,7 +24,7 @@ from hemix.data.keys import keys_of
 from hemix.errors import DataError, HemixError, StoreError, UsageError
 from hemix.features import CalendarField, Categorical
 from hemix.preparation import prepare
-from hemix.preparation.checks import open_logs
+from hemix.preparation.logs import open_logs
 from hemix.serving.store import Limits, Store, open_store
 from hemix.serving.types import Event
 from tests.data.small import PLAIN, at, write

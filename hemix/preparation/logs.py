@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from hemix.data.cells import is_number
 from hemix.data.keys import is_keyable
+from hemix.data.raw_columns import is_number
 from hemix.errors import DataError, SchemaError
-from hemix.preparation.places import is_url
-from hemix.preparation.reading import Table
-from hemix.preparation.times import wrong_time
+from hemix.preparation.log_files import is_url
+from hemix.preparation.log_table import LogTable
+from hemix.preparation.times import time_type_problem
 from hemix.schema import Clock, Schema
 
 __all__ = ["Logs", "open_logs"]
@@ -27,14 +27,14 @@ class Logs:
 
     folder: Path
     schema: Schema
-    impressions: Table
-    events: Table | None
-    items: Table | None
-    users: Table | None
-    truth: Table | None
+    impressions: LogTable
+    events: LogTable | None
+    items: LogTable | None
+    users: LogTable | None
+    truth: LogTable | None
 
     @property
-    def tables(self) -> list[Table]:
+    def tables(self) -> list[LogTable]:
         """All tables that are there."""
         return [
             t
@@ -90,12 +90,12 @@ def open_logs(folder: Path, schema: Schema | None) -> Logs:
     tables = schema.tables
     _refuse_outcomes(folder, schema)
 
-    def table(role: str) -> Table | None:
+    def table(role: str) -> LogTable | None:
         name = getattr(tables, role)
         return (
             None
             if name is None
-            else Table(name if is_url(name) else folder / name, f"tables.{role}")
+            else LogTable(name if is_url(name) else folder / name, f"tables.{role}")
         )
 
     impressions = table("impressions")
@@ -157,15 +157,15 @@ def _any(kind: pa.DataType) -> str | None:
     return None if is_keyable(kind) else "one value a row"
 
 
-def _check_impressions(logs: Logs, table: Table) -> None:
+def _check_impressions(logs: Logs, table: LogTable) -> None:
     schema, roles = logs.schema, logs.schema.roles
     table.require(schema.user, "user", _id)
     table.require(schema.item, "item", _id)
-    table.require(schema.clock.column, "clock.column", wrong_time)
+    table.require(schema.clock.column, "clock.column", time_type_problem)
     for name, label in schema.labels.items():
         table.require(label.column or name, f"labels.{name}", _number)
         if label.available_at is not None:
-            table.require(label.available_at, f"labels.{name}.available_at", wrong_time)
+            table.require(label.available_at, f"labels.{name}.available_at", time_type_problem)
     if roles.request_id is not None:
         table.require(roles.request_id, "roles.request_id", _id)
     if roles.weight is not None:
@@ -185,7 +185,7 @@ def _check_impressions(logs: Logs, table: Table) -> None:
                 table.require(column, f"history.fields.{name}", field.wrong_type)
 
 
-def _unify_split(schema: Schema, table: Table) -> None:
+def _unify_split(schema: Schema, table: LogTable) -> None:
     """One type for a split column of several types, text parsed: rows are split by comparing
     values, not texts.
     """
@@ -210,14 +210,14 @@ def _unify_split(schema: Schema, table: Table) -> None:
     table.unify(column, common)
 
 
-def _check_events(logs: Logs, table: Table) -> None:
+def _check_events(logs: Logs, table: LogTable) -> None:
     schema = logs.schema
     table.require(schema.user, "user", _id)
     table.require(schema.item, "item", _id)
     table.require(
         logs.event_clock,
         "history.clock_column" if schema.history.clock_column else "clock.column",
-        wrong_time,
+        time_type_problem,
     )
     for name, field in schema.event_fields.items():
         if name == "action" and schema.history.action is None and "action" not in table.names:
@@ -265,4 +265,4 @@ def _check_entities(logs: Logs) -> None:
             )
             raise DataError(f"{tables}: no column {schema.valid_from!r} (valid_from)")
         for table in versioned:
-            table.require(schema.valid_from, "valid_from", wrong_time)
+            table.require(schema.valid_from, "valid_from", time_type_problem)

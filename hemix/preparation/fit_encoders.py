@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from hemix.data.encode import Encoders
-from hemix.preparation.fit import Fitting
-from hemix.preparation.growth import extend_vocabulary
+from hemix.preparation.entity_tables import EntityTables
+from hemix.preparation.fit import EncoderFitter
 from hemix.preparation.impressions import ImpressionPass
 from hemix.preparation.job import PrepareJob
 from hemix.preparation.numbering import Numbering
-from hemix.preparation.tables import EntityTables
+from hemix.preparation.vocabulary_extension import extend_vocabulary
 
 __all__ = ["FittedEncoders", "fit_encoders"]
 
@@ -32,7 +32,7 @@ def fit_encoders(
     numbering: Numbering,
     tables: EntityTables,
     impressions: ImpressionPass,
-    fitting: Fitting,
+    fitter: EncoderFitter,
 ) -> FittedEncoders:
     """Learn the encoders and write them into the folder ``encoders``.
 
@@ -41,14 +41,14 @@ def fit_encoders(
         numbering: Users and items by number.
         tables: Users and items with their features.
         impressions: Counted how many train rows point to each version.
-        fitting: Counted all other values.
+        fitter: Counted all other values.
     """
     for level, entities, rows in (
         ("user", tables.users, impressions.user_rows),
         ("item", tables.items, impressions.item_rows),
     ):
-        fitting.count(level, entities.cells, rows[0].astype(np.float64))
-    encoders, texts = fitting.fit(numbering.users, numbering.items)
+        fitter.count(level, entities.cells, rows[0].astype(np.float64))
+    encoders, texts = fitter.fit(numbering.users, numbering.items)
     now_ms, growth = impressions.span.train_end_ms, None
     if job.earlier is not None:
         encoders, texts, growth = extend_vocabulary(encoders, texts, job.earlier, now_ms)

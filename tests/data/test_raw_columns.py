@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hemix.data.cells import Where, as_arrow, concatenate, from_arrow, mixed, row_hashes, take
 from hemix.data.keys import NULL_KEY, keys_of
+from hemix.data.raw_columns import Where, as_arrow, concatenate, from_arrow, mixed, row_hashes, take
 from hemix.errors import DataError
 from hemix.features import Categorical, Coordinates, Numeric, Vector
 

@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 
 from hemix.data.clock import local_text
 from hemix.errors import DataError, SchemaError, UsageError
-from hemix.preparation.checks import open_logs
-from hemix.preparation.reading import Table
+from hemix.preparation.date_texts import compact_day
+from hemix.preparation.log_table import LogTable
+from hemix.preparation.logs import open_logs
 from hemix.preparation.times import times_of
-from hemix.preparation.written_days import compact_day
 from hemix.schema import Boundary, Clock, Schema, Split
 
 __all__ = ["shift_split"]
@@ -132,7 +132,7 @@ def _day_of(text: str) -> date | None:
         return None
 
 
-def _last_day(impressions: Table, schema: Schema, column: str, *, by_clock: bool) -> date | None:
+def _last_day(impressions: LogTable, schema: Schema, column: str, *, by_clock: bool) -> date | None:
     """The last day of the log; None where it is beyond all dates.
 
     Raises DataError for a column without values.

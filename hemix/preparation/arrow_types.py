@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hemix.data.cells import Where
+from hemix.data.raw_columns import Where
 from hemix.data.texts import texts_of
 
 __all__ = ["cast_to", "check_utf8", "in_lists", "plain", "plain_type", "shown"]

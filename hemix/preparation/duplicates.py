@@ -16,15 +16,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hemix.data.cells import mixed, row_hashes
 from hemix.data.clock import date_start_ms
 from hemix.data.keys import keys_of, keys_of_texts, xxh64_texts
+from hemix.data.raw_columns import mixed, row_hashes
 from hemix.data.texts import family, texts_of
-from hemix.preparation.plain import in_lists
-from hemix.preparation.reading import Chunk
+from hemix.preparation.arrow_types import in_lists
+from hemix.preparation.log_table import Chunk
 from hemix.schema import Clock
 
-__all__ = ["chunk_hashes", "column_hashes", "occurrences", "warn_of_equal_rows"]
+__all__ = ["chunk_hashes", "column_hashes", "occurrence_numbers", "warn_about_duplicates"]
 
 Array = npt.NDArray[Any]
 
@@ -68,7 +68,7 @@ def column_hashes(columns: Mapping[str, pa.Array], rows: int) -> Array:
     return mixed(total)
 
 
-def occurrences(keys: Array, rows: Array) -> Array:
+def occurrence_numbers(keys: Array, rows: Array) -> Array:
     """int64 [n]: of every row, which of the different rows of its key it is, 0, 1, ... in the order
     of their first appearance. ``keys`` and ``rows`` uint64 [n]: hashes of what an event is made of,
     and of its whole row.
@@ -88,7 +88,7 @@ def occurrences(keys: Array, rows: Array) -> Array:
     return numbers
 
 
-def warn_of_equal_rows(table: object, dropped: int, rows: int) -> None:
+def warn_about_duplicates(table: object, dropped: int, rows: int) -> None:
     """Say so where many rows of a table were dropped because they are equal to earlier ones."""
     if dropped > _WARN_ABOVE * rows:
         _logger.warning(

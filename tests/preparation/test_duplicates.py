@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hemix.preparation import prepare
-from hemix.preparation.equality import column_hashes, occurrences
+from hemix.preparation.duplicates import column_hashes, occurrence_numbers
 from tests.data.small import PLAIN, Prepared, at, shown, write
 
 FOLDER = PLAIN + "tables: {impressions: days}\n"
@@ -167,8 +167,8 @@ def test_hashes_go_by_name_and_null_is_as_if_the_column_were_not_there() -> None
 def test_different_rows_of_a_key_are_numbered_as_they_first_appear() -> None:
     keys = np.array([7, 3, 7, 7, 3, 7], np.uint64)
     rows = np.array([9, 1, 5, 9, 1, 6], np.uint64)
-    assert occurrences(keys, rows).tolist() == [0, 0, 1, 0, 0, 2]
-    assert occurrences(keys[:0], rows[:0]).tolist() == []
+    assert occurrence_numbers(keys, rows).tolist() == [0, 0, 1, 0, 0, 2]
+    assert occurrence_numbers(keys[:0], rows[:0]).tolist() == []
 
 
 def test_a_moment_may_be_a_date_too(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from hemix.errors import DataError
 from hemix.preparation import prepare
-from hemix.preparation.places import parquet_files
+from hemix.preparation.log_files import parquet_files
 from tests.planted import SCHEMA, write_logs
 from tests.preparation.test_inputs import arrays
 

@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from hemix.data.cells import Where
+from hemix.data.raw_columns import Where
 from hemix.data.texts import family
 from hemix.errors import DataError
-from hemix.preparation.partitions import Value, constant, partition_type
-from hemix.preparation.places import LogFile, parquet_files
-from hemix.preparation.plain import cast_to, check_utf8, plain, plain_type, shown
+from hemix.preparation.arrow_types import cast_to, check_utf8, plain, plain_type, shown
+from hemix.preparation.hive_partitions import Value, constant, partition_type
+from hemix.preparation.log_files import LogFile, parquet_files
 
-__all__ = ["Chunk", "Table"]
+__all__ = ["Chunk", "LogTable"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class _File:
     first_row: int
 
 
-class Table:
+class LogTable:
     """An open table.
 
     Raises DataError naming the file: missing, an empty folder, not Parquet, truncated, or

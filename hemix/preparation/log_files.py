@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from hemix.errors import DataError
-from hemix.preparation.partitions import Partition, partition_of
+from hemix.preparation.hive_partitions import Partition, partition_of
 
 __all__ = ["LogFile", "is_url", "one_line", "parquet_files"]
 

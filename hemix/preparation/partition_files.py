@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from hemix.data.cells import RawColumn, as_arrow, from_arrow, take
+from hemix.data.raw_columns import RawColumn, as_arrow, from_arrow, take
 from hemix.files import storage_errors
 
-__all__ = ["Rows", "Spill", "part_bounds", "rows_of", "take_rows"]
+__all__ = ["PartitionFiles", "Rows", "partition_bounds", "row_count", "take_rows"]
 
 Array = npt.NDArray[Any]
 Rows: TypeAlias = "dict[str, RawColumn]"
@@ -27,7 +27,7 @@ _MOST_PARTS = 256
 """So many files are open at once at most; beyond it parts grow."""
 
 
-def rows_of(rows: Rows) -> int:
+def row_count(rows: Rows) -> int:
     """How many rows."""
     first = next(iter(rows.values()))
     return len(first[1]) - 1 if isinstance(first, tuple) else len(first)
@@ -38,7 +38,7 @@ def take_rows(rows: Rows, at: Array) -> Rows:
     return {name: take(cell, at) for name, cell in rows.items()}
 
 
-def part_bounds(rows_per_user: Array, rows: int) -> Array:
+def partition_bounds(rows_per_user: Array, rows: int) -> Array:
     """int64 [parts + 1]: user numbers at which parts begin, so that one holds about ``rows`` rows;
     last, the number of users.
     """
@@ -49,7 +49,7 @@ def part_bounds(rows_per_user: Array, rows: int) -> Array:
     return np.append(begins, len(rows_per_user)).astype(np.int64)
 
 
-class Spill:
+class PartitionFiles:
     """One temporary file per part. Raises StorageError when the disk is full."""
 
     def __init__(self, folder: Path, bounds: Array) -> None:
@@ -127,7 +127,7 @@ class Spill:
     def _path(self, part: int) -> Path:
         return self._folder / f"{part:05d}.arrow"
 
-    def __enter__(self) -> Spill:
+    def __enter__(self) -> PartitionFiles:
         return self
 
     def __exit__(

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from hemix.data.encode import Encoders
 from hemix.data.layout import Block
 from hemix.preparation.entities import Entities
-from hemix.preparation.fit import Fitting
+from hemix.preparation.fit import EncoderFitter
 from hemix.preparation.job import PrepareJob
-from hemix.preparation.joins import Joins, Side
+from hemix.preparation.joins import Joins, JoinSide
 from hemix.preparation.numbering import Numbering
 
 __all__ = ["EntityTables", "read_tables"]
@@ -28,13 +28,13 @@ class EntityTables:
         return {"user": self.users.encode(encoders), "item": self.items.encode(encoders)}
 
 
-def read_tables(job: PrepareJob, numbering: Numbering, fitting: Fitting) -> EntityTables:
+def read_tables(job: PrepareJob, numbering: Numbering, fitter: EncoderFitter) -> EntityTables:
     """Read both tables and check the joins.
 
     Args:
         job: The logs and their schema.
         numbering: The numbers so far; users and items of the tables are added.
-        fitting: Sees every value of a feature.
+        fitter: Sees every value of a feature.
 
     Returns:
         Users and items, also those that no table holds.
@@ -44,14 +44,14 @@ def read_tables(job: PrepareJob, numbering: Numbering, fitting: Fitting) -> Enti
     """
     job.progress("reading users and items", 0.0)
     logs, schema = job.logs, job.schema
-    users = Entities.build("user", logs.users, numbering.users, schema, fitting)
-    items = Entities.build("item", logs.items, numbering.items, schema, fitting, logs.score_columns)
+    users = Entities.build("user", logs.users, numbering.users, schema, fitter)
+    items = Entities.build("item", logs.items, numbering.items, schema, fitter, logs.score_columns)
     joins = Joins()
     joins.check(
         logs,
         numbering.impressions,
         numbering.events,
-        users=Side(entities=users, index=numbering.users, shown=numbering.shown_users),
-        items=Side(entities=items, index=numbering.items, shown=numbering.shown_items),
+        users=JoinSide(entities=users, index=numbering.users, shown=numbering.shown_users),
+        items=JoinSide(entities=items, index=numbering.items, shown=numbering.shown_items),
     )
     return EntityTables(users=users, items=items, joins=joins)

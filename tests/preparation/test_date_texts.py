@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hemix.errors import SchemaError
-from hemix.preparation.written_days import comparable, lower_bound
+from hemix.preparation.date_texts import comparable, lower_bound
 from hemix.schema import Schema
 from tests.preparation.test_boundaries import HEAD, refusal, split_rows
 

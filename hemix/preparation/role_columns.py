@@ -14,9 +14,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hemix.data.cells import MOST_NUMBER, Where, numbers_of
+from hemix.data.raw_columns import MOST_NUMBER, Where, numbers_of
 
-__all__ = ["check_ids", "labels_of", "no_null", "positions_of", "score_numbers_of", "weights_of"]
+__all__ = [
+    "check_ids",
+    "check_not_null",
+    "labels_of",
+    "positions_of",
+    "score_numbers_of",
+    "weights_of",
+]
 
 Array = npt.NDArray[Any]
 
@@ -24,7 +31,7 @@ _LEAST_WEIGHT = 1 / MOST_NUMBER
 """A smaller weight would be 0 as a float32, and its row would count as none"""
 
 
-def no_null(column: str, values: pa.Array, where: Where) -> None:
+def check_not_null(column: str, values: pa.Array, where: Where) -> None:
     """Refuse null."""
     if values.null_count:
         row = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
@@ -39,7 +46,7 @@ def check_ids(column: str, values: pa.Array, where: Where) -> None:
     """Refuse what is no id of a user, an item or a request: null, NaN, and the empty text, which a
     server refuses too.
     """
-    no_null(column, values, where)
+    check_not_null(column, values, where)
     if pa.types.is_floating(values.type):
         numbers_of(column, values, where)
     if pa.types.is_string(values.type) or pa.types.is_binary(values.type):
@@ -76,7 +83,7 @@ def labels_of(column: str, values: pa.Array, where: Where) -> Array:
 
 def weights_of(column: str, values: pa.Array, where: Where) -> Array:
     """float32 [rows], finite and not negative; 0 only where the column says so."""
-    no_null(column, values, where)
+    check_not_null(column, values, where)
     numbers = numbers_of(column, values, where)
     if (numbers < 0).any():
         row = int(np.argmax(numbers < 0))

@@ -16,8 +16,8 @@ import pytest
 from hemix.backfill import logged_events
 from hemix.errors import DataError
 from hemix.preparation import prepare
-from hemix.preparation.checks import open_logs
-from hemix.preparation.reading import Table
+from hemix.preparation.log_table import LogTable
+from hemix.preparation.logs import open_logs
 from tests.data.small import PLAIN, at, shown, write
 
 DAYS = ["2026-01-05", "2026-01-06", "2026-01-07"]
@@ -32,11 +32,11 @@ def folders(root: Path, files: Mapping[str, Mapping[str, Any] | pa.Table]) -> Pa
     return root
 
 
-def table(root: Path, files: Mapping[str, Mapping[str, Any]]) -> Table:
-    return Table(folders(root, files), "tables.impressions")
+def table(root: Path, files: Mapping[str, Mapping[str, Any]]) -> LogTable:
+    return LogTable(folders(root, files), "tables.impressions")
 
 
-def column(found: Table, name: str) -> list[Any]:
+def column(found: LogTable, name: str) -> list[Any]:
     return [
         value for chunk in found.chunks([name], 10) for value in chunk.columns[name].to_pylist()
     ]

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hemix.data.cells import numbers_of
 from hemix.data.encode import Encoders
 from hemix.data.layout import SPLITS, Appender, Block, load_array, save_array
+from hemix.data.raw_columns import numbers_of
 from hemix.errors import SchemaError
+from hemix.preparation.entity_tables import EntityTables
 from hemix.preparation.events import HistoryWriter
 from hemix.preparation.impressions import ImpressionPass
 from hemix.preparation.job import PrepareJob
 from hemix.preparation.label_rates import LabelRates
 from hemix.preparation.shards import ShardWriter
 from hemix.preparation.sorting import Passes, SortedPartitions
-from hemix.preparation.tables import EntityTables
 from hemix.schema import Schema
 
 __all__ = ["WrittenDataset", "write_dataset"]

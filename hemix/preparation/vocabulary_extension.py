@@ -21,11 +21,11 @@ from hemix.errors import DataError, UsageError
 from hemix.schema import Schema
 from hemix.validation import first_difference
 
-__all__ = ["Earlier", "extend_vocabulary"]
+__all__ = ["PreviousEncoders", "extend_vocabulary"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Earlier:
+class PreviousEncoders:
     """The encoders that a later dataset continues."""
 
     encoders: Encoders
@@ -35,7 +35,9 @@ class Earlier:
     """A value not seen in training rows for so long loses its row; None: never"""
 
     @classmethod
-    def load(cls, folder: str | Path, schema: Schema, forget_days: int | None = None) -> Earlier:
+    def load(
+        cls, folder: str | Path, schema: Schema, forget_days: int | None = None
+    ) -> PreviousEncoders:
         """From a dataset or a run folder.
 
         Raises UsageError where it is neither, DataError where its schema means something else.
@@ -70,7 +72,7 @@ class Earlier:
 
 
 def extend_vocabulary(
-    new: Encoders, texts: Mapping[str, pa.Table], earlier: Earlier, now_ms: int
+    new: Encoders, texts: Mapping[str, pa.Table], earlier: PreviousEncoders, now_ms: int
 ) -> tuple[Encoders, dict[str, pa.Table], dict[str, dict[str, int]]]:
     """Continue the vocabularies of an earlier day.
 
