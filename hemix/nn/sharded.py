@@ -35,7 +35,7 @@ class ShardedTables(Tables):
 
     def by_name(self) -> dict[str, Tensor]:
         """Not of a part: raises TypeError. Weights of several processes are saved by
-        `hemix.run.shards`."""
+        `hemix.runs.shards`."""
         raise TypeError("tables over several processes have no whole table in one of them")
 
     def _readable(self, ids: list[Tensor]) -> tuple[Tensor, list[Tensor]]:

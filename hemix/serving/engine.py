@@ -24,7 +24,7 @@ from torch import Tensor
 from hemix.errors import RequestError, SettingsError
 from hemix.nn.heads import probabilities
 from hemix.nn.inputs import Inputs
-from hemix.run import Run
+from hemix.runs import Run
 from hemix.serving.batch import request_batch, some_candidates
 from hemix.serving.cache import Kept, StateCache
 from hemix.serving.checks import FieldChecks

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from hemix.run import Run
+from hemix.runs import Run
 from hemix.serving.batch import user_batch
 from hemix.serving.cache import Kept, StateCache
 from hemix.serving.features import Encoder, UserSide

@@ -10,7 +10,7 @@ import numpy as np
 
 from hemix.data.dataset import Dataset
 from hemix.errors import RunError
-from hemix.run.folder import INFO_FILE
+from hemix.runs.folder import INFO_FILE
 from hemix.team import Team
 from hemix.training.checkpoint import Checkpoint
 from hemix.training.job import TrainingJob

@@ -19,7 +19,7 @@ from hemix.data.dataset import Dataset
 from hemix.data.encode import Encoders
 from hemix.errors import DataError, RequestError
 from hemix.preparation import prepare
-from hemix.run import Run
+from hemix.runs import Run
 from hemix.serving.engine import Engine, EngineConfig
 from hemix.serving.served import LoggedStore, ServedLogs
 from hemix.serving.served.replay import replay_log

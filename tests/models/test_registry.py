@@ -28,7 +28,7 @@ from hemix.models import (
     register_model,
     registry,
 )
-from hemix.run import Run
+from hemix.runs import Run
 from hemix.serving.engine import Engine, EngineConfig
 from hemix.serving.store import Limits, open_store
 from hemix.settings import build_settings

@@ -17,8 +17,8 @@ import torch
 
 from hemix.data.dataset import Dataset
 from hemix.nn.heads import probabilities
-from hemix.run import Run
-from hemix.run.prediction import predicted_tables
+from hemix.runs import Run
+from hemix.runs.prediction import predicted_tables
 from hemix.schema import Schema
 from hemix.serving.store import Store
 from hemix.serving.types import Candidate, Event, RankedItem, Ranking, RankRequest

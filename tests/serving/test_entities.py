@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hemix.data.layout import Block
-from hemix.run import Run
+from hemix.runs import Run
 from hemix.serving.checks import FieldChecks
 from hemix.serving.entities import EntityEncoder, EntityRows
 from hemix.serving.features import Encoder

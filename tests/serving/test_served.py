@@ -19,7 +19,7 @@ import pytest
 
 from hemix.data.dataset import Dataset
 from hemix.preparation import prepare
-from hemix.run import Run
+from hemix.runs import Run
 from hemix.schema import Schema
 from hemix.serving.engine import Engine, EngineConfig
 from hemix.serving.quiet import Quiet

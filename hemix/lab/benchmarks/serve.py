@@ -26,7 +26,7 @@ from hemix.errors import HemixError, UsageError
 from hemix.lab.benchmarks.drive import Plan, Stream
 from hemix.lab.benchmarks.memory import Memory
 from hemix.measure import machine, stolen_seconds
-from hemix.run import Run
+from hemix.runs import Run
 from hemix.serving.known import known
 from hemix.serving.store import Limits, open_store
 from hemix.serving.types import Event

@@ -35,8 +35,8 @@ from hemix.lab.flops import flop_counter
 from hemix.lab.studies.cells import Judged
 from hemix.measure import PeakMemory, machine
 from hemix.models import import_files, is_neural
-from hemix.run.evaluation import predictions_of
-from hemix.run.folder import INFO_FILE, Run
+from hemix.runs.evaluation import predictions_of
+from hemix.runs.folder import INFO_FILE, Run
 from hemix.settings import Settings, parse_settings
 from hemix.training.loop import train
 

@@ -12,7 +12,7 @@ import pytest
 
 from hemix import Client
 from hemix.data.dataset import Dataset
-from hemix.run import Run
+from hemix.runs import Run
 from hemix.serving.engine import Engine, EngineConfig
 from hemix.serving.served.replay import replay
 from hemix.serving.store import Limits, open_store

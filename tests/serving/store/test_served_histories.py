@@ -11,7 +11,7 @@ import pytest
 
 from hemix import api
 from hemix.data.dataset import Dataset
-from hemix.run import Run
+from hemix.runs import Run
 from hemix.serving.engine import Engine, EngineConfig
 from hemix.serving.store import Limits, open_store
 from tests.rich import SCHEMA

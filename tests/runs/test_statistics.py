@@ -17,7 +17,7 @@ from hemix.data.keys import keys_of
 from hemix.data.raw_columns import RawColumn, Where
 from hemix.errors import DataError
 from hemix.features.statistics import prior_rate, rates_and_counts
-from hemix.run.folder import Run, begin
+from hemix.runs.folder import Run, begin
 from tests.planted import DAY_MS, START_MS
 
 

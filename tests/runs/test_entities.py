@@ -14,7 +14,7 @@ import pytest
 from hemix.data.dataset import Dataset
 from hemix.data.keys import NULL_KEY, keys_of
 from hemix.errors import DataError, RunError
-from hemix.run import Run
+from hemix.runs import Run
 from tests.planted import DAY_MS, START_MS
 
 

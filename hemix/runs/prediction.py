@@ -15,8 +15,8 @@ from hemix.data.dataset import Dataset
 from hemix.data.layout import load_array
 from hemix.errors import UsageError
 from hemix.files import storage_errors
-from hemix.run.folder import Run, check_same_schema
-from hemix.run.scoring import score_split
+from hemix.runs.folder import Run, check_same_schema
+from hemix.runs.scoring import score_split
 
 __all__ = ["predicted_tables", "write_predictions"]
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from hemix.errors import RunError, StorageError
 from hemix.models import Ranker, build_model
-from hemix.run.weights import (
+from hemix.runs.weights import (
     DENSE_FILE,
     TABLES_FILE,
     load_tensors,

@@ -24,8 +24,8 @@ from hemix.evaluation.notes import evaluation_notes
 from hemix.evaluation.predictions import Predictions
 from hemix.evaluation.report import write_report
 from hemix.files import write_json
-from hemix.run.folder import METRICS_FILE, Run, check_same_schema
-from hemix.run.scoring import (
+from hemix.runs.folder import METRICS_FILE, Run, check_same_schema
+from hemix.runs.scoring import (
     SCORING_IMPRESSIONS,
     BatchChange,
     permute_feature,

@@ -18,8 +18,8 @@ from hemix import api
 from hemix.data.dataset import Dataset
 from hemix.errors import RunError, StorageError, UsageError
 from hemix.evaluation.predictions import Predictions
-from hemix.run import Run
-from hemix.run.evaluation import predictions_of
+from hemix.runs import Run
+from hemix.runs.evaluation import predictions_of
 from tests.data.small import PLAIN, at, prepared, shown
 from tests.rich import write_rich
 

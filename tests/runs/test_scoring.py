@@ -15,8 +15,8 @@ from torch import Tensor
 from hemix.data.batch import RequestBatch
 from hemix.data.dataset import Dataset, Split
 from hemix.data.spec import InputSpec
-from hemix.run import Run
-from hemix.run.scoring import Scored, permute_feature, score_split, without_history
+from hemix.runs import Run
+from hemix.runs.scoring import Scored, permute_feature, score_split, without_history
 from hemix.schema import Schema
 from tests.data.test_dataset import leaves, same
 from tests.rich import SCHEMA

@@ -20,7 +20,7 @@ from torch import Tensor
 from hemix.errors import RunError
 from hemix.files import storage_errors
 from hemix.nn.sharded import ShardedTables
-from hemix.run.weights import check_digest, sha256
+from hemix.runs.weights import check_digest, sha256
 
 __all__ = ["Shard", "fill_rows", "save_whole_tables"]
 

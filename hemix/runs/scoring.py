@@ -15,7 +15,7 @@ from torch import Tensor
 from hemix.data.batch import Columns, Jagged, RequestBatch
 from hemix.data.dataset import Plan, Split
 from hemix.data.layout import ranges
-from hemix.run.folder import Run
+from hemix.runs.folder import Run
 
 __all__ = ["BatchChange", "Scored", "permute_feature", "score_split", "without_history"]
 

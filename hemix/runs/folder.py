@@ -24,8 +24,8 @@ from hemix.features.statistics import Statistics, statistic_files
 from hemix.files import read_json, storage_errors, write_json, write_text
 from hemix.models import Predictor, Ranker, build_predictor, find_model, model_names
 from hemix.nn.sharded import ShardedTables
-from hemix.run.shards import save_whole_tables
-from hemix.run.weights import DENSE_FILE, TABLES_FILE, load_weights, save_dense, save_weights
+from hemix.runs.shards import save_whole_tables
+from hemix.runs.weights import DENSE_FILE, TABLES_FILE, load_weights, save_dense, save_weights
 from hemix.schema import Schema
 from hemix.settings import Settings, build_settings
 from hemix.validation import first_difference
@@ -42,7 +42,7 @@ ENTITIES: tuple[Literal["user", "item"], ...] = ("user", "item")
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """A finished run: load it with :meth:`load`, score a dataset with
-    :func:`hemix.run.scoring.score_split`.
+    :func:`hemix.runs.scoring.score_split`.
     """
 
     folder: Path
@@ -143,9 +143,9 @@ class Run:
         bias: Literal["logged", "serving"] = "serving",
     ) -> pa.Table:
         """Scores of every impression of a split as one Arrow table; see
-        :func:`hemix.run.prediction.predicted_tables`.
+        :func:`hemix.runs.prediction.predicted_tables`.
         """
-        from hemix.run.prediction import predicted_tables  # it needs this module
+        from hemix.runs.prediction import predicted_tables  # it needs this module
 
         dataset = data if isinstance(data, Dataset) else Dataset(data)
         return pa.concat_tables(predicted_tables(self, dataset, split, bias=bias))
