@@ -11,7 +11,7 @@ from hemix.data.spec import TIMELESS_MS
 from hemix.models import Predictor
 from hemix.nn.inputs import Inputs
 from hemix.serving.features import UserSide
-from hemix.serving.types import Because, RankRequest
+from hemix.serving.types import Attribution, RankRequest
 
 __all__ = ["because"]
 
@@ -20,7 +20,7 @@ _MOST = 5
 
 def because(
     model: Predictor, state: Any, inputs: Inputs, user: UserSide, request: RankRequest
-) -> list[tuple[Because, ...]]:
+) -> list[tuple[Attribution, ...]]:
     """For every candidate of one request, whose ``state`` and ``inputs`` these are, the events of
     most weight, and the newest in any case: what a user did just now is what one asks about. None
     where the model weighs no events.
@@ -40,9 +40,9 @@ def because(
     ]
 
 
-def _one(user: UserSide, position: int, weight: float, now_ms: int) -> Because:
+def _one(user: UserSide, position: int, weight: float, now_ms: int) -> Attribution:
     time_ms = int(user.time_ms[position])
-    return Because(
+    return Attribution(
         item=user.item_ids[position].as_py(),
         weight=weight,
         age_seconds=None if time_ms == TIMELESS_MS else (now_ms - time_ms) / 1000,

@@ -23,7 +23,7 @@ from hemix.runs import Run
 from hemix.serving.engine import Engine, EngineConfig
 from hemix.serving.served import LoggedStore, ServedLogs
 from hemix.serving.served.replay import replay_log
-from hemix.serving.store import Limits, open_store
+from hemix.serving.stores import StoreLimits, open_store
 from hemix.serving.types import Candidate, RankRequest
 from tests.features import log_count, minute_of_day  # noqa: F401 (they register their types)
 from tests.planted import SCHEMA, write_logs
@@ -152,7 +152,7 @@ def test_it_is_served_as_it_was_trained_and_replayed(
 ) -> None:
     loaded, served = Run.load(run), ServedLogs(tmp_path / "served")
     log = served.open("feed", "1", loaded.schema)
-    store = LoggedStore(open_store("memory://", Limits(ttl_ms=None)), served)
+    store = LoggedStore(open_store("memory://", StoreLimits(ttl_ms=None)), served)
     config = EngineConfig(name="feed", version="1", store_timeout_s=5)
     engine = Engine(loaded, store, config, log=log)
     asked = asked_requests(logs, Dataset(data))

@@ -20,7 +20,7 @@ from hemix.nn.heads import probabilities
 from hemix.runs import Run
 from hemix.runs.prediction import predicted_tables
 from hemix.schema import Schema
-from hemix.serving.store import Store
+from hemix.serving.stores import Store
 from hemix.serving.types import Candidate, Event, RankedItem, Ranking, RankRequest
 
 TOLERANCE = 1e-5

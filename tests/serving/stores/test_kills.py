@@ -16,16 +16,16 @@ import pytest
 
 from hemix import api
 from hemix.errors import StoreError
-from hemix.serving.store import Limits, Store, open_store
+from hemix.serving.stores import Store, StoreLimits, open_store
 from tests.data.small import ONE_EACH, at, write
 from tests.serving.redis_server import RedisServer
-from tests.serving.store.events import did
+from tests.serving.stores.events import did
 
 WRITE = """
 import sys
-from hemix.serving.store import Limits, open_store
-from tests.serving.store.events import did
-store = open_store(sys.argv[1], Limits(cap=10**6))
+from hemix.serving.stores import StoreLimits, open_store
+from tests.serving.stores.events import did
+store = open_store(sys.argv[1], StoreLimits(cap=10**6))
 for body in range(int(sys.argv[2]), 10**9):
     store.append([did(f"{body}-{n}", body, f"u{n % 7}") for n in range(50)])
     print(body, flush=True)
@@ -72,7 +72,7 @@ def test_a_killed_writer_loses_nothing_that_sqlite_accepted(tmp_path: Path) -> N
 def test_a_killed_redis_loses_nothing_that_it_accepted(tmp_path: Path) -> None:
     rng = random.Random(SEED)
     server = RedisServer(tmp_path / "redis", fsync="always")
-    store = open_store(server.url, Limits(cap=10**6))
+    store = open_store(server.url, StoreLimits(cap=10**6))
     body, accepted = 0, -1
     try:
         for _ in range(8):

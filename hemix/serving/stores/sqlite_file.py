@@ -1,6 +1,4 @@
-"""The store's SQLite file: its tables, what makes a file one of ours, and what SQLite's failures
-are called.
-"""
+"""The store's SQLite file: its tables, the check that a file is a store, and SQLite's errors."""
 
 from __future__ import annotations
 
@@ -17,8 +15,8 @@ _APPLICATION = 0x48454D58
 """``HEMX``, in the file's header"""
 _VERSION = 1
 _MAGIC = b"SQLite format 3\0"
-_CHECKED_BYTES = 64 << 20
-"""A file up to this size is checked page by page when it is opened"""
+_MAX_CHECKED_BYTES = 64 << 20
+"""Files up to this size are checked page by page when they are opened"""
 
 _TABLES = """
 CREATE TABLE state (revision INTEGER NOT NULL);
@@ -51,20 +49,27 @@ CREATE TABLE events (
   fields TEXT,
   PRIMARY KEY (owner, time_ms, arrival)
 ) WITHOUT ROWID;
-CREATE TABLE ids (owner INTEGER NOT NULL, id TEXT NOT NULL, dropped INTEGER, PRIMARY KEY (owner,
-  id)) WITHOUT ROWID;
+CREATE TABLE ids (
+  owner INTEGER NOT NULL,
+  id TEXT NOT NULL,
+  dropped INTEGER,
+  PRIMARY KEY (owner, id)
+) WITHOUT ROWID;
 CREATE INDEX ids_dropped ON ids (owner, dropped) WHERE dropped IS NOT NULL;
 """
-_ITEMS_HEARD = "CREATE INDEX IF NOT EXISTS items_heard ON owners (heard_ms) WHERE kind = 'item'"
-"""Files made before items were forgotten get it when they are opened"""
-# owners.dropped counts, and ids.dropped numbers, the events that are not, or no longer, kept; the
-# oldest numbers are deleted
+_ITEMS_INDEX = "CREATE INDEX IF NOT EXISTS items_heard ON owners (heard_ms) WHERE kind = 'item'"
+"""Older files lack this index and get it when they are opened"""
+# owners.heard_ms: when the last event was accepted. owners.dropped counts, and ids.dropped numbers,
+# the accepted events that are outside the history; the oldest numbers are deleted.
 
 
 def check_file(path: Path) -> None:
-    """Refuse what cannot be a store before SQLite touches it.
+    """Refuse a file that cannot be a store before SQLite touches it.
 
-    A file that is absent or empty is a new one.
+    A missing or empty file becomes a new store.
+
+    Raises:
+        StoreError: There is no such folder, or the file is no SQLite database.
     """
     if not path.parent.is_dir():
         raise StoreError(f"{path}: no such folder for the store: {path.parent}")
@@ -77,9 +82,14 @@ def check_file(path: Path) -> None:
 
 
 def create_tables(connection: sqlite3.Connection, path: Path) -> None:
-    """Make the tables in a new file; check an old one.
+    """Create the tables in a new file; check an existing one.
 
-    Raises StoreError for another program's file, another version, damage.
+    Args:
+        connection: A connection to the file.
+        path: Path of the file, for messages.
+
+    Raises:
+        StoreError: The file is another program's, of another version, or damaged.
     """
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -95,31 +105,36 @@ def create_tables(connection: sqlite3.Connection, path: Path) -> None:
         )
     if objects:
         _check_pages(connection, path)
-        connection.execute(_ITEMS_HEARD)
+        connection.execute(_ITEMS_INDEX)
         return
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("BEGIN EXCLUSIVE")
     (objects,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if not objects:  # else another process was faster
+    if not objects:  # another process may have created them
         for statement in _TABLES.split(";"):
             connection.execute(statement)
-        connection.execute(_ITEMS_HEARD)
+        connection.execute(_ITEMS_INDEX)
         connection.execute(f"PRAGMA application_id = {_APPLICATION}")
         connection.execute(f"PRAGMA user_version = {_VERSION}")
     connection.execute("COMMIT")
 
 
 def _check_pages(connection: sqlite3.Connection, path: Path) -> None:
-    if path.stat().st_size > _CHECKED_BYTES:
+    if path.stat().st_size > _MAX_CHECKED_BYTES:
         return
-    (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if found != "ok":
-        raise StoreError(f"{path}: damaged: {' '.join(str(found).split())}")
+    (result,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if result != "ok":
+        raise StoreError(f"{path}: damaged: {' '.join(str(result).split())}")
 
 
 @contextmanager
 def store_errors(path: Path, timeout_s: float) -> Iterator[None]:
-    """Turn what SQLite and the operating system refuse into a StoreError that names the file."""
+    """Turn errors of SQLite and the operating system into a StoreError that names the file.
+
+    Args:
+        path: Path of the file.
+        timeout_s: How long the caller waits for a lock, in seconds.
+    """
     try:
         yield
     except sqlite3.Error as error:

@@ -1,12 +1,11 @@
-"""A store's URL to the store. Loads the Redis client where the URL asks for it."""
+"""Open the store at a URL; Redis's client is imported only for a Redis URL."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from hemix.errors import MissingExtra, UsageError
-from hemix.serving.store.limits import Limits
-from hemix.serving.store.protocol import Store
+from hemix.serving.stores.base import Store, StoreLimits
 
 __all__ = ["open_store"]
 
@@ -15,28 +14,34 @@ _EXPECTED = (
 )
 
 
-def open_store(url: str, limits: Limits = Limits()) -> Store:  # noqa: B008 (frozen)
-    """The store at ``url``: ``memory://``; ``sqlite:///relative.db``, ``sqlite:////absolute.db``,
-    made where there is none; ``redis://[user:password@]host:port/db`` or ``rediss://`` (TLS), which
-    is not connected to before it is used.
+def open_store(url: str, limits: StoreLimits = StoreLimits()) -> Store:  # noqa: B008 (frozen)
+    """Open the store at ``url``.
 
-    Raises UsageError for another URL, StoreError for a file that cannot be the store, MissingExtra
-    without Redis's client.
+    Args:
+        url: ``memory://``; ``sqlite:///relative.db`` or ``sqlite:////absolute.db``, created where
+            missing; ``redis://[user:password@]host:port/db`` or ``rediss://`` (TLS), connected at
+            first use.
+        limits: Bounds of the store.
+
+    Raises:
+        UsageError: The URL has another form.
+        StoreError: The file cannot be a store.
+        MissingExtra: Redis's client is not installed.
     """
     scheme, separator, rest = url.partition("://")
     if separator:
         match scheme:
             case "memory" if not rest:
-                from hemix.serving.store.memory import MemoryStore
+                from hemix.serving.stores.memory import MemoryStore
 
                 return MemoryStore(limits)
             case "sqlite" if rest.startswith("/") and len(rest) > 1 and "?" not in rest:
-                from hemix.serving.store.sqlite import SQLiteStore
+                from hemix.serving.stores.sqlite import SQLiteStore
 
                 return SQLiteStore(Path(rest[1:]), limits)
             case "redis" | "rediss":
                 try:
-                    from hemix.serving.store.redis import RedisStore
+                    from hemix.serving.stores.redis import RedisStore
                 except ImportError as missing:
                     raise MissingExtra("redis", "redis", "a store in Redis") from missing
                 return RedisStore(url, limits)

@@ -25,11 +25,11 @@ from hemix.errors import DataError, HemixError, StoreError, UsageError
 from hemix.features import CalendarField, Categorical
 from hemix.preparation import prepare
 from hemix.preparation.logs import open_logs
-from hemix.serving.store import Limits, Store, open_store
+from hemix.serving.stores import Store, StoreLimits, open_store
 from hemix.serving.types import Event
 from tests.data.small import PLAIN, at, write
 from tests.serving.redis_server import RedisServer
-from tests.serving.store.conftest import empty
+from tests.serving.stores.conftest import empty
 
 IMPRESSIONS = """
 name: shown
@@ -176,7 +176,7 @@ def logs(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def stored(url: str, impressions: bool) -> Store:
-    return open_store(url, Limits(impressions=impressions))
+    return open_store(url, StoreLimits(impressions=impressions))
 
 
 def encoded(encoders: Encoders, events: tuple[Event, ...]) -> np.ndarray:

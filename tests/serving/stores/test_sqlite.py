@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from hemix.errors import StoreError, UsageError
-from hemix.serving.store import Limits, Store, open_store
-from hemix.serving.store.sqlite_file import store_errors
+from hemix.serving.stores import Store, StoreLimits, open_store
+from hemix.serving.stores.sqlite_file import store_errors
 from hemix.serving.types import History
-from tests.serving.store.events import did, ids, says
+from tests.serving.stores.events import did, ids, says
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def opened(path: Path, **limits: float) -> Store:
-    return open_store(f"sqlite:///{path}", Limits(**limits))  # type: ignore[arg-type]
+    return open_store(f"sqlite:///{path}", StoreLimits(**limits))  # type: ignore[arg-type]
 
 
 # -- URLs ------------------------------------------------------------------------------------------
@@ -251,7 +251,7 @@ def test_a_full_disk_takes_nothing_and_loses_nothing(path: Path) -> None:
 def test_what_is_forgotten_is_deleted(path: Path) -> None:
     """The file does not grow with users who are gone."""
     now = [10**12]
-    limits = Limits(ttl_ms=1000, item_ttl_ms=1000, clock_ms=lambda: now[0])
+    limits = StoreLimits(ttl_ms=1000, item_ttl_ms=1000, clock_ms=lambda: now[0])
     store = open_store(f"sqlite:///{path}", limits)
     for user in range(60):
         store.append(

@@ -20,13 +20,13 @@ from hypothesis.stateful import (
 )
 
 from hemix.data.spec import TIMELESS_MS
-from hemix.serving.store import Limits, Store, open_store
+from hemix.serving.stores import Store, StoreLimits, open_store
 from hemix.serving.types import Event, Features, History
 from tests.serving.redis_server import RedisServer
-from tests.serving.store.conftest import empty
-from tests.serving.store.events import NOON_MS
+from tests.serving.stores.conftest import empty
+from tests.serving.stores.events import NOON_MS
 
-LIMITS = Limits(cap=4, impressions=True, columns=4)
+LIMITS = StoreLimits(cap=4, impressions=True, max_columns=4)
 NAMES = st.sampled_from(["u", "v"])
 VALUES = st.one_of(
     st.none(),
@@ -61,7 +61,7 @@ def continued(before: History, moved: History, limit: int) -> tuple[Event, ...]:
     both = sorted(
         (*before.events, *moved.events), key=lambda event: event.time_ms
     )  # at equal times the new ones follow
-    return tuple(both[-min(limit, moved.kept) :])
+    return tuple(both[-min(limit, moved.total_events) :])
 
 
 class Same(RuleBasedStateMachine):
@@ -91,11 +91,15 @@ class Same(RuleBasedStateMachine):
         )
         assert other.events == model.events
         for store, now in ((self.model, model), (self.other, other)):
-            assert store.history(user, limit=limit, known=now.revision) == History(now.revision)
+            assert store.history(user, limit=limit, known_revision=now.revision) == History(
+                now.revision
+            )
             whole = store.history(user, limit=limit)
             before = self.read_before.get((id(store), user, limit), History())
             assert (
-                continued(before, store.history(user, limit=limit, known=before.revision), limit)
+                continued(
+                    before, store.history(user, limit=limit, known_revision=before.revision), limit
+                )
                 == whole.events
             )
             self.read_before[id(store), user, limit] = whole

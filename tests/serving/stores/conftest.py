@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hemix.serving.store import Limits, Store, open_store
+from hemix.serving.stores import Store, StoreLimits, open_store
 from tests.serving.redis_server import RedisServer
 
 Open = Callable[..., Store]
@@ -25,7 +25,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 @pytest.fixture(params=["memory", "sqlite", "redis"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
     """Opens an empty store, again (where it outlives its process) the same one; arguments are those
-    of Limits.
+    of StoreLimits.
     """
     match request.param:
         case "memory":
@@ -39,7 +39,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
     stores: list[Store] = []
 
     def open_(**limits: Any) -> Store:
-        stores.append(open_store(url, Limits(**limits)))
+        stores.append(open_store(url, StoreLimits(**limits)))
         return stores[-1]
 
     yield open_

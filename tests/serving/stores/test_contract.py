@@ -10,10 +10,10 @@ import pytest
 
 from hemix.data.spec import TIMELESS_MS
 from hemix.errors import SettingsError, StoreError
-from hemix.serving.store import Limits
+from hemix.serving.stores import StoreLimits
 from hemix.serving.types import Event, Features, History
-from tests.serving.store.conftest import Open
-from tests.serving.store.events import NOON_MS, did, ids, says
+from tests.serving.stores.conftest import Open
+from tests.serving.stores.events import NOON_MS, did, ids, says
 
 
 def wait_for(true: Callable[[], bool], seconds: float = 20) -> None:
@@ -110,7 +110,7 @@ def test_the_cap_drops_the_oldest_and_knows_them_still(opened: Open) -> None:
 
 
 def test_ids_are_remembered_within_bounds(opened: Open) -> None:
-    store = opened(cap=2, remembered=2, remembered_of_item=1)
+    store = opened(cap=2, duplicate_window=2, item_duplicate_window=1)
     for n in range(6):
         store.append([did(str(n), n)])
     assert store.append([did(n) for n in "5432"]) == [False] * 4  # two kept, two remembered
@@ -148,11 +148,15 @@ def test_a_known_history_is_not_read_again(opened: Open) -> None:
     store = opened()
     store.append([did("a")])
     known = store.history("u", limit=9).revision
-    assert store.history("u", limit=9, known=known) == History(known, ())
+    assert store.history("u", limit=9, known_revision=known) == History(known, ())
     store.append([did("b", 1)])
-    moved = store.history("u", limit=9, known=known)
-    assert (ids(moved), moved.after, moved.kept) == (["b"], known, 2) and moved.revision > known
-    assert store.history("nobody", limit=9, known=known) == History()
+    moved = store.history("u", limit=9, known_revision=known)
+    assert (ids(moved), moved.after, moved.total_events) == (
+        ["b"],
+        known,
+        2,
+    ) and moved.revision > known
+    assert store.history("nobody", limit=9, known_revision=known) == History()
 
 
 def test_of_a_known_history_only_what_is_new_is_read(opened: Open) -> None:
@@ -161,17 +165,17 @@ def test_of_a_known_history_only_what_is_new_is_read(opened: Open) -> None:
     known = store.history("u", limit=3).revision
     store.append([did("c", 3), did("e", 5)])
     store.append([did("a", 1), did("f", 6)])  # beyond the cap: a goes at once, then b
-    moved = store.history("u", limit=4, known=known)
-    assert (ids(moved), moved.after, moved.kept) == (["c", "e", "f"], known, 4)
+    moved = store.history("u", limit=4, known_revision=known)
+    assert (ids(moved), moved.after, moved.total_events) == (["c", "e", "f"], known, 4)
     assert ids(store.history("u", limit=4)) == ["c", "d", "e", "f"], (
         "the newest four of b, d and what is new"
     )
-    whole = store.history("u", limit=3, known=known)
+    whole = store.history("u", limit=3, known_revision=known)
     assert (ids(whole), whole.after) == (["d", "e", "f"], 0), (
         "as many are new as are asked for: all are read"
     )
     store.append([did("g", 7), did("h", 8)])
-    whole = store.history("u", limit=9, known=known)
+    whole = store.history("u", limit=9, known_revision=known)
     assert (ids(whole), whole.after) == (["e", "f", "g", "h"], 0), (
         "nothing is left of what was known"
     )
@@ -183,7 +187,7 @@ def test_of_a_user_who_was_forgotten_and_came_back_all_is_read(opened: Open) -> 
     known = store.history("u", limit=9).revision
     wait_for(lambda: store.history("u", limit=9) == History())
     store.append([did("a", 1)])
-    back = store.history("u", limit=9, known=known)
+    back = store.history("u", limit=9, known_revision=known)
     assert back.after == 0 and (ids(back) == ["a"] or back == History())
 
 
@@ -195,7 +199,7 @@ def test_a_user_unheard_of_is_forgotten(opened: Open) -> None:
     assert before == 0 or ids(store.history("u", limit=9)) in (["old"], [])
     wait_for(lambda: store.history("u", limit=9) == History())
     assert store.user("u") == Features() and store.arrivals("u") == ()
-    assert store.history("u", limit=9, known=before) == History()
+    assert store.history("u", limit=9, known_revision=before) == History()
     assert store.items(["i"])["i"].values == {"price": 1}, "an item has a time of its own"
     assert store.append([old, did("new")]) == [True, True]  # its ids are forgotten too
     assert store.history("u", limit=9).revision > before
@@ -244,7 +248,7 @@ def test_a_duplicate_keeps_nobody(opened: Open, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["user", "item"])
 def test_columns_are_bounded_and_those_of_the_oldest_events_go(opened: Open, kind: str) -> None:
-    store = opened(columns=3)
+    store = opened(max_columns=3)
 
     def now() -> dict[str, object]:
         return dict((store.user("x") if kind == "user" else store.items(["x"])["x"]).values)
@@ -257,7 +261,7 @@ def test_columns_are_bounded_and_those_of_the_oldest_events_go(opened: Open, kin
     assert now() == {"b": None, "new": 3, "é": 1}
     store.append([says(f"n{n}", 30 + n, kind, "x", **{f"c{n}": n}) for n in range(20)])
     assert now() == {"c17": 17, "c18": 18, "c19": 19}
-    revision = store.append_at(
+    revision = store.append_with_revision(
         [says("wide", 99, kind, "x", **{f"w{n:04}": n for n in range(5_000)})]
     )[1]
     assert now() == {"w4997": 4997, "w4998": 4998, "w4999": 4999}
@@ -266,14 +270,16 @@ def test_columns_are_bounded_and_those_of_the_oldest_events_go(opened: Open, kin
 
 def test_a_body_tells_the_revision_that_it_made(opened: Open) -> None:
     store = opened()
-    accepted, first = store.append_at([did("a"), did("a"), says("f", 0, "user", "u", age=1)])
+    accepted, first = store.append_with_revision(
+        [did("a"), did("a"), says("f", 0, "user", "u", age=1)]
+    )
     assert (
         accepted == [True, False, True]
         and first == store.history("u", limit=9).revision == store.user("u").revision
     )
-    accepted, second = store.append_at([did("b")])
+    accepted, second = store.append_with_revision([did("b")])
     assert accepted == [True] and second > first and second == store.history("u", limit=9).revision
-    assert store.append_at([]) == ([], 0)
+    assert store.append_with_revision([]) == ([], 0)
 
 
 def test_the_log_as_it_arrived(opened: Open) -> None:
@@ -386,12 +392,12 @@ def test_an_event_of_nobody_is_our_own_mistake(opened: Open) -> None:
         ("cap", 0),
         ("ttl_ms", 0),
         ("item_ttl_ms", 0),
-        ("columns", 0),
-        ("remembered", -1),
+        ("max_columns", 0),
+        ("duplicate_window", -1),
         ("timeout_s", 0),
         ("append_timeout_s", 0),
     ],
 )
 def test_limits_out_of_range(name: str, value: int) -> None:
     with pytest.raises(SettingsError, match=f"store {name}: expected"):
-        Limits(**{name: value})  # type: ignore[arg-type]
+        StoreLimits(**{name: value})  # type: ignore[arg-type]

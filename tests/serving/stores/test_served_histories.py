@@ -13,11 +13,11 @@ from hemix import api
 from hemix.data.dataset import Dataset
 from hemix.runs import Run
 from hemix.serving.engine import Engine, EngineConfig
-from hemix.serving.store import Limits, open_store
+from hemix.serving.stores import StoreLimits, open_store
 from tests.rich import SCHEMA
 from tests.serving.parity import asked_requests, assert_same, expected_scores, live_events, replayed
 from tests.serving.redis_server import RedisServer
-from tests.serving.store.conftest import empty
+from tests.serving.stores.conftest import empty
 
 SETTINGS = {
     "train.batch_impressions": 32,
@@ -53,7 +53,7 @@ def shown(rich_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 def test_events_as_they_came(rich_logs: Path, rich_data: Path, rich_run: Path, url: str) -> None:
     data, run = Dataset(rich_data), Run.load(rich_run)
-    store = open_store(url, Limits(timeout_s=5))
+    store = open_store(url, StoreLimits(timeout_s=5))
     engine = Engine(run, store, EngineConfig(store_timeout_s=5))
     expected = expected_scores(run, data)
     for asked in replayed(
@@ -79,7 +79,7 @@ def compare_loaded(logs: Path, folder: Path, trained: Path, url: str) -> None:
     data, run = Dataset(folder), Run.load(trained)
     assert api.store_load(logs, url)["accepted"] == data.manifest["history"]["events"] > 100
     store = open_store(
-        url, Limits(timeout_s=5, impressions=run.schema.history_source == "impressions")
+        url, StoreLimits(timeout_s=5, impressions=run.schema.history_source == "impressions")
     )
     engine = Engine(run, store, EngineConfig(store_timeout_s=5))
     expected = expected_scores(run, data)
@@ -87,7 +87,7 @@ def compare_loaded(logs: Path, folder: Path, trained: Path, url: str) -> None:
     for asked in asked_requests(logs, data):
         ranking = engine.rank([asked.request])[0]
         assert_same(ranking, asked, expected)
-        seen += ranking.cuts[2] - ranking.cuts[0]
+        seen += ranking.history_ranges[2] - ranking.history_ranges[0]
     assert seen > 0
     engine.close()
     store.close()

@@ -11,12 +11,12 @@ import pytest
 import redis
 
 from hemix.errors import StoreError
-from hemix.serving.store import Limits, open_store
+from hemix.serving.stores import StoreLimits, open_store
 from hemix.serving.types import History
 from tests.serving.redis_server import RedisServer
-from tests.serving.store.events import did, ids
+from tests.serving.stores.events import did, ids
 
-LIMITS = Limits(timeout_s=0.3, append_timeout_s=0.4)
+LIMITS = StoreLimits(timeout_s=0.3, append_timeout_s=0.4)
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_a_revision_does_not_come_back_where_data_is_lost(server: RedisServer) -
     with redis.Redis.from_url(server.url) as client:
         client.flushall()
         client.script_flush()
-    assert store.history("u", limit=9, known=before) == History()
+    assert store.history("u", limit=9, known_revision=before) == History()
     store.append([did("b")])
     assert store.history("u", limit=9).revision > before
     store.close()
@@ -96,7 +96,7 @@ def test_a_revision_does_not_come_back_where_data_is_lost(server: RedisServer) -
 
 def test_a_time_to_live_that_is_taken_back(server: RedisServer) -> None:
     server.start()
-    store, forever = (open_store(server.url, Limits(ttl_ms=ttl)) for ttl in (300, None))
+    store, forever = (open_store(server.url, StoreLimits(ttl_ms=ttl)) for ttl in (300, None))
     store.append([did("a"), did("b", user="v")])
     forever.append([did("c", 1)])
     until = time.monotonic() + 20
