@@ -178,9 +178,9 @@ class Split:
         return np.repeat(np.arange(self.requests, dtype=np.int64), np.diff(self.first_candidate))
 
     def plan(
-        self, batch_impressions: int, *, order: str = "stored", seed: int = 0, epoch: int = 0
+        self, batch_size: int, *, order: str = "stored", seed: int = 0, epoch: int = 0
     ) -> Plan:
-        """Batches of about ``batch_impressions`` impressions, whole requests each: a request is in
+        """Batches of about ``batch_size`` impressions, whole requests each: a request is in
         the batch that its first impression falls into.
 
         ``order``: ``stored`` (shard by shard, in each by user, then time), ``time``, ``shuffled``
@@ -198,7 +198,7 @@ class Split:
         else:
             requests = np.arange(self.requests)
         sizes = np.diff(self.first_candidate)[requests]
-        batch = (np.cumsum(sizes) - sizes) // batch_impressions
+        batch = (np.cumsum(sizes) - sizes) // batch_size
         begin = np.concatenate([[0], np.flatnonzero(np.diff(batch)) + 1, [self.requests]]).astype(
             np.int64
         )

@@ -1,9 +1,10 @@
 """The same impressions with nothing shared: a user row, a history, a request and item rows of its
 own for every impression.
 
-This is the plain side of every benchmark of sharing, and `train.share: false`. A history is cut to
-what its impression sees, and every event has an item row of its own, so that a model computes each
-event's vector as often as impressions carry it. Scores and gradients are those of the shared batch.
+This is the plain side of every benchmark of sharing, and `train.deduplicate: false`. A history is
+cut to what its impression sees, and every event has an item row of its own, so that a model
+computes each event's vector as often as impressions carry it. Scores and gradients are those of the
+shared batch.
 Knows tensors, not files.
 """
 

@@ -95,8 +95,8 @@ class Trainer:
             "resumed_at": self._state.position.step,
             "device": str(self._device),
             "processes": self._job.processes,
-            "micro_batches": self._step.micro_batches,
-            "tables": self._state.optimizers.tables,
+            "gradient_accumulation": self._step.microbatch_count,
+            "embedding_backend": self._state.optimizers.embedding_backend,
             "threads": torch.get_num_threads(),
             "precision": settings.train.precision,
         }

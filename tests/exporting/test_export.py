@@ -41,7 +41,7 @@ def run(planted_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     api.train(
         planted_data,
         out,
-        settings={**settings, "train.batch_impressions": 256, "train.warmup_steps": 1},
+        settings={**settings, "train.batch_size": 256, "train.warmup_steps": 1},
     )
     return out
 

@@ -84,7 +84,7 @@ def data(logs: Path) -> Path:
 @pytest.fixture(scope="module")
 def run(data: Path) -> Path:
     settings = {
-        "train.batch_impressions": 32,
+        "train.batch_size": 32,
         "train.warmup_steps": 1,
         "model.embedding_init_std": 0.5,
     }
@@ -185,7 +185,7 @@ def _request(like: RankRequest, fields: dict[str, Any]) -> RankRequest:
 
 
 def test_boosted_trees_read_it(data: Path, tmp_path: Path) -> None:
-    settings = {"train.batch_impressions": 32, "model.name": "lightgbm"}
+    settings = {"train.batch_size": 32, "model.name": "lightgbm"}
     loaded = Run.load(api.train(data, tmp_path / "run", settings=settings))
     scores = expected_scores(loaded, Dataset(data))
     assert all(0 < row["click"] < 1 for row in scores.values())

@@ -203,7 +203,7 @@ def test_it_trains_and_evaluates_like_any_model(
 ) -> None:
     settings = {
         "train.epochs": 1,
-        "train.batch_impressions": 256,
+        "train.batch_size": 256,
         "train.warmup_steps": 2,
         "train.threads": 1,
     }

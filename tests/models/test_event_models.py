@@ -243,7 +243,7 @@ def test_hemix_train_takes_it_by_name(  # type: ignore[no-untyped-def]
         "--model",
         name,
         "--set",
-        "train.batch_impressions=256",
+        "train.batch_size=256",
     ]
     monkeypatch.setattr("sys.argv", [str(word) for word in train])
     with pytest.raises(SystemExit) as end:

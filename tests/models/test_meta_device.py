@@ -52,7 +52,9 @@ def test_a_training_step_reads_nothing_from_its_device(
     spec = make_spec()
     model = build_model(spec, build_settings(overrides=overrides).model, seed=0).to(META).train()
     batch = make_batch(spec, candidates=candidates).to(META)
-    settings = TrainSettings.model_validate({"table_optimizer": tables, "tables": "plain"})
+    settings = TrainSettings.model_validate(
+        {"table_optimizer": tables, "embedding_backend": "torch"}
+    )
     optimizers = Optimizers(model, settings, total_steps=10)
     for optimizer in optimizers._dense:  # PyTorch's fused kernels refuse the meta device
         for group in optimizer.param_groups:

@@ -37,7 +37,7 @@ from tests.lab.studies.small import cells_here
 from tests.serving.parity import asked_requests, assert_same, expected_scores, live_events
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "two_towers.py"
-FAST = {"train.batch_impressions": 256, "train.warmup_steps": 1}
+FAST = {"train.batch_size": 256, "train.warmup_steps": 1}
 Cli = Callable[..., tuple[int, str]]
 
 

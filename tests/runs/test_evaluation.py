@@ -153,7 +153,7 @@ def test_a_sampled_log_gives_the_full_logs_click_rate(tmp_path: Path) -> None:
     api.train(
         data,
         tmp_path / "run",
-        settings={"train.batch_impressions": 20, "train.epochs": 4, "train.warmup_steps": 2},
+        settings={"train.batch_size": 20, "train.epochs": 4, "train.warmup_steps": 2},
     )
     figures = api.evaluate(tmp_path / "run", data, importance_impressions=0)["tasks"]["click"]
     predictions, _ = made(tmp_path / "run", data, "test")
@@ -190,7 +190,7 @@ def popular(folder: Path, a: str = "a", b: str = "b") -> Path:
 def popular_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("popular")
     data = popular(folder)
-    return api.train(data, folder / "run", settings={"train.batch_impressions": 4}), data
+    return api.train(data, folder / "run", settings={"train.batch_size": 4}), data
 
 
 def test_popularity_by_hand(popular_run: tuple[Path, Path]) -> None:

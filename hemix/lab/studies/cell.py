@@ -131,7 +131,7 @@ def flops_per_impression(run: Run, dataset: Dataset) -> float | None:
     their impressions; None for a model without matrix products, whose work this does not see.
     """
     part = dataset.split("valid")
-    plan = part.plan(run.settings.train.batch_impressions, order="shuffled", seed=0)
+    plan = part.plan(run.settings.train.batch_size, order="shuffled", seed=0)
     flops = impressions = 0
     for number in range(min(_FLOP_BATCHES, len(plan))):
         batch = part.batch(plan.order[plan.begin[number] : plan.begin[number + 1]])

@@ -17,7 +17,7 @@ from hemix.lab.studies.scale import LADDER, ScaleConfig, lengths_for, scale
 from hemix.models import count_parameters
 from tests.lab.studies.small import cells_here
 
-FAST = {"train.batch_impressions": 512, "train.warmup_steps": 1}
+FAST = {"train.batch_size": 512, "train.warmup_steps": 1}
 
 
 def test_the_ladder_climbs_two_decades_in_five_steps_or_more() -> None:

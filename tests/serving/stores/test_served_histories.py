@@ -20,7 +20,7 @@ from tests.serving.redis_server import RedisServer
 from tests.serving.stores.conftest import empty
 
 SETTINGS = {
-    "train.batch_impressions": 32,
+    "train.batch_size": 32,
     "train.warmup_steps": 1,
     "train.epochs": 2,
     "model.embedding_init_std": 0.5,

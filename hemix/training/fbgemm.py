@@ -60,14 +60,15 @@ def load() -> Callable[..., None]:
     """
     found = installed()
     if found is None:
-        raise MissingExtra(PACKAGE, "fast", "train.tables=fused")
+        raise MissingExtra(PACKAGE, "fast", "train.embedding_backend=fbgemm")
     try:
         importlib.import_module(_MODULE)
         kernel: Any = getattr(torch.ops.fbgemm, _KERNEL).default
     except (ImportError, OSError, AttributeError) as error:
         raise SettingsError(
-            f"train.tables: {_MODULE} {found} cannot be used with torch {torch.__version__}: "
-            f"{str(error).splitlines()[0]}; choose plain or pip install 'hemix[fast]'"
+            f"train.embedding_backend: {_MODULE} {found} cannot be used with torch "
+            f"{torch.__version__}: {str(error).splitlines()[0]}; choose torch or pip install "
+            "'hemix[fast]'"
         ) from error
     return kernel  # type: ignore[no-any-return]
 
