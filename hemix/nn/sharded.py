@@ -64,7 +64,7 @@ class ShardedTables(Tables):
         counts = torch.bincount(owner, minlength=self.team.size).tolist()
         ids, _ = self.team.exchanged(self._here(rows), counts)
         gradients, _ = self.team.exchanged(summed, counts)
-        return Gradients(ids=(ids - self.owned[0]).cpu(), bags=None, values=gradients)
+        return Gradients(ids=(ids - self.owned[0]).cpu(), mean_offsets=None, values=gradients)
 
     def _counts(self, ascending: Tensor) -> list[int]:
         """How many of ascending ids each process owns."""

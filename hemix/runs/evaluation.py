@@ -106,9 +106,9 @@ def predictions_of(
         run, part, on_progress=lambda n: on_progress("score", n / part.impressions)
     ):
         for name, values in scored.outputs.items():
-            scores[name][scored.rows] = values
-        lengths[scored.rows, 0] = scored.global_length + scored.realtime_length
-        lengths[scored.rows, 1] = scored.realtime_length
+            scores[name][scored.impression_index] = values
+        lengths[scored.impression_index, 0] = scored.global_length + scored.realtime_length
+        lengths[scored.impression_index, 1] = scored.realtime_length
     rows = np.arange(part.impressions)
     labels = part.labels[rows].astype(np.float64)
     request = part.request_of
@@ -181,7 +181,7 @@ def _importance(
 
     def score(change: BatchChange | None) -> tuple[Array, Array]:
         done = [
-            (s.rows, s.outputs[run.schema.tasks[0]])
+            (s.impression_index, s.outputs[run.schema.tasks[0]])
             for s in score_split(run, part, plan=plan, change=change)
         ]
         return np.concatenate([rows for rows, _ in done]), np.concatenate(

@@ -47,7 +47,7 @@ def predicted_tables(
     )
     number = load_array(data.folder / "items" / "number.npy")
     for scored in score_split(run, part, bias=bias, on_progress=on_progress):
-        rows = scored.rows
+        rows = scored.impression_index
         item_row = part.item_row[rows]
         request = np.searchsorted(part.first_candidate, rows, side="right") - 1
         values = dict(scored.outputs)

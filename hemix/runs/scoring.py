@@ -30,7 +30,7 @@ SCORING_IMPRESSIONS = 4096
 class Scored:
     """The scores of one batch."""
 
-    rows: Array
+    impression_index: Array
     """int64 [n]: position of each impression in the split"""
     outputs: dict[str, Array]
     """float64 [n] probabilities by the names of Schema.outputs"""
@@ -67,11 +67,11 @@ def score_split(
         if change is not None:
             batch = change(batch, number)
         outputs = run.model.predict(batch.to(device))
-        assert batch.rows is not None
-        cuts = batch.visible[batch.request_index].numpy()
+        assert batch.impression_index is not None
+        cuts = batch.history_ranges[batch.request_index].numpy()
         done += batch.candidates_count
         yield Scored(
-            rows=batch.rows.numpy(),
+            impression_index=batch.impression_index.numpy(),
             outputs={name: value.double().cpu().numpy() for name, value in outputs.items()},
             global_length=cuts[:, 1] - cuts[:, 0],
             realtime_length=cuts[:, 2] - cuts[:, 1],
@@ -85,29 +85,31 @@ def permute_feature(run: Run, level: str, name: str, seed: int) -> BatchChange:
     """
     spec = getattr(run.spec, level)
     column = spec.names.index(name) if name in spec.names else None
-    bag = spec.bag_names.index(name) if name in spec.bag_names else None
+    jagged_column = spec.jagged_names.index(name) if name in spec.jagged_names else None
     numbers = spec.numbers_of(name)
     field = {"user": "users", "item": "items"}.get(level, level)
 
     def change(batch: RequestBatch, number: int) -> RequestBatch:
         columns: Columns = getattr(batch, field)
         order = torch.from_numpy(np.random.default_rng([seed, number]).permutation(columns.rows))
-        ids, floats, bags = columns.ids, columns.numbers, list(columns.bags)
+        ids, floats, jagged = columns.ids, columns.numbers, list(columns.jagged)
         if column is not None:
             ids = ids.clone()
             ids[:, column] = ids[order, column]
         if numbers:
             floats = floats.clone()
             floats[:, numbers] = floats[order][:, numbers]
-        if bag is not None:
-            bags[bag] = _permute_bag(bags[bag].values, bags[bag].offsets, order)
-        changed: dict[str, Any] = {field: Columns(ids=ids, numbers=floats, bags=tuple(bags))}
+        if jagged_column is not None:
+            jagged[jagged_column] = _permute_jagged(
+                jagged[jagged_column].values, jagged[jagged_column].offsets, order
+            )
+        changed: dict[str, Any] = {field: Columns(ids=ids, numbers=floats, jagged=tuple(jagged))}
         return dataclasses.replace(batch, **changed)
 
     return change
 
 
-def _permute_bag(values: Tensor, offsets: Tensor, order: Tensor) -> Jagged:
+def _permute_jagged(values: Tensor, offsets: Tensor, order: Tensor) -> Jagged:
     begin, lengths = offsets[:-1][order], (offsets[1:] - offsets[:-1])[order]
     positions = torch.from_numpy(ranges(begin.numpy(), lengths.numpy()))
     return Jagged(values=values[positions], offsets=torch.cat([offsets[:1], lengths.cumsum(0)]))
@@ -118,11 +120,11 @@ def without_history(run: Run, part: Literal["global", "realtime"]) -> BatchChang
     counts = run.spec.context.history_numbers(part)
 
     def change(batch: RequestBatch, _number: int) -> RequestBatch:
-        begin, middle, end = batch.visible.unbind(1)
+        begin, middle, end = batch.history_ranges.unbind(1)
         cuts = (middle, middle, end) if part == "global" else (begin, middle, middle)
         numbers = batch.context.numbers.clone()
         numbers[:, counts] = 0.0
         context = dataclasses.replace(batch.context, numbers=numbers)
-        return dataclasses.replace(batch, visible=torch.stack(cuts, dim=1), context=context)
+        return dataclasses.replace(batch, history_ranges=torch.stack(cuts, dim=1), context=context)
 
     return change

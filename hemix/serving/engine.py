@@ -289,7 +289,7 @@ class Engine:
         seldom waited for.
         """
         model, batch = self.run.model, inputs.batch
-        if self._joint is None or batch.requests_count > 1 or batch.before_move is not None:
+        if self._joint is None or batch.requests_count > 1 or batch.cpu_copy is not None:
             return model.score(state, inputs).float()
 
         def part(first: int, last: int) -> Tensor:
@@ -360,7 +360,7 @@ class Engine:
             )
             for i in order
         )
-        begin, middle, end = one.side.visible[0].tolist()
+        begin, middle, end = one.side.history_ranges[0].tolist()
         degraded = (
             one.found.degraded
             if request.history is None

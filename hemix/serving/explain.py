@@ -25,7 +25,7 @@ def because(
     most weight, and the newest in any case: what a user did just now is what one asks about. None
     where the model weighs no events.
     """
-    begin, _, end = inputs.batch.host.visible[0].tolist()
+    begin, _, end = inputs.batch.cpu_batch.history_ranges[0].tolist()
     found = model.attention(state, inputs, _MOST, end - 1 if end > begin else None)
     if found is None:
         return [()] * len(request.items)

@@ -106,7 +106,7 @@ def test_it_is_prepared(logs: Path, data: Path) -> None:
 
     shown = pq.read_table(logs / "impressions.parquet").column("shown").to_pylist()
     batch, at = split.batch(np.arange(split.requests)), encoders.spec().cross.numbers_of("shown")
-    rows = [shown[row] for row in split.log_row.read()[batch.rows.numpy()]]
+    rows = [shown[row] for row in split.log_row.read()[batch.impression_index.numpy()]]
     expected = [[0, 1] if v is None else [math.log1p(v) / saved["cross.shown"], 0] for v in rows]
     np.testing.assert_allclose(batch.cross.numbers[:, at].numpy(), expected, rtol=1e-6)
 

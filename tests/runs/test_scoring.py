@@ -41,40 +41,40 @@ def batch(test: Split) -> RequestBatch:
 
 
 def columns_of(spec: InputSpec, level: str, name: str) -> tuple[list[int], list[int], list[int]]:
-    """Positions of a feature's id columns, number columns and bags, read off the documented
-    names.
-    """
+    """Positions of a feature's id, number and jagged columns, read off the documented names."""
     of = getattr(spec, level)
     numbers = [i for i, n in enumerate(of.number_names) if n == name or n.startswith(name + ".")]
     return (
         [i for i, n in enumerate(of.names) if n == name],
         numbers,
-        [i for i, n in enumerate(of.bag_names) if n == name],
+        [i for i, n in enumerate(of.jagged_names) if n == name],
     )
 
 
 def rows_of(batch: RequestBatch, spec: InputSpec, level: str, name: str) -> list[tuple[float, ...]]:
-    """The feature's value in every row of its level: all its numbers together, a bag as a list."""
+    """The feature's value in every row of its level: its numbers together, or a list."""
     columns = getattr(batch, FIELD[level])
-    ids, numbers, bags = columns_of(spec, level, name)
-    assert len(ids) + bool(numbers) + len(bags) == 1
-    if bags:
-        bag = columns.bags[bags[0]]
-        return [tuple(v.tolist()) for v in torch.tensor_split(bag.values, bag.offsets[1:-1])]
+    ids, numbers, jagged = columns_of(spec, level, name)
+    assert len(ids) + bool(numbers) + len(jagged) == 1
+    if jagged:
+        values_of = columns.jagged[jagged[0]]
+        return [
+            tuple(v.tolist()) for v in torch.tensor_split(values_of.values, values_of.offsets[1:-1])
+        ]
     values: Tensor = columns.ids[:, ids] if ids else columns.numbers[:, numbers]
     return [tuple(row) for row in values.tolist()]
 
 
 def others(batch: RequestBatch, spec: InputSpec, level: str, name: str) -> dict[str, Tensor]:
     """All tensors of a batch without the feature's own columns."""
-    ids, numbers, bags = columns_of(spec, level, name)
+    ids, numbers, jagged = columns_of(spec, level, name)
     found = dict(leaves(batch))
     of = f".{FIELD[level]}"
     for key, own in ((f"{of}.ids", ids), (f"{of}.numbers", numbers)):
         tensor = found[key]
         found[key] = tensor[:, [i for i in range(tensor.shape[1]) if i not in own]]
-    for bag in bags:
-        del found[f"{of}.bags.{bag}.values"], found[f"{of}.bags.{bag}.offsets"]
+    for column in jagged:
+        del found[f"{of}.jagged.{column}.values"], found[f"{of}.jagged.{column}.offsets"]
     return found
 
 
@@ -120,16 +120,19 @@ def test_features_move_independently_of_each_other_but_by_the_same_rows(
 
 
 def test_hidden_histories(run: Run, batch: RequestBatch) -> None:
-    begin, middle, end = batch.visible.unbind(1)
+    begin, middle, end = batch.history_ranges.unbind(1)
     assert (middle > begin).any() and (end > middle).any()
     no_global, no_realtime = (
         without_history(run, part)(batch, 0) for part in ("global", "realtime")
     )  # type: ignore[arg-type]
-    assert torch.equal(no_global.visible, torch.stack([middle, middle, end], 1))
-    assert torch.equal(no_realtime.visible, torch.stack([begin, middle, middle], 1))
+    assert torch.equal(no_global.history_ranges, torch.stack([middle, middle, end], 1))
+    assert torch.equal(no_realtime.history_ranges, torch.stack([begin, middle, middle], 1))
     for changed, part in ((no_global, "before"), (no_realtime, "today")):
         assert same(
-            dataclasses.replace(changed, visible=batch.visible, context=batch.context), batch
+            dataclasses.replace(
+                changed, history_ranges=batch.history_ranges, context=batch.context
+            ),
+            batch,
         )
         hidden = [
             i
@@ -146,7 +149,7 @@ def test_hidden_histories(run: Run, batch: RequestBatch) -> None:
 
 def scores(scored: list[Scored]) -> dict[str, np.ndarray]:
     """Outputs in the order of the split's rows."""
-    rows = np.concatenate([s.rows for s in scored])
+    rows = np.concatenate([s.impression_index for s in scored])
     assert sorted(rows.tolist()) == list(range(len(rows)))
     order = np.argsort(rows)
     found = {
@@ -178,7 +181,7 @@ def test_scores_are_the_models_own(run: Run, test: Split, batch: RequestBatch) -
     np.testing.assert_allclose(whole["click"], click, rtol=1e-5)
     np.testing.assert_allclose(whole["order_given_click"], given, rtol=1e-5)
     np.testing.assert_allclose(whole["order"], click * given, rtol=1e-5)
-    cuts = batch.visible[batch.request_index].numpy()
+    cuts = batch.history_ranges[batch.request_index].numpy()
     assert whole["global_length"].tolist() == (cuts[:, 1] - cuts[:, 0]).tolist()
     assert whole["realtime_length"].tolist() == (cuts[:, 2] - cuts[:, 1]).tolist()
     assert whole["global_length"].max() <= 6 and whole["realtime_length"].max() == 3

@@ -121,7 +121,7 @@ def test_the_loader_counts_what_the_cuts_hold(rich_data: Path) -> None:
         batch.context.numbers[:, data.spec.context.numbers_of("history")].double().numpy()
     )
     texts = pa.array(["unknown", "missing", *actions])
-    for q, (first, middle, end) in enumerate(batch.visible.tolist()):
+    for q, (first, middle, end) in enumerate(batch.history_ranges.tolist()):
         seen = {
             part: texts.take(batch.event_ids[a:b, 0].numpy()).to_pylist()
             for part, (a, b) in {"today": (middle, end), "before": (first, middle)}.items()

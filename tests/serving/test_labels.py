@@ -507,11 +507,15 @@ def row_count(data: Dataset, name: str, wanted: set[tuple[str, int, str]]) -> li
     }
     number = np.load(data.folder / "items" / "number.npy")
     batch = part.batch(np.arange(part.requests))
-    assert batch.rows is not None and batch.labels is not None and batch.weights is not None
-    rows, request = batch.rows.numpy(), batch.request_index.numpy()
+    assert (
+        batch.impression_index is not None
+        and batch.labels is not None
+        and batch.weights is not None
+    )
+    rows, request = batch.impression_index.numpy(), batch.request_index.numpy()
     users = ids["users"].take(pa.array(part.user[request])).to_pylist()
     items = ids["items"].take(pa.array(number[part.item_row[rows]])).to_pylist()
-    lengths = batch.visible.diff(dim=1)[batch.request_index].tolist()
+    lengths = batch.history_ranges.diff(dim=1)[batch.request_index].tolist()
     columns = zip(
         users,
         part.time_ms[request].tolist(),
