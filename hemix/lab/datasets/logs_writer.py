@@ -1,8 +1,4 @@
-"""The logs folder that an import writes: one Parquet file a table and schema.yaml, complete or not
-there at all.
-
-Knows nothing of any data set.
-"""
+"""Writer of a logs folder: one Parquet file a table, and schema.yaml."""
 
 from __future__ import annotations
 
@@ -17,11 +13,11 @@ from hemix.errors import StorageError
 from hemix.files import new_folder, write_text
 from hemix.schema import Schema
 
-__all__ = ["LogsFolder", "new_logs"]
+__all__ = ["LogsWriter", "create_logs"]
 
 
-class LogsFolder:
-    """Tables that grow piece by piece."""
+class LogsWriter:
+    """Appends rows to the tables of a logs folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -29,33 +25,37 @@ class LogsFolder:
         self.rows: dict[str, int] = {}
         """Rows written so far, by table."""
 
-    def write(self, table: str, piece: pa.Table) -> None:
-        """Append rows to a table; the first piece fixes its columns."""
-        if table not in self._writers:
-            path = self._folder / f"{table}.parquet"
-            self._writers[table] = pa.parquet.ParquetWriter(path, piece.schema, compression="zstd")
-        self._writers[table].write_table(piece)
-        self.rows[table] = self.rows.get(table, 0) + piece.num_rows
+    def write(self, name: str, rows: pa.Table) -> None:
+        """Append rows to a table.
+
+        Args:
+            name: The table's name; its file is ``NAME.parquet``.
+            rows: The rows. The first call for a table fixes its columns.
+        """
+        if name not in self._writers:
+            path = self._folder / f"{name}.parquet"
+            self._writers[name] = pa.parquet.ParquetWriter(path, rows.schema, compression="zstd")
+        self._writers[name].write_table(rows)
+        self.rows[name] = self.rows.get(name, 0) + rows.num_rows
 
     def write_schema(self, schema: Schema) -> None:
         """Write schema.yaml."""
         write_text(self._folder / "schema.yaml", schema.to_yaml())
 
     def close(self) -> None:
-        """End every table; none can be written afterwards."""
+        """Finish the files of all tables."""
         for writer in self._writers.values():
             writer.close()
 
 
 @contextmanager
-def new_logs(out: Path) -> Iterator[LogsFolder]:
-    """A folder of logs that becomes ``out`` when the block ends well; an error leaves nothing
-    behind.
+def create_logs(out: Path) -> Iterator[LogsWriter]:
+    """Write a logs folder that appears as ``out`` when the block ends without an error.
 
-    Raises UsageError where ``out`` is not empty, StorageError when it cannot be written.
+    Raises UsageError where ``out`` is not empty, StorageError where it cannot be written.
     """
     with new_folder(out) as folder:
-        logs = LogsFolder(folder)
+        logs = LogsWriter(folder)
         try:
             yield logs
             logs.close()
