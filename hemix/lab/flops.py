@@ -11,7 +11,8 @@ __all__ = ["flop_counter"]
 
 
 def flop_counter() -> FlopCounterMode:
-    """Make a context whose ``get_total_flops()`` counts the operations inside it, backward included.
+    """Make a context whose ``get_total_flops()`` counts the operations inside it, backward
+    included.
 
     PyTorch's own counter lacks the attention kernel of CPUs.
     """
