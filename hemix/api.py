@@ -72,7 +72,7 @@ def simulate(
     """
     from hemix.lab.simulator import simulate as run_simulation
 
-    return run_simulation(Path(out), users=users, days=days, seed=seed, progress=on_progress)
+    return run_simulation(Path(out), users=users, days=days, seed=seed, on_progress=on_progress)
 
 
 def import_logs(
