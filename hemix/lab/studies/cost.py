@@ -129,7 +129,7 @@ def _seconds_per_impression(content: dict[str, Any]) -> float:
     settings = parse_settings(content["settings"])
     data = Dataset(content["data"], history_events_max=content["history_events_max"])
     split = data.split("train")
-    plan = split.plan(settings.train.batch_impressions, order="shuffled", seed=0)
+    plan = split.plan(settings.train.batch_size, order="shuffled", seed=0)
     model = build_model(data.spec, settings.model, seed=0).train()
     optimizers = Optimizers(model, settings.train, total_steps=1000)
     steps = min(_WARM_UP_STEPS + _TIMED_STEPS, len(plan))

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from hemix.data.dataset import Dataset
 from hemix.errors import DataError
 from hemix.evaluation.metrics import Array
-from hemix.run.evaluation import full_log_weights
-from hemix.schema import first_difference
+from hemix.runs.evaluation import full_log_weights
+from hemix.validation import first_difference
 
 __all__ = ["EvaluatedRows", "StudyDataset", "evaluated_rows", "open_datasets"]
 
@@ -96,7 +96,7 @@ def open_datasets(
 
 
 def _check_same_schema(first: StudyDataset, other: StudyDataset) -> None:
-    if other.dataset.schema.meaning() == first.dataset.schema.meaning():
+    if other.dataset.schema.columns_fingerprint() == first.dataset.schema.columns_fingerprint():
         return
     expected, actual = (
         {

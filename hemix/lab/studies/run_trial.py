@@ -31,8 +31,8 @@ from hemix.lab.flops import flop_counter
 from hemix.lab.studies.trial import EvaluatedSplit
 from hemix.measure import PeakMemory, machine
 from hemix.models import import_files, is_neural
-from hemix.run.evaluation import predictions_of
-from hemix.run.folder import INFO_FILE, Run
+from hemix.runs.evaluation import predictions_of
+from hemix.runs.folder import INFO_FILE, Run
 from hemix.settings import Settings, parse_settings
 from hemix.training.loop import Interrupted, train
 
@@ -138,7 +138,7 @@ def flops_per_impression(run: Run, dataset: Dataset) -> float | None:
         Operations per impression, or None for a model without matrix products.
     """
     split = dataset.split("valid")
-    plan = split.plan(run.settings.train.batch_impressions, order="shuffled", seed=0)
+    plan = split.plan(run.settings.train.batch_size, order="shuffled", seed=0)
     flops = impressions = 0
     for number in range(min(_FLOP_BATCHES, len(plan))):
         batch = split.batch(plan.order[plan.begin[number] : plan.begin[number + 1]])
@@ -156,7 +156,7 @@ def code_digest() -> str:
     """
     root = Path(__file__).parents[2]
     digest = hashlib.sha256()
-    for package in ("data", "nn", "models", "training"):
+    for package in ("data", "preparation", "nn", "models", "training"):
         for path in sorted((root / package).rglob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()[:8]

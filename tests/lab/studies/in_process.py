@@ -15,7 +15,7 @@ from hemix.lab.studies import cost, run_trial, runner
 from hemix.lab.studies.trial import Trial
 
 FAST = {
-    "train.batch_impressions": 512,
+    "train.batch_size": 512,
     "train.warmup_steps": 1,
     "model.layers": 1,
     "model.token_width": 8,

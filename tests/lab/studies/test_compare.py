@@ -179,8 +179,8 @@ def test_failed_trial_is_reported_and_the_others_continue(
     broken = {
         **HEMIX,
         "train.dense_learning_rate": 1e30,
-        "train.clip_norm": 0,
-        "train.batch_impressions": 64,
+        "train.max_grad_norm": 0,
+        "train.batch_size": 64,
     }
     with trials_in_process() as started:
         content = compare(

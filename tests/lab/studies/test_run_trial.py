@@ -18,7 +18,7 @@ from hemix.lab.studies.trial import Trial
 from hemix.training.optimizers import Optimizers
 from tests.lab.studies.in_process import HEMIX
 
-OVERRIDES = {**HEMIX, "train.batch_impressions": 128, "train.checkpoint_every_steps": 2}
+OVERRIDES = {**HEMIX, "train.batch_size": 128, "train.checkpoint_every_steps": 2}
 DETERMINISTIC = ("tasks", "dense_parameters", "embedding_parameters", "steps", "train_rows")
 
 
