@@ -20,7 +20,7 @@ from hemix.training.callbacks import SILENT, Callback, Record
 
 if TYPE_CHECKING:
     from hemix.data.dataset import Dataset as Dataset
-    from hemix.run import Run as Run
+    from hemix.runs import Run as Run
     from hemix.settings import Settings
     from hemix.team import Team
 
@@ -57,7 +57,7 @@ def __getattr__(name: str) -> Any:
 
         return Dataset
     if name == "Run":
-        from hemix.run import Run
+        from hemix.runs import Run
 
         return Run
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -164,7 +164,7 @@ def train(
         UsageError, SettingsError, RunError: As :func:`hemix.training.loop.train` does.
     """
     from hemix.data.dataset import Dataset
-    from hemix.run import Run
+    from hemix.runs import Run
     from hemix.training.callbacks import function_callback
     from hemix.training.loop import train as run_training
 
@@ -226,8 +226,8 @@ def evaluate(
     returned.
     """
     from hemix.data.dataset import Dataset
-    from hemix.run import Run
-    from hemix.run.evaluation import evaluate_run
+    from hemix.runs import Run
+    from hemix.runs.evaluation import evaluate_run
 
     return evaluate_run(Run.load(run), Dataset(data), split, on_progress=on_progress, **options)
 
@@ -246,8 +246,8 @@ def predict(
     ``on_without_score`` gets the number of rows that have no score, where there are any: a column
     of the expression is missing, or its value is not finite."""
     from hemix.data.dataset import Dataset
-    from hemix.run import Run
-    from hemix.run.prediction import predicted_tables, write_predictions
+    from hemix.runs import Run
+    from hemix.runs.prediction import predicted_tables, write_predictions
 
     dataset = Dataset(data)
     total = dataset.manifest["splits"].get(split, {}).get("rows", 1)

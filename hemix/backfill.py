@@ -34,8 +34,8 @@ from hemix.preparation.log_table import Chunk, LogTable
 from hemix.preparation.logs import Logs, open_logs
 from hemix.preparation.role_columns import check_ids, check_not_null, labels_of
 from hemix.preparation.times import times_of
-from hemix.serving.store import Limits, open_store
-from hemix.serving.types import Event, Kind
+from hemix.serving.stores import StoreLimits, open_store
+from hemix.serving.types import Event, EventKind
 
 __all__ = ["BODY", "load", "logged_events"]
 
@@ -53,15 +53,15 @@ def load(
     logs: Path,
     store: str,
     *,
-    cap: int = Limits.cap,
-    ttl_ms: int | None = Limits.ttl_ms,
-    item_ttl_ms: int | None = Limits.item_ttl_ms,
+    cap: int = StoreLimits.cap,
+    ttl_ms: int | None = StoreLimits.ttl_ms,
+    item_ttl_ms: int | None = StoreLimits.item_ttl_ms,
     progress: Progress,
 ) -> dict[str, Any]:
     """Append every event of the folder ``logs`` to the store at the URL ``store``; returns counts.
 
     ``cap``, ``ttl_ms`` and ``item_ttl_ms`` are those of the server
-    (:class:`hemix.serving.store.Limits`). Raises DataError and SchemaError naming file, row and
+    (:class:`hemix.serving.stores.Limits`). Raises DataError and SchemaError naming file, row and
     column (what lay before the wrong row is loaded by then), UsageError for the URL, StoreError
     where the store fails.
     """
@@ -73,7 +73,7 @@ def load(
     opened = open_logs(logs, None)
     table, history = opened.events or opened.impressions, opened.schema.history
     longest = history.global_length + history.realtime_length
-    limits = Limits(
+    limits = StoreLimits(
         cap=max(cap, longest),
         ttl_ms=ttl_ms,
         item_ttl_ms=item_ttl_ms,
@@ -187,7 +187,7 @@ class _Rows:
         self,
         logs: Logs,
         chunk: Chunk,
-        kind: Kind,
+        kind: EventKind,
         time_ms: Array,
         actions: pa.Array,
         later: Mapping[str, tuple[Array, Array]] | None = None,
@@ -196,7 +196,7 @@ class _Rows:
         and when (int64).
         """
         schema = logs.schema
-        self._kind: Kind = kind
+        self._kind: EventKind = kind
         self.time_ms = time_ms
         self._actions, self._later = actions, later or {}
         for column in (schema.user, schema.item):

@@ -191,7 +191,7 @@ def _training_header(header: Record) -> list[str]:
         f"{header['embedding_parameters']:,} embedding parameters, "
         f"{header['train_impressions']:,} impressions in {header['steps']:,} steps{resumed}",
         f"{header['device']}, {_processes(header['processes'])}{header['threads']} threads, "
-        f"{header['precision']}{_parts(header)}; tables: {header['tables']}",
+        f"{header['precision']}{_microbatches(header)}; tables: {header['embedding_backend']}",
     ]
 
 
@@ -352,9 +352,9 @@ def _join_note(manifest: Mapping[str, Any], name: str, example: str) -> str:
     return f"noted: {share} of the {where}; {example!r}, for instance, is not"
 
 
-def _parts(header: Mapping[str, Any]) -> str:
-    parts = header["micro_batches"]
-    return "" if parts == header["processes"] else f", batches in {parts} parts"
+def _microbatches(header: Mapping[str, Any]) -> str:
+    count = header["gradient_accumulation"]
+    return "" if count == header["processes"] else f", {count} microbatches a step"
 
 
 def _processes(count: int) -> str:

@@ -83,7 +83,7 @@ def rich_run(rich_data: Path) -> Path:
     from hemix import api
 
     settings = {
-        "train.batch_impressions": 32,
+        "train.batch_size": 32,
         "train.warmup_steps": 1,
         "train.epochs": 2,
         "model.embedding_init_std": 0.5,

@@ -49,7 +49,12 @@ def test_the_display_of_a_run_shows_its_header_evaluations_and_the_stop() -> Non
         "embedding_parameters": 56,
     }
     more = {"train_impressions": 640, "steps": 10, "resumed_at": 3, "device": "cpu", "processes": 2}
-    rest = {"micro_batches": 2, "tables": "plain", "threads": 1, "precision": "fp32"}
+    rest = {
+        "gradient_accumulation": 4,
+        "embedding_backend": "PyTorch",
+        "threads": 1,
+        "precision": "fp32",
+    }
     state = {"nothing_to_resume": False, "half_written": ["step-00000004"]}
     shown.on_start({**header, **more, **rest, **state})
     shown.on_step(4, 10)
@@ -64,5 +69,6 @@ def test_the_display_of_a_run_shows_its_header_evaluations_and_the_stop() -> Non
     assert len(lines) == 5
     assert "step-00000004" in lines[0] and "640 impressions in 10 steps" in lines[1]
     assert "resumed at step 3" in lines[1] and lines[2].startswith("cpu, 2 processes of 1 threads")
+    assert lines[2].endswith("fp32, 4 microbatches a step; tables: PyTorch")
     assert lines[3] == "step 4: valid loss 0.2500, AUC not defined"
     assert "step 8" in lines[4] and "step 4 are kept" in lines[4]

@@ -214,7 +214,7 @@ def test_no_model_predicts_coin_flips(coins: Path, tmp_path: Path, model: str) -
         run,
         model=model,
         seed=0,
-        settings={"train.threads": 1, "train.batch_impressions": 64},
+        settings={"train.threads": 1, "train.batch_size": 64},
     )
     # a vocabulary that knows the clicked items gives .83 and more on its own rows, what fits by
     # chance .65 at most

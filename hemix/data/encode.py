@@ -171,7 +171,7 @@ class Encoders:
         return Block(
             ids=_stack(out.ids, rows, np.int32),
             numbers=_stack(out.numbers, rows, np.float32),
-            bags=tuple(out.jagged),
+            jagged=tuple(out.jagged),
         )
 
     def keys(
@@ -393,8 +393,8 @@ def level_spec(schema: Schema, level: str, actions: Sequence[str] = ()) -> Level
     return LevelSpec(
         names=tuple(n for n, _ in ids),
         tables=tuple(t for _, t in ids),
-        bag_names=tuple(n for n, _ in jagged),
-        bag_tables=tuple(t for _, t in jagged),
+        jagged_names=tuple(n for n, _ in jagged),
+        jagged_tables=tuple(t for _, t in jagged),
         number_names=tuple(numbers),
     )
 

@@ -171,7 +171,7 @@ def z_score(sums: Array, squares: Array) -> float | None:
 def _vocabulary_columns(schema: Schema, level: str) -> dict[str, int]:
     """Feature -> column of the level's features with a vocabulary, lists after the id columns."""
     spec = level_spec(schema, level)
-    columns = {name: at for at, name in enumerate((*spec.names, *spec.bag_names))}
+    columns = {name: at for at, name in enumerate((*spec.names, *spec.jagged_names))}
     features = level_features(schema, level)
     return {
         name: columns[name]

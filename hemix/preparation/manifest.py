@@ -180,7 +180,7 @@ def rates(schema: Schema, counts: dict[str, Array]) -> tuple[dict[str, float], d
     for level in sorted(counts):
         spec = level_spec(schema, level)
         for name, (unknowns, missings, values) in zip(
-            (*spec.names, *spec.bag_names),
+            (*spec.names, *spec.jagged_names),
             counts[level].tolist(),
             strict=True,
         ):

@@ -63,14 +63,14 @@ class BlockAppender:
     def __init__(self, folder: Path, name: str, like: Block) -> None:
         self._ids = Appender(folder / f"{name}.ids.npy", np.int32, like.ids.shape[1])
         self._numbers = Appender(folder / f"{name}.numbers.npy", np.float32, like.numbers.shape[1])
-        self._bags = [
+        self._jagged = [
             (
                 Appender(folder / f"{name}.bag{i}.values.npy", np.int32),
                 Appender(folder / f"{name}.bag{i}.offsets.npy", np.int64),
             )
-            for i in range(len(like.bags))
+            for i in range(len(like.jagged))
         ]
-        for _, offsets in self._bags:
+        for _, offsets in self._jagged:
             offsets.append(np.zeros(1, np.int64))
 
     def append(self, block: Block) -> None:
@@ -78,14 +78,14 @@ class BlockAppender:
         self._ids.append(block.ids)
         self._numbers.append(block.numbers)
         for (values_out, offsets_out), (values, offsets) in zip(
-            self._bags, block.bags, strict=True
+            self._jagged, block.jagged, strict=True
         ):
             offsets_out.append(offsets[1:] + values_out.rows)
             values_out.append(values)
 
     def close(self) -> None:
         """Complete the files."""
-        for out in (self._ids, self._numbers, *(out for pair in self._bags for out in pair)):
+        for out in (self._ids, self._numbers, *(out for pair in self._jagged for out in pair)):
             out.close()
 
 
@@ -153,7 +153,7 @@ class ShardWriter:
         self.bias_values: set[int] = set()
         """The distinct values of the bias column"""
         self.values: dict[str, Array] = {}
-        """level -> int64 [id columns + bags, 3]: rows unknown, missing, all"""
+        """level -> int64 [id columns + jagged columns, 3]: rows unknown, missing, all"""
 
     def write(self, rows: ShardRows) -> None:
         """Append requests; users come in ascending order, each in one call."""
@@ -204,16 +204,16 @@ class ShardWriter:
 
 
 def value_counts(block: Block, weights: Array | None = None) -> Array:
-    """int64 [id columns + bags, 3]: rows with an unknown value, with a missing one, and all rows,
-    each counted ``weights`` times (once by default). A row of a bag is unknown where it holds an
-    unknown value, and missing where it holds no value but null.
+    """int64 [id columns + jagged columns, 3]: rows with an unknown value, with a missing one, and
+    all rows, each counted ``weights`` times (once by default). A row of a jagged column is unknown
+    where it holds an unknown value, and missing where it holds no value but null.
     """
     rows = len(block.ids)
     total = rows if weights is None else int(weights.sum())
     counts = [
         [_sum(states == UNKNOWN, weights), _sum(states == MISSING, weights), total]
         for states in (
-            row_states(block, column) for column in range(block.ids.shape[1] + len(block.bags))
+            row_states(block, column) for column in range(block.ids.shape[1] + len(block.jagged))
         )
     ]
     return np.array(counts, dtype=np.int64).reshape(len(counts), 3)
@@ -232,7 +232,7 @@ def row_states(block: Block, column: int) -> Array:
     """
     if column < block.ids.shape[1]:
         return np.minimum(block.ids[:, column], FIRST).astype(np.int8)
-    values, offsets = block.bags[column - block.ids.shape[1]]
+    values, offsets = block.jagged[column - block.ids.shape[1]]
     rows = len(offsets) - 1
     row_of = np.repeat(np.arange(rows), np.diff(offsets))
     unknown, present = (

@@ -25,7 +25,7 @@ from hemix.errors import HemixError, RunError, UsageError
 from hemix.files import read_json
 from hemix.schema import Schema
 from hemix.serving.checks import FieldChecks
-from hemix.serving.store import Limits
+from hemix.serving.stores import StoreLimits
 from hemix.serving.types import Ranking, RankRequest
 
 __all__ = ["Load", "Models", "Ranker", "Served", "check_folder", "check_histories", "find_runs"]
@@ -228,7 +228,7 @@ class Models:
             thread.join()
 
 
-def check_histories(schema: Schema, limits: Limits, version: str) -> None:
+def check_histories(schema: Schema, limits: StoreLimits, version: str) -> None:
     """Raises RunError, naming the ``version``, where a store of these limits does not keep the
     histories that a model of this schema was trained on.
     """

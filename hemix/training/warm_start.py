@@ -19,7 +19,7 @@ from hemix.errors import RunError, UsageError
 from hemix.evaluation.metrics import Absent, auc, logloss, ne, pcoc
 from hemix.models import Predictor, Ranker
 from hemix.nn.heads import probabilities
-from hemix.run.folder import Run
+from hemix.runs.folder import Run
 from hemix.settings import Settings
 from hemix.team import Team
 from hemix.training.validate import logits_of

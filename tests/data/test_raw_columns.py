@@ -153,8 +153,8 @@ def test_list_cells_survive_taking_joining_and_spilling(lists: list[list[int]], 
 
 
 def test_row_hashes_tell_rows_apart() -> None:
-    bag = (np.array([1, 2, 2, 1, 1, 2], np.uint64), np.array([0, 2, 4, 4, 6], np.int64))
-    hashes = row_hashes(bag).tolist()
+    jagged = (np.array([1, 2, 2, 1, 1, 2], np.uint64), np.array([0, 2, 4, 4, 6], np.int64))
+    hashes = row_hashes(jagged).tolist()
     assert hashes[0] == hashes[3]  # [1, 2]
     assert len({*hashes}) == 3  # [2, 1] and [] differ from it
     assert row_hashes(np.array([0.0, -0.0, 1.0]))[0] == row_hashes(np.array([-0.0]))[0]

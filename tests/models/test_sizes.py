@@ -30,7 +30,7 @@ def city_spec() -> InputSpec:
     levels = {level: level_spec(schema, level, ACTIONS) for level in (*LEVELS, "event")}
     assert schema.roles.bias is not None
     tables = dict.fromkeys(
-        [t for level in levels.values() for t in level.tables + level.bag_tables], 100
+        [t for level in levels.values() for t in level.tables + level.jagged_tables], 100
     )
     return InputSpec(
         tables={**tables, levels["event"].tables[0]: FIRST + len(ACTIONS)},

@@ -16,7 +16,7 @@ from hemix.data.encode import Encoders
 from hemix.features.scaling import Scale
 from hemix.serving.checks import FieldChecks
 from hemix.serving.raw import RawReader, rows_of
-from hemix.serving.store import Limits, open_store
+from hemix.serving.stores import StoreLimits, open_store
 from tests.data.small import PLAIN, Prepared, at, prepared
 
 DBL_MAX, FLT_MAX = 1.7976931348623157e308, 3.4028234663852886e38
@@ -90,7 +90,7 @@ def test_a_store_has_the_events_of_the_histories(data: Prepared, tmp_path: Path)
     assert api.store_load(tmp_path / "logs", url)["accepted"] == 18
     encoders, store = (
         Encoders.load(data.folder / "encoders"),
-        open_store(url, Limits(impressions=False)),
+        open_store(url, StoreLimits(impressions=False)),
     )
     reader = RawReader(encoders.schema, "event", FieldChecks(encoders.schema))
     ids = data("history/ids")

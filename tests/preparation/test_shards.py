@@ -13,16 +13,16 @@ from hemix.preparation.shards import BlockAppender, ShardRows, ShardWriter, valu
 
 
 def block(*lists: list[int]) -> Block:
-    """Rows of one id (the row's number of values), one number and one bag."""
+    """Rows of one id (the row's number of values), one number and one list."""
     lengths = np.array([len(values) for values in lists])
-    bag = (
+    jagged = (
         np.array([v for values in lists for v in values], np.int32),
         np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
     )
     return Block(
         ids=lengths[:, None].astype(np.int32),
         numbers=np.zeros((len(lists), 1), np.float32),
-        bags=(bag,),
+        jagged=(jagged,),
     )
 
 
@@ -32,8 +32,8 @@ def test_pieces_of_a_block_become_one(tmp_path: Path) -> None:
         out.append(piece)
     out.close()
     whole = Block.load(tmp_path, "x", 1)
-    assert whole.bags[0][0].tolist() == [5, 6, 7, 8, 9]
-    assert whole.bags[0][1].tolist() == [0, 2, 2, 3, 3, 5]
+    assert whole.jagged[0][0].tolist() == [5, 6, 7, 8, 9]
+    assert whole.jagged[0][1].tolist() == [0, 2, 2, 3, 3, 5]
     assert whole.ids[:, 0].tolist() == [2, 0, 1, 0, 2]
     block([5, 6], [], [7], [], [8, 9]).save(tmp_path, "y")
     for part in ("ids", "numbers", "bag0.values", "bag0.offsets"):
@@ -94,7 +94,7 @@ def test_counts_of_unknown_and_missing_values_are_weighted() -> None:
     assert value_counts(rows, np.array([10, 1, 0])).tolist() == [[0, 1, 11], [10, 1, 11]]
 
 
-def test_a_row_of_a_bag_is_counted_once() -> None:
+def test_a_row_of_a_jagged_column_is_counted_once() -> None:
     rows = block(
         [], [1], [1, 1], [0, 0, 5], [1, 5]
     )  # empty, null, nulls, two unknown values, a null beside a known one

@@ -211,6 +211,6 @@ def test_the_largest_that_fit() -> None:
     )
     assert duration_ms("36525d") == 36525 * 86_400_000
     assert build_settings(overrides=[f"train.seed={2**63 - 1}"]).train.seed == 2**63 - 1
-    for setting in ("train.epochs", "model.layers", "train.batch_impressions", "boosting.rounds"):
+    for setting in ("train.epochs", "model.layers", "train.batch_size", "boosting.rounds"):
         with pytest.raises(SettingsError, match=setting):
             build_settings(overrides=[f"{setting}={2**31}"])

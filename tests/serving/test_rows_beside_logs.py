@@ -52,7 +52,7 @@ def served_one(context: dict[str, Any] | None = None) -> Served:
         items=ranked,
         took_ms=1.0,
         history_revision=0,
-        cuts=(0, 0, 0),
+        history_ranges=(0, 0, 0),
     )
     return Served(request=request, ranking=ranking, user=Features(), items={})
 

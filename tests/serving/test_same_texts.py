@@ -108,11 +108,13 @@ def test_a_request_finds_the_values_of_the_log(encoders: Encoders, name: str) ->
         "cross", {n: normalized(logs()[n].combine_chunks()) for n in (name, f"{name}s")}, 9
     )
     spec = encoders.spec().cross
-    at_ids, at_bag = spec.names.index(name), spec.bag_names.index(f"{name}s")
+    at_ids, at_jagged = spec.names.index(name), spec.jagged_names.index(f"{name}s")
     ids = live.ids[:, at_ids].tolist()
     assert len(set(ids)) == len(said) and min(ids) >= 2
-    assert live.bags[at_bag][0].tolist() == ids
-    assert set(ids) <= set(logged.ids[:, at_ids].tolist()) == set(logged.bags[at_bag][0].tolist())
+    assert live.jagged[at_jagged][0].tolist() == ids
+    assert (
+        set(ids) <= set(logged.ids[:, at_ids].tolist()) == set(logged.jagged[at_jagged][0].tolist())
+    )
     assert {i for i in logged.ids[:, at_ids].tolist() if i >= 2} == set(ids), (
         "every value of the log can be named"
     )

@@ -35,8 +35,8 @@ from hemix.lab.flops import flop_counter
 from hemix.lab.studies.cells import Judged
 from hemix.measure import PeakMemory, machine
 from hemix.models import import_files, is_neural
-from hemix.run.evaluation import predictions_of
-from hemix.run.folder import INFO_FILE, Run
+from hemix.runs.evaluation import predictions_of
+from hemix.runs.folder import INFO_FILE, Run
 from hemix.settings import Settings, parse_settings
 from hemix.training.loop import train
 
@@ -131,7 +131,7 @@ def flops_per_impression(run: Run, dataset: Dataset) -> float | None:
     their impressions; None for a model without matrix products, whose work this does not see.
     """
     part = dataset.split("valid")
-    plan = part.plan(run.settings.train.batch_impressions, order="shuffled", seed=0)
+    plan = part.plan(run.settings.train.batch_size, order="shuffled", seed=0)
     flops = impressions = 0
     for number in range(min(_FLOP_BATCHES, len(plan))):
         batch = part.batch(plan.order[plan.begin[number] : plan.begin[number + 1]])

@@ -117,7 +117,7 @@ def _seconds_an_impression(content: dict[str, Any]) -> float:
     settings = parse_settings(content["settings"])
     data = Dataset(content["data"], history_events_max=content["history_events_max"])
     part = data.split("train")
-    chart = part.plan(settings.train.batch_impressions, order="shuffled", seed=0)
+    chart = part.plan(settings.train.batch_size, order="shuffled", seed=0)
     model = build_model(data.spec, settings.model, seed=0).train()
     optimizers = Optimizers(model, settings.train, total_steps=1000)
     batches = min(_WARM + _TIMED, len(chart))

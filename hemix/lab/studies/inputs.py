@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from hemix.data.dataset import Dataset
 from hemix.errors import DataError
 from hemix.evaluation.metrics import Array
-from hemix.run.evaluation import full_log_weights
+from hemix.runs.evaluation import full_log_weights
 from hemix.validation import first_difference
 
 __all__ = ["Input", "JudgedRows", "judged_rows", "open_inputs"]

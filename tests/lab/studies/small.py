@@ -17,7 +17,7 @@ from hemix.lab.studies import cost, runner
 from hemix.lab.studies.cells import Cell
 
 FAST = {
-    "train.batch_impressions": 512,
+    "train.batch_size": 512,
     "train.warmup_steps": 1,
     "model.layers": 1,
     "model.token_width": 8,

@@ -164,8 +164,8 @@ def test_a_failed_cell_is_reported_and_the_rest_goes_on(
     broken = {
         **HEMIX,
         "train.dense_learning_rate": 1e30,
-        "train.clip_norm": 0,
-        "train.batch_impressions": 64,
+        "train.max_grad_norm": 0,
+        "train.batch_size": 64,
     }
     with cells_here() as began:
         content = compare(

@@ -17,7 +17,7 @@ from hemix.lab.studies.scale import LADDER, ScaleConfig, lengths_for, scale
 from hemix.models import count_parameters
 from tests.lab.studies.small import cells_here
 
-FAST = {"train.batch_impressions": 512, "train.warmup_steps": 1}
+FAST = {"train.batch_size": 512, "train.warmup_steps": 1}
 
 
 def test_the_ladder_climbs_two_decades_in_five_steps_or_more() -> None:
@@ -38,12 +38,12 @@ def test_a_cut_history_holds_the_newest_events(planted_data: Path) -> None:
     requests = np.arange(whole.requests)
     a, b = whole.batch(requests), cut.batch(requests)
     b.validate(Dataset(planted_data).spec)
-    seen = (b.visible[:, 2] - b.visible[:, 0]).tolist()
+    seen = (b.history_ranges[:, 2] - b.history_ranges[:, 0]).tolist()
     assert max(seen) == 3
     for q in requests.tolist():
         (first, middle, end), (cut_first, cut_middle, cut_end) = (
-            a.visible[q].tolist(),
-            b.visible[q].tolist(),
+            a.history_ranges[q].tolist(),
+            b.history_ranges[q].tolist(),
         )
         assert cut_end - cut_first == min(3, end - first)
         assert cut_end - cut_middle == min(3, end - middle)
