@@ -110,7 +110,7 @@ def prepare(
         Path(logs),
         Path(out),
         schema=schema,
-        earlier=earlier,
+        continue_from=earlier,
         forget_days=forget_days,
         progress=on_progress,
     )
