@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hemix.evaluation.differences import Measured
+from hemix.evaluation.differences import MetricEstimate
 from hemix.evaluation.metrics import Array
 
 __all__ = ["Law", "fit_laws", "log_linear", "power_law", "replicate_values"]
@@ -76,15 +76,15 @@ def log_linear(x: Array, values: Array) -> tuple[Array, Array]:
 
 
 def replicate_values(
-    runs: Sequence[Sequence[Measured]], *, count: int = 1000, seed: int = 0
+    runs: Sequence[Sequence[MetricEstimate]], *, count: int = 1000, seed: int = 0
 ) -> Array:
     """[count, K]: the mean over seeds of ``runs`` [K sizes][seeds] when users (the same for all
     sizes) and each size's seeds are drawn again with replacement; a metric's change is that of its
     users' influences.
     """
-    users = len(runs[0][0].of_user)
+    users = len(runs[0][0].user_influence)
     rng = np.random.default_rng(seed)
-    influence_UW = np.stack([run.of_user for seeds in runs for run in seeds], axis=1)
+    influence_UW = np.stack([run.user_influence for seeds in runs for run in seeds], axis=1)
     moved = np.empty((count, influence_UW.shape[1]))
     step = max(1, _CHUNK_BYTES // (8 * users))
     for first in range(0, count, step):

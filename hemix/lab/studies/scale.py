@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from hemix.errors import UsageError
-from hemix.evaluation.metrics import Absent
+from hemix.evaluation.metrics import UndefinedMetric
 from hemix.files import write_json
 from hemix.lab.studies.cells import Contender, Judged
 from hemix.lab.studies.compare import cells_of, facts, judge
@@ -182,7 +182,7 @@ def _fits(
                 usable = {
                     label: x
                     for label, x in rungs.items()
-                    if not isinstance(measured[label], Absent)
+                    if not isinstance(measured[label], UndefinedMetric)
                 }
                 if len(set(usable.values())) < 2:
                     continue

@@ -15,8 +15,14 @@ import numpy as np
 
 from hemix.data.layout import load_array
 from hemix.errors import RunError
-from hemix.evaluation.differences import PAIRED_METRICS, Measured, holm, measure, paired_difference
-from hemix.evaluation.metrics import Absent
+from hemix.evaluation.differences import (
+    PAIRED_METRICS,
+    MetricEstimate,
+    estimate_metric,
+    holm,
+    paired_difference,
+)
+from hemix.evaluation.metrics import UndefinedMetric
 from hemix.lab.studies.cells import Cell, Judged
 from hemix.lab.studies.inputs import Input, judged_rows
 
@@ -96,7 +102,7 @@ def measured_runs(
     runs: Runs, inputs: Sequence[Input], split: Judged, output: str, metric: str, rows: Any = None
 ) -> dict[str, Any]:
     """One metric of one output of every run with its users' influences: by label, of every origin
-    Measured by seed, or Absent.
+    MetricEstimate by seed, or UndefinedMetric.
 
     ``rows``: what :func:`judged_rows` gave for these inputs, where it is at hand.
     """
@@ -104,11 +110,11 @@ def measured_runs(
     column = inputs[0].dataset.schema.outputs.index(output)
     found: dict[str, Any] = {}
     for label, cells in runs.items():
-        measured: list[dict[int, Measured]] = []
-        missing: Absent | None = None
+        measured: list[dict[int, MetricEstimate]] = []
+        missing: UndefinedMetric | None = None
         for here, seeds in zip(origins, cells, strict=True):
             task = here[output]
-            of_seeds: dict[int, Measured] = {}
+            of_seeds: dict[int, MetricEstimate] = {}
             for cell in seeds:
                 scores = load_array(cell.folder / f"{split}.npy")
                 if scores.ndim != 2 or scores.shape[1] != len(here):
@@ -116,7 +122,7 @@ def measured_runs(
                         f"{cell.folder / f'{split}.npy'}: expected {len(here)} columns, found "
                         f"shape {scores.shape}"
                     )
-                one = measure(
+                one = estimate_metric(
                     metric,
                     task.labels,
                     np.asarray(scores[task.rows, column], dtype=np.float64),
@@ -124,7 +130,7 @@ def measured_runs(
                     users,
                     task.weights,
                 )
-                if isinstance(one, Absent):
+                if isinstance(one, UndefinedMetric):
                     missing = one
                 else:
                     of_seeds[cell.seed] = one
@@ -161,7 +167,7 @@ def pairs(
             for pair in wanted:
                 named = {"a": pair[0], "b": pair[1], "task": output, "metric": metric}
                 entry = _entry(pair, measured)
-                if isinstance(entry, Absent):
+                if isinstance(entry, UndefinedMetric):
                     absent.append({**named, "reason": entry.reason})
                 else:
                     entries.append({**named, **entry})
@@ -175,19 +181,19 @@ def pairs(
     return {"pairs": found, "absent_pairs": absent}
 
 
-def _entry(pair: tuple[str, str], measured: Mapping[str, Any]) -> dict[str, Any] | Absent:
+def _entry(pair: tuple[str, str], measured: Mapping[str, Any]) -> dict[str, Any] | UndefinedMetric:
     a, b = measured[pair[0]], measured[pair[1]]
-    if isinstance(a, Absent) or isinstance(b, Absent):
-        return a if isinstance(a, Absent) else b
+    if isinstance(a, UndefinedMetric) or isinstance(b, UndefinedMetric):
+        return a if isinstance(a, UndefinedMetric) else b
     common = [sorted(one.keys() & other.keys()) for one, other in zip(a, b, strict=True)]
     if not all(common):
-        return Absent("of some dataset the two have no seed in common")
+        return UndefinedMetric("of some dataset the two have no seed in common")
     paired = [
         [[of[seed] for seed in seeds] for of, seeds in zip(side, common, strict=True)]
         for side in (a, b)
     ]
     difference = paired_difference(*paired)
-    if isinstance(difference, Absent):
+    if isinstance(difference, UndefinedMetric):
         return difference
     return {
         "delta": difference.delta,

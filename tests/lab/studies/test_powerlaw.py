@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hemix.evaluation.differences import Measured
+from hemix.evaluation.differences import MetricEstimate
 from hemix.lab.studies.powerlaw import fit_laws, log_linear, power_law, replicate_values
 
 X = np.array([1e4, 1e5, 1e6, 1e7, 1e8])
@@ -33,16 +33,23 @@ def test_replicates_spread_as_users_and_seeds_do():
     """Users: influences of +-.01 over 100 users have a standard error of .1; seeds .2 apart add .1
     / sqrt 2 for two of them.
     """
-    of_user = np.where(np.arange(100) % 2, 0.01, -0.01)
-    one = [[Measured(value=0.5, of_user=of_user)]]
-    two = [[Measured(value=0.4, of_user=0 * of_user), Measured(value=0.6, of_user=0 * of_user)]]
+    influence = np.where(np.arange(100) % 2, 0.01, -0.01)
+    one = [[MetricEstimate(value=0.5, user_influence=influence)]]
+    two = [
+        [
+            MetricEstimate(value=0.4, user_influence=0 * influence),
+            MetricEstimate(value=0.6, user_influence=0 * influence),
+        ]
+    ]
     assert replicate_values(one, count=4000).std() == pytest.approx(0.1, rel=0.05)
     assert replicate_values(two, count=4000).std() == pytest.approx(0.1 / np.sqrt(2), rel=0.05)
 
 
 def test_users_are_the_same_for_all_sizes():
-    of_user = np.where(np.arange(50) % 2, 0.01, -0.01)
-    same = replicate_values([[Measured(value=v, of_user=of_user)] for v in (0.5, 0.6)], count=200)
+    influence = np.where(np.arange(50) % 2, 0.01, -0.01)
+    same = replicate_values(
+        [[MetricEstimate(value=v, user_influence=influence)] for v in (0.5, 0.6)], count=200
+    )
     assert np.allclose(same[:, 1] - same[:, 0], 0.1)
 
 
