@@ -94,6 +94,12 @@ class _StreamResults:
     accepted: int = 0
 
     def add(self, response: _Response, latency_ms: float) -> None:
+        """Count a response.
+
+        Args:
+            response: The response.
+            latency_ms: Milliseconds since the request was due.
+        """
         self.statuses[response.status] += 1
         self.latencies_ms.append(latency_ms)
         self.degraded += bool(response.content.get("degraded"))

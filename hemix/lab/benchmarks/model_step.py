@@ -205,7 +205,8 @@ class ModelStep:
         with stopwatch:
             with self._autocast():
                 logits = self.model(chunk)
-            (self.model.loss(logits.float(), chunk) * fraction).backward()  # type: ignore[no-untyped-call]
+            loss = self.model.loss(logits.float(), chunk) * fraction
+            loss.backward()  # type: ignore[no-untyped-call]
             self.table_gradients.add_step()
 
     def _backward_core(self, chunk: RequestBatch, fraction: float, stopwatch: Stopwatch) -> Tensor:
@@ -220,7 +221,8 @@ class ModelStep:
             with self._autocast():
                 state = model.encode_history(events_ED, inputs)
                 logits = model.score(model.encode_request(state, inputs), inputs)
-            (model.loss(logits.float(), chunk) * fraction).backward()  # type: ignore[no-untyped-call]
+            loss = model.loss(logits.float(), chunk) * fraction
+            loss.backward()  # type: ignore[no-untyped-call]
         gradient: Tensor = leaves["cross_NW"].grad
         return gradient
 

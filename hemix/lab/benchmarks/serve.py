@@ -67,8 +67,8 @@ def run(
 ) -> dict[str, Any]:
     """Measure a server under five loads of 30 seconds each.
 
-    The loads are rankings of 500 items for users with 1,000 and 5,000 events and a new event each
-    time, rankings at 1,000 events with a cached user state, bodies of 50 events, and a mix.
+    Two loads rank 500 items for users with 1,000 and 5,000 events and a new event each time. The
+    others are rankings at 1,000 events with a cached user state, bodies of 50 events, and a mix.
 
     Args:
         scale: Factor of history lengths and seconds.
@@ -79,9 +79,8 @@ def run(
         threads: PyTorch threads of each worker.
 
     Returns:
-        The figures, a case per stream: latency since a request was due, the server's stages,
-        errors, the server's memory with its trend, and the processor time stolen by other virtual
-        machines.
+        The figures, a case per stream: latency since the due time, the server's stages, errors, the
+        server's memory with its trend, and the processor time stolen by other virtual machines.
 
     Raises:
         UsageError: ``seconds`` is not above 0.
@@ -100,17 +99,8 @@ def run(
             loads = {"mix": loads["mix"]}
         cases: list[dict[str, Any]] = []
         with _server(bed, folder, threads, device) as (port, pid, ready_seconds):
-            for number, (name, streams) in enumerate(loads.items()):
-                plan = LoadPlan(
-                    seed=number,
-                    port=port,
-                    seconds=duration,
-                    warm_up_seconds=min(_WARM_UP_SECONDS, duration / 3),
-                    streams=streams,
-                    items=bed.items,
-                    actions=bed.actions,
-                    context=bed.context,
-                )
+            for seed, (name, streams) in enumerate(loads.items()):
+                plan = _make_plan(bed, streams, port, duration, seed)
                 cases += _measure(name, plan, pid)
     return {
         "schema_version": 1,
@@ -143,6 +133,21 @@ def _loads(bed: _TestBed, scale: float) -> dict[str, tuple[RequestStream, ...]]:
         "events 50": (events,),
         "mix": mix,
     }
+
+
+def _make_plan(
+    bed: _TestBed, streams: tuple[RequestStream, ...], port: int, seconds: float, seed: int
+) -> LoadPlan:
+    return LoadPlan(
+        seed=seed,
+        port=port,
+        seconds=seconds,
+        warm_up_seconds=min(_WARM_UP_SECONDS, seconds / 3),
+        streams=streams,
+        items=bed.items,
+        actions=bed.actions,
+        context=bed.context,
+    )
 
 
 def _measure(name: str, plan: LoadPlan, pid: int) -> list[dict[str, Any]]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 
 from hemix.errors import HemixError
 from hemix.lab.benchmarks import tables
-from hemix.lab.benchmarks.table_step import TableWorkload, measure_steps
+from hemix.lab.benchmarks.table_step import Implementation, TableWorkload, measure_steps
 from hemix.training import fbgemm
 from tests.lab.benchmarks.figures import assert_figures
 
@@ -45,7 +46,8 @@ def test_implementations_agree(monkeypatch: pytest.MonkeyPatch) -> None:
         implementation, optimizer, content, vectors = arguments
         assert implementation in name
         load = TableWorkload(**json.loads(content))
-        return json.dumps(measure_steps(implementation, optimizer, load, Path(vectors)))  # type: ignore[arg-type]
+        name_of = cast(Implementation, implementation)
+        return json.dumps(measure_steps(name_of, optimizer, load, Path(vectors)))
 
     monkeypatch.setattr(tables, "run_module", in_process)
     figures = tables.run(scale=0.001, steps=2, rounds=2, threads=1)
