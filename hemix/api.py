@@ -72,7 +72,7 @@ def simulate(
     """
     from hemix.lab.simulator import simulate as run_simulation
 
-    return run_simulation(Path(out), users=users, days=days, seed=seed, progress=on_progress)
+    return run_simulation(Path(out), users=users, days=days, seed=seed, on_progress=on_progress)
 
 
 def import_logs(
@@ -110,7 +110,7 @@ def prepare(
         Path(logs),
         Path(out),
         schema=schema,
-        earlier=earlier,
+        continue_from=earlier,
         forget_days=forget_days,
         progress=on_progress,
     )

@@ -12,7 +12,7 @@ from hemix.display import Display, demo_summary, training_summary
 from hemix.evaluation.evaluate import evaluate_predictions
 from hemix.evaluation.report import render_report
 from hemix.lab.studies.options import StagePlan, StudyPlan
-from tests.evaluation.made import predictions
+from tests.evaluation.synthetic import synthetic_predictions
 
 
 @pytest.mark.parametrize(
@@ -30,13 +30,13 @@ def test_a_peak_of_memory_is_one_figure_in_log_and_report(peak_bytes: int, expec
 
 
 def test_a_demo_whose_test_day_has_one_class_ends_all_the_same() -> None:
-    labels = predictions().labels.copy()
+    labels = synthetic_predictions().labels.copy()
     labels[:] = 0
-    figures = evaluate_predictions(predictions(labels=labels), replicates=2)
+    figures = evaluate_predictions(synthetic_predictions(labels=labels), replicates=2)
     told = demo_summary(figures, Path("out"))
     assert "no positives" in told and "hemix serve out" in told
     assert "popularity alone" in demo_summary(
-        evaluate_predictions(predictions(), replicates=2), Path("out")
+        evaluate_predictions(synthetic_predictions(), replicates=2), Path("out")
     )
 
 

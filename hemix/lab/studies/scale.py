@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from hemix.errors import UsageError
-from hemix.evaluation.differences import Measured
-from hemix.evaluation.metrics import Absent, Array
+from hemix.evaluation.differences import MetricEstimate
+from hemix.evaluation.metrics import Array, UndefinedMetric
 from hemix.files import write_json
 from hemix.lab.studies.candidate import Candidate
 from hemix.lab.studies.cost import Stage, plan_study
@@ -195,10 +195,10 @@ def _fit_all(
         for metric in _METRICS:
             measured = measure_trials(runs, datasets, split, task, metric, users)
             for axis in axes:
-                positions, values = dict[str, float](), list[list[Measured]]()
+                positions, values = dict[str, float](), list[list[MetricEstimate]]()
                 for label, x in axis.positions.items():
                     trials = measured[label]
-                    if not isinstance(trials, Absent):
+                    if not isinstance(trials, UndefinedMetric):
                         positions[label] = x
                         values.append(list(trials[0].values()))
                 if len(set(positions.values())) > 1:
@@ -207,7 +207,7 @@ def _fit_all(
     return fits
 
 
-def _fit(axis: _Axis, trials: Sequence[Sequence[Measured]], metric: str) -> dict[str, Any]:
+def _fit(axis: _Axis, trials: Sequence[Sequence[MetricEstimate]], metric: str) -> dict[str, Any]:
     """Fit one metric; AUC is fitted as 1 - AUC, which falls like a loss."""
     x = list(axis.positions.values())
     values = np.array([fmean(trial.value for trial in seeds) for seeds in trials])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hemix.evaluation.differences import Measured
+from hemix.evaluation.differences import MetricEstimate
 from hemix.evaluation.metrics import Array
 
 __all__ = ["ScalingLaw", "fit_scaling_law", "log_linear", "power_law", "resample_values"]
@@ -90,7 +90,7 @@ def log_linear(x: Array, values: Array) -> tuple[Array, Array]:
 
 
 def resample_values(
-    runs: Sequence[Sequence[Measured]], *, count: int = 1000, seed: int = 0
+    runs: Sequence[Sequence[MetricEstimate]], *, count: int = 1000, seed: int = 0
 ) -> Array:
     """Draw users and seeds again with replacement, and compute each size's mean over its seeds.
 
@@ -104,9 +104,9 @@ def resample_values(
     Returns:
         float64 [count, K].
     """
-    users = len(runs[0][0].of_user)
+    users = len(runs[0][0].user_influence)
     rng = np.random.default_rng(seed)
-    influence_UW = np.stack([run.of_user for seeds in runs for run in seeds], axis=1)
+    influence_UW = np.stack([run.user_influence for seeds in runs for run in seeds], axis=1)
     changes = np.empty((count, influence_UW.shape[1]))
     step = max(1, _CHUNK_BYTES // (8 * users))
     for first in range(0, count, step):

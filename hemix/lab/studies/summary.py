@@ -11,8 +11,14 @@ import numpy as np
 
 from hemix.data.layout import load_array
 from hemix.errors import RunError
-from hemix.evaluation.differences import PAIRED_METRICS, Measured, holm, measure, paired_difference
-from hemix.evaluation.metrics import Absent
+from hemix.evaluation.differences import (
+    PAIRED_METRICS,
+    MetricEstimate,
+    estimate_metric,
+    holm,
+    paired_difference,
+)
+from hemix.evaluation.metrics import UndefinedMetric
 from hemix.lab.studies.datasets import EvaluatedRows, StudyDataset, evaluated_rows
 from hemix.lab.studies.study import TrialsByLabel
 from hemix.lab.studies.trial import EvaluatedSplit, Trial
@@ -40,7 +46,7 @@ METRICS = (
     "popularity_auc",
 )
 
-MeasuredTrials = list[dict[int, Measured]]
+MeasuredTrials = list[dict[int, MetricEstimate]]
 """A metric of one candidate's trials: for every dataset, by seed"""
 
 EvaluatedUsers = tuple[list[dict[str, EvaluatedRows]], int]
@@ -106,7 +112,7 @@ def measure_trials(
     output: str,
     metric: str,
     users: EvaluatedUsers | None = None,
-) -> dict[str, MeasuredTrials | Absent]:
+) -> dict[str, MeasuredTrials | UndefinedMetric]:
     """Compute a metric of all trials from their saved scores, with each user's influence.
 
     Args:
@@ -125,16 +131,16 @@ def measure_trials(
     """
     rows_by_dataset, user_count = users or evaluated_rows(datasets, split)
     column = datasets[0].dataset.schema.outputs.index(output)
-    measured: dict[str, MeasuredTrials | Absent] = {}
+    measured: dict[str, MeasuredTrials | UndefinedMetric] = {}
     for label, trials_by_dataset in runs.items():
         by_dataset: MeasuredTrials = []
-        undefined: Absent | None = None
+        undefined: UndefinedMetric | None = None
         for rows_by_output, trials in zip(rows_by_dataset, trials_by_dataset, strict=True):
             rows = rows_by_output[output]
-            by_seed: dict[int, Measured] = {}
+            by_seed: dict[int, MetricEstimate] = {}
             for trial in trials:
                 scores = _load_scores(trial, split, outputs=len(rows_by_output))
-                value = measure(
+                value = estimate_metric(
                     metric,
                     rows.labels,
                     np.asarray(scores[rows.rows, column], dtype=np.float64),
@@ -142,7 +148,7 @@ def measure_trials(
                     user_count,
                     rows.weights,
                 )
-                if isinstance(value, Absent):
+                if isinstance(value, UndefinedMetric):
                     undefined = value
                 else:
                     by_seed[trial.seed] = value
@@ -193,7 +199,7 @@ def paired_differences(
             for a, b in [*primary, *others]:
                 key = {"a": a, "b": b, "task": output, "metric": metric}
                 difference = _difference(measured[a], measured[b])
-                if isinstance(difference, Absent):
+                if isinstance(difference, UndefinedMetric):
                     undefined.append({**key, "reason": difference.reason})
                 else:
                     entries.append({**key, **difference})
@@ -215,18 +221,18 @@ def _add_adjusted_p(
 
 
 def _difference(
-    a: MeasuredTrials | Absent, b: MeasuredTrials | Absent
-) -> Mapping[str, Any] | Absent:
+    a: MeasuredTrials | UndefinedMetric, b: MeasuredTrials | UndefinedMetric
+) -> Mapping[str, Any] | UndefinedMetric:
     """Compute a - b over the seeds that both have."""
-    if isinstance(a, Absent):
+    if isinstance(a, UndefinedMetric):
         return a
-    if isinstance(b, Absent):
+    if isinstance(b, UndefinedMetric):
         return b
     common_seeds = [
         sorted(seeds_a.keys() & seeds_b.keys()) for seeds_a, seeds_b in zip(a, b, strict=True)
     ]
     if not all(common_seeds):
-        return Absent("no common seed on some dataset")
+        return UndefinedMetric("no common seed on some dataset")
     paired = [
         [
             [by_seed[seed] for seed in seeds]
@@ -235,7 +241,7 @@ def _difference(
         for measured in (a, b)
     ]
     difference = paired_difference(*paired)
-    if isinstance(difference, Absent):
+    if isinstance(difference, UndefinedMetric):
         return difference
     return {
         "delta": difference.delta,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hemix.evaluation.differences import Measured
+from hemix.evaluation.differences import MetricEstimate
 from hemix.lab.studies.scaling_laws import (
     fit_scaling_law,
     log_linear,
@@ -38,18 +38,23 @@ def test_resamples_vary_over_users_and_seeds() -> None:
     """Users: influences of +-.01 over 100 users have a standard error of .1; seeds .2 apart add .1
     / sqrt 2 for two of them.
     """
-    of_user = np.where(np.arange(100) % 2, 0.01, -0.01)
-    one_seed = [[Measured(value=0.5, of_user=of_user)]]
+    user_influence = np.where(np.arange(100) % 2, 0.01, -0.01)
+    one_seed = [[MetricEstimate(value=0.5, user_influence=user_influence)]]
     two_seeds = [
-        [Measured(value=0.4, of_user=0 * of_user), Measured(value=0.6, of_user=0 * of_user)]
+        [
+            MetricEstimate(value=0.4, user_influence=0 * user_influence),
+            MetricEstimate(value=0.6, user_influence=0 * user_influence),
+        ]
     ]
     assert resample_values(one_seed, count=4000).std() == pytest.approx(0.1, rel=0.05)
     assert resample_values(two_seeds, count=4000).std() == pytest.approx(0.1 / np.sqrt(2), rel=0.05)
 
 
 def test_resamples_use_the_same_users_for_all_sizes() -> None:
-    of_user = np.where(np.arange(50) % 2, 0.01, -0.01)
-    values = resample_values([[Measured(value=v, of_user=of_user)] for v in (0.5, 0.6)], count=200)
+    user_influence = np.where(np.arange(50) % 2, 0.01, -0.01)
+    values = resample_values(
+        [[MetricEstimate(value=v, user_influence=user_influence)] for v in (0.5, 0.6)], count=200
+    )
     assert np.allclose(values[:, 1] - values[:, 0], 0.1)
 
 
