@@ -19,7 +19,7 @@ _EXTRAS = {
     "fastapi": ("fastapi", "serve"),
     "redis": ("redis", "redis"),
     "onnxruntime": ("onnxruntime", "onnx"),
-    "lightgbm": ("lightgbm", "rivals"),
+    "lightgbm": ("lightgbm", "baselines"),
     "tensorboard": ("tensorboard", "dev"),
 }
 

@@ -21,7 +21,7 @@ from hemix.lab.studies.trial import EvaluatedSplit, Trial
 from hemix.measure import machine
 
 __all__ = [
-    "ORIGIN_SEED_STEP",
+    "DATASET_SEED_STEP",
     "TrialsByLabel",
     "complete_candidates",
     "read_test_set_accesses",
@@ -31,7 +31,7 @@ __all__ = [
     "trials_for",
 ]
 
-ORIGIN_SEED_STEP = 1000
+DATASET_SEED_STEP = 1000
 """Distance of the seeds of consecutive datasets, so that all trials of a study are independent."""
 
 TrialsByLabel = dict[str, list[list[Trial]]]
@@ -47,7 +47,7 @@ def trial_seeds(dataset_index: int, seeds: int) -> list[int]:
         dataset_index: Position of the dataset in the study.
         seeds: Number of seeds.
     """
-    return [seed + ORIGIN_SEED_STEP * dataset_index for seed in range(seeds)]
+    return [seed + DATASET_SEED_STEP * dataset_index for seed in range(seeds)]
 
 
 def trials_for(
