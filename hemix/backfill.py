@@ -159,7 +159,7 @@ def _of_impressions(logs: Logs, chunk: Chunk) -> _Rows:
     """
     schema, clock = logs.schema, logs.schema.clock
     check_not_null(clock.column, chunk.columns[clock.column], chunk.where)
-    time_ms = times_of(clock.column, chunk.columns[clock.column], clock, chunk.where, own=True)
+    time_ms = times_of(clock.column, chunk.columns[clock.column], clock, chunk.where, is_clock=True)
     logged = {
         n: labels_of(v.column or n, chunk.columns[v.column or n], chunk.where)
         for n, v in schema.labels.items()

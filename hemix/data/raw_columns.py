@@ -21,7 +21,7 @@ from hemix.data.layout import ranges
 from hemix.errors import DataError
 
 __all__ = [
-    "MOST_NUMBER",
+    "MAX_NUMBER",
     "RawColumn",
     "Where",
     "as_arrow",
@@ -29,7 +29,7 @@ __all__ = [
     "from_arrow",
     "is_list",
     "is_number",
-    "mixed",
+    "mix_bits",
     "numbers_of",
     "row_hashes",
     "take",
@@ -39,7 +39,7 @@ Array = npt.NDArray[Any]
 RawColumn: TypeAlias = "Array | tuple[Array, Array]"
 """Numbers or keys, or for a jagged one (keys, offsets)"""
 
-MOST_NUMBER = 1e30
+MAX_NUMBER = 1e30
 """The largest number of a feature: far beyond any real one, and not near where float32 or a product
 ends. A larger one in a log, such as DBL_MAX for "no value", counts as this one. A server refuses
 it."""
@@ -156,21 +156,21 @@ def row_hashes(raw: RawColumn) -> Array:
         keys, offsets = raw
         lengths = np.diff(offsets)
         position = np.arange(len(keys), dtype=np.int64) - np.repeat(offsets[:-1], lengths)
-        each = mixed(keys ^ mixed(position.astype(np.uint64)))
+        each = mix_bits(keys ^ mix_bits(position.astype(np.uint64)))
         sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(each, dtype=np.uint64)])
         with np.errstate(over="ignore"):
-            return mixed(sums[offsets[1:]] - sums[offsets[:-1]] + lengths.astype(np.uint64))
+            return mix_bits(sums[offsets[1:]] - sums[offsets[:-1]] + lengths.astype(np.uint64))
     if raw.ndim == 2:
         total = np.zeros(len(raw), dtype=np.uint64)
         for values in raw.T:
-            total = mixed(total ^ row_hashes(np.ascontiguousarray(values)))
+            total = mix_bits(total ^ row_hashes(np.ascontiguousarray(values)))
         return total
     if raw.dtype.kind == "f":
         raw = np.where(raw == 0, 0.0, raw).astype(np.float64).view(np.uint64)  # -0.0 equals 0.0
-    return mixed(raw.astype(np.uint64))
+    return mix_bits(raw.astype(np.uint64))
 
 
-def mixed(x: Array) -> Array:
+def mix_bits(x: Array) -> Array:
     """uint64 -> uint64, one to one, every bit spread over all (splitmix64)."""
     x = x + _INCREMENT
     x ^= x >> _SHIFTS[0]

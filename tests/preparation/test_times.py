@@ -129,7 +129,7 @@ def tables(**changed: Any) -> dict[str, Any]:
     ("make", "word"),
     [
         (lambda: pa.array(["2026-01-05 10:00:00"] * 3), "cast the text"),
-        (lambda: pa.array([1.7e9] * 3, pa.float32()), "32 bits"),
+        (lambda: pa.array([1.7e9] * 3, pa.float32()), "32-bit float"),
         (lambda: pa.array([True] * 3), "a number or a timestamp"),
         (lambda: pa.array([36_000] * 3, pa.time32("s")), "a number or a timestamp"),
     ],
