@@ -19,7 +19,7 @@ from hemix.data.spec import InputSpec
 from hemix.errors import StorageError
 from hemix.evaluation.evaluate import evaluate_predictions
 from hemix.evaluation.importance import permutation_importance
-from hemix.evaluation.metrics import Absent, auc
+from hemix.evaluation.metrics import UndefinedMetric, auc
 from hemix.evaluation.notes import evaluation_notes
 from hemix.evaluation.predictions import Predictions
 from hemix.evaluation.report import write_report
@@ -72,8 +72,8 @@ def evaluate_run(
         predictions.task_rows(), figures["tasks"], predictions.user, split
     )
     importance = _importance(run, part, importance_impressions, seed, on_progress)
-    figures["importance"] = [] if isinstance(importance, Absent) else importance
-    if isinstance(importance, Absent):
+    figures["importance"] = [] if isinstance(importance, UndefinedMetric) else importance
+    if isinstance(importance, UndefinedMetric):
         figures["absent"] = {"importance": importance.reason}
     metrics = run.metrics
     metrics["split"][split] = figures
@@ -172,7 +172,7 @@ def _truth(data: Dataset, part: Split) -> Array | None:
 
 def _importance(
     run: Run, part: Split, impressions: int, seed: int, on_progress: Progress
-) -> list[dict[str, Any]] | Absent:
+) -> list[dict[str, Any]] | UndefinedMetric:
     if impressions == 0:
         return []
     whole = part.plan(min(SCORING_IMPRESSIONS, impressions), order="shuffled", seed=seed)
@@ -207,7 +207,7 @@ def _importance(
     labels = labels[:, 0]
     known = labels >= 0
     undefined = auc(labels[known], baseline[known], weights[known])
-    if isinstance(undefined, Absent):
+    if isinstance(undefined, UndefinedMetric):
         return undefined
     asked = 0
 

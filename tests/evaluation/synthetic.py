@@ -1,4 +1,4 @@
-"""Made-up predictions of a funnel with a known truth."""
+"""Synthetic synthetic_predictions of a click and order funnel with a known truth."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ import numpy as np
 from hemix.evaluation.predictions import Predictions
 
 
-def predictions(rows: int = 2000, seed: int = 0, **changes) -> Predictions:
-    """Clicks and orders of 8 candidates a request, 40 users; the model sees the truth through some
-    noise.
-    """
+def synthetic_predictions(rows: int = 2000, seed: int = 0, **changes) -> Predictions:
+    """Clicks and orders of 8 candidates a request, 40 users, predicted by the truth with noise."""
     rng = np.random.default_rng(seed)
     request = np.arange(rows) // 8
     user = rng.integers(0, 40, request.max() + 1)[request]
@@ -24,7 +22,7 @@ def predictions(rows: int = 2000, seed: int = 0, **changes) -> Predictions:
     order = click & (rng.random(rows) < p_order / p_click)
     noisy = np.clip(p_click * np.exp(0.3 * rng.normal(size=rows)), 0, 0.98)
     given = np.clip(p_order / p_click * np.exp(0.2 * rng.normal(size=rows)), 0, 1)
-    whole = Predictions(
+    result = Predictions(
         tasks=("click", "order"),
         given=(None, 0),
         probabilities=np.stack([noisy, noisy * given], axis=1),
@@ -39,4 +37,4 @@ def predictions(rows: int = 2000, seed: int = 0, **changes) -> Predictions:
         user_seen_in_train=user % 10 != 0,
         item_seen_in_train=item % 7 != 0,
     )
-    return dataclasses.replace(whole, **changes)
+    return dataclasses.replace(result, **changes)
