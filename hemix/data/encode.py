@@ -12,7 +12,7 @@ instead of ids.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,51 +24,21 @@ import pyarrow as pa
 
 from hemix.data.keys import KeyMap
 from hemix.data.layout import Block, load_array, save_array
+from hemix.data.levels import all_features, level_features, level_spec
 from hemix.data.raw_columns import RawColumn, Where
-from hemix.data.spec import InputSpec, LevelSpec, Task
+from hemix.data.spec import InputSpec, Task
 from hemix.errors import DataError, SchemaError
 from hemix.features.base import LEVELS, EncodedColumns, FeatureType, Learned, RowContext, StatePath
-from hemix.features.history_counts import history_count_names
 from hemix.files import read_json, storage_errors, write_json, write_text
 from hemix.schema import Schema
 
-__all__ = ["Encoders", "KeyMap", "all_features", "learning_columns", "level_features", "level_spec"]
+__all__ = ["Encoders"]
 
 Array = npt.NDArray[Any]
 _SECTIONS: dict[str, Any] = {"edges": {}, "scales": {}}
 """Sections of learned states that every encoders.json has"""
 _NO_COORDINATES = [0.0, 1.0, 0.0, 1.0]
 """What encoders.json says of coordinates where no feature has any"""
-
-
-def level_features(schema: Schema, level: str) -> Mapping[str, FeatureType]:
-    """Return the features of a level, or the fields of an event for level ``event``."""
-    return schema.event_fields if level == "event" else schema.features.level(level)
-
-
-def all_features(schema: Schema) -> Iterator[tuple[str, str, FeatureType]]:
-    """Yield (level, name, feature) of all features and then of the fields of events."""
-    for level in (*LEVELS, "event"):
-        for name, feature in level_features(schema, level).items():
-            yield level, name, feature
-
-
-def learning_columns(schema: Schema, level: str, context: RowContext) -> dict[str, RawColumn]:
-    """Compute the raw columns of a level's computed features that learn from numbers.
-
-    Args:
-        schema: The schema.
-        level: Their level; ``event`` for fields of events.
-        context: What is known of the rows.
-
-    Returns:
-        By name of the feature; empty where no such feature is there.
-    """
-    return {
-        name: feature.computed(context)
-        for name, feature in level_features(schema, level).items()
-        if not feature.columns(name) and feature.state_path(level, name) is not None
-    }
 
 
 @dataclass(frozen=True)
@@ -370,33 +340,6 @@ class Encoders:
             users=key_map("users"),
             items=key_map("items"),
         )
-
-
-def level_spec(schema: Schema, level: str, actions: Sequence[str] = ()) -> LevelSpec:
-    """The columns that a level's features become, and behind them the numbers of statistics and
-    (``actions``: the known ones) history counts.
-    """
-    ids: list[tuple[str, str]] = []
-    jagged: list[tuple[str, str]] = []
-    numbers: list[str] = []
-    for name, feature in level_features(schema, level).items():
-        columns, table = feature.tensor_columns(), feature.table_of(level, name)
-        if columns.ids:
-            ids.append((name, table))
-        if columns.jagged:
-            jagged.append((name, table))
-        numbers += [name + suffix for suffix in columns.numbers]
-    for name in schema.statistics_of(level):
-        numbers += schema.statistics[name].number_names(name)
-    if level == "context" and schema.history.counts:
-        numbers += history_count_names(actions)
-    return LevelSpec(
-        names=tuple(n for n, _ in ids),
-        tables=tuple(t for _, t in ids),
-        jagged_names=tuple(n for n, _ in jagged),
-        jagged_tables=tuple(t for _, t in jagged),
-        number_names=tuple(numbers),
-    )
 
 
 def _stack(columns: list[Array], rows: int, dtype: type[np.generic]) -> Array:

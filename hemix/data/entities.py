@@ -17,8 +17,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from hemix.data.encode import level_spec
 from hemix.data.layout import Block, file_hash, load_array
+from hemix.data.levels import level_spec
 from hemix.data.versions import Versions
 from hemix.errors import DataError
 from hemix.schema import Schema

@@ -12,10 +12,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hemix.data.encode import Encoders, level_spec
+from hemix.data.encode import Encoders
 from hemix.data.entities import coordinates_features, key_features
 from hemix.data.keys import KeyIndex
 from hemix.data.layout import Block, save_array
+from hemix.data.levels import level_spec
 from hemix.data.raw_columns import RawColumn, Where, concatenate, numbers_of, take
 from hemix.data.spec import TIMELESS_MS, UNKNOWN
 from hemix.data.versions import Versions

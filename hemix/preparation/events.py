@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from hemix.data.encode import Encoders, learning_columns, level_features
+from hemix.data.encode import Encoders
 from hemix.data.keys import keys_of
 from hemix.data.layout import Appender
+from hemix.data.levels import learning_columns, level_features
 from hemix.data.raw_columns import RawColumn, take
 from hemix.data.spec import TIMELESS_MS
 from hemix.features.base import RowContext

@@ -15,8 +15,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hemix.data.encode import Encoders, KeyMap, all_features, level_features
-from hemix.data.keys import NULL_KEY, KeyIndex
+from hemix.data.encode import Encoders
+from hemix.data.keys import NULL_KEY, KeyIndex, KeyMap
+from hemix.data.levels import all_features, level_features
 from hemix.data.raw_columns import RawColumn, mix_bits
 from hemix.data.spec import FIRST
 from hemix.features.base import FeatureType, StatePath, Vocabulary

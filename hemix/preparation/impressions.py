@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hemix.data.encode import Encoders, learning_columns, level_features
+from hemix.data.encode import Encoders
 from hemix.data.entities import coordinates_features
 from hemix.data.keys import keys_of
+from hemix.data.levels import learning_columns, level_features
 from hemix.data.raw_columns import RawColumn
 from hemix.features.base import RowContext
 from hemix.preparation.duplicates import chunk_hashes

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hemix.data.encode import level_features, level_spec
 from hemix.data.layout import SPLITS, Block
+from hemix.data.levels import level_features, level_spec
 from hemix.data.spec import MISSING, UNKNOWN
 from hemix.features.base import LEVELS
 from hemix.preparation.shards import ShardRows, row_states

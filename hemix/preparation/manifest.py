@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hemix.data.encode import level_spec
 from hemix.data.layout import SPLITS, Block, file_hash
+from hemix.data.levels import level_spec
 from hemix.preparation.dataset_writer import WrittenDataset
 from hemix.preparation.entity_tables import EntityTables
 from hemix.preparation.job import PrepareJob

@@ -17,7 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from hemix.data.encode import Encoders, KeyMap, all_features
+from hemix.data.encode import Encoders
+from hemix.data.keys import KeyMap
+from hemix.data.levels import all_features
 from hemix.data.spec import FIRST
 from hemix.errors import DataError, UsageError
 from hemix.schema import Schema

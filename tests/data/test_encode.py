@@ -14,8 +14,9 @@ import pyarrow as pa
 import pytest
 import xxhash
 
-from hemix.data.encode import Encoders, level_spec
+from hemix.data.encode import Encoders
 from hemix.data.keys import KeyMap, keys_of
+from hemix.data.levels import level_spec
 from hemix.data.spec import MISSING, TIMELESS_MS, UNKNOWN, Task
 from hemix.errors import DataError, SchemaError
 from hemix.features.coordinates import CoordinateScales
