@@ -100,7 +100,7 @@ class EncoderFitter:
             if isinstance(keys, tuple):
                 index.add(values.flatten())
             elif keys is not None:
-                index.note(keys, values)
+                index.add_hashed(keys, values)
 
     def count(
         self,

@@ -126,7 +126,7 @@ class EntityEncoder:
         table, at = self._table, np.maximum(rows, 0)
         found = EntityRows(
             block=table.features.take(at),
-            places=table.places.take(at, axis=0),
+            places=table.coordinates.take(at, axis=0),
             keys=table.keys.take(at, axis=0),
             raw=table.raw.take(at, axis=0),
         )
