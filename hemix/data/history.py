@@ -106,7 +106,7 @@ class HistoryStore:
         user = np.asarray(user, dtype=np.int64)
         first, last = self.offsets[user], self.offsets[user + 1]
         delay_ms = self._history.delay_ms
-        cuts = find_history_ranges(
+        ranges = find_history_ranges(
             self.time_ms,
             first,
             last,
@@ -115,6 +115,7 @@ class HistoryStore:
             self._timezone,
             delay_ms=delay_ms,
         )
-        return (
-            cuts if self._events_max is None else np.maximum(cuts, cuts[:, 2:] - self._events_max)
-        )
+        if self._events_max is None:
+            return ranges
+        shortened: Array = np.maximum(ranges, ranges[:, 2:] - self._events_max)
+        return shortened

@@ -22,10 +22,11 @@ from hemix.data.levels import learning_columns, level_features
 from hemix.data.raw_columns import RawColumn, take
 from hemix.data.spec import TIMELESS_MS
 from hemix.features.base import RowContext
+from hemix.preparation.cleaning import count_out_of_order, distinct_rows
 from hemix.preparation.duplicates import chunk_hashes
 from hemix.preparation.entities import Entities
 from hemix.preparation.fit import EncoderFitter, in_sample
-from hemix.preparation.impressions import Span, count_out_of_order, distinct_rows
+from hemix.preparation.impressions import Span
 from hemix.preparation.job import Progress
 from hemix.preparation.labels import known_immediately
 from hemix.preparation.logs import Logs

@@ -18,6 +18,7 @@ from hemix.data.keys import keys_of
 from hemix.data.levels import learning_columns, level_features
 from hemix.data.raw_columns import RawColumn
 from hemix.features.base import RowContext
+from hemix.preparation.cleaning import count_out_of_order, distinct_rows
 from hemix.preparation.duplicates import chunk_hashes
 from hemix.preparation.entities import Entities
 from hemix.preparation.fit import EncoderFitter, in_sample
@@ -41,7 +42,7 @@ from hemix.preparation.splits import OUTSIDE, Splitter
 from hemix.preparation.statistics import StatisticsPass
 from hemix.preparation.times import times_of
 
-__all__ = ["ImpressionPass", "Span", "count_out_of_order", "distinct_rows"]
+__all__ = ["ImpressionPass", "Span"]
 
 Array = npt.NDArray[Any]
 
@@ -383,34 +384,3 @@ class ImpressionPass:
             weight=np.asarray(rows["weight"]) if "weight" in rows else np.ones(count, np.float32),
             log_row=np.asarray(rows["log_row"]),
         )
-
-
-def distinct_rows(rows: Rows) -> Array:
-    """Find the rows that are not a duplicate of an earlier row.
-
-    Args:
-        rows: Rows with the column ``hash``.
-
-    Returns:
-        int64 [n]: their positions, ascending.
-    """
-    hashes = np.asarray(rows["hash"])
-    order = np.argsort(hashes, kind="stable")
-    is_distinct = np.ones(len(hashes), dtype=bool)
-    is_distinct[order[1:][hashes[order[1:]] == hashes[order[:-1]]]] = False
-    return np.flatnonzero(is_distinct)
-
-
-def count_out_of_order(rows: Rows, timed: Array | None = None) -> int:
-    """Count the rows with an earlier time than the row before them in their user's log.
-
-    Args:
-        rows: Rows in the order of the log.
-        timed: bool [n], which rows to compare; by default all.
-    """
-    user, time_ms = np.asarray(rows["user"]), np.asarray(rows["time_ms"])
-    if timed is not None:
-        user, time_ms = user[timed], time_ms[timed]
-    order = np.argsort(user, kind="stable")
-    user, time_ms = user[order], time_ms[order]
-    return int(((user[1:] == user[:-1]) & (time_ms[1:] < time_ms[:-1])).sum())

@@ -159,7 +159,7 @@ def sort_and_deduplicate(
 def _save_requests(job: PrepareJob, rows: Rows, requests: PartitionFiles) -> None:
     """Save the user of every request in files by request.
 
-    A request of two users can be in two partitions, so it is found in these files only.
+    The rows of a request of two users can be in two partitions, but they are in one of these files.
     """
     if job.schema.roles.request_id is None:
         return
