@@ -72,7 +72,7 @@ def simulate(
     """
     from hemix.lab.simulator import simulate as run_simulation
 
-    return run_simulation(Path(out), users=users, days=days, seed=seed, progress=on_progress)
+    return run_simulation(Path(out), users=users, days=days, seed=seed, on_progress=on_progress)
 
 
 def import_logs(
@@ -110,7 +110,7 @@ def prepare(
         Path(logs),
         Path(out),
         schema=schema,
-        earlier=earlier,
+        continue_from=earlier,
         forget_days=forget_days,
         progress=on_progress,
     )
@@ -276,14 +276,15 @@ def compare(
     differences: ``out``/compare.json, report.html.
 
     ``models``: names, or settings by a label; None: all. Further arguments are those of
-    :class:`hemix.lab.studies.compare.CompareConfig` and :class:`hemix.lab.studies.runner.Options`.
+    :class:`hemix.lab.studies.compare.CompareConfig` and
+    :class:`hemix.lab.studies.options.StudyOptions`.
     """
     from hemix.lab.studies.compare import CompareConfig
     from hemix.lab.studies.compare import compare as run_compare
 
     study = _study_options(options)
     chosen = study.pop("options")
-    config = CompareConfig(models=models, changes=named_overrides(settings), **study)
+    config = CompareConfig(models=models, overrides=named_overrides(settings), **study)
     return run_compare(_paths(data), Path(out), config, chosen)
 
 
@@ -301,7 +302,7 @@ def ablate(
     from hemix.lab.studies.ablate import ablate as run_ablate
 
     return run_ablate(
-        _paths(data), Path(out), changes=named_overrides(settings), **_study_options(options)
+        _paths(data), Path(out), overrides=named_overrides(settings), **_study_options(options)
     )
 
 
@@ -321,7 +322,7 @@ def scale(
 
     study = _study_options(options)
     chosen = study.pop("options")
-    config = ScaleConfig(changes=named_overrides(settings), **study)
+    config = ScaleConfig(overrides=named_overrides(settings), **study)
     return run_scale(Path(data), Path(out), config, chosen)
 
 
@@ -330,17 +331,17 @@ def _paths(data: PathLike | Sequence[PathLike]) -> list[PathLike]:
 
 
 def _study_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a study's Options gathered under ``options``."""
-    from hemix.lab.studies.runner import Options
+    """Gather the arguments of StudyOptions under ``options``."""
+    from hemix.lab.studies.options import StudyOptions
 
     own = {
         key: value
         for key, value in arguments.items()
-        if key in ("jobs", "threads", "on_plan", "on_cell")
+        if key in ("jobs", "threads", "on_plan", "on_trial")
     }
     return {
         **{key: value for key, value in arguments.items() if key not in own},
-        "options": Options(**own),
+        "options": StudyOptions(**own),
     }
 
 

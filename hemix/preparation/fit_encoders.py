@@ -50,8 +50,8 @@ def fit_encoders(
         fitter.count(level, entities.cells, rows[0].astype(np.float64))
     encoders, texts = fitter.fit(numbering.users, numbering.items)
     now_ms, growth = impressions.span.train_end_ms, None
-    if job.earlier is not None:
-        encoders, texts, growth = extend_vocabulary(encoders, texts, job.earlier, now_ms)
+    if job.previous is not None:
+        encoders, texts, growth = extend_vocabulary(encoders, texts, job.previous, now_ms)
     else:
         vocabularies = encoders.vocabularies.items()
         seen = {name: np.full(len(index.keys), now_ms) for name, index in vocabularies}

@@ -61,7 +61,7 @@ def build_manifest(
         "history": {
             **asdict(passes.events.counts),
             **history_lengths(written.events_per_user),
-            **job.logs.action_lacking,
+            **job.logs.missing_action,
             "source": schema.history_source,
         },
         "users": len(tables.users.in_table),

@@ -47,7 +47,7 @@ def shift_split(logs: str | Path, days: int) -> Schema:
     schema, split = opened.schema, opened.schema.split
     by_clock = split.column is None or split.column == schema.clock.column
     column = split.column or schema.clock.column
-    kind = opened.impressions.kind.field(column).type
+    kind = opened.impressions.arrow_schema.field(column).type
 
     def move(name: str, value: Boundary) -> Boundary:
         try:
@@ -149,7 +149,7 @@ def _last_day(impressions: LogTable, schema: Schema, column: str, *, by_clock: b
         last = highest if last is None else last if highest is None else max(last, highest)
     if last is None:
         raise DataError(f"{impressions.path}: column {column!r} has no value")
-    if by_clock or pa.types.is_timestamp(impressions.kind.field(column).type):
+    if by_clock or pa.types.is_timestamp(impressions.arrow_schema.field(column).type):
         return _day_of(local_text(last, zone))
     day = (
         last

@@ -1,6 +1,4 @@
-"""The first sentence of a study's report: which model stands where, by the interval of the primary
-pair.
-"""
+"""The headline of a study's report: the relation of the primary pair follows its interval."""
 
 from __future__ import annotations
 
@@ -8,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from hemix.lab.studies.report import _headline
+from hemix.lab.studies.report import headline
 
 
-def compared(low: float, high: float) -> dict[str, Any]:
+def comparison(low: float, high: float) -> dict[str, Any]:
     """A comparison of HeMix with DLRM whose click AUCs differ by between ``low`` and ``high``."""
     auc = {"hemix": 0.75, "dlrm": 0.75 - (low + high) / 2}
     pair = {
@@ -27,12 +25,12 @@ def compared(low: float, high: float) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "standing"),
+    ("low", "high", "relation"),
     [
         (0.01, 0.03, "HeMix is ahead of DLRM:"),
         (-0.03, -0.01, "HeMix is behind DLRM:"),
-        (-0.01, 0.02, "HeMix is neither surely ahead of nor surely behind DLRM:"),
+        (-0.01, 0.02, "HeMix is not significantly different from DLRM:"),
     ],
 )
-def test_the_headline_says_who_stands_where(low: float, high: float, standing: str) -> None:
-    assert standing in _headline("compare", compared(low, high), "click")
+def test_headline_follows_the_interval(low: float, high: float, relation: str) -> None:
+    assert relation in headline("compare", comparison(low, high), "click")
