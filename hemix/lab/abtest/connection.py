@@ -31,7 +31,7 @@ class SteadyClient(Client):
         self._own = threading.local()
 
     def _call(
-        self, method: str, path: str, body: Any = None, *, again: bool = True
+        self, method: str, path: str, body: Any = None, *, retry: bool = True
     ) -> dict[str, Any]:
         data = (
             None
@@ -61,9 +61,9 @@ class SteadyClient(Client):
             connection.close()
             self._own.connection = None
             if (
-                not fresh and again and not isinstance(error, TimeoutError)
+                not fresh and retry and not isinstance(error, TimeoutError)
             ):  # the server had closed what was kept open
-                return self._call(method, path, body, again=False)
+                return self._call(method, path, body, retry=False)
             raise ServerError(f"{self.url}{path}: no answer: {error}") from error
         refused = urllib.error.HTTPError(
             self.url + path, answer.status, answer.reason, answer.headers, io.BytesIO(content)
