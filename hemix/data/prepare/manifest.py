@@ -24,7 +24,6 @@ from hemix.schema import Schema
 __all__ = ["build_manifest"]
 
 Array = npt.NDArray[Any]
-SCHEMA_VERSION = 1
 
 
 def build_manifest(
@@ -49,7 +48,7 @@ def build_manifest(
     splits, unknown, missing = split_summary(schema, written.shards, written.blocks, rows)
     unknown["history"], missing["history"] = rates(schema, {"event": written.history.values})
     return {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": 1,
         "hemix": hemix_version(),
         "name": schema.name,
         "fingerprint": schema.fingerprint(),

@@ -15,8 +15,10 @@ import pyarrow.parquet as pq
 
 from hemix.errors import DataError
 from hemix.files import storage_errors
+from hemix.formats import FORMAT_KEY
 from hemix.lab.abtest.analysis import Outcome
 from hemix.lab.abtest.living import MEASURES
+from hemix.lab.abtest.plan import EXPERIMENT_FORMAT
 
 __all__ = ["Cell", "cell_path", "read_cell", "write_cell"]
 
@@ -39,7 +41,10 @@ def cell_path(out: Path, name: str, block: int) -> Path:
 
 def write_cell(path: Path, cell: Cell) -> None:
     """Atomically. Raises StorageError."""
-    facts = {"days": str(cell.outcome["shown"].shape[1])}
+    facts = {
+        FORMAT_KEY: str(EXPERIMENT_FORMAT.version),
+        "days": str(cell.outcome["shown"].shape[1]),
+    }
     if cell.span is not None:
         facts |= {"began": f"{cell.span[0]:.3f}", "ended": f"{cell.span[1]:.3f}"}
     table = pa.table(
@@ -58,12 +63,13 @@ def write_cell(path: Path, cell: Cell) -> None:
 
 
 def read_cell(path: Path) -> Cell:
-    """Raises DataError for a damaged file."""
+    """Raises DataError for a file that is damaged or of another version."""
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path}: damaged: {error}; delete it to live that block again") from error
     facts = table.schema.metadata or {}
+    EXPERIMENT_FORMAT.check_bytes(path, facts.get(FORMAT_KEY.encode()))
     shape = table.num_rows, int(facts[b"days"])
     return Cell(
         users=table["user"].to_numpy().astype(np.int64),

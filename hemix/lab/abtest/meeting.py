@@ -9,10 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hemix.errors import DataError, UsageError
-from hemix.files import read_json, storage_errors, write_json
+from hemix.errors import UsageError
+from hemix.files import storage_errors
 from hemix.lab.abtest.arms import Arm, ArmDown
-from hemix.lab.abtest.plan import Plan
+from hemix.lab.abtest.plan import EXPERIMENT_FORMAT, Plan
 
 __all__ = ["keep_plan", "known_models", "meet", "stranger"]
 
@@ -30,7 +30,7 @@ def known_models(plan: Plan, out: Path) -> Models:
         if out.exists() and any(out.iterdir()):
             raise UsageError(f"--out {out}: exists already and is not empty; name a new folder")
         return {}
-    found = read_json(path, DataError)
+    found = EXPERIMENT_FORMAT.read(path)
     for key, value in _asked(plan).items():
         if found.get(key) != value:
             raise UsageError(
@@ -87,7 +87,7 @@ def keep_plan(plan: Plan, out: Path, models: Models) -> None:
     """Make ``out`` and write what was asked for and who is behind it. Raises StorageError."""
     with storage_errors(out):
         (out / "cells").mkdir(parents=True, exist_ok=True)
-    write_json(out / "plan.json", {**_asked(plan), "models": models})
+    EXPERIMENT_FORMAT.write(out / "plan.json", {**_asked(plan), "models": models})
 
 
 def _asked(plan: Plan) -> dict[str, Any]:

@@ -14,12 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from hemix.errors import DataError, UsageError
-from hemix.files import read_json
+from hemix.formats import SavedFormat
 from hemix.lab.abtest.arms import BUILT_IN
 from hemix.lab.simulator import draws
-from hemix.lab.simulator.city import City, build_city
+from hemix.lab.simulator.city import CITY_FORMAT, City, build_city
 
-__all__ = ["BEFORE_DAYS", "Plan", "arm_of", "check_plan", "city_of"]
+__all__ = ["BEFORE_DAYS", "EXPERIMENT_FORMAT", "Plan", "arm_of", "check_plan", "city_of"]
+
+EXPERIMENT_FORMAT = SavedFormat(version=1, error=DataError, remedy="name a new folder with --out")
+"""Of plan.json, power.json, experiment.json and the cells"""
 
 BEFORE_DAYS = 3
 """Logged days that CUPED is made of"""
@@ -64,7 +67,7 @@ def city_of(logs: Path) -> City:
         raise DataError(
             f"{path}: missing: --logs names a folder of hemix simulate, whose users live on"
         )
-    found = read_json(path, DataError)
+    found = CITY_FORMAT.read(path)
     city = build_city(found["users"], found["days"], found["seed"])
     if city.parameters.fingerprint() != found["parameters"]:
         raise DataError(

@@ -26,8 +26,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hemix.errors import DataError, HemixError, UsageError
-from hemix.files import read_json, write_json
+from hemix.errors import HemixError, UsageError
+from hemix.files import write_json
+from hemix.formats import FORMAT_KEY
 from hemix.lab.abtest.analysis import Outcome, analyse, power
 from hemix.lab.abtest.arms import Arm, ArmDown, Oracle, Popularity, make_arm
 from hemix.lab.abtest.block import Block, Done, Progress
@@ -35,7 +36,7 @@ from hemix.lab.abtest.cells import Cell, cell_path, read_cell, write_cell
 from hemix.lab.abtest.checks import same_for_all, shares
 from hemix.lab.abtest.living import MEASURES, live, past_lives
 from hemix.lab.abtest.meeting import keep_plan, known_models, meet
-from hemix.lab.abtest.plan import BEFORE_DAYS, Plan, check_plan, city_of
+from hemix.lab.abtest.plan import BEFORE_DAYS, EXPERIMENT_FORMAT, Plan, check_plan, city_of
 from hemix.lab.abtest.report import write_experiment_report
 from hemix.lab.simulator.city import City
 from hemix.lab.simulator.life import Lives
@@ -208,13 +209,13 @@ def _power(plan: Plan, out: Path, past: Lives) -> dict[str, float | None]:
     """
     path = out / "power.json"
     if path.exists():
-        kept: dict[str, float | None] = read_json(path, DataError)
-        return kept
+        content = EXPERIMENT_FORMAT.read(path)
+        return {name: value for name, value in content.items() if name != FORMAT_KEY}
     pilots = [live(past, arm, plan.days, draws=plan.draws) for arm in (Oracle(), Popularity())]
     found = power(
         pilots[0], pilots[1], plan.users, None if plan.design == "paired" else len(plan.arms)
     )
-    write_json(path, found)
+    EXPERIMENT_FORMAT.write(path, found)
     return found
 
 
@@ -261,6 +262,7 @@ def _content(
     counts = {name: len(own) for name, (own, _) in lived.items()}
     return {
         "schema_version": 1,
+        FORMAT_KEY: EXPERIMENT_FORMAT.version,
         "plan": asdict(plan),
         "paused": dict(paused),
         "power": dict(visible),

@@ -14,15 +14,20 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import numpy.typing as npt
 
+from hemix.errors import DataError
+from hemix.formats import SavedFormat
 from hemix.lab.simulator import draws
 from hemix.lab.simulator.parameters import PARAMETERS, Parameters
 from hemix.lab.simulator.people import People, build_people
 from hemix.lab.simulator.places import Centres, Places, build_centres, build_places
 
-__all__ = ["DAY_MS", "HOUR_MS", "City", "Neighbourhood", "build_city"]
+__all__ = ["CITY_FORMAT", "DAY_MS", "HOUR_MS", "City", "Neighbourhood", "build_city"]
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
+
+CITY_FORMAT = SavedFormat(version=1, error=DataError, remedy="simulate the logs again")
+"""Of truth/city.json"""
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS

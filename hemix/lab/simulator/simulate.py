@@ -25,9 +25,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hemix.errors import UsageError
-from hemix.files import new_folder, write_json
+from hemix.files import new_folder
 from hemix.lab.simulator import tables
-from hemix.lab.simulator.city import City, build_city
+from hemix.lab.simulator.city import CITY_FORMAT, City, build_city
 from hemix.lab.simulator.record import record
 
 __all__ = ["simulate"]
@@ -73,7 +73,7 @@ def simulate(
             "seed": seed,
             "parameters": city.parameters.fingerprint(),
         }
-        write_json(folder / "truth" / "city.json", asked)
+        CITY_FORMAT.write(folder / "truth" / "city.json", asked)
         return _write_lives(folder, city, progress or _silent)
 
 

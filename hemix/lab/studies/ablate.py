@@ -14,7 +14,8 @@ from typing import Any
 from hemix.data.spec import InputSpec
 from hemix.errors import UsageError
 from hemix.files import write_json
-from hemix.lab.studies.cells import Contender, Judged
+from hemix.formats import FORMAT_KEY
+from hemix.lab.studies.cells import STUDY_FORMAT, Contender, Judged
 from hemix.lab.studies.compare import cells_of, facts, judge
 from hemix.lab.studies.cost import plan
 from hemix.lab.studies.inputs import open_inputs
@@ -140,6 +141,7 @@ def ablate(
         among = [(label, FULL) for label in runs if label != FULL] if FULL in runs else []
         content = {
             "schema_version": 1,
+            FORMAT_KEY: STUDY_FORMAT.version,
             "split": split,
             "variants": {name: VARIANTS[name][0] for name in runs if name != FULL},
             "models": summarise(runs, split),

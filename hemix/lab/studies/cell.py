@@ -27,12 +27,11 @@ import torch
 
 from hemix.data.dataset import Dataset
 from hemix.data.layout import save_array
-from hemix.errors import DataError, HemixError, RunError
+from hemix.errors import DataError, HemixError
 from hemix.evaluation.evaluate import task_metrics
 from hemix.evaluation.predictions import Predictions
-from hemix.files import read_json, write_json
 from hemix.lab.flops import flop_counter
-from hemix.lab.studies.cells import Judged
+from hemix.lab.studies.cells import CELL_FORMAT, Judged
 from hemix.measure import PeakMemory, machine
 from hemix.models import import_files, is_neural
 from hemix.run.evaluation import predictions_of
@@ -50,7 +49,7 @@ def run_cell(folder: Path, *, open_test: bool = False) -> None:
 
     Raises HemixError; Interrupted (of training) after a stop signal.
     """
-    task = read_json(folder / "cell.json", RunError)
+    task = CELL_FORMAT.read(folder / "cell.json")
     import_files(task.get("imports", ()))
     with _alone(folder):
         dataset = Dataset(task["data"], history_events_max=task["history_events_max"])
@@ -82,12 +81,13 @@ def run_cell(folder: Path, *, open_test: bool = False) -> None:
                 "code": code_digest(),
                 "machine": machine(),
             }
-            write_json(folder / "result.json", result)
+            CELL_FORMAT.write(folder / "result.json", result)
         if open_test and not (folder / "test.json").exists():
             run = _trained(
                 dataset, folder / "run", settings
             )  # again where the weights were dropped: the same seed, the same run
-            write_json(folder / "test.json", {"tasks": _judge(run, dataset, "test", folder)})
+            content = {"tasks": _judge(run, dataset, "test", folder)}
+            CELL_FORMAT.write(folder / "test.json", content)
 
 
 def _trained(dataset: Dataset, out: Path, settings: Settings) -> Run:

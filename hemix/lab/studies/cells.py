@@ -20,15 +20,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hemix.errors import RunError, UsageError
-from hemix.files import read_json, write_json
+from hemix.formats import SavedFormat
 from hemix.lab.studies.inputs import Input
 from hemix.models import find_model
 from hemix.settings import Settings, build_settings
 
-__all__ = ["FORMAT", "SEEDS_APART", "Cell", "Contender", "Judged"]
+__all__ = ["CELL_FORMAT", "SEEDS_APART", "STUDY_FORMAT", "Cell", "Contender", "Judged"]
 
-FORMAT = 1
-"""Version of what a cell writes and how it is measured. A higher one makes all cells new."""
+CELL_FORMAT = SavedFormat(version=2, error=RunError, remedy="name a new folder with --out")
+"""Of cell.json, result.json and test.json, and of how they are measured. A higher version makes all
+cells new.
+"""
+STUDY_FORMAT = SavedFormat(version=1, error=RunError, remedy="name a new folder with --out")
+"""Of compare.json, ablate.json, scale.json and openings.jsonl"""
 
 SEEDS_APART = 1000
 """Seeds of one origin and the next lie so far apart: no two runs of a study share their chance."""
@@ -112,7 +116,12 @@ class Cell:
         settings = self.settings.model_dump(
             mode="json", exclude={"train": {"loader_workers"}}
         )  # it changes no result
-        content: list[Any] = [FORMAT, settings, self.data.digest, self.contender.history_events_max]
+        content: list[Any] = [
+            CELL_FORMAT.version,
+            settings,
+            self.data.digest,
+            self.contender.history_events_max,
+        ]
         source = find_model(self.contender.model).source()
         if source is not None:
             content.append(source)
@@ -133,7 +142,7 @@ class Cell:
         """Write cell.json, from which the cell's process works."""
         self.folder.mkdir(parents=True, exist_ok=True)
         content = {
-            "format": FORMAT,
+            "format": CELL_FORMAT.version,
             "model": self.contender.model,
             "data": str(self.data.folder.absolute()),
             "data_digest": self.data.digest,
@@ -143,7 +152,7 @@ class Cell:
             "settings": self.settings.model_dump(mode="json"),
             **self.contender.imports(),
         }
-        write_json(self.folder / "cell.json", content)
+        CELL_FORMAT.write(self.folder / "cell.json", content)
 
     def done(self, split: Judged) -> bool:
         """Whether its results of a split are there."""
@@ -152,13 +161,13 @@ class Cell:
 
     @property
     def result(self) -> dict[str, Any]:
-        """result.json. Raises RunError where it is missing or damaged."""
-        return read_json(self.folder / "result.json", RunError)
+        """result.json. Raises RunError where it is missing, damaged or of another version."""
+        return CELL_FORMAT.read(self.folder / "result.json")
 
     def judged(self, split: Judged) -> dict[str, Any]:
         """The metrics of a split, by task. Raises RunError."""
         name = "result.json" if split == "valid" else "test.json"
-        tasks: dict[str, Any] = read_json(self.folder / name, RunError)["tasks"]
+        tasks: dict[str, Any] = CELL_FORMAT.read(self.folder / name)["tasks"]
         return tasks
 
     def drop_weights(self) -> None:

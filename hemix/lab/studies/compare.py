@@ -19,8 +19,9 @@ import torch
 
 from hemix.errors import RunError, UsageError
 from hemix.files import storage_errors, write_json
+from hemix.formats import FORMAT_KEY
 from hemix.lab.studies import search as searching
-from hemix.lab.studies.cells import SEEDS_APART, Cell, Contender, Judged
+from hemix.lab.studies.cells import SEEDS_APART, STUDY_FORMAT, Cell, Contender, Judged
 from hemix.lab.studies.cost import plan
 from hemix.lab.studies.inputs import Input, open_inputs
 from hemix.lab.studies.report import write_study_report
@@ -101,6 +102,7 @@ def compare(
         finished = [pair for pair in primary if pair[0] in runs and pair[1] in runs]
         content = {
             "schema_version": 1,
+            FORMAT_KEY: STUDY_FORMAT.version,
             "split": split,
             "models": summarise(runs, split),
             **pairs(runs, inputs, split, primary=finished),
@@ -267,6 +269,7 @@ def complete_runs(
 
 def _write_opening(out: Path, cells: Sequence[Cell], inputs: Sequence[Input]) -> None:
     opening = {
+        FORMAT_KEY: STUDY_FORMAT.version,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "hemix": version("hemix"),
         "datasets": [data.summary() for data in inputs],
@@ -280,13 +283,17 @@ def _write_opening(out: Path, cells: Sequence[Cell], inputs: Sequence[Input]) ->
 
 
 def openings(out: Path) -> list[dict[str, Any]]:
-    """Every time that test was opened in this folder."""
+    """Every time that test was opened in this folder.
+
+    Raises RunError for a record of another version.
+    """
     path = out / "openings.jsonl"
-    return (
-        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        if path.exists()
-        else []
-    )
+    if not path.exists():
+        return []
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for record in records:
+        STUDY_FORMAT.check(path, record.get(FORMAT_KEY))
+    return records
 
 
 def facts(

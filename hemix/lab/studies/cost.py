@@ -19,8 +19,7 @@ from typing import Any
 
 from hemix.data.dataset import Dataset
 from hemix.errors import HemixError, RunError
-from hemix.files import read_json
-from hemix.lab.studies.cells import Cell, Judged
+from hemix.lab.studies.cells import CELL_FORMAT, Cell, Judged
 from hemix.lab.studies.runner import Options
 from hemix.models import build_model, import_files
 from hemix.settings import parse_settings
@@ -81,8 +80,8 @@ def known_costs(root: Path) -> dict[str, float | None]:
     for file in (root / "cells").glob("*/result.json"):
         try:
             key, result = (
-                read_json(file.with_name("cell.json"), RunError)["cost_key"],
-                read_json(file, RunError),
+                CELL_FORMAT.read(file.with_name("cell.json"))["cost_key"],
+                CELL_FORMAT.read(file),
             )
             seen.setdefault(key, []).append(result["seconds"] / max(result["train_rows"], 1))
         except (RunError, KeyError):

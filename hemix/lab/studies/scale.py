@@ -18,7 +18,8 @@ import numpy as np
 from hemix.errors import UsageError
 from hemix.evaluation.metrics import Absent
 from hemix.files import write_json
-from hemix.lab.studies.cells import Contender, Judged
+from hemix.formats import FORMAT_KEY
+from hemix.lab.studies.cells import STUDY_FORMAT, Contender, Judged
 from hemix.lab.studies.compare import cells_of, facts, judge
 from hemix.lab.studies.cost import plan
 from hemix.lab.studies.inputs import Input, judged_rows, open_inputs
@@ -131,6 +132,7 @@ def scale(
         models = summarise(runs, split)
         content = {
             "schema_version": 1,
+            FORMAT_KEY: STUDY_FORMAT.version,
             "split": split,
             "models": models,
             "sizes": [one.label for one in by_size if one.label in runs],

@@ -22,14 +22,17 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from hemix.errors import StoreError
+from hemix.formats import SavedFormat
 from hemix.serving.store.columns import as_features, as_json
 from hemix.serving.store.limits import Limits, owner_of
 from hemix.serving.types import Event, Features, History
 
 __all__ = ["RedisStore"]
 
-_PREFIX = "hemix:2:"
-"""Begins every key; the number is the layout's version"""
+_FORMAT = SavedFormat(version=2, error=StoreError, remedy="name another Redis with --store")
+_FORMAT_KEY = "hemix:format_version"
+"""Holds the version of the layout; the only key without the prefix"""
+_PREFIX = f"hemix:{_FORMAT.version}:"
 _REVISION_DIGITS, _ARRIVAL_DIGITS = 16, 22
 _CONNECTIONS = 64
 
@@ -44,6 +47,7 @@ class RedisStore:
     def __init__(self, url: str, limits: Limits = Limits()) -> None:  # noqa: B008 (frozen)
         self._limits = limits
         self._closed = False
+        self._format_checked = self._format_marked = False
         try:
             parts = urlsplit(url)
             at = f"{parts.hostname or 'localhost'}:{parts.port or 6379}"
@@ -111,6 +115,7 @@ class RedisStore:
         if not events:
             return [], 0
         with self._failures(limits.append_timeout_s):
+            self._mark_format()
             *accepted, revision = self._append(args=arguments)
         return [bool(new) for new in accepted], int(revision)
 
@@ -187,11 +192,28 @@ class RedisStore:
             for client in (self._redis, self._writer):
                 client.connection_pool.disconnect()
 
+    def _check_format(self) -> None:
+        """Refuse a Redis whose keys another hemix laid out; asks once."""
+        if not self._format_checked:
+            found: Any = self._redis.get(_FORMAT_KEY)
+            if found is not None:
+                _FORMAT.check_bytes(self._name, found)
+            self._format_checked = True
+
+    def _mark_format(self) -> None:
+        """Note the version of the layout before the first write."""
+        if not self._format_marked:
+            if not self._writer.set(_FORMAT_KEY, _FORMAT.version, nx=True):
+                found: Any = self._writer.get(_FORMAT_KEY)
+                _FORMAT.check_bytes(self._name, found)
+            self._format_marked = True
+
     @contextmanager
     def _failures(self, answer_s: float | None = None) -> Iterator[None]:
         if self._closed:
             raise StoreError(f"{self._name}: closed")
         try:
+            self._check_format()
             yield
         except redis.TimeoutError as error:
             raise StoreError(

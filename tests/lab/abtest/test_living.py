@@ -70,6 +70,7 @@ def test_the_keys_of_experiment_json(logs: Path, tmp_path: Path) -> None:
     }
     assert set(found) == {
         "schema_version",
+        "format_version",
         "plan",
         "models",
         "arms",
