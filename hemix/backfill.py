@@ -19,18 +19,23 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from hemix.data.prepare.checks import Logs, open_logs
-from hemix.data.prepare.columns import check_ids, labels_of, no_null
-from hemix.data.prepare.equality import chunk_hashes, column_hashes, occurrences, warn_of_equal_rows
-from hemix.data.prepare.events import IMPRESSION
-from hemix.data.prepare.labels import consistent, known_at_once
-from hemix.data.prepare.reading import Chunk, Table
-from hemix.data.prepare.times import times_of
 from hemix.data.spec import TIMELESS_MS
 from hemix.data.texts import texts_of
 from hemix.errors import UsageError
-from hemix.serving.store import Limits, open_store
-from hemix.serving.types import Event, Kind
+from hemix.preparation.duplicates import (
+    chunk_hashes,
+    column_hashes,
+    occurrence_numbers,
+    warn_about_duplicates,
+)
+from hemix.preparation.events import IMPRESSION
+from hemix.preparation.labels import apply_given_labels, known_immediately
+from hemix.preparation.log_table import Chunk, LogTable
+from hemix.preparation.logs import Logs, open_logs
+from hemix.preparation.role_columns import check_ids, check_not_null, labels_of
+from hemix.preparation.times import times_of
+from hemix.serving.stores import StoreLimits, open_store
+from hemix.serving.types import Event, EventKind
 
 __all__ = ["BODY", "load", "logged_events"]
 
@@ -48,15 +53,15 @@ def load(
     logs: Path,
     store: str,
     *,
-    cap: int = Limits.cap,
-    ttl_ms: int | None = Limits.ttl_ms,
-    item_ttl_ms: int | None = Limits.item_ttl_ms,
+    cap: int = StoreLimits.cap,
+    ttl_ms: int | None = StoreLimits.ttl_ms,
+    item_ttl_ms: int | None = StoreLimits.item_ttl_ms,
     progress: Progress,
 ) -> dict[str, Any]:
     """Append every event of the folder ``logs`` to the store at the URL ``store``; returns counts.
 
     ``cap``, ``ttl_ms`` and ``item_ttl_ms`` are those of the server
-    (:class:`hemix.serving.store.Limits`). Raises DataError and SchemaError naming file, row and
+    (:class:`hemix.serving.stores.Limits`). Raises DataError and SchemaError naming file, row and
     column (what lay before the wrong row is loaded by then), UsageError for the URL, StoreError
     where the store fails.
     """
@@ -68,7 +73,7 @@ def load(
     opened = open_logs(logs, None)
     table, history = opened.events or opened.impressions, opened.schema.history
     longest = history.global_length + history.realtime_length
-    limits = Limits(
+    limits = StoreLimits(
         cap=max(cap, longest),
         ttl_ms=ttl_ms,
         item_ttl_ms=item_ttl_ms,
@@ -122,7 +127,7 @@ def logged_events(
             events.time_ms == TIMELESS_MS, np.arange(at.start, at.stop), chunk_hashes(chunk, clocks)
         )
         progress("checking events", at.stop / table.rows)
-    numbers = occurrences(keys, whole)
+    numbers = occurrence_numbers(keys, whole)
     _warn(table, keys, whole)
     del whole
     for chunk in table.chunks(None, rows):
@@ -130,10 +135,10 @@ def logged_events(
         yield at.stop, read(logs, chunk).events(keys[at], numbers[at])
 
 
-def _warn(table: Table, keys: Array, whole: Array) -> None:
+def _warn(table: LogTable, keys: Array, whole: Array) -> None:
     order = np.lexsort((whole, keys))
     equal = (keys[order][1:] == keys[order][:-1]) & (whole[order][1:] == whole[order][:-1])
-    warn_of_equal_rows(table.path, int(equal.sum()), table.rows)
+    warn_about_duplicates(table.path, int(equal.sum()), table.rows)
 
 
 def _of_events(logs: Logs, chunk: Chunk) -> _Rows:
@@ -153,13 +158,13 @@ def _of_impressions(logs: Logs, chunk: Chunk) -> _Rows:
     known later, at that time.
     """
     schema, clock = logs.schema, logs.schema.clock
-    no_null(clock.column, chunk.columns[clock.column], chunk.where)
+    check_not_null(clock.column, chunk.columns[clock.column], chunk.where)
     time_ms = times_of(clock.column, chunk.columns[clock.column], clock, chunk.where, own=True)
     logged = {
         n: labels_of(v.column or n, chunk.columns[v.column or n], chunk.where)
         for n, v in schema.labels.items()
     }
-    labels, _ = consistent(schema.labels, logged)
+    labels, _ = apply_given_labels(schema.labels, logged)
     deepest = np.zeros(chunk.rows, dtype=np.int64)
     later: dict[str, tuple[Array, Array]] = {}
     for depth, (name, label) in enumerate(schema.labels.items(), start=1):
@@ -167,7 +172,7 @@ def _of_impressions(logs: Logs, chunk: Chunk) -> _Rows:
         available = (
             None if column is None else times_of(column, chunk.columns[column], clock, chunk.where)
         )
-        at_once = known_at_once(label, labels[name], time_ms, available)
+        at_once = known_immediately(label, labels[name], time_ms, available)
         deepest[at_once] = depth
         if available is not None:
             later[name] = (labels[name] == 1) & ~at_once, available
@@ -182,7 +187,7 @@ class _Rows:
         self,
         logs: Logs,
         chunk: Chunk,
-        kind: Kind,
+        kind: EventKind,
         time_ms: Array,
         actions: pa.Array,
         later: Mapping[str, tuple[Array, Array]] | None = None,
@@ -191,7 +196,7 @@ class _Rows:
         and when (int64).
         """
         schema = logs.schema
-        self._kind: Kind = kind
+        self._kind: EventKind = kind
         self.time_ms = time_ms
         self._actions, self._later = actions, later or {}
         for column in (schema.user, schema.item):

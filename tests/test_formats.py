@@ -25,13 +25,13 @@ from hemix.lab.abtest.living import MEASURES
 from hemix.lab.abtest.meeting import keep_plan, known_models
 from hemix.lab.abtest.plan import Plan, city_of
 from hemix.lab.abtest.run import _power
-from hemix.lab.simulator.life import Lives
-from hemix.lab.studies.cell import run_cell
-from hemix.lab.studies.cells import Cell, Contender
-from hemix.lab.studies.compare import openings
-from hemix.lab.studies.inputs import Input
-from hemix.run import Run
-from hemix.run.weights import sha256
+from hemix.lab.studies.candidate import Candidate
+from hemix.lab.studies.datasets import StudyDataset
+from hemix.lab.studies.run_trial import run_trial
+from hemix.lab.studies.study import read_test_set_accesses
+from hemix.lab.studies.trial import Trial
+from hemix.runs import Run
+from hemix.runs.weights import sha256
 from hemix.serving.models import _test_metrics
 from hemix.serving.served.files import read_log_table, write_log_table
 from hemix.training.checkpoint import Checkpoint, Checkpoints, Snapshot
@@ -195,15 +195,15 @@ def test_a_checkpoint(tmp_path: Path, version: object) -> None:
 
 
 @pytest.fixture
-def cell(planted_data: Path, tmp_path: Path) -> Cell:
-    """A cell with the files that its process would write."""
-    made = Cell(
+def trial(planted_data: Path, tmp_path: Path) -> Trial:
+    """A trial with the files that its process would write."""
+    made = Trial(
         root=tmp_path,
-        contender=Contender.of("one", {}),
-        data=Input(folder=planted_data, dataset=Dataset(planted_data)),
+        candidate=Candidate.from_overrides("one", {}),
+        dataset=StudyDataset(folder=planted_data, dataset=Dataset(planted_data)),
         seed=0,
     )
-    made.begin()
+    made.write_definition()
     for name in ("result.json", "test.json"):
         content = {FORMAT_KEY: 2, "tasks": {"click": {"auc": 0.5}}}
         (made.folder / name).write_text(json.dumps(content))
@@ -214,28 +214,28 @@ def cell(planted_data: Path, tmp_path: Path) -> Cell:
 @pytest.mark.parametrize(
     ("file", "read"),
     [
-        ("cell.json", lambda cell: run_cell(cell.folder)),
-        ("result.json", lambda cell: cell.result),
-        ("result.json", lambda cell: cell.judged("valid")),
-        ("test.json", lambda cell: cell.judged("test")),
+        ("cell.json", lambda trial: run_trial(trial.folder)),
+        ("result.json", lambda trial: trial.result),
+        ("result.json", lambda trial: trial.metrics("valid")),
+        ("test.json", lambda trial: trial.metrics("test")),
     ],
 )
-def test_a_cell_of_a_study(
-    cell: Cell, file: str, read: Callable[[Cell], Any], version: object
+def test_a_trial_of_a_study(
+    trial: Trial, file: str, read: Callable[[Trial], Any], version: object
 ) -> None:
-    read(cell)
-    other_version(cell.folder / file, version)
-    refused(RunError, cell.folder / file, lambda: read(cell))
+    read(trial)
+    other_version(trial.folder / file, version)
+    refused(RunError, trial.folder / file, lambda: read(trial))
 
 
 @pytest.mark.parametrize("version", OTHERS)
-def test_the_record_of_uses_of_the_test_split(tmp_path: Path, version: object) -> None:
+def test_the_log_of_accesses_to_the_test_split(tmp_path: Path, version: object) -> None:
     path = tmp_path / "openings.jsonl"
     path.write_text(json.dumps({FORMAT_KEY: 1, "cells": 1}) + "\n")
-    assert openings(tmp_path) == [{FORMAT_KEY: 1, "cells": 1}]
+    assert read_test_set_accesses(tmp_path) == [{FORMAT_KEY: 1, "cells": 1}]
     with path.open("a") as file:
         file.write(json.dumps({FORMAT_KEY: version, "cells": 1}) + "\n")
-    refused(RunError, path, lambda: openings(tmp_path))
+    refused(RunError, path, lambda: read_test_set_accesses(tmp_path))
 
 
 # -- simulated cities and experiments --------------------------------------------------------------
@@ -251,7 +251,7 @@ def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("version", OTHERS)
 def test_a_simulated_city(city: Path, tmp_path: Path, version: object) -> None:
     logs = shutil.copytree(city, tmp_path / "logs")
-    assert city_of(logs).users == 20
+    assert city_of(logs).days == 3
     other_version(logs / "truth" / "city.json", version)
     refused(DataError, logs / "truth" / "city.json", lambda: city_of(logs))
 
@@ -268,7 +268,7 @@ def test_the_plan_of_an_experiment(tmp_path: Path, version: object) -> None:
 @pytest.mark.parametrize("version", OTHERS)
 def test_the_power_of_an_experiment(tmp_path: Path, version: object) -> None:
     plan = Plan(arms={"a": "oracle"}, logs="logs", users=1, days=1)
-    no_lives: Any = Lives
+    no_lives: Any = None
     path = tmp_path / "power.json"
     path.write_text(json.dumps({FORMAT_KEY: 1, "clicks": 0.5, "orders": None}))
     assert _power(plan, tmp_path, no_lives) == {"clicks": 0.5, "orders": None}

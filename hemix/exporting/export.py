@@ -33,8 +33,8 @@ from hemix.exporting.graphs import OPSET, Session, onnx_versions, write_graph
 from hemix.files import copy_folder, new_folder, write_json
 from hemix.formats import FORMAT_KEY
 from hemix.models.hemix import HeMix
-from hemix.run import Run
-from hemix.run.weights import sha256
+from hemix.runs import Run
+from hemix.runs.weights import sha256
 
 __all__ = [
     "EXPORT_FILE",

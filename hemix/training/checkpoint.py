@@ -31,8 +31,8 @@ from hemix.files import new_folder, storage_errors, write_text
 from hemix.formats import SavedFormat
 from hemix.models import Ranker
 from hemix.nn.sharded import owned_rows
-from hemix.run.shards import Shard, fill_rows
-from hemix.run.weights import (
+from hemix.runs.shards import Shard, fill_rows
+from hemix.runs.weights import (
     DENSE_FILE,
     check_digest,
     load_dense,

@@ -13,8 +13,8 @@ from hemix.data.spec import InputSpec
 from hemix.errors import DataError, SettingsError, UsageError
 from hemix.evaluation.notes import Note, one_class_note
 from hemix.models import NeuralConfig, count_parameters
-from hemix.run.folder import INFO_FILE
-from hemix.run.weights import DENSE_FILE, TABLES_FILE
+from hemix.runs.folder import INFO_FILE
+from hemix.runs.weights import DENSE_FILE, TABLES_FILE
 from hemix.settings import Settings
 from hemix.training.parent import PARENT_FILE
 

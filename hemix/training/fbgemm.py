@@ -85,9 +85,13 @@ def rowwise_adagrad(
     """
     rows, width = weight.shape
     vectors = gradients.values.shape[0]
-    bags = torch.zeros(1, dtype=torch.int64) if gradients.bags is None else gradients.bags
-    single = vectors + 1 - bags.shape[0]
-    offsets = torch.cat([torch.arange(single), single + bags])
+    mean_offsets = (
+        torch.zeros(1, dtype=torch.int64)
+        if gradients.mean_offsets is None
+        else gradients.mean_offsets
+    )
+    single = vectors + 1 - mean_offsets.shape[0]
+    offsets = torch.cat([torch.arange(single), single + mean_offsets])
     both, on_host = torch.zeros(2, dtype=torch.int64), torch.zeros(2, dtype=torch.int32)
     load()(
         grad_output=gradients.values.contiguous(),

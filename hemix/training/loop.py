@@ -15,8 +15,8 @@ from hemix.files import link_target, storage_errors
 from hemix.measure import PeakMemory
 from hemix.models import find_model
 from hemix.models.lightgbm import LightGBM
-from hemix.run import folder as run_folder
-from hemix.run.folder import INFO_FILE, Run
+from hemix.runs import folder as run_folder
+from hemix.runs.folder import INFO_FILE, Run
 from hemix.settings import Settings
 from hemix.team import Team
 from hemix.training.boosting import boost

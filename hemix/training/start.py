@@ -8,12 +8,12 @@ from typing import Any
 
 from hemix.data.dataset import Dataset
 from hemix.errors import RunError
-from hemix.run.folder import INFO_FILE
-from hemix.schema import first_difference
+from hemix.runs.folder import INFO_FILE
 from hemix.team import Team
 from hemix.training.checkpoint import Checkpoint
 from hemix.training.job import TrainingJob
 from hemix.training.parent import weights_of
+from hemix.validation import first_difference
 
 __all__ = [
     "assert_equal_across_ranks",

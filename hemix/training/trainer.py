@@ -17,7 +17,7 @@ from hemix.data.batch import RequestBatch
 from hemix.errors import HemixError
 from hemix.measure import PeakMemory, keep_freed_memory
 from hemix.models import Ranker, build_model, count_parameters
-from hemix.run import folder as run_folder
+from hemix.runs import folder as run_folder
 from hemix.team import Team
 from hemix.training.batches import TrainBatches
 from hemix.training.calibrate import calibrate

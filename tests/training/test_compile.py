@@ -11,7 +11,7 @@ import torch
 
 from hemix import api
 from hemix.errors import SettingsError
-from hemix.run import Run
+from hemix.runs import Run
 
 FEW = {"train.epochs": 1, "train.batch_size": 256, "train.threads": 1, "model.layers": 1}
 

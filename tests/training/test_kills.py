@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from hemix import api
-from hemix.run.weights import DENSE_FILE, TABLES_FILE
+from hemix.runs.weights import DENSE_FILE, TABLES_FILE
 from tests.planted import write_logs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]

@@ -15,7 +15,7 @@ import pytest
 
 from hemix import api
 from hemix.errors import DataError, RunError, SettingsError, UsageError
-from hemix.run.weights import DENSE_FILE, TABLES_FILE
+from hemix.runs.weights import DENSE_FILE, TABLES_FILE
 from hemix.training.loop import Interrupted
 from tests.planted import write_logs
 

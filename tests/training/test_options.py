@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from hemix import api
-from hemix.run.weights import DENSE_FILE, TABLES_FILE
+from hemix.runs.weights import DENSE_FILE, TABLES_FILE
 from hemix.training.loop import Interrupted
 
 QUICK = {

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from hemix import api
 from hemix.data.dataset import Dataset
 from hemix.errors import HemixError, SettingsError
-from hemix.run.weights import DENSE_FILE, TABLES_FILE
+from hemix.runs.weights import DENSE_FILE, TABLES_FILE
 from hemix.settings import build_settings
 from hemix.training.checks import check_memory, process_bytes
 from hemix.training.launch import LOST, free_port, launch

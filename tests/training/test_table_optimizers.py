@@ -134,10 +134,10 @@ def make_several(seed: int = 0) -> Tables:
 
 
 def train_some(
-    tables: Tables, optimizer: RowOptimizer, first: int, last: int, *, bags: bool = True
+    tables: Tables, optimizer: RowOptimizer, first: int, last: int, *, lists: bool = True
 ) -> None:
     """Steps of random look-ups: columns of several tables with repeats, ids of one table in two
-    look-ups, bags empty and full.
+    look-ups, lists empty and full.
     """
     for i in range(first, last):
         g = torch.Generator().manual_seed(i)
@@ -148,7 +148,7 @@ def train_some(
             LookUp(tables=("a", "b", "c"), ids=ids),
             LookUp(tables=("c",), ids=torch.randint(0, 300, (5, 1), generator=g)),
         ]
-        if bags:
+        if lists:
             lengths = torch.randint(0, 4, (20,), generator=g)
             offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
             values = torch.randint(0, 40, (int(offsets[-1]),), generator=g)
@@ -161,15 +161,15 @@ def train_some(
 
 
 @needs_fbgemm
-@pytest.mark.parametrize("bags", [True, False])
-def test_fbgemm_equals_torch_over_100_steps(bags: bool) -> None:
+@pytest.mark.parametrize("lists", [True, False])
+def test_fbgemm_equals_torch_over_100_steps(lists: bool) -> None:
     plain, fused = make_several(), make_several()
     first = build_table_optimizer("rowwise_adagrad", plain, "torch")
     second = build_table_optimizer("rowwise_adagrad", fused, "auto")
     assert "FBGEMM" in second.backend and first.backend == "PyTorch"
     for i in range(100):
-        train_some(plain, first, i, i + 1, bags=bags)
-        train_some(fused, second, i, i + 1, bags=bags)
+        train_some(plain, first, i, i + 1, lists=lists)
+        train_some(fused, second, i, i + 1, lists=lists)
         torch.testing.assert_close(fused.weight, plain.weight, rtol=1e-5, atol=2e-6)
     torch.testing.assert_close(second.tensors(), first.tensors(), rtol=1e-5, atol=1e-6)
 

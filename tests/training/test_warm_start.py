@@ -17,7 +17,7 @@ from hemix.data.dataset import Dataset
 from hemix.data.encode import Encoders
 from hemix.errors import RunError, UsageError
 from hemix.models import build_model
-from hemix.run.folder import Run
+from hemix.runs.folder import Run
 from hemix.training.warm_start import remap_embedding_rows
 from tests.planted import SCHEMA, write_logs
 

@@ -15,7 +15,7 @@ from hemix import api
 from hemix.data.dataset import Dataset
 from hemix.errors import DataError
 from hemix.evaluation.report import render_report
-from hemix.run import Run
+from hemix.runs import Run
 from hemix.training.checks import check_labels
 from tests.data.small import at, prepared
 

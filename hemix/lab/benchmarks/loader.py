@@ -19,11 +19,11 @@ import numpy as np
 import torch
 
 from hemix.data.dataset import Dataset, Replacement
-from hemix.data.prepare import prepare
 from hemix.errors import HemixError
 from hemix.lab.simulator import simulate
 from hemix.measure import PeakMemory, machine
 from hemix.models import build_model
+from hemix.preparation import prepare
 from hemix.settings import build_settings
 from hemix.training.optimizers import Optimizers
 

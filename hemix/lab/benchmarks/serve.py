@@ -26,9 +26,9 @@ from hemix.errors import HemixError, UsageError
 from hemix.lab.benchmarks.drive import Plan, Stream
 from hemix.lab.benchmarks.memory import Memory
 from hemix.measure import machine, stolen_seconds
-from hemix.run import Run
+from hemix.runs import Run
 from hemix.serving.known import known
-from hemix.serving.store import Limits, open_store
+from hemix.serving.stores import StoreLimits, open_store
 from hemix.serving.types import Event
 
 __all__ = ["run"]
@@ -226,7 +226,9 @@ def _world(folder: Path, run: Path | None, users: int, scale: float, *, full: bo
         context=names["context"],
     )
     lengths = loaded.schema.history.global_length + loaded.schema.history.realtime_length
-    filled = open_store(f"sqlite:///{store}", Limits(ttl_ms=None, cap=max(lengths, Limits.cap)))
+    filled = open_store(
+        f"sqlite:///{store}", StoreLimits(ttl_ms=None, cap=max(lengths, StoreLimits.cap))
+    )
     for user in dict.fromkeys((*world.short, *world.long)):
         length = lengths if full else _length(_LONG if user in world.long else _SHORT, scale)
         filled.append(_past(user, length, world))
@@ -259,8 +261,8 @@ def _past(user: str, length: int, world: _World) -> Sequence[Event]:
 def _small_run(folder: Path, users: int) -> Path:
     """A model of size tiny on a small city with long histories."""
     from hemix.data.dataset import Dataset
-    from hemix.data.prepare import prepare
     from hemix.lab.simulator import simulate
+    from hemix.preparation import prepare
     from hemix.settings import build_settings
     from hemix.training.loop import train
 

@@ -32,7 +32,7 @@ from hemix.serving.quiet import Quiet
 from hemix.serving.served.columns import Served, ServedColumns
 from hemix.serving.served.files import write_log_table
 from hemix.serving.served.retention import TABLES, Retention
-from hemix.serving.store import Limits
+from hemix.serving.stores import StoreLimits
 from hemix.serving.types import Event
 
 __all__ = ["LogCapacity", "ServedLog"]
@@ -79,7 +79,7 @@ class ServedLog:
         schema: Schema,
         capacity: LogCapacity | None = None,
         *,
-        limits: Limits | None = None,
+        limits: StoreLimits | None = None,
         keep: Retention | None = None,
         quiet: Quiet | None = None,
     ) -> None:
