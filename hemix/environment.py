@@ -1,6 +1,4 @@
-"""What is installed, what the machine offers, which kernels will be used and how to get the
-others.
-"""
+"""What is installed, what the machine has, which kernels are used and how to get the others."""
 
 from __future__ import annotations
 
@@ -19,14 +17,14 @@ _EXTRAS = {
     "fastapi": ("fastapi", "serve"),
     "redis": ("redis", "redis"),
     "onnxruntime": ("onnxruntime", "onnx"),
-    "lightgbm": ("lightgbm", "rivals"),
+    "lightgbm": ("lightgbm", "baselines"),
     "tensorboard": ("tensorboard", "dev"),
 }
 
 
 def examine() -> dict[str, Any]:
-    """Facts as JSON-able values: versions, machine, devices, kernels, optional parts with the
-    command that adds them.
+    """JSON-able facts: versions, machine, devices, kernels, extras with the command to install
+    them.
     """
     return {
         "hemix": version("hemix"),
@@ -46,7 +44,7 @@ def examine() -> dict[str, Any]:
             "threads": torch.get_num_threads(),
             "mkldnn": torch.backends.mkldnn.is_available(),  # type: ignore[no-untyped-call]
             "bf16_matmul": bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()),
-            "tables": _tables(),
+            "tables": _embedding_backend(),
         },
         "extras": {
             package: _extra(module, package, extra) for module, (package, extra) in _EXTRAS.items()
@@ -54,12 +52,12 @@ def examine() -> dict[str, Any]:
     }
 
 
-def _tables() -> str:
+def _embedding_backend() -> str:
     if importlib.util.find_spec("fbgemm_gpu") is None:
-        return f"plain PyTorch; fused by FBGEMM: {_extra('fbgemm_gpu', *_EXTRAS['fbgemm_gpu'])}"
+        return f"PyTorch; FBGEMM: {_extra('fbgemm_gpu', *_EXTRAS['fbgemm_gpu'])}"
     return (
-        "fused by FBGEMM for train.table_optimizer=rowwise_adagrad on the CPU; otherwise, or with "
-        "train.tables=plain, plain PyTorch"
+        "FBGEMM for train.table_optimizer=rowwise_adagrad on the CPU; otherwise, or with "
+        "train.embedding_backend=torch, PyTorch"
     )
 
 

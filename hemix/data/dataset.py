@@ -10,7 +10,6 @@ Truth is not opened here.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,7 +24,15 @@ from torch import Tensor
 
 from hemix.data.batch import Columns, Jagged, RequestBatch
 from hemix.data.history import HistoryStore
-from hemix.data.layout import SPLITS, Block, file_hash, load_array, ranges
+from hemix.data.layout import (
+    MANIFEST_FORMAT,
+    SPEC_FORMAT,
+    SPLITS,
+    Block,
+    file_hash,
+    load_array,
+    ranges,
+)
 from hemix.data.spec import MISSING, UNKNOWN, InputSpec, LevelSpec
 from hemix.errors import DataError, UsageError
 from hemix.features.history_counts import HISTORY_COUNTS, history_counts, number_of_actions
@@ -127,7 +134,7 @@ class Split:
 
         def block(level: str, spec: LevelSpec) -> _BlockShards:
             return _BlockShards(
-                [Block.load(folder, level, len(spec.bag_tables)) for folder in folders]
+                [Block.load(folder, level, len(spec.jagged_tables)) for folder in folders]
             )
 
         spec = dataset.spec
@@ -178,9 +185,9 @@ class Split:
         return np.repeat(np.arange(self.requests, dtype=np.int64), np.diff(self.first_candidate))
 
     def plan(
-        self, batch_impressions: int, *, order: str = "stored", seed: int = 0, epoch: int = 0
+        self, batch_size: int, *, order: str = "stored", seed: int = 0, epoch: int = 0
     ) -> Plan:
-        """Batches of about ``batch_impressions`` impressions, whole requests each: a request is in
+        """Batches of about ``batch_size`` impressions, whole requests each: a request is in
         the batch that its first impression falls into.
 
         ``order``: ``stored`` (shard by shard, in each by user, then time), ``time``, ``shuffled``
@@ -198,7 +205,7 @@ class Split:
         else:
             requests = np.arange(self.requests)
         sizes = np.diff(self.first_candidate)[requests]
-        batch = (np.cumsum(sizes) - sizes) // batch_impressions
+        batch = (np.cumsum(sizes) - sizes) // batch_size
         begin = np.concatenate([[0], np.flatnonzero(np.diff(batch)) + 1, [self.requests]]).astype(
             np.int64
         )
@@ -258,14 +265,14 @@ class Split:
         # one user row per (user, version of their features); it holds the events that any of its
         # requests sees
         _, one_of, user_index = np.unique(user_row, return_index=True, return_inverse=True)
-        cuts = store.cuts(user, time_ms)
+        cuts = store.ranges(user, time_ms)
         begin = np.full(len(one_of), np.iinfo(np.int64).max)
         end = np.zeros(len(one_of), dtype=np.int64)
         np.minimum.at(begin, user_index, cuts[:, 0])
         np.maximum.at(end, user_index, cuts[:, 2])
         lengths = end - begin
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        visible = cuts + (offsets[:-1] - begin)[user_index][:, None]
+        history_ranges = cuts + (offsets[:-1] - begin)[user_index][:, None]
         events = ranges(begin, lengths)
 
         item_row = self.item_row[rows]
@@ -284,7 +291,7 @@ class Split:
         if data.schema.history.counts:
             actions = number_of_actions(len(data.spec.context.numbers_of(HISTORY_COUNTS)))
             blocks["context"] = blocks["context"].with_numbers(
-                history_counts(visible, event_ids[:, 0], actions)
+                history_counts(history_ranges, event_ids[:, 0], actions)
             )
         if replacement is not None and replacement.rate > 0:
             draw = np.random.default_rng(replacement.seed)
@@ -304,7 +311,7 @@ class Split:
             user_index=_tensor(user_index),
             request_time_ms=_tensor(time_ms),
             context=to_columns(blocks["context"]),
-            visible=_tensor(visible),
+            history_ranges=_tensor(history_ranges),
             request_index=_tensor(np.repeat(np.arange(len(requests), dtype=np.int64), counts)),
             item_index=_tensor(index[: len(rows)]),
             cross=to_columns(blocks["cross"]),
@@ -312,7 +319,7 @@ class Split:
             items=to_columns(blocks["item"]),
             labels=torch.from_numpy((labels == 1).astype(np.float32)),
             weights=torch.from_numpy((labels >= 0) * self.weight[rows][:, None]),
-            rows=_tensor(rows),
+            impression_index=_tensor(rows),
         )
 
 
@@ -334,14 +341,14 @@ def _distinct(values: Array, upper: int) -> tuple[Array, Array]:
 def _replace(
     block: Block, level: LevelSpec, spec: InputSpec, rate: float, draw: np.random.Generator
 ) -> Block:
-    bags = tuple(
+    jagged = tuple(
         (_replace_ids(values[:, None], (table,), spec, rate, draw)[:, 0], offsets)
-        for (values, offsets), table in zip(block.bags, level.bag_tables, strict=True)
+        for (values, offsets), table in zip(block.jagged, level.jagged_tables, strict=True)
     )
     return Block(
         ids=_replace_ids(block.ids, level.tables, spec, rate, draw),
         numbers=block.numbers,
-        bags=bags,
+        jagged=jagged,
     )
 
 
@@ -365,9 +372,9 @@ def to_columns(block: Block) -> Columns:
     return Columns(
         ids=_tensor(block.ids),
         numbers=torch.from_numpy(np.ascontiguousarray(block.numbers, dtype=np.float32)),
-        bags=tuple(
+        jagged=tuple(
             Jagged(values=_tensor(values), offsets=_tensor(offsets))
-            for values, offsets in block.bags
+            for values, offsets in block.jagged
         ),
     )
 
@@ -390,11 +397,9 @@ class Dataset:
                 "prepare"
             )
         try:
-            self.manifest: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8-sig"))
-            self.spec = InputSpec.from_json(
-                json.loads((self.folder / "spec.json").read_text(encoding="utf-8-sig"))
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            self.manifest = MANIFEST_FORMAT.read(manifest)
+            self.spec = InputSpec.from_json(SPEC_FORMAT.read(self.folder / "spec.json"))
+        except (KeyError, TypeError) as error:
             raise DataError(
                 f"{self.folder}: damaged manifest.json or spec.json: {error}"
             ) from error
@@ -404,8 +409,12 @@ class Dataset:
                 f"{self.folder}: schema.yaml was changed after the dataset was prepared: prepare "
                 "it again"
             )
-        self.users = Block.load(self.folder / "users", "features", len(self.spec.user.bag_tables))
-        self.items = Block.load(self.folder / "items", "features", len(self.spec.item.bag_tables))
+        self.users = Block.load(
+            self.folder / "users", "features", len(self.spec.user.jagged_tables)
+        )
+        self.items = Block.load(
+            self.folder / "items", "features", len(self.spec.item.jagged_tables)
+        )
         self.history = HistoryStore(
             self.folder / "history",
             self.schema.history,

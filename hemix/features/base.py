@@ -15,8 +15,8 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from hemix.data.arrow import pa
-from hemix.data.cells import RawColumn, Where
 from hemix.data.keys import KeyMap
+from hemix.data.raw_columns import RawColumn, Where
 from hemix.data.spec import FIRST
 from hemix.errors import DataError
 
@@ -218,7 +218,7 @@ class FeatureType(SchemaSection):
             expected = self.wrong_type(array.type)
             if expected is not None:
                 raise DataError(
-                    f"{where.origin}: column {column!r}: expected {expected}, found {array.type}"
+                    f"{where.source}: column {column!r}: expected {expected}, found {array.type}"
                 )
         return self.parse(names, values, where)
 

@@ -1,4 +1,4 @@
-"""Count floating-point operations of matrix products and attention while a model runs."""
+"""Counter of floating-point operations: matrix products and attention, as PyTorch counts them."""
 
 from __future__ import annotations
 
@@ -9,24 +9,20 @@ from torch.utils.flop_counter import FlopCounterMode
 
 __all__ = ["flop_counter"]
 
-_CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-"""PyTorch's counter has no formula for it."""
-
 
 def flop_counter() -> FlopCounterMode:
-    """Return a context manager that counts operations, those of backward passes included.
+    """Make a context whose ``get_total_flops()`` counts the operations inside it.
 
-    After the block, ``get_total_flops()`` returns the count.
+    Backward passes count too. PyTorch's own counter lacks the attention kernel of CPUs.
     """
     return FlopCounterMode(display=False, custom_mapping={_CPU_ATTENTION: _attention_flops})
 
 
+_CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+
+
 def _attention_flops(
-    query_shape: tuple[int, ...],
-    key_shape: tuple[int, ...],
-    value_shape: tuple[int, ...],
-    *_: Any,
-    **__: Any,
+    q: tuple[int, ...], k: tuple[int, ...], v: tuple[int, ...], *_: Any, **__: Any
 ) -> int:
-    batch, heads, queries, query_width = query_shape
-    return 2 * batch * heads * queries * key_shape[2] * (query_width + value_shape[3])
+    rows = q[0] * q[1] * q[2]
+    return 2 * rows * k[2] * (q[3] + v[3])

@@ -24,7 +24,7 @@ from torch import Tensor
 from hemix.errors import RequestError, SettingsError
 from hemix.nn.heads import probabilities
 from hemix.nn.inputs import Inputs
-from hemix.run import Run
+from hemix.runs import Run
 from hemix.serving.batch import request_batch, some_candidates
 from hemix.serving.cache import Kept, StateCache
 from hemix.serving.checks import FieldChecks
@@ -35,8 +35,16 @@ from hemix.serving.reading import Found, Reader
 from hemix.serving.served import ServedLog
 from hemix.serving.served.columns import Served
 from hemix.serving.states import UserStates
-from hemix.serving.store import Store
-from hemix.serving.types import Because, Cache, Candidate, RankedItem, Ranking, RankRequest, Status
+from hemix.serving.stores import Store
+from hemix.serving.types import (
+    Attribution,
+    CacheOutcome,
+    Candidate,
+    RankedItem,
+    Ranking,
+    RankRequest,
+    Status,
+)
 
 __all__ = ["Engine", "EngineConfig"]
 
@@ -78,7 +86,7 @@ class _Ready:
     kept: Kept
     side: RequestSide
     found: Found
-    cache: Cache
+    cache: CacheOutcome
     began: float
     encoded: float
     """When it was ready, on the clock of ``began``"""
@@ -281,7 +289,7 @@ class Engine:
         seldom waited for.
         """
         model, batch = self.run.model, inputs.batch
-        if self._joint is None or batch.requests_count > 1 or batch.before_move is not None:
+        if self._joint is None or batch.requests_count > 1 or batch.cpu_copy is not None:
             return model.score(state, inputs).float()
 
         def part(first: int, last: int) -> Tensor:
@@ -292,7 +300,7 @@ class Engine:
 
     def _because(
         self, ready: Sequence[_Ready], state: Any, inputs: Inputs
-    ) -> list[list[tuple[Because, ...]] | None]:
+    ) -> list[list[tuple[Attribution, ...]] | None]:
         """Per request that asked, per candidate; None for the others."""
         asked = [one.side.request.explain for one in ready]
         if not any(asked):
@@ -309,7 +317,7 @@ class Engine:
             for one, wanted in zip(ready, asked, strict=True)
         ]
 
-    def _explained_alone(self, one: _Ready) -> list[tuple[Because, ...]] | None:
+    def _explained_alone(self, one: _Ready) -> list[tuple[Attribution, ...]] | None:
         model = self.run.model
         batch = request_batch([one.kept.side], [one.side], self.run.spec, self._bias).to(
             self._device
@@ -323,7 +331,7 @@ class Engine:
         self,
         one: _Ready,
         outputs: dict[str, Array],
-        reasons: list[tuple[Because, ...]] | None,
+        reasons: list[tuple[Attribution, ...]] | None,
         score_ms: dict[str, float],
     ) -> Ranking:
         request, side = one.side.request, one.kept.side
@@ -352,7 +360,7 @@ class Engine:
             )
             for i in order
         )
-        begin, middle, end = one.side.visible[0].tolist()
+        begin, middle, end = one.side.history_ranges[0].tolist()
         degraded = (
             one.found.degraded
             if request.history is None
@@ -373,7 +381,7 @@ class Engine:
             degraded=degraded,
             took_ms=(time.perf_counter() - one.began) * 1000,
             history_revision=one.kept.history,
-            cuts=(begin, middle, end),
+            history_ranges=(begin, middle, end),
             stages_ms={**one.stages_ms, **score_ms},
             cache=one.cache,
             user_known=side.row >= 0 or one.kept.user > 0,

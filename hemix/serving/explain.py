@@ -11,7 +11,7 @@ from hemix.data.spec import TIMELESS_MS
 from hemix.models import Predictor
 from hemix.nn.inputs import Inputs
 from hemix.serving.features import UserSide
-from hemix.serving.types import Because, RankRequest
+from hemix.serving.types import Attribution, RankRequest
 
 __all__ = ["because"]
 
@@ -20,12 +20,12 @@ _MOST = 5
 
 def because(
     model: Predictor, state: Any, inputs: Inputs, user: UserSide, request: RankRequest
-) -> list[tuple[Because, ...]]:
+) -> list[tuple[Attribution, ...]]:
     """For every candidate of one request, whose ``state`` and ``inputs`` these are, the events of
     most weight, and the newest in any case: what a user did just now is what one asks about. None
     where the model weighs no events.
     """
-    begin, _, end = inputs.batch.host.visible[0].tolist()
+    begin, _, end = inputs.batch.cpu_batch.history_ranges[0].tolist()
     found = model.attention(state, inputs, _MOST, end - 1 if end > begin else None)
     if found is None:
         return [()] * len(request.items)
@@ -40,9 +40,9 @@ def because(
     ]
 
 
-def _one(user: UserSide, position: int, weight: float, now_ms: int) -> Because:
+def _one(user: UserSide, position: int, weight: float, now_ms: int) -> Attribution:
     time_ms = int(user.time_ms[position])
-    return Because(
+    return Attribution(
         item=user.item_ids[position].as_py(),
         weight=weight,
         age_seconds=None if time_ms == TIMELESS_MS else (now_ms - time_ms) / 1000,

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hemix.errors import HemixError, RunError, UsageError
-from hemix.files import read_json
+from hemix.runs.folder import METRICS_FORMAT
 from hemix.schema import Schema
 from hemix.serving.checks import FieldChecks
-from hemix.serving.store import Limits
+from hemix.serving.stores import StoreLimits
 from hemix.serving.types import Ranking, RankRequest
 
 __all__ = ["Load", "Models", "Ranker", "Served", "check_folder", "check_histories", "find_runs"]
@@ -83,7 +83,7 @@ class Served:
             "name": self.name,
             "version": self.version,
             "state": "ready",
-            "schema": self.ranker.schema.meaning(),
+            "schema": self.ranker.schema.columns_fingerprint(),
             "sha256": hashlib.sha256(info.read_bytes()).hexdigest() if info.is_file() else None,
             "outputs": list(self.ranker.schema.outputs),
             "test": _test_metrics(metrics),
@@ -97,7 +97,7 @@ def _test_metrics(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        tasks = read_json(path, RunError).get("split", {}).get("test", {}).get("tasks", {})
+        tasks = METRICS_FORMAT.read(path).get("split", {}).get("test", {}).get("tasks", {})
     except RunError:
         return {}
     kept = ("auc", "gauc", "ndcg_at_10", "logloss", "ne", "pcoc", "ece")
@@ -228,7 +228,7 @@ class Models:
             thread.join()
 
 
-def check_histories(schema: Schema, limits: Limits, version: str) -> None:
+def check_histories(schema: Schema, limits: StoreLimits, version: str) -> None:
     """Raises RunError, naming the ``version``, where a store of these limits does not keep the
     histories that a model of this schema was trained on.
     """

@@ -15,7 +15,7 @@ from concurrent.futures import TimeoutError as Late
 from dataclasses import dataclass, field
 
 from hemix.errors import StoreError
-from hemix.serving.store import Store
+from hemix.serving.stores import Store
 from hemix.serving.types import Features, History
 
 __all__ = ["Found", "Reader"]
@@ -105,7 +105,11 @@ class Reader:
     def _read(
         self, user: str, known: int, items: Callable[[History], Collection[str]], history: bool
     ) -> Found:
-        events = self._store.history(user, limit=self._limit, known=known) if history else History()
+        events = (
+            self._store.history(user, limit=self._limit, known_revision=known)
+            if history
+            else History()
+        )
         return Found(
             history=events,
             user=self._store.user(user),

@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 
-from hemix.run import Run
+from hemix.runs import Run
 from hemix.serving.batch import user_batch
 from hemix.serving.cache import Kept, StateCache
 from hemix.serving.features import Encoder, UserSide
 from hemix.serving.reading import Found, Reader
-from hemix.serving.types import Cache, Event, Features, History, RankRequest
+from hemix.serving.types import CacheOutcome, Event, Features, History, RankRequest
 
 __all__ = ["UserStates"]
 
@@ -45,7 +45,7 @@ class UserStates:
         )
         self._encoder, self._reader, self._cache = encoder, reader, cache
 
-    def of(self, request: RankRequest) -> tuple[Kept, Found, Cache, dict[str, float]]:
+    def of(self, request: RankRequest) -> tuple[Kept, Found, CacheOutcome, dict[str, float]]:
         """(the state of the request's user, what the store said of them and of the candidates,
         whether the state was kept, the ms that the stages ``store`` and ``user`` took).
         """
@@ -63,7 +63,7 @@ class UserStates:
                 found = self._read(request, None)
             kept = None
         read = time.perf_counter()
-        cache: Cache = "miss"
+        cache: CacheOutcome = "miss"
         if kept is None:
             kept = self.made(request, found, row)
         elif found.history.revision == kept.history:
@@ -115,7 +115,9 @@ class UserStates:
     def _extended(self, kept: Kept, found: Found) -> Kept:
         new = found.history
         more, state = self._encoded(kept.side.id, kept.side.row, found.user, new.events, found)
-        side, order = self._encoder.extended(kept.side, more, min(new.kept, self._encoder.limit))
+        side, order = self._encoder.extended(
+            kept.side, more, min(new.total_events, self._encoder.limit)
+        )
         state = self._model.extend_user(kept.state, state, torch.from_numpy(order).to(self._device))
         ids = kept.item_ids.union(_items_of(new.events))
         if len(ids) > side.events:  # else a busy user's would grow for ever

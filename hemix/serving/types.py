@@ -1,7 +1,6 @@
-"""What goes into the server and what comes out of it, as plain values.
+"""Inputs and outputs of the server as plain values.
 
-Ids are text: an integer column matches its decimal text. Times are milliseconds UTC. Knows neither
-HTTP, nor stores, nor models.
+Ids are text: an integer column matches its decimal text. Times are milliseconds UTC.
 """
 
 from __future__ import annotations
@@ -11,93 +10,88 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 __all__ = [
-    "Because",
-    "Cache",
+    "Attribution",
+    "CacheOutcome",
     "Candidate",
     "Event",
+    "EventKind",
     "Features",
     "History",
     "HistoryOverride",
-    "Kind",
     "RankRequest",
     "RankedItem",
     "Ranking",
     "Status",
 ]
 
-Kind = Literal["interaction", "impression", "user", "item"]
+EventKind = Literal["interaction", "impression", "user", "item"]
 Status = Literal["OK", "UNKNOWN_ITEM", "NO_SCORE"]
-"""``NO_SCORE``: of an item that is known, but has no score"""
-Cache = Literal["hit", "extended", "miss"]
+"""``NO_SCORE``: the item is known but has no score."""
+CacheOutcome = Literal["hit", "extended", "miss"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something that happened: a user did something with an item or was shown it, or a user or an
-    item has new features.
-    """
+    """A user's action or an impression, or new features of a user or an item."""
 
     id: str
-    """Accepted once for its user, or its item where it is an item's: a second of the same id is a
-    duplicate, whatever it says
-    """
-    kind: Kind
-    time_ms: int
-    """When it happened; :data:`hemix.data.spec.TIMELESS_MS` where that is not known"""
-    user: str | None = None
-    """None for an item's features"""
-    item: str | None = None
-    """None for a user's features"""
-    action: str | None = None
-    """What the user did, the schema's ``history.action``"""
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    """JSON values by column: an event's own fields, or features.
+    """Unique for the event's user, or for the item of an ``item`` event.
 
-    A null says that the value is missing
+    A second event of the same id is a duplicate, whatever its content.
     """
+    kind: EventKind
+    time_ms: int
+    """Time of the event; :data:`hemix.data.spec.TIMELESS_MS` where it is unknown."""
+    user: str | None = None
+    """None for an item's features."""
+    item: str | None = None
+    """None for a user's features."""
+    action: str | None = None
+    """The user's action, a value of the schema's ``history.action``."""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """JSON values by column: the event's own fields, or features. Null is a missing value."""
     ranking: str | None = None
-    """The id of the ranking that it answers to"""
+    """Id of the ranking that the event answers."""
     received_ms: int = 0
-    """When the server took it"""
+    """When the server received it."""
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """A user's newest events, or those that are new since they were last read."""
+    """A user's newest events, or the events that are new since the last read."""
 
     revision: int = 0
-    """Moves with every write and with expiry, and never comes back for other content; 0: no
-    events
-    """
+    """Changes with every write and with expiry, and never repeats for other content; 0: empty."""
     events: tuple[Event, ...] = ()
-    """By time, at equal times in the order of their arrival"""
+    """By event time, at equal times in the order of arrival."""
     after: int = 0
     """Not 0: ``events`` are those that arrived after this revision.
 
-    The earlier ones are as they were, but the oldest may be gone
+    The earlier events are unchanged, but the cap may have dropped the oldest.
     """
-    kept: int = 0
-    """With ``after``: how many events there are in all, old and new, the newest by time"""
+    total_events: int = 0
+    """With ``after``: number of stored events, old and new."""
 
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What live events said of a user or an item: of every column the value of the newest event (by
-    time, then arrival).
+    """Features that events set for a user or an item: the newest value of every column.
+
+    The newest value is that of the latest event time, then of the latest arrival.
     """
 
     revision: int = 0
-    """Moves with every write and never comes back for other content; 0: nothing was said"""
+    """Changes with every write and never repeats for other content; 0: no features."""
     values: Mapping[str, Any] = field(default_factory=dict)
     since_ms: int = 0
-    """The time of the newest event among those that gave the values"""
+    """Time of the newest event that set one of the values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryOverride:
-    """Both parts of a history, instead of the store's.
+    """Both histories of a request, which replace the store's.
 
-    Every event lies before the request; each part by time.
+    Every event precedes the request; each history is sorted by time.
     """
 
     global_: tuple[Event, ...] = ()
@@ -110,52 +104,52 @@ class Candidate:
 
     id: str
     fields: Mapping[str, Any] = field(default_factory=dict)
-    """JSON values of item and cross columns, for this request alone"""
+    """JSON values of item and cross columns, for this request only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankRequest:
-    """Rank these items for this user, now."""
+    """A request to rank items for a user at a time."""
 
     id: str
     user: str
     time_ms: int
     items: tuple[Candidate, ...]
     context: Mapping[str, Any] = field(default_factory=dict)
-    """JSON values of context columns"""
+    """JSON values of context columns."""
     explain: bool = False
     history: HistoryOverride | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Because:
-    """A past event that drew attention."""
+class Attribution:
+    """A past event and the attention that it received."""
 
     item: str
     weight: float
-    """Its share of the attention, mean over queries, heads and histories: 0 to 1"""
+    """Fraction of the attention, mean over queries, heads and histories: 0 to 1."""
     age_seconds: float | None
-    """None for an event without a time"""
+    """None for an event without a time."""
     action: str | None = None
 
 
 @dataclass(slots=True)
 class RankedItem:
-    """An item with its place in the ranking.
+    """An item of a ranking.
 
-    Not frozen: that takes several times as long to make, and a ranking makes hundreds.
+    Not frozen: a frozen dataclass takes several times as long to construct, and a ranking
+    constructs hundreds.
     """
 
     id: str
     score: float
-    """NaN where the item has none: a column of the score expression is missing, or its value is not
-    finite"""
+    """NaN without a score: a column of the score expression is missing, or its value infinite."""
     outputs: Mapping[str, float]
-    """Probabilities, by the schema's outputs"""
+    """Probabilities by the schema's outputs."""
     status: Status = "OK"
-    because: tuple[Because, ...] = ()
+    attributions: tuple[Attribution, ...] = ()
     position: int = 0
-    """Where it stood in the request"""
+    """Index in the request's items."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,22 +160,21 @@ class Ranking:
     model: str
     version: str
     items: tuple[RankedItem, ...]
-    """By falling score; equal scores in the order of the request, items without a score last"""
+    """By descending score; equal scores in the request's order, items without a score last."""
     degraded: tuple[str, ...] = ()
-    """What it had to do without: ``history`` and ``features`` that the store did not give;
-    ``early_history``, of a request so far in the past that its user's newest events, which are
-    read, mostly lie after it
+    """Inputs that the ranking lacked.
+
+    ``history`` and ``features``: the store did not return them. ``early_history``: the request is
+    so old that most of its user's newest events, which the server reads, are later.
     """
     took_ms: float
     history_revision: int
-    cuts: tuple[int, int, int]
-    """Positions among the history's events: where the global part begins, where real time begins,
-    where it ends
-    """
+    history_ranges: tuple[int, int, int]
+    """Positions in the history: start of the global range, start and end of the real-time range."""
     stages_ms: Mapping[str, float] = field(default_factory=dict)
-    """Where the time went: ``store``, ``encode``, ``user``, ``score``"""
-    cache: Cache = "miss"
-    """Whether the user's state was there already, was there but for new events, or was made"""
+    """Time spent in ``store``, ``encode``, ``user`` and ``score``, in ms."""
+    cache: CacheOutcome = "miss"
+    """Whether the cached user state was used, extended with new events, or computed."""
     user_known: bool = True
     newest_event_ms: int | None = None
-    """The time of the newest event that it saw"""
+    """Time of the newest event in the history ranges."""

@@ -14,8 +14,9 @@ import pyarrow as pa
 import pytest
 import xxhash
 
-from hemix.data.encode import Encoders, level_spec
+from hemix.data.encode import Encoders
 from hemix.data.keys import KeyMap, keys_of
+from hemix.data.levels import level_spec
 from hemix.data.spec import MISSING, TIMELESS_MS, UNKNOWN, Task
 from hemix.errors import DataError, SchemaError
 from hemix.features.coordinates import CoordinateScales
@@ -95,7 +96,7 @@ def test_every_kind_of_item_feature(encoders: Encoders) -> None:
     assert block.ids[:, 0].tolist() == [hashed[0], MISSING, hashed[1]]
     assert block.ids[:, 1].tolist() == [3, UNKNOWN, MISSING]
     assert block.ids[:, 2].tolist() == [2, 3, MISSING]  # below 10; from 10 on
-    ((values, offsets),) = block.bags
+    ((values, offsets),) = block.jagged
     assert values.tolist() == [2, UNKNOWN, MISSING]
     assert offsets.tolist() == [0, 2, 2, 3]
     np.testing.assert_allclose(
@@ -119,7 +120,7 @@ def test_json_rows_get_the_ids_of_parquet_rows(encoders: Encoders) -> None:
     }
     one = encoders.encode("item", from_json, 1)
     assert one.ids.tolist() == encoders.encode("item", ITEMS, 3).ids[:1].tolist()
-    assert one.bags[0][0].tolist() == [MISSING]  # a column that is not there
+    assert one.jagged[0][0].tolist() == [MISSING]  # a column that is not there
 
 
 def test_clock_parts_are_local(encoders: Encoders) -> None:
@@ -179,7 +180,7 @@ def test_the_spec(encoders: Encoders) -> None:
     }
     assert spec.item.names == ("item_id", "category", "price")
     assert spec.item.tables == ("item.item_id", "words", "item.price")
-    assert (spec.item.bag_names, spec.item.bag_tables) == (("tags",), ("words",))
+    assert (spec.item.jagged_names, spec.item.jagged_tables) == (("tags",), ("words",))
     assert spec.item.number_names == (
         "rating",
         "rating.missing",
@@ -214,7 +215,7 @@ def test_damaged_folders_are_refused(encoders: Encoders, tmp_path: Path) -> None
     encoders.save(tmp_path)
     other = SCHEMA.to_yaml().replace("size: 2", "size: 3")
     (tmp_path / "schema.yaml").write_text(other)
-    with pytest.raises(SchemaError, match="made for a schema of fingerprint"):
+    with pytest.raises(SchemaError, match="expected the schema with fingerprint"):
         Encoders.load(tmp_path)
 
 

@@ -24,12 +24,12 @@ import pytest
 
 from hemix.data.spec import TIMELESS_MS
 from hemix.errors import RequestError, SettingsError, StoreError
-from hemix.run import Run
+from hemix.runs import Run
 from hemix.serving.engine import Engine, EngineConfig
 from hemix.serving.http.ranking import answer
 from hemix.serving.served import ServedLog
 from hemix.serving.served.replay import replay
-from hemix.serving.store import Limits, Store, open_store
+from hemix.serving.stores import Store, StoreLimits, open_store
 from hemix.serving.types import (
     Candidate,
     Event,
@@ -81,7 +81,7 @@ def run(planted_run: Path) -> Run:
 
 @pytest.fixture
 def store() -> Iterator[Store]:
-    store = open_store("memory://", Limits(ttl_ms=None))
+    store = open_store("memory://", StoreLimits(ttl_ms=None))
     yield store
     store.close()
 
@@ -109,7 +109,7 @@ def same(a: Ranking, b: Ranking, rel_tol: float = 1e-9) -> bool:
         math.isclose(x, y, rel_tol=rel_tol, abs_tol=1e-6) or (math.isnan(x) and math.isnan(y))
         for x, y in pairs
     )
-    return ours.keys() == theirs.keys() and close and a.cuts == b.cuts
+    return ours.keys() == theirs.keys() and close and a.history_ranges == b.history_ranges
 
 
 # -- what is seen ----------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ def test_either_side_of_midnight_without_a_new_event(
     midnight = START_MS + 5 * DAY_MS
     store.append([event(n, f"i{n}", midnight - 60_000 * (n + 1)) for n in range(4)])
     before, after = (engine.rank([request(midnight + shift)])[0] for shift in (-1, 1))
-    assert (before.cuts, after.cuts) == ((0, 0, 4), (0, 4, 4)), (
+    assert (before.history_ranges, after.history_ranges) == ((0, 0, 4), (0, 4, 4)), (
         "today's events are yesterday's a moment later"
     )
     assert before.cache == "miss" and after.cache == "hit"
@@ -132,32 +132,32 @@ def test_either_side_of_midnight_without_a_new_event(
 def test_an_event_is_in_the_next_ranking_and_in_its_because(engine: Engine, store: Store) -> None:
     store.append([event(1, "i3", NOW - 3_600_000)])
     first = engine.rank([request(explain=True)])[0]
-    assert {because.item for item in first.items for because in item.because} == {"i3"}
+    assert {because.item for item in first.items for because in item.attributions} == {"i3"}
     store.append([event(2, "never-seen", NOW - 1_000, action="never-seen-either")])
     second = engine.rank([request(explain=True)])[0]
     assert second.cache == "extended" and second.history_revision > first.history_revision
-    assert second.cuts == (0, 0, 2) and second.newest_event_ms == NOW - 1_000
+    assert second.history_ranges == (0, 0, 2) and second.newest_event_ms == NOW - 1_000
     for item in second.items:
-        by_item = {because.item: because for because in item.because}
+        by_item = {because.item: because for because in item.attributions}
         assert by_item.keys() == {"i3", "never-seen"}
         assert (
             by_item["never-seen"].age_seconds == 1
             and by_item["never-seen"].action == "never-seen-either"
         )
-        assert 0 < sum(because.weight for because in item.because) < 1, (
+        assert 0 < sum(because.weight for because in item.attributions) < 1, (
             "the null event has the rest"
         )
     third = engine.rank([request(explain=True)])[0]
     assert third.cache == "hit" and repr(third.items) == repr(second.items)
-    assert all(item.because == () for item in engine.rank([request()])[0].items)
+    assert all(item.attributions == () for item in engine.rank([request()])[0].items)
 
 
 def test_the_newest_event_is_in_because_among_many(engine: Engine, store: Store) -> None:
     store.append([event(n, f"i{n % 15}", NOW - 3_600_000 + n) for n in range(60)])
     store.append([event(99, "just-now", NOW - 1)])
     for item in engine.rank([request(explain=True)])[0].items:
-        weights = [because.weight for because in item.because]
-        assert "just-now" in [because.item for because in item.because]
+        weights = [because.weight for because in item.attributions]
+        assert "just-now" in [because.item for because in item.attributions]
         assert len(weights) in (5, 6) and weights == sorted(weights, reverse=True)
 
 
@@ -202,12 +202,12 @@ def test_a_late_event_and_one_from_the_future(engine: Engine, run: Run, store: S
         ]
     )
     late = engine.rank([request()])[0]
-    assert late.cache == "extended" and late.cuts == (0, 5, 5), (
+    assert late.cache == "extended" and late.history_ranges == (0, 5, 5), (
         "the late one and the timeless one are seen, those at and after the request are not"
     )
     assert same(late, fresh(run, store, request()))
     later = engine.rank([request(NOW + 2)])[0]
-    assert later.cache == "hit" and later.cuts == (0, 5, 7)
+    assert later.cache == "hit" and later.history_ranges == (0, 5, 7)
 
 
 @pytest.mark.parametrize("cap", [6, 300])
@@ -215,7 +215,7 @@ def test_a_state_that_is_extended_is_the_one_made_anew(run: Run, cap: int) -> No
     """Events in and out of order, of items and users of which something is said in between; with a
     cap, the oldest go.
     """
-    random, store = Random(cap), open_store("memory://", Limits(ttl_ms=None, cap=cap))
+    random, store = Random(cap), open_store("memory://", StoreLimits(ttl_ms=None, cap=cap))
     engine, seen = Engine(run, store, EngineConfig(store_timeout_s=5)), Counter[str]()
     for step in range(120):
         at = NOW - random.choice((DAY_MS, 60_000, 1_000)) + random.randrange(1_000)
@@ -437,7 +437,7 @@ def test_many_threads_get_their_own_answers(run: Run, store: Store, slots: int |
             asked, pool.map(lambda one: engine.rank([one])[0], asked), strict=True
         ):
             assert ranking.id == one.id and same(ranking, expected[one.id])
-            assert all(bool(item.because) == one.explain for item in ranking.items)
+            assert all(bool(item.attributions) == one.explain for item in ranking.items)
     engine.close()
 
 
@@ -446,15 +446,15 @@ def test_some_of_several_are_explained(engine: Engine, store: Store) -> None:
     asked = [request(user=f"u{n}", id=f"r{n}", explain=n == 1) for n in range(3)]
     together = engine.rank(asked)
     alone = engine.rank([asked[1]])[0]
-    assert [any(item.because for item in ranking.items) for ranking in together] == [
+    assert [any(item.attributions for item in ranking.items) for ranking in together] == [
         False,
         True,
         False,
     ]
     for a, b in zip(together[1].items, alone.items, strict=True):
-        assert [one.item for one in a.because] == [one.item for one in b.because]
-        assert [one.weight for one in a.because] == pytest.approx(
-            [one.weight for one in b.because], abs=1e-6
+        assert [one.item for one in a.attributions] == [one.item for one in b.attributions]
+        assert [one.weight for one in a.attributions] == pytest.approx(
+            [one.weight for one in b.attributions], abs=1e-6
         )
     assert engine.rank([]) == []
 
@@ -617,10 +617,12 @@ class Failing:
             self.release.wait(20)
 
     def history(
-        self, user: str, *, limit: int, since_ms: int | None = None, known: int = 0
+        self, user: str, *, limit: int, since_ms: int | None = None, known_revision: int = 0
     ) -> History:
         self._fail()
-        return self._store.history(user, limit=limit, since_ms=since_ms, known=known)
+        return self._store.history(
+            user, limit=limit, since_ms=since_ms, known_revision=known_revision
+        )
 
     def user(self, user: str) -> Features:
         self._fail()
@@ -641,7 +643,7 @@ def test_a_store_that_is_down_or_slow(run: Run, store: Store, mode: str) -> None
     lost = [engine.rank([request()])[0] for _ in range(20)]
     assert time.monotonic() - began < 5, "twenty rankings do not wait twenty times"
     assert all(
-        ranking.degraded == ("history", "features") and ranking.cuts == (0, 0, 0)
+        ranking.degraded == ("history", "features") and ranking.history_ranges == (0, 0, 0)
         for ranking in lost
     )
     assert all(len(ranking.items) == len(ITEMS) and ranking.cache == "miss" for ranking in lost)
@@ -656,7 +658,7 @@ def test_a_store_that_is_down_or_slow(run: Run, store: Store, mode: str) -> None
     until = time.monotonic() + 20
     while (again := engine.rank([request()])[0]).degraded and time.monotonic() < until:
         time.sleep(0.05)
-    assert same(again, well) and again.cuts == (0, 0, 4), "it recovers by itself"
+    assert same(again, well) and again.history_ranges == (0, 0, 4), "it recovers by itself"
     engine.close()
 
 

@@ -17,15 +17,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from hemix.data.dataset import Dataset
-from hemix.data.prepare import prepare
 from hemix.errors import DataError, UsageError
-from hemix.run import Run
+from hemix.preparation import prepare
+from hemix.runs import Run
 from hemix.schema import Schema
 from hemix.serving.engine import Engine, EngineConfig
 from hemix.serving.served import LoggedStore, ServedLog
 from hemix.serving.served.columns import Served, ServedColumns
 from hemix.serving.served.labels import write_training_rows
-from hemix.serving.store import Limits, open_store
+from hemix.serving.stores import StoreLimits, open_store
 from hemix.serving.types import Candidate, Event, Features, RankedItem, Ranking, RankRequest
 from tests.planted import write_logs
 from tests.serving.parity import Asked, asked_requests, live_events, replayed
@@ -81,7 +81,7 @@ def test_labels_are_what_the_events_say(log: ServedLog, tmp_path: Path) -> None:
         items=ranked,
         took_ms=1.0,
         history_revision=0,
-        cuts=(0, 0, 0),
+        history_ranges=(0, 0, 0),
     )
     log.ranking(Served(request=request, ranking=ranking, user=Features(), items={}))
     log.events(
@@ -151,7 +151,7 @@ def test_what_came_after_the_version_was_replaced_counts(log: ServedLog, tmp_pat
         items=ranked,
         took_ms=1.0,
         history_revision=0,
-        cuts=(0, 0, 0),
+        history_ranges=(0, 0, 0),
     )
     log.ranking(Served(request=request, ranking=ranking, user=Features(), items={}))
     log.events([interaction(n, item, "seen", kind="impression") for n, item in enumerate("ab")], 1)
@@ -196,7 +196,7 @@ class Log:
                 items=items,
                 took_ms=1.0,
                 history_revision=0,
-                cuts=(0, 0, 0),
+                history_ranges=(0, 0, 0),
             )
             log.ranking(Served(request=request, ranking=ranking, user=Features(), items={}))
         log.events(list(events), 1)
@@ -403,7 +403,7 @@ def test_the_column_that_divides_the_log_is_of_the_kind_of_its_boundaries(
             items=(item,),
             took_ms=1.0,
             history_revision=0,
-            cuts=(0, 0, 0),
+            history_ranges=(0, 0, 0),
         )
         table = columns.rankings(
             [Served(request=request, ranking=ranking, user=Features(), items={})], ["r#1"]
@@ -438,7 +438,7 @@ def test_a_log_that_was_served_and_answered_prepares_to_the_same_rows(
     prepare(small, tmp_path / "data")
     run, data = Run.load(planted_run), Dataset(tmp_path / "data")
     shown = pq.read_table(small / "impressions.parquet").to_pylist()
-    store = open_store("memory://", Limits(ttl_ms=None))
+    store = open_store("memory://", StoreLimits(ttl_ms=None))
     log = ServedLog(tmp_path / "served", run.schema)
     logged = LoggedStore(store, log)
     engine = Engine(run, logged, EngineConfig(store_timeout_s=20), log=log)
@@ -492,13 +492,13 @@ def test_a_log_that_was_served_and_answered_prepares_to_the_same_rows(
     assert len(once) > 0.8 * len(told)
     for name in ("train", "test"):
         ours, theirs = (
-            rows_of(d, name, {(r.user, r.time_ms, str(row["item_id"])) for r, row in once})
+            row_count(d, name, {(r.user, r.time_ms, str(row["item_id"])) for r, row in once})
             for d in (data, again)
         )
         assert len(ours) > 30 and ours == theirs
 
 
-def rows_of(data: Dataset, name: str, wanted: set[tuple[str, int, str]]) -> list[tuple[Any, ...]]:
+def row_count(data: Dataset, name: str, wanted: set[tuple[str, int, str]]) -> list[tuple[Any, ...]]:
     """User, time, item, position, labels and cuts' lengths of a split's rows, sorted."""
     part = data.split(name)
     ids = {
@@ -507,11 +507,15 @@ def rows_of(data: Dataset, name: str, wanted: set[tuple[str, int, str]]) -> list
     }
     number = np.load(data.folder / "items" / "number.npy")
     batch = part.batch(np.arange(part.requests))
-    assert batch.rows is not None and batch.labels is not None and batch.weights is not None
-    rows, request = batch.rows.numpy(), batch.request_index.numpy()
+    assert (
+        batch.impression_index is not None
+        and batch.labels is not None
+        and batch.weights is not None
+    )
+    rows, request = batch.impression_index.numpy(), batch.request_index.numpy()
     users = ids["users"].take(pa.array(part.user[request])).to_pylist()
     items = ids["items"].take(pa.array(number[part.item_row[rows]])).to_pylist()
-    lengths = batch.visible.diff(dim=1)[batch.request_index].tolist()
+    lengths = batch.history_ranges.diff(dim=1)[batch.request_index].tolist()
     columns = zip(
         users,
         part.time_ms[request].tolist(),

@@ -17,7 +17,7 @@ from hemix.serving.http.start import ServeOptions, _loader
 from hemix.serving.models import Models, check_folder, check_histories, find_runs
 from hemix.serving.served import ServedLogs
 from hemix.serving.served.columns import Served
-from hemix.serving.store import Limits, open_store
+from hemix.serving.stores import StoreLimits, open_store
 from hemix.serving.types import Candidate, Features, RankedItem, Ranking, RankRequest
 from tests.serving.http.fake import FakeRanker
 
@@ -105,20 +105,20 @@ def test_a_link_that_leads_out_of_a_run_is_refused(tmp_path: Path, target: str) 
     [
         (
             "history: {global_length: 90, realtime_length: 20}\ntables: {events: e}\n",
-            Limits(cap=109),
+            StoreLimits(cap=109),
             "feed/7: sees 110 events of a user, but this server's store keeps 109: start it with "
             "--history-cap 110 or more",
         ),
         (
             "",
-            Limits(),
+            StoreLimits(),
             "feed/7: its histories are of impressions, but those of this server's store hold no "
             "impressions: "
             "give it a server and a store of its own",
         ),
         (
             "tables: {events: e}\n",
-            Limits(impressions=True),
+            StoreLimits(impressions=True),
             "feed/7: its histories are of events, but those of this server's store hold "
             "impressions too: "
             "give it a server and a store of its own",
@@ -126,7 +126,7 @@ def test_a_link_that_leads_out_of_a_run_is_refused(tmp_path: Path, target: str) 
     ],
 )
 def test_a_version_that_the_store_does_not_suit_is_refused(
-    schema: str, limits: Limits, problem: str
+    schema: str, limits: StoreLimits, problem: str
 ) -> None:
     with pytest.raises(RunError) as refused:
         check_histories(Schema.parse(SCHEMA + schema), limits, "feed/7")
@@ -134,12 +134,15 @@ def test_a_version_that_the_store_does_not_suit_is_refused(
 
 
 def test_a_version_that_the_store_suits() -> None:
-    for schema, limits in (("", Limits(impressions=True)), ("tables: {events: e}\n", Limits())):
+    for schema, limits in (
+        ("", StoreLimits(impressions=True)),
+        ("tables: {events: e}\n", StoreLimits()),
+    ):
         check_histories(Schema.parse(SCHEMA + schema), limits, "feed/7")
 
 
 def test_a_server_loads_no_version_that_its_store_does_not_suit(planted_run: Path) -> None:
-    load = _loader(open_store("memory://"), Limits(cap=1), None, ServeOptions(), 1)
+    load = _loader(open_store("memory://"), StoreLimits(cap=1), None, ServeOptions(), 1)
     with pytest.raises(
         RunError, match=r"feed/2: sees .* this server's store keeps 1: start it with --history-cap"
     ):
@@ -192,7 +195,7 @@ class Logging:
                 items=(RankedItem("i", 0.5, {"click": 0.5}),),
                 took_ms=0.1,
                 history_revision=0,
-                cuts=(0, 0, 0),
+                history_ranges=(0, 0, 0),
             )
             for request in requests
         ]
@@ -226,7 +229,7 @@ def test_the_last_request_of_a_replaced_version_does_not_wait_for_its_log(
         assert served is not None
         models.put("feed", "2", tmp_path / "2")
         served.ranker.rank([asked])
-    written = tmp_path / "served" / f"feed-1-{Logging.schema.meaning()}" / "rankings"
+    written = tmp_path / "served" / f"feed-1-{Logging.schema.columns_fingerprint()}" / "rankings"
     assert not list(written.iterdir()), "the answer is out, and the disk has not moved yet"
     back = threading.Thread(target=models.put, args=("feed", "1", tmp_path / "1"))
     back.start()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hemix.data.dataset import Dataset
-from hemix.data.prepare import prepare
+from hemix.preparation import prepare
 from hemix.schema import Schema
 from hemix.serving.engine import Engine, EngineConfig
 from hemix.serving.http.events import read_events
@@ -21,7 +21,7 @@ from hemix.serving.models import Models
 from hemix.serving.served import LoggedStore, ServedLog
 from hemix.serving.served.labels import write_training_rows
 from hemix.serving.served.replay import replay
-from hemix.serving.store import Limits, open_store
+from hemix.serving.stores import StoreLimits, open_store
 
 BODY_LIMITS = HttpLimits()
 AT = 1_767_700_000_000
@@ -165,7 +165,7 @@ def test_whatever_is_accepted_can_be_exported_prepared_and_replayed(
 ) -> None:
     schema = Schema.load(rich_run / "schema.yaml")
     log = ServedLog(tmp_path / "served" / "feed-1", schema)
-    store = LoggedStore(open_store("memory://", Limits(ttl_ms=None)), log)
+    store = LoggedStore(open_store("memory://", StoreLimits(ttl_ms=None)), log)
     engine = Engine(
         rich_run, store, EngineConfig(name="feed", version="1", store_timeout_s=20), log=log
     )

@@ -14,9 +14,9 @@ import torch
 from hemix.data.dataset import Dataset
 from hemix.models import build_predictor, model_names
 from hemix.models.lightgbm import LightGBM
-from hemix.run import Run
+from hemix.runs import Run
 from hemix.serving.engine import Engine, EngineConfig
-from hemix.serving.store import Limits, Store, open_store
+from hemix.serving.stores import Store, StoreLimits, open_store
 from hemix.serving.types import HistoryOverride
 from tests.batches import make_config
 from tests.serving.parity import (
@@ -44,7 +44,7 @@ def engine_of(run: Run, store: Store, **options: Any) -> Engine:
 
 
 def memory() -> Store:
-    return open_store("memory://", Limits(ttl_ms=None))
+    return open_store("memory://", StoreLimits(ttl_ms=None))
 
 
 def test_the_test_split_as_it_happened(world: World) -> None:
@@ -152,7 +152,7 @@ def test_a_request_may_bring_its_own_history(world: World) -> None:
     engine, full = engine_of(run, store), engine_of(run, memory())
     expected = expected_scores(run, data)
     for asked in replayed(store, live_events(logs, run.schema), asked_requests(logs, data)[:40]):
-        begin, middle, end = engine.rank([asked.request])[0].cuts
+        begin, middle, end = engine.rank([asked.request])[0].history_ranges
         events = store.history(asked.request.user, limit=1000).events
         own = HistoryOverride(global_=events[begin:middle], realtime=events[middle:end])
         assert_same(

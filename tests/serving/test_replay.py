@@ -16,13 +16,13 @@ import pytest
 
 from hemix.data.dataset import Dataset
 from hemix.errors import DataError
-from hemix.run import Run
+from hemix.runs import Run
 from hemix.schema import Schema
 from hemix.serving.engine import Engine, EngineConfig
 from hemix.serving.served import LoggedStore, ServedLogs
 from hemix.serving.served.arrivals import LoggedArrivals, history_at
 from hemix.serving.served.replay import replay, replay_log
-from hemix.serving.store import Limits, open_store
+from hemix.serving.stores import StoreLimits, open_store
 from hemix.serving.types import Event
 from tests.serving.parity import TOLERANCE, asked_requests, live_events, replayed
 from tests.serving.redis_server import RedisServer
@@ -54,7 +54,7 @@ def test_the_log_alone_gives_the_scores_that_were_served(
     """Late events, features that change half-way, a cap that drops events, and a second version
     that is loaded half-way.
     """
-    run, limits = Run.load(planted_run), Limits(cap=6, timeout_s=20)
+    run, limits = Run.load(planted_run), StoreLimits(cap=6, timeout_s=20)
     logs = ServedLogs(tmp_path / "served", limits=limits)
     store = open_store(url, limits)
     logged = LoggedStore(store, logs)
@@ -91,7 +91,7 @@ def test_the_log_alone_gives_the_scores_that_were_served(
     ]
     assert len(back) == len(asked) and all(one.complete for one in back)
     assert max(one.difference for one in back) <= TOLERANCE
-    assert all(one.cuts == one.ranking.cuts for one in back)
+    assert all(one.history_ranges == one.ranking.history_ranges for one in back)
     by_store = list(
         replay(opened[0].folder, Engine(run, store, EngineConfig(name="feed", version="1")), store)
     )
@@ -108,7 +108,7 @@ def test_events_that_the_log_lacks_are_noticed(
 ) -> None:
     run = Run.load(planted_run)
     logs = ServedLogs(tmp_path / "served")
-    store = LoggedStore(open_store("memory://", Limits(ttl_ms=None)), logs)
+    store = LoggedStore(open_store("memory://", StoreLimits(ttl_ms=None)), logs)
     log = logs.open("feed", "1", run.schema)
     engine = Engine(run, store, EngineConfig(name="feed", store_timeout_s=20), log=log)
     for one in replayed(
@@ -150,7 +150,7 @@ def test_events_that_the_log_lacks_are_noticed(
 def test_a_history_from_the_log_is_the_one_that_the_store_had(tmp_path: Path, seed: int) -> None:
     """Through caps, forgetting, late events, duplicates and events that enter no history."""
     draw, now = random.Random(seed), [NOON_MS]
-    limits = Limits(cap=4, ttl_ms=1_000, remembered=2, clock_ms=lambda: now[0])
+    limits = StoreLimits(cap=4, ttl_ms=1_000, duplicate_window=2, clock_ms=lambda: now[0])
     logs = ServedLogs(tmp_path / "served", limits=limits)
     store = LoggedStore(open_store("memory://", limits), logs)
     schema, seen = Schema.parse(SCHEMA), []

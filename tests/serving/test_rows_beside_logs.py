@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hemix.data.prepare import prepare
 from hemix.errors import DataError
+from hemix.preparation import prepare
 from hemix.schema import Schema
 from hemix.serving.checks import FieldChecks
 from hemix.serving.served import ServedLog
@@ -52,7 +52,7 @@ def served_one(context: dict[str, Any] | None = None) -> Served:
         items=ranked,
         took_ms=1.0,
         history_revision=0,
-        cuts=(0, 0, 0),
+        history_ranges=(0, 0, 0),
     )
     return Served(request=request, ranking=ranking, user=Features(), items={})
 

@@ -18,15 +18,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from hemix.data.dataset import Dataset
-from hemix.data.prepare import prepare
-from hemix.run import Run
+from hemix.preparation import prepare
+from hemix.runs import Run
 from hemix.schema import Schema
 from hemix.serving.engine import Engine, EngineConfig
 from hemix.serving.quiet import Quiet
 from hemix.serving.served import LogCapacity, LoggedStore, ServedLog, ServedLogs
 from hemix.serving.served.columns import Served
 from hemix.serving.served.replay import replay
-from hemix.serving.store import Limits, open_store
+from hemix.serving.stores import StoreLimits, open_store
 from hemix.serving.types import (
     Candidate,
     Event,
@@ -72,7 +72,7 @@ def test_a_replay_gives_the_scores_that_were_served(
     run = Run.load(folder)
     store = open_store(
         url if url == "memory://" else f"sqlite:///{tmp_path / 'events.db'}",
-        Limits(ttl_ms=None, timeout_s=20),
+        StoreLimits(ttl_ms=None, timeout_s=20),
     )
     log = ServedLog(tmp_path / "served", run.schema, LogCapacity(rows=150))
     logged = LoggedStore(store, log)
@@ -105,7 +105,11 @@ def test_a_replay_gives_the_scores_that_were_served(
     assert sum(len(one.served) for one in back) == sum(len(ranking.items) for ranking in served)
     assert max(one.difference for one in back) <= TOLERANCE
     for one, ranking in zip(back, served, strict=True):
-        assert (one.id, one.cuts, one.ranking.cuts) == (ranking.id, ranking.cuts, ranking.cuts)
+        assert (one.id, one.history_ranges, one.ranking.history_ranges) == (
+            ranking.id,
+            ranking.history_ranges,
+            ranking.history_ranges,
+        )
     assert (
         list(replay(log.folder, Engine(run, store, EngineConfig(name="feed", version="4")), store))
         == []
@@ -117,7 +121,7 @@ def test_a_replay_would_notice(
     planted_logs: Path, planted_data: Path, planted_run: Path, tmp_path: Path
 ) -> None:
     """With one event less the scores differ: the check above can fail."""
-    run, store = Run.load(planted_run), open_store("memory://", Limits(ttl_ms=None))
+    run, store = Run.load(planted_run), open_store("memory://", StoreLimits(ttl_ms=None))
     log = ServedLog(tmp_path / "served", run.schema)
     engine = Engine(run, store, EngineConfig(store_timeout_s=20), log=log)
     asked = asked_requests(planted_logs, Dataset(planted_data))[:20]
@@ -142,7 +146,7 @@ def test_prepare_reads_what_was_served_as_an_impression_log(
     small = write_logs(tmp_path / "small", users=8)
     prepare(small, tmp_path / "small-data")
     run, data = Run.load(planted_run), Dataset(tmp_path / "small-data")
-    store = open_store("memory://", Limits(ttl_ms=None))
+    store = open_store("memory://", StoreLimits(ttl_ms=None))
     log = ServedLog(tmp_path / "served", run.schema)
     logged = LoggedStore(store, log)
     engine = Engine(run, logged, EngineConfig(store_timeout_s=20), log=log)
@@ -179,7 +183,9 @@ def test_prepare_reads_what_was_served_as_an_impression_log(
                 np.sort(getattr(batch, level).numbers.numpy(), axis=0) for batch in (ours, theirs)
             )
             assert a.shape == b.shape and np.allclose(a, b, atol=1e-6)
-        lengths = [np.sort(batch.visible.diff(dim=1).numpy(), axis=0) for batch in (ours, theirs)]
+        lengths = [
+            np.sort(batch.history_ranges.diff(dim=1).numpy(), axis=0) for batch in (ours, theirs)
+        ]
         assert (lengths[0] == lengths[1]).all(), "histories are as long as they were"
         assert (after.labels.read() == -1).all()
 
@@ -204,7 +210,7 @@ def served(request: RankRequest) -> Served:
         items=(RankedItem("i", 0.5, {"click": 0.5}),),
         took_ms=1.0,
         history_revision=0,
-        cuts=(0, 0, 0),
+        history_ranges=(0, 0, 0),
     )
     return Served(request=request, ranking=ranking, user=Features(), items={})
 

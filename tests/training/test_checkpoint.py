@@ -20,7 +20,7 @@ from hemix.training.loop import Interrupted
 
 SETTINGS = {
     "train.epochs": 1,
-    "train.batch_impressions": 128,
+    "train.batch_size": 128,
     "train.checkpoint_every_steps": 2,
     "train.keep_checkpoints": 2,
     "train.threads": 1,
@@ -59,9 +59,12 @@ def test_a_folder_without_complete_does_not_exist(stopped: Path, planted_data: P
 
 
 def flip(path: Path) -> None:
-    """Change the last letter of the last word: JSON stays JSON."""
+    """Change the last letter or digit that becomes another one: JSON stays JSON, and a second call
+    changes it back.
+    """
     content = bytearray(path.read_bytes())
-    content[max(at for at, byte in enumerate(content) if bytes([byte]).isalnum())] ^= 1
+    both = (at for at, byte in enumerate(content) if bytes([byte, byte ^ 1]).isalnum())
+    content[max(both)] ^= 1
     path.write_bytes(content)
 
 
@@ -158,7 +161,7 @@ def test_written_in_the_background_they_hold_what_the_step_left(
             api.train(
                 planted_data,
                 out,
-                settings={**kept, "train.save_in_background": background},
+                settings={**kept, "train.async_checkpoint": background},
                 on_step=stop,
             )
         return out / "checkpoints"

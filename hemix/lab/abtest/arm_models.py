@@ -10,11 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hemix.errors import DataError, UsageError
-from hemix.files import read_json, storage_errors, write_json
+from hemix.errors import UsageError
+from hemix.files import storage_errors
 from hemix.lab.abtest.arm_results import RESULTS_FOLDER
 from hemix.lab.abtest.arms import Arm, ArmUnavailable
-from hemix.lab.abtest.plan import Plan
+from hemix.lab.abtest.plan import EXPERIMENT_FORMAT, Plan
 
 __all__ = ["model_change", "query_models", "read_models", "write_plan"]
 
@@ -40,7 +40,7 @@ def read_models(plan: Plan, out: Path) -> Models:
         if out.exists() and any(out.iterdir()):
             raise UsageError(f"--out {out}: exists already and is not empty; name a new folder")
         return {}
-    earlier = read_json(path, DataError)
+    earlier = EXPERIMENT_FORMAT.read(path)
     for key, value in _plan_content(plan).items():
         if earlier.get(key) != value:
             raise UsageError(
@@ -126,7 +126,7 @@ def write_plan(plan: Plan, out: Path, models: Models) -> None:
     """
     with storage_errors(out):
         (out / RESULTS_FOLDER).mkdir(parents=True, exist_ok=True)
-    write_json(out / "plan.json", {**_plan_content(plan), "models": models})
+    EXPERIMENT_FORMAT.write(out / "plan.json", {**_plan_content(plan), "models": models})
 
 
 def _plan_content(plan: Plan) -> dict[str, Any]:

@@ -10,7 +10,9 @@ import pyarrow.parquet as pq
 
 from hemix.errors import DataError
 from hemix.files import storage_errors
+from hemix.formats import FORMAT_KEY
 from hemix.lab.abtest.measures import MEASURES, ArmResult
+from hemix.lab.abtest.plan import EXPERIMENT_FORMAT
 
 __all__ = ["RESULTS_FOLDER", "read_result", "result_path", "write_result"]
 
@@ -41,7 +43,10 @@ def write_result(path: Path, result: ArmResult) -> None:
     Raises:
         StorageError: If the disk cannot be written.
     """
-    metadata = {"days": str(result.measures["shown"].shape[1])}
+    metadata = {
+        FORMAT_KEY: str(EXPERIMENT_FORMAT.version),
+        "days": str(result.measures["shown"].shape[1]),
+    }
     if result.server_interval is not None:
         began, ended = result.server_interval
         metadata |= {"began": f"{began:.3f}", "ended": f"{ended:.3f}"}
@@ -57,7 +62,7 @@ def write_result(path: Path, result: ArmResult) -> None:
 
 
 def read_result(path: Path) -> ArmResult:
-    """Read a result. Raises DataError for a damaged file."""
+    """Read a result. Raises DataError for a file that is damaged or of another version."""
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
@@ -65,6 +70,7 @@ def read_result(path: Path) -> ArmResult:
             f"{path}: damaged: {error}; delete it to simulate that block again"
         ) from error
     metadata = table.schema.metadata or {}
+    EXPERIMENT_FORMAT.check_bytes(path, metadata.get(FORMAT_KEY.encode()))
     shape = table.num_rows, int(metadata[b"days"])
     return ArmResult(
         users=table["user"].to_numpy().astype(np.int64),

@@ -30,7 +30,7 @@ class KeepAliveClient(Client):
         self._thread = threading.local()
 
     def _call(
-        self, method: str, path: str, body: Any = None, *, again: bool = True
+        self, method: str, path: str, body: Any = None, *, retry: bool = True
     ) -> dict[str, Any]:
         data = _encode(body)
         is_reused = getattr(self._thread, "connection", None) is not None
@@ -47,8 +47,8 @@ class KeepAliveClient(Client):
             connection.close()
             self._thread.connection = None
             # the server may have closed a connection that was idle
-            if is_reused and again and not isinstance(error, TimeoutError):
-                return self._call(method, path, body, again=False)
+            if is_reused and retry and not isinstance(error, TimeoutError):
+                return self._call(method, path, body, retry=False)
             raise ServerError(f"{self.url}{path}: no answer: {error}") from error
         http_error = urllib.error.HTTPError(
             self.url + path,

@@ -10,13 +10,25 @@ from typing import Literal
 import numpy as np
 
 from hemix.errors import DataError, UsageError
-from hemix.files import read_json
+from hemix.formats import SavedFormat
 from hemix.lab.abtest.arms import BUILT_IN
 from hemix.lab.simulator import draws
 from hemix.lab.simulator.arrays import Int64Array
-from hemix.lab.simulator.city import City, build_city
+from hemix.lab.simulator.city import CITY_FORMAT, City, build_city
 
-__all__ = ["PRE_PERIOD_DAYS", "PRE_PERIOD_NAME", "Plan", "assign_arms", "check_plan", "load_city"]
+__all__ = [
+    "EXPERIMENT_FORMAT",
+    "PRE_PERIOD_DAYS",
+    "PRE_PERIOD_NAME",
+    "Plan",
+    "assign_arms",
+    "check_plan",
+    "load_city",
+]
+
+EXPERIMENT_FORMAT = SavedFormat(version=1, error=DataError, remedy="name a new folder with --out")
+"""Of plan.json, power.json, experiment.json and the arm results."""
+
 
 PRE_PERIOD_DAYS = 3
 """Last logged days, from which CUPED takes its covariate."""
@@ -69,7 +81,7 @@ def load_city(logs: Path) -> City:
     path = logs / "truth" / "city.json"
     if not path.is_file():
         raise DataError(f"{path}: missing: --logs expects a folder written by hemix simulate")
-    content = read_json(path, DataError)
+    content = CITY_FORMAT.read(path)
     city = build_city(content["users"], content["days"], content["seed"])
     if city.parameters.fingerprint() != content["parameters"]:
         raise DataError(

@@ -62,7 +62,7 @@ def write_experiment_report(path: Path, content: Mapping[str, Any]) -> None:
         kicker=f"Experiment · {content['plan']['design']} design",
         title="Simulated A/B test",
         headline=_headline(content),
-        parts=[section for section in sections if section is not None],
+        sections=[section for section in sections if section is not None],
         facts=_facts(content),
         glossary=_GLOSSARY,
     )

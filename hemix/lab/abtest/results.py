@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from hemix.errors import HemixError
+from hemix.formats import FORMAT_KEY
 from hemix.lab.abtest.analysis import analyse_arms
 from hemix.lab.abtest.arm_results import read_result, result_path
 from hemix.lab.abtest.checks import check_aa, check_sample_ratio
 from hemix.lab.abtest.measures import MEASURES, ArmResult, DailyMeasures
-from hemix.lab.abtest.plan import PRE_PERIOD_NAME, Plan
+from hemix.lab.abtest.plan import EXPERIMENT_FORMAT, PRE_PERIOD_NAME, Plan
 
 __all__ = ["experiment_content", "rankings_per_second"]
 
@@ -66,6 +67,7 @@ def experiment_content(
     has_sample_ratio = not paired and len(counts) > 1
     return {
         "schema_version": 1,
+        FORMAT_KEY: EXPERIMENT_FORMAT.version,
         "plan": asdict(plan),
         "paused": dict(paused),
         "power": dict(power),

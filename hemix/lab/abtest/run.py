@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from hemix.errors import DataError, UsageError
-from hemix.files import read_json, write_json
+from hemix.errors import UsageError
+from hemix.files import write_json
+from hemix.formats import FORMAT_KEY
 from hemix.lab.abtest.analysis import analyse_power
 from hemix.lab.abtest.arm_models import query_models, read_models, write_plan
 from hemix.lab.abtest.arm_results import result_path, write_result
@@ -25,6 +26,7 @@ from hemix.lab.abtest.arms import Arm, ArmUnavailable, Oracle, Popularity, make_
 from hemix.lab.abtest.block import Block, BlockProgress, Progress
 from hemix.lab.abtest.measures import ArmResult
 from hemix.lab.abtest.plan import (
+    EXPERIMENT_FORMAT,
     PRE_PERIOD_DAYS,
     PRE_PERIOD_NAME,
     Plan,
@@ -186,15 +188,15 @@ def _load_power(plan: Plan, out: Path, past: UserSimulation) -> dict[str, float 
     """Read power.json, or compute it from a block of users with the oracle and popularity."""
     path = out / "power.json"
     if path.exists():
-        earlier: dict[str, float | None] = read_json(path, DataError)
-        return earlier
+        content = EXPERIMENT_FORMAT.read(path)
+        return {name: value for name, value in content.items() if name != FORMAT_KEY}
     oracle, popularity = (
         simulate_arm(past, arm, plan.days, draw_count=plan.draws)
         for arm in (Oracle(), Popularity())
     )
     arm_count = None if plan.design == "paired" else len(plan.arms)
     power = analyse_power(oracle, popularity, plan.users, arm_count)
-    write_json(path, power)
+    EXPERIMENT_FORMAT.write(path, power)
     return power
 
 

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hemix.data.history import cut_histories
+from hemix.data.history import find_history_ranges
 from hemix.data.spec import TIMELESS_MS
 from hemix.errors import StoreError
 from hemix.serving.http.refusal import Refusal
@@ -100,7 +100,7 @@ def _read(service: Service, model: str | None, user: str) -> bytes:
     times = np.array([event.time_ms for event in history.events], dtype=np.int64)
     now_ms = int(time.time() * 1000) + 1  # as a ranking's
     first, last, now = (np.array([value], dtype=np.int64) for value in (0, len(times), now_ms))
-    [[begin, realtime, end]] = cut_histories(
+    [[begin, realtime, end]] = find_history_ranges(
         times, first, last, now, lengths, schema.clock.timezone, delay_ms=0
     ).tolist()
     events = [

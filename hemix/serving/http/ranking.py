@@ -207,6 +207,6 @@ def _item(item: RankedItem, explain: bool) -> dict[str, Any]:
                 "age_seconds": cause.age_seconds,
                 "type": cause.action,
             }
-            for cause in item.because
+            for cause in item.attributions
         ]
     return content

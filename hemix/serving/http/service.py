@@ -17,7 +17,7 @@ from hemix.serving.http.gate import Gate
 from hemix.serving.http.metrics import Metrics
 from hemix.serving.models import Models
 from hemix.serving.quiet import Quiet
-from hemix.serving.store import Store
+from hemix.serving.stores import Store
 
 __all__ = ["Limits", "Service"]
 

@@ -24,9 +24,8 @@ from hemix.serving.http.service import Limits, Service
 from hemix.serving.models import Load, Models, Ranker, check_histories, find_runs
 from hemix.serving.quiet import Quiet
 from hemix.serving.served import LoggedStore, ServedLog, ServedLogs
-from hemix.serving.store import Limits as StoreLimits
-from hemix.serving.store import Store, open_store
-from hemix.serving.store.limits import DAY_MS
+from hemix.serving.stores import Store, StoreLimits, open_store
+from hemix.serving.stores.base import DAY_MS
 
 __all__ = ["ServeOptions", "run_server"]
 

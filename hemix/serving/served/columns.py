@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from hemix.data.encode import level_features
+from hemix.data.levels import level_features
 from hemix.data.spec import TIMELESS_MS
 from hemix.data.texts import text_of
 from hemix.schema import Schema
 from hemix.serving.checks import FieldChecks
 from hemix.serving.served.split import SplitTime
-from hemix.serving.store import Limits
+from hemix.serving.stores import StoreLimits
 from hemix.serving.types import Event, Features, Ranking, RankRequest
 
 __all__ = ["TIME", "Served", "ServedColumns"]
@@ -55,7 +55,7 @@ class Served:
 class ServedColumns:
     """The tables of one schema."""
 
-    def __init__(self, schema: Schema, limits: Limits | None = None) -> None:
+    def __init__(self, schema: Schema, limits: StoreLimits | None = None) -> None:
         """``limits``: those of the store that the rankings read."""
         self.schema, roles = schema, schema.roles
         self._cap = None if limits is None else limits.cap
@@ -156,7 +156,9 @@ class ServedColumns:
             "served_history_events": by_ranking([one.events for one in served], pa.int64()),
             "served_history_cap": by_ranking([self._cap] * len(served), pa.int64()),
             "served_history_ttl_ms": by_ranking([self._ttl_ms] * len(served), pa.int64()),
-            "served_cuts": by_ranking([one.ranking.cuts for one in served], pa.list_(pa.int64())),
+            "served_cuts": by_ranking(
+                [one.ranking.history_ranges for one in served], pa.list_(pa.int64())
+            ),
             "served_degraded": by_ranking(
                 [one.ranking.degraded for one in served], pa.list_(pa.string())
             ),

@@ -14,7 +14,7 @@ from hemix.schema import Schema
 from hemix.serving.quiet import Quiet
 from hemix.serving.served.log import ServedLog
 from hemix.serving.served.retention import Retention
-from hemix.serving.store import Limits
+from hemix.serving.stores import StoreLimits
 from hemix.serving.types import Event
 
 __all__ = ["ServedLogs"]
@@ -36,7 +36,7 @@ class ServedLogs:
         self,
         folder: Path,
         *,
-        limits: Limits | None = None,
+        limits: StoreLimits | None = None,
         keep_days: float | None = None,
         quiet: Quiet | None = None,
     ) -> None:
@@ -58,7 +58,7 @@ class ServedLogs:
 
         Raises StorageError where it cannot be made.
         """
-        key = f"{name}-{version}-{schema.meaning()}"
+        key = f"{name}-{version}-{schema.columns_fingerprint()}"
         with self._lock:
             while (known := self._open.get(key)) is not None and not known.users:
                 # two logs in one folder would take each other's unfinished files for a dead

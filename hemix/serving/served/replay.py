@@ -14,16 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from hemix.errors import DataError
 from hemix.schema import Schema
 from hemix.serving.engine import Engine, EngineConfig
 from hemix.serving.reading import Found
 from hemix.serving.served.arrivals import LoggedArrivals, history_at
 from hemix.serving.served.columns import ServedColumns
-from hemix.serving.store import Limits, Store, open_store
+from hemix.serving.served.files import read_log_table
+from hemix.serving.stores import Store, StoreLimits, open_store
 from hemix.serving.types import Candidate, Event, Features, History, Ranking, RankRequest
 
 __all__ = ["Replayed", "replay", "replay_log"]
@@ -41,7 +39,7 @@ class Replayed:
     served: dict[int, float]
     """Scores by the candidate's position in the request; NaN where it has none"""
     again: dict[int, float]
-    cuts: tuple[int, int, int]
+    history_ranges: tuple[int, int, int]
     """As served"""
     ranking: Ranking
     """Made again"""
@@ -126,7 +124,7 @@ def replay_log(folder: Path, run: Path, url: str | None = None) -> dict[str, Any
             f"{folder}: no rankings: expected rankings/*.parquet, as hemix serve --log writes them"
         )
     named = _read(first)[0]
-    store = open_store(url or "memory://", Limits(ttl_ms=None, item_ttl_ms=None))
+    store = open_store(url or "memory://", StoreLimits(ttl_ms=None, item_ttl_ms=None))
     try:
         engine = Engine(
             run, store, EngineConfig(name=named["served_model"], version=named["served_version"])
@@ -155,10 +153,7 @@ def replay_log(folder: Path, run: Path, url: str | None = None) -> dict[str, Any
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    try:
-        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+    rows: list[dict[str, Any]] = read_log_table(path).to_pylist()
     return rows
 
 
@@ -198,7 +193,7 @@ def _replayed(
         version=first["served_version"],
         served={int(row["served_candidate"]): _score(row["served_score"]) for row in rows},
         again={item.position: item.score for item in ranking.items},
-        cuts=tuple(first["served_cuts"]),
+        history_ranges=tuple(first["served_cuts"]),
         ranking=ranking,
         complete=complete,
     )

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from hemix.serving.served.log import ServedLog
 from hemix.serving.served.logs import ServedLogs
-from hemix.serving.store import Store
+from hemix.serving.stores import Store
 from hemix.serving.types import Event, Features, History
 
 __all__ = ["LoggedStore"]
 
 
 class LoggedStore:
-    """A :class:`hemix.serving.store.Store` in front of another one, which it owns.
+    """A :class:`hemix.serving.stores.Store` in front of another one, which it owns.
 
     The log stays its opener's.
     """
@@ -22,39 +22,41 @@ class LoggedStore:
         self._store, self._log = store, log
 
     def append(self, events: Sequence[Event]) -> list[bool]:
-        """See :class:`hemix.serving.store.Store`."""
-        return self.append_at(events)[0]
+        """See :class:`hemix.serving.stores.Store`."""
+        return self.append_with_revision(events)[0]
 
-    def append_at(self, events: Sequence[Event]) -> tuple[list[bool], int]:
-        """See :class:`hemix.serving.store.Store`."""
-        accepted, revision = self._store.append_at(events)
+    def append_with_revision(self, events: Sequence[Event]) -> tuple[list[bool], int]:
+        """See :class:`hemix.serving.stores.Store`."""
+        accepted, revision = self._store.append_with_revision(events)
         self._log.events(
             [event for event, new in zip(events, accepted, strict=True) if new], revision
         )
         return accepted, revision
 
     def history(
-        self, user: str, *, limit: int, since_ms: int | None = None, known: int = 0
+        self, user: str, *, limit: int, since_ms: int | None = None, known_revision: int = 0
     ) -> History:
-        """See :class:`hemix.serving.store.Store`."""
-        return self._store.history(user, limit=limit, since_ms=since_ms, known=known)
+        """See :class:`hemix.serving.stores.Store`."""
+        return self._store.history(
+            user, limit=limit, since_ms=since_ms, known_revision=known_revision
+        )
 
     def arrivals(self, user: str, *, until: int | None = None) -> tuple[Event, ...]:
-        """See :class:`hemix.serving.store.Store`."""
+        """See :class:`hemix.serving.stores.Store`."""
         return self._store.arrivals(user, until=until)
 
     def user(self, user: str) -> Features:
-        """See :class:`hemix.serving.store.Store`."""
+        """See :class:`hemix.serving.stores.Store`."""
         return self._store.user(user)
 
     def items(self, ids: Sequence[str]) -> dict[str, Features]:
-        """See :class:`hemix.serving.store.Store`."""
+        """See :class:`hemix.serving.stores.Store`."""
         return self._store.items(ids)
 
     def ping(self) -> None:
-        """See :class:`hemix.serving.store.Store`."""
+        """See :class:`hemix.serving.stores.Store`."""
         self._store.ping()
 
     def close(self) -> None:
-        """See :class:`hemix.serving.store.Store`."""
+        """See :class:`hemix.serving.stores.Store`."""
         self._store.close()

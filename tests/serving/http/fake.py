@@ -22,8 +22,8 @@ from hemix.serving.http.logs import configure
 from hemix.serving.http.server import bind, serve
 from hemix.serving.http.service import Limits, Service
 from hemix.serving.models import Models
-from hemix.serving.store import Store, open_store
-from hemix.serving.types import Because, RankedItem, Ranking, RankRequest
+from hemix.serving.stores import Store, open_store
+from hemix.serving.types import Attribution, RankedItem, Ranking, RankRequest
 
 SCHEMA = """
 name: fake
@@ -79,7 +79,7 @@ class FakeRanker:
             )
         except StoreError:
             degraded = ("history", "features")
-        because = tuple(Because(event.item or "", 0.5, 1.0, event.action) for event in events)
+        because = tuple(Attribution(event.item or "", 0.5, 1.0, event.action) for event in events)
         known = {f"i{n}" for n in range(1000)}
         items = [
             RankedItem(
@@ -99,7 +99,7 @@ class FakeRanker:
             degraded=degraded,
             took_ms=0.1,
             history_revision=revision,
-            cuts=(0, 0, len(events)),
+            history_ranges=(0, 0, len(events)),
             stages_ms={"score": 0.1},
             user_known=request.user in {f"u{n}" for n in range(100)},
         )

@@ -17,7 +17,7 @@ from hemix.serving.http.ranking import rank, read_request
 from hemix.serving.http.refusal import Refusal
 from hemix.serving.http.service import Limits
 from hemix.serving.models import Models
-from hemix.serving.store import open_store
+from hemix.serving.stores import open_store
 from hemix.serving.types import Ranking, RankRequest
 from tests.serving.http.fake import FakeRanker
 from tests.serving.http.process import Server, fake_server

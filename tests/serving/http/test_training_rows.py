@@ -12,10 +12,10 @@ import pytest
 
 from hemix import Client
 from hemix.data.dataset import Dataset
-from hemix.run import Run
+from hemix.runs import Run
 from hemix.serving.engine import Engine, EngineConfig
 from hemix.serving.served.replay import replay
-from hemix.serving.store import Limits, open_store
+from hemix.serving.stores import StoreLimits, open_store
 from tests.serving.http.process import ROOT
 from tests.serving.http.test_served import as_json, serving
 from tests.serving.parity import TOLERANCE, asked_requests, live_events
@@ -48,9 +48,9 @@ def test_rankings_of_a_server_that_has_ended_are_replayed(
             scores.append([(item["id"], item["score"]) for item in ranking["items"]])
 
     (folder,) = (tmp_path / "training-rows").iterdir()
-    assert folder.name == f"{rich_run.name}-1-{run.schema.meaning()}"
+    assert folder.name == f"{rich_run.name}-1-{run.schema.columns_fingerprint()}"
     assert sum(pq.read_metadata(f).num_rows for f in (folder / "events").glob("*.parquet")) == done
-    store = open_store(url, Limits(ttl_ms=None))
+    store = open_store(url, StoreLimits(ttl_ms=None))
     back = list(
         replay(folder, Engine(run, store, EngineConfig(name=rich_run.name, version="1")), store)
     )

@@ -1,0 +1,208 @@
+"""Raw columns: the values of an Arrow column as NumPy arrays, whatever its Arrow type.
+
+Feature types (hemix.features) choose the form of their raw column, see :data:`RawColumn`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from hemix.data.arrow import pa, pc
+from hemix.data.layout import ranges
+from hemix.errors import DataError
+
+__all__ = [
+    "MAX_NUMBER",
+    "RawColumn",
+    "Where",
+    "as_arrow",
+    "concatenate",
+    "from_arrow",
+    "is_list",
+    "is_number",
+    "mix_bits",
+    "numbers_of",
+    "row_hashes",
+    "take",
+]
+
+Array = npt.NDArray[Any]
+RawColumn: TypeAlias = "Array | tuple[Array, Array]"
+"""One of three forms:
+
+- numbers: float64 [rows] or [rows, k]; NaN is missing;
+- keys: uint64 [rows], see keys.py; NULL_KEY is missing;
+- jagged keys: (uint64 [total], offsets int64 [rows + 1]); a missing list is one NULL_KEY.
+"""
+
+MAX_NUMBER = 1e30
+"""The largest number of a feature, so that float32 and products do not overflow. A larger number in
+a log, such as DBL_MAX for "no value", counts as this number; a server refuses it.
+"""
+
+_INCREMENT = np.uint64(0x9E3779B97F4A7C15)
+_FACTORS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+_SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
+"""Constants of splitmix64"""
+
+
+@dataclass(frozen=True)
+class Where:
+    """The source of rows, for messages."""
+
+    source: str
+    """A file, or another name of the source"""
+    first_row: int = 0
+    """Row of the first value; a file begins with row 0"""
+
+    def error(self, row: int, problem: str) -> DataError:
+        """Return the error for a value.
+
+        Args:
+            row: Position among the values.
+            problem: The column, what was expected and what was found.
+        """
+        return DataError(f"{self.source}: row {self.first_row + row}: {problem}")
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Whether an Arrow type is numeric; a boolean counts as 0 or 1."""
+    t = pa.types
+    return bool(
+        t.is_integer(kind)
+        or t.is_floating(kind)
+        or t.is_boolean(kind)
+        or t.is_decimal(kind)
+        or t.is_null(kind)
+    )
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether an Arrow type is a list."""
+    return bool(
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )
+
+
+def numbers_of(column: str, values: pa.Array, where: Where) -> Array:
+    """Read numbers.
+
+    Args:
+        column: Name of the column, for messages.
+        values: Values of a numeric Arrow type.
+        where: File and first row, for messages.
+
+    Returns:
+        float64 [rows]; NaN for null.
+
+    Raises:
+        DataError: With the first value that is NaN or infinite.
+    """
+    if pa.types.is_null(values.type):
+        return np.full(len(values), np.nan)
+    numbers = values.cast(pa.float64(), safe=False)
+    nulls = numbers.null_count
+    filled: Array = (numbers.fill_null(0.0) if nulls else numbers).to_numpy(zero_copy_only=False)
+    finite = np.isfinite(filled)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        raise where.error(
+            row, f"column {column!r}: expected a finite number or null, found {filled[row]}"
+        )
+    if nulls:
+        filled = filled.copy()
+        filled[numbers.is_null().to_numpy(zero_copy_only=False)] = np.nan
+    return filled
+
+
+# -- rows of raw columns ---------------------------------------------------------------------------
+
+
+def take(raw: RawColumn, rows: Array) -> RawColumn:
+    """Return the rows at the given positions, in that order.
+
+    Args:
+        raw: A raw column.
+        rows: int64 [n], positions.
+    """
+    if isinstance(raw, tuple):
+        keys, offsets = raw
+        begin, lengths = offsets[rows], offsets[rows + 1] - offsets[rows]
+        return keys[ranges(begin, lengths)], np.concatenate([[0], np.cumsum(lengths)]).astype(
+            np.int64
+        )
+    return raw[rows]
+
+
+def concatenate(columns: list[RawColumn]) -> RawColumn:
+    """Return all rows of one or more raw columns of the same form."""
+    if isinstance(columns[0], tuple):
+        pairs = [column for column in columns if isinstance(column, tuple)]
+        lengths = np.concatenate([np.diff(offsets) for _, offsets in pairs])
+        return np.concatenate([keys for keys, _ in pairs]), np.concatenate(
+            [[0], np.cumsum(lengths)]
+        ).astype(np.int64)
+    return np.concatenate(columns)
+
+
+def as_arrow(raw: RawColumn) -> pa.Array:
+    """Convert a raw column to an Arrow array, for a temporary file."""
+    if isinstance(raw, tuple):
+        return pa.LargeListArray.from_arrays(pa.array(raw[1]), pa.array(raw[0]))
+    if raw.ndim == 2:
+        return pa.FixedSizeListArray.from_arrays(pa.array(raw.reshape(-1)), raw.shape[1])
+    return pa.array(raw)
+
+
+def from_arrow(values: pa.Array) -> RawColumn:
+    """Convert an Arrow array of :func:`as_arrow` back to a raw column."""
+    kind = values.type
+    if pa.types.is_large_list(kind):
+        lengths = pc.list_value_length(values).to_numpy(zero_copy_only=False)
+        return values.flatten().to_numpy(zero_copy_only=False), np.concatenate(
+            [[0], np.cumsum(lengths)]
+        ).astype(np.int64)
+    if pa.types.is_fixed_size_list(kind):
+        flat: Array = values.flatten().to_numpy(zero_copy_only=False)
+        return flat.reshape(len(values), kind.list_size)
+    numbers: Array = values.to_numpy(zero_copy_only=False)
+    return numbers
+
+
+def row_hashes(raw: RawColumn) -> Array:
+    """Hash the rows of a raw column.
+
+    Returns:
+        uint64 [rows]. Equal rows have equal hashes, different rows with a probability of 2^-64.
+    """
+    if isinstance(raw, tuple):
+        keys, offsets = raw
+        lengths = np.diff(offsets)
+        position = np.arange(len(keys), dtype=np.int64) - np.repeat(offsets[:-1], lengths)
+        each = mix_bits(keys ^ mix_bits(position.astype(np.uint64)))
+        sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(each, dtype=np.uint64)])
+        with np.errstate(over="ignore"):
+            return mix_bits(sums[offsets[1:]] - sums[offsets[:-1]] + lengths.astype(np.uint64))
+    if raw.ndim == 2:
+        total = np.zeros(len(raw), dtype=np.uint64)
+        for values in raw.T:
+            total = mix_bits(total ^ row_hashes(np.ascontiguousarray(values)))
+        return total
+    if raw.dtype.kind == "f":
+        raw = np.where(raw == 0, 0.0, raw).astype(np.float64).view(np.uint64)  # -0.0 equals 0.0
+    return mix_bits(raw.astype(np.uint64))
+
+
+def mix_bits(x: Array) -> Array:
+    """Map uint64 to uint64, one to one, so that every bit depends on all bits (splitmix64)."""
+    x = x + _INCREMENT
+    x ^= x >> _SHIFTS[0]
+    x *= _FACTORS[0]
+    x ^= x >> _SHIFTS[1]
+    x *= _FACTORS[1]
+    x ^= x >> _SHIFTS[2]
+    return x
