@@ -24,10 +24,16 @@ from hemix.data.raw_columns import RawColumn, Where
 from hemix.data.spec import InputSpec, Task
 from hemix.errors import DataError, SchemaError
 from hemix.features.base import LEVELS, EncodedColumns, FeatureType, Learned, RowContext, StatePath
-from hemix.files import read_json, storage_errors, write_json, write_text
+from hemix.files import storage_errors, write_text
+from hemix.formats import SavedFormat
 from hemix.schema import Schema
 
-__all__ = ["Encoders"]
+__all__ = ["ENCODERS_FORMAT", "Encoders"]
+
+ENCODERS_FORMAT = SavedFormat(
+    version=1, error=DataError, remedy="prepare the logs and train the run again"
+)
+"""Of encoders.json and of the arrays beside it"""
 
 Array = npt.NDArray[Any]
 _SECTIONS: dict[str, Any] = {"edges": {}, "scales": {}}
@@ -277,7 +283,7 @@ class Encoders:
             "vocabularies": names,
             **self._states_to_json(),
         }
-        write_json(folder / "encoders.json", content)
+        ENCODERS_FORMAT.write(folder / "encoders.json", content)
         write_text(folder / "schema.yaml", self.schema.to_yaml())
         for stem, key_map in [
             *((f"{i:03d}", self.vocabularies[n]) for i, n in enumerate(names)),
@@ -320,12 +326,8 @@ class Encoders:
             SchemaError: schema.yaml is not the schema of the encoders.
         """
         path = Path(folder) / "encoders.json"
-        content = read_json(path, DataError)
+        content = ENCODERS_FORMAT.read(path)
         schema = Schema.load(path.parent / "schema.yaml")
-        if content.get("schema_version") != 1:
-            raise DataError(
-                f"{path}: expected schema_version 1, found {content.get('schema_version')!r}"
-            )
         if content["schema_fingerprint"] != schema.fingerprint():
             raise SchemaError(
                 f"{path}: expected the schema with fingerprint {content['schema_fingerprint']}, "

@@ -13,8 +13,22 @@ import xxhash
 
 from hemix.errors import DataError
 from hemix.files import storage_errors
+from hemix.formats import SavedFormat
 
-__all__ = ["SPLITS", "Appender", "Block", "file_hash", "load_array", "save_array"]
+__all__ = [
+    "MANIFEST_FORMAT",
+    "SPEC_FORMAT",
+    "SPLITS",
+    "Appender",
+    "Block",
+    "file_hash",
+    "load_array",
+    "save_array",
+]
+
+MANIFEST_FORMAT = SavedFormat(version=1, error=DataError, remedy="prepare the logs again")
+"""Of manifest.json and of all arrays that it lists"""
+SPEC_FORMAT = SavedFormat(version=1, error=DataError, remedy="prepare the logs again")
 
 SPLITS = ("train", "valid", "test")
 _HEADER_BYTES = 128

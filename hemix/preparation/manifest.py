@@ -22,7 +22,6 @@ from hemix.schema import Schema
 __all__ = ["build_manifest"]
 
 Array = npt.NDArray[Any]
-SCHEMA_VERSION = 1
 
 
 def build_manifest(
@@ -48,7 +47,7 @@ def build_manifest(
     splits, unknown, missing = split_summary(schema, written.shards, written.blocks, rows)
     unknown["history"], missing["history"] = rates(schema, {"event": written.history.values})
     return {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": 1,
         "hemix": hemix_version(),
         "name": schema.name,
         "fingerprint": schema.fingerprint(),
