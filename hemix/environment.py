@@ -17,7 +17,7 @@ _EXTRAS = {
     "fastapi": ("fastapi", "serve"),
     "redis": ("redis", "redis"),
     "onnxruntime": ("onnxruntime", "onnx"),
-    "lightgbm": ("lightgbm", "rivals"),
+    "lightgbm": ("lightgbm", "baselines"),
     "tensorboard": ("tensorboard", "dev"),
 }
 

@@ -18,7 +18,8 @@ from hemix.data.layout import file_hash
 from hemix.data.spec import InputSpec
 from hemix.errors import DataError, RunError
 from hemix.features.statistics import Statistics, statistic_files
-from hemix.files import read_json, storage_errors, write_json, write_text
+from hemix.files import storage_errors, write_text
+from hemix.formats import SavedFormat
 from hemix.models import Predictor, Ranker, build_predictor, find_model, model_names
 from hemix.nn.sharded import ShardedTables
 from hemix.runs.shards import save_whole_tables
@@ -27,12 +28,22 @@ from hemix.schema import Schema
 from hemix.settings import Settings, build_settings
 from hemix.validation import first_difference
 
-__all__ = ["INFO_FILE", "METRICS_FILE", "Run", "check_same_schema"]
+__all__ = [
+    "INFO_FILE",
+    "METRICS_FILE",
+    "METRICS_FORMAT",
+    "RUN_FORMAT",
+    "Run",
+    "check_same_schema",
+]
 
 INFO_FILE = "run.json"
-FORMAT_VERSION = 2
-"""Format of run.json and settings.yaml; 2 since a model has only its own settings."""
+RUN_FORMAT = SavedFormat(version=3, error=RunError, remedy="train the run again")
+"""Of run.json, settings.yaml and the weights; 3 since settings of training have other names."""
 METRICS_FILE = "metrics.json"
+METRICS_FORMAT = SavedFormat(
+    version=1, error=RunError, remedy="train the run again, or evaluate it with that hemix"
+)
 Entity = Literal["user", "item"]
 ENTITIES: tuple[Entity, ...] = ("user", "item")
 
@@ -87,8 +98,11 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The content of metrics.json."""
-        return read_json(self.folder / METRICS_FILE, RunError)
+        """The content of metrics.json.
+
+        Raises RunError where the file is missing, damaged or of another version.
+        """
+        return METRICS_FORMAT.read(self.folder / METRICS_FILE)
 
     def statistics(self) -> Statistics:
         """The dated tables of statistics that a server looks up.
@@ -163,13 +177,7 @@ def _read_info(folder: Path) -> dict[str, Any]:
         if (folder / "settings.yaml").exists():
             hint = "it is not finished: continue with hemix train --resume"
         raise RunError(f"{folder}: not a run that can be used: {hint}")
-    info = read_json(path, RunError)
-    if info.get("format_version") != FORMAT_VERSION:
-        raise RunError(
-            f"{path}: format_version: expected {FORMAT_VERSION}, got "
-            f"{info.get('format_version', 'none')}: another hemix wrote this run; train it again"
-        )
-    return info
+    return RUN_FORMAT.read(path)
 
 
 def _check_source(folder: Path, source: dict[str, str] | None) -> None:
@@ -244,12 +252,11 @@ def finish(folder: Path, model: Predictor, dataset: Dataset, metrics: dict[str, 
         digests = {DENSE_FILE: save_dense(folder, model), **digests}
     else:
         digests = save_weights(folder, model)
-    write_json(folder / METRICS_FILE, metrics)
-    write_json(
+    METRICS_FORMAT.write(folder / METRICS_FILE, metrics)
+    RUN_FORMAT.write(
         folder / INFO_FILE,
         {
             "schema_version": 1,
-            "format_version": FORMAT_VERSION,
             **_model_source(model.config.name),
             "hemix": version("hemix"),
             "torch": torch.__version__,
