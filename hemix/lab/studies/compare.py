@@ -9,6 +9,7 @@ from typing import Any
 
 from hemix.errors import UsageError
 from hemix.files import write_json
+from hemix.formats import FORMAT_KEY
 from hemix.lab.studies.candidate import Candidate
 from hemix.lab.studies.cost import Stage, plan_study
 from hemix.lab.studies.datasets import open_datasets
@@ -16,7 +17,7 @@ from hemix.lab.studies.options import StudyOptions
 from hemix.lab.studies.report import write_study_report
 from hemix.lab.studies.runner import Failure, check_study_folder, study_folder
 from hemix.lab.studies.search import Points, Search, default_points, read_points
-from hemix.lab.studies.study import run_candidates, study_facts, trials_for
+from hemix.lab.studies.study import STUDY_FORMAT, run_candidates, study_facts, trials_for
 from hemix.lab.studies.summary import paired_differences, summarise
 from hemix.lab.studies.trial import EvaluatedSplit
 from hemix.models import find_model, model_names
@@ -95,6 +96,7 @@ def compare(
         complete = [pair for pair in primary if pair[0] in runs and pair[1] in runs]
         content = {
             "schema_version": 1,
+            FORMAT_KEY: STUDY_FORMAT.version,
             "split": split,
             "models": summarise(runs, split),
             **paired_differences(runs, datasets, split, primary=complete),
