@@ -55,7 +55,8 @@ Item row 0 is the unknown item. A version with valid_from_ms = TIMELESS_MS holds
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -64,6 +65,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from hemix.data.jagged_array import JaggedArray
 from hemix.errors import DataError
 from hemix.files import storage_errors
 
@@ -80,86 +82,78 @@ Array = npt.NDArray[Any]
 class Block:
     """The encoded features of some rows of one level: a RequestBatch's Columns, as NumPy arrays."""
 
-    ids: Array
+    ids: npt.NDArray[np.int32]
     """int32 [rows, F]"""
-    numbers: Array
+    numbers: npt.NDArray[np.float32]
     """float32 [rows, K]"""
-    jagged: tuple[tuple[Array, Array], ...] = ()
-    """(values int32 [total], offsets int64 [rows + 1]) of every multi-valued feature"""
+    jagged: tuple[JaggedArray[np.int32], ...] = ()
+    """One per multi-valued feature"""
 
-    def take(self, rows: Array) -> Block:
-        """The given rows, in that order."""
+    @property
+    def rows(self) -> int:
+        """How many rows."""
+        return len(self.ids)
+
+    def select(self, rows: npt.NDArray[np.integer[Any]]) -> Block:
+        """Return the given rows, in that order."""
         return Block(
             ids=self.ids.take(rows, axis=0),  # several times as fast as self.ids[rows]
             numbers=self.numbers.take(rows, axis=0),
-            jagged=tuple(_take_jagged(values, offsets, rows) for values, offsets in self.jagged),
+            jagged=tuple(array.select(rows) for array in self.jagged),
         )
 
-    def with_numbers(self, numbers: Array) -> Block:
-        """The same with further numbers, float32 [rows, any], behind its own."""
+    def slice(self, first: int, last: int) -> Block:
+        """Return rows [first, last), as views."""
         return Block(
-            ids=self.ids,
-            numbers=np.concatenate([self.numbers, numbers], axis=1),
-            jagged=self.jagged,
+            ids=self.ids[first:last],
+            numbers=self.numbers[first:last],
+            jagged=tuple(array.slice(first, last) for array in self.jagged),
         )
+
+    def with_numbers(self, numbers: npt.NDArray[np.float32]) -> Block:
+        """Return the same with further numbers, float32 [rows, any], behind its own."""
+        return replace(self, numbers=np.concatenate([self.numbers, numbers], axis=1))
 
     @classmethod
-    def concatenate(cls, blocks: list[Block]) -> Block:
-        """All rows of all blocks; at least one block."""
-        jagged = []
-        for pairs in zip(*(block.jagged for block in blocks), strict=True):
-            lengths = np.concatenate([np.diff(offsets) for _, offsets in pairs])
-            jagged.append(
-                (
-                    np.concatenate([values for values, _ in pairs]),
-                    np.concatenate([[0], np.cumsum(lengths)]),
-                )
-            )
+    def concatenate(cls, blocks: Sequence[Block]) -> Block:
+        """Return all rows of at least one block of the same level."""
+        if len(blocks) == 1:
+            return blocks[0]
+        jagged = zip(*(block.jagged for block in blocks), strict=True)
         return cls(
             ids=np.concatenate([block.ids for block in blocks]),
             numbers=np.concatenate([block.numbers for block in blocks]),
-            jagged=tuple(jagged),
+            jagged=tuple(JaggedArray.concatenate(of_feature) for of_feature in jagged),
         )
 
     def save(self, folder: Path, name: str) -> None:
         """Write ``name.*.npy`` into ``folder``."""
         save_array(folder / f"{name}.ids.npy", self.ids)
         save_array(folder / f"{name}.numbers.npy", self.numbers)
-        for i, (values, offsets) in enumerate(self.jagged):
-            save_array(folder / f"{name}.bag{i}.values.npy", values)
-            save_array(folder / f"{name}.bag{i}.offsets.npy", offsets)
+        for i, array in enumerate(self.jagged):
+            save_array(folder / f"{name}.bag{i}.values.npy", array.values)
+            save_array(folder / f"{name}.bag{i}.offsets.npy", array.offsets)
 
     @classmethod
     def load(cls, folder: Path, name: str, jagged: int) -> Block:
-        """Memory-map what :meth:`save` wrote."""
+        """Memory-map what :meth:`save` wrote.
+
+        Args:
+            folder: Where the files lie.
+            name: What their names begin with.
+            jagged: How many multi-valued features there are.
+        """
         return cls(
             ids=load_array(folder / f"{name}.ids.npy"),
             numbers=load_array(folder / f"{name}.numbers.npy"),
             jagged=tuple(
-                (
-                    load_array(folder / f"{name}.bag{i}.values.npy"),
-                    load_array(folder / f"{name}.bag{i}.offsets.npy"),
+                JaggedArray(
+                    values=load_array(folder / f"{name}.bag{i}.values.npy"),
+                    offsets=load_array(folder / f"{name}.bag{i}.offsets.npy"),
                 )
                 for i in range(jagged)
             ),
         )
-
-
-def _take_jagged(values: Array, offsets: Array, rows: Array) -> tuple[Array, Array]:
-    begin, lengths = offsets[rows], offsets[rows + 1] - offsets[rows]
-    return values.take(ranges(begin, lengths)), np.concatenate([[0], np.cumsum(lengths)]).astype(
-        np.int64
-    )
-
-
-def ranges(begin: Array, lengths: Array) -> Array:
-    """The positions begin[i], ..., begin[i] + lengths[i] - 1 of all i, one after another
-    (int64).
-    """
-    total = int(lengths.sum())
-    starts = np.repeat(begin - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
-    positions: Array = np.arange(total, dtype=np.int64) + starts
-    return positions
 
 
 def save_array(path: Path, array: Array) -> None:

@@ -10,7 +10,9 @@ import math
 import torch
 from torch import Tensor
 
-from hemix.data.batch import Columns, Jagged, RequestBatch
+from hemix.data.batch import RequestBatch
+from hemix.data.columns import Columns
+from hemix.data.jagged import Jagged, offsets_of
 from hemix.data.spec import TIMELESS_MS, InputSpec, LevelSpec
 
 __all__ = ["draw_batch"]
@@ -38,7 +40,7 @@ def draw_batch(
     g = torch.Generator().manual_seed(seed)
     lengths = torch.randint(0, events + 1, (users,), generator=g)
     lengths[-1], lengths[0] = 0, events
-    offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+    offsets = offsets_of(lengths)
     total = int(offsets[-1])
     owner = torch.repeat_interleave(torch.arange(users), lengths)
     ages_ms = (
@@ -90,8 +92,7 @@ def _columns(spec: InputSpec, level: LevelSpec, rows: int, g: torch.Generator) -
     for table in level.jagged_tables:
         lengths = torch.randint(0, _VALUES_MOST + 1, (rows,), generator=g)
         lengths[-1], lengths[0] = 0, _VALUES_MOST
-        offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-        values = torch.randint(0, spec.tables[table], (int(offsets[-1]),), generator=g)
-        jagged.append(Jagged(values=values, offsets=offsets))
+        values = torch.randint(0, spec.tables[table], (int(lengths.sum()),), generator=g)
+        jagged.append(Jagged.from_lengths(values, lengths))
     numbers = torch.randn(rows, level.numbers, generator=g)
     return Columns(ids=_ids(spec, level.tables, rows, g), numbers=numbers, jagged=tuple(jagged))

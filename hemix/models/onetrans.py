@@ -32,13 +32,12 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from hemix.config import Count
-from hemix.data.batch import to_device
+from hemix.data.devices import to_device
 from hemix.data.spec import InputSpec
 from hemix.models.base import Ranker, SizedConfig, check_divisor, named_sizes
 from hemix.models.registry import register_model
 from hemix.nn.events import EventEncoder
 from hemix.nn.heads import Heads
-from hemix.nn.histories import candidates_per_request
 from hemix.nn.init import WeightInit
 from hemix.nn.inputs import Inputs, level_widths
 from hemix.nn.layers import GroupedLinear, NormKind
@@ -274,7 +273,7 @@ class OneTrans(Ranker):
         assert inputs.context_QW is not None, "encode_request needs the level request"
         batch, device = inputs.batch, state.events_ED.device
         ranges = HistoryRanges.of(batch, "both").apart()
-        groups = group_requests(ranges, candidates_per_request(batch), device)
+        groups = group_requests(ranges, batch.candidates_per_request, device)
         sequences: list[list[_Sequence]] = [[] for _ in self.blocks]
         for group in groups:
             requests = group.requests_BC[:, 0]

@@ -43,7 +43,7 @@ from hemix.models.registry import register_model
 from hemix.nn.deep import DeepNetwork, candidate_vectors, hidden_width
 from hemix.nn.events import EventEncoder
 from hemix.nn.heads import Heads
-from hemix.nn.histories import candidates_per_request, event_times
+from hemix.nn.histories import event_times
 from hemix.nn.init import WeightInit
 from hemix.nn.inputs import Inputs
 from hemix.nn.ragged import (
@@ -220,7 +220,7 @@ class SIM(Ranker):
         unit."""
         batch = inputs.batch
         ranges = HistoryRanges.of(batch, "global")
-        groups = group_requests(ranges, candidates_per_request(batch), state.events_ED.device)
+        groups = group_requests(ranges, batch.candidates_per_request, state.events_ED.device)
         short = HistoryRanges.of(batch, "realtime").newest(self.config.history_events)
         return RequestState(
             projected_QH=self.deep.project_request(state.projected_RH, inputs),

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hemix.data.batch import to_device
+from hemix.data.devices import to_device
 from hemix.nn.attention import absorbs, attend, attention_weights
 from hemix.nn.init import WeightInit
 from hemix.nn.layers import GroupedLinear

@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hemix.data.batch import RequestBatch, to_device
+from hemix.data.batch import RequestBatch
+from hemix.data.devices import to_device
 
 __all__ = [
     "Group",

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hemix.data.encode import Encoders, KeyMap, all_features, level_features
+from hemix.data.jagged_array import JaggedArray
 from hemix.data.keys import NULL_KEY, KeyIndex
 from hemix.data.raw_columns import RawColumn, mixed
 from hemix.data.spec import FIRST
@@ -89,7 +90,7 @@ class EncoderFitter:
             values, keys = columns.get(feature.columns(name)[0]), raw.get(name)
             if values is None or pa.types.is_null(values.type):
                 continue
-            if isinstance(keys, tuple):
+            if isinstance(keys, JaggedArray):
                 index.add(values.flatten())
             elif keys is not None:
                 index.note(keys, values)
@@ -136,7 +137,7 @@ class EncoderFitter:
         """
         for name, feature in level_features(self._schema, "event").items():
             column = raw.get(name)
-            if column is None or isinstance(column, tuple):
+            if column is None or isinstance(column, JaggedArray):
                 continue
             if feature.state_path("event", name) is not None:
                 ones = np.ones(len(column))
@@ -194,10 +195,10 @@ class EncoderFitter:
         missing.
         """
         index = self._seen[table]
-        keys, weights = column, rows
-        if isinstance(keys, tuple):
-            keys, offsets = keys
-            weights = None if rows is None else np.repeat(rows, np.diff(offsets))
+        if isinstance(column, JaggedArray):
+            keys, weights = column.values, None if rows is None else np.repeat(rows, column.lengths)
+        else:
+            keys, weights = column, rows
         numbers = index.look_up(keys)
         known = numbers >= 0
         counts = np.bincount(

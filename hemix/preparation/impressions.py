@@ -264,12 +264,9 @@ class ImpressionPass:
 
     def places(self, rows: Rows) -> dict[str, Array]:
         """``level.feature`` -> float64 [n, 2] of both ends of the rows' distances."""
-        places = {
-            k: cell[rows["user_row"]] for k, cell in self._users.coordinates(self._schema).items()
-        }
-        places |= {
-            k: cell[rows["item_row"]] for k, cell in self._items.coordinates(self._schema).items()
-        }
+        user_row, item_row = np.asarray(rows["user_row"]), np.asarray(rows["item_row"])
+        places = {k: cell[user_row] for k, cell in self._users.coordinates(self._schema).items()}
+        places |= {k: cell[item_row] for k, cell in self._items.coordinates(self._schema).items()}
         for name in coordinates_features(self._schema, "context"):
             places[f"context.{name}"] = np.asarray(rows[f"context.{name}"])
         return places
@@ -321,7 +318,7 @@ class ImpressionPass:
     def _encoded(
         self, rows: Rows, encoders: Encoders, statistics: StatisticsPass | None
     ) -> ShardRows:
-        begin, count = np.flatnonzero(rows["starts"]), row_count(rows)
+        begin, count = np.flatnonzero(np.asarray(rows["starts"])), row_count(rows)
         first = take_rows(rows, begin)
         time_ms = np.asarray(first["request_time_ms"])
         context = {n: first.get(f"context.{n}") for n in self._schema.features.context}

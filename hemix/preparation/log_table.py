@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from hemix.data.jagged_array import offsets_of
 from hemix.data.raw_columns import Where
 from hemix.data.texts import family
 from hemix.errors import DataError
@@ -72,9 +73,7 @@ class LogTable:
         """The schema's key, such as ``tables.impressions``."""
         self.files = parquet_files(path, role)
         opened = [file.open() for file in self.files]
-        self.first_rows = np.concatenate(
-            [[0], np.cumsum([f.metadata.num_rows for f in opened])]
-        ).astype(np.int64)
+        self.first_rows = offsets_of([f.metadata.num_rows for f in opened])
         stored = [
             _plain_schema(file, f.schema_arrow) for file, f in zip(self.files, opened, strict=True)
         ]

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from hemix.data.jagged_array import JaggedArray
 from hemix.data.raw_columns import RawColumn, as_arrow, from_arrow, take
 from hemix.files import storage_errors
 
@@ -30,7 +31,7 @@ _MOST_PARTS = 256
 def row_count(rows: Rows) -> int:
     """How many rows."""
     first = next(iter(rows.values()))
-    return len(first[1]) - 1 if isinstance(first, tuple) else len(first)
+    return first.rows if isinstance(first, JaggedArray) else len(first)
 
 
 def take_rows(rows: Rows, at: Array) -> Rows:

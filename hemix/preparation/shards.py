@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hemix.data.jagged_array import offsets_of
 from hemix.data.layout import Appender, Block
 from hemix.data.spec import FIRST, MISSING, UNKNOWN
 
@@ -46,14 +47,14 @@ class ShardRows:
 
     def slice(self, begin: int, end: int) -> ShardRows:
         """Requests begin : end with their candidates."""
-        first = np.concatenate([[0], np.cumsum(self.counts)])
+        first = offsets_of(self.counts)
         requests, candidates = np.arange(begin, end), np.arange(first[begin], first[end])
         own = {"user", "user_row", "time_ms", "counts"}
         pieces: dict[str, Any] = {}
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
             at = requests if f.name in own or f.name == "context" else candidates
-            pieces[f.name] = value.take(at) if isinstance(value, Block) else value[at]
+            pieces[f.name] = value.select(at) if isinstance(value, Block) else value[at]
         return ShardRows(**pieces)
 
 
@@ -77,11 +78,9 @@ class BlockAppender:
         """Add rows."""
         self._ids.append(block.ids)
         self._numbers.append(block.numbers)
-        for (values_out, offsets_out), (values, offsets) in zip(
-            self._jagged, block.jagged, strict=True
-        ):
-            offsets_out.append(offsets[1:] + values_out.rows)
-            values_out.append(values)
+        for (values, offsets), array in zip(self._jagged, block.jagged, strict=True):
+            offsets.append(array.offsets[1:] + values.rows)
+            values.append(array.values)
 
     def close(self) -> None:
         """Complete the files."""
@@ -232,11 +231,11 @@ def row_states(block: Block, column: int) -> Array:
     """
     if column < block.ids.shape[1]:
         return np.minimum(block.ids[:, column], FIRST).astype(np.int8)
-    values, offsets = block.jagged[column - block.ids.shape[1]]
-    rows = len(offsets) - 1
-    row_of = np.repeat(np.arange(rows), np.diff(offsets))
+    lists = block.jagged[column - block.ids.shape[1]]
+    row_of = lists.row_index
     unknown, present = (
-        np.bincount(row_of[at], minlength=rows) > 0 for at in (values == UNKNOWN, values != MISSING)
+        np.bincount(row_of[at], minlength=lists.rows) > 0
+        for at in (lists.values == UNKNOWN, lists.values != MISSING)
     )
     return np.where(unknown, UNKNOWN, np.where(present, FIRST, MISSING)).astype(np.int8)
 

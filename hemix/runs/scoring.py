@@ -10,11 +10,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from hemix.data.batch import Columns, Jagged, RequestBatch
+from hemix.data.batch import RequestBatch
+from hemix.data.columns import Columns
 from hemix.data.dataset import Plan, Split
-from hemix.data.layout import ranges
 from hemix.runs.folder import Run
 
 __all__ = ["BatchChange", "Scored", "permute_feature", "score_split", "without_history"]
@@ -68,13 +67,13 @@ def score_split(
             batch = change(batch, number)
         outputs = run.model.predict(batch.to(device))
         assert batch.impression_index is not None
-        cuts = batch.history_ranges[batch.request_index].numpy()
+        global_length, realtime_length = batch.history_ranges.diff(dim=1)[batch.request_index].T
         done += batch.candidates_count
         yield Scored(
             impression_index=batch.impression_index.numpy(),
             outputs={name: value.double().cpu().numpy() for name, value in outputs.items()},
-            global_length=cuts[:, 1] - cuts[:, 0],
-            realtime_length=cuts[:, 2] - cuts[:, 1],
+            global_length=global_length.numpy(),
+            realtime_length=realtime_length.numpy(),
         )
         on_progress(done)
 
@@ -100,19 +99,11 @@ def permute_feature(run: Run, level: str, name: str, seed: int) -> BatchChange:
             floats = floats.clone()
             floats[:, numbers] = floats[order][:, numbers]
         if jagged_column is not None:
-            jagged[jagged_column] = _permute_jagged(
-                jagged[jagged_column].values, jagged[jagged_column].offsets, order
-            )
+            jagged[jagged_column] = jagged[jagged_column].select(order)
         changed: dict[str, Any] = {field: Columns(ids=ids, numbers=floats, jagged=tuple(jagged))}
         return dataclasses.replace(batch, **changed)
 
     return change
-
-
-def _permute_jagged(values: Tensor, offsets: Tensor, order: Tensor) -> Jagged:
-    begin, lengths = offsets[:-1][order], (offsets[1:] - offsets[:-1])[order]
-    positions = torch.from_numpy(ranges(begin.numpy(), lengths.numpy()))
-    return Jagged(values=values[positions], offsets=torch.cat([offsets[:1], lengths.cumsum(0)]))
 
 
 def without_history(run: Run, part: Literal["global", "realtime"]) -> BatchChange:
@@ -121,10 +112,12 @@ def without_history(run: Run, part: Literal["global", "realtime"]) -> BatchChang
 
     def change(batch: RequestBatch, _number: int) -> RequestBatch:
         begin, middle, end = batch.history_ranges.unbind(1)
-        cuts = (middle, middle, end) if part == "global" else (begin, middle, middle)
+        ranges = (middle, middle, end) if part == "global" else (begin, middle, middle)
         numbers = batch.context.numbers.clone()
         numbers[:, counts] = 0.0
         context = dataclasses.replace(batch.context, numbers=numbers)
-        return dataclasses.replace(batch, history_ranges=torch.stack(cuts, dim=1), context=context)
+        return dataclasses.replace(
+            batch, history_ranges=torch.stack(ranges, dim=1), context=context
+        )
 
     return change

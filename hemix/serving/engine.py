@@ -25,7 +25,7 @@ from hemix.errors import RequestError, SettingsError
 from hemix.nn.heads import probabilities
 from hemix.nn.inputs import Inputs
 from hemix.runs import Run
-from hemix.serving.batch import request_batch, some_candidates
+from hemix.serving.batch import request_batch
 from hemix.serving.cache import Kept, StateCache
 from hemix.serving.checks import FieldChecks
 from hemix.serving.explain import because
@@ -294,7 +294,7 @@ class Engine:
 
         def part(first: int, last: int) -> Tensor:
             with torch.inference_mode(), self._autocast():
-                return model.score(state, some_candidates(inputs, first, last)).float()
+                return model.score(state, inputs.select_candidates(first, last)).float()
 
         return torch.cat(self._joint.divide(part, batch.candidates_count, _PART_CANDIDATES))
 

@@ -17,9 +17,9 @@ import pyarrow as pa
 
 from hemix.data.encode import Encoders, level_features, level_spec
 from hemix.data.entities import EntityTable, coordinates_features, key_features
+from hemix.data.jagged_array import JaggedArray
 from hemix.data.keys import keys_of
 from hemix.data.layout import Block
-from hemix.data.raw_columns import concatenate, take
 from hemix.features.base import FeatureType
 from hemix.serving.checks import FieldChecks
 from hemix.serving.raw import RawReader, Refuse, rows_of
@@ -124,7 +124,7 @@ class EntityEncoder:
         """
         table, at = self._table, np.maximum(rows, 0)
         found = EntityRows(
-            block=table.features.take(at),
+            block=table.features.select(at),
             places=table.places.take(at, axis=0),
             keys=table.keys.take(at, axis=0),
             raw=table.raw.take(at, axis=0),
@@ -147,9 +147,9 @@ class EntityEncoder:
         said: Sequence[Mapping[str, Any]],
         touched: Array,
         refuse: Refuse | None,
-    ) -> tuple[tuple[Array, Array], ...]:
+    ) -> tuple[JaggedArray[np.int32], ...]:
         """Encode what is said of the ``touched`` and write it into the arrays of ``found``, feature
-        by feature; returns new jagged.
+        by feature; returns the new jagged columns.
         """
         unknown = rows[touched] < 0
         values = [
@@ -178,9 +178,8 @@ class EntityEncoder:
             if slot.jagged is not None:
                 order = np.arange(len(rows))
                 order[to] = len(rows) + source
-                both = take(concatenate([jagged[slot.jagged], block.jagged[slot.jagged]]), order)
-                assert isinstance(both, tuple)
-                jagged[slot.jagged] = both
+                both = [jagged[slot.jagged], block.jagged[slot.jagged]]
+                jagged[slot.jagged] = JaggedArray.concatenate(both).select(order)
             if slot.place is not None:
                 found.places[to, 2 * slot.place : 2 * slot.place + 2] = np.asarray(raw[name])[
                     source

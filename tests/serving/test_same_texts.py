@@ -19,7 +19,7 @@ from hemix.preparation.arrow_types import plain
 from hemix.serving.checks import FieldChecks
 from hemix.serving.http.ranking import read_request
 from hemix.serving.http.service import Limits
-from hemix.serving.raw import RawReader, row_count
+from hemix.serving.raw import RawReader, rows_of
 from tests.data.small import PLAIN, at, prepared
 
 COLUMNS: dict[str, tuple[pa.Array, list[Any]]] = {
@@ -103,7 +103,7 @@ def test_a_request_finds_the_values_of_the_log(encoders: Encoders, name: str) ->
     def refuse(_row: int, column: str, problem: str) -> None:
         raise AssertionError(f"{column}: {problem}")
 
-    live = encoders.block("cross", reader.read(len(rows), row_count(rows), refuse), len(rows))
+    live = encoders.block("cross", reader.read(len(rows), rows_of(rows), refuse), len(rows))
     logged = encoders.encode(
         "cross", {n: plain(logs()[n].combine_chunks()) for n in (name, f"{name}s")}, 9
     )
@@ -111,9 +111,11 @@ def test_a_request_finds_the_values_of_the_log(encoders: Encoders, name: str) ->
     at_ids, at_jagged = spec.names.index(name), spec.jagged_names.index(f"{name}s")
     ids = live.ids[:, at_ids].tolist()
     assert len(set(ids)) == len(said) and min(ids) >= 2
-    assert live.jagged[at_jagged][0].tolist() == ids
+    assert live.jagged[at_jagged].values.tolist() == ids
     assert (
-        set(ids) <= set(logged.ids[:, at_ids].tolist()) == set(logged.jagged[at_jagged][0].tolist())
+        set(ids)
+        <= set(logged.ids[:, at_ids].tolist())
+        == set(logged.jagged[at_jagged].values.tolist())
     )
     assert {i for i in logged.ids[:, at_ids].tolist() if i >= 2} == set(ids), (
         "every value of the log can be named"

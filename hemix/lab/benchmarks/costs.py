@@ -36,7 +36,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hemix.data.batch import RequestBatch
-from hemix.data.parts import part_of
 from hemix.data.spec import InputSpec
 from hemix.errors import HemixError
 from hemix.lab.benchmarks.common import figures
@@ -194,7 +193,8 @@ def measure(point: Point, team: Team | None, repeats: int = 5) -> dict[str, Any]
         batch = whole
         if team is not None:
             weight = model.loss_weight(whole)
-            batch = dataclasses.replace(part_of(whole, team.rank, team.size)[0], loss_weight=weight)
+            microbatch, _ = whole.microbatch(team.rank, team.size)
+            batch = dataclasses.replace(microbatch, loss_weight=weight)
 
         def step(number: int) -> None:
             model.loss(model(batch), batch).backward()  # type: ignore[no-untyped-call]

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from hemix.data.dataset import Dataset, Replacement
+from hemix.data.dataset import Dataset
+from hemix.data.replacement import Replacement
 from hemix.errors import HemixError
 from hemix.lab.simulator import simulate
 from hemix.measure import PeakMemory, machine

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from hemix.data.jagged_array import offsets_of
 from hemix.errors import HemixError
 from hemix.files import storage_errors
 from hemix.measure import PeakMemory, machine
@@ -201,7 +202,7 @@ def _users(draw: np.random.Generator, users: int) -> pa.Table:
 def _items(draw: np.random.Generator, items: int) -> pa.Table:
     lengths = draw.integers(0, 6, items)
     tags = pa.ListArray.from_arrays(
-        pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)),
+        pa.array(offsets_of(lengths), pa.int32()),
         _names("t", draw.integers(0, 5000, lengths.sum())),
     )
     return pa.table(

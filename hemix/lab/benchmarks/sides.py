@@ -1,7 +1,7 @@
 """Both sides of a benchmark of sharing: the model on a batch as it is, and on the same impressions
 with nothing shared, in chunks.
 
-A side's step times itself: what a loader would have made (the unshared copies), and in scope
+A side's step times itself: what a loader would have made (the expanded batches), and in scope
 ``core`` what the tables would have given, is made outside the time. ``python -m
 hemix.lab.benchmarks.sides CASE`` runs one side alone and prints its peak anonymous memory.
 """
@@ -23,7 +23,6 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from hemix.data.batch import RequestBatch
-from hemix.data.unshared import unshared
 from hemix.errors import HemixError, UsageError
 from hemix.lab.benchmarks.workload import SPEC, Workload, make_batch
 from hemix.lab.flops import flop_counter
@@ -105,7 +104,7 @@ class Side:
             yield self.batch
             return
         for first in range(0, self.batch.candidates_count, CHUNK):
-            yield unshared(self.batch, first, first + CHUNK)
+            yield self.batch.expand_per_impression(first, first + CHUNK)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return (

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from hemix.data.encode import level_features
+from hemix.data.jagged_array import range_positions
 from hemix.data.spec import TIMELESS_MS
 from hemix.data.texts import text_of
 from hemix.schema import Schema
@@ -126,9 +127,9 @@ class ServedColumns:
             )
         for column, kind in self._cross.items():
             columns[column] = by_fields(partial(self._cross_value, column, kind), kind)
-        place = np.arange(len(items)) - np.repeat(np.cumsum(counts) - counts, counts)
+        rank = range_positions(np.zeros(len(counts), np.int64), counts)
         if roles.bias is not None:
-            columns[roles.bias.column] = pa.array(place)
+            columns[roles.bias.column] = pa.array(rank)
         if roles.weight is not None:
             columns[roles.weight] = pa.array(np.ones(len(items)))
         for name, label in schema.labels.items():
@@ -140,7 +141,7 @@ class ServedColumns:
             "served_ranking": by_ranking([one.ranking.id for one in served], pa.string()),
             "served_model": by_ranking([one.ranking.model for one in served], pa.string()),
             "served_version": by_ranking([one.ranking.version for one in served], pa.string()),
-            "served_place": pa.array(place),
+            "served_place": pa.array(rank),
             "served_candidate": pa.array(list(map(_position_of, items)), pa.int64()),
             "served_score": pa.array(
                 list(map(_score_of, items)), pa.float64(), from_pandas=True
