@@ -33,9 +33,10 @@ from hemix.models.registry import register_model
 from hemix.nn.deep import DeepNetwork, candidate_vectors, hidden_width
 from hemix.nn.events import EventEncoder
 from hemix.nn.heads import Heads
+from hemix.nn.history_ranges import HistoryRanges, rows_in_ranges
 from hemix.nn.inputs import Inputs
 from hemix.nn.layers import BlockLinear
-from hemix.nn.ragged import HistoryRanges, HostIndex, rows_in_ranges
+from hemix.nn.slots import HostIndex
 
 __all__ = ["DIN", "ActivationUnit", "DINConfig", "Recent", "RequestState", "UserState"]
 

@@ -21,9 +21,12 @@ from hemix.data.batch import RequestBatch
 from hemix.data.devices import to_device
 from hemix.data.jagged import offsets_of, range_positions
 from hemix.data.spec import TIMELESS_MS
-from hemix.nn.interests import CandidateIndex, HistoryInterest, HistoryState
+from hemix.nn.grouping import group_requests
+from hemix.nn.history_ranges import HistoryRanges, rows_in_ranges
+from hemix.nn.history_state import CandidateIndex, HistoryState
+from hemix.nn.interests import HistoryInterest
 from hemix.nn.matches import Matches, MatchEvents, MatchIndex
-from hemix.nn.ragged import HistoryLayout, HistoryRanges, HostIndex, group_requests, rows_in_ranges
+from hemix.nn.slots import HistoryLayout, HostIndex
 
 __all__ = [
     "Layout",
