@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hemix.config import named_overrides
 from hemix.errors import MissingExtra, RunError, UsageError
-from hemix.files import read_json, write_json
+from hemix.formats import SavedFormat
 from hemix.training.callbacks import SILENT, Callback, Record
 
 if TYPE_CHECKING:
@@ -43,6 +43,9 @@ __all__ = [
     "store_load",
     "train",
 ]
+
+_DEMO_FORMAT = SavedFormat(version=1, error=RunError, remedy="name a new folder with --out")
+"""Of logs/demo.json"""
 
 PathLike = str | Path
 Progress = Callable[[str, float], None]
@@ -72,7 +75,7 @@ def simulate(
     """
     from hemix.lab.simulator import simulate as run_simulation
 
-    return run_simulation(Path(out), users=users, days=days, seed=seed, progress=on_progress)
+    return run_simulation(Path(out), users=users, days=days, seed=seed, on_progress=on_progress)
 
 
 def import_logs(
@@ -110,7 +113,7 @@ def prepare(
         Path(logs),
         Path(out),
         schema=schema,
-        earlier=earlier,
+        continue_from=earlier,
         forget_days=forget_days,
         progress=on_progress,
     )
@@ -276,14 +279,15 @@ def compare(
     differences: ``out``/compare.json, report.html.
 
     ``models``: names, or settings by a label; None: all. Further arguments are those of
-    :class:`hemix.lab.studies.compare.CompareConfig` and :class:`hemix.lab.studies.runner.Options`.
+    :class:`hemix.lab.studies.compare.CompareConfig` and
+    :class:`hemix.lab.studies.options.StudyOptions`.
     """
     from hemix.lab.studies.compare import CompareConfig
     from hemix.lab.studies.compare import compare as run_compare
 
     study = _study_options(options)
     chosen = study.pop("options")
-    config = CompareConfig(models=models, changes=named_overrides(settings), **study)
+    config = CompareConfig(models=models, overrides=named_overrides(settings), **study)
     return run_compare(_paths(data), Path(out), config, chosen)
 
 
@@ -301,7 +305,7 @@ def ablate(
     from hemix.lab.studies.ablate import ablate as run_ablate
 
     return run_ablate(
-        _paths(data), Path(out), changes=named_overrides(settings), **_study_options(options)
+        _paths(data), Path(out), overrides=named_overrides(settings), **_study_options(options)
     )
 
 
@@ -321,7 +325,7 @@ def scale(
 
     study = _study_options(options)
     chosen = study.pop("options")
-    config = ScaleConfig(changes=named_overrides(settings), **study)
+    config = ScaleConfig(overrides=named_overrides(settings), **study)
     return run_scale(Path(data), Path(out), config, chosen)
 
 
@@ -330,17 +334,17 @@ def _paths(data: PathLike | Sequence[PathLike]) -> list[PathLike]:
 
 
 def _study_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a study's Options gathered under ``options``."""
-    from hemix.lab.studies.runner import Options
+    """Gather the arguments of StudyOptions under ``options``."""
+    from hemix.lab.studies.options import StudyOptions
 
     own = {
         key: value
         for key, value in arguments.items()
-        if key in ("jobs", "threads", "on_plan", "on_cell")
+        if key in ("jobs", "threads", "on_plan", "on_trial")
     }
     return {
         **{key: value for key, value in arguments.items() if key not in own},
-        "options": Options(**own),
+        "options": StudyOptions(**own),
     }
 
 
@@ -456,10 +460,12 @@ def demo(
     asked = {"users": users, "days": days, "seed": seed}
     if not made.exists():
         simulate(out / "logs", **asked, on_progress=on_progress)
-        write_json(made, asked)
-    elif (before := read_json(made, RunError)) != asked:
+        _DEMO_FORMAT.write(made, asked)
+    elif (before := _DEMO_FORMAT.read(made)) != _DEMO_FORMAT.mark(asked):
+        made_with = {name: before.get(name) for name in asked}
         raise UsageError(
-            f"--out {out}: holds a demo of other users, days or seed ({before}); name a new folder"
+            f"--out {out}: holds a demo of other users, days or seed ({made_with}); name a new "
+            "folder"
         )
     if not (out / "data" / "manifest.json").exists():
         prepare(out / "logs", out / "data", on_progress=on_progress)
@@ -519,7 +525,7 @@ def experiment(
         plan,
         out,
         token=token,
-        patience_seconds=patience_seconds,
+        arm_timeout_seconds=patience_seconds,
         on_power=on_power,
         on_progress=on_progress,
     )

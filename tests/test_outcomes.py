@@ -165,7 +165,7 @@ def test_flipped_labels_change_no_byte_of_encoders_that_continue_from_others(
     found = [
         encoders(
             write_logs(tmp_path / str(flip), SCHEMAS["fields"], flip=flip),
-            earlier=tmp_path / "earlier",
+            continue_from=tmp_path / "earlier",
             forget_days=1,
         )
         for flip in (False, True)

@@ -10,7 +10,6 @@ Truth is not opened here.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from hemix.data.columns import Columns
 from hemix.data.history import HistoryStore
 from hemix.data.jagged import int64_tensor
 from hemix.data.jagged_array import offsets_of, range_positions
-from hemix.data.layout import SPLITS, Block, file_hash, load_array
+from hemix.data.layout import MANIFEST_FORMAT, SPEC_FORMAT, SPLITS, Block, file_hash, load_array
 from hemix.data.replacement import Replacement
 from hemix.data.sharded_columns import ShardedArray, ShardedBlock
 from hemix.data.spec import InputSpec, LevelSpec
@@ -316,11 +315,9 @@ class Dataset:
                 "prepare"
             )
         try:
-            self.manifest: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8-sig"))
-            self.spec = InputSpec.from_json(
-                json.loads((self.folder / "spec.json").read_text(encoding="utf-8-sig"))
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            self.manifest = MANIFEST_FORMAT.read(manifest)
+            self.spec = InputSpec.from_json(SPEC_FORMAT.read(self.folder / "spec.json"))
+        except (KeyError, TypeError) as error:
             raise DataError(
                 f"{self.folder}: damaged manifest.json or spec.json: {error}"
             ) from error

@@ -11,9 +11,9 @@ __all__ = ["flop_counter"]
 
 
 def flop_counter() -> FlopCounterMode:
-    """Make a context whose ``get_total_flops()`` counts the operations inside it, backward included.
+    """Make a context whose ``get_total_flops()`` counts the operations inside it.
 
-    PyTorch's own counter lacks the attention kernel of CPUs.
+    Backward passes count too. PyTorch's own counter lacks the attention kernel of CPUs.
     """
     return FlopCounterMode(display=False, custom_mapping={_CPU_ATTENTION: _attention_flops})
 

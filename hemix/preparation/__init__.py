@@ -1,6 +1,9 @@
-"""Logs -> dataset folder: see layout.py for what is written and pipeline.py for the order of the
-work.
+"""Preparation: logs to a dataset folder. It needs no torch.
+
+pipeline.py has the stages in their order; docs/dataset.md lists the files of the folder.
 """
+
+from __future__ import annotations
 
 from hemix.preparation.pipeline import prepare
 from hemix.preparation.split_shift import shift_split

@@ -1,7 +1,6 @@
-"""Arrow types in their plain forms: dictionaries as their values, large, view and fixed-size forms
-as plain ones, UUIDs as text.
+"""Normalised Arrow types, so that other code handles one form of each.
 
-Knows arrays, not files; ``where`` says in messages where they come from.
+Dictionaries become their values, large, view and fixed-size types their basic type, UUIDs text.
 """
 
 from __future__ import annotations
@@ -18,20 +17,27 @@ from hemix.data.jagged_array import offsets_of
 from hemix.data.raw_columns import Where
 from hemix.data.texts import texts_of
 
-__all__ = ["cast_to", "check_utf8", "in_lists", "plain", "plain_type", "shown"]
+__all__ = [
+    "cast_to",
+    "check_utf8",
+    "map_list_values",
+    "message_value",
+    "normalized",
+    "normalized_type",
+]
 
 
-def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The plain form of a type."""
+def normalized_type(kind: pa.DataType) -> pa.DataType:
+    """Return the normalised form of a type."""
     t = pa.types
     if isinstance(kind, pa.UuidType):
         return pa.string()
     if isinstance(kind, pa.Bool8Type):
         return pa.bool_()
     if isinstance(kind, pa.BaseExtensionType):
-        return plain_type(kind.storage_type)
+        return normalized_type(kind.storage_type)
     if t.is_dictionary(kind):
-        return plain_type(kind.value_type)
+        return normalized_type(kind.value_type)
     if t.is_large_string(kind) or t.is_string_view(kind):
         return pa.string()
     if t.is_large_binary(kind) or t.is_binary_view(kind) or t.is_fixed_size_binary(kind):
@@ -48,28 +54,33 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
             t.is_large_list_view,
         )
     ):
-        return pa.list_(plain_type(kind.value_type))
+        return pa.list_(normalized_type(kind.value_type))
     return kind
 
 
-def plain(values: pa.Array) -> pa.Array:
-    """The values in the plain form of their type."""
+def normalized(values: pa.Array) -> pa.Array:
+    """Return the values in the normalised form of their type."""
     kind = values.type
     if isinstance(kind, pa.UuidType):
         raw = values.storage.to_pylist()
         return pa.array([None if v is None else str(uuid.UUID(bytes=v)) for v in raw], pa.string())
     if isinstance(kind, pa.BaseExtensionType) and not isinstance(kind, pa.Bool8Type):
-        return plain(values.storage)
-    wanted = plain_type(kind)
-    if kind == wanted:
+        return normalized(values.storage)
+    target = normalized_type(kind)
+    if kind == target:
         return values
-    if not pa.types.is_list(wanted):
-        return values.cast(wanted)
-    return in_lists(values.cast(pa.list_(kind.value_type)), plain)
+    if not pa.types.is_list(target):
+        return values.cast(target)
+    return map_list_values(values.cast(pa.list_(kind.value_type)), normalized)
 
 
-def in_lists(lists: pa.Array, function: Callable[[pa.Array], pa.Array]) -> pa.Array:
-    """Lists with a function applied to all their values at once."""
+def map_list_values(lists: pa.Array, function: Callable[[pa.Array], pa.Array]) -> pa.Array:
+    """Apply a function to the values of all lists at once.
+
+    Args:
+        lists: A list array.
+        function: Takes the flat values and returns as many.
+    """
     offsets = offsets_of(pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False))
     mask = lists.is_null() if lists.null_count else None
     return pa.ListArray.from_arrays(
@@ -78,8 +89,15 @@ def in_lists(lists: pa.Array, function: Callable[[pa.Array], pa.Array]) -> pa.Ar
 
 
 def check_utf8(column: str, values: pa.Array, where: Where) -> None:
-    """Refuse text (bytes count as text, also in lists) that is not UTF-8, which Parquet does not
-    check. Raises DataError.
+    """Refuse text that is not UTF-8, which Parquet does not check. Bytes count as text.
+
+    Args:
+        column: Its name, for messages.
+        values: Its values, or lists of values.
+        where: File and first row, for messages.
+
+    Raises:
+        DataError: With row, column and the bytes.
     """
     kind = values.type
     flat = values.flatten() if pa.types.is_list(kind) else values
@@ -92,9 +110,9 @@ def check_utf8(column: str, values: pa.Array, where: Where) -> None:
         for row, value in enumerate(raw.to_pylist()):
             for text in value if isinstance(value, list) else [value]:
                 if _is_broken(text):
-                    found = f"{text[:20]!r}" + ("..." if len(text) > 20 else "")
+                    start = f"{text[:20]!r}" + ("..." if len(text) > 20 else "")
                     raise where.error(
-                        row, f"column {column!r}: expected text in UTF-8, found the bytes {found}"
+                        row, f"column {column!r}: expected text in UTF-8, found the bytes {start}"
                     ) from None
         raise
 
@@ -108,9 +126,16 @@ def _is_broken(text: bytes | None) -> bool:
 
 
 def cast_to(column: str, values: pa.Array, kind: pa.DataType, where: Where) -> pa.Array:
-    """The values as another type, text parsed.
+    """Convert values to another type; text is parsed.
 
-    Raises DataError for the first that has no such form.
+    Args:
+        column: Its name, for messages.
+        values: Its values.
+        kind: The type to convert to.
+        where: File and first row, for messages.
+
+    Raises:
+        DataError: With the first value that cannot be converted.
     """
     if values.type == kind:
         return values
@@ -122,39 +147,41 @@ def cast_to(column: str, values: pa.Array, kind: pa.DataType, where: Where) -> p
         row = next(
             (row for row in range(len(values)) if not _casts(values[row : row + 1], kind)), 0
         )
-        found = f"{shown(values, row)!r} ({values.type})"
+        value = f"{message_value(values, row)!r} ({values.type})"
         raise where.error(
             row,
-            f"column {column!r}: expected {kind}, as in other files of the folder, found {found}",
+            f"column {column!r}: expected {kind}, as in other files of the folder, found {value}",
         ) from None
 
 
-def shown(values: pa.Array, row: int) -> Any:
-    """A value for a message: a time as text, since it may lie beyond what Python has for times."""
-    one, t = values[row : row + 1], pa.types
-    return (
-        texts_of(one)
-        if t.is_timestamp(one.type) or t.is_date(one.type) or t.is_time(one.type)
-        else one
-    )[0].as_py()
+def message_value(values: pa.Array, row: int) -> Any:
+    """Return a value for a message; times as text, because Python's own types end earlier.
+
+    Args:
+        values: The values of a column.
+        row: Position of the value.
+    """
+    value, t = values[row : row + 1], pa.types
+    is_time = t.is_timestamp(value.type) or t.is_date(value.type) or t.is_time(value.type)
+    return (texts_of(value) if is_time else value)[0].as_py()
 
 
 def _cast(values: pa.Array, kind: pa.DataType) -> pa.Array:
     t = pa.types
     if t.is_integer(values.type) and t.is_floating(kind):
-        return values.cast(kind, safe=False)  # beyond 2^53 the nearest, in the same order
+        return values.cast(kind, safe=False)  # beyond 2^53 the nearest double, in the same order
     if not t.is_string(values.type) or not (t.is_timestamp(kind) or t.is_date(kind)):
         return values.cast(kind)
     try:
         return _moments(values, kind)
-    except pa.ArrowInvalid:  # a form that Arrow does not read, such as 20260105
+    except pa.ArrowInvalid:  # a format that Arrow does not read, such as 20260105
         coded = values.dictionary_encode()
         iso = [None if text is None else _iso(text) for text in coded.dictionary.to_pylist()]
         return _moments(pa.array(iso, pa.string()).take(coded.indices), kind)
 
 
 def _iso(text: str) -> str:
-    """A date or a time as Arrow reads it."""
+    """A date or a time in a format that Arrow reads."""
     try:
         return datetime.fromisoformat(text).isoformat()
     except ValueError as error:
@@ -162,7 +189,7 @@ def _iso(text: str) -> str:
 
 
 def _moments(values: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Text as dates or times; a time without an offset is one of the type's zone."""
+    """Text as dates or times; a time without an offset is in the type's zone."""
     t = pa.types
     moments = pa.timestamp("ns")
     offsets = pc.match_substring_regex(values, r"[T ].*(Z|[+-]\d\d(:?\d\d)?)$")
@@ -173,7 +200,7 @@ def _moments(values: pa.Array, kind: pa.DataType) -> pa.Array:
         return pc.coalesce(utc, others).cast(moments).cast(kind)
     if t.is_timestamp(kind) and kind.tz is not None:
         return _as_local(values.cast(moments), kind.tz).cast(kind)
-    return values.cast(moments).cast(kind)  # of a time its day
+    return values.cast(moments).cast(kind)  # for a date type, the day of a time
 
 
 def _as_local(moments: pa.Array, zone: str) -> pa.Array:

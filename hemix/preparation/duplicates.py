@@ -1,8 +1,7 @@
-"""Which rows are equal: those with the same values in every column, of the schema or not.
+"""Duplicates: rows with equal values in every column, whether the schema names it or not.
 
-Columns go by name; one that a file of the folder lacks is null in all of that file's rows. Values
-go by their meaning: where files have a column in several types, 1 is 1 as an integer, a float, a
-decimal and text, and a moment is a moment in every unit.
+A column that a file lacks is null there. If files have a column in several types, values are
+compared by meaning: 1 equals 1.0 and the text "1", and a time is the same in every unit.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ import pyarrow.compute as pc
 from hemix.data.clock import date_start_ms
 from hemix.data.jagged_array import JaggedArray
 from hemix.data.keys import keys_of, keys_of_texts, xxh64_texts
-from hemix.data.raw_columns import mixed, row_hashes
+from hemix.data.raw_columns import mix_bits, row_hashes
 from hemix.data.texts import family, texts_of
-from hemix.preparation.arrow_types import in_lists
+from hemix.preparation.arrow_types import map_list_values
 from hemix.preparation.log_table import Chunk
 from hemix.schema import Clock
 
@@ -30,21 +29,24 @@ __all__ = ["chunk_hashes", "column_hashes", "occurrence_numbers", "warn_about_du
 Array = npt.NDArray[Any]
 
 _WARN_ABOVE = 0.05
-"""Share of a log's rows that are equal to earlier ones, above which that is hardly a logger's
-repetition
-"""
+"""Fraction of duplicates above which a warning is logged: a logger rarely repeats so many rows"""
 
 _logger = logging.getLogger(__name__)
 
 
 def chunk_hashes(chunk: Chunk, clocks: Mapping[str, Clock]) -> Array:
-    """uint64 [rows]: equal rows of a table have equal hashes (others differ but for a chance of
-    2^-64), whatever their files' columns and types. ``clocks``: columns of times, and the clock
-    that says what their numbers and dates are.
+    """Hash whole rows, so that equal rows of a table have equal hashes in all its files.
+
+    Args:
+        chunk: Rows with all columns of their file.
+        clocks: Time columns, with the clock that gives unit and zone of their numbers and dates.
+
+    Returns:
+        uint64 [rows]. Different rows have equal hashes with a probability of 2^-64.
     """
     columns = {}
     for name, values in chunk.columns.items():
-        families = chunk.varying.get(name)
+        families = chunk.mixed_families.get(name)
         if families is not None:
             values = _as_moments(values, clocks[name]) if name in clocks else values
             values = _as_text(values, families)
@@ -53,31 +55,41 @@ def chunk_hashes(chunk: Chunk, clocks: Mapping[str, Clock]) -> Array:
 
 
 def column_hashes(columns: Mapping[str, pa.Array], rows: int) -> Array:
-    """uint64 [rows]: a hash of the columns' names and values, in no order.
+    """Hash the names and values of columns, in any order of the columns.
 
-    Null is as if the column were not there.
+    Args:
+        columns: Columns by name. A null counts as a missing column.
+        rows: Number of rows.
+
+    Returns:
+        uint64 [rows].
     """
     total = np.zeros(rows, dtype=np.uint64)
     with np.errstate(over="ignore"):
         for name, values in columns.items():
-            hashes = mixed(keys_of_texts([name])[0] ^ _value_hashes(values))
+            hashes = mix_bits(keys_of_texts([name])[0] ^ _value_hashes(values))
             total += (
                 np.where(values.is_null().to_numpy(zero_copy_only=False), np.uint64(0), hashes)
                 if values.null_count
                 else hashes
             )
-    return mixed(total)
+    return mix_bits(total)
 
 
 def occurrence_numbers(keys: Array, rows: Array) -> Array:
-    """int64 [n]: of every row, which of the different rows of its key it is, 0, 1, ... in the order
-    of their first appearance. ``keys`` and ``rows`` uint64 [n]: hashes of what an event is made of,
-    and of its whole row.
+    """Number the different rows of each key 0, 1, ... in the order of their first appearance.
+
+    Args:
+        keys: uint64 [n], hashes of what an event is made of.
+        rows: uint64 [n], hashes of whole rows.
+
+    Returns:
+        int64 [n]: the number of each row.
     """
     order = np.lexsort((np.arange(len(keys)), rows, keys))
     first = np.ones(len(keys), dtype=bool)
     first[1:] = (keys[order][1:] != keys[order][:-1]) | (rows[order][1:] != rows[order][:-1])
-    begin = order[first]  # where each different row appears first
+    begin = order[first]  # first position of each different row
     by_key = np.lexsort((begin, keys[begin]))
     starts = np.ones(len(begin), dtype=bool)
     starts[1:] = keys[begin][by_key][1:] != keys[begin][by_key][:-1]
@@ -90,13 +102,18 @@ def occurrence_numbers(keys: Array, rows: Array) -> Array:
 
 
 def warn_about_duplicates(table: object, dropped: int, rows: int) -> None:
-    """Say so where many rows of a table were dropped because they are equal to earlier ones."""
+    """Log a warning if many rows of a table were dropped as duplicates.
+
+    Args:
+        table: Path of the table.
+        dropped: Number of dropped rows.
+        rows: Number of all rows.
+    """
     if dropped > _WARN_ABOVE * rows:
         _logger.warning(
             "%s: warning: %s of %s rows (%.0f %%) are duplicates, equal to an earlier row in "
-            "every column, and were dropped; if each "
-            "of them happened, write a column that tells them apart, such as an id of the row: "
-            "the schema need not name it",
+            "every column, and were dropped. If each row is an event of its own, add a column "
+            "that differs, such as a row id; the schema need not name it",
             table,
             f"{dropped:,}",
             f"{rows:,}",
@@ -105,7 +122,7 @@ def warn_about_duplicates(table: object, dropped: int, rows: int) -> None:
 
 
 def _as_moments(values: pa.Array, clock: Clock) -> pa.Array:
-    """Dates and numbers of a clock as timestamps, of microseconds where they have fractions."""
+    """Dates and numbers of a clock as timestamps; microseconds if numbers may have fractions."""
     kind, unit, t = values.type, clock.unit, pa.types
     if t.is_date(kind):
         days = (
@@ -133,27 +150,27 @@ def _as_moments(values: pa.Array, clock: Clock) -> pa.Array:
 
 
 def _as_text(values: pa.Array, families: Collection[str | None]) -> pa.Array:
-    """Values of one column of several types in a common form; those that have none stay."""
+    """Values of a column of several types as text; types without text stay as they are."""
     if pa.types.is_boolean(values.type) and set(families) <= {"boolean", "number", "null"}:
         values = values.cast(pa.int8())
     if pa.types.is_list(values.type):
-        return in_lists(values, lambda flat: _as_text(flat, families))
+        return map_list_values(values, lambda flat: _as_text(flat, families))
     if family(values.type) in (None, "null", "text"):
         return values
-    coded = values.dictionary_encode()  # each distinct value once
+    coded = values.dictionary_encode()  # converts each distinct value once
     return pa.DictionaryArray.from_arrays(
         coded.indices, texts_of(coded.dictionary)
     ).dictionary_decode()
 
 
 def _value_hashes(values: pa.Array) -> Array:
-    """uint64 [rows]; arbitrary where null."""
+    """uint64 [rows]; arbitrary for null."""
     kind, t = values.type, pa.types
     if t.is_null(kind):
         return np.zeros(len(values), dtype=np.uint64)
     if t.is_integer(kind) or t.is_boolean(kind):
         whole = values.cast(pa.int8() if t.is_boolean(kind) else kind)
-        return mixed(
+        return mix_bits(
             (whole.fill_null(0) if whole.null_count else whole)
             .to_numpy(zero_copy_only=False)
             .astype(np.uint64)
@@ -172,7 +189,7 @@ def _value_hashes(values: pa.Array) -> Array:
 
 
 def _byte_hashes(values: pa.Array) -> Array:
-    """Of text, which need not be UTF-8, and bytes."""
+    """Hashes of bytes, or of text that need not be UTF-8."""
     coded = values.cast(pa.binary()).dictionary_encode()
     keys = np.append(xxh64_texts(coded.dictionary), np.uint64(0))
     hashes: Array = keys[coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)]

@@ -1,4 +1,4 @@
-"""Stage 2: read the user and item tables and measure what the logs have in common with them."""
+"""Read the user and item tables and check their joins with the logs (stage 2)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class EntityTables:
     joins: Joins
 
     def encode(self, encoders: Encoders) -> dict[str, Block]:
-        """Encode the features of every version, by level: ``user`` and ``item``."""
+        """Return the encoded features of every version, by level: ``user`` and ``item``."""
         return {"user": self.users.encode(encoders), "item": self.items.encode(encoders)}
 
 
@@ -33,14 +33,14 @@ def read_tables(job: PrepareJob, numbering: Numbering, fitter: EncoderFitter) ->
 
     Args:
         job: The logs and their schema.
-        numbering: The numbers so far; users and items of the tables are added.
-        fitter: Sees every value of a feature.
+        numbering: Numbers of the logs' users and items; those of the tables are added.
+        fitter: Observes every value of a feature.
 
     Returns:
-        Users and items, also those that no table holds.
+        All users and items, with or without a row in their table.
 
     Raises:
-        DataError: Naming the first wrong value, or two tables that have no id in common.
+        DataError: A value cannot be used, or two tables have no id in common.
     """
     job.progress("reading users and items", 0.0)
     logs, schema = job.logs, job.schema
@@ -51,7 +51,15 @@ def read_tables(job: PrepareJob, numbering: Numbering, fitter: EncoderFitter) ->
         logs,
         numbering.impressions,
         numbering.events,
-        users=JoinSide(entities=users, index=numbering.users, shown=numbering.shown_users),
-        items=JoinSide(entities=items, index=numbering.items, shown=numbering.shown_items),
+        users=JoinSide(
+            entities=users,
+            index=numbering.users,
+            in_impressions=numbering.users_in_impressions,
+        ),
+        items=JoinSide(
+            entities=items,
+            index=numbering.items,
+            in_impressions=numbering.items_in_impressions,
+        ),
     )
     return EntityTables(users=users, items=items, joins=joins)

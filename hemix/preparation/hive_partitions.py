@@ -1,6 +1,4 @@
-"""Columns that stand in the names of folders, ``dt=2026-01-05/part-0.parquet``, as Hive, Spark and
-others write them.
-"""
+"""Hive partitions: columns in the names of folders, such as ``dt=2026-01-05/part-0.parquet``."""
 
 from __future__ import annotations
 
@@ -16,9 +14,9 @@ from hemix.errors import DataError
 __all__ = ["Partition", "Value", "constant", "partition_of", "partition_type"]
 
 Value = str | bytes | None
-"""What a folder's name says of a column: bytes where it is no UTF-8; None is null"""
+"""Value of a column in a folder's name: bytes if it is not UTF-8, None for null"""
 Partition = tuple[tuple[str, Value], ...]
-"""Column and value of every folder on the way to a file"""
+"""Column and value of every folder above a file"""
 
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 _WHOLE = re.compile(r"[+-]?\d+")
@@ -26,25 +24,25 @@ _INT64 = range(-(2**63), 2**63)
 
 
 def partition_of(folders: Sequence[str], file: str) -> Partition:
-    """The columns in the names of a file's folders, below the table's own.
+    """Return the columns in the names of a file's folders below the table's folder.
 
     Args:
-        folders: names, the outermost first.
-        file: for messages.
+        folders: Names of the folders, outermost first.
+        file: The file's path, for messages.
 
     Raises:
-        DataError: where one column stands in two folders' names.
+        DataError: Two folders name the same column.
     """
-    found: dict[str, Value] = {}
+    values: dict[str, Value] = {}
     for folder in folders:
         name, equals, value = folder.partition("=")
         if not equals or not name:
             continue
         column = unquote(name)
-        if column in found:
-            raise DataError(f"{file}: column {column!r} stands in the names of two folders")
-        found[column] = None if value in ("", _NULL) else _unquoted(value)
-    return tuple(found.items())
+        if column in values:
+            raise DataError(f"{file}: column {column!r} is in the names of two folders")
+        values[column] = None if value in ("", _NULL) else _unquoted(value)
+    return tuple(values.items())
 
 
 def _unquoted(value: str) -> str | bytes:
@@ -56,15 +54,15 @@ def _unquoted(value: str) -> str | bytes:
 
 
 def partition_type(values: Iterable[Value], *, text: bool = False) -> pa.DataType:
-    """The type of a column of folders' names.
+    """Return the type of a column whose values are in the names of folders.
 
     Args:
-        values: all of them.
-        text: whether files have text in a column of this name.
+        values: Its values in all folders.
+        text: Whether files have text in a column of this name.
 
     Returns:
-        int64 where all values are whole numbers, bytes where one is no UTF-8, else text; the null
-        type where none is known.
+        int64 if all values are whole numbers, binary if one is not UTF-8, else string; null if all
+        values are null.
     """
     known = [value for value in values if value is not None]
     if any(isinstance(value, bytes) for value in known):
@@ -82,12 +80,12 @@ def partition_type(values: Iterable[Value], *, text: bool = False) -> pa.DataTyp
 
 
 def constant(value: Value, kind: pa.DataType, rows: int) -> pa.Array:
-    """A folder's value as a column.
+    """Return a folder's value as a column.
 
     Args:
-        value: as the folder has it; None is null.
-        kind: the type that the column has in the whole table.
-        rows: how many.
+        value: The folder's value; None is null.
+        kind: The column's type in the table.
+        rows: Number of rows.
     """
     if value is None:
         return pa.nulls(rows, kind)

@@ -1,4 +1,4 @@
-"""What one preparation is asked to do, and the room that its stages share."""
+"""PrepareJob: the arguments that all stages of the pipeline need."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hemix.schema import Schema
 __all__ = ["PrepareJob", "Progress"]
 
 Progress: TypeAlias = Callable[[str, float], None]
-"""Called with what is being done and how much of that is done, 0 to 1."""
+"""Called with the name of the stage and its completed fraction, 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +28,10 @@ class PrepareJob:
     folder: Path
     """The dataset folder, under a temporary name"""
     memory_rows: int
-    """About how many rows of a log are in memory at once"""
+    """Approximate number of log rows in memory at once"""
     progress: Progress
-    earlier: PreviousEncoders | None
-    """The dataset or run whose vocabularies are continued"""
+    previous: PreviousEncoders | None
+    """The encoders whose vocabularies are extended"""
 
     @property
     def schema(self) -> Schema:
@@ -40,21 +40,21 @@ class PrepareJob:
 
     @property
     def temporary(self) -> Path:
-        """Folder of files that are removed at the end."""
+        """Folder of temporary files; removed at the end."""
         return self.folder / "temporary"
 
-    def partitions(self, spill: PartitionFiles, what: str) -> Iterator[tuple[int, Rows]]:
+    def partitions(self, files: PartitionFiles, stage: str) -> Iterator[tuple[int, Rows]]:
         """Read the partitions that have rows, in order, and report progress.
 
         Args:
-            spill: Temporary files, one a partition; each is deleted as it is read.
-            what: What is being done, for the progress.
+            files: One temporary file per partition. Reading deletes it.
+            stage: Name of the stage for the progress.
 
         Yields:
             The number of a partition, and its rows.
         """
-        for number in range(len(spill)):
-            rows = spill.read(number)
+        for number in range(len(files)):
+            rows = files.read(number)
             if rows is not None:
                 yield number, rows
-            self.progress(what, (number + 1) / len(spill))
+            self.progress(stage, (number + 1) / len(files))

@@ -1,5 +1,6 @@
-"""How much the tables of a logs folder have in common: ids in one form here and in another there
-join nothing, without any error.
+"""Join rates: how many impressions and events have their user and item in the other tables.
+
+Ids that two tables write differently join nothing without any error, so that is refused here.
 """
 
 from __future__ import annotations
@@ -22,35 +23,36 @@ __all__ = ["JoinSide", "Joins", "count_numbers"]
 
 Array = npt.NDArray[Any]
 
-_NOTED_BELOW = 0.95
-_PIECE = 1 << 20
+_EXAMPLE_BELOW = 0.95
+"""The manifest gives an example of a missing id for a lower join rate"""
+_CHUNK_ROWS = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class JoinSide:
-    """Users or items, on both sides of a join."""
+    """Users or items: the ids of the logs, and the rows of their table."""
 
     entities: Entities
     index: KeyIndex
-    shown: int
+    in_impressions: int
     """Numbers below this one occur in the impressions"""
 
     def first_text(self, numbers: Array) -> str:
-        """The raw id of the first of these numbers."""
+        """Return the raw id of the first of these numbers."""
         text: str = self.index.texts().take(pa.array(numbers[:1])).to_pylist()[0]
         return text
 
 
 @dataclass
 class Joins:
-    """Shares of impressions and events whose id is found where it is looked up."""
+    """Fractions of impressions and events whose id another table has as well."""
 
     rate: dict[str, float] = field(default_factory=dict)
-    """``items``, ``users``: of the impressions, in the table; ``event_users``: of the events, in
-    the impressions; ``event_items``: of the events, in the item table or the impressions
+    """``items``, ``users``: impressions with a row in that table. ``event_users``: events of a user
+    of the impressions. ``event_items``: events of an item of the item table or the impressions.
     """
     example: dict[str, str] = field(default_factory=dict)
-    """An id that is not found, where so many are missing that a person should know"""
+    """A missing id for each low rate"""
 
     def check(
         self,
@@ -64,106 +66,106 @@ class Joins:
         """Measure all joins.
 
         Args:
-            logs: the open tables.
-            impressions: numbers of the impressions' users and items.
-            events: those of the events; None where there is no events table.
-            users: both sides of the joins by user.
-            items: both sides of the joins by item.
+            logs: The open tables.
+            impressions: User and item numbers of the impressions.
+            events: User and item numbers of the events; None without an events table.
+            users: Both sides of the joins by user.
+            items: Both sides of the joins by item.
 
         Raises:
-            DataError: where nothing is found, naming both files, the column, its types and an id of
-            each.
+            DataError: A join has no match; with both files, the column, its types and an id of
+                each.
         """
         for level, table, side, numbers in (
             ("user", logs.users, users, impressions.user),
             ("item", logs.items, items, impressions.item),
         ):
             if table is not None and table.rows:
-                self._table(logs, level, table, side, numbers)
+                self._check_table(logs, level, table, side, numbers)
         if logs.events is not None and events is not None and logs.events.rows:
-            self._events(logs, logs.events, events, users, items)
+            self._check_event_users(logs, logs.events, events, users)
+            self._check_event_items(logs, logs.events, events, items)
 
-    def _table(
+    def _check_table(
         self, logs: Logs, level: str, table: LogTable, side: JoinSide, numbers: Array
     ) -> None:
-        column = getattr(logs.schema, level)
+        column, is_used = getattr(logs.schema, level), _has_used_columns(logs, level)
         counts = count_numbers(numbers, len(side.index))
-        rate = self._measure(
-            f"{level}s",
-            counts,
-            side.entities.in_table,
-            side,
-            noted_below=_NOTED_BELOW if _is_read(logs, level) else 0,
-        )
-        if rate == 0 and _is_read(logs, level):
-            there = side.first_text(np.flatnonzero(side.entities.in_table))
+        in_table = side.entities.in_table
+        limit = _EXAMPLE_BELOW if is_used else 0
+        rate = self._measure(f"{level}s", counts, in_table, side, limit)
+        if rate == 0 and is_used:
+            example = side.first_text(np.flatnonzero(in_table))
             raise DataError(
-                f"{table.path}: no {level} of {_named(logs.impressions)} occurs in it: column "
-                f"{column!r} holds for instance "
-                f"{there!r} ({table.kind.field(column).type}) here and "
-                f"{self.example[f'{level}s']!r} "
-                f"({logs.impressions.kind.field(column).type}) there; write the ids in one form"
+                f"{table.path}: has no {level} of {_file_name(logs.impressions)}: column "
+                f"{column!r} holds, for instance, {example!r} ({_type_name(table, column)}) here "
+                f"and {self.example[f'{level}s']!r} ({_type_name(logs.impressions, column)}) "
+                "there; write the ids in one form"
             )
 
-    def _events(
-        self, logs: Logs, table: LogTable, events: LogNumbers, users: JoinSide, items: JoinSide
+    def _check_event_users(
+        self, logs: Logs, table: LogTable, events: LogNumbers, users: JoinSide
     ) -> None:
-        schema, shown = logs.schema, logs.impressions
-        were_shown = np.arange(len(users.index)) < users.shown
-        rate = self._measure(
-            "event_users", count_numbers(events.user, len(users.index)), were_shown, users
-        )
-        if rate == 0:
+        column, impressions = logs.schema.user, logs.impressions
+        in_impressions = np.arange(len(users.index)) < users.in_impressions
+        counts = count_numbers(events.user, len(users.index))
+        if self._measure("event_users", counts, in_impressions, users, _EXAMPLE_BELOW) == 0:
             raise DataError(
-                f"{table.path}: no user of it ({schema.user}, "
-                f"{table.kind.field(schema.user).type}) occurs in "
-                f"{_named(shown)} ({shown.kind.field(schema.user).type})"
+                f"{table.path}: has no user of {_file_name(impressions)}: column {column!r} is "
+                f"{_type_name(table, column)} here and {_type_name(impressions, column)} there; "
+                "write the ids in one form"
             )
-        known = np.arange(len(items.index)) < items.shown
-        in_table = items.entities.in_table if logs.items is not None else np.zeros_like(known)
-        # without an item table events may well be of items that are never ranked
-        below = _NOTED_BELOW if logs.items is not None else 0
+
+    def _check_event_items(
+        self, logs: Logs, table: LogTable, events: LogNumbers, items: JoinSide
+    ) -> None:
+        column = logs.schema.item
+        known = np.arange(len(items.index)) < items.in_impressions
+        if logs.items is not None:
+            known |= items.entities.in_table
+        # without an item table, events may be of items that are never ranked
+        limit = _EXAMPLE_BELOW if logs.items is not None else 0
         counts = count_numbers(events.item, len(items.index))
-        rate = self._measure("event_items", counts, known | in_table, items, noted_below=below)
+        rate = self._measure("event_items", counts, known, items, limit)
         if rate == 0 and logs.items is not None:
-            there = items.first_text(np.flatnonzero(known | in_table))
+            example = items.first_text(np.flatnonzero(known))
             raise DataError(
-                f"{table.path}: no item of it occurs in {_named(logs.items)} or {_named(shown)}: "
-                f"{schema.item!r} is "
-                f"for instance {self.example['event_items']!r} "
-                f"({table.kind.field(schema.item).type}) here and {there!r} "
-                f"({logs.items.kind.field(schema.item).type}) there; write the ids in one form"
+                f"{table.path}: has no item of {_file_name(logs.items)} or "
+                f"{_file_name(logs.impressions)}: column {column!r} holds, for instance, "
+                f"{self.example['event_items']!r} ({_type_name(table, column)}) here and "
+                f"{example!r} ({_type_name(logs.items, column)}) there; write the ids in one form"
             )
 
     def _measure(
-        self,
-        name: str,
-        counts: Array,
-        found: Array,
-        side: JoinSide,
-        noted_below: float = _NOTED_BELOW,
+        self, name: str, counts: Array, matched: Array, side: JoinSide, example_below: float
     ) -> float:
-        """The share of ``counts`` int [ids] whose id is ``found`` bool [ids]; an example where it
-        is 0 or below a limit.
-        """
-        rate = float(counts[found].sum() / counts.sum())
+        """The fraction of ``counts`` int [ids] whose id is ``matched`` bool [ids]."""
+        rate = float(counts[matched].sum() / counts.sum())
         self.rate[name] = round(rate, 6)
-        if rate == 0 or rate < noted_below:
-            self.example[name] = side.first_text(np.flatnonzero((counts > 0) & ~found))
+        if rate == 0 or rate < example_below:
+            self.example[name] = side.first_text(np.flatnonzero((counts > 0) & ~matched))
         return rate
 
 
 def count_numbers(numbers: Array, ids: int) -> Array:
-    """int64 [ids]: how often each number occurs, read a piece at a time."""
+    """Count how often each number occurs, with bounded memory.
+
+    Args:
+        numbers: int32 [n], usually memory-mapped.
+        ids: Number of different numbers.
+
+    Returns:
+        int64 [ids].
+    """
     counts = np.zeros(ids, dtype=np.int64)
-    piece = max(_PIECE, ids)
-    for begin in range(0, len(numbers), piece):
-        counts += np.bincount(numbers[begin : begin + piece], minlength=ids)
+    chunk = max(_CHUNK_ROWS, ids)
+    for begin in range(0, len(numbers), chunk):
+        counts += np.bincount(numbers[begin : begin + chunk], minlength=ids)
     return counts
 
 
-def _is_read(logs: Logs, level: str) -> bool:
-    """Whether anything but the id is read from the users' or items' table."""
+def _has_used_columns(logs: Logs, level: str) -> bool:
+    """Whether features or the score read a column of the user or item table besides the id."""
     own = getattr(logs.schema, level)
     columns = {
         column
@@ -173,5 +175,9 @@ def _is_read(logs: Logs, level: str) -> bool:
     return bool(columns - {own}) or (level == "item" and bool(logs.score_columns))
 
 
-def _named(table: LogTable) -> str:
+def _type_name(table: LogTable, column: str) -> str:
+    return str(table.arrow_schema.field(column).type)
+
+
+def _file_name(table: LogTable) -> str:
     return str(table.path).rstrip("/").rpartition("/")[2]

@@ -1,8 +1,7 @@
-"""Where a table's Parquet files lie: a path, or a URL of any file system that fsspec reaches
-(s3://, gs://, https://, memory://).
+"""Find and open the Parquet files of a table, by path or by URL.
 
-A file is opened anew for every pass, so that nothing of it stays in memory. Links to files and
-folders are followed. This module knows no columns but those in the names of folders.
+fsspec opens URLs (s3://, gs://, https://, memory://). Links to files and folders are followed.
+Every pass opens a file anew, so that nothing of it stays in memory.
 """
 
 from __future__ import annotations
@@ -24,136 +23,152 @@ _PARQUET = b"PAR1"
 _SUFFIXES = (".parquet", ".parq", ".pq")
 
 
-def is_url(place: str) -> bool:
-    """Whether it names a file system; else it is a path."""
-    return "://" in place
+def is_url(location: str) -> bool:
+    """Whether the text is a URL; else it is a path."""
+    return "://" in location
 
 
 @dataclass(frozen=True)
 class LogFile:
-    """One file. ``str`` of it is what messages say."""
+    """A Parquet file. ``str`` gives the path or URL as text for messages."""
 
-    place: str
+    location: str
     """Path or URL"""
-    inside: str
+    path: str
     """Path in its file system"""
-    system: Any = None
-    """fsspec's; None: a path of this machine"""
+    filesystem: Any = None
+    """fsspec file system; None: a path of this machine"""
     partition: Partition = ()
     """Columns in the names of its folders"""
 
     @property
     def name(self) -> str:
-        """The last part of its path."""
-        return PurePosixPath(self.inside).name
+        """The file's name without its folders."""
+        return PurePosixPath(self.path).name
 
     def __str__(self) -> str:
         return (
-            self.place
-            if _is_utf8(self.place)
-            else os.fsencode(self.place).decode(errors="backslashreplace")
+            self.location
+            if _is_utf8(self.location)
+            else os.fsencode(self.location).decode(errors="backslashreplace")
         )
 
     def open(self) -> pq.ParquetFile:
-        """Raises DataError where it is no Parquet file."""
+        """Open the file; raise DataError if it is not a Parquet file."""
         try:
-            source = self._source()
             # buffered: a row group is read page by page, never as a whole
-            return pq.ParquetFile(source, buffer_size=1 << 20, pre_buffer=False)
-        except Exception as error:  # a file system may raise errors of its own
+            return pq.ParquetFile(self._stream(), buffer_size=1 << 20, pre_buffer=False)
+        except Exception as error:  # a file system may raise its own classes
             raise self.unreadable(error) from error
 
-    def _source(self) -> Any:
-        if self.system is not None:
-            return self.system.open(self.inside, "rb")
+    def _stream(self) -> Any:
+        if self.filesystem is not None:
+            return self.filesystem.open(self.path, "rb")
         # Arrow takes paths in UTF-8 only
-        return self.inside if _is_utf8(self.inside) else Path(self.inside).open("rb")
+        return self.path if _is_utf8(self.path) else Path(self.path).open("rb")
 
     def damaged(self, error: Exception, columns: Sequence[str]) -> DataError:
-        """What to say where reading these columns of an open file fails: which row group it is that
-        cannot be read.
+        """Return the error for a failed read, with the first row group that cannot be read.
+
+        Args:
+            error: The failure.
+            columns: The columns that were read.
         """
         opened = self.open()
         for number in range(opened.num_row_groups):
             try:
                 opened.read_row_group(number, columns=list(columns), use_threads=False)
-            except Exception as found:
+            except Exception as problem:
                 return DataError(
                     f"{self}: row group {number} of {opened.num_row_groups} is damaged: "
-                    f"{one_line(found)}"
+                    f"{one_line(problem)}"
                 )
         return self.unreadable(error)
 
     def unreadable(self, error: Exception) -> DataError:
-        """What to say where opening fails with ``error``."""
+        """Return the error for a file that failed to open with ``error``."""
         try:
             with (
-                Path(self.inside).open("rb")
-                if self.system is None
-                else self.system.open(self.inside, "rb") as stream
+                Path(self.path).open("rb")
+                if self.filesystem is None
+                else self.filesystem.open(self.path, "rb") as stream
             ):
-                begins = stream.read(len(_PARQUET))
+                first_bytes = stream.read(len(_PARQUET))
         except Exception as unreadable:
-            why = getattr(unreadable, "strerror", None) or one_line(unreadable)
-            return DataError(f"{self}: cannot be read: {why}")
-        if begins != _PARQUET:
+            reason = getattr(unreadable, "strerror", None) or one_line(unreadable)
+            return DataError(f"{self}: cannot be read: {reason}")
+        if first_bytes != _PARQUET:
             return DataError(f"{self}: not a Parquet file")
         return DataError(f"{self}: truncated or damaged Parquet: {one_line(error)}")
 
 
-def parquet_files(place: Path | str, role: str) -> list[LogFile]:
-    """The file, or all Parquet files of the folder and its subfolders in the order of their paths,
-    but those whose names begin with ``.`` or ``_`` (a folder ``_column=value`` does count).
+def parquet_files(location: Path | str, role: str) -> list[LogFile]:
+    """List the Parquet files of a table in the order of their paths.
 
-    A file is one by its name (``.parquet``, ``.parq``, ``.pq``, in whatever case), or, where its
-    name has no ending, as Hive and Trino write them, by its first bytes.
+    A location is a file, or a folder with all its subfolders. Names that begin with ``.`` or ``_``
+    are skipped, except a folder ``_column=value``. A file is Parquet by its suffix (``.parquet``,
+    ``.parq``, ``.pq``, in any case) or, without a suffix as Hive and Trino write it, by its first
+    bytes.
 
     Args:
-        place: path, or URL where it is a string.
-        role: the schema's key.
+        location: A path, or a URL as text.
+        role: The schema's key, for messages.
 
     Raises:
-        DataError: where nothing is there, or no Parquet file in the folder.
+        DataError: The location does not exist, or the folder has no Parquet file.
     """
-    if isinstance(place, Path):
-        if place.is_file():
-            return [LogFile(str(place), str(place))]
-        if not place.is_dir():
-            raise DataError(f"{place}: no such file ({role})")
-        found = {
-            p.relative_to(place): (str(p), str(p), None)
-            for p in _walk(place, role, (os.path.realpath(place),))
-        }
+    if isinstance(location, Path):
+        files = _local_files(location, role)
     else:
-        system, root = _system(place, role)
-        try:
-            if system.isfile(root):
-                return [LogFile(place, root, system)]
-            inside = system.find(root) if system.exists(root) else None
-        except Exception as error:
-            raise DataError(f"{place}: cannot be read ({role}): {one_line(error)}") from error
-        if inside is None:
-            raise DataError(f"{place}: no such file ({role})")
-        paths = [
-            PurePosixPath(path).relative_to(root)
-            for path in inside
-            if _is_parquet(PurePosixPath(path), system)
-        ]
-        found = {
-            Path(p): (f"{place.rstrip('/')}/{p}", f"{root.rstrip('/')}/{p}", system) for p in paths
-        }
-    shown = [p for p in sorted(found) if not any(map(_is_hidden, p.parts))]
-    files = [LogFile(*found[p], partition_of(p.parts[:-1], found[p][0])) for p in shown]
+        files = _remote_files(location, role)
     if not files:
         raise DataError(
-            f"{place}: expected Parquet files (*.parquet) in the folder ({role}), found none"
+            f"{location}: expected Parquet files (*.parquet) in the folder ({role}), found none"
         )
     return files
 
 
-def _walk(folder: Path, role: str, above: tuple[str, ...]) -> Iterator[Path]:
-    """All Parquet files below; ``above``: the real paths of the folders on the way, so that a link
-    back ends.
+def _local_files(location: Path, role: str) -> list[LogFile]:
+    if location.is_file():
+        return [LogFile(str(location), str(location))]
+    if not location.is_dir():
+        raise DataError(f"{location}: no such file ({role})")
+    paths = _walk(location, role, (os.path.realpath(location),))
+    return _visible_files({p.relative_to(location): (str(p), str(p), None) for p in paths})
+
+
+def _remote_files(url: str, role: str) -> list[LogFile]:
+    filesystem, root = _filesystem(url, role)
+    try:
+        if filesystem.isfile(root):
+            return [LogFile(url, root, filesystem)]
+        all_paths = filesystem.find(root) if filesystem.exists(root) else None
+    except Exception as error:
+        raise DataError(f"{url}: cannot be read ({role}): {one_line(error)}") from error
+    if all_paths is None:
+        raise DataError(f"{url}: no such file ({role})")
+    paths = [
+        PurePosixPath(path).relative_to(root)
+        for path in all_paths
+        if _is_parquet(PurePosixPath(path), filesystem)
+    ]
+    return _visible_files(
+        {Path(p): (f"{url.rstrip('/')}/{p}", f"{root.rstrip('/')}/{p}", filesystem) for p in paths}
+    )
+
+
+def _visible_files(files: dict[Path, tuple[str, str, Any]]) -> list[LogFile]:
+    """Files by relative path -> those that are not hidden, in the order of their paths."""
+    visible = [path for path in sorted(files) if not any(map(_is_hidden, path.parts))]
+    return [
+        LogFile(*files[path], partition_of(path.parts[:-1], files[path][0])) for path in visible
+    ]
+
+
+def _walk(folder: Path, role: str, ancestors: tuple[str, ...]) -> Iterator[Path]:
+    """Yield all Parquet files below a folder.
+
+    ``ancestors`` are the real paths of the folders above, so that a link to one of them ends.
     """
     try:
         entries = sorted(folder.iterdir())
@@ -164,17 +179,18 @@ def _walk(folder: Path, role: str, above: tuple[str, ...]) -> Iterator[Path]:
     for path in entries:
         if path.is_dir():
             real = os.path.realpath(path)
-            if real not in above and not _is_hidden(path.name):
-                yield from _walk(path, role, (*above, real))
+            if real not in ancestors and not _is_hidden(path.name):
+                yield from _walk(path, role, (*ancestors, real))
         elif _is_parquet(path, None):
-            yield path  # a link to nowhere too: opening it says so
+            yield path  # a broken link as well: opening it raises the error
 
 
-def _is_parquet(path: PurePath, system: Any) -> bool:
+def _is_parquet(path: PurePath, filesystem: Any) -> bool:
     if path.suffix or _is_hidden(path.name):
         return path.suffix.lower() in _SUFFIXES
+    local = filesystem is None
     try:
-        with Path(path).open("rb") if system is None else system.open(str(path), "rb") as stream:
+        with Path(path).open("rb") if local else filesystem.open(str(path), "rb") as stream:
             return bool(stream.read(len(_PARQUET)) == _PARQUET)
     except OSError:
         return False
@@ -193,15 +209,15 @@ def _is_hidden(name: str) -> bool:
 
 
 def one_line(error: Exception) -> str:
-    """What it says, without line breaks."""
+    """Return the error's text without line breaks."""
     return " ".join(str(error).split())
 
 
-def _system(url: str, role: str) -> tuple[Any, str]:
-    from fsspec.core import url_to_fs  # where paths suffice, nothing of it is loaded
+def _filesystem(url: str, role: str) -> tuple[Any, str]:
+    from fsspec.core import url_to_fs  # loaded only for URLs
 
     try:
-        system, root = url_to_fs(url)
+        filesystem, root = url_to_fs(url)
     except (ImportError, ValueError, OSError) as error:
         raise DataError(f"{url}: cannot be reached ({role}): {one_line(error)}") from error
-    return system, str(root)
+    return filesystem, str(root)

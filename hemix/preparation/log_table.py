@@ -1,12 +1,8 @@
-"""Parquet tables as streams of checked chunks: a file, or a folder of files read in name order as
-one table. A folder's name ``dt=2026-01-05`` is a column of its files that do not have it
-themselves.
+"""Log tables: Parquet files, read as streams of checked chunks.
 
-Every file keeps its own column types, but for their outer forms (plain.py): a value means the same
-whatever its type, so whoever reads a column turns it into keys, numbers or times. Where a file's
-type cannot be used, or means something else than another file's, the message names both. A column
-that not all files of a folder have may not be asked for. This module knows no schema; whoever needs
-a column asks for it with the schema's key that names it.
+A table is a file, or a folder of files in the order of their names. Every file keeps its own column
+types; equal values of different types mean the same. Folder names such as ``dt=2026-01-05`` are
+columns of files without a column of that name.
 """
 
 from __future__ import annotations
@@ -23,7 +19,13 @@ from hemix.data.jagged_array import offsets_of
 from hemix.data.raw_columns import Where
 from hemix.data.texts import family
 from hemix.errors import DataError
-from hemix.preparation.arrow_types import cast_to, check_utf8, plain, plain_type, shown
+from hemix.preparation.arrow_types import (
+    cast_to,
+    check_utf8,
+    message_value,
+    normalized,
+    normalized_type,
+)
 from hemix.preparation.hive_partitions import Value, constant, partition_type
 from hemix.preparation.log_files import LogFile, parquet_files
 
@@ -32,236 +34,270 @@ __all__ = ["Chunk", "LogTable"]
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some consecutive rows of one file."""
+    """Consecutive rows of one file."""
 
     columns: dict[str, pa.Array]
-    """Those that the file has"""
+    """Columns that the file has, by name"""
     rows: int
     first_row: int
-    """Row in the whole table."""
+    """Row in the table."""
     where: Where
     """File, and row in the file."""
-    varying: Mapping[str, Collection[str | None]] = field(default_factory=dict)
-    """Column whose type is not the same in all files -> the families
-    (:func:`hemix.data.texts.family`) of its types
+    mixed_families: Mapping[str, Collection[str | None]] = field(default_factory=dict)
+    """Columns whose type differs between files -> the families (:func:`hemix.data.texts.family`) of
+    their types
     """
 
 
 @dataclass(frozen=True)
-class _File:
-    """An open file of a table."""
+class _OpenFile:
+    """A file of a table."""
 
     file: LogFile
     types: dict[str, pa.DataType]
-    """Column -> type, those that stand in the names of its folders included"""
+    """Column -> type, with the columns in the names of its folders"""
     stored: frozenset[str]
-    """The columns that the file itself has"""
+    """Columns in the file itself"""
     first_row: int
 
 
 class LogTable:
-    """An open table.
+    """An open table of the logs.
 
-    Raises DataError naming the file: missing, an empty folder, not Parquet, truncated, or
-    impressions without rows.
+    Raises:
+        DataError: A file is missing, truncated or not Parquet, a folder has no Parquet file, or the
+            impressions have no row.
     """
 
     def __init__(self, path: Path | str, role: str) -> None:
-        """``path``: a URL where it is a string."""
+        """Open all files.
+
+        Args:
+            path: A path, or a URL as text.
+            role: The schema's key, such as ``tables.impressions``.
+        """
         self.path = path
         self.role = role
-        """The schema's key, such as ``tables.impressions``."""
         self.files = parquet_files(path, role)
         opened = [file.open() for file in self.files]
-        self.first_rows = offsets_of([f.metadata.num_rows for f in opened])
+        file_rows = [f.metadata.num_rows for f in opened]
+        self.first_rows = offsets_of(file_rows)
         stored = [
-            _plain_schema(file, f.schema_arrow) for file, f in zip(self.files, opened, strict=True)
+            _stored_types(file, f.schema_arrow) for file, f in zip(self.files, opened, strict=True)
         ]
-        types = _with_partitions(self.files, stored)
+        types = _with_partition_columns(self.files, stored)
         files = [
-            _File(*of)
-            for of in zip(
-                self.files, types, map(frozenset, stored), self.first_rows.tolist(), strict=False
-            )
+            _OpenFile(file, types[i], frozenset(stored[i]), int(self.first_rows[i]))
+            for i, file in enumerate(self.files)
         ]
-        self._filled = [
-            f for f, rows in zip(files, np.diff(self.first_rows), strict=True) if rows
-        ] or files
-        """The files that have rows; all where none has"""
+        self._files = [f for f, rows in zip(files, file_rows, strict=True) if rows] or files
+        """Files with rows; all files if none has rows"""
         self._casts: dict[str, pa.DataType] = {}
         self._required: set[str] = set()
         if self.rows == 0 and role == "tables.impressions":
             raise DataError(f"{path}: expected at least one row ({role}), found none")
-        self._varying = {
-            name: {_value_family(kind) for kind in kinds}
+        self._mixed_families = {
+            name: {_value_family(kind) for kind in types_of}
             for name in self.names
-            if len(kinds := self.kinds_of(name)) > 1
+            if len(types_of := self.types_of(name)) > 1
         }
 
     @property
     def rows(self) -> int:
-        """Rows of all files."""
+        """Number of rows in all files."""
         return int(self.first_rows[-1])
 
     @property
     def names(self) -> list[str]:
-        """Names of the columns that any file has, in the order of the first one that has them."""
-        return list(dict.fromkeys(name for file in self._filled for name in file.types))
+        """Columns of all files, in the order of their first appearance."""
+        return list(dict.fromkeys(name for file in self._files for name in file.types))
 
     @property
-    def kind(self) -> pa.Schema:
-        """All columns, each of the first type that is not null among its files'; of the common one
-        where there is one.
+    def arrow_schema(self) -> pa.Schema:
+        """All columns with their types.
+
+        A column has the type that :meth:`cast` gave it, else its first type that is not null.
         """
         types = {}
         for name in self.names:
-            kinds = self.kinds_of(name)
+            own = self.types_of(name)
             types[name] = self._casts.get(name) or next(
-                (k for k in kinds if not pa.types.is_null(k)), kinds[0]
+                (kind for kind in own if not pa.types.is_null(kind)), own[0]
             )
         return pa.schema(list(types.items()))
 
-    def kinds_of(self, column: str) -> list[pa.DataType]:
-        """The types that a column has in the files that have it (and rows), each once."""
+    def types_of(self, column: str) -> list[pa.DataType]:
+        """Return the distinct types of a column in the files with rows."""
         types: list[pa.DataType] = []
-        for file in self._filled:
+        for file in self._files:
             if column in file.types and file.types[column] not in types:
                 types.append(file.types[column])
         return types
 
     def require(self, column: str, key: str, expects: Callable[[pa.DataType], str | None]) -> None:
-        """Check that a column is there, in every file, and of usable types.
+        """Check that every file has a column, of a type that can be used.
+
+        Where text can be used, values are compared as text: then the types must be of one family,
+        or text.
 
         Args:
-            column: its name. key: the schema's that names it, for messages. expects: says what was
-            expected where a type cannot be used, and after ``; `` what to do. Where it takes text,
-            values are
-                compared by their texts: then the types must be of one family, or text.
+            column: Its name.
+            key: The key of the schema that names it, for messages.
+            expects: Returns the expected types for a type that cannot be used, with advice after
+                ``; ``, else None.
 
         Raises:
-            DataError: naming the file, and another one where that has another type.
+            DataError: With the file, and another file that has another type.
         """
         if column not in self.names:
             raise DataError(
                 f"{self.path}: no column {column!r} ({key}); it has: "
-                f"{', '.join(map(_named, self.names))}"
+                f"{', '.join(map(_column_for_message, self.names))}"
             )
-        several, first = len(self.kinds_of(column)) > 1, None
-        as_text = any(expects(kind) is None for kind in (pa.string(), pa.list_(pa.string())))
-        for file in self._filled:
+        several_types = len(self.types_of(column)) > 1
+        compared_as_text = any(
+            expects(kind) is None for kind in (pa.string(), pa.list_(pa.string()))
+        )
+        first_non_text: _OpenFile | None = None
+        for file in self._files:
             if column not in file.types:
                 raise DataError(
                     f"{file.file}: no column {column!r} ({key}), which other files of the folder "
                     "have"
                 )
             kind = file.types[column]
-            if pa.types.is_null(kind) and (several or self.rows == 0):
-                continue  # its type is not known, or another file's
+            if pa.types.is_null(kind) and (several_types or self.rows == 0):
+                continue  # its type is unknown, or another file gives it
             expected = expects(kind)
             if expected is not None:
-                expected, also, advice = expected.partition("; ")
-                found = (
-                    f"expected {expected}, found "
-                    f"{kind}{self._elsewhere(column, kind)}{also}{advice}"
-                )
-                raise DataError(
-                    f"{file.file if several else self.path}: column {column!r} ({key}): {found}"
-                )
-            if as_text and _value_family(kind) not in ("text", "null"):
-                first = first or file
-                if _value_family(kind) != _value_family(first.types[column]):
-                    found = (
-                        f"found {kind}, but {first.file.name} has {first.types[column]}: their "
-                        "values have no text in common"
-                    )
-                    raise DataError(
-                        f"{file.file}: column {column!r} ({key}): {found}; write both as one "
-                        "type, or as text"
-                    )
+                raise self._wrong_type(file, column, key, expected)
+            if compared_as_text and _value_family(kind) not in ("text", "null"):
+                first_non_text = first_non_text or file
+                _check_family(file, first_non_text, column, key)
         self._required.add(column)
 
-    def _elsewhere(self, column: str, kind: pa.DataType) -> str:
-        """What another file has."""
-        for file in self._filled:
-            if column in file.types and file.types[column] not in (kind, pa.null()):
-                return f"; {file.file.name} has {file.types[column]}"
-        return ""
+    def _wrong_type(self, file: _OpenFile, column: str, key: str, expected: str) -> DataError:
+        kind = file.types[column]
+        expected, separator, advice = expected.partition("; ")
+        other = next(
+            (
+                f"; {f.file.name} has {f.types[column]}"
+                for f in self._files
+                if column in f.types and f.types[column] not in (kind, pa.null())
+            ),
+            "",
+        )
+        path = file.file if len(self.types_of(column)) > 1 else self.path
+        return DataError(
+            f"{path}: column {column!r} ({key}): expected {expected}, found "
+            f"{kind}{other}{separator}{advice}"
+        )
 
-    def unify(self, column: str, kind: pa.DataType) -> None:
-        """Read a column as this type from now on, whatever the files' own."""
+    def cast(self, column: str, kind: pa.DataType) -> None:
+        """Read a column as this type from now on, whatever type a file has.
+
+        Args:
+            column: Its name.
+            kind: The type of all its values.
+        """
         self._casts[column] = kind
 
-    def chunks(self, columns: Sequence[str] | None, most_rows: int) -> Iterator[Chunk]:
-        """All rows in order, at most ``most_rows`` at a time; ``columns`` None means all that each
-        file has. Columns that were asked for hold text in UTF-8 only.
+    def chunks(self, columns: Sequence[str] | None, max_rows: int) -> Iterator[Chunk]:
+        """Read all rows in order.
+
+        Args:
+            columns: Names of the columns; None reads all columns of each file.
+            max_rows: Largest number of rows in a chunk.
+
+        Yields:
+            Chunks. Text of required columns is checked to be UTF-8.
+
+        Raises:
+            DataError: A row group is damaged, or a value is not UTF-8 or cannot be cast.
         """
-        for file in self._filled:
+        for file in self._files:
             names = list(file.types) if columns is None else list(dict.fromkeys(columns))
-            row, of_folders = 0, dict(file.file.partition)
-            for batch in self._batches(
-                file.file, [name for name in names if name in file.stored], most_rows
-            ):
-                where, read = Where(str(file.file), row), dict[str, pa.Array]()
+            row, folder_values = 0, dict(file.file.partition)
+            stored = [name for name in names if name in file.stored]
+            for batch in self._batches(file.file, stored, max_rows):
+                where, chunk = Where(str(file.file), row), dict[str, pa.Array]()
                 for name in names:
-                    of_folder = name not in file.stored
                     values = (
-                        constant(of_folders[name], file.types[name], batch.num_rows)
-                        if of_folder
-                        else batch.column(name)
+                        batch.column(name)
+                        if name in file.stored
+                        else constant(folder_values[name], file.types[name], batch.num_rows)
                     )
-                    read[name] = self._plain(name, values, where)
-                yield Chunk(read, batch.num_rows, file.first_row + row, where, self._varying)
+                    chunk[name] = self._checked(name, values, where)
+                first_row = file.first_row + row
+                yield Chunk(chunk, batch.num_rows, first_row, where, self._mixed_families)
                 row += batch.num_rows
 
-    def _batches(self, file: LogFile, names: list[str], most_rows: int) -> Iterator[pa.RecordBatch]:
+    def _batches(self, file: LogFile, names: list[str], max_rows: int) -> Iterator[pa.RecordBatch]:
         try:
             yield from file.open().iter_batches(
-                batch_size=most_rows, columns=names, use_threads=False
+                batch_size=max_rows, columns=names, use_threads=False
             )
         except (pa.ArrowException, OSError) as error:
             raise file.damaged(error, names) from error
 
-    def _plain(self, name: str, values: pa.Array, where: Where) -> pa.Array:
-        if (
-            name not in self._required
-        ):  # of whatever type: nobody reads it, rows are but told apart by it
+    def _checked(self, name: str, values: pa.Array, where: Where) -> pa.Array:
+        if name not in self._required:  # only row hashes read it
             try:
-                return plain(values)
+                return normalized(values)
             except pa.ArrowException:
                 return values
-        values = plain(values)
+        values = normalized(values)
         check_utf8(name, values, where)
         return cast_to(name, values, self._casts[name], where) if name in self._casts else values
 
     def where(self, row: int) -> tuple[str, int]:
-        """The file of a row of the table, and its row there."""
+        """Return the file of a row of the table, and its row in that file."""
         file = int(np.searchsorted(self.first_rows, row, side="right")) - 1
         return str(self.files[file]), row - int(self.first_rows[file])
 
     def error(self, row: int, problem: str) -> DataError:
-        """The error for a row of the table."""
+        """Return the error for a row of the table.
+
+        Args:
+            row: Row in the table.
+            problem: The column, what was expected and what was found.
+        """
         file, file_row = self.where(row)
         return DataError(f"{file}: row {file_row}: {problem}")
 
     def value(self, row: int, column: str) -> Any:
-        """One raw value, read again from the file, for a message."""
+        """Read a raw value again from its file, for a message.
+
+        Args:
+            row: Row in the table.
+            column: Name of the column.
+        """
         for chunk in self.chunks([column], 1 << 16):
             if row < chunk.first_row + chunk.rows:
-                return shown(chunk.columns[column], row - chunk.first_row)
+                return message_value(chunk.columns[column], row - chunk.first_row)
         raise AssertionError(f"row {row} of {self.rows}")
 
 
-def _with_partitions(
+def _check_family(file: _OpenFile, first: _OpenFile, column: str, key: str) -> None:
+    """Refuse a file whose values never have the same text as those of another file."""
+    kind, other = file.types[column], first.types[column]
+    if _value_family(kind) != _value_family(other):
+        raise DataError(
+            f"{file.file}: column {column!r} ({key}): found {kind}, but {first.file.name} has "
+            f"{other}: their values have no text in common; write both as one type, or as text"
+        )
+
+
+def _with_partition_columns(
     files: Sequence[LogFile], stored: Sequence[dict[str, pa.DataType]]
 ) -> list[dict[str, pa.DataType]]:
-    """The files' columns, then those of their folders' names that are not in the file."""
+    """Columns of each file, then those of its folders' names that the file does not have."""
     values: dict[str, list[Value]] = {}
     for file in files:
         for name, value in file.partition:
             values.setdefault(name, []).append(value)
-    text = {
-        name for own in stored for name, kind in own.items() if pa.types.is_string(kind)
-    }  # 02 beside text is no number
+    # a folder's 02 is no number where other files have text
+    text = {name for own in stored for name, kind in own.items() if pa.types.is_string(kind)}
     types = {
         name: partition_type(values_of, text=name in text) for name, values_of in values.items()
     }
@@ -271,20 +307,18 @@ def _with_partitions(
     ]
 
 
-def _plain_schema(file: LogFile, schema: pa.Schema) -> dict[str, pa.DataType]:
+def _stored_types(file: LogFile, schema: pa.Schema) -> dict[str, pa.DataType]:
     if len(set(schema.names)) != len(schema.names):
-        twice = next(n for n in schema.names if schema.names.count(n) > 1)
-        raise DataError(f"{file}: column {twice!r} is there twice")
-    return {f.name: plain_type(f.type) for f in schema}
+        repeated = next(n for n in schema.names if schema.names.count(n) > 1)
+        raise DataError(f"{file}: two columns have the name {repeated!r}; rename one of them")
+    return {f.name: normalized_type(f.type) for f in schema}
 
 
-def _named(column: str) -> str:
-    """A column's name for a message; quoted where it holds what cannot be seen, such as a byte
-    order mark.
-    """
+def _column_for_message(column: str) -> str:
+    """A column's name; quoted if it holds invisible characters, such as a byte order mark."""
     return column if column.isprintable() and column.strip() == column else ascii(column)
 
 
 def _value_family(kind: pa.DataType) -> str | None:
-    """The family of a column's values, which may lie in lists."""
+    """The family of a column's values, or of the values of its lists."""
     return family(kind.value_type if pa.types.is_list(kind) else kind)

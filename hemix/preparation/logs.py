@@ -1,6 +1,6 @@
-"""The schema against the tables: is every column that it names there, of a type that can be used.
+"""Open the tables of a logs folder and check their columns and types against the schema.
 
-Reads no row.
+No row is read.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Logs:
 
     @property
     def tables(self) -> list[LogTable]:
-        """All tables that are there."""
+        """All tables of the folder."""
         return [
             t
             for t in (self.impressions, self.events, self.items, self.users, self.truth)
@@ -48,20 +48,15 @@ class Logs:
         return tuple(n for n in self.schema.score_expression.names if n not in self.schema.outputs)
 
     @property
-    def action_lacking(self) -> dict[str, list[str]]:
-        """For the manifest: the events' columns, where they tell no action though the schema names
-        no other column for it.
+    def missing_action(self) -> dict[str, list[str]]:
+        """Manifest entry with the columns of an events table that has no action; else empty.
+
+        A schema that names the action's column requires it, so it is never missing then.
         """
-        lacking = (
-            self.events is not None
-            and self.schema.history.action is None
-            and "action" not in self.events.names
-        )
-        return (
-            {"columns_without_action": self.events.names}
-            if lacking and self.events is not None
-            else {}
-        )
+        if self.events is None or self.schema.history.action is not None:
+            return {}
+        names = self.events.names
+        return {} if "action" in names else {"columns_without_action": names}
 
     @property
     def event_clock(self) -> str:
@@ -70,7 +65,7 @@ class Logs:
 
     @property
     def clocks(self) -> dict[str, Clock]:
-        """The impressions' columns of times, each with its clock."""
+        """Time columns of the impressions, each with its clock."""
         clock, labels = self.schema.clock, self.schema.labels.values()
         return dict.fromkeys(
             [clock.column, *(v.available_at for v in labels if v.available_at is not None)], clock
@@ -78,7 +73,16 @@ class Logs:
 
 
 def open_logs(folder: Path, schema: Schema | None) -> Logs:
-    """Open and check all tables. Raises DataError or SchemaError naming file, column and key."""
+    """Open and check all tables.
+
+    Args:
+        folder: The logs folder.
+        schema: The schema; None reads schema.yaml of the folder.
+
+    Raises:
+        DataError: A file or a column is missing, or a column has a type that cannot be used.
+        SchemaError: The schema names a table or a column that it may not use.
+    """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of logs")
     if schema is None:
@@ -87,93 +91,95 @@ def open_logs(folder: Path, schema: Schema | None) -> Logs:
                 f"{folder}: expected schema.yaml and Parquet tables, found an empty folder"
             )
         schema = Schema.load(folder / "schema.yaml")
-    tables = schema.tables
-    _refuse_outcomes(folder, schema)
-
-    def table(role: str) -> LogTable | None:
-        name = getattr(tables, role)
-        return (
-            None
-            if name is None
-            else LogTable(name if is_url(name) else folder / name, f"tables.{role}")
-        )
-
-    impressions = table("impressions")
+    _check_aliases_of_impressions(folder, schema)
+    impressions = _open_table(folder, schema, "impressions")
     assert impressions is not None
+    uses_events = schema.history_source == "events"
     logs = Logs(
         folder=folder,
         schema=schema,
         impressions=impressions,
-        events=table("events") if schema.history_source == "events" else None,
-        items=table("items"),
-        users=table("users"),
-        truth=table("truth"),
+        events=_open_table(folder, schema, "events") if uses_events else None,
+        items=_open_table(folder, schema, "items"),
+        users=_open_table(folder, schema, "users"),
+        truth=_open_table(folder, schema, "truth"),
     )
     _check_impressions(logs, impressions)
     if logs.events is not None:
         _check_events(logs, logs.events)
     _check_entities(logs)
     if logs.truth is not None:
-        for task in schema.tasks:
-            logs.truth.require(f"p_{task}", "tables.truth", _number)
-        if logs.truth.rows != impressions.rows:
-            raise DataError(
-                f"{logs.truth.path}: expected {impressions.rows} rows, one per impression, found "
-                f"{logs.truth.rows}"
-            )
+        _check_truth(logs, logs.truth)
     return logs
 
 
-def _refuse_outcomes(folder: Path, schema: Schema) -> None:
-    """The schema's check of columns that are not known when ranking, where a link or another path
-    leads to the impressions too.
+def _open_table(folder: Path, schema: Schema, role: str) -> LogTable | None:
+    name = getattr(schema.tables, role)
+    if name is None:
+        return None
+    return LogTable(name if is_url(name) else folder / name, f"tables.{role}")
+
+
+def _check_aliases_of_impressions(folder: Path, schema: Schema) -> None:
+    """Check for label leakage where a link or another path leads to the impressions as well.
+
+    The schema compares paths as text. Here the file system resolves them.
     """
 
-    def real(name: str | None) -> Path | None:
+    def real_path(name: str | None) -> Path | None:
         return None if name is None or is_url(name) else (folder / name).resolve()
 
-    tables, impressions = schema.tables, real(schema.tables.impressions)
-    names = ("events", "items", "users", "truth")
-    same = {
-        name: tables.impressions
-        for name in names
-        if impressions is not None and real(getattr(tables, name)) == impressions
+    tables, impressions = schema.tables, real_path(schema.tables.impressions)
+    aliases = {
+        role: tables.impressions
+        for role in ("events", "items", "users", "truth")
+        if impressions is not None and real_path(getattr(tables, role)) == impressions
     }
-    if same:
-        named = schema.model_copy(update={"tables": tables.model_copy(update=same)})
-        Schema.parse(named.to_yaml(), str(folder / "schema.yaml"))
+    if aliases:
+        resolved = schema.model_copy(update={"tables": tables.model_copy(update=aliases)})
+        Schema.parse(resolved.to_yaml(), str(folder / "schema.yaml"))
 
 
-def _id(kind: pa.DataType) -> str | None:
+def _id_problem(kind: pa.DataType) -> str | None:
     usable = is_keyable(kind) and not pa.types.is_null(kind)
     return None if usable else "a string or a whole number"
 
 
-def _number(kind: pa.DataType) -> str | None:
+def _number_problem(kind: pa.DataType) -> str | None:
     return None if is_number(kind) else "a number"
 
 
-def _any(kind: pa.DataType) -> str | None:
+def _scalar_problem(kind: pa.DataType) -> str | None:
     return None if is_keyable(kind) else "one value a row"
+
+
+def _check_truth(logs: Logs, truth: LogTable) -> None:
+    for task in logs.schema.tasks:
+        truth.require(f"p_{task}", "tables.truth", _number_problem)
+    if truth.rows != logs.impressions.rows:
+        raise DataError(
+            f"{truth.path}: expected {logs.impressions.rows} rows, one per impression, found "
+            f"{truth.rows}"
+        )
 
 
 def _check_impressions(logs: Logs, table: LogTable) -> None:
     schema, roles = logs.schema, logs.schema.roles
-    table.require(schema.user, "user", _id)
-    table.require(schema.item, "item", _id)
+    table.require(schema.user, "user", _id_problem)
+    table.require(schema.item, "item", _id_problem)
     table.require(schema.clock.column, "clock.column", time_type_problem)
     for name, label in schema.labels.items():
-        table.require(label.column or name, f"labels.{name}", _number)
+        table.require(label.column or name, f"labels.{name}", _number_problem)
         if label.available_at is not None:
             table.require(label.available_at, f"labels.{name}.available_at", time_type_problem)
     if roles.request_id is not None:
-        table.require(roles.request_id, "roles.request_id", _id)
+        table.require(roles.request_id, "roles.request_id", _id_problem)
     if roles.weight is not None:
-        table.require(roles.weight, "roles.weight", _number)
+        table.require(roles.weight, "roles.weight", _number_problem)
     if roles.bias is not None:
-        table.require(roles.bias.column, "roles.bias.column", _number)
+        table.require(roles.bias.column, "roles.bias.column", _number_problem)
     if schema.split.column is not None:
-        table.require(schema.split.column, "split.column", _any)
+        table.require(schema.split.column, "split.column", _scalar_problem)
         _unify_split(schema, table)
     for level in ("context", "cross"):
         for name, feature in schema.features.level(level).items():
@@ -186,34 +192,39 @@ def _check_impressions(logs: Logs, table: LogTable) -> None:
 
 
 def _unify_split(schema: Schema, table: LogTable) -> None:
-    """One type for a split column of several types, text parsed: rows are split by comparing
-    values, not texts.
+    """Give a split column of several types one common type, because rows are split by comparing
+    values.
     """
-    column, by_number = schema.split.column, not isinstance(schema.split.valid, str)
-    kinds = [] if column is None or column == schema.clock.column else table.kinds_of(column)
-    known = [kind for kind in kinds if not pa.types.is_null(kind)]
-    if column is None or len(kinds) < 2 or not known:
+    column = schema.split.column
+    if column is None or column == schema.clock.column:
         return
+    types = table.types_of(column)
+    known = [kind for kind in types if not pa.types.is_null(kind)]
+    if len(types) > 1 and known:
+        by_number = not isinstance(schema.split.valid, str)
+        table.cast(column, _common_type(known, schema.clock.timezone, by_number=by_number))
+
+
+def _common_type(types: list[pa.DataType], timezone: str, *, by_number: bool) -> pa.DataType:
     t = pa.types
-    texts = any(t.is_string(kind) or t.is_binary(kind) for kind in known)
-    common = known[0]
-    if any(t.is_date(kind) for kind in known):
-        common = pa.date32()
-    elif any(t.is_timestamp(kind) for kind in known):
-        zoned = any(t.is_timestamp(kind) and kind.tz is not None for kind in known)
-        common = pa.timestamp("ns", tz=schema.clock.timezone if zoned else None)
-    elif texts and not by_number:
-        common = pa.string()
-    elif any(is_number(kind) for kind in known):
-        whole = all(t.is_integer(kind) or t.is_string(kind) or t.is_binary(kind) for kind in known)
-        common = pa.int64() if whole else pa.float64()
-    table.unify(column, common)
+    texts = any(t.is_string(kind) or t.is_binary(kind) for kind in types)
+    if any(t.is_date(kind) for kind in types):
+        return pa.date32()
+    if any(t.is_timestamp(kind) for kind in types):
+        zoned = any(t.is_timestamp(kind) and kind.tz is not None for kind in types)
+        return pa.timestamp("ns", tz=timezone if zoned else None)
+    if texts and not by_number:
+        return pa.string()
+    if any(is_number(kind) for kind in types):
+        whole = all(t.is_integer(kind) or t.is_string(kind) or t.is_binary(kind) for kind in types)
+        return pa.int64() if whole else pa.float64()
+    return types[0]
 
 
 def _check_events(logs: Logs, table: LogTable) -> None:
     schema = logs.schema
-    table.require(schema.user, "user", _id)
-    table.require(schema.item, "item", _id)
+    table.require(schema.user, "user", _id_problem)
+    table.require(schema.item, "item", _id_problem)
     table.require(
         logs.event_clock,
         "history.clock_column" if schema.history.clock_column else "clock.column",
@@ -234,7 +245,7 @@ def _check_entities(logs: Logs) -> None:
     schema = logs.schema
     for level, table, own in (("user", logs.users, schema.user), ("item", logs.items, schema.item)):
         if table is not None:
-            table.require(own, level, _id)
+            table.require(own, level, _id_problem)
         for name, feature in schema.features.level(level).items():
             for column in feature.columns(name):
                 if column == own:
@@ -249,20 +260,20 @@ def _check_entities(logs: Logs) -> None:
     for column in logs.score_columns:
         if logs.items is None:
             raise SchemaError(
-                f"score: {column!r} is neither an output ({', '.join(schema.outputs)}) nor, "
-                "without tables.items, "
-                "an item column"
+                f"score: {column!r} is not an output ({', '.join(schema.outputs)}); an item "
+                "column needs tables.items, which the schema does not name"
             )
-        logs.items.require(column, "score", _number)
+        logs.items.require(column, "score", _number_problem)
     if schema.valid_from is not None:
-        versioned = [
-            t for t in (logs.items, logs.users) if t is not None and schema.valid_from in t.names
-        ]
-        if not versioned:
-            tables = (
-                " and ".join(str(t.path) for t in (logs.items, logs.users) if t is not None)
-                or "no item or user table"
-            )
-            raise DataError(f"{tables}: no column {schema.valid_from!r} (valid_from)")
-        for table in versioned:
-            table.require(schema.valid_from, "valid_from", time_type_problem)
+        _check_versions(logs, schema.valid_from)
+
+
+def _check_versions(logs: Logs, column: str) -> None:
+    """Check that an item or user table has the column ``valid_from``."""
+    tables = [table for table in (logs.items, logs.users) if table is not None]
+    versioned = [table for table in tables if column in table.names]
+    if not versioned:
+        paths = " and ".join(str(table.path) for table in tables) or "no item or user table"
+        raise DataError(f"{paths}: no column {column!r} (valid_from)")
+    for table in versioned:
+        table.require(column, "valid_from", time_type_problem)

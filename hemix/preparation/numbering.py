@@ -1,6 +1,6 @@
-"""Stage 1: number users and items in the order of their first appearance.
+"""Number users and items in the order of their first appearance (stage 1).
 
-The order is that of the impressions, then of the events; the tables' own come when they are read.
+Impressions come first, then events, then the user and item tables, which are read later.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class LogNumbers:
         """Count the rows of every user, int64 [users].
 
         Args:
-            users: How many users there are.
-            rows: About how many rows may be in memory at once.
+            users: Number of users.
+            rows: Approximate number of rows in memory at once.
         """
         step = max(rows, _COUNTED_AT_ONCE)
         counts = np.zeros(users, dtype=np.int64)
@@ -50,37 +50,37 @@ class LogNumbers:
 
 @dataclass(frozen=True, kw_only=True)
 class Numbering:
-    """Users and items by number, and the numbers of both logs' rows."""
+    """Numbers of users and items by their ids, and of the users and items of all log rows."""
 
     users: KeyIndex
     items: KeyIndex
     impressions: LogNumbers
     events: LogNumbers | None
-    """None where there is no events table"""
-    shown_users: int
+    """None without an events table"""
+    users_in_impressions: int
     """User numbers below this one occur in the impressions"""
-    shown_items: int
+    items_in_impressions: int
     """Item numbers below this one occur in the impressions"""
 
 
 def number_logs(job: PrepareJob) -> Numbering:
-    """Read the user and item columns of both logs. Raises DataError for a missing id."""
+    """Read the user and item columns of both logs; raise DataError for a missing id."""
     users, items = KeyIndex(), KeyIndex()
     impressions = _number_log(job, job.logs.impressions, users, items)
-    shown_users, shown_items = len(users), len(items)
+    users_in_impressions, items_in_impressions = len(users), len(items)
     events = None if job.logs.events is None else _number_log(job, job.logs.events, users, items)
     return Numbering(
         users=users,
         items=items,
         impressions=impressions,
         events=events,
-        shown_users=shown_users,
-        shown_items=shown_items,
+        users_in_impressions=users_in_impressions,
+        items_in_impressions=items_in_impressions,
     )
 
 
 def _number_log(job: PrepareJob, table: LogTable, users: KeyIndex, items: KeyIndex) -> LogNumbers:
-    """Number the users and items of one log; new ones are added to the indices."""
+    """Number the users and items of a log; the indices grow by new ids."""
     job.progress(f"numbering {table.role.removeprefix('tables.')}", 0.0)
     folder, schema = job.temporary / "numbers", job.schema
     folder.mkdir(exist_ok=True)
@@ -95,25 +95,30 @@ def _number_log(job: PrepareJob, table: LogTable, users: KeyIndex, items: KeyInd
 
 
 def save_raw_ids(job: PrepareJob, numbering: Numbering) -> None:
-    """Write ids/users.parquet and ids/items.parquet: the raw ids in the order of their numbers."""
+    """Write ids/users.parquet and ids/items.parquet: raw ids in the order of their numbers.
+
+    Args:
+        job: Logs, schema and dataset folder.
+        numbering: The ids.
+    """
     logs, schema = job.logs, job.schema
     for name, column, index, own in (
         ("users", schema.user, numbering.users, logs.users),
         ("items", schema.item, numbering.items, logs.items),
     ):
         tables = [table for table in (logs.impressions, logs.events, own) if table is not None]
-        types = [type_ for table in tables if table.rows for type_ in table.kinds_of(column)]
+        types = [type_ for table in tables if table.rows for type_ in table.types_of(column)]
         are_integers = all(pa.types.is_integer(type_) for type_ in types)
         _save_ids(job.folder / "ids" / f"{name}.parquet", index, are_integers)
 
 
 def _save_ids(path: Path, index: KeyIndex, are_integers: bool) -> None:
-    """Write raw ids: as int64 where all tables have integers that fit, else as text."""
+    """Write raw ids: as int64 if all tables have integers that fit, else as text."""
     ids = texts = index.texts()
     if are_integers:
         try:
             ids = texts.cast(pa.int64())
-        except pa.ArrowInvalid:  # uint64 goes beyond int64
+        except pa.ArrowInvalid:  # uint64 has numbers above int64
             ids = texts
     path.parent.mkdir(exist_ok=True)
     with storage_errors(path):

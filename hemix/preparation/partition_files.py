@@ -1,8 +1,7 @@
-"""Partitioned temporary files: rows go to the part of their user, and each part is later read back
-whole.
+"""Partitioned temporary files: each row goes to the file of its user's partition.
 
-A part is a range of user numbers chosen so that it holds about so many rows; a user is never
-divided. Rows are columns of cells (cells.py), so nothing but numbers is spilled. Knows no schema.
+A partition is a range of user numbers with about a given number of rows, so all rows of a user are
+in one file. Rows are raw columns (data/raw_columns.py), so the files hold numbers only.
 """
 
 from __future__ import annotations
@@ -23,37 +22,56 @@ __all__ = ["PartitionFiles", "Rows", "partition_bounds", "row_count", "take_rows
 
 Array = npt.NDArray[Any]
 Rows: TypeAlias = "dict[str, RawColumn]"
+"""Raw columns by name, all of the same length"""
 
-_MOST_PARTS = 256
-"""So many files are open at once at most; beyond it parts grow."""
+_MAX_PARTITIONS = 256
+"""Largest number of open files; with more rows, partitions become larger."""
 
 
 def row_count(rows: Rows) -> int:
-    """How many rows."""
+    """Return the number of rows."""
     first = next(iter(rows.values()))
     return first.rows if isinstance(first, JaggedArray) else len(first)
 
 
-def take_rows(rows: Rows, at: Array) -> Rows:
-    """The given rows, in that order."""
-    return {name: take(cell, at) for name, cell in rows.items()}
+def take_rows(rows: Rows, positions: Array) -> Rows:
+    """Return the rows at the given positions, in that order.
+
+    Args:
+        rows: Rows of a log.
+        positions: int64 [n].
+    """
+    return {name: take(column, positions) for name, column in rows.items()}
 
 
 def partition_bounds(rows_per_user: Array, rows: int) -> Array:
-    """int64 [parts + 1]: user numbers at which parts begin, so that one holds about ``rows`` rows;
-    last, the number of users.
+    """Divide users into partitions.
+
+    Args:
+        rows_per_user: int64 [users].
+        rows: Approximate number of rows in a partition.
+
+    Returns:
+        int64 [partitions + 1]: the first user number of every partition, and at the end the number
+        of users.
     """
     total = int(rows_per_user.sum())
-    rows = max(rows, -(-total // _MOST_PARTS), 1)
+    rows = max(rows, -(-total // _MAX_PARTITIONS), 1)
     before = np.cumsum(rows_per_user) - rows_per_user
     begins = np.flatnonzero(np.diff(before // rows, prepend=-1))
     return np.append(begins, len(rows_per_user)).astype(np.int64)
 
 
 class PartitionFiles:
-    """One temporary file per part. Raises StorageError when the disk is full."""
+    """One temporary file per partition; every method raises StorageError if the disk is full."""
 
     def __init__(self, folder: Path, bounds: Array) -> None:
+        """Make the folder.
+
+        Args:
+            folder: A new folder.
+            bounds: int64 [partitions + 1], see :func:`partition_bounds`.
+        """
         self._folder = folder
         self._bounds = bounds
         self._writers: dict[int, pa.RecordBatchStreamWriter] = {}
@@ -66,58 +84,58 @@ class PartitionFiles:
 
     @property
     def bounds(self) -> Array:
-        """int64 [parts + 1]: user numbers at which parts begin."""
+        """int64 [partitions + 1]: the first user number of every partition."""
         return self._bounds
 
     def add(self, rows: Rows, user: Array) -> None:
-        """Spread rows over the parts by their user's number; within a part they keep their
-        order.
+        """Append each row to the file of its user; rows of a partition stay in their order.
+
+        Args:
+            rows: Rows of a log.
+            user: int [n], the number of each row's user.
         """
-        part = np.searchsorted(self._bounds, user, side="right") - 1
-        order = np.argsort(part, kind="stable")
-        counts = np.bincount(part, minlength=len(self))
-        sorted_rows = take_rows(rows, order)
-        batch = pa.RecordBatch.from_arrays(
-            [as_arrow(cell) for cell in sorted_rows.values()], names=list(sorted_rows)
-        )
+        partition = np.searchsorted(self._bounds, user, side="right") - 1
+        order = np.argsort(partition, kind="stable")
+        counts = np.bincount(partition, minlength=len(self))
+        batch = _record_batch(take_rows(rows, order))
         begin = 0
-        for p in np.flatnonzero(counts).tolist():
-            self._write(p, batch.slice(begin, int(counts[p])))
-            begin += int(counts[p])
+        for number in np.flatnonzero(counts).tolist():
+            self._write(number, batch.slice(begin, counts[number]))
+            begin += int(counts[number])
 
-    def put(self, part: int, rows: Rows) -> None:
-        """Write all the rows of one part at once."""
-        self._write(
-            part,
-            pa.RecordBatch.from_arrays(
-                [as_arrow(cell) for cell in rows.values()], names=list(rows)
-            ),
-        )
-        self._close(part)
+    def put(self, number: int, rows: Rows) -> None:
+        """Write all rows of a partition at once.
 
-    def _write(self, part: int, batch: pa.RecordBatch) -> None:
-        with storage_errors(self._path(part)):
-            if part not in self._writers:
-                self._files[part] = pa.OSFile(str(self._path(part)), "wb")
-                self._writers[part] = pa.ipc.new_stream(self._files[part], batch.schema)
-            self._writers[part].write_batch(batch)
+        Args:
+            number: The partition.
+            rows: Its rows.
+        """
+        self._write(number, _record_batch(rows))
+        self._close(number)
+
+    def _write(self, number: int, batch: pa.RecordBatch) -> None:
+        with storage_errors(self._path(number)):
+            if number not in self._writers:
+                self._files[number] = pa.OSFile(str(self._path(number)), "wb")
+                self._writers[number] = pa.ipc.new_stream(self._files[number], batch.schema)
+            self._writers[number].write_batch(batch)
 
     def close(self) -> None:
-        """No more rows."""
-        for part in list(self._writers):
-            self._close(part)
+        """Complete all files."""
+        for number in list(self._writers):
+            self._close(number)
 
-    def _close(self, part: int) -> None:
-        with storage_errors(self._path(part)):
-            self._writers.pop(part).close()
-            self._files.pop(part).close()
+    def _close(self, number: int) -> None:
+        with storage_errors(self._path(number)):
+            self._writers.pop(number).close()
+            self._files.pop(number).close()
 
-    def read(self, part: int) -> Rows | None:
-        """All rows of a part, in the order in which they were added; None where it has none.
+    def read(self, number: int) -> Rows | None:
+        """Read all rows of a partition in the order in which they were added, and delete the file.
 
-        The file is deleted.
+        Returns None for a partition without rows.
         """
-        path = self._path(part)
+        path = self._path(number)
         if not path.exists():
             return None
         with pa.OSFile(str(path), "rb") as file:
@@ -125,8 +143,8 @@ class PartitionFiles:
         path.unlink()
         return {name: from_arrow(table.column(name).chunk(0)) for name in table.column_names}
 
-    def _path(self, part: int) -> Path:
-        return self._folder / f"{part:05d}.arrow"
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number:05d}.arrow"
 
     def __enter__(self) -> PartitionFiles:
         return self
@@ -144,4 +162,10 @@ class PartitionFiles:
             try:
                 stream.close()
             except OSError:
-                continue  # the error under way says more
+                continue  # the error in progress is more helpful
+
+
+def _record_batch(rows: Rows) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays(
+        [as_arrow(column) for column in rows.values()], names=list(rows)
+    )

@@ -1,17 +1,7 @@
-"""Logs to a dataset folder: the stages in the order of the work.
+"""The preparation pipeline: all stages from the logs to the manifest.
 
-    0  check the schema against the tables; nothing has been written yet
-    1  number users and items                                  numbering.py: one pass, two columns
-    2  read the user and item tables                           tables.py: held in memory
-    3  read the logs, check every value, partition by user     sorting.py: temporary files
-    4  a partition at a time: drop duplicates, sort, count     sorting.py: what encoders learn from
-    5  learn the encoders                                      encoding.py
-    6  add up the dated statistics by key and day              statistics.py: tables
-    7  a partition at a time: encode, append to the arrays     writing.py
-    8  write the manifest                                      manifest.py
-
-Memory holds ids, the users' and items' features, the counts of values, and one partition. The bytes
-of every array depend on the logs and the schema alone, not on the size of the partitions.
+Memory holds ids, the features of users and items, the counts of values, and one partition. The
+bytes of every array depend on the logs and the schema, not on the size of the partitions.
 """
 
 from __future__ import annotations
@@ -21,8 +11,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from hemix.data.layout import MANIFEST_FORMAT, SPEC_FORMAT
 from hemix.errors import StorageError, UsageError
-from hemix.files import check_new_folder, new_folder, write_json, write_text
+from hemix.files import check_new_folder, new_folder, write_text
 from hemix.preparation.dataset_writer import write_dataset
 from hemix.preparation.duplicates import warn_about_duplicates
 from hemix.preparation.entity_tables import read_tables
@@ -40,6 +31,7 @@ from hemix.schema import Schema
 __all__ = ["MEMORY_ROWS", "Progress", "prepare"]
 
 MEMORY_ROWS = 500_000
+"""Default number of log rows in memory at once"""
 
 
 def prepare(
@@ -47,7 +39,7 @@ def prepare(
     out: str | Path,
     *,
     schema: Schema | None = None,
-    earlier: str | Path | None = None,
+    continue_from: str | Path | None = None,
     forget_days: int | None = None,
     memory_rows: int = MEMORY_ROWS,
     progress: Progress | None = None,
@@ -56,34 +48,34 @@ def prepare(
 
     Args:
         logs: Folder with schema.yaml and the tables that it names.
-        out: The dataset folder; appears whole or not at all.
-        schema: Use this schema instead of schema.yaml.
-        earlier: A dataset or run folder whose vocabularies are continued (growth.py).
-        forget_days: Forget its values that train rows have not held for so many days.
-        memory_rows: About how many rows of a log are in memory at once.
-        progress: Called with what is being done and the part of it that is done, 0 to 1.
+        out: The dataset folder. A failed preparation leaves nothing behind.
+        schema: A schema to use instead of schema.yaml.
+        continue_from: A dataset or run folder whose vocabularies are extended.
+        forget_days: Drop a value of these vocabularies after so many days without train rows.
+        memory_rows: Approximate number of log rows in memory at once.
+        progress: Called with the name of the stage and its completed fraction, 0 to 1.
 
     Returns:
-        The manifest.
+        The content of manifest.json.
 
     Raises:
-        UsageError: If ``out`` is there and not empty, or an argument makes no sense.
-        SchemaError: If the schema does not fit the tables.
-        DataError: Naming file, column, row, what was expected and found.
-        StorageError: If the disk is full.
+        UsageError: ``out`` exists and is not empty, or an argument is out of range.
+        SchemaError: The schema does not fit the tables.
+        DataError: A value cannot be used; the message names file, row and column.
+        StorageError: The disk is full or read-only.
     """
     began = time.monotonic()
     if memory_rows < 1:
         raise UsageError(f"memory_rows: expected at least 1, got {memory_rows}")
     out = Path(out)
     check_new_folder(out)
-    if forget_days is not None and (earlier is None or forget_days < 1):
+    if forget_days is not None and (continue_from is None or forget_days < 1):
         message = "expected at least 1, together with --from"
         raise UsageError(f"--forget-days {forget_days}: {message}")
     opened = open_logs(Path(logs), schema)
-    continued = (
-        None if earlier is None else PreviousEncoders.load(earlier, opened.schema, forget_days)
-    )
+    previous = None
+    if continue_from is not None:
+        previous = PreviousEncoders.load(continue_from, opened.schema, forget_days)
     splitter = _splitter(opened)
     with new_folder(out) as folder:
         job = PrepareJob(
@@ -91,8 +83,8 @@ def prepare(
             splitter=splitter,
             folder=folder,
             memory_rows=memory_rows,
-            progress=progress or (lambda _what, _done: None),
-            earlier=continued,
+            progress=progress or (lambda _stage, _fraction: None),
+            previous=previous,
         )
         try:
             manifest = _run(job)
@@ -100,15 +92,15 @@ def prepare(
             raise StorageError(str(error).replace(str(folder), str(out))) from error
         _warn(opened, manifest)
         manifest["seconds"] = round(time.monotonic() - began, 3)
-        write_json(folder / "manifest.json", manifest)
+        MANIFEST_FORMAT.write(folder / "manifest.json", manifest)
     return manifest
 
 
 def _splitter(logs: Logs) -> Splitter:
-    """Who assigns rows to splits, by the split's column or else by time."""
+    """The splitter for the split's column, by default the clock."""
     schema, impressions = logs.schema, logs.impressions
     column = schema.split.column or schema.clock.column
-    return Splitter(schema, impressions.kind.field(column).type, str(impressions.path))
+    return Splitter(schema, impressions.arrow_schema.field(column).type, str(impressions.path))
 
 
 def _warn(logs: Logs, manifest: dict[str, Any]) -> None:
@@ -122,7 +114,7 @@ def _warn(logs: Logs, manifest: dict[str, Any]) -> None:
 
 
 def _run(job: PrepareJob) -> dict[str, Any]:
-    """Do all stages; returns the manifest without the time that they took."""
+    """Run all stages and return the manifest without their duration."""
     job.temporary.mkdir()
     fitter = EncoderFitter(job.schema)
     numbering = number_logs(job)
@@ -137,5 +129,5 @@ def _run(job: PrepareJob) -> dict[str, Any]:
     written = write_dataset(job, tables, partitions, passes, fitted.encoders)
     shutil.rmtree(job.temporary)
     write_text(job.folder / "schema.yaml", job.schema.to_yaml())
-    write_json(job.folder / "spec.json", fitted.encoders.spec().to_json())
+    SPEC_FORMAT.write(job.folder / "spec.json", fitted.encoders.spec().to_json())
     return build_manifest(job, tables, passes, written, fitted.growth)

@@ -19,12 +19,11 @@ from hemix.data.spec import InputSpec
 from hemix.errors import StorageError
 from hemix.evaluation.evaluate import evaluate_predictions
 from hemix.evaluation.importance import permutation_importance
-from hemix.evaluation.metrics import Absent, auc
+from hemix.evaluation.metrics import UndefinedMetric, auc
 from hemix.evaluation.notes import evaluation_notes
 from hemix.evaluation.predictions import Predictions
 from hemix.evaluation.report import write_report
-from hemix.files import write_json
-from hemix.runs.folder import METRICS_FILE, Run, check_same_schema
+from hemix.runs.folder import METRICS_FILE, METRICS_FORMAT, Run, check_same_schema
 from hemix.runs.scoring import (
     SCORING_IMPRESSIONS,
     BatchChange,
@@ -72,12 +71,12 @@ def evaluate_run(
         predictions.task_rows(), figures["tasks"], predictions.user, split
     )
     importance = _importance(run, part, importance_impressions, seed, on_progress)
-    figures["importance"] = [] if isinstance(importance, Absent) else importance
-    if isinstance(importance, Absent):
+    figures["importance"] = [] if isinstance(importance, UndefinedMetric) else importance
+    if isinstance(importance, UndefinedMetric):
         figures["absent"] = {"importance": importance.reason}
     metrics = run.metrics
     metrics["split"][split] = figures
-    write_json(run.folder / METRICS_FILE, metrics)
+    METRICS_FORMAT.write(run.folder / METRICS_FILE, metrics)
     write_report(
         run.folder / "report.html",
         metrics=metrics,
@@ -172,7 +171,7 @@ def _truth(data: Dataset, part: Split) -> Array | None:
 
 def _importance(
     run: Run, part: Split, impressions: int, seed: int, on_progress: Progress
-) -> list[dict[str, Any]] | Absent:
+) -> list[dict[str, Any]] | UndefinedMetric:
     if impressions == 0:
         return []
     whole = part.plan(min(SCORING_IMPRESSIONS, impressions), order="shuffled", seed=seed)
@@ -207,7 +206,7 @@ def _importance(
     labels = labels[:, 0]
     known = labels >= 0
     undefined = auc(labels[known], baseline[known], weights[known])
-    if isinstance(undefined, Absent):
+    if isinstance(undefined, UndefinedMetric):
         return undefined
     asked = 0
 

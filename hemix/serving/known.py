@@ -15,8 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hemix.data.encode import ENCODERS_FORMAT
 from hemix.errors import DataError
-from hemix.files import read_json
 from hemix.schema import Schema
 
 __all__ = ["known"]
@@ -47,9 +47,8 @@ def _most_frequent(run: Path, schema: Schema, level: str, column: str, most: int
         ):
             table = feature.table_of(level, name)
             try:
-                vocabularies = read_json(run / "encoders" / "encoders.json", DataError)[
-                    "vocabularies"
-                ]
+                encoders = ENCODERS_FORMAT.read(run / "encoders" / "encoders.json")
+                vocabularies = encoders["vocabularies"]
                 path = run / "encoders" / f"{vocabularies.index(table):03d}.parquet"
                 values = pq.read_table(path, columns=["value"])["value"].slice(0, most)
             except (DataError, OSError, KeyError, ValueError, pa.ArrowException):
@@ -60,7 +59,7 @@ def _most_frequent(run: Path, schema: Schema, level: str, column: str, most: int
 
 def _actions(run: Path) -> list[str]:
     try:
-        return list(read_json(run / "encoders" / "encoders.json", DataError).get("actions", []))
+        return list(ENCODERS_FORMAT.read(run / "encoders" / "encoders.json").get("actions", []))
     except DataError:
         return []
 

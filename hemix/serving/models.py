@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hemix.errors import HemixError, RunError, UsageError
-from hemix.files import read_json
+from hemix.runs.folder import METRICS_FORMAT
 from hemix.schema import Schema
 from hemix.serving.checks import FieldChecks
 from hemix.serving.stores import StoreLimits
@@ -97,7 +97,7 @@ def _test_metrics(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        tasks = read_json(path, RunError).get("split", {}).get("test", {}).get("tasks", {})
+        tasks = METRICS_FORMAT.read(path).get("split", {}).get("test", {}).get("tasks", {})
     except RunError:
         return {}
     kept = ("auc", "gauc", "ndcg_at_10", "logloss", "ne", "pcoc", "ece")

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from hemix.data.dataset import Dataset, Split
-from hemix.data.encode import Encoders, KeyMap
+from hemix.data.encode import Encoders
+from hemix.data.keys import KeyMap
 from hemix.data.spec import FIRST, UNKNOWN
 from hemix.errors import RunError, UsageError
-from hemix.evaluation.metrics import Absent, auc, logloss, ne, pcoc
+from hemix.evaluation.metrics import UndefinedMetric, auc, logloss, ne, pcoc
 from hemix.models import Predictor, Ranker
 from hemix.nn.heads import probabilities
 from hemix.runs.folder import Run
@@ -125,6 +126,6 @@ def progressive(
         }
         found[name] = {
             "rows": int(known.sum()),
-            **{n: None if isinstance(v, Absent) else v for n, v in row.items()},
+            **{n: None if isinstance(v, UndefinedMetric) else v for n, v in row.items()},
         }
     return found

@@ -33,7 +33,7 @@ from hemix.serving.engine import Engine, EngineConfig
 from hemix.serving.stores import StoreLimits, open_store
 from hemix.settings import build_settings
 from tests.batches import make_batch, make_spec
-from tests.lab.studies.small import cells_here
+from tests.lab.studies.in_process import trials_in_process
 from tests.serving.parity import asked_requests, assert_same, expected_scores, live_events
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "two_towers.py"
@@ -116,13 +116,13 @@ def test_it_is_compared_by_processes_that_import_its_file(
 ) -> None:
     api.import_models([EXAMPLE])
     models = {"own": {"model.name": "two_towers", **FAST}, "dlrm": {"model.name": "dlrm", **FAST}}
-    with cells_here():
+    with trials_in_process():
         content = api.compare(planted_data, tmp_path / "study", models=models, seeds=1, search=None)
     assert set(content["models"]) == {"own", "dlrm"} and content["failed"] == []
-    cells = [
+    trials = [
         json.loads(path.read_text()) for path in (tmp_path / "study" / "cells").glob("*/cell.json")
     ]
-    imports = {cell["model"]: cell.get("imports") for cell in cells}
+    imports = {trial["model"]: trial.get("imports") for trial in trials}
     assert imports == {"two_towers": [str(EXAMPLE)], "dlrm": None}
 
 
@@ -153,15 +153,6 @@ def test_a_run_without_its_file_names_the_model_and_the_file(
     with pytest.raises(RunError) as error:
         Run.load(own_run)
     assert "'two_towers'" in str(error.value) and "--import two_towers.py" in str(error.value)
-
-
-@pytest.mark.parametrize("version", [None, 1, 99])
-def test_a_run_of_another_format_is_refused(own_run: Path, version: int | None) -> None:
-    info = json.loads((own_run / "run.json").read_text())
-    info["format_version"] = version
-    (own_run / "run.json").write_text(json.dumps(info))
-    with pytest.raises(RunError, match=r"run\.json: format_version: expected 2"):
-        Run.load(own_run)
 
 
 # -- refusals --------------------------------------------------------------------------------------

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import hemix.lab.simulator
-from hemix.data.encode import level_spec
+from hemix.data.levels import level_spec
 from hemix.data.spec import FIRST, InputSpec, Task
 from hemix.features.base import LEVELS
-from hemix.lab.simulator.record import ACTIONS
+from hemix.lab.simulator.generate import ACTIONS
 from hemix.models import build_model, count_parameters
 from hemix.schema import Schema
 from hemix.settings import build_settings

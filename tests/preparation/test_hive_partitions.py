@@ -52,7 +52,7 @@ def test_types_of_the_names_values(tmp_path: Path) -> None:
     }
     found = table(tmp_path, files)
     assert found.names == ["v", "dt", "hour", "n", "x", "a/b"]
-    assert [found.kind.field(n).type for n in found.names[1:]] == [
+    assert [found.arrow_schema.field(n).type for n in found.names[1:]] == [
         pa.string(),
         pa.int64(),
         pa.int64(),
@@ -95,7 +95,7 @@ def test_a_column_that_not_all_folders_name(tmp_path: Path) -> None:
         prepare(logs, tmp_path / "data")
     folders(logs / "impressions.parquet", {"dt=1/dt=2/1.parquet": rows})
     with pytest.raises(
-        DataError, match=r"dt=2/1\.parquet: column 'dt' stands in the names of two folders"
+        DataError, match=r"dt=2/1\.parquet: column .dt. is in the names of two folders"
     ):
         prepare(logs, tmp_path / "data")
 

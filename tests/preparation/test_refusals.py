@@ -445,12 +445,11 @@ def test_a_number_of_the_score_that_a_server_refuses_too(tmp_path: Path) -> None
 
 
 def test_an_event_log_of_no_known_user(tmp_path: Path) -> None:
-    assert refusal(
+    message = refusal(
         tmp_path, EVENTS, impressions=ONE_EACH, events={**ONE_EVENT, "user_id": ["stranger"]}
-    ) == (
-        "LOGS/events.parquet: no user of it (user_id, string) occurs in impressions.parquet "
-        "(string)"
     )
+    assert message.startswith("LOGS/events.parquet: has no user of impressions.parquet: ")
+    assert "column 'user_id' is string here and string there" in message
 
 
 # -- splits and requests ---------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def later(
 ) -> Prepared:
     logs = write(tmp_path / "later-logs", schema(start, limit), impressions=rows(start, items))
     out = tmp_path / "later"
-    return Prepared(out, prepare(logs, out, earlier=of.folder, forget_days=forget_days))
+    return Prepared(out, prepare(logs, out, continue_from=of.folder, forget_days=forget_days))
 
 
 def test_known_values_keep_their_ids_and_new_ones_follow_by_count(
@@ -92,7 +92,8 @@ def test_a_value_seen_within_the_time_is_kept_and_one_seen_again_stays_longer(
     assert second.vocabulary("item.item_id") == {"a": 2, "b": 3, "c": 4}
     logs = write(tmp_path / "third-logs", schema(6), impressions=rows(6, "d"))
     third = Prepared(
-        tmp_path / "third", prepare(logs, tmp_path / "third", earlier=second.folder, forget_days=4)
+        tmp_path / "third",
+        prepare(logs, tmp_path / "third", continue_from=second.folder, forget_days=4),
     )
     assert third.vocabulary("item.item_id") == {"d": 2, "b": 3}
 
@@ -126,8 +127,8 @@ def test_a_run_s_folder_serves_as_well_and_other_folders_and_schemas_are_refused
     tmp_path: Path, first: Prepared
 ) -> None:
     logs = write(tmp_path / "logs", schema(1), impressions=rows(1, "d"))
-    with pytest.raises(UsageError, match=r"--from .*: neither a dataset nor a run"):
-        prepare(logs, tmp_path / "out", earlier=tmp_path)
+    with pytest.raises(UsageError, match=r"--from .*: expected a dataset or run folder"):
+        prepare(logs, tmp_path / "out", continue_from=tmp_path)
     with pytest.raises(
         UsageError, match=r"--forget-days 3: expected at least 1, together with --from"
     ):
@@ -141,5 +142,5 @@ def test_a_run_s_folder_serves_as_well_and_other_folders_and_schemas_are_refused
         r"they differ in features\.cross\.price\.buckets: "
         r"2 against 3",
     ):
-        prepare(other, tmp_path / "out", earlier=first.folder)
+        prepare(other, tmp_path / "out", continue_from=first.folder)
     assert not (tmp_path / "out").exists()

@@ -15,7 +15,7 @@ import pytest
 
 from hemix.data.encode import Encoders
 from hemix.data.texts import text_of, texts_of
-from hemix.preparation.arrow_types import plain
+from hemix.preparation.arrow_types import normalized
 from hemix.serving.checks import FieldChecks
 from hemix.serving.http.ranking import read_request
 from hemix.serving.http.service import Limits
@@ -105,7 +105,7 @@ def test_a_request_finds_the_values_of_the_log(encoders: Encoders, name: str) ->
 
     live = encoders.block("cross", reader.read(len(rows), rows_of(rows), refuse), len(rows))
     logged = encoders.encode(
-        "cross", {n: plain(logs()[n].combine_chunks()) for n in (name, f"{name}s")}, 9
+        "cross", {n: normalized(logs()[n].combine_chunks()) for n in (name, f"{name}s")}, 9
     )
     spec = encoders.spec().cross
     at_ids, at_jagged = spec.names.index(name), spec.jagged_names.index(f"{name}s")

@@ -112,10 +112,10 @@ class KuaiRand:
     Table ``impressions`` has every column of the log, so that equal rows are true duplicates.
     ``is_click`` becomes ``click``; ``long_view`` is 1 where a video was clicked and viewed long.
 
-    Table ``events`` has the timeless watched videos, oldest first within a user (``position`` counts
-    them), then one event per impression. ``action`` is the strongest of like, long (click and long
-    view), click and impression; a timeless event that is neither liked nor long is a ``watch``.
-    ``play_share`` is play time over duration, null where the duration is not positive.
+    Table ``events`` has the timeless watched videos, oldest first within a user (``position``
+    counts them), then one event per impression. ``action`` is the strongest of like, long (click
+    and long view), click and impression; a timeless event that is neither liked nor long is a
+    ``watch``. ``play_share`` is play time over duration, null where the duration is not positive.
 
     Tables ``items`` and ``users`` have the official columns. ``upload_day`` is in days since 1970,
     ``tag`` is a list and ``tag_first`` its first value.

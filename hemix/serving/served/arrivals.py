@@ -16,12 +16,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from hemix.data.spec import TIMELESS_MS
 from hemix.errors import DataError
 from hemix.schema import Schema
 from hemix.serving.served.columns import ServedColumns
+from hemix.serving.served.files import log_columns, read_log_table
 from hemix.serving.served.retention import log_files
 from hemix.serving.types import Event
 
@@ -134,14 +134,11 @@ def _read(folder: Path, table: str, columns: set[str], revision: str) -> pa.Tabl
     found = []
     own = sorted((folder / table).glob("*.parquet"))
     for path in [*own, *(path for path in log_files(folder.parent, table) if path not in own)]:
-        try:
-            there = set(pq.read_schema(path).names)
-            if columns <= there:
-                found.append(pq.read_table(path, columns=sorted(columns)))
-            elif path in own and revision not in there:
-                raise DataError(
-                    f"{path}: logged without revisions; name the server's store to replay it"
-                )
-        except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+        there = log_columns(path)
+        if columns <= there:
+            found.append(read_log_table(path, sorted(columns)))
+        elif path in own and revision not in there:
+            raise DataError(
+                f"{path}: logged without revisions; name the server's store to replay it"
+            )
     return pa.concat_tables(found) if found else None

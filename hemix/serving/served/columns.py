@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from hemix.data.encode import level_features
 from hemix.data.jagged_array import range_positions
+from hemix.data.levels import level_features
 from hemix.data.spec import TIMELESS_MS
 from hemix.data.texts import text_of
 from hemix.schema import Schema

@@ -18,6 +18,7 @@ from hemix.errors import DataError
 from hemix.files import new_folder, storage_errors
 from hemix.schema import Schema
 from hemix.serving.served.columns import TIME, ServedColumns
+from hemix.serving.served.files import log_columns, read_log_table
 from hemix.serving.served.outcomes import Outcome, Outcomes
 from hemix.serving.served.retention import log_files
 
@@ -55,7 +56,7 @@ def write_training_rows(served: str | Path, out: str | Path, schema: Schema) -> 
         _read_rankings(served, own, outcomes)
         (folder / "impressions").mkdir()
         for path in own:
-            table = _read(path)
+            table = read_log_table(path)
             labelled = _labelled(table, outcomes.of(table), schema, counts)
             kept = [
                 n
@@ -80,7 +81,7 @@ def _read_events(
         if path not in own and (table := _read_some(path, outcomes.event_columns)) is not None:
             outcomes.learn(table)
     for path in own:
-        table = _read(path)
+        table = read_log_table(path)
         outcomes.learn(table)
         if (
             columns.schema.history_source == "events"
@@ -98,7 +99,7 @@ def _read_rankings(served: Path, own: list[Path], outcomes: Outcomes) -> None:
     again may have met another version."""
     columns, model = outcomes.ranking_columns, None
     for path in own:
-        table = _read(path)
+        table = read_log_table(path)
         outcomes.see(table)
         model = table["served_model"][0].as_py() if table.num_rows else model
     for path in log_files(served.parent, "rankings"):
@@ -137,19 +138,9 @@ def _labelled(
 
 def _read_some(path: Path, columns: list[str]) -> pa.Table | None:
     """These columns of a log beside the own; None where it is of another schema and lacks some."""
-    try:
-        if not {*columns} <= {*pq.read_schema(path).names}:
-            return None
-        return pq.read_table(path, columns=[*dict.fromkeys(columns)])
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
-
-
-def _read(path: Path) -> pa.Table:
-    try:
-        return pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+    if not {*columns} <= log_columns(path):
+        return None
+    return read_log_table(path, [*dict.fromkeys(columns)])
 
 
 def _write(table: pa.Table, path: Path) -> None:

@@ -24,13 +24,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from hemix.errors import HemixError, StorageError
 from hemix.files import storage_errors
 from hemix.schema import Schema
 from hemix.serving.quiet import Quiet
 from hemix.serving.served.columns import Served, ServedColumns
+from hemix.serving.served.files import write_log_table
 from hemix.serving.served.retention import TABLES, Retention
 from hemix.serving.stores import StoreLimits
 from hemix.serving.types import Event
@@ -238,7 +238,7 @@ class ServedLog:
                         raise StorageError(
                             f"{path}: not written: the last {left} are left to the store of events"
                         )
-                    pq.write_table(whole, part)
+                    write_log_table(whole, part)
                     part.replace(path)
                 self.problem = None
             except (HemixError, OSError, pa.ArrowException) as error:

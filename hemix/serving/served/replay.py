@@ -14,15 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from hemix.errors import DataError
 from hemix.schema import Schema
 from hemix.serving.engine import Engine, EngineConfig
 from hemix.serving.reading import Found
 from hemix.serving.served.arrivals import LoggedArrivals, history_at
 from hemix.serving.served.columns import ServedColumns
+from hemix.serving.served.files import read_log_table
 from hemix.serving.stores import Store, StoreLimits, open_store
 from hemix.serving.types import Candidate, Event, Features, History, Ranking, RankRequest
 
@@ -155,10 +153,7 @@ def replay_log(folder: Path, run: Path, url: str | None = None) -> dict[str, Any
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    try:
-        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+    rows: list[dict[str, Any]] = read_log_table(path).to_pylist()
     return rows
 
 
