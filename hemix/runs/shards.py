@@ -85,7 +85,7 @@ def save_whole_tables(path: Path, tables: ShardedTables) -> str:
 
     Collective. Raises StorageError in the process whose disk refuses, HemixError in the others.
     """
-    team, part = tables.team, path.with_name(f".{path.name}.part")
+    distributed, part = tables.distributed, path.with_name(f".{path.name}.part")
     rows = tables.ranges()
     header, at = {}, 0
     for name in sorted(rows):
@@ -102,7 +102,7 @@ def save_whole_tables(path: Path, tables: ShardedTables) -> str:
     begin = 8 + len(text)
 
     def lay_out() -> None:
-        if team.first:
+        if distributed.is_rank_zero:
             with storage_errors(path), part.open("wb") as file:
                 file.write(len(text).to_bytes(8, "little") + text)
                 os.posix_fallocate(file.fileno(), 0, begin + at) if at else None
@@ -123,12 +123,12 @@ def save_whole_tables(path: Path, tables: ShardedTables) -> str:
 
     def keep() -> None:
         nonlocal digest
-        if team.first:
+        if distributed.is_rank_zero:
             digest = sha256(part)
             with storage_errors(path):
                 part.replace(path)
 
-    team.together(lay_out, f"begin {path}")
-    team.together(write, f"write {path}")
-    team.together(keep, f"finish {path}")
+    distributed.on_all_ranks(lay_out, f"begin {path}")
+    distributed.on_all_ranks(write, f"write {path}")
+    distributed.on_all_ranks(keep, f"finish {path}")
     return digest

@@ -38,6 +38,7 @@ from torch import Tensor
 from hemix.data.batch import RequestBatch
 from hemix.data.parts import part_of
 from hemix.data.spec import InputSpec
+from hemix.distributed import DistributedContext
 from hemix.errors import HemixError
 from hemix.lab.benchmarks.common import figures
 from hemix.lab.benchmarks.workload import SPEC, Workload, make_batch
@@ -45,7 +46,6 @@ from hemix.lab.flops import flop_counter
 from hemix.measure import PeakMemory, keep_freed_memory
 from hemix.models import SizedConfig, build_model, count_parameters
 from hemix.settings import build_settings
-from hemix.team import Team
 from hemix.training.launch import free_port
 from hemix.training.optimizers import Optimizers
 
@@ -179,8 +179,10 @@ def _counts(case: dict[str, Any], names: Sequence[str]) -> list[float]:
     return [1.0 if name == "fixed" else float(case[name]) for name in names]
 
 
-def measure(point: Point, team: Team | None, repeats: int = 5) -> dict[str, Any]:
-    """Steps of one point, in this process and those of its ``team``: the median of ``repeats``
+def measure(
+    point: Point, distributed: DistributedContext | None, repeats: int = 5
+) -> dict[str, Any]:
+    """Steps of one point, in this process and those of ``distributed``: the median of ``repeats``
     after two for warmth. What is counted and measured is the most of any process.
     """
     keep_freed_memory()
@@ -189,12 +191,14 @@ def measure(point: Point, team: Team | None, repeats: int = 5) -> dict[str, Any]
     settings = build_settings(size=point.size)
     whole = make_batch(point.load)
     with PeakMemory(every_seconds=0.01) as memory:
-        model = build_model(spec, settings.model, seed=0, team=team).train()
-        optimizers = Optimizers(model, settings.train, total_steps=1000, team=team)
+        model = build_model(spec, settings.model, seed=0, distributed=distributed).train()
+        optimizers = Optimizers(model, settings.train, total_steps=1000, distributed=distributed)
         batch = whole
-        if team is not None:
+        if distributed is not None:
             weight = model.loss_weight(whole)
-            batch = dataclasses.replace(part_of(whole, team.rank, team.size)[0], loss_weight=weight)
+            batch = dataclasses.replace(
+                part_of(whole, distributed.rank, distributed.world_size)[0], loss_weight=weight
+            )
 
         def step(number: int) -> None:
             model.loss(model(batch), batch).backward()  # type: ignore[no-untyped-call]
@@ -228,9 +232,11 @@ def measure(point: Point, team: Team | None, repeats: int = 5) -> dict[str, Any]
         "seconds": statistics.median(seconds),
         "peak_bytes": memory.bytes,
     }
-    if team is not None:
+    if distributed is not None:
         most = (
-            torch.stack(team.gathered(torch.tensor([list(found.values())], dtype=torch.float64)))
+            torch.stack(
+                distributed.all_gather(torch.tensor([list(found.values())], dtype=torch.float64))
+            )
             .amax((0, 1))
             .tolist()
         )
@@ -238,7 +244,7 @@ def measure(point: Point, team: Team | None, repeats: int = 5) -> dict[str, Any]
             name: value if name == "seconds" else int(value)
             for name, value in zip(found, most, strict=True)
         }
-        team.wait()
+        distributed.barrier()
     return {
         "name": point.name,
         "size": point.size,
@@ -276,7 +282,7 @@ def _moved_bytes(
 def _measured(point: Point) -> dict[str, Any]:
     """A point in processes of its own."""
     command = [sys.executable, "-m", "hemix.lab.benchmarks.costs", json.dumps(asdict(point))]
-    team = {
+    environment = {
         "WORLD_SIZE": str(point.processes),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
@@ -287,7 +293,7 @@ def _measured(point: Point) -> dict[str, Any]:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, **team, "RANK": str(rank)},
+            env={**os.environ, **environment, "RANK": str(rank)},
         )
         for rank in range(point.processes)
     ]
@@ -311,10 +317,10 @@ def _measured(point: Point) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    content, joined = json.loads(sys.argv[1]), Team.joined("cpu")
+    content, context = json.loads(sys.argv[1]), DistributedContext.from_environment("cpu")
     print(
-        json.dumps(measure(Point(**{**content, "load": Workload(**content["load"])}), joined)),
+        json.dumps(measure(Point(**{**content, "load": Workload(**content["load"])}), context)),
         flush=True,
     )
-    if joined is not None:
-        os._exit(0)  # the team's threads may abort an interpreter that is being torn down
+    if context is not None:
+        os._exit(0)  # threads of torch.distributed may abort an interpreter that is being torn down
