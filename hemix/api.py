@@ -531,7 +531,7 @@ def experiment(
         plan,
         out,
         token=token,
-        patience_seconds=patience_seconds,
+        arm_timeout_seconds=patience_seconds,
         on_power=on_power,
         on_progress=on_progress,
     )

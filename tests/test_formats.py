@@ -12,6 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hemix.lab.abtest.cells import Cell as ArmCell
+from hemix.lab.abtest.cells import read_cell, write_cell
+from hemix.lab.abtest.living import MEASURES
+from hemix.lab.abtest.meeting import keep_plan, known_models
 
 from hemix import api
 from hemix.cli import main
@@ -19,10 +23,6 @@ from hemix.data.dataset import Dataset
 from hemix.data.encode import Encoders
 from hemix.errors import DataError, HemixError, RunError, StorageError
 from hemix.formats import FORMAT_KEY, SavedFormat
-from hemix.lab.abtest.cells import Cell as ArmCell
-from hemix.lab.abtest.cells import read_cell, write_cell
-from hemix.lab.abtest.living import MEASURES
-from hemix.lab.abtest.meeting import keep_plan, known_models
 from hemix.lab.abtest.plan import Plan, city_of
 from hemix.lab.abtest.run import _power
 from hemix.lab.studies.candidate import Candidate

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hemix.data.encode import level_features
+from hemix.data.levels import level_features
 from hemix.features.base import FeatureType, JsonCheck
 from hemix.features.json_values import number_problem
 from hemix.schema import Schema

@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from hemix.data.encode import Encoders, level_features, level_spec
+from hemix.data.encode import Encoders
 from hemix.data.entities import EntityTable, coordinates_features, key_features
 from hemix.data.keys import keys_of
 from hemix.data.layout import Block
+from hemix.data.levels import level_features, level_spec
 from hemix.data.raw_columns import concatenate, take
 from hemix.features.base import FeatureType
 from hemix.serving.checks import FieldChecks
@@ -125,7 +126,7 @@ class EntityEncoder:
         table, at = self._table, np.maximum(rows, 0)
         found = EntityRows(
             block=table.features.take(at),
-            places=table.places.take(at, axis=0),
+            places=table.coordinates.take(at, axis=0),
             keys=table.keys.take(at, axis=0),
             raw=table.raw.take(at, axis=0),
         )

@@ -81,8 +81,7 @@ def compare(
         data, verify_test=config.final, search_folder=config.search_data
     )
     split: EvaluatedSplit = "test" if config.final else "valid"
-    failures: list[Failure] = []
-    search_results: dict[str, Any] = {}
+    failures, search_results = list[Failure](), dict[str, Any]()
     with study_folder(out):
         if points is not None:
             search = Search(out, candidates, points, search_dataset or datasets[0])
@@ -104,9 +103,7 @@ def compare(
             "primary": [":".join(pair) for pair in primary],
             "failed": failures,
             "search": search_results,
-            **study_facts(
-                out, datasets, config.seeds, search_dataset if points is not None else None
-            ),
+            **study_facts(out, datasets, config.seeds, search_dataset if points else None),
         }
         write_json(out / "compare.json", content)
         write_study_report(out / "report.html", "compare", content)

@@ -22,7 +22,7 @@ from hemix.lab.studies.trial import EvaluatedSplit, Trial
 from hemix.measure import machine
 
 __all__ = [
-    "ORIGIN_SEED_STEP",
+    "DATASET_SEED_STEP",
     "STUDY_FORMAT",
     "TrialsByLabel",
     "complete_candidates",
@@ -36,7 +36,7 @@ __all__ = [
 STUDY_FORMAT = SavedFormat(version=1, error=RunError, remedy="name a new folder with --out")
 """Of compare.json, ablate.json, scale.json and openings.jsonl"""
 
-ORIGIN_SEED_STEP = 1000
+DATASET_SEED_STEP = 1000
 """Distance of the seeds of consecutive datasets, so that all trials of a study are independent."""
 
 TrialsByLabel = dict[str, list[list[Trial]]]
@@ -52,7 +52,7 @@ def trial_seeds(dataset_index: int, seeds: int) -> list[int]:
         dataset_index: Position of the dataset in the study.
         seeds: Number of seeds.
     """
-    return [seed + ORIGIN_SEED_STEP * dataset_index for seed in range(seeds)]
+    return [seed + DATASET_SEED_STEP * dataset_index for seed in range(seeds)]
 
 
 def trials_for(

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from hemix.data.encode import level_features
+from hemix.data.levels import level_features
 from hemix.data.spec import TIMELESS_MS
 from hemix.data.texts import text_of
 from hemix.schema import Schema

@@ -39,7 +39,7 @@ class SplitTime:
     def __init__(self, schema: Schema) -> None:
         marks = [
             mark
-            for mark in schema.split.marks.values()
+            for mark in schema.split.boundaries.values()
             if not (isinstance(mark, float) and math.isinf(mark))
         ]
         zone = ZoneInfo(schema.clock.timezone)
