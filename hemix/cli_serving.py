@@ -41,6 +41,14 @@ store = typer.Typer(help="The server's store of live events.", no_args_is_help=T
 served = typer.Typer(help="What the server has logged.", no_args_is_help=True)
 
 
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="YAML file with these options; flags and HEMIX_SERVE_* variables override it.",
+        show_default="HEMIX_SERVE_CONFIG",
+    ),
+]
 StoreOption = Annotated[
     str | None,
     typer.Option(
@@ -97,10 +105,12 @@ Precision = Annotated[str, typer.Option(help="fp32, or bf16 for the dense part."
 
 
 def serve(
+    context: typer.Context,
     run: Annotated[
         Path,
         typer.Argument(help="Run folder, or a registry name/version/ of them.", show_default=False),
     ],
+    config: ConfigOption = None,
     host: Annotated[
         str, typer.Option(help="Address; another than this machine's own needs a token.")
     ] = "127.0.0.1",
@@ -147,35 +157,20 @@ def serve(
     json_: Json = False,
 ) -> None:
     """Serve a run over HTTP: events in, rankings out, a playground at /."""
-    if precision not in ("fp32", "bf16"):
-        raise UsageError(f"--precision {precision}: expected fp32 or bf16")
-    api.serve(
-        run,
-        on_ready=partial(_print_ready, run, json_),
-        host=host,
-        port=port,
-        store=store,
-        token_file=token_file,
-        admin_token_file=admin_token_file,
-        registry=registry,
-        threads=threads,
-        workers=workers,
-        device=device,
-        log=log,
-        keep_log=not no_log,
-        served_keep_days=served_keep_days,
-        cache_mib=cache_mib,
-        history_cap=history_cap,
-        history_days=history_days or None,
-        item_days=item_days or None,
-        strict=strict,
-        precision=precision,
-        max_items=max_items,
-        max_body_mib=max_body_mib,
-        queue=queue,
-        deadline_seconds=deadline,
-        store_timeout_seconds=store_timeout,
-    )
+    from hemix.serving.config import ServeConfig, load_config
+
+    flags = {
+        name: value
+        for name, value in context.params.items()
+        if name in ServeConfig.model_fields and _is_given(context, name)
+    }
+    api.serve(run, load_config(flags, file=config), on_ready=partial(_print_ready, run, json_))
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    """Return whether the command line names an option, rather than its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _print_ready(run: Path, as_json: bool, url: str, seconds: dict[str, float]) -> None:

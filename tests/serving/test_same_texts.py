@@ -16,10 +16,10 @@ import pytest
 from hemix.data.encode import Encoders
 from hemix.data.prepare.plain import plain
 from hemix.data.texts import text_of, texts_of
-from hemix.serving.checks import FieldChecks
-from hemix.serving.http.ranking import read_request
-from hemix.serving.http.service import Limits
-from hemix.serving.raw import RawReader, rows_of
+from hemix.serving.column_parser import ColumnParser, columns_of
+from hemix.serving.field_validation import FieldValidator
+from hemix.serving.http.rank import read_request
+from hemix.serving.http.service import RequestLimits
 from tests.data.small import PLAIN, at, prepared
 
 COLUMNS: dict[str, tuple[pa.Array, list[Any]]] = {
@@ -97,13 +97,13 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> Encoders:
 @pytest.mark.parametrize("name", COLUMNS)
 def test_a_request_finds_the_values_of_the_log(encoders: Encoders, name: str) -> None:
     column, said = COLUMNS[name]
-    reader = RawReader(encoders.schema, "cross", FieldChecks(encoders.schema))
+    reader = ColumnParser(encoders.schema, "cross", FieldValidator(encoders.schema))
     rows = [{name: value, f"{name}s": [value]} for value in json.loads(json.dumps(said))]
 
     def refuse(_row: int, column: str, problem: str) -> None:
         raise AssertionError(f"{column}: {problem}")
 
-    live = encoders.block("cross", reader.read(len(rows), rows_of(rows), refuse), len(rows))
+    live = encoders.block("cross", reader.parse(len(rows), columns_of(rows), refuse), len(rows))
     logged = encoders.encode(
         "cross", {n: plain(logs()[n].combine_chunks()) for n in (name, f"{name}s")}, 9
     )
@@ -121,7 +121,7 @@ def test_a_request_finds_the_values_of_the_log(encoders: Encoders, name: str) ->
 
 def test_a_list_of_whole_and_other_numbers_is_one_of_numbers(encoders: Encoders) -> None:
     """As JavaScript writes 3.0 and 2.5."""
-    checks = FieldChecks(encoders.schema)
+    checks = FieldValidator(encoders.schema)
     assert checks.problem("candidate", {"float64s": [3, 2.5, None]}) is None
     for mixed in ([3, "a"], [True, 1], [True, "true"], [[1]]):
         assert checks.problem("candidate", {"float64s": mixed}) is not None
@@ -131,6 +131,6 @@ def test_a_list_of_whole_and_other_numbers_is_one_of_numbers(encoders: Encoders)
 def test_an_integer_of_a_log_can_be_asked_for(number: int) -> None:
     """INT64_MIN, which often stands for "no value", too."""
     body = json.dumps({"user": "u", "items": [{"id": "i", "fields": {"f": number}}]}).encode()
-    asked = read_request(body, Limits()).items[0].fields["f"]
+    asked = read_request(body, RequestLimits()).items[0].fields["f"]
     (logged,) = texts_of(pa.array([number])).to_pylist()
     assert type(asked) is int and text_of(asked) == logged

@@ -27,7 +27,7 @@ from hemix.lab.benchmarks.drive import Plan, Stream
 from hemix.lab.benchmarks.memory import Memory
 from hemix.measure import machine, stolen_seconds
 from hemix.run import Run
-from hemix.serving.known import known
+from hemix.serving.playground import suggested_values
 from hemix.serving.stores import StoreLimits, open_store
 from hemix.serving.types import Event
 
@@ -211,7 +211,7 @@ def _server(
 def _world(folder: Path, run: Path | None, users: int, scale: float, *, full: bool) -> _World:
     made = run if run is not None else _small_run(folder, users)
     loaded = Run.load(made)
-    names = known(made, loaded.schema)
+    names = suggested_values(made, loaded.schema)
     items = tuple(names["items"]) or tuple(f"item-{i}" for i in range(1000))
     some = tuple(names["users"]) or tuple(f"user-{i}" for i in range(2 * _USERS))
     half = min(_USERS, max(len(some) // 2, 1))

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from hemix.errors import UsageError
-from hemix.serving.http.access import Access, check_host, read_token
-from hemix.serving.http.refusal import Refusal
+from hemix.serving.http.admission import Access, check_host, read_token
+from hemix.serving.http.messages import ApiError
 from tests.serving.http.process import Server, fake_server
 
 TOKEN, ADMIN = "user-token-0123456789", "admin-token-0123456789"
@@ -59,9 +59,9 @@ def test_doors_and_what_is_logged(tmp_path: Path) -> None:
 def test_without_an_admin_token_nothing_can_be_loaded() -> None:
     access = Access()
     access.check(None)
-    with pytest.raises(Refusal, match="admin token"):
+    with pytest.raises(ApiError, match="admin token"):
         access.check("Bearer ", admin=True)
-    with pytest.raises(Refusal):
+    with pytest.raises(ApiError):
         Access("a" * 16).check("Bearer \udcff")
 
 
@@ -152,7 +152,7 @@ def test_pages_of_other_sites_cannot_ask_a_server_without_a_token(tmp_path: Path
     ],
 )
 def test_an_origin_that_is_no_site_of_this_server_is_another(origin: str, host: str | None) -> None:
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(ApiError) as refused:
         Access().check_origin(origin, host)
     assert (refused.value.status, refused.value.code) == (403, "cross_origin")
     Access("a-token-of-sixteen").check_origin(origin, host)

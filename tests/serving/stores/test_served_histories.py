@@ -12,7 +12,8 @@ import pytest
 from hemix import api
 from hemix.data.dataset import Dataset
 from hemix.run import Run
-from hemix.serving.engine import Engine, EngineConfig
+from hemix.serving.config import ServeConfig
+from hemix.serving.engine import Engine
 from hemix.serving.stores import StoreLimits, open_store
 from tests.rich import SCHEMA
 from tests.serving.parity import asked_requests, assert_same, expected_scores, live_events, replayed
@@ -54,7 +55,7 @@ def shown(rich_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 def test_events_as_they_came(rich_logs: Path, rich_data: Path, rich_run: Path, url: str) -> None:
     data, run = Dataset(rich_data), Run.load(rich_run)
     store = open_store(url, StoreLimits(timeout_s=5))
-    engine = Engine(run, store, EngineConfig(store_timeout_s=5))
+    engine = Engine(run, store, ServeConfig(store_timeout=5))
     expected = expected_scores(run, data)
     for asked in replayed(
         store, live_events(rich_logs, run.schema), asked_requests(rich_logs, data)
@@ -81,7 +82,7 @@ def compare_loaded(logs: Path, folder: Path, trained: Path, url: str) -> None:
     store = open_store(
         url, StoreLimits(timeout_s=5, impressions=run.schema.history_source == "impressions")
     )
-    engine = Engine(run, store, EngineConfig(store_timeout_s=5))
+    engine = Engine(run, store, ServeConfig(store_timeout=5))
     expected = expected_scores(run, data)
     seen = 0
     for asked in asked_requests(logs, data):

@@ -1,0 +1,409 @@
+"""From raw requests and events to the parts of a RequestBatch: the same encoders, cuts, counts and
+statistics as training.
+
+The user's side (features and events) is free of the request's time but for the version of the
+user's row; the request's side holds cuts, context, candidates and everything that meets there.
+Knows no store, no cache and no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from hemix.data.clock import local_day
+from hemix.data.encode import Encoders
+from hemix.data.entities import EntityTable, coordinates_features
+from hemix.data.history import cut_histories
+from hemix.data.keys import distinct, keys_of_texts
+from hemix.data.layout import Block
+from hemix.data.spec import TIMELESS_MS
+from hemix.errors import RequestError
+from hemix.features.history_counts import history_counts
+from hemix.features.statistics import Statistics
+from hemix.serving.column_parser import ColumnParser, OnInvalid, columns_of
+from hemix.serving.entity_encoder import EntityEncoder, EntityRows
+from hemix.serving.field_validation import FieldValidator
+from hemix.serving.types import Candidate, Event, Features, RankRequest
+
+__all__ = ["Encoder", "RequestSide", "UserSide", "check_history"]
+
+Array = npt.NDArray[Any]
+
+_NOTHING = Features()
+_SLACK = 128
+"""Events read beyond what a request can see, in case some lie after it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserSide:
+    """A user and their events, encoded."""
+
+    id: str
+    row: int
+    """Version of the user's row; -1: the run does not know them"""
+    user: EntityRows
+    """[1]"""
+    items: Block
+    """[I]: the distinct items of the events"""
+    item_index: Array
+    """int64 [E] -> items"""
+    time_ms: Array
+    """int64 [E], ascending"""
+    ids: Array
+    """int32 [E, fields]: the action first"""
+    item_ids: pa.Array
+    """string [E]: raw"""
+    actions: pa.Array
+    """string [E]: raw"""
+
+    @property
+    def events(self) -> int:
+        """E."""
+        return len(self.time_ms)
+
+    def without_items(self) -> UserSide:
+        """What is left to keep once a state has taken in the events' items."""
+        nothing = Block(ids=self.items.ids[:0], numbers=self.items.numbers[:0])
+        return replace(self, items=nothing, item_index=self.item_index[:0].copy())
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestSide:
+    """A request and its candidates, encoded; ``visible`` points into the user's events."""
+
+    request: RankRequest
+    visible: Array
+    """int64 [1, 3]"""
+    context: Block
+    """[1]"""
+    items: Block
+    """[N]"""
+    cross: Block
+    """[N]"""
+    raw: Array
+    """float64 [N, columns]: the item columns of the score expression"""
+    known: Array
+    """bool [N]: whether the run or an event told of the item"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _KeyInputs:
+    """What the keys of statistics are made of: a request with its N candidates."""
+
+    request: RankRequest
+    item_keys: Array
+    """uint64 [N]"""
+    user: UserSide
+    context: Mapping[str, Any]
+    """Raw columns [1] by feature"""
+    cross: Mapping[str, Any]
+    """Raw columns [N] by feature"""
+    items: EntityRows
+    coordinates: Mapping[str, Array]
+    """``level.feature`` -> float64 [N, 2] of both ends of distances"""
+
+
+class Encoder:
+    """Encodes for one run."""
+
+    def __init__(
+        self,
+        encoders: Encoders,
+        statistics: Statistics,
+        users: EntityTable,
+        items: EntityTable,
+        checks: FieldValidator,
+    ) -> None:
+        self.schema = schema = encoders.schema
+        self._encoders, self._statistics = encoders, statistics
+        self.users = EntityEncoder(encoders, users, checks)
+        self.items = EntityEncoder(encoders, items, checks)
+        self._event = ColumnParser(schema, "event", checks)
+        self._context = ColumnParser(schema, "context", checks)
+        self._cross = ColumnParser(schema, "cross", checks)
+        (self._action,) = schema.event_fields["action"].columns("action")
+        self._context_places = coordinates_features(schema, "context")
+        self._needs_places = any(f.inputs() for _, _, f in schema.features)
+        self._versioned = schema.valid_from is not None
+        self._parts = {
+            level: tuple(
+                dict.fromkeys(
+                    p for n in schema.statistics_of(level) for p in schema.statistics[n].by
+                )
+            )
+            for level in ("context", "cross")
+        }
+        history = schema.history
+        self.most = history.global_length + history.realtime_length
+        """How many events a request can see"""
+        self.limit = self.most + _SLACK
+        """How many of a user's newest events are read"""
+        self.event_columns = frozenset(
+            c for n in schema.event_item_features for c in schema.features.item[n].columns(n)
+        )
+        """The item columns that events carry"""
+
+    # -- the user's side ---------------------------------------------------------------------------
+
+    def user_row(self, user: str, time_ms: int) -> int:
+        """The version of the user's row that held at a time; -1: the run does not know them."""
+        number = self.users.numbers(pa.array([user]))
+        return int(self.users.rows_at(number, np.array([time_ms]))[0])
+
+    def user_side(
+        self,
+        user: str,
+        row: int,
+        said: Mapping[str, Any],
+        events: Sequence[Event],
+        items: Mapping[str, Features],
+    ) -> UserSide:
+        """A user of whose features events ``said`` something, and their events by time; ``items``:
+        what events said of items.
+        """
+        time_ms = np.fromiter((e.time_ms for e in events), dtype=np.int64, count=len(events))
+        item_ids = pa.array([e.item or "" for e in events], pa.string())
+        actions = [_action(e) for e in events]
+
+        def column(name: str) -> Sequence[Any]:
+            return actions if name == self._action else [e.fields.get(name) for e in events]
+
+        raw = self._event.parse(len(events), column)
+        block, index = self._event_items(item_ids, time_ms, items)
+        return UserSide(
+            id=user,
+            row=row,
+            user=self.users.encode([user], np.array([row]), [said]),
+            items=block,
+            item_index=index,
+            time_ms=time_ms,
+            ids=self._encoders.block("event", raw, len(events), time_ms=time_ms).ids,
+            item_ids=item_ids,
+            actions=pa.array(actions, pa.string()),
+        )
+
+    def extended(self, side: UserSide, new: UserSide, most: int) -> tuple[UserSide, Array]:
+        """(a user with further events, which are those of ``new``: the newest ``most`` of all by
+        time; int64 [E]: which these are, counted over those of ``side`` and then of ``new``). Items
+        of events are left out.
+        """
+        time_ms = np.concatenate([side.time_ms, new.time_ms])
+        order = np.argsort(time_ms, kind="stable")[-most:]  # at equal times the new ones follow
+        return (
+            replace(
+                side.without_items(),
+                time_ms=time_ms[order],
+                ids=np.concatenate([side.ids, new.ids])[order],
+                item_ids=pa.concat_arrays([side.item_ids, new.item_ids]).take(pa.array(order)),
+                actions=pa.concat_arrays([side.actions, new.actions]).take(pa.array(order)),
+            ),
+            order,
+        )
+
+    def _event_items(
+        self, ids: pa.Array, time_ms: Array, said: Mapping[str, Features]
+    ) -> tuple[Block, Array]:
+        """(the items as they were at the events' times, each once; int64 [E]: each event's place
+        among them).
+        """
+        found, codes = distinct(ids)
+        texts = found.to_pylist()
+        rows = self.items.rows_at(self.items.numbers(found)[codes], time_ms)
+        over = [said.get(text, _NOTHING) for text in texts]
+        applies = np.array([f.revision > 0 for f in over], dtype=bool)[codes]
+        if self._versioned:  # as-of: what was said later than an event does not change the event
+            since = np.array([f.since_ms for f in over], dtype=np.int64)[codes]
+            applies &= (time_ms >= since) | (rows < 0)
+        width = int(rows.max(initial=-1)) + 2
+        kinds, first, index = np.unique(
+            (codes.astype(np.int64) * width + rows + 1) * 2 + applies,
+            return_index=True,
+            return_inverse=True,
+        )
+        patches = [over[codes[i]].values if applies[i] else _NOTHING.values for i in first]
+        encoded = self.items.encode([texts[codes[i]] for i in first], rows[first], patches)
+        assert len(kinds) == len(first)
+        return encoded.block, index.astype(np.int64)
+
+    # -- the request's side ------------------------------------------------------------------------
+
+    def cuts(self, request: RankRequest, time_ms: Array) -> Array:
+        """int64 [1, 3]: what a request sees of a user's events of these times, or of its own
+        history.
+        """
+        history = self.schema.history
+        if request.history is None:
+            first, last = np.zeros(1, np.int64), np.full(1, len(time_ms))
+            now = np.array([request.time_ms])
+            return cut_histories(
+                time_ms, first, last, now, history, self.schema.clock.timezone, delay_ms=0
+            )
+        end = len(time_ms)
+        middle = max(len(request.history.global_), end - history.realtime_length)
+        return np.array([[max(0, middle - history.global_length), middle, end]])
+
+    def request_side(
+        self, request: RankRequest, user: UserSide, items: Mapping[str, Features]
+    ) -> RequestSide:
+        """A request of ``user``; ``items``: what events said of its candidates.
+
+        Raises RequestError naming the field of a value that cannot be used.
+        """
+        rows, time_ms = len(request.items), np.array([request.time_ms])
+        visible = self.cuts(request, user.time_ms)
+        context = self._context.parse(1, columns_of([request.context]), _refuse("context"))
+        cross = self._cross.parse(
+            rows, columns_of([c.fields for c in request.items]), _refuse_candidate
+        )
+        ids = keys_of_texts(c.id for c in request.items)
+        candidates, known = self._candidates(request.items, ids, request.time_ms, items)
+        places = self._places(user, context, candidates) if self._needs_places else {}
+
+        context_block = self._encoders.block("context", context, 1, time_ms=time_ms)
+        times_ms = np.repeat(time_ms, rows)
+        cross_block = self._encoders.block(
+            "cross", cross, rows, time_ms=times_ms, coordinates=places
+        )
+        day = local_day(time_ms, self.schema.clock.timezone)
+
+        inputs = _KeyInputs(
+            request=request,
+            item_keys=ids,
+            user=user,
+            context=context,
+            cross=cross,
+            items=candidates,
+            coordinates=places,
+        )
+
+        def keys(level: str) -> dict[str, Array]:
+            return {part: self._key(part, inputs) for part in self._parts[level]}
+
+        if self._parts["context"]:
+            context_block = context_block.with_numbers(
+                self._statistics.numbers("context", keys("context"), day)
+            )
+        if self._parts["cross"]:
+            cross_block = cross_block.with_numbers(
+                self._statistics.numbers("cross", keys("cross"), day)
+            )
+        if self.schema.history.counts:
+            counts = history_counts(visible, user.ids[:, 0], len(self._encoders.actions))
+            context_block = context_block.with_numbers(counts)
+        return RequestSide(
+            request=request,
+            visible=visible,
+            context=context_block,
+            items=candidates.block,
+            cross=cross_block,
+            raw=candidates.raw,
+            known=known,
+        )
+
+    def _candidates(
+        self, items: Sequence[Candidate], keys: Array, time_ms: int, said: Mapping[str, Features]
+    ) -> tuple[EntityRows, Array]:
+        rows = self.items.rows_at(self.items.numbers_of(keys), np.full(len(items), time_ms))
+        own, before = self.items.columns, [said.get(c.id, _NOTHING) for c in items]
+        over = [
+            {**b.values, **{name: v for name, v in c.fields.items() if name in own}}
+            if c.fields
+            else b.values
+            for b, c in zip(before, items, strict=True)
+        ]
+        known = (rows >= 0) | np.array([b.revision > 0 for b in before], dtype=bool)
+        return self.items.encode(
+            [c.id for c in items], rows, over, self._refuse_asked(items)
+        ), known
+
+    def _refuse_asked(self, items: Sequence[Candidate]) -> OnInvalid:
+        """Refuses what the request says; what events said before counts as missing."""
+
+        def refuse(row: int, column: str, problem: str) -> None:
+            if column in items[row].fields:
+                _refuse_candidate(row, column, problem)
+
+        return refuse
+
+    def _places(
+        self, user: UserSide, context: Mapping[str, Any], items: EntityRows
+    ) -> dict[str, Array]:
+        """``level.feature`` -> float64 [N, 2] of both ends of distances."""
+        rows = len(items.places)
+        found = {
+            f"context.{name}": np.repeat(context[name], rows, axis=0)
+            for name in self._context_places
+        }
+        for i, name in enumerate(self.users.place_names):
+            found[name] = np.repeat(user.user.places[:, 2 * i : 2 * i + 2], rows, axis=0)
+        for i, name in enumerate(self.items.place_names):
+            found[name] = items.places[:, 2 * i : 2 * i + 2]
+        return found
+
+    def _key(self, part: str, inputs: _KeyInputs) -> Array:
+        """A part of statistics' keys: uint64 [1] of a request, or [N] of its candidates."""
+        level, _, name = part.partition(".")
+        user, items, ids = inputs.user.user, inputs.items, inputs.item_keys
+        if level == "user" and not name:
+            return keys_of_texts([inputs.request.user])
+        if level == "user":
+            return user.keys[:, self.users.key_names.index(part)]
+        if level == "item":
+            return items.keys[:, self.items.key_names.index(part)] if name else ids
+        rows = 1 if level == "context" else len(ids)
+        raw = inputs.context[name] if level == "context" else inputs.cross[name]
+        return self._encoders.keys(
+            level,
+            name,
+            raw,
+            rows,
+            time_ms=np.full(rows, inputs.request.time_ms),
+            coordinates=None if level == "context" else inputs.coordinates,
+        )
+
+
+def check_history(request: RankRequest) -> None:
+    """Raises RequestError naming the first event of the request's own history that is not before
+    it, or out of order.
+    """
+    if request.history is None:
+        return
+    for part, events in (
+        ("global", request.history.global_),
+        ("realtime", request.history.realtime),
+    ):
+        before = TIMELESS_MS
+        for i, event in enumerate(events):
+            where = f"history.{part}[{i}].timestamp"
+            if event.time_ms >= request.time_ms:
+                raise RequestError(
+                    where,
+                    f"expected a time before the request's {request.time_ms}, "
+                    f"found {event.time_ms}",
+                )
+            if event.time_ms < before:
+                raise RequestError(
+                    where, f"expected events by time, found {event.time_ms} after {before}"
+                )
+            before = event.time_ms
+
+
+def _action(event: Event) -> str | None:
+    return "impression" if event.action is None and event.kind == "impression" else event.action
+
+
+def _refuse(where: str) -> OnInvalid:
+    def refuse(_row: int, column: str, problem: str) -> None:
+        raise RequestError(f"{where}.{column}", problem)
+
+    return refuse
+
+
+def _refuse_candidate(row: int, column: str, problem: str) -> None:
+    raise RequestError(f"items[{row}].fields.{column}", problem)
