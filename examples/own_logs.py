@@ -74,7 +74,7 @@ hemix.prepare("example_shop/logs", "example_shop/data")
 hemix.train(
     "example_shop/data",
     "example_shop/run",
-    settings={"train.epochs": 4, "train.batch_impressions": 256},
+    settings={"train.epochs": 4, "train.batch_size": 256},
 )
 scores = hemix.Run.load("example_shop/run").predict("example_shop/data", split="test")
 print(scores.schema.names)

@@ -11,7 +11,7 @@ print({name: split["rows"] for name, split in manifest["splits"].items()})
 run = hemix.train(
     "example_city/data",
     "example_city/run",
-    settings={"train.epochs": 1, "train.batch_impressions": 256},
+    settings={"train.epochs": 1, "train.batch_size": 256},
 )
 
 figures = hemix.evaluate(run, "example_city/data")

@@ -20,7 +20,7 @@ from hemix.training.callbacks import SILENT, Callback, Record
 
 if TYPE_CHECKING:
     from hemix.data.dataset import Dataset as Dataset
-    from hemix.run import Run as Run
+    from hemix.runs import Run as Run
     from hemix.serving.config import ServeConfig
     from hemix.settings import Settings
     from hemix.team import Team
@@ -58,7 +58,7 @@ def __getattr__(name: str) -> Any:
 
         return Dataset
     if name == "Run":
-        from hemix.run import Run
+        from hemix.runs import Run
 
         return Run
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -73,7 +73,7 @@ def simulate(
     """
     from hemix.lab.simulator import simulate as run_simulation
 
-    return run_simulation(Path(out), users=users, days=days, seed=seed, progress=on_progress)
+    return run_simulation(Path(out), users=users, days=days, seed=seed, on_progress=on_progress)
 
 
 def import_logs(
@@ -103,15 +103,15 @@ def prepare(
     logs. ``earlier``: a dataset or a run whose ids go on, those forgotten that train rows have not
     held for ``forget_days`` (docs/incremental.md).
     """
-    from hemix.data.prepare import prepare as run_prepare
-    from hemix.data.prepare import shift_split
+    from hemix.preparation import prepare as run_prepare
+    from hemix.preparation import shift_split
 
     schema = shift_split(Path(logs), shift_days) if shift_days else None
     return run_prepare(
         Path(logs),
         Path(out),
         schema=schema,
-        earlier=earlier,
+        continue_from=earlier,
         forget_days=forget_days,
         progress=on_progress,
     )
@@ -165,7 +165,7 @@ def train(
         UsageError, SettingsError, RunError: As :func:`hemix.training.loop.train` does.
     """
     from hemix.data.dataset import Dataset
-    from hemix.run import Run
+    from hemix.runs import Run
     from hemix.training.callbacks import function_callback
     from hemix.training.loop import train as run_training
 
@@ -227,8 +227,8 @@ def evaluate(
     returned.
     """
     from hemix.data.dataset import Dataset
-    from hemix.run import Run
-    from hemix.run.evaluation import evaluate_run
+    from hemix.runs import Run
+    from hemix.runs.evaluation import evaluate_run
 
     return evaluate_run(Run.load(run), Dataset(data), split, on_progress=on_progress, **options)
 
@@ -247,8 +247,8 @@ def predict(
     ``on_without_score`` gets the number of rows that have no score, where there are any: a column
     of the expression is missing, or its value is not finite."""
     from hemix.data.dataset import Dataset
-    from hemix.run import Run
-    from hemix.run.prediction import predicted_tables, write_predictions
+    from hemix.runs import Run
+    from hemix.runs.prediction import predicted_tables, write_predictions
 
     dataset = Dataset(data)
     total = dataset.manifest["splits"].get(split, {}).get("rows", 1)
@@ -277,14 +277,15 @@ def compare(
     differences: ``out``/compare.json, report.html.
 
     ``models``: names, or settings by a label; None: all. Further arguments are those of
-    :class:`hemix.lab.studies.compare.CompareConfig` and :class:`hemix.lab.studies.runner.Options`.
+    :class:`hemix.lab.studies.compare.CompareConfig` and
+    :class:`hemix.lab.studies.options.StudyOptions`.
     """
     from hemix.lab.studies.compare import CompareConfig
     from hemix.lab.studies.compare import compare as run_compare
 
     study = _study_options(options)
     chosen = study.pop("options")
-    config = CompareConfig(models=models, changes=named_overrides(settings), **study)
+    config = CompareConfig(models=models, overrides=named_overrides(settings), **study)
     return run_compare(_paths(data), Path(out), config, chosen)
 
 
@@ -302,7 +303,7 @@ def ablate(
     from hemix.lab.studies.ablate import ablate as run_ablate
 
     return run_ablate(
-        _paths(data), Path(out), changes=named_overrides(settings), **_study_options(options)
+        _paths(data), Path(out), overrides=named_overrides(settings), **_study_options(options)
     )
 
 
@@ -322,7 +323,7 @@ def scale(
 
     study = _study_options(options)
     chosen = study.pop("options")
-    config = ScaleConfig(changes=named_overrides(settings), **study)
+    config = ScaleConfig(overrides=named_overrides(settings), **study)
     return run_scale(Path(data), Path(out), config, chosen)
 
 
@@ -331,17 +332,17 @@ def _paths(data: PathLike | Sequence[PathLike]) -> list[PathLike]:
 
 
 def _study_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a study's Options gathered under ``options``."""
-    from hemix.lab.studies.runner import Options
+    """Gather the arguments of StudyOptions under ``options``."""
+    from hemix.lab.studies.options import StudyOptions
 
     own = {
         key: value
         for key, value in arguments.items()
-        if key in ("jobs", "threads", "on_plan", "on_cell")
+        if key in ("jobs", "threads", "on_plan", "on_trial")
     }
     return {
         **{key: value for key, value in arguments.items() if key not in own},
-        "options": Options(**own),
+        "options": StudyOptions(**own),
     }
 
 

@@ -19,16 +19,21 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from hemix.data.prepare.checks import Logs, open_logs
-from hemix.data.prepare.columns import check_ids, labels_of, no_null
-from hemix.data.prepare.equality import chunk_hashes, column_hashes, occurrences, warn_of_equal_rows
-from hemix.data.prepare.events import IMPRESSION
-from hemix.data.prepare.labels import consistent, known_at_once
-from hemix.data.prepare.reading import Chunk, Table
-from hemix.data.prepare.times import times_of
 from hemix.data.spec import TIMELESS_MS
 from hemix.data.texts import texts_of
 from hemix.errors import UsageError
+from hemix.preparation.duplicates import (
+    chunk_hashes,
+    column_hashes,
+    occurrence_numbers,
+    warn_about_duplicates,
+)
+from hemix.preparation.events import IMPRESSION
+from hemix.preparation.labels import apply_given_labels, known_immediately
+from hemix.preparation.log_table import Chunk, LogTable
+from hemix.preparation.logs import Logs, open_logs
+from hemix.preparation.role_columns import check_ids, check_not_null, labels_of
+from hemix.preparation.times import times_of
 from hemix.serving.stores import StoreLimits, open_store
 from hemix.serving.types import Event, EventKind
 
@@ -122,7 +127,7 @@ def logged_events(
             events.time_ms == TIMELESS_MS, np.arange(at.start, at.stop), chunk_hashes(chunk, clocks)
         )
         progress("checking events", at.stop / table.rows)
-    numbers = occurrences(keys, whole)
+    numbers = occurrence_numbers(keys, whole)
     _warn(table, keys, whole)
     del whole
     for chunk in table.chunks(None, rows):
@@ -130,10 +135,10 @@ def logged_events(
         yield at.stop, read(logs, chunk).events(keys[at], numbers[at])
 
 
-def _warn(table: Table, keys: Array, whole: Array) -> None:
+def _warn(table: LogTable, keys: Array, whole: Array) -> None:
     order = np.lexsort((whole, keys))
     equal = (keys[order][1:] == keys[order][:-1]) & (whole[order][1:] == whole[order][:-1])
-    warn_of_equal_rows(table.path, int(equal.sum()), table.rows)
+    warn_about_duplicates(table.path, int(equal.sum()), table.rows)
 
 
 def _of_events(logs: Logs, chunk: Chunk) -> _Rows:
@@ -153,13 +158,13 @@ def _of_impressions(logs: Logs, chunk: Chunk) -> _Rows:
     known later, at that time.
     """
     schema, clock = logs.schema, logs.schema.clock
-    no_null(clock.column, chunk.columns[clock.column], chunk.where)
+    check_not_null(clock.column, chunk.columns[clock.column], chunk.where)
     time_ms = times_of(clock.column, chunk.columns[clock.column], clock, chunk.where, own=True)
     logged = {
         n: labels_of(v.column or n, chunk.columns[v.column or n], chunk.where)
         for n, v in schema.labels.items()
     }
-    labels, _ = consistent(schema.labels, logged)
+    labels, _ = apply_given_labels(schema.labels, logged)
     deepest = np.zeros(chunk.rows, dtype=np.int64)
     later: dict[str, tuple[Array, Array]] = {}
     for depth, (name, label) in enumerate(schema.labels.items(), start=1):
@@ -167,7 +172,7 @@ def _of_impressions(logs: Logs, chunk: Chunk) -> _Rows:
         available = (
             None if column is None else times_of(column, chunk.columns[column], clock, chunk.where)
         )
-        at_once = known_at_once(label, labels[name], time_ms, available)
+        at_once = known_immediately(label, labels[name], time_ms, available)
         deepest[at_once] = depth
         if available is not None:
             later[name] = (labels[name] == 1) & ~at_once, available

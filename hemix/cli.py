@@ -311,7 +311,9 @@ DataFolders = Annotated[
 ]
 StudyFolder = Annotated[
     Path,
-    typer.Option("--out", help="Folder of the study; finished cells are kept.", show_default=False),
+    typer.Option(
+        "--out", help="Folder of the study; finished trials are not run again.", show_default=False
+    ),
 ]
 Set = Annotated[
     list[str] | None,
@@ -320,13 +322,13 @@ Set = Annotated[
     ),
 ]
 Final = Annotated[
-    bool, typer.Option("--final", help="Open the test split; each opening is written down.")
+    bool, typer.Option("--final", help="Score the test split; each access to it is logged.")
 ]
 Jobs = Annotated[
     int | None,
-    typer.Option("--jobs", min=1, help="Cells at a time.", show_default="cores / threads"),
+    typer.Option("--jobs", min=1, help="Trials at a time.", show_default="cores / threads"),
 ]
-Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of a cell.")]
+Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of a trial.")]
 Seeds = Annotated[int, typer.Option("--seeds", min=1, help="Training seeds.")]
 
 
@@ -374,7 +376,7 @@ def compare(
             jobs=jobs,
             threads=threads,
             on_plan=callback.on_plan,
-            on_cell=callback.on_cell,
+            on_trial=callback.on_trial,
         )
     _emit(content, json_, f"{study_table(content)}\nReport: {out / 'report.html'}")
 
@@ -394,7 +396,7 @@ def ablate(
     _import: Imports = None,
     json_: Json = False,
 ) -> None:
-    """What each part of HeMix is worth: the full model against variants."""
+    """Compare HeMix with variants that lack or change one component."""
     from hemix.display import Display, study_table
 
     with Display(_console()) as display:
@@ -409,7 +411,7 @@ def ablate(
             jobs=jobs,
             threads=threads,
             on_plan=callback.on_plan,
-            on_cell=callback.on_cell,
+            on_trial=callback.on_trial,
         )
     _emit(content, json_, f"{study_table(content)}\nReport: {out / 'report.html'}")
 
@@ -420,11 +422,13 @@ def scale(
     out: StudyFolder,
     seeds: Seeds = 2,
     sizes: Annotated[
-        str | None, typer.Option(help="Rungs with commas.", show_default="all")
+        str | None, typer.Option(help="Names of sizes, separated by commas.", show_default="all")
     ] = None,
     lengths: Annotated[
         str | None,
-        typer.Option(help="Most events a request sees, with commas.", show_default="by the data"),
+        typer.Option(
+            help="Maxima of history events, separated by commas.", show_default="by the data"
+        ),
     ] = None,
     set_: Set = None,
     final: Final = False,
@@ -433,7 +437,7 @@ def scale(
     _import: Imports = None,
     json_: Json = False,
 ) -> None:
-    """Train ladders of sizes and history lengths; fit how loss falls."""
+    """Train several sizes and history lengths, and fit scaling laws."""
     from hemix.display import Display, laws_table
 
     if lengths is not None and not all(part.isdigit() for part in lengths.split(",") if part):
@@ -451,7 +455,7 @@ def scale(
             jobs=jobs,
             threads=threads,
             on_plan=callback.on_plan,
-            on_cell=callback.on_cell,
+            on_trial=callback.on_trial,
         )
     _emit(content, json_, f"{laws_table(content)}\nReport: {out / 'report.html'}")
 

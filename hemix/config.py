@@ -44,24 +44,24 @@ class TrainSettings(Section):
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     epochs: Count = 1
-    batch_impressions: Count = 256
+    batch_size: Count = 256
     """Impressions a step. Whole requests are drawn, so a step may hold a few more."""
-    micro_batches: CountOrZero = 0
-    """Parts of a batch, of whole users each, that are worked on one after another: less memory for
-    the same step. Two parts give the same bytes in one process and in two, more the same within
-    rounding. 0: one a process.
+    gradient_accumulation: CountOrZero = 0
+    """Microbatches of a step, of whole users each: less memory for the same step. Two microbatches
+    give the same bytes in one process and in two, more give the same within rounding. 0: one a
+    process.
     """
     shuffle: Literal["requests", "users", "time"] = "requests"
     """A global shuffle of requests; users shuffled, each one's requests together; or the order in
     time.
     """
-    share: bool = True
-    """Off: every impression brings a copy of its user, history and items, as if nothing were
-    shared; same weights, more work.
+    deduplicate: bool = True
+    """Encode a user, a history and an item once for all impressions of a microbatch. Off: every
+    impression has its own copy; same weights, more work.
     """
-    tables: Literal["auto", "plain", "fused"] = "auto"
-    """How the embedding tables are updated: by FBGEMM's kernel (fused), by PyTorch (plain), or
-    fused where it can be.
+    embedding_backend: Literal["auto", "torch", "fbgemm"] = "auto"
+    """Who updates the embedding tables: PyTorch (torch), FBGEMM's fused kernel (fbgemm), or FBGEMM
+    where it can (auto).
     """
     table_optimizer: Literal["adam", "rowwise_adagrad"] = "adam"
     """Both touch only the rows that a step looked up."""
@@ -74,21 +74,21 @@ class TrainSettings(Section):
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """AdamW's, on the matrices of the dense part."""
     warmup_steps: CountOrZero = 50
-    final_learning_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Both learning rates end at this share of their peak (cosine)."""
-    clip_norm: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    min_lr_factor: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Both learning rates end (cosine) at their peak times this factor."""
+    max_grad_norm: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     """Gradient clipping of the dense part; 0: none."""
-    average_decay: Fraction = 0.0
-    """Score and keep the exponential moving average of the weights, of about 1 / (1 - decay) steps;
-    0: the weights themselves.
+    ema_decay: Fraction = 0.0
+    """Decay of the exponential moving average (EMA) of the weights, which is scored and saved. It
+    spans about 1 / (1 - decay) steps. 0: the weights themselves.
     """
     calibrate: bool = True
     """At the end fit a line through every task's logits on valid, so that probabilities there are
     right on average.
     """
-    unknown_rate: Fraction = 0.005
-    """Share of vocabulary ids replaced by the unknown row in training, so that this row is
-    trained.
+    oov_dropout: Fraction = 0.005
+    """Fraction of vocabulary ids replaced by the unknown (out-of-vocabulary) row in training, so
+    that this row is trained.
     """
     loader_workers: Annotated[int, Field(ge=0, le=64)] = 1
     """Threads that make batches ahead; 0: the training thread makes each when it is wanted.
@@ -113,8 +113,8 @@ class TrainSettings(Section):
     """
     checkpoint_every_steps: CountOrZero = 500
     keep_checkpoints: Count = 2
-    save_in_background: bool = True
-    """Go on training while a checkpoint is written, from a copy in memory."""
+    async_checkpoint: bool = True
+    """Keep training while a checkpoint is written from a copy in memory."""
     log_every_steps: Count = 20
     tensorboard: bool = False
 

@@ -24,6 +24,7 @@ from rich.progress import (
 from rich.table import Table
 
 from hemix.evaluation.wording import size
+from hemix.lab.studies.options import StudyPlan
 from hemix.training.callbacks import Record
 
 __all__ = [
@@ -110,34 +111,31 @@ class Display:
         self._console.print(text)
 
     def study(self) -> StudyDisplay:
-        """The :class:`~hemix.lab.studies.runner.StudyCallback` that shows a study."""
+        """The :class:`~hemix.lab.studies.options.StudyCallback` that shows a study."""
         return StudyDisplay(self)
 
 
 class StudyDisplay:
-    """Shows the plan of a study, then a line for every cell."""
+    """Shows the plan of a study, then a line for every trial that starts or ends."""
 
     def __init__(self, display: Display) -> None:
         self._display = display
 
-    def on_plan(self, plan: Mapping[str, Any]) -> None:
+    def on_plan(self, plan: StudyPlan) -> None:
         """Print the stages with their estimated cost."""
-        for stage in plan["stages"]:
-            unknown = ""
-            if stage["unknown"]:
-                unknown = f", and {', '.join(stage['unknown'])}, whose cost is not known yet"
+        for stage in plan.stages:
+            unknown = f"; cost unknown: {', '.join(stage.unknown)}" if stage.unknown else ""
             self._display.print(
-                f"{stage['stage']}: {stage['cells']} cells, {stage['kept']} of them kept; "
-                f"about {stage['seconds'] / 3600:.2f} core hours{unknown}"
+                f"{stage.stage}: {stage.trials} trials, {stage.finished} finished; "
+                f"about {stage.seconds / 3600:.2f} core hours{unknown}"
             )
         self._display.print(
-            f"{plan['jobs']} at a time with {plan['threads']} threads each: about "
-            f"{plan['hours']:.2f} hours"
+            f"{plan.jobs} at a time with {plan.threads} threads each: about {plan.hours:.2f} hours"
         )
 
-    def on_cell(self, what: str, done: int, total: int) -> None:
-        """Print what happened to a cell."""
-        self._display.print(f"{done} of {total}: {what}")
+    def on_trial(self, message: str, done: int, total: int) -> None:
+        """Print the start, end or failure of a trial."""
+        self._display.print(f"{done} of {total}: {message}")
 
 
 class TrainingDisplay:
@@ -191,7 +189,7 @@ def _training_header(header: Record) -> list[str]:
         f"{header['embedding_parameters']:,} embedding parameters, "
         f"{header['train_impressions']:,} impressions in {header['steps']:,} steps{resumed}",
         f"{header['device']}, {_processes(header['processes'])}{header['threads']} threads, "
-        f"{header['precision']}{_parts(header)}; tables: {header['tables']}",
+        f"{header['precision']}{_microbatches(header)}; tables: {header['embedding_backend']}",
     ]
 
 
@@ -352,9 +350,9 @@ def _join_note(manifest: Mapping[str, Any], name: str, example: str) -> str:
     return f"noted: {share} of the {where}; {example!r}, for instance, is not"
 
 
-def _parts(header: Mapping[str, Any]) -> str:
-    parts = header["micro_batches"]
-    return "" if parts == header["processes"] else f", batches in {parts} parts"
+def _microbatches(header: Mapping[str, Any]) -> str:
+    count = header["gradient_accumulation"]
+    return "" if count == header["processes"] else f", {count} microbatches a step"
 
 
 def _processes(count: int) -> str:
@@ -496,8 +494,8 @@ def _without_interval(absent: Sequence[Mapping[str, Any]], first: str, second: s
 
 
 def laws_table(content: Mapping[str, Any]) -> str:
-    """A study of scale: every rung, then what was fitted."""
-    table = Table(title=f"{content['split']}: rungs", title_justify="left")
+    """A scaling study: every size and length, then the fitted laws."""
+    table = Table(title=f"{content['split']}: sizes and lengths", title_justify="left")
     tasks = list(next(iter(content["models"].values()))["tasks"])
     for title in ("", "dense parameters", "FLOPs an impression", f"AUC {tasks[0]}", "log loss"):
         table.add_column(title, justify="right" if title else "left")

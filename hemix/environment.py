@@ -46,7 +46,7 @@ def examine() -> dict[str, Any]:
             "threads": torch.get_num_threads(),
             "mkldnn": torch.backends.mkldnn.is_available(),  # type: ignore[no-untyped-call]
             "bf16_matmul": bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()),
-            "tables": _tables(),
+            "tables": _embedding_backend(),
         },
         "extras": {
             package: _extra(module, package, extra) for module, (package, extra) in _EXTRAS.items()
@@ -54,12 +54,12 @@ def examine() -> dict[str, Any]:
     }
 
 
-def _tables() -> str:
+def _embedding_backend() -> str:
     if importlib.util.find_spec("fbgemm_gpu") is None:
-        return f"plain PyTorch; fused by FBGEMM: {_extra('fbgemm_gpu', *_EXTRAS['fbgemm_gpu'])}"
+        return f"PyTorch; FBGEMM: {_extra('fbgemm_gpu', *_EXTRAS['fbgemm_gpu'])}"
     return (
-        "fused by FBGEMM for train.table_optimizer=rowwise_adagrad on the CPU; otherwise, or with "
-        "train.tables=plain, plain PyTorch"
+        "FBGEMM for train.table_optimizer=rowwise_adagrad on the CPU; otherwise, or with "
+        "train.embedding_backend=torch, PyTorch"
     )
 
 

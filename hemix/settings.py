@@ -26,11 +26,23 @@ from hemix.models.hemix import HeMixConfig
 from hemix.models.registry import find_model, known_models
 from hemix.validation import did_you_mean, first_problem
 
-__all__ = ["Settings", "build_settings", "of_model", "parse_settings"]
+__all__ = ["RENAMED_SETTINGS", "Settings", "build_settings", "of_model", "parse_settings"]
 
 _DEFAULT_MODEL = "hemix"
-_RENAMED = {"embedding_deviation": "embedding_init_std", "age": "time_encoding"}
-"""Settings of a model by the names that they had once."""
+RENAMED_SETTINGS = {
+    "model.age": "model.time_encoding",
+    "model.embedding_deviation": "model.embedding_init_std",
+    "train.average_decay": "train.ema_decay",
+    "train.batch_impressions": "train.batch_size",
+    "train.clip_norm": "train.max_grad_norm",
+    "train.final_learning_rate": "train.min_lr_factor",
+    "train.micro_batches": "train.gradient_accumulation",
+    "train.save_in_background": "train.async_checkpoint",
+    "train.share": "train.deduplicate",
+    "train.tables": "train.embedding_backend",
+    "train.unknown_rate": "train.oov_dropout",
+}
+"""The present name of each setting that had another name; the old name is refused."""
 
 Sections = dict[str, dict[str, Any]]
 
@@ -112,9 +124,9 @@ def parse_settings(sections: Mapping[str, Any], origin: str = "") -> Settings:
         kind: type[Section] = TrainSettings if section == "train" else BoostingSettings
         for name in content if isinstance(content, Mapping) else ():
             if name not in kind.model_fields:
-                raise SettingsError(
-                    f"{origin}{section}.{name}: unknown key; {_suggestion(name, kind.model_fields)}"
-                )
+                suggestion = _suggestion(name, kind.model_fields)
+                unknown = f"{section}.{name}: unknown key; {suggestion}"
+                raise SettingsError(f"{origin}{_renamed(section, name) or unknown}")
     try:
         return Settings.model_validate({**given, "model": model})
     except ValidationError as error:
@@ -150,14 +162,20 @@ def _name(value: Any) -> str:
 
 def _refusal(key: str, name: str, config: type[ModelConfig]) -> str:
     """Why a model does not take a setting, and what does or was meant."""
-    new = _RENAMED.get(key)
-    if new is not None:
-        return f"model.{key}: is called model.{new} now"
+    renamed = _renamed("model", key)
+    if renamed is not None:
+        return renamed
     others = [entry.name for entry in known_models() if key in entry.config.model_fields]
     if others:
         verb = "has" if len(others) == 1 else "have"
         return f"model.{key}: not a setting of {name}; {', '.join(others)} {verb} it"
     return f"model.{key}: unknown key of {name}; {_suggestion(key, config.model_fields)}"
+
+
+def _renamed(section: str, name: str) -> str | None:
+    """The refusal of a setting's old name; None for a name that no setting had."""
+    new = RENAMED_SETTINGS.get(f"{section}.{name}")
+    return None if new is None else f"{section}.{name}: renamed to {new}"
 
 
 def _suggestion(name: str, known: Iterable[str]) -> str:

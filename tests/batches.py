@@ -20,7 +20,7 @@ HOUR_MS = 3_600_000
 
 
 def make_spec(*, bias_rows: int = 11, tasks: tuple[Task, ...] | None = None) -> InputSpec:
-    """Six user, four context, seven item and two cross features, a bag and numbers among them; two
+    """Six user, four context, seven item and two cross features, a list and numbers among them; two
     event fields.
     """
     tables = {
@@ -39,8 +39,8 @@ def make_spec(*, bias_rows: int = 11, tasks: tuple[Task, ...] | None = None) -> 
         user=LevelSpec(
             names=("user_id", "age", "home"),
             tables=("user_id", "age", "city"),
-            bag_names=("likes",),
-            bag_tables=("tags",),
+            jagged_names=("likes",),
+            jagged_tables=("tags",),
             number_names=("x", "y"),
         ),
         context=LevelSpec(
@@ -51,8 +51,8 @@ def make_spec(*, bias_rows: int = 11, tasks: tuple[Task, ...] | None = None) -> 
         item=LevelSpec(
             names=("item_id", "price", "category", "brand"),
             tables=("item_id", "price", "category", "brand"),
-            bag_names=("tags",),
-            bag_tables=("tags",),
+            jagged_names=("tags",),
+            jagged_tables=("tags",),
             number_names=("x", "y"),
         ),
         cross=LevelSpec(names=("distance",), tables=("distance",), number_names=("match",)),
@@ -126,7 +126,7 @@ def make_batch(
     """
     size, g = Sizes(**sizes), torch.Generator().manual_seed(seed)
     event_offsets, event_time_ms = _events(size, g)
-    user_index, visible = _requests(size, event_offsets, g)
+    user_index, history_ranges = _requests(size, event_offsets, g)
     E, Q = len(event_time_ms), len(user_index)
     request_index = torch.repeat_interleave(torch.arange(Q), size.draw(size.candidates, Q, 1, g))
     N, T = len(request_index), len(spec.tasks)
@@ -140,7 +140,7 @@ def make_batch(
         user_index=user_index,
         request_time_ms=NOW_MS + torch.randint(0, 72 * HOUR_MS, (Q,), generator=g),
         context=_columns(spec, spec.context, Q, g, dtype),
-        visible=visible,
+        history_ranges=history_ranges,
         request_index=request_index,
         item_index=torch.randint(0, size.items, (N,), generator=g),
         cross=_columns(spec, spec.cross, N, g, dtype),
@@ -200,18 +200,18 @@ def _ids(spec: InputSpec, tables: tuple[str, ...], rows: int, g: torch.Generator
 def _columns(
     spec: InputSpec, level: LevelSpec, rows: int, g: torch.Generator, dtype: torch.dtype
 ) -> Columns:
-    bags = []
-    for table in level.bag_tables:
+    jagged = []
+    for table in level.jagged_tables:
         lengths = torch.randint(0, 4, (rows,), generator=g)
         offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
-        bags.append(
+        jagged.append(
             Jagged(
                 values=torch.randint(0, spec.tables[table], (int(offsets[-1]),), generator=g),
                 offsets=offsets,
             )
         )
     numbers = torch.randn(rows, level.numbers, generator=g).to(dtype)
-    return Columns(ids=_ids(spec, level.tables, rows, g), numbers=numbers, bags=tuple(bags))
+    return Columns(ids=_ids(spec, level.tables, rows, g), numbers=numbers, jagged=tuple(jagged))
 
 
 def take_requests(batch: RequestBatch, requests: Tensor) -> RequestBatch:
@@ -224,7 +224,7 @@ def take_requests(batch: RequestBatch, requests: Tensor) -> RequestBatch:
         user_index=batch.user_index[requests],
         request_time_ms=batch.request_time_ms[requests],
         context=take_rows(batch.context, requests),
-        visible=batch.visible[requests],
+        history_ranges=batch.history_ranges[requests],
         request_index=place[batch.request_index[keep]],
         item_index=batch.item_index[keep],
         cross=take_rows(batch.cross, keep.nonzero().squeeze(1)),
@@ -236,12 +236,14 @@ def take_requests(batch: RequestBatch, requests: Tensor) -> RequestBatch:
 
 def take_rows(columns: Columns, rows: Tensor) -> Columns:
     """Some rows of a level, in that order."""
-    bags = []
-    for bag in columns.bags:
-        lists = [bag.values[bag.offsets[r] : bag.offsets[r + 1]] for r in rows.tolist()]
+    jagged = []
+    for column in columns.jagged:
+        lists = [column.values[column.offsets[r] : column.offsets[r + 1]] for r in rows.tolist()]
         lengths = torch.tensor([0, *(len(x) for x in lists)])
-        bags.append(Jagged(values=torch.cat([bag.values[:0], *lists]), offsets=lengths.cumsum(0)))
-    return Columns(ids=columns.ids[rows], numbers=columns.numbers[rows], bags=tuple(bags))
+        jagged.append(
+            Jagged(values=torch.cat([column.values[:0], *lists]), offsets=lengths.cumsum(0))
+        )
+    return Columns(ids=columns.ids[rows], numbers=columns.numbers[rows], jagged=tuple(jagged))
 
 
 def without_events(batch: RequestBatch) -> RequestBatch:
@@ -277,7 +279,7 @@ def reorder_users(batch: RequestBatch, order: Tensor) -> RequestBatch:
         event_time_ms=batch.event_time_ms[events],
         event_ids=batch.event_ids[events],
         user_index=place[batch.user_index],
-        visible=batch.visible + moved.unsqueeze(1),
+        history_ranges=batch.history_ranges + moved.unsqueeze(1),
     )
 
 

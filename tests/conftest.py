@@ -26,7 +26,7 @@ def planted_logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def planted_data(planted_logs: Path) -> Path:
     """Those logs, prepared; read only."""
-    from hemix.data.prepare import prepare
+    from hemix.preparation import prepare
 
     out = planted_logs.parent / "data"
     prepare(planted_logs, out)
@@ -60,7 +60,7 @@ def rich_logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def rich_data(rich_logs: Path) -> Path:
     """Those logs, prepared; read only."""
-    from hemix.data.prepare import prepare
+    from hemix.preparation import prepare
 
     prepare(rich_logs, rich_logs.parent / "data")
     return rich_logs.parent / "data"
@@ -69,7 +69,7 @@ def rich_data(rich_logs: Path) -> Path:
 @pytest.fixture(scope="session")
 def rich_shards(rich_logs: Path) -> Path:
     """The same, prepared into shards of about ten impressions; read only."""
-    from hemix.data.prepare import prepare, shards
+    from hemix.preparation import prepare, shards
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shards, "SHARD_CANDIDATES", 10)
@@ -83,7 +83,7 @@ def rich_run(rich_data: Path) -> Path:
     from hemix import api
 
     settings = {
-        "train.batch_impressions": 32,
+        "train.batch_size": 32,
         "train.warmup_steps": 1,
         "train.epochs": 2,
         "model.embedding_init_std": 0.5,

@@ -46,7 +46,7 @@ def run_folder(planted_data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     from hemix import api
 
     out = tmp_path_factory.mktemp("cli") / "run"
-    api.train(planted_data, out, settings={"train.batch_impressions": 256, "train.warmup_steps": 1})
+    api.train(planted_data, out, settings={"train.batch_size": 256, "train.warmup_steps": 1})
     return out
 
 
@@ -55,7 +55,7 @@ def test_the_road_from_logs_to_scores(hemix, planted_logs: Path, tmp_path: Path)
     code, out, _ = hemix("prepare", planted_logs, "--out", data)
     assert (code, "hemix train --data" in out) == (0, True)
     code, out, err = hemix(
-        "train", "--data", data, "--out", run, "--set", "train.batch_impressions=256", "--seed", 5
+        "train", "--data", data, "--out", run, "--set", "train.batch_size=256", "--seed", 5
     )
     assert (code, "hemix evaluate" in out) == (0, True)
     assert "dense and" in err and "tables:" in err

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from hemix.config import TrainSettings
 from hemix.errors import SettingsError
 from hemix.models.hemix import HeMixConfig
-from hemix.settings import Settings, build_settings
+from hemix.models.registry import find_model
+from hemix.settings import RENAMED_SETTINGS, Settings, build_settings
 
 SIZES = HeMixConfig.sizes
 
@@ -78,7 +80,7 @@ def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
         build_settings(overrides=["train.table_learning_rate=2E-2"]).train.table_learning_rate
         == 0.02
     )
-    assert build_settings(overrides=["train.batch_impressions=1e3"]).train.batch_impressions == 1000
+    assert build_settings(overrides=["train.batch_size=1e3"]).train.batch_size == 1000
     assert (
         build_settings(
             config=config(tmp_path, "train: {dense_learning_rate: 1e-3}")
@@ -103,8 +105,8 @@ def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
         ("train.dense_learning_rate=0", "train.dense_learning_rate: "),
         ("train.dense_learning_rate=.inf", "train.dense_learning_rate: "),
         ("train.dense_learning_rate=.nan", "train.dense_learning_rate: "),
-        ("train.final_learning_rate=.nan", "train.final_learning_rate: "),
-        ("train.unknown_rate=1", "train.unknown_rate: "),
+        ("train.min_lr_factor=.nan", "train.min_lr_factor: "),
+        ("train.oov_dropout=1", "train.oov_dropout: "),
         ("model.dropout=.nan", "model.dropout: "),
         ("model.time_encoding=young", "model.time_encoding: "),
         (
@@ -141,6 +143,44 @@ def test_a_refusal_names_the_file(tmp_path: Path, text: str, says: str) -> None:
         build_settings(config=path)
     assert str(error.value).startswith(f"{path}: {says}")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED_SETTINGS.items())
+def test_an_old_name_is_refused_in_one_line_that_names_the_new_one(
+    tmp_path: Path, old: str, new: str
+) -> None:
+    section, _, name = old.partition(".")
+    path = config(tmp_path, f"{section}: {{{name}: 1}}")
+    for origin, given in (("", {"overrides": [f"{old}=1"]}), (f"{path}: ", {"config": path})):
+        with pytest.raises(SettingsError) as error:
+            build_settings(**given)  # type: ignore[arg-type]
+        assert str(error.value) == f"{origin}{old}: renamed to {new}"
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED_SETTINGS.items())
+def test_the_old_name_is_no_setting_and_the_new_one_is(old: str, new: str) -> None:
+    sections = {"train": TrainSettings, "model": HeMixConfig}
+    names = {f"{key}.{name}" for key, kind in sections.items() for name in kind.model_fields}
+    assert old not in names and new in names
+
+
+def test_a_model_that_lacks_a_setting_still_names_the_new_name_of_an_old_one() -> None:
+    assert "time_encoding" not in find_model("dlrm").config.model_fields
+    with pytest.raises(SettingsError, match=r"^model\.age: renamed to model\.time_encoding$"):
+        build_settings(model="dlrm", overrides=["model.age=bias"])
+
+
+def test_the_learning_rate_factor_is_at_most_one() -> None:
+    assert build_settings(overrides=["train.min_lr_factor=1"]).train.min_lr_factor == 1
+    for value in (-0.1, 1.1):
+        with pytest.raises(SettingsError, match=r"^train\.min_lr_factor: "):
+            build_settings(overrides=[f"train.min_lr_factor={value}"])
+
+
+@pytest.mark.parametrize("old", ["plain", "fused"])
+def test_an_old_embedding_backend_is_refused_with_the_present_ones(old: str) -> None:
+    with pytest.raises(SettingsError, match=r"^train\.embedding_backend: .*'torch'.*'fbgemm'"):
+        build_settings(overrides=[f"train.embedding_backend={old}"])
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

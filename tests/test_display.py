@@ -11,7 +11,8 @@ from rich.console import Console
 from hemix.display import Display, demo_summary, training_summary
 from hemix.evaluation.evaluate import evaluate_predictions
 from hemix.evaluation.report import render_report
-from tests.evaluation.made import predictions
+from hemix.lab.studies.options import StagePlan, StudyPlan
+from tests.evaluation.synthetic import synthetic_predictions
 
 
 @pytest.mark.parametrize(
@@ -29,13 +30,13 @@ def test_a_peak_of_memory_is_one_figure_in_log_and_report(peak_bytes: int, expec
 
 
 def test_a_demo_whose_test_day_has_one_class_ends_all_the_same() -> None:
-    labels = predictions().labels.copy()
+    labels = synthetic_predictions().labels.copy()
     labels[:] = 0
-    figures = evaluate_predictions(predictions(labels=labels), replicates=2)
+    figures = evaluate_predictions(synthetic_predictions(labels=labels), replicates=2)
     told = demo_summary(figures, Path("out"))
     assert "no positives" in told and "hemix serve out" in told
     assert "popularity alone" in demo_summary(
-        evaluate_predictions(predictions(), replicates=2), Path("out")
+        evaluate_predictions(synthetic_predictions(), replicates=2), Path("out")
     )
 
 
@@ -49,7 +50,12 @@ def test_the_display_of_a_run_shows_its_header_evaluations_and_the_stop() -> Non
         "embedding_parameters": 56,
     }
     more = {"train_impressions": 640, "steps": 10, "resumed_at": 3, "device": "cpu", "processes": 2}
-    rest = {"micro_batches": 2, "tables": "plain", "threads": 1, "precision": "fp32"}
+    rest = {
+        "gradient_accumulation": 4,
+        "embedding_backend": "PyTorch",
+        "threads": 1,
+        "precision": "fp32",
+    }
     state = {"nothing_to_resume": False, "half_written": ["step-00000004"]}
     shown.on_start({**header, **more, **rest, **state})
     shown.on_step(4, 10)
@@ -64,5 +70,20 @@ def test_the_display_of_a_run_shows_its_header_evaluations_and_the_stop() -> Non
     assert len(lines) == 5
     assert "step-00000004" in lines[0] and "640 impressions in 10 steps" in lines[1]
     assert "resumed at step 3" in lines[1] and lines[2].startswith("cpu, 2 processes of 1 threads")
+    assert lines[2].endswith("fp32, 4 microbatches a step; tables: PyTorch")
     assert lines[3] == "step 4: valid loss 0.2500, AUC not defined"
     assert "step 8" in lines[4] and "step 4 are kept" in lines[4]
+
+
+def test_display_of_a_study_prints_the_estimate_and_every_trial() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    display = Display(console).study()
+    stage = StagePlan(stage="compare", trials=6, finished=2, seconds=5400, unknown=("trees",))
+    display.on_plan(StudyPlan(stages=(stage,), jobs=2, threads=1))
+    display.on_trial("hemix-data-s0-1234 started", 2, 6)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert lines == [
+        "compare: 6 trials, 2 finished; about 1.50 core hours; cost unknown: trees",
+        "2 at a time with 1 threads each: about 0.75 hours",
+        "2 of 6: hemix-data-s0-1234 started",
+    ]

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from hemix.data.dataset import Dataset
-from hemix.data.prepare import prepare
 from hemix.models import build_model
+from hemix.preparation import prepare
 from hemix.settings import build_settings
 
 DAY_MS = 86_400_000

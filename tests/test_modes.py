@@ -15,9 +15,9 @@ from hemix.files import copy_folder, umask_mode
 from tests.planted import write_logs
 
 LIGHT = {
-    "train.batch_impressions": 64,
+    "train.batch_size": 64,
     "train.checkpoint_every_steps": 2,
-    "train.save_in_background": False,  # so that a step finds its checkpoint
+    "train.async_checkpoint": False,  # so that a step finds its checkpoint
     "model.layers": 1,
     "train.threads": 1,
 }

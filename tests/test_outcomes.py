@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from hemix import api
-from hemix.data.prepare import prepare
 from hemix.models import model_names
+from hemix.preparation import prepare
 
 DAY_MS = 86_400_000
 START_MS = 1_767_571_200_000  # 2026-01-05 00:00 UTC
@@ -165,7 +165,7 @@ def test_flipped_labels_change_no_byte_of_encoders_that_continue_from_others(
     found = [
         encoders(
             write_logs(tmp_path / str(flip), SCHEMAS["fields"], flip=flip),
-            earlier=tmp_path / "earlier",
+            continue_from=tmp_path / "earlier",
             forget_days=1,
         )
         for flip in (False, True)
@@ -214,7 +214,7 @@ def test_no_model_predicts_coin_flips(coins: Path, tmp_path: Path, model: str) -
         run,
         model=model,
         seed=0,
-        settings={"train.threads": 1, "train.batch_impressions": 64},
+        settings={"train.threads": 1, "train.batch_size": 64},
     )
     # a vocabulary that knows the clicked items gives .83 and more on its own rows, what fits by
     # chance .65 at most

@@ -25,7 +25,7 @@ from torch import Tensor
 from hemix.data.spec import InputSpec, LevelSpec
 from hemix.errors import DataError
 
-__all__ = ["Columns", "Jagged", "RequestBatch", "moved"]
+__all__ = ["Columns", "Jagged", "RequestBatch", "to_device"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class Columns:
     """int64 [rows, F]"""
     numbers: Tensor
     """float32 [rows, K]"""
-    bags: tuple[Jagged, ...] = ()
+    jagged: tuple[Jagged, ...] = ()
     """One per multi-valued feature."""
 
     @property
@@ -79,7 +79,7 @@ class RequestBatch:
     """int64 [Q], UTC"""
     context: Columns
     """[Q]"""
-    visible: Tensor
+    history_ranges: Tensor
     """int64 [Q, 3], positions among the E events: where the global part begins, where real time
     begins, where it ends
     """
@@ -100,22 +100,22 @@ class RequestBatch:
     """float32 [N, T]; 0 where unknown (see `weights`). None when serving"""
     weights: Tensor | None = None
     """float32 [N, T]: 0 masks an unknown label"""
-    rows: Tensor | None = None
-    """int64 [N]: the impression's row in its split, to join predictions by"""
+    impression_index: Tensor | None = None
+    """int64 [N]: position of the impression in its split, to join predictions by"""
     loss_weight: Tensor | None = None
     """float32 [T]: in a part of a batch, the weight of the whole, by which the part's loss is
     divided so that parts add up
     """
-    before_move: RequestBatch | None = None
-    """On another device: the same batch in the host's memory (:attr:`host`)"""
+    cpu_copy: RequestBatch | None = None
+    """On another device: the same batch in the host's memory (:attr:`cpu_batch`)"""
 
     @property
-    def host(self) -> RequestBatch:
+    def cpu_batch(self) -> RequestBatch:
         """The batch in the host's memory.
 
         Whatever decides shapes is read from here, so that no step waits for a device.
         """
-        return self.before_move or self
+        return self.cpu_copy or self
 
     @property
     def users_count(self) -> int:
@@ -133,14 +133,14 @@ class RequestBatch:
         return int(self.request_index.shape[0])
 
     def to(self, device: torch.device | str) -> RequestBatch:
-        """The same batch on another device, which keeps this one as its :attr:`host`."""
+        """The same batch on another device, which keeps this one as its :attr:`cpu_batch`."""
         device = torch.device(device)
         if device == self.request_index.device:
             return self
 
         def move(value: Any) -> Any:
             if isinstance(value, Tensor):
-                return moved(value, device)
+                return to_device(value, device)
             if isinstance(value, Columns | Jagged):
                 return type(value)(
                     **{f.name: move(getattr(value, f.name)) for f in dataclasses.fields(value)}
@@ -150,9 +150,9 @@ class RequestBatch:
         parts = {
             f.name: move(getattr(self, f.name))
             for f in dataclasses.fields(self)
-            if f.name != "before_move"
+            if f.name != "cpu_copy"
         }
-        return RequestBatch(**parts, before_move=self.host)
+        return RequestBatch(**parts, cpu_copy=self.cpu_batch)
 
     def validate(self, spec: InputSpec) -> None:
         """Check shapes, indices, cuts and numbers against ``spec``.
@@ -176,7 +176,7 @@ class RequestBatch:
         _shape("event_ids", self.event_ids, (E, len(spec.event.tables)))
         _shape("user_index", self.user_index, (Q,))
         _shape("request_time_ms", self.request_time_ms, (Q,))
-        _shape("visible", self.visible, (Q, 3))
+        _shape("history_ranges", self.history_ranges, (Q, 3))
         _shape("request_index", self.request_index, (N,))
         _shape("item_index", self.item_index, (N,))
         _shape("bias", self.bias, (N,))
@@ -195,26 +195,26 @@ class RequestBatch:
                 spec.tables[table],
                 f"rows of table {table}",
             )
-        begin, middle, end = self.visible.unbind(1)
+        begin, middle, end = self.history_ranges.unbind(1)
         first, last = self.event_offsets[self.user_index], self.event_offsets[self.user_index + 1]
         wrong = (begin < first) | (middle < begin) | (end < middle) | (end > last)
         if bool(wrong.any()):
             q = int(wrong.nonzero()[0])
             raise DataError(
-                f"RequestBatch.visible[{q}]: expected {int(first[q])} <= begin <= real time <= "
-                f"end <= {int(last[q])}, "
-                f"the user's history; got {self.visible[q].tolist()}"
+                f"RequestBatch.history_ranges[{q}]: expected {int(first[q])} <= begin <= "
+                f"real time <= end <= {int(last[q])}, "
+                f"the user's history; got {self.history_ranges[q].tolist()}"
             )
         for name in ("labels", "weights"):
             value = getattr(self, name)
             if value is not None:
                 _shape(name, value, (N, len(spec.tasks)))
                 _finite(name, value)
-        if self.rows is not None:
-            _shape("rows", self.rows, (N,))
+        if self.impression_index is not None:
+            _shape("impression_index", self.impression_index, (N,))
 
 
-def moved(tensor: Tensor, device: torch.device) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor of the host on ``device``.
 
     A copy to a GPU leaves from pinned memory, else the host would wait for it.
@@ -263,11 +263,16 @@ def _columns(name: str, columns: Columns, level: LevelSpec, spec: InputSpec, row
     _finite(f"{name}.numbers", columns.numbers)
     for feature, table, ids in zip(level.names, level.tables, columns.ids.unbind(1), strict=True):
         _within(f"{name}.ids[{feature}]", ids, spec.tables[table], f"rows of table {table}")
-    if len(columns.bags) != len(level.bag_tables):
+    if len(columns.jagged) != len(level.jagged_tables):
         raise DataError(
-            f"RequestBatch.{name}.bags: expected {len(level.bag_tables)}, got {len(columns.bags)}"
+            f"RequestBatch.{name}.jagged: expected {len(level.jagged_tables)}, "
+            f"got {len(columns.jagged)}"
         )
-    for feature, table, bag in zip(level.bag_names, level.bag_tables, columns.bags, strict=True):
-        _shape(f"{name}.bags[{feature}].offsets", bag.offsets, (rows + 1,))
-        _offsets(f"{name}.bags[{feature}].offsets", bag.offsets, bag.values.shape[0])
-        _within(f"{name}.bags[{feature}]", bag.values, spec.tables[table], f"rows of table {table}")
+    for feature, table, jagged in zip(
+        level.jagged_names, level.jagged_tables, columns.jagged, strict=True
+    ):
+        _shape(f"{name}.jagged[{feature}].offsets", jagged.offsets, (rows + 1,))
+        _offsets(f"{name}.jagged[{feature}].offsets", jagged.offsets, jagged.values.shape[0])
+        _within(
+            f"{name}.jagged[{feature}]", jagged.values, spec.tables[table], f"rows of table {table}"
+        )

@@ -127,7 +127,7 @@ class Split:
 
         def block(level: str, spec: LevelSpec) -> _BlockShards:
             return _BlockShards(
-                [Block.load(folder, level, len(spec.bag_tables)) for folder in folders]
+                [Block.load(folder, level, len(spec.jagged_tables)) for folder in folders]
             )
 
         spec = dataset.spec
@@ -178,9 +178,9 @@ class Split:
         return np.repeat(np.arange(self.requests, dtype=np.int64), np.diff(self.first_candidate))
 
     def plan(
-        self, batch_impressions: int, *, order: str = "stored", seed: int = 0, epoch: int = 0
+        self, batch_size: int, *, order: str = "stored", seed: int = 0, epoch: int = 0
     ) -> Plan:
-        """Batches of about ``batch_impressions`` impressions, whole requests each: a request is in
+        """Batches of about ``batch_size`` impressions, whole requests each: a request is in
         the batch that its first impression falls into.
 
         ``order``: ``stored`` (shard by shard, in each by user, then time), ``time``, ``shuffled``
@@ -198,7 +198,7 @@ class Split:
         else:
             requests = np.arange(self.requests)
         sizes = np.diff(self.first_candidate)[requests]
-        batch = (np.cumsum(sizes) - sizes) // batch_impressions
+        batch = (np.cumsum(sizes) - sizes) // batch_size
         begin = np.concatenate([[0], np.flatnonzero(np.diff(batch)) + 1, [self.requests]]).astype(
             np.int64
         )
@@ -258,14 +258,14 @@ class Split:
         # one user row per (user, version of their features); it holds the events that any of its
         # requests sees
         _, one_of, user_index = np.unique(user_row, return_index=True, return_inverse=True)
-        cuts = store.cuts(user, time_ms)
+        cuts = store.ranges(user, time_ms)
         begin = np.full(len(one_of), np.iinfo(np.int64).max)
         end = np.zeros(len(one_of), dtype=np.int64)
         np.minimum.at(begin, user_index, cuts[:, 0])
         np.maximum.at(end, user_index, cuts[:, 2])
         lengths = end - begin
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        visible = cuts + (offsets[:-1] - begin)[user_index][:, None]
+        history_ranges = cuts + (offsets[:-1] - begin)[user_index][:, None]
         events = ranges(begin, lengths)
 
         item_row = self.item_row[rows]
@@ -284,7 +284,7 @@ class Split:
         if data.schema.history.counts:
             actions = number_of_actions(len(data.spec.context.numbers_of(HISTORY_COUNTS)))
             blocks["context"] = blocks["context"].with_numbers(
-                history_counts(visible, event_ids[:, 0], actions)
+                history_counts(history_ranges, event_ids[:, 0], actions)
             )
         if replacement is not None and replacement.rate > 0:
             draw = np.random.default_rng(replacement.seed)
@@ -304,7 +304,7 @@ class Split:
             user_index=_tensor(user_index),
             request_time_ms=_tensor(time_ms),
             context=to_columns(blocks["context"]),
-            visible=_tensor(visible),
+            history_ranges=_tensor(history_ranges),
             request_index=_tensor(np.repeat(np.arange(len(requests), dtype=np.int64), counts)),
             item_index=_tensor(index[: len(rows)]),
             cross=to_columns(blocks["cross"]),
@@ -312,7 +312,7 @@ class Split:
             items=to_columns(blocks["item"]),
             labels=torch.from_numpy((labels == 1).astype(np.float32)),
             weights=torch.from_numpy((labels >= 0) * self.weight[rows][:, None]),
-            rows=_tensor(rows),
+            impression_index=_tensor(rows),
         )
 
 
@@ -334,14 +334,14 @@ def _distinct(values: Array, upper: int) -> tuple[Array, Array]:
 def _replace(
     block: Block, level: LevelSpec, spec: InputSpec, rate: float, draw: np.random.Generator
 ) -> Block:
-    bags = tuple(
+    jagged = tuple(
         (_replace_ids(values[:, None], (table,), spec, rate, draw)[:, 0], offsets)
-        for (values, offsets), table in zip(block.bags, level.bag_tables, strict=True)
+        for (values, offsets), table in zip(block.jagged, level.jagged_tables, strict=True)
     )
     return Block(
         ids=_replace_ids(block.ids, level.tables, spec, rate, draw),
         numbers=block.numbers,
-        bags=bags,
+        jagged=jagged,
     )
 
 
@@ -365,9 +365,9 @@ def to_columns(block: Block) -> Columns:
     return Columns(
         ids=_tensor(block.ids),
         numbers=torch.from_numpy(np.ascontiguousarray(block.numbers, dtype=np.float32)),
-        bags=tuple(
+        jagged=tuple(
             Jagged(values=_tensor(values), offsets=_tensor(offsets))
-            for values, offsets in block.bags
+            for values, offsets in block.jagged
         ),
     )
 
@@ -404,8 +404,12 @@ class Dataset:
                 f"{self.folder}: schema.yaml was changed after the dataset was prepared: prepare "
                 "it again"
             )
-        self.users = Block.load(self.folder / "users", "features", len(self.spec.user.bag_tables))
-        self.items = Block.load(self.folder / "items", "features", len(self.spec.item.bag_tables))
+        self.users = Block.load(
+            self.folder / "users", "features", len(self.spec.user.jagged_tables)
+        )
+        self.items = Block.load(
+            self.folder / "items", "features", len(self.spec.item.jagged_tables)
+        )
         self.history = HistoryStore(
             self.folder / "history",
             self.schema.history,

@@ -1,6 +1,6 @@
 """Raw values to ids and numbers, for training logs and for live requests alike.
 
-Encoders are learned once, on the train rows (prepare/fit.py), saved with the dataset and the run,
+Encoders are learned once, on the train rows (preparation/fit.py), saved with the dataset and run,
 and only applied here. Each feature type (hemix.features) says how its raw column becomes ids or
 numbers. Id 0 is an unknown value, 1 a missing one, known values begin at 2.
 
@@ -22,15 +22,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from hemix.data.cells import RawColumn, Where
 from hemix.data.keys import KeyMap
 from hemix.data.layout import Block, load_array, save_array
+from hemix.data.raw_columns import RawColumn, Where
 from hemix.data.spec import InputSpec, LevelSpec, Task
 from hemix.errors import DataError, SchemaError
-from hemix.features.base import EncodedColumns, FeatureType, Learned, RowContext, StatePath
+from hemix.features.base import LEVELS, EncodedColumns, FeatureType, Learned, RowContext, StatePath
 from hemix.features.history_counts import history_count_names
 from hemix.files import read_json, storage_errors, write_json, write_text
-from hemix.schema import LEVELS, Schema
+from hemix.schema import Schema
 
 __all__ = ["Encoders", "KeyMap", "all_features", "learning_columns", "level_features", "level_spec"]
 
@@ -171,7 +171,7 @@ class Encoders:
         return Block(
             ids=_stack(out.ids, rows, np.int32),
             numbers=_stack(out.numbers, rows, np.float32),
-            bags=tuple(out.jagged),
+            jagged=tuple(out.jagged),
         )
 
     def keys(
@@ -393,8 +393,8 @@ def level_spec(schema: Schema, level: str, actions: Sequence[str] = ()) -> Level
     return LevelSpec(
         names=tuple(n for n, _ in ids),
         tables=tuple(t for _, t in ids),
-        bag_names=tuple(n for n, _ in jagged),
-        bag_tables=tuple(t for _, t in jagged),
+        jagged_names=tuple(n for n, _ in jagged),
+        jagged_tables=tuple(t for _, t in jagged),
         number_names=tuple(numbers),
     )
 

@@ -42,9 +42,9 @@ def key_features(schema: Schema, level: str) -> tuple[str, ...]:
 
 def entity_files(schema: Schema, level: Level) -> tuple[str, ...]:
     """The names of all files that a run needs of its users or items."""
-    bags = range(len(level_spec(schema, level).bag_tables))
+    jagged = range(len(level_spec(schema, level).jagged_tables))
     names = ["first_row", "valid_from_ms", "features.ids", "features.numbers"]
-    names += [f"features.bag{i}.{part}" for i in bags for part in ("values", "offsets")]
+    names += [f"features.bag{i}.{part}" for i in jagged for part in ("values", "offsets")]
     names += ["coordinates"] * bool(coordinates_features(schema, level)) + ["keys"] * bool(
         key_features(schema, level)
     )
@@ -87,7 +87,7 @@ class EntityTable:
                     f"{folder / file}: damaged: its hash is not the one that was noted when it "
                     "was written"
                 )
-        features = Block.load(folder, "features", len(level_spec(schema, level).bag_tables))
+        features = Block.load(folder, "features", len(level_spec(schema, level).jagged_tables))
         rows = len(features.ids)
 
         def array(name: str, dtype: npt.DTypeLike) -> Array:

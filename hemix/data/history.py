@@ -19,12 +19,12 @@ from hemix.data.layout import load_array
 from hemix.data.search import first_at_least
 from hemix.schema import History
 
-__all__ = ["HistoryStore", "cut_histories"]
+__all__ = ["HistoryStore", "find_history_ranges"]
 
 Array = npt.NDArray[Any]
 
 
-def cut_histories(
+def find_history_ranges(
     times_ms: Array,
     first: Array,
     last: Array,
@@ -76,14 +76,14 @@ class HistoryStore:
         self._timezone = timezone
         self._events_max = events_max
 
-    def cuts(self, user: Array, request_time_ms: Array) -> Array:
+    def ranges(self, user: Array, request_time_ms: Array) -> Array:
         """Positions in this store that requests of ``user`` numbers [Q] at ``request_time_ms`` [Q]
         see: int64 [Q, 3].
         """
         user = np.asarray(user, dtype=np.int64)
         first, last = self.offsets[user], self.offsets[user + 1]
         delay_ms = self._history.delay_ms
-        cuts = cut_histories(
+        cuts = find_history_ranges(
             self.time_ms,
             first,
             last,

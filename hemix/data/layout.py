@@ -84,7 +84,7 @@ class Block:
     """int32 [rows, F]"""
     numbers: Array
     """float32 [rows, K]"""
-    bags: tuple[tuple[Array, Array], ...] = ()
+    jagged: tuple[tuple[Array, Array], ...] = ()
     """(values int32 [total], offsets int64 [rows + 1]) of every multi-valued feature"""
 
     def take(self, rows: Array) -> Block:
@@ -92,22 +92,24 @@ class Block:
         return Block(
             ids=self.ids.take(rows, axis=0),  # several times as fast as self.ids[rows]
             numbers=self.numbers.take(rows, axis=0),
-            bags=tuple(_take_bag(values, offsets, rows) for values, offsets in self.bags),
+            jagged=tuple(_take_jagged(values, offsets, rows) for values, offsets in self.jagged),
         )
 
     def with_numbers(self, numbers: Array) -> Block:
         """The same with further numbers, float32 [rows, any], behind its own."""
         return Block(
-            ids=self.ids, numbers=np.concatenate([self.numbers, numbers], axis=1), bags=self.bags
+            ids=self.ids,
+            numbers=np.concatenate([self.numbers, numbers], axis=1),
+            jagged=self.jagged,
         )
 
     @classmethod
     def concatenate(cls, blocks: list[Block]) -> Block:
         """All rows of all blocks; at least one block."""
-        bags = []
-        for pairs in zip(*(block.bags for block in blocks), strict=True):
+        jagged = []
+        for pairs in zip(*(block.jagged for block in blocks), strict=True):
             lengths = np.concatenate([np.diff(offsets) for _, offsets in pairs])
-            bags.append(
+            jagged.append(
                 (
                     np.concatenate([values for values, _ in pairs]),
                     np.concatenate([[0], np.cumsum(lengths)]),
@@ -116,34 +118,34 @@ class Block:
         return cls(
             ids=np.concatenate([block.ids for block in blocks]),
             numbers=np.concatenate([block.numbers for block in blocks]),
-            bags=tuple(bags),
+            jagged=tuple(jagged),
         )
 
     def save(self, folder: Path, name: str) -> None:
         """Write ``name.*.npy`` into ``folder``."""
         save_array(folder / f"{name}.ids.npy", self.ids)
         save_array(folder / f"{name}.numbers.npy", self.numbers)
-        for i, (values, offsets) in enumerate(self.bags):
+        for i, (values, offsets) in enumerate(self.jagged):
             save_array(folder / f"{name}.bag{i}.values.npy", values)
             save_array(folder / f"{name}.bag{i}.offsets.npy", offsets)
 
     @classmethod
-    def load(cls, folder: Path, name: str, bags: int) -> Block:
+    def load(cls, folder: Path, name: str, jagged: int) -> Block:
         """Memory-map what :meth:`save` wrote."""
         return cls(
             ids=load_array(folder / f"{name}.ids.npy"),
             numbers=load_array(folder / f"{name}.numbers.npy"),
-            bags=tuple(
+            jagged=tuple(
                 (
                     load_array(folder / f"{name}.bag{i}.values.npy"),
                     load_array(folder / f"{name}.bag{i}.offsets.npy"),
                 )
-                for i in range(bags)
+                for i in range(jagged)
             ),
         )
 
 
-def _take_bag(values: Array, offsets: Array, rows: Array) -> tuple[Array, Array]:
+def _take_jagged(values: Array, offsets: Array, rows: Array) -> tuple[Array, Array]:
     begin, lengths = offsets[rows], offsets[rows + 1] - offsets[rows]
     return values.take(ranges(begin, lengths)), np.concatenate([[0], np.cumsum(lengths)]).astype(
         np.int64

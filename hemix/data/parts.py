@@ -49,7 +49,7 @@ def part_of(batch: RequestBatch, part: int, parts: int) -> tuple[RequestBatch, T
         user_index=user_index,
         request_time_ms=batch.request_time_ms[requests],
         context=rows_of(batch.context, requests),
-        visible=batch.visible[requests] - shift[user_index].unsqueeze(1),
+        history_ranges=batch.history_ranges[requests] - shift[user_index].unsqueeze(1),
         request_index=place_of_request[batch.request_index[candidates]],
         item_index=places[:split],
         cross=rows_of(batch.cross, candidates),
@@ -57,6 +57,8 @@ def part_of(batch: RequestBatch, part: int, parts: int) -> tuple[RequestBatch, T
         items=rows_of(batch.items, items),
         labels=None if batch.labels is None else batch.labels[candidates],
         weights=None if batch.weights is None else batch.weights[candidates],
-        rows=None if batch.rows is None else batch.rows[candidates],
+        impression_index=None
+        if batch.impression_index is None
+        else batch.impression_index[candidates],
     )
     return found, candidates

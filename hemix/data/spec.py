@@ -24,6 +24,10 @@ MISSING = 1
 FIRST = 2
 """Id of the first known value."""
 
+_LEVELS = ("user", "context", "item", "cross", "event")
+_JSON_KEYS = {"jagged_names": "bag_names", "jagged_tables": "bag_tables"}
+"""Fields of :class:`LevelSpec` that saved files know by another name"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LevelSpec:
@@ -35,8 +39,10 @@ class LevelSpec:
     """Feature names of the id columns."""
     tables: tuple[str, ...] = ()
     """Table of each id column, same order."""
-    bag_names: tuple[str, ...] = ()
-    bag_tables: tuple[str, ...] = ()
+    jagged_names: tuple[str, ...] = ()
+    """Feature names of the jagged columns, whose rows hold lists of ids."""
+    jagged_tables: tuple[str, ...] = ()
+    """Table of each jagged column, same order."""
     number_names: tuple[str, ...] = ()
     """One name per number column: the feature's, or ``feature.part`` (``place.latitude``,
     ``emb.2``, ``price.missing``).
@@ -97,14 +103,18 @@ class InputSpec:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-able form."""
-        return dataclasses.asdict(self)
+        content = dataclasses.asdict(self)
+        for name in _LEVELS:
+            content[name] = {_JSON_KEYS.get(k, k): v for k, v in content[name].items()}
+        return content
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> InputSpec:
         """Inverse of :meth:`to_json`."""
+        fields = {key: field for field, key in _JSON_KEYS.items()}
         levels = {
-            name: LevelSpec(**{k: tuple(v) for k, v in content[name].items()})
-            for name in ("user", "context", "item", "cross", "event")
+            name: LevelSpec(**{fields.get(k, k): tuple(v) for k, v in content[name].items()})
+            for name in _LEVELS
         }
         return cls(
             tables=dict(content["tables"]),

@@ -1,9 +1,10 @@
 """The same impressions with nothing shared: a user row, a history, a request and item rows of its
 own for every impression.
 
-This is the plain side of every benchmark of sharing, and `train.share: false`. A history is cut to
-what its impression sees, and every event has an item row of its own, so that a model computes each
-event's vector as often as impressions carry it. Scores and gradients are those of the shared batch.
+This is the plain side of every benchmark of sharing, and `train.deduplicate: false`. A history is
+cut to what its impression sees, and every event has an item row of its own, so that a model
+computes each event's vector as often as impressions carry it. Scores and gradients are those of the
+shared batch.
 Knows tensors, not files.
 """
 
@@ -28,7 +29,7 @@ def unshared(batch: RequestBatch, first: int = 0, last: int | None = None) -> Re
     chosen = slice(first, last)
     request_N = batch.request_index[chosen]
     N = request_N.shape[0]
-    begin, middle, end = batch.visible[request_N].unbind(1)
+    begin, middle, end = batch.history_ranges[request_N].unbind(1)
     lengths = end - begin
     offsets = F.pad(lengths.cumsum(0), (1, 0))
     total = int(offsets[-1])
@@ -45,7 +46,7 @@ def unshared(batch: RequestBatch, first: int = 0, last: int | None = None) -> Re
         user_index=each,
         request_time_ms=batch.request_time_ms[request_N],
         context=rows_of(batch.context, request_N),
-        visible=torch.stack([offsets[:-1], offsets[:-1] + middle - begin, offsets[1:]], 1),
+        history_ranges=torch.stack([offsets[:-1], offsets[:-1] + middle - begin, offsets[1:]], 1),
         request_index=each,
         item_index=each,
         cross=rows_of(
@@ -55,7 +56,7 @@ def unshared(batch: RequestBatch, first: int = 0, last: int | None = None) -> Re
         items=rows_of(batch.items, torch.cat([batch.item_index[chosen], batch.event_item[events]])),
         labels=None if batch.labels is None else batch.labels[chosen],
         weights=None if batch.weights is None else batch.weights[chosen],
-        rows=None if batch.rows is None else batch.rows[chosen],
+        impression_index=None if batch.impression_index is None else batch.impression_index[chosen],
     )
 
 
@@ -64,14 +65,14 @@ def rows_of(columns: Columns, rows: Tensor) -> Columns:
     return Columns(
         ids=columns.ids.index_select(0, rows),
         numbers=columns.numbers.index_select(0, rows),
-        bags=tuple(_lists(bag, rows) for bag in columns.bags),
+        jagged=tuple(_lists(jagged, rows) for jagged in columns.jagged),
     )
 
 
-def _lists(bag: Jagged, rows: Tensor) -> Jagged:
-    first, lengths = bag.offsets[rows], bag.offsets.diff()[rows]
+def _lists(jagged: Jagged, rows: Tensor) -> Jagged:
+    first, lengths = jagged.offsets[rows], jagged.offsets.diff()[rows]
     offsets = F.pad(lengths.cumsum(0), (1, 0))
     total = int(offsets[-1])
     places = torch.arange(total, device=rows.device)
     places += torch.repeat_interleave(first - offsets[:-1], lengths, output_size=total)
-    return Jagged(values=bag.values[places], offsets=offsets)
+    return Jagged(values=jagged.values[places], offsets=offsets)

@@ -1,7 +1,5 @@
-"""Predictions to the ``split`` part of ``metrics.json``: every metric of every task, intervals,
+"""From predictions to a split's entry of ``metrics.json``: every metric of every task, intervals,
 calibration, slices.
-
-Knows predictions and metrics; not models, files or torch.
 """
 
 from __future__ import annotations
@@ -12,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from hemix.evaluation import metrics
-from hemix.evaluation.intervals import UserResamples, auc_interval, auc_standard_error
-from hemix.evaluation.metrics import Absent, Array
+from hemix.evaluation.intervals import auc_interval, auc_standard_error
+from hemix.evaluation.metrics import Array, UndefinedMetric
 from hemix.evaluation.predictions import Predictions, TaskRows
+from hemix.evaluation.resampling import UserResamples
 from hemix.evaluation.slices import slice_masks
 
 __all__ = ["evaluate_predictions", "task_metrics"]
@@ -26,28 +25,35 @@ _FLOOR_REPETITIONS_OF_A_SLICE = 50
 def evaluate_predictions(
     predictions: Predictions, *, seed: int = 0, replicates: int = 1000
 ) -> dict[str, Any]:
-    """One split's entry, JSON-able: ``{"rows", "users", "requests", "tasks": {task: {...}},
-    "slices": {cut: {slice: {...}}}}``.
+    """Evaluate the predictions of a split.
 
-    A task holds the metrics of design, ``calibration`` (points) and, where something is undefined,
-    ``absent: {metric: reason}`` in place of the metric. With truth it also holds ``oracle_auc``,
-    ``oracle_distance`` (oracle_auc - auc) and ``truth_logloss``; with popularity
-    ``popularity_auc``. A slice holds ``rows`` and the same of every task, with
-    ``auc_standard_error`` in place of the bootstrapped interval and without calibration points.
+    Args:
+        predictions: Of the split's impressions.
+        seed: Of the bootstrap and of the ECE floor.
+        replicates: How many bootstrap resamples of users.
+
+    Returns:
+        JSON-able ``{"rows", "users", "requests", "tasks": {task: {...}}, "slices": {dimension:
+        {slice: {...}}}}``. A task has the values of :func:`task_metrics`, ``auc_ci95`` and
+        ``calibration`` (points). A slice has ``rows`` and the values of every task, with
+        ``auc_standard_error`` in place of the interval and without calibration points.
+
+    Raises:
+        DataError: A label is neither 0, 1, -1 nor NaN.
     """
-    whole = predictions.task_rows()
-    tasks = {}
+    all_rows = predictions.task_rows()
     resamples = (
         UserResamples(predictions.user, count=replicates, seed=seed) if predictions.rows else None
     )
-    for task in whole:
+    tasks = {}
+    for task in all_rows:
         entry = task_metrics(task, predictions, seed=seed)
         if "auc" in entry and resamples is not None:
             weights = None if (task.weights == 1).all() else task.weights
             interval = auc_interval(
                 task.labels, task.probabilities, resamples.of_rows(task.rows), weights
             )
-            if isinstance(interval, Absent):
+            if isinstance(interval, UndefinedMetric):
                 entry.setdefault("absent", {})["auc_ci95"] = interval.reason
             else:
                 entry["auc_ci95"] = [interval.low, interval.high]
@@ -61,7 +67,13 @@ def evaluate_predictions(
         "users": int(np.unique(predictions.user).size),
         "requests": int(np.unique(predictions.request).size),
         "tasks": tasks,
-        "slices": _slices(predictions, whole, seed),
+        "slices": {
+            dimension: {
+                name: _slice_entry(mask, predictions, all_rows, seed)
+                for name, mask in slices.items()
+            }
+            for dimension, slices in slice_masks(predictions).items()
+        },
     }
 
 
@@ -72,14 +84,23 @@ def task_metrics(
     seed: int = 0,
     repetitions: int = _FLOOR_REPETITIONS,
 ) -> dict[str, Any]:
-    """Every metric of one task's rows but the intervals.
+    """Compute every metric of one task's rows but the intervals.
 
-    ``repetitions``: simulations of the ECE floor.
+    Args:
+        task: The rows, labels and probabilities.
+        predictions: Of the split that the rows are positions in.
+        seed: Of the ECE floor.
+        repetitions: Simulations of the ECE floor.
+
+    Returns:
+        JSON-able metrics by name. ``absent: {metric: reason}`` names the undefined ones. With truth
+        also ``oracle_auc``, ``oracle_distance`` (oracle_auc - auc) and ``truth_logloss``; with
+        popularity ``popularity_auc``.
     """
     y, p, w = task.labels, task.probabilities, task.weights
     auc = metrics.auc(y, p, w)
     gauc, coverage = metrics.gauc(y, p, predictions.user[task.rows], w)
-    found: dict[str, float | Absent] = {
+    values: dict[str, float | UndefinedMetric] = {
         "auc": auc,
         "gauc": gauc,
         "ndcg_at_10": metrics.ndcg_at_k(y, p, predictions.request[task.rows], w, k=10),
@@ -91,58 +112,42 @@ def task_metrics(
     }
     if task.truth is not None:
         oracle = metrics.auc(y, task.truth, w)
-        found["oracle_auc"] = oracle
-        if not isinstance(oracle, Absent) and not isinstance(auc, Absent):
-            found["oracle_distance"] = oracle - auc
-        found["truth_logloss"] = metrics.logloss(y, task.truth, w)
+        values["oracle_auc"] = oracle
+        if not isinstance(oracle, UndefinedMetric) and not isinstance(auc, UndefinedMetric):
+            values["oracle_distance"] = oracle - auc
+        values["truth_logloss"] = metrics.logloss(y, task.truth, w)
     if task.popularity is not None:
-        found["popularity_auc"] = metrics.auc(y, task.popularity, w)
-    absent = {name: value.reason for name, value in found.items() if isinstance(value, Absent)}
+        values["popularity_auc"] = metrics.auc(y, task.popularity, w)
+    absent = {
+        name: value.reason for name, value in values.items() if isinstance(value, UndefinedMetric)
+    }
     return {
         "rows": int(y.size),
         "positives": int(y.sum()),
-        **{name: value for name, value in found.items() if not isinstance(value, Absent)},
+        **{name: value for name, value in values.items() if name not in absent},
         "gauc_coverage": coverage,
         **({"absent": absent} if absent else {}),
     }
 
 
-def _slices(
-    predictions: Predictions, tasks: list[TaskRows], seed: int
-) -> dict[str, dict[str, Any]]:
-    return {
-        cut: {name: _slice(mask, predictions, tasks, seed) for name, mask in slices.items()}
-        for cut, slices in slice_masks(predictions).items()
-    }
-
-
-def _slice(
+def _slice_entry(
     mask: Array, predictions: Predictions, tasks: list[TaskRows], seed: int
 ) -> dict[str, Any]:
     entries = {}
     for task in tasks:
-        part = _part(task, mask[task.rows])
+        selected = task.select(mask[task.rows])
         entry = task_metrics(
-            part, predictions, seed=seed, repetitions=_FLOOR_REPETITIONS_OF_A_SLICE
+            selected, predictions, seed=seed, repetitions=_FLOOR_REPETITIONS_OF_A_SLICE
         )
         error = auc_standard_error(
-            part.labels, part.probabilities, predictions.user[part.rows], part.weights
+            selected.labels,
+            selected.probabilities,
+            predictions.user[selected.rows],
+            selected.weights,
         )
-        if isinstance(error, Absent):
+        if isinstance(error, UndefinedMetric):
             entry.setdefault("absent", {})["auc_standard_error"] = error.reason
         else:
             entry["auc_standard_error"] = error
         entries[task.name] = entry
     return {"rows": int(mask.sum()), "tasks": entries}
-
-
-def _part(task: TaskRows, keep: Array) -> TaskRows:
-    return TaskRows(
-        name=task.name,
-        rows=task.rows[keep],
-        labels=task.labels[keep],
-        probabilities=task.probabilities[keep],
-        weights=task.weights[keep],
-        truth=None if task.truth is None else task.truth[keep],
-        popularity=None if task.popularity is None else task.popularity[keep],
-    )

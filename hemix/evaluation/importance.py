@@ -1,9 +1,4 @@
-"""Permutation importance: how much worse a model gets when one feature's values are dealt out at
-random.
-
-The caller scores; this module deals out the random generators, compares and sorts. It knows nothing
-of models or features.
-"""
+"""Permutation importance: how much worse a model gets when one feature's values are permuted."""
 
 from __future__ import annotations
 
@@ -15,7 +10,7 @@ import numpy as np
 
 from hemix.errors import DataError
 from hemix.evaluation import metrics
-from hemix.evaluation.metrics import Absent, Array
+from hemix.evaluation.metrics import Array, UndefinedMetric
 
 __all__ = ["Scorer", "permutation_importance"]
 
@@ -35,25 +30,36 @@ def permutation_importance(
     repetitions: int = 3,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Of every feature the mean fall in AUC and rise in log loss over ``repetitions`` permutations,
-    the most important first.
+    """Mean fall in AUC and rise in log loss over the permutations of every feature.
 
-    ``labels`` and ``baseline`` (the model's own probabilities) are [n]; rows with an unknown label
-    are left out by the caller. An entry is JSON-able: ``{"feature", "auc_drop",
-    "auc_drop_deviation", "logloss_rise", "logloss_rise_deviation", "repetitions"}``; deviations are
-    those between permutations, absent for one. A feature's permutations depend on the seed and its
-    name alone, not on which other features are asked for. Raises DataError where AUC is not
-    defined.
+    The permutations of a feature depend on the seed and its name alone, not on the other features.
+
+    Args:
+        scorer: Scores the rows with one feature permuted.
+        features: Names of the features.
+        labels: [n] of 0 and 1; the caller leaves out rows with an unknown label.
+        baseline: [n] probabilities of the model without permutation.
+        weights: [n] row weights, or None for 1 everywhere.
+        repetitions: How many permutations of every feature.
+        seed: Of the permutations.
+
+    Returns:
+        JSON-able entries ``{"feature", "auc_drop", "auc_drop_deviation", "logloss_rise",
+        "logloss_rise_deviation", "repetitions"}``, the most important feature first. Deviations are
+        standard deviations between permutations, left out with one permutation.
+
+    Raises:
+        DataError: ``repetitions`` is below 1, or the labels do not define an AUC.
     """
     if repetitions < 1:
         raise DataError(f"repetitions: expected 1 or more, got {repetitions}")
-    auc, loss = _both(labels, baseline, weights)
+    auc, loss = _auc_and_logloss(labels, baseline, weights)
     entries = []
     for feature in features:
         drops, rises = np.empty(repetitions), np.empty(repetitions)
         for repetition in range(repetitions):
             rng = np.random.default_rng([seed, repetition, zlib.crc32(feature.encode())])
-            permuted_auc, permuted_loss = _both(labels, scorer(feature, rng), weights)
+            permuted_auc, permuted_loss = _auc_and_logloss(labels, scorer(feature, rng), weights)
             drops[repetition], rises[repetition] = auc - permuted_auc, permuted_loss - loss
         entry = {
             "feature": feature,
@@ -68,12 +74,15 @@ def permutation_importance(
     return sorted(entries, key=lambda entry: (-entry["auc_drop"], entry["feature"]))
 
 
-def _both(labels: Array, probabilities: Array, weights: Array | None) -> tuple[float, float]:
-    auc, loss = (
-        metrics.auc(labels, probabilities, weights),
-        metrics.logloss(labels, probabilities, weights),
-    )
-    if isinstance(auc, Absent) or isinstance(loss, Absent):
-        reason = auc.reason if isinstance(auc, Absent) else "no rows"
-        raise DataError(f"permutation importance needs both classes in the labels: {reason}")
+def _auc_and_logloss(
+    labels: Array, probabilities: Array, weights: Array | None
+) -> tuple[float, float]:
+    auc = metrics.auc(labels, probabilities, weights)
+    loss = metrics.logloss(labels, probabilities, weights)
+    for value in (auc, loss):
+        if isinstance(value, UndefinedMetric):
+            raise DataError(
+                f"permutation importance needs both classes in the labels: {value.reason}"
+            )
+    assert isinstance(auc, float) and isinstance(loss, float)
     return auc, loss

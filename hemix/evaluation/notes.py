@@ -1,9 +1,7 @@
-"""What a person should be told of a run unasked: that it is worse than knowing nothing, or that a
-step of training was left out.
+"""Notes: warnings that a run is worse than a trivial baseline, or that training left a step out.
 
-A note is JSON-able: ``{"code", "task", "split", "text"}`` and the numbers behind it. Training keeps
-its notes in metrics.json as ``notes``, evaluation in the split's entry; the log, the tables and the
-report show their ``text``. Numbers and text only.
+A note is JSON-able: ``{"code", "task", "split", "text"}`` and its numbers. Training writes notes to
+metrics.json as ``notes``, evaluation to the split's entry; log, tables and report show their text.
 """
 
 from __future__ import annotations
@@ -13,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from hemix.evaluation.intervals import auc_difference, clustered_error, logloss_influence
-from hemix.evaluation.metrics import Absent, Array
+from hemix.evaluation.influence import clustered_standard_error, logloss_influence
+from hemix.evaluation.intervals import NORMAL_97_5, auc_difference
+from hemix.evaluation.metrics import Array, UndefinedMetric
 from hemix.evaluation.predictions import TaskRows
 
 __all__ = [
@@ -28,76 +27,96 @@ __all__ = [
 
 Note = dict[str, Any]
 
-_Z95 = 1.959964
 _ROUNDING = 5e-4
-"""A loss this much (relative) above the base rate's is that of the base rate: NE 1.000"""
+"""A loss that is above the base rate's by less than this (relative) has NE 1.000."""
+
+_CALIBRATION_NOTES = {"left_out": "is left out", "held": "is held nearly flat"}
 
 
 def evaluation_notes(
     tasks: Sequence[TaskRows], entries: Mapping[str, Mapping[str, Any]], users: Array, split: str
 ) -> list[Note]:
-    """Where a task's log loss is above that of its base rate (NE above 1), or its AUC below that of
-    popularity.
+    """Notes of tasks whose log loss is above that of the base rate (NE above 1), or whose AUC is
+    below that of popularity.
 
-    Both carry a remark where chance alone may have done it: where the 95 % interval of the paired
-    difference over users holds 0.
+    ``within_chance`` marks a note whose 95 % interval of the paired difference over users holds 0.
 
     Args:
         tasks: The rows of every task.
-        entries: By task its metrics, as metrics.json keeps them.
+        entries: By task its metrics, as in metrics.json.
         users: Users of the split's rows, [n] integers.
         split: The split's name.
 
     Returns:
         The notes, task by task.
     """
-    return [
-        note
+    notes = (
+        write_note(task, entries[task.name], users[task.rows], split)
         for task in tasks
-        for of in (_base_rate_note, _popularity_note)
-        if (note := of(task, entries[task.name], users[task.rows], split)) is not None
-    ]
+        for write_note in (_base_rate_note, _popularity_note)
+    )
+    return [note for note in notes if note is not None]
 
 
 def valid_notes(losses: Mapping[str, tuple[float, float]]) -> list[Note]:
-    """Of training: by task (loss on valid, that of the base rate), the tasks that are above."""
-    found = ((task, loss, base) for task, (loss, base) in losses.items())
-    notes = [
-        note
-        for task, loss, base in found
-        if (note := _loss_note(task, "valid", loss, base)) is not None
+    """Notes of tasks whose valid loss is above that of the base rate.
+
+    ``losses`` holds by task (valid loss, loss of the base rate).
+    """
+    notes = (_loss_note(task, "valid", loss, base) for task, (loss, base) in losses.items())
+    return [
+        note | {"text": f"{note['text']}, before calibration"} for note in notes if note is not None
     ]
-    return [note | {"text": f"{note['text']}, before calibration"} for note in notes]
 
 
-def calibration_notes(lines: Mapping[str, Mapping[str, Any]]) -> list[Note]:
-    """Of the ``calibration`` of metrics.json: lines that were left out, or held above 0."""
-    codes = {"left_out": "is left out", "held": "is held nearly flat"}
+def calibration_notes(calibration: Mapping[str, Mapping[str, Any]]) -> list[Note]:
+    """Notes of tasks whose Platt scaling was left out or limited.
+
+    ``calibration`` is that of metrics.json: by task slope, shift and remarks.
+    """
     return [
         {
             "code": f"calibration_{key}",
             "task": task,
             "split": "valid",
-            "reason": line[key],
-            "text": f"calibration of {task} {what}: {line[key]}",
+            "reason": entry[key],
+            "text": f"calibration of {task} {outcome}: {entry[key]}",
         }
-        for task, line in lines.items()
-        for key, what in codes.items()
-        if key in line
+        for task, entry in calibration.items()
+        for key, outcome in _CALIBRATION_NOTES.items()
+        if key in entry
     ]
 
 
 def training_notes(
-    of_labels: Sequence[Note],
-    of_valid: Sequence[Note],
-    lines: Mapping[str, Mapping[str, Any]] | None,
+    label_notes: Sequence[Note],
+    validation_notes: Sequence[Note],
+    calibration: Mapping[str, Mapping[str, Any]] | None,
 ) -> list[Note]:
-    """All that training has to say, ``lines`` being the ``calibration`` of metrics.json."""
-    return [*of_labels, *of_valid, *calibration_notes(lines or {})]
+    """Join all notes of a training run.
+
+    Args:
+        label_notes: Of :func:`one_class_note`.
+        validation_notes: Of :func:`valid_notes`.
+        calibration: The ``calibration`` of metrics.json; None for a run without one.
+
+    Returns:
+        The notes, in this order.
+    """
+    return [*label_notes, *validation_notes, *calibration_notes(calibration or {})]
 
 
 def one_class_note(task: str, positives: int, rows: int) -> Note:
-    """Of training: a further task of which the train rows that count hold one class."""
+    """Note that the train rows of a further task hold one class.
+
+    Args:
+        task: The task's name.
+        positives: Positives among the rows that the loss counts.
+        rows: Rows that the loss counts.
+
+    Returns:
+        The note.
+    """
     return {
         "code": "one_class_in_train",
         "task": task,
@@ -115,27 +134,30 @@ def _base_rate_note(
     if "ne" not in entry:
         return None
     y, p, w = task.labels, task.probabilities, task.weights
-    own, constant = (
-        logloss_influence(y, p, w),
-        logloss_influence(y, np.full(y.size, w @ y / w.sum()), w),
-    )
-    assert not isinstance(own, Absent) and not isinstance(constant, Absent)
-    error = clustered_error(own - constant, users, w > 0)
+    of_model = logloss_influence(y, p, w)
+    of_base_rate = logloss_influence(y, np.full(y.size, w @ y / w.sum()), w)
+    assert not isinstance(of_model, UndefinedMetric)
+    assert not isinstance(of_base_rate, UndefinedMetric)
+    error = clustered_standard_error(of_model - of_base_rate, users, w > 0)
     return _loss_note(task.name, split, entry["logloss"], entry["logloss"] / entry["ne"], error)
 
 
 def _loss_note(
-    task: str, split: str, loss: float, base: float, error: float | Absent | None = None
+    task: str,
+    split: str,
+    loss: float,
+    base: float,
+    error: float | UndefinedMetric | None = None,
 ) -> Note | None:
     if base == 0 or not loss > base * (1 + _ROUNDING):
         return None
     numbers: dict[str, Any] = {"logloss": loss, "base_rate_logloss": base, "ne": loss / base}
     text = (
-        f"{task} on {split}: log loss {loss:.4f} is above {base:.4f}, that of always saying the "
-        f"average rate (NE {loss / base:.3f})"
+        f"{task} on {split}: log loss {loss:.4f} is above {base:.4f}, that of always predicting "
+        f"the average rate (NE {loss / base:.3f})"
     )
     if isinstance(error, float):
-        numbers |= {"standard_error": error, "within_chance": loss - base <= _Z95 * error}
+        numbers |= {"standard_error": error, "within_chance": loss - base <= NORMAL_97_5 * error}
         text += ", within chance" if numbers["within_chance"] else ""
     return {"code": "loss_above_base_rate", "task": task, "split": split, **numbers, "text": text}
 
@@ -146,23 +168,29 @@ def _popularity_note(
     if task.popularity is None or "auc" not in entry or "popularity_auc" not in entry:
         return None
     auc, popularity_auc = entry["auc"], entry["popularity_auc"]
-    found = auc_difference(task.labels, task.probabilities, task.popularity, users, task.weights)
-    interval = found if isinstance(found, Absent) else found.ci95
     if auc >= popularity_auc:
         return None
-    within_chance = not isinstance(interval, Absent) and interval.high >= 0
-    return {
+    note: Note = {
         "code": "auc_below_popularity",
         "task": task.name,
         "split": split,
         "auc": auc,
         "popularity_auc": popularity_auc,
-        **(
-            {}
-            if isinstance(interval, Absent)
-            else {"difference_ci95": [interval.low, interval.high]}
-        ),
+    }
+    difference = auc_difference(
+        task.labels, task.probabilities, task.popularity, users, task.weights
+    )
+    interval = difference if isinstance(difference, UndefinedMetric) else difference.ci95
+    within_chance = False
+    if not isinstance(interval, UndefinedMetric):
+        note["difference_ci95"] = [interval.low, interval.high]
+        within_chance = interval.high >= 0
+    text = (
+        f"{task.name} on {split}: AUC {auc:.4f} is below {popularity_auc:.4f}, that of ranking by "
+        "popularity alone"
+    )
+    return {
+        **note,
         "within_chance": within_chance,
-        "text": f"{task.name} on {split}: AUC {auc:.4f} is below {popularity_auc:.4f}, that of "
-        "ranking by popularity alone" + (", within chance" if within_chance else ""),
+        "text": text + (", within chance" if within_chance else ""),
     }

@@ -1,6 +1,5 @@
-"""Predictions of a split with all that its evaluation needs: plain arrays, one row an impression.
-
-This module knows nothing of models, datasets or torch, nor of metrics.
+"""Predictions of a split with everything that its evaluation needs: plain arrays, one row an
+impression.
 """
 
 from __future__ import annotations
@@ -15,6 +14,9 @@ from hemix.evaluation.metrics import Array
 
 __all__ = ["Predictions", "TaskRows"]
 
+_TASK_FIELDS = ("probabilities", "labels", "conditional", "truth", "popularity")
+"""Fields of Predictions with a column for every task."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskRows:
@@ -24,20 +26,34 @@ class TaskRows:
     rows: Array
     """Positions of these rows in the split, int64 [m]."""
     labels: Array
-    """0 or 1, float64 [m]"""
+    """0 or 1, float64 [m]."""
     probabilities: Array
-    """float64 [m]"""
+    """float64 [m]."""
     weights: Array
-    """float64 [m]"""
+    """float64 [m]."""
     truth: Array | None = None
+    """Probabilities that the labels were drawn from, float64 [m]."""
     popularity: Array | None = None
+    """Train rate of the item, float64 [m]."""
+
+    def select(self, mask: Array) -> TaskRows:
+        """The rows where ``mask`` (bool [m]) holds."""
+        return TaskRows(
+            name=self.name,
+            rows=self.rows[mask],
+            labels=self.labels[mask],
+            probabilities=self.probabilities[mask],
+            weights=self.weights[mask],
+            truth=None if self.truth is None else self.truth[mask],
+            popularity=None if self.popularity is None else self.popularity[mask],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
     """``n`` impressions and ``T`` tasks.
 
-    Checked where it is made; raises DataError naming the field and the row.
+    Validated on construction: raises DataError naming the field and the row.
     """
 
     tasks: tuple[str, ...]
@@ -48,17 +64,17 @@ class Predictions:
     labels: Array
     """[n, T] of 0 and 1; -1 or NaN: unknown, left out of the task."""
     user: Array
-    """[n] integers"""
+    """[n] integers."""
     request: Array
-    """[n] integers"""
+    """[n] integers."""
     history_length: Array
     """[n]: events of the user that the request shows to the model."""
     realtime_length: Array
     """[n]: those of them in the real-time window."""
     user_seen_in_train: Array
-    """[n] bool"""
+    """[n] bool."""
     item_seen_in_train: Array
-    """[n] bool"""
+    """[n] bool."""
     weights: Array | None = None
     """[n]; for a log with sampled negatives 1 / rate on the sampled rows. None: all 1."""
     conditional: Array | None = None
@@ -73,48 +89,46 @@ class Predictions:
     """[n, T]: smoothed train rate of the impression's item over the entire space."""
 
     def __post_init__(self) -> None:
-        probabilities = np.asarray(self.probabilities)
-        if (
-            probabilities.ndim != 2
-            or probabilities.shape[1] != len(self.tasks)
-            or len(self.given) != len(self.tasks)
-        ):
+        self._validate_shapes()
+        _validate_probabilities("probabilities", np.asarray(self.probabilities))
+        for task, given in enumerate(self.given):
+            if given is None:
+                continue
+            if not 0 <= given < task:
+                raise DataError(
+                    f"Predictions.given[{task}]: expected an earlier task or None, got {given}"
+                )
+            if self.conditional is not None:
+                _validate_probabilities("conditional", self.conditional[:, task])
+
+    def _validate_shapes(self) -> None:
+        shape = np.shape(self.probabilities)
+        if len(shape) != 2 or shape[1] != len(self.tasks) or len(self.given) != len(self.tasks):
             raise DataError(
                 f"Predictions.probabilities: expected [n, {len(self.tasks)}] for tasks "
-                f"{', '.join(self.tasks)}, "
-                f"got {probabilities.shape} and {len(self.given)} given"
+                f"{', '.join(self.tasks)}, got {shape} and {len(self.given)} given"
             )
-        rows = probabilities.shape[0]
         for field in dataclasses.fields(self):
             if field.name in ("tasks", "given") or (value := getattr(self, field.name)) is None:
                 continue
-            wide = field.name in ("probabilities", "labels", "conditional", "truth", "popularity")
-            expected = (rows, len(self.tasks)) if wide else (rows,)
+            expected = shape if field.name in _TASK_FIELDS else shape[:1]
             if np.shape(value) != expected:
                 raise DataError(
                     f"Predictions.{field.name}: expected shape {expected}, got {np.shape(value)}"
                 )
-        _probable("probabilities", probabilities)
-        for task, given in enumerate(self.given):
-            if given is not None and not 0 <= given < task:
-                raise DataError(
-                    f"Predictions.given[{task}]: expected an earlier task or None, got {given}"
-                )
-            if given is not None and self.conditional is not None:
-                _probable("conditional", self.conditional[:, task])
 
     @property
     def rows(self) -> int:
-        """n"""
+        """How many impressions there are, n."""
         return int(self.probabilities.shape[0])
 
     def task_rows(self) -> list[TaskRows]:
-        """Every task over the entire space, then, where conditional probabilities are there,
-        ``order_given_click`` and its like over the rows where the given label is 1.
+        """The rows of every task over the entire space, then, with conditional probabilities, of
+        every conditional task such as ``order_given_click``: the rows where the given label is 1.
         """
-        whole = [self._rows_of(task) for task in range(len(self.tasks))]
-        return whole + [
-            self._given_rows_of(task)
+        entire_space = [self._entire_space_rows(task) for task in range(len(self.tasks))]
+        return entire_space + [
+            self._conditional_rows(task)
             for task, given in enumerate(self.given)
             if given is not None and self.conditional is not None
         ]
@@ -124,58 +138,61 @@ class Predictions:
         known: Array = (labels == 0) | (labels == 1)
         wrong = ~(known | (labels == -1) | np.isnan(labels))
         if wrong.any():
-            at = int(np.flatnonzero(wrong)[0])
+            row = int(np.flatnonzero(wrong)[0])
             raise DataError(
                 f"Predictions.labels[{self.tasks[task]}]: expected 0, 1 or -1 (unknown), got "
-                f"{labels[at]} in row {at}"
+                f"{labels[row]} in row {row}"
             )
         return known
 
-    def _rows_of(self, task: int) -> TaskRows:
+    def _entire_space_rows(self, task: int) -> TaskRows:
         rows = np.flatnonzero(self._known(task))
-        truth = None if self.truth is None else self.truth[rows, task]
         return TaskRows(
             name=self.tasks[task],
             rows=rows,
             labels=self.labels[rows, task].astype(np.float64),
             probabilities=self.probabilities[rows, task].astype(np.float64),
-            weights=self._weights(rows),
-            truth=truth if truth is not None and np.isfinite(truth).all() else None,
+            weights=self._row_weights(rows),
+            truth=None if self.truth is None else _finite_or_none(self.truth[rows, task]),
             popularity=None if self.popularity is None else self.popularity[rows, task],
         )
 
-    def _given_rows_of(self, task: int) -> TaskRows:
+    def _conditional_rows(self, task: int) -> TaskRows:
         given = self.given[task]
         assert given is not None and self.conditional is not None
         rows = np.flatnonzero(self._known(task) & (np.asarray(self.labels[:, given]) == 1))
-        truth = (
-            None if self.truth is None else _ratio(self.truth[rows, task], self.truth[rows, given])
-        )
+
+        def conditional(values: Array) -> Array:
+            return _ratio(values[rows, task], values[rows, given])
+
         return TaskRows(
             name=f"{self.tasks[task]}_given_{self.tasks[given]}",
             rows=rows,
             labels=self.labels[rows, task].astype(np.float64),
             probabilities=self.conditional[rows, task].astype(np.float64),
-            weights=self._weights(rows),
-            truth=truth if truth is not None and np.isfinite(truth).all() else None,
-            popularity=None
-            if self.popularity is None
-            else _ratio(self.popularity[rows, task], self.popularity[rows, given]),
+            weights=self._row_weights(rows),
+            truth=None if self.truth is None else _finite_or_none(conditional(self.truth)),
+            popularity=None if self.popularity is None else conditional(self.popularity),
         )
 
-    def _weights(self, rows: Array) -> Array:
+    def _row_weights(self, rows: Array) -> Array:
         return np.ones(rows.size) if self.weights is None else self.weights[rows].astype(np.float64)
 
 
-def _probable(name: str, values: Array) -> None:
+def _validate_probabilities(name: str, values: Array) -> None:
     wrong = ~((values >= 0) & (values <= 1))
     if wrong.any():
-        at = int(np.argwhere(wrong)[0][0])
+        row = int(np.argwhere(wrong)[0][0])
         raise DataError(
-            f"Predictions.{name}: expected probabilities from 0 to 1, got {values[at]} in row {at}"
+            f"Predictions.{name}: expected probabilities from 0 to 1, got {values[row]} in row "
+            f"{row}"
         )
 
 
-def _ratio(part: Array, whole: Array) -> Array:
-    part, whole = part.astype(np.float64), whole.astype(np.float64)
-    return np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)
+def _finite_or_none(values: Array) -> Array | None:
+    return values if np.isfinite(values).all() else None
+
+
+def _ratio(numerator: Array, denominator: Array) -> Array:
+    numerator, denominator = numerator.astype(np.float64), denominator.astype(np.float64)
+    return np.divide(numerator, denominator, out=np.zeros(numerator.shape), where=denominator > 0)

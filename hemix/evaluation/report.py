@@ -38,7 +38,7 @@ _LEAST_POSITIVES = 10
 _SETTINGS_OF_INTEREST = (
     ("train", "seed", "seed"),
     ("train", "epochs", "epochs"),
-    ("train", "batch_impressions", "impressions a step"),
+    ("train", "batch_size", "impressions a step"),
     ("train", "table_optimizer", "tables’ optimiser"),
     ("train", "precision", "precision"),
     ("train", "device", "device"),

@@ -1,7 +1,4 @@
-"""Where a model is strong and where it is weak: the same metrics over named parts of a split.
-
-Knows predictions and metrics; not models, files or torch.
-"""
+"""Slices of a split, such as users with a short history, that get the same metrics as the split."""
 
 from __future__ import annotations
 
@@ -22,18 +19,19 @@ REALTIME_EDGES = (0, 1, 5, 20)
 
 
 def slice_masks(predictions: Predictions) -> dict[str, dict[str, Array]]:
-    """Masks [n] of the slices that hold a row: ``{what it is cut by: {slice: mask}}``.
+    """Masks (bool [n]) of the slices that hold a row: ``{dimension: {slice: mask}}``.
 
-    Each cut is a partition of the rows.
+    The slices of a dimension are a partition of the rows.
     """
-    cuts = {
+    dimensions = {
         "history_length": _by_length(np.asarray(predictions.history_length), HISTORY_EDGES),
         "realtime_length": _by_length(np.asarray(predictions.realtime_length), REALTIME_EDGES),
         "user": _known_or_new(np.asarray(predictions.user_seen_in_train, dtype=bool)),
         "item": _known_or_new(np.asarray(predictions.item_seen_in_train, dtype=bool)),
     }
     return {
-        cut: {name: mask for name, mask in slices if mask.any()} for cut, slices in cuts.items()
+        dimension: {name: mask for name, mask in slices if mask.any()}
+        for dimension, slices in dimensions.items()
     }
 
 
@@ -42,10 +40,8 @@ def _by_length(lengths: Array, edges: tuple[int, ...]) -> Iterator[tuple[str, Ar
         if end is None:
             yield f"{begin}+", lengths >= begin
         else:
-            yield (
-                (str(begin) if end == begin + 1 else f"{begin}-{end - 1}"),
-                (lengths >= begin) & (lengths < end),
-            )
+            name = str(begin) if end == begin + 1 else f"{begin}-{end - 1}"
+            yield name, (lengths >= begin) & (lengths < end)
 
 
 def _known_or_new(seen: Array) -> Iterator[tuple[str, Array]]:

@@ -70,7 +70,7 @@ def draw_batch(
         user_index=user_index,
         request_time_ms=_NOW_MS + torch.randint(1, 86_400_000, (requests,), generator=g),
         context=_columns(spec, spec.context, requests, g),
-        visible=torch.stack([begin, middle, last], 1),
+        history_ranges=torch.stack([begin, middle, last], 1),
         request_index=request_index,
         item_index=torch.randint(0, items, (N,), generator=g),
         cross=_columns(spec, spec.cross, N, g),
@@ -86,12 +86,12 @@ def _ids(spec: InputSpec, tables: tuple[str, ...], rows: int, g: torch.Generator
 
 def _columns(spec: InputSpec, level: LevelSpec, rows: int, g: torch.Generator) -> Columns:
     """The first row's lists are the longest, the last row's are empty."""
-    bags = []
-    for table in level.bag_tables:
+    jagged = []
+    for table in level.jagged_tables:
         lengths = torch.randint(0, _VALUES_MOST + 1, (rows,), generator=g)
         lengths[-1], lengths[0] = 0, _VALUES_MOST
         offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
         values = torch.randint(0, spec.tables[table], (int(offsets[-1]),), generator=g)
-        bags.append(Jagged(values=values, offsets=offsets))
+        jagged.append(Jagged(values=values, offsets=offsets))
     numbers = torch.randn(rows, level.numbers, generator=g)
-    return Columns(ids=_ids(spec, level.tables, rows, g), numbers=numbers, bags=tuple(bags))
+    return Columns(ids=_ids(spec, level.tables, rows, g), numbers=numbers, jagged=tuple(jagged))

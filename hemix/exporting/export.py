@@ -32,8 +32,8 @@ from hemix.exporting.feed import by_candidate, request_feed, user_feed
 from hemix.exporting.graphs import OPSET, Session, onnx_versions, write_graph
 from hemix.files import copy_folder, new_folder, write_json
 from hemix.models.hemix import HeMix
-from hemix.run import Run
-from hemix.run.weights import sha256
+from hemix.runs import Run
+from hemix.runs.weights import sha256
 
 __all__ = [
     "EXPORT_FILE",

@@ -90,7 +90,7 @@ def dense_form(model: Predictor) -> tuple[DenseUser, DenseRequest]:
 
 
 def _has_columns(level: LevelSpec) -> bool:
-    return bool(level.tables or level.bag_tables or level.numbers)
+    return bool(level.tables or level.jagged_tables or level.numbers)
 
 
 class _Half(nn.Module):
@@ -129,7 +129,7 @@ class _Half(nn.Module):
         """[...] -> [..., width]"""
         return F.embedding(ids, self.tables[self._table[table]])
 
-    def _bag(self, table: str, ids: Tensor) -> Tensor:
+    def _jagged(self, table: str, ids: Tensor) -> Tensor:
         """Mean [..., width] of the values of each list [..., k]; the missing row where there is
         none.
         """
@@ -148,8 +148,8 @@ class _Half(nn.Module):
             for i, table in enumerate(level.tables)
         ]
         parts += [
-            self._bag(table, given[f"{name}_bag_{feature}"])
-            for feature, table in zip(level.bag_names, level.bag_tables, strict=True)
+            self._jagged(table, given[f"{name}_bag_{feature}"])
+            for feature, table in zip(level.jagged_names, level.jagged_tables, strict=True)
         ]
         if level.numbers:
             parts.append(given[f"{name}_numbers"])
@@ -167,7 +167,7 @@ def _traceable(module: nn.Module | None) -> nn.Module | None:
 
 
 def _level_tables(*levels: LevelSpec) -> list[str]:
-    return [table for level in levels for table in (*level.tables, *level.bag_tables)]
+    return [table for level in levels for table in (*level.tables, *level.jagged_tables)]
 
 
 def _level_ports(name: str, level: LevelSpec, rows: tuple[str, ...]) -> Iterator[Port]:
@@ -178,7 +178,7 @@ def _level_ports(name: str, level: LevelSpec, rows: tuple[str, ...]) -> Iterator
             shape=(*rows, len(level.tables)),
             columns=level.names,
         )
-    for feature in level.bag_names:
+    for feature in level.jagged_names:
         yield Port(
             name=f"{name}_bag_{feature}", dtype=torch.int64, shape=(*rows, f"most_{name}_{feature}")
         )
@@ -309,7 +309,7 @@ class DenseUser(_Half):
             user_index=none,
             request_time_ms=none,
             context=no_columns,
-            visible=none,
+            history_ranges=none,
             request_index=none,
             item_index=none,
             cross=no_columns,
@@ -322,7 +322,7 @@ class DenseUser(_Half):
             events=time_RL.shape[1],
             candidates_each=0,
             user_index_Q=none,
-            visible_Q3=none,
+            history_ranges_Q3=none,
             request_time_ms=none,
         )
         return Inputs(
@@ -459,7 +459,7 @@ class DenseRequest(_Half):
             user_index=user_Q,
             request_time_ms=times,
             context=empty,
-            visible=given["visible"],
+            history_ranges=given["visible"],
             request_index=row_N // C,
             item_index=row_N,
             cross=empty,
@@ -470,7 +470,7 @@ class DenseRequest(_Half):
             events=given["state_events"].shape[1] - 1,
             candidates_each=C,
             user_index_Q=user_Q,
-            visible_Q3=given["visible"],
+            history_ranges_Q3=given["visible"],
             request_time_ms=times,
         )
         inputs = Inputs(

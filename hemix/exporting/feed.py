@@ -55,7 +55,7 @@ def request_feed(batch: RequestBatch, spec: InputSpec, timed: bool = True) -> Fe
 
     tensors = {
         "user_index": batch.user_index,
-        "visible": batch.visible - batch.event_offsets[batch.user_index].unsqueeze(1),
+        "visible": batch.history_ranges - batch.event_offsets[batch.user_index].unsqueeze(1),
         **_columns("context", spec.context, batch.context),
         **{
             name: placed(rows[batch.item_index])
@@ -85,10 +85,10 @@ def _slots(batch: RequestBatch) -> tuple[Tensor, Tensor]:
 
 def _columns(name: str, level: LevelSpec, columns: Columns) -> dict[str, Tensor]:
     tensors = {f"{name}_ids": columns.ids} if level.tables else {}
-    for feature, bag in zip(level.bag_names, columns.bags, strict=True):
+    for feature, jagged in zip(level.jagged_names, columns.jagged, strict=True):
         lists = [
-            bag.values.new_full((1,), PADDING),
-            *torch.split(bag.values, bag.offsets.diff().tolist()),
+            jagged.values.new_full((1,), PADDING),
+            *torch.split(jagged.values, jagged.offsets.diff().tolist()),
         ]
         tensors[f"{name}_bag_{feature}"] = pad_sequence(
             lists, batch_first=True, padding_value=PADDING

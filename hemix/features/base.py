@@ -15,8 +15,8 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from hemix.data.arrow import pa
-from hemix.data.cells import RawColumn, Where
 from hemix.data.keys import KeyMap
+from hemix.data.raw_columns import RawColumn, Where
 from hemix.data.spec import FIRST
 from hemix.errors import DataError
 

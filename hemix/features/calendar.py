@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from hemix.data.cells import RawColumn
 from hemix.data.clock import calendar_field
+from hemix.data.raw_columns import RawColumn
 from hemix.data.spec import FIRST, MISSING
 from hemix.features.base import (
     EncodedColumns,

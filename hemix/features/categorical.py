@@ -10,9 +10,9 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from hemix.data.arrow import pa, pc
-from hemix.data.cells import RawColumn, Where, is_list, numbers_of
 from hemix.data.keys import NULL_KEY, is_keyable, keys_of
 from hemix.data.layout import ranges
+from hemix.data.raw_columns import RawColumn, Where, is_list, numbers_of
 from hemix.data.spec import FIRST, MISSING, UNKNOWN
 from hemix.data.texts import text_of, texts_of
 from hemix.features.base import (

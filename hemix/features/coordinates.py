@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from hemix.data.arrow import pa
-from hemix.data.cells import RawColumn, Where, is_number, numbers_of
+from hemix.data.raw_columns import RawColumn, Where, is_number, numbers_of
 from hemix.features.base import (
     EncodedColumns,
     FeatureType,

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from hemix.data.cells import RawColumn
+from hemix.data.raw_columns import RawColumn
 from hemix.data.spec import FIRST
 from hemix.features.base import (
     EncodedColumns,

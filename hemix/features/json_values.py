@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hemix.data.cells import MOST_NUMBER
+from hemix.data.raw_columns import MOST_NUMBER
 
 __all__ = ["SCALAR_SCHEMA", "degrees_problem", "is_number", "number_problem", "scalar_problem"]
 

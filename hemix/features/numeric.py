@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from hemix.data.arrow import pa
-from hemix.data.cells import MOST_NUMBER, RawColumn, Where, is_number, numbers_of
+from hemix.data.raw_columns import MOST_NUMBER, RawColumn, Where, is_number, numbers_of
 from hemix.data.spec import FIRST
 from hemix.features.base import (
     LEVELS,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hemix.data.cells import MOST_NUMBER
+from hemix.data.raw_columns import MOST_NUMBER
 from hemix.data.spec import FIRST, MISSING
 
 __all__ = ["Scale", "bucket_ids", "fit_scale", "quantile_edges"]

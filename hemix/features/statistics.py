@@ -24,8 +24,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from hemix.data.cells import mixed
 from hemix.data.layout import file_hash, load_array
+from hemix.data.raw_columns import mixed
 from hemix.data.search import first_at_least
 from hemix.errors import DataError
 from hemix.features.base import FeatureType, SchemaSection

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from hemix.data.arrow import pa, pc
-from hemix.data.cells import MOST_NUMBER, RawColumn, Where, is_list, is_number
+from hemix.data.raw_columns import MOST_NUMBER, RawColumn, Where, is_list, is_number
 from hemix.features.base import (
     EncodedColumns,
     JsonCheck,

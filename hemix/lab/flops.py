@@ -1,6 +1,4 @@
-"""Floating-point operations, counted while a model runs: those of matrix products and attention, as
-PyTorch counts them.
-"""
+"""Counter of floating-point operations: matrix products and attention, as PyTorch counts them."""
 
 from __future__ import annotations
 
@@ -13,8 +11,9 @@ __all__ = ["flop_counter"]
 
 
 def flop_counter() -> FlopCounterMode:
-    """A context; afterwards ``get_total_flops()`` says how many operations ran inside, backward
-    passes included.
+    """Make a context whose ``get_total_flops()`` counts the operations inside it.
+
+    Backward passes count too. PyTorch's own counter lacks the attention kernel of CPUs.
     """
     return FlopCounterMode(display=False, custom_mapping={_CPU_ATTENTION: _attention_flops})
 

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hemix.config import Count
-from hemix.data.batch import moved
+from hemix.data.batch import to_device
 from hemix.data.spec import InputSpec
 from hemix.models.base import Ranker, SizedConfig
 from hemix.models.registry import register_model
@@ -82,7 +82,7 @@ class ActivationUnit(nn.Module):
                 chosen_ED, self.first.blocks["event"] + self.first.blocks["difference"]
             )
         first = position.index_select(
-            0, moved((ranges.begin_Q + 1).clamp(max=events_ED.shape[0] - 1), device)
+            0, to_device((ranges.begin_Q + 1).clamp(max=events_ED.shape[0] - 1), device)
         )
         return Recent(events_ED=chosen_ED, projected_Eh=projected_Eh, first_Q=first, ranges=ranges)
 
@@ -98,8 +98,8 @@ class ActivationUnit(nn.Module):
         """
         device = candidates_ND.device
         host_count_N = recent.ranges.lengths.index_select(0, index.values)
-        pairs, count_N = int(host_count_N.sum()), moved(host_count_N, device)
-        first_N = recent.first_Q.index_select(0, moved(index.values, device))
+        pairs, count_N = int(host_count_N.sum()), to_device(host_count_N, device)
+        first_N = recent.first_Q.index_select(0, to_device(index.values, device))
         offsets = F.pad(count_N.cumsum(0), (1, 0))
         candidate_P = torch.repeat_interleave(count_N, output_size=pairs)
         event_P = torch.arange(pairs, device=count_N.device) + (

@@ -377,8 +377,8 @@ class HeMix(Ranker):
         and their heads."""
         if not self.config.dynamic_queries:
             return None
-        host, index = inputs.batch.host, HostIndex.of_candidates(inputs.batch)
-        events = int(host.visible.max()) if host.visible.numel() else 0
+        cpu_batch, index = inputs.batch.cpu_batch, HostIndex.of_candidates(inputs.batch)
+        events = int(cpu_batch.history_ranges.max()) if cpu_batch.history_ranges.numel() else 0
         ns_NnD = self._ns_tokens(state, inputs)
         queries = torch.split(
             ns_NnD, [self.config.ns_tokens_global, self.config.ns_tokens_realtime], 1

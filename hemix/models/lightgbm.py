@@ -139,7 +139,7 @@ class LightGBM:
     def encode_request(self, state: Tensor, inputs: Inputs) -> Tensor:
         """[Q, user and context features, events in the global and in the real-time part]"""
         batch = inputs.batch
-        lengths = batch.visible.diff(dim=1).to(state.dtype)
+        lengths = batch.history_ranges.diff(dim=1).to(state.dtype)
         return torch.cat(
             [
                 state[batch.user_index],
@@ -318,9 +318,9 @@ def _numbers(columns: Columns, level: LevelSpec, spec: InputSpec) -> Tensor:
         if kind == "rank":
             values = values.masked_fill(ids == UNKNOWN, spec.tables[table])
         parts.append(values if kind == "category" else values.masked_fill(ids == MISSING, nan))
-    for bag in columns.bags:
-        ends = F.pad((bag.values != MISSING).cumsum(0), (1, 0))
-        parts.append((ends[bag.offsets[1:]] - ends[bag.offsets[:-1]]).to(torch.float32))
+    for jagged in columns.jagged:
+        ends = F.pad((jagged.values != MISSING).cumsum(0), (1, 0))
+        parts.append((ends[jagged.offsets[1:]] - ends[jagged.offsets[:-1]]).to(torch.float32))
     numbers = columns.numbers.to(torch.float32)
     flags = {
         name.removesuffix(".missing"): at
@@ -344,7 +344,7 @@ def _features(where: str, level: LevelSpec, spec: InputSpec) -> list[tuple[str, 
     features = [
         (f"{where}.{name}", kind == "category") for name, kind in kinds if kind != "left out"
     ]
-    features += [(f"{where}.{name}", False) for name in level.bag_names]
+    features += [(f"{where}.{name}", False) for name in level.jagged_names]
     return features + [
         (f"{where}.{name}", False) for name in level.number_names if not name.endswith(".missing")
     ]

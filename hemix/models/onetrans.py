@@ -32,7 +32,7 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from hemix.config import Count
-from hemix.data.batch import moved
+from hemix.data.batch import to_device
 from hemix.data.spec import InputSpec
 from hemix.models.base import Ranker, SizedConfig, check_divisor, named_sizes
 from hemix.models.registry import register_model
@@ -279,7 +279,9 @@ class OneTrans(Ranker):
         for group in groups:
             requests = group.requests_BC[:, 0]
             x_BGD, valid_BG = self._tokens(
-                state.events_ED, moved(batch.host.visible[requests], device), group.rows_BL.shape[1]
+                state.events_ED,
+                to_device(batch.cpu_batch.history_ranges[requests], device),
+                group.rows_BL.shape[1],
             )
             for layer, (block, queries) in enumerate(zip(self.blocks, self.queries, strict=True)):
                 assert isinstance(block, OneTransBlock)

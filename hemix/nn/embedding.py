@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hemix.data.batch import moved
+from hemix.data.batch import to_device
 from hemix.data.spec import MISSING
 from hemix.nn.init import WeightInit
 
@@ -47,10 +47,10 @@ class Gradients:
 
     ids: Tensor
     """int64 [n], rows of the weight, with repeats; in the host's memory"""
-    bags: Tensor | None
+    mean_offsets: Tensor | None
     """int64 [b + 1], in the host's memory, from 0, ascending strictly: the last b vectors were
-    means of the last ``bags[-1]`` ids, the
-    i-th of those in bags[i]:bags[i + 1]. All vectors before are one row each. None: there are no
+    means of the last ``mean_offsets[-1]`` ids, the i-th of those in
+    mean_offsets[i]:mean_offsets[i + 1]. All vectors before are one row each. None: there are no
     means"""
     values: Tensor
     """[m, width]"""
@@ -101,33 +101,36 @@ class Tables(nn.Module):
         """
         if not look_ups:
             return []
-        bags = [None if w.offsets is None else _with_missing(w.ids, w.offsets) for w in look_ups]
+        lists = [None if w.offsets is None else _with_missing(w.ids, w.offsets) for w in look_ups]
         ids = [
-            (w.ids if bag is None else bag[0].unsqueeze(1)) + self._first_rows(w)
-            for w, bag in zip(look_ups, bags, strict=True)
+            (w.ids if jagged is None else jagged[0].unsqueeze(1)) + self._first_rows(w)
+            for w, jagged in zip(look_ups, lists, strict=True)
         ]
         weight, positions = self._readable(ids)
         if self.training and torch.is_grad_enabled():
             pieces = self._read_for_step(
-                ids, weight.detach(), positions, [None if bag is None else bag[1] for bag in bags]
+                ids,
+                weight.detach(),
+                positions,
+                [None if jagged is None else jagged[1] for jagged in lists],
             )
             return [
-                piece.view(i.shape[0], i.shape[1] * self.width) if bag is None else piece
-                for piece, i, bag in zip(pieces, ids, bags, strict=True)
+                piece.view(i.shape[0], i.shape[1] * self.width) if jagged is None else piece
+                for piece, i, jagged in zip(pieces, ids, lists, strict=True)
             ]
         return [
             weight.index_select(0, self._here(at.flatten())).view(
                 at.shape[0], at.shape[1] * self.width
             )
-            if bag is None
+            if jagged is None
             else F.embedding_bag(
                 self._here(at.flatten()),
                 weight,
-                self._here(bag[1]),
+                self._here(jagged[1]),
                 mode="mean",
                 include_last_offset=True,
             )
-            for at, bag in zip(positions, bags, strict=True)
+            for at, jagged in zip(positions, lists, strict=True)
         ]
 
     def _readable(self, ids: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -144,29 +147,35 @@ class Tables(nn.Module):
         """Vectors [m, width] of every look-up, pieces of one leaf that :meth:`take_gradients` will
         ask for its gradient."""
         assert self._step is None, "one look-up a step: the step before was not taken"
-        order = sorted(range(len(ids)), key=lambda at: offsets[at] is not None)  # bags last
+        order = sorted(range(len(ids)), key=lambda at: offsets[at] is not None)  # lists last
         flat = torch.cat([ids[at].flatten() for at in order])
         rows = self._here(torch.cat([positions[at].flatten() for at in order]))
         lengths = [o.diff() for o in offsets if o is not None]
-        single, bags = (
+        single, mean_offsets = (
             flat.shape[0] - sum(ids[at].numel() for at in order if offsets[at] is not None),
             None,
         )
         if lengths:
-            bags = F.pad(torch.cat(lengths).cumsum(0), (1, 0))
-        leaf = weight.new_empty(single + (0 if bags is None else bags.shape[0] - 1), self.width)
+            mean_offsets = F.pad(torch.cat(lengths).cumsum(0), (1, 0))
+        leaf = weight.new_empty(
+            single + (0 if mean_offsets is None else mean_offsets.shape[0] - 1), self.width
+        )
         torch.index_select(weight, 0, rows[:single], out=leaf[:single])
-        if bags is not None:
+        if mean_offsets is not None:
             leaf[single:] = F.embedding_bag(
-                rows[single:], weight, self._here(bags), mode="mean", include_last_offset=True
+                rows[single:],
+                weight,
+                self._here(mean_offsets),
+                mode="mean",
+                include_last_offset=True,
             )
-        self._step = Gradients(ids=flat, bags=bags, values=leaf.requires_grad_())
+        self._step = Gradients(ids=flat, mean_offsets=mean_offsets, values=leaf.requires_grad_())
         sizes = [ids[at].numel() if (o := offsets[at]) is None else o.shape[0] - 1 for at in order]
         pieces = dict(zip(order, torch.split(leaf, sizes), strict=True))
         return [pieces[at] for at in range(len(ids))]
 
     def _here(self, ids: Tensor) -> Tensor:
-        return moved(ids, self.weight.device)
+        return to_device(ids, self.weight.device)
 
     def by_name(self) -> dict[str, Tensor]:
         """The rows of every table, as views of the weight."""
@@ -188,7 +197,10 @@ class Tables(nn.Module):
                 torch.zeros_like(step.values) if step.values.grad is None else step.values.grad
             )
             self._parts.append(
-                sum_by_row(Gradients(ids=step.ids, bags=step.bags, values=gradient), self.rows)
+                sum_by_row(
+                    Gradients(ids=step.ids, mean_offsets=step.mean_offsets, values=gradient),
+                    self.rows,
+                )
             )
 
     def take_gradients(self) -> Gradients | None:
@@ -196,11 +208,11 @@ class Tables(nn.Module):
         if self._parts:
             parts, self._parts = self._parts, []
             ids, values = (torch.cat(of_parts) for of_parts in zip(*parts, strict=True))
-            return Gradients(ids=ids, bags=None, values=values)
+            return Gradients(ids=ids, mean_offsets=None, values=values)
         step, self._step = self._step, None
         if step is None or step.values.grad is None:
             return None
-        return Gradients(ids=step.ids, bags=step.bags, values=step.values.grad)
+        return Gradients(ids=step.ids, mean_offsets=step.mean_offsets, values=step.values.grad)
 
     def take_step(self) -> tuple[Tensor, Tensor] | None:
         """The same added up: (rows int64 [n], distinct and ascending, gradient [n, width]), both
@@ -238,22 +250,28 @@ def sum_by_row(gradients: Gradients, rows: int) -> tuple[Tensor, Tensor]:
     Always added in the same order. The ids are sorted where they are, in the host's memory; the sum
     is made where the gradients are.
     """
-    values, bags = gradients.values, gradients.bags
+    values, mean_offsets = gradients.values, gradients.mean_offsets
     device = values.device
     ids = gradients.ids.int() if rows < 2**31 else gradients.ids  # sorts twice as fast
     ordered, vector = torch.sort(ids, stable=True)
     distinct, counts = torch.unique_consecutive(ordered, return_counts=True)
-    if bags is not None:
-        lengths = bags.diff()
+    if mean_offsets is not None:
+        lengths = mean_offsets.diff()
         single = values.shape[0] - lengths.shape[0]
-        values = torch.cat([values[:single], values[single:] / moved(lengths, device).unsqueeze(1)])
+        values = torch.cat(
+            [values[:single], values[single:] / to_device(lengths, device).unsqueeze(1)]
+        )
         every = torch.arange(values.shape[0])
         vector = torch.cat(
             [every[:single], every[single:].repeat_interleave(lengths)]
         ).index_select(0, vector)
     begin = F.pad(counts.cumsum(0), (1, 0))
     total = F.embedding_bag(
-        moved(vector, device), values, moved(begin, device), mode="sum", include_last_offset=True
+        to_device(vector, device),
+        values,
+        to_device(begin, device),
+        mode="sum",
+        include_last_offset=True,
     )
     return distinct.long(), total
 

@@ -98,7 +98,7 @@ class Fields(nn.Module):
 
     def _count(self, name: str) -> int:
         level = self._levels[name]
-        return len(level.tables) + len(level.bag_tables) + (name in self.numbers)
+        return len(level.tables) + len(level.jagged_tables) + (name in self.numbers)
 
     def _split(self, name: str, rows: Tensor | None) -> tuple[Tensor, Tensor]:
         """A level's vectors and its numbers."""

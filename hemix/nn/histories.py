@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hemix.data.batch import RequestBatch, moved
+from hemix.data.batch import RequestBatch, to_device
 from hemix.data.spec import TIMELESS_MS
 from hemix.nn.interests import CandidateIndex, HistoryInterest, HistoryState
 from hemix.nn.matches import Matches, MatchEvents, MatchIndex
@@ -28,7 +28,7 @@ __all__ = [
     "RaggedLayout",
     "candidates_per_request",
     "event_times",
-    "visible_means",
+    "history_means",
 ]
 
 
@@ -39,7 +39,7 @@ def event_times(batch: RequestBatch) -> Tensor:
 
 def candidates_per_request(batch: RequestBatch) -> Tensor:
     """Return int64 [Q], in the host's memory, of a batch wherever that lies."""
-    return torch.bincount(batch.host.request_index, minlength=batch.requests_count)
+    return torch.bincount(batch.cpu_batch.request_index, minlength=batch.requests_count)
 
 
 class Layout(Protocol):
@@ -134,7 +134,7 @@ class RaggedLayout:
         kept = keys_values is not None
         events = events_ED if keys_values is None else keys_values
         return interest.state(
-            layout, events, event_time_ms, batch.host.request_time_ms, projected=kept
+            layout, events, event_time_ms, batch.cpu_batch.request_time_ms, projected=kept
         )
 
     def realtime_state(
@@ -148,11 +148,11 @@ class RaggedLayout:
         rows = [position[group.rows_BL] for group in groups]
         layout = HistoryLayout.of(groups, rows, batch.requests_count, device)
         events = events_ED.index_select(0, recent)
-        return interest.state(layout, events, event_time_ms, batch.host.request_time_ms)
+        return interest.state(layout, events, event_time_ms, batch.cpu_batch.request_time_ms)
 
     def means(self, events_ED: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`Layout`."""
-        return visible_means(events_ED, self.batch.host.visible)
+        return history_means(events_ED, self.batch.cpu_batch.history_ranges)
 
     def match_index(
         self, matches: Matches, events: MatchEvents, event_time_ms: Tensor
@@ -161,26 +161,26 @@ class RaggedLayout:
         return matches.sorted_index(events, event_time_ms, self.batch)
 
 
-def visible_means(events_ED: Tensor, visible_Q3: Tensor) -> tuple[Tensor, Tensor]:
+def history_means(events_ED: Tensor, history_ranges_Q3: Tensor) -> tuple[Tensor, Tensor]:
     """(mean [Q, D] of the global part, of the real-time part) of what each request sees; zeros
     where it sees nothing.
 
     ``events_ED`` [1 + E, D] has the null event, which no mean counts, in row 0 and event e in row e
-    + 1; ``visible_Q3`` are a batch's cuts, in the host's memory. All cuts together divide the
-    events into segments; every event is added into its segment once, however many requests see it,
-    and a request adds up the segments between its cuts.
+    + 1; ``history_ranges_Q3`` are a batch's, in the host's memory. The boundaries of all ranges
+    divide the events into segments; every event is added into its segment once, however many
+    requests see it, and a request adds up the segments of its range.
     """
-    cuts = torch.unique(visible_Q3)
-    if cuts.shape[0] == 0:
+    boundaries = torch.unique(history_ranges_Q3)
+    if boundaries.shape[0] == 0:
         nothing = events_ED.new_zeros(0, events_ED.shape[1])
         return nothing, nothing
-    sums_SD = F.pad(_SegmentSums.apply(events_ED, cuts + 1), (0, 0, 0, 1))  # type: ignore[no-untyped-call]
-    begin, middle, end = visible_Q3.unbind(1)
-    first, between, last = torch.searchsorted(cuts, visible_Q3).unbind(1)
+    sums_SD = F.pad(_SegmentSums.apply(events_ED, boundaries + 1), (0, 0, 0, 1))  # type: ignore[no-untyped-call]
+    begin, middle, end = history_ranges_Q3.unbind(1)
+    first, between, last = torch.searchsorted(boundaries, history_ranges_Q3).unbind(1)
     ranges = ((begin, middle, first, between), (middle, end, between, last))
     global_QD, realtime_QD = (
         _range_sums(sums_SD, low, high)
-        / moved((stop - start).clamp(min=1), events_ED.device).unsqueeze(1)
+        / to_device((stop - start).clamp(min=1), events_ED.device).unsqueeze(1)
         for start, stop, low, high in ranges
     )
     return global_QD, realtime_QD
@@ -194,28 +194,30 @@ def _range_sums(rows_SD: Tensor, first_Q: Tensor, last_Q: Tensor) -> Tensor:
     rows = torch.arange(total) + torch.repeat_interleave(
         first_Q - offsets[:-1], lengths, output_size=total
     )
-    rows, offsets = moved(rows, rows_SD.device), moved(offsets, rows_SD.device)
+    rows, offsets = to_device(rows, rows_SD.device), to_device(offsets, rows_SD.device)
     return F.embedding_bag(rows, rows_SD, offsets, mode="sum", include_last_offset=True)
 
 
 class _SegmentSums(torch.autograd.Function):
-    """Sums of rows cuts[i] : cuts[i + 1]. The backward pass is a gather, because every row is in
-    one segment at most."""
+    """Sums of rows boundaries[i] : boundaries[i + 1]. The backward pass is a gather: every row is
+    in one segment at most."""
 
     @staticmethod
-    def forward(ctx: Any, rows_ED: Tensor, cuts: Tensor) -> Tensor:
+    def forward(ctx: Any, rows_ED: Tensor, boundaries: Tensor) -> Tensor:
         device = rows_ED.device
-        on_device = moved(cuts, device)
+        on_device = to_device(boundaries, device)
         ctx.save_for_backward(on_device)
         ctx.rows = rows_ED.shape[0]
-        every = torch.arange(int(cuts[0]), int(cuts[-1]), device=device)
+        every = torch.arange(int(boundaries[0]), int(boundaries[-1]), device=device)
         return F.embedding_bag(
-            every, rows_ED, on_device - int(cuts[0]), mode="sum", include_last_offset=True
+            every, rows_ED, on_device - int(boundaries[0]), mode="sum", include_last_offset=True
         )
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (cuts,) = ctx.saved_tensors
-        segment = torch.searchsorted(cuts, torch.arange(ctx.rows, device=cuts.device), right=True)
+        (boundaries,) = ctx.saved_tensors
+        segment = torch.searchsorted(
+            boundaries, torch.arange(ctx.rows, device=boundaries.device), right=True
+        )
         padded = F.pad(gradients[0], (0, 0, 1, 1))
         return padded.index_select(0, segment), None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hemix.data.batch import Columns, RequestBatch, moved
+from hemix.data.batch import Columns, RequestBatch, to_device
 from hemix.data.spec import InputSpec, LevelSpec
 from hemix.nn.embedding import LookUp, Tables, distinct_rows
 from hemix.nn.histories import Layout, RaggedLayout
@@ -58,7 +58,7 @@ def level_width(level: LevelSpec, embedding_size: int) -> int:
         level: The columns of the level.
         embedding_size: d, the width of an embedding table.
     """
-    return (len(level.tables) + len(level.bag_tables)) * embedding_size + level.numbers
+    return (len(level.tables) + len(level.jagged_tables)) * embedding_size + level.numbers
 
 
 def level_widths(spec: InputSpec, embedding_size: int) -> dict[str, int]:
@@ -87,19 +87,19 @@ def embed(
         The batch with the vectors of these levels.
     """
     look_ups, fields = _LevelLookUps(), list[tuple[int, Tensor]]()
-    host, device = batch.host, batch.request_index.device
+    cpu_batch, device = batch.cpu_batch, batch.request_index.device
     if "user" in levels:
-        look_ups.add_columns("user", spec.user, host.users, batch.users.numbers)
-        for table, ids in zip(spec.event.tables, host.event_ids.unbind(1), strict=True):
+        look_ups.add_columns("user", spec.user, cpu_batch.users, batch.users.numbers)
+        for table, ids in zip(spec.event.tables, cpu_batch.event_ids.unbind(1), strict=True):
             distinct, index = distinct_rows(ids, spec.tables[table])
             look_up = LookUp(tables=(table,), ids=distinct.unsqueeze(1))
-            fields.append((look_ups.add(look_up), moved(index, device)))
+            fields.append((look_ups.add(look_up), to_device(index, device)))
     if "user" in levels or "candidate" in levels:
-        look_ups.add_columns("item", spec.item, host.items, batch.items.numbers)
+        look_ups.add_columns("item", spec.item, cpu_batch.items, batch.items.numbers)
     if "request" in levels:
-        look_ups.add_columns("context", spec.context, host.context, batch.context.numbers)
+        look_ups.add_columns("context", spec.context, cpu_batch.context, batch.context.numbers)
     if "candidate" in levels:
-        look_ups.add_columns("cross", spec.cross, host.cross, batch.cross.numbers)
+        look_ups.add_columns("cross", spec.cross, cpu_batch.cross, batch.cross.numbers)
     vectors = tables.look_up(look_ups.look_ups)
     event_fields = tuple(EventField(values_Vd=vectors[at], index_E=index) for at, index in fields)
     return Inputs(
@@ -125,8 +125,8 @@ class _LevelLookUps:
 
     def add_columns(self, name: str, level: LevelSpec, columns: Columns, numbers: Tensor) -> None:
         positions = [self.add(LookUp(tables=level.tables, ids=columns.ids))] if level.tables else []
-        for table, bag in zip(level.bag_tables, columns.bags, strict=True):
-            look_up = LookUp(tables=(table,), ids=bag.values, offsets=bag.offsets)
+        for table, jagged in zip(level.jagged_tables, columns.jagged, strict=True):
+            look_up = LookUp(tables=(table,), ids=jagged.values, offsets=jagged.offsets)
             positions.append(self.add(look_up))
         self._levels[name] = (positions, numbers)
 

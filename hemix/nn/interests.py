@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hemix.data.batch import moved
+from hemix.data.batch import to_device
 from hemix.nn.attention import absorbs, attend, attention_weights
 from hemix.nn.init import WeightInit
 from hemix.nn.layers import GroupedLinear
@@ -179,7 +179,7 @@ class HistoryInterest(nn.Module):
                 for group, events_BLx in zip(layout.groups, padded, strict=True)
             ],
             request_slots=layout.request_slots,
-            angles_QP=self._angles(moved(request_time_ms, device), events.dtype)
+            angles_QP=self._angles(to_device(request_time_ms, device), events.dtype)
             if self.time_encoding == "rotary"
             else None,
         )
@@ -297,7 +297,7 @@ class HistoryInterest(nn.Module):
         if self.time_encoding in ("none", "rotary"):
             bucket_BCL = torch.where(group.visible_BCL, _NO_AGE, _HIDDEN)
         else:
-            request_time_BC = moved(request_time_ms[group.requests_BC], event_time_BL.device)
+            request_time_BC = to_device(request_time_ms[group.requests_BC], event_time_BL.device)
             bucket_BCL = age_bucket(request_time_BC.unsqueeze(2), event_time_BL.unsqueeze(1))
             bucket_BCL = bucket_BCL.masked_fill_(~group.visible_BCL, _HIDDEN)
             bucket_BCL[..., 0] = _NO_AGE

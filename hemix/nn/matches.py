@@ -172,7 +172,7 @@ class Matches:
     def _bounds(self, time_ms: Tensor, batch: RequestBatch) -> Tensor:
         """[Q, W + 1]. A history that the model does without is in no window. ``time_ms`` [1 +
         E]."""
-        begin, middle, end = batch.visible.unbind(1)
+        begin, middle, end = batch.history_ranges.unbind(1)
         first, last = (
             (begin if self.uses_global else middle),
             (end if self.uses_realtime else middle),

@@ -78,7 +78,7 @@ class PaddedLayout:
     """C"""
     user_index_Q: Tensor
     """int64 [Q]"""
-    visible_Q3: Tensor
+    history_ranges_Q3: Tensor
     """int64 [Q, 3], as places in the user's own events: begin, real time, end"""
     request_time_ms: Tensor
     """int64 [Q]"""
@@ -101,7 +101,7 @@ class PaddedLayout:
         event_time_ms: Tensor,
     ) -> HistoryState:
         """See Layout. Every row of the user's history is a key."""
-        begin, middle, _ = self.visible_Q3.unsqueeze(2).unbind(1)
+        begin, middle, _ = self.history_ranges_Q3.unsqueeze(2).unbind(1)
         event_L = torch.arange(self.events, device=begin.device)
         row_QK = F.pad(self._rows(), (1, 0))
         seen_QK = F.pad((event_L >= begin) & (event_L < middle), (1, 0), value=True)
@@ -119,7 +119,7 @@ class PaddedLayout:
         users: int,  # noqa: ARG002
     ) -> HistoryState:
         """See Layout. As many rows as the longest of the requests' real-time parts are keys."""
-        _, middle, end = self.visible_Q3.unsqueeze(2).unbind(1)
+        _, middle, end = self.history_ranges_Q3.unsqueeze(2).unbind(1)
         longest: int = (end - middle).max().item()  # type: ignore[assignment]
         event_K = torch.arange(longest + 1, device=middle.device) - 1
         seen_QK = event_K < end - middle
@@ -132,7 +132,7 @@ class PaddedLayout:
     def means(self, events_ED: Tensor) -> tuple[Tensor, Tensor]:
         """See Layout."""
         events_QLD = events_ED[self._rows()]
-        begin, middle, end = self.visible_Q3.unsqueeze(2).unbind(1)
+        begin, middle, end = self.history_ranges_Q3.unsqueeze(2).unbind(1)
         event_L = torch.arange(self.events, device=begin.device)
         of_global, of_realtime = (
             torch.bmm(
@@ -148,7 +148,7 @@ class PaddedLayout:
         self, matches: Matches, events: MatchEvents, event_time_ms: Tensor
     ) -> tuple[MatchIndex, Tensor]:
         """See Layout. Every candidate is laid beside every event."""
-        begin, middle, end = self.visible_Q3.unsqueeze(2).unbind(1)
+        begin, middle, end = self.history_ranges_Q3.unsqueeze(2).unbind(1)
         first = begin if matches.uses_global else middle
         last = end if matches.uses_realtime else middle
         time_QL, action_QL = event_time_ms[self._rows()], events.action_E[self._rows()]

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hemix.data.batch import RequestBatch, moved
+from hemix.data.batch import RequestBatch, to_device
 
 __all__ = [
     "Group",
@@ -83,7 +83,7 @@ class HostIndex:
     @classmethod
     def of_candidates(cls, batch: RequestBatch) -> HostIndex:
         """Return the request of every candidate of a batch, wherever that lies."""
-        return cls(batch.host.request_index)
+        return cls(batch.cpu_batch.request_index)
 
     @classmethod
     def of_requests(cls, requests: int) -> HostIndex:
@@ -121,9 +121,9 @@ class HistoryRanges:
             batch: The requests.
             part: The part of the history, or both as one.
         """
-        begin, middle, end = batch.host.visible.unbind(1)
+        begin, middle, end = batch.cpu_batch.history_ranges.unbind(1)
         return cls(
-            user_index_Q=batch.host.user_index,
+            user_index_Q=batch.cpu_batch.user_index,
             begin_Q=middle if part == "realtime" else begin,
             end_Q=middle if part == "global" else end,
         )
@@ -228,7 +228,7 @@ def _group(
     """``cuts``, in the host's memory: [first, last) [B] of the users' events, at most ``length``,
     and [begin, end) [B, C] of those
     that their requests see."""
-    first_B, last_B, begin_BC, end_BC = (moved(cut, device) for cut in cuts)
+    first_B, last_B, begin_BC, end_BC = (to_device(cut, device) for cut in cuts)
     events_BL = first_B.unsqueeze(1) + torch.arange(length, device=device)
     seen_BCL = events_BL.unsqueeze(1) >= begin_BC.unsqueeze(2)
     seen_BCL &= events_BL.unsqueeze(1) < end_BC.unsqueeze(2)
@@ -317,7 +317,7 @@ def rows_in_ranges(
     starts = lengths.cumsum(0) - lengths
     total = int(lengths.sum())
     shift = torch.repeat_interleave(
-        moved(first - starts, device), moved(lengths, device), output_size=total
+        to_device(first - starts, device), to_device(lengths, device), output_size=total
     )
     chosen = F.pad(torch.arange(total, device=device) + shift + 1, (1, 0))
     position = torch.zeros(rows, dtype=torch.int64, device=device)
@@ -398,9 +398,9 @@ def slots(groups: list[Group], index: HostIndex, requests: int, device: torch.de
         base += rows[-1].numel()
     rank_N = torch.arange(request_index_N.shape[0]) - first_Q[request_index_N]
     return Slots(
-        rows=[moved(row, device) for row in rows],
-        slot_N=moved(slot_Q[request_index_N] + rank_N, device),
-        request_N=moved(request_index_N, device),
+        rows=[to_device(row, device) for row in rows],
+        slot_N=to_device(slot_Q[request_index_N] + rank_N, device),
+        request_N=to_device(request_index_N, device),
     )
 
 

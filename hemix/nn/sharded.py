@@ -35,7 +35,7 @@ class ShardedTables(Tables):
 
     def by_name(self) -> dict[str, Tensor]:
         """Not of a part: raises TypeError. Weights of several processes are saved by
-        `hemix.run.shards`."""
+        `hemix.runs.shards`."""
         raise TypeError("tables over several processes have no whole table in one of them")
 
     def _readable(self, ids: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -64,7 +64,7 @@ class ShardedTables(Tables):
         counts = torch.bincount(owner, minlength=self.team.size).tolist()
         ids, _ = self.team.exchanged(self._here(rows), counts)
         gradients, _ = self.team.exchanged(summed, counts)
-        return Gradients(ids=(ids - self.owned[0]).cpu(), bags=None, values=gradients)
+        return Gradients(ids=(ids - self.owned[0]).cpu(), mean_offsets=None, values=gradients)
 
     def _counts(self, ascending: Tensor) -> list[int]:
         """How many of ascending ids each process owns."""

@@ -36,7 +36,7 @@ def _no_rows(level: LevelSpec) -> Block:
     return Block(
         ids=np.zeros((0, len(level.tables)), np.int32),
         numbers=np.zeros((0, level.numbers), np.float32),
-        bags=(nothing,) * len(level.bag_tables),
+        jagged=(nothing,) * len(level.jagged_tables),
     )
 
 
@@ -52,7 +52,7 @@ def user_batch(side: UserSide, spec: InputSpec) -> RequestBatch:
         user_index=none,
         request_time_ms=none,
         context=to_columns(_no_rows(spec.context)),
-        visible=torch.zeros((0, 3), dtype=torch.int64),
+        history_ranges=torch.zeros((0, 3), dtype=torch.int64),
         request_index=none,
         item_index=none,
         cross=to_columns(_no_rows(spec.cross)),
@@ -79,7 +79,9 @@ def request_batch(
         user_index=_tensor(of_request),
         request_time_ms=torch.tensor([r.request.time_ms for r in requests]),
         context=to_columns(_joined([r.context for r in requests])),
-        visible=_tensor(np.concatenate([r.visible for r in requests]) + before[:, None]),
+        history_ranges=_tensor(
+            np.concatenate([r.history_ranges for r in requests]) + before[:, None]
+        ),
         request_index=_tensor(np.repeat(of_request, counts)),
         item_index=torch.arange(rows),
         cross=to_columns(_joined([r.cross for r in requests])),
@@ -94,7 +96,7 @@ def some_candidates(inputs: Inputs, first: int, last: int) -> Inputs:
     views.
     """
     batch = inputs.batch
-    assert batch.before_move is None, "lies on a device"
+    assert batch.cpu_copy is None, "lies on a device"
     part = replace(
         batch,
         request_index=batch.request_index[first:last],
@@ -110,16 +112,17 @@ def some_candidates(inputs: Inputs, first: int, last: int) -> Inputs:
 
 
 def _some_rows(columns: Columns, first: int, last: int) -> Columns:
-    bags = []
-    for bag in columns.bags:
-        offsets = bag.offsets[first : last + 1]
-        bags.append(
+    jagged = []
+    for column in columns.jagged:
+        offsets = column.offsets[first : last + 1]
+        jagged.append(
             Jagged(
-                values=bag.values[int(offsets[0]) : int(offsets[-1])], offsets=offsets - offsets[0]
+                values=column.values[int(offsets[0]) : int(offsets[-1])],
+                offsets=offsets - offsets[0],
             )
         )
     return Columns(
-        ids=columns.ids[first:last], numbers=columns.numbers[first:last], bags=tuple(bags)
+        ids=columns.ids[first:last], numbers=columns.numbers[first:last], jagged=tuple(jagged)
     )
 
 

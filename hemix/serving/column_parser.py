@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from hemix.data.cells import RawColumn, Where
 from hemix.data.encode import level_features
+from hemix.data.raw_columns import RawColumn, Where
 from hemix.schema import Schema
 from hemix.serving.field_validation import FieldValidator
 

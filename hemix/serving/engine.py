@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from hemix.errors import SettingsError
-from hemix.run import Run
+from hemix.runs import Run
 from hemix.serving.config import ServeConfig
 from hemix.serving.field_validation import FieldValidator
 from hemix.serving.ranking_log import RankingLog
@@ -192,7 +192,7 @@ class Engine:
 
     def _ranking(self, prepared: _PreparedRequest, scores: RequestScores) -> Ranking:
         user = prepared.user
-        begin, middle, end = prepared.side.visible[0].tolist()
+        begin, middle, end = prepared.side.history_ranges[0].tolist()
         return Ranking(
             id=prepared.side.request.id,
             model=self.name,

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from hemix.data.cells import concatenate, take
 from hemix.data.encode import Encoders, level_features, level_spec
 from hemix.data.entities import EntityTable, coordinates_features, key_features
 from hemix.data.keys import keys_of
 from hemix.data.layout import Block
+from hemix.data.raw_columns import concatenate, take
 from hemix.features.base import FeatureType
 from hemix.serving.column_parser import ColumnParser, OnInvalid, columns_of
 from hemix.serving.field_validation import FieldValidator
@@ -53,7 +53,7 @@ class _Slot:
     """It is the raw id itself"""
     ids: int | None
     numbers: list[int]
-    bag: int | None
+    jagged: int | None
     place: int | None
     key: int | None
 
@@ -92,7 +92,7 @@ class EntityEncoder:
             own=columns == (self._own,),
             ids=spec.names.index(name) if name in spec.names else None,
             numbers=spec.numbers_of(name),
-            bag=spec.bag_names.index(name) if name in spec.bag_names else None,
+            jagged=spec.jagged_names.index(name) if name in spec.jagged_names else None,
             place=self.place_names.index(key) if feature.gives_coordinates else None,
             key=self.key_names.index(key) if key in self.key_names else None,
         )
@@ -135,8 +135,8 @@ class EntityEncoder:
             if row < 0 or over
         ]
         if touched:
-            bags = self._put_over(found, ids, rows, said, np.array(touched), refuse)
-            found = replace(found, block=replace(found.block, bags=bags))
+            jagged = self._put_over(found, ids, rows, said, np.array(touched), refuse)
+            found = replace(found, block=replace(found.block, jagged=jagged))
         return found
 
     def _put_over(
@@ -149,7 +149,7 @@ class EntityEncoder:
         refuse: OnInvalid | None,
     ) -> tuple[tuple[Array, Array], ...]:
         """Encode what is said of the ``touched`` and write it into the arrays of ``found``, feature
-        by feature; returns new bags.
+        by feature; returns new jagged.
         """
         unknown = rows[touched] < 0
         values = [
@@ -161,7 +161,7 @@ class EntityEncoder:
             at_request = lambda row, column, problem: refuse(int(touched[row]), column, problem)  # noqa: E731
         raw = self._reader.parse(len(touched), columns_of(values), at_request)
         block = self._encoders.block(self.level, raw, len(touched))
-        bags = list(found.block.bags)
+        jagged = list(found.block.jagged)
         for name, slot in self._slots.items():
             new = (
                 unknown
@@ -175,12 +175,12 @@ class EntityEncoder:
                 found.block.ids[to, slot.ids] = block.ids[source, slot.ids]
             for column in slot.numbers:
                 found.block.numbers[to, column] = block.numbers[source, column]
-            if slot.bag is not None:
+            if slot.jagged is not None:
                 order = np.arange(len(rows))
                 order[to] = len(rows) + source
-                both = take(concatenate([bags[slot.bag], block.bags[slot.bag]]), order)
+                both = take(concatenate([jagged[slot.jagged], block.jagged[slot.jagged]]), order)
                 assert isinstance(both, tuple)
-                bags[slot.bag] = both
+                jagged[slot.jagged] = both
             if slot.place is not None:
                 found.places[to, 2 * slot.place : 2 * slot.place + 2] = np.asarray(raw[name])[
                     source
@@ -193,7 +193,7 @@ class EntityEncoder:
             for place, i in enumerate(touched.tolist()):
                 if unknown[place] or name in said[i]:
                     found.raw[i, column] = self._reader.number(name, said[i].get(name), i, refuse)
-        return tuple(bags)
+        return tuple(jagged)
 
     def _places_before(
         self, found: EntityRows, row: int, said: Mapping[str, Any], known: bool

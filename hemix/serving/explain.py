@@ -33,7 +33,7 @@ def attributions(
     Returns:
         One tuple per candidate; empty where the model weighs no events.
     """
-    begin, _, end = request.visible[0].tolist()
+    begin, _, end = request.history_ranges[0].tolist()
     attention = model.attention(state, inputs, _EVENTS, end - 1 if end > begin else None)
     if attention is None:
         return [()] * len(request.request.items)

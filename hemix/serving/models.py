@@ -82,7 +82,7 @@ class LoadedModel:
             "name": self.name,
             "version": self.version,
             "state": "ready",
-            "schema": self.ranker.schema.meaning(),
+            "schema": self.ranker.schema.columns_fingerprint(),
             "sha256": hashlib.sha256(info.read_bytes()).hexdigest() if info.is_file() else None,
             "outputs": list(self.ranker.schema.outputs),
             "test": _test_metrics(self.folder / "metrics.json"),

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hemix.data.history import cut_histories
+from hemix.data.history import find_history_ranges
 from hemix.data.spec import TIMELESS_MS
 from hemix.errors import DataError
 from hemix.files import read_json
@@ -56,7 +56,7 @@ def user_history(store: Store, schema: Schema, user: str) -> dict[str, Any]:
     times_ms = np.array([event.time_ms for event in history.events], dtype=np.int64)
     now_ms = int(time.time() * 1000) + 1  # as for a ranking
     first, last, now = (np.array([value], dtype=np.int64) for value in (0, len(times_ms), now_ms))
-    [[begin, realtime, end]] = cut_histories(
+    [[begin, realtime, end]] = find_history_ranges(
         times_ms, first, last, now, lengths, schema.clock.timezone, delay_ms=0
     ).tolist()
     events = [

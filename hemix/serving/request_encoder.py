@@ -19,7 +19,7 @@ import pyarrow as pa
 from hemix.data.clock import local_day
 from hemix.data.encode import Encoders
 from hemix.data.entities import EntityTable, coordinates_features
-from hemix.data.history import cut_histories
+from hemix.data.history import find_history_ranges
 from hemix.data.keys import distinct, keys_of_texts
 from hemix.data.layout import Block
 from hemix.data.spec import TIMELESS_MS
@@ -75,10 +75,10 @@ class UserSide:
 
 @dataclass(frozen=True, kw_only=True)
 class RequestSide:
-    """A request and its candidates, encoded; ``visible`` points into the user's events."""
+    """A request and its candidates, encoded; ``history_ranges`` point into the user's events."""
 
     request: RankRequest
-    visible: Array
+    history_ranges: Array
     """int64 [1, 3]"""
     context: Block
     """[1]"""
@@ -233,7 +233,7 @@ class Encoder:
 
     # -- the request's side ------------------------------------------------------------------------
 
-    def cuts(self, request: RankRequest, time_ms: Array) -> Array:
+    def history_ranges(self, request: RankRequest, time_ms: Array) -> Array:
         """int64 [1, 3]: what a request sees of a user's events of these times, or of its own
         history.
         """
@@ -241,7 +241,7 @@ class Encoder:
         if request.history is None:
             first, last = np.zeros(1, np.int64), np.full(1, len(time_ms))
             now = np.array([request.time_ms])
-            return cut_histories(
+            return find_history_ranges(
                 time_ms, first, last, now, history, self.schema.clock.timezone, delay_ms=0
             )
         end = len(time_ms)
@@ -256,7 +256,7 @@ class Encoder:
         Raises RequestError naming the field of a value that cannot be used.
         """
         rows, time_ms = len(request.items), np.array([request.time_ms])
-        visible = self.cuts(request, user.time_ms)
+        history_ranges = self.history_ranges(request, user.time_ms)
         context = self._context.parse(1, columns_of([request.context]), _refuse("context"))
         cross = self._cross.parse(
             rows, columns_of([c.fields for c in request.items]), _refuse_candidate
@@ -294,11 +294,11 @@ class Encoder:
                 self._statistics.numbers("cross", keys("cross"), day)
             )
         if self.schema.history.counts:
-            counts = history_counts(visible, user.ids[:, 0], len(self._encoders.actions))
+            counts = history_counts(history_ranges, user.ids[:, 0], len(self._encoders.actions))
             context_block = context_block.with_numbers(counts)
         return RequestSide(
             request=request,
-            visible=visible,
+            history_ranges=history_ranges,
             context=context_block,
             items=candidates.block,
             cross=cross_block,

@@ -17,7 +17,7 @@ from torch import Tensor
 from hemix.errors import RequestError
 from hemix.nn.heads import probabilities
 from hemix.nn.inputs import Inputs
-from hemix.run import Run
+from hemix.runs import Run
 from hemix.serving.batch import request_batch, some_candidates
 from hemix.serving.batcher import DynamicBatcher
 from hemix.serving.config import Precision
@@ -135,7 +135,7 @@ class Scorer:
         A range takes some 250 operations, so that threads seldom wait for Python's lock.
         """
         model, batch = self._run.model, inputs.batch
-        if self._batcher is None or batch.requests_count > 1 or batch.before_move is not None:
+        if self._batcher is None or batch.requests_count > 1 or batch.cpu_copy is not None:
             return model.score(state, inputs).float()
 
         def score_range(first: int, last: int) -> Tensor:

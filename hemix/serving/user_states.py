@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from hemix.run import Run
+from hemix.runs import Run
 from hemix.serving.batch import user_batch
 from hemix.serving.request_encoder import Encoder, UserSide
 from hemix.serving.store_reader import StoreReader, StoreSnapshot

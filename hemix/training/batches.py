@@ -29,7 +29,7 @@ class TrainBatches:
         options = self._options
         order = "shuffled" if options.shuffle == "requests" else options.shuffle
         return self.split.plan(
-            options.batch_impressions,
+            options.batch_size,
             order=order,
             seed=options.seed,
             epoch=epoch,
@@ -44,10 +44,10 @@ class TrainBatches:
 
         Returns:
             Batches in the host's memory, some ids replaced by the unknown row
-            (``train.unknown_rate``).
+            (``train.oov_dropout``).
         """
         options = self._options
-        replacement = Replacement(rate=options.unknown_rate, seed=(options.seed, position.epoch))
+        replacement = Replacement(rate=options.oov_dropout, seed=(options.seed, position.epoch))
         return self.split.batches(
             plan,
             first=position.batch,

@@ -25,7 +25,7 @@ from hemix.files import storage_errors
 from hemix.measure import PeakMemory
 from hemix.models import build_predictor
 from hemix.models.lightgbm import LightGBM, load_lightgbm
-from hemix.run import folder as run_folder
+from hemix.runs import folder as run_folder
 from hemix.training.calibrate import calibrate
 from hemix.training.callbacks import Record
 from hemix.training.checks import check_labels

@@ -30,8 +30,8 @@ from hemix.errors import RunError
 from hemix.files import new_folder, read_json, storage_errors, write_json, write_text
 from hemix.models import Ranker
 from hemix.nn.sharded import owned_rows
-from hemix.run.shards import Shard, fill_rows
-from hemix.run.weights import (
+from hemix.runs.shards import Shard, fill_rows
+from hemix.runs.weights import (
     DENSE_FILE,
     check_digest,
     load_dense,

@@ -32,7 +32,7 @@ class CheckpointWriter:
         self._distributed = job.distributed
         self._background_group = background_group
         self._is_rank_zero = job.is_rank_zero
-        self._may_run_behind = job.settings.train.save_in_background
+        self._may_run_behind = job.settings.train.async_checkpoint
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="hemix-checkpoint")
         self._pending: Future[None] | None = None
 

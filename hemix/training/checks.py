@@ -13,8 +13,8 @@ from hemix.data.spec import InputSpec
 from hemix.errors import DataError, SettingsError, UsageError
 from hemix.evaluation.notes import Note, one_class_note
 from hemix.models import NeuralConfig, count_parameters
-from hemix.run.folder import INFO_FILE
-from hemix.run.weights import DENSE_FILE, TABLES_FILE
+from hemix.runs.folder import INFO_FILE
+from hemix.runs.weights import DENSE_FILE, TABLES_FILE
 from hemix.settings import Settings
 from hemix.training.parent import PARENT_FILE
 
@@ -115,13 +115,13 @@ def process_bytes(spec: InputSpec, settings: Settings, processes: int) -> tuple[
     assert isinstance(settings.model, NeuralConfig), "a model without embedding tables"
     train, width = settings.train, settings.model.embedding_size
     dense, _ = count_parameters(spec, settings.model)
-    averages = train.average_decay > 0
+    averages = train.ema_decay > 0
     row_values = (3 * width if train.table_optimizer == "adam" else width + 1) + (
         width + 1 if averages else 0
     )
     tables = 4 * -(-sum(spec.tables.values()) // processes) * row_values
     saved = 4 * dense * (4 if averages else 3)
-    copies = train.save_in_background and train.checkpoint_every_steps > 0
+    copies = train.async_checkpoint and train.checkpoint_every_steps > 0
     return tables, saved + 4 * dense, tables + saved if copies else 0
 
 
@@ -140,9 +140,9 @@ def check_memory(spec: InputSpec, settings: Settings, processes: int) -> None:
     )
     ways = [_enough(spec, settings, budget)]
     if copy:
-        train = settings.train.model_copy(update={"save_in_background": False})
+        train = settings.train.model_copy(update={"async_checkpoint": False})
         fewer = _enough(spec, settings.model_copy(update={"train": train}), budget)
-        ways.insert(0, f"{fewer} with train.save_in_background=false" if fewer else None)
+        ways.insert(0, f"{fewer} with train.async_checkpoint=false" if fewer else None)
     told = " or ".join(way for way in ways if way)
     if not told:
         raise SettingsError(

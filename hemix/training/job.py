@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hemix.data.dataset import Dataset
-from hemix.run.folder import Run
+from hemix.runs.folder import Run
 from hemix.settings import Settings
 from hemix.team import Team
 from hemix.training.callbacks import SILENT, Callback

@@ -15,8 +15,8 @@ from hemix.files import link_target, storage_errors
 from hemix.measure import PeakMemory
 from hemix.models import find_model
 from hemix.models.lightgbm import LightGBM
-from hemix.run import folder as run_folder
-from hemix.run.folder import INFO_FILE, Run
+from hemix.runs import folder as run_folder
+from hemix.runs.folder import INFO_FILE, Run
 from hemix.settings import Settings
 from hemix.team import Team
 from hemix.training.boosting import boost
@@ -24,8 +24,8 @@ from hemix.training.callbacks import SILENT, Callback, Record
 from hemix.training.checkpoint import Checkpoint, Checkpoints
 from hemix.training.checks import check_memory, check_out
 from hemix.training.job import TrainingJob
+from hemix.training.microbatches import check_microbatches
 from hemix.training.parent import parent_run, write_parent
-from hemix.training.parts import check_parts
 from hemix.training.start import (
     assert_equal_across_ranks,
     check_fits,
@@ -102,7 +102,7 @@ def _train(job: TrainingJob, writer: Writer) -> None:
         boost(job)
         return
     check_memory(job.data.spec, job.settings, job.processes)
-    check_parts(job.settings, job.distributed)
+    check_microbatches(job.settings, job.distributed)
     checkpoint, half_written = _find_checkpoint(job)
     if job.resume:
         parent = parent_run(job.out, job.start_from, has_checkpoint=checkpoint is not None)
@@ -136,7 +136,7 @@ def _take_folder(job: TrainingJob, writer: Writer) -> None:
 def _background_group(job: TrainingJob) -> Team | None:
     """Connections for saving behind the steps, made while all processes are known to be here."""
     options = job.settings.train
-    if job.distributed is None or not options.save_in_background:
+    if job.distributed is None or not options.async_checkpoint:
         return None
     return job.distributed.beside() if options.checkpoint_every_steps > 0 else None
 

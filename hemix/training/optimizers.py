@@ -46,33 +46,33 @@ class Optimizers:
         self._named = dict(model.named_dense_parameters())
         self._dense = _dense_optimizers(model, settings)
         self._average = (
-            Average(self._named, model.tables, settings.average_decay)
-            if settings.average_decay > 0
+            Average(self._named, model.tables, settings.ema_decay)
+            if settings.ema_decay > 0
             else None
         )
         self._team = team
         self._tables = build_table_optimizer(
-            settings.table_optimizer, model.tables, settings.tables
+            settings.table_optimizer, model.tables, settings.embedding_backend
         )
         self._tables.weight_decay = settings.table_weight_decay
         self._tables.average = self._average
 
     @property
-    def tables(self) -> str:
-        """Who updates the tables, and how to get the other."""
-        return self._tables.how
+    def embedding_backend(self) -> str:
+        """Who updates the tables, and why, for a person."""
+        return self._tables.backend
 
     def step(self, step: int) -> None:
         """Update everything, clear the gradients."""
         settings = self._settings
         share = learning_rate_share(
-            step, self._total, settings.warmup_steps, settings.final_learning_rate
+            step, self._total, settings.warmup_steps, settings.min_lr_factor
         )
         parameters = list(self._named.values())
         if self._team is not None:
             _add_up(parameters, self._team)
         torch.nn.utils.clip_grad_norm_(
-            parameters, settings.clip_norm if settings.clip_norm > 0 else math.inf
+            parameters, settings.max_grad_norm if settings.max_grad_norm > 0 else math.inf
         )
         if self._average is not None:
             self._average.begin_step()

@@ -10,7 +10,7 @@ from typing import Any
 
 from hemix.errors import HemixError, RunError, UsageError
 from hemix.files import read_json, write_json
-from hemix.run.folder import Run
+from hemix.runs.folder import Run
 
 __all__ = ["PARENT_FILE", "parent_run", "weights_of", "write_parent"]
 

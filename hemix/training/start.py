@@ -1,21 +1,19 @@
 """How the processes of a run begin: with the same settings, data and files, on the data of their
-checkpoint, and with which random numbers each micro-batch of a step works."""
+checkpoint."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from hemix.data.dataset import Dataset
 from hemix.errors import RunError
-from hemix.run.folder import INFO_FILE
-from hemix.schema import first_difference
+from hemix.runs.folder import INFO_FILE
 from hemix.team import Team
 from hemix.training.checkpoint import Checkpoint
 from hemix.training.job import TrainingJob
 from hemix.training.parent import weights_of
+from hemix.validation import first_difference
 
 __all__ = [
     "assert_equal_across_ranks",
@@ -23,7 +21,6 @@ __all__ = [
     "dataset_identity",
     "on_all_ranks",
     "on_rank_zero",
-    "part_seed",
 ]
 
 
@@ -113,17 +110,3 @@ def on_rank_zero(distributed: Team | None, work: Callable[[], None], what: str) 
     """
     mine = distributed is None or distributed.first
     on_all_ranks(distributed, work if mine else lambda: None, what)
-
-
-def part_seed(seed: int, step: int, part: int) -> int:
-    """Return the seed of the random numbers of one micro-batch.
-
-    Dropout of one micro-batch repeats no other's, and no generator's state has to be kept.
-
-    Args:
-        seed: The run's seed.
-        step: Number of the step.
-        part: Number of the micro-batch in its batch.
-    """
-    sequence = np.random.SeedSequence([seed, step, part])
-    return int(sequence.generate_state(1, np.uint64)[0])

@@ -1,4 +1,4 @@
-"""One step: loss and gradients of every micro-batch, then the optimisers."""
+"""One step: loss and gradients of every microbatch, then the optimisers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from hemix.data.batch import RequestBatch
 from hemix.data.unshared import unshared
 from hemix.errors import RunError
 from hemix.training.job import TrainingJob
-from hemix.training.parts import micro_batches, own_parts
-from hemix.training.start import part_seed
+from hemix.training.microbatches import microbatch_count, microbatch_seed, own_microbatches
 from hemix.training.state import TrainState
 from hemix.training.validate import autocast
 
@@ -33,19 +32,21 @@ class TrainStep:
         """
         self._state, self._device = state, device
         self._options, self._distributed = job.settings.train, job.distributed
-        self.micro_batches = micro_batches(job.settings, job.distributed)
-        """Parts of every batch, over all processes"""
+        self.microbatch_count = microbatch_count(job.settings, job.distributed)
+        """Microbatches of a step, over all processes"""
         self._pending: list[_StepResult] = []
 
     def __call__(self, batch: RequestBatch) -> None:
         """Do one step. Raises RunError where the loss of an earlier one is not finite."""
         state, options = self._state, self._options
         result = _StepResult(state.position.step)
-        accumulates = self.micro_batches > 1
+        accumulates = self.microbatch_count > 1
         loss_weight = state.model.loss_weight(batch) if accumulates else None
-        for number, cpu_batch, _ in own_parts(batch, self.micro_batches, self._distributed):
-            torch.manual_seed(part_seed(options.seed, state.position.step, number))
-            shaped = cpu_batch if options.share else unshared(cpu_batch)
+        for number, cpu_batch, _ in own_microbatches(
+            batch, self.microbatch_count, self._distributed
+        ):
+            torch.manual_seed(microbatch_seed(options.seed, state.position.step, number))
+            shaped = cpu_batch if options.deduplicate else unshared(cpu_batch)
             microbatch = replace(shaped, loss_weight=loss_weight).to(self._device)
             with autocast(self._device, options.precision):
                 logits_NT = state.model(microbatch)
@@ -81,7 +82,7 @@ class TrainStep:
 
 
 class _StepResult:
-    """What the micro-batches of a step gave, on their device until somebody reads it."""
+    """What the microbatches of a step gave, on their device until somebody reads it."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -90,12 +91,12 @@ class _StepResult:
         self._targets: list[Tensor] = []
 
     def add(self, loss: Tensor, logits: Tensor, cpu_batch: RequestBatch) -> None:
-        """Add a micro-batch.
+        """Add a microbatch.
 
         Args:
             loss: Its part of the step's loss, a scalar.
             logits: The first task's logits [n].
-            cpu_batch: The micro-batch in the host's memory, with labels and weights.
+            cpu_batch: The microbatch in the host's memory, with labels and weights.
         """
         assert cpu_batch.labels is not None and cpu_batch.weights is not None
         self._losses.append(loss)

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from hemix.errors import MissingExtra, SettingsError
 from hemix.nn.embedding import Tables
-from hemix.training import fused_tables
+from hemix.training import fbgemm
 from hemix.training.average import Average
 
 __all__ = [
-    "FusedRowwiseAdagrad",
+    "FbgemmRowwiseAdagrad",
     "RowAdam",
     "RowOptimizer",
     "RowwiseAdagrad",
@@ -34,8 +34,8 @@ and the next.
 class RowOptimizer(ABC):
     """Updates the rows that a step looked up, after its backward passes."""
 
-    how = "plain PyTorch"
-    """Who does the work and how to get the other, for a person."""
+    backend = "PyTorch"
+    """Who updates the rows, and why, for a person."""
 
     weight_decay = 0.0
     """Decoupled, as AdamW's, on the rows of a step: a row that is looked up often is held closer to
@@ -148,7 +148,7 @@ class RowwiseAdagrad(RowOptimizer):
         return {"sum": self._sum}
 
 
-class FusedRowwiseAdagrad(RowwiseAdagrad):
+class FbgemmRowwiseAdagrad(RowwiseAdagrad):
     """The same with FBGEMM's kernel, equal within rounding.
 
     Raises MissingExtra or SettingsError where FBGEMM cannot be used.
@@ -156,30 +156,36 @@ class FusedRowwiseAdagrad(RowwiseAdagrad):
 
     def __init__(self, tables: Tables) -> None:
         super().__init__(tables)
-        fused_tables.load()
-        self.how = f"FBGEMM {fused_tables.installed()}, fused (the other: train.tables=plain)"
+        fbgemm.load()
+        self.backend = f"FBGEMM {fbgemm.installed()}"
 
     def step(self, learning_rate: float) -> None:
         """Update the rows of the step's look-up and forget it."""
         taken = self._tables.take_gradients()
         if taken is None:
             return
-        weight, plain = self._tables.weight, self.average is None and self.weight_decay == 0
-        rows = taken.ids[:0] if plain else torch.unique(taken.ids)
+        weight = self._tables.weight
+        needs_rows = self.average is not None or self.weight_decay > 0
+        rows = torch.unique(taken.ids) if needs_rows else taken.ids[:0]
         before = weight.detach().index_select(0, rows)
         if self.weight_decay > 0:
             weight.detach().index_copy_(0, rows, before * (1 - learning_rate * self.weight_decay))
-        fused_tables.rowwise_adagrad(weight, self._sum, taken, learning_rate, self._epsilon)
+        fbgemm.rowwise_adagrad(weight, self._sum, taken, learning_rate, self._epsilon)
         if self.average is not None:
             self.average.rows_changed(rows, before, weight.detach().index_select(0, rows))
 
 
-def build_table_optimizer(name: str, tables: Tables, backend: str = "plain") -> RowOptimizer:
-    """``adam`` or ``rowwise_adagrad``, by ``plain`` PyTorch, ``fused``, or ``auto``: fused where it
-    can be.
+def build_table_optimizer(name: str, tables: Tables, backend: str = "torch") -> RowOptimizer:
+    """Make the optimiser of a model that is already on its device.
 
-    Make it after the model is on its device. Raises MissingExtra (fused without FBGEMM),
-    SettingsError naming the setting.
+    Args:
+        name: ``adam`` or ``rowwise_adagrad``.
+        tables: The embedding tables.
+        backend: ``torch``, ``fbgemm``, or ``auto``: FBGEMM where it can.
+
+    Raises:
+        MissingExtra: If ``backend`` is ``fbgemm`` and FBGEMM is not installed.
+        SettingsError: Naming a setting that cannot be used here.
     """
     known: dict[str, type[RowAdam] | type[RowwiseAdagrad]] = {
         "adam": RowAdam,
@@ -189,23 +195,23 @@ def build_table_optimizer(name: str, tables: Tables, backend: str = "plain") -> 
         raise SettingsError(
             f"train.table_optimizer: unknown optimiser {name!r}; known: {', '.join(known)}"
         )
-    fits = fused_tables.fits(name, tables.weight)
-    if backend == "fused":
+    fits = fbgemm.fits(name, tables.weight)
+    if backend == "fbgemm":
         if not fits:
             raise SettingsError(
-                "train.tables: fused needs train.table_optimizer=rowwise_adagrad and "
+                "train.embedding_backend: fbgemm needs train.table_optimizer=rowwise_adagrad and "
                 "train.device=cpu: FBGEMM has no "
                 f"kernel here for {name} on {tables.weight.device}"
             )
-        return FusedRowwiseAdagrad(tables)
-    plain = known[name](tables)
-    if backend == "plain":
-        return plain
+        return FbgemmRowwiseAdagrad(tables)
+    optimizer = known[name](tables)
+    if backend == "torch":
+        return optimizer
     if not fits:
-        plain.how = "plain PyTorch (fused by FBGEMM: only rowwise_adagrad on the CPU)"
-        return plain
+        optimizer.backend = "PyTorch (FBGEMM: only rowwise_adagrad on the CPU)"
+        return optimizer
     try:
-        return FusedRowwiseAdagrad(tables)
+        return FbgemmRowwiseAdagrad(tables)
     except (MissingExtra, SettingsError) as error:
-        plain.how = f"plain PyTorch ({error})"
-    return plain
+        optimizer.backend = f"PyTorch ({error})"
+    return optimizer

@@ -17,7 +17,7 @@ from hemix.data.batch import RequestBatch
 from hemix.errors import HemixError
 from hemix.measure import PeakMemory, keep_freed_memory
 from hemix.models import Ranker, build_model, count_parameters
-from hemix.run import folder as run_folder
+from hemix.runs import folder as run_folder
 from hemix.team import Team
 from hemix.training.batches import TrainBatches
 from hemix.training.calibrate import calibrate
@@ -95,8 +95,8 @@ class Trainer:
             "resumed_at": self._state.position.step,
             "device": str(self._device),
             "processes": self._job.processes,
-            "micro_batches": self._step.micro_batches,
-            "tables": self._state.optimizers.tables,
+            "gradient_accumulation": self._step.microbatch_count,
+            "embedding_backend": self._state.optimizers.embedding_backend,
             "threads": torch.get_num_threads(),
             "precision": settings.train.precision,
         }

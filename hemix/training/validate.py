@@ -19,7 +19,7 @@ from hemix.models import Predictor
 from hemix.nn.heads import counted_weights
 from hemix.settings import Settings
 from hemix.team import Team
-from hemix.training.parts import micro_batches, own_parts
+from hemix.training.microbatches import microbatch_count, own_microbatches
 
 __all__ = ["Validation", "autocast", "logits_of", "validate", "validated"]
 
@@ -37,12 +37,12 @@ def logits_of(
     whole.
     """
     model.eval()
-    plan, parts = split.plan(4 * settings.train.batch_impressions), micro_batches(settings, team)
+    plan, count = split.plan(4 * settings.train.batch_size), microbatch_count(settings, team)
     for batch in split.batches(plan, workers=settings.train.loader_workers):
         found, places = [], []
-        for _, part, candidates in own_parts(batch, parts, team):
+        for _, microbatch, candidates in own_microbatches(batch, count, team):
             with autocast(device, settings.train.precision):
-                found.append(model(part.to(device)).float())
+                found.append(model(microbatch.to(device)).float())
             places.append(candidates.to(device))
         if team is not None:
             found, places = team.gathered(torch.cat(found)), team.gathered(torch.cat(places))
@@ -50,7 +50,7 @@ def logits_of(
         yield (
             batch.to(device),
             logits
-            if parts == 1
+            if count == 1
             else torch.empty_like(logits).index_copy_(0, torch.cat(places), logits),
         )
 

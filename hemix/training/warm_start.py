@@ -16,14 +16,14 @@ from hemix.data.dataset import Dataset, Split
 from hemix.data.encode import Encoders, KeyMap
 from hemix.data.spec import FIRST, UNKNOWN
 from hemix.errors import RunError, UsageError
-from hemix.evaluation.metrics import Absent, auc, logloss, ne, pcoc
+from hemix.evaluation.metrics import UndefinedMetric, auc, logloss, ne, pcoc
 from hemix.models import Predictor, Ranker
 from hemix.nn.heads import probabilities
-from hemix.run.folder import Run
-from hemix.schema import first_difference
+from hemix.runs.folder import Run
 from hemix.settings import Settings
 from hemix.team import Team
 from hemix.training.validate import logits_of
+from hemix.validation import first_difference
 
 __all__ = ["progressive", "remap_embedding_rows"]
 
@@ -49,7 +49,7 @@ def remap_embedding_rows(run: Run, data: Dataset, settings: Settings) -> dict[st
             f"{first_difference(ours, theirs)}; "
             f"--config {run.folder / 'settings.yaml'} takes those"
         )
-    if run.schema.meaning() != data.schema.meaning():
+    if run.schema.columns_fingerprint() != data.schema.columns_fingerprint():
         ours, theirs = (
             {k: v for k, v in s.model_dump(mode="json").items() if k != "split"}
             for s in (run.schema, data.schema)
@@ -125,6 +125,6 @@ def progressive(
         }
         found[name] = {
             "rows": int(known.sum()),
-            **{n: None if isinstance(v, Absent) else v for n, v in row.items()},
+            **{n: None if isinstance(v, UndefinedMetric) else v for n, v in row.items()},
         }
     return found

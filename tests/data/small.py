@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hemix.data.prepare import prepare
+from hemix.preparation import prepare
 
 DAY_MS = 86_400_000
 MONDAY_MS = 1_767_571_200_000

@@ -38,11 +38,11 @@ def with_value(name: str, at: Any, value: float) -> RequestBatch:
     return dataclasses.replace(BATCH, **{name: set_at(getattr(BATCH, name), at, value)})
 
 
-def with_bag(**parts: Any) -> RequestBatch:
-    return with_columns("items", bags=(dataclasses.replace(BATCH.items.bags[0], **parts),))
+def with_jagged(**parts: Any) -> RequestBatch:
+    return with_columns("items", jagged=(dataclasses.replace(BATCH.items.jagged[0], **parts),))
 
 
-BAG = BATCH.items.bags[0]
+JAGGED = BATCH.items.jagged[0]
 
 
 def test_good_batches_pass(rich_data: Path) -> None:
@@ -93,8 +93,8 @@ def test_good_batches_pass(rich_data: Path) -> None:
             "context.ids[city]: points outside its 8 rows of table city: -1 at position 0",
         ),
         (
-            lambda: with_bag(values=set_at(BAG.values, 1, 15)),
-            "items.bags[tags]: points outside its 15 rows of table tags: 15 at position 1",
+            lambda: with_jagged(values=set_at(JAGGED.values, 1, 15)),
+            "items.jagged[tags]: points outside its 15 rows of table tags: 15 at position 1",
         ),
     ],
 )
@@ -120,11 +120,11 @@ def test_cuts_outside_the_users_history(bad: str) -> None:
         "swapped": [first, last, last - 1],
         "beyond": [first, first, last + 1],
     }[bad]
-    batch = dataclasses.replace(BATCH, visible=BATCH.visible.clone())
-    batch.visible[q] = torch.tensor(cuts)
+    batch = dataclasses.replace(BATCH, history_ranges=BATCH.history_ranges.clone())
+    batch.history_ranges[q] = torch.tensor(cuts)
     refused(
         batch,
-        f"visible[{q}]: expected {first} <= begin <= real time <= end <= {last}, the user's "
+        f"history_ranges[{q}]: expected {first} <= begin <= real time <= end <= {last}, the user's "
         f"history; got {cuts}",
     )
 
@@ -154,7 +154,7 @@ def test_labels_that_are_not_finite(name: str) -> None:
         ("event_time_ms", BATCH.event_time_ms[1:], f"expected shape ({E},), got ({E - 1},)"),
         ("event_ids", BATCH.event_ids[:, :1], f"expected shape ({E}, 2), got ({E}, 1)"),
         ("request_time_ms", BATCH.request_time_ms[:, None], f"expected shape ({Q},), got ({Q}, 1)"),
-        ("visible", BATCH.visible[:, :2], f"expected shape ({Q}, 3), got ({Q}, 2)"),
+        ("history_ranges", BATCH.history_ranges[:, :2], f"expected shape ({Q}, 3), got ({Q}, 2)"),
         ("item_index", BATCH.item_index[1:], f"expected shape ({N},), got ({N - 1},)"),
         ("bias", BATCH.bias[:, None], f"expected shape ({N},), got ({N}, 1)"),
         ("labels", BATCH.labels[:, :1], f"expected shape ({N}, 2), got ({N}, 1)"),
@@ -162,7 +162,11 @@ def test_labels_that_are_not_finite(name: str) -> None:
         ("user_index", BATCH.user_index[:, None], f"expected shape ({Q},), got ({Q}, 1)"),
         ("request_index", BATCH.request_index[:, None], f"expected shape ({N},), got ({N}, 1)"),
         ("event_item", BATCH.event_item[:, None], f"expected shape ({E},), got ({E}, 1)"),
-        ("rows", torch.zeros(N + 1, dtype=torch.int64), f"expected shape ({N},), got ({N + 1},)"),
+        (
+            "impression_index",
+            torch.zeros(N + 1, dtype=torch.int64),
+            f"expected shape ({N},), got ({N + 1},)",
+        ),
     ],
 )
 def test_wrong_shapes(name: str, value: Tensor, says: str) -> None:
@@ -178,10 +182,10 @@ def test_wrong_shapes_of_columns() -> None:
         with_columns("cross", numbers=BATCH.cross.numbers[1:]),
         f"cross.numbers: expected shape ({N}, 1), got ({N - 1}, 1)",
     )
-    refused(with_columns("items", bags=()), "items.bags: expected 1, got 0")
+    refused(with_columns("items", jagged=()), "items.jagged: expected 1, got 0")
     refused(
-        with_bag(offsets=BAG.offsets[:-1]),
-        f"items.bags[tags].offsets: expected shape ({ITEMS + 1},), got ({ITEMS},)",
+        with_jagged(offsets=JAGGED.offsets[:-1]),
+        f"items.jagged[tags].offsets: expected shape ({ITEMS + 1},), got ({ITEMS},)",
     )
 
 
@@ -203,11 +207,15 @@ def test_offsets_ascend_from_zero_to_the_end(bad: str) -> None:
         dataclasses.replace(BATCH, event_offsets=offsets),
         f"event_offsets: expected ascending offsets from 0 to {E}",
     )
-    bag = BAG.offsets.clone()
-    bag[at] = {"descending": int(bag[3]) + 1, "from one": 1, "short": len(BAG.values) - 1}[bad]
+    offsets_of_lists = JAGGED.offsets.clone()
+    offsets_of_lists[at] = {
+        "descending": int(offsets_of_lists[3]) + 1,
+        "from one": 1,
+        "short": len(JAGGED.values) - 1,
+    }[bad]
     refused(
-        with_bag(offsets=bag),
-        f"items.bags[tags].offsets: expected ascending offsets from 0 to {len(BAG.values)}",
+        with_jagged(offsets=offsets_of_lists),
+        f"items.jagged[tags].offsets: expected ascending offsets from 0 to {len(JAGGED.values)}",
     )
 
 
@@ -227,8 +235,8 @@ def test_to_moves_every_tensor() -> None:
         return []
 
     there = BATCH.to("meta")
-    assert there.before_move is BATCH
-    moved = dataclasses.replace(there, before_move=None)
+    assert there.cpu_copy is BATCH
+    moved = dataclasses.replace(there, cpu_copy=None)
     assert len(tensors(moved)) == len(tensors(BATCH)) > 20
     assert all(tensor.device.type == "meta" for tensor in tensors(moved))
     assert [tensor.shape for tensor in tensors(moved)] == [
@@ -236,4 +244,4 @@ def test_to_moves_every_tensor() -> None:
     ]
     same = BATCH.to("cpu")
     assert all(torch.equal(a, b) for a, b in zip(tensors(same), tensors(BATCH), strict=True))
-    assert moved.rows is None
+    assert moved.impression_index is None

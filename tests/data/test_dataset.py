@@ -93,7 +93,13 @@ def test_every_request_once_and_no_batch_empty(train: Split, order: str, size: i
     assert sorted(plan.order.tolist()) == list(range(train.requests))
     assert plan.begin[0] == 0 and plan.begin[-1] == train.requests
     assert (np.diff(plan.begin) > 0).all()
-    rows = torch.cat([batch.rows for batch in train.batches(plan) if batch.rows is not None])
+    rows = torch.cat(
+        [
+            batch.impression_index
+            for batch in train.batches(plan)
+            if batch.impression_index is not None
+        ]
+    )
     assert sorted(rows.tolist()) == list(range(train.impressions))
 
 
@@ -160,8 +166,8 @@ def test_a_batch_is_made_of_its_requests_alone(train: Split) -> None:
     for q in (0, 5, train.requests - 1):
         alone = train.batch(np.array([q]))
         here = whole.request_index == q
-        begin, middle, end = whole.visible[q].tolist()
-        b, m, e = alone.visible[0].tolist()
+        begin, middle, end = whole.history_ranges[q].tolist()
+        b, m, e = alone.history_ranges[0].tolist()
         assert (middle - begin, end - middle) == (m - b, e - m)
         assert torch.equal(whole.event_time_ms[begin:end], alone.event_time_ms[b:e])
         assert torch.equal(
@@ -170,7 +176,7 @@ def test_a_batch_is_made_of_its_requests_alone(train: Split) -> None:
         assert torch.equal(
             whole.items.numbers[whole.item_index[here]], alone.items.numbers[alone.item_index]
         )
-        for name in ("labels", "weights", "rows", "bias"):
+        for name in ("labels", "weights", "impression_index", "bias"):
             assert torch.equal(getattr(whole, name)[here], getattr(alone, name))
 
 
@@ -178,7 +184,7 @@ def test_a_batch_is_made_of_its_requests_alone(train: Split) -> None:
 
 
 def id_columns(split: Split, batch: RequestBatch) -> dict[str, tuple[str, Tensor]]:
-    """level.feature -> (table, ids) of every id column, bag and event field."""
+    """level.feature -> (table, ids) of every id column, jagged column and event field."""
     spec, found = split._data.spec, {}
     for level, columns in (
         ("user", batch.users),
@@ -189,8 +195,8 @@ def id_columns(split: Split, batch: RequestBatch) -> dict[str, tuple[str, Tensor
         of = getattr(spec, level)
         for i, name in enumerate(of.names):
             found[f"{level}.{name}"] = of.tables[i], columns.ids[:, i]
-        for i, name in enumerate(of.bag_names):
-            found[f"{level}.{name}"] = of.bag_tables[i], columns.bags[i].values
+        for i, name in enumerate(of.jagged_names):
+            found[f"{level}.{name}"] = of.jagged_tables[i], columns.jagged[i].values
     for i, name in enumerate(spec.event.names):
         found[f"event.{name}"] = spec.event.tables[i], batch.event_ids[:, i]
     return found
@@ -232,7 +238,7 @@ def test_rate_1_replaces_every_known_id_of_a_vocabulary_and_nothing_else(train: 
     others = {
         n: t
         for n, t in leaves(swapped)
-        if not (n.endswith((".ids", "event_ids")) or (".bags." in n and n.endswith("values")))
+        if not (n.endswith((".ids", "event_ids")) or (".jagged." in n and n.endswith("values")))
     }
     assert len(others) > 15
     for name, tensor in leaves(plain):
@@ -318,10 +324,10 @@ def test_a_user_row_holds_the_union_of_what_its_requests_see(versions: Split) ->
     hours = [(t - at(0)) // 3_600_000 for t in batch.event_time_ms.tolist()]
     assert hours == [7, 8, 9, 11, 12, 13, 14]
     assert batch.event_offsets.tolist() == [0, 3, 7, 7]
-    assert batch.visible.tolist() == [[0, 2, 3], [3, 5, 6], [4, 6, 7], [7, 7, 7]]
+    assert batch.history_ranges.tolist() == [[0, 2, 3], [3, 5, 6], [4, 6, 7], [7, 7, 7]]
     turned = versions.batch(np.array([2, 0, 1]))
     assert turned.user_index.tolist() == [1, 0, 1]
-    assert turned.visible.tolist() == [[4, 6, 7], [0, 2, 3], [3, 5, 6]]
+    assert turned.history_ranges.tolist() == [[4, 6, 7], [0, 2, 3], [3, 5, 6]]
 
 
 # -- damage ----------------------------------------------------------------------------------------

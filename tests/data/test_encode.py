@@ -95,7 +95,7 @@ def test_every_kind_of_item_feature(encoders: Encoders) -> None:
     assert block.ids[:, 0].tolist() == [hashed[0], MISSING, hashed[1]]
     assert block.ids[:, 1].tolist() == [3, UNKNOWN, MISSING]
     assert block.ids[:, 2].tolist() == [2, 3, MISSING]  # below 10; from 10 on
-    ((values, offsets),) = block.bags
+    ((values, offsets),) = block.jagged
     assert values.tolist() == [2, UNKNOWN, MISSING]
     assert offsets.tolist() == [0, 2, 2, 3]
     np.testing.assert_allclose(
@@ -119,7 +119,7 @@ def test_json_rows_get_the_ids_of_parquet_rows(encoders: Encoders) -> None:
     }
     one = encoders.encode("item", from_json, 1)
     assert one.ids.tolist() == encoders.encode("item", ITEMS, 3).ids[:1].tolist()
-    assert one.bags[0][0].tolist() == [MISSING]  # a column that is not there
+    assert one.jagged[0][0].tolist() == [MISSING]  # a column that is not there
 
 
 def test_clock_parts_are_local(encoders: Encoders) -> None:
@@ -179,7 +179,7 @@ def test_the_spec(encoders: Encoders) -> None:
     }
     assert spec.item.names == ("item_id", "category", "price")
     assert spec.item.tables == ("item.item_id", "words", "item.price")
-    assert (spec.item.bag_names, spec.item.bag_tables) == (("tags",), ("words",))
+    assert (spec.item.jagged_names, spec.item.jagged_tables) == (("tags",), ("words",))
     assert spec.item.number_names == (
         "rating",
         "rating.missing",

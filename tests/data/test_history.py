@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hemix.data.history import cut_histories
+from hemix.data.history import find_history_ranges
 from hemix.data.spec import TIMELESS_MS
 from hemix.schema import History
 
@@ -16,7 +16,7 @@ NOON = 10 * DAY_MS + DAY_MS // 2
 
 def cuts(times: list[int], request: int, **history: object) -> list[int]:
     settings = History.model_validate(history)
-    got = cut_histories(
+    got = find_history_ranges(
         np.array(times, dtype=np.int64),
         np.array([0]),
         np.array([len(times)]),
@@ -93,7 +93,7 @@ def test_agrees_with_a_plain_search(
     times = np.array([t * hour for user in users for t in user], dtype=np.int64)
     who = np.array([u for u, _ in requests])
     when = np.array([t * hour for _, t in requests], dtype=np.int64)
-    got = cut_histories(
+    got = find_history_ranges(
         times, offsets[who], offsets[who + 1], when, settings, "UTC", delay_ms=settings.delay_ms
     )
     for (user, time), (begin, middle, end) in zip(requests, got.tolist(), strict=True):
@@ -105,7 +105,7 @@ def test_agrees_with_a_plain_search(
         assert end - middle == len(today)
         assert middle - begin == len(earlier)
     alone = [
-        cut_histories(
+        find_history_ranges(
             times,
             *(part[i : i + 1] for part in (offsets[who], offsets[who + 1], when)),
             settings,

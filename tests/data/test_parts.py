@@ -19,12 +19,14 @@ from tests.models.test_parity import SMALL
 def test_parts_hold_every_candidate_once_and_no_user_twice(parts: int) -> None:
     spec = make_spec()
     batch = make_batch(spec, users=7)
-    batch = dataclasses.replace(batch, rows=torch.arange(batch.candidates_count) + 100)
+    batch = dataclasses.replace(batch, impression_index=torch.arange(batch.candidates_count) + 100)
     seen, users = [], 0
     for part in range(parts):
         found, candidates = part_of(batch, part, parts)
         found.validate(spec)
-        assert found.rows is not None and torch.equal(found.rows, candidates + 100)
+        assert found.impression_index is not None and torch.equal(
+            found.impression_index, candidates + 100
+        )
         seen.append(candidates)
         users += found.users_count
     assert torch.equal(torch.cat(seen).sort().values, torch.arange(batch.candidates_count))

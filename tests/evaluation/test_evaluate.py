@@ -1,4 +1,4 @@
-"""From predictions to the split's part of metrics.json."""
+"""From predictions to the split's entry of metrics.json."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hemix.errors import DataError
 from hemix.evaluation import metrics
 from hemix.evaluation.evaluate import evaluate_predictions
 from hemix.evaluation.slices import slice_masks
-from tests.evaluation.made import predictions
+from tests.evaluation.synthetic import synthetic_predictions
 
 DESIGN_KEYS = {
     "auc",
@@ -32,10 +32,10 @@ DESIGN_KEYS = {
 
 @pytest.fixture(scope="module")
 def figures():
-    return evaluate_predictions(predictions(), replicates=100)
+    return evaluate_predictions(synthetic_predictions(), replicates=100)
 
 
-def test_every_task_has_every_key_of_the_design_and_all_is_json(figures):
+def test_every_task_has_all_metrics_and_the_entry_is_json(figures):
     assert figures["rows"] == 2000
     assert figures["requests"] == 250
     assert list(figures["tasks"]) == ["click", "order", "order_given_click"]
@@ -48,8 +48,8 @@ def test_every_task_has_every_key_of_the_design_and_all_is_json(figures):
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
 
 
-def test_figures_are_those_of_the_metrics(figures):
-    p = predictions()
+def test_the_entry_holds_the_values_of_the_metrics(figures):
+    p = synthetic_predictions()
     click, order = figures["tasks"]["click"], figures["tasks"]["order"]
     assert click["auc"] == metrics.auc(p.labels[:, 0], p.probabilities[:, 0])
     assert order["logloss"] == metrics.logloss(p.labels[:, 1], p.probabilities[:, 1])
@@ -60,8 +60,8 @@ def test_figures_are_those_of_the_metrics(figures):
     assert click["positives"] == p.labels[:, 0].sum()
 
 
-def test_a_given_task_is_measured_on_the_rows_where_the_label_holds(figures):
-    p = predictions()
+def test_a_conditional_task_is_evaluated_where_its_given_label_is_1(figures):
+    p = synthetic_predictions()
     clicked = p.labels[:, 0] == 1
     given = figures["tasks"]["order_given_click"]
     assert given["rows"] == clicked.sum() == figures["tasks"]["click"]["positives"]
@@ -71,27 +71,27 @@ def test_a_given_task_is_measured_on_the_rows_where_the_label_holds(figures):
     )
     assert (
         "order_given_click"
-        not in evaluate_predictions(predictions(conditional=None), replicates=2)["tasks"]
+        not in evaluate_predictions(synthetic_predictions(conditional=None), replicates=2)["tasks"]
     )
 
 
-def test_unknown_labels_are_left_out_of_their_task_only():
-    labels = predictions().labels.astype(float)
+def test_unknown_labels_are_left_out_of_their_task_alone():
+    labels = synthetic_predictions().labels.astype(float)
     labels[:500, 1] = np.nan
     labels[500:600, 1] = -1
-    found = evaluate_predictions(predictions(labels=labels), replicates=2)["tasks"]
-    assert found["click"]["rows"] == 2000
-    assert found["order"]["rows"] == 1400
-    assert found["order"]["auc"] == metrics.auc(
-        labels[600:, 1], predictions().probabilities[600:, 1]
+    tasks = evaluate_predictions(synthetic_predictions(labels=labels), replicates=2)["tasks"]
+    assert tasks["click"]["rows"] == 2000
+    assert tasks["order"]["rows"] == 1400
+    assert tasks["order"]["auc"] == metrics.auc(
+        labels[600:, 1], synthetic_predictions().probabilities[600:, 1]
     )
 
 
-def test_weights_bring_sampled_negatives_back_to_the_full_log():
-    full = predictions(rows=24_000)
-    kept = (full.labels[:, 0] == 1) | (np.random.default_rng(0).random(full.rows) < 0.2)
+def test_weights_undo_negative_sampling():
+    full = synthetic_predictions(rows=24_000)
+    sampled_rows = (full.labels[:, 0] == 1) | (np.random.default_rng(0).random(full.rows) < 0.2)
     columns = {
-        name: getattr(full, name)[kept]
+        name: getattr(full, name)[sampled_rows]
         for name in (
             "probabilities",
             "conditional",
@@ -106,7 +106,9 @@ def test_weights_bring_sampled_negatives_back_to_the_full_log():
             "item_seen_in_train",
         )
     }
-    sampled = predictions(**columns, weights=np.where(columns["labels"][:, 0] == 1, 1.0, 5.0))
+    sampled = synthetic_predictions(
+        **columns, weights=np.where(columns["labels"][:, 0] == 1, 1.0, 5.0)
+    )
     a, b = (evaluate_predictions(p, replicates=2)["tasks"]["click"] for p in (full, sampled))
     for name in ("auc", "gauc", "logloss", "ne", "pcoc"):
         assert b[name] == pytest.approx(a[name], rel=0.03), name
@@ -114,17 +116,18 @@ def test_weights_bring_sampled_negatives_back_to_the_full_log():
     assert unweighted < 0.7 * a["pcoc"]
 
 
-def test_what_is_undefined_is_absent_with_its_reason():
-    labels = predictions().labels.copy()
+def test_an_undefined_metric_is_absent_with_its_reason():
+    labels = synthetic_predictions().labels.copy()
     labels[:, 1] = 0
-    found = evaluate_predictions(predictions(labels=labels), replicates=10)["tasks"]["order"]
-    assert found["absent"]["auc"] == "no positives"
-    assert found["absent"]["pcoc"] == "no positives"
-    assert "auc" not in found and "auc_ci95" not in found
-    assert found["logloss"] > 0
+    figures = evaluate_predictions(synthetic_predictions(labels=labels), replicates=10)
+    order = figures["tasks"]["order"]
+    assert order["absent"]["auc"] == "no positives"
+    assert order["absent"]["pcoc"] == "no positives"
+    assert "auc" not in order and "auc_ci95" not in order
+    assert order["logloss"] > 0
 
 
-def test_without_rows_nothing_is_made_up():
+def test_a_split_without_rows_has_reasons_in_place_of_metrics():
     empty = {
         "probabilities": np.zeros((0, 2)),
         "conditional": None,
@@ -134,7 +137,7 @@ def test_without_rows_nothing_is_made_up():
         **{k: np.zeros(0, int) for k in ("user", "request", "history_length", "realtime_length")},
         **{k: np.zeros(0, bool) for k in ("user_seen_in_train", "item_seen_in_train")},
     }
-    figures = evaluate_predictions(predictions(**empty))
+    figures = evaluate_predictions(synthetic_predictions(**empty))
     assert figures["rows"] == 0
     assert figures["tasks"]["click"]["absent"]["auc"] == "no rows"
     assert figures["slices"] == {
@@ -145,36 +148,39 @@ def test_without_rows_nothing_is_made_up():
     }
 
 
-def test_truth_and_popularity_are_optional_and_a_truth_with_gaps_is_none():
-    truth = predictions().truth.copy()
+def test_a_truth_with_nan_is_left_out_and_popularity_is_optional():
+    truth = synthetic_predictions().truth.copy()
     truth[3, 1] = np.nan
-    found = evaluate_predictions(predictions(truth=truth, popularity=None), replicates=2)["tasks"]
-    assert "oracle_auc" in found["click"]
-    assert "oracle_auc" not in found["order"]
-    assert "popularity_auc" not in found["click"]
+    tasks = evaluate_predictions(synthetic_predictions(truth=truth, popularity=None), replicates=2)[
+        "tasks"
+    ]
+    assert "oracle_auc" in tasks["click"]
+    assert "oracle_auc" not in tasks["order"]
+    assert "popularity_auc" not in tasks["click"]
 
 
-def test_the_same_seed_gives_the_same_figures():
-    first, again = (evaluate_predictions(predictions(), seed=5, replicates=20) for _ in range(2))
-    other = evaluate_predictions(predictions(), seed=6, replicates=20)
+def test_the_seed_determines_the_entry():
+    first, again = (
+        evaluate_predictions(synthetic_predictions(), seed=5, replicates=20) for _ in range(2)
+    )
+    other = evaluate_predictions(synthetic_predictions(), seed=6, replicates=20)
     assert first == again
     assert first["tasks"]["click"]["auc_ci95"] != other["tasks"]["click"]["auc_ci95"]
 
 
-def test_slices_by_hand():
-    p = predictions(rows=8)
-    p = predictions(
+def test_slice_masks_split_by_history_realtime_user_and_item():
+    p = synthetic_predictions(
         rows=8,
         history_length=np.array([0, 1, 9, 10, 99, 100, 999, 1000]),
         realtime_length=np.array([0, 0, 1, 4, 5, 19, 20, 300]),
         user_seen_in_train=np.ones(8, bool),
         item_seen_in_train=np.arange(8) > 0,
     )
-    found = {
-        cut: {name: np.flatnonzero(mask).tolist() for name, mask in parts.items()}
-        for cut, parts in slice_masks(p).items()
+    rows = {
+        dimension: {name: np.flatnonzero(mask).tolist() for name, mask in masks.items()}
+        for dimension, masks in slice_masks(p).items()
     }
-    assert found == {
+    assert rows == {
         "history_length": {
             "0": [0],
             "1-9": [1, 2],
@@ -189,16 +195,16 @@ def test_slices_by_hand():
     }
 
 
-def test_slices_part_the_rows_and_hold_the_metrics_of_their_rows(figures):
-    p = predictions()
-    for parts in figures["slices"].values():
-        assert sum(part["rows"] for part in parts.values()) == 2000
+def test_slices_partition_the_rows_and_hold_their_metrics(figures):
+    p = synthetic_predictions()
+    for slices in figures["slices"].values():
+        assert sum(entry["rows"] for entry in slices.values()) == 2000
     new = ~p.item_seen_in_train
-    part = figures["slices"]["item"]["new"]
-    assert part["rows"] == new.sum()
-    assert part["tasks"]["click"]["auc"] == metrics.auc(p.labels[new, 0], p.probabilities[new, 0])
-    assert 0 < part["tasks"]["click"]["auc_standard_error"] < 0.1
-    assert part["tasks"]["order_given_click"]["rows"] == (new & (p.labels[:, 0] == 1)).sum()
+    entry = figures["slices"]["item"]["new"]
+    assert entry["rows"] == new.sum()
+    assert entry["tasks"]["click"]["auc"] == metrics.auc(p.labels[new, 0], p.probabilities[new, 0])
+    assert 0 < entry["tasks"]["click"]["auc_standard_error"] < 0.1
+    assert entry["tasks"]["order_given_click"]["rows"] == (new & (p.labels[:, 0] == 1)).sum()
 
 
 @pytest.mark.parametrize(
@@ -223,12 +229,12 @@ def test_slices_part_the_rows_and_hold_the_metrics_of_their_rows(figures):
         ("given", (None, 1), r"Predictions\.given\[1\]: expected an earlier task or None, got 1"),
     ],
 )
-def test_bad_predictions_are_named(field, value, message):
+def test_invalid_predictions_are_refused_by_field_and_row(field, value, message):
     with pytest.raises(DataError, match=message):
-        evaluate_predictions(predictions(**{field: value}))
+        evaluate_predictions(synthetic_predictions(**{field: value}))
 
 
-def test_neither_metrics_nor_report_load_torch():
+def test_evaluation_does_not_import_torch():
     code = (
         "import sys; from hemix.evaluation import evaluate, importance, report; sys.exit('torch' "
         "in sys.modules)"
@@ -236,39 +242,41 @@ def test_neither_metrics_nor_report_load_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_an_interval_of_one_user_is_absent_with_its_reason():
-    made = predictions(rows=400)
-    one = predictions(rows=400, user=np.full(400, 7))
+def test_one_user_has_no_interval():
+    base = synthetic_predictions(rows=400)
+    one = synthetic_predictions(rows=400, user=np.full(400, 7))
     for task in evaluate_predictions(one, replicates=10)["tasks"].values():
         assert "auc" in task
         assert "auc_ci95" not in task
         assert task["absent"]["auc_ci95"] == "fewer than two users"
-    weights = np.where(made.user == made.user[0], 1.0, 0.0)
-    figures = evaluate_predictions(predictions(rows=400, weights=weights), replicates=10)
+    weights = np.where(base.user == base.user[0], 1.0, 0.0)
+    figures = evaluate_predictions(synthetic_predictions(rows=400, weights=weights), replicates=10)
     assert figures["tasks"]["click"]["absent"]["auc_ci95"] == "fewer than two users", (
         "the others weigh nothing"
     )
-    for parts in figures["slices"].values():
-        for part in parts.values():
-            assert "auc_standard_error" not in part["tasks"]["click"]
+    for slices in figures["slices"].values():
+        for entry in slices.values():
+            assert "auc_standard_error" not in entry["tasks"]["click"]
 
 
 @pytest.mark.parametrize("empty", ["positives", "negatives", "rows"])
-def test_weights_that_leave_a_class_empty_leave_the_other_task_as_it_is(empty):
-    """Orders of weight 0 take nothing from what is known of clicks on the other rows."""
-    made = predictions()
-    label = made.labels[:, 0]
+def test_a_class_of_weight_zero_leaves_the_other_task_unchanged(empty):
+    """Zero weights of one click class leave the orders of the other rows evaluated."""
+    base = synthetic_predictions()
+    label = base.labels[:, 0]
     zero = {"positives": label == 1, "negatives": label == 0, "rows": np.ones(2000, bool)}[empty]
-    figures = evaluate_predictions(predictions(weights=np.where(zero, 0.0, 2.0)), replicates=5)
+    figures = evaluate_predictions(
+        synthetic_predictions(weights=np.where(zero, 0.0, 2.0)), replicates=5
+    )
     click = figures["tasks"]["click"]
     for metric in ("auc", "gauc", "ndcg_at_10", "ne"):
         assert metric not in click or (empty, metric) == ("negatives", "ndcg_at_10")
     assert click["absent"]["auc"] == f"no {empty}"
     assert ("logloss" in click) == (empty != "rows")
     if empty == "negatives":
-        kept = label == 1
+        clicked = label == 1
         order = figures["tasks"]["order"]
         assert order["auc"] == pytest.approx(
-            metrics.auc(made.labels[kept, 1], made.probabilities[kept, 1])
+            metrics.auc(base.labels[clicked, 1], base.probabilities[clicked, 1])
         )
     json.dumps(figures, allow_nan=False)

@@ -1,4 +1,4 @@
-"""Permutation importance with a scorer whose truth is known."""
+"""Permutation importance of a logistic scorer with known coefficients."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def permuting(columns):
     return scorer
 
 
-def test_the_most_important_comes_first_and_the_useless_costs_nothing(columns):
+def test_features_are_sorted_by_their_auc_drop(columns):
     p = logistic(columns)
     labels = (np.random.default_rng(1).random(p.size) < p).astype(int)
-    found = permutation_importance(permuting(columns), ["useless", "weak", "strong"], labels, p)
-    assert [entry["feature"] for entry in found] == ["strong", "weak", "useless"]
-    strong, weak, useless = found
+    entries = permutation_importance(permuting(columns), ["useless", "weak", "strong"], labels, p)
+    assert [entry["feature"] for entry in entries] == ["strong", "weak", "useless"]
+    strong, weak, useless = entries
     assert strong["auc_drop"] > 5 * weak["auc_drop"] > 0
     assert strong["logloss_rise"] > weak["logloss_rise"] > 0
     assert useless["auc_drop"] == useless["logloss_rise"] == useless["auc_drop_deviation"] == 0
     assert strong["repetitions"] == 3 and strong["auc_drop_deviation"] > 0
 
 
-def test_a_feature_is_permuted_the_same_whatever_else_is_asked_for(columns):
+def test_permutations_of_a_feature_do_not_depend_on_other_features(columns):
     p = logistic(columns)
     labels = (p > np.random.default_rng(1).random(p.size)).astype(int)
     alone = permutation_importance(permuting(columns), ["weak"], labels, p, seed=3)
@@ -49,12 +49,12 @@ def test_a_feature_is_permuted_the_same_whatever_else_is_asked_for(columns):
 
 def test_one_repetition_has_no_deviation(columns):
     labels = (columns["strong"] > 0).astype(int)
-    found = permutation_importance(
+    entries = permutation_importance(
         permuting(columns), ["strong"], labels, logistic(columns), repetitions=1
     )
-    assert not [key for key in found[0] if key.endswith("deviation")]
+    assert not [key for key in entries[0] if key.endswith("deviation")]
 
 
-def test_one_class_is_refused(columns):
+def test_labels_of_one_class_are_refused(columns):
     with pytest.raises(DataError, match="needs both classes in the labels: no positives"):
         permutation_importance(permuting(columns), ["weak"], np.zeros(4000), logistic(columns))

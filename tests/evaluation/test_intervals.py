@@ -1,6 +1,4 @@
-"""Bootstrap and standard errors: determinism, sharing of resamples, and that intervals cover what
-they should.
-"""
+"""Bootstrap and standard errors: determinism, common resamples, coverage of intervals."""
 
 from __future__ import annotations
 
@@ -9,19 +7,20 @@ import pytest
 
 from hemix.errors import DataError
 from hemix.evaluation import metrics
+from hemix.evaluation.influence import FEWER_THAN_TWO_USERS, auc_influence
 from hemix.evaluation.intervals import (
-    FEW_USERS,
+    auc_difference,
+    auc_interval,
+    auc_standard_error,
+)
+from hemix.evaluation.metrics import UndefinedMetric
+from hemix.evaluation.resampling import (
     Interval,
     UserResamples,
-    auc_difference,
-    auc_influence,
-    auc_interval,
     auc_replicates,
-    auc_standard_error,
     percentile_interval,
     replicates,
 )
-from hemix.evaluation.metrics import Absent
 
 A = np.array
 
@@ -36,7 +35,7 @@ def simulated(seed, users=150, per_user=12, spread=1.0):
     return label, score, user
 
 
-def test_resamples_draw_as_many_users_as_there_are_and_move_a_users_rows_together():
+def test_resamples_draw_whole_users_with_replacement():
     users = A([9, 9, 4, 9, 4, 2])
     for multiplicity in UserResamples(users, count=20):
         assert multiplicity[0] == multiplicity[1] == multiplicity[3]
@@ -44,20 +43,20 @@ def test_resamples_draw_as_many_users_as_there_are_and_move_a_users_rows_togethe
         assert multiplicity[0] + multiplicity[2] + multiplicity[5] == 3
 
 
-def test_resamples_depend_on_seed_replicate_and_users_only():
+def test_resamples_depend_on_seed_replicate_and_users_alone():
     users = A([5, 1, 5, 3])
-    same = [m.tolist() for m in UserResamples(users, count=5, seed=7)]
-    assert [m.tolist() for m in UserResamples(users, count=9, seed=7)][:5] == same
-    assert [m.tolist() for m in UserResamples(users, count=5, seed=8)] != same
+    first_five = [m.tolist() for m in UserResamples(users, count=5, seed=7)]
+    assert [m.tolist() for m in UserResamples(users, count=9, seed=7)][:5] == first_five
+    assert [m.tolist() for m in UserResamples(users, count=5, seed=8)] != first_five
     reordered = UserResamples(users[::-1], count=5, seed=7)
-    assert [m[::-1].tolist() for m in reordered] == same
+    assert [m[::-1].tolist() for m in reordered] == first_five
 
 
-def test_a_part_of_the_rows_shares_the_draws():
+def test_resamples_of_some_rows_use_the_same_draws():
     users = np.arange(6) // 2
-    whole = UserResamples(users, count=4)
+    resamples = UserResamples(users, count=4)
     keep = A([True, False, False, True, True, False])
-    for all_rows, some_rows in zip(whole, whole.of_rows(keep), strict=True):
+    for all_rows, some_rows in zip(resamples, resamples.of_rows(keep), strict=True):
         assert all_rows[keep].tolist() == some_rows.tolist()
 
 
@@ -84,19 +83,19 @@ def test_any_metric_can_be_resampled():
     assert interval.low < metrics.logloss(label, probability) < interval.high
 
 
-def test_percentiles_by_hand():
+def test_percentile_interval_takes_the_2_5_and_97_5_percentiles():
     assert percentile_interval(np.arange(101.0)) == Interval(2.5, 97.5)
 
 
-def test_an_interval_that_too_few_resamples_define_is_absent():
+def test_an_interval_is_undefined_where_too_few_resamples_define_it():
     # Two users, one class each: half of the resamples draw one user twice.
     values = auc_replicates(A([1, 0]), A([0.9, 0.1]), UserResamples(A([0, 1]), count=100))
     interval = percentile_interval(values)
-    assert isinstance(interval, Absent)
+    assert isinstance(interval, UndefinedMetric)
     assert "of 100 resamples of users define it" in interval.reason
 
 
-def test_influence_sums_to_zero_and_predicts_the_change():
+def test_auc_influence_sums_to_zero_and_predicts_the_change():
     label, score, _ = simulated(3, users=20)
     weight = np.random.default_rng(0).uniform(0.5, 2, label.size)
     influence = auc_influence(label, score, weight)
@@ -114,14 +113,14 @@ def test_standard_error_agrees_with_the_bootstrap():
     assert auc_standard_error(label, score, user) == pytest.approx(by_bootstrap, rel=0.1)
 
 
-def test_clustering_by_user_matters():
+def test_clustering_by_user_widens_the_standard_error():
     label, score, user = simulated(5, users=200, spread=1.5)
     by_user = auc_standard_error(label, score, user)
     by_row = auc_standard_error(label, score, np.arange(label.size))
     assert by_user > 1.3 * by_row
 
 
-def test_intervals_cover_the_true_auc_about_as_often_as_they_say():
+def test_bootstrap_intervals_cover_the_true_auc_at_the_nominal_rate():
     label, score, _ = simulated(99, users=20_000)
     truth = metrics.auc(label, score)
     covered = 0
@@ -134,7 +133,7 @@ def test_intervals_cover_the_true_auc_about_as_often_as_they_say():
     assert covered >= 51  # of 60, expected 57; 50 or fewer has a chance below 1 %
 
 
-def test_difference_is_paired():
+def test_a_paired_difference_has_a_smaller_standard_error():
     label, score, user = simulated(6)
     worse = score + np.random.default_rng(0).normal(size=score.size) * 0.7
     resamples = UserResamples(user, count=300)
@@ -151,7 +150,7 @@ def test_difference_is_paired():
     )
 
 
-def test_no_difference_between_a_score_and_its_monotone_map():
+def test_a_score_and_its_monotone_map_do_not_differ():
     label, score, user = simulated(7, users=20)
     difference = auc_difference(
         label, score, np.exp(score), user, resamples=UserResamples(user, count=50)
@@ -161,10 +160,14 @@ def test_no_difference_between_a_score_and_its_monotone_map():
     assert difference.standard_error == pytest.approx(0, abs=1e-15)
 
 
-def test_what_cannot_be_measured_says_why():
-    assert auc_standard_error(A([1, 1]), A([0.1, 0.2]), A([0, 1])) == Absent("no negatives")
-    assert auc_standard_error(A([1, 0]), A([0.1, 0.2]), A([0, 0])) == Absent("fewer than two users")
-    assert auc_difference(A([0, 0]), A([0.1, 0.2]), A([0.1, 0.2]), A([0, 1])) == Absent(
+def test_undefined_standard_errors_and_differences_give_the_reason():
+    assert auc_standard_error(A([1, 1]), A([0.1, 0.2]), A([0, 1])) == UndefinedMetric(
+        "no negatives"
+    )
+    assert auc_standard_error(A([1, 0]), A([0.1, 0.2]), A([0, 0])) == UndefinedMetric(
+        "fewer than two users"
+    )
+    assert auc_difference(A([0, 0]), A([0.1, 0.2]), A([0.1, 0.2]), A([0, 1])) == UndefinedMetric(
         "no positives"
     )
     with pytest.raises(DataError, match="expected 3 rows like the resamples, got 2"):
@@ -173,27 +176,34 @@ def test_what_cannot_be_measured_says_why():
         UserResamples(A([0]), count=0)
 
 
-def test_one_user_and_one_users_class_have_no_width():
+def test_one_user_defines_no_interval():
     label, score, user = simulated(8, users=20)
     one = np.zeros(label.size, dtype=int)
-    assert auc_standard_error(label, score, one) == FEW_USERS
-    assert auc_interval(label, score, UserResamples(one, count=20)) == FEW_USERS
+    assert auc_standard_error(label, score, one) == FEWER_THAN_TWO_USERS
+    assert auc_interval(label, score, UserResamples(one, count=20)) == FEWER_THAN_TWO_USERS
     difference = auc_difference(
         label, score, score[::-1], one, resamples=UserResamples(one, count=20)
     )
     assert difference.delta != 0
-    assert (difference.ci95, difference.standard_error) == (FEW_USERS, FEW_USERS)
+    assert (difference.ci95, difference.standard_error) == (
+        FEWER_THAN_TWO_USERS,
+        FEWER_THAN_TWO_USERS,
+    )
     both = next(u for u in range(20) if 0 < label[user == u].mean() < 1)
     weight = (user == both).astype(float)
-    assert auc_standard_error(label, score, user, weight) == FEW_USERS, "the others weigh nothing"
+    assert auc_standard_error(label, score, user, weight) == FEWER_THAN_TWO_USERS, (
+        "the others weigh nothing"
+    )
     alone = np.where(label == 1, 0, user)
-    assert auc_standard_error(label, score, alone) == Absent("all positives are of one user")
-    assert auc_interval(label, score, UserResamples(alone, count=20)) == Absent(
+    assert auc_standard_error(label, score, alone) == UndefinedMetric(
+        "all positives are of one user"
+    )
+    assert auc_interval(label, score, UserResamples(alone, count=20)) == UndefinedMetric(
         "all positives are of one user"
     )
 
 
-def test_rows_that_weigh_nothing_change_no_standard_error():
+def test_rows_of_weight_zero_change_no_standard_error():
     label, score, user = simulated(9, users=20)
     more = [np.concatenate([column, column[:50]]) for column in (label, score)]
     weight = np.concatenate([np.ones(label.size), np.zeros(50)])

@@ -1,4 +1,4 @@
-"""Metrics by hand, by brute force and by their properties."""
+"""Metrics against numbers worked out by hand, brute force, scikit-learn, and their properties."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import math
 
 import numpy as np
 import pytest
+import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hemix.errors import DataError
 from hemix.evaluation import metrics
-from hemix.evaluation.metrics import Absent
+from hemix.evaluation.metrics import UndefinedMetric
 
 A = np.array
 property_test = settings(deadline=None, max_examples=60)
@@ -40,8 +41,8 @@ def repeated(y, s, w, owner):
     return tuple(np.repeat(x, w) for x in (y, s, owner))
 
 
-def same(a, b):
-    if isinstance(a, Absent) or isinstance(b, Absent):
+def equal(a, b):
+    if isinstance(a, UndefinedMetric) or isinstance(b, UndefinedMetric):
         return a == b
     return a == pytest.approx(b, abs=1e-9)
 
@@ -49,12 +50,12 @@ def same(a, b):
 # -- AUC -------------------------------------------------------------------------------------------
 
 
-def test_auc_by_hand_with_a_tie():
+def test_auc_counts_a_tie_half():
     # Pairs: .8>.5, .8>.2, .5=.5 (half), .5>.2: 3.5 of 4.
     assert metrics.auc(A([1, 1, 0, 0]), A([0.8, 0.5, 0.5, 0.2])) == 0.875
 
 
-def test_auc_by_hand_with_weights():
+def test_auc_weighs_a_pair_by_both_rows():
     # Positive .6 (weight 2) beats negative .4 (weight 1) and loses to negative .9 (weight 3): 2 of
     # 8.
     assert metrics.auc(A([1, 0, 0]), A([0.6, 0.4, 0.9]), A([2.0, 1.0, 3.0])) == 0.25
@@ -67,12 +68,12 @@ def test_auc_of_equal_scores_is_a_half():
 @pytest.mark.parametrize(
     ("labels", "reason"), [([1, 1], "no negatives"), ([0, 0], "no positives"), ([], "no rows")]
 )
-def test_auc_of_one_class_is_absent(labels, reason):
-    assert metrics.auc(A(labels, dtype=int), np.zeros(len(labels))) == Absent(reason)
+def test_auc_of_one_class_is_undefined(labels, reason):
+    assert metrics.auc(A(labels, dtype=int), np.zeros(len(labels))) == UndefinedMetric(reason)
 
 
-def test_a_class_of_weight_zero_is_no_class():
-    assert metrics.auc(A([1, 0]), A([0.9, 0.1]), A([0.0, 1.0])) == Absent("no positives")
+def test_auc_is_undefined_where_a_class_has_weight_zero():
+    assert metrics.auc(A([1, 0]), A([0.9, 0.1]), A([0.0, 1.0])) == UndefinedMetric("no positives")
 
 
 @property_test
@@ -80,21 +81,23 @@ def test_a_class_of_weight_zero_is_no_class():
 def test_auc_equals_the_count_of_pairs(case):
     y, s, w, _ = case
     expected = pairwise_auc(y, s, w)
-    found = metrics.auc(y, s, w)
-    assert isinstance(found, Absent) if expected is None else found == pytest.approx(expected)
+    value = metrics.auc(y, s, w)
+    assert (
+        isinstance(value, UndefinedMetric) if expected is None else value == pytest.approx(expected)
+    )
 
 
 @property_test
 @given(rows())
-def test_auc_does_not_change_under_a_monotone_map_and_mirrors_under_its_inverse(case):
+def test_auc_is_invariant_to_monotone_maps_and_mirrored_by_negation(case):
     y, s, w, _ = case
     plain = metrics.auc(y, s, w)
-    assert same(plain, metrics.auc(y, np.exp(3 * s) - 7, w))
-    if not isinstance(plain, Absent):
+    assert equal(plain, metrics.auc(y, np.exp(3 * s) - 7, w))
+    if not isinstance(plain, UndefinedMetric):
         assert metrics.auc(y, -s, w) == pytest.approx(1 - plain)
 
 
-def test_auc_takes_single_precision_scores_apart_by_one_step():
+def test_auc_separates_adjacent_float32_scores():
     low = np.float32(0.5)
     assert metrics.auc(A([0, 1]), A([low, np.nextafter(low, np.float32(1))])) == 1.0
 
@@ -102,7 +105,7 @@ def test_auc_takes_single_precision_scores_apart_by_one_step():
 # -- GAUC and nDCG ---------------------------------------------------------------------------------
 
 
-def test_gauc_by_hand():
+def test_gauc_weighs_users_by_their_impressions():
     # User 7: AUC 1 over 2 rows; user 3: AUC 1/2 (one of two pairs) over 3 rows; user 5 has no
     # positive and covers 1 of 6.
     users = A([7, 7, 3, 3, 3, 5])
@@ -111,38 +114,38 @@ def test_gauc_by_hand():
     assert coverage == pytest.approx(5 / 6)
 
 
-def test_gauc_ignores_what_separates_users():
+def test_gauc_ignores_the_ranking_between_users():
     # Between users the ranking is wrong, within each it is right.
     y, s, users = A([1, 0, 1, 0]), A([0.3, 0.2, 0.9, 0.8]), A([0, 0, 1, 1])
     assert metrics.auc(y, s) == 0.75
     assert metrics.gauc(y, s, users) == (1.0, 1.0)
 
 
-def test_gauc_without_a_mixed_user_is_absent_and_covers_nothing():
+def test_gauc_without_a_user_of_both_classes_is_undefined():
     value, coverage = metrics.gauc(A([1, 0]), A([0.9, 0.1]), A([0, 1]))
-    assert value == Absent("no user has both a positive and a negative")
+    assert value == UndefinedMetric("no user has both a positive and a negative")
     assert coverage == 0.0
 
 
 @property_test
 @given(rows())
-def test_gauc_is_the_mean_of_the_users_aucs(case):
+def test_gauc_is_the_mean_of_user_aucs(case):
     y, s, w, users = case
-    parts = [
+    users_aucs = [
         (w[users == u].sum(), pairwise_auc(*(x[users == u] for x in (y, s, w))))
         for u in np.unique(users)
     ]
-    both = [(mass, value) for mass, value in parts if value is not None]
+    both = [(mass, value) for mass, value in users_aucs if value is not None]
     value, coverage = metrics.gauc(y, s, users, w)
     if not both:
-        assert isinstance(value, Absent) and coverage == 0
+        assert isinstance(value, UndefinedMetric) and coverage == 0
         return
     covered = sum(mass for mass, _ in both)
     assert value == pytest.approx(sum(mass * v for mass, v in both) / covered)
     assert coverage == pytest.approx(covered / w.sum())
 
 
-def test_ndcg_by_hand():
+def test_ndcg_is_averaged_over_requests():
     # Request 0: positives at ranks 1 and 3 of 3: (1 + 1/2) / (1 + 1/log2 3). Request 1: the
     # positive at rank 2 of 2: 1/log2 3.
     y, s = A([1, 0, 1, 0, 1]), A([0.9, 0.5, 0.1, 0.8, 0.2])
@@ -152,22 +155,22 @@ def test_ndcg_by_hand():
     )
 
 
-def test_ndcg_leaves_out_requests_without_a_positive_and_lone_candidates():
+def test_ndcg_skips_requests_without_a_positive_or_with_one_candidate():
     y, s = A([1, 0, 0, 0, 1]), A([0.2, 0.8, 0.5, 0.4, 0.9])
     # Request 1 has no positive, request 2 one candidate.
     assert metrics.ndcg_at_k(y, s, A([0, 0, 1, 1, 2])) == pytest.approx(1 / math.log2(3))
-    assert metrics.ndcg_at_k(y[2:], s[2:], A([1, 1, 2])) == Absent(
+    assert metrics.ndcg_at_k(y[2:], s[2:], A([1, 1, 2])) == UndefinedMetric(
         "no request has both a positive and more than one candidate"
     )
 
 
-def test_ndcg_is_cut_at_k():
+def test_ndcg_ignores_ranks_beyond_k():
     y, s = A([0, 0, 1]), A([0.9, 0.8, 0.7])
     assert metrics.ndcg_at_k(y, s, np.zeros(3, int), k=2) == 0.0
     assert metrics.ndcg_at_k(y, s, np.zeros(3, int), k=3) == pytest.approx(0.5)
 
 
-def test_ndcg_shares_discounts_among_equal_scores_whatever_the_order_of_rows():
+def test_ndcg_divides_discounts_among_equal_scores_in_any_row_order():
     expected = (1 + 1 / math.log2(3)) / 2
     for y in ([1, 0], [0, 1]):
         assert metrics.ndcg_at_k(A(y), A([0.5, 0.5]), A([0, 0])) == pytest.approx(expected)
@@ -176,7 +179,7 @@ def test_ndcg_shares_discounts_among_equal_scores_whatever_the_order_of_rows():
 # -- probabilities ---------------------------------------------------------------------------------
 
 
-def test_logloss_by_hand():
+def test_logloss_is_a_weighted_mean():
     assert metrics.logloss(A([1, 0]), A([0.8, 0.4])) == pytest.approx(
         -(math.log(0.8) + math.log(0.6)) / 2
     )
@@ -193,33 +196,33 @@ def test_ne_of_the_base_rate_is_one():
     y = A([1, 0, 0, 0])
     assert metrics.ne(y, np.full(4, 0.25)) == pytest.approx(1.0)
     assert metrics.ne(A([1, 0]), np.full(2, 0.75), A([3.0, 1.0])) == pytest.approx(1.0)
-    assert metrics.ne(A([0, 0]), A([0.1, 0.2])) == Absent("no positives")
+    assert metrics.ne(A([0, 0]), A([0.1, 0.2])) == UndefinedMetric("no positives")
 
 
-def test_pcoc_by_hand():
+def test_pcoc_is_predicted_over_observed_positives():
     assert metrics.pcoc(A([1, 0, 1]), A([0.9, 0.3, 0.6])) == pytest.approx(0.9)
     assert metrics.pcoc(A([1, 0]), A([0.5, 0.5]), A([1.0, 3.0])) == pytest.approx(2.0)
-    assert metrics.pcoc(A([0]), A([0.5])) == Absent("no positives")
+    assert metrics.pcoc(A([0]), A([0.5])) == UndefinedMetric("no positives")
 
 
-def test_ece_by_hand():
+def test_ece_averages_the_bins():
     # Two bins: predictions .1, .3 (mean .2) with no positive, .6, .8 (mean .7) with both.
     assert metrics.ece(A([0, 0, 1, 1]), A([0.1, 0.3, 0.6, 0.8]), bins=2) == pytest.approx(
         (0.2 + 0.3) / 2
     )
 
 
-def test_ece_with_weights_moves_the_borders_of_the_bins():
+def test_ece_bins_have_equal_weight():
     # Mass 4: the first row alone fills the first of two bins.
-    found = metrics.ece(A([1, 0, 1]), A([0.2, 0.4, 0.6]), A([2.0, 1.0, 1.0]), bins=2)
-    assert found == pytest.approx((0.8 + 0.0) / 2)
+    value = metrics.ece(A([1, 0, 1]), A([0.2, 0.4, 0.6]), A([2.0, 1.0, 1.0]), bins=2)
+    assert value == pytest.approx((0.8 + 0.0) / 2)
 
 
-def test_ece_of_one_constant_is_its_distance_from_the_rate():
+def test_ece_of_a_constant_is_its_distance_from_the_rate():
     assert metrics.ece(A([1, 1, 0, 0, 0]), np.full(5, 0.1)) == pytest.approx(0.3)
 
 
-def test_ece_lies_at_its_floor_when_calibrated_and_above_it_when_not():
+def test_ece_is_near_its_floor_only_when_calibrated():
     rng = np.random.default_rng(0)
     p = rng.beta(1, 9, 20_000)
     y = (rng.random(p.size) < p).astype(int)
@@ -228,7 +231,7 @@ def test_ece_lies_at_its_floor_when_calibrated_and_above_it_when_not():
     assert metrics.ece(y, p**1.3) > 5 * metrics.ece_floor(y, p**1.3)
 
 
-def test_ece_floor_falls_with_the_root_of_the_size():
+def test_ece_floor_falls_with_the_square_root_of_the_size():
     rng = np.random.default_rng(1)
     p = rng.beta(1, 9, 1_000)
     small = metrics.ece_floor(np.zeros(1_000), p)
@@ -236,10 +239,10 @@ def test_ece_floor_falls_with_the_root_of_the_size():
     assert small / large == pytest.approx(4, rel=0.1)
 
 
-def test_ece_floor_of_one_bin_is_the_mean_deviation_of_a_binomial():
+def test_ece_floor_of_one_bin_is_the_mean_absolute_deviation_of_a_binomial():
     # n = 400, p = .5: sd of the rate .025, mean absolute deviation .025 * sqrt(2 / pi).
-    found = metrics.ece_floor(np.zeros(400), np.full(400, 0.5), bins=1, repetitions=4000)
-    assert found == pytest.approx(0.025 * math.sqrt(2 / math.pi), rel=0.04)
+    value = metrics.ece_floor(np.zeros(400), np.full(400, 0.5), bins=1, repetitions=4000)
+    assert value == pytest.approx(0.025 * math.sqrt(2 / math.pi), rel=0.04)
 
 
 def test_ece_floor_of_sampled_negatives_matches_that_of_fresh_samples():
@@ -256,20 +259,20 @@ def test_ece_floor_of_sampled_negatives_matches_that_of_fresh_samples():
     assert floor == pytest.approx(shown, rel=0.25)
 
 
-def test_ece_floor_is_the_same_for_the_same_seed():
+def test_ece_floor_depends_on_the_seed_alone():
     p = np.linspace(0.01, 0.5, 200)
     first, again, other = (metrics.ece_floor(np.zeros(200), p, seed=s) for s in (3, 3, 4))
     assert first == again != other
 
 
-def test_calibration_points_by_hand():
+def test_calibration_curve_of_two_bins():
     low, high = metrics.calibration_curve(A([0, 1, 1, 1]), A([0.1, 0.3, 0.6, 0.8]), bins=2)
     assert (low.prediction, low.rate, low.rows) == pytest.approx((0.2, 0.5, 2))
     assert (high.prediction, high.rate, high.rows) == pytest.approx((0.7, 1.0, 2))
     assert low.standard_error == pytest.approx(math.sqrt(0.09 + 0.21) / 2)
 
 
-def test_without_rows_everything_is_absent():
+def test_every_metric_is_undefined_without_rows():
     none, p = np.zeros(0, int), np.zeros(0)
     for metric in (
         metrics.auc,
@@ -279,52 +282,52 @@ def test_without_rows_everything_is_absent():
         metrics.ece,
         metrics.ece_floor,
     ):
-        assert metric(none, p) == Absent("no rows")
-    assert isinstance(metrics.gauc(none, p, none)[0], Absent)
-    assert isinstance(metrics.ndcg_at_k(none, p, none), Absent)
+        assert metric(none, p) == UndefinedMetric("no rows")
+    assert isinstance(metrics.gauc(none, p, none)[0], UndefinedMetric)
+    assert isinstance(metrics.ndcg_at_k(none, p, none), UndefinedMetric)
     assert metrics.calibration_curve(none, p) == []
 
 
-# -- all of them -----------------------------------------------------------------------------------
+# -- properties of all metrics ------------------------------------------------------------------
 
 
 @property_test
 @given(rows())
-def test_a_weight_is_a_repetition(case):
+def test_an_integer_weight_equals_repeated_rows(case):
     y, s, w, owner = case
     y2, s2, owner2 = repeated(*case)
     for metric in (metrics.auc, metrics.logloss, metrics.ne, metrics.pcoc, metrics.ece):
-        assert same(metric(y, s, w), metric(y2, s2)), metric.__name__
-    assert same(metrics.gauc(y, s, owner, w)[0], metrics.gauc(y2, s2, owner2)[0])
+        assert equal(metric(y, s, w), metric(y2, s2)), metric.__name__
+    assert equal(metrics.gauc(y, s, owner, w)[0], metrics.gauc(y2, s2, owner2)[0])
     rows_of = np.bincount(owner, w > 0, minlength=5)
     if (
         rows_of[np.unique(owner2)] > 1
     ).all():  # copies of one candidate do not make a ranking of it
-        assert same(metrics.ndcg_at_k(y, s, owner, w, k=3), metrics.ndcg_at_k(y2, s2, owner2, k=3))
+        assert equal(metrics.ndcg_at_k(y, s, owner, w, k=3), metrics.ndcg_at_k(y2, s2, owner2, k=3))
 
 
 @property_test
 @given(rows(), st.integers(0, 1000))
-def test_the_order_of_rows_does_not_matter(case, seed):
+def test_the_order_of_rows_changes_no_metric(case, seed):
     y, s, w, owner = case
     o = np.random.default_rng(seed).permutation(y.size)
     for metric in (metrics.auc, metrics.logloss, metrics.ne, metrics.pcoc, metrics.ece):
-        assert same(metric(y, s, w), metric(y[o], s[o], w[o])), metric.__name__
-    assert same(metrics.gauc(y, s, owner, w)[0], metrics.gauc(y[o], s[o], owner[o], w[o])[0])
-    assert same(metrics.ndcg_at_k(y, s, owner, w), metrics.ndcg_at_k(y[o], s[o], owner[o], w[o]))
+        assert equal(metric(y, s, w), metric(y[o], s[o], w[o])), metric.__name__
+    assert equal(metrics.gauc(y, s, owner, w)[0], metrics.gauc(y[o], s[o], owner[o], w[o])[0])
+    assert equal(metrics.ndcg_at_k(y, s, owner, w), metrics.ndcg_at_k(y[o], s[o], owner[o], w[o]))
 
 
 @property_test
 @given(rows())
-def test_values_stay_in_their_range(case):
+def test_bounded_metrics_stay_between_0_and_1(case):
     y, s, w, owner = case
-    found = [
+    values = [
         metrics.auc(y, s, w),
         metrics.gauc(y, s, owner, w)[0],
         metrics.ndcg_at_k(y, s, owner, w),
         metrics.ece(y, s, w),
     ]
-    assert all(isinstance(v, Absent) or -1e-12 <= v <= 1 + 1e-12 for v in found)
+    assert all(isinstance(v, UndefinedMetric) or -1e-12 <= v <= 1 + 1e-12 for v in values)
 
 
 @pytest.mark.parametrize(
@@ -336,11 +339,52 @@ def test_values_stay_in_their_range(case):
         ([0, 1], [0.1, 0.2], [1.0, -1.0], "weights: expected 0 or more, got -1.0 in row 1"),
     ],
 )
-def test_bad_rows_are_named(labels, scores, weights, message):
+def test_an_invalid_array_is_refused_by_name_and_row(labels, scores, weights, message):
     with pytest.raises(DataError, match=message):
         metrics.auc(A(labels), A(scores), None if weights is None else A(weights))
 
 
-def test_a_probability_above_one_is_named():
+def test_a_probability_above_one_is_refused_by_row():
     with pytest.raises(DataError, match=r"probabilities: expected 0 to 1, got 1\.5 in row 1"):
         metrics.logloss(A([0, 1]), A([0.5, 1.5]))
+
+
+# -- the same numbers as scikit-learn --------------------------------------------------------------
+
+
+def weighted_rows(rows: int = 5000):
+    """Labels, probabilities with ties, and weights."""
+    rng = np.random.default_rng(8)
+    p = rng.choice(np.round(rng.beta(1, 4, 200), 3).clip(0.001, 0.999), rows)
+    return (rng.random(rows) < p).astype(int), p, rng.uniform(0.2, 5, rows)
+
+
+def test_auc_and_logloss_equal_scikit_learn():
+    y, p, w = weighted_rows()
+    assert metrics.auc(y, p, w) == pytest.approx(
+        sklearn.metrics.roc_auc_score(y, p, sample_weight=w), rel=1e-12
+    )
+    assert metrics.auc(y, p) == pytest.approx(sklearn.metrics.roc_auc_score(y, p), rel=1e-12)
+    assert metrics.logloss(y, p, w) == pytest.approx(
+        sklearn.metrics.log_loss(y, p, sample_weight=w), rel=1e-12
+    )
+
+
+def test_auc_under_resampled_weights_equals_scikit_learn():
+    y, p, w = weighted_rows(500)
+    pairs = metrics.RankedPairs(y, p)
+    for seed in range(10):
+        drawn = w * np.random.default_rng(seed).integers(0, 3, y.size)
+        assert pairs.auc(drawn) == pytest.approx(
+            sklearn.metrics.roc_auc_score(y, p, sample_weight=drawn), rel=1e-12
+        )
+
+
+@pytest.mark.parametrize("k", [1, 3, 10, 30])
+def test_ndcg_equals_scikit_learn_with_ties(k):
+    y, p, _ = weighted_rows()
+    labels_RC, scores_RC = y.reshape(-1, 20), p.reshape(-1, 20)
+    positive = labels_RC.any(axis=1)
+    assert metrics.ndcg_at_k(y, p, np.arange(y.size) // 20, k=k) == pytest.approx(
+        sklearn.metrics.ndcg_score(labels_RC[positive], scores_RC[positive], k=k), rel=1e-12
+    )

@@ -1,6 +1,4 @@
-"""Notes: what is worse than knowing nothing is said, what chance may have done is not called
-worse.
-"""
+"""Notes: a model that is worse than a trivial baseline is noted, with its significance."""
 
 from __future__ import annotations
 
@@ -22,33 +20,35 @@ from hemix.evaluation.notes import (
 )
 from hemix.evaluation.predictions import Predictions
 from hemix.evaluation.report import render_report
-from tests.evaluation.made import predictions
+from tests.evaluation.synthetic import synthetic_predictions
 
 
-def noted(p: Predictions) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def evaluate_with_notes(p: Predictions) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     figures = evaluate_predictions(p, replicates=20)
     return figures, evaluation_notes(p.task_rows(), figures["tasks"], p.user, "test")
 
 
-def scored(probabilities: np.ndarray, **changes: Any) -> Predictions:
-    """The made-up funnel with other probabilities of a click."""
-    made = predictions()
-    order = np.minimum(probabilities, made.probabilities[:, 1])
-    return predictions(probabilities=np.stack([probabilities, order], axis=1), **changes)
+def with_click_probabilities(probabilities: np.ndarray, **changes: Any) -> Predictions:
+    """The synthetic funnel with other probabilities of a click."""
+    base = synthetic_predictions()
+    order = np.minimum(probabilities, base.probabilities[:, 1])
+    return synthetic_predictions(probabilities=np.stack([probabilities, order], axis=1), **changes)
 
 
-def test_nothing_is_said_of_a_model_that_knows_something() -> None:
-    figures, notes = noted(predictions(popularity=np.full((2000, 2), 0.1)))
+def test_a_model_better_than_the_baselines_has_no_notes() -> None:
+    figures, notes = evaluate_with_notes(synthetic_predictions(popularity=np.full((2000, 2), 0.1)))
     assert all(task["ne"] < 1 for task in figures["tasks"].values())
     assert notes == []
 
 
-def test_a_log_loss_above_the_base_rates() -> None:
-    made = predictions()
-    figures, notes = noted(scored(1 - made.probabilities[:, 0], popularity=None))
+def test_a_log_loss_above_the_base_rate_is_noted() -> None:
+    base = synthetic_predictions()
+    figures, notes = evaluate_with_notes(
+        with_click_probabilities(1 - base.probabilities[:, 0], popularity=None)
+    )
     [note] = [note for note in notes if note["task"] == "click"]
     click = figures["tasks"]["click"]
-    rate = made.labels[:, 0].mean()
+    rate = base.labels[:, 0].mean()
     assert note["code"] == "loss_above_base_rate"
     assert (note["split"], note["logloss"], note["ne"]) == (
         "test",
@@ -63,59 +63,69 @@ def test_a_log_loss_above_the_base_rates() -> None:
     assert json.loads(json.dumps(notes, allow_nan=False)) == notes
 
 
-def test_what_chance_may_have_done_is_said_to_be_so() -> None:
-    """Noise of so little weight that it is worse than the rate, but not surely."""
-    rate = predictions().labels[:, 0].mean()
+def test_an_insignificant_excess_of_log_loss_is_within_chance() -> None:
+    """Small noise around the base rate: worse than the rate, but not significantly."""
+    rate = synthetic_predictions().labels[:, 0].mean()
     noise = np.random.default_rng(3).normal(size=2000) * 0.02
     for p in (rate + noise, rate - noise):
-        figures, notes = noted(scored(np.clip(p, 0.01, 0.99), popularity=None))
-        found = [note for note in notes if note["task"] == "click"]
-        assert bool(found) == (figures["tasks"]["click"]["ne"] > 1.0005)
-        assert all(note["within_chance"] for note in found)
+        figures, notes = evaluate_with_notes(
+            with_click_probabilities(np.clip(p, 0.01, 0.99), popularity=None)
+        )
+        click_notes = [note for note in notes if note["task"] == "click"]
+        assert bool(click_notes) == (figures["tasks"]["click"]["ne"] > 1.0005)
+        assert all(note["within_chance"] for note in click_notes)
 
 
-def test_the_base_rate_itself_is_not_above_the_base_rate() -> None:
-    constant = np.full(2000, predictions().labels[:, 0].mean())
-    assert [n for n in noted(scored(constant, popularity=None))[1] if n["task"] == "click"] == []
+def test_the_base_rate_as_prediction_has_no_note() -> None:
+    constant = np.full(2000, synthetic_predictions().labels[:, 0].mean())
+    assert [
+        n
+        for n in evaluate_with_notes(with_click_probabilities(constant, popularity=None))[1]
+        if n["task"] == "click"
+    ] == []
 
 
-def test_popularity_that_is_better_and_popularity_that_is_a_close_rival() -> None:
-    made = predictions()
+def test_an_auc_below_popularity_is_noted_with_its_significance() -> None:
+    base = synthetic_predictions()
     weak = np.clip(
-        0.9 * made.probabilities[:, 0].mean() + 0.01 * np.random.default_rng(0).normal(size=2000),
+        0.9 * base.probabilities[:, 0].mean() + 0.01 * np.random.default_rng(0).normal(size=2000),
         0,
         1,
     )
-    _, notes = noted(scored(weak))
+    _, notes = evaluate_with_notes(with_click_probabilities(weak))
     [note] = [n for n in notes if (n["task"], n["code"]) == ("click", "auc_below_popularity")]
     assert note["auc"] < note["popularity_auc"]
     assert note["difference_ci95"][1] < 0
     assert note["within_chance"] is False
-    close = predictions(popularity=np.clip(made.probabilities + 1e-3 * made.labels, 0, 1))
-    assert {n["code"] for n in noted(close)[1]} == {"auc_below_popularity"}, (
+    close = synthetic_predictions(popularity=np.clip(base.probabilities + 1e-3 * base.labels, 0, 1))
+    assert {n["code"] for n in evaluate_with_notes(close)[1]} == {"auc_below_popularity"}, (
         "every pair the same or better: small, but sure"
     )
     noise = np.exp(0.3 * np.random.default_rng(1).normal(size=(2000, 2)))
-    even = [made.probabilities * noise, made.probabilities * noise[::-1]]
+    even = [base.probabilities * noise, base.probabilities * noise[::-1]]
     below = []
     for ours, theirs in (even, even[::-1]):  # one of the two is below, not surely
-        _, notes = noted(
-            predictions(probabilities=np.clip(ours, 0, 1), popularity=np.clip(theirs, 0, 1))
+        _, notes = evaluate_with_notes(
+            synthetic_predictions(
+                probabilities=np.clip(ours, 0, 1), popularity=np.clip(theirs, 0, 1)
+            )
         )
         below += [n for n in notes if n["code"] == "auc_below_popularity" and n["task"] == "click"]
     assert [n["within_chance"] for n in below] == [True]
 
 
-def test_one_user_has_no_interval_and_the_difference_alone_decides() -> None:
-    made = predictions()
-    _, notes = noted(scored(1 - made.probabilities[:, 0], user=np.zeros(2000, dtype=int)))
+def test_notes_of_one_user_have_no_interval() -> None:
+    base = synthetic_predictions()
+    _, notes = evaluate_with_notes(
+        with_click_probabilities(1 - base.probabilities[:, 0], user=np.zeros(2000, dtype=int))
+    )
     below = next(n for n in notes if (n["task"], n["code"]) == ("click", "auc_below_popularity"))
     above = next(n for n in notes if (n["task"], n["code"]) == ("click", "loss_above_base_rate"))
     assert "difference_ci95" not in below
     assert "standard_error" not in above
 
 
-def test_notes_of_training() -> None:
+def test_training_notes_join_labels_validation_and_calibration() -> None:
     lines = {
         "click": {"slope": 1.2, "shift": 0.1},
         "order": {"slope": 1.0, "shift": 0.0, "left_out": "one class"},
@@ -140,8 +150,10 @@ def test_notes_of_training() -> None:
     )
 
 
-def test_tables_and_report_show_what_is_noted() -> None:
-    figures, notes = noted(scored(1 - predictions().probabilities[:, 0]))
+def test_table_and_report_show_every_note() -> None:
+    figures, notes = evaluate_with_notes(
+        with_click_probabilities(1 - synthetic_predictions().probabilities[:, 0])
+    )
     figures["notes"] = notes
     of_training = valid_notes({"click": (0.7, 0.5)})
     page = html.unescape(render_report(metrics={"notes": of_training, "split": {"test": figures}}))
@@ -156,8 +168,8 @@ def test_tables_and_report_show_what_is_noted() -> None:
     )
 
 
-def test_reasons_of_what_is_absent_stand_in_table_and_report() -> None:
-    figures, _ = noted(predictions(user=np.zeros(2000, dtype=int)))
+def test_table_and_report_show_the_reason_of_an_undefined_metric() -> None:
+    figures, _ = evaluate_with_notes(synthetic_predictions(user=np.zeros(2000, dtype=int)))
     assert figures["tasks"]["click"]["absent"] == {"auc_ci95": "fewer than two users"}
     assert "fewer than two users" in metrics_table(figures, "test")
     assert "fewer than two users" in render_report(metrics={"split": {"test": figures}})

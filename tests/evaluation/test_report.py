@@ -1,4 +1,4 @@
-"""The report says the facts, stands alone, is well-formed, and escapes what it is given."""
+"""The report shows the run, needs no other file, is well-formed, and escapes names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hemix.errors import StorageError
 from hemix.evaluation import charts, wording
 from hemix.evaluation.evaluate import evaluate_predictions
 from hemix.evaluation.report import render_report, write_report
-from tests.evaluation.made import predictions
+from tests.evaluation.synthetic import synthetic_predictions
 
 VOID = {"meta", "br", "link", "img", "hr"}
 
@@ -56,7 +56,7 @@ class Checker(HTMLParser):
         self.text.append(data)
 
 
-def checked(page):
+def report_text(page):
     checker = Checker()
     checker.feed(page)
     checker.close()
@@ -70,7 +70,7 @@ def checked(page):
 
 @pytest.fixture(scope="module")
 def content():
-    split = evaluate_predictions(predictions(), replicates=50)
+    split = evaluate_predictions(synthetic_predictions(), replicates=50)
     split["importance"] = [
         {"feature": "item.price", "auc_drop": 0.031, "auc_drop_deviation": 0.001},
         {"feature": "user.<b>&$x$", "auc_drop": 0.012, "auc_drop_deviation": 0.0},
@@ -114,8 +114,8 @@ def content():
     }
 
 
-def test_the_report_stands_alone_and_says_the_facts(content):
-    text = checked(render_report(**content))
+def test_the_report_shows_the_run_and_needs_no_other_file(content):
+    text = report_text(render_report(**content))
     click = content["metrics"]["split"]["test"]["tasks"]["click"]
     for fact in (
         "HeMix tiny",
@@ -147,7 +147,7 @@ def test_the_report_stands_alone_and_says_the_facts(content):
         assert fact in text, fact
 
 
-def test_names_are_escaped(content):
+def test_names_are_html_escaped(content):
     page = render_report(**content)
     assert "city&lt;script&gt;" in page
     assert "<b>&$x$" not in page
@@ -161,7 +161,7 @@ def test_every_chart_has_a_text_alternative(content):
     assert "valid from 0.3500 to 0.3500" in " ".join(labels)
 
 
-def test_colours_follow_the_theme(content):
+def test_charts_use_the_colours_of_the_theme(content):
     page = render_report(**content)
     drawings = "".join(re.findall(r"<svg.*?</svg>", page, flags=re.S))
     assert "var(--model)" in drawings
@@ -174,28 +174,30 @@ def test_the_same_content_gives_the_same_bytes(content):
 
 
 @pytest.mark.parametrize("missing", ["log", "settings", "manifest", "info"])
-def test_a_missing_part_is_left_out(content, missing):
-    text = checked(
+def test_a_section_without_content_is_left_out(content, missing):
+    text = report_text(
         render_report(**{key: value for key, value in content.items() if key != missing})
     )
     assert ("How it learned" in text) == (missing != "log")
     assert "None" not in text
 
 
-def test_a_run_that_was_not_yet_evaluated_has_a_report(content):
-    text = checked(render_report(metrics={**content["metrics"], "split": {}}, log=content["log"]))
+def test_a_run_without_evaluation_has_a_report(content):
+    text = report_text(
+        render_report(metrics={**content["metrics"], "split": {}}, log=content["log"])
+    )
     assert "254,321" in text
     assert "How it learned" in text
     assert "How good it is" not in text
 
 
-def test_what_is_absent_shows_its_reason():
-    labels = predictions().labels.copy()
+def test_an_undefined_metric_shows_its_reason():
+    labels = synthetic_predictions().labels.copy()
     labels[:, 1] = 0
     split = evaluate_predictions(
-        predictions(labels=labels, truth=None, popularity=None), replicates=20
+        synthetic_predictions(labels=labels, truth=None, popularity=None), replicates=20
     )
-    text = checked(render_report(metrics={"model": "din", "split": {"valid": split}}))
+    text = report_text(render_report(metrics={"model": "din", "split": {"valid": split}}))
     assert "no positives" in text
     assert "valid split" in text
     assert "oracle’s AUC" not in text
@@ -233,12 +235,12 @@ def test_a_small_slice_shows_no_auc():
             }
         },
     }
-    text = checked(render_report(metrics={"split": {"test": split}}))
+    text = report_text(render_report(metrics={"split": {"test": split}}))
     assert "0.6789 ± 0.0500" in text
     assert "0.9876" not in text
 
 
-def test_writing_leaves_nothing_but_the_report(content, tmp_path):
+def test_writing_replaces_the_report_and_leaves_no_other_file(content, tmp_path):
     path = tmp_path / "report.html"
     path.write_text("old")
     write_report(path, **content)
@@ -246,7 +248,7 @@ def test_writing_leaves_nothing_but_the_report(content, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_a_full_disk_leaves_the_old_report(content, tmp_path, monkeypatch):
+def test_a_full_disk_keeps_the_old_report(content, tmp_path, monkeypatch):
     path = tmp_path / "report.html"
     path.write_text("old")
 
@@ -260,7 +262,7 @@ def test_a_full_disk_leaves_the_old_report(content, tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_a_calibration_with_a_zero_bin_has_plain_axes():
+def test_a_calibration_chart_with_a_rate_of_zero_has_linear_axes():
     points = [(0.001, 0.0, 0.001), (0.2, 0.25, 0.02)]
     drawing = charts.calibration("c", "alt <text>", points)
     assert ">0%<" in drawing
@@ -285,7 +287,7 @@ def test_a_calibration_with_a_zero_bin_has_plain_axes():
         (wording.slice_name("history_length", "10-99"), "10–99"),
     ],
 )
-def test_numbers_and_names_read_well(shown, expected):
+def test_numbers_and_names_are_formatted(shown, expected):
     assert shown == expected
 
 
@@ -301,7 +303,7 @@ def _split(first: str, last: str) -> dict[str, object]:
     }
 
 
-def test_days_of_the_splits_are_the_schemas(content):
+def test_split_days_are_in_the_time_zone_of_the_schema(content):
     """16:00 UTC is midnight in Shanghai."""
     content["manifest"] |= {
         "timezone": "Asia/Shanghai",
@@ -310,10 +312,10 @@ def test_days_of_the_splits_are_the_schemas(content):
             "valid": _split("2026-01-05T16:00:00+00:00", "2026-01-06T15:59:59+00:00"),
         },
     }
-    text = checked(render_report(**content))
+    text = report_text(render_report(**content))
     assert "first day (Asia/Shanghai)" in text and "2026-01-06" in text and "2026-01-04" not in text
     del content["manifest"]["timezone"]
-    text = checked(render_report(**content))  # train ends on the UTC day on which valid begins
+    text = report_text(render_report(**content))  # train ends on the UTC day on which valid begins
     assert "first time (UTC)" in text and "2026-01-05 15:59" in text
 
 
@@ -322,13 +324,13 @@ def test_splits_within_a_day_show_hours(content):
         "train": _split("2026-01-05T00:00:00+00:00", "2026-01-05T05:59:00+00:00"),
         "valid": _split("2026-01-05T06:00:00+00:00", "2026-01-05T23:00:00+00:00"),
     }
-    text = checked(render_report(**content))
+    text = report_text(render_report(**content))
     assert "last time (UTC)" in text and "2026-01-05 05:59" in text and "2026-01-05 06:00" in text
 
 
-def test_how_much_the_tables_have_in_common(content):
+def test_join_rates_are_shown_in_percent(content):
     content["manifest"]["join_rate"] = {"items": 0.873, "event_users": 1.0}
-    text = checked(render_report(**content))
+    text = report_text(render_report(**content))
     assert "item is in the item table" in text and "87.3\N{NO-BREAK SPACE}%" in text.replace(
         " %", "\N{NO-BREAK SPACE}%"
     )

@@ -24,8 +24,8 @@ from hemix.exporting.export_model import takes_times
 from hemix.exporting.feed import by_candidate, request_feed, user_feed
 from hemix.exporting.graphs import Session
 from hemix.files import read_json
-from hemix.run import Run
-from hemix.run.weights import sha256
+from hemix.runs import Run
+from hemix.runs.weights import sha256
 from tests.batches import make_batch, make_spec
 from tests.exporting.sizes import OPTIONS, SMALL, lively
 from tests.models.degenerate import DEGENERATE
@@ -41,7 +41,7 @@ def run(planted_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     api.train(
         planted_data,
         out,
-        settings={**settings, "train.batch_impressions": 256, "train.warmup_steps": 1},
+        settings={**settings, "train.batch_size": 256, "train.warmup_steps": 1},
     )
     return out
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from hemix.data.cells import RawColumn, Where, is_number, numbers_of
+from hemix.data.raw_columns import RawColumn, Where, is_number, numbers_of
 from hemix.features import register_feature
 from hemix.features.base import (
     EncodedColumns,

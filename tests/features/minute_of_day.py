@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from hemix.data.cells import RawColumn
 from hemix.data.clock import local_ms
+from hemix.data.raw_columns import RawColumn
 from hemix.data.spec import FIRST, TIMELESS_MS
 from hemix.features import register_feature
 from hemix.features.base import (

@@ -17,9 +17,9 @@ import yaml
 from hemix import api
 from hemix.data.dataset import Dataset
 from hemix.data.encode import Encoders
-from hemix.data.prepare import prepare
 from hemix.errors import DataError, RequestError
-from hemix.run import Run
+from hemix.preparation import prepare
+from hemix.runs import Run
 from hemix.serving.config import ServeConfig
 from hemix.serving.engine import Engine
 from hemix.serving.ranking_log import LoggingStore, RankingLogs
@@ -85,7 +85,7 @@ def data(logs: Path) -> Path:
 @pytest.fixture(scope="module")
 def run(data: Path) -> Path:
     settings = {
-        "train.batch_impressions": 32,
+        "train.batch_size": 32,
         "train.warmup_steps": 1,
         "model.embedding_init_std": 0.5,
     }
@@ -107,7 +107,7 @@ def test_it_is_prepared(logs: Path, data: Path) -> None:
 
     shown = pq.read_table(logs / "impressions.parquet").column("shown").to_pylist()
     batch, at = split.batch(np.arange(split.requests)), encoders.spec().cross.numbers_of("shown")
-    rows = [shown[row] for row in split.log_row.read()[batch.rows.numpy()]]
+    rows = [shown[row] for row in split.log_row.read()[batch.impression_index.numpy()]]
     expected = [[0, 1] if v is None else [math.log1p(v) / saved["cross.shown"], 0] for v in rows]
     np.testing.assert_allclose(batch.cross.numbers[:, at].numpy(), expected, rtol=1e-6)
 
@@ -138,7 +138,7 @@ def test_impressions_as_events_have_it_too(tmp_path: Path) -> None:
 
 def test_a_later_day_keeps_its_state(data: Path, tmp_path: Path) -> None:
     other = write_counts(tmp_path / "logs", seed=8)
-    prepare(other, tmp_path / "data", earlier=data)
+    prepare(other, tmp_path / "data", continue_from=data)
     prepare(other, tmp_path / "anew")
     before, after, anew = (
         Encoders.load(folder / "encoders")
@@ -186,7 +186,7 @@ def _request(like: RankRequest, fields: dict[str, Any]) -> RankRequest:
 
 
 def test_boosted_trees_read_it(data: Path, tmp_path: Path) -> None:
-    settings = {"train.batch_impressions": 32, "model.name": "lightgbm"}
+    settings = {"train.batch_size": 32, "model.name": "lightgbm"}
     loaded = Run.load(api.train(data, tmp_path / "run", settings=settings))
     scores = expected_scores(loaded, Dataset(data))
     assert all(0 < row["click"] < 1 for row in scores.values())

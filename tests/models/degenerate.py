@@ -24,7 +24,7 @@ def _spec(
     bias_rows: int = 0,
 ) -> InputSpec:
     levels = (user, context, item, cross, event)
-    used = {table for level in levels for table in (*level.tables, *level.bag_tables)}
+    used = {table for level in levels for table in (*level.tables, *level.jagged_tables)}
     return InputSpec(
         tables={name: rows for name, rows in _TABLES.items() if name in used},
         user=user,
@@ -55,7 +55,7 @@ DEGENERATE: dict[str, InputSpec] = {
     "two item ids": _spec(
         item=LevelSpec(names=("a", "b"), tables=("item", "item")), carried=(0, 1)
     ),
-    "tags of items alone": _spec(item=LevelSpec(bag_names=("tags",), bag_tables=("tags",))),
+    "tags of items alone": _spec(item=LevelSpec(jagged_names=("tags",), jagged_tables=("tags",))),
     "user features, no candidate's": _spec(
         user=_id("user"), context=_id("item"), event=_id("action")
     ),

@@ -53,10 +53,10 @@ class _Features:
 
     def _features(self, level: LevelSpec, columns: Columns, rows: Tensor) -> Tensor:
         parts = [self._rows(table, columns.ids[rows, i]) for i, table in enumerate(level.tables)]
-        for table, bag in zip(level.bag_tables, columns.bags, strict=True):
+        for table, jagged in zip(level.jagged_tables, columns.jagged, strict=True):
             means = []
             for row in rows.tolist():
-                values = bag.values[bag.offsets[row] : bag.offsets[row + 1]]
+                values = jagged.values[jagged.offsets[row] : jagged.offsets[row + 1]]
                 means.append(
                     self._rows(table, values if len(values) else torch.tensor([MISSING])).mean(0)
                 )
@@ -78,7 +78,7 @@ class _Features:
         own = self._fields(self.spec.user, batch.users, batch.user_index[request])
         own += self._fields(self.spec.context, batch.context, request)
         if settings.products == "histories":
-            begin, middle, end = batch.visible[request].tolist()
+            begin, middle, end = batch.history_ranges[request].tolist()
             cuts = [(begin, middle)] * settings.use_global + [(middle, end)] * settings.use_realtime
             for first, last in cuts:
                 total = [self._("tables.weight").new_zeros(settings.embedding_size)] * (
@@ -101,7 +101,7 @@ class _Features:
         action and window, of the events that hold the candidate's known id there.
         """
         request, settings = batch.request_index[n], self.settings
-        begin, middle, end = batch.visible[request].tolist()
+        begin, middle, end = batch.history_ranges[request].tolist()
         seen = range(
             begin if settings.use_global else middle, end if settings.use_realtime else middle
         )
@@ -210,7 +210,7 @@ class Reference(_Features):
     def _all_interests(self, batch: RequestBatch, ns_NSD: Tensor) -> list[Tensor]:
         """2, 3. Interests of both histories, from dynamic and fixed queries."""
         settings = self.settings
-        begin, middle, end = batch.visible[batch.request_index].unbind(1)
+        begin, middle, end = batch.history_ranges[batch.request_index].unbind(1)
         query_global = ns_NSD[:, : settings.ns_tokens_global]
         query_realtime = ns_NSD[:, settings.ns_tokens_global :]
         interests = []

@@ -76,7 +76,7 @@ def test_only_what_a_request_sees_has_weight_and_all_of_it_is_one(age: str) -> N
             )
         torch.testing.assert_close(weights.sum(1), torch.ones(len(weights)))
         for n, row in enumerate(weights):
-            first, last = BATCH.visible[BATCH.request_index[n], list(cuts)].tolist()
+            first, last = BATCH.history_ranges[BATCH.request_index[n], list(cuts)].tolist()
             assert set(row[1:].nonzero().flatten().tolist()) == set(range(first, last))
 
     with torch.no_grad():
@@ -86,7 +86,7 @@ def test_only_what_a_request_sees_has_weight_and_all_of_it_is_one(age: str) -> N
     assert positions.shape == shares.shape == (BATCH.candidates_count, 5)
     assert bool((shares[:, :-1] >= shares[:, 1:]).all()) and bool((shares.sum(1) <= 1 + 1e-6).all())
     for n, (places, row) in enumerate(zip(positions.tolist(), shares.tolist(), strict=True)):
-        first, _, last = BATCH.visible[BATCH.request_index[n]].tolist()
+        first, _, last = BATCH.history_ranges[BATCH.request_index[n]].tolist()
         seen = [p for p in places if p >= 0]
         assert len(seen) == min(5, last - first) and all(first <= p < last for p in seen)
         assert all(weight == 0 for place, weight in zip(places, row, strict=True) if place < 0)
@@ -102,7 +102,7 @@ def test_without_a_history_the_other_one_explains() -> None:
     with torch.no_grad():
         found = model.attention(state, inputs, 5)
     assert found is not None
-    begin, middle, _ = BATCH.visible[BATCH.request_index].unbind(1)
+    begin, middle, _ = BATCH.history_ranges[BATCH.request_index].unbind(1)
     positions = found[0]
     assert bool(
         (

@@ -100,7 +100,7 @@ def test_only_seen_events_matter(name: str) -> None:
     """
     model, batch = small(name), batch_of()
     seen = torch.zeros(batch.event_item.shape[0], dtype=torch.bool)
-    for begin, _, end in batch.visible.tolist():
+    for begin, _, end in batch.history_ranges.tolist():
         seen[begin:end] = True
     assert not seen.all()
     changed = dataclasses.replace(
@@ -108,9 +108,9 @@ def test_only_seen_events_matter(name: str) -> None:
     )
     whole = model(batch)
     assert_same(whole, model(changed))
-    request = int((batch.visible[:, 2] - batch.visible[:, 0]).argmax())
+    request = int((batch.history_ranges[:, 2] - batch.history_ranges[:, 0]).argmax())
     item = batch.event_item.clone()
-    item[batch.visible[request, 0]] = (item[batch.visible[request, 0]] + 7) % 40
+    item[batch.history_ranges[request, 0]] = (item[batch.history_ranges[request, 0]] + 7) % 40
     difference = (
         (model(dataclasses.replace(batch, event_item=item)) - whole)[batch.request_index == request]
         .abs()
@@ -191,7 +191,7 @@ def _clicks_by_cross(seed: int) -> tuple[RequestBatch, Tensor]:
         ragged=False,
     )
     category = batch.items.ids[:, 2]
-    today = category[batch.event_item[batch.visible[batch.request_index, 1]]]
+    today = category[batch.event_item[batch.history_ranges[batch.request_index, 1]]]
     clicked = ((category[batch.item_index] >= 5) == (today >= 5)).float()
     labels = torch.stack([clicked, torch.zeros_like(clicked)], 1)
     return dataclasses.replace(batch, labels=labels, weights=torch.ones_like(labels)), clicked
@@ -203,7 +203,7 @@ def test_it_trains_and_evaluates_like_any_model(
 ) -> None:
     settings = {
         "train.epochs": 1,
-        "train.batch_impressions": 256,
+        "train.batch_size": 256,
         "train.warmup_steps": 2,
         "train.threads": 1,
     }

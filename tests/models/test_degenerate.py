@@ -91,7 +91,7 @@ def test_the_exported_form_says_the_same(products: str) -> None:
         model = lively(spec, products=products)
         if not (
             spec.item.names
-            or spec.item.bag_names
+            or spec.item.jagged_names
             or spec.item.numbers
             or spec.cross.names
             or spec.cross.numbers

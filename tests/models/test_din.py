@@ -114,10 +114,10 @@ def test_only_the_newest_events_are_read(back: int, matters: bool) -> None:
     ).eval()
     assert isinstance(model, DIN)
     batch = make_batch(spec, dtype=torch.float64)
-    request = int((batch.visible[:, 2] - batch.visible[:, 0]).argmax())
+    request = int((batch.history_ranges[:, 2] - batch.history_ranges[:, 0]).argmax())
     batch = take_requests(batch, torch.tensor([request]))
     item: Tensor = batch.event_item.clone()
-    item[int(batch.visible[0, 2]) - back] += 1
+    item[int(batch.history_ranges[0, 2]) - back] += 1
     changed = (model(dataclasses.replace(batch, event_item=item % 40)) - model(batch)).abs().max()
     assert bool(changed > 1e-6) is matters
 

@@ -80,7 +80,7 @@ def test_what_a_request_does_not_see_changes_nothing(options: dict[str, Any]) ->
     position = torch.arange(batch.event_item.shape[0])
     for request in range(batch.requests_count):
         alone = take_requests(batch, torch.tensor([request]))
-        unseen = (position < alone.visible[0, 0]) | (position >= alone.visible[0, 2])
+        unseen = (position < alone.history_ranges[0, 0]) | (position >= alone.history_ranges[0, 2])
         other = dataclasses.replace(
             alone,
             event_item=torch.where(unseen, (batch.event_item + 7) % 40, batch.event_item),
@@ -94,10 +94,10 @@ def test_what_a_request_does_not_see_changes_nothing(options: dict[str, Any]) ->
 def test_both_parts_of_the_history_are_read(options: dict[str, Any]) -> None:
     """The control: without either part the scores differ."""
     model, batch = setting({**options, "history_events": 50})
-    begin, middle, end = batch.visible.unbind(1)
+    begin, middle, end = batch.history_ranges.unbind(1)
     for cuts in ((middle, middle, end), (begin, middle, middle)):
         assert (
-            model(dataclasses.replace(batch, visible=torch.stack(cuts, 1))) - model(batch)
+            model(dataclasses.replace(batch, history_ranges=torch.stack(cuts, 1))) - model(batch)
         ).abs().max() > 1e-3
 
 
@@ -220,7 +220,7 @@ def _matching(seed: int) -> RequestBatch:
     category = batch.items.ids[:, 2]
 
     def has(n: int) -> bool:
-        begin, _, end = batch.visible[batch.request_index[n]].tolist()
+        begin, _, end = batch.history_ranges[batch.request_index[n]].tolist()
         return bool((category[batch.event_item[begin:end]] == category[batch.item_index[n]]).any())
 
     clicked = torch.tensor([float(has(n)) for n in range(batch.candidates_count)])
@@ -243,7 +243,7 @@ def test_hemix_train_takes_it_by_name(  # type: ignore[no-untyped-def]
         "--model",
         name,
         "--set",
-        "train.batch_impressions=256",
+        "train.batch_size=256",
     ]
     monkeypatch.setattr("sys.argv", [str(word) for word in train])
     with pytest.raises(SystemExit) as end:

@@ -97,9 +97,11 @@ def test_zeroed_padding_takes_no_attention(age: str) -> None:
         ragged=False,
         dtype=torch.float64,
     )
-    visible = batch.visible.clone()
-    visible[0] = torch.tensor([15, 17, 20])
-    batch = dataclasses.replace(batch, visible=visible, user_index=torch.tensor([0, 1]))
+    history_ranges = batch.history_ranges.clone()
+    history_ranges[0] = torch.tensor([15, 17, 20])
+    batch = dataclasses.replace(
+        batch, history_ranges=history_ranges, user_index=torch.tensor([0, 1])
+    )
     logits = model(batch)[0]
     model.tables.take_step()
     torch.testing.assert_close(

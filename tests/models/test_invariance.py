@@ -51,10 +51,10 @@ def test_invariance_to_events_outside_the_cuts(age: str) -> None:
     """Events before the global part and at or after the end may be anything."""
     spec, model, batch = setting(age)
     first = torch.full((batch.users_count,), 10**9).scatter_reduce(
-        0, batch.user_index, batch.visible[:, 0], "amin"
+        0, batch.user_index, batch.history_ranges[:, 0], "amin"
     )
     last = torch.zeros(batch.users_count, dtype=torch.int64).scatter_reduce(
-        0, batch.user_index, batch.visible[:, 2], "amax"
+        0, batch.user_index, batch.history_ranges[:, 2], "amax"
     )
     owner = torch.repeat_interleave(torch.arange(batch.users_count), batch.event_offsets.diff())
     position = torch.arange(batch.event_item.shape[0])
@@ -143,8 +143,8 @@ def test_a_seen_event_does_change_the_scores() -> None:
     """The control of the tests above: what is inside the cuts matters, and so does its time."""
     _, model, batch = setting()
     before = model(batch)
-    request = int((batch.visible[:, 2] - batch.visible[:, 0]).argmax())
-    seen = int(batch.visible[request, 0])
+    request = int((batch.history_ranges[:, 2] - batch.history_ranges[:, 0]).argmax())
+    seen = int(batch.history_ranges[request, 0])
     item, time = batch.event_item.clone(), batch.event_time_ms.clone()
     item[seen] = (item[seen] + 1) % 40
     time[seen] = time[seen] - 50 * 3_600_000 if time[seen] > 0 else 1_760_000_000_000

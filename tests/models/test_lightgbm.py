@@ -25,7 +25,10 @@ from tests.batches import make_batch, make_spec
 SPEC = InputSpec(
     tables={"user": 1000, "age": 6, "hash": 5000, "tags": 9, "brand": 20, "hour": 26},
     user=LevelSpec(
-        names=("user_id", "age"), tables=("user", "age"), bag_names=("likes",), bag_tables=("tags",)
+        names=("user_id", "age"),
+        tables=("user", "age"),
+        jagged_names=("likes",),
+        jagged_tables=("tags",),
     ),
     context=LevelSpec(
         names=("hour",),
@@ -49,10 +52,10 @@ def ids(*rows: list[int]) -> torch.Tensor:
 
 def batch() -> RequestBatch:
     """Two users, two requests (of user 1, then 0), three candidates."""
-    bag = Jagged(values=torch.tensor([2, 3, 1]), offsets=torch.tensor([0, 2, 3]))
+    jagged = Jagged(values=torch.tensor([2, 3, 1]), offsets=torch.tensor([0, 2, 3]))
     numbers = torch.tensor([[0.5, 0.0, 1.0, 2.0, 0.0], [0.0, 1.0, 0.0, 0.0, 1.0]])
     return RequestBatch(
-        users=Columns(ids=ids([7, 1], [0, 4]), numbers=torch.zeros(2, 0), bags=(bag,)),
+        users=Columns(ids=ids([7, 1], [0, 4]), numbers=torch.zeros(2, 0), jagged=(jagged,)),
         event_offsets=torch.tensor([0, 3, 4]),
         event_item=torch.zeros(4, dtype=torch.int64),
         event_time_ms=torch.zeros(4, dtype=torch.int64),
@@ -60,7 +63,7 @@ def batch() -> RequestBatch:
         user_index=torch.tensor([1, 0]),
         request_time_ms=torch.zeros(2, dtype=torch.int64),
         context=Columns(ids=ids([5], [1]), numbers=numbers),
-        visible=torch.tensor([[3, 3, 4], [0, 2, 3]]),
+        history_ranges=torch.tensor([[3, 3, 4], [0, 2, 3]]),
         request_index=torch.tensor([0, 1, 1]),
         item_index=torch.tensor([1, 0, 1]),
         cross=Columns(
@@ -80,7 +83,7 @@ def build(spec: InputSpec = SPEC, **settings: Any) -> LightGBM:
 
 def test_rows_by_hand() -> None:
     """An unknown user ranks behind all 1,000 rows; missing ids of ordered columns and flagged
-    numbers are NaN; a bag's missing value does not count; a hashed column is left out.
+    numbers are NaN; a missing value of a list does not count; a hashed column is left out.
     """
     n = math.nan
     names = [

@@ -52,7 +52,9 @@ def test_a_training_step_reads_nothing_from_its_device(
     spec = make_spec()
     model = build_model(spec, build_settings(overrides=overrides).model, seed=0).to(META).train()
     batch = make_batch(spec, candidates=candidates).to(META)
-    settings = TrainSettings.model_validate({"table_optimizer": tables, "tables": "plain"})
+    settings = TrainSettings.model_validate(
+        {"table_optimizer": tables, "embedding_backend": "torch"}
+    )
     optimizers = Optimizers(model, settings, total_steps=10)
     for optimizer in optimizers._dense:  # PyTorch's fused kernels refuse the meta device
         for group in optimizer.param_groups:
@@ -80,7 +82,7 @@ def test_a_server_s_steps_read_nothing_from_their_device(overrides: dict[str, An
 def test_the_guard_fails_where_a_value_is_read() -> None:
     batch = make_batch(make_spec()).to(META)
     with pytest.raises((RuntimeError, NotImplementedError)):
-        int(batch.visible.max())
+        int(batch.history_ranges.max())
 
 
 def test_what_decides_shapes_is_taken_from_the_host_alone() -> None:
@@ -89,7 +91,7 @@ def test_what_decides_shapes_is_taken_from_the_host_alone() -> None:
     assert HistoryRanges.of(batch, "global").begin_Q.device.type == "cpu"
     with pytest.raises(AssertionError, match="host"):
         HostIndex(batch.request_index)
-    begin, middle, _ = batch.visible.unbind(1)
+    begin, middle, _ = batch.history_ranges.unbind(1)
     with pytest.raises(AssertionError, match="host"):
         HistoryRanges(user_index_Q=batch.user_index, begin_Q=begin, end_Q=middle)
 
@@ -97,5 +99,9 @@ def test_what_decides_shapes_is_taken_from_the_host_alone() -> None:
 def test_a_moved_batch_keeps_the_host_s() -> None:
     batch = make_batch(make_spec())
     moved = batch.to(META)
-    assert moved.host is batch and moved.visible.device == META and batch.host is batch
+    assert (
+        moved.cpu_batch is batch
+        and moved.history_ranges.device == META
+        and batch.cpu_batch is batch
+    )
     assert moved.to("meta") is moved and batch.to("cpu") is batch

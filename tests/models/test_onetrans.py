@@ -124,7 +124,7 @@ def test_parity_with_one_plain_sequence_per_candidate(history_events: int) -> No
     )
     pooled = []
     for n, q in enumerate(batch.request_index.tolist()):
-        begin, middle, end = batch.visible[q].tolist()
+        begin, middle, end = batch.history_ranges[q].tolist()
         s_tokens = [state.events_ED[0] + model.part[0]]
         s_tokens += [
             state.events_ED[e + 1] + model.part[int(e >= middle)] for e in range(begin, end)

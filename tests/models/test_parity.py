@@ -196,7 +196,7 @@ def test_parity_of_a_long_ragged_batch_in_several_groups() -> None:
     compare(spec, make_config(**SMALL), batch, torch.float64)
 
 
-def test_parity_without_bags_numbers_fields_or_bias() -> None:
+def test_parity_without_lists_numbers_fields_or_bias() -> None:
     """The smallest schema: a user id, an item id, one label, an action."""
     spec = smallest_spec()
     compare(spec, make_config(**SMALL), make_batch(spec, dtype=torch.float64), torch.float64)

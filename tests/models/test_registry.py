@@ -28,17 +28,17 @@ from hemix.models import (
     register_model,
     registry,
 )
-from hemix.run import Run
+from hemix.runs import Run
 from hemix.serving.config import ServeConfig
 from hemix.serving.engine import Engine
 from hemix.serving.stores import StoreLimits, open_store
 from hemix.settings import build_settings
 from tests.batches import make_batch, make_spec
-from tests.lab.studies.small import cells_here
+from tests.lab.studies.in_process import trials_in_process
 from tests.serving.parity import asked_requests, assert_same, expected_scores, live_events
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "two_towers.py"
-FAST = {"train.batch_impressions": 256, "train.warmup_steps": 1}
+FAST = {"train.batch_size": 256, "train.warmup_steps": 1}
 Cli = Callable[..., tuple[int, str]]
 
 
@@ -117,13 +117,13 @@ def test_it_is_compared_by_processes_that_import_its_file(
 ) -> None:
     api.import_models([EXAMPLE])
     models = {"own": {"model.name": "two_towers", **FAST}, "dlrm": {"model.name": "dlrm", **FAST}}
-    with cells_here():
+    with trials_in_process():
         content = api.compare(planted_data, tmp_path / "study", models=models, seeds=1, search=None)
     assert set(content["models"]) == {"own", "dlrm"} and content["failed"] == []
-    cells = [
+    trials = [
         json.loads(path.read_text()) for path in (tmp_path / "study" / "cells").glob("*/cell.json")
     ]
-    imports = {cell["model"]: cell.get("imports") for cell in cells}
+    imports = {trial["model"]: trial.get("imports") for trial in trials}
     assert imports == {"two_towers": [str(EXAMPLE)], "dlrm": None}
 
 

@@ -82,7 +82,7 @@ def test_soft_search_finds_the_largest_inner_products() -> None:
     assert model.search_event is not None and model.search_candidate is not None
     rows, events, candidates = found(model, batch)
     for n, request in enumerate(batch.request_index.tolist()):
-        begin, middle, _ = batch.visible[request].tolist()
+        begin, middle, _ = batch.history_ranges[request].tolist()
         scores = (
             model.search_event(events[begin + 1 : middle + 1])
             @ model.search_candidate(candidates[n])
@@ -98,7 +98,7 @@ def test_hard_search_finds_the_newest_of_the_candidates_category() -> None:
     rows, _, _ = found(model, batch)
     category = batch.items.ids[:, 2]
     for n, request in enumerate(batch.request_index.tolist()):
-        begin, middle, _ = batch.visible[request].tolist()
+        begin, middle, _ = batch.history_ranges[request].tolist()
         wanted = int(category[batch.item_index[n]])
         same = [
             e + 1
@@ -131,7 +131,13 @@ def test_finding_everything_is_full_attention() -> None:
     H, d = model.exact.heads, candidates.shape[1] // model.exact.heads
     for n, request in enumerate(batch.request_index.tolist()):
         rows = torch.tensor(
-            [0, *range(int(batch.visible[request, 0]) + 1, int(batch.visible[request, 1]) + 1)]
+            [
+                0,
+                *range(
+                    int(batch.history_ranges[request, 0]) + 1,
+                    int(batch.history_ranges[request, 1]) + 1,
+                ),
+            ]
         )
         age = age_bucket(batch.request_time_ms[request], state.time_ms[rows])
         age[0] = AGE_BUCKETS

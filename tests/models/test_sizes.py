@@ -11,9 +11,10 @@ import pytest
 import hemix.lab.simulator
 from hemix.data.encode import level_spec
 from hemix.data.spec import FIRST, InputSpec, Task
-from hemix.lab.simulator.record import ACTIONS
+from hemix.features.base import LEVELS
+from hemix.lab.simulator.generate import ACTIONS
 from hemix.models import build_model, count_parameters
-from hemix.schema import LEVELS, Schema
+from hemix.schema import Schema
 from hemix.settings import build_settings
 from tests.batches import make_spec
 
@@ -29,7 +30,7 @@ def city_spec() -> InputSpec:
     levels = {level: level_spec(schema, level, ACTIONS) for level in (*LEVELS, "event")}
     assert schema.roles.bias is not None
     tables = dict.fromkeys(
-        [t for level in levels.values() for t in level.tables + level.bag_tables], 100
+        [t for level in levels.values() for t in level.tables + level.jagged_tables], 100
     )
     return InputSpec(
         tables={**tables, levels["event"].tables[0]: FIRST + len(ACTIONS)},

@@ -72,7 +72,7 @@ def test_an_impression_brings_what_it_sees_and_no_more() -> None:
     """
     batch = make_batch(make_spec(), seed=4)
     apart = unshared(batch, 3, 8)
-    begin, _, end = batch.visible[batch.request_index[3:8]].unbind(1)
+    begin, _, end = batch.history_ranges[batch.request_index[3:8]].unbind(1)
     assert torch.equal(apart.event_offsets.diff(), end - begin)
     assert apart.items.rows == 5 + int((end - begin).sum())
     seen = torch.cat([torch.arange(int(b), int(e)) for b, e in zip(begin, end, strict=True)])

@@ -29,11 +29,11 @@ def test_columns_come_from_their_tables(training: bool) -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_a_bag_is_a_mean_and_an_empty_one_is_the_missing_row(training: bool) -> None:
-    bag = LookUp(
+def test_a_list_is_a_mean_and_an_empty_list_is_the_missing_row(training: bool) -> None:
+    look_up = LookUp(
         tables=("b",), ids=torch.tensor([0, 2, 4]), offsets=torch.tensor([0, 0, 2, 2, 3, 3])
     )
-    (vectors,) = numbered().train(training).look_up([bag])
+    (vectors,) = numbered().train(training).look_up([look_up])
     missing = 4 + MISSING
     assert vectors[:, 0].tolist() == [missing, 5, missing, 8, missing]
 
@@ -50,13 +50,13 @@ def test_the_gradient_has_one_row_per_distinct_id() -> None:
     assert tables.take_step() is None
 
 
-def test_a_bags_gradient_is_shared_out_evenly() -> None:
-    """Row 0 alone gets 1; bag [0, 2] passes on 6 / 2 to each, bag [2] passes on 10: row 2 gets
+def test_a_lists_gradient_is_shared_out_evenly() -> None:
+    """Row 0 alone gets 1; list [0, 2] passes on 6 / 2 to each, list [2] passes on 10: row 2 gets
     both.
     """
     values = torch.tensor([[1.0, 1.0], [6.0, 0.0], [10.0, 2.0]])
     gradients = Gradients(
-        ids=torch.tensor([0, 0, 2, 2]), bags=torch.tensor([0, 2, 3]), values=values
+        ids=torch.tensor([0, 0, 2, 2]), mean_offsets=torch.tensor([0, 2, 3]), values=values
     )
     for rows in (5, 5000):
         found, gradient = sum_by_row(gradients, rows)

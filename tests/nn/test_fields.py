@@ -11,7 +11,7 @@ import torch
 from hemix.data.spec import LevelSpec
 from hemix.models import build_model
 from hemix.nn.fields import Fields, event_columns, event_columns_count
-from hemix.nn.histories import visible_means
+from hemix.nn.histories import history_means
 from tests.batches import make_batch, make_config, make_spec
 
 SPEC = make_spec()
@@ -24,7 +24,7 @@ def test_means_by_hand() -> None:
     2, 3; request 2 nothing at all.
     """
     events_ED = torch.tensor([[9.0, 9], [1, 2], [3, 4], [5, 6], [7, 8]])
-    global_QD, realtime_QD = visible_means(
+    global_QD, realtime_QD = history_means(
         events_ED, torch.tensor([[0, 2, 3], [1, 1, 4], [2, 2, 2]])
     )
     assert global_QD.tolist() == [[2, 3], [0, 0], [0, 0]]
@@ -40,9 +40,9 @@ def test_means_and_their_gradients_are_those_of_the_plain_way() -> None:
         generator=torch.Generator().manual_seed(0),
     )
     ours, plain = events.clone().requires_grad_(), events.clone().requires_grad_()
-    found = visible_means(ours, batch.visible)
+    found = history_means(ours, batch.history_ranges)
     for part in range(2):
-        rows = [plain[1 + int(v[part]) : 1 + int(v[part + 1])] for v in batch.visible]
+        rows = [plain[1 + int(v[part]) : 1 + int(v[part + 1])] for v in batch.history_ranges]
         expected = torch.stack([r.mean(0) if len(r) else r.sum(0) for r in rows])
         torch.testing.assert_close(found[part], expected, rtol=1e-12, atol=1e-12)
         weight = torch.randn(
@@ -56,9 +56,9 @@ def test_means_and_their_gradients_are_those_of_the_plain_way() -> None:
 
 def test_means_without_requests_or_events() -> None:
     none = torch.zeros((0, 3), dtype=torch.int64)
-    assert [m.shape for m in visible_means(torch.ones(5, 2), none)] == [(0, 2), (0, 2)]
+    assert [m.shape for m in history_means(torch.ones(5, 2), none)] == [(0, 2), (0, 2)]
     assert [
-        m.tolist() for m in visible_means(torch.ones(1, 2), torch.zeros((1, 3), dtype=torch.int64))
+        m.tolist() for m in history_means(torch.ones(1, 2), torch.zeros((1, 3), dtype=torch.int64))
     ] == [[[0, 0]], [[0, 0]]]
 
 

@@ -64,7 +64,7 @@ def batch_of(
         user_index=torch.zeros(1, dtype=torch.int64),
         request_time_ms=torch.tensor([NOW_MS]),
         context=none,
-        visible=torch.tensor([[0, E - realtime, E]]),
+        history_ranges=torch.tensor([[0, E - realtime, E]]),
         request_index=torch.zeros(N, dtype=torch.int64),
         item_index=torch.arange(N),
         cross=Columns(ids=torch.zeros(N, 0, dtype=torch.int64), numbers=torch.zeros(N, 0)),
@@ -183,7 +183,7 @@ def test_of_several_users_and_requests_each_sees_its_own(spec: InputSpec) -> Non
             batch,
             user_index=batch.user_index[request, None],
             request_time_ms=batch.request_time_ms[request, None],
-            visible=batch.visible[request, None],
+            history_ranges=batch.history_ranges[request, None],
             request_index=torch.zeros(int(own.sum()), dtype=torch.int64),
             item_index=batch.item_index[own],
         )

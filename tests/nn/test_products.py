@@ -79,9 +79,9 @@ def test_products_of_histories_see_only_what_the_request_sees() -> None:
     )
     settings = make_config(**SMALL)
     model = randomised(spec, settings, torch.float32).eval()
-    visible = batch.visible.clone()
-    visible[:, 2] -= 1  # the newest event comes too late
-    batch = dataclasses.replace(batch, visible=visible)
+    history_ranges = batch.history_ranges.clone()
+    history_ranges[:, 2] -= 1  # the newest event comes too late
+    batch = dataclasses.replace(batch, history_ranges=history_ranges)
 
     def scores(event: int | None) -> torch.Tensor:
         items = batch.event_item.clone()

@@ -13,7 +13,7 @@ from hemix import api
 def planted_run(planted_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of a few steps on the planted logs; read only."""
     settings = {
-        "train.batch_impressions": 512,
+        "train.batch_size": 512,
         "train.warmup_steps": 1,
         "model.embedding_init_std": 0.5,
     }

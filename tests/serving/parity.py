@@ -17,8 +17,8 @@ import torch
 
 from hemix.data.dataset import Dataset
 from hemix.nn.heads import probabilities
-from hemix.run import Run
-from hemix.run.prediction import predicted_tables
+from hemix.runs import Run
+from hemix.runs.prediction import predicted_tables
 from hemix.schema import Schema
 from hemix.serving.stores import Store
 from hemix.serving.types import Candidate, Event, RankedItem, Ranking, RankRequest
@@ -103,7 +103,7 @@ def expected_scores(run: Run, data: Dataset, split: str = "test") -> dict[int, d
         batch.bias.fill_(min(role.serve_as, role.max))
     with torch.no_grad():
         forward = probabilities(run.model(batch), run.spec)
-    log_row = part.log_row[batch.rows.numpy()].tolist()
+    log_row = part.log_row[batch.impression_index.numpy()].tolist()
     for name, values in forward.items():
         assert np.allclose([rows[i][name] for i in log_row], values.numpy(), atol=TOLERANCE)
     return rows

@@ -24,7 +24,7 @@ import pytest
 
 from hemix.data.spec import TIMELESS_MS
 from hemix.errors import RequestError, SettingsError, StoreError
-from hemix.run import Run
+from hemix.runs import Run
 from hemix.serving.config import ServeConfig
 from hemix.serving.engine import Engine
 from hemix.serving.http.rank import encode_ranking

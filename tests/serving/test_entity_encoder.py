@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hemix.data.layout import Block
-from hemix.run import Run
+from hemix.runs import Run
 from hemix.serving.entity_encoder import EntityEncoder, EntityRows
 from hemix.serving.field_validation import FieldValidator
 from hemix.serving.request_encoder import Encoder
@@ -40,14 +40,14 @@ def raw_rows(logs: Path, run: Run, level: str) -> list[dict[str, Any]]:
 
 
 def features(block: Block, but: list[int]) -> list[Any]:
-    """Every row's ids (but some columns), numbers and bags."""
+    """Every row's ids (but some columns), numbers and lists."""
     ids = np.delete(block.ids, but, axis=1)
-    bags = [
+    lists = [
         [values[a:b].tolist() for a, b in itertools.pairwise(offsets)]
-        for values, offsets in block.bags
+        for values, offsets in block.jagged
     ]
     return [
-        (ids[i].tolist(), block.numbers[i].round(5).tolist(), [bag[i] for bag in bags])
+        (ids[i].tolist(), block.numbers[i].round(5).tolist(), [column[i] for column in lists])
         for i in range(len(ids))
     ]
 

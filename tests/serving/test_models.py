@@ -226,7 +226,7 @@ def test_the_last_request_of_a_replaced_version_does_not_wait_for_its_log(
         assert served is not None
         models.put("feed", "2", tmp_path / "2")
         served.ranker.rank([asked])
-    written = tmp_path / "served" / f"feed-1-{Logging.schema.meaning()}" / "rankings"
+    written = tmp_path / "served" / f"feed-1-{Logging.schema.columns_fingerprint()}" / "rankings"
     assert not list(written.iterdir()), "the answer is out, and the disk has not moved yet"
     back = threading.Thread(target=models.put, args=("feed", "1", tmp_path / "1"))
     back.start()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hemix.data.dataset import Dataset
-from hemix.data.prepare import prepare
+from hemix.preparation import prepare
 from hemix.schema import Schema
 from hemix.serving.config import ServeConfig
 from hemix.serving.engine import Engine

@@ -14,7 +14,7 @@ import torch
 from hemix.data.dataset import Dataset
 from hemix.models import build_predictor, model_names
 from hemix.models.lightgbm import LightGBM
-from hemix.run import Run
+from hemix.runs import Run
 from hemix.serving.config import ServeConfig
 from hemix.serving.engine import Engine
 from hemix.serving.stores import Store, StoreLimits, open_store

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pytest
 
 from hemix.data.encode import Encoders
-from hemix.data.prepare.plain import plain
 from hemix.data.texts import text_of, texts_of
+from hemix.preparation.arrow_types import normalized
 from hemix.serving.column_parser import ColumnParser, columns_of
 from hemix.serving.field_validation import FieldValidator
 from hemix.serving.http.rank import read_request
@@ -105,14 +105,16 @@ def test_a_request_finds_the_values_of_the_log(encoders: Encoders, name: str) ->
 
     live = encoders.block("cross", reader.parse(len(rows), columns_of(rows), refuse), len(rows))
     logged = encoders.encode(
-        "cross", {n: plain(logs()[n].combine_chunks()) for n in (name, f"{name}s")}, 9
+        "cross", {n: normalized(logs()[n].combine_chunks()) for n in (name, f"{name}s")}, 9
     )
     spec = encoders.spec().cross
-    at_ids, at_bag = spec.names.index(name), spec.bag_names.index(f"{name}s")
+    at_ids, at_jagged = spec.names.index(name), spec.jagged_names.index(f"{name}s")
     ids = live.ids[:, at_ids].tolist()
     assert len(set(ids)) == len(said) and min(ids) >= 2
-    assert live.bags[at_bag][0].tolist() == ids
-    assert set(ids) <= set(logged.ids[:, at_ids].tolist()) == set(logged.bags[at_bag][0].tolist())
+    assert live.jagged[at_jagged][0].tolist() == ids
+    assert (
+        set(ids) <= set(logged.ids[:, at_ids].tolist()) == set(logged.jagged[at_jagged][0].tolist())
+    )
     assert {i for i in logged.ids[:, at_ids].tolist() if i >= 2} == set(ids), (
         "every value of the log can be named"
     )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hemix.nn.embedding import LookUp, Tables
-from hemix.training import fused_tables
+from hemix.training import fbgemm
 from hemix.training.average import Average
 from hemix.training.table_optimizers import build_table_optimizer
 
@@ -72,8 +72,8 @@ def test_a_row_that_rested_by_hand() -> None:
         "adam",
         "rowwise_adagrad",
         pytest.param(
-            "fused",
-            marks=pytest.mark.skipif(fused_tables.installed() is None, reason="FBGEMM ABSENT"),
+            "fbgemm",
+            marks=pytest.mark.skipif(fbgemm.installed() is None, reason="FBGEMM ABSENT"),
         ),
     ],
 )
@@ -84,7 +84,7 @@ def test_tables_equal_an_average_over_every_step(name: str, looks: tuple[int, ..
     optimizer = build_table_optimizer(
         "adam" if name == "adam" else "rowwise_adagrad",
         tables,
-        "fused" if name == "fused" else "plain",
+        "fbgemm" if name == "fbgemm" else "torch",
     )
     optimizer.weight_decay = 0.1
     optimizer.average = average = Average({}, tables, 0.8)

@@ -19,8 +19,8 @@ from hemix.data.dataset import Dataset
 from hemix.errors import DataError, RunError, SettingsError, UsageError
 from hemix.evaluation.metrics import auc
 from hemix.models.lightgbm import LightGBM
-from hemix.run import Run
-from hemix.run.weights import DENSE_FILE, TABLES_FILE
+from hemix.runs import Run
+from hemix.runs.weights import DENSE_FILE, TABLES_FILE
 from tests.planted import write_logs
 
 lightgbm = pytest.importorskip("lightgbm", reason="LIGHTGBM ABSENT: pip install 'hemix[rivals]'")

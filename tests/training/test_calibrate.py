@@ -17,8 +17,8 @@ import torch
 from hemix import api
 from hemix.data.dataset import Dataset
 from hemix.models import build_model
-from hemix.run import Run
-from hemix.run.evaluation import predictions_of
+from hemix.runs import Run
+from hemix.runs.evaluation import predictions_of
 from hemix.settings import build_settings
 from hemix.training.calibrate import (
     SLOPE_MIN,

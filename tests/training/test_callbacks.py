@@ -7,7 +7,7 @@ from pathlib import Path
 from hemix import api
 from hemix.training.callbacks import SILENT, function_callback
 
-SETTINGS = {"train.batch_impressions": 256, "train.threads": 1, "train.log_every_steps": 1}
+SETTINGS = {"train.batch_size": 256, "train.threads": 1, "train.log_every_steps": 1}
 
 
 def test_a_run_reports_its_header_every_record_and_every_step(

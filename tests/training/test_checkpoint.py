@@ -20,7 +20,7 @@ from hemix.training.loop import Interrupted
 
 SETTINGS = {
     "train.epochs": 1,
-    "train.batch_impressions": 128,
+    "train.batch_size": 128,
     "train.checkpoint_every_steps": 2,
     "train.keep_checkpoints": 2,
     "train.threads": 1,
@@ -158,7 +158,7 @@ def test_written_in_the_background_they_hold_what_the_step_left(
             api.train(
                 planted_data,
                 out,
-                settings={**kept, "train.save_in_background": background},
+                settings={**kept, "train.async_checkpoint": background},
                 on_step=stop,
             )
         return out / "checkpoints"

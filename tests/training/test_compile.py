@@ -11,9 +11,9 @@ import torch
 
 from hemix import api
 from hemix.errors import SettingsError
-from hemix.run import Run
+from hemix.runs import Run
 
-FEW = {"train.epochs": 1, "train.batch_impressions": 256, "train.threads": 1, "model.layers": 1}
+FEW = {"train.epochs": 1, "train.batch_size": 256, "train.threads": 1, "model.layers": 1}
 
 
 def test_a_machine_without_a_compiler_is_told_before_any_step(

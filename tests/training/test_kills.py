@@ -18,14 +18,14 @@ import torch
 from safetensors.torch import load_file
 
 from hemix import api
-from hemix.run.weights import DENSE_FILE, TABLES_FILE
+from hemix.runs.weights import DENSE_FILE, TABLES_FILE
 from tests.planted import write_logs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 SETTINGS = [
     "train.epochs=3",
-    "train.batch_impressions=64",
+    "train.batch_size=64",
     "train.checkpoint_every_steps=3",
     "train.threads=1",
     "train.log_every_steps=1",
@@ -243,7 +243,7 @@ def test_a_disk_that_fills_up_while_saving_keeps_the_previous_checkpoint(
 def finished(planted_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run; read only."""
     run = tmp_path_factory.mktemp("finished") / "run"
-    return api.train(planted_data, run, settings={"train.batch_impressions": 1000})
+    return api.train(planted_data, run, settings={"train.batch_size": 1000})
 
 
 @pytest.fixture(scope="module")

@@ -15,13 +15,13 @@ import pytest
 
 from hemix import api
 from hemix.errors import DataError, RunError, SettingsError, UsageError
-from hemix.run.weights import DENSE_FILE, TABLES_FILE
+from hemix.runs.weights import DENSE_FILE, TABLES_FILE
 from hemix.training.loop import Interrupted
 from tests.planted import write_logs
 
 QUICK = {
     "train.epochs": 2,
-    "train.batch_impressions": 128,
+    "train.batch_size": 128,
     "train.warmup_steps": 2,
     "train.threads": 1,
     "model.dropout": 0.1,
@@ -36,7 +36,7 @@ def test_learns_a_rule_that_only_todays_history_tells(tmp_path: Path) -> None:
     api.prepare(write_logs(tmp_path / "logs", users=300), tmp_path / "data")
     settings = {
         "train.epochs": 5,
-        "train.batch_impressions": 128,
+        "train.batch_size": 128,
         "train.patience": 0,
         "train.warmup_steps": 5,
         # a match between candidate and event is not learned from tables near zero
@@ -192,18 +192,18 @@ def test_a_first_label_of_one_class_is_refused_before_the_folder_is_made(tmp_pat
 
 
 def test_a_diverging_run_says_what_to_lower(planted_data: Path, tmp_path: Path) -> None:
-    wild = {**QUICK, "train.dense_learning_rate": 1e30, "train.clip_norm": 0, "train.epochs": 3}
+    wild = {**QUICK, "train.dense_learning_rate": 1e30, "train.max_grad_norm": 0, "train.epochs": 3}
     with pytest.raises(RunError, match=r"the loss is (nan|inf) at step \d+: lower train"):
         api.train(planted_data, tmp_path / "run", settings=wild)
 
 
 def test_training_without_sharing_learns_the_same(planted_data: Path, tmp_path: Path) -> None:
     """The same steps on the same impressions: weights differ by rounding alone."""
-    for name, share in (("on", True), ("off", False)):
+    for name, deduplicate in (("on", True), ("off", False)):
         settings = {
-            "train.share": share,
-            "train.batch_impressions": 512,
-            "train.unknown_rate": 0.0,
+            "train.deduplicate": deduplicate,
+            "train.batch_size": 512,
+            "train.oov_dropout": 0.0,
             "train.dense_learning_rate": 1e-5,
         }
         api.train(planted_data, tmp_path / name, settings=settings)

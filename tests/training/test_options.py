@@ -13,21 +13,21 @@ from typing import Any
 import pytest
 
 from hemix import api
-from hemix.run.weights import DENSE_FILE, TABLES_FILE
+from hemix.runs.weights import DENSE_FILE, TABLES_FILE
 from hemix.training.loop import Interrupted
 
 QUICK = {
     "train.epochs": 2,
-    "train.batch_impressions": 128,
+    "train.batch_size": 128,
     "train.warmup_steps": 2,
     "train.threads": 1,
     "train.patience": 0,
 }
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "average": {"train.average_decay": 0.9},
+    "average": {"train.ema_decay": 0.9},
     "average and best": {
-        "train.average_decay": 0.9,
+        "train.ema_decay": 0.9,
         "train.patience": 2,
         "train.evaluate_every_steps": 5,
     },
@@ -35,7 +35,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "muon": {"train.dense_optimizer": "muon", "train.weight_decay": 0.01},
     "table weight decay": {"train.table_weight_decay": 0.5},
     "all with Adagrad": {
-        "train.average_decay": 0.9,
+        "train.ema_decay": 0.9,
         "train.dense_optimizer": "muon",
         "train.table_weight_decay": 0.5,
         "train.table_optimizer": "rowwise_adagrad",
@@ -82,7 +82,7 @@ def test_averaging_watches_the_steps_and_is_what_is_scored_and_kept(
     run = api.train(
         planted_data,
         tmp_path / "run",
-        settings={**QUICK, "train.average_decay": 0.9, "train.calibrate": False},
+        settings={**QUICK, "train.ema_decay": 0.9, "train.calibrate": False},
     )
     ours, theirs = log(run), log(plain)
     assert [r["loss"] for r in ours if "loss" in r] == [r["loss"] for r in theirs if "loss" in r]

@@ -22,16 +22,16 @@ from safetensors.torch import load_file
 from hemix import api
 from hemix.data.dataset import Dataset
 from hemix.errors import HemixError, SettingsError
-from hemix.run.weights import DENSE_FILE, TABLES_FILE
+from hemix.runs.weights import DENSE_FILE, TABLES_FILE
 from hemix.settings import build_settings
 from hemix.training.checks import check_memory, process_bytes
 from hemix.training.launch import LOST, free_port, launch
-from hemix.training.start import part_seed
+from hemix.training.microbatches import microbatch_seed
 from tests.batches import make_spec
 from tests.planted import write_logs
 
 SETTINGS = {
-    "train.batch_impressions": 64,
+    "train.batch_size": 64,
     "train.checkpoint_every_steps": 3,
     "train.threads": 1,
     "train.log_every_steps": 1,
@@ -112,7 +112,7 @@ def test_the_same_parts_of_a_batch_give_the_same_bytes_in_one_process_and_in_two
     planted_data: Path, tmp_path: Path
 ) -> None:
     """Also when a run goes on with another number of processes; dropout is drawn by part."""
-    more = {"train.micro_batches": 2, "model.dropout": 0.1}
+    more = {"train.gradient_accumulation": 2, "model.dropout": 0.1}
     one, two = tmp_path / "one", tmp_path / "two"
     api.train(planted_data, one, settings={**SETTINGS, **more})
     process = begun(command(planted_data, two, "--processes", "2", **more), two, 7)
@@ -125,17 +125,23 @@ def test_the_same_parts_of_a_batch_give_the_same_bytes_in_one_process_and_in_two
 
 
 @pytest.mark.slow
-def test_parts_that_the_processes_cannot_share_equally_are_refused(
+def test_microbatches_that_the_processes_cannot_share_equally_are_refused(
     planted_data: Path, tmp_path: Path
 ) -> None:
     ended = done(
-        command(planted_data, tmp_path / "run", "--processes", "2", **{"train.micro_batches": 3}),
+        command(
+            planted_data,
+            tmp_path / "run",
+            "--processes",
+            "2",
+            **{"train.gradient_accumulation": 3},
+        ),
         OMP_NUM_THREADS="1",
     )
     assert ended.returncode == 2
     assert (
-        "hemix: train.micro_batches: 3 parts cannot be shared equally by 2 processes: take a "
-        "number of " in ended.stderr
+        "hemix: train.gradient_accumulation: 3 microbatches cannot be shared equally by 2 "
+        "processes: take a number of " in ended.stderr
     )
     assert not (tmp_path / "run").exists()
 
@@ -146,18 +152,18 @@ def test_parts_that_the_processes_cannot_share_equally_are_refused(
     [
         {
             "train.table_optimizer": "rowwise_adagrad",
-            "train.tables": "fused",
-            "train.micro_batches": 2,
+            "train.embedding_backend": "fbgemm",
+            "train.gradient_accumulation": 2,
         },
-        {"train.average_decay": 0.9, "model.name": "sim", "train.micro_batches": 2},
+        {"train.ema_decay": 0.9, "model.name": "sim", "train.gradient_accumulation": 2},
         {
             "train.dense_optimizer": "adamw",
             "train.weight_decay": 0.01,
-            "train.batch_impressions": 4,
-            "train.micro_batches": 2,
+            "train.batch_size": 4,
+            "train.gradient_accumulation": 2,
             "train.log_every_steps": 50,
         },
-        {"train.share": False, "train.precision": "bf16", "train.micro_batches": 2},
+        {"train.deduplicate": False, "train.precision": "bf16", "train.gradient_accumulation": 2},
     ],
 )
 def test_the_same_bytes_with_other_optimisers_models_and_parts_without_a_user(
@@ -177,28 +183,28 @@ def test_the_same_bytes_with_other_optimisers_models_and_parts_without_a_user(
 @pytest.mark.parametrize(
     "more",
     [
-        {"train.table_optimizer": "rowwise_adagrad", "train.tables": "plain"},
-        {"train.table_optimizer": "rowwise_adagrad", "train.tables": "auto"},
-        {"train.average_decay": 0.9, "model.name": "sim"},
+        {"train.table_optimizer": "rowwise_adagrad", "train.embedding_backend": "torch"},
+        {"train.table_optimizer": "rowwise_adagrad", "train.embedding_backend": "auto"},
+        {"train.ema_decay": 0.9, "model.name": "sim"},
         {
             "train.dense_optimizer": "adamw",
             "train.weight_decay": 0.01,
-            "train.batch_impressions": 4,
+            "train.batch_size": 4,
         },
-        {"train.micro_batches": 4},
+        {"train.gradient_accumulation": 4},
     ],
 )
 def test_other_parts_are_equal_within_rounding_batches_of_fewer_users_than_processes_too(
     planted_data: Path, tmp_path: Path, more: dict[str, object]
 ) -> None:
     more = {**more, "train.checkpoint_every_steps": 0}
-    if more.get("train.batch_impressions") == 4:
+    if more.get("train.batch_size") == 4:
         more["train.log_every_steps"] = 50
     one, two = tmp_path / "one", tmp_path / "two"
     api.train(planted_data, one, settings={**SETTINGS, **more})
     ended = done(command(planted_data, two, "--processes", "2", **more), OMP_NUM_THREADS="1")
     assert ended.returncode == 0, ended.stderr
-    strict = "train.micro_batches" in more
+    strict = "train.gradient_accumulation" in more
     assert losses(two) == pytest.approx(losses(one), abs=1e-4 if strict else 1e-3)
     assert_close(two, one, 1e-4 if strict else 5e-3)
 
@@ -480,14 +486,14 @@ def test_the_number_of_processes_that_would_do_is_the_least(rows: int, copy: boo
     tables = rows * 16 * 12
     budget = dense + (copied - tables if copy else 0) + max(tables // 5, 16 * 12 * 3)
     settings = build_settings(
-        overrides={"train.memory_budget_bytes": budget, "train.save_in_background": copy}
+        overrides={"train.memory_budget_bytes": budget, "train.async_checkpoint": copy}
     )
     if sum(process_bytes(spec, settings, 1)) <= budget:
         check_memory(spec, settings, 1)
         return
     with pytest.raises(
         SettingsError,
-        match=r"(\d+) processes(?: with train\.save_in_background=false)?(?: or (\d+))?",
+        match=r"(\d+) processes(?: with train\.async_checkpoint=false)?(?: or (\d+))?",
     ) as error:
         check_memory(spec, settings, 1)
     found = re.findall(r"(\d+) processes", str(error.value))
@@ -501,15 +507,18 @@ def test_a_budget_with_no_room_for_a_single_row_fits_no_number() -> None:
     spec = make_spec()
     _, dense, _ = process_bytes(spec, build_settings(), 1)
     settings = build_settings(
-        overrides={"train.memory_budget_bytes": dense + 1, "train.save_in_background": False}
+        overrides={"train.memory_budget_bytes": dense + 1, "train.async_checkpoint": False}
     )
     with pytest.raises(SettingsError, match="too little on any number"):
         check_memory(spec, settings, 1)
 
 
-def test_every_part_of_every_step_has_random_numbers_of_its_own() -> None:
+def test_every_microbatch_of_every_step_has_random_numbers_of_its_own() -> None:
     seeds = [
-        part_seed(seed, step, part) for seed in range(3) for step in range(50) for part in range(4)
+        microbatch_seed(seed, step, number)
+        for seed in range(3)
+        for step in range(50)
+        for number in range(4)
     ]
     assert len(set(seeds)) == len(seeds)
 
@@ -543,7 +552,7 @@ def test_100_million_rows_of_16_do_not_fit_5_gib_in_one_process_and_do_in_two_wi
     settings = build_settings(overrides=budget)
     assert process_bytes(spec, settings, 1)[0] == 100_000_000 * 17 * 4
     assert process_bytes(spec, settings, 2)[0] == 50_000_000 * 17 * 4
-    ways = "2 processes with train.save_in_background=false or 3 processes would do"
+    ways = "2 processes with train.async_checkpoint=false or 3 processes would do"
     with pytest.raises(
         SettingsError, match=rf"6,800,000,000 bytes of tables, .* a process, 1 in all; {ways}"
     ):
@@ -553,7 +562,7 @@ def test_100_million_rows_of_16_do_not_fit_5_gib_in_one_process_and_do_in_two_wi
     ):
         check_memory(spec, settings, 2)
     check_memory(spec, settings, 3)
-    check_memory(spec, build_settings(overrides={**budget, "train.save_in_background": False}), 2)
+    check_memory(spec, build_settings(overrides={**budget, "train.async_checkpoint": False}), 2)
 
 
 def test_the_copy_for_a_checkpoint_counts() -> None:
@@ -567,11 +576,11 @@ def test_the_copy_for_a_checkpoint_counts() -> None:
     assert (tables, copy) == (1_920_000_000, tables + dense * 3 // 4)
     with pytest.raises(
         SettingsError,
-        match=r"of the copy for a checkpoint .*; one process with train\.save_in_background=false "
+        match=r"of the copy for a checkpoint .*; one process with train\.async_checkpoint=false "
         r"or 2 processes would",
     ):
         check_memory(spec, build_settings(overrides=budget), 1)
-    for fewer in ({"train.save_in_background": False}, {"train.checkpoint_every_steps": 0}):
+    for fewer in ({"train.async_checkpoint": False}, {"train.checkpoint_every_steps": 0}):
         check_memory(spec, build_settings(overrides={**budget, **fewer}), 1)
     check_memory(spec, build_settings(overrides=budget), 2)
 

@@ -93,7 +93,7 @@ def test_a_run_may_be_a_link_to_a_folder_that_is_not_there_yet(
     tmp_path: Path, planted_data: Path
 ) -> None:
     (tmp_path / "run").symlink_to(tmp_path / "disk" / "run")
-    settings = {"train.batch_impressions": 512, "model.layers": 1}
+    settings = {"train.batch_size": 512, "model.layers": 1}
     api.train(planted_data, tmp_path / "run", settings=settings)
     assert (tmp_path / "run").is_symlink() and (tmp_path / "disk" / "run" / "run.json").is_file()
     with pytest.raises(UsageError, match="holds a finished run"):
@@ -123,5 +123,5 @@ def test_a_demo_of_other_users_is_refused(tmp_path: Path) -> None:
 
 def test_an_empty_folder_may_be_trained_into(tmp_path: Path, rich_data: Path) -> None:
     (tmp_path / "run").mkdir()
-    api.train(rich_data, tmp_path / "run", resume=True, settings={"train.batch_impressions": 1000})
+    api.train(rich_data, tmp_path / "run", resume=True, settings={"train.batch_size": 1000})
     assert (tmp_path / "run" / "run.json").exists()

@@ -9,7 +9,7 @@ import torch
 
 from hemix.errors import MissingExtra, SettingsError
 from hemix.nn.embedding import LookUp, Tables
-from hemix.training import fused_tables
+from hemix.training import fbgemm
 from hemix.training.table_optimizers import (
     RowAdam,
     RowOptimizer,
@@ -18,7 +18,7 @@ from hemix.training.table_optimizers import (
 )
 
 needs_fbgemm = pytest.mark.skipif(
-    fused_tables.installed() is None, reason="FBGEMM ABSENT: pip install 'hemix[fast]'"
+    fbgemm.installed() is None, reason="FBGEMM ABSENT: pip install 'hemix[fast]'"
 )
 
 
@@ -134,10 +134,10 @@ def make_several(seed: int = 0) -> Tables:
 
 
 def train_some(
-    tables: Tables, optimizer: RowOptimizer, first: int, last: int, *, bags: bool = True
+    tables: Tables, optimizer: RowOptimizer, first: int, last: int, *, lists: bool = True
 ) -> None:
     """Steps of random look-ups: columns of several tables with repeats, ids of one table in two
-    look-ups, bags empty and full.
+    look-ups, lists empty and full.
     """
     for i in range(first, last):
         g = torch.Generator().manual_seed(i)
@@ -148,7 +148,7 @@ def train_some(
             LookUp(tables=("a", "b", "c"), ids=ids),
             LookUp(tables=("c",), ids=torch.randint(0, 300, (5, 1), generator=g)),
         ]
-        if bags:
+        if lists:
             lengths = torch.randint(0, 4, (20,), generator=g)
             offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
             values = torch.randint(0, 40, (int(offsets[-1]),), generator=g)
@@ -161,21 +161,21 @@ def train_some(
 
 
 @needs_fbgemm
-@pytest.mark.parametrize("bags", [True, False])
-def test_fused_equals_plain_over_100_steps(bags: bool) -> None:
+@pytest.mark.parametrize("lists", [True, False])
+def test_fbgemm_equals_torch_over_100_steps(lists: bool) -> None:
     plain, fused = make_several(), make_several()
-    first = build_table_optimizer("rowwise_adagrad", plain, "plain")
+    first = build_table_optimizer("rowwise_adagrad", plain, "torch")
     second = build_table_optimizer("rowwise_adagrad", fused, "auto")
-    assert "FBGEMM" in second.how and "plain" in first.how
+    assert "FBGEMM" in second.backend and first.backend == "PyTorch"
     for i in range(100):
-        train_some(plain, first, i, i + 1, bags=bags)
-        train_some(fused, second, i, i + 1, bags=bags)
+        train_some(plain, first, i, i + 1, lists=lists)
+        train_some(fused, second, i, i + 1, lists=lists)
         torch.testing.assert_close(fused.weight, plain.weight, rtol=1e-5, atol=2e-6)
     torch.testing.assert_close(second.tensors(), first.tensors(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["adam", "rowwise_adagrad"])
-def test_plain_equals_a_dense_gradient_over_100_steps(name: str) -> None:
+def test_torch_equals_a_dense_gradient_over_100_steps(name: str) -> None:
     """The same look-ups by F.embedding on a weight with a dense gradient, updated by the formula on
     the rows that were read.
     """
@@ -230,10 +230,10 @@ def dense_gradient(weight: torch.nn.Parameter, i: int) -> tuple[torch.Tensor, to
 
 
 @needs_fbgemm
-@pytest.mark.parametrize("backends", [("plain", "fused"), ("fused", "plain")])
+@pytest.mark.parametrize("backends", [("torch", "fbgemm"), ("fbgemm", "torch")])
 def test_a_checkpoint_goes_on_with_the_other_backend(backends: tuple[str, str]) -> None:
     whole = make_several()
-    train_some(whole, build_table_optimizer("rowwise_adagrad", whole, "plain"), 0, 20)
+    train_some(whole, build_table_optimizer("rowwise_adagrad", whole, "torch"), 0, 20)
     half = make_several()
     before = build_table_optimizer("rowwise_adagrad", half, backends[0])
     train_some(half, before, 0, 10)
@@ -245,7 +245,7 @@ def test_a_checkpoint_goes_on_with_the_other_backend(backends: tuple[str, str]) 
 
 
 @pytest.mark.usefixtures("deterministic")
-@pytest.mark.parametrize("backend", ["plain", pytest.param("fused", marks=needs_fbgemm)])
+@pytest.mark.parametrize("backend", ["torch", pytest.param("fbgemm", marks=needs_fbgemm)])
 def test_the_same_steps_give_the_same_bytes(backend: str) -> None:
     weights = []
     for _ in range(2):
@@ -256,10 +256,10 @@ def test_the_same_steps_give_the_same_bytes(backend: str) -> None:
 
 
 @needs_fbgemm
-def test_fused_leaves_other_rows_alone() -> None:
+def test_fbgemm_leaves_other_rows_alone() -> None:
     tables = make_tables()
     optimizer, before = (
-        build_table_optimizer("rowwise_adagrad", tables, "fused"),
+        build_table_optimizer("rowwise_adagrad", tables, "fbgemm"),
         tables.weight.clone(),
     )
     step(tables, optimizer, [1, 3, 3], 1.0)
@@ -267,31 +267,32 @@ def test_fused_leaves_other_rows_alone() -> None:
     optimizer.step(0.1)  # nothing was looked up
 
 
-def test_fused_is_refused_where_there_is_no_kernel() -> None:
+def test_fbgemm_is_refused_where_there_is_no_kernel() -> None:
     with pytest.raises(
         SettingsError,
-        match=r"train\.tables: fused needs train\.table_optimizer=rowwise_adagrad .* "
+        match=r"train\.embedding_backend: fbgemm needs train\.table_optimizer=rowwise_adagrad .* "
         "for adam on cpu",
     ):
-        build_table_optimizer("adam", make_tables(), "fused")
+        build_table_optimizer("adam", make_tables(), "fbgemm")
 
 
-def test_auto_is_plain_where_fused_does_not_fit() -> None:
+def test_auto_is_torch_where_fbgemm_has_no_kernel() -> None:
     optimizer = build_table_optimizer("adam", make_tables(), "auto")
-    assert isinstance(optimizer, RowAdam) and optimizer.how.startswith(
-        "plain PyTorch (fused by FBGEMM: only rowwise_adagrad"
+    assert isinstance(optimizer, RowAdam) and optimizer.backend.startswith(
+        "PyTorch (FBGEMM: only rowwise_adagrad"
     )
 
 
-def test_without_fbgemm_fused_says_how_to_get_it_and_auto_does_without(
+def test_without_fbgemm_its_backend_says_how_to_get_it_and_auto_does_without(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(fused_tables, "installed", lambda: None)
-    fused_tables.load.cache_clear()
+    monkeypatch.setattr(fbgemm, "installed", lambda: None)
+    fbgemm.load.cache_clear()
     with pytest.raises(
         MissingExtra,
-        match=r"train\.tables=fused needs fbgemm-gpu-cpu, .* pip install 'hemix\[fast\]'",
+        match=r"train\.embedding_backend=fbgemm needs fbgemm-gpu-cpu, .* "
+        r"pip install 'hemix\[fast\]'",
     ):
-        build_table_optimizer("rowwise_adagrad", make_tables(), "fused")
+        build_table_optimizer("rowwise_adagrad", make_tables(), "fbgemm")
     optimizer = build_table_optimizer("rowwise_adagrad", make_tables(), "auto")
-    assert type(optimizer) is RowwiseAdagrad and "pip install 'hemix[fast]'" in optimizer.how
+    assert type(optimizer) is RowwiseAdagrad and "pip install 'hemix[fast]'" in optimizer.backend

@@ -20,10 +20,10 @@ from tests.data.small import PLAIN, at, prepared, shown
 CPU = torch.device("cpu")
 
 
-def settings(batch_impressions: int, funnel: str = "entire_space"):  # type: ignore[no-untyped-def]
+def settings(batch_size: int, funnel: str = "entire_space"):  # type: ignore[no-untyped-def]
     return build_settings(
         overrides={
-            "train.batch_impressions": batch_impressions,
+            "train.batch_size": batch_size,
             "model.funnel": funnel,
             "model.embedding_init_std": 1.0,
         }

@@ -17,11 +17,11 @@ from hemix.data.dataset import Dataset
 from hemix.data.encode import Encoders
 from hemix.errors import RunError, UsageError
 from hemix.models import build_model
-from hemix.run.folder import Run
+from hemix.runs.folder import Run
 from hemix.training.warm_start import remap_embedding_rows
 from tests.planted import SCHEMA, write_logs
 
-SETTINGS = {"train.batch_impressions": 128, "train.threads": 1, "train.checkpoint_every_steps": 0}
+SETTINGS = {"train.batch_size": 128, "train.threads": 1, "train.checkpoint_every_steps": 0}
 LATER = SCHEMA.replace(
     "split: {valid: 2026-01-08, test: 2026-01-09}",
     "split: {start: 2026-01-09, valid: 2026-01-10, test: 2026-01-11}",

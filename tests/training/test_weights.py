@@ -15,7 +15,7 @@ from hemix import api
 from hemix.data.dataset import Dataset
 from hemix.errors import DataError
 from hemix.evaluation.report import render_report
-from hemix.run import Run
+from hemix.runs import Run
 from hemix.training.checks import check_labels
 from tests.data.small import at, prepared
 
@@ -26,7 +26,7 @@ split: {valid: 2026-01-06, test: 2026-01-07}
 roles: {weight: weight, request_id: request}
 features: {user: {user_id: {type: categorical}}, item: {item_id: {type: categorical}}}
 """
-LIGHT = {"model.layers": 1, "train.threads": 1, "train.batch_impressions": 128}
+LIGHT = {"model.layers": 1, "train.threads": 1, "train.batch_size": 128}
 
 
 def rows() -> dict[str, np.ndarray]:
@@ -150,7 +150,7 @@ def test_a_run_worse_than_the_base_rate_says_so(tmp_path: Path) -> None:
         "train.epochs": 20,
         "train.patience": 0,
         "train.calibrate": False,
-        "train.batch_impressions": 32,
+        "train.batch_size": 32,
     }
     settings |= {"model.matches": False, "model.products": "none", "train.warmup_steps": 1}
     settings |= {"model.use_global": False, "model.use_realtime": False}

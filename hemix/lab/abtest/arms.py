@@ -17,10 +17,11 @@ import numpy.typing as npt
 
 from hemix.errors import ServerError, UsageError
 from hemix.lab.abtest.connection import SteadyClient
-from hemix.lab.simulator.choice import Moment, perceive, probabilities
-from hemix.lab.simulator.life import Lives
-from hemix.lab.simulator.places import to_degrees
-from hemix.lab.simulator.recall import NOWHERE
+from hemix.lab.simulator.choice_model import choice_probabilities, compute_factors
+from hemix.lab.simulator.simulation import UserSimulation
+from hemix.lab.simulator.spatial_index import NO_VENUE
+from hemix.lab.simulator.state import Requests
+from hemix.lab.simulator.venues import to_degrees
 
 __all__ = ["BUILT_IN", "Arm", "ArmDown", "Event", "Oracle", "Popularity", "Server", "make_arm"]
 
@@ -45,7 +46,7 @@ class Arm(Protocol):
     def model(self) -> dict[str, Any]:
         """Who ranks: its name, and of a server version, schema and hash. Raises ArmDown."""
 
-    def scores(self, lives: Lives, requests: Moment, candidates: Places) -> Floats:
+    def scores(self, lives: UserSimulation, requests: Requests, candidates: Places) -> Floats:
         """[n, k] for candidates [n, k] with gaps of -1, whose scores do not matter.
 
         Raises ArmDown.
@@ -65,16 +66,16 @@ class Oracle:
         """Its name alone."""
         return {"name": "oracle"}
 
-    def scores(self, lives: Lives, requests: Moment, candidates: Places) -> Floats:
+    def scores(self, lives: UserSimulation, requests: Requests, candidates: Places) -> Floats:
         """click + order * price^.5"""
-        factors = perceive(
-            lives.city, lives.people, lives.taste, lives.memory, requests, candidates
+        factors = compute_factors(
+            lives.city, lives.users, lives.taste, lives.visits, requests, candidates
         )
-        click, order_given_click = probabilities(
+        click, order_given_click = choice_probabilities(
             factors, np.zeros(candidates.shape), lives.city.parameters
         )
         found: Floats = click + click * order_given_click * np.sqrt(
-            lives.city.places.price_yuan[candidates]
+            lives.city.venues.price_yuan[candidates]
         )
         return found
 
@@ -92,9 +93,9 @@ class Popularity:
         """Its name alone."""
         return {"name": "popularity"}
 
-    def scores(self, lives: Lives, requests: Moment, candidates: Places) -> Floats:  # noqa: ARG002
+    def scores(self, lives: UserSimulation, requests: Requests, candidates: Places) -> Floats:  # noqa: ARG002
         """The number of reviews."""
-        found: Floats = lives.city.places.reviews[candidates].astype(np.float64)
+        found: Floats = lives.city.venues.reviews[candidates].astype(np.float64)
         return found
 
     def hear(self, events: Sequence[Event]) -> None:
@@ -125,7 +126,7 @@ class Server:
         found = self._patiently(self.client.models)[0]
         return {key: found[key] for key in ("name", "version", "schema", "sha256")}
 
-    def scores(self, lives: Lives, requests: Moment, candidates: Places) -> Floats:
+    def scores(self, lives: UserSimulation, requests: Requests, candidates: Places) -> Floats:
         """POST /v1/rank for every request, some at a time; when one waits in vain, none of the
         others begins to.
         """
@@ -136,15 +137,15 @@ class Server:
 
         def ask(row: int) -> None:
             places = candidates[row]
-            columns = np.flatnonzero(places != NOWHERE)
+            columns = np.flatnonzero(places != NO_VENUE)
             if not len(columns):
                 return
             names = [f"p{place:05d}" for place in places[columns].tolist()]
             answer = self._patiently(
                 lambda: self.client.rank(
-                    f"u{requests.user[row]:06d}",
+                    f"u{requests.user_index[row]:06d}",
                     names,
-                    id=ranking_id(int(requests.user[row]), int(requests.number[row])),
+                    id=ranking_id(int(requests.user_index[row]), int(requests.number[row])),
                     timestamp=int(requests.time_ms[row]),
                     context={
                         "latitude": float(latitude[row]),

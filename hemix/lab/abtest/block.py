@@ -19,7 +19,7 @@ from hemix.lab.abtest.living import live, past_lives
 from hemix.lab.abtest.meeting import stranger
 from hemix.lab.abtest.plan import Plan, arm_of
 from hemix.lab.simulator.city import City
-from hemix.lab.simulator.life import Lives
+from hemix.lab.simulator.simulation import UserSimulation
 
 __all__ = ["Block", "Done", "Progress"]
 
@@ -57,7 +57,7 @@ class Block:
     city: City
     number: int
     users: Ints
-    lives: Lives | None
+    lives: UserSimulation | None
     """Their past, where it has been lived already"""
     done: Done
 

@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from hemix.lab.abtest.arms import Arm, Event, ranking_id
-from hemix.lab.simulator.choice import Moment
+from hemix.lab.simulator.behaviour import Views
 from hemix.lab.simulator.city import City
-from hemix.lab.simulator.life import Lives, Page
-from hemix.lab.simulator.recall import NOWHERE, logging_policy, show
-from hemix.lab.simulator.sessions import Views
+from hemix.lab.simulator.ranking import logging_policy_scores, top_page
+from hemix.lab.simulator.simulation import ShownPages, UserSimulation
+from hemix.lab.simulator.spatial_index import NO_VENUE
+from hemix.lab.simulator.state import Requests
 
 __all__ = ["MEASURES", "live", "past_lives"]
 
@@ -29,11 +30,13 @@ MEASURES = ("shown", "clicks", "orders", "gmv", "requests", "sessions", "km", "n
 """What is added up by user and day"""
 
 
-def past_lives(city: City, users: npt.NDArray[np.int64], before_days: int) -> tuple[Lives, Sums]:
+def past_lives(
+    city: City, users: npt.NDArray[np.int64], before_days: int
+) -> tuple[UserSimulation, Sums]:
     """(the users as the logs left them, what they did in the last ``before_days`` of these, [users,
     days] each): the logged days are lived again under the policy that wrote them.
     """
-    lives = Lives(city, city.people(users))
+    lives = UserSimulation(city, city.users(users))
     logged = _LoggingPolicy()
     sums = [
         _day(lives, logged, day, _deaf)
@@ -43,7 +46,7 @@ def past_lives(city: City, users: npt.NDArray[np.int64], before_days: int) -> tu
 
 
 def live(
-    past: Lives,
+    past: UserSimulation,
     arm: Arm,
     days: int,
     *,
@@ -63,36 +66,36 @@ def live(
 
 class _LoggingPolicy:
     def scores(
-        self, lives: Lives, requests: Moment, candidates: npt.NDArray[np.int32]
+        self, lives: UserSimulation, requests: Requests, candidates: npt.NDArray[np.int32]
     ) -> npt.NDArray[np.float64]:
-        return logging_policy(lives.city, requests, candidates)
+        return logging_policy_scores(lives.city, requests, candidates)
 
 
 def _deaf(_events: list[Event]) -> None: ...
 
 
 def _day(
-    lives: Lives,
+    lives: UserSimulation,
     arm: Arm | _LoggingPolicy,
     day: int,
     hear: Callable[[list[Event]], None],
     draws: int | None = None,
 ) -> Sums:
-    users, parameters = len(lives.people), lives.city.parameters
+    users, parameters = len(lives.users), lives.city.parameters
     sums = {name: np.zeros(users) for name in MEASURES}
     tell = hear is not _deaf
     for session in range(lives.begin_day(day)):
         requests, views = lives.begin_session(session)
-        np.add.at(sums["sessions"], requests.row, 1)
+        np.add.at(sums["sessions"], requests.user_row, 1)
         if tell:
             hear(list(_views(requests, views)))
         for _ in range(parameters.sessions.requests_maximum):
             candidates = lives.candidates(requests, draws)
             scores = np.where(
-                candidates == NOWHERE, -np.inf, arm.scores(lives, requests, candidates)
+                candidates == NO_VENUE, -np.inf, arm.scores(lives, requests, candidates)
             )
-            page = lives.show(requests, show(candidates, scores, parameters.recall.page))
-            np.add.at(sums["requests"], requests.row, 1)
+            page = lives.show(requests, top_page(candidates, scores, parameters.recall.page))
+            np.add.at(sums["requests"], requests.user_row, 1)
             _count(sums, page)
             if tell:
                 hear(list(_reactions(page)))
@@ -103,8 +106,8 @@ def _day(
     return sums
 
 
-def _count(sums: Sums, page: Page) -> None:
-    row, done = page.moment.row, page.reaction
+def _count(sums: Sums, page: ShownPages) -> None:
+    row, done = page.requests.user_row, page.reactions
     for name, of, value in (
         ("shown", slice(None), 1.0),
         ("clicks", done.click, 1.0),
@@ -116,30 +119,30 @@ def _count(sums: Sums, page: Page) -> None:
         np.add.at(sums[name], row[of], value)
 
 
-def _views(requests: Moment, views: Views) -> Iterator[Event]:
+def _views(requests: Requests, views: Views) -> Iterator[Event]:
     first = (
-        np.concatenate([[True], views.of[1:] != views.of[:-1]])
-        if len(views.of)
+        np.concatenate([[True], views.request_row[1:] != views.request_row[:-1]])
+        if len(views.request_row)
         else np.zeros(0, bool)
     )
-    begin = np.maximum.accumulate(np.where(first, np.arange(len(views.of)), 0))
+    begin = np.maximum.accumulate(np.where(first, np.arange(len(views.request_row)), 0))
     for at, (of, place, time_ms) in enumerate(
-        zip(views.of.tolist(), views.place.tolist(), views.time_ms.tolist(), strict=True)
+        zip(views.request_row.tolist(), views.venue.tolist(), views.time_ms.tolist(), strict=True)
     ):
-        user, number = int(requests.user[of]), int(requests.number[of])
+        user, number = int(requests.user_index[of]), int(requests.number[of])
         yield _event(user, number, place, time_ms, "view", at - int(begin[at]))
 
 
-def _reactions(page: Page) -> Iterator[Event]:
+def _reactions(page: ShownPages) -> Iterator[Event]:
     """What was shown, so that a server knows what was not clicked, and what came of it."""
-    done = page.reaction
-    for at in range(len(page.place)):
-        user, number = int(page.moment.user[at]), int(page.moment.number[at])
+    done = page.reactions
+    for at in range(len(page.venue)):
+        user, number = int(page.requests.user_index[at]), int(page.requests.number[at])
         event = _event(
             user,
             number,
-            int(page.place[at]),
-            int(page.moment.time_ms[at]),
+            int(page.venue[at]),
+            int(page.requests.time_ms[at]),
             "impression",
             int(page.position[at]),
         )
@@ -151,9 +154,9 @@ def _reactions(page: Page) -> Iterator[Event]:
         ("favourite", done.favourite, done.favourite_ms),
     ):
         for at in np.flatnonzero(happened).tolist():
-            user, number = int(page.moment.user[at]), int(page.moment.number[at])
+            user, number = int(page.requests.user_index[at]), int(page.requests.number[at])
             event = _event(
-                user, number, int(page.place[at]), int(times[at]), action, int(page.position[at])
+                user, number, int(page.venue[at]), int(times[at]), action, int(page.position[at])
             )
             yield {**event, "ranking": ranking_id(user, number)}
 

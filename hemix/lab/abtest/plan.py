@@ -79,15 +79,16 @@ def check_plan(plan: Plan, city: City) -> None:
     """
     if not plan.arms:
         raise UsageError("--arm: expected at least one")
-    if not 0 <= plan.first_user < city.users:
+    if not 0 <= plan.first_user < city.user_count:
         raise UsageError(
-            f"--first-user {plan.first_user}: expected 0 to {city.users - 1}: {plan.logs} has "
-            f"{city.users} users"
+            f"--first-user {plan.first_user}: expected 0 to {city.user_count - 1}: {plan.logs} has "
+            f"{city.user_count} users"
         )
-    if not 1 <= plan.users <= city.users - plan.first_user:
+    if not 1 <= plan.users <= city.user_count - plan.first_user:
         raise UsageError(
-            f"--users {plan.users}: expected 1 to {city.users - plan.first_user}, the users of "
-            f"{plan.logs}" + (f" from --first-user {plan.first_user} on" if plan.first_user else "")
+            f"--users {plan.users}: expected 1 to {city.user_count - plan.first_user}, the users "
+            f"of {plan.logs}"
+            + (f" from --first-user {plan.first_user} on" if plan.first_user else "")
         )
     if plan.days < 1:
         raise UsageError(f"--days {plan.days}: expected at least 1")

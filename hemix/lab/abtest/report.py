@@ -47,7 +47,7 @@ def write_experiment_report(path: Path, content: Mapping[str, Any]) -> None:
         kicker=f"Experiment · {content['plan']['design']} design",
         title="Live users, several rankers",
         headline=_headline(content),
-        parts=[
+        sections=[
             part
             for part in (
                 _effects(content),

@@ -38,7 +38,7 @@ from hemix.lab.abtest.meeting import keep_plan, known_models, meet
 from hemix.lab.abtest.plan import BEFORE_DAYS, Plan, check_plan, city_of
 from hemix.lab.abtest.report import write_experiment_report
 from hemix.lab.simulator.city import City
-from hemix.lab.simulator.life import Lives
+from hemix.lab.simulator.simulation import UserSimulation
 from hemix.measure import machine
 
 __all__ = ["experiment"]
@@ -148,7 +148,7 @@ def _waiting_arms(
 
 def _past_of_block(
     out: Path, city: City, number: int, block: Ints, *, lives_needed: bool
-) -> Lives | None:
+) -> UserSimulation | None:
     """The past of a block's users, whose last logged days are kept; None where nobody needs it."""
     earlier = cell_path(out, "before", number)
     if not lives_needed and earlier.exists():
@@ -202,7 +202,7 @@ def _rate(spans: Collection[tuple[float, float, float]]) -> float | None:
     return sum(rankings for *_, rankings in spans) / seconds if seconds else None
 
 
-def _power(plan: Plan, out: Path, past: Lives) -> dict[str, float | None]:
+def _power(plan: Plan, out: Path, past: UserSimulation) -> dict[str, float | None]:
     """Kept in power.json: what a block of users does with the oracle and with popularity, for as
     many days as planned.
     """

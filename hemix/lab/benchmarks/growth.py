@@ -33,7 +33,7 @@ LIMIT_BYTES = 6 * 1024**3
 _IMPRESSIONS, _EVENTS, _USERS, _ITEMS = 2_000_000, 10_000_000, 200_000, 100_000
 _SETTINGS = {
     "model.size": "tiny",
-    "train.batch_impressions": 1024,
+    "train.batch_size": 1024,
     "train.epochs": 1,
     "train.checkpoint_every_steps": 2000,
 }

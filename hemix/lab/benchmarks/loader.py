@@ -19,11 +19,11 @@ import numpy as np
 import torch
 
 from hemix.data.dataset import Dataset, Replacement
-from hemix.data.prepare import prepare
 from hemix.errors import HemixError
 from hemix.lab.simulator import simulate
 from hemix.measure import PeakMemory, machine
 from hemix.models import build_model
+from hemix.preparation import prepare
 from hemix.settings import build_settings
 from hemix.training.optimizers import Optimizers
 
@@ -41,7 +41,7 @@ _WARM = 2
 class _Load:
     data: str
     size: str
-    batch_impressions: int
+    batch_size: int
     steps: int
     threads: int
 
@@ -51,7 +51,7 @@ def run(
     scale: float = 1.0,
     data: Path | None = None,
     sizes: tuple[str, ...] = _SIZES,
-    batch_impressions: int = 1024,
+    batch_size: int = 1024,
     steps: int = 7,
     threads: int = 0,
 ) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def run(
             _Load(
                 data=str(folder),
                 size=size,
-                batch_impressions=batch_impressions,
+                batch_size=batch_size,
                 steps=steps,
                 threads=threads,
             )
@@ -103,16 +103,16 @@ def _measure(load: _Load) -> dict[str, Any]:
     settings = build_settings(size=load.size)
     data = Dataset(load.data)
     split = data.split("train")
-    plan = split.plan(load.batch_impressions, order="shuffled")
+    plan = split.plan(load.batch_size, order="shuffled")
     steps = min(load.steps, len(plan) - _WARM)
     if steps < 1:
         raise HemixError(
             f"bench loader: {load.data}: too few impressions for {_WARM + 1} batches of "
-            f"{load.batch_impressions}"
+            f"{load.batch_size}"
         )
     model = build_model(data.spec, settings.model, 0).train()
     optimizers = Optimizers(model, settings.train, len(plan))
-    replacement = Replacement(rate=settings.train.unknown_rate, seed=(0, 0))
+    replacement = Replacement(rate=settings.train.oov_dropout, seed=(0, 0))
     made, waited, stepped, events = [], [], [], []
     for i in range(_WARM + steps):
         began = time.perf_counter()
@@ -145,7 +145,7 @@ def _measure(load: _Load) -> dict[str, Any]:
         "within_target": wait / (wait + step) < TARGET,
         "ours_peak_bytes": memory.bytes,
         "dense_parameters": sum(p.numel() for p in model.dense_parameters()),
-        "impressions": load.batch_impressions,
+        "impressions": load.batch_size,
         "events": int(np.median(events)),
         "steps": steps,
         "threads": load.threads,

@@ -123,7 +123,7 @@ def _prepare(logs: Path, data: Path) -> int:
     """Prepare in a process of its own; returns its peak of anonymous memory in bytes, the
     interpreter included.
     """
-    code = "import sys; from hemix.data.prepare import prepare; prepare(sys.argv[1], sys.argv[2])"
+    code = "import sys; from hemix.preparation import prepare; prepare(sys.argv[1], sys.argv[2])"
     with subprocess.Popen(
         [sys.executable, "-c", code, str(logs), str(data)], stderr=subprocess.PIPE, text=True
     ) as process:

@@ -26,7 +26,7 @@ from hemix.errors import HemixError, UsageError
 from hemix.lab.benchmarks.drive import Plan, Stream
 from hemix.lab.benchmarks.memory import Memory
 from hemix.measure import machine, stolen_seconds
-from hemix.run import Run
+from hemix.runs import Run
 from hemix.serving.playground import suggested_values
 from hemix.serving.stores import StoreLimits, open_store
 from hemix.serving.types import Event
@@ -261,8 +261,8 @@ def _past(user: str, length: int, world: _World) -> Sequence[Event]:
 def _small_run(folder: Path, users: int) -> Path:
     """A model of size tiny on a small city with long histories."""
     from hemix.data.dataset import Dataset
-    from hemix.data.prepare import prepare
     from hemix.lab.simulator import simulate
+    from hemix.preparation import prepare
     from hemix.settings import build_settings
     from hemix.training.loop import train
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from hemix.errors import HemixError
 from hemix.measure import PeakMemory, keep_freed_memory, machine
 from hemix.nn.embedding import LookUp, Tables
-from hemix.training import fused_tables
+from hemix.training import fbgemm
 from hemix.training.table_optimizers import build_table_optimizer
 
 __all__ = ["TOLERANCE", "run"]
@@ -75,7 +75,7 @@ def run(*, scale: float = 1.0, steps: int = 7, rounds: int = 2, threads: int = 0
         width=64,
         impressions=max(int(2048 * min(scale, 1)), 16),
     )
-    cases = [case for case in _CASES if "fused" not in case or fused_tables.installed()]
+    cases = [case for case in _CASES if "fused" not in case or fbgemm.installed()]
     sides = dict.fromkeys((side, optimizer) for _, optimizer, *both in cases for side in both)
     found: dict[tuple[str, str], dict[str, Any]] = {
         key: {"seconds": [], "cpu_seconds": [], "peak_bytes": 0} for key in sides
@@ -164,7 +164,7 @@ class _OurTables:
         with torch.no_grad():
             self.tables.weight.view(load.fields, load.rows, load.width).copy_(weight)
         self.optimizer = build_table_optimizer(
-            load.optimizer, self.tables, "fused" if load.side == "fused" else "plain"
+            load.optimizer, self.tables, "fbgemm" if load.side == "fused" else "torch"
         )
 
     def read(self, ids: Tensor, offsets: Tensor) -> list[Tensor]:

@@ -1,6 +1,6 @@
-"""Public data sets: raw files -> logs and a schema, which `hemix prepare` takes like anybody's.
+"""Public data sets: raw files to logs and schema.yaml, which ``hemix prepare`` reads.
 
-A source finds and checks its files first, then writes; it encodes, sorts, splits and drops nothing.
+An import finds and checks its files before it writes. It does not encode, sort or split.
 """
 
 from __future__ import annotations
@@ -10,37 +10,46 @@ from pathlib import Path
 from typing import Protocol
 
 from hemix.errors import UsageError
-from hemix.lab.datasets.kuairand import find_kuairand
-from hemix.lab.datasets.logs_folder import LogsFolder, new_logs
-from hemix.lab.datasets.movielens import find_movielens
+from hemix.lab.datasets.kuairand import open_kuairand
+from hemix.lab.datasets.logs_writer import LogsWriter, create_logs
+from hemix.lab.datasets.movielens import open_movielens
 
-__all__ = ["SOURCES", "Source", "import_logs"]
+__all__ = ["DATASETS", "PublicDataset", "import_logs"]
 
 
-class Source(Protocol):
-    """The raw files of one data set, found and checked."""
+class PublicDataset(Protocol):
+    """The raw files of one data set, checked."""
 
-    def write(self, logs: LogsFolder) -> None:
+    def write(self, logs: LogsWriter) -> None:
         """Write every table and the schema."""
 
 
-SOURCES: dict[str, Callable[[Path, bool], Source]] = {
-    "kuairand": find_kuairand,
-    "movielens": find_movielens,
+DATASETS: dict[str, Callable[[Path, bool], PublicDataset]] = {
+    "kuairand": open_kuairand,
+    "movielens": open_movielens,
 }
-"""Name -> (raw folder, with the random log?) -> source."""
+"""Name -> function of (raw folder, whether to include the random log)."""
 
 
 def import_logs(name: str, raw: Path, out: Path, *, random_log: bool = False) -> dict[str, int]:
-    """Turn the raw files of data set ``name`` in the folder ``raw`` into logs and schema.yaml in
-    the new folder ``out``.
+    """Convert the raw files of a public data set to logs.
 
-    ``random_log`` adds KuaiRand's randomly exposed videos. Returns the rows of every table written.
-    Raises UsageError (unknown name, ``out`` not empty), DataError (files missing, ambiguous or
-    malformed) or StorageError, and then leaves no ``out``.
+    Args:
+        name: A key of :data:`DATASETS`.
+        raw: The folder with the raw files.
+        out: The folder to create. An error leaves no folder behind.
+        random_log: Add KuaiRand's randomly exposed videos.
+
+    Returns:
+        The number of rows written, by table.
+
+    Raises:
+        UsageError: The name is unknown, or ``out`` is not empty.
+        DataError: Files are missing, ambiguous or malformed.
+        StorageError: ``out`` cannot be written.
     """
-    if name not in SOURCES:
-        raise UsageError(f"import {name}: unknown data set; known: {', '.join(SOURCES)}")
-    with new_logs(Path(out)) as logs:
-        SOURCES[name](Path(raw), random_log).write(logs)
+    if name not in DATASETS:
+        raise UsageError(f"import {name}: unknown data set; known: {', '.join(DATASETS)}")
+    with create_logs(Path(out)) as logs:
+        DATASETS[name](Path(raw), random_log).write(logs)
     return dict(logs.rows)

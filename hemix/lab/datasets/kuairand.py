@@ -1,21 +1,7 @@
-"""KuaiRand (Gao et al., CIKM 2022): impressions of a short-video app.
+"""Import of KuaiRand (Gao et al., CIKM 2022): impressions of a short-video app.
 
-Two layouts: the official CSV files of KuaiRand-Pure, -1K and -27K, in RAW or RAW/data; and the
-two-week slice of Parquet files, which adds the videos that a user watched before it, without a time
-each.
-
-Tables written:
-
-- ``impressions``: every column of the log, so that rows equal in all of them are true duplicates
-  (``hourmin`` alone tells most pairs of one user, video and millisecond apart). ``is_click``
-  becomes ``click``; ``long_view`` becomes click and long view.
-- ``events``: the timeless watched videos, oldest first within a user (``position`` counts them),
-  then one event per impression. ``action`` is the strongest of like, long (click and long view),
-  click and impression; ``watch`` for a timeless event that is neither liked nor long.
-  ``play_share`` is play time over duration, null where the duration is not positive.
-- ``items``: as in the official file, ``upload_day`` in days since 1970, ``tag`` as a list,
-  ``tag_first`` its first.
-- ``users``: as in the official file.
+Layouts: the official CSV files of KuaiRand-Pure, -1K and -27K, in RAW or RAW/data, and a two-week
+slice in Parquet. The slice adds the videos that each user watched before it, without timestamps.
 """
 
 from __future__ import annotations
@@ -33,17 +19,27 @@ import pyarrow.compute as pc
 
 from hemix.errors import DataError
 from hemix.lab.datasets.kuairand_schema import kuairand_schema
-from hemix.lab.datasets.layouts import one_layout
-from hemix.lab.datasets.logs_folder import LogsFolder
-from hemix.lab.datasets.raw import DATE, IDS, INTEGER, TEXT, WHOLE, Chunk, Kind, RawFile, Text
+from hemix.lab.datasets.layouts import detect_layout
+from hemix.lab.datasets.logs_writer import LogsWriter
+from hemix.lab.datasets.raw_files import (
+    DATE,
+    IDS,
+    INTEGER,
+    INTEGRAL_FLOAT,
+    TEXT,
+    ColumnType,
+    RawChunk,
+    RawFile,
+    TextFormat,
+)
 from hemix.schema import Schema
 
-__all__ = ["KuaiRand", "find_kuairand"]
+__all__ = ["KuaiRand", "open_kuairand"]
 
-_STANDARD = ("log_standard_4_08_to_4_21", "log_standard_4_22_to_5_08")
-_RANDOM = "log_random_4_22_to_5_08"
+_STANDARD_LOGS = ("log_standard_4_08_to_4_21", "log_standard_4_22_to_5_08")
+_RANDOM_LOG = "log_random_4_22_to_5_08"
 
-_LOG: dict[str, Kind] = dict.fromkeys(
+_LOG_COLUMNS: dict[str, ColumnType] = dict.fromkeys(
     (
         "user_id",
         "video_id",
@@ -67,51 +63,63 @@ _LOG: dict[str, Kind] = dict.fromkeys(
     ),
     INTEGER,
 )
-_HISTORY: dict[str, Kind] = {
+_HISTORY_COLUMNS: dict[str, ColumnType] = {
     "user_id": INTEGER,
     "watch_seq": IDS,
     "like_seq": IDS,
     "long_watch_seq": IDS,
 }
-_USERS: dict[str, Kind] = {
+_USER_COLUMNS: dict[str, ColumnType] = {
     "user_id": INTEGER,
     "user_active_degree": TEXT,
-    "is_lowactive_period": WHOLE,
-    "is_live_streamer": WHOLE,
-    "is_video_author": WHOLE,
-    "follow_user_num": WHOLE,
+    "is_lowactive_period": INTEGRAL_FLOAT,
+    "is_live_streamer": INTEGRAL_FLOAT,
+    "is_video_author": INTEGRAL_FLOAT,
+    "follow_user_num": INTEGRAL_FLOAT,
     "follow_user_num_range": TEXT,
-    "fans_user_num": WHOLE,
+    "fans_user_num": INTEGRAL_FLOAT,
     "fans_user_num_range": TEXT,
-    "friend_user_num": WHOLE,
+    "friend_user_num": INTEGRAL_FLOAT,
     "friend_user_num_range": TEXT,
-    "register_days": WHOLE,
+    "register_days": INTEGRAL_FLOAT,
     "register_days_range": TEXT,
-    **{f"onehot_feat{i}": WHOLE for i in range(18)},
+    **{f"onehot_feat{i}": INTEGRAL_FLOAT for i in range(18)},
 }
-_ITEMS: dict[str, Kind] = {
+_ITEM_COLUMNS: dict[str, ColumnType] = {
     "video_id": INTEGER,
-    "author_id": WHOLE,
+    "author_id": INTEGRAL_FLOAT,
     "video_type": TEXT,
     "upload_dt": DATE,
     "upload_type": TEXT,
-    "video_duration": WHOLE,
-    "server_width": WHOLE,
-    "server_height": WHOLE,
-    "music_id": WHOLE,
-    "music_type": WHOLE,
+    "video_duration": INTEGRAL_FLOAT,
+    "server_width": INTEGRAL_FLOAT,
+    "server_height": INTEGRAL_FLOAT,
+    "music_id": INTEGRAL_FLOAT,
+    "music_type": INTEGRAL_FLOAT,
     "tag": TEXT,
 }
 
 _IMPRESSION_ACTIONS = ("impression", "click", "long", "like")
 _TIMELESS_ACTIONS = ("watch", "long", "like")
 
-Codes = npt.NDArray[np.int64]
+Int64s = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class KuaiRand:
-    """The files of one KuaiRand layout."""
+    """The files of one KuaiRand layout.
+
+    Table ``impressions`` has every column of the log, so that equal rows are true duplicates.
+    ``is_click`` becomes ``click``; ``long_view`` is 1 where a video was clicked and viewed long.
+
+    Table ``events`` has the timeless watched videos, oldest first within a user (``position``
+    counts them), then one event per impression. ``action`` is the strongest of like, long (click
+    and long view), click and impression; a timeless event that is neither liked nor long is a
+    ``watch``. ``play_share`` is play time over duration, null where the duration is not positive.
+
+    Tables ``items`` and ``users`` have the official columns. ``upload_day`` is in days since 1970,
+    ``tag`` is a list and ``tag_first`` its first value.
+    """
 
     logs: tuple[RawFile, ...]
     items: RawFile
@@ -124,7 +132,7 @@ class KuaiRand:
         for file in (*self.logs, self.items, self.users, *([self.history] if self.history else [])):
             file.check()
 
-    def write(self, logs: LogsFolder) -> None:
+    def write(self, logs: LogsWriter) -> None:
         """Write the four tables and the schema, chunk by chunk.
 
         Raises DataError naming file, line and column.
@@ -138,7 +146,7 @@ class KuaiRand:
         for chunk in self.items.chunks():
             logs.write("items", items(chunk))
         for chunk in self.users.chunks():
-            chunk.present("user_id")
+            chunk.require_values("user_id")
             logs.write("users", chunk.table)
         for table, file in {
             "impressions": self.logs[0],
@@ -150,45 +158,50 @@ class KuaiRand:
         logs.write_schema(self.schema)
 
 
-def find_kuairand(raw: Path, random_log: bool) -> KuaiRand:
+def open_kuairand(raw: Path, random_log: bool) -> KuaiRand:
     """Find and check the files in ``raw`` or ``raw/data``.
 
-    Raises DataError naming the files looked for.
+    Args:
+        raw: The folder with the raw files.
+        random_log: Include the log of randomly exposed videos.
+
+    Raises:
+        DataError: A file is missing, cannot be opened or lacks a column.
     """
     layouts: dict[str, Callable[[Path], list[Path]]] = {"slice": _slice_files}
     layouts |= {size: partial(_official_files, size) for size in ("pure", "1k", "27k")}
-    layout, folder = one_layout("kuairand", (raw, raw / "data"), layouts)
+    layout, folder = detect_layout("kuairand", (raw, raw / "data"), layouts)
     files = layouts[layout](folder)
     if random_log and layout == "slice":
         raise DataError(
             f"{folder}: the slice has no log of random exposure; the official layouts have "
-            f"{_RANDOM}_S.csv"
+            f"{_RANDOM_LOG}_S.csv"
         )
     if random_log:
-        files.append(folder / f"{_RANDOM}_{layout}.csv")
+        files.append(folder / f"{_RANDOM_LOG}_{layout}.csv")
         if not files[-1].is_file():
             raise DataError(
-                f"{files[-1]}: the log of random exposure was asked for, found nothing there"
+                f"{files[-1]}: no such file; it is needed for the log of random exposure"
             )
     items_file, users_file, *logs = files
     if layout == "slice":
         text, history, lengths = None, logs.pop(0), (200, 50)
     else:
-        text, history, lengths = Text(), None, (1000, 100)
-    source = KuaiRand(
+        text, history, lengths = TextFormat(), None, (1000, 100)
+    dataset = KuaiRand(
         logs=tuple(
-            RawFile(path=path, columns=_LOG, text=text, optional=frozenset({"is_rand"}))
+            RawFile(path=path, columns=_LOG_COLUMNS, text=text, optional=frozenset({"is_rand"}))
             for path in logs
         ),
-        items=RawFile(path=items_file, columns=_ITEMS, text=text),
-        users=RawFile(path=users_file, columns=_USERS, text=text),
-        history=RawFile(path=history, columns=_HISTORY) if history else None,
+        items=RawFile(path=items_file, columns=_ITEM_COLUMNS, text=text),
+        users=RawFile(path=users_file, columns=_USER_COLUMNS, text=text),
+        history=RawFile(path=history, columns=_HISTORY_COLUMNS) if history else None,
         schema=kuairand_schema(
             f"kuairand-{layout}", global_length=lengths[0], realtime_length=lengths[1]
         ),
     )
-    source.check()
-    return source
+    dataset.check()
+    return dataset
 
 
 def _slice_files(folder: Path) -> list[Path]:
@@ -202,16 +215,16 @@ def _slice_files(folder: Path) -> list[Path]:
 
 
 def _official_files(size: str, folder: Path) -> list[Path]:
-    parts = ("_part1", "_part2") if size == "27k" else ("",)
+    suffixes = ("_part1", "_part2") if size == "27k" else ("",)
     names = ("video_features_basic", "user_features")
     return [folder / f"{name}_{size}.csv" for name in names] + [
-        folder / f"{name}_{size}{part}.csv" for name in _STANDARD for part in parts
+        folder / f"{name}_{size}{suffix}.csv" for name in _STANDARD_LOGS for suffix in suffixes
     ]
 
 
-def impressions_and_events(chunk: Chunk) -> tuple[pa.Table, pa.Table]:
-    """The impressions of a piece of the log, and an event for each."""
-    chunk.present("user_id", "video_id", "date", "time_ms")
+def impressions_and_events(chunk: RawChunk) -> tuple[pa.Table, pa.Table]:
+    """Convert log rows to impressions and one event per impression."""
+    chunk.require_values("user_id", "video_id", "date", "time_ms")
     table = chunk.table
     click, like = chunk.flags("is_click"), chunk.flags("is_like")
     long_view = click & chunk.flags("long_view")
@@ -223,61 +236,58 @@ def impressions_and_events(chunk: Chunk) -> tuple[pa.Table, pa.Table]:
         table = table.append_column("is_rand", pa.array(np.zeros(len(table), np.int64)))
     impressions = pa.table(
         {
-            **{name: table[name] for name in _LOG if name not in ("is_click", "long_view")},
+            **{name: table[name] for name in _LOG_COLUMNS if name not in ("is_click", "long_view")},
             **derived,
         },
     )
     action = np.select([like, long_view, click], [3, 2, 1], 0)
-    play, duration = (
-        table["play_time_ms"].cast(pa.float64()),
-        table["duration_ms"].cast(pa.float64()),
-    )
-    measured = pc.if_else(pc.greater(duration, 0), duration, pa.scalar(None, pa.float64()))
+    played_ms = table["play_time_ms"].cast(pa.float64())
+    duration_ms = table["duration_ms"].cast(pa.float64())
+    positive_ms = pc.if_else(pc.greater(duration_ms, 0), duration_ms, pa.scalar(None, pa.float64()))
     return impressions, _events(
         table["user_id"],
         table["video_id"],
         table["time_ms"],
-        _names(_IMPRESSION_ACTIONS, action),
+        _decode(_IMPRESSION_ACTIONS, action),
         table["tab"],
-        pc.divide(play, measured),
+        pc.divide(played_ms, positive_ms),
         pa.nulls(len(table), pa.int64()),
     )
 
 
-def timeless_events(chunk: Chunk) -> pa.Table:
-    """One event for every video of ``watch_seq``, in its order; its action by membership in the two
-    other lists.
+def timeless_events(chunk: RawChunk) -> pa.Table:
+    """Convert the lists of watched videos to events without a timestamp, in the list's order.
+
+    The action follows from membership in the lists of liked and long-watched videos.
     """
-    chunk.present("user_id", "watch_seq")
-    lists = [_flat(chunk, name) for name in ("watch_seq", "like_seq", "long_watch_seq")]
-    owner, video = lists[0]
+    chunk.require_values("user_id", "watch_seq")
+    lists = [_flatten(chunk, name) for name in ("watch_seq", "like_seq", "long_watch_seq")]
+    row, video = lists[0]
     all_videos = np.concatenate([videos for _, videos in lists])
     span = int(np.ptp(all_videos)) + 1 if all_videos.size else 1
-    watched, *flagged = (
-        owners * span + videos for owners, videos in lists
-    )  # one number a pair: a span holds every video
+    # a (row, video) pair is one number, because no two video ids are a span apart
+    watched, *flagged = (rows * span + videos for rows, videos in lists)
     liked, long = (np.isin(watched, pairs) for pairs in flagged)
-    first = np.searchsorted(owner, owner)  # owners ascend
-    rows = len(video)
+    first = np.searchsorted(row, row)  # rows ascend
+    count = len(video)
     return _events(
-        pc.take(chunk.table["user_id"], pa.array(owner)),
+        pc.take(chunk.table["user_id"], pa.array(row)),
         pa.array(video),
-        pa.nulls(rows, pa.int64()),
-        _names(_TIMELESS_ACTIONS, np.select([liked, long], [2, 1], 0)),
-        pa.nulls(rows, pa.int64()),
-        pa.nulls(rows, pa.float64()),
-        pa.array(np.arange(rows) - first),
+        pa.nulls(count, pa.int64()),
+        _decode(_TIMELESS_ACTIONS, np.select([liked, long], [2, 1], 0)),
+        pa.nulls(count, pa.int64()),
+        pa.nulls(count, pa.float64()),
+        pa.array(np.arange(count) - first),
     )
 
 
-def _flat(chunk: Chunk, column: str) -> tuple[Codes, Codes]:
-    """The rows and the values of a list column, flattened."""
+def _flatten(chunk: RawChunk, column: str) -> tuple[Int64s, Int64s]:
+    """Return the row index and the value of every entry of a list column."""
     lists = chunk.table[column].combine_chunks()
     values = pc.list_flatten(lists)
     if values.null_count:
         raise DataError(
-            f"{chunk.path}: {column}: expected video ids, found a list that holds nothing in one "
-            "place"
+            f"{chunk.path}: {column}: expected video ids, found a list with a missing value"
         )
     return pc.list_parent_indices(lists).to_numpy().astype(np.int64), values.to_numpy()
 
@@ -304,16 +314,16 @@ def _events(
     )
 
 
-def _names(names: tuple[str, ...], codes: Codes) -> pa.Array:
+def _decode(names: tuple[str, ...], codes: Int64s) -> pa.Array:
     return pa.array(names).take(pa.array(codes))
 
 
-def items(chunk: Chunk) -> pa.Table:
-    """The videos, with the upload date in days since 1970 and the tags as a list."""
-    chunk.present("video_id")
+def items(chunk: RawChunk) -> pa.Table:
+    """Convert the videos: the upload date to days since 1970, the tags to a list."""
+    chunk.require_values("video_id")
     table = chunk.table
     tags = pc.split_pattern(pc.replace_substring(table["tag"], " ", ""), ",")
-    columns = {name: table[name] for name in _ITEMS if name not in ("upload_dt", "tag")}
+    columns = {name: table[name] for name in _ITEM_COLUMNS if name not in ("upload_dt", "tag")}
     return pa.table(
         {
             **columns,

@@ -1,7 +1,7 @@
-"""What the columns of imported KuaiRand logs mean.
+"""Schema of imported KuaiRand logs.
 
-Aggregate counters of videos are left out on purpose: they cover the test days. So is
-``visible_status``, which says how a video stands after the logged month.
+It leaves out the aggregate counters of videos and ``visible_status``, because they describe the
+time after the logged month or the test days, and would leak labels.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ def kuairand_schema(name: str, *, global_length: int, realtime_length: int) -> S
     """Make the schema of KuaiRand logs.
 
     Args:
-        name: Of the data set.
-        global_length: Most events of the history before today.
-        realtime_length: Most events of today.
+        name: Name of the data set.
+        global_length: Maximum number of history events before today.
+        realtime_length: Maximum number of history events of today.
     """
     tables = {"events": "events.parquet", "items": "items.parquet", "users": "users.parquet"}
     return Schema.model_validate(

@@ -1,4 +1,4 @@
-"""Which of a data set's file layouts lies in a folder."""
+"""Detection of a data set's file layout in a folder."""
 
 from __future__ import annotations
 
@@ -7,43 +7,49 @@ from pathlib import Path
 
 from hemix.errors import DataError
 
-__all__ = ["one_layout"]
+__all__ = ["detect_layout"]
 
 
-def one_layout(
+def detect_layout(
     dataset: str, folders: Sequence[Path], layouts: Mapping[str, Callable[[Path], list[Path]]]
 ) -> tuple[str, Path]:
-    """The one layout that is complete in one of the folders, and that folder.
+    """Find the one layout whose files are all in one of the folders.
 
-    ``layouts`` maps a name to the files that it has in a folder. Raises DataError when none is
-    complete (naming what is missing, or all that was looked for) or several are.
+    Args:
+        dataset: Name of the data set, for messages.
+        folders: The folders to look in; the first one must exist.
+        layouts: Layout name -> function of a folder that lists the layout's files.
+
+    Returns:
+        The name of the layout and its folder.
+
+    Raises:
+        DataError: No layout is complete, or several are.
     """
     first = folders[0]
     if not first.is_dir():
-        found = "a file" if first.exists() else "nothing there"
-        raise DataError(
-            f"{first}: expected a folder with the raw files of {dataset}, found {found}"
-        )
+        problem = "which is a file" if first.exists() else "which does not exist"
+        raise DataError(f"{first}: expected a folder with the raw files of {dataset}, {problem}")
     complete: list[tuple[str, Path]] = []
     partial: list[tuple[str, Path, list[str]]] = []
     for folder in folders:
-        for name, files in layouts.items():
-            wanted = files(folder)
-            missing = [path.name for path in wanted if not path.is_file()]
+        for name, files_in in layouts.items():
+            expected = files_in(folder)
+            missing = [path.name for path in expected if not path.is_file()]
             if not missing:
                 complete.append((name, folder))
-            elif len(missing) < len(wanted):
+            elif len(missing) < len(expected):
                 partial.append((name, folder, missing))
     if len(complete) > 1:
-        found = ", ".join(f"{name} in {folder}" for name, folder in complete)
-        raise DataError(f"{first}: expected one layout of {dataset}, found {found}")
+        candidates = ", ".join(f"{name} in {folder}" for name, folder in complete)
+        raise DataError(f"{first}: expected one layout of {dataset}, found {candidates}")
     if complete:
         return complete[0]
     if partial:
         name, folder, missing = min(partial, key=lambda entry: len(entry[2]))
         raise DataError(f"{folder}: layout {name} of {dataset} lacks {', '.join(missing)}")
-    looked_for = "; ".join(
-        f"{name}: {', '.join(path.name for path in files(first))}"
-        for name, files in layouts.items()
+    expected_files = "; ".join(
+        f"{name}: {', '.join(path.name for path in files_in(first))}"
+        for name, files_in in layouts.items()
     )
-    raise DataError(f"{first}: no files of {dataset}; looked for {looked_for}")
+    raise DataError(f"{first}: no files of {dataset}; expected one of {expected_files}")

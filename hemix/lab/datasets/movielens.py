@@ -1,17 +1,12 @@
-"""MovieLens (Harper and Konstan, 2015): ratings of movies.
-
-Three official layouts: ml-100k (``u.data``, ``u.item``, ``u.user``), ml-1m (``ratings.dat``,
-``movies.dat``, ``users.dat``) and ml-latest, its small form and ml-20m, -25m, -32m
-(``ratings.csv``, ``movies.csv``).
+"""Import of MovieLens (Harper and Konstan, 2015): ratings of movies.
 
 A rating is an impression, ``like`` is a rating of 4 or more, and earlier impressions are the
-history. The first 90 % of the ratings train, the next 5 % validate, the last 5 % test; ratings of
-one second stay together.
+history. The first 90 % of the ratings train, the next 5 % validate and the last 5 % test.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,18 +17,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hemix.errors import DataError, UsageError
-from hemix.lab.datasets.layouts import one_layout
-from hemix.lab.datasets.logs_folder import LogsFolder
-from hemix.lab.datasets.raw import INTEGER, NUMBER, TEXT, Chunk, Kind, RawFile, Text
+from hemix.lab.datasets.layouts import detect_layout
+from hemix.lab.datasets.logs_writer import LogsWriter
+from hemix.lab.datasets.raw_files import (
+    INTEGER,
+    NUMBER,
+    TEXT,
+    ColumnType,
+    RawChunk,
+    RawFile,
+    TextFormat,
+)
 from hemix.schema import Schema
 
-__all__ = ["MovieLens", "find_movielens"]
+__all__ = ["MovieLens", "open_movielens"]
 
 LIKED_FROM = 4.0
+"""Lowest rating that counts as a like, in stars."""
+
 _FILES = {
     "ml-100k": ("u.data", "u.item", "u.user"),
     "ml-1m": ("ratings.dat", "movies.dat", "users.dat"),
-    "ml-latest": ("ratings.csv", "movies.csv"),
+    "ml-latest": ("ratings.csv", "movies.csv"),  # also ml-latest-small, ml-20m, -25m and -32m
 }
 _GENRES_100K = (
     "unknown",
@@ -61,7 +66,12 @@ _NO_GENRES = "(no genres listed)"
 # (1995)"
 _YEAR = r"^.*\((?P<year>[0-9]{4})(?:[^0-9)][^)]*)?\)"
 
-Counts = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+_SPAN_BITS = 12
+"""A span of times is 2^12 = 4,096 s."""
+
+Int64s = npt.NDArray[np.int64]
+Counts = tuple[Int64s, Int64s]
+"""Distinct keys in ascending order, and how often each occurs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +88,7 @@ class MovieLens:
         for file in (self.ratings, self.movies, *([self.users] if self.users else [])):
             file.check()
 
-    def write(self, logs: LogsFolder) -> None:
+    def write(self, logs: LogsWriter) -> None:
         """Write the tables and the schema. Raises DataError naming file, line and column."""
         for chunk in self.ratings.chunks():
             logs.write("impressions", impressions(chunk))
@@ -89,7 +99,7 @@ class MovieLens:
         if "items" not in logs.rows:
             raise DataError(f"{self.movies.path}: expected movies, found no row")
         for chunk in self.users.chunks() if self.users else ():
-            chunk.present("user_id")
+            chunk.require_values("user_id")
             logs.write("users", chunk.table)
         logs.write_schema(self._schema(logs.rows["impressions"]))
 
@@ -104,24 +114,30 @@ class MovieLens:
         return movielens_schema(self.layout, valid=valid, test=test)
 
 
-def find_movielens(raw: Path, random_log: bool) -> MovieLens:
+def open_movielens(raw: Path, random_log: bool) -> MovieLens:
     """Find and check the files in ``raw``.
 
-    Raises DataError naming the files looked for, UsageError for a random log.
+    Args:
+        raw: The folder with the raw files.
+        random_log: Must be false; only KuaiRand has a log of random exposure.
+
+    Raises:
+        DataError: A file is missing, cannot be opened or lacks a column.
+        UsageError: ``random_log`` is true.
     """
     if random_log:
-        raise UsageError("import movielens: has no log of random exposure; only kuairand has")
+        raise UsageError("import movielens: --random-log: only kuairand has such a log")
     layouts = {
         name: lambda folder, names=names: [folder / n for n in names]
         for name, names in _FILES.items()
     }
-    layout, _ = one_layout("movielens", (raw,), layouts)
-    source = {"ml-100k": _ml_100k, "ml-1m": _ml_1m, "ml-latest": _ml_latest}[layout](raw)
-    source.check()
-    return source
+    layout, _ = detect_layout("movielens", (raw,), layouts)
+    dataset = {"ml-100k": _ml_100k, "ml-1m": _ml_1m, "ml-latest": _ml_latest}[layout](raw)
+    dataset.check()
+    return dataset
 
 
-_RATINGS: dict[str, Kind] = {
+_RATINGS: dict[str, ColumnType] = {
     "user_id": INTEGER,
     "movie_id": INTEGER,
     "rating": NUMBER,
@@ -130,19 +146,19 @@ _RATINGS: dict[str, Kind] = {
 
 
 def _ml_100k(raw: Path) -> MovieLens:
-    bars = Text(delimiter="|", header=False, quoted=False, encoding="latin-1")
-    about = dict.fromkeys(("title", "release_date", "video_release_date", "imdb_url"), TEXT)
+    bar_separated = TextFormat(delimiter="|", header=False, quoted=False, encoding="latin-1")
+    texts = dict.fromkeys(("title", "release_date", "video_release_date", "imdb_url"), TEXT)
     return MovieLens(
         layout="ml-100k",
         ratings=RawFile(
             path=raw / "u.data",
             columns=_RATINGS,
-            text=Text(delimiter="\t", header=False, quoted=False),
+            text=TextFormat(delimiter="\t", header=False, quoted=False),
         ),
         movies=RawFile(
             path=raw / "u.item",
-            columns={"movie_id": INTEGER, **about, **dict.fromkeys(_GENRES_100K, INTEGER)},
-            text=bars,
+            columns={"movie_id": INTEGER, **texts, **dict.fromkeys(_GENRES_100K, INTEGER)},
+            text=bar_separated,
         ),
         users=RawFile(
             path=raw / "u.user",
@@ -153,20 +169,20 @@ def _ml_100k(raw: Path) -> MovieLens:
                 "occupation": TEXT,
                 "zip_code": TEXT,
             },
-            text=bars,
+            text=bar_separated,
         ),
     )
 
 
 def _ml_1m(raw: Path) -> MovieLens:
-    colons = Text(delimiter="::", header=False, quoted=False, encoding="latin-1")
+    colon_separated = TextFormat(delimiter="::", header=False, quoted=False, encoding="latin-1")
     return MovieLens(
         layout="ml-1m",
-        ratings=RawFile(path=raw / "ratings.dat", columns=_RATINGS, text=colons),
+        ratings=RawFile(path=raw / "ratings.dat", columns=_RATINGS, text=colon_separated),
         movies=RawFile(
             path=raw / "movies.dat",
             columns={"movie_id": INTEGER, "title": TEXT, "genres": TEXT},
-            text=colons,
+            text=colon_separated,
         ),
         users=RawFile(
             path=raw / "users.dat",
@@ -177,7 +193,7 @@ def _ml_1m(raw: Path) -> MovieLens:
                 "occupation": INTEGER,
                 "zip_code": TEXT,
             },
-            text=colons,
+            text=colon_separated,
         ),
     )
 
@@ -188,30 +204,30 @@ def _ml_latest(raw: Path) -> MovieLens:
         ratings=RawFile(
             path=raw / "ratings.csv",
             columns={"userId": INTEGER, "movieId": INTEGER, "rating": NUMBER, "timestamp": INTEGER},
-            text=Text(),
+            text=TextFormat(),
         ),
         movies=RawFile(
             path=raw / "movies.csv",
             columns={"movieId": INTEGER, "title": TEXT, "genres": TEXT},
-            text=Text(),
+            text=TextFormat(),
         ),
     )
 
 
-def impressions(chunk: Chunk) -> pa.Table:
-    """user_id, movie_id, timestamp (s) and like (0 or 1) of some ratings."""
-    chunk.present(*chunk.table.column_names)
+def impressions(chunk: RawChunk) -> pa.Table:
+    """Convert ratings to rows of user_id, movie_id, timestamp (s) and like (0 or 1)."""
+    chunk.require_values(*chunk.table.column_names)
     user, movie, rating, timestamp = chunk.table.columns
     stars = np.asarray(rating)
-    chunk.refuse(~((stars >= 0.5) & (stars <= 5)), "rating", "a rating of 0.5 to 5")
+    chunk.reject(~((stars >= 0.5) & (stars <= 5)), "rating", "a rating of 0.5 to 5")
     like = pa.array((stars >= LIKED_FROM).astype(np.int8))
     return pa.table({"user_id": user, "movie_id": movie, "timestamp": timestamp, "like": like})
 
 
-def movies(chunk: Chunk) -> pa.Table:
-    """movie_id, title, year (null where the title has none) and genres (a list) of some movies."""
+def movies(chunk: RawChunk) -> pa.Table:
+    """Convert movies to rows of movie_id, title, year (null if unknown) and genres (a list)."""
     table = chunk.table
-    chunk.present(table.column_names[0])
+    chunk.require_values(table.column_names[0])
     title = table["title"]
     year = pc.struct_field(pc.extract_regex(title, _YEAR), "year").cast(pa.int64())
     return pa.table(
@@ -219,19 +235,19 @@ def movies(chunk: Chunk) -> pa.Table:
             "movie_id": table[table.column_names[0]],
             "title": title,
             "year": year,
-            "genres": _flagged_genres(chunk)
-            if "genres" not in table.column_names
-            else _listed_genres(table["genres"]),
+            "genres": _split_genres(table["genres"])
+            if "genres" in table.column_names
+            else _genres_from_flags(chunk),
         }
     )
 
 
-def _listed_genres(text: pa.ChunkedArray) -> pa.ChunkedArray:
-    none = pc.equal(text, _NO_GENRES)
-    return pc.split_pattern(pc.if_else(none, pa.scalar(None, pa.string()), text), "|")
+def _split_genres(text: pa.ChunkedArray) -> pa.ChunkedArray:
+    empty = pc.equal(text, _NO_GENRES)
+    return pc.split_pattern(pc.if_else(empty, pa.scalar(None, pa.string()), text), "|")
 
 
-def _flagged_genres(chunk: Chunk) -> pa.Array:
+def _genres_from_flags(chunk: RawChunk) -> pa.Array:
     flags = np.stack([chunk.flags(genre) for genre in _GENRES_100K], axis=1)
     flags[:, 0] = False  # "unknown" is no genre
     genre = pa.array(_GENRES_100K).take(pa.array(np.nonzero(flags)[1]))
@@ -241,41 +257,54 @@ def _flagged_genres(chunk: Chunk) -> pa.Array:
 
 
 def times_at(ratings: RawFile, ranks: Sequence[int]) -> list[int]:
-    """The times (s) at these ranks of all ratings sorted by time.
+    """Select order statistics of the rating times without loading all of them.
 
-    Two passes that keep counts only: first of spans of 4096 s, then of the seconds in the spans
-    where the ranks fall.
+    The first pass counts spans of times, the second the seconds of the spans that hold a rank.
+
+    Args:
+        ratings: A file with a column ``timestamp`` (s).
+        ranks: Positions, from 0, in all ratings sorted by time.
+
+    Returns:
+        The time (s) at each rank.
     """
-    bits = 12
-    spans = _counted(ratings, lambda times: times >> bits)
-    before = np.concatenate([[0], np.cumsum(spans[1])])
-    at = np.searchsorted(before, ranks, side="right") - 1
-    wanted = spans[0][at]
-    seconds, counts = _counted(ratings, lambda times: times[np.isin(times >> bits, wanted)])
-    found = []
-    for rank, span, start in zip(ranks, wanted, before[at], strict=True):
-        inside = seconds >> bits == span
+    spans, span_counts = _count_keys(ratings, lambda times: times >> _SPAN_BITS)
+    before = np.concatenate([[0], np.cumsum(span_counts)])
+    index = np.searchsorted(before, ranks, side="right") - 1
+    rank_spans = spans[index]
+    seconds, counts = _count_keys(
+        ratings, lambda times: times[np.isin(times >> _SPAN_BITS, rank_spans)]
+    )
+    times = []
+    for rank, span, start in zip(ranks, rank_spans, before[index], strict=True):
+        inside = seconds >> _SPAN_BITS == span
         position = np.searchsorted(np.cumsum(counts[inside]), rank - start, side="right")
-        found.append(int(seconds[inside][position]))
-    return found
+        times.append(int(seconds[inside][position]))
+    return times
 
 
-def _counted(ratings: RawFile, keys_of: Any) -> Counts:
-    """How often each key occurs: the distinct keys, ascending, and their counts."""
+def _count_keys(ratings: RawFile, keys_of: Callable[[Int64s], Int64s]) -> Counts:
+    """Count the keys that ``keys_of`` makes of the rating times."""
     total: Counts = (np.empty(0, np.int64), np.empty(0, np.int64))
     for chunk in ratings.chunks(only=("timestamp",)):
         keys, counts = np.unique(keys_of(np.asarray(chunk.table["timestamp"])), return_counts=True)
-        merged, place = np.unique(np.concatenate([total[0], keys]), return_inverse=True)
+        merged, index = np.unique(np.concatenate([total[0], keys]), return_inverse=True)
         sums = np.zeros(len(merged), np.int64)
-        np.add.at(sums, place, np.concatenate([total[1], counts]))
+        np.add.at(sums, index, np.concatenate([total[1], counts]))
         total = (merged, sums)
     return total
 
 
 def movielens_schema(layout: str, *, valid: int, test: int) -> Schema:
-    """The schema of one layout's logs, split at the times ``valid`` and ``test`` (s)."""
+    """Make the schema of one layout's logs.
+
+    Args:
+        layout: ml-100k, ml-1m or ml-latest.
+        valid: First time (s) of the valid split.
+        test: First time (s) of the test split.
+    """
     categorical: dict[str, Any] = {"type": "categorical"}
-    about: dict[str, dict[str, Any]] = {
+    user_features: dict[str, dict[str, Any]] = {
         "ml-100k": {
             "age": {"type": "numeric", "buckets": 10},
             "gender": categorical,
@@ -296,13 +325,13 @@ def movielens_schema(layout: str, *, valid: int, test: int) -> Schema:
             "name": layout,
             "tables": {
                 "items": "items.parquet",
-                "users": "users.parquet" if about[layout] else None,
+                "users": "users.parquet" if user_features[layout] else None,
             },
             "user": "user_id",
             "item": "movie_id",
             "clock": {"column": "timestamp", "unit": "s", "timezone": "UTC"},
             "features": {
-                "user": {"user_id": categorical, **about[layout]},
+                "user": {"user_id": categorical, **user_features[layout]},
                 "context": {"hour": hour, "weekday": weekday},
                 "item": {
                     "movie_id": categorical,

@@ -1,5 +1,5 @@
-"""The simulated city: a local-life marketplace whose truth is known."""
+"""Simulate a city of users and venues and write its logs, with the true probabilities known."""
 
-from hemix.lab.simulator.simulate import simulate
+from hemix.lab.simulator.writer import simulate
 
 __all__ = ["simulate"]

@@ -1,11 +1,8 @@
-"""Randomness by key: a draw is a function of what it is for, and of nothing else.
+"""Keyed random draws: each value is a function of its key alone.
 
-``key(seed, purpose, user, moment, item)`` hashes its parts (SplitMix64 finaliser, one round a part)
-into 64 random bits; the functions below turn keys into numbers. A draw therefore does not depend on
-the order of the program, on what else was drawn, on how users are divided into chunks, or on the
-arm of an experiment.
-
-This module knows nothing of the city.
+A key hashes a seed, a purpose and integer components, such as user, request and venue. Draws are
+therefore independent of program order, of how users are split into chunks, and of an experiment's
+arm.
 """
 
 from __future__ import annotations
@@ -17,23 +14,36 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Keys", "branch", "choice", "extend", "gumbel", "key", "normal", "poisson", "uniform"]
+from hemix.lab.simulator.arrays import Float64Array, Int64Array
+
+__all__ = [
+    "Keys",
+    "choice",
+    "extend",
+    "gumbel",
+    "key",
+    "normal",
+    "poisson",
+    "uniform",
+    "with_purpose",
+]
 
 Keys = npt.NDArray[np.uint64]
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_A = np.uint64(0xBF58476D1CE4E5B9)
-_B = np.uint64(0x94D049BB133111EB)
-_SECOND = np.uint64(0xD1B54A32D192ED03)
+# constants of the SplitMix64 generator and its finaliser
+_INCREMENT = np.uint64(0x9E3779B97F4A7C15)
+_MULTIPLIER_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MULTIPLIER_2 = np.uint64(0x94D049BB133111EB)
+
+_BOX_MULLER_ANGLE = np.uint64(0xD1B54A32D192ED03)
+"""Turns a key into the one of its second uniform value."""
 
 
 def _mix(bits: Keys) -> Keys:
     bits = bits ^ (bits >> np.uint64(30))
-    bits *= _A
+    bits *= _MULTIPLIER_1
     bits ^= bits >> np.uint64(27)
-    bits *= _B
+    bits *= _MULTIPLIER_2
     bits ^= bits >> np.uint64(31)
     return bits
 
@@ -45,64 +55,104 @@ def _root(seed: int, purpose: str) -> int:
     )
 
 
-def key(seed: int, purpose: str, *parts: Any) -> Keys:
-    """Keys for ``parts`` (integers or integer arrays, broadcast against each other), of at least
-    one dimension.
+def key(seed: int, purpose: str, *components: Any) -> Keys:
+    """Make keys for a purpose.
+
+    Args:
+        seed: Seed of the city.
+        purpose: Name of the drawn quantity.
+        *components: Integers or integer arrays, broadcast against each other.
+
+    Returns:
+        uint64 keys in the broadcast shape, with at least one dimension.
     """
-    return extend(np.full(1, _root(seed, purpose), dtype=np.uint64), *parts)
+    return extend(np.full(1, _root(seed, purpose), dtype=np.uint64), *components)
 
 
-def extend(keys: Keys, *parts: Any) -> Keys:
-    """Keys of the same purpose with further parts: ``extend(key(s, p, a), b) == key(s, p, a,
-    b)``.
+def extend(keys: Keys, *components: Any) -> Keys:
+    """Append components: ``extend(key(s, p, a), b)`` equals ``key(s, p, a, b)``.
+
+    Args:
+        keys: Keys to extend.
+        *components: Integers or integer arrays, broadcast against the keys.
+
+    Returns:
+        uint64 keys in the broadcast shape.
     """
-    for part in parts:
-        step = np.atleast_1d(np.asarray(part)).astype(np.int64).astype(np.uint64) + np.uint64(1)
-        keys = _mix(keys + step * _GOLDEN)
+    for component in components:
+        integers = np.atleast_1d(np.asarray(component)).astype(np.int64)
+        steps = integers.astype(np.uint64) + np.uint64(1)
+        keys = _mix(keys + steps * _INCREMENT)
     return keys
 
 
-def branch(keys: Keys, purpose: str) -> Keys:
-    """Keys of another purpose with the same parts, for several draws about one thing."""
+def with_purpose(keys: Keys, purpose: str) -> Keys:
+    """Derive keys for another quantity of the same components.
+
+    Args:
+        keys: Keys of the components.
+        purpose: Name of the other quantity.
+
+    Returns:
+        uint64 keys in the same shape.
+    """
     return _mix(keys ^ np.uint64(_root(0, purpose)))
 
 
-def uniform(keys: Keys) -> Floats:
-    """Uniform on (0, 1), both ends excluded."""
+def uniform(keys: Keys) -> Float64Array:
+    """Draw from the uniform distribution on (0, 1), both ends excluded."""
     return (keys >> np.uint64(12)).astype(np.float64) * 2.0**-52 + 2.0**-53
 
 
-def normal(keys: Keys) -> Floats:
-    """Standard normal (Box-Muller, over two hashes of the key)."""
+def normal(keys: Keys) -> Float64Array:
+    """Draw from the standard normal distribution (Box-Muller)."""
     radius = np.sqrt(-2.0 * np.log(uniform(keys)))
-    return radius * np.cos(2.0 * np.pi * uniform(_mix(keys ^ _SECOND)))
+    return radius * np.cos(2.0 * np.pi * uniform(_mix(keys ^ _BOX_MULLER_ANGLE)))
 
 
-def gumbel(keys: Keys) -> Floats:
-    """Standard Gumbel: the largest of ``log weight + gumbel`` is a draw proportional to the
-    weights.
+def gumbel(keys: Keys) -> Float64Array:
+    """Draw from the standard Gumbel distribution.
+
+    The index with the largest ``log(weight) + gumbel`` is a draw in proportion to the weights.
     """
     return -np.log(-np.log(uniform(keys)))
 
 
-def poisson(keys: Keys, mean: npt.ArrayLike, maximum: int) -> Ints:
-    """Poisson with the given means, no more than ``maximum``."""
+def poisson(keys: Keys, mean: npt.ArrayLike, maximum: int) -> Int64Array:
+    """Draw from Poisson distributions, truncated at ``maximum``.
+
+    Args:
+        keys: One key per draw.
+        mean: Means, broadcast against the keys.
+        maximum: Largest count.
+
+    Returns:
+        Counts in the broadcast shape.
+    """
     means = np.asarray(mean, dtype=np.float64)
     draw = uniform(keys)
-    term = np.exp(-means)
-    below = term.copy()
+    probability = np.exp(-means)
+    cumulative = probability.copy()
     count = np.zeros(np.broadcast(draw, means).shape, dtype=np.int64)
     for k in range(1, maximum + 1):
-        count += draw > below
-        term = term * means / k
-        below = below + term
+        count += draw > cumulative
+        probability = probability * means / k
+        cumulative = cumulative + probability
     return count
 
 
-def choice(keys: Keys, weights: npt.ArrayLike) -> Ints:
-    """Index drawn proportional to one list of weights (need not sum to 1)."""
+def choice(keys: Keys, weights: npt.ArrayLike) -> Int64Array:
+    """Draw indices in proportion to weights.
+
+    Args:
+        keys: One key per draw.
+        weights: Non-negative weights [k]; they need not sum to 1.
+
+    Returns:
+        Indices into ``weights`` in the shape of the keys.
+    """
     cumulative = np.cumsum(np.asarray(weights, dtype=np.float64))
-    found: Ints = np.searchsorted(cumulative / cumulative[-1], uniform(keys), side="right").astype(
-        np.int64
-    )
-    return np.minimum(found, len(cumulative) - 1)
+    index: Int64Array = np.searchsorted(
+        cumulative / cumulative[-1], uniform(keys), side="right"
+    ).astype(np.int64)
+    return np.minimum(index, len(cumulative) - 1)

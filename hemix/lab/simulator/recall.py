@@ -1,146 +1,158 @@
-"""Which places come into question in a moment, and the policy that ranked them when the logs were
-written.
+"""The recall stage: candidates of a request, drawn from several channels.
 
-Recall draws from several channels, as a recall stage does (what is wanted now, long-term taste, the
-popular, the user's favourites, anything near), and keeps what is open and within the radius. The
-logging policy knows fame, rating and distance only, and is noisy, so that the position is
-confounded as in real logs. This module knows nothing of clicks.
+The channels are the current intent, the long-term taste, popular venues, the user's favourites and
+all nearby venues. Candidates are open and within the radius.
 """
 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from hemix.lab.simulator import draws
-from hemix.lab.simulator.choice import Memory, Moment, distance_km
+from hemix.lab.simulator.arrays import Float32Array, Int32Array, Int64Array
+from hemix.lab.simulator.choice_model import distance_km
 from hemix.lab.simulator.city import City
-from hemix.lab.simulator.people import People
+from hemix.lab.simulator.spatial_index import NO_VENUE
+from hemix.lab.simulator.state import Requests, VisitCounts
+from hemix.lab.simulator.users import Users
 
-__all__ = ["find_favourites", "fresh_memory", "logging_policy", "pick", "recall", "show"]
+__all__ = ["draw_favourites", "draw_from_lists", "draw_initial_visits", "recall_candidates"]
 
-Ints = npt.NDArray[np.int32]
-Floats = npt.NDArray[np.float32]
-
-NOWHERE = -1
+_FAVOURITE_CANDIDATES = 40
+"""Venues near home, and near work, from which a user's favourites come."""
 
 
-def pick(lists: Ints, keys: draws.Keys) -> Ints:
-    """One uniform draw a key from the lists [..., width] along the last axis, where the keys are
-    [..., draws].
+def draw_from_lists(lists: Int32Array, keys: draws.Keys) -> Int32Array:
+    """Draw uniformly from the last axis of lists.
+
+    Args:
+        lists: Lists [..., width].
+        keys: Keys [..., draws], one per draw.
+
+    Returns:
+        Drawn elements [..., draws].
     """
-    at = (draws.uniform(keys) * lists.shape[-1]).astype(np.int64)
-    return np.take_along_axis(lists, at, axis=-1)
+    position = (draws.uniform(keys) * lists.shape[-1]).astype(np.int64)
+    return np.take_along_axis(lists, position, axis=-1)
 
 
-def find_favourites(city: City, people: People, taste: Floats) -> Ints:
-    """[U, favourites]: places near home and work that suit the user's taste; -1 where there are too
-    few.
+def draw_favourites(city: City, users: Users, taste: Float32Array) -> Int32Array:
+    """Draw favourites near home and work that suit the users' tastes.
+
+    Args:
+        city: City of the users.
+        users: U users.
+        taste: Long-term taste [U, categories] on the first simulated day.
+
+    Returns:
+        Indices [U, favourites] of venues, padded with NO_VENUE.
     """
-    width = 40
-    slot = np.arange(width)
-    pool = []
-    for where, x, y in (
-        ("home", people.home_x_km, people.home_y_km),
-        ("work", people.work_x_km, people.work_y_km),
+    slot = np.arange(_FAVOURITE_CANDIDATES)
+    nearby = []
+    for location, x_km, y_km in (
+        ("home", users.home_x_km, users.home_y_km),
+        ("work", users.work_x_km, users.work_y_km),
     ):
-        keys = draws.key(city.seed, f"favourites near {where}", people.number[:, None], slot)
-        pool.append(pick(city.neighbourhood.near[city.neighbourhood.cell(x, y)], keys))
-    places = np.sort(np.concatenate(pool, axis=1), axis=1)
+        keys = draws.key(city.seed, f"favourites near {location}", users.index[:, None], slot)
+        cell = city.spatial_index.cell_of(x_km, y_km)
+        nearby.append(draw_from_lists(city.spatial_index.nearest[cell], keys))
+    venues = np.sort(np.concatenate(nearby, axis=1), axis=1)
+
     w = city.parameters.click
-    suits = (people.style[:, None] * city.places.style[places]).sum(axis=-1) / np.sqrt(
-        people.style.shape[1]
+    style = (users.style[:, None] * city.venues.style[venues]).sum(axis=-1) / np.sqrt(
+        users.style.shape[1]
     )
-    liking = taste[np.arange(len(people))[:, None], city.places.category[places]]
-    liking = 2 * (w.taste * liking + w.style * suits) + w.quality * city.places.quality[places]
-    liking = liking + draws.gumbel(
-        draws.key(city.seed, "favourite", people.number[:, None], places)
-    )
-    liking[
-        (places == np.roll(places, 1, axis=1)) | (city.places.opening_day[places] >= 0)
-    ] = -np.inf
-    best = np.argsort(-liking, axis=1, kind="stable")[:, : city.parameters.people.favourites]
-    found = np.take_along_axis(places, best, axis=1)
-    found[np.take_along_axis(liking, best, axis=1) == -np.inf] = NOWHERE
-    return found
+    category_taste = taste[np.arange(len(users))[:, None], city.venues.category[venues]]
+    liking = 2 * (w.taste * category_taste + w.style * style)
+    liking = liking + w.quality * city.venues.quality[venues]
+    liking = liking + draws.gumbel(draws.key(city.seed, "favourite", users.index[:, None], venues))
+    is_duplicate = venues == np.roll(venues, 1, axis=1)
+    liking[is_duplicate | (city.venues.opening_day[venues] >= 0)] = -np.inf
+    best = np.argsort(-liking, axis=1, kind="stable")[:, : city.parameters.users.favourites]
+    favourites = np.take_along_axis(venues, best, axis=1)
+    favourites[np.take_along_axis(liking, best, axis=1) == -np.inf] = NO_VENUE
+    return favourites
 
 
-def fresh_memory(city: City, people: People, favourites: Ints) -> Memory:
-    """What users remember when the logs begin: some visits to their favourites."""
-    memory = Memory(city, people)
+def draw_initial_visits(city: City, users: Users, favourites: Int32Array) -> VisitCounts:
+    """Draw the visits to favourites before the first simulated day.
+
+    Args:
+        city: City of the users.
+        users: U users.
+        favourites: Indices [U, favourites] of venues.
+
+    Returns:
+        The users' visit counts.
+    """
+    visits = VisitCounts(city, users)
     keys = draws.key(
-        city.seed, "early visits", people.number[:, None], np.arange(favourites.shape[1])
+        city.seed, "early visits", users.index[:, None], np.arange(favourites.shape[1])
     )
-    times = 1 + np.floor(draws.uniform(keys) * city.parameters.people.favourite_visits).astype(
+    times = 1 + np.floor(draws.uniform(keys) * city.parameters.users.favourite_visits).astype(
         np.int64
     )
-    row, slot = np.nonzero(favourites != NOWHERE)
-    memory.add(row, favourites[row, slot], times[row, slot])
-    return memory
+    row, slot = np.nonzero(favourites != NO_VENUE)
+    visits.add(row, favourites[row, slot], times[row, slot])
+    return visits
 
 
-def recall(
-    city: City, moment: Moment, taste: Floats, favourites: Ints, count: int | None = None
-) -> Ints:
-    """[n, count]: distinct places that are open and within the radius, in ascending order with gaps
-    of -1.
+def recall_candidates(
+    city: City,
+    requests: Requests,
+    taste: Float32Array,
+    favourites: Int32Array,
+    draw_count: int | None = None,
+) -> Int32Array:
+    """Draw the candidates of requests.
 
-    ``count`` draws are made (by default the parameters'), so the places are somewhat fewer.
+    Args:
+        city: City of the venues.
+        requests: n requests.
+        taste: Long-term taste [U, categories] of all users on the requests' day.
+        favourites: Favourites [U, favourites] of all users.
+        draw_count: Draws per request, by default the city's; duplicates leave fewer candidates.
+
+    Returns:
+        Distinct venues [n, draw_count] in ascending order, with gaps of NO_VENUE.
     """
-    r, near = city.parameters.recall, city.neighbourhood
-    count = r.draws if count is None else count
-    shares = (r.of_intent, r.of_taste, r.of_popular, r.of_favourites)
-    intent, taste_, popular, favourite = (round(share * count) for share in shares)
-    cell = near.cell(moment.x_km, moment.y_km)
+    r, index = city.parameters.recall, city.spatial_index
+    draw_count = r.draws if draw_count is None else draw_count
+    fractions = (r.of_intent, r.of_taste, r.of_popular, r.of_favourites)
+    channel_sizes = [round(fraction * draw_count) for fraction in fractions]
     keys = draws.extend(
-        draws.key(city.seed, "recall", moment.user[:, None], moment.number[:, None]),
-        np.arange(count),
+        draws.key(city.seed, "recall", requests.user_index[:, None], requests.number[:, None]),
+        np.arange(draw_count),
     )
-    parts = np.split(keys, np.cumsum([intent, taste_, popular, favourite]), axis=1)
-
-    # a category of the long-term taste for every draw of that channel, proportional to exp(taste)
-    wanted = np.cumsum(np.exp(taste[moment.row]), axis=1)
-    drawn = draws.uniform(draws.extend(parts[1], 1)) * wanted[:, -1:]
-    category = (drawn[:, :, None] > wanted[:, None, :-1]).sum(axis=2)
-    of_taste = near.of_category[
-        cell[:, None],
-        category,
-        (draws.uniform(parts[1]) * near.of_category.shape[2]).astype(np.int64),
-    ]
-
-    places = np.concatenate(
+    intent_keys, taste_keys, popular_keys, favourite_keys, nearby_keys = np.split(
+        keys, np.cumsum(channel_sizes), axis=1
+    )
+    cell = index.cell_of(requests.x_km, requests.y_km)
+    venues = np.concatenate(
         [
-            pick(near.of_category[cell, moment.category], parts[0]),
-            of_taste,
-            pick(near.popular[cell], parts[2]),
-            pick(favourites[moment.row], parts[3]),
-            pick(near.near[cell], parts[4]),
+            draw_from_lists(index.nearest_of_category[cell, requests.intent], intent_keys),
+            _draw_by_taste(index.nearest_of_category, cell, taste[requests.user_row], taste_keys),
+            draw_from_lists(index.popular[cell], popular_keys),
+            draw_from_lists(favourites[requests.user_row], favourite_keys),
+            draw_from_lists(index.nearest[cell], nearby_keys),
         ],
         axis=1,
     )
-    places.sort(axis=1)
-    places[:, 1:][places[:, 1:] == places[:, :-1]] = NOWHERE
-    far = distance_km(city, moment, places) > r.radius_km
-    places[far | (city.places.opening_day[places] > moment.day)] = NOWHERE
-    return places
+    venues.sort(axis=1)
+    venues[:, 1:][venues[:, 1:] == venues[:, :-1]] = NO_VENUE
+    is_far = distance_km(city, requests, venues) > r.radius_km
+    venues[is_far | (city.venues.opening_day[venues] > requests.day)] = NO_VENUE
+    return venues
 
 
-def logging_policy(city: City, moment: Moment, places: Ints) -> npt.NDArray[np.float64]:
-    """[n, k]: the score by which the logs were ranked; -inf for a gap."""
-    r, p = city.parameters.recall, city.places
-    keys = draws.key(city.seed, "policy", moment.user[:, None], moment.number[:, None])
-    score = (
-        r.policy_fame * p.fame[places]
-        + r.policy_rating * p.rating[places]
-        - r.policy_distance * np.log1p(distance_km(city, moment, places))
-        + r.policy_noise * draws.gumbel(draws.extend(keys, places))
-    )
-    return np.where(places == NOWHERE, -np.inf, score)
-
-
-def show(places: Ints, score: npt.NDArray[np.float64], page: int) -> Ints:
-    """[n, page]: the places of the highest scores, best first; -1 after the last."""
-    page = min(page, places.shape[1])
-    best = np.argpartition(-score, page - 1, axis=1)[:, :page]
-    order = np.argsort(-np.take_along_axis(score, best, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(places, np.take_along_axis(best, order, axis=1), axis=1)
+def _draw_by_taste(
+    nearest_of_category: Int32Array, cell: Int64Array, taste: Float32Array, keys: draws.Keys
+) -> Int32Array:
+    """Draw venues [n, draws] of categories in proportion to exp(taste [n, categories])."""
+    cumulative = np.cumsum(np.exp(taste), axis=1)
+    threshold = draws.uniform(draws.extend(keys, 1)) * cumulative[:, -1:]
+    category = (threshold[:, :, None] > cumulative[:, None, :-1]).sum(axis=2)
+    width = nearest_of_category.shape[2]
+    position = (draws.uniform(keys) * width).astype(np.int64)
+    venues: Int32Array = nearest_of_category[cell[:, None], category, position]
+    return venues

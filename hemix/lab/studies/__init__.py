@@ -1,12 +1,4 @@
-"""Studies: many runs on the same data, compared.
+"""Studies: comparisons, ablations and scaling of models over many training runs.
 
-They train and evaluate through the rooms that do so, each run in a process of its own.
-
-cells.py      what one run is, and where its results lie
-cell.py       the process that makes them
-runner.py     runs side by side; what they will cost
-inputs.py     datasets of one study, and their impressions
-compare.py    models
-ablate.py     variants of HeMix
-scale.py      sizes and histories, and the laws fitted to them
+A study is a set of trials. Each trial trains and evaluates one candidate in its own process.
 """

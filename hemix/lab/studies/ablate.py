@@ -1,8 +1,7 @@
-"""``hemix ablate``: HeMix against itself with one part taken away or changed, from the same seeds;
-paired differences to the full model.
+"""``hemix ablate``: variants of HeMix that lack or change one component, against the full model.
 
-Every variant is a line of VARIANTS: settings, nothing else. Blocks are compared at equal dense
-parameters, by the width of their feed-forward networks.
+A variant is an entry of :data:`VARIANTS`. Variants with another block have as many dense
+parameters as the full model, by the width of their feed-forward networks.
 """
 
 from __future__ import annotations
@@ -14,18 +13,20 @@ from typing import Any
 from hemix.data.spec import InputSpec
 from hemix.errors import UsageError
 from hemix.files import write_json
-from hemix.lab.studies.cells import Contender, Judged
-from hemix.lab.studies.compare import cells_of, facts, judge
-from hemix.lab.studies.cost import plan
-from hemix.lab.studies.inputs import open_inputs
+from hemix.lab.studies.candidate import Candidate
+from hemix.lab.studies.cost import Stage, plan_study
+from hemix.lab.studies.datasets import open_datasets
+from hemix.lab.studies.options import StudyOptions
 from hemix.lab.studies.report import write_study_report
-from hemix.lab.studies.runner import Options, check_study_folder, study_folder
-from hemix.lab.studies.summary import pairs, summarise
+from hemix.lab.studies.runner import check_study_folder, study_folder
+from hemix.lab.studies.study import run_candidates, study_facts, trials_for
+from hemix.lab.studies.summary import paired_differences, summarise
+from hemix.lab.studies.trial import EvaluatedSplit
 from hemix.models import count_parameters
 from hemix.models.hemix import HeMixConfig
 from hemix.settings import Settings
 
-__all__ = ["FULL", "VARIANTS", "ablate", "variants_of"]
+__all__ = ["FULL", "VARIANTS", "ablate", "make_variants"]
 
 FULL = "full"
 
@@ -53,60 +54,68 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "half_heads": ("half the mix heads", {}),
     "double_heads": ("twice the mix heads", {}),
 }
-"""What is changed, and the settings that change it; rank and heads are changed from the full
-model's own.
-"""
+"""Name -> (description, settings). Rank and heads depend on the full model's."""
 
-_MOST_EXPANSION = 64
+_EXPANSION_MAX = 64
 
 
-def variants_of(
-    settings: Settings, spec: InputSpec, base: Mapping[str, Any], names: Sequence[str] | None = None
-) -> list[Contender]:
-    """The full model, then its variants (all, or those of ``names``).
+def make_variants(
+    settings: Settings,
+    spec: InputSpec,
+    base: Mapping[str, Any],
+    names: Sequence[str] | None = None,
+) -> list[Candidate]:
+    """Make the full model and its variants.
 
-    Raises UsageError listing the known ones, SettingsError where a variant's settings do not go
-    together.
+    Args:
+        settings: Settings of the full model.
+        spec: The model's inputs, to count parameters.
+        base: Settings of all candidates, by ``section.name``.
+        names: Keys of :data:`VARIANTS`; None: all.
+
+    Raises:
+        UsageError: A name is unknown, or the model is not HeMix.
+        SettingsError: The settings of a variant are invalid together with ``base``.
     """
-    chosen = list(VARIANTS) if names is None else list(names)
-    for name in chosen:
+    selected = list(VARIANTS) if names is None else list(names)
+    for name in selected:
         if name not in VARIANTS:
             raise UsageError(f"--variants {name}: expected some of {', '.join(VARIANTS)}")
     model = settings.model
     if not isinstance(model, HeMixConfig):
-        raise UsageError(f"--set model.name={model.name}: hemix ablate takes HeMix apart")
+        raise UsageError(f"--set model.name={model.name}: hemix ablate works only for hemix")
     relative = {
         "half_rank": {"model.mix_rank": max(1, model.mix_rank // 2)},
         "double_rank": {"model.mix_rank": 2 * model.mix_rank},
         "half_heads": {"model.mix_heads": max(1, model.mix_heads // 2)},
         "double_heads": {"model.mix_heads": 2 * model.mix_heads},
     }
-    found = [Contender.of(FULL, dict(base))]
-    for name in chosen:
-        changes = {**base, **VARIANTS[name][1], **relative.get(name, {})}
-        variant = Contender.of(name, changes)
+    full = Candidate.from_overrides(FULL, dict(base))
+    candidates = [full]
+    for name in selected:
+        overrides = {**base, **VARIANTS[name][1], **relative.get(name, {})}
+        variant = Candidate.from_overrides(name, overrides)
         if "model.block" in VARIANTS[name][1]:
-            variant = _at_equal_parameters(variant, found[0], spec)
-        found.append(variant)
-    return found
+            variant = _match_parameters(variant, full, spec)
+        candidates.append(variant)
+    return candidates
 
 
-def _at_equal_parameters(variant: Contender, full: Contender, spec: InputSpec) -> Contender:
-    """The variant with the feed-forward width that brings its dense parameters nearest to the full
-    model's.
-    """
-    wanted, _ = count_parameters(spec, full.settings.model)
+def _match_parameters(variant: Candidate, full: Candidate, spec: InputSpec) -> Candidate:
+    """Set the feed-forward width so that the dense parameters are nearest to the full model's."""
+    target, _ = count_parameters(spec, full.settings.model)
 
     def distance(expansion: int) -> int:
         model = variant.settings.model.model_copy(update={"ffn_expansion": expansion})
-        return abs(count_parameters(spec, model)[0] - wanted)
+        return abs(count_parameters(spec, model)[0] - target)
 
-    low, high = 1, _MOST_EXPANSION
-    while high - low > 2:  # parameters grow with the width, so the distance falls, then rises
+    low, high = 1, _EXPANSION_MAX
+    while high - low > 2:  # ternary search: the distance falls, then rises
         left, right = low + (high - low) // 3, high - (high - low) // 3
         low, high = (low, right) if distance(left) <= distance(right) else (left, high)
     best = min(range(low, high + 1), key=distance)
-    return Contender.of(variant.label, {**variant.changes, "model.ffn_expansion": best})
+    overrides = {**variant.overrides, "model.ffn_expansion": best}
+    return Candidate.from_overrides(variant.label, overrides)
 
 
 def ablate(
@@ -115,38 +124,53 @@ def ablate(
     *,
     variants: Sequence[str] | None = None,
     seeds: int = 3,
-    changes: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
     final: bool = False,
-    options: Options | None = None,
+    options: StudyOptions | None = None,
 ) -> dict[str, Any]:
-    """Train the full model and its variants on the datasets ``data``; writes and returns
-    ablate.json.
+    """Train the full model and its variants; writes ablate.json and report.html.
 
-    ``pairs`` are variant minus full, adjusted by Holm over the variants. ``changes``: settings for
-    all. Raises as :func:`hemix.lab.studies.compare.compare`.
+    Args:
+        data: Dataset folders: rolling origins of the same logs.
+        out: The study's folder; a second call continues it.
+        variants: Keys of :data:`VARIANTS`; None: all.
+        seeds: Number of training seeds on each dataset.
+        overrides: Settings of all candidates, by ``section.name``.
+        final: Score the test split instead of valid.
+        options: How the trials run.
+
+    Returns:
+        The content of ablate.json. ``pairs`` are variant minus full, with p-values adjusted over
+        the variants.
+
+    Raises:
+        UsageError, SettingsError, DataError: Before anything is written.
+        RunError: If no trial finished.
     """
-    options = options or Options()
+    options = options or StudyOptions()
     if seeds < 1:
         raise UsageError(f"--seeds {seeds}: expected 1 or more")
-    full = Contender.of(FULL, dict(changes or {}))
+    full = Candidate.from_overrides(FULL, dict(overrides or {}))
     check_study_folder(out)
-    inputs, _ = open_inputs(data, opens_test=final)
-    contenders = variants_of(full.settings, inputs[0].dataset.spec, full.changes, variants)
-    split: Judged = "test" if final else "valid"
+    datasets, _ = open_datasets(data, verify_test=final)
+    spec = datasets[0].dataset.spec
+    candidates = make_variants(full.settings, spec, full.overrides, variants)
+    split: EvaluatedSplit = "test" if final else "valid"
     with study_folder(out):
-        cells = cells_of(out, contenders, inputs, seeds)
-        options.on_plan(plan([("ablate", cells, split)], options))
-        runs, failed = judge(out, cells, contenders, inputs, split, options)
-        among = [(label, FULL) for label in runs if label != FULL] if FULL in runs else []
+        trials = trials_for(out, candidates, datasets, seeds)
+        stage = Stage(name="ablate", trials=trials, split=split)
+        options.on_plan(plan_study([stage], options))
+        runs, failures = run_candidates(out, trials, candidates, datasets, split, options)
+        pairs = [(label, FULL) for label in runs if label != FULL] if FULL in runs else []
         content = {
             "schema_version": 1,
             "split": split,
             "variants": {name: VARIANTS[name][0] for name in runs if name != FULL},
             "models": summarise(runs, split),
-            **pairs(runs, inputs, split, among=among),
+            **paired_differences(runs, datasets, split, pairs=pairs),
             "primary": [],
-            "failed": failed,
-            **facts(out, inputs, seeds),
+            "failed": failures,
+            **study_facts(out, datasets, seeds),
         }
         write_json(out / "ablate.json", content)
         write_study_report(out / "report.html", "ablate", content)

@@ -1,8 +1,7 @@
-"""What cells will cost, before they run: from finished cells of the same kind, else from a few
-steps timed in a process of their own.
+"""Cost estimate of a study, from finished trials or from a few timed training steps.
 
-``python -m hemix.lab.studies.cost CELL.json`` is that process. A model that does not train in steps
-is timed by its first cell only.
+``python -m hemix.lab.studies.cost JSON`` is the process that times the steps. Models that do not
+train in steps are estimated only from finished trials.
 """
 
 from __future__ import annotations
@@ -14,130 +13,143 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hemix.data.dataset import Dataset
 from hemix.errors import HemixError, RunError
 from hemix.files import read_json
-from hemix.lab.studies.cells import Cell, Judged
-from hemix.lab.studies.runner import Options
+from hemix.lab.studies.options import StagePlan, StudyOptions, StudyPlan
+from hemix.lab.studies.trial import EvaluatedSplit, Trial
 from hemix.models import build_model, import_files
 from hemix.settings import parse_settings
 from hemix.training.optimizers import Optimizers
 
-__all__ = ["known_costs", "plan"]
+__all__ = ["Stage", "finished_costs", "plan_study"]
 
-_WARM, _TIMED = 2, 6
-_BEGIN_SECONDS = 8.0
-"""To start a process and open a dataset"""
-_SCORING_SHARE = 0.4
-"""Scoring an impression against learning from it"""
+_WARM_UP_STEPS, _TIMED_STEPS = 2, 6
+_START_SECONDS = 8.0
+"""Time to start a process and to open a dataset"""
+_SCORING_COST_RATIO = 0.4
+"""Cost of scoring an impression, relative to training on it"""
 
 
-def plan(stages: Sequence[tuple[str, Sequence[Cell], Judged]], options: Options) -> dict[str, Any]:
-    """What will be done until the cells of every stage have their results of its split.
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Trials of a study that run together, and the split that they score."""
 
-    Returns the ``stages``, each ``{"stage", "cells", "kept", "seconds", "unknown"}``, then
-    ``seconds`` (of one process) and ``hours`` (with ``jobs`` at a time). ``unknown``: models whose
-    cost nobody knows yet.
+    name: str
+    trials: Sequence[Trial]
+    split: EvaluatedSplit
 
-    Models of which no cell is finished are timed now, for some seconds each.
+
+def plan_study(stages: Sequence[Stage], options: StudyOptions) -> StudyPlan:
+    """Count the trials of every stage and estimate the cost of the missing ones.
+
+    Candidates without a finished trial are timed, which takes some seconds each.
+
+    Args:
+        stages: The stages of a study.
+        options: Trials at a time, and threads of each.
     """
-    root = stages[0][1][0].root
-    costs = known_costs(root)
-    found: dict[str, Any] = {"stages": [], "jobs": options.jobs, "threads": options.threads}
-    for stage, cells, split in stages:
-        distinct = list({cell.folder: cell for cell in cells}.values())
-        missing = [cell for cell in distinct if not cell.done(split)]
-        seconds, unknown = 0.0, set[str]()
-        for cell in missing:
-            if (cell.folder / "result.json").exists():
-                seconds += _BEGIN_SECONDS
-                continue
-            key = cell.contender.cost_key
-            if key not in costs:
-                costs[key] = _timed(cell, options.threads)
-            cost = costs[key]
-            if cost is None:
-                unknown.add(cell.contender.label)
-            else:
-                seconds += _BEGIN_SECONDS + cost * cell.data.train_rows
-        entry = {
-            "stage": stage,
-            "cells": len(distinct),
-            "kept": len(distinct) - len(missing),
-            "seconds": round(seconds),
-        }
-        found["stages"].append({**entry, "unknown": sorted(unknown)})
-    found["seconds"] = sum(stage["seconds"] for stage in found["stages"])
-    found["hours"] = round(found["seconds"] / options.jobs / 3600, 3)
-    return found
+    costs = finished_costs(stages[0].trials[0].root)
+    return StudyPlan(
+        stages=tuple(_plan_stage(stage, costs, options.threads) for stage in stages),
+        jobs=options.jobs,
+        threads=options.threads,
+    )
 
 
-def known_costs(root: Path) -> dict[str, float | None]:
-    """Seconds a train impression, by cost key, of the finished cells in a study's folder."""
-    seen: dict[str, list[float]] = {}
+def _plan_stage(stage: Stage, costs: dict[str, float | None], threads: int) -> StagePlan:
+    """Estimate one stage; adds measured costs to ``costs``."""
+    distinct = list({trial.folder: trial for trial in stage.trials}.values())
+    missing = [trial for trial in distinct if not trial.is_finished(stage.split)]
+    seconds, unknown = 0.0, set[str]()
+    for trial in missing:
+        if trial.is_trained:
+            seconds += _START_SECONDS
+            continue
+        key = trial.candidate.cost_key
+        if key not in costs:
+            costs[key] = _measure_cost(trial, threads)
+        cost = costs[key]
+        if cost is None:
+            unknown.add(trial.candidate.label)
+        else:
+            seconds += _START_SECONDS + cost * trial.dataset.train_rows
+    return StagePlan(
+        stage=stage.name,
+        trials=len(distinct),
+        finished=len(distinct) - len(missing),
+        seconds=round(seconds),
+        unknown=tuple(sorted(unknown)),
+    )
+
+
+def finished_costs(root: Path) -> dict[str, float | None]:
+    """Read seconds per training impression from a study's finished trials, by cost key."""
+    costs: dict[str, list[float]] = {}
     for file in (root / "cells").glob("*/result.json"):
         try:
-            key, result = (
-                read_json(file.with_name("cell.json"), RunError)["cost_key"],
-                read_json(file, RunError),
-            )
-            seen.setdefault(key, []).append(result["seconds"] / max(result["train_rows"], 1))
+            key = read_json(file.with_name("cell.json"), RunError)["cost_key"]
+            result = read_json(file, RunError)
+            seconds = result["seconds"] / max(result["train_rows"], 1)
         except (RunError, KeyError):
-            continue  # a cell of an older kind says nothing
-    return {key: statistics.median(values) for key, values in seen.items()}
+            continue  # trials of an older format have no cost
+        costs.setdefault(key, []).append(seconds)
+    return {key: statistics.median(values) for key, values in costs.items()}
 
 
-def _timed(cell: Cell, threads: int) -> float | None:
+def _measure_cost(trial: Trial, threads: int) -> float | None:
+    """Time steps of a trial in a process; None where that fails."""
     content = {
-        "data": str(cell.data.folder.absolute()),
-        "history_events_max": cell.contender.history_events_max,
-        "settings": cell.settings.model_dump(mode="json"),
-        **cell.contender.imports(),
+        "data": str(trial.dataset.folder.absolute()),
+        "history_events_max": trial.candidate.history_events_max,
+        "settings": trial.settings.model_dump(mode="json"),
+        **trial.candidate.imports(),
     }
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "hemix.lab.studies.cost", json.dumps(content)],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": str(threads)},
     )
     try:
-        return float(done.stdout.split()[-1]) if done.returncode == 0 else None
+        return float(process.stdout.split()[-1]) if process.returncode == 0 else None
     except (IndexError, ValueError):
         return None
 
 
-def _seconds_an_impression(content: dict[str, Any]) -> float:
-    """Of training for all its epochs, and of scoring as many impressions as the other splits may
-    hold.
+def _seconds_per_impression(content: dict[str, Any]) -> float:
+    """Time training steps; returns seconds per training impression, scoring of valid and test
+    included.
     """
     import_files(content.get("imports", ()))
     settings = parse_settings(content["settings"])
     data = Dataset(content["data"], history_events_max=content["history_events_max"])
-    part = data.split("train")
-    chart = part.plan(settings.train.batch_impressions, order="shuffled", seed=0)
+    split = data.split("train")
+    plan = split.plan(settings.train.batch_size, order="shuffled", seed=0)
     model = build_model(data.spec, settings.model, seed=0).train()
     optimizers = Optimizers(model, settings.train, total_steps=1000)
-    batches = min(_WARM + _TIMED, len(chart))
+    steps = min(_WARM_UP_STEPS + _TIMED_STEPS, len(plan))
     seconds, impressions = 0.0, 0
-    for number in range(batches):
-        began = time.perf_counter()
-        batch = part.batch(chart.order[chart.begin[number] : chart.begin[number + 1]])
+    for number in range(steps):
+        start = time.perf_counter()
+        batch = split.batch(plan.order[plan.begin[number] : plan.begin[number + 1]])
         model.loss(model(batch), batch).backward()  # type: ignore[no-untyped-call]
         optimizers.step(number)
-        if number >= min(_WARM, batches - 1):
-            seconds += time.perf_counter() - began
+        if number >= min(_WARM_UP_STEPS, steps - 1):
+            seconds += time.perf_counter() - start
             impressions += batch.candidates_count
-    others = sum(data.manifest["splits"][name]["rows"] for name in ("valid", "test"))
-    scoring = _SCORING_SHARE * others / max(part.impressions, 1)
+    scored = sum(data.manifest["splits"][name]["rows"] for name in ("valid", "test"))
+    scoring = _SCORING_COST_RATIO * scored / max(split.impressions, 1)
     return seconds / impressions * float(settings.train.epochs + scoring)
 
 
 if __name__ == "__main__":
     try:
-        print(_seconds_an_impression(json.loads(sys.argv[1])))
+        print(_seconds_per_impression(json.loads(sys.argv[1])))
     except (HemixError, NotImplementedError, RuntimeError) as problem:
         print(problem, file=sys.stderr)
         sys.exit(2)

@@ -1,7 +1,4 @@
-"""``report.html`` of a study: which model is ahead, by how much and how surely, what each costs.
-
-Reads the study's JSON alone.
-"""
+"""``report.html`` of a study: differences, metrics and costs of the models."""
 
 from __future__ import annotations
 
@@ -15,12 +12,12 @@ from hemix.evaluation import charts, wording
 from hemix.evaluation.report import render
 from hemix.files import write_text
 
-__all__ = ["write_study_report"]
+__all__ = ["headline", "write_study_report"]
 
 _TITLES = {
-    "compare": "Models compared",
-    "ablate": "What each part is worth",
-    "scale": "How it scales",
+    "compare": "Comparison of models",
+    "ablate": "Ablation of HeMix",
+    "scale": "Scaling of HeMix",
 }
 _METRICS = (
     ("AUC", "auc", 4),
@@ -32,259 +29,261 @@ _METRICS = (
     ("floor", "ece_floor", 4),
     ("to the oracle", "oracle_distance", 4),
 )
-_NAMES = {"auc": "AUC", "gauc": "GAUC", "logloss": "log loss"}
-_MOST_PAIRS = 40
-_WORDS = (
+_METRIC_NAMES = {"auc": "AUC", "gauc": "GAUC", "logloss": "log loss"}
+_CHART_PAIRS_MAX = 40
+_GLOSSARY = (
     (
         "difference",
-        "Between two models on the same impressions: the mean over training seeds and, where "
-        "there are several, over test periods. Its "
-        "interval holds what the sampling of users and the chance of training do.",
+        "The mean difference of two models on the same impressions, over training seeds and test "
+        "periods. Its interval covers the sampling of users and the randomness of training.",
     ),
     (
         "Holm",
-        "p adjusted for how many pairs were looked at, so that among all of one task and metric a "
-        "false claim has a chance below 5 %. "
-        "The primary pair was named before and is not adjusted.",
+        "The p-value adjusted for the number of compared pairs. With 0.05 as the threshold, the "
+        "chance of any false claim among all pairs of one task and metric is below 5 %. The "
+        "primary pair was chosen in advance and is not adjusted.",
     ),
 )
 
+Section = dict[str, Any]
+"""Title, text, charts and tables of a section, for the template"""
+
 
 def write_study_report(path: Path, kind: str, content: Mapping[str, Any]) -> None:
-    """Write the report of a study (``compare``, ``ablate`` or ``scale``), atomically.
+    """Write the report of a study, atomically.
 
-    Raises StorageError.
+    Args:
+        path: The HTML file.
+        kind: compare, ablate or scale.
+        content: The content of the study's JSON file.
+
+    Raises:
+        StorageError: The file cannot be written.
     """
     tasks = list(next(iter(content["models"].values()))["tasks"])
-    parts = [_models(content, tasks)]
     if kind == "scale":
-        parts = [*_laws(content), *parts]
+        sections = _law_sections(content)
     else:
-        parts = [
-            part for task in tasks if (part := _differences(content, task)) is not None
-        ] + parts
+        sections = [
+            section for task in tasks if (section := _difference_section(content, task)) is not None
+        ]
+    sections.append(_model_section(content, tasks))
     if content["failed"]:
         rows = [[failure["cell"], failure["error"]] for failure in content["failed"]]
-        parts.append(
-            _part("What failed", tables=[{"title": "", "columns": ["cell", "error"], "rows": rows}])
-        )
+        table = {"title": "", "columns": ["trial", "error"], "rows": rows}
+        sections.append(_section("Failures", tables=[table]))
     page = render(
         "study.html.j2",
         package="hemix.lab",
         kicker=f"Study · {content['split']} split",
         title=_TITLES[kind],
-        headline=_headline(kind, content, tasks[0]),
-        parts=parts,
+        headline=headline(kind, content, tasks[0]),
+        sections=sections,
         facts=_facts(content),
-        glossary=(*wording.GLOSSARY, *_WORDS),
+        glossary=(*wording.GLOSSARY, *_GLOSSARY),
     )
     write_text(path, page)
 
 
-def _part(
+def _section(
     title: str, *, text: str = "", charts: Sequence[Any] = (), tables: Sequence[Any] = ()
-) -> dict[str, Any]:
+) -> Section:
     return {"title": title, "text": text, "charts": charts, "tables": tables}
 
 
-def _name(label: str) -> str:
+def _model_name(label: str) -> str:
     return wording.MODEL_NAMES.get(label, label)
 
 
-def _headline(kind: str, content: Mapping[str, Any], task: str) -> str:
-    ranked = [
-        (one["tasks"][task]["auc"]["mean"], label)
-        for label, one in content["models"].items()
-        if "auc" in one["tasks"].get(task, {})
-    ]
+def _pair_name(pair: Mapping[str, Any]) -> str:
+    return f"{_model_name(pair['a'])} − {_model_name(pair['b'])}"
+
+
+def headline(kind: str, content: Mapping[str, Any], task: str) -> str:
+    """Summarise a study in one or two sentences.
+
+    Args:
+        kind: compare, ablate or scale.
+        content: The content of the study's JSON file.
+        task: The task whose AUC ranks the models.
+    """
+    ranked = sorted(
+        (
+            (model["tasks"][task]["auc"]["mean"], label)
+            for label, model in content["models"].items()
+            if "auc" in model["tasks"].get(task, {})
+        ),
+        reverse=True,
+    )
     if not ranked:
         return f"{len(content['models'])} models."
-    ranked.sort(reverse=True)
+    best_auc, best_label = ranked[0]
     first = (
-        f"Of {len(ranked)}, {_name(ranked[0][1])} has the highest {wording.words(task)} AUC: "
-        f"{ranked[0][0]:.4f}."
+        f"Of {len(ranked)}, {_model_name(best_label)} has the highest {wording.words(task)} AUC: "
+        f"{best_auc:.4f}."
     )
-    entry = next(
-        (
-            p
-            for p in content.get("pairs", ())
-            if p.get("primary") and (p["task"], p["metric"]) == (task, "auc")
-        ),
-        None,
-    )
-    if entry is None or kind != "compare":
+    primary = [
+        pair
+        for pair in content.get("pairs", ())
+        if pair.get("primary") and (pair["task"], pair["metric"]) == (task, "auc")
+    ]
+    if not primary or kind != "compare":
         return first
-    low, high = entry["ci95"]
-    standing = (
-        "is ahead of"
-        if low > 0
-        else "is behind"
-        if high < 0
-        else "is neither surely ahead of nor surely behind"
-    )
+    pair = primary[0]
+    low, high = pair["ci95"]
+    if low > 0:
+        relation = "is ahead of"
+    elif high < 0:
+        relation = "is behind"
+    else:
+        relation = "is not significantly different from"
     return (
-        f"{first} {_name(entry['a'])} {standing} {_name(entry['b'])}: {entry['delta']:+.4f} "
-        f"(95 % interval {low:+.4f} to {high:+.4f})."
+        f"{first} {_model_name(pair['a'])} {relation} {_model_name(pair['b'])}: "
+        f"{pair['delta']:+.4f} (95 % interval {low:+.4f} to {high:+.4f})."
     )
 
 
-def _differences(content: Mapping[str, Any], task: str) -> dict[str, Any] | None:
+def _difference_section(content: Mapping[str, Any], task: str) -> Section | None:
+    """Show the differences of one task; None where no metric has any."""
     drawn, rows = [], []
-    for metric, name in _NAMES.items():
-        entries = [
-            entry
-            for entry in content["pairs"]
-            if (entry["task"], entry["metric"]) == (task, metric)
+    for metric, name in _METRIC_NAMES.items():
+        pairs = [
+            pair for pair in content["pairs"] if (pair["task"], pair["metric"]) == (task, metric)
         ]
-        if not entries:
-            continue
-        shown = entries[:_MOST_PAIRS]
-        ranges = [
-            charts.Range(
-                name=f"{_name(e['a'])} − {_name(e['b'])}",
-                value=e["delta"],
-                interval=tuple(e["ci95"]),
-            )
-            for e in shown
-        ]
-        said = "; ".join(f"{row.name} {row.value:+.4f}" for row in ranges[:6])
-        better = (
-            "right of the line the first is better"
-            if metric != "logloss"
-            else "left of the line the first is better"
-        )
-        svg = charts.forest(
-            f"forest-{task}-{metric}",
-            f"Differences of {name} of {task}: {said}.",
-            ranges,
-            x_label=f"difference of {name}",
-        )
-        drawn.append(
-            {
-                "title": name,
-                "svg": svg,
-                "caption": f"95 % intervals; {better}. Hollow: the interval holds 0.",
-            }
-        )
+        if pairs:
+            drawn.append(_difference_chart(pairs[:_CHART_PAIRS_MAX], task, metric))
         rows += [
             [
-                f"{_name(e['a'])} − {_name(e['b'])}",
+                _pair_name(pair),
                 name,
-                f"{e['delta']:+.5f}",
-                f"{e['ci95'][0]:+.5f} to {e['ci95'][1]:+.5f}",
-                f"{e['p']:.2g}",
-                "primary" if e["primary"] else f"{e['p_holm']:.2g}",
+                f"{pair['delta']:+.5f}",
+                f"{pair['ci95'][0]:+.5f} to {pair['ci95'][1]:+.5f}",
+                f"{pair['p']:.2g}",
+                "primary" if pair["primary"] else f"{pair['p_holm']:.2g}",
             ]
-            for e in entries
+            for pair in pairs
         ]
     if not drawn:
         return None
     columns = ["", "metric", "difference", "95 % interval", "p", "Holm"]
-    return _part(
+    return _section(
         f"Differences: {wording.words(task)}",
         charts=drawn,
         tables=[{"title": "", "columns": columns, "rows": rows}],
     )
 
 
-def _models(content: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, Any]:
+def _difference_chart(pairs: Sequence[Mapping[str, Any]], task: str, metric: str) -> dict[str, Any]:
+    name = _METRIC_NAMES[metric]
+    ranges = [
+        charts.Range(name=_pair_name(pair), value=pair["delta"], interval=tuple(pair["ci95"]))
+        for pair in pairs
+    ]
+    listed = "; ".join(f"{row.name} {row.value:+.4f}" for row in ranges[:6])
+    svg = charts.forest(
+        f"forest-{task}-{metric}",
+        f"Differences of {name} of {task}: {listed}.",
+        ranges,
+        x_label=f"difference of {name}",
+    )
+    side = "left" if metric == "logloss" else "right"
+    caption = (
+        f"95 % intervals; {side} of 0 the first model is better. Hollow: the interval holds 0."
+    )
+    return {"title": name, "svg": svg, "caption": caption}
+
+
+def _model_section(content: Mapping[str, Any], tasks: Sequence[str]) -> Section:
+    """Show every model's metrics and costs."""
     models: Mapping[str, Any] = content["models"]
-    tables = []
-    for task in tasks:
-        present = [
-            (name, key, digits)
-            for name, key, digits in _METRICS
-            if any(key in one["tasks"][task] for one in models.values())
+    text = (
+        f"Means over all trials on the {content['split']} split. For boosted trees the number of "
+        "leaves replaces the dense parameters."
+    )
+    tables = [_metric_table(models, task) for task in tasks]
+    return _section("All models", text=text, tables=[*tables, _cost_table(models)])
+
+
+def _metric_table(models: Mapping[str, Any], task: str) -> dict[str, Any]:
+    present = [
+        (name, key, digits)
+        for name, key, digits in _METRICS
+        if any(key in model["tasks"][task] for model in models.values())
+    ]
+    rows = []
+    for label, model in models.items():
+        metrics = model["tasks"][task]
+        values = [
+            f"{metrics[key]['mean']:.{digits}f}" if key in metrics else "–"
+            for _, key, digits in present
         ]
-        rows = [
-            [
-                _name(label),
-                *(
-                    f"{one['tasks'][task][key]['mean']:.{digits}f}"
-                    if key in one["tasks"][task]
-                    else "–"
-                    for _, key, digits in present
-                ),
-            ]
-            for label, one in models.items()
-        ]
-        tables.append(
-            {
-                "title": wording.words(task),
-                "columns": ["", *(name for name, _, _ in present)],
-                "rows": rows,
-            }
-        )
+        rows.append([_model_name(label), *values])
+    columns = ["", *(name for name, _, _ in present)]
+    return {"title": wording.words(task), "columns": columns, "rows": rows}
+
+
+def _cost_table(models: Mapping[str, Any]) -> dict[str, Any]:
+    columns = ["", "dense parameters", "FLOPs an impression", "training", "peak memory", "settings"]
     rows = [
         [
-            _name(label),
-            wording.count(one["dense_parameters"]),
-            wording.count(one["flops_per_impression"]),
-            wording.duration(one["train_seconds"]),
-            wording.size(one["peak_bytes"]),
+            _model_name(label),
+            wording.count(model["dense_parameters"]),
+            wording.count(model["flops_per_impression"]),
+            wording.duration(model["train_seconds"]),
+            wording.size(model["peak_bytes"]),
             ", ".join(
                 f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}"
-                for key, value in one["settings"].items()
+                for key, value in model["settings"].items()
             ),
         ]
-        for label, one in models.items()
+        for label, model in models.items()
     ]
-    columns = ["", "dense parameters", "FLOPs an impression", "training", "peak memory", "settings"]
-    tables.append({"title": "What each costs", "columns": columns, "rows": rows})
-    text = (
-        f"Means over all runs on the {content['split']} split; leaves stand for the dense "
-        "parameters of boosted trees."
-    )
-    return _part("All figures", text=text, tables=tables)
+    return {"title": "Costs", "columns": columns, "rows": rows}
 
 
-def _laws(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _law_sections(content: Mapping[str, Any]) -> list[Section]:
+    """Show the fitted scaling laws, a section a task."""
     drawn: dict[str, list[dict[str, Any]]] = {}
     for number, fit in enumerate(content["fits"]):
         points = [(p["x"], p["value"], *p["ci95"]) for p in fit["points"]]
+        metric, axis = _METRIC_NAMES[fit["metric"]], _axis_name(fit)
         svg: Markup = charts.laws(
             f"law-{number}",
-            f"{_NAMES[fit['metric']]} of {fit['task']} against {_axis(fit)}, {len(points)} points.",
+            f"{metric} of {fit['task']} against {axis}, {len(points)} points.",
             points,
-            [tuple(pair) for pair in fit["line"]],
-            x_label=_axis(fit),
-            y_label=_NAMES[fit["metric"]],
+            [tuple(point) for point in fit["line"]],
+            x_label=axis,
+            y_label=metric,
         )
-        title = f"{_NAMES[fit['metric']]} against {_axis(fit)}"
-        drawn.setdefault(fit["task"], []).append(
-            {"title": title, "svg": svg, "caption": fit["reading"]}
-        )
+        chart = {"title": f"{metric} against {axis}", "svg": svg, "caption": fit["reading"]}
+        drawn.setdefault(fit["task"], []).append(chart)
     text = (
-        "Bars are 95 % intervals over users, who are the same for all points: points differ more "
-        "surely than their bars overlap."
+        "Bars are 95 % intervals over users. All points have the same users, so differences of "
+        "points are more certain than the overlap of their bars suggests."
     )
-    return [_part(wording.words(task), text=text, charts=found) for task, found in drawn.items()]
+    return [_section(wording.words(task), text=text, charts=each) for task, each in drawn.items()]
 
 
-def _axis(fit: Mapping[str, Any]) -> str:
-    return (
-        "FLOPs an impression"
-        if fit["axis"] == "flops_per_impression"
-        else wording.words(fit["axis"])
-    )
+def _axis_name(fit: Mapping[str, Any]) -> str:
+    if fit["axis"] == "flops_per_impression":
+        return "FLOPs an impression"
+    return wording.words(fit["axis"])
 
 
 def _facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     machine = content["machine"]
-    codes = sorted({cell["code"] for one in content["models"].values() for cell in one["cells"]})
+    rows = sum(dataset["rows"][content["split"]] for dataset in content["datasets"])
+    digests = sorted(
+        {trial["code"] for model in content["models"].values() for trial in model["cells"]}
+    )
+    warning = ": trials of several versions" if len(digests) > 1 else ""
     return [
-        ("datasets", ", ".join(one["name"] for one in content["datasets"])),
-        (
-            "impressions judged",
-            wording.count(sum(one["rows"][content["split"]] for one in content["datasets"])),
-        ),
-        ("seeds a dataset", str(len(content["seeds"][0]))),
-        ("test was opened", f"{len(content['openings'])} times"),
+        ("datasets", ", ".join(dataset["name"] for dataset in content["datasets"])),
+        ("evaluated impressions", wording.count(rows)),
+        ("seeds per dataset", str(len(content["seeds"][0]))),
+        ("accesses to the test set", str(len(content["openings"]))),
         ("processor", f"{machine['cpu']}, {machine['cores']} cores"),
         ("memory", wording.size(machine["memory_bytes"])),
         *((name, str(value)) for name, value in content["versions"].items()),
-        (
-            "source of data, models and training",
-            ", ".join(codes) + (": cells of several versions" if len(codes) > 1 else ""),
-        ),
+        ("source of data, models and training", ", ".join(digests) + warning),
     ]

@@ -1,8 +1,7 @@
-"""Runs the cells of a study side by side, each in a process of its own, and keeps what is finished.
+"""Runner of trials: several at a time, each in its own process.
 
-A cell that fails is reported in one line and the rest goes on; asking again runs what is missing.
-Ctrl-C asks every process to save and stop, and leaves nothing half-written. Knows cells, not what
-they are compared for.
+A failed trial is reported and the others continue. A second call runs only the missing trials.
+Ctrl-C stops all processes after they have saved a checkpoint.
 """
 
 from __future__ import annotations
@@ -14,63 +13,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
 
 from hemix.errors import UsageError
 from hemix.files import storage_errors
-from hemix.lab.studies.cells import Cell, Judged
+from hemix.lab.studies.options import StudyOptions
+from hemix.lab.studies.trial import EvaluatedSplit, Trial
 
-__all__ = ["Failure", "Options", "StudyCallback", "check_study_folder", "run_cells", "study_folder"]
+__all__ = ["Failure", "check_study_folder", "run_trials", "study_folder"]
 
 Failure = dict[str, str]
-"""``{"cell", "error"}``"""
+"""``{"cell": name of the trial's folder or label of a candidate, "error": one line}``"""
 
-_STOP_SECONDS = 60.0
-_PATIENCE_SECONDS = 0.1
-
-
-class StudyCallback(Protocol):
-    """Receive what a study reports."""
-
-    def on_plan(self, plan: dict[str, Any], /) -> None:
-        """Before a study begins: what will be done, and its estimated cost."""
-
-    def on_cell(self, what: str, done: int, total: int, /) -> None:
-        """Something happened to a cell; ``done`` of ``total`` cells are done."""
-
-
-class Options:
-    """How a study runs, and whom it tells. A :class:`StudyCallback` gives both functions."""
-
-    def __init__(
-        self,
-        *,
-        jobs: int | None = None,
-        threads: int = 1,
-        on_plan: Callable[[dict[str, Any]], None] = lambda _: None,
-        on_cell: Callable[[str, int, int], None] = lambda *_: None,
-    ) -> None:
-        """Check the numbers.
-
-        Args:
-            jobs: Cells at a time; None: as many as cores allow.
-            threads: Threads of each.
-            on_plan: As :meth:`StudyCallback.on_plan`.
-            on_cell: As :meth:`StudyCallback.on_cell`.
-
-        Raises:
-            UsageError: For numbers below 1.
-        """
-        cores = len(os.sched_getaffinity(0))
-        if threads < 1 or (jobs is not None and jobs < 1):
-            raise UsageError(f"--jobs {jobs} --threads {threads}: expected 1 or more")
-        self.threads = threads
-        self.jobs = jobs or max(1, cores // threads)
-        self.on_plan = on_plan
-        self.on_cell = on_cell
+_STOP_TIMEOUT_SECONDS = 60.0
+_POLL_SECONDS = 0.1
 
 
 def check_study_folder(root: Path) -> None:
@@ -85,7 +43,7 @@ def check_study_folder(root: Path) -> None:
 
 @contextmanager
 def study_folder(root: Path) -> Iterator[None]:
-    """Make ``root`` where it is not there, and hold it: one study works in a folder at a time.
+    """Create ``root`` where it does not exist, and lock it against other studies.
 
     Raises UsageError, StorageError.
     """
@@ -96,56 +54,63 @@ def study_folder(root: Path) -> Iterator[None]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise UsageError(f"--out {root}: another study works in this folder") from error
+                raise UsageError(f"--out {root}: another study uses this folder") from error
             yield
 
 
-def run_cells(cells: Sequence[Cell], options: Options, *, split: Judged = "valid") -> list[Failure]:
-    """Bring all cells to where their results of ``split`` are there; returns those that failed.
+def run_trials(
+    trials: Sequence[Trial], options: StudyOptions, *, split: EvaluatedSplit = "valid"
+) -> list[Failure]:
+    """Run all trials that have no results yet.
 
-    Cells that are done are left untouched. On KeyboardInterrupt all processes are stopped before it
-    goes on.
+    Args:
+        trials: The trials; equal ones run once.
+        options: Trials at a time, and whom to report to.
+        split: The split whose results are needed.
+
+    Returns:
+        The failures.
+
+    Raises:
+        KeyboardInterrupt: After all processes have stopped.
     """
-    waiting = list({cell.folder: cell for cell in cells if not cell.done(split)}.values())
-    total = len({cell.folder for cell in cells})
-    done, failed, working = (
-        total - len(waiting),
-        list[Failure](),
-        dict[subprocess.Popen[bytes], Cell](),
-    )
+    waiting = list({t.folder: t for t in trials if not t.is_finished(split)}.values())
+    total = len({trial.folder for trial in trials})
+    done = total - len(waiting)
+    failures = list[Failure]()
+    running = dict[subprocess.Popen[bytes], Trial]()
     try:
-        while waiting or working:
-            while waiting and len(working) < options.jobs:
-                cell = waiting.pop(0)
-                working[_start(cell, split, options.threads)] = cell
-                options.on_cell(f"{cell.folder.name} begins", done, total)
-            time.sleep(_PATIENCE_SECONDS)
-            for process in [p for p in working if p.poll() is not None]:
-                cell = working.pop(process)
+        while waiting or running:
+            while waiting and len(running) < options.jobs:
+                trial = waiting.pop(0)
+                running[_start(trial, split, options.threads)] = trial
+                options.on_trial(f"{trial.folder.name} started", done, total)
+            time.sleep(_POLL_SECONDS)
+            for process in [p for p in running if p.poll() is not None]:
+                trial = running.pop(process)
                 done += 1
-                if process.returncode == 0 and cell.done(split):
-                    options.on_cell(f"{cell.folder.name} is done", done, total)
+                if process.returncode == 0 and trial.is_finished(split):
+                    options.on_trial(f"{trial.folder.name} finished", done, total)
                     continue
-                failed.append(
-                    {"cell": cell.folder.name, "error": _error(cell.folder, process.returncode)}
-                )
-                options.on_cell(f"{cell.folder.name} failed: {failed[-1]['error']}", done, total)
+                error = _error_line(trial.folder, process.returncode)
+                failures.append({"cell": trial.folder.name, "error": error})
+                options.on_trial(f"{trial.folder.name} failed: {error}", done, total)
     finally:
-        _stop(list(working))
-    return failed
+        _stop(list(running))
+    return failures
 
 
-def _start(cell: Cell, split: Judged, threads: int) -> subprocess.Popen[bytes]:
-    cell.begin()
-    flags = ["--open-test"] if split == "test" else []
-    with (cell.folder / "log.txt").open("ab") as log:
+def _start(trial: Trial, split: EvaluatedSplit, threads: int) -> subprocess.Popen[bytes]:
+    trial.write_definition()
+    flags = ["--evaluate-test"] if split == "test" else []
+    with (trial.folder / "log.txt").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "hemix.lab.studies.cell", str(cell.folder), *flags],
+            [sys.executable, "-m", "hemix.lab.studies.run_trial", str(trial.folder), *flags],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-            # Ctrl-C reaches us alone, and we ask the cells to save and stop
+            # Ctrl-C reaches only the study, which stops its trials by SIGTERM
             start_new_session=True,
         )
 
@@ -154,20 +119,19 @@ def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
     for process in processes:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
-    until = time.monotonic() + _STOP_SECONDS
+    deadline = time.monotonic() + _STOP_TIMEOUT_SECONDS
     for process in processes:
         try:
-            process.wait(max(0.0, until - time.monotonic()))
+            process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
 
 
-def _error(folder: Path, code: int) -> str:
-    """Why a cell failed, in one line."""
+def _error_line(folder: Path, exit_code: int) -> str:
+    """Describe in one line why a trial failed."""
     lines = (folder / "log.txt").read_text(errors="replace").strip().splitlines()
-    if code < 0:
-        return f"killed by {signal.Signals(-code).name}" + (
-            " (out of memory?)" if code == -signal.SIGKILL else ""
-        )
-    return " ".join(lines[-1].split()) if lines else f"ended with exit code {code}"
+    if exit_code < 0:
+        hint = " (out of memory?)" if exit_code == -signal.SIGKILL else ""
+        return f"killed by {signal.Signals(-exit_code).name}{hint}"
+    return " ".join(lines[-1].split()) if lines else f"ended with exit code {exit_code}"

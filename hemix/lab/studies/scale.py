@@ -1,8 +1,7 @@
-"""``hemix scale``: HeMix on a ladder of sizes and of history lengths; loss and AUC against
-parameters, counted FLOPs and events.
+"""``hemix scale``: HeMix at several sizes and history lengths, and the scaling laws fitted to them.
 
-A rung of the first ladder changes token width, depth and the number of tokens together; one of the
-second shows every request its newest events alone, by the loader, with the model as it is.
+Sizes change token width, depth and number of tokens together. Lengths limit each request to its
+newest history events; the model stays the same.
 """
 
 from __future__ import annotations
@@ -16,24 +15,27 @@ from typing import Any
 import numpy as np
 
 from hemix.errors import UsageError
-from hemix.evaluation.metrics import Absent
+from hemix.evaluation.differences import MetricEstimate
+from hemix.evaluation.metrics import Array, UndefinedMetric
 from hemix.files import write_json
-from hemix.lab.studies.cells import Contender, Judged
-from hemix.lab.studies.compare import cells_of, facts, judge
-from hemix.lab.studies.cost import plan
-from hemix.lab.studies.inputs import Input, judged_rows, open_inputs
-from hemix.lab.studies.powerlaw import Law, fit_laws, replicate_values
+from hemix.lab.studies.candidate import Candidate
+from hemix.lab.studies.cost import Stage, plan_study
+from hemix.lab.studies.datasets import StudyDataset, evaluated_rows, open_datasets
+from hemix.lab.studies.options import StudyOptions
 from hemix.lab.studies.report import write_study_report
-from hemix.lab.studies.runner import Options, check_study_folder, study_folder
-from hemix.lab.studies.summary import Runs, measured_runs, summarise
+from hemix.lab.studies.runner import check_study_folder, study_folder
+from hemix.lab.studies.scaling_laws import ScalingLaw, fit_scaling_law, resample_values
+from hemix.lab.studies.study import TrialsByLabel, run_candidates, study_facts, trials_for
+from hemix.lab.studies.summary import measure_trials, summarise
+from hemix.lab.studies.trial import EvaluatedSplit
 
-__all__ = ["LADDER", "LENGTHS", "ScaleConfig", "lengths_for", "scale"]
+__all__ = ["LENGTHS", "SIZES", "ScaleConfig", "lengths_for", "scale"]
 
 
-def _rung(
+def _size(
     width: int, layers: int, heads: int, mix_heads: int, rank: int, hidden: int, tokens: int
 ) -> dict[str, Any]:
-    """``tokens``: NS tokens and fixed queries of either history."""
+    """Make the settings of a size; ``tokens``: NS tokens and fixed queries of either history."""
     return {
         "model.token_width": width,
         "model.layers": layers,
@@ -48,28 +50,27 @@ def _rung(
     }
 
 
-LADDER: dict[str, dict[str, Any]] = {
-    "width_8": _rung(8, 1, 1, 2, 8, 32, 2),
-    "width_16": _rung(16, 1, 2, 4, 16, 64, 2),
-    "width_24": _rung(24, 2, 2, 4, 24, 96, 3),
-    "width_32": _rung(32, 2, 2, 4, 32, 128, 4),
-    "width_64": _rung(64, 2, 4, 4, 64, 256, 4),
-    "width_96": _rung(96, 3, 4, 8, 96, 384, 4),
+SIZES: dict[str, dict[str, Any]] = {
+    "width_8": _size(8, 1, 1, 2, 8, 32, 2),
+    "width_16": _size(16, 1, 2, 4, 16, 64, 2),
+    "width_24": _size(24, 2, 2, 4, 24, 96, 3),
+    "width_32": _size(32, 2, 2, 4, 32, 128, 4),
+    "width_64": _size(64, 2, 4, 4, 64, 256, 4),
+    "width_96": _size(96, 3, 4, 8, 96, 384, 4),
 }
 
 LENGTHS = (3, 10, 30, 100, 300, 1000)
-_AXES = ("dense_parameters", "flops_per_impression")
+"""Default maxima of history events"""
+_SIZE_AXES = ("dense_parameters", "flops_per_impression")
 _METRICS = ("logloss", "auc")
-_LINE_POINTS = 60
+_CURVE_POINTS = 60
 
 
-def lengths_for(data: Input) -> list[int]:
-    """The lengths of LENGTHS that cut some of the data's histories, then the longest that any
-    request sees.
-    """
-    history = data.dataset.schema.history
+def lengths_for(dataset: StudyDataset) -> list[int]:
+    """Select the lengths of LENGTHS that shorten some history, then the longest history."""
+    history = dataset.dataset.schema.history
     longest = min(
-        int(data.dataset.manifest["history"]["max"]),
+        int(dataset.dataset.manifest["history"]["max"]),
         history.global_length + history.realtime_length,
     )
     return [*(length for length in LENGTHS if length < longest), max(longest, 1)]
@@ -77,171 +78,199 @@ def lengths_for(data: Input) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleConfig:
-    """What is scaled."""
+    """The sizes and lengths of a scaling study."""
 
     seeds: int = 2
+    """Number of training seeds"""
     sizes: Sequence[str] | None = None
-    """Rungs of LADDER; None: all"""
+    """Keys of SIZES; None: all"""
     lengths: Sequence[int] | None = None
-    """Most events a request sees; None: :func:`lengths_for`; empty: no such ladder"""
-    changes: Mapping[str, Any] | None = None
-    """Settings for all rungs"""
+    """Maxima of history events; None: :func:`lengths_for`; empty: only sizes"""
+    overrides: Mapping[str, Any] | None = None
+    """Settings of all candidates, by ``section.name``"""
     final: bool = False
-    """Open test"""
+    """Score the test split instead of valid"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Axis:
+    """An axis of the fits: its name, and the candidates' positions on it by label."""
+
+    name: str
+    positions: dict[str, float]
 
 
 def scale(
     data: str | Path,
     out: Path,
     config: ScaleConfig | None = None,
-    options: Options | None = None,
+    options: StudyOptions | None = None,
 ) -> dict[str, Any]:
-    """Train every rung of both ladders; writes scale.json and report.html.
+    """Train every size and length and fit scaling laws; writes scale.json and report.html.
 
     Args:
-        data: The dataset.
+        data: The dataset folder.
         out: The study's folder; a second call continues it.
-        config: Which rungs.
-        options: How many cells run at a time, and whom to tell.
+        config: The sizes and lengths.
+        options: How the trials run.
 
     Returns:
         The content of scale.json.
 
     Raises:
         UsageError, SettingsError, DataError: Before anything is written.
-        RunError: If no run finished.
+        RunError: If no trial finished.
     """
-    config, options = config or ScaleConfig(), options or Options()
-    base, seeds = dict(config.changes or {}), config.seeds
-    by_size = [Contender.of(name, {**base, **LADDER[name]}) for name in _checked_sizes(config)]
-    check_study_folder(out)
-    inputs, _ = open_inputs([data], opens_test=config.final)
-    lengths = lengths_for(inputs[0]) if config.lengths is None else config.lengths
-    by_length = [
-        Contender.of(f"history_{length}", base, history_events_max=length) for length in lengths
+    config, options = config or ScaleConfig(), options or StudyOptions()
+    base = dict(config.overrides or {})
+    by_size = [
+        Candidate.from_overrides(name, {**base, **SIZES[name]}) for name in _check_sizes(config)
     ]
-    contenders = [*by_size, *by_length]
-    if len(contenders) < 2:
-        raise UsageError("--sizes, --lengths: expected two rungs or more")
-    split: Judged = "test" if config.final else "valid"
+    check_study_folder(out)
+    datasets, _ = open_datasets([data], verify_test=config.final)
+    lengths = lengths_for(datasets[0]) if config.lengths is None else config.lengths
+    by_length = [
+        Candidate.from_overrides(f"history_{length}", base, history_events_max=length)
+        for length in lengths
+    ]
+    candidates = [*by_size, *by_length]
+    if len(candidates) < 2:
+        raise UsageError("--sizes, --lengths: expected two or more sizes and lengths")
+    split: EvaluatedSplit = "test" if config.final else "valid"
     with study_folder(out):
-        cells = cells_of(out, contenders, inputs, seeds)
-        options.on_plan(plan([("scale", cells, split)], options))
-        runs, failed = judge(out, cells, contenders, inputs, split, options)
+        trials = trials_for(out, candidates, datasets, config.seeds)
+        options.on_plan(plan_study([Stage(name="scale", trials=trials, split=split)], options))
+        runs, failures = run_candidates(out, trials, candidates, datasets, split, options)
         models = summarise(runs, split)
+        by_size = [candidate for candidate in by_size if candidate.label in runs]
+        by_length = [candidate for candidate in by_length if candidate.label in runs]
         content = {
             "schema_version": 1,
             "split": split,
             "models": models,
-            "sizes": [one.label for one in by_size if one.label in runs],
-            "histories": [one.label for one in by_length if one.label in runs],
-            "fits": _fits(runs, models, by_size, by_length, inputs, split),
-            "failed": failed,
-            **facts(out, inputs, seeds),
+            "sizes": [candidate.label for candidate in by_size],
+            "histories": [candidate.label for candidate in by_length],
+            "fits": _fit_all(runs, _axes(models, by_size, by_length), datasets, split),
+            "failed": failures,
+            **study_facts(out, datasets, config.seeds),
         }
         write_json(out / "scale.json", content)
         write_study_report(out / "report.html", "scale", content)
     return content
 
 
-def _checked_sizes(config: ScaleConfig) -> list[str]:
-    """The rungs to train. Raises UsageError for an unknown one and for numbers below 1."""
-    sizes = list(LADDER) if config.sizes is None else list(config.sizes)
+def _check_sizes(config: ScaleConfig) -> list[str]:
+    """Return the sizes. Raises UsageError for an unknown one and for numbers below 1."""
+    sizes = list(SIZES) if config.sizes is None else list(config.sizes)
     for name in sizes:
-        if name not in LADDER:
-            raise UsageError(f"--sizes {name}: expected some of {', '.join(LADDER)}")
+        if name not in SIZES:
+            raise UsageError(f"--sizes {name}: expected some of {', '.join(SIZES)}")
     if config.seeds < 1 or any(length < 1 for length in config.lengths or ()):
         flags = f"--seeds {config.seeds} --lengths {config.lengths}"
-        raise UsageError(f"{flags}: expected numbers from 1 up")
+        raise UsageError(f"{flags}: expected numbers of 1 or more")
     return sizes
 
 
-def _fits(
-    runs: Runs,
-    models: Mapping[str, Any],
-    by_size: Sequence[Contender],
-    by_length: Sequence[Contender],
-    inputs: Sequence[Input],
-    split: Judged,
+def _axes(
+    models: Mapping[str, Any], by_size: Sequence[Candidate], by_length: Sequence[Candidate]
+) -> list[_Axis]:
+    size_axes = [
+        _Axis(name=name, positions={each.label: models[each.label][name] for each in by_size})
+        for name in _SIZE_AXES
+    ]
+    lengths = {each.label: float(each.history_events_max or 0) for each in by_length}
+    return [*size_axes, _Axis(name="history_events", positions=lengths)]
+
+
+def _fit_all(
+    runs: TrialsByLabel,
+    axes: Sequence[_Axis],
+    datasets: Sequence[StudyDataset],
+    split: EvaluatedSplit,
 ) -> list[dict[str, Any]]:
-    ladders: list[tuple[str, dict[str, float]]] = []
-    for axis in _AXES:
-        ladders.append(
-            (axis, {one.label: models[one.label][axis] for one in by_size if one.label in runs})
-        )
-    events = {
-        one.label: float(one.history_events_max or 0) for one in by_length if one.label in runs
-    }
-    ladders.append(("history_events", events))
-    rows = judged_rows(inputs, split)
-    found = []
-    for task in inputs[0].dataset.schema.outputs:
+    """Fit every output and metric against every axis with two or more positions."""
+    users = evaluated_rows(datasets, split)
+    fits = []
+    for task in datasets[0].dataset.schema.outputs:
         for metric in _METRICS:
-            measured = measured_runs(runs, inputs, split, task, metric, rows)
-            for axis, rungs in ladders:
-                usable = {
-                    label: x
-                    for label, x in rungs.items()
-                    if not isinstance(measured[label], Absent)
-                }
-                if len(set(usable.values())) < 2:
-                    continue
-                seeds = [list(measured[label][0].values()) for label in usable]
-                found.append({"task": task, "metric": metric, **_fit(axis, usable, seeds, metric)})
-    return found
+            measured = measure_trials(runs, datasets, split, task, metric, users)
+            for axis in axes:
+                positions, values = dict[str, float](), list[list[MetricEstimate]]()
+                for label, x in axis.positions.items():
+                    trials = measured[label]
+                    if not isinstance(trials, UndefinedMetric):
+                        positions[label] = x
+                        values.append(list(trials[0].values()))
+                if len(set(positions.values())) > 1:
+                    fit = _fit(_Axis(name=axis.name, positions=positions), values, metric)
+                    fits.append({"task": task, "metric": metric, **fit})
+    return fits
 
 
-def _fit(
-    axis: str, rungs: Mapping[str, float], seeds: Sequence[Any], metric: str
-) -> dict[str, Any]:
-    """AUC is fitted as 1 - AUC, which falls like a loss."""
-    x = list(rungs.values())
-    values = np.array([fmean(run.value for run in of) for of in seeds])
-    replicates = replicate_values(seeds)
-    falls, fell = (1 - values, 1 - replicates) if metric == "auc" else (values, replicates)
-    law = fit_laws(x, falls.tolist(), fell)
-    low, high = np.percentile(replicates, [2.5, 97.5], axis=0)
-    grid = np.geomspace(min(x), max(x), _LINE_POINTS)
-    told = law.asymptote_told and law.a is not None and law.b is not None and law.c is not None
-    if told:
-        assert law.a is not None and law.b is not None and law.c is not None
-        line = law.a + law.b * grid**-law.c
-    else:
-        line = law.intercept - law.slope * np.log10(grid)
+def _fit(axis: _Axis, trials: Sequence[Sequence[MetricEstimate]], metric: str) -> dict[str, Any]:
+    """Fit one metric; AUC is fitted as 1 - AUC, which falls like a loss."""
+    x = list(axis.positions.values())
+    values = np.array([fmean(trial.value for trial in seeds) for seeds in trials])
+    resamples = resample_values(trials)
+    is_auc = metric == "auc"
+    law = fit_scaling_law(
+        x, (1 - values if is_auc else values).tolist(), 1 - resamples if is_auc else resamples
+    )
+    lows, highs = np.percentile(resamples, [2.5, 97.5], axis=0)
+    grid = np.geomspace(min(x), max(x), _CURVE_POINTS)
+    curve = _predict(law, grid)
     return {
-        "axis": axis,
-        "fitted": "1 - auc" if metric == "auc" else metric,
+        "axis": axis.name,
+        "fitted": "1 - auc" if is_auc else metric,
         "points": [
             {
                 "label": label,
-                "x": at,
+                "x": position,
                 "value": float(value),
-                "ci95": [float(min(lo, value)), float(max(hi, value))],
+                "ci95": [float(min(low, value)), float(max(high, value))],
             }
-            for (label, at), value, lo, hi in zip(rungs.items(), values, low, high, strict=True)
+            for (label, position), value, low, high in zip(
+                axis.positions.items(), values, lows, highs, strict=True
+            )
         ],
-        "law": asdict(law),
+        "law": _law_json(law),
         "line": [
-            [float(at), float(1 - y if metric == "auc" else y)]
-            for at, y in zip(grid, line, strict=True)
+            [float(position), float(1 - value if is_auc else value)]
+            for position, value in zip(grid, curve, strict=True)
         ],
-        "reading": _reading(law),
+        "reading": _describe(law),
     }
 
 
-def _reading(law: Law) -> str:
-    tenfold = (
-        f"A tenfold takes off {law.slope:.5f} ({law.slope_ci95[0]:.5f} to {law.slope_ci95[1]:.5f})."
-    )
+def _predict(law: ScalingLaw, x: Array) -> Array:
+    """Evaluate the power law where it has an asymptote, else the log-linear law."""
+    if law.has_asymptote and law.a is not None and law.b is not None and law.c is not None:
+        return law.a + law.b * x**-law.c
+    return law.intercept - law.slope * np.log10(x)
+
+
+def _law_json(law: ScalingLaw) -> dict[str, Any]:
+    """Convert a law to the ``law`` of scale.json."""
+    content = asdict(law)
+    return {
+        "asymptote_told" if name == "has_asymptote" else name: value
+        for name, value in content.items()
+    }
+
+
+def _describe(law: ScalingLaw) -> str:
+    """Describe a law in one or two sentences."""
+    low, high = law.slope_ci95
+    per_tenfold = f"A tenfold increase lowers it by {law.slope:.5f} ({low:.5f} to {high:.5f})."
     if (
-        not law.asymptote_told
+        not law.has_asymptote
         or law.a is None
         or law.c is None
         or law.a_ci95 is None
         or law.c_ci95 is None
     ):
-        return f"{tenfold} These sizes cannot tell where it would end."
+        return f"{per_tenfold} These sizes do not determine an asymptote."
     return (
-        f"{law.a:.4f} + b x^-{law.c:.2f}; the end {law.a_ci95[0]:.4f} to {law.a_ci95[1]:.4f}, "
-        f"the exponent {law.c_ci95[0]:.2f} to {law.c_ci95[1]:.2f}. {tenfold}"
+        f"{law.a:.4f} + b x^-{law.c:.2f}; asymptote {law.a_ci95[0]:.4f} to {law.a_ci95[1]:.4f}, "
+        f"exponent {law.c_ci95[0]:.2f} to {law.c_ci95[1]:.2f}. {per_tenfold}"
     )

@@ -61,7 +61,7 @@ class RankingLogs:
         Raises:
             StorageError: The log's folder cannot be created.
         """
-        key = f"{name}-{version}-{schema.meaning()}"
+        key = f"{name}-{version}-{schema.columns_fingerprint()}"
         with self._lock:
             while (opened := self._open.get(key)) is not None and not opened.users:
                 # a second log in the folder would delete the first one's temporary files

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from hemix.lab.benchmarks.growth import run
-from hemix.run.folder import Run
+from hemix.runs.folder import Run
 
 
 def test_ten_times_the_users_over_the_same_days_are_prepared_and_trained_on(tmp_path: Path) -> None:

@@ -11,9 +11,7 @@ from hemix.lab.benchmarks import loader
 
 
 def test_a_small_run_says_what_was_waited_for(planted_data: Path) -> None:
-    figures = loader.run(
-        data=planted_data, sizes=("tiny",), batch_impressions=64, steps=3, threads=1
-    )
+    figures = loader.run(data=planted_data, sizes=("tiny",), batch_size=64, steps=3, threads=1)
     (case,) = figures["cases"]
     assert case["name"] == "loader, tiny" and case["steps"] == 3
     assert 0 < case["share_to_make"] < 1
@@ -29,4 +27,4 @@ def test_too_little_data_is_refused(planted_data: Path) -> None:
         HemixError,
         match=r"bench loader: tiny failed: .*too few impressions for 3 batches of 1000000",
     ):
-        loader.run(data=planted_data, sizes=("tiny",), batch_impressions=1_000_000, threads=1)
+        loader.run(data=planted_data, sizes=("tiny",), batch_size=1_000_000, threads=1)

@@ -23,7 +23,7 @@ FEW = Workload(users=3, impressions_per_user=2, history_length=30)
 def test_every_request_sees_the_stated_number_of_events() -> None:
     batch = make_batch(FEW)
     batch.validate(SPEC)
-    assert (batch.visible[:, 2] - batch.visible[:, 0] == 30).all()
+    assert (batch.history_ranges[:, 2] - batch.history_ranges[:, 0] == 30).all()
     assert (batch.users_count, batch.requests_count, batch.candidates_count) == (3, 6, 6)
 
 

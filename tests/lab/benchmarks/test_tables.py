@@ -9,7 +9,7 @@ import pytest
 
 from hemix.errors import HemixError
 from hemix.lab.benchmarks import tables
-from hemix.training import fused_tables
+from hemix.training import fbgemm
 
 
 def test_a_small_run_compares_equal_sides(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,9 +17,7 @@ def test_a_small_run_compares_equal_sides(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(tables, "_CASES", few)
     figures = tables.run(scale=0.001, steps=2, rounds=1, threads=1)
     names = [case["name"] for case in figures["cases"]]
-    assert names == [
-        name for name, _, ours, _ in few if ours != "fused" or fused_tables.installed()
-    ]
+    assert names == [name for name, _, ours, _ in few if ours != "fused" or fbgemm.installed()]
     for case in figures["cases"]:
         assert case["max_abs_difference"] <= tables.TOLERANCE
         assert case["speedup"] == pytest.approx(

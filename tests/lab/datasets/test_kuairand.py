@@ -1,6 +1,4 @@
-"""KuaiRand imports: exact tables from tiny files in both layouts, the real slice, and what is
-refused.
-"""
+"""KuaiRand imports: exact tables of both layouts, the real slice, and malformed files."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ import pytest
 
 from hemix.errors import DataError, UsageError
 from hemix.features import Categorical, Numeric
-from hemix.lab.datasets import import_logs, raw
+from hemix.lab.datasets import import_logs, raw_files
 from hemix.schema import Schema
 
 SLICE = Path(__file__).resolve().parents[3] / ".." / "shared" / "data" / "kuairand_pure"
@@ -74,8 +72,8 @@ VIDEO = [
 ]
 
 
-def shown(user: int, video: int, time_ms: int, **more: Any) -> dict[str, Any]:
-    """A row of the log, in which nothing happened unless said."""
+def log_row(user: int, video: int, time_ms: int, **more: Any) -> dict[str, Any]:
+    """Make a row of the log without any action, changed by ``more``."""
     row = dict.fromkeys(LOG, 0) | {
         "user_id": user,
         "video_id": video,
@@ -129,12 +127,12 @@ VIDEOS = [
     ),
 ]
 ROWS = [
-    shown(7, 1, 1000),
-    shown(7, 2, 2000, is_click=1, play_time_ms=2500, tab=0),
-    shown(7, 1, 3000, is_click=1, long_view=1, play_time_ms=15_000, date=20220505),
-    shown(8, 2, 4000, is_click=1, long_view=1, is_like=1, duration_ms=0, play_time_ms=5),
-    shown(8, 1, 5000, long_view=1, duration_ms=-1, date=20220507),
-    shown(8, 1, 5000, is_like=1, hourmin=1800, is_rand=1),
+    log_row(7, 1, 1000),
+    log_row(7, 2, 2000, is_click=1, play_time_ms=2500, tab=0),
+    log_row(7, 1, 3000, is_click=1, long_view=1, play_time_ms=15_000, date=20220505),
+    log_row(8, 2, 4000, is_click=1, long_view=1, is_like=1, duration_ms=0, play_time_ms=5),
+    log_row(8, 1, 5000, long_view=1, duration_ms=-1, date=20220507),
+    log_row(8, 1, 5000, is_like=1, hourmin=1800, is_rand=1),
 ]
 EVENTS = [  # user, video, time, action, tab, play_share, position
     (7, 1, 1000, "impression", 1, 0.0, None),
@@ -153,24 +151,22 @@ def write_csv(path: Path, columns: Iterable[str], rows: Iterable[dict[str, Any]]
         writer.writerows(rows)
 
 
-def official(
-    folder: Path, size: str, pieces: dict[str, list[dict[str, Any]]], data: bool = True
+def write_official(
+    folder: Path, size: str, logs: dict[str, list[dict[str, Any]]], data: bool = True
 ) -> Path:
-    """The official layout: ``pieces`` maps the name of a log (without size and part) to its
-    rows.
-    """
+    """Write the official layout; ``logs`` maps ``NAME`` or ``NAME:SUFFIX`` of a log to its rows."""
     inside = folder / "data" if data else folder
     inside.mkdir(parents=True, exist_ok=True)
-    for name, rows in pieces.items():
-        stem, _, part = name.partition(":")
-        write_csv(inside / f"{stem}_{size}{part}.csv", LOG, rows)
+    for name, rows in logs.items():
+        stem, _, suffix = name.partition(":")
+        write_csv(inside / f"{stem}_{size}{suffix}.csv", LOG, rows)
     write_csv(inside / f"user_features_{size}.csv", USER, USERS)
     write_csv(inside / f"video_features_basic_{size}.csv", VIDEO, VIDEOS)
     return folder
 
 
-def pure(folder: Path, rows: list[dict[str, Any]] = ROWS, **more: Any) -> Path:
-    return official(
+def write_pure(folder: Path, rows: list[dict[str, Any]] = ROWS, **more: Any) -> Path:
+    return write_official(
         folder,
         "pure",
         {"log_standard_4_08_to_4_21": rows[:2], "log_standard_4_22_to_5_08": rows[2:]},
@@ -178,7 +174,7 @@ def pure(folder: Path, rows: list[dict[str, Any]] = ROWS, **more: Any) -> Path:
     )
 
 
-def small_slice(folder: Path) -> Path:
+def write_slice(folder: Path) -> Path:
     folder.mkdir()
     log = pa.Table.from_pylist([{k: v for k, v in row.items() if k != "is_rand"} for row in ROWS])
     log = log.set_column(1, "video_id", log["video_id"].cast(pa.int16()))
@@ -217,8 +213,8 @@ def rows_of(path: Path, columns: Iterable[str] | None = None) -> list[tuple[Any,
 
 
 def assert_tables(out: Path) -> None:
-    kept = ("user_id", "video_id", "date", "hourmin", "time_ms", "tab", "click", "long_view")
-    assert rows_of(out / "impressions.parquet", kept) == [
+    columns = ("user_id", "video_id", "date", "hourmin", "time_ms", "tab", "click", "long_view")
+    assert rows_of(out / "impressions.parquet", columns) == [
         (7, 1, 20220425, 0, 1000, 1, 0, 0),
         (7, 2, 20220425, 0, 2000, 0, 1, 0),
         (7, 1, 20220505, 0, 3000, 1, 1, 1),
@@ -226,7 +222,7 @@ def assert_tables(out: Path) -> None:
         (8, 1, 20220507, 0, 5000, 1, 0, 0),  # a long view without a click is none
         (8, 1, 20220425, 1800, 5000, 1, 0, 0),
     ]
-    kept = (
+    columns = (
         "video_id",
         "author_id",
         "upload_day",
@@ -236,11 +232,11 @@ def assert_tables(out: Path) -> None:
         "tag",
         "tag_first",
     )
-    assert rows_of(out / "items.parquet", kept) == [
+    assert rows_of(out / "items.parquet", columns) == [
         (1, 70, 10, 9000, 9155697141, 9, ["20", "43"], "20"),
         (2, 71, 19092, None, 5, None, None, None),
     ]
-    kept = (
+    columns = (
         "user_id",
         "user_active_degree",
         "fans_user_num_range",
@@ -248,7 +244,7 @@ def assert_tables(out: Path) -> None:
         "onehot_feat4",
         "onehot_feat17",
     )
-    assert rows_of(out / "users.parquet", kept) == [
+    assert rows_of(out / "users.parquet", columns) == [
         (7, "full_active", "[100,1k)", 3, None, 3),
         (8, "full_active", "[100,1k)", 3, None, 3),
     ]
@@ -278,9 +274,9 @@ def assert_schema_fits(out: Path) -> Schema:
     return schema
 
 
-def test_official_pure(tmp_path: Path) -> None:
+def test_import_of_the_official_layout(tmp_path: Path) -> None:
     out = tmp_path / "logs"
-    assert import_logs("kuairand", pure(tmp_path / "raw"), out) == {
+    assert import_logs("kuairand", write_pure(tmp_path / "raw"), out) == {
         "impressions": 6,
         "events": 6,
         "items": 2,
@@ -304,9 +300,9 @@ def test_official_pure(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["logs", "raw"]
 
 
-def test_slice_puts_the_timeless_events_first(tmp_path: Path) -> None:
+def test_slice_has_timeless_events_first(tmp_path: Path) -> None:
     out = tmp_path / "logs"
-    summary = import_logs("kuairand", small_slice(tmp_path / "raw"), out)
+    summary = import_logs("kuairand", write_slice(tmp_path / "raw"), out)
     assert summary == {"impressions": 6, "events": 11, "items": 2, "users": 2}
     assert_tables(out)
     assert rows_of(out / "events.parquet") == TIMELESS + EVENTS
@@ -320,29 +316,29 @@ def test_slice_puts_the_timeless_events_first(tmp_path: Path) -> None:
     assert schema.labels["long_view"].given == "click"
 
 
-def test_27k_reads_both_parts_of_both_logs_and_many_blocks(
+def test_27k_reads_both_files_of_both_logs_in_many_blocks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(raw, "BLOCK_BYTES", 512)  # less than three rows
+    monkeypatch.setattr(raw_files, "BLOCK_BYTES", 512)  # less than three rows
     logs = {
-        "log_standard_4_08_to_4_21:_part1": [shown(7, 1, t) for t in range(1, 31)],
-        "log_standard_4_08_to_4_21:_part2": [shown(8, 1, t) for t in range(31, 33)],
-        "log_standard_4_22_to_5_08:_part1": [shown(7, 2, 33)],
-        "log_standard_4_22_to_5_08:_part2": [shown(8, 2, 34)],
+        "log_standard_4_08_to_4_21:_part1": [log_row(7, 1, t) for t in range(1, 31)],
+        "log_standard_4_08_to_4_21:_part2": [log_row(8, 1, t) for t in range(31, 33)],
+        "log_standard_4_22_to_5_08:_part1": [log_row(7, 2, 33)],
+        "log_standard_4_22_to_5_08:_part2": [log_row(8, 2, 34)],
     }
     out = tmp_path / "logs"
-    import_logs("kuairand", official(tmp_path / "raw", "27k", logs, data=False), out)
+    import_logs("kuairand", write_official(tmp_path / "raw", "27k", logs, data=False), out)
     assert rows_of(out / "impressions.parquet", ["time_ms"]) == [(t,) for t in range(1, 35)]
     assert pq.ParquetFile(out / "impressions.parquet").num_row_groups > 5
 
 
-def test_the_random_log_only_on_request(tmp_path: Path) -> None:
+def test_random_log_is_read_only_on_request(tmp_path: Path) -> None:
     logs = {
         "log_standard_4_08_to_4_21": ROWS[:1],
         "log_standard_4_22_to_5_08": ROWS[1:2],
-        "log_random_4_22_to_5_08": [shown(7, 2, 9000, is_rand=1)],
+        "log_random_4_22_to_5_08": [log_row(7, 2, 9000, is_rand=1)],
     }
-    raw_folder = official(tmp_path / "raw", "1k", logs)
+    raw_folder = write_official(tmp_path / "raw", "1k", logs)
     assert import_logs("kuairand", raw_folder, tmp_path / "without")["impressions"] == 2
     assert (
         import_logs("kuairand", raw_folder, tmp_path / "with", random_log=True)["impressions"] == 3
@@ -353,22 +349,22 @@ def test_the_random_log_only_on_request(tmp_path: Path) -> None:
         (9000, 1),
     ]
     with pytest.raises(DataError, match=r"log_random_4_22_to_5_08_pure\.csv.*random exposure"):
-        import_logs("kuairand", pure(tmp_path / "pure"), tmp_path / "none", random_log=True)
+        import_logs("kuairand", write_pure(tmp_path / "pure"), tmp_path / "none", random_log=True)
 
 
-def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:
-    raw_folder = small_slice(tmp_path / "raw")
+def test_import_is_deterministic(tmp_path: Path) -> None:
+    raw_folder = write_slice(tmp_path / "raw")
     for name in ("a", "b"):
         import_logs("kuairand", raw_folder, tmp_path / name)
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
 
 
-# -- what is refused -------------------------------------------------------------------------------
+# -- malformed files -------------------------------------------------------------------------------
 
 
-def refused(raw_folder: Path, tmp_path: Path, message: str, **more: Any) -> None:
-    """The import ends in one line that matches, and leaves nothing."""
+def assert_rejected(raw_folder: Path, tmp_path: Path, message: str, **more: Any) -> None:
+    """The import fails with a message of one line, and leaves no folder."""
     before = sorted(p.name for p in tmp_path.iterdir())
     with pytest.raises(DataError, match=message) as caught:
         import_logs("kuairand", raw_folder, tmp_path / "new" / "logs", **more)
@@ -376,33 +372,33 @@ def refused(raw_folder: Path, tmp_path: Path, message: str, **more: Any) -> None
     assert sorted(p.name for p in tmp_path.iterdir()) == before
 
 
-def test_folders(tmp_path: Path) -> None:
-    refused(tmp_path / "absent", tmp_path, "absent: expected a folder .*found nothing there")
+def test_missing_or_empty_folder_is_rejected(tmp_path: Path) -> None:
+    assert_rejected(tmp_path / "absent", tmp_path, "absent: expected a folder .*does not exist")
     (tmp_path / "empty").mkdir()
-    refused(
+    assert_rejected(
         tmp_path / "empty",
         tmp_path,
-        "no files of kuairand; looked for slice: .*log_standard_4_22_to_5_08_27k_part2.csv",
+        "no files of kuairand; expected one of slice: .*log_standard_4_22_to_5_08_27k_part2.csv",
     )
 
 
-def test_an_incomplete_or_ambiguous_layout(tmp_path: Path) -> None:
-    raw_folder = pure(tmp_path / "raw")
+def test_incomplete_or_ambiguous_layout_is_rejected(tmp_path: Path) -> None:
+    raw_folder = write_pure(tmp_path / "raw")
     log = raw_folder / "data" / "log_standard_4_22_to_5_08_pure.csv"
-    log.rename(tmp_path / "kept")
-    refused(
+    log.rename(tmp_path / "moved")
+    assert_rejected(
         raw_folder,
         tmp_path,
         "data: layout pure of kuairand lacks log_standard_4_22_to_5_08_pure.csv$",
     )
-    (tmp_path / "kept").rename(log)
-    official(
+    (tmp_path / "moved").rename(log)
+    write_official(
         raw_folder,
         "1k",
         {"log_standard_4_08_to_4_21": ROWS, "log_standard_4_22_to_5_08": ROWS},
         data=False,
     )
-    refused(
+    assert_rejected(
         raw_folder, tmp_path, "expected one layout of kuairand, found 1k in .*raw, pure in .*data"
     )
 
@@ -444,58 +440,68 @@ def edit(path: Path, old: str, new: str) -> None:
         ),
     ],
 )
-def test_a_damaged_log_is_refused_by_line(tmp_path: Path, old: str, new: str, message: str) -> None:
-    raw_folder = pure(tmp_path / "raw")
+def test_malformed_log_line_is_rejected_with_its_position(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    raw_folder = write_pure(tmp_path / "raw")
     edit(raw_folder / "data" / "log_standard_4_22_to_5_08_pure.csv", old, new)
-    refused(raw_folder, tmp_path, message)
+    assert_rejected(raw_folder, tmp_path, message)
 
 
-def test_a_damaged_feature_file(tmp_path: Path) -> None:
-    raw_folder = pure(tmp_path / "raw")
+def test_malformed_feature_file_is_rejected(tmp_path: Path) -> None:
+    raw_folder = write_pure(tmp_path / "raw")
     videos = raw_folder / "data" / "video_features_basic_pure.csv"
     edit(videos, "9000.0", "9000.5")
-    refused(
+    assert_rejected(
         raw_folder,
         tmp_path,
         "video_features_basic_pure.csv: line 2, video_duration: expected a whole number, found "
         "9000.5",
     )
     edit(videos, "9000.5,720.0", "9000.0,wide")
-    refused(raw_folder, tmp_path, "line 2, server_width: expected a whole number, found 'wide'")
+    assert_rejected(
+        raw_folder, tmp_path, "line 2, server_width: expected a whole number, found 'wide'"
+    )
     videos.write_text("")
-    refused(raw_folder, tmp_path, "video_features_basic_pure.csv: no column video_id")
+    assert_rejected(raw_folder, tmp_path, "video_features_basic_pure.csv: no column video_id")
     videos.write_text(",".join(VIDEO) + "\n")
-    refused(raw_folder, tmp_path, "video_features_basic_pure.csv: expected items, found no row")
+    assert_rejected(
+        raw_folder, tmp_path, "video_features_basic_pure.csv: expected items, found no row"
+    )
 
 
-def test_a_log_without_rows(tmp_path: Path) -> None:
-    refused(
-        pure(tmp_path / "raw", rows=[]),
+def test_log_without_rows_is_rejected(tmp_path: Path) -> None:
+    assert_rejected(
+        write_pure(tmp_path / "raw", rows=[]),
         tmp_path,
         "log_standard_4_08_to_4_21_pure.csv: expected impressions, found no row",
     )
 
 
-def test_damaged_parquet(tmp_path: Path) -> None:
-    raw_folder = small_slice(tmp_path / "raw")
+def test_malformed_parquet_is_rejected(tmp_path: Path) -> None:
+    raw_folder = write_slice(tmp_path / "raw")
     log = raw_folder / "log_standard_20220425_20220508.parquet"
     whole = log.read_bytes()
     log.write_bytes(whole[: len(whole) // 2])
-    refused(
+    assert_rejected(
         raw_folder,
         tmp_path,
         "log_standard_20220425_20220508.parquet: not a Parquet file, or truncated",
     )
     log.write_bytes(whole)
-    refused(raw_folder, tmp_path, "the slice has no log of random exposure", random_log=True)
+    assert_rejected(
+        raw_folder, tmp_path, "the slice has no log of random exposure", random_log=True
+    )
     table = pq.read_table(log)
     pq.write_table(table.set_column(0, "user_id", pa.array(list("abcdef"))), log)
-    refused(raw_folder, tmp_path, "user_id: expected a whole number in every row, found string")
+    assert_rejected(
+        raw_folder, tmp_path, "user_id: expected a whole number in every row, found string"
+    )
     pq.write_table(table.set_column(0, "user_id", pa.array([7, 7, None, 8, 8, 8])), log)
-    refused(raw_folder, tmp_path, "row 3, user_id: expected a value, found nothing")
+    assert_rejected(raw_folder, tmp_path, "row 3, user_id: expected a value, found nothing")
 
 
-def test_usage(tmp_path: Path) -> None:
+def test_unknown_name_and_existing_output_are_usage_errors(tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match="import netflix: unknown data set; known: kuairand, movielens"
     ):
@@ -507,7 +513,7 @@ def test_usage(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"mine.txt: exists already"):
         import_logs("kuairand", tmp_path / "absent", tmp_path / "full" / "mine.txt")
     (tmp_path / "empty").mkdir()
-    import_logs("kuairand", small_slice(tmp_path / "raw"), tmp_path / "empty")
+    import_logs("kuairand", write_slice(tmp_path / "raw"), tmp_path / "empty")
     assert (tmp_path / "empty" / "schema.yaml").exists()
 
 
@@ -518,7 +524,7 @@ def test_usage(tmp_path: Path) -> None:
 @pytest.mark.skipif(
     not SLICE.is_dir(), reason="the KuaiRand slice is not in ../shared/data/kuairand_pure"
 )
-def test_the_real_slice(tmp_path: Path) -> None:
+def test_import_of_the_real_slice(tmp_path: Path) -> None:
     out = tmp_path / "logs"
     summary = import_logs("kuairand", SLICE, out)
     history = pq.read_table(SLICE / "user_history_to_20220424.parquet", columns=["watch_seq"])[

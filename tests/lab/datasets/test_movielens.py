@@ -1,6 +1,4 @@
-"""MovieLens imports: exact tables from tiny files in the official layouts, the split, and what is
-refused.
-"""
+"""MovieLens imports: exact tables of the official layouts, the split, and malformed files."""
 
 from __future__ import annotations
 
@@ -15,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hemix.errors import DataError, UsageError
-from hemix.lab.datasets import import_logs, raw
+from hemix.lab.datasets import import_logs, raw_files
 from hemix.lab.datasets.movielens import times_at
-from hemix.lab.datasets.raw import INTEGER, RawFile, Text
+from hemix.lab.datasets.raw_files import INTEGER, RawFile, TextFormat
 from hemix.schema import Schema
 
 # 20 ratings, not in the order of time: user, movie, rating, timestamp
@@ -101,7 +99,7 @@ def assert_ratings(out: Path, liked_from: int) -> Schema:
     return schema
 
 
-def test_ml_100k(tmp_path: Path) -> None:
+def test_import_of_ml_100k(tmp_path: Path) -> None:
     out = tmp_path / "logs"
     assert import_logs("movielens", ml_100k(tmp_path / "raw"), out) == {
         "impressions": 20,
@@ -127,7 +125,7 @@ def test_ml_100k(tmp_path: Path) -> None:
     ]
 
 
-def test_ml_1m(tmp_path: Path) -> None:
+def test_import_of_ml_1m(tmp_path: Path) -> None:
     out = tmp_path / "logs"
     assert import_logs("movielens", ml_1m(tmp_path / "raw"), out) == {
         "impressions": 20,
@@ -146,7 +144,7 @@ def test_ml_1m(tmp_path: Path) -> None:
     ]
 
 
-def test_ml_latest(tmp_path: Path) -> None:
+def test_import_of_ml_latest(tmp_path: Path) -> None:
     out = tmp_path / "logs"
     assert import_logs("movielens", ml_latest(tmp_path / "raw"), out) == {
         "impressions": 20,
@@ -163,7 +161,7 @@ def test_ml_latest(tmp_path: Path) -> None:
     ]
 
 
-def test_a_rating_of_exactly_4_is_liked(tmp_path: Path) -> None:
+def test_rating_of_exactly_4_is_a_like(tmp_path: Path) -> None:
     folder = ml_latest(tmp_path / "raw")
     text = (folder / "ratings.csv").read_text()
     (folder / "ratings.csv").write_text(text.replace(",4.5,", ",4.0,").replace(",3.5,", ",3.999,"))
@@ -173,20 +171,20 @@ def test_a_rating_of_exactly_4_is_liked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("block", [5, 7, 64])
-def test_two_character_delimiters_survive_block_borders(
+def test_two_character_delimiters_across_block_boundaries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
     path = tmp_path / "ratings.dat"
     path.write_text("1::2::3\n" * 9 + "10::20::30")
-    monkeypatch.setattr(raw, "BLOCK_BYTES", 64)
-    stream = raw._OneCharacter(path.open("rb"), b"::")
-    pieces = list(iter(lambda: stream.read(block), b""))
-    assert max(map(len, pieces)) <= block
-    assert b"".join(pieces) == path.read_bytes().replace(b"::", b"\x1f")
+    monkeypatch.setattr(raw_files, "BLOCK_BYTES", 64)
+    stream = raw_files._DelimiterReplacer(path.open("rb"), b"::")
+    blocks = list(iter(lambda: stream.read(block), b""))
+    assert max(map(len, blocks)) <= block
+    assert b"".join(blocks) == path.read_bytes().replace(b"::", b"\x1f")
     file = RawFile(
         path=path,
         columns=dict.fromkeys("abc", INTEGER),
-        text=Text(delimiter="::", header=False, quoted=False),
+        text=TextFormat(delimiter="::", header=False, quoted=False),
     )
     rows = [row for chunk in file.chunks() for row in chunk.table.to_pylist()]
     assert rows == [{"a": 1, "b": 2, "c": 3}] * 9 + [{"a": 10, "b": 20, "c": 30}]
@@ -202,7 +200,7 @@ def test_two_character_delimiters_survive_block_borders(
     ),
     st.data(),
 )
-def test_times_at_is_the_sorted_value(
+def test_times_at_selects_order_statistics(
     tmp_path_factory: pytest.TempPathFactory, times: list[int], data: st.DataObject
 ) -> None:
     path = tmp_path_factory.mktemp("times") / "t.parquet"
@@ -212,20 +210,20 @@ def test_times_at_is_the_sorted_value(
     assert times_at(file, ranks) == np.sort(times)[ranks].tolist()
 
 
-def test_ratings_of_one_time_cannot_be_split(tmp_path: Path) -> None:
+def test_ratings_with_one_timestamp_cannot_be_split(tmp_path: Path) -> None:
     folder = ml_100k(tmp_path / "raw")
     (folder / "u.data").write_text("".join(f"{u}\t{m}\t{r}\t5\n" for u, m, r, _ in RATINGS))
-    refused(
+    assert_rejected(
         folder,
         tmp_path,
         "u.data: expected ratings at enough different times to split 90 : 5 : 5, found 20 ratings",
     )
 
 
-# -- what is refused -------------------------------------------------------------------------------
+# -- malformed files -------------------------------------------------------------------------------
 
 
-def refused(folder: Path, tmp_path: Path, message: str) -> None:
+def assert_rejected(folder: Path, tmp_path: Path, message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         import_logs("movielens", folder, tmp_path / "logs")
     assert "\n" not in str(caught.value)
@@ -300,48 +298,50 @@ def refused(folder: Path, tmp_path: Path, message: str) -> None:
         ),
     ],
 )
-def test_a_malformed_line(
+def test_malformed_line_is_rejected_with_its_position(
     tmp_path: Path, make: Any, file: str, old: str, new: str, message: str
 ) -> None:
     folder = make(tmp_path / "raw")
     text = (folder / file).read_bytes()
     assert old.encode() in text
     (folder / file).write_bytes(text.replace(old.encode(), new.encode(), 1))
-    refused(folder, tmp_path, message)
+    assert_rejected(folder, tmp_path, message)
 
 
-def test_no_ratings(tmp_path: Path) -> None:
+def test_file_without_ratings_is_rejected(tmp_path: Path) -> None:
     folder = ml_latest(tmp_path / "raw")
     (folder / "ratings.csv").write_text("userId,movieId,rating,timestamp\n")
-    refused(folder, tmp_path, "ratings.csv: expected ratings, found no row")
+    assert_rejected(folder, tmp_path, "ratings.csv: expected ratings, found no row")
     (folder / "ratings.csv").write_text("")
-    refused(
+    assert_rejected(
         folder, tmp_path, "ratings.csv: no column userId, movieId, rating, timestamp; found nothing"
     )
 
 
-def test_an_empty_file_without_header(tmp_path: Path) -> None:
+def test_empty_file_without_header_is_rejected(tmp_path: Path) -> None:
     folder = ml_1m(tmp_path / "raw")
     (folder / "ratings.dat").write_text("")
-    refused(folder, tmp_path, "ratings.dat: expected rows, found an empty file")
+    assert_rejected(folder, tmp_path, "ratings.dat: expected rows, found an empty file")
 
 
-def test_text_that_is_not_utf8(tmp_path: Path) -> None:
+def test_text_that_is_not_utf8_is_rejected(tmp_path: Path) -> None:
     folder = ml_latest(tmp_path / "raw")
     (folder / "movies.csv").write_bytes(b"movieId,title,genres\n1,Caf\xe9 (1999),Drama\n")
-    refused(folder, tmp_path, "movies.csv: line 2, title: expected text, found invalid UTF8 data")
+    assert_rejected(
+        folder, tmp_path, "movies.csv: line 2, title: expected text, found invalid UTF8 data"
+    )
 
 
-def test_layouts(tmp_path: Path) -> None:
+def test_incomplete_or_missing_layout_is_rejected(tmp_path: Path) -> None:
     folder = ml_1m(tmp_path / "raw")
     (folder / "users.dat").unlink()
-    refused(folder, tmp_path, "layout ml-1m of movielens lacks users.dat$")
+    assert_rejected(folder, tmp_path, "layout ml-1m of movielens lacks users.dat$")
     (folder / "ratings.dat").unlink()
     (folder / "movies.dat").unlink()
-    refused(
+    assert_rejected(
         folder,
         tmp_path,
-        "no files of movielens; looked for ml-100k: u.data, u.item, u.user; ml-1m: ratings.dat",
+        "no files of movielens; expected one of ml-100k: u.data, u.item, u.user; ml-1m: rat",
     )
     with pytest.raises(UsageError, match="only kuairand has"):
         import_logs("movielens", folder, tmp_path / "logs", random_log=True)

@@ -1,4 +1,4 @@
-"""A small city, lived once for all tests of this folder."""
+"""A small city and its logs, simulated once for all tests of this folder."""
 
 from __future__ import annotations
 
@@ -11,25 +11,28 @@ import pytest
 
 from hemix.lab.simulator import simulate
 from hemix.lab.simulator.city import City, build_city
-from hemix.lab.simulator.life import Page
-from hemix.lab.simulator.record import Columns, record
+from hemix.lab.simulator.generate import Columns, generate_logs
+from hemix.lab.simulator.simulation import ShownPages
 
 USERS, DAYS, SEED = 200, 4, 7
 
 
 @dataclass
-class Lived:
-    """A city with its logs and every logged page."""
+class GeneratedLogs:
+    """A city with its logs as arrays and all logged pages."""
 
     city: City
     events: Columns
     impressions: Columns
-    pages: list[Page] = field(default_factory=list)
+    pages: list[ShownPages] = field(default_factory=list)
 
     def factor(self, name: str) -> np.ndarray:
         """A factor of all impressions, in the order of the pages."""
         return np.concatenate(
-            [np.broadcast_to(getattr(p.factors, name), (len(p.place), 1))[:, 0] for p in self.pages]
+            [
+                np.broadcast_to(getattr(pages.factors, name), (len(pages.venue), 1))[:, 0]
+                for pages in self.pages
+            ]
         )
 
 
@@ -39,21 +42,21 @@ def city() -> City:
 
 
 @pytest.fixture(scope="session")
-def lived(city: City) -> Lived:
-    pages: list[Page] = []
-    events, impressions = record(city, city.people(np.arange(USERS)), observe=pages.append)
-    return Lived(city, events, impressions, pages)
+def generated(city: City) -> GeneratedLogs:
+    pages: list[ShownPages] = []
+    events, impressions = generate_logs(city, city.users(np.arange(USERS)), on_pages=pages.append)
+    return GeneratedLogs(city, events, impressions, pages)
 
 
 @dataclass
-class Written:
-    """A logs folder and what `simulate` said of it."""
+class LogsFolder:
+    """A logs folder and the counts that `simulate` returned."""
 
     folder: Path
     counts: dict[str, Any]
 
 
 @pytest.fixture(scope="session")
-def logs(tmp_path_factory: pytest.TempPathFactory) -> Written:
+def logs(tmp_path_factory: pytest.TempPathFactory) -> LogsFolder:
     folder = tmp_path_factory.mktemp("city") / "logs"
-    return Written(folder, simulate(folder, users=USERS, days=DAYS, seed=SEED))
+    return LogsFolder(folder, simulate(folder, users=USERS, days=DAYS, seed=SEED))

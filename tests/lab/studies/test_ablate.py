@@ -1,61 +1,64 @@
-"""hemix ablate: the variants are settings that differ in one thing, and are held against the full
-model.
-"""
+"""``hemix ablate``: the variants, and their differences to the full model."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hemix.errors import UsageError
 from hemix.evaluation.differences import holm
 from hemix.lab.benchmarks.workload import SPEC
-from hemix.lab.studies.ablate import FULL, VARIANTS, ablate, variants_of
-from hemix.lab.studies.cells import Contender
+from hemix.lab.studies.ablate import FULL, VARIANTS, ablate, make_variants
+from hemix.lab.studies.candidate import Candidate
 from hemix.models import build_model, count_parameters
-from tests.lab.studies.small import FAST, cells_here
+from tests.lab.studies.in_process import FAST, trials_in_process
 
 
-def test_every_variant_can_be_built_and_differs_from_the_full_model() -> None:
-    full, *variants = variants_of(Contender.of(FULL, {}).settings, SPEC, {})
-    assert [one.label for one in variants] == list(VARIANTS)
-    for one in variants:
-        assert one.settings.model != full.settings.model, one.label
-        assert one.settings.train == full.settings.train
-        build_model(SPEC, one.settings.model, seed=0)
+def variants_by_label(base: dict[str, Any]) -> dict[str, Candidate]:
+    settings = Candidate.from_overrides(FULL, base).settings
+    return {each.label: each for each in make_variants(settings, SPEC, base)}
 
 
-def test_blocks_are_compared_at_equal_parameters() -> None:
-    found = {one.label: one for one in variants_of(Contender.of(FULL, {}).settings, SPEC, {})}
-    wanted, _ = count_parameters(SPEC, found[FULL].settings.model)
+def test_every_variant_builds_and_differs_from_the_full_model() -> None:
+    full, *variants = variants_by_label({}).values()
+    assert [variant.label for variant in variants] == list(VARIANTS)
+    for variant in variants:
+        assert variant.settings.model != full.settings.model, variant.label
+        assert variant.settings.train == full.settings.train
+        build_model(SPEC, variant.settings.model, seed=0)
+
+
+def test_blocks_have_equal_numbers_of_parameters() -> None:
+    variants = variants_by_label({})
+    target, _ = count_parameters(SPEC, variants[FULL].settings.model)
     for block in ("rankmixer_block", "transformer_block"):
-        parameters, _ = count_parameters(SPEC, found[block].settings.model)
-        assert parameters == pytest.approx(wanted, rel=0.05)
+        parameters, _ = count_parameters(SPEC, variants[block].settings.model)
+        assert parameters == pytest.approx(target, rel=0.05)
 
 
-def test_variants_stand_on_what_is_set_for_all() -> None:
-    base = {"model.mix_rank": 8, "train.epochs": 2}
-    found = {
-        one.label: one.settings
-        for one in variants_of(Contender.of(FULL, base).settings, SPEC, base)
-    }
-    assert (found["half_rank"].model.mix_rank, found["double_rank"].model.mix_rank) == (4, 16)
-    assert all(settings.train.epochs == 2 for settings in found.values())
+def test_variants_are_relative_to_the_settings_of_all() -> None:
+    variants = variants_by_label({"model.mix_rank": 8, "train.epochs": 2})
+    ranks = {name: variants[name].settings.model.mix_rank for name in ("half_rank", "double_rank")}
+    assert ranks == {"half_rank": 4, "double_rank": 16}
+    assert {variant.settings.train.epochs for variant in variants.values()} == {2}
 
 
-def test_an_ablation(planted_data: Path, tmp_path: Path) -> None:
+def test_ablation_reports_every_variant_against_the_full_model(
+    planted_data: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
-    with cells_here() as began:
+    with trials_in_process() as started:
         ablate(
             [planted_data],
             out,
             variants=["no_realtime_history", "shared_ffn"],
             seeds=1,
-            changes=FAST,
+            overrides=FAST,
         )
-    assert len(began) == 3
+    assert len(started) == 3
     content = json.loads((out / "ablate.json").read_text())
     assert list(content["models"]) == [FULL, "no_realtime_history", "shared_ffn"]
     assert content["variants"] == {
@@ -67,10 +70,11 @@ def test_an_ablation(planted_data: Path, tmp_path: Path) -> None:
         ("shared_ffn", FULL),
     ]
     assert [pair["p_holm"] for pair in auc] == pytest.approx(holm([pair["p"] for pair in auc]))
-    assert "What each part is worth" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert all(label in page for label in content["models"])
 
 
-def test_unknown_variants_list_the_known(planted_data: Path, tmp_path: Path) -> None:
+def test_unknown_variant_is_a_usage_error(planted_data: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--variants no_ffn: expected some of no_fixed_queries, "):
         ablate([planted_data], tmp_path / "out", variants=["no_ffn"])
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""hemix compare: what it reports, what it keeps, what it refuses, and that test stays shut."""
+"""``hemix compare``: results, resumption, invalid arguments, and access to the test split."""
 
 from __future__ import annotations
 
@@ -16,14 +16,21 @@ from hemix.errors import DataError, RunError, SettingsError, UsageError
 from hemix.evaluation.intervals import auc_difference
 from hemix.lab.studies import summary
 from hemix.lab.studies.compare import CompareConfig, compare
-from hemix.lab.studies.inputs import judged_rows, open_inputs
-from tests.lab.studies.small import FAST, HEMIX, TWO, cells_here, stamps
+from hemix.lab.studies.datasets import evaluated_rows, open_datasets
+from hemix.lab.studies.options import StudyOptions, StudyPlan
+from tests.lab.studies.in_process import (
+    FAST,
+    HEMIX,
+    TWO_MODELS,
+    file_stamps,
+    trials_in_process,
+)
 from tests.planted import SCHEMA, write_logs
 
 
 @pytest.fixture(scope="module")
 def origins(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The same logs of 25 users split on two days."""
+    """Two datasets: the same logs of 25 users, split on two days."""
     root = tmp_path_factory.mktemp("origins")
     write_logs(root / "logs", users=25)
     api.prepare(root / "logs", root / "late")
@@ -33,10 +40,14 @@ def origins(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def study(origins: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two models, two origins, two seeds, on valid."""
+    """A study of two models, two origins and two seeds, on valid."""
     out = tmp_path_factory.mktemp("study") / "out"
-    with cells_here():
-        compare(origins, out, CompareConfig(models=TWO, seeds=2, search=None, primary=["one:two"]))
+    with trials_in_process():
+        compare(
+            origins,
+            out,
+            CompareConfig(models=TWO_MODELS, seeds=2, search=None, primary=["one:two"]),
+        )
     return out
 
 
@@ -44,18 +55,18 @@ def read(out: Path) -> dict:  # type: ignore[type-arg]
     return json.loads((out / "compare.json").read_text())
 
 
-def test_what_is_reported(study: Path) -> None:
+def test_comparison_reports_metrics_costs_and_differences(study: Path) -> None:
     content = read(study)
     assert (content["split"], content["failed"], content["primary"]) == ("valid", [], ["one:two"])
     assert content["seeds"] == [[0, 1], [1000, 1001]]
-    assert [one["name"] for one in content["datasets"]] == ["late", "early"]
-    one = content["models"]["one"]
-    assert one["dense_parameters"] < content["models"]["two"]["dense_parameters"]
-    assert 0 < one["flops_per_impression"] < content["models"]["two"]["flops_per_impression"]
-    assert one["train_seconds"] > 0 and one["peak_bytes"] > 0
-    assert set(one["tasks"]) == {"click", "order", "order_given_click"}
+    assert [dataset["name"] for dataset in content["datasets"]] == ["late", "early"]
+    model = content["models"]["one"]
+    assert model["dense_parameters"] < content["models"]["two"]["dense_parameters"]
+    assert 0 < model["flops_per_impression"] < content["models"]["two"]["flops_per_impression"]
+    assert model["train_seconds"] > 0 and model["peak_bytes"] > 0
+    assert set(model["tasks"]) == {"click", "order", "order_given_click"}
     for name in ("auc", "gauc", "logloss", "ne", "pcoc", "ece", "ece_floor"):
-        figure = one["tasks"]["click"][name]
+        figure = model["tasks"]["click"][name]
         assert len(figure["values"]) == 4
         assert figure["mean"] == pytest.approx(np.mean(figure["values"]))
     assert {(p["task"], p["metric"]) for p in content["pairs"]} >= {
@@ -74,29 +85,33 @@ def test_what_is_reported(study: Path) -> None:
         assert pair["delta"] == pytest.approx(a - b, abs=1e-12)
 
 
-def test_the_report_is_one_file(study: Path) -> None:
+def test_report_is_one_file_with_every_model(study: Path) -> None:
     page = (study / "report.html").read_text()
-    (code,) = {cell["code"] for model in read(study)["models"].values() for cell in model["cells"]}
+    models = read(study)["models"]
+    (code,) = {trial["code"] for model in models.values() for trial in model["cells"]}
     assert code in page and "several versions" not in page
+    assert all(f'<th scope="row">{label}</th>' in page for label in models)
     assert "prefers-color-scheme: dark" in page
     assert "<script" not in page and "http" not in page.replace("http://www.w3.org", "")
     assert "one − two" in page
 
 
-def test_one_seed_of_one_origin_is_the_plain_paired_difference(
+def test_one_seed_on_one_origin_is_the_paired_difference_of_the_scores(
     origins: list[Path], study: Path
 ) -> None:
-    with cells_here() as began:
-        content = compare(origins[:1], study, CompareConfig(models=TWO, seeds=1, search=None))
-    assert began == []
-    inputs, _ = open_inputs(origins[:1], opens_test=False)
-    rows, _ = judged_rows(inputs, "valid")
+    with trials_in_process() as started:
+        content = compare(
+            origins[:1], study, CompareConfig(models=TWO_MODELS, seeds=1, search=None)
+        )
+    assert started == []
+    datasets, _ = open_datasets(origins[:1], verify_test=False)
+    rows, _ = evaluated_rows(datasets, "valid")
     click = rows[0]["click"]
     a, b = (
         np.load(
             next((study / "cells").glob(f"{content['models'][m]['cells'][0]['cell']}/valid.npy"))
         )
-        for m in TWO
+        for m in TWO_MODELS
     )
     expected = auc_difference(click.labels, a[click.rows, 0], b[click.rows, 0], click.users)
     pair = next(p for p in content["pairs"] if (p["task"], p["metric"]) == ("click", "auc"))
@@ -104,21 +119,21 @@ def test_one_seed_of_one_origin_is_the_plain_paired_difference(
     assert pair["user_variance"] ** 0.5 == pytest.approx(expected.standard_error, rel=1e-9)
 
 
-def test_finished_cells_are_left_as_they_are(origins: list[Path], study: Path) -> None:
-    before = stamps(study / "cells")
-    with cells_here() as began:
-        compare(origins, study, CompareConfig(models=TWO, seeds=2, search=None))
-    assert began == []
-    assert stamps(study / "cells") == before
+def test_finished_trials_are_not_run_again(origins: list[Path], study: Path) -> None:
+    before = file_stamps(study / "cells")
+    with trials_in_process() as started:
+        compare(origins, study, CompareConfig(models=TWO_MODELS, seeds=2, search=None))
+    assert started == []
+    assert file_stamps(study / "cells") == before
 
 
-def test_test_stays_shut(origins: list[Path], tmp_path: Path) -> None:
-    """Without --final nothing of test is read: it need not even be there."""
+def test_valid_study_does_not_read_the_test_split(origins: list[Path], tmp_path: Path) -> None:
+    """Without ``final`` the folder of the test split may even be missing."""
     data = tmp_path / "data"
     shutil.copytree(origins[0], data)
     shutil.rmtree(data / "test")
     out = tmp_path / "out"
-    with cells_here():
+    with trials_in_process():
         content = compare([data], out, CompareConfig(models={"one": HEMIX}, seeds=1, search=None))
     assert content["openings"] == []
     assert [
@@ -128,19 +143,19 @@ def test_test_stays_shut(origins: list[Path], tmp_path: Path) -> None:
         compare([data], out, CompareConfig(models={"one": HEMIX}, seeds=1, search=None, final=True))
 
 
-def test_every_opening_of_test_is_written_down(origins: list[Path], tmp_path: Path) -> None:
+def test_every_access_to_test_is_logged(origins: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with cells_here() as began:
-        compare(origins[:1], out, CompareConfig(models=TWO, seeds=1, search=None))
+    with trials_in_process() as started:
+        compare(origins[:1], out, CompareConfig(models=TWO_MODELS, seeds=1, search=None))
         results = {p: p.stat().st_mtime_ns for p in out.glob("cells/*/result.json")}
         content = compare(
-            origins[:1], out, CompareConfig(models=TWO, seeds=1, search=None, final=True)
+            origins[:1], out, CompareConfig(models=TWO_MODELS, seeds=1, search=None, final=True)
         )
-        assert len(began) == 4
+        assert len(started) == 4
         again = compare(
-            origins[:1], out, CompareConfig(models=TWO, seeds=1, search=None, final=True)
+            origins[:1], out, CompareConfig(models=TWO_MODELS, seeds=1, search=None, final=True)
         )
-        assert len(began) == 4
+        assert len(started) == 4
     assert (content["split"], len(content["openings"]), len(again["openings"])) == ("test", 1, 2)
     first, second = (json.loads(line) for line in (out / "openings.jsonl").read_text().splitlines())
     assert (first["models"], first["cells"], len(first["not_scored_before"])) == (
@@ -158,36 +173,36 @@ def test_every_opening_of_test_is_written_down(origins: list[Path], tmp_path: Pa
     )
 
 
-def test_a_failed_cell_is_reported_and_the_rest_goes_on(
+def test_failed_trial_is_reported_and_the_others_continue(
     origins: list[Path], tmp_path: Path
 ) -> None:
     broken = {
         **HEMIX,
         "train.dense_learning_rate": 1e30,
-        "train.clip_norm": 0,
-        "train.batch_impressions": 64,
+        "train.max_grad_norm": 0,
+        "train.batch_size": 64,
     }
-    with cells_here() as began:
+    with trials_in_process() as started:
         content = compare(
             origins[:1],
             tmp_path / "out",
             CompareConfig(models={"broken": broken, "one": HEMIX}, seeds=1, search=None),
         )
     assert list(content["models"]) == ["one"]
-    assert content["failed"][0]["cell"] == began[0]
+    assert content["failed"][0]["cell"] == started[0]
     assert content["failed"][0]["error"].startswith("the loss is nan at step")
     assert content["failed"][1] == {
         "cell": "broken",
-        "error": "left out: of some dataset no run finished",
+        "error": "left out: no trial finished on some dataset",
     }
-    with cells_here() as began:
+    with trials_in_process() as started:
         compare(
             origins[:1],
             tmp_path / "out",
             CompareConfig(models={"broken": broken, "one": HEMIX}, seeds=1, search=None),
         )
-    assert began == [content["failed"][0]["cell"]]
-    with cells_here(), pytest.raises(RunError, match="no run finished"):
+    assert started == [content["failed"][0]["cell"]]
+    with trials_in_process(), pytest.raises(RunError, match="no trial finished"):
         compare(
             origins[:1],
             tmp_path / "out",
@@ -195,63 +210,65 @@ def test_a_failed_cell_is_reported_and_the_rest_goes_on(
         )
 
 
-def test_a_stopped_study_goes_on(origins: list[Path], tmp_path: Path) -> None:
-    from hemix.lab.studies.runner import Options
-
-    def stop(what: str, *_: object) -> None:
-        if what.endswith("is done"):
+def test_stopped_study_continues_with_the_missing_trials(
+    origins: list[Path], tmp_path: Path
+) -> None:
+    def stop(message: str, *_: object) -> None:
+        if message.endswith("finished"):
             raise KeyboardInterrupt
 
-    with cells_here() as began:
+    with trials_in_process() as started:
         with pytest.raises(KeyboardInterrupt):
             compare(
                 origins[:1],
                 tmp_path / "out",
-                CompareConfig(models=TWO, seeds=1, search=None),
-                Options(jobs=1, on_cell=stop),
+                CompareConfig(models=TWO_MODELS, seeds=1, search=None),
+                StudyOptions(jobs=1, on_trial=stop),
             )
-        assert len(began) == 1
-        compare(origins[:1], tmp_path / "out", CompareConfig(models=TWO, seeds=1, search=None))
-        assert len(began) == len(set(began)) == 2
+        assert len(started) == 1
+        compare(
+            origins[:1], tmp_path / "out", CompareConfig(models=TWO_MODELS, seeds=1, search=None)
+        )
+        assert len(started) == len(set(started)) == 2
 
 
-def test_the_search_gives_every_model_as_many_points(origins: list[Path], tmp_path: Path) -> None:
+def test_search_selects_the_point_of_lowest_valid_loss(origins: list[Path], tmp_path: Path) -> None:
     points = tmp_path / "points.yaml"
     points.write_text(
         "all:\n- {train.dense_learning_rate: 1e-3}\n- {train.dense_learning_rate: 4e-3}\n"
     )
-    plans: list[dict] = []  # type: ignore[type-arg]
-    from hemix.lab.studies.runner import Options
-
-    with cells_here() as began:
+    plans: list[StudyPlan] = []
+    with trials_in_process() as started:
         content = compare(
             origins[:1],
             tmp_path / "out",
-            CompareConfig(models=TWO, seeds=2, search=points),
-            Options(on_plan=plans.append),
+            CompareConfig(models=TWO_MODELS, seeds=2, search=points),
+            StudyOptions(on_plan=plans.append),
         )
-    assert [(stage["cells"], stage["kept"]) for stage in plans[0]["stages"]] == [(4, 0), (4, 0)]
-    assert len(began) == 6  # the best points' first seeds are the search's own cells
-    for label in TWO:
+    assert [(stage.trials, stage.finished) for stage in plans[0].stages] == [(4, 0), (4, 0)]
+    assert len(started) == 6  # the search has trained the best points from the first seed
+    for label in TWO_MODELS:
         searched = content["search"][label]
         losses = [point["valid_logloss"] for point in searched["points"]]
         assert len(losses) == 2
         assert searched["chosen"] == searched["points"][int(np.argmin(losses))]["settings"]
         assert content["models"][label]["settings"] == searched["chosen"]
     assert len(list((tmp_path / "out").glob("cells/*/run"))) == 4
-    options = Options(on_plan=plans.append)
-    with cells_here() as began:
+    options = StudyOptions(on_plan=plans.append)
+    with trials_in_process() as started:
         compare(
             origins[:1],
             tmp_path / "out",
-            CompareConfig(models=TWO, seeds=2, search=points, final=True),
+            CompareConfig(models=TWO_MODELS, seeds=2, search=points, final=True),
             options,
         )
-    assert [(stage["cells"], stage["kept"]) for stage in plans[1]["stages"]] == [(4, 4), (4, 0)]
-    assert len(began) == 4  # to be judged on test; the search is over
+    assert [(stage.trials, stage.finished) for stage in plans[1].stages] == [(4, 4), (4, 0)]
+    assert len(started) == 4  # score test; the search is finished
 
 
-def test_schemas_may_differ_in_the_split_alone(origins: list[Path], tmp_path: Path) -> None:
+def test_schemas_that_differ_beyond_the_split_are_rejected(
+    origins: list[Path], tmp_path: Path
+) -> None:
     write_logs(
         tmp_path / "logs",
         users=25,
@@ -260,46 +277,52 @@ def test_schemas_may_differ_in_the_split_alone(origins: list[Path], tmp_path: Pa
     api.prepare(tmp_path / "logs", tmp_path / "other")
     with pytest.raises(
         DataError,
-        match=r"may differ in the split alone, but differ in history.realtime_length: 5 against 6",
+        match=r"only in the split, but differ in history.realtime_length: 5 against 6",
     ):
         compare(
             [origins[0], tmp_path / "other"],
             tmp_path / "out",
-            CompareConfig(models=TWO, search=None),
+            CompareConfig(models=TWO_MODELS, search=None),
         )
     with pytest.raises(DataError, match="the same dataset twice"):
-        compare([origins[0], origins[0]], tmp_path / "out", CompareConfig(models=TWO, search=None))
+        compare(
+            [origins[0], origins[0]],
+            tmp_path / "out",
+            CompareConfig(models=TWO_MODELS, search=None),
+        )
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_refused_before_anything_is_written(origins: list[Path], tmp_path: Path) -> None:
+def test_invalid_arguments_are_rejected_before_anything_is_written(
+    origins: list[Path], tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     with pytest.raises(SettingsError, match=r"unknown model 'hemx'; known: .*hemix"):
         compare(origins, out, CompareConfig(models=["hemx"]))
     with pytest.raises(UsageError, match="a model is named twice"):
         compare(origins, out, CompareConfig(models=["hemix", "hemix"]))
     with pytest.raises(UsageError, match="--primary one:three: expected two of one, two as a:b"):
-        compare(origins, out, CompareConfig(models=TWO, primary=["one:three"]))
+        compare(origins, out, CompareConfig(models=TWO_MODELS, primary=["one:three"]))
     with pytest.raises(DataError, match="nowhere: not a dataset folder"):
-        compare([tmp_path / "nowhere"], out, CompareConfig(models=TWO))
+        compare([tmp_path / "nowhere"], out, CompareConfig(models=TWO_MODELS))
     assert not out.exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with pytest.raises(UsageError, match="exists already and is not a study's folder"):
-        compare(origins, tmp_path / "mine", CompareConfig(models=TWO))
+        compare(origins, tmp_path / "mine", CompareConfig(models=TWO_MODELS))
 
 
-def test_damage_is_found(origins: list[Path], tmp_path: Path) -> None:
+def test_damaged_dataset_is_rejected(origins: list[Path], tmp_path: Path) -> None:
     shutil.copytree(origins[0], tmp_path / "data")
     file = next((tmp_path / "data" / "valid").rglob("labels.npy"))
     file.write_bytes(file.read_bytes()[:-1] + b"\x07")
     with pytest.raises(DataError, match=r"labels.npy: damaged"):
-        compare([tmp_path / "data"], tmp_path / "out", CompareConfig(models=TWO))
+        compare([tmp_path / "data"], tmp_path / "out", CompareConfig(models=TWO_MODELS))
 
 
-def test_users_are_joined_over_origins(origins: list[Path]) -> None:
-    inputs, _ = open_inputs(origins, opens_test=False)
-    (late, early), users = judged_rows(inputs, "valid")
+def test_users_are_matched_over_origins(origins: list[Path]) -> None:
+    datasets, _ = open_datasets(origins, verify_test=False)
+    (late, early), users = evaluated_rows(datasets, "valid")
     assert users == 25
     assert len(late["click"].users) == len(early["click"].users) == 200
     assert (late["order_given_click"].labels <= 1).all()
@@ -307,7 +330,7 @@ def test_users_are_joined_over_origins(origins: list[Path]) -> None:
 
 
 @pytest.mark.slow
-def test_in_processes_of_their_own(origins: list[Path], tmp_path: Path) -> None:
+def test_trials_run_in_processes(origins: list[Path], tmp_path: Path) -> None:
     content = api.compare(
         origins[0],
         tmp_path / "out",
@@ -321,16 +344,21 @@ def test_in_processes_of_their_own(origins: list[Path], tmp_path: Path) -> None:
     assert content["primary"] == ["hemix:lightgbm"]
 
 
-def test_pairs_of_one_user_are_absent_with_the_reason(
+def test_pairs_of_one_user_are_undefined_with_the_reason(
     origins: list[Path], study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same runs, judged as if all impressions were of one user: no interval of no width."""
-    inputs, _ = open_inputs(origins[:1], opens_test=False)
-    rows, _ = judged_rows(inputs, "valid")
-    one = [{name: replace(task, users=0 * task.users) for name, task in of.items()} for of in rows]
-    monkeypatch.setattr(summary, "judged_rows", lambda *_: (one, 1))
-    with cells_here():
-        content = compare(origins[:1], study, CompareConfig(models=TWO, seeds=1, search=None))
+    """All impressions are assigned to one user, so no interval exists."""
+    datasets, _ = open_datasets(origins[:1], verify_test=False)
+    rows, _ = evaluated_rows(datasets, "valid")
+    one_user = [
+        {name: replace(task, users=0 * task.users) for name, task in tasks.items()}
+        for tasks in rows
+    ]
+    monkeypatch.setattr(summary, "evaluated_rows", lambda *_: (one_user, 1))
+    with trials_in_process():
+        content = compare(
+            origins[:1], study, CompareConfig(models=TWO_MODELS, seeds=1, search=None)
+        )
     assert content["pairs"] == []
     absent = {(e["task"], e["metric"]): e["reason"] for e in content["absent_pairs"]}
     assert absent["click", "auc"] == absent["order", "logloss"] == "fewer than two users"

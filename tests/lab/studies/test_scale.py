@@ -1,4 +1,4 @@
-"""hemix scale: the ladders, what a cut history is, and the laws that are reported."""
+"""``hemix scale``: sizes, history lengths and the reported scaling laws."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ import pytest
 from hemix.data.dataset import Dataset
 from hemix.errors import UsageError
 from hemix.lab.benchmarks.workload import SPEC
-from hemix.lab.studies.cells import Contender
-from hemix.lab.studies.inputs import open_inputs
-from hemix.lab.studies.scale import LADDER, ScaleConfig, lengths_for, scale
+from hemix.lab.studies.candidate import Candidate
+from hemix.lab.studies.datasets import open_datasets
+from hemix.lab.studies.scale import SIZES, ScaleConfig, lengths_for, scale
 from hemix.models import count_parameters
-from tests.lab.studies.small import cells_here
+from tests.lab.studies.in_process import trials_in_process
 
-FAST = {"train.batch_impressions": 512, "train.warmup_steps": 1}
+FAST = {"train.batch_size": 512, "train.warmup_steps": 1}
 
 
-def test_the_ladder_climbs_two_decades_in_five_steps_or_more() -> None:
+def test_sizes_cover_two_decades_of_parameters() -> None:
     sizes = [
-        count_parameters(SPEC, Contender.of(name, changes).settings.model)[0]
-        for name, changes in LADDER.items()
+        count_parameters(SPEC, Candidate.from_overrides(name, changes).settings.model)[0]
+        for name, changes in SIZES.items()
     ]
     assert len(sizes) >= 5
     assert sizes == sorted(sizes)
     assert sizes[-1] >= 100 * sizes[0]
 
 
-def test_a_cut_history_holds_the_newest_events(planted_data: Path) -> None:
+def test_shortened_history_has_the_newest_events(planted_data: Path) -> None:
     whole, cut = (
         Dataset(planted_data).split("valid"),
         Dataset(planted_data, history_events_max=3).split("valid"),
@@ -38,12 +38,12 @@ def test_a_cut_history_holds_the_newest_events(planted_data: Path) -> None:
     requests = np.arange(whole.requests)
     a, b = whole.batch(requests), cut.batch(requests)
     b.validate(Dataset(planted_data).spec)
-    seen = (b.visible[:, 2] - b.visible[:, 0]).tolist()
+    seen = (b.history_ranges[:, 2] - b.history_ranges[:, 0]).tolist()
     assert max(seen) == 3
     for q in requests.tolist():
         (first, middle, end), (cut_first, cut_middle, cut_end) = (
-            a.visible[q].tolist(),
-            b.visible[q].tolist(),
+            a.history_ranges[q].tolist(),
+            b.history_ranges[q].tolist(),
         )
         assert cut_end - cut_first == min(3, end - first)
         assert cut_end - cut_middle == min(3, end - middle)
@@ -53,15 +53,15 @@ def test_a_cut_history_holds_the_newest_events(planted_data: Path) -> None:
         )
 
 
-def test_lengths_end_with_the_longest_that_is_seen(planted_data: Path) -> None:
-    data = open_inputs([planted_data], opens_test=False)[0][0]
-    longest = int(data.dataset.manifest["history"]["max"])
-    assert lengths_for(data) == [3, 10, longest]
+def test_default_lengths_end_with_the_longest_history(planted_data: Path) -> None:
+    dataset = open_datasets([planted_data], verify_test=False)[0][0]
+    longest = int(dataset.dataset.manifest["history"]["max"])
+    assert lengths_for(dataset) == [3, 10, longest]
 
 
-def test_a_study_of_scale(planted_data: Path, tmp_path: Path) -> None:
+def test_scaling_study_fits_every_axis(planted_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with cells_here() as began:
+    with trials_in_process() as started:
         scale(
             planted_data,
             out,
@@ -69,10 +69,10 @@ def test_a_study_of_scale(planted_data: Path, tmp_path: Path) -> None:
                 seeds=1,
                 sizes=["width_8", "width_16"],
                 lengths=[2, 8],
-                changes={**FAST, "model.layers": 1},
+                overrides={**FAST, "model.layers": 1},
             ),
         )
-    assert len(began) == 4
+    assert len(started) == 4
     content = json.loads((out / "scale.json").read_text())
     assert (content["sizes"], content["histories"]) == (
         ["width_8", "width_16"],
@@ -90,18 +90,19 @@ def test_a_study_of_scale(planted_data: Path, tmp_path: Path) -> None:
             if fit["axis"] != "history_events":
                 assert point["x"] == model[fit["axis"]]
         assert fit["law"]["slope_ci95"][0] <= fit["law"]["slope_ci95"][1]
-        assert "cannot tell where it would end" in fit["reading"]
+        assert (fit["law"]["a"], fit["law"]["asymptote_told"]) == (None, False)
+        assert "do not determine an asymptote" in fit["reading"]
     short, long = (content["models"][name]["flops_per_impression"] for name in content["histories"])
     assert short < long
     report = (out / "report.html").read_text()
-    assert "How it scales" in report and "FLOPs an impression" in report
-    assert "$" not in report, "tick labels are words of this page, not TeX"
+    assert all(label in report for label in content["models"]) and "FLOPs an impression" in report
+    assert "$" not in report, "tick labels are not TeX"
 
 
-def test_what_is_refused(planted_data: Path, tmp_path: Path) -> None:
+def test_invalid_sizes_and_lengths_are_usage_errors(planted_data: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--sizes width_7: expected some of width_8, "):
         scale(planted_data, tmp_path / "out", ScaleConfig(sizes=["width_7"]))
-    with pytest.raises(UsageError, match="expected numbers from 1 up"):
+    with pytest.raises(UsageError, match=r"--lengths \[0\]: expected numbers of 1 or more"):
         scale(planted_data, tmp_path / "out", ScaleConfig(lengths=[0]))
-    with pytest.raises(UsageError, match="expected two rungs or more"):
+    with pytest.raises(UsageError, match="--sizes, --lengths: expected two or more"):
         scale(planted_data, tmp_path / "out", ScaleConfig(sizes=["width_8"], lengths=[]))

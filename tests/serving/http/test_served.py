@@ -21,7 +21,7 @@ from hemix import Client
 from hemix.cli import main
 from hemix.data.dataset import Dataset
 from hemix.errors import ServerError, UsageError
-from hemix.run import Run
+from hemix.runs import Run
 from hemix.serving.types import Event
 from tests.serving.http.process import Server, started
 from tests.serving.parity import TOLERANCE, asked_requests, expected_scores, live_events

@@ -12,7 +12,7 @@ import pytest
 
 from hemix import Client
 from hemix.data.dataset import Dataset
-from hemix.run import Run
+from hemix.runs import Run
 from hemix.serving.engine import Engine
 from hemix.serving.ranking_log.replay import replay
 from hemix.serving.stores import StoreLimits, open_store
@@ -48,7 +48,7 @@ def test_rankings_of_a_server_that_has_ended_are_replayed(
             scores.append([(item["id"], item["score"]) for item in ranking["items"]])
 
     (folder,) = (tmp_path / "training-rows").iterdir()
-    assert folder.name == f"{rich_run.name}-1-{run.schema.meaning()}"
+    assert folder.name == f"{rich_run.name}-1-{run.schema.columns_fingerprint()}"
     assert sum(pq.read_metadata(f).num_rows for f in (folder / "events").glob("*.parquet")) == done
     store = open_store(url, StoreLimits(ttl_ms=None))
     back = list(replay(folder, Engine(run, store, name=rich_run.name, version="1"), store))

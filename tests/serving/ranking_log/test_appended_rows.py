@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hemix.data.prepare import prepare
 from hemix.errors import DataError
+from hemix.preparation import prepare
 from hemix.schema import Schema
 from hemix.serving.field_validation import FieldValidator
 from hemix.serving.ranking_log import RankingLog

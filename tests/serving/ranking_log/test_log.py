@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from hemix.data.dataset import Dataset
-from hemix.data.prepare import prepare
-from hemix.run import Run
+from hemix.preparation import prepare
+from hemix.runs import Run
 from hemix.schema import Schema
 from hemix.serving.config import ServeConfig
 from hemix.serving.engine import Engine
@@ -181,7 +181,9 @@ def test_prepare_reads_what_was_served_as_an_impression_log(
                 np.sort(getattr(batch, level).numbers.numpy(), axis=0) for batch in (ours, theirs)
             )
             assert a.shape == b.shape and np.allclose(a, b, atol=1e-6)
-        lengths = [np.sort(batch.visible.diff(dim=1).numpy(), axis=0) for batch in (ours, theirs)]
+        lengths = [
+            np.sort(batch.history_ranges.diff(dim=1).numpy(), axis=0) for batch in (ours, theirs)
+        ]
         assert (lengths[0] == lengths[1]).all(), "histories are as long as they were"
         assert (after.labels.read() == -1).all()
 

@@ -16,7 +16,7 @@ import pytest
 
 from hemix.data.dataset import Dataset
 from hemix.errors import DataError
-from hemix.run import Run
+from hemix.runs import Run
 from hemix.schema import Schema
 from hemix.serving.config import ServeConfig
 from hemix.serving.engine import Engine

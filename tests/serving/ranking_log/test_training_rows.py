@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from hemix.data.dataset import Dataset
-from hemix.data.prepare import prepare
 from hemix.errors import DataError, UsageError
-from hemix.run import Run
+from hemix.preparation import prepare
+from hemix.runs import Run
 from hemix.schema import Schema
 from hemix.serving.config import ServeConfig
 from hemix.serving.engine import Engine
@@ -499,15 +499,13 @@ def test_a_log_that_was_served_and_answered_prepares_to_the_same_rows(
     assert len(once) > 0.8 * len(told)
     for name in ("train", "test"):
         ours, theirs = (
-            columns_of(d, name, {(r.user, r.time_ms, str(row["item_id"])) for r, row in once})
+            row_count(d, name, {(r.user, r.time_ms, str(row["item_id"])) for r, row in once})
             for d in (data, again)
         )
         assert len(ours) > 30 and ours == theirs
 
 
-def columns_of(
-    data: Dataset, name: str, wanted: set[tuple[str, int, str]]
-) -> list[tuple[Any, ...]]:
+def row_count(data: Dataset, name: str, wanted: set[tuple[str, int, str]]) -> list[tuple[Any, ...]]:
     """User, time, item, position, labels and cuts' lengths of a split's rows, sorted."""
     part = data.split(name)
     ids = {
@@ -516,11 +514,15 @@ def columns_of(
     }
     number = np.load(data.folder / "items" / "number.npy")
     batch = part.batch(np.arange(part.requests))
-    assert batch.rows is not None and batch.labels is not None and batch.weights is not None
-    rows, request = batch.rows.numpy(), batch.request_index.numpy()
+    assert (
+        batch.impression_index is not None
+        and batch.labels is not None
+        and batch.weights is not None
+    )
+    rows, request = batch.impression_index.numpy(), batch.request_index.numpy()
     users = ids["users"].take(pa.array(part.user[request])).to_pylist()
     items = ids["items"].take(pa.array(number[part.item_row[rows]])).to_pylist()
-    lengths = batch.visible.diff(dim=1)[batch.request_index].tolist()
+    lengths = batch.history_ranges.diff(dim=1)[batch.request_index].tolist()
     columns = zip(
         users,
         part.time_ms[request].tolist(),

@@ -19,12 +19,12 @@ import pytest
 from hemix import api
 from hemix.backfill import logged_events
 from hemix.data.encode import Encoders
-from hemix.data.history import cut_histories
+from hemix.data.history import find_history_ranges
 from hemix.data.keys import keys_of
-from hemix.data.prepare import prepare
-from hemix.data.prepare.checks import open_logs
 from hemix.errors import DataError, HemixError, StoreError, UsageError
 from hemix.features import CalendarField, Categorical
+from hemix.preparation import prepare
+from hemix.preparation.logs import open_logs
 from hemix.serving.stores import Store, StoreLimits, open_store
 from hemix.serving.types import Event
 from tests.data.small import PLAIN, at, write
@@ -229,7 +229,7 @@ def test_the_histories_that_prepare_makes(logs: Path, url: str, tmp_path: Path) 
             ours = np.array([e.time_ms for e in events], np.int64)
             schema = encoders.schema
             cuts = [
-                cut_histories(
+                find_history_ranges(
                     times,
                     np.array([first]),
                     np.array([last]),

@@ -11,7 +11,7 @@ import pytest
 
 from hemix import api
 from hemix.data.dataset import Dataset
-from hemix.run import Run
+from hemix.runs import Run
 from hemix.serving.config import ServeConfig
 from hemix.serving.engine import Engine
 from hemix.serving.stores import StoreLimits, open_store
@@ -21,7 +21,7 @@ from tests.serving.redis_server import RedisServer
 from tests.serving.stores.conftest import empty
 
 SETTINGS = {
-    "train.batch_impressions": 32,
+    "train.batch_size": 32,
     "train.warmup_steps": 1,
     "train.epochs": 2,
     "model.embedding_init_std": 0.5,

@@ -1,0 +1,36 @@
+"""Metrics of 0/1 labels and scores, named as in the docs and in ``metrics.json``.
+
+Every function takes arrays of rows (impressions) and optional row weights: a row of weight 3 counts
+as three such rows, a row of weight 0 as none. A metric that the rows do not define is an
+:class:`UndefinedMetric` with a reason, never NaN.
+"""
+
+from hemix.evaluation.metrics.calibration import (
+    CalibrationPoint,
+    calibration_curve,
+    ece,
+    ece_floor,
+    pcoc,
+)
+from hemix.evaluation.metrics.loss import PROBABILITY_CLIP, base_rate_loss, logloss, ne
+from hemix.evaluation.metrics.ranking import RankedPairs, auc, gauc, ndcg_at_k, user_aucs
+from hemix.evaluation.metrics.rows import Array, UndefinedMetric
+
+__all__ = [
+    "PROBABILITY_CLIP",
+    "Array",
+    "CalibrationPoint",
+    "RankedPairs",
+    "UndefinedMetric",
+    "auc",
+    "base_rate_loss",
+    "calibration_curve",
+    "ece",
+    "ece_floor",
+    "gauc",
+    "logloss",
+    "ndcg_at_k",
+    "ne",
+    "pcoc",
+    "user_aucs",
+]

@@ -1,0 +1,86 @@
+"""Options of a study, and what it reports while it runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from hemix.errors import UsageError
+
+__all__ = ["StagePlan", "StudyCallback", "StudyOptions", "StudyPlan"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagePlan:
+    """The trials of a stage and their estimated cost."""
+
+    stage: str
+    trials: int
+    finished: int
+    """Trials whose results exist"""
+    seconds: int
+    """Estimated seconds of the other trials, one at a time"""
+    unknown: tuple[str, ...]
+    """Candidates whose cost could not be measured and is not in ``seconds``"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyPlan:
+    """The stages of a study and their estimated cost."""
+
+    stages: tuple[StagePlan, ...]
+    jobs: int
+    threads: int
+
+    @property
+    def seconds(self) -> int:
+        """Estimated seconds of all stages, one trial at a time."""
+        return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def hours(self) -> float:
+        """Estimated hours with ``jobs`` trials at a time."""
+        return round(self.seconds / self.jobs / 3600, 3)
+
+
+class StudyCallback(Protocol):
+    """Receives what a study reports."""
+
+    def on_plan(self, plan: StudyPlan, /) -> None:
+        """Receive the plan before the first trial starts."""
+
+    def on_trial(self, message: str, done: int, total: int, /) -> None:
+        """Receive the start, end or failure of a trial; ``done`` of ``total`` trials have ended."""
+
+
+class StudyOptions:
+    """How the trials of a study run. A :class:`StudyCallback` provides both functions."""
+
+    def __init__(
+        self,
+        *,
+        jobs: int | None = None,
+        threads: int = 1,
+        on_plan: Callable[[StudyPlan], None] = lambda _: None,
+        on_trial: Callable[[str, int, int], None] = lambda *_: None,
+    ) -> None:
+        """Check the options.
+
+        Args:
+            jobs: Trials at a time; None: processor cores divided by ``threads``.
+            threads: PyTorch threads of each trial.
+            on_plan: See :meth:`StudyCallback.on_plan`.
+            on_trial: See :meth:`StudyCallback.on_trial`.
+
+        Raises:
+            UsageError: A number is below 1.
+        """
+        cores = len(os.sched_getaffinity(0))
+        if threads < 1 or (jobs is not None and jobs < 1):
+            raise UsageError(f"--jobs {jobs} --threads {threads}: expected 1 or more")
+        self.threads = threads
+        self.jobs = jobs or max(1, cores // threads)
+        self.on_plan = on_plan
+        self.on_trial = on_trial

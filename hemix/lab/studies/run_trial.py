@@ -1,0 +1,179 @@
+"""The process of a trial: ``python -m hemix.lab.studies.run_trial FOLDER [--evaluate-test]``.
+
+It reads FOLDER/cell.json, trains, scores the valid split and writes the results. An interrupted
+training resumes from its last checkpoint. Only ``--evaluate-test`` reads the test split.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import hashlib
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hemix.data.dataset import Dataset
+from hemix.data.layout import save_array
+from hemix.errors import DataError, HemixError, RunError
+from hemix.evaluation.evaluate import task_metrics
+from hemix.evaluation.predictions import Predictions
+from hemix.files import read_json, write_json
+from hemix.lab.flops import flop_counter
+from hemix.lab.studies.trial import EvaluatedSplit
+from hemix.measure import PeakMemory, machine
+from hemix.models import import_files, is_neural
+from hemix.runs.evaluation import predictions_of
+from hemix.runs.folder import INFO_FILE, Run
+from hemix.settings import Settings, parse_settings
+from hemix.training.loop import Interrupted, train
+
+__all__ = ["code_digest", "flops_per_impression", "run_trial"]
+
+_FLOP_BATCHES = 4
+
+
+def run_trial(folder: Path, *, evaluate_test: bool = False) -> None:
+    """Run the steps of a trial that have no result yet.
+
+    Args:
+        folder: The trial's folder, with cell.json.
+        evaluate_test: Score the test split too.
+
+    Raises:
+        HemixError: The trial failed.
+        Interrupted: A stop signal arrived; the checkpoint is saved.
+    """
+    definition = read_json(folder / "cell.json", RunError)
+    import_files(definition.get("imports", ()))
+    with _exclusive_lock(folder):
+        dataset = Dataset(definition["data"], history_events_max=definition["history_events_max"])
+        settings = parse_settings(definition["settings"])
+        if not (folder / "result.json").exists():
+            write_json(folder / "result.json", _train_and_evaluate(dataset, settings, folder))
+        if evaluate_test and not (folder / "test.json").exists():
+            # trains again where the weights were deleted; the same seed gives the same run
+            run = _train(dataset, folder / "run", settings)
+            write_json(folder / "test.json", {"tasks": _evaluate(run, dataset, "test", folder)})
+
+
+def _train_and_evaluate(dataset: Dataset, settings: Settings, folder: Path) -> dict[str, Any]:
+    """Train, score the valid split and return the content of result.json."""
+    start = time.perf_counter()
+    with PeakMemory() as memory:
+        run = _train(dataset, folder / "run", settings)
+        tasks = _evaluate(run, dataset, "valid", folder)
+    copied = ("dense_parameters", "embedding_parameters", "train_seconds", "steps")
+    return {
+        "tasks": tasks,
+        **{key: run.metrics[key] for key in copied},
+        "flops_per_impression": flops_per_impression(run, dataset),
+        "peak_bytes": max(memory.bytes, run.metrics["peak_bytes"]),
+        "seconds": round(time.perf_counter() - start, 3),
+        "train_rows": dataset.manifest["splits"]["train"]["rows"],
+        "threads": torch.get_num_threads(),
+        "hemix": version("hemix"),
+        "torch": torch.__version__,
+        "code": code_digest(),
+        "machine": machine(),
+    }
+
+
+def _train(dataset: Dataset, out: Path, settings: Settings) -> Run:
+    if not is_neural(settings.model) and not (out / INFO_FILE).exists():
+        shutil.rmtree(out, ignore_errors=True)  # boosted trees save no checkpoint to resume from
+    return Run.load(train(dataset, out, settings, resume=True))
+
+
+@contextmanager
+def _exclusive_lock(folder: Path) -> Iterator[None]:
+    """Wait until no other process works on this trial."""
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _evaluate(
+    run: Run, dataset: Dataset, split: EvaluatedSplit, folder: Path
+) -> dict[str, dict[str, Any]]:
+    """Score a split, save the scores as ``<split>.npy`` and return the metrics by task.
+
+    The file is float32 [n, outputs], in the order of Schema.outputs. The metrics are computed from
+    the rounded scores, so that paired comparisons, which read the file, agree with them.
+    """
+    predictions = predictions_of(run, dataset, dataset.split(split))
+    probabilities = predictions.probabilities.astype(np.float32)
+    conditional = np.asarray(predictions.conditional, dtype=np.float32)
+    if not np.isfinite(probabilities).all():
+        raise DataError(f"{run.folder}: {split}: expected finite scores, found NaN or infinity")
+    given = [column for column, task in enumerate(predictions.given) if task is not None]
+    save_array(
+        folder / f"{split}.npy", np.concatenate([probabilities, conditional[:, given]], axis=1)
+    )
+    rounded: Predictions = dataclasses.replace(
+        predictions,
+        probabilities=probabilities.astype(np.float64),
+        conditional=conditional.astype(np.float64),
+    )
+    return {task.name: task_metrics(task, rounded) for task in rounded.task_rows()}
+
+
+@torch.no_grad()
+def flops_per_impression(run: Run, dataset: Dataset) -> float | None:
+    """Count the operations of a forward pass on shuffled valid batches.
+
+    Args:
+        run: The trained run; its training's batch size is used.
+        dataset: The dataset with the valid split.
+
+    Returns:
+        Operations per impression, or None for a model without matrix products.
+    """
+    split = dataset.split("valid")
+    plan = split.plan(run.settings.train.batch_size, order="shuffled", seed=0)
+    flops = impressions = 0
+    for number in range(min(_FLOP_BATCHES, len(plan))):
+        batch = split.batch(plan.order[plan.begin[number] : plan.begin[number + 1]])
+        with flop_counter() as counter:
+            run.model(batch)
+        flops += counter.get_total_flops()
+        impressions += batch.candidates_count
+    return flops / impressions if flops else None
+
+
+def code_digest() -> str:
+    """Hash the source of data, models and training to 8 hex digits.
+
+    A report shows it, because trials of different code are not comparable.
+    """
+    root = Path(__file__).parents[2]
+    digest = hashlib.sha256()
+    for package in ("data", "preparation", "nn", "models", "training"):
+        for path in sorted((root / package).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:8]
+
+
+def main(arguments: list[str]) -> int:
+    """Run a trial from command-line arguments.
+
+    Returns the exit code: 0, 2 for a HemixError (one line on stderr), 130 after a stop signal.
+    """
+    try:
+        run_trial(Path(arguments[0]), evaluate_test="--evaluate-test" in arguments[1:])
+    except HemixError as error:
+        print(str(error), file=sys.stderr)
+        return 130 if isinstance(error, Interrupted) else 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,115 @@
+"""A trial: one candidate, trained on one dataset from one seed, and the folder of its results.
+
+``DIR/cells/<model>-<data>-s<seed>-<hash>/`` holds ``cell.json`` (the definition), ``result.json``
+and ``valid.npy`` (after training), ``test.json`` and ``test.npy`` (after scoring test), ``run/``
+and ``log.txt``. The hash covers the settings, the dataset's content and :data:`FORMAT`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from hemix.errors import RunError
+from hemix.files import read_json, write_json
+from hemix.lab.studies.candidate import Candidate
+from hemix.lab.studies.datasets import StudyDataset
+from hemix.models import find_model
+from hemix.settings import Settings
+
+__all__ = ["FORMAT", "EvaluatedSplit", "Trial"]
+
+FORMAT = 1
+"""Version of a trial's files and measurements. A higher one invalidates all finished trials."""
+
+EvaluatedSplit = Literal["valid", "test"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One training run of a study."""
+
+    root: Path
+    """The study's folder"""
+    candidate: Candidate
+    dataset: StudyDataset
+    seed: int
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The candidate's settings with this trial's seed."""
+        train = self.candidate.settings.train.model_copy(update={"seed": self.seed})
+        return self.candidate.settings.model_copy(update={"train": train})
+
+    @cached_property
+    def name(self) -> str:
+        """A readable id that ends with the hash of everything that affects the result."""
+        # the number of loader workers affects no result
+        settings = self.settings.model_dump(mode="json", exclude={"train": {"loader_workers"}})
+        content: list[Any] = [
+            FORMAT,
+            settings,
+            self.dataset.digest,
+            self.candidate.history_events_max,
+        ]
+        source = find_model(self.candidate.model).source()
+        if source is not None:
+            content.append(source)
+        key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+        readable = re.sub(
+            r"[^A-Za-z0-9_.]+", "_", f"{self.candidate.model}-{self.dataset.name}"
+        ).replace("_", "-")
+        return f"{readable}-s{self.seed}-{key}"
+
+    @cached_property
+    def folder(self) -> Path:
+        """The trial's folder: an existing one with the same hash, else a new one."""
+        key = self.name.rpartition("-")[2]
+        matches = sorted((self.root / "cells").glob(f"*-{key}"))
+        return matches[0] if matches else self.root / "cells" / self.name
+
+    def write_definition(self) -> None:
+        """Write cell.json, the input of the trial's process."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        content = {
+            "format": FORMAT,
+            "model": self.candidate.model,
+            "data": str(self.dataset.folder.absolute()),
+            "data_digest": self.dataset.digest,
+            "seed": self.seed,
+            "history_events_max": self.candidate.history_events_max,
+            "cost_key": self.candidate.cost_key,
+            "settings": self.settings.model_dump(mode="json"),
+            **self.candidate.imports(),
+        }
+        write_json(self.folder / "cell.json", content)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether result.json exists."""
+        return (self.folder / "result.json").exists()
+
+    def is_finished(self, split: EvaluatedSplit) -> bool:
+        """Whether the results of a split exist."""
+        return self.is_trained and (split == "valid" or (self.folder / "test.json").exists())
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The content of result.json. Raises RunError where it is missing or damaged."""
+        return read_json(self.folder / "result.json", RunError)
+
+    def metrics(self, split: EvaluatedSplit) -> dict[str, dict[str, Any]]:
+        """Read the metrics of a split, by task. Raises RunError."""
+        name = "result.json" if split == "valid" else "test.json"
+        tasks: dict[str, dict[str, Any]] = read_json(self.folder / name, RunError)["tasks"]
+        return tasks
+
+    def delete_run(self) -> None:
+        """Delete the run with its weights, but not the scores and metrics."""
+        shutil.rmtree(self.folder / "run", ignore_errors=True)

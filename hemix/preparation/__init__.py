@@ -1,0 +1,11 @@
+"""Preparation: logs to a dataset folder. It needs no torch.
+
+pipeline.py has the stages in their order; data/layout.py lists the files of the folder.
+"""
+
+from __future__ import annotations
+
+from hemix.preparation.pipeline import prepare
+from hemix.preparation.split_shift import shift_split
+
+__all__ = ["prepare", "shift_split"]

@@ -1,0 +1,323 @@
+"""Log tables: Parquet files, read as streams of checked chunks.
+
+A table is a file, or a folder of files in the order of their names. Every file keeps its own column
+types; equal values of different types mean the same. Folder names such as ``dt=2026-01-05`` are
+columns of files without a column of that name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from hemix.data.raw_columns import Where
+from hemix.data.texts import family
+from hemix.errors import DataError
+from hemix.preparation.arrow_types import (
+    cast_to,
+    check_utf8,
+    message_value,
+    normalized,
+    normalized_type,
+)
+from hemix.preparation.hive_partitions import Value, constant, partition_type
+from hemix.preparation.log_files import LogFile, parquet_files
+
+__all__ = ["Chunk", "LogTable"]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive rows of one file."""
+
+    columns: dict[str, pa.Array]
+    """Columns that the file has, by name"""
+    rows: int
+    first_row: int
+    """Row in the table."""
+    where: Where
+    """File, and row in the file."""
+    mixed_families: Mapping[str, Collection[str | None]] = field(default_factory=dict)
+    """Columns whose type differs between files -> the families (:func:`hemix.data.texts.family`) of
+    their types
+    """
+
+
+@dataclass(frozen=True)
+class _OpenFile:
+    """A file of a table."""
+
+    file: LogFile
+    types: dict[str, pa.DataType]
+    """Column -> type, with the columns in the names of its folders"""
+    stored: frozenset[str]
+    """Columns in the file itself"""
+    first_row: int
+
+
+class LogTable:
+    """An open table of the logs.
+
+    Raises:
+        DataError: A file is missing, truncated or not Parquet, a folder has no Parquet file, or the
+            impressions have no row.
+    """
+
+    def __init__(self, path: Path | str, role: str) -> None:
+        """Open all files.
+
+        Args:
+            path: A path, or a URL as text.
+            role: The schema's key, such as ``tables.impressions``.
+        """
+        self.path = path
+        self.role = role
+        self.files = parquet_files(path, role)
+        opened = [file.open() for file in self.files]
+        file_rows = [f.metadata.num_rows for f in opened]
+        self.first_rows = np.concatenate([[0], np.cumsum(file_rows)]).astype(np.int64)
+        stored = [
+            _stored_types(file, f.schema_arrow) for file, f in zip(self.files, opened, strict=True)
+        ]
+        types = _with_partition_columns(self.files, stored)
+        files = [
+            _OpenFile(file, types[i], frozenset(stored[i]), int(self.first_rows[i]))
+            for i, file in enumerate(self.files)
+        ]
+        self._files = [f for f, rows in zip(files, file_rows, strict=True) if rows] or files
+        """Files with rows; all files if none has rows"""
+        self._casts: dict[str, pa.DataType] = {}
+        self._required: set[str] = set()
+        if self.rows == 0 and role == "tables.impressions":
+            raise DataError(f"{path}: expected at least one row ({role}), found none")
+        self._mixed_families = {
+            name: {_value_family(kind) for kind in types_of}
+            for name in self.names
+            if len(types_of := self.types_of(name)) > 1
+        }
+
+    @property
+    def rows(self) -> int:
+        """Number of rows in all files."""
+        return int(self.first_rows[-1])
+
+    @property
+    def names(self) -> list[str]:
+        """Columns of all files, in the order of their first appearance."""
+        return list(dict.fromkeys(name for file in self._files for name in file.types))
+
+    @property
+    def arrow_schema(self) -> pa.Schema:
+        """All columns with their types.
+
+        A column has the type that :meth:`cast` gave it, else its first type that is not null.
+        """
+        types = {}
+        for name in self.names:
+            own = self.types_of(name)
+            types[name] = self._casts.get(name) or next(
+                (kind for kind in own if not pa.types.is_null(kind)), own[0]
+            )
+        return pa.schema(list(types.items()))
+
+    def types_of(self, column: str) -> list[pa.DataType]:
+        """Return the distinct types of a column in the files with rows."""
+        types: list[pa.DataType] = []
+        for file in self._files:
+            if column in file.types and file.types[column] not in types:
+                types.append(file.types[column])
+        return types
+
+    def require(self, column: str, key: str, expects: Callable[[pa.DataType], str | None]) -> None:
+        """Check that every file has a column, of a type that can be used.
+
+        Where text can be used, values are compared as text: then the types must be of one family,
+        or text.
+
+        Args:
+            column: Its name.
+            key: The key of the schema that names it, for messages.
+            expects: Returns the expected types for a type that cannot be used, with advice after
+                ``; ``, else None.
+
+        Raises:
+            DataError: With the file, and another file that has another type.
+        """
+        if column not in self.names:
+            raise DataError(
+                f"{self.path}: no column {column!r} ({key}); it has: "
+                f"{', '.join(map(_column_for_message, self.names))}"
+            )
+        several_types = len(self.types_of(column)) > 1
+        compared_as_text = any(
+            expects(kind) is None for kind in (pa.string(), pa.list_(pa.string()))
+        )
+        first_non_text: _OpenFile | None = None
+        for file in self._files:
+            if column not in file.types:
+                raise DataError(
+                    f"{file.file}: no column {column!r} ({key}), which other files of the folder "
+                    "have"
+                )
+            kind = file.types[column]
+            if pa.types.is_null(kind) and (several_types or self.rows == 0):
+                continue  # its type is unknown, or another file gives it
+            expected = expects(kind)
+            if expected is not None:
+                raise self._wrong_type(file, column, key, expected)
+            if compared_as_text and _value_family(kind) not in ("text", "null"):
+                first_non_text = first_non_text or file
+                _check_family(file, first_non_text, column, key)
+        self._required.add(column)
+
+    def _wrong_type(self, file: _OpenFile, column: str, key: str, expected: str) -> DataError:
+        kind = file.types[column]
+        expected, separator, advice = expected.partition("; ")
+        other = next(
+            (
+                f"; {f.file.name} has {f.types[column]}"
+                for f in self._files
+                if column in f.types and f.types[column] not in (kind, pa.null())
+            ),
+            "",
+        )
+        path = file.file if len(self.types_of(column)) > 1 else self.path
+        return DataError(
+            f"{path}: column {column!r} ({key}): expected {expected}, found "
+            f"{kind}{other}{separator}{advice}"
+        )
+
+    def cast(self, column: str, kind: pa.DataType) -> None:
+        """Read a column as this type from now on, whatever type a file has.
+
+        Args:
+            column: Its name.
+            kind: The type of all its values.
+        """
+        self._casts[column] = kind
+
+    def chunks(self, columns: Sequence[str] | None, max_rows: int) -> Iterator[Chunk]:
+        """Read all rows in order.
+
+        Args:
+            columns: Names of the columns; None reads all columns of each file.
+            max_rows: Largest number of rows in a chunk.
+
+        Yields:
+            Chunks. Text of required columns is checked to be UTF-8.
+
+        Raises:
+            DataError: A row group is damaged, or a value is not UTF-8 or cannot be cast.
+        """
+        for file in self._files:
+            names = list(file.types) if columns is None else list(dict.fromkeys(columns))
+            row, folder_values = 0, dict(file.file.partition)
+            stored = [name for name in names if name in file.stored]
+            for batch in self._batches(file.file, stored, max_rows):
+                where, chunk = Where(str(file.file), row), dict[str, pa.Array]()
+                for name in names:
+                    values = (
+                        batch.column(name)
+                        if name in file.stored
+                        else constant(folder_values[name], file.types[name], batch.num_rows)
+                    )
+                    chunk[name] = self._checked(name, values, where)
+                first_row = file.first_row + row
+                yield Chunk(chunk, batch.num_rows, first_row, where, self._mixed_families)
+                row += batch.num_rows
+
+    def _batches(self, file: LogFile, names: list[str], max_rows: int) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from file.open().iter_batches(
+                batch_size=max_rows, columns=names, use_threads=False
+            )
+        except (pa.ArrowException, OSError) as error:
+            raise file.damaged(error, names) from error
+
+    def _checked(self, name: str, values: pa.Array, where: Where) -> pa.Array:
+        if name not in self._required:  # only row hashes read it
+            try:
+                return normalized(values)
+            except pa.ArrowException:
+                return values
+        values = normalized(values)
+        check_utf8(name, values, where)
+        return cast_to(name, values, self._casts[name], where) if name in self._casts else values
+
+    def where(self, row: int) -> tuple[str, int]:
+        """Return the file of a row of the table, and its row in that file."""
+        file = int(np.searchsorted(self.first_rows, row, side="right")) - 1
+        return str(self.files[file]), row - int(self.first_rows[file])
+
+    def error(self, row: int, problem: str) -> DataError:
+        """Return the error for a row of the table.
+
+        Args:
+            row: Row in the table.
+            problem: The column, what was expected and what was found.
+        """
+        file, file_row = self.where(row)
+        return DataError(f"{file}: row {file_row}: {problem}")
+
+    def value(self, row: int, column: str) -> Any:
+        """Read a raw value again from its file, for a message.
+
+        Args:
+            row: Row in the table.
+            column: Name of the column.
+        """
+        for chunk in self.chunks([column], 1 << 16):
+            if row < chunk.first_row + chunk.rows:
+                return message_value(chunk.columns[column], row - chunk.first_row)
+        raise AssertionError(f"row {row} of {self.rows}")
+
+
+def _check_family(file: _OpenFile, first: _OpenFile, column: str, key: str) -> None:
+    """Refuse a file whose values never have the same text as those of another file."""
+    kind, other = file.types[column], first.types[column]
+    if _value_family(kind) != _value_family(other):
+        raise DataError(
+            f"{file.file}: column {column!r} ({key}): found {kind}, but {first.file.name} has "
+            f"{other}: their values have no text in common; write both as one type, or as text"
+        )
+
+
+def _with_partition_columns(
+    files: Sequence[LogFile], stored: Sequence[dict[str, pa.DataType]]
+) -> list[dict[str, pa.DataType]]:
+    """Columns of each file, then those of its folders' names that the file does not have."""
+    values: dict[str, list[Value]] = {}
+    for file in files:
+        for name, value in file.partition:
+            values.setdefault(name, []).append(value)
+    # a folder's 02 is no number where other files have text
+    text = {name for own in stored for name, kind in own.items() if pa.types.is_string(kind)}
+    types = {
+        name: partition_type(values_of, text=name in text) for name, values_of in values.items()
+    }
+    return [
+        own | {name: types[name] for name, _ in file.partition if name not in own}
+        for file, own in zip(files, stored, strict=True)
+    ]
+
+
+def _stored_types(file: LogFile, schema: pa.Schema) -> dict[str, pa.DataType]:
+    if len(set(schema.names)) != len(schema.names):
+        repeated = next(n for n in schema.names if schema.names.count(n) > 1)
+        raise DataError(f"{file}: two columns have the name {repeated!r}; rename one of them")
+    return {f.name: normalized_type(f.type) for f in schema}
+
+
+def _column_for_message(column: str) -> str:
+    """A column's name; quoted if it holds invisible characters, such as a byte order mark."""
+    return column if column.isprintable() and column.strip() == column else ascii(column)
+
+
+def _value_family(kind: pa.DataType) -> str | None:
+    """The family of a column's values, or of the values of its lists."""
+    return family(kind.value_type if pa.types.is_list(kind) else kind)

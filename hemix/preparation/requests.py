@@ -1,0 +1,123 @@
+"""Impressions of one request stand together: grouped, timed and checked against each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hemix.data.raw_columns import row_hashes
+from hemix.preparation.logs import Logs
+from hemix.preparation.partition_files import Rows, take_rows
+
+__all__ = ["RequestGroups"]
+
+Array = npt.NDArray[Any]
+
+
+class RequestGroups:
+    """Groups impressions into requests, by user, request id and split."""
+
+    def __init__(self, logs: Logs) -> None:
+        self._logs, self._schema = logs, logs.schema
+        self.of_several_times = 0
+        """Requests whose rows have several times; the earliest one holds"""
+
+    def group(self, rows: Rows) -> Rows:
+        """Sort rows by user, time and request.
+
+        Args:
+            rows: Clean rows of a partition, in the order of the log.
+
+        Returns:
+            The same rows with ``request_time_ms``, and with ``starts``, 1 for a request's first
+            row. Without request ids every row is a request.
+
+        Raises:
+            DataError: Where a context feature differs within a request.
+        """
+        user, time_ms, split, log_row = _columns(rows, "user", "time_ms", "split", "log_row")
+        if self._schema.roles.request_id is None:
+            starts = np.ones(len(user), dtype=np.uint8)
+            rows |= {"request_time_ms": time_ms, "starts": starts}
+            return take_rows(rows, np.lexsort((log_row, time_ms, user)))
+        request = np.asarray(rows["request"])
+        request_time_ms = self._earliest_times(user, request, split, time_ms)
+        rows |= {"request_time_ms": request_time_ms}
+        order = np.lexsort((log_row, split, request, request_time_ms, user))
+        rows = take_rows(rows, order)
+        rows["starts"] = _changes(*_columns(rows, "user", "request", "split")).astype(np.uint8)
+        self._check_context(rows)
+        return rows
+
+    def check_users(self, keys: Array, users: Array, log_rows: Array) -> None:
+        """Refuse a request id that two users share.
+
+        Args:
+            keys: uint64 [n]: a request's key, once for every user of it.
+            users: int32 [n]: the user's number.
+            log_rows: int64 [n]: the first row of that request and user.
+
+        Raises:
+            DataError: Naming a row of each user.
+        """
+        order = np.lexsort((log_rows, keys))
+        keys, users, log_rows = keys[order], users[order], log_rows[order]
+        shared = (keys[1:] == keys[:-1]) & (users[1:] != users[:-1])
+        if shared.any():
+            at = int(np.argmax(shared))
+            first, second = int(log_rows[at]), int(log_rows[at + 1])
+            self._refuse(first, second, f"the user ({self._schema.user}) differs")
+
+    def _earliest_times(self, user: Array, request: Array, split: Array, time_ms: Array) -> Array:
+        """int64 [rows]: the earliest time of each row's request."""
+        order = np.lexsort((time_ms, split, request, user))
+        starts = _changes(user[order], request[order], split[order])
+        begin = np.flatnonzero(starts)
+        earliest = time_ms[order][begin]  # rows of a request are sorted by time here
+        if len(begin):
+            latest = np.maximum.reduceat(time_ms[order], begin)
+            self.of_several_times += int((latest != earliest).sum())
+        request_time_ms = np.empty_like(time_ms)
+        request_time_ms[order] = earliest[np.cumsum(starts) - 1]
+        return request_time_ms
+
+    def _check_context(self, rows: Rows) -> None:
+        """Refuse a request whose rows differ in a context feature."""
+        starts = np.asarray(rows["starts"]) > 0
+        begin = np.flatnonzero(starts)
+        for name in self._schema.features.context:
+            cell = rows.get(f"context.{name}")
+            if cell is None:
+                continue
+            hashes = row_hashes(cell)
+            differs = hashes != hashes[begin][np.cumsum(starts) - 1]
+            if differs.any():
+                at = int(np.argmax(differs))
+                first = int(begin[np.searchsorted(begin, at, side="right") - 1])
+                log_row = np.asarray(rows["log_row"])
+                what = f"context feature {name!r} differs"
+                self._refuse(int(log_row[first]), int(log_row[at]), what)
+
+    def _refuse(self, first: int, second: int, what: str) -> None:
+        table, column = self._logs.impressions, self._schema.roles.request_id
+        assert column is not None
+        file, file_row = table.where(first)
+        place = f"{file_row}{'' if len(table.files) == 1 else f' of {file}'}"
+        request = f"request {table.value(second, column)!r}"
+        raise table.error(
+            second,
+            f"column {column!r}: {what} within {request} (first row: {place})",
+        )
+
+
+def _columns(rows: Rows, *names: str) -> list[Array]:
+    return [np.asarray(rows[name]) for name in names]
+
+
+def _changes(*columns: Array) -> Array:
+    """bool [rows]: where a column differs from the row before; true for the first row."""
+    changed = np.ones(len(columns[0]), dtype=bool)
+    changed[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
+    return changed

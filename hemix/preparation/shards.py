@@ -1,0 +1,245 @@
+"""Writing encoded impressions as shards.
+
+Where one shard ends and the next begins depends on the split's rows alone, not on the pieces in
+which they come: a user belongs to the shard of the first of their impressions, counted through the
+split. Knows no raw value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hemix.data.layout import Appender, Block
+from hemix.data.spec import FIRST, MISSING, UNKNOWN
+
+__all__ = ["BlockAppender", "ShardRows", "ShardWriter", "row_states", "value_counts"]
+
+Array = npt.NDArray[Any]
+
+SHARD_CANDIDATES = 1_000_000
+"""A shard ends with the user in whose impressions it reaches a multiple of this."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardRows:
+    """Some requests of one split, sorted by user then time, with their candidates."""
+
+    user: Array
+    user_row: Array
+    time_ms: Array
+    context: Block
+    counts: Array
+    """int64 [q]: candidates of every request"""
+    item_row: Array
+    cross: Block
+    bias: Array
+    labels: Array
+    weight: Array
+    log_row: Array
+
+    def slice(self, begin: int, end: int) -> ShardRows:
+        """Requests begin : end with their candidates."""
+        first = np.concatenate([[0], np.cumsum(self.counts)])
+        requests, candidates = np.arange(begin, end), np.arange(first[begin], first[end])
+        own = {"user", "user_row", "time_ms", "counts"}
+        pieces: dict[str, Any] = {}
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            at = requests if f.name in own or f.name == "context" else candidates
+            pieces[f.name] = value.take(at) if isinstance(value, Block) else value[at]
+        return ShardRows(**pieces)
+
+
+class BlockAppender:
+    """Appends blocks to ``name.*.npy`` in a folder; the files are those of Block.save."""
+
+    def __init__(self, folder: Path, name: str, like: Block) -> None:
+        self._ids = Appender(folder / f"{name}.ids.npy", np.int32, like.ids.shape[1])
+        self._numbers = Appender(folder / f"{name}.numbers.npy", np.float32, like.numbers.shape[1])
+        self._jagged = [
+            (
+                Appender(folder / f"{name}.bag{i}.values.npy", np.int32),
+                Appender(folder / f"{name}.bag{i}.offsets.npy", np.int64),
+            )
+            for i in range(len(like.jagged))
+        ]
+        for _, offsets in self._jagged:
+            offsets.append(np.zeros(1, np.int64))
+
+    def append(self, block: Block) -> None:
+        """Add rows."""
+        self._ids.append(block.ids)
+        self._numbers.append(block.numbers)
+        for (values_out, offsets_out), (values, offsets) in zip(
+            self._jagged, block.jagged, strict=True
+        ):
+            offsets_out.append(offsets[1:] + values_out.rows)
+            values_out.append(values)
+
+    def close(self) -> None:
+        """Complete the files."""
+        for out in (self._ids, self._numbers, *(out for pair in self._jagged for out in pair)):
+            out.close()
+
+
+class _Shard:
+    def __init__(self, folder: Path, truth: Path | None, like: ShardRows, truth_tasks: int) -> None:
+        folder.mkdir(parents=True)
+        tasks = like.labels.shape[1]
+        kinds: dict[str, tuple[Any, int | None]] = {
+            "user": (np.int32, None),
+            "user_row": (np.int32, None),
+            "time_ms": (np.int64, None),
+            "first_candidate": (np.int64, None),
+            "item_row": (np.int32, None),
+            "bias": (np.int32, None),
+            "labels": (np.int8, tasks),
+            "weight": (np.float32, None),
+            "log_row": (np.int64, None),
+        }
+        self._columns = {
+            name: Appender(folder / f"{name}.npy", kind, width)
+            for name, (kind, width) in kinds.items()
+        }
+        self._columns["first_candidate"].append(np.zeros(1, np.int64))
+        self._blocks = {
+            name: BlockAppender(folder, name, getattr(like, name)) for name in ("context", "cross")
+        }
+        self._truth = None if truth is None else Appender(truth, np.float64, truth_tasks)
+        self._candidates = 0
+
+    def append(self, rows: ShardRows, truth: Array | None) -> None:
+        for name, out in self._columns.items():
+            if name == "first_candidate":
+                out.append(self._candidates + np.cumsum(rows.counts))
+            else:
+                out.append(getattr(rows, name))
+        for name, block in self._blocks.items():
+            block.append(getattr(rows, name))
+        if self._truth is not None and truth is not None:
+            self._truth.append(truth[rows.log_row])
+        self._candidates += len(rows.item_row)
+
+    def close(self) -> None:
+        for column in self._columns.values():
+            column.close()
+        for block in self._blocks.values():
+            block.close()
+        if self._truth is not None:
+            self._truth.close()
+
+
+class ShardWriter:
+    """Writes one split. ``truth`` float64 [log rows, T] is written beside it where there is one."""
+
+    def __init__(self, folder: Path, split: str, *, truth: Array | None = None) -> None:
+        self._folder, self._split, self._truth = folder, split, truth
+        self._open: tuple[int, _Shard] | None = None
+        self._files = 0
+        self.rows = 0
+        self.requests = 0
+        self.users = 0
+        self.first_ms: int | None = None
+        self.last_ms: int | None = None
+        self.positives: Array | None = None
+        self.unknown: Array | None = None
+        self.bias_values: set[int] = set()
+        """The distinct values of the bias column"""
+        self.values: dict[str, Array] = {}
+        """level -> int64 [id columns + jagged columns, 3]: rows unknown, missing, all"""
+
+    def write(self, rows: ShardRows) -> None:
+        """Append requests; users come in ascending order, each in one call."""
+        first = np.cumsum(rows.counts) - rows.counts
+        begins_user = np.diff(rows.user, prepend=-1) != 0
+        of_user = (self.rows + first[begins_user]) // SHARD_CANDIDATES
+        shard = of_user[np.cumsum(begins_user) - 1]
+        cuts = [0, *(np.flatnonzero(np.diff(shard)) + 1).tolist(), len(shard)]
+        for begin, end in itertools.pairwise(cuts):
+            piece = rows if len(cuts) == 2 else rows.slice(begin, end)
+            self._shard(int(shard[begin]), piece).append(piece, self._truth)
+        self._tally(rows, int(begins_user.sum()))
+
+    def _shard(self, number: int, like: ShardRows) -> _Shard:
+        if self._open is None or self._open[0] != number:
+            self.close()
+            name, truth = f"{self._files:05d}", None
+            if self._truth is not None:
+                truth = self._folder / "truth" / self._split / f"{name}.npy"
+                truth.parent.mkdir(parents=True, exist_ok=True)
+            tasks = 0 if self._truth is None else self._truth.shape[1]
+            self._open = (number, _Shard(self._folder / self._split / name, truth, like, tasks))
+            self._files += 1
+        return self._open[1]
+
+    def _tally(self, rows: ShardRows, users: int) -> None:
+        self.rows += len(rows.item_row)
+        self.requests += len(rows.user)
+        self.users += users
+        self.bias_values.update(np.unique(rows.bias).tolist())
+        low, high = int(rows.time_ms.min()), int(rows.time_ms.max())
+        self.first_ms = low if self.first_ms is None else min(self.first_ms, low)
+        self.last_ms = high if self.last_ms is None else max(self.last_ms, high)
+        positives, unknown = (rows.labels == 1).sum(axis=0), (rows.labels < 0).sum(axis=0)
+        self.positives = positives if self.positives is None else self.positives + positives
+        self.unknown = unknown if self.unknown is None else self.unknown + unknown
+        for level, block, weights in (
+            ("context", rows.context, rows.counts),
+            ("cross", rows.cross, None),
+        ):
+            self.values[level] = self.values.get(level, 0) + value_counts(block, weights)
+
+    def close(self) -> None:
+        """Complete the shard that is being written."""
+        if self._open is not None:
+            self._open[1].close()
+            self._open = None
+
+
+def value_counts(block: Block, weights: Array | None = None) -> Array:
+    """int64 [id columns + jagged columns, 3]: rows with an unknown value, with a missing one, and
+    all rows, each counted ``weights`` times (once by default). A row of a jagged column is unknown
+    where it holds an unknown value, and missing where it holds no value but null.
+    """
+    rows = len(block.ids)
+    total = rows if weights is None else int(weights.sum())
+    counts = [
+        [_sum(states == UNKNOWN, weights), _sum(states == MISSING, weights), total]
+        for states in (
+            row_states(block, column) for column in range(block.ids.shape[1] + len(block.jagged))
+        )
+    ]
+    return np.array(counts, dtype=np.int64).reshape(len(counts), 3)
+
+
+def row_states(block: Block, column: int) -> Array:
+    """Tell which rows of a column are unknown or missing.
+
+    Args:
+        block: Encoded rows.
+        column: Position among the id columns, and after them the lists.
+
+    Returns:
+        int8 [rows]: UNKNOWN where a row holds an unknown value, MISSING where it holds none or only
+        nulls, else FIRST.
+    """
+    if column < block.ids.shape[1]:
+        return np.minimum(block.ids[:, column], FIRST).astype(np.int8)
+    values, offsets = block.jagged[column - block.ids.shape[1]]
+    rows = len(offsets) - 1
+    row_of = np.repeat(np.arange(rows), np.diff(offsets))
+    unknown, present = (
+        np.bincount(row_of[at], minlength=rows) > 0 for at in (values == UNKNOWN, values != MISSING)
+    )
+    return np.where(unknown, UNKNOWN, np.where(present, FIRST, MISSING)).astype(np.int8)
+
+
+def _sum(mask: Array, weights: Array | None) -> int:
+    return int(mask.sum() if weights is None else weights[mask].sum())

@@ -1,0 +1,175 @@
+"""Stages 3 and 4: partition the logs by user, then clean and sort one partition after the other.
+
+Whatever the encoders learn from is counted on the way; rows themselves wait in temporary files.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+
+from hemix.preparation.entity_tables import EntityTables
+from hemix.preparation.events import EventPass
+from hemix.preparation.fit import EncoderFitter
+from hemix.preparation.impressions import ImpressionPass
+from hemix.preparation.job import PrepareJob
+from hemix.preparation.numbering import LogNumbers, Numbering
+from hemix.preparation.partition_files import PartitionFiles, Rows, partition_bounds, take_rows
+from hemix.preparation.requests import RequestGroups
+from hemix.preparation.statistics import StatisticsPass
+
+__all__ = ["Partitions", "Passes", "SortedPartitions", "partition", "sort_and_deduplicate"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passes:
+    """What is done to the rows of each log in every stage, with what it counts meanwhile."""
+
+    impressions: ImpressionPass
+    events: EventPass
+    statistics: StatisticsPass | None
+    """None where the schema has no statistics"""
+
+    @classmethod
+    def build(
+        cls,
+        job: PrepareJob,
+        numbering: Numbering,
+        tables: EntityTables,
+        fitter: EncoderFitter,
+    ) -> Passes:
+        """Make the passes of a job.
+
+        Args:
+            job: Logs and schema.
+            numbering: Users and items by number.
+            tables: Users and items with their features.
+            fitter: Learns from the rows.
+        """
+        users, items = tables.users, tables.items
+        impressions = ImpressionPass(job.logs, job.splitter, fitter, users, items)
+        events = EventPass(job.logs, fitter, items)
+        statistics = None
+        if job.schema.statistics:
+            indices = (numbering.users, numbering.items)
+            statistics = StatisticsPass(job.schema, users, items, indices, impressions.places)
+        return cls(impressions=impressions, events=events, statistics=statistics)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partitions:
+    """The checked rows of both logs, in files by user."""
+
+    impressions: PartitionFiles
+    events: PartitionFiles | None
+    """None where there is no events table"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SortedPartitions:
+    """Rows without duplicates, sorted by user and time."""
+
+    impressions: PartitionFiles
+    """Impressions of the splits, grouped into requests"""
+    history: PartitionFiles
+    """Events"""
+    statistics: PartitionFiles | None
+    """Columns of all impressions that statistics are made of"""
+
+
+def partition(job: PrepareJob, numbering: Numbering, passes: Passes) -> Partitions:
+    """Read both logs, check every value and write the rows into files by user.
+
+    Args:
+        job: Logs, schema and memory.
+        numbering: The numbers of the logs' rows.
+        passes: Read and check the rows.
+
+    Raises:
+        DataError: For the first wrong value.
+    """
+    users = len(numbering.users)
+    with _spill(job, "impressions", numbering.impressions, users) as impressions:
+        passes.impressions.partition(
+            numbering.impressions,
+            impressions,
+            job.memory_rows,
+            job.progress,
+        )
+    if numbering.events is None:
+        return Partitions(impressions=impressions, events=None)
+    with _spill(job, "events", numbering.events, users) as events:
+        passes.events.partition(numbering.events, events, job.memory_rows, job.progress)
+    return Partitions(impressions=impressions, events=events)
+
+
+def _spill(job: PrepareJob, name: str, numbers: LogNumbers, users: int) -> PartitionFiles:
+    """Files of about ``memory_rows`` rows of whole users each."""
+    counts = numbers.rows_per_user(users, job.memory_rows)
+    return PartitionFiles(job.temporary / name, partition_bounds(counts, job.memory_rows))
+
+
+def sort_and_deduplicate(
+    job: PrepareJob,
+    partitions: Partitions,
+    passes: Passes,
+) -> SortedPartitions:
+    """Drop duplicates, sort by user and time, group requests, and count what encoders learn from.
+
+    Args:
+        job: Schema and temporary folder.
+        partitions: The rows of both logs; their files are deleted.
+        passes: Clean and sort the rows of a partition.
+
+    Raises:
+        DataError: Where a request's rows contradict each other.
+    """
+    impressions, events = partitions.impressions, partitions.events
+    span, folder = passes.impressions.span, job.temporary
+    history_bounds = (impressions if events is None else events).bounds
+    with ExitStack() as stack:
+        sorted_rows = stack.enter_context(PartitionFiles(folder / "sorted", impressions.bounds))
+        history = stack.enter_context(PartitionFiles(folder / "history", history_bounds))
+        statistics = None
+        if passes.statistics is not None:
+            statistics = stack.enter_context(
+                PartitionFiles(folder / "statistics", impressions.bounds)
+            )
+        one_a_partition = np.arange(len(impressions) + 1)
+        requests = stack.enter_context(PartitionFiles(folder / "requests", one_a_partition))
+        for number, raw in job.partitions(impressions, "sorting impressions"):
+            inside, all_rows = passes.impressions.sort_and_deduplicate(raw)
+            if events is None:
+                of_rows = passes.events.of_impressions(all_rows)
+                history.put(number, passes.events.sort(of_rows, span))
+            if passes.statistics is not None and statistics is not None:
+                statistics.put(number, passes.statistics.select_columns(all_rows))
+            if inside is not None:
+                sorted_rows.put(number, inside)
+                _remember_requests(job, inside, requests)
+        if events is not None:
+            for number, raw in job.partitions(events, "sorting events"):
+                history.put(number, passes.events.sort(passes.events.deduplicate(raw), span))
+    _check_requests(job, requests, passes.impressions.requests)
+    return SortedPartitions(impressions=sorted_rows, history=history, statistics=statistics)
+
+
+def _remember_requests(job: PrepareJob, rows: Rows, requests: PartitionFiles) -> None:
+    """Write down the user of every request, in files by request.
+
+    A request of two users is an error that no partition of users can show.
+    """
+    if job.schema.roles.request_id is None:
+        return
+    columns = {name: rows[name] for name in ("request", "user", "log_row")}
+    first = take_rows(columns, np.flatnonzero(rows["starts"]))
+    number = np.asarray(first["request"]) % np.uint64(len(requests))
+    requests.add(first, number.astype(np.int64))
+
+
+def _check_requests(job: PrepareJob, requests: PartitionFiles, groups: RequestGroups) -> None:
+    """Raise DataError where two users share a request id."""
+    for _, rows in job.partitions(requests, "checking requests"):
+        groups.check_users(*(np.asarray(rows[name]) for name in ("request", "user", "log_row")))

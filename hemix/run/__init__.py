@@ -1,5 +1,0 @@
-"""The run folder: what was trained, its weights, its scores and figures."""
-
-from hemix.run.folder import Run
-
-__all__ = ["Run"]

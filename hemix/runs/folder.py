@@ -1,0 +1,268 @@
+"""A run folder: what was trained, on what, with which settings, and the weights.
+
+Knows nothing of how it was trained.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import torch
+
+from hemix.data.dataset import Dataset
+from hemix.data.encode import Encoders
+from hemix.data.entities import EntityTable, entity_files
+from hemix.data.layout import file_hash
+from hemix.data.spec import InputSpec
+from hemix.errors import DataError, RunError
+from hemix.features.statistics import Statistics, statistic_files
+from hemix.files import read_json, storage_errors, write_json, write_text
+from hemix.models import Predictor, Ranker, build_predictor, find_model, model_names
+from hemix.nn.sharded import ShardedTables
+from hemix.runs.shards import save_whole_tables
+from hemix.runs.weights import DENSE_FILE, TABLES_FILE, load_weights, save_dense, save_weights
+from hemix.schema import Schema
+from hemix.settings import Settings, build_settings
+from hemix.validation import first_difference
+
+__all__ = ["INFO_FILE", "METRICS_FILE", "Run", "check_same_schema"]
+
+INFO_FILE = "run.json"
+FORMAT_VERSION = 2
+"""Of run.json and settings.yaml: 2 since a model has its own settings alone."""
+METRICS_FILE = "metrics.json"
+ENTITIES: tuple[Literal["user", "item"], ...] = ("user", "item")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A finished run: load it with :meth:`load`, score a dataset with
+    :func:`hemix.runs.scoring.score_split`.
+    """
+
+    folder: Path
+    settings: Settings
+    schema: Schema
+    spec: InputSpec
+    model: Predictor
+    info: dict[str, Any]
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str = "cpu") -> Run:
+        """Read a run folder. Raises RunError naming what is missing or damaged."""
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise RunError(f"{folder}: no such run folder")
+        if not (folder / INFO_FILE).exists():
+            unfinished = (folder / "settings.yaml").exists()
+            hint = (
+                "it is not finished: continue with hemix train --resume"
+                if unfinished
+                else f"it has no {INFO_FILE}"
+            )
+            raise RunError(f"{folder}: not a run that can be used: {hint}")
+        info = read_json(folder / INFO_FILE, RunError)
+        if info.get("format_version") != FORMAT_VERSION:
+            raise RunError(
+                f"{folder / INFO_FILE}: format_version: expected {FORMAT_VERSION}, got "
+                f"{info.get('format_version', 'none')}: another hemix wrote this run; train it "
+                "again"
+            )
+        try:
+            spec = InputSpec.from_json(info["spec"])
+            digests: dict[str, str] = info["weights"]
+            fingerprint: str = info["fingerprint"]
+        except (KeyError, TypeError) as error:
+            raise RunError(f"{folder / INFO_FILE}: damaged: no {error}") from error
+        schema = Schema.load(folder / "schema.yaml")
+        if schema.fingerprint() != fingerprint:
+            raise RunError(f"{folder}: schema.yaml is not the one that this run was trained with")
+        _check_source(folder, info.get("model_source"))
+        settings = build_settings(config=folder / "settings.yaml")
+        model = build_predictor(spec, settings.model)
+        load_weights(folder, model, digests)
+        model.to(torch.device(device)).eval()
+        return cls(
+            folder=folder, settings=settings, schema=schema, spec=spec, model=model, info=info
+        )
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """metrics.json."""
+        return read_json(self.folder / METRICS_FILE, RunError)
+
+    def statistics(self) -> Statistics:
+        """The dated tables that a server looks up.
+
+        Raises DataError naming the file that is missing or damaged.
+        """
+        return Statistics.load(
+            self.folder / "statistics",
+            self.schema.statistics,
+            hashes=self.info.get("statistics", {}),
+        )
+
+    def entities(self, level: Literal["user", "item"]) -> EntityTable:
+        """The users or items that the run knows, for a server.
+
+        Raises RunError where the run is older than these tables, DataError naming the file that is
+        missing or damaged.
+        """
+        hashes = self.info.get("entities", {}).get(f"{level}s")
+        if hashes is None:
+            raise RunError(
+                f"{self.folder}: has no table of its {level}s: an older hemix trained it; prepare "
+                "and train again"
+            )
+        return EntityTable.load(self.folder / f"{level}s", self.schema, level, hashes=hashes)
+
+    def encoders(self) -> Encoders:
+        """What turns raw values into ids.
+
+        Raises DataError naming the file that is missing or damaged, or another run's.
+        """
+        found, folder = Encoders.load(self.folder / "encoders"), self.folder / "encoders"
+        for name, noted in {**self.info["encoders"], **self.info.get("id_maps", {})}.items():
+            if not (folder / name).is_file() or file_hash(folder / name) != noted:
+                raise DataError(
+                    f"{folder / name}: missing or damaged: its hash is not the one that was noted "
+                    "when it was written"
+                )
+        return found
+
+    def predict(
+        self,
+        data: Dataset | str | Path,
+        split: str = "test",
+        *,
+        bias: Literal["logged", "serving"] = "serving",
+    ) -> pa.Table:
+        """Scores of every impression of a split as one Arrow table; see
+        :func:`hemix.runs.prediction.predicted_tables`.
+        """
+        from hemix.runs.prediction import predicted_tables  # it needs this module
+
+        dataset = data if isinstance(data, Dataset) else Dataset(data)
+        return pa.concat_tables(predicted_tables(self, dataset, split, bias=bias))
+
+
+def _check_source(folder: Path, source: dict[str, str] | None) -> None:
+    """Check that a model from outside is here: code of a run folder is never run by itself.
+
+    Raises RunError naming the model and the file that it came from.
+    """
+    if source is None:
+        return
+    name, file = source.get("name", "?"), source.get("file")
+    if name not in model_names():
+        flag = f"add --import {file}" if file else f"import the module {source.get('module', '?')}"
+        raise RunError(f"{folder}: its model {name!r} is none of this hemix: {flag}")
+
+
+def begin(folder: Path, settings: Settings, dataset: Dataset) -> None:
+    """Lay down what does not change while a run trains: settings, schema, encoders, and the tables
+    that a server looks up.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "settings.yaml", settings.to_yaml())
+    write_text(folder / "schema.yaml", dataset.schema.to_yaml())
+    (folder / "encoders").mkdir(exist_ok=True)
+    for path in sorted((dataset.folder / "encoders").iterdir()):
+        copy = folder / "encoders" / path.name
+        with storage_errors(copy):
+            copy.write_bytes(path.read_bytes())
+    for name in _served_files(dataset.schema):
+        source, copy = dataset.folder / name, folder / name
+        copy.parent.mkdir(exist_ok=True)
+        if not source.is_file():
+            raise DataError(f"{source}: missing from the dataset folder: prepare it again")
+        with storage_errors(copy):
+            shutil.copyfile(source, copy)
+
+
+def _served_files(schema: Schema) -> list[str]:
+    """What a run copies from its dataset for a server, by place in either folder."""
+    statistics = [f"statistics/{name}" for name in statistic_files(schema.statistics)]
+    return statistics + [
+        f"{level}s/{name}" for level in ENTITIES for name in entity_files(schema, level)
+    ]
+
+
+def finish(folder: Path, model: Predictor, dataset: Dataset, metrics: dict[str, Any]) -> None:
+    """Write the weights, the metrics and, last, run.json, which makes the run a finished one.
+
+    Of a model whose tables several processes hold, all call it, and the first writes all but the
+    others' rows.
+    """
+    if isinstance(model, Ranker) and isinstance(model.tables, ShardedTables):
+        digests = {TABLES_FILE: save_whole_tables(folder / TABLES_FILE, model.tables)}
+        if not model.tables.team.first:
+            return
+        digests = {DENSE_FILE: save_dense(folder, model), **digests}
+    else:
+        digests = save_weights(folder, model)
+    write_json(folder / METRICS_FILE, metrics)
+    write_json(
+        folder / INFO_FILE,
+        {
+            "schema_version": 1,
+            "format_version": FORMAT_VERSION,
+            **_source(model.config.name),
+            "hemix": version("hemix"),
+            "torch": torch.__version__,
+            "fingerprint": dataset.schema.fingerprint(),
+            "data": dataset.manifest["splits"],
+            "encoders": dataset.manifest["encoders"],
+            "id_maps": {
+                path.name: file_hash(path)
+                for level in ENTITIES
+                for path in sorted((folder / "encoders").glob(f"{level}s.*.npy"))
+            },
+            "entities": {
+                f"{level}s": {
+                    name: file_hash(folder / f"{level}s" / name)
+                    for name in entity_files(dataset.schema, level)
+                }
+                for level in ENTITIES
+            },
+            "statistics": {
+                name: file_hash(folder / "statistics" / name)
+                for name in statistic_files(dataset.schema.statistics)
+            },
+            "spec": dataset.spec.to_json(),
+            "weights": digests,
+        },
+    )
+
+
+def _source(name: str) -> dict[str, Any]:
+    """Where a model from outside came from; nothing of one that every process finds by its name."""
+    source = find_model(name).source()
+    return {} if source is None else {"model_source": {"name": name, **source}}
+
+
+def check_same_schema(run: Run, dataset: Dataset) -> None:
+    """Raises RunError saying which part of the schema or which table differs between a run and a
+    dataset.
+    """
+    if run.schema.fingerprint() == dataset.schema.fingerprint():
+        if run.spec == dataset.spec and run.info["encoders"] == dataset.manifest["encoders"]:
+            return
+        raise RunError(
+            f"{run.folder} was trained with other encoders than those of {dataset.folder}: the "
+            "same schema, learned on "
+            "other rows; train on this dataset, or evaluate on the one that the run was trained on"
+        )
+    where = (
+        first_difference(run.schema.model_dump(mode="json"), dataset.schema.model_dump(mode="json"))
+        or "which tables there are"
+    )
+    raise RunError(
+        f"{run.folder} was trained with another schema than {dataset.folder}: they differ in "
+        f"{where}"
+    )

@@ -1,0 +1,110 @@
+"""Scores of a split as Arrow tables, batch by batch, and as a Parquet file."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hemix.data.dataset import Dataset
+from hemix.data.layout import load_array
+from hemix.errors import UsageError
+from hemix.files import storage_errors
+from hemix.runs.folder import Run, check_same_schema
+from hemix.runs.scoring import score_split
+
+__all__ = ["predicted_tables", "write_predictions"]
+
+
+def predicted_tables(
+    run: Run,
+    data: Dataset,
+    split: str = "test",
+    *,
+    bias: Literal["logged", "serving"] = "serving",
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> Iterator[pa.Table]:
+    """Scores of every impression of a split, one table a batch.
+
+    Columns: ``log_row`` (its row in the impression log), the user and item columns, ``time_ms``,
+    one per output, and ``score``: NaN where a column of its expression is missing or its value is
+    not finite. With ``bias`` ``serving`` the scores are those that a server would give. Raises
+    RunError where the dataset has another schema.
+    """
+    check_same_schema(run, data)
+    part = data.split(split)
+    expression = run.schema.score_expression
+    raw_names = [name for name in expression.names if name not in run.schema.outputs]
+    raw = load_array(data.folder / "items" / "raw.npy") if raw_names else None
+    users, items = (
+        pq.read_table(data.folder / "ids" / f"{kind}.parquet").column(0)
+        for kind in ("users", "items")
+    )
+    number = load_array(data.folder / "items" / "number.npy")
+    for scored in score_split(run, part, bias=bias, on_progress=on_progress):
+        rows = scored.impression_index
+        item_row = part.item_row[rows]
+        request = np.searchsorted(part.first_candidate, rows, side="right") - 1
+        values = dict(scored.outputs)
+        for column, name in enumerate(raw_names):
+            assert raw is not None
+            values[name] = raw[item_row, column]
+        yield pa.table(
+            {
+                "log_row": part.log_row[rows],
+                run.schema.user: users.take(pa.array(part.user[request])),
+                run.schema.item: items.take(pa.array(np.maximum(number[item_row], 0))),
+                "time_ms": part.time_ms[request],
+                **{name: scored.outputs[name] for name in run.schema.outputs},
+                "score": expression.scores(values, len(rows)),
+            }
+        )
+
+
+def write_predictions(tables: Iterator[pa.Table], out: str | Path) -> dict[str, int]:
+    """Write tables to a new Parquet file, whole or not at all; a score that is NaN becomes null.
+
+    Args:
+        tables: Of :func:`predicted_tables`.
+        out: The file, which ends in ``.parquet``.
+
+    Returns:
+        How many ``rows``, and how many of them are ``without_score``.
+
+    Raises:
+        UsageError: ``out`` exists, or has another ending.
+    """
+    out = Path(out)
+    if out.suffix != ".parquet":
+        raise UsageError(
+            f"--out {out}: scores are written as Parquet; name a file that ends in .parquet"
+        )
+    if out.exists():
+        raise UsageError(f"--out {out}: exists already; name a new file")
+    partial = out.with_name(f".{out.name}.part")
+    counts = {"rows": 0, "without_score": 0}
+    try:
+        with storage_errors(out):
+            written = map(_with_null_scores, tables)
+            first = next(written)
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            with pq.ParquetWriter(partial, first.schema) as writer:
+                for table in itertools.chain([first], written):
+                    writer.write_table(table)
+                    counts["rows"] += table.num_rows
+                    counts["without_score"] += table["score"].null_count
+            partial.replace(out)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    return counts
+
+
+def _with_null_scores(table: pa.Table) -> pa.Table:
+    score = pa.array(table["score"].to_numpy(), from_pandas=True)
+    return table.set_column(table.column_names.index("score"), "score", score)

@@ -1,0 +1,160 @@
+"""Raw columns to cells: what counts as missing, and what is refused with which words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hemix.data.keys import NULL_KEY, keys_of
+from hemix.data.raw_columns import Where, as_arrow, concatenate, from_arrow, mixed, row_hashes, take
+from hemix.errors import DataError
+from hemix.features import Categorical, Coordinates, Numeric, Vector
+
+WHERE = Where("logs/items.parquet", 100)
+TAGS = Categorical(multi=True, max_values=2)
+
+
+def read(feature: Any, values: pa.Array) -> Any:
+    return feature.read("x", {"x": values}, len(values), WHERE)
+
+
+def test_hashes_are_splitmix64() -> None:
+    """The first two numbers of its published sequence of seed 0: keys of statistics on disk are
+    made of them.
+    """
+    seeds = np.array([0, 0x9E3779B97F4A7C15], np.uint64)
+    assert mixed(seeds).tolist() == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4]
+    assert seeds[0] == 0, "what is given stays"
+
+
+def test_a_list_is_cut_and_a_missing_one_is_one_missing_value() -> None:
+    keys, offsets = read(TAGS, pa.array([["a", "b", "c"], None, [], [None, "a"]]))
+    a, b = keys_of(pa.array(["a", "b"])).tolist()
+    assert keys.tolist() == [a, b, NULL_KEY, NULL_KEY, a]
+    assert offsets.tolist() == [0, 2, 3, 3, 5]
+
+
+def test_numbers() -> None:
+    assert read(Numeric(), pa.array([1, None, 3])).tolist()[::2] == [1.0, 3.0]
+    assert np.isnan(read(Numeric(), pa.array([1, None, 3]))[1])
+    assert np.isnan(read(Numeric(), pa.nulls(2))).all()
+    assert read(Numeric(), pa.array([True, False])).tolist() == [1.0, 0.0]
+
+
+def test_a_column_that_is_not_there_is_missing() -> None:
+    assert Categorical().read("x", {}, 2, WHERE).tolist() == [NULL_KEY, NULL_KEY]  # type: ignore[union-attr]
+    assert Vector(size=2).read("x", {}, 1, WHERE).tolist() == [[0.0, 0.0]]  # type: ignore[union-attr]
+
+
+def test_vectors() -> None:
+    assert read(Vector(size=2), pa.array([[1.0, 2.0], None, [3.0, 4.0]])).tolist() == [
+        [1, 2],
+        [0, 0],
+        [3, 4],
+    ]
+
+
+def test_half_a_place_is_missing() -> None:
+    feature = Coordinates(latitude="lat", longitude="lon")
+    cell = feature.read(
+        "x", {"lat": pa.array([31.0, None]), "lon": pa.array([121.0, 121.0])}, 2, WHERE
+    )
+    assert isinstance(cell, np.ndarray)
+    assert cell[0].tolist() == [31.0, 121.0]
+    assert np.isnan(cell[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("feature", "values", "message"),
+    [
+        (
+            Numeric(),
+            pa.array([1.0, float("nan")]),
+            "row 101: column 'x': expected a finite number or null, found nan",
+        ),
+        (
+            Numeric(),
+            pa.array([float("inf")]),
+            "row 100: column 'x': expected a finite number or null, found inf",
+        ),
+        (Numeric(), pa.array(["a"]), "column 'x': expected a number, found string"),
+        (
+            Categorical(),
+            pa.array([0.0, float("nan")]),
+            "row 101: column 'x': expected a finite number or null, found nan",
+        ),
+        (
+            Categorical(),
+            pa.array([["a"]]),
+            "column 'x': expected a string, a whole number, a boolean or a date, found list",
+        ),
+        (
+            TAGS,
+            pa.array(["a"]),
+            "column 'x': expected a list of strings or whole numbers, found string",
+        ),
+        (
+            TAGS,
+            pa.array([[1.0], [2.0, float("nan")]]),
+            "row 101: column 'x': expected finite numbers in the list",
+        ),
+        (
+            Vector(size=2),
+            pa.array([[1.0, 2.0], [1.0]]),
+            "row 101: column 'x': expected a list of 2 numbers, found 1",
+        ),
+        (
+            Vector(size=2),
+            pa.array([None, [1.0, float("nan")]]),
+            "row 101: column 'x': expected 2 finite numbers, found [1.0, n",
+        ),
+        (
+            Vector(size=2),
+            pa.array([[1.0, None]]),
+            "row 100: column 'x': expected 2 finite numbers, found [1.0, None]",
+        ),
+    ],
+)
+def test_refusals_name_file_row_and_column(feature: Any, values: pa.Array, message: str) -> None:
+    with pytest.raises(DataError) as error:
+        read(feature, values)
+    assert str(error.value).startswith("logs/items.parquet: ") and message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_latitude_beyond_the_pole_is_refused() -> None:
+    feature = Coordinates(latitude="lat", longitude="lon")
+    with pytest.raises(
+        DataError, match=r"row 100: column 'lat': expected degrees from -90 to 90, found 121\.5"
+    ):
+        feature.read("x", {"lat": pa.array([121.5]), "lon": pa.array([31.0])}, 1, WHERE)
+
+
+@given(
+    lists=st.lists(st.lists(st.integers(1, 2**63), max_size=4), max_size=8),
+    seed=st.integers(0, 99),
+)
+def test_list_cells_survive_taking_joining_and_spilling(lists: list[list[int]], seed: int) -> None:
+    offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)
+    cell = np.array([v for values in lists for v in values], dtype=np.uint64), offsets
+    rows = np.random.default_rng(seed).integers(0, max(len(lists), 1), 5 if lists else 0)
+    taken = take(cell, rows)
+    back = from_arrow(as_arrow(concatenate([taken, cell])))
+    assert isinstance(back, tuple)
+    expected = [lists[i] for i in rows] + lists
+    assert [
+        back[0][a:b].tolist() for a, b in zip(back[1][:-1], back[1][1:], strict=True)
+    ] == expected
+
+
+def test_row_hashes_tell_rows_apart() -> None:
+    jagged = (np.array([1, 2, 2, 1, 1, 2], np.uint64), np.array([0, 2, 4, 4, 6], np.int64))
+    hashes = row_hashes(jagged).tolist()
+    assert hashes[0] == hashes[3]  # [1, 2]
+    assert len({*hashes}) == 3  # [2, 1] and [] differ from it
+    assert row_hashes(np.array([0.0, -0.0, 1.0]))[0] == row_hashes(np.array([-0.0]))[0]

@@ -1,0 +1,69 @@
+"""A run folder's tables of users and items: what a server needs of them, guarded by hashes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from hemix.data.dataset import Dataset
+from hemix.data.keys import NULL_KEY, keys_of
+from hemix.errors import DataError, RunError
+from hemix.runs import Run
+from tests.planted import DAY_MS, START_MS
+
+
+def test_every_version_of_every_known_user_and_item(
+    rich_logs: Path, rich_data: Path, rich_run: Path
+) -> None:
+    run, data = Run.load(rich_run), Dataset(rich_data)
+    encoders = run.encoders()
+    users, items = run.entities("user"), run.entities("item")
+    assert (users.features.ids == data.users.ids).all() and (
+        items.features.numbers == data.items.numbers
+    ).all()
+
+    table = pq.read_table(rich_logs / "users.parquet")
+    number = encoders.users.look_up(keys_of(pa.array(["u3", "u3"])), -1)
+    first, second = users.versions.row_at(number, np.array([START_MS, START_MS + DAY_MS])).tolist()
+    assert second == first + 1
+    for row, of_table in ((first, 6), (second, 7)):
+        latitude = table.column("lat")[of_table].as_py()
+        assert np.allclose(
+            users.places[row, 0], np.nan if latitude is None else latitude, equal_nan=True
+        )
+
+    table = pq.read_table(rich_logs / "items.parquet")
+    rows = items.versions.row_at(
+        encoders.items.look_up(keys_of(pa.array([f"i{n}" for n in range(20)])), -1),
+        np.full(20, START_MS),
+    )
+    price = table.column("price").to_numpy(zero_copy_only=False)
+    assert np.allclose(items.raw[rows, 0], price.astype(float), equal_nan=True)
+    assert (items.keys[rows, 0] == keys_of(table.column("category").combine_chunks())).all()
+    assert items.keys[0, 0] == NULL_KEY, "the unknown item has no category"
+
+
+def test_damaged_missing_and_absent_tables(rich_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(rich_run, tmp_path / "run")
+    path = run / "items" / "raw.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"items/raw\.npy: damaged"):
+        Run.load(run).entities("item")
+    path.unlink()
+    with pytest.raises(DataError, match=r"items/raw\.npy: missing"):
+        Run.load(run).entities("item")
+    Run.load(run).entities("user")
+
+    info = json.loads((run / "run.json").read_text())
+    del info["entities"]
+    (run / "run.json").write_text(json.dumps(info))
+    with pytest.raises(RunError, match="has no table of its users: an older hemix trained it"):
+        Run.load(run).entities("user")

@@ -1,0 +1,231 @@
+"""Scoring: what a change touches and what it leaves, the position of serving, and that the size of
+batches is nobody's business.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from hemix.data.batch import RequestBatch
+from hemix.data.dataset import Dataset, Split
+from hemix.data.spec import InputSpec
+from hemix.runs import Run
+from hemix.runs.scoring import Scored, permute_feature, score_split, without_history
+from hemix.schema import Schema
+from tests.data.test_dataset import leaves, same
+from tests.rich import SCHEMA
+
+FEATURES = [(level, name) for level, name, _ in Schema.parse(SCHEMA).features]
+FIELD = {"user": "users", "item": "items", "context": "context", "cross": "cross"}
+
+
+@pytest.fixture(scope="module")
+def run(rich_run: Path) -> Run:
+    return Run.load(rich_run)
+
+
+@pytest.fixture(scope="module")
+def test(rich_data: Path) -> Split:
+    return Dataset(rich_data).split("test")
+
+
+@pytest.fixture(scope="module")
+def batch(test: Split) -> RequestBatch:
+    return test.batch(np.arange(test.requests))
+
+
+def columns_of(spec: InputSpec, level: str, name: str) -> tuple[list[int], list[int], list[int]]:
+    """Positions of a feature's id, number and jagged columns, read off the documented names."""
+    of = getattr(spec, level)
+    numbers = [i for i, n in enumerate(of.number_names) if n == name or n.startswith(name + ".")]
+    return (
+        [i for i, n in enumerate(of.names) if n == name],
+        numbers,
+        [i for i, n in enumerate(of.jagged_names) if n == name],
+    )
+
+
+def rows_of(batch: RequestBatch, spec: InputSpec, level: str, name: str) -> list[tuple[float, ...]]:
+    """The feature's value in every row of its level: its numbers together, or a list."""
+    columns = getattr(batch, FIELD[level])
+    ids, numbers, jagged = columns_of(spec, level, name)
+    assert len(ids) + bool(numbers) + len(jagged) == 1
+    if jagged:
+        values_of = columns.jagged[jagged[0]]
+        return [
+            tuple(v.tolist()) for v in torch.tensor_split(values_of.values, values_of.offsets[1:-1])
+        ]
+    values: Tensor = columns.ids[:, ids] if ids else columns.numbers[:, numbers]
+    return [tuple(row) for row in values.tolist()]
+
+
+def others(batch: RequestBatch, spec: InputSpec, level: str, name: str) -> dict[str, Tensor]:
+    """All tensors of a batch without the feature's own columns."""
+    ids, numbers, jagged = columns_of(spec, level, name)
+    found = dict(leaves(batch))
+    of = f".{FIELD[level]}"
+    for key, own in ((f"{of}.ids", ids), (f"{of}.numbers", numbers)):
+        tensor = found[key]
+        found[key] = tensor[:, [i for i in range(tensor.shape[1]) if i not in own]]
+    for column in jagged:
+        del found[f"{of}.jagged.{column}.values"], found[f"{of}.jagged.{column}.offsets"]
+    return found
+
+
+@pytest.mark.parametrize(("level", "name"), FEATURES, ids=[".".join(f) for f in FEATURES])
+def test_a_permuted_feature_changes_its_own_columns_alone(
+    run: Run, batch: RequestBatch, level: str, name: str
+) -> None:
+    changed = permute_feature(run, level, name, 0)(batch, 0)
+    before, after = rows_of(batch, run.spec, level, name), rows_of(changed, run.spec, level, name)
+    assert sorted(before) == sorted(after), (
+        "a permutation of whole values: numbers and their missing flag stay together"
+    )
+    assert before != after
+    ours, theirs = others(batch, run.spec, level, name), others(changed, run.spec, level, name)
+    assert ours.keys() == theirs.keys()
+    for key, tensor in ours.items():
+        assert torch.equal(tensor, theirs[key]), key
+    changed.validate(run.spec)
+
+
+def test_a_permutation_follows_from_seed_and_batch(run: Run, batch: RequestBatch) -> None:
+    def cross(seed: int, number: int) -> list[tuple[float, ...]]:
+        return rows_of(
+            permute_feature(run, "cross", "pair", seed)(batch, number), run.spec, "cross", "pair"
+        )
+
+    assert cross(0, 0) == cross(0, 0)
+    assert cross(0, 0) != cross(1, 0)
+    assert cross(0, 0) != cross(0, 1)
+
+
+def test_features_move_independently_of_each_other_but_by_the_same_rows(
+    run: Run, batch: RequestBatch
+) -> None:
+    """The rows of one permutation are those of ``default_rng([seed, number])``: worked out
+    apart.
+    """
+    order = np.random.default_rng([5, 2]).permutation(batch.candidates_count)
+    before = rows_of(batch, run.spec, "cross", "lift")
+    assert rows_of(
+        permute_feature(run, "cross", "lift", 5)(batch, 2), run.spec, "cross", "lift"
+    ) == [before[i] for i in order]
+
+
+def test_hidden_histories(run: Run, batch: RequestBatch) -> None:
+    begin, middle, end = batch.history_ranges.unbind(1)
+    assert (middle > begin).any() and (end > middle).any()
+    no_global, no_realtime = (
+        without_history(run, part)(batch, 0) for part in ("global", "realtime")
+    )  # type: ignore[arg-type]
+    assert torch.equal(no_global.history_ranges, torch.stack([middle, middle, end], 1))
+    assert torch.equal(no_realtime.history_ranges, torch.stack([begin, middle, middle], 1))
+    for changed, part in ((no_global, "before"), (no_realtime, "today")):
+        assert same(
+            dataclasses.replace(
+                changed, history_ranges=batch.history_ranges, context=batch.context
+            ),
+            batch,
+        )
+        hidden = [
+            i
+            for i, n in enumerate(run.spec.context.number_names)
+            if n.startswith(f"history.{part}")
+        ]
+        others = [i for i in range(run.spec.context.numbers) if i not in hidden]
+        assert len(hidden) == 4 and (batch.context.numbers[:, hidden] > 0).any()
+        assert (changed.context.numbers[:, hidden] == 0).all(), (
+            "the counts of hidden events are hidden with them"
+        )
+        assert torch.equal(changed.context.numbers[:, others], batch.context.numbers[:, others])
+
+
+def scores(scored: list[Scored]) -> dict[str, np.ndarray]:
+    """Outputs in the order of the split's rows."""
+    rows = np.concatenate([s.impression_index for s in scored])
+    assert sorted(rows.tolist()) == list(range(len(rows)))
+    order = np.argsort(rows)
+    found = {
+        name: np.concatenate([s.outputs[name] for s in scored])[order] for name in scored[0].outputs
+    }
+    lengths = {
+        k: np.concatenate([getattr(s, k) for s in scored])[order]
+        for k in ("global_length", "realtime_length")
+    }
+    return found | lengths
+
+
+def test_the_split_into_batches_changes_nothing(run: Run, test: Split) -> None:
+    whole = scores(list(score_split(run, test)))
+    assert set(whole) == {"click", "order", "order_given_click", "global_length", "realtime_length"}
+    for plan in (test.plan(1), test.plan(7, order="shuffled", seed=1), test.plan(30, order="time")):
+        parts = scores(list(score_split(run, test, plan=plan)))
+        for name, values in whole.items():
+            np.testing.assert_allclose(parts[name], values, rtol=1e-5)
+
+
+def test_scores_are_the_models_own(run: Run, test: Split, batch: RequestBatch) -> None:
+    whole = scores(list(score_split(run, test)))
+    logits = run.model.eval()(batch).detach().double().numpy()
+    click = 1 / (
+        1 + np.exp(-(logits[:, 0] + np.log(0.25)))
+    )  # of the negatives the log kept a quarter
+    given = 1 / (1 + np.exp(-logits[:, 1]))
+    np.testing.assert_allclose(whole["click"], click, rtol=1e-5)
+    np.testing.assert_allclose(whole["order_given_click"], given, rtol=1e-5)
+    np.testing.assert_allclose(whole["order"], click * given, rtol=1e-5)
+    cuts = batch.history_ranges[batch.request_index].numpy()
+    assert whole["global_length"].tolist() == (cuts[:, 1] - cuts[:, 0]).tolist()
+    assert whole["realtime_length"].tolist() == (cuts[:, 2] - cuts[:, 1]).tolist()
+    assert whole["global_length"].max() <= 6 and whole["realtime_length"].max() == 3
+
+
+def test_serving_scores_every_impression_at_one_position(
+    run: Run, test: Split, batch: RequestBatch
+) -> None:
+    logged, serving = (
+        scores(list(score_split(run, test, bias=bias))) for bias in ("logged", "serving")
+    )  # type: ignore[arg-type]
+    first = batch.bias.numpy() == 0
+    assert 0 < first.sum() < len(first)
+    np.testing.assert_allclose(serving["click"][first], logged["click"][first], rtol=1e-6)
+    assert (serving["click"][~first] != logged["click"][~first]).all()
+    expected = run.model.predict(dataclasses.replace(batch, bias=torch.zeros_like(batch.bias)))[
+        "click"
+    ]
+    np.testing.assert_allclose(serving["click"], expected.double().numpy(), rtol=1e-5)
+
+
+def test_serving_uses_the_schemas_position(run: Run, test: Split, batch: RequestBatch) -> None:
+    bias = run.schema.roles.bias
+    assert bias is not None
+
+    def at(serve_as: int, most: int) -> np.ndarray:
+        changed = bias.model_copy(update={"serve_as": serve_as, "max": most})
+        schema = run.schema.model_copy(
+            update={"roles": run.schema.roles.model_copy(update={"bias": changed})}
+        )
+        return scores(
+            list(score_split(dataclasses.replace(run, schema=schema), test, bias="serving"))
+        )["click"]
+
+    expected = (
+        run.model.predict(dataclasses.replace(batch, bias=torch.full_like(batch.bias, 2)))["click"]
+        .double()
+        .numpy()
+    )
+    np.testing.assert_allclose(at(2, 5), expected, rtol=1e-5)
+    np.testing.assert_allclose(at(9, 2), expected, rtol=1e-5)
+
+
+def test_progress_ends_at_all_impressions(run: Run, test: Split) -> None:
+    done: list[int] = []
+    list(score_split(run, test, plan=test.plan(30), on_progress=done.append))
+    assert done == sorted(done) and done[-1] == test.impressions and len(done) > 1
