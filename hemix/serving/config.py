@@ -129,7 +129,7 @@ def load_config(
     }
     return ServeConfig(
         **{
-            **_validated(from_file, str, origin=f"{path}: "),
+            **_validated(from_file, str, prefix=f"{path}: "),
             **_validated(from_environment, lambda name: f"{ENVIRONMENT_PREFIX}{name.upper()}"),
             **_validated(flags or {}, lambda name: f"--{name.replace('_', '-')}"),
         }
@@ -146,25 +146,25 @@ def _read_file(path: str | Path) -> Mapping[str, Any]:
 
 
 def _validated(
-    values: Mapping[str, Any], spelling: Callable[[str], str], *, origin: str = ""
+    values: Mapping[str, Any], spelling: Callable[[str], str], *, prefix: str = ""
 ) -> dict[str, Any]:
     """Validate the values of one source.
 
     Args:
         values: Values by field.
         spelling: Returns the source's name for a field.
-        origin: Start of messages.
+        prefix: Start of messages.
     """
     fields = ServeConfig.model_fields
     for name in values:
         if name not in fields:
             close = get_close_matches(name, fields, n=1)
             hint = f"; did you mean {spelling(close[0])}?" if close else ""
-            raise SettingsError(f"{origin}{spelling(name)}: unknown setting{hint}")
+            raise SettingsError(f"{prefix}{spelling(name)}: unknown setting{hint}")
     try:
         config = ServeConfig.model_validate(dict(values))
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
         _, _, problem = first_problem(error).partition(": ")
-        raise SettingsError(f"{origin}{spelling(name)}: {problem}") from error
+        raise SettingsError(f"{prefix}{spelling(name)}: {problem}") from error
     return {name: getattr(config, name) for name in values}

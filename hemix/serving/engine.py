@@ -20,7 +20,7 @@ from hemix.serving.config import ServeConfig
 from hemix.serving.field_validation import FieldValidator
 from hemix.serving.ranking_log import RankingLog
 from hemix.serving.ranking_log.tables import LoggedRanking
-from hemix.serving.request_encoder import Encoder, check_history
+from hemix.serving.request_encoder import RequestEncoder, check_history
 from hemix.serving.scorer import EncodedRanking, ItemRanker, RequestScores, Scorer
 from hemix.serving.store_reader import StoreReader, StoreSnapshot
 from hemix.serving.stores import Store
@@ -80,7 +80,7 @@ class Engine:
         self.run = run if isinstance(run, Run) else Run.load(run, config.device)
         self.run.model.to(device).eval()
         self.name, self.version, self.schema = name, version, self.run.schema
-        self._encoder = Encoder(
+        self._encoder = RequestEncoder(
             self.run.encoders(),
             self.run.statistics(),
             self.run.entities("user"),
@@ -218,11 +218,11 @@ class Engine:
         missing = prepared.snapshot.degraded
         if prepared.side.request.history is not None:  # it replaces the store's history
             return tuple(name for name in missing if name != "history")
-        earlier_events_unread = (
+        earlier_events_missing = (
             prepared.user.side.events >= self.history_limit and end < self._encoder.most
         )
         # in a replay the log has named it already
-        if earlier_events_unread and "early_history" not in missing:
+        if earlier_events_missing and "early_history" not in missing:
             missing += ("early_history",)
         return missing
 

@@ -29,75 +29,52 @@ class Metrics:
     """Counters, histograms and gauges of one server. Every method is cheap and thread-safe."""
 
     def __init__(self) -> None:
-        registry = self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "hemix_requests", "Answers by route and status", ["route", "status"], registry=registry
-        )
-        self.seconds = Histogram(
-            "hemix_request_seconds",
-            "Time to answer",
-            ["route"],
-            buckets=_BUCKETS_SECONDS,
-            registry=registry,
-        )
-        self.stages = Histogram(
-            "hemix_stage_seconds",
-            "Time of a stage of a ranking",
-            ["stage"],
-            buckets=_BUCKETS_SECONDS,
-            registry=registry,
-        )
-        self.refused = Counter(
-            "hemix_refused", "Answers that are errors, by code", ["code"], registry=registry
-        )
-        self.events = Counter("hemix_events", "Events by outcome", ["outcome"], registry=registry)
-        self._unusable = Counter(
-            "hemix_unusable_values",
+        self.registry = CollectorRegistry()
+        self.requests = self._counter("requests", "Answers by route and status", "route", "status")
+        self.seconds = self._histogram("request_seconds", "Time to answer", "route")
+        self.stages = self._histogram("stage_seconds", "Time of a stage of a ranking", "stage")
+        self.refused = self._counter("refused", "Answers that are errors, by code", "code")
+        self.events = self._counter("events", "Events by outcome", "outcome")
+        self._unusable = self._counter(
+            "unusable_values",
             "Values of accepted events that a model cannot read and another one can",
-            ["model"],
-            registry=registry,
+            "model",
         )
-        self.store_errors = Counter(
-            "hemix_store_errors", "Failures of the store", ["during"], registry=registry
+        self.store_errors = self._counter("store_errors", "Failures of the store", "during")
+        self.unknown = self._counter(
+            "unknown_ids", "Users and items of rank requests that the run does not know", "kind"
         )
-        self.unknown = Counter(
-            "hemix_unknown_ids",
-            "Users and items of rank requests that the run does not know",
-            ["kind"],
-            registry=registry,
+        self.degraded = self._counter(
+            "degraded_rankings", "Rankings that lacked an input", "missing"
         )
-        self.degraded = Counter(
-            "hemix_degraded_rankings",
-            "Rankings that lacked an input",
-            ["missing"],
-            registry=registry,
+        self.rankings = self._counter(
+            "rankings", "Rankings by model and version", "model", "version"
         )
-        self.rankings = Counter(
-            "hemix_rankings",
-            "Rankings by model and version",
-            ["model", "version"],
-            registry=registry,
+        self.candidates = self._counter("ranked_candidates", "Candidates scored")
+        self.user_states = self._counter(
+            "user_states", "Rankings by use of the cached user state: hit, extended, miss", "cache"
         )
-        self.candidates = Counter("hemix_ranked_candidates", "Candidates scored", registry=registry)
-        self.user_states = Counter(
-            "hemix_user_states",
-            "Rankings by use of the cached user state: hit, extended, miss",
-            ["cache"],
-            registry=registry,
+        self._in_use = self._gauge("queue", "Requests in work and waiting", "gate")
+        age = self._gauge(
+            "newest_event_age_seconds", "Age of the newest accepted event; NaN before the first"
         )
-        self._waiting = Gauge(
-            "hemix_queue", "Requests in work and waiting", ["gate"], registry=registry
-        )
-        age = Gauge(
-            "hemix_newest_event_age_seconds",
-            "Age of the newest accepted event; NaN before the first",
-            registry=registry,
-        )
-        age.set_function(
-            lambda: time.time() - self._newest_ms / 1000 if self._newest_ms else float("nan")
-        )
+        age.set_function(self._newest_event_age)
         self._newest_ms = 0
-        ProcessCollector(registry=registry)
+        ProcessCollector(registry=self.registry)
+
+    def _counter(self, name: str, help: str, *labels: str) -> Counter:
+        return Counter(f"hemix_{name}", help, labels, registry=self.registry)
+
+    def _gauge(self, name: str, help: str, *labels: str) -> Gauge:
+        return Gauge(f"hemix_{name}", help, labels, registry=self.registry)
+
+    def _histogram(self, name: str, help: str, *labels: str) -> Histogram:
+        return Histogram(
+            f"hemix_{name}", help, labels, buckets=_BUCKETS_SECONDS, registry=self.registry
+        )
+
+    def _newest_event_age(self) -> float:
+        return time.time() - self._newest_ms / 1000 if self._newest_ms else float("nan")
 
     def watch_queue(self, executor: str, in_use: Callable[[], int]) -> None:
         """Export the number of slots in use of an executor.
@@ -106,7 +83,7 @@ class Metrics:
             executor: Name of the executor.
             in_use: Returns the number.
         """
-        self._waiting.labels(executor).set_function(in_use)
+        self._in_use.labels(executor).set_function(in_use)
 
     def watch_log(self, dropped: Callable[[], int]) -> None:
         """Export the number of entries that the ranking log has dropped.
@@ -114,11 +91,7 @@ class Metrics:
         Args:
             dropped: Returns the number.
         """
-        gauge = Gauge(
-            "hemix_log_left_out",
-            "Rankings and bodies of events that the log dropped",
-            registry=self.registry,
-        )
+        gauge = self._gauge("log_left_out", "Rankings and bodies of events that the log dropped")
         gauge.set_function(dropped)
 
     def count_events(self, newest_ms: int, outcomes: Mapping[str, int]) -> None:

@@ -1,9 +1,7 @@
-"""From raw requests and events to the parts of a RequestBatch: the same encoders, cuts, counts and
-statistics as training.
+"""Encoding of raw users, events and requests, with the encoders and statistics of training.
 
-The user's side (features and events) is free of the request's time but for the version of the
-user's row; the request's side holds cuts, context, candidates and everything that meets there.
-Knows no store, no cache and no model.
+The user's side (features and events) depends on the request's time only by the version of the
+user's row. The request's side has history ranges, context, candidates and their cross features.
 """
 
 from __future__ import annotations
@@ -31,13 +29,13 @@ from hemix.serving.entity_encoder import EntityEncoder, EntityRows
 from hemix.serving.field_validation import FieldValidator
 from hemix.serving.types import Candidate, Event, Features, RankRequest
 
-__all__ = ["Encoder", "RequestSide", "UserSide", "check_history"]
+__all__ = ["RequestEncoder", "RequestSide", "UserSide", "check_history"]
 
 Array = npt.NDArray[Any]
 
 _NOTHING = Features()
 _SLACK = 128
-"""Events read beyond what a request can see, in case some lie after it."""
+"""Events read beyond a request's histories, because some may be later than the request"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +66,7 @@ class UserSide:
         return len(self.time_ms)
 
     def without_items(self) -> UserSide:
-        """What is left to keep once a state has taken in the events' items."""
+        """Return the user without the events' items, which a user state contains."""
         nothing = Block(ids=self.items.ids[:0], numbers=self.items.numbers[:0])
         return replace(self, items=nothing, item_index=self.item_index[:0].copy())
 
@@ -89,12 +87,12 @@ class RequestSide:
     raw: Array
     """float64 [N, columns]: the item columns of the score expression"""
     known: Array
-    """bool [N]: whether the run or an event told of the item"""
+    """bool [N]: whether the run or an event knows the item"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _KeyInputs:
-    """What the keys of statistics are made of: a request with its N candidates."""
+    """Inputs of the keys of statistics: a request with its N candidates."""
 
     request: RankRequest
     item_keys: Array
@@ -109,8 +107,8 @@ class _KeyInputs:
     """``level.feature`` -> float64 [N, 2] of both ends of distances"""
 
 
-class Encoder:
-    """Encodes for one run."""
+class RequestEncoder:
+    """Encodes users, events and requests for one run."""
 
     def __init__(
         self,
@@ -128,8 +126,8 @@ class Encoder:
         self._context = ColumnParser(schema, "context", checks)
         self._cross = ColumnParser(schema, "cross", checks)
         (self._action,) = schema.event_fields["action"].columns("action")
-        self._context_places = coordinates_features(schema, "context")
-        self._needs_places = any(f.inputs() for _, _, f in schema.features)
+        self._context_coordinates = coordinates_features(schema, "context")
+        self._needs_coordinates = any(f.inputs() for _, _, f in schema.features)
         self._versioned = schema.valid_from is not None
         self._parts = {
             level: tuple(
@@ -141,9 +139,9 @@ class Encoder:
         }
         history = schema.history
         self.most = history.global_length + history.realtime_length
-        """How many events a request can see"""
+        """Maximum events in a request's histories"""
         self.limit = self.most + _SLACK
-        """How many of a user's newest events are read"""
+        """Number of a user's newest events to read"""
         self.event_columns = frozenset(
             c for n in schema.event_item_features for c in schema.features.item[n].columns(n)
         )
@@ -152,7 +150,7 @@ class Encoder:
     # -- the user's side ---------------------------------------------------------------------------
 
     def user_row(self, user: str, time_ms: int) -> int:
-        """The version of the user's row that held at a time; -1: the run does not know them."""
+        """Return the version of a user's row at a time; -1 where the run does not know the user."""
         number = self.users.numbers(pa.array([user]))
         return int(self.users.rows_at(number, np.array([time_ms]))[0])
 
@@ -220,12 +218,8 @@ class Encoder:
         if self._versioned:  # as-of: what was said later than an event does not change the event
             since = np.array([f.since_ms for f in over], dtype=np.int64)[codes]
             applies &= (time_ms >= since) | (rows < 0)
-        width = int(rows.max(initial=-1)) + 2
-        kinds, first, index = np.unique(
-            (codes.astype(np.int64) * width + rows + 1) * 2 + applies,
-            return_index=True,
-            return_inverse=True,
-        )
+        keys = _version_keys(codes, rows, applies)
+        kinds, first, index = np.unique(keys, return_index=True, return_inverse=True)
         patches = [over[codes[i]].values if applies[i] else _NOTHING.values for i in first]
         encoded = self.items.encode([texts[codes[i]] for i in first], rows[first], patches)
         assert len(kinds) == len(first)
@@ -234,8 +228,11 @@ class Encoder:
     # -- the request's side ------------------------------------------------------------------------
 
     def history_ranges(self, request: RankRequest, time_ms: Array) -> Array:
-        """int64 [1, 3]: what a request sees of a user's events of these times, or of its own
-        history.
+        """Return int64 [1, 3]: the ranges of a user's events, or of the request's own history.
+
+        Args:
+            request: The request.
+            time_ms: int64 [E]: times of the events, ascending.
         """
         history = self.schema.history
         if request.history is None:
@@ -251,9 +248,15 @@ class Encoder:
     def request_side(
         self, request: RankRequest, user: UserSide, items: Mapping[str, Features]
     ) -> RequestSide:
-        """A request of ``user``; ``items``: what events said of its candidates.
+        """Encode a request.
 
-        Raises RequestError naming the field of a value that cannot be used.
+        Args:
+            request: The request.
+            user: Its encoded user.
+            items: Features that events set for the candidates.
+
+        Raises:
+            RequestError: A value cannot be used; names its field.
         """
         rows, time_ms = len(request.items), np.array([request.time_ms])
         history_ranges = self.history_ranges(request, user.time_ms)
@@ -263,12 +266,14 @@ class Encoder:
         )
         ids = keys_of_texts(c.id for c in request.items)
         candidates, known = self._candidates(request.items, ids, request.time_ms, items)
-        places = self._places(user, context, candidates) if self._needs_places else {}
+        coordinates = (
+            self._coordinates(user, context, candidates) if self._needs_coordinates else {}
+        )
 
         context_block = self._encoders.block("context", context, 1, time_ms=time_ms)
         times_ms = np.repeat(time_ms, rows)
         cross_block = self._encoders.block(
-            "cross", cross, rows, time_ms=times_ms, coordinates=places
+            "cross", cross, rows, time_ms=times_ms, coordinates=coordinates
         )
         day = local_day(time_ms, self.schema.clock.timezone)
 
@@ -279,7 +284,7 @@ class Encoder:
             context=context,
             cross=cross,
             items=candidates,
-            coordinates=places,
+            coordinates=coordinates,
         )
 
         def keys(level: str) -> dict[str, Array]:
@@ -307,23 +312,39 @@ class Encoder:
         )
 
     def _candidates(
-        self, items: Sequence[Candidate], keys: Array, time_ms: int, said: Mapping[str, Features]
+        self, items: Sequence[Candidate], keys: Array, time_ms: int, live: Mapping[str, Features]
     ) -> tuple[EntityRows, Array]:
-        rows = self.items.rows_at(self.items.numbers_of(keys), np.full(len(items), time_ms))
-        own, before = self.items.columns, [said.get(c.id, _NOTHING) for c in items]
-        over = [
-            {**b.values, **{name: v for name, v in c.fields.items() if name in own}}
-            if c.fields
-            else b.values
-            for b, c in zip(before, items, strict=True)
-        ]
-        known = (rows >= 0) | np.array([b.revision > 0 for b in before], dtype=bool)
-        return self.items.encode(
-            [c.id for c in items], rows, over, self._refuse_asked(items)
-        ), known
+        """Encode candidates.
 
-    def _refuse_asked(self, items: Sequence[Candidate]) -> OnInvalid:
-        """Refuses what the request says; what events said before counts as missing."""
+        Args:
+            items: The candidates [N].
+            keys: uint64 [N]: keys of their ids.
+            time_ms: Time of the request.
+            live: Features that events set for items.
+
+        Returns:
+            The candidates, and bool [N]: whether the run or an event knows the item.
+        """
+        rows = self.items.rows_at(self.items.numbers_of(keys), np.full(len(items), time_ms))
+        live_features = [live.get(candidate.id, _NOTHING) for candidate in items]
+        overrides = [
+            self._overrides(candidate, features)
+            for candidate, features in zip(items, live_features, strict=True)
+        ]
+        known = (rows >= 0) | np.array([f.revision > 0 for f in live_features], dtype=bool)
+        ids = [candidate.id for candidate in items]
+        return self.items.encode(ids, rows, overrides, self._refuse_own_fields(items)), known
+
+    def _overrides(self, candidate: Candidate, live: Features) -> Mapping[str, Any]:
+        """Return live features, overridden by the request's fields."""
+        if not candidate.fields:
+            return live.values
+        columns = self.items.columns
+        own = {name: value for name, value in candidate.fields.items() if name in columns}
+        return {**live.values, **own}
+
+    def _refuse_own_fields(self, items: Sequence[Candidate]) -> OnInvalid:
+        """Refuse invalid fields of the request; invalid live features count as missing."""
 
         def refuse(row: int, column: str, problem: str) -> None:
             if column in items[row].fields:
@@ -331,67 +352,86 @@ class Encoder:
 
         return refuse
 
-    def _places(
+    def _coordinates(
         self, user: UserSide, context: Mapping[str, Any], items: EntityRows
     ) -> dict[str, Array]:
-        """``level.feature`` -> float64 [N, 2] of both ends of distances."""
-        rows = len(items.places)
-        found = {
+        """Return ``level.feature`` -> float64 [N, 2]: both ends of distances."""
+        rows = len(items.coordinates)
+        coordinates = {
             f"context.{name}": np.repeat(context[name], rows, axis=0)
-            for name in self._context_places
+            for name in self._context_coordinates
         }
-        for i, name in enumerate(self.users.place_names):
-            found[name] = np.repeat(user.user.places[:, 2 * i : 2 * i + 2], rows, axis=0)
-        for i, name in enumerate(self.items.place_names):
-            found[name] = items.places[:, 2 * i : 2 * i + 2]
-        return found
+        for i, name in enumerate(self.users.coordinates_names):
+            of_user = user.user.coordinates[:, 2 * i : 2 * i + 2]
+            coordinates[name] = np.repeat(of_user, rows, axis=0)
+        for i, name in enumerate(self.items.coordinates_names):
+            coordinates[name] = items.coordinates[:, 2 * i : 2 * i + 2]
+        return coordinates
 
-    def _key(self, part: str, inputs: _KeyInputs) -> Array:
-        """A part of statistics' keys: uint64 [1] of a request, or [N] of its candidates."""
-        level, _, name = part.partition(".")
-        user, items, ids = inputs.user.user, inputs.items, inputs.item_keys
-        if level == "user" and not name:
-            return keys_of_texts([inputs.request.user])
-        if level == "user":
-            return user.keys[:, self.users.key_names.index(part)]
-        if level == "item":
-            return items.keys[:, self.items.key_names.index(part)] if name else ids
-        rows = 1 if level == "context" else len(ids)
-        raw = inputs.context[name] if level == "context" else inputs.cross[name]
-        return self._encoders.keys(
-            level,
-            name,
-            raw,
-            rows,
-            time_ms=np.full(rows, inputs.request.time_ms),
-            coordinates=None if level == "context" else inputs.coordinates,
-        )
+    def _key(self, feature: str, inputs: _KeyInputs) -> Array:
+        """Return the keys of one feature that statistics group by.
+
+        Args:
+            feature: ``level.name``; ``user`` or ``item`` for the raw id.
+            inputs: The request.
+
+        Returns:
+            uint64 [1] of a request's feature, or [N] of its candidates'.
+        """
+        level, _, name = feature.partition(".")
+        match level:
+            case "user" if not name:
+                return keys_of_texts([inputs.request.user])
+            case "user":
+                return inputs.user.user.keys[:, self.users.key_names.index(feature)]
+            case "item" if not name:
+                return inputs.item_keys
+            case "item":
+                return inputs.items.keys[:, self.items.key_names.index(feature)]
+            case "context":
+                raw, rows, coordinates = inputs.context[name], 1, None
+            case _:
+                raw, rows = inputs.cross[name], len(inputs.item_keys)
+                coordinates = inputs.coordinates
+        time_ms = np.full(rows, inputs.request.time_ms)
+        return self._encoders.keys(level, name, raw, rows, time_ms=time_ms, coordinates=coordinates)
+
+
+def _version_keys(codes: Array, rows: Array, applies: Array) -> Array:
+    """Return int64 [E]: one key per item, row of the table and use of live features.
+
+    Args:
+        codes: int [E]: the event's item.
+        rows: int64 [E]: its row of the table; -1: none.
+        applies: bool [E]: whether live features apply.
+    """
+    shape = (int(codes.max(initial=0)) + 1, int(rows.max(initial=-1)) + 2, 2)
+    return np.ravel_multi_index((codes.astype(np.int64), rows + 1, applies.astype(np.int64)), shape)
 
 
 def check_history(request: RankRequest) -> None:
-    """Raises RequestError naming the first event of the request's own history that is not before
-    it, or out of order.
+    """Refuse a request's own history that is out of order or not before the request.
+
+    Raises:
+        RequestError: Names the first such event.
     """
     if request.history is None:
         return
-    for part, events in (
+    for name, events in (
         ("global", request.history.global_),
         ("realtime", request.history.realtime),
     ):
-        before = TIMELESS_MS
+        previous = TIMELESS_MS
         for i, event in enumerate(events):
-            where = f"history.{part}[{i}].timestamp"
-            if event.time_ms >= request.time_ms:
+            field, time_ms = f"history.{name}[{i}].timestamp", event.time_ms
+            if time_ms >= request.time_ms:
+                expected = f"expected a time before the request's {request.time_ms}"
+                raise RequestError(field, f"{expected}, found {time_ms}")
+            if time_ms < previous:
                 raise RequestError(
-                    where,
-                    f"expected a time before the request's {request.time_ms}, "
-                    f"found {event.time_ms}",
+                    field, f"expected events by time, found {time_ms} after {previous}"
                 )
-            if event.time_ms < before:
-                raise RequestError(
-                    where, f"expected events by time, found {event.time_ms} after {before}"
-                )
-            before = event.time_ms
+            previous = time_ms
 
 
 def _action(event: Event) -> str | None:

@@ -56,7 +56,7 @@ class CachedUserState:
             side.ids,
             side.items.ids,
             side.items.numbers,
-            side.user.places,
+            side.user.coordinates,
             side.user.keys,
         )
         columns = side.item_ids.nbytes + side.actions.nbytes

@@ -17,7 +17,7 @@ import torch
 
 from hemix.runs import Run
 from hemix.serving.batch import user_batch
-from hemix.serving.request_encoder import Encoder, UserSide
+from hemix.serving.request_encoder import RequestEncoder, UserSide
 from hemix.serving.store_reader import StoreReader, StoreSnapshot
 from hemix.serving.types import CacheOutcome, Event, Features, History, RankRequest
 from hemix.serving.user_cache import CachedUserState, UserStateCache
@@ -43,7 +43,7 @@ class UserStates:
     def __init__(
         self,
         run: Run,
-        encoder: Encoder,
+        encoder: RequestEncoder,
         reader: StoreReader,
         cache: UserStateCache,
         device: torch.device,
@@ -53,7 +53,7 @@ class UserStates:
 
         Args:
             run: The served run.
-            encoder: Encoder of the run.
+            encoder: RequestEncoder of the run.
             reader: Reads the store.
             cache: Cache of states.
             device: Device of the model.
@@ -172,11 +172,11 @@ class UserStates:
 
     def _revisions(self, ids: frozenset[str], snapshot: StoreSnapshot) -> dict[str, int]:
         """Return the revisions of items' features where events carry them."""
-        carried = self._encoder.event_columns
+        event_columns = self._encoder.event_columns
         return {
             item: features.revision
             for item, features in snapshot.items.items()
-            if item in ids and not carried.isdisjoint(features.values)
+            if item in ids and not event_columns.isdisjoint(features.values)
         }
 
 

@@ -15,7 +15,7 @@ from hemix.data.layout import Block
 from hemix.runs import Run
 from hemix.serving.entity_encoder import EntityEncoder, EntityRows
 from hemix.serving.field_validation import FieldValidator
-from hemix.serving.request_encoder import Encoder
+from hemix.serving.request_encoder import RequestEncoder
 from hemix.serving.types import Event, Features
 from tests.planted import DAY_MS, START_MS
 
@@ -55,7 +55,7 @@ def features(block: Block, but: list[int]) -> list[Any]:
 def same(a: EntityRows, b: EntityRows, own: list[int]) -> bool:
     return (
         features(a.block, own) == features(b.block, own)
-        and np.allclose(a.places, b.places, equal_nan=True)
+        and np.allclose(a.coordinates, b.coordinates, equal_nan=True)
         and (a.keys == b.keys).all()
         and np.allclose(a.raw, b.raw, equal_nan=True)
     )
@@ -93,14 +93,14 @@ def test_one_coordinate_said_anew_keeps_the_other(rich_logs: Path, run: Run) -> 
     )
     at = encoder.rows_at(encoder.numbers(pa.array([row["id"]])), np.array([START_MS]))
     moved = encoder.encode([row["id"]], at, [{"lat": 31.25}])
-    assert moved.places[0].tolist() == pytest.approx([31.25, row["lon"]])
+    assert moved.coordinates[0].tolist() == pytest.approx([31.25, row["lon"]])
     gone = encoder.encode([row["id"]], at, [{"lat": None}])
-    assert np.isnan(gone.places[0]).all()
+    assert np.isnan(gone.coordinates[0]).all()
 
 
 def test_with_versions_what_is_said_of_an_item_changes_later_events_alone(run: Run) -> None:
     """As hemix prepare would have it, were the item's row of that time in the table."""
-    encoder = Encoder(
+    encoder = RequestEncoder(
         run.encoders(),
         run.statistics(),
         run.entities("user"),

@@ -17,7 +17,7 @@ from hemix.serving.engine import Engine
 from hemix.serving.ranking_log.replay import replay
 from hemix.serving.stores import StoreLimits, open_store
 from tests.serving.http.process import ROOT
-from tests.serving.http.test_served import as_json, serving
+from tests.serving.http.test_server_process import as_json, serving
 from tests.serving.parity import TOLERANCE, asked_requests, live_events
 
 
