@@ -17,10 +17,10 @@ import torch
 from hemix.errors import SettingsError
 from hemix.runs import Run
 from hemix.serving.config import ServeConfig
-from hemix.serving.field_validation import FieldValidator
+from hemix.serving.field_validation import FieldValidator, check_history
 from hemix.serving.ranking_log import RankingLog
 from hemix.serving.ranking_log.tables import LoggedRanking
-from hemix.serving.request_encoder import RequestEncoder, check_history
+from hemix.serving.request_encoder import RequestEncoder
 from hemix.serving.scorer import EncodedRanking, ItemRanker, RequestScores, Scorer
 from hemix.serving.store_reader import StoreReader, StoreSnapshot
 from hemix.serving.stores import Store

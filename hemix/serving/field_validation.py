@@ -1,4 +1,4 @@
-"""Validation of JSON values by the schema's columns, before they reach the store or the model.
+"""Validation of requests before they reach the store or the model.
 
 A valid value can be encoded; values outside the vocabulary are valid. Columns that the schema does
 not name are ignored, or refused in strict mode.
@@ -10,11 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from hemix.data.encode import level_features
+from hemix.data.spec import TIMELESS_MS
+from hemix.errors import RequestError
 from hemix.features.base import FeatureType, JsonCheck
 from hemix.features.json_values import number_problem
 from hemix.schema import Schema
+from hemix.serving.types import RankRequest
 
-__all__ = ["FieldValidator", "position_of"]
+__all__ = ["FieldValidator", "check_history", "position_of"]
 
 _MAX_POSITION = 2**53
 """Up to here floats represent every integer"""
@@ -94,6 +97,31 @@ class FieldValidator:
                 if expected is not None:
                     return column, f"expected {expected}, found {_shown(value)}"
         return None
+
+
+def check_history(request: RankRequest) -> None:
+    """Refuse a request's own history that is out of order or not before the request.
+
+    Raises:
+        RequestError: Names the first such event.
+    """
+    if request.history is None:
+        return
+    for name, events in (
+        ("global", request.history.global_),
+        ("realtime", request.history.realtime),
+    ):
+        previous = TIMELESS_MS
+        for i, event in enumerate(events):
+            field, time_ms = f"history.{name}[{i}].timestamp", event.time_ms
+            if time_ms >= request.time_ms:
+                expected = f"expected a time before the request's {request.time_ms}"
+                raise RequestError(field, f"{expected}, found {time_ms}")
+            if time_ms < previous:
+                raise RequestError(
+                    field, f"expected events by time, found {time_ms} after {previous}"
+                )
+            previous = time_ms
 
 
 def position_of(value: Any) -> int | None:

@@ -14,22 +14,21 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from hemix.data.clock import local_day
 from hemix.data.encode import Encoders
 from hemix.data.entities import EntityTable, coordinates_features
 from hemix.data.history import find_history_ranges
 from hemix.data.keys import distinct, keys_of_texts
 from hemix.data.layout import Block
-from hemix.data.spec import TIMELESS_MS
 from hemix.errors import RequestError
 from hemix.features.history_counts import history_counts
 from hemix.features.statistics import Statistics
 from hemix.serving.column_parser import ColumnParser, OnInvalid, columns_of
 from hemix.serving.entity_encoder import EntityEncoder, EntityRows
 from hemix.serving.field_validation import FieldValidator
+from hemix.serving.statistics_encoder import StatisticsEncoder, StatisticsInputs
 from hemix.serving.types import Candidate, Event, Features, RankRequest
 
-__all__ = ["RequestEncoder", "RequestSide", "UserSide", "check_history"]
+__all__ = ["RequestEncoder", "RequestSide", "UserSide"]
 
 Array = npt.NDArray[Any]
 
@@ -90,23 +89,6 @@ class RequestSide:
     """bool [N]: whether the run or an event knows the item"""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _KeyInputs:
-    """Inputs of the keys of statistics: a request with its N candidates."""
-
-    request: RankRequest
-    item_keys: Array
-    """uint64 [N]"""
-    user: UserSide
-    context: Mapping[str, Any]
-    """Raw columns [1] by feature"""
-    cross: Mapping[str, Any]
-    """Raw columns [N] by feature"""
-    items: EntityRows
-    coordinates: Mapping[str, Array]
-    """``level.feature`` -> float64 [N, 2] of both ends of distances"""
-
-
 class RequestEncoder:
     """Encodes users, events and requests for one run."""
 
@@ -116,27 +98,31 @@ class RequestEncoder:
         statistics: Statistics,
         users: EntityTable,
         items: EntityTable,
-        checks: FieldValidator,
+        validator: FieldValidator,
     ) -> None:
+        """Set up the encoders of every level.
+
+        Args:
+            encoders: Encoders of the run.
+            statistics: Statistics of the run.
+            users: The run's users.
+            items: The run's items.
+            validator: Validates JSON values.
+        """
         self.schema = schema = encoders.schema
-        self._encoders, self._statistics = encoders, statistics
-        self.users = EntityEncoder(encoders, users, checks)
-        self.items = EntityEncoder(encoders, items, checks)
-        self._event = ColumnParser(schema, "event", checks)
-        self._context = ColumnParser(schema, "context", checks)
-        self._cross = ColumnParser(schema, "cross", checks)
+        self._encoders = encoders
+        self.users = EntityEncoder(encoders, users, validator)
+        self.items = EntityEncoder(encoders, items, validator)
+        self._event = ColumnParser(schema, "event", validator)
+        self._context = ColumnParser(schema, "context", validator)
+        self._cross = ColumnParser(schema, "cross", validator)
         (self._action,) = schema.event_fields["action"].columns("action")
         self._context_coordinates = coordinates_features(schema, "context")
         self._needs_coordinates = any(f.inputs() for _, _, f in schema.features)
         self._versioned = schema.valid_from is not None
-        self._parts = {
-            level: tuple(
-                dict.fromkeys(
-                    p for n in schema.statistics_of(level) for p in schema.statistics[n].by
-                )
-            )
-            for level in ("context", "cross")
-        }
+        self._statistics = StatisticsEncoder(
+            encoders, statistics, self.users.key_names, self.items.key_names
+        )
         history = schema.history
         self.most = history.global_length + history.realtime_length
         """Maximum events in a request's histories"""
@@ -275,29 +261,18 @@ class RequestEncoder:
         cross_block = self._encoders.block(
             "cross", cross, rows, time_ms=times_ms, coordinates=coordinates
         )
-        day = local_day(time_ms, self.schema.clock.timezone)
-
-        inputs = _KeyInputs(
-            request=request,
-            item_keys=ids,
-            user=user,
+        inputs = StatisticsInputs(
+            user=request.user,
+            time_ms=request.time_ms,
+            user_keys=user.user.keys,
+            item_ids=ids,
+            item_keys=candidates.keys,
             context=context,
             cross=cross,
-            items=candidates,
             coordinates=coordinates,
         )
-
-        def keys(level: str) -> dict[str, Array]:
-            return {part: self._key(part, inputs) for part in self._parts[level]}
-
-        if self._parts["context"]:
-            context_block = context_block.with_numbers(
-                self._statistics.numbers("context", keys("context"), day)
-            )
-        if self._parts["cross"]:
-            cross_block = cross_block.with_numbers(
-                self._statistics.numbers("cross", keys("cross"), day)
-            )
+        context_block = _with_numbers(context_block, self._statistics.numbers("context", inputs))
+        cross_block = _with_numbers(cross_block, self._statistics.numbers("cross", inputs))
         if self.schema.history.counts:
             counts = history_counts(history_ranges, user.ids[:, 0], len(self._encoders.actions))
             context_block = context_block.with_numbers(counts)
@@ -368,33 +343,9 @@ class RequestEncoder:
             coordinates[name] = items.coordinates[:, 2 * i : 2 * i + 2]
         return coordinates
 
-    def _key(self, feature: str, inputs: _KeyInputs) -> Array:
-        """Return the keys of one feature that statistics group by.
 
-        Args:
-            feature: ``level.name``; ``user`` or ``item`` for the raw id.
-            inputs: The request.
-
-        Returns:
-            uint64 [1] of a request's feature, or [N] of its candidates'.
-        """
-        level, _, name = feature.partition(".")
-        match level:
-            case "user" if not name:
-                return keys_of_texts([inputs.request.user])
-            case "user":
-                return inputs.user.user.keys[:, self.users.key_names.index(feature)]
-            case "item" if not name:
-                return inputs.item_keys
-            case "item":
-                return inputs.items.keys[:, self.items.key_names.index(feature)]
-            case "context":
-                raw, rows, coordinates = inputs.context[name], 1, None
-            case _:
-                raw, rows = inputs.cross[name], len(inputs.item_keys)
-                coordinates = inputs.coordinates
-        time_ms = np.full(rows, inputs.request.time_ms)
-        return self._encoders.keys(level, name, raw, rows, time_ms=time_ms, coordinates=coordinates)
+def _with_numbers(block: Block, numbers: Array | None) -> Block:
+    return block if numbers is None else block.with_numbers(numbers)
 
 
 def _version_keys(codes: Array, rows: Array, applies: Array) -> Array:
@@ -407,31 +358,6 @@ def _version_keys(codes: Array, rows: Array, applies: Array) -> Array:
     """
     shape = (int(codes.max(initial=0)) + 1, int(rows.max(initial=-1)) + 2, 2)
     return np.ravel_multi_index((codes.astype(np.int64), rows + 1, applies.astype(np.int64)), shape)
-
-
-def check_history(request: RankRequest) -> None:
-    """Refuse a request's own history that is out of order or not before the request.
-
-    Raises:
-        RequestError: Names the first such event.
-    """
-    if request.history is None:
-        return
-    for name, events in (
-        ("global", request.history.global_),
-        ("realtime", request.history.realtime),
-    ):
-        previous = TIMELESS_MS
-        for i, event in enumerate(events):
-            field, time_ms = f"history.{name}[{i}].timestamp", event.time_ms
-            if time_ms >= request.time_ms:
-                expected = f"expected a time before the request's {request.time_ms}"
-                raise RequestError(field, f"{expected}, found {time_ms}")
-            if time_ms < previous:
-                raise RequestError(
-                    field, f"expected events by time, found {time_ms} after {previous}"
-                )
-            previous = time_ms
 
 
 def _action(event: Event) -> str | None:

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from datetime import datetime, tzinfo
+from functools import partial
 from zoneinfo import ZoneInfo
 
 from hemix.data.clock import EARLIEST_MS, LATEST_MS
@@ -62,7 +63,7 @@ def _calendar_formatter(boundaries: Sequence[Boundary], zone: tzinfo) -> _Format
     """Return a formatter where all boundaries are days, hours or months of one format."""
     for form in _CALENDAR:
         if all(_has_format(boundary, form) for boundary in boundaries):
-            return lambda time_ms, form=form: _local(time_ms, zone).strftime(form)  # type: ignore[misc]
+            return partial(_format_local, form, zone)
     return None
 
 
@@ -116,8 +117,16 @@ def _number_formatter(boundaries: Sequence[Boundary]) -> _Formatter | None:
         return None
     for units in _UNITS_PER_SECOND:
         if all(EARLIEST_MS <= number * 1000 / units < LATEST_MS for number in numbers):
-            return lambda time_ms, units=units: time_ms * units // 1000  # type: ignore[misc]
+            return partial(_count_units, units)
     return None
+
+
+def _format_local(form: str, zone: tzinfo, time_ms: int) -> str:
+    return _local(time_ms, zone).strftime(form)
+
+
+def _count_units(units: int, time_ms: int) -> int:
+    return time_ms * units // 1000
 
 
 def _local(time_ms: int, zone: tzinfo) -> datetime:
