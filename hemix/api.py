@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hemix.config import named_overrides
 from hemix.errors import MissingExtra, RunError, UsageError
-from hemix.files import read_json, write_json
+from hemix.formats import SavedFormat
 from hemix.training.callbacks import SILENT, Callback, Record
 
 if TYPE_CHECKING:
@@ -44,6 +44,9 @@ __all__ = [
     "store_load",
     "train",
 ]
+
+_DEMO_FORMAT = SavedFormat(version=1, error=RunError, remedy="name a new folder with --out")
+"""Of logs/demo.json"""
 
 PathLike = str | Path
 Progress = Callable[[str, float], None]
@@ -470,10 +473,12 @@ def demo(
     asked = {"users": users, "days": days, "seed": seed}
     if not made.exists():
         simulate(out / "logs", **asked, on_progress=on_progress)
-        write_json(made, asked)
-    elif (before := read_json(made, RunError)) != asked:
+        _DEMO_FORMAT.write(made, asked)
+    elif (before := _DEMO_FORMAT.read(made)) != _DEMO_FORMAT.mark(asked):
+        made_with = {name: before.get(name) for name in asked}
         raise UsageError(
-            f"--out {out}: holds a demo of other users, days or seed ({before}); name a new folder"
+            f"--out {out}: holds a demo of other users, days or seed ({made_with}); name a new "
+            "folder"
         )
     if not (out / "data" / "manifest.json").exists():
         prepare(out / "logs", out / "data", on_progress=on_progress)
@@ -533,7 +538,7 @@ def experiment(
         plan,
         out,
         token=token,
-        patience_seconds=patience_seconds,
+        arm_timeout_seconds=patience_seconds,
         on_power=on_power,
         on_progress=on_progress,
     )

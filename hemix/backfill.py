@@ -1,11 +1,7 @@
-"""Logs into a store of live events: exactly the events that ``hemix prepare`` makes histories of,
-in the same order.
+"""Backfill: load logs into a store of live events.
 
-An event's id is made of what the event is made of, the schema's columns: user, item, time, what was
-done and the event's fields; events that are alike but for other columns of their rows are numbered.
-So loading again, or loading logs that have grown, adds only what is new, whatever other columns and
-types the files have, and an interrupted load goes on by being repeated. Users and items are not
-loaded: a run folder holds them. Knows no model and needs no torch.
+The events and their order are those of the histories of ``hemix prepare``. The id of an event is a
+hash of its values, so loading the same or longer logs again adds new events only.
 """
 
 from __future__ import annotations
@@ -34,19 +30,19 @@ from hemix.preparation.log_table import Chunk, LogTable
 from hemix.preparation.logs import Logs, open_logs
 from hemix.preparation.role_columns import check_ids, check_not_null, labels_of
 from hemix.preparation.times import times_of
-from hemix.serving.stores import StoreLimits, open_store
+from hemix.serving.stores import Store, StoreLimits, open_store
 from hemix.serving.types import Event, EventKind
 
-__all__ = ["BODY", "load", "logged_events"]
+__all__ = ["APPEND_EVENTS", "load", "logged_events"]
 
 Array = npt.NDArray[Any]
 Progress = Callable[[str, float], None]
 
-BODY = 500
-"""Events of one append: a server that shares the store waits no longer than for these."""
+APPEND_EVENTS = 500
+"""Events of one append; a server with the same store waits for one append at most"""
 _CHUNK_ROWS = 20_000
 _TIMEOUT_S = 10.0
-"""A load may wait for a server that writes"""
+"""Seconds to wait for a server that writes to the store"""
 
 
 def load(
@@ -58,20 +54,33 @@ def load(
     item_ttl_ms: int | None = StoreLimits.item_ttl_ms,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Append every event of the folder ``logs`` to the store at the URL ``store``; returns counts.
+    """Append every event of a logs folder to a store.
 
-    ``cap``, ``ttl_ms`` and ``item_ttl_ms`` are those of the server
-    (:class:`hemix.serving.stores.Limits`). Raises DataError and SchemaError naming file, row and
-    column (what lay before the wrong row is loaded by then), UsageError for the URL, StoreError
-    where the store fails.
+    Args:
+        logs: The logs folder.
+        store: URL of the store.
+        cap: See :class:`hemix.serving.stores.StoreLimits`; use the server's limits.
+        ttl_ms: As ``cap``.
+        item_ttl_ms: As ``cap``.
+        progress: Called with the name of the stage and its completed fraction, 0 to 1.
+
+    Returns:
+        Counts and the duration in seconds.
+
+    Raises:
+        DataError: A value of the logs cannot be used; no event is loaded then.
+        SchemaError: The schema does not fit the tables.
+        UsageError: The URL is not a store that can be loaded.
+        StoreError: The store fails.
     """
     began = time.monotonic()
     if store == "memory://":
         raise UsageError(
-            "--store memory://: would be gone when this command ends; name a SQLite file or a Redis"
+            "--store memory://: the store would end with this command; name a SQLite file or a "
+            "Redis server"
         )
     opened = open_logs(logs, None)
-    table, history = opened.events or opened.impressions, opened.schema.history
+    history = opened.schema.history
     longest = history.global_length + history.realtime_length
     limits = StoreLimits(
         cap=max(cap, longest),
@@ -80,68 +89,86 @@ def load(
         impressions=opened.events is None,
         append_timeout_s=_TIMEOUT_S,
     )
-    into = open_store(store, limits)
-    events = accepted = 0
-    users: set[str | None] = set()
+    target = open_store(store, limits)
     try:
-        into.ping()
-        for rows, found in logged_events(opened, progress=progress):
-            for first in range(0, len(found), BODY):
-                body = found[first : first + BODY]
-                accepted += sum(into.append(body))
-                events += len(body)
-            users.update(event.user for event in found)
-            progress("loading events", rows / table.rows)
+        target.ping()
+        count, accepted, users = _append_all(opened, target, progress)
     finally:
-        into.close()
+        target.close()
     seconds = time.monotonic() - began
     return {
-        "events": events,
+        "events": count,
         "accepted": accepted,
-        "duplicates": events - accepted,
-        "users": len(users),
+        "duplicates": count - accepted,
+        "users": users,
         "seconds": round(seconds, 3),
-        "events_per_second": round(events / seconds, 1),
+        "events_per_second": round(count / seconds, 1),
     }
 
 
-def logged_events(
-    logs: Logs, rows: int = _CHUNK_ROWS, progress: Progress = lambda _what, _share: None
-) -> Iterator[tuple[int, list[Event]]]:
-    """The events of the logs in the order of the log, a piece at a time: (rows of the log read so
-    far, events).
+def _append_all(logs: Logs, target: Store, progress: Progress) -> tuple[int, int, int]:
+    """Append all events; returns the number of events, of accepted events, and of users."""
+    count = accepted = 0
+    users: set[str | None] = set()
+    table = logs.events or logs.impressions
+    for rows, events in logged_events(logs, progress=progress):
+        for first in range(0, len(events), APPEND_EVENTS):
+            batch = events[first : first + APPEND_EVENTS]
+            accepted += sum(target.append(batch))
+            count += len(batch)
+        users.update(event.user for event in events)
+        progress("loading events", rows / table.rows)
+    return count, accepted, len(users)
 
-    The whole log is read and checked before the first piece; some 80 bytes a row are in memory
-    while equal rows are looked for, then 16.
+
+def logged_events(
+    logs: Logs, rows: int = _CHUNK_ROWS, progress: Progress = lambda _stage, _fraction: None
+) -> Iterator[tuple[int, list[Event]]]:
+    """Read the events of the logs in the order of the log.
+
+    The whole log is checked before the first events are returned. Memory is about 80 bytes per row
+    while duplicates are searched, and 16 bytes afterwards.
+
+    Args:
+        logs: The open tables.
+        rows: Number of rows to read at once.
+        progress: Called with the name of the stage and its completed fraction, 0 to 1.
+
+    Yields:
+        The number of rows read so far, and the events of a chunk.
+
+    Raises:
+        DataError: A value cannot be used.
     """
     table = logs.events or logs.impressions
-    read = _of_impressions if logs.events is None else _of_events
-    keys, whole = np.empty(table.rows, np.uint64), np.empty(table.rows, np.uint64)
+    read = _read_impressions if logs.events is None else _read_events
+    keys, row_hashes = np.empty(table.rows, np.uint64), np.empty(table.rows, np.uint64)
     clocks = logs.clocks if logs.events is None else {logs.event_clock: logs.schema.clock}
     for chunk in table.chunks(None, rows):
         at = slice(chunk.first_row, chunk.first_row + chunk.rows)
         events = read(logs, chunk)
         keys[at] = events.keys()
-        # without a time a repetition may well have happened twice: it is no duplicate
-        whole[at] = np.where(
+        # an event without a time is never a duplicate, because it can have happened twice
+        row_hashes[at] = np.where(
             events.time_ms == TIMELESS_MS, np.arange(at.start, at.stop), chunk_hashes(chunk, clocks)
         )
         progress("checking events", at.stop / table.rows)
-    numbers = occurrence_numbers(keys, whole)
-    _warn(table, keys, whole)
-    del whole
+    numbers = occurrence_numbers(keys, row_hashes)
+    _warn(table, keys, row_hashes)
+    del row_hashes
     for chunk in table.chunks(None, rows):
         at = slice(chunk.first_row, chunk.first_row + chunk.rows)
         yield at.stop, read(logs, chunk).events(keys[at], numbers[at])
 
 
-def _warn(table: LogTable, keys: Array, whole: Array) -> None:
-    order = np.lexsort((whole, keys))
-    equal = (keys[order][1:] == keys[order][:-1]) & (whole[order][1:] == whole[order][:-1])
+def _warn(table: LogTable, keys: Array, row_hashes: Array) -> None:
+    order = np.lexsort((row_hashes, keys))
+    keys, row_hashes = keys[order], row_hashes[order]
+    equal = (keys[1:] == keys[:-1]) & (row_hashes[1:] == row_hashes[:-1])
     warn_about_duplicates(table.path, int(equal.sum()), table.rows)
 
 
-def _of_events(logs: Logs, chunk: Chunk) -> _Rows:
+def _read_events(logs: Logs, chunk: Chunk) -> _EventRows:
     schema = logs.schema
     time_ms = times_of(logs.event_clock, chunk.columns[logs.event_clock], schema.clock, chunk.where)
     (column,) = schema.event_fields["action"].columns("action")
@@ -150,16 +177,16 @@ def _of_events(logs: Logs, chunk: Chunk) -> _Rows:
         if column in chunk.columns
         else pa.nulls(chunk.rows, pa.string())
     )
-    return _Rows(logs, chunk, "interaction", time_ms, actions)
+    return _EventRows(logs, chunk, "interaction", time_ms, actions)
 
 
-def _of_impressions(logs: Logs, chunk: Chunk) -> _Rows:
-    """Each impression with its deepest label that was known at once; then a positive that became
-    known later, at that time.
+def _read_impressions(logs: Logs, chunk: Chunk) -> _EventRows:
+    """Each impression with its deepest label that was known immediately; later positives are events
+    of their own.
     """
     schema, clock = logs.schema, logs.schema.clock
     check_not_null(clock.column, chunk.columns[clock.column], chunk.where)
-    time_ms = times_of(clock.column, chunk.columns[clock.column], clock, chunk.where, own=True)
+    time_ms = times_of(clock.column, chunk.columns[clock.column], clock, chunk.where, is_clock=True)
     logged = {
         n: labels_of(v.column or n, chunk.columns[v.column or n], chunk.where)
         for n, v in schema.labels.items()
@@ -172,16 +199,16 @@ def _of_impressions(logs: Logs, chunk: Chunk) -> _Rows:
         available = (
             None if column is None else times_of(column, chunk.columns[column], clock, chunk.where)
         )
-        at_once = known_immediately(label, labels[name], time_ms, available)
-        deepest[at_once] = depth
+        immediately = known_immediately(label, labels[name], time_ms, available)
+        deepest[immediately] = depth
         if available is not None:
-            later[name] = (labels[name] == 1) & ~at_once, available
+            later[name] = (labels[name] == 1) & ~immediately, available
     actions = pa.array([IMPRESSION, *schema.tasks]).take(pa.array(deepest))
-    return _Rows(logs, chunk, "impression", time_ms, actions, later)
+    return _EventRows(logs, chunk, "impression", time_ms, actions, later)
 
 
-class _Rows:
-    """The events of some rows of a log."""
+class _EventRows:
+    """The events of a chunk of a log."""
 
     def __init__(
         self,
@@ -192,8 +219,16 @@ class _Rows:
         actions: pa.Array,
         later: Mapping[str, tuple[Array, Array]] | None = None,
     ) -> None:
-        """``later``: by label, in which rows (bool) a positive became known after the row's time,
-        and when (int64).
+        """Check and read the rows.
+
+        Args:
+            logs: The open tables.
+            chunk: Rows of the log.
+            kind: The kind of all events.
+            time_ms: int64 [rows], UTC.
+            actions: string [rows].
+            later: By label bool [rows], the rows whose positive became known later, and int64
+                [rows], the times at which it became known.
         """
         schema = logs.schema
         self._kind: EventKind = kind
@@ -209,32 +244,38 @@ class _Rows:
         for name, field in schema.event_fields.items():
             if name == "action" and logs.events is None:
                 continue
-            # the checks that prepare makes
+            # as the preparation checks and reads them
             raw = field.read(name, chunk.columns, chunk.rows, chunk.where)
             if name != "action" and raw is not None:
                 for column in field.columns(name):
                     self._fields[column] = field.live_column(chunk.columns[column], raw)
 
     def keys(self) -> Array:
-        """uint64 [rows]: a hash of what an event is made of.
+        """Hash the values of each event: user, item, time, action and fields.
 
-        Numbers count as float32: a column may be written in either precision.
+        Numbers count as float32, because a column may be written in either precision.
+
+        Returns:
+            uint64 [rows].
         """
-        made = {
+        values_by_name = {
             "user": self._users,
             "item": self._items,
             "time": pa.array(self.time_ms),
             "action": self._actions,
         }
         for column, values in self._fields.items():
-            made[f"fields.{column}"] = (
+            values_by_name[f"fields.{column}"] = (
                 values if pa.types.is_string(values.type) else values.cast(pa.float32())
             )
-        return column_hashes(made, len(self.time_ms))
+        return column_hashes(values_by_name, len(self.time_ms))
 
     def events(self, keys: Array, numbers: Array) -> list[Event]:
-        """``keys`` uint64 [rows], ``numbers`` int [rows]: which of the different rows of its key
-        each is.
+        """Make the events.
+
+        Args:
+            keys: uint64 [rows], see :meth:`keys`.
+            numbers: int [rows], numbers of the different rows of a key.
         """
         fields = {column: values.to_pylist() for column, values in self._fields.items()}
         ids = [

@@ -505,26 +505,31 @@ def bench(
         Path | None,
         typer.Option("--json", help="Write the figures to this file.", show_default=False),
     ] = None,
-    scale: Annotated[float, typer.Option(min=0.0001, help="Share of the full size.")] = 1.0,
+    scale: Annotated[float, typer.Option(min=0.0001, help="Fraction of the full size.")] = 1.0,
     sweep: Annotated[
         bool,
-        typer.Option("--sweep", help="score, train: add lengths, candidates, impressions a user."),
+        typer.Option("--sweep", help="score, train: add several lengths and counts."),
     ] = False,
     size: Annotated[
         str | None, typer.Option(help="mfu: tiny, base, small or large.", show_default=False)
     ] = None,
     chart: Annotated[
         Path | None,
-        typer.Option(help="With --sweep: draw it into this SVG file.", show_default=False),
+        typer.Option(help="With --sweep: write a chart to this SVG file.", show_default=False),
     ] = None,
     run: Annotated[
-        Path | None, typer.Option(help="serve: this run instead of a made one.", show_default=False)
+        Path | None,
+        typer.Option(help="serve: serve this run instead of a new one.", show_default=False),
     ] = None,
     seconds: Annotated[
-        float | None, typer.Option(help="serve: the mix alone, for so long.", show_default=False)
+        float | None,
+        typer.Option(
+            help="serve: run only the mixed load, for so many seconds.", show_default=False
+        ),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="serve: score there, such as cuda.", show_default=False)
+        str | None,
+        typer.Option(help="serve: device that scores, such as cuda.", show_default=False),
     ] = None,
 ) -> None:
     """Run a benchmark and print its table."""
@@ -536,16 +541,16 @@ def bench(
         if file is not None and not file.absolute().parent.is_dir():
             raise UsageError(f"{flag} {file}: no such folder")
     if chart is not None and not sweep:
-        raise UsageError("--chart: draws sweeps; add --sweep (benchmarks score and train)")
+        raise UsageError("--chart: needs --sweep (benchmarks score and train)")
     figures = run_benchmark(
         name, scale=scale, sweep=sweep, size=size, run=run, seconds=seconds, device=device
     )
     if json_file is not None:
         write_json(json_file, figures)
     if chart is not None:
-        from hemix.lab.benchmarks.chart import draw
+        from hemix.lab.benchmarks.sweep_chart import draw_sweeps
 
-        draw(figures, chart)
+        draw_sweeps(figures, chart)
     print(benchmark_table(figures))
 
 

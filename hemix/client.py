@@ -1,10 +1,9 @@
 """A client of the ranking server, on the standard library alone.
 
-    client = hemix.Client("http://127.0.0.1:8080") client.events([{"event": "interaction", "id":
-    "e1", "user": "u1", "item": "i9", "type": "click"}]) client.rank("u1", ["i1",
-    "i2"])["items"][0]["id"]
+Requests and responses are those of docs/serving.md::
 
-Bodies and answers are those of docs/serving.md. Knows no model.
+    client = hemix.Client("http://127.0.0.1:8080")
+    client.rank("u1", ["i1", "i2"])["items"][0]["id"]
 """
 
 from __future__ import annotations
@@ -18,19 +17,38 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict, Unpack
 from urllib.parse import quote, urlsplit
 
 from hemix.errors import ServerError, UsageError
 
-__all__ = ["Client", "server_error"]
+__all__ = ["Client", "RankOptions", "server_error"]
 
-_RETRY_AFTER_MAX = 5.0
+_MAX_RETRY_AFTER_SECONDS = 5.0
+
+
+class RankOptions(TypedDict, total=False):
+    """Optional fields of a ranking request; None leaves a field out."""
+
+    context: Mapping[str, Any] | None
+    """Values of the context columns."""
+    model: str | None
+    """Name of the model; by default the server's default model."""
+    timestamp: int | None
+    """Time of the request, ms UTC; by default now."""
+    id: str | None
+    """Id of the ranking; by default the server makes one."""
+    explain: bool
+    """Whether the response explains the scores."""
+    history: Mapping[str, Sequence[Mapping[str, Any]]] | None
+    """``{"global", "realtime"}`` events in place of the store's."""
 
 
 class Client:
-    """One server. Safe from many threads; every call is a connection of its own. A proxy that the
-    environment names is not used for a server on this machine."""
+    """One server. Safe from many threads; every call opens a connection of its own.
+
+    A proxy from the environment is not used for a server on this machine.
+    """
 
     def __init__(
         self,
@@ -39,6 +57,16 @@ class Client:
         token: str | None = None,
         timeout_seconds: float = 10.0,
     ) -> None:
+        """Take the address of a server; connects with the first call.
+
+        Args:
+            url: ``http://HOST:PORT`` or ``https://HOST:PORT``.
+            token: Bearer token, for a server that needs one.
+            timeout_seconds: Of every call.
+
+        Raises:
+            UsageError: ``url`` is not an address.
+        """
         if not url.lower().startswith(("http://", "https://")):
             raise UsageError(f"url {url!r}: expected http://HOST:PORT or https://HOST:PORT")
         self.url = url.rstrip("/")
@@ -56,52 +84,68 @@ class Client:
         self,
         user: str,
         items: Iterable[str | Mapping[str, Any]],
-        *,
-        context: Mapping[str, Any] | None = None,
-        model: str | None = None,
-        timestamp: int | None = None,
-        id: str | None = None,
-        explain: bool = False,
-        history: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+        **options: Unpack[RankOptions],
     ) -> dict[str, Any]:
-        """Items (ids, or ``{"id", "fields"}``) ranked for a user: POST /v1/rank.
+        """Rank items for a user: POST /v1/rank.
 
-        ``timestamp`` in ms UTC, by default now; ``history`` (``{"global", "realtime"}``) goes
-        before the store's. Raises ServerError, and UsageError for what is not JSON, such as NaN.
+        Args:
+            user: The user's id.
+            items: Ids of the candidates, or ``{"id", "fields"}``.
+            **options: Fields of :class:`RankOptions`.
+
+        Returns:
+            The response: ``items`` with ``id`` and ``score``, the best first.
+
+        Raises:
+            ServerError: The server refused the request, or did not answer.
+            UsageError: A value is not JSON, such as NaN.
+            TypeError: An option that :class:`RankOptions` does not have.
         """
+        unknown = sorted(options.keys() - RankOptions.__annotations__.keys())
+        if unknown:
+            raise TypeError(f"Client.rank() got an unexpected keyword argument {unknown[0]!r}")
         body: dict[str, Any] = {
             "user": user,
             "items": [{"id": item} if isinstance(item, str) else dict(item) for item in items],
         }
-        optional = {
-            "context": context,
-            "model": model,
-            "timestamp": timestamp,
-            "id": id,
-            "history": history,
-        }
-        body |= {key: value for key, value in optional.items() if value is not None}
-        if explain:
-            body["explain"] = True
+        body |= {name: value for name, value in options.items() if value is not None}
+        if not body.get("explain"):
+            body.pop("explain", None)
         return self._call("POST", "/v1/rank", body)
 
     def events(self, events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Tell what happened: POST /v1/events.
+        """Send events: POST /v1/events.
 
-        Returns how many were accepted and duplicates, and which were rejected, why. Raises
-        ServerError; then none was taken, or, where the answer was lost, all; sending them again is
-        safe.
+        Sending events again is safe. After an error the server stored none of them, or all where
+        the response was lost.
+
+        Returns:
+            How many events were accepted and duplicates, and which were rejected, with the reason.
+
+        Raises:
+            ServerError: The server refused the request, or did not answer.
         """
         return self._call("POST", "/v1/events", list(events))
 
     def models(self) -> list[dict[str, Any]]:
-        """The models that serve. Raises ServerError."""
-        found: list[dict[str, Any]] = self._call("GET", "/v1/models")["models"]
-        return found
+        """The loaded models. Raises ServerError."""
+        models: list[dict[str, Any]] = self._call("GET", "/v1/models")["models"]
+        return models
 
     def load(self, name: str, version: str, *, timeout_seconds: float = 600.0) -> dict[str, Any]:
-        """Let a version of the server's registry serve, which takes as long as reading and warming
-        it up; needs the admin's token. Raises ServerError.
+        """Load a version of a model from the server's registry and serve it.
+
+        Args:
+            name: Name of the model.
+            version: Version in the registry.
+            timeout_seconds: Of the call, which lasts until the model is loaded and warm.
+
+        Returns:
+            The response.
+
+        Raises:
+            ServerError: The server refused the request (the token must be the admin's), or did not
+                answer.
         """
         path = f"/v1/models/{quote(name, safe='')}/versions/{quote(version, safe='')}:load"
         return Client(self.url, token=self._token, timeout_seconds=timeout_seconds)._call(
@@ -111,12 +155,12 @@ class Client:
     def ready(self) -> bool:
         """Whether the server is reachable, has its models and reaches its store."""
         try:
-            return bool(self._call("GET", "/readyz", again=False)["ready"])
+            return bool(self._call("GET", "/readyz", retry=False)["ready"])
         except ServerError:
             return False
 
     def _call(
-        self, method: str, path: str, body: Any = None, *, again: bool = True
+        self, method: str, path: str, body: Any = None, *, retry: bool = True
     ) -> dict[str, Any]:
         try:
             data = (
@@ -131,16 +175,16 @@ class Client:
             headers["Authorization"] = f"Bearer {self._token}"
         request = urllib.request.Request(self.url + path, data=data, headers=headers, method=method)
         try:
-            with self._opener.open(request, timeout=self._timeout) as answer:
-                content: dict[str, Any] = json.load(answer)
+            with self._opener.open(request, timeout=self._timeout) as response:
+                content: dict[str, Any] = json.load(response)
                 return content
         except urllib.error.HTTPError as error:
             with error:
-                refusal = server_error(path, error)
-            if error.code == 503 and again:
-                time.sleep(min(refusal.retry_after or 1.0, _RETRY_AFTER_MAX))
-                return self._call(method, path, body, again=False)
-            raise refusal from error
+                failure = server_error(path, error)
+            if error.code == 503 and retry:
+                time.sleep(min(failure.retry_after or 1.0, _MAX_RETRY_AFTER_SECONDS))
+                return self._call(method, path, body, retry=False)
+            raise failure from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             reason = getattr(error, "reason", None) or error
             raise ServerError(f"{self.url}{path}: no answer: {reason}") from error
@@ -160,9 +204,7 @@ def _is_loopback(url: str) -> bool:
 
 
 def _is_short_loopback(host: str) -> bool:
-    """Of an address in one of its shorter forms, such as 127.1, that names are resolved from
-    too.
-    """
+    """Whether a shortened IPv4 address, such as 127.1, is this machine's."""
     try:
         address = ipaddress.IPv4Address(socket.inet_aton(host))
     except OSError:
@@ -171,15 +213,23 @@ def _is_short_loopback(host: str) -> bool:
 
 
 def server_error(path: str, error: urllib.error.HTTPError) -> ServerError:
-    """What the server said of a request that it refused, as the error to raise."""
+    """Convert the response of a refused request to the error to raise.
+
+    Args:
+        path: Path of the request.
+        error: The response, whose body is not yet read.
+
+    Returns:
+        The error with the fields of the server's.
+    """
     try:
-        found = json.load(error)["error"]
+        details = json.load(error)["error"]
         code, message, field, request_id = (
-            found.get(key) for key in ("code", "message", "field", "request_id")
+            details.get(key) for key in ("code", "message", "field", "request_id")
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         code, message, field, request_id = None, error.reason, None, None
-    waits = error.headers.get("Retry-After", "")
+    retry_after = error.headers.get("Retry-After", "")
     return ServerError(
         f"{path}: {error.code} {code or ''}: {f'{field}: ' if field else ''}{message} (request "
         f"{request_id})",
@@ -187,5 +237,5 @@ def server_error(path: str, error: urllib.error.HTTPError) -> ServerError:
         code=code,
         field=field,
         request_id=request_id,
-        retry_after=float(waits) if waits.isdecimal() else None,
+        retry_after=float(retry_after) if retry_after.isdecimal() else None,
     )

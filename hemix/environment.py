@@ -1,6 +1,4 @@
-"""What is installed, what the machine offers, which kernels will be used and how to get the
-others.
-"""
+"""What is installed, what the machine has, which kernels are used and how to get the others."""
 
 from __future__ import annotations
 
@@ -19,14 +17,14 @@ _EXTRAS = {
     "fastapi": ("fastapi", "serve"),
     "redis": ("redis", "redis"),
     "onnxruntime": ("onnxruntime", "onnx"),
-    "lightgbm": ("lightgbm", "rivals"),
+    "lightgbm": ("lightgbm", "baselines"),
     "tensorboard": ("tensorboard", "dev"),
 }
 
 
 def examine() -> dict[str, Any]:
-    """Facts as JSON-able values: versions, machine, devices, kernels, optional parts with the
-    command that adds them.
+    """JSON-able facts: versions, machine, devices, kernels, extras with the command to install
+    them.
     """
     return {
         "hemix": version("hemix"),

@@ -1,21 +1,20 @@
-"""The exception tree.
+"""The exception classes of the package.
 
 HemixError
-├── UsageError        a flag or an argument of a command or function
-├── SchemaError       the schema file, or a schema that does not fit what it meets
-├── SettingsError     model, training or serving settings
-├── DataError         a log, a table, a dataset folder: what is in a file
-├── RunError          a run folder or a checkpoint: missing, damaged, of another schema
-├── StorageError      the disk: full, read-only, not permitted
-├── RequestError      a request to the server: a field of it cannot be used
-├── StoreError        the store of live events: not reachable, too slow, damaged
-├── ProcessLost       another process of a run over several has ended
-├── ServerError       what a server answers its client, or that it does not answer
-└── MissingExtra      an optional part that is not installed
+├── UsageError        wrong flag or argument of a command or function
+├── SchemaError       wrong schema file, or a schema that does not fit the data or the run
+├── SettingsError     wrong setting of a model, of training or of serving
+├── DataError         wrong content of a log, a table or a dataset folder
+├── RunError          run folder or checkpoint missing, damaged or of another schema
+├── StorageError      disk full, read-only or not permitted
+├── RequestError      wrong field of a request to the server
+├── StoreError        store of live events not reachable, too slow or damaged
+├── ProcessLost       another process of a distributed run has ended
+├── ServerError       refusal of a server, or no answer
+└── MissingExtra      optional package not installed
 
-Every message is one line for the person who has to mend it: what was expected, what was found, and
-where (file, column, row, key). The command line prints it and exits with code 2; a traceback is
-always our own defect.
+Every message is one line: file, row and column or key, what was expected, what was found, and what
+to do next. The command line prints it and exits with code 2.
 """
 
 from __future__ import annotations
@@ -37,23 +36,23 @@ __all__ = [
 
 
 class HemixError(Exception):
-    """Base of every error that is the input's fault and not ours."""
+    """Base class of errors that the input or the environment causes."""
 
 
 class UsageError(HemixError):
-    """A flag or an argument that cannot be used."""
+    """A flag or an argument cannot be used."""
 
 
 class SchemaError(HemixError):
-    """The schema is wrong, or does not fit the data or the run that it meets."""
+    """The schema is wrong, or does not fit the data or the run."""
 
 
 class SettingsError(HemixError):
-    """A setting that is unknown, of the wrong type or out of range."""
+    """A setting is unknown, of the wrong type or out of range."""
 
 
 class DataError(HemixError):
-    """A log, a table or a dataset folder holds something that cannot be used."""
+    """A log, a table or a dataset folder has content that cannot be used."""
 
 
 class RunError(HemixError):
@@ -65,12 +64,17 @@ class StorageError(HemixError):
 
 
 class RequestError(HemixError):
-    """A request to the server that cannot be answered as it is."""
+    """A field of a request to the server cannot be used."""
 
     def __init__(self, field: str, problem: str) -> None:
+        """Make the error.
+
+        Args:
+            field: Path in the request, such as ``items[3].fields.price``.
+            problem: What was expected and what was found.
+        """
         super().__init__(f"{field}: {problem}")
         self.field = field
-        """Where in the request, such as ``items[3].fields.price``"""
         self.problem = problem
 
 
@@ -79,11 +83,11 @@ class StoreError(HemixError):
 
 
 class ProcessLost(HemixError):
-    """Another process of a run over several has ended or does not answer."""
+    """Another process of a distributed run has ended or does not answer."""
 
 
 class ServerError(HemixError):
-    """A server refused, or did not answer at all (``status`` None)."""
+    """A server refused a request, or did not answer."""
 
     def __init__(
         self,
@@ -95,21 +99,35 @@ class ServerError(HemixError):
         request_id: str | None = None,
         retry_after: float | None = None,
     ) -> None:
+        """Make the error.
+
+        Args:
+            message: One line for people.
+            status: HTTP status; None without an answer.
+            code: The server's code of the error.
+            field: The field of the request that cannot be used.
+            request_id: Id of the request in the server's log.
+            retry_after: Seconds after which the client can try again.
+        """
         super().__init__(message)
         self.status = status
         self.code = code
         self.field = field
-        """Which field of the request was at fault"""
         self.request_id = request_id
-        """By which the server's log tells of it"""
         self.retry_after = retry_after
-        """Seconds"""
 
 
 class MissingExtra(HemixError):
-    """An optional part is asked for and not installed."""
+    """An optional package is needed and not installed."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
+        """Make the error.
+
+        Args:
+            package: The missing package.
+            extra: The extra of hemix that installs it.
+            purpose: What needs it, the subject of the message.
+        """
         super().__init__(
             f"{purpose} needs {package}, which is not installed: pip install 'hemix[{extra}]'"
         )

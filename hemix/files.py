@@ -1,4 +1,4 @@
-"""Writing so that nothing is ever half there: a folder or a file appears whole, or not at all."""
+"""Atomic writes: a file or a folder appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -38,9 +38,7 @@ _STORAGE = {
 
 @contextmanager
 def storage_errors(path: str | Path) -> Iterator[None]:
-    """Turn what the operating system refuses (a full or read-only disk, an impossible path) into a
-    StorageError that names ``path``, or the file that failed.
-    """
+    """Turn an OSError, such as a full disk, into a StorageError with the file or ``path``."""
     try:
         yield
     except OSError as error:
@@ -56,7 +54,7 @@ def storage_errors(path: str | Path) -> Iterator[None]:
 
 
 def check_new_folder(out: Path) -> None:
-    """Raise UsageError unless ``out`` is absent or an empty folder, of a path that is UTF-8."""
+    """Raise UsageError unless ``out`` does not exist or is an empty folder, and is UTF-8."""
     try:
         str(out).encode()
     except UnicodeEncodeError as error:
@@ -68,8 +66,10 @@ def check_new_folder(out: Path) -> None:
 
 
 def link_target(out: str | Path) -> Path:
-    """The path to write: of a link, also of one to a folder that is not there yet, what it leads
-    to. Raises UsageError for links in a circle.
+    """Return the path to write to: the target of a link, even if the target does not exist yet.
+
+    Raises:
+        UsageError: The link is part of a circle.
     """
     out = Path(out)
     if not out.is_symlink():
@@ -77,42 +77,44 @@ def link_target(out: str | Path) -> Path:
     try:
         return out.resolve()
     except (OSError, RuntimeError) as error:
-        raise UsageError(f"--out {out}: a link that leads nowhere; name a new folder") from error
+        raise UsageError(f"--out {out}: the link cannot be resolved; name a new folder") from error
 
 
 @contextmanager
 def new_folder(out: str | Path) -> Iterator[Path]:
-    """A hidden sibling of ``out`` to write into; it becomes ``out`` when the block ends well and
-    vanishes when it does not.
+    """Write a new folder atomically.
 
-    Raises UsageError where ``out`` exists and is not an empty folder, StorageError for a disk that
-    cannot be written.
+    Yields a temporary folder, a hidden sibling of ``out``. It is renamed to ``out`` when the block
+    ends, and removed when the block raises.
+
+    Raises:
+        UsageError: ``out`` exists and is not an empty folder.
+        StorageError: The disk is full or read-only.
     """
     out = link_target(out)
     check_new_folder(out)
-    part = out.parent / f".{out.name}.{os.getpid()}.part"
-    _sweep(out)
-    made = next(
-        (parent for parent in reversed([out.parent, *out.parent.parents]) if not parent.exists()),
-        None,
-    )
+    temporary = out.parent / f".{out.name}.{os.getpid()}.part"
+    _remove_abandoned(out)
+    parents = reversed([out.parent, *out.parent.parents])
+    first_new_parent = next((parent for parent in parents if not parent.exists()), None)
     try:
         with storage_errors(out):
-            part.mkdir(parents=True)
-            yield part
+            temporary.mkdir(parents=True)
+            yield temporary
             if out.exists():
                 out.rmdir()
-            part.rename(out)
+            temporary.rename(out)
     except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        if made is not None:  # leave no parent folder that was not there before
-            _remove_empty(made, out.parent)
+        shutil.rmtree(temporary, ignore_errors=True)
+        if first_new_parent is not None:
+            _remove_empty(first_new_parent, out.parent)
         raise
 
 
-def _sweep(out: Path) -> None:
-    """Remove what a process that is no more had begun to write for ``out``; one of our own number
-    was another's before us.
+def _remove_abandoned(out: Path) -> None:
+    """Remove the temporary folders for ``out`` of processes that have ended.
+
+    A folder with the id of this process is from an earlier process with the same id.
     """
     for path in out.parent.glob(f".{glob.escape(out.name)}.*.part"):
         process = path.name.removesuffix(".part").rpartition(".")[2]
@@ -132,15 +134,13 @@ def _remove_empty(top: Path, bottom: Path) -> None:
 
 @contextmanager
 def umask_mode(path: Path) -> Iterator[None]:
-    """A library writes ``path`` inside; afterwards the file has the mode that ``open`` would have
-    given it.
+    """Give a file that a library writes inside the block the usual mode of new files.
 
-    Some libraries make their files readable for their owner alone, and a server often runs as
-    another user. The file is begun here, empty, because that asks for the umask (and for a folder's
-    default ACL) without changing them for other threads.
+    Some libraries make files readable for their owner only, but a server often runs as another
+    user.
     """
     path.unlink(missing_ok=True)
-    path.touch()
+    path.touch()  # its mode is that of the umask, and of the folder's default ACL
     mode = stat.S_IMODE(path.stat().st_mode)
     yield
     if stat.S_IMODE(path.stat().st_mode) != mode:
@@ -148,8 +148,12 @@ def umask_mode(path: Path) -> Iterator[None]:
 
 
 def copy_folder(source: Path, target: Path) -> None:
-    """Copy a folder's files and folders into a new folder, with the modes of new files rather than
-    those of the copied ones."""
+    """Copy a folder with all subfolders. The copies have the usual mode of new files.
+
+    Args:
+        source: An existing folder.
+        target: A new folder.
+    """
     target.mkdir(parents=True)
     for path in sorted(source.iterdir()):
         if path.is_dir():
@@ -159,26 +163,46 @@ def copy_folder(source: Path, target: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically. Raises StorageError for a disk that cannot be written."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """Write a text file atomically, in UTF-8.
+
+    Args:
+        path: The file; replaced if it exists.
+        text: Its content.
+
+    Raises:
+        StorageError: The disk is full or read-only.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with storage_errors(path):
-            part.write_text(text, encoding="utf-8")
-            part.replace(path)
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(path)
     except BaseException:
-        part.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON atomically; NaN and infinity are refused (ValueError), because they are not
-    JSON.
+    """Write a JSON file atomically.
+
+    Args:
+        path: The file; replaced if it exists.
+        content: Its content.
+
+    Raises:
+        ValueError: ``content`` holds NaN or infinity, which JSON does not have.
+        StorageError: The disk is full or read-only.
     """
     write_text(path, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path, error: type[Exception]) -> dict[str, Any]:
-    """Read a JSON object; raises ``error`` naming the file where it is missing or damaged."""
+    """Read a JSON object.
+
+    Args:
+        path: The file.
+        error: The class to raise if the file is missing or damaged.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as missing:

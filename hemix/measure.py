@@ -1,6 +1,4 @@
-"""What a process costs and what it runs on: anonymous memory, and the machine's facts for a
-report.
-"""
+"""Measure the memory of a process, and describe the machine for reports."""
 
 from __future__ import annotations
 
@@ -28,8 +26,9 @@ _STEAL_COLUMN = 8
 
 
 def anonymous_bytes(pid: int | str = "self") -> int:
-    """Anonymous memory of a process (RssAnon: heap and stacks; memory-mapped files do not count),
-    in bytes; 0 if it is gone.
+    """Return the anonymous memory of a process in bytes; 0 if the process has ended.
+
+    This is RssAnon: heap and stacks, without memory-mapped files.
     """
     try:
         status = Path(f"/proc/{pid}/status").read_text()
@@ -46,9 +45,7 @@ def anonymous_bytes(pid: int | str = "self") -> int:
 
 
 class PeakMemory:
-    """Samples the anonymous memory of a process while the block runs; ``bytes`` is the highest
-    seen.
-    """
+    """Samples the anonymous memory of a process inside a ``with`` block; ``bytes`` is the peak."""
 
     def __init__(self, pid: int | str = "self", every_seconds: float = 0.05) -> None:
         self.bytes = 0
@@ -67,7 +64,7 @@ class PeakMemory:
         return self
 
     def so_far(self) -> int:
-        """The highest seen, this moment included."""
+        """Take another sample and return the peak in bytes."""
         self.bytes = max(self.bytes, anonymous_bytes(self._pid))
         return self.bytes
 
@@ -83,7 +80,7 @@ class PeakMemory:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory and load, for the `machine` key of a benchmark or a report."""
+    """Return processor, cores, memory and load for the key ``machine`` of a report."""
     cpu = next(
         (
             line.split(":", 1)[1].strip()
@@ -111,8 +108,9 @@ def machine() -> dict[str, Any]:
 
 
 def processors(limit: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """Processors that this process may use: those it is bound to, and no more than its container's
-    share, rounded up.
+    """Return the number of processors that this process may use.
+
+    It is limited by the CPU affinity and by the container's quota, rounded up.
     """
     cores = len(os.sched_getaffinity(0))
     quota, _, period = next(iter(_lines(str(limit))), "max 100000").partition(" ")
@@ -122,8 +120,9 @@ def processors(limit: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
 
 
 def stolen_seconds() -> float:
-    """Processor seconds of all cores, since the machine began, in which something was ready to run
-    here and the virtual machine's host ran others; 0 where nobody tells.
+    """Return the stolen processor seconds of all cores since boot; 0 if the system has no count.
+
+    Stolen time is time in which a task was ready but the host ran another virtual machine.
     """
     total = next((line.split() for line in _lines("/proc/stat") if line.startswith("cpu ")), [])
     return (
@@ -139,12 +138,17 @@ def _lines(path: str) -> list[str]:
 
 
 def keep_freed_memory(arenas: int | None = None) -> bool:
-    """Ask glibc to reuse freed memory instead of returning it to the system after every large
-    tensor; False elsewhere.
+    """Ask glibc to reuse freed memory instead of returning it to the system.
 
-    By default an allocation over 128 KiB to 32 MiB is a mapping of its own, whose pages are zeroed
-    afresh each time. ``arenas``: how many heaps the threads of the process share (by default each
-    has one of its own, and none can use what another has freed).
+    By default each allocation of a large tensor is a mapping of its own, and the system zeroes its
+    pages every time.
+
+    Args:
+        arenas: Number of heaps that all threads share. By default each thread has its own heap and
+            cannot use memory that another thread has freed.
+
+    Returns:
+        False without glibc.
     """
     mallopt = _libc("mallopt")
     if mallopt is None:
@@ -155,8 +159,10 @@ def keep_freed_memory(arenas: int | None = None) -> bool:
 
 
 def give_freed_memory_back() -> bool:
-    """Ask glibc to return to the system now what :func:`keep_freed_memory` has kept; False
-    elsewhere. Milliseconds, and the next that needs the memory has its pages zeroed anew.
+    """Ask glibc to return freed memory to the system now, which takes milliseconds.
+
+    Returns:
+        False without glibc.
     """
     trim = _libc("malloc_trim")
     if trim is None:
@@ -166,7 +172,7 @@ def give_freed_memory_back() -> bool:
 
 
 def _libc(name: str) -> Any:
-    """A function of the C library; None where it has no such."""
+    """A function of the C library; None if it does not exist."""
     try:
         return getattr(ctypes.CDLL(None), name)
     except (OSError, AttributeError):

@@ -11,10 +11,8 @@ from pydantic import BeforeValidator
 
 __all__ = ["DurationMs", "WindowMs", "duration_ms", "moment_ms", "offset_of"]
 
-_LONGEST_MS = 36_525 * 86_400_000
-"""A hundred years: a longer duration is a slip, and sums of times and durations stay within 64
-bits
-"""
+_MAX_DURATION_MS = 36_525 * 86_400_000
+"""A hundred years, so that sums of times and durations fit into 64 bits"""
 _OFFSET = re.compile(r"[T ].*?(Z|[+-]\d\d(:?\d\d)?)$")
 _DURATION_UNITS_MS = {
     "ms": 1,
@@ -27,8 +25,10 @@ _DURATION_UNITS_MS = {
 
 
 def duration_ms(value: object) -> int:
-    """A duration such as ``90s``, ``30min``, ``2h`` or ``7d`` in milliseconds; a bare 0 is allowed,
-    other bare numbers not.
+    """Convert a duration such as ``90s``, ``30min``, ``2h`` or ``7d`` to milliseconds.
+
+    Raises:
+        ValueError: It has no unit and is not 0, or is longer than a hundred years.
     """
     if value == 0 and not isinstance(value, bool):
         return 0
@@ -37,12 +37,12 @@ def duration_ms(value: object) -> int:
     )
     if match is None:
         raise ValueError(f"expected a duration with a unit such as 30min, 2h or 7d, got {value!r}")
-    found = int(match[1]) * _DURATION_UNITS_MS[match[2]]
-    if found > _LONGEST_MS:
+    duration = int(match[1]) * _DURATION_UNITS_MS[match[2]]
+    if duration > _MAX_DURATION_MS:
         raise ValueError(
-            f"expected a duration of at most {_LONGEST_MS // 86_400_000}d, got {value!r}"
+            f"expected a duration of at most {_MAX_DURATION_MS // 86_400_000}d, got {value!r}"
         )
-    return found
+    return duration
 
 
 def _window(value: object) -> object:
@@ -54,15 +54,14 @@ WindowMs = Annotated[Literal["day"] | int, BeforeValidator(_window)]
 
 
 def moment_ms(text: str, timezone: str) -> int:
-    """A local date or time such as ``2026-01-15`` or ``2026-01-15 06:00`` (or with an offset of its
-    own) in ms UTC.
+    """Convert a date or time such as ``2026-01-15`` or ``2026-01-15 06:00`` to ms UTC.
 
     Args:
-        text: in ISO 8601, with or without seconds and offset.
-        timezone: IANA name of the zone that a text without offset is of.
+        text: A date or time in ISO 8601, with or without an offset.
+        timezone: IANA name of the zone of a text without an offset.
 
     Raises:
-        ValueError: for other text.
+        ValueError: The text is not a date or time.
     """
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
@@ -74,6 +73,6 @@ def moment_ms(text: str, timezone: str) -> int:
 
 
 def offset_of(text: str) -> str | None:
-    """``Z`` or ``+08:00`` at the end of a time, as it is written."""
-    found = _OFFSET.search(text)
-    return None if found is None else found[1]
+    """Return the offset at the end of a time, such as ``Z`` or ``+08:00``; None without one."""
+    match = _OFFSET.search(text)
+    return None if match is None else match[1]

@@ -1,6 +1,4 @@
-"""What is wrong, or differs, in one line for the person who wrote the YAML; names that were
-meant.
-"""
+"""One-line descriptions of validation errors and differences, and suggestions for wrong names."""
 
 from __future__ import annotations
 
@@ -14,11 +12,11 @@ __all__ = ["did_you_mean", "first_difference", "first_problem"]
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first problem of a pydantic error as ``key.path: message``, with what was found."""
+    """Return the first problem of a pydantic error as ``key.path: message, got value``."""
     problems = error.errors(include_url=False)
-    # a stray key explains a missing one
+    # an unknown key is often the misspelt name of a missing key
     problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-    key, kind = ".".join(str(part) for part in problem["loc"]), problem["type"]
+    key, kind = ".".join(str(name) for name in problem["loc"]), problem["type"]
     if kind == "extra_forbidden":
         return f"{key}: unknown key"
     if kind == "missing":
@@ -37,27 +35,36 @@ def first_problem(error: ValidationError) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``did you mean ...?`` with the closest known name; empty where none is close.
+    """Return ``did you mean ...?`` with the closest known name; empty if no name is close.
 
     Args:
-        name: What was found.
-        known: The names that there are.
+        name: The wrong name.
+        known: All valid names.
     """
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"did you mean {close[0]}?" if close else ""
 
 
 def first_difference(ours: Any, theirs: Any, where: str = "") -> str | None:
-    """The first key in which two dumped schemas differ, with both values; None where none does."""
+    """Return the first key in which two dumped schemas differ, with both values.
+
+    Args:
+        ours: The content of one schema.
+        theirs: The content of the other schema.
+        where: The path of both contents; empty for a whole schema.
+
+    Returns:
+        ``key: value against value``; None if they are equal but for name and table paths.
+    """
     if isinstance(ours, dict) and isinstance(theirs, dict):
         for key in [*ours, *(k for k in theirs if k not in ours)]:
             if where == "" and key in ("name", "tables") and "labels" in ours:
-                continue  # the schema's name and the files' places mean nothing
-            found = first_difference(
+                continue  # the schema's name and the paths of its tables do not count
+            difference = first_difference(
                 ours.get(key), theirs.get(key), f"{where}.{key}" if where else str(key)
             )
-            if found:
-                return found
+            if difference:
+                return difference
         return None
     return (
         None
@@ -67,5 +74,5 @@ def first_difference(ours: Any, theirs: Any, where: str = "") -> str | None:
 
 
 def _list_like(value: Any) -> Any:
-    """Tuples as lists, so that JSON's lists compare equal."""
+    """The value with lists for tuples, so that it compares equal with JSON."""
     return [_list_like(v) for v in value] if isinstance(value, list | tuple) else value

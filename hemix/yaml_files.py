@@ -1,6 +1,4 @@
-"""YAML that people write, read safely: a key that stands twice is refused with both lines, whatever
-is wrong is one line.
-"""
+"""Read YAML files safely. A repeated key is refused, and every error is one line."""
 
 from __future__ import annotations
 
@@ -17,37 +15,41 @@ __all__ = ["parse_yaml", "read_utf8", "read_yaml"]
 _MERGE = "tag:yaml.org,2002:merge"
 _TEXT = "tag:yaml.org,2002:str"
 _NO_VALUE = (ValueError, LookupError, AttributeError, TypeError, ArithmeticError)
-"""What PyYAML raises for a scalar that is no value, such as 2026-02-30 or !!int x"""
+"""Errors of PyYAML for a scalar that is not a value of its type, such as 2026-02-30 or !!int x"""
 
 
 class _Loader(yaml.SafeLoader):
-    """Says the line of a scalar that is no value."""
+    """A safe loader whose errors have the line of a wrong scalar."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep=deep)
         except _NO_VALUE as problem:
-            what = f"{getattr(node, 'value', '')!s} is no value of its kind: {problem}"
-            raise yaml.constructor.ConstructorError(None, None, what, node.start_mark) from problem
+            message = f"{getattr(node, 'value', '')!s} is not a valid value: {problem}"
+            raise yaml.constructor.ConstructorError(
+                None, None, message, node.start_mark
+            ) from problem
 
 
 def read_yaml(path: str | Path, error: type[HemixError]) -> Any:
-    """The content of a YAML file in UTF-8, with or without a byte order mark; None for a file
-    without content.
+    """Read a YAML file in UTF-8, with or without a byte order mark.
 
     Args:
-        path: the file.
-        error: raised, naming the file, where it cannot be read, is not YAML, or holds a key twice.
+        path: The file.
+        error: The class to raise if the file cannot be read, is not YAML, or repeats a key.
+
+    Returns:
+        The content; None for an empty file.
     """
     return parse_yaml(read_utf8(path, error), str(path), error)
 
 
 def read_utf8(path: str | Path, error: type[HemixError]) -> str:
-    """The text of a file in UTF-8, without a byte order mark.
+    """Read a text file in UTF-8, without its byte order mark.
 
     Args:
-        path: the file.
-        error: raised, naming the file and what is wrong.
+        path: The file.
+        error: The class to raise if the file cannot be read or is not UTF-8.
     """
     try:
         content = Path(path).read_bytes()
@@ -57,19 +59,20 @@ def read_utf8(path: str | Path, error: type[HemixError]) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as problem:
         line = content.count(b"\n", 0, problem.start) + 1
-        found = f"found byte 0x{content[problem.start]:02x}"
+        byte = f"0x{content[problem.start]:02x}"
         raise error(
-            f"{path}: cannot be read: line {line}: expected UTF-8 text, {found}; save it as UTF-8"
+            f"{path}: cannot be read: line {line}: expected UTF-8 text, found byte {byte}; save it "
+            "as UTF-8"
         ) from problem
 
 
-def parse_yaml(text: str, origin: str, error: type[HemixError]) -> Any:
-    """The value of one YAML document.
+def parse_yaml(text: str, source: str, error: type[HemixError]) -> Any:
+    """Parse a YAML document.
 
     Args:
-        text: the document.
-        origin: what messages call it, a file or an option.
-        error: raised where it is not YAML or holds a key twice.
+        text: The document.
+        source: Its name in messages: a file or an option.
+        error: The class to raise if it is not YAML or repeats a key.
     """
     try:
         loader = _Loader(text.removeprefix("\ufeff"))
@@ -78,12 +81,12 @@ def parse_yaml(text: str, origin: str, error: type[HemixError]) -> Any:
             if node is None:
                 return None
             for problem in _repeated_keys(loader, node, "", set()):
-                raise error(f"{origin}: {problem}")
+                raise error(f"{source}: {problem}")
             return loader.construct_document(node)
         finally:
             loader.dispose()
     except (yaml.YAMLError, ValueError, RecursionError) as problem:
-        raise error(f"{origin}: not YAML: {_one_line(problem)}") from problem
+        raise error(f"{source}: not YAML: {_one_line(problem)}") from problem
 
 
 def _one_line(problem: Exception) -> str:
@@ -95,9 +98,7 @@ def _one_line(problem: Exception) -> str:
 
 
 def _repeated_keys(loader: _Loader, node: yaml.Node, where: str, seen: set[int]) -> Iterator[str]:
-    """What is wrong with every key that stands twice in one mapping, before merge keys are
-    followed.
-    """
+    """Describe every repeated key of a mapping, before merge keys are resolved."""
     if id(node) in seen:  # an alias
         return
     seen.add(id(node))
@@ -111,9 +112,9 @@ def _repeated_keys(loader: _Loader, node: yaml.Node, where: str, seen: set[int])
         name = f"{where}.{key.value}" if where else str(key.value)
         line = key.start_mark.line + 1
         if isinstance(key, yaml.ScalarNode):
-            known = key.value if key.tag in (_TEXT, _MERGE) else loader.construct_object(key)
-            if known in lines:
-                keep = "write <<: [*one, *other]" if key.tag == _MERGE else "keep one of them"
-                yield f"{name}: the key stands twice (lines {lines[known]} and {line}); {keep}"
-            lines.setdefault(known, line)
+            value_of_key = key.value if key.tag in (_TEXT, _MERGE) else loader.construct_object(key)
+            if value_of_key in lines:
+                advice = "write <<: [*one, *other]" if key.tag == _MERGE else "remove one of them"
+                yield f"{name}: repeated key (lines {lines[value_of_key]} and {line}); {advice}"
+            lines.setdefault(value_of_key, line)
         yield from _repeated_keys(loader, value, name, seen)

@@ -1,4 +1,4 @@
-"""Which way the client takes to its server."""
+"""The client: its requests, its errors, and when it uses a proxy."""
 
 from __future__ import annotations
 
@@ -14,10 +14,22 @@ from hemix.client import Client
 from hemix.errors import ServerError, UsageError
 
 
-class _Answers(http.server.BaseHTTPRequestHandler):
+class _Server(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        body = json.dumps({"ready": True, "models": [{"name": self.server.name}]}).encode()  # type: ignore[attr-defined]
-        self.send_response(200)
+        self._send(200, {"ready": True, "models": [{"name": self.server.name}]})  # type: ignore[attr-defined]
+
+    def do_POST(self) -> None:
+        """Echo the request; a user without id is refused."""
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/v1/rank" and not request["user"]:
+            error = {"code": "invalid", "message": "empty", "field": "user", "request_id": "r7"}
+            self._send(422, {"error": error})
+        else:
+            self._send(200, {"request": request})
+
+    def _send(self, status: int, content: object) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -27,37 +39,39 @@ class _Answers(http.server.BaseHTTPRequestHandler):
 
 
 def _start(name: str) -> http.server.ThreadingHTTPServer:
-    made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Answers)
-    made.name = name  # type: ignore[attr-defined]
-    threading.Thread(target=made.serve_forever, daemon=True).start()
-    return made
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Server)
+    server.name = name  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
 
 
 @pytest.fixture
 def ports(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
-    """A server and a proxy, which the environment names for everything."""
-    made = {name: _start(name) for name in ("server", "proxy")}
+    """Ports of a server and of a proxy that the environment names for all addresses."""
+    servers = {name: _start(name) for name in ("server", "proxy")}
     for name in ("no_proxy", "NO_PROXY", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
     for name in ("http_proxy", "all_proxy"):
-        monkeypatch.setenv(name, f"http://127.0.0.1:{made['proxy'].server_port}")
-    yield {name: one.server_port for name, one in made.items()}
-    for one in made.values():
-        one.shutdown()
-        one.server_close()
+        monkeypatch.setenv(name, f"http://127.0.0.1:{servers['proxy'].server_port}")
+    yield {name: server.server_port for name, server in servers.items()}
+    for server in servers.values():
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "localhost", "LOCALHOST", "0.0.0.0", "127.1", "[::ffff:127.0.0.1]"]
 )
-def test_no_proxy_stands_before_a_server_on_this_machine(ports: dict[str, int], host: str) -> None:
+def test_a_server_on_this_machine_is_reached_without_the_proxy(
+    ports: dict[str, int], host: str
+) -> None:
     for scheme in ("http", "HTTP"):
         client = Client(f"{scheme}://{host}:{ports['server']}", timeout_seconds=5)
         assert client.models() == [{"name": "server"}] and client.ready()
 
 
 @pytest.mark.parametrize(
-    ("url", "here"),
+    ("url", "loopback"),
     [
         ("http://localhost.:80", True),
         ("http://shop.localhost", True),
@@ -71,8 +85,8 @@ def test_no_proxy_stands_before_a_server_on_this_machine(ports: dict[str, int], 
         ("http://128.1", False),
     ],
 )
-def test_what_names_this_machine(url: str, here: bool) -> None:
-    assert client_module._is_loopback(url) == here
+def test_loopback_addresses_are_recognised(url: str, loopback: bool) -> None:
+    assert client_module._is_loopback(url) == loopback
 
 
 @pytest.mark.usefixtures("ports")
@@ -83,7 +97,44 @@ def test_other_servers_are_reached_through_the_proxy(monkeypatch: pytest.MonkeyP
         Client("http://models.example", timeout_seconds=5).models()
 
 
-def test_a_url_that_is_none() -> None:
+def test_an_address_without_scheme_or_host_is_refused() -> None:
     for url in ("http://[::1", "localhost:80", "ftp://x"):
         with pytest.raises(UsageError, match="expected http://HOST:PORT"):
             Client(url)
+
+
+def test_a_ranking_request_has_the_options_that_are_set(ports: dict[str, int]) -> None:
+    client = Client(f"http://127.0.0.1:{ports['server']}", timeout_seconds=5)
+    assert client.rank("u1", ["a", {"id": "b", "fields": {"price": 2}}])["request"] == {
+        "user": "u1",
+        "items": [{"id": "a"}, {"id": "b", "fields": {"price": 2}}],
+    }
+    response = client.rank(
+        "u1", ["a"], context={"city": "x"}, timestamp=5, id="r1", explain=True, model=None
+    )
+    assert response["request"] == {
+        "user": "u1",
+        "items": [{"id": "a"}],
+        "context": {"city": "x"},
+        "timestamp": 5,
+        "id": "r1",
+        "explain": True,
+    }
+    assert "explain" not in client.rank("u1", ["a"], explain=False)["request"]
+
+
+def test_an_unknown_option_and_a_value_that_is_not_json_are_refused() -> None:
+    client = Client("http://127.0.0.1:1", timeout_seconds=1)
+    with pytest.raises(TypeError, match="'explian'"):
+        client.rank("u1", ["a"], explian=True)  # type: ignore[call-arg]
+    with pytest.raises(UsageError, match=r"/v1/rank: .*JSON"):
+        client.rank("u1", ["a"], context={"price": float("nan")})
+
+
+def test_a_refused_request_raises_the_fields_of_the_servers_error(ports: dict[str, int]) -> None:
+    client = Client(f"http://127.0.0.1:{ports['server']}", timeout_seconds=5)
+    with pytest.raises(ServerError) as error:
+        client.rank("", ["a"])
+    refused = error.value
+    assert (refused.status, refused.code, refused.field) == (422, "invalid", "user")
+    assert (refused.request_id, refused.retry_after) == ("r7", None)

@@ -116,11 +116,11 @@ def test_schema_settings_and_search_files_refuse_a_repeated_key(tmp_path: Path) 
 
     section = "features: {context: {a: {type: categorical}}}\n"
     assert problem(PLAIN + section + section, SchemaError).startswith(
-        "features: the key stands twice (lines 5 and 6)"
+        "features: repeated key (lines 5 and 6)"
     )
     assert problem(
         "train: {epochs: 3}\nmodel: {name: dlrm}\ntrain: {seed: 1}\n", SettingsError
-    ).startswith("train: the key stands twice (lines 1 and 3)")
+    ).startswith("train: repeated key (lines 1 and 3)")
     assert problem("all:\n- train.seed: 1\n  train.seed: 2\n", SettingsError).startswith(
         "all[0].train.seed: "
     )

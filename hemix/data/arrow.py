@@ -1,7 +1,4 @@
-"""PyArrow for the files that a schema needs, loaded when it is first used.
-
-Feature types both stand in a schema and read Arrow columns, and ``hemix.Schema`` shall stay light.
-"""
+"""PyArrow, imported at its first use, so that ``import hemix`` and reading a schema stay fast."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ if TYPE_CHECKING:
 else:
 
     class _LazyModule:
-        """A module that is imported at its first attribute, and costs nothing more afterwards."""
+        """A module that is imported at the first access to an attribute."""
 
         def __init__(self, name: str) -> None:
             self._name = name

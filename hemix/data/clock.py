@@ -1,8 +1,7 @@
-"""Times: the clock column to milliseconds UTC, local time, and the calendar fields of local time.
+"""Local times, local days and calendar fields of times in milliseconds UTC.
 
-Local offsets are looked up once per distinct quarter of an hour. A few zones have changed theirs
-within one (St. John's and Moncton did at 00:01 local time until 2011 and 2006): times of such a
-quarter are looked up one by one. This module knows no table and no feature.
+The offset of a zone is looked up once per distinct quarter of an hour. A few zones changed theirs
+within a quarter, such as St. John's until 2011; times of such a quarter are looked up one by one.
 """
 
 from __future__ import annotations
@@ -36,22 +35,22 @@ __all__ = [
 Array = npt.NDArray[Any]
 
 EARLIEST_MS = 631_152_000_000
-"""1990-01-01 UTC: an earlier time is a wrong unit."""
+"""1990-01-01 UTC. An earlier time is probably in another unit."""
 LATEST_MS = 4_102_444_800_000
-"""2100-01-01 UTC: a later time is a wrong unit."""
+"""2100-01-01 UTC. A later time is probably in another unit."""
 
 _QUARTER_MS = 900_000
 _HOUR_MS = 3_600_000
 _DAY_MS = 86_400_000
 _CHANGES = 7 * _DAY_MS
-"""No zone's offset"""
+"""Marks a quarter in which the offset changes; no zone has this offset"""
 _FEW = 32
-"""Up to so many values, asking for each is faster than finding the distinct ones"""
+"""For at most so many values, one look-up each is faster than finding distinct values"""
 
 
 @lru_cache(maxsize=1 << 18)
 def _quarter_offset_ms(quarter: int, timezone: str) -> int:
-    """The offset in a quarter of an hour, _CHANGES where it changes within."""
+    """The offset in a quarter of an hour; _CHANGES if it changes within the quarter."""
     first, last = (
         _offset_ms(quarter * _QUARTER_MS + within, timezone) for within in (0, _QUARTER_MS - 1)
     )
@@ -70,7 +69,15 @@ def _day_start_ms(day: int, timezone: str) -> int:
 
 
 def local_ms(time_ms: Array, timezone: str) -> Array:
-    """int64 [rows]: milliseconds UTC -> milliseconds on the local wall clock; TIMELESS_MS stays."""
+    """Convert times to milliseconds on the local clock.
+
+    Args:
+        time_ms: int64 [rows], UTC. TIMELESS_MS stays.
+        timezone: IANA name.
+
+    Returns:
+        int64 [rows].
+    """
     time_ms = np.asarray(time_ms, dtype=np.int64)
     if timezone == "UTC" or time_ms.size == 0:
         return time_ms
@@ -83,14 +90,28 @@ def local_ms(time_ms: Array, timezone: str) -> Array:
 
 
 def local_day(time_ms: Array, timezone: str) -> Array:
-    """int64 [rows]: the number of each time's local day, counted from 1970-01-01."""
+    """Return the local day of each time.
+
+    Args:
+        time_ms: int64 [rows], UTC.
+        timezone: IANA name.
+
+    Returns:
+        int64 [rows], days since 1970-01-01.
+    """
     days: Array = local_ms(time_ms, timezone) // _DAY_MS
     return days
 
 
 def day_start_ms(time_ms: Array, timezone: str) -> Array:
-    """int64 [rows]: the moment (ms UTC) at which the local day of each time began; TIMELESS_MS
-    stays.
+    """Return the start of the local day of each time.
+
+    Args:
+        time_ms: int64 [rows], UTC. TIMELESS_MS stays.
+        timezone: IANA name.
+
+    Returns:
+        int64 [rows], ms UTC.
     """
     local = local_ms(time_ms, timezone)
     if timezone == "UTC" or local.size == 0:
@@ -103,27 +124,38 @@ def day_start_ms(time_ms: Array, timezone: str) -> Array:
 
 
 def date_start_ms(days: Array, timezone: str) -> Array:
-    """int64 [rows]: the moment (ms UTC) at which dates begin in the zone; ``days`` int [rows]
-    counts from 1970-01-01.
+    """Return the start of dates in a zone.
+
+    Args:
+        days: int [rows], days since 1970-01-01.
+        timezone: IANA name.
+
+    Returns:
+        int64 [rows], ms UTC.
     """
     return _of_each(_day_start_ms, np.asarray(days, dtype=np.int64), timezone)
 
 
 def _of_each(function: Callable[[int, str], int], values: Array, timezone: str) -> Array:
-    """int64 [rows]: a function of every value; asked once for each distinct one where they are
-    many.
-    """
+    """int64 [rows]: a function of every value, called once per distinct value if they are many."""
     if len(values) <= _FEW:
         return np.array([function(value, timezone) for value in values.tolist()], dtype=np.int64)
-    found, codes = distinct(pa.array(values))
+    unique, codes = distinct(pa.array(values))
     return np.array(
-        [function(value, timezone) for value in found.to_numpy().tolist()], dtype=np.int64
+        [function(value, timezone) for value in unique.to_numpy().tolist()], dtype=np.int64
     )[codes]
 
 
 def calendar_field(field: str, time_ms: Array, timezone: str) -> Array:
-    """int64 [rows]: hour 0..23, weekday 0..6 (Monday is 0) or hour_of_week 0..167 of the local
-    time; -1 for TIMELESS_MS.
+    """Return a calendar field of the local times.
+
+    Args:
+        field: ``hour`` (0 to 23), ``weekday`` (0 to 6, Monday is 0) or ``hour_of_week`` (0 to 167).
+        time_ms: int64 [rows], UTC.
+        timezone: IANA name.
+
+    Returns:
+        int64 [rows]; -1 for TIMELESS_MS.
     """
     local = local_ms(time_ms, timezone)
     hour = local % _DAY_MS // _HOUR_MS
@@ -133,7 +165,12 @@ def calendar_field(field: str, time_ms: Array, timezone: str) -> Array:
 
 
 def local_text(time_ms: int, timezone: str) -> str:
-    """A time for people: ``2026-01-15 06:00:00`` in local time."""
+    """Format a time as local time for people, such as ``2026-01-15 06:00:00``.
+
+    Args:
+        time_ms: UTC.
+        timezone: IANA name.
+    """
     try:
         return (
             datetime.fromtimestamp(time_ms / 1000, tz=UTC)

@@ -10,7 +10,6 @@ Truth is not opened here.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,7 +24,15 @@ from torch import Tensor
 
 from hemix.data.batch import Columns, Jagged, RequestBatch
 from hemix.data.history import HistoryStore
-from hemix.data.layout import SPLITS, Block, file_hash, load_array, ranges
+from hemix.data.layout import (
+    MANIFEST_FORMAT,
+    SPEC_FORMAT,
+    SPLITS,
+    Block,
+    file_hash,
+    load_array,
+    ranges,
+)
 from hemix.data.spec import MISSING, UNKNOWN, InputSpec, LevelSpec
 from hemix.errors import DataError, UsageError
 from hemix.features.history_counts import HISTORY_COUNTS, history_counts, number_of_actions
@@ -390,11 +397,9 @@ class Dataset:
                 "prepare"
             )
         try:
-            self.manifest: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8-sig"))
-            self.spec = InputSpec.from_json(
-                json.loads((self.folder / "spec.json").read_text(encoding="utf-8-sig"))
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            self.manifest = MANIFEST_FORMAT.read(manifest)
+            self.spec = InputSpec.from_json(SPEC_FORMAT.read(self.folder / "spec.json"))
+        except (KeyError, TypeError) as error:
             raise DataError(
                 f"{self.folder}: damaged manifest.json or spec.json: {error}"
             ) from error

@@ -1,18 +1,13 @@
-"""Raw values to ids and numbers, for training logs and for live requests alike.
+"""Encoders: raw values to ids and numbers, the same for logs and for live requests.
 
-Encoders are learned once, on the train rows (preparation/fit.py), saved with the dataset and run,
-and only applied here. Each feature type (hemix.features) says how its raw column becomes ids or
-numbers. Id 0 is an unknown value, 1 a missing one, known values begin at 2.
-
-A saved folder holds encoders.json, schema.yaml, and for each vocabulary NNN.keys.npy (sorted) with
-NNN.ids.npy and NNN.seen.npy, and NNN.parquet for people; users and items likewise, with numbers
-instead of ids.
+The preparation learns them from train rows (preparation/fit.py). A dataset and a run save them. Id
+0 is an unknown value, 1 a missing value, and known values begin at 2.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,56 +19,32 @@ import pyarrow as pa
 
 from hemix.data.keys import KeyMap
 from hemix.data.layout import Block, load_array, save_array
+from hemix.data.levels import all_features, level_features, level_spec
 from hemix.data.raw_columns import RawColumn, Where
-from hemix.data.spec import InputSpec, LevelSpec, Task
+from hemix.data.spec import InputSpec, Task
 from hemix.errors import DataError, SchemaError
 from hemix.features.base import LEVELS, EncodedColumns, FeatureType, Learned, RowContext, StatePath
-from hemix.features.history_counts import history_count_names
-from hemix.files import read_json, storage_errors, write_json, write_text
+from hemix.files import storage_errors, write_text
+from hemix.formats import SavedFormat
 from hemix.schema import Schema
 
-__all__ = ["Encoders", "KeyMap", "all_features", "learning_columns", "level_features", "level_spec"]
+__all__ = ["ENCODERS_FORMAT", "Encoders"]
+
+ENCODERS_FORMAT = SavedFormat(
+    version=1, error=DataError, remedy="prepare the logs and train the run again"
+)
+"""Of encoders.json and of the arrays beside it"""
 
 Array = npt.NDArray[Any]
 _SECTIONS: dict[str, Any] = {"edges": {}, "scales": {}}
 """Sections of learned states that every encoders.json has"""
 _NO_COORDINATES = [0.0, 1.0, 0.0, 1.0]
-"""What encoders.json says of coordinates where no feature has any"""
-
-
-def level_features(schema: Schema, level: str) -> Mapping[str, FeatureType]:
-    """Return the features of a level, or the fields of an event for level ``event``."""
-    return schema.event_fields if level == "event" else schema.features.level(level)
-
-
-def all_features(schema: Schema) -> Iterator[tuple[str, str, FeatureType]]:
-    """Yield (level, name, feature) of all features and then of the fields of events."""
-    for level in (*LEVELS, "event"):
-        for name, feature in level_features(schema, level).items():
-            yield level, name, feature
-
-
-def learning_columns(schema: Schema, level: str, context: RowContext) -> dict[str, RawColumn]:
-    """Compute the raw columns of a level's computed features that learn from numbers.
-
-    Args:
-        schema: The schema.
-        level: Their level; ``event`` for fields of events.
-        context: What is known of the rows.
-
-    Returns:
-        By name of the feature; empty where no such feature is there.
-    """
-    return {
-        name: feature.computed(context)
-        for name, feature in level_features(schema, level).items()
-        if not feature.columns(name) and feature.state_path(level, name) is not None
-    }
+"""The entry ``place`` of encoders.json without coordinates features"""
 
 
 @dataclass(frozen=True)
 class _FittedFeature:
-    """A feature with all that encoding it needs."""
+    """A feature with its vocabulary and its learned state."""
 
     name: str
     feature: FeatureType
@@ -81,7 +52,7 @@ class _FittedFeature:
     learned: Learned
 
     def raw_column(self, raw: RawColumn | None, context: RowContext) -> RawColumn:
-        """Return the raw column that was read, or compute it."""
+        """Return the given raw column, or compute that of a computed feature."""
         if self.computed:
             return self.feature.computed(context)
         assert raw is not None, f"{self.name}: no raw column"
@@ -90,19 +61,24 @@ class _FittedFeature:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoders:
-    """All that turns raw values into ids and numbers."""
+    """The vocabularies and learned states of all features, and the numbers of users and items.
+
+    A saved folder has encoders.json and schema.yaml. Each vocabulary has the files NNN.keys.npy
+    (sorted), NNN.ids.npy, NNN.seen.npy, and NNN.parquet for people. Users and items have
+    users.keys.npy and users.ids.npy, and so on.
+    """
 
     schema: Schema
     vocabularies: Mapping[str, KeyMap] = field(default_factory=dict)
-    """Table name -> key -> id; tables that hash have none."""
+    """Table -> ids by key; a hashed table has no vocabulary."""
     seen: Mapping[str, Array] = field(default_factory=dict)
-    """Table name -> int64 [n], epoch ms, by the vocabulary's keys: the end of the train rows that
-    last held the value
+    """Table -> int64 [n], in the order of the vocabulary's keys: end of the newest train rows with
+    the value, in ms UTC
     """
     states: Mapping[StatePath, Any] = field(default_factory=dict)
-    """Where encoders.json keeps it -> the state that a feature type learned: edges, a scale, ..."""
+    """Path in encoders.json -> the learned state of a feature type, such as edges or a scale."""
     actions: tuple[str, ...] = ()
-    """The known actions by their ids; none where they hash or are more than 16."""
+    """The known actions by their ids; empty if actions are hashed or more than 16."""
     users: KeyMap = field(default_factory=KeyMap.empty)
     items: KeyMap = field(default_factory=KeyMap.empty)
 
@@ -117,8 +93,8 @@ class Encoders:
         return {path[1]: state for path, state in self.states.items() if path[0] == "scales"}
 
     @property
-    def place(self) -> Any:
-        """The scales of all coordinates, None where no feature has any."""
+    def coordinate_scales(self) -> Any:
+        """The scales of all coordinates; None without coordinates features."""
         return self.states.get(("place",))
 
     # -- applying ----------------------------------------------------------------------------------
@@ -137,15 +113,15 @@ class Encoders:
 
         Args:
             level: ``user``, ``context``, ``item``, ``cross`` or ``event``.
-            values: Raw columns by name; one that is not there is missing in every row.
-            rows: How many rows.
-            time_ms: int64 [rows] (UTC), for features that are computed from time.
-            coordinates: float64 [rows, 2] latitude and longitude in degrees by ``level.feature``,
-                NaN where missing; for distances.
-            where: Where the rows come from, for messages.
+            values: Arrow columns by name. A column that is not given is missing in every row.
+            rows: Number of rows.
+            time_ms: int64 [rows], UTC, for features computed from time.
+            coordinates: By ``level.feature`` float64 [rows, 2], latitude and longitude in degrees,
+                NaN if missing; for distances.
+            where: The source of the rows, for messages.
 
         Raises:
-            DataError: Names origin, row, column, what was expected and what was found.
+            DataError: With source, row and column of a value that cannot be used.
         """
         features = level_features(self.schema, level).items()
         raw = {name: feature.read(name, values, rows, where) for name, feature in features}
@@ -160,7 +136,15 @@ class Encoders:
         time_ms: Array | None = None,
         coordinates: Mapping[str, Array] | None = None,
     ) -> Block:
-        """Encode raw columns by feature: the second half of :meth:`encode`, with its arguments."""
+        """Encode raw columns, the second step of :meth:`encode`.
+
+        Args:
+            level: As in :meth:`encode`.
+            raw: The raw column of every feature by name; None for a computed feature.
+            rows: Number of rows.
+            time_ms: As in :meth:`encode`.
+            coordinates: As in :meth:`encode`.
+        """
         context = self._context(rows, time_ms, coordinates)
         out = EncodedColumns()
         for fitted in self._fitted[level].values():
@@ -184,18 +168,18 @@ class Encoders:
         time_ms: Array | None = None,
         coordinates: Mapping[str, Array] | None = None,
     ) -> Array:
-        """Return what stands for a feature's value in the key of a statistic.
+        """Return a feature's values as they are in the key of a statistic.
 
         Args:
             level: Level of the feature.
-            name: Name of the feature, which has one id a row.
+            name: Name of the feature, which has one id per row.
             raw: Its raw column; None for a computed feature.
-            rows: How many rows.
-            time_ms: As of :meth:`encode`.
-            coordinates: As of :meth:`encode`.
+            rows: Number of rows.
+            time_ms: As in :meth:`encode`.
+            coordinates: As in :meth:`encode`.
 
         Returns:
-            uint64 [rows]: a categorical's own key, known or not; else the id.
+            uint64 [rows]: the key of a categorical value, known or unknown; else the id.
         """
         fitted, context = self._fitted[level][name], self._context(rows, time_ms, coordinates)
         return fitted.feature.statistic_keys(fitted.raw_column(raw, context), fitted.learned)
@@ -208,10 +192,10 @@ class Encoders:
 
     @cached_property
     def _widths(self) -> dict[str, tuple[int, int, int]]:
-        """Level -> how many columns of ids, lists of ids and numbers its features have."""
+        """Level -> number of id columns, jagged columns and number columns of its features."""
         widths = {}
-        for level, fitted in self._fitted.items():
-            columns = [one.feature.tensor_columns() for one in fitted.values()]
+        for level, features in self._fitted.items():
+            columns = [fitted.feature.tensor_columns() for fitted in features.values()]
             widths[level] = (
                 sum(c.ids for c in columns),
                 sum(c.jagged for c in columns),
@@ -221,7 +205,7 @@ class Encoders:
 
     @cached_property
     def _fitted(self) -> dict[str, dict[str, _FittedFeature]]:
-        """Level -> name -> feature; made once, since requests are encoded feature by feature."""
+        """Level -> name -> feature; cached, because every request needs it."""
         fitted: dict[str, dict[str, _FittedFeature]] = {level: {} for level in (*LEVELS, "event")}
         for level, name, feature in all_features(self.schema):
             path = feature.state_path(level, name)
@@ -233,9 +217,9 @@ class Encoders:
         return fitted
 
     def changed_states(self, other: Encoders) -> list[str]:
-        """Return the states that ``other``, of the same schema, has learned otherwise.
+        """Return the names of learned states that differ from those of ``other``.
 
-        Ids and numbers of these mean something else there.
+        Both have the same schema. Ids and numbers of these features have another meaning there.
         """
         changed: dict[str, None] = {}
         for level, name, feature in all_features(self.schema):
@@ -246,10 +230,10 @@ class Encoders:
                     changed[path[-1]] = None
         return list(changed)
 
-    # -- what a model has to know ------------------------------------------------------------------
+    # -- for models --------------------------------------------------------------------------------
 
     def spec(self) -> InputSpec:
-        """Tables, columns and tasks."""
+        """Return the tables, columns and tasks that a model is built for."""
         schema = self.schema
         tables: dict[str, int] = {}
         vocabularies: dict[str, None] = {}
@@ -283,8 +267,11 @@ class Encoders:
     # -- on disk -----------------------------------------------------------------------------------
 
     def save(self, folder: Path, *, texts: Mapping[str, pa.Table] | None = None) -> None:
-        """Write the folder; ``texts`` are further tables for people, by vocabulary (columns id,
-        value, count).
+        """Write the encoders.
+
+        Args:
+            folder: The folder.
+            texts: By vocabulary a table (id, value, count) for people.
         """
         import pyarrow.parquet as pq
 
@@ -296,7 +283,7 @@ class Encoders:
             "vocabularies": names,
             **self._states_to_json(),
         }
-        write_json(folder / "encoders.json", content)
+        ENCODERS_FORMAT.write(folder / "encoders.json", content)
         write_text(folder / "schema.yaml", self.schema.to_yaml())
         for stem, key_map in [
             *((f"{i:03d}", self.vocabularies[n]) for i, n in enumerate(names)),
@@ -332,27 +319,26 @@ class Encoders:
 
     @classmethod
     def load(cls, folder: Path) -> Encoders:
-        """Read what :meth:`save` wrote. Raises DataError or SchemaError naming the file."""
+        """Read the folder of :meth:`save`.
+
+        Raises:
+            DataError: A file is missing, damaged or of another version.
+            SchemaError: schema.yaml is not the schema of the encoders.
+        """
         path = Path(folder) / "encoders.json"
-        content = read_json(path, DataError)
+        content = ENCODERS_FORMAT.read(path)
         schema = Schema.load(path.parent / "schema.yaml")
-        if content.get("schema_version") != 1:
-            raise DataError(
-                f"{path}: expected schema_version 1, found {content.get('schema_version')!r}"
-            )
         if content["schema_fingerprint"] != schema.fingerprint():
             raise SchemaError(
-                f"{path}: made for a schema of fingerprint {content['schema_fingerprint']}, "
-                f"but schema.yaml beside it has {schema.fingerprint()}"
+                f"{path}: expected the schema with fingerprint {content['schema_fingerprint']}, "
+                f"found schema.yaml with {schema.fingerprint()}; prepare or train again"
             )
 
         def key_map(stem: str) -> KeyMap:
-            # the plain arrays, not memory maps: a look-up touches them all over
+            # in memory, not memory-mapped: look-ups are random accesses
             return KeyMap(
-                *(
-                    np.array(load_array(path.parent / f"{stem}.{part}.npy"))
-                    for part in ("keys", "ids")
-                )
+                np.array(load_array(path.parent / f"{stem}.keys.npy")),
+                np.array(load_array(path.parent / f"{stem}.ids.npy")),
             )
 
         seen = {
@@ -370,33 +356,6 @@ class Encoders:
             users=key_map("users"),
             items=key_map("items"),
         )
-
-
-def level_spec(schema: Schema, level: str, actions: Sequence[str] = ()) -> LevelSpec:
-    """The columns that a level's features become, and behind them the numbers of statistics and
-    (``actions``: the known ones) history counts.
-    """
-    ids: list[tuple[str, str]] = []
-    jagged: list[tuple[str, str]] = []
-    numbers: list[str] = []
-    for name, feature in level_features(schema, level).items():
-        columns, table = feature.tensor_columns(), feature.table_of(level, name)
-        if columns.ids:
-            ids.append((name, table))
-        if columns.jagged:
-            jagged.append((name, table))
-        numbers += [name + suffix for suffix in columns.numbers]
-    for name in schema.statistics_of(level):
-        numbers += schema.statistics[name].number_names(name)
-    if level == "context" and schema.history.counts:
-        numbers += history_count_names(actions)
-    return LevelSpec(
-        names=tuple(n for n, _ in ids),
-        tables=tuple(t for _, t in ids),
-        jagged_names=tuple(n for n, _ in jagged),
-        jagged_tables=tuple(t for _, t in jagged),
-        number_names=tuple(numbers),
-    )
 
 
 def _stack(columns: list[Array], rows: int, dtype: type[np.generic]) -> Array:

@@ -1,10 +1,7 @@
-"""The users or the items that a dataset and a run know: every version's encoded features, and the
-raw numbers that encoding drops.
+"""The users or items of a dataset or a run: encoded features and raw values of every version.
 
-Written by prepare, copied into the run folder, memory-mapped. What of a row cannot be told from its
-ids and numbers is kept beside them: the ends of distances in degrees, the columns of the score
-expression, the keys of statistics. Knows rows, not whose they are: that is the encoders' map from
-raw ids to numbers. Imports no torch.
+The preparation writes the files, a run folder has a copy, and both are memory-mapped. Raw values
+are those that encoding drops: coordinates, columns of the score expression, keys of statistics.
 """
 
 from __future__ import annotations
@@ -17,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from hemix.data.encode import level_spec
 from hemix.data.layout import Block, file_hash, load_array
+from hemix.data.levels import level_spec
 from hemix.data.versions import Versions
 from hemix.errors import DataError
 from hemix.schema import Schema
@@ -30,21 +27,36 @@ Level = Literal["user", "item"]
 
 
 def coordinates_features(schema: Schema, level: str) -> tuple[str, ...]:
-    """The coordinates features of a level, in the order of coordinates.npy."""
+    """Return the coordinates features of a level, in the order of coordinates.npy.
+
+    Args:
+        schema: The schema.
+        level: A level.
+    """
     return tuple(n for n, f in schema.features.level(level).items() if f.gives_coordinates)
 
 
 def key_features(schema: Schema, level: str) -> tuple[str, ...]:
-    """The features of a level that are part of a statistic's key, in the order of keys.npy."""
-    parts = {part for statistic in schema.statistics.values() for part in statistic.by}
-    return tuple(name for name in schema.features.level(level) if f"{level}.{name}" in parts)
+    """Return the features of a level in the keys of statistics, in the order of keys.npy.
+
+    Args:
+        schema: The schema.
+        level: A level.
+    """
+    fields = {field for statistic in schema.statistics.values() for field in statistic.by}
+    return tuple(name for name in schema.features.level(level) if f"{level}.{name}" in fields)
 
 
 def entity_files(schema: Schema, level: Level) -> tuple[str, ...]:
-    """The names of all files that a run needs of its users or items."""
+    """Return the names of the files that a run needs of its users or items.
+
+    Args:
+        schema: The schema.
+        level: ``user`` or ``item``.
+    """
     jagged = range(len(level_spec(schema, level).jagged_tables))
     names = ["first_row", "valid_from_ms", "features.ids", "features.numbers"]
-    names += [f"features.bag{i}.{part}" for i in jagged for part in ("values", "offsets")]
+    names += [f"features.bag{i}.{array}" for i in jagged for array in ("values", "offsets")]
     names += ["coordinates"] * bool(coordinates_features(schema, level)) + ["keys"] * bool(
         key_features(schema, level)
     )
@@ -60,23 +72,29 @@ class EntityTable:
     versions: Versions
     features: Block
     """[rows]"""
-    places: Array
-    """float64 [rows, 2 C]: latitude and longitude of every coordinates feature, in degrees; NaN
-    where missing
+    coordinates: Array
+    """float64 [rows, 2 C]: latitude and longitude of every coordinates feature, in degrees; NaN is
+    missing
     """
     keys: Array
     """uint64 [rows, P]: the keys of :func:`key_features`"""
     raw: Array
-    """float64 [rows, columns]: the item columns of the score expression; NaN where missing"""
+    """float64 [rows, columns]: the item columns of the score expression; NaN is missing"""
 
     @classmethod
     def load(
         cls, folder: Path, schema: Schema, level: Level, *, hashes: Mapping[str, str] | None = None
     ) -> EntityTable:
-        """Memory-map ``folder``.
+        """Memory-map the files of a folder.
 
-        Raises DataError naming the file that is missing or damaged; ``hashes`` (file -> xxh64) are
-        compared where they are given.
+        Args:
+            folder: The folder ``users`` or ``items``.
+            schema: The schema.
+            level: ``user`` or ``item``.
+            hashes: Expected xxh64 by file; None skips the comparison.
+
+        Raises:
+            DataError: A file is missing or damaged.
         """
         files = entity_files(schema, level)
         for file in files if hashes is not None else ():
@@ -84,8 +102,8 @@ class EntityTable:
                 raise DataError(f"{folder / file}: missing")
             if hashes is not None and hashes.get(file) != file_hash(folder / file):
                 raise DataError(
-                    f"{folder / file}: damaged: its hash is not the one that was noted when it "
-                    "was written"
+                    f"{folder / file}: damaged: its hash differs from the hash at the time it was "
+                    "written"
                 )
         features = Block.load(folder, "features", len(level_spec(schema, level).jagged_tables))
         rows = len(features.ids)
@@ -104,7 +122,7 @@ class EntityTable:
                 valid_from_ms=load_array(folder / "valid_from_ms.npy"),
             ),
             features=features,
-            places=array("coordinates", np.float64),
+            coordinates=array("coordinates", np.float64),
             keys=array("keys", np.uint64),
             raw=array("raw", np.float64),
         )

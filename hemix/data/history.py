@@ -1,9 +1,7 @@
-"""HistoryStore: every user's events, sorted by time and memory-mapped, and the cuts that a request
-may see.
+"""The history store of a dataset: every user's events, sorted by time and memory-mapped.
 
-A history is never copied out row by row: a request gets three positions in its user's events, found
-by binary search, and a batch reads each user's piece once. No event at or after the request (minus
-the delay) is ever inside the cuts.
+A request gets a history range: three positions in its user's events, found by binary search. No
+event at or after the time of the request (minus the delay) is inside the range.
 """
 
 from __future__ import annotations
@@ -34,13 +32,24 @@ def find_history_ranges(
     *,
     delay_ms: int,
 ) -> Array:
-    """What each request sees of the events ``first[i] : last[i]``, which are sorted by
-    ``times_ms``.
+    """Find the range of its user's events that each request sees.
 
-    Returns int64 [Q, 3]: where the global part begins, where real time begins, where the visible
-    part ends. Events strictly before ``request_time_ms - delay_ms``; the real-time part holds the
-    newest ``realtime_length`` of the window, older ones of the same window count as global; the
-    global part holds the newest ``global_length``.
+    Request i sees events strictly before ``request_time_ms[i] - delay_ms``. Its real-time history
+    has the newest ``realtime_length`` events of the window, its global history the newest
+    ``global_length`` events before them.
+
+    Args:
+        times_ms: int64 [E], times of events in UTC, ascending for each user.
+        first: int64 [Q], the first event of each request's user.
+        last: int64 [Q], one after the last event of each request's user.
+        request_time_ms: int64 [Q], UTC.
+        history: Lengths and window of the schema.
+        timezone: IANA name, for the window ``day``.
+        delay_ms: Time from an event until requests see it.
+
+    Returns:
+        int64 [Q, 3], positions among the events: start of the global history, start of the
+        real-time history, end.
     """
     request_time_ms = np.asarray(request_time_ms, dtype=np.int64)
     end = first_at_least(times_ms, first, last, request_time_ms - delay_ms)
@@ -56,13 +65,21 @@ def find_history_ranges(
 
 
 class HistoryStore:
-    """The event log of a dataset folder. Raises DataError when a file is missing or damaged."""
+    """The events of all users in a dataset folder."""
 
     def __init__(
         self, folder: Path, history: History, timezone: str, events_max: int | None = None
     ) -> None:
-        """``events_max``: a request sees its newest so many events at most, whatever the schema's
-        lengths allow.
+        """Memory-map the files.
+
+        Args:
+            folder: The folder ``history`` of a dataset.
+            history: Lengths, window and delay of the schema.
+            timezone: IANA name.
+            events_max: Largest number of events of a request; None for the schema's lengths.
+
+        Raises:
+            DataError: A file is missing or damaged.
         """
         self.offsets = load_array(folder / "offsets.npy")
         """int64 [users + 1]"""
@@ -77,13 +94,19 @@ class HistoryStore:
         self._events_max = events_max
 
     def ranges(self, user: Array, request_time_ms: Array) -> Array:
-        """Positions in this store that requests of ``user`` numbers [Q] at ``request_time_ms`` [Q]
-        see: int64 [Q, 3].
+        """Find the history range of each request.
+
+        Args:
+            user: int [Q], user numbers.
+            request_time_ms: int64 [Q], UTC.
+
+        Returns:
+            int64 [Q, 3], positions in the store, see :func:`find_history_ranges`.
         """
         user = np.asarray(user, dtype=np.int64)
         first, last = self.offsets[user], self.offsets[user + 1]
         delay_ms = self._history.delay_ms
-        cuts = find_history_ranges(
+        ranges = find_history_ranges(
             self.time_ms,
             first,
             last,
@@ -92,6 +115,7 @@ class HistoryStore:
             self._timezone,
             delay_ms=delay_ms,
         )
-        return (
-            cuts if self._events_max is None else np.maximum(cuts, cuts[:, 2:] - self._events_max)
-        )
+        if self._events_max is None:
+            return ranges
+        shortened: Array = np.maximum(ranges, ranges[:, 2:] - self._events_max)
+        return shortened

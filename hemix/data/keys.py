@@ -1,10 +1,7 @@
-"""Values as keys: the canonical text of a value, its 64-bit key, and a growing index of keys.
+"""64-bit keys of values, and indices from keys to numbers.
 
-Two values are the same when their canonical texts are; see :mod:`hemix.data.texts`. A key is xxh64
-(seed 0) of the text in UTF-8. That makes an id the same whether it comes from a Parquet integer, a
-string or JSON.
-
-This module knows no feature, no schema and no file.
+A key is xxh64 (seed 0) of the value's canonical text in UTF-8, see :mod:`hemix.data.texts`. So an
+id has the same key as a Parquet integer, as a string and in JSON.
 """
 
 from __future__ import annotations
@@ -35,10 +32,10 @@ __all__ = [
 Array = npt.NDArray[Any]
 
 NULL_KEY = np.uint64(0)
-"""The key of a missing value; a text whose hash is 0 gets 1."""
+"""The key of a missing value; a text with hash 0 gets the key 1."""
 
 _FEW = 1024
-"""Up to so many texts one call of xxhash each is faster than the vectorised form."""
+"""For at most so many texts, calling xxhash for each is faster than the vectorised form."""
 
 _P1, _P2, _P3, _P4, _P5 = (
     np.uint64(p)
@@ -53,14 +50,16 @@ _P1, _P2, _P3, _P4, _P5 = (
 
 
 def distinct(values: pa.Array) -> tuple[pa.Array, Array]:
-    """(distinct values in the order of their first appearance, int32 [rows] position of every value
-    among them; null is -1).
+    """Find the distinct values of an array.
+
+    Returns:
+        The distinct values in the order of their first appearance; and int32 [rows], the position
+        of every value among them, -1 for null.
     """
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
-    if pa.types.is_decimal32(values.type) or pa.types.is_decimal64(
-        values.type
-    ):  # Arrow encodes no dictionary of these
+    # Arrow cannot encode these as a dictionary
+    if pa.types.is_decimal32(values.type) or pa.types.is_decimal64(values.type):
         values = values.cast(pa.decimal128(values.type.precision, values.type.scale))
     coded = values.dictionary_encode()
     codes = coded.indices
@@ -70,20 +69,25 @@ def distinct(values: pa.Array) -> tuple[pa.Array, Array]:
 
 
 def keys_of(values: pa.Array) -> Array:
-    """uint64 [rows]: the key of every value, NULL_KEY for null.
+    """Return the key of every value; each distinct value is hashed once.
 
-    Every distinct value is hashed once.
+    Returns:
+        uint64 [rows]; NULL_KEY for null.
     """
     if len(values) == 0 or pa.types.is_null(values.type):
         return np.zeros(len(values), dtype=np.uint64)
-    found, codes = distinct(values)
-    keys = np.append(xxh64_texts(texts_of(found)), NULL_KEY)
+    unique, codes = distinct(values)
+    keys = np.append(xxh64_texts(texts_of(unique)), NULL_KEY)
     return keys[codes]
 
 
 def keys_of_texts(texts: Iterable[str]) -> Array:
-    """uint64 [rows]: the keys of texts that are canonical, such as the ids of a request; faster
-    than by Arrow for a thousand.
+    """Return the keys of canonical texts, such as the ids of a request.
+
+    For up to about a thousand texts this is faster than :func:`keys_of`.
+
+    Returns:
+        uint64 [rows].
     """
     keys = np.fromiter(map(xxhash.xxh64_intdigest, map(str.encode, texts)), dtype=np.uint64)
     keys[keys == NULL_KEY] = 1
@@ -91,8 +95,13 @@ def keys_of_texts(texts: Iterable[str]) -> Array:
 
 
 def xxh64_texts(texts: pa.Array) -> Array:
-    """uint64 [rows]: xxh64 (seed 0) of the UTF-8 bytes of every text of a string array without
-    nulls; never NULL_KEY.
+    """Return xxh64 (seed 0) of the UTF-8 bytes of every text.
+
+    Args:
+        texts: A string or binary array without nulls.
+
+    Returns:
+        uint64 [rows]; never NULL_KEY.
     """
     if len(texts) == 0:
         return np.zeros(0, dtype=np.uint64)
@@ -135,9 +144,7 @@ def _rotate(x: Array, bits: int) -> Array:
 
 
 def _xxh64_short(text: Array) -> Array:
-    """xxh64 of equally long texts under 32 bytes, uint8 [rows, length]; the reference algorithm
-    over columns.
-    """
+    """xxh64 of texts of equal length under 32 bytes, uint8 [rows, length], vectorised over rows."""
     rows, length = text.shape
     h = np.full(rows, _P5 + np.uint64(length), dtype=np.uint64)
     at = 0
@@ -158,9 +165,9 @@ def _xxh64_short(text: Array) -> Array:
 
 
 class KeyIndex:
-    """Numbers keys 0, 1, 2, ... in the order of their first appearance, and remembers their texts.
+    """Numbers keys 0, 1, 2, ... in the order of their first appearance, and stores their texts.
 
-    Memory: 12 bytes and the text per key.
+    A key needs 12 bytes and the text.
     """
 
     def __init__(self) -> None:
@@ -182,33 +189,40 @@ class KeyIndex:
         return self._numbers
 
     def texts(self) -> pa.Array:
-        """string [n]: the text of every number."""
+        """Return the text of every number, string [n]."""
         self._texts = (
             [pa.concat_arrays(self._texts)] if self._texts else [pa.array([], pa.string())]
         )
         return self._texts[0]
 
     def add(self, values: pa.Array) -> Array:
-        """Number the values, new ones included: int32 [rows], -1 for null."""
+        """Number the values; new values get the next numbers.
+
+        Returns:
+            int32 [rows]; -1 for null.
+        """
         if len(values) == 0 or pa.types.is_null(values.type):
             return np.full(len(values), -1, dtype=np.int32)
-        found, codes = distinct(values)
-        texts = texts_of(found)
+        unique, codes = distinct(values)
+        texts = texts_of(unique)
         numbers = self._add_texts(xxh64_texts(texts), texts)
         return np.append(numbers, np.int32(-1))[codes]
 
-    def note(self, keys: Array, values: pa.Array) -> None:
-        """Number the values, whose keys are already known, without hashing those that are
-        numbered.
+    def add_hashed(self, keys: Array, values: pa.Array) -> None:
+        """Number values whose keys were computed before; only new values are hashed again.
+
+        Args:
+            keys: uint64 [rows], the keys of the values.
+            values: The values.
         """
-        found, codes = distinct(pa.array(keys))
-        unique = found.to_numpy(zero_copy_only=False)
+        distinct_keys, codes = distinct(pa.array(keys))
+        unique = distinct_keys.to_numpy(zero_copy_only=False)
         new = (self.look_up(unique) < 0) & (unique != NULL_KEY)
         if new.any():
             self.add(values.take(pa.array(np.flatnonzero(new[codes]))))
 
     def keys(self) -> Array:
-        """uint64 [n]: the key of every number."""
+        """Return the key of every number, uint64 [n]."""
         keys = np.empty(len(self), dtype=np.uint64)
         keys[self._numbers] = self._keys
         return keys
@@ -216,17 +230,16 @@ class KeyIndex:
     def _add_texts(self, keys: Array, texts: pa.Array) -> Array:
         at, known = self._find(keys)
         if not known.all():
-            # two values may have one text (1 and 1.0 never meet in one array, but '1' twice as
-            # bytes and text could)
+            # two values can have one text
             new_keys, first = np.unique(keys[~known], return_index=True)
             rows = np.flatnonzero(~known)[first]
             order = np.argsort(rows)
             numbers = np.empty(len(rows), dtype=np.int32)
             numbers[order] = np.arange(len(self), len(self) + len(rows), dtype=np.int32)
             self._texts.append(texts.take(pa.array(rows[order])))
-            places = np.searchsorted(self._keys, new_keys)
-            self._keys = np.insert(self._keys, places, new_keys)
-            self._numbers = np.insert(self._numbers, places, numbers)
+            positions = np.searchsorted(self._keys, new_keys)
+            self._keys = np.insert(self._keys, positions, new_keys)
+            self._numbers = np.insert(self._numbers, positions, numbers)
             at, _ = self._find(keys)
         return self._numbers[at]
 
@@ -236,7 +249,7 @@ class KeyIndex:
         return at, (self._keys[at] == keys if len(self._keys) else np.zeros(len(keys), dtype=bool))
 
     def look_up(self, keys: Array) -> Array:
-        """int32 [rows]: the number of every key, -1 where it is not known."""
+        """Return the number of every key, int32 [rows]; -1 for an unknown key."""
         if len(self._keys) == 0:
             return np.full(len(keys), -1, dtype=np.int32)
         at, known = self._find(keys)
@@ -245,7 +258,7 @@ class KeyIndex:
 
 @dataclass(frozen=True)
 class KeyMap:
-    """Known keys with a number each: a vocabulary, or the numbers of users or items."""
+    """A map from key to number: a vocabulary, or the numbers of users or items."""
 
     keys: Array
     """uint64 [n], ascending"""
@@ -254,11 +267,19 @@ class KeyMap:
 
     @classmethod
     def empty(cls) -> KeyMap:
-        """Return the map of no key."""
+        """Return the map without keys."""
         return cls(np.zeros(0, np.uint64), np.zeros(0, np.int32))
 
     def look_up(self, keys: Array, unknown: int) -> Array:
-        """int32 [rows]: the number of every key, ``unknown`` where there is none."""
+        """Return the number of every key.
+
+        Args:
+            keys: uint64 [rows].
+            unknown: The number of a key that the map does not have.
+
+        Returns:
+            int32 [rows].
+        """
         if len(self.keys) == 0:
             return np.full(len(keys), unknown, dtype=np.int32)
         at = np.searchsorted(self.keys, keys)

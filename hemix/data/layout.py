@@ -1,57 +1,4 @@
-"""The dataset folder: which array lies where, written once and memory-mapped ever after.
-
-    DATA/
-      manifest.json  schema.yaml  spec.json
-      encoders/                                 see encode.py
-      ids/{users,items}.parquet                 raw ids; a user's or item's number is its position
-      users/, items/                            versions of every user's and item's features
-        first_row.npy      int64 [ids + 1]      versions of number u: first_row[u] : first_row[u +
-                                                1], by valid_from
-        valid_from_ms.npy  int64 [rows]
-        features.*.npy                          Block
-        coordinates.npy    float64 [rows, 2 C]  latitudes and longitudes of the C coordinates
-                                                features, if any (NaN: missing)
-        keys.npy           uint64 [rows, P]     keys of the features that are part of a statistic's
-                                                key, if any
-        number.npy         int32 [rows]         items only: number of the item, -1 for row 0
-        raw.npy            float64 [rows, C]    items only: the columns of the score expression (NaN
-                                                where missing)
-        train_impressions.npy float64 [ids]     by number, not row: how many train impressions
-        train_known.npy       float64 [ids, T]  items only, by number: known labels among them,
-                                                positive or negative
-        train_positives.npy   float64 [ids, T]  items only, by number: known positive labels among
-                                                them
-      history/
-        offsets.npy        int64 [users + 1]    events of user u, sorted by time
-        time_ms.npy        int64 [E]
-        item_row.npy       int32 [E]            item version that held at the event's time
-        ids.npy            int32 [E, fields]
-      statistics/                               see features/statistics.py; per statistic of the
-                                                schema:
-        NAME.keys.npy      uint64 [rows]        sorted, then by day
-        NAME.days.npy      int32 [rows]         local day, counted from 1970-01-01
-        NAME.counts.npy    int64 [rows, 2]      known rows and positives up to the end of that day
-        NAME.prior.npy     int64 [days, 3]      day, known rows and positives of all keys up to its
-                                                end
-      {train,valid,test}/NNNNN/                 shards; within one, requests are sorted by user,
-                                                then time
-        user.npy           int32 [q]            user number
-        user_row.npy       int32 [q]            user version that held at the request's time
-        time_ms.npy        int64 [q]
-        context.*.npy                           Block [q]; without the history counts, which the
-                                                loader adds
-        first_candidate.npy int64 [q + 1]
-        item_row.npy       int32 [n]            item version that held at the request's time
-        cross.*.npy                             Block [n]
-        bias.npy           int32 [n]
-        labels.npy         int8  [n, T]         -1: unknown
-        weight.npy         float32 [n]
-        log_row.npy        int64 [n]            row of the impression in the log
-      truth/{train,valid,test}/NNNNN.npy        float64 [n, T]: known probabilities, aligned with
-                                                the shard (evaluation only)
-
-Item row 0 is the unknown item. A version with valid_from_ms = TIMELESS_MS holds from the beginning.
-"""
+"""Arrays of a dataset folder: written once, then memory-mapped. docs/dataset.md lists the files."""
 
 from __future__ import annotations
 
@@ -66,12 +13,26 @@ import xxhash
 
 from hemix.errors import DataError
 from hemix.files import storage_errors
+from hemix.formats import SavedFormat
 
-__all__ = ["SPLITS", "Appender", "Block", "file_hash", "load_array", "save_array"]
+__all__ = [
+    "MANIFEST_FORMAT",
+    "SPEC_FORMAT",
+    "SPLITS",
+    "Appender",
+    "Block",
+    "file_hash",
+    "load_array",
+    "save_array",
+]
+
+MANIFEST_FORMAT = SavedFormat(version=1, error=DataError, remedy="prepare the logs again")
+"""Of manifest.json and of all arrays that it lists"""
+SPEC_FORMAT = SavedFormat(version=1, error=DataError, remedy="prepare the logs again")
 
 SPLITS = ("train", "valid", "test")
 _HEADER_BYTES = 128
-_PIECE_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 20
 
 Array = npt.NDArray[Any]
 
@@ -88,7 +49,7 @@ class Block:
     """(values int32 [total], offsets int64 [rows + 1]) of every multi-valued feature"""
 
     def take(self, rows: Array) -> Block:
-        """The given rows, in that order."""
+        """Return the rows at the given positions, in that order."""
         return Block(
             ids=self.ids.take(rows, axis=0),  # several times as fast as self.ids[rows]
             numbers=self.numbers.take(rows, axis=0),
@@ -96,7 +57,7 @@ class Block:
         )
 
     def with_numbers(self, numbers: Array) -> Block:
-        """The same with further numbers, float32 [rows, any], behind its own."""
+        """Return the block with further number columns, float32 [rows, any], after its own."""
         return Block(
             ids=self.ids,
             numbers=np.concatenate([self.numbers, numbers], axis=1),
@@ -105,7 +66,7 @@ class Block:
 
     @classmethod
     def concatenate(cls, blocks: list[Block]) -> Block:
-        """All rows of all blocks; at least one block."""
+        """Return all rows of one or more blocks."""
         jagged = []
         for pairs in zip(*(block.jagged for block in blocks), strict=True):
             lengths = np.concatenate([np.diff(offsets) for _, offsets in pairs])
@@ -122,7 +83,12 @@ class Block:
         )
 
     def save(self, folder: Path, name: str) -> None:
-        """Write ``name.*.npy`` into ``folder``."""
+        """Write the arrays as ``name.*.npy``.
+
+        Args:
+            folder: An existing folder.
+            name: The beginning of the files' names.
+        """
         save_array(folder / f"{name}.ids.npy", self.ids)
         save_array(folder / f"{name}.numbers.npy", self.numbers)
         for i, (values, offsets) in enumerate(self.jagged):
@@ -131,7 +97,16 @@ class Block:
 
     @classmethod
     def load(cls, folder: Path, name: str, jagged: int) -> Block:
-        """Memory-map what :meth:`save` wrote."""
+        """Memory-map the files of :meth:`save`.
+
+        Args:
+            folder: Their folder.
+            name: The beginning of their names.
+            jagged: Number of jagged columns.
+
+        Raises:
+            DataError: A file is missing or damaged.
+        """
         return cls(
             ids=load_array(folder / f"{name}.ids.npy"),
             numbers=load_array(folder / f"{name}.numbers.npy"),
@@ -153,8 +128,14 @@ def _take_jagged(values: Array, offsets: Array, rows: Array) -> tuple[Array, Arr
 
 
 def ranges(begin: Array, lengths: Array) -> Array:
-    """The positions begin[i], ..., begin[i] + lengths[i] - 1 of all i, one after another
-    (int64).
+    """Return the positions of all ranges, one range after another.
+
+    Args:
+        begin: int64 [n], the first position of each range.
+        lengths: int64 [n].
+
+    Returns:
+        int64 [total].
     """
     total = int(lengths.sum())
     starts = np.repeat(begin - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
@@ -163,26 +144,34 @@ def ranges(begin: Array, lengths: Array) -> Array:
 
 
 def save_array(path: Path, array: Array) -> None:
-    """Write one array as .npy (never an object array). Raises StorageError naming the file."""
+    """Write an array as .npy.
+
+    Args:
+        path: The file.
+        array: An array of numbers.
+
+    Raises:
+        StorageError: The disk is full or read-only.
+    """
     array = np.ascontiguousarray(array)
     with Appender(path, array.dtype, *array.shape[1:]) as out:
         out.append(array)
 
 
 def file_hash(path: Path) -> str:
-    """xxh64 of a file's bytes, as the manifest has it."""
+    """Return xxh64 of a file's bytes as hex digits."""
     digest = xxhash.xxh64()
     with path.open("rb") as file:
-        while piece := file.read(_PIECE_BYTES):
-            digest.update(piece)
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
     return digest.hexdigest()
 
 
 def load_array(path: Path) -> Array:
-    """Memory-map one array read-only. Raises DataError naming the file."""
+    """Memory-map an array read-only; raise DataError if the file is missing or damaged."""
     try:
         mapped: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-        return mapped.view(np.ndarray)  # np.memmap's own indexing is slow
+        return mapped.view(np.ndarray)  # indexing is slow for np.memmap
     except FileNotFoundError as error:
         raise DataError(f"{path}: missing from the dataset folder") from error
     except (ValueError, OSError, EOFError) as error:
@@ -190,12 +179,19 @@ def load_array(path: Path) -> Array:
 
 
 class Appender:
-    """Writes one .npy file piece by piece, so that no array has to fit in memory.
+    """Writes a .npy file in chunks of rows, so that no array has to fit in memory.
 
-    Raises StorageError naming the file.
+    All methods raise StorageError if the disk is full or read-only.
     """
 
     def __init__(self, path: Path, dtype: npt.DTypeLike, width: int | None = None) -> None:
+        """Open the file.
+
+        Args:
+            path: The file.
+            dtype: Type of its numbers.
+            width: Number of columns; None for a one-dimensional array.
+        """
         self._path = path
         self._dtype = np.dtype(dtype)
         self._tail = () if width is None else (width,)
@@ -204,16 +200,16 @@ class Appender:
             self._file = path.open("wb")
             self._file.write(b"\0" * _HEADER_BYTES)
 
-    def append(self, piece: Array) -> None:
-        """Add rows; converted to the file's type."""
-        piece = np.ascontiguousarray(piece, dtype=self._dtype)
-        assert piece.shape[1:] == self._tail, (self._path, piece.shape, self._tail)
+    def append(self, rows: Array) -> None:
+        """Append rows, converted to the file's type."""
+        rows = np.ascontiguousarray(rows, dtype=self._dtype)
+        assert rows.shape[1:] == self._tail, (self._path, rows.shape, self._tail)
         with storage_errors(self._path):
-            self._file.write(piece.data if piece.size else b"")
-        self.rows += piece.shape[0]
+            self._file.write(rows.data if rows.size else b"")
+        self.rows += rows.shape[0]
 
     def close(self) -> None:
-        """Write the header, which says how many rows there are."""
+        """Write the header with the number of rows, and close the file."""
         header = (
             f"{{'descr': {self._dtype.str!r}, 'fortran_order': False, 'shape': "
             f"{(self.rows, *self._tail)!r}, }}"
@@ -238,4 +234,4 @@ class Appender:
         try:
             self._file.close()
         except OSError:
-            return  # the error under way says more
+            return  # the error in progress is more helpful

@@ -1,11 +1,6 @@
-"""Raw columns: what is left of Arrow columns once their types no longer matter.
+"""Raw columns: the values of an Arrow column as NumPy arrays, whatever its Arrow type.
 
-    numbers    float64 [rows], or [rows, k]; NaN where missing
-    keys       uint64 [rows] (see keys.py), NULL_KEY where missing
-    jagged     keys uint64 [total] with offsets int64 [rows + 1]; a missing list is one NULL_KEY
-
-A raw column holds numbers only, so it can be spilled to disk and counted cheaply. Feature types
-(hemix.features) say which raw column they read.
+Feature types (hemix.features) choose the form of their raw column, see :data:`RawColumn`.
 """
 
 from __future__ import annotations
@@ -21,7 +16,7 @@ from hemix.data.layout import ranges
 from hemix.errors import DataError
 
 __all__ = [
-    "MOST_NUMBER",
+    "MAX_NUMBER",
     "RawColumn",
     "Where",
     "as_arrow",
@@ -29,7 +24,7 @@ __all__ = [
     "from_arrow",
     "is_list",
     "is_number",
-    "mixed",
+    "mix_bits",
     "numbers_of",
     "row_hashes",
     "take",
@@ -37,35 +32,45 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 RawColumn: TypeAlias = "Array | tuple[Array, Array]"
-"""Numbers or keys, or for a jagged one (keys, offsets)"""
+"""One of three forms:
 
-MOST_NUMBER = 1e30
-"""The largest number of a feature: far beyond any real one, and not near where float32 or a product
-ends. A larger one in a log, such as DBL_MAX for "no value", counts as this one. A server refuses
-it."""
+- numbers: float64 [rows] or [rows, k]; NaN is missing;
+- keys: uint64 [rows], see keys.py; NULL_KEY is missing;
+- jagged keys: (uint64 [total], offsets int64 [rows + 1]); a missing list is one NULL_KEY.
+"""
+
+MAX_NUMBER = 1e30
+"""The largest number of a feature, so that float32 and products do not overflow. A larger number in
+a log, such as DBL_MAX for "no value", counts as this number; a server refuses it.
+"""
 
 _INCREMENT = np.uint64(0x9E3779B97F4A7C15)
 _FACTORS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 _SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
-"""Those of splitmix64"""
+"""Constants of splitmix64"""
 
 
 @dataclass(frozen=True)
 class Where:
-    """Where rows come from, for messages."""
+    """The source of rows, for messages."""
 
-    origin: str
-    """A file, or what stands for it."""
+    source: str
+    """A file, or another name of the source"""
     first_row: int = 0
-    """Row of the first value; the first row of a file is row 0."""
+    """Row of the first value; a file begins with row 0"""
 
     def error(self, row: int, problem: str) -> DataError:
-        """The error for a position among the values."""
-        return DataError(f"{self.origin}: row {self.first_row + row}: {problem}")
+        """Return the error for a value.
+
+        Args:
+            row: Position among the values.
+            problem: The column, what was expected and what was found.
+        """
+        return DataError(f"{self.source}: row {self.first_row + row}: {problem}")
 
 
 def is_number(kind: pa.DataType) -> bool:
-    """Whether an Arrow type is a number (a boolean counts as 0 or 1)."""
+    """Whether an Arrow type is numeric; a boolean counts as 0 or 1."""
     t = pa.types
     return bool(
         t.is_integer(kind)
@@ -84,7 +89,19 @@ def is_list(kind: pa.DataType) -> bool:
 
 
 def numbers_of(column: str, values: pa.Array, where: Where) -> Array:
-    """float64 [rows], NaN for null. Raises DataError for NaN and infinity."""
+    """Read numbers.
+
+    Args:
+        column: Name of the column, for messages.
+        values: Values of a numeric Arrow type.
+        where: File and first row, for messages.
+
+    Returns:
+        float64 [rows]; NaN for null.
+
+    Raises:
+        DataError: With the first value that is NaN or infinite.
+    """
     if pa.types.is_null(values.type):
         return np.full(len(values), np.nan)
     numbers = values.cast(pa.float64(), safe=False)
@@ -93,8 +110,9 @@ def numbers_of(column: str, values: pa.Array, where: Where) -> Array:
     finite = np.isfinite(filled)
     if not finite.all():
         row = int(np.argmin(finite))
-        found = f"found {filled[row]}"
-        raise where.error(row, f"column {column!r}: expected a finite number or null, {found}")
+        raise where.error(
+            row, f"column {column!r}: expected a finite number or null, found {filled[row]}"
+        )
     if nulls:
         filled = filled.copy()
         filled[numbers.is_null().to_numpy(zero_copy_only=False)] = np.nan
@@ -105,7 +123,12 @@ def numbers_of(column: str, values: pa.Array, where: Where) -> Array:
 
 
 def take(raw: RawColumn, rows: Array) -> RawColumn:
-    """The given rows, in that order."""
+    """Return the rows at the given positions, in that order.
+
+    Args:
+        raw: A raw column.
+        rows: int64 [n], positions.
+    """
     if isinstance(raw, tuple):
         keys, offsets = raw
         begin, lengths = offsets[rows], offsets[rows + 1] - offsets[rows]
@@ -116,7 +139,7 @@ def take(raw: RawColumn, rows: Array) -> RawColumn:
 
 
 def concatenate(columns: list[RawColumn]) -> RawColumn:
-    """All rows of at least one raw column of the same feature."""
+    """Return all rows of one or more raw columns of the same form."""
     if isinstance(columns[0], tuple):
         pairs = [column for column in columns if isinstance(column, tuple)]
         lengths = np.concatenate([np.diff(offsets) for _, offsets in pairs])
@@ -127,7 +150,7 @@ def concatenate(columns: list[RawColumn]) -> RawColumn:
 
 
 def as_arrow(raw: RawColumn) -> pa.Array:
-    """One Arrow array, for a temporary file."""
+    """Convert a raw column to an Arrow array, for a temporary file."""
     if isinstance(raw, tuple):
         return pa.LargeListArray.from_arrays(pa.array(raw[1]), pa.array(raw[0]))
     if raw.ndim == 2:
@@ -136,7 +159,7 @@ def as_arrow(raw: RawColumn) -> pa.Array:
 
 
 def from_arrow(values: pa.Array) -> RawColumn:
-    """Inverse of :func:`as_arrow`."""
+    """Convert an Arrow array of :func:`as_arrow` back to a raw column."""
     kind = values.type
     if pa.types.is_large_list(kind):
         lengths = pc.list_value_length(values).to_numpy(zero_copy_only=False)
@@ -151,27 +174,31 @@ def from_arrow(values: pa.Array) -> RawColumn:
 
 
 def row_hashes(raw: RawColumn) -> Array:
-    """uint64 [rows]: equal values have equal hashes; others differ but for a chance of 2^-64."""
+    """Hash the rows of a raw column.
+
+    Returns:
+        uint64 [rows]. Equal rows have equal hashes, different rows with a probability of 2^-64.
+    """
     if isinstance(raw, tuple):
         keys, offsets = raw
         lengths = np.diff(offsets)
         position = np.arange(len(keys), dtype=np.int64) - np.repeat(offsets[:-1], lengths)
-        each = mixed(keys ^ mixed(position.astype(np.uint64)))
+        each = mix_bits(keys ^ mix_bits(position.astype(np.uint64)))
         sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(each, dtype=np.uint64)])
         with np.errstate(over="ignore"):
-            return mixed(sums[offsets[1:]] - sums[offsets[:-1]] + lengths.astype(np.uint64))
+            return mix_bits(sums[offsets[1:]] - sums[offsets[:-1]] + lengths.astype(np.uint64))
     if raw.ndim == 2:
         total = np.zeros(len(raw), dtype=np.uint64)
         for values in raw.T:
-            total = mixed(total ^ row_hashes(np.ascontiguousarray(values)))
+            total = mix_bits(total ^ row_hashes(np.ascontiguousarray(values)))
         return total
     if raw.dtype.kind == "f":
         raw = np.where(raw == 0, 0.0, raw).astype(np.float64).view(np.uint64)  # -0.0 equals 0.0
-    return mixed(raw.astype(np.uint64))
+    return mix_bits(raw.astype(np.uint64))
 
 
-def mixed(x: Array) -> Array:
-    """uint64 -> uint64, one to one, every bit spread over all (splitmix64)."""
+def mix_bits(x: Array) -> Array:
+    """Map uint64 to uint64, one to one, so that every bit depends on all bits (splitmix64)."""
     x = x + _INCREMENT
     x ^= x >> _SHIFTS[0]
     x *= _FACTORS[0]

@@ -17,12 +17,12 @@ def first_at_least(values: Array, low: Array, high: Array, bound: Array) -> Arra
 
     Args:
         values: [n], ascending within each range.
-        low: int64 [q], where each range begins.
-        high: int64 [q], where each range ends; the answer where no value is large enough.
-        bound: [q], or [1] for all.
+        low: int64 [q], the start of each range.
+        high: int64 [q], the end of each range.
+        bound: [q], or [1] for all ranges.
 
     Returns:
-        int64 [q].
+        int64 [q]; the end of the range if none of its values is large enough.
     """
     if len(low) == 1:
         return low + np.searchsorted(values[low[0] : high[0]], bound)

@@ -1,7 +1,4 @@
-"""What a model has to know of the data, and the two values that data and model must agree on.
-
-No tensors here.
-"""
+"""InputSpec: the tables, columns and tasks of a dataset, which a model is built for."""
 
 from __future__ import annotations
 
@@ -13,10 +10,10 @@ from typing import Any, Literal
 __all__ = ["FIRST", "MISSING", "TIMELESS_MS", "UNKNOWN", "InputSpec", "LevelSpec", "Task"]
 
 TIMELESS_MS = -(2**62)
-"""The time of an event without a time: before all others, never hidden."""
+"""The time of an event without a time: before all other times, so that every request sees it."""
 
 UNKNOWN = 0
-"""Id of a value that the encoder does not know."""
+"""Id of a value that the encoder has not learned."""
 
 MISSING = 1
 """Id of a missing value."""
@@ -26,14 +23,12 @@ FIRST = 2
 
 _LEVELS = ("user", "context", "item", "cross", "event")
 _JSON_KEYS = {"jagged_names": "bag_names", "jagged_tables": "bag_tables"}
-"""Fields of :class:`LevelSpec` that saved files know by another name"""
+"""Fields of :class:`LevelSpec` with another name in saved files"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LevelSpec:
-    """The columns of one level: the embedding table of every id column, the width of the
-    numbers.
-    """
+    """The tensor columns of a level."""
 
     names: tuple[str, ...] = ()
     """Feature names of the id columns."""
@@ -44,8 +39,8 @@ class LevelSpec:
     jagged_tables: tuple[str, ...] = ()
     """Table of each jagged column, same order."""
     number_names: tuple[str, ...] = ()
-    """One name per number column: the feature's, or ``feature.part`` (``place.latitude``,
-    ``emb.2``, ``price.missing``).
+    """Name of each number column: that of its feature, or with a suffix such as ``home.latitude``,
+    ``emb.2`` and ``price.missing``.
     """
 
     @property
@@ -54,20 +49,20 @@ class LevelSpec:
         return len(self.number_names)
 
     def numbers_of(self, name: str) -> list[int]:
-        """The number columns of one feature or statistic, or of the history counts
+        """Return the number columns of a feature, of a statistic, or of the history counts
         (``history``).
         """
         return [i for i, n in enumerate(self.number_names) if n.split(".")[0] == name]
 
-    def history_numbers(self, part: Literal["global", "realtime"]) -> list[int]:
-        """The history counts of one part, as columns of the numbers."""
-        own = "today" if part == "realtime" else "before"
-        return [i for i, n in enumerate(self.number_names) if n.split(".")[:2] == ["history", own]]
+    def history_numbers(self, history: Literal["global", "realtime"]) -> list[int]:
+        """Return the number columns with the counts of the global or the real-time history."""
+        days = "today" if history == "realtime" else "before"
+        return [i for i, n in enumerate(self.number_names) if n.split(".")[:2] == ["history", days]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A label: its name and, in a funnel, the position of the label it depends on."""
+    """A label: its name, and the position of the label that it depends on, if any."""
 
     name: str
     given: int | None = None
@@ -75,11 +70,7 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class InputSpec:
-    """All that a model has to know of the data: tables with their rows, the columns of every level,
-    the tasks.
-
-    Made by the encoders, saved with the run (JSON).
-    """
+    """Embedding tables, columns of every level, and tasks. The encoders make it; a run saves it."""
 
     tables: Mapping[str, int]
     """Rows of every embedding table, the unknown and the missing row included."""
@@ -88,21 +79,19 @@ class InputSpec:
     item: LevelSpec
     cross: LevelSpec
     event: LevelSpec
-    """The fields of an event, the action first; its item's columns are `event_item_columns`."""
+    """The fields of an event, the action first; `event_item_columns` are those of its item."""
     event_item_columns: tuple[int, ...]
-    """Which id columns of the item level an event carries."""
+    """Id columns of the item level that an event carries."""
     vocabularies: tuple[str, ...] = ()
-    """The tables whose ids come from a vocabulary: only those have an unknown row that data can
-    reach.
-    """
+    """Tables with a vocabulary: data can contain the unknown id of these tables only."""
     bias_rows: int = 0
-    """Rows of the bias table (position); 0: no bias column."""
+    """Rows of the bias table (positions); 0 without a bias column."""
     tasks: tuple[Task, ...]
     logit_shift: tuple[float, ...]
-    """Added to each task's logit of a prediction to undo negative sampling; zeros without."""
+    """Added to each task's logit to undo negative sampling; zeros without it."""
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-able form."""
+        """Return the content of spec.json."""
         content = dataclasses.asdict(self)
         for name in _LEVELS:
             content[name] = {_JSON_KEYS.get(k, k): v for k, v in content[name].items()}
@@ -110,7 +99,7 @@ class InputSpec:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> InputSpec:
-        """Inverse of :meth:`to_json`."""
+        """Read the content of spec.json."""
         fields = {key: field for field, key in _JSON_KEYS.items()}
         levels = {
             name: LevelSpec(**{fields.get(k, k): tuple(v) for k, v in content[name].items()})

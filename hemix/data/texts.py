@@ -1,17 +1,7 @@
-"""The canonical text of a value: one for every value, whatever its Arrow type, in a log and in a
-request's JSON alike.
+"""The canonical text of a value, the same for every Arrow type and in a request's JSON.
 
-    text                 itself; so are bytes that are UTF-8
-    whole number         its digits, also of a float or a decimal: 3, 3.0 and 3.00 are ``3``
-    other number         the shortest text that is read back as the value in the column's own
-                         precision: ``0.1``, also of a float32
-    boolean              ``true``, ``false``
-    date                 ``2026-01-05``
-    moment               UTC, whatever its unit and zone (a naive one is UTC):
-                         ``2026-01-05T06:30:00Z``, ``2026-01-05T06:30:00.25Z``
-    time of day          ``06:30:00``, ``06:30:00.25``
-
-This module knows no feature, no schema and no file.
+docs/data.md lists the texts: ``3`` for 3, 3.0 and the decimal 3.00; ``0.1`` for a float32 too;
+``true``; ``2026-01-05``; ``2026-01-05T06:30:00Z`` for a timestamp; ``06:30:00`` for a time of day.
 """
 
 from __future__ import annotations
@@ -35,9 +25,11 @@ def is_keyable(kind: pa.DataType) -> bool:
 
 
 def family(kind: pa.DataType) -> str | None:
-    """``text``, ``number``, ``boolean``, ``date``, ``moment``, ``time`` or ``null``: within a
-    family equal values have equal texts. None: values of this type have no text, so that no request
-    can name them.
+    """Return the family of an Arrow type: types whose equal values have equal texts.
+
+    Returns:
+        ``text``, ``number``, ``boolean``, ``date``, ``moment``, ``time`` or ``null``; None for
+        types whose values have no text, so that no request can name them.
     """
     t = pa.types
     if t.is_dictionary(kind):
@@ -64,7 +56,7 @@ def family(kind: pa.DataType) -> str | None:
 
 
 def text_of(value: str | int | float | bool) -> str:
-    """The canonical text of a JSON value."""
+    """Return the canonical text of a JSON value."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
@@ -73,9 +65,10 @@ def text_of(value: str | int | float | bool) -> str:
 
 
 def texts_of(values: pa.Array) -> pa.Array:
-    """The canonical texts, a string array; null stays null.
+    """Return the canonical texts of values as a string array; null stays null.
 
-    ``values`` is of a keyable type without NaN; bytes are UTF-8.
+    Args:
+        values: Values of a type with a :func:`family`, without NaN; bytes are UTF-8.
     """
     kind, t = values.type, pa.types
     if t.is_string(kind):
@@ -95,7 +88,7 @@ def texts_of(values: pa.Array) -> pa.Array:
 
 
 def _without_zeros(times: pa.Array) -> pa.Array:
-    """Fractions of a second without the zeros at their end."""
+    """Times without trailing zeros in fractions of a second."""
     return pc.replace_substring_regex(
         pc.replace_substring_regex(times, r"(\.\d*[1-9])0+$", r"\1"), r"\.0+$", ""
     )
@@ -116,8 +109,8 @@ def _float_texts(values: pa.Array) -> pa.Array:
 
 
 def _shortest(numbers: Array, kind: pa.DataType) -> list[float]:
-    """The doubles that the numbers' shortest texts are read as: 0.1 for a float32 of 0.1, which is
-    not quite the double 0.1.
+    """The doubles with the shortest texts of the numbers: 0.1 for the float32 0.1, whose value as a
+    double is 0.10000000149.
     """
     if pa.types.is_float64(kind):
         return [float(v) for v in numbers]
@@ -127,7 +120,7 @@ def _shortest(numbers: Array, kind: pa.DataType) -> list[float]:
 
 def _decimal_texts(values: pa.Array) -> pa.Array:
     kind = values.type
-    try:  # all whole, as ids are: one call
+    try:  # fast for whole numbers, such as ids
         whole = pa.decimal256(76, 0) if pa.types.is_decimal256(kind) else pa.decimal128(38, 0)
         return values.cast(whole).cast(pa.string())
     except pa.ArrowInvalid:
@@ -137,9 +130,7 @@ def _decimal_texts(values: pa.Array) -> pa.Array:
 
 
 def _decimal_text(value: Decimal) -> str:
-    """That of the double that a JSON number of these digits is read as, where it has so many
-    digits; else all of them.
-    """
+    """The text of the double nearest to a decimal if it has the same digits, else all digits."""
     if value == value.to_integral_value():
         return str(int(value))
     number = text_of(float(value))

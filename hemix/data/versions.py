@@ -1,7 +1,4 @@
-"""Versions of a user's or an item's row: which one held at a time.
-
-Knows numbers and times, not features.
-"""
+"""Versions of the rows of users and items, and the version that is valid at a time."""
 
 from __future__ import annotations
 
@@ -18,8 +15,9 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Versions:
-    """The rows of every number, consecutive and sorted by the time from which they hold; every
-    number's first row holds from the beginning.
+    """The rows of all users or items: consecutive for each number, sorted by their start time.
+
+    The first row of a number is valid from the beginning.
     """
 
     first_row: Array
@@ -28,17 +26,23 @@ class Versions:
     """int64 [rows]"""
 
     def row_at(self, numbers: Array, time_ms: Array) -> Array:
-        """int64 [n]: the row of every number (>= 0) that held at its time: the last with
-        valid_from_ms <= time_ms.
+        """Find the row of every number that is valid at a time.
+
+        Args:
+            numbers: int [n], at least 0.
+            time_ms: int64 [n], UTC.
+
+        Returns:
+            int64 [n]: the last row of the number with ``valid_from_ms <= time_ms``.
         """
         low = np.asarray(self.first_row[numbers], dtype=np.int64)
         if self.first_row[-1] - self.first_row[0] == len(self.first_row) - 1:
-            return low  # one version each
+            return low  # every number has one version
         high = np.asarray(self.first_row[np.asarray(numbers) + 1], dtype=np.int64)
-        # invariant: row `low` holds by then, row `high` does not (or is another number's)
+        # invariant: row `low` is valid, row `high` is not yet valid or of another number
         while (open_ := high - low > 1).any():
             middle = (low + high) // 2
-            held = self.valid_from_ms[np.where(open_, middle, low)] <= time_ms
-            low = np.where(open_ & held, middle, low)
-            high = np.where(open_ & ~held, middle, high)
+            is_valid = self.valid_from_ms[np.where(open_, middle, low)] <= time_ms
+            low = np.where(open_ & is_valid, middle, low)
+            high = np.where(open_ & ~is_valid, middle, high)
         return low

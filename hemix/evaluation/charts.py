@@ -1,76 +1,43 @@
-"""Charts of a report, as inline SVG: no script, no external resource, text stays text, colours
-follow the reader's theme.
+"""Charts of a report: curves, ranges, calibration, bars, forest plots and scaling laws.
 
-Every function takes plain numbers and returns SVG for an HTML page whose style sheet defines the
-variables of ``_COLOURS``. This module knows nothing of runs, files or templates.
+Every function takes plain numbers, a ``name`` that is unique in the page and the text alternative
+``alt``, and returns inline SVG.
 """
 
 from __future__ import annotations
 
-import html
-import io
-import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib
 import numpy as np
+import numpy.typing as npt
 from markupsafe import Markup
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+from hemix.evaluation.intervals import NORMAL_97_5
+from hemix.evaluation.svg import (
+    GRID,
+    INK,
+    MODEL,
+    MUTED,
+    ORACLE,
+    PAPER,
+    SECOND,
+    chart_style,
+    new_figure,
+    to_svg,
+)
 
 __all__ = ["Curve", "Range", "bars", "calibration", "curves", "forest", "laws", "ranges"]
 
-INK, MUTED, GRID, MODEL, SECOND, ORACLE, PAPER = (f"#0{i}0{i}0{i}" for i in range(1, 8))
-_COLOURS = {
-    INK: "var(--ink)",
-    MUTED: "var(--muted)",
-    GRID: "var(--line)",
-    MODEL: "var(--model)",
-    SECOND: "var(--second)",
-    ORACLE: "var(--oracle)",
-    PAPER: "var(--paper)",
-}
-"""Colours that stand in the drawing for the style sheet's, which know light and dark."""
-
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "hemix",
-    "text.parse_math": False,
-    "font.family": "DejaVu Sans",
-    "font.size": 9.5,
-    "text.color": INK,
-    "axes.labelcolor": MUTED,
-    "axes.edgecolor": GRID,
-    "axes.facecolor": "none",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": GRID,
-    "grid.linewidth": 0.7,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "xtick.minor.size": 0,
-    "ytick.minor.size": 0,
-    "legend.frameon": False,
-    "legend.handlelength": 1.4,
-    "lines.linewidth": 1.8,
-}
-_WIDTH = 5.4
-"""Inches at 72 to the inch: readable without scaling on a phone, two beside each other on a
-desk.
-"""
+_STEPS = [1, 2, 2.5, 5, 10]
+"""Tick distances, times a power of ten."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """A line, or with ``points`` single measurements, of a chart over steps."""
+    """A line of a chart over steps; with ``points`` single measurements."""
 
     name: str
     x: Sequence[float]
@@ -80,22 +47,34 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """One row of :func:`ranges`: a value with its interval, and what to hold it against."""
+    """One row of :func:`ranges` or :func:`forest`: a value with its interval and its limits."""
 
     name: str
     value: float
     interval: tuple[float, float] | None = None
     floor: float | None = None
+    """A trivial baseline."""
     ceiling: float | None = None
+    """The best value possible."""
 
 
 def curves(name: str, alt: str, lines: Sequence[Curve], *, x_label: str, y_label: str) -> Markup:
-    """Lines and points over a shared axis.
+    """Lines and points over a common x axis.
 
     Long noisy lines are drawn faint, with their moving mean on top.
+
+    Args:
+        name: Unique in the page.
+        alt: Text alternative.
+        lines: In the order of the legend.
+        x_label: Name of the x axis.
+        y_label: Title of the chart.
+
+    Returns:
+        Inline SVG.
     """
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(3.1)
+    with chart_style():
+        figure, axes = new_figure(3.1)
         for line, colour in zip(lines, (MODEL, SECOND, ORACLE, MUTED), strict=False):
             x, y = np.asarray(line.x, dtype=float), np.asarray(line.y, dtype=float)
             if line.points:
@@ -113,7 +92,7 @@ def curves(name: str, alt: str, lines: Sequence[Curve], *, x_label: str, y_label
         axes.set_title(y_label, loc="left", fontsize=9.5, color=MUTED)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=_STEPS))
         axes.legend(
             loc="lower right",
             bbox_to_anchor=(1, 1),
@@ -122,13 +101,23 @@ def curves(name: str, alt: str, lines: Sequence[Curve], *, x_label: str, y_label
             columnspacing=1.0,
             labelcolor=INK,
         )
-        return _svg(figure, name, alt)
+        return to_svg(figure, name, alt)
 
 
 def ranges(name: str, alt: str, rows: Sequence[Range], *, x_label: str) -> Markup:
-    """One line a row: floor, value with interval, ceiling, along one axis."""
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(0.95 + 0.42 * len(rows))
+    """Floor, value with interval and ceiling along one axis, one line a row.
+
+    Args:
+        name: Unique in the page.
+        alt: Text alternative.
+        rows: From top to bottom.
+        x_label: Name of the x axis.
+
+    Returns:
+        Inline SVG.
+    """
+    with chart_style():
+        figure, axes = new_figure(0.95 + 0.42 * len(rows))
         for height, row in zip(range(len(rows) - 1, -1, -1), rows, strict=True):
             ends = [v for v in (row.floor, row.value, row.ceiling) if v is not None]
             axes.plot(
@@ -154,22 +143,28 @@ def ranges(name: str, alt: str, rows: Sequence[Range], *, x_label: str) -> Marku
             if row.interval is not None:
                 axes.plot(row.interval, [height, height], color=MODEL, linewidth=2.4, zorder=2)
             axes.plot(row.value, height, "o", color=MODEL, markersize=8, zorder=4)
-        axes.set_ylim(-0.6, len(rows) - 0.4)
-        axes.set_yticks(range(len(rows) - 1, -1, -1), [_short(row.name) for row in rows], color=INK)
-        axes.grid(axis="y", visible=False)
-        axes.spines["left"].set_visible(False)
+        _name_rows(axes, [_short(row.name) for row in rows])
         axes.margins(x=0.08)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=_STEPS))
         axes.set_xlabel(x_label)
-        return _svg(figure, name, alt)
+        return to_svg(figure, name, alt)
 
 
 def calibration(name: str, alt: str, points: Sequence[tuple[float, float, float]]) -> Markup:
-    """(mean prediction, observed rate, standard error) of bins against the diagonal; logarithmic
-    where they span much.
+    """Observed rate of bins against their mean prediction, with the diagonal.
+
+    Axes are logarithmic where the values span more than a factor of 15.
+
+    Args:
+        name: Unique in the page.
+        alt: Text alternative.
+        points: (mean prediction, observed rate, standard error) of every bin.
+
+    Returns:
+        Inline SVG.
     """
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(4.0)
+    with chart_style():
+        figure, axes = new_figure(4.0)
         p, rate, error = (np.asarray(column, dtype=float) for column in zip(*points, strict=True))
         both = np.concatenate([p, rate])
         logarithmic = bool(both.min() > 0) and both.max() / both.min() > 15
@@ -181,8 +176,8 @@ def calibration(name: str, alt: str, points: Sequence[tuple[float, float, float]
             axes.set_xticks(_log_ticks(low, high))
         else:
             low, high = 0.0, min(both.max() * 1.12, 1.0) or 1.0
-            axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
-            axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=_STEPS))
+            axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=_STEPS))
         axes.plot(
             [low, high],
             [low, high],
@@ -191,15 +186,12 @@ def calibration(name: str, alt: str, points: Sequence[tuple[float, float, float]
             linestyle=(0, (4, 3)),
             label="perfect",
         )
-        below = (
-            np.minimum(1.96 * error, rate - low * 0.999)
-            if logarithmic
-            else np.minimum(1.96 * error, rate)
-        )
+        half_width = NORMAL_97_5 * error
+        below = np.minimum(half_width, rate - low * 0.999 if logarithmic else rate)
         axes.errorbar(
             p,
             rate,
-            yerr=[np.maximum(below, 0), 1.96 * error],
+            yerr=[np.maximum(below, 0), half_width],
             fmt="o",
             color=MODEL,
             ecolor=MODEL,
@@ -215,35 +207,52 @@ def calibration(name: str, alt: str, points: Sequence[tuple[float, float, float]
         axes.set_xlabel("mean prediction")
         axes.set_title("observed rate", loc="left", fontsize=9.5, color=MUTED)
         axes.legend(loc="upper left", labelcolor=INK)
-        return _svg(figure, name, alt)
+        return to_svg(figure, name, alt)
 
 
 def bars(name: str, alt: str, rows: Sequence[tuple[str, float, float]], *, x_label: str) -> Markup:
-    """Horizontal bars of (name, value, deviation), in the order given."""
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(0.75 + 0.245 * len(rows))
+    """Horizontal bars with their deviations.
+
+    Args:
+        name: Unique in the page.
+        alt: Text alternative.
+        rows: (name, value, deviation) from top to bottom.
+        x_label: Name of the x axis.
+
+    Returns:
+        Inline SVG.
+    """
+    with chart_style():
+        figure, axes = new_figure(0.75 + 0.245 * len(rows))
         heights = np.arange(len(rows))[::-1]
         values, deviations = np.array([row[1] for row in rows]), np.array([row[2] for row in rows])
         axes.barh(heights, values, height=0.62, color=MODEL)
         axes.errorbar(
             values, heights, xerr=deviations, fmt="none", ecolor=INK, elinewidth=1.0, alpha=0.65
         )
-        axes.set_yticks(heights, [_short(row[0]) for row in rows], color=INK)
-        axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.axvline(0, color=MUTED, linewidth=0.8)
-        axes.grid(axis="y", visible=False)
-        axes.spines["left"].set_visible(False)
+        _name_rows(axes, [_short(row[0]) for row in rows])
         axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
         axes.set_xlabel(x_label)
-        return _svg(figure, name, alt)
+        return to_svg(figure, name, alt)
 
 
 def forest(name: str, alt: str, rows: Sequence[Range], *, x_label: str) -> Markup:
-    """Differences with their intervals against a line at 0; one whose interval holds 0 is
-    hollow.
+    """Forest plot: differences with their intervals and a line at 0.
+
+    A difference whose interval holds 0 is hollow.
+
+    Args:
+        name: Unique in the page.
+        alt: Text alternative.
+        rows: From top to bottom.
+        x_label: Name of the x axis.
+
+    Returns:
+        Inline SVG.
     """
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(0.85 + 0.3 * len(rows))
+    with chart_style():
+        figure, axes = new_figure(0.85 + 0.3 * len(rows))
         axes.axvline(0, color=MUTED, linewidth=1.0)
         for height, row in zip(range(len(rows) - 1, -1, -1), rows, strict=True):
             low, high = row.interval or (row.value, row.value)
@@ -252,16 +261,11 @@ def forest(name: str, alt: str, rows: Sequence[Range], *, x_label: str) -> Marku
             axes.plot(
                 row.value, height, "o", color=MODEL, markerfacecolor=face, markersize=6.5, zorder=3
             )
-        axes.set_ylim(-0.6, len(rows) - 0.4)
-        axes.set_yticks(
-            range(len(rows) - 1, -1, -1), [_short(row.name, 36) for row in rows], color=INK
-        )
-        axes.grid(axis="y", visible=False)
-        axes.spines["left"].set_visible(False)
+        _name_rows(axes, [_short(row.name, 36) for row in rows])
         axes.margins(x=0.08)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=_STEPS))
         axes.set_xlabel(x_label)
-        return _svg(figure, name, alt)
+        return to_svg(figure, name, alt)
 
 
 def laws(
@@ -273,11 +277,21 @@ def laws(
     x_label: str,
     y_label: str,
 ) -> Markup:
-    """Measurements (x, value, low, high) over a logarithmic x, with the line (x, value) of the law
-    fitted to them.
+    """Measurements over a logarithmic x axis, with the power law fitted to them.
+
+    Args:
+        name: Unique in the page.
+        alt: Text alternative.
+        points: (x, value, low, high) of every measurement.
+        line: (x, value) along the fitted law; empty without a fit.
+        x_label: Name of the x axis.
+        y_label: Title of the chart.
+
+    Returns:
+        Inline SVG.
     """
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(3.1)
+    with chart_style():
+        figure, axes = new_figure(3.1)
         x, y, low, high = (np.asarray(column, dtype=float) for column in zip(*points, strict=True))
         if line:
             axes.plot(*zip(*line, strict=True), color=SECOND, label="fit")
@@ -296,11 +310,19 @@ def laws(
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(x_label)
         axes.set_title(y_label, loc="left", fontsize=9.5, color=MUTED)
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=_STEPS))
         axes.legend(
             loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.1, labelcolor=INK
         )
-        return _svg(figure, name, alt)
+        return to_svg(figure, name, alt)
+
+
+def _name_rows(axes: Any, names: Sequence[str]) -> None:
+    """Label the rows from top to bottom and hide the y axis."""
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.set_yticks(range(len(names) - 1, -1, -1), names, color=INK)
+    axes.grid(axis="y", visible=False)
+    axes.spines["left"].set_visible(False)
 
 
 def _rounded(count: float) -> str:
@@ -311,18 +333,12 @@ def _rounded(count: float) -> str:
     return f"{count:g}"
 
 
-def _figure(height: float) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(_WIDTH, height), dpi=72, layout="constrained")
-    FigureCanvasSVG(figure)
-    return figure, figure.add_subplot()
-
-
-def _moving_mean(values: np.ndarray[Any, Any], window: int) -> np.ndarray[Any, Any]:
+def _moving_mean(values: npt.NDArray[np.float64], window: int) -> npt.NDArray[np.float64]:
     """Mean of the last ``window`` values, of fewer at the beginning."""
     total = np.concatenate([[0.0], np.cumsum(values)])
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(ends - window, 0)
-    mean: np.ndarray[Any, Any] = (total[ends] - total[starts]) / (ends - starts)
+    mean: npt.NDArray[np.float64] = (total[ends] - total[starts]) / (ends - starts)
     return mean
 
 
@@ -332,37 +348,5 @@ def _log_ticks(low: float, high: float) -> list[float]:
     return [m * 10.0**e for e in decades for m in steps if low <= m * 10.0**e <= high]
 
 
-def _short(text: str, most: int = 30) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
-def _svg(figure: Figure, name: str, alt: str) -> Markup:
-    """The drawing as an inline element: ids made unique by ``name``, standing colours replaced,
-    sizes left to the page.
-    """
-    stream = io.StringIO()
-    with warnings.catch_warnings():
-        # The reader's fonts draw the text; that matplotlib's own lacks a glyph does not matter.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(stream, format="svg", transparent=True)
-    text = stream.getvalue()
-    box = re.search(r'viewBox="([^"]+)"', text)
-    assert box is not None
-    body = text[text.index(">", text.index("<svg")) + 1 :]
-    body = re.sub(r"<metadata>.*?</metadata>|<style .*?</style>|<!--.*?-->", "", body, flags=re.S)
-    body = body.replace("xlink:href=", "href=")
-    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', body))
-    body = re.sub(r' id="([^"]+)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", body)
-    body = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", body)
-    body = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", body)
-    body = re.sub(r" font-family: [^;\"]*;?", "", body)
-    body = re.sub(r' transform="rotate\(-?0 [^"]*"', "", body)
-    for standing, colour in _COLOURS.items():
-        body = body.replace(standing, colour)
-    body = re.sub(r"\n\s*", "\n", body)
-    label = html.escape(alt)
-    width = float(box[1].split()[2])
-    return Markup(
-        f'<svg class="chart" role="img" aria-label="{label}" viewBox="{box[1]}" style="--width: '
-        f'{width:.0f}px">{body}'
-    )
+def _short(text: str, max_length: int = 30) -> str:
+    return text if len(text) <= max_length else f"{text[: max_length - 1]}…"

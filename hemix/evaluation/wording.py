@@ -1,4 +1,4 @@
-"""Numbers and names as a person reads them, and what the words of a report mean. Text only."""
+"""Numbers and names as a reader expects them, and the glossary of a report."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, TypeGuard
 __all__ = [
     "FILTERS",
     "GLOSSARY",
+    "MISSING",
     "MODEL_NAMES",
     "SLICE_TITLES",
     "article",
@@ -50,30 +51,28 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     (
         "GAUC",
         "AUC within each user, averaged by impressions, over the users who have both a positive "
-        "and a negative; the share of "
-        "impressions they cover stands beside it.",
+        "and a negative. The table also shows what percentage of impressions they cover.",
     ),
     (
         "nDCG@10",
         "How near to the top of each request its positives are: 1 when they come first. Requests "
-        "with a positive and more than "
-        "one candidate.",
+        "with a positive and more than one candidate.",
     ),
     ("log loss", "The mean of −log p of what happened, in nats. Lower is better."),
     (
         "NE",
-        "Log loss over that of always saying the average rate. Below 1 the model knows more than "
-        "the average.",
+        "Log loss over that of always predicting the average rate. Below 1 the model is better "
+        "than that.",
     ),
     (
         "PCOC",
-        "The sum of predictions over the number of positives. Above 1 the model promises too much.",
+        "The sum of predictions over the number of positives. Above 1 the model predicts too many.",
     ),
     (
         "ECE",
         "How far prediction and observed rate lie apart, on average over ten bins of equal size. "
-        "The floor is what a perfectly "
-        "calibrated model with these predictions would show by chance.",
+        "The floor is what a perfectly calibrated model with these predictions would show by "
+        "chance.",
     ),
     (
         "interval",
@@ -81,18 +80,17 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     ),
     (
         "popularity",
-        "Ranks by the smoothed rate of the item in the training data. "
-        "It knows nothing of the user.",
+        "Ranks by the smoothed rate of the item in the training data, the same for all users.",
     ),
     (
         "oracle",
         "Ranks by the probabilities that the simulation drew the labels from. Only simulated data "
-        "has one, and no model can "
-        "expect to beat it.",
+        "has one, and no model can expect to beat it.",
     ),
 )
 
-_ABSENT = "–"
+MISSING = "–"
+"""Stands for a value that is not there."""
 
 
 def is_number(value: object) -> TypeGuard[float]:
@@ -103,7 +101,7 @@ def is_number(value: object) -> TypeGuard[float]:
 def count(value: float | None) -> str:
     """``1,234``; from a million on ``1.23 M``."""
     if value is None:
-        return _ABSENT
+        return MISSING
     for unit, size_of in (("G", 1e9), ("M", 1e6)):
         if abs(value) >= size_of:
             return f"{value / size_of:.3g} {unit}"
@@ -111,14 +109,14 @@ def count(value: float | None) -> str:
 
 
 def fixed(value: float | None, digits: int = 4) -> str:
-    """So many digits after the point."""
-    return _ABSENT if value is None else f"{value:.{digits}f}"
+    """``value`` with ``digits`` decimal places."""
+    return MISSING if value is None else f"{value:.{digits}f}"
 
 
 def percent(value: float | None, digits: int | None = None) -> str:
-    """A share in percent; without ``digits`` two significant ones or more."""
+    """A fraction in percent; without ``digits`` at least two significant digits."""
     if value is None:
-        return _ABSENT
+        return MISSING
     hundredfold = 100 * value
     if digits is None:
         digits = 1 if hundredfold >= 10 else 2 if hundredfold >= 0.1 or hundredfold == 0 else 3
@@ -126,7 +124,7 @@ def percent(value: float | None, digits: int | None = None) -> str:
 
 
 def points(value: float) -> str:
-    """A difference of two shares in percentage points."""
+    """A difference of two fractions in percentage points."""
     return f"{100 * value:.2f} points"
 
 
@@ -158,9 +156,9 @@ def article(name: str) -> str:
     return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {words(name)}"
 
 
-def slice_name(cut: str, name: str) -> str:
-    """A slice's name as a person says it."""
-    if cut in ("history_length", "realtime_length"):
+def slice_name(dimension: str, name: str) -> str:
+    """A slice's name in words: ``none``, ``10–99``, ``1000 or more``."""
+    if dimension in ("history_length", "realtime_length"):
         return "none" if name == "0" else name.replace("-", "–").replace("+", " or more")
     return words(name)
 

@@ -31,6 +31,7 @@ from hemix.exporting.export_model import (
 from hemix.exporting.feed import by_candidate, request_feed, user_feed
 from hemix.exporting.graphs import OPSET, Session, onnx_versions, write_graph
 from hemix.files import copy_folder, new_folder, write_json
+from hemix.formats import FORMAT_KEY
 from hemix.models.hemix import HeMix
 from hemix.runs import Run
 from hemix.runs.weights import sha256
@@ -46,6 +47,8 @@ __all__ = [
 ]
 
 EXPORT_FILE = "export.json"
+EXPORT_VERSION = 1
+"""Of export.json, which only other servers read"""
 USER_FILE = "user_encoder.onnx"
 REQUEST_FILE = "request_scorer.onnx"
 TOLERANCE = 1e-4
@@ -108,6 +111,7 @@ def export_run(
         role = loaded.schema.roles.bias
         content = {
             "schema_version": 1,
+            FORMAT_KEY: EXPORT_VERSION,
             "format": format,
             "model": loaded.settings.model.name,
             "opset": OPSET,

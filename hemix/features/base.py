@@ -218,7 +218,7 @@ class FeatureType(SchemaSection):
             expected = self.wrong_type(array.type)
             if expected is not None:
                 raise DataError(
-                    f"{where.origin}: column {column!r}: expected {expected}, found {array.type}"
+                    f"{where.source}: column {column!r}: expected {expected}, found {array.type}"
                 )
         return self.parse(names, values, where)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hemix.data.raw_columns import MOST_NUMBER
+from hemix.data.raw_columns import MAX_NUMBER
 
 __all__ = ["SCALAR_SCHEMA", "degrees_problem", "is_number", "number_problem", "scalar_problem"]
 
@@ -23,8 +23,8 @@ def is_number(value: Any) -> bool:
 
 def number_problem(value: Any) -> str | None:
     """Return what was expected where a value is not a feature's number, else None."""
-    fits = is_number(value) and abs(value) <= MOST_NUMBER
-    return None if fits else f"a finite number up to {MOST_NUMBER:g}"
+    fits = is_number(value) and abs(value) <= MAX_NUMBER
+    return None if fits else f"a finite number up to {MAX_NUMBER:g}"
 
 
 def scalar_problem(value: Any) -> str | None:

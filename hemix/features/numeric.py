@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from hemix.data.arrow import pa
-from hemix.data.raw_columns import MOST_NUMBER, RawColumn, Where, is_number, numbers_of
+from hemix.data.raw_columns import MAX_NUMBER, RawColumn, Where, is_number, numbers_of
 from hemix.data.spec import FIRST
 from hemix.features.base import (
     LEVELS,
@@ -53,7 +53,7 @@ class Numeric(SingleColumn):
 
     def parse(self, columns: tuple[str, ...], values: list[pa.Array], where: Where) -> RawColumn:
         """Return float64 [rows], NaN where missing."""
-        return np.clip(numbers_of(columns[0], values[0], where), -MOST_NUMBER, MOST_NUMBER)
+        return np.clip(numbers_of(columns[0], values[0], where), -MAX_NUMBER, MAX_NUMBER)
 
     # -- JSON values -------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hemix.data.raw_columns import MOST_NUMBER
+from hemix.data.raw_columns import MAX_NUMBER
 from hemix.data.spec import FIRST, MISSING
 
 __all__ = ["Scale", "bucket_ids", "fit_scale", "quantile_edges"]
@@ -39,13 +39,13 @@ class Scale:
 def fit_scale(samples: Sequence[tuple[Array, Array]]) -> Scale:
     """Learn mean and deviation; several samples count alike, whatever their sizes.
 
-    A number as large as MOST_NUMBER says "no value", as DBL_MAX does. It is left out, because
+    A number as large as MAX_NUMBER says "no value", as DBL_MAX does. It is left out, because
     beside it all others would look the same.
 
     Args:
         samples: (values float64 [n], weights float64 [n]) each.
     """
-    kept = [np.abs(values) < MOST_NUMBER for values, _ in samples]
+    kept = [np.abs(values) < MAX_NUMBER for values, _ in samples]
     usable = [(v[own], w[own]) for (v, w), own in zip(samples, kept, strict=True)]
     usable = [(values, weights / weights.sum()) for values, weights in usable if len(values)]
     if not usable:

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from hemix.data.layout import file_hash, load_array
-from hemix.data.raw_columns import mixed
+from hemix.data.raw_columns import mix_bits
 from hemix.data.search import first_at_least
 from hemix.errors import DataError
 from hemix.features.base import FeatureType, SchemaSection
@@ -125,7 +125,7 @@ def combined_keys(keys: Sequence[Array]) -> Array:
     """Combine several keys, each uint64 [rows] or [1] for all, into one in their order."""
     combined = np.zeros(1, dtype=np.uint64)
     for key in keys:
-        combined = mixed(combined ^ key)
+        combined = mix_bits(combined ^ key)
     return combined
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from hemix.data.arrow import pa, pc
-from hemix.data.raw_columns import MOST_NUMBER, RawColumn, Where, is_list, is_number
+from hemix.data.raw_columns import MAX_NUMBER, RawColumn, Where, is_list, is_number
 from hemix.features.base import (
     EncodedColumns,
     JsonCheck,
@@ -59,7 +59,7 @@ class Vector(SingleColumn):
             row = int(np.flatnonzero(known)[np.argmin(finite)])
             expected, found = f"{self.size} finite numbers", array[row].as_py()
             raise where.error(row, f"column {column!r}: expected {expected}, found {found}")
-        vectors[known] = np.clip(numbers, -MOST_NUMBER, MOST_NUMBER)
+        vectors[known] = np.clip(numbers, -MAX_NUMBER, MAX_NUMBER)
         return vectors
 
     # -- JSON values -------------------------------------------------------------------------------
@@ -75,7 +75,7 @@ class Vector(SingleColumn):
     def _problem(self, value: Any) -> str | None:
         fits = isinstance(value, list) and len(value) == self.size
         fits = fits and all(number_problem(number) is None for number in value)
-        return None if fits else f"a list of {self.size} numbers up to {MOST_NUMBER:g}"
+        return None if fits else f"a list of {self.size} numbers up to {MAX_NUMBER:g}"
 
     def json_schema(self, position: int) -> dict[str, Any]:
         """Return the JSON schema of its column."""

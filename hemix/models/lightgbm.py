@@ -60,7 +60,7 @@ def load_lightgbm() -> ModuleType:
     try:
         return importlib.import_module("lightgbm")
     except ModuleNotFoundError as error:
-        raise MissingExtra("lightgbm", "rivals", "model.name=lightgbm") from error
+        raise MissingExtra("lightgbm", "baselines", "model.name=lightgbm") from error
     except OSError as error:
         raise SettingsError(
             f"model.name: lightgbm is installed but does not load: {str(error).splitlines()[0]}"

@@ -1,8 +1,7 @@
-"""The boundaries of a split as values of its column: times, dates, numbers or text.
+"""Compare the boundaries of a split with the values of its column: times, dates, numbers or text.
 
-A boundary that would compare with the column in another way than a reader expects (a day against
-text of another format, a number that is a day against milliseconds) is refused: rows would land in
-the wrong split without a word.
+A boundary whose comparison would surprise is refused, such as a day with text of another format, or
+a number 20260131 with milliseconds. Otherwise rows would silently land in the wrong split.
 """
 
 from __future__ import annotations
@@ -23,56 +22,72 @@ from hemix.data.raw_columns import numbers_of
 from hemix.errors import SchemaError
 from hemix.preparation.date_texts import (
     YEAR_LAST,
-    YearLast,
+    YearLastDates,
     compact_day,
     comparable,
+    in_format_of,
     is_time,
-    like,
     lower_bound,
 )
 from hemix.preparation.log_table import Chunk
 from hemix.preparation.role_columns import check_not_null
 from hemix.schema import Boundary, Clock, Schema
 
-__all__ = ["Boundaries", "boundaries_of"]
+__all__ = ["Comparison", "comparison_of"]
 
 Array = npt.NDArray[Any]
 
-_MOST_MICROSECONDS = 2**63 - 1
+_MAX_MICROSECONDS = 2**63 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Boundaries(Protocol):
-    """How the boundaries compare with a column's values."""
+class Comparison(Protocol):
+    """Converts boundaries and a column's values to values that compare."""
 
-    def mark(self, name: str, value: Boundary) -> Any:
-        """The boundary in the form of :meth:`values`.
+    def boundary(self, name: str, value: Boundary) -> Any:
+        """Convert a boundary to the type of :meth:`values`.
 
-        Raises SchemaError for one that does not compare.
+        Args:
+            name: Its key in the schema's split.
+            value: Its value in the schema.
+
+        Raises:
+            SchemaError: It cannot be compared with the column.
         """
 
     def values(self, chunk: Chunk, time_ms: Array, /) -> Array:
-        """[rows]: what compares with the marks. Raises DataError naming file, row and column."""
+        """Convert the column's values of a chunk.
+
+        Args:
+            chunk: Rows of the impressions.
+            time_ms: int64 [rows], their times in UTC.
+
+        Returns:
+            [rows], comparable with the boundaries.
+
+        Raises:
+            DataError: With file, row and column of a null, or of a value that cannot be compared.
+        """
 
     def text(self, value: Any) -> str:
-        """One of the values, for people."""
+        """Return one of the values as text for a message."""
 
 
-def boundaries_of(schema: Schema, kind: pa.DataType, origin: str) -> Boundaries:
-    """The boundaries of the schema's split on its column.
+def comparison_of(schema: Schema, kind: pa.DataType, table: str) -> Comparison:
+    """Choose the comparison for the type of the split's column.
 
     Args:
-        schema: whose split.
+        schema: The schema with the split.
         kind: Arrow type of the column.
-        origin: the table, for messages.
+        table: Path of the table, for messages.
 
     Raises:
-        SchemaError: where nothing compares with such a column.
+        SchemaError: Boundaries cannot be compared with this type.
     """
     column, t = schema.split.column or schema.clock.column, pa.types
     if column == schema.clock.column:
         return _ClockTimes(schema.clock)
-    where = f"column {column!r} of {origin}, which holds {kind}"
+    where = f"column {column!r} of {table}, which holds {kind}"
     if t.is_timestamp(kind):
         return _Timestamps(column, where, kind, schema.clock)
     if t.is_date(kind):
@@ -94,10 +109,12 @@ def _refused(name: str, value: Boundary, where: str, advice: str) -> SchemaError
 
 
 class _ClockTimes:
+    """Milliseconds UTC of the impressions' clock."""
+
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
-    def mark(self, name: str, value: Boundary) -> float:
+    def boundary(self, name: str, value: Boundary) -> float:
         if isinstance(value, str):
             try:
                 return moment_ms(value, self._clock.timezone)
@@ -109,8 +126,7 @@ class _ClockTimes:
         if day is not None:
             raise SchemaError(
                 f"split.{name}: expected a date or a number in {self._clock.unit} on the clock, "
-                f"got {value!r}; "
-                f"write {day.isoformat()}"
+                f"got {value!r}; write {day.isoformat()}"
             )
         if math.isinf(value):
             return value
@@ -126,15 +142,16 @@ class _ClockTimes:
 
 
 class _Timestamps:
-    """Microseconds: of a zoned column since 1970 UTC, boundaries being local times of the schema's
-    zone; of a naive one as written.
+    """Microseconds since 1970.
+
+    A zoned column is compared with boundaries in the schema's zone, a naive one as written.
     """
 
     def __init__(self, column: str, where: str, kind: pa.TimestampType, clock: Clock) -> None:
         self._column, self._where = column, where
         self._zone = "UTC" if kind.tz is None else clock.timezone
 
-    def mark(self, name: str, value: Boundary) -> int:
+    def boundary(self, name: str, value: Boundary) -> int:
         try:
             if isinstance(value, str):
                 return moment_ms(value, self._zone) * 1000
@@ -143,16 +160,15 @@ class _Timestamps:
         raise _refused(name, value, self._where, "write a date or time such as 2026-01-15 06:00")
 
     def values(self, chunk: Chunk, _time_ms: Array, /) -> Array:
-        found = chunk.columns[self._column]
-        check_not_null(self._column, found, chunk.where)
-        unit_us = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 0}[found.type.unit]
-        ticks: Array = found.cast(pa.int64()).to_numpy(zero_copy_only=False)
+        values = chunk.columns[self._column]
+        check_not_null(self._column, values, chunk.where)
+        unit_us = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 0}[values.type.unit]
+        ticks: Array = values.cast(pa.int64()).to_numpy(zero_copy_only=False)
         if not unit_us:
             return ticks // 1000
-        most = (
-            _MOST_MICROSECONDS // unit_us
-        )  # a time beyond all dates, for "no value", stays beyond them
-        return np.clip(ticks, -most, most) * unit_us
+        # a far time that stands for "no value" must not overflow into the range of dates
+        limit = _MAX_MICROSECONDS // unit_us
+        return np.clip(ticks, -limit, limit) * unit_us
 
     def text(self, value: Any) -> str:
         return local_text(value // 1000, self._zone)
@@ -164,7 +180,7 @@ class _Dates:
     def __init__(self, column: str, where: str) -> None:
         self._column, self._where = column, where
 
-    def mark(self, name: str, value: Boundary) -> int:
+    def boundary(self, name: str, value: Boundary) -> int:
         try:
             moment = datetime.fromisoformat(value) if isinstance(value, str) else None
         except ValueError:
@@ -178,9 +194,9 @@ class _Dates:
         return (moment.replace(tzinfo=UTC) - _EPOCH).days
 
     def values(self, chunk: Chunk, _time_ms: Array, /) -> Array:
-        found = chunk.columns[self._column]
-        check_not_null(self._column, found, chunk.where)
-        days: Array = found.cast(pa.date32()).cast(pa.int32()).to_numpy(zero_copy_only=False)
+        values = chunk.columns[self._column]
+        check_not_null(self._column, values, chunk.where)
+        days: Array = values.cast(pa.date32()).cast(pa.int32()).to_numpy(zero_copy_only=False)
         return days
 
     def text(self, value: Any) -> str:
@@ -191,97 +207,97 @@ class _Dates:
 
 
 class _Numbers:
+    """Whole numbers as they are, other numbers as float64."""
+
     def __init__(self, column: str, where: str, *, whole: bool) -> None:
         self._column, self._where, self._whole = column, where, whole
 
-    def mark(self, name: str, value: Boundary) -> float:
+    def boundary(self, name: str, value: Boundary) -> float:
         if isinstance(value, str):
             day = datetime.fromisoformat(value) if is_time(value) else None
-            written = "" if day is None else f", for instance {day:%Y%m%d}"
+            example = "" if day is None else f", for instance {day:%Y%m%d}"
             raise _refused(
                 name,
                 value,
                 self._where,
-                f"write a number like those of the column, without quotes{written}",
+                f"write a number like those of the column, without quotes{example}",
             )
-        return (
-            math.ceil(value) if self._whole and math.isfinite(value) else value
-        )  # a whole number is below 2.5 where it is below 3
+        # a whole number is below 2.5 exactly if it is below 3
+        return math.ceil(value) if self._whole and math.isfinite(value) else value
 
     def values(self, chunk: Chunk, _time_ms: Array, /) -> Array:
-        found = chunk.columns[self._column]
-        check_not_null(self._column, found, chunk.where)
-        whole: Array | None = found.to_numpy(zero_copy_only=False) if self._whole else None
-        return numbers_of(self._column, found, chunk.where) if whole is None else whole
+        values = chunk.columns[self._column]
+        check_not_null(self._column, values, chunk.where)
+        if self._whole:
+            whole: Array = values.to_numpy(zero_copy_only=False)
+            return whole
+        return numbers_of(self._column, values, chunk.where)
 
     def text(self, value: Any) -> str:
         return str(value)
 
 
 class _Texts:
-    """Compared as text, so a day or time has to be written as the column's are."""
+    """Text. A day or time in the schema must have the format of the column."""
 
     def __init__(self, column: str, where: str) -> None:
         self._column, self._where = column, where
-        self._marks: dict[str, str] = {}
-        self._year_last = YearLast()
+        self._boundaries: dict[str, str] = {}
+        self._year_last = YearLastDates()
 
-    def mark(self, name: str, value: Boundary) -> str:
+    def boundary(self, name: str, value: Boundary) -> str:
         if not isinstance(value, str):
             day = compact_day(value)
-            raise _refused(
-                name,
-                value,
-                self._where,
-                "" if day is None else "write it in quotes, as the column's days are",
-            )
-        for before, low in self._marks.items():
-            if not lower_bound(low) < lower_bound(value):
+            advice = "" if day is None else "write it in quotes, as the column's days are"
+            raise _refused(name, value, self._where, advice)
+        for lower_name, lower in self._boundaries.items():
+            if not lower_bound(lower) < lower_bound(value):
                 raise SchemaError(
-                    f"split.{name}: expected {before} < {name} as text like {self._where}, got "
-                    f"{low!r} and {value!r}"
+                    f"split.{name}: expected {lower_name} < {name} as text like {self._where}, got "
+                    f"{lower!r} and {value!r}"
                 )
-        self._marks[name] = value
+        self._boundaries[name] = value
         return lower_bound(value)
 
     def values(self, chunk: Chunk, _time_ms: Array, /) -> Array:
-        found = chunk.columns[self._column]
-        check_not_null(self._column, found, chunk.where)
-        values, codes = distinct(found)
-        self._check(values, found, chunk)
-        texts = np.array(values.to_pylist(), dtype=object)
+        values = chunk.columns[self._column]
+        check_not_null(self._column, values, chunk.where)
+        unique, codes = distinct(values)
+        self._check_format(unique, values, chunk)
+        texts = np.array(unique.to_pylist(), dtype=object)
         return texts[codes]
 
-    def _check(self, values: pa.Array, found: pa.Array, chunk: Chunk) -> None:
-        """Refuse a value that compares with a boundary only by chance."""
-        forms = pc.replace_substring_regex(values, pattern=r"\d", replacement="0")
-        examples = dict(zip(reversed(forms.to_pylist()), reversed(values.to_pylist()), strict=True))
-        offsets = any(
-            re.search(r"[T ].*[+-]00(:?00)?$", form) for form in examples
-        )  # forms do not tell them apart
-        for text in values.to_pylist() if offsets else examples.values():
-            for name, mark in self._marks.items():
-                if not comparable(text, mark):
-                    row, hint = pc.index(found, text).as_py(), like(mark, text)
+    def _check_format(self, unique: pa.Array, values: pa.Array, chunk: Chunk) -> None:
+        """Refuse a value in another format than the boundaries."""
+        formats = pc.replace_substring_regex(unique, pattern=r"\d", replacement="0")
+        examples = dict(
+            zip(reversed(formats.to_pylist()), reversed(unique.to_pylist()), strict=True)
+        )
+        # times with different offsets have one format
+        offsets = any(re.search(r"[T ].*[+-]00(:?00)?$", text) for text in examples)
+        for text in unique.to_pylist() if offsets else examples.values():
+            for name, boundary in self._boundaries.items():
+                if not comparable(text, boundary):
+                    hint = in_format_of(text, boundary)
                     raise chunk.where.error(
-                        row,
+                        pc.index(values, text).as_py(),
                         f"column {self._column!r}: {text!r} is not written like split.{name} "
-                        f"{mark!r}, and "
-                        f"they compare as text; write both in one format{hint and f': {hint}'}",
+                        f"{boundary!r}, and they compare as text; write both in one format"
+                        f"{hint and f': {hint}'}",
                     )
-        self._check_order(values, found, chunk)
+        self._check_order(unique, values, chunk)
 
-    def _check_order(self, values: pa.Array, found: pa.Array, chunk: Chunk) -> None:
-        """Refuse days such as 05.01.2026 where they sort by something else than time."""
-        if not any(YEAR_LAST.fullmatch(mark) for mark in self._marks.values()):
+    def _check_order(self, unique: pa.Array, values: pa.Array, chunk: Chunk) -> None:
+        """Refuse dates such as 05.01.2026 if their order as text is not their order in time."""
+        if not any(YEAR_LAST.fullmatch(boundary) for boundary in self._boundaries.values()):
             return
-        for text in (*self._marks.values(), *values.to_pylist()):
-            if not self._year_last.sorts(text):
-                row = max(pc.index(found, text).as_py(), 0)
-                problem = f"days like {text!r} compare as text, and that is not their order in time"
+        for text in (*self._boundaries.values(), *unique.to_pylist()):
+            if not self._year_last.sorts_by_time(text):
+                row = max(pc.index(values, text).as_py(), 0)
                 raise chunk.where.error(
                     row,
-                    f"column {self._column!r}: {problem}; write the year first, as in 2026-01-31",
+                    f"column {self._column!r}: days like {text!r} compare as text, and that is not "
+                    "their order in time; write the year first, as in 2026-01-31",
                 )
 
     def text(self, value: Any) -> str:

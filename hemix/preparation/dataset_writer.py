@@ -1,4 +1,4 @@
-"""Stage 7: encode users, items, impressions and events, and write the arrays of the dataset."""
+"""Encode users, items, impressions and events, and write the arrays of the dataset (stage 7)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenDataset:
-    """What the manifest says about the arrays."""
+    """The written arrays, with their counts for the manifest."""
 
     blocks: dict[str, Block]
     """The features of every version, by level: ``user`` and ``item``"""
@@ -53,11 +53,11 @@ def write_dataset(
         job: Where to write.
         tables: Users and items with their features.
         partitions: Sorted impressions and events; their files are deleted.
-        passes: Encode the impressions and look up statistics.
-        encoders: Turn values into ids and numbers.
+        passes: The work on the rows.
+        encoders: The learned encoders.
 
     Raises:
-        SchemaError: Where a server would score at a position that train rows never hold.
+        SchemaError: A server would score at a position that no train row has.
     """
     blocks = tables.encode(encoders)
     _write_entities(job, tables, blocks, passes.impressions, encoders)
@@ -83,14 +83,14 @@ def _write_entities(
     impressions: ImpressionPass,
     encoders: Encoders,
 ) -> None:
-    """Write users and items, and what the train rows say about their popularity."""
+    """Write users and items, and their counts of train impressions and labels."""
     users, items = job.folder / "users", job.folder / "items"
     tables.users.save(users, blocks["user"], encoders)
     tables.items.save(items, blocks["item"], encoders)
-    of_users = tables.users.by_number(impressions.user_rows[0])
-    of_items = tables.items.by_number(impressions.item_rows[0])
-    save_array(users / "train_impressions.npy", of_users)
-    save_array(items / "train_impressions.npy", of_items)
+    user_impressions = tables.users.by_number(impressions.user_rows[0])
+    item_impressions = tables.items.by_number(impressions.item_rows[0])
+    save_array(users / "train_impressions.npy", user_impressions)
+    save_array(items / "train_impressions.npy", item_impressions)
     save_array(items / "train_known.npy", impressions.train_known.astype(np.float64))
     save_array(items / "train_positives.npy", impressions.train_positives.astype(np.float64))
 
@@ -129,7 +129,7 @@ def _read_truth(job: PrepareJob) -> Array | None:
 
 
 def _check_serving_position(schema: Schema, train: ShardWriter) -> None:
-    """Refuse a serving position that train never holds: its weight would stay untrained."""
+    """Refuse a serving position that no train row has: its weight would stay untrained."""
     bias, positions = schema.roles.bias, train.bias_values
     if bias is None or min(bias.serve_as, bias.max) in positions:
         return

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from hemix.data.clock import date_start_ms
 from hemix.data.keys import keys_of, keys_of_texts, xxh64_texts
-from hemix.data.raw_columns import mixed, row_hashes
+from hemix.data.raw_columns import mix_bits, row_hashes
 from hemix.data.texts import family, texts_of
 from hemix.preparation.arrow_types import map_list_values
 from hemix.preparation.log_table import Chunk
@@ -66,13 +66,13 @@ def column_hashes(columns: Mapping[str, pa.Array], rows: int) -> Array:
     total = np.zeros(rows, dtype=np.uint64)
     with np.errstate(over="ignore"):
         for name, values in columns.items():
-            hashes = mixed(keys_of_texts([name])[0] ^ _value_hashes(values))
+            hashes = mix_bits(keys_of_texts([name])[0] ^ _value_hashes(values))
             total += (
                 np.where(values.is_null().to_numpy(zero_copy_only=False), np.uint64(0), hashes)
                 if values.null_count
                 else hashes
             )
-    return mixed(total)
+    return mix_bits(total)
 
 
 def occurrence_numbers(keys: Array, rows: Array) -> Array:
@@ -169,7 +169,7 @@ def _value_hashes(values: pa.Array) -> Array:
         return np.zeros(len(values), dtype=np.uint64)
     if t.is_integer(kind) or t.is_boolean(kind):
         whole = values.cast(pa.int8() if t.is_boolean(kind) else kind)
-        return mixed(
+        return mix_bits(
             (whole.fill_null(0) if whole.null_count else whole)
             .to_numpy(zero_copy_only=False)
             .astype(np.uint64)

@@ -1,7 +1,4 @@
-"""Users and items: the versions of their features, held in memory.
-
-A number is the order of first appearance: in the impressions, then the events, then the table.
-"""
+"""Users and items: all versions of their features, in memory."""
 
 from __future__ import annotations
 
@@ -15,10 +12,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hemix.data.encode import Encoders, level_spec
+from hemix.data.encode import Encoders
 from hemix.data.entities import coordinates_features, key_features
 from hemix.data.keys import KeyIndex
 from hemix.data.layout import Block, save_array
+from hemix.data.levels import level_spec
 from hemix.data.raw_columns import RawColumn, Where, concatenate, numbers_of, take
 from hemix.data.spec import TIMELESS_MS, UNKNOWN
 from hemix.data.versions import Versions
@@ -41,13 +39,13 @@ class Entities:
     level: str
     versions: Versions
     number: Array
-    """int32 [rows]: whose version a row is; -1 for the unknown item"""
-    cells: Mapping[str, RawColumn]
-    """Feature -> raw column of every row"""
+    """int32 [rows]: the user or item of each version; -1 for the unknown item"""
+    columns: Mapping[str, RawColumn]
+    """Raw column of every feature, [rows]"""
     raw: Array
     """float64 [rows, C]: the columns of the score expression"""
     in_table: Array
-    """bool [ids]: which have a row in the table"""
+    """bool [ids]: users or items with a row in their table"""
     table_rows: int
     duplicates: int
     versioned: bool
@@ -64,18 +62,18 @@ class Entities:
         fitter: EncoderFitter,
         score_columns: tuple[str, ...] = (),
     ) -> Entities:
-        """Read a table; users or items without a row of their own get one of missing values.
+        """Read a table; users or items without a row get a row of missing values.
 
         Args:
             level: ``user`` or ``item``.
-            table: The table; None where there is none.
+            table: The table; None if the schema names none.
             index: Numbers by id; the table's ids are added.
-            schema: Names features and columns.
-            fitter: Sees every value.
-            score_columns: Columns of the score expression to keep as numbers.
+            schema: The schema of the logs.
+            fitter: Observes every value.
+            score_columns: Item columns of the score expression.
 
         Raises:
-            DataError: Naming file, row and column of a wrong value.
+            DataError: With file, row and column of a value that cannot be used.
         """
         own = schema.user if level == "user" else schema.item
         features = schema.features.level(level)
@@ -85,23 +83,21 @@ class Entities:
         arranged = _arrange(rows.number, rows.valid_from_ms, len(index), level)
         number, valid_from_ms, source, duplicates = arranged
         count = len(rows.number)
-        row = np.where(source < 0, count, source)  # behind the table's rows comes a missing one
-        cells = {}
+        row = np.where(source < 0, count, source)  # a row of missing values follows the table's
+        columns = {}
         for name, feature in features.items():
             if feature.columns(name) == (own,):
-                cells[name] = _column_of_ids(level, name, feature, index, fitter, number)
+                columns[name] = _column_of_ids(level, name, feature, index, fitter, number)
             else:
-                cells[name] = take(
-                    concatenate([*rows.cells[name], _missing(name, feature, own)]),
-                    row,
-                )
+                chunks = [*rows.columns[name], _missing(name, feature, own)]
+                columns[name] = take(concatenate(chunks), row)
         first_row = np.searchsorted(number, np.arange(len(index) + 1)).astype(np.int64)
         names = level_spec(schema, level).names
         return cls(
             level=level,
             versions=Versions(first_row=first_row, valid_from_ms=valid_from_ms),
             number=number,
-            cells=cells,
+            columns=columns,
             raw=np.concatenate([rows.raw, np.full((1, len(score_columns)), np.nan)])[row],
             in_table=in_table,
             table_rows=count,
@@ -114,11 +110,15 @@ class Entities:
 
     @property
     def rows(self) -> int:
-        """How many versions."""
+        """Number of versions."""
         return len(self.number)
 
     def by_number(self, rows: Array) -> Array:
-        """float64 [ids]: counts of rows, int [rows], summed over the versions of every number."""
+        """Sum counts of versions, int [rows], over the versions of every user or item.
+
+        Returns:
+            float64 [ids].
+        """
         own = self.number >= 0
         return np.bincount(
             self.number[own],
@@ -127,7 +127,7 @@ class Entities:
         ).astype(np.float64)
 
     def summary(self) -> dict[str, Any]:
-        """For the manifest."""
+        """Return the manifest entry."""
         return {
             "rows": self.table_rows,
             "versions": self.rows,
@@ -136,25 +136,29 @@ class Entities:
         }
 
     def coordinates(self, schema: Schema) -> dict[str, Array]:
-        """``level.feature`` -> float64 [rows, 2] of every coordinates feature."""
+        """Return the values of every coordinates feature.
+
+        Returns:
+            ``level.feature`` -> float64 [rows, 2], latitude and longitude in degrees.
+        """
         names = coordinates_features(schema, self.level)
-        return {f"{self.level}.{name}": np.asarray(self.cells[name]) for name in names}
+        return {f"{self.level}.{name}": np.asarray(self.columns[name]) for name in names}
 
     def encode(self, encoders: Encoders) -> Block:
-        """The features of every row. The unknown item's own id is unknown, not missing."""
-        block = encoders.block(self.level, self.cells, self.rows)
-        nobody = self.number < 0
+        """Encode the features of every version. The unknown item's id is unknown, not missing."""
+        block = encoders.block(self.level, self.columns, self.rows)
+        is_unknown_item = self.number < 0
         for column in self._own_columns:
-            block.ids[nobody, column] = UNKNOWN
+            block.ids[is_unknown_item, column] = UNKNOWN
         return block
 
     def save(self, folder: Path, block: Block, encoders: Encoders) -> None:
-        """Write versions and features, and what a server needs beside them.
+        """Write versions and features, and the raw values that a server needs.
 
         Args:
             folder: A new folder.
-            block: The encoded features of every row.
-            encoders: Give the keys of values that statistics go by.
+            block: Encoded features of every version.
+            encoders: The encoders, for the keys of statistics.
         """
         schema = encoders.schema
         folder.mkdir()
@@ -165,7 +169,7 @@ class Entities:
         if coordinates:
             save_array(folder / "coordinates.npy", np.concatenate(coordinates, axis=1))
         names = key_features(schema, self.level)
-        keys = [encoders.keys(self.level, name, self.cells[name], self.rows) for name in names]
+        keys = [encoders.keys(self.level, name, self.columns[name], self.rows) for name in names]
         if keys:
             save_array(folder / "keys.npy", np.stack(keys, axis=1))
         if self.level == "item":
@@ -175,14 +179,14 @@ class Entities:
 
 @dataclass(frozen=True, kw_only=True)
 class _TableRows:
-    """A user or item table as it was read."""
+    """The rows of a user or item table in their order in the files."""
 
     number: Array
-    """int32 [rows]: whose row it is"""
+    """int32 [rows]: the user or item of each row"""
     valid_from_ms: Array
     """int64 [rows]"""
-    cells: Mapping[str, list[RawColumn]]
-    """Feature -> raw columns, one a chunk"""
+    columns: Mapping[str, list[RawColumn]]
+    """Raw columns of every feature, one per chunk"""
     raw: Array
     """float64 [rows, C]"""
     versioned: bool
@@ -199,7 +203,7 @@ def _read_table(
     """Read and check all rows; see :meth:`Entities.build`."""
     own = schema.user if level == "user" else schema.item
     features = schema.features.level(level)
-    cells: dict[str, list[RawColumn]] = {name: [] for name in features}
+    raw_columns: dict[str, list[RawColumn]] = {name: [] for name in features}
     numbers, times = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
     raws = [np.zeros((0, len(score_columns)))]
     since = schema.valid_from
@@ -213,16 +217,16 @@ def _read_table(
             name: feature.read(name, chunk.columns, chunk.rows, chunk.where)
             for name, feature in features.items()
         }
-        fitter.see(level, read, chunk.columns)
+        fitter.observe(level, read, chunk.columns)
         for name, raw_column in read.items():
             if raw_column is not None:
-                cells[name].append(raw_column)
+                raw_columns[name].append(raw_column)
         columns = [score_numbers_of(c, chunk.columns[c], chunk.where) for c in score_columns]
         raws.append(np.stack(columns, axis=1) if columns else np.zeros((chunk.rows, 0)))
     return _TableRows(
         number=np.concatenate(numbers),
         valid_from_ms=np.concatenate(times),
-        cells=cells,
+        columns=raw_columns,
         raw=np.concatenate(raws),
         versioned=versioned,
     )
@@ -234,13 +238,13 @@ def _columns(
     score_columns: tuple[str, ...],
     since: str | None,
 ) -> list[str]:
-    """The columns that are read from a table."""
-    of_features = [column for name, f in features.items() for column in f.columns(name)]
-    return [own, *of_features, *score_columns, *([] if since is None else [since])]
+    """The columns to read from a table."""
+    feature_columns = [column for name, f in features.items() for column in f.columns(name)]
+    return [own, *feature_columns, *score_columns, *([] if since is None else [since])]
 
 
 def _missing(name: str, feature: Feature, own: str) -> RawColumn:
-    """One row without a value."""
+    """A raw column of one missing value."""
     column = feature.read(name, {}, 1, Where(own))
     assert column is not None
     return column
@@ -254,11 +258,11 @@ def _column_of_ids(
     fitter: EncoderFitter,
     number: Array,
 ) -> RawColumn:
-    """The column of a feature that holds the raw id itself, which no table needs to give."""
+    """The raw column of a feature that is the id itself, for users or items without a row too."""
     own, texts = feature.columns(name)[0], index.texts()
     column = feature.read(name, {own: texts}, len(texts), Where(own))
     assert column is not None
-    fitter.see(level, {name: column}, {own: texts})
+    fitter.observe(level, {name: column}, {own: texts})
     row = np.where(number < 0, len(texts), number)
     return take(concatenate([column, _missing(name, feature, own)]), row)
 
@@ -274,7 +278,7 @@ def _valid_from(
         return np.full(rows, TIMELESS_MS, dtype=np.int64)
     assert schema.valid_from is not None
     values = columns[schema.valid_from]
-    if not pa.types.is_temporal(values.type):  # as a number, 0 is the beginning too
+    if not pa.types.is_temporal(values.type):  # the number 0 means from the beginning, like null
         from_start = np.nan_to_num(numbers_of(schema.valid_from, values, where)) == 0
         values = pc.if_else(pa.array(from_start), pa.scalar(None, values.type), values)
     return times_of(schema.valid_from, values, schema.clock, where)
@@ -286,13 +290,17 @@ def _arrange(
     count: int,
     level: str,
 ) -> tuple[Array, Array, Array, int]:
-    """Versions in order: (number, valid_from, row of the table or -1, duplicates left out)."""
+    """Sort versions by user or item, then time, and add rows of missing values.
+
+    Returns:
+        Numbers, start times, rows of the table (-1 for missing values), and the number of dropped
+        duplicates.
+    """
     order = np.lexsort((np.arange(len(number)), since, number))
     number, since, source = number[order], since[order], order
+    # of rows with the same start, the last row of the file is used
     repeated = np.zeros(len(number), dtype=bool)
-    repeated[:-1] = (number[1:] == number[:-1]) & (
-        since[1:] == since[:-1]
-    )  # the last one of the file stays
+    repeated[:-1] = (number[1:] == number[:-1]) & (since[1:] == since[:-1])
     number, since, source = number[~repeated], since[~repeated], source[~repeated]
 
     covered = np.zeros(count, dtype=bool)

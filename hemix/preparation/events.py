@@ -1,8 +1,8 @@
-"""The event log: partitioned by user, then cleaned and sorted, then encoded into the history store.
+"""The event log, in three steps: partition by user, sort without duplicates, encode.
 
-Without an events table the impressions are the events: each carries its deepest label that was
-known at once, and a positive that became known later is an event of its own at that later time, so
-that nothing is visible before it was known.
+Without an events table, impressions are the events. The action of an impression is its deepest
+positive label that was known immediately. A positive that became known later is another event, at
+that later time, so that no request sees it earlier.
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from hemix.data.encode import Encoders, learning_columns, level_features
+from hemix.data.encode import Encoders
 from hemix.data.keys import keys_of
 from hemix.data.layout import Appender
+from hemix.data.levels import learning_columns, level_features
 from hemix.data.raw_columns import RawColumn, take
 from hemix.data.spec import TIMELESS_MS
 from hemix.features.base import RowContext
+from hemix.preparation.cleaning import count_out_of_order, distinct_rows
 from hemix.preparation.duplicates import chunk_hashes
 from hemix.preparation.entities import Entities
 from hemix.preparation.fit import EncoderFitter, in_sample
-from hemix.preparation.impressions import Span, count_out_of_order, drop_duplicates
+from hemix.preparation.impressions import Span
 from hemix.preparation.job import Progress
 from hemix.preparation.labels import known_immediately
 from hemix.preparation.logs import Logs
@@ -43,7 +45,7 @@ IMPRESSION = "impression"
 
 @dataclass
 class EventCounts:
-    """What was found on the way, for the manifest."""
+    """Counts of the event log for the manifest."""
 
     events: int = 0
     timeless: int = 0
@@ -52,40 +54,40 @@ class EventCounts:
 
 
 class EventPass:
-    """Everything about events up to their encoding."""
+    """Reads, cleans and sorts the events, and counts what the encoders learn from."""
 
     def __init__(self, logs: Logs, fitter: EncoderFitter, items: Entities) -> None:
         self._logs, self._schema, self._fitter, self._items = logs, logs.schema, fitter, items
         self.counts = EventCounts()
         actions = [IMPRESSION, *self._schema.tasks]
         self._action_keys = keys_of(pa.array(actions))
-        if self._logs.events is None:  # all of them are known, whatever the labels say
+        if self._logs.events is None:  # all actions get a row, so that labels do not decide
             (column,) = self._schema.event_fields["action"].columns("action")
-            fitter.see("event", {"action": self._action_keys}, {column: pa.array(actions)})
-            fitter.know("action", self._action_keys)
+            fitter.observe("event", {"action": self._action_keys}, {column: pa.array(actions)})
+            fitter.always_include("action", self._action_keys)
 
-    # -- from a log of their own -------------------------------------------------------------------
+    # -- from an events table ----------------------------------------------------------------------
 
     def partition(
-        self, numbers: LogNumbers, spill: PartitionFiles, rows: int, progress: Progress
+        self, numbers: LogNumbers, files: PartitionFiles, rows: int, progress: Progress
     ) -> None:
-        """Read and check the events table, and write it into the files of a spill.
+        """Read and check the events table, and write its rows into partitions.
 
         Args:
             numbers: User and item number of every row.
-            spill: Temporary files by user.
-            rows: How many rows to read at once.
+            files: Temporary files by user.
+            rows: Number of rows to read at once.
             progress: Called after every chunk.
 
         Raises:
-            DataError: For the first wrong value.
+            DataError: A value cannot be used.
         """
         table, schema = self._logs.events, self._schema
         assert table is not None
         for chunk in table.chunks(None, rows):
             at = slice(chunk.first_row, chunk.first_row + chunk.rows)
             clock = self._logs.event_clock
-            found: Rows = {
+            read: Rows = {
                 "user": numbers.user[at],
                 "item": numbers.item[at],
                 "time_ms": times_of(clock, chunk.columns[clock], schema.clock, chunk.where),
@@ -96,27 +98,29 @@ class EventPass:
                 n: f.read(n, chunk.columns, chunk.rows, chunk.where)
                 for n, f in schema.event_fields.items()
             }
-            self._fitter.see("event", raw, chunk.columns)
+            self._fitter.observe("event", raw, chunk.columns)
             fields = {f"event.{n}": column for n, column in raw.items() if column is not None}
-            spill.add(found | fields, numbers.user[at])
+            files.add(read | fields, numbers.user[at])
             progress("reading events", at.stop / table.rows)
 
     def deduplicate(self, rows: Rows) -> Rows:
         """Drop the duplicates of a partition of the events table, and count them.
 
-        An event without a time is never a duplicate: it may well have happened twice.
+        An event without a time is never a duplicate, because it can have happened twice.
         """
         hashes, timed = np.asarray(rows["hash"]).copy(), np.asarray(rows["time_ms"]) != TIMELESS_MS
         hashes[~timed] = np.asarray(rows["log_row"])[~timed].astype(np.uint64)
         rows["hash"] = hashes
-        rows = take_rows(rows, drop_duplicates(rows, self.counts))
+        unique = distinct_rows(rows)
+        self.counts.duplicates += row_count(rows) - len(unique)
+        rows = take_rows(rows, unique)
         self.counts.disorder += count_out_of_order(rows, np.asarray(rows["time_ms"]) != TIMELESS_MS)
         return rows
 
     # -- from the impressions ----------------------------------------------------------------------
 
-    def of_impressions(self, rows: Rows) -> Rows:
-        """The events that cleaned impressions amount to."""
+    def from_impressions(self, rows: Rows) -> Rows:
+        """Return the events of impressions without duplicates."""
         time_ms = np.asarray(rows["time_ms"])
         deepest = np.zeros(len(time_ms), dtype=np.int64)
         own = ["user", "item", "log_row", *(name for name in rows if name.startswith("event."))]
@@ -126,10 +130,10 @@ class EventPass:
             available = (
                 np.asarray(rows[f"available.{name}"]) if f"available.{name}" in rows else None
             )
-            at_once = known_immediately(label, values, time_ms, available)
-            deepest[at_once] = depth
+            immediately = known_immediately(label, values, time_ms, available)
+            deepest[immediately] = depth
             if available is not None:
-                after = np.flatnonzero((values == 1) & ~at_once)
+                after = np.flatnonzero((values == 1) & ~immediately)
                 event: Rows = {n: take(rows[n], after) for n in own}
                 event |= {
                     "time_ms": available[after],
@@ -140,19 +144,19 @@ class EventPass:
             "time_ms": time_ms,
             "event.action": self._action_keys[deepest],
         }
-        return _joined([events, *later])
+        return _concatenated([events, *later])
 
-    # -- both --------------------------------------------------------------------------------------
+    # -- from either source ------------------------------------------------------------------------
 
     def sort(self, rows: Rows, span: Span) -> Rows:
-        """Sort events by user, then time, and learn from those before the end of training.
+        """Sort events by user, then time, and count those before the end of the train split.
 
         Args:
-            rows: Events without duplicates; equal times stay in the order of the log.
-            span: The times of the impressions.
+            rows: Events without duplicates. Events of equal time stay in the order of the log.
+            span: Times of the impressions.
 
         Returns:
-            The columns that the history store needs.
+            The columns of the history store.
         """
         user, time_ms, log_row = (np.asarray(rows[n]) for n in ("user", "time_ms", "log_row"))
         rows = take_rows(rows, np.lexsort((log_row, time_ms, user)))
@@ -177,24 +181,31 @@ class EventPass:
                 raw, early, in_sample(np.asarray(train["log_row"]), self._logs.events.rows)
             )
         return {
-            n: cell
-            for n, cell in rows.items()
+            n: column
+            for n, column in rows.items()
             if n in ("user", "time_ms", "item_row") or n.startswith("event.")
         }
 
 
-def _joined(pieces: list[Rows]) -> Rows:
-    joined: Rows = {}
-    for name in pieces[0]:
-        cells = [np.asarray(piece[name]) for piece in pieces]
-        joined[name] = np.concatenate(cells) if len(cells) > 1 else cells[0]
-    return joined
+def _concatenated(tables: list[Rows]) -> Rows:
+    rows: Rows = {}
+    for name in tables[0]:
+        columns = [np.asarray(table[name]) for table in tables]
+        rows[name] = np.concatenate(columns) if len(columns) > 1 else columns[0]
+    return rows
 
 
 class HistoryWriter:
     """Encodes sorted events and appends them to the history store, users in ascending order."""
 
     def __init__(self, folder: Path, encoders: Encoders, users: int) -> None:
+        """Open the files.
+
+        Args:
+            folder: A new folder.
+            encoders: The learned encoders.
+            users: Number of users.
+        """
         folder.mkdir()
         self._folder, self._encoders = folder, encoders
         self._counts = np.zeros(users, dtype=np.int64)
@@ -203,10 +214,10 @@ class HistoryWriter:
         self._item_row = Appender(folder / "item_row.npy", np.int32)
         self._ids = Appender(folder / "ids.npy", np.int32, fields)
         self.values = np.zeros((fields, 3), dtype=np.int64)
-        """unknown, missing and all values of every field"""
+        """int64 [fields, 3]: unknown, missing and all values of every field"""
 
     def write(self, rows: Rows) -> None:
-        """Append one part."""
+        """Append the events of a partition."""
         count, time_ms = row_count(rows), np.asarray(rows["time_ms"])
         names = level_features(self._encoders.schema, "event")
         raw: dict[str, RawColumn | None] = {name: rows.get(f"event.{name}") for name in names}
@@ -218,7 +229,11 @@ class HistoryWriter:
         self.values += value_counts(block)
 
     def close(self) -> Array:
-        """Complete the store; returns int64 [users]: events of every user."""
+        """Complete the store.
+
+        Returns:
+            int64 [users]: the number of events of every user.
+        """
         for out in (self._time, self._item_row, self._ids):
             out.close()
         with Appender(self._folder / "offsets.npy", np.int64) as offsets:

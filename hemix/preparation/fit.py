@@ -15,9 +15,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hemix.data.encode import Encoders, KeyMap, all_features, level_features
-from hemix.data.keys import NULL_KEY, KeyIndex
-from hemix.data.raw_columns import RawColumn, mixed
+from hemix.data.encode import Encoders
+from hemix.data.keys import NULL_KEY, KeyIndex, KeyMap
+from hemix.data.levels import all_features, level_features
+from hemix.data.raw_columns import RawColumn, mix_bits
 from hemix.data.spec import FIRST
 from hemix.features.base import FeatureType, StatePath, Vocabulary
 from hemix.features.history_counts import counted_actions
@@ -28,34 +29,41 @@ __all__ = ["EncoderFitter", "in_sample", "key_map"]
 Array = npt.NDArray[Any]
 
 _SAMPLE_ROWS = 1 << 19
-_LEAST_EARLY_EVENTS = 1_000
-"""Buckets of an event field are learned from the events before the first impression where these are
-so many; else from all events before the end of training.
+_MIN_EARLY_EVENTS = 1_000
+"""With at least so many events before the first impression, buckets of an event field are learned
+from them, else from all events before the end of the train split
 """
 
 
 def in_sample(log_row: Array, rows: int) -> Array:
-    """bool [n]: which rows of a log of so many rows are in the sample; a function of the row number
-    alone.
+    """Sample log rows for learning from numbers, by their row number alone.
+
+    Args:
+        log_row: int64 [n], row numbers in the log.
+        rows: Number of rows of the log.
+
+    Returns:
+        bool [n]. The sample has about half a million rows of a longer log.
     """
     if rows <= _SAMPLE_ROWS:
         return np.ones(len(log_row), dtype=bool)
-    kept: Array = mixed(log_row.astype(np.uint64)) < np.uint64(int(2**64 * (_SAMPLE_ROWS / rows)))
-    return kept
+    threshold = np.uint64(int(2**64 * (_SAMPLE_ROWS / rows)))
+    sample: Array = mix_bits(log_row.astype(np.uint64)) < threshold
+    return sample
 
 
 def key_map(index: KeyIndex) -> KeyMap:
-    """The index as a plain map from key to number."""
+    """Return the map from key to number of an index."""
     return KeyMap(index.sorted_keys, index.sorted_numbers)
 
 
 class EncoderFitter:
-    """Gathers counts and samples level by level; :meth:`fit` makes the encoders."""
+    """Collects counts and samples of values; :meth:`fit` makes the encoders."""
 
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
         self._vocabularies: dict[str, Vocabulary] = {}
-        """table -> the settings of the first feature that has it"""
+        """table -> the settings of its first feature"""
         for level, name, feature in all_features(schema):
             settings = feature.vocabulary_settings()
             if settings is not None:
@@ -64,18 +72,18 @@ class EncoderFitter:
         self._counts = {table: np.zeros(0) for table in self._vocabularies}
         self._event_tables = _event_tables(schema)
         self._always = {table: np.zeros(0, dtype=bool) for table in self._vocabularies}
-        """Which of the seen values are known however rarely they are counted"""
+        """table -> bool [values]: observed values that get a row whatever their count"""
         self._numbers: dict[str, list[tuple[Array, Array]]] = {}
         """``level.feature`` -> (values, weights)"""
         self._early: dict[str, list[tuple[Array, Array]]] = {}
-        """The same of the event fields before the first impression, which are not among the
-        others
+        """``level.feature`` -> (values, weights) of events before the first impression, which
+        ``_numbers`` does not have
         """
 
-    def see(
+    def observe(
         self, level: str, raw: Mapping[str, RawColumn | None], columns: Mapping[str, pa.Array]
     ) -> None:
-        """Remember the texts behind the keys of a chunk.
+        """Store the texts of the keys of a chunk.
 
         Args:
             level: The level of the features.
@@ -92,7 +100,7 @@ class EncoderFitter:
             if isinstance(keys, tuple):
                 index.add(values.flatten())
             elif keys is not None:
-                index.note(keys, values)
+                index.add_hashed(keys, values)
 
     def count(
         self,
@@ -102,13 +110,13 @@ class EncoderFitter:
         *,
         sample: Array | None = None,
     ) -> None:
-        """Count training rows: impressions, or the users and items that they point to.
+        """Count train rows: impressions, or the users and items that they refer to.
 
         Args:
-            level: The level of the features; ``event`` where the impressions are the events.
-            raw: The raw column of every feature by name; a feature without one is left out.
+            level: The level of the features; ``event`` if the impressions are the events.
+            raw: The raw column of every feature by name. A feature without a column is skipped.
             rows: float64 [n], how often each row counts; by default once.
-            sample: bool [n], which rows numbers are learned from; by default all.
+            sample: bool [n], the rows that numbers are learned from; by default all.
         """
         for name, feature in level_features(self._schema, level).items():
             column = raw.get(name)
@@ -122,17 +130,17 @@ class EncoderFitter:
     def count_events(
         self, raw: Mapping[str, RawColumn | None], early: Array, sample: Array
     ) -> None:
-        """Learn from events before the end of training, without letting labels decide.
+        """Learn from events before the end of the train split, without leaking labels.
 
-        A click is an event, so how often a value occurs in events depends on labels. A value of an
-        event field is therefore known from its first event on, whatever ``min_count`` says, and
-        ordered by the events before the first impression, which no label of the log has caused. A
-        field that shares its table with a feature adds nothing: the train impressions decide there.
+        A click is an event, so counts of events depend on labels. So every value of an event field
+        gets a row, whatever ``min_count`` is. Values are ordered by their number of events before
+        the first impression, which no label of the log has caused. A field that shares its table
+        with a feature adds no values: the train impressions decide there.
 
         Args:
             raw: The raw column of every event field by name.
-            early: bool [n], which events happened before the first impression of the log.
-            sample: bool [n], which events numbers are learned from.
+            early: bool [n], the events before the first impression of the log.
+            sample: bool [n], the events that numbers are learned from.
         """
         for name, feature in level_features(self._schema, "event").items():
             column = raw.get(name)
@@ -140,22 +148,26 @@ class EncoderFitter:
                 continue
             if feature.state_path("event", name) is not None:
                 ones = np.ones(len(column))
-                self._keep(self._early, f"event.{name}", column, ones, sample & early)
-                self._keep(self._numbers, f"event.{name}", column, ones, sample & ~early)
+                self._add_numbers(self._early, f"event.{name}", column, ones, sample & early)
+                self._add_numbers(self._numbers, f"event.{name}", column, ones, sample & ~early)
             table = feature.table_of("event", name)
             if table in self._event_tables:
-                self._know(table, self._count_keys(table, column, early.astype(np.float64)))
+                numbers = self._count_keys(table, column, early.astype(np.float64))
+                self._include_numbers(table, numbers)
 
-    def know(self, name: str, keys: Array) -> None:
-        """Give these values of an event field, uint64 [n], rows of their own, however rare they
-        are.
+    def always_include(self, name: str, keys: Array) -> None:
+        """Give values of an event field a row in its vocabulary, whatever their count.
+
+        Args:
+            name: The event field.
+            keys: uint64 [n], keys of observed values.
         """
         field = level_features(self._schema, "event")[name]
         table = field.table_of("event", name)
         if table in self._seen:
-            self._know(table, self._seen[table].look_up(keys))
+            self._include_numbers(table, self._seen[table].look_up(keys))
 
-    def _know(self, table: str, numbers: Array) -> None:
+    def _include_numbers(self, table: str, numbers: Array) -> None:
         always = _padded(self._always[table], len(self._seen[table]))
         always[numbers[numbers >= 0]] = True
         self._always[table] = always
@@ -163,36 +175,33 @@ class EncoderFitter:
     def sample(
         self, key: str, values: RawColumn, rows: Array | None = None, sample: Array | None = None
     ) -> None:
-        """Remember numbers to learn from.
+        """Store numbers to learn from.
 
         Args:
             key: ``level.feature``.
             values: float64 [n] or [n, k].
             rows: float64 [n], how often each row counts; by default once.
-            sample: bool [n], which rows are learned from; by default all.
+            sample: bool [n], the rows to learn from; by default all.
         """
         assert isinstance(values, np.ndarray), f"{key}: a state is learned from numbers"
-        self._keep(
-            self._numbers, key, values, np.ones(len(values)) if rows is None else rows, sample
-        )
+        weights = np.ones(len(values)) if rows is None else rows
+        self._add_numbers(self._numbers, key, values, weights, sample)
 
     @staticmethod
-    def _keep(
+    def _add_numbers(
         numbers: dict[str, list[tuple[Array, Array]]],
         key: str,
         values: Array,
         weights: Array,
         sample: Array | None,
     ) -> None:
-        kept = ~np.isnan(values if values.ndim == 1 else values[:, 0]) & (weights > 0)
+        selected = ~np.isnan(values if values.ndim == 1 else values[:, 0]) & (weights > 0)
         if sample is not None:
-            kept &= sample
-        numbers.setdefault(key, []).append((values[kept], weights[kept]))
+            selected &= sample
+        numbers.setdefault(key, []).append((values[selected], weights[selected]))
 
     def _count_keys(self, table: str, column: RawColumn, rows: Array | None) -> Array:
-        """Count the keys of a column; return their numbers in the table's index, -1 where
-        missing.
-        """
+        """Count the keys of a column and return their numbers in the table's index; -1: missing."""
         index = self._seen[table]
         keys, weights = column, rows
         if isinstance(keys, tuple):
@@ -207,7 +216,15 @@ class EncoderFitter:
         return numbers
 
     def fit(self, users: KeyIndex, items: KeyIndex) -> tuple[Encoders, dict[str, pa.Table]]:
-        """The encoders, and for people the values of every vocabulary: table (id, value, count)."""
+        """Make the encoders from all counts and samples.
+
+        Args:
+            users: Numbers of the users.
+            items: Numbers of the items.
+
+        Returns:
+            The encoders; and by vocabulary a table (id, value, count) for people.
+        """
         vocabularies: dict[str, KeyMap] = {}
         texts: dict[str, pa.Table] = {}
         for table, settings in self._vocabularies.items():
@@ -215,12 +232,12 @@ class EncoderFitter:
                 settings, self._seen[table], self._counts[table], self._always[table]
             )
         action = self._schema.event_fields["action"]
-        named = texts.get(action.table_of("event", "action"))
+        actions = texts.get(action.table_of("event", "action"))
         encoders = Encoders(
             schema=self._schema,
             vocabularies=vocabularies,
             states=self._fit_states(),
-            actions=counted_actions([] if named is None else named.column("value").to_pylist()),
+            actions=counted_actions([] if actions is None else actions.column("value").to_pylist()),
             users=key_map(users),
             items=key_map(items),
         )
@@ -232,21 +249,22 @@ class EncoderFitter:
         for level, name, feature in all_features(self._schema):
             path = feature.state_path(level, name)
             if path is not None:
-                samples.setdefault(path, []).append(self._gathered(f"{level}.{name}"))
+                samples.setdefault(path, []).append(self._sample_of(f"{level}.{name}"))
                 types.setdefault(path, feature)
-        return {path: types[path].fit(pieces) for path, pieces in samples.items()}
+        return {path: types[path].fit(of_features) for path, of_features in samples.items()}
 
-    def _gathered(self, key: str) -> tuple[Array, Array]:
-        pieces = self._early.get(key, [])
-        if sum(len(values) for values, _ in pieces) < _LEAST_EARLY_EVENTS:
-            pieces = [*pieces, *self._numbers.get(key, [])]
-        if not pieces:
+    def _sample_of(self, key: str) -> tuple[Array, Array]:
+        """All values and weights to learn a feature's state from."""
+        chunks = self._early.get(key, [])
+        if sum(len(values) for values, _ in chunks) < _MIN_EARLY_EVENTS:
+            chunks = [*chunks, *self._numbers.get(key, [])]
+        if not chunks:
             return np.zeros(0), np.zeros(0)
-        return np.concatenate([v for v, _ in pieces]), np.concatenate([w for _, w in pieces])
+        return np.concatenate([v for v, _ in chunks]), np.concatenate([w for _, w in chunks])
 
 
 def _event_tables(schema: Schema) -> set[str]:
-    """The vocabularies whose values only an events table holds."""
+    """The vocabularies whose values are in an events table only."""
     if schema.history_source == "impressions":
         return set()
     tables: dict[bool, set[str]] = {False: set(), True: set()}
@@ -257,20 +275,21 @@ def _event_tables(schema: Schema) -> set[str]:
 
 
 def _padded(values: Array, size: int) -> Array:
-    """A copy with zeros behind it, up to ``size``."""
+    """A copy padded with zeros to ``size``."""
     return np.concatenate([values, np.zeros(size - len(values), dtype=values.dtype)])
 
 
 def _vocabulary(
     settings: Vocabulary, seen: KeyIndex, counts: Array, always: Array
 ) -> tuple[KeyMap, pa.Table]:
+    """The values with a row, most frequent first: as a map from key to id, and for people."""
     counts, always = _padded(counts, len(seen)).astype(np.int64), _padded(always, len(seen))
-    kept = np.flatnonzero((counts >= settings.min_count) | always)
-    table = pa.table({"value": seen.texts().take(pa.array(kept)), "count": counts[kept]})
+    selected = np.flatnonzero((counts >= settings.min_count) | always)
+    table = pa.table({"value": seen.texts().take(pa.array(selected)), "count": counts[selected]})
     order = pc.sort_indices(table, sort_keys=[("count", "descending"), ("value", "ascending")])[
         : settings.max_rows
     ]
-    keys = seen.keys()[kept[order.to_numpy()]]
+    keys = seen.keys()[selected[order.to_numpy()]]
     assert not (keys == NULL_KEY).any()
     ids = np.arange(FIRST, FIRST + len(keys), dtype=np.int32)
     by_key = np.argsort(keys)

@@ -1,4 +1,4 @@
-"""Stage 5: learn the encoders from what was counted, and continue earlier vocabularies."""
+"""Learn the encoders from the counts and extend earlier vocabularies (stage 5)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class FittedEncoders:
 
     encoders: Encoders
     growth: dict[str, dict[str, int]] | None
-    """By vocabulary how many values were kept, added and forgotten; None without an earlier one"""
+    """By vocabulary the number of kept, added and forgotten values; None without earlier ones"""
 
 
 def fit_encoders(
@@ -37,17 +37,17 @@ def fit_encoders(
     """Learn the encoders and write them into the folder ``encoders``.
 
     Args:
-        job: Where to write, and what to continue.
-        numbering: Users and items by number.
+        job: Where to write, and the earlier encoders.
+        numbering: Numbers of users and items.
         tables: Users and items with their features.
-        impressions: Counted how many train rows point to each version.
-        fitter: Counted all other values.
+        impressions: Counts of the train rows that refer to each version.
+        fitter: Counts of all other values.
     """
     for level, entities, rows in (
         ("user", tables.users, impressions.user_rows),
         ("item", tables.items, impressions.item_rows),
     ):
-        fitter.count(level, entities.cells, rows[0].astype(np.float64))
+        fitter.count(level, entities.columns, rows[0].astype(np.float64))
     encoders, texts = fitter.fit(numbering.users, numbering.items)
     now_ms, growth = impressions.span.train_end_ms, None
     if job.previous is not None:

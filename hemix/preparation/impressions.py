@@ -1,7 +1,6 @@
-"""The impression log: partitioned by user, then cleaned and grouped into requests, then encoded.
+"""The impression log, in three steps: ``partition``, ``sort_and_deduplicate`` and ``write``.
 
-Three steps, because the encoders can only be learned once duplicates are gone: ``partition``,
-``sort_and_deduplicate`` and ``write``.
+Encoding is the last step because encoders are learned from rows without duplicates.
 """
 
 from __future__ import annotations
@@ -13,11 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hemix.data.encode import Encoders, learning_columns, level_features
+from hemix.data.encode import Encoders
 from hemix.data.entities import coordinates_features
 from hemix.data.keys import keys_of
+from hemix.data.levels import learning_columns, level_features
 from hemix.data.raw_columns import RawColumn
 from hemix.features.base import RowContext
+from hemix.preparation.cleaning import count_out_of_order, distinct_rows
 from hemix.preparation.duplicates import chunk_hashes
 from hemix.preparation.entities import Entities
 from hemix.preparation.fit import EncoderFitter, in_sample
@@ -41,26 +42,38 @@ from hemix.preparation.splits import OUTSIDE, Splitter
 from hemix.preparation.statistics import StatisticsPass
 from hemix.preparation.times import times_of
 
-__all__ = ["ImpressionPass", "Span", "count_out_of_order", "drop_duplicates"]
+__all__ = ["ImpressionPass", "Span"]
 
 Array = npt.NDArray[Any]
 
 
 @dataclass
 class Span:
-    """What the whole impression log says of time."""
+    """Times of the impression log, in ms UTC."""
 
     train_end_ms: int = 0
-    """One past the newest train impression."""
+    """One millisecond after the newest train impression"""
     log_begin_ms: int = 2**62
-    """Time of the oldest impression."""
+    """Time of the oldest impression"""
     log_end_ms: int = 0
-    """Time of the newest impression."""
+    """Time of the newest impression"""
+
+    def add(self, time_ms: Array, is_train: Array) -> None:
+        """Extend the span by some impressions.
+
+        Args:
+            time_ms: int64 [n], their times in UTC.
+            is_train: bool [n], which of them are in the train split.
+        """
+        self.log_begin_ms = min(self.log_begin_ms, int(time_ms.min()))
+        self.log_end_ms = max(self.log_end_ms, int(time_ms.max()))
+        if is_train.any():
+            self.train_end_ms = max(self.train_end_ms, int(time_ms[is_train].max()) + 1)
 
 
 @dataclass
 class Counts:
-    """What was counted on the way, for the manifest."""
+    """Counts of the impression log for the manifest."""
 
     duplicates: int = 0
     disorder: int = 0
@@ -69,7 +82,7 @@ class Counts:
 
 
 class ImpressionPass:
-    """Everything about impressions."""
+    """Reads, cleans and encodes the impressions, and counts what the encoders learn from."""
 
     def __init__(
         self,
@@ -91,102 +104,114 @@ class ImpressionPass:
         self.counts = Counts()
         self.requests = RequestGroups(logs)
         self.user_rows = np.zeros((3, users.rows), dtype=np.int64)
-        """Impressions of every split that point to each user version"""
+        """int64 [3, rows]: impressions of every split that refer to each user version"""
         self.item_rows = np.zeros((3, items.rows), dtype=np.int64)
+        """int64 [3, rows]: impressions of every split that refer to each item version"""
         self.train_positives = np.zeros((len(items.versions.first_row) - 1, tasks), dtype=np.int64)
+        """int64 [items, T]: positive labels of the train impressions"""
         self.train_known = np.zeros_like(self.train_positives)
+        """int64 [items, T]: known labels of the train impressions"""
 
     # -- step 1: read ------------------------------------------------------------------------------
 
     def partition(
-        self, numbers: LogNumbers, spill: PartitionFiles, rows: int, progress: Progress
+        self, numbers: LogNumbers, files: PartitionFiles, rows: int, progress: Progress
     ) -> None:
-        """Read and check the whole log, and write it into the files of a spill.
+        """Read and check the whole log, and write its rows into partitions.
 
         Args:
             numbers: User and item number of every row.
-            spill: Temporary files by user.
-            rows: How many rows to read at once.
+            files: Temporary files by user.
+            rows: Number of rows to read at once.
             progress: Called after every chunk.
 
         Raises:
-            DataError: For the first wrong value.
+            DataError: A value cannot be used, or a split is empty.
         """
         table, in_split = self._logs.impressions, np.zeros(3, dtype=np.int64)
         for chunk in table.chunks(None, rows):
             at = slice(chunk.first_row, chunk.first_row + chunk.rows)
-            found = self._read(chunk)
-            found |= {"user": numbers.user[at], "item": numbers.item[at]}
-            time_ms, split = found["time_ms"], found["split"]
-            assert isinstance(time_ms, np.ndarray) and isinstance(split, np.ndarray)
+            read = self._read(chunk)
+            read |= {"user": numbers.user[at], "item": numbers.item[at]}
+            time_ms, split = np.asarray(read["time_ms"]), np.asarray(read["split"])
             in_split += np.bincount(split[split >= 0], minlength=3)
-            self.span.log_begin_ms = min(self.span.log_begin_ms, int(time_ms.min()))
-            self.span.log_end_ms = max(self.span.log_end_ms, int(time_ms.max()))
-            if (split == 0).any():
-                self.span.train_end_ms = max(
-                    self.span.train_end_ms, int(time_ms[split == 0].max()) + 1
-                )
-            spill.add(found, numbers.user[at])
+            self.span.add(time_ms, split == 0)
+            files.add(read, numbers.user[at])
             progress("reading impressions", at.stop / table.rows)
         self._splitter.require_rows(in_split, str(table.path))
 
     def _read(self, chunk: Chunk) -> Rows:
-        schema, where, columns, roles = self._schema, chunk.where, chunk.columns, self._schema.roles
-        clock = schema.clock
+        """Raw columns of a chunk: time, split, hash, labels, roles and features."""
+        where, columns, clock = chunk.where, chunk.columns, self._schema.clock
         check_not_null(clock.column, columns[clock.column], where)
-        time_ms = times_of(clock.column, columns[clock.column], clock, where, own=True)
-        found: Rows = {
+        time_ms = times_of(clock.column, columns[clock.column], clock, where, is_clock=True)
+        return {
             "time_ms": time_ms,
             "log_row": np.arange(chunk.first_row, chunk.first_row + chunk.rows, dtype=np.int64),
             "hash": chunk_hashes(chunk, self._logs.clocks),
             "split": self._splitter.assign(chunk, time_ms),
+            **self._read_labels(chunk),
+            **self._read_roles(chunk),
+            **self._read_features(chunk),
         }
-        for name, label in schema.labels.items():
-            found[f"label.{name}"] = labels_of(
-                label.column or name, columns[label.column or name], where
-            )
+
+    def _read_labels(self, chunk: Chunk) -> Rows:
+        where, columns = chunk.where, chunk.columns
+        rows: Rows = {}
+        for name, label in self._schema.labels.items():
+            column = label.column or name
+            rows[f"label.{name}"] = labels_of(column, columns[column], where)
             if label.available_at is not None:
-                found[f"available.{name}"] = times_of(
-                    label.available_at, columns[label.available_at], clock, where
+                rows[f"available.{name}"] = times_of(
+                    label.available_at, columns[label.available_at], self._schema.clock, where
                 )
+        return rows
+
+    def _read_roles(self, chunk: Chunk) -> Rows:
+        where, columns, roles = chunk.where, chunk.columns, self._schema.roles
+        rows: Rows = {}
         if roles.request_id is not None:
             check_ids(roles.request_id, columns[roles.request_id], where)
-            found["request"] = keys_of(columns[roles.request_id])
+            rows["request"] = keys_of(columns[roles.request_id])
         if roles.weight is not None:
-            found["weight"] = weights_of(roles.weight, columns[roles.weight], where)
+            rows["weight"] = weights_of(roles.weight, columns[roles.weight], where)
         if roles.bias is not None:
             bias = roles.bias
-            found["bias"] = positions_of(
-                bias.column, columns[bias.column], where, serve_as=bias.serve_as, most=bias.max
+            rows["bias"] = positions_of(
+                bias.column, columns[bias.column], where, serve_as=bias.serve_as, maximum=bias.max
             )
-        levels = ["context", "cross"] + (
-            ["event"] if schema.history_source == "impressions" else []
-        )
+        return rows
+
+    def _read_features(self, chunk: Chunk) -> Rows:
+        schema = self._schema
+        levels = ["context", "cross"]
+        if schema.history_source == "impressions":
+            levels.append("event")
+        rows: Rows = {}
         for level in levels:
-            raw: dict[str, RawColumn | None] = {}
-            for name, feature in level_features(schema, level).items():
-                if level == "event" and name == "action":
-                    continue
-                raw[name] = feature.read(name, columns, chunk.rows, where)
-            self._fitter.see(level, raw, columns)
-            found |= {
-                f"{level}.{name}": column for name, column in raw.items() if column is not None
+            raw: dict[str, RawColumn | None] = {
+                name: feature.read(name, chunk.columns, chunk.rows, chunk.where)
+                for name, feature in level_features(schema, level).items()
+                if (level, name) != ("event", "action")
             }
-        return found
+            self._fitter.observe(level, raw, chunk.columns)
+            rows |= {
+                f"{level}.{name}": values for name, values in raw.items() if values is not None
+            }
+        return rows
 
     # -- step 2: clean, sort, count ----------------------------------------------------------------
 
     def sort_and_deduplicate(self, rows: Rows) -> tuple[Rows | None, Rows]:
-        """Clean one partition, sort it and group it into requests.
-
-        Args:
-            rows: The rows of a partition.
+        """Drop the duplicates of a partition, sort it and group it into requests.
 
         Returns:
-            The rows inside the splits, sorted, or None where all are outside; and all clean rows,
-            for histories and statistics.
+            The sorted rows inside the splits, or None if there are none; and all rows without
+            duplicates, for histories and statistics.
         """
-        rows = take_rows(rows, drop_duplicates(rows, self.counts))
+        unique = distinct_rows(rows)
+        self.counts.duplicates += row_count(rows) - len(unique)
+        rows = take_rows(rows, unique)
         self.counts.disorder += count_out_of_order(rows)
         logged = {name: np.asarray(rows[f"label.{name}"]) for name in self._schema.tasks}
         labels, changed = apply_given_labels(self._schema.labels, logged)
@@ -216,12 +241,12 @@ class ImpressionPass:
     def _count(self, rows: Rows) -> None:
         split = np.asarray(rows["split"])
         for number in range(3):
-            here = split == number
+            in_split = split == number
             self.user_rows[number] += np.bincount(
-                np.asarray(rows["user_row"])[here], minlength=self._users.rows
+                np.asarray(rows["user_row"])[in_split], minlength=self._users.rows
             )
             self.item_rows[number] += np.bincount(
-                np.asarray(rows["item_row"])[here], minlength=self._items.rows
+                np.asarray(rows["item_row"])[in_split], minlength=self._items.rows
             )
         train = take_rows(rows, np.flatnonzero(split == 0))
         sample = in_sample(np.asarray(train["log_row"]), self._logs.impressions.rows)
@@ -239,11 +264,11 @@ class ImpressionPass:
         self._sample_computed(take_rows(train, np.flatnonzero(sample)))
         labels, item = self.labels(train), np.asarray(train["item"])
         for task in range(labels.shape[1]):
-            for of, total in (
+            for selected, total in (
                 (labels[:, task] == 1, self.train_positives),
                 (labels[:, task] >= 0, self.train_known),
             ):
-                total[:, task] += np.bincount(item[of], minlength=len(total))
+                total[:, task] += np.bincount(item[selected], minlength=len(total))
 
     def _sample_computed(self, rows: Rows) -> None:
         """Sample the computed features that learn from numbers."""
@@ -252,7 +277,9 @@ class ImpressionPass:
             rows=row_count(rows),
             time_ms=np.asarray(rows["request_time_ms"]),
             timezone=schema.clock.timezone,
-            coordinates=self.places(rows) if any(f.inputs() for _, _, f in schema.features) else {},
+            coordinates=(
+                self.coordinates(rows) if any(f.inputs() for _, _, f in schema.features) else {}
+            ),
         )
         raw = {level: learning_columns(schema, level, request) for level in ("context", "cross")}
         if schema.history_source == "impressions":
@@ -262,20 +289,27 @@ class ImpressionPass:
             for name, column in columns.items():
                 self._fitter.sample(f"{level}.{name}", column)
 
-    def places(self, rows: Rows) -> dict[str, Array]:
-        """``level.feature`` -> float64 [n, 2] of both ends of the rows' distances."""
-        places = {
-            k: cell[rows["user_row"]] for k, cell in self._users.coordinates(self._schema).items()
+    def coordinates(self, rows: Rows) -> dict[str, Array]:
+        """Look up the coordinates between which distances are computed.
+
+        Returns:
+            ``level.feature`` -> float64 [n, 2], latitude and longitude in degrees.
+        """
+        coordinates = {
+            f"context.{name}": np.asarray(rows[f"context.{name}"])
+            for name in coordinates_features(self._schema, "context")
         }
-        places |= {
-            k: cell[rows["item_row"]] for k, cell in self._items.coordinates(self._schema).items()
-        }
-        for name in coordinates_features(self._schema, "context"):
-            places[f"context.{name}"] = np.asarray(rows[f"context.{name}"])
-        return places
+        for entities, row in ((self._users, rows["user_row"]), (self._items, rows["item_row"])):
+            of_versions = entities.coordinates(self._schema)
+            coordinates |= {key: values[row] for key, values in of_versions.items()}
+        return coordinates
 
     def labels(self, rows: Rows) -> Array:
-        """int8 [n, T], as known when the rows' split was trained or judged."""
+        """Return the labels as they were known when the rows' split was trained or evaluated.
+
+        Returns:
+            int8 [n, T]; -1 is unknown.
+        """
         before_valid = self._splitter.valid_from_ms
         train_as_of = self.span.train_end_ms if before_valid is None else before_valid
         as_of_ms = np.where(np.asarray(rows["split"]) == 0, train_as_of, self.span.log_end_ms)
@@ -301,20 +335,20 @@ class ImpressionPass:
         statistics: StatisticsPass | None,
         label_rates: LabelRates,
     ) -> None:
-        """Encode a sorted partition, append it to the shards of every split, count its labels.
+        """Encode a sorted partition, append it to the shards of every split, and count its labels.
 
         Args:
             rows: Sorted rows of a partition.
-            encoders: Turn values into ids and numbers.
+            encoders: The learned encoders.
             writers: The shards by number of the split.
-            statistics: Look-up of dated statistics; None where the schema has none.
+            statistics: The dated statistics; None if the schema has none.
             label_rates: Counts labels of known and unknown values.
         """
         split = np.asarray(rows["split"])
         for number, writer in writers.items():
-            here = np.flatnonzero(split == number)
-            if len(here):
-                encoded = self._encoded(take_rows(rows, here), encoders, statistics)
+            in_split = np.flatnonzero(split == number)
+            if len(in_split):
+                encoded = self._encoded(take_rows(rows, in_split), encoders, statistics)
                 writer.write(encoded)
                 label_rates.add(number, encoded)
 
@@ -332,7 +366,7 @@ class ImpressionPass:
             cross,
             count,
             time_ms=np.asarray(rows["request_time_ms"]),
-            coordinates=self.places(rows),
+            coordinates=self.coordinates(rows),
         )
         if statistics is not None:
             context_block = context_block.with_numbers(statistics.numbers("context", first))
@@ -350,26 +384,3 @@ class ImpressionPass:
             weight=np.asarray(rows["weight"]) if "weight" in rows else np.ones(count, np.float32),
             log_row=np.asarray(rows["log_row"]),
         )
-
-
-def drop_duplicates(rows: Rows, counts: Any) -> Array:
-    """int64: the rows that repeat no earlier one in every column, in their order; the others are
-    counted as duplicates.
-    """
-    hashes = np.asarray(rows["hash"])
-    order = np.argsort(hashes, kind="stable")
-    repeated = order[1:][hashes[order[1:]] == hashes[order[:-1]]]
-    kept = np.ones(len(hashes), dtype=bool)
-    kept[repeated] = False
-    counts.duplicates += len(repeated)
-    return np.flatnonzero(kept)
-
-
-def count_out_of_order(rows: Rows, timed: Array | None = None) -> int:
-    """How many rows lie before the row that precedes them in their user's log."""
-    user, time_ms = np.asarray(rows["user"]), np.asarray(rows["time_ms"])
-    if timed is not None:
-        user, time_ms = user[timed], time_ms[timed]
-    order = np.argsort(user, kind="stable")
-    user, time_ms = user[order], time_ms[order]
-    return int(((user[1:] == user[:-1]) & (time_ms[1:] < time_ms[:-1])).sum())

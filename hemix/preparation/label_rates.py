@@ -1,7 +1,7 @@
-"""Label rates of rows whose value the encoders know, beside those of rows whose value they do not.
+"""Compare the label rates of rows with known and with unknown values, to find label leakage.
 
-Rare values may well have another rate than frequent ones. A difference on train that valid does not
-show is a leak: the vocabulary depends on the labels. The rates go into the manifest by split.
+Rare values can have another rate than frequent ones. But a difference on train that valid does not
+show means that the vocabulary depends on the labels. The manifest has the rates by split.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hemix.data.encode import level_features, level_spec
 from hemix.data.layout import SPLITS, Block
+from hemix.data.levels import level_features, level_spec
 from hemix.data.spec import MISSING, UNKNOWN
 from hemix.features.base import LEVELS
 from hemix.preparation.shards import ShardRows, row_states
@@ -26,31 +26,27 @@ __all__ = ["LabelRates", "z_score"]
 Array = npt.NDArray[Any]
 
 _CHANCE = 0.001
-"""A difference that chance alone makes less often than this, over all features and labels, is a
-warning.
-"""
-_LEAST_EXPECTED = 5.0
-"""Both groups need so many expected positives and negatives; fewer tell nothing."""
+"""Significance level over all features and labels of a split (Bonferroni)"""
+_MIN_EXPECTED = 5.0
+"""Minimum number of expected positives and negatives in both groups for a test"""
 _ODDS_RATIO = 2.0
-"""Train and valid agree where the odds of unknown against known values differ by at most this
-factor.
-"""
+"""Largest factor between the odds ratios of train and valid that still agree"""
 
 
 class LabelRates:
     """Counts labels by split, vocabulary feature and task, with sums of squares over users."""
 
     def __init__(self, schema: Schema, users: Block, items: Block) -> None:
-        """Start counting.
+        """Begin with zero counts.
 
         Args:
             schema: The schema of the logs.
-            users: The encoded features of every user row.
-            items: The encoded features of every item row.
+            users: Encoded features of every user row.
+            items: Encoded features of every item row.
         """
         self._tasks = schema.tasks
         self._columns = {level: _vocabulary_columns(schema, level) for level in LEVELS}
-        self._of_rows = {
+        self._entity_states = {
             "user": _states(users, self._columns["user"]),
             "item": _states(items, self._columns["item"]),
         }
@@ -59,17 +55,22 @@ class LabelRates:
         self._sums = np.zeros((*shape, 4))
         """Positives and rows of unknown values, positives and rows of known values"""
         self._squares = np.zeros((*shape, 4, 4))
-        """Their products, summed over users"""
+        """Products of the four sums of each user, summed over users"""
 
     def add(self, split: int, rows: ShardRows) -> None:
-        """Count some rows of a split; all rows of a user come in one call."""
+        """Count rows of a split.
+
+        Args:
+            split: The number of the split.
+            rows: Rows with all impressions of their users.
+        """
         request = np.repeat(np.arange(len(rows.user)), rows.counts)
         begins_user = np.diff(rows.user, prepend=-1) != 0
         user = (np.cumsum(begins_user) - 1)[request]
         states = [
-            self._of_rows["user"][rows.user_row[request]],
+            self._entity_states["user"][rows.user_row[request]],
             _states(rows.context, self._columns["context"])[request],
-            self._of_rows["item"][rows.item_row],
+            self._entity_states["item"][rows.item_row],
             _states(rows.cross, self._columns["cross"]),
         ]
         state = np.concatenate(states, axis=1)
@@ -77,27 +78,24 @@ class LabelRates:
         labels = [
             np.stack([label == 1, label >= 0], axis=1).astype(np.float64) for label in rows.labels.T
         ]
-        whole = [_by_user(user, labelled, users) for labelled in labels]
+        totals = [_by_user(user, label, users) for label in labels]
         for column in range(state.shape[1]):
-            unknown, missing = (
-                np.flatnonzero(state[:, column] == value) for value in (UNKNOWN, MISSING)
-            )
-            for task, labelled in enumerate(labels):
-                first, absent = (
-                    _by_user(user[at], labelled[at], users) for at in (unknown, missing)
-                )
-                counts = np.concatenate([first, whole[task] - first - absent], axis=1)
+            is_unknown = np.flatnonzero(state[:, column] == UNKNOWN)
+            is_missing = np.flatnonzero(state[:, column] == MISSING)
+            for task, label in enumerate(labels):
+                unknown = _by_user(user[is_unknown], label[is_unknown], users)
+                missing = _by_user(user[is_missing], label[is_missing], users)
+                counts = np.concatenate([unknown, totals[task] - unknown - missing], axis=1)
                 self._sums[split, column, task] += counts.sum(axis=0)
                 self._squares[split, column, task] += counts.T @ counts
 
     def summary(self) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
-        """Return split -> ``level.feature`` -> task -> rows and positives of known and unknown
-        values.
+        """Return the manifest entry: split -> ``level.feature`` -> task -> counts and test.
 
-        Features whose values are all known are left out. ``z`` is the difference of the two rates
-        in standard errors, and ``beyond_chance`` says whether it is too large for chance over all
-        features and tasks of the split; both are absent where the groups are too small to tell. On
-        train, ``agrees_with_valid`` says whether valid shows about the same difference.
+        Features without unknown values are left out. ``z`` is the difference of the two rates in
+        standard errors, and ``beyond_chance`` whether it is significant over all features and tasks
+        of the split. Both are absent if a group is too small. On train, ``agrees_with_valid`` is
+        whether valid shows about the same difference.
         """
         rates: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
         for number, split in enumerate(SPLITS):
@@ -137,7 +135,7 @@ def _agree(train: Mapping[str, Any], valid: Mapping[str, Any] | None) -> bool:
 
 
 def _log_odds_ratio(entry: Mapping[str, Any]) -> float:
-    """Log odds of unknown values minus those of known ones; half a row is added to every count."""
+    """Log odds of unknown values minus those of known ones, with half a row added to each count."""
     odds = [
         math.log((g["positives"] + 0.5) / (g["rows"] - g["positives"] + 0.5))
         for g in (entry["unknown"], entry["known"])
@@ -146,21 +144,20 @@ def _log_odds_ratio(entry: Mapping[str, Any]) -> float:
 
 
 def z_score(sums: Array, squares: Array) -> float | None:
-    """Return the difference of two rates in standard errors, or None where the groups are too
-    small.
+    """Return the difference of two rates in standard errors, or None if a group is too small.
 
-    Rows of one user are not independent, so the variance is that of sums over users (linearised),
-    and never below that of independent rows.
+    Rows of a user are not independent. So the variance is the linearised variance of sums over
+    users, and at least that of independent rows.
 
     Args:
-        sums: float64 [4]: positives and rows of the first group, positives and rows of the second.
-        squares: float64 [4, 4]: products of the same four, summed over users.
+        sums: float64 [4], positives and rows of the first group, positives and rows of the second.
+        squares: float64 [4, 4], products of these four of each user, summed over users.
     """
     first, rows_first, second, rows_second = (float(v) for v in sums)
     if min(rows_first, rows_second) == 0:
         return None
     rate = (first + second) / (rows_first + rows_second)
-    if min(rate, 1 - rate) * min(rows_first, rows_second) < _LEAST_EXPECTED:
+    if min(rate, 1 - rate) * min(rows_first, rows_second) < _MIN_EXPECTED:
         return None
     p, q = first / rows_first, second / rows_second
     slope = np.array([1 / rows_first, -p / rows_first, -1 / rows_second, q / rows_second])
@@ -169,7 +166,7 @@ def z_score(sums: Array, squares: Array) -> float | None:
 
 
 def _vocabulary_columns(schema: Schema, level: str) -> dict[str, int]:
-    """Feature -> column of the level's features with a vocabulary, lists after the id columns."""
+    """Column of each feature with a vocabulary; jagged columns come after the id columns."""
     spec = level_spec(schema, level)
     columns = {name: at for at, name in enumerate((*spec.names, *spec.jagged_names))}
     features = level_features(schema, level)
@@ -188,7 +185,7 @@ def _states(block: Block, columns: Mapping[str, int]) -> Array:
     return states
 
 
-def _by_user(user: Array, labelled: Array, users: int) -> Array:
-    """float64 [users, 2]: sums of ``labelled`` [n, 2]."""
-    sums = [np.bincount(user, labelled[:, i], minlength=users) for i in range(2)]
+def _by_user(user: Array, label: Array, users: int) -> Array:
+    """float64 [users, 2]: sums of ``label`` [n, 2] over the rows of each user."""
+    sums = [np.bincount(user, label[:, i], minlength=users) for i in range(2)]
     return np.stack(sums, axis=1)

@@ -1,6 +1,4 @@
-"""manifest.json: what a dataset folder holds, what was found on the way, and a hash of every
-array.
-"""
+"""manifest.json: the counts of a dataset and its logs, and a hash of every array."""
 
 from __future__ import annotations
 
@@ -12,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hemix.data.encode import level_spec
 from hemix.data.layout import SPLITS, Block, file_hash
+from hemix.data.levels import level_spec
 from hemix.preparation.dataset_writer import WrittenDataset
 from hemix.preparation.entity_tables import EntityTables
 from hemix.preparation.job import PrepareJob
@@ -24,7 +22,6 @@ from hemix.schema import Schema
 __all__ = ["build_manifest"]
 
 Array = npt.NDArray[Any]
-SCHEMA_VERSION = 1
 
 
 def build_manifest(
@@ -34,14 +31,15 @@ def build_manifest(
     written: WrittenDataset,
     growth: dict[str, dict[str, int]] | None,
 ) -> dict[str, Any]:
-    """Describe the dataset whose arrays lie in the job's folder.
+    """Describe the dataset in the job's folder.
 
     Args:
         job: Logs, schema and folder.
         tables: Users and items.
-        passes: What was counted in the logs.
-        written: What was written.
-        growth: By vocabulary how many values were kept, added and forgotten.
+        passes: Counts of the logs.
+        written: The written arrays.
+        growth: By vocabulary the number of kept, added and forgotten values; None without earlier
+            vocabularies.
     """
     job.progress("hashing", 0.0)
     schema, impressions = job.schema, passes.impressions
@@ -49,7 +47,7 @@ def build_manifest(
     splits, unknown, missing = split_summary(schema, written.shards, written.blocks, rows)
     unknown["history"], missing["history"] = rates(schema, {"event": written.history.values})
     return {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": 1,
         "hemix": hemix_version(),
         "name": schema.name,
         "fingerprint": schema.fingerprint(),
@@ -68,7 +66,7 @@ def build_manifest(
         "items": len(tables.items.in_table),
         "impressions": {
             **asdict(impressions.counts),
-            "requests_of_several_times": impressions.requests.of_several_times,
+            "requests_of_several_times": impressions.requests.with_several_times,
         },
         "user_table": tables.users.summary(),
         "item_table": tables.items.summary(),
@@ -90,7 +88,7 @@ def _table_sizes(job: PrepareJob) -> dict[str, dict[str, int]]:
 
 
 def hemix_version() -> str:
-    """The installed version."""
+    """Return the installed version of hemix, ``unknown`` if it is not installed."""
     try:
         return version("hemix")
     except PackageNotFoundError:
@@ -98,20 +96,20 @@ def hemix_version() -> str:
 
 
 def array_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Relative path -> bytes and xxh64 of every .npy file."""
-    found = {}
-    for path in sorted(folder.rglob("*.npy")):
-        found[path.relative_to(folder).as_posix()] = {
+    """Return size in bytes and xxh64 of every .npy file, by relative path."""
+    return {
+        path.relative_to(folder).as_posix(): {
             "bytes": path.stat().st_size,
             "xxh64": file_hash(path),
         }
-    return found
+        for path in sorted(folder.rglob("*.npy"))
+    }
 
 
 def encoder_hashes(folder: Path) -> dict[str, str]:
-    """xxh64 of every encoder file that turns a value into an id or a number.
+    """Return the xxh64 of every encoder file that decides an id or a number, by name.
 
-    A model fits these encoders and no others.
+    A model fits encoders with the same hashes only.
     """
     return {
         path.name: file_hash(path)
@@ -122,8 +120,10 @@ def encoder_hashes(folder: Path) -> dict[str, str]:
 
 
 def history_lengths(counts: Array) -> dict[str, int]:
-    """Events of the users that have any: how many such users, and quantiles of their numbers of
-    events.
+    """Summarise the history lengths of the users with events.
+
+    Args:
+        counts: int64 [users], events of every user.
     """
     lengths = counts[counts > 0]
     if len(lengths) == 0:
@@ -144,10 +144,16 @@ def split_summary(
     blocks: dict[str, Block],
     rows: dict[str, Array],
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """(splits, unknown rate, missing rate).
+    """Summarise every split.
 
-    ``blocks`` and ``rows`` are the users' and items' features and int64 [3, rows]: how many
-    impressions of each split point to each row.
+    Args:
+        schema: The schema.
+        writers: The shards by number of the split.
+        blocks: Encoded features of the users and items, by level.
+        rows: By level int64 [3, rows], impressions of each split that refer to each row.
+
+    Returns:
+        Counts, rates of unknown values, and rates of missing values, each by split.
     """
     splits: dict[str, Any] = {}
     unknown: dict[str, Any] = {}
@@ -172,8 +178,11 @@ def split_summary(
 
 
 def rates(schema: Schema, counts: dict[str, Array]) -> tuple[dict[str, float], dict[str, float]]:
-    """(unknown, missing) share of the rows of every ``level.feature``; counts int [features, 3] by
-    level, as value_counts has them.
+    """Return the fractions of unknown and of missing values, each by ``level.feature``.
+
+    Args:
+        schema: The schema.
+        counts: By level int [features, 3], see :func:`value_counts`.
     """
     unknown: dict[str, float] = {}
     missing: dict[str, float] = {}

@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from hemix.data.layout import MANIFEST_FORMAT, SPEC_FORMAT
 from hemix.errors import StorageError, UsageError
-from hemix.files import check_new_folder, new_folder, write_json, write_text
+from hemix.files import check_new_folder, new_folder, write_text
 from hemix.preparation.dataset_writer import write_dataset
 from hemix.preparation.duplicates import warn_about_duplicates
 from hemix.preparation.entity_tables import read_tables
@@ -91,7 +92,7 @@ def prepare(
             raise StorageError(str(error).replace(str(folder), str(out))) from error
         _warn(opened, manifest)
         manifest["seconds"] = round(time.monotonic() - began, 3)
-        write_json(folder / "manifest.json", manifest)
+        MANIFEST_FORMAT.write(folder / "manifest.json", manifest)
     return manifest
 
 
@@ -128,5 +129,5 @@ def _run(job: PrepareJob) -> dict[str, Any]:
     written = write_dataset(job, tables, partitions, passes, fitted.encoders)
     shutil.rmtree(job.temporary)
     write_text(job.folder / "schema.yaml", job.schema.to_yaml())
-    write_json(job.folder / "spec.json", fitted.encoders.spec().to_json())
+    SPEC_FORMAT.write(job.folder / "spec.json", fitted.encoders.spec().to_json())
     return build_manifest(job, tables, passes, written, fitted.growth)

@@ -1,4 +1,4 @@
-"""Impressions of one request stand together: grouped, timed and checked against each other."""
+"""Group impressions into requests, and check that the rows of a request agree."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ class RequestGroups:
 
     def __init__(self, logs: Logs) -> None:
         self._logs, self._schema = logs, logs.schema
-        self.of_several_times = 0
-        """Requests whose rows have several times; the earliest one holds"""
+        self.with_several_times = 0
+        """Requests whose rows have different times; the earliest is the request's time"""
 
     def group(self, rows: Rows) -> Rows:
         """Sort rows by user, time and request.
 
         Args:
-            rows: Clean rows of a partition, in the order of the log.
+            rows: Rows of a partition without duplicates, in the order of the log.
 
         Returns:
-            The same rows with ``request_time_ms``, and with ``starts``, 1 for a request's first
-            row. Without request ids every row is a request.
+            The sorted rows with two more columns: ``request_time_ms``, and ``starts``, which is 1
+            for the first row of a request. Without request ids every row is a request.
 
         Raises:
-            DataError: Where a context feature differs within a request.
+            DataError: A context feature differs within a request.
         """
         user, time_ms, split, log_row = _columns(rows, "user", "time_ms", "split", "log_row")
         if self._schema.roles.request_id is None:
@@ -52,15 +52,15 @@ class RequestGroups:
         return rows
 
     def check_users(self, keys: Array, users: Array, log_rows: Array) -> None:
-        """Refuse a request id that two users share.
+        """Refuse a request id of two users.
 
         Args:
-            keys: uint64 [n]: a request's key, once for every user of it.
-            users: int32 [n]: the user's number.
-            log_rows: int64 [n]: the first row of that request and user.
+            keys: uint64 [n], the key of a request, once for each of its users.
+            users: int32 [n], the user's number.
+            log_rows: int64 [n], the first row of that request and user.
 
         Raises:
-            DataError: Naming a row of each user.
+            DataError: With a row of each user.
         """
         order = np.lexsort((log_rows, keys))
         keys, users, log_rows = keys[order], users[order], log_rows[order]
@@ -78,7 +78,7 @@ class RequestGroups:
         earliest = time_ms[order][begin]  # rows of a request are sorted by time here
         if len(begin):
             latest = np.maximum.reduceat(time_ms[order], begin)
-            self.of_several_times += int((latest != earliest).sum())
+            self.with_several_times += int((latest != earliest).sum())
         request_time_ms = np.empty_like(time_ms)
         request_time_ms[order] = earliest[np.cumsum(starts) - 1]
         return request_time_ms
@@ -88,27 +88,27 @@ class RequestGroups:
         starts = np.asarray(rows["starts"]) > 0
         begin = np.flatnonzero(starts)
         for name in self._schema.features.context:
-            cell = rows.get(f"context.{name}")
-            if cell is None:
+            column = rows.get(f"context.{name}")
+            if column is None:
                 continue
-            hashes = row_hashes(cell)
+            hashes = row_hashes(column)
             differs = hashes != hashes[begin][np.cumsum(starts) - 1]
             if differs.any():
                 at = int(np.argmax(differs))
                 first = int(begin[np.searchsorted(begin, at, side="right") - 1])
                 log_row = np.asarray(rows["log_row"])
-                what = f"context feature {name!r} differs"
-                self._refuse(int(log_row[first]), int(log_row[at]), what)
+                problem = f"context feature {name!r} differs"
+                self._refuse(int(log_row[first]), int(log_row[at]), problem)
 
-    def _refuse(self, first: int, second: int, what: str) -> None:
+    def _refuse(self, first: int, second: int, problem: str) -> None:
         table, column = self._logs.impressions, self._schema.roles.request_id
         assert column is not None
         file, file_row = table.where(first)
-        place = f"{file_row}{'' if len(table.files) == 1 else f' of {file}'}"
+        first_row = f"{file_row}{'' if len(table.files) == 1 else f' of {file}'}"
         request = f"request {table.value(second, column)!r}"
         raise table.error(
             second,
-            f"column {column!r}: {what} within {request} (first row: {place})",
+            f"column {column!r}: {problem} within {request} (first row: {first_row})",
         )
 
 
@@ -117,7 +117,7 @@ def _columns(rows: Rows, *names: str) -> list[Array]:
 
 
 def _changes(*columns: Array) -> Array:
-    """bool [rows]: where a column differs from the row before; true for the first row."""
+    """bool [rows]: rows that differ from the row before in any column; true for the first row."""
     changed = np.ones(len(columns[0]), dtype=bool)
     changed[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
     return changed

@@ -1,8 +1,6 @@
-"""The columns of a chunk with a part of their own, checked value by value: ids, labels, weights,
-positions.
+"""Columns with a special role, checked value by value: ids, labels, weights and positions.
 
-Every error names the file, the row, the column, what was expected and what was found. Knows no
-schema object.
+Every error has the file, the row, the column, what was expected and what was found.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hemix.data.raw_columns import MOST_NUMBER, Where, numbers_of
+from hemix.data.raw_columns import MAX_NUMBER, Where, numbers_of
 
 __all__ = [
     "check_ids",
@@ -27,24 +25,40 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 
-_LEAST_WEIGHT = 1 / MOST_NUMBER
-"""A smaller weight would be 0 as a float32, and its row would count as none"""
+_LEAST_WEIGHT = 1 / MAX_NUMBER
+"""A smaller weight would become 0 as a float32"""
 
 
 def check_not_null(column: str, values: pa.Array, where: Where) -> None:
-    """Refuse null."""
+    """Refuse nulls.
+
+    Args:
+        column: Its name, for messages.
+        values: Its values.
+        where: File and first row, for messages.
+
+    Raises:
+        DataError: With the first null.
+    """
     if values.null_count:
         row = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
-        count = f" ({values.null_count} in this piece of the file)" if values.null_count > 1 else ""
         raise where.error(
-            row,
-            f"column {column!r}: expected a value, found null{count}; fill it, or drop such rows",
+            row, f"column {column!r}: expected a value, found null; fill it, or drop such rows"
         )
 
 
 def check_ids(column: str, values: pa.Array, where: Where) -> None:
-    """Refuse what is no id of a user, an item or a request: null, NaN, and the empty text, which a
-    server refuses too.
+    """Refuse values that cannot be the id of a user, an item or a request.
+
+    These are null, NaN, infinity and empty text; a server refuses them as well.
+
+    Args:
+        column: Its name, for messages.
+        values: Its values.
+        where: File and first row, for messages.
+
+    Raises:
+        DataError: With the first such value.
     """
     check_not_null(column, values, where)
     if pa.types.is_floating(values.type):
@@ -61,7 +75,19 @@ def check_ids(column: str, values: pa.Array, where: Where) -> None:
 
 
 def labels_of(column: str, values: pa.Array, where: Where) -> Array:
-    """int8 [rows]: 0, 1, or -1 for null."""
+    """Read labels.
+
+    Args:
+        column: Its name, for messages.
+        values: Numbers 0 and 1; null for an unknown label.
+        where: File and first row, for messages.
+
+    Returns:
+        int8 [rows]: 0, 1, or -1 for null.
+
+    Raises:
+        DataError: With the first other value.
+    """
     if pa.types.is_floating(values.type):
         nan = pc.is_nan(values).fill_null(False).to_numpy(zero_copy_only=False)
         if nan.any():
@@ -82,7 +108,19 @@ def labels_of(column: str, values: pa.Array, where: Where) -> Array:
 
 
 def weights_of(column: str, values: pa.Array, where: Where) -> Array:
-    """float32 [rows], finite and not negative; 0 only where the column says so."""
+    """Read weights.
+
+    Args:
+        column: Its name, for messages.
+        values: Numbers from 0 to :data:`hemix.data.raw_columns.MAX_NUMBER`.
+        where: File and first row, for messages.
+
+    Returns:
+        float32 [rows]. A weight above 0 stays above 0.
+
+    Raises:
+        DataError: With the first value that is null, negative, too large or too small.
+    """
     check_not_null(column, values, where)
     numbers = numbers_of(column, values, where)
     if (numbers < 0).any():
@@ -103,8 +141,18 @@ def weights_of(column: str, values: pa.Array, where: Where) -> Array:
 
 
 def score_numbers_of(column: str, values: pa.Array, where: Where) -> Array:
-    """float64 [rows], NaN for null: a column of the score expression, whose numbers a server takes
-    up to the same size.
+    """Read a column of the score expression. A server has the same limit.
+
+    Args:
+        column: Its name, for messages.
+        values: Numbers of at most :data:`hemix.data.raw_columns.MAX_NUMBER`.
+        where: File and first row, for messages.
+
+    Returns:
+        float64 [rows]; NaN for null.
+
+    Raises:
+        DataError: With the first value that is too large.
     """
     numbers = numbers_of(column, values, where)
     _refuse_large(column, numbers, "a number", where)
@@ -112,19 +160,32 @@ def score_numbers_of(column: str, values: pa.Array, where: Where) -> Array:
 
 
 def _refuse_large(column: str, numbers: Array, what: str, where: Where) -> None:
-    large = np.abs(numbers) > MOST_NUMBER
+    large = np.abs(numbers) > MAX_NUMBER
     if large.any():
         row = int(np.argmax(large))
         raise where.error(
             row,
-            f"column {column!r}: expected {what} of at most {MOST_NUMBER:g}, "
-            f"found {numbers[row]:g}",
+            f"column {column!r}: expected {what} of at most {MAX_NUMBER:g}, found {numbers[row]:g}",
         )
 
 
-def positions_of(column: str, values: pa.Array, where: Where, *, serve_as: int, most: int) -> Array:
-    """int32 [rows]: the row of the bias table; null counts as ``serve_as``, larger values as
-    ``most``.
+def positions_of(
+    column: str, values: pa.Array, where: Where, *, serve_as: int, maximum: int
+) -> Array:
+    """Read positions as rows of the bias table.
+
+    Args:
+        column: Its name, for messages.
+        values: Whole numbers of at least 0.
+        where: File and first row, for messages.
+        serve_as: The position of a null.
+        maximum: The position of all larger values.
+
+    Returns:
+        int32 [rows].
+
+    Raises:
+        DataError: With the first value that is negative or not whole.
     """
     numbers = numbers_of(column, values, where)
     wrong = (numbers < 0) | (numbers != np.floor(numbers)) & ~np.isnan(numbers)
@@ -133,4 +194,4 @@ def positions_of(column: str, values: pa.Array, where: Where, *, serve_as: int, 
         raise where.error(
             row, f"column {column!r}: expected a whole number of at least 0, found {numbers[row]:g}"
         )
-    return np.minimum(np.where(np.isnan(numbers), serve_as, numbers), most).astype(np.int32)
+    return np.minimum(np.where(np.isnan(numbers), serve_as, numbers), maximum).astype(np.int32)

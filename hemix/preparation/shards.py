@@ -1,8 +1,7 @@
-"""Writing encoded impressions as shards.
+"""Write encoded impressions as shards.
 
-Where one shard ends and the next begins depends on the split's rows alone, not on the pieces in
-which they come: a user belongs to the shard of the first of their impressions, counted through the
-split. Knows no raw value.
+A user belongs to the shard of their first impression, counted through the split. So the shards
+depend on the rows of the split, not on the partitions in which they are written.
 """
 
 from __future__ import annotations
@@ -29,38 +28,60 @@ SHARD_CANDIDATES = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class ShardRows:
-    """Some requests of one split, sorted by user then time, with their candidates."""
+    """Requests of one split, sorted by user, then time, with their candidates."""
 
     user: Array
+    """int32 [q]"""
     user_row: Array
+    """int32 [q]"""
     time_ms: Array
+    """int64 [q], UTC"""
     context: Block
+    """[q]"""
     counts: Array
     """int64 [q]: candidates of every request"""
     item_row: Array
+    """int32 [n]"""
     cross: Block
+    """[n]"""
     bias: Array
+    """int32 [n]"""
     labels: Array
+    """int8 [n, T]"""
     weight: Array
+    """float32 [n]"""
     log_row: Array
+    """int64 [n]"""
 
     def slice(self, begin: int, end: int) -> ShardRows:
-        """Requests begin : end with their candidates."""
+        """Return a range of requests with their candidates.
+
+        Args:
+            begin: The first request.
+            end: One after the last request.
+        """
         first = np.concatenate([[0], np.cumsum(self.counts)])
         requests, candidates = np.arange(begin, end), np.arange(first[begin], first[end])
-        own = {"user", "user_row", "time_ms", "counts"}
-        pieces: dict[str, Any] = {}
-        for f in dataclasses.fields(self):
-            value = getattr(self, f.name)
-            at = requests if f.name in own or f.name == "context" else candidates
-            pieces[f.name] = value.take(at) if isinstance(value, Block) else value[at]
-        return ShardRows(**pieces)
+        per_request = {"user", "user_row", "time_ms", "counts", "context"}
+        columns: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            rows = requests if field.name in per_request else candidates
+            columns[field.name] = value.take(rows) if isinstance(value, Block) else value[rows]
+        return ShardRows(**columns)
 
 
 class BlockAppender:
-    """Appends blocks to ``name.*.npy`` in a folder; the files are those of Block.save."""
+    """Appends blocks to the files that Block.save writes."""
 
     def __init__(self, folder: Path, name: str, like: Block) -> None:
+        """Open the files.
+
+        Args:
+            folder: Their folder.
+            name: The beginning of their names.
+            like: A block with the same columns.
+        """
         self._ids = Appender(folder / f"{name}.ids.npy", np.int32, like.ids.shape[1])
         self._numbers = Appender(folder / f"{name}.numbers.npy", np.float32, like.numbers.shape[1])
         self._jagged = [
@@ -74,7 +95,7 @@ class BlockAppender:
             offsets.append(np.zeros(1, np.int64))
 
     def append(self, block: Block) -> None:
-        """Add rows."""
+        """Append the rows of a block."""
         self._ids.append(block.ids)
         self._numbers.append(block.numbers)
         for (values_out, offsets_out), (values, offsets) in zip(
@@ -137,9 +158,17 @@ class _Shard:
 
 
 class ShardWriter:
-    """Writes one split. ``truth`` float64 [log rows, T] is written beside it where there is one."""
+    """Writes the shards of a split and counts its rows for the manifest."""
 
     def __init__(self, folder: Path, split: str, *, truth: Array | None = None) -> None:
+        """Make a writer without shards.
+
+        Args:
+            folder: The dataset folder.
+            split: ``train``, ``valid`` or ``test``.
+            truth: float64 [log rows, T], true probabilities; those of the split are written into
+                the folder ``truth``.
+        """
         self._folder, self._split, self._truth = folder, split, truth
         self._open: tuple[int, _Shard] | None = None
         self._files = 0
@@ -156,16 +185,16 @@ class ShardWriter:
         """level -> int64 [id columns + jagged columns, 3]: rows unknown, missing, all"""
 
     def write(self, rows: ShardRows) -> None:
-        """Append requests; users come in ascending order, each in one call."""
+        """Append requests. Users come in ascending order, each in one call."""
         first = np.cumsum(rows.counts) - rows.counts
         begins_user = np.diff(rows.user, prepend=-1) != 0
-        of_user = (self.rows + first[begins_user]) // SHARD_CANDIDATES
-        shard = of_user[np.cumsum(begins_user) - 1]
-        cuts = [0, *(np.flatnonzero(np.diff(shard)) + 1).tolist(), len(shard)]
-        for begin, end in itertools.pairwise(cuts):
-            piece = rows if len(cuts) == 2 else rows.slice(begin, end)
-            self._shard(int(shard[begin]), piece).append(piece, self._truth)
-        self._tally(rows, int(begins_user.sum()))
+        shard_of_user = (self.rows + first[begins_user]) // SHARD_CANDIDATES
+        shard = shard_of_user[np.cumsum(begins_user) - 1]
+        bounds = [0, *(np.flatnonzero(np.diff(shard)) + 1).tolist(), len(shard)]
+        for begin, end in itertools.pairwise(bounds):
+            shard_rows = rows if len(bounds) == 2 else rows.slice(begin, end)
+            self._shard(int(shard[begin]), shard_rows).append(shard_rows, self._truth)
+        self._count(rows, int(begins_user.sum()))
 
     def _shard(self, number: int, like: ShardRows) -> _Shard:
         if self._open is None or self._open[0] != number:
@@ -179,7 +208,7 @@ class ShardWriter:
             self._files += 1
         return self._open[1]
 
-    def _tally(self, rows: ShardRows, users: int) -> None:
+    def _count(self, rows: ShardRows, users: int) -> None:
         self.rows += len(rows.item_row)
         self.requests += len(rows.user)
         self.users += users
@@ -197,16 +226,22 @@ class ShardWriter:
             self.values[level] = self.values.get(level, 0) + value_counts(block, weights)
 
     def close(self) -> None:
-        """Complete the shard that is being written."""
+        """Complete the open shard."""
         if self._open is not None:
             self._open[1].close()
             self._open = None
 
 
 def value_counts(block: Block, weights: Array | None = None) -> Array:
-    """int64 [id columns + jagged columns, 3]: rows with an unknown value, with a missing one, and
-    all rows, each counted ``weights`` times (once by default). A row of a jagged column is unknown
-    where it holds an unknown value, and missing where it holds no value but null.
+    """Count unknown and missing values of every column.
+
+    Args:
+        block: Encoded rows.
+        weights: int [rows], how often each row counts; by default once.
+
+    Returns:
+        int64 [id columns + jagged columns, 3]: rows with an unknown value, rows without a value,
+        and all rows. See :func:`row_states`.
     """
     rows = len(block.ids)
     total = rows if weights is None else int(weights.sum())
@@ -220,15 +255,15 @@ def value_counts(block: Block, weights: Array | None = None) -> Array:
 
 
 def row_states(block: Block, column: int) -> Array:
-    """Tell which rows of a column are unknown or missing.
+    """Classify the rows of a column as unknown, missing or known.
 
     Args:
         block: Encoded rows.
-        column: Position among the id columns, and after them the lists.
+        column: Position among the id columns, then the jagged columns.
 
     Returns:
-        int8 [rows]: UNKNOWN where a row holds an unknown value, MISSING where it holds none or only
-        nulls, else FIRST.
+        int8 [rows]: UNKNOWN for a row with an unknown value, MISSING for a row without a value or
+        with nulls only, else FIRST.
     """
     if column < block.ids.shape[1]:
         return np.minimum(block.ids[:, column], FIRST).astype(np.int8)

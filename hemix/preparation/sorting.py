@@ -1,6 +1,6 @@
-"""Stages 3 and 4: partition the logs by user, then clean and sort one partition after the other.
+"""Partition the logs by user, then deduplicate and sort each partition (stages 3 and 4).
 
-Whatever the encoders learn from is counted on the way; rows themselves wait in temporary files.
+Rows are in temporary files between the stages. What the encoders learn from is counted meanwhile.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ __all__ = ["Partitions", "Passes", "SortedPartitions", "partition", "sort_and_de
 
 @dataclass(frozen=True, kw_only=True)
 class Passes:
-    """What is done to the rows of each log in every stage, with what it counts meanwhile."""
+    """The work on the rows of each log, for all stages, with its counts."""
 
     impressions: ImpressionPass
     events: EventPass
     statistics: StatisticsPass | None
-    """None where the schema has no statistics"""
+    """None if the schema has no statistics"""
 
     @classmethod
     def build(
@@ -44,9 +44,9 @@ class Passes:
 
         Args:
             job: Logs and schema.
-            numbering: Users and items by number.
+            numbering: Numbers of users and items.
             tables: Users and items with their features.
-            fitter: Learns from the rows.
+            fitter: Learns the encoders from the rows.
         """
         users, items = tables.users, tables.items
         impressions = ImpressionPass(job.logs, job.splitter, fitter, users, items)
@@ -54,7 +54,7 @@ class Passes:
         statistics = None
         if job.schema.statistics:
             indices = (numbering.users, numbering.items)
-            statistics = StatisticsPass(job.schema, users, items, indices, impressions.places)
+            statistics = StatisticsPass(job.schema, users, items, indices, impressions.coordinates)
         return cls(impressions=impressions, events=events, statistics=statistics)
 
 
@@ -64,7 +64,7 @@ class Partitions:
 
     impressions: PartitionFiles
     events: PartitionFiles | None
-    """None where there is no events table"""
+    """None without an events table"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,22 +76,22 @@ class SortedPartitions:
     history: PartitionFiles
     """Events"""
     statistics: PartitionFiles | None
-    """Columns of all impressions that statistics are made of"""
+    """Columns of all impressions that statistics need; None if the schema has none"""
 
 
 def partition(job: PrepareJob, numbering: Numbering, passes: Passes) -> Partitions:
     """Read both logs, check every value and write the rows into files by user.
 
     Args:
-        job: Logs, schema and memory.
-        numbering: The numbers of the logs' rows.
-        passes: Read and check the rows.
+        job: Logs, schema and memory limit.
+        numbering: User and item numbers of the logs' rows.
+        passes: The work on the rows.
 
     Raises:
-        DataError: For the first wrong value.
+        DataError: A value cannot be used, or a split is empty.
     """
     users = len(numbering.users)
-    with _spill(job, "impressions", numbering.impressions, users) as impressions:
+    with _partition_files(job, "impressions", numbering.impressions, users) as impressions:
         passes.impressions.partition(
             numbering.impressions,
             impressions,
@@ -100,13 +100,13 @@ def partition(job: PrepareJob, numbering: Numbering, passes: Passes) -> Partitio
         )
     if numbering.events is None:
         return Partitions(impressions=impressions, events=None)
-    with _spill(job, "events", numbering.events, users) as events:
+    with _partition_files(job, "events", numbering.events, users) as events:
         passes.events.partition(numbering.events, events, job.memory_rows, job.progress)
     return Partitions(impressions=impressions, events=events)
 
 
-def _spill(job: PrepareJob, name: str, numbers: LogNumbers, users: int) -> PartitionFiles:
-    """Files of about ``memory_rows`` rows of whole users each."""
+def _partition_files(job: PrepareJob, name: str, numbers: LogNumbers, users: int) -> PartitionFiles:
+    """Files of about ``memory_rows`` rows each; all rows of a user are in one file."""
     counts = numbers.rows_per_user(users, job.memory_rows)
     return PartitionFiles(job.temporary / name, partition_bounds(counts, job.memory_rows))
 
@@ -121,10 +121,10 @@ def sort_and_deduplicate(
     Args:
         job: Schema and temporary folder.
         partitions: The rows of both logs; their files are deleted.
-        passes: Clean and sort the rows of a partition.
+        passes: The work on the rows.
 
     Raises:
-        DataError: Where a request's rows contradict each other.
+        DataError: The rows of a request contradict each other.
     """
     impressions, events = partitions.impressions, partitions.events
     span, folder = passes.impressions.span, job.temporary
@@ -137,18 +137,18 @@ def sort_and_deduplicate(
             statistics = stack.enter_context(
                 PartitionFiles(folder / "statistics", impressions.bounds)
             )
-        one_a_partition = np.arange(len(impressions) + 1)
-        requests = stack.enter_context(PartitionFiles(folder / "requests", one_a_partition))
+        bounds = np.arange(len(impressions) + 1)
+        requests = stack.enter_context(PartitionFiles(folder / "requests", bounds))
         for number, raw in job.partitions(impressions, "sorting impressions"):
             inside, all_rows = passes.impressions.sort_and_deduplicate(raw)
             if events is None:
-                of_rows = passes.events.of_impressions(all_rows)
-                history.put(number, passes.events.sort(of_rows, span))
+                as_events = passes.events.from_impressions(all_rows)
+                history.put(number, passes.events.sort(as_events, span))
             if passes.statistics is not None and statistics is not None:
                 statistics.put(number, passes.statistics.select_columns(all_rows))
             if inside is not None:
                 sorted_rows.put(number, inside)
-                _remember_requests(job, inside, requests)
+                _save_requests(job, inside, requests)
         if events is not None:
             for number, raw in job.partitions(events, "sorting events"):
                 history.put(number, passes.events.sort(passes.events.deduplicate(raw), span))
@@ -156,10 +156,10 @@ def sort_and_deduplicate(
     return SortedPartitions(impressions=sorted_rows, history=history, statistics=statistics)
 
 
-def _remember_requests(job: PrepareJob, rows: Rows, requests: PartitionFiles) -> None:
-    """Write down the user of every request, in files by request.
+def _save_requests(job: PrepareJob, rows: Rows, requests: PartitionFiles) -> None:
+    """Save the user of every request in files by request.
 
-    A request of two users is an error that no partition of users can show.
+    The rows of a request of two users can be in two partitions, but they are in one of these files.
     """
     if job.schema.roles.request_id is None:
         return
@@ -170,6 +170,6 @@ def _remember_requests(job: PrepareJob, rows: Rows, requests: PartitionFiles) ->
 
 
 def _check_requests(job: PrepareJob, requests: PartitionFiles, groups: RequestGroups) -> None:
-    """Raise DataError where two users share a request id."""
+    """Raise DataError if two users share a request id."""
     for _, rows in job.partitions(requests, "checking requests"):
         groups.check_users(*(np.asarray(rows[name]) for name in ("request", "user", "log_row")))

@@ -1,7 +1,4 @@
-"""Rolling origins: the same logs, split some whole days earlier.
-
-Knows the schema's split and the days of its column, nothing else.
-"""
+"""Shift a split by whole days, for evaluation on several test periods of the same logs."""
 
 from __future__ import annotations
 
@@ -27,21 +24,31 @@ __all__ = ["shift_split"]
 
 _CHUNK_ROWS = 1 << 18
 _DAY = re.compile(r"(\d{4}-\d{2}-\d{2}|\d{8})(?!\d)")
-"""How a day or a time in text begins"""
+"""The date at the beginning of a text"""
 
 
 def shift_split(logs: str | Path, days: int) -> Schema:
-    """The schema of the folder ``logs`` with every boundary of its split moved by ``days`` (below
-    0: earlier) local calendar days.
+    """Move every boundary of a split by local calendar days.
 
-    A split without ``end`` gets one: the day after the log's last, moved like the others, so that
-    test keeps its length. Raises UsageError for days that are not below 0, SchemaError where the
-    split is not on time, naming the boundary.
+    A split without ``end`` gets one, so that the test split has the same length: the day after the
+    log's last day, moved like the other boundaries.
+
+    Args:
+        logs: The logs folder.
+        days: Below 0, for a split so many days earlier.
+
+    Returns:
+        The schema of the folder with the moved split.
+
+    Raises:
+        UsageError: ``days`` is not below 0, or moves a boundary out of the range of dates.
+        SchemaError: A boundary is not a date or time.
+        DataError: The split's column has no value, or its last day is the last of all dates.
     """
     if days >= 0:
         raise UsageError(
-            f"--shift-days {days}: expected a number below 0: after the log's end there is "
-            "nothing to test on"
+            f"--shift-days {days}: expected a number below 0, because a later split has no test "
+            "rows"
         )
     opened = open_logs(Path(logs), None)
     schema, split = opened.schema, opened.schema.split
@@ -60,19 +67,18 @@ def shift_split(logs: str | Path, days: int) -> Schema:
             ) from error
         if moved is None:
             raise SchemaError(
-                f"split.{name}: {value!r} of column {column!r} is no day: --shift-days moves "
-                "splits by time alone"
+                f"split.{name}: {value!r} of column {column!r} is not a day; --shift-days needs a "
+                "split by time"
             )
         return moved
 
-    moved = {name: move(name, value) for name, value in split.marks.items()}
+    moved = {name: move(name, value) for name, value in split.boundaries.items()}
     if split.end is None:
         last = _last_day(opened.impressions, schema, column, by_clock=by_clock)
         if last is None or last == date.max:
             raise DataError(
                 f"{opened.impressions.path}: column {column!r} runs to the end of all dates, so "
-                "no end of the split can be "
-                "worked out; name one in split.end"
+                "the end of the split is unknown; set split.end"
             )
         after = last + timedelta(days=1)
         moved["end"] = move("end", _written(after, split.test, schema.clock, by_clock=by_clock))
@@ -82,7 +88,7 @@ def shift_split(logs: str | Path, days: int) -> Schema:
 
 
 def _clock_moved(value: Boundary, days: int, clock: Clock) -> Boundary | None:
-    """None where the value is no time."""
+    """A boundary on the clock, moved; None if it is not a time."""
     if isinstance(value, str):
         return _time_moved(value, days)
     try:
@@ -95,7 +101,7 @@ def _clock_moved(value: Boundary, days: int, clock: Clock) -> Boundary | None:
 
 
 def _moved(value: Boundary, days: int, kind: pa.DataType) -> Boundary | None:
-    """A boundary on a column of this type; None where it is no day."""
+    """A boundary on a column of this type, moved; None if it is not a day."""
     if isinstance(value, str):
         return _text_moved(value, days) if pa.types.is_string(kind) else _time_moved(value, days)
     day = compact_day(value)
@@ -113,35 +119,30 @@ def _time_moved(value: str, days: int) -> str | None:
 
 
 def _text_moved(value: str, days: int) -> str | None:
-    """Text that begins with a day; the rest stays, so that it compares with the column's text as
-    before.
-    """
+    """Text with its date moved; the rest stays, so that it still has the column's format."""
     day = _day_of(value)
-    found = _DAY.match(value)
-    if day is None or found is None:
+    match = _DAY.match(value)
+    if day is None or match is None:
         return None
-    written = "%Y-%m-%d" if "-" in found[1] else "%Y%m%d"
-    return (day + timedelta(days=days)).strftime(written) + value[found.end() :]
+    date_format = "%Y-%m-%d" if "-" in match[1] else "%Y%m%d"
+    return (day + timedelta(days=days)).strftime(date_format) + value[match.end() :]
 
 
 def _day_of(text: str) -> date | None:
-    found = _DAY.match(text)
+    match = _DAY.match(text)
     try:
-        return None if found is None else date.fromisoformat(found[1])
+        return None if match is None else date.fromisoformat(match[1])
     except ValueError:
         return None
 
 
 def _last_day(impressions: LogTable, schema: Schema, column: str, *, by_clock: bool) -> date | None:
-    """The last day of the log; None where it is beyond all dates.
-
-    Raises DataError for a column without values.
-    """
+    """The last day of the log; None if it is beyond all dates."""
     zone, last = schema.clock.timezone, None
     for chunk in impressions.chunks([column], _CHUNK_ROWS):
         values: pa.Array = chunk.columns[column]
         if by_clock:
-            values = pa.array(times_of(column, values, schema.clock, chunk.where, own=True))
+            values = pa.array(times_of(column, values, schema.clock, chunk.where, is_clock=True))
         elif pa.types.is_timestamp(values.type):
             zone = "UTC" if values.type.tz is None else schema.clock.timezone
             values = pa.array(_milliseconds(values))
@@ -160,8 +161,8 @@ def _last_day(impressions: LogTable, schema: Schema, column: str, *, by_clock: b
     )
     if day is None:
         raise SchemaError(
-            f"split.column: {column!r} holds {last!r}, which is no day: --shift-days moves splits "
-            "by time alone"
+            f"split.column: {column!r} holds {last!r}, which is not a day; --shift-days needs a "
+            "split by time"
         )
     return day
 
@@ -175,9 +176,7 @@ def _milliseconds(values: pa.Array) -> Any:
 
 
 def _written(day: date, like: Boundary, clock: Clock, *, by_clock: bool) -> Boundary:
-    """A day written as the boundary ``like``: a date, a compact day, or a moment in the clock's
-    unit.
-    """
+    """A day in the format of the boundary ``like``: a date, a compact day, or a clock number."""
     if not isinstance(like, str) and by_clock:
         begins = datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(clock.timezone))
         return round(begins.timestamp()) * clock.per_second

@@ -1,4 +1,4 @@
-"""Which split a row belongs to, by the schema's column and boundaries. Knows values, not files."""
+"""Assign rows to train, valid and test by the split's column and boundaries."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from hemix.data.layout import SPLITS
 from hemix.errors import DataError
-from hemix.preparation.boundaries import boundaries_of
+from hemix.preparation.boundaries import comparison_of
 from hemix.preparation.log_table import Chunk
 from hemix.schema import Schema
 
@@ -19,39 +19,54 @@ __all__ = ["OUTSIDE", "Splitter"]
 Array = npt.NDArray[Any]
 
 OUTSIDE = -1
-"""Before ``start`` or from ``end`` on: no sample, though still history."""
+"""Split of a row before ``start`` or from ``end`` on: no sample, but part of histories."""
 
 
 class Splitter:
-    """Assigns rows to train, valid and test.
+    """Assigns rows to train, valid and test."""
 
-    Raises SchemaError for boundaries that do not compare with the column.
-    """
+    def __init__(self, schema: Schema, kind: pa.DataType, table: str) -> None:
+        """Convert the boundaries to values of the split's column.
 
-    def __init__(self, schema: Schema, kind: pa.DataType, origin: str) -> None:
+        Args:
+            schema: The schema with the split.
+            kind: Arrow type of the split's column.
+            table: Path of the table, for messages.
+
+        Raises:
+            SchemaError: A boundary cannot be compared with the column.
+        """
         self._schema = schema
         split = schema.split
         self.by_clock = split.column is None or split.column == schema.clock.column
         self.column = split.column or schema.clock.column
-        self._boundaries = boundaries_of(schema, kind, origin)
-        self._marks: dict[str, Any] = {}
-        for name in ("start", "valid", "test", "end"):
-            value = getattr(split, name)
-            if value is not None:
-                self._marks[name] = self._boundaries.mark(name, value)
+        self._comparison = comparison_of(schema, kind, table)
+        self._boundaries = {
+            name: self._comparison.boundary(name, value) for name, value in split.boundaries.items()
+        }
         self._lowest: Any = None
         self._highest: Any = None
 
     @property
     def valid_from_ms(self) -> int | None:
-        """The first moment of the valid split, where the clock splits."""
-        mark = self._marks["valid"]
-        return int(mark) if self.by_clock else None
+        """Start of the valid split in ms UTC; None if another column than the clock splits."""
+        return int(self._boundaries["valid"]) if self.by_clock else None
 
     def assign(self, chunk: Chunk, time_ms: Array) -> Array:
-        """int8 [rows]: 0, 1, 2 for train, valid, test; OUTSIDE for rows that are in none."""
-        values = self._boundaries.values(chunk, time_ms)
-        below = {name: values < mark for name, mark in self._marks.items()}
+        """Assign the rows of a chunk.
+
+        Args:
+            chunk: Rows of the impressions.
+            time_ms: int64 [rows], their times in UTC.
+
+        Returns:
+            int8 [rows]: 0, 1 and 2 for train, valid and test; OUTSIDE for other rows.
+
+        Raises:
+            DataError: A value cannot be compared with the boundaries.
+        """
+        values = self._comparison.values(chunk, time_ms)
+        below = {name: values < boundary for name, boundary in self._boundaries.items()}
         low, high = values.min(), values.max()
         self._lowest = low if self._lowest is None else min(self._lowest, low)
         self._highest = high if self._highest is None else max(self._highest, high)
@@ -62,8 +77,16 @@ class Splitter:
             split[~below["end"]] = OUTSIDE
         return split
 
-    def require_rows(self, rows: Array, origin: str) -> None:
-        """Refuse an empty split. ``rows`` int [3]."""
+    def require_rows(self, rows: Array, table: str) -> None:
+        """Refuse an empty split.
+
+        Args:
+            rows: int [3], the number of rows in every split.
+            table: Path of the table, for messages.
+
+        Raises:
+            DataError: With the split, its boundaries, and the range of the column.
+        """
         split = self._schema.split
         bounds = {
             "train": (split.start, split.valid),
@@ -75,11 +98,9 @@ class Splitter:
                 low, high = bounds[name]
                 from_ = "" if low is None else f"{low} <= "
                 to = "" if high is None else f" < {high}"
-                found = (
-                    f"{self._boundaries.text(self._lowest)} to "
-                    f"{self._boundaries.text(self._highest)}"
-                )
+                lowest = self._comparison.text(self._lowest)
+                highest = self._comparison.text(self._highest)
                 raise DataError(
-                    f"{origin}: the {name} split is empty: no row with {from_}{self.column}{to}; "
-                    f"{self.column} runs from {found}"
+                    f"{table}: the {name} split is empty: no row with {from_}{self.column}{to}; "
+                    f"{self.column} runs from {lowest} to {highest}"
                 )

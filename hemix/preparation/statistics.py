@@ -1,10 +1,8 @@
-"""Stage 6: dated statistics of the impression log.
+"""Dated statistics of the impression log: rates and counts by key and day (stage 6).
 
-A key (an item, say) has rows in many partitions. So `select_columns` sets columns aside while
-partitions are sorted; `build` adds them up by key and day, once the encoders are learned; `numbers`
-looks up what each row of a shard may know. Rows of every split count, and rows outside all splits
-too: a later day may use what an earlier one showed. Sums are of integers, so the size of the
-partitions changes nothing.
+`select_columns` copies columns while partitions are sorted, `build` sums them by key and day, and
+`numbers` looks up the sums of earlier days. Rows of all splits count, and rows outside the splits
+as well. Sums are integers, so they do not depend on the size of the partitions.
 """
 
 from __future__ import annotations
@@ -31,14 +29,15 @@ from hemix.schema import Schema
 __all__ = ["StatisticsPass"]
 
 Array = npt.NDArray[Any]
-Places = Callable[[Rows], Mapping[str, Array]]
-"""``level.feature`` -> float64 [n, 2] of the coordinates that rows refer to."""
+CoordinatesOf = Callable[[Rows], Mapping[str, Array]]
+"""Returns ``level.feature`` -> float64 [n, 2], the coordinates of rows"""
 
-_MOST_BITS = 8
+_MAX_BITS = 8
+"""Largest number of key bits that choose a temporary file"""
 
 
 class StatisticsPass:
-    """Everything about statistics. ``places`` gives the ends of distances."""
+    """Builds the statistics and looks them up."""
 
     def __init__(
         self,
@@ -46,32 +45,45 @@ class StatisticsPass:
         users: Entities,
         items: Entities,
         indices: tuple[KeyIndex, KeyIndex],
-        places: Places,
+        coordinates: CoordinatesOf,
     ) -> None:
-        self._schema, self._entities, self._places = schema, {"user": users, "item": items}, places
-        self._parts = {part for statistic in schema.statistics.values() for part in statistic.by}
-        self._own_keys = {
+        """Make a pass without statistics.
+
+        Args:
+            schema: The schema of the logs.
+            users: All users.
+            items: All items.
+            indices: Numbers of the users and of the items.
+            coordinates: Looks up the coordinates of rows, for distances.
+        """
+        self._schema, self._entities = schema, {"user": users, "item": items}
+        self._coordinates = coordinates
+        self._key_fields = {
+            field for statistic in schema.statistics.values() for field in statistic.by
+        }
+        self._id_keys = {
             level: index.keys()
             for level, index in zip(("user", "item"), indices, strict=True)
-            if level in self._parts
+            if level in self._key_fields
         }
+        """``user`` or ``item`` -> uint64 [ids]"""
         self._version_keys: dict[str, Array] = {}
         """``user.feature`` or ``item.feature`` -> uint64 [versions]"""
         self._encoders: Encoders | None = None
         self._tables: Statistics | None = None
 
-    # -- set aside, while partitions are sorted ------------------------------------------------
+    # -- while partitions are sorted -----------------------------------------------------------
 
     def select_columns(self, rows: Rows) -> Rows:
-        """Return the columns of one partition's clean rows that statistics are made of."""
-        names = {"user", "item", "time_ms", *self._parts}
+        """Return the columns of a partition that statistics need."""
+        names = {"user", "item", "time_ms", *self._key_fields}
         for level, name, feature in self._schema.features:
-            if f"{level}.{name}" in self._parts:
+            if f"{level}.{name}" in self._key_fields:
                 names.update(feature.inputs())
         prefixes = ("label.", "available.")
-        return {n: cell for n, cell in rows.items() if n in names or n.startswith(prefixes)}
+        return {n: column for n, column in rows.items() if n in names or n.startswith(prefixes)}
 
-    # -- added up ------------------------------------------------------------------------------
+    # -- sums ----------------------------------------------------------------------------------
 
     def build(
         self,
@@ -83,16 +95,16 @@ class StatisticsPass:
         """Write the tables into the folder ``statistics``.
 
         Args:
-            job: Where to write, and how much memory to use.
-            partitions: What `select_columns` kept; the files are deleted.
-            encoders: Give the keys of values.
-            log_end_ms: Labels that were not known by then count nowhere.
+            job: Dataset folder and memory limit.
+            partitions: The columns of `select_columns`; the files are deleted.
+            encoders: The encoders, for the keys of values.
+            log_end_ms: End of the log in ms UTC. Labels that became known later do not count.
         """
         self._encoders = encoders
         for level, entities in self._entities.items():
             for name in self._schema.features.level(level):
-                if f"{level}.{name}" in self._parts:
-                    keys = encoders.keys(level, name, entities.cells[name], entities.rows)
+                if f"{level}.{name}" in self._key_fields:
+                    keys = encoders.keys(level, name, entities.columns[name], entities.rows)
                     self._version_keys[f"{level}.{name}"] = keys
         bits = self._leading_bits(job.logs.impressions.rows, job.memory_rows)
         folder = job.folder / "statistics"
@@ -103,17 +115,17 @@ class StatisticsPass:
         self._tables = Statistics.load(folder, self._schema.statistics)
 
     def _leading_bits(self, log_rows: int, memory_rows: int) -> int:
-        """How many leading bits of a key choose its temporary file."""
+        """Number of leading bits of a key that choose its temporary file."""
         files = -(-log_rows * len(self._schema.statistics) // memory_rows)
-        return min(_MOST_BITS, (files - 1).bit_length())
+        return min(_MAX_BITS, (files - 1).bit_length())
 
     def _add(self, rows: Rows, sums: PartitionFiles, bits: int, log_end_ms: int) -> None:
-        """One part's sums by key and day."""
+        """Sum a partition by key and day, into files by the leading bits of the key."""
         schema = self._schema
         time_ms = np.asarray(rows["time_ms"])
         for level, entities in self._entities.items():
             rows[f"{level}_row"] = entities.versions.row_at(np.asarray(rows[level]), time_ms)
-        keys = self._keys(self._parts, rows, time_ms)
+        keys = self._keys(self._key_fields, rows, time_ms)
         logged = {name: np.asarray(rows[f"label.{name}"]) for name in schema.tasks}
         available = {
             name: np.asarray(rows[f"available.{name}"])
@@ -126,29 +138,27 @@ class StatisticsPass:
             label = logged[statistic.label]
             counted = np.flatnonzero((label >= 0) & (final_ms <= log_end_ms))
             positive = np.flatnonzero((label == 1) & (positive_ms <= log_end_ms))
-            key = combined_keys([keys[part] for part in statistic.by])
+            key = combined_keys([keys[field] for field in statistic.by])
             days = local_day(
                 np.concatenate([final_ms[counted], positive_ms[positive]]),
                 schema.clock.timezone,
             )
             ones = np.repeat(np.eye(2, dtype=np.int64), [len(counted), len(positive)], axis=0)
             key, days, counts = _summed(key[np.concatenate([counted, positive])], days, ones)
-            found: Rows = {
-                "key": key,
-                "day": days,
-                "counts": counts,
-                "statistic": np.full(len(key), number),
-            }
             if len(key):
-                sums.add(
-                    found,
-                    (key >> np.uint64(64 - bits) if bits else np.zeros_like(key)).astype(np.int64),
-                )
+                file = key >> np.uint64(64 - bits) if bits else np.zeros_like(key)
+                summed: Rows = {
+                    "key": key,
+                    "day": days,
+                    "counts": counts,
+                    "statistic": np.full(len(key), number),
+                }
+                sums.add(summed, file.astype(np.int64))
 
     def _write(self, sums: PartitionFiles, folder: Path, progress: Progress) -> None:
         folder.mkdir()
         names = list(self._schema.statistics)
-        totals: list[list[Array]] = [[np.zeros((0, 3), dtype=np.int64)] for _ in names]
+        day_counts: list[list[Array]] = [[np.zeros((0, 3), dtype=np.int64)] for _ in names]
         with ExitStack() as stack:
             out = [
                 (
@@ -164,9 +174,9 @@ class StatisticsPass:
                 if rows is None:
                     continue
                 for number in range(len(names)):
-                    here = np.asarray(rows["statistic"]) == number
+                    own = np.asarray(rows["statistic"]) == number
                     key, day, counts = _summed(
-                        *(np.asarray(rows[name])[here] for name in ("key", "day", "counts"))
+                        *(np.asarray(rows[name])[own] for name in ("key", "day", "counts"))
                     )
                     for file, values in zip(
                         out[number],
@@ -174,64 +184,69 @@ class StatisticsPass:
                         strict=True,
                     ):
                         file.append(values)
-                    _, days, of_day = _summed(np.zeros_like(key), day, counts)
-                    totals[number].append(np.concatenate([days[:, None], of_day], axis=1))
-        for name, pieces in zip(names, totals, strict=True):
-            every = np.concatenate(pieces)
+                    _, days, counts = _summed(np.zeros_like(key), day, counts)
+                    day_counts[number].append(np.concatenate([days[:, None], counts], axis=1))
+        for name, of_files in zip(names, day_counts, strict=True):
+            every = np.concatenate(of_files)
             _, days, counts = _summed(np.zeros(len(every), np.uint64), every[:, 0], every[:, 1:])
             save_array(
                 folder / f"{name}.prior.npy",
                 np.concatenate([days[:, None], np.cumsum(counts, axis=0)], axis=1),
             )
 
-    # -- looked up -----------------------------------------------------------------------------
+    # -- look-up -------------------------------------------------------------------------------
 
     def numbers(self, level: str, rows: Rows) -> Array:
-        """float32 [n, 2 * statistics of the level] of sorted rows (context: of every request's
-        first row).
+        """Look up the statistics of a level.
+
+        Args:
+            level: ``context`` or ``cross``.
+            rows: Sorted rows; for ``context`` the first row of every request.
+
+        Returns:
+            float32 [n, 2 * statistics of the level].
         """
         assert self._tables is not None
         time_ms = np.asarray(rows["request_time_ms"])
-        parts = {
-            part
+        fields = {
+            field
             for name in self._schema.statistics_of(level)
-            for part in self._schema.statistics[name].by
+            for field in self._schema.statistics[name].by
         }
         return self._tables.numbers(
             level,
-            self._keys(parts, rows, time_ms),
+            self._keys(fields, rows, time_ms),
             local_day(time_ms, self._schema.clock.timezone),
         )
 
-    def _keys(self, parts: set[str], rows: Rows, time_ms: Array) -> dict[str, Array]:
-        """uint64 [n] of every part of a key; rows have user_row and item_row."""
+    def _keys(self, fields: set[str], rows: Rows, time_ms: Array) -> dict[str, Array]:
+        """uint64 [n] of every key field; rows have user_row and item_row."""
         assert self._encoders is not None
-        computed = any(
-            f.inputs() and f"{level}.{n}" in parts for level, n, f in self._schema.features
+        needs_coordinates = any(
+            f.inputs() and f"{level}.{n}" in fields for level, n, f in self._schema.features
         )
-        places = self._places(rows) if computed else {}
-        found = {}
-        for part in sorted(parts):
-            level, _, name = part.partition(".")
+        coordinates = self._coordinates(rows) if needs_coordinates else {}
+        keys = {}
+        for field in sorted(fields):
+            level, _, name = field.partition(".")
             if not name:
-                found[part] = self._own_keys[part][np.asarray(rows[part])]
-            elif part in self._version_keys:
-                found[part] = self._version_keys[part][np.asarray(rows[f"{level}_row"])]
+                keys[field] = self._id_keys[field][np.asarray(rows[field])]
+            elif field in self._version_keys:
+                keys[field] = self._version_keys[field][np.asarray(rows[f"{level}_row"])]
             else:
-                cell = rows.get(part)
-                found[part] = self._encoders.keys(
+                keys[field] = self._encoders.keys(
                     level,
                     name,
-                    cell,
+                    rows.get(field),
                     row_count(rows),
                     time_ms=time_ms,
-                    coordinates=places,
+                    coordinates=coordinates,
                 )
-        return found
+        return keys
 
 
 def _summed(keys: Array, days: Array, counts: Array) -> tuple[Array, Array, Array]:
-    """Sums of ``counts`` [n, 2] over equal (key, day), sorted by key, then day."""
+    """Keys, days and sums of ``counts`` [n, 2] over equal (key, day), sorted by key, then day."""
     order = np.lexsort((days, keys))
     keys, days = keys[order], days[order]
     if len(keys) == 0:
@@ -241,7 +256,7 @@ def _summed(keys: Array, days: Array, counts: Array) -> tuple[Array, Array, Arra
 
 
 def _running(keys: Array, counts: Array) -> Array:
-    """Running sums of ``counts`` [n, 2] within every run of equal keys."""
+    """Cumulative sums of ``counts`` [n, 2] over the rows of equal keys."""
     totals: Array = np.cumsum(counts, axis=0)
     if len(keys) == 0:
         return totals

@@ -1,5 +1,6 @@
-"""A column of times to milliseconds UTC: numbers in the clock's unit, timestamps and dates, each
-value checked.
+"""Convert a column of times to milliseconds UTC and check every value.
+
+Columns are numbers in the clock's unit, timestamps or dates.
 """
 
 from __future__ import annotations
@@ -28,12 +29,11 @@ _NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nan
 
 
 def time_type_problem(kind: pa.DataType) -> str | None:
-    """What was expected where a column of this type cannot hold times, else None."""
+    """Return the expected types if a column of this type cannot hold times, else None."""
     t = pa.types
     if t.is_float16(kind) or t.is_float32(kind):
         return (
-            "a whole number, a double or a timestamp (a float of 32 bits keeps seconds to two "
-            "minutes only)"
+            "a whole number, a double or a timestamp (a 32-bit float rounds seconds to two minutes)"
         )
     if t.is_timestamp(kind) or t.is_date(kind) or (is_number(kind) and not t.is_boolean(kind)):
         return None
@@ -46,18 +46,24 @@ def time_type_problem(kind: pa.DataType) -> str | None:
 
 
 def times_of(
-    column: str, values: pa.Array, clock: Clock, where: Where, *, own: bool = False
+    column: str, values: pa.Array, clock: Clock, where: Where, *, is_clock: bool = False
 ) -> Array:
-    """int64 [rows], ms UTC; null is TIMELESS_MS.
-
-    Times outside 1990 to 2100 are refused: they are in another unit.
+    """Convert times to milliseconds UTC.
 
     Args:
-        column: its name, for messages. values: numbers in the clock's unit; timestamps in their own
-        (a naive one is UTC); or dates, which begin at midnight in the
-            clock's zone.
-        clock: the schema's. where: file and first row, for messages. own: these are the
-        impressions' own times, which ``clock.unit`` is about; other columns have to follow it.
+        column: Name of the column, for messages.
+        values: Numbers in the clock's unit, timestamps (naive ones are UTC), or dates, which begin
+            at midnight of the clock's zone.
+        clock: The schema's clock.
+        where: File and first row, for messages.
+        is_clock: Whether this is the clock column of the impressions. If so, a wrong unit is
+            mended by ``clock.unit``, else by converting the column.
+
+    Returns:
+        int64 [rows]; TIMELESS_MS for null.
+
+    Raises:
+        DataError: A time is before 1990 or after 2100, so its unit is probably wrong.
     """
     kind, unit = values.type, clock.unit
     null = values.is_null().to_numpy(zero_copy_only=False)
@@ -76,7 +82,7 @@ def times_of(
         )
         time_ms = _scaled(raw, kind.unit)
     elif pa.types.is_integer(kind):
-        raw = _whole(values, unit, null, partial(_unit_problem, column, unit, own), where)
+        raw = _whole(values, unit, null, partial(_unit_problem, column, unit, is_clock), where)
         time_ms = _scaled(raw, unit)
     else:
         raw = numbers_of(column, values, where)
@@ -84,7 +90,7 @@ def times_of(
         _refuse(
             ~((in_ms >= EARLIEST_MS) & (in_ms < LATEST_MS)),
             raw,
-            partial(_unit_problem, column, unit, own),
+            partial(_unit_problem, column, unit, is_clock),
             where,
         )
         time_ms = np.round(in_ms).astype(np.int64)
@@ -94,7 +100,7 @@ def times_of(
 def _whole(
     values: pa.Array, unit: str, null: Array, problem: Callable[[Any], str], where: Where
 ) -> Array:
-    """int64 [rows], each within 1990 to 2100 in its unit."""
+    """int64 [rows]: times in their unit, checked to lie between 1990 and 2100."""
     raw = (values.fill_null(0) if values.null_count else values).to_numpy(zero_copy_only=False)
     earliest, latest = (limit * _NS["ms"] // _NS[unit] for limit in (EARLIEST_MS, LATEST_MS))
     if raw.dtype != np.uint64:
@@ -104,7 +110,7 @@ def _whole(
 
 
 def _scaled(raw: Array, unit: str) -> Array:
-    """Milliseconds; what is finer is cut off."""
+    """Milliseconds, rounded down."""
     return (
         raw * (_NS[unit] // _NS["ms"])
         if _NS[unit] >= _NS["ms"]
@@ -120,37 +126,37 @@ def _refuse(outside: Array, raw: Array, problem: Callable[[Any], str], where: Wh
 
 def _no_date(column: str, days: int) -> str:
     try:
-        found = (date(1970, 1, 1) + timedelta(days=days)).isoformat()
+        value = (date(1970, 1, 1) + timedelta(days=days)).isoformat()
     except OverflowError:
-        found = f"day {days}"
-    return f"column {column!r}: expected a date between 1990 and 2100, found {found}"
+        value = f"day {days}"
+    return f"column {column!r}: expected a date between 1990 and 2100, found {value}"
 
 
 def _no_timestamp(column: str, unit: str, value: int) -> str:
     return (
         f"column {column!r}: expected a time between 1990 and 2100, found a timestamp of {value} "
-        f"{unit} since 1970, which "
-        f"{_would_be(value, unit)}; was it made with another unit?"
+        f"{unit} since 1970, which {_would_be(value, unit)}; check the unit of the timestamps"
     )
 
 
-def _unit_problem(column: str, unit: str, own: bool, value: float) -> str:
-    found = f"{value:.15g}"
+def _unit_problem(column: str, unit: str, is_clock: bool, value: float) -> str:
+    number = f"{value:.15g}"
     ms = {name: value * (_NS[name] / _NS["ms"]) for name in _NAMES}
     fits = next((name for name, time_ms in ms.items() if EARLIEST_MS <= time_ms < LATEST_MS), None)
     would_be = _would_be(value, unit)
     if fits is None:
         return (
-            f"column {column!r}: expected a time between 1990 and 2100 in {unit}, found {found}, "
+            f"column {column!r}: expected a time between 1990 and 2100 in {unit}, found {number}, "
             f"which {would_be}"
         )
     advice = (
         f"set clock.unit: {fits}"
-        if own
-        else f"one clock.unit ({unit}) holds for all tables: write it in {unit}, or as a timestamp"
+        if is_clock
+        else f"clock.unit ({unit}) is the unit of all tables: write the column in {unit}, or as "
+        "timestamps"
     )
     return (
-        f"column {column!r} looks like {_NAMES[fits]}: {found} in {_NAMES[unit]} {would_be}; "
+        f"column {column!r} looks like {_NAMES[fits]}: {number} in {_NAMES[unit]} {would_be}; "
         f"{advice}"
     )
 

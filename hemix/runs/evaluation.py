@@ -23,8 +23,7 @@ from hemix.evaluation.metrics import UndefinedMetric, auc
 from hemix.evaluation.notes import evaluation_notes
 from hemix.evaluation.predictions import Predictions
 from hemix.evaluation.report import write_report
-from hemix.files import write_json
-from hemix.runs.folder import METRICS_FILE, Run, check_same_schema
+from hemix.runs.folder import METRICS_FILE, METRICS_FORMAT, Run, check_same_schema
 from hemix.runs.scoring import (
     SCORING_IMPRESSIONS,
     BatchChange,
@@ -77,7 +76,7 @@ def evaluate_run(
         figures["absent"] = {"importance": importance.reason}
     metrics = run.metrics
     metrics["split"][split] = figures
-    write_json(run.folder / METRICS_FILE, metrics)
+    METRICS_FORMAT.write(run.folder / METRICS_FILE, metrics)
     write_report(
         run.folder / "report.html",
         metrics=metrics,

@@ -21,7 +21,8 @@ from hemix.data.layout import file_hash
 from hemix.data.spec import InputSpec
 from hemix.errors import DataError, RunError
 from hemix.features.statistics import Statistics, statistic_files
-from hemix.files import read_json, storage_errors, write_json, write_text
+from hemix.files import storage_errors, write_text
+from hemix.formats import SavedFormat
 from hemix.models import Predictor, Ranker, build_predictor, find_model, model_names
 from hemix.nn.sharded import ShardedTables
 from hemix.runs.shards import save_whole_tables
@@ -30,12 +31,22 @@ from hemix.schema import Schema
 from hemix.settings import Settings, build_settings
 from hemix.validation import first_difference
 
-__all__ = ["INFO_FILE", "METRICS_FILE", "Run", "check_same_schema"]
+__all__ = [
+    "INFO_FILE",
+    "METRICS_FILE",
+    "METRICS_FORMAT",
+    "RUN_FORMAT",
+    "Run",
+    "check_same_schema",
+]
 
 INFO_FILE = "run.json"
-FORMAT_VERSION = 2
-"""Of run.json and settings.yaml: 2 since a model has its own settings alone."""
+RUN_FORMAT = SavedFormat(version=3, error=RunError, remedy="train the run again")
+"""Of run.json, settings.yaml and the weights: 3 since train's settings have other names"""
 METRICS_FILE = "metrics.json"
+METRICS_FORMAT = SavedFormat(
+    version=1, error=RunError, remedy="train the run again, or evaluate it with that hemix"
+)
 ENTITIES: tuple[Literal["user", "item"], ...] = ("user", "item")
 
 
@@ -66,13 +77,7 @@ class Run:
                 else f"it has no {INFO_FILE}"
             )
             raise RunError(f"{folder}: not a run that can be used: {hint}")
-        info = read_json(folder / INFO_FILE, RunError)
-        if info.get("format_version") != FORMAT_VERSION:
-            raise RunError(
-                f"{folder / INFO_FILE}: format_version: expected {FORMAT_VERSION}, got "
-                f"{info.get('format_version', 'none')}: another hemix wrote this run; train it "
-                "again"
-            )
+        info = RUN_FORMAT.read(folder / INFO_FILE)
         try:
             spec = InputSpec.from_json(info["spec"])
             digests: dict[str, str] = info["weights"]
@@ -93,8 +98,8 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """metrics.json."""
-        return read_json(self.folder / METRICS_FILE, RunError)
+        """metrics.json. Raises RunError where it is missing, damaged or of another version."""
+        return METRICS_FORMAT.read(self.folder / METRICS_FILE)
 
     def statistics(self) -> Statistics:
         """The dated tables that a server looks up.
@@ -206,12 +211,11 @@ def finish(folder: Path, model: Predictor, dataset: Dataset, metrics: dict[str, 
         digests = {DENSE_FILE: save_dense(folder, model), **digests}
     else:
         digests = save_weights(folder, model)
-    write_json(folder / METRICS_FILE, metrics)
-    write_json(
+    METRICS_FORMAT.write(folder / METRICS_FILE, metrics)
+    RUN_FORMAT.write(
         folder / INFO_FILE,
         {
             "schema_version": 1,
-            "format_version": FORMAT_VERSION,
             **_source(model.config.name),
             "hemix": version("hemix"),
             "torch": torch.__version__,

@@ -1,4 +1,4 @@
-"""The schema: one YAML file that says what the columns of a user's logs mean.
+"""The schema: a YAML file with the meaning of the columns of a user's logs.
 
 It is validated when it is read and frozen afterwards. Its fingerprint goes into every dataset, run
 and checkpoint.

@@ -20,15 +20,18 @@ def check_features(schema: Schema) -> None:
         key = f"features.{level}.{name}"
         if "." in name:
             raise ValueError(
-                f"{key}: a feature's name has no dot; say which column it is with column: {name}"
+                f"{key}: expected a name without a dot; name the column with column: {name}"
             )
         _check_level(key, level, f"a {level} feature", feature)
         if level in ("user", "item") and not feature.columns(name):
             raise ValueError(
-                f"{key}: a feature of the {level} table reads a column, {feature.type} none"
+                f"{key}: expected a feature that reads a column of the {level} table, got "
+                f"{feature.type}"
             )
         if level != "cross" and feature.inputs():
-            raise ValueError(f"{key}: a feature computed from others is a cross feature")
+            raise ValueError(
+                f"{key}: {feature.type} is computed from other features; move it to features.cross"
+            )
         feature.check(key, schema.features.find)
     for name, field in schema.history.fields.items():
         _check_level(f"history.fields.{name}", "event", "a field of events", field)

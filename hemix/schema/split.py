@@ -43,7 +43,7 @@ class Split(SchemaSection):
 
     @model_validator(mode="after")
     def _same_type(self) -> Split:
-        for (low_name, low), (high_name, high) in itertools.pairwise(self.marks.items()):
+        for (low_name, low), (high_name, high) in itertools.pairwise(self.boundaries.items()):
             if isinstance(low, str) != isinstance(high, str):
                 raise ValueError(
                     f"{low_name} and {high_name} must be of one kind, got {low!r} and {high!r}"
@@ -51,7 +51,7 @@ class Split(SchemaSection):
         return self
 
     @property
-    def marks(self) -> dict[str, Boundary]:
+    def boundaries(self) -> dict[str, Boundary]:
         """The boundaries that the schema gives, in ascending order, by name."""
         return {
             k: v for k in ("start", "valid", "test", "end") if (v := getattr(self, k)) is not None
@@ -68,10 +68,10 @@ def check_split(split: Split, timezone: str) -> None:
     Raises:
         ValueError: A boundary is not above the one before it.
     """
-    marks: dict[str, Any] = split.marks
+    boundaries: dict[str, Any] = split.boundaries
     with contextlib.suppress(TypeError, ValueError):  # numbers, or text that is no date
-        marks = {name: moment_ms(mark, timezone) for name, mark in marks.items()}
-    for low, high in itertools.pairwise(marks):
-        if not marks[low] < marks[high]:
+        boundaries = {name: moment_ms(value, timezone) for name, value in boundaries.items()}
+    for low, high in itertools.pairwise(boundaries):
+        if not boundaries[low] < boundaries[high]:
             values = f"{getattr(split, low)!r} and {getattr(split, high)!r}"
             raise ValueError(f"split: expected {low} < {high}, got {values}")

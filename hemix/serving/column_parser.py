@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from hemix.data.encode import level_features
+from hemix.data.levels import level_features
 from hemix.data.raw_columns import RawColumn, Where
 from hemix.schema import Schema
 from hemix.serving.field_validation import FieldValidator

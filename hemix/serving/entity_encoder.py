@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from hemix.data.encode import Encoders, level_features, level_spec
+from hemix.data.encode import Encoders
 from hemix.data.entities import EntityTable, coordinates_features, key_features
 from hemix.data.keys import keys_of
 from hemix.data.layout import Block
+from hemix.data.levels import level_features, level_spec
 from hemix.data.raw_columns import concatenate, take
 from hemix.features.base import FeatureType
 from hemix.serving.column_parser import ColumnParser, OnInvalid, columns_of
@@ -179,7 +180,7 @@ class EntityEncoder:
         indices, table = np.maximum(rows, 0), self._table
         encoded = EntityRows(
             block=table.features.take(indices),
-            coordinates=table.places.take(indices, axis=0),
+            coordinates=table.coordinates.take(indices, axis=0),
             keys=table.keys.take(indices, axis=0),
             raw=table.raw.take(indices, axis=0),
         )

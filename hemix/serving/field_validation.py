@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hemix.data.encode import level_features
+from hemix.data.levels import level_features
 from hemix.data.spec import TIMELESS_MS
 from hemix.errors import RequestError
 from hemix.features.base import FeatureType, JsonCheck

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hemix.errors import HemixError, RunError, UsageError
-from hemix.files import read_json
+from hemix.runs.folder import METRICS_FORMAT
 from hemix.schema import Schema
 from hemix.serving.field_validation import FieldValidator
 from hemix.serving.run_folders import check_folder, is_valid_name
@@ -94,7 +94,7 @@ def _test_metrics(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        tasks = read_json(path, RunError).get("split", {}).get("test", {}).get("tasks", {})
+        tasks = METRICS_FORMAT.read(path).get("split", {}).get("test", {}).get("tasks", {})
     except RunError:
         return {}
     return {

@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hemix.data.encode import ENCODERS_FORMAT
 from hemix.data.history import find_history_ranges
 from hemix.data.spec import TIMELESS_MS
 from hemix.errors import DataError
-from hemix.files import read_json
 from hemix.schema import Schema
 from hemix.serving.models import LoadedModel
 from hemix.serving.stores import Store
@@ -109,7 +109,7 @@ def _most_frequent_ids(run: Path, schema: Schema, level: str, column: str, count
 def _vocabulary(run: Path, table: str, count: int) -> list[str]:
     """Return the first values of a vocabulary; empty where it cannot be read."""
     try:
-        encoders = read_json(run / "encoders" / "encoders.json", DataError)
+        encoders = ENCODERS_FORMAT.read(run / "encoders" / "encoders.json")
         path = run / "encoders" / f"{encoders['vocabularies'].index(table):03d}.parquet"
         values = pq.read_table(path, columns=["value"])["value"].slice(0, count)
     except (DataError, OSError, KeyError, ValueError, pa.ArrowException):
@@ -119,7 +119,7 @@ def _vocabulary(run: Path, table: str, count: int) -> list[str]:
 
 def _actions(run: Path) -> list[str]:
     try:
-        return list(read_json(run / "encoders" / "encoders.json", DataError).get("actions", []))
+        return list(ENCODERS_FORMAT.read(run / "encoders" / "encoders.json").get("actions", []))
     except DataError:
         return []
 

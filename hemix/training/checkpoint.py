@@ -27,7 +27,8 @@ from typing import Any
 from torch import Tensor
 
 from hemix.errors import RunError
-from hemix.files import new_folder, read_json, storage_errors, write_json, write_text
+from hemix.files import new_folder, storage_errors, write_text
+from hemix.formats import SavedFormat
 from hemix.models import Ranker
 from hemix.nn.sharded import owned_rows
 from hemix.runs.shards import Shard, fill_rows
@@ -45,6 +46,7 @@ __all__ = ["BEST", "WEIGHT", "Checkpoint", "Checkpoints", "Snapshot"]
 
 BEST = "best"
 WEIGHT = "weight"
+_FORMAT = SavedFormat(version=1, error=RunError, remedy="train into a new folder")
 _OPTIMIZER_FILE = "optimizer.safetensors"
 _COMPLETE = "COMPLETE"
 
@@ -55,13 +57,14 @@ class Checkpoint:
     def __init__(self, folder: Path) -> None:
         """Open it without reading the tensors.
 
-        Raises RunError naming a file that is missing, or a damaged state.json.
+        Raises RunError naming a file that is missing, or a state.json that is damaged or of another
+        version.
         """
         self.folder = folder
         self.digest = (folder / _COMPLETE).read_text().strip()
         """sha256 of state.json, which has that of all other files"""
         check_digest(folder / "state.json", self.digest)
-        self.state = read_json(folder / "state.json", RunError)
+        self.state = _FORMAT.read(folder / "state.json")
         for name in self.state["sha256"]:
             if not (folder / name).is_file():
                 raise RunError(f"{folder / name}: missing")
@@ -229,7 +232,7 @@ class Checkpoints:
             rows.append([file, *owned_rows(snapshot.total_rows, rank, size)])
         digests[_OPTIMIZER_FILE] = save_tensors(folder / _OPTIMIZER_FILE, snapshot.optimizer)
         state = {**snapshot.state, "sha256": digests, "rows": rows}
-        write_json(folder / "state.json", state)
+        _FORMAT.write(folder / "state.json", state)
         _flush([*folder.iterdir(), folder])
         write_text(folder / _COMPLETE, sha256(folder / "state.json") + "\n")
         _flush([folder / _COMPLETE, folder])

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from hemix.errors import HemixError, RunError, UsageError
-from hemix.files import read_json, write_json
+from hemix.formats import SavedFormat
 from hemix.runs.folder import Run
 
 __all__ = ["PARENT_FILE", "parent_run", "weights_of", "write_parent"]
 
 PARENT_FILE = "from.json"
+_FORMAT = SavedFormat(version=1, error=RunError, remedy="train into a new folder")
 
 
 def write_parent(out: Path, run: Run | None) -> None:
@@ -28,7 +29,7 @@ def write_parent(out: Path, run: Run | None) -> None:
         return
     folder = str(run.folder.absolute())
     content = {"schema_version": 1, "run": folder, "weights": weights_of(run)}
-    write_json(out / PARENT_FILE, content)
+    _FORMAT.write(out / PARENT_FILE, content)
 
 
 def parent_run(out: Path, given: Run | None, *, has_checkpoint: bool) -> Run | None:
@@ -47,7 +48,7 @@ def parent_run(out: Path, given: Run | None, *, has_checkpoint: bool) -> Run | N
         RunError: If the parent is gone or has other weights now.
     """
     path = out / PARENT_FILE
-    parent: dict[str, Any] | None = read_json(path, RunError) if path.exists() else None
+    parent: dict[str, Any] | None = _FORMAT.read(path) if path.exists() else None
     if parent is None and not (out / "settings.yaml").exists():
         return given  # nothing was begun there
     if given is not None and (parent is None or parent.get("weights") != weights_of(given)):

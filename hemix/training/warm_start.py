@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from hemix.data.dataset import Dataset, Split
-from hemix.data.encode import Encoders, KeyMap
+from hemix.data.encode import Encoders
+from hemix.data.keys import KeyMap
 from hemix.data.spec import FIRST, UNKNOWN
 from hemix.errors import RunError, UsageError
 from hemix.evaluation.metrics import UndefinedMetric, auc, logloss, ne, pcoc

@@ -397,7 +397,7 @@ def test_what_is_no_dataset(copy: Path, tmp_path: Path) -> None:
         Dataset(tmp_path)
     with pytest.raises(UsageError, match="--split dev: expected one of train, valid, test"):
         Dataset(copy).split("dev")
-    (copy / "spec.json").write_text("{}")
+    (copy / "spec.json").write_text('{"format_version": 1}')
     with pytest.raises(DataError, match=r"damaged manifest\.json or spec\.json"):
         Dataset(copy)
 

@@ -14,8 +14,9 @@ import pyarrow as pa
 import pytest
 import xxhash
 
-from hemix.data.encode import Encoders, level_spec
+from hemix.data.encode import Encoders
 from hemix.data.keys import KeyMap, keys_of
+from hemix.data.levels import level_spec
 from hemix.data.spec import MISSING, TIMELESS_MS, UNKNOWN, Task
 from hemix.errors import DataError, SchemaError
 from hemix.features.coordinates import CoordinateScales
@@ -214,7 +215,7 @@ def test_damaged_folders_are_refused(encoders: Encoders, tmp_path: Path) -> None
     encoders.save(tmp_path)
     other = SCHEMA.to_yaml().replace("size: 2", "size: 3")
     (tmp_path / "schema.yaml").write_text(other)
-    with pytest.raises(SchemaError, match="made for a schema of fingerprint"):
+    with pytest.raises(SchemaError, match="expected the schema with fingerprint"):
         Encoders.load(tmp_path)
 
 

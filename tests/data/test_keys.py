@@ -166,5 +166,5 @@ def test_the_index_does_not_depend_on_the_chunks(values: list[int], size: int) -
 def test_noting_adds_only_what_is_new() -> None:
     index, values = KeyIndex(), pa.array(["a", None, "b", "a"])
     index.add(pa.array(["a"]))
-    index.note(keys_of(values), values)
+    index.add_hashed(keys_of(values), values)
     assert index.texts().to_pylist() == ["a", "b"]

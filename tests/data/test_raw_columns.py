@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hemix.data.keys import NULL_KEY, keys_of
-from hemix.data.raw_columns import Where, as_arrow, concatenate, from_arrow, mixed, row_hashes, take
+from hemix.data.raw_columns import (
+    Where,
+    as_arrow,
+    concatenate,
+    from_arrow,
+    mix_bits,
+    row_hashes,
+    take,
+)
 from hemix.errors import DataError
 from hemix.features import Categorical, Coordinates, Numeric, Vector
 
@@ -28,7 +36,7 @@ def test_hashes_are_splitmix64() -> None:
     made of them.
     """
     seeds = np.array([0, 0x9E3779B97F4A7C15], np.uint64)
-    assert mixed(seeds).tolist() == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4]
+    assert mix_bits(seeds).tolist() == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4]
     assert seeds[0] == 0, "what is given stays"
 
 

@@ -1,6 +1,4 @@
-"""How many dense parameters the rivals have for the simulated city's schema (docs/model.md states
-the same).
-"""
+"""Numbers of dense parameters of the baselines for the simulated city, as in docs/model.md."""
 
 from __future__ import annotations
 
@@ -22,7 +20,9 @@ from tests.models.test_sizes import city_spec
         ("hemix", "transformer", 584_140, 3_244_908),
     ],
 )
-def test_dense_parameters_of_the_rivals(name: str, block: str | None, tiny: int, base: int) -> None:
+def test_dense_parameters_of_the_baselines(
+    name: str, block: str | None, tiny: int, base: int
+) -> None:
     counts = [
         count_parameters(
             city_spec(),

@@ -1,4 +1,4 @@
-"""What holds for every rival that reads pooled histories: one user state serves all, what is not
+"""What holds for every baseline that reads pooled histories: one user state serves all, what is not
 seen does not matter, it learns.
 """
 
@@ -32,7 +32,7 @@ from tests.batches import (
 from tests.models.test_parity import SMALL, randomised
 from tests.tolerances import PARITY_FP64
 
-RIVALS = pytest.mark.parametrize("name", ["dlrm", "dcnv2", "wukong", "rankmixer"])
+BASELINES = pytest.mark.parametrize("name", ["dlrm", "dcnv2", "wukong", "rankmixer"])
 SPEC = make_spec()
 
 
@@ -49,7 +49,7 @@ def assert_same(ours: Tensor, theirs: Tensor) -> None:
         torch.testing.assert_close(value, probabilities(theirs, SPEC)[name], **PARITY_FP64)
 
 
-@RIVALS
+@BASELINES
 @torch.no_grad()
 def test_a_server_that_keeps_the_user_state_gives_the_same(name: str) -> None:
     """encode_user once; later requests come one by one, without events."""
@@ -62,7 +62,7 @@ def test_a_server_that_keeps_the_user_state_gives_the_same(name: str) -> None:
         assert_same(whole[batch.request_index == request], found)
 
 
-@RIVALS
+@BASELINES
 @torch.no_grad()
 def test_split_and_order_change_nothing(name: str) -> None:
     """Every request alone; users in another order; candidates of a request in pieces, or none."""
@@ -92,7 +92,7 @@ def test_split_and_order_change_nothing(name: str) -> None:
         assert_same(whole[keep], model.score(state, model.embed(piece, levels=("candidate",))))
 
 
-@RIVALS
+@BASELINES
 @torch.no_grad()
 def test_only_seen_events_matter(name: str) -> None:
     """Events outside every cut may be anything; one inside of a request's cut changes that
@@ -119,14 +119,14 @@ def test_only_seen_events_matter(name: str) -> None:
     assert difference > 1e-3
 
 
-@RIVALS
+@BASELINES
 @torch.no_grad()
 def test_histories_may_be_empty(name: str) -> None:
     batch = batch_of(users=3, history=0, realtime=0, ragged=False)
     assert torch.isfinite(small(name)(batch)).all()
 
 
-@RIVALS
+@BASELINES
 def test_a_schema_of_ids_alone(name: str) -> None:
     """No numbers, no multi-valued features, no context; every dense weight gets a gradient."""
     spec = smallest_spec()
@@ -137,7 +137,7 @@ def test_a_schema_of_ids_alone(name: str) -> None:
     assert [n for n, p in model.named_dense_parameters() if p.numel() and p.grad is None] == []
 
 
-@RIVALS
+@BASELINES
 def test_bf16_autocast_is_close(name: str) -> None:
     model, batch = build_model(SPEC, make_config(name=name), 0).train(), make_batch(SPEC)
     exact = model(batch).detach()
@@ -152,14 +152,14 @@ def test_bf16_autocast_is_close(name: str) -> None:
 
 
 @pytest.mark.usefixtures("deterministic")
-@RIVALS
+@BASELINES
 def test_two_trainings_give_the_same_bytes(name: str) -> None:
     first, second = (briefly_trained(SPEC, make_config(**SMALL, name=name)) for _ in range(2))
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 @pytest.mark.slow
-@RIVALS
+@BASELINES
 def test_it_learns_a_cross_of_candidate_and_history(name: str) -> None:
     """A click when the candidate's category and that of today's only event lie on the same side:
     neither tells anything alone.
@@ -197,7 +197,7 @@ def _clicks_by_cross(seed: int) -> tuple[RequestBatch, Tensor]:
     return dataclasses.replace(batch, labels=labels, weights=torch.ones_like(labels)), clicked
 
 
-@RIVALS
+@BASELINES
 def test_it_trains_and_evaluates_like_any_model(
     name: str, planted_data: Path, tmp_path: Path
 ) -> None:

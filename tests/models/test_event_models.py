@@ -1,4 +1,4 @@
-"""What holds for every rival that reads events one by one (DIN, SIM, OneTrans): sharing changes
+"""What holds for every baseline that reads events one by one (DIN, SIM, OneTrans): sharing changes
 nothing, they learn, they train.
 """
 

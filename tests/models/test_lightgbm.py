@@ -190,6 +190,6 @@ def test_the_package_that_is_absent_is_named(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(module.importlib, "import_module", absent)
     with pytest.raises(
-        MissingExtra, match=r"model\.name=lightgbm needs lightgbm.*pip install 'hemix\[rivals\]'"
+        MissingExtra, match=r"model\.name=lightgbm needs lightgbm.*pip install 'hemix\[baselines\]'"
     ):
         module.load_lightgbm()

@@ -156,15 +156,6 @@ def test_a_run_without_its_file_names_the_model_and_the_file(
     assert "'two_towers'" in str(error.value) and "--import two_towers.py" in str(error.value)
 
 
-@pytest.mark.parametrize("version", [None, 1, 99])
-def test_a_run_of_another_format_is_refused(own_run: Path, version: int | None) -> None:
-    info = json.loads((own_run / "run.json").read_text())
-    info["format_version"] = version
-    (own_run / "run.json").write_text(json.dumps(info))
-    with pytest.raises(RunError, match=r"run\.json: format_version: expected 2"):
-        Run.load(own_run)
-
-
 # -- refusals --------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import hemix.lab.simulator
-from hemix.data.encode import level_spec
+from hemix.data.levels import level_spec
 from hemix.data.spec import FIRST, InputSpec, Task
 from hemix.features.base import LEVELS
 from hemix.lab.simulator.generate import ACTIONS

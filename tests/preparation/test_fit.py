@@ -79,7 +79,7 @@ def fitted(
     cells = {
         n: f.read(n, values, rows, Where("t")) for n, f in schema.features.level(level).items()
     }
-    fitter.see(level, cells, values)
+    fitter.observe(level, cells, values)
     fitter.count(level, cells, None if weights is None else np.array(weights))
     return fitter.fit(KeyIndex(), KeyIndex())
 

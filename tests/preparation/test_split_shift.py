@@ -91,7 +91,7 @@ def test_what_cannot_be_moved(tmp_path: Path) -> None:
     folder = logs(tmp_path, fold, fold=[day for day in range(5) for _ in range(2)])
     with pytest.raises(
         SchemaError,
-        match=r"split.valid: 3 of column 'fold' is no day: --shift-days moves splits by time alone",
+        match=r"split.valid: 3 of column 'fold' is not a day",
     ):
         shift_split(folder, -1)
     with pytest.raises(UsageError, match="--shift-days 2: expected a number below 0"):

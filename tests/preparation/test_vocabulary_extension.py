@@ -127,7 +127,7 @@ def test_a_run_s_folder_serves_as_well_and_other_folders_and_schemas_are_refused
     tmp_path: Path, first: Prepared
 ) -> None:
     logs = write(tmp_path / "logs", schema(1), impressions=rows(1, "d"))
-    with pytest.raises(UsageError, match=r"--from .*: neither a dataset nor a run"):
+    with pytest.raises(UsageError, match=r"--from .*: expected a dataset or run folder"):
         prepare(logs, tmp_path / "out", continue_from=tmp_path)
     with pytest.raises(
         UsageError, match=r"--forget-days 3: expected at least 1, together with --from"

@@ -35,7 +35,7 @@ def test_every_version_of_every_known_user_and_item(
     for row, of_table in ((first, 6), (second, 7)):
         latitude = table.column("lat")[of_table].as_py()
         assert np.allclose(
-            users.places[row, 0], np.nan if latitude is None else latitude, equal_nan=True
+            users.coordinates[row, 0], np.nan if latitude is None else latitude, equal_nan=True
         )
 
     table = pq.read_table(rich_logs / "items.parquet")

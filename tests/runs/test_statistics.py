@@ -12,8 +12,9 @@ import pytest
 
 from hemix.data.clock import local_day
 from hemix.data.dataset import Dataset
-from hemix.data.encode import Encoders, level_features
+from hemix.data.encode import Encoders
 from hemix.data.keys import keys_of
+from hemix.data.levels import level_features
 from hemix.data.raw_columns import RawColumn, Where
 from hemix.errors import DataError
 from hemix.features.statistics import prior_rate, rates_and_counts

@@ -396,7 +396,7 @@ def test_a_label_may_not_take_the_name_of_a_conditional_output(labels: str) -> N
         ),
         (
             {"features": "{user: {a.b: {type: categorical}}}"},
-            "features.user.a.b: a feature's name has no dot",
+            "features.user.a.b: expected a name without a dot",
         ),
         (
             {"features": "{user: {h: {type: clock, part: hour}}}"},

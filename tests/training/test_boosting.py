@@ -23,7 +23,7 @@ from hemix.runs import Run
 from hemix.runs.weights import DENSE_FILE, TABLES_FILE
 from tests.planted import write_logs
 
-lightgbm = pytest.importorskip("lightgbm", reason="LIGHTGBM ABSENT: pip install 'hemix[rivals]'")
+lightgbm = pytest.importorskip("lightgbm", reason="LIGHTGBM ABSENT: pip install 'hemix[baselines]'")
 
 SMALL = {
     "boosting.rounds": 40,

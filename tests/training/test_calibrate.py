@@ -192,7 +192,7 @@ def on_valid(table: pa.Table) -> np.ndarray:
 def test_a_run_says_for_every_task_why_its_line_was_left_out(tmp_path: Path, name: str) -> None:
     """Nobody ordered on valid; the click's line is fitted, the order's is not."""
     if name == "lightgbm":
-        pytest.importorskip("lightgbm", reason="LIGHTGBM ABSENT: pip install 'hemix[rivals]'")
+        pytest.importorskip("lightgbm", reason="LIGHTGBM ABSENT: pip install 'hemix[baselines]'")
     data = changed(tmp_path, order=lambda t: np.where(on_valid(t), 0, np.asarray(t["order"])))
     records: list[dict[str, object]] = []
     settings = {"model.name": name, "boosting.rounds": 15, "train.threads": 1}
@@ -226,7 +226,7 @@ def test_the_scale_of_the_weights_changes_no_run(
     data: Path, tmp_path: Path, name: str, scale: float
 ) -> None:
     if name == "lightgbm":
-        pytest.importorskip("lightgbm", reason="LIGHTGBM ABSENT: pip install 'hemix[rivals]'")
+        pytest.importorskip("lightgbm", reason="LIGHTGBM ABSENT: pip install 'hemix[baselines]'")
     settings = {"model.name": name, "boosting.rounds": 15, "train.threads": 1}
     plain = Run.load(api.train(data, tmp_path / "plain", settings=settings)).metrics["calibration"]
     weighted = changed(tmp_path, weight=lambda t: np.full(len(t), scale))
@@ -271,7 +271,7 @@ def test_a_run_is_right_on_average_on_valid(data: Path, tmp_path: Path, name: st
     without the setting they are not. Order, and so the AUC of the first task, stays.
     """
     if name == "lightgbm":
-        pytest.importorskip("lightgbm", reason="LIGHTGBM ABSENT: pip install 'hemix[rivals]'")
+        pytest.importorskip("lightgbm", reason="LIGHTGBM ABSENT: pip install 'hemix[baselines]'")
     off = {}
     clicks = {}
     for calibrated in (True, False):

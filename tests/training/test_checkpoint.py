@@ -59,9 +59,12 @@ def test_a_folder_without_complete_does_not_exist(stopped: Path, planted_data: P
 
 
 def flip(path: Path) -> None:
-    """Change the last letter of the last word: JSON stays JSON."""
+    """Change the last letter or digit that becomes another one: JSON stays JSON, and a second call
+    changes it back.
+    """
     content = bytearray(path.read_bytes())
-    content[max(at for at, byte in enumerate(content) if bytes([byte]).isalnum())] ^= 1
+    both = (at for at, byte in enumerate(content) if bytes([byte, byte ^ 1]).isalnum())
+    content[max(both)] ^= 1
     path.write_bytes(content)
 
 

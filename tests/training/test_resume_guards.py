@@ -117,7 +117,7 @@ def test_a_demo_does_not_write_into_an_unfinished_run_of_other_logs(run: Path) -
 def test_a_demo_of_other_users_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     (out / "logs").mkdir(parents=True)
-    write_json(out / "logs" / "demo.json", {"users": 30, "days": 3, "seed": 0})
+    write_json(out / "logs" / "demo.json", {"format_version": 1, "users": 30, "days": 3, "seed": 0})
     refused(out, "holds a demo of other users, days or seed")
 
 

@@ -74,7 +74,7 @@ def test_one_class_that_counts_on_train_is_refused(
     tmp_path: Path, model: str, zero: Any, told: str
 ) -> None:
     if model == "lightgbm":
-        pytest.importorskip("lightgbm", reason="LIGHTGBM ABSENT: pip install 'hemix[rivals]'")
+        pytest.importorskip("lightgbm", reason="LIGHTGBM ABSENT: pip install 'hemix[baselines]'")
     data = made(tmp_path, zero)
     with pytest.raises(DataError, match=told) as error:
         settings = {

@@ -1,9 +1,7 @@
-"""Online experiments with simulated users: arms that differ only in who ranks, users who react,
-honest statistics.
+"""Simulated A/B tests: users of the city meet several rankers.
 
-``living`` lets users of the city live with an arm, ``arms`` are servers, the oracle and popularity,
-``effects`` the statistics, ``checks`` say whether to believe them, ``run`` is the experiment.
-Servers are spoken to over HTTP as by anybody else; nothing here knows a model.
+Arms differ only in who ranks: a server over HTTP, the oracle or popularity. ``run`` runs an
+experiment, ``effects`` and ``analysis`` hold the statistics, ``checks`` test their assumptions.
 """
 
 from hemix.lab.abtest.plan import Plan

@@ -1,4 +1,4 @@
-"""A block of users, who live their days in several arms at the same time."""
+"""A block of users, simulated in several arms in parallel."""
 
 from __future__ import annotations
 
@@ -10,82 +10,112 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from hemix.lab.abtest.arms import Arm, ArmDown, Server
-from hemix.lab.abtest.cells import Cell, cell_path, write_cell
-from hemix.lab.abtest.living import live, past_lives
-from hemix.lab.abtest.meeting import stranger
-from hemix.lab.abtest.plan import Plan, arm_of
+from hemix.lab.abtest.arm_models import model_change
+from hemix.lab.abtest.arm_results import result_path, write_result
+from hemix.lab.abtest.arm_simulation import simulate_arm, simulate_past
+from hemix.lab.abtest.arms import Arm, ArmUnavailable
+from hemix.lab.abtest.measures import ArmResult
+from hemix.lab.abtest.plan import Plan, assign_arms
+from hemix.lab.abtest.server_arm import ServerArm
+from hemix.lab.simulator.arrays import Int64Array
 from hemix.lab.simulator.city import City
 from hemix.lab.simulator.simulation import UserSimulation
 
-__all__ = ["Block", "Done", "Progress"]
+__all__ = ["Block", "BlockProgress", "Progress"]
 
-Ints = npt.NDArray[np.int64]
 Progress = Callable[[str, float], None]
+"""Called with the stage and the finished fraction of the experiment."""
 
 
-class Done:
-    """How far the arms are that live a block of users at the same time."""
+class BlockProgress:
+    """Report the progress of arms that simulate a block in parallel."""
 
     def __init__(
-        self, on_progress: Progress, begin: float, width: float, rate: float | None
+        self, on_progress: Progress, start: float, arm_width: float, rate: float | None
     ) -> None:
-        """``width``: an arm's share of the whole; ``rate``: rankings a second so far."""
-        self._on_progress, self._begin, self._width = on_progress, begin, width
+        """Begin a block.
+
+        Args:
+            on_progress: Called with the stage and the finished fraction of the experiment.
+            start: Fraction of the experiment that was finished before the block.
+            arm_width: Fraction that one arm of the block adds.
+            rate: Rankings per second so far, if known.
+        """
+        self._on_progress, self._start, self._arm_width = on_progress, start, arm_width
         self._rate = f", {rate:.0f} rankings/s" if rate else ""
-        self._done: dict[str, float] = {}
+        self._finished: dict[str, float] = {}
         self._lock = threading.Lock()
 
-    def say(self, arm: str, what: str, done: float) -> None:
-        """An arm has come so far, 0 to 1."""
+    def report(self, arm: str, stage: str, finished: float) -> None:
+        """Report an arm's progress.
+
+        Args:
+            arm: Name of the arm.
+            stage: Text to show.
+            finished: Finished fraction of the arm's days in the block.
+        """
         with self._lock:
-            self._done[arm] = done
-            self._on_progress(
-                what + self._rate, self._begin + self._width * sum(self._done.values())
-            )
+            self._finished[arm] = finished
+            fraction = self._start + self._arm_width * sum(self._finished.values())
+            self._on_progress(stage + self._rate, fraction)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Block:
-    """Users of one block, and where what becomes of them is kept."""
+    """Hold the users of a block, and run them in arms."""
 
     plan: Plan
     out: Path
     city: City
     number: int
-    users: Ints
-    lives: UserSimulation | None
-    """Their past, where it has been lived already"""
-    done: Done
+    users: Int64Array
+    past: UserSimulation | None
+    """State of the users after the logs, if simulated already."""
+    progress: BlockProgress
 
-    def lived(self, name: str, arm: Arm, model: Mapping[str, Any]) -> Cell:
-        """The days in an arm of those whose arm it is, kept.
+    def run_arm(self, name: str, arm: Arm, model: Mapping[str, Any]) -> ArmResult:
+        """Simulate the arm's users of this block and write their result.
 
-        Raises ArmDown, also where another model than ``model`` is behind it.
+        Args:
+            name: Name of the arm.
+            arm: The arm.
+            model: Model that the arm must have.
+
+        Returns:
+            What the users did.
+
+        Raises:
+            ArmUnavailable: If the arm does not answer or has another model.
         """
-        own, past = self.users, self.lives
-        if self.plan.design == "split":
-            own = own[
-                arm_of(own, self.plan.seed, len(self.plan.arms)) == list(self.plan.arms).index(name)
-            ]
+        users, past = self._arm_users(name), self.past
         if self.plan.design == "split" or past is None:
-            past, _ = past_lives(self.city, own, 0)
-        say = partial(self.done.say, name, f"{name}, users {self.users[0]} to {self.users[-1]}")
-        say(0.0)
-        found = arm.model()
-        if found != model:
-            raise ArmDown(stranger(found, model))
-        began, first, days = time.time(), past.city.days, self.plan.days
-        outcome = live(
-            past, arm, days, draws=self.plan.draws, on_day=lambda day: say((day + 1 - first) / days)
+            past, _ = simulate_past(self.city, users, 0)
+        stage = f"{name}, users {self.users[0]} to {self.users[-1]}"
+        report = partial(self.progress.report, name, stage)
+        report(0.0)
+        served = arm.model()
+        if served != model:
+            raise ArmUnavailable(model_change(model, served))
+        began, first_day, days = time.time(), past.city.days, self.plan.days
+        measures = simulate_arm(
+            past,
+            arm,
+            days,
+            draw_count=self.plan.draws,
+            on_day=lambda day: report((day + 1 - first_day) / days),
         )
-        cell = Cell(
-            users=own,
-            outcome=outcome,
-            span=(began, time.time()) if isinstance(arm, Server) else None,
+        result = ArmResult(
+            users=users,
+            measures=measures,
+            server_interval=(began, time.time()) if isinstance(arm, ServerArm) else None,
         )
-        write_cell(cell_path(self.out, name, self.number), cell)
-        return cell
+        write_result(result_path(self.out, name, self.number), result)
+        return result
+
+    def _arm_users(self, name: str) -> Int64Array:
+        if self.plan.design == "paired":
+            return self.users
+        names = list(self.plan.arms)
+        arm = assign_arms(self.users, self.plan.seed, len(names))
+        arm_users: Int64Array = self.users[arm == names.index(name)]
+        return arm_users

@@ -1,65 +1,77 @@
-"""Whether an experiment can be believed: equal shares of the users, and one policy for all shows no
-effect. Knows arrays by user.
-"""
+"""Checks of an experiment's assumptions: equal arm sizes, and no effect of equal rankers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+from hemix.lab.abtest.analysis import metric_effect
+from hemix.lab.abtest.effects import METRICS, sample_ratio_p_value
+from hemix.lab.abtest.measures import DailyMeasures
+from hemix.lab.abtest.plan import assign_arms
+from hemix.lab.simulator.arrays import BoolArray, Int64Array
 
-from hemix.lab.abtest.analysis import Outcome, effect_of
-from hemix.lab.abtest.effects import METRICS, sample_ratio_p
-from hemix.lab.abtest.plan import arm_of
+__all__ = ["AA_REPETITIONS", "check_aa", "check_sample_ratio"]
 
-__all__ = ["REPETITIONS", "same_for_all", "shares"]
+AA_REPETITIONS = 100
+"""Assignments of users in an A/A check."""
 
-REPETITIONS = 100
-"""Divisions of an A/A check"""
-_MISMATCH_P = 0.001
+_MISMATCH_P_VALUE = 0.001
 
 
-def shares(counts: Mapping[str, int], *, complete: bool) -> dict[str, Any]:
-    """p of the chi-square test of equal shares.
+def check_sample_ratio(counts: Mapping[str, int], *, complete: bool) -> dict[str, Any]:
+    """Test that the arms have equally many users.
 
-    Where not all arms are ``complete``, unequal ones are no mismatch.
+    Args:
+        counts: Number of users by arm.
+        complete: Whether all arms have finished; otherwise unequal counts are no mismatch.
+
+    Returns:
+        ``p`` of the chi-square test, and ``mismatch``.
     """
-    p = sample_ratio_p(list(counts.values()))
-    return {"p": p, "mismatch": complete and p < _MISMATCH_P}
+    p_value = sample_ratio_p_value(list(counts.values()))
+    return {"p": p_value, "mismatch": complete and p_value < _MISMATCH_P_VALUE}
 
 
-def same_for_all(
-    users: npt.NDArray[np.int64], lived: Outcome, before: Outcome, repetitions: int = REPETITIONS
+def check_aa(
+    users: Int64Array,
+    measures: DailyMeasures,
+    pre_period: DailyMeasures,
+    repetitions: int = AA_REPETITIONS,
 ) -> dict[str, Any]:
-    """A/A in the split design with CUPED: users who all lived with one policy are divided into two
-    sides so often, by the seeds 0, 1,
+    """Count how often 95 % intervals contain 0 where there is no effect.
 
+    Users who all had the same ranker are split into two sides by the seeds 0, 1, ... Each split is
+    analysed as a split design with CUPED.
 
+    Args:
+        users: Indices [U] of the users.
+        measures: What they did, [U, days].
+        pre_period: What they did before, [U, pre-period days].
+        repetitions: Number of splits.
 
-    ...; in how many divisions the 95 % interval holds 0, and in how many there is an interval,
-    by metric.
+    Returns:
+        By metric, in how many splits the interval contains 0 (``covers_zero``), and in how many
+        there is an interval (``defined``).
     """
-    covers, defined = dict.fromkeys(METRICS, 0), dict.fromkeys(METRICS, 0)
+    covers_zero, defined = dict.fromkeys(METRICS, 0), dict.fromkeys(METRICS, 0)
     for seed in range(repetitions):
-        side = arm_of(users, seed, 2)
-        (one, one_before), (two, two_before) = (
-            [
-                {m: values[side == which] for m, values in outcome.items()}
-                for outcome in (lived, before)
-            ]
-            for which in (0, 1)
-        )
+        side = assign_arms(users, seed, 2)
+        first, second = (_select(measures, side == index) for index in (0, 1))
+        before = (_select(pre_period, side == 0), _select(pre_period, side == 1))
         for metric in METRICS:
-            found = effect_of(one, two, metric, before=(one_before, two_before))
-            if found is not None:
-                low, high = found.interval()
+            effect = metric_effect(first, second, metric, pre_period=before)
+            if effect is not None:
+                low, high = effect.interval()
                 defined[metric] += 1
-                covers[metric] += low <= 0 <= high
+                covers_zero[metric] += low <= 0 <= high
     return {
         "repetitions": repetitions,
         "users": len(users),
-        "covers_zero": covers,
+        "covers_zero": covers_zero,
         "defined": defined,
     }
+
+
+def _select(measures: DailyMeasures, rows: BoolArray) -> DailyMeasures:
+    return {name: values[rows] for name, values in measures.items()}

@@ -1,10 +1,8 @@
-"""What an arm does to clicks, orders and money: ratios of sums over users, and their relative
-differences with intervals.
+"""Ratio metrics of arms and their relative differences with intervals.
 
-A metric is sum(numerator) / sum(denominator) over users; to first order its error is a sum over
-users of an influence (the delta method), also that of a relative difference (Deng, Knoblich and Lu,
-"Applying the delta method in metric analytics", 2018). Users are the units: whatever one user does
-is one observation. Knows numbers by user, neither arms nor the city.
+A metric is sum(numerator) / sum(denominator) over users. By the delta method (Deng, Knoblich and
+Lu, 2018), its error is to first order a sum of one influence per user. Users are the units: all
+that a user does is one observation.
 """
 
 from __future__ import annotations
@@ -14,205 +12,254 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+
+from hemix.lab.simulator.arrays import Float64Array
 
 __all__ = [
     "METRICS",
-    "Covariate",
+    "CupedAdjustment",
     "Effect",
     "Ratio",
-    "cuped",
-    "minimum_detectable",
-    "minimum_detectable_paired",
+    "cuped_adjustment",
+    "minimum_detectable_effect",
+    "minimum_detectable_effect_paired",
     "relative_difference",
-    "sample_ratio_p",
+    "sample_ratio_p_value",
 ]
-
-Floats = npt.NDArray[np.float64]
 
 METRICS: dict[str, tuple[str, str]] = {
     "pv_ctr": ("clicks", "shown"),
-    "uv_cvr": ("ordered", "active"),
-    "gmv_per_user": ("gmv", "one"),
+    "uv_cvr": ("ordering_users", "active_users"),
+    "gmv_per_user": ("gmv", "users"),
     "requests_per_session": ("requests", "sessions"),
     "km_per_order": ("km", "orders"),
     "new_place_share": ("new_places", "orders"),
 }
-"""Numerator and denominator of every metric, by user: clicks over impressions, users who ordered
-over users who came, money a user...
-"""
+"""Numerator and denominator of every metric."""
 
-_Z95 = 1.959963984540054
-_Z80 = 0.8416212335729143
-"""Above the 5 % threshold, for 80 % power"""
+_Z_95 = 1.959963984540054
+"""Quantile of the two-sided 95 % interval."""
+
+_Z_80 = 0.8416212335729143
+"""Quantile of 80 % power."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """sum(numerator) / sum(denominator) over users, and every user's influence on it: value +
-    sum(influence) follows any reweighting to first order.
-    """
+    """Hold a ratio metric of U users."""
 
     value: float
-    influence: Floats
-    """[U]; sums to 0"""
-    counted: int
-    """Users whose denominator is not 0"""
+    influence: Float64Array
+    """[U]: effect of every user on the value, to first order; sums to 0."""
+    contributing_users: int
+    """Users whose denominator is not 0."""
 
     @classmethod
-    def of(cls, numerator: Floats, denominator: Floats) -> Ratio:
-        """NaN with influences of 0 where the denominator is 0 throughout."""
-        total, counted = float(denominator.sum()), int(np.count_nonzero(denominator))
+    def of(cls, numerator: Float64Array, denominator: Float64Array) -> Ratio:
+        """Compute a ratio metric.
+
+        Args:
+            numerator: Numerators [U] by user.
+            denominator: Denominators [U] by user.
+
+        Returns:
+            The metric; NaN with influences of 0 if all denominators are 0.
+        """
+        total, contributing = float(denominator.sum()), int(np.count_nonzero(denominator))
         if total == 0:
-            return cls(value=math.nan, influence=np.zeros(len(numerator)), counted=counted)
+            return cls(
+                value=math.nan,
+                influence=np.zeros(len(numerator)),
+                contributing_users=contributing,
+            )
         value = float(numerator.sum()) / total
         return cls(
-            value=value, influence=(numerator - value * denominator) / total, counted=counted
+            value=value,
+            influence=(numerator - value * denominator) / total,
+            contributing_users=contributing,
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Effect:
-    """A relative difference to another arm: .02 is 2 % more."""
+    """Hold a relative difference: 0.02 is 2 % more."""
 
     relative: float
     standard_error: float
 
-    def interval(self, z: float = _Z95) -> tuple[float, float]:
-        """relative -+ z standard errors: by default 95 %."""
+    def interval(self, z: float = _Z_95) -> tuple[float, float]:
+        """Return the interval of z standard errors on either side, by default 95 %."""
         return self.relative - z * self.standard_error, self.relative + z * self.standard_error
 
     @property
-    def p(self) -> float:
-        """Two-sided, of no difference."""
+    def p_value(self) -> float:
+        """Two-sided p-value of no difference, from the normal distribution."""
         if self.standard_error == 0:
             return 1.0 if self.relative == 0 else 0.0
         return math.erfc(abs(self.relative) / self.standard_error / math.sqrt(2))
 
-    def always_valid(self, expected: float, alpha: float = 0.05) -> tuple[float, float]:
-        """An interval that holds at all looks together (mixture sequential test: Johari, Pekelis
-        and Walsh, "Always valid inference", 2015, theorem 2): one may stop whenever it leaves 0
-        behind. ``expected``: the relative effect that it is sharpest for.
+    def always_valid_interval(self, expected: float, alpha: float = 0.05) -> tuple[float, float]:
+        """Return an interval that holds at all looks together.
+
+        The mixture sequential probability ratio test gives it (Johari, Pekelis and Walsh, "Always
+        valid inference", 2015, theorem 2). One may stop as soon as the interval excludes 0.
+
+        Args:
+            expected: Relative effect at which the interval is narrowest.
+            alpha: Probability that the interval misses the effect at any look.
+
+        Returns:
+            Lower and upper end.
         """
         variance = self.standard_error**2
         if variance == 0:
             return self.relative, self.relative
-        gain = expected**2
-        half = math.sqrt(
+        mixture_variance = expected**2
+        half_width = math.sqrt(
             variance
-            * (variance + gain)
-            / gain
-            * (math.log((variance + gain) / variance) - 2 * math.log(alpha))
+            * (variance + mixture_variance)
+            / mixture_variance
+            * (math.log((variance + mixture_variance) / variance) - 2 * math.log(alpha))
         )
-        return self.relative - half, self.relative + half
-
-
-def relative_difference(
-    arm: Ratio, base: Ratio, *, paired: bool, covariate: Covariate | None = None
-) -> Effect:
-    """arm / base - 1.
-
-    ``paired``: both influences [U] are of the same users, in the same order; else of different
-    ones. ``covariate``: what is known of different users from before (:func:`cuped`).
-    """
-    of_arm, of_base = _relative_influences(arm, base)
-    relative = arm.value / base.value - 1
-    if paired:
-        return Effect(relative=relative, standard_error=math.sqrt(_sum_variance(of_arm + of_base)))
-    if covariate is not None:
-        of_arm, of_base = of_arm - covariate.of_arm, of_base - covariate.of_base
-        relative -= covariate.difference
-    return Effect(
-        relative=relative, standard_error=math.sqrt(_sum_variance(of_arm) + _sum_variance(of_base))
-    )
+        return self.relative - half_width, self.relative + half_width
 
 
 @dataclass(frozen=True, kw_only=True)
-class Covariate:
-    """What a period that one policy served for all takes off a difference."""
+class CupedAdjustment:
+    """Hold what the pre-period explains of a relative difference, to subtract from it."""
 
-    of_arm: Floats
-    of_base: Floats
+    arm_influence: Float64Array
+    base_influence: Float64Array
     difference: float
 
 
-def cuped(
-    arm: Ratio, base: Ratio, arm_before: Ratio, base_before: Ratio, whole_before: Ratio
-) -> Covariate:
-    """CUPED (Deng et al. 2013) on influences: theta times what the same users did before, relative
-    to all users then (``whole_before``), with the theta that leaves the least variance.
+def relative_difference(
+    arm: Ratio, base: Ratio, *, paired: bool, adjustment: CupedAdjustment | None = None
+) -> Effect:
+    """Compute arm / base - 1 with its standard error.
+
+    Args:
+        arm: Metric of the arm.
+        base: Metric of the other arm.
+        paired: Whether both are of the same users in the same order.
+        adjustment: What the pre-period explains, for unpaired users.
+
+    Returns:
+        The relative difference.
     """
-    of_arm, of_base = _relative_influences(arm, base)
-    before = [one.influence / whole_before.value for one in (arm_before, base_before)]
-    before[1] = -before[1]
-    spread = float((before[0] ** 2).sum() + (before[1] ** 2).sum())
-    theta = (
-        float((of_arm * before[0]).sum() + (of_base * before[1]).sum()) / spread
-        if spread > 0
-        else 0.0
-    )
-    difference = (arm_before.value - base_before.value) / whole_before.value
-    return Covariate(
-        of_arm=theta * before[0], of_base=theta * before[1], difference=theta * difference
+    arm_influence, base_influence = _relative_influences(arm, base)
+    relative = arm.value / base.value - 1
+    if paired:
+        variance = _variance_of_sum(arm_influence + base_influence)
+        return Effect(relative=relative, standard_error=math.sqrt(variance))
+    if adjustment is not None:
+        arm_influence = arm_influence - adjustment.arm_influence
+        base_influence = base_influence - adjustment.base_influence
+        relative -= adjustment.difference
+    variance = _variance_of_sum(arm_influence) + _variance_of_sum(base_influence)
+    return Effect(relative=relative, standard_error=math.sqrt(variance))
+
+
+def cuped_adjustment(
+    arm: Ratio, base: Ratio, arm_before: Ratio, base_before: Ratio, all_before: Ratio
+) -> CupedAdjustment:
+    """Compute the CUPED adjustment (Deng et al. 2013) on influences.
+
+    Args:
+        arm: Metric of the arm.
+        base: Metric of the other arm, with other users.
+        arm_before: Pre-period metric of the arm's users.
+        base_before: Pre-period metric of the other arm's users.
+        all_before: Pre-period metric of all users, to which the adjustment is relative.
+
+    Returns:
+        Theta times the pre-period's relative difference, with the theta of the least variance.
+    """
+    arm_influence, base_influence = _relative_influences(arm, base)
+    arm_covariate = arm_before.influence / all_before.value
+    base_covariate = -(base_before.influence / all_before.value)
+    covariate_variance = float((arm_covariate**2).sum() + (base_covariate**2).sum())
+    theta = 0.0
+    if covariate_variance > 0:
+        covariance = float(
+            (arm_influence * arm_covariate).sum() + (base_influence * base_covariate).sum()
+        )
+        theta = covariance / covariate_variance
+    difference = (arm_before.value - base_before.value) / all_before.value
+    return CupedAdjustment(
+        arm_influence=theta * arm_covariate,
+        base_influence=theta * base_covariate,
+        difference=theta * difference,
     )
 
 
-def _relative_influences(arm: Ratio, base: Ratio) -> tuple[Floats, Floats]:
-    # Where an arm has nothing at all, neither its own influences nor the ratio says how sure that
-    # is: then the base's error does.
+def _relative_influences(arm: Ratio, base: Ratio) -> tuple[Float64Array, Float64Array]:
+    # with a numerator of 0 neither the arm nor the ratio has an error: the base's error stands in
     ratio = arm.value / base.value if arm.value else 1.0
     return arm.influence / base.value, -(base.influence / base.value) * ratio
 
 
-def minimum_detectable(ratio: Ratio, users: int, arms: int = 2) -> float:
-    """The relative difference between two arms that ``users``, divided evenly among ``arms``, show
-    with 80 % power at 5 %, from what some users did in as much time.
+def minimum_detectable_effect(ratio: Ratio, users: int, arm_count: int = 2) -> float:
+    """Compute the relative difference that a split design detects with 80 % power at 5 %.
+
+    Args:
+        ratio: Metric of some users over the same number of days.
+        users: Number of users, divided evenly among the arms.
+        arm_count: Number of arms.
+
+    Returns:
+        The relative difference; NaN if the metric is 0 or of fewer than two users.
     """
-    if not ratio.value or ratio.counted < 2:
+    if not ratio.value or ratio.contributing_users < 2:
         return math.nan
-    one = math.sqrt(_sum_variance(ratio.influence) * len(ratio.influence)) / abs(ratio.value)
-    return (_Z95 + _Z80) * one * math.sqrt(2 / (users / arms))
+    user_deviation = math.sqrt(_variance_of_sum(ratio.influence) * len(ratio.influence)) / abs(
+        ratio.value
+    )
+    return (_Z_95 + _Z_80) * user_deviation * math.sqrt(2 / (users / arm_count))
 
 
-def minimum_detectable_paired(one: Ratio, two: Ratio, users: int) -> float:
-    """The relative difference that ``users`` who live in both arms show with 80 % power at 5 %,
-    from what the same users, in the same order, did with two rankers: the more these differ, the
-    more differences between users vary.
+def minimum_detectable_effect_paired(first: Ratio, second: Ratio, users: int) -> float:
+    """Compute the relative difference that a paired design detects with 80 % power at 5 %.
+
+    Args:
+        first: Metric of some users with one ranker.
+        second: Metric of the same users, in the same order, with another ranker; the more the
+            rankers differ, the larger the result.
+        users: Number of users in both arms.
+
+    Returns:
+        The relative difference; NaN if a metric is 0 or of fewer than two users.
     """
-    if not (one.value and two.value) or min(one.counted, two.counted) < 2:
+    if not (first.value and second.value):
         return math.nan
-    difference = one.influence / one.value - two.influence / two.value
-    return (_Z95 + _Z80) * math.sqrt(_sum_variance(difference) * len(difference) / users)
+    if min(first.contributing_users, second.contributing_users) < 2:
+        return math.nan
+    difference = first.influence / first.value - second.influence / second.value
+    return (_Z_95 + _Z_80) * math.sqrt(_variance_of_sum(difference) * len(difference) / users)
 
 
-def sample_ratio_p(counts: Sequence[int]) -> float:
-    """p of the chi-square test that arms got equal shares of the users.
-
-    Below .001 something divides them wrongly.
-    """
+def sample_ratio_p_value(counts: Sequence[int]) -> float:
+    """Return the p-value of the chi-square test that all arms have equally many users."""
     expected = sum(counts) / len(counts)
     statistic = sum((count - expected) ** 2 for count in counts) / expected
-    degrees = len(counts) - 1
-    return _chi_square_above(statistic, degrees)
+    return _chi_square_survival(statistic, len(counts) - 1)
 
 
-def _sum_variance(influence: Floats) -> float:
+def _variance_of_sum(influence: Float64Array) -> float:
     users = len(influence)
     return float((influence**2).sum()) * users / (users - 1) if users > 1 else 0.0
 
 
-def _chi_square_above(statistic: float, degrees: int) -> float:
+def _chi_square_survival(statistic: float, degrees: int) -> float:
     """1 - the distribution function, by its recurrence over degrees of freedom."""
     half = statistic / 2
     if degrees % 2:
-        above, term, start = (
-            math.erfc(math.sqrt(half)),
-            math.sqrt(half / math.pi) * 2 * math.exp(-half),
-            3,
-        )
+        survival = math.erfc(math.sqrt(half))
+        term, start = math.sqrt(half / math.pi) * 2 * math.exp(-half), 3
     else:
-        above, term, start = math.exp(-half), half * math.exp(-half), 4
-    for of in range(start, degrees + 1, 2):
-        above += term
-        term *= half / (of / 2)
-    return min(1.0, above)
+        survival = math.exp(-half)
+        term, start = half * math.exp(-half), 4
+    for next_degrees in range(start, degrees + 1, 2):
+        survival += term
+        term *= half / (next_degrees / 2)
+    return min(1.0, survival)

@@ -1,7 +1,4 @@
-"""What an experiment is asked for, and whether a city and its users allow it.
-
-Knows nothing of arms that answer or not.
-"""
+"""The plan of an experiment, and its checks against the simulated city."""
 
 from __future__ import annotations
 
@@ -11,71 +8,98 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from hemix.errors import DataError, UsageError
-from hemix.files import read_json
+from hemix.formats import SavedFormat
 from hemix.lab.abtest.arms import BUILT_IN
 from hemix.lab.simulator import draws
-from hemix.lab.simulator.city import City, build_city
+from hemix.lab.simulator.arrays import Int64Array
+from hemix.lab.simulator.city import CITY_FORMAT, City, build_city
 
-__all__ = ["BEFORE_DAYS", "Plan", "arm_of", "check_plan", "city_of"]
+__all__ = [
+    "EXPERIMENT_FORMAT",
+    "PRE_PERIOD_DAYS",
+    "PRE_PERIOD_NAME",
+    "Plan",
+    "assign_arms",
+    "check_plan",
+    "load_city",
+]
 
-BEFORE_DAYS = 3
-"""Logged days that CUPED is made of"""
+EXPERIMENT_FORMAT = SavedFormat(version=1, error=DataError, remedy="name a new folder with --out")
+"""Of plan.json, power.json, experiment.json and the arm results."""
+
+
+PRE_PERIOD_DAYS = 3
+"""Last logged days, from which CUPED takes its covariate."""
+
+PRE_PERIOD_NAME = "before"
+"""Stands for an arm's name in the files of the pre-period."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is asked for."""
+    """Describe an experiment; the names of the fields are keys of plan.json."""
 
     arms: Mapping[str, str]
-    """URL of a server, ``oracle`` or ``popularity``, by name; effects are of earlier arms against
-    later ones
+    """URL of a server, ``oracle`` or ``popularity``, by name. Effects are those of earlier arms
+    relative to later ones.
     """
     logs: str
-    """Folder of `hemix simulate` whose city and users these are"""
+    """Folder that `hemix simulate` wrote, with the city and its users."""
     users: int
     days: int
     first_user: int = 0
-    """Of the city's users; the next ``users`` live"""
+    """Index of the first user; the users after it take part as well."""
     design: Literal["paired", "split"] = "paired"
+    """paired: every user in every arm; split: every user in one arm."""
     seed: int = 0
-    """Of the division into arms"""
+    """Seed of the assignment to arms in the split design."""
     draws: int | None = None
-    """Draws of recall a request, by default the city's 56: about 45 candidates"""
+    """Recall draws per request, by default the city's 56, which give about 45 candidates."""
     block: int = 200
-    """Users who live at a time"""
+    """Users simulated at a time."""
 
 
-def arm_of(users: npt.NDArray[np.int64], seed: int, arms: int) -> npt.NDArray[np.int64]:
-    """int64 [users]: which of so many arms each lives in in the split design, by a hash of seed and
-    user.
+def assign_arms(users: Int64Array, seed: int, arm_count: int) -> Int64Array:
+    """Assign users to the arms of a split design by a hash of seed and user.
+
+    Args:
+        users: Indices [U] of users in the city.
+        seed: Seed of the assignment.
+        arm_count: Number of arms.
+
+    Returns:
+        Index of every user's arm [U].
     """
-    return np.minimum(
-        (draws.uniform(draws.key(seed, "arm", users)) * arms).astype(np.int64), arms - 1
-    )
+    position = draws.uniform(draws.key(seed, "arm", users)) * arm_count
+    return np.minimum(position.astype(np.int64), arm_count - 1)
 
 
-def city_of(logs: Path) -> City:
-    """The city that wrote these logs. Raises DataError."""
+def load_city(logs: Path) -> City:
+    """Rebuild the city that wrote these logs. Raises DataError."""
     path = logs / "truth" / "city.json"
     if not path.is_file():
+        raise DataError(f"{path}: missing: --logs expects a folder written by hemix simulate")
+    content = CITY_FORMAT.read(path)
+    city = build_city(content["users"], content["days"], content["seed"])
+    if city.parameters.fingerprint() != content["parameters"]:
         raise DataError(
-            f"{path}: missing: --logs names a folder of hemix simulate, whose users live on"
-        )
-    found = read_json(path, DataError)
-    city = build_city(found["users"], found["days"], found["seed"])
-    if city.parameters.fingerprint() != found["parameters"]:
-        raise DataError(
-            f"{path}: was simulated with other parameters than this version has; simulate anew"
+            f"{path}: was simulated with other parameters than those of this version; simulate "
+            "the logs again"
         )
     return city
 
 
 def check_plan(plan: Plan, city: City) -> None:
-    """Raises UsageError for what the city does not have, and for names and servers that arms cannot
-    have.
+    """Check the plan's numbers and names.
+
+    Args:
+        plan: Plan to check.
+        city: City of the plan's users.
+
+    Raises:
+        UsageError: If the city has no such users, or an arm's name or server cannot be used.
     """
     if not plan.arms:
         raise UsageError("--arm: expected at least one")
@@ -84,21 +108,23 @@ def check_plan(plan: Plan, city: City) -> None:
             f"--first-user {plan.first_user}: expected 0 to {city.user_count - 1}: {plan.logs} has "
             f"{city.user_count} users"
         )
-    if not 1 <= plan.users <= city.user_count - plan.first_user:
+    available = city.user_count - plan.first_user
+    if not 1 <= plan.users <= available:
         raise UsageError(
-            f"--users {plan.users}: expected 1 to {city.user_count - plan.first_user}, the users "
-            f"of {plan.logs}"
+            f"--users {plan.users}: expected 1 to {available}, the users of {plan.logs}"
             + (f" from --first-user {plan.first_user} on" if plan.first_user else "")
         )
     if plan.days < 1:
         raise UsageError(f"--days {plan.days}: expected at least 1")
     for name in plan.arms:
-        if name == "before" or not name.replace("_", "").replace("-", "").isalnum():
+        if name == PRE_PERIOD_NAME or not name.replace("_", "").replace("-", "").isalnum():
             raise UsageError(
-                f"--arm {name}: expected a name of letters, digits, - and _, and not before"
+                f"--arm {name}: expected a name of letters, digits, - and _, other than "
+                f"{PRE_PERIOD_NAME}"
             )
     urls = [url for url in plan.arms.values() if url not in BUILT_IN]
     if len(set(urls)) < len(urls) and plan.design == "paired":
         raise UsageError(
-            "--arm: two arms of one server would share its histories; start one for each"
+            "--arm: two arms with the same server would share its histories; start a server for "
+            "each arm"
         )

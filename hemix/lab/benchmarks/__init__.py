@@ -1,8 +1,6 @@
-"""Benchmarks: each a file with ``run(scale=...) -> figures`` in the shape that docs/performance.md
-explains.
+"""Benchmarks: ``hemix bench NAME`` calls ``run(scale=...)`` of the module NAME.
 
-Some take ``sweep``, ``size``, ``run``, ``seconds`` or ``device`` as well, by the names of the
-command's flags.
+docs/performance.md describes the figures.
 """
 
 from __future__ import annotations
@@ -29,15 +27,34 @@ def run_benchmark(
     seconds: float | None = None,
     device: str | None = None,
 ) -> dict[str, Any]:
-    """Run one benchmark at ``scale`` of its full size.
+    """Run one benchmark.
 
-    Raises UsageError for an unknown name, or an option it does not have.
+    Args:
+        name: One of :data:`BENCHMARKS`.
+        scale: Fraction of the full size.
+        sweep: score, train: measure several lengths and counts too.
+        size: mfu: the model's size.
+        run: serve: the run to serve.
+        seconds: serve: run only the mixed load, for so many seconds.
+        device: serve: the device that scores.
+
+    Returns:
+        The figures, as written by ``--json``.
+
+    Raises:
+        UsageError: The name is unknown, or the benchmark lacks an option.
     """
     if name not in BENCHMARKS:
         raise UsageError(f"unknown benchmark {name!r}; known: {', '.join(BENCHMARKS)}")
     measure = import_module(f"hemix.lab.benchmarks.{name}").run
-    asked = {"sweep": sweep or None, "size": size, "run": run, "seconds": seconds, "device": device}
-    options = {key: value for key, value in asked.items() if value is not None}
+    optional = {
+        "sweep": sweep or None,
+        "size": size,
+        "run": run,
+        "seconds": seconds,
+        "device": device,
+    }
+    options = {key: value for key, value in optional.items() if value is not None}
     for option in options:
         if option not in signature(measure).parameters:
             raise UsageError(f"--{option}: hemix bench {name} has no such option")

@@ -1,19 +1,7 @@
-"""`hemix bench costs`: what a training step costs, fitted to measured points and checked at points
-that were left out of the fit.
+"""``hemix bench costs``: the cost of a training step, as laws fitted to measured points.
 
-A point is a shape of batch and table: impressions, users, history length, rows of the item table, a
-named size, processes that share it. Each runs in processes of its own, of one thread, forward,
-backward and both updates, for its time and its peak anonymous memory. The laws are sums of what is
-counted in one process, with coefficients that are not negative:
-
-    seconds a step  = fixed + FLOPs + vectors + impressions + bytes moved + other processes
-
-    bytes a process = fixed + rows of tables + dense parameters + vectors of events + impressions +
-    bytes moved + other processes
-
-Vectors are those looked up, moved and updated: of users, requests, candidates and distinct items,
-and one an event. Bytes moved are what a process sends to others in a step. docs/scale.md says what
-follows from the laws.
+A point is a shape of batch, table, model and processes. Held-out points check the laws. A law is a
+sum of counts per process with coefficients >= 0; docs/scale.md shows what follows from it.
 """
 
 from __future__ import annotations
@@ -22,34 +10,23 @@ import dataclasses
 import itertools
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from hemix.data.batch import RequestBatch
-from hemix.data.parts import part_of
-from hemix.data.spec import InputSpec
 from hemix.errors import HemixError
-from hemix.lab.benchmarks.common import figures
-from hemix.lab.benchmarks.workload import SPEC, Workload, make_batch
-from hemix.lab.flops import flop_counter
-from hemix.measure import PeakMemory, keep_freed_memory
-from hemix.models import SizedConfig, build_model, count_parameters
-from hemix.settings import build_settings
-from hemix.team import Team
+from hemix.lab.benchmarks.common import benchmark_json, last_line
+from hemix.lab.benchmarks.cost_point import Point
+from hemix.lab.benchmarks.workload import Workload
 from hemix.training.launch import free_port
-from hemix.training.optimizers import Optimizers
 
-__all__ = ["LAWS", "POINTS", "Point", "fit", "run"]
+__all__ = ["LAWS", "POINTS", "fit_nonnegative", "run"]
 
 Floats = NDArray[np.float64]
 
@@ -65,21 +42,9 @@ LAWS: dict[str, tuple[str, ...]] = {
         "others",
     ),
 }
-"""What is predicted, and by which counts."""
+"""Predicted figure -> the counts of which it is a weighted sum; ``fixed`` is 1"""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """One shape of a step."""
-
-    name: str
-    load: Workload
-    item_rows: int = 100_000
-    size: str = "tiny"
-    processes: int = 1
-    held_out: bool = False
-    """Predicted, not fitted"""
-
+_POLL_SECONDS = 0.02
 
 _BASE = Workload(users=64, impressions_per_user=4, history_length=500)
 
@@ -126,195 +91,114 @@ POINTS = (
 
 
 def run(*, scale: float = 1.0) -> dict[str, Any]:
-    """All points with ``scale`` times their users, the two laws, and what they say of every
-    point.
+    """Measure all points and fit the laws.
+
+    Args:
+        scale: Factor of the points' users.
+
+    Returns:
+        The figures: every point with its counts, costs and predicted costs, and the laws'
+        coefficients.
+
+    Raises:
+        HemixError: A process failed.
     """
-    points = [
-        dataclasses.replace(
-            p, load=dataclasses.replace(p.load, users=max(1, int(p.load.users * scale)))
-        )
-        for p in POINTS
-    ]
-    cases = [_measured(point) for point in points]
+    cases = [_measure_in_processes(_scaled(point, scale)) for point in POINTS]
+    laws = {figure: _fit_law(cases, figure, names) for figure, names in LAWS.items()}
+    return benchmark_json(cases, laws=laws)
+
+
+def _scaled(point: Point, scale: float) -> Point:
+    users = max(1, int(point.load.users * scale))
+    return dataclasses.replace(point, load=dataclasses.replace(point.load, users=users))
+
+
+def _fit_law(
+    cases: Sequence[dict[str, Any]], figure: str, names: Sequence[str]
+) -> dict[str, float]:
+    """Fit one law; adds its predictions and relative errors to the cases."""
     fitted = [case for case in cases if not case["held_out"]]
-    laws = {}
-    for of, names in LAWS.items():
-        coefficients = fit([_counts(case, names) for case in fitted], [case[of] for case in fitted])
-        laws[of] = dict(zip(names, coefficients, strict=True))
-        for case in cases:
-            predicted = float(np.dot(_counts(case, names), coefficients))
-            case[f"{of}_predicted"] = predicted
-            case[f"{of}_error"] = predicted / case[of] - 1
-    return figures(cases, laws=laws)
+    coefficients = fit_nonnegative(
+        [_counts(case, names) for case in fitted], [case[figure] for case in fitted]
+    )
+    for case in cases:
+        predicted = float(np.dot(_counts(case, names), coefficients))
+        case[f"{figure}_predicted"] = predicted
+        case[f"{figure}_error"] = predicted / case[figure] - 1
+    return dict(zip(names, coefficients, strict=True))
 
 
-def fit(counts: Sequence[Sequence[float]], measured: Sequence[float]) -> list[float]:
-    """Coefficients >= 0 of the least sum of squared relative errors of ``counts`` [K points, M] @
-    coefficients against ``measured`` [K].
+def fit_nonnegative(counts: Sequence[Sequence[float]], measured: Sequence[float]) -> list[float]:
+    """Fit counts @ coefficients to the measured values, by least squares of relative errors.
 
-    M is small: every subset of the counts is solved, and the best whose coefficients are all
-    positive wins.
+    Solves every subset of the counts, which is feasible for few counts, and selects the best one
+    without a negative coefficient.
+
+    Args:
+        counts: [K points, M counts].
+        measured: [K], above 0.
+
+    Returns:
+        [M] coefficients >= 0.
     """
     y = np.asarray(measured, dtype=np.float64)
     relative = np.asarray(counts, dtype=np.float64) / y[:, None]
     scale = np.abs(relative).max(0)
     scale[scale == 0] = 1
     best, lowest = np.zeros(relative.shape[1]), float(len(y))
-    for used in itertools.chain.from_iterable(
-        itertools.combinations(range(len(scale)), n) for n in range(1, len(scale) + 1)
-    ):
-        columns = list(used)
-        found, *_ = np.linalg.lstsq(
-            relative[:, columns] / scale[columns], np.ones(len(y)), rcond=None
-        )
-        error = float(((relative[:, columns] / scale[columns] @ found - 1) ** 2).sum())
-        if (found >= 0).all() and error < lowest:
+    subsets = (itertools.combinations(range(len(scale)), n) for n in range(1, len(scale) + 1))
+    for subset in itertools.chain.from_iterable(subsets):
+        columns = list(subset)
+        scaled = relative[:, columns] / scale[columns]
+        solution, *_ = np.linalg.lstsq(scaled, np.ones(len(y)), rcond=None)
+        error = float(((scaled @ solution - 1) ** 2).sum())
+        if (solution >= 0).all() and error < lowest:
             lowest = error
             best = np.zeros(relative.shape[1])
-            best[columns] = found / scale[columns]
+            best[columns] = solution / scale[columns]
     return [float(value) for value in best]
 
 
-def _counts(case: dict[str, Any], names: Sequence[str]) -> list[float]:
+def _counts(case: Mapping[str, Any], names: Sequence[str]) -> list[float]:
     return [1.0 if name == "fixed" else float(case[name]) for name in names]
 
 
-def measure(point: Point, team: Team | None, repeats: int = 5) -> dict[str, Any]:
-    """Steps of one point, in this process and those of its ``team``: the median of ``repeats``
-    after two for warmth. What is counted and measured is the most of any process.
-    """
-    keep_freed_memory()
-    torch.set_num_threads(1)
-    spec = dataclasses.replace(SPEC, tables={**SPEC.tables, "item_id": point.item_rows})
-    settings = build_settings(size=point.size)
-    whole = make_batch(point.load)
-    with PeakMemory(every_seconds=0.01) as memory:
-        model = build_model(spec, settings.model, seed=0, team=team).train()
-        optimizers = Optimizers(model, settings.train, total_steps=1000, team=team)
-        batch = whole
-        if team is not None:
-            weight = model.loss_weight(whole)
-            batch = dataclasses.replace(part_of(whole, team.rank, team.size)[0], loss_weight=weight)
-
-        def step(number: int) -> None:
-            model.loss(model(batch), batch).backward()  # type: ignore[no-untyped-call]
-            optimizers.step(number)
-
-        step(0)
-        with flop_counter() as counter:
-            step(1)
-        seconds = []
-        for number in range(repeats):
-            began = time.perf_counter()
-            step(2 + number)
-            seconds.append(time.perf_counter() - began)
-    config = settings.model
-    assert isinstance(config, SizedConfig)
-    dense, _ = count_parameters(spec, config)
-    events = batch.event_item.shape[0]
-    single = (
-        batch.users.ids.numel()
-        + batch.context.ids.numel()
-        + batch.cross.ids.numel()
-        + batch.items.ids.numel()
-    )
-    found = {
-        "impressions": batch.candidates_count,
-        "table_rows": model.tables.weight.shape[0],
-        "event_vectors": events * config.token_width,
-        "vectors": single + events,
-        "moved_bytes": _moved_bytes(batch, spec, config.embedding_size, dense, point.processes),
-        "flops": counter.get_total_flops(),
-        "seconds": statistics.median(seconds),
-        "peak_bytes": memory.bytes,
-    }
-    if team is not None:
-        most = (
-            torch.stack(team.gathered(torch.tensor([list(found.values())], dtype=torch.float64)))
-            .amax((0, 1))
-            .tolist()
-        )
-        found = {
-            name: value if name == "seconds" else int(value)
-            for name, value in zip(found, most, strict=True)
-        }
-        team.wait()
-    return {
-        "name": point.name,
-        "size": point.size,
-        "processes": point.processes,
-        "others": point.processes - 1,
-        "held_out": point.held_out,
-        "users": point.load.users,
-        "history_length": point.load.history_length,
-        "dense_parameters": dense,
-        **found,
-    }
-
-
-def _moved_bytes(
-    batch: RequestBatch, spec: InputSpec, width: int, dense: int, processes: int
-) -> int:
-    """What one of ``processes`` sends in a step: of its distinct vectors there and of their
-    gradients back those that others own, and the dense part's gradients twice (a sum in a ring).
-    """
-    ids: dict[str, list[Tensor]] = {table: [] for table in spec.tables}
-    for level, columns in (
-        (spec.user, batch.users),
-        (spec.context, batch.context),
-        (spec.cross, batch.cross),
-        (spec.item, batch.items),
-    ):
-        for table, column in zip(level.tables, columns.ids.unbind(1), strict=True):
-            ids[table].append(column)
-    for table, column in zip(spec.event.tables, batch.event_ids.unbind(1), strict=True):
-        ids[table].append(column)
-    vectors = sum(torch.unique(torch.cat(columns)).numel() for columns in ids.values() if columns)
-    return int((processes - 1) / processes * (vectors * 2 * (4 * width + 8) + 2 * 4 * dense))
-
-
-def _measured(point: Point) -> dict[str, Any]:
-    """A point in processes of its own."""
-    command = [sys.executable, "-m", "hemix.lab.benchmarks.costs", json.dumps(asdict(point))]
-    team = {
+def _measure_in_processes(point: Point) -> dict[str, Any]:
+    """Start the processes of a point, and return the figures that the first one prints."""
+    command = [sys.executable, "-m", "hemix.lab.benchmarks.cost_point", json.dumps(asdict(point))]
+    environment = {
+        **os.environ,
         "WORLD_SIZE": str(point.processes),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
     }
-    started = [
+    processes = [
         subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, **team, "RANK": str(rank)},
+            env={**environment, "RANK": str(rank)},
         )
         for rank in range(point.processes)
     ]
     try:
-        while (
-            all(process.poll() is None or process.returncode == 0 for process in started)
-            and started[0].poll() is None
-        ):
-            time.sleep(0.02)
-        for process in started:
-            if process.poll() not in (None, 0):  # before the others say that it is gone
+        _wait_for_first(processes)
+        for process in processes:
+            # the first failure is the cause; the other processes fail because of it
+            if process.poll() not in (None, 0):
                 _, errors = process.communicate()
-                last = (errors.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
-                raise HemixError(f"bench costs: {point.name}: {last}")
-        found: dict[str, Any] = json.loads(started[0].communicate()[0].splitlines()[-1])
+                cause = last_line(errors, process.returncode)
+                raise HemixError(f"bench costs: {point.name}: {cause}")
+        figures: dict[str, Any] = json.loads(processes[0].communicate()[0].splitlines()[-1])
     finally:
-        for process in started:
+        for process in processes:
             process.kill()
             process.communicate()
-    return found
+    return figures
 
 
-if __name__ == "__main__":
-    content, joined = json.loads(sys.argv[1]), Team.joined("cpu")
-    print(
-        json.dumps(measure(Point(**{**content, "load": Workload(**content["load"])}), joined)),
-        flush=True,
-    )
-    if joined is not None:
-        os._exit(0)  # the team's threads may abort an interpreter that is being torn down
+def _wait_for_first(processes: Sequence[subprocess.Popen[str]]) -> None:
+    """Wait until the first process ends or any process fails."""
+    while processes[0].poll() is None and all(process.poll() in (None, 0) for process in processes):
+        time.sleep(_POLL_SECONDS)

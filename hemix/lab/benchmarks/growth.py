@@ -1,10 +1,7 @@
-"""`hemix bench growth`: logs, and the same with ten times the users over the same days, prepared
-and trained on for one epoch.
+"""``hemix bench growth``: preparation and training of logs with ten times the users.
 
-Preparation and training each run in a process of its own, whose anonymous memory is sampled: it has
-to stay within a limit, and the time has to grow with the rows: by the clock, and in processor
-seconds, which other work on the machine moves less. Logs are those of `hemix bench prepare`, the
-model is `tiny` in steps of 1,024 impressions.
+Each command runs in its own process. Its memory must stay below a limit, and its time must grow
+with the rows. Processor seconds depend less on other work of the machine than elapsed seconds.
 """
 
 from __future__ import annotations
@@ -21,14 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from hemix.errors import HemixError
-from hemix.lab.benchmarks.prepare import write_logs
+from hemix.lab.benchmarks.common import last_line
+from hemix.lab.benchmarks.synthetic_logs import write_logs
 from hemix.measure import PeakMemory, machine
 
 __all__ = ["GROWTH", "LIMIT_BYTES", "run"]
 
 GROWTH = 10
+"""Users of the large case, in multiples of the small one's"""
 LIMIT_BYTES = 6 * 1024**3
-"""Anonymous memory that each of the two processes may use at the full size."""
+"""Maximum anonymous memory of each process at the full size"""
 
 _IMPRESSIONS, _EVENTS, _USERS, _ITEMS = 2_000_000, 10_000_000, 200_000, 100_000
 _SETTINGS = {
@@ -37,42 +36,50 @@ _SETTINGS = {
     "train.epochs": 1,
     "train.checkpoint_every_steps": 2000,
 }
+_COMMANDS = ("prepare", "train")
 
 
 def run(*, scale: float = 1.0, out: Path | None = None) -> dict[str, Any]:
-    """Two cases, ``small`` and ``large``; the second says how many times the seconds of the first
-    it took. ``out`` keeps logs, data and runs.
+    """Measure the cases ``small`` and ``large``.
+
+    Args:
+        scale: Factor of the size of the logs.
+        out: The folder for logs, datasets and runs; None: a temporary one.
+
+    Returns:
+        The figures; those of ``large`` include the ratios to ``small``.
+
+    Raises:
+        HemixError: A command failed.
     """
     cases: list[dict[str, Any]] = []
-    for name, times in (("small", 1), ("large", GROWTH)):
+    for name, factor in (("small", 1), ("large", GROWTH)):
         with tempfile.TemporaryDirectory(prefix="hemix-bench-") as temporary:
             folder = Path(temporary) if out is None else out / name
-            cases.append({"name": name, **_case(folder, times * scale)})
+            cases.append({"name": name, **_measure_case(folder, factor * scale)})
     small, large = cases
-    for part in ("prepare", "train"):
-        large[f"{part}_times"] = round(large[f"{part}_seconds"] / small[f"{part}_seconds"], 2)
-    for unit in ("seconds", "processor_seconds"):
-        both = [
-            sum(case[f"{part}_{unit}"] for part in ("prepare", "train")) for case in (large, small)
-        ]
-        large["times" if unit == "seconds" else "processor_times"] = round(both[0] / both[1], 2)
+    for command in _COMMANDS:
+        ratio = large[f"{command}_seconds"] / small[f"{command}_seconds"]
+        large[f"{command}_times"] = round(ratio, 2)
+    for key, unit in (("times", "seconds"), ("processor_times", "processor_seconds")):
+        totals = [sum(case[f"{command}_{unit}"] for command in _COMMANDS) for case in cases]
+        large[key] = round(totals[1] / totals[0], 2)
     return {"cases": cases, "machine": machine()}
 
 
-def _case(folder: Path, scale: float) -> dict[str, Any]:
+def _measure_case(folder: Path, scale: float) -> dict[str, Any]:
     impressions, events, users = (
         max(int(full * scale), 100) for full in (_IMPRESSIONS, _EVENTS, _USERS)
     )
     write_logs(
         folder / "logs", impressions=impressions, events=events, users=users, items=_ITEMS, seed=0
     )
-    prepared = _measured("prepare", [str(folder / "logs"), "--out", str(folder / "data")])
-    settings = [part for key, value in _SETTINGS.items() for part in ("--set", f"{key}={value}")]
-    trained = _measured(
-        "train", ["--data", str(folder / "data"), "--out", str(folder / "run"), *settings]
+    prepared = _measure_command("prepare", [str(folder / "logs"), "--out", str(folder / "data")])
+    flags = [text for key, value in _SETTINGS.items() for text in ("--set", f"{key}={value}")]
+    trained = _measure_command(
+        "train", ["--data", str(folder / "data"), "--out", str(folder / "run"), *flags]
     )
     steps = json.loads((folder / "run" / "metrics.json").read_text())["steps"]
-    peaks = (prepared.peak_bytes, trained.peak_bytes)
     return {
         "impressions": impressions,
         "events": events,
@@ -81,13 +88,13 @@ def _case(folder: Path, scale: float) -> dict[str, Any]:
         **{f"prepare_{name}": value for name, value in asdict(prepared).items()},
         **{f"train_{name}": value for name, value in asdict(trained).items()},
         "limit_bytes": LIMIT_BYTES,
-        "within_limit": max(peaks) < LIMIT_BYTES,
+        "within_limit": max(prepared.peak_bytes, trained.peak_bytes) < LIMIT_BYTES,
     }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Cost:
-    """Of a `hemix` command in a process of its own, the interpreter included."""
+    """The cost of a command, the interpreter included."""
 
     seconds: float
     processor_seconds: float
@@ -95,22 +102,27 @@ class _Cost:
     """Of anonymous memory"""
 
 
-def _measured(command: str, arguments: Sequence[str]) -> _Cost:
-    began, used_before = time.monotonic(), _processor_seconds()
-    call = [sys.executable, "-m", "hemix", command, *arguments]
+def _measure_command(command: str, arguments: Sequence[str]) -> _Cost:
+    start, processor_start = time.monotonic(), _children_processor_seconds()
     with subprocess.Popen(
-        call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "hemix", command, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         with PeakMemory(process.pid) as peak:
             _, errors = process.communicate()
         if process.returncode != 0:
-            raise HemixError(f"bench growth: hemix {command}: {errors.strip().splitlines()[-1]}")
+            cause = last_line(errors, process.returncode)
+            raise HemixError(f"bench growth: hemix {command}: {cause}")
     return _Cost(
-        round(time.monotonic() - began, 1), round(_processor_seconds() - used_before, 1), peak.bytes
+        seconds=round(time.monotonic() - start, 1),
+        processor_seconds=round(_children_processor_seconds() - processor_start, 1),
+        peak_bytes=peak.bytes,
     )
 
 
-def _processor_seconds() -> float:
-    """Of all ended children."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def _children_processor_seconds() -> float:
+    """Return the processor seconds of all ended child processes."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime

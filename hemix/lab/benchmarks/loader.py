@@ -1,13 +1,12 @@
-"""`hemix bench loader`: what share of a training step goes into waiting for the next batch.
+"""``hemix bench loader``: the fraction of a training step spent waiting for the next batch.
 
-A real dataset folder and the training loop's own parts: the loader with its prefetching thread, the
-model, both optimisers. Every size steps in a process of its own.
+It uses the training loop's loader with its prefetching thread, the model and the optimisers. Every
+size runs in its own process.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,6 +19,7 @@ import torch
 
 from hemix.data.dataset import Dataset, Replacement
 from hemix.errors import HemixError
+from hemix.lab.benchmarks.common import run_module
 from hemix.lab.simulator import simulate
 from hemix.measure import PeakMemory, machine
 from hemix.models import build_model
@@ -30,15 +30,15 @@ from hemix.training.optimizers import Optimizers
 __all__ = ["TARGET", "run"]
 
 TARGET = 0.1
-"""Share of a step that the loop may wait for its batch."""
+"""Maximum fraction of a step that the loop should wait for its batch"""
 
 _SIZES = ("tiny", "base", "small")
 _USERS, _DAYS = 2000, 20
-_WARM = 2
+_WARM_UP_STEPS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Load:
+class _Config:
     data: str
     size: str
     batch_size: int
@@ -55,18 +55,29 @@ def run(
     steps: int = 7,
     threads: int = 0,
 ) -> dict[str, Any]:
-    """Train ``steps`` steps of every size on the train split of ``data``; without it on a simulated
-    city of ``scale`` x 2,000 users.
+    """Measure waiting time and step time of every model size.
 
-    Medians of: ``ours_seconds``, what the loop waited for a batch; ``step_seconds``, forward,
-    backward and update with the loader's thread at work beside it; ``batch_seconds``, to make a
-    batch with nothing else going on, which is the wait without the thread (``plain_seconds``).
+    Args:
+        scale: Factor of the simulated city's 2,000 users.
+        data: A dataset folder; None: simulate one.
+        sizes: The model sizes.
+        batch_size: Impressions per batch.
+        steps: Measured steps, after two to warm up.
+        threads: PyTorch threads; 0: its default.
+
+    Returns:
+        The figures. ``ours_seconds`` is the median wait for a batch, ``step_seconds`` that of
+        forward, backward and update while the loader's thread works. ``batch_seconds`` makes a
+        batch without other work, which is the wait without the thread (``plain_seconds``).
+
+    Raises:
+        HemixError: A process failed, or there are too few impressions.
     """
     threads = threads or torch.get_num_threads()
     with tempfile.TemporaryDirectory(prefix="hemix-bench-") as temporary:
-        folder = data or _city(Path(temporary), max(int(_USERS * scale), 50))
-        loads = [
-            _Load(
+        folder = data or _simulated_dataset(Path(temporary), max(int(_USERS * scale), 50))
+        configs = [
+            _Config(
                 data=str(folder),
                 size=size,
                 batch_size=batch_size,
@@ -75,67 +86,64 @@ def run(
             )
             for size in sizes
         ]
-        return {"cases": [_in_its_own_process(load) for load in loads], "machine": machine()}
+        return {"cases": [_measure_in_process(config) for config in configs], "machine": machine()}
 
 
-def _city(folder: Path, users: int) -> Path:
+def _simulated_dataset(folder: Path, users: int) -> Path:
     simulate(folder / "logs", users=users, days=_DAYS, seed=0)
     prepare(folder / "logs", folder / "data")
     return folder / "data"
 
 
-def _in_its_own_process(load: _Load) -> dict[str, Any]:
-    content = json.dumps(asdict(load))
-    done = subprocess.run(
-        [sys.executable, "-m", "hemix.lab.benchmarks.loader", content],
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise HemixError(f"bench loader: {load.size} failed: {last}")
-    case: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+def _measure_in_process(config: _Config) -> dict[str, Any]:
+    content = json.dumps(asdict(config))
+    name = f"bench loader: {config.size}"
+    case: dict[str, Any] = json.loads(run_module("hemix.lab.benchmarks.loader", content, name=name))
     return case
 
 
-def _measure(load: _Load) -> dict[str, Any]:
-    torch.set_num_threads(load.threads)
-    settings = build_settings(size=load.size)
-    data = Dataset(load.data)
+def _measure(config: _Config) -> dict[str, Any]:
+    torch.set_num_threads(config.threads)
+    settings = build_settings(size=config.size)
+    data = Dataset(config.data)
     split = data.split("train")
-    plan = split.plan(load.batch_size, order="shuffled")
-    steps = min(load.steps, len(plan) - _WARM)
+    plan = split.plan(config.batch_size, order="shuffled")
+    steps = min(config.steps, len(plan) - _WARM_UP_STEPS)
     if steps < 1:
         raise HemixError(
-            f"bench loader: {load.data}: too few impressions for {_WARM + 1} batches of "
-            f"{load.batch_size}"
+            f"bench loader: {config.data}: too few impressions for {_WARM_UP_STEPS + 1} batches of "
+            f"{config.batch_size}"
         )
     model = build_model(data.spec, settings.model, 0).train()
     optimizers = Optimizers(model, settings.train, len(plan))
     replacement = Replacement(rate=settings.train.oov_dropout, seed=(0, 0))
-    made, waited, stepped, events = [], [], [], []
-    for i in range(_WARM + steps):
-        began = time.perf_counter()
+    batch_seconds, events = [], []
+    for i in range(_WARM_UP_STEPS + steps):
+        start = time.perf_counter()
         batch = split.batch(
             plan.order[plan.begin[i] : plan.begin[i + 1]],
             replacement=Replacement(rate=replacement.rate, seed=(0, 0, i)),
         )
-        made.append(time.perf_counter() - began)
+        batch_seconds.append(time.perf_counter() - start)
         events.append(int(batch.event_item.shape[0]))
+    wait_seconds, step_seconds = [], []
     with PeakMemory() as memory:
         batches = split.batches(plan, replacement=replacement)
-        for i in range(_WARM + steps):
-            began = time.perf_counter()
+        for i in range(_WARM_UP_STEPS + steps):
+            start = time.perf_counter()
             batch = next(batches)
-            have = time.perf_counter()
+            arrival = time.perf_counter()
             model.loss(model(batch), batch).backward()  # type: ignore[no-untyped-call]
             optimizers.step(i)
-            waited.append(have - began)
-            stepped.append(time.perf_counter() - have)
+            wait_seconds.append(arrival - start)
+            step_seconds.append(time.perf_counter() - arrival)
         batches.close()  # type: ignore[attr-defined]
-    wait, step, make = (float(np.median(seconds[_WARM:])) for seconds in (waited, stepped, made))
+    wait, step, make = (
+        float(np.median(seconds[_WARM_UP_STEPS:]))
+        for seconds in (wait_seconds, step_seconds, batch_seconds)
+    )
     return {
-        "name": f"loader, {load.size}",
+        "name": f"loader, {config.size}",
         "ours_seconds": round(wait, 6),
         "plain_seconds": round(make, 6),
         "batch_seconds": round(make, 6),
@@ -145,12 +153,12 @@ def _measure(load: _Load) -> dict[str, Any]:
         "within_target": wait / (wait + step) < TARGET,
         "ours_peak_bytes": memory.bytes,
         "dense_parameters": sum(p.numel() for p in model.dense_parameters()),
-        "impressions": load.batch_size,
+        "impressions": config.batch_size,
         "events": int(np.median(events)),
         "steps": steps,
-        "threads": load.threads,
+        "threads": config.threads,
     }
 
 
 if __name__ == "__main__":
-    print(json.dumps(_measure(_Load(**json.loads(sys.argv[1])))))
+    print(json.dumps(_measure(_Config(**json.loads(sys.argv[1])))))

@@ -1,7 +1,7 @@
-"""A process's memory while it is under load: its peak, and whether it grows.
+"""Memory of a process under load: its peak, and whether it grows.
 
-What is held swings with what happens to be in work, so two things are fitted over whole minutes:
-the mean, and the least, which is what stays when nothing is in work. A leak lifts both.
+Memory varies with the work in progress. So a line is fitted to the mean of every minute, and one to
+its minimum, which is the memory without work in progress. A leak raises both.
 """
 
 from __future__ import annotations
@@ -15,65 +15,76 @@ import numpy.typing as npt
 
 from hemix.measure import anonymous_bytes
 
-__all__ = ["Memory", "trend"]
+__all__ = ["MemorySampler", "memory_trend"]
 
-_EVERY_SECONDS = 0.1
+Floats = npt.NDArray[np.float64]
+
+_SAMPLE_SECONDS = 0.1
 _MINUTES_MIN = 5
-"""Fewer fit any line"""
+_WARM_UP_FRACTION = 0.2
+_MIB = 2**20
 
 
-class Memory:
-    """Samples a process's anonymous memory while the block runs."""
+class MemorySampler:
+    """Samples the anonymous memory of a process while its block runs."""
 
     def __init__(self, pid: int) -> None:
         self._pid, self._samples = pid, [(0.0, anonymous_bytes(pid))]
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._began = time.perf_counter()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._start = time.perf_counter()
 
-    def _watch(self) -> None:
-        while not self._end.wait(_EVERY_SECONDS):
-            self._samples.append((time.perf_counter() - self._began, anonymous_bytes(self._pid)))
+    def _sample(self) -> None:
+        while not self._stop.wait(_SAMPLE_SECONDS):
+            self._samples.append((time.perf_counter() - self._start, anonymous_bytes(self._pid)))
 
-    def __enter__(self) -> Memory:
+    def __enter__(self) -> MemorySampler:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end.set()
+        self._stop.set()
         self._thread.join()
 
     def figures(self) -> dict[str, Any]:
-        """Peak, and the trend after the first fifth."""
-        seconds, held = np.array(self._samples, dtype=np.float64).T
-        return {"server_peak_bytes": int(held.max()), **trend(seconds, held)}
+        """Return the peak and the trend."""
+        seconds, memory = np.array(self._samples, dtype=np.float64).T
+        return {"server_peak_bytes": int(memory.max()), **memory_trend(seconds, memory)}
 
 
-def trend(seconds: npt.NDArray[np.float64], held: npt.NDArray[np.float64]) -> dict[str, float]:
-    """Slopes after the first fifth, each with twice its standard error, in MiB a minute:
-    ``slope_mib_per_minute`` of the minutes' means, ``least_slope_mib_per_minute`` of the least that
-    was held in each; and ``least_mib``, the last minute's. ``seconds`` [n] from the beginning,
-    ``held`` bytes [n]. Empty where fewer than five whole minutes follow the first fifth.
+def memory_trend(seconds: Floats, memory: Floats) -> dict[str, float]:
+    """Fit lines to the mean and the minimum of every minute after the first fifth.
+
+    Args:
+        seconds: float64 [n], since the start.
+        memory: float64 [n], bytes.
+
+    Returns:
+        ``slope_mib_per_minute`` of the means, ``least_slope_mib_per_minute`` of the minima, each
+        with twice its standard error, and ``least_mib``, the last minimum. Empty with fewer than
+        five whole minutes.
     """
-    begins = np.arange(seconds[-1] / 5, seconds[-1] - 59.9, 60)
-    minutes = [held[(seconds >= begin) & (seconds < begin + 60)] / 2**20 for begin in begins]
+    starts = np.arange(seconds[-1] * _WARM_UP_FRACTION, seconds[-1] - 59.9, 60)
+    minutes = [memory[(seconds >= start) & (seconds < start + 60)] / _MIB for start in starts]
     if len(minutes) < _MINUTES_MIN:
         return {}
-    least = np.array([minute.min() for minute in minutes])
-    found = {"least_mib": round(float(least[-1]), 1)}
-    for name, values in (
-        ("slope", np.array([minute.mean() for minute in minutes])),
-        ("least_slope", least),
-    ):
-        found[f"{name}_mib_per_minute"], found[f"{name}_error"] = _line(values)
-    return found
+    means = np.array([minute.mean() for minute in minutes])
+    minima = np.array([minute.min() for minute in minutes])
+    slope, slope_error = _fit_line(means)
+    least_slope, least_slope_error = _fit_line(minima)
+    return {
+        "least_mib": round(float(minima[-1]), 1),
+        "slope_mib_per_minute": slope,
+        "slope_error": slope_error,
+        "least_slope_mib_per_minute": least_slope,
+        "least_slope_error": least_slope_error,
+    }
 
 
-def _line(y: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """(slope of values at equal steps, twice its standard error)"""
+def _fit_line(y: Floats) -> tuple[float, float]:
+    """Return the slope of values at x = 0, 1, ..., and twice its standard error."""
     x = np.arange(len(y))
-    slope, base = np.polyfit(x, y, 1)
-    error = np.sqrt(
-        ((y - slope * x - base) ** 2).sum() / (len(x) - 2) / ((x - x.mean()) ** 2).sum()
-    )
+    slope, intercept = np.polyfit(x, y, 1)
+    residuals = y - slope * x - intercept
+    error = np.sqrt((residuals**2).sum() / (len(x) - 2) / ((x - x.mean()) ** 2).sum())
     return round(float(slope), 4), round(2 * float(error), 4)

@@ -1,10 +1,7 @@
-"""`hemix bench mfu`: what share of the machine's dense peak a training step of a named size
-reaches.
+"""``hemix bench mfu``: model FLOPs utilisation of training steps of a named size.
 
-On an H200 the peak is NVIDIA's 989 TFLOP/s of dense bf16; elsewhere it is the best measured product
-of two large matrices. Steps run forward, backward and both updates on one synthetic batch. FLOPs
-are those of matrix products, as PyTorch counts them; the scores that the attention's backward pass
-makes again are among them.
+The peak is NVIDIA's 989 TFLOP/s of dense bf16 on an H200, elsewhere the best measured matrix
+product. PyTorch counts the FLOPs; the attention's recomputed scores are among them.
 """
 
 from __future__ import annotations
@@ -18,7 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from hemix.errors import UsageError
-from hemix.lab.benchmarks.common import figures, matmul_peak
+from hemix.lab.benchmarks.common import benchmark_json, matmul_peak
 from hemix.lab.benchmarks.workload import SPEC, Workload, make_batch
 from hemix.measure import PeakMemory, keep_freed_memory
 from hemix.models import build_model, count_parameters
@@ -29,6 +26,7 @@ from hemix.training.validate import autocast
 __all__ = ["run"]
 
 H200_BF16_FLOPS = 989e12
+"""FLOP/s"""
 
 _LOADS = {
     "tiny": Workload(users=64, impressions_per_user=4, history_length=200),
@@ -42,9 +40,9 @@ def run(*, scale: float = 1.0, size: str | None = None, repeats: int = 5) -> dic
     """Measure the steps of one size.
 
     Args:
-        scale: Times the users of the size's workload.
+        scale: Factor of the users of the size's workload.
         size: tiny, base, small or large; None: large on a GPU, tiny on a CPU.
-        repeats: How many steps to measure.
+        repeats: Number of measured steps.
 
     Returns:
         The figures of one case.
@@ -53,7 +51,8 @@ def run(*, scale: float = 1.0, size: str | None = None, repeats: int = 5) -> dic
         UsageError: For an unknown size.
     """
     cuda = torch.cuda.is_available()
-    device, size = torch.device("cuda" if cuda else "cpu"), size or ("large" if cuda else "tiny")
+    device = torch.device("cuda" if cuda else "cpu")
+    size = size or ("large" if cuda else "tiny")
     if size not in _LOADS:
         raise UsageError(f"--size {size}: expected one of {', '.join(_LOADS)}")
     keep_freed_memory()
@@ -64,13 +63,13 @@ def run(*, scale: float = 1.0, size: str | None = None, repeats: int = 5) -> dic
         history_length=full.history_length,
     )
     precision = "bf16" if cuda else "fp32"
-    step = _step(load, size, device, precision)
+    step = _make_step(load, size, device, precision)
     step(0)
     with FlopCounterMode(display=False) as counter:
         step(1)
     seconds, peak_bytes = _time_steps(step, repeats, device)
     flops = counter.get_total_flops()
-    peak, peak_is = _peak(precision, device)
+    peak, peak_source = _peak_flops(precision, device)
     dense, embedding = count_parameters(SPEC, build_settings(size=size).model)
     case = {
         "name": "mfu",
@@ -90,14 +89,16 @@ def run(*, scale: float = 1.0, size: str | None = None, repeats: int = 5) -> dic
         "flops_per_second": flops / seconds,
         "fraction_of_peak": flops / seconds / peak,
         "peak_flops_per_second": peak,
-        "peak_is": peak_is,
+        "peak_is": peak_source,
         "ours_peak_bytes": peak_bytes,
     }
-    return figures([case])
+    return benchmark_json([case])
 
 
-def _step(load: Workload, size: str, device: torch.device, precision: str) -> Callable[[int], None]:
-    """A training step on one synthetic batch, as a function of the step's number."""
+def _make_step(
+    load: Workload, size: str, device: torch.device, precision: str
+) -> Callable[[int], None]:
+    """Make a training step on one synthetic batch, as a function of the step's number."""
     settings = build_settings(size=size)
     batch = make_batch(load).to(device)
     model = build_model(SPEC, settings.model, seed=0).to(device).train()
@@ -115,30 +116,30 @@ def _step(load: Workload, size: str, device: torch.device, precision: str) -> Ca
 def _time_steps(
     step: Callable[[int], None], repeats: int, device: torch.device
 ) -> tuple[float, int]:
-    """The median seconds of a step, and the most memory in bytes."""
+    """Return the median seconds of a step, and the peak memory in bytes."""
 
-    def wait() -> None:
+    def synchronize() -> None:
         if device.type == "cuda":
             torch.cuda.synchronize()
 
     seconds = []
     with PeakMemory() as memory:
         for number in range(repeats):
-            wait()
-            began = time.perf_counter()
+            synchronize()
+            start = time.perf_counter()
             step(2 + number)
-            wait()
-            seconds.append(time.perf_counter() - began)
+            synchronize()
+            seconds.append(time.perf_counter() - start)
     on_gpu = device.type == "cuda"
     peak_bytes = torch.cuda.max_memory_allocated() if on_gpu else memory.bytes
     return statistics.median(seconds), peak_bytes
 
 
-def _peak(precision: str, device: torch.device) -> tuple[float, str]:
-    """FLOP/s that the machine reaches at most, and where that figure is from."""
+def _peak_flops(precision: str, device: torch.device) -> tuple[float, str]:
+    """Return the peak FLOP/s of the machine, and the source of that figure."""
     cuda = device.type == "cuda"
     sizes = (8192,) if cuda else (1024, 2048)
     measured = max(matmul_peak(precision, n, device.type) for n in sizes)
     if cuda and "H200" in torch.cuda.get_device_name():
-        return H200_BF16_FLOPS, "the maker's dense bf16"
+        return H200_BF16_FLOPS, "the manufacturer's dense bf16"
     return measured, "the measured matrix product"

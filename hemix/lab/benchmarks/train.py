@@ -1,80 +1,91 @@
-"""`hemix bench train`: a training step with each user's side once against once per impression."""
+"""``hemix bench train``: training steps with deduplicated user work, against steps without."""
 
 from __future__ import annotations
 
 import dataclasses
 import statistics
-from typing import Any, Literal
+from typing import Any
 
-from hemix.lab.benchmarks.common import agree, compare, exponents, figures
-from hemix.lab.benchmarks.sides import Side, SideCase
+from hemix.lab.benchmarks.common import benchmark_json
+from hemix.lab.benchmarks.comparison import check_agreement, compare_steps, growth_exponents
+from hemix.lab.benchmarks.model_step import ModelStep, Scope, StepCase
 from hemix.lab.benchmarks.workload import Workload
 from hemix.measure import keep_freed_memory
 
 __all__ = ["run"]
 
 _USERS = 256
-_CASES = ((8, 1_000), (8, 5_000), (1, 1_000))
-_IMPRESSIONS = (1, 2, 4, 8, 16)
-_CROSSOVER = (1, 2, 3, 4, 6, 8)
-_SCOPES: tuple[Literal["core", "whole"], ...] = ("core", "whole")
+_SHAPES = ((8, 1_000), (8, 5_000), (1, 1_000))
+"""(impressions per user, history length)"""
+_SWEEP_IMPRESSIONS = (1, 2, 4, 8, 16)
+_CROSSOVER_IMPRESSIONS = (1, 2, 3, 4, 6, 8)
+_SWEEP_LENGTH = 1_000
+_SCOPES: tuple[Scope, ...] = ("core", "whole")
+_CROSSOVER_TOLERANCE = 5e-3
 
 
 def run(*, scale: float = 1.0, sweep: bool = False) -> dict[str, Any]:
-    """256 users (times ``scale``) with 8 impressions each at 1,000 and 5,000 events, and with 1 at
-    1,000, size base, per scope: forward and backward, and in scope whole the update of all weights.
-    ``sweep`` adds numbers of impressions per user, and both ways of projecting for the queries that
-    those make: where one overtakes the other.
+    """Measure steps of 256 users with 8 impressions at 1,000 and 5,000 events, and 1 at 1,000.
+
+    A step is forward and backward; in scope whole it also updates all weights.
+
+    Args:
+        scale: Factor of the users.
+        sweep: Add several numbers of impressions per user, and the crossover of absorbed and
+            projected keys and values.
+
+    Returns:
+        The figures.
     """
     keep_freed_memory()
     users = max(int(_USERS * scale), 2)
-
-    def case(
-        scope: Literal["core", "whole"], of_users: int, impressions: int, length: int
-    ) -> SideCase:
-        load = Workload(users=of_users, impressions_per_user=impressions, history_length=length)
-        return SideCase(kind="train", scope=scope, load=load)
-
-    cases = [compare("train", case(scope, users, *shape)) for scope in _SCOPES for shape in _CASES]
+    cases = [
+        compare_steps("train", _case(scope, users, *shape))
+        for scope in _SCOPES
+        for shape in _SHAPES
+    ]
     if not sweep:
-        return figures(cases)
+        return benchmark_json(cases)
     few = max(users // 8, 2)
-    crossover = [_crossover(case("core", few, n, 1_000)) for n in _CROSSOVER]
+    crossover = [_crossover(_case("core", few, n, _SWEEP_LENGTH)) for n in _CROSSOVER_IMPRESSIONS]
     swept = [
-        compare(
+        compare_steps(
             "train sweep impressions",
-            case("core", few, n, 1_000),
+            _case("core", few, n, _SWEEP_LENGTH),
             repeats=3,
             absorbed=False,
             memory=False,
         )
-        for n in _IMPRESSIONS
+        for n in _SWEEP_IMPRESSIONS
     ]
-    return figures(
+    return benchmark_json(
         cases + swept,
-        growth={"impressions_per_user": exponents(swept, "impressions_per_user")},
+        growth={"impressions_per_user": growth_exponents(swept, "impressions_per_user")},
         crossover=crossover,
     )
 
 
-def _crossover(case: SideCase, repeats: int = 5) -> dict[str, float]:
-    """The same step with projections absorbed and with keys and values projected, by how many
-    queries read each history.
-    """
-    sides = {
-        choice: Side(dataclasses.replace(case, absorb=choice), shared=True)
+def _case(scope: Scope, users: int, impressions: int, length: int) -> StepCase:
+    load = Workload(users=users, impressions_per_user=impressions, history_length=length)
+    return StepCase(kind="train", scope=scope, load=load)
+
+
+def _crossover(case: StepCase, repeats: int = 5) -> dict[str, float]:
+    """Time a step with absorbed projections and with projected keys and values."""
+    absorbed, projected = (
+        ModelStep(dataclasses.replace(case, absorb=choice), deduplicate=True)
         for choice in ("always", "never")
-    }
-    outputs = {choice: side.step(check=True)[1] for choice, side in sides.items()}
-    agree("train crossover", outputs["always"], outputs["never"], 5e-3)
-    seconds: dict[str, list[float]] = {choice: [] for choice in sides}
+    )
+    outputs, expected = (step.run(return_outputs=True)[1] for step in (absorbed, projected))
+    check_agreement("train crossover", outputs, expected, _CROSSOVER_TOLERANCE)
+    absorbed_seconds, projected_seconds = [], []
     for _ in range(repeats):
-        for choice, side in sides.items():
-            seconds[choice].append(side.step()[0])
-    config, load = sides["never"].model.config, case.load
-    per_request = config.ns_tokens_global + config.fixed_queries_global
+        absorbed_seconds.append(absorbed.run()[0])
+        projected_seconds.append(projected.run()[0])
+    config = projected.model.config
+    queries_per_request = config.ns_tokens_global + config.fixed_queries_global
     return {
-        "queries_per_history": per_request * load.impressions_per_user,
-        "absorbed_seconds": statistics.median(seconds["always"]),
-        "projected_seconds": statistics.median(seconds["never"]),
+        "queries_per_history": queries_per_request * case.load.impressions_per_user,
+        "absorbed_seconds": statistics.median(absorbed_seconds),
+        "projected_seconds": statistics.median(projected_seconds),
     }

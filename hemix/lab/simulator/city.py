@@ -9,6 +9,8 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import numpy.typing as npt
 
+from hemix.errors import DataError
+from hemix.formats import SavedFormat
 from hemix.lab.simulator import draws
 from hemix.lab.simulator.arrays import Float32Array, Int64Array
 from hemix.lab.simulator.parameters import PARAMETERS, CityParameters
@@ -16,7 +18,10 @@ from hemix.lab.simulator.spatial_index import SpatialIndex, build_spatial_index
 from hemix.lab.simulator.users import Users, build_users
 from hemix.lab.simulator.venues import Centres, Venues, build_centres, build_venues
 
-__all__ = ["DAY_MS", "HOUR_MS", "City", "build_city"]
+__all__ = ["CITY_FORMAT", "DAY_MS", "HOUR_MS", "City", "build_city"]
+
+CITY_FORMAT = SavedFormat(version=1, error=DataError, remedy="simulate the logs again")
+"""Of truth/city.json"""
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS

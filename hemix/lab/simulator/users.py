@@ -1,7 +1,7 @@
 """The users: homes, slowly drifting tastes, preferred prices, activity and times of day.
 
-A property of a user is drawn by key (seed, property, user), so it depends neither on the chunk in
-which the user is simulated nor on the number of users.
+A property of a user is drawn by key (seed, property, user). It therefore depends neither on the
+chunk in which the user is simulated nor on the number of users.
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hemix.errors import UsageError
-from hemix.files import new_folder, write_json
+from hemix.files import new_folder
 from hemix.lab.simulator import tables
-from hemix.lab.simulator.city import City, build_city
+from hemix.lab.simulator.city import CITY_FORMAT, City, build_city
 from hemix.lab.simulator.generate import Columns, generate_logs
 
 __all__ = ["simulate"]
@@ -73,7 +73,7 @@ def simulate(
         (folder / "truth").mkdir()
         arguments = {"users": users, "days": days, "seed": seed}
         fingerprint = city.parameters.fingerprint()
-        write_json(folder / "truth" / "city.json", {**arguments, "parameters": fingerprint})
+        CITY_FORMAT.write(folder / "truth" / "city.json", {**arguments, "parameters": fingerprint})
         return _write_users(folder, city, on_progress)
 
 

@@ -13,13 +13,14 @@ from typing import Any
 from hemix.data.spec import InputSpec
 from hemix.errors import UsageError
 from hemix.files import write_json
+from hemix.formats import FORMAT_KEY
 from hemix.lab.studies.candidate import Candidate
 from hemix.lab.studies.cost import Stage, plan_study
 from hemix.lab.studies.datasets import open_datasets
 from hemix.lab.studies.options import StudyOptions
 from hemix.lab.studies.report import write_study_report
 from hemix.lab.studies.runner import check_study_folder, study_folder
-from hemix.lab.studies.study import run_candidates, study_facts, trials_for
+from hemix.lab.studies.study import STUDY_FORMAT, run_candidates, study_facts, trials_for
 from hemix.lab.studies.summary import paired_differences, summarise
 from hemix.lab.studies.trial import EvaluatedSplit
 from hemix.models import count_parameters
@@ -164,6 +165,7 @@ def ablate(
         pairs = [(label, FULL) for label in runs if label != FULL] if FULL in runs else []
         content = {
             "schema_version": 1,
+            FORMAT_KEY: STUDY_FORMAT.version,
             "split": split,
             "variants": {name: VARIANTS[name][0] for name in runs if name != FULL},
             "models": summarise(runs, split),

@@ -9,6 +9,7 @@ from typing import Any
 
 from hemix.errors import UsageError
 from hemix.files import write_json
+from hemix.formats import FORMAT_KEY
 from hemix.lab.studies.candidate import Candidate
 from hemix.lab.studies.cost import Stage, plan_study
 from hemix.lab.studies.datasets import open_datasets
@@ -16,7 +17,7 @@ from hemix.lab.studies.options import StudyOptions
 from hemix.lab.studies.report import write_study_report
 from hemix.lab.studies.runner import Failure, check_study_folder, study_folder
 from hemix.lab.studies.search import Points, Search, default_points, read_points
-from hemix.lab.studies.study import run_candidates, study_facts, trials_for
+from hemix.lab.studies.study import STUDY_FORMAT, run_candidates, study_facts, trials_for
 from hemix.lab.studies.summary import paired_differences, summarise
 from hemix.lab.studies.trial import EvaluatedSplit
 from hemix.models import find_model, model_names
@@ -80,8 +81,7 @@ def compare(
         data, verify_test=config.final, search_folder=config.search_data
     )
     split: EvaluatedSplit = "test" if config.final else "valid"
-    failures: list[Failure] = []
-    search_results: dict[str, Any] = {}
+    failures, search_results = list[Failure](), dict[str, Any]()
     with study_folder(out):
         if points is not None:
             search = Search(out, candidates, points, search_dataset or datasets[0])
@@ -96,15 +96,14 @@ def compare(
         complete = [pair for pair in primary if pair[0] in runs and pair[1] in runs]
         content = {
             "schema_version": 1,
+            FORMAT_KEY: STUDY_FORMAT.version,
             "split": split,
             "models": summarise(runs, split),
             **paired_differences(runs, datasets, split, primary=complete),
             "primary": [":".join(pair) for pair in primary],
             "failed": failures,
             "search": search_results,
-            **study_facts(
-                out, datasets, config.seeds, search_dataset if points is not None else None
-            ),
+            **study_facts(out, datasets, config.seeds, search_dataset if points else None),
         }
         write_json(out / "compare.json", content)
         write_study_report(out / "report.html", "compare", content)

@@ -19,9 +19,8 @@ from typing import Any
 
 from hemix.data.dataset import Dataset
 from hemix.errors import HemixError, RunError
-from hemix.files import read_json
 from hemix.lab.studies.options import StagePlan, StudyOptions, StudyPlan
-from hemix.lab.studies.trial import EvaluatedSplit, Trial
+from hemix.lab.studies.trial import TRIAL_FORMAT, EvaluatedSplit, Trial
 from hemix.models import build_model, import_files
 from hemix.settings import parse_settings
 from hemix.training.optimizers import Optimizers
@@ -92,8 +91,8 @@ def finished_costs(root: Path) -> dict[str, float | None]:
     costs: dict[str, list[float]] = {}
     for file in (root / "cells").glob("*/result.json"):
         try:
-            key = read_json(file.with_name("cell.json"), RunError)["cost_key"]
-            result = read_json(file, RunError)
+            key = TRIAL_FORMAT.read(file.with_name("cell.json"))["cost_key"]
+            result = TRIAL_FORMAT.read(file)
             seconds = result["seconds"] / max(result["train_rows"], 1)
         except (RunError, KeyError):
             continue  # trials of an older format have no cost

@@ -52,7 +52,13 @@ class StudyCallback(Protocol):
         """Receive the plan before the first trial starts."""
 
     def on_trial(self, message: str, done: int, total: int, /) -> None:
-        """Receive the start, end or failure of a trial; ``done`` of ``total`` trials have ended."""
+        """Receive the start, end or failure of a trial.
+
+        Args:
+            message: What happened, with the name of the trial's folder.
+            done: Number of trials that have ended.
+            total: Number of trials.
+        """
 
 
 class StudyOptions:

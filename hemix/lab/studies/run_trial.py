@@ -23,12 +23,11 @@ import torch
 
 from hemix.data.dataset import Dataset
 from hemix.data.layout import save_array
-from hemix.errors import DataError, HemixError, RunError
+from hemix.errors import DataError, HemixError
 from hemix.evaluation.evaluate import task_metrics
 from hemix.evaluation.predictions import Predictions
-from hemix.files import read_json, write_json
 from hemix.lab.flops import flop_counter
-from hemix.lab.studies.trial import EvaluatedSplit
+from hemix.lab.studies.trial import TRIAL_FORMAT, EvaluatedSplit
 from hemix.measure import PeakMemory, machine
 from hemix.models import import_files, is_neural
 from hemix.runs.evaluation import predictions_of
@@ -52,17 +51,19 @@ def run_trial(folder: Path, *, evaluate_test: bool = False) -> None:
         HemixError: The trial failed.
         Interrupted: A stop signal arrived; the checkpoint is saved.
     """
-    definition = read_json(folder / "cell.json", RunError)
+    definition = TRIAL_FORMAT.read(folder / "cell.json")
     import_files(definition.get("imports", ()))
     with _exclusive_lock(folder):
         dataset = Dataset(definition["data"], history_events_max=definition["history_events_max"])
         settings = parse_settings(definition["settings"])
         if not (folder / "result.json").exists():
-            write_json(folder / "result.json", _train_and_evaluate(dataset, settings, folder))
+            result = _train_and_evaluate(dataset, settings, folder)
+            TRIAL_FORMAT.write(folder / "result.json", result)
         if evaluate_test and not (folder / "test.json").exists():
             # trains again where the weights were deleted; the same seed gives the same run
             run = _train(dataset, folder / "run", settings)
-            write_json(folder / "test.json", {"tasks": _evaluate(run, dataset, "test", folder)})
+            result = {"tasks": _evaluate(run, dataset, "test", folder)}
+            TRIAL_FORMAT.write(folder / "test.json", result)
 
 
 def _train_and_evaluate(dataset: Dataset, settings: Settings, folder: Path) -> dict[str, Any]:

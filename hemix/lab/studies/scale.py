@@ -18,6 +18,7 @@ from hemix.errors import UsageError
 from hemix.evaluation.differences import MetricEstimate
 from hemix.evaluation.metrics import Array, UndefinedMetric
 from hemix.files import write_json
+from hemix.formats import FORMAT_KEY
 from hemix.lab.studies.candidate import Candidate
 from hemix.lab.studies.cost import Stage, plan_study
 from hemix.lab.studies.datasets import StudyDataset, evaluated_rows, open_datasets
@@ -25,7 +26,13 @@ from hemix.lab.studies.options import StudyOptions
 from hemix.lab.studies.report import write_study_report
 from hemix.lab.studies.runner import check_study_folder, study_folder
 from hemix.lab.studies.scaling_laws import ScalingLaw, fit_scaling_law, resample_values
-from hemix.lab.studies.study import TrialsByLabel, run_candidates, study_facts, trials_for
+from hemix.lab.studies.study import (
+    STUDY_FORMAT,
+    TrialsByLabel,
+    run_candidates,
+    study_facts,
+    trials_for,
+)
 from hemix.lab.studies.summary import measure_trials, summarise
 from hemix.lab.studies.trial import EvaluatedSplit
 
@@ -146,6 +153,7 @@ def scale(
         by_length = [candidate for candidate in by_length if candidate.label in runs]
         content = {
             "schema_version": 1,
+            FORMAT_KEY: STUDY_FORMAT.version,
             "split": split,
             "models": models,
             "sizes": [candidate.label for candidate in by_size],

@@ -1,7 +1,7 @@
 """Scaling laws: L = a + b x^-c, and L = intercept - slope log10 x, fitted to a few sizes.
 
-For a fixed c the power law is linear in a and b: c runs over a grid, and a and b follow by least
-squares with a, b >= 0. Intervals come from resampled users and seeds.
+For a fixed c the power law is linear in a and b. So c is searched on a grid, and least squares with
+a, b >= 0 give a and b. Intervals come from resampled users and seeds.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import torch
 
 from hemix.errors import RunError
 from hemix.files import storage_errors
+from hemix.formats import FORMAT_KEY, SavedFormat
 from hemix.lab.studies.candidate import Candidate
 from hemix.lab.studies.datasets import StudyDataset
 from hemix.lab.studies.options import StudyOptions
@@ -21,7 +22,8 @@ from hemix.lab.studies.trial import EvaluatedSplit, Trial
 from hemix.measure import machine
 
 __all__ = [
-    "ORIGIN_SEED_STEP",
+    "DATASET_SEED_STEP",
+    "STUDY_FORMAT",
     "TrialsByLabel",
     "complete_candidates",
     "read_test_set_accesses",
@@ -31,7 +33,10 @@ __all__ = [
     "trials_for",
 ]
 
-ORIGIN_SEED_STEP = 1000
+STUDY_FORMAT = SavedFormat(version=1, error=RunError, remedy="name a new folder with --out")
+"""Of compare.json, ablate.json, scale.json and openings.jsonl"""
+
+DATASET_SEED_STEP = 1000
 """Distance of the seeds of consecutive datasets, so that all trials of a study are independent."""
 
 TrialsByLabel = dict[str, list[list[Trial]]]
@@ -47,7 +52,7 @@ def trial_seeds(dataset_index: int, seeds: int) -> list[int]:
         dataset_index: Position of the dataset in the study.
         seeds: Number of seeds.
     """
-    return [seed + ORIGIN_SEED_STEP * dataset_index for seed in range(seeds)]
+    return [seed + DATASET_SEED_STEP * dataset_index for seed in range(seeds)]
 
 
 def trials_for(
@@ -152,6 +157,7 @@ def complete_candidates(
 
 def _log_test_access(out: Path, trials: Sequence[Trial], datasets: Sequence[StudyDataset]) -> None:
     access = {
+        FORMAT_KEY: STUDY_FORMAT.version,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "hemix": version("hemix"),
         "datasets": [dataset.summary() for dataset in datasets],
@@ -167,11 +173,17 @@ def _log_test_access(out: Path, trials: Sequence[Trial], datasets: Sequence[Stud
 
 
 def read_test_set_accesses(out: Path) -> list[dict[str, Any]]:
-    """Read the log of accesses to the test split in a study's folder."""
+    """Read the log of accesses to the test split in a study's folder.
+
+    Raises RunError for an entry of another version.
+    """
     path = out / _ACCESS_LOG
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    accesses = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for access in accesses:
+        STUDY_FORMAT.check(path, access.get(FORMAT_KEY))
+    return accesses
 
 
 def study_facts(

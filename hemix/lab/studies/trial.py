@@ -2,7 +2,7 @@
 
 ``DIR/cells/<model>-<data>-s<seed>-<hash>/`` holds ``cell.json`` (the definition), ``result.json``
 and ``valid.npy`` (after training), ``test.json`` and ``test.npy`` (after scoring test), ``run/``
-and ``log.txt``. The hash covers the settings, the dataset's content and :data:`FORMAT`.
+and ``log.txt``. The hash covers the settings, the dataset's content and :data:`TRIAL_FORMAT`.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hemix.errors import RunError
-from hemix.files import read_json, write_json
+from hemix.formats import SavedFormat
 from hemix.lab.studies.candidate import Candidate
 from hemix.lab.studies.datasets import StudyDataset
 from hemix.models import find_model
 from hemix.settings import Settings
 
-__all__ = ["FORMAT", "EvaluatedSplit", "Trial"]
+__all__ = ["TRIAL_FORMAT", "EvaluatedSplit", "Trial"]
 
-FORMAT = 1
-"""Version of a trial's files and measurements. A higher one invalidates all finished trials."""
+TRIAL_FORMAT = SavedFormat(version=2, error=RunError, remedy="name a new folder with --out")
+"""Of a trial's files and measurements. A higher version invalidates all finished trials."""
 
 EvaluatedSplit = Literal["valid", "test"]
 
@@ -53,7 +53,7 @@ class Trial:
         # the number of loader workers affects no result
         settings = self.settings.model_dump(mode="json", exclude={"train": {"loader_workers"}})
         content: list[Any] = [
-            FORMAT,
+            TRIAL_FORMAT.version,
             settings,
             self.dataset.digest,
             self.candidate.history_events_max,
@@ -78,7 +78,7 @@ class Trial:
         """Write cell.json, the input of the trial's process."""
         self.folder.mkdir(parents=True, exist_ok=True)
         content = {
-            "format": FORMAT,
+            "format": TRIAL_FORMAT.version,
             "model": self.candidate.model,
             "data": str(self.dataset.folder.absolute()),
             "data_digest": self.dataset.digest,
@@ -88,7 +88,7 @@ class Trial:
             "settings": self.settings.model_dump(mode="json"),
             **self.candidate.imports(),
         }
-        write_json(self.folder / "cell.json", content)
+        TRIAL_FORMAT.write(self.folder / "cell.json", content)
 
     @property
     def is_trained(self) -> bool:
@@ -101,13 +101,13 @@ class Trial:
 
     @property
     def result(self) -> dict[str, Any]:
-        """The content of result.json. Raises RunError where it is missing or damaged."""
-        return read_json(self.folder / "result.json", RunError)
+        """The content of result.json. Raises RunError where it cannot be used."""
+        return TRIAL_FORMAT.read(self.folder / "result.json")
 
     def metrics(self, split: EvaluatedSplit) -> dict[str, dict[str, Any]]:
         """Read the metrics of a split, by task. Raises RunError."""
         name = "result.json" if split == "valid" else "test.json"
-        tasks: dict[str, dict[str, Any]] = read_json(self.folder / name, RunError)["tasks"]
+        tasks: dict[str, dict[str, Any]] = TRIAL_FORMAT.read(self.folder / name)["tasks"]
         return tasks
 
     def delete_run(self) -> None:

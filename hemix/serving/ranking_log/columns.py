@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from hemix.data.encode import level_features
+from hemix.data.levels import level_features
 from hemix.data.texts import text_of
 from hemix.schema import Schema
 from hemix.serving.field_validation import FieldValidator

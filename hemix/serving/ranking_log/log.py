@@ -18,13 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from hemix.errors import HemixError, StorageError
 from hemix.files import storage_errors
 from hemix.schema import Schema
 from hemix.serving.idle_maintenance import IdleMaintenance
-from hemix.serving.ranking_log.files import TABLES
+from hemix.serving.ranking_log.files import TABLES, write_table
 from hemix.serving.ranking_log.retention import Retention
 from hemix.serving.ranking_log.tables import LoggedRanking, LogTables
 from hemix.serving.stores import StoreLimits
@@ -241,7 +240,7 @@ class RankingLog:
                             f"{path}: not written: the last {reserved} are left to the store of "
                             "events"
                         )
-                    pq.write_table(rows, temporary_file)
+                    write_table(rows, temporary_file)
                     temporary_file.replace(path)
                 self.problem = None
             except (HemixError, OSError, pa.ArrowException) as error:

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from hemix.data.spec import TIMELESS_MS
 from hemix.errors import DataError
 from hemix.schema import Schema
-from hemix.serving.ranking_log.files import read_columns, sibling_files
+from hemix.serving.ranking_log.files import has_column, read_columns, sibling_files
 from hemix.serving.ranking_log.tables import LogTables
 from hemix.serving.types import Event
 
@@ -148,7 +148,7 @@ def _read(folder: Path, table: str, columns: set[str], revision: str) -> pa.Tabl
         rows = read_columns(path, columns)
         if rows is not None:
             tables.append(rows)
-        elif path in own_files and read_columns(path, [revision]) is None:
+        elif path in own_files and not has_column(path, revision):
             raise DataError(
                 f"{path}: logged without revisions; name the server's store to replay it"
             )

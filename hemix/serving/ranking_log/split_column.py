@@ -39,7 +39,7 @@ class SplitColumnFormat:
     def __init__(self, schema: Schema) -> None:
         boundaries = [
             boundary
-            for boundary in schema.split.marks.values()
+            for boundary in schema.split.boundaries.values()
             if not (isinstance(boundary, float) and math.isinf(boundary))
         ]
         zone = ZoneInfo(schema.clock.timezone)

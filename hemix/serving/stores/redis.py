@@ -18,14 +18,18 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from hemix.errors import StoreError
+from hemix.formats import SavedFormat
 from hemix.serving.stores.base import DEFAULT_LIMITS, StoreLimits, owner_of
 from hemix.serving.stores.feature_columns import to_features, to_json
 from hemix.serving.types import Event, Features, History
 
 __all__ = ["RedisStore"]
 
-_PREFIX = "hemix:2:"
-"""Start of every key; the number is the version of the layout"""
+_FORMAT = SavedFormat(version=2, error=StoreError, remedy="name another Redis with --store")
+_FORMAT_KEY = "hemix:format_version"
+"""Holds the version of the layout; the only key without the prefix"""
+_PREFIX = f"hemix:{_FORMAT.version}:"
+"""Start of every other key"""
 _REVISION_DIGITS, _ARRIVAL_DIGITS = 16, 22
 _CONNECTIONS = 64
 
@@ -45,6 +49,7 @@ class RedisStore:
     def __init__(self, url: str, limits: StoreLimits = DEFAULT_LIMITS) -> None:
         self._limits = limits
         self._closed = False
+        self._format_checked = self._format_marked = False
         try:
             parsed = urlsplit(url)
             address = f"{parsed.hostname or 'localhost'}:{parsed.port or 6379}"
@@ -102,6 +107,7 @@ class RedisStore:
         if not events:
             return [], 0
         with self._store_errors(limits.append_timeout_s):
+            self._mark_format()
             *accepted, revision = self._append(args=arguments)
         return [bool(new) for new in accepted], int(revision)
 
@@ -179,12 +185,29 @@ class RedisStore:
             for client in (self._redis, self._writer):
                 client.connection_pool.disconnect()
 
+    def _check_format(self) -> None:
+        """Refuse keys of another version, once for each store object."""
+        if not self._format_checked:
+            version: Any = self._redis.get(_FORMAT_KEY)
+            if version is not None:
+                _FORMAT.check_bytes(self._name, version)
+            self._format_checked = True
+
+    def _mark_format(self) -> None:
+        """Write the version before the first event."""
+        if not self._format_marked:
+            if not self._writer.set(_FORMAT_KEY, _FORMAT.version, nx=True):
+                version: Any = self._writer.get(_FORMAT_KEY)
+                _FORMAT.check_bytes(self._name, version)
+            self._format_marked = True
+
     @contextmanager
     def _store_errors(self, response_timeout_s: float | None = None) -> Iterator[None]:
         if self._closed:
             raise StoreError(f"{self._name}: closed")
         timeout_s = response_timeout_s or self._limits.timeout_s
         try:
+            self._check_format()
             yield
         except redis.TimeoutError as error:
             raise StoreError(f"{self._name}: no answer within {timeout_s:g} s") from error

@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hemix.errors import StoreError
+from hemix.formats import SavedFormat
 
 __all__ = ["check_file", "create_tables", "store_errors"]
 
 _APPLICATION = 0x48454D58
 """``HEMX``, in the file's header"""
-_VERSION = 1
+_FORMAT = SavedFormat(version=1, error=StoreError, remedy="name another file for the store")
+"""Its version is the file's PRAGMA user_version."""
 _MAGIC = b"SQLite format 3\0"
 _MAX_CHECKED_BYTES = 64 << 20
 """Files up to this size are checked page by page when they are opened"""
@@ -98,12 +100,8 @@ def create_tables(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreError(
             f"{path}: a SQLite database, but not of hemix; name another file for the store"
         )
-    if objects and version != _VERSION:
-        raise StoreError(
-            f"{path}: expected a store of version {_VERSION}, found version {version}; use the "
-            "hemix that made it"
-        )
     if objects:
+        _FORMAT.check(path, version)
         _check_pages(connection, path)
         connection.execute(_ITEMS_INDEX)
         return
@@ -115,7 +113,7 @@ def create_tables(connection: sqlite3.Connection, path: Path) -> None:
             connection.execute(statement)
         connection.execute(_ITEMS_INDEX)
         connection.execute(f"PRAGMA application_id = {_APPLICATION}")
-        connection.execute(f"PRAGMA user_version = {_VERSION}")
+        connection.execute(f"PRAGMA user_version = {_FORMAT.version}")
     connection.execute("COMMIT")
 
 

@@ -1,6 +1,4 @@
-"""Arms that are away, refuse, or have become another model: each is paused or refused by name, and
-spoils no other.
-"""
+"""Arms that are unavailable, refuse calls or change their model."""
 
 from __future__ import annotations
 
@@ -15,10 +13,13 @@ import pytest
 from hemix import api
 from hemix.errors import UsageError
 from hemix.lab.abtest import Plan, experiment
-from hemix.lab.abtest.arms import ArmDown, Server
-from hemix.lab.abtest.living import past_lives
+from hemix.lab.abtest.arm_simulation import simulate_past
+from hemix.lab.abtest.arms import ArmUnavailable
+from hemix.lab.abtest.server_arm import ServerArm
 from hemix.lab.simulator.city import build_city
-from tests.lab.abtest.stand_in import StandIn
+from hemix.lab.simulator.simulation import UserSimulation
+from hemix.lab.simulator.state import Requests
+from tests.lab.abtest.fake_server import FakeServer
 
 
 @pytest.fixture(scope="module")
@@ -29,166 +30,171 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def dead() -> Iterator[str]:
-    """The URL of a port on which nobody listens."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{held.getsockname()[1]}"
+def closed_url() -> Iterator[str]:
+    """The URL of a port on which no server listens."""
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{reserved.getsockname()[1]}"
 
 
-def run(arms: dict[str, str], logs: Path, out: Path, **more: Any) -> dict[str, Any]:
+def run_experiment(arms: dict[str, str], logs: Path, out: Path, **options: Any) -> dict[str, Any]:
+    """Two blocks of 12 users, one day."""
     plan = Plan(arms=arms, logs=str(logs), users=24, days=1, block=12)
-    return experiment(plan, out, **{"patience_seconds": 0.3, **more})
+    return experiment(plan, out, **{"arm_timeout_seconds": 0.3, **options})
 
 
-def users_of(found: dict[str, Any]) -> dict[str, int]:
-    return {name: arm["users"] for name, arm in found["arms"].items()}
+def users_by_arm(content: dict[str, Any]) -> dict[str, int]:
+    return {name: arm["users"] for name, arm in content["arms"].items()}
 
 
-def test_a_candidate_without_a_score_is_last() -> None:
-    city = build_city(200, 1, 2)
-    lives, _ = past_lives(city, np.arange(4), 0)
-    lives.begin_day(1)
-    requests, _ = lives.begin_session(0)
-    server = Server("http://127.0.0.1:1")
-    server.client.rank = lambda _user, names, **_: {  # type: ignore[method-assign]
-        "items": [{"id": name, "score": -5.0 if n else None} for n, name in enumerate(names)]
+def first_requests(users: int) -> tuple[UserSimulation, Requests]:
+    """Simulated users after one logged day, with the first requests of the next day."""
+    simulation, _ = simulate_past(build_city(200, 1, 2), np.arange(users), 0)
+    simulation.begin_day(1)
+    return simulation, simulation.begin_session(0)[0]
+
+
+def test_a_candidate_without_a_score_has_the_lowest_score() -> None:
+    simulation, requests = first_requests(4)
+    arm = ServerArm("http://127.0.0.1:1")
+    arm.client.rank = lambda _user, items, **_: {  # type: ignore[method-assign]
+        "items": [{"id": item, "score": -5.0 if n else None} for n, item in enumerate(items)]
     }
-    candidates = lives.candidates(requests)
-    shown = candidates >= 0
-    scores = np.where(shown, server.scores(lives, requests, candidates), 0.0)
+    candidates = simulation.candidates(requests)
+    exists = candidates >= 0
+    scores = np.where(exists, arm.score(simulation, requests, candidates), 0.0)
     assert np.isfinite(scores).all() and len(scores) > 1
-    assert (scores.argmin(axis=1) == shown.argmax(axis=1)).all(), (
-        "the first of each request has none"
-    )
+    first_candidate = exists.argmax(axis=1)
+    assert (scores.argmin(axis=1) == first_candidate).all()
 
 
-def test_rankings_that_wait_for_a_dead_server_give_up_together(dead: str) -> None:
-    """One waits out the patience; the others who stand in the queue never ask."""
-    city = build_city(200, 1, 2)
-    lives, _ = past_lives(city, np.arange(40), 0)
-    lives.begin_day(1)
-    requests, _ = lives.begin_session(0)
-    server, asked = Server(dead, patience_seconds=0.3), set[str]()
-    rank = server.client.rank
-    server.client.rank = lambda *args, **more: (asked.add(more["id"]), rank(*args, **more))[1]  # type: ignore[method-assign]
+def test_queued_rankings_are_cancelled_when_the_server_is_unavailable(closed_url: str) -> None:
+    simulation, requests = first_requests(40)
+    arm, sent_ids = ServerArm(closed_url, timeout_seconds=0.3), set[str]()
+    rank = arm.client.rank
+    arm.client.rank = lambda *args, **more: (sent_ids.add(more["id"]), rank(*args, **more))[1]  # type: ignore[method-assign]
     assert len(requests) > 8
-    with pytest.raises(ArmDown, match="no answer"):
-        server.scores(lives, requests, lives.candidates(requests))
-    assert 1 <= len(asked) <= 4
+    with pytest.raises(ArmUnavailable, match="no answer"):
+        arm.score(simulation, requests, simulation.candidates(requests))
+    assert 1 <= len(sent_ids) <= 4
 
 
-def test_connections_stay_open_and_one_that_the_server_closed_is_made_anew() -> None:
-    with StandIn() as other:
-        server = Server(other.url)
+def test_connections_are_reused_and_reopened_when_closed() -> None:
+    with FakeServer() as server:
+        client = ServerArm(server.url).client
         for _ in range(20):
-            server.client.rank("u1", ["a", "b"])
-        assert other.connections == 1
-        server.client._own.connection.sock.shutdown(socket.SHUT_RDWR)
-        assert server.client.rank("u1", ["a"])["items"] == [{"id": "a", "score": 0.0}]
-        assert other.connections == 2
+            client.rank("u1", ["a", "b"])
+        assert server.connections == 1
+        client._connection().sock.shutdown(socket.SHUT_RDWR)
+        assert client.rank("u1", ["a"])["items"] == [{"id": "a", "score": 0.0}]
+        assert server.connections == 2
 
 
-def test_an_arm_that_is_down_at_the_start_waits_and_the_others_live(
-    logs: Path, dead: str, tmp_path: Path
+def test_an_unavailable_arm_is_paused_and_runs_in_a_later_call(
+    logs: Path, closed_url: str, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    with StandIn() as up:
-        found = run({"up": up.url, "down": dead, "popularity": "popularity"}, logs, out)
-        assert users_of(found) == {"up": 24, "popularity": 24}
-        assert "no answer" in found["paused"]["down"] and found["rankings_per_second"] > 0
-    with StandIn() as later:  # the first server is gone, and nothing is wanted of it any more
-        found = run({"up": dead, "down": later.url, "popularity": "popularity"}, logs, out)
-    assert users_of(found) == {"up": 24, "down": 24, "popularity": 24} and found["paused"] == {}
-    again = run({"up": dead, "down": dead + "0", "popularity": "popularity"}, logs, out)
-    assert (
-        again["effects"] == found["effects"]
-        and again["rankings_per_second"] == found["rankings_per_second"]
-    )
+    with FakeServer() as server:
+        arms = {"up": server.url, "down": closed_url, "popularity": "popularity"}
+        content = run_experiment(arms, logs, out)
+    assert users_by_arm(content) == {"up": 24, "popularity": 24}
+    assert content["paused"].keys() == {"down"} and "no answer" in content["paused"]["down"]
+    assert content["rankings_per_second"] > 0
+    with FakeServer() as server:
+        arms = {"up": closed_url, "down": server.url, "popularity": "popularity"}
+        content = run_experiment(arms, logs, out)
+    assert users_by_arm(content) == {"up": 24, "down": 24, "popularity": 24}
+    assert content["paused"] == {}
 
 
-def test_one_who_stops_the_whole_waits_for_no_block_and_goes_on_later(
+def test_a_finished_arm_needs_no_server(logs: Path, closed_url: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with FakeServer() as server:
+        arms = {"server": server.url, "popularity": "popularity"}
+        content = run_experiment(arms, logs, out)
+    arms["server"] = closed_url
+    repeated = run_experiment(arms, logs, out)
+    assert repeated["effects"] == content["effects"]
+    assert repeated["rankings_per_second"] == content["rankings_per_second"]
+
+
+def test_an_interrupted_experiment_stops_at_once_and_continues_later(
     logs: Path, tmp_path: Path
 ) -> None:
-    """Two arms live at the same time; what is stopped in the middle is lived again, and nothing
-    else.
-    """
-
-    def stop(what: str, _share: float) -> None:
-        if what.startswith("b, users 0"):
+    def interrupt(stage: str, _fraction: float) -> None:
+        if stage.startswith("b, users 0"):
             raise KeyboardInterrupt
 
-    with StandIn() as a, StandIn() as b:
+    with FakeServer() as a, FakeServer() as b:
         arms = {"a": a.url, "b": b.url, "oracle": "oracle"}
         with pytest.raises(KeyboardInterrupt):
-            run(arms, logs, tmp_path / "out", on_progress=stop)
+            run_experiment(arms, logs, tmp_path / "out", on_progress=interrupt)
         assert not list((tmp_path / "out" / "cells").glob("b-*"))
-        found, undisturbed = (run(arms, logs, tmp_path / out) for out in ("out", "other"))
-    assert found["effects"] == undisturbed["effects"] and users_of(found) == {
-        "a": 24,
-        "b": 24,
-        "oracle": 24,
-    }
+        continued, uninterrupted = (
+            run_experiment(arms, logs, tmp_path / out) for out in ("out", "other")
+        )
+    assert continued["effects"] == uninterrupted["effects"]
+    assert users_by_arm(continued) == {"a": 24, "b": 24, "oracle": 24}
 
 
-def test_arms_none_of_which_answers_are_refused(logs: Path, dead: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"--arm a: does not answer: .*; --arm b: does not answer"):
-        run({"a": dead, "b": dead + "/other"}, logs, tmp_path / "out")
+def test_an_experiment_without_any_available_arm_is_refused(
+    logs: Path, closed_url: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=r"--arm a: .*; --arm b: "):
+        run_experiment({"a": closed_url, "b": closed_url + "/other"}, logs, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("how", ["a refused ranking", "a rejected event"])
-def test_an_arm_that_refuses_the_city_is_left_out_with_the_reason(
-    how: str, logs: Path, tmp_path: Path
+@pytest.mark.parametrize("refusal", ["ranking", "event"])
+def test_an_arm_that_refuses_a_call_is_paused_with_the_reason(
+    refusal: str, logs: Path, tmp_path: Path
 ) -> None:
-    with StandIn() as good, StandIn() as bad:
+    with FakeServer() as good, FakeServer() as bad:
 
-        def turn(what: str, _share: float) -> None:
-            if what.startswith("bad, users 12"):
-                if how == "a refused ranking":
-                    bad.refuse["/v1/rank"] = 422, "no column weather"
+        def refuse(stage: str, _fraction: float) -> None:
+            if stage.startswith("bad, users 12"):
+                if refusal == "ranking":
+                    bad.errors["/v1/rank"] = 422, "no column weather"
                 else:
                     bad.rejected = [{"index": 0, "message": "no item p00001"}]
 
-        found = run({"good": good.url, "bad": bad.url}, logs, tmp_path / "out", on_progress=turn)
-    assert users_of(found) == {"good": 24, "bad": 12}
-    assert ("no column weather" if how == "a refused ranking" else "no item p00001") in found[
-        "paused"
-    ]["bad"]
+        arms = {"good": good.url, "bad": bad.url}
+        content = run_experiment(arms, logs, tmp_path / "out", on_progress=refuse)
+    assert users_by_arm(content) == {"good": 24, "bad": 12}
+    server_message = {"ranking": "no column weather", "event": "no item p00001"}[refusal]
+    assert server_message in content["paused"]["bad"]
 
 
-def test_another_model_behind_an_arm_is_not_mixed_in(logs: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    with StandIn("first") as one, StandIn("second") as two:
-
-        def swap(what: str, _share: float) -> None:
-            if what.startswith("a, users 12"):
-                one.facts = {**one.facts, "version": "2"}
-
-        found = run({"a": one.url, "b": two.url}, logs, out, on_progress=swap)
-        assert users_of(found) == {"a": 12, "b": 24}
-        assert (
-            "its users began with first (1, first1), and it is first (2, first1) now"
-            in found["paused"]["a"]
-        )
-        with pytest.raises(
-            UsageError,
-            match=r"--arm a: its users began with first \(1, .*, and it is first \(2, .*\) now",
-        ):
-            run({"a": one.url, "b": two.url}, logs, out)
-        with pytest.raises(
-            UsageError, match=r"--arm a: its users began with first .*, and it is oracle now"
-        ):
-            run({"a": "oracle", "b": two.url}, logs, out)
-    with StandIn("first") as restarted:
-        found = run({"a": restarted.url, "b": "http://127.0.0.1:1"}, logs, out)
-    assert users_of(found) == {"a": 24, "b": 24} and found["models"]["a"]["version"] == "1"
-
-
-def test_another_schema_than_that_of_an_arm_met_before_is_refused(
-    logs: Path, dead: str, tmp_path: Path
+def test_an_arm_whose_model_changes_is_paused_until_the_model_is_back(
+    logs: Path, tmp_path: Path
 ) -> None:
-    with StandIn(schema="s") as one, StandIn(schema="t") as two:
-        run({"a": one.url, "b": dead}, logs, tmp_path / "out")
-        with pytest.raises(UsageError, match=r"--arm b: serves another schema \(t\) than a \(s\)"):
-            run({"a": one.url, "b": two.url}, logs, tmp_path / "out")
+    out = tmp_path / "out"
+    with FakeServer("first") as a, FakeServer("second") as b:
+
+        def change_model(stage: str, _fraction: float) -> None:
+            if stage.startswith("a, users 12"):
+                a.model = {**a.model, "version": "2"}
+
+        content = run_experiment({"a": a.url, "b": b.url}, logs, out, on_progress=change_model)
+        assert users_by_arm(content) == {"a": 12, "b": 24}
+        assert "from first (1, first1) to first (2, first1)" in content["paused"]["a"]
+        with pytest.raises(
+            UsageError, match=r"--arm a: .* from first \(1, .*\) to first \(2, .*\)"
+        ):
+            run_experiment({"a": a.url, "b": b.url}, logs, out)
+        with pytest.raises(UsageError, match=r"--arm a: .* from first .* to oracle"):
+            run_experiment({"a": "oracle", "b": b.url}, logs, out)
+    with FakeServer("first") as restarted:
+        arms = {"a": restarted.url, "b": "http://127.0.0.1:1"}
+        content = run_experiment(arms, logs, out)
+    assert users_by_arm(content) == {"a": 24, "b": 24}
+    assert content["models"]["a"]["version"] == "1"
+
+
+def test_an_arm_with_another_schema_than_earlier_arms_is_refused(
+    logs: Path, closed_url: str, tmp_path: Path
+) -> None:
+    with FakeServer(schema="s") as a, FakeServer(schema="t") as b:
+        run_experiment({"a": a.url, "b": closed_url}, logs, tmp_path / "out")
+        with pytest.raises(UsageError, match=r"--arm b: .* schema t, .* --arm a .* s;"):
+            run_experiment({"a": a.url, "b": b.url}, logs, tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Statistics of experiments: worked out by hand, and right in repetition."""
+"""Statistics of experiments: values worked out by hand, and coverage in repetition."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import pytest
 from hemix.lab.abtest.effects import (
     Effect,
     Ratio,
-    cuped,
-    minimum_detectable,
-    minimum_detectable_paired,
+    cuped_adjustment,
+    minimum_detectable_effect,
+    minimum_detectable_effect_paired,
     relative_difference,
-    sample_ratio_p,
+    sample_ratio_p_value,
 )
 
 
 def test_a_ratio_and_its_influences_by_hand() -> None:
-    """Clicks 1, 3 over 4, 4 impressions: .5; the first user is 1 below what 4 impressions should
-    give, the second 1 above.
+    """Clicks 1 and 3 of 4 and 4 impressions: the ratio is .5; the first user has 1 click less than
+    the ratio gives, the second 1 more.
     """
     ratio = Ratio.of(np.array([1.0, 3]), np.array([4.0, 4]))
     assert ratio.value == 0.5
@@ -47,31 +47,29 @@ def test_a_paired_difference_by_hand() -> None:
 def test_an_arm_against_itself_has_no_difference_and_no_error_when_paired() -> None:
     ratio = Ratio.of(np.array([1.0, 3, 0]), np.array([4.0, 4, 2]))
     effect = relative_difference(ratio, ratio, paired=True)
-    assert (effect.relative, effect.standard_error, effect.p) == (0.0, 0.0, 1.0)
+    assert (effect.relative, effect.standard_error, effect.p_value) == (0.0, 0.0, 1.0)
     assert relative_difference(ratio, ratio, paired=False).standard_error > 0
 
 
-def test_cuped_takes_off_what_was_there_before() -> None:
-    """What users do now is what they did before, exactly: the difference between the sides was
-    there before, and nothing is left.
-    """
+def test_cuped_removes_a_difference_from_before_the_experiment() -> None:
+    """Users do exactly what they did before, so the whole difference existed before."""
     rng = np.random.default_rng(0)
     shown = np.full(50, 10.0)
-    one, two = rng.integers(0, 5, 50).astype(float), rng.integers(1, 6, 50).astype(float)
-    a, b = Ratio.of(one, shown), Ratio.of(two, shown)
-    whole = Ratio.of(np.concatenate([one, two]), np.concatenate([shown, shown]))
+    clicks_a = rng.integers(0, 5, 50).astype(float)
+    clicks_b = rng.integers(1, 6, 50).astype(float)
+    a, b = Ratio.of(clicks_a, shown), Ratio.of(clicks_b, shown)
+    both = Ratio.of(np.concatenate([clicks_a, clicks_b]), np.concatenate([shown, shown]))
     plain = relative_difference(a, b, paired=False)
-    adjusted = relative_difference(a, b, paired=False, covariate=cuped(a, b, a, b, whole))
+    adjustment = cuped_adjustment(a, b, a, b, both)
+    adjusted = relative_difference(a, b, paired=False, adjustment=adjustment)
     assert abs(plain.relative) > 0.2
     assert abs(adjusted.relative) < abs(plain.relative) / 3
     assert adjusted.standard_error < plain.standard_error / 3
 
 
-def test_intervals_with_and_without_cuped_hold_the_truth() -> None:
-    """Two arms of users whose rates differ from user to user; the second clicks 10 % more. 400
-    repetitions.
-    """
-    rng, held, widths = np.random.default_rng(1), [0, 0], [0.0, 0.0]
+def test_95_percent_intervals_with_and_without_cuped_cover_the_true_effect() -> None:
+    """Users with different click rates; those of the first arm click 10 % more. 400 repetitions."""
+    rng, covered, widths = np.random.default_rng(1), [0, 0], [0.0, 0.0]
     for _ in range(400):
         sides = []
         for lift in (1.1, 1.0):
@@ -84,83 +82,82 @@ def test_intervals_with_and_without_cuped_hold_the_truth() -> None:
             )
         (a, before_a), (b, before_b) = sides
         thirty = np.full(300, 30.0)
-        whole = Ratio.of(np.concatenate([before_a, before_b]), np.full(600, 30.0))
-        covariate = cuped(a, b, Ratio.of(before_a, thirty), Ratio.of(before_b, thirty), whole)
-        for which, found in enumerate((None, covariate)):
-            effect = relative_difference(a, b, paired=False, covariate=found)
+        both = Ratio.of(np.concatenate([before_a, before_b]), np.full(600, 30.0))
+        cuped = cuped_adjustment(a, b, Ratio.of(before_a, thirty), Ratio.of(before_b, thirty), both)
+        for index, adjustment in enumerate((None, cuped)):
+            effect = relative_difference(a, b, paired=False, adjustment=adjustment)
             low, high = effect.interval()
-            held[which] += low <= 0.1 <= high
-            widths[which] += effect.standard_error
-    assert all(370 <= count <= 392 for count in held)
+            covered[index] += low <= 0.1 <= high
+            widths[index] += effect.standard_error
+    assert all(370 <= count <= 392 for count in covered)
     assert widths[1] < 0.85 * widths[0]
 
 
-def test_always_valid_intervals_are_wider_and_hold_at_all_looks_together() -> None:
-    """A walk without drift, looked at 50 times: the fixed interval leaves 0 out at some look far
-    too often, the other one rarely.
-    """
-    rng, fixed, always = np.random.default_rng(2), 0, 0
+def test_always_valid_intervals_cover_0_at_all_looks_together() -> None:
+    """No effect, 50 looks: the fixed interval excludes 0 at some look far too often."""
+    rng, fixed_errors, always_valid_errors = np.random.default_rng(2), 0, 0
     for _ in range(300):
         means = rng.normal(size=5000).cumsum()[99::100] / np.arange(100, 5001, 100)
         effects = [
             Effect(relative=m, standard_error=1 / math.sqrt(n))
             for m, n in zip(means, range(100, 5001, 100), strict=True)
         ]
-        fixed += any(not low <= 0 <= high for low, high in (e.interval() for e in effects))
-        always += any(not low <= 0 <= high for low, high in (e.always_valid(0.05) for e in effects))
-    assert fixed > 60 and always <= 20
+        fixed = [effect.interval() for effect in effects]
+        always_valid = [effect.always_valid_interval(0.05) for effect in effects]
+        fixed_errors += any(not low <= 0 <= high for low, high in fixed)
+        always_valid_errors += any(not low <= 0 <= high for low, high in always_valid)
+    assert fixed_errors > 60 and always_valid_errors <= 20
 
 
-def test_equal_shares_by_hand() -> None:
-    """50 against 50: 1. 60 against 40: chi-square 4 with 1 degree, p .0455; 40, 30, 30 and 20: 6.67
-    with 3, .0833; 9 of 3: .0111.
-    """
-    assert sample_ratio_p([50, 50]) == 1
-    assert sample_ratio_p([60, 40]) == pytest.approx(0.0455, abs=1e-4)
-    assert sample_ratio_p([40, 30, 30, 20]) == pytest.approx(0.0833, abs=1e-4)
-    assert sample_ratio_p([60, 40, 35]) == pytest.approx(
+def test_the_sample_ratio_test_by_hand() -> None:
+    """60 and 40 users: chi-square 4 with 1 degree of freedom; 40, 30, 30 and 20: 6.67 with 3."""
+    assert sample_ratio_p_value([50, 50]) == 1
+    assert sample_ratio_p_value([60, 40]) == pytest.approx(0.0455, abs=1e-4)
+    assert sample_ratio_p_value([40, 30, 30, 20]) == pytest.approx(0.0833, abs=1e-4)
+    assert sample_ratio_p_value([60, 40, 35]) == pytest.approx(
         math.exp(-(15**2 + 5**2 + 10**2) / 45 / 2), abs=1e-9
     )
 
 
-def test_the_power_by_hand() -> None:
-    """One order each by half of the users: mean .5, a user's deviation .5, relatively 1: 2.8016
-    sqrt(2 / 100), and n / (n - 1).
-    """
+def test_the_detectable_effect_of_the_split_design_by_hand() -> None:
+    """Half of the users order once: mean .5, deviation .5, so the relative deviation is 1."""
     ratio = Ratio.of(np.array([0.0, 1] * 50), np.ones(100))
-    assert minimum_detectable(ratio, 200, 2) == pytest.approx(
+    assert minimum_detectable_effect(ratio, 200, 2) == pytest.approx(
         2.8016 * math.sqrt(2 / 100) * math.sqrt(100 / 99), rel=1e-3
     )
 
 
-def test_the_power_of_users_who_live_twice_by_hand() -> None:
-    """Half of 100 users do .5 more and half .5 less with the other ranker, around 1: relative
-    deviation .5 of the differences.
+def test_the_detectable_effect_of_the_paired_design_by_hand() -> None:
+    """With the second ranker half of the users do .5 more and half .5 less, around a mean of 1: the
+    relative deviation of the differences is .5.
     """
     rng = np.random.default_rng(0)
-    own = rng.uniform(0, 2, 100)
-    own += 1 - own.mean()
-    one, two = Ratio.of(own, np.ones(100)), Ratio.of(own + np.array([0.5, -0.5] * 50), np.ones(100))
-    assert minimum_detectable_paired(one, two, 400) == pytest.approx(
+    orders = rng.uniform(0, 2, 100)
+    orders += 1 - orders.mean()
+    first = Ratio.of(orders, np.ones(100))
+    second = Ratio.of(orders + np.array([0.5, -0.5] * 50), np.ones(100))
+    assert minimum_detectable_effect_paired(first, second, 400) == pytest.approx(
         2.8016 * 0.5 / math.sqrt(400) * math.sqrt(100 / 99), rel=1e-3
     )
-    assert minimum_detectable_paired(one, one, 400) == 0
-    assert minimum_detectable_paired(one, two, 400) < minimum_detectable(two, 400, 2)
+    assert minimum_detectable_effect_paired(first, first, 400) == 0
+    assert minimum_detectable_effect_paired(first, second, 400) < minimum_detectable_effect(
+        second, 400, 2
+    )
 
 
-def test_the_power_said_before_holds_in_repetition() -> None:
-    """Users whose orders differ much from each other and little between arms: the effect said to be
-    seen is seen in about 80 %.
-    """
-    rng, seen = np.random.default_rng(3), 0
+def test_the_detectable_effect_is_detected_in_about_80_percent_of_repetitions() -> None:
+    """Users differ much from each other in their orders, and little between the arms."""
+    rng, detected = np.random.default_rng(3), 0
 
-    def lives(lift: float, users: int) -> tuple[Ratio, Ratio]:
-        own = rng.gamma(1.0, 5.0, users)
+    def simulate_arms(lift: float, users: int) -> tuple[Ratio, Ratio]:
+        orders = rng.gamma(1.0, 5.0, users)
         return tuple(
-            Ratio.of(own * (1 + by) + rng.normal(0, 1, users), np.ones(users)) for by in (lift, 0.0)
+            Ratio.of(orders * (1 + effect) + rng.normal(0, 1, users), np.ones(users))
+            for effect in (lift, 0.0)
         )  # type: ignore[return-value]
 
-    visible = minimum_detectable_paired(*lives(0.0, 5000), 600)
+    detectable = minimum_detectable_effect_paired(*simulate_arms(0.0, 5000), 600)
     for _ in range(300):
-        seen += relative_difference(*lives(visible, 600), paired=True).p < 0.05
-    assert 210 <= seen <= 270
+        effect = relative_difference(*simulate_arms(detectable, 600), paired=True)
+        detected += effect.p_value < 0.05
+    assert 210 <= detected <= 270

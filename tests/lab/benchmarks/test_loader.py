@@ -1,4 +1,4 @@
-"""The benchmark of the loader on planted logs."""
+"""``hemix bench loader`` on planted logs."""
 
 from __future__ import annotations
 
@@ -8,23 +8,41 @@ import pytest
 
 from hemix.errors import HemixError
 from hemix.lab.benchmarks import loader
+from tests.lab.benchmarks.figures import assert_figures
+
+KEYS = {
+    "name",
+    "ours_seconds",
+    "plain_seconds",
+    "batch_seconds",
+    "step_seconds",
+    "share_waited",
+    "share_to_make",
+    "within_target",
+    "ours_peak_bytes",
+    "dense_parameters",
+    "impressions",
+    "events",
+    "steps",
+    "threads",
+}
 
 
-def test_a_small_run_says_what_was_waited_for(planted_data: Path) -> None:
+def test_fractions_follow_from_the_times(planted_data: Path) -> None:
     figures = loader.run(data=planted_data, sizes=("tiny",), batch_size=64, steps=3, threads=1)
     (case,) = figures["cases"]
-    assert case["name"] == "loader, tiny" and case["steps"] == 3
-    assert 0 < case["share_to_make"] < 1
+    assert_figures(case, KEYS)
+    assert (case["name"], case["steps"], case["impressions"]) == ("loader, tiny", 3, 64)
+    for key, seconds in (("share_waited", "ours_seconds"), ("share_to_make", "batch_seconds")):
+        expected = case[seconds] / (case[seconds] + case["step_seconds"])
+        assert case[key] == pytest.approx(expected, abs=1e-3)
     assert case["within_target"] is (case["share_waited"] < loader.TARGET)
-    assert (
-        min(case["batch_seconds"], case["step_seconds"], case["ours_peak_bytes"], case["events"])
-        > 0
+    assert min(case["ours_peak_bytes"], case["events"]) > 0
+
+
+def test_too_few_impressions_are_an_error(planted_data: Path) -> None:
+    config = loader._Config(
+        data=str(planted_data), size="tiny", batch_size=1_000_000, steps=7, threads=1
     )
-
-
-def test_too_little_data_is_refused(planted_data: Path) -> None:
-    with pytest.raises(
-        HemixError,
-        match=r"bench loader: tiny failed: .*too few impressions for 3 batches of 1000000",
-    ):
-        loader.run(data=planted_data, sizes=("tiny",), batch_size=1_000_000, threads=1)
+    with pytest.raises(HemixError, match="too few impressions for 3 batches of 1000000"):
+        loader._measure(config)

@@ -1,4 +1,4 @@
-"""The preparation benchmark at a thousandth of its size."""
+"""``hemix bench prepare`` at a thousandth of its size."""
 
 from __future__ import annotations
 
@@ -8,12 +8,30 @@ import pyarrow.parquet as pq
 import pytest
 
 from hemix.errors import HemixError
-from hemix.lab.benchmarks.prepare import run, write_logs
+from hemix.lab.benchmarks.prepare import run
+from hemix.lab.benchmarks.synthetic_logs import write_logs
+from tests.lab.benchmarks.figures import assert_figures
+
+KEYS = {
+    "name",
+    "impressions",
+    "events",
+    "users",
+    "items",
+    "rows_per_second",
+    "ours_seconds",
+    "ours_peak_bytes",
+    "limit_bytes",
+    "within_limit",
+    "dataset_bytes",
+    "draw_seconds",
+}
 
 
-def test_a_small_run_says_what_it_cost(tmp_path: Path) -> None:
+def test_small_run_measures_time_and_memory(tmp_path: Path) -> None:
     figures = run(scale=0.001, out=tmp_path)
     (case,) = figures["cases"]
+    assert_figures(case, KEYS)
     assert (case["impressions"], case["events"]) == (5000, 20_000)
     assert 0 < case["ours_peak_bytes"] < case["limit_bytes"] and case["within_limit"] is True
     assert case["rows_per_second"] > 0
@@ -22,7 +40,7 @@ def test_a_small_run_says_what_it_cost(tmp_path: Path) -> None:
     assert (tmp_path / "data" / "manifest.json").is_file()
 
 
-def test_the_logs_are_the_same_for_the_same_seed(tmp_path: Path) -> None:
+def test_same_seed_gives_the_same_logs(tmp_path: Path) -> None:
     size = {"impressions": 100, "events": 200, "users": 10, "items": 10}
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         write_logs(tmp_path / name, **size, seed=seed)
@@ -31,7 +49,7 @@ def test_the_logs_are_the_same_for_the_same_seed(tmp_path: Path) -> None:
         assert a.equals(b) and not a.equals(c)
 
 
-def test_a_failed_preparation_is_reported(tmp_path: Path) -> None:
+def test_failed_preparation_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "mine").touch()
     with pytest.raises(HemixError, match="exists already and is not empty"):

@@ -1,4 +1,4 @@
-"""The load tool: a server and a driver, for a moment."""
+"""``hemix bench serve``: short loads on a server, and the load generator."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from hemix.errors import UsageError
 from hemix.lab.benchmarks import run_benchmark
-from hemix.lab.benchmarks.drive import Plan, Stream, drive
+from hemix.lab.benchmarks.load_generator import LoadPlan, RequestStream, generate_load
 
 
 @pytest.mark.slow
-def test_every_load_is_answered_and_counted(rich_run: Path) -> None:
+def test_every_load_gets_responses(rich_run: Path) -> None:
     figures = run_benchmark("serve", scale=0.03, run=rich_run)
     cases = {(case["name"], case["stream"]): case for case in figures["cases"]}
     assert len(cases) == 7
@@ -31,37 +30,32 @@ def test_every_load_is_answered_and_counted(rich_run: Path) -> None:
 
 
 @pytest.mark.slow
-def test_seconds_drive_the_mix_alone(rich_run: Path) -> None:
+def test_seconds_run_only_the_mix(rich_run: Path) -> None:
     figures = run_benchmark("serve", scale=0.03, run=rich_run, seconds=2)
     assert {case["name"] for case in figures["cases"]} == {"serve mix"}
     assert {case["stream"] for case in figures["cases"]} == {"rank 500", "rank 50", "events 10"}
 
 
-def test_other_benchmarks_take_no_run(rich_run: Path) -> None:
-    with pytest.raises(UsageError, match="--run: hemix bench mfu has no such option"):
-        run_benchmark("mfu", run=rich_run)
-
-
-@pytest.mark.parametrize("answers", [200, 503])
-def test_a_ranking_counts_from_when_it_was_due_however_long_its_event_takes(answers: int) -> None:
-    class StandsStill(BaseHTTPRequestHandler):
-        """One at a time: whoever comes while an event is taken waits."""
+@pytest.mark.parametrize("event_status", [200, 503])
+def test_latency_counts_from_the_due_time_of_a_ranking(event_status: int) -> None:
+    class SequentialHandler(BaseHTTPRequestHandler):
+        """Handles one request at a time, so a ranking waits for the event before it."""
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["content-length"]))
-            events = self.path == "/v1/events"
-            time.sleep(0.6 if events else 0)
-            self.send_response(answers if events else 200)
+            is_event = self.path == "/v1/events"
+            time.sleep(0.6 if is_event else 0)
+            self.send_response(event_status if is_event else 200)
             self.end_headers()
             self.wfile.write(b"{}")
 
         def log_message(self, *_: object) -> None:
             pass
 
-    server = HTTPServer(("127.0.0.1", 0), StandsStill)
+    server = HTTPServer(("127.0.0.1", 0), SequentialHandler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    stream = Stream(kind="rank", per_second=1, size=3, users=("u1",), fresh=True)
-    plan = Plan(
+    stream = RequestStream(kind="rank", per_second=1, size=3, users=("u1",), fresh=True)
+    plan = LoadPlan(
         port=server.server_port,
         seconds=2,
         warm_up_seconds=0,
@@ -70,8 +64,9 @@ def test_a_ranking_counts_from_when_it_was_due_however_long_its_event_takes(answ
         actions=("click",),
         context={},
     )
-    [seen] = drive(plan)
+    (results,) = generate_load(plan)
     server.shutdown()
     server.server_close()
-    assert (seen["requests"], seen["errors"]) == (2, {} if answers == 200 else {"event 503": 2})
-    assert seen["latency_ms"][0] > 300, "it stood in line behind its event"
+    errors = {} if event_status == 200 else {"event 503": 2}
+    assert (results["requests"], results["errors"]) == (2, errors)
+    assert results["latency_ms"][0] > 300, "the latency includes the wait behind the event"

@@ -1,139 +1,22 @@
-"""KuaiRand imports: exact tables of both layouts, the real slice, and malformed files."""
+"""KuaiRand imports: exact tables of both layouts, and of the real slice."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
-from datetime import date
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hemix.errors import DataError, UsageError
+from hemix.errors import DataError
 from hemix.features import Categorical, Numeric
 from hemix.lab.datasets import import_logs, raw_files
 from hemix.schema import Schema
+from tests.lab.datasets.kuairand_files import ROWS, log_row, write_official, write_pure, write_slice
 
 SLICE = Path(__file__).resolve().parents[3] / ".." / "shared" / "data" / "kuairand_pure"
 
-LOG = [
-    "user_id",
-    "video_id",
-    "date",
-    "hourmin",
-    "time_ms",
-    "is_click",
-    "is_like",
-    "is_follow",
-    "is_comment",
-    "is_forward",
-    "is_hate",
-    "long_view",
-    "play_time_ms",
-    "duration_ms",
-    "profile_stay_time",
-    "comment_stay_time",
-    "is_profile_enter",
-    "is_rand",
-    "tab",
-]
-USER = [
-    "user_id",
-    "user_active_degree",
-    "is_lowactive_period",
-    "is_live_streamer",
-    "is_video_author",
-    "follow_user_num",
-    "follow_user_num_range",
-    "fans_user_num",
-    "fans_user_num_range",
-    "friend_user_num",
-    "friend_user_num_range",
-    "register_days",
-    "register_days_range",
-    *(f"onehot_feat{i}" for i in range(18)),
-]
-VIDEO = [
-    "video_id",
-    "author_id",
-    "video_type",
-    "upload_dt",
-    "upload_type",
-    "visible_status",
-    "video_duration",
-    "server_width",
-    "server_height",
-    "music_id",
-    "music_type",
-    "tag",
-]
-
-
-def log_row(user: int, video: int, time_ms: int, **more: Any) -> dict[str, Any]:
-    """Make a row of the log without any action, changed by ``more``."""
-    row = dict.fromkeys(LOG, 0) | {
-        "user_id": user,
-        "video_id": video,
-        "time_ms": time_ms,
-        "date": 20220425,
-        "tab": 1,
-    }
-    return row | {"duration_ms": 10_000} | more
-
-
-USERS = [
-    {
-        **dict.fromkeys(USER, 3),
-        "user_id": user,
-        "user_active_degree": "full_active",
-        "follow_user_num_range": "500+",
-        "fans_user_num_range": "[100,1k)",
-        "friend_user_num_range": "[1,5)",
-        "register_days_range": "730+",
-        "onehot_feat4": None,
-    }
-    for user in (7, 8)
-]
-VIDEOS = [
-    dict(
-        zip(
-            VIDEO,
-            (
-                1,
-                70,
-                "NORMAL",
-                date(1970, 1, 11),
-                "Web",
-                0.0,
-                9000.0,
-                720.0,
-                1280.0,
-                9155697141,
-                9.0,
-                "20,43",
-            ),
-            strict=True,
-        )
-    ),
-    dict(
-        zip(
-            VIDEO,
-            (2, 71, "AD", date(2022, 4, 10), "Kmovie", 0.0, None, 720.0, 1280.0, 5, None, None),
-            strict=True,
-        )
-    ),
-]
-ROWS = [
-    log_row(7, 1, 1000),
-    log_row(7, 2, 2000, is_click=1, play_time_ms=2500, tab=0),
-    log_row(7, 1, 3000, is_click=1, long_view=1, play_time_ms=15_000, date=20220505),
-    log_row(8, 2, 4000, is_click=1, long_view=1, is_like=1, duration_ms=0, play_time_ms=5),
-    log_row(8, 1, 5000, long_view=1, duration_ms=-1, date=20220507),
-    log_row(8, 1, 5000, is_like=1, hourmin=1800, is_rand=1),
-]
 EVENTS = [  # user, video, time, action, tab, play_share, position
     (7, 1, 1000, "impression", 1, 0.0, None),
     (7, 2, 2000, "click", 0, 0.25, None),
@@ -142,62 +25,6 @@ EVENTS = [  # user, video, time, action, tab, play_share, position
     (8, 1, 5000, "impression", 1, None, None),
     (8, 1, 5000, "like", 1, 0.0, None),
 ]
-
-
-def write_csv(path: Path, columns: Iterable[str], rows: Iterable[dict[str, Any]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(columns), extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def write_official(
-    folder: Path, size: str, logs: dict[str, list[dict[str, Any]]], data: bool = True
-) -> Path:
-    """Write the official layout; ``logs`` maps ``NAME`` or ``NAME:SUFFIX`` of a log to its rows."""
-    inside = folder / "data" if data else folder
-    inside.mkdir(parents=True, exist_ok=True)
-    for name, rows in logs.items():
-        stem, _, suffix = name.partition(":")
-        write_csv(inside / f"{stem}_{size}{suffix}.csv", LOG, rows)
-    write_csv(inside / f"user_features_{size}.csv", USER, USERS)
-    write_csv(inside / f"video_features_basic_{size}.csv", VIDEO, VIDEOS)
-    return folder
-
-
-def write_pure(folder: Path, rows: list[dict[str, Any]] = ROWS, **more: Any) -> Path:
-    return write_official(
-        folder,
-        "pure",
-        {"log_standard_4_08_to_4_21": rows[:2], "log_standard_4_22_to_5_08": rows[2:]},
-        **more,
-    )
-
-
-def write_slice(folder: Path) -> Path:
-    folder.mkdir()
-    log = pa.Table.from_pylist([{k: v for k, v in row.items() if k != "is_rand"} for row in ROWS])
-    log = log.set_column(1, "video_id", log["video_id"].cast(pa.int16()))
-    pq.write_table(log, folder / "log_standard_20220425_20220508.parquet")
-    pq.write_table(pa.Table.from_pylist(USERS), folder / "user_features.parquet")
-    pq.write_table(pa.Table.from_pylist(VIDEOS), folder / "video_features_basic.parquet")
-    ids = pa.list_(pa.int16())
-    history = pa.table(
-        {
-            "user_id": pa.array([7, 9, 8], pa.int32()),
-            "history_len": pa.array([90, 0, 1], pa.int32()),
-            "last_time_ms": pa.array([900, 0, 900], pa.int64()),
-            # user 7: 1 twice; 5 is liked but was not watched; user 8: only 2 was watched, 1 is in
-            # another user's lists
-            "watch_seq": pa.array([[1, 2, 1, 4], [], [2]], ids),
-            "like_seq": pa.array([[2, 5], [], []], ids),
-            "long_watch_seq": pa.array([[4, 2], [], [1]], ids),
-        }
-    )
-    pq.write_table(history, folder / "user_history_to_20220424.parquet")
-    return folder
-
-
 TIMELESS = [
     (7, 1, None, "watch", None, None, 0),
     (7, 2, None, "like", None, None, 1),
@@ -358,163 +185,6 @@ def test_import_is_deterministic(tmp_path: Path) -> None:
         import_logs("kuairand", raw_folder, tmp_path / name)
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
-
-
-# -- malformed files -------------------------------------------------------------------------------
-
-
-def assert_rejected(raw_folder: Path, tmp_path: Path, message: str, **more: Any) -> None:
-    """The import fails with a message of one line, and leaves no folder."""
-    before = sorted(p.name for p in tmp_path.iterdir())
-    with pytest.raises(DataError, match=message) as caught:
-        import_logs("kuairand", raw_folder, tmp_path / "new" / "logs", **more)
-    assert "\n" not in str(caught.value)
-    assert sorted(p.name for p in tmp_path.iterdir()) == before
-
-
-def test_missing_or_empty_folder_is_rejected(tmp_path: Path) -> None:
-    assert_rejected(tmp_path / "absent", tmp_path, "absent: expected a folder .*does not exist")
-    (tmp_path / "empty").mkdir()
-    assert_rejected(
-        tmp_path / "empty",
-        tmp_path,
-        "no files of kuairand; expected one of slice: .*log_standard_4_22_to_5_08_27k_part2.csv",
-    )
-
-
-def test_incomplete_or_ambiguous_layout_is_rejected(tmp_path: Path) -> None:
-    raw_folder = write_pure(tmp_path / "raw")
-    log = raw_folder / "data" / "log_standard_4_22_to_5_08_pure.csv"
-    log.rename(tmp_path / "moved")
-    assert_rejected(
-        raw_folder,
-        tmp_path,
-        "data: layout pure of kuairand lacks log_standard_4_22_to_5_08_pure.csv$",
-    )
-    (tmp_path / "moved").rename(log)
-    write_official(
-        raw_folder,
-        "1k",
-        {"log_standard_4_08_to_4_21": ROWS, "log_standard_4_22_to_5_08": ROWS},
-        data=False,
-    )
-    assert_rejected(
-        raw_folder, tmp_path, "expected one layout of kuairand, found 1k in .*raw, pure in .*data"
-    )
-
-
-def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        (
-            "7,1,20220505",
-            "7,one,20220505",
-            r"_5_08_pure.csv: line 2, video_id: expected a whole number, found 'one'",
-        ),
-        (
-            "8,2,20220425,0,4000,1",
-            "8,2,20220425,0,4000,2",
-            r"_5_08_pure.csv: line 3, is_click: expected 0 or 1, found 2",
-        ),
-        (
-            "8,2,20220425,0,4000,1",
-            "8,2,20220425,0,4000,NaN",
-            r"line 3, is_click: expected 0 or 1, found nothing",
-        ),
-        (
-            "8,2,20220425,0,4000",
-            "8,2,20220425,0,",
-            r"line 3, time_ms: expected a value, found nothing",
-        ),
-        ("8,1,20220507", "8,1", r"line 4: expected 19 columns, found 18: '8,1,0,5000"),
-        (
-            "time_ms",
-            "time",
-            r"_5_08_pure.csv: no column time_ms; found user_id, video_id, date, hourmin, time,",
-        ),
-    ],
-)
-def test_malformed_log_line_is_rejected_with_its_position(
-    tmp_path: Path, old: str, new: str, message: str
-) -> None:
-    raw_folder = write_pure(tmp_path / "raw")
-    edit(raw_folder / "data" / "log_standard_4_22_to_5_08_pure.csv", old, new)
-    assert_rejected(raw_folder, tmp_path, message)
-
-
-def test_malformed_feature_file_is_rejected(tmp_path: Path) -> None:
-    raw_folder = write_pure(tmp_path / "raw")
-    videos = raw_folder / "data" / "video_features_basic_pure.csv"
-    edit(videos, "9000.0", "9000.5")
-    assert_rejected(
-        raw_folder,
-        tmp_path,
-        "video_features_basic_pure.csv: line 2, video_duration: expected a whole number, found "
-        "9000.5",
-    )
-    edit(videos, "9000.5,720.0", "9000.0,wide")
-    assert_rejected(
-        raw_folder, tmp_path, "line 2, server_width: expected a whole number, found 'wide'"
-    )
-    videos.write_text("")
-    assert_rejected(raw_folder, tmp_path, "video_features_basic_pure.csv: no column video_id")
-    videos.write_text(",".join(VIDEO) + "\n")
-    assert_rejected(
-        raw_folder, tmp_path, "video_features_basic_pure.csv: expected items, found no row"
-    )
-
-
-def test_log_without_rows_is_rejected(tmp_path: Path) -> None:
-    assert_rejected(
-        write_pure(tmp_path / "raw", rows=[]),
-        tmp_path,
-        "log_standard_4_08_to_4_21_pure.csv: expected impressions, found no row",
-    )
-
-
-def test_malformed_parquet_is_rejected(tmp_path: Path) -> None:
-    raw_folder = write_slice(tmp_path / "raw")
-    log = raw_folder / "log_standard_20220425_20220508.parquet"
-    whole = log.read_bytes()
-    log.write_bytes(whole[: len(whole) // 2])
-    assert_rejected(
-        raw_folder,
-        tmp_path,
-        "log_standard_20220425_20220508.parquet: not a Parquet file, or truncated",
-    )
-    log.write_bytes(whole)
-    assert_rejected(
-        raw_folder, tmp_path, "the slice has no log of random exposure", random_log=True
-    )
-    table = pq.read_table(log)
-    pq.write_table(table.set_column(0, "user_id", pa.array(list("abcdef"))), log)
-    assert_rejected(
-        raw_folder, tmp_path, "user_id: expected a whole number in every row, found string"
-    )
-    pq.write_table(table.set_column(0, "user_id", pa.array([7, 7, None, 8, 8, 8])), log)
-    assert_rejected(raw_folder, tmp_path, "row 3, user_id: expected a value, found nothing")
-
-
-def test_unknown_name_and_existing_output_are_usage_errors(tmp_path: Path) -> None:
-    with pytest.raises(
-        UsageError, match="import netflix: unknown data set; known: kuairand, movielens"
-    ):
-        import_logs("netflix", tmp_path, tmp_path / "logs")
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "mine.txt").write_text("mine")
-    with pytest.raises(UsageError, match="full: exists already and is not empty"):
-        import_logs("kuairand", tmp_path / "absent", tmp_path / "full")
-    with pytest.raises(UsageError, match=r"mine.txt: exists already"):
-        import_logs("kuairand", tmp_path / "absent", tmp_path / "full" / "mine.txt")
-    (tmp_path / "empty").mkdir()
-    import_logs("kuairand", write_slice(tmp_path / "raw"), tmp_path / "empty")
-    assert (tmp_path / "empty" / "schema.yaml").exists()
 
 
 # -- the real slice --------------------------------------------------------------------------------

@@ -458,7 +458,7 @@ def wrong(tmp_path: Path) -> Iterator[tuple[Path, str, type[HemixError], str]]:
     db = f"sqlite:///{tmp_path / 'store.db'}"
     yield tmp_path / "none", db, DataError, "no such folder of logs"
     yield logs, "mongo://h", UsageError, "store 'mongo://h': expected memory://, sqlite:///"
-    yield logs, "memory://", UsageError, "--store memory://: would be gone"
+    yield logs, "memory://", UsageError, "--store memory://: "
     yield logs, "redis://127.0.0.1:1/0", StoreError, "redis://127.0.0.1:1/0: cannot be reached"
     yield logs, f"sqlite:///{logs / 'schema.yaml'}", StoreError, "not a SQLite database"
     broken = event_logs(tmp_path / "broken")

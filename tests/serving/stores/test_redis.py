@@ -46,6 +46,32 @@ def test_down_at_the_start_down_later_and_back(server: RedisServer) -> None:
     store.close()
 
 
+def test_another_layout_of_keys_is_refused_and_left_alone(server: RedisServer) -> None:
+    server.start()
+    first = open_store(server.url, LIMITS)
+    first.ping()
+    first.append([did("a")])
+    with redis.Redis.from_url(server.url) as client:
+        assert client.get("hemix:format_version") == b"2"
+        client.set("hemix:format_version", "3")
+        before = sorted(client.keys())
+        second = open_store(server.url, LIMITS)
+        refusal = (
+            r"/0: format_version: expected 2, found 3: written by a newer hemix: name another Redis"
+        )
+        for call in (
+            second.ping,
+            lambda: second.append([did("b")]),
+            lambda: second.history("u", limit=9),
+        ):
+            with pytest.raises(StoreError, match=refusal):
+                call()
+        assert sorted(client.keys()) == before
+    assert ids(first.history("u", limit=9)) == ["a"]
+    first.close()
+    second.close()
+
+
 def test_a_slow_one_is_waited_for_within_bounds(server: RedisServer) -> None:
     server.start()
     store = open_store(server.url, LIMITS)

@@ -148,7 +148,7 @@ def write_scribbled(path: Path) -> None:
         (lambda path: path.mkdir(), "expected a file for the store, found a folder"),
         (write_text, "not a SQLite database"),
         (write_other_database, "a SQLite database, but not of hemix"),
-        (write_other_version, "expected a store of version 1, found version 9"),
+        (write_other_version, "format_version: expected 1, found 9: written by a newer hemix"),
         (write_truncated, "damaged"),
         (write_scribbled, "damaged"),
     ],

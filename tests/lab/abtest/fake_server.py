@@ -1,6 +1,4 @@
-"""A ranking server of a few lines: knows no model, scores every item 0, and can be told to
-refuse.
-"""
+"""A ranking server for tests: it has no model, scores every item 0, and fails on request."""
 
 from __future__ import annotations
 
@@ -11,22 +9,20 @@ from types import TracebackType
 from typing import Any
 
 
-class StandIn:
-    """Listens while the block runs.
-
-    ``refuse``: by path, the status and the error's message that it answers from now on.
-    """
+class FakeServer:
+    """Listens while the block runs."""
 
     def __init__(self, name: str = "m", version: str = "1", schema: str = "s") -> None:
-        self.facts = {
+        self.model = {
             "name": name,
             "version": version,
             "schema": schema,
             "sha256": f"{name}{version}",
         }
-        self.refuse: dict[str, tuple[int, str]] = {}
+        self.errors: dict[str, tuple[int, str]] = {}
+        """By path: status and message of the errors to answer."""
         self.rejected: list[dict[str, Any]] = []
-        self.asked: dict[str, int] = {}
+        """Events that the server reports as rejected."""
         self.connections = 0
         server = self
 
@@ -42,7 +38,6 @@ class StandIn:
                 body = json.loads(
                     self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"null"
                 )
-                server.asked[self.path] = server.asked.get(self.path, 0) + 1
                 status, content = server.answer(self.path, body)
                 data = json.dumps(content).encode()
                 self.send_response(status)
@@ -59,11 +54,11 @@ class StandIn:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def answer(self, path: str, body: Any) -> tuple[int, Any]:
-        if path in self.refuse:
-            status, message = self.refuse[path]
+        if path in self.errors:
+            status, message = self.errors[path]
             return status, {"error": {"code": "invalid", "message": message}}
         if path == "/v1/models":
-            return 200, {"models": [self.facts]}
+            return 200, {"models": [self.model]}
         if path == "/v1/events":
             return 200, {
                 "accepted": len(body) - len(self.rejected),
@@ -72,7 +67,7 @@ class StandIn:
             }
         return 200, {"items": [{"id": item["id"], "score": 0.0} for item in body["items"]]}
 
-    def __enter__(self) -> StandIn:
+    def __enter__(self) -> FakeServer:
         threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
         ).start()
