@@ -185,7 +185,7 @@ class ShardWriter:
 
     def write(self, rows: ShardRows) -> None:
         """Append requests. Users come in ascending order, each in one call."""
-        first = np.cumsum(rows.counts) - rows.counts
+        first = offsets_of(rows.counts)[:-1]
         begins_user = np.diff(rows.user, prepend=-1) != 0
         shard_of_user = (self.rows + first[begins_user]) // SHARD_CANDIDATES
         shard = shard_of_user[np.cumsum(begins_user) - 1]
