@@ -1,11 +1,8 @@
-"""Shards -> RequestBatch.
+"""A prepared dataset folder, memory-mapped, and the batches of its splits.
 
-A dataset folder is opened by memory-mapping; a batch is a pure function of the requests that it
-holds. An epoch is a *plan*: an order of all requests and the places where one batch ends, both
-functions of (seed, epoch). So the position in the data is one number, any process can make any
-batch, and a resumed run sees exactly the batches that remained.
-
-Truth is not opened here.
+A batch is a pure function of its requests. An epoch is a plan: an order of all requests, divided
+into batches, as a function of (seed, epoch). So any process can make any batch, and a resumed run
+continues with the batches that remained.
 """
 
 from __future__ import annotations
@@ -39,7 +36,7 @@ __all__ = ["Dataset", "Plan", "Split"]
 Int64Array = npt.NDArray[np.int64]
 
 _AHEAD = 1
-"""Batches that wait to be taken, beside one in every loader thread's hands"""
+"""Finished batches that wait, in addition to the one of every loader thread"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +56,15 @@ class Split:
     """The impressions of one split, and how to make batches of them."""
 
     def __init__(self, dataset: Dataset, name: str) -> None:
+        """Memory-map the shards.
+
+        Args:
+            dataset: The dataset.
+            name: ``train``, ``valid`` or ``test``.
+
+        Raises:
+            DataError: If a shard is missing or damaged.
+        """
         self._data = dataset
         self.name = name
         folders = sorted(p for p in (dataset.folder / name).glob("*") if p.is_dir())
@@ -85,11 +91,11 @@ class Split:
         self._context, self._cross = block("context", spec.context), block("cross", spec.cross)
         firsts = [load_array(folder / "first_candidate.npy") for folder in folders]
         counts = np.concatenate([np.diff(f) for f in firsts])
-        promised = dataset.manifest["splits"][name]
-        if (len(counts), int(counts.sum())) != (promised["requests"], promised["rows"]):
+        expected = dataset.manifest["splits"][name]
+        if (len(counts), int(counts.sum())) != (expected["requests"], expected["rows"]):
             raise DataError(
-                f"{dataset.folder / name}: expected {promised['requests']} requests and "
-                f"{promised['rows']} impressions "
+                f"{dataset.folder / name}: expected {expected['requests']} requests and "
+                f"{expected['rows']} impressions "
                 f"by manifest.json, found {len(counts)} and {int(counts.sum())}: a shard is "
                 "missing or damaged"
             )
@@ -120,12 +126,16 @@ class Split:
     def plan(
         self, batch_size: int, *, order: str = "stored", seed: int = 0, epoch: int = 0
     ) -> Plan:
-        """Batches of about ``batch_size`` impressions, whole requests each: a request is in
-        the batch that its first impression falls into.
+        """Divide the requests into batches of about ``batch_size`` impressions.
 
-        ``order``: ``stored`` (shard by shard, in each by user, then time), ``time``, ``shuffled``
-        by (seed, epoch), or ``users``: the users shuffled by (seed, epoch), all requests of one
-        together and in time.
+        A request belongs to the batch in which its first impression falls.
+
+        Args:
+            batch_size: Impressions of a batch, about.
+            order: ``stored`` (by shard, user and time), ``time``, ``shuffled``, or ``users``
+                (shuffled users, each with all requests in time).
+            seed: Of the shuffle, together with the epoch.
+            epoch: Number of the pass over the data.
         """
         if order == "shuffled":
             requests = np.random.default_rng([seed, epoch]).permutation(self.requests)
@@ -152,9 +162,13 @@ class Split:
         replacement: Replacement | None = None,
         workers: int = 1,
     ) -> Iterator[RequestBatch]:
-        """The plan's batches from number ``first`` on, in order.
+        """Yield the batches of a plan, in order.
 
-        So many threads make the next ones meanwhile; with 0 each is made when it is asked for.
+        Args:
+            plan: Requests and batches.
+            first: Number of the first batch to yield.
+            replacement: Random replacement of ids, whose seed gets the number of each batch.
+            workers: Threads that make batches ahead; 0: none, a batch is made when it is needed.
         """
 
         def make(i: int) -> RequestBatch:
@@ -298,14 +312,18 @@ def _distinct(values: npt.NDArray[np.int32], upper: int) -> tuple[Int64Array, In
 
 
 class Dataset:
-    """A dataset folder made by ``hemix prepare``.
-
-    Raises DataError naming what is missing or damaged.
-    """
+    """A dataset folder made by ``hemix prepare``."""
 
     def __init__(self, folder: str | Path, *, history_events_max: int | None = None) -> None:
-        """``history_events_max``: show every request at most its newest so many events (to study
-        the length of histories).
+        """Open a folder.
+
+        Args:
+            folder: The dataset folder.
+            history_events_max: Most events that a request sees, its newest ones; None: what the
+                schema says.
+
+        Raises:
+            DataError: Names what is missing or damaged.
         """
         self.folder = Path(folder)
         manifest = self.folder / "manifest.json"
