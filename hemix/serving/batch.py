@@ -20,7 +20,7 @@ from hemix.data.dataset import to_columns
 from hemix.data.layout import Block
 from hemix.data.spec import InputSpec, LevelSpec
 from hemix.nn.inputs import Inputs
-from hemix.serving.features import RequestSide, UserSide
+from hemix.serving.request_encoder import RequestSide, UserSide
 
 __all__ = ["request_batch", "some_candidates", "user_batch"]
 

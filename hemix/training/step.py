@@ -20,7 +20,7 @@ __all__ = ["TrainStep"]
 
 
 class TrainStep:
-    """Trains the model on one batch at a time and passes what each step gave to the meters."""
+    """Trains the model on one batch at a time and passes the results to the meters."""
 
     def __init__(self, state: TrainState, job: TrainingJob, device: torch.device) -> None:
         """Prepare the steps.
@@ -53,7 +53,7 @@ class TrainStep:
             loss = state.model.loss(logits_NT.float(), microbatch)
             loss.backward()  # type: ignore[no-untyped-call]
             if accumulates:
-                state.model.tables.keep_part()
+                state.model.tables.end_microbatch()
             result.add(loss.detach(), logits_NT[:, 0].detach(), cpu_batch)
         self._pending.append(result)
         if self._device.type == "cpu":
@@ -72,8 +72,8 @@ class TrainStep:
             loss, impressions = result.loss(), result.impressions()
             if self._distributed is not None:
                 loss = self._distributed.sum(loss.clone())
-                everywhere = self._distributed.gathered(impressions.to(self._device))
-                impressions = torch.cat(everywhere).cpu()
+                by_rank = self._distributed.all_gather(impressions.to(self._device))
+                impressions = torch.cat(by_rank).cpu()
             value = float(loss)
             if not math.isfinite(value):
                 advice = "lower train.dense_learning_rate or train.table_learning_rate"
@@ -82,7 +82,7 @@ class TrainStep:
 
 
 class _StepResult:
-    """What the microbatches of a step gave, on their device until somebody reads it."""
+    """Losses and logits of the microbatches of a step, on their device until they are read."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -94,9 +94,9 @@ class _StepResult:
         """Add a microbatch.
 
         Args:
-            loss: Its part of the step's loss, a scalar.
+            loss: Its summand of the step's loss, a scalar.
             logits: The first task's logits [n].
-            cpu_batch: The microbatch in the host's memory, with labels and weights.
+            cpu_batch: The microbatch in the CPU's memory, with labels and weights.
         """
         assert cpu_batch.labels is not None and cpu_batch.weights is not None
         self._losses.append(loss)
@@ -109,6 +109,6 @@ class _StepResult:
         return sum(self._losses[1:], self._losses[0])
 
     def impressions(self) -> Tensor:
-        """Logit, label and weight [n, 3] of the first task, in the host's memory."""
+        """Logit, label and weight [n, 3] of the first task, in the CPU's memory."""
         logits = torch.cat(self._logits).cpu().float().unsqueeze(1)
         return torch.cat([logits, torch.cat(self._targets)], 1)

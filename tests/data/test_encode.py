@@ -245,7 +245,7 @@ def test_numbers_far_out_are_cut_and_stay_finite(encoders: Encoders, value: floa
     assert np.isfinite(block.numbers).all()
 
 
-def test_a_scale_cuts_only_what_no_row_it_was_learned_on_can_be() -> None:
+def test_a_scale_clips_only_values_that_no_learned_row_can_have() -> None:
     values = np.zeros(100_000)
     values[0] = 1e12  # the farthest that one of so many rows can lie out
     scale = Scale(float(values.mean()), float(values.std()))

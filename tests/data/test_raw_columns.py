@@ -54,7 +54,7 @@ def test_numbers() -> None:
     assert read(Numeric(), pa.array([True, False])).tolist() == [1.0, 0.0]
 
 
-def test_a_column_that_is_not_there_is_missing() -> None:
+def test_a_missing_column_encodes_as_missing() -> None:
     assert Categorical().read("x", {}, 2, WHERE).tolist() == [NULL_KEY, NULL_KEY]  # type: ignore[union-attr]
     assert Vector(size=2).read("x", {}, 1, WHERE).tolist() == [[0.0, 0.0]]  # type: ignore[union-attr]
 
@@ -67,14 +67,14 @@ def test_vectors() -> None:
     ]
 
 
-def test_half_a_place_is_missing() -> None:
+def test_coordinates_with_one_number_are_missing() -> None:
     feature = Coordinates(latitude="lat", longitude="lon")
-    cell = feature.read(
+    column = feature.read(
         "x", {"lat": pa.array([31.0, None]), "lon": pa.array([121.0, 121.0])}, 2, WHERE
     )
-    assert isinstance(cell, np.ndarray)
-    assert cell[0].tolist() == [31.0, 121.0]
-    assert np.isnan(cell[1]).all()
+    assert isinstance(column, np.ndarray)
+    assert column[0].tolist() == [31.0, 121.0]
+    assert np.isnan(column[1]).all()
 
 
 @pytest.mark.parametrize(
@@ -147,12 +147,14 @@ def test_a_latitude_beyond_the_pole_is_refused() -> None:
     lists=st.lists(st.lists(st.integers(1, 2**63), max_size=4), max_size=8),
     seed=st.integers(0, 99),
 )
-def test_list_cells_survive_taking_joining_and_spilling(lists: list[list[int]], seed: int) -> None:
+def test_jagged_columns_survive_take_concatenate_and_arrow(
+    lists: list[list[int]], seed: int
+) -> None:
     offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)
-    cell = np.array([v for values in lists for v in values], dtype=np.uint64), offsets
+    column = np.array([v for values in lists for v in values], dtype=np.uint64), offsets
     rows = np.random.default_rng(seed).integers(0, max(len(lists), 1), 5 if lists else 0)
-    taken = take(cell, rows)
-    back = from_arrow(as_arrow(concatenate([taken, cell])))
+    taken = take(column, rows)
+    back = from_arrow(as_arrow(concatenate([taken, column])))
     assert isinstance(back, tuple)
     expected = [lists[i] for i in rows] + lists
     assert [
@@ -160,7 +162,7 @@ def test_list_cells_survive_taking_joining_and_spilling(lists: list[list[int]], 
     ] == expected
 
 
-def test_row_hashes_tell_rows_apart() -> None:
+def test_different_rows_have_different_hashes() -> None:
     jagged = (np.array([1, 2, 2, 1, 1, 2], np.uint64), np.array([0, 2, 4, 4, 6], np.int64))
     hashes = row_hashes(jagged).tolist()
     assert hashes[0] == hashes[3]  # [1, 2]
