@@ -20,10 +20,10 @@ from hemix.training.callbacks import SILENT, Callback, Record
 
 if TYPE_CHECKING:
     from hemix.data.dataset import Dataset as Dataset
+    from hemix.distributed import DistributedContext
     from hemix.runs import Run as Run
     from hemix.serving.config import ServeConfig
     from hemix.settings import Settings
-    from hemix.team import Team
 
 __all__ = [
     "Dataset",
@@ -179,26 +179,32 @@ def train(
     dataset = Dataset(data)
     dataset.verify()
     callback = function_callback(on_start, on_record, on_step)
-    with _distributed(chosen.train.device) as team:
+    with _distributed(chosen.train.device) as distributed:
         run_training(
-            dataset, out, chosen, resume=resume, start_from=first, team=team, callback=callback
+            dataset,
+            out,
+            chosen,
+            resume=resume,
+            start_from=first,
+            distributed=distributed,
+            callback=callback,
         )
     return out
 
 
 @contextmanager
-def _distributed(device: str) -> Iterator[Team | None]:
+def _distributed(device: str) -> Iterator[DistributedContext | None]:
     """The processes that torchrun started, which end together; None for this process alone."""
-    from hemix.team import Team
+    from hemix.distributed import DistributedContext
 
-    team = Team.joined(device)
+    distributed = DistributedContext.from_environment(device)
     try:
-        yield team
-        if team is not None:
-            team.wait()
+        yield distributed
+        if distributed is not None:
+            distributed.barrier()
     finally:
-        if team is not None:
-            team.leave()
+        if distributed is not None:
+            distributed.close()
 
 
 def _training_settings(

@@ -15,10 +15,10 @@ import pyarrow as pa
 
 from hemix.data.encode import Encoders
 from hemix.data.entities import EntityTable, coordinates_features, key_features
+from hemix.data.jagged_array import JaggedArray
 from hemix.data.keys import keys_of
 from hemix.data.layout import Block
 from hemix.data.levels import level_features, level_spec
-from hemix.data.raw_columns import concatenate, take
 from hemix.features.base import FeatureType
 from hemix.serving.column_parser import ColumnParser, OnInvalid, columns_of
 from hemix.serving.field_validation import FieldValidator
@@ -28,8 +28,7 @@ __all__ = ["EntityEncoder", "EntityRows"]
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
 Level = Literal["user", "item"]
-Jagged = tuple[Array, Array]
-"""Values and offsets"""
+Lists = JaggedArray[np.int32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +178,7 @@ class EntityEncoder:
         """
         indices, table = np.maximum(rows, 0), self._table
         encoded = EntityRows(
-            block=table.features.take(indices),
+            block=table.features.select(indices),
             coordinates=table.coordinates.take(indices, axis=0),
             keys=table.keys.take(indices, axis=0),
             raw=table.raw.take(indices, axis=0),
@@ -279,11 +278,8 @@ def _at_rows(on_invalid: OnInvalid | None, rows: Ints) -> OnInvalid | None:
     return report
 
 
-def _replace_lists(lists: Jagged, to: Ints, new_lists: Jagged, source: Ints) -> Jagged:
+def _replace_lists(lists: Lists, to: Ints, new_lists: Lists, source: Ints) -> Lists:
     """Return lists of ids with the rows ``to`` replaced by rows ``source`` of ``new_lists``."""
-    count = len(lists[1]) - 1
-    order = np.arange(count)
-    order[to] = count + source
-    replaced = take(concatenate([lists, new_lists]), order)
-    assert isinstance(replaced, tuple)
-    return replaced
+    order = np.arange(lists.rows)
+    order[to] = lists.rows + source
+    return JaggedArray.concatenate([lists, new_lists]).select(order)

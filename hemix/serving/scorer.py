@@ -18,7 +18,7 @@ from hemix.errors import RequestError
 from hemix.nn.heads import probabilities
 from hemix.nn.inputs import Inputs
 from hemix.runs import Run
-from hemix.serving.batch import request_batch, some_candidates
+from hemix.serving.batch import request_batch
 from hemix.serving.batcher import DynamicBatcher
 from hemix.serving.config import Precision
 from hemix.serving.explain import attributions
@@ -140,7 +140,7 @@ class Scorer:
 
         def score_range(first: int, last: int) -> Tensor:
             with torch.inference_mode(), self.autocast():
-                return model.score(state, some_candidates(inputs, first, last)).float()
+                return model.score(state, inputs.select_candidates(first, last)).float()
 
         ranges = self._batcher.divide(score_range, batch.candidates_count, _MIN_RANGE_CANDIDATES)
         return torch.cat(ranges)

@@ -31,7 +31,7 @@ from hemix.training.callbacks import Record
 from hemix.training.checks import check_labels
 from hemix.training.device import set_threads
 from hemix.training.job import TrainingJob
-from hemix.training.validate import Validation, validated
+from hemix.training.validate import Validation, validate
 
 __all__ = ["boost"]
 
@@ -126,7 +126,7 @@ def _train(job: TrainingJob, model: LightGBM, label_notes: list[Note]) -> _Resul
         tasks = range(len(model.spec.tasks))
         boosters = [_boost_task(job, model, train_rows, valid_rows, task) for task in tasks]
         model.set_trees([text for text, _ in boosters])
-        validation = validated(model, valid, settings, _CPU)
+        validation = validate(model, valid, settings, _CPU)
         calibrates = settings.train.calibrate
         calibration = calibrate(model, valid, settings, _CPU) if calibrates else None
     names = [task.name for task in model.spec.tasks]

@@ -1,6 +1,6 @@
-"""What is said while a run trains: a smoothed loss, the progressive AUC, the speed.
+"""Figures of a run in progress: mean loss, progressive AUC and speed.
 
-Part of a checkpoint, so that a resumed run reports what an undisturbed one would.
+A checkpoint has their state, so that a resumed run reports the same figures.
 """
 
 from __future__ import annotations

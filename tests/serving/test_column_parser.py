@@ -111,9 +111,11 @@ def test_a_request_finds_the_values_of_the_log(encoders: Encoders, name: str) ->
     at_ids, at_jagged = spec.names.index(name), spec.jagged_names.index(f"{name}s")
     ids = live.ids[:, at_ids].tolist()
     assert len(set(ids)) == len(said) and min(ids) >= 2
-    assert live.jagged[at_jagged][0].tolist() == ids
+    assert live.jagged[at_jagged].values.tolist() == ids
     assert (
-        set(ids) <= set(logged.ids[:, at_ids].tolist()) == set(logged.jagged[at_jagged][0].tolist())
+        set(ids)
+        <= set(logged.ids[:, at_ids].tolist())
+        == set(logged.jagged[at_jagged].values.tolist())
     )
     assert {i for i in logged.ids[:, at_ids].tolist() if i >= 2} == set(ids), (
         "every value of the log can be named"

@@ -43,8 +43,8 @@ def features(block: Block, but: list[int]) -> list[Any]:
     """Every row's ids (but some columns), numbers and lists."""
     ids = np.delete(block.ids, but, axis=1)
     lists = [
-        [values[a:b].tolist() for a, b in itertools.pairwise(offsets)]
-        for values, offsets in block.jagged
+        [array.values[a:b].tolist() for a, b in itertools.pairwise(array.offsets)]
+        for array in block.jagged
     ]
     return [
         (ids[i].tolist(), block.numbers[i].round(5).tolist(), [column[i] for column in lists])

@@ -334,7 +334,7 @@ def test_a_missing_rank_file_is_named_and_the_newest_complete_checkpoint_offered
     assert ended.returncode == 2
     assert ended.stderr.strip() == (
         f"hemix: {gone}: missing; the newest complete checkpoint is {older.name}: remove {newest} "
-        "and --resume goes on from there"
+        "and --resume continues from there"
     )
     shutil.rmtree(newest)
     damaged = older / "rows-00001-of-00002.safetensors"
@@ -351,7 +351,7 @@ def test_a_missing_rank_file_is_named_and_the_newest_complete_checkpoint_offered
 
 
 def both_of(*commands: list[str]) -> list[subprocess.Popen[str]]:
-    """Processes of one team, as torchrun would start them."""
+    """Processes of one run, as torchrun would start them."""
     world = {
         **os.environ,
         "WORLD_SIZE": str(len(commands)),

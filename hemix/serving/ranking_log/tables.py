@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from hemix.data.jagged_array import range_positions
 from hemix.data.spec import TIMELESS_MS
 from hemix.schema import Schema
 from hemix.serving.ranking_log.columns import RawColumns
@@ -46,7 +47,6 @@ class _CandidateRows:
     def __init__(self, rankings: Sequence[LoggedRanking]) -> None:
         self.rankings = rankings
         counts = np.array([len(logged.ranking.items) for logged in rankings])
-        starts = np.cumsum(counts) - counts
         self.items: list[RankedItem] = [
             item for logged in rankings for item in logged.ranking.items
         ]
@@ -55,7 +55,7 @@ class _CandidateRows:
             for logged in rankings
             for item in logged.ranking.items
         ]
-        self.rank = np.arange(len(self.items)) - np.repeat(starts, counts)
+        self.rank = range_positions(np.zeros(len(counts), np.int64), counts)
         """int64 [rows]: the candidate's index in its ranking"""
         self._ranking_index = pa.array(np.repeat(np.arange(len(rankings)), counts))
         self._have_fields = any(candidate.fields for candidate in self.candidates)

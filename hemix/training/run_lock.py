@@ -1,6 +1,4 @@
-"""One writer a run folder: a lock that the kernel gives back when its process ends, however that
-ended.
-"""
+"""The lock of a run folder: one process trains into it at a time."""
 
 from __future__ import annotations
 
@@ -11,24 +9,23 @@ from typing import IO
 
 from hemix.errors import UsageError
 
-__all__ = ["Writer"]
+__all__ = ["RunLock"]
 
 
-class Writer:
-    """The right to write into a run folder: an flock on its log.jsonl, kept until the ``with``
-    block ends.
-    """
+class RunLock:
+    """An flock on log.jsonl, which the kernel releases when the process ends, however it ends."""
 
     def __init__(self, run: Path) -> None:
         self._run = run
         self._file: IO[str] | None = None
 
-    def take(self) -> None:
-        """Take the right, where this one has not got it yet.
+    def acquire(self) -> None:
+        """Lock the folder, which must exist. A second call does nothing.
 
-        Raises UsageError while another process has it.
+        A file system without locks lets every process write.
 
-        The folder must exist. A file system that has no locks lets everybody write.
+        Raises:
+            UsageError: If another process holds the lock.
         """
         if self._file is not None:
             return
@@ -45,7 +42,7 @@ class Writer:
             pass
         self._file = file
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> RunLock:
         return self
 
     def __exit__(

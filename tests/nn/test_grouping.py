@@ -8,16 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hemix.nn.ragged import (
-    HistoryRanges,
-    HostIndex,
-    from_slots,
-    group_requests,
-    positions,
-    rows_in_ranges,
-    slots,
-    to_slots,
-)
+from hemix.nn.grouping import group_requests
+from hemix.nn.history_ranges import HistoryRanges, rows_in_ranges
+from hemix.nn.slots import HostIndex, from_slots, positions, slots, to_slots
 
 CPU = torch.device("cpu")
 

@@ -1,16 +1,17 @@
-"""Sharing changes neither scores nor gradients: a batch against the same impressions with nothing
-shared, whole or in chunks.
+"""Operations on a batch change no score: microbatches, some candidates, impressions with nothing
+shared. The last do not change gradients either.
 """
 
 from __future__ import annotations
+
+import dataclasses
 
 import pytest
 import torch
 from torch import Tensor
 
 from hemix.data.batch import RequestBatch
-from hemix.data.unshared import unshared
-from hemix.models import Ranker
+from hemix.models import Ranker, build_model
 from hemix.nn.heads import probabilities
 from tests.batches import make_batch, make_config, make_spec
 from tests.models.test_parity import SMALL, randomised
@@ -36,7 +37,7 @@ def test_outputs_and_gradients_are_those_of_the_shared_batch(age: str) -> None:
     spec = make_spec()
     model = randomised(spec, make_config(**SMALL, time_encoding=age), torch.float64)
     batch = make_batch(spec, seed=9, dtype=torch.float64)
-    apart = unshared(batch)
+    apart = batch.expand_per_impression()
     apart.validate(spec)
     assert (
         apart.users_count
@@ -61,20 +62,38 @@ def test_chunks_are_pieces_of_the_whole() -> None:
     model = randomised(spec, make_config(**SMALL), torch.float64).eval()
     batch = make_batch(spec, seed=9, dtype=torch.float64)
     pieces = [
-        model(unshared(batch, first, first + 10)) for first in range(0, batch.candidates_count, 10)
+        model(batch.expand_per_impression(first, first + 10))
+        for first in range(0, batch.candidates_count, 10)
     ]
     torch.testing.assert_close(torch.cat(pieces), model(batch), **PARITY_FP64)
 
 
-def test_an_impression_brings_what_it_sees_and_no_more() -> None:
-    """Each impression has its visible events, one item row for its candidate and one for each of
-    them.
-    """
-    batch = make_batch(make_spec(), seed=4)
-    apart = unshared(batch, 3, 8)
-    begin, _, end = batch.history_ranges[batch.request_index[3:8]].unbind(1)
-    assert torch.equal(apart.event_offsets.diff(), end - begin)
-    assert apart.items.rows == 5 + int((end - begin).sum())
-    seen = torch.cat([torch.arange(int(b), int(e)) for b, e in zip(begin, end, strict=True)])
-    assert torch.equal(apart.event_time_ms, batch.event_time_ms[seen])
-    assert torch.equal(apart.items.ids[apart.event_item], batch.items.ids[batch.event_item[seen]])
+@torch.no_grad()
+@pytest.mark.parametrize("step", [1, 10])
+def test_scores_of_some_candidates_are_those_of_the_batch(step: int) -> None:
+    spec = make_spec()
+    model = randomised(spec, make_config(**SMALL), torch.float64).eval()
+    batch = make_batch(spec, seed=9, dtype=torch.float64)
+    inputs = model.embed(batch)
+    state = model.encode_request(model.encode_user(inputs), inputs)
+    parts = [
+        model.score(state, inputs.select_candidates(first, first + step))
+        for first in range(0, batch.candidates_count, step)
+    ]
+    torch.testing.assert_close(torch.cat(parts), model(batch), **PARITY_FP64)
+
+
+@pytest.mark.parametrize("count", [2, 9])
+def test_scores_and_losses_of_microbatches_are_those_of_the_batch(count: int) -> None:
+    spec = make_spec()
+    model = build_model(spec, make_config(**SMALL), 0).double().eval()
+    batch = make_batch(spec, users=7, dtype=torch.float64)
+    logits = model(batch)
+    weight = model.loss_weight(batch)
+    total = torch.zeros((), dtype=torch.float64)
+    for index in range(count):
+        microbatch, candidates = batch.microbatch(index, count)
+        own = model(microbatch)
+        torch.testing.assert_close(own, logits[candidates], rtol=0, atol=1e-12)
+        total = total + model.loss(own, dataclasses.replace(microbatch, loss_weight=weight))
+    torch.testing.assert_close(total, model.loss(logits, batch))

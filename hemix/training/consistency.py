@@ -1,30 +1,21 @@
-"""How the processes of a run begin: with the same settings, data and files, on the data of their
-checkpoint."""
+"""Checks that the processes of a run, its dataset and its checkpoint belong together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from hemix.data.dataset import Dataset
 from hemix.errors import RunError
 from hemix.runs.folder import INFO_FILE
-from hemix.team import Team
 from hemix.training.checkpoint import Checkpoint
 from hemix.training.job import TrainingJob
 from hemix.training.parent import weights_of
 from hemix.validation import first_difference
 
-__all__ = [
-    "assert_equal_across_ranks",
-    "check_fits",
-    "dataset_identity",
-    "on_all_ranks",
-    "on_rank_zero",
-]
+__all__ = ["assert_equal_jobs", "check_same_data", "dataset_identity"]
 
 
-def assert_equal_across_ranks(job: TrainingJob) -> None:
+def assert_equal_jobs(job: TrainingJob) -> None:
     """Raise UsageError in all processes where they would begin differently.
 
     The error names the setting, the file of the data or the flag that differs, and the process.
@@ -36,7 +27,7 @@ def assert_equal_across_ranks(job: TrainingJob) -> None:
     fingerprint = job.data.schema.fingerprint()
     info = job.out / INFO_FILE
     parent = None if job.start_from is None else weights_of(job.start_from)
-    job.distributed.same(
+    job.distributed.assert_equal_across_ranks(
         {
             "settings": settings,
             "data": {"schema.yaml": fingerprint, **_hashes(dataset_identity(job.data))},
@@ -55,7 +46,7 @@ def dataset_identity(data: Dataset) -> dict[str, Any]:
     }
 
 
-def check_fits(checkpoint: Checkpoint, data: Dataset) -> None:
+def check_same_data(checkpoint: Checkpoint, data: Dataset) -> None:
     """Refuse a checkpoint of other data.
 
     Args:
@@ -84,29 +75,3 @@ def check_fits(checkpoint: Checkpoint, data: Dataset) -> None:
 
 def _hashes(data: dict[str, Any]) -> dict[str, str]:
     return {name: entry["xxh64"] for name, entry in data["files"].items()}
-
-
-def on_all_ranks(distributed: Team | None, work: Callable[[], None], what: str) -> None:
-    """Do ``work`` in every process before any continues.
-
-    Args:
-        distributed: The processes; None: this one alone.
-        work: What to do.
-        what: The work in words, for the error of the other processes.
-    """
-    if distributed is None:
-        work()
-    else:
-        distributed.together(work, what)
-
-
-def on_rank_zero(distributed: Team | None, work: Callable[[], None], what: str) -> None:
-    """Do ``work`` in the process of rank 0 before any continues.
-
-    Args:
-        distributed: The processes; None: this one alone.
-        work: What to do.
-        what: The work in words, for the error of the other processes.
-    """
-    mine = distributed is None or distributed.first
-    on_all_ranks(distributed, work if mine else lambda: None, what)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hemix.nn.embedding import LookUp, Tables
 from hemix.training import fbgemm
-from hemix.training.average import Average
+from hemix.training.moving_average import MovingAverage
 from hemix.training.table_optimizers import build_table_optimizer
 
 
@@ -21,7 +21,7 @@ def make_tables(rows: int = 5, width: int = 3) -> Tables:
     return tables
 
 
-def averaged(average: Average, weight: Tensor) -> Tensor:
+def averaged(average: MovingAverage, weight: Tensor) -> Tensor:
     with average.applied():
         return weight.detach().clone()
 
@@ -31,7 +31,7 @@ def test_the_dense_part_by_hand() -> None:
     first step counts for nothing.
     """
     weight = torch.tensor([100.0])
-    average = Average({"w": weight}, make_tables(), 0.5)
+    average = MovingAverage({"w": weight}, make_tables(), 0.5)
     expected = {3.0: 3.0, 6.0: (3 / 2 + 6) / 1.5, 13.0: (3 / 4 + 6 / 2 + 13) / 1.75}
     for value, mean in expected.items():
         average.begin_step()
@@ -46,12 +46,12 @@ def test_a_row_that_rested_by_hand() -> None:
     1/4, 1/2, 1.
     """
     tables = make_tables(2, 1)
-    average = Average({}, tables, 0.5)
+    average = MovingAverage({}, tables, 0.5)
     start = tables.weight[1].item()
 
     def change(value: float) -> None:
         rows, after = torch.tensor([0]), torch.tensor([[value]])
-        average.rows_changed(rows, tables.weight.detach()[rows], after)
+        average.update_rows(rows, tables.weight.detach()[rows], after)
         with torch.no_grad():
             tables.weight[0] = value
 
@@ -87,7 +87,7 @@ def test_tables_equal_an_average_over_every_step(name: str, looks: tuple[int, ..
         "fbgemm" if name == "fbgemm" else "torch",
     )
     optimizer.weight_decay = 0.1
-    optimizer.average = average = Average({}, tables, 0.8)
+    optimizer.average = average = MovingAverage({}, tables, 0.8)
     follow: list[Tensor] = []
     for step in range(20):
         ids = torch.randint(0, 1 + step % 4, (3, 1), generator=draw)
@@ -110,13 +110,14 @@ def test_tables_equal_an_average_over_every_step(name: str, looks: tuple[int, ..
 
 def test_state_goes_out_and_comes_back() -> None:
     weight, tables = torch.tensor([1.0]), make_tables()
-    first, second = Average({"w": weight}, tables, 0.9), Average({"w": weight}, tables, 0.9)
+    first, second = (
+        MovingAverage({"w": weight}, tables, 0.9),
+        MovingAverage({"w": weight}, tables, 0.9),
+    )
     for value in (2.0, 5.0):
         first.begin_step()
         weight.fill_(value)
-        first.rows_changed(
-            torch.tensor([1]), tables.weight.detach()[[1]], torch.full((1, 3), value)
-        )
+        first.update_rows(torch.tensor([1]), tables.weight.detach()[[1]], torch.full((1, 3), value))
         first.end_step()
     second.load({name: tensor.clone() for name, tensor in first.tensors().items()})
     assert averaged(first, weight).item() == averaged(second, weight).item()
@@ -125,4 +126,4 @@ def test_state_goes_out_and_comes_back() -> None:
 
 def test_before_the_first_step_there_is_nothing_to_average() -> None:
     weight = torch.tensor([1.0])
-    assert averaged(Average({"w": weight}, make_tables(), 0.9), weight).item() == 1.0
+    assert averaged(MovingAverage({"w": weight}, make_tables(), 0.9), weight).item() == 1.0
