@@ -247,7 +247,7 @@ def served_rows(
     out: Annotated[Path, typer.Option("--out", help="New folder to write.", show_default=False)],
     json_: Json = False,
 ) -> None:
-    """Write served rankings as impressions, with labels by the events that answered."""
+    """Write logged rankings as impressions, labelled by the events that answered."""
     from hemix.display import counts_line
 
     counts = api.served_rows(log, run, out)
@@ -255,7 +255,7 @@ def served_rows(
     if left_out:
         Console(stderr=True, highlight=False, soft_wrap=True).print(
             f"{log}: positions of {left_out:,} events are no whole numbers of at least 0; their "
-            "rows keep the place that was served"
+            "rows keep the position in the ranking"
         )
     counts |= {"positions_left_out": left_out} if left_out and json_ else {}
     print(json.dumps(counts, indent=1) if json_ else f"{out}: {counts_line(counts)}")
@@ -276,22 +276,22 @@ def served_replay(
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Rank again what was served; say how far the scores are."""
-    found = api.served_replay(log, run, url)
+    """Rank logged requests again; print the largest difference of a score."""
+    result = api.served_replay(log, run, url)
     text = (
-        f"{log}: {found['rankings']:,} rankings of {found['candidates']:,} candidates; "
-        f"largest difference of a score {found['max_abs_difference']:.1e}"
+        f"{log}: {result['rankings']:,} rankings of {result['candidates']:,} candidates; "
+        f"largest difference of a score {result['max_abs_difference']:.1e}"
     )
-    if found["with_scores_on_one_side_only"]:
+    if result["with_scores_on_one_side_only"]:
         text += (
-            f"; {found['with_scores_on_one_side_only']:,} rankings have a score on one side only"
+            f"; {result['with_scores_on_one_side_only']:,} rankings have a score on one side only"
         )
-    if found["with_incomplete_histories"]:
+    if result["with_incomplete_histories"]:
         text += (
-            f"; {found['with_incomplete_histories']:,} rankings left out: not all events of their "
+            f"; {result['with_incomplete_histories']:,} rankings left out: not all events of their "
             "histories are there"
         )
-    print(json.dumps(found, indent=1, ensure_ascii=False) if json_ else text)
+    print(json.dumps(result, indent=1, ensure_ascii=False) if json_ else text)
 
 
 def experiment(

@@ -37,14 +37,13 @@ class ServeConfig(BaseModel):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
-    """0: a free one."""
+    """0: any free port."""
     store: str | None = None
     """URL of the store; None: SQLite in events.db in the run's folder."""
     token_file: Path | None = None
     admin_token_file: Path | None = None
     registry: Path | None = None
-    """Folder name/version/ of versions that may be loaded; None: the served folder, if it is one.
-    """
+    """Folder name/version/ of versions that may be loaded; None: RUN, if it is a registry."""
     threads: int = Field(default=1, ge=1)
     """PyTorch threads of each worker."""
     workers: int | None = Field(default=None, ge=1)

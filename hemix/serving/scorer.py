@@ -183,6 +183,7 @@ class ItemRanker:
     """Sorts candidates by the schema's score expression."""
 
     def __init__(self, run: Run) -> None:
+        """Take the expression of a run's schema."""
         self._expression = run.schema.score_expression
         outputs = run.schema.outputs
         self._raw_names = [name for name in self._expression.names if name not in outputs]

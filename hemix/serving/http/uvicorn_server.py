@@ -1,8 +1,7 @@
 """The uvicorn server: its socket, its signals, and time-outs that uvicorn lacks.
 
-Only this file depends on uvicorn's internals. uvicorn has no setting for a slow client: it waits
-without end for a request's head, for a client that reads no answer, and for a body that nobody
-reads; and it has no bound on idle connections. :class:`TimeoutProtocol` adds these.
+Only this file depends on uvicorn's internals. uvicorn has no time-out for slow clients and no bound
+on idle connections; :class:`TimeoutProtocol` adds both.
 """
 
 from __future__ import annotations
@@ -39,9 +38,10 @@ _OTHER_FILES = 256
 class TimeoutProtocol(H11Protocol):
     """Closes connections of slow clients, and idle ones where there are too many.
 
-    A request's head must arrive within 10 s. A client has ``client_seconds`` to read an answer,
-    from the moment that the socket's buffers are full, and to send the rest of a body that was
-    answered before it ended. Beyond ``max_connections`` the longest idle one is closed.
+    uvicorn waits without end for a request's head, for a client that reads no answer, and for the
+    rest of a body that was answered before it ended. Here a head must arrive within 10 s. A client
+    has ``client_seconds`` to read an answer, counted while the socket's buffers are full, and as
+    long to end a body. Beyond ``max_connections`` the longest idle connection is closed.
 
     Overridden hooks of uvicorn's H11Protocol: ``on_response_complete``; attributes read:
     ``conn``, ``connections``, ``cycle``, ``loop``, ``transport``.

@@ -57,7 +57,9 @@ class _RankingsOfKey:
     def add(self, time_ms: int, request_id: str) -> None:
         """Add a ranking once, although an item may occur twice in it.
 
-        At equal times the ranking of the later file follows.
+        Args:
+            time_ms: Time of its request; at equal times the ranking of the later file follows.
+            request_id: Unique id of the ranking.
         """
         if request_id not in self.request_ids:
             index = bisect_right(self.times_ms, time_ms)

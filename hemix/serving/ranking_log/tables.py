@@ -61,21 +61,41 @@ class _CandidateRows:
         self._have_fields = any(candidate.fields for candidate in self.candidates)
 
     def repeat(self, values: Sequence[Any], type_: pa.DataType) -> pa.Array:
-        """Repeat one value per ranking for each of its candidates."""
+        """Repeat one value per ranking for each of its candidates.
+
+        Args:
+            values: One value per ranking.
+            type_: Arrow type.
+        """
         return pa.array(values, type_).take(self._ranking_index)
 
     def per_ranking(self, value: Callable[[LoggedRanking], Any], type_: pa.DataType) -> pa.Array:
-        """Compute one value per ranking and repeat it for each of its candidates."""
+        """Compute one value per ranking and repeat it for each of its candidates.
+
+        Args:
+            value: Returns a ranking's value.
+            type_: Arrow type.
+        """
         return self.repeat([value(logged) for logged in self.rankings], type_)
 
     def per_item(self, value: Callable[[RankedItem], Any], type_: pa.DataType) -> pa.Array:
-        """Compute one value per ranked item; NaN becomes null."""
+        """Compute one value per ranked item; NaN becomes null.
+
+        Args:
+            value: Returns an item's value.
+            type_: Arrow type.
+        """
         return pa.array([value(item) for item in self.items], type_, from_pandas=True)
 
     def from_fields(
         self, value: Callable[[Mapping[str, Any]], Any], type_: pa.DataType
     ) -> pa.Array:
-        """Compute one value per candidate from its fields, which few requests have."""
+        """Compute one value per candidate from its fields; null where no candidate has any.
+
+        Args:
+            value: Returns the value for a candidate's fields.
+            type_: Arrow type.
+        """
         if not self._have_fields:
             return pa.nulls(len(self.candidates), type_)
         return pa.array([value(candidate.fields) for candidate in self.candidates], type_)

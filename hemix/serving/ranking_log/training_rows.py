@@ -1,8 +1,8 @@
 """Training rows from a ranking log: the ranked candidates, labelled by the events that answered.
 
 A label is known where an ``impression`` or ``interaction`` event shows that the candidate was seen.
-The event's action makes its label positive, and the labels that this one depends on; the others are
-negative. Events of sibling logs count too, because a new version's log continues an old one's.
+The event's action makes its label positive, with the labels that it depends on. Other labels are
+negative. Events of sibling logs count too: a new version's log continues an old one's.
 """
 
 from __future__ import annotations

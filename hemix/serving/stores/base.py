@@ -1,4 +1,4 @@
-"""The protocol of a store of live events, and the limits that bound one.
+"""The protocol of a store of live events, and its limits.
 
 Event fields are JSON values under their raw column names.
 """

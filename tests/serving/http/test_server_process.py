@@ -223,7 +223,7 @@ def test_what_strict_refuses_is_no_training_row(rich_run: Path, tmp_path: Path) 
         (["nowhere"], "nowhere: no such run folder"),
         (
             ["RUN", "--host", "0.0.0.0"],
-            "--host 0.0.0.0: is reached from other machines: give a --token-file",
+            "--host 0.0.0.0: other machines can reach it: give a --token-file",
         ),
         (["RUN", "--store", "mongodb://x"], "expected memory://"),
         (["RUN", "--token-file", "nowhere"], "--token-file nowhere: cannot be read"),
