@@ -1,15 +1,14 @@
-"""Live users of the simulated city, four models and two ends: the experiment of docs/evidence.md.
+"""Run a simulated A/B test of four models: the experiment of docs/evidence.md.
 
-Into ./example_experiment.
+    python examples/experiment.py [--out FOLDER] [--logs LOGS --data DATA] [--points FILE]
+        [--users 3230 --days 2]
 
-    python examples/experiment.py [--out FOLDER] [--logs LOGS --data DATA] [--points FILE] [--users
-    3230 --days 2]
+HeMix, HeMix without the real-time history, DLRM and RankMixer train on the same logs. FILE is a
+search file of `hemix compare` with the settings of each model. The models serve on ports of this
+machine, and the same users meet each of them, the oracle and popularity.
 
-HeMix, HeMix without the real-time history, DLRM and RankMixer learn from the same logs, each with
-the settings that a study has chosen for it (a search file of `hemix compare` with one point a
-model), serve on ports of this machine, and the same users live with each of them, with the oracle
-and with popularity. Called again it goes on: finished runs and finished blocks of users are kept.
-Without --logs a small city is made.
+Without --logs, a small city is simulated. A second call continues: finished runs and finished
+blocks of users stay. FOLDER is ./example_experiment by default.
 """
 
 from __future__ import annotations
@@ -31,43 +30,31 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "dlrm": ("dlrm", {}),
     "rankmixer": ("rankmixer", {}),
 }
-"""Model and settings of its own by arm"""
+"""Model and own settings by arm."""
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser()
-    asked.add_argument("--out", type=Path, default=Path("example_experiment"))
-    for name in ("logs", "data", "points"):
-        asked.add_argument(f"--{name}", type=Path)
-    for name, small in (("users", 30), ("days", 1), ("threads", 1)):
-        asked.add_argument(f"--{name}", type=int, default=small)
-    given = asked.parse_args()
-    logs = given.logs or given.out / "logs"
-    data = given.data or given.out / "data"
+    arguments = parse_arguments()
+    out = arguments.out
+    logs = arguments.logs or out / "logs"
+    data = arguments.data or out / "data"
     if not logs.exists():
         hemix("simulate", "--out", logs, "--users", 80, "--days", 3, "--seed", 0)
     if not data.exists():
         hemix("prepare", logs, "--out", data)
-    points = yaml.safe_load(given.points.read_text()) if given.points else {"all": [{}]}
-    for arm, (model, own) in ARMS.items():
-        (point,) = points.get(model, points["all"])
-        train(data, given.out / arm, model, {**point, **own, "train.threads": given.threads})
-    words = [
-        "--logs",
-        logs,
-        "--users",
-        given.users,
-        "--days",
-        given.days,
-        "--out",
-        given.out / "experiment",
-    ]
+    points = yaml.safe_load(arguments.points.read_text()) if arguments.points else {"all": [{}]}
+    for arm, (model, own_settings) in ARMS.items():
+        (settings,) = points.get(model, points["all"])
+        threads = {"train.threads": arguments.threads}
+        train(data, out / arm, model, {**settings, **own_settings, **threads})
+    options = ["--logs", logs, "--users", arguments.users, "--days", arguments.days]
+    options += ["--out", out / "experiment"]
     servers: list[subprocess.Popen[str]] = []
     try:
         for arm in ARMS:
-            servers.append(serve(given.out / arm, logs))
-            words += ["--arm", f"{arm}={address(servers[-1])}"]
-        hemix("experiment", *words, "--arm", "oracle=oracle", "--arm", "popularity=popularity")
+            servers.append(serve(out / arm, logs))
+            options += ["--arm", f"{arm}={server_url(servers[-1])}"]
+        hemix("experiment", *options, "--arm", "oracle=oracle", "--arm", "popularity=popularity")
     finally:
         for server in servers:
             server.send_signal(signal.SIGTERM)
@@ -75,54 +62,45 @@ def main() -> None:
             server.wait(timeout=60)
 
 
-def hemix(*words: object) -> None:
-    subprocess.run([sys.executable, "-m", "hemix", *map(str, words)], check=True)
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out", type=Path, default=Path("example_experiment"))
+    for name in ("logs", "data", "points"):
+        parser.add_argument(f"--{name}", type=Path)
+    for name, default in (("users", 30), ("days", 1), ("threads", 1)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    return parser.parse_args()
+
+
+def hemix(*arguments: object) -> None:
+    subprocess.run([sys.executable, "-m", "hemix", *map(str, arguments)], check=True)
 
 
 def train(data: Path, run: Path, model: str, settings: Mapping[str, Any]) -> None:
-    """A run that is finished stays as it is; one that was stopped goes on with the settings that it
-    has.
-    """
-    chosen = [
-        word for key, value in settings.items() for word in ("--set", f"{key}={json.dumps(value)}")
-    ]
-    hemix(
-        "train",
-        "--data",
-        data,
-        "--out",
-        run,
-        *(["--resume"] if run.exists() else ["--model", model, *chosen]),
-    )
+    """Train a run, or resume it with its own settings; a finished run stays as it is."""
+    if run.exists():
+        hemix("train", "--data", data, "--out", run, "--resume")
+        return
+    options = ["--model", model]
+    for key, value in settings.items():
+        options += ["--set", f"{key}={json.dumps(value)}"]
+    hemix("train", "--data", data, "--out", run, *options)
 
 
 def serve(run: Path, logs: Path) -> subprocess.Popen[str]:
-    """A server with the city's past in a store of its own."""
+    """Start a server of a run; its own store holds the city's past."""
     store = f"sqlite:///{run}-events.db"
     hemix("store", "load", logs, "--store", store, "--history-days", 0)
-    command = [
-        sys.executable,
-        "-m",
-        "hemix",
-        "serve",
-        run,
-        "--port",
-        0,
-        "--store",
-        store,
-        "--history-days",
-        0,
-        "--no-log",
-        "--json",
-    ]
+    command = [sys.executable, "-m", "hemix", "serve", run, "--port", 0, "--store", store]
+    command += ["--history-days", 0, "--no-log", "--json"]
     with run.with_name(f"{run.name}-server.log").open("a") as log:
         return subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=log, text=True)
 
 
-def address(server: subprocess.Popen[str]) -> str:
+def server_url(server: subprocess.Popen[str]) -> str:
     line = server.stdout.readline() if server.stdout else ""
     if not line:
-        raise SystemExit("a server did not start; its .log file beside the runs says why")
+        raise SystemExit("a server did not start: see the -server.log files in the output folder")
     return str(json.loads(line)["url"])
 
 

@@ -1,21 +1,20 @@
-"""The whole loop in the simulated city: serve, log what was served, learn from it, serve and
-measure again. Into ./example_loop.
+"""Close the loop in the simulated city: serve, log, retrain on the log, serve and measure again.
 
     python examples/loop.py      # small
     python examples/loop.py --users 3230 --days 8 --live 1000 --measured 1000
 
-A model that learnt from the city's logs serves `--live` users for five days; what it served is
-logged. Three models then learn from the old logs and
+A first model, trained on the city's logs, serves `--live` users for five days, and the server logs
+its rankings. Three models then train on the old logs and new ones:
 
-    own      what the first one served those users in those days
-    blind    the same, with every position, old and new, said to be the top: what position as a bias
-             feature is worth
-    policy   what the city's own logging policy showed the same users in the same days, so that more
-             data alone is accounted for
+    own      rankings of the first model
+    blind    the same, with position 0 for every impression, old and new; it shows the value of the
+             position as a bias feature
+    policy   rankings of the city's logging policy for the same users and days; it shows the effect
+             of more data alone
 
-(three of the five days train; the last two validate and test) and four servers, with the first
-model's, meet other users for two days. loop.json has the effects, and for every arm how its
-probabilities of a click compare with the clicks (PCOC: their ratio) and how varied the pages are.
+Three of the five days train; the last two validate and test. All four models then serve other users
+for two days. example_loop/loop.json holds the effects, and for every arm its calibration (PCOC:
+predicted over observed clicks) and the variety of its pages.
 """
 
 from __future__ import annotations
@@ -41,92 +40,80 @@ DAY_MS = 86_400_000
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser()
-    for name, small in (
-        ("users", 150),
-        ("days", 4),
-        ("live", 60),
-        ("measured", 40),
-        ("threads", 1),
-    ):
-        asked.add_argument(f"--{name}", type=int, default=small)
-    given = asked.parse_args()
+    arguments = parse_arguments()
     folder = Path("example_loop")
-    size = ["--users", given.users, "--seed", 0]
-    hemix("simulate", "--out", folder / "logs", *size, "--days", given.days)
-    hemix("simulate", "--out", folder / "longer", *size, "--days", given.days + LIVE_DAYS)
-    train(folder / "logs", folder / "first", given.threads)
+    city = ["--users", arguments.users, "--seed", 0]
+    hemix("simulate", "--out", folder / "logs", *city, "--days", arguments.days)
+    hemix("simulate", "--out", folder / "longer", *city, "--days", arguments.days + LIVE_DAYS)
+    train(folder / "logs", folder / "first", arguments.threads)
 
-    live = [
-        "--logs",
-        folder / "logs",
-        "--users",
-        given.live,
-        "--days",
-        LIVE_DAYS,
-        "--out",
-        folder / "live",
-    ]
-    serve_and_measure({"first": folder / "first"}, folder / "logs", live)
-    hemix(
-        "served",
-        "rows",
-        served_log(folder / "first"),
-        "--run",
-        folder / "first",
-        "--out",
-        folder / "served",
-    )
+    users = ["--users", arguments.live, "--days", LIVE_DAYS]
+    options = ["--logs", folder / "logs", *users, "--out", folder / "live"]
+    run_experiment({"first": folder / "first"}, folder / "logs", options)
+    log, run = ranking_log(folder / "first"), folder / "first"
+    hemix("served", "rows", log, "--run", run, "--out", folder / "served")
 
-    new = {"own": rows_of(folder / "served"), "policy": policy_rows(folder, given.days, given.live)}
-    new["blind"] = new["own"]
-    for name, tables in new.items():
-        joined(folder, name, tables, position=name != "blind")
-        train(folder / f"{name}-logs", folder / name, given.threads)
+    own = logged_tables(folder / "served")
+    policy = policy_tables(folder, arguments.days, arguments.live)
+    tables = {"own": own, "policy": policy, "blind": own}
+    for name, new_tables in tables.items():
+        write_logs(folder, name, new_tables, with_position=name != "blind")
+        train(folder / f"{name}-logs", folder / name, arguments.threads)
 
     runs = {name: folder / name for name in ("first", "own", "blind", "policy")}
-    others = [
-        "--logs",
-        folder / "longer",
-        "--first-user",
-        given.live,
-        "--users",
-        given.measured,
-        "--days",
-        MEASURED_DAYS,
-    ]
-    arms = ["--arm", "oracle=oracle", "--arm", "popularity=popularity"]
-    since_ms = first_live_ms(folder, given.days) + LIVE_DAYS * DAY_MS
-    serve_and_measure(runs, folder / "longer", [*others, *arms, "--out", folder / "measured"])
-
-    found = json.loads((folder / "measured" / "experiment.json").read_text())
+    users = ["--first-user", arguments.live, "--users", arguments.measured]
+    options = ["--logs", folder / "longer", *users, "--days", MEASURED_DAYS]
+    options += ["--arm", "oracle=oracle", "--arm", "popularity=popularity"]
+    run_experiment(runs, folder / "longer", [*options, "--out", folder / "measured"])
+    since_ms = first_live_ms(folder, arguments.days) + LIVE_DAYS * DAY_MS
     result = {
-        "asked": vars(given),
+        "arguments": vars(arguments),
         "rows": {
-            name: {"impressions": t[0].num_rows, "events": t[1].num_rows} for name, t in new.items()
+            name: {"impressions": impressions.num_rows, "events": events.num_rows}
+            for name, (impressions, events) in tables.items()
         },
-        "arms": {
-            name: {**found["arms"][name], **pages(run, since_ms)} for name, run in runs.items()
-        },
-        "ceiling_and_floor": {name: found["arms"][name] for name in ("oracle", "popularity")},
-        "effects": [e for e in found["effects"] if {e["arm"], e["against"]} <= set(runs)],
-        "machine": found["machine"],
+        **summarise(folder / "measured" / "experiment.json", runs, since_ms),
     }
     (folder / "loop.json").write_text(json.dumps(result, indent=1) + "\n")
-    say(result)
+    print_result(result)
 
 
-def say(result: Mapping[str, Any]) -> None:
-    """What loop.json says, for a person."""
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    defaults = {"users": 150, "days": 4, "live": 60, "measured": 40, "threads": 1}
+    for name, default in defaults.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    return parser.parse_args()
+
+
+def summarise(path: Path, runs: Mapping[str, Path], since_ms: int) -> dict[str, Any]:
+    """The experiment's results of the runs, with the figures of their pages."""
+    content = json.loads(path.read_text())
+    return {
+        "arms": {
+            name: {**content["arms"][name], **page_figures(run, since_ms)}
+            for name, run in runs.items()
+        },
+        "ceiling_and_floor": {name: content["arms"][name] for name in ("oracle", "popularity")},
+        "effects": [
+            effect
+            for effect in content["effects"]
+            if {effect["arm"], effect["against"]} <= set(runs)
+        ],
+        "machine": content["machine"],
+    }
+
+
+def print_result(result: Mapping[str, Any]) -> None:
     print(f"{LIVE_DAYS} live days: {LIVE_DAYS - 2} train, the last two validate and test")
     print(
         f"{'arm':<8} {'PV_CTR':>7} {'GMV':>7} {'PCOC':>6} {'at the top':>10} {'items':>6} "
-        f"{'distinct':>8} {'new places':>10}"
+        f"{'distinct':>8} {'new venues':>10}"
     )
     for name, arm in result["arms"].items():
         calibration = f"{arm['pcoc']:6.3f} {arm['pcoc_top']:10.3f}"
-        fresh = "-" if arm["new_place_share"] is None else f"{arm['new_place_share']:.3f}"
-        variety = f"{arm['items']:6.0f} {arm['distinct_share']:8.3f} {fresh:>10}"
+        novelty = "-" if arm["new_place_share"] is None else f"{arm['new_place_share']:.3f}"
+        variety = f"{arm['items']:6.0f} {arm['distinct_share']:8.3f} {novelty:>10}"
         print(f"{name:<8} {arm['pv_ctr']:7.4f} {arm['gmv_per_user']:7.2f} {calibration} {variety}")
     for effect in result["effects"]:
         if effect["metric"] == "pv_ctr":
@@ -137,8 +124,8 @@ def say(result: Mapping[str, Any]) -> None:
             )
 
 
-def hemix(*words: object) -> None:
-    subprocess.run([sys.executable, "-m", "hemix", *map(str, words)], check=True)
+def hemix(*arguments: object) -> None:
+    subprocess.run([sys.executable, "-m", "hemix", *map(str, arguments)], check=True)
 
 
 def train(logs: Path, run: Path, threads: int) -> None:
@@ -150,38 +137,15 @@ def train(logs: Path, run: Path, threads: int) -> None:
 # -- serving ---------------------------------------------------------------------------------------
 
 
-def serve_and_measure(runs: Mapping[str, Path], past: Path, words: Sequence[object]) -> None:
-    """`hemix experiment` against a server of each run, whose store holds the past and whose log
-    begins empty.
-    """
-    servers = []
+def run_experiment(runs: Mapping[str, Path], logs: Path, options: Sequence[object]) -> None:
+    """Run `hemix experiment` with a server of each run; the servers' stores hold the logs."""
+    servers: list[subprocess.Popen[str]] = []
     try:
         arms: list[str] = []
         for name, run in runs.items():
-            store = f"sqlite:///{past}-{name}.db"
-            hemix("store", "load", past, "--store", store, "--history-days", 0)
-            command = [
-                sys.executable,
-                "-m",
-                "hemix",
-                "serve",
-                run,
-                "--port",
-                0,
-                "--store",
-                store,
-                "--history-days",
-                0,
-                "--json",
-            ]
-            with run.with_name(f"{run.name}-server.log").open("a") as log:
-                servers.append(
-                    subprocess.Popen(
-                        [*map(str, command)], stdout=subprocess.PIPE, stderr=log, text=True
-                    )
-                )
+            servers.append(serve(run, logs, f"sqlite:///{logs}-{name}.db"))
             arms += ["--arm", f"{name}={json.loads(servers[-1].stdout.readline())['url']}"]
-        hemix("experiment", *arms, *words)
+        hemix("experiment", *arms, *options)
     finally:
         for server in servers:
             server.send_signal(signal.SIGTERM)
@@ -189,110 +153,113 @@ def serve_and_measure(runs: Mapping[str, Path], past: Path, words: Sequence[obje
             server.wait(timeout=60)
 
 
-def served_log(run: Path) -> Path:
-    (found,) = (run / "served").glob("*/rankings")
-    return found.parent
+def serve(run: Path, logs: Path, store: str) -> subprocess.Popen[str]:
+    hemix("store", "load", logs, "--store", store, "--history-days", 0)
+    command = [sys.executable, "-m", "hemix", "serve", run, "--port", 0, "--store", store]
+    command += ["--history-days", 0, "--json"]
+    with run.with_name(f"{run.name}-server.log").open("a") as log:
+        return subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=log, text=True)
 
 
-# -- the new rows ----------------------------------------------------------------------------------
+def ranking_log(run: Path) -> Path:
+    """The folder in which the run's server logged its rankings."""
+    (rankings,) = (run / "served").glob("*/rankings")
+    return rankings.parent
+
+
+# -- new logs --------------------------------------------------------------------------------------
 
 Tables = tuple[pa.Table, pa.Table]
-"""Impressions and events"""
+"""Impressions and events."""
 
 
-def rows_of(served: Path) -> Tables:
+def logged_tables(served: Path) -> Tables:
+    """The impressions that users saw, and the events."""
     impressions = pq.read_table(served / "impressions")
     return impressions.filter(pc.is_valid(impressions["click"])), pq.read_table(served / "events")
 
 
-def policy_rows(folder: Path, days: int, live: int) -> Tables:
-    """What the longer logs have of the live users after the first ones' end."""
-    since, users = first_live_ms(folder, days), {f"u{user:06d}" for user in range(live)}
-    mine = pc.field("user_id").isin(users) & (pc.field("time_ms") >= since)
+def policy_tables(folder: Path, days: int, live: int) -> Tables:
+    """The rows of the live users and days in the logs of the longer city."""
+    since_ms, users = first_live_ms(folder, days), {f"u{user:06d}" for user in range(live)}
+    is_live = pc.field("user_id").isin(users) & (pc.field("time_ms") >= since_ms)
     return tuple(
-        ds.dataset(folder / "longer" / f"{name}.parquet").to_table(filter=mine)
+        ds.dataset(folder / "longer" / f"{name}.parquet").to_table(filter=is_live)
         for name in ("impressions", "events")
     )
 
 
 def first_live_ms(folder: Path, days: int) -> int:
-    """Midnight after the logs' last day: `days` after the midnight before their first
-    impression.
-    """
-    first = pc.min(
-        pq.read_table(folder / "logs" / "impressions.parquet", columns=["time_ms"])["time_ms"]
-    )
+    """Midnight in Shanghai after the last day of the logs, in ms UTC."""
+    impressions = pq.read_table(folder / "logs" / "impressions.parquet", columns=["time_ms"])
+    first_ms = pc.min(impressions["time_ms"]).cast(pa.int64()).as_py()
     shanghai_ms = 8 * 3_600_000
-    return (
-        (first.cast(pa.int64()).as_py() + shanghai_ms) // DAY_MS * DAY_MS
-        - shanghai_ms
-        + days * DAY_MS
-    )
+    return (first_ms + shanghai_ms) // DAY_MS * DAY_MS - shanghai_ms + days * DAY_MS
 
 
-def top(impressions: pa.Table) -> pa.Table:
-    place = impressions.column_names.index("position")
-    zeros = pa.array(np.zeros(impressions.num_rows, np.int64)).cast(
-        impressions.schema.field(place).type
-    )
-    return impressions.set_column(place, "position", zeros)
+def at_top(impressions: pa.Table) -> pa.Table:
+    """The impressions with position 0."""
+    column = impressions.column_names.index("position")
+    zeros = pa.array(np.zeros(impressions.num_rows, np.int64))
+    zeros = zeros.cast(impressions.schema.field(column).type)
+    return impressions.set_column(column, "position", zeros)
 
 
-def joined(folder: Path, name: str, tables: Tables, *, position: bool) -> None:
-    """The old logs with new rows beside them; the last of the live days tests, the one before
-    validates. Without ``position`` every impression, old or new, is said to have been at the top: a
-    model that sees some positions would still correct for them.
+def write_logs(folder: Path, name: str, tables: Tables, *, with_position: bool) -> None:
+    """Write the old logs together with new rows; the last two live days validate and test.
+
+    Without ``with_position`` every impression, old or new, has position 0: a model that sees some
+    positions would correct for them.
     """
     logs = folder / f"{name}-logs"
     for table, rows in zip(("impressions", "events"), tables, strict=True):
         (logs / table).mkdir(parents=True)
         old = folder / "logs" / f"{table}.parquet"
-        if table == "events" or position:
+        if table == "events" or with_position:
             os.link(old, logs / table / "0.parquet")
             pq.write_table(rows, logs / table / "1.parquet")
         else:
-            pq.write_table(top(pq.read_table(old)), logs / table / "0.parquet")
-            pq.write_table(top(rows), logs / table / "1.parquet")
+            pq.write_table(at_top(pq.read_table(old)), logs / table / "0.parquet")
+            pq.write_table(at_top(rows), logs / table / "1.parquet")
     for table in ("items", "users"):
         os.link(folder / "logs" / f"{table}.parquet", logs / f"{table}.parquet")
     lines = (folder / "longer" / "schema.yaml").read_text().splitlines()
-    kept = [line for line in lines if not line.strip().startswith("truth:")]
-    text = (
-        "\n".join(kept)
-        .replace("impressions.parquet", "impressions")
-        .replace("events.parquet", "events")
-    )
+    text = "\n".join(line for line in lines if not line.strip().startswith("truth:"))
+    for table in ("impressions", "events"):
+        text = text.replace(f"{table}.parquet", table)
     (logs / "schema.yaml").write_text(text + "\n")
 
 
-# -- what was shown --------------------------------------------------------------------------------
+# -- served pages ----------------------------------------------------------------------------------
 
 
-def pages(run: Path, since_ms: int) -> dict[str, Any]:
-    """Of what a run served since then and users saw: predicted over observed clicks, at all places
-    and at the top; the number of items that pages as varied as these would have, were all shown
-    alike often (the exponential of their entropy); and the share of the city's items that were
-    shown at all.
+def page_figures(run: Path, since_ms: int) -> dict[str, Any]:
+    """Calibration and variety of what a run served since a time and users saw.
+
+    ``pcoc`` and ``pcoc_top`` are predicted over observed clicks, at all positions and at the top.
+    ``items`` is the exponential of the entropy of the shown items: that many equally frequent items
+    would be as varied. ``distinct_share`` is the fraction of the city's items that were shown.
     """
-    log = served_log(run)
+    log = ranking_log(run)
     rows = log.with_name("rows")
     hemix("served", "rows", log, "--run", run, "--out", rows)
     files = sorted((log / "rankings").glob("*.parquet"))
     ranked = pa.concat_tables([pq.read_table(file, columns=["served_click"]) for file in files])
     labelled = pa.concat_tables([pq.read_table(rows / "impressions" / file.name) for file in files])
-    then = pc.greater_equal(labelled["time_ms"], pa.scalar(since_ms, pa.timestamp("ms", tz="UTC")))
-    seen = pc.and_(then, pc.is_valid(labelled["click"]))
-    shown = labelled.append_column("predicted", ranked["served_click"]).filter(seen)
-    first = shown.filter(pc.equal(shown["position"], 0))
+    since = pa.scalar(since_ms, pa.timestamp("ms", tz="UTC"))
+    is_recent = pc.greater_equal(labelled["time_ms"], since)
+    is_seen = pc.and_(is_recent, pc.is_valid(labelled["click"]))
+    shown = labelled.append_column("predicted", ranked["served_click"]).filter(is_seen)
+    top = shown.filter(pc.equal(shown["position"], 0))
     counts = np.array(pc.value_counts(shown["item_id"]).field("counts"))
-    share = counts / counts.sum()
+    fraction = counts / counts.sum()
+    item_count = pq.read_metadata(run.parent / "logs" / "items.parquet").num_rows
     return {
         "shown": shown.num_rows,
         "pcoc": pc.sum(shown["predicted"]).as_py() / pc.sum(shown["click"]).as_py(),
-        "pcoc_top": pc.sum(first["predicted"]).as_py() / pc.sum(first["click"]).as_py(),
-        "items": float(np.exp(-(share * np.log(share)).sum())),
-        "distinct_share": len(counts)
-        / pq.read_metadata(run.parent / "logs" / "items.parquet").num_rows,
+        "pcoc_top": pc.sum(top["predicted"]).as_py() / pc.sum(top["click"]).as_py(),
+        "items": float(np.exp(-(fraction * np.log(fraction)).sum())),
+        "distinct_share": len(counts) / item_count,
     }
 
 

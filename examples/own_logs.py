@@ -1,6 +1,6 @@
-"""Your own logs: two Parquet files and a schema, then a ranked list.
+"""Rank your own items: two Parquet files and a schema, then a ranked list.
 
-Writes into ./example_shop, which must not be there.
+Writes into ./example_shop, which must not exist.
 """
 
 from pathlib import Path
@@ -52,7 +52,7 @@ user = random.integers(0, 300, requests).repeat(shown)
 item = random.integers(0, items, requests * shown)
 start_ms = 1_767_571_200_000  # 2026-01-05, UTC
 time_ms = (start_ms + np.sort(random.integers(0, 8 * 86_400_000, requests))).repeat(shown)
-likes = random.integers(0, 8, 300)  # every user likes one category
+likes = random.integers(0, 8, 300)  # each user likes one category
 click = random.random(len(user)) < np.where(category[item] == likes[user], 0.5, 0.08)
 order = click & (random.random(len(user)) < 0.2)
 pq.write_table(

@@ -1,4 +1,4 @@
-"""From a simulated city to a report, in a minute. Writes into ./example_city."""
+"""Simulate a city, train a model and evaluate it, in a minute. Writes into ./example_city."""
 
 import hemix
 

@@ -1,4 +1,4 @@
-"""A model of one's own: the product of a user's and an item's vector, then the towers.
+"""Add your own model: the product of a user's and an item's vector.
 
     hemix train --import examples/two_towers.py --model two_towers --data DATA --out RUN
     hemix evaluate RUN --data DATA --import examples/two_towers.py
@@ -19,7 +19,7 @@ from hemix.nn.inputs import Inputs, level_width
 
 
 class TwoTowersConfig(NeuralConfig):
-    """``model.width``, beside the settings of every neural model."""
+    """Settings: ``model.width``, and those of every neural model."""
 
     width: Count = 16
     """h."""
@@ -27,7 +27,7 @@ class TwoTowersConfig(NeuralConfig):
 
 @register_model("two_towers")
 class TwoTowers(Ranker):
-    """A user's vector, made once a user, times an item's."""
+    """Multiply a user's vector, computed once per user, with an item's."""
 
     Config = TwoTowersConfig
     config: TwoTowersConfig

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hemix.data.dataset import Dataset as Dataset
     from hemix.distributed import DistributedContext
     from hemix.runs import Run as Run
+    from hemix.serving.config import ServeConfig
     from hemix.settings import Settings
 
 __all__ = [
@@ -402,7 +403,7 @@ def served_rows(log: PathLike, run: PathLike, out: PathLike) -> dict[str, int]:
     new folder ``out``, for the schema of ``run``. Returns counts.
     """
     from hemix.schema import Schema
-    from hemix.serving.served.labels import write_training_rows
+    from hemix.serving.ranking_log.training_rows import write_training_rows
 
     return write_training_rows(log, out, Schema.load(Path(run) / "schema.yaml"))
 
@@ -411,28 +412,40 @@ def served_replay(log: PathLike, run: PathLike, store: str | None = None) -> dic
     """Rank again what `hemix serve` logged, with ``run`` and the events logged (or those in the
     ``store`` at a URL); returns how far the scores are from those served.
     """
-    from hemix.serving.served.replay import replay_log
+    from hemix.serving.ranking_log.replay import replay_log
 
     return replay_log(Path(log), Path(run), store)
 
 
 def serve(
     run: PathLike,
+    config: ServeConfig | None = None,
     *,
     on_ready: Callable[[str, dict[str, float]], None] | None = None,
-    **options: Any,
 ) -> None:
-    """Serve a run folder, or a registry of them (``name/version/``), over HTTP until SIGTERM or
-    Ctrl-C. ``options``: those of :class:`hemix.serving.http.start.ServeOptions`; ``on_ready(url,
-    seconds)`` is called once it answers.
+    """Serve over HTTP until SIGTERM or Ctrl-C.
+
+    Args:
+        run: A run folder, or a registry of them (``name/version/``).
+        config: The configuration; None: the defaults. :func:`hemix.serving.config.load_config`
+            reads it from a file and the environment.
+        on_ready: Called with the URL, and the seconds that parts of the start took, when the
+            server answers.
+
+    Raises:
+        UsageError: A setting cannot be used.
+        RunError: A run cannot be served.
+        StoreError: The store cannot be opened.
+        MissingExtra: The extra ``serve`` is not installed.
     """
     try:
-        from hemix.serving.http.start import ServeOptions, run_server
+        from hemix.serving.config import ServeConfig
+        from hemix.serving.server import run_server
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] == "hemix":
             raise
         raise MissingExtra(missing.name or "a package", "serve", "the ranking server") from missing
-    run_server(Path(run), ServeOptions(**options), on_ready or (lambda _url, _seconds: None))
+    run_server(Path(run), config or ServeConfig(), on_ready or (lambda _url, _seconds: None))
 
 
 def demo(

@@ -16,7 +16,8 @@ from hemix.errors import ServerError, UsageError
 
 class _Server(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        self._send(200, {"ready": True, "models": [{"name": self.server.name}]})  # type: ignore[attr-defined]
+        name = self.server.name  # type: ignore[attr-defined]
+        self._send(200, {"ready": True, "models": [{"name": name}]})
 
     def do_POST(self) -> None:
         """Echo the request; a user without id is refused."""

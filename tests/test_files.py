@@ -103,7 +103,7 @@ def test_an_empty_out_stays_when_the_block_does_not_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_what_is_there_is_not_touched(tmp_path: Path, kind: str) -> None:
+def test_an_existing_folder_is_not_changed(tmp_path: Path, kind: str) -> None:
     out = tmp_path / "out"
     if kind == "folder":
         out.mkdir()
@@ -120,7 +120,7 @@ def test_what_is_there_is_not_touched(tmp_path: Path, kind: str) -> None:
     assert names(tmp_path) == ["out"]
 
 
-def test_leftovers_of_dead_processes_are_swept_and_those_of_the_living_not(
+def test_leftovers_of_ended_processes_are_removed_and_those_of_running_ones_are_not(
     tmp_path: Path, dead_process: int
 ) -> None:
     for name in (
@@ -145,7 +145,7 @@ def test_a_name_with_brackets_is_taken_literally(tmp_path: Path, dead_process: i
     assert names(tmp_path) == sorted([f".out.{dead_process}.part", "o[u]t"])
 
 
-def test_leftovers_of_a_dead_process_of_the_same_number_do_not_matter(tmp_path: Path) -> None:
+def test_leftovers_of_an_ended_process_with_the_same_id_are_replaced(tmp_path: Path) -> None:
     """In a container a process often has the number that its killed predecessor had."""
     left = tmp_path / f".out.{os.getpid()}.part"
     left.mkdir()
@@ -165,7 +165,7 @@ def test_leftovers_of_a_dead_process_of_the_same_number_do_not_matter(tmp_path: 
         (errno.EPERM, "permission denied"),
     ],
 )
-def test_what_the_disk_refuses_is_named(tmp_path: Path, number: int, says: str) -> None:
+def test_storage_errors_have_the_path(tmp_path: Path, number: int, says: str) -> None:
     with pytest.raises(StorageError) as error, storage_errors("out"):
         raise OSError(number, "whatever", "the/file")
     assert str(error.value) == f"the/file: {says}"
@@ -177,7 +177,7 @@ def test_what_the_disk_refuses_is_named(tmp_path: Path, number: int, says: str) 
     assert names(tmp_path) == []
 
 
-def test_a_parent_that_is_a_file_is_named(tmp_path: Path) -> None:
+def test_a_parent_that_is_a_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with (
         pytest.raises(
@@ -189,7 +189,7 @@ def test_a_parent_that_is_a_file_is_named(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "x"
 
 
-def test_an_error_that_is_not_the_disks_stays_what_it_is() -> None:
+def test_other_errors_are_not_converted() -> None:
     with pytest.raises(OSError, match="strange") as error, storage_errors("out"):
         raise OSError("strange")
     assert type(error.value) is OSError

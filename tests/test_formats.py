@@ -32,7 +32,7 @@ from hemix.lab.studies.trial import Trial
 from hemix.runs import Run
 from hemix.runs.weights import sha256
 from hemix.serving.models import _test_metrics
-from hemix.serving.served.files import read_log_table, write_log_table
+from hemix.serving.ranking_log.files import read_table, write_table
 from hemix.training.checkpoint import Checkpoint, Checkpoints, Snapshot
 from hemix.training.parent import parent_run, write_parent
 
@@ -302,10 +302,10 @@ def test_a_demo(tmp_path: Path, version: object) -> None:
 @pytest.mark.parametrize("version", [None, b"0", b"99", b"x"])
 def test_a_file_of_the_log_of_rankings(tmp_path: Path, version: bytes | None) -> None:
     path = tmp_path / "a.parquet"
-    write_log_table(pa.table({"a": [1, 2], "b": [3, 4]}), path)
-    assert read_log_table(path, ["b"]) == pa.table({"b": [3, 4]})
+    write_table(pa.table({"a": [1, 2], "b": [3, 4]}), path)
+    assert read_table(path, ["b"]) == pa.table({"b": [3, 4]})
     rewrite(path, b"hemix.format_version", version)
-    refused(DataError, path, lambda: read_log_table(path))
+    refused(DataError, path, lambda: read_table(path))
 
 
 def rewrite(path: Path, key: bytes, version: bytes | None) -> None:

@@ -35,12 +35,12 @@ def measured(code: str, *args: object) -> list[int]:
 
 
 def test_an_allocation_counts() -> None:
-    grown, left = measured(
+    increase, left = measured(
         "before = anonymous_bytes(); held = np.ones(64 * MB, np.uint8); print(anonymous_bytes() - "
         "before)\n"
         "del held; print(anonymous_bytes() - before)"
     )
-    assert 60 * MB < grown < 80 * MB
+    assert 60 * MB < increase < 80 * MB
     assert left < 20 * MB
 
 
@@ -66,16 +66,16 @@ def test_a_containers_share_bounds_the_processors(
 def test_a_memory_mapped_file_does_not_count(tmp_path: Path) -> None:
     path = tmp_path / "x.npy"
     np.save(path, np.ones(64 * MB, np.uint8))
-    (grown,) = measured(
+    (increase,) = measured(
         "before = anonymous_bytes(); mapped = np.load(sys.argv[1], mmap_mode='r')\n"
         "assert sum(int(mapped[i : i + MB].sum()) for i in range(0, 64 * MB, MB)) == 64 * MB; "
         "print(anonymous_bytes() - before)",
         path,
     )
-    assert grown < 16 * MB
+    assert increase < 16 * MB
 
 
-def test_another_process_and_one_that_is_gone() -> None:
+def test_memory_of_another_process_and_of_an_ended_one() -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", "held = bytearray(50_000_000); print(flush=True); input()"],
         stdin=subprocess.PIPE,
@@ -88,7 +88,7 @@ def test_another_process_and_one_that_is_gone() -> None:
     assert anonymous_bytes(process.pid) == 0
 
 
-def test_a_peak_that_is_gone_at_the_end_is_seen() -> None:
+def test_the_peak_includes_memory_freed_before_the_end() -> None:
     peak, left = measured(
         "before = anonymous_bytes()\n"
         "with PeakMemory(every_seconds=0.005) as memory:\n"
@@ -116,9 +116,9 @@ def test_watching_ends_with_the_block() -> None:
     assert not any(thread.name == "hemix-memory" for thread in threading.enumerate())
 
 
-def test_what_was_freed_is_kept_until_it_is_given_back() -> None:
+def test_freed_memory_is_reused_until_it_is_returned() -> None:
     """Below a piece that stays in use, so that no heap's end is given back by itself."""
-    held, kept, left = measured(
+    held, reused, left = measured(
         "from hemix.measure import give_freed_memory_back, keep_freed_memory\n"
         "keep_freed_memory(arenas=1)\n"
         "before, burst, last = anonymous_bytes(), np.ones(64 * MB, np.uint8), np.ones(1000, "
@@ -129,11 +129,11 @@ def test_what_was_freed_is_kept_until_it_is_given_back() -> None:
         "assert give_freed_memory_back()\n"
         "print(held, kept, anonymous_bytes() - before)"
     )
-    assert min(held, kept) > 60 * MB
+    assert min(held, reused) > 60 * MB
     assert left < 8 * MB
 
 
-def test_the_machine_says_what_it_is() -> None:
+def test_machine_describes_processor_and_memory() -> None:
     facts = machine()
     assert facts["cores"] >= 1
     assert facts["memory_bytes"] > 10**8
@@ -141,7 +141,7 @@ def test_the_machine_says_what_it_is() -> None:
     assert len(facts["load_average"]) == 3
 
 
-def test_what_the_host_gave_to_others_is_counted_in_seconds(
+def test_stolen_time_is_in_seconds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ticks = os.sysconf("SC_CLK_TCK")

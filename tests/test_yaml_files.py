@@ -37,12 +37,12 @@ def refusal(text: str) -> str:
         ("a: &a {x: 1}\nb: &b {x: 2}\nc:\n  <<: *a\n  <<: *b\n", "c.<<", "lines 4 and 5"),
     ],
 )
-def test_a_key_that_stands_twice_is_named_with_both_lines(text: str, key: str, lines: str) -> None:
+def test_a_repeated_key_is_reported_with_both_lines(text: str, key: str, lines: str) -> None:
     message = refusal(text)
     assert message.startswith(f"FILE: {key}: ") and lines in message
 
 
-def test_what_looks_like_a_repetition_and_is_none() -> None:
+def test_keys_that_only_look_repeated_are_accepted() -> None:
     merged = "base: &base {a: 1, b: 2}\nmine:\n  <<: *base\n  b: 3\nsame: *base\n"
     assert parse_yaml(merged, "FILE", SettingsError)["mine"] == {"a": 1, "b": 3}
     assert parse_yaml("a: &a {x: 1}\nb: &b {y: 2}\nc: {<<: [*a, *b]}\n", "FILE", SettingsError)[
@@ -71,11 +71,11 @@ def test_what_looks_like_a_repetition_and_is_none() -> None:
         "a: \x01",
     ],
 )
-def test_what_is_no_yaml_is_one_line(text: str) -> None:
+def test_invalid_yaml_gives_a_one_line_error(text: str) -> None:
     assert refusal(text).startswith("FILE: not YAML: ")
 
 
-def test_a_date_that_is_none_is_named_with_its_line() -> None:
+def test_an_invalid_date_is_reported_with_its_line() -> None:
     message = refusal("a: 1\nb: 2026-02-30\n")
     assert "2026-02-30" in message and "line 2" in message
 
@@ -94,7 +94,7 @@ def test_a_byte_order_mark_and_other_encodings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n", "\ufeff"])
-def test_an_empty_schema_says_so(tmp_path: Path, text: str) -> None:
+def test_an_empty_schema_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "schema.yaml").write_text(text)
     with pytest.raises(SchemaError, match=r"schema\.yaml: expected keys .* it is empty"):
         Schema.load(tmp_path / "schema.yaml")

@@ -56,7 +56,7 @@ class PairedDifference:
     p: float
     """Two-sided p-value of no difference."""
     user_variance: float
-    """Variance from the sampling of users, as far as all seeds share it."""
+    """Variance from the sampling of users that all seeds have in common."""
     seed_variance: float
     """Variance from training, and from the users on which each seed alone errs."""
     freedom: float

@@ -109,12 +109,28 @@ def count(value: float | None) -> str:
 
 
 def fixed(value: float | None, digits: int = 4) -> str:
-    """``value`` with ``digits`` decimal places."""
+    """Format a number with a fixed precision.
+
+    Args:
+        value: The number; None for a value that is not there.
+        digits: Decimal places.
+
+    Returns:
+        The text.
+    """
     return MISSING if value is None else f"{value:.{digits}f}"
 
 
 def percent(value: float | None, digits: int | None = None) -> str:
-    """A fraction in percent; without ``digits`` at least two significant digits."""
+    """Format a fraction in percent.
+
+    Args:
+        value: From 0 to 1; None for a value that is not there.
+        digits: Decimal places; by default as many as show two significant digits.
+
+    Returns:
+        The text.
+    """
     if value is None:
         return MISSING
     hundredfold = 100 * value
@@ -157,7 +173,15 @@ def article(name: str) -> str:
 
 
 def slice_name(dimension: str, name: str) -> str:
-    """A slice's name in words: ``none``, ``10–99``, ``1000 or more``."""
+    """Write a slice's name in words: ``none``, ``10–99``, ``1000 or more``.
+
+    Args:
+        dimension: That the slice belongs to, such as ``history_length``.
+        name: The slice in metrics.json, such as ``1000+``.
+
+    Returns:
+        The text.
+    """
     if dimension in ("history_length", "realtime_length"):
         return "none" if name == "0" else name.replace("-", "–").replace("+", " or more")
     return words(name)

@@ -1,4 +1,4 @@
-"""Trained models as files for other servers."""
+"""Export of trained models for other servers."""
 
 from hemix.exporting.export import export_run
 

@@ -1,9 +1,4 @@
-"""A run as files for other servers: two ONNX graphs, checked against the model before they are
-kept.
-
-Knows runs and folders; the graphs are `hemix.exporting.export_model`, the format
-`hemix.exporting.graphs`.
-"""
+"""Export a run for other servers: two ONNX graphs, checked against the model, with its files."""
 
 from __future__ import annotations
 
@@ -19,10 +14,7 @@ import torch
 from hemix.data.batch import RequestBatch
 from hemix.data.spec import InputSpec
 from hemix.errors import RunError, UsageError
-from hemix.exporting.draws import draw_batch
 from hemix.exporting.export_model import (
-    DenseRequest,
-    DenseUser,
     Port,
     dense_form,
     exportable,
@@ -30,6 +22,7 @@ from hemix.exporting.export_model import (
 )
 from hemix.exporting.feed import by_candidate, request_feed, user_feed
 from hemix.exporting.graphs import OPSET, Session, onnx_versions, write_graph
+from hemix.exporting.random_batch import random_batch
 from hemix.files import copy_folder, new_folder, write_json
 from hemix.formats import FORMAT_KEY
 from hemix.models.hemix import HeMix
@@ -52,10 +45,10 @@ EXPORT_VERSION = 1
 USER_FILE = "user_encoder.onnx"
 REQUEST_FILE = "request_scorer.onnx"
 TOLERANCE = 1e-4
-"""How far a probability of the graphs may be from the model's."""
+"""Largest allowed difference between a probability of the graphs and of the model."""
 
-_TRACED = dict(users=3, requests=4, candidates=5, events=7, realtime=3)
-_CHECKED = (
+_TRACING_SIZES = dict(users=3, requests=4, candidates=5, events=7, realtime=3)
+_CHECK_SIZES = (
     dict(users=1, requests=1, candidates=1, events=1, realtime=1),
     dict(users=1, requests=1, candidates=200, events=300, realtime=40),
     dict(users=6, requests=17, candidates=9, events=60, realtime=20),
@@ -63,8 +56,8 @@ _CHECKED = (
     dict(users=2, requests=3, candidates=30, events=50, realtime=0),
     dict(users=2, requests=3, candidates=30, events=50, realtime=50),
 )
-"""Sizes of the batches that the graphs are checked on: one of everything, many candidates, many
-users, no event at all, no real-time event, real-time events only.
+"""Sizes of the batches on which the graphs are checked: one of everything, many candidates, many
+users, no event, no real-time event, only real-time events.
 """
 
 Progress = Callable[[str, float], None]
@@ -77,106 +70,133 @@ def export_run(
     *,
     on_progress: Progress = lambda *_: None,
 ) -> dict[str, Any]:
-    """Write both graphs of a run, its schema, encoders and statistics, and export.json into a new
-    folder ``out``; returns export.json.
+    """Write the graphs of a run, its schema, encoders and statistics, and export.json.
 
-    Raises UsageError for an unknown format, a model that cannot be exported or an ``out`` that is
-    not new, MissingExtra without the extra ``onnx``, RunError for a run that is not finished or
-    where onnxruntime's probabilities are more than ``TOLERANCE`` away.
+    Args:
+        run: The run folder.
+        out: The new folder to write.
+        format: ``onnx``.
+        on_progress: Called with the activity and the fraction of the export that is done.
+
+    Returns:
+        The content of export.json.
+
+    Raises:
+        UsageError: The format is unknown, the model cannot be exported or ``out`` is not new.
+        MissingExtra: The extra ``onnx`` is not installed.
+        RunError: The run is not finished, or probabilities of onnxruntime differ from the model's
+            by more than ``TOLERANCE``.
     """
     if format != "onnx":
         raise UsageError(f"--format {format}: expected onnx")
     versions = onnx_versions()
     loaded = Run.load(run)
     model = exportable(loaded.model)
-    user, request = dense_form(model)
     with new_folder(out) as folder:
         write_graphs(model, folder, on_progress=on_progress)
-        largest, checked = difference(model, folder, on_progress=on_progress)
+        largest, compared = difference(model, folder, on_progress=on_progress)
         if not largest <= TOLERANCE:
             raise RunError(
                 f"{loaded.folder}: the exported graphs differ from the model by {largest:.2e}, "
                 f"allowed is {TOLERANCE:.0e}"
             )
-        shutil.copyfile(loaded.folder / "schema.yaml", folder / "schema.yaml")
-        copy_folder(loaded.folder / "encoders", folder / "encoders")
-        if loaded.schema.statistics:
-            loaded.statistics()  # refuses a damaged table
-            copy_folder(loaded.folder / "statistics", folder / "statistics")
-        files = {
-            str(file.relative_to(folder)): sha256(file)
-            for file in sorted(folder.rglob("*"))
-            if file.is_file()
-        }
-        role = loaded.schema.roles.bias
+        _copy_run_files(loaded, folder)
         content = {
             "schema_version": 1,
             FORMAT_KEY: EXPORT_VERSION,
             "format": format,
             "model": loaded.settings.model.name,
             "opset": OPSET,
-            "graphs": {
-                "user_encoder": {"file": USER_FILE, **_ports(user)},
-                "request_scorer": {"file": REQUEST_FILE, **_ports(request)},
-            },
-            "score": {
-                "expression": loaded.schema.score_expression.text,
-                "names": list(loaded.schema.score_expression.names),
-            },
-            "bias": None
-            if role is None
-            else {"column": role.column, "serve_as": min(role.serve_as, role.max)},
+            "graphs": _graphs(model),
+            **_scoring(loaded),
             "max_abs_difference": largest,
-            "checked_probabilities": checked,
+            "checked_probabilities": compared,
             "tolerance": TOLERANCE,
             "weights": loaded.info["weights"],
             "fingerprint": loaded.info["fingerprint"],
-            "files": files,
+            "files": {
+                str(file.relative_to(folder)): sha256(file)
+                for file in sorted(folder.rglob("*"))
+                if file.is_file()
+            },
             "versions": {"hemix": version("hemix"), "torch": torch.__version__, **versions},
         }
         write_json(folder / EXPORT_FILE, content)
     return content
 
 
-def write_graphs(model: HeMix, folder: Path, *, on_progress: Progress = lambda *_: None) -> None:
-    """Both graphs of ``model``, which is in evaluation mode, into ``folder``.
+def _copy_run_files(run: Run, folder: Path) -> None:
+    shutil.copyfile(run.folder / "schema.yaml", folder / "schema.yaml")
+    copy_folder(run.folder / "encoders", folder / "encoders")
+    if run.schema.statistics:
+        run.statistics()  # refuses a damaged table
+        copy_folder(run.folder / "statistics", folder / "statistics")
 
-    Raises UsageError for a model that cannot be exported.
+
+def _scoring(run: Run) -> dict[str, Any]:
+    """How a server combines the outputs, and the position that it serves at."""
+    expression, role = run.schema.score_expression, run.schema.roles.bias
+    return {
+        "score": {"expression": expression.text, "names": list(expression.names)},
+        "bias": None
+        if role is None
+        else {"column": role.column, "serve_as": min(role.serve_as, role.max)},
+    }
+
+
+def write_graphs(model: HeMix, folder: Path, *, on_progress: Progress = lambda *_: None) -> None:
+    """Trace both graphs of a model and write them.
+
+    Args:
+        model: In evaluation mode.
+        folder: The folder to write to.
+        on_progress: Called with the activity and the fraction of the export that is done.
+
+    Raises:
+        UsageError: The model cannot be exported.
     """
     user, request = dense_form(model)
-    batch = draw_batch(model.spec, 0, **_TRACED)
-    given = {name: torch.from_numpy(value) for name, value in _feeds(batch, model).items()}
+    batch = random_batch(model.spec, 0, **_TRACING_SIZES)
+    inputs = {name: torch.from_numpy(value) for name, value in _feeds(batch, model).items()}
     on_progress("user encoder", 0.0)
-    example = [given[port.name] for port in user.inputs]
+    example = [inputs[port.name] for port in user.inputs]
     write_graph(user, example, folder / USER_FILE)
     on_progress("request scorer", 0.3)
     with torch.no_grad():
-        given |= {
+        inputs |= {
             port.name: value for port, value in zip(user.outputs, user(*example), strict=True)
         }
-    write_graph(request, [given[port.name] for port in request.inputs], folder / REQUEST_FILE)
+    write_graph(request, [inputs[port.name] for port in request.inputs], folder / REQUEST_FILE)
 
 
 def difference(
     model: HeMix, folder: Path, *, on_progress: Progress = lambda *_: None
 ) -> tuple[float, int]:
-    """(largest absolute difference of a probability between ``model`` and the graphs in ``folder``,
-    how many were compared).
+    """Compare the graphs' probabilities with the model's on random batches.
+
+    Args:
+        model: In evaluation mode.
+        folder: With the graphs.
+        on_progress: Called with the activity and the fraction of the check that is done.
+
+    Returns:
+        The largest absolute difference, and how many probabilities were compared.
     """
     session = Session.load(folder / USER_FILE, folder / REQUEST_FILE)
     largest, compared = 0.0, 0
-    for seed, sizes in enumerate(_CHECKED):
-        on_progress("check", seed / len(_CHECKED))
-        batch = draw_batch(model.spec, 1 + seed, **sizes)
+    for seed, sizes in enumerate(_CHECK_SIZES):
+        on_progress("check", seed / len(_CHECK_SIZES))
+        batch = random_batch(model.spec, 1 + seed, **sizes)
         expected = model.predict(batch)
-        found = session.scores(
+        exported = session.scores(
             user_feed(batch, model.spec), request_feed(batch, model.spec, takes_times(model))
         )
         for name, value in expected.items():
-            apart = np.abs(
-                by_candidate(batch, found[name]).astype(np.float64) - value.double().numpy()
+            differences = np.abs(
+                by_candidate(batch, exported[name]).astype(np.float64) - value.double().numpy()
             )
-            largest, compared = float(np.maximum(largest, apart.max())), compared + apart.size
+            largest = float(np.maximum(largest, differences.max()))  # keeps NaN
+            compared += differences.size
     return largest, compared
 
 
@@ -185,10 +205,19 @@ def _feeds(batch: RequestBatch, model: HeMix) -> dict[str, Any]:
     return {**user_feed(batch, spec), **request_feed(batch, spec, takes_times(model))}
 
 
-def _ports(half: DenseUser | DenseRequest) -> dict[str, Any]:
+def _graphs(model: HeMix) -> dict[str, Any]:
+    """File, inputs and outputs of both graphs."""
+    user, request = dense_form(model)
     return {
-        "inputs": [_port(port) for port in half.inputs],
-        "outputs": [_port(port) for port in half.outputs],
+        name: {
+            "file": file,
+            "inputs": [_port(port) for port in module.inputs],
+            "outputs": [_port(port) for port in module.outputs],
+        }
+        for name, file, module in (
+            ("user_encoder", USER_FILE, user),
+            ("request_scorer", REQUEST_FILE, request),
+        )
     }
 
 

@@ -1,7 +1,6 @@
-"""The halves of `hemix.exporting.export_model` as ONNX files, and those files run by onnxruntime.
+"""The modules of `hemix.exporting.export_model` as ONNX files, and their execution by onnxruntime.
 
-The only module that knows ONNX; the packages of the extra ``onnx`` are imported when they are
-needed.
+The packages of the extra ``onnx`` are imported when they are needed.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ __all__ = ["OPSET", "Session", "onnx_versions", "write_graph"]
 OPSET = 20
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _INLINE_BYTES_MAX = 100 * 2**20
-"""A graph with more weights than this keeps them in a file beside it; a protobuf ends at 2 GiB."""
+"""A graph with more weights has them in a file of their own; a protobuf is limited to 2 GiB."""
 
 
 def onnx_versions() -> dict[str, str]:
@@ -45,20 +44,24 @@ def onnx_versions() -> dict[str, str]:
 
 
 @torch.no_grad()
-def write_graph(half: DenseUser | DenseRequest, example: Sequence[Tensor], path: Path) -> None:
-    """Trace ``half`` with example inputs (one per port; every varying size at least 2) and write it
-    to ``path``, with large weights in ``path`` + ``.data``.
+def write_graph(module: DenseUser | DenseRequest, example: Sequence[Tensor], path: Path) -> None:
+    """Trace a module and write it as an ONNX graph.
+
+    Args:
+        module: In evaluation mode.
+        example: One tensor for every input; every varying size is at least 2.
+        path: The file; large weights go to ``path`` + ``.data``.
     """
     dims: dict[str, Any] = {}
-    shapes = tuple(_varying(port, dims) for port in half.inputs)
-    with _quiet():
+    shapes = tuple(_dynamic_axes(port, dims) for port in module.inputs)
+    with _silent_exporter():
         program = torch.onnx.export(
-            half,
+            module,
             tuple(example),
             dynamo=True,
             dynamic_shapes=(shapes,),
-            input_names=[port.name for port in half.inputs],
-            output_names=[port.name for port in half.outputs],
+            input_names=[port.name for port in module.inputs],
+            output_names=[port.name for port in module.outputs],
             opset_version=OPSET,
             verbose=False,
         )
@@ -67,32 +70,32 @@ def write_graph(half: DenseUser | DenseRequest, example: Sequence[Tensor], path:
     for value in [
         output for node in graph for output in node.outputs if not output.is_graph_output()
     ]:
-        value.name = f"value.{value.name}"  # a label may be called like an operator
-        value.shape = None  # in the exporter's names of sizes; every runtime infers its own
+        value.name = f"value.{value.name}"  # a label may have the name of an operator
+        value.shape = None  # has the exporter's names of sizes; every runtime infers its own
     for value, port in zip(
-        [*graph.inputs, *graph.outputs], [*half.inputs, *half.outputs], strict=True
+        [*graph.inputs, *graph.outputs], [*module.inputs, *module.outputs], strict=True
     ):
         value.shape = type(value.shape)(port.shape) if value.shape is not None else None
-    held = sum(
+    weight_bytes = sum(
         value.const_value.nbytes
         for value in graph.initializers.values()
         if value.const_value is not None
     )
-    program.save(path, external_data=held > _INLINE_BYTES_MAX)
+    program.save(path, external_data=weight_bytes > _INLINE_BYTES_MAX)
 
 
-def _varying(port: Port, dims: dict[str, Any]) -> dict[int, Any]:
-    """The dimensions of a port that vary, each under its name."""
+def _dynamic_axes(port: Port, dims: dict[str, Any]) -> dict[int, Any]:
+    """The axes of a port whose size varies; ``dims`` gathers one dimension for every name."""
     return {
-        place: dims.setdefault(size, torch.export.Dim(f"size_{len(dims)}"))
-        for place, size in enumerate(port.shape)
+        axis: dims.setdefault(size, torch.export.Dim(f"size_{len(dims)}"))
+        for axis, size in enumerate(port.shape)
         if isinstance(size, str)
     }
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's own remarks (packages that it could also use, its deprecations)."""
+def _silent_exporter() -> Iterator[None]:
+    """Hide the exporter's warnings about optional packages and its own deprecations."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -106,14 +109,22 @@ def _quiet() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Session:
-    """Both graphs in onnxruntime, as a server would run them."""
+    """Both graphs in onnxruntime, as a server runs them."""
 
     user: Any
     request: Any
 
     @classmethod
     def load(cls, user: Path, request: Path) -> Session:
-        """Read both files."""
+        """Read both graphs.
+
+        Args:
+            user: File of the user encoder.
+            request: File of the request scorer.
+
+        Returns:
+            The session.
+        """
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -128,7 +139,15 @@ class Session:
     def scores(
         self, user: Mapping[str, npt.NDArray[Any]], request: Mapping[str, npt.NDArray[Any]]
     ) -> dict[str, npt.NDArray[Any]]:
-        """Outputs [requests, candidates] by name."""
+        """Score a batch.
+
+        Args:
+            user: Inputs of the user encoder by name.
+            request: Inputs of the request scorer by name, without the user's state.
+
+        Returns:
+            Outputs [requests, candidates] by name.
+        """
         state = _run(self.user, user)
         return _run(self.request, {**state, **request})
 

@@ -1,5 +1,5 @@
-"""What research needs and a ranking server does not. The product never imports it.
+"""Research tools; the product never imports them.
 
-``simulator`` makes logs of a city, ``datasets`` of public data, ``studies`` compares models,
-``abtest`` runs simulated users against servers, ``benchmarks`` measures.
+``simulator`` and ``datasets`` make logs, ``studies`` compares models, ``abtest`` tests rankers with
+simulated users, ``benchmarks`` measures speed and memory.
 """

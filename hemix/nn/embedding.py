@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hemix.data.batch import to_device
+from hemix.data.devices import to_device
+from hemix.data.jagged import offsets_of, range_positions
 from hemix.data.spec import MISSING
 from hemix.nn.init import WeightInit
 
@@ -157,7 +158,7 @@ class Tables(nn.Module):
             None,
         )
         if lengths:
-            mean_offsets = F.pad(torch.cat(lengths).cumsum(0), (1, 0))
+            mean_offsets = offsets_of(torch.cat(lengths))
         leaf = weight.new_empty(
             single + (0 if mean_offsets is None else mean_offsets.shape[0] - 1), self.width
         )
@@ -235,13 +236,11 @@ def _with_missing(values: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     empty = lengths == 0
     if not bool(empty.any()):
         return values, offsets
-    shift = F.pad(empty.cumsum(0), (1, 0))
+    shift = offsets_of(empty)
     filled = torch.full(
         (values.shape[0] + int(shift[-1]),), MISSING, dtype=values.dtype, device=values.device
     )
-    positions = torch.arange(values.shape[0], device=values.device) + torch.repeat_interleave(
-        shift[:-1], lengths
-    )
+    positions = range_positions(offsets[:-1] + shift[:-1], lengths, values.shape[0])
     return filled.index_copy_(0, positions, values), offsets + shift
 
 
@@ -267,7 +266,7 @@ def sum_by_row(gradients: Gradients, rows: int) -> tuple[Tensor, Tensor]:
         vector = torch.cat(
             [every[:single], every[single:].repeat_interleave(lengths)]
         ).index_select(0, vector)
-    begin = F.pad(counts.cumsum(0), (1, 0))
+    begin = offsets_of(counts)
     total = F.embedding_bag(
         to_device(vector, device),
         values,

@@ -1,12 +1,12 @@
-"""Evaluate a run on a split: score it, measure it, merge the figures into metrics.json and write
-the report.
-"""
+"""Evaluate a run on a split: score it, compute the metrics, write metrics.json and the report."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,16 @@ from hemix.runs.scoring import (
     without_history,
 )
 
-__all__ = ["evaluate_run", "full_log_weights", "predictions_of"]
+__all__ = ["evaluate_run", "full_log_weights", "split_predictions"]
 
 Array = npt.NDArray[Any]
 Progress = Callable[[str, float], None]
 
+_REPORTED_INFO = ("hemix", "torch", "fingerprint")
+"""Keys of run.json that the report shows."""
+
 _SMOOTHING_IMPRESSIONS = 20.0
-"""Popularity is an item's train rate, smoothed by so many impressions of the average."""
+"""Popularity is an item's train rate, smoothed by this many impressions of the average rate."""
 
 
 def evaluate_run(
@@ -50,175 +53,182 @@ def evaluate_run(
     seed: int = 0,
     on_progress: Progress = lambda *_: None,
 ) -> dict[str, Any]:
-    """Metrics of ``run`` on a split of ``data``; merges them into RUN/metrics.json, rewrites
-    RUN/report.html, returns the split's.
+    """Evaluate a run on a split, merge the entry into metrics.json and rewrite the report.
 
-    ``importance_impressions``: how many impressions permutation importance is measured on; 0 leaves
-    it out. Raises RunError where the dataset has another schema, StorageError, before anything is
-    measured, where the run folder cannot be written.
+    Args:
+        run: The run.
+        data: A dataset with the run's schema and encoders.
+        split: Name of the split.
+        importance_impressions: How many impressions permutation importance uses; 0 skips it.
+        seed: Of the bootstrap, the ECE floor and the permutations.
+        on_progress: Called with the activity and the fraction of it that is done.
+
+    Returns:
+        The split's entry of metrics.json.
+
+    Raises:
+        RunError: The dataset has another schema or other encoders.
+        StorageError: The run folder cannot be written; raised before the split is scored.
     """
     check_same_schema(run, data)
     if not os.access(run.folder, os.W_OK | os.X_OK):
         raise StorageError(
             f"{run.folder}: permission denied: evaluation writes {METRICS_FILE} and report.html "
-            "there; "
-            "evaluate a copy of the run"
+            "there; evaluate a copy of the run"
         )
-    part = data.split(split)
-    predictions = predictions_of(run, data, part, on_progress=on_progress)
-    figures = evaluate_predictions(predictions, seed=seed)
-    figures["notes"] = evaluation_notes(
-        predictions.task_rows(), figures["tasks"], predictions.user, split
+    impressions = data.split(split)
+    predictions = split_predictions(run, data, impressions, on_progress=on_progress)
+    entry = evaluate_predictions(predictions, seed=seed)
+    entry["notes"] = evaluation_notes(
+        predictions.task_rows(), entry["tasks"], predictions.user, split
     )
-    importance = _importance(run, part, importance_impressions, seed, on_progress)
-    figures["importance"] = [] if isinstance(importance, UndefinedMetric) else importance
+    importance = _importance(run, impressions, importance_impressions, seed, on_progress)
+    entry["importance"] = [] if isinstance(importance, UndefinedMetric) else importance
     if isinstance(importance, UndefinedMetric):
-        figures["absent"] = {"importance": importance.reason}
+        entry["absent"] = {"importance": importance.reason}
     metrics = run.metrics
-    metrics["split"][split] = figures
+    metrics["split"][split] = entry
     METRICS_FORMAT.write(run.folder / METRICS_FILE, metrics)
     write_report(
         run.folder / "report.html",
         metrics=metrics,
-        log=_log(run.folder),
+        log=_log_records(run.folder),
         settings=run.settings.model_dump(mode="json"),
         manifest=data.manifest,
-        info={
-            key: value
-            for key, value in run.info.items()
-            if key in ("hemix", "torch", "fingerprint")
-        },
+        info={key: run.info[key] for key in _REPORTED_INFO if key in run.info},
     )
-    return figures
+    return entry
 
 
-def predictions_of(
-    run: Run, data: Dataset, part: Split, *, on_progress: Progress = lambda *_: None
+def split_predictions(
+    run: Run, data: Dataset, split: Split, *, on_progress: Progress = lambda *_: None
 ) -> Predictions:
-    """Every impression of a split, scored at its logged position, with labels, truth and popularity
-    beside it.
+    """Score every impression of a split at its logged position.
+
+    Args:
+        run: The run.
+        data: The dataset.
+        split: One of its splits.
+        on_progress: Called with the activity and the fraction of it that is done.
+
+    Returns:
+        Probabilities with labels, weights, truth, popularity and the columns of the slices.
     """
-    tasks, outputs = run.schema.tasks, run.schema.outputs
-    scores = {name: np.empty(part.impressions) for name in outputs}
-    lengths = np.zeros((part.impressions, 2), dtype=np.int64)
-    for scored in score_split(
-        run, part, on_progress=lambda n: on_progress("score", n / part.impressions)
+    scores = {name: np.empty(split.impressions) for name in run.schema.outputs}
+    lengths = np.zeros((split.impressions, 2), dtype=np.int64)
+    for batch in score_split(
+        run, split, on_progress=lambda n: on_progress("score", n / split.impressions)
     ):
-        for name, values in scored.outputs.items():
-            scores[name][scored.impression_index] = values
-        lengths[scored.impression_index, 0] = scored.global_length + scored.realtime_length
-        lengths[scored.impression_index, 1] = scored.realtime_length
-    rows = np.arange(part.impressions)
-    labels = part.labels[rows].astype(np.float64)
-    request = part.request_of
-    user = part.user[request]
-    item = load_array(data.folder / "items" / "number.npy")[part.item_row[rows]]
+        rows = batch.impression_index
+        for name, values in batch.outputs.items():
+            scores[name][rows] = values
+        lengths[rows, 0] = batch.global_length + batch.realtime_length
+        lengths[rows, 1] = batch.realtime_length
+    rows = np.arange(split.impressions)
+    labels = split.labels[rows].astype(np.float64)
+    request = split.request_of
+    user = split.user[request]
+    item = load_array(data.folder / "items" / "number.npy")[split.item_row[rows]]
     item_impressions = load_array(data.folder / "items" / "train_impressions.npy")
     user_impressions = load_array(data.folder / "users" / "train_impressions.npy")
-    conditional = np.stack(
-        [scores[name if not g else f"{name}_given_{g}"] for name, g in _given(run)], axis=1
-    )
+    conditional = [
+        scores[name if label.given is None else f"{name}_given_{label.given}"]
+        for name, label in run.schema.labels.items()
+    ]
     return Predictions(
-        tasks=tasks,
+        tasks=run.schema.tasks,
         given=tuple(task.given for task in run.spec.tasks),
-        probabilities=np.stack([scores[name] for name in tasks], axis=1),
-        conditional=conditional,
+        probabilities=np.stack([scores[name] for name in run.schema.tasks], axis=1),
+        conditional=np.stack(conditional, axis=1),
         labels=labels,
-        weights=full_log_weights(run.spec, labels, part.weight[rows].astype(np.float64)),
+        weights=full_log_weights(run.spec, labels, split.weight[rows].astype(np.float64)),
         user=user,
         request=request,
-        truth=_truth(data, part),
-        popularity=_popularity(data, item)
-        if part.name != "train"
-        else None,  # it counts the labels of train
+        truth=_truth(data, split),
+        # popularity counts the labels of train, so there it would be a leak
+        popularity=None if split.name == "train" else _popularity(data, item),
         history_length=lengths[:, 0],
         realtime_length=lengths[:, 1],
         user_seen_in_train=user_impressions[user] > 0,
-        item_seen_in_train=_at(item_impressions, item) > 0,
+        item_seen_in_train=_item_values(item_impressions, item) > 0,
     )
 
 
-def _given(run: Run) -> list[tuple[str, str | None]]:
-    return [(name, label.given) for name, label in run.schema.labels.items()]
-
-
 def full_log_weights(spec: InputSpec, labels: Array, weight: Array) -> Array:
-    """Row weights that stand for the full log: a kept negative counts for all that were dropped."""
+    """Row weights that undo negative sampling of the first label.
+
+    Args:
+        spec: With the logit shift of the sampling.
+        labels: [n, tasks] of 0 and 1; -1 or NaN for unknown.
+        weight: float64 [n] of the log.
+
+    Returns:
+        float64 [n]: a sampled negative counts for those that were dropped, too.
+    """
     return np.where(labels[:, 0] == 0, weight * np.exp(-spec.logit_shift[0]), weight)
 
 
-def _at(values: Array, number: Array) -> Array:
-    """``values[number]``, zeros for the unknown item (-1)."""
-    found = values[np.maximum(number, 0)]
-    found[number < 0] = 0
-    return found
+def _item_values(values: Array, item: Array) -> Array:
+    """``values[item]``, zeros for the unknown item (-1)."""
+    selected = values[np.maximum(item, 0)]
+    selected[item < 0] = 0
+    return selected
 
 
 def _popularity(data: Dataset, item: Array) -> Array:
+    """Smoothed train rates of the items, float64 [n, tasks]."""
     shown = load_array(data.folder / "items" / "train_known.npy")
     positives = load_array(data.folder / "items" / "train_positives.npy")
     mean = positives.sum(0) / np.maximum(shown.sum(0), 1.0)
-    rate: Array = (_at(positives, item) + _SMOOTHING_IMPRESSIONS * mean) / (
-        _at(shown, item) + _SMOOTHING_IMPRESSIONS
+    rate: Array = (_item_values(positives, item) + _SMOOTHING_IMPRESSIONS * mean) / (
+        _item_values(shown, item) + _SMOOTHING_IMPRESSIONS
     )
     return rate
 
 
-def _truth(data: Dataset, part: Split) -> Array | None:
-    files = sorted((data.folder / "truth" / part.name).glob("*.npy"))
+def _truth(data: Dataset, split: Split) -> Array | None:
+    """Probabilities that the labels were drawn from, [n, tasks]; None for logs without them."""
+    files = sorted((data.folder / "truth" / split.name).glob("*.npy"))
     return np.concatenate([load_array(file) for file in files]) if files else None
 
 
 def _importance(
-    run: Run, part: Split, impressions: int, seed: int, on_progress: Progress
+    run: Run, split: Split, impressions: int, seed: int, on_progress: Progress
 ) -> list[dict[str, Any]] | UndefinedMetric:
+    """Permutation importance of the first task on some shuffled impressions of the split."""
     if impressions == 0:
         return []
-    whole = part.plan(min(SCORING_IMPRESSIONS, impressions), order="shuffled", seed=seed)
-    batches = max(1, min(len(whole), impressions // SCORING_IMPRESSIONS))
-    plan = Plan(order=whole.order, begin=whole.begin[: batches + 1])
+    shuffled = split.plan(min(SCORING_IMPRESSIONS, impressions), order="shuffled", seed=seed)
+    batches = max(1, min(len(shuffled), impressions // SCORING_IMPRESSIONS))
+    plan = Plan(order=shuffled.order, begin=shuffled.begin[: batches + 1])
 
     def score(change: BatchChange | None) -> tuple[Array, Array]:
-        done = [
-            (s.impression_index, s.outputs[run.schema.tasks[0]])
-            for s in score_split(run, part, plan=plan, change=change)
-        ]
-        return np.concatenate([rows for rows, _ in done]), np.concatenate(
-            [values for _, values in done]
+        scored = list(score_split(run, split, plan=plan, change=change))
+        return (
+            np.concatenate([batch.impression_index for batch in scored]),
+            np.concatenate([batch.outputs[run.schema.tasks[0]] for batch in scored]),
         )
 
-    features: dict[str, Callable[[int], BatchChange]] = {
-        "history: global": lambda _: without_history(run, "global"),
-        "history: real time": lambda _: without_history(run, "realtime"),
-    }
-    schema = run.schema
-    numbers = [(schema.statistic_level(name), name) for name in schema.statistics]
-    counts = [("context", "history")] if schema.history.counts else []
-    for level, name in (*((level, name) for level, name, _ in schema.features), *numbers, *counts):
-        features[f"{level}.{name}"] = lambda s, level=level, name=name: permute_feature(
-            run, level, name, s
-        )  # type: ignore[misc]
     rows, baseline = score(None)
-    labels = part.labels[rows]
+    labels = split.labels[rows]
     weights = full_log_weights(
-        run.spec, labels.astype(np.float64), part.weight[rows].astype(np.float64)
+        run.spec, labels.astype(np.float64), split.weight[rows].astype(np.float64)
     )
     labels = labels[:, 0]
     known = labels >= 0
-    undefined = auc(labels[known], baseline[known], weights[known])
-    if isinstance(undefined, UndefinedMetric):
-        return undefined
-    asked = 0
+    baseline_auc = auc(labels[known], baseline[known], weights[known])
+    if isinstance(baseline_auc, UndefinedMetric):
+        return baseline_auc
+    changes = _feature_changes(run)
+    done = itertools.count()
 
     def scorer(feature: str, rng: np.random.Generator) -> Array:
-        nonlocal asked
-        on_progress("importance", asked / len(features))
-        asked += 1
-        return score(features[feature](int(rng.integers(2**31))))[1][known]
+        on_progress("importance", next(done) / len(changes))
+        return score(changes[feature](int(rng.integers(2**31))))[1][known]
 
     return permutation_importance(
         scorer,
-        list(features),
+        list(changes),
         labels[known],
         baseline[known],
         weights[known],
@@ -227,6 +237,22 @@ def _importance(
     )
 
 
-def _log(folder: Path) -> list[dict[str, Any]]:
+def _feature_changes(run: Run) -> dict[str, Callable[[int], BatchChange]]:
+    """By input of the model, what removes its information from a batch, given a seed."""
+    schema = run.schema
+    statistics = [(schema.statistic_level(name), name) for name in schema.statistics]
+    counts = [("context", "history")] if schema.history.counts else []
+    features = [(level, name) for level, name, _ in schema.features]
+    return {
+        "history: global": lambda _: without_history(run, "global"),
+        "history: real time": lambda _: without_history(run, "realtime"),
+        **{
+            f"{level}.{name}": partial(permute_feature, run, level, name)
+            for level, name in (*features, *statistics, *counts)
+        },
+    }
+
+
+def _log_records(folder: Path) -> list[dict[str, Any]]:
     path = folder / "log.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

@@ -1,7 +1,4 @@
-"""A run folder: what was trained, on what, with which settings, and the weights.
-
-Knows nothing of how it was trained.
-"""
+"""A run folder: weights, metrics, settings, schema, encoders, and the tables of a server."""
 
 from __future__ import annotations
 
@@ -42,19 +39,18 @@ __all__ = [
 
 INFO_FILE = "run.json"
 RUN_FORMAT = SavedFormat(version=3, error=RunError, remedy="train the run again")
-"""Of run.json, settings.yaml and the weights: 3 since train's settings have other names"""
+"""Of run.json, settings.yaml and the weights; 3 since settings of training have other names."""
 METRICS_FILE = "metrics.json"
 METRICS_FORMAT = SavedFormat(
     version=1, error=RunError, remedy="train the run again, or evaluate it with that hemix"
 )
-ENTITIES: tuple[Literal["user", "item"], ...] = ("user", "item")
+Entity = Literal["user", "item"]
+ENTITIES: tuple[Entity, ...] = ("user", "item")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A finished run: load it with :meth:`load`, score a dataset with
-    :func:`hemix.runs.scoring.score_split`.
-    """
+    """A finished run; :func:`hemix.runs.scoring.score_split` scores a dataset with it."""
 
     folder: Path
     settings: Settings
@@ -62,22 +58,26 @@ class Run:
     spec: InputSpec
     model: Predictor
     info: dict[str, Any]
+    """The content of run.json."""
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> Run:
-        """Read a run folder. Raises RunError naming what is missing or damaged."""
+        """Read a run folder.
+
+        Args:
+            folder: The folder.
+            device: Where the model is placed, such as ``cpu`` or ``cuda``.
+
+        Returns:
+            The run, its model in evaluation mode.
+
+        Raises:
+            RunError: A file is missing or damaged, or the run is not finished.
+        """
         folder = Path(folder)
         if not folder.is_dir():
             raise RunError(f"{folder}: no such run folder")
-        if not (folder / INFO_FILE).exists():
-            unfinished = (folder / "settings.yaml").exists()
-            hint = (
-                "it is not finished: continue with hemix train --resume"
-                if unfinished
-                else f"it has no {INFO_FILE}"
-            )
-            raise RunError(f"{folder}: not a run that can be used: {hint}")
-        info = RUN_FORMAT.read(folder / INFO_FILE)
+        info = _read_info(folder)
         try:
             spec = InputSpec.from_json(info["spec"])
             digests: dict[str, str] = info["weights"]
@@ -98,11 +98,14 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """metrics.json. Raises RunError where it is missing, damaged or of another version."""
+        """The content of metrics.json.
+
+        Raises RunError where the file is missing, damaged or of another version.
+        """
         return METRICS_FORMAT.read(self.folder / METRICS_FILE)
 
     def statistics(self) -> Statistics:
-        """The dated tables that a server looks up.
+        """The dated tables of statistics that a server looks up.
 
         Raises DataError naming the file that is missing or damaged.
         """
@@ -112,11 +115,11 @@ class Run:
             hashes=self.info.get("statistics", {}),
         )
 
-    def entities(self, level: Literal["user", "item"]) -> EntityTable:
-        """The users or items that the run knows, for a server.
+    def entities(self, level: Entity) -> EntityTable:
+        """The table of the users or items that the run knows, for a server.
 
-        Raises RunError where the run is older than these tables, DataError naming the file that is
-        missing or damaged.
+        Raises RunError for a run without the table, DataError naming the file that is missing or
+        damaged.
         """
         hashes = self.info.get("entities", {}).get(f"{level}s")
         if hashes is None:
@@ -127,18 +130,18 @@ class Run:
         return EntityTable.load(self.folder / f"{level}s", self.schema, level, hashes=hashes)
 
     def encoders(self) -> Encoders:
-        """What turns raw values into ids.
+        """The encoders of raw values to ids.
 
         Raises DataError naming the file that is missing or damaged, or another run's.
         """
-        found, folder = Encoders.load(self.folder / "encoders"), self.folder / "encoders"
-        for name, noted in {**self.info["encoders"], **self.info.get("id_maps", {})}.items():
-            if not (folder / name).is_file() or file_hash(folder / name) != noted:
+        folder = self.folder / "encoders"
+        encoders = Encoders.load(folder)
+        for name, expected in {**self.info["encoders"], **self.info.get("id_maps", {})}.items():
+            if not (folder / name).is_file() or file_hash(folder / name) != expected:
                 raise DataError(
-                    f"{folder / name}: missing or damaged: its hash is not the one that was noted "
-                    "when it was written"
+                    f"{folder / name}: missing or damaged: its hash is not the one in {INFO_FILE}"
                 )
-        return found
+        return encoders
 
     def predict(
         self,
@@ -147,31 +150,60 @@ class Run:
         *,
         bias: Literal["logged", "serving"] = "serving",
     ) -> pa.Table:
-        """Scores of every impression of a split as one Arrow table; see
-        :func:`hemix.runs.prediction.predicted_tables`.
+        """Score every impression of a split.
+
+        Args:
+            data: The dataset, or its folder.
+            split: Name of the split.
+            bias: ``serving`` gives the scores of a server, ``logged`` those at the logged position.
+
+        Returns:
+            The table of :func:`hemix.runs.prediction.predicted_tables`.
+
+        Raises:
+            RunError: The dataset has another schema.
         """
-        from hemix.runs.prediction import predicted_tables  # it needs this module
+        from hemix.runs.prediction import predicted_tables  # imports this module
 
         dataset = data if isinstance(data, Dataset) else Dataset(data)
         return pa.concat_tables(predicted_tables(self, dataset, split, bias=bias))
 
 
-def _check_source(folder: Path, source: dict[str, str] | None) -> None:
-    """Check that a model from outside is here: code of a run folder is never run by itself.
+def _read_info(folder: Path) -> dict[str, Any]:
+    """The content of run.json, of a finished run of this format."""
+    path = folder / INFO_FILE
+    if not path.exists():
+        hint = f"it has no {INFO_FILE}"
+        if (folder / "settings.yaml").exists():
+            hint = "it is not finished: continue with hemix train --resume"
+        raise RunError(f"{folder}: not a run that can be used: {hint}")
+    return RUN_FORMAT.read(path)
 
-    Raises RunError naming the model and the file that it came from.
+
+def _check_source(folder: Path, source: dict[str, str] | None) -> None:
+    """Check that a model from outside the package is registered: a run folder never runs code.
+
+    Raises RunError naming the model and its file or module.
     """
     if source is None:
         return
     name, file = source.get("name", "?"), source.get("file")
     if name not in model_names():
         flag = f"add --import {file}" if file else f"import the module {source.get('module', '?')}"
-        raise RunError(f"{folder}: its model {name!r} is none of this hemix: {flag}")
+        raise RunError(f"{folder}: its model {name!r} is not registered: {flag}")
 
 
 def begin(folder: Path, settings: Settings, dataset: Dataset) -> None:
-    """Lay down what does not change while a run trains: settings, schema, encoders, and the tables
-    that a server looks up.
+    """Write what does not change in training: settings, schema, encoders, tables of a server.
+
+    Args:
+        folder: The run folder, which is created.
+        settings: Of the run.
+        dataset: That the run trains on.
+
+    Raises:
+        DataError: The dataset lacks a file.
+        StorageError: A file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "settings.yaml", settings.to_yaml())
@@ -181,7 +213,7 @@ def begin(folder: Path, settings: Settings, dataset: Dataset) -> None:
         copy = folder / "encoders" / path.name
         with storage_errors(copy):
             copy.write_bytes(path.read_bytes())
-    for name in _served_files(dataset.schema):
+    for name in _lookup_files(dataset.schema):
         source, copy = dataset.folder / name, folder / name
         copy.parent.mkdir(exist_ok=True)
         if not source.is_file():
@@ -190,8 +222,8 @@ def begin(folder: Path, settings: Settings, dataset: Dataset) -> None:
             shutil.copyfile(source, copy)
 
 
-def _served_files(schema: Schema) -> list[str]:
-    """What a run copies from its dataset for a server, by place in either folder."""
+def _lookup_files(schema: Schema) -> list[str]:
+    """Files of the tables that a server looks up, relative to a dataset's or a run's folder."""
     statistics = [f"statistics/{name}" for name in statistic_files(schema.statistics)]
     return statistics + [
         f"{level}s/{name}" for level in ENTITIES for name in entity_files(schema, level)
@@ -199,10 +231,19 @@ def _served_files(schema: Schema) -> list[str]:
 
 
 def finish(folder: Path, model: Predictor, dataset: Dataset, metrics: dict[str, Any]) -> None:
-    """Write the weights, the metrics and, last, run.json, which makes the run a finished one.
+    """Write weights and metrics, then run.json, which marks the run as finished.
 
-    Of a model whose tables several processes hold, all call it, and the first writes all but the
-    others' rows.
+    Collective for a model with sharded tables: every process writes its own rows, the first
+    process writes all other content.
+
+    Args:
+        folder: The run folder.
+        model: The trained model.
+        dataset: That the run was trained on.
+        metrics: The content of metrics.json.
+
+    Raises:
+        StorageError: A file cannot be written.
     """
     if isinstance(model, Ranker) and isinstance(model.tables, ShardedTables):
         digests = {TABLES_FILE: save_whole_tables(folder / TABLES_FILE, model.tables)}
@@ -216,57 +257,69 @@ def finish(folder: Path, model: Predictor, dataset: Dataset, metrics: dict[str, 
         folder / INFO_FILE,
         {
             "schema_version": 1,
-            **_source(model.config.name),
+            **_model_source(model.config.name),
             "hemix": version("hemix"),
             "torch": torch.__version__,
             "fingerprint": dataset.schema.fingerprint(),
             "data": dataset.manifest["splits"],
             "encoders": dataset.manifest["encoders"],
-            "id_maps": {
-                path.name: file_hash(path)
-                for level in ENTITIES
-                for path in sorted((folder / "encoders").glob(f"{level}s.*.npy"))
-            },
-            "entities": {
-                f"{level}s": {
-                    name: file_hash(folder / f"{level}s" / name)
-                    for name in entity_files(dataset.schema, level)
-                }
-                for level in ENTITIES
-            },
-            "statistics": {
-                name: file_hash(folder / "statistics" / name)
-                for name in statistic_files(dataset.schema.statistics)
-            },
+            **_file_hashes(folder, dataset.schema),
             "spec": dataset.spec.to_json(),
             "weights": digests,
         },
     )
 
 
-def _source(name: str) -> dict[str, Any]:
-    """Where a model from outside came from; nothing of one that every process finds by its name."""
+def _file_hashes(folder: Path, schema: Schema) -> dict[str, Any]:
+    """Hashes of the id maps and of the tables that a server looks up, by kind and file name."""
+    return {
+        "id_maps": {
+            path.name: file_hash(path)
+            for level in ENTITIES
+            for path in sorted((folder / "encoders").glob(f"{level}s.*.npy"))
+        },
+        "entities": {
+            f"{level}s": {
+                name: file_hash(folder / f"{level}s" / name) for name in entity_files(schema, level)
+            }
+            for level in ENTITIES
+        },
+        "statistics": {
+            name: file_hash(folder / "statistics" / name)
+            for name in statistic_files(schema.statistics)
+        },
+    }
+
+
+def _model_source(name: str) -> dict[str, Any]:
+    """File or module of a model from outside the package; empty for a model that is installed."""
     source = find_model(name).source()
     return {} if source is None else {"model_source": {"name": name, **source}}
 
 
 def check_same_schema(run: Run, dataset: Dataset) -> None:
-    """Raises RunError saying which part of the schema or which table differs between a run and a
-    dataset.
+    """Check that a run can score a dataset.
+
+    Args:
+        run: The run.
+        dataset: The dataset.
+
+    Raises:
+        RunError: They differ in the schema or the encoders; names the first difference.
     """
     if run.schema.fingerprint() == dataset.schema.fingerprint():
         if run.spec == dataset.spec and run.info["encoders"] == dataset.manifest["encoders"]:
             return
         raise RunError(
             f"{run.folder} was trained with other encoders than those of {dataset.folder}: the "
-            "same schema, learned on "
-            "other rows; train on this dataset, or evaluate on the one that the run was trained on"
+            "same schema, learned on other rows; train on this dataset, or evaluate on the one "
+            "that the run was trained on"
         )
-    where = (
+    difference = (
         first_difference(run.schema.model_dump(mode="json"), dataset.schema.model_dump(mode="json"))
         or "which tables there are"
     )
     raise RunError(
         f"{run.folder} was trained with another schema than {dataset.folder}: they differ in "
-        f"{where}"
+        f"{difference}"
     )

@@ -29,15 +29,27 @@ def predicted_tables(
     bias: Literal["logged", "serving"] = "serving",
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Iterator[pa.Table]:
-    """Scores of every impression of a split, one table a batch.
+    """Score every impression of a split, one table a batch.
 
-    Columns: ``log_row`` (its row in the impression log), the user and item columns, ``time_ms``,
-    one per output, and ``score``: NaN where a column of its expression is missing or its value is
-    not finite. With ``bias`` ``serving`` the scores are those that a server would give. Raises
-    RunError where the dataset has another schema.
+    Columns: ``log_row`` (row in the impression log), the user and item columns, ``time_ms``, one
+    for every output, and ``score``. The score is NaN where a column of its expression is missing or
+    its value is not finite.
+
+    Args:
+        run: The model and its schema.
+        data: The dataset.
+        split: Name of the split.
+        bias: ``serving`` gives the scores of a server, ``logged`` those at the logged position.
+        on_progress: Called with the number of impressions that are scored.
+
+    Yields:
+        The tables.
+
+    Raises:
+        RunError: The dataset has another schema.
     """
     check_same_schema(run, data)
-    part = data.split(split)
+    impressions = data.split(split)
     expression = run.schema.score_expression
     raw_names = [name for name in expression.names if name not in run.schema.outputs]
     raw = load_array(data.folder / "items" / "raw.npy") if raw_names else None
@@ -46,20 +58,20 @@ def predicted_tables(
         for kind in ("users", "items")
     )
     number = load_array(data.folder / "items" / "number.npy")
-    for scored in score_split(run, part, bias=bias, on_progress=on_progress):
+    for scored in score_split(run, impressions, bias=bias, on_progress=on_progress):
         rows = scored.impression_index
-        item_row = part.item_row[rows]
-        request = np.searchsorted(part.first_candidate, rows, side="right") - 1
+        item_row = impressions.item_row[rows]
+        request = np.searchsorted(impressions.first_candidate, rows, side="right") - 1
         values = dict(scored.outputs)
         for column, name in enumerate(raw_names):
             assert raw is not None
             values[name] = raw[item_row, column]
         yield pa.table(
             {
-                "log_row": part.log_row[rows],
-                run.schema.user: users.take(pa.array(part.user[request])),
+                "log_row": impressions.log_row[rows],
+                run.schema.user: users.take(pa.array(impressions.user[request])),
                 run.schema.item: items.take(pa.array(np.maximum(number[item_row], 0))),
-                "time_ms": part.time_ms[request],
+                "time_ms": impressions.time_ms[request],
                 **{name: scored.outputs[name] for name in run.schema.outputs},
                 "score": expression.scores(values, len(rows)),
             }
@@ -70,7 +82,7 @@ def write_predictions(tables: Iterator[pa.Table], out: str | Path) -> dict[str, 
     """Write tables to a new Parquet file, whole or not at all; a score that is NaN becomes null.
 
     Args:
-        tables: Of :func:`predicted_tables`.
+        tables: From :func:`predicted_tables`.
         out: The file, which ends in ``.parquet``.
 
     Returns:

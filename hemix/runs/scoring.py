@@ -1,4 +1,4 @@
-"""A run's scores of a split: what evaluation, prediction and importance all read."""
+"""Scores of a split by a run: the input of evaluation, prediction and permutation importance."""
 
 from __future__ import annotations
 
@@ -10,34 +10,41 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from hemix.data.batch import Columns, Jagged, RequestBatch
+from hemix.data.batch import RequestBatch
+from hemix.data.columns import Columns
 from hemix.data.dataset import Plan, Split
-from hemix.data.layout import ranges
 from hemix.runs.folder import Run
 
-__all__ = ["BatchChange", "Scored", "permute_feature", "score_split", "without_history"]
+__all__ = [
+    "SCORING_IMPRESSIONS",
+    "BatchChange",
+    "ScoredBatch",
+    "permute_feature",
+    "score_split",
+    "without_history",
+]
 
 Array = npt.NDArray[Any]
 BatchChange = Callable[[RequestBatch, int], RequestBatch]
-"""Changes a batch before it is scored; gets the batch's number in the plan."""
+"""``change(batch, number)``: the batch to score in place of batch ``number`` of the plan."""
 
 SCORING_IMPRESSIONS = 4096
+"""Impressions a batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scored:
+class ScoredBatch:
     """The scores of one batch."""
 
     impression_index: Array
-    """int64 [n]: position of each impression in the split"""
+    """int64 [n]: position of each impression in the split."""
     outputs: dict[str, Array]
-    """float64 [n] probabilities by the names of Schema.outputs"""
+    """float64 [n] probabilities by the names of Schema.outputs."""
     global_length: Array
-    """int64 [n]: visible events in the global part"""
+    """int64 [n]: visible events of the global history."""
     realtime_length: Array
-    """int64 [n]: visible events in the real-time part"""
+    """int64 [n]: visible events of the real-time history."""
 
 
 @torch.no_grad()
@@ -49,11 +56,21 @@ def score_split(
     plan: Plan | None = None,
     change: BatchChange | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
-) -> Iterator[Scored]:
+) -> Iterator[ScoredBatch]:
     """Score a split batch by batch.
 
-    ``bias``: the logged position, or the one value of serving. Probabilities are those of the full
-    log: negative sampling is undone. ``on_progress`` gets the impressions done so far.
+    Probabilities are those of the full log: negative sampling is undone.
+
+    Args:
+        run: The model and its schema.
+        split: Of a dataset with the run's schema.
+        bias: The logged position of every impression, or the position that serving uses for all.
+        plan: The batches; by default all impressions in order.
+        change: Applied to every batch before it is scored.
+        on_progress: Called with the number of impressions that are scored.
+
+    Yields:
+        The scores of every batch.
     """
     device = run.model.device
     role = run.schema.roles.bias
@@ -68,20 +85,28 @@ def score_split(
             batch = change(batch, number)
         outputs = run.model.predict(batch.to(device))
         assert batch.impression_index is not None
-        cuts = batch.history_ranges[batch.request_index].numpy()
+        history_ranges = batch.history_ranges[batch.request_index].numpy()
         done += batch.candidates_count
-        yield Scored(
+        yield ScoredBatch(
             impression_index=batch.impression_index.numpy(),
             outputs={name: value.double().cpu().numpy() for name, value in outputs.items()},
-            global_length=cuts[:, 1] - cuts[:, 0],
-            realtime_length=cuts[:, 2] - cuts[:, 1],
+            global_length=history_ranges[:, 1] - history_ranges[:, 0],
+            realtime_length=history_ranges[:, 2] - history_ranges[:, 1],
         )
         on_progress(done)
 
 
 def permute_feature(run: Run, level: str, name: str, seed: int) -> BatchChange:
-    """A change that shuffles one feature's values (or a statistic's, or the history counts',
-    ``history``) among the rows of its level, batch by batch.
+    """Make a change that permutes one feature's values among the rows of its level, by batch.
+
+    Args:
+        run: Whose inputs are changed.
+        level: ``user``, ``item``, ``context`` or ``cross``.
+        name: A feature, a statistic, or ``history`` for the history counts.
+        seed: Of the permutations, together with the batch's number.
+
+    Returns:
+        The change.
     """
     spec = getattr(run.spec, level)
     column = spec.names.index(name) if name in spec.names else None
@@ -100,31 +125,34 @@ def permute_feature(run: Run, level: str, name: str, seed: int) -> BatchChange:
             floats = floats.clone()
             floats[:, numbers] = floats[order][:, numbers]
         if jagged_column is not None:
-            jagged[jagged_column] = _permute_jagged(
-                jagged[jagged_column].values, jagged[jagged_column].offsets, order
-            )
+            jagged[jagged_column] = jagged[jagged_column].select(order)
         changed: dict[str, Any] = {field: Columns(ids=ids, numbers=floats, jagged=tuple(jagged))}
         return dataclasses.replace(batch, **changed)
 
     return change
 
 
-def _permute_jagged(values: Tensor, offsets: Tensor, order: Tensor) -> Jagged:
-    begin, lengths = offsets[:-1][order], (offsets[1:] - offsets[:-1])[order]
-    positions = torch.from_numpy(ranges(begin.numpy(), lengths.numpy()))
-    return Jagged(values=values[positions], offsets=torch.cat([offsets[:1], lengths.cumsum(0)]))
+def without_history(run: Run, history: Literal["global", "realtime"]) -> BatchChange:
+    """Make a change that hides the events of one history, and sets their counts to 0.
 
+    Args:
+        run: Whose inputs are changed.
+        history: The history to hide.
 
-def without_history(run: Run, part: Literal["global", "realtime"]) -> BatchChange:
-    """A change that hides one part of every history, and with it the counts of its events."""
-    counts = run.spec.context.history_numbers(part)
+    Returns:
+        The change.
+    """
+    counts = run.spec.context.history_numbers(history)
 
     def change(batch: RequestBatch, _number: int) -> RequestBatch:
         begin, middle, end = batch.history_ranges.unbind(1)
-        cuts = (middle, middle, end) if part == "global" else (begin, middle, middle)
+        visible = (middle, middle, end) if history == "global" else (begin, middle, middle)
         numbers = batch.context.numbers.clone()
         numbers[:, counts] = 0.0
-        context = dataclasses.replace(batch.context, numbers=numbers)
-        return dataclasses.replace(batch, history_ranges=torch.stack(cuts, dim=1), context=context)
+        return dataclasses.replace(
+            batch,
+            history_ranges=torch.stack(visible, dim=1),
+            context=dataclasses.replace(batch.context, numbers=numbers),
+        )
 
     return change

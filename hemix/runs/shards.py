@@ -1,8 +1,7 @@
-"""Tables that several processes hold, as files: one whole safetensors file that all write into, and
-rows read back from any division.
+"""Embedding tables that are divided between processes, as safetensors files.
 
-The format is safetensors' own: eight bytes of the header's length, a JSON header, then the tensors
-one after another. All processes see the same folder.
+All processes write their rows into one file, and read their rows back from any division. All see
+the same folder.
 """
 
 from __future__ import annotations
@@ -25,53 +24,47 @@ from hemix.runs.weights import check_digest, sha256
 __all__ = ["Shard", "fill_rows", "save_whole_tables"]
 
 _FLOAT_BYTES = 4
-_ROWS_AT_ONCE = 2**16
+_ROWS_A_COPY = 2**16
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """A file of rows [first, last) of all tables together."""
+    """A file with rows [first, last) of all tables, numbered one after another."""
 
     path: Path
     first: int
     last: int
     digest: str
+    """sha256 of the file."""
 
 
 @torch.no_grad()
 def fill_rows(
     shards: Sequence[Shard], targets: Mapping[str, Tensor], first: int, last: int
 ) -> None:
-    """Fill ``targets`` [last - first, ...], row-wise tensors by name, with rows [first, last) from
-    whatever files hold them. A few rows at a time: no second copy is ever in memory. Raises
-    RunError naming a file that is missing, damaged or of other tables.
+    """Fill tensors with rows of the tables, whichever files hold them.
+
+    Copies a few rows at a time, so that no second copy is in memory.
+
+    Args:
+        shards: The files, which together hold all rows.
+        targets: Tensors by name, each [last - first, ...].
+        first: First row.
+        last: Row after the last.
+
+    Raises:
+        RunError: A file is missing, damaged or of other tables.
     """
     filled = 0
     for shard in shards:
         low, high = max(first, shard.first), min(last, shard.last)
-        if low >= high:
-            continue
-        check_digest(shard.path, shard.digest)
-        try:
-            with safe_open(shard.path, framework="pt") as file:
-                for name, target in targets.items():
-                    rows = file.get_slice(name)
-                    expected, found = (
-                        [shard.last - shard.first, *target.shape[1:]],
-                        list(rows.get_shape()),
-                    )
-                    if found != expected:
-                        raise RunError(
-                            f"{shard.path}: {name}: expected shape {expected}, found {found}"
-                        )
-                    for at in range(low, high, _ROWS_AT_ONCE):
-                        end = min(at + _ROWS_AT_ONCE, high)
-                        target[at - first : end - first].copy_(
-                            rows[at - shard.first : end - shard.first]
-                        )
-        except SafetensorError as error:
-            raise RunError(f"{shard.path}: damaged: {error}") from error
-        filled += high - low
+        if low < high:
+            check_digest(shard.path, shard.digest)
+            try:
+                _copy_rows(shard, targets, first, low, high)
+            except SafetensorError as error:
+                raise RunError(f"{shard.path}: damaged: {error}") from error
+            filled += high - low
     if filled != last - first:
         raise RunError(
             f"{shards[0].path.parent}: expected rows {first} to {last} of the tables, found "
@@ -79,56 +72,91 @@ def fill_rows(
         )
 
 
+def _copy_rows(
+    shard: Shard, targets: Mapping[str, Tensor], first: int, low: int, high: int
+) -> None:
+    """Copy rows [low, high) of a shard to ``targets``, whose row 0 is row ``first``."""
+    with safe_open(shard.path, framework="pt") as file:
+        for name, target in targets.items():
+            rows = file.get_slice(name)
+            shape, expected = list(rows.get_shape()), [shard.last - shard.first, *target.shape[1:]]
+            if shape != expected:
+                raise RunError(f"{shard.path}: {name}: expected shape {expected}, found {shape}")
+            for begin in range(low, high, _ROWS_A_COPY):
+                end = min(begin + _ROWS_A_COPY, high)
+                target[begin - first : end - first].copy_(
+                    rows[begin - shard.first : end - shard.first]
+                )
+
+
 def save_whole_tables(path: Path, tables: ShardedTables) -> str:
-    """Write all tables into one safetensors file, every process its own rows; returns the file's
-    sha256 (in the first process; else "").
+    """Write all tables into one safetensors file, every process its own rows. Collective.
 
-    Collective. Raises StorageError in the process whose disk refuses, HemixError in the others.
+    Args:
+        path: The file.
+        tables: The tables, of which this process holds some rows.
+
+    Returns:
+        sha256 of the file in the first process, "" in the others.
+
+    Raises:
+        StorageError: In the process that cannot write.
+        HemixError: In the other processes.
     """
-    distributed, part = tables.distributed, path.with_name(f".{path.name}.part")
-    rows = tables.ranges()
-    header, at = {}, 0
-    for name in sorted(rows):
-        first, end = rows[name]
-        size = (end - first) * tables.width * _FLOAT_BYTES
-        header[name] = {
-            "dtype": "F32",
-            "shape": [end - first, tables.width],
-            "data_offsets": [at, at + size],
-        }
-        at += size
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    begin = 8 + len(text)
+    distributed, temporary = tables.distributed, path.with_name(f".{path.name}.part")
+    offsets, size = _file_offsets(tables)
+    header = _header(tables, offsets)
+    begin = len(header)
+    digest = ""
 
-    def lay_out() -> None:
+    def create() -> None:
         if distributed.is_rank_zero:
-            with storage_errors(path), part.open("wb") as file:
-                file.write(len(text).to_bytes(8, "little") + text)
-                os.posix_fallocate(file.fileno(), 0, begin + at) if at else None
+            with storage_errors(path), temporary.open("wb") as file:
+                file.write(header)
+                if size:
+                    os.posix_fallocate(file.fileno(), 0, begin + size)
 
     def write() -> None:
         weight = tables.weight.detach().float().cpu().contiguous()
-        with storage_errors(path), part.open("r+b") as file:
-            for name, (first, end) in rows.items():
-                low, high = max(first, tables.owned[0]), min(end, tables.owned[1])
+        own_first, own_last = tables.owned
+        with storage_errors(path), temporary.open("r+b") as file:
+            for name, (first, last) in tables.ranges().items():
+                low, high = max(first, own_first), min(last, own_last)
                 if low < high:
-                    offsets: list[int] = header[name]["data_offsets"]  # type: ignore[assignment]
-                    file.seek(begin + offsets[0] + (low - first) * tables.width * _FLOAT_BYTES)
-                    file.write(weight[low - tables.owned[0] : high - tables.owned[0]].numpy().data)
+                    file.seek(begin + offsets[name] + (low - first) * tables.width * _FLOAT_BYTES)
+                    file.write(weight[low - own_first : high - own_first].numpy().data)
             file.flush()
             os.fsync(file.fileno())
 
-    digest = ""
-
-    def keep() -> None:
+    def finish() -> None:
         nonlocal digest
         if distributed.is_rank_zero:
-            digest = sha256(part)
+            digest = sha256(temporary)
             with storage_errors(path):
-                part.replace(path)
+                temporary.replace(path)
 
-    distributed.on_all_ranks(lay_out, f"begin {path}")
+    distributed.on_all_ranks(create, f"begin {path}")
     distributed.on_all_ranks(write, f"write {path}")
-    distributed.on_all_ranks(keep, f"finish {path}")
+    distributed.on_all_ranks(finish, f"finish {path}")
     return digest
+
+
+def _file_offsets(tables: ShardedTables) -> tuple[dict[str, int], int]:
+    """Where every table begins after the header, in bytes, and the size of all."""
+    offsets, size = {}, 0
+    for name, (first, last) in sorted(tables.ranges().items()):
+        offsets[name] = size
+        size += (last - first) * tables.width * _FLOAT_BYTES
+    return offsets, size
+
+
+def _header(tables: ShardedTables, offsets: Mapping[str, int]) -> bytes:
+    """Header of the safetensors format: 8 bytes of its length, then padded JSON."""
+    content = {}
+    for name, (first, last) in sorted(tables.ranges().items()):
+        shape = [last - first, tables.width]
+        end = offsets[name] + shape[0] * shape[1] * _FLOAT_BYTES
+        content[name] = {"dtype": "F32", "shape": shape, "data_offsets": [offsets[name], end]}
+    text = json.dumps(content, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text

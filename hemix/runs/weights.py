@@ -1,4 +1,4 @@
-"""Weights as safetensors: the dense part in one file, the embedding tables in another.
+"""Weights as safetensors: dense weights in one file, embedding tables in another.
 
 The bytes depend on the tensors alone.
 """
@@ -47,33 +47,54 @@ def sha256(path: Path) -> str:
 
 
 def check_digest(path: Path, digest: str) -> None:
-    """Raises RunError naming the file where it is missing or has not this sha256."""
-    found = sha256(path)
-    if found != digest:
+    """Check a file against its sha256.
+
+    Args:
+        path: The file.
+        digest: The expected sha256.
+
+    Raises:
+        RunError: The file is missing or has another sha256.
+    """
+    actual = sha256(path)
+    if actual != digest:
         raise RunError(
-            f"{path}: damaged: its sha256 begins with {found[:12]}, expected {digest[:12]}"
+            f"{path}: damaged: its sha256 begins with {actual[:12]}, expected {digest[:12]}"
         )
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
-    """Write tensors atomically and return the file's sha256."""
-    part = path.with_name(f".{path.name}.part")
+    """Write tensors atomically; the bytes depend on the tensors alone.
+
+    Args:
+        path: The file.
+        tensors: By name.
+
+    Returns:
+        sha256 of the file.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.part")
     try:
         with storage_errors(path):
             _save_file(
-                {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part
+                {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+                temporary,
             )
-            digest = sha256(part)
-            part.replace(path)
+            digest = sha256(temporary)
+            temporary.replace(path)
     except BaseException:
-        part.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     return digest
 
 
 def _save_file(tensors: dict[str, Tensor], path: Path) -> None:
-    """save_file, with an OSError where the operating system refused: safetensors only tells it in
-    the text of its own error.
+    """save_file, with an OSError where the operating system refused to write.
+
+    safetensors reports such a refusal only in the text of its own error.
     """
     try:
         with umask_mode(path):
@@ -86,9 +107,17 @@ def _save_file(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def load_tensors(path: Path, digest: str | None = None) -> dict[str, Tensor]:
-    """Read tensors; with ``digest`` the file must have that sha256.
+    """Read tensors.
 
-    Raises RunError naming the file.
+    Args:
+        path: The file.
+        digest: The expected sha256; None for any.
+
+    Returns:
+        The tensors by name.
+
+    Raises:
+        RunError: The file is missing or damaged.
     """
     if digest is not None:
         check_digest(path, digest)
@@ -101,7 +130,18 @@ def load_tensors(path: Path, digest: str | None = None) -> dict[str, Tensor]:
 
 
 def save_weights(folder: Path, model: Predictor) -> dict[str, str]:
-    """Write both weight files; returns their sha256 by name."""
+    """Write both weight files.
+
+    Args:
+        folder: Of the run.
+        model: Whose weights are written.
+
+    Returns:
+        sha256 of the files by name.
+
+    Raises:
+        StorageError: A file cannot be written.
+    """
     return {
         DENSE_FILE: save_dense(folder, model),
         TABLES_FILE: save_tensors(folder / TABLES_FILE, model.table_tensors()),
@@ -109,50 +149,79 @@ def save_weights(folder: Path, model: Predictor) -> dict[str, str]:
 
 
 def load_weights(folder: Path, model: Predictor, digests: dict[str, str]) -> None:
-    """Fill ``model`` from both weight files, or leave it as it was.
+    """Fill ``model`` from both weight files, or leave it unchanged.
 
-    Raises RunError naming the file and the first tensor that does not fit.
+    Args:
+        folder: Of the run.
+        model: Whose weights are filled.
+        digests: Expected sha256 of the files by name; a file without one is not checked.
+
+    Raises:
+        RunError: A file is missing or damaged, or a tensor has another shape.
     """
-    fill_tables = _fitting(folder / TABLES_FILE, digests, lambda _: model.table_tensors())
-    fill_dense = _dense_fitting(folder, model, digests)
-    fill_tables()
-    fill_dense()
+    copy_tables = _read_matching(folder / TABLES_FILE, digests, lambda _: model.table_tensors())
+    copy_dense = _read_dense(folder, model, digests)
+    copy_tables()
+    copy_dense()
 
 
 def save_dense(folder: Path, model: Predictor) -> str:
-    """Write all but the tables; returns the file's sha256."""
+    """Write the dense weights.
+
+    Args:
+        folder: Of the run.
+        model: Whose weights are written.
+
+    Returns:
+        sha256 of the file.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
     return save_tensors(folder / DENSE_FILE, model.dense_tensors())
 
 
 def load_dense(folder: Path, model: Predictor, digests: dict[str, str]) -> None:
-    """Fill all but the tables. Raises RunError as :func:`load_weights`."""
-    _dense_fitting(folder, model, digests)()
+    """Fill the dense weights of ``model``, or leave it unchanged.
+
+    Args:
+        folder: Of the run.
+        model: Whose weights are filled.
+        digests: Expected sha256 of the file by name.
+
+    Raises:
+        RunError: The file is missing or damaged, or a tensor has another shape.
+    """
+    _read_dense(folder, model, digests)()
 
 
-def _dense_fitting(folder: Path, model: Predictor, digests: dict[str, str]) -> Callable[[], None]:
-    def targets(found: dict[str, Tensor]) -> dict[str, Tensor]:
-        model.take_shapes({key: tuple(tensor.shape) for key, tensor in found.items()})
+def _read_dense(folder: Path, model: Predictor, digests: dict[str, str]) -> Callable[[], None]:
+    def targets(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        model.take_shapes({name: tuple(tensor.shape) for name, tensor in tensors.items()})
         return model.dense_tensors()
 
-    return _fitting(folder / DENSE_FILE, digests, targets)
+    return _read_matching(folder / DENSE_FILE, digests, targets)
 
 
-def _fitting(
+def _read_matching(
     path: Path,
     digests: dict[str, str],
     targets_of: Callable[[dict[str, Tensor]], dict[str, Tensor]],
 ) -> Callable[[], None]:
-    """Read and check a file; what is returned fills the tensors."""
-    found = load_tensors(path, digests.get(path.name))
-    targets = targets_of(found)
-    for key in sorted(targets.keys() | found.keys()):
-        shapes = [None if t is None else tuple(t.shape) for t in (targets.get(key), found.get(key))]
-        if shapes[0] != shapes[1]:
-            raise RunError(f"{path}: {key}: expected shape {shapes[0]}, found {shapes[1]}")
+    """Read a file and check its names and shapes; calling the result copies it to the targets."""
+    tensors = load_tensors(path, digests.get(path.name))
+    targets = targets_of(tensors)
+    for name in sorted(targets.keys() | tensors.keys()):
+        expected, actual = (
+            None if tensor is None else tuple(tensor.shape)
+            for tensor in (targets.get(name), tensors.get(name))
+        )
+        if expected != actual:
+            raise RunError(f"{path}: {name}: expected shape {expected}, found {actual}")
 
     @torch.no_grad()
-    def fill() -> None:
-        for key, tensor in targets.items():
-            tensor.copy_(found[key])
+    def copy() -> None:
+        for name, target in targets.items():
+            target.copy_(tensors[name])
 
-    return fill
+    return copy

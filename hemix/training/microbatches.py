@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from hemix.data.batch import RequestBatch
-from hemix.data.parts import part_of
 from hemix.distributed import DistributedContext
 from hemix.errors import SettingsError
 from hemix.settings import Settings
@@ -75,7 +74,7 @@ def own_microbatches(
     rank, size = (distributed.rank, distributed.world_size) if distributed is not None else (0, 1)
     own = count // size
     for number in range(rank * own, (rank + 1) * own):
-        yield number, *part_of(batch, number, count)
+        yield number, *batch.microbatch(number, count)
 
 
 def microbatch_seed(seed: int, step: int, number: int) -> int:

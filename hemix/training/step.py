@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from hemix.data.batch import RequestBatch
-from hemix.data.unshared import unshared
 from hemix.errors import RunError
 from hemix.training.job import TrainingJob
 from hemix.training.microbatches import microbatch_count, microbatch_seed, own_microbatches
@@ -46,8 +45,9 @@ class TrainStep:
             batch, self.microbatch_count, self._distributed
         ):
             torch.manual_seed(microbatch_seed(options.seed, state.position.step, number))
-            shaped = cpu_batch if options.deduplicate else unshared(cpu_batch)
-            microbatch = replace(shaped, loss_weight=loss_weight).to(self._device)
+            if not options.deduplicate:
+                cpu_batch = cpu_batch.expand_per_impression()
+            microbatch = replace(cpu_batch, loss_weight=loss_weight).to(self._device)
             with autocast(self._device, options.precision):
                 logits_NT = state.model(microbatch)
             loss = state.model.loss(logits_NT.float(), microbatch)

@@ -14,7 +14,7 @@ DAY_MS = 86_400_000
 NOON = 10 * DAY_MS + DAY_MS // 2
 
 
-def cuts(times: list[int], request: int, **history: object) -> list[int]:
+def ranges(times: list[int], request: int, **history: object) -> list[int]:
     settings = History.model_validate(history)
     got = find_history_ranges(
         np.array(times, dtype=np.int64),
@@ -29,43 +29,43 @@ def cuts(times: list[int], request: int, **history: object) -> list[int]:
 
 
 def test_leak_an_event_at_the_request_is_hidden_and_one_a_millisecond_before_is_not() -> None:
-    assert cuts([NOON], NOON) == [0, 0, 0]
-    assert cuts([NOON - 1], NOON) == [0, 0, 1]
-    assert cuts([NOON + 1], NOON) == [0, 0, 0]
+    assert ranges([NOON], NOON) == [0, 0, 0]
+    assert ranges([NOON - 1], NOON) == [0, 0, 1]
+    assert ranges([NOON + 1], NOON) == [0, 0, 0]
 
 
 def test_leak_the_delay_hides_the_newest_events() -> None:
-    assert cuts([NOON - 60_000, NOON - 59_999], NOON, delay="1min") == [0, 0, 0]
-    assert cuts([NOON - 60_001, NOON - 60_000], NOON, delay="1min") == [0, 0, 1]
+    assert ranges([NOON - 60_000, NOON - 59_999], NOON, delay="1min") == [0, 0, 0]
+    assert ranges([NOON - 60_001, NOON - 60_000], NOON, delay="1min") == [0, 0, 1]
 
 
 def test_real_time_begins_with_the_local_day() -> None:
     midnight = 10 * DAY_MS
-    assert cuts([midnight - 1, midnight, midnight + 1], NOON) == [0, 1, 3]
+    assert ranges([midnight - 1, midnight, midnight + 1], NOON) == [0, 1, 3]
 
 
 def test_real_time_as_a_duration() -> None:
     times = [NOON - 7_200_001, NOON - 7_200_000, NOON - 1]
-    assert cuts(times, NOON, realtime_window="2h") == [0, 1, 3]
+    assert ranges(times, NOON, realtime_window="2h") == [0, 1, 3]
 
 
 def test_lengths_are_capped_from_the_newest_and_the_rest_of_today_counts_as_global() -> None:
     yesterday = [9 * DAY_MS + i for i in range(5)]
     today = [10 * DAY_MS + i for i in range(4)]
-    assert cuts(yesterday + today, NOON, realtime_length=2, global_length=3) == [4, 7, 9]
+    assert ranges(yesterday + today, NOON, realtime_length=2, global_length=3) == [4, 7, 9]
 
 
 def test_timeless_events_are_always_visible_and_global() -> None:
-    assert cuts([TIMELESS_MS, TIMELESS_MS, NOON - 1], NOON) == [0, 2, 3]
-    assert cuts([TIMELESS_MS], NOON, delay="30d") == [0, 1, 1]
+    assert ranges([TIMELESS_MS, TIMELESS_MS, NOON - 1], NOON) == [0, 2, 3]
+    assert ranges([TIMELESS_MS], NOON, delay="30d") == [0, 1, 1]
 
 
 def test_a_delay_longer_than_the_day_leaves_no_real_time() -> None:
-    assert cuts([9 * DAY_MS, 10 * DAY_MS + 5], NOON, delay="20h") == [0, 1, 1]
+    assert ranges([9 * DAY_MS, 10 * DAY_MS + 5], NOON, delay="20h") == [0, 1, 1]
 
 
 def test_an_empty_history() -> None:
-    assert cuts([], NOON) == [0, 0, 0]
+    assert ranges([], NOON) == [0, 0, 0]
 
 
 @given(

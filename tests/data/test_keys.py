@@ -94,7 +94,7 @@ def test_a_decimal_has_the_text_of_the_number_that_json_has_for_it(
     assert texts_of(column).to_pylist() == [text_of(json.loads(str(value)))]
 
 
-def test_what_no_request_can_name_has_no_text() -> None:
+def test_types_that_no_request_can_send_have_no_text() -> None:
     kinds = [
         pa.duration("s"),
         pa.binary(4),
@@ -156,14 +156,14 @@ def test_the_index_numbers_by_first_appearance() -> None:
 def test_the_index_does_not_depend_on_the_chunks(values: list[int], size: int) -> None:
     whole, cut = KeyIndex(), KeyIndex()
     expected = whole.add(pa.array(values, pa.int64()))
-    pieces = [
+    chunks = [
         cut.add(pa.array(values[i : i + size], pa.int64())) for i in range(0, len(values), size)
     ]
-    assert np.concatenate([np.zeros(0, np.int32), *pieces]).tolist() == expected.tolist()
+    assert np.concatenate([np.zeros(0, np.int32), *chunks]).tolist() == expected.tolist()
     assert cut.texts().to_pylist() == whole.texts().to_pylist()
 
 
-def test_noting_adds_only_what_is_new() -> None:
+def test_add_hashed_adds_new_values_only() -> None:
     index, values = KeyIndex(), pa.array(["a", None, "b", "a"])
     index.add(pa.array(["a"]))
     index.add_hashed(keys_of(values), values)

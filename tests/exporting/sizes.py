@@ -1,4 +1,4 @@
-"""Small models with everything switched on, for the exporter's tests."""
+"""Small models of every option, for the tests of the export."""
 
 from __future__ import annotations
 
@@ -57,9 +57,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def lively(spec: InputSpec, **options: Any) -> Ranker:
-    """A model in evaluation mode whose every weight matters: no bias at its first zero, tables as
-    large as other weights.
-    """
+    """A model in evaluation mode whose every weight has an effect, with random noise on all."""
     model = build_model(spec, make_config(**{**SMALL, **options}), seed=3)
     g = torch.Generator().manual_seed(4)
     with torch.no_grad():

@@ -1,6 +1,4 @@
-"""An exported run: its graphs say what the run says, in any size of batch; what cannot be exported
-is refused and leaves nothing.
-"""
+"""An exported run equals the model in any batch size; a refused export leaves no file."""
 
 from __future__ import annotations
 
@@ -58,20 +56,20 @@ def session(folder: Path) -> Session:
     return Session.load(folder / exporting.USER_FILE, folder / exporting.REQUEST_FILE)
 
 
-def test_onnxruntime_scores_a_split_as_the_run_does(
+def test_onnxruntime_scores_a_split_like_the_run(
     run: Path, exported: Path, planted_data: Path
 ) -> None:
     loaded, graphs = Run.load(run), session(exported)
     table = loaded.predict(planted_data, "test", bias="serving")
     serve_as = read_json(exported / "export.json", RunError)["bias"]["serve_as"]
-    part, found = Dataset(planted_data).split("test"), dict[str, list[Any]]()
-    for batch in part.batches(part.plan(100)):
+    split, scores = Dataset(planted_data).split("test"), dict[str, list[Any]]()
+    for batch in split.batches(split.plan(100)):
         feed = request_feed(batch, loaded.spec)
         feed["bias"] = np.full_like(feed["bias"], serve_as)
         for name, value in graphs.scores(user_feed(batch, loaded.spec), feed).items():
-            found.setdefault(name, []).append(by_candidate(batch, value))
-    assert set(found) == set(loaded.schema.outputs) == {"click", "order", "order_given_click"}
-    for name, values in found.items():
+            scores.setdefault(name, []).append(by_candidate(batch, value))
+    assert set(scores) == set(loaded.schema.outputs) == {"click", "order", "order_given_click"}
+    for name, values in scores.items():
         np.testing.assert_allclose(
             np.concatenate(values), table[name].to_numpy(), rtol=0, atol=1e-5
         )
@@ -87,19 +85,19 @@ def test_onnxruntime_scores_a_split_as_the_run_does(
     ],
     ids=["no event, one candidate", "many candidates", "many users"],
 )
-def test_any_size_of_batch(run: Path, exported: Path, sizes: dict[str, Any]) -> None:
+def test_graphs_take_any_batch_size(run: Path, exported: Path, sizes: dict[str, Any]) -> None:
     loaded = Run.load(run)
     batch = make_batch(loaded.spec, seed=5, **sizes)
-    found = session(exported).scores(
+    scores = session(exported).scores(
         user_feed(batch, loaded.spec), request_feed(batch, loaded.spec)
     )
     for name, value in loaded.model.predict(batch).items():
         np.testing.assert_allclose(
-            by_candidate(batch, found[name]), value.numpy(), rtol=0, atol=1e-5
+            by_candidate(batch, scores[name]), value.numpy(), rtol=0, atol=1e-5
         )
 
 
-def test_more_places_in_a_list_change_nothing(run: Path, exported: Path) -> None:
+def test_wider_padding_of_lists_changes_no_score(run: Path, exported: Path) -> None:
     loaded = Run.load(run)
     batch = make_batch(loaded.spec, seed=5)
     user, request = user_feed(batch, loaded.spec), request_feed(batch, loaded.spec)
@@ -123,7 +121,7 @@ def test_an_id_outside_its_table_is_refused_by_the_graph(run: Path, exported: Pa
         session(exported).scores(feed, request_feed(batch, loaded.spec))
 
 
-def test_a_real_time_cut_beyond_the_history_is_refused_by_the_graph(
+def test_a_history_range_beyond_the_events_is_refused_by_the_graph(
     run: Path, exported: Path
 ) -> None:
     loaded = Run.load(run)
@@ -134,7 +132,7 @@ def test_a_real_time_cut_beyond_the_history_is_refused_by_the_graph(
         session(exported).scores(user_feed(batch, loaded.spec), feed)
 
 
-def test_the_folder_says_what_is_in_it(run: Path, exported: Path) -> None:
+def test_export_json_lists_files_inputs_and_outputs(run: Path, exported: Path) -> None:
     content = read_json(exported / "export.json", RunError)
     loaded = Run.load(run)
     files = {str(f.relative_to(exported)) for f in exported.rglob("*") if f.is_file()} - {
@@ -154,7 +152,7 @@ def test_the_folder_says_what_is_in_it(run: Path, exported: Path) -> None:
             ("inputs", loaded_graph.get_inputs()),
             ("outputs", loaded_graph.get_outputs()),
         ):
-            said = [
+            described = [
                 (
                     p["name"],
                     p["shape"],
@@ -162,12 +160,12 @@ def test_the_folder_says_what_is_in_it(run: Path, exported: Path) -> None:
                 )
                 for p in content["graphs"][graph][ports]
             ]
-            assert said == [(p.name, p.shape, p.type) for p in real]
+            assert described == [(p.name, p.shape, p.type) for p in real]
     users = next(p for p in content["graphs"]["user_encoder"]["inputs"] if p["name"] == "user_ids")
     assert users["columns"] == list(loaded.spec.user.names)
 
 
-def test_the_graphs_are_plain_onnx(exported: Path) -> None:
+def test_the_graphs_use_standard_onnx_operators(exported: Path) -> None:
     import onnx
 
     for name in (exporting.USER_FILE, exporting.REQUEST_FILE):
@@ -196,7 +194,7 @@ def test_another_format_and_an_old_folder_are_refused(run: Path, tmp_path: Path)
     assert [f.name for f in tmp_path.iterdir()] == ["old"]
 
 
-def test_a_missing_package_is_named(
+def test_a_missing_package_is_refused_by_name(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def without(name: str) -> ModuleType:
@@ -212,18 +210,18 @@ def test_a_missing_package_is_named(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("apart", [2e-4, float("nan")])
-def test_graphs_that_differ_are_not_kept(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: float
+@pytest.mark.parametrize("largest", [2e-4, float("nan")])
+def test_an_export_that_differs_from_the_model_leaves_no_file(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, largest: float
 ) -> None:
     monkeypatch.setattr(exporting, "write_graphs", lambda *_, **__: None)
-    monkeypatch.setattr(exporting, "difference", lambda *_, **__: (apart, 100))
+    monkeypatch.setattr(exporting, "difference", lambda *_, **__: (largest, 100))
     with pytest.raises(RunError, match=r"differ from the model by .*, allowed is 1e-04"):
         api.export(run, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_check_sees_other_weights(run: Path, exported: Path) -> None:
+def test_the_check_detects_other_weights(run: Path, exported: Path) -> None:
     model = Run.load(run).model
     assert exporting.difference(model, exported)[0] < 1e-5
     model.blocks[0].interaction.up.weight.data[0, 0, 0] += 1.0  # type: ignore[index, union-attr]
@@ -232,24 +230,24 @@ def test_the_check_sees_other_weights(run: Path, exported: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_every_option_exports(options: dict[str, Any], tmp_path: Path) -> None:
+def test_every_model_option_exports(options: dict[str, Any], tmp_path: Path) -> None:
     model = lively(make_spec(), **options)
     exporting.write_graphs(model, tmp_path)
     assert exporting.difference(model, tmp_path)[0] < 1e-5
     graphs = session(tmp_path)
     for seed in range(3):
         batch = make_batch(model.spec, seed=seed)
-        found = graphs.scores(
+        scores = graphs.scores(
             user_feed(batch, model.spec), request_feed(batch, model.spec, takes_times(model))
         )
         for name, value in model.predict(batch).items():
             np.testing.assert_allclose(
-                by_candidate(batch, found[name]), value.numpy(), rtol=0, atol=1e-5
+                by_candidate(batch, scores[name]), value.numpy(), rtol=0, atol=1e-5
             )
 
 
 @pytest.mark.slow
-def test_labels_named_like_operators_and_large_weights(
+def test_labels_with_names_of_operators_and_external_weights_export(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hemix.exporting.graphs._INLINE_BYTES_MAX", 1000)
@@ -268,7 +266,7 @@ def test_labels_named_like_operators_and_large_weights(
 
 
 @pytest.mark.slow
-def test_the_command(
+def test_the_export_command_prints_export_json(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from hemix.cli import main
@@ -285,13 +283,13 @@ def test_the_command(
     )
 
 
-def test_files_have_the_mode_of_new_files(exported: Path, tmp_path: Path) -> None:
+def test_exported_files_have_the_default_mode(exported: Path, tmp_path: Path) -> None:
     (tmp_path / "new").touch()
     modes = {path.name: path.stat().st_mode for path in exported.rglob("*") if path.is_file()}
     assert set(modes.values()) == {(tmp_path / "new").stat().st_mode}, modes
 
 
-def test_one_candidate_field_and_none(tmp_path: Path) -> None:
+def test_a_schema_without_candidate_fields_is_refused(tmp_path: Path) -> None:
     """tests/models/test_degenerate.py compares the exported form of every such schema; here one
     goes through ONNX.
     """
@@ -313,7 +311,7 @@ def test_one_candidate_field_and_none(tmp_path: Path) -> None:
         "numbers of every level",
     ],
 )
-def test_schemas_with_next_to_nothing_export(what: str, products: str, tmp_path: Path) -> None:
+def test_minimal_schemas_export(what: str, products: str, tmp_path: Path) -> None:
     model = lively(DEGENERATE[what], products=products)
     exporting.write_graphs(model, tmp_path)
     assert exporting.difference(model, tmp_path)[0] <= exporting.TOLERANCE

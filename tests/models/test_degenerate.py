@@ -12,9 +12,9 @@ import torch
 
 from hemix.data.spec import InputSpec
 from hemix.errors import UsageError
-from hemix.exporting.draws import draw_batch
 from hemix.exporting.export_model import dense_form, takes_times
 from hemix.exporting.feed import by_candidate, request_feed, user_feed
+from hemix.exporting.random_batch import random_batch
 from hemix.models import Ranker, build_model, build_predictor, model_names
 from hemix.nn.embedding import Tables
 from hemix.nn.products import cross_dots, pair_dots
@@ -108,7 +108,7 @@ def test_the_exported_form_says_the_same(products: str) -> None:
                 dict(users=2, requests=3, candidates=4, events=0, realtime=0),
             )
         ):
-            batch = draw_batch(spec, seed, **sizes)
+            batch = random_batch(spec, seed, **sizes)
             feed = {**user_feed(batch, spec), **request_feed(batch, spec, takes_times(model))}
             given = {name: torch.from_numpy(value) for name, value in feed.items()}
             with torch.no_grad():

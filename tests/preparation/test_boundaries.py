@@ -89,7 +89,7 @@ def test_a_time_of_the_zone_and_one_with_an_offset() -> None:
 
 
 @pytest.mark.parametrize("value", ["true", ".nan"])
-def test_what_is_no_boundary(value: str) -> None:
+def test_invalid_boundaries_are_refused(value: str) -> None:
     with pytest.raises(SchemaError, match=r"split\.test: expected a date"):
         Schema.parse(f"{HEAD}split: {{valid: 1, test: {value}}}")
 
@@ -106,9 +106,7 @@ def stamps(kind: pa.DataType, *texts: str) -> pa.Array:
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Shanghai", "America/New_York", "+08:00"])
-def test_a_zoned_column_is_cut_at_the_schemas_midnight(
-    tmp_path: Path, unit: str, zone: str
-) -> None:
+def test_a_zoned_column_splits_at_local_midnight(tmp_path: Path, unit: str, zone: str) -> None:
     """Midnight of 6 January in Shanghai is 16:00 UTC of the 5th."""
     times = stamps(
         pa.timestamp(unit, zone),
@@ -275,7 +273,7 @@ def test_text_of_another_format_is_refused(
     assert message.endswith(hint)
 
 
-def test_a_compact_day_on_the_clock_is_no_number_of_milliseconds(tmp_path: Path) -> None:
+def test_a_compact_day_is_refused_as_a_clock_boundary(tmp_path: Path) -> None:
     message = refusal(tmp_path, "{valid: 20260106, test: 20260107}", kind=SchemaError)
     assert message.startswith("split.valid: ") and message.endswith("write 2026-01-06")
     assert split_rows(tmp_path, '{valid: "20260106", test: "20260107"}') == [1, 1, 2]
@@ -292,7 +290,7 @@ def test_a_compact_day_on_the_clock_is_no_number_of_milliseconds(tmp_path: Path)
     ) == [1, 1, 2]
 
 
-def test_text_is_moved_in_its_own_format(tmp_path: Path) -> None:
+def test_text_boundaries_keep_their_format_when_shifted(tmp_path: Path) -> None:
     """A row at the boundary stays above it: 2026-01-07 06:00 is no 2026-01-07 06:00:00."""
     hours = [f"2026-01-0{day} 06:00" for day in (5, 6, 7, 8, 9)]
     split = '{column: c, valid: "2026-01-08 06:00", test: "2026-01-09 06:00"}'
@@ -302,7 +300,7 @@ def test_text_is_moved_in_its_own_format(tmp_path: Path) -> None:
     assert split_rows(tmp_path, split, compact, days=-1) == [1, 1, 2]
 
 
-def test_moved_beyond_all_dates(tmp_path: Path) -> None:
+def test_a_split_shifted_beyond_all_dates_is_refused(tmp_path: Path) -> None:
     for days in (-(10**6), -(10**12)):
         assert "--shift-days" in refusal(
             tmp_path, "{valid: 2026-01-06, test: 2026-01-07}", days=days, kind=UsageError
@@ -319,12 +317,12 @@ def test_moved_numbers_of_nanoseconds(tmp_path: Path) -> None:
     ]
 
 
-def test_decimal_numbers_that_are_no_whole(tmp_path: Path) -> None:
+def test_decimals_with_fractions(tmp_path: Path) -> None:
     values = [Decimal("0.5"), Decimal("1.5"), Decimal("1.5"), Decimal("2.5")]
     assert split_rows(tmp_path, "{column: c, valid: 1, test: 2}", pa.array(values)) == [1, 2, 1]
 
 
-def test_a_moment_beyond_all_dates_stays_beyond_them(tmp_path: Path) -> None:
+def test_far_timestamps_do_not_overflow_into_the_range_of_dates(tmp_path: Path) -> None:
     """INT64_MAX milliseconds for "never": as microseconds it would be a second before 1970."""
     values = pa.array([at(0), at(1), at(2), 2**63 - 1], pa.timestamp("ms"))
     assert split_rows(tmp_path, "{column: c, valid: 2026-01-06, test: 2026-01-07}", values) == [

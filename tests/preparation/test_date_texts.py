@@ -35,7 +35,7 @@ HOURS = [f"{day} 03:00:00" for day in DAYS]
         ("b00", "b00"),
     ],
 )
-def test_what_a_mark_compares_as(mark: str, bound: str) -> None:
+def test_the_lower_bound_of_a_boundary(mark: str, bound: str) -> None:
     assert lower_bound(mark) == bound
 
 
@@ -61,7 +61,7 @@ def test_what_a_mark_compares_as(mark: str, bound: str) -> None:
         (["1234-56-a", "1234-56-b", "1234-56-c", "1234-56-d"], "1234-56-b", "1234-56-c"),
     ],
 )
-def test_the_row_of_a_boundary_is_above_it(
+def test_a_row_at_a_boundary_belongs_to_the_later_split(
     tmp_path: Path, values: list[str], valid: str, test: str
 ) -> None:
     assert split_rows(tmp_path, f"{{column: c, valid: {valid}, test: {test}}}", values) == [1, 1, 2]
@@ -88,7 +88,7 @@ def test_the_row_of_a_boundary_is_above_it(
         (["2026-1-5", "2026-1-6", "2026-1-10"], "2026-1-6", "2026-1-7", 2),
     ],
 )
-def test_days_whose_order_as_text_is_chance(
+def test_days_whose_text_order_is_not_time_order_are_refused(
     tmp_path: Path, values: list[str], valid: str, test: str, row: int
 ) -> None:
     message = refusal(tmp_path, f"{{column: c, valid: {valid}, test: {test}}}", values)
@@ -101,7 +101,7 @@ def test_offsets_of_utc_are_one() -> None:
 
 
 @pytest.mark.parametrize("value", ["null", "[1]", "{a: 1}", ".nan", "true"])
-def test_what_is_no_boundary_is_one_clear_line(value: str) -> None:
+def test_an_invalid_boundary_gives_a_one_line_error(value: str) -> None:
     with pytest.raises(
         SchemaError, match=r"split\.valid: expected a date, a time, a number or text, got "
     ):

@@ -62,7 +62,7 @@ def twice(**columns: Any) -> pa.Table:
     ],
     ids=lambda values: str(values.type),
 )
-def test_a_column_of_any_type_that_the_schema_does_not_name_tells_rows_apart(
+def test_unnamed_columns_of_any_type_make_rows_different(
     tmp_path: Path, tells_apart: pa.Array
 ) -> None:
     alike = tells_apart.take(pa.array([0, 0, 2, 3, 4, 5]))
@@ -75,7 +75,7 @@ def test_a_column_of_any_type_that_the_schema_does_not_name_tells_rows_apart(
         assert one.manifest["tables"]["impressions"]["rows"] == 7
 
 
-def test_text_that_is_not_utf8_in_a_column_that_nobody_reads(tmp_path: Path) -> None:
+def test_text_that_is_not_utf8_is_allowed_in_unused_columns(tmp_path: Path) -> None:
     raw = pa.array([b"\xe9", b"\xe9", b"\xea", b"", b"x", b"y"])
     text = pa.Array.from_buffers(pa.string(), 6, raw.buffers())
     nested = pa.StructArray.from_arrays([text], ["t"])
@@ -98,7 +98,7 @@ def test_a_file_without_the_column_changes_nothing_of_the_others_rows(tmp_path: 
     }
 
 
-def test_a_column_that_a_file_lacks_is_null_in_its_rows(tmp_path: Path) -> None:
+def test_a_missing_column_of_a_file_counts_as_null(tmp_path: Path) -> None:
     rows = [("u", "i", at(0), 1), *LATER]
     with_page = pa.table({**shown(rows), "page": [None, "p", None]})
     data = of_files(tmp_path, a=with_page, b=pa.table(shown(rows)))
@@ -124,7 +124,7 @@ def test_equal_rows_of_files_whose_columns_differ_in_order_and_types(tmp_path: P
     assert data.ids("users") == ["1"]
 
 
-def test_the_same_of_events(tmp_path: Path) -> None:
+def test_events_of_several_files_are_equal_to_one_file(tmp_path: Path) -> None:
     schema = PLAIN + "tables: {events: told}\n"
     logs = write(tmp_path / "logs", schema, impressions=shown([("u", "i", at(0), 1), *LATER]))
     (logs / "told").mkdir()
@@ -142,9 +142,7 @@ def test_the_same_of_events(tmp_path: Path) -> None:
     assert (history["events"], history["duplicates"]) == (3, 2)
 
 
-def test_it_says_so_where_many_rows_are_equal(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_many_duplicates_log_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = [("u", f"i{n}", at(0, n % 20), 1) for n in range(40)] + LATER
     for name, repeated in (("few", 2), ("many", 3)):
         (tmp_path / name).mkdir()
@@ -154,7 +152,7 @@ def test_it_says_so_where_many_rows_are_equal(
     assert "3 of 45 rows (7 %)" in caplog.text and "days" in caplog.text
 
 
-def test_hashes_go_by_name_and_null_is_as_if_the_column_were_not_there() -> None:
+def test_hashes_depend_on_column_names_and_ignore_nulls() -> None:
     a, b = pa.array([1, 2, None]), pa.array(["x", None, None])
     assert (
         column_hashes({"a": a, "b": b}, 3).tolist() == column_hashes({"b": b, "a": a}, 3).tolist()

@@ -64,10 +64,10 @@ def test_the_sample_is_a_function_of_the_row_number(monkeypatch: pytest.MonkeyPa
     rows = np.arange(100_000)
     assert in_sample(rows, 100_000).all()
     monkeypatch.setattr(fit, "_SAMPLE_ROWS", 20_000)
-    kept = in_sample(rows, 100_000)
-    assert 19_000 < kept.sum() < 21_000
+    sample = in_sample(rows, 100_000)
+    assert 19_000 < sample.sum() < 21_000
     assert (
-        np.concatenate([in_sample(rows[:7], 100_000), in_sample(rows[7:], 100_000)]) == kept
+        np.concatenate([in_sample(rows[:7], 100_000), in_sample(rows[7:], 100_000)]) == sample
     ).all()
 
 
@@ -76,11 +76,9 @@ def fitted(
 ):  # type: ignore[no-untyped-def]
     fitter = EncoderFitter(schema)
     rows = len(next(iter(values.values())))
-    cells = {
-        n: f.read(n, values, rows, Where("t")) for n, f in schema.features.level(level).items()
-    }
-    fitter.observe(level, cells, values)
-    fitter.count(level, cells, None if weights is None else np.array(weights))
+    raw = {n: f.read(n, values, rows, Where("t")) for n, f in schema.features.level(level).items()}
+    fitter.observe(level, raw, values)
+    fitter.count(level, raw, None if weights is None else np.array(weights))
     return fitter.fit(KeyIndex(), KeyIndex())
 
 

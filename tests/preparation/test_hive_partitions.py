@@ -36,13 +36,13 @@ def table(root: Path, files: Mapping[str, Mapping[str, Any]]) -> LogTable:
     return LogTable(folders(root, files), "tables.impressions")
 
 
-def column(found: LogTable, name: str) -> list[Any]:
+def column(opened: LogTable, name: str) -> list[Any]:
     return [
-        value for chunk in found.chunks([name], 10) for value in chunk.columns[name].to_pylist()
+        value for chunk in opened.chunks([name], 10) for value in chunk.columns[name].to_pylist()
     ]
 
 
-def test_types_of_the_names_values(tmp_path: Path) -> None:
+def test_types_of_partition_columns(tmp_path: Path) -> None:
     files = {
         "dt=2026-01-05/hour=08/n=7/x=__HIVE_DEFAULT_PARTITION__/a%2Fb=p%3Dq%20r/1.parquet": {
             "v": [1, 2]
@@ -50,41 +50,43 @@ def test_types_of_the_names_values(tmp_path: Path) -> None:
         "dt=2026-01-06/hour=11/n=__HIVE_DEFAULT_PARTITION__/"
         "x=__HIVE_DEFAULT_PARTITION__/a%2Fb=caf%C3%A9/1.parquet": {"v": [3]},
     }
-    found = table(tmp_path, files)
-    assert found.names == ["v", "dt", "hour", "n", "x", "a/b"]
-    assert [found.arrow_schema.field(n).type for n in found.names[1:]] == [
+    opened = table(tmp_path, files)
+    assert opened.names == ["v", "dt", "hour", "n", "x", "a/b"]
+    assert [opened.arrow_schema.field(n).type for n in opened.names[1:]] == [
         pa.string(),
         pa.int64(),
         pa.int64(),
         pa.null(),
         pa.string(),
     ]
-    assert column(found, "dt") == ["2026-01-05", "2026-01-05", "2026-01-06"]
-    assert column(found, "hour") == [8, 8, 11]
-    assert column(found, "n") == [7, 7, None]
-    assert column(found, "x") == [None, None, None]
-    assert column(found, "a/b") == ["p=q r", "p=q r", "caf\u00e9"]
-    assert [chunk.rows for chunk in found.chunks(["dt", "hour"], 1)] == [1, 1, 1]
-    assert found.value(2, "n") is None
+    assert column(opened, "dt") == ["2026-01-05", "2026-01-05", "2026-01-06"]
+    assert column(opened, "hour") == [8, 8, 11]
+    assert column(opened, "n") == [7, 7, None]
+    assert column(opened, "x") == [None, None, None]
+    assert column(opened, "a/b") == ["p=q r", "p=q r", "caf\u00e9"]
+    assert [chunk.rows for chunk in opened.chunks(["dt", "hour"], 1)] == [1, 1, 1]
+    assert opened.value(2, "n") is None
 
 
-def test_text_where_not_all_values_are_whole_numbers(tmp_path: Path) -> None:
-    found = table(tmp_path, {"k=01/1.parquet": {"v": [1]}, "k=a/1.parquet": {"v": [2]}})
-    assert column(found, "k") == ["01", "a"]
-    found = table(tmp_path / "large", {f"k={2**64}/1.parquet": {"v": [1]}})
-    assert column(found, "k") == [str(2**64)]
+def test_partition_values_are_text_unless_all_are_whole_numbers(tmp_path: Path) -> None:
+    opened = table(tmp_path, {"k=01/1.parquet": {"v": [1]}, "k=a/1.parquet": {"v": [2]}})
+    assert column(opened, "k") == ["01", "a"]
+    opened = table(tmp_path / "large", {f"k={2**64}/1.parquet": {"v": [1]}})
+    assert column(opened, "k") == [str(2**64)]
 
 
-def test_a_column_of_the_file_wins_over_its_folders_name(tmp_path: Path) -> None:
-    found = table(tmp_path, {"dt=1/1.parquet": {"v": [1], "dt": [9]}, "dt=2/1.parquet": {"v": [2]}})
-    assert column(found, "dt") == [9, 2]
-    found = table(
+def test_a_stored_column_has_priority_over_the_folders_name(tmp_path: Path) -> None:
+    opened = table(
+        tmp_path, {"dt=1/1.parquet": {"v": [1], "dt": [9]}, "dt=2/1.parquet": {"v": [2]}}
+    )
+    assert column(opened, "dt") == [9, 2]
+    opened = table(
         tmp_path / "text", {"dt=02/1.parquet": {"v": [2]}, "dt=1/1.parquet": {"dt": ["a"]}}
     )
-    assert column(found, "dt") == ["02", "a"]
+    assert column(opened, "dt") == ["02", "a"]
 
 
-def test_a_column_that_not_all_folders_name(tmp_path: Path) -> None:
+def test_a_partition_column_missing_in_some_folders(tmp_path: Path) -> None:
     rows = shown([("u", "i", at(0), 1)])
     logs = write(tmp_path / "logs", PLAIN + "features: {context: {dt: {type: categorical}}}")
     folders(logs / "impressions.parquet", {"dt=1/1.parquet": rows, "2.parquet": rows})
@@ -152,8 +154,8 @@ def test_every_table_and_role(tmp_path: Path) -> None:
     logs = write(tmp_path / "logs", SCHEMA)
     partitioned(logs)
     check(tmp_path / "data", logs)
-    pieces = [events for _, events in logged_events(open_logs(logs, None))]
-    assert [event.fields for events in pieces for event in events] == [
+    chunks = [events for _, events in logged_events(open_logs(logs, None))]
+    assert [event.fields for events in chunks for event in events] == [
         {"app": "a0"},
         {"app": "a1"},
         {"app": "a2"},
@@ -167,7 +169,7 @@ def bucket() -> Iterator[fsspec.AbstractFileSystem]:
     system.rm("/parts", recursive=True)
 
 
-def test_in_another_file_system(tmp_path: Path, bucket: fsspec.AbstractFileSystem) -> None:
+def test_logs_in_another_file_system(tmp_path: Path, bucket: fsspec.AbstractFileSystem) -> None:
     partitioned(tmp_path / "local")
     bucket.put(f"{tmp_path}/local/", "/parts/", recursive=True)
     urls = ", ".join(
@@ -204,7 +206,7 @@ def test_a_file_that_is_a_link(tmp_path: Path) -> None:
     assert prepare(logs, tmp_path / "data")["tables"]["impressions"] == {"rows": 3, "files": 1}
 
 
-def test_partitions_beside_plain_logs(tmp_path: Path) -> None:
+def test_partitioned_logs_give_the_dataset_of_plain_logs(tmp_path: Path) -> None:
     """Folders whose names are no columns stay what they were; a hidden folder is a column where its
     name says so.
     """
@@ -232,8 +234,8 @@ def test_a_folders_name_that_is_not_utf8(tmp_path: Path) -> None:
         "k=%FE/1.parquet": shown([("u", "i", at(1), 0)]),
         "k=a/1.parquet": shown([("u", "i", at(2), 0)]),
     }
-    found = table(tmp_path / "read", files)
-    assert column(found, "k") == [b"\xfe", b"\xff", b"a"]
+    opened = table(tmp_path / "read", files)
+    assert column(opened, "k") == [b"\xfe", b"\xff", b"a"]
     logs = write(tmp_path / "logs", PLAIN)
     folders(logs / "impressions.parquet", files)
     prepare(logs, tmp_path / "data")

@@ -54,7 +54,7 @@ def refusal(folder: Path, schema: str, **tables: Any) -> str:
     return str(error.value)
 
 
-def test_an_item_table_of_no_item(tmp_path: Path) -> None:
+def test_an_item_table_without_items_of_the_impressions_is_refused(tmp_path: Path) -> None:
     message = refusal(
         tmp_path, BOTH + READ, impressions=impressions(1, 2), items=items("1.0", "2.0"), users=USERS
     )
@@ -62,13 +62,13 @@ def test_an_item_table_of_no_item(tmp_path: Path) -> None:
     assert "'1.0' (string)" in message and "'1' (int64)" in message and "'item_id'" in message
 
 
-def test_a_user_table_of_no_user(tmp_path: Path) -> None:
+def test_a_user_table_without_users_of_the_impressions_is_refused(tmp_path: Path) -> None:
     users = {"user_id": [f"{i:05d}" for i in range(3)], "age": [1, 2, 3]}
     message = refusal(tmp_path, BOTH + READ, impressions=ONE_EACH, items=items("i"), users=users)
     assert "users.parquet: has no user of impressions.parquet" in message and "'00000'" in message
 
 
-def test_a_table_whose_numbers_are_in_the_score_alone_is_read(tmp_path: Path) -> None:
+def test_a_table_used_by_the_score_only_is_checked(tmp_path: Path) -> None:
     schema = PLAIN + "tables: {items: items.parquet}\nscore: click * price\n"
     message = refusal(
         tmp_path, schema, impressions=ONE_EACH, items={"item_id": ["I"], "price": [1.0]}
@@ -76,7 +76,7 @@ def test_a_table_whose_numbers_are_in_the_score_alone_is_read(tmp_path: Path) ->
     assert "items.parquet: has no item of " in message
 
 
-def test_a_table_of_which_only_ids_are_read_is_noted(tmp_path: Path) -> None:
+def test_a_table_without_used_columns_gives_a_note(tmp_path: Path) -> None:
     data = prepared(
         tmp_path,
         BOTH + IDS,
@@ -89,7 +89,7 @@ def test_a_table_of_which_only_ids_are_read_is_noted(tmp_path: Path) -> None:
     assert "none of the impressions are of items in the item table; 'i'" in note
 
 
-def test_shares_are_of_impressions_and_noted_below_95_percent(tmp_path: Path) -> None:
+def test_join_rates_count_impressions_and_low_rates_give_a_note(tmp_path: Path) -> None:
     """Of 20 items each is shown once a day: 18 known ones are 90 %, 19 are 95 %."""
     twenty = [f"i{n:02d}" for n in range(20)]
     for known, noted in ((18, True), (19, False), (20, False)):
@@ -121,7 +121,7 @@ def test_tables_are_joined_by_text_and_by_id_whatever_their_version(tmp_path: Pa
     )
 
 
-def test_events_of_no_item_where_there_is_an_item_table(tmp_path: Path) -> None:
+def test_events_without_known_items_are_refused_with_an_item_table(tmp_path: Path) -> None:
     shows = impressions(1, 2)
     message = refusal(
         tmp_path,
@@ -144,7 +144,7 @@ def test_events_of_items_in_the_table_or_the_impressions(tmp_path: Path) -> None
     assert "75.0% of the events" in note and "'gone'" in note
 
 
-def test_events_of_other_items_are_right_without_an_item_table(tmp_path: Path) -> None:
+def test_events_of_other_items_are_allowed_without_an_item_table(tmp_path: Path) -> None:
     data = prepared(
         tmp_path,
         EVENTS + IDS,

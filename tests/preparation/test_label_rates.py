@@ -85,13 +85,13 @@ def test_users_that_always_click_widen_the_error() -> None:
 
 
 @pytest.mark.parametrize("sums", [(0, 4, 50, 100), (0, 0, 5, 10), (0, 100, 0, 100)])
-def test_groups_that_are_too_small_tell_nothing(sums: tuple[float, ...]) -> None:
+def test_small_groups_are_not_tested(sums: tuple[float, ...]) -> None:
     assert z_score(np.array(sums, float), np.zeros((4, 4))) is None
 
 
-@pytest.mark.parametrize(("leak", "said"), [(True, "warning: "), (False, "noted: "), (None, "")])
+@pytest.mark.parametrize(("leak", "warning"), [(True, "warning: "), (False, "noted: "), (None, "")])
 def test_prepare_warns_of_a_difference_that_valid_does_not_show(
-    tmp_path: Path, leak: bool | None, said: str
+    tmp_path: Path, leak: bool | None, warning: str
 ) -> None:
     """Tokens that occur once are never clicked on train: a leak where they are clicked on valid, a
     fact where not.
@@ -117,4 +117,4 @@ def test_prepare_warns_of_a_difference_that_valid_does_not_show(
         for line in manifest_summary(data.manifest, tmp_path).splitlines()
         if "context.city" in line
     ]
-    assert [line[: line.index(":") + 2] for line in lines] == ([said] if said else [])
+    assert [line[: line.index(":") + 2] for line in lines] == ([warning] if warning else [])

@@ -34,7 +34,7 @@ def test_a_positive_that_became_known_later_is_unknown() -> None:
     assert got[:, 0].tolist() == [1, -1, 1, 0]
 
 
-def test_a_label_that_is_not_mature_is_unknown_whatever_it_says() -> None:
+def test_an_immature_label_is_unknown() -> None:
     labels = {"click": Label(maturity="10ms")}  # type: ignore[call-arg]
     got = labels_as_of(
         labels, {"click": array(0, 0, 1)}, array(90, 91, 99), {}, array(100, 100, 100)
@@ -50,7 +50,7 @@ def test_an_unknown_click_makes_its_order_unknown() -> None:
     assert got.tolist() == [[-1, -1]]
 
 
-def test_known_at_once() -> None:
+def test_positives_known_immediately() -> None:
     late = Label(available_at="t")
     assert known_immediately(Label(), array(1, 0, -1), array(5, 5, 5), None).tolist() == [
         True,

@@ -48,7 +48,7 @@ def test_logs_of_a_file_system_give_the_same_dataset(
     assert manifest["tables"]["impressions"]["files"] == 1
 
 
-def test_what_is_wrong_is_named_by_its_url(
+def test_errors_of_remote_files_have_the_url(
     logs: Path, bucket: fsspec.AbstractFileSystem, tmp_path: Path
 ) -> None:
     def problem() -> str:

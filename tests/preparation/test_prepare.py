@@ -261,7 +261,7 @@ def test_an_action_is_known_from_its_first_event_before_the_end_of_training(tmp_
 # -- as-of -----------------------------------------------------------------------------------------
 
 
-def test_versions_hold_from_their_moment_on(tmp_path: Path) -> None:
+def test_versions_are_valid_from_their_start_time(tmp_path: Path) -> None:
     schema = (
         PLAIN
         + """
@@ -351,7 +351,7 @@ def test_a_version_may_begin_at_a_timestamp(tmp_path: Path) -> None:
     assert data("items/raw")[data("train/item_row")].tolist() == [[1.0]]
 
 
-def test_the_last_of_equal_ids_stays_where_rows_have_no_moment(tmp_path: Path) -> None:
+def test_the_last_row_of_an_id_is_used_without_versions(tmp_path: Path) -> None:
     schema = (
         PLAIN + "tables: {users: users.parquet}\nfeatures: {user: {age: {type: numeric, encoding: "
         "standardise}}}"
@@ -404,7 +404,9 @@ def test_events_are_sorted_by_user_and_time_and_ties_keep_the_order_of_the_log(
     assert (history["users_with_events"], history["p50"], history["max"]) == (2, 1, 6)
 
 
-def test_impressions_as_events_carry_the_deepest_label_known_at_once(tmp_path: Path) -> None:
+def test_impressions_as_events_have_the_deepest_label_that_was_known_immediately(
+    tmp_path: Path,
+) -> None:
     schema = """
     name: own
     labels: {click: {}, order: {given: click, available_at: ordered}, praise: {given: order}}
@@ -517,7 +519,7 @@ def test_truth_is_aligned_with_the_shards(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("source", ["events", "impressions"])
-def test_the_size_of_the_parts_changes_no_byte(
+def test_partition_size_changes_no_byte(
     tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shards, "SHARD_CANDIDATES", 50)
@@ -540,12 +542,12 @@ def test_a_folder_of_files_is_one_table(tmp_path: Path) -> None:
     logs = write(tmp_path / "parts", PLAIN + "tables: {impressions: days}")
     (logs / "days").mkdir()
     for day in range(3):
-        piece = pa.table({name: values[day : day + 1] for name, values in ONE_EACH.items()})
+        day_rows = pa.table({name: values[day : day + 1] for name, values in ONE_EACH.items()})
         if day == 1:  # another writer, other types
-            piece = piece.set_column(3, "click", pa.array([0], pa.int8())).set_column(
+            day_rows = day_rows.set_column(3, "click", pa.array([0], pa.int8())).set_column(
                 0, "user_id", pa.array(["u"]).dictionary_encode()
             )
-        pa.parquet.write_table(piece, logs / "days" / f"{day}.parquet")
+        pa.parquet.write_table(day_rows, logs / "days" / f"{day}.parquet")
     manifest = prepare(logs, tmp_path / "again")
     assert manifest["files"] == whole.manifest["files"]
     assert manifest["tables"]["impressions"] == {"rows": 3, "files": 3}
@@ -562,7 +564,7 @@ def test_the_clock_may_count_seconds(tmp_path: Path) -> None:
     assert seconds("test/time_ms").tolist() == milliseconds("test/time_ms").tolist() == [at(2)]
 
 
-def test_nothing_but_the_result_is_left_and_nothing_is_overwritten(tmp_path: Path) -> None:
+def test_only_the_result_remains_and_nothing_is_overwritten(tmp_path: Path) -> None:
     data = prepared(tmp_path, impressions=ONE_EACH)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "logs"]
     assert not (data.folder / "temporary").exists()
@@ -573,8 +575,8 @@ def test_nothing_but_the_result_is_left_and_nothing_is_overwritten(tmp_path: Pat
     assert (tmp_path / "empty" / "manifest.json").is_file()
 
 
-def test_progress_is_told(tmp_path: Path) -> None:
-    logs, told = write(tmp_path / "logs", impressions=ONE_EACH), []
-    prepare(logs, tmp_path / "data", progress=lambda what, done: told.append((what, done)))
-    assert ("reading impressions", 1.0) in told and ("writing histories", 1.0) in told
-    assert all(0 <= done <= 1 for _, done in told)
+def test_progress_is_reported(tmp_path: Path) -> None:
+    logs, reports = write(tmp_path / "logs", impressions=ONE_EACH), []
+    prepare(logs, tmp_path / "data", progress=lambda what, done: reports.append((what, done)))
+    assert ("reading impressions", 1.0) in reports and ("writing histories", 1.0) in reports
+    assert all(0 <= done <= 1 for _, done in reports)

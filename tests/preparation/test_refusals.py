@@ -113,7 +113,7 @@ def test_no_rows(tmp_path: Path) -> None:
     )
 
 
-def test_files_of_one_folder_that_do_not_go_together(tmp_path: Path) -> None:
+def test_files_of_a_folder_with_different_columns_are_refused(tmp_path: Path) -> None:
     logs = write(tmp_path / "logs", PLAIN + "tables: {impressions: days}")
     (logs / "days").mkdir()
     pq.write_table(pa.table(ONE_EACH), logs / "days" / "1.parquet")
@@ -167,7 +167,7 @@ def test_types_of_two_files_whose_values_have_no_text_in_common(
 # -- columns ---------------------------------------------------------------------------------------
 
 
-def test_a_column_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_column_is_refused(tmp_path: Path) -> None:
     without = {name: values for name, values in ONE_EACH.items() if name != "click"}
     assert refusal(tmp_path, impressions=without) == (
         "LOGS/impressions.parquet: no column 'click' (labels.click); it has: user_id, item_id, "
@@ -186,7 +186,7 @@ def test_a_column_that_is_not_there(tmp_path: Path) -> None:
         ("history: {fields: {tab: {type: categorical}}}", "history.fields.tab", "tab"),
     ],
 )
-def test_every_column_of_the_schema_is_looked_for(
+def test_every_column_of_the_schema_is_required(
     tmp_path: Path, more: str, key: str, column: str
 ) -> None:
     message = refusal(tmp_path, PLAIN + more, impressions=ONE_EACH)
@@ -251,7 +251,7 @@ def test_types(tmp_path: Path, more: str, columns: dict[str, Any], message: str)
     assert message in refusal(tmp_path, PLAIN + more, impressions=replaced(**columns))
 
 
-def test_an_event_field_may_not_share_a_table_encoded_otherwise(tmp_path: Path) -> None:
+def test_an_event_field_with_another_encoding_cannot_share_a_table(tmp_path: Path) -> None:
     schema = (
         PLAIN
         + """
@@ -333,7 +333,7 @@ def test_values(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
     )
 
 
-def test_milliseconds_where_seconds_are_said(tmp_path: Path) -> None:
+def test_milliseconds_are_detected_with_clock_unit_s(tmp_path: Path) -> None:
     assert "row 0: column 'time_ms' looks like milliseconds: 1767571200000 in seconds" in refusal(
         tmp_path, PLAIN + "clock: {unit: s}", impressions=ONE_EACH
     )
@@ -435,7 +435,7 @@ def test_ids_of_every_table(tmp_path: Path, table: str, column: str) -> None:
         assert message.startswith(f"LOGS/{table}.parquet: row 1: column {column!r}: {problem}")
 
 
-def test_a_number_of_the_score_that_a_server_refuses_too(tmp_path: Path) -> None:
+def test_a_score_number_above_the_limit_is_refused(tmp_path: Path) -> None:
     schema = PLAIN + "tables: {items: items.parquet}\nscore: click * price"
     items = {"item_id": ["i", "j"], "price": [1.0, -1.7976931348623157e308]}
     assert refusal(tmp_path, schema, impressions=ONE_EACH, items=items) == (
@@ -444,7 +444,7 @@ def test_a_number_of_the_score_that_a_server_refuses_too(tmp_path: Path) -> None
     )
 
 
-def test_an_event_log_of_no_known_user(tmp_path: Path) -> None:
+def test_events_without_a_known_user_are_refused(tmp_path: Path) -> None:
     message = refusal(
         tmp_path, EVENTS, impressions=ONE_EACH, events={**ONE_EVENT, "user_id": ["stranger"]}
     )
@@ -464,7 +464,7 @@ def test_an_empty_split(tmp_path: Path) -> None:
     assert "runs from 2026-01-05 00:00:00 to 2026-01-07 00:00:00" in message
 
 
-def test_a_boundary_that_does_not_compare(tmp_path: Path) -> None:
+def test_a_boundary_of_another_type_than_the_column_is_refused(tmp_path: Path) -> None:
     schema = "{name: x, labels: {click: {}}, split: {column: item_id, valid: 1, test: 2}}"
     assert refusal(tmp_path, schema, impressions=ONE_EACH) == (
         "split.valid: 1 does not compare with column 'item_id' of LOGS/impressions.parquet, which "
@@ -537,7 +537,7 @@ def test_a_disk_that_may_not_be_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("weight", [1e-31, 1e-50, 5e-324])
-def test_a_weight_that_a_float32_has_no_room_for(tmp_path: Path, weight: float) -> None:
+def test_a_weight_too_small_for_float32_is_refused(tmp_path: Path, weight: float) -> None:
     """Its row would count as none, without a word."""
     message = refusal(
         tmp_path, PLAIN + "roles: {weight: w}\n", impressions=replaced(w=[1.0, weight, 0.0])
@@ -561,7 +561,7 @@ def test_small_weights_stay(tmp_path: Path) -> None:
     assert weights == [0.0, float(np.float32(1e-30)), 0.0]
 
 
-def test_a_name_that_cannot_be_read_is_shown_as_it_is(tmp_path: Path) -> None:
+def test_column_names_with_invisible_characters_are_quoted(tmp_path: Path) -> None:
     """A byte order mark that a CSV left before the first column's name."""
     table = {
         ("\ufeffuser_id" if name == "user_id" else name): values
@@ -571,9 +571,9 @@ def test_a_name_that_cannot_be_read_is_shown_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "found"), [("", "an empty text"), (b"", "an empty text"), (None, "null")]
+    ("value", "described"), [("", "an empty text"), (b"", "an empty text"), (None, "null")]
 )
-def test_a_request_without_an_id(tmp_path: Path, value: object, found: str) -> None:
+def test_a_request_without_an_id(tmp_path: Path, value: object, described: str) -> None:
     """All rows that lack one would be one request."""
     requests = pa.array([b"r" if isinstance(value, bytes) else "r", value, value])
     message = refusal(
@@ -581,7 +581,7 @@ def test_a_request_without_an_id(tmp_path: Path, value: object, found: str) -> N
     )
     assert (
         message.startswith("LOGS/impressions.parquet: row 1: column 'r': expected ")
-        and f"found {found}" in message
+        and f"found {described}" in message
     )
 
 

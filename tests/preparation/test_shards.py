@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hemix.data.jagged_array import JaggedArray
 from hemix.data.layout import Block, load_array
 from hemix.preparation import shards
 from hemix.preparation.shards import BlockAppender, ShardRows, ShardWriter, value_counts
@@ -14,26 +15,22 @@ from hemix.preparation.shards import BlockAppender, ShardRows, ShardWriter, valu
 
 def block(*lists: list[int]) -> Block:
     """Rows of one id (the row's number of values), one number and one list."""
-    lengths = np.array([len(values) for values in lists])
-    jagged = (
-        np.array([v for values in lists for v in values], np.int32),
-        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-    )
+    jagged = JaggedArray.from_lists(lists, np.int32)
     return Block(
-        ids=lengths[:, None].astype(np.int32),
+        ids=jagged.lengths[:, None].astype(np.int32),
         numbers=np.zeros((len(lists), 1), np.float32),
         jagged=(jagged,),
     )
 
 
-def test_pieces_of_a_block_become_one(tmp_path: Path) -> None:
+def test_appended_blocks_equal_the_saved_block(tmp_path: Path) -> None:
     out = BlockAppender(tmp_path, "x", block([1]))
-    for piece in (block([5, 6], []), block([7]), block([], [8, 9])):
-        out.append(piece)
+    for rows in (block([5, 6], []), block([7]), block([], [8, 9])):
+        out.append(rows)
     out.close()
     whole = Block.load(tmp_path, "x", 1)
-    assert whole.jagged[0][0].tolist() == [5, 6, 7, 8, 9]
-    assert whole.jagged[0][1].tolist() == [0, 2, 2, 3, 3, 5]
+    assert whole.jagged[0].values.tolist() == [5, 6, 7, 8, 9]
+    assert whole.jagged[0].offsets.tolist() == [0, 2, 2, 3, 3, 5]
     assert whole.ids[:, 0].tolist() == [2, 0, 1, 0, 2]
     block([5, 6], [], [7], [], [8, 9]).save(tmp_path, "y")
     for part in ("ids", "numbers", "bag0.values", "bag0.offsets"):
@@ -60,20 +57,22 @@ def requests(users: list[int], first_log_row: int) -> ShardRows:
     )
 
 
-@pytest.mark.parametrize("cuts", [[], [2], [2, 5], [3]])
-def test_a_user_stays_in_one_shard_whatever_the_pieces(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cuts: list[int]
+@pytest.mark.parametrize("bounds", [[], [2], [2, 5], [3]])
+def test_a_user_stays_in_one_shard_for_any_size_of_the_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bounds: list[int]
 ) -> None:
     monkeypatch.setattr(shards, "SHARD_CANDIDATES", 4)
     users = [0, 0, 1, 2, 2, 5, 6, 6]
     truth = np.arange(16.0)[:, None] / 16
     writer = ShardWriter(tmp_path, "train", truth=truth)
-    for begin, end in zip([0, *cuts], [*cuts, len(users)], strict=True):
+    for begin, end in zip([0, *bounds], [*bounds, len(users)], strict=True):
         writer.write(requests(users[begin:end], 2 * begin))
     writer.close()
     # candidates before each user: 0, 4, 6, 10, 12: the quotients by 4 are 0, 1, 1, 2, 3
-    found = [load_array(tmp_path / "train" / f"{i:05d}" / "user.npy").tolist() for i in range(4)]
-    assert found == [[0, 0], [1, 2, 2], [5], [6, 6]]
+    shard_users = [
+        load_array(tmp_path / "train" / f"{i:05d}" / "user.npy").tolist() for i in range(4)
+    ]
+    assert shard_users == [[0, 0], [1, 2, 2], [5], [6, 6]]
     second = tmp_path / "train" / "00001"
     assert load_array(second / "first_candidate.npy").tolist() == [0, 2, 4, 6]
     assert load_array(second / "log_row.npy").tolist() == list(range(4, 10))
@@ -84,7 +83,7 @@ def test_a_user_stays_in_one_shard_whatever_the_pieces(
     assert (writer.positives.tolist(), writer.unknown.tolist()) == ([8], [8])
     assert (writer.first_ms, writer.last_ms) == (
         0,
-        2 * max([0, *cuts]) + len(users) - max([0, *cuts]) - 1,
+        2 * max([0, *bounds]) + len(users) - max([0, *bounds]) - 1,
     )
 
 

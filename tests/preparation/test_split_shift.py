@@ -86,7 +86,7 @@ def test_a_time_keeps_its_hour_and_a_number_its_local_hour(tmp_path: Path) -> No
     assert (split.valid, split.test, split.end) == (at(2), at(3), at(4))
 
 
-def test_what_cannot_be_moved(tmp_path: Path) -> None:
+def test_only_a_split_by_time_can_be_shifted(tmp_path: Path) -> None:
     fold = "name: s\nlabels: {click: {}}\nsplit: {column: fold, valid: 3, test: 4}"
     folder = logs(tmp_path, fold, fold=[day for day in range(5) for _ in range(2)])
     with pytest.raises(
@@ -107,7 +107,7 @@ def test_timestamps(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [pa.date32(), pa.timestamp("us"), pa.string()])
-def test_a_last_day_beyond_which_there_is_none(tmp_path: Path, kind: pa.DataType) -> None:
+def test_a_log_that_ends_at_the_last_date_needs_an_end(tmp_path: Path, kind: pa.DataType) -> None:
     """9999-12-31 for "for ever": the day after it is no date."""
     days = pa.array(["2026-01-05", "2026-01-06", "2026-01-07", "2026-01-08", "9999-12-31"] * 2)
     schema = (

@@ -84,11 +84,11 @@ def test_a_table_holds_running_sums_up_to_the_end_of_each_day(tmp_path: Path) ->
     ).tables["u"]
     assert table.prior.tolist() == [[first, 3, 1], [first + 1, 5, 1], [first + 2, 7, 3]]
     a, b, c = (combined_keys([keys_of(pa.array([name]))])[0] for name in "abc")
-    found = {
+    numbers = {
         (int(key), int(day) - first): counts.tolist()
         for key, day, counts in zip(table.keys, table.days, table.counts, strict=True)
     }
-    assert found == {
+    assert numbers == {
         (int(a), 0): [2, 1],
         (int(a), 1): [3, 1],
         (int(b), 0): [1, 0],
@@ -212,7 +212,7 @@ def test_every_kind_of_key_against_a_slow_count(rich_data: Path) -> None:
     assert seen > 200
 
 
-def test_the_same_bytes_whatever_the_size_of_the_parts(rich_logs: Path, tmp_path: Path) -> None:
+def test_partition_size_changes_no_byte(rich_logs: Path, tmp_path: Path) -> None:
     made = [
         prepare(rich_logs, tmp_path / str(rows), memory_rows=rows)["files"] for rows in (5, 10_000)
     ]

@@ -25,8 +25,8 @@ SHANGHAI = Clock(timezone="Asia/Shanghai")
 
 
 def ms(values: pa.Array, clock: Clock = Clock()) -> list[int]:  # noqa: B008
-    found: list[int] = times_of("t", values, clock, Where("FILE")).tolist()
-    return found
+    result: list[int] = times_of("t", values, clock, Where("FILE")).tolist()
+    return result
 
 
 @pytest.mark.parametrize(("unit", "per_ms"), [("s", 1e-3), ("ms", 1), ("us", 1e3), ("ns", 1e6)])
@@ -117,7 +117,7 @@ def tables(**changed: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("place", "key"),
+    ("column", "key"),
     [
         ("clock", "clock.column"),
         ("known", "labels.click.available_at"),
@@ -134,21 +134,21 @@ def tables(**changed: Any) -> dict[str, Any]:
         (lambda: pa.array([36_000] * 3, pa.time32("s")), "a number or a timestamp"),
     ],
 )
-def test_what_cannot_hold_times(
-    tmp_path: Path, place: str, key: str, make: Callable[[], pa.Array], word: str
+def test_columns_of_types_that_cannot_hold_times_are_refused(
+    tmp_path: Path, column: str, key: str, make: Callable[[], pa.Array], word: str
 ) -> None:
     with pytest.raises(DataError) as error:
-        prepared(tmp_path, LABEL, **tables(**{place: make()}))
+        prepared(tmp_path, LABEL, **tables(**{column: make()}))
     message = str(error.value)
     assert f"({key}): expected " in message and word in message and "\n" not in message
 
 
-@pytest.mark.parametrize("place", ["known", "event", "since"])
-def test_seconds_in_another_column_of_times(tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize("column", ["known", "event", "since"])
+def test_seconds_in_another_column_of_times(tmp_path: Path, column: str) -> None:
     with pytest.raises(
         DataError, match=r"row 0: column '\w+' looks like seconds: .* clock\.unit \(ms\)"
     ):
-        prepared(tmp_path, LABEL, **tables(**{place: [at(0) // 1000] * 3}))
+        prepared(tmp_path, LABEL, **tables(**{column: [at(0) // 1000] * 3}))
 
 
 def test_dates_as_clock_event_clock_and_valid_from(tmp_path: Path) -> None:

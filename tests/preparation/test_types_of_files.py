@@ -153,25 +153,25 @@ def test_a_file_without_rows_may_have_any_columns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "found"),
+    ("kind", "described"),
     [
         (pa.uint64(), [2**63 + 5, 2**63 + 6, 7]),
         (pa.int64(), [2**62 + 1, -3, 7]),
         (pa.decimal128(38, 0), [Decimal(10**30), Decimal(5), Decimal(7)]),
     ],
 )
-def test_ids_are_kept_whole(tmp_path: Path, kind: pa.DataType, found: list[Any]) -> None:
+def test_large_ids_are_exact(tmp_path: Path, kind: pa.DataType, described: list[Any]) -> None:
     logs = write(
         tmp_path / "logs",
         impressions={
             **shown([("u", "i", at(n), 0) for n in range(3)]),
-            "user_id": pa.array(found, kind),
+            "user_id": pa.array(described, kind),
         },
     )
     prepare(logs, tmp_path / "data")
     ids = pq.read_table(tmp_path / "data" / "ids" / "users.parquet")["id"]
     assert ids.to_pylist() == (
-        found if pa.types.is_int64(kind) else [str(value) for value in found]
+        described if pa.types.is_int64(kind) else [str(value) for value in described]
     )
 
 
@@ -243,7 +243,7 @@ def test_a_request_of_two_users_whose_id_is_beyond_all_dates(tmp_path: Path) -> 
         prepare(logs, tmp_path / "data")
 
 
-def test_a_split_value_that_is_not_of_the_others_type(tmp_path: Path) -> None:
+def test_a_split_value_that_cannot_be_cast_is_refused(tmp_path: Path) -> None:
     logs = write(
         tmp_path / "logs",
         "name: x\nlabels: {click: {}}\nsplit: {column: dt, valid: 1, test: 2}\ntables: "

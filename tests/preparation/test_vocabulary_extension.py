@@ -69,23 +69,23 @@ def test_known_values_keep_their_ids_and_new_ones_follow_by_count(
     tmp_path: Path, first: Prepared
 ) -> None:
     assert first.vocabulary("item.item_id") == {"a": 2, "b": 3, "c": 4}
-    grown = later(tmp_path, first, "eddda")
-    assert grown.vocabulary("item.item_id") == {"a": 2, "b": 3, "c": 4, "d": 5, "e": 6}
-    assert grown.manifest["growth"]["item.item_id"] == {"kept": 3, "added": 2, "forgotten": 0}
-    encoders = Encoders.load(grown.folder / "encoders")
+    extended = later(tmp_path, first, "eddda")
+    assert extended.vocabulary("item.item_id") == {"a": 2, "b": 3, "c": 4, "d": 5, "e": 6}
+    assert extended.manifest["growth"]["item.item_id"] == {"kept": 3, "added": 2, "forgotten": 0}
+    encoders = Encoders.load(extended.folder / "encoders")
     assert encoders.spec().tables["item.item_id"] == 7
     assert "growth" not in first.manifest
 
 
-def test_what_was_not_seen_for_a_while_makes_room(tmp_path: Path, first: Prepared) -> None:
+def test_unseen_values_lose_their_rows(tmp_path: Path, first: Prepared) -> None:
     """b and c were last seen on day 0, whose train rows ended with it; day 5 ends 5 days later."""
-    grown = later(tmp_path, first, "eddda", start=5, forget_days=4)
-    assert grown.vocabulary("item.item_id") == {"a": 2, "d": 3, "e": 4}
-    assert grown.manifest["growth"]["item.item_id"] == {"kept": 1, "added": 2, "forgotten": 2}
-    assert Encoders.load(grown.folder / "encoders").spec().tables["item.item_id"] == 5
+    extended = later(tmp_path, first, "eddda", start=5, forget_days=4)
+    assert extended.vocabulary("item.item_id") == {"a": 2, "d": 3, "e": 4}
+    assert extended.manifest["growth"]["item.item_id"] == {"kept": 1, "added": 2, "forgotten": 2}
+    assert Encoders.load(extended.folder / "encoders").spec().tables["item.item_id"] == 5
 
 
-def test_a_value_seen_within_the_time_is_kept_and_one_seen_again_stays_longer(
+def test_a_value_stays_until_its_time_to_live_and_a_new_row_extends_it(
     tmp_path: Path, first: Prepared
 ) -> None:
     second = later(tmp_path, first, "b", start=3, forget_days=4)
@@ -98,24 +98,24 @@ def test_a_value_seen_within_the_time_is_kept_and_one_seen_again_stays_longer(
     assert third.vocabulary("item.item_id") == {"d": 2, "b": 3}
 
 
-def test_a_gap_that_nobody_fills_is_a_row_without_a_value(tmp_path: Path, first: Prepared) -> None:
-    grown = later(tmp_path, first, "c", start=5, forget_days=4)
-    assert grown.vocabulary("item.item_id") == {"c": 4}
-    assert Encoders.load(grown.folder / "encoders").spec().tables["item.item_id"] == 5
+def test_a_free_row_without_a_new_value_stays_empty(tmp_path: Path, first: Prepared) -> None:
+    extended = later(tmp_path, first, "c", start=5, forget_days=4)
+    assert extended.vocabulary("item.item_id") == {"c": 4}
+    assert Encoders.load(extended.folder / "encoders").spec().tables["item.item_id"] == 5
 
 
 def test_no_more_values_than_the_schema_allows(tmp_path: Path) -> None:
     logs = write(tmp_path / "logs", schema(0, ", max_rows: 4"), impressions=rows(0, "aaabbc"))
     before = Prepared(tmp_path / "data", prepare(logs, tmp_path / "data"))
-    grown = later(tmp_path, before, "eedda", limit=", max_rows: 4")
-    assert grown.vocabulary("item.item_id") == {"a": 2, "b": 3, "c": 4, "d": 5}
+    extended = later(tmp_path, before, "eedda", limit=", max_rows: 4")
+    assert extended.vocabulary("item.item_id") == {"a": 2, "b": 3, "c": 4, "d": 5}
 
 
 def test_buckets_keep_their_edges(tmp_path: Path, first: Prepared) -> None:
-    grown = later(tmp_path, first, "abcdefgh")
+    extended = later(tmp_path, first, "abcdefgh")
     edges = [
         Encoders.load(data.folder / "encoders").edges["cross.price"].tolist()
-        for data in (first, grown)
+        for data in (first, extended)
     ]
     assert edges[0] == edges[1]
     logs = tmp_path / "later-logs"
@@ -123,7 +123,7 @@ def test_buckets_keep_their_edges(tmp_path: Path, first: Prepared) -> None:
     assert Encoders.load(tmp_path / "anew" / "encoders").edges["cross.price"].tolist() != edges[0]
 
 
-def test_a_run_s_folder_serves_as_well_and_other_folders_and_schemas_are_refused(
+def test_a_run_folder_can_be_extended_and_other_folders_and_schemas_are_refused(
     tmp_path: Path, first: Prepared
 ) -> None:
     logs = write(tmp_path / "logs", schema(1), impressions=rows(1, "d"))

@@ -1,4 +1,4 @@
-"""A run folder's tables of users and items: what a server needs of them, guarded by hashes."""
+"""A run folder's tables of users and items, which hashes protect."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hemix.runs import Run
 from tests.planted import DAY_MS, START_MS
 
 
-def test_every_version_of_every_known_user_and_item(
+def test_entity_tables_hold_every_version_of_every_known_user_and_item(
     rich_logs: Path, rich_data: Path, rich_run: Path
 ) -> None:
     run, data = Run.load(rich_run), Dataset(rich_data)
@@ -49,7 +49,9 @@ def test_every_version_of_every_known_user_and_item(
     assert items.keys[0, 0] == NULL_KEY, "the unknown item has no category"
 
 
-def test_damaged_missing_and_absent_tables(rich_run: Path, tmp_path: Path) -> None:
+def test_damaged_missing_and_absent_entity_tables_are_refused_by_name(
+    rich_run: Path, tmp_path: Path
+) -> None:
     run = shutil.copytree(rich_run, tmp_path / "run")
     path = run / "items" / "raw.npy"
     content = bytearray(path.read_bytes())

@@ -1,6 +1,4 @@
-"""From a run and a dataset to predictions with everything beside them, and to metrics.json: worked
-out apart from the code.
-"""
+"""Predictions of a run on a dataset, and metrics.json, against values computed from the logs."""
 
 from __future__ import annotations
 
@@ -19,22 +17,24 @@ from hemix.data.dataset import Dataset
 from hemix.errors import RunError, StorageError, UsageError
 from hemix.evaluation.predictions import Predictions
 from hemix.runs import Run
-from hemix.runs.evaluation import predictions_of
+from hemix.runs.evaluation import split_predictions
 from tests.data.small import PLAIN, at, prepared, shown
 from tests.rich import write_rich
 
 SPLITS = ("train", "valid", "test")
 
 
-def made(run: Path, data: Path, split: str) -> tuple[Predictions, np.ndarray]:
+def predict_split(run: Path, data: Path, split: str) -> tuple[Predictions, np.ndarray]:
     """A split's predictions, and the row of the impression log behind each."""
-    part = Dataset(data).split(split)
-    return predictions_of(Run.load(run), Dataset(data), part), part.log_row.read()
+    impressions = Dataset(data).split(split)
+    predictions = split_predictions(Run.load(run), Dataset(data), impressions)
+    return predictions, impressions.log_row.read()
 
 
 @pytest.fixture(scope="module")
 def log(rich_logs: Path) -> list[dict[str, Any]]:
-    return pq.read_table(rich_logs / "impressions.parquet").to_pylist()  # type: ignore[no-any-return]
+    rows: list[dict[str, Any]] = pq.read_table(rich_logs / "impressions.parquet").to_pylist()
+    return rows
 
 
 # -- the right rows --------------------------------------------------------------------------------
@@ -42,11 +42,11 @@ def log(rich_logs: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("data", ["rich_data", "rich_shards"])
-def test_truth_and_labels_are_those_of_the_logs_row(
+def test_truth_and_labels_are_those_of_the_log_row(
     rich_run: Path, data: str, split: str, log: list[dict[str, Any]], request: pytest.FixtureRequest
 ) -> None:
     """The truth of log row n is (n + 1) / 1000 and half of it."""
-    predictions, rows = made(rich_run, request.getfixturevalue(data), split)
+    predictions, rows = predict_split(rich_run, request.getfixturevalue(data), split)
     assert predictions.truth is not None
     np.testing.assert_allclose(
         predictions.truth, np.stack([(rows + 1) / 1000, (rows + 1) / 2000], 1)
@@ -62,18 +62,18 @@ def test_truth_and_labels_are_those_of_the_logs_row(
     assert len(set(zip(users, predictions.user.tolist(), strict=True))) == len(set(users))
 
 
-def test_rows_that_are_there_twice_are_dropped_and_the_rest_is_there_once(
+def test_splits_hold_every_distinct_log_row_once(
     rich_data: Path, log: list[dict[str, Any]]
 ) -> None:
-    kept = np.concatenate([Dataset(rich_data).split(split).log_row.read() for split in SPLITS])
-    assert len(set(kept.tolist())) == len(kept)
+    rows = np.concatenate([Dataset(rich_data).split(split).log_row.read() for split in SPLITS])
+    assert len(set(rows.tolist())) == len(rows)
     distinct = {json.dumps(row, sort_keys=True) for row in log}
-    assert {json.dumps(log[row], sort_keys=True) for row in kept} == distinct
-    assert len(kept) == len(distinct) < len(log)
+    assert {json.dumps(log[row], sort_keys=True) for row in rows} == distinct
+    assert len(rows) == len(distinct) < len(log)
 
 
 @pytest.mark.parametrize("data", ["rich_data", "rich_shards"])
-def test_predictions_point_at_their_rows_of_the_log(
+def test_predictions_name_their_log_row(
     rich_run: Path,
     data: str,
     log: list[dict[str, Any]],
@@ -100,7 +100,7 @@ def test_predictions_point_at_their_rows_of_the_log(
             if price is None
             else row["score"] == pytest.approx(row["order"] * price, rel=1e-9)
         )
-    predictions, rows = made(rich_run, request.getfixturevalue(data), "test")
+    predictions, rows = predict_split(rich_run, request.getfixturevalue(data), "test")
     by_row = {row["log_row"]: row["click"] for row in table}
     np.testing.assert_allclose(
         predictions.probabilities[:, 0], [by_row[row] for row in rows], rtol=1e-6
@@ -111,15 +111,15 @@ def test_predictions_point_at_their_rows_of_the_log(
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_sampled_negatives_are_undone_in_scores_and_weights(
+def test_scores_and_weights_undo_negative_sampling(
     rich_run: Path, rich_data: Path, split: str, log: list[dict[str, Any]]
 ) -> None:
-    """The log kept a quarter of the negatives: p = sigmoid(logit + log(1/4)), and a negative counts
+    """The log has a quarter of the negatives: p = sigmoid(logit + log(1/4)), and a negative counts
     four times its weight.
     """
-    predictions, rows = made(rich_run, rich_data, split)
-    part, model = Dataset(rich_data).split(split), Run.load(rich_run).model
-    logits = model(part.batch(np.arange(part.requests))).detach().double().numpy()
+    predictions, rows = predict_split(rich_run, rich_data, split)
+    impressions, model = Dataset(rich_data).split(split), Run.load(rich_run).model
+    logits = model(impressions.batch(np.arange(impressions.requests))).detach().double().numpy()
     click = 1 / (1 + np.exp(-(logits[:, 0] + np.log(0.25))))
     np.testing.assert_allclose(predictions.probabilities[:, 0], click, rtol=1e-5)
     np.testing.assert_allclose(
@@ -138,10 +138,10 @@ def test_sampled_negatives_are_undone_in_scores_and_weights(
     np.testing.assert_allclose(predictions.weights, expected, rtol=1e-6)
 
 
-def test_a_sampled_log_gives_the_full_logs_click_rate(tmp_path: Path) -> None:
-    """100 positives a day and 400 negatives, of which every fourth was kept.
+def test_a_model_of_a_sampled_log_predicts_the_click_rate_of_the_full_log(tmp_path: Path) -> None:
+    """100 positives a day and 400 negatives, of which the log has every fourth.
 
-    No user is there twice, so nothing tells them apart: a model says 0.2, not 0.5.
+    No user occurs twice, so no feature separates them: the model predicts 0.2, not 0.5.
     """
     rows = [
         (f"u{day}-{n}", "i", at(day, n % 20), int(n % 2 == 0))
@@ -156,7 +156,7 @@ def test_a_sampled_log_gives_the_full_logs_click_rate(tmp_path: Path) -> None:
         settings={"train.batch_size": 20, "train.epochs": 4, "train.warmup_steps": 2},
     )
     figures = api.evaluate(tmp_path / "run", data, importance_impressions=0)["tasks"]["click"]
-    predictions, _ = made(tmp_path / "run", data, "test")
+    predictions, _ = predict_split(tmp_path / "run", data, "test")
     assert predictions.probabilities.mean() == pytest.approx(0.2, abs=0.04)
     assert figures["pcoc"] == pytest.approx(1.0, abs=0.2)
 
@@ -193,12 +193,12 @@ def popular_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return api.train(data, folder / "run", settings={"train.batch_size": 4}), data
 
 
-def test_popularity_by_hand(popular_run: tuple[Path, Path]) -> None:
+def test_popularity_is_the_smoothed_train_rate(popular_run: tuple[Path, Path]) -> None:
     """Clicks: known 3 + 2 with 2 positives, mean 0.4; a: (2 + 20 x 0.4) / (3 + 20), b: (0 + 8) / (2
     + 20), new: 0.4. Orders: known 2 + 2 with 1, mean 0.25; a: (1 + 5) / (2 + 20), b: 5 / 22, new:
     0.25.
     """
-    predictions, _ = made(*popular_run, "test")
+    predictions, _ = predict_split(*popular_run, "test")
     a, b, new = (10 / 23, 6 / 22), (8 / 22, 5 / 22), (0.4, 0.25)
     np.testing.assert_allclose(predictions.popularity, [a, b, new, a])
     assert predictions.item_seen_in_train.tolist() == [True, True, False, True]
@@ -234,10 +234,10 @@ def test_a_run_that_cannot_be_written_is_refused_before_it_is_scored(
 ) -> None:
     run, data = popular_run
     monkeypatch.setattr(os, "access", lambda path, _mode: Path(path) != run)
-    told = list[str]()
+    activities = list[str]()
     with pytest.raises(StorageError, match="evaluate a copy") as error:
-        api.evaluate(run, data, on_progress=lambda what, _: told.append(what))
-    assert str(run) in str(error.value) and told == []
+        api.evaluate(run, data, on_progress=lambda activity, _: activities.append(activity))
+    assert str(run) in str(error.value) and activities == []
 
 
 def test_the_same_schema_with_other_encoders_is_refused(
@@ -250,12 +250,7 @@ def test_the_same_schema_with_other_encoders_is_refused(
     ours, theirs = Dataset(popular_run[1]), Dataset(other)
     assert (ours.schema.fingerprint(), ours.spec) == (theirs.schema.fingerprint(), theirs.spec)
     before = sorted((path.name, path.stat().st_mtime_ns) for path in popular_run[0].iterdir())
-    with pytest.raises(
-        RunError,
-        match=r"was trained with other encoders than those of .*: "
-        "the same schema, learned on other "
-        r"rows",
-    ):
+    with pytest.raises(RunError, match="other encoders"):
         api.evaluate(popular_run[0], other)
     with pytest.raises(RunError, match="other encoders"):
         api.predict(popular_run[0], other, tmp_path / "x.parquet")

@@ -1,6 +1,4 @@
-"""Scoring: what a change touches and what it leaves, the position of serving, and that the size of
-batches is nobody's business.
-"""
+"""Scoring: changes of batches, the position of serving, and independence of the batch size."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ from hemix.data.batch import RequestBatch
 from hemix.data.dataset import Dataset, Split
 from hemix.data.spec import InputSpec
 from hemix.runs import Run
-from hemix.runs.scoring import Scored, permute_feature, score_split, without_history
+from hemix.runs.scoring import ScoredBatch, permute_feature, score_split, without_history
 from hemix.schema import Schema
 from tests.data.test_dataset import leaves, same
 from tests.rich import SCHEMA
@@ -68,18 +66,18 @@ def rows_of(batch: RequestBatch, spec: InputSpec, level: str, name: str) -> list
 def others(batch: RequestBatch, spec: InputSpec, level: str, name: str) -> dict[str, Tensor]:
     """All tensors of a batch without the feature's own columns."""
     ids, numbers, jagged = columns_of(spec, level, name)
-    found = dict(leaves(batch))
+    tensors = dict(leaves(batch))
     of = f".{FIELD[level]}"
     for key, own in ((f"{of}.ids", ids), (f"{of}.numbers", numbers)):
-        tensor = found[key]
-        found[key] = tensor[:, [i for i in range(tensor.shape[1]) if i not in own]]
+        tensor = tensors[key]
+        tensors[key] = tensor[:, [i for i in range(tensor.shape[1]) if i not in own]]
     for column in jagged:
-        del found[f"{of}.jagged.{column}.values"], found[f"{of}.jagged.{column}.offsets"]
-    return found
+        del tensors[f"{of}.jagged.{column}.values"], tensors[f"{of}.jagged.{column}.offsets"]
+    return tensors
 
 
 @pytest.mark.parametrize(("level", "name"), FEATURES, ids=[".".join(f) for f in FEATURES])
-def test_a_permuted_feature_changes_its_own_columns_alone(
+def test_permuting_a_feature_changes_its_columns_alone(
     run: Run, batch: RequestBatch, level: str, name: str
 ) -> None:
     changed = permute_feature(run, level, name, 0)(batch, 0)
@@ -95,7 +93,7 @@ def test_a_permuted_feature_changes_its_own_columns_alone(
     changed.validate(run.spec)
 
 
-def test_a_permutation_follows_from_seed_and_batch(run: Run, batch: RequestBatch) -> None:
+def test_a_permutation_depends_on_seed_and_batch(run: Run, batch: RequestBatch) -> None:
     def cross(seed: int, number: int) -> list[tuple[float, ...]]:
         return rows_of(
             permute_feature(run, "cross", "pair", seed)(batch, number), run.spec, "cross", "pair"
@@ -119,7 +117,7 @@ def test_features_move_independently_of_each_other_but_by_the_same_rows(
     ) == [before[i] for i in order]
 
 
-def test_hidden_histories(run: Run, batch: RequestBatch) -> None:
+def test_without_history_hides_the_events_and_their_counts(run: Run, batch: RequestBatch) -> None:
     begin, middle, end = batch.history_ranges.unbind(1)
     assert (middle > begin).any() and (end > middle).any()
     no_global, no_realtime = (
@@ -147,22 +145,22 @@ def test_hidden_histories(run: Run, batch: RequestBatch) -> None:
         assert torch.equal(changed.context.numbers[:, others], batch.context.numbers[:, others])
 
 
-def scores(scored: list[Scored]) -> dict[str, np.ndarray]:
+def scores(scored: list[ScoredBatch]) -> dict[str, np.ndarray]:
     """Outputs in the order of the split's rows."""
     rows = np.concatenate([s.impression_index for s in scored])
     assert sorted(rows.tolist()) == list(range(len(rows)))
     order = np.argsort(rows)
-    found = {
+    tensors = {
         name: np.concatenate([s.outputs[name] for s in scored])[order] for name in scored[0].outputs
     }
     lengths = {
         k: np.concatenate([getattr(s, k) for s in scored])[order]
         for k in ("global_length", "realtime_length")
     }
-    return found | lengths
+    return tensors | lengths
 
 
-def test_the_split_into_batches_changes_nothing(run: Run, test: Split) -> None:
+def test_the_batch_size_does_not_change_scores(run: Run, test: Split) -> None:
     whole = scores(list(score_split(run, test)))
     assert set(whole) == {"click", "order", "order_given_click", "global_length", "realtime_length"}
     for plan in (test.plan(1), test.plan(7, order="shuffled", seed=1), test.plan(30, order="time")):
@@ -171,7 +169,7 @@ def test_the_split_into_batches_changes_nothing(run: Run, test: Split) -> None:
             np.testing.assert_allclose(parts[name], values, rtol=1e-5)
 
 
-def test_scores_are_the_models_own(run: Run, test: Split, batch: RequestBatch) -> None:
+def test_scores_are_those_of_the_model(run: Run, test: Split, batch: RequestBatch) -> None:
     whole = scores(list(score_split(run, test)))
     logits = run.model.eval()(batch).detach().double().numpy()
     click = 1 / (
@@ -181,9 +179,11 @@ def test_scores_are_the_models_own(run: Run, test: Split, batch: RequestBatch) -
     np.testing.assert_allclose(whole["click"], click, rtol=1e-5)
     np.testing.assert_allclose(whole["order_given_click"], given, rtol=1e-5)
     np.testing.assert_allclose(whole["order"], click * given, rtol=1e-5)
-    cuts = batch.history_ranges[batch.request_index].numpy()
-    assert whole["global_length"].tolist() == (cuts[:, 1] - cuts[:, 0]).tolist()
-    assert whole["realtime_length"].tolist() == (cuts[:, 2] - cuts[:, 1]).tolist()
+    history_ranges = batch.history_ranges[batch.request_index].numpy()
+    assert whole["global_length"].tolist() == (history_ranges[:, 1] - history_ranges[:, 0]).tolist()
+    assert (
+        whole["realtime_length"].tolist() == (history_ranges[:, 2] - history_ranges[:, 1]).tolist()
+    )
     assert whole["global_length"].max() <= 6 and whole["realtime_length"].max() == 3
 
 
@@ -203,7 +203,9 @@ def test_serving_scores_every_impression_at_one_position(
     np.testing.assert_allclose(serving["click"], expected.double().numpy(), rtol=1e-5)
 
 
-def test_serving_uses_the_schemas_position(run: Run, test: Split, batch: RequestBatch) -> None:
+def test_serving_uses_the_position_of_the_schema(
+    run: Run, test: Split, batch: RequestBatch
+) -> None:
     bias = run.schema.roles.bias
     assert bias is not None
 
@@ -226,6 +228,6 @@ def test_serving_uses_the_schemas_position(run: Run, test: Split, batch: Request
 
 
 def test_progress_ends_at_all_impressions(run: Run, test: Split) -> None:
-    done: list[int] = []
-    list(score_split(run, test, plan=test.plan(30), on_progress=done.append))
-    assert done == sorted(done) and done[-1] == test.impressions and len(done) > 1
+    progress: list[int] = []
+    list(score_split(run, test, plan=test.plan(30), on_progress=progress.append))
+    assert progress == sorted(progress) and progress[-1] == test.impressions and len(progress) > 1

@@ -1,4 +1,4 @@
-"""A run folder's statistics: from raw values and its own files to the numbers that training saw."""
+"""A run folder's statistics: raw values and its files give the numbers of training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hemix.runs.folder import Run, begin
 from tests.planted import DAY_MS, START_MS
 
 
-def test_raw_values_give_the_numbers_that_training_saw(
+def test_raw_values_give_the_numbers_of_training(
     rich_logs: Path, rich_data: Path, rich_run: Path
 ) -> None:
     """Every test impression, from its row of the log, the run's encoders and the run's tables."""
@@ -44,21 +44,26 @@ def test_raw_values_give_the_numbers_that_training_saw(
         "cross": shown,
     }
 
-    def cell(level: str, name: str) -> RawColumn | None:
+    def raw_column(level: str, name: str) -> RawColumn | None:
         table = tables[level]
         columns = {column: table.column(column).combine_chunks() for column in table.column_names}
         return level_features(run.schema, level)[name].read(
             name, columns, len(time_ms), Where("log")
         )
 
-    places = {f"{level}.place": np.asarray(cell(level, "place")) for level in ("context", "item")}
-    parts = {
-        part: keys_of(shown.column(f"{part}_id").combine_chunks()) for part in ("user", "item")
+    coordinates = {
+        f"{level}.place": np.asarray(raw_column(level, "place")) for level in ("context", "item")
     }
+    keys = {part: keys_of(shown.column(f"{part}_id").combine_chunks()) for part in ("user", "item")}
     for part in {p for s in run.schema.statistics.values() for p in s.by} - {"user", "item"}:
         level, _, name = part.partition(".")
-        parts[part] = encoders.keys(
-            level, name, cell(level, name), len(time_ms), time_ms=time_ms, coordinates=places
+        keys[part] = encoders.keys(
+            level,
+            name,
+            raw_column(level, name),
+            len(time_ms),
+            time_ms=time_ms,
+            coordinates=coordinates,
         )
     day = local_day(time_ms, run.schema.clock.timezone)
 
@@ -68,12 +73,12 @@ def test_raw_values_give_the_numbers_that_training_saw(
     for level, stored in (("context", context), ("cross", batch.cross.numbers.numpy())):
         names = run.schema.statistics_of(level)
         at = [i for name in names for i in getattr(run.spec, level).numbers_of(name)]
-        found = statistics.numbers(level, parts, day)
-        assert len(rows) > 30 and (found != 0).mean() > 0.5
-        assert (found == stored[:, at]).all()
+        numbers = statistics.numbers(level, keys, day)
+        assert len(rows) > 30 and (numbers != 0).mean() > 0.5
+        assert (numbers == stored[:, at]).all()
 
 
-def test_an_unseen_user_and_a_day_long_after_the_log(rich_run: Path) -> None:
+def test_statistics_of_an_unseen_user_and_of_a_day_after_the_log(rich_run: Path) -> None:
     statistics = Run.load(rich_run).statistics()
     table = statistics.tables["of_user"]
     keys = np.array([table.keys[-1], 12345], np.uint64)
@@ -108,7 +113,7 @@ def test_damaged_and_missing_tables_are_refused_by_name(
         begin(tmp_path / "new", Run.load(rich_run).settings, dataset)
 
 
-def test_the_loader_counts_what_the_cuts_hold(rich_data: Path) -> None:
+def test_history_counts_equal_the_events_in_the_history_ranges(rich_data: Path) -> None:
     data = Dataset(rich_data)
     batch = data.split("test").batch(np.arange(8))
     names = [n for n in data.spec.context.number_names if n.startswith("history.")]

@@ -1,4 +1,4 @@
-"""Weight files: they come back, their bytes follow from the tensors, and damage is named."""
+"""Weight files: round trip, bytes that depend on the tensors alone, and refused damage."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def model(seed: int = 0, **settings: object) -> Ranker:
     ).eval()
 
 
-def test_weights_come_back(tmp_path: Path) -> None:
+def test_loaded_weights_equal_the_saved_ones(tmp_path: Path) -> None:
     ours, theirs = model(0), model(1)
     batch = make_batch(SPEC)
     assert not torch.equal(ours(batch), theirs(batch))
@@ -45,7 +45,7 @@ def test_weights_come_back(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [DENSE_FILE, TABLES_FILE]
 
 
-def test_tables_lie_in_their_own_file_by_their_names(tmp_path: Path) -> None:
+def test_tables_have_a_file_of_their_own(tmp_path: Path) -> None:
     save_weights(tmp_path, model())
     tables, dense = load_file(tmp_path / TABLES_FILE), load_file(tmp_path / DENSE_FILE)
     assert {name: tuple(t.shape) for name, t in tables.items()} == {
@@ -72,13 +72,13 @@ def test_the_order_and_layout_of_tensors_do_not_matter(tmp_path: Path) -> None:
     first = save_tensors(tmp_path / "a", {"x": x, "y": y})
     assert save_tensors(tmp_path / "b", {"y": y, "x": x.t().contiguous().t()}) == first
     assert save_tensors(tmp_path / "c", {"x": x, "y": y + 1}) != first
-    found = load_tensors(tmp_path / "a", first)
-    assert torch.equal(found["x"], x) and torch.equal(found["y"], y)
+    loaded = load_tensors(tmp_path / "a", first)
+    assert torch.equal(loaded["x"], x) and torch.equal(loaded["y"], y)
 
 
 @pytest.mark.parametrize("file", [DENSE_FILE, TABLES_FILE])
 @pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "missing"])
-def test_damage_is_named(tmp_path: Path, file: str, damage: str) -> None:
+def test_a_damaged_file_is_refused_by_name(tmp_path: Path, file: str, damage: str) -> None:
     digests = save_weights(tmp_path, model())
     path = tmp_path / file
     content = bytearray(path.read_bytes())
@@ -96,13 +96,13 @@ def test_damage_is_named(tmp_path: Path, file: str, damage: str) -> None:
     )
 
 
-def test_a_file_that_is_no_safetensors_is_named(tmp_path: Path) -> None:
+def test_a_file_of_another_format_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"not tensors at all")
     with pytest.raises(RunError, match=r"x: damaged: "):
         load_tensors(tmp_path / "x")
 
 
-def test_another_shape_is_named(tmp_path: Path) -> None:
+def test_another_shape_is_refused_by_tensor(tmp_path: Path) -> None:
     digests = save_weights(tmp_path, model())
     with pytest.raises(
         RunError, match=r"tables\.safetensors: action: expected shape \(6, 8\), found \(6, 16\)"
@@ -114,7 +114,7 @@ def test_another_shape_is_named(tmp_path: Path) -> None:
         load_weights(tmp_path, model(tower_hidden=32), digests)
 
 
-def test_a_tensor_too_few_or_too_many_is_named(tmp_path: Path) -> None:
+def test_a_missing_or_extra_tensor_is_refused_by_name(tmp_path: Path) -> None:
     save_weights(tmp_path, model())
     tables = load_file(tmp_path / TABLES_FILE)
     save_file({name: t for name, t in tables.items() if name != "brand"}, tmp_path / TABLES_FILE)
@@ -129,7 +129,7 @@ def test_a_tensor_too_few_or_too_many_is_named(tmp_path: Path) -> None:
         load_weights(tmp_path, model(), {})
 
 
-def test_a_refused_file_leaves_the_model_as_it_was(tmp_path: Path) -> None:
+def test_a_refused_file_leaves_the_model_unchanged(tmp_path: Path) -> None:
     digests = save_weights(tmp_path, model(0))
     ours = model(1)
     before = {name: t.clone() for name, t in ours.state_dict().items()}
@@ -141,7 +141,7 @@ def test_a_refused_file_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     assert all(torch.equal(t, before[name]) for name, t in ours.state_dict().items())
 
 
-def test_where_nothing_can_be_written_is_named(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot be written: No such file"):
         save_tensors(tmp_path / "nowhere" / "x", {"x": torch.zeros(1)})
     (tmp_path / "old").mkdir()

@@ -40,10 +40,10 @@ def test_values_by_hand(text: str, value: float) -> None:
 
 def test_arrays_element_by_element() -> None:
     expression = Expression("click^2 * max(price, 1)")
-    found = expression.evaluate(
+    result = expression.evaluate(
         {"click": np.array([0.5, 1.0, 0.1]), "price": np.array([8.0, 0.0, np.nan])}
     )
-    np.testing.assert_allclose(found, [2.0, 1.0, np.nan])
+    np.testing.assert_allclose(result, [2.0, 1.0, np.nan])
 
 
 def test_names_in_the_order_of_their_first_use() -> None:
@@ -77,15 +77,15 @@ def test_numbers_are_floats_so_that_no_constant_raises_or_never_ends() -> None:
     ],
 )
 def test_a_value_that_is_not_finite_is_no_score(text: str, scores: list[float | None]) -> None:
-    found = Expression(text).scores({"price": np.array([0.0, 2.0, np.nan, -1.0])}, 4)
+    result = Expression(text).scores({"price": np.array([0.0, 2.0, np.nan, -1.0])}, 4)
     np.testing.assert_allclose(
-        found, [np.nan if score is None else score for score in scores], rtol=1e-12
+        result, [np.nan if score is None else score for score in scores], rtol=1e-12
     )
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("zero", [0, 0.0, np.float32(0), np.array(0.0)])
-def test_a_plain_number_divides_as_an_array_does(zero: object) -> None:
+def test_scalars_divide_like_arrays(zero: object) -> None:
     assert Expression("1 / a").evaluate({"a": zero}) == np.inf
     assert Expression("a^-1").evaluate({"a": zero}) == np.inf
 
@@ -130,7 +130,7 @@ def test_a_plain_number_divides_as_an_array_does(zero: object) -> None:
         "...",
     ],
 )
-def test_all_else_is_refused(text: str) -> None:
+def test_other_syntax_is_refused(text: str) -> None:
     with pytest.raises(
         ValueError,
         match=r"^score: .* is neither arithmetic, a number, a name nor one of min, max, log",
@@ -141,7 +141,7 @@ def test_all_else_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", " ", "a +", "a b", "(a", "a = 1", "import os", "a; b", "a\nb"]
 )
-def test_what_cannot_be_read(text: str) -> None:
+def test_invalid_expressions_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"^score: cannot read"):
         Expression(text)
 

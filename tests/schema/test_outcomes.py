@@ -91,7 +91,7 @@ LABELS = (
         ),
     ],
 )
-def test_an_outcome_is_no_feature(feature: str, key: str, of: str) -> None:
+def test_an_outcome_cannot_be_a_feature(feature: str, key: str, of: str) -> None:
     with pytest.raises(SchemaError) as error:
         Schema.parse(HEAD + LABELS + feature)
     assert str(error.value).startswith(
@@ -119,7 +119,7 @@ def test_the_truth_is_no_feature() -> None:
         ("score: click * bought\ntables: {items: impressions.parquet}", "score"),
     ],
 )
-def test_an_outcome_is_no_id_and_no_number_of_the_score(content: str, key: str) -> None:
+def test_an_outcome_cannot_be_an_id_or_a_number_of_the_score(content: str, key: str) -> None:
     labels = LABELS.replace("click: {}", "seen: {column: click}").replace(
         "given: click", "given: seen"
     )
@@ -129,14 +129,14 @@ def test_an_outcome_is_no_id_and_no_number_of_the_score(content: str, key: str) 
         Schema.parse(HEAD + labels + content.replace("score: click", "score: seen"))
 
 
-def test_an_outcome_is_no_request() -> None:
+def test_an_outcome_cannot_be_the_request_id() -> None:
     with pytest.raises(
         SchemaError, match=r"roles\.request_id: 'click' is the column of labels\.click"
     ):
         Schema.parse(HEAD + "labels: {click: {}}\nroles: {request_id: click}\n")
 
 
-def test_a_label_is_no_position() -> None:
+def test_a_label_column_cannot_be_the_position() -> None:
     with pytest.raises(
         SchemaError, match=r"roles\.bias\.column: 'bought' is the column of labels\.order"
     ):
@@ -157,7 +157,7 @@ def test_a_label_is_no_position() -> None:
         "features: {user: {user_id: {type: categorical}}, cross: {item_id: {type: categorical}}}",
     ],
 )
-def test_columns_that_are_known(feature: str) -> None:
+def test_columns_known_when_ranking_are_accepted(feature: str) -> None:
     Schema.parse(HEAD + LABELS + feature)
 
 
@@ -204,7 +204,7 @@ def test_numbers_that_ids_or_times_cannot_hold(content: str, key: str) -> None:
     assert str(error.value).startswith(f"schema: {key}: expected ")
 
 
-def test_the_largest_that_fit() -> None:
+def test_the_largest_numbers_are_accepted() -> None:
     Schema.parse(
         f"{HEAD}labels: {{click: {{}}}}\nfeatures: {{context: {{a: {{type: categorical, hash: "
         f"{{rows: {MOST_ROWS}}}}}}}}}"

@@ -94,7 +94,7 @@ def test_yaml_reads_back_what_was_written(text: str) -> None:
     assert again.to_yaml() == schema.to_yaml()
 
 
-def test_the_rich_schema_means_what_it_says() -> None:
+def test_the_rich_schema_has_its_values() -> None:
     schema = Schema.parse(RICH)
     assert (schema.history.delay_ms, schema.history.realtime_window_ms) == (90_000, 7_200_000)
     assert schema.labels["order"].maturity_ms == 3 * 86_400_000
@@ -137,7 +137,7 @@ vectors = st.builds(
     st.integers(1, 9),
     column,
 )
-places = st.builds(
+coordinates = st.builds(
     lambda a, b: {"type": "coordinates", "latitude": a, "longitude": b}, names, names
 )
 clocks = st.builds(
@@ -145,9 +145,9 @@ clocks = st.builds(
     st.sampled_from(["hour", "weekday", "hour_of_week"]),
 )
 features = {
-    "user": categoricals | numerics | vectors | places,
-    "context": categoricals | numerics | vectors | places | clocks,
-    "item": categoricals | numerics | vectors | places,
+    "user": categoricals | numerics | vectors | coordinates,
+    "context": categoricals | numerics | vectors | coordinates | clocks,
+    "item": categoricals | numerics | vectors | coordinates,
     "cross": categoricals | numerics | vectors,
 }
 duration = st.builds(
@@ -227,12 +227,12 @@ def test_the_fingerprint_changes_with_the_funnel() -> None:
 def test_the_fingerprint_changes_with_the_presence_of_an_event_table() -> None:
     events = Schema.parse(PLAIN + "tables: {events: e.parquet}")
     assert events.fingerprint() != Schema.parse(PLAIN).fingerprint()
-    kept = Schema.parse(PLAIN + "tables: {events: e.parquet}\nhistory: {source: impressions}")
-    assert kept.fingerprint() != Schema.parse(PLAIN).fingerprint(), (
+    unused = Schema.parse(PLAIN + "tables: {events: e.parquet}\nhistory: {source: impressions}")
+    assert unused.fingerprint() != Schema.parse(PLAIN).fingerprint(), (
         "the event table is there, though not the history's source"
     )
-    said = Schema.parse(PLAIN + "tables: {events: e.parquet}\nhistory: {source: events}")
-    assert said.fingerprint() == events.fingerprint(), "the default, spelt out"
+    explicit = Schema.parse(PLAIN + "tables: {events: e.parquet}\nhistory: {source: events}")
+    assert explicit.fingerprint() == events.fingerprint(), "the default, spelt out"
 
 
 @pytest.mark.parametrize(
@@ -540,6 +540,6 @@ def test_durations(text: str, ms: int) -> None:
 
 
 @pytest.mark.parametrize("value", [5, 1.5, True, False, None, "", "h", "1.5h", "1h30min", "1 week"])
-def test_what_is_no_duration(value: object) -> None:
+def test_invalid_durations_are_refused(value: object) -> None:
     with pytest.raises(ValueError, match="expected a duration with a unit"):
         duration_ms(value)

@@ -18,7 +18,7 @@ from hemix import api
 from hemix.data.dataset import Dataset
 from hemix.models import build_model
 from hemix.runs import Run
-from hemix.runs.evaluation import predictions_of
+from hemix.runs.evaluation import split_predictions
 from hemix.settings import build_settings
 from hemix.training.calibrate import (
     MIN_SLOPE,
@@ -287,7 +287,7 @@ def test_a_run_is_right_on_average_on_valid(data: Path, tmp_path: Path, name: st
             "train.threads": 1,
         }
         run = Run.load(api.train(data, tmp_path / str(calibrated), settings=changes))
-        seen = predictions_of(run, Dataset(data), Dataset(data).split("valid"))
+        seen = split_predictions(run, Dataset(data), Dataset(data).split("valid"))
         known = seen.weights[:, 0] > 0 if seen.weights.ndim > 1 else seen.labels[:, 0] >= 0
         given = known & (seen.labels[:, 0] == 1) & (seen.labels[:, 1] >= 0)
         off[calibrated] = (

@@ -42,7 +42,7 @@ def write_report(
 
     Args:
         path: The file.
-        metrics: As for :func:`render_report`, like all that follow.
+        metrics: The content of metrics.json.
         log: Records of log.jsonl.
         settings: Of the run.
         manifest: Of the dataset.

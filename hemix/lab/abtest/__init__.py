@@ -1,4 +1,4 @@
-"""Simulated A/B tests: users of the city meet several rankers.
+"""Simulated A/B tests: the same users with several rankers.
 
 Arms differ only in who ranks: a server over HTTP, the oracle or popularity. ``run`` runs an
 experiment, ``effects`` and ``analysis`` hold the statistics, ``checks`` test their assumptions.

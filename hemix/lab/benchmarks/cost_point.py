@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hemix.data.batch import Columns, RequestBatch
-from hemix.data.parts import part_of
+from hemix.data.batch import RequestBatch
+from hemix.data.columns import Columns
 from hemix.data.spec import InputSpec, LevelSpec
 from hemix.distributed import DistributedContext
 from hemix.lab.benchmarks.workload import SPEC, Workload, make_batch
@@ -74,8 +74,8 @@ def measure_point(
         optimizers = Optimizers(model, settings.train, total_steps=1000, distributed=distributed)
         if distributed is not None:
             loss_weight = model.loss_weight(batch)
-            own, _ = part_of(batch, distributed.rank, distributed.world_size)
-            batch = dataclasses.replace(own, loss_weight=loss_weight)
+            microbatch, _ = batch.microbatch(distributed.rank, distributed.world_size)
+            batch = dataclasses.replace(microbatch, loss_weight=loss_weight)
 
         def step(number: int) -> None:
             model.loss(model(batch), batch).backward()  # type: ignore[no-untyped-call]

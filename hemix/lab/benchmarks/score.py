@@ -5,6 +5,7 @@ The model with deduplicated user work is compared with the same model without.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from hemix.lab.benchmarks.common import benchmark_json
@@ -43,16 +44,21 @@ def run(*, scale: float = 1.0, sweep: bool = False) -> dict[str, Any]:
     if not sweep:
         return benchmark_json(cases)
     by_length = [
-        _sweep_case("score sweep length", candidates, max(int(n * scale), 20)) for n in _LENGTHS
+        _sweep_case("score sweep length", candidates, n) for n in _scaled(_LENGTHS, scale, 20)
     ]
     by_count = [
-        _sweep_case("score sweep candidates", max(int(n * scale), 1), length) for n in _COUNTS
+        _sweep_case("score sweep candidates", n, length) for n in _scaled(_COUNTS, scale, 1)
     ]
     growth = {
         "history_length": growth_exponents(by_length, "history_length"),
         "candidates": growth_exponents(by_count, "candidates"),
     }
     return benchmark_json(cases + by_length + by_count, growth=growth)
+
+
+def _scaled(sizes: Sequence[int], scale: float, minimum: int) -> list[int]:
+    """Scale ascending sizes; small ones that become equal are measured once."""
+    return list(dict.fromkeys(max(int(size * scale), minimum) for size in sizes))
 
 
 def _case(scope: Scope, candidates: int, length: int, precision: Precision = "fp32") -> StepCase:

@@ -245,7 +245,7 @@ def _coordinates(
     """Draw x and y [venues] in km, near a centre or anywhere."""
     spread = parameters.venues.spread_km
     outside = draw.uniform("outside") < parameters.venues.outside_fraction
-    # the purposes "place ..." are older than the word venue; other ones would move every venue
+    # keys hash the purposes, so another spelling of "place" would move every venue
     centre = draw.choice("place centre", centres.weight)
     edge = parameters.geography.half_width_km * 0.85
 

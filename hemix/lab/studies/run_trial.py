@@ -30,7 +30,7 @@ from hemix.lab.flops import flop_counter
 from hemix.lab.studies.trial import TRIAL_FORMAT, EvaluatedSplit
 from hemix.measure import PeakMemory, machine
 from hemix.models import import_files, is_neural
-from hemix.runs.evaluation import predictions_of
+from hemix.runs.evaluation import split_predictions
 from hemix.runs.folder import INFO_FILE, Run
 from hemix.settings import Settings, parse_settings
 from hemix.training.loop import Interrupted, train
@@ -110,7 +110,7 @@ def _evaluate(
     The file is float32 [n, outputs], in the order of Schema.outputs. The metrics are computed from
     the rounded scores, so that paired comparisons, which read the file, agree with them.
     """
-    predictions = predictions_of(run, dataset, dataset.split(split))
+    predictions = split_predictions(run, dataset, dataset.split(split))
     probabilities = predictions.probabilities.astype(np.float32)
     conditional = np.asarray(predictions.conditional, dtype=np.float32)
     if not np.isfinite(probabilities).all():

@@ -89,6 +89,23 @@ def test_score_at_its_smallest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.usefixtures("no_peaks")
+def test_score_sweep_measures_equal_sizes_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score, "_SCOPES", ())
+    monkeypatch.setattr(score, "_LENGTHS", (100, 200_000, 300_000))
+    monkeypatch.setattr(score, "_COUNTS", (1, 100, 20_000))
+    figures = bench(tmp_path, "score", "--sweep")
+    lengths = [case["history_length"] for case in figures["cases"][:2]]
+    counts = [case["candidates"] for case in figures["cases"][2:]]
+    assert (lengths, counts) == ([20, 30], [1, 2])
+    for key, sizes in (("history_length", lengths), ("candidates", counts)):
+        (step,) = figures["growth"][key]
+        assert_figures(step, {"from", "to", "exponent"})
+        assert [step["from"], step["to"]] == sizes
+
+
+@pytest.mark.usefixtures("no_peaks")
 def test_train_at_its_smallest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "_SHAPES", ((2, 30),))
     monkeypatch.setattr(train, "_SCOPES", ("whole",))

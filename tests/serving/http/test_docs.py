@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from hemix import Client
-from hemix.serving.models import find_runs
+from hemix.serving.run_folders import find_runs
 from tests.serving.http.process import ROOT, Server, started
 
 ADMIN = "admin-token-0123456789"
