@@ -104,7 +104,7 @@ def prepare(
 
     ``shift_days``: below 0, moves the split so many whole days earlier: another origin of the same
     logs. ``earlier``: a dataset or a run whose ids go on, those forgotten that train rows have not
-    held for ``forget_days`` (docs/incremental.md).
+    held for ``forget_days`` (docs/how-to/incremental.md).
     """
     from hemix.preparation import prepare as run_prepare
     from hemix.preparation import shift_split
@@ -147,7 +147,7 @@ def train(
 ) -> Path:
     """Train a model on a dataset folder. See :func:`hemix.training.loop.train`.
 
-    Under ``torchrun`` every process calls this with the same arguments (docs/scale.md).
+    Under ``torchrun`` every process calls this with the same arguments (docs/project/scale.md).
 
     Args:
         data: The dataset folder.

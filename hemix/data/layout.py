@@ -1,4 +1,7 @@
-"""Arrays of a dataset folder: written once, then memory-mapped. docs/dataset.md lists the files."""
+"""Arrays of a dataset folder: written once, then memory-mapped.
+
+docs/reference/dataset.md lists the files.
+"""
 
 from __future__ import annotations
 

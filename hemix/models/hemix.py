@@ -86,7 +86,7 @@ class HeMixConfig(SizedConfig):
     """Counts of the events that share an id with the candidate, by column, action and window of
     time, as inputs of the tokeniser."""
     time_encoding: TimeEncoding = "bias"
-    """How an event's age enters, without entering keys and values: see docs/decisions."""
+    """How an event's age enters, without entering keys and values: see docs/project/decisions."""
     block: Literal["heteromixer", "rankmixer", "transformer"] = "heteromixer"
     """How tokens interact in a block."""
     mix_heads: Count = 4
