@@ -1,4 +1,4 @@
-# Two commands do everything on a fresh machine: `make demo` and `make test`. `make evidence` measures docs/evidence/ again, for hours.
+# Two commands do everything on a fresh machine: `make demo` and `make test`. `make evidence` measures docs/project/evidence/ again, for hours.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -34,7 +34,7 @@ format: setup
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-# -- evidence: docs/evidence.md says how and why; a stopped one goes on where it stopped ------------------------------------------
+# -- evidence: docs/project/evidence.md says how and why; a stopped one goes on where it stopped ------------------------------------------
 
 EVIDENCE := runs/evidence
 KUAIRAND ?= ../shared/data/kuairand_pure
@@ -42,8 +42,8 @@ KUAIRAND_ORIGINS := $(addprefix $(EVIDENCE)/kuairand/,origin4 origin2 origin0)
 CITY := $(EVIDENCE)/city
 # How the studies search: the points that a search of six has chosen before, or `make evidence SEARCH=default` to search again
 SEARCH ?= chosen
-KUAIRAND_SEARCH := $(if $(filter chosen,$(SEARCH)),docs/evidence/kuairand/points.yaml,$(SEARCH))
-CITY_SEARCH := $(if $(filter chosen,$(SEARCH)),docs/evidence/city/points.yaml,$(SEARCH) --search-data $(CITY)/small)
+KUAIRAND_SEARCH := $(if $(filter chosen,$(SEARCH)),docs/project/evidence/kuairand/points.yaml,$(SEARCH))
+CITY_SEARCH := $(if $(filter chosen,$(SEARCH)),docs/project/evidence/city/points.yaml,$(SEARCH) --search-data $(CITY)/small)
 
 $(EVIDENCE)/kuairand/logs: | setup
 	$(HEMIX) import kuairand $(KUAIRAND) --out $@
@@ -71,15 +71,15 @@ evidence: $(KUAIRAND_ORIGINS) $(CITY)/data $(CITY)/small
 	$(HEMIX) compare --data $(CITY)/data --out $(CITY)/compare --search $(CITY_SEARCH) --seeds 3 --final
 	$(HEMIX) ablate --data $(CITY)/data --out $(CITY)/ablate --seeds 3 --final
 	$(HEMIX) scale --data $(CITY)/data --out $(CITY)/scale --seeds 2 --final
-	mkdir -p docs/evidence/kuairand docs/evidence/city
-	cp $(EVIDENCE)/kuairand/compare/compare.json docs/evidence/kuairand/
-	cp $(CITY)/compare/compare.json $(CITY)/ablate/ablate.json $(CITY)/scale/scale.json docs/evidence/city/
+	mkdir -p docs/project/evidence/kuairand docs/project/evidence/city
+	cp $(EVIDENCE)/kuairand/compare/compare.json docs/project/evidence/kuairand/
+	cp $(CITY)/compare/compare.json $(CITY)/ablate/ablate.json $(CITY)/scale/scale.json docs/project/evidence/city/
 
 # Live users: trains four arms on the city's logs, serves them, lets all 3,230 users live two days with each; a stopped one goes on
 experiment: $(CITY)/data
 	$(VENV)/bin/python examples/experiment.py --out $(EVIDENCE)/experiment --logs $(CITY)/logs --data $(CITY)/data \
-	    --points docs/evidence/city/points.yaml --users 3230 --days 2
-	cp $(EVIDENCE)/experiment/experiment/experiment.json docs/evidence/
+	    --points docs/project/evidence/city/points.yaml --users 3230 --days 2
+	cp $(EVIDENCE)/experiment/experiment/experiment.json docs/project/evidence/
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

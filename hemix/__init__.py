@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from hemix.errors import HemixError
     from hemix.models.registry import register_model
     from hemix.schema import Schema
+    from hemix.serving.config import ServeConfig
 
 __all__ = [
     "Client",
@@ -53,6 +54,7 @@ __all__ = [
     "RequestBatch",
     "Run",
     "Schema",
+    "ServeConfig",
     "ablate",
     "compare",
     "demo",
@@ -77,6 +79,7 @@ _HOMES = {
     "HemixError": "hemix.errors",
     "RequestBatch": "hemix.data.batch",
     "Schema": "hemix.schema",
+    "ServeConfig": "hemix.serving.config",
     "register_model": "hemix.models.registry",
 }
 

@@ -20,9 +20,10 @@ from hemix.training.callbacks import SILENT, Callback, Record
 
 if TYPE_CHECKING:
     from hemix.data.dataset import Dataset as Dataset
+    from hemix.distributed import DistributedContext
     from hemix.runs import Run as Run
+    from hemix.serving.config import ServeConfig
     from hemix.settings import Settings
-    from hemix.team import Team
 
 __all__ = [
     "Dataset",
@@ -103,7 +104,7 @@ def prepare(
 
     ``shift_days``: below 0, moves the split so many whole days earlier: another origin of the same
     logs. ``earlier``: a dataset or a run whose ids go on, those forgotten that train rows have not
-    held for ``forget_days`` (docs/incremental.md).
+    held for ``forget_days`` (docs/how-to/incremental.md).
     """
     from hemix.preparation import prepare as run_prepare
     from hemix.preparation import shift_split
@@ -146,7 +147,7 @@ def train(
 ) -> Path:
     """Train a model on a dataset folder. See :func:`hemix.training.loop.train`.
 
-    Under ``torchrun`` every process calls this with the same arguments (docs/scale.md).
+    Under ``torchrun`` every process calls this with the same arguments (docs/project/scale.md).
 
     Args:
         data: The dataset folder.
@@ -178,26 +179,32 @@ def train(
     dataset = Dataset(data)
     dataset.verify()
     callback = function_callback(on_start, on_record, on_step)
-    with _distributed(chosen.train.device) as team:
+    with _distributed(chosen.train.device) as distributed:
         run_training(
-            dataset, out, chosen, resume=resume, start_from=first, team=team, callback=callback
+            dataset,
+            out,
+            chosen,
+            resume=resume,
+            start_from=first,
+            distributed=distributed,
+            callback=callback,
         )
     return out
 
 
 @contextmanager
-def _distributed(device: str) -> Iterator[Team | None]:
+def _distributed(device: str) -> Iterator[DistributedContext | None]:
     """The processes that torchrun started, which end together; None for this process alone."""
-    from hemix.team import Team
+    from hemix.distributed import DistributedContext
 
-    team = Team.joined(device)
+    distributed = DistributedContext.from_environment(device)
     try:
-        yield team
-        if team is not None:
-            team.wait()
+        yield distributed
+        if distributed is not None:
+            distributed.barrier()
     finally:
-        if team is not None:
-            team.leave()
+        if distributed is not None:
+            distributed.close()
 
 
 def _training_settings(
@@ -396,7 +403,7 @@ def served_rows(log: PathLike, run: PathLike, out: PathLike) -> dict[str, int]:
     new folder ``out``, for the schema of ``run``. Returns counts.
     """
     from hemix.schema import Schema
-    from hemix.serving.served.labels import write_training_rows
+    from hemix.serving.ranking_log.training_rows import write_training_rows
 
     return write_training_rows(log, out, Schema.load(Path(run) / "schema.yaml"))
 
@@ -405,28 +412,40 @@ def served_replay(log: PathLike, run: PathLike, store: str | None = None) -> dic
     """Rank again what `hemix serve` logged, with ``run`` and the events logged (or those in the
     ``store`` at a URL); returns how far the scores are from those served.
     """
-    from hemix.serving.served.replay import replay_log
+    from hemix.serving.ranking_log.replay import replay_log
 
     return replay_log(Path(log), Path(run), store)
 
 
 def serve(
     run: PathLike,
+    config: ServeConfig | None = None,
     *,
     on_ready: Callable[[str, dict[str, float]], None] | None = None,
-    **options: Any,
 ) -> None:
-    """Serve a run folder, or a registry of them (``name/version/``), over HTTP until SIGTERM or
-    Ctrl-C. ``options``: those of :class:`hemix.serving.http.start.ServeOptions`; ``on_ready(url,
-    seconds)`` is called once it answers.
+    """Serve over HTTP until SIGTERM or Ctrl-C.
+
+    Args:
+        run: A run folder, or a registry of them (``name/version/``).
+        config: The configuration; None: the defaults. :func:`hemix.serving.config.load_config`
+            reads it from a file and the environment.
+        on_ready: Called with the URL, and the seconds that parts of the start took, when the
+            server answers.
+
+    Raises:
+        UsageError: A setting cannot be used.
+        RunError: A run cannot be served.
+        StoreError: The store cannot be opened.
+        MissingExtra: The extra ``serve`` is not installed.
     """
     try:
-        from hemix.serving.http.start import ServeOptions, run_server
+        from hemix.serving.config import ServeConfig
+        from hemix.serving.server import run_server
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] == "hemix":
             raise
         raise MissingExtra(missing.name or "a package", "serve", "the ranking server") from missing
-    run_server(Path(run), ServeOptions(**options), on_ready or (lambda _url, _seconds: None))
+    run_server(Path(run), config or ServeConfig(), on_ready or (lambda _url, _seconds: None))
 
 
 def demo(

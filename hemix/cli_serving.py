@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -38,9 +38,17 @@ Imports = Annotated[
 ]
 
 store = typer.Typer(help="The server's store of live events.", no_args_is_help=True)
-served = typer.Typer(help="What the server has logged.", no_args_is_help=True)
+served = typer.Typer(help="The server's log of rankings and events.", no_args_is_help=True)
 
 
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="YAML file with these options; flags and HEMIX_SERVE_* variables override it.",
+        show_default="HEMIX_SERVE_CONFIG",
+    ),
+]
 StoreOption = Annotated[
     str | None,
     typer.Option(
@@ -68,7 +76,7 @@ WorkersOption = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Rankings, or parts of a large one, scored at a time.",
+        help="Threads that score; a large ranking is divided among free ones.",
         show_default="cores / threads",
     ),
 ]
@@ -76,7 +84,7 @@ LogOption = Annotated[
     Path | None,
     typer.Option(
         "--log",
-        help="Folder for what is served, as training rows.",
+        help="Folder of the ranking logs.",
         show_default="RUN/served",
     ),
 ]
@@ -85,24 +93,28 @@ ServedKeepDaysOption = Annotated[
     typer.Option(
         "--served-keep-days",
         min=0.01,
-        help="Delete files of that log after so long.",
+        help="Days after which files of the log are deleted.",
         show_default="never",
     ),
 ]
 StoreTimeoutOption = Annotated[
     float,
-    typer.Option("--store-timeout", min=0.01, help="Seconds for the store; then ranked without."),
+    typer.Option(
+        "--store-timeout", min=0.01, help="Maximum seconds to read the store; then ranked without."
+    ),
 ]
-Precision = Annotated[str, typer.Option(help="fp32, or bf16 for the dense part.")]
+Precision = Annotated[str, typer.Option(help="fp32, or bf16 for the dense layers.")]
 
 
 def serve(
+    context: typer.Context,
     run: Annotated[
         Path,
         typer.Argument(help="Run folder, or a registry name/version/ of them.", show_default=False),
     ],
+    config: ConfigOption = None,
     host: Annotated[
-        str, typer.Option(help="Address; another than this machine's own needs a token.")
+        str, typer.Option(help="Address; one that other machines reach needs a token.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8080,
     store: StoreOption = None,
@@ -113,19 +125,22 @@ def serve(
     workers: WorkersOption = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     log: LogOption = None,
-    no_log: Annotated[bool, typer.Option("--no-log", help="Keep no training rows.")] = False,
+    no_log: Annotated[bool, typer.Option("--no-log", help="Do not log rankings.")] = False,
     served_keep_days: ServedKeepDaysOption = None,
     cache_mib: Annotated[
-        int, typer.Option("--cache-mib", min=0, help="Memory for users' states.")
+        int, typer.Option("--cache-mib", min=0, help="MiB for cached user states.")
     ] = 256,
     history_cap: Annotated[
-        int, typer.Option("--history-cap", min=1, help="Most events kept of a user.")
+        int, typer.Option("--history-cap", min=1, help="Maximum events of a user.")
     ] = 10_000,
     history_days: Annotated[
-        int, typer.Option("--history-days", min=0, help="Users unheard of are forgotten; 0: never.")
+        int,
+        typer.Option(
+            "--history-days", min=0, help="Inactive users expire after so many days; 0: never."
+        ),
     ] = 90,
     item_days: Annotated[
-        int, typer.Option("--item-days", min=0, help="So are items' live features; 0: never.")
+        int, typer.Option("--item-days", min=0, help="Items' live features likewise; 0: never.")
     ] = 365,
     strict: Annotated[
         bool,
@@ -133,53 +148,40 @@ def serve(
     ] = False,
     precision: Precision = "fp32",
     max_items: Annotated[
-        int, typer.Option("--max-items", min=1, help="Items of a ranking.")
+        int, typer.Option("--max-items", min=1, help="Maximum items of a ranking.")
     ] = 2_000,
     max_body_mib: Annotated[
-        int, typer.Option("--max-body-mib", min=1, help="Of a body, unpacked.")
+        int, typer.Option("--max-body-mib", min=1, help="Maximum decompressed body.")
     ] = 8,
-    queue: Annotated[int, typer.Option(min=0, help="Rankings that may wait; then 503.")] = 64,
+    queue: Annotated[int, typer.Option(min=0, help="Maximum rankings that wait; then 503.")] = 64,
     deadline: Annotated[
-        float, typer.Option(min=0.1, help="Seconds for an answer; then 504.")
+        float, typer.Option(min=0.1, help="Maximum seconds for an answer; then 504.")
     ] = 5.0,
     store_timeout: StoreTimeoutOption = 0.25,
     _import: Imports = None,
     json_: Json = False,
 ) -> None:
     """Serve a run over HTTP: events in, rankings out, a playground at /."""
-    if precision not in ("fp32", "bf16"):
-        raise UsageError(f"--precision {precision}: expected fp32 or bf16")
-    api.serve(
-        run,
-        on_ready=partial(_print_ready, run, json_),
-        host=host,
-        port=port,
-        store=store,
-        token_file=token_file,
-        admin_token_file=admin_token_file,
-        registry=registry,
-        threads=threads,
-        workers=workers,
-        device=device,
-        log=log,
-        keep_log=not no_log,
-        served_keep_days=served_keep_days,
-        cache_mib=cache_mib,
-        history_cap=history_cap,
-        history_days=history_days or None,
-        item_days=item_days or None,
-        strict=strict,
-        precision=precision,
-        max_items=max_items,
-        max_body_mib=max_body_mib,
-        queue=queue,
-        deadline_seconds=deadline,
-        store_timeout_seconds=store_timeout,
-    )
+    from hemix.serving.config import load_config
+
+    server_config = load_config(_given_flags(context), file=config)
+    api.serve(run, server_config, on_ready=partial(_print_ready, run, json_))
+
+
+def _given_flags(context: typer.Context) -> dict[str, Any]:
+    """Return the settings that the command line names, without those at their defaults."""
+    from hemix.serving.config import ServeConfig
+
+    sources = {name: context.get_parameter_source(name) for name in ServeConfig.model_fields}
+    return {
+        name: context.params[name]
+        for name, source in sources.items()
+        if source is not None and source.name == "COMMANDLINE"
+    }
 
 
 def _print_ready(run: Path, as_json: bool, url: str, seconds: dict[str, float]) -> None:
-    """Say where the server is, and how long its start took."""
+    """Print the server's URL and the seconds that its start took."""
     from hemix.display import serving_banner
 
     ready = {"url": url, "seconds": seconds}
@@ -196,21 +198,19 @@ def store_load(
         typer.Option("--store", help="sqlite:///FILE or redis://HOST:PORT/DB.", show_default=False),
     ],
     history_cap: Annotated[
-        int, typer.Option("--history-cap", min=1, help="Most events of a user; as the server's.")
+        int, typer.Option("--history-cap", min=1, help="Maximum events of a user; as the server's.")
     ] = 10_000,
     history_days: Annotated[
         int,
         typer.Option(
             "--history-days",
             min=0,
-            help="A user unheard of so long is forgotten; 0: never; as the server's.",
+            help="Inactive users expire after so many days; 0: never; as the server's.",
         ),
     ] = 90,
     item_days: Annotated[
         int,
-        typer.Option(
-            "--item-days", min=0, help="So are items' live features; 0: never; as the server's."
-        ),
+        typer.Option("--item-days", min=0, help="Items' live features likewise; as the server's."),
     ] = 365,
     json_: Json = False,
 ) -> None:
@@ -247,7 +247,7 @@ def served_rows(
     out: Annotated[Path, typer.Option("--out", help="New folder to write.", show_default=False)],
     json_: Json = False,
 ) -> None:
-    """Write served rankings as impressions, with labels by the events that answered."""
+    """Write logged rankings as impressions, labelled by the events that answered."""
     from hemix.display import counts_line
 
     counts = api.served_rows(log, run, out)
@@ -255,7 +255,7 @@ def served_rows(
     if left_out:
         Console(stderr=True, highlight=False, soft_wrap=True).print(
             f"{log}: positions of {left_out:,} events are no whole numbers of at least 0; their "
-            "rows keep the place that was served"
+            "rows keep the position in the ranking"
         )
     counts |= {"positions_left_out": left_out} if left_out and json_ else {}
     print(json.dumps(counts, indent=1) if json_ else f"{out}: {counts_line(counts)}")
@@ -276,22 +276,22 @@ def served_replay(
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Rank again what was served; say how far the scores are."""
-    found = api.served_replay(log, run, url)
+    """Rank logged requests again; print the largest difference of a score."""
+    result = api.served_replay(log, run, url)
     text = (
-        f"{log}: {found['rankings']:,} rankings of {found['candidates']:,} candidates; "
-        f"largest difference of a score {found['max_abs_difference']:.1e}"
+        f"{log}: {result['rankings']:,} rankings of {result['candidates']:,} candidates; "
+        f"largest difference of a score {result['max_abs_difference']:.1e}"
     )
-    if found["with_scores_on_one_side_only"]:
+    if result["with_scores_on_one_side_only"]:
         text += (
-            f"; {found['with_scores_on_one_side_only']:,} rankings have a score on one side only"
+            f"; {result['with_scores_on_one_side_only']:,} rankings have a score on one side only"
         )
-    if found["with_incomplete_histories"]:
+    if result["with_incomplete_histories"]:
         text += (
-            f"; {found['with_incomplete_histories']:,} rankings left out: not all events of their "
+            f"; {result['with_incomplete_histories']:,} rankings left out: not all events of their "
             "histories are there"
         )
-    print(json.dumps(found, indent=1, ensure_ascii=False) if json_ else text)
+    print(json.dumps(result, indent=1, ensure_ascii=False) if json_ else text)
 
 
 def experiment(

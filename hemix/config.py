@@ -1,6 +1,6 @@
-"""Settings of training, and how files and flags spell settings.
+"""Settings of training and of boosted trees, and the parsing of settings in files and flags.
 
-A model's settings are the ``Config`` in its own file; `hemix.settings` puts the sections together.
+A model's settings are the ``Config`` in its own file; `hemix.settings` combines the sections.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ __all__ = [
     "read_sections",
 ]
 
-_MOST = 2**31 - 1
-Count = Annotated[int, Field(ge=1, le=_MOST)]
-CountOrZero = Annotated[int, Field(ge=0, le=_MOST)]
+_MAX_COUNT = 2**31 - 1
+Count = Annotated[int, Field(ge=1, le=_MAX_COUNT)]
+CountOrZero = Annotated[int, Field(ge=0, le=_MAX_COUNT)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
-    """A section of the settings: frozen, and no key but its own."""
+    """A section of the settings: frozen, without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,8 +52,8 @@ class TrainSettings(Section):
     process.
     """
     shuffle: Literal["requests", "users", "time"] = "requests"
-    """A global shuffle of requests; users shuffled, each one's requests together; or the order in
-    time.
+    """A global shuffle of requests; a shuffle of users, with the requests of a user together; or
+    the order in time.
     """
     deduplicate: bool = True
     """Encode a user, a history and an item once for all impressions of a microbatch. Off: every
@@ -69,7 +69,7 @@ class TrainSettings(Section):
     table_weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Decoupled, on the rows that a step looked up."""
     dense_optimizer: Literal["adamw", "muon"] = "muon"
-    """Muon takes the linear maps and leaves the rest, columns of products too, to AdamW."""
+    """Muon updates the linear maps; AdamW updates the rest, columns of products included."""
     dense_learning_rate: Rate = 2e-3
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """AdamW's, on the matrices of the dense part."""
@@ -83,7 +83,7 @@ class TrainSettings(Section):
     spans about 1 / (1 - decay) steps. 0: the weights themselves.
     """
     calibrate: bool = True
-    """At the end fit a line through every task's logits on valid, so that probabilities there are
+    """At the end fit Platt scaling of every task's logits on valid, so that probabilities there are
     right on average.
     """
     oov_dropout: Fraction = 0.005
@@ -91,24 +91,23 @@ class TrainSettings(Section):
     that this row is trained.
     """
     loader_workers: Annotated[int, Field(ge=0, le=64)] = 1
-    """Threads that make batches ahead; 0: the training thread makes each when it is wanted.
-
-    The batches are the same.
+    """Threads that make batches ahead; 0: the training thread makes each batch. The batches are the
+    same.
     """
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
-    """torch.compile for the mixer blocks; docs/performance.md says where it pays."""
+    """torch.compile for the mixer blocks; docs/project/performance.md says where it pays."""
     memory_budget_bytes: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    """Refuse to train where weights, optimiser state and a checkpoint's copy of them would need
-    more in a process; 0: no limit.
+    """Refuse to train where a process needs more for weights, optimiser state and a checkpoint's
+    copy of them; 0: no limit.
     """
     device: str = "cpu"
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
     """Threads of a CPU run; 0: OMP_NUM_THREADS where it is set, else all cores."""
     evaluate_every_steps: CountOrZero = 0
-    """Score valid this often; 0: at each epoch's end."""
+    """Steps between evaluations on valid; 0: evaluate at the end of each epoch."""
     patience: CountOrZero = 2
-    """Stop after so many valid evaluations without a better loss, and keep the best weights; 0:
+    """Stop after so many evaluations without a better valid loss, and save the best weights; 0:
     never stop early.
     """
     checkpoint_every_steps: CountOrZero = 500
@@ -120,8 +119,8 @@ class TrainSettings(Section):
 
 
 class BoostingSettings(Section):
-    """The trees of ``model.name: lightgbm``, which takes nothing else from ``train`` than seed,
-    threads and calibrate.
+    """The trees of ``model.name: lightgbm``. Of ``train`` they use seed, threads, calibrate,
+    batch_size and loader_workers.
     """
 
     rounds: Count = 1000
@@ -149,7 +148,7 @@ def read_sections(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def named_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as ``--set`` or a mapping gives them, by ``section.name``. Raises SettingsError."""
+    """Return overrides by ``section.name``. Raises SettingsError for a text that is no override."""
     return dict(overrides.items() if isinstance(overrides, Mapping) else map(_pair, overrides))
 
 
@@ -165,7 +164,7 @@ def _pair(text: str) -> tuple[str, Any]:
 
 
 def _as_float(value: str) -> str:
-    """YAML takes 1e-3 for text; a person means a number."""
+    """Write 1e-3 as 0.001, because YAML reads the first as text."""
     try:
         return repr(float(value)) if "e" in value.lower() else value
     except ValueError:

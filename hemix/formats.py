@@ -1,7 +1,7 @@
 """Saved formats: each file that hemix writes and reads again has a ``format_version``.
 
-Every format has one :class:`SavedFormat` beside its writer. A file of another version is refused in
-one wording, which names the file and says what to do.
+Each format has one :class:`SavedFormat` in the module of its writer. A file of another version is
+refused in one wording, which names the file and the remedy.
 """
 
 from __future__ import annotations
@@ -29,36 +29,36 @@ class SavedFormat:
     remedy: str
     """What to do with a file of another version, such as ``train the run again``"""
 
-    def check(self, file: str | Path, found: Any) -> None:
+    def check(self, file: str | Path, version: object) -> None:
         """Refuse a file of another version.
 
         Args:
             file: Its path, for the message.
-            found: Its ``format_version``; None where it has none.
+            version: Its ``format_version``; None where it has none.
 
         Raises:
             HemixError: Of the class ``error``.
         """
-        if isinstance(found, int) and not isinstance(found, bool) and found == self.version:
+        if type(version) is int and version == self.version:
             return
-        newer = isinstance(found, int) and found > self.version
-        shown = "none" if found is None else repr(found)
+        newer = isinstance(version, int) and version > self.version
+        shown = "none" if version is None else repr(version)
         raise self.error(
             f"{file}: {FORMAT_KEY}: expected {self.version}, found {shown}: written by "
             f"{'a newer' if newer else 'an older'} hemix: {self.remedy}"
         )
 
-    def check_bytes(self, file: str | Path, found: bytes | None) -> None:
+    def check_bytes(self, file: str | Path, version: bytes | None) -> None:
         """Refuse a file whose version is text, as in the metadata of a Parquet file.
 
         Args:
             file: Its path, for the message.
-            found: Its ``format_version`` in ASCII; None where it has none.
+            version: Its ``format_version`` in ASCII; None where it has none.
 
         Raises:
             HemixError: Of the class ``error``.
         """
-        text = None if found is None else found.decode(errors="replace")
+        text = None if version is None else version.decode(errors="replace")
         self.check(file, int(text) if text is not None and text.isdecimal() else text)
 
     def mark(self, content: Mapping[str, Any]) -> dict[str, Any]:

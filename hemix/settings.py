@@ -1,7 +1,7 @@
-"""All settings of a run: the chosen model's own, training's, and the named sizes.
+"""All settings of a run: those of the chosen model, of training and of boosted trees.
 
-A run's ``settings.yaml`` is a :class:`Settings`; ``--config F`` reads some of one and
-``--set train.epochs=2`` changes single values, both checked here.
+A run's ``settings.yaml`` is a :class:`Settings`. ``--config FILE`` reads any part of one, and
+``--set train.epochs=2`` changes single values.
 """
 
 from __future__ import annotations
@@ -68,13 +68,13 @@ def build_settings(
     config: str | Path | None = None,
     overrides: Sequence[str] | Mapping[str, Any] = (),
 ) -> Settings:
-    """Put settings together; later ones win, in the order of the arguments below.
+    """Combine settings; later ones win, in the order of the arguments below.
 
     Args:
-        config: A YAML file with some sections. Before it come the defaults and its size.
-        size: A named size; it replaces the dimensions that the file spells out.
+        config: A YAML file with some sections. The defaults and its size come before it.
+        size: A named size; it replaces the dimensions in the file.
         model: The model's name.
-        seed: ``train.seed``.
+        seed: The value of ``train.seed``.
         overrides: Single settings, ``"train.epochs=2"`` or ``{"train.epochs": 2}``.
 
     Raises:
@@ -96,72 +96,72 @@ def build_settings(
 
 
 def _drop_dimensions(sections: Sections, changes: Mapping[str, Any]) -> None:
-    """Drop what a size decides; a change of one of these is kept."""
+    """Drop the dimensions that the size sets, except those in ``changes``."""
     section = sections.get("model", {})
-    entry = find_model(_name(changes.get("model.name", section.get("name", _DEFAULT_MODEL))))
+    entry = find_model(_model_name(changes.get("model.name", section.get("name", _DEFAULT_MODEL))))
     for name in next(iter(entry.config.sizes.values()), {}):
         if f"model.{name}" not in changes:
             section.pop(name, None)
 
 
-def parse_settings(sections: Mapping[str, Any], origin: str = "") -> Settings:
+def parse_settings(sections: Mapping[str, Any], prefix: str = "") -> Settings:
     """Check settings, those of the model by the chosen model's ``Config``.
 
     Args:
         sections: Settings by section, as in settings.yaml.
-        origin: What a refusal begins with.
+        prefix: Start of an error message, such as the name of the file.
 
     Raises:
         SettingsError: Naming the setting.
     """
-    given = dict(sections)
-    model = _model_config(dict(given.pop("model", {})), origin)
-    for section, content in given.items():
+    others = dict(sections)
+    model = _model_config(dict(others.pop("model", {})), prefix)
+    for section, content in others.items():
         if section not in Settings.model_fields:
             raise SettingsError(
-                f"{origin}{section}: unknown key; {_suggestion(section, Settings.model_fields)}"
+                f"{prefix}{section}: unknown key; {_suggestion(section, Settings.model_fields)}"
             )
         kind: type[Section] = TrainSettings if section == "train" else BoostingSettings
         for name in content if isinstance(content, Mapping) else ():
             if name not in kind.model_fields:
                 suggestion = _suggestion(name, kind.model_fields)
                 unknown = f"{section}.{name}: unknown key; {suggestion}"
-                raise SettingsError(f"{origin}{_renamed(section, name) or unknown}")
+                raise SettingsError(f"{prefix}{_renamed(section, name) or unknown}")
     try:
-        return Settings.model_validate({**given, "model": model})
+        return Settings.model_validate({**others, "model": model})
     except ValidationError as error:
-        raise SettingsError(f"{origin}{first_problem(error)}") from error
+        raise SettingsError(f"{prefix}{first_problem(error)}") from error
 
 
-def _model_config(section: dict[str, Any], origin: str) -> ModelConfig:
-    name = _name(section.get("name", _DEFAULT_MODEL))
+def _model_config(section: dict[str, Any], prefix: str) -> ModelConfig:
+    name = _model_name(section.get("name", _DEFAULT_MODEL))
     config = find_model(name).config
     for key in section:
         if key not in config.model_fields:
-            raise SettingsError(f"{origin}{_refusal(key, name, config)}")
+            raise SettingsError(f"{prefix}{_refusal(key, name, config)}")
     size_field = config.model_fields.get("size")
     if size_field is not None and config.sizes:
         size = section.get("size", size_field.default)
         if not isinstance(size, str) or size not in config.sizes:
             raise SettingsError(
-                f"{origin}model.size: unknown size {size!r}; known: {', '.join(config.sizes)}"
+                f"{prefix}model.size: unknown size {size!r}; known: {', '.join(config.sizes)}"
             )
         section = {**config.sizes[size], **section}
     try:
         return config.model_validate({**section, "name": name})
     except ValidationError as error:
         dot = "." if error.errors()[0]["loc"] else ": "
-        raise SettingsError(f"{origin}model{dot}{first_problem(error)}") from error
+        raise SettingsError(f"{prefix}model{dot}{first_problem(error)}") from error
 
 
-def _name(value: Any) -> str:
+def _model_name(value: Any) -> str:
     if not isinstance(value, str):
         raise SettingsError(f"model.name: expected the name of a model, got {value!r}")
     return value
 
 
 def _refusal(key: str, name: str, config: type[ModelConfig]) -> str:
-    """Why a model does not take a setting, and what does or was meant."""
+    """Return why a model does not have a setting, with a suggestion."""
     renamed = _renamed("model", key)
     if renamed is not None:
         return renamed
@@ -183,7 +183,7 @@ def _suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def of_model(name: str, changes: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Return of settings for several models those that one of them has.
+    """Select the settings that a model has, of settings for several models.
 
     Args:
         name: The model.

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hemix.data.batch import Columns, Jagged, RequestBatch
+from hemix.data.batch import RequestBatch
+from hemix.data.columns import Columns
+from hemix.data.jagged import Jagged, offsets_of
 from hemix.data.spec import TIMELESS_MS, InputSpec, LevelSpec, Task
 from hemix.models import ModelConfig, build_model, find_model
 from hemix.training.table_optimizers import build_table_optimizer
@@ -156,7 +158,7 @@ def _events(size: Sizes, g: torch.Generator) -> tuple[Tensor, Tensor]:
     lengths = size.draw(size.history, size.users, 0, g)
     if size.ragged and size.users > 1:
         lengths[0], lengths[1] = 0, size.history
-    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    offsets = offsets_of(lengths)
     E = int(offsets[-1])
     owner = torch.repeat_interleave(torch.arange(size.users), lengths)
     age_hours = torch.rand(E, generator=g).square() * 500
@@ -203,13 +205,8 @@ def _columns(
     jagged = []
     for table in level.jagged_tables:
         lengths = torch.randint(0, 4, (rows,), generator=g)
-        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
-        jagged.append(
-            Jagged(
-                values=torch.randint(0, spec.tables[table], (int(offsets[-1]),), generator=g),
-                offsets=offsets,
-            )
-        )
+        values = torch.randint(0, spec.tables[table], (int(lengths.sum()),), generator=g)
+        jagged.append(Jagged.from_lengths(values, lengths))
     numbers = torch.randn(rows, level.numbers, generator=g).to(dtype)
     return Columns(ids=_ids(spec, level.tables, rows, g), numbers=numbers, jagged=tuple(jagged))
 
@@ -223,27 +220,15 @@ def take_requests(batch: RequestBatch, requests: Tensor) -> RequestBatch:
         batch,
         user_index=batch.user_index[requests],
         request_time_ms=batch.request_time_ms[requests],
-        context=take_rows(batch.context, requests),
+        context=batch.context.select(requests),
         history_ranges=batch.history_ranges[requests],
         request_index=place[batch.request_index[keep]],
         item_index=batch.item_index[keep],
-        cross=take_rows(batch.cross, keep.nonzero().squeeze(1)),
+        cross=batch.cross.select(keep.nonzero().squeeze(1)),
         bias=batch.bias[keep],
         labels=None if batch.labels is None else batch.labels[keep],
         weights=None if batch.weights is None else batch.weights[keep],
     )
-
-
-def take_rows(columns: Columns, rows: Tensor) -> Columns:
-    """Some rows of a level, in that order."""
-    jagged = []
-    for column in columns.jagged:
-        lists = [column.values[column.offsets[r] : column.offsets[r + 1]] for r in rows.tolist()]
-        lengths = torch.tensor([0, *(len(x) for x in lists)])
-        jagged.append(
-            Jagged(values=torch.cat([column.values[:0], *lists]), offsets=lengths.cumsum(0))
-        )
-    return Columns(ids=columns.ids[rows], numbers=columns.numbers[rows], jagged=tuple(jagged))
 
 
 def without_events(batch: RequestBatch) -> RequestBatch:
@@ -261,26 +246,7 @@ def without_events(batch: RequestBatch) -> RequestBatch:
 
 def reorder_users(batch: RequestBatch, order: Tensor) -> RequestBatch:
     """The same requests, with the user rows (and their events) in another order."""
-    lengths = batch.event_offsets.diff()[order]
-    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
-    place = torch.argsort(order)
-    moved = offsets[place[batch.user_index]] - batch.event_offsets[batch.user_index]
-    events = torch.cat(
-        [
-            torch.arange(int(batch.event_offsets[u]), int(batch.event_offsets[u + 1]))
-            for u in order.tolist()
-        ]
-    )
-    return dataclasses.replace(
-        batch,
-        users=take_rows(batch.users, order),
-        event_offsets=offsets,
-        event_item=batch.event_item[events],
-        event_time_ms=batch.event_time_ms[events],
-        event_ids=batch.event_ids[events],
-        user_index=place[batch.user_index],
-        history_ranges=batch.history_ranges + moved.unsqueeze(1),
-    )
+    return batch.select_users(order)[0]
 
 
 def briefly_trained(spec: InputSpec, settings: ModelConfig) -> dict[str, Tensor]:

@@ -12,10 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hemix.lab.abtest.cells import Cell as ArmCell
-from hemix.lab.abtest.cells import read_cell, write_cell
-from hemix.lab.abtest.living import MEASURES
-from hemix.lab.abtest.meeting import keep_plan, known_models
 
 from hemix import api
 from hemix.cli import main
@@ -23,8 +19,11 @@ from hemix.data.dataset import Dataset
 from hemix.data.encode import Encoders
 from hemix.errors import DataError, HemixError, RunError, StorageError
 from hemix.formats import FORMAT_KEY, SavedFormat
-from hemix.lab.abtest.plan import Plan, city_of
-from hemix.lab.abtest.run import _power
+from hemix.lab.abtest.arm_models import read_models, write_plan
+from hemix.lab.abtest.arm_results import read_result, write_result
+from hemix.lab.abtest.measures import MEASURES, ArmResult
+from hemix.lab.abtest.plan import Plan, load_city
+from hemix.lab.abtest.run import _load_power
 from hemix.lab.studies.candidate import Candidate
 from hemix.lab.studies.datasets import StudyDataset
 from hemix.lab.studies.run_trial import run_trial
@@ -33,7 +32,7 @@ from hemix.lab.studies.trial import Trial
 from hemix.runs import Run
 from hemix.runs.weights import sha256
 from hemix.serving.models import _test_metrics
-from hemix.serving.served.files import read_log_table, write_log_table
+from hemix.serving.ranking_log.files import read_table, write_table
 from hemix.training.checkpoint import Checkpoint, Checkpoints, Snapshot
 from hemix.training.parent import parent_run, write_parent
 
@@ -251,18 +250,18 @@ def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("version", OTHERS)
 def test_a_simulated_city(city: Path, tmp_path: Path, version: object) -> None:
     logs = shutil.copytree(city, tmp_path / "logs")
-    assert city_of(logs).days == 3
+    assert load_city(logs).days == 3
     other_version(logs / "truth" / "city.json", version)
-    refused(DataError, logs / "truth" / "city.json", lambda: city_of(logs))
+    refused(DataError, logs / "truth" / "city.json", lambda: load_city(logs))
 
 
 @pytest.mark.parametrize("version", OTHERS)
 def test_the_plan_of_an_experiment(tmp_path: Path, version: object) -> None:
     plan = Plan(arms={"a": "oracle"}, logs="logs", users=1, days=1)
-    keep_plan(plan, tmp_path, {"a": {"name": "oracle"}})
-    assert known_models(plan, tmp_path) == {"a": {"name": "oracle"}}
+    write_plan(plan, tmp_path, {"a": {"name": "oracle"}})
+    assert read_models(plan, tmp_path) == {"a": {"name": "oracle"}}
     other_version(tmp_path / "plan.json", version)
-    refused(DataError, tmp_path / "plan.json", lambda: known_models(plan, tmp_path))
+    refused(DataError, tmp_path / "plan.json", lambda: read_models(plan, tmp_path))
 
 
 @pytest.mark.parametrize("version", OTHERS)
@@ -271,21 +270,21 @@ def test_the_power_of_an_experiment(tmp_path: Path, version: object) -> None:
     no_lives: Any = None
     path = tmp_path / "power.json"
     path.write_text(json.dumps({FORMAT_KEY: 1, "clicks": 0.5, "orders": None}))
-    assert _power(plan, tmp_path, no_lives) == {"clicks": 0.5, "orders": None}
+    assert _load_power(plan, tmp_path, no_lives) == {"clicks": 0.5, "orders": None}
     other_version(path, version)
-    refused(DataError, path, lambda: _power(plan, tmp_path, no_lives))
+    refused(DataError, path, lambda: _load_power(plan, tmp_path, no_lives))
 
 
 @pytest.mark.parametrize("version", [None, b"0", b"99", b"x"])
-def test_a_cell_of_an_experiment(tmp_path: Path, version: bytes | None) -> None:
+def test_the_result_of_an_arm(tmp_path: Path, version: bytes | None) -> None:
     import numpy as np
 
     path = tmp_path / "a-0000.parquet"
     users = np.arange(2)
-    write_cell(path, ArmCell(users=users, outcome={m: np.zeros((2, 1)) for m in MEASURES}))
-    assert read_cell(path).users.tolist() == [0, 1]
+    write_result(path, ArmResult(users=users, measures={m: np.zeros((2, 1)) for m in MEASURES}))
+    assert read_result(path).users.tolist() == [0, 1]
     rewrite(path, FORMAT_KEY.encode(), version)
-    refused(DataError, path, lambda: read_cell(path))
+    refused(DataError, path, lambda: read_result(path))
 
 
 @pytest.mark.parametrize("version", OTHERS)
@@ -303,10 +302,10 @@ def test_a_demo(tmp_path: Path, version: object) -> None:
 @pytest.mark.parametrize("version", [None, b"0", b"99", b"x"])
 def test_a_file_of_the_log_of_rankings(tmp_path: Path, version: bytes | None) -> None:
     path = tmp_path / "a.parquet"
-    write_log_table(pa.table({"a": [1, 2], "b": [3, 4]}), path)
-    assert read_log_table(path, ["b"]) == pa.table({"b": [3, 4]})
+    write_table(pa.table({"a": [1, 2], "b": [3, 4]}), path)
+    assert read_table(path, ["b"]) == pa.table({"b": [3, 4]})
     rewrite(path, b"hemix.format_version", version)
-    refused(DataError, path, lambda: read_log_table(path))
+    refused(DataError, path, lambda: read_table(path))
 
 
 def rewrite(path: Path, key: bytes, version: bytes | None) -> None:

@@ -22,6 +22,7 @@ SURFACE = [
     "RequestBatch",
     "Run",
     "Schema",
+    "ServeConfig",
     "ablate",
     "compare",
     "demo",

@@ -6,53 +6,33 @@ Letters used in shapes, here and in the model:
     I distinct item rows
     T tasks   F one-valued id columns   K numbers
 
-A user row holds one user's features and one contiguous piece of their event history, sorted by
-time. Requests point to user rows, candidates to requests; candidates and events point to item rows.
-Nothing here is padded.
-
-This module knows tensors, not files: no schema, no encoder.
+A user row holds one user's features and one contiguous range of events, sorted by time. Requests
+point to user rows, candidates to requests; candidates and events point to item rows. Nothing here
+is padded.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hemix.data.spec import InputSpec, LevelSpec
-from hemix.errors import DataError
+from hemix.data.batch_checks import validate_batch
+from hemix.data.batch_joins import concatenate_batches
+from hemix.data.batch_selections import (
+    expand_per_impression,
+    select_candidates,
+    select_users,
+)
+from hemix.data.columns import Columns
+from hemix.data.devices import to_device
+from hemix.data.spec import InputSpec
 
-__all__ = ["Columns", "Jagged", "RequestBatch", "to_device"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Jagged:
-    """Lists of ids: row i holds ``values[offsets[i]:offsets[i + 1]]``."""
-
-    values: Tensor
-    """int64 [total]"""
-    offsets: Tensor
-    """int64 [rows + 1], from 0 to total"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Columns:
-    """The encoded features of one level."""
-
-    ids: Tensor
-    """int64 [rows, F]"""
-    numbers: Tensor
-    """float32 [rows, K]"""
-    jagged: tuple[Jagged, ...] = ()
-    """One per multi-valued feature."""
-
-    @property
-    def rows(self) -> int:
-        """How many rows."""
-        return int(self.ids.shape[0])
+__all__ = ["RequestBatch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,17 +83,17 @@ class RequestBatch:
     impression_index: Tensor | None = None
     """int64 [N]: position of the impression in its split, to join predictions by"""
     loss_weight: Tensor | None = None
-    """float32 [T]: in a part of a batch, the weight of the whole, by which the part's loss is
-    divided so that parts add up
+    """float32 [T]: in a microbatch, the weight of the whole batch. The loss is divided by it, so
+    that the microbatches' losses add up to the batch's.
     """
     cpu_copy: RequestBatch | None = None
-    """On another device: the same batch in the host's memory (:attr:`cpu_batch`)"""
+    """On another device: the same batch in the CPU's memory (:attr:`cpu_batch`)"""
 
     @property
     def cpu_batch(self) -> RequestBatch:
-        """The batch in the host's memory.
+        """The batch in the CPU's memory.
 
-        Whatever decides shapes is read from here, so that no step waits for a device.
+        Read from here what decides shapes, so that no step waits for a device.
         """
         return self.cpu_copy or self
 
@@ -132,8 +112,13 @@ class RequestBatch:
         """N."""
         return int(self.request_index.shape[0])
 
+    @property
+    def candidates_per_request(self) -> Tensor:
+        """int64 [Q], in the CPU's memory."""
+        return torch.bincount(self.cpu_batch.request_index, minlength=self.requests_count)
+
     def to(self, device: torch.device | str) -> RequestBatch:
-        """The same batch on another device, which keeps this one as its :attr:`cpu_batch`."""
+        """Return the batch on another device, with this one as its :attr:`cpu_batch`."""
         device = torch.device(device)
         if device == self.request_index.device:
             return self
@@ -141,138 +126,82 @@ class RequestBatch:
         def move(value: Any) -> Any:
             if isinstance(value, Tensor):
                 return to_device(value, device)
-            if isinstance(value, Columns | Jagged):
-                return type(value)(
-                    **{f.name: move(getattr(value, f.name)) for f in dataclasses.fields(value)}
-                )
-            return tuple(move(v) for v in value) if isinstance(value, tuple) else value
+            return value.to(device) if isinstance(value, Columns) else value
 
-        parts = {
-            f.name: move(getattr(self, f.name))
-            for f in dataclasses.fields(self)
-            if f.name != "cpu_copy"
-        }
-        return RequestBatch(**parts, cpu_copy=self.cpu_batch)
+        names = [f.name for f in dataclasses.fields(self) if f.name != "cpu_copy"]
+        fields = {name: move(getattr(self, name)) for name in names}
+        return RequestBatch(**fields, cpu_copy=self.cpu_batch)
+
+    def select_users(self, users: Tensor) -> tuple[RequestBatch, Tensor]:
+        """Return some users with all their events, requests and candidates.
+
+        Requests and candidates stay in their order. Only item rows that are used stay.
+
+        Args:
+            users: int64 [n], distinct user rows, in the order of the new batch.
+
+        Returns:
+            The batch, and int64: which of this batch's candidates it holds.
+        """
+        return select_users(self, users)
+
+    def microbatch(self, index: int, count: int) -> tuple[RequestBatch, Tensor]:
+        """Return one of ``count`` batches that together hold every candidate once.
+
+        A user is in one of them only. With more microbatches than users some are empty.
+
+        Args:
+            index: 0 ... count - 1; the microbatch has the users index, index + count, ...
+            count: How many there are.
+
+        Returns:
+            The microbatch, and int64: which of this batch's candidates it holds.
+        """
+        return select_users(self, torch.arange(self.users_count)[index::count])
+
+    def select_candidates(self, first: int, last: int) -> tuple[RequestBatch, slice]:
+        """Return the candidates [first, last) with all users, events and requests, as views.
+
+        Item rows before the first and behind the last that is used are left out.
+
+        Args:
+            first: The first candidate.
+            last: The position behind the last candidate.
+
+        Returns:
+            The batch, and which of this batch's item rows it holds.
+        """
+        return select_candidates(self, first, last)
+
+    def expand_per_impression(self, first: int = 0, last: int | None = None) -> RequestBatch:
+        """Return some impressions with nothing shared: each has a user row, a history and a request
+        of its own.
+
+        A history is cut to what its impression sees. Item row i is impression i's candidate; behind
+        these comes one item row per event, so that a model computes an event's vector for each
+        impression that sees it. Scores and gradients are those of the shared batch.
+
+        Args:
+            first: The first impression.
+            last: The position behind the last impression; None: all that follow.
+        """
+        return expand_per_impression(self, first, self.candidates_count if last is None else last)
+
+    @staticmethod
+    def concatenate(batches: Sequence[RequestBatch]) -> RequestBatch:
+        """Return all users, requests and candidates of at least one batch, in the CPU's memory.
+
+        Rows are not merged: a user or an item of two batches has two rows.
+        """
+        return concatenate_batches(batches)
 
     def validate(self, spec: InputSpec) -> None:
-        """Check shapes, indices, cuts and numbers against ``spec``.
+        """Check shapes, indices, history ranges and numbers against ``spec``.
 
-        Raises DataError naming the field, what was expected and what was found. Costs a pass over
-        the batch: call it where a batch comes from outside, not in every step.
+        This takes a pass over the batch: call it where a batch comes from outside, not in every
+        step.
+
+        Raises:
+            DataError: Names the field, what was expected and what was found.
         """
-        R, Q, N, E = (
-            self.users_count,
-            self.requests_count,
-            self.candidates_count,
-            self.event_item.shape[0],
-        )
-        _columns("users", self.users, spec.user, spec, R)
-        _columns("context", self.context, spec.context, spec, Q)
-        _columns("items", self.items, spec.item, spec, self.items.rows)
-        _columns("cross", self.cross, spec.cross, spec, N)
-        _shape("event_offsets", self.event_offsets, (R + 1,))
-        _shape("event_item", self.event_item, (E,))
-        _shape("event_time_ms", self.event_time_ms, (E,))
-        _shape("event_ids", self.event_ids, (E, len(spec.event.tables)))
-        _shape("user_index", self.user_index, (Q,))
-        _shape("request_time_ms", self.request_time_ms, (Q,))
-        _shape("history_ranges", self.history_ranges, (Q, 3))
-        _shape("request_index", self.request_index, (N,))
-        _shape("item_index", self.item_index, (N,))
-        _shape("bias", self.bias, (N,))
-        _offsets("event_offsets", self.event_offsets, E)
-        _within("user_index", self.user_index, R, "users")
-        _within("request_index", self.request_index, Q, "requests")
-        if bool((self.request_index[1:] < self.request_index[:-1]).any()):
-            raise DataError("RequestBatch.request_index: expected ascending requests")
-        _within("item_index", self.item_index, self.items.rows, "items")
-        _within("event_item", self.event_item, self.items.rows, "items")
-        _within("bias", self.bias, max(spec.bias_rows, 1), "rows")
-        for column, table in enumerate(spec.event.tables):
-            _within(
-                f"event_ids[:, {column}]",
-                self.event_ids[:, column],
-                spec.tables[table],
-                f"rows of table {table}",
-            )
-        begin, middle, end = self.history_ranges.unbind(1)
-        first, last = self.event_offsets[self.user_index], self.event_offsets[self.user_index + 1]
-        wrong = (begin < first) | (middle < begin) | (end < middle) | (end > last)
-        if bool(wrong.any()):
-            q = int(wrong.nonzero()[0])
-            raise DataError(
-                f"RequestBatch.history_ranges[{q}]: expected {int(first[q])} <= begin <= "
-                f"real time <= end <= {int(last[q])}, "
-                f"the user's history; got {self.history_ranges[q].tolist()}"
-            )
-        for name in ("labels", "weights"):
-            value = getattr(self, name)
-            if value is not None:
-                _shape(name, value, (N, len(spec.tasks)))
-                _finite(name, value)
-        if self.impression_index is not None:
-            _shape("impression_index", self.impression_index, (N,))
-
-
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the host on ``device``.
-
-    A copy to a GPU leaves from pinned memory, else the host would wait for it.
-    """
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
-
-
-def _shape(name: str, value: Tensor, expected: tuple[int, ...]) -> None:
-    if tuple(value.shape) != expected:
-        raise DataError(f"RequestBatch.{name}: expected shape {expected}, got {tuple(value.shape)}")
-
-
-def _within(name: str, value: Tensor, rows: int, of: str) -> None:
-    wrong = (value < 0) | (value >= rows)
-    if bool(wrong.any()):
-        at = int(wrong.nonzero()[0, 0])
-        raise DataError(
-            f"RequestBatch.{name}: points outside its {rows} {of}: {int(value[at])} at position "
-            f"{at}"
-        )
-
-
-def _finite(name: str, value: Tensor) -> None:
-    wrong = ~torch.isfinite(value)
-    if bool(wrong.any()):
-        at = wrong.nonzero()[0].tolist()
-        raise DataError(
-            f"RequestBatch.{name}: expected finite numbers, got {float(value[tuple(at)])} at {at}"
-        )
-
-
-def _offsets(name: str, offsets: Tensor, total: int) -> None:
-    if (
-        int(offsets[0]) != 0
-        or int(offsets[-1]) != total
-        or bool((offsets[1:] < offsets[:-1]).any())
-    ):
-        raise DataError(f"RequestBatch.{name}: expected ascending offsets from 0 to {total}")
-
-
-def _columns(name: str, columns: Columns, level: LevelSpec, spec: InputSpec, rows: int) -> None:
-    _shape(f"{name}.ids", columns.ids, (rows, len(level.tables)))
-    _shape(f"{name}.numbers", columns.numbers, (rows, level.numbers))
-    _finite(f"{name}.numbers", columns.numbers)
-    for feature, table, ids in zip(level.names, level.tables, columns.ids.unbind(1), strict=True):
-        _within(f"{name}.ids[{feature}]", ids, spec.tables[table], f"rows of table {table}")
-    if len(columns.jagged) != len(level.jagged_tables):
-        raise DataError(
-            f"RequestBatch.{name}.jagged: expected {len(level.jagged_tables)}, "
-            f"got {len(columns.jagged)}"
-        )
-    for feature, table, jagged in zip(
-        level.jagged_names, level.jagged_tables, columns.jagged, strict=True
-    ):
-        _shape(f"{name}.jagged[{feature}].offsets", jagged.offsets, (rows + 1,))
-        _offsets(f"{name}.jagged[{feature}].offsets", jagged.offsets, jagged.values.shape[0])
-        _within(
-            f"{name}.jagged[{feature}]", jagged.values, spec.tables[table], f"rows of table {table}"
-        )
+        validate_batch(self, spec)

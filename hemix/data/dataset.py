@@ -1,11 +1,8 @@
-"""Shards -> RequestBatch.
+"""A prepared dataset folder, memory-mapped, and the batches of its splits.
 
-A dataset folder is opened by memory-mapping; a batch is a pure function of the requests that it
-holds. An epoch is a *plan*: an order of all requests and the places where one batch ends, both
-functions of (seed, epoch). So the position in the data is one number, any process can make any
-batch, and a resumed run sees exactly the batches that remained.
-
-Truth is not opened here.
+A batch is a pure function of its requests. An epoch is a plan: an order of all requests, divided
+into batches, as a function of (seed, epoch). So any process can make any batch, and a resumed run
+continues with the batches that remained.
 """
 
 from __future__ import annotations
@@ -20,143 +17,85 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from hemix.data.batch import Columns, Jagged, RequestBatch
+from hemix.data.batch import RequestBatch
+from hemix.data.columns import Columns
 from hemix.data.history import HistoryStore
-from hemix.data.layout import (
-    MANIFEST_FORMAT,
-    SPEC_FORMAT,
-    SPLITS,
-    Block,
-    file_hash,
-    load_array,
-    ranges,
-)
-from hemix.data.spec import MISSING, UNKNOWN, InputSpec, LevelSpec
+from hemix.data.jagged import int64_tensor
+from hemix.data.jagged_array import offsets_of, range_positions
+from hemix.data.layout import MANIFEST_FORMAT, SPEC_FORMAT, SPLITS, Block, file_hash, load_array
+from hemix.data.replacement import Replacement
+from hemix.data.sharded_columns import ShardedArray, ShardedBlock
+from hemix.data.spec import InputSpec, LevelSpec
 from hemix.errors import DataError, UsageError
 from hemix.features.history_counts import HISTORY_COUNTS, history_counts, number_of_actions
 from hemix.schema import Schema
 
-__all__ = ["Dataset", "Plan", "Replacement", "Split"]
+__all__ = ["Dataset", "Plan", "Split"]
 
-Array = npt.NDArray[Any]
+Int64Array = npt.NDArray[np.int64]
 
 _AHEAD = 1
-"""Batches that wait to be taken, beside one in every loader thread's hands"""
+"""Finished batches that wait, in addition to the one of every loader thread"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """One pass over a split: the order of its requests and where each batch begins."""
 
-    order: Array
+    order: Int64Array
     """int64 [Q]"""
-    begin: Array
+    begin: Int64Array
     """int64 [batches + 1], positions in ``order``"""
 
     def __len__(self) -> int:
         return len(self.begin) - 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class Replacement:
-    """Random replacement of known ids by the unknown row, so that this row is trained."""
-
-    rate: float
-    seed: tuple[int, ...]
-
-
-class _Shards:
-    """One column of all shards of a split, addressed by its position in the whole split."""
-
-    def __init__(self, arrays: list[Array]) -> None:
-        self._arrays = arrays
-        self._first = np.concatenate([[0], np.cumsum([len(a) for a in arrays])]).astype(np.int64)
-
-    def __len__(self) -> int:
-        return int(self._first[-1])
-
-    def __getitem__(self, rows: Array) -> Array:
-        if len(self._arrays) == 1:
-            return self._arrays[0].take(rows, axis=0)
-        shard = np.searchsorted(self._first, rows, side="right") - 1
-        out = np.empty((len(rows), *self._arrays[0].shape[1:]), dtype=self._arrays[0].dtype)
-        for s in np.unique(shard):
-            here = shard == s
-            out[here] = self._arrays[s][rows[here] - self._first[s]]
-        return out
-
-    def read(self) -> Array:
-        """The whole column in memory."""
-        return np.concatenate(self._arrays)
-
-
-class _BlockShards:
-    """One level's features of all shards."""
-
-    def __init__(self, blocks: list[Block]) -> None:
-        self._blocks = blocks
-        self._first = np.concatenate([[0], np.cumsum([len(b.ids) for b in blocks])]).astype(
-            np.int64
-        )
-
-    def take(self, rows: Array) -> Block:
-        if len(self._blocks) == 1:
-            return self._blocks[0].take(rows)
-        shard = np.searchsorted(self._first, rows, side="right") - 1
-        order = np.argsort(shard, kind="stable")
-        cuts = np.flatnonzero(np.diff(shard[order])) + 1
-        pieces = [
-            self._blocks[shard[p[0]]].take(rows[p] - self._first[shard[p[0]]])
-            for p in np.split(order, cuts)
-            if len(p)
-        ]
-        if not pieces:
-            return self._blocks[0].take(rows)
-        back = np.empty_like(order)
-        back[order] = np.arange(len(order))
-        return Block.concatenate(pieces).take(back)
-
-
 class Split:
     """The impressions of one split, and how to make batches of them."""
 
     def __init__(self, dataset: Dataset, name: str) -> None:
+        """Memory-map the shards.
+
+        Args:
+            dataset: The dataset.
+            name: ``train``, ``valid`` or ``test``.
+
+        Raises:
+            DataError: If a shard is missing or damaged.
+        """
         self._data = dataset
         self.name = name
         folders = sorted(p for p in (dataset.folder / name).glob("*") if p.is_dir())
         if not folders:
             raise DataError(f"{dataset.folder / name}: no shards of the {name} split")
 
-        def column(file: str) -> _Shards:
-            return _Shards([load_array(folder / f"{file}.npy") for folder in folders])
+        def column(file: str) -> ShardedArray[Any]:
+            return ShardedArray([load_array(folder / f"{file}.npy") for folder in folders])
 
-        def block(level: str, spec: LevelSpec) -> _BlockShards:
-            return _BlockShards(
+        def block(level: str, spec: LevelSpec) -> ShardedBlock:
+            return ShardedBlock(
                 [Block.load(folder, level, len(spec.jagged_tables)) for folder in folders]
             )
 
         spec = dataset.spec
-        self.user, self.user_row, self.time_ms = (
-            column("user"),
-            column("user_row"),
-            column("time_ms"),
-        )
-        self.item_row, self.bias = column("item_row"), column("bias")
-        self.labels, self.weight, self.log_row = (
-            column("labels"),
-            column("weight"),
-            column("log_row"),
-        )
+        self.user: ShardedArray[np.int32] = column("user")
+        self.user_row: ShardedArray[np.int32] = column("user_row")
+        self.time_ms: ShardedArray[np.int64] = column("time_ms")
+        self.item_row: ShardedArray[np.int32] = column("item_row")
+        self.bias: ShardedArray[np.int32] = column("bias")
+        self.labels: ShardedArray[np.int8] = column("labels")
+        self.weight: ShardedArray[np.float32] = column("weight")
+        self.log_row: ShardedArray[np.int64] = column("log_row")
         self._context, self._cross = block("context", spec.context), block("cross", spec.cross)
         firsts = [load_array(folder / "first_candidate.npy") for folder in folders]
         counts = np.concatenate([np.diff(f) for f in firsts])
-        promised = dataset.manifest["splits"][name]
-        if (len(counts), int(counts.sum())) != (promised["requests"], promised["rows"]):
+        expected = dataset.manifest["splits"][name]
+        if (len(counts), int(counts.sum())) != (expected["requests"], expected["rows"]):
             raise DataError(
-                f"{dataset.folder / name}: expected {promised['requests']} requests and "
-                f"{promised['rows']} impressions "
+                f"{dataset.folder / name}: expected {expected['requests']} requests and "
+                f"{expected['rows']} impressions "
                 f"by manifest.json, found {len(counts)} and {int(counts.sum())}: a shard is "
                 "missing or damaged"
             )
@@ -166,7 +105,7 @@ class Split:
                 f"{len(self.item_row)} candidates do "
                 f"not fit first_candidate.npy"
             )
-        self.first_candidate = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self.first_candidate = offsets_of(counts)
         """int64 [Q + 1]"""
 
     @property
@@ -180,32 +119,36 @@ class Split:
         return len(self.item_row)
 
     @cached_property
-    def request_of(self) -> Array:
+    def request_of(self) -> Int64Array:
         """int64 [impressions]: the request that each impression belongs to."""
         return np.repeat(np.arange(self.requests, dtype=np.int64), np.diff(self.first_candidate))
 
     def plan(
         self, batch_size: int, *, order: str = "stored", seed: int = 0, epoch: int = 0
     ) -> Plan:
-        """Batches of about ``batch_size`` impressions, whole requests each: a request is in
-        the batch that its first impression falls into.
+        """Divide the requests into batches of about ``batch_size`` impressions.
 
-        ``order``: ``stored`` (shard by shard, in each by user, then time), ``time``, ``shuffled``
-        by (seed, epoch), or ``users``: the users shuffled by (seed, epoch), all requests of one
-        together and in time.
+        A request belongs to the batch in which its first impression falls.
+
+        Args:
+            batch_size: Impressions of a batch, about.
+            order: ``stored`` (by shard, user and time), ``time``, ``shuffled``, or ``users``
+                (shuffled users, each with all requests in time).
+            seed: Of the shuffle, together with the epoch.
+            epoch: Number of the pass over the data.
         """
         if order == "shuffled":
             requests = np.random.default_rng([seed, epoch]).permutation(self.requests)
         elif order == "users":
             user = self.user.read()
-            place = np.random.default_rng([seed, epoch]).permutation(int(user.max(initial=0)) + 1)
-            requests = np.lexsort((self.time_ms.read(), place[user]))
+            rank = np.random.default_rng([seed, epoch]).permutation(int(user.max(initial=0)) + 1)
+            requests = np.lexsort((self.time_ms.read(), rank[user]))
         elif order == "time":
             requests = np.argsort(self.time_ms.read(), kind="stable")
         else:
             requests = np.arange(self.requests)
         sizes = np.diff(self.first_candidate)[requests]
-        batch = (np.cumsum(sizes) - sizes) // batch_size
+        batch = offsets_of(sizes)[:-1] // batch_size
         begin = np.concatenate([[0], np.flatnonzero(np.diff(batch)) + 1, [self.requests]]).astype(
             np.int64
         )
@@ -219,9 +162,13 @@ class Split:
         replacement: Replacement | None = None,
         workers: int = 1,
     ) -> Iterator[RequestBatch]:
-        """The plan's batches from number ``first`` on, in order.
+        """Yield the batches of a plan, in order.
 
-        So many threads make the next ones meanwhile; with 0 each is made when it is asked for.
+        Args:
+            plan: Requests and batches.
+            first: Number of the first batch to yield.
+            replacement: Random replacement of ids, whose seed gets the number of each batch.
+            workers: Threads that make batches ahead; 0: none, a batch is made when it is needed.
         """
 
         def make(i: int) -> RequestBatch:
@@ -250,86 +197,112 @@ class Split:
                 for future in waiting:
                     future.cancel()
 
-    def batch(self, requests: Array, *, replacement: Replacement | None = None) -> RequestBatch:
-        """The batch of the given requests (positions in the split), in that order."""
+    def batch(
+        self, requests: Int64Array, *, replacement: Replacement | None = None
+    ) -> RequestBatch:
+        """Make the batch of some requests, in their order.
+
+        Args:
+            requests: int64 [Q], positions in the split.
+            replacement: Replace known ids at random.
+        """
         data, store = self._data, self._data.history
         first = self.first_candidate[requests]
         counts = self.first_candidate[requests + 1] - first
-        rows = ranges(first, counts)
+        rows = range_positions(first, counts)
         time_ms = self.time_ms[requests]
-        user, user_row = (
-            self.user[requests].astype(np.int64),
-            self.user_row[requests].astype(np.int64),
-        )
-
-        # one user row per (user, version of their features); it holds the events that any of its
-        # requests sees
-        _, one_of, user_index = np.unique(user_row, return_index=True, return_inverse=True)
-        cuts = store.ranges(user, time_ms)
-        begin = np.full(len(one_of), np.iinfo(np.int64).max)
-        end = np.zeros(len(one_of), dtype=np.int64)
-        np.minimum.at(begin, user_index, cuts[:, 0])
-        np.maximum.at(end, user_index, cuts[:, 2])
-        lengths = end - begin
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        history_ranges = cuts + (offsets[:-1] - begin)[user_index][:, None]
-        events = ranges(begin, lengths)
+        user_row = self.user_row[requests].astype(np.int64)
+        ranges = store.ranges(self.user[requests].astype(np.int64), time_ms)
+        histories = _Histories.of(user_row, ranges)
+        events = range_positions(histories.begin, np.diff(histories.offsets))
 
         item_row = self.item_row[rows]
         distinct, index = _distinct(
-            np.concatenate([item_row, store.item_row.take(events)]), data.item_rows
+            np.concatenate([item_row, store.item_row.take(events)]), data.items.rows
         )
         labels = self.labels[rows]
         event_ids = store.ids.take(events, axis=0)
 
         blocks = {
-            "user": data.users.take(user_row[one_of]),
-            "context": self._context.take(requests),
-            "item": data.items.take(distinct),
-            "cross": self._cross.take(rows),
+            "user": data.users.select(histories.user_row),
+            "context": self._context.select(requests),
+            "item": data.items.select(distinct),
+            "cross": self._cross.select(rows),
         }
         if data.schema.history.counts:
             actions = number_of_actions(len(data.spec.context.numbers_of(HISTORY_COUNTS)))
             blocks["context"] = blocks["context"].with_numbers(
-                history_counts(history_ranges, event_ids[:, 0], actions)
+                history_counts(histories.ranges, event_ids[:, 0], actions)
             )
         if replacement is not None and replacement.rate > 0:
-            draw = np.random.default_rng(replacement.seed)
-            blocks = {
-                n: _replace(b, getattr(data.spec, n), data.spec, replacement.rate, draw)
-                for n, b in blocks.items()
-            }
-            event_ids = _replace_ids(
-                event_ids, data.spec.event.tables, data.spec, replacement.rate, draw
-            )
+            blocks, event_ids = replacement.apply(blocks, event_ids, data.spec)
         return RequestBatch(
-            users=to_columns(blocks["user"]),
-            event_offsets=_tensor(offsets),
-            event_item=_tensor(index[len(rows) :]),
-            event_time_ms=_tensor(store.time_ms.take(events)),
-            event_ids=_tensor(event_ids),
-            user_index=_tensor(user_index),
-            request_time_ms=_tensor(time_ms),
-            context=to_columns(blocks["context"]),
-            history_ranges=_tensor(history_ranges),
-            request_index=_tensor(np.repeat(np.arange(len(requests), dtype=np.int64), counts)),
-            item_index=_tensor(index[: len(rows)]),
-            cross=to_columns(blocks["cross"]),
-            bias=_tensor(self.bias[rows]),
-            items=to_columns(blocks["item"]),
+            users=Columns.from_block(blocks["user"]),
+            event_offsets=int64_tensor(histories.offsets),
+            event_item=int64_tensor(index[len(rows) :]),
+            event_time_ms=int64_tensor(store.time_ms.take(events)),
+            event_ids=int64_tensor(event_ids),
+            user_index=int64_tensor(histories.user_index),
+            request_time_ms=int64_tensor(time_ms),
+            context=Columns.from_block(blocks["context"]),
+            history_ranges=int64_tensor(histories.ranges),
+            request_index=int64_tensor(np.repeat(np.arange(len(requests)), counts)),
+            item_index=int64_tensor(index[: len(rows)]),
+            cross=Columns.from_block(blocks["cross"]),
+            bias=int64_tensor(self.bias[rows]),
+            items=Columns.from_block(blocks["item"]),
             labels=torch.from_numpy((labels == 1).astype(np.float32)),
             weights=torch.from_numpy((labels >= 0) * self.weight[rows][:, None]),
-            impression_index=_tensor(rows),
+            impression_index=int64_tensor(rows),
         )
 
 
-def _distinct(values: Array, upper: int) -> tuple[Array, Array]:
-    """The sorted distinct values and each value's position among them; ``upper`` bounds the
-    values.
+@dataclass(frozen=True, kw_only=True)
+class _Histories:
+    """The user rows of a batch: one for each version of a user's features, with all events that any
+    of its requests sees.
     """
+
+    user_row: Int64Array
+    """int64 [R]: the version"""
+    user_index: Int64Array
+    """int64 [Q] -> user rows"""
+    begin: Int64Array
+    """int64 [R]: the first event, a position in the history store"""
+    offsets: Int64Array
+    """int64 [R + 1]"""
+    ranges: Int64Array
+    """int64 [Q, 3]: what each request sees, positions among the batch's events"""
+
+    @classmethod
+    def of(cls, user_row: Int64Array, ranges: Int64Array) -> _Histories:
+        """Find the user rows of requests.
+
+        Args:
+            user_row: int64 [Q], the version of each request's user.
+            ranges: int64 [Q, 3], what each request sees, positions in the history store.
+        """
+        distinct, user_index = np.unique(user_row, return_inverse=True)
+        begin = np.full(len(distinct), np.iinfo(np.int64).max)
+        end = np.zeros(len(distinct), dtype=np.int64)
+        np.minimum.at(begin, user_index, ranges[:, 0])
+        np.maximum.at(end, user_index, ranges[:, 2])
+        offsets = offsets_of(end - begin)
+        shift = (offsets[:-1] - begin)[user_index]
+        return cls(
+            user_row=distinct,
+            user_index=user_index,
+            begin=begin,
+            offsets=offsets,
+            ranges=ranges + shift[:, None],
+        )
+
+
+def _distinct(values: npt.NDArray[np.int32], upper: int) -> tuple[Int64Array, Int64Array]:
+    """Return the sorted distinct values, all below ``upper``, and each value's position there."""
     if upper > 8 * len(values) + 1024:
-        distinct, index = np.unique(values, return_inverse=True)
-        return distinct.astype(np.int64), index.astype(np.int64)
+        rows, index = np.unique(values, return_inverse=True)
+        return rows.astype(np.int64), index.astype(np.int64)
     present = np.zeros(upper, dtype=bool)
     present[values] = True
     distinct = np.flatnonzero(present)
@@ -338,56 +311,19 @@ def _distinct(values: Array, upper: int) -> tuple[Array, Array]:
     return distinct, position.take(values)
 
 
-def _replace(
-    block: Block, level: LevelSpec, spec: InputSpec, rate: float, draw: np.random.Generator
-) -> Block:
-    jagged = tuple(
-        (_replace_ids(values[:, None], (table,), spec, rate, draw)[:, 0], offsets)
-        for (values, offsets), table in zip(block.jagged, level.jagged_tables, strict=True)
-    )
-    return Block(
-        ids=_replace_ids(block.ids, level.tables, spec, rate, draw),
-        numbers=block.numbers,
-        jagged=jagged,
-    )
-
-
-def _replace_ids(
-    ids: Array, tables: tuple[str, ...], spec: InputSpec, rate: float, draw: np.random.Generator
-) -> Array:
-    """``ids`` [rows, columns] with known ones replaced at random; only a vocabulary has an unknown
-    row that data can reach.
-    """
-    hit = draw.random(ids.shape, dtype=np.float32) < rate
-    hit &= np.array([table in spec.vocabularies for table in tables], dtype=bool)
-    return np.where(hit & (ids > MISSING), UNKNOWN, ids)
-
-
-def _tensor(array: Array) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64))
-
-
-def to_columns(block: Block) -> Columns:
-    """A block's arrays as a RequestBatch's tensors."""
-    return Columns(
-        ids=_tensor(block.ids),
-        numbers=torch.from_numpy(np.ascontiguousarray(block.numbers, dtype=np.float32)),
-        jagged=tuple(
-            Jagged(values=_tensor(values), offsets=_tensor(offsets))
-            for values, offsets in block.jagged
-        ),
-    )
-
-
 class Dataset:
-    """A dataset folder made by ``hemix prepare``.
-
-    Raises DataError naming what is missing or damaged.
-    """
+    """A dataset folder made by ``hemix prepare``."""
 
     def __init__(self, folder: str | Path, *, history_events_max: int | None = None) -> None:
-        """``history_events_max``: show every request at most its newest so many events (to study
-        the length of histories).
+        """Open a folder.
+
+        Args:
+            folder: The dataset folder.
+            history_events_max: Most events that a request sees, its newest ones; None: what the
+                schema says.
+
+        Raises:
+            DataError: Names what is missing or damaged.
         """
         self.folder = Path(folder)
         manifest = self.folder / "manifest.json"

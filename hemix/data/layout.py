@@ -1,8 +1,12 @@
-"""Arrays of a dataset folder: written once, then memory-mapped. docs/dataset.md lists the files."""
+"""Arrays of a dataset folder: written once, then memory-mapped.
+
+docs/reference/dataset.md lists the files.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from hemix.data.jagged_array import JaggedArray
 from hemix.errors import DataError
 from hemix.files import storage_errors
 from hemix.formats import SavedFormat
@@ -41,45 +46,48 @@ Array = npt.NDArray[Any]
 class Block:
     """The encoded features of some rows of one level: a RequestBatch's Columns, as NumPy arrays."""
 
-    ids: Array
+    ids: npt.NDArray[np.int32]
     """int32 [rows, F]"""
-    numbers: Array
+    numbers: npt.NDArray[np.float32]
     """float32 [rows, K]"""
-    jagged: tuple[tuple[Array, Array], ...] = ()
-    """(values int32 [total], offsets int64 [rows + 1]) of every multi-valued feature"""
+    jagged: tuple[JaggedArray[np.int32], ...] = ()
+    """One per multi-valued feature"""
 
-    def take(self, rows: Array) -> Block:
+    @property
+    def rows(self) -> int:
+        """How many rows."""
+        return len(self.ids)
+
+    def select(self, rows: npt.NDArray[np.integer[Any]]) -> Block:
         """Return the rows at the given positions, in that order."""
         return Block(
             ids=self.ids.take(rows, axis=0),  # several times as fast as self.ids[rows]
             numbers=self.numbers.take(rows, axis=0),
-            jagged=tuple(_take_jagged(values, offsets, rows) for values, offsets in self.jagged),
+            jagged=tuple(array.select(rows) for array in self.jagged),
         )
 
-    def with_numbers(self, numbers: Array) -> Block:
-        """Return the block with further number columns, float32 [rows, any], after its own."""
+    def slice(self, first: int, last: int) -> Block:
+        """Return rows [first, last), as views."""
         return Block(
-            ids=self.ids,
-            numbers=np.concatenate([self.numbers, numbers], axis=1),
-            jagged=self.jagged,
+            ids=self.ids[first:last],
+            numbers=self.numbers[first:last],
+            jagged=tuple(array.slice(first, last) for array in self.jagged),
         )
+
+    def with_numbers(self, numbers: npt.NDArray[np.float32]) -> Block:
+        """Return the block with further number columns, float32 [rows, any], after its own."""
+        return replace(self, numbers=np.concatenate([self.numbers, numbers], axis=1))
 
     @classmethod
-    def concatenate(cls, blocks: list[Block]) -> Block:
-        """Return all rows of one or more blocks."""
-        jagged = []
-        for pairs in zip(*(block.jagged for block in blocks), strict=True):
-            lengths = np.concatenate([np.diff(offsets) for _, offsets in pairs])
-            jagged.append(
-                (
-                    np.concatenate([values for values, _ in pairs]),
-                    np.concatenate([[0], np.cumsum(lengths)]),
-                )
-            )
+    def concatenate(cls, blocks: Sequence[Block]) -> Block:
+        """Return all rows of one or more blocks of the same level."""
+        if len(blocks) == 1:
+            return blocks[0]
+        jagged = zip(*(block.jagged for block in blocks), strict=True)
         return cls(
             ids=np.concatenate([block.ids for block in blocks]),
             numbers=np.concatenate([block.numbers for block in blocks]),
-            jagged=tuple(jagged),
+            jagged=tuple(JaggedArray.concatenate(of_feature) for of_feature in jagged),
         )
 
     def save(self, folder: Path, name: str) -> None:
@@ -91,9 +99,9 @@ class Block:
         """
         save_array(folder / f"{name}.ids.npy", self.ids)
         save_array(folder / f"{name}.numbers.npy", self.numbers)
-        for i, (values, offsets) in enumerate(self.jagged):
-            save_array(folder / f"{name}.bag{i}.values.npy", values)
-            save_array(folder / f"{name}.bag{i}.offsets.npy", offsets)
+        for i, array in enumerate(self.jagged):
+            save_array(folder / f"{name}.bag{i}.values.npy", array.values)
+            save_array(folder / f"{name}.bag{i}.offsets.npy", array.offsets)
 
     @classmethod
     def load(cls, folder: Path, name: str, jagged: int) -> Block:
@@ -111,36 +119,13 @@ class Block:
             ids=load_array(folder / f"{name}.ids.npy"),
             numbers=load_array(folder / f"{name}.numbers.npy"),
             jagged=tuple(
-                (
-                    load_array(folder / f"{name}.bag{i}.values.npy"),
-                    load_array(folder / f"{name}.bag{i}.offsets.npy"),
+                JaggedArray(
+                    values=load_array(folder / f"{name}.bag{i}.values.npy"),
+                    offsets=load_array(folder / f"{name}.bag{i}.offsets.npy"),
                 )
                 for i in range(jagged)
             ),
         )
-
-
-def _take_jagged(values: Array, offsets: Array, rows: Array) -> tuple[Array, Array]:
-    begin, lengths = offsets[rows], offsets[rows + 1] - offsets[rows]
-    return values.take(ranges(begin, lengths)), np.concatenate([[0], np.cumsum(lengths)]).astype(
-        np.int64
-    )
-
-
-def ranges(begin: Array, lengths: Array) -> Array:
-    """Return the positions of all ranges, one range after another.
-
-    Args:
-        begin: int64 [n], the first position of each range.
-        lengths: int64 [n].
-
-    Returns:
-        int64 [total].
-    """
-    total = int(lengths.sum())
-    starts = np.repeat(begin - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
-    positions: Array = np.arange(total, dtype=np.int64) + starts
-    return positions
 
 
 def save_array(path: Path, array: Array) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hemix.data.arrow import pa, pc
-from hemix.data.layout import ranges
+from hemix.data.jagged_array import JaggedArray
 from hemix.errors import DataError
 
 __all__ = [
@@ -31,12 +31,12 @@ __all__ = [
 ]
 
 Array = npt.NDArray[Any]
-RawColumn: TypeAlias = "Array | tuple[Array, Array]"
+RawColumn: TypeAlias = "Array | JaggedArray[np.uint64]"
 """One of three forms:
 
 - numbers: float64 [rows] or [rows, k]; NaN is missing;
 - keys: uint64 [rows], see keys.py; NULL_KEY is missing;
-- jagged keys: (uint64 [total], offsets int64 [rows + 1]); a missing list is one NULL_KEY.
+- lists of keys: uint64; a missing list is one NULL_KEY.
 """
 
 MAX_NUMBER = 1e30
@@ -129,30 +129,20 @@ def take(raw: RawColumn, rows: Array) -> RawColumn:
         raw: A raw column.
         rows: int64 [n], positions.
     """
-    if isinstance(raw, tuple):
-        keys, offsets = raw
-        begin, lengths = offsets[rows], offsets[rows + 1] - offsets[rows]
-        return keys[ranges(begin, lengths)], np.concatenate([[0], np.cumsum(lengths)]).astype(
-            np.int64
-        )
-    return raw[rows]
+    return raw.select(rows) if isinstance(raw, JaggedArray) else raw[rows]
 
 
 def concatenate(columns: list[RawColumn]) -> RawColumn:
     """Return all rows of one or more raw columns of the same form."""
-    if isinstance(columns[0], tuple):
-        pairs = [column for column in columns if isinstance(column, tuple)]
-        lengths = np.concatenate([np.diff(offsets) for _, offsets in pairs])
-        return np.concatenate([keys for keys, _ in pairs]), np.concatenate(
-            [[0], np.cumsum(lengths)]
-        ).astype(np.int64)
-    return np.concatenate(columns)
+    if isinstance(columns[0], JaggedArray):
+        return JaggedArray.concatenate([c for c in columns if isinstance(c, JaggedArray)])
+    return np.concatenate([c for c in columns if isinstance(c, np.ndarray)])
 
 
 def as_arrow(raw: RawColumn) -> pa.Array:
     """Convert a raw column to an Arrow array, for a temporary file."""
-    if isinstance(raw, tuple):
-        return pa.LargeListArray.from_arrays(pa.array(raw[1]), pa.array(raw[0]))
+    if isinstance(raw, JaggedArray):
+        return pa.LargeListArray.from_arrays(pa.array(raw.offsets), pa.array(raw.values))
     if raw.ndim == 2:
         return pa.FixedSizeListArray.from_arrays(pa.array(raw.reshape(-1)), raw.shape[1])
     return pa.array(raw)
@@ -163,9 +153,8 @@ def from_arrow(values: pa.Array) -> RawColumn:
     kind = values.type
     if pa.types.is_large_list(kind):
         lengths = pc.list_value_length(values).to_numpy(zero_copy_only=False)
-        return values.flatten().to_numpy(zero_copy_only=False), np.concatenate(
-            [[0], np.cumsum(lengths)]
-        ).astype(np.int64)
+        keys = values.flatten().to_numpy(zero_copy_only=False)
+        return JaggedArray.from_lengths(keys, lengths)
     if pa.types.is_fixed_size_list(kind):
         flat: Array = values.flatten().to_numpy(zero_copy_only=False)
         return flat.reshape(len(values), kind.list_size)
@@ -179,14 +168,13 @@ def row_hashes(raw: RawColumn) -> Array:
     Returns:
         uint64 [rows]. Equal rows have equal hashes, different rows with a probability of 2^-64.
     """
-    if isinstance(raw, tuple):
-        keys, offsets = raw
-        lengths = np.diff(offsets)
-        position = np.arange(len(keys), dtype=np.int64) - np.repeat(offsets[:-1], lengths)
-        each = mix_bits(keys ^ mix_bits(position.astype(np.uint64)))
-        sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(each, dtype=np.uint64)])
+    if isinstance(raw, JaggedArray):
+        each = mix_bits(raw.values ^ mix_bits(raw.ranks.astype(np.uint64)))
+        sums = np.zeros(len(each) + 1, np.uint64)
+        np.cumsum(each, out=sums[1:])
         with np.errstate(over="ignore"):
-            return mix_bits(sums[offsets[1:]] - sums[offsets[:-1]] + lengths.astype(np.uint64))
+            of_rows = sums[raw.offsets[1:]] - sums[raw.offsets[:-1]]
+            return mix_bits(of_rows + raw.lengths.astype(np.uint64))
     if raw.ndim == 2:
         total = np.zeros(len(raw), dtype=np.uint64)
         for values in raw.T:

@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hemix.data.batch import Columns, RequestBatch
+from hemix.data.batch import RequestBatch
+from hemix.data.columns import Columns
 from hemix.data.spec import MISSING, InputSpec, LevelSpec
 from hemix.errors import UsageError
 from hemix.models import Predictor

@@ -1,7 +1,4 @@
-"""A RequestBatch as the named, padded arrays that the exported graphs take.
-
-Knows the names that `hemix.exporting.export_model` gives its inputs; no ONNX.
-"""
+"""A RequestBatch as the named, padded arrays that the exported graphs take."""
 
 from __future__ import annotations
 
@@ -11,23 +8,29 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from hemix.data.batch import Columns, RequestBatch
+from hemix.data.batch import RequestBatch
+from hemix.data.columns import Columns
+from hemix.data.jagged import Jagged, offsets_of
 from hemix.data.spec import InputSpec, LevelSpec
 from hemix.exporting.export_model import PADDING
 
 __all__ = ["Feed", "by_candidate", "request_feed", "user_feed"]
 
 Feed = dict[str, npt.NDArray[Any]]
+"""int64 or float32, by the name of the graph's input"""
 
 
 def user_feed(batch: RequestBatch, spec: InputSpec) -> Feed:
-    """Inputs of the user encoder: every user of the batch, histories padded to the longest."""
-    lengths = batch.event_offsets.diff().tolist()
+    """Return the inputs of the user encoder, histories padded to the longest.
 
-    def padded(rows: Tensor) -> Tensor:
-        return pad_sequence(list(torch.split(rows, lengths)), batch_first=True)
+    Args:
+        batch: The users.
+        spec: The columns of every level.
+    """
+
+    def padded(events: Tensor) -> Tensor:
+        return Jagged(values=events, offsets=batch.event_offsets).padded(0)
 
     tensors = _columns("user", spec.user, batch.users)
     if spec.event_item_columns:
@@ -40,59 +43,53 @@ def user_feed(batch: RequestBatch, spec: InputSpec) -> Feed:
 
 
 def request_feed(batch: RequestBatch, spec: InputSpec, timed: bool = True) -> Feed:
-    """Inputs of the request graph beside the state: every request of the batch, candidates padded
-    to the most of a request.
+    """Return the inputs of the request graph without the state, candidates padded to the most of a
+    request.
 
-    ``timed``: whether the graph takes times (:func:`hemix.exporting.export_model.takes_times`).
+    Args:
+        batch: The requests.
+        spec: The columns of every level.
+        timed: Whether the graph takes times (:func:`hemix.exporting.export_model.takes_times`).
     """
-    request_N, slot_N = _slots(batch)
-    shape = (batch.requests_count, int(slot_N.max()) + 1)
+    offsets = offsets_of(batch.candidates_per_request)
 
-    def placed(rows: Tensor, fill: int = 0) -> Tensor:
-        out = rows.new_full((*shape, *rows.shape[1:]), fill)
-        out[request_N, slot_N] = rows
-        return out
+    def padded(candidates: Tensor) -> Tensor:
+        return Jagged(values=candidates, offsets=offsets).padded(0)
 
+    items = _columns("item", spec.item, batch.items)
+    cross = _columns("cross", spec.cross, batch.cross)
     tensors = {
         "user_index": batch.user_index,
         "visible": batch.history_ranges - batch.event_offsets[batch.user_index].unsqueeze(1),
         **_columns("context", spec.context, batch.context),
-        **{
-            name: placed(rows[batch.item_index])
-            for name, rows in _columns("item", spec.item, batch.items).items()
-        },
-        **{name: placed(rows) for name, rows in _columns("cross", spec.cross, batch.cross).items()},
+        **{name: padded(rows[batch.item_index]) for name, rows in items.items()},
+        **{name: padded(rows) for name, rows in cross.items()},
     }
     if timed:
         tensors["request_time_ms"] = batch.request_time_ms
     if spec.bias_rows:
-        tensors["bias"] = placed(batch.bias)
+        tensors["bias"] = padded(batch.bias)
     return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
-def by_candidate(batch: RequestBatch, output: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """An output [requests, candidates] of the graph, back as [N], the batch's candidates."""
-    request_N, slot_N = _slots(batch)
-    return np.asarray(output[request_N.numpy(), slot_N.numpy()])
+def by_candidate(batch: RequestBatch, output: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return an output of the graph in the order of the batch's candidates.
 
+    Args:
+        batch: The requests.
+        output: float32 [requests, candidates].
 
-def _slots(batch: RequestBatch) -> tuple[Tensor, Tensor]:
-    """Request and place within it of every candidate."""
-    count_Q = torch.bincount(batch.request_index, minlength=batch.requests_count)
-    first_Q = count_Q.cumsum(0) - count_Q
-    return batch.request_index, torch.arange(batch.candidates_count) - first_Q[batch.request_index]
+    Returns:
+        float32 [N].
+    """
+    padded = torch.from_numpy(output)
+    return Jagged.from_padded(padded, batch.candidates_per_request).values.numpy()
 
 
 def _columns(name: str, level: LevelSpec, columns: Columns) -> dict[str, Tensor]:
     tensors = {f"{name}_ids": columns.ids} if level.tables else {}
     for feature, jagged in zip(level.jagged_names, columns.jagged, strict=True):
-        lists = [
-            jagged.values.new_full((1,), PADDING),
-            *torch.split(jagged.values, jagged.offsets.diff().tolist()),
-        ]
-        tensors[f"{name}_bag_{feature}"] = pad_sequence(
-            lists, batch_first=True, padding_value=PADDING
-        )[1:]
+        tensors[f"{name}_bag_{feature}"] = jagged.padded(PADDING, width=1)
     if level.numbers:
         tensors[f"{name}_numbers"] = columns.numbers
     return tensors

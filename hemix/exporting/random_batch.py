@@ -7,7 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from hemix.data.batch import Columns, Jagged, RequestBatch
+from hemix.data.batch import RequestBatch
+from hemix.data.columns import Columns
+from hemix.data.jagged import Jagged, offsets_of
 from hemix.data.spec import TIMELESS_MS, InputSpec, LevelSpec
 
 __all__ = ["random_batch"]
@@ -48,7 +50,7 @@ def random_batch(
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(0, events + 1, (users,), generator=generator)
     lengths[-1], lengths[0] = 0, events
-    offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+    offsets = offsets_of(lengths)
     total = int(offsets[-1])
     times = _event_times(lengths, generator)
     others = torch.randint(0, users, (requests - 1,), generator=generator)
@@ -113,9 +115,9 @@ def _columns(spec: InputSpec, level: LevelSpec, rows: int, generator: torch.Gene
     for table in level.jagged_tables:
         lengths = torch.randint(0, _MAX_LIST_LENGTH + 1, (rows,), generator=generator)
         lengths[-1], lengths[0] = 0, _MAX_LIST_LENGTH
-        offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-        values = torch.randint(0, spec.tables[table], (int(offsets[-1]),), generator=generator)
-        jagged.append(Jagged(values=values, offsets=offsets))
+        total = int(lengths.sum())
+        values = torch.randint(0, spec.tables[table], (total,), generator=generator)
+        jagged.append(Jagged.from_lengths(values, lengths))
     numbers = torch.randn(rows, level.numbers, generator=generator)
     return Columns(
         ids=_ids(spec, level.tables, rows, generator), numbers=numbers, jagged=tuple(jagged)

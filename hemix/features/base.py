@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from hemix.data.arrow import pa
+from hemix.data.jagged_array import JaggedArray
 from hemix.data.keys import KeyMap
 from hemix.data.raw_columns import RawColumn, Where
 from hemix.data.spec import FIRST
@@ -106,8 +107,8 @@ class EncodedColumns:
     """int [rows] each"""
     numbers: list[Array] = field(default_factory=list)
     """float [rows] each"""
-    jagged: list[tuple[Array, Array]] = field(default_factory=list)
-    """(ids int32 [total], offsets int64 [rows + 1]) each"""
+    jagged: list[JaggedArray[np.int32]] = field(default_factory=list)
+    """Ids [rows] each"""
 
 
 class FeatureType(SchemaSection):
@@ -185,8 +186,8 @@ class FeatureType(SchemaSection):
             where: Where the rows come from, for messages.
 
         Returns:
-            Numbers float64 [rows] or [rows, k], NaN where missing; keys uint64 [rows]; or a jagged
-            pair (keys, offsets).
+            Numbers float64 [rows] or [rows, k], NaN where missing; keys uint64 [rows]; or lists of
+            keys.
 
         Raises:
             DataError: Names the file, the row, the column, what was expected and what was found.

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from hemix.data.arrow import pa, pc
+from hemix.data.jagged_array import JaggedArray, offsets_of, range_positions
 from hemix.data.keys import NULL_KEY, is_keyable, keys_of
-from hemix.data.layout import ranges
 from hemix.data.raw_columns import RawColumn, Where, is_list, numbers_of
 from hemix.data.spec import FIRST, MISSING, UNKNOWN
 from hemix.data.texts import text_of, texts_of
@@ -145,13 +145,13 @@ class Categorical(SingleColumn):
 
     def encode(self, raw: RawColumn, learned: Learned, out: EncodedColumns) -> None:
         """Append the ids of the keys."""
-        if isinstance(raw, tuple):
-            keys, offsets = raw
-            out.jagged.append((self._ids(keys, learned), offsets))
+        if isinstance(raw, JaggedArray):
+            ids = self._ids(raw.values, learned)
+            out.jagged.append(JaggedArray(values=ids, offsets=raw.offsets))
         else:
             out.ids.append(self._ids(raw, learned))
 
-    def _ids(self, keys: Array, learned: Learned) -> Array:
+    def _ids(self, keys: Array, learned: Learned) -> npt.NDArray[np.int32]:
         if self.hash is not None:
             ids = (np.uint64(FIRST) + keys % np.uint64(self.hash.rows)).astype(np.int32)
         else:
@@ -168,28 +168,28 @@ class Categorical(SingleColumn):
 
 def _jagged_keys(
     column: str, values: pa.Array, max_values: int, where: Where
-) -> tuple[Array, Array]:
-    """Return (keys uint64 [total], offsets int64 [rows + 1]) of the first values of every list."""
+) -> JaggedArray[np.uint64]:
+    """Return the keys of the first values of every list."""
     if pa.types.is_null(values.type):
-        return np.full(len(values), NULL_KEY), np.arange(len(values) + 1, dtype=np.int64)
+        return JaggedArray.from_lengths(np.full(len(values), NULL_KEY), np.ones(len(values), int))
     flat = values.flatten()  # leaves out what lies under a null list
     missing = values.is_null().to_numpy(zero_copy_only=False)
     lengths = pc.list_value_length(values).fill_null(0).to_numpy(zero_copy_only=False)
-    lengths = lengths.astype(np.int64)
-    begin = np.cumsum(lengths) - lengths
+    offsets = offsets_of(lengths)
+    begin, end = offsets[:-1], offsets[1:]
     if pa.types.is_floating(flat.type):
         numbers = flat.cast(pa.float64()).fill_null(0).to_numpy(zero_copy_only=False)
         finite = np.isfinite(numbers)
         if not finite.all():
-            row = int(np.searchsorted(begin + lengths, np.argmin(finite), side="right"))
+            row = int(np.searchsorted(end, np.argmin(finite), side="right"))
             raise where.error(
                 row,
                 f"column {column!r}: expected finite numbers in the list, found nan or infinity",
             )
     keys = np.append(keys_of(flat), NULL_KEY)
-    kept = np.where(missing, 1, np.minimum(lengths, max_values))
-    positions = ranges(np.where(missing, len(flat), begin), kept)
-    return keys[positions], np.append(0, np.cumsum(kept)).astype(np.int64)
+    counts = np.where(missing, 1, np.minimum(lengths, max_values))
+    positions = range_positions(np.where(missing, len(flat), begin), counts)
+    return JaggedArray.from_lengths(keys[positions], counts)
 
 
 def _list_problem(value: Any) -> str | None:

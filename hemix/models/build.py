@@ -10,12 +10,12 @@ from typing import Any, cast
 import torch
 
 from hemix.data.spec import InputSpec
+from hemix.distributed import DistributedContext
 from hemix.errors import SettingsError
 from hemix.models.base import ModelConfig, Ranker
 from hemix.models.predictor import Predictor
 from hemix.models.registry import find_model
 from hemix.nn.sharded import ShardedTables
-from hemix.team import Team
 
 __all__ = ["build_model", "build_predictor", "count_parameters", "is_neural"]
 
@@ -26,7 +26,7 @@ def is_neural(config: ModelConfig) -> bool:
 
 
 def build_model(
-    spec: InputSpec, config: ModelConfig, seed: int, team: Team | None = None
+    spec: InputSpec, config: ModelConfig, seed: int, distributed: DistributedContext | None = None
 ) -> Ranker:
     """Return a neural model with fresh weights, on the CPU in fp32.
 
@@ -34,7 +34,7 @@ def build_model(
         spec: The data that it reads.
         config: Its settings.
         seed: Where the weights come from.
-        team: With other processes, each holds its rows of the tables alone.
+        distributed: With other processes, each holds its rows of the tables alone.
 
     Raises:
         SettingsError: The model is unknown, does not learn step by step, or has weights that
@@ -44,8 +44,8 @@ def build_model(
         raise SettingsError(f"model.name: {config.name} is no neural model")
     with _without_values():
         model = cast(Ranker, _make(spec, config))
-        if team is not None:
-            model.tables = ShardedTables(spec.tables, model.config.embedding_size, team)
+        if distributed is not None:
+            model.tables = ShardedTables(spec.tables, model.config.embedding_size, distributed)
     model.to_empty(device="cpu")
     _initialise(model, seed)
     return model

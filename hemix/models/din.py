@@ -25,16 +25,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hemix.config import Count
-from hemix.data.batch import to_device
+from hemix.data.devices import to_device
+from hemix.data.jagged import offsets_of, range_positions
 from hemix.data.spec import InputSpec
 from hemix.models.base import Ranker, SizedConfig
 from hemix.models.registry import register_model
 from hemix.nn.deep import DeepNetwork, candidate_vectors, hidden_width
 from hemix.nn.events import EventEncoder
 from hemix.nn.heads import Heads
+from hemix.nn.history_ranges import HistoryRanges, rows_in_ranges
 from hemix.nn.inputs import Inputs
 from hemix.nn.layers import BlockLinear
-from hemix.nn.ragged import HistoryRanges, HostIndex, rows_in_ranges
+from hemix.nn.slots import HostIndex
 
 __all__ = ["DIN", "ActivationUnit", "DINConfig", "Recent", "RequestState", "UserState"]
 
@@ -100,18 +102,15 @@ class ActivationUnit(nn.Module):
         host_count_N = recent.ranges.lengths.index_select(0, index.values)
         pairs, count_N = int(host_count_N.sum()), to_device(host_count_N, device)
         first_N = recent.first_Q.index_select(0, to_device(index.values, device))
-        offsets = F.pad(count_N.cumsum(0), (1, 0))
         candidate_P = torch.repeat_interleave(count_N, output_size=pairs)
-        event_P = torch.arange(pairs, device=count_N.device) + (
-            first_N - offsets[:-1]
-        ).index_select(0, candidate_P)
+        event_P = range_positions(first_N, count_N, pairs)
         weight_P = self.weights(recent, event_P, candidates_ND, candidate_P).to(
             recent.events_ED.dtype
         )
         sum_ND = F.embedding_bag(
             event_P,
             recent.events_ED,
-            offsets,
+            offsets_of(count_N),
             mode="sum",
             per_sample_weights=weight_P,
             include_last_offset=True,

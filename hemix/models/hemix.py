@@ -30,15 +30,16 @@ from hemix.models.registry import register_model
 from hemix.nn.events import EventEncoder
 from hemix.nn.heads import Heads
 from hemix.nn.histories import event_times
+from hemix.nn.history_state import HistoryState
 from hemix.nn.inputs import Inputs, level_widths
-from hemix.nn.interests import HistoryInterest, HistoryState
+from hemix.nn.interests import HistoryInterest
 from hemix.nn.layers import ActivationKind, NormKind, make_norm
 from hemix.nn.matches import Matches, MatchEvents, MatchIndex
 from hemix.nn.mixer import Block, FFNActivation, HeteroFFN, HeteroInteraction, NormPosition
 from hemix.nn.mixing import SelfAttention, TokenMixing
 from hemix.nn.pooled import PooledState
 from hemix.nn.products import FieldProducts
-from hemix.nn.ragged import HostIndex
+from hemix.nn.slots import HostIndex
 from hemix.nn.time_encoding import TimeEncoding
 from hemix.nn.tokenizer import Tokenizer
 
@@ -85,7 +86,7 @@ class HeMixConfig(SizedConfig):
     """Counts of the events that share an id with the candidate, by column, action and window of
     time, as inputs of the tokeniser."""
     time_encoding: TimeEncoding = "bias"
-    """How an event's age enters, without entering keys and values: see docs/decisions."""
+    """How an event's age enters, without entering keys and values: see docs/project/decisions."""
     block: Literal["heteromixer", "rankmixer", "transformer"] = "heteromixer"
     """How tokens interact in a block."""
     mix_heads: Count = 4

@@ -34,7 +34,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hemix.data.batch import Columns, RequestBatch
+from hemix.data.batch import RequestBatch
+from hemix.data.columns import Columns
+from hemix.data.jagged import offsets_of
 from hemix.data.spec import MISSING, UNKNOWN, InputSpec, LevelSpec
 from hemix.errors import MissingExtra, SettingsError
 from hemix.models.base import ModelConfig
@@ -319,7 +321,7 @@ def _numbers(columns: Columns, level: LevelSpec, spec: InputSpec) -> Tensor:
             values = values.masked_fill(ids == UNKNOWN, spec.tables[table])
         parts.append(values if kind == "category" else values.masked_fill(ids == MISSING, nan))
     for jagged in columns.jagged:
-        ends = F.pad((jagged.values != MISSING).cumsum(0), (1, 0))
+        ends = offsets_of(jagged.values != MISSING)
         parts.append((ends[jagged.offsets[1:]] - ends[jagged.offsets[:-1]]).to(torch.float32))
     numbers = columns.numbers.to(torch.float32)
     flags = {

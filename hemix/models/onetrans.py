@@ -32,25 +32,18 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from hemix.config import Count
-from hemix.data.batch import to_device
+from hemix.data.devices import to_device
 from hemix.data.spec import InputSpec
 from hemix.models.base import Ranker, SizedConfig, check_divisor, named_sizes
 from hemix.models.registry import register_model
 from hemix.nn.events import EventEncoder
+from hemix.nn.grouping import Group, group_requests
 from hemix.nn.heads import Heads
-from hemix.nn.histories import candidates_per_request
+from hemix.nn.history_ranges import HistoryRanges
 from hemix.nn.init import WeightInit
 from hemix.nn.inputs import Inputs, level_widths
 from hemix.nn.layers import GroupedLinear, NormKind
-from hemix.nn.ragged import (
-    Group,
-    HistoryRanges,
-    HostIndex,
-    from_slots,
-    group_requests,
-    slots,
-    to_slots,
-)
+from hemix.nn.slots import HostIndex, from_slots, slots, to_slots
 from hemix.nn.tokenizer import Tokenizer
 
 __all__ = ["OneTrans", "OneTransBlock", "OneTransConfig", "RequestState", "UserState", "pyramid"]
@@ -183,7 +176,7 @@ class OneTransBlock(nn.Module):
         itself and the NS-tokens before it.
 
         ``rows`` and ``slot_N``: the candidates laid out in the groups
-        (:func:`hemix.nn.ragged.slots`).
+        (:func:`hemix.nn.slots.slots`).
         """
         S, N, D = x_SND.shape
         qkv_NSx = self.query_key_value_ns(self.norm_attention(x_SND)).transpose(0, 1).reshape(N, -1)
@@ -274,7 +267,7 @@ class OneTrans(Ranker):
         assert inputs.context_QW is not None, "encode_request needs the level request"
         batch, device = inputs.batch, state.events_ED.device
         ranges = HistoryRanges.of(batch, "both").apart()
-        groups = group_requests(ranges, candidates_per_request(batch), device)
+        groups = group_requests(ranges, batch.candidates_per_request, device)
         sequences: list[list[_Sequence]] = [[] for _ in self.blocks]
         for group in groups:
             requests = group.requests_BC[:, 0]

@@ -37,8 +37,9 @@ from hemix.models.registry import register_model
 from hemix.nn.events import EventEncoder
 from hemix.nn.heads import Heads
 from hemix.nn.histories import event_times
+from hemix.nn.history_state import HistoryState
 from hemix.nn.inputs import Inputs
-from hemix.nn.interests import HistoryInterest, HistoryState
+from hemix.nn.interests import HistoryInterest
 from hemix.nn.layers import GroupedLinear, NormKind, make_norm
 from hemix.nn.mixer import Block, FFNActivation, HeteroFFN, NormPosition
 from hemix.nn.mixing import TokenMixing

@@ -42,20 +42,13 @@ from hemix.models.din import ActivationUnit, Recent
 from hemix.models.registry import register_model
 from hemix.nn.deep import DeepNetwork, candidate_vectors, hidden_width
 from hemix.nn.events import EventEncoder
+from hemix.nn.grouping import Group, group_requests
 from hemix.nn.heads import Heads
-from hemix.nn.histories import candidates_per_request, event_times
+from hemix.nn.histories import event_times
+from hemix.nn.history_ranges import HistoryRanges
 from hemix.nn.init import WeightInit
 from hemix.nn.inputs import Inputs
-from hemix.nn.ragged import (
-    Group,
-    HistoryRanges,
-    HostIndex,
-    from_slots,
-    group_requests,
-    positions,
-    slots,
-    to_slots,
-)
+from hemix.nn.slots import HostIndex, from_slots, positions, slots, to_slots
 from hemix.nn.time_encoding import AGE_BUCKETS, age_bucket
 
 __all__ = ["SIM", "ExactSearch", "RequestState", "SIMConfig", "UserState", "best"]
@@ -220,7 +213,7 @@ class SIM(Ranker):
         unit."""
         batch = inputs.batch
         ranges = HistoryRanges.of(batch, "global")
-        groups = group_requests(ranges, candidates_per_request(batch), state.events_ED.device)
+        groups = group_requests(ranges, batch.candidates_per_request, state.events_ED.device)
         short = HistoryRanges.of(batch, "realtime").newest(self.config.history_events)
         return RequestState(
             projected_QH=self.deep.project_request(state.projected_RH, inputs),

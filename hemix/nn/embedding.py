@@ -1,4 +1,4 @@
-"""All embedding tables in one weight, read once a step, or once a part of one.
+"""All embedding tables in one weight, read once a microbatch.
 
 The weight is [rows of all tables, width]. In training a look-up reads all its ids at once into a
 leaf tensor that hangs on no weight; what autograd leaves there is one gradient per vector that the
@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hemix.data.batch import to_device
+from hemix.data.devices import to_device
+from hemix.data.jagged import offsets_of, range_positions
 from hemix.data.spec import MISSING
 from hemix.nn.init import WeightInit
 
@@ -76,7 +77,8 @@ class Tables(nn.Module):
             torch.empty(self.owned[1] - self.owned[0], width), requires_grad=False
         )
         self._step: Gradients | None = None
-        self._parts: list[tuple[Tensor, Tensor]] = []
+        self._microbatches: list[tuple[Tensor, Tensor]] = []
+        """Rows and summed gradients of the microbatches of this step"""
 
     def init_own_weights(self, init: WeightInit) -> None:
         """Draw the rows in pieces: a process that owns some of them draws all and keeps its own,
@@ -88,8 +90,8 @@ class Tables(nn.Module):
             drawn = torch.randn(size, generator=init.generator, dtype=torch.float32)
             low, high = max(begin, first), min(end, last)
             if low < high:
-                kept = (drawn * init.embedding_std)[low - begin : high - begin]
-                self.weight[low - first : high - first] = kept.to(self.weight.dtype)
+                own_rows = (drawn * init.embedding_std)[low - begin : high - begin]
+                self.weight[low - first : high - first] = own_rows.to(self.weight.dtype)
 
     def look_up(self, look_ups: Sequence[LookUp]) -> list[Tensor]:
         """Vectors of everything that a step needs: [rows, columns * width] each, [rows, width] for
@@ -97,7 +99,7 @@ class Tables(nn.Module):
         mean of its values; the missing row where there is none).
 
         In training (train mode with gradients on) once a step: call :meth:`take_step` before the
-        next, or :meth:`keep_part`.
+        next, or :meth:`end_microbatch`.
         """
         if not look_ups:
             return []
@@ -156,7 +158,7 @@ class Tables(nn.Module):
             None,
         )
         if lengths:
-            mean_offsets = F.pad(torch.cat(lengths).cumsum(0), (1, 0))
+            mean_offsets = offsets_of(torch.cat(lengths))
         leaf = weight.new_empty(
             single + (0 if mean_offsets is None else mean_offsets.shape[0] - 1), self.width
         )
@@ -187,16 +189,17 @@ class Tables(nn.Module):
         names, firsts = list(self.first_row), [*self.first_row.values(), self.rows]
         return dict(zip(names, itertools.pairwise(firsts), strict=True))
 
-    def keep_part(self) -> None:
-        """After the backward pass of a part of a step: put by what its look-up was given, for
-        :meth:`take_gradients` to add up, part by
-        part in their order."""
+    def end_microbatch(self) -> None:
+        """Store the gradients of a microbatch after its backward pass.
+
+        :meth:`take_gradients` adds them up in the order of the microbatches.
+        """
         step, self._step = self._step, None
         if step is not None:
             gradient = (
                 torch.zeros_like(step.values) if step.values.grad is None else step.values.grad
             )
-            self._parts.append(
+            self._microbatches.append(
                 sum_by_row(
                     Gradients(ids=step.ids, mean_offsets=step.mean_offsets, values=gradient),
                     self.rows,
@@ -205,9 +208,9 @@ class Tables(nn.Module):
 
     def take_gradients(self) -> Gradients | None:
         """The gradients that reached the look-ups since the last call, or None; forgets them."""
-        if self._parts:
-            parts, self._parts = self._parts, []
-            ids, values = (torch.cat(of_parts) for of_parts in zip(*parts, strict=True))
+        if self._microbatches:
+            microbatches, self._microbatches = self._microbatches, []
+            ids, values = (torch.cat(tensors) for tensors in zip(*microbatches, strict=True))
             return Gradients(ids=ids, mean_offsets=None, values=values)
         step, self._step = self._step, None
         if step is None or step.values.grad is None:
@@ -233,13 +236,11 @@ def _with_missing(values: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     empty = lengths == 0
     if not bool(empty.any()):
         return values, offsets
-    shift = F.pad(empty.cumsum(0), (1, 0))
+    shift = offsets_of(empty)
     filled = torch.full(
         (values.shape[0] + int(shift[-1]),), MISSING, dtype=values.dtype, device=values.device
     )
-    positions = torch.arange(values.shape[0], device=values.device) + torch.repeat_interleave(
-        shift[:-1], lengths
-    )
+    positions = range_positions(offsets[:-1] + shift[:-1], lengths, values.shape[0])
     return filled.index_copy_(0, positions, values), offsets + shift
 
 
@@ -265,7 +266,7 @@ def sum_by_row(gradients: Gradients, rows: int) -> tuple[Tensor, Tensor]:
         vector = torch.cat(
             [every[:single], every[single:].repeat_interleave(lengths)]
         ).index_select(0, vector)
-    begin = F.pad(counts.cumsum(0), (1, 0))
+    begin = offsets_of(counts)
     total = F.embedding_bag(
         to_device(vector, device),
         values,

@@ -17,16 +17,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hemix.data.batch import RequestBatch, to_device
+from hemix.data.batch import RequestBatch
+from hemix.data.devices import to_device
+from hemix.data.jagged import offsets_of, range_positions
 from hemix.data.spec import TIMELESS_MS
-from hemix.nn.interests import CandidateIndex, HistoryInterest, HistoryState
+from hemix.nn.grouping import group_requests
+from hemix.nn.history_ranges import HistoryRanges, rows_in_ranges
+from hemix.nn.history_state import CandidateIndex, HistoryState
+from hemix.nn.interests import HistoryInterest
 from hemix.nn.matches import Matches, MatchEvents, MatchIndex
-from hemix.nn.ragged import HistoryLayout, HistoryRanges, HostIndex, group_requests, rows_in_ranges
+from hemix.nn.slots import HistoryLayout, HostIndex
 
 __all__ = [
     "Layout",
     "RaggedLayout",
-    "candidates_per_request",
     "event_times",
     "history_means",
 ]
@@ -35,11 +39,6 @@ __all__ = [
 def event_times(batch: RequestBatch) -> Tensor:
     """int64 [1 + E], ms: the times of the null event, which has none, and of all events."""
     return torch.cat([batch.event_time_ms.new_full((1,), TIMELESS_MS), batch.event_time_ms])
-
-
-def candidates_per_request(batch: RequestBatch) -> Tensor:
-    """Return int64 [Q], in the host's memory, of a batch wherever that lies."""
-    return torch.bincount(batch.cpu_batch.request_index, minlength=batch.requests_count)
 
 
 class Layout(Protocol):
@@ -128,7 +127,7 @@ class RaggedLayout:
         """See :class:`Layout`."""
         batch, device = self.batch, events_ED.device
         ranges = HistoryRanges.of(batch, "global")
-        groups = group_requests(ranges, candidates_per_request(batch), device)
+        groups = group_requests(ranges, batch.candidates_per_request, device)
         rows = [group.rows_BL for group in groups]
         layout = HistoryLayout.of(groups, rows, batch.requests_count, device)
         kept = keys_values is not None
@@ -144,7 +143,7 @@ class RaggedLayout:
         batch, device = self.batch, events_ED.device
         ranges = HistoryRanges.of(batch, "realtime")
         recent, position = rows_in_ranges(ranges, users, event_time_ms.shape[0], device)
-        groups = group_requests(ranges, candidates_per_request(batch), device)
+        groups = group_requests(ranges, batch.candidates_per_request, device)
         rows = [position[group.rows_BL] for group in groups]
         layout = HistoryLayout.of(groups, rows, batch.requests_count, device)
         events = events_ED.index_select(0, recent)
@@ -189,12 +188,8 @@ def history_means(events_ED: Tensor, history_ranges_Q3: Tensor) -> tuple[Tensor,
 def _range_sums(rows_SD: Tensor, first_Q: Tensor, last_Q: Tensor) -> Tensor:
     """[Q, D]: sum of rows first[q] : last[q]."""
     lengths = last_Q - first_Q
-    offsets = F.pad(lengths.cumsum(0), (1, 0))
-    total = int(offsets[-1])
-    rows = torch.arange(total) + torch.repeat_interleave(
-        first_Q - offsets[:-1], lengths, output_size=total
-    )
-    rows, offsets = to_device(rows, rows_SD.device), to_device(offsets, rows_SD.device)
+    rows = to_device(range_positions(first_Q, lengths), rows_SD.device)
+    offsets = to_device(offsets_of(lengths), rows_SD.device)
     return F.embedding_bag(rows, rows_SD, offsets, mode="sum", include_last_offset=True)
 
 

@@ -7,12 +7,14 @@ vectors, d width of a table, V distinct values of an event field.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from hemix.data.batch import Columns, RequestBatch, to_device
+from hemix.data.batch import RequestBatch
+from hemix.data.columns import Columns
+from hemix.data.devices import to_device
 from hemix.data.spec import InputSpec, LevelSpec
 from hemix.nn.embedding import LookUp, Tables, distinct_rows
 from hemix.nn.histories import Layout, RaggedLayout
@@ -42,6 +44,22 @@ class Inputs:
     cross_NW: Tensor | None = None
     padded: Layout | None = None
     """Where events and candidates lie, where that is not as in the batch"""
+
+    def select_candidates(self, first: int, last: int) -> Inputs:
+        """Return the candidates [first, last) of a batch in the CPU's memory, as views.
+
+        Args:
+            first: The first candidate.
+            last: The position behind the last candidate.
+        """
+        assert self.batch.cpu_copy is None, "lies on a device"
+        batch, items = self.batch.select_candidates(first, last)
+        return replace(
+            self,
+            batch=batch,
+            item_IW=None if self.item_IW is None else self.item_IW[items],
+            cross_NW=None if self.cross_NW is None else self.cross_NW[first:last],
+        )
 
     @property
     def layout(self) -> Layout:

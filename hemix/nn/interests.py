@@ -17,56 +17,23 @@ a request, A age buckets.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hemix.data.batch import to_device
+from hemix.data.devices import to_device
+from hemix.nn.age_attention import age_attention, age_attention_weights
 from hemix.nn.attention import absorbs, attend, attention_weights
+from hemix.nn.grouping import Group
+from hemix.nn.history_state import HIDDEN, NO_AGE, CandidateIndex, GroupKeys, HistoryState
 from hemix.nn.init import WeightInit
 from hemix.nn.layers import GroupedLinear
-from hemix.nn.ragged import Group, HistoryLayout, Slots, from_slots, positions, to_slots
+from hemix.nn.slots import HistoryLayout, Slots, from_slots, positions, to_slots
 from hemix.nn.time_encoding import AGE_BUCKETS, TimeEncoding, age_bucket, rotary_angles, rotate
 
-__all__ = ["CandidateIndex", "HistoryInterest", "HistoryState"]
-
-_NO_AGE = AGE_BUCKETS
-"""Bucket of the null event, which age does not touch."""
-_HIDDEN = AGE_BUCKETS + 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Keys:
-    """What the requests of one group attend to."""
-
-    absorbed: bool
-    keys_values_BLx: Tensor
-    """[B, L, 2 D]; absorbed, the event vectors [B, L, D]"""
-    bucket_BCL: Tensor
-    """uint8: age bucket, _NO_AGE, or _HIDDEN where the request does not see the event"""
-
-
-class CandidateIndex(Protocol):
-    """The request of every candidate, which knows how candidates are laid out for attention."""
-
-    def lay_out(self, groups: list[Group], requests: int, device: torch.device) -> Slots:
-        """Lay candidates out in the groups of their requests."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class HistoryState:
-    """One history of a batch's requests, ready for queries."""
-
-    device: torch.device
-    groups: list[Group]
-    keys: list[_Keys]
-    request_slots: Slots
-    angles_QP: Tensor | None
-    """Rotary angles of the request times"""
+__all__ = ["HistoryInterest"]
 
 
 class HistoryInterest(nn.Module):
@@ -164,7 +131,7 @@ class HistoryInterest(nn.Module):
             layout: Where they lie.
             events: Vectors [rows, D] with the null event in row 0.
             event_time_ms: int64 [1 + E], by the groups' own rows.
-            request_time_ms: int64 [Q], in the host's memory.
+            request_time_ms: int64 [Q], in the CPU's memory.
             projected: ``events`` are keys and values [rows, 2 D] already.
         """
         device = events.device
@@ -189,8 +156,9 @@ class HistoryInterest(nn.Module):
         """[B, L, x] by group."""
         if not layout.groups:
             return []
-        needs_places = torch.is_grad_enabled()
-        position = positions(layout.rows, events.shape[0]) if needs_places else events.new_empty(0)
+        position = events.new_empty(0)
+        if torch.is_grad_enabled():
+            position = positions(layout.rows, events.shape[0])
         return to_slots(events, layout.rows, position, null_first=True)
 
     def _angles(self, time_ms: Tensor, dtype: torch.dtype) -> Tensor:
@@ -293,25 +261,25 @@ class HistoryInterest(nn.Module):
         event_time_BL: Tensor,
         request_time_ms: Tensor,
         projected: bool,
-    ) -> _Keys:
+    ) -> GroupKeys:
         if self.time_encoding in ("none", "rotary"):
-            bucket_BCL = torch.where(group.visible_BCL, _NO_AGE, _HIDDEN)
+            bucket_BCL = torch.where(group.visible_BCL, NO_AGE, HIDDEN)
         else:
             request_time_BC = to_device(request_time_ms[group.requests_BC], event_time_BL.device)
             bucket_BCL = age_bucket(request_time_BC.unsqueeze(2), event_time_BL.unsqueeze(1))
-            bucket_BCL = bucket_BCL.masked_fill_(~group.visible_BCL, _HIDDEN)
-            bucket_BCL[..., 0] = _NO_AGE
+            bucket_BCL = bucket_BCL.masked_fill_(~group.visible_BCL, HIDDEN)
+            bucket_BCL[..., 0] = NO_AGE
         bucket_BCL = bucket_BCL.to(torch.uint8)
         absorbed = not projected and self._absorbs(group)
         if absorbed:
             keys_values = events_BLx.to(self.fixed_queries.dtype)
         else:
             keys_values = events_BLx if projected else self.keys_values(events_BLx, event_time_BL)
-        return _Keys(absorbed=absorbed, keys_values_BLx=keys_values, bucket_BCL=bucket_BCL)
+        return GroupKeys(absorbed=absorbed, keys_values_BLx=keys_values, bucket_BCL=bucket_BCL)
 
     def _summands(self) -> Tensor:
-        """[H or 1, buckets]: what is added to scores by age bucket; 0 for _NO_AGE, -inf for
-        _HIDDEN."""
+        """[H or 1, buckets]: what is added to scores by age bucket; 0 for NO_AGE, -inf for
+        HIDDEN."""
         table_AH = (
             self.fixed_queries.new_zeros(AGE_BUCKETS, 1) if self.age_bias is None else self.age_bias
         )
@@ -353,10 +321,11 @@ class HistoryInterest(nn.Module):
             for q in queries
         ]
 
-    def _attend(self, keys: _Keys, q_BHCJd: Tensor, table_hA: Tensor) -> Tensor:
+    def _attend(self, keys: GroupKeys, q_BHCJd: Tensor, table_hA: Tensor) -> Tensor:
         """Attention of scaled queries [B, H, C, J, Dh] -> [B, H, C, J, Dh]."""
         if self.age_vector is not None:
-            return self._attend_with_age(keys, q_BHCJd, table_hA)
+            as_keys, as_values = map(self._age_vectors, self.key_value.weight.chunk(2))
+            return age_attention(keys, q_BHCJd, table_hA, as_keys, as_values)
         if not keys.absorbed:
             return attend(q_BHCJd, keys.keys_values_BLx, table_hA, keys.bucket_BCL)
         B, H, C, J, d = q_BHCJd.shape
@@ -373,40 +342,16 @@ class HistoryInterest(nn.Module):
         wide_HnD = torch.bmm(q_BHCJd.transpose(0, 1).reshape(H, B * C * J, d), key_HdD)
         return wide_HnD.view(H, B, C, J, -1).transpose(0, 1)
 
-    def _weights(self, keys: _Keys, q_BHCJd: Tensor, table_hA: Tensor) -> Tensor:
+    def _weights(self, keys: GroupKeys, q_BHCJd: Tensor, table_hA: Tensor) -> Tensor:
         """[B, H, C, J, L]: the weights that :meth:`_attend` gives."""
         if self.age_vector is not None:
-            return self._weights_with_age(keys, q_BHCJd, table_hA)[0]
+            as_keys = self._age_vectors(self.key_value.weight.chunk(2)[0])
+            return age_attention_weights(keys, q_BHCJd, table_hA, as_keys)[0]
         queries = self._wide(q_BHCJd) if keys.absorbed else q_BHCJd
         return attention_weights(queries, keys.keys_values_BLx, table_hA, keys.bucket_BCL)
 
-    def _attend_with_age(self, keys: _Keys, q_BHCJd: Tensor, table_hA: Tensor) -> Tensor:
-        """An age vector added to every event, split off exactly: keys and values are linear in
-        it."""
+    def _age_vectors(self, weight: Tensor) -> Tensor:
+        """[A + 1, H, Dh]: the age vectors projected; zeros for what has no age."""
         assert self.age_vector is not None
-        weights, mass = self._weights_with_age(keys, q_BHCJd, table_hA)
-        _, values_BHLd = (
-            self._by_head(x).transpose(1, 2) for x in keys.keys_values_BLx.chunk(2, 2)
-        )
-        of_events = torch.einsum("bhcjl,bhld->bhcjd", weights, values_BHLd)
-        return of_events + torch.einsum("bhcja,ahd->bhcjd", mass, self._of_ages(1))
-
-    def _weights_with_age(
-        self, keys: _Keys, q_BHCJd: Tensor, table_hA: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """(weights [B, H, C, J, L], their sums by age bucket [B, H, C, J, A])."""
-        keys_BHLd, _ = (self._by_head(x).transpose(1, 2) for x in keys.keys_values_BLx.chunk(2, 2))
-        bucket_BCL = keys.bucket_BCL.long()
-        hidden_BCL = table_hA[0].index_select(0, bucket_BCL.flatten()).view(bucket_BCL.shape)
-        by_bucket = torch.einsum("bhcjd,ahd->bhcja", q_BHCJd, self._of_ages(0))
-        scores = torch.einsum("bhcjd,bhld->bhcjl", q_BHCJd, keys_BHLd)
-        bucket = bucket_BCL.clamp(max=_NO_AGE)[:, None, :, None].expand(scores.shape)
-        weights = (scores + hidden_BCL[:, None, :, None] + by_bucket.gather(-1, bucket)).softmax(-1)
-        return weights, torch.zeros_like(by_bucket).scatter_add(-1, bucket, weights)
-
-    def _of_ages(self, part: int) -> Tensor:
-        """[A + 1, H, Dh]: the age vectors as keys (part 0) or values (1); zeros for what has no
-        age."""
-        assert self.age_vector is not None
-        projected_AD = F.linear(self.age_vector, self.key_value.weight.chunk(2)[part])
+        projected_AD = F.linear(self.age_vector, weight)
         return self._by_head(F.pad(projected_AD, (0, 0, 0, 1)))

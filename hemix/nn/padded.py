@@ -17,9 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hemix.data.spec import FIRST
-from hemix.nn.interests import HistoryInterest, HistoryState
+from hemix.nn.grouping import Group
+from hemix.nn.history_state import HistoryState
+from hemix.nn.interests import HistoryInterest
 from hemix.nn.matches import WINDOWS_MS, Matches, MatchEvents, MatchIndex
-from hemix.nn.ragged import Group, HistoryLayout, Slots
+from hemix.nn.slots import HistoryLayout, Slots
 
 __all__ = ["PaddedLayout", "flat_events", "padded_events"]
 

@@ -1,8 +1,8 @@
-"""Embedding tables over several processes, each holding a run of rows of all tables together.
+"""Embedding tables over several processes, each of which holds a range of rows of all tables.
 
-A look-up asks the owners for its distinct rows, once for all levels of a step; the gradients go the
-same way back and are added up by row there, so a table optimiser sees a weight of its own rows and
-steps as on one process. Decision 13 says why not by TorchRec.
+A look-up fetches its distinct rows from their owners, once for all levels of a step. The gradients
+go the same way back and are summed by row there, so a table optimiser steps as in one process
+(docs/project/decisions/0013-several-processes.md).
 """
 
 from __future__ import annotations
@@ -12,61 +12,82 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from hemix.distributed import DistributedContext
 from hemix.nn.embedding import Gradients, Tables
-from hemix.team import Team
 
 __all__ = ["ShardedTables", "owned_rows"]
 
 
-def owned_rows(rows: int, rank: int, size: int) -> tuple[int, int]:
-    """[first, last) of process ``rank`` among ``size``: runs that differ by one row at most."""
-    return rank * rows // size, (rank + 1) * rows // size
+def owned_rows(rows: int, rank: int, world_size: int) -> tuple[int, int]:
+    """Return the rows [first, last) of one process; the ranges differ by one row at most.
+
+    Args:
+        rows: Rows of all tables.
+        rank: The process.
+        world_size: Number of processes.
+    """
+    return rank * rows // world_size, (rank + 1) * rows // world_size
 
 
 class ShardedTables(Tables):
-    """This process's rows of the tables; all processes look up together and step together."""
+    """This process's rows of the tables. Look-ups and steps are collective."""
 
-    def __init__(self, rows: Mapping[str, int], width: int, team: Team) -> None:
-        total = sum(rows.values())
-        super().__init__(rows, width, owned_rows(total, team.rank, team.size))
-        self.team = team
-        begins = [owned_rows(total, rank, team.size)[0] for rank in range(team.size)]
-        self._begins = torch.tensor([*begins, total], device="cpu")
+    def __init__(
+        self, rows: Mapping[str, int], width: int, distributed: DistributedContext
+    ) -> None:
+        """Make the weight of this process's rows.
+
+        Args:
+            rows: Rows of every table by name.
+            width: Width of the vectors.
+            distributed: The processes that share the tables.
+        """
+        total, world_size = sum(rows.values()), distributed.world_size
+        super().__init__(rows, width, owned_rows(total, distributed.rank, world_size))
+        self.distributed = distributed
+        firsts = [owned_rows(total, rank, world_size)[0] for rank in range(world_size)]
+        self._firsts = torch.tensor([*firsts, total], device="cpu")
+        """int64 [world_size + 1]: the first row of every process, then the number of rows"""
 
     def by_name(self) -> dict[str, Tensor]:
-        """Not of a part: raises TypeError. Weights of several processes are saved by
-        `hemix.runs.shards`."""
+        """Raise TypeError, because no process has a whole table; `hemix.runs.shards` saves them."""
         raise TypeError("tables over several processes have no whole table in one of them")
 
     def _readable(self, ids: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         flat = torch.cat([i.flatten() for i in ids])
         distinct, positions = torch.unique(flat, return_inverse=True)
-        counts = self._counts(distinct)
-        requested, incoming = self.team.exchanged(self._here(distinct), counts)
-        mine = self.weight.detach().index_select(0, requested - self.owned[0])
-        received, _ = self.team.exchanged(mine, incoming)
-        pieces = torch.split(positions, [i.numel() for i in ids])
-        return received, [piece.view(i.shape) for piece, i in zip(pieces, ids, strict=True)]
+        requested, recv_counts = self.distributed.all_to_all(
+            self._here(distinct), self._counts_by_owner(distinct)
+        )
+        own_rows = self.weight.detach().index_select(0, requested - self.owned[0])
+        received, _ = self.distributed.all_to_all(own_rows, recv_counts)
+        split_positions = torch.split(positions, [i.numel() for i in ids])
+        return received, [
+            flat_positions.view(i.shape)
+            for flat_positions, i in zip(split_positions, ids, strict=True)
+        ]
 
     def take_gradients(self) -> Gradients | None:
-        """What all processes' look-ups of this step gave to the rows of :attr:`weight`, part by
-        part: ids are positions in it, with
-        repeats."""
-        self.keep_part()
-        parts, self._parts = self._parts, []
-        if not parts:
+        """Return the gradients of this process's rows from all processes, or None; forget them.
+
+        The ids are positions in :attr:`weight`, with repeats, in the order of the microbatches.
+        """
+        self.end_microbatch()
+        microbatches, self._microbatches = self._microbatches, []
+        if not microbatches:
             return None
-        rows, summed = (torch.cat(of_parts) for of_parts in zip(*parts, strict=True))
-        owner = torch.searchsorted(self._begins[1:], rows, right=True)
-        if len(parts) > 1:
-            owner, order = torch.sort(owner, stable=True)  # an owner's rows together, part by part
+        rows, summed = (torch.cat(tensors) for tensors in zip(*microbatches, strict=True))
+        owner = torch.searchsorted(self._firsts[1:], rows, right=True)
+        if len(microbatches) > 1:
+            # rows by owner, those of one owner in the order of the microbatches
+            owner, order = torch.sort(owner, stable=True)
             rows, summed = rows[order], summed[self._here(order)]
-        counts = torch.bincount(owner, minlength=self.team.size).tolist()
-        ids, _ = self.team.exchanged(self._here(rows), counts)
-        gradients, _ = self.team.exchanged(summed, counts)
+        send_counts = torch.bincount(owner, minlength=self.distributed.world_size).tolist()
+        ids, _ = self.distributed.all_to_all(self._here(rows), send_counts)
+        gradients, _ = self.distributed.all_to_all(summed, send_counts)
         return Gradients(ids=(ids - self.owned[0]).cpu(), mean_offsets=None, values=gradients)
 
-    def _counts(self, ascending: Tensor) -> list[int]:
-        """How many of ascending ids each process owns."""
-        received: list[int] = torch.searchsorted(ascending, self._begins).diff().tolist()
-        return received
+    def _counts_by_owner(self, ascending: Tensor) -> list[int]:
+        """Count the ascending ids of each process."""
+        counts: list[int] = torch.searchsorted(ascending, self._firsts).diff().tolist()
+        return counts

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from hemix.data.jagged_array import offsets_of
 from hemix.data.raw_columns import Where
 from hemix.data.texts import texts_of
 
@@ -81,9 +81,7 @@ def map_list_values(lists: pa.Array, function: Callable[[pa.Array], pa.Array]) -
         lists: A list array.
         function: Takes the flat values and returns as many.
     """
-    offsets = np.concatenate(
-        [[0], np.cumsum(pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False))]
-    )
+    offsets = offsets_of(pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False))
     mask = lists.is_null() if lists.null_count else None
     return pa.ListArray.from_arrays(
         pa.array(offsets, pa.int32()), function(lists.flatten()), mask=mask

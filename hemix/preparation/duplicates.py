@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hemix.data.clock import date_start_ms
+from hemix.data.jagged_array import JaggedArray
 from hemix.data.keys import keys_of, keys_of_texts, xxh64_texts
 from hemix.data.raw_columns import mix_bits, row_hashes
 from hemix.data.texts import family, texts_of
@@ -210,6 +211,6 @@ def _nested_hashes(values: pa.Array) -> Array:
         )
         if t.is_fixed_size_list(kind):
             lengths = np.where(values.is_null().to_numpy(zero_copy_only=False), 0, lengths)
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        return row_hashes((column_hashes({"": flat}, len(flat)), offsets))
+        hashes = column_hashes({"": flat}, len(flat))
+        return row_hashes(JaggedArray.from_lengths(hashes, lengths))
     return keys_of_texts([repr(value) for value in values.to_pylist()])

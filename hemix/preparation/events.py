@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from hemix.data.encode import Encoders
+from hemix.data.jagged_array import offsets_of
 from hemix.data.keys import keys_of
 from hemix.data.layout import Appender
 from hemix.data.levels import learning_columns, level_features
@@ -237,5 +238,5 @@ class HistoryWriter:
         for out in (self._time, self._item_row, self._ids):
             out.close()
         with Appender(self._folder / "offsets.npy", np.int64) as offsets:
-            offsets.append(np.concatenate([[0], np.cumsum(self._counts)]))
+            offsets.append(offsets_of(self._counts))
         return self._counts

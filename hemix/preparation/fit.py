@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hemix.data.encode import Encoders
+from hemix.data.jagged_array import JaggedArray
 from hemix.data.keys import NULL_KEY, KeyIndex, KeyMap
 from hemix.data.levels import all_features, level_features
 from hemix.data.raw_columns import RawColumn, mix_bits
@@ -97,7 +98,7 @@ class EncoderFitter:
             values, keys = columns.get(feature.columns(name)[0]), raw.get(name)
             if values is None or pa.types.is_null(values.type):
                 continue
-            if isinstance(keys, tuple):
+            if isinstance(keys, JaggedArray):
                 index.add(values.flatten())
             elif keys is not None:
                 index.add_hashed(keys, values)
@@ -144,7 +145,7 @@ class EncoderFitter:
         """
         for name, feature in level_features(self._schema, "event").items():
             column = raw.get(name)
-            if column is None or isinstance(column, tuple):
+            if column is None or isinstance(column, JaggedArray):
                 continue
             if feature.state_path("event", name) is not None:
                 ones = np.ones(len(column))
@@ -203,10 +204,10 @@ class EncoderFitter:
     def _count_keys(self, table: str, column: RawColumn, rows: Array | None) -> Array:
         """Count the keys of a column and return their numbers in the table's index; -1: missing."""
         index = self._seen[table]
-        keys, weights = column, rows
-        if isinstance(keys, tuple):
-            keys, offsets = keys
-            weights = None if rows is None else np.repeat(rows, np.diff(offsets))
+        if isinstance(column, JaggedArray):
+            keys, weights = column.values, None if rows is None else np.repeat(rows, column.lengths)
+        else:
+            keys, weights = column, rows
         numbers = index.look_up(keys)
         known = numbers >= 0
         counts = np.bincount(

@@ -299,8 +299,8 @@ class ImpressionPass:
             f"context.{name}": np.asarray(rows[f"context.{name}"])
             for name in coordinates_features(self._schema, "context")
         }
-        for entities, row in ((self._users, rows["user_row"]), (self._items, rows["item_row"])):
-            of_versions = entities.coordinates(self._schema)
+        for entities, name in ((self._users, "user_row"), (self._items, "item_row")):
+            of_versions, row = entities.coordinates(self._schema), np.asarray(rows[name])
             coordinates |= {key: values[row] for key, values in of_versions.items()}
         return coordinates
 
@@ -355,7 +355,7 @@ class ImpressionPass:
     def _encoded(
         self, rows: Rows, encoders: Encoders, statistics: StatisticsPass | None
     ) -> ShardRows:
-        begin, count = np.flatnonzero(rows["starts"]), row_count(rows)
+        begin, count = np.flatnonzero(np.asarray(rows["starts"])), row_count(rows)
         first = take_rows(rows, begin)
         time_ms = np.asarray(first["request_time_ms"])
         context = {n: first.get(f"context.{n}") for n in self._schema.features.context}

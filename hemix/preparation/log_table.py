@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from hemix.data.jagged_array import offsets_of
 from hemix.data.raw_columns import Where
 from hemix.data.texts import family
 from hemix.errors import DataError
@@ -80,7 +81,7 @@ class LogTable:
         self.files = parquet_files(path, role)
         opened = [file.open() for file in self.files]
         file_rows = [f.metadata.num_rows for f in opened]
-        self.first_rows = np.concatenate([[0], np.cumsum(file_rows)]).astype(np.int64)
+        self.first_rows = offsets_of(file_rows)
         stored = [
             _stored_types(file, f.schema_arrow) for file, f in zip(self.files, opened, strict=True)
         ]

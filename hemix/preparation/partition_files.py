@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from hemix.data.jagged_array import JaggedArray, offsets_of
 from hemix.data.raw_columns import RawColumn, as_arrow, from_arrow, take
 from hemix.files import storage_errors
 
@@ -30,7 +31,7 @@ _MAX_PARTITIONS = 256
 def row_count(rows: Rows) -> int:
     """Return the number of rows."""
     first = next(iter(rows.values()))
-    return len(first[1]) - 1 if isinstance(first, tuple) else len(first)
+    return first.rows if isinstance(first, JaggedArray) else len(first)
 
 
 def take_rows(rows: Rows, positions: Array) -> Rows:
@@ -56,7 +57,7 @@ def partition_bounds(rows_per_user: Array, rows: int) -> Array:
     """
     total = int(rows_per_user.sum())
     rows = max(rows, -(-total // _MAX_PARTITIONS), 1)
-    before = np.cumsum(rows_per_user) - rows_per_user
+    before = offsets_of(rows_per_user)[:-1]
     begins = np.flatnonzero(np.diff(before // rows, prepend=-1))
     return np.append(begins, len(rows_per_user)).astype(np.int64)
 

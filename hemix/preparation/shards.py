@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hemix.data.jagged_array import offsets_of
 from hemix.data.layout import Appender, Block
 from hemix.data.spec import FIRST, MISSING, UNKNOWN
 
@@ -60,14 +61,14 @@ class ShardRows:
             begin: The first request.
             end: One after the last request.
         """
-        first = np.concatenate([[0], np.cumsum(self.counts)])
+        first = offsets_of(self.counts)
         requests, candidates = np.arange(begin, end), np.arange(first[begin], first[end])
         per_request = {"user", "user_row", "time_ms", "counts", "context"}
         columns: dict[str, Any] = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             rows = requests if field.name in per_request else candidates
-            columns[field.name] = value.take(rows) if isinstance(value, Block) else value[rows]
+            columns[field.name] = value.select(rows) if isinstance(value, Block) else value[rows]
         return ShardRows(**columns)
 
 
@@ -98,11 +99,9 @@ class BlockAppender:
         """Append the rows of a block."""
         self._ids.append(block.ids)
         self._numbers.append(block.numbers)
-        for (values_out, offsets_out), (values, offsets) in zip(
-            self._jagged, block.jagged, strict=True
-        ):
-            offsets_out.append(offsets[1:] + values_out.rows)
-            values_out.append(values)
+        for (values, offsets), array in zip(self._jagged, block.jagged, strict=True):
+            offsets.append(array.offsets[1:] + values.rows)
+            values.append(array.values)
 
     def close(self) -> None:
         """Complete the files."""
@@ -186,7 +185,7 @@ class ShardWriter:
 
     def write(self, rows: ShardRows) -> None:
         """Append requests. Users come in ascending order, each in one call."""
-        first = np.cumsum(rows.counts) - rows.counts
+        first = offsets_of(rows.counts)[:-1]
         begins_user = np.diff(rows.user, prepend=-1) != 0
         shard_of_user = (self.rows + first[begins_user]) // SHARD_CANDIDATES
         shard = shard_of_user[np.cumsum(begins_user) - 1]
@@ -267,11 +266,11 @@ def row_states(block: Block, column: int) -> Array:
     """
     if column < block.ids.shape[1]:
         return np.minimum(block.ids[:, column], FIRST).astype(np.int8)
-    values, offsets = block.jagged[column - block.ids.shape[1]]
-    rows = len(offsets) - 1
-    row_of = np.repeat(np.arange(rows), np.diff(offsets))
+    lists = block.jagged[column - block.ids.shape[1]]
+    row_of = lists.row_index
     unknown, present = (
-        np.bincount(row_of[at], minlength=rows) > 0 for at in (values == UNKNOWN, values != MISSING)
+        np.bincount(row_of[at], minlength=lists.rows) > 0
+        for at in (lists.values == UNKNOWN, lists.values != MISSING)
     )
     return np.where(unknown, UNKNOWN, np.where(present, FIRST, MISSING)).astype(np.int8)
 

@@ -164,7 +164,7 @@ def _save_requests(job: PrepareJob, rows: Rows, requests: PartitionFiles) -> Non
     if job.schema.roles.request_id is None:
         return
     columns = {name: rows[name] for name in ("request", "user", "log_row")}
-    first = take_rows(columns, np.flatnonzero(rows["starts"]))
+    first = take_rows(columns, np.flatnonzero(np.asarray(rows["starts"])))
     number = np.asarray(first["request"]) % np.uint64(len(requests))
     requests.add(first, number.astype(np.int64))
 

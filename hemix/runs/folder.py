@@ -247,7 +247,7 @@ def finish(folder: Path, model: Predictor, dataset: Dataset, metrics: dict[str, 
     """
     if isinstance(model, Ranker) and isinstance(model.tables, ShardedTables):
         digests = {TABLES_FILE: save_whole_tables(folder / TABLES_FILE, model.tables)}
-        if not model.tables.team.first:
+        if not model.tables.distributed.is_rank_zero:
             return
         digests = {DENSE_FILE: save_dense(folder, model), **digests}
     else:

@@ -10,11 +10,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from hemix.data.batch import Columns, Jagged, RequestBatch
+from hemix.data.batch import RequestBatch
+from hemix.data.columns import Columns
 from hemix.data.dataset import Plan, Split
-from hemix.data.layout import ranges
 from hemix.runs.folder import Run
 
 __all__ = [
@@ -126,19 +125,11 @@ def permute_feature(run: Run, level: str, name: str, seed: int) -> BatchChange:
             floats = floats.clone()
             floats[:, numbers] = floats[order][:, numbers]
         if jagged_column is not None:
-            jagged[jagged_column] = _permute_jagged(
-                jagged[jagged_column].values, jagged[jagged_column].offsets, order
-            )
+            jagged[jagged_column] = jagged[jagged_column].select(order)
         changed: dict[str, Any] = {field: Columns(ids=ids, numbers=floats, jagged=tuple(jagged))}
         return dataclasses.replace(batch, **changed)
 
     return change
-
-
-def _permute_jagged(values: Tensor, offsets: Tensor, order: Tensor) -> Jagged:
-    begin, lengths = offsets[:-1][order], (offsets[1:] - offsets[:-1])[order]
-    positions = torch.from_numpy(ranges(begin.numpy(), lengths.numpy()))
-    return Jagged(values=values[positions], offsets=torch.cat([offsets[:1], lengths.cumsum(0)]))
 
 
 def without_history(run: Run, history: Literal["global", "realtime"]) -> BatchChange:

@@ -103,14 +103,14 @@ def save_whole_tables(path: Path, tables: ShardedTables) -> str:
         StorageError: In the process that cannot write.
         HemixError: In the other processes.
     """
-    team, temporary = tables.team, path.with_name(f".{path.name}.part")
+    distributed, temporary = tables.distributed, path.with_name(f".{path.name}.part")
     offsets, size = _file_offsets(tables)
     header = _header(tables, offsets)
     begin = len(header)
     digest = ""
 
     def create() -> None:
-        if team.first:
+        if distributed.is_rank_zero:
             with storage_errors(path), temporary.open("wb") as file:
                 file.write(header)
                 if size:
@@ -130,14 +130,14 @@ def save_whole_tables(path: Path, tables: ShardedTables) -> str:
 
     def finish() -> None:
         nonlocal digest
-        if team.first:
+        if distributed.is_rank_zero:
             digest = sha256(temporary)
             with storage_errors(path):
                 temporary.replace(path)
 
-    team.together(create, f"begin {path}")
-    team.together(write, f"write {path}")
-    team.together(finish, f"finish {path}")
+    distributed.on_all_ranks(create, f"begin {path}")
+    distributed.on_all_ranks(write, f"write {path}")
+    distributed.on_all_ranks(finish, f"finish {path}")
     return digest
 
 

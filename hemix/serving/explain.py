@@ -1,7 +1,4 @@
-"""Because: the past events that drew the candidates' attention, as the model weighs them.
-
-Knows no model's inside.
-"""
+"""Attributions: the past events that received the candidates' attention in the model."""
 
 from __future__ import annotations
 
@@ -10,37 +7,49 @@ from typing import Any
 from hemix.data.spec import TIMELESS_MS
 from hemix.models import Predictor
 from hemix.nn.inputs import Inputs
-from hemix.serving.features import UserSide
-from hemix.serving.types import Attribution, RankRequest
+from hemix.serving.request_encoder import RequestSide, UserSide
+from hemix.serving.types import Attribution
 
-__all__ = ["because"]
+__all__ = ["attributions"]
 
-_MOST = 5
+_EVENTS = 5
+"""Maximum events per candidate"""
 
 
-def because(
-    model: Predictor, state: Any, inputs: Inputs, user: UserSide, request: RankRequest
+def attributions(
+    model: Predictor, state: Any, inputs: Inputs, user: UserSide, request: RequestSide
 ) -> list[tuple[Attribution, ...]]:
-    """For every candidate of one request, whose ``state`` and ``inputs`` these are, the events of
-    most weight, and the newest in any case: what a user did just now is what one asks about. None
-    where the model weighs no events.
+    """Return, for every candidate of one request, the events of most weight and the newest event.
+
+    The newest is always included, because people ask for the effect of a user's last action.
+
+    Args:
+        model: The model.
+        state: Its request state.
+        inputs: Its inputs of the request's candidates.
+        user: The encoded user.
+        request: The encoded request.
+
+    Returns:
+        One tuple per candidate; empty where the model weighs no events.
     """
-    begin, _, end = inputs.batch.cpu_batch.history_ranges[0].tolist()
-    found = model.attention(state, inputs, _MOST, end - 1 if end > begin else None)
-    if found is None:
-        return [()] * len(request.items)
-    positions, weights = (tensor.tolist() for tensor in found)
+    begin, _, end = request.history_ranges[0].tolist()
+    attention = model.attention(state, inputs, _EVENTS, end - 1 if end > begin else None)
+    if attention is None:
+        return [()] * len(request.request.items)
+    positions, weights = (tensor.tolist() for tensor in attention)
+    now_ms = request.request.time_ms
     return [
         tuple(
-            _one(user, position, weight, request.time_ms)
-            for position, weight in zip(*pair, strict=True)
+            _attribution(user, position, weight, now_ms)
+            for position, weight in zip(*of_candidate, strict=True)
             if position >= 0
         )
-        for pair in zip(positions, weights, strict=True)
+        for of_candidate in zip(positions, weights, strict=True)
     ]
 
 
-def _one(user: UserSide, position: int, weight: float, now_ms: int) -> Attribution:
+def _attribution(user: UserSide, position: int, weight: float, now_ms: int) -> Attribution:
     time_ms = int(user.time_ms[position])
     return Attribution(
         item=user.item_ids[position].as_py(),

@@ -1,19 +1,13 @@
-"""The models that a server holds, and how a new version takes an old one's place while requests go
-on.
+"""The models of a server, and the replacement of a version while requests run.
 
-    RUN                        one run folder: one model, one version
-    REGISTRY/name/version/     run folders; of every name the newest version is served
-
-A version is looked at, loaded and warmed up before it is shown to a request; whatever fails on the
-way leaves the old one serving. Links to what is served from the start are followed; a name that is
-asked for later leads through none. No link leads out of a run, and nothing in it is pickled.
+A version is checked, loaded and warmed up before a request can use it; a failure leaves the old one
+in service. Links are followed when the server starts. A name that is requested later may contain
+none.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,20 +18,17 @@ from typing import Any, Protocol
 from hemix.errors import HemixError, RunError, UsageError
 from hemix.runs.folder import METRICS_FORMAT
 from hemix.schema import Schema
-from hemix.serving.checks import FieldChecks
-from hemix.serving.stores import StoreLimits
+from hemix.serving.field_validation import FieldValidator
+from hemix.serving.run_folders import check_folder, is_valid_name
 from hemix.serving.types import Ranking, RankRequest
 
-__all__ = ["Load", "Models", "Ranker", "Served", "check_folder", "check_histories", "find_runs"]
+__all__ = ["LoadRanker", "LoadedModel", "LoadedModels", "Ranker"]
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-_NOT_READ = ("logs", "data", "checkpoints", "served")
-"""Beside a run's files, as a demo has them: never read by a server, and not looked at"""
-_PICKLED = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".dill")
+_TEST_METRICS = ("auc", "gauc", "ndcg_at_10", "logloss", "ne", "pcoc", "ece")
 
 
 class Ranker(Protocol):
-    """What ranks: :class:`hemix.serving.engine.Engine`."""
+    """Ranks requests; :class:`hemix.serving.engine.Engine` is one."""
 
     @property
     def schema(self) -> Schema:
@@ -47,38 +38,46 @@ class Ranker(Protocol):
     def rank(
         self, requests: Sequence[RankRequest], check: Callable[[Ranking], None] | None = None
     ) -> list[Ranking]:
-        """A ranking for every request, in their order; none is logged where ``check`` raises."""
+        """Rank requests.
+
+        Args:
+            requests: The requests.
+            check: Called with each ranking; no ranking is logged where it raises.
+
+        Returns:
+            A ranking for every request, in their order.
+        """
         ...
 
     def warm_up(self) -> None:
-        """Rank something made up, so that the first request finds all in place."""
+        """Rank a made-up request, so that the first real one is fast."""
         ...
 
     def close(self) -> None:
-        """Let go of threads and memory."""
+        """Release threads and memory."""
         ...
 
 
-Load = Callable[[Path, str, str], Ranker]
-"""(run folder, name, version) -> what ranks with it"""
+LoadRanker = Callable[[Path, str, str], Ranker]
+"""(run folder, name, version) -> its ranker"""
 
 
 @dataclass(eq=False)
-class Served:
-    """A version in its place."""
+class LoadedModel:
+    """A version in service."""
 
     name: str
     version: str
     folder: Path
     ranker: Ranker
-    checks: FieldChecks
-    users: int = 0
-    retired: bool = False
+    checks: FieldValidator
+    leases: int = 0
+    """Requests that use it."""
+    replaced: bool = False
 
-    def facts(self) -> dict[str, Any]:
-        """What GET /v1/models says of it."""
+    def description(self) -> dict[str, Any]:
+        """Return the description in the answer of GET /v1/models."""
         info = self.folder / "run.json"
-        metrics = self.folder / "metrics.json"
         return {
             "name": self.name,
             "version": self.version,
@@ -86,253 +85,175 @@ class Served:
             "schema": self.ranker.schema.columns_fingerprint(),
             "sha256": hashlib.sha256(info.read_bytes()).hexdigest() if info.is_file() else None,
             "outputs": list(self.ranker.schema.outputs),
-            "test": _test_metrics(metrics),
+            "test": _test_metrics(self.folder / "metrics.json"),
         }
 
 
 def _test_metrics(path: Path) -> dict[str, Any]:
-    """AUC, log loss and the like of every task on the test split; empty where the run was not
-    evaluated.
-    """
+    """Return every task's metrics on the test split; empty for a run that was not evaluated."""
     if not path.is_file():
         return {}
     try:
         tasks = METRICS_FORMAT.read(path).get("split", {}).get("test", {}).get("tasks", {})
     except RunError:
         return {}
-    kept = ("auc", "gauc", "ndcg_at_10", "logloss", "ne", "pcoc", "ece")
-    return {name: {key: task[key] for key in kept if key in task} for name, task in tasks.items()}
+    return {
+        name: {metric: task[metric] for metric in _TEST_METRICS if metric in task}
+        for name, task in tasks.items()
+    }
 
 
-class Models:
-    """Names, each with the version that serves. Loads one at a time."""
+class LoadedModels:
+    """The model in service for every name. Thread-safe; loads one version at a time."""
 
-    def __init__(self, load: Load, registry: Path | None = None, *, strict: bool = False) -> None:
-        self._load = load
+    def __init__(
+        self, load_ranker: LoadRanker, registry: Path | None = None, *, strict: bool = False
+    ) -> None:
+        """Start without models.
+
+        Args:
+            load_ranker: Loads a version.
+            registry: Folder name/version/ that :meth:`load` reads; None: it refuses.
+            strict: Refuse columns that a schema does not name.
+        """
+        self._load_ranker = load_ranker
         self._strict = strict
         self.registry = registry
-        self._served: dict[str, Served] = {}
-        self._facts: dict[str, dict[str, Any]] = {}
+        self._models: dict[str, LoadedModel] = {}
+        self._descriptions: dict[str, dict[str, Any]] = {}
         self._lock = threading.Lock()
         self._loading = threading.Lock()
         self._closing: list[threading.Thread] = []
 
     def put(self, name: str, version: str, folder: Path) -> dict[str, Any]:
-        """Load, warm up and show a version; returns its facts. ``folder`` may be a link: what it
-        leads to now is served until the next load. Raises RunError, and leaves what was there."""
+        """Load a version, warm it up and put it in service.
+
+        Args:
+            name: Name of the model.
+            version: Its version.
+            folder: The run's folder; of a link the present target is served.
+
+        Returns:
+            The version's description.
+
+        Raises:
+            RunError: The version cannot be served; the old one stays in service.
+        """
         folder = folder.resolve()
         check_folder(folder)
-        ranker = self._load(folder, name, version)
+        ranker = self._load_ranker(folder, name, version)
         try:
             ranker.warm_up()
-            made = Served(
-                name, version, folder, ranker, FieldChecks(ranker.schema, strict=self._strict)
-            )
-            facts = made.facts()
+            checks = FieldValidator(ranker.schema, strict=self._strict)
+            model = LoadedModel(name, version, folder, ranker, checks)
+            description = model.description()
         except BaseException:
             ranker.close()
             raise
         with self._lock:
-            old = self._served.get(name)
-            self._served[name], self._facts[name] = made, facts
+            old = self._models.get(name)
+            self._models[name], self._descriptions[name] = model, description
             if old is not None:
-                old.retired = True
-                idle = old.users == 0
-        if old is not None and idle:
-            self._close(old.ranker)
-        return facts
+                old.replaced = True
+            unused = old is not None and old.leases == 0
+        if old is not None and unused:
+            self._close_in_thread(old.ranker)
+        return description
 
     def load(self, name: str, version: str) -> dict[str, Any] | None:
-        """Load a version of the registry; None where another load is under way.
+        """Load a version of the registry.
 
-        Raises UsageError for a name that cannot be one or where there is no registry, RunError for
-        a version that is not there or cannot be served.
+        Args:
+            name: Name of the model.
+            version: Its version.
+
+        Returns:
+            The version's description; None while another version is being loaded.
+
+        Raises:
+            UsageError: The name or version is invalid, or there is no registry.
+            RunError: The version is missing or cannot be served.
         """
         if self.registry is None:
             raise UsageError(
                 "this server has no registry: start it with one, REGISTRY/name/version/"
             )
         for field, value in (("name", name), ("version", version)):
-            if not _NAME.fullmatch(value) or ".." in value:
+            if not is_valid_name(value):
                 raise UsageError(f"{field}: expected letters, digits, _, - and single dots")
-        folder = self.registry / name / version
         if not self._loading.acquire(blocking=False):
             return None
         try:
-            if any(path.is_symlink() for path in (folder, folder.parent)):
-                raise RunError(
-                    f"{name}/{version}: is a link; links are followed when a server starts, not "
-                    "when a version is asked for"
-                )
-            if not folder.is_dir():
-                raise RunError(f"{name}/{version}: no such version in the registry")
-            return self.put(name, version, folder)
+            return self._load_from(self.registry / name / version, name, version)
         except (UsageError, RunError):
             raise
-        except Exception as error:  # whatever a damaged folder leads to, the old version serves on
+        except Exception as error:  # the old version stays, whatever a damaged folder raises
             kind = "" if isinstance(error, HemixError) else f"{type(error).__name__}: "
             raise RunError(f"{name}/{version}: cannot be served: {kind}{error}") from error
         finally:
             self._loading.release()
 
+    def _load_from(self, folder: Path, name: str, version: str) -> dict[str, Any]:
+        if any(path.is_symlink() for path in (folder, folder.parent)):
+            raise RunError(
+                f"{name}/{version}: is a link; links are followed when a server starts, not "
+                "when a version is requested"
+            )
+        if not folder.is_dir():
+            raise RunError(f"{name}/{version}: no such version in the registry")
+        return self.put(name, version, folder)
+
     @contextmanager
-    def lease(self, name: str | None) -> Iterator[Served | None]:
-        """The version that serves ``name`` (None: the first model), kept open for as long as the
-        block; None: no such model.
+    def lease(self, name: str | None) -> Iterator[LoadedModel | None]:
+        """Use a model, which stays open until the block ends.
+
+        Args:
+            name: Name of the model; None: the first one.
+
+        Yields:
+            The model; None for an unknown name.
         """
         with self._lock:
-            served = (
-                self._served.get(name)
-                if name is not None
-                else next(iter(self._served.values()), None)
-            )
-            if served is not None:
-                served.users += 1
+            if name is None:
+                model = next(iter(self._models.values()), None)
+            else:
+                model = self._models.get(name)
+            if model is not None:
+                model.leases += 1
         try:
-            yield served
+            yield model
         finally:
-            if served is not None:
+            if model is not None:
                 with self._lock:
-                    served.users -= 1
-                    last = served.retired and served.users == 0
-                if last:
-                    self._close(served.ranker)
+                    model.leases -= 1
+                    unused = model.replaced and model.leases == 0
+                if unused:
+                    self._close_in_thread(model.ranker)
 
-    def _close(self, ranker: Ranker) -> None:
-        """In a thread of its own: it may write a log out, and whoever used it last has an answer to
-        give.
-        """
+    def _close_in_thread(self, ranker: Ranker) -> None:
+        """Close a ranker, which may write a log, without delaying the last request's answer."""
         thread = threading.Thread(target=ranker.close, name="hemix-close")
         with self._lock:
-            self._closing = [one for one in self._closing if one.is_alive()] + [thread]
+            self._closing = [running for running in self._closing if running.is_alive()]
+            self._closing.append(thread)
             thread.start()
 
-    def checks(self) -> dict[str, FieldChecks]:
-        """The checks of every model's schema, by the model's name."""
+    def checks(self) -> dict[str, FieldValidator]:
+        """Return the field checks of every model, by its name."""
         with self._lock:
-            return {name: served.checks for name, served in self._served.items()}
+            return {name: model.checks for name, model in self._models.items()}
 
-    def facts(self) -> list[dict[str, Any]]:
-        """Every model's facts."""
+    def descriptions(self) -> list[dict[str, Any]]:
+        """Return every model's description."""
         with self._lock:
-            return list(self._facts.values())
+            return list(self._descriptions.values())
 
     def close(self) -> None:
-        """Close every model; returns once the replaced ones are closed too."""
+        """Close every model, and wait for replaced ones to close."""
         with self._lock:
-            served, self._served = list(self._served.values()), {}
+            models, self._models = list(self._models.values()), {}
             closing = self._closing
-        for one in served:
-            one.ranker.close()
+        for model in models:
+            model.ranker.close()
         for thread in closing:
             thread.join()
-
-
-def check_histories(schema: Schema, limits: StoreLimits, version: str) -> None:
-    """Raises RunError, naming the ``version``, where a store of these limits does not keep the
-    histories that a model of this schema was trained on.
-    """
-    longest = schema.history.global_length + schema.history.realtime_length
-    if longest > limits.cap:
-        raise RunError(
-            f"{version}: sees {longest:,} events of a user, but this server's store keeps "
-            f"{limits.cap:,}: "
-            f"start it with --history-cap {longest} or more"
-        )
-    if (schema.history_source == "impressions") != limits.impressions:
-        kept = "impressions too" if limits.impressions else "no impressions"
-        raise RunError(
-            f"{version}: its histories are of {schema.history_source}, but those of this server's "
-            f"store hold {kept}: "
-            f"give it a server and a store of its own"
-        )
-
-
-def find_runs(folder: Path) -> list[tuple[str, str, Path]]:
-    """(name, version, run folder) of what to serve from a run folder or a registry; either, and a
-    name or version in a registry, may be a link. Raises RunError where it is neither."""
-    if not folder.is_dir():
-        raise RunError(f"{folder}: no such run folder or registry")
-    if (folder / "run.json").exists() or (folder / "settings.yaml").exists():
-        name = (
-            folder.name if folder.name not in ("", "..") else folder.resolve().name
-        )  # a link's own name stays when it is moved on
-        return [(name if _NAME.fullmatch(name) else "model", "1", folder)]
-    found = []
-    for model in sorted(
-        path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()
-    ):
-        versions = [
-            path
-            for path in model.iterdir()
-            if _NAME.fullmatch(path.name) and (path / "run.json").is_file()
-        ]
-        if versions:
-            newest = max(versions, key=lambda path: _version_order(path.name))
-            found.append((model.name, newest.name, newest))
-    if not found:
-        raise RunError(
-            f"{folder}: neither a run folder (run.json) nor a registry of them "
-            "(name/version/run.json)"
-        )
-    return found
-
-
-def _version_order(version: str) -> tuple[tuple[int, int, str], ...]:
-    """10 after 9, 1.10 after 1.9, v10 after v9."""
-    return tuple(
-        (1, int(p), "") if p.isdecimal() else (0, 0, p)
-        for p in re.findall(r"\d+|[^\d.-]+", version)
-    )
-
-
-def check_folder(folder: Path) -> None:
-    """Raises RunError where a run folder holds a link that leads out of it, or a file that only
-    unpickling could read. Logs and data beside the run, as a demo has them, are never read and not
-    looked at."""
-    folder = folder.resolve()
-    for path, folders, files in os.walk(folder):
-        here = Path(path)
-        if here == folder:
-            folders[:] = [name for name in folders if name not in _NOT_READ]
-        for name in (*folders, *files):
-            if (here / name).is_symlink() and not _stays(here / name, folder):
-                raise RunError(
-                    f"{here / name}: is a link that leads out of the run's folder, or nowhere; "
-                    "copy what it leads to"
-                )
-        for name in files:
-            if name.lower().endswith(_PICKLED) or _looks_pickled(here / name):
-                raise RunError(
-                    f"{here / name}: is pickled; weights are safetensors, and nothing is ever "
-                    "unpickled"
-                )
-
-
-def _stays(link: Path, folder: Path) -> bool:
-    """Whether a link leads to something in the folder that is looked at too."""
-    try:
-        target = link.resolve(strict=True)
-    except (OSError, RuntimeError):  # nowhere, or round in a circle
-        return False
-    return (
-        target.is_relative_to(folder)
-        and target != folder
-        and target.relative_to(folder).parts[0] not in _NOT_READ
-    )
-
-
-def _looks_pickled(path: Path) -> bool:
-    if (
-        path.suffix in (".safetensors", ".parquet", ".json", ".jsonl", ".yaml", ".html")
-        or not path.is_file()
-    ):
-        return False  # read as what they say they are, or refused
-    with path.open("rb") as file:
-        head = file.read(256)
-    if head.startswith(b"\x93NUMPY"):
-        header = 10 + int.from_bytes(
-            head[8:10], "little"
-        )  # what follows are numbers, which may look like anything
-        return b"'O'" in head[:header] or b"|O" in head[:header]
-    return head.startswith(b"PK\x03\x04") or (len(head) > 1 and head[0] == 0x80 and head[1] <= 5)

@@ -1,4 +1,4 @@
-"""Checkpoints: everything that a run needs to go on exactly where it was.
+"""Checkpoints: everything that a run needs to continue exactly.
 
 RUN/checkpoints/
   step-00000500/
@@ -26,6 +26,7 @@ from typing import Any
 
 from torch import Tensor
 
+from hemix.distributed import DistributedContext
 from hemix.errors import RunError
 from hemix.files import new_folder, storage_errors, write_text
 from hemix.formats import SavedFormat
@@ -40,7 +41,6 @@ from hemix.runs.weights import (
     save_tensors,
     sha256,
 )
-from hemix.team import Team
 
 __all__ = ["BEST", "WEIGHT", "Checkpoint", "Checkpoints", "Snapshot"]
 
@@ -80,7 +80,7 @@ class Checkpoint:
         self.load_rows({WEIGHT: model.tables.weight}, *model.tables.owned)
 
     def load_optimizer(self) -> dict[str, Tensor]:
-        """The optimisers' tensors that are not of rows, and the meters."""
+        """Return the optimisers' tensors that are not row-wise, and the meters."""
         return load_tensors(self.folder / _OPTIMIZER_FILE, self.state["sha256"][_OPTIMIZER_FILE])
 
     def load_rows(self, targets: Mapping[str, Tensor], first: int, last: int) -> None:
@@ -103,7 +103,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """What a checkpoint is made of, in one process."""
+    """The content of a checkpoint, in one process."""
 
     dense: dict[str, Tensor]
     """All weights but the tables'"""
@@ -117,7 +117,7 @@ class Snapshot:
     """Rows of all tables in all processes"""
 
     def copied(self, *, rows_only: bool) -> Snapshot:
-        """Copy the tensors into the host's memory.
+        """Copy the tensors into the CPU's memory.
 
         Args:
             rows_only: Drop the other tensors, which rank 0 alone writes.
@@ -145,8 +145,10 @@ class Checkpoints:
         self.folder = run / "checkpoints"
         self._keep = keep
 
-    def save(self, name: str, snapshot: Snapshot, distributed: Team | None = None) -> None:
-        """Write a checkpoint beside the others and mark it complete.
+    def save(
+        self, name: str, snapshot: Snapshot, distributed: DistributedContext | None = None
+    ) -> None:
+        """Write a checkpoint and mark it complete.
 
         Then LATEST points at it (not for ``best``) and the oldest ones are dropped. A full disk or
         a kill leaves the previous ones untouched. All processes call it; each writes its rows,
@@ -160,8 +162,8 @@ class Checkpoints:
         Raises:
             StorageError: If the disk is full or cannot be written.
         """
-        rank, size = (distributed.rank, distributed.size) if distributed else (0, 1)
-        file = self._waiting(name, rank, size)
+        rank, size = (distributed.rank, distributed.world_size) if distributed else (0, 1)
+        file = self._rows_path(name, rank, size)
         digest = ""
 
         def sweep() -> None:
@@ -181,13 +183,13 @@ class Checkpoints:
             write_rows()
             write_rest([digest])
             return
-        distributed.together(sweep, "tidy the checkpoints")
-        distributed.together(write_rows, f"save its rows in {self.folder}")
-        digests = [theirs.decode() for theirs in distributed.gathered_bytes(digest.encode())]
-        distributed.together(lambda: write_rest(digests), f"save a checkpoint in {self.folder}")
+        distributed.on_all_ranks(sweep, "tidy the checkpoints")
+        distributed.on_all_ranks(write_rows, f"save its rows in {self.folder}")
+        digests = [text.decode() for text in distributed.all_gather_bytes(digest.encode())]
+        distributed.on_all_ranks(lambda: write_rest(digests), f"save a checkpoint in {self.folder}")
 
-    def _waiting(self, name: str, rank: int, size: int) -> Path:
-        """Where a process's rows lie until the checkpoint's folder is made."""
+    def _rows_path(self, name: str, rank: int, size: int) -> Path:
+        """The temporary path of a process's rows, until the checkpoint's folder is made."""
         return self.folder / f".{name}.{_rows_file(rank, size)}"
 
     def _write_rows(self, file: Path, rows: dict[str, Tensor]) -> str:
@@ -199,22 +201,22 @@ class Checkpoints:
         return digest
 
     def _write(self, name: str, snapshot: Snapshot, rows_digests: list[str]) -> None:
-        """Write the rest beside the processes' rows, of which each has the sha256."""
+        """Make the checkpoint's folder. ``rows_digests``: sha256 of the rows of every process."""
         with storage_errors(self.folder):
             target = self.folder / name
-            aside = self.folder / f".{name}.old"
+            previous = self.folder / f".{name}.old"
             if target.exists():
-                target.rename(aside)
+                target.rename(previous)
             try:
                 with new_folder(target) as folder:
                     self._fill(folder, name, snapshot, rows_digests)
             except BaseException:
-                if aside.exists():
-                    aside.rename(target)
-                for waiting in self.folder.glob(f".{name}.rows-*"):
-                    waiting.unlink(missing_ok=True)
+                if previous.exists():
+                    previous.rename(target)
+                for rows_file in self.folder.glob(f".{name}.rows-*"):
+                    rows_file.unlink(missing_ok=True)
                 raise
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(previous, ignore_errors=True)
             if name != BEST:
                 write_text(self.folder / "LATEST", name + "\n")
                 for old in self._complete()[: -self._keep]:
@@ -227,7 +229,7 @@ class Checkpoints:
         rows = []
         for rank, digest in enumerate(rows_digests):
             file = _rows_file(rank, size)
-            self._waiting(name, rank, size).rename(folder / file)
+            self._rows_path(name, rank, size).rename(folder / file)
             digests[file] = digest
             rows.append([file, *owned_rows(snapshot.total_rows, rank, size)])
         digests[_OPTIMIZER_FILE] = save_tensors(folder / _OPTIMIZER_FILE, snapshot.optimizer)
@@ -276,7 +278,7 @@ class Checkpoints:
             except RunError:
                 continue
             if other != folder:
-                remedy = f"remove {folder} and --resume goes on from there"
+                remedy = f"remove {folder} and --resume continues from there"
                 return f"the newest complete checkpoint is {other.name}: {remedy}"
         return f"no other checkpoint in {self.folder} can be used"
 
@@ -310,7 +312,7 @@ class Checkpoints:
 
 
 def _is_complete(folder: Path) -> bool:
-    """A file without content is what a machine that lost its power may leave."""
+    """An empty COMPLETE may be left by a machine that lost its power."""
     mark = folder / _COMPLETE
     return mark.is_file() and mark.stat().st_size > 0
 

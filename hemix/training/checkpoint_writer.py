@@ -1,10 +1,10 @@
-"""Saves the checkpoints of a run, while the steps wait or in a thread behind them."""
+"""Saves the checkpoints of a run, synchronously or in a background thread."""
 
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from hemix.team import Team
+from hemix.distributed import DistributedContext
 from hemix.training.checkpoint import Checkpoints, Snapshot
 from hemix.training.job import TrainingJob
 
@@ -18,7 +18,7 @@ class CheckpointWriter:
         self,
         checkpoints: Checkpoints,
         job: TrainingJob,
-        background_group: Team | None,
+        background_group: DistributedContext | None,
     ) -> None:
         """Write nothing yet.
 
@@ -32,7 +32,7 @@ class CheckpointWriter:
         self._distributed = job.distributed
         self._background_group = background_group
         self._is_rank_zero = job.is_rank_zero
-        self._may_run_behind = job.settings.train.async_checkpoint
+        self._is_async = job.settings.train.async_checkpoint
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="hemix-checkpoint")
         self._pending: Future[None] | None = None
 
@@ -42,13 +42,13 @@ class CheckpointWriter:
         Args:
             name: Name of its folder.
             snapshot: What to save.
-            background: Copy the tensors and return at once, where the settings allow it.
+            background: Copy the tensors and return at once, if ``train.async_checkpoint`` is on.
 
         Raises:
-            StorageError: What went wrong with this checkpoint, or with the one before.
+            StorageError: If this checkpoint or the one before could not be written.
         """
         self.wait()
-        if not (background and self._may_run_behind):
+        if not (background and self._is_async):
             self._checkpoints.save(name, snapshot, self._distributed)
             return
         copy = snapshot.copied(rows_only=not self._is_rank_zero)
@@ -60,11 +60,11 @@ class CheckpointWriter:
         )
 
     def wait(self) -> None:
-        """Wait until the last checkpoint is written. Raises what went wrong there."""
+        """Wait until the last checkpoint is written. Raises its error."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
 
     def close(self) -> None:
-        """Wait until nothing is being written any more. Raises nothing."""
+        """Wait until no checkpoint is being written. Raises nothing."""
         self._executor.shutdown()

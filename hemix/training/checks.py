@@ -1,6 +1,4 @@
-"""What is checked before anything is trained or written: the place of the run, and that there is
-something to learn.
-"""
+"""Checks before anything is trained or written: the run folder, the labels and the memory."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ from hemix.training.parent import PARENT_FILE
 
 __all__ = ["check_labels", "check_memory", "check_out", "process_bytes"]
 
-_ROWS_AT_ONCE = 1 << 20
+_ROWS_PER_CHUNK = 1 << 20
 
 _RUN_FILES = {
     "log.jsonl",  # the first to be written
@@ -37,32 +35,38 @@ _RUN_FILES = {
     TABLES_FILE,
     "metrics.json",
 }
-"""What an unfinished run may hold."""
+"""Names in the folder of an unfinished run"""
 
 
 def check_out(out: Path, *, resume: bool) -> None:
-    """Raise UsageError where ``out`` is neither new nor, with ``resume``, a run of ours.
+    """Check that a run folder can be used. The ``logs`` and ``data`` of a demo may lie in it.
 
-    A demo's logs and data may lie in it.
+    Args:
+        out: The run folder.
+        resume: Whether it may hold an unfinished run.
+
+    Raises:
+        UsageError: If it is neither new nor, with ``resume``, an unfinished run.
     """
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}: is a file; name a new folder")
     if (out / INFO_FILE).exists():
         raise UsageError(f"--out {out}: holds a finished run; name a new folder")
-    found = {path.name for path in out.iterdir()} - {"logs", "data"} if out.exists() else set[str]()
-    ours = (
-        "log.jsonl" in found and {name for name in found if not name.startswith(".")} <= _RUN_FILES
-    )
-    if found and not ours:
+    names = {path.name for path in out.iterdir()} - {"logs", "data"} if out.exists() else set[str]()
+    visible = {name for name in names if not name.startswith(".")}
+    is_unfinished_run = "log.jsonl" in names and visible <= _RUN_FILES
+    if names and not is_unfinished_run:
         raise UsageError(f"--out {out}: exists already and is not empty; name a new folder")
-    if found and not resume:
+    if names and not resume:
         raise UsageError(f"--out {out}: an unfinished run: add --resume to continue it")
 
 
 def check_labels(data: Dataset) -> list[Note]:
-    """Nothing can be learned of a first label that train holds in one class only. Returns the notes
-    on further labels of which nothing can be learned. Rows whose weight is 0 do not count. Raises
-    DataError."""
+    """Check that the train rows hold both classes of the first label.
+
+    Rows whose weight is 0 do not count. Returns the notes on further labels of one class. Raises
+    DataError for the first label.
+    """
     notes = list[Note]()
     counts = _weighted_counts(data) if data.schema.roles.weight is not None else _counts(data)
     for number, (task, (positives, rows)) in enumerate(counts.items()):
@@ -82,7 +86,7 @@ def check_labels(data: Dataset) -> list[Note]:
 
 
 def _counts(data: Dataset) -> dict[str, tuple[int, int]]:
-    """By task (positives, rows) of train whose label is known."""
+    """Count the train rows with a known label by task: (positives, rows)."""
     train = data.manifest["splits"]["train"]
     return {
         task: (train["positives"][task], train["rows"] - train["unknown"][task])
@@ -91,11 +95,11 @@ def _counts(data: Dataset) -> dict[str, tuple[int, int]]:
 
 
 def _weighted_counts(data: Dataset) -> dict[str, tuple[int, int]]:
-    """The same, of rows whose weight is above 0."""
+    """Count the same of rows whose weight is above 0."""
     train = data.split("train")
     counts = np.zeros((2, len(data.schema.tasks)), dtype=np.int64)
-    for first in range(0, train.impressions, _ROWS_AT_ONCE):
-        rows = np.arange(first, min(first + _ROWS_AT_ONCE, train.impressions))
+    for first in range(0, train.impressions, _ROWS_PER_CHUNK):
+        rows = np.arange(first, min(first + _ROWS_PER_CHUNK, train.impressions))
         labels = train.labels[rows][train.weight[rows] > 0]
         counts += np.stack([(labels == 1).sum(0), (labels >= 0).sum(0)])
     return {
@@ -105,12 +109,20 @@ def _weighted_counts(data: Dataset) -> dict[str, tuple[int, int]]:
 
 
 def process_bytes(spec: InputSpec, settings: Settings, processes: int) -> tuple[int, int, int]:
-    """What the first of ``processes``, which needs most, holds in bytes of fp32: of its rows of the
-    tables, of the dense part, which each has whole, and of the copy from which a checkpoint is
-    written in the background.
+    """Return the bytes of fp32 in the process of rank 0, which needs most.
 
-    Counted are weights, gradients of the dense part, optimiser state and averages. Activations,
-    batches, the gradients of a step's rows and the library itself come on top (docs/scale.md).
+    These are weights, gradients of the dense part, optimiser state and averages. Activations,
+    batches, the gradients of a step's rows and the library itself are not counted
+    (docs/project/scale.md).
+
+    Args:
+        spec: The dataset's columns and tables.
+        settings: Of the run.
+        processes: Number of processes.
+
+    Returns:
+        Bytes of its rows of the tables, of the dense part, which every process has whole, and of
+        the copy from which an asynchronous checkpoint is written.
     """
     assert isinstance(settings.model, NeuralConfig), "a model without embedding tables"
     train, width = settings.train, settings.model.embedding_size
@@ -126,8 +138,15 @@ def process_bytes(spec: InputSpec, settings: Settings, processes: int) -> tuple[
 
 
 def check_memory(spec: InputSpec, settings: Settings, processes: int) -> None:
-    """Raise SettingsError where a process would need more than ``train.memory_budget_bytes``,
-    saying what would do.
+    """Check the memory of a process against ``train.memory_budget_bytes``.
+
+    Args:
+        spec: The dataset's columns and tables.
+        settings: Of the run.
+        processes: Number of processes.
+
+    Raises:
+        SettingsError: Naming the numbers of processes that fit the budget.
     """
     budget = settings.train.memory_budget_bytes
     tables, dense, copy = process_bytes(spec, settings, processes)
@@ -138,29 +157,29 @@ def check_memory(spec: InputSpec, settings: Settings, processes: int) -> None:
         f"{tables:,} bytes of tables, {dense:,} of the dense part{copied} a process, {processes} "
         "in all"
     )
-    ways = [_enough(spec, settings, budget)]
+    remedies = [_enough(spec, settings, budget)]
     if copy:
         train = settings.train.model_copy(update={"async_checkpoint": False})
         fewer = _enough(spec, settings.model_copy(update={"train": train}), budget)
-        ways.insert(0, f"{fewer} with train.async_checkpoint=false" if fewer else None)
-    told = " or ".join(way for way in ways if way)
-    if not told:
+        remedies.insert(0, f"{fewer} with train.async_checkpoint=false" if fewer else None)
+    suggestion = " or ".join(remedy for remedy in remedies if remedy)
+    if not suggestion:
         raise SettingsError(
             f"train.memory_budget_bytes: {budget:,} is too little on any number: {need}"
         )
     raise SettingsError(
-        f"train.memory_budget_bytes: {budget:,} is too little: {need}; {told} would do"
+        f"train.memory_budget_bytes: {budget:,} is too little: {need}; {suggestion} would do"
     )
 
 
 def _enough(spec: InputSpec, settings: Settings, budget: int) -> str | None:
-    """The least number of processes that need no more; None: no number does."""
+    """Return the least number of processes that fit the budget, in words; None: none fits."""
     tables, dense, copy = process_bytes(spec, settings, 1)
     rows = 2 * tables if copy else tables
     fixed = tables + dense + copy - rows
     total = sum(spec.tables.values())
-    held = (budget - fixed) * total // max(rows, 1) if budget > fixed else 0
-    if held < 1:
+    rows_per_process = (budget - fixed) * total // max(rows, 1) if budget > fixed else 0
+    if rows_per_process < 1:
         return None
-    enough = max(1, -(-total // held))
-    return "one process" if enough == 1 else f"{enough} processes"
+    processes = max(1, -(-total // rows_per_process))
+    return "one process" if processes == 1 else f"{processes} processes"

@@ -1,4 +1,4 @@
-"""Which weights a run keeps, and when it stops because valid no longer improves."""
+"""Early stopping: when a run stops and which weights it saves, by the valid loss."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ __all__ = ["EarlyStopping"]
 
 
 class EarlyStopping:
-    """Follows the valid loss. What it remembers lies in the position, so that a resume has it."""
+    """Follows the valid loss. Its state is in the position, so that a resume has it."""
 
     def __init__(self, options: TrainSettings) -> None:
         self._patience = options.patience
         evaluations = options.epochs > 1 or options.evaluate_every_steps > 0
         self.keeps_best = options.patience > 0 and evaluations
-        """Whether the weights of the best valid loss are kept; else the last ones"""
+        """Whether the run saves the weights of the best valid loss; else the last ones"""
 
     def update(self, position: Position, validation: Validation) -> bool:
-        """Note an evaluation in ``position``; finish the run where the patience is used up.
+        """Record an evaluation in ``position``; finish the run where the patience is used up.
 
         Args:
             position: Where the run is; changed in place.
             validation: The losses of valid after the position's step.
 
         Returns:
-            Whether these are the best weights so far, which a checkpoint must keep.
+            Whether these are the best weights so far, which must be saved.
         """
         if not self.keeps_best or validation.loss is None:
             position.valid_notes = valid_notes(validation.tasks)

@@ -1,10 +1,8 @@
-"""FBGEMM's fused update of the embedding tables: gradients added up by row and applied in one pass
-over the rows.
+"""FBGEMM's fused update of the embedding tables: sum the gradients by row and apply them.
 
-The one kernel that fits: FBGEMM's CPU build has row-wise Adagrad (and SGD) and no Adam. FBGEMM is
-imported when it is asked for, never before. Weight and state stay the tensors of
-:class:`~hemix.nn.embedding.Tables` and its optimiser, so a checkpoint does not show who made it.
-Knows nothing of a model. Why so: docs/decisions/0008-fused-tables.md
+FBGEMM's CPU build has row-wise Adagrad and no Adam. FBGEMM is imported only when it is used. The
+state is the same as with PyTorch, so a checkpoint fits both
+(docs/project/decisions/0008-fused-tables.md).
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ _MEAN = 1
 
 
 def installed() -> str | None:
-    """FBGEMM's version, without importing it; None where it is absent."""
+    """Return FBGEMM's version without importing it; None if it is not installed."""
     if importlib.util.find_spec(_MODULE) is None:
         return None
     try:
@@ -41,7 +39,12 @@ def installed() -> str | None:
 
 
 def fits(optimizer: str, weight: Tensor) -> bool:
-    """Whether the kernel can take over this table optimiser."""
+    """Return whether the kernel can do the work of a table optimiser.
+
+    Args:
+        optimizer: The value of ``train.table_optimizer``.
+        weight: All tables [rows, width].
+    """
     small = weight.shape[0] < 2**31
     return (
         optimizer == "rowwise_adagrad"
@@ -53,20 +56,21 @@ def fits(optimizer: str, weight: Tensor) -> bool:
 
 @cache
 def load() -> Callable[..., None]:
-    """The kernel.
+    """Import FBGEMM and return the kernel.
 
-    Raises MissingExtra where FBGEMM is absent, SettingsError where it does not load or is another
-    version.
+    Raises:
+        MissingExtra: If FBGEMM is not installed.
+        SettingsError: If it does not load or lacks the kernel.
     """
-    found = installed()
-    if found is None:
+    installed_version = installed()
+    if installed_version is None:
         raise MissingExtra(PACKAGE, "fast", "train.embedding_backend=fbgemm")
     try:
         importlib.import_module(_MODULE)
         kernel: Any = getattr(torch.ops.fbgemm, _KERNEL).default
     except (ImportError, OSError, AttributeError) as error:
         raise SettingsError(
-            f"train.embedding_backend: {_MODULE} {found} cannot be used with torch "
+            f"train.embedding_backend: {_MODULE} {installed_version} cannot be used with torch "
             f"{torch.__version__}: {str(error).splitlines()[0]}; choose torch or pip install "
             "'hemix[fast]'"
         ) from error
@@ -77,8 +81,14 @@ def load() -> Callable[..., None]:
 def rowwise_adagrad(
     weight: Tensor, total: Tensor, gradients: Gradients, learning_rate: float, epsilon: float
 ) -> None:
-    """One step of row-wise Adagrad on the rows that ``gradients`` name: ``weight`` [rows, width]
-    and ``total`` [rows] in place.
+    """Do one step of row-wise Adagrad, in place.
+
+    Args:
+        weight: All tables [rows, width].
+        total: The state of the optimiser [rows].
+        gradients: The gradients of the step.
+        learning_rate: Of the step.
+        epsilon: Added to the root of the state.
 
     The table is declared as used by two features, the second of which has no ids: FBGEMM then takes
     its compiled loop instead of a generated one that is several times slower on some processors.

@@ -1,4 +1,4 @@
-"""What one training run is asked to do."""
+"""The arguments of one training run."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hemix.data.dataset import Dataset
+from hemix.distributed import DistributedContext
 from hemix.runs.folder import Run
 from hemix.settings import Settings
-from hemix.team import Team
 from hemix.training.callbacks import SILENT, Callback
 
 __all__ = ["TrainingJob"]
@@ -16,7 +16,7 @@ __all__ = ["TrainingJob"]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob:
-    """The arguments of :func:`hemix.training.loop.train`, which its parts pass on to each other."""
+    """The arguments of :func:`hemix.training.loop.train`, as one object."""
 
     data: Dataset
     out: Path
@@ -25,16 +25,16 @@ class TrainingJob:
     resume: bool = False
     start_from: Run | None = None
     """The run whose weights this one begins with; None: weights from the seed"""
-    distributed: Team | None = None
+    distributed: DistributedContext | None = None
     """The processes of the run; None: this process alone"""
     callback: Callback = SILENT
 
     @property
     def is_rank_zero(self) -> bool:
         """Whether this process writes files and reports."""
-        return self.distributed is None or self.distributed.first
+        return self.distributed is None or self.distributed.is_rank_zero
 
     @property
     def processes(self) -> int:
-        """How many processes train."""
-        return 1 if self.distributed is None else self.distributed.size
+        """Number of processes."""
+        return 1 if self.distributed is None else self.distributed.world_size

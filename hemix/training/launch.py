@@ -1,8 +1,6 @@
-"""``hemix train --processes N`` on one machine: the same command N times, as torchrun would start
-it, and one answer when one ends.
+"""``hemix train --processes N`` on one machine: start the same command N times, as torchrun does.
 
-On several machines torchrun starts the processes itself. Knows commands and processes, nothing of
-training.
+On several machines torchrun starts the processes itself.
 """
 
 from __future__ import annotations
@@ -25,92 +23,104 @@ from hemix.errors import HemixError
 __all__ = ["LAUNCHED", "LOST", "free_port", "launch"]
 
 LAUNCHED = "HEMIX_LAUNCHED"
-"""Set for the processes of :func:`launch`: they leave it to this one to say that another of them is
-gone
-"""
+"""Environment variable of the processes of :func:`launch`, which reports a lost process for them"""
 LOST = 75
 """Exit code of a process that lost the others"""
 _PR_SET_PDEATHSIG = 1
 _GRACE_SECONDS = 20.0
 _POLL_SECONDS = 0.05
+_RESUME = "Continue from the last checkpoint with --resume"
 
 
 def launch(processes: int, arguments: Sequence[str]) -> int:
-    """Run ``hemix`` with ``arguments`` in so many processes; returns the first one's exit code when
-    all ended alike.
+    """Run ``hemix`` in several processes until all have ended.
 
-    A process that ends otherwise ends them all within seconds. Raises HemixError saying which and
-    how; not where the first process has said it already: then its exit code is returned. However
-    this process ends, kill -9 included, the others end with it.
+    When one fails, the others are stopped within seconds. They also end with this process, however
+    it ends, kill -9 included.
+
+    Args:
+        processes: Number of processes.
+        arguments: Those of the command line.
+
+    Returns:
+        The exit code of rank 0, which has printed its own error.
+
+    Raises:
+        HemixError: If another rank failed, or rank 0 was killed: which, and how.
     """
-    base = {
+    environment = {
         **os.environ,
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
         "WORLD_SIZE": str(processes),
         LAUNCHED: "1",
     }
-    base.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
-    ends_with_this = _ends_with(os.getpid())
+    threads = max(1, len(os.sched_getaffinity(0)) // processes)
+    environment.setdefault("OMP_NUM_THREADS", str(threads))
+    end_with_parent = _end_with(os.getpid())
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hemix-train-")))
-        started = list[subprocess.Popen[bytes]]()
-        stack.callback(_stop, started)
+        children = list[subprocess.Popen[bytes]]()
+        stack.callback(_stop, children)
         for rank in range(processes):
-            silent = (folder / f"{rank}.log").open("wb") if rank else None
-            if silent is not None:
-                stack.enter_context(silent)
-            started.append(
+            log = stack.enter_context(_log_path(folder, rank).open("wb")) if rank else None
+            children.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "hemix", *arguments],
-                    env={**base, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                    env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
                     stdout=subprocess.DEVNULL if rank else None,
-                    stderr=silent,
-                    preexec_fn=ends_with_this,
+                    stderr=log,
+                    preexec_fn=end_with_parent,
                 )
             )
-        with _passed_on(started):
-            codes = _wait(started)
-        first_bad = next((rank for rank, code in enumerate(codes) if code not in (0, LOST)), None)
-        if first_bad is None:
-            lost = ", ".join(str(rank) for rank, code in enumerate(codes) if code == LOST)
-            if lost:
-                raise HemixError(
-                    f"process {lost} of {processes} lost the others, and none says why: does "
-                    "127.0.0.1 answer? "
-                    "Go on from the last checkpoint with --resume"
-                )
-            return 0
-        if first_bad == 0 and codes[0] > 0:
-            return codes[0]
-        said = (
-            (folder / f"{first_bad}.log").read_text(errors="replace").strip().splitlines()
-            if first_bad
-            else []
-        )
-        raise HemixError(
-            f"process {first_bad} of {processes} {_ending(codes[first_bad], said)}; the others "
-            "were stopped. "
-            "Go on from the last checkpoint with --resume"
-        )
+        with _forwarded_signals(children):
+            codes = _wait(children)
+        return _exit_code(codes, folder)
 
 
-def _ends_with(parent: int) -> Callable[[], None]:
-    """For a child to call before it becomes another program: the kernel kills it when its parent is
-    gone.
+def _log_path(folder: Path, rank: int) -> Path:
+    """Where the stderr of a rank above 0 goes."""
+    return folder / f"{rank}.log"
+
+
+def _exit_code(codes: Sequence[int], folder: Path) -> int:
+    """Return the exit code of rank 0, or raise the error of the process that failed."""
+    processes = len(codes)
+    failed = next((rank for rank, code in enumerate(codes) if code not in (0, LOST)), None)
+    if failed is None:
+        lost = ", ".join(str(rank) for rank, code in enumerate(codes) if code == LOST)
+        if lost:
+            raise HemixError(
+                f"process {lost} of {processes} lost the others, and none says why: does "
+                f"127.0.0.1 answer? {_RESUME}"
+            )
+        return 0
+    if failed == 0 and codes[0] > 0:
+        return codes[0]
+    log = _log_path(folder, failed).read_text(errors="replace") if failed else ""
+    ending = _ending(codes[failed], log.strip().splitlines())
+    raise HemixError(
+        f"process {failed} of {processes} {ending}; the others were stopped. {_RESUME}"
+    )
+
+
+def _end_with(parent: int) -> Callable[[], None]:
+    """Return a function for the child: the kernel shall kill the child when its parent has ended.
+
+    The child calls it before it becomes another program.
     """
     library = ctypes.CDLL(None)
 
-    def tie() -> None:
+    def request_signal() -> None:
         library.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
-        if os.getppid() != parent:  # gone already
+        if os.getppid() != parent:  # the parent ended before the call
             os._exit(LOST)
 
-    return tie
+    return request_signal
 
 
 def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> list[int]:
-    """Exit codes of all, the others stopped a while after the first one failed."""
+    """Return all exit codes; stop the others some time after the first failure."""
     failed_at = None
     while any(process.poll() is None for process in processes):
         if failed_at is None and any(process.returncode for process in processes):
@@ -125,11 +135,12 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> list[int]:
     return [process.returncode for process in processes]
 
 
-def _ending(code: int, said: Sequence[str]) -> str:
+def _ending(code: int, log: Sequence[str]) -> str:
+    """Describe how a process ended, given the lines of its stderr."""
     if code < 0:
-        reason = f": {said[-1]}" if said and code == -signal.SIGABRT else ""
+        reason = f": {log[-1]}" if log and code == -signal.SIGABRT else ""
         return f"was killed by {signal.Signals(-code).name}{reason}"
-    return f"ended: {said[-1].removeprefix('hemix: ')}" if said else f"ended with exit code {code}"
+    return f"ended: {log[-1].removeprefix('hemix: ')}" if log else f"ended with exit code {code}"
 
 
 def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
@@ -140,25 +151,26 @@ def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 @contextmanager
-def _passed_on(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """SIGTERM and Ctrl-C reach every process; this one waits for them."""
+def _forwarded_signals(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """Send SIGTERM and Ctrl-C to every process instead of ending this one."""
 
-    def pass_on(number: int, _frame: FrameType | None) -> None:
+    def forward(number: int, _frame: FrameType | None) -> None:
         for process in processes:
             if process.poll() is None:
                 process.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    handlers = {number: signal.signal(number, forward) for number in numbers}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
+    """Return a port of 127.0.0.1 on which nobody listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
         return port

@@ -1,7 +1,7 @@
 """Train a model on a dataset into a run folder: the checks, the start or the resume, the end.
 
-The steps themselves are the :mod:`trainer <hemix.training.trainer>`'s; boosted trees have their own
-way (:mod:`boosting <hemix.training.boosting>`).
+The steps themselves are the :mod:`trainer <hemix.training.trainer>`'s; boosted trees train in
+:mod:`boosting <hemix.training.boosting>`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hemix.data.dataset import Dataset
+from hemix.distributed import DistributedContext, on_all_ranks, on_rank_zero
 from hemix.errors import UsageError
 from hemix.files import link_target, storage_errors
 from hemix.measure import PeakMemory
@@ -18,25 +19,18 @@ from hemix.models.lightgbm import LightGBM
 from hemix.runs import folder as run_folder
 from hemix.runs.folder import INFO_FILE, Run
 from hemix.settings import Settings
-from hemix.team import Team
 from hemix.training.boosting import boost
 from hemix.training.callbacks import SILENT, Callback, Record
 from hemix.training.checkpoint import Checkpoint, Checkpoints
 from hemix.training.checks import check_memory, check_out
+from hemix.training.consistency import assert_equal_jobs, check_same_data
 from hemix.training.job import TrainingJob
 from hemix.training.microbatches import check_microbatches
 from hemix.training.parent import parent_run, write_parent
-from hemix.training.start import (
-    assert_equal_across_ranks,
-    check_fits,
-    on_all_ranks,
-    on_rank_zero,
-)
+from hemix.training.run_lock import RunLock
 from hemix.training.trainer import Interrupted, Trainer
-from hemix.training.validate import validate
-from hemix.training.writer import Writer
 
-__all__ = ["Interrupted", "Record", "train", "validate"]
+__all__ = ["Interrupted", "Record", "train"]
 
 
 def train(
@@ -46,7 +40,7 @@ def train(
     *,
     resume: bool = False,
     start_from: Run | None = None,
-    team: Team | None = None,
+    distributed: DistributedContext | None = None,
     callback: Callback = SILENT,
 ) -> Path:
     """Train a model on ``data``'s train split into a run folder.
@@ -62,7 +56,7 @@ def train(
         resume: Continue an interrupted run exactly; leave a finished one as it is. Without a
             complete checkpoint it starts afresh, from the weights that it began with.
         start_from: The run whose weights the new one begins with.
-        team: The processes of the run; None: this process alone.
+        distributed: The processes of the run; None: this process alone.
         callback: Receives what the run reports.
 
     Returns:
@@ -80,21 +74,21 @@ def train(
         settings=settings,
         resume=resume,
         start_from=start_from,
-        distributed=team,
+        distributed=distributed,
         callback=callback,
     )
     if not job.is_rank_zero:
         job = replace(job, callback=SILENT)
-    assert_equal_across_ranks(job)
+    assert_equal_jobs(job)
     if resume and (job.out / INFO_FILE).exists():
         return job.out
-    with Writer(job.out) as writer:
-        _train(job, writer)
+    with RunLock(job.out) as lock:
+        _train(job, lock)
     return job.out
 
 
-def _train(job: TrainingJob, writer: Writer) -> None:
-    on_rank_zero(job.distributed, lambda: _take_folder(job, writer), f"begin {job.out}")
+def _train(job: TrainingJob, lock: RunLock) -> None:
+    on_rank_zero(job.distributed, lambda: _check_folder(job, lock), f"begin {job.out}")
     background_group = _background_group(job)
     if issubclass(find_model(job.settings.model.name).model, LightGBM):
         if job.distributed is not None:
@@ -109,11 +103,11 @@ def _train(job: TrainingJob, writer: Writer) -> None:
         job = replace(job, start_from=parent)
     trainer = Trainer(job, background_group)
     if checkpoint is None:
-        on_rank_zero(job.distributed, lambda: _begin_folder(job, writer), f"begin {job.out}")
+        on_rank_zero(job.distributed, lambda: _begin_folder(job, lock), f"begin {job.out}")
     else:
         restored = checkpoint
-        what = f"read {restored.folder}"
-        on_all_ranks(job.distributed, lambda: trainer.restore(restored), what)
+        description = f"read {restored.folder}"
+        on_all_ranks(job.distributed, lambda: trainer.restore(restored), description)
     resumes_nothing = job.resume and checkpoint is None
     resuming = {"nothing_to_resume": resumes_nothing, "half_written": half_written}
     job.callback.on_start({**trainer.header(), **resuming})
@@ -125,20 +119,20 @@ def _train(job: TrainingJob, writer: Writer) -> None:
         trainer.close()
 
 
-def _take_folder(job: TrainingJob, writer: Writer) -> None:
-    """Check the run folder, and lock it where it is there already."""
+def _check_folder(job: TrainingJob, lock: RunLock) -> None:
+    """Check the run folder, and lock it if it exists."""
     check_out(job.out, resume=job.resume)
     if (job.out / "log.jsonl").exists():
         with storage_errors(job.out):
-            writer.take()
+            lock.acquire()
 
 
-def _background_group(job: TrainingJob) -> Team | None:
-    """Connections for saving behind the steps, made while all processes are known to be here."""
+def _background_group(job: TrainingJob) -> DistributedContext | None:
+    """Connect the processes a second time for asynchronous checkpoints, while all are here."""
     options = job.settings.train
     if job.distributed is None or not options.async_checkpoint:
         return None
-    return job.distributed.beside() if options.checkpoint_every_steps > 0 else None
+    return job.distributed.background_group() if options.checkpoint_every_steps > 0 else None
 
 
 def _find_checkpoint(job: TrainingJob) -> tuple[Checkpoint | None, list[str]]:
@@ -147,20 +141,22 @@ def _find_checkpoint(job: TrainingJob) -> tuple[Checkpoint | None, list[str]]:
     Raises UsageError where the processes do not see the same one.
     """
     checkpoints = Checkpoints(job.out, job.settings.train.keep_checkpoints)
-    newest = checkpoints.latest(lambda other: check_fits(other, job.data)) if job.resume else None
+    newest = (
+        checkpoints.latest(lambda other: check_same_data(other, job.data)) if job.resume else None
+    )
     half_written = checkpoints.half_written() if job.resume else []
     if job.distributed is not None:
         name, digest = (None, None) if newest is None else (newest.folder.name, newest.digest)
         facts = {"the newest complete one": name, "its state.json": digest}
-        job.distributed.same({"checkpoints": facts})
+        job.distributed.assert_equal_across_ranks({"checkpoints": facts})
     return newest, half_written
 
 
-def _begin_folder(job: TrainingJob, writer: Writer) -> None:
+def _begin_folder(job: TrainingJob, lock: RunLock) -> None:
     """Make or empty the run folder and lock it."""
     with storage_errors(job.out):
         job.out.mkdir(parents=True, exist_ok=True)
-        writer.take()
+        lock.acquire()
         (job.out / "log.jsonl").write_text("")
         write_parent(job.out, job.start_from)
         run_folder.begin(job.out, job.settings, job.data)

@@ -13,35 +13,39 @@ import torch
 from torch import Tensor
 
 from hemix.data.batch import RequestBatch
-from hemix.data.parts import part_of
+from hemix.distributed import DistributedContext
 from hemix.errors import SettingsError
 from hemix.settings import Settings
-from hemix.team import Team
 
 __all__ = ["check_microbatches", "microbatch_count", "microbatch_seed", "own_microbatches"]
 
 
-def microbatch_count(settings: Settings, team: Team | None) -> int:
+def microbatch_count(settings: Settings, distributed: DistributedContext | None) -> int:
     """Return the number of microbatches in a step, over all processes.
 
     Args:
         settings: Of the run.
-        team: The processes; None: this one alone.
+        distributed: The processes; None: this one alone.
     """
-    return settings.train.gradient_accumulation or (team.size if team is not None else 1)
+    return settings.train.gradient_accumulation or (
+        distributed.world_size if distributed is not None else 1
+    )
 
 
-def check_microbatches(settings: Settings, team: Team | None) -> None:
+def check_microbatches(settings: Settings, distributed: DistributedContext | None) -> None:
     """Check that every process gets equally many microbatches.
 
     Args:
         settings: Of the run.
-        team: The processes; None: this one alone.
+        distributed: The processes; None: this one alone.
 
     Raises:
         SettingsError: If the number of processes does not divide the number of microbatches.
     """
-    count, processes = microbatch_count(settings, team), team.size if team is not None else 1
+    count, processes = (
+        microbatch_count(settings, distributed),
+        distributed.world_size if distributed is not None else 1,
+    )
     if count % processes:
         raise SettingsError(
             f"train.gradient_accumulation: {count} microbatches cannot be shared equally by "
@@ -51,14 +55,14 @@ def check_microbatches(settings: Settings, team: Team | None) -> None:
 
 
 def own_microbatches(
-    batch: RequestBatch, count: int, team: Team | None
+    batch: RequestBatch, count: int, distributed: DistributedContext | None
 ) -> Iterator[tuple[int, RequestBatch, Tensor]]:
     """Divide a batch and yield the microbatches of this process.
 
     Args:
         batch: A batch in the CPU's memory.
         count: Microbatches of the batch, over all processes.
-        team: The processes; None: this one alone.
+        distributed: The processes; None: this one alone.
 
     Yields:
         Number of the microbatch, the microbatch, and int64 [n] positions of its candidates in the
@@ -67,10 +71,10 @@ def own_microbatches(
     if count == 1:
         yield 0, batch, torch.arange(batch.candidates_count)
         return
-    rank, size = (team.rank, team.size) if team is not None else (0, 1)
+    rank, size = (distributed.rank, distributed.world_size) if distributed is not None else (0, 1)
     own = count // size
     for number in range(rank * own, (rank + 1) * own):
-        yield number, *part_of(batch, number, count)
+        yield number, *batch.microbatch(number, count)
 
 
 def microbatch_seed(seed: int, step: int, number: int) -> int:

@@ -4,7 +4,7 @@ an optimizer for hidden layers in neural networks", 2024).
 PyTorch's own takes 2-D parameters and works in bf16; the models here hold one matrix per token or
 per mix-token in a 3-D weight, and a CPU wants fp32. Each update is scaled to the root mean square
 that AdamW's has (Liu et al., "Muon is scalable for LLM training", arXiv 2502.16982, equation 4), so
-that one learning rate serves both. Knows no model but which of its weights are linear maps.
+that one learning rate serves both.
 """
 
 from __future__ import annotations
@@ -40,16 +40,19 @@ def orthogonalised(x: Tensor) -> Tensor:
 
 
 def linear_maps(model: nn.Module) -> set[Tensor]:
-    """The weights of ``model`` that are linear maps with more than one row and column; learned
-    vectors and look-ups are none, nor are a map's loose columns.
+    """Return the weights of a model that are linear maps with more than one row and column.
+
+    Learned vectors, look-ups and the loose columns of a map are no linear maps.
     """
-    found: set[Tensor] = set()
+    weights: set[Tensor] = set()
     for module in model.modules():
         if isinstance(module, nn.Linear | GroupedLinear):
-            found.add(module.weight)
+            weights.add(module.weight)
         elif isinstance(module, BlockLinear):
-            found.update(block for name, block in module.blocks.items() if name not in module.loose)
-    return {weight for weight in found if min(weight.shape[-2:]) > 1}
+            weights.update(
+                block for name, block in module.blocks.items() if name not in module.loose
+            )
+    return {weight for weight in weights if min(weight.shape[-2:]) > 1}
 
 
 class Muon(torch.optim.Optimizer):

@@ -1,6 +1,7 @@
-"""The optimisers of a run behind one step: AdamW, or Muon beside it, for the dense part, a row-wise
-one for the tables; warm-up and decay of the learning rates; clipping (of the dense part only);
-averages of the weights; all state as named tensors.
+"""The optimisers of a run: AdamW or Muon for the dense part, a row-wise one for the tables.
+
+Also the schedule of the learning rates, gradient clipping of the dense part and the moving average
+of the weights. All state is named tensors.
 """
 
 from __future__ import annotations
@@ -13,44 +14,58 @@ import torch
 from torch import Tensor
 
 from hemix.config import TrainSettings
+from hemix.distributed import DistributedContext
 from hemix.models import Ranker
-from hemix.team import Team
-from hemix.training.average import Average
+from hemix.training.moving_average import MovingAverage
 from hemix.training.muon import Muon, linear_maps
 from hemix.training.table_optimizers import build_table_optimizer
 
-__all__ = ["Optimizers", "learning_rate_share"]
+__all__ = ["Optimizers", "lr_factor"]
 
 
-def learning_rate_share(step: int, total: int, warmup: int, final: float) -> float:
-    """Share of the peak learning rate at ``step`` (from 0) of ``total``: linear up over ``warmup``,
-    a cosine down to ``final``.
+def lr_factor(step: int, total: int, warmup: int, min_factor: float) -> float:
+    """Return the factor of the peak learning rate: a linear warm-up, then a cosine.
+
+    Args:
+        step: Number of the step, from 0.
+        total: Steps of the run.
+        warmup: Steps of the warm-up.
+        min_factor: The factor at the end (``train.min_lr_factor``).
     """
     if step < warmup:
         return (step + 1) / (warmup + 1)
     progress = min(1.0, (step - warmup) / max(1, total - warmup))
-    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+    return min_factor + (1 - min_factor) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 class Optimizers:
-    """Steps the whole model after a backward pass."""
+    """Updates the whole model after a backward pass."""
 
     def __init__(
-        self, model: Ranker, settings: TrainSettings, total_steps: int, team: Team | None = None
+        self,
+        model: Ranker,
+        settings: TrainSettings,
+        total_steps: int,
+        distributed: DistributedContext | None = None,
     ) -> None:
-        """``team``: gradients of the dense part are added up over its processes; the tables' go to
-        their owners.
+        """Make the optimisers of a model that is already on its device.
+
+        Args:
+            model: The model.
+            settings: Learning rates and their schedule, optimisers, clipping, averages.
+            total_steps: Steps of the run.
+            distributed: The processes over which dense gradients are summed; None: this one alone.
         """
         self._settings = settings
         self._total = total_steps
         self._named = dict(model.named_dense_parameters())
         self._dense = _dense_optimizers(model, settings)
         self._average = (
-            Average(self._named, model.tables, settings.ema_decay)
+            MovingAverage(self._named, model.tables, settings.ema_decay)
             if settings.ema_decay > 0
             else None
         )
-        self._team = team
+        self._distributed = distributed
         self._tables = build_table_optimizer(
             settings.table_optimizer, model.tables, settings.embedding_backend
         )
@@ -63,14 +78,12 @@ class Optimizers:
         return self._tables.backend
 
     def step(self, step: int) -> None:
-        """Update everything, clear the gradients."""
+        """Update all weights and clear the gradients. ``step``: its number, from 0."""
         settings = self._settings
-        share = learning_rate_share(
-            step, self._total, settings.warmup_steps, settings.min_lr_factor
-        )
+        factor = lr_factor(step, self._total, settings.warmup_steps, settings.min_lr_factor)
         parameters = list(self._named.values())
-        if self._team is not None:
-            _add_up(parameters, self._team)
+        if self._distributed is not None:
+            _sum_gradients(parameters, self._distributed)
         torch.nn.utils.clip_grad_norm_(
             parameters, settings.max_grad_norm if settings.max_grad_norm > 0 else math.inf
         )
@@ -78,38 +91,38 @@ class Optimizers:
             self._average.begin_step()
         for optimizer in self._dense:
             for group in optimizer.param_groups:
-                group["lr"] = settings.dense_learning_rate * share
+                group["lr"] = settings.dense_learning_rate * factor
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        self._tables.step(settings.table_learning_rate * share)
+        self._tables.step(settings.table_learning_rate * factor)
         if self._average is not None:
             self._average.end_step()
 
     @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Inside, the model's weights are their averages where the run keeps any."""
+    def averaged_weights(self) -> Iterator[None]:
+        """Give the model its averaged weights inside the block, if the run averages them."""
         if self._average is None:
             yield
         else:
             with self._average.applied():
                 yield
 
-    def keep_average(self) -> None:
-        """Put the averages in the weights' place for good, where the run keeps any."""
+    def apply_average(self) -> None:
+        """Replace the weights by their averages for good, if the run averages them."""
         if self._average is not None:
             self._average.swap()
 
     def row_tensors(self) -> dict[str, Tensor]:
-        """The state by row of the tables, [rows of this process, ...] each, by name."""
-        return {name: tensor for name, tensor in self._every_tensor().items() if name in _BY_ROW}
+        """Return the row-wise state of the tables by name, [rows of this process, ...] each."""
+        return {name: tensor for name, tensor in self._all_tensors().items() if name in _ROW_STATE}
 
     def tensors(self) -> dict[str, Tensor]:
-        """All other state by name."""
+        """Return all other state by name."""
         return {
-            name: tensor for name, tensor in self._every_tensor().items() if name not in _BY_ROW
+            name: tensor for name, tensor in self._all_tensors().items() if name not in _ROW_STATE
         }
 
-    def _every_tensor(self) -> dict[str, Tensor]:
+    def _all_tensors(self) -> dict[str, Tensor]:
         state = {f"tables.{name}": tensor for name, tensor in self._tables.tensors().items()}
         for name, parameter in self._named.items():
             for optimizer in self._dense:
@@ -120,11 +133,11 @@ class Optimizers:
         return state
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Inverse of :meth:`tensors` and :meth:`row_tensors` together."""
-        self._tables.load(_below("tables.", tensors))
+        """Restore what :meth:`tensors` and :meth:`row_tensors` returned."""
+        self._tables.load(_with_prefix("tables.", tensors))
         if self._average is not None:
-            self._average.load(_below("average.", tensors))
-        for optimizer, keys in zip(self._dense, _STATE, strict=False):
+            self._average.load(_with_prefix("average.", tensors))
+        for optimizer, keys in zip(self._dense, _DENSE_STATE, strict=False):
             for name, parameter in self._named.items():
                 state = {
                     key: tensors[f"dense.{key}.{name}"].clone()
@@ -135,33 +148,31 @@ class Optimizers:
                     optimizer.state[parameter] = state
 
 
-_BY_ROW = ("tables.mean", "tables.square", "tables.sum", "average.table", "average.seen")
-_STATE = (("step", "exp_avg", "exp_avg_sq"), ("momentum",))
-"""State by name: of AdamW, of Muon."""
+_ROW_STATE = ("tables.mean", "tables.square", "tables.sum", "average.table", "average.seen")
+_DENSE_STATE = (("step", "exp_avg", "exp_avg_sq"), ("momentum",))
+"""Names of the state of AdamW and of Muon"""
 
 
-def _add_up(parameters: list[torch.nn.Parameter], team: Team) -> None:
-    """Sum the gradients over the processes.
-
-    One that no process has stays None, as on one process.
-    """
-    has = team.sum(
+def _sum_gradients(parameters: list[torch.nn.Parameter], distributed: DistributedContext) -> None:
+    """Sum the gradients over the processes; one that no process has stays None."""
+    counts = distributed.sum(
         torch.tensor(
             [p.grad is not None for p in parameters], dtype=torch.int32, device=parameters[0].device
         )
     )
-    used = [p for p, count in zip(parameters, has.tolist(), strict=True) if count]
+    used = [p for p, count in zip(parameters, counts.tolist(), strict=True) if count]
     if not used:
         return
-    total = team.sum(
+    total = distributed.sum(
         torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in used])
     )
-    for parameter, piece in zip(used, torch.split(total, [p.numel() for p in used]), strict=True):
-        parameter.grad = piece.view_as(parameter).clone()
+    sizes = [p.numel() for p in used]
+    for parameter, gradient in zip(used, torch.split(total, sizes), strict=True):
+        parameter.grad = gradient.view_as(parameter).clone()
 
 
 def _dense_optimizers(model: Ranker, settings: TrainSettings) -> list[torch.optim.Optimizer]:
-    """AdamW for all, or for all but the linear maps, which are Muon's."""
+    """Make AdamW for all dense weights, or for all but the linear maps, which Muon updates."""
     maps = linear_maps(model) if settings.dense_optimizer == "muon" else set()
     parameters = list(model.dense_parameters())
     matrices = [p for p in parameters if p.ndim >= 2 and p not in maps]
@@ -179,7 +190,7 @@ def _dense_optimizers(model: Ranker, settings: TrainSettings) -> list[torch.opti
     return optimizers
 
 
-def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {
         name.removeprefix(prefix): tensor
         for name, tensor in tensors.items()

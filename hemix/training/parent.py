@@ -1,6 +1,6 @@
-"""The run whose weights a run begins with, written down in its folder from the beginning.
+"""The parent of a run: the run whose weights it begins with, recorded in from.json.
 
-So a resume before the first checkpoint still finds those weights.
+A resume before the first checkpoint reads it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _FORMAT = SavedFormat(version=1, error=RunError, remedy="train into a new folder
 
 
 def write_parent(out: Path, run: Run | None) -> None:
-    """Write into a run folder whose weights the run begins with.
+    """Record the parent in a run folder.
 
     Args:
         out: The run folder.
-        run: The parent; None for weights of the seed: nothing is written.
+        run: The parent; None for weights of the seed, which writes nothing.
     """
     if run is None:
         return
@@ -32,45 +32,47 @@ def write_parent(out: Path, run: Run | None) -> None:
     _FORMAT.write(out / PARENT_FILE, content)
 
 
-def parent_run(out: Path, given: Run | None, *, has_checkpoint: bool) -> Run | None:
+def parent_run(out: Path, start_from: Run | None, *, has_checkpoint: bool) -> Run | None:
     """Find the run whose weights a resumed run begins with.
 
     Args:
         out: The folder of the resumed run.
-        given: What --from names now.
+        start_from: The run that --from names now.
         has_checkpoint: Whether a checkpoint holds the weights already.
 
     Returns:
         The parent; None for weights of the seed or of the checkpoint.
 
     Raises:
-        UsageError: If the run began with other weights than ``given``'s.
+        UsageError: If the run began with other weights than ``start_from``'s.
         RunError: If the parent is gone or has other weights now.
     """
     path = out / PARENT_FILE
     parent: dict[str, Any] | None = _FORMAT.read(path) if path.exists() else None
     if parent is None and not (out / "settings.yaml").exists():
-        return given  # nothing was begun there
-    if given is not None and (parent is None or parent.get("weights") != weights_of(given)):
+        return start_from  # the folder is new
+    if start_from is not None and (
+        parent is None or parent.get("weights") != weights_of(start_from)
+    ):
         own = "weights of its own" if parent is None else f"the weights of {parent.get('run')}"
-        message = f"{out} began with {own}; leave the flag away to go on"
-        raise UsageError(f"--from {given.folder}: {message}")
+        message = f"{out} began with {own}; leave out the flag to continue"
+        raise UsageError(f"--from {start_from.folder}: {message}")
     if has_checkpoint:
         return None
-    if parent is None or given is not None:
-        return given
+    if parent is None or start_from is not None:
+        return start_from
     folder = Path(str(parent.get("run")))
-    began = f"{out}: began with the weights of {folder} (--from) and has no checkpoint yet"
+    problem = f"{out}: began with the weights of {folder} (--from) and has no checkpoint yet"
     try:
         run = Run.load(folder)
     except HemixError as error:
-        raise RunError(f"{began}: {error}") from error
+        raise RunError(f"{problem}: {error}") from error
     if parent.get("weights") != weights_of(run):
-        raise RunError(f"{began}: that run has other weights now; begin a new one")
+        raise RunError(f"{problem}: that run has other weights now; train into a new folder")
     return run
 
 
 def weights_of(run: Run) -> dict[str, str]:
-    """sha256 by file, as they were checked when the run was loaded."""
+    """Return the sha256 of the weights by file, which were checked when the run was loaded."""
     digests: dict[str, str] = run.info["weights"]
     return digests

@@ -1,4 +1,4 @@
-"""Where a run is: what a checkpoint keeps beside tensors."""
+"""The position of a run: the state of a checkpoint that is not tensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Position"]
 
 @dataclass(kw_only=True)
 class Position:
-    """Where a run is."""
+    """Steps done, and the state of early stopping."""
 
     step: int = 0
     """Steps done."""
@@ -26,8 +26,6 @@ class Position:
     evaluations_without_gain: int = 0
     finished: bool = False
     valid_notes: list[Note] = field(default_factory=list)
-    """What is to be said of the validation whose weights would be kept"""
+    """Notes on the validation whose weights would be saved"""
     progressive: dict[str, Any] | None = None
-    """How a run that goes on from another one scored its train rows before it was trained on
-    them
-    """
+    """Metrics of the train rows before training, of a run that started from a parent"""

@@ -1,4 +1,4 @@
-"""What training writes into metrics.json."""
+"""The content of metrics.json after training."""
 
 from __future__ import annotations
 

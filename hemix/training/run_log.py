@@ -1,4 +1,4 @@
-"""log.jsonl of a run, its TensorBoard events, and the callback that hears of every record."""
+"""log.jsonl of a run, its TensorBoard events, and the callback that receives every record."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class RunLog:
         if not self._writes:
             return
         lines = self._path.read_text().splitlines() if self._path.exists() else []
-        kept = [line for line in lines if _step_of(line) <= step]
-        self._path.write_text("".join(line + "\n" for line in kept))
+        earlier = [line for line in lines if _step_of(line) <= step]
+        self._path.write_text("".join(line + "\n" for line in earlier))
 
 
 def _step_of(line: str) -> int:

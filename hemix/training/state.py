@@ -1,4 +1,4 @@
-"""Everything that the next step depends on: what a checkpoint keeps and a resume restores."""
+"""The state of training: everything that a checkpoint saves and a resume restores."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field
 from hemix.data.dataset import Dataset
 from hemix.models import Ranker
 from hemix.training.checkpoint import WEIGHT, Checkpoint, Snapshot
+from hemix.training.consistency import dataset_identity
 from hemix.training.meters import Meters
 from hemix.training.optimizers import Optimizers
 from hemix.training.position import Position
-from hemix.training.start import dataset_identity
 
 __all__ = ["TrainState"]
 
@@ -19,7 +19,7 @@ __all__ = ["TrainState"]
 class TrainState:
     """Weights, optimisers, meters and the position in the data.
 
-    Random numbers are no part of it: they follow from the seed, the step and the micro-batch.
+    It has no random state: random numbers follow from the seed, the step and the microbatch.
     """
 
     model: Ranker
@@ -46,11 +46,11 @@ class TrainState:
         )
 
     def load_weights(self, checkpoint: Checkpoint) -> None:
-        """Take back the model alone. Raises RunError naming a damaged file."""
+        """Restore the model alone. Raises RunError naming a damaged file."""
         checkpoint.load_model(self.model)
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Take back everything. Raises RunError naming a damaged file."""
+        """Restore everything. Raises RunError naming a damaged file."""
         checkpoint.load_model(self.model)
         tensors, rows = checkpoint.load_optimizer(), self.optimizers.row_tensors()
         checkpoint.load_rows(rows, *self.model.tables.owned)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from hemix.data.batch import RequestBatch
-from hemix.data.unshared import unshared
 from hemix.errors import RunError
 from hemix.training.job import TrainingJob
 from hemix.training.microbatches import microbatch_count, microbatch_seed, own_microbatches
@@ -20,7 +19,7 @@ __all__ = ["TrainStep"]
 
 
 class TrainStep:
-    """Trains the model on one batch at a time and passes what each step gave to the meters."""
+    """Trains the model on one batch at a time and passes the results to the meters."""
 
     def __init__(self, state: TrainState, job: TrainingJob, device: torch.device) -> None:
         """Prepare the steps.
@@ -46,14 +45,15 @@ class TrainStep:
             batch, self.microbatch_count, self._distributed
         ):
             torch.manual_seed(microbatch_seed(options.seed, state.position.step, number))
-            shaped = cpu_batch if options.deduplicate else unshared(cpu_batch)
-            microbatch = replace(shaped, loss_weight=loss_weight).to(self._device)
+            if not options.deduplicate:
+                cpu_batch = cpu_batch.expand_per_impression()
+            microbatch = replace(cpu_batch, loss_weight=loss_weight).to(self._device)
             with autocast(self._device, options.precision):
                 logits_NT = state.model(microbatch)
             loss = state.model.loss(logits_NT.float(), microbatch)
             loss.backward()  # type: ignore[no-untyped-call]
             if accumulates:
-                state.model.tables.keep_part()
+                state.model.tables.end_microbatch()
             result.add(loss.detach(), logits_NT[:, 0].detach(), cpu_batch)
         self._pending.append(result)
         if self._device.type == "cpu":
@@ -72,8 +72,8 @@ class TrainStep:
             loss, impressions = result.loss(), result.impressions()
             if self._distributed is not None:
                 loss = self._distributed.sum(loss.clone())
-                everywhere = self._distributed.gathered(impressions.to(self._device))
-                impressions = torch.cat(everywhere).cpu()
+                by_rank = self._distributed.all_gather(impressions.to(self._device))
+                impressions = torch.cat(by_rank).cpu()
             value = float(loss)
             if not math.isfinite(value):
                 advice = "lower train.dense_learning_rate or train.table_learning_rate"
@@ -82,7 +82,7 @@ class TrainStep:
 
 
 class _StepResult:
-    """What the microbatches of a step gave, on their device until somebody reads it."""
+    """Losses and logits of the microbatches of a step, on their device until they are read."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -94,9 +94,9 @@ class _StepResult:
         """Add a microbatch.
 
         Args:
-            loss: Its part of the step's loss, a scalar.
+            loss: Its summand of the step's loss, a scalar.
             logits: The first task's logits [n].
-            cpu_batch: The microbatch in the host's memory, with labels and weights.
+            cpu_batch: The microbatch in the CPU's memory, with labels and weights.
         """
         assert cpu_batch.labels is not None and cpu_batch.weights is not None
         self._losses.append(loss)
@@ -109,6 +109,6 @@ class _StepResult:
         return sum(self._losses[1:], self._losses[0])
 
     def impressions(self) -> Tensor:
-        """Logit, label and weight [n, 3] of the first task, in the host's memory."""
+        """Logit, label and weight [n, 3] of the first task, in the CPU's memory."""
         logits = torch.cat(self._logits).cpu().float().unsqueeze(1)
         return torch.cat([logits, torch.cat(self._targets)], 1)

@@ -1,8 +1,7 @@
-"""Optimisers of the embedding tables: they touch only the rows that a step looked up.
+"""Optimisers of the embedding tables: they change only the rows that a step looked up.
 
-All do what FBGEMM's fused optimiser of the same name does: a row that was not looked up keeps
-weight and state. Row-wise Adagrad can leave its work to FBGEMM; the state is the same either way.
-Knows :class:`~hemix.nn.embedding.Tables` and nothing else of a model.
+Each equals FBGEMM's fused optimiser of the same name. FBGEMM's kernel can do the work of row-wise
+Adagrad; the state is the same either way.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from torch import Tensor
 from hemix.errors import MissingExtra, SettingsError
 from hemix.nn.embedding import Tables
 from hemix.training import fbgemm
-from hemix.training.average import Average
+from hemix.training.moving_average import MovingAverage
 
 __all__ = [
     "FbgemmRowwiseAdagrad",
@@ -25,10 +24,8 @@ __all__ = [
     "build_table_optimizer",
 ]
 
-_VALUES_AT_ONCE = 2**18
-"""Rows are updated in pieces of so many values, which stay in a core's cache between one operation
-and the next.
-"""
+_VALUES_PER_CHUNK = 2**18
+"""Rows are updated in chunks of so many values, which stay in a core's cache."""
 
 
 class RowOptimizer(ABC):
@@ -38,33 +35,31 @@ class RowOptimizer(ABC):
     """Who updates the rows, and why, for a person."""
 
     weight_decay = 0.0
-    """Decoupled, as AdamW's, on the rows of a step: a row that is looked up often is held closer to
-    zero.
+    """Decoupled, as AdamW's, on the rows of a step, so it is stronger on rows that are looked up
+    often.
     """
 
-    average: Average | None = None
-    """Is told what every step changed."""
+    average: MovingAverage | None = None
+    """The moving average to update; None: the run has none"""
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
-        """Update the rows of the step's look-up and forget it.
-
-        Nothing happens if no gradient reached them.
-        """
-        taken = self._tables.take_step()
-        if taken is None:
+        """Update the rows that have a gradient and clear the gradients."""
+        row_gradients = self._tables.take_step()
+        if row_gradients is None:
             return
         self._begin_step()
         weight = self._tables.weight
-        at_once = (
-            max(_VALUES_AT_ONCE // weight.shape[1], 1)
+        chunk_rows = (
+            max(_VALUES_PER_CHUNK // weight.shape[1], 1)
             if weight.device.type == "cpu"
-            else taken[0].shape[0] + 1
+            else row_gradients[0].shape[0] + 1
         )
-        for rows, gradient in zip(*(torch.split(tensor, at_once) for tensor in taken), strict=True):
+        chunks = (torch.split(tensor, chunk_rows) for tensor in row_gradients)
+        for rows, gradient in zip(*chunks, strict=True):
             before = weight.index_select(0, rows)
             updated = before.clone() if self.average is not None else before
             if self.weight_decay > 0:
@@ -72,23 +67,26 @@ class RowOptimizer(ABC):
             updated.add_(self._direction(rows, gradient), alpha=-learning_rate)
             weight.index_copy_(0, rows, updated)
             if self.average is not None:
-                self.average.rows_changed(rows, before, updated)
+                self.average.update_rows(rows, before, updated)
 
     def _begin_step(self) -> None:  # noqa: B027
-        """Called once before a step's rows, which come in pieces."""
+        """Prepare a step; called once, before its chunks of rows."""
 
     @abstractmethod
     def _direction(self, rows: Tensor, gradient: Tensor) -> Tensor:
-        """Update the state of distinct ``rows`` int64 [n] with their ``gradient`` [n, width];
-        returns the descent direction.
+        """Update the state of some rows and return the descent direction [n, width].
+
+        Args:
+            rows: int64 [n], distinct.
+            gradient: [n, width].
         """
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
-        """All state by name: the tensors themselves, not copies."""
+        """Return all state by name: the tensors themselves, not copies."""
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Inverse of :meth:`tensors`."""
+        """Restore what :meth:`tensors` returned."""
         for name, tensor in self.tensors().items():
             tensor.copy_(tensors[name])
 
@@ -124,7 +122,7 @@ class RowAdam(RowOptimizer):
         return mean.div_(1 - first**steps).div_(scale)
 
     def tensors(self) -> dict[str, Tensor]:
-        """First and second moments [rows, width], the number of steps."""
+        """Return first and second moments [rows, width] and the number of steps."""
         return {"mean": self._mean, "square": self._square, "steps": self._steps}
 
 
@@ -144,7 +142,7 @@ class RowwiseAdagrad(RowOptimizer):
         return gradient / total.sqrt_().add_(self._epsilon).unsqueeze(1)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The sums [rows]."""
+        """Return the sums [rows]."""
         return {"sum": self._sum}
 
 
@@ -160,19 +158,19 @@ class FbgemmRowwiseAdagrad(RowwiseAdagrad):
         self.backend = f"FBGEMM {fbgemm.installed()}"
 
     def step(self, learning_rate: float) -> None:
-        """Update the rows of the step's look-up and forget it."""
-        taken = self._tables.take_gradients()
-        if taken is None:
+        """Update the rows that have a gradient and clear the gradients."""
+        gradients = self._tables.take_gradients()
+        if gradients is None:
             return
         weight = self._tables.weight
         needs_rows = self.average is not None or self.weight_decay > 0
-        rows = torch.unique(taken.ids) if needs_rows else taken.ids[:0]
+        rows = torch.unique(gradients.ids) if needs_rows else gradients.ids[:0]
         before = weight.detach().index_select(0, rows)
         if self.weight_decay > 0:
             weight.detach().index_copy_(0, rows, before * (1 - learning_rate * self.weight_decay))
-        fbgemm.rowwise_adagrad(weight, self._sum, taken, learning_rate, self._epsilon)
+        fbgemm.rowwise_adagrad(weight, self._sum, gradients, learning_rate, self._epsilon)
         if self.average is not None:
-            self.average.rows_changed(rows, before, weight.detach().index_select(0, rows))
+            self.average.update_rows(rows, before, weight.detach().index_select(0, rows))
 
 
 def build_table_optimizer(name: str, tables: Tables, backend: str = "torch") -> RowOptimizer:

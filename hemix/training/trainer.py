@@ -1,8 +1,8 @@
 """The trainer: epochs over the train split, one step a batch, and what happens between steps.
 
-Each duty lies with a part of its own: the order of the data (batches), the step (step), valid
-(early_stopping), checkpoints (checkpoint_writer) and the log (run_log). What the next step
-depends on is the state (state).
+Other modules have the order of the data (batches), the step (step), validation
+(early_stopping), checkpoints (checkpoint_writer) and the log (run_log). The state (state) is
+everything that the next step depends on.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from collections.abc import Callable
 import torch
 
 from hemix.data.batch import RequestBatch
+from hemix.distributed import DistributedContext
 from hemix.errors import HemixError
 from hemix.measure import PeakMemory, keep_freed_memory
 from hemix.models import Ranker, build_model, count_parameters
 from hemix.runs import folder as run_folder
-from hemix.team import Team
 from hemix.training.batches import TrainBatches
 from hemix.training.calibrate import calibrate
 from hemix.training.callbacks import Record
 from hemix.training.checkpoint import BEST, Checkpoint, Checkpoints
 from hemix.training.checkpoint_writer import CheckpointWriter
 from hemix.training.checks import check_labels
+from hemix.training.consistency import check_same_data
 from hemix.training.device import choose_device, compile_model, set_threads
 from hemix.training.early_stopping import EarlyStopping
 from hemix.training.job import TrainingJob
@@ -33,11 +34,10 @@ from hemix.training.optimizers import Optimizers
 from hemix.training.results import training_metrics
 from hemix.training.run_log import RunLog
 from hemix.training.signals import stop_signals
-from hemix.training.start import check_fits
 from hemix.training.state import TrainState
 from hemix.training.step import TrainStep
-from hemix.training.validate import validated
-from hemix.training.warm_start import progressive, remap_embedding_rows
+from hemix.training.validate import validate
+from hemix.training.warm_start import progressive_validation, remap_embedding_rows
 
 __all__ = ["Interrupted", "Trainer"]
 
@@ -49,12 +49,14 @@ class Interrupted(HemixError):
 class Trainer:
     """Trains the model of one job, in one process or as one of several."""
 
-    def __init__(self, job: TrainingJob, background_group: Team | None = None) -> None:
+    def __init__(
+        self, job: TrainingJob, background_group: DistributedContext | None = None
+    ) -> None:
         """Build model and optimisers.
 
         Args:
             job: What to train.
-            background_group: Connections of the processes for saving behind the steps.
+            background_group: Connections of the processes for asynchronous checkpoints.
 
         Raises:
             DataError: If the train rows teach nothing of the first label.
@@ -109,7 +111,7 @@ class Trainer:
         """
 
         def fits(other: Checkpoint) -> None:
-            check_fits(other, self._job.data)
+            check_same_data(other, self._job.data)
 
         with self._checkpoints.offering_another(checkpoint.folder, fits):
             self._state.load(checkpoint)
@@ -142,7 +144,7 @@ class Trainer:
         if best is not None:
             state.load_weights(best)
         else:
-            state.optimizers.keep_average()
+            state.optimizers.apply_average()
         calibration = None
         if job.settings.train.calibrate:
             calibration = calibrate(
@@ -172,9 +174,9 @@ class Trainer:
     # -- between the steps ---------------------------------------------------------------------
 
     def _score_before_training(self) -> None:
-        """Score the train rows with another run's weights, which have not seen them."""
+        """Score the train rows with the parent's weights, which have not seen them."""
         position = self._state.position
-        position.progressive = progressive(
+        position.progressive = progressive_validation(
             self._state.model,
             self._batches.split,
             self._job.settings,
@@ -211,7 +213,7 @@ class Trainer:
             self._step.read_results()
             self._write_log(self._state.meters.record())
         if is_last or _is_due(position.step, options.evaluate_every_steps):
-            with self._state.optimizers.averaged():
+            with self._state.optimizers.averaged_weights():
                 self._validate()
             self._state.model.train()
             position.seconds = time.perf_counter() - self._started
@@ -221,7 +223,7 @@ class Trainer:
     def _validate(self) -> None:
         """Score valid and keep the weights that are the best so far."""
         job, position = self._job, self._state.position
-        validation = validated(
+        validation = validate(
             self._state.model,
             self._valid_split,
             job.settings,
@@ -249,7 +251,7 @@ class Trainer:
         launched = job.distributed is not None and LAUNCHED in os.environ
         processes = f"--processes {job.processes} " if launched else ""
         raise Interrupted(
-            f"stopped at step {step} of {self._total_steps}, checkpoint saved; go on with: "
+            f"stopped at step {step} of {self._total_steps}, checkpoint saved; continue with: "
             f"hemix train --resume {processes}--data {job.data.folder} --out {job.out}"
         )
 

@@ -1,6 +1,4 @@
-"""The loss of a split, added up batch by batch: what early stopping goes by; and the logits behind
-it.
-"""
+"""The loss of a split, summed batch by batch, and the logits behind it."""
 
 from __future__ import annotations
 
@@ -14,114 +12,125 @@ from torch import Tensor
 
 from hemix.data.batch import RequestBatch
 from hemix.data.dataset import Split
+from hemix.distributed import DistributedContext
 from hemix.evaluation.metrics import auc, base_rate_loss
 from hemix.models import Predictor
 from hemix.nn.heads import counted_weights
 from hemix.settings import Settings
-from hemix.team import Team
 from hemix.training.microbatches import microbatch_count, own_microbatches
 
-__all__ = ["Validation", "autocast", "logits_of", "validate", "validated"]
+__all__ = ["Validation", "autocast", "batches_with_logits", "validate"]
 
 
 @torch.no_grad()
-def logits_of(
+def batches_with_logits(
     model: Predictor,
     split: Split,
     settings: Settings,
     device: torch.device,
-    team: Team | None = None,
+    distributed: DistributedContext | None = None,
 ) -> Iterator[tuple[RequestBatch, Tensor]]:
-    """Every batch of a split, as it lies on the device, with its logits [N, T], at least fp32,
-    scored in the parts that train has. Of a team each process scores its own and all have the
-    whole.
+    """Score a split with a model in evaluation mode.
+
+    The batches are divided into the microbatches of training. Each process scores its own, and all
+    processes get all logits.
+
+    Args:
+        model: The model, on ``device``.
+        split: What to score.
+        settings: Batch size, microbatches and precision.
+        device: Where the model lies.
+        distributed: The processes; None: this one alone.
+
+    Yields:
+        A batch on the device, and its logits [N, T] in at least fp32.
     """
     model.eval()
-    plan, count = split.plan(4 * settings.train.batch_size), microbatch_count(settings, team)
+    plan = split.plan(4 * settings.train.batch_size)
+    count = microbatch_count(settings, distributed)
     for batch in split.batches(plan, workers=settings.train.loader_workers):
-        found, places = [], []
-        for _, microbatch, candidates in own_microbatches(batch, count, team):
+        logits, positions = [], []
+        for _, microbatch, candidates in own_microbatches(batch, count, distributed):
             with autocast(device, settings.train.precision):
-                found.append(model(microbatch.to(device)).float())
-            places.append(candidates.to(device))
-        if team is not None:
-            found, places = team.gathered(torch.cat(found)), team.gathered(torch.cat(places))
-        logits = torch.cat(found)
-        yield (
-            batch.to(device),
-            logits
-            if count == 1
-            else torch.empty_like(logits).index_copy_(0, torch.cat(places), logits),
-        )
+                logits.append(model(microbatch.to(device)).float())
+            positions.append(candidates.to(device))
+        if distributed is not None:
+            logits = distributed.all_gather(torch.cat(logits))
+            positions = distributed.all_gather(torch.cat(positions))
+        logits_NT = torch.cat(logits)
+        if count > 1:
+            shuffled = logits_NT
+            logits_NT = torch.empty_like(shuffled).index_copy_(0, torch.cat(positions), shuffled)
+        yield batch.to(device), logits_NT
 
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """What a split says of a model, over the rows that count (a known label, a weight above 0)."""
+    """The losses of a split, over the rows with a known label and a weight above 0."""
 
     loss: float | None
     """Mean loss, summed over tasks; None where no row counts"""
     first_auc: float | None
-    """None where the first task lacks a class"""
+    """The first task's AUC; None where it has one class only"""
     tasks: dict[str, tuple[float, float]]
-    """By task (mean loss, the same of always saying the base rate); without tasks of which no row
-    counts"""
+    """By task (mean loss, mean loss of always predicting the base rate); without tasks of which no
+    row counts"""
 
     def record(self) -> dict[str, float | None]:
-        """As log.jsonl keeps it."""
+        """Return the fields of log.jsonl."""
         return {"valid_loss": self.loss, "valid_auc": self.first_auc}
 
 
 @torch.no_grad()
-def validated(
+def validate(
     model: Predictor,
     split: Split,
     settings: Settings,
     device: torch.device,
-    team: Team | None = None,
+    distributed: DistributedContext | None = None,
 ) -> Validation:
-    """The losses of a split and the first task's AUC."""
+    """Compute the losses of a split and the first task's AUC.
+
+    Args:
+        model: The model, on ``device``.
+        split: What to score.
+        settings: Batch size, microbatches, precision, and how a funnel is trained.
+        device: Where the model lies.
+        distributed: The processes; None: this one alone.
+    """
     total = weight = positive = torch.zeros(len(model.spec.tasks), dtype=torch.float64)
     scores, labels = [], []
-    for here, logits in logits_of(model, split, settings, device, team):
-        batch_total, batch_weight = model.loss_sums(logits, here)
+    for batch, logits_NT in batches_with_logits(model, split, settings, device, distributed):
+        batch_total, batch_weight = model.loss_sums(logits_NT, batch)
         total, weight = total + batch_total.double().cpu(), weight + batch_weight.double().cpu()
-        assert here.labels is not None and here.weights is not None
-        counted = counted_weights(here.labels, here.weights, model.spec, settings.model.funnel)
-        positive = positive + (counted * here.labels).double().sum(0).cpu()
-        known = here.weights[:, 0] > 0
-        scores.append(logits[known, 0].cpu())
-        labels.append(here.labels[known, 0].cpu())
+        assert batch.labels is not None and batch.weights is not None
+        counted = counted_weights(batch.labels, batch.weights, model.spec, settings.model.funnel)
+        positive = positive + (counted * batch.labels).double().sum(0).cpu()
+        known = batch.weights[:, 0] > 0
+        scores.append(logits_NT[known, 0].cpu())
+        labels.append(batch.labels[known, 0].cpu())
     mean_T = total / torch.where(weight > 0, weight, 1)
     first_auc = auc(torch.cat(labels).numpy(), torch.cat(scores).numpy())
     return Validation(
         loss=float(mean_T.sum()) if bool((weight > 0).any()) else None,
         first_auc=first_auc if isinstance(first_auc, float) else None,
         tasks={
-            task.name: (float(loss), base_rate_loss(float(of_positive / of_all)))
-            for task, loss, of_positive, of_all in zip(
+            task.name: (float(loss), base_rate_loss(float(task_positive / task_weight)))
+            for task, loss, task_positive, task_weight in zip(
                 model.spec.tasks, mean_T, positive, weight, strict=True
             )
-            if of_all > 0
+            if task_weight > 0
         },
     )
 
 
-def validate(
-    model: Predictor,
-    split: Split,
-    settings: Settings,
-    device: torch.device,
-    team: Team | None = None,
-) -> tuple[float, float | None]:
-    """Mean loss of all tasks (0 where no row counts) and the first task's AUC (None where one class
-    is missing) over a split."""
-    found = validated(model, split, settings, device, team)
-    return found.loss or 0.0, found.first_auc
-
-
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """``bf16`` autocast, or none for ``fp32``."""
+    """Return the context in which a model computes.
+
+    Args:
+        device: Where the model lies.
+        precision: ``bf16`` for autocast, ``fp32`` for none.
+    """
     return (
         torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
     )

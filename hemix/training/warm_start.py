@@ -1,14 +1,14 @@
-"""A run's weights for another dataset of the same schema: rows of tables follow their values,
-whatever ids those have now.
+"""Warm start: a run's weights for another dataset of the same schema.
 
-A value that the run did not know begins with the row that the run gave to unknown values, so that
-nothing is scored differently before the first step. Then the new rows are scored before they are
-trained on: progressive validation.
+Rows of the tables follow their values to the ids of the new vocabularies. A new value begins with
+the row of unknown values, so the scores do not change before the first step. The new train rows are
+scored before they are trained on (progressive validation).
 """
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -16,17 +16,17 @@ from hemix.data.dataset import Dataset, Split
 from hemix.data.encode import Encoders
 from hemix.data.keys import KeyMap
 from hemix.data.spec import FIRST, UNKNOWN
+from hemix.distributed import DistributedContext
 from hemix.errors import RunError, UsageError
 from hemix.evaluation.metrics import UndefinedMetric, auc, logloss, ne, pcoc
 from hemix.models import Predictor, Ranker
 from hemix.nn.heads import probabilities
 from hemix.runs.folder import Run
 from hemix.settings import Settings
-from hemix.team import Team
-from hemix.training.validate import logits_of
+from hemix.training.validate import batches_with_logits
 from hemix.validation import first_difference
 
-__all__ = ["progressive", "remap_embedding_rows"]
+__all__ = ["progressive_validation", "remap_embedding_rows"]
 
 
 def remap_embedding_rows(run: Run, data: Dataset, settings: Settings) -> dict[str, Tensor]:
@@ -41,9 +41,28 @@ def remap_embedding_rows(run: Run, data: Dataset, settings: Settings) -> dict[st
         UsageError: For other settings of the model.
         RunError: Naming what of the schema, or which buckets, differ.
     """
+    _check_model_and_schema(run, data, settings)
+    assert isinstance(run.model, Ranker), "settings of a neural model"
+    state = dict(run.model.state_dict())
+    if run.spec == data.spec and run.info["encoders"] == data.manifest["encoders"]:
+        return state
+    old, new = Encoders.load(run.folder / "encoders"), Encoders.load(data.folder / "encoders")
+    _check_learned_states(run, data, old, new)
+    old_weights, weights = run.model.table_tensors(), []
+    for table, rows in data.spec.tables.items():
+        weight = old_weights[table]
+        if table in new.vocabularies:
+            source = _source_rows(old.vocabularies[table], new.vocabularies[table], rows)
+            weight = weight.index_select(0, torch.from_numpy(source))
+        weights.append(weight)
+    return {**state, "tables.weight": torch.cat(weights)}
+
+
+def _check_model_and_schema(run: Run, data: Dataset, settings: Settings) -> None:
+    """Raise where the new model, or the schema of its data, is another one than the run's."""
     if run.settings.model != settings.model:
         ours, theirs = (
-            part.model_dump(mode="json") for part in (settings.model, run.settings.model)
+            config.model_dump(mode="json") for config in (settings.model, run.settings.model)
         )
         raise UsageError(
             f"--from {run.folder}: this run's model settings are not its own: "
@@ -60,26 +79,11 @@ def remap_embedding_rows(run: Run, data: Dataset, settings: Settings) -> dict[st
             f"{run.folder} was trained with another schema than {data.folder}: they differ in "
             f"{where}"
         )
-    assert isinstance(run.model, Ranker), "settings of a neural model"
-    state = dict(run.model.state_dict())
-    if run.spec == data.spec and run.info["encoders"] == data.manifest["encoders"]:
-        return state
-    old, new = Encoders.load(run.folder / "encoders"), Encoders.load(data.folder / "encoders")
-    _check_meanings(run, data, old, new)
-    before, pieces = run.model.table_tensors(), []
-    for table, rows in data.spec.tables.items():
-        weight = before[table]
-        if table not in new.vocabularies:
-            pieces.append(weight)
-            continue
-        source = _source_rows(old.vocabularies[table], new.vocabularies[table], rows)
-        pieces.append(weight.index_select(0, torch.from_numpy(source)))
-    return {**state, "tables.weight": torch.cat(pieces)}
 
 
-def _source_rows(old: KeyMap, new: KeyMap, rows: int) -> np.ndarray:
-    """int64 [rows]: the old row of every new one; the unknown row's for a value that was not known,
-    or a row without a value.
+def _source_rows(old: KeyMap, new: KeyMap, rows: int) -> npt.NDArray[np.int64]:
+    """int64 [rows]: the old row of every new row; UNKNOWN for a new value and for a row without a
+    value.
     """
     source = np.full(rows, UNKNOWN, dtype=np.int64)
     source[:FIRST] = np.arange(FIRST)
@@ -87,45 +91,56 @@ def _source_rows(old: KeyMap, new: KeyMap, rows: int) -> np.ndarray:
     return source
 
 
-def _check_meanings(run: Run, data: Dataset, old: Encoders, new: Encoders) -> None:
-    """Numbers, buckets and actions must mean what they meant; only vocabularies may differ."""
-    differ = old.changed_states(new)
-    differ += ["history counts of actions"] if old.actions != new.actions else []
-    if differ:
+def _check_learned_states(run: Run, data: Dataset, old: Encoders, new: Encoders) -> None:
+    """Raise RunError where numbers, buckets or actions differ; only vocabularies may."""
+    differing = old.changed_states(new)
+    differing += ["history counts of actions"] if old.actions != new.actions else []
+    if differing:
         raise RunError(
-            f"--from {run.folder}: {differ[0]} was learned anew on {data.folder}, so that its "
+            f"--from {run.folder}: {differing[0]} was learned anew on {data.folder}, so that its "
             "buckets or numbers mean something else: "
             f"prepare the data with --from {run.folder}"
         )
 
 
-def progressive(
+def progressive_validation(
     model: Predictor,
     split: Split,
     settings: Settings,
     device: torch.device,
-    team: Team | None = None,
+    distributed: DistributedContext | None = None,
 ) -> dict[str, dict[str, float | int | None]]:
-    """AUC, log loss, NE and PCOC by task of rows that the model has not been trained on; None for
-    what one class does not define.
+    """Measure a model on rows that it has not been trained on.
+
+    Args:
+        model: The model, on ``device``.
+        split: The rows.
+        settings: Batch size, microbatches and precision.
+        device: Where the model lies.
+        distributed: The processes; None: this one alone.
+
+    Returns:
+        By task ``rows``, AUC, log loss, NE and PCOC; None for a metric that is not defined.
     """
-    parts: dict[str, list[Tensor]] = {task.name: [] for task in model.spec.tasks}
-    for batch, logits in logits_of(model, split, settings, device, team):
+    rows: dict[str, list[Tensor]] = {task.name: [] for task in model.spec.tasks}
+    for batch, logits_NT in batches_with_logits(model, split, settings, device, distributed):
         assert batch.labels is not None and batch.weights is not None
-        scores = probabilities(logits, model.spec)
+        scores = probabilities(logits_NT, model.spec)
         for index, task in enumerate(model.spec.tasks):
             columns = (batch.labels[:, index], scores[task.name], batch.weights[:, index])
-            parts[task.name].append(torch.stack([column.double().cpu() for column in columns], 1))
-    found = dict[str, dict[str, float | int | None]]()
-    for name, rows in parts.items():
-        labels, scores_N, weights = torch.cat(rows).numpy().T
-        known = weights > 0
-        row = {
-            measure.__name__: measure(labels[known], scores_N[known], weights[known])
-            for measure in (auc, logloss, ne, pcoc)
-        }
-        found[name] = {
-            "rows": int(known.sum()),
-            **{n: None if isinstance(v, UndefinedMetric) else v for n, v in row.items()},
-        }
-    return found
+            rows[task.name].append(torch.stack([column.double().cpu() for column in columns], 1))
+    return {name: _metrics(torch.cat(task_rows)) for name, task_rows in rows.items()}
+
+
+def _metrics(rows: Tensor) -> dict[str, float | int | None]:
+    """Measure the known of rows [n, 3] of label, probability and weight."""
+    labels, scores, weights = rows.numpy().T
+    known = weights > 0
+    values = {
+        metric.__name__: metric(labels[known], scores[known], weights[known])
+        for metric in (auc, logloss, ne, pcoc)
+    }
+    return {
+        "rows": int(known.sum()),
+        **{n: None if isinstance(v, UndefinedMetric) else v for n, v in values.items()},
+    }

@@ -1,247 +1,333 @@
-"""RequestBatch.validate: a good batch passes, every damage is refused by the name of its field."""
+"""Operations of a RequestBatch: numbers worked out by hand, and what holds for random batches."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from pathlib import Path
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from hemix.data.batch import Columns, Jagged, RequestBatch
-from hemix.data.dataset import Dataset
-from hemix.errors import DataError
+from hemix.data.batch import RequestBatch
+from hemix.data.columns import Columns
+from hemix.data.jagged import Jagged
 from tests.batches import make_batch, make_spec
+from tests.data.test_dataset import leaves, same
 
 SPEC = make_spec()
-BATCH = make_batch(SPEC)
-R, Q, N, E = BATCH.users_count, BATCH.requests_count, BATCH.candidates_count, len(BATCH.event_item)
-ITEMS = BATCH.items.rows
 
 
-def set_at(tensor: Tensor, at: Any, value: float) -> Tensor:
-    changed = tensor.clone()
-    changed[at] = value
-    return changed
-
-
-def with_columns(level: str, **parts: Any) -> RequestBatch:
-    return dataclasses.replace(
-        BATCH, **{level: dataclasses.replace(getattr(BATCH, level), **parts)}
+def column(*ids: int) -> Columns:
+    """Rows of one id; row i has a list of i values and no number."""
+    lists = [[10 * i + value for value in range(at)] for at, i in enumerate(ids)]
+    return Columns(
+        ids=torch.tensor(ids, dtype=torch.int64).view(-1, 1),
+        numbers=torch.zeros(len(ids), 0),
+        jagged=(Jagged.from_lists(lists),),
     )
 
 
-def with_value(name: str, at: Any, value: float) -> RequestBatch:
-    return dataclasses.replace(BATCH, **{name: set_at(getattr(BATCH, name), at, value)})
-
-
-def with_jagged(**parts: Any) -> RequestBatch:
-    return with_columns("items", jagged=(dataclasses.replace(BATCH.items.jagged[0], **parts),))
-
-
-JAGGED = BATCH.items.jagged[0]
-
-
-def test_good_batches_pass(rich_data: Path) -> None:
-    BATCH.validate(SPEC)
-    dataclasses.replace(BATCH, labels=None, weights=None).validate(SPEC)
-    make_batch(SPEC, users=1, history=0, realtime=0).validate(SPEC)
-    data = Dataset(rich_data)
-    for name in ("train", "valid", "test"):
-        split = data.split(name)
-        for batch in split.batches(split.plan(40, order="shuffled")):
-            batch.validate(data.spec)
-
-
-@pytest.mark.parametrize(
-    ("batch", "says"),
-    [
-        (
-            lambda: with_value("user_index", 0, R),
-            f"user_index: points outside its {R} users: {R} at position 0",
-        ),
-        (
-            lambda: with_value("user_index", 1, -1),
-            f"user_index: points outside its {R} users: -1 at position 1",
-        ),
-        (
-            lambda: with_value("request_index", N - 1, Q),
-            f"request_index: points outside its {Q} requests: {Q} at position {N - 1}",
-        ),
-        (
-            lambda: with_value("item_index", 2, ITEMS),
-            f"item_index: points outside its {ITEMS} items: {ITEMS} at position 2",
-        ),
-        (
-            lambda: with_value("event_item", 3, ITEMS),
-            f"event_item: points outside its {ITEMS} items: {ITEMS} at position 3",
-        ),
-        (lambda: with_value("bias", 0, 11), "bias: points outside its 11 rows: 11 at position 0"),
-        (
-            lambda: with_value("event_ids", (4, 1), 26),
-            "event_ids[:, 1]: points outside its 26 rows of table hour: 26 at position 4",
-        ),
-        (
-            lambda: with_columns("users", ids=set_at(BATCH.users.ids, (2, 1), 10)),
-            "users.ids[age]: points outside its 10 rows of table age: 10 at position 2",
-        ),
-        (
-            lambda: with_columns("context", ids=set_at(BATCH.context.ids, (0, 2), -1)),
-            "context.ids[city]: points outside its 8 rows of table city: -1 at position 0",
-        ),
-        (
-            lambda: with_jagged(values=set_at(JAGGED.values, 1, 15)),
-            "items.jagged[tags]: points outside its 15 rows of table tags: 15 at position 1",
-        ),
-    ],
-)
-def test_an_index_outside(batch: Callable[[], RequestBatch], says: str) -> None:
-    refused(batch(), says)
-
-
-def refused(batch: RequestBatch, says: str) -> None:
-    with pytest.raises(DataError) as error:
-        batch.validate(SPEC)
-    assert str(error.value).startswith(f"RequestBatch.{says}")
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("bad", ["before", "crossed", "swapped", "beyond"])
-def test_cuts_outside_the_users_history(bad: str) -> None:
-    lengths = BATCH.event_offsets.diff()
-    q = int((lengths[BATCH.user_index] > 1).nonzero()[0])
-    first, last = (int(BATCH.event_offsets[BATCH.user_index[q] + i]) for i in (0, 1))
-    cuts = {
-        "before": [first - 1, first, last],
-        "crossed": [first + 1, first, last],
-        "swapped": [first, last, last - 1],
-        "beyond": [first, first, last + 1],
-    }[bad]
-    batch = dataclasses.replace(BATCH, history_ranges=BATCH.history_ranges.clone())
-    batch.history_ranges[q] = torch.tensor(cuts)
-    refused(
-        batch,
-        f"history_ranges[{q}]: expected {first} <= begin <= real time <= end <= {last}, the user's "
-        f"history; got {cuts}",
+def small() -> RequestBatch:
+    """Users 70 with 3 events, 71 with none and 72 with 2. Their requests: 0 of user 72, 1 of 70,
+    2 of 71 and 3 of 70, with 2, 1, 1 and 0 candidates.
+    """
+    return RequestBatch(
+        users=column(70, 71, 72),
+        event_offsets=torch.tensor([0, 3, 3, 5]),
+        event_item=torch.tensor([4, 1, 4, 0, 2]),
+        event_time_ms=torch.tensor([10, 20, 30, 40, 50]),
+        event_ids=torch.tensor([[2], [3], [4], [5], [6]]),
+        user_index=torch.tensor([2, 0, 1, 0]),
+        request_time_ms=torch.tensor([100, 101, 102, 103]),
+        context=column(80, 81, 82, 83),
+        history_ranges=torch.tensor([[3, 4, 5], [0, 2, 3], [3, 3, 3], [1, 1, 2]]),
+        request_index=torch.tensor([0, 0, 1, 2]),
+        item_index=torch.tensor([3, 2, 4, 2]),
+        cross=column(90, 91, 92, 93),
+        bias=torch.tensor([0, 1, 2, 3]),
+        items=column(60, 61, 62, 63, 64),
+        labels=torch.tensor([[1.0], [0], [0], [1]]),
+        weights=torch.ones(4, 1),
+        impression_index=torch.tensor([1000, 1001, 1002, 1003]),
     )
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("level", ["users", "context", "items", "cross"])
-def test_numbers_that_are_not_finite(level: str, value: float) -> None:
-    numbers = set_at(getattr(BATCH, level).numbers, (1, 0), value)
-    refused(
-        with_columns(level, numbers=numbers),
-        f"{level}.numbers: expected finite numbers, got {value} at [1, 0]",
+def lists(columns: Columns) -> list[list[int]]:
+    values, offsets = columns.jagged[0].values, columns.jagged[0].offsets.tolist()
+    return [values[a:b].tolist() for a, b in pairwise(offsets)]
+
+
+def facts(batch: RequestBatch) -> list[tuple[Any, ...]]:
+    """All that is said of every impression: its user, request and item, what it sees and labels."""
+    rows = []
+    for n, q in enumerate(batch.request_index.tolist()):
+        user, item = int(batch.user_index[q]), int(batch.item_index[n])
+        begin, middle, end = batch.history_ranges[q].tolist()
+        events = [
+            (
+                int(batch.event_time_ms[e]),
+                batch.event_ids[e].tolist(),
+                *level_row(batch.items, int(batch.event_item[e])),
+            )
+            for e in range(begin, end)
+        ]
+        row = [
+            *level_row(batch.users, user),
+            *level_row(batch.context, q),
+            *level_row(batch.cross, n),
+            *level_row(batch.items, item),
+            int(batch.request_time_ms[q]),
+            int(batch.bias[n]),
+            middle - begin,
+            events,
+        ]
+        for values in (batch.labels, batch.weights, batch.impression_index):
+            row.append(None if values is None else values[n].tolist())
+        rows.append(tuple(row))
+    return rows
+
+
+def level_row(columns: Columns, row: int) -> tuple[Any, ...]:
+    values = [j.values[j.offsets[row] : j.offsets[row + 1]].tolist() for j in columns.jagged]
+    return columns.ids[row].tolist(), columns.numbers[row].tolist(), values
+
+
+def numbered(**sizes: Any) -> RequestBatch:
+    batch = make_batch(SPEC, **sizes)
+    index = torch.arange(batch.candidates_count) + 100
+    return dataclasses.replace(batch, impression_index=index)
+
+
+# -- users -----------------------------------------------------------------------------------------
+
+
+def test_selected_users_bring_what_is_theirs() -> None:
+    """Users 72 and 70, in this order: requests 0, 1 and 3; items 0, 1, 2, 3 and 4 but for none."""
+    batch, candidates = small().select_users(torch.tensor([2, 0]))
+    assert candidates.tolist() == [0, 1, 2]
+    assert batch.users.ids.flatten().tolist() == [72, 70]
+    assert lists(batch.users) == [[720, 721], []]
+    assert batch.event_offsets.tolist() == [0, 2, 5]
+    assert batch.event_time_ms.tolist() == [40, 50, 10, 20, 30]
+    assert batch.event_ids.flatten().tolist() == [5, 6, 2, 3, 4]
+    assert batch.user_index.tolist() == [0, 1, 1]
+    assert batch.request_time_ms.tolist() == [100, 101, 103]
+    assert lists(batch.context) == [[], [810], [830, 831, 832]]
+    assert batch.history_ranges.tolist() == [[0, 1, 2], [2, 4, 5], [3, 3, 4]]
+    assert batch.request_index.tolist() == [0, 0, 1]
+    assert batch.item_index.tolist() == [3, 2, 4]
+    assert batch.event_item.tolist() == [0, 2, 4, 1, 4]
+    assert batch.cross.ids.flatten().tolist() == [90, 91, 92]
+    assert batch.bias.tolist() == [0, 1, 2]
+    assert batch.labels is not None and batch.labels.flatten().tolist() == [1, 0, 0]
+    assert batch.impression_index is not None
+    assert batch.impression_index.tolist() == [1000, 1001, 1002]
+
+
+def test_a_user_without_events_brings_one_item() -> None:
+    batch, candidates = small().select_users(torch.tensor([1]))
+    assert candidates.tolist() == [3]
+    assert (batch.event_offsets.tolist(), batch.event_item.tolist()) == ([0, 0], [])
+    assert batch.history_ranges.tolist() == [[0, 0, 0]]
+    assert batch.items.ids.flatten().tolist() == [62] and lists(batch.items) == [[620, 621]]
+    assert batch.item_index.tolist() == [0]
+
+
+def test_no_users() -> None:
+    batch, candidates = small().select_users(torch.zeros(0, dtype=torch.int64))
+    counts = (batch.users_count, batch.requests_count, batch.candidates_count, batch.items.rows)
+    assert counts == (0, 0, 0, 0) and len(candidates) == 0
+    assert batch.event_offsets.tolist() == [0] and batch.history_ranges.shape == (0, 3)
+
+
+def test_microbatches_take_users_in_turn() -> None:
+    assert small().microbatch(0, 2)[0].users.ids.flatten().tolist() == [70, 72]
+    assert small().microbatch(1, 2)[0].users.ids.flatten().tolist() == [71]
+    assert small().microbatch(0, 2)[1].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 9])
+def test_microbatches_hold_every_candidate_once_and_no_user_twice(count: int) -> None:
+    batch = numbered(users=7)
+    seen, users, expected = [], 0, facts(batch)
+    for index in range(count):
+        microbatch, candidates = batch.microbatch(index, count)
+        microbatch.validate(SPEC)
+        assert facts(microbatch) == [expected[n] for n in candidates.tolist()]
+        seen.append(candidates)
+        users += microbatch.users_count
+    assert torch.equal(torch.cat(seen).sort().values, torch.arange(batch.candidates_count))
+    assert users == batch.users_count
+
+
+def test_more_microbatches_than_users_leave_some_empty() -> None:
+    microbatch, candidates = make_batch(SPEC, users=2).microbatch(5, 6)
+    microbatch.validate(SPEC)
+    assert microbatch.users_count == microbatch.requests_count == len(candidates) == 0
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_users_selected_in_two_parts_and_concatenated_are_the_whole(seed: int) -> None:
+    batch = numbered(users=6, seed=seed)
+    order = torch.randperm(6, generator=torch.Generator().manual_seed(seed))
+    parts = [batch.select_users(users) for users in (order[:2], order[2:])]
+    whole = RequestBatch.concatenate([part for part, _ in parts])
+    whole.validate(SPEC)
+    expected = facts(batch)
+    candidates = torch.cat([candidates for _, candidates in parts])
+    assert facts(whole) == [expected[n] for n in candidates.tolist()]
+    assert torch.equal(whole.users.ids, batch.users.ids[order])
+
+
+# -- candidates ------------------------------------------------------------------------------------
+
+
+def test_selected_candidates_keep_users_requests_and_events() -> None:
+    """Candidates 1 and 2 have items 2 and 4; the events have 0 to 4."""
+    batch, items = small().select_candidates(1, 3)
+    assert items == slice(0, 5)
+    assert batch.request_index.tolist() == [0, 1] and batch.item_index.tolist() == [2, 4]
+    assert batch.cross.ids.flatten().tolist() == [91, 92]
+    assert lists(batch.cross) == [[910], [920, 921]]
+    assert batch.bias.tolist() == [1, 2]
+    assert (batch.users_count, batch.requests_count, batch.items.rows) == (3, 4, 5)
+    assert batch.impression_index is not None
+    assert batch.impression_index.tolist() == [1001, 1002]
+
+
+def test_item_rows_that_nothing_points_to_are_left_out() -> None:
+    """Without events candidates 1 and 2 need the rows 2, 3 and 4."""
+    batch = dataclasses.replace(
+        small(),
+        event_offsets=torch.zeros(4, dtype=torch.int64),
+        event_item=torch.zeros(0, dtype=torch.int64),
     )
+    selected, items = batch.select_candidates(1, 3)
+    assert items == slice(2, 5)
+    assert selected.item_index.tolist() == [0, 2]
+    assert selected.items.ids.flatten().tolist() == [62, 63, 64]
+    assert lists(selected.items)[0] == [620, 621]
 
 
-@pytest.mark.parametrize("name", ["labels", "weights"])
-def test_labels_that_are_not_finite(name: str) -> None:
-    refused(
-        with_value(name, (2, 1), float("nan")),
-        f"{name}: expected finite numbers, got nan at [2, 1]",
-    )
+def test_no_candidates() -> None:
+    batch = small().select_users(torch.tensor([1]))[0]
+    selected, items = batch.select_candidates(1, 1)
+    assert (selected.candidates_count, items) == (0, slice(0, 0))
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "says"),
-    [
-        ("event_offsets", BATCH.event_offsets[:-1], f"expected shape ({R + 1},), got ({R},)"),
-        ("event_time_ms", BATCH.event_time_ms[1:], f"expected shape ({E},), got ({E - 1},)"),
-        ("event_ids", BATCH.event_ids[:, :1], f"expected shape ({E}, 2), got ({E}, 1)"),
-        ("request_time_ms", BATCH.request_time_ms[:, None], f"expected shape ({Q},), got ({Q}, 1)"),
-        ("history_ranges", BATCH.history_ranges[:, :2], f"expected shape ({Q}, 3), got ({Q}, 2)"),
-        ("item_index", BATCH.item_index[1:], f"expected shape ({N},), got ({N - 1},)"),
-        ("bias", BATCH.bias[:, None], f"expected shape ({N},), got ({N}, 1)"),
-        ("labels", BATCH.labels[:, :1], f"expected shape ({N}, 2), got ({N}, 1)"),
-        ("weights", BATCH.weights[1:], f"expected shape ({N}, 2), got ({N - 1}, 2)"),
-        ("user_index", BATCH.user_index[:, None], f"expected shape ({Q},), got ({Q}, 1)"),
-        ("request_index", BATCH.request_index[:, None], f"expected shape ({N},), got ({N}, 1)"),
-        ("event_item", BATCH.event_item[:, None], f"expected shape ({E},), got ({E}, 1)"),
-        (
-            "impression_index",
-            torch.zeros(N + 1, dtype=torch.int64),
-            f"expected shape ({N},), got ({N + 1},)",
-        ),
-    ],
-)
-def test_wrong_shapes(name: str, value: Tensor, says: str) -> None:
-    refused(dataclasses.replace(BATCH, **{name: value}), f"{name}: {says}")
+def test_one_candidate() -> None:
+    batch, _ = small().select_candidates(3, 4)
+    assert (batch.candidates_count, batch.request_index.tolist()) == (1, [2])
+    assert facts(batch) == facts(small())[3:]
 
 
-def test_wrong_shapes_of_columns() -> None:
-    refused(
-        with_columns("users", ids=BATCH.users.ids[:, :2]),
-        f"users.ids: expected shape ({R}, 3), got ({R}, 2)",
-    )
-    refused(
-        with_columns("cross", numbers=BATCH.cross.numbers[1:]),
-        f"cross.numbers: expected shape ({N}, 1), got ({N - 1}, 1)",
-    )
-    refused(with_columns("items", jagged=()), "items.jagged: expected 1, got 0")
-    refused(
-        with_jagged(offsets=JAGGED.offsets[:-1]),
-        f"items.jagged[tags].offsets: expected shape ({ITEMS + 1},), got ({ITEMS},)",
-    )
+@pytest.mark.parametrize("step", [1, 4, 100])
+def test_parts_of_the_candidates_are_the_whole(step: int) -> None:
+    batch = numbered(seed=3)
+    found = []
+    for first in range(0, batch.candidates_count, step):
+        part, items = batch.select_candidates(first, first + step)
+        assert torch.equal(part.items.ids, batch.items.ids[items])
+        part.validate(SPEC)
+        found += facts(part)
+    assert found == facts(batch)
 
 
-def test_requests_of_candidates_ascend() -> None:
-    refused(
-        dataclasses.replace(BATCH, request_index=BATCH.request_index.flip(0)),
-        "request_index: expected ascending",
-    )
+def test_candidates_per_request() -> None:
+    assert small().candidates_per_request.tolist() == [2, 1, 1, 0]
 
 
-@pytest.mark.parametrize("bad", ["descending", "from one", "short"])
-def test_offsets_ascend_from_zero_to_the_end(bad: str) -> None:
-    offsets = BATCH.event_offsets.clone()
-    at, value = {"descending": (2, int(offsets[3]) + 1), "from one": (0, 1), "short": (-1, E - 1)}[
-        bad
-    ]
-    offsets[at] = value
-    refused(
-        dataclasses.replace(BATCH, event_offsets=offsets),
-        f"event_offsets: expected ascending offsets from 0 to {E}",
-    )
-    offsets_of_lists = JAGGED.offsets.clone()
-    offsets_of_lists[at] = {
-        "descending": int(offsets_of_lists[3]) + 1,
-        "from one": 1,
-        "short": len(JAGGED.values) - 1,
-    }[bad]
-    refused(
-        with_jagged(offsets=offsets_of_lists),
-        f"items.jagged[tags].offsets: expected ascending offsets from 0 to {len(JAGGED.values)}",
-    )
+# -- one row per impression ------------------------------------------------------------------------
+
+
+def test_an_expanded_impression_has_rows_of_its_own() -> None:
+    """Impressions 1 and 2 see events 3, 4 of user 72 and events 0, 1, 2 of user 70."""
+    batch = small().expand_per_impression(1, 3)
+    assert batch.users.ids.flatten().tolist() == [72, 70]
+    assert batch.context.ids.flatten().tolist() == [80, 81]
+    assert batch.event_offsets.tolist() == [0, 2, 5]
+    assert batch.event_time_ms.tolist() == [40, 50, 10, 20, 30]
+    assert batch.history_ranges.tolist() == [[0, 1, 2], [2, 4, 5]]
+    assert batch.user_index.tolist() == batch.request_index.tolist() == [0, 1]
+    assert batch.item_index.tolist() == [0, 1]
+    assert batch.event_item.tolist() == [2, 3, 4, 5, 6]
+    assert batch.items.ids.flatten().tolist() == [62, 64, 60, 62, 64, 61, 64]
+    assert batch.bias.tolist() == [1, 2]
+
+
+def test_an_impression_without_history_has_no_events() -> None:
+    batch = small().expand_per_impression(3)
+    assert (batch.event_offsets.tolist(), batch.history_ranges.tolist()) == ([0, 0], [[0, 0, 0]])
+    assert batch.items.rows == batch.candidates_count == 1
+
+
+@pytest.mark.parametrize("step", [1, 10, 100])
+def test_expanded_chunks_say_of_impressions_what_the_batch_says(step: int) -> None:
+    batch = numbered(seed=9)
+    found = []
+    for first in range(0, batch.candidates_count, step):
+        chunk = batch.expand_per_impression(first, first + step)
+        chunk.validate(SPEC)
+        assert chunk.users_count == chunk.requests_count == chunk.candidates_count
+        assert chunk.items.rows == chunk.candidates_count + len(chunk.event_item)
+        found += facts(chunk)
+    assert found == facts(batch)
+
+
+# -- joining ---------------------------------------------------------------------------------------
+
+
+def test_concatenated_batches_point_to_their_own_rows() -> None:
+    one, other = small(), small().select_users(torch.tensor([1]))[0]
+    whole = RequestBatch.concatenate([one, other])
+    assert whole.users.ids.flatten().tolist() == [70, 71, 72, 71]
+    assert whole.event_offsets.tolist() == [0, 3, 3, 5, 5]
+    assert whole.user_index.tolist() == [2, 0, 1, 0, 3]
+    assert whole.history_ranges[4].tolist() == [5, 5, 5]
+    assert whole.request_index.tolist() == [0, 0, 1, 2, 4]
+    assert whole.item_index.tolist() == [3, 2, 4, 2, 5]
+    assert lists(whole.items)[5] == [620, 621]
+    assert facts(whole) == facts(one) + facts(other)
+
+
+def test_one_batch_concatenated_is_itself() -> None:
+    assert same(RequestBatch.concatenate([small()]), small())
+
+
+def test_batches_with_and_without_labels_do_not_join() -> None:
+    with pytest.raises(AssertionError, match="labels"):
+        RequestBatch.concatenate([small(), dataclasses.replace(small(), labels=None)])
+
+
+def test_columns_selected_and_concatenated_are_the_whole() -> None:
+    columns = make_batch(SPEC, items=9).items
+    parts = [columns.select(torch.tensor([0, 1, 2])), columns.slice(3, 9)]
+    whole = Columns.concatenate(parts)
+    assert whole.rows == 9
+    for (name, tensor), (_, expected) in zip(leaves(whole), leaves(columns), strict=True):
+        assert torch.equal(tensor, expected), name
+
+
+# -- devices ---------------------------------------------------------------------------------------
 
 
 def test_to_moves_every_tensor() -> None:
-    def tensors(value: Any) -> list[Tensor]:
-        if isinstance(value, Tensor):
-            return [value]
-        if isinstance(value, tuple):
-            return [tensor for part in value for tensor in tensors(part)]
-        if isinstance(value, RequestBatch | Columns | Jagged):
-            return [
-                tensor
-                for field in dataclasses.fields(value)
-                for tensor in tensors(getattr(value, field.name))
-            ]
-        assert value is None
-        return []
+    def tensors(batch: RequestBatch) -> list[Tensor]:
+        return [tensor for _, tensor in leaves(batch)]
 
-    there = BATCH.to("meta")
-    assert there.cpu_copy is BATCH
-    moved = dataclasses.replace(there, cpu_copy=None)
-    assert len(tensors(moved)) == len(tensors(BATCH)) > 20
-    assert all(tensor.device.type == "meta" for tensor in tensors(moved))
-    assert [tensor.shape for tensor in tensors(moved)] == [
-        tensor.shape for tensor in tensors(BATCH)
-    ]
-    same = BATCH.to("cpu")
-    assert all(torch.equal(a, b) for a, b in zip(tensors(same), tensors(BATCH), strict=True))
-    assert moved.impression_index is None
+    batch = make_batch(SPEC)
+    there = batch.to("meta")
+    assert there.cpu_copy is batch and there.cpu_batch is batch and batch.cpu_batch is batch
+    alone = dataclasses.replace(there, cpu_copy=None)
+    assert len(tensors(alone)) == len(tensors(batch)) > 20
+    assert all(tensor.device.type == "meta" for tensor in tensors(alone))
+    assert [t.shape for t in tensors(alone)] == [t.shape for t in tensors(batch)]
+    assert batch.to("cpu") is batch
+    assert alone.impression_index is None
+
+
+def test_counts_are_read_from_the_cpu() -> None:
+    batch = make_batch(SPEC)
+    assert torch.equal(batch.to("meta").candidates_per_request, batch.candidates_per_request)

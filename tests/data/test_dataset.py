@@ -14,9 +14,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from hemix.data.batch import Columns, Jagged, RequestBatch
-from hemix.data.dataset import Dataset, Plan, Replacement, Split
+from hemix.data.batch import RequestBatch
+from hemix.data.columns import Columns
+from hemix.data.dataset import Dataset, Plan, Split
+from hemix.data.jagged import Jagged
 from hemix.data.layout import load_array
+from hemix.data.replacement import Replacement
 from hemix.errors import DataError, UsageError
 from tests.data.small import PLAIN, at, prepared, shown
 

@@ -96,9 +96,9 @@ def test_every_kind_of_item_feature(encoders: Encoders) -> None:
     assert block.ids[:, 0].tolist() == [hashed[0], MISSING, hashed[1]]
     assert block.ids[:, 1].tolist() == [3, UNKNOWN, MISSING]
     assert block.ids[:, 2].tolist() == [2, 3, MISSING]  # below 10; from 10 on
-    ((values, offsets),) = block.jagged
-    assert values.tolist() == [2, UNKNOWN, MISSING]
-    assert offsets.tolist() == [0, 2, 2, 3]
+    (tags,) = block.jagged
+    assert tags.values.tolist() == [2, UNKNOWN, MISSING]
+    assert tags.offsets.tolist() == [0, 2, 2, 3]
     np.testing.assert_allclose(
         block.numbers,
         [  # rating, missing | image | latitude, longitude, missing
@@ -120,7 +120,7 @@ def test_json_rows_get_the_ids_of_parquet_rows(encoders: Encoders) -> None:
     }
     one = encoders.encode("item", from_json, 1)
     assert one.ids.tolist() == encoders.encode("item", ITEMS, 3).ids[:1].tolist()
-    assert one.jagged[0][0].tolist() == [MISSING]  # a column that is not there
+    assert one.jagged[0].values.tolist() == [MISSING]  # a column that is not there
 
 
 def test_clock_parts_are_local(encoders: Encoders) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hemix.data.jagged_array import JaggedArray
 from hemix.data.keys import NULL_KEY, keys_of
 from hemix.data.raw_columns import (
     Where,
@@ -41,10 +42,10 @@ def test_hashes_are_splitmix64() -> None:
 
 
 def test_a_list_is_cut_and_a_missing_one_is_one_missing_value() -> None:
-    keys, offsets = read(TAGS, pa.array([["a", "b", "c"], None, [], [None, "a"]]))
+    lists = read(TAGS, pa.array([["a", "b", "c"], None, [], [None, "a"]]))
     a, b = keys_of(pa.array(["a", "b"])).tolist()
-    assert keys.tolist() == [a, b, NULL_KEY, NULL_KEY, a]
-    assert offsets.tolist() == [0, 2, 3, 3, 5]
+    assert lists.values.tolist() == [a, b, NULL_KEY, NULL_KEY, a]
+    assert lists.offsets.tolist() == [0, 2, 3, 3, 5]
 
 
 def test_numbers() -> None:
@@ -150,20 +151,18 @@ def test_a_latitude_beyond_the_pole_is_refused() -> None:
 def test_jagged_columns_survive_take_concatenate_and_arrow(
     lists: list[list[int]], seed: int
 ) -> None:
-    offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)
-    column = np.array([v for values in lists for v in values], dtype=np.uint64), offsets
+    column = JaggedArray.from_lists(lists, np.uint64)
     rows = np.random.default_rng(seed).integers(0, max(len(lists), 1), 5 if lists else 0)
     taken = take(column, rows)
     back = from_arrow(as_arrow(concatenate([taken, column])))
-    assert isinstance(back, tuple)
-    expected = [lists[i] for i in rows] + lists
-    assert [
-        back[0][a:b].tolist() for a, b in zip(back[1][:-1], back[1][1:], strict=True)
-    ] == expected
+    assert isinstance(back, JaggedArray)
+    expected = JaggedArray.from_lists([lists[i] for i in rows] + lists, np.uint64)
+    assert back.values.tolist() == expected.values.tolist()
+    assert back.offsets.tolist() == expected.offsets.tolist()
 
 
 def test_different_rows_have_different_hashes() -> None:
-    jagged = (np.array([1, 2, 2, 1, 1, 2], np.uint64), np.array([0, 2, 4, 4, 6], np.int64))
+    jagged = JaggedArray.from_lists([[1, 2], [2, 1], [], [1, 2]], np.uint64)
     hashes = row_hashes(jagged).tolist()
     assert hashes[0] == hashes[3]  # [1, 2]
     assert len({*hashes}) == 3  # [2, 1] and [] differ from it

@@ -20,9 +20,10 @@ from hemix.data.encode import Encoders
 from hemix.errors import DataError, RequestError
 from hemix.preparation import prepare
 from hemix.runs import Run
-from hemix.serving.engine import Engine, EngineConfig
-from hemix.serving.served import LoggedStore, ServedLogs
-from hemix.serving.served.replay import replay_log
+from hemix.serving.config import ServeConfig
+from hemix.serving.engine import Engine
+from hemix.serving.ranking_log import LoggingStore, RankingLogs
+from hemix.serving.ranking_log.replay import replay_log
 from hemix.serving.stores import StoreLimits, open_store
 from hemix.serving.types import Candidate, RankRequest
 from tests.features import log_count, minute_of_day  # noqa: F401 (they register their types)
@@ -150,11 +151,11 @@ def test_a_later_day_keeps_its_state(data: Path, tmp_path: Path) -> None:
 def test_it_is_served_as_it_was_trained_and_replayed(
     logs: Path, data: Path, run: Path, tmp_path: Path
 ) -> None:
-    loaded, served = Run.load(run), ServedLogs(tmp_path / "served")
+    loaded, served = Run.load(run), RankingLogs(tmp_path / "served")
     log = served.open("feed", "1", loaded.schema)
-    store = LoggedStore(open_store("memory://", StoreLimits(ttl_ms=None)), served)
-    config = EngineConfig(name="feed", version="1", store_timeout_s=5)
-    engine = Engine(loaded, store, config, log=log)
+    store = LoggingStore(open_store("memory://", StoreLimits(ttl_ms=None)), served)
+    config = ServeConfig(store_timeout=5)
+    engine = Engine(loaded, store, config, name="feed", version="1", log=log)
     asked = asked_requests(logs, Dataset(data))
     expected = expected_scores(loaded, Dataset(data))
     values = [candidate.fields["shown"] for one in asked for candidate in one.request.items]
@@ -166,7 +167,7 @@ def test_it_is_served_as_it_was_trained_and_replayed(
     changed, as_before = engine.rank([alone])[0], engine.rank([_request(alone, {"shown": 3})])[0]
     assert changed.items[0].score != as_before.items[0].score, "the request's own value counts"
     engine.close()
-    served.close_one(log)
+    served.release(log)
 
     again = replay_log(log.folder, run)
     assert again["rankings"] == len(asked) + 2
@@ -203,7 +204,7 @@ def test_a_wrong_value_is_refused_in_a_log_and_in_a_request(
     with pytest.raises(DataError, match=r"items\.parquet: row 4: column 'sold'"):
         prepare(wrong, tmp_path / "data")
 
-    engine = Engine(Run.load(run), open_store("memory://"), EngineConfig(store_timeout_s=5))
+    engine = Engine(Run.load(run), open_store("memory://"), ServeConfig(store_timeout=5))
     like = asked_requests(logs, Dataset(data))[0].request
     with pytest.raises(RequestError) as error:
         engine.rank([_request(like, {"shown": -1})])

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hemix.data.batch import Columns, RequestBatch
+from hemix.data.batch import RequestBatch
+from hemix.data.columns import Columns
 from hemix.data.spec import FIRST, MISSING, TIMELESS_MS, InputSpec, LevelSpec
 from hemix.models.hemix import HeMixConfig
 from hemix.nn.matches import ACTIONS_MAX, WINDOWS_MS

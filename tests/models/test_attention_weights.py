@@ -8,7 +8,7 @@ import torch
 from hemix.models import build_model
 from hemix.models.hemix import HeMix, RequestState
 from hemix.nn.inputs import Inputs
-from hemix.nn.ragged import HostIndex
+from hemix.nn.slots import HostIndex
 from tests.batches import make_batch, make_config, make_spec
 
 SPEC = make_spec()

@@ -1,4 +1,4 @@
-"""Numbers of dense parameters of the baselines for the simulated city, as in docs/model.md."""
+"""Dense parameters of the baselines for the simulated city, as in docs/reference/model.md."""
 
 from __future__ import annotations
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from hemix.models import build_model
 from hemix.models.din import DIN, ActivationUnit, Recent
+from hemix.nn.history_ranges import HistoryRanges
 from hemix.nn.layers import BlockLinear
-from hemix.nn.ragged import HistoryRanges, HostIndex
+from hemix.nn.slots import HostIndex
 from tests.batches import make_batch, make_config, make_spec, take_requests
 from tests.models.test_parity import SMALL, randomised
 

@@ -26,7 +26,6 @@ from tests.batches import (
     make_spec,
     reorder_users,
     take_requests,
-    take_rows,
     without_events,
 )
 from tests.models.test_parity import SMALL, randomised
@@ -116,7 +115,7 @@ def test_the_order_of_users_and_of_candidates_changes_nothing(options: dict[str,
         batch,
         item_index=batch.item_index[turned],
         bias=batch.bias[turned],
-        cross=take_rows(batch.cross, turned),
+        cross=batch.cross.select(turned),
     )
     torch.testing.assert_close(model(moved), whole[turned], **SAME)
 

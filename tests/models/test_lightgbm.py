@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from hemix.data.batch import Columns, Jagged, RequestBatch
+from hemix.data.batch import RequestBatch
+from hemix.data.columns import Columns
+from hemix.data.jagged import Jagged
 from hemix.data.spec import InputSpec, LevelSpec, Task
 from hemix.errors import MissingExtra
 from hemix.models import build_predictor
@@ -52,7 +54,7 @@ def ids(*rows: list[int]) -> torch.Tensor:
 
 def batch() -> RequestBatch:
     """Two users, two requests (of user 1, then 0), three candidates."""
-    jagged = Jagged(values=torch.tensor([2, 3, 1]), offsets=torch.tensor([0, 2, 3]))
+    jagged = Jagged.from_lists([[2, 3], [1]])
     numbers = torch.tensor([[0.5, 0.0, 1.0, 2.0, 0.0], [0.0, 1.0, 0.0, 0.0, 1.0]])
     return RequestBatch(
         users=Columns(ids=ids([7, 1], [0, 4]), numbers=torch.zeros(2, 0), jagged=(jagged,)),

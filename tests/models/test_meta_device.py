@@ -15,7 +15,8 @@ import torch
 
 from hemix.config import TrainSettings
 from hemix.models import Ranker, build_model, find_model, model_names
-from hemix.nn.ragged import HistoryRanges, HostIndex
+from hemix.nn.history_ranges import HistoryRanges
+from hemix.nn.slots import HostIndex
 from hemix.settings import build_settings
 from hemix.training.optimizers import Optimizers
 from tests.batches import make_batch, make_spec
@@ -89,10 +90,10 @@ def test_what_decides_shapes_is_taken_from_the_host_alone() -> None:
     batch = make_batch(make_spec()).to(META)
     assert HostIndex.of_candidates(batch).values.device.type == "cpu"
     assert HistoryRanges.of(batch, "global").begin_Q.device.type == "cpu"
-    with pytest.raises(AssertionError, match="host"):
+    with pytest.raises(AssertionError, match="CPU tensor"):
         HostIndex(batch.request_index)
     begin, middle, _ = batch.history_ranges.unbind(1)
-    with pytest.raises(AssertionError, match="host"):
+    with pytest.raises(AssertionError, match="CPU tensor"):
         HistoryRanges(user_index_Q=batch.user_index, begin_Q=begin, end_Q=middle)
 
 

@@ -29,7 +29,8 @@ from hemix.models import (
     registry,
 )
 from hemix.runs import Run
-from hemix.serving.engine import Engine, EngineConfig
+from hemix.serving.config import ServeConfig
+from hemix.serving.engine import Engine
 from hemix.serving.stores import StoreLimits, open_store
 from hemix.settings import build_settings
 from tests.batches import make_batch, make_spec
@@ -136,7 +137,7 @@ def test_it_serves_what_it_predicts(own_run: Path, planted_logs: Path, planted_d
     run, data = Run.load(own_run), Dataset(planted_data)
     store = open_store("memory://", StoreLimits(ttl_ms=None))
     store.append(live_events(planted_logs, run.schema))
-    engine = Engine(run, store, EngineConfig(store_timeout_s=5))
+    engine = Engine(run, store, ServeConfig(store_timeout=5))
     expected = expected_scores(run, data)
     asked = asked_requests(planted_logs, data)[:20]
     for ranking, one in zip(engine.rank([a.request for a in asked]), asked, strict=True):

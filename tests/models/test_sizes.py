@@ -1,6 +1,4 @@
-"""How many dense parameters the named sizes have for the simulated city's schema (docs/model.md
-states the same).
-"""
+"""Dense parameters of the named sizes for the simulated city, as in docs/reference/model.md."""
 
 from __future__ import annotations
 

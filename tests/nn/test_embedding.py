@@ -73,7 +73,7 @@ def test_parts_of_a_step_are_added_up() -> None:
         )
         if factor is not None:
             (factor * vectors.sum()).backward()
-        tables.keep_part()
+        tables.end_microbatch()
     taken = tables.take_step()
     assert taken is not None
     rows, gradient = taken

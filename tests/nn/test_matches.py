@@ -10,7 +10,8 @@ import math
 import pytest
 import torch
 
-from hemix.data.batch import Columns, RequestBatch
+from hemix.data.batch import RequestBatch
+from hemix.data.columns import Columns
 from hemix.data.spec import FIRST, TIMELESS_MS, UNKNOWN, InputSpec, LevelSpec, Task
 from hemix.models import build_model
 from hemix.models.hemix import HeMix

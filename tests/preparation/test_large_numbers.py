@@ -14,8 +14,8 @@ import pytest
 from hemix import api
 from hemix.data.encode import Encoders
 from hemix.features.scaling import Scale
-from hemix.serving.checks import FieldChecks
-from hemix.serving.raw import RawReader, rows_of
+from hemix.serving.column_parser import ColumnParser, columns_of
+from hemix.serving.field_validation import FieldValidator
 from hemix.serving.stores import StoreLimits, open_store
 from tests.data.small import PLAIN, Prepared, at, prepared
 
@@ -92,11 +92,11 @@ def test_a_store_has_the_events_of_the_histories(data: Prepared, tmp_path: Path)
         Encoders.load(data.folder / "encoders"),
         open_store(url, StoreLimits(impressions=False)),
     )
-    reader = RawReader(encoders.schema, "event", FieldChecks(encoders.schema))
+    reader = ColumnParser(encoders.schema, "event", FieldValidator(encoders.schema))
     ids = data("history/ids")
     for user in range(18):
         [event] = store.history(f"u{user}", limit=9).events
-        raw = reader.read(1, rows_of([{**event.fields, "action": event.action}]))
+        raw = reader.read(1, columns_of([{**event.fields, "action": event.action}]))
         assert encoders.block("event", raw, 1).ids.tolist() == [
             ids[data.ids("users").index(f"u{user}")].tolist()
         ]

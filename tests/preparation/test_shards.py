@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hemix.data.jagged_array import JaggedArray
 from hemix.data.layout import Block, load_array
 from hemix.preparation import shards
 from hemix.preparation.shards import BlockAppender, ShardRows, ShardWriter, value_counts
@@ -14,13 +15,9 @@ from hemix.preparation.shards import BlockAppender, ShardRows, ShardWriter, valu
 
 def block(*lists: list[int]) -> Block:
     """Rows of one id (the row's number of values), one number and one list."""
-    lengths = np.array([len(values) for values in lists])
-    jagged = (
-        np.array([v for values in lists for v in values], np.int32),
-        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-    )
+    jagged = JaggedArray.from_lists(lists, np.int32)
     return Block(
-        ids=lengths[:, None].astype(np.int32),
+        ids=jagged.lengths[:, None].astype(np.int32),
         numbers=np.zeros((len(lists), 1), np.float32),
         jagged=(jagged,),
     )
@@ -32,8 +29,8 @@ def test_appended_blocks_equal_the_saved_block(tmp_path: Path) -> None:
         out.append(rows)
     out.close()
     whole = Block.load(tmp_path, "x", 1)
-    assert whole.jagged[0][0].tolist() == [5, 6, 7, 8, 9]
-    assert whole.jagged[0][1].tolist() == [0, 2, 2, 3, 3, 5]
+    assert whole.jagged[0].values.tolist() == [5, 6, 7, 8, 9]
+    assert whole.jagged[0].offsets.tolist() == [0, 2, 2, 3, 3, 5]
     assert whole.ids[:, 0].tolist() == [2, 0, 1, 0, 2]
     block([5, 6], [], [7], [], [8, 9]).save(tmp_path, "y")
     for part in ("ids", "numbers", "bag0.values", "bag0.offsets"):

@@ -25,10 +25,11 @@ import pytest
 from hemix.data.spec import TIMELESS_MS
 from hemix.errors import RequestError, SettingsError, StoreError
 from hemix.runs import Run
-from hemix.serving.engine import Engine, EngineConfig
-from hemix.serving.http.ranking import answer
-from hemix.serving.served import ServedLog
-from hemix.serving.served.replay import replay
+from hemix.serving.config import ServeConfig
+from hemix.serving.engine import Engine
+from hemix.serving.http.rank import encode_ranking
+from hemix.serving.ranking_log import RankingLog
+from hemix.serving.ranking_log.replay import replay
 from hemix.serving.stores import Store, StoreLimits, open_store
 from hemix.serving.types import (
     Candidate,
@@ -88,14 +89,14 @@ def store() -> Iterator[Store]:
 
 @pytest.fixture
 def engine(run: Run, store: Store) -> Iterator[Engine]:
-    engine = Engine(run, store, EngineConfig(name="feed", version="7", store_timeout_s=5))
+    engine = Engine(run, store, ServeConfig(store_timeout=5), name="feed", version="7")
     yield engine
     engine.close()
 
 
 def fresh(run: Run, store: Store, asked: RankRequest) -> Ranking:
     """What an engine that has kept nothing says."""
-    engine = Engine(run, store, EngineConfig(cache_bytes=0, store_timeout_s=5))
+    engine = Engine(run, store, ServeConfig(cache_mib=0, store_timeout=5))
     try:
         return engine.rank([asked])[0]
     finally:
@@ -183,7 +184,7 @@ def test_many_that_ask_at_once_find_a_healthy_store(run: Run, store: Store) -> N
                 time.sleep(0.01)
             return getattr(store, name)
 
-    engine = Engine(run, Slow(), EngineConfig(store_timeout_s=5, slots=2))  # type: ignore[arg-type]
+    engine = Engine(run, Slow(), ServeConfig(store_timeout=5, workers=2), dynamic_batching=True)  # type: ignore[arg-type]
     with ThreadPoolExecutor(40) as many:
         rankings = list(many.map(lambda n: engine.rank([request(user=f"u{n % 7}")])[0], range(80)))
     assert {ranking.degraded for ranking in rankings} == {()}
@@ -216,7 +217,7 @@ def test_a_state_that_is_extended_is_the_one_made_anew(run: Run, cap: int) -> No
     cap, the oldest go.
     """
     random, store = Random(cap), open_store("memory://", StoreLimits(ttl_ms=None, cap=cap))
-    engine, seen = Engine(run, store, EngineConfig(store_timeout_s=5)), Counter[str]()
+    engine, seen = Engine(run, store, ServeConfig(store_timeout=5)), Counter[str]()
     for step in range(120):
         at = NOW - random.choice((DAY_MS, 60_000, 1_000)) + random.randrange(1_000)
         what = random.choice(("event", "event", "event", "timeless", "item", "user", "nothing"))
@@ -359,8 +360,8 @@ def test_items_without_a_score_go_last_and_say_so(
     more.
     """
     free = dataclasses.replace(run, schema=run.schema.model_copy(update={"score": expression}))
-    log = ServedLog(tmp_path / "served", free.schema)
-    engine = Engine(free, store, EngineConfig(name="feed", version="1", store_timeout_s=5), log=log)
+    log = RankingLog(tmp_path / "served", free.schema)
+    engine = Engine(free, store, ServeConfig(store_timeout=5), name="feed", version="1", log=log)
     asked = request(
         items=[Candidate("i0"), Candidate("i7"), Candidate("new"), *ITEMS[1:7], Candidate("i19")]
     )
@@ -374,7 +375,7 @@ def test_items_without_a_score_go_last_and_say_so(
     assert {item.status for item in ranking.items[:-3]} == {"OK"} and all(
         math.isfinite(item.score) for item in ranking.items[:-3]
     )
-    answered = json.loads(answer(ranking, explain=False))["items"]
+    answered = json.loads(encode_ranking(ranking, explain=False))["items"]
     assert [item["score"] is None for item in answered] == [False] * 7 + [True] * 3
     log.close()
     logged = pq.read_table(log.folder / "rankings")
@@ -388,8 +389,8 @@ def test_items_without_a_score_go_last_and_say_so(
 def test_scores_of_older_logs_that_are_not_finite_are_none(
     run: Run, store: Store, tmp_path: Path
 ) -> None:
-    log = ServedLog(tmp_path / "served", run.schema)
-    engine = Engine(run, store, EngineConfig(name="feed", version="1", store_timeout_s=5), log=log)
+    log = RankingLog(tmp_path / "served", run.schema)
+    engine = Engine(run, store, ServeConfig(store_timeout=5), name="feed", version="1", log=log)
     engine.rank([request(items=[Candidate("i1"), Candidate("i7")])])
     log.close()
     [path] = (log.folder / "rankings").glob("*.parquet")
@@ -422,7 +423,9 @@ def test_equal_scores_stay_in_the_order_of_the_request(engine: Engine) -> None:
 
 @pytest.mark.parametrize("slots", [None, 1, 2])
 def test_many_threads_get_their_own_answers(run: Run, store: Store, slots: int | None) -> None:
-    engine = Engine(run, store, EngineConfig(store_timeout_s=5, slots=slots))
+    engine = Engine(
+        run, store, ServeConfig(store_timeout=5, workers=slots), dynamic_batching=slots is not None
+    )
     store.append(
         [event(n, f"i{n % 30}", NOW - 60_000 * n, user=f"u{n % 12}") for n in range(1, 100)]
     )
@@ -560,7 +563,7 @@ def test_no_number_that_is_taken_makes_an_output_that_is_none(
 
 
 def test_a_model_that_gives_no_number_is_not_served(planted_run: Path, store: Store) -> None:
-    engine = Engine(planted_run, store, EngineConfig(store_timeout_s=5))
+    engine = Engine(planted_run, store, ServeConfig(store_timeout=5))
     for parameter in engine.run.model.parameters():
         parameter.data.fill_(math.nan)
     with pytest.raises(RequestError, match="the model gives no finite click for it"):
@@ -576,7 +579,12 @@ def test_a_closed_engine_gives_its_model_back_at_once(
     gc.collect()
     gc.disable()
     try:
-        engine = Engine(planted_run, store, EngineConfig(store_timeout_s=5, slots=slots))
+        engine = Engine(
+            planted_run,
+            store,
+            ServeConfig(store_timeout=5, workers=slots),
+            dynamic_batching=slots is not None,
+        )
         engine.warm_up()
         gc.freeze()
         engine.rank([request(items=ITEMS * 20)])
@@ -594,7 +602,7 @@ def test_a_closed_engine_gives_its_model_back_at_once(
 def test_a_device_that_is_not_there(run: Run, store: Store) -> None:
     for name in ("abacus", "cuda:99"):
         with pytest.raises(SettingsError, match=f"device: {name} cannot be used"):
-            Engine(run, store, EngineConfig(device=name))
+            Engine(run, store, ServeConfig(device=name))
 
 
 # -- a store that fails ----------------------------------------------------------------------------
@@ -636,7 +644,7 @@ class Failing:
 def test_a_store_that_is_down_or_slow(run: Run, store: Store, mode: str) -> None:
     store.append([event(n, f"i{n}", NOW - n) for n in range(1, 5)])
     failing = Failing(store)
-    engine = Engine(run, failing, EngineConfig(store_timeout_s=0.1))  # type: ignore[arg-type]
+    engine = Engine(run, failing, ServeConfig(store_timeout=0.1))  # type: ignore[arg-type]
     well = engine.rank([request()])[0]
     failing.mode = mode
     began = time.monotonic()
@@ -675,7 +683,7 @@ def test_a_made_up_ranking_asks_no_store(run: Run, store: Store) -> None:
 
 def test_the_least_recently_used_go_first(run: Run, store: Store) -> None:
     store.append([event(n, f"i{n % 30}", NOW - n, user=f"u{n % 6}") for n in range(1, 300)])
-    roomy = Engine(run, store, EngineConfig(store_timeout_s=5))
+    roomy = Engine(run, store, ServeConfig(store_timeout=5))
     for n in range(6):
         roomy.rank([request(user=f"u{n}")])
     each = roomy.cache.bytes / 6
@@ -689,7 +697,7 @@ def test_the_least_recently_used_go_first(run: Run, store: Store) -> None:
     )  # times, vectors, keys and values of u0's 49 events and the null event
     assert each > of_events and state.global_keys_values.shape == (50, 64)
 
-    tight = Engine(run, store, EngineConfig(cache_bytes=int(3.5 * each), store_timeout_s=5))
+    tight = Engine(run, store, ServeConfig(cache_mib=3.5 * each / 2**20, store_timeout=5))
     for user in ("u0", "u1", "u2", "u0", "u3"):
         tight.rank([request(user=user)])
     assert [tight.rank([request(user=user)])[0].cache == "hit" for user in ("u0", "u3", "u1")] == [
@@ -705,7 +713,7 @@ def test_the_least_recently_used_go_first(run: Run, store: Store) -> None:
 def test_bf16_is_near(run: Run, store: Store) -> None:
     store.append([event(n, f"i{n}", NOW - n) for n in range(1, 5)])
     exact, near = (
-        Engine(run, store, EngineConfig(precision=p, store_timeout_s=5)) for p in ("fp32", "bf16")
+        Engine(run, store, ServeConfig(precision=p, store_timeout=5)) for p in ("fp32", "bf16")
     )  # type: ignore[arg-type]
     ours, theirs = (
         {item.id: item.outputs["click"] for item in engine.rank([request()])[0].items}

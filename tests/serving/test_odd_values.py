@@ -12,18 +12,19 @@ from pathlib import Path
 from hemix.data.dataset import Dataset
 from hemix.preparation import prepare
 from hemix.schema import Schema
-from hemix.serving.engine import Engine, EngineConfig
+from hemix.serving.config import ServeConfig
+from hemix.serving.engine import Engine
 from hemix.serving.http.events import read_events
-from hemix.serving.http.ranking import rank, read_request
-from hemix.serving.http.refusal import Refusal
-from hemix.serving.http.service import Limits as HttpLimits
-from hemix.serving.models import Models
-from hemix.serving.served import LoggedStore, ServedLog
-from hemix.serving.served.labels import write_training_rows
-from hemix.serving.served.replay import replay
+from hemix.serving.http.messages import ApiError
+from hemix.serving.http.rank import rank, read_request
+from hemix.serving.http.service import RequestLimits
+from hemix.serving.models import LoadedModels
+from hemix.serving.ranking_log import LoggingStore, RankingLog
+from hemix.serving.ranking_log.replay import replay
+from hemix.serving.ranking_log.training_rows import write_training_rows
 from hemix.serving.stores import StoreLimits, open_store
 
-BODY_LIMITS = HttpLimits()
+BODY_LIMITS = RequestLimits()
 AT = 1_767_700_000_000
 VALUES = [
     "true",
@@ -80,8 +81,8 @@ TIMES = [
 class Caller:
     """Sends JSON texts to a server that is not behind HTTP."""
 
-    models: Models
-    store: LoggedStore
+    models: LoadedModels
+    store: LoggingStore
     sent: int = 0
     counts: dict[str, int] = field(
         default_factory=lambda: {"accepted": 0, "rejected": 0, "ranked": 0, "refused": 0}
@@ -100,7 +101,7 @@ class Caller:
         body = _json({**event, "ranking": '"r0"', "timestamp": str(AT + self.sent), **parts})
         try:
             taken = read_events(body, self.models.checks(), BODY_LIMITS)
-        except Refusal as refusal:
+        except ApiError as refusal:
             assert refusal.status < 500
             self.counts["rejected"] += 1
             return
@@ -125,7 +126,7 @@ class Caller:
                 "x",
             )
             self.counts["ranked"] += 1
-        except Refusal as refusal:
+        except ApiError as refusal:
             assert refusal.status < 500
             self.counts["refused"] += 1
 
@@ -164,18 +165,18 @@ def test_whatever_is_accepted_can_be_exported_prepared_and_replayed(
     rich_logs: Path, rich_run: Path, tmp_path: Path
 ) -> None:
     schema = Schema.load(rich_run / "schema.yaml")
-    log = ServedLog(tmp_path / "served" / "feed-1", schema)
-    store = LoggedStore(open_store("memory://", StoreLimits(ttl_ms=None)), log)
+    log = RankingLog(tmp_path / "served" / "feed-1", schema)
+    store = LoggingStore(open_store("memory://", StoreLimits(ttl_ms=None)), log)
     engine = Engine(
-        rich_run, store, EngineConfig(name="feed", version="1", store_timeout_s=20), log=log
+        rich_run, store, ServeConfig(store_timeout=20), name="feed", version="1", log=log
     )
-    models = Models(lambda *_: engine)
+    models = LoadedModels(lambda *_: engine)
     models.put("feed", "1", rich_run)
     caller = Caller(models, store)
     caller.ask(id='"r0"')
     _send_odd_values(caller, schema)
     log.close()
-    assert log.left_out == 0 and min(caller.counts.values()) > 80
+    assert log.dropped == 0 and min(caller.counts.values()) > 80
 
     counts = write_training_rows(log.folder, tmp_path / "rows", schema)
     assert counts["rows"] == 2 * caller.counts["ranked"] and "positions_left_out" not in counts
@@ -199,7 +200,7 @@ def test_whatever_is_accepted_can_be_exported_prepared_and_replayed(
     for one in again:
         assert all(
             math.isclose(a, b, rel_tol=1e-4, abs_tol=1e-5)
-            for a, b in ((one.served[i], one.again[i]) for i in one.served)
+            for a, b in ((one.logged_scores[i], one.replayed_scores[i]) for i in one.logged_scores)
             if a is not None and math.isfinite(a)
         )
     models.close()

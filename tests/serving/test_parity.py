@@ -15,7 +15,8 @@ from hemix.data.dataset import Dataset
 from hemix.models import build_predictor, model_names
 from hemix.models.lightgbm import LightGBM
 from hemix.runs import Run
-from hemix.serving.engine import Engine, EngineConfig
+from hemix.serving.config import ServeConfig
+from hemix.serving.engine import Engine
 from hemix.serving.stores import Store, StoreLimits, open_store
 from hemix.serving.types import HistoryOverride
 from tests.batches import make_config
@@ -40,7 +41,8 @@ def world(request: pytest.FixtureRequest) -> World:
 
 
 def engine_of(run: Run, store: Store, **options: Any) -> Engine:
-    return Engine(run, store, EngineConfig(store_timeout_s=5, **options))
+    config = ServeConfig(store_timeout=5, **options)
+    return Engine(run, store, config, dynamic_batching="workers" in options)
 
 
 def memory() -> Store:
@@ -100,7 +102,7 @@ def test_every_model_scores_a_large_request_in_parts(
     store.append(live_events(rich_logs, run.schema))
     items = tuple(item for one in asked for item in one.request.items)
     request = dataclasses.replace(asked[-1].request, items=(items * (400 // len(items) + 1))[:399])
-    whole, parts = engine_of(run, store), engine_of(run, store, slots=4)
+    whole, parts = engine_of(run, store), engine_of(run, store, workers=4)
     scored, score = list[int](), model.score
     if isinstance(model, LightGBM):
         # it has no trees, so what these would see stands for what they would say
@@ -168,7 +170,7 @@ def test_a_run_of_another_store_and_back(world: World) -> None:
     """
     logs, data, run = world
     store = memory()
-    engines = [engine_of(run, store, cache_bytes=size) for size in (0, 40_000)]
+    engines = [engine_of(run, store, cache_mib=size / 2**20) for size in (0, 40_000)]
     expected = expected_scores(run, data)
     for asked in replayed(store, live_events(logs, run.schema), asked_requests(logs, data)[:40]):
         for engine in engines:

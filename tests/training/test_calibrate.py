@@ -1,5 +1,5 @@
-"""Calibration after training: the line by hand, what it leaves alone, and that a run's weights hold
-it.
+"""Calibration after training: the scaling by hand, what it leaves alone, and that a run's weights
+hold it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from hemix.runs import Run
 from hemix.runs.evaluation import split_predictions
 from hemix.settings import build_settings
 from hemix.training.calibrate import (
-    SLOPE_MIN,
-    Line,
+    MIN_SLOPE,
+    PlattScaling,
     calibrate,
     effective_weights,
-    fit_line,
-    line_of,
+    fit_platt_scaling,
+    minimise_log_loss,
 )
 from tests.planted import DAY_MS, SCHEMA, START_MS, write_logs
 
@@ -40,14 +40,14 @@ def tensors(*columns: list[float]) -> list[torch.Tensor]:
 
 
 def test_two_groups_by_hand() -> None:
-    """Where logits take two values, the line goes through the log odds of both: 1/5 at -1 and 3/5
-    at 1. Weights stand for rows.
+    """Where logits take two values, the scaling goes through the log odds of both: 1/5 at -1 and
+    3/5 at 1. Weights stand for rows.
     """
     logits, labels, weights = tensors(
         [-1, -1, 1, 1], [1, 0, 1, 0], [1 * MANY, 4 * MANY, 3 * MANY, 2 * MANY]
     )
     low, high = math.log(1 / 4), math.log(3 / 2)
-    assert fit_line(logits, labels, weights) == pytest.approx(
+    assert minimise_log_loss(logits, labels, weights) == pytest.approx(
         ((high - low) / 2, (high + low) / 2), abs=1e-6
     )
 
@@ -56,14 +56,14 @@ def test_the_prior_by_hand() -> None:
     """One impression at logit 0 says nothing of the slope; of the shift b: sigmoid(b) - 1 + b =
     0.
     """
-    slope, shift = fit_line(*tensors([0.0], [1.0], [1.0]))
+    slope, shift = minimise_log_loss(*tensors([0.0], [1.0], [1.0]))
     assert slope == pytest.approx(1.0, abs=1e-9)
     assert 1 / (1 + math.exp(-shift)) - 1 + shift == pytest.approx(0.0, abs=1e-8)
 
 
 def test_nothing_known_and_one_class_alone() -> None:
-    assert fit_line(*tensors([], [], [])) == (1.0, 0.0)
-    slope, shift = fit_line(*tensors([-2.0, 0.5, 3.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]))
+    assert minimise_log_loss(*tensors([], [], [])) == (1.0, 0.0)
+    slope, shift = minimise_log_loss(*tensors([-2.0, 0.5, 3.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]))
     assert -3 < shift < 0 and math.isfinite(slope)
 
 
@@ -71,7 +71,7 @@ def test_what_was_distorted_comes_back() -> None:
     generator = torch.Generator().manual_seed(0)
     true = torch.randn(200_000, generator=generator, dtype=torch.float64)
     labels = (torch.rand(true.shape, generator=generator) < true.sigmoid()).double()
-    slope, shift = fit_line((true + 0.4) / 1.5, labels, torch.ones_like(true))
+    slope, shift = minimise_log_loss((true + 0.4) / 1.5, labels, torch.ones_like(true))
     assert (slope, shift) == pytest.approx((1.5, -0.4), abs=0.03)
 
 
@@ -87,21 +87,25 @@ def sample(
 
 def test_weights_of_equal_size_are_none_whatever_their_size() -> None:
     logits, labels = sample(shift=-1.0)
-    plain = fit_line(logits, labels, torch.ones_like(logits))
+    plain = minimise_log_loss(logits, labels, torch.ones_like(logits))
     for scale in (1.0, 1 / 3, 1 / 400, 1000.0, 1e-30, 1e30):
-        line = line_of(logits, labels, torch.full_like(logits, scale))
-        assert (line.slope, line.shift) == plain, "the same bytes"
-        assert line.to_json() == {"slope": plain[0], "shift": plain[1]}
+        scaling = fit_platt_scaling(logits, labels, torch.full_like(logits, scale))
+        assert (scaling.slope, scaling.shift) == plain, "the same bytes"
+        assert scaling.to_json() == {"slope": plain[0], "shift": plain[1]}
 
 
 def test_the_scale_of_unequal_weights_does_not_matter_either() -> None:
     logits, labels = sample()
     weights = torch.linspace(0.1, 3, 400, dtype=torch.float64)
-    lines = [line_of(logits, labels, scale * weights) for scale in (1.0, 1 / 400, 1000.0)]
-    for line in lines[1:]:
-        assert (line.slope, line.shift) == pytest.approx((lines[0].slope, lines[0].shift), abs=1e-9)
-    ones = line_of(logits, labels, torch.ones_like(logits))
-    assert abs(lines[0].slope - ones.slope) > 1e-3, "how rows count against each other matters"
+    scalings = [
+        fit_platt_scaling(logits, labels, scale * weights) for scale in (1.0, 1 / 400, 1000.0)
+    ]
+    for scaling in scalings[1:]:
+        assert (scaling.slope, scaling.shift) == pytest.approx(
+            (scalings[0].slope, scalings[0].shift), abs=1e-9
+        )
+    ones = fit_platt_scaling(logits, labels, torch.ones_like(logits))
+    assert abs(scalings[0].slope - ones.slope) > 1e-3, "how rows count against each other matters"
 
 
 def test_effective_weights_by_hand() -> None:
@@ -113,10 +117,10 @@ def test_effective_weights_by_hand() -> None:
 @pytest.mark.parametrize("scale", [1.0, 1000.0])
 def test_the_order_stays_where_valid_has_it_the_other_way_round(scale: float) -> None:
     logits, labels = sample(2000, slope=-1.0, shift=-1.0)
-    line = line_of(logits, labels, torch.full_like(logits, scale))
-    assert line.slope == SLOPE_MIN
-    assert line.held is not None and line.left_out is None
-    expected = (line.slope * logits + line.shift).sigmoid().mean()
+    scaling = fit_platt_scaling(logits, labels, torch.full_like(logits, scale))
+    assert scaling.slope == MIN_SLOPE
+    assert scaling.held is not None and scaling.left_out is None
+    expected = (scaling.slope * logits + scaling.shift).sigmoid().mean()
     assert float(expected) == pytest.approx(float(labels.mean()), abs=1e-3), (
         "the level is right all the same"
     )
@@ -125,9 +129,10 @@ def test_the_order_stays_where_valid_has_it_the_other_way_round(scale: float) ->
 def test_a_slope_that_is_held_says_which_way_it_was() -> None:
     logits, labels = sample(2000, slope=1.0, shift=0.0)
     turned, flat = (
-        line_of(factor * logits, labels, torch.ones_like(logits)) for factor in (-1.0, 1000.0)
+        fit_platt_scaling(factor * logits, labels, torch.ones_like(logits))
+        for factor in (-1.0, 1000.0)
     )
-    assert turned.slope == flat.slope == SLOPE_MIN
+    assert turned.slope == flat.slope == MIN_SLOPE
     assert turned.held is not None and "other way round" in turned.held
     assert flat.held is not None and "other way round" not in flat.held
 
@@ -145,24 +150,24 @@ def test_a_slope_that_is_held_says_which_way_it_was() -> None:
         ([0.1 * n for n in range(39)] + [math.inf], [0.0, 1.0] * 20, [1.0] * 40, "not finite"),
     ],
 )
-def test_where_no_line_can_be_fitted_it_is_left_out(
+def test_where_nothing_can_be_fitted_it_is_left_out(
     logits: list[float], labels: list[float], weights: list[float], word: str
 ) -> None:
-    line = line_of(*tensors(logits, labels, weights))
-    assert (line.slope, line.shift) == (1.0, 0.0)
-    assert line.left_out is not None and word in line.left_out
-    assert line.to_json() == {"slope": 1.0, "shift": 0.0, "left_out": line.left_out}
+    scaling = fit_platt_scaling(*tensors(logits, labels, weights))
+    assert (scaling.slope, scaling.shift) == (1.0, 0.0)
+    assert scaling.left_out is not None and word in scaling.left_out
+    assert scaling.to_json() == {"slope": 1.0, "shift": 0.0, "left_out": scaling.left_out}
 
 
 def test_a_constant_model_gets_the_level_alone() -> None:
-    line = line_of(
+    scaling = fit_platt_scaling(
         torch.full((400,), -0.5, dtype=torch.float64),
         sample(shift=-2.0)[1],
         torch.ones(400, dtype=torch.float64),
     )
-    assert line == Line(slope=1.0, shift=line.shift)
+    assert scaling == PlattScaling(slope=1.0, shift=scaling.shift)
     rate = float(sample(shift=-2.0)[1].mean())
-    assert 1 / (1 + math.exp(0.5 - line.shift)) == pytest.approx(rate, abs=0.01)
+    assert 1 / (1 + math.exp(0.5 - scaling.shift)) == pytest.approx(rate, abs=0.01)
 
 
 def changed(folder: Path, **columns: object) -> Path:
@@ -189,8 +194,8 @@ def on_valid(table: pa.Table) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", ["hemix", "lightgbm"])
-def test_a_run_says_for_every_task_why_its_line_was_left_out(tmp_path: Path, name: str) -> None:
-    """Nobody ordered on valid; the click's line is fitted, the order's is not."""
+def test_a_run_says_for_every_task_why_its_scaling_was_left_out(tmp_path: Path, name: str) -> None:
+    """Nobody ordered on valid; the click is fitted, the order's is not."""
     if name == "lightgbm":
         pytest.importorskip("lightgbm", reason="LIGHTGBM ABSENT: pip install 'hemix[baselines]'")
     data = changed(tmp_path, order=lambda t: np.where(on_valid(t), 0, np.asarray(t["order"])))
@@ -208,7 +213,7 @@ def test_a_run_says_for_every_task_why_its_line_was_left_out(tmp_path: Path, nam
     assert note["text"] in html.unescape((run / "report.html").read_text())
 
 
-def test_a_valid_day_of_one_class_leaves_all_lines_out(tmp_path: Path) -> None:
+def test_a_valid_day_of_one_class_leaves_all_scalings_out(tmp_path: Path) -> None:
     data = changed(
         tmp_path,
         click=lambda t: np.where(on_valid(t), 0, np.asarray(t["click"])),
@@ -233,8 +238,8 @@ def test_the_scale_of_the_weights_changes_no_run(
     found = Run.load(api.train(weighted, tmp_path / "weighted", settings=settings)).metrics[
         "calibration"
     ]
-    for task, line in plain.items():
-        assert found[task] == pytest.approx(line, abs=0.02)
+    for task, scaling in plain.items():
+        assert found[task] == pytest.approx(scaling, abs=0.02)
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +253,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "name", ["hemix", "rankmixer", "din", "sim", "onetrans", "dcnv2", "dlrm", "wukong"]
 )
-def test_rescaled_logits_are_the_line(data: Path, name: str) -> None:
+def test_rescaled_logits_are_the_scaling(data: Path, name: str) -> None:
     dataset = Dataset(data)
     model = build_model(
         dataset.spec, build_settings(overrides={"model.name": name}).model, seed=3
@@ -300,8 +305,8 @@ def test_a_run_is_right_on_average_on_valid(data: Path, tmp_path: Path, name: st
 
 
 def test_a_run_keeps_what_it_fitted(data: Path, tmp_path: Path) -> None:
-    """Fitted again on the same valid days, a calibrated run's line lies nearer (1, 0): what is left
-    is what the prior held back.
+    """Fitted again on the same valid days, a calibrated run's scaling lies nearer (1, 0): what is
+    left is what the prior held back.
     """
     run = Run.load(api.train(data, tmp_path / "run"))
     again = calibrate(run.model, Dataset(data).split("valid"), run.settings, CPU)["click"]

@@ -83,8 +83,8 @@ def test_a_damaged_file_is_named_and_the_newest_complete_checkpoint_offered(
     newest, older = (stopped / "checkpoints" / f"step-0000000{step}" for step in (7, 6))
     flip(newest / file)
     offer = (
-        f"; the newest complete checkpoint is step-00000006: remove {newest} and --resume goes on "
-        "from there"
+        f"; the newest complete checkpoint is step-00000006: remove {newest} and --resume "
+        "continues from there"
     )
     with pytest.raises(RunError, match=f"step-00000007/{file}: damaged: its sha256") as error:
         api.train(planted_data, stopped, resume=True)

@@ -1,4 +1,4 @@
-"""The learning rate's share of its peak, by hand: linear up, a cosine down."""
+"""The factor of the peak learning rate, by hand: linear up, a cosine down."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import itertools
 
 import pytest
 
-from hemix.training.optimizers import learning_rate_share
+from hemix.training.optimizers import lr_factor
 
 
 def test_warm_up_is_linear_and_never_zero() -> None:
     """Over 4 steps in fifths, so that the step after them is the first at the peak."""
-    assert [learning_rate_share(step, 100, 4, 0.1) for step in range(4)] == pytest.approx(
+    assert [lr_factor(step, 100, 4, 0.1) for step in range(4)] == pytest.approx(
         [0.2, 0.4, 0.6, 0.8]
     )
-    assert learning_rate_share(4, 100, 4, 0.1) == 1.0
+    assert lr_factor(4, 100, 4, 0.1) == 1.0
 
 
 @pytest.mark.parametrize(
-    ("step", "share"),
+    ("step", "factor"),
     [
         (0, 1.0),
         (2, 0.1 + 0.9 * 0.5 * (1 + 2**-0.5)),  # an eighth of a whole turn: cos(45 degrees)
@@ -29,27 +29,25 @@ def test_warm_up_is_linear_and_never_zero() -> None:
         (1000, 0.1),
     ],
 )
-def test_the_cosine_by_hand(step: int, share: float) -> None:
-    assert learning_rate_share(step, 8, 0, 0.1) == pytest.approx(share)
-    assert learning_rate_share(step + 5, 8 + 5, 5, 0.1) == pytest.approx(share), (
+def test_the_cosine_by_hand(step: int, factor: float) -> None:
+    assert lr_factor(step, 8, 0, 0.1) == pytest.approx(factor)
+    assert lr_factor(step + 5, 8 + 5, 5, 0.1) == pytest.approx(factor), (
         "the cosine begins after the warm-up"
     )
 
 
-def test_it_ends_where_it_is_told() -> None:
-    assert learning_rate_share(50, 50, 10, 0.0) == pytest.approx(0.0)
-    assert [learning_rate_share(step, 50, 0, 1.0) for step in range(50)] == [1.0] * 50
+def test_it_ends_at_the_given_factor() -> None:
+    assert lr_factor(50, 50, 10, 0.0) == pytest.approx(0.0)
+    assert [lr_factor(step, 50, 0, 1.0) for step in range(50)] == [1.0] * 50
 
 
 def test_it_only_rises_and_then_only_falls() -> None:
-    shares = [learning_rate_share(step, 60, 20, 0.1) for step in range(60)]
-    assert all(a < b for a, b in itertools.pairwise(shares[:21]))
-    assert all(a > b for a, b in itertools.pairwise(shares[20:]))
-    assert max(shares) == shares[20] == 1.0
+    factors = [lr_factor(step, 60, 20, 0.1) for step in range(60)]
+    assert all(a < b for a, b in itertools.pairwise(factors[:21]))
+    assert all(a > b for a, b in itertools.pairwise(factors[20:]))
+    assert max(factors) == factors[20] == 1.0
 
 
 def test_a_run_shorter_than_its_warm_up() -> None:
-    assert [learning_rate_share(step, 2, 3, 0.1) for step in range(3)] == pytest.approx(
-        [0.25, 0.5, 0.75]
-    )
-    assert learning_rate_share(3, 2, 3, 0.1) == 1.0
+    assert [lr_factor(step, 2, 3, 0.1) for step in range(3)] == pytest.approx([0.25, 0.5, 0.75])
+    assert lr_factor(3, 2, 3, 0.1) == 1.0

@@ -14,7 +14,7 @@ from hemix.data.dataset import Dataset
 from hemix.evaluation.metrics import auc
 from hemix.models import Ranker, build_model
 from hemix.settings import build_settings
-from hemix.training.loop import validate
+from hemix.training.validate import validate
 from tests.data.small import PLAIN, at, prepared, shown
 
 CPU = torch.device("cpu")
@@ -49,9 +49,9 @@ def test_batches_add_up_to_the_loss_of_all(rich_data: Path, funnel: str) -> None
     known = whole.weights[:, 0] > 0
     expected_auc = auc(whole.labels[known, 0].numpy(), logits[known, 0].numpy())
     for size in (1, 3, 8, 1000):  # batches of 4, 12, 32 and all
-        loss, first_auc = validate(model, split, settings(size, funnel), CPU)
-        assert loss == pytest.approx(expected, rel=1e-5)
-        assert first_auc == pytest.approx(expected_auc, abs=1e-6)
+        validation = validate(model, split, settings(size, funnel), CPU)
+        assert validation.loss == pytest.approx(expected, rel=1e-5)
+        assert validation.first_auc == pytest.approx(expected_auc, abs=1e-6)
     parts = [
         b
         for b in split.batches(split.plan(4))
@@ -82,7 +82,7 @@ def test_the_loss_by_hand(rich_data: Path) -> None:
         known = labels[:, task] >= 0
         y, q, w = labels[known, task], p[known, task], weight[known]
         total += float(-(w * (y * np.log(q) + (1 - y) * np.log(1 - q))).sum() / w.sum())
-    assert validate(model, split, settings(2), CPU)[0] == pytest.approx(total, rel=1e-5)
+    assert validate(model, split, settings(2), CPU).loss == pytest.approx(total, rel=1e-5)
 
 
 def test_a_split_of_one_class_and_one_without_any_known_label(tmp_path: Path) -> None:
@@ -95,9 +95,10 @@ def test_a_split_of_one_class_and_one_without_any_known_label(tmp_path: Path) ->
     ]
     data = Dataset(prepared(tmp_path, PLAIN, impressions=shown(rows)).folder)
     model = build(data)
-    loss, first_auc = validate(model, data.split("valid"), settings(1), CPU)
-    assert loss > 0 and first_auc is None
-    assert validate(model, data.split("test"), settings(1), CPU) == (0.0, None)
+    validation = validate(model, data.split("valid"), settings(1), CPU)
+    assert validation.loss is not None and validation.loss > 0 and validation.first_auc is None
+    empty = validate(model, data.split("test"), settings(1), CPU)
+    assert (empty.loss, empty.first_auc, empty.tasks) == (None, None, {})
 
 
 def test_it_neither_trains_nor_asks_for_gradients(rich_data: Path) -> None:

@@ -18,15 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hemix.data.batch import Columns, RequestBatch
-from hemix.data.parts import part_of
+from hemix.data.batch import RequestBatch
+from hemix.data.columns import Columns
 from hemix.data.spec import InputSpec, LevelSpec
+from hemix.distributed import DistributedContext
 from hemix.lab.benchmarks.workload import SPEC, Workload, make_batch
 from hemix.lab.flops import flop_counter
 from hemix.measure import PeakMemory, keep_freed_memory
 from hemix.models import SizedConfig, build_model, count_parameters
 from hemix.settings import build_settings
-from hemix.team import Team
 from hemix.training.optimizers import Optimizers
 
 __all__ = ["Point", "measure_point"]
@@ -49,12 +49,14 @@ class Point:
     """Predicted, but not fitted"""
 
 
-def measure_point(point: Point, team: Team | None, repeats: int = 5) -> dict[str, Any]:
+def measure_point(
+    point: Point, distributed: DistributedContext | None, repeats: int = 5
+) -> dict[str, Any]:
     """Run training steps of one point.
 
     Args:
         point: The shape.
-        team: The processes that share the step; None: this process alone.
+        distributed: The processes that share the step; None: this process alone.
         repeats: Timed steps, after two to warm up.
 
     Returns:
@@ -68,12 +70,12 @@ def measure_point(point: Point, team: Team | None, repeats: int = 5) -> dict[str
     assert isinstance(config, SizedConfig)
     batch = make_batch(point.load)
     with PeakMemory(every_seconds=0.01) as memory:
-        model = build_model(spec, config, seed=0, team=team).train()
-        optimizers = Optimizers(model, settings.train, total_steps=1000, team=team)
-        if team is not None:
+        model = build_model(spec, config, seed=0, distributed=distributed).train()
+        optimizers = Optimizers(model, settings.train, total_steps=1000, distributed=distributed)
+        if distributed is not None:
             loss_weight = model.loss_weight(batch)
-            own, _ = part_of(batch, team.rank, team.size)
-            batch = dataclasses.replace(own, loss_weight=loss_weight)
+            microbatch, _ = batch.microbatch(distributed.rank, distributed.world_size)
+            batch = dataclasses.replace(microbatch, loss_weight=loss_weight)
 
         def step(number: int) -> None:
             model.loss(model(batch), batch).backward()  # type: ignore[no-untyped-call]
@@ -96,8 +98,8 @@ def measure_point(point: Point, team: Team | None, repeats: int = 5) -> dict[str
         "seconds": statistics.median(seconds),
         "peak_bytes": memory.bytes,
     }
-    if team is not None:
-        figures = _largest_of_processes(figures, team)
+    if distributed is not None:
+        figures = _largest_of_processes(figures, distributed)
     return {
         "name": point.name,
         "size": point.size,
@@ -150,10 +152,12 @@ def _moved_bytes(
     return int((processes - 1) / processes * (vector_bytes + 2 * _FLOAT_BYTES * dense))
 
 
-def _largest_of_processes(figures: dict[str, float], team: Team) -> dict[str, float]:
+def _largest_of_processes(
+    figures: dict[str, float], distributed: DistributedContext
+) -> dict[str, float]:
     values = torch.tensor([list(figures.values())], dtype=torch.float64)
-    largest = torch.stack(team.gathered(values)).amax((0, 1)).tolist()
-    team.wait()
+    largest = torch.stack(distributed.all_gather(values)).amax((0, 1)).tolist()
+    distributed.barrier()
     return {
         name: value if name == "seconds" else int(value)
         for name, value in zip(figures, largest, strict=True)
@@ -162,9 +166,9 @@ def _largest_of_processes(figures: dict[str, float], team: Team) -> dict[str, fl
 
 def _main(content: dict[str, Any]) -> None:
     point = Point(**{**content, "load": Workload(**content["load"])})
-    team = Team.joined("cpu")
-    print(json.dumps(measure_point(point, team)), flush=True)
-    if team is not None:
+    distributed = DistributedContext.from_environment("cpu")
+    print(json.dumps(measure_point(point, distributed)), flush=True)
+    if distributed is not None:
         os._exit(0)  # threads of the process group may abort an interpreter that shuts down
 
 

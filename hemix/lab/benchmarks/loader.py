@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from hemix.data.dataset import Dataset, Replacement
+from hemix.data.dataset import Dataset
+from hemix.data.replacement import Replacement
 from hemix.errors import HemixError
 from hemix.lab.benchmarks.common import run_module
 from hemix.lab.simulator import simulate

@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from hemix.data.batch import RequestBatch
-from hemix.data.unshared import unshared
 from hemix.errors import UsageError
 from hemix.lab.benchmarks.common import run_module
 from hemix.lab.benchmarks.workload import SPEC, Workload, make_batch
@@ -161,7 +160,7 @@ class ModelStep:
             yield self.batch
             return
         for first in range(0, self.batch.candidates_count, CHUNK):
-            yield unshared(self.batch, first, first + CHUNK)
+            yield self.batch.expand_per_impression(first, first + CHUNK)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.case.precision == "bf16":

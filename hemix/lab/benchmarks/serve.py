@@ -27,7 +27,7 @@ from hemix.lab.benchmarks.load_generator import LoadPlan, RequestStream
 from hemix.lab.benchmarks.memory import MemorySampler
 from hemix.measure import machine, stolen_seconds
 from hemix.runs import Run
-from hemix.serving.known import known
+from hemix.serving.playground import suggested_values
 from hemix.serving.stores import StoreLimits, open_store
 from hemix.serving.types import Event
 
@@ -217,7 +217,7 @@ def _server(
 def _make_test_bed(folder: Path, run: Path, scale: float, *, full_histories: bool) -> _TestBed:
     """Select users and items that the run knows, and write the users' histories to a store."""
     schema = Run.load(run).schema
-    names = known(run, schema)
+    names = suggested_values(run, schema)
     users = tuple(names["users"]) or tuple(f"user-{i}" for i in range(2 * _USERS))
     half = min(_USERS, max(len(users) // 2, 1))
     store = folder / "events.db"

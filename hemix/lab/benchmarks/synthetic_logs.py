@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from hemix.data.jagged_array import offsets_of
 from hemix.files import storage_errors
 
 __all__ = ["write_logs"]
@@ -148,7 +149,7 @@ def _users(rng: np.random.Generator, users: int) -> pa.Table:
 def _items(rng: np.random.Generator, items: int) -> pa.Table:
     lengths = rng.integers(0, 6, items)
     tags = pa.ListArray.from_arrays(
-        pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)),
+        pa.array(offsets_of(lengths), pa.int32()),
         _ids("t", rng.integers(0, 5000, lengths.sum())),
     )
     return pa.table(

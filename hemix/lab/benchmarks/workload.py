@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hemix.data.batch import Columns, RequestBatch
+from hemix.data.batch import RequestBatch
+from hemix.data.columns import Columns
 from hemix.data.spec import InputSpec, LevelSpec, Task
 
 __all__ = ["REALTIME_EVENTS", "SPEC", "Workload", "make_batch"]

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from hemix.data.jagged_array import offsets_of
 from hemix.errors import DataError, UsageError
 from hemix.lab.datasets.layouts import detect_layout
 from hemix.lab.datasets.logs_writer import LogsWriter
@@ -251,7 +252,7 @@ def _genres_from_flags(chunk: RawChunk) -> pa.Array:
     flags = np.stack([chunk.flags(genre) for genre in _GENRES_100K], axis=1)
     flags[:, 0] = False  # "unknown" is no genre
     genre = pa.array(_GENRES_100K).take(pa.array(np.nonzero(flags)[1]))
-    offsets = np.concatenate([[0], np.cumsum(flags.sum(axis=1))])
+    offsets = offsets_of(flags.sum(axis=1))
     empty = pa.array(~flags.any(axis=1))
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), genre, mask=empty)
 
@@ -269,7 +270,7 @@ def times_at(ratings: RawFile, ranks: Sequence[int]) -> list[int]:
         The time (s) at each rank.
     """
     spans, span_counts = _count_keys(ratings, lambda times: times >> _SPAN_BITS)
-    before = np.concatenate([[0], np.cumsum(span_counts)])
+    before = offsets_of(span_counts)
     index = np.searchsorted(before, ranks, side="right") - 1
     rank_spans = spans[index]
     seconds, counts = _count_keys(

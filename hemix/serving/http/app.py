@@ -1,10 +1,12 @@
-"""The routes. Each reads, asks for work in a thread, and answers; the work itself is elsewhere."""
+"""The routes of the server: each one reads its request, runs its work in a thread and responds."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from functools import partial
+from importlib.resources import files
 from typing import Any
 
 import msgspec
@@ -14,24 +16,32 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
 from hemix.errors import RunError, StoreError, UsageError
-from hemix.serving.http.body import body_of
-from hemix.serving.http.edge import Edge, handlers
-from hemix.serving.http.events import Taken, read_events
-from hemix.serving.http.openapi import describe
-from hemix.serving.http.playground import add_playground
-from hemix.serving.http.ranking import answer, rank, read_request
-from hemix.serving.http.refusal import Refusal
+from hemix.serving.http.admission import read_body
+from hemix.serving.http.events import ParsedEvents, read_events
+from hemix.serving.http.messages import ApiError
+from hemix.serving.http.middleware import RequestMiddleware, exception_handlers
+from hemix.serving.http.openapi import openapi_json
+from hemix.serving.http.rank import encode_ranking, rank, read_request
 from hemix.serving.http.service import Service
+from hemix.serving.playground import suggestions, user_history
 from hemix.serving.types import Event, Ranking
 
 __all__ = ["make_app"]
 
+_PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; "
+    "style-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-cache",
+    "X-Content-Type-Options": "nosniff",
+}
+
 
 def make_app(service: Service) -> ASGIApp:
-    """The whole server as an ASGI application; it closes ``service`` when it shuts down."""
+    """Return the server as an ASGI application, which closes ``service`` at shutdown."""
 
     @asynccontextmanager
-    async def life(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         yield
         service.close()
 
@@ -40,20 +50,41 @@ def make_app(service: Service) -> ASGIApp:
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
-        lifespan=life,
-        exception_handlers=handlers(),
+        lifespan=lifespan,
+        exception_handlers=exception_handlers(),
         redirect_slashes=False,
     )
     _add_ranking(app, service)
     _add_events(app, service)
     _add_models(app, service)
     _add_health(app, service)
-    add_playground(app, service)
-    return Edge(app, service.metrics, service.limits.requests, service.quiet)
+    _add_pages(app, service)
+    return RequestMiddleware(app, service.metrics, service.limits.requests, service.idle)
 
 
-def gone(request: Request) -> Callable[[], Awaitable[None]]:
-    """Returns when the client has hung up. Only after the body was read."""
+class _Stages:
+    """Times of a request's stages, for the header ``Server-Timing``."""
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+        self.ms: dict[str, float] = {}
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.ms[stage] = (time.perf_counter() - started) * 1000
+
+    def elapsed_ms(self) -> float:
+        return (time.perf_counter() - self.started) * 1000
+
+    def header(self, **more_ms: float) -> dict[str, str]:
+        stages = {**self.ms, **more_ms}
+        return {"Server-Timing": ", ".join(f"{name};dur={ms:.2f}" for name, ms in stages.items())}
+
+
+def _client_gone(request: Request) -> Callable[[], Awaitable[None]]:
+    """Return a function that waits until the client has closed; call it after the body is read."""
 
     async def wait() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -62,154 +93,151 @@ def gone(request: Request) -> Callable[[], Awaitable[None]]:
     return wait
 
 
+def _check_token(request: Request, service: Service, *, admin: bool = False) -> None:
+    service.access.check(request.headers.get("authorization"), admin=admin)
+
+
 def _body(request: Request, service: Service) -> AbstractAsyncContextManager[bytes]:
-    service.access.check(request.headers.get("authorization"))
+    _check_token(request, service)
     service.access.check_origin(request.headers.get("origin"), request.headers.get("host"))
     limits = service.limits
-    return body_of(
+    return read_body(
         request, limit=limits.body_bytes, seconds=limits.body_seconds, budget=service.bodies
     )
 
 
-def _json(content: bytes, **headers: str) -> Response:
+def _json(content: bytes, headers: Mapping[str, str] | None = None) -> Response:
     return Response(content, headers=headers, media_type="application/json")
 
 
-def _timed(content: bytes, stages_ms: Mapping[str, float]) -> Response:
-    timing = ", ".join(f"{name};dur={took:.2f}" for name, took in stages_ms.items())
-    return _json(content, **{"Server-Timing": timing})
-
-
 def _add_ranking(app: FastAPI, service: Service) -> None:
-    limits, metrics = service.limits, service.metrics
-
     @app.post("/v1/rank")
     async def _rank(request: Request) -> Response:
-        began = time.perf_counter()
+        stages = _Stages()
         async with _body(request, service) as body:
-            return await ranked(request, body, (time.perf_counter() - began) * 1000)
-
-    async def ranked(request: Request, body: bytes, read_ms: float) -> Response:
-        request_id = request.state.request_id
-        stages: dict[str, float] = {}
-
-        def work() -> tuple[Ranking, bytes]:
-            at = time.perf_counter()
-            message = read_request(body, limits)
-            stages["decode"] = (time.perf_counter() - at) * 1000
-            ranking = rank(message, service.models, limits, request_id)
-            at = time.perf_counter()
-            written = answer(ranking, explain=message.explain)
-            stages["answer"] = (time.perf_counter() - at) * 1000
-            return ranking, written
-
-        done = await service.rank_gate.run(work, gone(request))
-        ranking, written = done.value
-        metrics.ranked(ranking, done.waited_ms)
-        facts = {"ranking": ranking.id, "items": len(ranking.items), "model": ranking.model}
-        request.state.facts |= facts
+            stages.ms["body"] = stages.elapsed_ms()
+            request_id = request.state.request_id
+            work = partial(_rank_body, service, body, request_id, stages)
+            done = await service.rank_executor.run(work, _client_gone(request))
+        ranking, content = done.value
+        service.metrics.count_ranking(ranking, done.waited_ms)
+        request.state.facts |= {
+            "ranking": ranking.id,
+            "items": len(ranking.items),
+            "model": ranking.model,
+        }
         if ranking.degraded:
             request.state.facts["degraded"] = ranking.degraded
-        timing = {"body": read_ms, **stages, "queue": done.waited_ms, **ranking.stages_ms}
-        return _timed(written, timing)
+        return _json(content, stages.header(queue=done.waited_ms, **ranking.stages_ms))
+
+
+def _rank_body(
+    service: Service, body: bytes, request_id: str, stages: _Stages
+) -> tuple[Ranking, bytes]:
+    with stages.measure("decode"):
+        message = read_request(body, service.limits)
+    ranking = rank(message, service.models, service.limits, request_id)
+    with stages.measure("answer"):
+        content = encode_ranking(ranking, explain=message.explain)
+    return ranking, content
 
 
 def _add_events(app: FastAPI, service: Service) -> None:
     @app.post("/v1/events")
     async def _events(request: Request) -> Response:
-        began = time.perf_counter()
+        stages = _Stages()
         async with _body(request, service) as body:
-            return await stored(request, body, began)
+            stages.ms["body"] = stages.elapsed_ms()
+            work = partial(_store_body, service, body, request.state.facts, stages)
+            done = await service.store_executor.run(work, _client_gone(request))
+        return _json(done.value, stages.header(queue=done.waited_ms))
 
-    async def stored(request: Request, body: bytes, began: float) -> Response:
-        stages = {"body": (time.perf_counter() - began) * 1000}
 
-        def work() -> bytes:
-            at = time.perf_counter()
-            taken = read_events(body, service.models.checks(), service.limits)
-            stages["decode"] = (time.perf_counter() - at) * 1000
-            at = time.perf_counter()
-            new = _append(service, taken.events)
-            stages["store"] = (time.perf_counter() - at) * 1000
-            _count_events(service, taken, new)
-            accepted = sum(new)
-            request.state.facts |= {"accepted": accepted, "rejected": len(taken.rejected)}
-            content = {
-                "accepted": accepted,
-                "duplicate": len(new) - accepted,
-                "rejected": taken.rejected,
-                "took_ms": round((time.perf_counter() - began) * 1000, 3),
-            }
-            return msgspec.json.encode(content)
-
-        done = await service.store_gate.run(work, gone(request))
-        return _timed(done.value, {**stages, "queue": done.waited_ms})
+def _store_body(service: Service, body: bytes, facts: dict[str, Any], stages: _Stages) -> bytes:
+    with stages.measure("decode"):
+        parsed = read_events(body, service.models.checks(), service.limits)
+    with stages.measure("store"):
+        is_new = _append(service, parsed.events)
+    _count_events(service, parsed, is_new)
+    accepted = sum(is_new)
+    facts |= {"accepted": accepted, "rejected": len(parsed.rejected)}
+    content = {
+        "accepted": accepted,
+        "duplicate": len(is_new) - accepted,
+        "rejected": parsed.rejected,
+        "took_ms": round(stages.elapsed_ms(), 3),
+    }
+    return msgspec.json.encode(content)
 
 
 def _append(service: Service, events: Sequence[Event]) -> Sequence[bool]:
-    """Store events; returns which are new. Raises Refusal where the store did not confirm them."""
+    """Store events; return which are new."""
     try:
         return service.store.append(events) if events else []
     except StoreError as error:
         service.metrics.store_errors.labels("events").inc()
-        message = f"the store did not confirm that it took them; send them again: {error}"
-        raise Refusal(503, "store_unavailable", message, retry_after=1) from error
+        message = f"the store did not confirm the events; send them again: {error}"
+        raise ApiError(503, "store_unavailable", message, retry_after=1) from error
 
 
-def _count_events(service: Service, taken: Taken, new: Sequence[bool]) -> None:
-    """Count accepted, duplicate and rejected events, and the age of the newest."""
-    times = (event.time_ms for event, fresh in zip(taken.events, new, strict=True) if fresh)
-    accepted = sum(new)
-    newest_ms = max(times, default=0)
-    service.metrics.accepted(newest_ms, accepted, len(new) - accepted, len(taken.rejected))
-    service.metrics.unusable(taken.unusable)
+def _count_events(service: Service, parsed: ParsedEvents, is_new: Sequence[bool]) -> None:
+    times = (event.time_ms for event, new in zip(parsed.events, is_new, strict=True) if new)
+    accepted = sum(is_new)
+    outcomes = {
+        "accepted": accepted,
+        "duplicate": len(is_new) - accepted,
+        "rejected": len(parsed.rejected),
+    }
+    service.metrics.count_events(max(times, default=0), outcomes)
+    service.metrics.count_unusable(parsed.unusable)
 
 
 def _add_models(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models")
     async def _models(request: Request) -> Response:
-        service.access.check(request.headers.get("authorization"))
-        return _json(msgspec.json.encode({"models": service.models.facts()}))
+        _check_token(request, service)
+        return _json(msgspec.json.encode({"models": service.models.descriptions()}))
 
     @app.post("/v1/models/{name}/versions/{version}:load")
     async def _load(request: Request, name: str, version: str) -> Response:
-        service.access.check(request.headers.get("authorization"), admin=True)
+        _check_token(request, service, admin=True)
+        done = await service.admin_executor.run(partial(_load_version, service, name, version))
+        return _json(done.value)
 
-        def work() -> bytes | None:
-            facts = service.models.load(name, version)
-            return msgspec.json.encode(facts) if facts is not None else None
 
-        try:
-            loaded = (await service.admin_gate.run(work)).value
-        except UsageError as error:
-            named = str(error).partition(":")[
-                0
-            ]  # which of the two cannot be one; neither where there is no registry
-            raise Refusal(
-                422, "invalid", str(error), field=named if named in ("name", "version") else None
-            ) from error
-        except RunError as error:
-            missing = "no such version" in str(error)
-            status, code = (404, "unknown_version") if missing else (422, "broken_version")
-            raise Refusal(status, code, str(error), field="version") from error
-        if loaded is None:
-            raise Refusal(429, "busy_loading", "another version is being loaded", retry_after=5)
-        return _json(loaded)
+def _load_version(service: Service, name: str, version: str) -> bytes:
+    try:
+        description = service.models.load(name, version)
+    except UsageError as error:
+        # the message begins with the invalid parameter; without a registry neither is
+        parameter = str(error).partition(":")[0]
+        field = parameter if parameter in ("name", "version") else None
+        raise ApiError(422, "invalid", str(error), field=field) from error
+    except RunError as error:
+        missing = "no such version" in str(error)
+        status, code = (404, "unknown_version") if missing else (422, "broken_version")
+        raise ApiError(status, code, str(error), field="version") from error
+    if description is None:
+        raise ApiError(429, "busy_loading", "another version is being loaded", retry_after=5)
+    return msgspec.json.encode(description)
 
 
 def _add_health(app: FastAPI, service: Service) -> None:
     @app.get("/healthz")
-    async def _alive() -> Response:
+    async def _healthz() -> Response:
         return JSONResponse({"status": "alive"})
 
     @app.get("/readyz")
-    async def _ready() -> Response:
-        checks: dict[str, Any] = {"models": len(service.models.facts()) > 0, "warm": True}
+    async def _readyz() -> Response:
         try:
-            problem = (await service.probe_gate.run(service.ping_store)).value
-        except Refusal as slow:
-            problem = slow.message
-        checks["store"] = problem is None
+            problem = (await service.probe_executor.run(service.ping_store)).value
+        except ApiError as error:  # the store is slow
+            problem = error.message
+        checks = {
+            "models": len(service.models.descriptions()) > 0,
+            "warm": True,
+            "store": problem is None,
+        }
         ready = all(checks.values())
         content = {"ready": ready, "checks": checks, "problem": problem}
         return JSONResponse(content, 200 if ready else 503, {} if ready else {"Retry-After": "1"})
@@ -222,4 +250,57 @@ def _add_health(app: FastAPI, service: Service) -> None:
 
     @app.get("/openapi.json")
     async def _openapi() -> Response:
-        return _json(describe(service.limits, list(service.models.checks().values())))
+        return _json(openapi_json(service.limits, list(service.models.checks().values())))
+
+
+def _add_pages(app: FastAPI, service: Service) -> None:
+    """Add ``/``, ``/docs`` and the two routes that the playground calls."""
+    playground, docs = (
+        files("hemix.serving.http").joinpath("pages", name).read_bytes()
+        for name in ("playground.html", "docs.html")
+    )
+
+    @app.get("/")
+    async def _playground() -> Response:
+        return Response(playground, headers=_PAGE_HEADERS, media_type="text/html")
+
+    @app.get("/docs")
+    async def _docs() -> Response:
+        return Response(docs, headers=_PAGE_HEADERS, media_type="text/html")
+
+    @app.get("/v1/playground")
+    async def _suggestions(request: Request) -> Response:
+        _check_token(request, service)
+        model = request.query_params.get("model")
+        done = await service.store_executor.run(partial(_suggest, service, model))
+        return _json(done.value)
+
+    @app.get("/v1/users/{user:path}/history")  # an id may contain a slash
+    async def _history(request: Request, user: str) -> Response:
+        _check_token(request, service)
+        model = request.query_params.get("model")
+        done = await service.store_executor.run(partial(_user_history, service, model, user))
+        return _json(done.value)
+
+
+def _unknown_model(model: str | None) -> ApiError:
+    message = f"no model {model!r}; GET /v1/models lists them"
+    return ApiError(404, "unknown_model", message, field="model")
+
+
+def _suggest(service: Service, name: str | None) -> bytes:
+    with service.models.lease(name) as model:
+        if model is None:
+            raise _unknown_model(name)
+        return msgspec.json.encode(suggestions(model))
+
+
+def _user_history(service: Service, name: str | None, user: str) -> bytes:
+    with service.models.lease(name) as model:
+        if model is None:
+            raise _unknown_model(name)
+        schema = model.ranker.schema
+    try:
+        return msgspec.json.encode(user_history(service.store, schema, user))
+    except StoreError as error:
+        raise ApiError(503, "store_unavailable", str(error), retry_after=1) from error

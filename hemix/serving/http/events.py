@@ -1,8 +1,7 @@
-"""POST /v1/events without its HTTP: a body to events, each taken or rejected by its index, and what
-is said of them.
+"""Bodies of events: each event is parsed and validated; invalid ones are rejected by their index.
 
-One wrong event does not spoil its body; a body that is not JSON does. Of several models each reads
-the fields that it can: a value is wrong where no model that has its column can read it.
+One invalid event does not fail its body; a body that is not JSON does. Of several models each reads
+the fields that it can; a value is invalid where no model with its column can read it.
 """
 
 from __future__ import annotations
@@ -15,29 +14,29 @@ from typing import Any
 
 import msgspec
 
-from hemix.serving.checks import FieldChecks
+from hemix.serving.field_validation import FieldValidator
 from hemix.serving.http.messages import (
-    EVENTS_MAX,
-    FIELDS_BYTES,
+    MAX_EVENTS,
+    MAX_FIELDS_BYTES,
+    ApiError,
     EventMessage,
     check_size,
     decode,
-    oversized,
-    refused,
-    without_mark,
+    fields_problem,
+    strip_bom,
+    validation_error,
 )
-from hemix.serving.http.refusal import Refusal
-from hemix.serving.http.service import Limits
+from hemix.serving.http.service import RequestLimits
 from hemix.serving.types import Event
 
-__all__ = ["Taken", "read_events"]
+__all__ = ["ParsedEvents", "read_events"]
 
-_ALL = msgspec.json.Decoder(list[EventMessage])
-_EACH = msgspec.json.Decoder(list[msgspec.Raw])
-_ONE = msgspec.json.Decoder(EventMessage)
-_VALUES_MAX = 500_000
-"""A body with a wrong event is taken apart value by value"""
-_NEEDS = {
+_ALL_DECODER = msgspec.json.Decoder(list[EventMessage])
+_RAW_DECODER = msgspec.json.Decoder(list[msgspec.Raw])
+_EVENT_DECODER = msgspec.json.Decoder(EventMessage)
+_MAX_VALUES = 500_000
+"""Maximum values of a body with an invalid event, which is decoded event by event"""
+_REQUIRED = {
     "interaction": ("user", "item"),
     "impression": ("user", "item"),
     "user": ("user",),
@@ -46,174 +45,189 @@ _NEEDS = {
 
 
 @dataclass
-class Taken:
-    """The events of a body that can be stored, and those that cannot."""
+class ParsedEvents:
+    """The valid events of a body, and the rejected ones."""
 
     events: list[Event] = field(default_factory=list)
     rejected: list[dict[str, Any]] = field(default_factory=list)
     unusable: Counter[str] = field(default_factory=Counter)
-    """By model: values that it cannot read and another model can"""
+    """By model: values that it cannot read and another model can."""
 
-    def reject(self, index: int, code: str, message: str, where: str | None) -> None:
-        """Say why an event is left out."""
-        self.rejected.append({"index": index, "code": code, "message": message, "field": where})
+    def reject(self, index: int, code: str, message: str, field: str | None) -> None:
+        """Reject an event.
+
+        Args:
+            index: Index of the event in the body.
+            code: Code of the problem.
+            message: One sentence for a person.
+            field: Path of the invalid field in the event.
+        """
+        self.rejected.append({"index": index, "code": code, "message": message, "field": field})
 
 
-def read_events(body: bytes, checks: Mapping[str, FieldChecks], limits: Limits) -> Taken:
+class _EventError(Exception):
+    """An invalid event."""
+
+    def __init__(self, code: str, message: str, field: str | None) -> None:
+        super().__init__(message)
+        self.code, self.message, self.field = code, message, field
+
+
+def read_events(
+    body: bytes, checks: Mapping[str, FieldValidator], limits: RequestLimits
+) -> ParsedEvents:
     """Read a JSON array, one object, or NDJSON.
 
     Args:
         body: UTF-8.
-        checks: Of every model that serves, by its name.
-        limits: Of the server.
+        checks: Validation of every model's fields, by the model's name.
+        limits: Limits of the server.
 
     Returns:
-        What can be stored, and what cannot, each with its index.
+        Valid events, and rejected ones with their indexes.
 
     Raises:
-        Refusal: 400 where the body is no JSON, 413 for too many events.
+        ApiError: 400 where the body is not JSON, 413 for too many events.
     """
-    body, taken = without_mark(body), Taken()
+    body, parsed = strip_bom(body), ParsedEvents()
     now_ms = int(time.time() * 1000)
-    large = len(body) > FIELDS_BYTES
-    for index, message in _messages(body, taken):
-        problem = oversized(message.fields) if large else None
-        if problem is not None:
-            taken.reject(index, "invalid", problem, "fields")
-            continue
-        event = _event(index, message, now_ms, checks, limits, taken)
-        if event is not None:
-            taken.events.append(event)
-    taken.rejected.sort(key=lambda one: int(one["index"]))
-    return taken
-
-
-def _messages(body: bytes, taken: Taken) -> Iterator[tuple[int, EventMessage]]:
-    check_size(body)
-    if body.lstrip()[:1] == b"[":
+    large = len(body) > MAX_FIELDS_BYTES
+    for index, message in _messages(body, parsed):
         try:
-            found = _ALL.decode(body)
-        except (msgspec.ValidationError, RecursionError):
-            if body.count(b",") > _VALUES_MAX:
-                raise _too_many_values() from None
-            yield from _each(decode(_EACH, body), taken)
-            return
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Refusal(400, "malformed_json", f"the body is not JSON: {error}") from error
-        _check_count(len(found))
-        yield from enumerate(found)
+            problem = fields_problem(message.fields) if large else None
+            if problem is not None:
+                raise _EventError("invalid", problem, "fields")
+            event = _to_event(message, now_ms, limits)
+            unusable = _check_fields(message, checks)
+            if unusable:
+                parsed.unusable.update(unusable)
+            parsed.events.append(event)
+        except _EventError as error:
+            parsed.reject(index, error.code, error.message, error.field)
+    parsed.rejected.sort(key=lambda rejected: int(rejected["index"]))
+    return parsed
+
+
+def _messages(body: bytes, parsed: ParsedEvents) -> Iterator[tuple[int, EventMessage]]:
+    """Yield index and message of each event that can be decoded; reject the others."""
+    check_size(body)
+    if body.lstrip()[:1] != b"[":
+        yield from _decode_each(_lines(body), parsed)
         return
-    if body.count(b"\n") + body.count(b"\r") > _VALUES_MAX:
+    try:
+        messages = _ALL_DECODER.decode(body)
+    except (msgspec.ValidationError, RecursionError):
+        if body.count(b",") > _MAX_VALUES:
+            raise _too_many_values() from None
+        yield from _decode_each(decode(_RAW_DECODER, body), parsed)
+        return
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ApiError(400, "malformed_json", f"the body is not JSON: {error}") from error
+    _check_count(len(messages))
+    yield from enumerate(messages)
+
+
+def _lines(body: bytes) -> list[msgspec.Raw]:
+    """Split NDJSON into its lines; an object over several lines is one."""
+    if body.count(b"\n") + body.count(b"\r") > _MAX_VALUES:
         raise _too_many_values()
-    first, *more = body.splitlines() or [b""]
-    lines = [
-        line for line in (first, *map(without_mark, more)) if line.strip()
-    ]  # joined files may each begin with a mark
+    first, *others = body.splitlines() or [b""]
+    # concatenated files may each begin with a byte order mark
+    lines = [line for line in (first, *map(strip_bom, others)) if line.strip()]
     if not lines:
-        raise Refusal(
+        raise ApiError(
             400, "malformed_json", "the body is empty: expected a JSON array, or one object a line"
         )
     try:
         msgspec.json.decode(lines[0], type=msgspec.Raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        lines = [body]  # one object over several lines
-    yield from _each([msgspec.Raw(line) for line in lines], taken)
+        lines = [body]
+    return [msgspec.Raw(line) for line in lines]
 
 
-def _too_many_values() -> Refusal:
-    return Refusal(
+def _too_many_values() -> ApiError:
+    return ApiError(
         413,
         "too_many_values",
-        f"more than {_VALUES_MAX:,} values or lines, some wrong; send smaller bodies",
+        f"more than {_MAX_VALUES:,} values or lines, some invalid; send smaller bodies",
     )
 
 
-def _each(raw: list[msgspec.Raw], taken: Taken) -> Iterator[tuple[int, EventMessage]]:
-    _check_count(len(raw))
-    for index, one in enumerate(raw):
+def _decode_each(
+    raw_events: list[msgspec.Raw], parsed: ParsedEvents
+) -> Iterator[tuple[int, EventMessage]]:
+    _check_count(len(raw_events))
+    for index, raw in enumerate(raw_events):
         try:
-            yield index, _ONE.decode(one)
+            yield index, _EVENT_DECODER.decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            _check_json(index, one)
-            refusal = refused(error, one)
-            taken.reject(index, refusal.code, refusal.message, refusal.field)
+            _check_json(index, raw)
+            invalid = validation_error(error, raw)
+            parsed.reject(index, invalid.code, invalid.message, invalid.field)
 
 
-def _check_json(index: int, one: msgspec.Raw) -> None:
-    """What is of the wrong type is found before what is malformed behind it."""
+def _check_json(index: int, raw: msgspec.Raw) -> None:
+    """Refuse malformed JSON, which the typed decoder may miss behind a value of a wrong type."""
     try:
-        msgspec.json.decode(one)
+        msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         problem = "nested too deep" if isinstance(error, RecursionError) else str(error)
-        raise Refusal(
-            400, "malformed_json", f"event {index}: not JSON: {problem}", field=f"[{index}]"
-        ) from error
+        message = f"event {index}: not JSON: {problem}"
+        raise ApiError(400, "malformed_json", message, field=f"[{index}]") from error
 
 
 def _check_count(events: int) -> None:
-    if events > EVENTS_MAX:
-        raise Refusal(413, "too_many_events", f"{events:,} events; at most {EVENTS_MAX:,} a body")
+    if events > MAX_EVENTS:
+        raise ApiError(413, "too_many_events", f"{events:,} events; at most {MAX_EVENTS:,} a body")
 
 
-def _event(
-    index: int,
-    message: EventMessage,
-    now_ms: int,
-    checks: Mapping[str, FieldChecks],
-    limits: Limits,
-    taken: Taken,
-) -> Event | None:
-    for name in _NEEDS[message.kind]:
+def _to_event(message: EventMessage, now_ms: int, limits: RequestLimits) -> Event:
+    for name in _REQUIRED[message.kind]:
         if getattr(message, name) is None:
-            taken.reject(index, "invalid", f"an event {message.kind} needs this field", name)
-            return None
+            raise _EventError("invalid", f"an event {message.kind} needs this field", name)
     time_ms = message.timestamp if message.timestamp is not None else now_ms
     if time_ms > now_ms + limits.future_ms:
-        ahead = (time_ms - now_ms) / 1000
-        taken.reject(
-            index,
+        lead = (time_ms - now_ms) / 1000
+        raise _EventError(
             "future_timestamp",
-            f"{ahead:,.0f} s ahead of the server's clock: is it in milliseconds?",
+            f"{lead:,.0f} s ahead of the server's clock: is it in milliseconds?",
             "timestamp",
         )
-        return None
-    time_ms = min(
-        time_ms, now_ms
-    )  # what has arrived has happened; else the next ranking would be before it
-    level = message.kind if message.kind in ("user", "item") else "event"
-    problem = _problem(level, message.fields, checks, taken.unusable)
-    if problem is not None:
-        taken.reject(index, "invalid", problem[1], f"fields.{problem[0]}")
-        return None
-    of_user, of_item = message.kind != "item", message.kind != "user"
     return Event(
         id=message.id,
         kind=message.kind,
-        time_ms=time_ms,
-        user=message.user if of_user else None,
-        item=message.item if of_item else None,
-        action=message.action if level == "event" else None,
+        # not after its arrival, or the next ranking would not see it
+        time_ms=min(time_ms, now_ms),
+        user=message.user if message.kind != "item" else None,
+        item=message.item if message.kind != "user" else None,
+        action=message.action if message.kind in ("interaction", "impression") else None,
         fields=message.fields,
         ranking=message.ranking,
         received_ms=now_ms,
     )
 
 
-def _problem(
-    level: str, fields: Mapping[str, Any], checks: Mapping[str, FieldChecks], unusable: Counter[str]
-) -> tuple[str, str] | None:
-    """(column, sentence) of the first value that no model can read whose schema has its column
-    (with ``--strict``: of a column that no schema has), or None; then ``unusable`` counts the
-    values that some models cannot read."""
-    if all(check.problem(level, fields) is None for check in checks.values()):
-        return None
-    counts = Counter[str]()
-    for column, value in fields.items():
+def _check_fields(message: EventMessage, checks: Mapping[str, FieldValidator]) -> Mapping[str, int]:
+    """Validate an event's fields.
+
+    Returns:
+        By model, the number of values that it cannot read and another model can.
+
+    Raises:
+        _EventError: No model with a column of this name can read its value. In strict mode also: no
+            model has such a column.
+    """
+    level = message.kind if message.kind in ("user", "item") else "event"
+    if all(check.problem(level, message.fields) is None for check in checks.values()):
+        return {}
+    unusable = Counter[str]()
+    for column, value in message.fields.items():
         problems = {name: check.problem(level, {column: value}) for name, check in checks.items()}
-        readers = [name for name, check in checks.items() if check.reads(level, column)]
-        refused_by = [name for name in readers or checks if problems[name] is not None]
-        if refused_by and len(refused_by) == len(readers or checks):
-            return problems[refused_by[0]]
-        counts.update(refused_by)
-    unusable.update(counts)
-    return None
+        with_column = [name for name, check in checks.items() if check.reads(level, column)]
+        readers = with_column or list(checks)
+        failed = {name: problems[name] for name in readers if problems[name] is not None}
+        if failed and len(failed) == len(readers):
+            _, problem = next(each for each in failed.values() if each is not None)
+            raise _EventError("invalid", problem, f"fields.{column}")
+        unusable.update(failed.keys())
+    return unusable

@@ -1,6 +1,6 @@
-"""The bodies of requests as types: decoded straight into them, and described by them in OpenAPI.
+"""JSON messages of the API: request bodies as types, their decoding, and errors.
 
-Knows shapes and ranges; what the schema's columns hold is checked in checks.py.
+OpenAPI describes the bodies by these types. The schema's columns are validated separately.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import msgspec
 from msgspec import Meta, Struct
 
 from hemix.data.clock import EARLIEST_MS, LATEST_MS
-from hemix.serving.http.refusal import Refusal
+from hemix.errors import HemixError
 
 __all__ = [
-    "EVENTS_MAX",
-    "FIELDS_BYTES",
+    "MAX_EVENTS",
+    "MAX_FIELDS_BYTES",
+    "ApiError",
     "EventMessage",
     "HistoryMessage",
     "ItemMessage",
@@ -27,16 +28,19 @@ __all__ = [
     "RankMessage",
     "check_size",
     "decode",
-    "oversized",
-    "refused",
-    "without_mark",
+    "error_body",
+    "fields_problem",
+    "strip_bom",
+    "validation_error",
 ]
 
-EVENTS_MAX = 10_000
-"""Of one body"""
-FIELDS_MAX, FIELDS_BYTES = 256, 64 * 2**10
-"""Of one event, item or context, as JSON"""
-_NAME_MAX = 256
+MAX_EVENTS = 10_000
+"""Maximum events in one body"""
+MAX_FIELDS_BYTES = 64 * 2**10
+"""Maximum JSON of the fields of one event, item or context, in bytes"""
+_MAX_FIELDS = 256
+_MAX_NAME = 256
+_MAX_OBJECTS, _MAX_KEYS = 100_000, 600_000
 _INT64 = 2**63 - 1
 
 Id = Annotated[str, Meta(min_length=1, max_length=256)]
@@ -44,24 +48,79 @@ Time = Annotated[
     int,
     Meta(ge=EARLIEST_MS, le=LATEST_MS, description="Milliseconds UTC, of the years 1990 to 2099"),
 ]
-Whole = Annotated[int, Meta(ge=-_INT64 - 1, le=_INT64)]
+Integer = Annotated[int, Meta(ge=-_INT64 - 1, le=_INT64)]
 Text = Annotated[str, Meta(max_length=4096)]
-Part = Whole | float | Text | bool | None
-Value = Whole | float | Text | bool | None | Annotated[list[Part], Meta(max_length=4096)]
+Scalar = Integer | float | Text | bool | None
+Value = Integer | float | Text | bool | None | Annotated[list[Scalar], Meta(max_length=4096)]
 Fields = Annotated[
-    dict[Annotated[str, Meta(max_length=_NAME_MAX)], Value],
+    dict[Annotated[str, Meta(max_length=_MAX_NAME)], Value],
     Meta(
-        max_length=FIELDS_MAX,
-        description="Values by column of the schema. "
-        "A column that is not there, or null, is missing; "
-        "other columns are left aside. "
-        f"At most {FIELDS_BYTES // 2**10} KiB",
+        max_length=_MAX_FIELDS,
+        description="Values by column of the schema. An absent column or null is a missing value; "
+        f"other columns are ignored. At most {MAX_FIELDS_BYTES // 2**10} KiB",
     ),
 ]
+Action = Annotated[str, Meta(max_length=256)]
+
+
+class ApiError(HemixError):
+    """An error that is answered with a status, a code for programs and a message for people."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        field: str | None = None,
+        retry_after: int | None = None,
+        close: bool = False,
+    ) -> None:
+        """Describe the error.
+
+        Args:
+            status: HTTP status.
+            code: The error's code.
+            message: One sentence for a person.
+            field: Path of the invalid field in the body.
+            retry_after: Seconds after which a client may retry.
+            close: Close the connection, because the rest of the body is not read.
+        """
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.field = field
+        self.retry_after = retry_after
+        self.close = close
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers of the response."""
+        headers = {}
+        if self.retry_after is not None:
+            headers["Retry-After"] = str(self.retry_after)
+        if self.status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        if self.close:
+            headers["Connection"] = "close"
+        return headers
+
+
+def error_body(code: str, message: str, field: str | None, request_id: str) -> bytes:
+    """Return the JSON of an error.
+
+    Args:
+        code: The error's code.
+        message: One sentence for a person.
+        field: Path of the invalid field, or None.
+        request_id: Id of the request.
+    """
+    error = {"code": code, "message": message, "field": field, "request_id": request_id}
+    return msgspec.json.encode({"error": error})
 
 
 class EventMessage(Struct, rename={"kind": "event", "action": "type"}):
-    """Something that happened.
+    """An event.
 
     An interaction or impression needs user and item, a user event user, an item event item.
     """
@@ -70,133 +129,145 @@ class EventMessage(Struct, rename={"kind": "event", "action": "type"}):
     id: Annotated[
         Id,
         Meta(
-            description="Accepted once for its user, or its item: "
+            description="Unique for the event's user, or its item: "
             "a second event of this id is a duplicate"
         ),
     ]
     timestamp: Annotated[
-        Time | None, Meta(description="When it happened; by default the moment of its arrival")
+        Time | None, Meta(description="Time of the event; by default the time of its arrival")
     ] = None
     user: Id | None = None
     item: Id | None = None
     action: Annotated[
-        Annotated[str, Meta(max_length=256)] | None,
-        Meta(description="What the user did: the schema's history.action"),
+        Action | None, Meta(description="The user's action: the schema's history.action")
     ] = None
-    ranking: Annotated[Id | None, Meta(description="Id of the ranking that it answers to")] = None
+    ranking: Annotated[Id | None, Meta(description="Id of the ranking that it answers")] = None
     fields: Fields = {}
 
 
 class ItemMessage(Struct):
-    """A candidate. Its fields go before what the server knows of the item."""
+    """A candidate. Its fields override the server's features of the item."""
 
     id: Id
     fields: Fields = {}
 
 
 class PastEvent(Struct, rename={"action": "type"}):
-    """An event of a history that comes with the request."""
+    """An event of a history in the request."""
 
     item: Id
     timestamp: Time
-    action: Annotated[str, Meta(max_length=256)] | None = None
+    action: Action | None = None
     fields: Fields = {}
 
 
 class HistoryMessage(Struct, rename={"global_": "global"}):
-    """Both parts of a history, each sorted by time, all before the request."""
+    """Both histories, each sorted by time, all events before the request."""
 
     global_: Annotated[list[PastEvent], Meta(max_length=20_000)] = []
     realtime: Annotated[list[PastEvent], Meta(max_length=20_000)] = []
 
 
 class RankMessage(Struct):
-    """Rank these items for this user."""
+    """A request to rank items for a user."""
 
     user: Id
     items: Annotated[list[ItemMessage], Meta(min_length=1)]
-    id: Annotated[Id | None, Meta(description="Of the ranking; by default the request's id")] = None
+    id: Annotated[Id | None, Meta(description="Id of the ranking; by default the request's id")] = (
+        None
+    )
     model: Annotated[Id | None, Meta(description="By default the only or first model")] = None
-    timestamp: Annotated[Time | None, Meta(description="Of the request; by default now")] = None
+    timestamp: Annotated[Time | None, Meta(description="Time of the request; by default now")] = (
+        None
+    )
     context: Fields = {}
     explain: Annotated[
-        bool, Meta(description="Say which past events drew attention, the newest in any case")
+        bool,
+        Meta(description="Return the past events that drew most attention, and the newest event"),
     ] = False
-    history: Annotated[
-        HistoryMessage | None, Meta(description="Goes before the store's history")
-    ] = None
+    history: Annotated[HistoryMessage | None, Meta(description="Replaces the store's history")] = (
+        None
+    )
 
 
 T = TypeVar("T")
 
-_LOOSE = msgspec.json.Decoder(float_hook=float)
-"""Anything; a number too large for a float is infinite"""
-
-_OBJECTS_MAX, _KEYS_MAX = 100_000, 600_000
+_UNTYPED = msgspec.json.Decoder(float_hook=float)
+"""Decodes any JSON; numbers too large for a float become infinite"""
 
 
-def without_mark(body: bytes) -> bytes:
-    """The body without the mark (BOM) that some programs begin UTF-8 with."""
+def strip_bom(body: bytes) -> bytes:
+    """Return the body without the byte order mark that some programs write before UTF-8."""
     return body.removeprefix(codecs.BOM_UTF8)
 
 
 def check_size(body: bytes) -> None:
-    """Raises Refusal (413) for a body whose few bytes would become very many values: more objects
-    or keys than any request within the limits has.
+    """Refuse a body whose few bytes would decode to very many objects or keys.
+
+    Raises:
+        ApiError: 413; no request within the limits has so many.
     """
-    if body.count(b"{") > _OBJECTS_MAX or body.count(b":") > _KEYS_MAX:
-        raise Refusal(
+    if body.count(b"{") > _MAX_OBJECTS or body.count(b":") > _MAX_KEYS:
+        raise ApiError(
             413,
             "too_many_values",
-            f"more than {_OBJECTS_MAX:,} objects or {_KEYS_MAX:,} keys; send smaller bodies",
+            f"more than {_MAX_OBJECTS:,} objects or {_MAX_KEYS:,} keys; send smaller bodies",
         )
 
 
-def oversized(fields: Mapping[str, Any]) -> str | None:
-    """What is wrong with fields of more than 64 KiB of JSON, else None."""
+def fields_problem(fields: Mapping[str, Any]) -> str | None:
+    """Return a message for fields of more than 64 KiB of JSON, else None."""
     size = len(msgspec.json.encode(fields))
-    return f"{size:,} bytes of JSON; at most {FIELDS_BYTES:,}" if size > FIELDS_BYTES else None
+    if size <= MAX_FIELDS_BYTES:
+        return None
+    return f"{size:,} bytes of JSON; at most {MAX_FIELDS_BYTES:,}"
 
 
 def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
-    """The body as the decoder's type.
+    """Decode a body to the decoder's type.
 
-    Raises Refusal: 400 where it is no JSON, 422 naming the field where it is something else.
+    Args:
+        decoder: The decoder.
+        body: JSON in UTF-8.
+
+    Raises:
+        ApiError: 400 where the body is not JSON; 422 with the field where it has another type.
     """
     if not body.strip():
-        raise Refusal(400, "malformed_json", "the body is empty: expected JSON")
+        raise ApiError(400, "malformed_json", "the body is empty: expected JSON")
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise refused(error, body) from error
+        raise validation_error(error, body) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         problem = "nested too deep" if isinstance(error, RecursionError) else str(error)
-        raise Refusal(400, "malformed_json", f"the body is not JSON: {problem}") from error
+        raise ApiError(400, "malformed_json", f"the body is not JSON: {problem}") from error
 
 
-def refused(error: Exception, body: bytes | msgspec.Raw) -> Refusal:
-    """``Expected `str`, got `null` - at `$.user` `` as a 422 about the field ``user`` of the
-    body.
+def validation_error(error: Exception, body: bytes | msgspec.Raw) -> ApiError:
+    """Convert msgspec's ``Expected `str`, got `null` - at `$.user` `` to a 422 with the field.
+
+    Args:
+        error: The error.
+        body: The JSON that was decoded.
     """
-    message, _, place = str(error).partition(" - at ")
-    field = place.replace("`", "").removeprefix("key in ").removeprefix("$").removeprefix(".")
+    message, _, path = str(error).partition(" - at ")
+    field = path.replace("`", "").removeprefix("key in ").removeprefix("$").removeprefix(".")
     missing = re.search(r"missing required field `([^`]+)`", message)
     if missing is not None:
         field, message = f"{field}.{missing[1]}".removeprefix("."), "this field is required"
-    elif place.startswith("`key`") or "[...]" in field:
-        field, message = _column(field.partition("[...]")[0], message, body)
-    return Refusal(422, "invalid", message.replace("`", ""), field=field or None)
+    elif path.startswith("`key`") or "[...]" in field:
+        field, message = _invalid_column(field.partition("[...]")[0], message, body)
+    return ApiError(422, "invalid", message.replace("`", ""), field=field or None)
 
 
-def _column(fields: str, message: str, body: bytes | msgspec.Raw) -> tuple[str, str]:
-    """Field and message where msgspec says which fields hold a wrong value or name, and not whose
-    it is.
-    """
+def _invalid_column(fields: str, message: str, body: bytes | msgspec.Raw) -> tuple[str, str]:
+    """Return field and message of the first invalid column, which msgspec's error omits."""
     try:
-        found = _LOOSE.decode(body)
+        value = _UNTYPED.decode(body)
         for step in re.findall(r"[^.\[\]]+", fields):
-            found = found[int(step) if isinstance(found, list) else step]
-        columns = list(found.items())
+            value = value[int(step) if isinstance(value, list) else step]
+        columns = list(value.items())
     except (
         msgspec.DecodeError,
         UnicodeDecodeError,
@@ -205,18 +276,13 @@ def _column(fields: str, message: str, body: bytes | msgspec.Raw) -> tuple[str, 
         TypeError,
         AttributeError,
     ):
-        return fields, message  # nested too deep, malformed further on, or named twice
+        return fields, message  # nested too deep, malformed later, or a repeated key
     for name, value in columns:
-        if len(name) > _NAME_MAX:
-            return (
-                fields,
-                f"expected columns' names of at most {_NAME_MAX} characters, "
-                f"found {name[:40]!r}...",
-            )
-        if (
-            math.inf in (parts := value if isinstance(value, list) else [value])
-            or -math.inf in parts
-        ):
+        if len(name) > _MAX_NAME:
+            expected = f"expected columns' names of at most {_MAX_NAME} characters"
+            return fields, f"{expected}, found {name[:40]!r}..."
+        scalars = value if isinstance(value, list) else [value]
+        if math.inf in scalars or -math.inf in scalars:
             return f"{fields}.{name}", message
         try:
             msgspec.convert(value, Value)

@@ -1,7 +1,7 @@
-"""The OpenAPI description: bodies from the very types that decode them, answers and errors written
-out beside their routes.
+"""The OpenAPI description of the server.
 
-Knows no data; FastAPI's own description is not used, because the routes take raw bodies.
+Request bodies come from the types that decode them; responses and errors are written here. FastAPI
+cannot generate it, because the routes take raw bodies.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any, get_args
 
 import msgspec
 
-from hemix.serving.checks import FieldChecks
-from hemix.serving.http.messages import EVENTS_MAX, EventMessage, RankMessage
-from hemix.serving.http.service import Limits
+from hemix.serving.field_validation import FieldValidator
+from hemix.serving.http.messages import MAX_EVENTS, EventMessage, RankMessage
+from hemix.serving.http.service import RequestLimits
 from hemix.serving.types import Status
 
-__all__ = ["describe"]
+__all__ = ["openapi_json"]
 
-_TEXT, _NUMBER, _WHOLE, _FLAG = (
+_STRING, _NUMBER, _INTEGER, _BOOLEAN = (
     {"type": "string"},
     {"type": "number"},
     {"type": "integer"},
@@ -28,7 +28,7 @@ _TEXT, _NUMBER, _WHOLE, _FLAG = (
 _NAME = {"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]*$", "maxLength": 128}
 
 
-def _maybe(schema: dict[str, Any]) -> dict[str, Any]:
+def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
@@ -40,43 +40,55 @@ def _array(items: dict[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": items}
 
 
-_ANSWERS: dict[str, dict[str, Any]] = {
+_RESPONSES: dict[str, dict[str, Any]] = {
     "Error": _object(
         {
             "error": _object(
-                {"code": _TEXT, "message": _TEXT, "field": _maybe(_TEXT), "request_id": _TEXT}
+                {
+                    "code": _STRING,
+                    "message": _STRING,
+                    "field": _nullable(_STRING),
+                    "request_id": _STRING,
+                }
             )
         },
     ),
     "EventsAnswer": _object(
         {
-            "accepted": _WHOLE,
-            "duplicate": _WHOLE,
+            "accepted": _INTEGER,
+            "duplicate": _INTEGER,
             "rejected": _array(
-                _object({"index": _WHOLE, "code": _TEXT, "message": _TEXT, "field": _maybe(_TEXT)})
+                _object(
+                    {
+                        "index": _INTEGER,
+                        "code": _STRING,
+                        "message": _STRING,
+                        "field": _nullable(_STRING),
+                    }
+                )
             ),
             "took_ms": _NUMBER,
         }
     ),
     "Ranking": _object(
         {
-            "id": _TEXT,
-            "model": _TEXT,
-            "version": _TEXT,
+            "id": _STRING,
+            "model": _STRING,
+            "version": _STRING,
             "took_ms": _NUMBER,
             "degraded": _array(
                 {
                     "type": "string",
-                    "description": "What it had to do without: history, features, early_history",
+                    "description": "Inputs that it lacked: history, features, early_history",
                 }
             ),
             "user_status": {"type": "string", "enum": ["OK", "UNKNOWN_USER"]},
             "items": _array(
                 _object(
                     {
-                        "id": _TEXT,
-                        "score": _maybe(
-                            {"type": "number", "description": "null where it has none"}
+                        "id": _STRING,
+                        "score": _nullable(
+                            {"type": "number", "description": "null without a score"}
                         ),
                         "outputs": {"type": "object", "additionalProperties": _NUMBER},
                         "status": {"type": "string", "enum": list(get_args(Status))},
@@ -84,10 +96,10 @@ _ANSWERS: dict[str, dict[str, Any]] = {
                     because=_array(
                         _object(
                             {
-                                "item": _TEXT,
+                                "item": _STRING,
                                 "weight": _NUMBER,
-                                "age_seconds": _maybe(_NUMBER),
-                                "type": _maybe(_TEXT),
+                                "age_seconds": _nullable(_NUMBER),
+                                "type": _nullable(_STRING),
                             }
                         )
                     ),
@@ -97,52 +109,52 @@ _ANSWERS: dict[str, dict[str, Any]] = {
     ),
     "Model": _object(
         {
-            "name": _TEXT,
-            "version": _TEXT,
+            "name": _STRING,
+            "version": _STRING,
             "state": {"type": "string", "enum": ["ready"]},
-            "schema": _TEXT,
-            "sha256": _maybe(
+            "schema": _STRING,
+            "sha256": _nullable(
                 {
                     "type": "string",
                     "description": "Of the run's run.json, which lists the digests of its weights",
                 }
             ),
-            "outputs": _array(_TEXT),
+            "outputs": _array(_STRING),
             "test": {"type": "object", "additionalProperties": {"type": "object"}},
         }
     ),
     "Ready": _object(
         {
-            "ready": _FLAG,
-            "checks": {"type": "object", "additionalProperties": _FLAG},
-            "problem": _maybe(_TEXT),
+            "ready": _BOOLEAN,
+            "checks": {"type": "object", "additionalProperties": _BOOLEAN},
+            "problem": _nullable(_STRING),
         }
     ),
     "Playground": _object(
         {
-            "model": _TEXT,
-            "version": _TEXT,
-            "outputs": _array(_TEXT),
-            "score": _TEXT,
-            "users": _array(_TEXT),
-            "items": _array(_TEXT),
-            "actions": _array(_TEXT),
-            "labels": {"type": "object", "additionalProperties": _TEXT},
+            "model": _STRING,
+            "version": _STRING,
+            "outputs": _array(_STRING),
+            "score": _STRING,
+            "users": _array(_STRING),
+            "items": _array(_STRING),
+            "actions": _array(_STRING),
+            "labels": {"type": "object", "additionalProperties": _STRING},
             "context": {"type": "object"},
         }
     ),
     "UserHistory": _object(
         {
-            "user": _TEXT,
-            "revision": _WHOLE,
-            "now": _WHOLE,
+            "user": _STRING,
+            "revision": _INTEGER,
+            "now": _INTEGER,
             "events": _array(
                 _object(
                     {
-                        "id": _TEXT,
-                        "item": _maybe(_TEXT),
-                        "type": _maybe(_TEXT),
-                        "timestamp": _maybe(_WHOLE),
+                        "id": _STRING,
+                        "item": _nullable(_STRING),
+                        "type": _nullable(_STRING),
+                        "timestamp": _nullable(_INTEGER),
                         "part": {"type": "string", "enum": ["global", "realtime"]},
                         "fields": {"type": "object"},
                     }
@@ -153,16 +165,16 @@ _ANSWERS: dict[str, dict[str, Any]] = {
 }
 
 _ERRORS = {
-    400: "The body is not JSON, is packed in an unknown way, or came too slowly",
-    401: "No token, or another one",
-    403: "A page of another site asks a server without a token",
+    400: "The body is not JSON, has an unknown encoding, or arrived too slowly",
+    401: "No token, or a wrong one",
+    403: "A page of another site called a server without a token",
     404: "No such model or version",
-    413: "The body is too large, or holds too many items or events",
-    422: "A field is missing, of another type, out of its range, or does not fit the schema; the "
-    "error names it",
+    413: "The body is too large, or has too many items or events",
+    422: "A field is missing, of a wrong type, out of range, or does not fit the schema; the error "
+    "names it",
     429: "Another version is being loaded",
-    503: "Too many requests in work, or the store is not reachable; Retry-After says when to try "
-    "again",
+    503: "Too many requests in work, or the store cannot be reached; Retry-After gives the time "
+    "until the next attempt",
     504: "Not done within the deadline",
 }
 _COLUMNS = (
@@ -171,12 +183,12 @@ _COLUMNS = (
     ("PastEvent", "fields", ("event",)),
     ("EventMessage", "fields", ("event", "user", "item")),
 )
-"""Message, its field, and the levels of the schema whose columns are read there"""
+"""Message, its field, and the schema levels whose columns the field has"""
 _MODEL = {
     "name": "model",
     "in": "query",
     "required": False,
-    "schema": _TEXT,
+    "schema": _STRING,
     "description": "By default the first model",
 }
 
@@ -187,18 +199,18 @@ def _reference(name: str) -> dict[str, str]:
 
 def _route(
     summary: str,
-    answer: str | dict[str, Any],
+    response: str | dict[str, Any],
     *errors: int,
     body: dict[str, Any] | None = None,
     **more: Any,
 ) -> dict[str, Any]:
-    schema = _reference(answer) if isinstance(answer, str) else answer
+    schema = _reference(response) if isinstance(response, str) else response
     responses: dict[str, Any] = {
         "200": {"description": "Done", "content": {"application/json": {"schema": schema}}}
     }
     for status in errors:
         headers = (
-            {"Retry-After": {"schema": _WHOLE, "description": "Seconds"}}
+            {"Retry-After": {"schema": _INTEGER, "description": "Seconds"}}
             if status in (429, 503)
             else {}
         )
@@ -212,15 +224,15 @@ def _route(
     return {"summary": summary, "responses": responses, **request, **more}
 
 
-def describe(limits: Limits, checks: Sequence[FieldChecks] = ()) -> bytes:
-    """Describe this server's interface as JSON.
+def openapi_json(limits: RequestLimits, checks: Sequence[FieldValidator] = ()) -> bytes:
+    """Return the description of this server as JSON.
 
     Args:
-        limits: The limits of its requests.
-        checks: The columns of every model that it serves.
+        limits: Limits on requests.
+        checks: The columns of every model.
     """
     components = {
-        "schemas": {**_messages(limits, checks), **_ANSWERS},
+        "schemas": {**_messages(limits, checks), **_RESPONSES},
         "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
     }
     information = {
@@ -237,17 +249,17 @@ def describe(limits: Limits, checks: Sequence[FieldChecks] = ()) -> bytes:
     return msgspec.json.encode(description)
 
 
-def _messages(limits: Limits, checks: Sequence[FieldChecks]) -> dict[str, Any]:
-    """The schemas of the bodies, with the limits and columns of this server."""
+def _messages(limits: RequestLimits, checks: Sequence[FieldValidator]) -> dict[str, Any]:
+    """Return the schemas of the request bodies, with the limits and columns of this server."""
     template = "#/components/schemas/{name}"
     _, bodies = msgspec.json.schema_components([RankMessage, EventMessage], ref_template=template)
     bodies["RankMessage"]["properties"]["items"]["maxItems"] = limits.items
     for message, field, levels in _COLUMNS:
         columns = {
             name: shape
-            for one in checks
+            for model_checks in checks
             for level in levels
-            for name, shape in one.shapes[level].items()
+            for name, shape in model_checks.shapes[level].items()
         }
         properties = bodies[message]["properties"]
         properties[field] = {**properties[field], "properties": columns}
@@ -255,13 +267,13 @@ def _messages(limits: Limits, checks: Sequence[FieldChecks]) -> dict[str, Any]:
 
 
 _USER: list[dict[str, list[str]]] = [{"token": []}, {}]
-"""Routes that need the token where the server has one"""
+"""Routes that need the token, if the server has one"""
 _ADMIN: list[dict[str, list[str]]] = [{"token": []}]
 
 
 def _ranking_paths() -> dict[str, Any]:
-    """Rankings and events."""
-    events = {"type": "array", "items": _reference("EventMessage"), "maxItems": EVENTS_MAX}
+    """Return the routes of rankings and events."""
+    events = {"type": "array", "items": _reference("EventMessage"), "maxItems": MAX_EVENTS}
     rank = _route(
         "Rank items for a user",
         "Ranking",
@@ -270,51 +282,57 @@ def _ranking_paths() -> dict[str, Any]:
         security=_USER,
     )
     store = _route(
-        "Tell what happened; one wrong event does not spoil its body",
+        "Send events; one invalid event does not fail its body",
         "EventsAnswer",
         *(400, 401, 403, 413, 422, 503, 504),
-        body={"application/json": {"schema": events}, "application/x-ndjson": {"schema": _TEXT}},
+        body={"application/json": {"schema": events}, "application/x-ndjson": {"schema": _STRING}},
         security=_USER,
     )
     return {"/v1/rank": {"post": rank}, "/v1/events": {"post": store}}
 
 
 def _model_paths() -> dict[str, Any]:
-    """The models that serve, and loading another one."""
+    """Return the routes of models."""
     models = _object({"models": _array(_reference("Model"))})
     named = [
-        {"name": part, "in": "path", "required": True, "schema": _NAME}
-        for part in ("name", "version")
+        {"name": parameter, "in": "path", "required": True, "schema": _NAME}
+        for parameter in ("name", "version")
     ]
     load = _route(
-        "Load a version of the registry, warm it up and let it serve",
+        "Load a version from the registry, warm it up and serve it",
         "Model",
         *(401, 404, 422, 429, 503, 504),
         parameters=named,
         security=_ADMIN,
     )
     return {
-        "/v1/models": {"get": _route("The models that serve", models, 401, security=_USER)},
+        "/v1/models": {"get": _route("The served models", models, 401, security=_USER)},
         "/v1/models/{name}/versions/{version}:load": {"post": load},
     }
 
 
 def _state_paths() -> dict[str, Any]:
-    """What the server knows of a user, what to try, and how it is."""
-    user = {"name": "user", "in": "path", "required": True, "schema": _TEXT}
+    """Return the routes of user histories, playground and health."""
+    user = {"name": "user", "in": "path", "required": True, "schema": _STRING}
     history = _route(
-        "A user's history as a ranking sees it now",
+        "A user's history as a ranking would use it now",
         "UserHistory",
         *(401, 404, 503, 504),
         parameters=[user, _MODEL],
         security=_USER,
     )
     errors = (401, 404, 503, 504)
-    playground = _route("Names to try", "Playground", *errors, parameters=[_MODEL], security=_USER)
+    playground = _route(
+        "Ids and values for the playground",
+        "Playground",
+        *errors,
+        parameters=[_MODEL],
+        security=_USER,
+    )
     ready = _route("Loaded, warmed up, store reachable", "Ready")
     ready["responses"]["503"] = {**ready["responses"]["200"], "description": "Not ready"}
-    metrics = {"description": "Metrics", "content": {"text/plain": {"schema": _TEXT}}}
-    alive = _route("Alive; never touches the store", _object({"status": _TEXT}))
+    metrics = {"description": "Metrics", "content": {"text/plain": {"schema": _STRING}}}
+    alive = _route("Alive; never touches the store", _object({"status": _STRING}))
     return {
         "/v1/users/{user}/history": {"get": history},
         "/v1/playground": {"get": playground},

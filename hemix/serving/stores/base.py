@@ -1,4 +1,4 @@
-"""The protocol of a store of live events, and the limits that bound one.
+"""The protocol of a store of live events, and its limits.
 
 Event fields are JSON values under their raw column names.
 """
@@ -13,7 +13,7 @@ from typing import Protocol
 from hemix.errors import SettingsError
 from hemix.serving.types import Event, Features, History
 
-__all__ = ["DAY_MS", "Store", "StoreLimits", "now_ms", "owner_of"]
+__all__ = ["DAY_MS", "DEFAULT_LIMITS", "Store", "StoreLimits", "now_ms", "owner_of"]
 
 DAY_MS = 86_400_000
 
@@ -98,6 +98,9 @@ class StoreLimits:
         """
         ttl_ms = self.ttl_of(kind)
         return ttl_ms is not None and self.clock_ms() - last_event_ms > ttl_ms
+
+
+DEFAULT_LIMITS = StoreLimits()
 
 
 def owner_of(event: Event) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hemix.errors import StoreError
-from hemix.serving.stores.base import StoreLimits, owner_of
+from hemix.serving.stores.base import DEFAULT_LIMITS, StoreLimits, owner_of
 from hemix.serving.stores.feature_columns import FeatureColumns, set_columns, to_features
 from hemix.serving.types import Event, Features, History
 
@@ -34,7 +34,7 @@ class _Owner:
 class MemoryStore:
     """A :class:`hemix.serving.stores.base.Store` of dictionaries."""
 
-    def __init__(self, limits: StoreLimits = StoreLimits()) -> None:  # noqa: B008 (frozen)
+    def __init__(self, limits: StoreLimits = DEFAULT_LIMITS) -> None:
         self._limits = limits
         self._lock = threading.Lock()
         self._users: dict[str, _Owner] = {}  # in the order of their last events

@@ -19,7 +19,7 @@ from redis.retry import Retry
 
 from hemix.errors import StoreError
 from hemix.formats import SavedFormat
-from hemix.serving.stores.base import StoreLimits, owner_of
+from hemix.serving.stores.base import DEFAULT_LIMITS, StoreLimits, owner_of
 from hemix.serving.stores.feature_columns import to_features, to_json
 from hemix.serving.types import Event, Features, History
 
@@ -46,7 +46,7 @@ class RedisStore:
         StoreError: Redis's client does not understand the URL.
     """
 
-    def __init__(self, url: str, limits: StoreLimits = StoreLimits()) -> None:  # noqa: B008 (frozen)
+    def __init__(self, url: str, limits: StoreLimits = DEFAULT_LIMITS) -> None:
         self._limits = limits
         self._closed = False
         self._format_checked = self._format_marked = False

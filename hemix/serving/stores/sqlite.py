@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hemix.errors import StoreError
-from hemix.serving.stores.base import StoreLimits, owner_of
+from hemix.serving.stores.base import DEFAULT_LIMITS, StoreLimits, owner_of
 from hemix.serving.stores.feature_columns import to_features, to_json
 from hemix.serving.stores.sqlite_file import check_file, create_tables, store_errors
 from hemix.serving.stores.sqlite_owner import OwnerRow, delete_owner
@@ -48,7 +48,7 @@ class SQLiteStore:
         StoreError: The folder is missing, or the file is damaged or not a store.
     """
 
-    def __init__(self, path: Path, limits: StoreLimits = StoreLimits()) -> None:  # noqa: B008 (frozen)
+    def __init__(self, path: Path, limits: StoreLimits = DEFAULT_LIMITS) -> None:
         self._path, self._limits = path, limits
         self._lock = threading.Lock()
         self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hemix.errors import MissingExtra, UsageError
-from hemix.serving.stores.base import Store, StoreLimits
+from hemix.serving.stores.base import DEFAULT_LIMITS, Store, StoreLimits
 
 __all__ = ["open_store"]
 
@@ -14,7 +14,7 @@ _EXPECTED = (
 )
 
 
-def open_store(url: str, limits: StoreLimits = StoreLimits()) -> Store:  # noqa: B008 (frozen)
+def open_store(url: str, limits: StoreLimits = DEFAULT_LIMITS) -> Store:
     """Open the store at ``url``.
 
     Args:

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from hemix.files import write_json
 from hemix.lab.studies import cost, run_trial, runner
-from hemix.lab.studies.trial import Trial
+from hemix.lab.studies.trial import TRIAL_FORMAT, Trial
 
 FAST = {
     "train.batch_size": 512,
@@ -80,4 +79,4 @@ def write_result(
         for task in trial.dataset.dataset.schema.outputs
     }
     result = {"tasks": tasks, "seconds": seconds, "train_rows": trial.dataset.train_rows}
-    write_json(trial.folder / "result.json", result)
+    TRIAL_FORMAT.write(trial.folder / "result.json", result)

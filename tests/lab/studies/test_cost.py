@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from hemix.files import write_json
 from hemix.lab.studies import cost
 from hemix.lab.studies.cost import Stage, finished_costs, plan_study
 from hemix.lab.studies.options import StudyOptions
+from hemix.lab.studies.trial import TRIAL_FORMAT
 from tests.lab.studies.in_process import MakeTrial, write_result
 
 START = cost._START_SECONDS
@@ -60,7 +60,7 @@ def test_trained_trial_needs_only_the_start_for_test(make_trial: MakeTrial) -> N
     trials = [make_trial(0), make_trial(1)]
     for trial in trials:
         write_result(trial)
-    write_json(trials[0].folder / "test.json", {"tasks": {}})
+    TRIAL_FORMAT.write(trials[0].folder / "test.json", {"tasks": {}})
     (stage,) = plan_study([Stage(name="x", trials=trials, split="test")], StudyOptions()).stages
     assert (stage.finished, stage.seconds) == (1, round(START))
 

@@ -87,5 +87,5 @@ def test_unfinished_search_has_no_best_trial(make_trial: MakeTrial) -> None:
 def test_undefined_loss_of_a_task_is_an_error(make_trial: MakeTrial) -> None:
     trial = make_trial()
     write_result(trial, losses={"click": 0.5})
-    with pytest.raises(RunError, match=trial.folder.name):
+    with pytest.raises(RunError, match=f"{trial.folder.name}: log loss is not defined"):
         best_trial([trial])

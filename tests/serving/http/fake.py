@@ -16,12 +16,12 @@ from typing import Any
 
 from hemix.errors import StoreError
 from hemix.schema import Schema
-from hemix.serving.http.access import Access
+from hemix.serving.http.admission import Access
 from hemix.serving.http.app import make_app
-from hemix.serving.http.logs import configure
-from hemix.serving.http.server import bind, serve
-from hemix.serving.http.service import Limits, Service
-from hemix.serving.models import Models
+from hemix.serving.http.service import RequestLimits, Service
+from hemix.serving.http.uvicorn_server import bind, serve
+from hemix.serving.json_logging import configure_logging
+from hemix.serving.models import LoadedModels
 from hemix.serving.stores import Store, open_store
 from hemix.serving.types import Attribution, RankedItem, Ranking, RankRequest
 
@@ -109,16 +109,16 @@ def main(options: dict[str, Any]) -> None:
     """Serve as ``options`` say; prints one JSON line with the URL when ready."""
     bound = bind("127.0.0.1", 0)
     store = open_store(options.get("store", "memory://"))
-    limits = Limits(**options.get("limits", {}))
+    limits = RequestLimits(**options.get("limits", {}))
     registry = Path(options["registry"]) if "registry" in options else None
-    models = Models(
+    models = LoadedModels(
         lambda folder, name, version: FakeRanker(folder, name, version, store),
         registry,
         strict=limits.strict,
     )
     models.put("fake", "1", Path(options["run"]))
     access = Access(options.get("token"), options.get("admin_token"))
-    configure()
+    configure_logging()
     app = make_app(Service(models=models, store=store, access=access, limits=limits))
     port = bound.getsockname()[1]
     said = json.dumps({"url": f"http://127.0.0.1:{port}"})

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from hemix import Client
-from hemix.serving.models import find_runs
+from hemix.serving.run_folders import find_runs
 from tests.serving.http.process import ROOT, Server, started
 
 ADMIN = "admin-token-0123456789"
@@ -51,10 +51,10 @@ def curls(path: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/serving.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/how-to/serving.md"])
 def test_the_curl_lines_work_as_printed(demo: Server, page: str) -> None:
     found = curls(page)
-    assert len(found) == {"README.md": 2, "docs/serving.md": 8}[page]
+    assert len(found) == {"README.md": 2, "docs/how-to/serving.md": 8}[page]
     for command in found:
         assert PRINTED in command
         done = subprocess.run(
@@ -79,8 +79,10 @@ def test_the_click_of_the_readme_is_in_the_because_of_its_ranking(demo: Server) 
 
 
 def test_the_python_lines_work_as_printed(demo: Server, capsys: pytest.CaptureFixture[str]) -> None:
-    [code] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/serving.md").read_text(), re.DOTALL)
-    exec(compile(code.replace(PRINTED, demo.url), "docs/serving.md", "exec"), {})
+    [code] = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs/how-to/serving.md").read_text(), re.DOTALL
+    )
+    exec(compile(code.replace(PRINTED, demo.url), "docs/how-to/serving.md", "exec"), {})
     assert "p00042" in capsys.readouterr().out
 
 

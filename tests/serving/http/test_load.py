@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from hemix.serving.http.gate import ClientGone, Gate
+from hemix.serving.http.service import BoundedExecutor, ClientGone
 from tests.serving.http.process import Server, fake_server
 
 
@@ -32,7 +32,7 @@ def slow(server: Server, seconds: float, number: int = 0) -> tuple[int, object]:
 
 def test_a_full_queue_refuses_at_once_and_answers_are_never_mixed_up(tmp_path: Path) -> None:
     with (
-        fake_server(tmp_path, limits={"workers": 2, "waiting": 2}) as server,
+        fake_server(tmp_path, limits={"workers": 2, "queue": 2}) as server,
         ThreadPoolExecutor(12) as many,
     ):
         began = time.monotonic()
@@ -75,7 +75,7 @@ def test_many_large_bodies_do_not_fill_the_memory(tmp_path: Path) -> None:
 
 def test_a_deadline_is_kept_and_the_worker_comes_back(tmp_path: Path) -> None:
     with fake_server(
-        tmp_path, limits={"workers": 1, "waiting": 5, "deadline_seconds": 0.5}
+        tmp_path, limits={"workers": 1, "queue": 5, "deadline_seconds": 0.5}
     ) as server:
         status, _ = slow(server, 1.5)
         assert status == 504
@@ -84,7 +84,7 @@ def test_a_deadline_is_kept_and_the_worker_comes_back(tmp_path: Path) -> None:
 
 
 def test_what_a_gone_client_asked_for_is_not_begun(tmp_path: Path) -> None:
-    with fake_server(tmp_path, limits={"workers": 1, "waiting": 50}) as server:
+    with fake_server(tmp_path, limits={"workers": 1, "queue": 50}) as server:
         body = json.dumps(
             {"user": "u1", "items": [{"id": "i1"}], "context": {"sleep": 1.0}}
         ).encode()
@@ -156,7 +156,7 @@ def files(server: Server) -> int:
 
 
 def test_a_client_that_does_not_read_its_answers_is_hung_up_on(tmp_path: Path) -> None:
-    with fake_server(tmp_path, server={"patience_seconds": 1.0}) as server:
+    with fake_server(tmp_path, server={"client_seconds": 1.0}) as server:
         item = "x" * 250
         told = [
             {
@@ -180,7 +180,7 @@ def test_a_client_that_does_not_read_its_answers_is_hung_up_on(tmp_path: Path) -
                 deaf.sendall(head("/v1/rank", len(asked)) + asked)
             server.until(
                 lambda: (
-                    {"hung up": "answer"}
+                    {"connection closed": "answer"}
                     in [{line["message"]: line.get("why")} for line in server.logs()]
                 )
             )
@@ -190,7 +190,7 @@ def test_a_client_that_does_not_read_its_answers_is_hung_up_on(tmp_path: Path) -
 
 def test_a_client_that_goes_on_with_a_body_that_nobody_reads_is_hung_up_on(tmp_path: Path) -> None:
     with fake_server(
-        tmp_path, server={"patience_seconds": 1.0}, token="a-token-of-the-tests"
+        tmp_path, server={"client_seconds": 1.0}, token="a-token-of-the-tests"
     ) as server:
         for path, status in (("/v1/rank", b"401"), ("/v1/nothing", b"404")):
             with socket.create_connection(("127.0.0.1", server.port), 10) as caller:
@@ -236,7 +236,7 @@ def alive(caller: socket.socket) -> None:
 
 
 def test_idle_connections_make_room_for_new_ones(tmp_path: Path) -> None:
-    with fake_server(tmp_path, server={"connections": 8}) as server:
+    with fake_server(tmp_path, server={"max_connections": 8}) as server:
         callers = [socket.create_connection(("127.0.0.1", server.port), 10) for _ in range(8)]
         alive(callers[0])  # so the second is idle for longer
         assert server.ask("GET", "/healthz").status == 200
@@ -252,7 +252,7 @@ def test_work_that_is_never_begun_is_let_go_of() -> None:
             pass
 
     async def scene() -> None:
-        gate = Gate("rank", workers=1, waiting=5, deadline_seconds=30)
+        gate = BoundedExecutor("rank", workers=1, queue=5, deadline_seconds=30)
         stop = threading.Event()
         running = asyncio.ensure_future(gate.run(stop.wait))
         await asyncio.sleep(0)
@@ -265,7 +265,7 @@ def test_work_that_is_never_begun_is_let_go_of() -> None:
         with pytest.raises(ClientGone):
             await gate.run(body.work, gone)
         del body
-        while gate.taken > 1:
+        while gate.in_use > 1:
             await asyncio.sleep(0.01)
         gc.collect()
         assert held() is None, "the thread is busy, and the queue holds no body"

@@ -1,4 +1,4 @@
-"""Shapes of POST /v1/rank and /v1/events as docs/serving.md gives them."""
+"""Shapes of POST /v1/rank and /v1/events as docs/how-to/serving.md gives them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from hemix.schema import Schema
-from hemix.serving.checks import FieldChecks
+from hemix.serving.field_validation import FieldValidator
 from hemix.serving.http.events import read_events
-from hemix.serving.http.ranking import rank, read_request
-from hemix.serving.http.refusal import Refusal
-from hemix.serving.http.service import Limits
-from hemix.serving.models import Models
+from hemix.serving.http.messages import ApiError
+from hemix.serving.http.rank import rank, read_request
+from hemix.serving.http.service import RequestLimits
+from hemix.serving.models import LoadedModels
 from hemix.serving.stores import open_store
 from hemix.serving.types import Ranking, RankRequest
 from tests.serving.http.fake import FakeRanker
@@ -146,11 +146,16 @@ def test_an_event_and_a_ranking_of_one_millisecond(monkeypatch: pytest.MonkeyPat
             return super()._rank(request)
 
     store = open_store("memory://")
-    models = Models(lambda folder, name, version: Asked(folder, name, version, store))
+    models = LoadedModels(lambda folder, name, version: Asked(folder, name, version, store))
     models.put("fake", "1", Path(__file__).parent / "nowhere")
     monkeypatch.setattr(time, "time", lambda: 1_770_000_000.0)
-    [told] = read_events(json.dumps(event()).encode(), models.checks(), Limits()).events
-    rank(read_request(b'{"user": "u7", "items": [{"id": "i1"}]}', Limits()), models, Limits(), "r1")
+    [told] = read_events(json.dumps(event()).encode(), models.checks(), RequestLimits()).events
+    rank(
+        read_request(b'{"user": "u7", "items": [{"id": "i1"}]}', RequestLimits()),
+        models,
+        RequestLimits(),
+        "r1",
+    )
     assert told.time_ms < asked[0].time_ms
 
 
@@ -294,7 +299,7 @@ history: {fields: {tab: {type: TAB}}}
 """
 
 
-def two_models(*, strict: bool = False) -> dict[str, FieldChecks]:
+def two_models(*, strict: bool = False) -> dict[str, FieldValidator]:
     """``a`` reads numbers and a position, ``b`` categories and a title."""
     a = (
         OF_TWO.replace("LIKES", "numeric")
@@ -305,7 +310,9 @@ def two_models(*, strict: bool = False) -> dict[str, FieldChecks]:
         "PRICE", "price: {type: categorical}, title: {type: categorical}"
     )
     schemas = {"a": a + "roles: {bias: {column: position}}\n", "b": b.replace("TAB", "categorical")}
-    return {name: FieldChecks(Schema.parse(text), strict=strict) for name, text in schemas.items()}
+    return {
+        name: FieldValidator(Schema.parse(text), strict=strict) for name, text in schemas.items()
+    }
 
 
 @pytest.mark.parametrize(
@@ -325,7 +332,7 @@ def two_models(*, strict: bool = False) -> dict[str, FieldChecks]:
 def test_every_model_reads_the_fields_that_it_can(
     told: dict[str, object], field: str | None, unusable: dict[str, int]
 ) -> None:
-    taken = read_events(json.dumps(told).encode(), two_models(), Limits())
+    taken = read_events(json.dumps(told).encode(), two_models(), RequestLimits())
     assert [one["field"] for one in taken.rejected] == ([] if field is None else [field])
     assert (len(taken.events), dict(taken.unusable)) == (int(field is None), unusable)
 
@@ -336,7 +343,7 @@ def test_strict_refuses_the_columns_that_no_model_has() -> None:
         ({"tab": 1, "colour": "red"}, False),
     ):
         taken = read_events(
-            json.dumps(event(fields=fields)).encode(), two_models(strict=True), Limits()
+            json.dumps(event(fields=fields)).encode(), two_models(strict=True), RequestLimits()
         )
         assert len(taken.events) == accepted
 
@@ -354,10 +361,10 @@ def test_a_position_is_a_whole_number_of_at_least_0(position: object) -> None:
         ]
     )
     if position != position:  # NaN is no JSON at all
-        with pytest.raises(Refusal, match="not JSON"):
-            read_events(body.encode(), checks, Limits())
+        with pytest.raises(ApiError, match="not JSON"):
+            read_events(body.encode(), checks, RequestLimits())
         return
-    taken = read_events(body.encode(), checks, Limits())
+    taken = read_events(body.encode(), checks, RequestLimits())
     assert [(one["index"], one["code"], one["field"]) for one in taken.rejected] == [
         (0, "invalid", "fields.position")
     ]

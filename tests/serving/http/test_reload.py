@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from hemix.errors import RunError
-from hemix.serving.models import check_folder, find_runs
+from hemix.serving.run_folders import check_folder, find_runs
 from tests.serving.http.process import Server, fake_server, started
 
 ADMIN = "admin-token-0123456789"

@@ -13,11 +13,11 @@ import pytest
 from hemix import Client
 from hemix.data.dataset import Dataset
 from hemix.runs import Run
-from hemix.serving.engine import Engine, EngineConfig
-from hemix.serving.served.replay import replay
+from hemix.serving.engine import Engine
+from hemix.serving.ranking_log.replay import replay
 from hemix.serving.stores import StoreLimits, open_store
 from tests.serving.http.process import ROOT
-from tests.serving.http.test_served import as_json, serving
+from tests.serving.http.test_server_process import as_json, serving
 from tests.serving.parity import TOLERANCE, asked_requests, live_events
 
 
@@ -51,9 +51,7 @@ def test_rankings_of_a_server_that_has_ended_are_replayed(
     assert folder.name == f"{rich_run.name}-1-{run.schema.columns_fingerprint()}"
     assert sum(pq.read_metadata(f).num_rows for f in (folder / "events").glob("*.parquet")) == done
     store = open_store(url, StoreLimits(ttl_ms=None))
-    back = list(
-        replay(folder, Engine(run, store, EngineConfig(name=rich_run.name, version="1")), store)
-    )
+    back = list(replay(folder, Engine(run, store, name=rich_run.name, version="1"), store))
     assert [one.id for one in back] == [one.request.id for one in asked]
     assert max(one.difference for one in back) <= TOLERANCE
     for one, expected in zip(back, scores, strict=True):

@@ -1,0 +1,65 @@
+"""Attention to events to each of which a learned vector of its age is added.
+
+Keys and values are linear in that vector, so its part is split off exactly: scores by age bucket
+are added to those of the events, and values by age bucket are weighed by the mass of each bucket.
+
+Letters: B users, C requests a user, J queries a request, H heads, L keys a user, d width of a head,
+A age buckets and one for what has no age.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hemix.nn.history_state import NO_AGE, GroupKeys
+
+__all__ = ["age_attention", "age_attention_weights"]
+
+
+def age_attention(
+    keys: GroupKeys,
+    q_BHCJd: Tensor,
+    table_hA: Tensor,
+    age_keys_AHd: Tensor,
+    age_values_AHd: Tensor,
+) -> Tensor:
+    """Return what queries read, [B, H, C, J, d].
+
+    Args:
+        keys: Of the group, not absorbed.
+        q_BHCJd: Queries, scaled.
+        table_hA: Summands of scores by bucket; -inf hides a key.
+        age_keys_AHd: The ages' vectors as keys.
+        age_values_AHd: The ages' vectors as values.
+    """
+    weights, mass = age_attention_weights(keys, q_BHCJd, table_hA, age_keys_AHd)
+    values_BHLd = _by_head(keys.keys_values_BLx.chunk(2, 2)[1], q_BHCJd.shape[1])
+    of_events = torch.einsum("bhcjl,bhld->bhcjd", weights, values_BHLd)
+    return of_events + torch.einsum("bhcja,ahd->bhcjd", mass, age_values_AHd)
+
+
+def age_attention_weights(
+    keys: GroupKeys, q_BHCJd: Tensor, table_hA: Tensor, age_keys_AHd: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the weights of keys [B, H, C, J, L] and their sums by age bucket [B, H, C, J, A].
+
+    Args:
+        keys: Of the group, not absorbed.
+        q_BHCJd: Queries, scaled.
+        table_hA: Summands of scores by bucket; -inf hides a key.
+        age_keys_AHd: The ages' vectors as keys.
+    """
+    keys_BHLd = _by_head(keys.keys_values_BLx.chunk(2, 2)[0], q_BHCJd.shape[1])
+    bucket_BCL = keys.bucket_BCL.long()
+    hidden_BCL = table_hA[0].index_select(0, bucket_BCL.flatten()).view(bucket_BCL.shape)
+    by_bucket = torch.einsum("bhcjd,ahd->bhcja", q_BHCJd, age_keys_AHd)
+    scores = torch.einsum("bhcjd,bhld->bhcjl", q_BHCJd, keys_BHLd)
+    bucket = bucket_BCL.clamp(max=NO_AGE)[:, None, :, None].expand(scores.shape)
+    weights = (scores + hidden_BCL[:, None, :, None] + by_bucket.gather(-1, bucket)).softmax(-1)
+    return weights, torch.zeros_like(by_bucket).scatter_add(-1, bucket, weights)
+
+
+def _by_head(x_BLD: Tensor, heads: int) -> Tensor:
+    """[B, L, D] -> [B, H, L, d]"""
+    return x_BLD.view(*x_BLD.shape[:-1], heads, -1).transpose(1, 2)

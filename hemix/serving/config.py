@@ -1,0 +1,169 @@
+"""The configuration of a server: one object for command line, Python and engine.
+
+Its values come from flags, the environment (``HEMIX_SERVE_*``), a YAML file and defaults, in this
+order of precedence.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hemix.errors import SettingsError
+from hemix.measure import processors
+from hemix.schema import Schema
+from hemix.serving.stores.base import DAY_MS, StoreLimits
+from hemix.validation import first_problem
+from hemix.yaml_files import read_yaml
+
+__all__ = ["ENVIRONMENT_PREFIX", "Precision", "ServeConfig", "load_config"]
+
+Precision = Literal["fp32", "bf16"]
+
+ENVIRONMENT_PREFIX = "HEMIX_SERVE_"
+_CONFIG_VARIABLE = f"{ENVIRONMENT_PREFIX}CONFIG"
+"""Names the file where no flag does"""
+
+
+class ServeConfig(BaseModel):
+    """The configuration of a server. Every field has the name of its flag."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)
+    """0: any free port."""
+    store: str | None = None
+    """URL of the store; None: SQLite in events.db in the run's folder."""
+    token_file: Path | None = None
+    admin_token_file: Path | None = None
+    registry: Path | None = None
+    """Folder name/version/ of versions that may be loaded; None: RUN, if it is a registry."""
+    threads: int = Field(default=1, ge=1)
+    """PyTorch threads of each worker."""
+    workers: int | None = Field(default=None, ge=1)
+    """Threads that score; None: the cores divided by ``threads``."""
+    device: str = "cpu"
+    log: Path | None = None
+    """Folder of the ranking logs; None: ``served`` in the run's folder."""
+    no_log: bool = False
+    served_keep_days: float | None = Field(default=None, ge=0.01)
+    """Days after which files of the log are deleted; None: never."""
+    cache_mib: float = Field(default=256, ge=0)
+    """Memory for cached user states."""
+    history_cap: int = Field(default=StoreLimits.cap, ge=1)
+    """Maximum events of one user."""
+    history_days: int = Field(default=90, ge=0)
+    """Days after which an inactive user is deleted; 0: never."""
+    item_days: int = Field(default=365, ge=0)
+    """Days after which an item's live features are deleted; 0: never."""
+    strict: bool = False
+    """Refuse users, items and columns that the run does not know."""
+    precision: Precision = "fp32"
+    """Precision of the model's dense layers."""
+    max_items: int = Field(default=2_000, ge=1)
+    """Maximum items of a ranking."""
+    max_body_mib: int = Field(default=8, ge=1)
+    """Maximum decompressed body."""
+    queue: int = Field(default=64, ge=0)
+    """Maximum rankings, and bodies of events, that wait; further ones are refused."""
+    deadline: float = Field(default=5.0, ge=0.1)
+    """Maximum seconds for an answer."""
+    store_timeout: float = Field(default=0.25, ge=0.01)
+    """Maximum seconds for a ranking's read of the store; then it ranks without."""
+
+    @property
+    def scoring_workers(self) -> int:
+        """Number of threads that score."""
+        return self.workers or max(processors() // self.threads, 1)
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory for cached user states, in bytes."""
+        return int(self.cache_mib * 2**20)
+
+    def store_limits(self, schemas: Iterable[Schema]) -> StoreLimits:
+        """Return the store's limits, with room for the longest history of these schemas."""
+        schemas = list(schemas)
+        lengths = [s.history.global_length + s.history.realtime_length for s in schemas]
+        return StoreLimits(
+            cap=max(self.history_cap, *lengths),
+            ttl_ms=self.history_days * DAY_MS or None,
+            item_ttl_ms=self.item_days * DAY_MS or None,
+            impressions=any(schema.history_source == "impressions" for schema in schemas),
+        )
+
+
+def load_config(
+    flags: Mapping[str, Any] | None = None,
+    *,
+    file: str | Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> ServeConfig:
+    """Merge flags, environment, file and defaults, in this order of precedence.
+
+    Args:
+        flags: Values by field, those that the command line names.
+        file: YAML file of values by field; None: the one that ``HEMIX_SERVE_CONFIG`` names.
+        environment: Environment variables; None: those of the process. Empty ones are unset.
+
+    Raises:
+        SettingsError: A key is unknown or a value is invalid; names its flag, variable or file.
+    """
+    variables = {
+        name: value
+        for name, value in (os.environ if environment is None else environment).items()
+        if name.startswith(ENVIRONMENT_PREFIX) and value
+    }
+    named_file = variables.pop(_CONFIG_VARIABLE, None)
+    path = file or named_file
+    from_file = _read_file(path) if path else {}
+    from_environment = {
+        name.removeprefix(ENVIRONMENT_PREFIX).lower(): value for name, value in variables.items()
+    }
+    return ServeConfig(
+        **{
+            **_validated(from_file, str, prefix=f"{path}: "),
+            **_validated(from_environment, lambda name: f"{ENVIRONMENT_PREFIX}{name.upper()}"),
+            **_validated(flags or {}, lambda name: f"--{name.replace('_', '-')}"),
+        }
+    )
+
+
+def _read_file(path: str | Path) -> Mapping[str, Any]:
+    content = read_yaml(path, SettingsError)
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise SettingsError(f"{path}: expected keys with values, such as port: 8080")
+    return content
+
+
+def _validated(
+    values: Mapping[str, Any], spelling: Callable[[str], str], *, prefix: str = ""
+) -> dict[str, Any]:
+    """Validate the values of one source.
+
+    Args:
+        values: Values by field.
+        spelling: Returns the source's name for a field.
+        prefix: Start of messages.
+    """
+    fields = ServeConfig.model_fields
+    for name in values:
+        if name not in fields:
+            close = get_close_matches(name, fields, n=1)
+            hint = f"; did you mean {spelling(close[0])}?" if close else ""
+            raise SettingsError(f"{prefix}{spelling(name)}: unknown setting{hint}")
+    try:
+        config = ServeConfig.model_validate(dict(values))
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0])
+        _, _, problem = first_problem(error).partition(": ")
+        raise SettingsError(f"{prefix}{spelling(name)}: {problem}") from error
+    return {name: getattr(config, name) for name in values}

@@ -1,0 +1,77 @@
+"""Checks that the processes of a run, its dataset and its checkpoint belong together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hemix.data.dataset import Dataset
+from hemix.errors import RunError
+from hemix.runs.folder import INFO_FILE
+from hemix.training.checkpoint import Checkpoint
+from hemix.training.job import TrainingJob
+from hemix.training.parent import weights_of
+from hemix.validation import first_difference
+
+__all__ = ["assert_equal_jobs", "check_same_data", "dataset_identity"]
+
+
+def assert_equal_jobs(job: TrainingJob) -> None:
+    """Raise UsageError in all processes where they would begin differently.
+
+    The error names the setting, the file of the data or the flag that differs, and the process.
+    """
+    if job.distributed is None:
+        return
+    sections = job.settings.model_dump(mode="json").items()
+    settings = {f"{group}.{name}": v for group, values in sections for name, v in values.items()}
+    fingerprint = job.data.schema.fingerprint()
+    info = job.out / INFO_FILE
+    parent = None if job.start_from is None else weights_of(job.start_from)
+    job.distributed.assert_equal_across_ranks(
+        {
+            "settings": settings,
+            "data": {"schema.yaml": fingerprint, **_hashes(dataset_identity(job.data))},
+            "flags": {"--resume": job.resume, "--from": parent},
+            "files": {f"{info}": "there" if info.exists() else "missing"},
+        }
+    )
+
+
+def dataset_identity(data: Dataset) -> dict[str, Any]:
+    """What makes a dataset the same one, wherever it lies."""
+    return {
+        "fingerprint": data.schema.fingerprint(),
+        "encoders": data.manifest["encoders"],
+        "files": data.manifest["files"],
+    }
+
+
+def check_same_data(checkpoint: Checkpoint, data: Dataset) -> None:
+    """Refuse a checkpoint of other data.
+
+    Args:
+        checkpoint: The checkpoint to continue from.
+        data: The dataset to train on.
+
+    Raises:
+        RunError: Naming the first column that differs for another schema, or the first file.
+    """
+    theirs, ours = checkpoint.state["data"], dataset_identity(data)
+    folder = checkpoint.folder
+    if theirs["fingerprint"] != ours["fingerprint"]:
+        difference = first_difference(
+            checkpoint.state["schema"],
+            data.schema.model_dump(mode="json"),
+        )
+        where = f"they differ in {difference or 'which tables there are'}"
+        raise RunError(f"{folder}: of another schema than {data.folder}: {where}")
+    if theirs != ours:
+        before, now = _hashes(theirs), _hashes(ours)
+        names = sorted(before.keys() | now.keys())
+        name = next(name for name in names if before.get(name) != now.get(name))
+        reason = f"was trained on another dataset than {data.folder} ({name} differs)"
+        raise RunError(f"{folder}: {reason}; resume with the same one")
+
+
+def _hashes(data: dict[str, Any]) -> dict[str, str]:
+    return {name: entry["xxh64"] for name, entry in data["files"].items()}
