@@ -51,11 +51,14 @@ def curls(path: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/how-to/serving.md"])
-def test_the_curl_lines_work_as_printed(demo: Server, page: str) -> None:
-    found = curls(page)
-    assert len(found) == {"README.md": 2, "docs/how-to/serving.md": 8}[page]
-    for command in found:
+@pytest.mark.parametrize(
+    ("page", "count"),
+    [("README.md", 2), ("docs/reference/serving-api.md", 7), ("docs/how-to/serving.md", 1)],
+)
+def test_the_curl_lines_work_as_printed(demo: Server, page: str, count: int) -> None:
+    commands = curls(page)
+    assert len(commands) == count
+    for command in commands:
         assert PRINTED in command
         done = subprocess.run(
             ["bash", "-c", command.replace(PRINTED, demo.url) + " -sS --fail"],
