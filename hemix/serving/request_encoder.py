@@ -18,15 +18,15 @@ from hemix.data.encode import Encoders
 from hemix.data.entities import (
     EntityTable,
     coordinates_features,
-    match_counter,
+    history_numbers,
     match_key_columns,
 )
 from hemix.data.history import find_history_ranges
 from hemix.data.keys import distinct, keys_of_texts
 from hemix.data.layout import Block
 from hemix.errors import RequestError
-from hemix.features.history_counts import history_counts
 from hemix.features.match_counts import MatchIndex
+from hemix.features.seen_events import SeenEvents
 from hemix.features.statistics import Statistics
 from hemix.serving.column_parser import ColumnParser, OnInvalid, columns_of
 from hemix.serving.encoded import RequestSide, UserSide
@@ -75,7 +75,9 @@ class RequestEncoder:
         self._context_coordinates = coordinates_features(schema, "context")
         self._needs_coordinates = any(f.inputs() for _, _, f in schema.features)
         self._versioned = schema.valid_from is not None
-        self._match_counter = match_counter(schema, encoders.match_actions)
+        self._history_numbers = history_numbers(
+            schema, len(encoders.actions), encoders.match_actions
+        )
         self._match_columns = match_key_columns(schema)
         self._statistics = StatisticsEncoder(
             encoders, statistics, self.users.key_names, self.items.key_names
@@ -140,7 +142,7 @@ class RequestEncoder:
         )
 
     def _match_index(self, item_keys: Array, event_item: Array, ids: Array) -> MatchIndex | None:
-        counter = self._match_counter
+        counter = self._history_numbers.matches
         if counter is None:
             return None
         return counter.index(item_keys, event_item, counter.groups(ids[:, 0]))
@@ -262,24 +264,25 @@ class RequestEncoder:
         )
         context_block = _with_numbers(context_block, self._statistics.numbers("context", inputs))
         cross_block = _with_numbers(cross_block, self._statistics.numbers("cross", inputs))
-        if self.schema.history.counts:
-            counts = history_counts(history_ranges, user.ids[:, 0], len(self._encoders.actions))
-            context_block = context_block.with_numbers(counts)
-        if self._match_counter is not None:
-            assert user.matches is not None, "the user was encoded without match counts"
-            requested = (user.matches, user.time_ms, history_ranges, time_ms)
-            context_block = context_block.with_numbers(self._match_counter.totals(*requested))
-            candidate_keys = candidates.keys[:, self._match_columns]
-            of_request = np.zeros(rows, dtype=np.int64)
-            cross_block = cross_block.with_numbers(
-                self._match_counter.numbers(*requested, candidate_keys, of_request)
-            )
+        seen = SeenEvents(
+            event_ids=user.ids,
+            time_ms=user.time_ms,
+            history_ranges=history_ranges,
+            request_time_ms=time_ms,
+        )
+        context_numbers = self._history_numbers.context(seen, user.matches)
+        cross_numbers = self._history_numbers.cross(
+            seen,
+            user.matches,
+            candidates.keys[:, self._match_columns],
+            np.zeros(rows, dtype=np.int64),
+        )
         return RequestSide(
             request=request,
             history_ranges=history_ranges,
-            context=context_block,
+            context=context_block.with_numbers(context_numbers),
             items=candidates.block,
-            cross=cross_block,
+            cross=cross_block.with_numbers(cross_numbers),
             raw=candidates.raw,
             known=known,
         )
