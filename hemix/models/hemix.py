@@ -231,9 +231,7 @@ class HeMix(Ranker):
         return self.encode_history(self.events(inputs), inputs)
 
     def encode_history(self, events_ED: Tensor, inputs: Inputs) -> UserState:
-        """:meth:`encode_user` from event vectors [1 + E, D] that exist already, the null event
-        first.
-        """
+        """Encode users whose event vectors [1 + E, D] exist already, the null event first."""
         assert inputs.user_RW is not None, "encode_user needs the level user"
         time_ms, keep = event_times(inputs.batch), inputs.context_QW is None
         return UserState(
