@@ -1,11 +1,8 @@
-"""Shards -> RequestBatch.
+"""A prepared dataset folder, memory-mapped, and the batches of its splits.
 
-A dataset folder is opened by memory-mapping; a batch is a pure function of the requests that it
-holds. An epoch is a *plan*: an order of all requests and the places where one batch ends, both
-functions of (seed, epoch). So the position in the data is one number, any process can make any
-batch, and a resumed run sees exactly the batches that remained.
-
-Truth is not opened here.
+A batch is a pure function of its requests. An epoch is a plan: an order of all requests, divided
+into batches, as a function of (seed, epoch). So any process can make any batch, and a resumed run
+continues with the batches that remained.
 """
 
 from __future__ import annotations
@@ -15,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +20,7 @@ import torch
 
 from hemix.data.batch import RequestBatch
 from hemix.data.columns import Columns
+from hemix.data.entities import match_counter, match_key_columns
 from hemix.data.history import HistoryStore
 from hemix.data.jagged import int64_tensor
 from hemix.data.jagged_array import offsets_of, range_positions
@@ -34,12 +32,13 @@ from hemix.errors import DataError, UsageError
 from hemix.features.history_counts import HISTORY_COUNTS, history_counts, number_of_actions
 from hemix.schema import Schema
 
-__all__ = ["Dataset", "Plan", "Split"]
+__all__ = ["Dataset", "HistoryPart", "Plan", "Split"]
 
 Int64Array = npt.NDArray[np.int64]
+HistoryPart = Literal["global", "realtime"]
 
 _AHEAD = 1
-"""Batches that wait to be taken, beside one in every loader thread's hands"""
+"""Finished batches that wait, in addition to the one of every loader thread"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +58,15 @@ class Split:
     """The impressions of one split, and how to make batches of them."""
 
     def __init__(self, dataset: Dataset, name: str) -> None:
+        """Memory-map the shards.
+
+        Args:
+            dataset: The dataset.
+            name: ``train``, ``valid`` or ``test``.
+
+        Raises:
+            DataError: If a shard is missing or damaged.
+        """
         self._data = dataset
         self.name = name
         folders = sorted(p for p in (dataset.folder / name).glob("*") if p.is_dir())
@@ -85,11 +93,11 @@ class Split:
         self._context, self._cross = block("context", spec.context), block("cross", spec.cross)
         firsts = [load_array(folder / "first_candidate.npy") for folder in folders]
         counts = np.concatenate([np.diff(f) for f in firsts])
-        promised = dataset.manifest["splits"][name]
-        if (len(counts), int(counts.sum())) != (promised["requests"], promised["rows"]):
+        expected = dataset.manifest["splits"][name]
+        if (len(counts), int(counts.sum())) != (expected["requests"], expected["rows"]):
             raise DataError(
-                f"{dataset.folder / name}: expected {promised['requests']} requests and "
-                f"{promised['rows']} impressions "
+                f"{dataset.folder / name}: expected {expected['requests']} requests and "
+                f"{expected['rows']} impressions "
                 f"by manifest.json, found {len(counts)} and {int(counts.sum())}: a shard is "
                 "missing or damaged"
             )
@@ -120,12 +128,16 @@ class Split:
     def plan(
         self, batch_size: int, *, order: str = "stored", seed: int = 0, epoch: int = 0
     ) -> Plan:
-        """Batches of about ``batch_size`` impressions, whole requests each: a request is in
-        the batch that its first impression falls into.
+        """Divide the requests into batches of about ``batch_size`` impressions.
 
-        ``order``: ``stored`` (shard by shard, in each by user, then time), ``time``, ``shuffled``
-        by (seed, epoch), or ``users``: the users shuffled by (seed, epoch), all requests of one
-        together and in time.
+        A request belongs to the batch in which its first impression falls.
+
+        Args:
+            batch_size: Impressions of a batch, about.
+            order: ``stored`` (by shard, user and time), ``time``, ``shuffled``, or ``users``
+                (shuffled users, each with all requests in time).
+            seed: Of the shuffle, together with the epoch.
+            epoch: Number of the pass over the data.
         """
         if order == "shuffled":
             requests = np.random.default_rng([seed, epoch]).permutation(self.requests)
@@ -151,10 +163,16 @@ class Split:
         first: int = 0,
         replacement: Replacement | None = None,
         workers: int = 1,
+        hidden: HistoryPart | None = None,
     ) -> Iterator[RequestBatch]:
-        """The plan's batches from number ``first`` on, in order.
+        """Yield the batches of a plan, in order.
 
-        So many threads make the next ones meanwhile; with 0 each is made when it is asked for.
+        Args:
+            plan: Requests and batches.
+            first: Number of the first batch to yield.
+            replacement: Random replacement of ids, whose seed gets the number of each batch.
+            workers: Threads that make batches ahead; 0: none, a batch is made when it is needed.
+            hidden: See :meth:`batch`.
         """
 
         def make(i: int) -> RequestBatch:
@@ -163,7 +181,8 @@ class Split:
                 if replacement is None
                 else Replacement(rate=replacement.rate, seed=(*replacement.seed, i))
             )
-            return self.batch(plan.order[plan.begin[i] : plan.begin[i + 1]], replacement=swap)
+            requests = plan.order[plan.begin[i] : plan.begin[i + 1]]
+            return self.batch(requests, replacement=swap, hidden=hidden)
 
         if not workers:
             yield from map(make, range(first, len(plan)))
@@ -184,13 +203,18 @@ class Split:
                     future.cancel()
 
     def batch(
-        self, requests: Int64Array, *, replacement: Replacement | None = None
+        self,
+        requests: Int64Array,
+        *,
+        replacement: Replacement | None = None,
+        hidden: HistoryPart | None = None,
     ) -> RequestBatch:
         """Make the batch of some requests, in their order.
 
         Args:
             requests: int64 [Q], positions in the split.
             replacement: Replace known ids at random.
+            hidden: A part of the histories that no request sees, and that nothing counts.
         """
         data, store = self._data, self._data.history
         first = self.first_candidate[requests]
@@ -198,7 +222,7 @@ class Split:
         rows = range_positions(first, counts)
         time_ms = self.time_ms[requests]
         user_row = self.user_row[requests].astype(np.int64)
-        ranges = store.ranges(self.user[requests].astype(np.int64), time_ms)
+        ranges = _without_part(store.ranges(self.user[requests].astype(np.int64), time_ms), hidden)
         histories = _Histories.of(user_row, ranges)
         events = range_positions(histories.begin, np.diff(histories.offsets))
 
@@ -207,7 +231,8 @@ class Split:
             np.concatenate([item_row, store.item_row.take(events)]), data.items.rows
         )
         labels = self.labels[rows]
-        event_ids = store.ids.take(events, axis=0)
+        event_ids, event_time_ms = store.ids.take(events, axis=0), store.time_ms.take(events)
+        request_index = np.repeat(np.arange(len(requests), dtype=np.int64), counts)
 
         blocks = {
             "user": data.users.select(histories.user_row),
@@ -220,19 +245,29 @@ class Split:
             blocks["context"] = blocks["context"].with_numbers(
                 history_counts(histories.ranges, event_ids[:, 0], actions)
             )
+        if data.match_counter is not None:
+            counter, keys = data.match_counter, data.match_keys(distinct)
+            candidates, event_items = np.split(index, [len(rows)])
+            groups = counter.groups(event_ids[:, 0])
+            matches = counter.index(keys, event_items, groups, wanted=candidates)
+            requested = (matches, event_time_ms, histories.ranges, time_ms)
+            blocks["context"] = blocks["context"].with_numbers(counter.totals(*requested))
+            blocks["cross"] = blocks["cross"].with_numbers(
+                counter.numbers(*requested, keys[candidates], request_index)
+            )
         if replacement is not None and replacement.rate > 0:
             blocks, event_ids = replacement.apply(blocks, event_ids, data.spec)
         return RequestBatch(
             users=Columns.from_block(blocks["user"]),
             event_offsets=int64_tensor(histories.offsets),
             event_item=int64_tensor(index[len(rows) :]),
-            event_time_ms=int64_tensor(store.time_ms.take(events)),
+            event_time_ms=int64_tensor(event_time_ms),
             event_ids=int64_tensor(event_ids),
             user_index=int64_tensor(histories.user_index),
             request_time_ms=int64_tensor(time_ms),
             context=Columns.from_block(blocks["context"]),
             history_ranges=int64_tensor(histories.ranges),
-            request_index=int64_tensor(np.repeat(np.arange(len(requests)), counts)),
+            request_index=int64_tensor(request_index),
             item_index=int64_tensor(index[: len(rows)]),
             cross=Columns.from_block(blocks["cross"]),
             bias=int64_tensor(self.bias[rows]),
@@ -241,6 +276,12 @@ class Split:
             weights=torch.from_numpy((labels >= 0) * self.weight[rows][:, None]),
             impression_index=int64_tensor(rows),
         )
+
+
+def _without_part(history_ranges: Int64Array, hidden: HistoryPart | None) -> Int64Array:
+    """Return ``history_ranges``, int64 [Q, 3], with an empty part."""
+    columns = {None: [0, 1, 2], "global": [1, 1, 2], "realtime": [0, 1, 1]}[hidden]
+    return history_ranges[:, columns]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,14 +339,18 @@ def _distinct(values: npt.NDArray[np.int32], upper: int) -> tuple[Int64Array, In
 
 
 class Dataset:
-    """A dataset folder made by ``hemix prepare``.
-
-    Raises DataError naming what is missing or damaged.
-    """
+    """A dataset folder made by ``hemix prepare``."""
 
     def __init__(self, folder: str | Path, *, history_events_max: int | None = None) -> None:
-        """``history_events_max``: show every request at most its newest so many events (to study
-        the length of histories).
+        """Open a folder.
+
+        Args:
+            folder: The dataset folder.
+            history_events_max: Most events that a request sees, its newest ones; None: what the
+                schema says.
+
+        Raises:
+            DataError: Names what is missing or damaged.
         """
         self.folder = Path(folder)
         manifest = self.folder / "manifest.json"
@@ -333,6 +378,11 @@ class Dataset:
         self.items = Block.load(
             self.folder / "items", "features", len(self.spec.item.jagged_tables)
         )
+        self.match_counter = match_counter(self.schema, self.spec.match_actions)
+        self._match_columns = match_key_columns(self.schema)
+        self._item_keys = (
+            None if self.match_counter is None else load_array(self.folder / "items" / "keys.npy")
+        )
         self.history = HistoryStore(
             self.folder / "history",
             self.schema.history,
@@ -353,6 +403,12 @@ class Dataset:
                 raise DataError(f"{path}: missing from the dataset folder")
             if file_hash(path) != entry["xxh64"]:
                 raise DataError(f"{path}: damaged: its hash is not the one in manifest.json")
+
+    def match_keys(self, item_rows: Int64Array) -> npt.NDArray[np.uint64]:
+        """uint64 [rows, C]: keys of the columns in which match counts compare, of item versions."""
+        assert self._item_keys is not None, "the schema has no match counts"
+        keys: npt.NDArray[np.uint64] = self._item_keys.take(item_rows, axis=0)
+        return keys[:, self._match_columns]
 
     @property
     def item_rows(self) -> int:

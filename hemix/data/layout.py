@@ -31,9 +31,9 @@ __all__ = [
     "save_array",
 ]
 
-MANIFEST_FORMAT = SavedFormat(version=1, error=DataError, remedy="prepare the logs again")
-"""Of manifest.json and of all arrays that it lists"""
-SPEC_FORMAT = SavedFormat(version=1, error=DataError, remedy="prepare the logs again")
+MANIFEST_FORMAT = SavedFormat(version=2, error=DataError, remedy="prepare the logs again")
+"""Of manifest.json and of all arrays that it lists; 2 since items have the keys of match counts"""
+SPEC_FORMAT = SavedFormat(version=2, error=DataError, remedy="prepare the logs again")
 
 SPLITS = ("train", "valid", "test")
 _HEADER_BYTES = 128

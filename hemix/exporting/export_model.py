@@ -28,7 +28,6 @@ from hemix.models.hemix import HeMix, UserState
 from hemix.nn.heads import probabilities
 from hemix.nn.inputs import EventField, Inputs
 from hemix.nn.interests import HistoryInterest
-from hemix.nn.matches import MatchEvents
 from hemix.nn.padded import PaddedLayout, flat_events, padded_events
 from hemix.nn.pooled import PooledState
 from hemix.nn.time_encoding import rotary_turns
@@ -43,7 +42,7 @@ __all__ = [
     "takes_times",
 ]
 
-_BY_EVENT = ("state_global", "state_columns", "state_ids", "state_actions", "state_time_ms")
+_BY_EVENT = ("state_global", "state_columns", "state_time_ms")
 
 PADDING = -1
 """Id in a multi-valued feature that stands for no value."""
@@ -217,12 +216,6 @@ def _state_ports(model: HeMix) -> tuple[Port, ...]:
                     shape=(*rows, fields.columns * fields.size),
                 )
             )
-    if model.matches is not None:
-        if model.matches.columns:
-            ports.append(
-                Port(name="state_ids", dtype=torch.int64, shape=(*rows, len(model.matches.columns)))
-            )
-        ports.append(Port(name="state_actions", dtype=torch.int64, shape=rows))
     if takes_times(model):
         ports.append(Port(name="state_time_ms", dtype=torch.int64, shape=rows))
     return tuple(ports)
@@ -244,7 +237,7 @@ def _user_ports(spec: InputSpec) -> Iterator[Port]:
 
 def takes_times(model: HeMix) -> bool:
     """Whether the graphs need the times of requests and events."""
-    return model.config.time_encoding != "none" or model.config.matches
+    return model.config.time_encoding != "none"
 
 
 class DenseUser(_Half):
@@ -276,9 +269,6 @@ class DenseUser(_Half):
         if state.fields is not None:
             columns["state_fields"] = state.fields.fields
             by_event["state_columns"] = state.fields.events_ED
-        if state.matches is not None:
-            by_event["state_ids"] = state.matches.ids_EC.long()
-            by_event["state_actions"] = state.matches.action_E.long()
         for name, rows in by_event.items():
             if rows is not None:
                 columns[name] = padded_events(rows, users, events)
@@ -298,7 +288,7 @@ class DenseUser(_Half):
             EventField(values_Vd=self.tables[self._table[table]], index_E=ids_Ef[:, place])
             for place, table in enumerate(spec.event.tables)
         )
-        item_IW, item_ids, event_item = self._items(given, time_E)
+        item_IW, event_item = self._items(given, time_E)
         user_RW = self._level("user", spec.user, given)
         no_columns = Columns(ids=none.unsqueeze(1)[:, :0], numbers=item_IW.new_zeros(0, 0))
         batch = RequestBatch(
@@ -315,7 +305,7 @@ class DenseUser(_Half):
             item_index=none,
             cross=no_columns,
             bias=none,
-            items=Columns(ids=item_ids, numbers=item_IW.new_zeros(0, 0)),
+            items=no_columns,
         )
         if user_RW is None:
             user_RW = item_IW.new_zeros(users, 0)
@@ -330,24 +320,18 @@ class DenseUser(_Half):
             batch=batch, user_RW=user_RW, event_fields=fields, item_IW=item_IW, padded=padded
         )
 
-    def _items(self, given: Mapping[str, Tensor], time_E: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(vectors [I, W] of item rows, ids [I, columns], the row of every event); the columns that
-        events do not carry are left empty."""
+    def _items(self, given: Mapping[str, Tensor], time_E: Tensor) -> tuple[Tensor, Tensor]:
+        """(vectors [I, W] of item rows, the row of every event)."""
         level, size = self.spec.item, self.config.embedding_size
         if not self.carried:
-            nothing = time_E.new_zeros(1, max(len(level.tables), 1))
-            return (
-                self.model.events.null.new_zeros(1, len(level.tables) * size),
-                nothing,
-                torch.zeros_like(time_E),
-            )
+            no_vectors = self.model.events.null.new_zeros(1, len(level.tables) * size)
+            return no_vectors, torch.zeros_like(time_E)
         own_Ic, carried = given["event_item_ids"], self.spec.event_item_columns
         vectors = [self._vectors(table, own_Ic[:, i]) for i, table in enumerate(self.carried)]
         # nobody reads the other columns, so any vector may stand there
         places = [carried.index(c) if c in carried else 0 for c in range(len(level.tables))]
         item_IW = torch.cat([vectors[place] for place in places], 1)
-        item_ids = torch.stack([own_Ic[:, place] for place in places], 1)
-        return item_IW, item_ids, given["event_item"].flatten()
+        return item_IW, given["event_item"].flatten()
 
 
 class DenseRequest(_Half):
@@ -406,7 +390,7 @@ class DenseRequest(_Half):
         projected_RH, events_ED = given["state_share"], flat_events(given["state_events"])
         flat = {name: flat_events(given[name]) for name in _BY_EVENT if name in given}
         times = flat.get("state_time_ms")
-        fields = matches = None
+        fields = None
         if self.model.products is not None:
             nothing = projected_RH.new_zeros(projected_RH.shape[0], 0, self.config.embedding_size)
             fields = PooledState(
@@ -414,10 +398,6 @@ class DenseRequest(_Half):
                 numbers=nothing[:, :, 0],
                 events_ED=flat.get("state_columns"),
             )
-        if self.model.matches is not None:
-            actions = flat["state_actions"]
-            ids = flat.get("state_ids", actions.unsqueeze(1)[:, :0])
-            matches = MatchEvents(ids_EC=ids, action_E=actions)
         return UserState(
             projected_RH=projected_RH,
             event_time_ms=torch.zeros(events_ED.shape[0], dtype=torch.int64)
@@ -426,7 +406,6 @@ class DenseRequest(_Half):
             events_ED=events_ED,
             global_keys_values=flat["state_global"],
             fields=fields,
-            matches=matches,
         )
 
     def _inputs(self, given: Mapping[str, Tensor]) -> tuple[Inputs, tuple[int, int]]:
@@ -447,9 +426,6 @@ class DenseRequest(_Half):
         context_QW = self._level("context", spec.context, given)
         none = user_Q.new_zeros(0)
         empty = Columns(ids=none.unsqueeze(1)[:, :0], numbers=no_columns[:0])
-        item_ids = (
-            given["item_ids"].flatten(0, 1) if spec.item.tables else row_N.unsqueeze(1)[:, :0]
-        )
         times = given.get("request_time_ms", torch.zeros_like(user_Q))
         batch = RequestBatch(
             users=empty,
@@ -465,7 +441,7 @@ class DenseRequest(_Half):
             item_index=row_N,
             cross=empty,
             bias=given["bias"].flatten() if spec.bias_rows else row_N,
-            items=Columns(ids=item_ids, numbers=no_columns[:0]),
+            items=empty,
         )
         padded = PaddedLayout(
             events=given["state_events"].shape[1] - 1,

@@ -34,7 +34,6 @@ from hemix.nn.history_state import HistoryState
 from hemix.nn.inputs import Inputs, level_widths
 from hemix.nn.interests import HistoryInterest
 from hemix.nn.layers import ActivationKind, NormKind, make_norm
-from hemix.nn.matches import Matches, MatchEvents, MatchIndex
 from hemix.nn.mixer import Block, FFNActivation, HeteroFFN, HeteroInteraction, NormPosition
 from hemix.nn.mixing import SelfAttention, TokenMixing
 from hemix.nn.pooled import PooledState
@@ -82,9 +81,6 @@ class HeMixConfig(SizedConfig):
     products: Literal["none", "fields", "histories"] = "histories"
     """Dot products of pairs of fields as inputs of the tokeniser: none, of the features, or of
     features and pooled histories."""
-    matches: bool = True
-    """Counts of the events that share an id with the candidate, by column, action and window of
-    time, as inputs of the tokeniser."""
     time_encoding: TimeEncoding = "bias"
     """How an event's age enters, without entering keys and values: see docs/project/decisions."""
     block: Literal["heteromixer", "rankmixer", "transformer"] = "heteromixer"
@@ -159,8 +155,6 @@ class UserState:
     made for those who need them"""
     fields: PooledState | None
     """What products are made of; None: the model has none"""
-    matches: MatchEvents | None
-    """What matches are counted in; None: the model counts none"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,8 +165,6 @@ class RequestState:
     """All columns of the tokeniser's first layer but the candidate's"""
     fields_QFd: Tensor | None
     """The request's side of the candidates' products; None: the model has none"""
-    matches: MatchIndex | None
-    """What the candidates' matches are looked up in; None: the model counts none"""
     fixed_realtime_QfD: Tensor | None
     fixed_global_QfD: Tensor | None
     """None: a request has one candidate, so the fixed queries go with its dynamic ones"""
@@ -192,17 +184,10 @@ class HeMix(Ranker):
         super().__init__(spec, config)
         width, dropout = config.token_width, config.dropout
         self.products = self._field_products()
-        self.matches = (
-            Matches(spec, use_global=config.use_global, use_realtime=config.use_realtime)
-            if config.matches
-            else None
-        )
-        crossed = {
-            f"{level}_{name}": getattr(part, f"{level}_count")
-            for name, part in (("products", self.products), ("matches", self.matches))
-            for level in ("request", "candidate")
-            if part is not None
-        }
+        crossed = dict[str, int]()
+        if self.products is not None:
+            crossed["request_products"] = self.products.request_count
+            crossed["candidate_products"] = self.products.candidate_count
         self.tokenizer = Tokenizer(
             level_widths(spec, config.embedding_size),
             tokens=config.ns_tokens,
@@ -263,7 +248,6 @@ class HeMix(Ranker):
             if keep and self.global_ is not None
             else None,
             fields=self.products.of_users(inputs) if self.products else None,
-            matches=self.matches.of_users(inputs.batch) if self.matches else None,
         )
 
     def encode_request(self, state: UserState, inputs: Inputs) -> RequestState:
@@ -272,7 +256,7 @@ class HeMix(Ranker):
         assert inputs.context_QW is not None, "encode_request needs the level request"
         batch, layout, time_ms = inputs.batch, inputs.layout, state.event_time_ms
         requests, apart = inputs.context_QW.shape[0], not layout.one_candidate_each
-        global_ = realtime = fields_QFd = matches = None
+        global_ = realtime = fields_QFd = None
         crossed = dict[str, Tensor]()
         if self.realtime is not None:
             users = state.projected_RH.shape[0]
@@ -285,15 +269,11 @@ class HeMix(Ranker):
             fields_QFd, crossed["request_products"] = self.products.of_requests(
                 state.fields, inputs
             )
-        if self.matches is not None and state.matches is not None:
-            index_and_totals = layout.match_index(self.matches, state.matches, time_ms)
-            matches, crossed["request_matches"] = self.matches.of_requests(*index_and_totals)
         return RequestState(
             projected_QH=self.tokenizer.project_request(
                 state.projected_RH, batch.user_index, inputs.context_QW, crossed
             ),
             fields_QFd=fields_QFd,
-            matches=matches,
             fixed_realtime_QfD=self.realtime.fixed(realtime, requests)
             if apart and self.realtime and realtime
             else None,
@@ -359,8 +339,6 @@ class HeMix(Ranker):
         batch, crossed = inputs.batch, dict[str, Tensor]()
         if self.products is not None and state.fields_QFd is not None:
             crossed["candidate_products"] = self.products.of_candidates(state.fields_QFd, inputs)
-        if self.matches is not None and state.matches is not None:
-            crossed["candidate_matches"] = self.matches.of_candidates(state.matches, batch)
         tokens_NnD: Tensor = self.tokenizer(
             state.projected_QH,
             batch.request_index,

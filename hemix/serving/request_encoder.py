@@ -15,12 +15,18 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from hemix.data.encode import Encoders
-from hemix.data.entities import EntityTable, coordinates_features
+from hemix.data.entities import (
+    EntityTable,
+    coordinates_features,
+    match_counter,
+    match_key_columns,
+)
 from hemix.data.history import find_history_ranges
 from hemix.data.keys import distinct, keys_of_texts
 from hemix.data.layout import Block
 from hemix.errors import RequestError
 from hemix.features.history_counts import history_counts
+from hemix.features.match_counts import MatchIndex
 from hemix.features.statistics import Statistics
 from hemix.serving.column_parser import ColumnParser, OnInvalid, columns_of
 from hemix.serving.entity_encoder import EntityEncoder, EntityRows
@@ -58,6 +64,8 @@ class UserSide:
     """string [E]: raw"""
     actions: pa.Array
     """string [E]: raw"""
+    matches: MatchIndex | None
+    """What the candidates' matches are counted in; None: the schema has no match counts"""
 
     @property
     def events(self) -> int:
@@ -120,6 +128,8 @@ class RequestEncoder:
         self._context_coordinates = coordinates_features(schema, "context")
         self._needs_coordinates = any(f.inputs() for _, _, f in schema.features)
         self._versioned = schema.valid_from is not None
+        self._match_counter = match_counter(schema, encoders.match_actions)
+        self._match_columns = match_key_columns(schema)
         self._statistics = StatisticsEncoder(
             encoders, statistics, self.users.key_names, self.items.key_names
         )
@@ -129,9 +139,11 @@ class RequestEncoder:
         self.limit = self.most + _SLACK
         """Number of a user's newest events to read"""
         self.event_columns = frozenset(
-            c for n in schema.event_item_features for c in schema.features.item[n].columns(n)
+            c
+            for n in (*schema.event_item_features, *schema.match_columns)
+            for c in schema.features.item[n].columns(n)
         )
-        """The item columns that events carry"""
+        """The item columns that events carry, or in which they match candidates"""
 
     # -- the user's side ---------------------------------------------------------------------------
 
@@ -159,18 +171,26 @@ class RequestEncoder:
             return actions if name == self._action else [e.fields.get(name) for e in events]
 
         raw = self._event.parse(len(events), column)
-        block, index = self._event_items(item_ids, time_ms, items)
+        encoded, index = self._event_items(item_ids, time_ms, items)
+        ids = self._encoders.block("event", raw, len(events), time_ms=time_ms).ids
         return UserSide(
             id=user,
             row=row,
             user=self.users.encode([user], np.array([row]), [said]),
-            items=block,
+            items=encoded.block,
             item_index=index,
             time_ms=time_ms,
-            ids=self._encoders.block("event", raw, len(events), time_ms=time_ms).ids,
+            ids=ids,
             item_ids=item_ids,
             actions=pa.array(actions, pa.string()),
+            matches=self._match_index(encoded.keys[:, self._match_columns], index, ids),
         )
+
+    def _match_index(self, item_keys: Array, event_item: Array, ids: Array) -> MatchIndex | None:
+        counter = self._match_counter
+        if counter is None:
+            return None
+        return counter.index(item_keys, event_item, counter.groups(ids[:, 0]))
 
     def extended(self, side: UserSide, new: UserSide, most: int) -> tuple[UserSide, Array]:
         """(a user with further events, which are those of ``new``: the newest ``most`` of all by
@@ -179,11 +199,16 @@ class RequestEncoder:
         """
         time_ms = np.concatenate([side.time_ms, new.time_ms])
         order = np.argsort(time_ms, kind="stable")[-most:]  # at equal times the new ones follow
+        ids, matches = np.concatenate([side.ids, new.ids])[order], None
+        if side.matches is not None and new.matches is not None:
+            keys = np.concatenate([side.matches.event_keys(), new.matches.event_keys()])
+            matches = self._match_index(keys, order, ids)
         return (
             replace(
                 side.without_items(),
                 time_ms=time_ms[order],
-                ids=np.concatenate([side.ids, new.ids])[order],
+                ids=ids,
+                matches=matches,
                 item_ids=pa.concat_arrays([side.item_ids, new.item_ids]).take(pa.array(order)),
                 actions=pa.concat_arrays([side.actions, new.actions]).take(pa.array(order)),
             ),
@@ -192,7 +217,7 @@ class RequestEncoder:
 
     def _event_items(
         self, ids: pa.Array, time_ms: Array, said: Mapping[str, Features]
-    ) -> tuple[Block, Array]:
+    ) -> tuple[EntityRows, Array]:
         """(the items as they were at the events' times, each once; int64 [E]: each event's place
         among them).
         """
@@ -209,7 +234,7 @@ class RequestEncoder:
         patches = [over[codes[i]].values if applies[i] else _NOTHING.values for i in first]
         encoded = self.items.encode([texts[codes[i]] for i in first], rows[first], patches)
         assert len(kinds) == len(first)
-        return encoded.block, index.astype(np.int64)
+        return encoded, index.astype(np.int64)
 
     # -- the request's side ------------------------------------------------------------------------
 
@@ -276,6 +301,15 @@ class RequestEncoder:
         if self.schema.history.counts:
             counts = history_counts(history_ranges, user.ids[:, 0], len(self._encoders.actions))
             context_block = context_block.with_numbers(counts)
+        if self._match_counter is not None:
+            assert user.matches is not None, "the user's side was made without match counts"
+            requested = (user.matches, user.time_ms, history_ranges, time_ms)
+            context_block = context_block.with_numbers(self._match_counter.totals(*requested))
+            candidate_keys = candidates.keys[:, self._match_columns]
+            of_request = np.zeros(rows, dtype=np.int64)
+            cross_block = cross_block.with_numbers(
+                self._match_counter.numbers(*requested, candidate_keys, of_request)
+            )
         return RequestSide(
             request=request,
             history_ranges=history_ranges,

@@ -60,6 +60,7 @@ class CachedUserState:
             side.user.keys,
         )
         columns = side.item_ids.nbytes + side.actions.nbytes
+        columns += 0 if side.matches is None else side.matches.nbytes()
         ids = sum(len(name) + _ID_BYTES for name in self.item_ids) + _ID_BYTES * len(self.items)
         array_bytes = sum(array.nbytes for array in arrays)
         return int(array_bytes + columns + ids + tensor_bytes(self.state) + _ENTRY_BYTES)

@@ -251,7 +251,7 @@ class Trainer:
         launched = job.distributed is not None and LAUNCHED in os.environ
         processes = f"--processes {job.processes} " if launched else ""
         raise Interrupted(
-            f"stopped at step {step} of {self._total_steps}, checkpoint saved; go on with: "
+            f"stopped at step {step} of {self._total_steps}, checkpoint saved; continue with: "
             f"hemix train --resume {processes}--data {job.data.folder} --out {job.out}"
         )
 

@@ -155,7 +155,7 @@ def test_rows_whose_label_is_unknown_teach_nothing(logs: Path, tmp_path: Path) -
 
 
 def test_what_is_refused(run: Path, data: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--from: lightgbm cannot go on from another run's trees"):
+    with pytest.raises(UsageError, match="--from: lightgbm cannot start from another run's trees"):
         api.train(data, tmp_path / "run", model="lightgbm", settings=SMALL, start_from=run)
     with pytest.raises(SettingsError, match=r"train\.device: lightgbm trains on the CPU, got cuda"):
         api.train(

@@ -152,7 +152,7 @@ def test_first_weights_that_are_gone_or_others_are_refused(
     other = api.train(planted_data, tmp_path / "other", settings=SETTINGS, seed=1)
     with pytest.raises(
         UsageError,
-        match=r"--from .*other: .*run began with the weights of .*source; leave the flag away",
+        match=r"--from .*other: .*run began with the weights of .*source; leave out the flag",
     ):
         api.train(later, out, resume=True, start_from=other)
     shutil.rmtree(source)
@@ -168,7 +168,7 @@ def test_first_weights_that_are_gone_or_others_are_refused(
     ):
         api.train(later, out, resume=True)
     own = begun(later, tmp_path / "own")
-    with pytest.raises(UsageError, match=r"own began with weights of its own; leave the flag away"):
+    with pytest.raises(UsageError, match=r"own began with weights of its own; leave out the flag"):
         api.train(later, own, resume=True, start_from=run)
     assert api.train(later, out, resume=True, start_from=run) == out, (
         "the same weights, now elsewhere"
