@@ -18,6 +18,7 @@ from hemix.data.layout import Block, file_hash, load_array
 from hemix.data.levels import level_spec
 from hemix.data.versions import Versions
 from hemix.errors import DataError
+from hemix.features.history_numbers import HistoryNumbers
 from hemix.features.match_counts import MatchCounter
 from hemix.schema import Schema
 
@@ -25,8 +26,8 @@ __all__ = [
     "EntityTable",
     "coordinates_features",
     "entity_files",
+    "history_numbers",
     "key_features",
-    "match_counter",
     "match_key_columns",
 ]
 
@@ -63,17 +64,21 @@ def match_key_columns(schema: Schema) -> list[int]:
     return [names.index(name) for name in schema.match_columns]
 
 
-def match_counter(schema: Schema, actions: Mapping[str, int]) -> MatchCounter | None:
-    """Return what counts the matches of a schema; None where it has no match counts.
+def history_numbers(
+    schema: Schema, counted_actions: int, match_actions: Mapping[str, int]
+) -> HistoryNumbers:
+    """Return what computes the number columns of a schema's histories.
 
     Args:
         schema: The schema.
-        actions: Ids of the actions that are counted apart (:attr:`InputSpec.match_actions`).
+        counted_actions: How many actions the history counts tell apart.
+        match_actions: Ids of the actions that match counts tell apart
+            (:attr:`InputSpec.match_actions`).
     """
-    counts = schema.history.match_counts
-    if counts is None or not schema.match_columns:
-        return None
-    return MatchCounter(counts, len(schema.match_columns), actions)
+    counts, matches = schema.history.match_counts, None
+    if counts is not None and schema.match_columns:
+        matches = MatchCounter(counts, len(schema.match_columns), match_actions)
+    return HistoryNumbers(counted_actions if schema.history.counts else None, matches)
 
 
 def entity_files(schema: Schema, level: Level) -> tuple[str, ...]:

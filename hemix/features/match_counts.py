@@ -22,6 +22,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from hemix.data.keys import NULL_KEY
 from hemix.data.search import first_at_least
 from hemix.features.base import FeatureType, SchemaSection
+from hemix.features.seen_events import SeenEvents
 from hemix.moments import DurationMs, duration_text
 from hemix.validation import did_you_mean
 
@@ -235,39 +236,32 @@ class MatchCounter:
             entries.append(np.sort((of_event[position] << bits) | position))
         return MatchIndex(keys=tuple(keys), entries=tuple(entries), groups=groups)
 
-    def totals(
-        self,
-        index: MatchIndex,
-        event_time_ms: Array,
-        history_ranges: Array,
-        request_time_ms: Array,
-    ) -> Array:
-        """Count all events that requests see, matches or not; the arguments of :meth:`numbers`.
+    def totals(self, index: MatchIndex, seen: SeenEvents) -> npt.NDArray[np.float32]:
+        """Count all events that requests see, matches or not.
+
+        Args:
+            index: The events of all requests' users, by user and time.
+            seen: The same events, and what each request sees of them.
 
         Returns:
             float32 [Q, A W], log1p of the counts, in the order of :func:`match_total_names`.
         """
-        bounds = self._bounds(event_time_ms, history_ranges, request_time_ms)
+        bounds = self._bounds(seen)
         counts = _log_counts(index.groups, bounds, self._action_groups)
         return counts.reshape(len(bounds), self._action_groups * (bounds.shape[1] - 1))
 
     def numbers(
         self,
         index: MatchIndex,
-        event_time_ms: Array,
-        history_ranges: Array,
-        request_time_ms: Array,
-        candidate_keys: Array,
-        request_index: Array,
-    ) -> Array:
+        seen: SeenEvents,
+        candidate_keys: npt.NDArray[np.uint64],
+        request_index: npt.NDArray[np.integer[Any]],
+    ) -> npt.NDArray[np.float32]:
         """Count the matches of candidates.
 
         Args:
             index: The events of all requests' users, by user and time.
-            event_time_ms: int64 [E].
-            history_ranges: int64 [Q, 3], where the global range begins, where the real-time range
-                begins, and where it ends, as positions among the events.
-            request_time_ms: int64 [Q].
+            seen: The same events, and what each request sees of them.
             candidate_keys: uint64 [N, C].
             request_index: int64 [N], the request of every candidate.
 
@@ -276,7 +270,7 @@ class MatchCounter:
             W], then of every column the age of the last match, as :func:`_log_age` has it, and 1
             where there is none.
         """
-        bounds = self._bounds(event_time_ms, history_ranges, request_time_ms)
+        bounds = self._bounds(seen)
         candidates, windows = len(candidate_keys), bounds.shape[1] - 1
         counts = np.zeros((candidates, self._columns, self._action_groups, windows), np.float32)
         ages = np.zeros((candidates, self._columns, 2), np.float32)
@@ -288,26 +282,26 @@ class MatchCounter:
             before = np.searchsorted(
                 entries, (number[:, None] << index.bits) + bounds.take(request, axis=0)
             )
-            seen = before[:, -1] > before[:, -2]
-            rows, request, before = rows[seen], request[seen], before[seen]
+            is_match = before[:, -1] > before[:, -2]
+            rows, request, before = rows[is_match], request[is_match], before[is_match]
             if not len(rows):
                 continue
             position = entries & low_bits
             counts[rows, column] = _log_counts(index.groups[position], before, self._action_groups)
             last = position[before[:, -1] - 1]
-            ages[rows, column, 0] = _log_age(request_time_ms[request] - event_time_ms[last])
+            ages[rows, column, 0] = _log_age(seen.request_time_ms[request] - seen.time_ms[last])
             ages[rows, column, 1] = 0
-        pieces = (counts, ages) if self._counts.recency else (counts,)
-        flat = [array.reshape(candidates, math.prod(array.shape[1:])) for array in pieces]
+        arrays = (counts, ages) if self._counts.recency else (counts,)
+        flat = [array.reshape(candidates, math.prod(array.shape[1:])) for array in arrays]
         return np.concatenate(flat, axis=1)
 
-    def _bounds(self, event_time_ms: Array, history_ranges: Array, request_time_ms: Array) -> Array:
+    def _bounds(self, seen: SeenEvents) -> Array:
         """int64 [Q, W + 1]: where each window begins, the last of them the whole history, and where
         all end.
         """
-        begin, middle, end = np.asarray(history_ranges, dtype=np.int64).T
+        begin, middle, end = np.asarray(seen.history_ranges, dtype=np.int64).T
         begins = [
-            first_at_least(event_time_ms, begin, end, request_time_ms - window_ms)
+            first_at_least(seen.time_ms, begin, end, seen.request_time_ms - window_ms)
             for window_ms in self._counts.windows_ms
         ]
         return np.stack([*begins, middle, begin, end], axis=1)

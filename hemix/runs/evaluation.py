@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hemix.data.dataset import Dataset, HistoryPart, Plan, Split
+from hemix.data.dataset import Dataset
 from hemix.data.layout import load_array
 from hemix.data.spec import InputSpec
+from hemix.data.split import HistoryPart, Plan, Split
 from hemix.errors import StorageError
 from hemix.evaluation.evaluate import evaluate_predictions
 from hemix.evaluation.importance import permutation_importance

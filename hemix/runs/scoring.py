@@ -13,7 +13,7 @@ import torch
 
 from hemix.data.batch import RequestBatch
 from hemix.data.columns import Columns
-from hemix.data.dataset import HistoryPart, Plan, Split
+from hemix.data.split import HistoryPart, Plan, Split
 from hemix.runs.folder import Run
 
 __all__ = [

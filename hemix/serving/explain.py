@@ -7,7 +7,7 @@ from typing import Any
 from hemix.data.spec import TIMELESS_MS
 from hemix.models import Predictor
 from hemix.nn.inputs import Inputs
-from hemix.serving.request_encoder import RequestSide, UserSide
+from hemix.serving.encoded import RequestSide, UserSide
 from hemix.serving.types import Attribution
 
 __all__ = ["attributions"]

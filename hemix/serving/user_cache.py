@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hemix.serving.request_encoder import UserSide
+from hemix.serving.encoded import UserSide
 from hemix.serving.types import History
 
 __all__ = ["CachedUserState", "UserStateCache", "tensor_bytes"]

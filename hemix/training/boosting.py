@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from hemix.config import BoostingSettings
-from hemix.data.dataset import Split
+from hemix.data.split import Split
 from hemix.errors import DataError, SettingsError, UsageError
 from hemix.evaluation.notes import Note, training_notes, valid_notes
 from hemix.files import storage_errors

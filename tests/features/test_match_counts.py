@@ -13,6 +13,7 @@ from hemix.data.keys import NULL_KEY
 from hemix.data.spec import FIRST, MISSING, TIMELESS_MS, UNKNOWN
 from hemix.errors import SchemaError
 from hemix.features.match_counts import MatchCounter, MatchCounts, match_names, match_total_names
+from hemix.features.seen_events import SeenEvents
 from hemix.schema import Schema
 
 Array = npt.NDArray[Any]
@@ -52,6 +53,16 @@ class Matches:
         return None if missing else float(np.expm1(value * np.log1p(TEN_YEARS_HOURS)))
 
 
+def seen(time_ms: np.ndarray, ranges: np.ndarray, now_ms: np.ndarray) -> SeenEvents:
+    """Events whose ids no match count reads."""
+    return SeenEvents(
+        event_ids=np.zeros((len(time_ms), 0), np.int32),
+        time_ms=time_ms,
+        history_ranges=ranges,
+        request_time_ms=now_ms,
+    )
+
+
 def matches(
     events: list[tuple[float | None, int, int]],
     *,
@@ -79,14 +90,10 @@ def matches(
         [TIMELESS_MS if m is None else NOW_MS - round(m * MINUTE_MS) for m, *_ in events], np.int64
     )
     end = len(events) - hidden
-    requested = (
-        counter.index(ITEMS, item, counter.groups(action)),
-        time_ms,
-        np.array([[early, end - realtime, end]]),
-        np.array([NOW_MS]),
-    )
-    numbers = counter.numbers(*requested, candidates, np.zeros(len(candidates), np.int64))
-    totals = counter.totals(*requested)
+    index = counter.index(ITEMS, item, counter.groups(action))
+    requested = seen(time_ms, np.array([[early, end - realtime, end]]), np.array([NOW_MS]))
+    numbers = counter.numbers(index, requested, candidates, np.zeros(len(candidates), np.int64))
+    totals = counter.totals(index, requested)
     assert numbers.dtype == totals.dtype == np.float32
     names = match_total_names(counts, tuple(actions))
     whole = np.expm1(totals[0]).round().astype(int).tolist()
@@ -216,11 +223,11 @@ def test_users_do_not_mix_and_requests_of_one_user_see_their_own() -> None:
     item, times = np.array([0, 0, 1, 0]), NOW_MS - MINUTE_MS * np.array([9, 5, 8, 7])
     index = counter.index(ITEMS, item, counter.groups(np.full(4, VIEW)))
     names = match_names(MatchCounts(), ("item", "kind"), tuple(ACTIONS))
+    # events 0 and 1 of one user, 2 and 3 of another
+    ranges = np.array([[0, 2, 2], [2, 4, 4], [0, 1, 1]])
     numbers = counter.numbers(
         index,
-        times,  # events 0 and 1 of one user, 2 and 3 of another
-        np.array([[0, 2, 2], [2, 4, 4], [0, 1, 1]]),
-        np.full(3, NOW_MS),
+        seen(times, ranges, np.full(3, NOW_MS)),
         ITEMS[[0, 0, 0, 1]],
         np.array([0, 1, 2, 1]),
     )
@@ -308,9 +315,10 @@ def test_as_a_double_loop_counts(seed: int) -> None:
         items[item],
         request,
     )
+    requested = seen(time_ms, ranges, now_ms)
     for wanted in (None, item):
         index = counter.index(items, event_item, counter.groups(action), wanted=wanted)
-        numbers = counter.numbers(index, time_ms, ranges, now_ms, items[item], request)
+        numbers = counter.numbers(index, requested, items[item], request)
         names = match_names(counts, [f"c{c}" for c in range(columns)], tuple(actions))
         assert numbers.shape == (N, len(names))
         np.testing.assert_allclose(numbers, expected.reshape(numbers.shape), rtol=1e-6, atol=1e-7)
@@ -318,8 +326,8 @@ def test_as_a_double_loop_counts(seed: int) -> None:
         ones = np.ones((9, 1), np.uint64)
         one = MatchCounter(counts, 1, actions)
         same = one.index(ones, event_item, counter.groups(action))
-        counted = one.numbers(same, time_ms, ranges, now_ms, ones[np.zeros(Q, int)], np.arange(Q))
-        totals = counter.totals(index, time_ms, ranges, now_ms)
+        counted = one.numbers(same, requested, ones[np.zeros(Q, int)], np.arange(Q))
+        totals = counter.totals(index, requested)
         assert (totals == counted[:, : totals.shape[1]]).all()
         assert totals.shape[1] == len(match_total_names(counts, actions))
 

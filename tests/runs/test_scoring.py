@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from hemix.data.batch import RequestBatch
-from hemix.data.dataset import Dataset, HistoryPart, Split
+from hemix.data.dataset import Dataset
 from hemix.data.spec import InputSpec
+from hemix.data.split import HistoryPart, Split
 from hemix.runs import Run
 from hemix.runs.scoring import ScoredBatch, permute_feature, score_split
 from hemix.schema import Schema

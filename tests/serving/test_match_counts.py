@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from hemix.runs import Run
+from hemix.serving.encoded import RequestSide, UserSide
 from hemix.serving.field_validation import FieldValidator
-from hemix.serving.request_encoder import RequestEncoder, RequestSide, UserSide
+from hemix.serving.request_encoder import RequestEncoder
 from hemix.serving.types import Candidate, Event, Features, HistoryOverride, RankRequest
 from tests.planted import DAY_MS, START_MS
 
