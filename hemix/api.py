@@ -147,7 +147,8 @@ def train(
 ) -> Path:
     """Train a model on a dataset folder. See :func:`hemix.training.loop.train`.
 
-    Under ``torchrun`` every process calls this with the same arguments (docs/project/scale.md).
+    Under ``torchrun`` every process calls this with the same arguments
+    (docs/how-to/several-processes.md).
 
     Args:
         data: The dataset folder.

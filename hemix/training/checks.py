@@ -113,7 +113,7 @@ def process_bytes(spec: InputSpec, settings: Settings, processes: int) -> tuple[
 
     These are weights, gradients of the dense part, optimiser state and averages. Activations,
     batches, the gradients of a step's rows and the library itself are not counted
-    (docs/project/scale.md).
+    (docs/how-to/several-processes.md).
 
     Args:
         spec: The dataset's columns and tables.
