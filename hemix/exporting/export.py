@@ -84,7 +84,7 @@ def export_run(
             by more than ``TOLERANCE``.
     """
     if format != "onnx":
-        raise UsageError(f"--format {format}: expected onnx")
+        raise UsageError(f"--format {format}: expected onnx", field="--format")
     versions = onnx_versions()
     loaded = Run.load(run)
     model = exportable(loaded.model)

@@ -54,8 +54,8 @@ def exportable(model: Predictor) -> HeMix:
     ):
         raise UsageError(
             "a model without any column of a candidate (no item or cross feature, no position) "
-            "cannot be exported: it scores all candidates of a request alike; add a feature to "
-            "items"
+            "cannot be exported: it scores all candidates of a request alike",
+            hint="add a feature to items",
         )
     return model
 

@@ -25,6 +25,7 @@ from hemix.nn.embedding import Tables
 from hemix.nn.heads import Heads
 from hemix.nn.init import WeightInit
 from hemix.nn.inputs import LEVELS, Inputs, embed
+from hemix.validation import InvalidKey
 
 __all__ = [
     "ModelConfig",
@@ -75,7 +76,7 @@ def check_divisor(width: int, **counts: int) -> None:
     """
     for name, count in counts.items():
         if width % count:
-            raise ValueError(f"{name}: expected a divisor of token_width {width}, got {count}")
+            raise InvalidKey(name, f"expected a divisor of token_width {width}, got {count}")
 
 
 def check_rotary(time_encoding: str, width: int, heads: int) -> None:
@@ -90,7 +91,7 @@ def check_rotary(time_encoding: str, width: int, heads: int) -> None:
         ValueError: A head's width is odd.
     """
     if time_encoding == "rotary" and (width // heads) % 2:
-        raise ValueError("time_encoding: rotary needs an even token_width / attention_heads")
+        raise InvalidKey("time_encoding", "rotary needs an even token_width / attention_heads")
 
 
 class SizedConfig(NeuralConfig):

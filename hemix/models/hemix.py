@@ -40,6 +40,7 @@ from hemix.nn.pooled import PooledState
 from hemix.nn.products import FieldProducts
 from hemix.nn.time_encoding import TimeEncoding
 from hemix.nn.tokenizer import Tokenizer
+from hemix.validation import InvalidKey
 
 __all__ = ["HeMix", "HeMixConfig", "RequestState", "UserState", "make_block"]
 
@@ -100,10 +101,12 @@ class HeMixConfig(SizedConfig):
         )
         for history in ("global", "realtime"):
             if getattr(self, f"use_{history}") and not sum(self.queries(history)):
-                raise ValueError(f"use_{history}: needs dynamic_queries or fixed_queries_{history}")
+                raise InvalidKey(
+                    f"use_{history}", f"needs dynamic_queries or fixed_queries_{history}"
+                )
         if self.block == "rankmixer" and self.token_width < self.tokens:
             needed = f"a token_width of at least the {self.tokens} tokens"
-            raise ValueError(f"block: rankmixer needs {needed}, got {self.token_width}")
+            raise InvalidKey("block", f"rankmixer needs {needed}, got {self.token_width}")
         check_rotary(self.time_encoding, self.token_width, self.attention_heads)
         return self
 

@@ -65,7 +65,8 @@ def load_lightgbm() -> ModuleType:
         raise MissingExtra("lightgbm", "baselines", "model.name=lightgbm") from error
     except OSError as error:
         raise SettingsError(
-            f"model.name: lightgbm is installed but does not load: {str(error).splitlines()[0]}"
+            f"model.name: lightgbm is installed but does not load: {str(error).splitlines()[0]}",
+            field="model.name",
         ) from error
 
 

@@ -15,9 +15,8 @@ import pytest
 import yaml
 
 from hemix import api
-from hemix.errors import DataError, RunError, SettingsError, UsageError
+from hemix.errors import DataError, Interrupted, RunError, SettingsError, UsageError
 from hemix.runs.weights import DENSE_FILE, TABLES_FILE
-from hemix.training.loop import Interrupted
 from tests.planted import write_logs
 
 QUICK = {
