@@ -8,7 +8,7 @@ import pytest
 
 from hemix.config import TrainSettings
 from hemix.errors import SettingsError
-from hemix.models.hemix import HeMixConfig
+from hemix.models.hemix_config import HeMixConfig
 from hemix.models.registry import find_model
 from hemix.settings import RENAMED_SETTINGS, Settings, build_settings
 
