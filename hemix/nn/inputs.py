@@ -1,7 +1,7 @@
 """What a model reads: a batch, and the vectors of its levels out of the embedding tables.
 
-Letters: R users, Q requests, N candidates, E events, I distinct item rows, W width of a level's
-vectors, d width of a table, V distinct values of an event field.
+Letters: R users, Q requests, N candidates, E events, I distinct item rows, V distinct values of an
+event field. W is the width of a level's vectors, d the width of a table.
 """
 
 from __future__ import annotations
@@ -153,8 +153,8 @@ class _LevelLookUps:
         if name not in self._levels:
             return None
         positions, numbers = self._levels[name]
-        pieces = [vectors[position] for position in positions]
-        if numbers.shape[1] or not pieces:
-            dtype = pieces[0].dtype if pieces else torch.get_default_dtype()
-            pieces.append(numbers.to(dtype))
-        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)
+        columns = [vectors[position] for position in positions]
+        if numbers.shape[1] or not columns:
+            dtype = columns[0].dtype if columns else torch.get_default_dtype()
+            columns.append(numbers.to(dtype))
+        return columns[0] if len(columns) == 1 else torch.cat(columns, 1)

@@ -54,7 +54,13 @@ class HostIndex:
         return HostIndex(self.values[rows])
 
     def lay_out(self, groups: list[Group], requests: int, device: torch.device) -> Slots:
-        """See :func:`slots`."""
+        """Lay candidates out in groups; see :func:`slots`.
+
+        Args:
+            groups: The groups of requests.
+            requests: Q.
+            device: The device of the result.
+        """
         return slots(groups, self, requests, device)
 
 
