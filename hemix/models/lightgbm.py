@@ -217,7 +217,12 @@ class LightGBM:
         return probabilities(self(batch), self.spec)
 
     def loss_sums(self, logits_NT: Tensor, batch: RequestBatch) -> tuple[Tensor, Tensor]:
-        """See :meth:`hemix.models.predictor.Predictor.loss_sums`."""
+        """Return sums that add up over the batches of a split: loss [T] and weight [T].
+
+        Args:
+            logits_NT: [N, T].
+            batch: The batch of the logits, with labels.
+        """
         assert batch.labels is not None and batch.weights is not None, "needs labels"
         funnel = self.config.funnel
         return loss_sums(logits_NT, batch.labels, batch.weights, self.spec, funnel)

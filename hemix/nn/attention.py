@@ -72,7 +72,10 @@ def attend(
             q_BHCJx.squeeze(2), keys_BHLx, values_BHLx, attn_mask=summand_BHJL, scale=1.0
         )
         return read_BHJx.unsqueeze(2)
-    return _Attend.apply(q_BHCJx, keys_values_BLx, table_hA, bucket_BCL)  # type: ignore[no-any-return,no-untyped-call]
+    read_BHCJx: Tensor = _Attend.apply(  # type: ignore[no-untyped-call]
+        q_BHCJx, keys_values_BLx, table_hA, bucket_BCL
+    )
+    return read_BHCJx
 
 
 def attention_weights(

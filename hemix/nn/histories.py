@@ -111,7 +111,14 @@ class RaggedLayout:
         keys_values: Tensor | None,
         event_time_ms: Tensor,
     ) -> HistoryState:
-        """See :class:`Layout`."""
+        """Lay out the global part in groups of requests with similar lengths.
+
+        Args:
+            interest: The attention that reads it.
+            events_ED: [1 + E, D].
+            keys_values: [1 + E, 2 D], if they are cached.
+            event_time_ms: int64 [1 + E].
+        """
         batch, device = self.batch, events_ED.device
         ranges = HistoryRanges.of(batch, "global")
         groups = group_requests(ranges, batch.candidates_per_request, device)
@@ -126,7 +133,14 @@ class RaggedLayout:
     def realtime_state(
         self, interest: HistoryInterest, events_ED: Tensor, event_time_ms: Tensor, users: int
     ) -> HistoryState:
-        """See :class:`Layout`."""
+        """Lay out the few events that requests see of the real-time part.
+
+        Args:
+            interest: The attention that reads it.
+            events_ED: [1 + E, D].
+            event_time_ms: int64 [1 + E].
+            users: How many users there are.
+        """
         batch, device = self.batch, events_ED.device
         ranges = HistoryRanges.of(batch, "realtime")
         recent, position = rows_in_ranges(ranges, users, event_time_ms.shape[0], device)

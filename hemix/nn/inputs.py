@@ -142,6 +142,14 @@ class _LevelLookUps:
         return len(self.look_ups) - 1
 
     def add_columns(self, name: str, level: LevelSpec, columns: Columns, numbers: Tensor) -> None:
+        """Add the look-ups of a level.
+
+        Args:
+            name: The level.
+            level: Its tables.
+            columns: Its ids and jagged ids, in the CPU's memory.
+            numbers: [rows, K], on the model's device.
+        """
         positions = [self.add(LookUp(tables=level.tables, ids=columns.ids))] if level.tables else []
         for table, jagged in zip(level.jagged_tables, columns.jagged, strict=True):
             look_up = LookUp(tables=(table,), ids=jagged.values, offsets=jagged.offsets)
@@ -149,7 +157,12 @@ class _LevelLookUps:
         self._levels[name] = (positions, numbers)
 
     def collect(self, name: str, vectors: list[Tensor]) -> Tensor | None:
-        """[rows, W] of a level that was added; None of another."""
+        """Return the vectors [rows, W] of a level; None for a level that was not added.
+
+        Args:
+            name: The level.
+            vectors: The vectors of all look-ups, in the order of :attr:`look_ups`.
+        """
         if name not in self._levels:
             return None
         positions, numbers = self._levels[name]

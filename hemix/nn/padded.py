@@ -55,7 +55,12 @@ class RectangleIndex:
     requests: int
     candidates: int
 
-    def lay_out(self, groups: list[Group], requests: int, device: torch.device) -> Slots:  # noqa: ARG002
+    def lay_out(
+        self,
+        groups: list[Group],  # noqa: ARG002
+        requests: int,  # noqa: ARG002
+        device: torch.device,
+    ) -> Slots:
         """Lay candidates out in one group of all requests.
 
         Args:
@@ -106,7 +111,14 @@ class PaddedLayout:
         keys_values: Tensor | None,
         event_time_ms: Tensor,
     ) -> HistoryState:
-        """See :class:`hemix.nn.histories.Layout`. Every row of the user's history is a key."""
+        """Lay out the global part; every row of the user's history is a key.
+
+        Args:
+            interest: The attention that reads it.
+            events_ED: [1 + E, D].
+            keys_values: [1 + E, 2 D], if they are cached.
+            event_time_ms: int64 [1 + E].
+        """
         begin, middle, _ = self.history_ranges_Q3.unsqueeze(2).unbind(1)
         event_L = torch.arange(self.events, device=begin.device)
         row_QK = F.pad(self._rows(), (1, 0))
@@ -124,8 +136,14 @@ class PaddedLayout:
         event_time_ms: Tensor,
         users: int,  # noqa: ARG002
     ) -> HistoryState:
-        """See :class:`hemix.nn.histories.Layout`. The longest real-time part sets the number of
-        keys."""
+        """Lay out the real-time part; its longest sets the number of keys.
+
+        Args:
+            interest: The attention that reads it.
+            events_ED: [1 + E, D].
+            event_time_ms: int64 [1 + E].
+            users: Not used.
+        """
         _, middle, end = self.history_ranges_Q3.unsqueeze(2).unbind(1)
         longest: int = (end - middle).max().item()  # type: ignore[assignment]
         event_K = torch.arange(longest + 1, device=middle.device) - 1

@@ -190,7 +190,8 @@ def to_slots(
     """
     if not torch.is_grad_enabled():
         return [_gathered(rows_Nx, index) for index in layout]
-    return list(_ToSlots.apply(rows_Nx, slot_N, null_first, *layout))  # type: ignore[no-untyped-call]
+    by_group = _ToSlots.apply(rows_Nx, slot_N, null_first, *layout)  # type: ignore[no-untyped-call]
+    return list(by_group)
 
 
 def _gathered(rows_Nx: Tensor, index: Tensor) -> Tensor:

@@ -147,7 +147,14 @@ class SQLiteStore:
     def history(
         self, user: str, *, limit: int, since_ms: int | None = None, known_revision: int = 0
     ) -> History:
-        """See :class:`hemix.serving.stores.base.Store`."""
+        """Read a user's newest events from the database, as `Store` describes.
+
+        Args:
+            user: The user's id.
+            limit: Maximum number of events.
+            since_ms: Earliest event time, ms UTC.
+            known_revision: Revision that the caller already has; 0 for none.
+        """
         with self._read_transaction() as connection:
             row = self._user(connection, user)
             if row.revision in (0, known_revision):
@@ -175,7 +182,12 @@ class SQLiteStore:
         return History(row.revision, tuple(_event(user, values) for values in reversed(rows)))
 
     def arrivals(self, user: str, *, until: int | None = None) -> tuple[Event, ...]:
-        """See :class:`hemix.serving.stores.base.Store`."""
+        """Read a user's history from the database, in order of arrival.
+
+        Args:
+            user: The user's id.
+            until: Last revision to include; None: the current one.
+        """
         with self._read_transaction() as connection:
             row = self._user(connection, user)
             rows = connection.execute(
