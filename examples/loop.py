@@ -6,11 +6,11 @@
 A first model, trained on the city's logs, serves `--live` users for five days, and the server logs
 its rankings. Three models then train on the old logs and new ones:
 
-    own      rankings of the first model
-    blind    the same, with position 0 for every impression, old and new; it shows the value of the
-             position as a bias feature
-    policy   rankings of the city's logging policy for the same users and days; it shows the effect
-             of more data alone
+- own: rankings of the first model.
+- blind: the same, with position 0 for every impression, old and new. It shows the value of the
+  position as a bias feature.
+- policy: rankings of the city's logging policy for the same users and days. It shows the effect of
+  more data alone.
 
 Three of the five days train; the last two validate and test. All four models then serve other users
 for two days. example_loop/loop.json holds the effects, and for every arm its calibration (PCOC:

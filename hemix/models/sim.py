@@ -2,10 +2,12 @@
 2020, arXiv 2006.05639).
 
 First stage, the general search unit (section 3.2): every event of the global part has a relevance
-r_i for the candidate (eq. 1), and the ``search_events`` best are retrieved. Soft search: r_i = (W_b
-e_i) . (W_a e_a). Choosing has no gradient, so W_a and W_b learn from an auxiliary prediction of the
-same labels. It reads U_r = sum_i r_i e_i (eq. 2) and e_a; its loss has weight 1 (section 3.3). Hard
-search takes the newest events of the candidate's own category, without auxiliary loss (alpha = 0).
+r_i for the candidate (eq. 1), and the ``search_events`` best are retrieved. Hard search takes the
+newest events of the candidate's own category, without auxiliary loss (alpha = 0).
+
+Soft search: r_i = (W_b e_i) . (W_a e_a). Choosing has no gradient, so W_a and W_b learn from an
+auxiliary prediction of the same labels. It reads U_r = sum_i r_i e_i (eq. 2) and e_a; its loss has
+weight 1 (section 3.3).
 
 Second stage, the exact search unit (section 3.3): several heads read the retrieved z_j = [e_j ;
 vector of its age]. A head's weights are the softmax over j of (W_b^h z_j) . (W_a^h e_a) (eq. 3, 4).
@@ -280,15 +282,14 @@ class SIM(Ranker):
         )
 
     def search(self, state: RequestState, candidates_ND: Tensor, batch: RequestBatch) -> Tensor:
-        """Return the retrieved events of every candidate, int64 [N, 1 + search_events].
+        """Return rows of the retrieved events, int64 [N, 1 + search_events], 0 for none.
+
+        The null event comes first.
 
         Args:
             state: The request state.
             candidates_ND: Candidate vectors.
             batch: The batch.
-
-        Returns:
-            Rows of events, the null event first; 0 fills up a row with fewer events.
         """
         if batch.candidates_count == 0:
             return batch.item_index.new_zeros(0, 1 + self.config.search_events)

@@ -7,9 +7,9 @@ What a request sees of a key, its age or nothing, is a byte per request and key.
 into a small table of summands per head, so the table's gradient is a sum per bucket. PyTorch's
 fused kernels keep no gradient of such a summand on a CPU, so they are used only without gradients.
 
-Letters: B users, C requests a user, J queries a request, H heads, L keys a user, D width of a key,
-d = D / H, A rows of the table. G is the number of keys at a position: H, or 1 where all heads read
-the whole event vector (absorbed).
+Letters: B users, C requests a user, J queries a request, H heads, L keys a user. D is the width of
+a key, d = D / H; A is the number of rows of the table. G is the number of keys at a position: H, or
+1 where all heads read the whole event vector (absorbed).
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ class Store(Protocol):
     """Live events by user, and the features that events set for users and items.
 
     :class:`StoreLimits` bounds a store. ``interaction`` events enter histories; ``impression``
-    events do where the limits say so; ``user`` and ``item`` events never do. Events outside
+    events do if the limits allow them; ``user`` and ``item`` events never do. Events outside
     histories are still accepted only once. Every method is thread-safe, takes bounded time and
     raises :class:`hemix.errors.StoreError` with a message of one line where the store fails.
     """
