@@ -221,7 +221,9 @@ def _training_settings(
     another_model = flags["model"] not in (None, own.model.name)
     if another_model or build_settings(config=config or saved, **flags) != own:
         own_settings = "goes on with its own settings (settings.yaml)"
-        raise UsageError(f"--resume: {out} {own_settings}; leave the other flags away")
+        raise UsageError(
+            f"--resume: {out} {own_settings}", field="--resume", hint="leave the other flags away"
+        )
     return own
 
 
@@ -484,8 +486,9 @@ def demo(
     elif (before := _DEMO_FORMAT.read(made)) != _DEMO_FORMAT.mark(asked):
         made_with = {name: before.get(name) for name in asked}
         raise UsageError(
-            f"--out {out}: holds a demo of other users, days or seed ({made_with}); name a new "
-            "folder"
+            f"--out {out}: holds a demo of other users, days or seed ({made_with})",
+            field="--out",
+            hint="name a new folder",
         )
     if not (out / "data" / "manifest.json").exists():
         prepare(out / "logs", out / "data", on_progress=on_progress)

@@ -76,8 +76,9 @@ def load(
     began = time.monotonic()
     if store == "memory://":
         raise UsageError(
-            "--store memory://: the store would end with this command; name a SQLite file or a "
-            "Redis server"
+            "--store memory://: the store would end with this command",
+            field="--store",
+            hint="name a SQLite file or a Redis server",
         )
     opened = open_logs(logs, None)
     history = opened.schema.history

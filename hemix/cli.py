@@ -19,14 +19,10 @@ import typer
 from rich.console import Console
 
 from hemix import api, cli_serving
-from hemix.errors import HemixError, ProcessLost, UsageError
+from hemix.cli_errors import COMMAND_ERRORS, report, to_hemix_error
+from hemix.errors import Interrupted, UsageError
 
 __all__ = ["app", "main"]
-
-# typer carries a click of its own in some versions, and names only these of its exceptions
-_ClickError: type[Exception] = next(
-    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
-)
 
 app = typer.Typer(
     name="hemix",
@@ -164,7 +160,9 @@ def prepare(
     from hemix.display import Display, manifest_summary
 
     if shift_days is not None and shift_days >= 0:
-        raise UsageError(f"--shift-days {shift_days}: expected a number below 0")
+        raise UsageError(
+            f"--shift-days {shift_days}: expected a number below 0", field="--shift-days"
+        )
     with Display(_console()) as display:
         manifest = api.prepare(
             logs,
@@ -274,7 +272,7 @@ def predict(
 ) -> None:
     """Score every impression of a split into a Parquet file."""
     if position not in ("serving", "logged"):
-        raise UsageError(f"--position {position}: expected serving or logged")
+        raise UsageError(f"--position {position}: expected serving or logged", field="--position")
     from hemix.display import Display
 
     bias: Literal["logged", "serving"] = "logged" if position == "logged" else "serving"
@@ -441,7 +439,9 @@ def scale(
     from hemix.display import Display, laws_table
 
     if lengths is not None and not all(part.isdigit() for part in lengths.split(",") if part):
-        raise UsageError(f"--lengths {lengths}: expected whole numbers with commas")
+        raise UsageError(
+            f"--lengths {lengths}: expected whole numbers with commas", field="--lengths"
+        )
     with Display(_console()) as display:
         callback = display.study()
         content = api.scale(
@@ -541,7 +541,7 @@ def bench(
         if file is not None and not file.absolute().parent.is_dir():
             raise UsageError(f"{flag} {file}: no such folder")
     if chart is not None and not sweep:
-        raise UsageError("--chart: needs --sweep (benchmarks score and train)")
+        raise UsageError("--chart: needs --sweep (benchmarks score and train)", field="--chart")
     figures = run_benchmark(
         name, scale=scale, sweep=sweep, size=size, run=run, seconds=seconds, device=device
     )
@@ -564,30 +564,19 @@ def doctor(json_: Json = False) -> None:
 
 
 def main() -> None:
-    """Run a command; end with the exit code that the design promises."""
+    """Run a command; end with its exit code, or that of its error."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(standalone_mode=False)
-        if code == 130:  # Ctrl-C, as newer versions of typer tell of it
+        if code == Interrupted.exit_code:  # newer versions of typer return it after Ctrl-C
             raise KeyboardInterrupt
     except typer.Exit as end:
         code = end.exit_code
-    except typer.Abort:
-        code = _fail("interrupted", 130)
-    except _ClickError as error:
-        code = _fail(str(getattr(error, "format_message", error.__str__)()).rstrip("."), 2)
-    except ProcessLost as error:
-        code = _lost(str(error))
-    except HemixError as error:
-        interrupted = type(error).__name__ == "Interrupted"
-        code = _fail(str(error), 130 if interrupted else 2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
-    except OSError as error:
-        code = _fail(f"{error.filename or 'files'}: {error.strerror or error}", 2)
-    except KeyboardInterrupt:
-        code = _fail("interrupted; nothing half-written was left", 130)
+        code = 128 + signal.SIGPIPE
+    except COMMAND_ERRORS as error:
+        code = report(to_hemix_error(error))
     code = code if isinstance(code, int) else 0
     if os.environ.get("WORLD_SIZE", "1") != "1":
         # All is written. The threads of a group of processes may abort an interpreter that is being
@@ -598,21 +587,5 @@ def main() -> None:
     sys.exit(code)
 
 
-def _lost(message: str) -> int:
-    """Another process of this run is gone; where the launcher will say which, this one says
-    nothing.
-    """
-    from hemix.training.launch import LAUNCHED, LOST
-
-    return LOST if os.environ.get(LAUNCHED) else _fail(message, LOST)
-
-
 def _terminate(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt  # the way of Ctrl-C, which leaves nothing half-written
-
-
-def _fail(message: str, code: int) -> int:
-    if not message:  # the help was printed instead
-        return code
-    print(f"hemix: {' '.join(message.split())}", file=sys.stderr)
-    return code

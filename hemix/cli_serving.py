@@ -342,12 +342,12 @@ def experiment(
     from hemix.display import Display, experiment_table, power_line
 
     if design not in ("paired", "split"):
-        raise UsageError(f"--design {design}: expected paired or split")
+        raise UsageError(f"--design {design}: expected paired or split", field="--design")
     arms = dict[str, str]()
     for one in arm:
         name, equals, url = one.partition("=")
         if not equals or not name or not url or name in arms:
-            raise UsageError(f"--arm {one}: expected NAME=URL, each name once")
+            raise UsageError(f"--arm {one}: expected NAME=URL, each name once", field="--arm")
         arms[name] = url
     token = None if token_file is None else token_file.read_text(encoding="utf-8").strip()
     console = Console(stderr=True, highlight=False, soft_wrap=True)

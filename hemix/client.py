@@ -187,7 +187,7 @@ class Client:
             raise failure from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             reason = getattr(error, "reason", None) or error
-            raise ServerError(f"{self.url}{path}: no answer: {reason}") from error
+            raise ServerError(f"{self.url}{path}: no answer: {reason}", code="no_answer") from error
 
 
 def _is_loopback(url: str) -> bool:

@@ -156,7 +156,8 @@ def _pair(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
         raise SettingsError(
-            f"--set {text}: expected section.setting=value, for instance train.epochs=2"
+            f"--set {text}: expected section.setting=value, for instance train.epochs=2",
+            field="--set",
         )
     return key.strip(), parse_yaml(
         _as_float(value.strip()), f"--set {text}: cannot read the value", SettingsError

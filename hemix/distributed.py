@@ -198,7 +198,8 @@ class DistributedContext:
                 difference = _difference(actual.get(name), expected.get(name))
                 raise UsageError(
                     f"process {', '.join(map(str, ranks))} of {self.world_size} has other {kind} "
-                    f"than process 0: {name} {difference}; start all with the same"
+                    f"than process 0: {name} {difference}",
+                    hint="start all with the same",
                 )
 
     def on_all_ranks(self, work: Callable[[], None], description: str) -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hemix.errors import StorageError, UsageError
+from hemix.errors import HemixError, StorageError, UsageError
 
 __all__ = [
     "check_new_folder",
@@ -21,6 +21,7 @@ __all__ = [
     "link_target",
     "new_folder",
     "read_json",
+    "storage_error",
     "storage_errors",
     "umask_mode",
     "write_json",
@@ -28,12 +29,25 @@ __all__ = [
 ]
 
 _STORAGE = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EROFS: "the file system is read-only",
-    errno.EACCES: "permission denied",
-    errno.EPERM: "permission denied",
+    errno.ENOSPC: ("disk_full", "the disk is full"),
+    errno.EDQUOT: ("disk_full", "the disk quota is used up"),
+    errno.EROFS: ("read_only", "the file system is read-only"),
+    errno.EACCES: ("permission_denied", "permission denied"),
+    errno.EPERM: ("permission_denied", "permission denied"),
 }
+"""Code and message of a StorageError, by the number of the operating system's error"""
+
+
+def storage_error(error: OSError, path: str | Path) -> StorageError:
+    """Return the StorageError for an error of the operating system.
+
+    Args:
+        error: The error.
+        path: The file, where the error does not name one.
+    """
+    file = error.filename or path
+    code, reason = _STORAGE.get(error.errno or 0, (None, str(error.strerror or error)))
+    return StorageError(f"{file}: {reason}", code=code, field=str(file))
 
 
 @contextmanager
@@ -43,12 +57,13 @@ def storage_errors(path: str | Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _STORAGE:
-            raise StorageError(f"{error.filename or path}: {_STORAGE[error.errno]}") from error
+            raise storage_error(error, path) from error
         if error.errno is not None and (
             error.filename is not None or isinstance(error, NotADirectoryError | FileExistsError)
         ):
+            file = error.filename or path
             raise StorageError(
-                f"{error.filename or path}: cannot be written: {error.strerror}"
+                f"{file}: cannot be written: {error.strerror}", field=str(file)
             ) from error
         raise
 
@@ -59,10 +74,14 @@ def check_new_folder(out: Path) -> None:
         str(out).encode()
     except UnicodeEncodeError as error:
         raise UsageError(
-            f"--out {os.fsencode(out)!r}: expected a path in UTF-8; name another folder"
+            f"--out {os.fsencode(out)!r}: expected a path in UTF-8",
+            field="--out",
+            hint="name another folder",
         ) from error
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"--out {out}: exists already and is not empty; name a new folder")
+        raise UsageError(
+            f"--out {out}: exists already and is not empty", field="--out", hint="name a new folder"
+        )
 
 
 def link_target(out: str | Path) -> Path:
@@ -77,7 +96,9 @@ def link_target(out: str | Path) -> Path:
     try:
         return out.resolve()
     except (OSError, RuntimeError) as error:
-        raise UsageError(f"--out {out}: the link cannot be resolved; name a new folder") from error
+        raise UsageError(
+            f"--out {out}: the link cannot be resolved", field="--out", hint="name a new folder"
+        ) from error
 
 
 @contextmanager
@@ -196,7 +217,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path, error: type[Exception]) -> dict[str, Any]:
+def read_json(path: Path, error: type[HemixError]) -> dict[str, Any]:
     """Read a JSON object.
 
     Args:
@@ -206,9 +227,11 @@ def read_json(path: Path, error: type[Exception]) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as missing:
-        raise error(f"{path}: missing") from missing
+        raise error(f"{path}: missing", code="missing_file", field=str(path)) from missing
     except (OSError, ValueError) as damage:
-        raise error(f"{path}: damaged: {damage}") from damage
+        raise error(f"{path}: damaged: {damage}", code="damaged_file", field=str(path)) from damage
     if not isinstance(content, dict):
-        raise error(f"{path}: damaged: expected a JSON object")
+        raise error(
+            f"{path}: damaged: expected a JSON object", code="damaged_file", field=str(path)
+        )
     return content

@@ -45,7 +45,10 @@ class SavedFormat:
         shown = "none" if version is None else repr(version)
         raise self.error(
             f"{file}: {FORMAT_KEY}: expected {self.version}, found {shown}: written by "
-            f"{'a newer' if newer else 'an older'} hemix: {self.remedy}"
+            f"{'a newer' if newer else 'an older'} hemix",
+            code="wrong_format_version",
+            field=str(file),
+            hint=self.remedy,
         )
 
     def check_bytes(self, file: str | Path, version: bytes | None) -> None:

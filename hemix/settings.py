@@ -88,7 +88,9 @@ def build_settings(
     for key, value in changes.items():
         section, _, name = key.partition(".")
         if not name:
-            raise SettingsError(f"{key}: expected section.setting, for instance train.epochs=2")
+            raise SettingsError(
+                f"{key}: expected section.setting, for instance train.epochs=2", field=key
+            )
         if key == "model.size":
             _drop_dimensions(sections, changes)
         sections.setdefault(section, {})[name] = value
@@ -118,19 +120,16 @@ def parse_settings(sections: Mapping[str, Any], prefix: str = "") -> Settings:
     model = _model_config(dict(others.pop("model", {})), prefix)
     for section, content in others.items():
         if section not in Settings.model_fields:
-            raise SettingsError(
-                f"{prefix}{section}: unknown key; {_suggestion(section, Settings.model_fields)}"
-            )
+            raise _unknown(section, "unknown key", Settings.model_fields, prefix)
         kind: type[Section] = TrainSettings if section == "train" else BoostingSettings
         for name in content if isinstance(content, Mapping) else ():
             if name not in kind.model_fields:
-                suggestion = _suggestion(name, kind.model_fields)
-                unknown = f"{section}.{name}: unknown key; {suggestion}"
-                raise SettingsError(f"{prefix}{_renamed(section, name) or unknown}")
+                raise _unknown(f"{section}.{name}", "unknown key", kind.model_fields, prefix)
     try:
         return Settings.model_validate({**others, "model": model})
     except ValidationError as error:
-        raise SettingsError(f"{prefix}{first_problem(error)}") from error
+        problem = first_problem(error)
+        raise SettingsError(f"{prefix}{problem}", field=problem.field) from error
 
 
 def _model_config(section: dict[str, Any], prefix: str) -> ModelConfig:
@@ -138,48 +137,67 @@ def _model_config(section: dict[str, Any], prefix: str) -> ModelConfig:
     config = find_model(name).config
     for key in section:
         if key not in config.model_fields:
-            raise SettingsError(f"{prefix}{_refusal(key, name, config)}")
+            raise _not_of_model(key, name, config, prefix)
     size_field = config.model_fields.get("size")
     if size_field is not None and config.sizes:
         size = section.get("size", size_field.default)
         if not isinstance(size, str) or size not in config.sizes:
             raise SettingsError(
-                f"{prefix}model.size: unknown size {size!r}; known: {', '.join(config.sizes)}"
+                f"{prefix}model.size: unknown size {size!r}",
+                field="model.size",
+                hint=f"known: {', '.join(config.sizes)}",
             )
         section = {**config.sizes[size], **section}
     try:
         return config.model_validate({**section, "name": name})
     except ValidationError as error:
-        dot = "." if error.errors()[0]["loc"] else ": "
-        raise SettingsError(f"{prefix}model{dot}{first_problem(error)}") from error
+        problem = first_problem(error)
+        field = f"model.{problem.field}" if problem.field else "model"
+        raise SettingsError(f"{prefix}{field}: {problem.message}", field=field) from error
 
 
 def _model_name(value: Any) -> str:
     if not isinstance(value, str):
-        raise SettingsError(f"model.name: expected the name of a model, got {value!r}")
+        raise SettingsError(
+            f"model.name: expected the name of a model, got {value!r}", field="model.name"
+        )
     return value
 
 
-def _refusal(key: str, name: str, config: type[ModelConfig]) -> str:
-    """Return why a model does not have a setting, with a suggestion."""
-    renamed = _renamed("model", key)
-    if renamed is not None:
-        return renamed
-    others = [entry.name for entry in known_models() if key in entry.config.model_fields]
-    if others:
-        verb = "has" if len(others) == 1 else "have"
-        return f"model.{key}: not a setting of {name}; {', '.join(others)} {verb} it"
-    return f"model.{key}: unknown key of {name}; {_suggestion(key, config.model_fields)}"
+def _not_of_model(
+    key: str, name: str, config: type[ModelConfig], prefix: str = ""
+) -> SettingsError:
+    """Return the error for a setting that a model does not have."""
+    field = f"model.{key}"
+    models = [entry.name for entry in known_models() if key in entry.config.model_fields]
+    if not models or field in RENAMED_SETTINGS:
+        return _unknown(field, f"unknown key of {name}", config.model_fields, prefix)
+    verb = "has" if len(models) == 1 else "have"
+    return SettingsError(
+        f"{prefix}{field}: not a setting of {name}; {', '.join(models)} {verb} it",
+        code="unknown_setting",
+        field=field,
+    )
 
 
-def _renamed(section: str, name: str) -> str | None:
-    """The refusal of a setting's old name; None for a name that no setting had."""
-    new = RENAMED_SETTINGS.get(f"{section}.{name}")
-    return None if new is None else f"{section}.{name}: renamed to {new}"
+def _unknown(field: str, problem: str, known: Iterable[str], prefix: str) -> SettingsError:
+    """Return the error for a setting that does not exist, with its new name or a similar one.
 
-
-def _suggestion(name: str, known: Iterable[str]) -> str:
-    return did_you_mean(str(name), known) or f"known: {', '.join(known)}"
+    Args:
+        field: The section, or ``section.name``.
+        problem: The message for a name that no setting had.
+        known: The names in its place.
+        prefix: Start of the message.
+    """
+    new = RENAMED_SETTINGS.get(field)
+    if new is not None:
+        message, hint = f"renamed to {new}", None
+    else:
+        name = field.rpartition(".")[2]
+        message, hint = problem, did_you_mean(name, known) or f"known: {', '.join(known)}"
+    return SettingsError(
+        f"{prefix}{field}: {message}", code="unknown_setting", field=field, hint=hint
+    )
 
 
 def of_model(name: str, changes: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -199,5 +217,5 @@ def of_model(name: str, changes: Mapping[str, Any], names: Sequence[str]) -> dic
         if section != "model" or setting in find_model(name).config.model_fields:
             chosen[key] = value
         elif not any(setting in find_model(n).config.model_fields for n in names):
-            raise SettingsError(_refusal(setting, ", ".join(names), find_model(name).config))
+            raise _not_of_model(setting, ", ".join(names), find_model(name).config)
     return chosen

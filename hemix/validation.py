@@ -1,27 +1,65 @@
-"""One-line descriptions of validation errors and differences, and suggestions for wrong names."""
+"""Validation errors as values, differences between schemas, and suggestions for wrong names."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
-__all__ = ["did_you_mean", "first_difference", "first_problem"]
+__all__ = ["InvalidKey", "Problem", "did_you_mean", "first_difference", "first_problem"]
+
+_CODES = {"extra_forbidden": "unknown_key", "missing": "missing_key"}
+"""Codes by pydantic's type of a problem"""
 
 
-def first_problem(error: ValidationError) -> str:
-    """Return the first problem of a pydantic error as ``key.path: message, got value``."""
+class InvalidKey(ValueError):
+    """A key has a wrong value; a pydantic validator raises it for a key below its own."""
+
+    def __init__(self, key: str, problem: str) -> None:
+        """Make the error.
+
+        Args:
+            key: Path of the key, such as ``labels.click.given``.
+            problem: What was expected and what was found.
+        """
+        super().__init__(f"{key}: {problem}")
+        self.key = key
+        self.problem = problem
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem of a pydantic error; its text is ``key.path: message``."""
+
+    field: str | None
+    """Path of the key; None for the whole content"""
+    message: str
+    code: str | None = None
+    """``unknown_key``, ``missing_key`` or None"""
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}" if self.field else self.message
+
+
+def first_problem(error: ValidationError) -> Problem:
+    """Return the first problem of a pydantic error."""
     problems = error.errors(include_url=False)
     # an unknown key is often the misspelt name of a missing key
     problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-    key, kind = ".".join(str(name) for name in problem["loc"]), problem["type"]
-    if kind == "extra_forbidden":
-        return f"{key}: unknown key"
-    if kind == "missing":
-        return f"{key}: missing"
-    if kind in ("model_type", "dict_type", "model_attributes_type"):
+    kind, path = problem["type"], [str(name) for name in problem["loc"]]
+    cause = problem.get("ctx", {}).get("error")
+    if isinstance(cause, InvalidKey):
+        path.append(cause.key)
+    field = ".".join(path) or None
+    if kind in _CODES:
+        message = "unknown key" if kind == "extra_forbidden" else "missing"
+        return Problem(field, message, _CODES[kind])
+    if isinstance(cause, InvalidKey):
+        message = cause.problem
+    elif kind in ("model_type", "dict_type", "model_attributes_type"):
         message = "expected keys with values"
     else:
         message = (
@@ -31,7 +69,7 @@ def first_problem(error: ValidationError) -> str:
             message += f", got {problem['input']!r}"
     if len(problems) > 1:
         message += f" (and {len(problems) - 1} more)"
-    return f"{key}: {message}" if key else message
+    return Problem(field, message)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -54,15 +54,21 @@ def read_utf8(path: str | Path, error: type[HemixError]) -> str:
     try:
         content = Path(path).read_bytes()
     except OSError as problem:
-        raise error(f"{path}: cannot be read: {problem.strerror or problem}") from problem
+        raise error(
+            f"{path}: cannot be read: {problem.strerror or problem}",
+            code="unreadable_file",
+            field=str(path),
+        ) from problem
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as problem:
         line = content.count(b"\n", 0, problem.start) + 1
         byte = f"0x{content[problem.start]:02x}"
         raise error(
-            f"{path}: cannot be read: line {line}: expected UTF-8 text, found byte {byte}; save it "
-            "as UTF-8"
+            f"{path}: cannot be read: line {line}: expected UTF-8 text, found byte {byte}",
+            code="unreadable_file",
+            field=str(path),
+            hint="save it as UTF-8",
         ) from problem
 
 
@@ -81,12 +87,14 @@ def parse_yaml(text: str, source: str, error: type[HemixError]) -> Any:
             if node is None:
                 return None
             for problem in _repeated_keys(loader, node, "", set()):
-                raise error(f"{source}: {problem}")
+                raise error(f"{source}: {problem}", code="repeated_key")
             return loader.construct_document(node)
         finally:
             loader.dispose()
     except (yaml.YAMLError, ValueError, RecursionError) as problem:
-        raise error(f"{source}: not YAML: {_one_line(problem)}") from problem
+        raise error(
+            f"{source}: not YAML: {_one_line(problem)}", code="not_yaml", field=source
+        ) from problem
 
 
 def _one_line(problem: Exception) -> str:

@@ -111,7 +111,7 @@ def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
         ("model.time_encoding=young", "model.time_encoding: "),
         (
             "model.attention_heads=5",
-            "model: attention_heads: expected a divisor of token_width 32, got 5",
+            "model.attention_heads: expected a divisor of token_width 32, got 5",
         ),
         ("model.size=huge", "model.size: unknown size 'huge'; known: tiny, base, small, large"),
         ("model.size=[tiny]", "model.size: unknown size ['tiny']; known: "),

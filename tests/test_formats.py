@@ -74,7 +74,7 @@ def test_a_refusal_says_what_was_expected_and_found_and_what_to_do(
     with pytest.raises(StorageError) as error:
         SAVED.check("a.json", found)
     assert str(error.value) == (
-        f"a.json: format_version: expected 1, found {shown}: written by {age} hemix: do it again"
+        f"a.json: format_version: expected 1, found {shown}: written by {age} hemix; do it again"
     )
     SAVED.check("a.json", 1)
 

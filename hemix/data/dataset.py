@@ -84,9 +84,15 @@ class Dataset:
                 continue
             path = self.folder / name
             if not path.is_file():
-                raise DataError(f"{path}: missing from the dataset folder")
+                raise DataError(
+                    f"{path}: missing from the dataset folder", code="missing_file", field=str(path)
+                )
             if file_hash(path) != entry["xxh64"]:
-                raise DataError(f"{path}: damaged: its hash is not the one in manifest.json")
+                raise DataError(
+                    f"{path}: damaged: its hash is not the one in manifest.json",
+                    code="damaged_file",
+                    field=str(path),
+                )
 
     def match_keys(self, item_rows: Int64Array) -> npt.NDArray[np.uint64]:
         """uint64 [rows, C]: keys of the columns in which match counts compare, of item versions."""
@@ -103,5 +109,7 @@ class Dataset:
     def split(self, name: str) -> Split:
         """One of train, valid, test."""
         if name not in SPLITS:
-            raise UsageError(f"--split {name}: expected one of {', '.join(SPLITS)}")
+            raise UsageError(
+                f"--split {name}: expected one of {', '.join(SPLITS)}", field="--split"
+            )
         return Split(self, name)

@@ -338,7 +338,8 @@ class Encoders:
         if content["schema_fingerprint"] != schema.fingerprint():
             raise SchemaError(
                 f"{path}: expected the schema with fingerprint {content['schema_fingerprint']}, "
-                f"found schema.yaml with {schema.fingerprint()}; prepare or train again"
+                f"found schema.yaml with {schema.fingerprint()}",
+                hint="prepare or train again",
             )
 
         def key_map(stem: str) -> KeyMap:

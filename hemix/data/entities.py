@@ -133,11 +133,15 @@ class EntityTable:
         files = entity_files(schema, level)
         for file in files if hashes is not None else ():
             if not (folder / file).is_file():
-                raise DataError(f"{folder / file}: missing")
+                raise DataError(
+                    f"{folder / file}: missing", code="missing_file", field=str(folder / file)
+                )
             if hashes is not None and hashes.get(file) != file_hash(folder / file):
                 raise DataError(
                     f"{folder / file}: damaged: its hash differs from the hash at the time it was "
-                    "written"
+                    "written",
+                    code="damaged_file",
+                    field=str(folder / file),
                 )
         features = Block.load(folder, "features", len(level_spec(schema, level).jagged_tables))
         rows = len(features.ids)

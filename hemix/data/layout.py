@@ -158,9 +158,13 @@ def load_array(path: Path) -> Array:
         mapped: Array = np.load(path, mmap_mode="r", allow_pickle=False)
         return mapped.view(np.ndarray)  # indexing is slow for np.memmap
     except FileNotFoundError as error:
-        raise DataError(f"{path}: missing from the dataset folder") from error
+        raise DataError(
+            f"{path}: missing from the dataset folder", code="missing_file", field=str(path)
+        ) from error
     except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"{path}: damaged: {error}") from error
+        raise DataError(
+            f"{path}: damaged: {error}", code="damaged_file", field=str(path)
+        ) from error
 
 
 class Appender:

@@ -59,14 +59,17 @@ class Where:
     first_row: int = 0
     """Row of the first value; a file begins with row 0"""
 
-    def error(self, row: int, problem: str) -> DataError:
+    def error(self, row: int, column: str, problem: str) -> DataError:
         """Return the error for a value.
 
         Args:
             row: Position among the values.
-            problem: The column, what was expected and what was found.
+            column: Name of the column.
+            problem: What was expected and what was found.
         """
-        return DataError(f"{self.source}: row {self.first_row + row}: {problem}")
+        return DataError(
+            f"{self.source}: row {self.first_row + row}: column {column!r}: {problem}", field=column
+        )
 
 
 def is_number(kind: pa.DataType) -> bool:
@@ -110,9 +113,7 @@ def numbers_of(column: str, values: pa.Array, where: Where) -> Array:
     finite = np.isfinite(filled)
     if not finite.all():
         row = int(np.argmin(finite))
-        raise where.error(
-            row, f"column {column!r}: expected a finite number or null, found {filled[row]}"
-        )
+        raise where.error(row, column, f"expected a finite number or null, found {filled[row]}")
     if nulls:
         filled = filled.copy()
         filled[numbers.is_null().to_numpy(zero_copy_only=False)] = np.nan

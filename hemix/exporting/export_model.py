@@ -12,8 +12,7 @@ request, N = Q * C, D token width, W width of a level's vectors.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +22,7 @@ from hemix.data.batch import RequestBatch
 from hemix.data.columns import Columns
 from hemix.data.spec import MISSING, InputSpec, LevelSpec
 from hemix.errors import UsageError
+from hemix.exporting.ports import PADDING, Port, level_ports, state_ports, takes_times, user_ports
 from hemix.models import Predictor
 from hemix.models.hemix import HeMix, UserState
 from hemix.nn.heads import probabilities
@@ -32,32 +32,9 @@ from hemix.nn.padded import PaddedLayout, flat_events, padded_events
 from hemix.nn.pooled import PooledState
 from hemix.nn.time_encoding import rotary_turns
 
-__all__ = [
-    "PADDING",
-    "DenseRequest",
-    "DenseUser",
-    "Port",
-    "dense_form",
-    "exportable",
-    "takes_times",
-]
+__all__ = ["DenseRequest", "DenseUser", "dense_form", "exportable"]
 
 _BY_EVENT = ("state_global", "state_columns", "state_time_ms")
-
-PADDING = -1
-"""Id in a multi-valued feature that stands for no value."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Port:
-    """One input or output: a named tensor."""
-
-    name: str
-    dtype: torch.dtype
-    shape: tuple[str | int, ...]
-    """A name for a size that may vary."""
-    columns: tuple[str, ...] = ()
-    """What stands in each place of the last dimension, where that means something."""
 
 
 def exportable(model: Predictor) -> HeMix:
@@ -77,8 +54,8 @@ def exportable(model: Predictor) -> HeMix:
     ):
         raise UsageError(
             "a model without any column of a candidate (no item or cross feature, no position) "
-            "cannot "
-            "be exported: it scores all candidates of a request alike; add a feature to items"
+            "cannot be exported: it scores all candidates of a request alike",
+            hint="add a feature to items",
         )
     return model
 
@@ -110,7 +87,7 @@ class _Half(nn.Module):
         super().__init__()
         self.spec, self.config = model.spec, model.config
         by_name = model.table_tensors()
-        self._table = {name: place for place, name in enumerate(dict.fromkeys(tables))}
+        self._table = {name: index for index, name in enumerate(dict.fromkeys(tables))}
         self.tables = nn.ParameterList(
             [nn.Parameter(by_name[name], requires_grad=False) for name in self._table]
         )
@@ -143,17 +120,17 @@ class _Half(nn.Module):
         """Vectors [..., W] of a level, ids first, then multi-valued features, then numbers; None
         without columns.
         """
-        parts = [
+        vectors = [
             self._vectors(table, given[f"{name}_ids"][..., i])
             for i, table in enumerate(level.tables)
         ]
-        parts += [
+        vectors += [
             self._jagged(table, given[f"{name}_bag_{feature}"])
             for feature, table in zip(level.jagged_names, level.jagged_tables, strict=True)
         ]
         if level.numbers:
-            parts.append(given[f"{name}_numbers"])
-        return torch.cat(parts, -1) if parts else None
+            vectors.append(given[f"{name}_numbers"])
+        return torch.cat(vectors, -1) if vectors else None
 
 
 def _traceable(module: nn.Module | None) -> nn.Module | None:
@@ -170,76 +147,6 @@ def _level_tables(*levels: LevelSpec) -> list[str]:
     return [table for level in levels for table in (*level.tables, *level.jagged_tables)]
 
 
-def _level_ports(name: str, level: LevelSpec, rows: tuple[str, ...]) -> Iterator[Port]:
-    if level.tables:
-        yield Port(
-            name=f"{name}_ids",
-            dtype=torch.int64,
-            shape=(*rows, len(level.tables)),
-            columns=level.names,
-        )
-    for feature in level.jagged_names:
-        yield Port(
-            name=f"{name}_bag_{feature}", dtype=torch.int64, shape=(*rows, f"most_{name}_{feature}")
-        )
-    if level.numbers:
-        yield Port(
-            name=f"{name}_numbers",
-            dtype=torch.float32,
-            shape=(*rows, level.numbers),
-            columns=level.number_names,
-        )
-
-
-def _state_ports(model: HeMix) -> tuple[Port, ...]:
-    config, rows = model.config, ("users", "history_rows")
-    ports = [
-        Port(name="state_share", dtype=torch.float32, shape=("users", config.tokenizer_hidden)),
-        Port(name="state_events", dtype=torch.float32, shape=(*rows, config.token_width)),
-        Port(name="state_global", dtype=torch.float32, shape=(*rows, 2 * config.token_width)),
-    ]
-    if model.products is not None:
-        fields = model.products.fields
-        if fields.user_count:
-            ports.append(
-                Port(
-                    name="state_fields",
-                    dtype=torch.float32,
-                    shape=("users", fields.user_count, fields.size),
-                )
-            )
-        if fields.columns:
-            ports.append(
-                Port(
-                    name="state_columns",
-                    dtype=torch.float32,
-                    shape=(*rows, fields.columns * fields.size),
-                )
-            )
-    if takes_times(model):
-        ports.append(Port(name="state_time_ms", dtype=torch.int64, shape=rows))
-    return tuple(ports)
-
-
-def _user_ports(spec: InputSpec) -> Iterator[Port]:
-    yield from _level_ports("user", spec.user, ("users",))
-    if spec.event_item_columns:
-        names = tuple(spec.item.names[c] for c in spec.event_item_columns)
-        yield Port(
-            name="event_item_ids", dtype=torch.int64, shape=("items", len(names)), columns=names
-        )
-        yield Port(name="event_item", dtype=torch.int64, shape=("users", "events"))
-    if spec.event.tables:
-        shape = ("users", "events", len(spec.event.tables))
-        yield Port(name="event_ids", dtype=torch.int64, shape=shape, columns=spec.event.names)
-    yield Port(name="event_time_ms", dtype=torch.int64, shape=("users", "events"))
-
-
-def takes_times(model: HeMix) -> bool:
-    """Whether the graphs need the times of requests and events."""
-    return model.config.time_encoding != "none"
-
-
 class DenseUser(_Half):
     """What depends on users and their events alone: `hemix.models.hemix.UserState`, one history a
     row.
@@ -253,7 +160,7 @@ class DenseUser(_Half):
         used = [*_level_tables(spec.user), *self_tables, *spec.event.tables]
         super().__init__(model, used, ["tokenizer", "events", "global_", "products"])
         self.carried = self_tables
-        self.inputs, self.outputs = tuple(_user_ports(spec)), _state_ports(model)
+        self.inputs, self.outputs = tuple(user_ports(spec)), state_ports(model)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """The state, in the order of :attr:`outputs`."""
@@ -351,7 +258,7 @@ class DenseRequest(_Half):
         ]
         super().__init__(model, _level_tables(spec.context, spec.item, spec.cross), used)
         ports = [
-            *_state_ports(model),
+            *state_ports(model),
             Port(name="user_index", dtype=torch.int64, shape=("requests",)),
         ]
         ports.append(
@@ -364,8 +271,8 @@ class DenseRequest(_Half):
         )
         if takes_times(model):
             ports.append(Port(name="request_time_ms", dtype=torch.int64, shape=("requests",)))
-        ports += _level_ports("context", spec.context, ("requests",))
-        ports += [*_level_ports("item", spec.item, both), *_level_ports("cross", spec.cross, both)]
+        ports += level_ports("context", spec.context, ("requests",))
+        ports += [*level_ports("item", spec.item, both), *level_ports("cross", spec.cross, both)]
         if spec.bias_rows:
             ports.append(Port(name="bias", dtype=torch.int64, shape=both))
         self.inputs = tuple(ports)

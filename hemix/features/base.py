@@ -219,7 +219,9 @@ class FeatureType(SchemaSection):
             expected = self.wrong_type(array.type)
             if expected is not None:
                 raise DataError(
-                    f"{where.source}: column {column!r}: expected {expected}, found {array.type}"
+                    f"{where.source}: column {column!r}: expected {expected}, found {array.type}",
+                    code="wrong_column_type",
+                    field=column,
                 )
         return self.parse(names, values, where)
 

@@ -184,7 +184,8 @@ def _jagged_keys(
             row = int(np.searchsorted(end, np.argmin(finite), side="right"))
             raise where.error(
                 row,
-                f"column {column!r}: expected finite numbers in the list, found nan or infinity",
+                column,
+                "expected finite numbers in the list, found nan or infinity",
             )
     keys = np.append(keys_of(flat), NULL_KEY)
     counts = np.where(missing, 1, np.minimum(lengths, max_values))

@@ -70,7 +70,7 @@ class Coordinates(FeatureType):
                 row = int(np.argmax(outside))
                 expected = f"degrees from -{limit:g} to {limit:g}"
                 found = f"{degrees[row, i]:g}"
-                raise where.error(row, f"column {columns[i]!r}: expected {expected}, found {found}")
+                raise where.error(row, columns[i], f"expected {expected}, found {found}")
         degrees[np.isnan(degrees).any(axis=1)] = np.nan
         return degrees
 

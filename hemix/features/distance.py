@@ -22,6 +22,7 @@ from hemix.features.base import (
 )
 from hemix.features.registry import register_feature
 from hemix.features.scaling import bucket_ids, quantile_edges
+from hemix.validation import InvalidKey
 
 __all__ = ["Distance", "haversine_km"]
 
@@ -58,8 +59,8 @@ class Distance(FeatureType):
         for end in self.between:
             feature = find(end)
             if feature is None or not feature.gives_coordinates:
-                raise ValueError(
-                    f"{key}.between: expected a coordinates feature as level.name, got {end!r}"
+                raise InvalidKey(
+                    f"{key}.between", f"expected a coordinates feature as level.name, got {end!r}"
                 )
 
     def computed(self, context: RowContext) -> RawColumn:

@@ -44,7 +44,8 @@ def register_feature(feature_type: type[_Feature]) -> type[_Feature]:
     if taken is not None and taken is not feature_type:
         raise UsageError(
             f"feature type {name!r}: registered twice, by {_origin(taken)} and by "
-            f"{_origin(feature_type)}; rename one of them"
+            f"{_origin(feature_type)}",
+            hint="rename one of them",
         )
     _registered[name] = feature_type
     return feature_type

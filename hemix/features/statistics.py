@@ -30,6 +30,7 @@ from hemix.data.search import first_at_least
 from hemix.errors import DataError
 from hemix.features.base import FeatureType, SchemaSection
 from hemix.features.history_counts import HISTORY_COUNTS
+from hemix.validation import InvalidKey
 
 __all__ = [
     "DatedTable",
@@ -91,28 +92,29 @@ class Statistic(SchemaSection):
         """
         where = f"statistics.{name}"
         if not _NAME_PATTERN.fullmatch(name) or name == HISTORY_COUNTS:
-            raise ValueError(f"{where}: expected a name of letters, digits and _ (not history)")
+            raise InvalidKey(where, "expected a name of letters, digits and _ (not history)")
         if self.label not in labels:
             expected = ", ".join(labels)
-            raise ValueError(f"{where}.label: expected one of {expected}, got {self.label!r}")
+            raise InvalidKey(f"{where}.label", f"expected one of {expected}, got {self.label!r}")
         if len(set(self.by)) < len(self.by):
-            raise ValueError(f"{where}.by: a part is named twice: {', '.join(self.by)}")
+            raise InvalidKey(f"{where}.by", f"a part is named twice: {', '.join(self.by)}")
         for part in self.by:
             if part in ("user", "item"):
                 continue
             feature = find(part)
             if feature is None:
-                raise ValueError(
-                    f"{where}.by: expected user, item or a feature as level.name, got {part!r}"
+                raise InvalidKey(
+                    f"{where}.by", f"expected user, item or a feature as level.name, got {part!r}"
                 )
             if not feature.tensor_columns().ids:
-                raise ValueError(
-                    f"{where}.by: {part} must be a one-valued categorical, a bucketed numeric, "
-                    "a distance or a clock part"
+                raise InvalidKey(
+                    f"{where}.by",
+                    f"{part} must be a one-valued categorical, a bucketed numeric, "
+                    "a distance or a clock part",
                 )
         if find(f"{self.level}.{name}") is not None:
-            raise ValueError(
-                f"{where}: a {self.level} feature has this name; name the statistic otherwise"
+            raise InvalidKey(
+                where, f"a {self.level} feature has this name; name the statistic otherwise"
             )
 
 

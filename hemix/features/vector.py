@@ -51,14 +51,14 @@ class Vector(SingleColumn):
         if (lengths != self.size).any():
             row = int(np.argmax(lengths != self.size))
             expected, found = f"a list of {self.size} numbers", int(lengths[row])
-            raise where.error(row, f"column {column!r}: expected {expected}, found {found}")
+            raise where.error(row, column, f"expected {expected}, found {found}")
         flat = array.flatten().cast(pa.float64(), safe=False).fill_null(np.nan)
         numbers = flat.to_numpy(zero_copy_only=False).reshape(-1, self.size)
         finite = np.isfinite(numbers).all(axis=1)
         if not finite.all():
             row = int(np.flatnonzero(known)[np.argmin(finite)])
             expected, found = f"{self.size} finite numbers", array[row].as_py()
-            raise where.error(row, f"column {column!r}: expected {expected}, found {found}")
+            raise where.error(row, column, f"expected {expected}, found {found}")
         vectors[known] = np.clip(numbers, -MAX_NUMBER, MAX_NUMBER)
         return vectors
 

@@ -25,6 +25,7 @@ from hemix.nn.embedding import Tables
 from hemix.nn.heads import Heads
 from hemix.nn.init import WeightInit
 from hemix.nn.inputs import LEVELS, Inputs, embed
+from hemix.validation import InvalidKey
 
 __all__ = [
     "ModelConfig",
@@ -75,7 +76,7 @@ def check_divisor(width: int, **counts: int) -> None:
     """
     for name, count in counts.items():
         if width % count:
-            raise ValueError(f"{name}: expected a divisor of token_width {width}, got {count}")
+            raise InvalidKey(name, f"expected a divisor of token_width {width}, got {count}")
 
 
 def check_rotary(time_encoding: str, width: int, heads: int) -> None:
@@ -90,7 +91,7 @@ def check_rotary(time_encoding: str, width: int, heads: int) -> None:
         ValueError: A head's width is odd.
     """
     if time_encoding == "rotary" and (width // heads) % 2:
-        raise ValueError("time_encoding: rotary needs an even token_width / attention_heads")
+        raise InvalidKey("time_encoding", "rotary needs an even token_width / attention_heads")
 
 
 class SizedConfig(NeuralConfig):
@@ -189,23 +190,23 @@ class Ranker(nn.Module, ABC):
         """
         return extend_state(state, new, order)
 
-    def attention(
+    def event_weights(
         self,
         state: Any,  # noqa: ARG002
         inputs: Inputs,  # noqa: ARG002
-        most: int,  # noqa: ARG002
-        also: int | None = None,  # noqa: ARG002
+        count: int,  # noqa: ARG002
+        extra: int | None = None,  # noqa: ARG002
     ) -> tuple[Tensor, Tensor] | None:
         """Return the events that drew the candidates' attention most, for few candidates.
 
         Args:
             state: The request state.
             inputs: The request's inputs.
-            most: How many events.
-            also: The position of an event that gets a column more where it is not among them.
+            count: How many events.
+            extra: The position of an event that gets a column more where it is not among them.
 
         Returns:
-            Positions int64 [N, most], -1 for none, and weights [N, most], falling. None where the
+            Positions int64 [N, count], -1 for none, and weights [N, count], falling. None where the
             model weighs no events by candidate.
         """
         return None

@@ -41,7 +41,7 @@ def build_model(
             nobody draws.
     """
     if not is_neural(config):
-        raise SettingsError(f"model.name: {config.name} is no neural model")
+        raise SettingsError(f"model.name: {config.name} is no neural model", field="model.name")
     with _without_values():
         model = cast(Ranker, _make(spec, config))
         if distributed is not None:
@@ -101,9 +101,12 @@ def _initialise(model: Ranker, seed: int) -> None:
     try:
         model.init_weights(torch.Generator().manual_seed(seed))
     except NotImplementedError as error:
-        raise SettingsError(f"model.name: {model.config.name}: {error}") from error
+        raise SettingsError(
+            f"model.name: {model.config.name}: {error}", field="model.name"
+        ) from error
     for name, parameter in model.named_dense_parameters():
         if bool(parameter.isnan().any()):
             raise SettingsError(
-                f"model.name: {model.config.name}: init_weights leaves {name} as it was"
+                f"model.name: {model.config.name}: init_weights leaves {name} as it was",
+                field="model.name",
             )

@@ -1,11 +1,11 @@
 """HeMix (arXiv 2602.09387): its settings, and the whole forward.
 
-In the order that data passes it, a file each:
+In the order in which data passes them, a file each:
 
-1. `hemix.nn.tokenizer`: all features, mixed, then cut into NS tokens; 2. `hemix.nn.interests`:
-queries Q = [dynamic ; fixed] read the global and the real-time history; 3. `hemix.nn.mixer`: X =
-[real-time interests ; global interests ; NS tokens] through HeteroMixer blocks; 4.
-`hemix.nn.heads`: the mean of the tokens to a logit a task.
+    hemix.nn.tokenizer   all features, mixed, then cut into NS tokens
+    hemix.nn.interests   queries Q = [dynamic ; fixed] read the global and the real-time history
+    hemix.nn.mixer       X = [real-time ; global interests ; NS tokens] through HeteroMixer blocks
+    hemix.nn.heads       the mean of the tokens to a logit per task
 
 The forward is :meth:`hemix.models.base.Ranker.forward`: embed, encode_user, encode_request, score.
 
@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import model_validator
 from torch import Tensor, nn
 
@@ -27,6 +26,7 @@ from hemix.config import Count, CountOrZero
 from hemix.data.spec import InputSpec
 from hemix.models.base import Ranker, SizedConfig, check_divisor, check_rotary, named_sizes
 from hemix.models.registry import register_model
+from hemix.nn.event_weights import Read, strongest_events
 from hemix.nn.events import EventEncoder
 from hemix.nn.heads import Heads
 from hemix.nn.histories import event_times
@@ -38,14 +38,11 @@ from hemix.nn.mixer import Block, FFNActivation, HeteroFFN, HeteroInteraction, N
 from hemix.nn.mixing import SelfAttention, TokenMixing
 from hemix.nn.pooled import PooledState
 from hemix.nn.products import FieldProducts
-from hemix.nn.slots import HostIndex
 from hemix.nn.time_encoding import TimeEncoding
 from hemix.nn.tokenizer import Tokenizer
+from hemix.validation import InvalidKey
 
 __all__ = ["HeMix", "HeMixConfig", "RequestState", "UserState", "make_block"]
-
-_WEIGHTS_AT_ONCE = 2**19
-"""Events by candidates whose weights are held at once when a ranking is explained."""
 
 
 class HeMixConfig(SizedConfig):
@@ -104,12 +101,12 @@ class HeMixConfig(SizedConfig):
         )
         for history in ("global", "realtime"):
             if getattr(self, f"use_{history}") and not sum(self.queries(history)):
-                raise ValueError(f"use_{history}: needs dynamic_queries or fixed_queries_{history}")
+                raise InvalidKey(
+                    f"use_{history}", f"needs dynamic_queries or fixed_queries_{history}"
+                )
         if self.block == "rankmixer" and self.token_width < self.tokens:
-            raise ValueError(
-                f"block: rankmixer needs a token_width of at least the {self.tokens} tokens, "
-                f"got {self.token_width}"
-            )
+            needed = f"a token_width of at least the {self.tokens} tokens"
+            raise InvalidKey("block", f"rankmixer needs {needed}, got {self.token_width}")
         check_rotary(self.time_encoding, self.token_width, self.attention_heads)
         return self
 
@@ -139,8 +136,10 @@ class HeMixConfig(SizedConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class UserState:
-    """What depends on users and their events alone. Row 0 of the events is the null event, row e +
-    1 is event e."""
+    """What depends on users and their events alone.
+
+    Row 0 of the events is the null event, row e + 1 is event e.
+    """
 
     by_event: ClassVar[tuple[str, ...]] = ("event_time_ms", "events_ED", "global_keys_values")
 
@@ -151,10 +150,9 @@ class UserState:
     events_ED: Tensor
     """[1 + E, D]: event vectors"""
     global_keys_values: Tensor | None
-    """[1 + E, 2 D], where the state is kept for requests to come; within a whole batch they are
-    made for those who need them"""
+    """[1 + E, 2 D], where requests come later; a whole batch projects only what it needs"""
     fields: PooledState | None
-    """What products are made of; None: the model has none"""
+    """Pooled fields, from which products are made; None: the model has none"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +210,7 @@ class HeMix(Ranker):
         if config.products == "none":
             return None
         used = {"global": config.use_global, "realtime": config.use_realtime}
-        histories = [part for part, use in used.items() if use and config.products == "histories"]
+        histories = [name for name, use in used.items() if use and config.products == "histories"]
         return FieldProducts(self.spec, config.embedding_size, histories)
 
     def _interest(self, history: Literal["global", "realtime"]) -> HistoryInterest:
@@ -232,27 +230,28 @@ class HeMix(Ranker):
         return list(self.blocks)
 
     def encode_user(self, inputs: Inputs) -> UserState:
-        """Event vectors, global keys and values, the user's share of the tokeniser."""
+        """Event vectors, global keys and values, the user's partial product of the tokeniser."""
         return self.encode_history(self.events(inputs), inputs)
 
     def encode_history(self, events_ED: Tensor, inputs: Inputs) -> UserState:
-        """:meth:`encode_user` from event vectors [1 + E, D] that exist already, the null event in
-        front."""
+        """Encode users whose event vectors [1 + E, D] exist already, the null event first."""
         assert inputs.user_RW is not None, "encode_user needs the level user"
         time_ms, keep = event_times(inputs.batch), inputs.context_QW is None
         return UserState(
             projected_RH=self.tokenizer.project_user(inputs.user_RW),
             event_time_ms=time_ms,
             events_ED=events_ED,
-            global_keys_values=self.global_.keys_values(events_ED, time_ms)
-            if keep and self.global_ is not None
-            else None,
+            global_keys_values=(
+                self.global_.keys_values(events_ED, time_ms) if keep and self.global_ else None
+            ),
             fields=self.products.of_users(inputs) if self.products else None,
         )
 
     def encode_request(self, state: UserState, inputs: Inputs) -> RequestState:
-        """Cuts, ages and fixed-query interests. Users' rows and events' positions of ``inputs`` are
-        those of ``state``."""
+        """What the requests see of the histories, and their fixed interests.
+
+        User rows and event positions of ``inputs`` are those of ``state``.
+        """
         assert inputs.context_QW is not None, "encode_request needs the level request"
         batch, layout, time_ms = inputs.batch, inputs.layout, state.event_time_ms
         requests, apart = inputs.context_QW.shape[0], not layout.one_candidate_each
@@ -287,11 +286,7 @@ class HeMix(Ranker):
     def score(self, state: RequestState, inputs: Inputs) -> Tensor:
         """Logits [N, T]."""
         batch, ns_NnD = inputs.batch, self._ns_tokens(state, inputs)
-        query_global, query_realtime = torch.split(
-            ns_NnD, [self.config.ns_tokens_global, self.config.ns_tokens_realtime], 1
-        )
-        if not self.config.dynamic_queries:
-            query_global, query_realtime = query_global[:, :0], query_realtime[:, :0]
+        query_global, query_realtime = self._dynamic_queries(ns_NnD)
         tokens = [
             *self._mixed(
                 self.realtime, state.realtime, query_realtime, state.fixed_realtime_QfD, inputs
@@ -303,9 +298,8 @@ class HeMix(Ranker):
         for block in self.blocks:
             x_SND = block(x_SND)
         x_SND = self.norm_out(x_SND)
-        pooled_NP = (
-            x_SND.mean(0) if self.config.pooling == "mean" else x_SND.transpose(0, 1).flatten(1)
-        )
+        is_mean = self.config.pooling == "mean"
+        pooled_NP = x_SND.mean(0) if is_mean else x_SND.transpose(0, 1).flatten(1)
         logits_NT: Tensor = self.heads(pooled_NP, batch.bias)
         return logits_NT
 
@@ -317,19 +311,24 @@ class HeMix(Ranker):
         fixed_QfD: Tensor | None,
         inputs: Inputs,
     ) -> list[Tensor]:
-        """Dynamic, then fixed interests [N, queries, D] of one history, normalised, in pieces; none
-        of a history that is not used."""
+        """Dynamic, then fixed interests [N, queries, D] of one history, normalised."""
         if history is None or state is None:
             return []
         dynamic_NnD = history.dynamic(
             state, queries_NnD, inputs.layout.candidates, fixed_too=fixed_QfD is None
         )
-        pieces = [self.norm_interests(dynamic_NnD)]
+        interests = [self.norm_interests(dynamic_NnD)]
         if fixed_QfD is not None:
-            pieces.append(
-                self.norm_interests(fixed_QfD).index_select(0, inputs.batch.request_index)
-            )
-        return pieces
+            fixed_QfD = self.norm_interests(fixed_QfD)
+            interests.append(fixed_QfD.index_select(0, inputs.batch.request_index))
+        return interests
+
+    def _dynamic_queries(self, ns_NnD: Tensor) -> tuple[Tensor, Tensor]:
+        """The NS tokens that query the global and the real-time history; [N, 0, D] without."""
+        if not self.config.dynamic_queries:
+            return ns_NnD[:, :0], ns_NnD[:, :0]
+        first = self.config.ns_tokens_global
+        return ns_NnD[:, :first], ns_NnD[:, first:]
 
     def _ns_tokens(self, state: RequestState, inputs: Inputs) -> Tensor:
         """[N, S_NS, D]"""
@@ -349,50 +348,21 @@ class HeMix(Ranker):
         )
         return tokens_NnD
 
-    def attention(
-        self, state: RequestState, inputs: Inputs, most: int, also: int | None = None
+    def event_weights(
+        self, state: RequestState, inputs: Inputs, count: int, extra: int | None = None
     ) -> tuple[Tensor, Tensor] | None:
-        """The events of most weight to the dynamic queries: mean over the queries of both histories
-        and their heads."""
+        """Return the events of most weight to the dynamic queries of both histories."""
         if not self.config.dynamic_queries:
             return None
-        cpu_batch, index = inputs.batch.cpu_batch, HostIndex.of_candidates(inputs.batch)
-        events = int(cpu_batch.history_ranges.max()) if cpu_batch.history_ranges.numel() else 0
-        ns_NnD = self._ns_tokens(state, inputs)
-        queries = torch.split(
-            ns_NnD, [self.config.ns_tokens_global, self.config.ns_tokens_realtime], 1
-        )
-        parts = [
-            (interest, history, queries_NnD)
+        queries = self._dynamic_queries(self._ns_tokens(state, inputs))
+        reads = [
+            Read(interest=interest, history=history, queries_NnD=queries_NnD)
             for interest, history, queries_NnD in zip(
                 (self.global_, self.realtime), (state.global_, state.realtime), queries, strict=True
             )
             if interest is not None and history is not None
         ]
-        positions, weights = list[Tensor](), list[Tensor]()
-        for rows in torch.split(
-            torch.arange(ns_NnD.shape[0]), max(1, _WEIGHTS_AT_ONCE // (1 + events))
-        ):
-            at = slice(int(rows[0]), int(rows[-1]) + 1)
-            total = ns_NnD.new_zeros(rows.shape[0], 1 + events)
-            for interest, history, queries_NnD in parts:
-                total += (
-                    interest.weights(history, queries_NnD[at], index[at], events)
-                    * interest.dynamic_count
-                )
-            mean = total[:, 1:] / max(1, sum(i.dynamic_count for i, *_ in parts))
-            top = mean.topk(min(most, events))
-            missing = (0, most - min(most, events))
-            top_weights, top_positions = F.pad(top.values, missing), F.pad(top.indices, missing)
-            if also is not None:
-                is_among = (top.indices == also).any(1, keepdim=True)
-                top_weights = torch.cat(
-                    [top_weights, mean[:, also : also + 1].masked_fill(is_among, 0)], 1
-                )
-                top_positions = F.pad(top_positions, (0, 1), value=also)
-            weights.append(top_weights)
-            positions.append(top_positions.masked_fill(top_weights <= 0, -1))
-        return torch.cat(positions), torch.cat(weights)
+        return strongest_events(reads, inputs.batch, count, extra)
 
 
 def make_block(config: HeMixConfig) -> Block:

@@ -126,14 +126,17 @@ def find_model(name: str) -> ModelEntry:
         if taken is not None and taken.model.__module__ != entry_point.module:
             raise SettingsError(
                 f"model.name: {name!r} is taken by {taken.model.__module__} and by an installed "
-                f"package ({entry_point.value}): remove one"
+                f"package ({entry_point.value}): remove one",
+                field="model.name",
             )
         _load(entry_point)
     if name not in _entries:
         guess = did_you_mean(name, model_names())
         raise SettingsError(
             f"model.name: unknown model {name!r}; known: {', '.join(model_names())}"
-            f"{guess and f'; {guess}'} (a model of your own: --import FILE)"
+            f"{guess and f'; {guess}'} (a model of your own: --import FILE)",
+            code="unknown_model",
+            field="model.name",
         )
     return _entries[name]
 
@@ -172,11 +175,11 @@ def import_file(path: str | Path) -> list[ModelEntry]:
     if file in _files:
         return [entry for entry in _entries.values() if entry.model.__module__ == _files[file]]
     if not file.is_file():
-        raise UsageError(f"--import {path}: no such file")
+        raise UsageError(f"--import {path}: no such file", field="--import")
     name = f"hemix_imported_{file.stem}_{len(_files)}"
     location = importlib.util.spec_from_file_location(name, file)
     if file.suffix != ".py" or location is None or location.loader is None:
-        raise UsageError(f"--import {path}: expected a Python file, NAME.py")
+        raise UsageError(f"--import {path}: expected a Python file, NAME.py", field="--import")
     before = set(_entries)
     module = importlib.util.module_from_spec(location)
     sys.modules[name] = module
@@ -190,10 +193,10 @@ def import_file(path: str | Path) -> list[ModelEntry]:
         for key in set(_entries) - before:
             del _entries[key]
         if isinstance(error, HemixError):
-            raise UsageError(f"--import {path}: {error}") from error
+            raise UsageError(f"--import {path}: {error}", field="--import") from error
         if isinstance(error, KeyboardInterrupt):
             raise
-        raise UsageError(f"--import {path}: {_failure(error, file)}") from error
+        raise UsageError(f"--import {path}: {_failure(error, file)}", field="--import") from error
     _files[file] = name
     return new
 
@@ -231,11 +234,12 @@ def _load(point: EntryPoint) -> None:
     try:
         point.load()
     except HemixError as error:
-        raise SettingsError(f"model.name: {point.name}: {error}") from error
+        raise SettingsError(f"model.name: {point.name}: {error}", field="model.name") from error
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise SettingsError(
-            f"model.name: {point.name}: the entry point {point.value} fails to import: {reason}"
+            f"model.name: {point.name}: the entry point {point.value} fails to import: {reason}",
+            field="model.name",
         ) from error
 
 

@@ -350,6 +350,7 @@ def _category(spec: InputSpec, name: str) -> int:
     if name not in known:
         raise SettingsError(
             f"model.search: expected soft or an item feature that events carry "
-            f"({', '.join(known)}), got {name!r}"
+            f"({', '.join(known)}), got {name!r}",
+            field="model.search",
         )
     return spec.item.names.index(name)

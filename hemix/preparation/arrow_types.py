@@ -112,7 +112,7 @@ def check_utf8(column: str, values: pa.Array, where: Where) -> None:
                 if _is_broken(text):
                     start = f"{text[:20]!r}" + ("..." if len(text) > 20 else "")
                     raise where.error(
-                        row, f"column {column!r}: expected text in UTF-8, found the bytes {start}"
+                        row, column, f"expected text in UTF-8, found the bytes {start}"
                     ) from None
         raise
 
@@ -150,7 +150,8 @@ def cast_to(column: str, values: pa.Array, kind: pa.DataType, where: Where) -> p
         value = f"{message_value(values, row)!r} ({values.type})"
         raise where.error(
             row,
-            f"column {column!r}: expected {kind}, as in other files of the folder, found {value}",
+            column,
+            f"expected {kind}, as in other files of the folder, found {value}",
         ) from None
 
 

@@ -98,7 +98,8 @@ def comparison_of(schema: Schema, kind: pa.DataType, table: str) -> Comparison:
         return _Texts(column, where)
     raise SchemaError(
         f"split.column: no boundary compares with {where}: name a column of dates, times, numbers "
-        "or text"
+        "or text",
+        field="split.column",
     )
 
 
@@ -126,7 +127,8 @@ class _ClockTimes:
         if day is not None:
             raise SchemaError(
                 f"split.{name}: expected a date or a number in {self._clock.unit} on the clock, "
-                f"got {value!r}; write {day.isoformat()}"
+                f"got {value!r}",
+                hint=f"write {day.isoformat()}",
             )
         if math.isinf(value):
             return value
@@ -281,7 +283,8 @@ class _Texts:
                     hint = in_format_of(text, boundary)
                     raise chunk.where.error(
                         pc.index(values, text).as_py(),
-                        f"column {self._column!r}: {text!r} is not written like split.{name} "
+                        self._column,
+                        f"{text!r} is not written like split.{name} "
                         f"{boundary!r}, and they compare as text; write both in one format"
                         f"{hint and f': {hint}'}",
                     )
@@ -296,7 +299,8 @@ class _Texts:
                 row = max(pc.index(values, text).as_py(), 0)
                 raise chunk.where.error(
                     row,
-                    f"column {self._column!r}: days like {text!r} compare as text, and that is not "
+                    self._column,
+                    f"days like {text!r} compare as text, and that is not "
                     "their order in time; write the year first, as in 2026-01-31",
                 )
 

@@ -136,6 +136,7 @@ def _check_serving_position(schema: Schema, train: ShardWriter) -> None:
     first, last = min(positions), max(positions)
     raise SchemaError(
         f"roles.bias.serve_as: {bias.serve_as} never occurs in column {bias.column!r} of the "
-        f"train rows ({first} to {last}); name the position that a server scores at, for instance "
-        f"serve_as: {first}"
+        f"train rows ({first} to {last})",
+        field="roles.bias.serve_as",
+        hint=f"name the position that a server scores at, for instance serve_as: {first}",
     )

@@ -100,7 +100,8 @@ class Joins:
                 f"{table.path}: has no {level} of {_file_name(logs.impressions)}: column "
                 f"{column!r} holds, for instance, {example!r} ({_type_name(table, column)}) here "
                 f"and {self.example[f'{level}s']!r} ({_type_name(logs.impressions, column)}) "
-                "there; write the ids in one form"
+                "there",
+                hint="write the ids in one form",
             )
 
     def _check_event_users(
@@ -112,8 +113,8 @@ class Joins:
         if self._measure("event_users", counts, in_impressions, users, _EXAMPLE_BELOW) == 0:
             raise DataError(
                 f"{table.path}: has no user of {_file_name(impressions)}: column {column!r} is "
-                f"{_type_name(table, column)} here and {_type_name(impressions, column)} there; "
-                "write the ids in one form"
+                f"{_type_name(table, column)} here and {_type_name(impressions, column)} there",
+                hint="write the ids in one form",
             )
 
     def _check_event_items(
@@ -133,7 +134,8 @@ class Joins:
                 f"{table.path}: has no item of {_file_name(logs.items)} or "
                 f"{_file_name(logs.impressions)}: column {column!r} holds, for instance, "
                 f"{self.example['event_items']!r} ({_type_name(table, column)}) here and "
-                f"{example!r} ({_type_name(logs.items, column)}) there; write the ids in one form"
+                f"{example!r} ({_type_name(logs.items, column)}) there",
+                hint="write the ids in one form",
             )
 
     def _measure(

@@ -152,7 +152,9 @@ class LogTable:
         if column not in self.names:
             raise DataError(
                 f"{self.path}: no column {column!r} ({key}); it has: "
-                f"{', '.join(map(_column_for_message, self.names))}"
+                f"{', '.join(map(_column_for_message, self.names))}",
+                code="missing_column",
+                field=column,
             )
         several_types = len(self.types_of(column)) > 1
         compared_as_text = any(
@@ -163,7 +165,9 @@ class LogTable:
             if column not in file.types:
                 raise DataError(
                     f"{file.file}: no column {column!r} ({key}), which other files of the folder "
-                    "have"
+                    "have",
+                    code="missing_column",
+                    field=column,
                 )
             kind = file.types[column]
             if pa.types.is_null(kind) and (several_types or self.rows == 0):
@@ -255,15 +259,16 @@ class LogTable:
         file = int(np.searchsorted(self.first_rows, row, side="right")) - 1
         return str(self.files[file]), row - int(self.first_rows[file])
 
-    def error(self, row: int, problem: str) -> DataError:
-        """Return the error for a row of the table.
+    def error(self, row: int, column: str, problem: str) -> DataError:
+        """Return the error for a value of the table.
 
         Args:
             row: Row in the table.
-            problem: The column, what was expected and what was found.
+            column: Name of the column.
+            problem: What was expected and what was found.
         """
         file, file_row = self.where(row)
-        return DataError(f"{file}: row {file_row}: {problem}")
+        return Where(str(file), file_row).error(0, column, problem)
 
     def value(self, row: int, column: str) -> Any:
         """Read a raw value again from its file, for a message.
@@ -284,7 +289,8 @@ def _check_family(file: _OpenFile, first: _OpenFile, column: str, key: str) -> N
     if _value_family(kind) != _value_family(other):
         raise DataError(
             f"{file.file}: column {column!r} ({key}): found {kind}, but {first.file.name} has "
-            f"{other}: their values have no text in common; write both as one type, or as text"
+            f"{other}: their values have no text in common",
+            hint="write both as one type, or as text",
         )
 
 
@@ -310,7 +316,9 @@ def _with_partition_columns(
 def _stored_types(file: LogFile, schema: pa.Schema) -> dict[str, pa.DataType]:
     if len(set(schema.names)) != len(schema.names):
         repeated = next(n for n in schema.names if schema.names.count(n) > 1)
-        raise DataError(f"{file}: two columns have the name {repeated!r}; rename one of them")
+        raise DataError(
+            f"{file}: two columns have the name {repeated!r}", hint="rename one of them"
+        )
     return {f.name: normalized_type(f.type) for f in schema}
 
 

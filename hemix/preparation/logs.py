@@ -274,6 +274,8 @@ def _check_versions(logs: Logs, column: str) -> None:
     versioned = [table for table in tables if column in table.names]
     if not versioned:
         paths = " and ".join(str(table.path) for table in tables) or "no item or user table"
-        raise DataError(f"{paths}: no column {column!r} (valid_from)")
+        raise DataError(
+            f"{paths}: no column {column!r} (valid_from)", code="missing_column", field=column
+        )
     for table in versioned:
         table.require(column, "valid_from", time_type_problem)

@@ -71,7 +71,7 @@ def prepare(
     check_new_folder(out)
     if forget_days is not None and (continue_from is None or forget_days < 1):
         message = "expected at least 1, together with --from"
-        raise UsageError(f"--forget-days {forget_days}: {message}")
+        raise UsageError(f"--forget-days {forget_days}: {message}", field="--forget-days")
     opened = open_logs(Path(logs), schema)
     previous = None
     if continue_from is not None:
@@ -89,7 +89,11 @@ def prepare(
         try:
             manifest = _run(job)
         except StorageError as error:
-            raise StorageError(str(error).replace(str(folder), str(out))) from error
+            raise StorageError(
+                str(error).replace(str(folder), str(out)),
+                code=error.code,
+                field=error.field and error.field.replace(str(folder), str(out)),
+            ) from error
         _warn(opened, manifest)
         manifest["seconds"] = round(time.monotonic() - began, 3)
         MANIFEST_FORMAT.write(folder / "manifest.json", manifest)

@@ -108,7 +108,8 @@ class RequestGroups:
         request = f"request {table.value(second, column)!r}"
         raise table.error(
             second,
-            f"column {column!r}: {problem} within {request} (first row: {first_row})",
+            column,
+            f"{problem} within {request} (first row: {first_row})",
         )
 
 

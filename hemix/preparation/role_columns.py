@@ -42,9 +42,7 @@ def check_not_null(column: str, values: pa.Array, where: Where) -> None:
     """
     if values.null_count:
         row = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
-        raise where.error(
-            row, f"column {column!r}: expected a value, found null; fill it, or drop such rows"
-        )
+        raise where.error(row, column, "expected a value, found null; fill it, or drop such rows")
 
 
 def check_ids(column: str, values: pa.Array, where: Where) -> None:
@@ -69,8 +67,8 @@ def check_ids(column: str, values: pa.Array, where: Where) -> None:
             row = int(np.argmax(empty))
             raise where.error(
                 row,
-                f"column {column!r}: expected an id, found an empty text; fill it, or drop such "
-                "rows",
+                column,
+                "expected an id, found an empty text; fill it, or drop such rows",
             )
 
 
@@ -93,7 +91,8 @@ def labels_of(column: str, values: pa.Array, where: Where) -> Array:
         if nan.any():
             raise where.error(
                 int(np.argmax(nan)),
-                f"column {column!r}: expected a label 0 or 1 (null: unknown), found nan",
+                column,
+                "expected a label 0 or 1 (null: unknown), found nan",
             )
     numbers = numbers_of(column, values, where)
     known = ~np.isnan(numbers)
@@ -102,7 +101,8 @@ def labels_of(column: str, values: pa.Array, where: Where) -> Array:
         row = int(np.argmax(wrong))
         raise where.error(
             row,
-            f"column {column!r}: expected a label 0 or 1 (null: unknown), found {numbers[row]:g}",
+            column,
+            f"expected a label 0 or 1 (null: unknown), found {numbers[row]:g}",
         )
     return np.where(known, numbers, -1).astype(np.int8)
 
@@ -125,17 +125,15 @@ def weights_of(column: str, values: pa.Array, where: Where) -> Array:
     numbers = numbers_of(column, values, where)
     if (numbers < 0).any():
         row = int(np.argmax(numbers < 0))
-        raise where.error(
-            row, f"column {column!r}: expected a weight of at least 0, found {numbers[row]:g}"
-        )
+        raise where.error(row, column, f"expected a weight of at least 0, found {numbers[row]:g}")
     _refuse_large(column, numbers, "a weight", where)
     tiny = (numbers > 0) & (numbers < _LEAST_WEIGHT)
     if tiny.any():
         row, least = int(np.argmax(tiny)), f"{_LEAST_WEIGHT:g}"
         raise where.error(
             row,
-            f"column {column!r}: expected a weight of 0 or of at least {least}, found "
-            f"{numbers[row]:g}",
+            column,
+            f"expected a weight of 0 or of at least {least}, found {numbers[row]:g}",
         )
     return numbers.astype(np.float32)
 
@@ -165,7 +163,8 @@ def _refuse_large(column: str, numbers: Array, what: str, where: Where) -> None:
         row = int(np.argmax(large))
         raise where.error(
             row,
-            f"column {column!r}: expected {what} of at most {MAX_NUMBER:g}, found {numbers[row]:g}",
+            column,
+            f"expected {what} of at most {MAX_NUMBER:g}, found {numbers[row]:g}",
         )
 
 
@@ -192,6 +191,6 @@ def positions_of(
     if wrong.any():
         row = int(np.argmax(wrong))
         raise where.error(
-            row, f"column {column!r}: expected a whole number of at least 0, found {numbers[row]:g}"
+            row, column, f"expected a whole number of at least 0, found {numbers[row]:g}"
         )
     return np.minimum(np.where(np.isnan(numbers), serve_as, numbers), maximum).astype(np.int32)

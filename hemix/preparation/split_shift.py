@@ -48,7 +48,8 @@ def shift_split(logs: str | Path, days: int) -> Schema:
     if days >= 0:
         raise UsageError(
             f"--shift-days {days}: expected a number below 0, because a later split has no test "
-            "rows"
+            "rows",
+            field="--shift-days",
         )
     opened = open_logs(Path(logs), None)
     schema, split = opened.schema, opened.schema.split
@@ -63,12 +64,13 @@ def shift_split(logs: str | Path, days: int) -> Schema:
             )
         except OverflowError as error:
             raise UsageError(
-                f"--shift-days {days}: split.{name}: {value!r} would lie before all dates"
+                f"--shift-days {days}: split.{name}: {value!r} would lie before all dates",
+                field="--shift-days",
             ) from error
         if moved is None:
             raise SchemaError(
-                f"split.{name}: {value!r} of column {column!r} is not a day; --shift-days needs a "
-                "split by time"
+                f"split.{name}: {value!r} of column {column!r} is not a day",
+                hint="--shift-days needs a split by time",
             )
         return moved
 
@@ -78,7 +80,8 @@ def shift_split(logs: str | Path, days: int) -> Schema:
         if last is None or last == date.max:
             raise DataError(
                 f"{opened.impressions.path}: column {column!r} runs to the end of all dates, so "
-                "the end of the split is unknown; set split.end"
+                "the end of the split is unknown",
+                hint="set split.end",
             )
         after = last + timedelta(days=1)
         moved["end"] = move("end", _written(after, split.test, schema.clock, by_clock=by_clock))
@@ -161,8 +164,9 @@ def _last_day(impressions: LogTable, schema: Schema, column: str, *, by_clock: b
     )
     if day is None:
         raise SchemaError(
-            f"split.column: {column!r} holds {last!r}, which is not a day; --shift-days needs a "
-            "split by time"
+            f"split.column: {column!r} holds {last!r}, which is not a day",
+            field="split.column",
+            hint="--shift-days needs a split by time",
         )
     return day
 

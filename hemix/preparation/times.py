@@ -69,28 +69,30 @@ def times_of(
     null = values.is_null().to_numpy(zero_copy_only=False)
     if pa.types.is_date(kind):
         days = _whole(
-            values.cast(pa.date32()).cast(pa.int32()), "day", null, partial(_no_date, column), where
+            column, values.cast(pa.date32()).cast(pa.int32()), "day", null, _no_date, where
         )
         time_ms = date_start_ms(days, clock.timezone)
     elif pa.types.is_timestamp(kind):
         raw = _whole(
+            column,
             values.cast(pa.int64()),
             kind.unit,
             null,
-            partial(_no_timestamp, column, kind.unit),
+            partial(_no_timestamp, kind.unit),
             where,
         )
         time_ms = _scaled(raw, kind.unit)
     elif pa.types.is_integer(kind):
-        raw = _whole(values, unit, null, partial(_unit_problem, column, unit, is_clock), where)
+        raw = _whole(column, values, unit, null, partial(_unit_problem, unit, is_clock), where)
         time_ms = _scaled(raw, unit)
     else:
         raw = numbers_of(column, values, where)
         in_ms = np.where(null, EARLIEST_MS, raw * (_NS[unit] / _NS["ms"]))
         _refuse(
+            column,
             ~((in_ms >= EARLIEST_MS) & (in_ms < LATEST_MS)),
             raw,
-            partial(_unit_problem, column, unit, is_clock),
+            partial(_unit_problem, unit, is_clock),
             where,
         )
         time_ms = np.round(in_ms).astype(np.int64)
@@ -98,14 +100,19 @@ def times_of(
 
 
 def _whole(
-    values: pa.Array, unit: str, null: Array, problem: Callable[[Any], str], where: Where
+    column: str,
+    values: pa.Array,
+    unit: str,
+    null: Array,
+    problem: Callable[[Any], str],
+    where: Where,
 ) -> Array:
     """int64 [rows]: times in their unit, checked to lie between 1990 and 2100."""
     raw = (values.fill_null(0) if values.null_count else values).to_numpy(zero_copy_only=False)
     earliest, latest = (limit * _NS["ms"] // _NS[unit] for limit in (EARLIEST_MS, LATEST_MS))
     if raw.dtype != np.uint64:
         raw = raw.astype(np.int64)
-    _refuse(~null & ((raw < earliest) | (raw >= latest)), raw, problem, where)
+    _refuse(column, ~null & ((raw < earliest) | (raw >= latest)), raw, problem, where)
     return np.where(null, earliest, raw).astype(np.int64)
 
 
@@ -118,47 +125,43 @@ def _scaled(raw: Array, unit: str) -> Array:
     )
 
 
-def _refuse(outside: Array, raw: Array, problem: Callable[[Any], str], where: Where) -> None:
+def _refuse(
+    column: str, outside: Array, raw: Array, problem: Callable[[Any], str], where: Where
+) -> None:
     if outside.any():
         row = int(np.argmax(outside))
-        raise where.error(row, problem(raw[row].item()))
+        raise where.error(row, column, problem(raw[row].item()))
 
 
-def _no_date(column: str, days: int) -> str:
+def _no_date(days: int) -> str:
     try:
         value = (date(1970, 1, 1) + timedelta(days=days)).isoformat()
     except OverflowError:
         value = f"day {days}"
-    return f"column {column!r}: expected a date between 1990 and 2100, found {value}"
+    return f"expected a date between 1990 and 2100, found {value}"
 
 
-def _no_timestamp(column: str, unit: str, value: int) -> str:
+def _no_timestamp(unit: str, value: int) -> str:
     return (
-        f"column {column!r}: expected a time between 1990 and 2100, found a timestamp of {value} "
+        f"expected a time between 1990 and 2100, found a timestamp of {value} "
         f"{unit} since 1970, which {_would_be(value, unit)}; check the unit of the timestamps"
     )
 
 
-def _unit_problem(column: str, unit: str, is_clock: bool, value: float) -> str:
+def _unit_problem(unit: str, is_clock: bool, value: float) -> str:
     number = f"{value:.15g}"
     ms = {name: value * (_NS[name] / _NS["ms"]) for name in _NAMES}
     fits = next((name for name, time_ms in ms.items() if EARLIEST_MS <= time_ms < LATEST_MS), None)
     would_be = _would_be(value, unit)
     if fits is None:
-        return (
-            f"column {column!r}: expected a time between 1990 and 2100 in {unit}, found {number}, "
-            f"which {would_be}"
-        )
+        return f"expected a time between 1990 and 2100 in {unit}, found {number}, which {would_be}"
     advice = (
         f"set clock.unit: {fits}"
         if is_clock
         else f"clock.unit ({unit}) is the unit of all tables: write the column in {unit}, or as "
         "timestamps"
     )
-    return (
-        f"column {column!r} looks like {_NAMES[fits]}: {number} in {_NAMES[unit]} {would_be}; "
-        f"{advice}"
-    )
+    return f"looks like {_NAMES[fits]}: {number} in {_NAMES[unit]} {would_be}; {advice}"
 
 
 def _would_be(value: float, unit: str) -> str:

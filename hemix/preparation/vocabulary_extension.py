@@ -61,7 +61,8 @@ class PreviousEncoders:
         if not (path / "encoders.json").is_file():
             raise UsageError(
                 f"--from {folder}: expected a dataset or run folder, found no "
-                "encoders/encoders.json"
+                "encoders/encoders.json",
+                field="--from",
             )
         encoders = Encoders.load(path)
         if encoders.schema.columns_fingerprint() != schema.columns_fingerprint():
@@ -70,7 +71,8 @@ class PreviousEncoders:
             )
             difference = first_difference(ours, theirs) or "which tables there are"
             raise DataError(
-                f"--from {folder}: has another schema than these logs: they differ in {difference}"
+                f"--from {folder}: has another schema than these logs: they differ in {difference}",
+                field="--from",
             )
         return cls(
             encoders=encoders,

@@ -76,7 +76,8 @@ def evaluate_run(
     if not os.access(run.folder, os.W_OK | os.X_OK):
         raise StorageError(
             f"{run.folder}: permission denied: evaluation writes {METRICS_FILE} and report.html "
-            "there; evaluate a copy of the run"
+            "there",
+            hint="evaluate a copy of the run",
         )
     impressions = data.split(split)
     predictions = split_predictions(run, data, impressions, on_progress=on_progress)

@@ -76,7 +76,7 @@ class Run:
         """
         folder = Path(folder)
         if not folder.is_dir():
-            raise RunError(f"{folder}: no such run folder")
+            raise RunError(f"{folder}: no such run folder", code="missing_run", field=str(folder))
         info = _read_info(folder)
         try:
             spec = InputSpec.from_json(info["spec"])
@@ -124,8 +124,8 @@ class Run:
         hashes = self.info.get("entities", {}).get(f"{level}s")
         if hashes is None:
             raise RunError(
-                f"{self.folder}: has no table of its {level}s: an older hemix trained it; prepare "
-                "and train again"
+                f"{self.folder}: has no table of its {level}s: an older hemix trained it",
+                hint="prepare and train again",
             )
         return EntityTable.load(self.folder / f"{level}s", self.schema, level, hashes=hashes)
 
@@ -312,8 +312,8 @@ def check_same_schema(run: Run, dataset: Dataset) -> None:
             return
         raise RunError(
             f"{run.folder} was trained with other encoders than those of {dataset.folder}: the "
-            "same schema, learned on other rows; train on this dataset, or evaluate on the one "
-            "that the run was trained on"
+            "same schema, learned on other rows",
+            hint="train on this dataset, or evaluate on the one that the run was trained on",
         )
     difference = (
         first_difference(run.schema.model_dump(mode="json"), dataset.schema.model_dump(mode="json"))

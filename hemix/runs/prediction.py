@@ -94,10 +94,12 @@ def write_predictions(tables: Iterator[pa.Table], out: str | Path) -> dict[str, 
     out = Path(out)
     if out.suffix != ".parquet":
         raise UsageError(
-            f"--out {out}: scores are written as Parquet; name a file that ends in .parquet"
+            f"--out {out}: scores are written as Parquet",
+            field="--out",
+            hint="name a file that ends in .parquet",
         )
     if out.exists():
-        raise UsageError(f"--out {out}: exists already; name a new file")
+        raise UsageError(f"--out {out}: exists already", field="--out", hint="name a new file")
     partial = out.with_name(f".{out.name}.part")
     counts = {"rows": 0, "without_score": 0}
     try:

@@ -63,7 +63,9 @@ def fill_rows(
             try:
                 _copy_rows(shard, targets, first, low, high)
             except SafetensorError as error:
-                raise RunError(f"{shard.path}: damaged: {error}") from error
+                raise RunError(
+                    f"{shard.path}: damaged: {error}", code="damaged_file", field=str(shard.path)
+                ) from error
             filled += high - low
     if filled != last - first:
         raise RunError(

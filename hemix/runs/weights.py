@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +34,8 @@ __all__ = [
 
 DENSE_FILE = "dense.safetensors"
 TABLES_FILE = "tables.safetensors"
+_HEADER_BYTES = 256
+"""More than the name, shape and type of one tensor take in a file"""
 
 
 def sha256(path: Path) -> str:
@@ -43,7 +44,7 @@ def sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError as error:
-        raise RunError(f"{path}: missing") from error
+        raise RunError(f"{path}: missing", code="missing_file", field=str(path)) from error
 
 
 def check_digest(path: Path, digest: str) -> None:
@@ -59,7 +60,9 @@ def check_digest(path: Path, digest: str) -> None:
     actual = sha256(path)
     if actual != digest:
         raise RunError(
-            f"{path}: damaged: its sha256 begins with {actual[:12]}, expected {digest[:12]}"
+            f"{path}: damaged: its sha256 begins with {actual[:12]}, expected {digest[:12]}",
+            code="damaged_file",
+            field=str(path),
         )
 
 
@@ -92,18 +95,16 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
 
 
 def _save_file(tensors: dict[str, Tensor], path: Path) -> None:
-    """save_file, with an OSError where the operating system refused to write.
-
-    safetensors reports such a refusal only in the text of its own error.
-    """
+    """Write tensors with safetensors, or raise the OSError of the operating system."""
     try:
         with umask_mode(path):
             save_file(tensors, path)
     except SafetensorError as error:
-        number = re.search(r"os error (\d+)", str(error))
-        if number is None:
-            raise StorageError(f"{path}: cannot be written: {error}") from error
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+        # this error has no errno: ask the system for the file's space, which raises its own error
+        with path.open("r+b") as file:
+            bytes_needed = sum(tensor.nbytes + _HEADER_BYTES for tensor in tensors.values())
+            os.posix_fallocate(file.fileno(), 0, bytes_needed)
+        raise StorageError(f"{path}: cannot be written: {error}", field=str(path)) from error
 
 
 def load_tensors(path: Path, digest: str | None = None) -> dict[str, Tensor]:
@@ -124,9 +125,9 @@ def load_tensors(path: Path, digest: str | None = None) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except FileNotFoundError as error:
-        raise RunError(f"{path}: missing") from error
+        raise RunError(f"{path}: missing", code="missing_file", field=str(path)) from error
     except SafetensorError as error:
-        raise RunError(f"{path}: damaged: {error}") from error
+        raise RunError(f"{path}: damaged: {error}", code="damaged_file", field=str(path)) from error
 
 
 def save_weights(folder: Path, model: Predictor) -> dict[str, str]:

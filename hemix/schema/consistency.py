@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from hemix.features.base import FeatureType
 from hemix.features.history_counts import HISTORY_COUNTS
 from hemix.features.registry import registered_features
+from hemix.validation import InvalidKey
 
 if TYPE_CHECKING:
     from hemix.schema.schema import Schema
@@ -19,18 +20,18 @@ def check_features(schema: Schema) -> None:
     for level, name, feature in schema.features:
         key = f"features.{level}.{name}"
         if "." in name:
-            raise ValueError(
-                f"{key}: expected a name without a dot; name the column with column: {name}"
+            raise InvalidKey(
+                key, f"expected a name without a dot; name the column with column: {name}"
             )
         _check_level(key, level, f"a {level} feature", feature)
         if level in ("user", "item") and not feature.columns(name):
-            raise ValueError(
-                f"{key}: expected a feature that reads a column of the {level} table, got "
-                f"{feature.type}"
+            raise InvalidKey(
+                key,
+                f"expected a feature that reads a column of the {level} table, got {feature.type}",
             )
         if level != "cross" and feature.inputs():
-            raise ValueError(
-                f"{key}: {feature.type} is computed from other features; move it to features.cross"
+            raise InvalidKey(
+                key, f"{feature.type} is computed from other features; move it to features.cross"
             )
         feature.check(key, schema.features.find)
     for name, field in schema.history.fields.items():
@@ -43,7 +44,7 @@ def _check_level(key: str, level: str, description: str, feature: FeatureType) -
         names = ", ".join(
             name for name, kind in registered_features().items() if level in kind.levels
         )
-        raise ValueError(f"{key}: {description} is one of {names}, got {feature.type}")
+        raise InvalidKey(key, f"{description} is one of {names}, got {feature.type}")
 
 
 def _check_shared_tables(schema: Schema) -> None:
@@ -62,8 +63,8 @@ def _check_shared_tables(schema: Schema) -> None:
             continue
         first, expected = tables.setdefault(table, (key, settings))
         if expected != settings:
-            raise ValueError(
-                f"{key}: shares table {table!r} with {first}, but their encodings differ"
+            raise InvalidKey(
+                key, f"shares table {table!r} with {first}, but their encodings differ"
             )
 
 
@@ -71,35 +72,35 @@ def check_history(schema: Schema) -> None:
     """Check the source, the item features and the fields of events; raise ValueError."""
     history = schema.history
     if history.source == "events" and schema.tables.events is None:
-        raise ValueError("history.source: events needs tables.events")
+        raise InvalidKey("history.source", "events needs tables.events")
     for name in history.item_features or ():
         feature = schema.features.item.get(name)
         if feature is None:
-            raise ValueError(f"history.item_features: no item feature {name!r}")
+            raise InvalidKey("history.item_features", f"no item feature {name!r}")
         if not feature.tensor_columns().ids:
-            raise ValueError(
-                f"history.item_features: {name} must be a one-valued categorical or bucketed "
-                "numeric"
+            raise InvalidKey(
+                "history.item_features",
+                f"{name} must be a one-valued categorical or bucketed numeric",
             )
     if history.action is not None and history.action.multi:
-        raise ValueError("history.action: one value, not multi")
+        raise InvalidKey("history.action", "one value, not multi")
     for name, field in history.fields.items():
         if name == "action":
-            raise ValueError(
-                "history.fields.action: the action has a key of its own, history.action"
+            raise InvalidKey(
+                "history.fields.action", "the action has a key of its own, history.action"
             )
         if not field.tensor_columns().ids:
-            raise ValueError(
-                f"history.fields.{name}: one-valued categorical, bucketed numeric or clock part"
+            raise InvalidKey(
+                f"history.fields.{name}", "one-valued categorical, bucketed numeric or clock part"
             )
 
 
 def check_statistics(schema: Schema) -> None:
     """Check statistics and counts, and that no feature takes their names; raise ValueError."""
     if schema.history.counts and HISTORY_COUNTS in schema.features.context:
-        raise ValueError(
-            f"features.context.{HISTORY_COUNTS}: the name is taken by history.counts; name "
-            "the feature otherwise"
+        raise InvalidKey(
+            f"features.context.{HISTORY_COUNTS}",
+            "the name is taken by history.counts; name the feature otherwise",
         )
     if schema.history.match_counts is not None:
         names = (*schema.features.context, *schema.features.cross, *schema.statistics)

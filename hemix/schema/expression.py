@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hemix.validation import InvalidKey
+
 __all__ = ["Expression"]
 
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -42,7 +44,7 @@ class Expression:
         try:
             self._tree = ast.parse(text.replace("^", "**").strip(), mode="eval").body
         except SyntaxError as error:
-            raise ValueError(f"score: cannot read {text!r}: {error.msg}") from error
+            raise InvalidKey("score", f"cannot read {text!r}: {error.msg}") from error
         self.names: tuple[str, ...] = tuple(dict.fromkeys(self._check(self._tree)))
         """Names in the expression, in the order of their first use."""
 
@@ -60,9 +62,10 @@ class Expression:
                 return []
             case ast.Name(id=name):
                 return [name]
-        raise ValueError(
-            f"score: {ast.unparse(node)!r} in {self.text!r} is neither arithmetic, a number, a "
-            f"name nor one of {', '.join(_FUNCTIONS)}"
+        raise InvalidKey(
+            "score",
+            f"{ast.unparse(node)!r} in {self.text!r} is neither arithmetic, a number, a "
+            f"name nor one of {', '.join(_FUNCTIONS)}",
         )
 
     def evaluate(self, values: Mapping[str, Any]) -> Any:

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 
 from hemix.features.base import SchemaSection
 from hemix.moments import DurationMs
+from hemix.validation import InvalidKey
 
 if TYPE_CHECKING:
     from hemix.schema.schema import Schema
@@ -43,20 +44,22 @@ def check_labels(schema: Schema) -> None:
     earlier: list[str] = []
     for name, label in schema.labels.items():
         if name in prediction_columns:
-            raise ValueError(
-                f"labels.{name}: the name is taken by a column of the predictions; name the "
-                "label otherwise"
+            raise InvalidKey(
+                f"labels.{name}",
+                "the name is taken by a column of the predictions; name the label otherwise",
             )
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise ValueError(f"labels.{name}: expected a name of letters, digits and _")
+            raise InvalidKey(f"labels.{name}", "expected a name of letters, digits and _")
         if label.given is not None and label.given not in earlier:
-            raise ValueError(
-                f"labels.{name}.given: expected a label defined before it "
-                f"({', '.join(earlier) or 'none'}), got {label.given!r}"
+            raise InvalidKey(
+                f"labels.{name}.given",
+                "expected a label defined before it "
+                f"({', '.join(earlier) or 'none'}), got {label.given!r}",
             )
         if schema.roles.negative_sampling_rate is not None and earlier and label.given is None:
-            raise ValueError(
-                f"labels.{name}: with roles.negative_sampling_rate every further label needs a "
-                "given label, because its rate cannot be recovered otherwise"
+            raise InvalidKey(
+                f"labels.{name}",
+                "with roles.negative_sampling_rate every further label needs a "
+                "given label, because its rate cannot be recovered otherwise",
             )
         earlier.append(name)

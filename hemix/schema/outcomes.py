@@ -7,6 +7,7 @@ from posixpath import normpath
 from typing import TYPE_CHECKING
 
 from hemix.features.base import FeatureType
+from hemix.validation import InvalidKey
 
 if TYPE_CHECKING:
     from hemix.schema.schema import Schema
@@ -63,17 +64,18 @@ def _check_roles(schema: Schema, outcomes: Mapping[str, str]) -> None:
         keys += [("score", n) for n in schema.score_expression.names if n not in schema.outputs]
     for key, column in keys:
         if column in outcomes:
-            raise ValueError(
-                f"{key}: {column!r} is {outcomes[column]}, which is not known when ranking"
+            raise InvalidKey(
+                key, f"{column!r} is {outcomes[column]}, which is not known when ranking"
             )
 
 
 def _check_feature(key: str, name: str, feature: FeatureType, outcomes: Mapping[str, str]) -> None:
     for column in feature.columns(name):
         if column in outcomes:
-            raise ValueError(
-                f"{key}: column {column!r} is {outcomes[column]}, which is not known when "
-                "ranking; leave the feature away"
+            raise InvalidKey(
+                key,
+                f"column {column!r} is {outcomes[column]}, which is not known when "
+                "ranking; leave the feature away",
             )
 
 

@@ -198,7 +198,10 @@ class Schema(SchemaSection):
         try:
             return cls.model_validate(content)
         except ValidationError as error:
-            raise SchemaError(f"{source}: {first_problem(error)}") from error
+            problem = first_problem(error)
+            raise SchemaError(
+                f"{source}: {problem}", code=problem.code, field=problem.field
+            ) from error
 
     @classmethod
     def load(cls, path: str | Path) -> Schema:

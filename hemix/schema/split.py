@@ -12,6 +12,7 @@ from pydantic import ValidationInfo, field_validator, model_validator
 
 from hemix.features.base import SchemaSection
 from hemix.moments import moment_ms
+from hemix.validation import InvalidKey
 
 __all__ = ["Boundary", "Split", "check_split"]
 
@@ -74,4 +75,4 @@ def check_split(split: Split, timezone: str) -> None:
     for low, high in itertools.pairwise(boundaries):
         if not boundaries[low] < boundaries[high]:
             values = f"{getattr(split, low)!r} and {getattr(split, high)!r}"
-            raise ValueError(f"split: expected {low} < {high}, got {values}")
+            raise InvalidKey("split", f"expected {low} < {high}, got {values}")

@@ -158,12 +158,17 @@ def _validated(
     for name in values:
         if name not in fields:
             close = get_close_matches(name, fields, n=1)
-            hint = f"; did you mean {spelling(close[0])}?" if close else ""
-            raise SettingsError(f"{prefix}{spelling(name)}: unknown setting{hint}")
+            hint = f"did you mean {spelling(close[0])}?" if close else None
+            raise SettingsError(
+                f"{prefix}{spelling(name)}: unknown setting",
+                code="unknown_setting",
+                field=spelling(name),
+                hint=hint,
+            )
     try:
         config = ServeConfig.model_validate(dict(values))
     except ValidationError as error:
-        name = str(error.errors()[0]["loc"][0])
-        _, _, problem = first_problem(error).partition(": ")
-        raise SettingsError(f"{prefix}{spelling(name)}: {problem}") from error
+        problem = first_problem(error)
+        field = spelling(problem.field or "")
+        raise SettingsError(f"{prefix}{field}: {problem.message}", field=field) from error
     return {name: getattr(config, name) for name in values}

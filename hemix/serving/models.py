@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from hemix.errors import HemixError, RunError, UsageError
+from hemix.errors import HemixError, RequestError, RunError, UnknownVersion, UsageError
 from hemix.runs.folder import METRICS_FORMAT
 from hemix.schema import Schema
 from hemix.serving.field_validation import FieldValidator
@@ -171,8 +171,10 @@ class LoadedModels:
             The version's description; None while another version is being loaded.
 
         Raises:
-            UsageError: The name or version is invalid, or there is no registry.
-            RunError: The version is missing or cannot be served.
+            UsageError: There is no registry.
+            RequestError: The name or version is invalid.
+            UnknownVersion: The registry has no such version.
+            RunError: The version cannot be served.
         """
         if self.registry is None:
             raise UsageError(
@@ -180,12 +182,12 @@ class LoadedModels:
             )
         for field, value in (("name", name), ("version", version)):
             if not is_valid_name(value):
-                raise UsageError(f"{field}: expected letters, digits, _, - and single dots")
+                raise RequestError(field, "expected letters, digits, _, - and single dots")
         if not self._loading.acquire(blocking=False):
             return None
         try:
             return self._load_from(self.registry / name / version, name, version)
-        except (UsageError, RunError):
+        except (RequestError, RunError):
             raise
         except Exception as error:  # the old version stays, whatever a damaged folder raises
             kind = "" if isinstance(error, HemixError) else f"{type(error).__name__}: "
@@ -200,7 +202,9 @@ class LoadedModels:
                 "when a version is requested"
             )
         if not folder.is_dir():
-            raise RunError(f"{name}/{version}: no such version in the registry")
+            raise UnknownVersion(
+                f"{name}/{version}: no such version in the registry", field="version"
+            )
         return self.put(name, version, folder)
 
     @contextmanager

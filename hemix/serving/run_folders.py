@@ -39,7 +39,9 @@ def find_runs(folder: Path) -> list[tuple[str, str, Path]]:
         RunError: The folder is neither a run folder nor a registry.
     """
     if not folder.is_dir():
-        raise RunError(f"{folder}: no such run folder or registry")
+        raise RunError(
+            f"{folder}: no such run folder or registry", code="missing_run", field=str(folder)
+        )
     if (folder / "run.json").exists() or (folder / "settings.yaml").exists():
         # a link's own name stays the same when the link moves to another run
         name = folder.name if folder.name not in ("", "..") else folder.resolve().name
@@ -111,8 +113,8 @@ def check_folder(folder: Path) -> None:
         for name in (*folders, *files):
             if (parent / name).is_symlink() and not _stays_inside(parent / name, folder):
                 raise RunError(
-                    f"{parent / name}: is a link that leads out of the run's folder, or nowhere; "
-                    "copy its target"
+                    f"{parent / name}: is a link that leads out of the run's folder, or nowhere",
+                    hint="copy its target",
                 )
         for name in files:
             if name.lower().endswith(_PICKLE_SUFFIXES) or _looks_pickled(parent / name):

@@ -101,7 +101,7 @@ def _registry(run: Path, first_run: Path, config: ServeConfig) -> Path | None:
     """Return the folder of versions that may be loaded."""
     registry = config.registry or (run if first_run != run else None)
     if registry is not None and not registry.is_dir():
-        raise UsageError(f"--registry {registry}: no such folder")
+        raise UsageError(f"--registry {registry}: no such folder", field="--registry")
     return registry
 
 

@@ -96,13 +96,19 @@ def _check(job: TrainingJob) -> None:
     load_lightgbm()
     if job.start_from is not None:
         reason = "lightgbm cannot start from another run's trees"
-        raise UsageError(f"--from: {reason}; leave out the flag")
+        raise UsageError(f"--from: {reason}", field="--from", hint="leave out the flag")
     if job.resume and (job.out / "log.jsonl").exists():
         reason = f"{job.out} is unfinished and lightgbm keeps no checkpoints"
-        raise UsageError(f"--resume: {reason}; remove it and train again without the flag")
+        raise UsageError(
+            f"--resume: {reason}",
+            field="--resume",
+            hint="remove it and train again without the flag",
+        )
     device = job.settings.train.device
     if device != "cpu":
-        raise SettingsError(f"train.device: lightgbm trains on the CPU, got {device}")
+        raise SettingsError(
+            f"train.device: lightgbm trains on the CPU, got {device}", field="train.device"
+        )
 
 
 def _header(job: TrainingJob) -> Record:

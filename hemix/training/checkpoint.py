@@ -67,7 +67,9 @@ class Checkpoint:
         self.state = _FORMAT.read(folder / "state.json")
         for name in self.state["sha256"]:
             if not (folder / name).is_file():
-                raise RunError(f"{folder / name}: missing")
+                raise RunError(
+                    f"{folder / name}: missing", code="missing_file", field=str(folder / name)
+                )
 
     def verify(self) -> None:
         """Read everything. Raises RunError naming the first file that is missing or damaged."""
@@ -267,7 +269,12 @@ class Checkpoints:
         try:
             yield
         except RunError as error:
-            raise RunError(f"{error}; {self._instead_of(folder, fits)}") from error
+            raise RunError(
+                str(error),
+                code=error.code,
+                field=error.field,
+                hint=self._instead_of(folder, fits),
+            ) from error
 
     def _instead_of(self, folder: Path, fits: Callable[[Checkpoint], None]) -> str:
         for other in reversed(self._complete()):

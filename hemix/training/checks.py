@@ -49,16 +49,22 @@ def check_out(out: Path, *, resume: bool) -> None:
         UsageError: If it is neither new nor, with ``resume``, an unfinished run.
     """
     if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out}: is a file; name a new folder")
+        raise UsageError(f"--out {out}: is a file", field="--out", hint="name a new folder")
     if (out / INFO_FILE).exists():
-        raise UsageError(f"--out {out}: holds a finished run; name a new folder")
+        raise UsageError(
+            f"--out {out}: holds a finished run", field="--out", hint="name a new folder"
+        )
     names = {path.name for path in out.iterdir()} - {"logs", "data"} if out.exists() else set[str]()
     visible = {name for name in names if not name.startswith(".")}
     is_unfinished_run = "log.jsonl" in names and visible <= _RUN_FILES
     if names and not is_unfinished_run:
-        raise UsageError(f"--out {out}: exists already and is not empty; name a new folder")
+        raise UsageError(
+            f"--out {out}: exists already and is not empty", field="--out", hint="name a new folder"
+        )
     if names and not resume:
-        raise UsageError(f"--out {out}: an unfinished run: add --resume to continue it")
+        raise UsageError(
+            f"--out {out}: an unfinished run: add --resume to continue it", field="--out"
+        )
 
 
 def check_labels(data: Dataset) -> list[Note]:
@@ -165,10 +171,12 @@ def check_memory(spec: InputSpec, settings: Settings, processes: int) -> None:
     suggestion = " or ".join(remedy for remedy in remedies if remedy)
     if not suggestion:
         raise SettingsError(
-            f"train.memory_budget_bytes: {budget:,} is too little on any number: {need}"
+            f"train.memory_budget_bytes: {budget:,} is too little on any number: {need}",
+            field="train.memory_budget_bytes",
         )
     raise SettingsError(
-        f"train.memory_budget_bytes: {budget:,} is too little: {need}; {suggestion} would do"
+        f"train.memory_budget_bytes: {budget:,} is too little: {need}; {suggestion} would do",
+        field="train.memory_budget_bytes",
     )
 
 

@@ -70,7 +70,7 @@ def check_same_data(checkpoint: Checkpoint, data: Dataset) -> None:
         names = sorted(before.keys() | now.keys())
         name = next(name for name in names if before.get(name) != now.get(name))
         reason = f"was trained on another dataset than {data.folder} ({name} differs)"
-        raise RunError(f"{folder}: {reason}; resume with the same one")
+        raise RunError(f"{folder}: {reason}", hint="resume with the same one")
 
 
 def _hashes(data: dict[str, Any]) -> dict[str, str]:

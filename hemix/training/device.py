@@ -19,7 +19,9 @@ def choose_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise SettingsError(f"train.device: {name} cannot be used here: {reason}") from error
+        raise SettingsError(
+            f"train.device: {name} cannot be used here: {reason}", field="train.device"
+        ) from error
     return device
 
 

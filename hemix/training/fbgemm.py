@@ -71,8 +71,9 @@ def load() -> Callable[..., None]:
     except (ImportError, OSError, AttributeError) as error:
         raise SettingsError(
             f"train.embedding_backend: {_MODULE} {installed_version} cannot be used with torch "
-            f"{torch.__version__}: {str(error).splitlines()[0]}; choose torch or pip install "
-            "'hemix[fast]'"
+            f"{torch.__version__}: {str(error).splitlines()[0]}",
+            field="train.embedding_backend",
+            hint="choose torch or pip install 'hemix[fast]'",
         ) from error
     return kernel  # type: ignore[no-any-return]
 

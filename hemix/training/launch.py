@@ -18,14 +18,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
-from hemix.errors import HemixError
+from hemix.errors import HemixError, ProcessLost
 
-__all__ = ["LAUNCHED", "LOST", "free_port", "launch"]
+__all__ = ["LAUNCHED", "free_port", "launch"]
 
 LAUNCHED = "HEMIX_LAUNCHED"
 """Environment variable of the processes of :func:`launch`, which reports a lost process for them"""
-LOST = 75
-"""Exit code of a process that lost the others"""
 _PR_SET_PDEATHSIG = 1
 _GRACE_SECONDS = 20.0
 _POLL_SECONDS = 0.05
@@ -86,9 +84,13 @@ def _log_path(folder: Path, rank: int) -> Path:
 def _exit_code(codes: Sequence[int], folder: Path) -> int:
     """Return the exit code of rank 0, or raise the error of the process that failed."""
     processes = len(codes)
-    failed = next((rank for rank, code in enumerate(codes) if code not in (0, LOST)), None)
+    failed = next(
+        (rank for rank, code in enumerate(codes) if code not in (0, ProcessLost.exit_code)), None
+    )
     if failed is None:
-        lost = ", ".join(str(rank) for rank, code in enumerate(codes) if code == LOST)
+        lost = ", ".join(
+            str(rank) for rank, code in enumerate(codes) if code == ProcessLost.exit_code
+        )
         if lost:
             raise HemixError(
                 f"process {lost} of {processes} lost the others, and none says why: does "
@@ -114,7 +116,7 @@ def _end_with(parent: int) -> Callable[[], None]:
     def request_signal() -> None:
         library.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
         if os.getppid() != parent:  # the parent ended before the call
-            os._exit(LOST)
+            os._exit(ProcessLost.exit_code)
 
     return request_signal
 
@@ -127,7 +129,8 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> list[int]:
             failed_at = time.monotonic()
         if failed_at is not None and time.monotonic() > failed_at + _GRACE_SECONDS:
             codes = [
-                LOST if process.poll() is None else process.returncode for process in processes
+                ProcessLost.exit_code if process.poll() is None else process.returncode
+                for process in processes
             ]
             _stop(processes)
             return codes

@@ -28,9 +28,9 @@ from hemix.training.job import TrainingJob
 from hemix.training.microbatches import check_microbatches
 from hemix.training.parent import parent_run, write_parent
 from hemix.training.run_lock import RunLock
-from hemix.training.trainer import Interrupted, Trainer
+from hemix.training.trainer import Trainer
 
-__all__ = ["Interrupted", "Record", "train"]
+__all__ = ["Record", "train"]
 
 
 def train(
@@ -92,7 +92,10 @@ def _train(job: TrainingJob, lock: RunLock) -> None:
     background_group = _background_group(job)
     if issubclass(find_model(job.settings.model.name).model, LightGBM):
         if job.distributed is not None:
-            raise UsageError("--processes: lightgbm trains in one process, with train.threads")
+            raise UsageError(
+                "--processes: lightgbm trains in one process, with train.threads",
+                field="--processes",
+            )
         boost(job)
         return
     check_memory(job.data.spec, job.settings, job.processes)

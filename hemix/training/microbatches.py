@@ -50,7 +50,8 @@ def check_microbatches(settings: Settings, distributed: DistributedContext | Non
         raise SettingsError(
             f"train.gradient_accumulation: {count} microbatches cannot be shared equally by "
             f"{processes} processes: take a number of processes that divides {count}, or in a new "
-            "run a multiple of the number of processes"
+            "run a multiple of the number of processes",
+            field="train.gradient_accumulation",
         )
 
 

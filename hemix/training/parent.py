@@ -56,7 +56,7 @@ def parent_run(out: Path, start_from: Run | None, *, has_checkpoint: bool) -> Ru
     ):
         own = "weights of its own" if parent is None else f"the weights of {parent.get('run')}"
         message = f"{out} began with {own}; leave out the flag to continue"
-        raise UsageError(f"--from {start_from.folder}: {message}")
+        raise UsageError(f"--from {start_from.folder}: {message}", field="--from")
     if has_checkpoint:
         return None
     if parent is None or start_from is not None:
@@ -66,9 +66,9 @@ def parent_run(out: Path, start_from: Run | None, *, has_checkpoint: bool) -> Ru
     try:
         run = Run.load(folder)
     except HemixError as error:
-        raise RunError(f"{problem}: {error}") from error
+        raise RunError(f"{problem}: {error}", code=error.code, field="--from") from error
     if parent.get("weights") != weights_of(run):
-        raise RunError(f"{problem}: that run has other weights now; train into a new folder")
+        raise RunError(f"{problem}: that run has other weights now", hint="train into a new folder")
     return run
 
 

@@ -36,7 +36,8 @@ class RunLock:
             file.close()
             raise UsageError(
                 f"--out {self._run}: another process is training into it: wait for its end, or "
-                "end it"
+                "end it",
+                field="--out",
             ) from error
         except OSError:
             pass

@@ -64,5 +64,7 @@ def _tensorboard_writer(folder: str) -> Any:
     except ImportError as error:
         install = "pip install 'hemix[dev]'"
         missing = "needs the package tensorboard, which is not installed"
-        raise SettingsError(f"train.tensorboard: {missing}: {install}") from error
+        raise SettingsError(
+            f"train.tensorboard: {missing}: {install}", field="train.tensorboard"
+        ) from error
     return SummaryWriter(folder)

@@ -191,7 +191,9 @@ def build_table_optimizer(name: str, tables: Tables, backend: str = "torch") -> 
     }
     if name not in known:
         raise SettingsError(
-            f"train.table_optimizer: unknown optimiser {name!r}; known: {', '.join(known)}"
+            f"train.table_optimizer: unknown optimiser {name!r}",
+            field="train.table_optimizer",
+            hint=f"known: {', '.join(known)}",
         )
     fits = fbgemm.fits(name, tables.weight)
     if backend == "fbgemm":
@@ -199,7 +201,8 @@ def build_table_optimizer(name: str, tables: Tables, backend: str = "torch") -> 
             raise SettingsError(
                 "train.embedding_backend: fbgemm needs train.table_optimizer=rowwise_adagrad and "
                 "train.device=cpu: FBGEMM has no "
-                f"kernel here for {name} on {tables.weight.device}"
+                f"kernel here for {name} on {tables.weight.device}",
+                field="train.embedding_backend",
             )
         return FbgemmRowwiseAdagrad(tables)
     optimizer = known[name](tables)

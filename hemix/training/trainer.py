@@ -15,7 +15,7 @@ import torch
 
 from hemix.data.batch import RequestBatch
 from hemix.distributed import DistributedContext
-from hemix.errors import HemixError
+from hemix.errors import Interrupted
 from hemix.measure import PeakMemory, keep_freed_memory
 from hemix.models import Ranker, build_model, count_parameters
 from hemix.runs import folder as run_folder
@@ -39,11 +39,7 @@ from hemix.training.step import TrainStep
 from hemix.training.validate import validate
 from hemix.training.warm_start import progressive_validation, remap_embedding_rows
 
-__all__ = ["Interrupted", "Trainer"]
-
-
-class Interrupted(HemixError):
-    """Training was asked to stop and did, after saving a checkpoint."""
+__all__ = ["Trainer"]
 
 
 class Trainer:
@@ -251,8 +247,9 @@ class Trainer:
         launched = job.distributed is not None and LAUNCHED in os.environ
         processes = f"--processes {job.processes} " if launched else ""
         raise Interrupted(
-            f"stopped at step {step} of {self._total_steps}, checkpoint saved; continue with: "
-            f"hemix train --resume {processes}--data {job.data.folder} --out {job.out}"
+            f"stopped at step {step} of {self._total_steps}, checkpoint saved",
+            hint=f"continue with: hemix train --resume {processes}--data {job.data.folder} "
+            f"--out {job.out}",
         )
 
     def _save(self, name: str, *, background: bool = False) -> None:

@@ -67,8 +67,9 @@ def _check_model_and_schema(run: Run, data: Dataset, settings: Settings) -> None
         )
         raise UsageError(
             f"--from {run.folder}: this run's model settings are not its own: "
-            f"{first_difference(ours, theirs)}; "
-            f"--config {run.folder / 'settings.yaml'} takes those"
+            f"{first_difference(ours, theirs)}",
+            field="--from",
+            hint=f"--config {run.folder / 'settings.yaml'} takes those",
         )
     if run.schema.columns_fingerprint() != data.schema.columns_fingerprint():
         ours, theirs = (
@@ -100,7 +101,8 @@ def _check_learned_states(run: Run, data: Dataset, old: Encoders, new: Encoders)
         raise RunError(
             f"--from {run.folder}: {differing[0]} was learned anew on {data.folder}, so that its "
             "buckets or numbers mean something else: "
-            f"prepare the data with --from {run.folder}"
+            f"prepare the data with --from {run.folder}",
+            field="--from",
         )
 
 

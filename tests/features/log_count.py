@@ -36,9 +36,7 @@ class LogCount(SingleColumn):
         wrong = (counts < 0) | (counts > MAX_COUNT)
         if wrong.any():
             row = int(np.argmax(wrong))
-            raise where.error(
-                row, f"column {columns[0]!r}: expected a count, found {counts[row]:g}"
-            )
+            raise where.error(row, columns[0], f"expected a count, found {counts[row]:g}")
         return counts
 
     def json_check(self, position: int) -> JsonCheck:

@@ -312,12 +312,12 @@ history: {fields: {item_id: {type: categorical, table: item}}}
         ),
         (
             {"time_ms": [at(0), at(1) // 1000, at(2)]},
-            "row 1: column 'time_ms' looks like seconds: 1767657600 in milliseconds would be "
+            "row 1: column 'time_ms': looks like seconds: 1767657600 in milliseconds would be "
             "1970-01-21; set clock.unit: s",
         ),
         (
             {"time_ms": [at(0) * 1000, at(1), at(2)]},
-            "row 0: column 'time_ms' looks like microseconds: 1.7675712e+15 in milliseconds is "
+            "row 0: column 'time_ms': looks like microseconds: 1.7675712e+15 in milliseconds is "
             "beyond all dates; "
             "set clock.unit: us",
         ),
@@ -334,7 +334,7 @@ def test_values(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
 
 
 def test_milliseconds_are_detected_with_clock_unit_s(tmp_path: Path) -> None:
-    assert "row 0: column 'time_ms' looks like milliseconds: 1767571200000 in seconds" in refusal(
+    assert "row 0: column 'time_ms': looks like milliseconds: 1767571200000 in seconds" in refusal(
         tmp_path, PLAIN + "clock: {unit: s}", impressions=ONE_EACH
     )
 
@@ -408,7 +408,7 @@ def test_values_of_events(tmp_path: Path) -> None:
         "LOGS/events.parquet: row 0: column 'item_id': expected a value, found null; fill it, or "
         "drop such rows"
     )
-    assert "LOGS/events.parquet: row 0: column 'time_ms' looks like seconds" in refusal(
+    assert "LOGS/events.parquet: row 0: column 'time_ms': looks like seconds" in refusal(
         tmp_path, EVENTS, impressions=ONE_EACH, events={**ONE_EVENT, "time_ms": [at(0) // 1000]}
     )
 

@@ -146,7 +146,7 @@ def test_columns_of_types_that_cannot_hold_times_are_refused(
 @pytest.mark.parametrize("column", ["known", "event", "since"])
 def test_seconds_in_another_column_of_times(tmp_path: Path, column: str) -> None:
     with pytest.raises(
-        DataError, match=r"row 0: column '\w+' looks like seconds: .* clock\.unit \(ms\)"
+        DataError, match=r"row 0: column '\w+': looks like seconds: .* clock\.unit \(ms\)"
     ):
         prepared(tmp_path, LABEL, **tables(**{column: [at(0) // 1000] * 3}))
 

@@ -14,9 +14,8 @@ from safetensors.torch import load_file
 
 import hemix.training.checkpoint as module
 from hemix import api
-from hemix.errors import RunError, StorageError
+from hemix.errors import Interrupted, RunError, StorageError
 from hemix.training.checkpoint import Checkpoints
-from hemix.training.loop import Interrupted
 
 SETTINGS = {
     "train.epochs": 1,

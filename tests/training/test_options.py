@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from hemix import api
+from hemix.errors import Interrupted
 from hemix.runs.weights import DENSE_FILE, TABLES_FILE
-from hemix.training.loop import Interrupted
 
 QUICK = {
     "train.epochs": 2,

@@ -21,11 +21,11 @@ from safetensors.torch import load_file
 
 from hemix import api
 from hemix.data.dataset import Dataset
-from hemix.errors import HemixError, SettingsError
+from hemix.errors import HemixError, ProcessLost, SettingsError
 from hemix.runs.weights import DENSE_FILE, TABLES_FILE
 from hemix.settings import build_settings
 from hemix.training.checks import check_memory, process_bytes
-from hemix.training.launch import LOST, free_port, launch
+from hemix.training.launch import free_port, launch
 from hemix.training.microbatches import microbatch_seed
 from tests.batches import make_spec
 from tests.planted import write_logs
@@ -465,7 +465,7 @@ def test_processes_that_only_lost_each_other_are_not_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost = tmp_path / "lost"
-    lost.write_text(f"#!/bin/sh\nexit {LOST}\n")
+    lost.write_text(f"#!/bin/sh\nexit {ProcessLost.exit_code}\n")
     lost.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(lost))
     with pytest.raises(

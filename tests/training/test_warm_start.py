@@ -96,7 +96,7 @@ def test_the_new_rows_are_scored_before_they_are_trained_on(
 
 
 def test_a_resumed_run_keeps_what_was_scored_before(run: Path, later: Path, tmp_path: Path) -> None:
-    from hemix.training.loop import Interrupted
+    from hemix.errors import Interrupted
 
     def stop(step: int, _total: int) -> None:
         if step == 3:

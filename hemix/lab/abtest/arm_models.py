@@ -38,14 +38,19 @@ def read_models(plan: Plan, out: Path) -> Models:
     path = out / "plan.json"
     if not path.exists():
         if out.exists() and any(out.iterdir()):
-            raise UsageError(f"--out {out}: exists already and is not empty; name a new folder")
+            raise UsageError(
+                f"--out {out}: exists already and is not empty",
+                field="--out",
+                hint="name a new folder",
+            )
         return {}
     earlier = EXPERIMENT_FORMAT.read(path)
     for key, value in _plan_content(plan).items():
         if earlier.get(key) != value:
             raise UsageError(
-                f"--out {out}: holds an experiment with {key} {earlier.get(key)!r}, not {value!r}; "
-                "name a new folder"
+                f"--out {out}: holds an experiment with {key} {earlier.get(key)!r}, not {value!r}",
+                field="--out",
+                hint="name a new folder",
             )
     models: Models = earlier.get("models", {})
     return models
@@ -73,8 +78,9 @@ def query_models(arms: Mapping[str, Arm], known: Models) -> tuple[Models, dict[s
             continue
         if name in known and models[name] != known[name]:
             raise UsageError(
-                f"--arm {name}: {model_change(known[name], models[name])}; serve the first one, "
-                "or name a new --out"
+                f"--arm {name}: {model_change(known[name], models[name])}",
+                field="--arm",
+                hint="serve the first one, or name a new --out",
             )
     _check_schemas(models)
     return models, unavailable
@@ -87,7 +93,8 @@ def _check_schemas(models: Models) -> None:
         if first is not None and schema != schemas[first]:
             raise UsageError(
                 f"--arm {name}: serves schema {schema}, but --arm {first} serves {schemas[first]}; "
-                "all arms need one schema"
+                "all arms need one schema",
+                field="--arm",
             )
 
 

@@ -149,6 +149,7 @@ def make_arm(url: str, *, token: str | None = None, timeout_seconds: float = 30.
         return BUILT_IN[url]()
     if not url.startswith(("http://", "https://")):
         raise UsageError(
-            f"--arm NAME={url}: expected http://HOST:PORT or one of {', '.join(BUILT_IN)}"
+            f"--arm NAME={url}: expected http://HOST:PORT or one of {', '.join(BUILT_IN)}",
+            field="--arm",
         )
     return ServerArm(url, token=token, timeout_seconds=timeout_seconds)

@@ -49,7 +49,7 @@ class KeepAliveClient(Client):
             # the server may have closed a connection that was idle
             if is_reused and retry and not isinstance(error, TimeoutError):
                 return self._call(method, path, body, retry=False)
-            raise ServerError(f"{self.url}{path}: no answer: {error}") from error
+            raise ServerError(f"{self.url}{path}: no answer: {error}", code="no_answer") from error
         http_error = urllib.error.HTTPError(
             self.url + path,
             response.status,

@@ -85,8 +85,8 @@ def load_city(logs: Path) -> City:
     city = build_city(content["users"], content["days"], content["seed"])
     if city.parameters.fingerprint() != content["parameters"]:
         raise DataError(
-            f"{path}: was simulated with other parameters than those of this version; simulate "
-            "the logs again"
+            f"{path}: was simulated with other parameters than those of this version",
+            hint="simulate the logs again",
         )
     return city
 
@@ -102,11 +102,12 @@ def check_plan(plan: Plan, city: City) -> None:
         UsageError: If the city has no such users, or an arm's name or server cannot be used.
     """
     if not plan.arms:
-        raise UsageError("--arm: expected at least one")
+        raise UsageError("--arm: expected at least one", field="--arm")
     if not 0 <= plan.first_user < city.user_count:
         raise UsageError(
             f"--first-user {plan.first_user}: expected 0 to {city.user_count - 1}: {plan.logs} has "
-            f"{city.user_count} users"
+            f"{city.user_count} users",
+            field="--first-user",
         )
     available = city.user_count - plan.first_user
     if not 1 <= plan.users <= available:
@@ -115,16 +116,18 @@ def check_plan(plan: Plan, city: City) -> None:
             + (f" from --first-user {plan.first_user} on" if plan.first_user else "")
         )
     if plan.days < 1:
-        raise UsageError(f"--days {plan.days}: expected at least 1")
+        raise UsageError(f"--days {plan.days}: expected at least 1", field="--days")
     for name in plan.arms:
         if name == PRE_PERIOD_NAME or not name.replace("_", "").replace("-", "").isalnum():
             raise UsageError(
                 f"--arm {name}: expected a name of letters, digits, - and _, other than "
-                f"{PRE_PERIOD_NAME}"
+                f"{PRE_PERIOD_NAME}",
+                field="--arm",
             )
     urls = [url for url in plan.arms.values() if url not in BUILT_IN]
     if len(set(urls)) < len(urls) and plan.design == "paired":
         raise UsageError(
-            "--arm: two arms with the same server would share its histories; start a server for "
-            "each arm"
+            "--arm: two arms with the same server would share its histories",
+            field="--arm",
+            hint="start a server for each arm",
         )

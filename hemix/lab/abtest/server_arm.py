@@ -135,11 +135,9 @@ class ServerArm:
             try:
                 return call()
             except ServerError as error:
-                is_refused = (
-                    error.status is not None and 400 <= error.status < 500 and error.status != 429
-                )
-                if is_refused or time.monotonic() > deadline:
-                    self._unavailable = f"{self.client.url}: {error}" if is_refused else str(error)
+                if not error.is_retryable or time.monotonic() > deadline:
+                    prefix = "" if error.is_retryable else f"{self.client.url}: "
+                    self._unavailable = f"{prefix}{error}"
                     raise ArmUnavailable(self._unavailable) from error
                 time.sleep(_RETRY_SECONDS)
 

@@ -45,7 +45,7 @@ def run_benchmark(
         UsageError: The name is unknown, or the benchmark lacks an option.
     """
     if name not in BENCHMARKS:
-        raise UsageError(f"unknown benchmark {name!r}; known: {', '.join(BENCHMARKS)}")
+        raise UsageError(f"unknown benchmark {name!r}", hint=f"known: {', '.join(BENCHMARKS)}")
     measure = import_module(f"hemix.lab.benchmarks.{name}").run
     optional = {
         "sweep": sweep or None,

@@ -54,7 +54,7 @@ def run(*, scale: float = 1.0, size: str | None = None, repeats: int = 5) -> dic
     device = torch.device("cuda" if cuda else "cpu")
     size = size or ("large" if cuda else "tiny")
     if size not in _LOADS:
-        raise UsageError(f"--size {size}: expected one of {', '.join(_LOADS)}")
+        raise UsageError(f"--size {size}: expected one of {', '.join(_LOADS)}", field="--size")
     keep_freed_memory()
     full = _LOADS[size]
     load = Workload(

@@ -89,7 +89,7 @@ def run(
     is_soak = seconds is not None
     duration = seconds if seconds is not None else max(_SECONDS * scale, 1.0)
     if duration <= 0:
-        raise UsageError(f"--seconds {duration:g}: expected more than 0")
+        raise UsageError(f"--seconds {duration:g}: expected more than 0", field="--seconds")
     with tempfile.TemporaryDirectory(prefix="hemix-bench-") as temporary:
         folder = Path(temporary)
         served_run = run if run is not None else _train_small_run(folder, scale)

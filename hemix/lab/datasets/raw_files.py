@@ -179,7 +179,9 @@ class RawFile:
         if missing:
             raise DataError(
                 f"{self.path}: no column {', '.join(missing)}; found "
-                f"{', '.join(file_columns) or 'nothing'}"
+                f"{', '.join(file_columns) or 'nothing'}",
+                code="missing_column",
+                field=missing[0],
             )
         return [name for name in self.columns if name in file_columns]
 
@@ -278,7 +280,7 @@ class RawFile:
                 f"line {row.number}: expected {row.expected_columns} columns, found "
                 f"{row.actual_columns}: {shown!r}"
             )
-        if message.startswith("Empty CSV file"):
+        if self.path.stat().st_size == 0:
             return "expected rows, found an empty file"
         problem = re.search(r"In CSV column #(\d+): Row #(\d+): [^:]*: (.*)", message)
         if problem is None:

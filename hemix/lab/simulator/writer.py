@@ -60,11 +60,12 @@ def simulate(
         StorageError: If the disk cannot be written.
     """
     if not 1 <= users <= _MAX_USERS:
-        raise UsageError(f"--users: expected 1 to {_MAX_USERS}, got {users}")
+        raise UsageError(f"--users: expected 1 to {_MAX_USERS}, got {users}", field="--users")
     if not _MIN_DAYS <= days <= _MAX_DAYS:
         raise UsageError(
             f"--days: expected {_MIN_DAYS} (one each to train, validate and test) to "
-            f"{_MAX_DAYS}, got {days}"
+            f"{_MAX_DAYS}, got {days}",
+            field="--days",
         )
     with new_folder(out) as folder:
         city = build_city(users, days, seed)

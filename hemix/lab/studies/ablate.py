@@ -80,10 +80,14 @@ def make_variants(
     selected = list(VARIANTS) if names is None else list(names)
     for name in selected:
         if name not in VARIANTS:
-            raise UsageError(f"--variants {name}: expected some of {', '.join(VARIANTS)}")
+            raise UsageError(
+                f"--variants {name}: expected some of {', '.join(VARIANTS)}", field="--variants"
+            )
     model = settings.model
     if not isinstance(model, HeMixConfig):
-        raise UsageError(f"--set model.name={model.name}: hemix ablate works only for hemix")
+        raise UsageError(
+            f"--set model.name={model.name}: hemix ablate works only for hemix", field="--set"
+        )
     relative = {
         "half_rank": {"model.mix_rank": max(1, model.mix_rank // 2)},
         "double_rank": {"model.mix_rank": 2 * model.mix_rank},
@@ -149,7 +153,7 @@ def ablate(
     """
     options = options or StudyOptions()
     if seeds < 1:
-        raise UsageError(f"--seeds {seeds}: expected 1 or more")
+        raise UsageError(f"--seeds {seeds}: expected 1 or more", field="--seeds")
     full = Candidate.from_overrides(FULL, dict(overrides or {}))
     check_study_folder(out)
     datasets, _ = open_datasets(data, verify_test=final)

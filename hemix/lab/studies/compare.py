@@ -73,7 +73,7 @@ def compare(
     base = dict(config.overrides or {})
     candidates = _make_candidates(config.models, base)
     if config.seeds < 1:
-        raise UsageError(f"--seeds {config.seeds}: expected 1 or more")
+        raise UsageError(f"--seeds {config.seeds}: expected 1 or more", field="--seeds")
     primary = _parse_primary(config.primary, [candidate.label for candidate in candidates])
     points = _search_points(config.search, base)
     check_study_folder(out)
@@ -127,9 +127,13 @@ def _make_candidates(
         names = list(model_names()) if models is None else list(models)
         settings_by_label = {name: {"model.name": name} for name in names}
         if len(settings_by_label) < len(names):
-            raise UsageError(f"--models {','.join(names)}: a model is named twice")
+            raise UsageError(
+                f"--models {','.join(names)}: a model is named twice", field="--models"
+            )
     if not settings_by_label:
-        raise UsageError(f"--models: expected one or more of {', '.join(model_names())}")
+        raise UsageError(
+            f"--models: expected one or more of {', '.join(model_names())}", field="--models"
+        )
     model_by_label = {
         label: find_model(str(settings.get("model.name", "hemix"))).name
         for label, settings in settings_by_label.items()
@@ -150,6 +154,8 @@ def _parse_primary(pairs: Sequence[str] | None, labels: Sequence[str]) -> list[t
     for pair in pairs:
         a, _, b = pair.partition(":")
         if a not in labels or b not in labels or a == b:
-            raise UsageError(f"--primary {pair}: expected two of {', '.join(labels)} as a:b")
+            raise UsageError(
+                f"--primary {pair}: expected two of {', '.join(labels)} as a:b", field="--primary"
+            )
         parsed.append((a, b))
     return parsed

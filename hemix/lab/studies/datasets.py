@@ -89,7 +89,7 @@ def open_datasets(
         _check_same_schema(opened[0], other)
     if len({dataset.digest for dataset in datasets}) < len(datasets):
         names = ", ".join(str(dataset.folder) for dataset in datasets)
-        raise DataError(f"--data: the same dataset twice among {names}")
+        raise DataError(f"--data: the same dataset twice among {names}", field="--data")
     for dataset in opened:
         dataset.dataset.verify(but=None if verify_test else "test")
     return datasets, search_dataset

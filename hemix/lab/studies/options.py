@@ -85,7 +85,9 @@ class StudyOptions:
         """
         cores = len(os.sched_getaffinity(0))
         if threads < 1 or (jobs is not None and jobs < 1):
-            raise UsageError(f"--jobs {jobs} --threads {threads}: expected 1 or more")
+            raise UsageError(
+                f"--jobs {jobs} --threads {threads}: expected 1 or more", field="--jobs"
+            )
         self.threads = threads
         self.jobs = jobs or max(1, cores // threads)
         self.on_plan = on_plan

@@ -33,7 +33,7 @@ from hemix.models import import_files, is_neural
 from hemix.runs.evaluation import split_predictions
 from hemix.runs.folder import INFO_FILE, Run
 from hemix.settings import Settings, parse_settings
-from hemix.training.loop import Interrupted, train
+from hemix.training.loop import train
 
 __all__ = ["code_digest", "flops_per_impression", "run_trial"]
 
@@ -172,7 +172,7 @@ def main(arguments: list[str]) -> int:
         run_trial(Path(arguments[0]), evaluate_test="--evaluate-test" in arguments[1:])
     except HemixError as error:
         print(str(error), file=sys.stderr)
-        return 130 if isinstance(error, Interrupted) else 2
+        return error.exit_code
     return 0
 
 

@@ -34,10 +34,12 @@ _POLL_SECONDS = 0.1
 def check_study_folder(root: Path) -> None:
     """Raise UsageError unless ``root`` is absent, empty or a study's folder."""
     if root.exists() and not root.is_dir():
-        raise UsageError(f"--out {root}: is a file; name a new folder")
+        raise UsageError(f"--out {root}: is a file", field="--out", hint="name a new folder")
     if root.exists() and any(root.iterdir()) and not (root / "cells").is_dir():
         raise UsageError(
-            f"--out {root}: exists already and is not a study's folder; name a new folder"
+            f"--out {root}: exists already and is not a study's folder",
+            field="--out",
+            hint="name a new folder",
         )
 
 
@@ -54,7 +56,9 @@ def study_folder(root: Path) -> Iterator[None]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise UsageError(f"--out {root}: another study uses this folder") from error
+                raise UsageError(
+                    f"--out {root}: another study uses this folder", field="--out"
+                ) from error
             yield
 
 

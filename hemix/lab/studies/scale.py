@@ -142,7 +142,9 @@ def scale(
     ]
     candidates = [*by_size, *by_length]
     if len(candidates) < 2:
-        raise UsageError("--sizes, --lengths: expected two or more sizes and lengths")
+        raise UsageError(
+            "--sizes, --lengths: expected two or more sizes and lengths", field="--sizes"
+        )
     split: EvaluatedSplit = "test" if config.final else "valid"
     with study_folder(out):
         trials = trials_for(out, candidates, datasets, config.seeds)
@@ -172,7 +174,9 @@ def _check_sizes(config: ScaleConfig) -> list[str]:
     sizes = list(SIZES) if config.sizes is None else list(config.sizes)
     for name in sizes:
         if name not in SIZES:
-            raise UsageError(f"--sizes {name}: expected some of {', '.join(SIZES)}")
+            raise UsageError(
+                f"--sizes {name}: expected some of {', '.join(SIZES)}", field="--sizes"
+            )
     if config.seeds < 1 or any(length < 1 for length in config.lengths or ()):
         flags = f"--seeds {config.seeds} --lengths {config.lengths}"
         raise UsageError(f"{flags}: expected numbers of 1 or more")

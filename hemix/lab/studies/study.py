@@ -150,7 +150,7 @@ def complete_candidates(
             )
     if not runs:
         raise RunError(
-            "no trial finished; see log.txt in each folder of cells/ in the study's folder"
+            "no trial finished", hint="see log.txt in each folder of cells/ in the study's folder"
         )
     return runs, failures
 

@@ -72,7 +72,8 @@ def check_host(host: str, *, token: bool) -> None:
     if not loopback and not token:
         raise UsageError(
             f"--host {host}: other machines can reach it: give a --token-file, or listen on "
-            "127.0.0.1"
+            "127.0.0.1",
+            field="--host",
         )
 
 

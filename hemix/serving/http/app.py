@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
-from hemix.errors import RunError, StoreError, UsageError
+from hemix.errors import RequestError, RunError, StoreError, UnknownVersion, UsageError
 from hemix.serving.http.admission import read_body
 from hemix.serving.http.events import ParsedEvents, read_events
 from hemix.serving.http.messages import ApiError
@@ -177,7 +177,7 @@ def _append(service: Service, events: Sequence[Event]) -> Sequence[bool]:
     except StoreError as error:
         service.metrics.store_errors.labels("events").inc()
         message = f"the store did not confirm the events; send them again: {error}"
-        raise ApiError(503, "store_unavailable", message, retry_after=1) from error
+        raise ApiError.from_error(error, code=StoreError.code, message=message) from error
 
 
 def _count_events(service: Service, parsed: ParsedEvents, is_new: Sequence[bool]) -> None:
@@ -208,15 +208,14 @@ def _add_models(app: FastAPI, service: Service) -> None:
 def _load_version(service: Service, name: str, version: str) -> bytes:
     try:
         description = service.models.load(name, version)
+    except RequestError as error:
+        raise ApiError.from_error(error, field=error.field) from error
     except UsageError as error:
-        # the message begins with the invalid parameter; without a registry neither is
-        parameter = str(error).partition(":")[0]
-        field = parameter if parameter in ("name", "version") else None
-        raise ApiError(422, "invalid", str(error), field=field) from error
+        raise ApiError.from_error(error, code=RequestError.code) from error
+    except UnknownVersion as error:
+        raise ApiError.from_error(error, field="version") from error
     except RunError as error:
-        missing = "no such version" in str(error)
-        status, code = (404, "unknown_version") if missing else (422, "broken_version")
-        raise ApiError(status, code, str(error), field="version") from error
+        raise ApiError.from_error(error, code="broken_version", field="version") from error
     if description is None:
         raise ApiError(429, "busy_loading", "another version is being loaded", retry_after=5)
     return msgspec.json.encode(description)
@@ -303,4 +302,4 @@ def _user_history(service: Service, name: str | None, user: str) -> bytes:
     try:
         return msgspec.json.encode(user_history(service.store, schema, user))
     except StoreError as error:
-        raise ApiError(503, "store_unavailable", str(error), retry_after=1) from error
+        raise ApiError.from_error(error, code=StoreError.code) from error

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from hemix.data.clock import EARLIEST_MS, LATEST_MS
-from hemix.errors import HemixError
+from hemix.errors import HemixError, RequestError
 
 __all__ = [
     "MAX_EVENTS",
@@ -42,6 +42,7 @@ _MAX_FIELDS = 256
 _MAX_NAME = 256
 _MAX_OBJECTS, _MAX_KEYS = 100_000, 600_000
 _INT64 = 2**63 - 1
+_RETRY_AFTER_SECONDS = 1
 
 Id = Annotated[str, Meta(min_length=1, max_length=256)]
 Time = Annotated[
@@ -66,6 +67,8 @@ Action = Annotated[str, Meta(max_length=256)]
 class ApiError(HemixError):
     """An error that is answered with a status, a code for programs and a message for people."""
 
+    code = "refused"
+
     def __init__(
         self,
         status: int,
@@ -86,20 +89,42 @@ class ApiError(HemixError):
             retry_after: Seconds after which a client may retry.
             close: Close the connection, because the rest of the body is not read.
         """
-        super().__init__(message)
-        self.status = status
-        self.code = code
+        super().__init__(message, code=code, field=field)
+        self.http_status = status
         self.message = message
-        self.field = field
         self.retry_after = retry_after
         self.close = close
+
+    @classmethod
+    def from_error(
+        cls,
+        error: HemixError,
+        *,
+        code: str | None = None,
+        message: str | None = None,
+        field: str | None = None,
+    ) -> ApiError:
+        """Return the response to a request that ended with an error.
+
+        Args:
+            error: The error; its class sets the status and whether a client may retry.
+            code: The code; None: that of the error.
+            message: One sentence for a person; None: that of the error.
+            field: Path of the invalid field in the request.
+        """
+        if message is None:
+            message = error.problem if isinstance(error, RequestError) else str(error)
+        retry_after = _RETRY_AFTER_SECONDS if error.is_retryable else None
+        return cls(
+            error.http_status, code or error.code, message, field=field, retry_after=retry_after
+        )
 
     def headers(self) -> dict[str, str]:
         """Return the headers of the response."""
         headers = {}
         if self.retry_after is not None:
             headers["Retry-After"] = str(self.retry_after)
-        if self.status == 401:
+        if self.http_status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         if self.close:
             headers["Connection"] = "close"

@@ -139,7 +139,7 @@ async def _handle_api_error(request: Request, error: ApiError) -> Response:
     if error.field:
         request.state.facts |= {"field": error.field[:200]}
     body = error_body(error.code, error.message, error.field, request.state.request_id)
-    return Response(body, error.status, error.headers(), media_type="application/json")
+    return Response(body, error.http_status, error.headers(), media_type="application/json")
 
 
 async def _handle_http_exception(request: Request, error: HTTPException) -> Response:

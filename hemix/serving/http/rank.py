@@ -99,9 +99,9 @@ def rank(
         try:
             [ranking] = model.ranker.rank([request], check)
         except RequestError as error:
-            raise ApiError(422, "invalid", error.problem, field=error.field) from error
+            raise ApiError.from_error(error, field=error.field) from error
         except DataError as error:
-            raise ApiError(422, "invalid", str(error)) from error
+            raise ApiError.from_error(error, code=RequestError.code) from error
     return ranking
 
 

@@ -176,7 +176,9 @@ def bind(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         bound.close()
         reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"--host {host} --port {port}: cannot listen there: {reason}") from error
+        raise UsageError(
+            f"--host {host} --port {port}: cannot listen there: {reason}", field="--host"
+        ) from error
     return bound
 
 

@@ -270,8 +270,8 @@ class SQLiteStore:
             same_file = False
         if not same_file:  # writes to it would be lost
             raise StoreError(
-                f"{self._path}: the file was removed or replaced while it was open; restart to "
-                "make a new one"
+                f"{self._path}: the file was removed or replaced while it was open",
+                hint="restart to make a new one",
             )
 
 

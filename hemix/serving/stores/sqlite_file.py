@@ -17,6 +17,8 @@ _APPLICATION = 0x48454D58
 _FORMAT = SavedFormat(version=1, error=StoreError, remedy="name another file for the store")
 """Its version is the file's PRAGMA user_version."""
 _MAGIC = b"SQLite format 3\0"
+_PRIMARY_CODE = 0xFF
+"""The bits of SQLite's extended result codes that hold the primary one"""
 _MAX_CHECKED_BYTES = 64 << 20
 """Files up to this size are checked page by page when they are opened"""
 
@@ -80,7 +82,9 @@ def check_file(path: Path) -> None:
     if path.exists() and path.stat().st_size > 0:
         with path.open("rb") as file:
             if file.read(len(_MAGIC)) != _MAGIC:
-                raise StoreError(f"{path}: not a SQLite database; name another file for the store")
+                raise StoreError(
+                    f"{path}: not a SQLite database", hint="name another file for the store"
+                )
 
 
 def create_tables(connection: sqlite3.Connection, path: Path) -> None:
@@ -98,7 +102,7 @@ def create_tables(connection: sqlite3.Connection, path: Path) -> None:
     (objects,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if objects and application != _APPLICATION:
         raise StoreError(
-            f"{path}: a SQLite database, but not of hemix; name another file for the store"
+            f"{path}: a SQLite database, but not of hemix", hint="name another file for the store"
         )
     if objects:
         _FORMAT.check(path, version)
@@ -136,20 +140,30 @@ def store_errors(path: Path, timeout_s: float) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        text = str(error)
-        if "locked" in text or "busy" in text:
-            text = f"locked by another process for longer than {timeout_s:g} s"
-        elif "not a database" in text or "malformed" in text:
-            text = f"damaged: {text}"
-        elif "unable to open" in text or "readonly" in text:
-            text = (
-                f"{text}: expected a file and folder that can be written; name another with --store"
-            )
-        raise StoreError(f"{path}: {text}") from error
+        raise _store_error(error, path, timeout_s) from error
     except OSError as error:
-        advice = (
-            "; name a file that can be written with --store"
-            if isinstance(error, PermissionError)
-            else ""
-        )
-        raise StoreError(f"{path}: {error.strerror or error}{advice}") from error
+        denied = isinstance(error, PermissionError)
+        raise StoreError(
+            f"{path}: {error.strerror or error}",
+            code="store_not_writable" if denied else None,
+            field=str(path),
+            hint="name a file that can be written with --store" if denied else None,
+        ) from error
+
+
+def _store_error(error: sqlite3.Error, path: Path, timeout_s: float) -> StoreError:
+    """Return the StoreError for an error of SQLite, by its result code."""
+    # errors of the module itself, such as a closed connection, have no result code
+    number = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & _PRIMARY_CODE
+    text, code, hint = str(error), None, None
+    if number in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        code = "store_locked"
+        text = f"locked by another process for longer than {timeout_s:g} s"
+    elif number in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        code, text = "store_damaged", f"damaged: {text}"
+    elif number in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+        code, hint = "store_not_writable", "name another with --store"
+        text = f"{text}: expected a file and folder that can be written"
+    elif number == sqlite3.SQLITE_FULL:
+        code = "disk_full"
+    return StoreError(f"{path}: {text}", code=code, field=str(path), hint=hint)

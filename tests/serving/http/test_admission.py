@@ -154,7 +154,7 @@ def test_pages_of_other_sites_cannot_ask_a_server_without_a_token(tmp_path: Path
 def test_an_origin_that_is_no_site_of_this_server_is_another(origin: str, host: str | None) -> None:
     with pytest.raises(ApiError) as refused:
         Access().check_origin(origin, host)
-    assert (refused.value.status, refused.value.code) == (403, "cross_origin")
+    assert (refused.value.http_status, refused.value.code) == (403, "cross_origin")
     Access("a-token-of-sixteen").check_origin(origin, host)
 
 

@@ -57,7 +57,7 @@ def test_another_layout_of_keys_is_refused_and_left_alone(server: RedisServer) -
         before = sorted(client.keys())
         second = open_store(server.url, LIMITS)
         refusal = (
-            r"/0: format_version: expected 2, found 3: written by a newer hemix: name another Redis"
+            r"/0: format_version: expected 2, found 3: written by a newer hemix; name another Redis"
         )
         for call in (
             second.ping,
