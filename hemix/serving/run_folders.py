@@ -55,7 +55,9 @@ def find_runs(folder: Path) -> list[tuple[str, str, Path]]:
     if not runs:
         raise RunError(
             f"{folder}: neither a run folder (run.json) nor a registry of them "
-            "(name/version/run.json)"
+            "(name/version/run.json)",
+            code="missing_run",
+            field=str(folder),
         )
     return runs
 

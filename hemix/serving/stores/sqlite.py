@@ -113,7 +113,9 @@ class SQLiteStore:
         with store_errors(self._path, timeout_s):
             if not self._lock.acquire(timeout=timeout_s):
                 raise StoreError(
-                    f"{self._path}: busy: waited {timeout_s:g} s for another write to end"
+                    f"{self._path}: busy: waited {timeout_s:g} s for another write to end",
+                    code="store_locked",
+                    field=str(self._path),
                 )
             try:
                 self._check_usable()
