@@ -95,8 +95,9 @@ def check_labels(data: Dataset) -> list[Note]:
         counted = "it is known" if weight is None else f"it is known and {weight} is above 0"
         raise DataError(
             f"{data.folder}: {positives} positives of {task} among the {rows} train rows where "
-            f"{counted}: nothing can be "
-            "learned from one class"
+            f"{counted}: nothing can be learned from one class",
+            code="one_class",
+            field=f"labels.{task}",
         )
     return notes
 

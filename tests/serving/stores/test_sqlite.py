@@ -19,6 +19,7 @@ from hemix.errors import StoreError, UsageError
 from hemix.serving.stores import Store, StoreLimits, open_store
 from hemix.serving.stores.sqlite_file import store_errors
 from hemix.serving.types import History
+from tests.refusals import raises
 from tests.serving.stores.events import did, ids, says
 
 
@@ -175,7 +176,7 @@ def test_a_file_removed_while_open(path: Path) -> None:
     store.append([did("a")])
     path.unlink()
     for call in (store.ping, lambda: store.append([did("b")])):
-        with pytest.raises(StoreError, match="removed or replaced"):
+        with raises(StoreError, code="store_replaced", field=path):
             call()
     store.close()
 
