@@ -1,4 +1,5 @@
-# Two commands do everything on a fresh machine: `make demo` and `make test`. `make evidence` measures docs/evidence/ again, for hours.
+# On a fresh machine run `make demo` or `make test`. `make evidence` measures docs/project/evidence/
+# again, which takes hours.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -34,16 +35,16 @@ format: setup
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-# -- evidence: docs/evidence.md says how and why; a stopped one goes on where it stopped ------------------------------------------
+# -- evidence: see docs/project/evidence.md; an interrupted run continues ------------------------
 
 EVIDENCE := runs/evidence
 KUAIRAND ?= ../shared/data/kuairand_pure
 KUAIRAND_ORIGINS := $(addprefix $(EVIDENCE)/kuairand/,origin4 origin2 origin0)
 CITY := $(EVIDENCE)/city
-# How the studies search: the points that a search of six has chosen before, or `make evidence SEARCH=default` to search again
+# The studies use the points that an earlier search of six chose; SEARCH=default searches again
 SEARCH ?= chosen
-KUAIRAND_SEARCH := $(if $(filter chosen,$(SEARCH)),docs/evidence/kuairand/points.yaml,$(SEARCH))
-CITY_SEARCH := $(if $(filter chosen,$(SEARCH)),docs/evidence/city/points.yaml,$(SEARCH) --search-data $(CITY)/small)
+KUAIRAND_SEARCH := $(if $(filter chosen,$(SEARCH)),docs/project/evidence/kuairand/points.yaml,$(SEARCH))
+CITY_SEARCH := $(if $(filter chosen,$(SEARCH)),docs/project/evidence/city/points.yaml,$(SEARCH) --search-data $(CITY)/small)
 
 $(EVIDENCE)/kuairand/logs: | setup
 	$(HEMIX) import kuairand $(KUAIRAND) --out $@
@@ -71,15 +72,16 @@ evidence: $(KUAIRAND_ORIGINS) $(CITY)/data $(CITY)/small
 	$(HEMIX) compare --data $(CITY)/data --out $(CITY)/compare --search $(CITY_SEARCH) --seeds 3 --final
 	$(HEMIX) ablate --data $(CITY)/data --out $(CITY)/ablate --seeds 3 --final
 	$(HEMIX) scale --data $(CITY)/data --out $(CITY)/scale --seeds 2 --final
-	mkdir -p docs/evidence/kuairand docs/evidence/city
-	cp $(EVIDENCE)/kuairand/compare/compare.json docs/evidence/kuairand/
-	cp $(CITY)/compare/compare.json $(CITY)/ablate/ablate.json $(CITY)/scale/scale.json docs/evidence/city/
+	mkdir -p docs/project/evidence/kuairand docs/project/evidence/city
+	cp $(EVIDENCE)/kuairand/compare/compare.json docs/project/evidence/kuairand/
+	cp $(CITY)/compare/compare.json $(CITY)/ablate/ablate.json $(CITY)/scale/scale.json docs/project/evidence/city/
 
-# Live users: trains four arms on the city's logs, serves them, lets all 3,230 users live two days with each; a stopped one goes on
+# Live users: trains four arms on the city's logs and serves them; all 3,230 users live two days
+# with each. An interrupted run continues.
 experiment: $(CITY)/data
 	$(VENV)/bin/python examples/experiment.py --out $(EVIDENCE)/experiment --logs $(CITY)/logs --data $(CITY)/data \
-	    --points docs/evidence/city/points.yaml --users 3230 --days 2
-	cp $(EVIDENCE)/experiment/experiment/experiment.json docs/evidence/
+	    --points docs/project/evidence/city/points.yaml --users 3230 --days 2
+	cp $(EVIDENCE)/experiment/experiment/experiment.json docs/project/evidence/
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -1,4 +1,4 @@
-"""Run a simulated A/B test of four models: the experiment of docs/evidence.md.
+"""Run a simulated A/B test of four models: the experiment of docs/project/evidence.md.
 
     python examples/experiment.py [--out FOLDER] [--logs LOGS --data DATA] [--points FILE]
         [--users 3230 --days 2]

@@ -104,7 +104,7 @@ def prepare(
 
     ``shift_days``: below 0, moves the split so many whole days earlier: another origin of the same
     logs. ``earlier``: a dataset or a run whose ids go on, those forgotten that train rows have not
-    held for ``forget_days`` (docs/incremental.md).
+    held for ``forget_days`` (docs/how-to/incremental.md).
     """
     from hemix.preparation import prepare as run_prepare
     from hemix.preparation import shift_split
@@ -147,7 +147,8 @@ def train(
 ) -> Path:
     """Train a model on a dataset folder. See :func:`hemix.training.loop.train`.
 
-    Under ``torchrun`` every process calls this with the same arguments (docs/scale.md).
+    Under ``torchrun`` every process calls this with the same arguments
+    (docs/how-to/several-processes.md).
 
     Args:
         data: The dataset folder.
@@ -526,9 +527,29 @@ def experiment(
     on_power: Callable[[Mapping[str, float | None]], None] = lambda _: None,
     on_progress: Progress = _silent,
 ) -> dict[str, Any]:
-    """Users of a simulated city live with several arms (URLs of servers, ``oracle``,
-    ``popularity``): returns experiment.json, which with report.html is written to ``out``. See
-    :func:`hemix.lab.abtest.run.experiment`.
+    """Run or continue a simulated A/B test; writes experiment.json and report.html.
+
+    Args:
+        arms: URL of a server, ``oracle`` or ``popularity``, by name.
+        out: Folder of the experiment; a second call with the same options continues it.
+        logs: Folder that :func:`simulate` wrote.
+        users: Number of users.
+        days: Number of days after the logs.
+        first_user: Index of the first user.
+        design: ``paired``: every user in every arm; ``split``: every user in one arm.
+        seed: Seed of the split design.
+        draws: Recall draws per request, by default the city's.
+        token: Token of the servers.
+        patience_seconds: Time after which a server without an answer is paused.
+        on_power: Called with the detectable relative difference by metric.
+        on_progress: Called with the stage and the finished fraction, 0 to 1.
+
+    Returns:
+        The content of experiment.json.
+
+    Raises:
+        UsageError: For an invalid plan, or arms that cannot be compared.
+        DataError: If the logs are not those of a simulated city, or a result is damaged.
     """
     from hemix.lab.abtest import Plan
     from hemix.lab.abtest import experiment as run_experiment

@@ -193,7 +193,7 @@ def train(
         list[str] | None,
         typer.Option(
             "--set",
-            help="A setting, may be repeated: train.epochs=2 (docs/settings.md)",
+            help="A setting, may be repeated: train.epochs=2 (docs/reference/settings.md)",
             show_default=False,
         ),
     ] = None,
@@ -482,7 +482,7 @@ def export(
         content,
         json_,
         f"{out}: {graphs}; {checked}\nNames, types and shapes: {out / 'export.json'}; how to feed "
-        "them: docs/export.md",
+        "them: docs/how-to/export.md",
     )
 
 

@@ -305,25 +305,28 @@ def experiment(
     ],
     logs: Annotated[
         Path,
-        typer.Option(
-            "--logs", help="Folder of hemix simulate whose users live on.", show_default=False
-        ),
+        typer.Option("--logs", help="Logs of hemix simulate, with the users.", show_default=False),
     ],
     out: Annotated[
         Path,
-        typer.Option("--out", help="Folder; what is finished there is kept.", show_default=False),
+        typer.Option("--out", help="Folder to create or to continue.", show_default=False),
     ],
-    users: Annotated[int, typer.Option("--users", min=1, help="Users of the city.")] = 200,
-    first_user: Annotated[int, typer.Option("--first-user", min=0, help="The first of them.")] = 0,
-    days: Annotated[int, typer.Option("--days", min=1, help="Days that they live.")] = 2,
+    users: Annotated[int, typer.Option("--users", min=1, help="Number of users.")] = 200,
+    first_user: Annotated[
+        int, typer.Option("--first-user", min=0, help="Index of the first one.")
+    ] = 0,
+    days: Annotated[int, typer.Option("--days", min=1, help="Days after the logs.")] = 2,
     design: Annotated[
         str, typer.Option("--design", help="paired: every user in every arm; split: each in one.")
     ] = "paired",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the division into arms.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the split design.")] = 0,
     draws: Annotated[
         int | None,
         typer.Option(
-            "--draws", min=1, help="Recall a request: 130 is about 100.", show_default="56"
+            "--draws",
+            min=1,
+            help="Recall draws per request; 130 give about 100.",
+            show_default="56",
         ),
     ] = None,
     token_file: Annotated[
@@ -331,13 +334,11 @@ def experiment(
         typer.Option("--token-file", help="File with the servers' token.", show_default=False),
     ] = None,
     patience: Annotated[
-        float, typer.Option("--patience", min=0, help="Seconds that an arm may be away.")
+        float, typer.Option("--patience", min=0, help="Seconds to wait for an arm.")
     ] = 30.0,
     json_: Json = False,
 ) -> None:
-    """Simulated users live with several rankers: what it does to clicks, orders and money, with
-    intervals.
-    """
+    """Run a simulated A/B test: the effects of rankers on clicks, orders and amounts."""
     from hemix.display import Display, experiment_table, power_line
 
     if design not in ("paired", "split"):

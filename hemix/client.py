@@ -1,6 +1,6 @@
 """A client of the ranking server, on the standard library alone.
 
-Requests and responses are those of docs/serving.md::
+Requests and responses are those of docs/reference/serving-api.md::
 
     client = hemix.Client("http://127.0.0.1:8080")
     client.rank("u1", ["i1", "i2"])["items"][0]["id"]

@@ -96,7 +96,7 @@ class TrainSettings(Section):
     """
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
-    """torch.compile for the mixer blocks; docs/performance.md says where it pays."""
+    """torch.compile for the mixer blocks; docs/project/performance.md says where it pays."""
     memory_budget_bytes: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Refuse to train where a process needs more for weights, optimiser state and a checkpoint's
     copy of them; 0: no limit.

@@ -90,7 +90,7 @@ class DistributedContext:
         return cls(rank, world_size, local_device)
 
     def background_group(self) -> DistributedContext:
-        """Connect the same processes a second time, for a thread that runs while the steps go on.
+        """Connect the same processes a second time, for a background thread.
 
         Its tensors lie in the CPU's memory.
         """

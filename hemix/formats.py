@@ -1,7 +1,7 @@
 """Saved formats: each file that hemix writes and reads again has a ``format_version``.
 
-Every format has one :class:`SavedFormat` beside its writer. A file of another version is refused in
-one wording, which names the file and the remedy.
+Each format has one :class:`SavedFormat` in the module of its writer. A file of another version is
+refused in one wording, which names the file and the remedy.
 """
 
 from __future__ import annotations

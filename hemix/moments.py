@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BeforeValidator
 
-__all__ = ["DurationMs", "WindowMs", "duration_ms", "moment_ms", "offset_of"]
+__all__ = ["DurationMs", "WindowMs", "duration_ms", "duration_text", "moment_ms", "offset_of"]
 
 _MAX_DURATION_MS = 36_525 * 86_400_000
 """A hundred years, so that sums of times and durations fit into 64 bits"""
@@ -43,6 +43,15 @@ def duration_ms(value: object) -> int:
             f"expected a duration of at most {_MAX_DURATION_MS // 86_400_000}d, got {value!r}"
         )
     return duration
+
+
+def duration_text(milliseconds: int) -> str:
+    """Return a duration in the largest unit that divides it, such as ``15min``; ``0ms`` for 0."""
+    units = [("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000)]
+    for unit, size in units:
+        if milliseconds and milliseconds % size == 0:
+            return f"{milliseconds // size}{unit}"
+    return f"{milliseconds}ms"
 
 
 def _window(value: object) -> object:

@@ -1,4 +1,4 @@
-"""docs/tutorial.md, typed as printed in a smaller city."""
+"""docs/guide/tutorial.md, typed as printed in a smaller city."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def free_port() -> int:
 
 
 def test_the_tutorial_as_printed(tmp_path: Path) -> None:
-    text = (ROOT / "docs" / "tutorial.md").read_text()
+    text = (ROOT / "docs" / "guide" / "tutorial.md").read_text()
     script = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
     for printed, smaller in {**SMALLER, "8081": str(free_port()), "8082": str(free_port())}.items():
         assert printed in script

@@ -31,9 +31,9 @@ from hemix.schema import Schema
 __all__ = ["ENCODERS_FORMAT", "Encoders"]
 
 ENCODERS_FORMAT = SavedFormat(
-    version=1, error=DataError, remedy="prepare the logs and train the run again"
+    version=2, error=DataError, remedy="prepare the logs and train the run again"
 )
-"""Of encoders.json and of the arrays beside it"""
+"""Of encoders.json and of the arrays beside it; 2 since it has the actions of match counts"""
 
 Array = npt.NDArray[Any]
 _SECTIONS: dict[str, Any] = {"edges": {}, "scales": {}}
@@ -79,6 +79,8 @@ class Encoders:
     """Path in encoders.json -> the learned state of a feature type, such as edges or a scale."""
     actions: tuple[str, ...] = ()
     """The known actions by their ids; empty if actions are hashed or more than 16."""
+    match_actions: Mapping[str, int] = field(default_factory=dict)
+    """Ids of the actions with match counts of their own; -1 if no event can have the action."""
     users: KeyMap = field(default_factory=KeyMap.empty)
     items: KeyMap = field(default_factory=KeyMap.empty)
 
@@ -243,7 +245,10 @@ class Encoders:
                 tables[table] = feature.table_rows(self._fitted[level][name].learned)
             if feature.vocabulary_settings() is not None:
                 vocabularies[table] = None
-        levels = {level: level_spec(schema, level, self.actions) for level in (*LEVELS, "event")}
+        levels = {
+            level: level_spec(schema, level, self.actions, tuple(self.match_actions))
+            for level in (*LEVELS, "event")
+        }
         rate = schema.roles.negative_sampling_rate
         bias = schema.roles.bias
         return InputSpec(
@@ -252,6 +257,7 @@ class Encoders:
             event_item_columns=tuple(
                 levels["item"].names.index(name) for name in schema.event_item_features
             ),
+            match_actions=self.match_actions,
             vocabularies=tuple(vocabularies),
             bias_rows=bias.max + 1 if bias else 0,
             tasks=tuple(
@@ -303,6 +309,7 @@ class Encoders:
         content: dict[str, Any] = {
             **{name: dict(section) for name, section in _SECTIONS.items()},
             "actions": list(self.actions),
+            "match_actions": dict(self.match_actions),
             "place": _NO_COORDINATES,
         }
         for level, name, feature in all_features(self.schema):
@@ -353,7 +360,8 @@ class Encoders:
                 name: key_map(f"{i:03d}") for i, name in enumerate(content["vocabularies"])
             },
             states=_states_from_json(schema, content, path),
-            actions=tuple(content.get("actions", ())),
+            actions=tuple(content["actions"]),
+            match_actions=content["match_actions"],
             users=key_map("users"),
             items=key_map("items"),
         )

@@ -18,9 +18,18 @@ from hemix.data.layout import Block, file_hash, load_array
 from hemix.data.levels import level_spec
 from hemix.data.versions import Versions
 from hemix.errors import DataError
+from hemix.features.history_numbers import HistoryNumbers
+from hemix.features.match_counts import MatchCounter
 from hemix.schema import Schema
 
-__all__ = ["EntityTable", "coordinates_features", "entity_files", "key_features"]
+__all__ = [
+    "EntityTable",
+    "coordinates_features",
+    "entity_files",
+    "history_numbers",
+    "key_features",
+    "match_key_columns",
+]
 
 Array = npt.NDArray[Any]
 Level = Literal["user", "item"]
@@ -37,14 +46,39 @@ def coordinates_features(schema: Schema, level: str) -> tuple[str, ...]:
 
 
 def key_features(schema: Schema, level: str) -> tuple[str, ...]:
-    """Return the features of a level in the keys of statistics, in the order of keys.npy.
+    """Return the features of a level in the keys of statistics or in match counts, in the order of
+    keys.npy.
 
     Args:
         schema: The schema.
         level: A level.
     """
     fields = {field for statistic in schema.statistics.values() for field in statistic.by}
+    fields.update(f"item.{name}" for name in schema.match_columns)
     return tuple(name for name in schema.features.level(level) if f"{level}.{name}" in fields)
+
+
+def match_key_columns(schema: Schema) -> list[int]:
+    """Return the columns of the items' keys.npy in which match counts compare, in their order."""
+    names = key_features(schema, "item")
+    return [names.index(name) for name in schema.match_columns]
+
+
+def history_numbers(
+    schema: Schema, counted_actions: int, match_actions: Mapping[str, int]
+) -> HistoryNumbers:
+    """Return what computes the number columns of a schema's histories.
+
+    Args:
+        schema: The schema.
+        counted_actions: How many actions the history counts tell apart.
+        match_actions: Ids of the actions that match counts tell apart
+            (:attr:`InputSpec.match_actions`).
+    """
+    counts, matches = schema.history.match_counts, None
+    if counts is not None and schema.match_columns:
+        matches = MatchCounter(counts, len(schema.match_columns), match_actions)
+    return HistoryNumbers(counted_actions if schema.history.counts else None, matches)
 
 
 def entity_files(schema: Schema, level: Level) -> tuple[str, ...]:

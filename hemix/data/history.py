@@ -7,7 +7,6 @@ event at or after the time of the request (minus the delay) is inside the range.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,19 +18,19 @@ from hemix.schema import History
 
 __all__ = ["HistoryStore", "find_history_ranges"]
 
-Array = npt.NDArray[Any]
+Int64Array = npt.NDArray[np.int64]
 
 
 def find_history_ranges(
-    times_ms: Array,
-    first: Array,
-    last: Array,
-    request_time_ms: Array,
+    times_ms: Int64Array,
+    first: Int64Array,
+    last: Int64Array,
+    request_time_ms: Int64Array,
     history: History,
     timezone: str,
     *,
     delay_ms: int,
-) -> Array:
+) -> Int64Array:
     """Find the range of its user's events that each request sees.
 
     Request i sees events strictly before ``request_time_ms[i] - delay_ms``. Its real-time history
@@ -81,19 +80,19 @@ class HistoryStore:
         Raises:
             DataError: A file is missing or damaged.
         """
-        self.offsets = load_array(folder / "offsets.npy")
+        self.offsets: Int64Array = load_array(folder / "offsets.npy")
         """int64 [users + 1]"""
-        self.time_ms = load_array(folder / "time_ms.npy")
+        self.time_ms: Int64Array = load_array(folder / "time_ms.npy")
         """int64 [E]"""
-        self.item_row = load_array(folder / "item_row.npy")
+        self.item_row: npt.NDArray[np.int32] = load_array(folder / "item_row.npy")
         """int32 [E]"""
-        self.ids = load_array(folder / "ids.npy")
+        self.ids: npt.NDArray[np.int32] = load_array(folder / "ids.npy")
         """int32 [E, fields]"""
         self._history = history
         self._timezone = timezone
         self._events_max = events_max
 
-    def ranges(self, user: Array, request_time_ms: Array) -> Array:
+    def ranges(self, user: Int64Array, request_time_ms: Int64Array) -> Int64Array:
         """Find the history range of each request.
 
         Args:
@@ -117,5 +116,5 @@ class HistoryStore:
         )
         if self._events_max is None:
             return ranges
-        shortened: Array = np.maximum(ranges, ranges[:, 2:] - self._events_max)
+        shortened: Int64Array = np.maximum(ranges, ranges[:, 2:] - self._events_max)
         return shortened

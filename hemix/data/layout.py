@@ -1,4 +1,7 @@
-"""Arrays of a dataset folder: written once, then memory-mapped. docs/dataset.md lists the files."""
+"""Arrays of a dataset folder: written once, then memory-mapped.
+
+docs/reference/dataset.md lists the files.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +31,9 @@ __all__ = [
     "save_array",
 ]
 
-MANIFEST_FORMAT = SavedFormat(version=1, error=DataError, remedy="prepare the logs again")
-"""Of manifest.json and of all arrays that it lists"""
-SPEC_FORMAT = SavedFormat(version=1, error=DataError, remedy="prepare the logs again")
+MANIFEST_FORMAT = SavedFormat(version=2, error=DataError, remedy="prepare the logs again")
+"""Of manifest.json and of all arrays that it lists; 2 since items have the keys of match counts"""
+SPEC_FORMAT = SavedFormat(version=2, error=DataError, remedy="prepare the logs again")
 
 SPLITS = ("train", "valid", "test")
 _HEADER_BYTES = 128

@@ -8,6 +8,7 @@ from hemix.data.raw_columns import RawColumn
 from hemix.data.spec import LevelSpec
 from hemix.features.base import LEVELS, FeatureType, RowContext
 from hemix.features.history_counts import history_count_names
+from hemix.features.match_counts import match_names, match_total_names
 from hemix.schema import Schema
 
 __all__ = ["all_features", "learning_columns", "level_features", "level_spec"]
@@ -48,16 +49,20 @@ def learning_columns(schema: Schema, level: str, context: RowContext) -> dict[st
     }
 
 
-def level_spec(schema: Schema, level: str, actions: Sequence[str] = ()) -> LevelSpec:
+def level_spec(
+    schema: Schema, level: str, actions: Sequence[str] = (), match_actions: Sequence[str] = ()
+) -> LevelSpec:
     """Return the tensor columns of a level.
 
     Args:
         schema: The schema.
         level: A level, or ``event``.
         actions: The actions that history counts have a number for.
+        match_actions: The actions that match counts have numbers for.
 
     Returns:
-        The columns of the features, then the numbers of statistics, then the history counts.
+        The columns of the features, then the numbers of statistics, of history counts and of match
+        counts.
     """
     ids: list[tuple[str, str]] = []
     jagged: list[tuple[str, str]] = []
@@ -73,6 +78,12 @@ def level_spec(schema: Schema, level: str, actions: Sequence[str] = ()) -> Level
         numbers += schema.statistics[name].number_names(name)
     if level == "context" and schema.history.counts:
         numbers += history_count_names(actions)
+    counts = schema.history.match_counts
+    if counts is not None and schema.match_columns:
+        if level == "context":
+            numbers += match_total_names(counts, match_actions)
+        elif level == "cross":
+            numbers += match_names(counts, schema.match_columns, match_actions)
     return LevelSpec(
         names=tuple(n for n, _ in ids),
         tables=tuple(t for _, t in ids),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 __all__ = ["FIRST", "MISSING", "TIMELESS_MS", "UNKNOWN", "InputSpec", "LevelSpec", "Task"]
 
@@ -49,15 +49,10 @@ class LevelSpec:
         return len(self.number_names)
 
     def numbers_of(self, name: str) -> list[int]:
-        """Return the number columns of a feature, of a statistic, or of the history counts
-        (``history``).
+        """Return the number columns of a feature, of a statistic, of the history counts
+        (``history``), or of match counts (``match_counts``, ``match_age``, ``match_totals``).
         """
         return [i for i, n in enumerate(self.number_names) if n.split(".")[0] == name]
-
-    def history_numbers(self, history: Literal["global", "realtime"]) -> list[int]:
-        """Return the number columns with the counts of the global or the real-time history."""
-        days = "today" if history == "realtime" else "before"
-        return [i for i, n in enumerate(self.number_names) if n.split(".")[:2] == ["history", days]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +77,8 @@ class InputSpec:
     """The fields of an event, the action first; `event_item_columns` are those of its item."""
     event_item_columns: tuple[int, ...]
     """Id columns of the item level that an event carries."""
+    match_actions: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Ids of the actions with match counts of their own; -1 if no event can have the action."""
     vocabularies: tuple[str, ...] = ()
     """Tables with a vocabulary: data can contain the unknown id of these tables only."""
     bias_rows: int = 0
@@ -109,6 +106,7 @@ class InputSpec:
             tables=dict(content["tables"]),
             **levels,
             event_item_columns=tuple(content["event_item_columns"]),
+            match_actions=dict(content["match_actions"]),
             vocabularies=tuple(content["vocabularies"]),
             bias_rows=content["bias_rows"],
             tasks=tuple(Task(**task) for task in content["tasks"]),

@@ -1,7 +1,8 @@
 """The canonical text of a value, the same for every Arrow type and in a request's JSON.
 
-docs/data.md lists the texts: ``3`` for 3, 3.0 and the decimal 3.00; ``0.1`` for a float32 too;
-``true``; ``2026-01-05``; ``2026-01-05T06:30:00Z`` for a timestamp; ``06:30:00`` for a time of day.
+docs/reference/data.md lists the texts: ``3`` for 3, 3.0 and the decimal 3.00; ``0.1`` for a float32
+too; ``true``; ``2026-01-05``; ``2026-01-05T06:30:00Z`` for a timestamp; ``06:30:00`` for a time of
+day.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The difference of two models, paired over users, training seeds and rolling origins.
 
-The variance has two terms, users and seeds (docs/evidence.md derives both); the interval is a
-Student's t with Satterthwaite's degrees of freedom.
+The variance has two terms, users and seeds (docs/project/study-method.md derives both); the
+interval is a Student's t with Satterthwaite's degrees of freedom.
 """
 
 from __future__ import annotations

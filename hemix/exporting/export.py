@@ -14,14 +14,10 @@ import torch
 from hemix.data.batch import RequestBatch
 from hemix.data.spec import InputSpec
 from hemix.errors import RunError, UsageError
-from hemix.exporting.export_model import (
-    Port,
-    dense_form,
-    exportable,
-    takes_times,
-)
+from hemix.exporting.export_model import dense_form, exportable
 from hemix.exporting.feed import by_candidate, request_feed, user_feed
 from hemix.exporting.graphs import OPSET, Session, onnx_versions, write_graph
+from hemix.exporting.ports import Port, takes_times
 from hemix.exporting.random_batch import random_batch
 from hemix.files import copy_folder, new_folder, write_json
 from hemix.formats import FORMAT_KEY

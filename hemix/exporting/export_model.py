@@ -12,8 +12,7 @@ request, N = Q * C, D token width, W width of a level's vectors.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -23,42 +22,19 @@ from hemix.data.batch import RequestBatch
 from hemix.data.columns import Columns
 from hemix.data.spec import MISSING, InputSpec, LevelSpec
 from hemix.errors import UsageError
+from hemix.exporting.ports import PADDING, Port, level_ports, state_ports, takes_times, user_ports
 from hemix.models import Predictor
 from hemix.models.hemix import HeMix, UserState
 from hemix.nn.heads import probabilities
 from hemix.nn.inputs import EventField, Inputs
 from hemix.nn.interests import HistoryInterest
-from hemix.nn.matches import MatchEvents
 from hemix.nn.padded import PaddedLayout, flat_events, padded_events
 from hemix.nn.pooled import PooledState
 from hemix.nn.time_encoding import rotary_turns
 
-__all__ = [
-    "PADDING",
-    "DenseRequest",
-    "DenseUser",
-    "Port",
-    "dense_form",
-    "exportable",
-    "takes_times",
-]
+__all__ = ["DenseRequest", "DenseUser", "dense_form", "exportable"]
 
-_BY_EVENT = ("state_global", "state_columns", "state_ids", "state_actions", "state_time_ms")
-
-PADDING = -1
-"""Id in a multi-valued feature that stands for no value."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Port:
-    """One input or output: a named tensor."""
-
-    name: str
-    dtype: torch.dtype
-    shape: tuple[str | int, ...]
-    """A name for a size that may vary."""
-    columns: tuple[str, ...] = ()
-    """What stands in each place of the last dimension, where that means something."""
+_BY_EVENT = ("state_global", "state_columns", "state_time_ms")
 
 
 def exportable(model: Predictor) -> HeMix:
@@ -78,8 +54,7 @@ def exportable(model: Predictor) -> HeMix:
     ):
         raise UsageError(
             "a model without any column of a candidate (no item or cross feature, no position) "
-            "cannot "
-            "be exported: it scores all candidates of a request alike",
+            "cannot be exported: it scores all candidates of a request alike",
             hint="add a feature to items",
         )
     return model
@@ -112,7 +87,7 @@ class _Half(nn.Module):
         super().__init__()
         self.spec, self.config = model.spec, model.config
         by_name = model.table_tensors()
-        self._table = {name: place for place, name in enumerate(dict.fromkeys(tables))}
+        self._table = {name: index for index, name in enumerate(dict.fromkeys(tables))}
         self.tables = nn.ParameterList(
             [nn.Parameter(by_name[name], requires_grad=False) for name in self._table]
         )
@@ -145,17 +120,17 @@ class _Half(nn.Module):
         """Vectors [..., W] of a level, ids first, then multi-valued features, then numbers; None
         without columns.
         """
-        parts = [
+        vectors = [
             self._vectors(table, given[f"{name}_ids"][..., i])
             for i, table in enumerate(level.tables)
         ]
-        parts += [
+        vectors += [
             self._jagged(table, given[f"{name}_bag_{feature}"])
             for feature, table in zip(level.jagged_names, level.jagged_tables, strict=True)
         ]
         if level.numbers:
-            parts.append(given[f"{name}_numbers"])
-        return torch.cat(parts, -1) if parts else None
+            vectors.append(given[f"{name}_numbers"])
+        return torch.cat(vectors, -1) if vectors else None
 
 
 def _traceable(module: nn.Module | None) -> nn.Module | None:
@@ -172,82 +147,6 @@ def _level_tables(*levels: LevelSpec) -> list[str]:
     return [table for level in levels for table in (*level.tables, *level.jagged_tables)]
 
 
-def _level_ports(name: str, level: LevelSpec, rows: tuple[str, ...]) -> Iterator[Port]:
-    if level.tables:
-        yield Port(
-            name=f"{name}_ids",
-            dtype=torch.int64,
-            shape=(*rows, len(level.tables)),
-            columns=level.names,
-        )
-    for feature in level.jagged_names:
-        yield Port(
-            name=f"{name}_bag_{feature}", dtype=torch.int64, shape=(*rows, f"most_{name}_{feature}")
-        )
-    if level.numbers:
-        yield Port(
-            name=f"{name}_numbers",
-            dtype=torch.float32,
-            shape=(*rows, level.numbers),
-            columns=level.number_names,
-        )
-
-
-def _state_ports(model: HeMix) -> tuple[Port, ...]:
-    config, rows = model.config, ("users", "history_rows")
-    ports = [
-        Port(name="state_share", dtype=torch.float32, shape=("users", config.tokenizer_hidden)),
-        Port(name="state_events", dtype=torch.float32, shape=(*rows, config.token_width)),
-        Port(name="state_global", dtype=torch.float32, shape=(*rows, 2 * config.token_width)),
-    ]
-    if model.products is not None:
-        fields = model.products.fields
-        if fields.user_count:
-            ports.append(
-                Port(
-                    name="state_fields",
-                    dtype=torch.float32,
-                    shape=("users", fields.user_count, fields.size),
-                )
-            )
-        if fields.columns:
-            ports.append(
-                Port(
-                    name="state_columns",
-                    dtype=torch.float32,
-                    shape=(*rows, fields.columns * fields.size),
-                )
-            )
-    if model.matches is not None:
-        if model.matches.columns:
-            ports.append(
-                Port(name="state_ids", dtype=torch.int64, shape=(*rows, len(model.matches.columns)))
-            )
-        ports.append(Port(name="state_actions", dtype=torch.int64, shape=rows))
-    if takes_times(model):
-        ports.append(Port(name="state_time_ms", dtype=torch.int64, shape=rows))
-    return tuple(ports)
-
-
-def _user_ports(spec: InputSpec) -> Iterator[Port]:
-    yield from _level_ports("user", spec.user, ("users",))
-    if spec.event_item_columns:
-        names = tuple(spec.item.names[c] for c in spec.event_item_columns)
-        yield Port(
-            name="event_item_ids", dtype=torch.int64, shape=("items", len(names)), columns=names
-        )
-        yield Port(name="event_item", dtype=torch.int64, shape=("users", "events"))
-    if spec.event.tables:
-        shape = ("users", "events", len(spec.event.tables))
-        yield Port(name="event_ids", dtype=torch.int64, shape=shape, columns=spec.event.names)
-    yield Port(name="event_time_ms", dtype=torch.int64, shape=("users", "events"))
-
-
-def takes_times(model: HeMix) -> bool:
-    """Whether the graphs need the times of requests and events."""
-    return model.config.time_encoding != "none" or model.config.matches
-
-
 class DenseUser(_Half):
     """What depends on users and their events alone: `hemix.models.hemix.UserState`, one history a
     row.
@@ -261,7 +160,7 @@ class DenseUser(_Half):
         used = [*_level_tables(spec.user), *self_tables, *spec.event.tables]
         super().__init__(model, used, ["tokenizer", "events", "global_", "products"])
         self.carried = self_tables
-        self.inputs, self.outputs = tuple(_user_ports(spec)), _state_ports(model)
+        self.inputs, self.outputs = tuple(user_ports(spec)), state_ports(model)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """The state, in the order of :attr:`outputs`."""
@@ -277,9 +176,6 @@ class DenseUser(_Half):
         if state.fields is not None:
             columns["state_fields"] = state.fields.fields
             by_event["state_columns"] = state.fields.events_ED
-        if state.matches is not None:
-            by_event["state_ids"] = state.matches.ids_EC.long()
-            by_event["state_actions"] = state.matches.action_E.long()
         for name, rows in by_event.items():
             if rows is not None:
                 columns[name] = padded_events(rows, users, events)
@@ -299,7 +195,7 @@ class DenseUser(_Half):
             EventField(values_Vd=self.tables[self._table[table]], index_E=ids_Ef[:, place])
             for place, table in enumerate(spec.event.tables)
         )
-        item_IW, item_ids, event_item = self._items(given, time_E)
+        item_IW, event_item = self._items(given, time_E)
         user_RW = self._level("user", spec.user, given)
         no_columns = Columns(ids=none.unsqueeze(1)[:, :0], numbers=item_IW.new_zeros(0, 0))
         batch = RequestBatch(
@@ -316,7 +212,7 @@ class DenseUser(_Half):
             item_index=none,
             cross=no_columns,
             bias=none,
-            items=Columns(ids=item_ids, numbers=item_IW.new_zeros(0, 0)),
+            items=no_columns,
         )
         if user_RW is None:
             user_RW = item_IW.new_zeros(users, 0)
@@ -331,24 +227,18 @@ class DenseUser(_Half):
             batch=batch, user_RW=user_RW, event_fields=fields, item_IW=item_IW, padded=padded
         )
 
-    def _items(self, given: Mapping[str, Tensor], time_E: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(vectors [I, W] of item rows, ids [I, columns], the row of every event); the columns that
-        events do not carry are left empty."""
+    def _items(self, given: Mapping[str, Tensor], time_E: Tensor) -> tuple[Tensor, Tensor]:
+        """(vectors [I, W] of item rows, the row of every event)."""
         level, size = self.spec.item, self.config.embedding_size
         if not self.carried:
-            nothing = time_E.new_zeros(1, max(len(level.tables), 1))
-            return (
-                self.model.events.null.new_zeros(1, len(level.tables) * size),
-                nothing,
-                torch.zeros_like(time_E),
-            )
+            no_vectors = self.model.events.null.new_zeros(1, len(level.tables) * size)
+            return no_vectors, torch.zeros_like(time_E)
         own_Ic, carried = given["event_item_ids"], self.spec.event_item_columns
         vectors = [self._vectors(table, own_Ic[:, i]) for i, table in enumerate(self.carried)]
         # nobody reads the other columns, so any vector may stand there
         places = [carried.index(c) if c in carried else 0 for c in range(len(level.tables))]
         item_IW = torch.cat([vectors[place] for place in places], 1)
-        item_ids = torch.stack([own_Ic[:, place] for place in places], 1)
-        return item_IW, item_ids, given["event_item"].flatten()
+        return item_IW, given["event_item"].flatten()
 
 
 class DenseRequest(_Half):
@@ -368,7 +258,7 @@ class DenseRequest(_Half):
         ]
         super().__init__(model, _level_tables(spec.context, spec.item, spec.cross), used)
         ports = [
-            *_state_ports(model),
+            *state_ports(model),
             Port(name="user_index", dtype=torch.int64, shape=("requests",)),
         ]
         ports.append(
@@ -381,8 +271,8 @@ class DenseRequest(_Half):
         )
         if takes_times(model):
             ports.append(Port(name="request_time_ms", dtype=torch.int64, shape=("requests",)))
-        ports += _level_ports("context", spec.context, ("requests",))
-        ports += [*_level_ports("item", spec.item, both), *_level_ports("cross", spec.cross, both)]
+        ports += level_ports("context", spec.context, ("requests",))
+        ports += [*level_ports("item", spec.item, both), *level_ports("cross", spec.cross, both)]
         if spec.bias_rows:
             ports.append(Port(name="bias", dtype=torch.int64, shape=both))
         self.inputs = tuple(ports)
@@ -407,7 +297,7 @@ class DenseRequest(_Half):
         projected_RH, events_ED = given["state_share"], flat_events(given["state_events"])
         flat = {name: flat_events(given[name]) for name in _BY_EVENT if name in given}
         times = flat.get("state_time_ms")
-        fields = matches = None
+        fields = None
         if self.model.products is not None:
             nothing = projected_RH.new_zeros(projected_RH.shape[0], 0, self.config.embedding_size)
             fields = PooledState(
@@ -415,10 +305,6 @@ class DenseRequest(_Half):
                 numbers=nothing[:, :, 0],
                 events_ED=flat.get("state_columns"),
             )
-        if self.model.matches is not None:
-            actions = flat["state_actions"]
-            ids = flat.get("state_ids", actions.unsqueeze(1)[:, :0])
-            matches = MatchEvents(ids_EC=ids, action_E=actions)
         return UserState(
             projected_RH=projected_RH,
             event_time_ms=torch.zeros(events_ED.shape[0], dtype=torch.int64)
@@ -427,7 +313,6 @@ class DenseRequest(_Half):
             events_ED=events_ED,
             global_keys_values=flat["state_global"],
             fields=fields,
-            matches=matches,
         )
 
     def _inputs(self, given: Mapping[str, Tensor]) -> tuple[Inputs, tuple[int, int]]:
@@ -448,9 +333,6 @@ class DenseRequest(_Half):
         context_QW = self._level("context", spec.context, given)
         none = user_Q.new_zeros(0)
         empty = Columns(ids=none.unsqueeze(1)[:, :0], numbers=no_columns[:0])
-        item_ids = (
-            given["item_ids"].flatten(0, 1) if spec.item.tables else row_N.unsqueeze(1)[:, :0]
-        )
         times = given.get("request_time_ms", torch.zeros_like(user_Q))
         batch = RequestBatch(
             users=empty,
@@ -466,7 +348,7 @@ class DenseRequest(_Half):
             item_index=row_N,
             cross=empty,
             bias=given["bias"].flatten() if spec.bias_rows else row_N,
-            items=Columns(ids=item_ids, numbers=no_columns[:0]),
+            items=empty,
         )
         padded = PaddedLayout(
             events=given["state_events"].shape[1] - 1,

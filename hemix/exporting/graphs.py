@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from hemix.errors import MissingExtra
-from hemix.exporting.export_model import DenseRequest, DenseUser, Port
+from hemix.exporting.export_model import DenseRequest, DenseUser
+from hemix.exporting.ports import Port
 
 __all__ = ["OPSET", "Session", "onnx_versions", "write_graph"]
 

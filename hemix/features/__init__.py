@@ -1,7 +1,7 @@
 """Feature types, one file each: schema keys, learning, encoding of logs and of live values.
 
 A new type is one file in this folder, or a class elsewhere that is registered before a schema is
-read. See docs/decisions/0019-feature-types.md.
+read. See docs/project/decisions/0019-feature-types.md.
 """
 
 from __future__ import annotations

@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hemix.data.arrow import pa
 from hemix.data.jagged_array import JaggedArray
-from hemix.data.keys import KeyMap
+from hemix.data.keys import NULL_KEY, KeyMap
 from hemix.data.raw_columns import RawColumn, Where
-from hemix.data.spec import FIRST
+from hemix.data.spec import FIRST, MISSING, UNKNOWN
 from hemix.errors import DataError
 
 __all__ = [
@@ -309,13 +309,16 @@ class FeatureType(SchemaSection):
         raise NotImplementedError
 
     def statistic_keys(self, raw: RawColumn, learned: Learned) -> Array:
-        """Return what stands for each value in the key of a statistic: uint64 [rows].
+        """Return what stands for each value in keys of statistics and in match counts: uint64
+        [rows], NULL_KEY where missing.
 
         By default this is its id. Asked only of a feature with one id a row.
         """
         out = EncodedColumns()
         self.encode(raw, learned, out)
-        keys: Array = out.ids[0].astype(np.uint64)
+        ids = out.ids[0]
+        keys = np.where(ids == UNKNOWN, MISSING, ids).astype(np.uint64)  # NULL_KEY is no unknown id
+        keys[ids == MISSING] = NULL_KEY
         return keys
 
 

@@ -190,23 +190,23 @@ class Ranker(nn.Module, ABC):
         """
         return extend_state(state, new, order)
 
-    def attention(
+    def event_weights(
         self,
         state: Any,  # noqa: ARG002
         inputs: Inputs,  # noqa: ARG002
-        most: int,  # noqa: ARG002
-        also: int | None = None,  # noqa: ARG002
+        count: int,  # noqa: ARG002
+        extra: int | None = None,  # noqa: ARG002
     ) -> tuple[Tensor, Tensor] | None:
         """Return the events that drew the candidates' attention most, for few candidates.
 
         Args:
             state: The request state.
             inputs: The request's inputs.
-            most: How many events.
-            also: The position of an event that gets a column more where it is not among them.
+            count: How many events.
+            extra: The position of an event that gets a column more where it is not among them.
 
         Returns:
-            Positions int64 [N, most], -1 for none, and weights [N, most], falling. None where the
+            Positions int64 [N, count], -1 for none, and weights [N, count], falling. None where the
             model weighs no events by candidate.
         """
         return None

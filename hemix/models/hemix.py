@@ -1,11 +1,11 @@
 """HeMix (arXiv 2602.09387): its settings, and the whole forward.
 
-In the order that data passes it, a file each:
+In the order in which data passes them, a file each:
 
-1. `hemix.nn.tokenizer`: all features, mixed, then cut into NS tokens; 2. `hemix.nn.interests`:
-queries Q = [dynamic ; fixed] read the global and the real-time history; 3. `hemix.nn.mixer`: X =
-[real-time interests ; global interests ; NS tokens] through HeteroMixer blocks; 4.
-`hemix.nn.heads`: the mean of the tokens to a logit a task.
+    hemix.nn.tokenizer   all features, mixed, then cut into NS tokens
+    hemix.nn.interests   queries Q = [dynamic ; fixed] read the global and the real-time history
+    hemix.nn.mixer       X = [real-time ; global interests ; NS tokens] through HeteroMixer blocks
+    hemix.nn.heads       the mean of the tokens to a logit per task
 
 The forward is :meth:`hemix.models.base.Ranker.forward`: embed, encode_user, encode_request, score.
 
@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import model_validator
 from torch import Tensor, nn
 
@@ -27,6 +26,7 @@ from hemix.config import Count, CountOrZero
 from hemix.data.spec import InputSpec
 from hemix.models.base import Ranker, SizedConfig, check_divisor, check_rotary, named_sizes
 from hemix.models.registry import register_model
+from hemix.nn.event_weights import Read, strongest_events
 from hemix.nn.events import EventEncoder
 from hemix.nn.heads import Heads
 from hemix.nn.histories import event_times
@@ -34,20 +34,15 @@ from hemix.nn.history_state import HistoryState
 from hemix.nn.inputs import Inputs, level_widths
 from hemix.nn.interests import HistoryInterest
 from hemix.nn.layers import ActivationKind, NormKind, make_norm
-from hemix.nn.matches import Matches, MatchEvents, MatchIndex
 from hemix.nn.mixer import Block, FFNActivation, HeteroFFN, HeteroInteraction, NormPosition
 from hemix.nn.mixing import SelfAttention, TokenMixing
 from hemix.nn.pooled import PooledState
 from hemix.nn.products import FieldProducts
-from hemix.nn.slots import HostIndex
 from hemix.nn.time_encoding import TimeEncoding
 from hemix.nn.tokenizer import Tokenizer
 from hemix.validation import InvalidKey
 
 __all__ = ["HeMix", "HeMixConfig", "RequestState", "UserState", "make_block"]
-
-_WEIGHTS_AT_ONCE = 2**19
-"""Events by candidates whose weights are held at once when a ranking is explained."""
 
 
 class HeMixConfig(SizedConfig):
@@ -83,11 +78,8 @@ class HeMixConfig(SizedConfig):
     products: Literal["none", "fields", "histories"] = "histories"
     """Dot products of pairs of fields as inputs of the tokeniser: none, of the features, or of
     features and pooled histories."""
-    matches: bool = True
-    """Counts of the events that share an id with the candidate, by column, action and window of
-    time, as inputs of the tokeniser."""
     time_encoding: TimeEncoding = "bias"
-    """How an event's age enters, without entering keys and values: see docs/decisions."""
+    """How an event's age enters, without entering keys and values: see docs/project/decisions."""
     block: Literal["heteromixer", "rankmixer", "transformer"] = "heteromixer"
     """How tokens interact in a block."""
     mix_heads: Count = 4
@@ -113,11 +105,8 @@ class HeMixConfig(SizedConfig):
                     f"use_{history}", f"needs dynamic_queries or fixed_queries_{history}"
                 )
         if self.block == "rankmixer" and self.token_width < self.tokens:
-            raise InvalidKey(
-                "block",
-                f"rankmixer needs a token_width of at least the {self.tokens} tokens, "
-                f"got {self.token_width}",
-            )
+            needed = f"a token_width of at least the {self.tokens} tokens"
+            raise InvalidKey("block", f"rankmixer needs {needed}, got {self.token_width}")
         check_rotary(self.time_encoding, self.token_width, self.attention_heads)
         return self
 
@@ -147,8 +136,10 @@ class HeMixConfig(SizedConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class UserState:
-    """What depends on users and their events alone. Row 0 of the events is the null event, row e +
-    1 is event e."""
+    """What depends on users and their events alone.
+
+    Row 0 of the events is the null event, row e + 1 is event e.
+    """
 
     by_event: ClassVar[tuple[str, ...]] = ("event_time_ms", "events_ED", "global_keys_values")
 
@@ -159,12 +150,9 @@ class UserState:
     events_ED: Tensor
     """[1 + E, D]: event vectors"""
     global_keys_values: Tensor | None
-    """[1 + E, 2 D], where the state is kept for requests to come; within a whole batch they are
-    made for those who need them"""
+    """[1 + E, 2 D], where requests come later; a whole batch projects only what it needs"""
     fields: PooledState | None
-    """What products are made of; None: the model has none"""
-    matches: MatchEvents | None
-    """What matches are counted in; None: the model counts none"""
+    """Pooled fields, from which products are made; None: the model has none"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,8 +163,6 @@ class RequestState:
     """All columns of the tokeniser's first layer but the candidate's"""
     fields_QFd: Tensor | None
     """The request's side of the candidates' products; None: the model has none"""
-    matches: MatchIndex | None
-    """What the candidates' matches are looked up in; None: the model counts none"""
     fixed_realtime_QfD: Tensor | None
     fixed_global_QfD: Tensor | None
     """None: a request has one candidate, so the fixed queries go with its dynamic ones"""
@@ -196,17 +182,10 @@ class HeMix(Ranker):
         super().__init__(spec, config)
         width, dropout = config.token_width, config.dropout
         self.products = self._field_products()
-        self.matches = (
-            Matches(spec, use_global=config.use_global, use_realtime=config.use_realtime)
-            if config.matches
-            else None
-        )
-        crossed = {
-            f"{level}_{name}": getattr(part, f"{level}_count")
-            for name, part in (("products", self.products), ("matches", self.matches))
-            for level in ("request", "candidate")
-            if part is not None
-        }
+        crossed = dict[str, int]()
+        if self.products is not None:
+            crossed["request_products"] = self.products.request_count
+            crossed["candidate_products"] = self.products.candidate_count
         self.tokenizer = Tokenizer(
             level_widths(spec, config.embedding_size),
             tokens=config.ns_tokens,
@@ -231,7 +210,7 @@ class HeMix(Ranker):
         if config.products == "none":
             return None
         used = {"global": config.use_global, "realtime": config.use_realtime}
-        histories = [part for part, use in used.items() if use and config.products == "histories"]
+        histories = [name for name, use in used.items() if use and config.products == "histories"]
         return FieldProducts(self.spec, config.embedding_size, histories)
 
     def _interest(self, history: Literal["global", "realtime"]) -> HistoryInterest:
@@ -251,32 +230,32 @@ class HeMix(Ranker):
         return list(self.blocks)
 
     def encode_user(self, inputs: Inputs) -> UserState:
-        """Event vectors, global keys and values, the user's share of the tokeniser."""
+        """Event vectors, global keys and values, the user's partial product of the tokeniser."""
         return self.encode_history(self.events(inputs), inputs)
 
     def encode_history(self, events_ED: Tensor, inputs: Inputs) -> UserState:
-        """:meth:`encode_user` from event vectors [1 + E, D] that exist already, the null event in
-        front."""
+        """Encode users whose event vectors [1 + E, D] exist already, the null event first."""
         assert inputs.user_RW is not None, "encode_user needs the level user"
         time_ms, keep = event_times(inputs.batch), inputs.context_QW is None
         return UserState(
             projected_RH=self.tokenizer.project_user(inputs.user_RW),
             event_time_ms=time_ms,
             events_ED=events_ED,
-            global_keys_values=self.global_.keys_values(events_ED, time_ms)
-            if keep and self.global_ is not None
-            else None,
+            global_keys_values=(
+                self.global_.keys_values(events_ED, time_ms) if keep and self.global_ else None
+            ),
             fields=self.products.of_users(inputs) if self.products else None,
-            matches=self.matches.of_users(inputs.batch) if self.matches else None,
         )
 
     def encode_request(self, state: UserState, inputs: Inputs) -> RequestState:
-        """Cuts, ages and fixed-query interests. Users' rows and events' positions of ``inputs`` are
-        those of ``state``."""
+        """What the requests see of the histories, and their fixed interests.
+
+        User rows and event positions of ``inputs`` are those of ``state``.
+        """
         assert inputs.context_QW is not None, "encode_request needs the level request"
         batch, layout, time_ms = inputs.batch, inputs.layout, state.event_time_ms
         requests, apart = inputs.context_QW.shape[0], not layout.one_candidate_each
-        global_ = realtime = fields_QFd = matches = None
+        global_ = realtime = fields_QFd = None
         crossed = dict[str, Tensor]()
         if self.realtime is not None:
             users = state.projected_RH.shape[0]
@@ -289,15 +268,11 @@ class HeMix(Ranker):
             fields_QFd, crossed["request_products"] = self.products.of_requests(
                 state.fields, inputs
             )
-        if self.matches is not None and state.matches is not None:
-            index_and_totals = layout.match_index(self.matches, state.matches, time_ms)
-            matches, crossed["request_matches"] = self.matches.of_requests(*index_and_totals)
         return RequestState(
             projected_QH=self.tokenizer.project_request(
                 state.projected_RH, batch.user_index, inputs.context_QW, crossed
             ),
             fields_QFd=fields_QFd,
-            matches=matches,
             fixed_realtime_QfD=self.realtime.fixed(realtime, requests)
             if apart and self.realtime and realtime
             else None,
@@ -311,11 +286,7 @@ class HeMix(Ranker):
     def score(self, state: RequestState, inputs: Inputs) -> Tensor:
         """Logits [N, T]."""
         batch, ns_NnD = inputs.batch, self._ns_tokens(state, inputs)
-        query_global, query_realtime = torch.split(
-            ns_NnD, [self.config.ns_tokens_global, self.config.ns_tokens_realtime], 1
-        )
-        if not self.config.dynamic_queries:
-            query_global, query_realtime = query_global[:, :0], query_realtime[:, :0]
+        query_global, query_realtime = self._dynamic_queries(ns_NnD)
         tokens = [
             *self._mixed(
                 self.realtime, state.realtime, query_realtime, state.fixed_realtime_QfD, inputs
@@ -327,9 +298,8 @@ class HeMix(Ranker):
         for block in self.blocks:
             x_SND = block(x_SND)
         x_SND = self.norm_out(x_SND)
-        pooled_NP = (
-            x_SND.mean(0) if self.config.pooling == "mean" else x_SND.transpose(0, 1).flatten(1)
-        )
+        is_mean = self.config.pooling == "mean"
+        pooled_NP = x_SND.mean(0) if is_mean else x_SND.transpose(0, 1).flatten(1)
         logits_NT: Tensor = self.heads(pooled_NP, batch.bias)
         return logits_NT
 
@@ -341,19 +311,24 @@ class HeMix(Ranker):
         fixed_QfD: Tensor | None,
         inputs: Inputs,
     ) -> list[Tensor]:
-        """Dynamic, then fixed interests [N, queries, D] of one history, normalised, in pieces; none
-        of a history that is not used."""
+        """Dynamic, then fixed interests [N, queries, D] of one history, normalised."""
         if history is None or state is None:
             return []
         dynamic_NnD = history.dynamic(
             state, queries_NnD, inputs.layout.candidates, fixed_too=fixed_QfD is None
         )
-        pieces = [self.norm_interests(dynamic_NnD)]
+        interests = [self.norm_interests(dynamic_NnD)]
         if fixed_QfD is not None:
-            pieces.append(
-                self.norm_interests(fixed_QfD).index_select(0, inputs.batch.request_index)
-            )
-        return pieces
+            fixed_QfD = self.norm_interests(fixed_QfD)
+            interests.append(fixed_QfD.index_select(0, inputs.batch.request_index))
+        return interests
+
+    def _dynamic_queries(self, ns_NnD: Tensor) -> tuple[Tensor, Tensor]:
+        """The NS tokens that query the global and the real-time history; [N, 0, D] without."""
+        if not self.config.dynamic_queries:
+            return ns_NnD[:, :0], ns_NnD[:, :0]
+        first = self.config.ns_tokens_global
+        return ns_NnD[:, :first], ns_NnD[:, first:]
 
     def _ns_tokens(self, state: RequestState, inputs: Inputs) -> Tensor:
         """[N, S_NS, D]"""
@@ -363,8 +338,6 @@ class HeMix(Ranker):
         batch, crossed = inputs.batch, dict[str, Tensor]()
         if self.products is not None and state.fields_QFd is not None:
             crossed["candidate_products"] = self.products.of_candidates(state.fields_QFd, inputs)
-        if self.matches is not None and state.matches is not None:
-            crossed["candidate_matches"] = self.matches.of_candidates(state.matches, batch)
         tokens_NnD: Tensor = self.tokenizer(
             state.projected_QH,
             batch.request_index,
@@ -375,50 +348,21 @@ class HeMix(Ranker):
         )
         return tokens_NnD
 
-    def attention(
-        self, state: RequestState, inputs: Inputs, most: int, also: int | None = None
+    def event_weights(
+        self, state: RequestState, inputs: Inputs, count: int, extra: int | None = None
     ) -> tuple[Tensor, Tensor] | None:
-        """The events of most weight to the dynamic queries: mean over the queries of both histories
-        and their heads."""
+        """Return the events of most weight to the dynamic queries of both histories."""
         if not self.config.dynamic_queries:
             return None
-        cpu_batch, index = inputs.batch.cpu_batch, HostIndex.of_candidates(inputs.batch)
-        events = int(cpu_batch.history_ranges.max()) if cpu_batch.history_ranges.numel() else 0
-        ns_NnD = self._ns_tokens(state, inputs)
-        queries = torch.split(
-            ns_NnD, [self.config.ns_tokens_global, self.config.ns_tokens_realtime], 1
-        )
-        parts = [
-            (interest, history, queries_NnD)
+        queries = self._dynamic_queries(self._ns_tokens(state, inputs))
+        reads = [
+            Read(interest=interest, history=history, queries_NnD=queries_NnD)
             for interest, history, queries_NnD in zip(
                 (self.global_, self.realtime), (state.global_, state.realtime), queries, strict=True
             )
             if interest is not None and history is not None
         ]
-        positions, weights = list[Tensor](), list[Tensor]()
-        for rows in torch.split(
-            torch.arange(ns_NnD.shape[0]), max(1, _WEIGHTS_AT_ONCE // (1 + events))
-        ):
-            at = slice(int(rows[0]), int(rows[-1]) + 1)
-            total = ns_NnD.new_zeros(rows.shape[0], 1 + events)
-            for interest, history, queries_NnD in parts:
-                total += (
-                    interest.weights(history, queries_NnD[at], index[at], events)
-                    * interest.dynamic_count
-                )
-            mean = total[:, 1:] / max(1, sum(i.dynamic_count for i, *_ in parts))
-            top = mean.topk(min(most, events))
-            missing = (0, most - min(most, events))
-            top_weights, top_positions = F.pad(top.values, missing), F.pad(top.indices, missing)
-            if also is not None:
-                is_among = (top.indices == also).any(1, keepdim=True)
-                top_weights = torch.cat(
-                    [top_weights, mean[:, also : also + 1].masked_fill(is_among, 0)], 1
-                )
-                top_positions = F.pad(top_positions, (0, 1), value=also)
-            weights.append(top_weights)
-            positions.append(top_positions.masked_fill(top_weights <= 0, -1))
-        return torch.cat(positions), torch.cat(weights)
+        return strongest_events(reads, inputs.batch, count, extra)
 
 
 def make_block(config: HeMixConfig) -> Block:

@@ -209,7 +209,13 @@ class LightGBM:
         """Return a user's row, of which events are no part."""
         return state
 
-    def attention(self, state: Tensor, inputs: Inputs, most: int, also: int | None = None) -> None:  # noqa: ARG002
+    def event_weights(
+        self,
+        state: Tensor,  # noqa: ARG002
+        inputs: Inputs,  # noqa: ARG002
+        count: int,  # noqa: ARG002
+        extra: int | None = None,  # noqa: ARG002
+    ) -> None:
         """Return None: trees weigh no events."""
         return
 

@@ -80,8 +80,8 @@ class Predictor(Protocol):
         """Return a user's kept state with new events."""
         ...
 
-    def attention(
-        self, state: Any, inputs: Inputs, most: int, also: int | None = None
+    def event_weights(
+        self, state: Any, inputs: Inputs, count: int, extra: int | None = None
     ) -> tuple[Tensor, Tensor] | None:
         """Return the events that drew the candidates' attention most; None where none does."""
         ...

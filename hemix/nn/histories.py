@@ -5,7 +5,7 @@ that are kept, or from event vectors; the real-time part from the few events tha
 it. An exported graph has padded ones (`hemix.nn.padded`). A model reads either through the same
 calls.
 
-Letters: Q requests, E events, D token width, A actions, W windows of time.
+Letters: Q requests, E events, D token width.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from hemix.nn.grouping import group_requests
 from hemix.nn.history_ranges import HistoryRanges, rows_in_ranges
 from hemix.nn.history_state import CandidateIndex, HistoryState
 from hemix.nn.interests import HistoryInterest
-from hemix.nn.matches import Matches, MatchEvents, MatchIndex
 from hemix.nn.slots import HistoryLayout, HostIndex
 
 __all__ = [
@@ -88,18 +87,6 @@ class Layout(Protocol):
         """Return means [Q, D] of what each request sees of the global and the real-time part."""
         ...
 
-    def match_index(
-        self, matches: Matches, events: MatchEvents, event_time_ms: Tensor
-    ) -> tuple[MatchIndex, Tensor]:
-        """Return the requests' events to count matches in, and how many each sees, [Q, A, W].
-
-        Args:
-            matches: What is counted.
-            events: The users' events.
-            event_time_ms: int64 [1 + E].
-        """
-        ...
-
 
 @dataclass(frozen=True)
 class RaggedLayout:
@@ -152,12 +139,6 @@ class RaggedLayout:
     def means(self, events_ED: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`Layout`."""
         return history_means(events_ED, self.batch.cpu_batch.history_ranges)
-
-    def match_index(
-        self, matches: Matches, events: MatchEvents, event_time_ms: Tensor
-    ) -> tuple[MatchIndex, Tensor]:
-        """See :class:`Layout`."""
-        return matches.sorted_index(events, event_time_ms, self.batch)
 
 
 def history_means(events_ED: Tensor, history_ranges_Q3: Tensor) -> tuple[Tensor, Tensor]:

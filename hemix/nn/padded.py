@@ -5,7 +5,7 @@ see is hidden by its ranges. Nothing here asks for a value of a tensor but the l
 real-time history, so that it can be traced.
 
 Letters: R users, L events a user, Q requests, C candidates a request, K keys a request (the null
-event first), N = Q * C, E = R * L, D token width, A actions, W windows of time.
+event first), N = Q * C, E = R * L, D token width.
 """
 
 from __future__ import annotations
@@ -16,11 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hemix.data.spec import FIRST
 from hemix.nn.grouping import Group
 from hemix.nn.history_state import HistoryState
 from hemix.nn.interests import HistoryInterest
-from hemix.nn.matches import WINDOWS_MS, Matches, MatchEvents, MatchIndex
 from hemix.nn.slots import HistoryLayout, Slots
 
 __all__ = ["PaddedLayout", "flat_events", "padded_events"]
@@ -146,25 +144,6 @@ class PaddedLayout:
         )
         return of_global, of_realtime
 
-    def match_index(
-        self, matches: Matches, events: MatchEvents, event_time_ms: Tensor
-    ) -> tuple[MatchIndex, Tensor]:
-        """See Layout. Every candidate is laid beside every event."""
-        begin, middle, end = self.history_ranges_Q3.unsqueeze(2).unbind(1)
-        first = begin if matches.uses_global else middle
-        last = end if matches.uses_realtime else middle
-        time_QL, action_QL = event_time_ms[self._rows()], events.action_E[self._rows()]
-        event_L = torch.arange(self.events, device=begin.device)
-        seen_QL = (event_L >= first) & (event_L < last)
-        since = [time_QL >= self.request_time_ms.unsqueeze(1) - window for window in WINDOWS_MS]
-        windows = [*since, (event_L >= middle).expand_as(seen_QL), seen_QL]
-        window_QLW = torch.stack(windows, 2) & seen_QL.unsqueeze(2)
-        action_QLA = action_QL.unsqueeze(2) == torch.arange(matches.actions, device=begin.device)
-        counted_QLAW = (action_QLA.unsqueeze(3) & window_QLW.unsqueeze(2)).float()
-        ids_QLC = events.ids_EC[self._rows()]
-        index = ComparedMatches(ids_QLC, counted_QLAW, self.candidates_each)
-        return index, counted_QLAW.sum(1)
-
     def _rows(self) -> Tensor:
         """int64 [Q, L]: the rows of the events of every request's user."""
         return self._first_row() + torch.arange(self.events, device=self.user_index_Q.device)
@@ -186,28 +165,3 @@ class PaddedLayout:
         )
         own = Slots(rows=[request_Q.view(requests, 1, 1)], slot_N=request_Q, request_N=request_Q)
         return HistoryLayout(groups=[group], rows=[row_QK], request_slots=own)
-
-
-@dataclass(frozen=True)
-class ComparedMatches:
-    """Events in which matches are counted by comparing every candidate with every event."""
-
-    ids_QLC: Tensor
-    counted_QLAW: Tensor
-    """float: 1 where an event is of an action and in a window"""
-    candidates: int
-
-    def counts(self, ids_CN: Tensor, request_N: Tensor) -> Tensor:  # noqa: ARG002
-        """[C, N, A, W]: of candidates that lie request by request."""
-        Q, _, A, W = self.counted_QLAW.shape
-        counted_QLX = self.counted_QLAW.flatten(2)
-        by_column = []
-        for column, own_N in enumerate(ids_CN.unbind(0)):
-            own_QC = own_N.view(Q, self.candidates)
-            same_QCL = own_QC.unsqueeze(2) == self.ids_QLC[..., column].unsqueeze(1)
-            known_QCL = same_QCL & (own_QC >= FIRST).unsqueeze(2)
-            by_column.append(torch.bmm(known_QCL.float(), counted_QLX).flatten(0, 1))
-        if not by_column:
-            return counted_QLX.new_zeros(0, Q * self.candidates, A, W)
-        counts_CNX = torch.stack(by_column)
-        return counts_CNX.view(*counts_CNX.shape[:2], A, W)

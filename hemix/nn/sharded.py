@@ -2,7 +2,7 @@
 
 A look-up fetches its distinct rows from their owners, once for all levels of a step. The gradients
 go the same way back and are summed by row there, so a table optimiser steps as in one process
-(docs/decisions/0013-several-processes.md).
+(docs/project/decisions/0013-several-processes.md).
 """
 
 from __future__ import annotations

@@ -139,8 +139,12 @@ def slots(groups: list[Group], index: HostIndex, requests: int, device: torch.de
 
 
 def from_slots(values: list[Tensor], position: Tensor) -> Tensor:
-    """Inverse of a layout: the groups' values [B, C, K, width], flattened and concatenated, in the
-    order of ``position``."""
+    """Return the values of slots in the order of candidates: the inverse of :func:`to_slots`.
+
+    Args:
+        values: By group, [B, C, K, width].
+        position: int64 [N], the slot of every candidate (:attr:`Slots.slot_N`).
+    """
     return _concatenated([v.flatten(0, 2) for v in values]).index_select(0, position)
 
 
@@ -150,8 +154,15 @@ def _concatenated(tensors: list[Tensor]) -> Tensor:
 
 
 def positions(layout: list[Tensor], rows: int) -> Tensor:
-    """int64 [rows]: where each row lies in a layout (flattened and concatenated), -1 if nowhere.
-    Row 0 counts as padding."""
+    """Return where each row lies in a layout, flattened and concatenated; -1 if nowhere.
+
+    Args:
+        layout: By group, int64 of any shape: the row in every slot. Row 0 counts as padding.
+        rows: How many rows there are.
+
+    Returns:
+        int64 [rows].
+    """
     flat = torch.cat([index.flatten() for index in layout])
     position = torch.full((rows,), -1, dtype=torch.int64, device=flat.device)
     return position.index_copy_(
@@ -162,10 +173,14 @@ def positions(layout: list[Tensor], rows: int) -> Tensor:
 def to_slots(
     rows_Nx: Tensor, layout: list[Tensor], slot_N: Tensor, null_first: bool = False
 ) -> list[Tensor]:
-    """Rows [N, width] laid out: [*index.shape, width] for every ``index`` of the layout.
+    """Lay rows out: [*index.shape, width] for every ``index`` of the layout.
 
-    A row lies in one slot at most, ``slot_N`` (-1: in none). Only row 0 may lie in others: as
-    padding, whose gradient is zero; and, with ``null_first``, at the start of every list.
+    Args:
+        rows_Nx: [N, width].
+        layout: By group, int64: the row in every slot.
+        slot_N: int64 [N], the one slot of every row; -1: none. Only row 0 may lie in others, as
+            padding, whose gradient is zero.
+        null_first: Row 0 is also the null event at the start of every list, with a gradient.
     """
     if not torch.is_grad_enabled():
         return [_gathered(rows_Nx, index) for index in layout]

@@ -4,8 +4,7 @@
 
 W_1 is one linear map of the concatenation, computed as a sum of partial products: the user's
 columns once per user row, the context's once per request, the item's once per distinct item, the
-crosses' once per candidate. Products of fields and counts of matches are further columns of a
-request or a candidate.
+crosses' once per candidate. Products of fields are further columns of a request or a candidate.
 
 Letters: R users, Q requests, N candidates, W width of a level's vectors, H hidden units, D token
 width.

@@ -1,6 +1,6 @@
 """Preparation: logs to a dataset folder. It needs no torch.
 
-pipeline.py has the stages in their order; docs/dataset.md lists the files of the folder.
+pipeline.py has the stages in their order; docs/reference/dataset.md lists the files of the folder.
 """
 
 from __future__ import annotations

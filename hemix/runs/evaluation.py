@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hemix.data.dataset import Dataset, Plan, Split
+from hemix.data.dataset import Dataset
 from hemix.data.layout import load_array
 from hemix.data.spec import InputSpec
+from hemix.data.split import HistoryPart, Plan, Split
 from hemix.errors import StorageError
 from hemix.evaluation.evaluate import evaluate_predictions
 from hemix.evaluation.importance import permutation_importance
@@ -23,13 +24,14 @@ from hemix.evaluation.metrics import UndefinedMetric, auc
 from hemix.evaluation.notes import evaluation_notes
 from hemix.evaluation.predictions import Predictions
 from hemix.evaluation.report import write_report
+from hemix.features.history_counts import HISTORY_COUNTS
+from hemix.features.match_counts import MATCH_AGE, MATCH_COUNTS, MATCH_TOTALS
 from hemix.runs.folder import METRICS_FILE, METRICS_FORMAT, Run, check_same_schema
 from hemix.runs.scoring import (
     SCORING_IMPRESSIONS,
     BatchChange,
     permute_feature,
     score_split,
-    without_history,
 )
 
 __all__ = ["evaluate_run", "full_log_weights", "split_predictions"]
@@ -203,14 +205,16 @@ def _importance(
     batches = max(1, min(len(shuffled), impressions // SCORING_IMPRESSIONS))
     plan = Plan(order=shuffled.order, begin=shuffled.begin[: batches + 1])
 
-    def score(change: BatchChange | None) -> tuple[Array, Array]:
-        scored = list(score_split(run, split, plan=plan, change=change))
+    def score(
+        change: BatchChange | None = None, hidden: HistoryPart | None = None
+    ) -> tuple[Array, Array]:
+        scored = list(score_split(run, split, plan=plan, change=change, hidden=hidden))
         return (
             np.concatenate([batch.impression_index for batch in scored]),
             np.concatenate([batch.outputs[run.schema.tasks[0]] for batch in scored]),
         )
 
-    rows, baseline = score(None)
+    rows, baseline = score()
     labels = split.labels[rows]
     weights = full_log_weights(
         run.spec, labels.astype(np.float64), split.weight[rows].astype(np.float64)
@@ -225,7 +229,7 @@ def _importance(
 
     def scorer(feature: str, rng: np.random.Generator) -> Array:
         on_progress("importance", next(done) / len(changes))
-        return score(changes[feature](int(rng.integers(2**31))))[1][known]
+        return score(**changes[feature](int(rng.integers(2**31))))[1][known]
 
     return permutation_importance(
         scorer,
@@ -238,19 +242,24 @@ def _importance(
     )
 
 
-def _feature_changes(run: Run) -> dict[str, Callable[[int], BatchChange]]:
-    """By input of the model, what removes its information from a batch, given a seed."""
+def _feature_changes(run: Run) -> dict[str, Callable[[int], dict[str, Any]]]:
+    """By input of the model, the arguments of :func:`score_split` that remove its information,
+    given a seed.
+    """
     schema = run.schema
-    statistics = [(schema.statistic_level(name), name) for name in schema.statistics]
-    counts = [("context", "history")] if schema.history.counts else []
-    features = [(level, name) for level, name, _ in schema.features]
+    names = [(level, name) for level, name, _ in schema.features]
+    names += [(schema.statistic_level(name), name) for name in schema.statistics]
+    counts = [("context", HISTORY_COUNTS), ("context", MATCH_TOTALS)]
+    counts += [("cross", MATCH_COUNTS), ("cross", MATCH_AGE)]
+    names += [(level, name) for level, name in counts if getattr(run.spec, level).numbers_of(name)]
+
+    def permuted(level: str, name: str, seed: int) -> dict[str, Any]:
+        return {"change": permute_feature(run, level, name, seed)}
+
     return {
-        "history: global": lambda _: without_history(run, "global"),
-        "history: real time": lambda _: without_history(run, "realtime"),
-        **{
-            f"{level}.{name}": partial(permute_feature, run, level, name)
-            for level, name in (*features, *statistics, *counts)
-        },
+        "history: global": lambda _: {"hidden": "global"},
+        "history: real time": lambda _: {"hidden": "realtime"},
+        **{f"{level}.{name}": partial(permuted, level, name) for level, name in names},
     }
 
 

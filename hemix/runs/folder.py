@@ -38,8 +38,8 @@ __all__ = [
 ]
 
 INFO_FILE = "run.json"
-RUN_FORMAT = SavedFormat(version=3, error=RunError, remedy="train the run again")
-"""Of run.json, settings.yaml and the weights; 3 since settings of training have other names."""
+RUN_FORMAT = SavedFormat(version=4, error=RunError, remedy="train the run again")
+"""Of run.json, settings.yaml and the weights; 4 since match counts are numbers of the data."""
 METRICS_FILE = "metrics.json"
 METRICS_FORMAT = SavedFormat(
     version=1, error=RunError, remedy="train the run again, or evaluate it with that hemix"

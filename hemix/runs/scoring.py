@@ -13,7 +13,7 @@ import torch
 
 from hemix.data.batch import RequestBatch
 from hemix.data.columns import Columns
-from hemix.data.dataset import Plan, Split
+from hemix.data.split import HistoryPart, Plan, Split
 from hemix.runs.folder import Run
 
 __all__ = [
@@ -22,7 +22,6 @@ __all__ = [
     "ScoredBatch",
     "permute_feature",
     "score_split",
-    "without_history",
 ]
 
 Array = npt.NDArray[Any]
@@ -55,6 +54,7 @@ def score_split(
     bias: Literal["logged", "serving"] = "logged",
     plan: Plan | None = None,
     change: BatchChange | None = None,
+    hidden: HistoryPart | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Iterator[ScoredBatch]:
     """Score a split batch by batch.
@@ -67,6 +67,7 @@ def score_split(
         bias: The logged position of every impression, or the position that serving uses for all.
         plan: The batches; by default all impressions in order.
         change: Applied to every batch before it is scored.
+        hidden: The part of every history that is hidden.
         on_progress: Called with the number of impressions that are scored.
 
     Yields:
@@ -76,7 +77,8 @@ def score_split(
     role = run.schema.roles.bias
     run.model.eval()
     done = 0
-    for number, batch in enumerate(split.batches(plan or split.plan(SCORING_IMPRESSIONS))):
+    plan = plan or split.plan(SCORING_IMPRESSIONS)
+    for number, batch in enumerate(split.batches(plan, hidden=hidden)):
         if bias == "serving" and role is not None:
             batch = dataclasses.replace(
                 batch, bias=torch.full_like(batch.bias, min(role.serve_as, role.max))
@@ -102,7 +104,8 @@ def permute_feature(run: Run, level: str, name: str, seed: int) -> BatchChange:
     Args:
         run: Whose inputs are changed.
         level: ``user``, ``item``, ``context`` or ``cross``.
-        name: A feature, a statistic, or ``history`` for the history counts.
+        name: A feature, a statistic, ``history`` for the history counts, or
+            ``match_counts``, ``match_age`` or ``match_totals``.
         seed: Of the permutations, together with the batch's number.
 
     Returns:
@@ -128,31 +131,5 @@ def permute_feature(run: Run, level: str, name: str, seed: int) -> BatchChange:
             jagged[jagged_column] = jagged[jagged_column].select(order)
         changed: dict[str, Any] = {field: Columns(ids=ids, numbers=floats, jagged=tuple(jagged))}
         return dataclasses.replace(batch, **changed)
-
-    return change
-
-
-def without_history(run: Run, history: Literal["global", "realtime"]) -> BatchChange:
-    """Make a change that hides the events of one history, and sets their counts to 0.
-
-    Args:
-        run: Whose inputs are changed.
-        history: The history to hide.
-
-    Returns:
-        The change.
-    """
-    counts = run.spec.context.history_numbers(history)
-
-    def change(batch: RequestBatch, _number: int) -> RequestBatch:
-        begin, middle, end = batch.history_ranges.unbind(1)
-        visible = (middle, middle, end) if history == "global" else (begin, middle, middle)
-        numbers = batch.context.numbers.clone()
-        numbers[:, counts] = 0.0
-        return dataclasses.replace(
-            batch,
-            history_ranges=torch.stack(visible, dim=1),
-            context=dataclasses.replace(batch.context, numbers=numbers),
-        )
 
     return change

@@ -96,11 +96,14 @@ def check_history(schema: Schema) -> None:
 
 
 def check_statistics(schema: Schema) -> None:
-    """Check the statistics and that no context feature takes their name; raise ValueError."""
+    """Check statistics and counts, and that no feature takes their names; raise ValueError."""
     if schema.history.counts and HISTORY_COUNTS in schema.features.context:
         raise InvalidKey(
             f"features.context.{HISTORY_COUNTS}",
             "the name is taken by history.counts; name the feature otherwise",
         )
+    if schema.history.match_counts is not None:
+        names = (*schema.features.context, *schema.features.cross, *schema.statistics)
+        schema.history.match_counts.check(schema.features.item, names)
     for name, statistic in schema.statistics.items():
         statistic.check(name, schema.labels, schema.features.find)

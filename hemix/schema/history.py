@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from hemix.features import Categorical
 from hemix.features.base import SchemaSection
+from hemix.features.match_counts import MatchCounts
 from hemix.moments import DurationMs, WindowMs
 from hemix.schema.columns import Feature
 
 __all__ = ["History"]
 
 _MAX_EVENTS = 2**31 - 1
+
+
+def _section_or_off(value: Any) -> Any:
+    """Take ``true`` for a section of defaults and ``false`` for none."""
+    return ({} if value else None) if isinstance(value, bool) else value
 
 
 class History(SchemaSection):
@@ -53,5 +59,7 @@ class History(SchemaSection):
     """Adds context numbers: how many events a request sees today and before, and how many of each
     action.
     """
+    match_counts: Annotated[MatchCounts | None, BeforeValidator(_section_or_off)] = MatchCounts()
+    """Adds cross numbers: how many events share a value with a candidate. None (``false``): off."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)

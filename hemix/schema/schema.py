@@ -85,6 +85,14 @@ class Schema(SchemaSection):
         )
 
     @property
+    def match_columns(self) -> tuple[str, ...]:
+        """The item features in which match counts compare events with candidates."""
+        counts = self.history.match_counts
+        if counts is None:
+            return ()
+        return self.event_item_features if counts.columns is None else counts.columns
+
+    @property
     def event_fields(self) -> dict[str, FeatureType]:
         """All fields of an event, the action first."""
         action = self.history.action or Categorical.model_validate({"vocabulary": {"min_count": 1}})
@@ -146,7 +154,12 @@ class Schema(SchemaSection):
     def to_yaml(self) -> str:
         """Return YAML text that :meth:`parse` reads back."""
         content = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-        history = content.get("history", {})
+        history = content.setdefault("history", {})
+        if self.history.match_counts is None:
+            history["match_counts"] = False
+        elif "windows_ms" in history.get("match_counts", {}):
+            windows = history["match_counts"].pop("windows_ms")
+            history["match_counts"]["windows"] = [f"{value}ms" for value in windows]
         for key in ("realtime_window_ms", "delay_ms"):
             if key in history:
                 value = history.pop(key)
@@ -161,6 +174,8 @@ class Schema(SchemaSection):
             }
         for name, field in self.history.fields.items():
             history["fields"][name] = {"type": field.type, **history["fields"][name]}
+        if not history:
+            del content["history"]
         return yaml.safe_dump(
             {"schema_version": 1, **content}, sort_keys=False, allow_unicode=True, width=120
         )

@@ -15,7 +15,7 @@ from hemix.data.jagged import int64_tensor
 from hemix.data.jagged_array import JaggedArray, offsets_of
 from hemix.data.layout import Block
 from hemix.data.spec import InputSpec, LevelSpec
-from hemix.serving.request_encoder import RequestSide, UserSide
+from hemix.serving.encoded import RequestSide, UserSide
 
 __all__ = ["request_batch", "user_batch"]
 

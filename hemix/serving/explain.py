@@ -7,7 +7,7 @@ from typing import Any
 from hemix.data.spec import TIMELESS_MS
 from hemix.models import Predictor
 from hemix.nn.inputs import Inputs
-from hemix.serving.request_encoder import RequestSide, UserSide
+from hemix.serving.encoded import RequestSide, UserSide
 from hemix.serving.types import Attribution
 
 __all__ = ["attributions"]
@@ -34,7 +34,7 @@ def attributions(
         One tuple per candidate; empty where the model weighs no events.
     """
     begin, _, end = request.history_ranges[0].tolist()
-    attention = model.attention(state, inputs, _EVENTS, end - 1 if end > begin else None)
+    attention = model.event_weights(state, inputs, _EVENTS, end - 1 if end > begin else None)
     if attention is None:
         return [()] * len(request.request.items)
     positions, weights = (tensor.tolist() for tensor in attention)

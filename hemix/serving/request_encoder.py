@@ -7,7 +7,7 @@ user's row. The request's side has history ranges, context, candidates and their
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,78 +15,33 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from hemix.data.encode import Encoders
-from hemix.data.entities import EntityTable, coordinates_features
+from hemix.data.entities import (
+    EntityTable,
+    coordinates_features,
+    history_numbers,
+    match_key_columns,
+)
 from hemix.data.history import find_history_ranges
 from hemix.data.keys import distinct, keys_of_texts
 from hemix.data.layout import Block
 from hemix.errors import RequestError
-from hemix.features.history_counts import history_counts
+from hemix.features.match_counts import MatchIndex
+from hemix.features.seen_events import SeenEvents
 from hemix.features.statistics import Statistics
 from hemix.serving.column_parser import ColumnParser, OnInvalid, columns_of
+from hemix.serving.encoded import RequestSide, UserSide
 from hemix.serving.entity_encoder import EntityEncoder, EntityRows
 from hemix.serving.field_validation import FieldValidator
 from hemix.serving.statistics_encoder import StatisticsEncoder, StatisticsInputs
 from hemix.serving.types import Candidate, Event, Features, RankRequest
 
-__all__ = ["RequestEncoder", "RequestSide", "UserSide"]
+__all__ = ["RequestEncoder"]
 
 Array = npt.NDArray[Any]
 
 _NOTHING = Features()
 _SLACK = 128
 """Events read beyond a request's histories, because some may be later than the request"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class UserSide:
-    """A user and their events, encoded."""
-
-    id: str
-    row: int
-    """Version of the user's row; -1: the run does not know them"""
-    user: EntityRows
-    """[1]"""
-    items: Block
-    """[I]: the distinct items of the events"""
-    item_index: Array
-    """int64 [E] -> items"""
-    time_ms: Array
-    """int64 [E], ascending"""
-    ids: Array
-    """int32 [E, fields]: the action first"""
-    item_ids: pa.Array
-    """string [E]: raw"""
-    actions: pa.Array
-    """string [E]: raw"""
-
-    @property
-    def events(self) -> int:
-        """E."""
-        return len(self.time_ms)
-
-    def without_items(self) -> UserSide:
-        """Return the user without the events' items, which a user state contains."""
-        nothing = Block(ids=self.items.ids[:0], numbers=self.items.numbers[:0])
-        return replace(self, items=nothing, item_index=self.item_index[:0].copy())
-
-
-@dataclass(frozen=True, kw_only=True)
-class RequestSide:
-    """A request and its candidates, encoded; ``history_ranges`` point into the user's events."""
-
-    request: RankRequest
-    history_ranges: Array
-    """int64 [1, 3]"""
-    context: Block
-    """[1]"""
-    items: Block
-    """[N]"""
-    cross: Block
-    """[N]"""
-    raw: Array
-    """float64 [N, columns]: the item columns of the score expression"""
-    known: Array
-    """bool [N]: whether the run or an event knows the item"""
 
 
 class RequestEncoder:
@@ -120,6 +75,10 @@ class RequestEncoder:
         self._context_coordinates = coordinates_features(schema, "context")
         self._needs_coordinates = any(f.inputs() for _, _, f in schema.features)
         self._versioned = schema.valid_from is not None
+        self._history_numbers = history_numbers(
+            schema, len(encoders.actions), encoders.match_actions
+        )
+        self._match_columns = match_key_columns(schema)
         self._statistics = StatisticsEncoder(
             encoders, statistics, self.users.key_names, self.items.key_names
         )
@@ -129,9 +88,11 @@ class RequestEncoder:
         self.limit = self.most + _SLACK
         """Number of a user's newest events to read"""
         self.event_columns = frozenset(
-            c for n in schema.event_item_features for c in schema.features.item[n].columns(n)
+            c
+            for n in (*schema.event_item_features, *schema.match_columns)
+            for c in schema.features.item[n].columns(n)
         )
-        """The item columns that events carry"""
+        """The item columns that events carry, or in which they match candidates"""
 
     # -- the user's side ---------------------------------------------------------------------------
 
@@ -144,12 +105,18 @@ class RequestEncoder:
         self,
         user: str,
         row: int,
-        said: Mapping[str, Any],
+        live_values: Mapping[str, Any],
         events: Sequence[Event],
         items: Mapping[str, Features],
     ) -> UserSide:
-        """A user of whose features events ``said`` something, and their events by time; ``items``:
-        what events said of items.
+        """Encode a user and their events.
+
+        Args:
+            user: The user's id.
+            row: Version of the user's row; -1: none.
+            live_values: JSON values that events set for the user, by raw column.
+            events: The history, by time.
+            items: Features that events set for items.
         """
         time_ms = np.fromiter((e.time_ms for e in events), dtype=np.int64, count=len(events))
         item_ids = pa.array([e.item or "" for e in events], pa.string())
@@ -159,57 +126,81 @@ class RequestEncoder:
             return actions if name == self._action else [e.fields.get(name) for e in events]
 
         raw = self._event.parse(len(events), column)
-        block, index = self._event_items(item_ids, time_ms, items)
+        encoded, index = self._event_items(item_ids, time_ms, items)
+        ids = self._encoders.block("event", raw, len(events), time_ms=time_ms).ids
         return UserSide(
             id=user,
             row=row,
-            user=self.users.encode([user], np.array([row]), [said]),
-            items=block,
+            user=self.users.encode([user], np.array([row]), [live_values]),
+            items=encoded.block,
             item_index=index,
             time_ms=time_ms,
-            ids=self._encoders.block("event", raw, len(events), time_ms=time_ms).ids,
+            ids=ids,
             item_ids=item_ids,
             actions=pa.array(actions, pa.string()),
+            matches=self._match_index(encoded.keys[:, self._match_columns], index, ids),
         )
+
+    def _match_index(self, item_keys: Array, event_item: Array, ids: Array) -> MatchIndex | None:
+        counter = self._history_numbers.matches
+        if counter is None:
+            return None
+        return counter.index(item_keys, event_item, counter.groups(ids[:, 0]))
 
     def extended(self, side: UserSide, new: UserSide, most: int) -> tuple[UserSide, Array]:
-        """(a user with further events, which are those of ``new``: the newest ``most`` of all by
-        time; int64 [E]: which these are, counted over those of ``side`` and then of ``new``). Items
-        of events are left out.
+        """Extend a user by new events.
+
+        Args:
+            side: The user with the earlier events.
+            new: The user with the new events.
+            most: Number of events to keep; the newest by time stay.
+
+        Returns:
+            The user, without the items of events; and int64 [E]: the indices of the kept events in
+            the earlier events followed by the new ones.
         """
         time_ms = np.concatenate([side.time_ms, new.time_ms])
-        order = np.argsort(time_ms, kind="stable")[-most:]  # at equal times the new ones follow
-        return (
-            replace(
-                side.without_items(),
-                time_ms=time_ms[order],
-                ids=np.concatenate([side.ids, new.ids])[order],
-                item_ids=pa.concat_arrays([side.item_ids, new.item_ids]).take(pa.array(order)),
-                actions=pa.concat_arrays([side.actions, new.actions]).take(pa.array(order)),
-            ),
-            order,
+        order = np.argsort(time_ms, kind="stable")[-most:]  # at equal times new events follow
+        ids, matches = np.concatenate([side.ids, new.ids])[order], None
+        if side.matches is not None and new.matches is not None:
+            keys = np.concatenate([side.matches.event_keys(), new.matches.event_keys()])
+            matches = self._match_index(keys, order, ids)
+        extended = replace(
+            side.without_items(),
+            time_ms=time_ms[order],
+            ids=ids,
+            matches=matches,
+            item_ids=pa.concat_arrays([side.item_ids, new.item_ids]).take(pa.array(order)),
+            actions=pa.concat_arrays([side.actions, new.actions]).take(pa.array(order)),
         )
+        return extended, order
 
     def _event_items(
-        self, ids: pa.Array, time_ms: Array, said: Mapping[str, Features]
-    ) -> tuple[Block, Array]:
-        """(the items as they were at the events' times, each once; int64 [E]: each event's place
-        among them).
+        self, ids: pa.Array, time_ms: Array, live: Mapping[str, Features]
+    ) -> tuple[EntityRows, Array]:
+        """Encode the items of events as they were at the events' times.
+
+        Args:
+            ids: string [E]: the item of every event.
+            time_ms: int64 [E]: the time of every event.
+            live: Features that events set for items.
+
+        Returns:
+            The distinct versions of items, and int64 [E]: each event's index among them.
         """
-        found, codes = distinct(ids)
-        texts = found.to_pylist()
-        rows = self.items.rows_at(self.items.numbers(found)[codes], time_ms)
-        over = [said.get(text, _NOTHING) for text in texts]
-        applies = np.array([f.revision > 0 for f in over], dtype=bool)[codes]
-        if self._versioned:  # as-of: what was said later than an event does not change the event
-            since = np.array([f.since_ms for f in over], dtype=np.int64)[codes]
-            applies &= (time_ms >= since) | (rows < 0)
+        distinct_ids, codes = distinct(ids)
+        names = distinct_ids.to_pylist()
+        rows = self.items.rows_at(self.items.numbers(distinct_ids)[codes], time_ms)
+        features = [live.get(name, _NOTHING) for name in names]
+        applies = np.array([f.revision > 0 for f in features], dtype=bool)[codes]
+        if self._versioned:  # features that were set after an event do not apply to it
+            since_ms = np.array([f.since_ms for f in features], dtype=np.int64)[codes]
+            applies &= (time_ms >= since_ms) | (rows < 0)
         keys = _version_keys(codes, rows, applies)
-        kinds, first, index = np.unique(keys, return_index=True, return_inverse=True)
-        patches = [over[codes[i]].values if applies[i] else _NOTHING.values for i in first]
-        encoded = self.items.encode([texts[codes[i]] for i in first], rows[first], patches)
-        assert len(kinds) == len(first)
-        return encoded.block, index.astype(np.int64)
+        _, first, index = np.unique(keys, return_index=True, return_inverse=True)
+        versions = [names[codes[i]] for i in first]
+        overrides = [features[codes[i]].values if applies[i] else {} for i in first]
+        return self.items.encode(versions, rows[first], overrides), index.astype(np.int64)
 
     # -- the request's side ------------------------------------------------------------------------
 
@@ -273,15 +264,25 @@ class RequestEncoder:
         )
         context_block = _with_numbers(context_block, self._statistics.numbers("context", inputs))
         cross_block = _with_numbers(cross_block, self._statistics.numbers("cross", inputs))
-        if self.schema.history.counts:
-            counts = history_counts(history_ranges, user.ids[:, 0], len(self._encoders.actions))
-            context_block = context_block.with_numbers(counts)
+        seen = SeenEvents(
+            event_ids=user.ids,
+            time_ms=user.time_ms,
+            history_ranges=history_ranges,
+            request_time_ms=time_ms,
+        )
+        context_numbers = self._history_numbers.context(seen, user.matches)
+        cross_numbers = self._history_numbers.cross(
+            seen,
+            user.matches,
+            candidates.keys[:, self._match_columns],
+            np.zeros(rows, dtype=np.int64),
+        )
         return RequestSide(
             request=request,
             history_ranges=history_ranges,
-            context=context_block,
+            context=context_block.with_numbers(context_numbers),
             items=candidates.block,
-            cross=cross_block,
+            cross=cross_block.with_numbers(cross_numbers),
             raw=candidates.raw,
             known=known,
         )

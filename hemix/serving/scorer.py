@@ -21,8 +21,8 @@ from hemix.runs import Run
 from hemix.serving.batch import request_batch
 from hemix.serving.batcher import DynamicBatcher
 from hemix.serving.config import Precision
+from hemix.serving.encoded import RequestSide
 from hemix.serving.explain import attributions
-from hemix.serving.request_encoder import RequestSide
 from hemix.serving.types import Attribution, RankedItem, Status
 from hemix.serving.user_cache import CachedUserState
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hemix.serving.request_encoder import UserSide
+from hemix.serving.encoded import UserSide
 from hemix.serving.types import History
 
 __all__ = ["CachedUserState", "UserStateCache", "tensor_bytes"]
@@ -60,6 +60,7 @@ class CachedUserState:
             side.user.keys,
         )
         columns = side.item_ids.nbytes + side.actions.nbytes
+        columns += 0 if side.matches is None else side.matches.nbytes()
         ids = sum(len(name) + _ID_BYTES for name in self.item_ids) + _ID_BYTES * len(self.items)
         array_bytes = sum(array.nbytes for array in arrays)
         return int(array_bytes + columns + ids + tensor_bytes(self.state) + _ENTRY_BYTES)

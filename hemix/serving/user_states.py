@@ -17,7 +17,8 @@ import torch
 
 from hemix.runs import Run
 from hemix.serving.batch import user_batch
-from hemix.serving.request_encoder import RequestEncoder, UserSide
+from hemix.serving.encoded import UserSide
+from hemix.serving.request_encoder import RequestEncoder
 from hemix.serving.store_reader import StoreReader, StoreSnapshot
 from hemix.serving.types import CacheOutcome, Event, Features, History, RankRequest
 from hemix.serving.user_cache import CachedUserState, UserStateCache

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from hemix.config import TrainSettings
 from hemix.data.batch import RequestBatch
-from hemix.data.dataset import Plan, Split
 from hemix.data.replacement import Replacement
+from hemix.data.split import Plan, Split
 from hemix.training.position import Position
 
 __all__ = ["TrainBatches"]

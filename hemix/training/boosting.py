@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from hemix.config import BoostingSettings
-from hemix.data.dataset import Split
+from hemix.data.split import Split
 from hemix.errors import DataError, SettingsError, UsageError
 from hemix.evaluation.notes import Note, training_notes, valid_notes
 from hemix.files import storage_errors
@@ -54,7 +54,7 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class _Result:
-    """What training gave, beside the trees that the model holds."""
+    """The results of training, without the trees, which the model holds."""
 
     trees: dict[str, int]
     """How many, by task"""
@@ -95,8 +95,8 @@ def _check(job: TrainingJob) -> None:
     """Refuse what boosted trees cannot do."""
     load_lightgbm()
     if job.start_from is not None:
-        reason = "lightgbm cannot go on from another run's trees"
-        raise UsageError(f"--from: {reason}", field="--from", hint="leave the flag away")
+        reason = "lightgbm cannot start from another run's trees"
+        raise UsageError(f"--from: {reason}", field="--from", hint="leave out the flag")
     if job.resume and (job.out / "log.jsonl").exists():
         reason = f"{job.out} is unfinished and lightgbm keeps no checkpoints"
         raise UsageError(
@@ -166,7 +166,7 @@ def _boost_task(
 
 
 def _write(job: TrainingJob, model: LightGBM, result: _Result) -> None:
-    """Write the whole run folder, then report what it says."""
+    """Write the whole run folder and report the results to the callback."""
     validation, seconds = result.validation, result.seconds
     record: Record = {
         "step": result.steps,

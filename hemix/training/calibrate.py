@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hemix.data.dataset import Split
 from hemix.data.spec import InputSpec
+from hemix.data.split import Split
 from hemix.distributed import DistributedContext
 from hemix.models import Predictor
 from hemix.settings import Settings

@@ -129,7 +129,8 @@ def process_bytes(spec: InputSpec, settings: Settings, processes: int) -> tuple[
     """Return the bytes of fp32 in the process of rank 0, which needs most.
 
     These are weights, gradients of the dense part, optimiser state and averages. Activations,
-    batches, the gradients of a step's rows and the library itself are not counted (docs/scale.md).
+    batches, the gradients of a step's rows and the library itself are not counted
+    (docs/how-to/several-processes.md).
 
     Args:
         spec: The dataset's columns and tables.

@@ -1,7 +1,8 @@
 """FBGEMM's fused update of the embedding tables: sum the gradients by row and apply them.
 
 FBGEMM's CPU build has row-wise Adagrad and no Adam. FBGEMM is imported only when it is used. The
-state is the same as with PyTorch, so a checkpoint fits both (docs/decisions/0008-fused-tables.md).
+state is the same as with PyTorch, so a checkpoint fits both
+(docs/project/decisions/0008-fused-tables.md).
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ LAUNCHED = "HEMIX_LAUNCHED"
 _PR_SET_PDEATHSIG = 1
 _GRACE_SECONDS = 20.0
 _POLL_SECONDS = 0.05
-_RESUME = "Go on from the last checkpoint with --resume"
+_RESUME = "Continue from the last checkpoint with --resume"
 
 
 def launch(processes: int, arguments: Sequence[str]) -> int:

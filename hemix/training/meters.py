@@ -1,6 +1,6 @@
 """Figures of a run in progress: mean loss, progressive AUC and speed.
 
-A checkpoint has their state, so that a resumed run reports the same figures.
+A checkpoint has the scores behind the AUC, so that a resumed run reports the same AUC.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ _WINDOW = 50_000
 
 
 class Meters:
-    """Progressive means before the update: each impression is scored by weights that never saw it
-    (in the first epoch).
-    """
+    """Progressive means: each impression is scored before the step that trains on it."""
 
     def __init__(self) -> None:
         self._score = np.zeros(_WINDOW, dtype=np.float32)
@@ -36,7 +34,14 @@ class Meters:
         self._since = time.perf_counter()
 
     def add(self, loss: float, logit: Tensor, label: Tensor, weight: Tensor) -> None:
-        """One step: its loss and the first task's logits, labels, weights, each [N]."""
+        """Add a step.
+
+        Args:
+            loss: The step's loss.
+            logit: The first task's logits [N].
+            label: Its labels [N].
+            weight: Its weights [N]; 0 where the label is unknown.
+        """
         count = len(logit)
         at = (self._seen + np.arange(count)) % _WINDOW
         for store, values in ((self._score, logit), (self._label, label), (self._weight, weight)):
@@ -47,8 +52,9 @@ class Meters:
         self._impressions += count
 
     def record(self) -> dict[str, float | None]:
-        """Means since the last record, the progressive AUC of the last 50,000 impressions (None
-        while one class is missing).
+        """Return the means since the last record and the AUC of the last 50,000 impressions.
+
+        The AUC is None while one class is missing.
         """
         filled = min(self._seen, _WINDOW)
         known = self._weight[:filled] > 0
@@ -63,12 +69,12 @@ class Meters:
         return record
 
     def tensors(self) -> dict[str, Tensor]:
-        """The state as tensors, for a checkpoint."""
+        """Return the state as tensors, for a checkpoint."""
         window: npt.NDArray[Any] = np.stack([self._score, self._label, self._weight])
         return {"meters.window": torch.from_numpy(window), "meters.seen": torch.tensor(self._seen)}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Inverse of :meth:`tensors`."""
+        """Restore what :meth:`tensors` returned."""
         self._score, self._label, self._weight = (
             row.numpy().copy() for row in tensors["meters.window"]
         )

@@ -248,7 +248,7 @@ class Trainer:
         processes = f"--processes {job.processes} " if launched else ""
         raise Interrupted(
             f"stopped at step {step} of {self._total_steps}, checkpoint saved",
-            hint=f"go on with: hemix train --resume {processes}--data {job.data.folder} "
+            hint=f"continue with: hemix train --resume {processes}--data {job.data.folder} "
             f"--out {job.out}",
         )
 

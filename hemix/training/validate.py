@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hemix.data.batch import RequestBatch
-from hemix.data.dataset import Split
+from hemix.data.split import Split
 from hemix.distributed import DistributedContext
 from hemix.evaluation.metrics import auc, base_rate_loss
 from hemix.models import Predictor

@@ -12,10 +12,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hemix.data.dataset import Dataset, Split
+from hemix.data.dataset import Dataset
 from hemix.data.encode import Encoders
 from hemix.data.keys import KeyMap
 from hemix.data.spec import FIRST, UNKNOWN
+from hemix.data.split import Split
 from hemix.distributed import DistributedContext
 from hemix.errors import RunError, UsageError
 from hemix.evaluation.metrics import UndefinedMetric, auc, logloss, ne, pcoc

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from hemix.data.batch import RequestBatch
 from hemix.data.columns import Columns
-from hemix.data.dataset import Dataset, Plan, Split
+from hemix.data.dataset import Dataset
 from hemix.data.jagged import Jagged
 from hemix.data.layout import load_array
 from hemix.data.replacement import Replacement
+from hemix.data.split import Plan, Split
 from hemix.errors import DataError, UsageError
 from tests.data.small import PLAIN, at, prepared, shown
 
@@ -400,7 +401,7 @@ def test_what_is_no_dataset(copy: Path, tmp_path: Path) -> None:
         Dataset(tmp_path)
     with pytest.raises(UsageError, match="--split dev: expected one of train, valid, test"):
         Dataset(copy).split("dev")
-    (copy / "spec.json").write_text('{"format_version": 1}')
+    (copy / "spec.json").write_text('{"format_version": 2}')
     with pytest.raises(DataError, match=r"damaged manifest\.json or spec\.json"):
         Dataset(copy)
 

@@ -40,8 +40,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "no dynamic queries": dict(dynamic_queries=False, fixed_queries_realtime=2),
     "shared projection, transformer": dict(query_projection="shared", block="transformer"),
     "no products": dict(products="none"),
-    "no matches": dict(matches=False),
-    "neither, and no age": dict(products="none", matches=False, time_encoding="none"),
+    "no products, and no age": dict(products="none", time_encoding="none"),
     "products of fields": dict(products="fields"),
     "rankmixer": dict(
         block="rankmixer",

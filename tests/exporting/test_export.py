@@ -18,9 +18,9 @@ from hemix.data.dataset import Dataset
 from hemix.data.spec import Task
 from hemix.errors import MissingExtra, RunError, UsageError
 from hemix.exporting import export as exporting
-from hemix.exporting.export_model import takes_times
 from hemix.exporting.feed import by_candidate, request_feed, user_feed
 from hemix.exporting.graphs import Session
+from hemix.exporting.ports import takes_times
 from hemix.files import read_json
 from hemix.runs import Run
 from hemix.runs.weights import sha256

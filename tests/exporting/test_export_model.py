@@ -14,8 +14,9 @@ import torch
 from hemix.data.batch import RequestBatch
 from hemix.data.spec import InputSpec, LevelSpec, Task
 from hemix.errors import UsageError
-from hemix.exporting.export_model import dense_form, takes_times
+from hemix.exporting.export_model import dense_form
 from hemix.exporting.feed import by_candidate, request_feed, user_feed
+from hemix.exporting.ports import takes_times
 from hemix.models import Ranker
 from hemix.nn.inputs import Inputs
 from tests.batches import make_batch, make_config, make_spec

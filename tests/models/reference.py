@@ -19,9 +19,8 @@ from torch import Tensor
 
 from hemix.data.batch import RequestBatch
 from hemix.data.columns import Columns
-from hemix.data.spec import FIRST, MISSING, TIMELESS_MS, InputSpec, LevelSpec
+from hemix.data.spec import MISSING, TIMELESS_MS, InputSpec, LevelSpec
 from hemix.models.hemix import HeMixConfig
-from hemix.nn.matches import ACTIONS_MAX, WINDOWS_MS
 from hemix.nn.time_encoding import AGE_BUCKETS, age_bucket, rotary_angles, rotate
 
 __all__ = ["Reference"]
@@ -97,46 +96,6 @@ class _Features:
         found += [candidate[i] @ candidate[j] for i in range(len(candidate)) for j in range(i)]
         return torch.stack(found)
 
-    def _matches(self, batch: RequestBatch, n: int) -> Tensor:
-        """Of one impression: log(1 + events seen) by action and window, then by shared column,
-        action and window, of the events that hold the candidate's known id there.
-        """
-        request, settings = batch.request_index[n], self.settings
-        begin, middle, end = batch.history_ranges[request].tolist()
-        seen = range(
-            begin if settings.use_global else middle, end if settings.use_realtime else middle
-        )
-        tables = self.spec.event.tables
-        actions = min(max(self.spec.tables[tables[0]] - FIRST, 1), ACTIONS_MAX) if tables else 1
-        age_ms = (batch.request_time_ms[request] - batch.event_time_ms).tolist()
-
-        def counts(chosen: list[int]) -> list[int]:
-            found = []
-            for action in range(actions):
-                own = (
-                    [
-                        e
-                        for e in chosen
-                        if min(max(int(batch.event_ids[e, 0]) - FIRST, 0), actions - 1) == action
-                    ]
-                    if tables
-                    else chosen
-                )
-                found += [sum(age_ms[e] <= window for e in own) for window in WINDOWS_MS]
-                found += [sum(e >= middle for e in own), len(own)]
-            return found
-
-        total = counts(list(seen))
-        for column in self.spec.event_item_columns:
-            wanted = int(batch.items.ids[batch.item_index[n], column])
-            same = [
-                e
-                for e in seen
-                if wanted >= FIRST and int(batch.items.ids[batch.event_item[e], column]) == wanted
-            ]
-            total += counts(same)
-        return torch.tensor(total, dtype=torch.float32).log1p()
-
     def _event_columns(self, batch: RequestBatch, event: int) -> list[Tensor]:
         """Vectors of what one event carries of its item, then of its own fields."""
         item, tables = int(batch.event_item[event]), self.spec.item.tables
@@ -197,11 +156,7 @@ class Reference(_Features):
         if self.settings.products != "none":
             products = [self._products(batch, n) for n in rows]
             features_NW = torch.cat([features_NW, torch.stack(products)], 1)
-        if self.settings.matches:
-            matches = [self._matches(batch, n) for n in rows]
-            features_NW = torch.cat([features_NW, torch.stack(matches).to(features_NW)], 1)
-        levels = ("request", "candidate")
-        crossed = [f"{level}_{name}" for name in ("products", "matches") for level in levels]
+        crossed = [f"{level}_products" for level in ("request", "candidate")]
         first = self._blocks("tokenizer.first", "user", "context", "item", "cross", *crossed)
         hidden = F.gelu(features_NW @ first.T + self._("tokenizer.first.bias"))
         second, bias = self._("tokenizer.second.weight"), self._("tokenizer.second.bias")

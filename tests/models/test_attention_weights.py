@@ -80,7 +80,7 @@ def test_only_what_a_request_sees_has_weight_and_all_of_it_is_one(age: str) -> N
             assert set(row[1:].nonzero().flatten().tolist()) == set(range(first, last))
 
     with torch.no_grad():
-        found = model.attention(state, inputs, 5)
+        found = model.event_weights(state, inputs, 5)
     assert found is not None
     positions, shares = found
     assert positions.shape == shares.shape == (BATCH.candidates_count, 5)
@@ -94,13 +94,13 @@ def test_only_what_a_request_sees_has_weight_and_all_of_it_is_one(age: str) -> N
 
 def test_without_dynamic_queries_nothing_is_explained() -> None:
     model, state, inputs, *_ = prepared(dynamic_queries=False)
-    assert model.attention(state, inputs, 5) is None
+    assert model.event_weights(state, inputs, 5) is None
 
 
 def test_without_a_history_the_other_one_explains() -> None:
     model, state, inputs, *_ = prepared(use_realtime=False)
     with torch.no_grad():
-        found = model.attention(state, inputs, 5)
+        found = model.event_weights(state, inputs, 5)
     assert found is not None
     begin, middle, _ = BATCH.history_ranges[BATCH.request_index].unbind(1)
     positions = found[0]
@@ -114,9 +114,9 @@ def test_without_a_history_the_other_one_explains() -> None:
 def test_a_batch_in_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     model, state, inputs, *_ = prepared()
     with torch.no_grad():
-        whole = model.attention(state, inputs, 3)
-        monkeypatch.setattr("hemix.models.hemix._WEIGHTS_AT_ONCE", 1)
-        pieces = model.attention(state, inputs, 3)
+        whole = model.event_weights(state, inputs, 3)
+        monkeypatch.setattr("hemix.nn.event_weights._WEIGHTS_AT_ONCE", 1)
+        pieces = model.event_weights(state, inputs, 3)
     assert whole is not None and pieces is not None
     torch.testing.assert_close(whole[1], pieces[1])
 
@@ -124,8 +124,8 @@ def test_a_batch_in_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_event_is_told_in_any_case_and_once() -> None:
     model, state, inputs, *_ = prepared()
     with torch.no_grad():
-        all_of_them = model.attention(state, inputs, BATCH.event_item.shape[0])
-        found = model.attention(state, inputs, 1, also=1)
+        all_of_them = model.event_weights(state, inputs, BATCH.event_item.shape[0])
+        found = model.event_weights(state, inputs, 1, extra=1)
     assert found is not None and all_of_them is not None
     for n, (places, shares) in enumerate(zip(found[0].tolist(), found[1].tolist(), strict=True)):
         weight = dict(zip(all_of_them[0][n].tolist(), all_of_them[1][n].tolist(), strict=True))

@@ -27,7 +27,6 @@ from tests.models.degenerate import DEGENERATE
 HEMIX: list[dict[str, Any]] = [
     {"products": "none"},
     {"products": "fields"},
-    {"matches": False},
     {"block": "transformer"},
     {"use_global": False},
     {"dynamic_queries": False},

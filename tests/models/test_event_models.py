@@ -265,7 +265,7 @@ def test_a_named_size_has_parameters_of_hemixs_order(name: str, size: str) -> No
 
 @pytest.mark.parametrize(
     ("name", "tiny", "base"),
-    [("din", 522_745, 2_652_761), ("sim", 585_525, 3_015_061), ("onetrans", 281_484, 1_647_596)],
+    [("din", 590_841, 2_788_953), ("sim", 653_621, 3_151_253), ("onetrans", 298_508, 1_715_692)],
 )
 def test_dense_parameters_are_those_of_the_docs(name: str, tiny: int, base: int) -> None:
     counts = (

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 
 from hemix.data.batch import RequestBatch
 from hemix.data.columns import Columns
+from hemix.data.dataset import Dataset
 from hemix.data.jagged import Jagged
 from hemix.data.spec import InputSpec, LevelSpec, Task
 from hemix.errors import MissingExtra
@@ -116,6 +118,22 @@ def test_the_names_of_any_batch_fit_its_columns() -> None:
     model = build(spec)
     rows = model.rows(make_batch(spec))
     assert rows.shape[1] == len(model.features) and rows.dtype == torch.float32
+
+
+def test_match_counts_are_features_and_an_age_without_a_match_is_nan(rich_data: Path) -> None:
+    data = Dataset(rich_data)
+    split, model = data.split("test"), build(data.spec)
+    names = [name for name, _ in model.features]
+    rows = model.rows(split.batch(np.arange(split.requests)))
+    assert "cross.match_age.category.missing" not in names
+    age = rows[:, names.index("cross.match_age.category")]
+    matches = sum(
+        rows[:, at]
+        for at, n in enumerate(names)
+        if n.startswith("cross.match_counts.category.") and n.endswith(".all")
+    )
+    assert torch.equal(age.isnan(), matches == 0)
+    assert age.isnan().any() and (age > 0).any()
 
 
 class Fixed:

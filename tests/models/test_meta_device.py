@@ -34,7 +34,7 @@ MODELS: dict[str, dict[str, Any]] = {
         for kind in ("rotary", "embedding")
     },
     "sim, hard": {"model.name": "sim", "model.search": "category"},
-    "hemix without products": {"model.products": "none", "model.matches": False},
+    "hemix without products": {"model.products": "none"},
 }
 
 

@@ -72,8 +72,6 @@ OPTIONS: list[dict[str, Any]] = [
     dict(use_global=False, use_realtime=False),
     dict(products="none"),
     dict(products="fields"),
-    dict(matches=False),
-    dict(products="none", matches=False),
 ]
 
 

@@ -1,6 +1,4 @@
-"""How many dense parameters the named sizes have for the simulated city's schema (docs/model.md
-states the same).
-"""
+"""Dense parameters of the named sizes for the simulated city, as in docs/reference/model.md."""
 
 from __future__ import annotations
 
@@ -10,7 +8,7 @@ import pytest
 
 import hemix.lab.simulator
 from hemix.data.levels import level_spec
-from hemix.data.spec import FIRST, InputSpec, Task
+from hemix.data.spec import InputSpec, Task
 from hemix.features.base import LEVELS
 from hemix.lab.simulator.generate import ACTIONS
 from hemix.models import build_model, count_parameters
@@ -20,20 +18,20 @@ from tests.batches import make_spec
 
 
 def city_spec() -> InputSpec:
-    """The city's columns and actions, the other tables with 100 rows: dense parameters depend on
-    the rows of the actions' table alone, because matches are counted by action.
+    """The city's columns and actions, all tables with 100 rows: dense parameters do not depend on
+    the rows of tables.
     """
     text = (Path(hemix.lab.simulator.__file__).parent / "schema.yaml").read_text(encoding="utf-8")
     schema = Schema.parse(
         text.replace("VALID_DATE", "2026-01-01").replace("TEST_DATE", "2026-01-02")
     )
-    levels = {level: level_spec(schema, level, ACTIONS) for level in (*LEVELS, "event")}
+    levels = {level: level_spec(schema, level, ACTIONS, ACTIONS) for level in (*LEVELS, "event")}
     assert schema.roles.bias is not None
     tables = dict.fromkeys(
         [t for level in levels.values() for t in level.tables + level.jagged_tables], 100
     )
     return InputSpec(
-        tables={**tables, levels["event"].tables[0]: FIRST + len(ACTIONS)},
+        tables=tables,
         **levels,
         event_item_columns=tuple(
             levels["item"].names.index(name) for name in schema.event_item_features
@@ -49,7 +47,7 @@ def city_spec() -> InputSpec:
 
 @pytest.mark.parametrize(
     ("size", "dense"),
-    [("tiny", 673_996), ("base", 3_784_812), ("small", 103_560_236), ("large", 1_558_681_388)],
+    [("tiny", 678_220), ("base", 3_801_708), ("small", 103_627_820), ("large", 1_558_816_556)],
 )
 def test_dense_parameters_of_the_named_sizes(size: str, dense: int) -> None:
     assert count_parameters(city_spec(), build_settings(size=size).model)[0] == dense

@@ -45,7 +45,9 @@ def test_entity_tables_hold_every_version_of_every_known_user_and_item(
     )
     price = table.column("price").to_numpy(zero_copy_only=False)
     assert np.allclose(items.raw[rows, 0], price.astype(float), equal_nan=True)
-    assert (items.keys[rows, 0] == keys_of(table.column("category").combine_chunks())).all()
+    for column, name in enumerate(("item_id", "category")):
+        values = table.column(name).combine_chunks()
+        assert (items.keys[rows, column] == keys_of(values)).all(), name
     assert items.keys[0, 0] == NULL_KEY, "the unknown item has no category"
 
 

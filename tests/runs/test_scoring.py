@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from hemix.data.batch import RequestBatch
-from hemix.data.dataset import Dataset, Split
+from hemix.data.dataset import Dataset
 from hemix.data.spec import InputSpec
+from hemix.data.split import HistoryPart, Split
 from hemix.runs import Run
-from hemix.runs.scoring import ScoredBatch, permute_feature, score_split, without_history
+from hemix.runs.scoring import ScoredBatch, permute_feature, score_split
 from hemix.schema import Schema
-from tests.data.test_dataset import leaves, same
+from tests.data.test_dataset import leaves
 from tests.rich import SCHEMA
 
 FEATURES = [(level, name) for level, name, _ in Schema.parse(SCHEMA).features]
@@ -117,32 +118,47 @@ def test_features_move_independently_of_each_other_but_by_the_same_rows(
     ) == [before[i] for i in order]
 
 
-def test_without_history_hides_the_events_and_their_counts(run: Run, batch: RequestBatch) -> None:
-    begin, middle, end = batch.history_ranges.unbind(1)
-    assert (middle > begin).any() and (end > middle).any()
-    no_global, no_realtime = (
-        without_history(run, part)(batch, 0) for part in ("global", "realtime")
-    )  # type: ignore[arg-type]
-    assert torch.equal(no_global.history_ranges, torch.stack([middle, middle, end], 1))
-    assert torch.equal(no_realtime.history_ranges, torch.stack([begin, middle, middle], 1))
-    for changed, part in ((no_global, "before"), (no_realtime, "today")):
-        assert same(
-            dataclasses.replace(
-                changed, history_ranges=batch.history_ranges, context=batch.context
-            ),
-            batch,
-        )
-        hidden = [
-            i
-            for i, n in enumerate(run.spec.context.number_names)
-            if n.startswith(f"history.{part}")
+@pytest.mark.parametrize("part", ["global", "realtime"])
+def test_a_part_of_the_history_is_hidden_with_its_counts(
+    run: Run, test: Split, batch: RequestBatch, part: HistoryPart
+) -> None:
+    hidden = test.batch(np.arange(test.requests), hidden=part)
+    lengths, expected = (b.history_ranges.diff(dim=1) for b in (hidden, batch))
+    assert (expected > 0).any(0).all()
+    column = 0 if part == "global" else 1
+    assert not lengths[:, column].any()
+    assert torch.equal(lengths[:, 1 - column], expected[:, 1 - column])
+    for q in range(batch.requests_count):
+        times = [
+            b.event_time_ms[b.history_ranges[q, 1 - column] : b.history_ranges[q, 2 - column]]
+            for b in (hidden, batch)
         ]
-        others = [i for i in range(run.spec.context.numbers) if i not in hidden]
-        assert len(hidden) == 4 and (batch.context.numbers[:, hidden] > 0).any()
-        assert (changed.context.numbers[:, hidden] == 0).all(), (
-            "the counts of hidden events are hidden with them"
-        )
-        assert torch.equal(changed.context.numbers[:, others], batch.context.numbers[:, others])
+        assert torch.equal(*times)
+    assert torch.equal(hidden.labels, batch.labels) and torch.equal(
+        hidden.impression_index, batch.impression_index
+    )
+
+    context, names = run.spec.context.number_names, run.spec.cross.number_names
+    prefix = "history.before" if part == "global" else "history.today"
+    gone = [i for i, name in enumerate(context) if name.startswith(prefix)]
+    kept = [i for i, n in enumerate(context) if i not in gone and not n.startswith("match_totals")]
+    assert len(gone) == 4 and (batch.context.numbers[:, gone] > 0).any()
+    assert not hidden.context.numbers[:, gone].any()
+    assert torch.equal(hidden.context.numbers[:, kept], batch.context.numbers[:, kept])
+
+    def counts(of: RequestBatch, window: str) -> torch.Tensor:
+        at = [i for i, n in enumerate(names) if n.startswith("match_c") and n.endswith(window)]
+        return of.cross.numbers[:, at].double().expm1().round()
+
+    at = [i for i, n in enumerate(context) if n.startswith("match_t") and n.endswith(".all")]
+    totals = hidden.context.numbers[:, at].double().expm1().round().sum(1)
+    assert torch.equal(totals, lengths.sum(1).double())
+
+    realtime = counts(batch, ".realtime")
+    assert realtime.any() and (counts(batch, ".all") - realtime).any()
+    left = realtime if part == "global" else counts(batch, ".all") - realtime
+    assert torch.equal(counts(hidden, ".all"), left)
+    assert torch.equal(counts(hidden, ".realtime"), realtime * (part == "global"))
 
 
 def scores(scored: list[ScoredBatch]) -> dict[str, np.ndarray]:

@@ -196,9 +196,9 @@ def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     last = err.strip().splitlines()[-1]
-    assert "checkpoint saved; go on with: hemix train --resume" in last
+    assert "checkpoint saved; continue with: hemix train --resume" in last
     assert "Traceback" not in err
-    resume = last.split("go on with: ")[1].split()
+    resume = last.split("continue with: ")[1].split()
     assert subprocess.run([sys.executable, "-m", *resume], capture_output=True).returncode == 0
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from hemix import api
 from hemix.errors import DataError, Interrupted, RunError, SettingsError, UsageError
@@ -33,7 +34,11 @@ def weights(run: Path) -> tuple[bytes, bytes]:
 
 
 def test_learns_a_rule_that_only_todays_history_tells(tmp_path: Path) -> None:
-    api.prepare(write_logs(tmp_path / "logs", users=300), tmp_path / "data")
+    logs = write_logs(tmp_path / "logs", users=300)
+    schema = yaml.safe_load((logs / "schema.yaml").read_text())
+    schema["history"]["match_counts"] = False  # else they tell the rule
+    (logs / "schema.yaml").write_text(yaml.safe_dump(schema, sort_keys=False))
+    api.prepare(logs, tmp_path / "data")
     settings = {
         "train.epochs": 5,
         "train.batch_size": 128,

@@ -109,7 +109,7 @@ def test_three_processes_train_what_one_does(
     )
 
 
-def test_the_same_parts_of_a_batch_give_the_same_bytes_in_one_process_and_in_two(
+def test_the_same_microbatches_give_the_same_bytes_in_one_process_and_in_two(
     planted_data: Path, tmp_path: Path
 ) -> None:
     """Also when a run goes on with another number of processes; dropout is drawn by part."""
@@ -167,7 +167,7 @@ def test_microbatches_that_the_processes_cannot_share_equally_are_refused(
         {"train.deduplicate": False, "train.precision": "bf16", "train.gradient_accumulation": 2},
     ],
 )
-def test_the_same_bytes_with_other_optimisers_models_and_parts_without_a_user(
+def test_the_same_bytes_with_other_optimisers_models_and_microbatches_without_a_user(
     planted_data: Path, tmp_path: Path, more: dict[str, object]
 ) -> None:
     more = {**more, "train.checkpoint_every_steps": 0}
@@ -195,7 +195,7 @@ def test_the_same_bytes_with_other_optimisers_models_and_parts_without_a_user(
         {"train.gradient_accumulation": 4},
     ],
 )
-def test_other_parts_are_equal_within_rounding_batches_of_fewer_users_than_processes_too(
+def test_other_microbatches_are_equal_within_rounding_batches_of_fewer_users_than_processes_too(
     planted_data: Path, tmp_path: Path, more: dict[str, object]
 ) -> None:
     more = {**more, "train.checkpoint_every_steps": 0}
@@ -327,7 +327,7 @@ def test_a_missing_rank_file_is_named_and_the_newest_complete_checkpoint_offered
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
     resume = f"hemix train --resume --processes 2 --data {planted_data} --out {run}"
-    assert f"checkpoint saved; go on with: {resume}\n" in said
+    assert f"checkpoint saved; continue with: {resume}\n" in said
     older, newest = sorted((run / "checkpoints").glob("step-*"))
     gone = newest / "rows-00001-of-00002.safetensors"
     gone.unlink()
@@ -471,7 +471,8 @@ def test_processes_that_only_lost_each_other_are_not_silent(
     monkeypatch.setattr(sys, "executable", str(lost))
     with pytest.raises(
         HemixError,
-        match=r"^process 0, 1 of 2 lost the others.* Go on from the last checkpoint with --resume$",
+        match=r"^process 0, 1 of 2 lost the others.* "
+        r"Continue from the last checkpoint with --resume$",
     ):
         launch(2, ["train"])
 

@@ -152,7 +152,7 @@ def test_a_run_worse_than_the_base_rate_says_so(tmp_path: Path) -> None:
         "train.calibrate": False,
         "train.batch_size": 32,
     }
-    settings |= {"model.matches": False, "model.products": "none", "train.warmup_steps": 1}
+    settings |= {"model.products": "none", "train.warmup_steps": 1}
     settings |= {"model.use_global": False, "model.use_realtime": False}
     run = api.train(data.folder, tmp_path / "run", settings=settings, on_record=records.append)
     [note] = [n for n in Run.load(run).metrics["notes"] if n["task"] == "click"]

@@ -1,6 +1,6 @@
 """Benchmarks: ``hemix bench NAME`` calls ``run(scale=...)`` of the module NAME.
 
-docs/performance.md describes the figures.
+docs/project/performance.md describes the figures.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """``hemix bench costs``: the cost of a training step, as laws fitted to measured points.
 
 A point is a shape of batch, table, model and processes. Held-out points check the laws. A law is a
-sum of counts per process with coefficients >= 0; docs/scale.md shows what follows from it.
+sum of counts per process with coefficients >= 0; docs/project/scale.md shows what follows from it.
 """
 
 from __future__ import annotations

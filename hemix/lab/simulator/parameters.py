@@ -1,8 +1,8 @@
 """All constants of the simulated city.
 
 They were chosen before any model code and are never tuned for a model. The reasons stand in
-docs/decisions/0003-the-city.md; a test pins their fingerprint. Units: distances in km, prices in
-yuan, hours of the local day, weights in log-odds per unit of their factor.
+docs/project/decisions/0003-the-city.md; a test pins their fingerprint. Units: distances in km,
+prices in yuan, hours of the local day, weights in log-odds per unit of their factor.
 """
 
 from __future__ import annotations

@@ -40,7 +40,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "no_global_history": ("without the global history", {"model.use_global": False}),
     "no_realtime_history": ("without the real-time history", {"model.use_realtime": False}),
     "no_products": ("without products of fields", {"model.products": "none"}),
-    "no_matches": ("without counts of matches", {"model.matches": False}),
     "rankmixer_block": ("RankMixer's block, equal parameters", {"model.block": "rankmixer"}),
     "transformer_block": ("Transformer block, equal parameters", {"model.block": "transformer"}),
     "shared_ffn": ("one feed-forward network for all tokens", {"model.ffn": "shared"}),

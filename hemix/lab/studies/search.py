@@ -38,7 +38,7 @@ Points = dict[str, list[Point]]
 
 _NEURAL_POINTS = ((1.0, 1.0, 0.0), (2.0, 1.0, 0.0), (1.0, 0.5, 0.1))
 """(factor of the tables' learning rate, factor of the dense one, dropout)"""
-_OPTIMIZERS = ("adamw", "muon")  # the better one differs from model to model (docs/lab.md)
+_OPTIMIZERS = ("adamw", "muon")  # the better one differs from model to model (docs/project/lab.md)
 _BOOSTING_POINTS = ((0.05, 31), (0.05, 15), (0.05, 63), (0.025, 31), (0.1, 31), (0.025, 63))
 """(learning rate, leaves)"""
 

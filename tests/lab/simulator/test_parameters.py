@@ -12,7 +12,7 @@ FINGERPRINT = "e38b5be71bae529375b489ef68eaea19d601591a63f3f9180addde1da77b9131"
 
 def test_the_parameters_have_the_documented_fingerprint() -> None:
     assert PARAMETERS.fingerprint() == FINGERPRINT
-    decision = Path(__file__).parents[3] / "docs" / "decisions" / "0003-the-city.md"
+    decision = Path(__file__).parents[3] / "docs" / "project" / "decisions" / "0003-the-city.md"
     assert FINGERPRINT in decision.read_text(encoding="utf-8")
 
 

@@ -51,11 +51,14 @@ def curls(path: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/serving.md"])
-def test_the_curl_lines_work_as_printed(demo: Server, page: str) -> None:
-    found = curls(page)
-    assert len(found) == {"README.md": 2, "docs/serving.md": 8}[page]
-    for command in found:
+@pytest.mark.parametrize(
+    ("page", "count"),
+    [("README.md", 2), ("docs/reference/serving-api.md", 7), ("docs/how-to/serving.md", 1)],
+)
+def test_the_curl_lines_work_as_printed(demo: Server, page: str, count: int) -> None:
+    commands = curls(page)
+    assert len(commands) == count
+    for command in commands:
         assert PRINTED in command
         done = subprocess.run(
             ["bash", "-c", command.replace(PRINTED, demo.url) + " -sS --fail"],
@@ -79,8 +82,10 @@ def test_the_click_of_the_readme_is_in_the_because_of_its_ranking(demo: Server) 
 
 
 def test_the_python_lines_work_as_printed(demo: Server, capsys: pytest.CaptureFixture[str]) -> None:
-    [code] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/serving.md").read_text(), re.DOTALL)
-    exec(compile(code.replace(PRINTED, demo.url), "docs/serving.md", "exec"), {})
+    [code] = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs/how-to/serving.md").read_text(), re.DOTALL
+    )
+    exec(compile(code.replace(PRINTED, demo.url), "docs/how-to/serving.md", "exec"), {})
     assert "p00042" in capsys.readouterr().out
 
 

@@ -1,4 +1,4 @@
-"""Shapes of POST /v1/rank and /v1/events as docs/serving.md gives them."""
+"""Shapes of POST /v1/rank and /v1/events as docs/reference/serving-api.md gives them."""
 
 from __future__ import annotations
 

@@ -1,0 +1,81 @@
+"""Which events draw the candidates' attention: the explanation of a ranking.
+
+Letters: N candidates, E events, n queries, D token width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hemix.data.batch import RequestBatch
+from hemix.nn.history_state import HistoryState
+from hemix.nn.interests import HistoryInterest
+from hemix.nn.slots import HostIndex
+
+__all__ = ["Read", "strongest_events"]
+
+_WEIGHTS_AT_ONCE = 2**19
+"""Events by candidates whose weights are held at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Read:
+    """One history and the candidates' queries that read it."""
+
+    interest: HistoryInterest
+    history: HistoryState
+    queries_NnD: Tensor
+
+
+def strongest_events(
+    reads: Sequence[Read], batch: RequestBatch, count: int, extra: int | None
+) -> tuple[Tensor, Tensor]:
+    """Return the events of most weight: the mean over the queries and heads of all reads.
+
+    Args:
+        reads: What is read; the weights of several are averaged by their numbers of queries.
+        batch: The request.
+        count: How many events.
+        extra: The position of an event that gets a column more; its weight there is 0 where it is
+            among the strongest already.
+
+    Returns:
+        Positions int64 [N, count (+ 1)], -1 for none, and weights of the same shape, falling.
+    """
+    index, ranges = HostIndex.of_candidates(batch), batch.cpu_batch.history_ranges
+    events = int(ranges.max()) if ranges.numel() else 0
+    queries = max(1, sum(read.interest.dynamic_count for read in reads))
+    device, candidates = batch.request_index.device, batch.candidates_count
+    positions, weights = list[Tensor](), list[Tensor]()
+    step = max(1, _WEIGHTS_AT_ONCE // (1 + events))
+    for first in range(0, max(candidates, 1), step):
+        rows = slice(first, min(first + step, candidates))
+        total_NE = torch.zeros(rows.stop - rows.start, 1 + events, device=device)
+        for read in reads:
+            own_NE = read.interest.weights(
+                read.history, read.queries_NnD[rows], index[rows], events
+            )
+            total_NE = total_NE + own_NE * read.interest.dynamic_count
+        top_positions, top_weights = _top(total_NE[:, 1:] / queries, count, extra)
+        positions.append(top_positions)
+        weights.append(top_weights)
+    return torch.cat(positions), torch.cat(weights)
+
+
+def _top(weight_NE: Tensor, count: int, extra: int | None) -> tuple[Tensor, Tensor]:
+    """Positions and weights [N, count (+ 1)] of the largest weights."""
+    events = weight_NE.shape[1]
+    top = weight_NE.topk(min(count, events))
+    missing = (0, count - min(count, events))
+    weights, positions = F.pad(top.values, missing), F.pad(top.indices, missing)
+    if extra is not None:
+        is_among = (top.indices == extra).any(1, keepdim=True)
+        extra_weight = weight_NE[:, extra : extra + 1].masked_fill(is_among, 0)
+        weights = torch.cat([weights, extra_weight], 1)
+        positions = F.pad(positions, (0, 1), value=extra)
+    return positions.masked_fill(weights <= 0, -1), weights

@@ -1,0 +1,429 @@
+"""Match counts: worked out by hand at every edge, and against a naive double loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from hemix.data.keys import NULL_KEY
+from hemix.data.spec import FIRST, MISSING, TIMELESS_MS, UNKNOWN
+from hemix.errors import SchemaError
+from hemix.features.match_counts import MatchCounter, MatchCounts, match_names, match_total_names
+from hemix.features.seen_events import SeenEvents
+from hemix.schema import Schema
+
+Array = npt.NDArray[Any]
+
+NOW_MS = 1_770_000_000_000
+MINUTE_MS, HOUR_MS = 60_000, 3_600_000
+TEN_YEARS_HOURS = 10 * 8760
+VIEW, ORDER = FIRST, FIRST + 1
+ACTIONS = {"view": VIEW, "order": ORDER}
+WINDOWS = ("15min", "1h", "7d", "realtime", "all")
+
+A, B, C = 2**63 + 11, 2**63 + 12, 7
+"""Keys as xxh64 gives them; no vocabulary is asked."""
+ITEMS = np.array([(A, 31), (B, 31), (C, 32), (A, NULL_KEY), (NULL_KEY, 31)], np.uint64)
+"""Two columns: item and kind."""
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Whole numbers and ages out of the numbers of some candidates."""
+
+    names: list[str]
+    numbers: Array
+    totals: dict[str, list[int]]
+    """Action -> all visible events by window"""
+
+    def count(self, candidate: int, column: str, group: str) -> list[int]:
+        """The counts of one candidate by window."""
+        at = [self.names.index(f"match_counts.{column}.{group}.{w}") for w in WINDOWS]
+        return np.expm1(self.numbers[candidate, at]).round().astype(int).tolist()
+
+    def age(self, candidate: int, column: str) -> float | None:
+        """Hours since the last match; None where there is none."""
+        at = self.names.index(f"match_age.{column}")
+        value, missing = self.numbers[candidate, [at, at + 1]].tolist()
+        assert missing in (0, 1) and (not missing or value == 0)
+        return None if missing else float(np.expm1(value * np.log1p(TEN_YEARS_HOURS)))
+
+
+def seen(time_ms: np.ndarray, ranges: np.ndarray, now_ms: np.ndarray) -> SeenEvents:
+    """Events whose ids no match count reads."""
+    return SeenEvents(
+        event_ids=np.zeros((len(time_ms), 0), np.int32),
+        time_ms=time_ms,
+        history_ranges=ranges,
+        request_time_ms=now_ms,
+    )
+
+
+def matches(
+    events: list[tuple[float | None, int, int]],
+    *,
+    realtime: int = 0,
+    hidden: int = 0,
+    early: int = 0,
+    actions: dict[str, int] = ACTIONS,
+    candidates: Array = ITEMS,
+) -> Matches:
+    """Matches of one request's candidates.
+
+    Args:
+        events: (minutes ago or None, item, action id), by time.
+        realtime: How many of the newest visible events are of the real-time part.
+        hidden: How many of the newest events are not visible yet.
+        early: How many of the oldest events are not visible any more.
+        actions: Those that are counted apart.
+        candidates: uint64 [N, 2].
+    """
+    counts = MatchCounts()
+    counter = MatchCounter(counts, 2, actions)
+    item = np.array([i for _, i, _ in events], np.int64)
+    action = np.array([a for *_, a in events], np.int64)
+    time_ms = np.array(
+        [TIMELESS_MS if m is None else NOW_MS - round(m * MINUTE_MS) for m, *_ in events], np.int64
+    )
+    end = len(events) - hidden
+    index = counter.index(ITEMS, item, counter.groups(action))
+    requested = seen(time_ms, np.array([[early, end - realtime, end]]), np.array([NOW_MS]))
+    numbers = counter.numbers(index, requested, candidates, np.zeros(len(candidates), np.int64))
+    totals = counter.totals(index, requested)
+    assert numbers.dtype == totals.dtype == np.float32
+    names = match_total_names(counts, tuple(actions))
+    whole = np.expm1(totals[0]).round().astype(int).tolist()
+    assert len(names) == len(whole)
+    return Matches(
+        match_names(counts, ("item", "kind"), tuple(actions)),
+        numbers,
+        {
+            name.split(".")[1]: whole[at : at + len(WINDOWS)]
+            for at, name in enumerate(names)
+            if name.endswith(WINDOWS[0])
+        },
+    )
+
+
+def test_counts_by_column_action_and_window() -> None:
+    found = matches(
+        [
+            (None, 0, ORDER),  # A of kind 31, without a time
+            (8 * 24 * 60, 1, VIEW),
+            (7 * 24 * 60, 0, VIEW),
+            (60, 2, VIEW),
+            (15, 0, VIEW),
+            (1, 1, ORDER),
+        ],
+        realtime=3,
+    )
+    assert found.count(0, "item", "view") == [1, 1, 2, 1, 2]
+    assert found.count(0, "item", "order") == [0, 0, 0, 0, 1]
+    assert found.count(0, "kind", "view") == [1, 1, 2, 1, 3]
+    assert found.count(0, "kind", "order") == [1, 1, 1, 1, 2]
+    assert found.count(1, "item", "view") == [0, 0, 0, 0, 1]
+    assert found.count(1, "item", "order") == [1, 1, 1, 1, 1]
+    assert found.count(2, "item", "view") == [0, 1, 1, 1, 1]
+    assert found.count(2, "kind", "view") == [0, 1, 1, 1, 1]
+    assert found.count(0, "item", "other") == [0] * 5
+    assert found.totals == {
+        "view": [1, 2, 3, 2, 4],
+        "order": [1, 1, 1, 1, 2],
+        "other": [0] * 5,
+    }
+
+
+@pytest.mark.parametrize(("window", "minutes"), [(0, 15), (1, 60), (2, 7 * 24 * 60)])
+def test_a_window_holds_the_event_at_its_edge_and_none_before(window: int, minutes: int) -> None:
+    millisecond = 1 / MINUTE_MS
+    at_edge = matches([(minutes, 0, VIEW)])
+    before = matches([(minutes + millisecond, 0, VIEW)])
+    assert at_edge.count(0, "item", "view")[window] == 1
+    assert before.count(0, "item", "view")[window] == 0
+    assert before.count(0, "item", "view")[-1] == 1
+
+
+def test_a_request_s_history_ends_and_begins_where_its_ranges_say() -> None:
+    """A delay hides the newest event, a length the oldest one."""
+    events = [(30.0, 0, VIEW), (20.0, 0, VIEW), (2.0, 0, VIEW)]
+    assert matches(events).count(0, "item", "view") == [1, 3, 3, 0, 3]
+    late = matches(events, hidden=1)
+    assert late.count(0, "item", "view") == late.totals["view"] == [0, 2, 2, 0, 2]
+    assert late.age(0, "item") == pytest.approx(20 / 60, rel=1e-6)
+    assert matches(events, early=2).count(0, "item", "view") == [1, 1, 1, 0, 1]
+    none = matches(events, hidden=3)
+    assert none.count(0, "item", "view") == [0] * 5 and none.age(0, "item") is None
+
+
+def test_the_real_time_part_is_counted_apart_from_durations() -> None:
+    events = [(5.0, 0, VIEW), (4.0, 0, VIEW), (3.0, 0, VIEW)]
+    for realtime in range(4):
+        found = matches(events, realtime=realtime)
+        assert found.count(0, "item", "view") == [3, 3, 3, realtime, 3]
+
+
+def test_a_missing_value_matches_nothing() -> None:
+    found = matches([(3, 3, VIEW), (2, 4, VIEW), (1, 3, VIEW)])  # kind, then item missing
+    assert found.count(3, "kind", "view") == [0] * 5 and found.age(3, "kind") is None
+    assert found.count(4, "item", "view") == [0] * 5 and found.age(4, "item") is None
+    assert found.count(3, "item", "view") == [2, 2, 2, 0, 2]
+    assert found.count(4, "kind", "view") == [1, 1, 1, 0, 1]
+    assert found.totals["view"] == [3, 3, 3, 0, 3], "it is an event all the same"
+
+
+def test_a_value_that_no_event_holds() -> None:
+    strange = np.array([(5, 31), (2**64 - 1, 2**64 - 1)], np.uint64)
+    found = matches([(1, 0, VIEW)], candidates=strange)
+    assert found.count(0, "item", "view") == [0] * 5 and found.count(0, "kind", "view")[0] == 1
+    assert not np.expm1(found.numbers[1]).round().any() or found.age(1, "kind") is None
+
+
+def test_other_actions_are_counted_together() -> None:
+    """Rarer, unknown and missing ones; and one that training forgot is none of them apart."""
+    events = [(n, 0, action) for n, action in enumerate((VIEW, ORDER, 77, UNKNOWN, MISSING))][::-1]
+    one = matches(events, actions={"view": VIEW})
+    assert one.count(0, "item", "view")[0] == 1 and one.count(0, "item", "other")[0] == 4
+    assert one.age(0, "item") == 0
+    none = matches(events, actions={})
+    assert none.count(0, "item", "other")[0] == 5
+    forgotten = matches(events, actions={"view": -1, "order": ORDER})
+    assert [forgotten.count(0, "item", g)[0] for g in ("view", "order", "other")] == [0, 1, 4]
+    own = matches(events, actions={"other": ORDER, "view": VIEW})
+    assert [own.count(0, "item", g)[0] for g in ("other", "view")] == [4, 1]
+
+
+def test_the_age_of_the_last_match() -> None:
+    found = matches([(None, 2, VIEW), (90, 0, ORDER), (30, 0, VIEW), (0.5, 1, VIEW)])
+    assert found.age(0, "item") == pytest.approx(0.5, rel=1e-6)
+    assert found.age(1, "kind") == found.age(0, "kind") == pytest.approx(0.5 / 60, rel=1e-4)
+    assert found.age(2, "item") == pytest.approx(10 * 8760, rel=1e-5), "no time: as ten years ago"
+    assert matches([(1, 0, VIEW)]).age(2, "item") is None
+
+
+def test_events_of_one_time_all_count() -> None:
+    found = matches([(15, 0, VIEW), (15, 1, VIEW), (15, 0, ORDER), (15, 0, VIEW)])
+    assert found.count(0, "item", "view") == [2, 2, 2, 0, 2]
+    assert found.count(0, "item", "order") == [1, 1, 1, 0, 1]
+
+
+def test_an_empty_history() -> None:
+    found = matches([])
+    assert [found.age(n, c) for n in range(5) for c in ("item", "kind")] == [None] * 10
+    assert not found.numbers[:, : 2 * 3 * 5].any()
+    assert found.totals == {name: [0] * 5 for name in ("view", "order", "other")}
+    assert matches([(1, 0, VIEW)], candidates=ITEMS[:0]).numbers.shape == (0, len(found.names))
+
+
+def test_users_do_not_mix_and_requests_of_one_user_see_their_own() -> None:
+    counter = MatchCounter(MatchCounts(), 2, ACTIONS)
+    item, times = np.array([0, 0, 1, 0]), NOW_MS - MINUTE_MS * np.array([9, 5, 8, 7])
+    index = counter.index(ITEMS, item, counter.groups(np.full(4, VIEW)))
+    names = match_names(MatchCounts(), ("item", "kind"), tuple(ACTIONS))
+    # events 0 and 1 of one user, 2 and 3 of another
+    ranges = np.array([[0, 2, 2], [2, 4, 4], [0, 1, 1]])
+    numbers = counter.numbers(
+        index,
+        seen(times, ranges, np.full(3, NOW_MS)),
+        ITEMS[[0, 0, 0, 1]],
+        np.array([0, 1, 2, 1]),
+    )
+    found = Matches(names, numbers, {})
+    assert [found.count(n, "item", "view")[-1] for n in range(4)] == [2, 1, 1, 1]
+    assert [found.count(n, "kind", "view")[-1] for n in range(4)] == [2, 2, 1, 2]
+    ages = [found.age(n, "item") for n in range(4)]
+    assert ages == pytest.approx([5 / 60, 7 / 60, 9 / 60, 8 / 60], rel=1e-5)
+
+
+def test_an_index_gives_back_its_keys_and_may_leave_out_what_is_not_wanted() -> None:
+    counter = MatchCounter(MatchCounts(), 2, ACTIONS)
+    item = np.array([3, 0, 4, 2, 0])
+    groups = counter.groups(np.full(5, VIEW))
+    index = counter.index(ITEMS, item, groups)
+    assert (index.event_keys() == ITEMS[item]).all()
+    assert index.nbytes() >= 2 * 5 * 8
+    few = counter.index(ITEMS, item, groups, wanted=np.array([2]))
+    assert few.event_keys().tolist() == [[0, 0]] * 3 + [[C, 32]] + [[0, 0]]
+
+
+def naive(
+    counts: MatchCounts,
+    actions: dict[str, int],
+    events: dict[str, Array],
+    ranges: Array,
+    now_ms: Array,
+    candidates: Array,
+    request: Array,
+) -> Array:
+    """The numbers by two loops over candidates and events."""
+    names = [*dict.fromkeys([*actions, "other"])]
+    rows = []
+    for keys, q in zip(candidates.tolist(), request.tolist(), strict=True):
+        begin, middle, end = ranges[q].tolist()
+        table = np.zeros((len(keys), len(names), len(counts.windows_ms) + 2))
+        ages: list[float] = []
+        for column, key in enumerate(keys):
+            last = None
+            for e in range(begin, end):
+                if key == 0 or int(events["keys"][e, column]) != key:
+                    continue
+                named = [n for n, i in actions.items() if i == events["action"][e]]
+                group = names.index(named[0] if named else "other")
+                age = int(now_ms[q]) - int(events["time"][e])
+                within = [age <= window for window in counts.windows_ms]
+                table[column, group] += [*within, e >= middle, True]
+                last = age
+            hours = 0 if last is None else min(last / HOUR_MS, TEN_YEARS_HOURS)
+            ages += [np.log1p(hours) / np.log1p(TEN_YEARS_HOURS), float(last is None)]
+        rows.append([*np.log1p(table).ravel(), *(ages if counts.recency else ())])
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_as_a_double_loop_counts(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    windows = np.unique(rng.integers(1, 40, rng.integers(0, 4))) * HOUR_MS
+    counts = MatchCounts(windows=tuple(f"{w}ms" for w in windows), recency=bool(seed % 2))
+    actions = {f"a{n}": FIRST + int(n) for n in rng.permutation(4)[: rng.integers(0, 4)]}
+    columns, users = int(rng.integers(1, 4)), int(rng.integers(1, 4))
+    lengths = rng.integers(0, 12, users)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    times = [NOW_MS - HOUR_MS * np.sort(rng.integers(0, 50, n))[::-1] for n in lengths]
+    items = rng.integers(0, 4, (9, columns)).astype(np.uint64)
+    items[items > 1] += np.uint64(2**63)
+    E, Q, N = int(offsets[-1]), int(rng.integers(1, 5)), int(rng.integers(0, 30))
+    event_item, user = rng.integers(0, 9, E), rng.integers(0, users, Q)
+    ranges = offsets[user][:, None] + np.sort(
+        (rng.random((Q, 3)) * (lengths[user] + 1)[:, None]).astype(np.int64), axis=1
+    )
+    time_ms = np.concatenate([*times, np.zeros(0)]).astype(np.int64)
+    timeless = offsets[:-1][(lengths > 0) & (rng.random(users) < 0.3)]
+    time_ms[timeless] = TIMELESS_MS
+    now_ms = NOW_MS + HOUR_MS * rng.integers(0, 3, Q)
+    item, request = rng.integers(0, 9, N), np.sort(rng.integers(0, Q, N))
+    action = rng.integers(0, 6, E)
+    counter = MatchCounter(counts, columns, actions)
+    expected = naive(
+        counts,
+        actions,
+        {"keys": items[event_item], "action": action, "time": time_ms},
+        ranges,
+        now_ms,
+        items[item],
+        request,
+    )
+    requested = seen(time_ms, ranges, now_ms)
+    for wanted in (None, item):
+        index = counter.index(items, event_item, counter.groups(action), wanted=wanted)
+        numbers = counter.numbers(index, requested, items[item], request)
+        names = match_names(counts, [f"c{c}" for c in range(columns)], tuple(actions))
+        assert numbers.shape == (N, len(names))
+        np.testing.assert_allclose(numbers, expected.reshape(numbers.shape), rtol=1e-6, atol=1e-7)
+        # where all events and one candidate a request hold one key, the totals are its counts
+        ones = np.ones((9, 1), np.uint64)
+        one = MatchCounter(counts, 1, actions)
+        same = one.index(ones, event_item, counter.groups(action))
+        counted = one.numbers(same, requested, ones[np.zeros(Q, int)], np.arange(Q))
+        totals = counter.totals(index, requested)
+        assert (totals == counted[:, : totals.shape[1]]).all()
+        assert totals.shape[1] == len(match_total_names(counts, actions))
+
+
+# -- schema ----------------------------------------------------------------------------------------
+
+SCHEMA = """
+name: counted
+features:
+  item:
+    item_id: {type: categorical}
+    kind: {type: categorical}
+    tags: {type: categorical, multi: true}
+    price: {type: numeric, encoding: standardise}
+    size: {type: numeric, buckets: 4}
+  cross: {way: {type: categorical}}
+labels: {click: {}}
+split: {valid: 2026-01-07, test: 2026-01-08}
+"""
+
+
+def schema(section: str | None, text: str = SCHEMA) -> Schema:
+    return Schema.parse(text if section is None else f"{text}history: {{match_counts: {section}}}")
+
+
+def test_on_by_default_in_the_columns_that_events_carry() -> None:
+    for section in (None, "true", "{}"):
+        parsed = schema(section)
+        assert parsed.match_columns == ("item_id", "kind", "size")
+        assert parsed.history.match_counts == MatchCounts()
+    assert MatchCounts().windows_ms == (15 * MINUTE_MS, HOUR_MS, 7 * 24 * HOUR_MS)
+    nothing = "name: n\nlabels: {click: {}}\nsplit: {valid: 2026-01-07, test: 2026-01-08}"
+    assert Schema.parse(nothing).match_columns == ()
+
+
+def test_off_is_remembered() -> None:
+    for section in ("false", "null"):
+        parsed = schema(section)
+        assert parsed.history.match_counts is None and parsed.match_columns == ()
+        again = Schema.parse(parsed.to_yaml())
+        assert again == parsed and again.fingerprint() == parsed.fingerprint()
+    assert parsed.fingerprint() != schema(None).fingerprint()
+
+
+def test_settings_are_read_and_written() -> None:
+    parsed = schema(
+        "{columns: [kind], actions: [order, 7], windows: [90s, 2h, 1d], recency: false}"
+    )
+    counts = parsed.history.match_counts
+    assert counts is not None and parsed.match_columns == ("kind",)
+    assert counts.actions == ("order", "7") and not counts.recency
+    assert counts.windows_ms == (90_000, 2 * HOUR_MS, 24 * HOUR_MS)
+    assert Schema.parse(parsed.to_yaml()) == parsed
+    assert match_names(counts, parsed.match_columns, ("order", "7")) == [
+        f"match_counts.kind.{group}.{window}"
+        for group in ("order", "7", "other")
+        for window in ("90s", "2h", "1d", "realtime", "all")
+    ]
+    assert match_names(MatchCounts(windows=()), ("kind",), ()) == [
+        "match_counts.kind.other.realtime",
+        "match_counts.kind.other.all",
+        "match_age.kind",
+        "match_age.kind.missing",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("section", "problem"),
+    [
+        ("{columns: [kindd]}", "columns: no item feature 'kindd'; did you mean kind?"),
+        ("{columns: [way]}", "columns: no item feature 'way'"),
+        ("{columns: [tags]}", "columns: tags must be a one-valued categorical or bucketed numeric"),
+        ("{columns: [price]}", "columns: price must be a one-valued"),
+        ("{columns: [kind, kind]}", "columns: a feature is named twice: kind, kind"),
+        ("{columns: []}", "columns: "),
+        ("{windows: [0]}", "windows: expected durations above 0, each longer than the one before"),
+        ("{windows: [2h, 1h]}", "windows: expected .*, got 2h, 1h"),
+        ("{windows: [1h, 60min]}", "windows: expected .*, got 1h, 1h"),
+        ("{windows: [60]}", r"windows\.0: expected a duration with a unit"),
+        ("{actions: -1}", "actions: expected how many actions are counted apart, 0 to 100"),
+        ("{actions: [a, a]}", "actions: expected how many actions"),
+        ("{actions: true}", "actions: expected how many actions"),
+        ("{recent: true}", "recent: unknown key"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_its_key(section: str, problem: str) -> None:
+    with pytest.raises(SchemaError, match=rf"history\.match_counts\.{problem}"):
+        schema(section)
+
+
+@pytest.mark.parametrize(
+    ("level", "name"),
+    [("cross", "match_counts"), ("cross", "match_age"), ("context", "match_totals")],
+)
+def test_the_numbers_names_are_taken(level: str, name: str) -> None:
+    text = SCHEMA.replace("cross: {way:", f"{level}: {{{name}:")
+    with pytest.raises(SchemaError, match=rf"{name}: .* is taken by history\.match_counts"):
+        schema(None, text)
+    assert schema("false", text).match_columns == ()
