@@ -70,11 +70,13 @@ class StoreLimits:
         ):
             value = getattr(self, name)
             if value is not None and value < least:
-                raise SettingsError(f"store {name}: expected at least {least}, got {value}")
+                raise SettingsError(
+                    f"store {name}: expected at least {least}, got {value}", field=name
+                )
         for name in ("timeout_s", "append_timeout_s"):
             if getattr(self, name) <= 0:
                 raise SettingsError(
-                    f"store {name}: expected more than 0, got {getattr(self, name)}"
+                    f"store {name}: expected more than 0, got {getattr(self, name)}", field=name
                 )
 
     def enters_history(self, event: Event) -> bool:

@@ -179,4 +179,4 @@ class MemoryStore:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise StoreError("memory://: closed")
+            raise StoreError("memory://: closed", code="store_closed")

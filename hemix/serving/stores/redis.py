@@ -216,13 +216,15 @@ class RedisStore:
     @contextmanager
     def _store_errors(self, response_timeout_s: float | None = None) -> Iterator[None]:
         if self._closed:
-            raise StoreError(f"{self._name}: closed")
+            raise StoreError(f"{self._name}: closed", code="store_closed")
         timeout_s = response_timeout_s or self._limits.timeout_s
         try:
             self._check_format()
             yield
         except redis.TimeoutError as error:
-            raise StoreError(f"{self._name}: no answer within {timeout_s:g} s") from error
+            raise StoreError(
+                f"{self._name}: no answer within {timeout_s:g} s", code="store_timeout"
+            ) from error
         except redis.ConnectionError as error:
             raise StoreError(f"{self._name}: cannot be reached: {_one_line(error)}") from error
         except redis.RedisError as error:

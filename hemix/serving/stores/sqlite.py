@@ -113,7 +113,9 @@ class SQLiteStore:
         with store_errors(self._path, timeout_s):
             if not self._lock.acquire(timeout=timeout_s):
                 raise StoreError(
-                    f"{self._path}: busy: waited {timeout_s:g} s for another write to end"
+                    f"{self._path}: busy: waited {timeout_s:g} s for another write to end",
+                    code="store_locked",
+                    field=str(self._path),
                 )
             try:
                 self._check_usable()
@@ -275,7 +277,7 @@ class SQLiteStore:
 
     def _check_usable(self) -> None:
         if self._closed:
-            raise StoreError(f"{self._path}: closed")
+            raise StoreError(f"{self._path}: closed", code="store_closed")
         try:
             same_file = self._path.stat().st_ino == self._inode
         except OSError:
@@ -283,6 +285,8 @@ class SQLiteStore:
         if not same_file:  # writes to it would be lost
             raise StoreError(
                 f"{self._path}: the file was removed or replaced while it was open",
+                code="store_replaced",
+                field=str(self._path),
                 hint="restart to make a new one",
             )
 
