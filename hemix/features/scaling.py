@@ -45,8 +45,8 @@ def fit_scale(samples: Sequence[tuple[Array, Array]]) -> Scale:
     Args:
         samples: (values float64 [n], weights float64 [n]) each.
     """
-    finite = [np.abs(values) < MAX_NUMBER for values, _ in samples]
-    usable = [(v[own], w[own]) for (v, w), own in zip(samples, finite, strict=True)]
+    in_range = [np.abs(values) < MAX_NUMBER for values, _ in samples]
+    usable = [(v[own], w[own]) for (v, w), own in zip(samples, in_range, strict=True)]
     usable = [(values, weights / weights.sum()) for values, weights in usable if len(values)]
     if not usable:
         return Scale()

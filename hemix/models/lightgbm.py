@@ -248,8 +248,7 @@ class LightGBM:
 
     @torch.no_grad()
     def score(self, state: Tensor, inputs: Inputs) -> Tensor:
-        """Return logits [N, T], conditional for a task with ``given``; zeros before there are
-        trees.
+        """Return logits [N, T]: conditional for a task with ``given``, zeros without trees.
 
         Args:
             state: The request state [Q, columns].

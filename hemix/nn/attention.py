@@ -29,13 +29,12 @@ _TILE_ELSEWHERE = 2**27
 
 
 def absorbs(queries: int, heads: int, width: int) -> bool:
-    """Return whether it takes fewer FLOPs to move the projections of keys and values to the
-    queries.
+    """Return whether absorbed attention takes fewer FLOPs.
 
-    The queries then attend to the event vectors themselves. Per key, with D = width, projecting
-    costs 4 D^2 and attending 4 D for each of the user's ``queries``. Absorbed, attending costs 4 D
-    for each query and head, and projecting costs nothing. So absorbed wins below D / (heads - 1)
-    queries.
+    The projections of keys and values move to the queries, which attend to the event vectors
+    themselves. Per key, with D = width, projecting costs 4 D^2 and attending 4 D for each of the
+    user's ``queries``. Absorbed, attending costs 4 D for each query and head, and projecting costs
+    nothing. So absorbed wins below D / (heads - 1) queries.
 
     Args:
         queries: Queries of one user.

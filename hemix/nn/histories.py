@@ -156,8 +156,7 @@ class RaggedLayout:
 
 
 def history_means(events_ED: Tensor, history_ranges_Q3: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean of the events that each request sees, [Q, D], of the global and the real-time
-    part.
+    """Return the means [Q, D] of the events that each request sees.
 
     The boundaries of all ranges divide the events into segments. Every event is added once, into
     its segment; a request adds up the segments of its range.

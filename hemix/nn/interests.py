@@ -203,11 +203,10 @@ class HistoryInterest(nn.Module):
     def weights(
         self, state: HistoryState, queries_NnD: Tensor, index: CandidateIndex, events: int
     ) -> Tensor:
-        """Return each event's weight for a candidate's dynamic queries, [N, 1 + E], the null event
-        first.
+        """Return each event's weight for a candidate's dynamic queries, [N, 1 + E].
 
-        A weight is the mean over queries and heads. All weights are held at once: use it for few
-        candidates.
+        The null event comes first. A weight is the mean over queries and heads. All weights are
+        held at once: use it for few candidates.
 
         Args:
             state: The history.

@@ -98,8 +98,7 @@ class FieldProducts(nn.Module):
             return fields_QFd, pair_dots(fields_QFd)
 
     def of_candidates(self, request_QFd: Tensor, inputs: Inputs) -> Tensor:
-        """Return the products of the candidates' fields with their requests' and among themselves,
-        [N, P].
+        """Return the products of candidate fields with request fields and each other, [N, P].
 
         Args:
             request_QFd: The requests' fields.
