@@ -182,7 +182,7 @@ def test_what_goes_wrong_in_the_background_ends_the_run(
     planted_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: Path, _tensors: dict[str, torch.Tensor]) -> str:
-        raise StorageError(f"{path}: the disk is full")
+        raise StorageError(f"{path}: the disk is full", code="disk_full")
 
     monkeypatch.setattr(module, "save_tensors", full)
     with raises(StorageError, "rows-00000-of-00001.safetensors", code="disk_full"):

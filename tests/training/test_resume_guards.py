@@ -97,7 +97,7 @@ def test_a_run_may_be_a_link_to_a_folder_that_is_not_there_yet(
     settings = {"train.batch_size": 512, "model.layers": 1}
     api.train(planted_data, tmp_path / "run", settings=settings)
     assert (tmp_path / "run").is_symlink() and (tmp_path / "disk" / "run" / "run.json").is_file()
-    with raises(UsageError, tmp_path / "run", code="out_exists", field="--out"):
+    with raises(UsageError, tmp_path / "disk" / "run", code="out_exists", field="--out"):
         api.train(planted_data, tmp_path / "run")
 
 
