@@ -282,9 +282,7 @@ class SIM(Ranker):
         )
 
     def search(self, state: RequestState, candidates_ND: Tensor, batch: RequestBatch) -> Tensor:
-        """Return rows of the retrieved events, int64 [N, 1 + search_events], 0 for none.
-
-        The null event comes first.
+        """Return rows of the retrieved events (null first), int64 [N, 1 + search_events], 0: none.
 
         Args:
             state: The request state.
