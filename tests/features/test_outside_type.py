@@ -156,21 +156,21 @@ def test_it_is_served_as_it_was_trained_and_replayed(
     store = LoggingStore(open_store("memory://", StoreLimits(ttl_ms=None)), served)
     config = ServeConfig(store_timeout=5)
     engine = Engine(loaded, store, config, name="feed", version="1", log=log)
-    asked = asked_requests(logs, Dataset(data))
+    requests = asked_requests(logs, Dataset(data))
     expected = expected_scores(loaded, Dataset(data))
-    values = [candidate.fields["shown"] for one in asked for candidate in one.request.items]
+    values = [candidate.fields["shown"] for one in requests for candidate in one.request.items]
     assert None in values and len(set(values)) > 5
-    for one in replayed(store, live_events(logs, loaded.schema), asked):
+    for one in replayed(store, live_events(logs, loaded.schema), requests):
         assert_same(engine.rank([one.request])[0], one, expected)
     fields = {"shown": 3, "sold": 10**6}
-    alone = _request(asked[0].request, fields)
+    alone = _request(requests[0].request, fields)
     changed, as_before = engine.rank([alone])[0], engine.rank([_request(alone, {"shown": 3})])[0]
     assert changed.items[0].score != as_before.items[0].score, "the request's own value counts"
     engine.close()
     served.release(log)
 
     again = replay_log(log.folder, run)
-    assert again["rankings"] == len(asked) + 2
+    assert again["rankings"] == len(requests) + 2
     assert again["max_abs_difference"] <= TOLERANCE
 
 
