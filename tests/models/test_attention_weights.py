@@ -62,7 +62,7 @@ def test_the_weights_sum_the_values_to_the_queries_results(age: str, cached: boo
 
 
 @pytest.mark.parametrize("age", ["bias", "embedding"])
-def test_only_what_a_request_sees_has_weight_and_all_of_it_is_one(age: str) -> None:
+def test_weights_lie_within_the_history_ranges_and_sum_to_one(age: str) -> None:
     model, state, inputs, *_ = prepared(age=age, attention_heads=2)
     for interest, history, columns in (
         (model.global_, state.global_, (0, 1)),
@@ -103,7 +103,7 @@ def test_without_dynamic_queries_nothing_is_explained() -> None:
     assert model.event_weights(state, inputs, 5) is None
 
 
-def test_without_a_history_the_other_one_explains() -> None:
+def test_without_one_history_the_weights_come_from_the_other() -> None:
     model, state, inputs, *_ = prepared(use_realtime=False)
     with torch.no_grad():
         top = model.event_weights(state, inputs, 5)

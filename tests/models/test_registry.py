@@ -35,7 +35,7 @@ from hemix.serving.stores import StoreLimits, open_store
 from hemix.settings import build_settings
 from tests.batches import make_batch, make_spec
 from tests.lab.studies.in_process import trials_in_process
-from tests.serving.parity import asked_requests, assert_same, expected_scores, live_events
+from tests.serving.parity import assert_same, expected_scores, live_events, logged_requests
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "two_towers.py"
 FAST = {"train.batch_size": 256, "train.warmup_steps": 1}
@@ -139,7 +139,7 @@ def test_it_serves_what_it_predicts(own_run: Path, planted_logs: Path, planted_d
     store.append(live_events(planted_logs, run.schema))
     engine = Engine(run, store, ServeConfig(store_timeout=5))
     expected = expected_scores(run, data)
-    requests = asked_requests(planted_logs, data)[:20]
+    requests = logged_requests(planted_logs, data)[:20]
     for ranking, one in zip(engine.rank([a.request for a in requests]), requests, strict=True):
         assert_same(ranking, one, expected)
     engine.close()
