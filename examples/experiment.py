@@ -77,7 +77,14 @@ def hemix(*arguments: object) -> None:
 
 
 def train(data: Path, run: Path, model: str, settings: Mapping[str, Any]) -> None:
-    """Train a run, or resume it with its own settings; a finished run stays as it is."""
+    """Train a run, or resume it with its own settings; a finished run stays unchanged.
+
+    Args:
+        data: The dataset.
+        run: The run folder.
+        model: The model's name.
+        settings: Values by setting, for ``--set``.
+    """
     if run.exists():
         hemix("train", "--data", data, "--out", run, "--resume")
         return
@@ -88,7 +95,12 @@ def train(data: Path, run: Path, model: str, settings: Mapping[str, Any]) -> Non
 
 
 def serve(run: Path, logs: Path) -> subprocess.Popen[str]:
-    """Start a server of a run; its own store holds the city's past."""
+    """Start a server of a run; its own store holds the city's past.
+
+    Args:
+        run: The run folder.
+        logs: The city's logs, which are loaded into the store.
+    """
     store = f"sqlite:///{run}-events.db"
     hemix("store", "load", logs, "--store", store, "--history-days", 0)
     command = [sys.executable, "-m", "hemix", "serve", run, "--port", 0, "--store", store]

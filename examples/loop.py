@@ -6,11 +6,11 @@
 A first model, trained on the city's logs, serves `--live` users for five days, and the server logs
 its rankings. Three models then train on the old logs and new ones:
 
-    own      rankings of the first model
-    blind    the same, with position 0 for every impression, old and new; it shows the value of the
-             position as a bias feature
-    policy   rankings of the city's logging policy for the same users and days; it shows the effect
-             of more data alone
+- own: rankings of the first model.
+- blind: the same, with position 0 for every impression, old and new. It shows the value of the
+  position as a bias feature.
+- policy: rankings of the city's logging policy for the same users and days. It shows the effect of
+  more data alone.
 
 Three of the five days train; the last two validate and test. All four models then serve other users
 for two days. example_loop/loop.json holds the effects, and for every arm its calibration (PCOC:
@@ -87,7 +87,13 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def summarise(path: Path, runs: Mapping[str, Path], since_ms: int) -> dict[str, Any]:
-    """The experiment's results of the runs, with the figures of their pages."""
+    """Return the experiment's results of the runs, with the figures of their pages.
+
+    Args:
+        path: The experiment's JSON file.
+        runs: Run folders by arm.
+        since_ms: The start of the experiment, UTC.
+    """
     content = json.loads(path.read_text())
     return {
         "arms": {
@@ -129,6 +135,13 @@ def hemix(*arguments: object) -> None:
 
 
 def train(logs: Path, run: Path, threads: int) -> None:
+    """Prepare logs and train a run.
+
+    Args:
+        logs: The folder of logs.
+        run: The run folder to create.
+        threads: PyTorch threads.
+    """
     data = logs.with_name(f"{logs.name}-data")
     hemix("prepare", logs, "--out", data)
     hemix("train", "--data", data, "--out", run, "--set", f"train.threads={threads}")
@@ -138,7 +151,13 @@ def train(logs: Path, run: Path, threads: int) -> None:
 
 
 def run_experiment(runs: Mapping[str, Path], logs: Path, options: Sequence[object]) -> None:
-    """Run `hemix experiment` with a server of each run; the servers' stores hold the logs."""
+    """Run `hemix experiment` with a server of each run; the servers' stores hold the logs.
+
+    Args:
+        runs: Run folders by arm.
+        logs: The folder of logs.
+        options: Further options of the command.
+    """
     servers: list[subprocess.Popen[str]] = []
     try:
         arms: list[str] = []
@@ -154,6 +173,13 @@ def run_experiment(runs: Mapping[str, Path], logs: Path, options: Sequence[objec
 
 
 def serve(run: Path, logs: Path, store: str) -> subprocess.Popen[str]:
+    """Start a server of a run after loading logs into its store.
+
+    Args:
+        run: The run folder.
+        logs: The folder of logs.
+        store: URL of the store.
+    """
     hemix("store", "load", logs, "--store", store, "--history-days", 0)
     command = [sys.executable, "-m", "hemix", "serve", run, "--port", 0, "--store", store]
     command += ["--history-days", 0, "--json"]
@@ -180,7 +206,13 @@ def logged_tables(served: Path) -> Tables:
 
 
 def policy_tables(folder: Path, days: int, live: int) -> Tables:
-    """The rows of the live users and days in the logs of the longer city."""
+    """Return the rows of the live users and days in the logs of the longer city.
+
+    Args:
+        folder: The folder of the example.
+        days: Days of the logs before the live days.
+        live: How many users are live.
+    """
     since_ms, users = first_live_ms(folder, days), {f"u{user:06d}" for user in range(live)}
     is_live = pc.field("user_id").isin(users) & (pc.field("time_ms") >= since_ms)
     return tuple(
@@ -190,7 +222,12 @@ def policy_tables(folder: Path, days: int, live: int) -> Tables:
 
 
 def first_live_ms(folder: Path, days: int) -> int:
-    """Midnight in Shanghai after the last day of the logs, in ms UTC."""
+    """Return midnight in Shanghai after the last day of the logs, in ms UTC.
+
+    Args:
+        folder: The folder of the example.
+        days: Days of the logs.
+    """
     impressions = pq.read_table(folder / "logs" / "impressions.parquet", columns=["time_ms"])
     first_ms = pc.min(impressions["time_ms"]).cast(pa.int64()).as_py()
     shanghai_ms = 8 * 3_600_000
@@ -210,6 +247,12 @@ def write_logs(folder: Path, name: str, tables: Tables, *, with_position: bool) 
 
     Without ``with_position`` every impression, old or new, has position 0: a model that sees some
     positions would correct for them.
+
+    Args:
+        folder: The folder of the example.
+        name: Prefix of the new folder's name.
+        tables: New impressions and events.
+        with_position: Whether impressions keep their positions.
     """
     logs = folder / f"{name}-logs"
     for table, rows in zip(("impressions", "events"), tables, strict=True):
@@ -234,11 +277,15 @@ def write_logs(folder: Path, name: str, tables: Tables, *, with_position: bool) 
 
 
 def page_figures(run: Path, since_ms: int) -> dict[str, Any]:
-    """Calibration and variety of what a run served since a time and users saw.
+    """Return calibration and variety of the rankings that users saw since a time.
 
     ``pcoc`` and ``pcoc_top`` are predicted over observed clicks, at all positions and at the top.
     ``items`` is the exponential of the entropy of the shown items: that many equally frequent items
     would be as varied. ``distinct_share`` is the fraction of the city's items that were shown.
+
+    Args:
+        run: The run folder of the server.
+        since_ms: UTC.
     """
     log = ranking_log(run)
     rows = log.with_name("rows")

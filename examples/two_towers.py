@@ -46,11 +46,21 @@ class TwoTowers(Ranker):
         return vectors_Rh
 
     def encode_request(self, state: Tensor, inputs: Inputs) -> Tensor:
-        """[Q, h]"""
+        """Return the user vector of every request, [Q, h].
+
+        Args:
+            state: User vectors [R, h].
+            inputs: Inputs with the level ``request``.
+        """
         return state.index_select(0, inputs.batch.user_index)
 
     def score(self, state: Tensor, inputs: Inputs) -> Tensor:
-        """Logits [N, T]."""
+        """Return logits [N, T].
+
+        Args:
+            state: The requests' user vectors [Q, h].
+            inputs: Inputs with the level ``candidate``.
+        """
         assert inputs.item_IW is not None
         batch = inputs.batch
         items_Nh = self.item(inputs.item_IW).index_select(0, batch.item_index)

@@ -68,7 +68,9 @@ class Client:
             UsageError: ``url`` is not an address.
         """
         if not url.lower().startswith(("http://", "https://")):
-            raise UsageError(f"url {url!r}: expected http://HOST:PORT or https://HOST:PORT")
+            raise UsageError(
+                f"url {url!r}: expected http://HOST:PORT or https://HOST:PORT", field="url"
+            )
         self.url = url.rstrip("/")
         self._token = token
         self._timeout = timeout_seconds
@@ -76,7 +78,8 @@ class Client:
             proxies = [urllib.request.ProxyHandler({})] if _is_loopback(self.url) else []
         except ValueError as error:
             raise UsageError(
-                f"url {url!r}: expected http://HOST:PORT or https://HOST:PORT: {error}"
+                f"url {url!r}: expected http://HOST:PORT or https://HOST:PORT: {error}",
+                field="url",
             ) from error
         self._opener = urllib.request.build_opener(*proxies)
 

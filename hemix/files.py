@@ -80,7 +80,10 @@ def check_new_folder(out: Path) -> None:
         ) from error
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(
-            f"--out {out}: exists already and is not empty", field="--out", hint="name a new folder"
+            f"--out {out}: exists already and is not empty",
+            code="out_exists",
+            field="--out",
+            hint="name a new folder",
         )
 
 

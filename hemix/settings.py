@@ -22,7 +22,7 @@ from hemix.config import (
 )
 from hemix.errors import SettingsError
 from hemix.models.base import ModelConfig
-from hemix.models.hemix import HeMixConfig
+from hemix.models.hemix_config import HeMixConfig
 from hemix.models.registry import find_model, known_models
 from hemix.validation import did_you_mean, first_problem
 

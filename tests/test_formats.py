@@ -35,6 +35,7 @@ from hemix.serving.models import _test_metrics
 from hemix.serving.ranking_log.files import read_table, write_table
 from hemix.training.checkpoint import Checkpoint, Checkpoints, Snapshot
 from hemix.training.parent import parent_run, write_parent
+from tests.refusals import raises
 
 OTHERS = [None, 0, 99, "1", True]
 SAVED = SavedFormat(version=1, error=StorageError, remedy="do it again")
@@ -81,7 +82,7 @@ def test_a_refusal_names_both_versions_and_the_remedy(
 
 @pytest.mark.parametrize("version", [None, b"2", b"x", b"\xff", b"", b"-1"])
 def test_text_of_another_version_is_refused(version: bytes | None) -> None:
-    with pytest.raises(StorageError, match=r"a\.parquet: format_version: expected 1, found "):
+    with raises(StorageError, "expected 1", code="wrong_format_version", field="a.parquet"):
         SAVED.check_bytes("a.parquet", version)
     SAVED.check_bytes("a.parquet", b"1")
 

@@ -83,6 +83,7 @@ def test_the_exceptions_are_one_tree() -> None:
     assert sorted(errors.__all__) == [
         "DataError",
         "HemixError",
+        "Interrupted",
         "MissingExtra",
         "ProcessLost",
         "RequestError",
@@ -92,6 +93,7 @@ def test_the_exceptions_are_one_tree() -> None:
         "SettingsError",
         "StorageError",
         "StoreError",
+        "UnknownVersion",
         "UsageError",
     ]
     assert all(issubclass(getattr(errors, name), errors.HemixError) for name in errors.__all__)

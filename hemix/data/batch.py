@@ -183,7 +183,7 @@ class RequestBatch:
 
         Args:
             first: The first impression.
-            last: The position behind the last impression; None: all that follow.
+            last: The position behind the last impression; None: the end of the batch.
         """
         return expand_per_impression(self, first, self.candidates_count if last is None else last)
 

@@ -19,7 +19,17 @@ __all__ = ["expand_per_impression", "select_candidates", "select_users"]
 
 
 def select_users(batch: RequestBatch, users: Tensor) -> tuple[RequestBatch, Tensor]:
-    """See :meth:`hemix.data.batch.RequestBatch.select_users`."""
+    """Return some users with all their events, requests and candidates.
+
+    See :meth:`hemix.data.batch.RequestBatch.select_users`.
+
+    Args:
+        batch: The batch.
+        users: int64 [n], distinct user rows, in the order of the new batch.
+
+    Returns:
+        The batch, and int64: which candidates of ``batch`` it holds.
+    """
     user_index = _new_index(users, batch.users_count).index_select(0, batch.user_index)
     requests = torch.nonzero(user_index >= 0).squeeze(1)
     user_index = user_index.index_select(0, requests)
@@ -54,7 +64,18 @@ def select_users(batch: RequestBatch, users: Tensor) -> tuple[RequestBatch, Tens
 
 
 def select_candidates(batch: RequestBatch, first: int, last: int) -> tuple[RequestBatch, slice]:
-    """See :meth:`hemix.data.batch.RequestBatch.select_candidates`."""
+    """Return some candidates with all users, events and requests, as views.
+
+    See :meth:`hemix.data.batch.RequestBatch.select_candidates`.
+
+    Args:
+        batch: The batch.
+        first: The first candidate.
+        last: The position behind the last candidate.
+
+    Returns:
+        The batch, and which item rows of ``batch`` it holds.
+    """
     candidates, event_item = slice(first, last), batch.event_item
     item_index = batch.item_index[candidates]
     used = torch.cat([item_index, event_item]) if event_item.shape[0] else item_index
@@ -72,7 +93,15 @@ def select_candidates(batch: RequestBatch, first: int, last: int) -> tuple[Reque
 
 
 def expand_per_impression(batch: RequestBatch, first: int, last: int) -> RequestBatch:
-    """See :meth:`hemix.data.batch.RequestBatch.expand_per_impression`."""
+    """Return some impressions with a user row, a history and a request each.
+
+    See :meth:`hemix.data.batch.RequestBatch.expand_per_impression`.
+
+    Args:
+        batch: The batch.
+        first: The first impression.
+        last: The position behind the last impression.
+    """
     impressions = slice(first, last)
     request_N = batch.request_index[impressions]
     N, device = request_N.shape[0], request_N.device

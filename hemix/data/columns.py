@@ -63,7 +63,12 @@ class Columns:
         )
 
     def slice(self, first: int, last: int) -> Columns:
-        """Return rows [first, last), as views."""
+        """Return rows [first, last), as views.
+
+        Args:
+            first: The first row.
+            last: The position behind the last row.
+        """
         return Columns(
             ids=self.ids[first:last],
             numbers=self.numbers[first:last],

@@ -38,7 +38,9 @@ class Dataset:
         if not manifest.is_file():
             raise DataError(
                 f"{self.folder}: not a dataset folder (no manifest.json): make one with hemix "
-                "prepare"
+                "prepare",
+                code="missing_dataset",
+                field=str(self.folder),
             )
         try:
             self.manifest = MANIFEST_FORMAT.read(manifest)

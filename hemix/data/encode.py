@@ -52,7 +52,12 @@ class _FittedFeature:
     learned: Learned
 
     def raw_column(self, raw: RawColumn | None, context: RowContext) -> RawColumn:
-        """Return the given raw column, or compute that of a computed feature."""
+        """Return the given raw column, or compute that of a computed feature.
+
+        Args:
+            raw: The parsed column; None for a computed feature.
+            context: What computed features read of the rows.
+        """
         if self.computed:
             return self.feature.computed(context)
         assert raw is not None, f"{self.name}: no raw column"

@@ -130,7 +130,12 @@ class Jagged:
         return Jagged(values=self.values.index_select(0, positions), offsets=offsets)
 
     def slice(self, first: int, last: int) -> Jagged:
-        """Return rows [first, last); the values are a view."""
+        """Return rows [first, last); the values are a view.
+
+        Args:
+            first: The first row.
+            last: The position behind the last row.
+        """
         offsets = self.offsets[first : last + 1]
         begin, end = int(offsets[0]), int(offsets[-1])
         return Jagged(values=self.values[begin:end], offsets=offsets - begin)

@@ -107,7 +107,12 @@ class JaggedArray(Generic[Scalar]):
         return JaggedArray.from_lengths(self.values.take(range_positions(begin, lengths)), lengths)
 
     def slice(self, first: int, last: int) -> JaggedArray[Scalar]:
-        """Return rows [first, last); the values are a view."""
+        """Return rows [first, last); the values are a view.
+
+        Args:
+            first: The first row.
+            last: The position behind the last row.
+        """
         offsets = self.offsets[first : last + 1]
         return JaggedArray(
             values=self.values[offsets[0] : offsets[-1]], offsets=offsets - offsets[0]

@@ -67,7 +67,12 @@ class Block:
         )
 
     def slice(self, first: int, last: int) -> Block:
-        """Return rows [first, last), as views."""
+        """Return rows [first, last), as views.
+
+        Args:
+            first: The first row.
+            last: The position behind the last row.
+        """
         return Block(
             ids=self.ids[first:last],
             numbers=self.numbers[first:last],

@@ -1,12 +1,12 @@
 """A HeMix as two modules that a graph for another server can hold.
 
-The forward is the model's own; it is fed padded rectangles instead of ragged rows
-(`hemix.nn.padded`), and look-ups are made in each half's own tables. Two modules, because a server
-calls them at different times: :class:`DenseUser` once per user, :class:`DenseRequest` once per
-request. Both say by name, type and shape what they take and give.
+The forward is the model's own. Its inputs are padded rectangles instead of ragged rows
+(`hemix.nn.padded`), and each half looks up vectors in its own tables. There are two modules because
+a server calls them at different times: :class:`DenseUser` once per user, :class:`DenseRequest` once
+per request. Both list the name, type and shape of their inputs and outputs.
 
 Letters: R users, L events a user, I distinct item rows of events, Q requests, C candidates a
-request, N = Q * C, D token width, W width of a level's vectors.
+request, N = Q * C. D is the token width, W the width of a level's vectors.
 """
 
 from __future__ import annotations
@@ -156,10 +156,10 @@ class DenseUser(_Half):
 
     def __init__(self, model: HeMix) -> None:
         spec: InputSpec = model.spec
-        self_tables = [spec.item.tables[c] for c in spec.event_item_columns]
-        used = [*_level_tables(spec.user), *self_tables, *spec.event.tables]
+        event_item_tables = [spec.item.tables[c] for c in spec.event_item_columns]
+        used = [*_level_tables(spec.user), *event_item_tables, *spec.event.tables]
         super().__init__(model, used, ["tokenizer", "events", "global_", "products"])
-        self.carried = self_tables
+        self.event_item_tables = event_item_tables
         self.inputs, self.outputs = tuple(user_ports(spec)), state_ports(model)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -192,8 +192,8 @@ class DenseUser(_Half):
             else time_E.new_zeros(time_E.shape[0], 0)
         )
         fields = tuple(
-            EventField(values_Vd=self.tables[self._table[table]], index_E=ids_Ef[:, place])
-            for place, table in enumerate(spec.event.tables)
+            EventField(values_Vd=self.tables[self._table[table]], index_E=ids_Ef[:, column])
+            for column, table in enumerate(spec.event.tables)
         )
         item_IW, event_item = self._items(given, time_E)
         user_RW = self._level("user", spec.user, given)
@@ -230,14 +230,15 @@ class DenseUser(_Half):
     def _items(self, given: Mapping[str, Tensor], time_E: Tensor) -> tuple[Tensor, Tensor]:
         """(vectors [I, W] of item rows, the row of every event)."""
         level, size = self.spec.item, self.config.embedding_size
-        if not self.carried:
+        if not self.event_item_tables:
             no_vectors = self.model.events.null.new_zeros(1, len(level.tables) * size)
             return no_vectors, torch.zeros_like(time_E)
-        own_Ic, carried = given["event_item_ids"], self.spec.event_item_columns
-        vectors = [self._vectors(table, own_Ic[:, i]) for i, table in enumerate(self.carried)]
-        # nobody reads the other columns, so any vector may stand there
-        places = [carried.index(c) if c in carried else 0 for c in range(len(level.tables))]
-        item_IW = torch.cat([vectors[place] for place in places], 1)
+        own_Ic, columns = given["event_item_ids"], self.spec.event_item_columns
+        tables = enumerate(self.event_item_tables)
+        vectors = [self._vectors(table, own_Ic[:, i]) for i, table in tables]
+        # the other columns are not read, so any vector may stand there
+        positions = [columns.index(c) if c in columns else 0 for c in range(len(level.tables))]
+        item_IW = torch.cat([vectors[position] for position in positions], 1)
         return item_IW, given["event_item"].flatten()
 
 

@@ -66,7 +66,7 @@ class Vocabulary(SchemaSection):
 
 @dataclass(frozen=True, kw_only=True)
 class RowContext:
-    """What computed features may need to know of rows beside their raw columns."""
+    """What computed features may need to know of rows besides their raw columns."""
 
     rows: int
     time_ms: Array | None = None
@@ -153,7 +153,12 @@ class FeatureType(SchemaSection):
         """
 
     def table_of(self, level: str, name: str) -> str:
-        """Return the embedding table of its ids."""
+        """Return the embedding table of the feature's ids.
+
+        Args:
+            level: The feature's level.
+            name: The feature's name.
+        """
         return f"{level}.{name}"
 
     def vocabulary_settings(self) -> Vocabulary | None:
@@ -261,7 +266,13 @@ class FeatureType(SchemaSection):
         return pa.array(usable, self.json_type())
 
     def live_column(self, values: pa.Array, raw: RawColumn) -> pa.Array:
-        """Return what live events would hold of a column of a log, as :meth:`json_type` has it."""
+        """Return the values that live events hold for a log's column, in the type of
+        :meth:`json_type`.
+
+        Args:
+            values: The column as the log has it, [rows].
+            raw: The same column after :meth:`parse`.
+        """
         assert isinstance(raw, np.ndarray)
         return pa.array(raw, pa.float64(), from_pandas=True)
 
@@ -272,6 +283,10 @@ class FeatureType(SchemaSection):
 
         Features with the same path share one state. The raw column of a feature that learns is
         float64 [rows] or [rows, 2].
+
+        Args:
+            level: The feature's level.
+            name: The feature's name.
         """
         return None
 
@@ -309,10 +324,14 @@ class FeatureType(SchemaSection):
         raise NotImplementedError
 
     def statistic_keys(self, raw: RawColumn, learned: Learned) -> Array:
-        """Return what stands for each value in keys of statistics and in match counts: uint64
-        [rows], NULL_KEY where missing.
+        """Return the key of each value in statistics and match counts: uint64 [rows].
 
-        By default this is its id. Asked only of a feature with one id a row.
+        It is NULL_KEY where the value is missing, by default the id elsewhere. Only features with
+        one id a row have keys.
+
+        Args:
+            raw: The raw column, [rows].
+            learned: What the feature learned from train rows.
         """
         out = EncodedColumns()
         self.encode(raw, learned, out)

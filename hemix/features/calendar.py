@@ -53,6 +53,12 @@ class CalendarField(FeatureType):
         return FIRST + _SIZES[self.part]
 
     def encode(self, raw: RawColumn, learned: Learned, out: EncodedColumns) -> None:
-        """Append the id."""
+        """Append the id.
+
+        Args:
+            raw: int [rows], -1 where missing.
+            learned: Not used.
+            out: Receives ids int32 [rows].
+        """
         assert isinstance(raw, np.ndarray)
         out.ids.append(np.where(raw < 0, MISSING, FIRST + raw).astype(np.int32))

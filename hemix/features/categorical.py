@@ -71,7 +71,12 @@ class Categorical(SingleColumn):
         return value
 
     def table_of(self, level: str, name: str) -> str:
-        """Return the embedding table: the shared one, or the feature's own."""
+        """Return the embedding table: the shared one, or the feature's own.
+
+        Args:
+            level: The feature's level.
+            name: The feature's name.
+        """
         return self.table or f"{level}.{name}"
 
     def vocabulary_settings(self) -> Vocabulary | None:
@@ -92,7 +97,16 @@ class Categorical(SingleColumn):
         return None if is_keyable(kind) else "a string, a whole number, a boolean or a date"
 
     def parse(self, columns: tuple[str, ...], values: list[pa.Array], where: Where) -> RawColumn:
-        """Return keys uint64 [rows], or with ``multi`` jagged keys."""
+        """Return keys uint64 [rows], or with ``multi`` jagged keys.
+
+        Args:
+            columns: The name of the column.
+            values: The column, [rows].
+            where: Where the rows come from, for messages.
+
+        Raises:
+            DataError: A value cannot be read; names row and column.
+        """
         (column,), (array,) = columns, values
         if self.multi:
             return _jagged_keys(column, array, self.max_values, where)
@@ -121,7 +135,12 @@ class Categorical(SingleColumn):
         return text_of(value)
 
     def json_column(self, values: Sequence[Any], fits: Callable[[int, Any], bool]) -> pa.Array:
-        """Take the fast path where all values are text, as they nearly always are."""
+        """Return the column of live values; a column of texts alone takes a fast path.
+
+        Args:
+            values: JSON values, None where missing.
+            fits: Says whether a value is valid at its row.
+        """
         if not self.multi:
             try:
                 return pa.array(values, self.json_type())
@@ -130,7 +149,12 @@ class Categorical(SingleColumn):
         return super().json_column(values, fits)
 
     def live_column(self, values: pa.Array, raw: RawColumn) -> pa.Array:
-        """Return the canonical texts."""
+        """Return the canonical texts.
+
+        Args:
+            values: The column as the log has it, [rows].
+            raw: Not used.
+        """
         return texts_of(values)
 
     # -- encoding ----------------------------------------------------------------------------------
@@ -144,7 +168,13 @@ class Categorical(SingleColumn):
         return super().table_rows(learned) if self.hash is None else FIRST + self.hash.rows
 
     def encode(self, raw: RawColumn, learned: Learned, out: EncodedColumns) -> None:
-        """Append the ids of the keys."""
+        """Append the ids of the keys.
+
+        Args:
+            raw: Keys uint64 [rows], or jagged keys.
+            learned: The vocabulary.
+            out: Receives ids int32 [rows], or jagged ids.
+        """
         if isinstance(raw, JaggedArray):
             ids = self._ids(raw.values, learned)
             out.jagged.append(JaggedArray(values=ids, offsets=raw.offsets))
@@ -161,7 +191,12 @@ class Categorical(SingleColumn):
         return ids
 
     def statistic_keys(self, raw: RawColumn, learned: Learned) -> Array:
-        """Return the value's own key, known to the vocabulary or not."""
+        """Return the value's own key, known to the vocabulary or not.
+
+        Args:
+            raw: Keys uint64 [rows].
+            learned: Not used.
+        """
         assert isinstance(raw, np.ndarray)
         return raw
 

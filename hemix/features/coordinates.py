@@ -61,7 +61,16 @@ class Coordinates(FeatureType):
         return None if is_number(kind) else "a number"
 
     def parse(self, columns: tuple[str, ...], values: list[pa.Array], where: Where) -> RawColumn:
-        """Return float64 [rows, 2], NaN in both where one is missing."""
+        """Return float64 [rows, 2], NaN in both where one is missing.
+
+        Args:
+            columns: The names of latitude and longitude.
+            values: Latitude and longitude in degrees, [rows] each.
+            where: Where the rows come from, for messages.
+
+        Raises:
+            DataError: A value is outside the range of degrees; names row and column.
+        """
         named = zip(columns, values, strict=True)
         degrees = np.stack([numbers_of(column, array, where) for column, array in named], axis=1)
         for i, limit in enumerate(_MAX_DEGREES):
@@ -69,8 +78,8 @@ class Coordinates(FeatureType):
             if outside.any():
                 row = int(np.argmax(outside))
                 expected = f"degrees from -{limit:g} to {limit:g}"
-                found = f"{degrees[row, i]:g}"
-                raise where.error(row, columns[i], f"expected {expected}, found {found}")
+                actual = f"{degrees[row, i]:g}"
+                raise where.error(row, columns[i], f"expected {expected}, found {actual}")
         degrees[np.isnan(degrees).any(axis=1)] = np.nan
         return degrees
 
@@ -89,7 +98,12 @@ class Coordinates(FeatureType):
     # -- learning ----------------------------------------------------------------------------------
 
     def state_path(self, level: str, name: str) -> StatePath:
-        """Return the state that all coordinates features share."""
+        """Return the state that all coordinates features share.
+
+        Args:
+            level: Not used.
+            name: Not used.
+        """
         return ("place",)
 
     def fit(self, samples: Samples) -> CoordinateScales:
@@ -116,7 +130,13 @@ class Coordinates(FeatureType):
         return TensorColumns(numbers=(".latitude", ".longitude", ".missing"))
 
     def encode(self, raw: RawColumn, learned: Learned, out: EncodedColumns) -> None:
-        """Append both standardised numbers and the missing flag."""
+        """Append both standardised numbers and the missing flag.
+
+        Args:
+            raw: Degrees float64 [rows, 2], NaN where missing.
+            learned: The scales of latitude and longitude.
+            out: Receives three numbers a row.
+        """
         assert isinstance(raw, np.ndarray)
         scales: CoordinateScales = learned.state
         out.numbers.append(scales.latitude.apply(raw[:, 0]))

@@ -53,6 +53,10 @@ class Distance(FeatureType):
     def check(self, key: str, find: Callable[[str], FeatureType | None]) -> None:
         """Refuse ends that are no coordinates.
 
+        Args:
+            key: The feature's key in the schema, for messages.
+            find: Returns a feature by ``level.name``; None for an unknown one.
+
         Raises:
             ValueError: Names the key and the end.
         """
@@ -73,7 +77,12 @@ class Distance(FeatureType):
     # -- learning ----------------------------------------------------------------------------------
 
     def state_path(self, level: str, name: str) -> StatePath:
-        """Return the feature's own edges."""
+        """Return the feature's own edges.
+
+        Args:
+            level: The feature's level.
+            name: The feature's name.
+        """
         return ("edges", f"{level}.{name}")
 
     def fit(self, samples: Samples) -> Array:
@@ -100,7 +109,13 @@ class Distance(FeatureType):
         return FIRST + 1 + len(learned.state)
 
     def encode(self, raw: RawColumn, learned: Learned, out: EncodedColumns) -> None:
-        """Append the bucket."""
+        """Append the bucket.
+
+        Args:
+            raw: Distances float64 [rows], NaN where missing.
+            learned: The edges of the buckets.
+            out: Receives ids int32 [rows].
+        """
         assert isinstance(raw, np.ndarray)
         out.ids.append(bucket_ids(learned.state, raw))
 

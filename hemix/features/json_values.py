@@ -34,6 +34,11 @@ def scalar_problem(value: Any) -> str | None:
 
 
 def degrees_problem(value: Any, limit: float) -> str | None:
-    """Return what was expected where a value is no angle up to ``limit`` either way, else None."""
+    """Return the expected value if ``value`` is no angle from -limit to limit, else None.
+
+    Args:
+        value: A JSON value.
+        limit: Degrees.
+    """
     fits = is_number(value) and abs(value) <= limit
     return None if fits else f"degrees from -{limit:g} to {limit:g}"

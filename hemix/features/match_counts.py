@@ -81,21 +81,21 @@ class MatchCounts(SchemaSection):
         _HOUR_MS,
         7 * 24 * _HOUR_MS,
     )
-    """Windows that end with the history that a request sees, beside its real-time part and all of
+    """Windows that end with the history that a request sees, besides its real-time part and all of
     it.
     """
     recency: bool = True
     """Whether the age of a column's last match is a number too."""
 
-    def check(self, items: Mapping[str, FeatureType], taken: Collection[str]) -> None:
+    def check(self, items: Mapping[str, FeatureType], used_names: Collection[str]) -> None:
         """Check the section against the features of its schema.
 
         Args:
             items: The item features by name.
-            taken: Names of the cross and context features and the statistics.
+            used_names: Names of the cross and context features and the statistics.
 
         Raises:
-            ValueError: Names the key, what was expected and what stands there.
+            ValueError: Names the key, the expected value and the actual one.
         """
         where = f"history.{MATCH_COUNTS}"
         columns = self.columns or ()
@@ -118,7 +118,7 @@ class MatchCounts(SchemaSection):
                 f"got {windows}"
             )
         for name in (MATCH_COUNTS, MATCH_AGE, MATCH_TOTALS):
-            if name in taken:
+            if name in used_names:
                 raise ValueError(
                     f"{name}: the name of a feature or statistic is taken by {where}; choose "
                     f"another, or set {where} to false"
@@ -126,7 +126,12 @@ class MatchCounts(SchemaSection):
 
 
 def match_total_names(counts: MatchCounts, actions: Iterable[str]) -> list[str]:
-    """Return the names of the context numbers, in the order of :meth:`MatchCounter.totals`."""
+    """Return the names of the context numbers, in the order of :meth:`MatchCounter.totals`.
+
+    Args:
+        counts: The section of the schema.
+        actions: The actions of events.
+    """
     windows = _window_names(counts)
     return [f"{MATCH_TOTALS}.{group}.{window}" for group in _groups(actions) for window in windows]
 
@@ -266,8 +271,8 @@ class MatchCounter:
             request_index: int64 [N], the request of every candidate.
 
         Returns:
-            float32 [N, numbers], in the order of :func:`match_names`: log1p of the counts [C, A,
-            W], then of every column the age of the last match, as :func:`_log_age` has it, and 1
+            float32 [N, numbers], in the order of :func:`match_names`. First log1p of the counts [C,
+            A, W]. Then of every column the age of the last match (see :func:`_log_age`), and 1
             where there is none.
         """
         bounds = self._bounds(seen)

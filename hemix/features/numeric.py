@@ -52,7 +52,16 @@ class Numeric(SingleColumn):
         return None if is_number(kind) else "a number"
 
     def parse(self, columns: tuple[str, ...], values: list[pa.Array], where: Where) -> RawColumn:
-        """Return float64 [rows], NaN where missing."""
+        """Return float64 [rows], NaN where missing.
+
+        Args:
+            columns: The name of the column.
+            values: The column, [rows].
+            where: Where the rows come from, for messages.
+
+        Raises:
+            DataError: A value is no number; names row and column.
+        """
         return np.clip(numbers_of(columns[0], values[0], where), -MAX_NUMBER, MAX_NUMBER)
 
     # -- JSON values -------------------------------------------------------------------------------
@@ -68,7 +77,12 @@ class Numeric(SingleColumn):
     # -- learning ----------------------------------------------------------------------------------
 
     def state_path(self, level: str, name: str) -> StatePath:
-        """Return the feature's own edges or scale."""
+        """Return the feature's own edges or scale.
+
+        Args:
+            level: The feature's level.
+            name: The feature's name.
+        """
         return ("edges" if self._in_buckets else "scales", f"{level}.{name}")
 
     def fit(self, samples: Samples) -> Any:
@@ -99,7 +113,13 @@ class Numeric(SingleColumn):
         return FIRST + 1 + len(learned.state)
 
     def encode(self, raw: RawColumn, learned: Learned, out: EncodedColumns) -> None:
-        """Append the bucket, or the standardised number and the missing flag."""
+        """Append the bucket, or the standardised number and the missing flag.
+
+        Args:
+            raw: float64 [rows], NaN where missing.
+            learned: The edges of the buckets, or the scale.
+            out: Receives ids int32 [rows], or two numbers a row.
+        """
         assert isinstance(raw, np.ndarray)
         if self._in_buckets:
             out.ids.append(bucket_ids(learned.state, raw))

@@ -37,14 +37,14 @@ def register_feature(feature_type: type[_Feature]) -> type[_Feature]:
     name = feature_type.model_fields["type"].default
     if not isinstance(name, str) or not name:
         raise UsageError(
-            f"feature type {_origin(feature_type)}: expected a field such as "
+            f"feature type {_qualified_name(feature_type)}: expected a field such as "
             'type: Literal["log_count"] = "log_count", found no default name'
         )
-    taken = _registered.get(name)
-    if taken is not None and taken is not feature_type:
+    registered = _registered.get(name)
+    if registered is not None and registered is not feature_type:
         raise UsageError(
-            f"feature type {name!r}: registered twice, by {_origin(taken)} and by "
-            f"{_origin(feature_type)}",
+            f"feature type {name!r}: registered twice, by {_qualified_name(registered)} and by "
+            f"{_qualified_name(feature_type)}",
             hint="rename one of them",
         )
     _registered[name] = feature_type
@@ -105,5 +105,5 @@ def _listed(names: Mapping[str, Any]) -> str:
     return f"{', '.join(most)} or {last}" if most else last
 
 
-def _origin(feature_type: type[FeatureType]) -> str:
+def _qualified_name(feature_type: type[FeatureType]) -> str:
     return f"{feature_type.__module__}.{feature_type.__qualname__}"

@@ -39,14 +39,14 @@ class Scale:
 def fit_scale(samples: Sequence[tuple[Array, Array]]) -> Scale:
     """Learn mean and deviation; several samples count alike, whatever their sizes.
 
-    A number as large as MAX_NUMBER says "no value", as DBL_MAX does. It is left out, because
-    beside it all others would look the same.
+    A number as large as MAX_NUMBER means "no value", as DBL_MAX does. It is left out: otherwise it
+    would hide the differences between all others.
 
     Args:
         samples: (values float64 [n], weights float64 [n]) each.
     """
-    kept = [np.abs(values) < MAX_NUMBER for values, _ in samples]
-    usable = [(v[own], w[own]) for (v, w), own in zip(samples, kept, strict=True)]
+    in_range = [np.abs(values) < MAX_NUMBER for values, _ in samples]
+    usable = [(v[own], w[own]) for (v, w), own in zip(samples, in_range, strict=True)]
     usable = [(values, weights / weights.sum()) for values, weights in usable if len(values)]
     if not usable:
         return Scale()
@@ -84,7 +84,12 @@ def quantile_edges(values: Array, weights: Array, buckets: int) -> Array:
 
 
 def bucket_ids(edges: Array, values: Array) -> Array:
-    """Return int32 [rows]: 2 + the number of edges <= value, 1 where the value is missing."""
+    """Return int32 [rows]: 2 + the number of edges <= value, 1 where the value is missing.
+
+    Args:
+        edges: float64, ascending.
+        values: float64 [rows], NaN where missing.
+    """
     ids = (FIRST + np.searchsorted(edges, values, side="right")).astype(np.int32)
     ids[np.isnan(values)] = MISSING
     return ids

@@ -2,14 +2,15 @@
 
 A statistic gives two numbers for a key and a request's day d, both from what was known before d:
 
-    prior  = positives / rows of all keys, at least half a row away from 0 and from 1
-    rate   = logit((positives + smoothing * prior) / (rows + smoothing)) - logit(prior)
-    count  = log1p(rows)
+- prior = positives / rows of all keys, at least half a row away from 0 and from 1
+- rate = logit((positives + smoothing * prior) / (rows + smoothing)) - logit(prior)
+- count = log1p(rows)
 
 A key without rows has rate 0 and count 0, and so has every key on the first day. A row counts from
-the day on which its label was final (its time plus the label's maturity), as a positive from the
-day on which it was known to be one (``available_at``). So a table says what a running system would
-have counted. Tables are memory-mapped arrays; a server looks its numbers up by the same functions.
+the day on which its label was final: its time plus the label's maturity. It counts as a positive
+from the day on which it was known to be one (``available_at``). So a table holds what a running
+system would have counted. Tables are memory-mapped arrays; a server looks its numbers up by the
+same functions.
 """
 
 from __future__ import annotations

@@ -41,7 +41,17 @@ class Vector(SingleColumn):
         return None if fits else f"a list of {self.size} numbers"
 
     def parse(self, columns: tuple[str, ...], values: list[pa.Array], where: Where) -> RawColumn:
-        """Return float32 [rows, size]."""
+        """Return float32 [rows, size].
+
+        Args:
+            columns: The name of the column.
+            values: Lists of numbers, [rows]; a missing one gives zeros.
+            where: Where the rows come from, for messages.
+
+        Raises:
+            DataError: A list has another length or a number that is not finite; names row and
+                column.
+        """
         (column,), (array,) = columns, values
         vectors = np.zeros((len(array), self.size), dtype=np.float32)
         if pa.types.is_null(array.type):
@@ -50,15 +60,15 @@ class Vector(SingleColumn):
         lengths = pc.list_value_length(array).fill_null(self.size).to_numpy(zero_copy_only=False)
         if (lengths != self.size).any():
             row = int(np.argmax(lengths != self.size))
-            expected, found = f"a list of {self.size} numbers", int(lengths[row])
-            raise where.error(row, column, f"expected {expected}, found {found}")
+            expected, actual = f"a list of {self.size} numbers", int(lengths[row])
+            raise where.error(row, column, f"expected {expected}, found {actual}")
         flat = array.flatten().cast(pa.float64(), safe=False).fill_null(np.nan)
         numbers = flat.to_numpy(zero_copy_only=False).reshape(-1, self.size)
         finite = np.isfinite(numbers).all(axis=1)
         if not finite.all():
             row = int(np.flatnonzero(known)[np.argmin(finite)])
-            expected, found = f"{self.size} finite numbers", array[row].as_py()
-            raise where.error(row, column, f"expected {expected}, found {found}")
+            expected, actual = f"{self.size} finite numbers", array[row].as_py()
+            raise where.error(row, column, f"expected {expected}, found {actual}")
         vectors[known] = np.clip(numbers, -MAX_NUMBER, MAX_NUMBER)
         return vectors
 
@@ -94,6 +104,12 @@ class Vector(SingleColumn):
         return TensorColumns(numbers=tuple(f".{i}" for i in range(self.size)))
 
     def encode(self, raw: RawColumn, learned: Learned, out: EncodedColumns) -> None:
-        """Append its numbers."""
+        """Append its numbers.
+
+        Args:
+            raw: float32 [rows, size].
+            learned: Not used.
+            out: Receives ``size`` numbers a row.
+        """
         assert isinstance(raw, np.ndarray)
         out.numbers.extend(np.clip(raw, -_MAX_VALUE, _MAX_VALUE).T)

@@ -1,8 +1,8 @@
 """What every neural ranker has: a Config, and the steps embed, encode_user, encode_request, score.
 
-``embed`` reads the tables once for all levels that are asked for; after it no model touches an id.
-A server keeps what ``encode_user`` returns and calls the other two with later batches, whose cuts
-point into the kept events, so a user state depends on nothing of the request.
+``embed`` reads the tables once for all levels of a call; no later step uses an id. A server caches
+the result of ``encode_user`` and calls the other two steps with later batches. Their history ranges
+point into the cached events, so a user state does not depend on the request.
 
 Letters: N candidates, E events, T tasks.
 """
@@ -140,7 +140,12 @@ class Ranker(nn.Module, ABC):
     # -- the steps ------------------------------------------------------------------------------
 
     def embed(self, batch: RequestBatch, levels: Sequence[str] = LEVELS) -> Inputs:
-        """Look up the vectors of some of the levels ``user``, ``request``, ``candidate``."""
+        """Look up the vectors of some levels.
+
+        Args:
+            batch: The batch.
+            levels: Which of ``user``, ``request`` and ``candidate``.
+        """
         return embed(self.tables, self.spec, batch, levels)
 
     @abstractmethod
@@ -149,13 +154,20 @@ class Ranker(nn.Module, ABC):
 
     @abstractmethod
     def encode_request(self, state: Any, inputs: Inputs) -> Any:
-        """Return what depends on the requests, not on the candidates. Needs ``request``."""
+        """Return what depends on the requests, not on the candidates.
+
+        Args:
+            state: The user state, from :meth:`encode_user`.
+            inputs: Inputs with the level ``request``.
+        """
 
     @abstractmethod
     def score(self, state: Any, inputs: Inputs) -> Tensor:
         """Return logits [N, T], conditional on the label that a task is given.
 
-        Needs the level ``candidate``.
+        Args:
+            state: The request state, from :meth:`encode_request`.
+            inputs: Inputs with the level ``candidate``.
         """
 
     def forward(self, batch: RequestBatch) -> Tensor:
@@ -214,7 +226,12 @@ class Ranker(nn.Module, ABC):
     # -- the loss -------------------------------------------------------------------------------
 
     def loss(self, logits_NT: Tensor, batch: RequestBatch) -> Tensor:
-        """Return the training loss of a batch with labels, a scalar."""
+        """Return the training loss, a scalar.
+
+        Args:
+            logits_NT: [N, T], from :meth:`forward`.
+            batch: The batch of the logits, with labels.
+        """
         labels, weights = _labels(batch)
         spec, funnel = self.spec, self.config.funnel
         return heads.loss(logits_NT, labels, weights, spec, funnel, batch.loss_weight)
@@ -226,12 +243,25 @@ class Ranker(nn.Module, ABC):
         return heads.loss_sums(zeros, labels, weights, self.spec, self.config.funnel)[1]
 
     def loss_sums(self, logits_NT: Tensor, batch: RequestBatch) -> tuple[Tensor, Tensor]:
-        """Return summed loss [T] and weight [T]: what adds up over the batches of a split."""
+        """Return sums that add up over the batches of a split.
+
+        Args:
+            logits_NT: [N, T], from :meth:`forward`.
+            batch: The batch of the logits, with labels.
+
+        Returns:
+            The summed loss [T] and the summed weight [T].
+        """
         labels, weights = _labels(batch)
         return heads.loss_sums(logits_NT, labels, weights, self.spec, self.config.funnel)
 
     def rescale(self, slope_T: Tensor, shift_T: Tensor) -> None:
-        """Make every task's logit ``slope * logit + shift`` from now on; kept in the weights."""
+        """Change the weights so that every task's logit becomes ``slope * logit + shift``.
+
+        Args:
+            slope_T: [T].
+            shift_T: [T].
+        """
         self.output_heads().rescale(slope_T, shift_T)
 
     def output_heads(self) -> Heads:

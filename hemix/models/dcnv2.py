@@ -2,8 +2,9 @@
 2008.13535).
 
 The cross layer is equation 1, with a full matrix: ``x' = x0 * (W x + b) + x``, where ``*`` is by
-element; l layers hold every cross up to degree l + 1. The deep part is stacked on the crosses (the
-paper's figure 1a). The input x0 is the concatenation of all fields and numbers, histories pooled.
+element. With l layers the network holds every cross up to degree l + 1. The deep part is stacked on
+the crosses (the paper's figure 1a). The input x0 is the concatenation of all fields and numbers,
+histories pooled.
 
 Letters: N candidates, F fields, d width of a table, K numbers, X = F d + K, P pooled width.
 """
@@ -25,7 +26,13 @@ __all__ = ["DCNv2", "DCNv2Config", "cross"]
 
 
 def cross(first_NX: Tensor, x_NX: Tensor, linear: nn.Linear) -> Tensor:
-    """One cross layer, [N, X]: ``first`` is the network's input, ``x`` the layer's."""
+    """Return the output [N, X] of one cross layer (equation 1).
+
+    Args:
+        first_NX: The network's input x0.
+        x_NX: The layer's input.
+        linear: The layer's W and b, X to X.
+    """
     crossed: Tensor = first_NX * linear(x_NX) + x_NX
     return crossed
 
@@ -51,7 +58,15 @@ class DCNv2(PooledRanker):
         self.heads = self.make_heads(wide)
 
     def interact(self, fields_NFd: Tensor, numbers_NK: Tensor) -> Tensor:
-        """[N, P]"""
+        """Cross the fields and pass the result through the deep part.
+
+        Args:
+            fields_NFd: Fields of every candidate.
+            numbers_NK: Standardised numbers of every candidate.
+
+        Returns:
+            Pooled vectors [N, P].
+        """
         first_NX = torch.cat([fields_NFd.flatten(1), numbers_NK.to(fields_NFd.dtype)], 1)
         x_NX = first_NX
         for linear in self.crosses:

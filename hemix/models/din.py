@@ -3,13 +3,12 @@
 
 The user's representation is v_U(A) = sum_j a(e_j, v_A) e_j (eq. 3) over the newest events that the
 request sees, of both parts of the history. The weights are not normalised: their sum says how
-strongly the candidate is wanted (section 4.3). a is a small network over [e, e * t, e - t, t] with
-PReLU (eq. 8) and 36 inner units (figure 2). Not the paper's Dice (eq. 9), whose statistics would
-let an impression's score depend on its neighbours in the batch. A request without events has the
-null event in position of the sum.
+strongly the candidate is wanted (section 4.3). The unit a is a small network over [e, e * t, e - t,
+t] with PReLU (eq. 8) and 36 inner units (figure 2).
 
-Pairs of candidate and event lie flat, so no history is padded. Knows no time but which events are
-newest.
+The paper has Dice (eq. 9) instead of PReLU. Its statistics would let an impression's score depend
+on the rest of the batch. The null event's vector replaces the sum of a request without events.
+Pairs of candidate and event lie flat, so no history is padded.
 
 Letters: E events, Q requests, N candidates, P pairs, D token width, h inner width of the activation
 unit.
@@ -120,10 +119,16 @@ class ActivationUnit(nn.Module):
     def weights(
         self, recent: Recent, event_P: Tensor, candidates_ND: Tensor, candidate_P: Tensor
     ) -> Tensor:
-        """[P]: a(e, t) of pairs of a row of the events and a row of the candidates.
+        """Return the weight a(e, t) of every pair of an event and a candidate, [P].
 
         The first layer's columns of e, t and e - t are multiplied once per event and once per
         candidate, those of e * t once per pair.
+
+        Args:
+            recent: The events, with the first layer's products of each.
+            event_P: int64, the event of every pair: a row of ``recent``.
+            candidates_ND: Candidate vectors.
+            candidate_P: int64, the candidate of every pair: a row of ``candidates_ND``.
         """
         blocks = self.first.blocks
         with torch.autocast(candidates_ND.device.type, enabled=False):
@@ -200,7 +205,12 @@ class DIN(Ranker):
         return UserState(projected_RH=self.deep.project_user(inputs), events_ED=self.events(inputs))
 
     def encode_request(self, state: UserState, inputs: Inputs) -> RequestState:
-        """Cuts, the read events' share of the activation unit."""
+        """Return the requests' history ranges and the events' products of the activation unit.
+
+        Args:
+            state: The user state.
+            inputs: Inputs with the level ``request``.
+        """
         ranges = HistoryRanges.of(inputs.batch, "both").newest(self.config.history_events)
         recent = self.activation.recent(state.events_ED, ranges, state.projected_RH.shape[0])
         return RequestState(
@@ -208,7 +218,12 @@ class DIN(Ranker):
         )
 
     def score(self, state: RequestState, inputs: Inputs) -> Tensor:
-        """Logits [N, T]."""
+        """Return logits [N, T].
+
+        Args:
+            state: The request state.
+            inputs: Inputs with the level ``candidate``.
+        """
         candidates_ND = candidate_vectors(self.events, inputs)
         interest_ND = self.activation(
             state.recent, candidates_ND, HostIndex.of_candidates(inputs.batch)

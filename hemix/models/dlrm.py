@@ -1,10 +1,10 @@
 """DLRM: dot products between all pairs of fields (Naumov et al. 2019, arXiv 1906.00091, section
 2.1.4).
 
-The numbers pass a bottom MLP that ends in a vector as wide as an embedding; the dot products of all
-distinct pairs among it and the fields, concatenated with it, go through the top MLP. Its last
-layers are the towers that all models share. Histories are pooled multi-valued features, as in the
-paper.
+The numbers pass a bottom MLP that ends in a vector as wide as an embedding. The model takes the dot
+products of all distinct pairs among that vector and the fields. They go, concatenated with the
+vector, through the top MLP. Its last layers are the towers that all models share. Histories are
+pooled multi-valued features, as in the paper.
 
 Letters: N candidates, F fields, d width of a table, K numbers, P pooled width.
 """
@@ -49,7 +49,15 @@ class DLRM(PooledRanker):
         self.heads = self.make_heads(wide)
 
     def interact(self, fields_NFd: Tensor, numbers_NK: Tensor) -> Tensor:
-        """[N, P]"""
+        """Take the dot products of all pairs and pass them through the top MLP.
+
+        Args:
+            fields_NFd: Fields of every candidate.
+            numbers_NK: Standardised numbers of every candidate, for the bottom MLP.
+
+        Returns:
+            Pooled vectors [N, P].
+        """
         parts = list[Tensor]()
         if self.bottom is not None:
             dense_Nd = self.bottom(numbers_NK)

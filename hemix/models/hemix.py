@@ -1,11 +1,12 @@
-"""HeMix (arXiv 2602.09387): its settings, and the whole forward.
+"""HeMix (arXiv 2602.09387): the whole forward.
 
 In the order in which data passes them, a file each:
 
-    hemix.nn.tokenizer   all features, mixed, then cut into NS tokens
-    hemix.nn.interests   queries Q = [dynamic ; fixed] read the global and the real-time history
-    hemix.nn.mixer       X = [real-time ; global interests ; NS tokens] through HeteroMixer blocks
-    hemix.nn.heads       the mean of the tokens to a logit per task
+- hemix.models.hemix_config: the settings.
+- hemix.nn.tokenizer: all features, mixed, then cut into NS tokens.
+- hemix.nn.interests: queries Q = [dynamic ; fixed] read the global and the real-time history.
+- hemix.nn.mixer: X = [real-time ; global interests ; NS tokens] through HeteroMixer blocks.
+- hemix.nn.heads: the mean of the tokens to a logit per task.
 
 The forward is :meth:`hemix.models.base.Ranker.forward`: embed, encode_user, encode_request, score.
 
@@ -14,17 +15,16 @@ Letters: R users, Q requests, N candidates, E events, T tasks, S tokens, D token
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import model_validator
 from torch import Tensor, nn
 
-from hemix.config import Count, CountOrZero
 from hemix.data.spec import InputSpec
-from hemix.models.base import Ranker, SizedConfig, check_divisor, check_rotary, named_sizes
+from hemix.models.base import Ranker
+from hemix.models.hemix_config import HeMixConfig
 from hemix.models.registry import register_model
 from hemix.nn.event_weights import Read, strongest_events
 from hemix.nn.events import EventEncoder
@@ -33,105 +33,14 @@ from hemix.nn.histories import event_times
 from hemix.nn.history_state import HistoryState
 from hemix.nn.inputs import Inputs, level_widths
 from hemix.nn.interests import HistoryInterest
-from hemix.nn.layers import ActivationKind, NormKind, make_norm
-from hemix.nn.mixer import Block, FFNActivation, HeteroFFN, HeteroInteraction, NormPosition
+from hemix.nn.layers import make_norm
+from hemix.nn.mixer import Block, HeteroFFN, HeteroInteraction
 from hemix.nn.mixing import SelfAttention, TokenMixing
 from hemix.nn.pooled import PooledState
 from hemix.nn.products import FieldProducts
-from hemix.nn.time_encoding import TimeEncoding
 from hemix.nn.tokenizer import Tokenizer
-from hemix.validation import InvalidKey
 
-__all__ = ["HeMix", "HeMixConfig", "RequestState", "UserState", "make_block"]
-
-
-class HeMixConfig(SizedConfig):
-    """Settings of HeMix. Every choice that the paper leaves open is one."""
-
-    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = named_sizes(
-        token_width=(32, 64, 384, 1024),
-        attention_heads=(2, 4, 6, 8),
-        layers=(2, 3, 3, 7),
-        mix_heads=(4, 4, 8, 16),
-        mix_rank=(32, 64, 128, 256),
-        tokenizer_hidden=(128, 512, 2048, 4096),
-    )
-
-    name: Literal["hemix"] = "hemix"
-    ns_tokens_global: Count = 4
-    """S_G: the NS tokens that query the global history."""
-    ns_tokens_realtime: Count = 4
-    """S_R: the NS tokens that query the real-time history."""
-    fixed_queries_global: CountOrZero = 4
-    fixed_queries_realtime: CountOrZero = 4
-    dynamic_queries: bool = True
-    """Off: histories are read by fixed queries alone."""
-    query_projection: Literal["per_query", "shared"] = "per_query"
-    use_global: bool = True
-    """Off: the model has no global history."""
-    use_realtime: bool = True
-    """Off: the model has no real-time history."""
-    attention_heads: Count = 2
-    """H, the heads of the cross-attention."""
-    tokenizer_hidden: Count = 128
-    """Units of the tokeniser's inner layer."""
-    products: Literal["none", "fields", "histories"] = "histories"
-    """Dot products of pairs of fields as inputs of the tokeniser: none, of the features, or of
-    features and pooled histories."""
-    time_encoding: TimeEncoding = "bias"
-    """How an event's age enters, without entering keys and values: see docs/project/decisions."""
-    block: Literal["heteromixer", "rankmixer", "transformer"] = "heteromixer"
-    """How tokens interact in a block."""
-    mix_heads: Count = 4
-    """M: mix-tokens of a HeteroMixer block."""
-    mix_rank: Count = 32
-    """r, the inner width of the low-rank interaction."""
-    mix_activation: ActivationKind = "relu"
-    ffn: Literal["per_token", "per_group", "shared"] = "per_token"
-    ffn_activation: FFNActivation = "gelu"
-    ffn_expansion: Count = 4
-    norm_position: NormPosition = "post"
-    norm: NormKind = "layer"
-    pooling: Literal["mean", "flatten"] = "mean"
-
-    @model_validator(mode="after")
-    def _consistent(self) -> HeMixConfig:
-        check_divisor(
-            self.token_width, attention_heads=self.attention_heads, mix_heads=self.mix_heads
-        )
-        for history in ("global", "realtime"):
-            if getattr(self, f"use_{history}") and not sum(self.queries(history)):
-                raise InvalidKey(
-                    f"use_{history}", f"needs dynamic_queries or fixed_queries_{history}"
-                )
-        if self.block == "rankmixer" and self.token_width < self.tokens:
-            needed = f"a token_width of at least the {self.tokens} tokens"
-            raise InvalidKey("block", f"rankmixer needs {needed}, got {self.token_width}")
-        check_rotary(self.time_encoding, self.token_width, self.attention_heads)
-        return self
-
-    @property
-    def tokens(self) -> int:
-        """S: dynamic and fixed interests of both histories, then the NS tokens."""
-        return sum(self.token_groups)
-
-    @property
-    def token_groups(self) -> tuple[int, int, int]:
-        """How many tokens are real-time interests, global interests, NS tokens; in this order."""
-        return sum(self.queries("realtime")), sum(self.queries("global")), self.ns_tokens
-
-    def queries(self, history: Literal["global", "realtime"]) -> tuple[int, int]:
-        """Return how many dynamic and how many fixed queries read a history."""
-        if not getattr(self, f"use_{history}"):
-            return 0, 0
-        dynamic: int = getattr(self, f"ns_tokens_{history}") if self.dynamic_queries else 0
-        fixed: int = getattr(self, f"fixed_queries_{history}")
-        return dynamic, fixed
-
-    @property
-    def ns_tokens(self) -> int:
-        """S_G + S_R."""
-        return self.ns_tokens_global + self.ns_tokens_realtime
+__all__ = ["HeMix", "RequestState", "UserState", "make_block"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,7 +143,12 @@ class HeMix(Ranker):
         return self.encode_history(self.events(inputs), inputs)
 
     def encode_history(self, events_ED: Tensor, inputs: Inputs) -> UserState:
-        """Encode users whose event vectors [1 + E, D] exist already, the null event first."""
+        """Encode users whose event vectors exist already.
+
+        Args:
+            events_ED: [1 + E, D], the null event first.
+            inputs: Inputs with the level ``user``.
+        """
         assert inputs.user_RW is not None, "encode_user needs the level user"
         time_ms, keep = event_times(inputs.batch), inputs.context_QW is None
         return UserState(
@@ -248,9 +162,11 @@ class HeMix(Ranker):
         )
 
     def encode_request(self, state: UserState, inputs: Inputs) -> RequestState:
-        """What the requests see of the histories, and their fixed interests.
+        """Return what the requests see of the histories, and their fixed interests.
 
-        User rows and event positions of ``inputs`` are those of ``state``.
+        Args:
+            state: The user state; ``inputs`` refers to its user rows and event positions.
+            inputs: Inputs with the level ``request``.
         """
         assert inputs.context_QW is not None, "encode_request needs the level request"
         batch, layout, time_ms = inputs.batch, inputs.layout, state.event_time_ms
@@ -284,7 +200,12 @@ class HeMix(Ranker):
         )
 
     def score(self, state: RequestState, inputs: Inputs) -> Tensor:
-        """Logits [N, T]."""
+        """Return logits [N, T].
+
+        Args:
+            state: The request state.
+            inputs: Inputs with the level ``candidate``.
+        """
         batch, ns_NnD = inputs.batch, self._ns_tokens(state, inputs)
         query_global, query_realtime = self._dynamic_queries(ns_NnD)
         tokens = [
@@ -351,7 +272,18 @@ class HeMix(Ranker):
     def event_weights(
         self, state: RequestState, inputs: Inputs, count: int, extra: int | None = None
     ) -> tuple[Tensor, Tensor] | None:
-        """Return the events of most weight to the dynamic queries of both histories."""
+        """Return the events of most weight to the dynamic queries of both histories.
+
+        Args:
+            state: The request state.
+            inputs: The request's inputs.
+            count: How many events to return.
+            extra: The position of an event that gets an additional column if it is not among them.
+
+        Returns:
+            Positions int64 [N, count], -1 for none, and weights [N, count], falling. None without
+            dynamic queries.
+        """
         if not self.config.dynamic_queries:
             return None
         queries = self._dynamic_queries(self._ns_tokens(state, inputs))

@@ -1,23 +1,25 @@
-"""LightGBM on the encoded features (Ke et al., "LightGBM: a highly efficient gradient boosting
-decision tree", NIPS 2017), behind the interface of a ranker: the three steps lay one row of numbers
-for every candidate, and boosted trees, one booster a task, score it.
+"""LightGBM on the encoded features, behind the interface of a ranker.
 
-A row holds, of every level,
+The paper is Ke et al., "LightGBM: a highly efficient gradient boosting decision tree", NIPS 2017.
+The three steps make a row of numbers for every candidate. Boosted trees score it, with one booster
+a task. A row holds, of every level:
+
   - the numbers, NaN where their missing flag is set (the flag itself is left out);
   - ids of vocabularies of up to 256 rows as categories;
-  - ids of larger vocabularies as the rank of the value by train count, which is what such an id is:
-    frequent values are low, an unknown one is above all, a missing one NaN;
-  - ids of other small tables (buckets, parts of the clock) as the ordered numbers that they are,
-    NaN where missing; ids of other large tables, which are hashes, are left out;
-  - how many values a multi-valued feature has;
-and how many events the request sees in each part of the history, and the bias column (position).
-Events have no further part.
+  - ids of larger vocabularies as the rank of the value by train count: frequent values are low, an
+    unknown one is above all, a missing one is NaN;
+  - ids of other small tables (buckets, calendar fields) as ordered numbers, NaN where missing;
+  - no ids of other large tables, because these are hashes;
+  - how many values a multi-valued feature has.
 
-A task with ``given`` is boosted on its own label over the entire space; its logit here is that of
+It also holds the number of events that the request sees in each part of the history, and the bias
+column (position). The events themselves are not used.
+
+A task with ``given`` is boosted on its own label over the entire space. Its logit here is that of
 p(order) / p(click), held below 1. With ``funnel: given_only`` it is boosted where the given label
 is 1 and its score is the conditional logit itself.
 
-The boosters' texts are uint8 tensors, so a run keeps them in its safetensors. LightGBM is imported
+The boosters' texts are uint8 tensors, so a run stores them in its safetensors. LightGBM is imported
 when trees score.
 """
 
@@ -71,7 +73,12 @@ def load_lightgbm() -> ModuleType:
 
 
 def feature_kinds(level: LevelSpec, spec: InputSpec) -> tuple[Kind, ...]:
-    """What becomes of every id column of a level."""
+    """Return how the trees read every id column of a level.
+
+    Args:
+        level: The columns of the level.
+        spec: The data's tables and vocabularies.
+    """
     kinds = list[Kind]()
     for table in level.tables:
         small = spec.tables[table] <= CATEGORIES_MAX
@@ -132,7 +139,12 @@ class LightGBM:
     # -- rows of numbers -------------------------------------------------------------------------
 
     def embed(self, batch: RequestBatch, levels: Sequence[str] = LEVELS) -> Inputs:  # noqa: ARG002
-        """The batch as it is: there is nothing to look up."""
+        """Return the batch alone: trees have no vectors to look up.
+
+        Args:
+            batch: The batch.
+            levels: Not used.
+        """
         return Inputs(batch=batch)
 
     def encode_user(self, inputs: Inputs) -> Tensor:
@@ -140,7 +152,12 @@ class LightGBM:
         return _numbers(inputs.batch.users, self.spec.user, self.spec)
 
     def encode_request(self, state: Tensor, inputs: Inputs) -> Tensor:
-        """[Q, user and context features, events in the global and in the real-time part]"""
+        """Return user features, context features and history lengths, [Q, columns].
+
+        Args:
+            state: User features [R, columns].
+            inputs: The batch.
+        """
         batch = inputs.batch
         lengths = batch.history_ranges.diff(dim=1).to(state.dtype)
         return torch.cat(
@@ -153,7 +170,12 @@ class LightGBM:
         )
 
     def candidate_rows(self, state: Tensor, inputs: Inputs) -> Tensor:
-        """[N, features], fp32: what the trees see, from the requests' state."""
+        """Return what the trees read, fp32 [N, features].
+
+        Args:
+            state: The request state [Q, columns].
+            inputs: The batch.
+        """
         batch = inputs.batch
         parts = [
             state[batch.request_index],
@@ -195,7 +217,12 @@ class LightGBM:
         return probabilities(self(batch), self.spec)
 
     def loss_sums(self, logits_NT: Tensor, batch: RequestBatch) -> tuple[Tensor, Tensor]:
-        """Return summed loss [T] and weight [T] of a batch with labels."""
+        """Return sums that add up over the batches of a split: loss [T] and weight [T].
+
+        Args:
+            logits_NT: [N, T].
+            batch: The batch of the logits, with labels.
+        """
         assert batch.labels is not None and batch.weights is not None, "needs labels"
         funnel = self.config.funnel
         return loss_sums(logits_NT, batch.labels, batch.weights, self.spec, funnel)
@@ -206,7 +233,7 @@ class LightGBM:
         return joined
 
     def extend_user(self, state: Tensor, new: Tensor, order: Tensor) -> Tensor:  # noqa: ARG002
-        """Return a user's row, of which events are no part."""
+        """Return the user's row unchanged: it does not depend on events."""
         return state
 
     def event_weights(
@@ -221,8 +248,12 @@ class LightGBM:
 
     @torch.no_grad()
     def score(self, state: Tensor, inputs: Inputs) -> Tensor:
-        """Logits [N, T] (of a task with ``given``: conditional on it); zeros before there are
-        trees."""
+        """Return logits [N, T]: conditional for a task with ``given``, zeros without trees.
+
+        Args:
+            state: The request state [Q, columns].
+            inputs: The batch.
+        """
         rows = self.candidate_rows(state, inputs)
         boosters = self.boosters()
         if not boosters:
@@ -238,8 +269,12 @@ class LightGBM:
 
     @torch.no_grad()
     def rescale(self, slope_T: Tensor, shift_T: Tensor) -> None:
-        """Make every task's logit ``slope * logit + shift``: trees have no last layer to fold it
-        into, so both are kept beside them."""
+        """Make every task's logit ``slope * logit + shift``; both are stored next to the trees.
+
+        Args:
+            slope_T: [T].
+            shift_T: [T].
+        """
         slope, shift = self.platt_scaling
         slope_T, shift_T = slope_T.to(slope), shift_T.to(shift)
         self.platt_scaling = torch.stack([slope * slope_T, shift * slope_T + shift_T])

@@ -1,23 +1,21 @@
 """OneTrans: one causal transformer over the history's events and the features' tokens (Zhang et al.
 2025, arXiv 2510.26104v3).
 
-The sequence is [S-tokens ; NS-tokens]: what the request sees of its user's events, in the order of
-time, then the features' tokens of one candidate (section 3.2; NS-tokens by the Auto-Split
-tokeniser, whose paper's choice is also HeMix's). Blocks are pre-norm with RMSNorm (section 3.3).
-S-tokens share the projections Q, K, V and the feed-forward network, every NS-token has its own (eq.
-12, 13). A token attends to itself and to those before it, so an NS-token reads the whole history
-and no S-token reads an NS-token: the S-side is computed once per request, its keys and values serve
-all candidates (section 3.5.1). Pyramid (section 3.4, eq. 14): in each layer only the newest
-S-tokens issue queries and live on, fewer from layer to layer.
+The sequence is [S-tokens ; NS-tokens] (section 3.2). S-tokens are the events that the request sees,
+by time; NS-tokens are the features of one candidate. Auto-Split makes the NS-tokens, as in HeMix.
+Blocks are pre-norm with RMSNorm (section 3.3). S-tokens share Q, K, V and the feed-forward network;
+every NS-token has its own (eq. 12, 13).
 
-Not from the paper, which leaves it open: the null event opens every sequence; an S-token knows
-whether it is real time beside its action (the paper's sequence-type indicator); the output
-projection is shared; the heads read the NS-tokens, so that in the top layer the S-tokens give keys
-and values alone. Knows no time but the order of events.
+A token attends to itself and to those before it. So the S-side is computed once per request, and
+its keys and values serve all candidates (section 3.5.1). In the pyramid (section 3.4, eq. 14) only
+the newest S-tokens of a layer issue queries and remain, fewer from layer to layer.
 
-Letters: E events, Q requests, N candidates, S NS-tokens, D token width, H heads, d = D / H; in a
-group: B requests, K candidates a request, W S-tokens, the newest last, G >= W those of the layer
-before.
+The paper leaves four choices open. The null event opens every sequence. An S-token holds its action
+and whether it is real time (the paper's sequence-type indicator). The output projection is shared.
+The heads read the NS-tokens, so S-tokens of the top layer give only keys and values.
+
+Letters: E events, Q requests, N candidates, S NS-tokens, D token width, H heads, d = D / H. In a
+group: B requests, K candidates a request, W S-tokens, the newest last, G >= W of the layer before.
 """
 
 from __future__ import annotations
@@ -113,8 +111,13 @@ class RequestState:
 
 
 def pyramid(layers: int, first: int, last: int) -> list[int]:
-    """S-tokens that issue queries in each layer: from ``first`` in the lowest to ``last`` in the
-    top one, linearly (section 4.1.4)."""
+    """Return how many S-tokens issue queries in each layer, on a line (section 4.1.4).
+
+    Args:
+        layers: How many layers there are.
+        first: S-tokens of the lowest layer.
+        last: S-tokens of the top layer.
+    """
     steps = max(layers - 1, 1)
     return [round(first + (last - first) * layer / steps) for layer in range(layers)]
 
@@ -147,14 +150,24 @@ class OneTransBlock(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def sequence(self, x_BGD: Tensor, valid_BG: Tensor) -> _Sequence:
-        """Keys and values of the S-tokens."""
+        """Return keys and values of the S-tokens.
+
+        Args:
+            x_BGD: S-tokens.
+            valid_BG: bool, False for padding.
+        """
         return _Sequence(
             keys_values_BG2D=self.key_value_s(self.norm_attention(x_BGD)), valid_BG=valid_BG
         )
 
     def forward_s(self, x_BGD: Tensor, sequence: _Sequence, queries: int) -> Tensor:
-        """[B, W, D]: the newest W = min(queries, G) S-tokens after this layer, each having read
-        itself and all before it."""
+        """Return the newest W = min(queries, G) S-tokens after this layer, [B, W, D].
+
+        Args:
+            x_BGD: S-tokens before this layer.
+            sequence: Their keys and values.
+            queries: How many of the newest issue queries.
+        """
         assert self.query_s is not None and self.ffn_s is not None, (
             "nothing reads the S-tokens of the top layer"
         )
@@ -172,11 +185,15 @@ class OneTransBlock(nn.Module):
     def forward_ns(
         self, x_SND: Tensor, sequences: list[_Sequence], rows: list[Tensor], slot_N: Tensor
     ) -> Tensor:
-        """[S, N, D]: the NS-tokens after this layer, each having read its request's S-tokens,
-        itself and the NS-tokens before it.
+        """Return the NS-tokens after this layer, [S, N, D].
 
-        ``rows`` and ``slot_N``: the candidates laid out in the groups
-        (:func:`hemix.nn.slots.slots`).
+        Each reads its request's S-tokens, itself and the NS-tokens before it.
+
+        Args:
+            x_SND: NS-tokens before this layer.
+            sequences: Keys and values of the S-tokens, by group.
+            rows: The candidates of every group, from :func:`hemix.nn.slots.slots`.
+            slot_N: int64, the slot of every candidate, from the same.
         """
         S, N, D = x_SND.shape
         qkv_NSx = self.query_key_value_ns(self.norm_attention(x_SND)).transpose(0, 1).reshape(N, -1)
@@ -263,7 +280,12 @@ class OneTrans(Ranker):
         )
 
     def encode_request(self, state: UserState, inputs: Inputs) -> RequestState:
-        """The S-side: every request's S-tokens through all layers, as keys and values."""
+        """Pass every request's S-tokens through all layers; return their keys and values.
+
+        Args:
+            state: The user state.
+            inputs: Inputs with the level ``request``.
+        """
         assert inputs.context_QW is not None, "encode_request needs the level request"
         batch, device = inputs.batch, state.events_ED.device
         ranges = HistoryRanges.of(batch, "both").apart()
@@ -291,7 +313,12 @@ class OneTrans(Ranker):
         return RequestState(projected_QH=projected_QH, groups=groups, sequences=sequences)
 
     def score(self, state: RequestState, inputs: Inputs) -> Tensor:
-        """Logits [N, T]: the NS-side."""
+        """Pass the NS-tokens through all layers; return logits [N, T].
+
+        Args:
+            state: The request state.
+            inputs: Inputs with the level ``candidate``.
+        """
         assert inputs.item_IW is not None and inputs.cross_NW is not None, (
             "score needs the level candidate"
         )

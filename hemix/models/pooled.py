@@ -34,18 +34,33 @@ class PooledRanker(Ranker):
 
     @abstractmethod
     def interact(self, fields_NFd: Tensor, numbers_NK: Tensor) -> Tensor:
-        """What the towers read, [N, P]."""
+        """Return the towers' input, [N, P].
+
+        Args:
+            fields_NFd: Fields of every candidate, with those of its request and user.
+            numbers_NK: Standardised numbers of the same.
+        """
 
     def encode_user(self, inputs: Inputs) -> PooledState:
         """The users' fields and the events' columns."""
         return self.fields.of_users(inputs)
 
     def encode_request(self, state: PooledState, inputs: Inputs) -> PooledState:
-        """The requests' fields, pooled histories among them."""
+        """Return the requests' fields, pooled histories among them.
+
+        Args:
+            state: The users' fields and events.
+            inputs: Inputs with the level ``request``.
+        """
         return self.fields.of_requests(state, inputs)
 
     def score(self, state: PooledState, inputs: Inputs) -> Tensor:
-        """Logits [N, T]."""
+        """Return logits [N, T].
+
+        Args:
+            state: The requests' fields.
+            inputs: Inputs with the level ``candidate``.
+        """
         logits_NT: Tensor = self.heads(
             self.interact(*self.fields.of_candidates(state, inputs)), inputs.batch.bias
         )

@@ -57,7 +57,12 @@ class Predictor(Protocol):
         ...
 
     def embed(self, batch: RequestBatch, levels: Sequence[str] = LEVELS) -> Inputs:
-        """Look up the vectors of some levels."""
+        """Look up the vectors of some levels.
+
+        Args:
+            batch: The batch.
+            levels: Which of ``user``, ``request`` and ``candidate``.
+        """
         ...
 
     def encode_user(self, inputs: Inputs) -> Any:
@@ -65,11 +70,21 @@ class Predictor(Protocol):
         ...
 
     def encode_request(self, state: Any, inputs: Inputs) -> Any:
-        """Return what depends on the requests, not on the candidates."""
+        """Return what depends on the requests, not on the candidates.
+
+        Args:
+            state: The user state, from :meth:`encode_user`.
+            inputs: Inputs with the level ``request``.
+        """
         ...
 
     def score(self, state: Any, inputs: Inputs) -> Tensor:
-        """Return logits [N, T]."""
+        """Return logits [N, T].
+
+        Args:
+            state: The request state, from :meth:`encode_request`.
+            inputs: Inputs with the level ``candidate``.
+        """
         ...
 
     def join_users(self, states: Sequence[Any]) -> Any:
@@ -77,21 +92,52 @@ class Predictor(Protocol):
         ...
 
     def extend_user(self, state: Any, new: Any, order: Tensor) -> Any:
-        """Return a user's kept state with new events."""
+        """Return a user's cached state with new events.
+
+        Args:
+            state: The cached state.
+            new: The state of the new events.
+            order: int64 [E], the events to keep, by time: positions among those of ``state`` and
+                then those of ``new``.
+        """
         ...
 
     def event_weights(
         self, state: Any, inputs: Inputs, count: int, extra: int | None = None
     ) -> tuple[Tensor, Tensor] | None:
-        """Return the events that drew the candidates' attention most; None where none does."""
+        """Return the events that drew the candidates' attention most.
+
+        Args:
+            state: The request state.
+            inputs: The request's inputs.
+            count: How many events to return.
+            extra: The position of an event that gets an additional column if it is not among them.
+
+        Returns:
+            Positions int64 [N, count], -1 for none, and weights [N, count], falling. None if the
+            model weighs no events by candidate.
+        """
         ...
 
     def loss_sums(self, logits_NT: Tensor, batch: RequestBatch) -> tuple[Tensor, Tensor]:
-        """Return summed loss [T] and weight [T] of a batch with labels."""
+        """Return sums that add up over the batches of a split.
+
+        Args:
+            logits_NT: [N, T].
+            batch: The batch of the logits, with labels.
+
+        Returns:
+            The summed loss [T] and the summed weight [T].
+        """
         ...
 
     def rescale(self, slope_T: Tensor, shift_T: Tensor) -> None:
-        """Make every task's logit ``slope * logit + shift`` from now on."""
+        """Make every task's logit ``slope * logit + shift`` from now on.
+
+        Args:
+            slope_T: [T].
+            shift_T: [T].
+        """
         ...
 
     def dense_tensors(self) -> dict[str, Tensor]:

@@ -167,7 +167,12 @@ class RankMixer(Ranker):
         )
 
     def encode_request(self, state: UserState, inputs: Inputs) -> RequestState:
-        """Pooled histories, cuts and ages."""
+        """Return pooled histories, and the histories laid out for attention.
+
+        Args:
+            state: The user state.
+            inputs: Inputs with the level ``request``.
+        """
         layout, events_ED, time_ms = inputs.layout, state.events_ED, state.event_time_ms
         users = state.pooled.fields.shape[0]
         return RequestState(
@@ -177,7 +182,12 @@ class RankMixer(Ranker):
         )
 
     def score(self, state: RequestState, inputs: Inputs) -> Tensor:
-        """Logits [N, T]."""
+        """Return logits [N, T].
+
+        Args:
+            state: The request state.
+            inputs: Inputs with the level ``candidate``.
+        """
         batch, index = inputs.batch, inputs.layout.candidates
         fields_NFd, numbers_NK = self.fields.of_candidates(state.pooled, inputs)
         candidate_NCd = fields_NFd[:, self.fields.request_count :]
@@ -193,9 +203,9 @@ class RankMixer(Ranker):
         return logits_NT
 
     def tokenize(self, row_NX: Tensor) -> Tensor:
-        """[N, X] -> [T, N, D]: token t is a projection of piece t of the row."""
-        pieces_NTx = F.pad(row_NX, (0, -self.width % self.tokens)).view(
+        """[N, X] -> [T, N, D]: token t is a projection of section t of the row."""
+        sections_NTx = F.pad(row_NX, (0, -self.width % self.tokens)).view(
             -1, self.tokens, self.project.weight.shape[1]
         )
-        tokens_TND: Tensor = self.project(pieces_NTx.transpose(0, 1))
+        tokens_TND: Tensor = self.project(sections_NTx.transpose(0, 1))
         return tokens_TND

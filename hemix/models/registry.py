@@ -65,7 +65,7 @@ class ModelEntry:
 
     @property
     def is_installed(self) -> bool:
-        """Whether every process finds the model by itself."""
+        """Whether every process can import the model without ``--import``."""
         return _is_installed(self.model.__module__)
 
     def source(self) -> dict[str, str] | None:
@@ -105,8 +105,8 @@ def register_model(name: str) -> Callable[[type[P]], type[P]]:
             _import_package()
             before = _entries.get(name)
         if before is not None and not _same(before.model, model):
-            taken = f"{before.model.__module__}.{before.model.__qualname__}"
-            raise SettingsError(f"the model name {name!r} is taken by {taken}: choose another name")
+            owner = f"{before.model.__module__}.{before.model.__qualname__}"
+            raise SettingsError(f"the model name {name!r} is taken by {owner}: choose another name")
         _entries[name] = ModelEntry(name=name, model=model, config=config)
         return model
 
@@ -122,10 +122,10 @@ def find_model(name: str) -> ModelEntry:
     _import_package()
     entry_point = _entry_points().get(name)
     if entry_point is not None:
-        taken = _entries.get(name)
-        if taken is not None and taken.model.__module__ != entry_point.module:
+        entry = _entries.get(name)
+        if entry is not None and entry.model.__module__ != entry_point.module:
             raise SettingsError(
-                f"model.name: {name!r} is taken by {taken.model.__module__} and by an installed "
+                f"model.name: {name!r} is taken by {entry.model.__module__} and by an installed "
                 f"package ({entry_point.value}): remove one",
                 field="model.name",
             )

@@ -1,25 +1,26 @@
-"""SIM: search the long history for what concerns the candidate, then attend to what was found (Pi
-et al. 2020, arXiv 2006.05639).
+"""SIM: search the long history for events relevant to the candidate, then attend to them (Pi et al.
+2020, arXiv 2006.05639).
 
 First stage, the general search unit (section 3.2): every event of the global part has a relevance
-r_i for the candidate (eq. 1) and the best ``search_events`` are kept. Soft search: r_i = (W_b e_i)
-. (W_a e_a). Because choosing has no gradient, W_a and W_b learn from an auxiliary prediction of the
-same labels out of U_r = sum_i r_i e_i (eq. 2) and e_a, whose loss is added to the model's with
-weight 1 (section 3.3: alpha = beta = 1). Hard search: only events of the candidate's own category
-(a feature that events carry), and of those the newest; no auxiliary loss (alpha = 0).
+r_i for the candidate (eq. 1), and the ``search_events`` best are retrieved. Hard search takes the
+newest events of the candidate's own category, without auxiliary loss (alpha = 0).
 
-Second stage, the exact search unit (section 3.3): what was found, z_j = [e_j ; vector of its age],
-is read by several heads, softmax over j of (W_b^h z_j) . (W_a^h e_a), each head a weighted mean of
-the z_j (eq. 3, 4). The real-time part is the short history, read by DIN's activation unit (the
-paper has DIEN there). All goes into one deep network.
+Soft search: r_i = (W_b e_i) . (W_a e_a). Choosing has no gradient, so W_a and W_b learn from an
+auxiliary prediction of the same labels. It reads U_r = sum_i r_i e_i (eq. 2) and e_a; its loss has
+weight 1 (section 3.3).
 
-Not from the paper: search is exact instead of by hashing; scores are compared in bfloat16 and of
-equal ones the newer event is found, so that the batch around an impression does not decide; the
-null event is always among the found, so that no softmax is over nothing.
+Second stage, the exact search unit (section 3.3): several heads read the retrieved z_j = [e_j ;
+vector of its age]. A head's weights are the softmax over j of (W_b^h z_j) . (W_a^h e_a) (eq. 3, 4).
+DIN's activation unit reads the real-time part (the paper has DIEN there). All goes into one deep
+network.
 
-Letters: E events, Q requests, N candidates, D token width, Z = D + embedding size, H heads, k found
-events; in a group: B users, C requests a user, K candidates a request, L events, the null event
-first.
+Not from the paper: search is exact instead of by hashing. Scores are compared in bfloat16, and of
+equal ones the newer event wins, so that a score does not depend on its batch. The null event is
+always retrieved, so that no softmax is empty.
+
+Letters: E events, Q requests, N candidates, D token width, Z = D + embedding size, H heads, k
+retrieved events. In a group: B users, C requests a user, K candidates a request, L events, the null
+event first.
 """
 
 from __future__ import annotations
@@ -113,7 +114,17 @@ class ExactSearch(nn.Module):
     def forward(
         self, candidates_ND: Tensor, retrieved_NkD: Tensor, age_Nk: Tensor, exists_Nk: Tensor
     ) -> Tensor:
-        """[N, H * Z]; ``age_Nk``: age buckets, ``exists_Nk``: bool, at least one a row."""
+        """Attend to the retrieved events.
+
+        Args:
+            candidates_ND: Candidate vectors.
+            retrieved_NkD: Vectors of the retrieved events.
+            age_Nk: int64, their age buckets.
+            exists_Nk: bool, at least one True a row.
+
+        Returns:
+            Weighted means of all heads, [N, H * Z].
+        """
         N, H = candidates_ND.shape[0], self.heads
         with torch.autocast(candidates_ND.device.type, enabled=False):
             z_NkZ = torch.cat([retrieved_NkD, F.embedding(age_Nk, self.age_vector)], 2)
@@ -209,8 +220,12 @@ class SIM(Ranker):
         )
 
     def encode_request(self, state: UserState, inputs: Inputs) -> RequestState:
-        """Cuts: the global part laid out to be searched, the real-time part for the activation
-        unit."""
+        """Lay the global part out for the search, the real-time part for the activation unit.
+
+        Args:
+            state: The user state.
+            inputs: Inputs with the level ``request``.
+        """
         batch = inputs.batch
         ranges = HistoryRanges.of(batch, "global")
         groups = group_requests(ranges, batch.candidates_per_request, state.events_ED.device)
@@ -228,7 +243,12 @@ class SIM(Ranker):
         )
 
     def score(self, state: RequestState, inputs: Inputs) -> Tensor:
-        """Logits [N, T]. In training the search unit's own logits are kept for :meth:`loss`."""
+        """Return logits [N, T]; in training keep the search unit's logits for :meth:`loss`.
+
+        Args:
+            state: The request state.
+            inputs: Inputs with the level ``candidate``.
+        """
         batch, of_request = inputs.batch, inputs.batch.request_index
         candidates_ND = candidate_vectors(self.events, inputs)
         retrieved_Nk = self.search(state, candidates_ND, batch)
@@ -247,8 +267,12 @@ class SIM(Ranker):
         return logits_NT
 
     def loss(self, logits_NT: Tensor, batch: RequestBatch) -> Tensor:
-        """The loss of the logits, and in training with the soft search that of the search unit
-        (section 3.3)."""
+        """Return the loss; in training with soft search add the search unit's (section 3.3).
+
+        Args:
+            logits_NT: [N, T], of the last :meth:`score`.
+            batch: The batch of the logits, with labels.
+        """
         loss = super().loss(logits_NT, batch)
         search_logits, self._search_logits = self._search_logits, None
         return (
@@ -258,8 +282,15 @@ class SIM(Ranker):
         )
 
     def search(self, state: RequestState, candidates_ND: Tensor, batch: RequestBatch) -> Tensor:
-        """int64 [N, 1 + search_events]: rows of the events found for every candidate, the null
-        event first; 0 where there are fewer."""
+        """Return rows of the retrieved events, int64 [N, 1 + search_events], 0 for none.
+
+        The null event comes first.
+
+        Args:
+            state: The request state.
+            candidates_ND: Candidate vectors.
+            batch: The batch.
+        """
         if batch.candidates_count == 0:
             return batch.item_index.new_zeros(0, 1 + self.config.search_events)
         layout = slots(
@@ -316,10 +347,17 @@ class SIM(Ranker):
 
 @torch.no_grad()
 def best(scores_xL: Tensor, may_xL: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """(columns int64 [..., min(count, L)], bool: whether each exists) of the best scores among the
-    columns that may be chosen.
+    """Return the columns of the best scores.
 
     Scores are compared in bfloat16; of equal ones the later column is better.
+
+    Args:
+        scores_xL: Scores [..., L].
+        may_xL: bool [..., L], the columns that may be chosen.
+        count: How many columns to choose.
+
+    Returns:
+        Columns int64 [..., min(count, L)], and bool of the same shape: whether each exists.
     """
     bits = scores_xL.bfloat16().view(torch.int16).long()
     ordered = torch.where(

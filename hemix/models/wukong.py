@@ -44,8 +44,15 @@ class WukongConfig(SizedConfig):
 
 
 def recombine(x_Nnd: Tensor, linear: nn.Linear) -> Tensor:
-    """Linear combinations of vectors, [N, n, d] -> [N, out, d]: the same for every one of the d
-    places."""
+    """Return linear combinations of vectors, the same in every one of the d positions.
+
+    Args:
+        x_Nnd: Vectors.
+        linear: The weights, n to out.
+
+    Returns:
+        [N, out, d].
+    """
     combined: Tensor = linear(x_Nnd.transpose(1, 2)).transpose(1, 2)
     return combined
 
@@ -117,7 +124,15 @@ class Wukong(PooledRanker):
         self.heads = self.make_heads(counts[-1] * d)
 
     def interact(self, fields_NFd: Tensor, numbers_NK: Tensor) -> Tensor:
-        """[N, P]"""
+        """Pass the fields through all layers.
+
+        Args:
+            fields_NFd: Fields of every candidate.
+            numbers_NK: Standardised numbers of every candidate.
+
+        Returns:
+            Pooled vectors [N, P].
+        """
         x_Nnd = fields_NFd
         if self.dense is not None and self.dense_out is not None:
             x_Nnd = torch.cat(

@@ -1,10 +1,10 @@
 """Attention to events to each of which a learned vector of its age is added.
 
-Keys and values are linear in that vector, so its part is split off exactly: scores by age bucket
-are added to those of the events, and values by age bucket are weighed by the mass of each bucket.
+Keys and values are linear in that vector, so its part is split off exactly. Scores by age bucket
+are added to those of the events. Values by age bucket are weighted by the mass of each bucket.
 
-Letters: B users, C requests a user, J queries a request, H heads, L keys a user, d width of a head,
-A age buckets and one for what has no age.
+Letters: B users, C requests a user, J queries a request, H heads, L keys a user, d width of a head.
+A is the number of age buckets, with one for events without an age.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 """Attention of few queries over long histories, tile by tile.
 
-Scores are never held for a whole batch: a tile of users (or of one user's queries) is scored,
-weighted and dropped while it lies in the cache, and the backward pass makes it again. What a
-request sees of a key, its age or nothing, is a byte per request and key that points into a small
-table of summands per head, so that the table's gradient is a sum per bucket; PyTorch's fused
-kernels keep no gradient of such a summand on a CPU, and serve here where no gradient is asked for.
-Knows nothing of events, requests or candidates beyond their numbers.
+Scores are never held for a whole batch. A tile of users (or of one user's queries) is scored,
+weighted and dropped while it is in the cache; the backward pass computes it again.
 
-Letters: B users, C requests a user, J queries a request, H heads, L keys a user, D width of a key,
-d = D / H, A rows of the table; G the number of keys at a position: H, or 1 where all heads read the
-whole event vector (absorbed).
+What a request sees of a key, its age or nothing, is a byte per request and key. The byte points
+into a small table of summands per head, so the table's gradient is a sum per bucket. PyTorch's
+fused kernels keep no gradient of such a summand on a CPU, so they are used only without gradients.
+
+Letters: B users, C requests a user, J queries a request, H heads, L keys a user. D is the width of
+a key, d = D / H; A is the number of rows of the table. G is the number of keys at a position: H, or
+1 where all heads read the whole event vector (absorbed).
 """
 
 from __future__ import annotations
@@ -29,12 +29,17 @@ _TILE_ELSEWHERE = 2**27
 
 
 def absorbs(queries: int, heads: int, width: int) -> bool:
-    """Whether attending to event vectors themselves, with the projections of keys and values moved
-    to the queries, is fewer FLOPs.
+    """Return whether absorbed attention takes fewer FLOPs.
 
-    Per key, with D = width: projecting costs 4 D^2 and attending 4 D for each of the user's
-    ``queries``; absorbed, attending costs 4 D for each query and head, and projecting nothing. So
-    absorbed wins below D / (heads - 1) queries.
+    The projections of keys and values move to the queries, which attend to the event vectors
+    themselves. Per key, with D = width, projecting costs 4 D^2 and attending 4 D for each of the
+    user's ``queries``. Absorbed, attending costs 4 D for each query and head, and projecting costs
+    nothing. So absorbed wins below D / (heads - 1) queries.
+
+    Args:
+        queries: Queries of one user.
+        heads: Heads of the attention.
+        width: Width of an event vector.
     """
     return queries * (heads - 1) < width
 
@@ -42,11 +47,15 @@ def absorbs(queries: int, heads: int, width: int) -> bool:
 def attend(
     q_BHCJx: Tensor, keys_values_BLx: Tensor, table_hA: Tensor, bucket_BCL: Tensor
 ) -> Tensor:
-    """[B, H, C, J, x]: softmax over L of ``q . key + table[head, bucket]``, times values.
+    """Return softmax over L of ``q . key + table[head, bucket]``, times values: [B, H, C, J, x].
 
-    Keys and values lie side by side, [B, L, 2 D], and queries have x = D / H; or, absorbed, they
-    are one and the same, [B, L, D], read by queries of x = D. ``bucket_BCL`` is uint8; a row of
-    -inf in the table hides a key. ``table_hA`` has H rows, or one for all.
+    Args:
+        q_BHCJx: Queries; x = D / H, or x = D if absorbed.
+        keys_values_BLx: Keys and values in one row, [B, L, 2 D]; or absorbed, event vectors [B, L,
+            D] that are both.
+        table_hA: Summands of the scores, with H rows or one for all heads. A row of -inf hides a
+            key.
+        bucket_BCL: uint8, the column of the table for every request and key.
     """
     if torch.compiler.is_exporting():  # the fused kernel asks for lengths that a graph leaves open
         _, values_BGLx = _keys_and_values(q_BHCJx, keys_values_BLx)
@@ -62,13 +71,23 @@ def attend(
             q_BHCJx.squeeze(2), keys_BHLx, values_BHLx, attn_mask=summand_BHJL, scale=1.0
         )
         return read_BHJx.unsqueeze(2)
-    return _Attend.apply(q_BHCJx, keys_values_BLx, table_hA, bucket_BCL)  # type: ignore[no-any-return,no-untyped-call]
+    read_BHCJx: Tensor = _Attend.apply(  # type: ignore[no-untyped-call]
+        q_BHCJx, keys_values_BLx, table_hA, bucket_BCL
+    )
+    return read_BHCJx
 
 
 def attention_weights(
     q_BHCJx: Tensor, keys_values_BLx: Tensor, table_hA: Tensor, bucket_BCL: Tensor
 ) -> Tensor:
-    """[B, H, C, J, L]: the weights of :func:`attend` themselves, held whole; for few queries."""
+    """Return the weights of :func:`attend`, [B, H, C, J, L], held whole: use it for few queries.
+
+    Args:
+        q_BHCJx: As for :func:`attend`.
+        keys_values_BLx: As for :func:`attend`.
+        table_hA: As for :func:`attend`.
+        bucket_BCL: As for :func:`attend`.
+    """
     keys_BGLx, _ = _keys_and_values(q_BHCJx, keys_values_BLx)
     scores = torch.matmul(q_BHCJx.flatten(2, 3), keys_BGLx.transpose(2, 3)).view(
         *q_BHCJx.shape[:4], -1

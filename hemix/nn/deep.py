@@ -1,9 +1,8 @@
 """The deep network above DIN's and SIM's interests: one multi-layer perceptron over all features
-and what was read from the history.
+and the interests from the history.
 
-Its first layer is linear in the concatenation, so every level's columns are multiplied where they
-live: the user's once per user, the context's once per request. Knows nothing of how the interests
-were read.
+Its first layer is linear in the concatenation. So a user's columns are multiplied once per user,
+and the context's once per request.
 
 Letters: R users, Q requests, N candidates, W width of a level's vectors.
 """
@@ -87,7 +86,12 @@ class DeepNetwork(nn.Module):
         )
 
     def project_request(self, user_RH: Tensor, inputs: Inputs) -> Tensor:
-        """[Q, hidden]: the user's and the context's."""
+        """Return the first layer's product of user and context, [Q, hidden].
+
+        Args:
+            user_RH: The product of the user's columns.
+            inputs: Inputs with the level ``request``.
+        """
         assert inputs.context_QW is not None, "encode_request needs the level request"
         of_user, projected = (
             user_RH.index_select(0, inputs.batch.user_index),
@@ -98,7 +102,13 @@ class DeepNetwork(nn.Module):
     def forward(
         self, request_QH: Tensor, inputs: Inputs, interests: Mapping[str, Tensor]
     ) -> Tensor:
-        """Logits [N, T] from the interests [N, width] of every candidate."""
+        """Return logits [N, T].
+
+        Args:
+            request_QH: From :meth:`project_request`.
+            inputs: Inputs with the level ``candidate``.
+            interests: Interests [N, width] of every candidate, by name.
+        """
         assert inputs.item_IW is not None and inputs.cross_NW is not None, (
             "score needs the level candidate"
         )
@@ -112,6 +122,11 @@ class DeepNetwork(nn.Module):
 
 
 def candidate_vectors(events: EventEncoder, inputs: Inputs) -> Tensor:
-    """[N, D]: every candidate as what it would be in a history, but for action and fields."""
+    """Return every candidate as an event vector without action and fields, [N, D].
+
+    Args:
+        events: The encoder of events.
+        inputs: Inputs with the level ``candidate``.
+    """
     assert inputs.item_IW is not None, "score needs the level candidate"
     return events.items(inputs.item_IW.index_select(0, inputs.batch.item_index))

@@ -1,11 +1,9 @@
 """All embedding tables in one weight, read once a microbatch.
 
 The weight is [rows of all tables, width]. In training a look-up reads all its ids at once into a
-leaf tensor that hangs on no weight; what autograd leaves there is one gradient per vector that the
-model was given, and a table optimiser (`hemix.training.table_optimizers`) adds them up by row and
-updates those rows alone. The dense optimiser never sees the weight.
-
-Knows neither the schema nor what the columns mean.
+leaf tensor without connection to the weight. Autograd gives that leaf one gradient per vector. A
+table optimiser (`hemix.training.table_optimizers`) adds the gradients up by row and updates those
+rows alone. The dense optimiser never sees the weight.
 """
 
 from __future__ import annotations
@@ -110,15 +108,15 @@ class Tables(nn.Module):
         ]
         weight, positions = self._readable(ids)
         if self.training and torch.is_grad_enabled():
-            pieces = self._read_for_step(
+            vectors = self._read_for_step(
                 ids,
                 weight.detach(),
                 positions,
                 [None if jagged is None else jagged[1] for jagged in lists],
             )
             return [
-                piece.view(i.shape[0], i.shape[1] * self.width) if jagged is None else piece
-                for piece, i, jagged in zip(pieces, ids, lists, strict=True)
+                looked_up.view(i.shape[0], i.shape[1] * self.width) if jagged is None else looked_up
+                for looked_up, i, jagged in zip(vectors, ids, lists, strict=True)
             ]
         return [
             weight.index_select(0, self._here(at.flatten())).view(
@@ -173,8 +171,8 @@ class Tables(nn.Module):
             )
         self._step = Gradients(ids=flat, mean_offsets=mean_offsets, values=leaf.requires_grad_())
         sizes = [ids[at].numel() if (o := offsets[at]) is None else o.shape[0] - 1 for at in order]
-        pieces = dict(zip(order, torch.split(leaf, sizes), strict=True))
-        return [pieces[at] for at in range(len(ids))]
+        vectors = dict(zip(order, torch.split(leaf, sizes), strict=True))
+        return [vectors[at] for at in range(len(ids))]
 
     def _here(self, ids: Tensor) -> Tensor:
         return to_device(ids, self.weight.device)
@@ -220,10 +218,10 @@ class Tables(nn.Module):
     def take_step(self) -> tuple[Tensor, Tensor] | None:
         """The same added up: (rows int64 [n], distinct and ascending, gradient [n, width]), both
         where the weight is."""
-        taken = self.take_gradients()
-        if taken is None:
+        gradients = self.take_gradients()
+        if gradients is None:
             return None
-        rows, gradient = sum_by_row(taken, self.rows)
+        rows, gradient = sum_by_row(gradients, self.rows)
         return self._here(rows), gradient
 
     def _first_rows(self, look_ups: LookUp) -> Tensor:
@@ -245,11 +243,16 @@ def _with_missing(values: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sum_by_row(gradients: Gradients, rows: int) -> tuple[Tensor, Tensor]:
-    """(distinct ids int64 ascending [n], the sum [n, width] of what each one's uses were given),
-    for ids in [0, rows).
+    """Add up the gradients of every distinct id, always in the same order.
 
-    Always added in the same order. The ids are sorted where they are, in the host's memory; the sum
-    is made where the gradients are.
+    The ids are sorted in the CPU's memory; the sums are computed on the gradients' device.
+
+    Args:
+        gradients: Ids in [0, rows) and the gradient of every look-up.
+        rows: Rows of the weight.
+
+    Returns:
+        Distinct ids int64 [n], ascending, and their summed gradients [n, width].
     """
     values, mean_offsets = gradients.values, gradients.mean_offsets
     device = values.device
@@ -278,8 +281,15 @@ def sum_by_row(gradients: Gradients, rows: int) -> tuple[Tensor, Tensor]:
 
 
 def distinct_rows(ids: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """(distinct ids ascending, the position of every id among them), for int64 [n] ids in [0,
-    rows)."""
+    """Return the distinct ids, and the position of every id among them.
+
+    Args:
+        ids: int64 [n], in [0, rows).
+        rows: Rows of the weight.
+
+    Returns:
+        Distinct ids int64, ascending, and positions int64 [n].
+    """
     if rows > _DENSE_FACTOR * ids.shape[0]:
         distinct, positions = torch.unique(ids, return_inverse=True)
         return distinct, positions

@@ -1,6 +1,6 @@
 """Events to vectors: an item part, computed once per distinct item row, and a part per event field.
 
-One linear map of [item columns ; fields], computed as a sum of partial products and linear on
+One linear map of [item columns ; fields], computed as a sum of partial products. It is linear on
 purpose: an event's vector does not depend on the request, and an age part can be split off exactly.
 Row 0 of the result is the null event that every history carries; event e is row e + 1.
 

@@ -1,9 +1,7 @@
-"""Features as fields, vectors of one width: those of every level, columns of events, means of what
-a request sees.
+"""Features as fields: vectors of one width, for the columns of levels, events and pooled histories.
 
-User fields are made once per user row, context fields and pooled histories once per request, item
-fields once per distinct item; gathering them is all that is done per candidate. Knows nothing of
-how fields interact.
+User fields are made once per user row, and item fields once per distinct item. Context fields and
+pooled histories are made once per request. A candidate only gathers them.
 
 Letters: R users, Q requests, N candidates, E events, F fields, d width of a table, C columns of an
 event, K numbers.
@@ -123,10 +121,14 @@ def event_columns_count(spec: InputSpec) -> int:
 
 
 def event_columns(inputs: Inputs, spec: InputSpec, size: int) -> Tensor:
-    """[1 + E, C * d]: the vectors of an event's columns side by side, item columns first; row 0,
-    the null event, is zero.
+    """Return the vectors of all columns of every event, [1 + E, C * d].
 
-    ``size`` is d.
+    Item columns come first. Row 0, the null event, is zero.
+
+    Args:
+        inputs: Inputs with the level ``user``.
+        spec: The columns of events.
+        size: d.
     """
     assert inputs.item_IW is not None and inputs.event_fields is not None, (
         "events need the level user"

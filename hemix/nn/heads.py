@@ -42,7 +42,12 @@ class Heads(nn.Module):
             self.position.zero_()
 
     def forward(self, pooled_NP: Tensor, bias_N: Tensor) -> Tensor:
-        """Logits [N, T], in the parameters' precision."""
+        """Return logits [N, T], in the parameters' precision.
+
+        Args:
+            pooled_NP: Pooled vectors of the candidates.
+            bias_N: int64, rows of the bias table (positions).
+        """
         hidden_TNh = F.gelu(self.first(pooled_NP.expand(self.first.weight.shape[0], -1, -1)))
         logits_NT: Tensor = (
             self.second(self.dropout(hidden_TNh)).squeeze(2).t().to(self.second.weight.dtype)
@@ -55,8 +60,12 @@ class Heads(nn.Module):
 
     @torch.no_grad()
     def rescale(self, slope_T: Tensor, shift_T: Tensor) -> None:
-        """Make every task's logit ``slope * logit + shift`` from now on, in the weights of the last
-        layer."""
+        """Change the last layer so that every task's logit becomes ``slope * logit + shift``.
+
+        Args:
+            slope_T: [T].
+            shift_T: [T].
+        """
         assert self.second.bias is not None
         self.second.weight.mul_(slope_T.to(self.second.weight)[:, None, None])
         self.second.bias.mul_(slope_T.to(self.second.bias)[:, None]).add_(
@@ -67,9 +76,15 @@ class Heads(nn.Module):
 
 
 def log_probabilities(logits_NT: Tensor, spec: InputSpec) -> tuple[Tensor, Tensor]:
-    """(log p, log(1 - p)) [N, T] of every task over the entire space: with c the task it is given,
-    p = p_c * sigmoid(logit) and
-    1 - p = (1 - p_c) + p_c * sigmoid(-logit)."""
+    """Return log p and log(1 - p) of every task over the entire space, both [N, T].
+
+    With c the task it is given: p = p_c * sigmoid(logit), and 1 - p = (1 - p_c) + p_c *
+    sigmoid(-logit).
+
+    Args:
+        logits_NT: Logits, conditional for a task with ``given``.
+        spec: The tasks.
+    """
     log_p, log_not = list[Tensor](), list[Tensor]()
     for task, logit in zip(spec.tasks, logits_NT.unbind(1), strict=True):
         yes, no = F.logsigmoid(logit), F.logsigmoid(-logit)
@@ -86,10 +101,14 @@ def log_probabilities(logits_NT: Tensor, spec: InputSpec) -> tuple[Tensor, Tenso
 def probabilities(
     logits_NT: Tensor, spec: InputSpec, undo_sampling: bool = True
 ) -> dict[str, Tensor]:
-    """Probability [N] of every task over all impressions, and ``b_given_a`` of every task with
-    ``given``.
+    """Return the probability [N] of every task over all impressions, by name.
 
-    ``undo_sampling`` brings the scores back to the log before its negatives were sampled.
+    A task b with ``given: a`` has a second entry, ``b_given_a``.
+
+    Args:
+        logits_NT: Logits, conditional for a task with ``given``.
+        spec: The tasks.
+        undo_sampling: Whether to correct for the sampling of negatives.
     """
     if undo_sampling:
         logits_NT = logits_NT + logits_NT.new_tensor(spec.logit_shift)
@@ -109,10 +128,17 @@ def loss(
     funnel: Literal["entire_space", "given_only"] = "entire_space",
     weight_T: Tensor | None = None,
 ) -> Tensor:
-    """Weighted binary cross-entropy: the mean over the known labels of every task, summed over
-    tasks. A scalar, at least fp32.
+    """Return the weighted binary cross-entropy, a scalar, at least fp32.
 
-    ``weight_T``: divide by this instead of the labels' own weight.
+    It is the mean over the known labels of every task, summed over tasks.
+
+    Args:
+        logits_NT: Logits, conditional for a task with ``given``.
+        labels_NT: Labels; 0 where unknown.
+        weights_NT: Weights of the labels; 0 masks an unknown one.
+        spec: The tasks.
+        funnel: See :func:`loss_sums`.
+        weight_T: The divisor of every task; None: the labels' own weight.
     """
     total_T, own_T = loss_sums(logits_NT, labels_NT, weights_NT, spec, funnel)
     weight_T = own_T if weight_T is None else weight_T
@@ -126,11 +152,18 @@ def loss_sums(
     spec: InputSpec,
     funnel: Literal["entire_space", "given_only"] = "entire_space",
 ) -> tuple[Tensor, Tensor]:
-    """(weighted cross-entropy [T], weight [T]) of every task, summed over rows, so that batches add
-    up.
+    """Return sums over rows, which add up over batches.
 
-    ``given_only`` trains a task with ``given`` on its conditional logit, where the given label is
-    known and 1.
+    Args:
+        logits_NT: Logits, conditional for a task with ``given``.
+        labels_NT: Labels; 0 where unknown.
+        weights_NT: Weights of the labels; 0 masks an unknown one.
+        spec: The tasks.
+        funnel: ``entire_space``, or ``given_only``: train a task with ``given`` on its conditional
+            logit, where the given label is known and 1.
+
+    Returns:
+        The weighted cross-entropy [T] and the weight [T] of every task, at least fp32.
     """
     logits_NT = logits_NT.to(torch.promote_types(logits_NT.dtype, torch.float32))
     labels_NT, weights_NT = labels_NT.to(logits_NT.dtype), weights_NT.to(logits_NT.dtype)
@@ -148,8 +181,14 @@ def counted_weights(
     spec: InputSpec,
     funnel: Literal["entire_space", "given_only"] = "entire_space",
 ) -> Tensor:
-    """Weights [N, T] with which rows count in :func:`loss_sums`: with ``given_only``, 0 where the
-    given label is not known to be 1."""
+    """Return the weights [N, T] with which rows count in :func:`loss_sums`.
+
+    Args:
+        labels_NT: Labels; 0 where unknown.
+        weights_NT: Weights of the labels; 0 masks an unknown one.
+        spec: The tasks.
+        funnel: With ``given_only`` a weight is 0 where the given label is not known to be 1.
+    """
     if funnel == "entire_space":
         return weights_NT
     return torch.stack(

@@ -1,9 +1,9 @@
-"""Where the events and candidates of a batch lie, for what reads histories.
+"""Where the events and candidates of a batch lie, for the modules that read histories.
 
-A batch's histories are ragged (:class:`RaggedLayout`): the global part is read from keys and values
-that are kept, or from event vectors; the real-time part from the few events that a request sees of
-it. An exported graph has padded ones (`hemix.nn.padded`). A model reads either through the same
-calls.
+A batch's histories are ragged (:class:`RaggedLayout`). The global part is read from cached keys and
+values, or from event vectors. The real-time part is read from the few events that a request sees of
+it. An exported graph has padded histories (`hemix.nn.padded`). A model reads either through the
+same calls.
 
 Letters: Q requests, E events, D token width.
 """
@@ -111,22 +111,36 @@ class RaggedLayout:
         keys_values: Tensor | None,
         event_time_ms: Tensor,
     ) -> HistoryState:
-        """See :class:`Layout`."""
+        """Lay out the global part in groups of requests with similar lengths.
+
+        Args:
+            interest: The attention that reads it.
+            events_ED: [1 + E, D].
+            keys_values: [1 + E, 2 D], if they are cached.
+            event_time_ms: int64 [1 + E].
+        """
         batch, device = self.batch, events_ED.device
         ranges = HistoryRanges.of(batch, "global")
         groups = group_requests(ranges, batch.candidates_per_request, device)
         rows = [group.rows_BL for group in groups]
         layout = HistoryLayout.of(groups, rows, batch.requests_count, device)
-        kept = keys_values is not None
+        projected = keys_values is not None
         events = events_ED if keys_values is None else keys_values
         return interest.state(
-            layout, events, event_time_ms, batch.cpu_batch.request_time_ms, projected=kept
+            layout, events, event_time_ms, batch.cpu_batch.request_time_ms, projected=projected
         )
 
     def realtime_state(
         self, interest: HistoryInterest, events_ED: Tensor, event_time_ms: Tensor, users: int
     ) -> HistoryState:
-        """See :class:`Layout`."""
+        """Lay out the few events that requests see of the real-time part.
+
+        Args:
+            interest: The attention that reads it.
+            events_ED: [1 + E, D].
+            event_time_ms: int64 [1 + E].
+            users: How many users there are.
+        """
         batch, device = self.batch, events_ED.device
         ranges = HistoryRanges.of(batch, "realtime")
         recent, position = rows_in_ranges(ranges, users, event_time_ms.shape[0], device)
@@ -142,19 +156,24 @@ class RaggedLayout:
 
 
 def history_means(events_ED: Tensor, history_ranges_Q3: Tensor) -> tuple[Tensor, Tensor]:
-    """(mean [Q, D] of the global part, of the real-time part) of what each request sees; zeros
-    where it sees nothing.
+    """Return the means [Q, D] of the events that each request sees.
 
-    ``events_ED`` [1 + E, D] has the null event, which no mean counts, in row 0 and event e in row e
-    + 1; ``history_ranges_Q3`` are a batch's, in the host's memory. The boundaries of all ranges
-    divide the events into segments; every event is added into its segment once, however many
-    requests see it, and a request adds up the segments of its range.
+    The boundaries of all ranges divide the events into segments. Every event is added once, into
+    its segment; a request adds up the segments of its range.
+
+    Args:
+        events_ED: [1 + E, D]. Event e is in row e + 1; no mean counts the null event in row 0.
+        history_ranges_Q3: int64, a batch's ranges, in the CPU's memory.
+
+    Returns:
+        Means of the global part and of the real-time part; zeros where a request sees no event.
     """
     boundaries = torch.unique(history_ranges_Q3)
     if boundaries.shape[0] == 0:
         nothing = events_ED.new_zeros(0, events_ED.shape[1])
         return nothing, nothing
-    sums_SD = F.pad(_SegmentSums.apply(events_ED, boundaries + 1), (0, 0, 0, 1))  # type: ignore[no-untyped-call]
+    segment_sums = _SegmentSums.apply(events_ED, boundaries + 1)  # type: ignore[no-untyped-call]
+    sums_SD = F.pad(segment_sums, (0, 0, 0, 1))
     begin, middle, end = history_ranges_Q3.unbind(1)
     first, between, last = torch.searchsorted(boundaries, history_ranges_Q3).unbind(1)
     ranges = ((begin, middle, first, between), (middle, end, between, last))

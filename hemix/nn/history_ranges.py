@@ -99,7 +99,7 @@ def ranges_per_user(
 def rows_in_ranges(
     ranges: HistoryRanges, users: int, rows: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Return the rows of the events that requests see, and where each lies among them.
+    """Return the rows of the events that requests see, and the position of each among them.
 
     Args:
         ranges: What each request sees.
@@ -108,8 +108,8 @@ def rows_in_ranges(
         device: The model's.
 
     Returns:
-        Rows int64 of the null event and of all events that a request sees or that lie between such
-        events of its user; and the position int64 [rows] of every row among them, 0 for the others.
+        Rows int64: the null event's, and per user all from the first to the last event that a
+        request sees. Positions int64 [rows] of every row among them, 0 for the others.
     """
     first, last = ranges_per_user(ranges.user_index_Q, ranges.begin_Q, ranges.end_Q, users)
     lengths = last - first

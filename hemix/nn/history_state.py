@@ -1,7 +1,7 @@
 """One history of a batch's requests, laid out in groups and ready for queries.
 
-Letters: Q requests, D token width, P pairs that rotary times turn; in a group of users: B users,
-C requests a user, L keys a user (the null event first).
+Letters: Q requests, D token width, P pairs that rotary times turn. In a group of users: B users, C
+requests a user, L keys a user (the null event first).
 """
 
 from __future__ import annotations

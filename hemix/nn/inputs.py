@@ -1,7 +1,7 @@
 """What a model reads: a batch, and the vectors of its levels out of the embedding tables.
 
-Letters: R users, Q requests, N candidates, E events, I distinct item rows, W width of a level's
-vectors, d width of a table, V distinct values of an event field.
+Letters: R users, Q requests, N candidates, E events, I distinct item rows, V distinct values of an
+event field. W is the width of a level's vectors, d the width of a table.
 """
 
 from __future__ import annotations
@@ -142,6 +142,14 @@ class _LevelLookUps:
         return len(self.look_ups) - 1
 
     def add_columns(self, name: str, level: LevelSpec, columns: Columns, numbers: Tensor) -> None:
+        """Add the look-ups of a level.
+
+        Args:
+            name: The level.
+            level: Its tables.
+            columns: Its ids and jagged ids, in the CPU's memory.
+            numbers: [rows, K], on the model's device.
+        """
         positions = [self.add(LookUp(tables=level.tables, ids=columns.ids))] if level.tables else []
         for table, jagged in zip(level.jagged_tables, columns.jagged, strict=True):
             look_up = LookUp(tables=(table,), ids=jagged.values, offsets=jagged.offsets)
@@ -149,12 +157,17 @@ class _LevelLookUps:
         self._levels[name] = (positions, numbers)
 
     def collect(self, name: str, vectors: list[Tensor]) -> Tensor | None:
-        """[rows, W] of a level that was added; None of another."""
+        """Return the vectors [rows, W] of a level; None for a level that was not added.
+
+        Args:
+            name: The level.
+            vectors: The vectors of all look-ups, in the order of :attr:`look_ups`.
+        """
         if name not in self._levels:
             return None
         positions, numbers = self._levels[name]
-        pieces = [vectors[position] for position in positions]
-        if numbers.shape[1] or not pieces:
-            dtype = pieces[0].dtype if pieces else torch.get_default_dtype()
-            pieces.append(numbers.to(dtype))
-        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)
+        columns = [vectors[position] for position in positions]
+        if numbers.shape[1] or not columns:
+            dtype = columns[0].dtype if columns else torch.get_default_dtype()
+            columns.append(numbers.to(dtype))
+        return columns[0] if len(columns) == 1 else torch.cat(columns, 1)

@@ -4,15 +4,16 @@
     interest_i = W_o softmax(q_i K' / sqrt(Dh) + age) V,  [K ; V] = events W_kv
 
 Dynamic queries are NS tokens, fixed ones are learned. Keys and values depend on a user's events
-alone; what a request sees of them enters as a summand of the scores, or by rotary times as a turn
-of queries and keys. Where a user has few queries, the projections of keys and values are moved to
-the queries, which then read the event vectors themselves (:func:`hemix.nn.attention.absorbs`).
-Every history carries the null event, so that no softmax is over nothing. All in the parameters'
-precision, under autocast too.
+alone. A request adds a summand to the scores, or rotary times turn queries and keys.
 
-Letters: R users, Q requests, N candidates, D token width, H heads, Dh = D / H; in a group of users:
-B users, C requests a user, L keys a user (the null event first), J queries a request, K candidates
-a request, A age buckets.
+Where a user has few queries, the projections of keys and values are moved to the queries. The
+queries then read the event vectors themselves (:func:`hemix.nn.attention.absorbs`). Every history
+carries the null event, so that no softmax is empty. All is in the parameters' precision, under
+autocast too.
+
+Letters: R users, Q requests, N candidates, D token width, H heads, Dh = D / H, A age buckets. In a
+group of users: B users, C requests a user, K candidates a request, J queries a request, L keys a
+user (the null event first).
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class HistoryInterest(nn.Module):
         self.register_buffer("turns_per_ms", None, persistent=False)
 
     def init_own_weights(self, init: WeightInit) -> None:
-        """Draw fixed queries like the normalised NS tokens beside them; no age matters at first."""
+        """Draw fixed queries like the normalised NS tokens; no age matters at first."""
         init.normal(self.fixed_queries, 1.0)
         if self.age_bias is not None:
             self.age_bias.zero_()
@@ -99,12 +100,15 @@ class HistoryInterest(nn.Module):
     # -- once per user ---------------------------------------------------------------------------
 
     def keys_values(self, events: Tensor, time_ms: Tensor) -> Tensor:
-        """Keys and values [..., 2 D] of event vectors [..., D] of times [...]; the null event's
-        time is TIMELESS_MS.
+        """Return keys and values [..., 2 D].
 
-        Without biases where they need not be added event by event: the keys' adds the same to all
-        scores of a query, unless keys are turned; the values' passes through weights that sum to 1,
-        and is added to what attention finds.
+        Biases are left out where no event needs them. The keys' bias adds the same to all scores of
+        a query, unless keys are turned. The values' bias passes through weights that sum to 1, so
+        it is added to the result of the attention.
+
+        Args:
+            events: Event vectors [..., D].
+            time_ms: int64 [...], UTC; TIMELESS_MS for the null event.
         """
         keys_values = F.linear(events, self.key_value.weight).to(self.fixed_queries.dtype)
         if self.time_encoding != "rotary":
@@ -165,7 +169,12 @@ class HistoryInterest(nn.Module):
         return rotary_angles(time_ms, self.pairs, dtype, self.turns_per_ms)
 
     def fixed(self, state: HistoryState, requests: int) -> Tensor:
-        """Interests [Q, fixed, D] of the fixed queries."""
+        """Return the interests [Q, fixed, D] of the fixed queries.
+
+        Args:
+            state: The history.
+            requests: Q.
+        """
         return self._interests(state, state.request_slots, self._fixed_queries(requests))
 
     # -- once per candidate ----------------------------------------------------------------------
@@ -194,9 +203,17 @@ class HistoryInterest(nn.Module):
     def weights(
         self, state: HistoryState, queries_NnD: Tensor, index: CandidateIndex, events: int
     ) -> Tensor:
-        """[N, 1 + E]: the share of each of so many events in what a candidate's dynamic queries
-        read, mean over queries and heads; the
-        null event first. Holds all weights at once: for few candidates."""
+        """Return each event's weight for a candidate's dynamic queries, [N, 1 + E].
+
+        The null event comes first. A weight is the mean over queries and heads. All weights are
+        held at once: use it for few candidates.
+
+        Args:
+            state: The history.
+            queries_NnD: Dynamic queries of the candidates.
+            index: The request of every candidate.
+            events: E.
+        """
         layout = self._slots(state, index)
         with torch.autocast(queries_NnD.device.type, enabled=False):
             queries = self._laid_out(state, layout, self._dynamic_queries(queries_NnD))

@@ -1,7 +1,5 @@
 """Layers that several models share: a linear map per group, a linear map held in blocks, norms,
 activations.
-
-Knows nothing of features, batches or HeMix.
 """
 
 from __future__ import annotations
@@ -90,10 +88,14 @@ class BlockLinear(nn.Module):
         return sum(block.shape[1] for block in self.blocks.values())
 
     def project_part(self, part: str, x_Ri: Tensor) -> Tensor | None:
-        """[rows, width of the part] -> [rows, out]; None for a part without columns.
+        """Return the product [rows, out] of one part of the input; None for a part without columns.
 
-        In the weights' precision under autocast too: partial products are gathered, and the
+        It is in the weights' precision under autocast too. Partial products are gathered, and the
         gradients of a gather add up many rows.
+
+        Args:
+            part: The part's name.
+            x_Ri: Its columns.
         """
         if part not in self.blocks:
             return None
@@ -102,12 +104,22 @@ class BlockLinear(nn.Module):
 
 
 def activation(name: ActivationKind, x: Tensor) -> Tensor:
-    """``relu`` or ``gelu``."""
+    """Apply an activation.
+
+    Args:
+        name: ``relu`` or ``gelu``.
+        x: A tensor of any shape.
+    """
     return F.relu(x) if name == "relu" else F.gelu(x)
 
 
 def make_norm(kind: NormKind, width: int) -> nn.Module:
-    """``layer`` or ``rms``, over the last dimension."""
+    """Return a norm over the last dimension.
+
+    Args:
+        kind: ``layer`` or ``rms``.
+        width: Size of the last dimension.
+    """
     return nn.LayerNorm(width) if kind == "layer" else nn.RMSNorm(width, eps=1e-6)
 
 

@@ -81,10 +81,10 @@ class HeteroInteraction(nn.Module):
             .reshape(self.heads, N, S * D // self.heads)
         )
         mixed_MNf = self.up(activation(self.activation, self.down(fused_MNf)))
-        pieces_MSNd = [
+        split_MSNd = [
             mixed_Nf.view(N, S, D // self.heads).transpose(0, 1) for mixed_Nf in mixed_MNf.unbind()
         ]
-        return torch.stack(pieces_MSNd, 2).view(S, N, D)
+        return torch.stack(split_MSNd, 2).view(S, N, D)
 
 
 class HeteroFFN(nn.Module):
@@ -126,17 +126,17 @@ class HeteroFFN(nn.Module):
             out: Tensor = self.second(inner)
             return out.view(S, N, D)
         assert self.first.bias is not None and self.second.bias is not None
-        pieces = []
+        outputs = []
         for group, x_GND in enumerate(torch.split(x_SND, list(self.sizes))):
             inner = self._activate(
                 torch.addmm(self.first.bias[group], x_GND.flatten(0, 1), self.first.weight[group])
             )
-            pieces.append(
+            outputs.append(
                 torch.addmm(self.second.bias[group], inner, self.second.weight[group]).view(
                     x_GND.shape
                 )
             )
-        return torch.cat(pieces)
+        return torch.cat(outputs)
 
     def _activate(self, inner: Tensor) -> Tensor:
         if self.gated:

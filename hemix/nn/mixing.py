@@ -21,8 +21,9 @@ class TokenMixing(nn.Module):
     without weights.
 
     Every token is cut into as many heads as there are tokens, D / S wide; the new token h is head h
-    of all tokens. Where S does not divide D, heads are D / S rounded down or up, so dealt out that
-    every new token is D wide: the paper's permutation, as nearly as the sizes allow.
+    of all tokens. Where S does not divide D, heads have the width D / S rounded down or up. They
+    are distributed so that every new token is D wide, as close to the paper's permutation as the
+    sizes allow.
     """
 
     def forward(self, x_SND: Tensor) -> Tensor:
@@ -37,10 +38,10 @@ class TokenMixing(nn.Module):
 
 @lru_cache(maxsize=8)
 def _nearly_equal_heads(tokens: int, width: int) -> list[int]:
-    """Which of the tokens' S * D positions stands where after mixing.
+    """Return the old position of each of the tokens' S * D positions after mixing.
 
-    Head h of token t has one position more where (t + h) mod S is less than the remainder of D by
-    S, which makes D positions both of every old and of every new token.
+    Head h of token t has one more position where (t + h) mod S is less than the remainder of D by
+    S. So every old and every new token has D positions.
     """
     heads: list[list[int]] = [[] for _ in range(tokens)]
     position = 0

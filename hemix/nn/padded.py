@@ -1,11 +1,11 @@
 """Histories and candidates as padded rectangles, as a graph for another server holds them.
 
-Users have equally many places for events, requests equally many candidates; what a request does not
-see is hidden by its ranges. Nothing here asks for a value of a tensor but the length of the longest
-real-time history, so that it can be traced.
+All users have equally many event slots, and all requests equally many candidates. A request's
+ranges hide the events that it does not see. The only value of a tensor that is read is the length
+of the longest real-time history, so the model can be traced.
 
-Letters: R users, L events a user, Q requests, C candidates a request, K keys a request (the null
-event first), N = Q * C, E = R * L, D token width.
+Letters: R users, L events a user, Q requests, C candidates a request, N = Q * C, E = R * L. K is
+the number of keys a request (the null event first), D the token width.
 """
 
 from __future__ import annotations
@@ -55,8 +55,19 @@ class RectangleIndex:
     requests: int
     candidates: int
 
-    def lay_out(self, groups: list[Group], requests: int, device: torch.device) -> Slots:  # noqa: ARG002
-        """Lay candidates out in one group of all requests."""
+    def lay_out(
+        self,
+        groups: list[Group],  # noqa: ARG002
+        requests: int,  # noqa: ARG002
+        device: torch.device,
+    ) -> Slots:
+        """Lay candidates out in one group of all requests.
+
+        Args:
+            groups: Not used.
+            requests: Not used.
+            device: The device of the result.
+        """
         row_N = torch.arange(self.requests * self.candidates, device=device)
         return Slots(
             rows=[row_N.view(self.requests, 1, self.candidates)],
@@ -100,7 +111,14 @@ class PaddedLayout:
         keys_values: Tensor | None,
         event_time_ms: Tensor,
     ) -> HistoryState:
-        """See Layout. Every row of the user's history is a key."""
+        """Lay out the global part; every row of the user's history is a key.
+
+        Args:
+            interest: The attention that reads it.
+            events_ED: [1 + E, D].
+            keys_values: [1 + E, 2 D], if they are cached.
+            event_time_ms: int64 [1 + E].
+        """
         begin, middle, _ = self.history_ranges_Q3.unsqueeze(2).unbind(1)
         event_L = torch.arange(self.events, device=begin.device)
         row_QK = F.pad(self._rows(), (1, 0))
@@ -118,7 +136,14 @@ class PaddedLayout:
         event_time_ms: Tensor,
         users: int,  # noqa: ARG002
     ) -> HistoryState:
-        """See Layout. As many rows as the longest of the requests' real-time parts are keys."""
+        """Lay out the real-time part; its longest sets the number of keys.
+
+        Args:
+            interest: The attention that reads it.
+            events_ED: [1 + E, D].
+            event_time_ms: int64 [1 + E].
+            users: Not used.
+        """
         _, middle, end = self.history_ranges_Q3.unsqueeze(2).unbind(1)
         longest: int = (end - middle).max().item()  # type: ignore[assignment]
         event_K = torch.arange(longest + 1, device=middle.device) - 1

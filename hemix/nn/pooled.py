@@ -1,7 +1,6 @@
-"""Histories as pooled fields beside the fields of the levels, made once per user and once per
-request and gathered.
+"""Histories as pooled fields, next to the fields of the levels.
 
-Knows nothing of how fields interact.
+They are made once per user and once per request, then gathered.
 
 Letters: R users, Q requests, N candidates, E events, F fields, d width of a table, C columns of an
 event, K numbers.
@@ -39,10 +38,10 @@ class PooledState:
 
 
 class PooledFields(Fields):
-    """Fields of the levels and, column by column, of the histories: a history's column is a
-    multi-valued feature, the mean over the
-    events that the request sees; one field per column of the global part and one per column of the
-    real-time part.
+    """Fields of the levels and, column by column, of the histories.
+
+    A history's column is a multi-valued feature: the mean over the events that the request sees.
+    Each column gives one field for the global part and one for the real-time part.
 
     In this order: user, context, global history, real-time history, item, cross. Numbers make no
     field.
@@ -78,7 +77,12 @@ class PooledFields(Fields):
         )
 
     def of_requests(self, state: PooledState, inputs: Inputs) -> PooledState:
-        """The requests' fields, pooled histories among them."""
+        """Return the requests' fields, pooled histories among them.
+
+        Args:
+            state: The users' fields and events.
+            inputs: Inputs with the level ``request``.
+        """
         of_user = inputs.batch.user_index
         histories = list[Tensor]()
         if state.events_ED is not None:
@@ -95,8 +99,15 @@ class PooledFields(Fields):
         )
 
     def of_candidates(self, state: PooledState, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """(fields [N, F, d], numbers [N, K]) of every candidate with its request's and its
-        user's."""
+        """Return fields and numbers of every candidate with its request's and its user's.
+
+        Args:
+            state: The requests' fields.
+            inputs: Inputs with the level ``candidate``.
+
+        Returns:
+            Fields [N, F, d] and numbers [N, K].
+        """
         of_request = inputs.batch.request_index
         fields_NFd = torch.cat(
             [state.fields.index_select(0, of_request), self.candidate(inputs)], 1

@@ -33,8 +33,15 @@ def pair_dots(vectors_NFd: Tensor) -> Tensor:
 
 
 def cross_dots(vectors_NCd: Tensor, others_NFd: Tensor) -> Tensor:
-    """[N, C + F pairs]: every candidate's field with every field of its request, then the pairs
-    among the candidate's own."""
+    """Return the dot products of candidate fields with request fields, then among themselves.
+
+    Args:
+        vectors_NCd: The candidates' fields.
+        others_NFd: The fields of each candidate's request.
+
+    Returns:
+        [N, C * F + C * (C - 1) / 2].
+    """
     if not vectors_NCd.shape[1] or not others_NFd.shape[1]:
         return pair_dots(vectors_NCd)
     crossed_NCF = torch.bmm(vectors_NCd, others_NFd.transpose(1, 2))
@@ -77,13 +84,26 @@ class FieldProducts(nn.Module):
         return self.fields.of_users(inputs)
 
     def of_requests(self, state: PooledState, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """(fields [Q, F, d] of the requests, products [Q, P] of their pairs)."""
+        """Return the requests' fields and the products of their pairs.
+
+        Args:
+            state: The users' fields and events.
+            inputs: Inputs with the level ``request``.
+
+        Returns:
+            Fields [Q, F, d] and products [Q, P].
+        """
         fields_QFd = self.fields.of_requests(state, inputs).fields
         with torch.autocast(fields_QFd.device.type, enabled=False):
             return fields_QFd, pair_dots(fields_QFd)
 
     def of_candidates(self, request_QFd: Tensor, inputs: Inputs) -> Tensor:
-        """[N, P]: products of the candidates' fields with their requests' and among themselves."""
+        """Return the products of candidate fields with request fields and each other, [N, P].
+
+        Args:
+            request_QFd: The requests' fields.
+            inputs: Inputs with the level ``candidate``.
+        """
         fields_NCd = self.fields.candidate(inputs)
         with torch.autocast(fields_NCd.device.type, enabled=False):
             return cross_dots(fields_NCd, request_QFd.index_select(0, inputs.batch.request_index))

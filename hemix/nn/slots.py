@@ -54,7 +54,13 @@ class HostIndex:
         return HostIndex(self.values[rows])
 
     def lay_out(self, groups: list[Group], requests: int, device: torch.device) -> Slots:
-        """See :func:`slots`."""
+        """Lay candidates out in groups; see :func:`slots`.
+
+        Args:
+            groups: The groups of requests.
+            requests: Q.
+            device: The device of the result.
+        """
         return slots(groups, self, requests, device)
 
 
@@ -184,7 +190,8 @@ def to_slots(
     """
     if not torch.is_grad_enabled():
         return [_gathered(rows_Nx, index) for index in layout]
-    return list(_ToSlots.apply(rows_Nx, slot_N, null_first, *layout))  # type: ignore[no-untyped-call]
+    by_group = _ToSlots.apply(rows_Nx, slot_N, null_first, *layout)  # type: ignore[no-untyped-call]
+    return list(by_group)
 
 
 def _gathered(rows_Nx: Tensor, index: Tensor) -> Tensor:

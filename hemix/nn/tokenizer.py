@@ -2,9 +2,10 @@
 
     NS = split(W_2 GELU(W_1 [user ; context ; item ; cross] + b_1) + b_2) into S_G + S_R tokens
 
-W_1 is one linear map of the concatenation, computed as a sum of partial products: the user's
-columns once per user row, the context's once per request, the item's once per distinct item, the
-crosses' once per candidate. Products of fields are further columns of a request or a candidate.
+W_1 is one linear map of the concatenation, computed as a sum of partial products. The user's
+columns are multiplied once per user row, the context's once per request. The item's are multiplied
+once per distinct item, the crosses' once per candidate. Products of fields are further columns of a
+request or a candidate.
 
 Letters: R users, Q requests, N candidates, W width of a level's vectors, H hidden units, D token
 width.
@@ -75,7 +76,14 @@ class Tokenizer(nn.Module):
         context_QW: Tensor,
         crossed: Mapping[str, Tensor] = _NOTHING,
     ) -> Tensor:
-        """[Q, hidden]: user, context and the ``crossed`` columns [Q, width] of the request."""
+        """Return the first layer's product of user, context and crossed columns, [Q, hidden].
+
+        Args:
+            user_RH: The product of the user's columns.
+            user_index_Q: int64, the user of every request.
+            context_QW: Vectors of the context.
+            crossed: Further columns [Q, width] of the requests, by name.
+        """
         total = user_RH.index_select(0, user_index_Q)
         return _plus(
             total, self.first.project_part("context", context_QW), *self._project_crossed(crossed)
@@ -96,7 +104,16 @@ class Tokenizer(nn.Module):
         cross_NW: Tensor,
         crossed: Mapping[str, Tensor] = _NOTHING,
     ) -> Tensor:
-        """[N, S_NS, D]; ``crossed``: columns [N, width] of the candidates."""
+        """Return the NS tokens of every candidate, [N, S_NS, D].
+
+        Args:
+            request_QH: From :meth:`project_request`.
+            request_index_N: int64, the request of every candidate.
+            item_IW: Vectors of the distinct items.
+            item_index_N: int64, the item of every candidate.
+            cross_NW: Vectors of the crosses.
+            crossed: Further columns [N, width] of the candidates, by name.
+        """
         hidden_NH = request_QH.index_select(0, request_index_N)
         if item_IW.shape[0] < item_index_N.shape[0]:
             item_projected = self.first.project_part("item", item_IW)

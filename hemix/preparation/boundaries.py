@@ -116,6 +116,15 @@ class _ClockTimes:
         self._clock = clock
 
     def boundary(self, name: str, value: Boundary) -> float:
+        """Return a boundary in milliseconds UTC.
+
+        Args:
+            name: The boundary's key in ``split``.
+            value: A date or time as text, or a number of the clock's unit.
+
+        Raises:
+            SchemaError: The text is no date, or the number looks like a day.
+        """
         if isinstance(value, str):
             try:
                 return moment_ms(value, self._clock.timezone)
@@ -137,6 +146,12 @@ class _ClockTimes:
         return round(value * 1000 / self._clock.per_second)
 
     def values(self, _chunk: Chunk, time_ms: Array, /) -> Array:
+        """Return the rows' times, int64 [rows], ms UTC.
+
+        Args:
+            _chunk: Not used.
+            time_ms: int64 [rows], ms UTC.
+        """
         return time_ms
 
     def text(self, value: Any) -> str:
@@ -154,6 +169,15 @@ class _Timestamps:
         self._zone = "UTC" if kind.tz is None else clock.timezone
 
     def boundary(self, name: str, value: Boundary) -> int:
+        """Return a boundary in microseconds UTC.
+
+        Args:
+            name: The boundary's key in ``split``.
+            value: A date or time as text.
+
+        Raises:
+            SchemaError: The value is no date or time.
+        """
         try:
             if isinstance(value, str):
                 return moment_ms(value, self._zone) * 1000
@@ -162,6 +186,15 @@ class _Timestamps:
         raise _refused(name, value, self._where, "write a date or time such as 2026-01-15 06:00")
 
     def values(self, chunk: Chunk, _time_ms: Array, /) -> Array:
+        """Return the column in microseconds UTC, int64 [rows].
+
+        Args:
+            chunk: Rows of the impressions.
+            _time_ms: Not used.
+
+        Raises:
+            DataError: A value is null or cannot be compared.
+        """
         values = chunk.columns[self._column]
         check_not_null(self._column, values, chunk.where)
         unit_us = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 0}[values.type.unit]
@@ -183,6 +216,15 @@ class _Dates:
         self._column, self._where = column, where
 
     def boundary(self, name: str, value: Boundary) -> int:
+        """Return a boundary in days since 1970-01-01.
+
+        Args:
+            name: The boundary's key in ``split``.
+            value: A day as text.
+
+        Raises:
+            SchemaError: The value is no day.
+        """
         try:
             moment = datetime.fromisoformat(value) if isinstance(value, str) else None
         except ValueError:
@@ -196,6 +238,15 @@ class _Dates:
         return (moment.replace(tzinfo=UTC) - _EPOCH).days
 
     def values(self, chunk: Chunk, _time_ms: Array, /) -> Array:
+        """Return the column in days since 1970-01-01, int32 [rows].
+
+        Args:
+            chunk: Rows of the impressions.
+            _time_ms: Not used.
+
+        Raises:
+            DataError: A value is null or cannot be compared.
+        """
         values = chunk.columns[self._column]
         check_not_null(self._column, values, chunk.where)
         days: Array = values.cast(pa.date32()).cast(pa.int32()).to_numpy(zero_copy_only=False)
@@ -215,6 +266,15 @@ class _Numbers:
         self._column, self._where, self._whole = column, where, whole
 
     def boundary(self, name: str, value: Boundary) -> float:
+        """Return a boundary on the scale of the column.
+
+        Args:
+            name: The boundary's key in ``split``.
+            value: A number.
+
+        Raises:
+            SchemaError: The value is a text.
+        """
         if isinstance(value, str):
             day = datetime.fromisoformat(value) if is_time(value) else None
             example = "" if day is None else f", for instance {day:%Y%m%d}"
@@ -228,6 +288,15 @@ class _Numbers:
         return math.ceil(value) if self._whole and math.isfinite(value) else value
 
     def values(self, chunk: Chunk, _time_ms: Array, /) -> Array:
+        """Return the column's numbers, [rows].
+
+        Args:
+            chunk: Rows of the impressions.
+            _time_ms: Not used.
+
+        Raises:
+            DataError: A value is null or cannot be compared.
+        """
         values = chunk.columns[self._column]
         check_not_null(self._column, values, chunk.where)
         if self._whole:
@@ -248,6 +317,15 @@ class _Texts:
         self._year_last = YearLastDates()
 
     def boundary(self, name: str, value: Boundary) -> str:
+        """Return a boundary that compares with the column's texts.
+
+        Args:
+            name: The boundary's key in ``split``.
+            value: A text in the column's format.
+
+        Raises:
+            SchemaError: The value is no text, or not above the earlier boundaries.
+        """
         if not isinstance(value, str):
             day = compact_day(value)
             advice = "" if day is None else "write it in quotes, as the column's days are"
@@ -262,6 +340,15 @@ class _Texts:
         return lower_bound(value)
 
     def values(self, chunk: Chunk, _time_ms: Array, /) -> Array:
+        """Return the column's texts, [rows], checked for one format of dates.
+
+        Args:
+            chunk: Rows of the impressions.
+            _time_ms: Not used.
+
+        Raises:
+            DataError: A value is null or cannot be compared.
+        """
         values = chunk.columns[self._column]
         check_not_null(self._column, values, chunk.where)
         unique, codes = distinct(values)

@@ -136,6 +136,12 @@ class _Shard:
         self._candidates = 0
 
     def append(self, rows: ShardRows, truth: Array | None) -> None:
+        """Append rows to the columns of the shard.
+
+        Args:
+            rows: The rows.
+            truth: The simulator's probabilities by log row; None if the log has none.
+        """
         for name, out in self._columns.items():
             if name == "first_candidate":
                 out.append(self._candidates + np.cumsum(rows.counts))

@@ -173,10 +173,13 @@ def _read_info(folder: Path) -> dict[str, Any]:
     """The content of run.json, of a finished run of this format."""
     path = folder / INFO_FILE
     if not path.exists():
-        hint = f"it has no {INFO_FILE}"
+        code, problem = "missing_run", f"it has no {INFO_FILE}"
         if (folder / "settings.yaml").exists():
-            hint = "it is not finished: continue with hemix train --resume"
-        raise RunError(f"{folder}: not a run that can be used: {hint}")
+            code = "unfinished_run"
+            problem = "it is not finished: continue with hemix train --resume"
+        raise RunError(
+            f"{folder}: not a run that can be used: {problem}", code=code, field=str(folder)
+        )
     return RUN_FORMAT.read(path)
 
 

@@ -99,7 +99,9 @@ def write_predictions(tables: Iterator[pa.Table], out: str | Path) -> dict[str, 
             hint="name a file that ends in .parquet",
         )
     if out.exists():
-        raise UsageError(f"--out {out}: exists already", field="--out", hint="name a new file")
+        raise UsageError(
+            f"--out {out}: exists already", code="out_exists", field="--out", hint="name a new file"
+        )
     partial = out.with_name(f".{out.name}.part")
     counts = {"rows": 0, "without_score": 0}
     try:

@@ -100,10 +100,13 @@ def _save_file(tensors: dict[str, Tensor], path: Path) -> None:
         with umask_mode(path):
             save_file(tensors, path)
     except SafetensorError as error:
-        # this error has no errno: ask the system for the file's space, which raises its own error
+        # this error has no errno: reserve the file's space, which fails with an error that has one
+        bytes_needed = sum(tensor.nbytes + _HEADER_BYTES for tensor in tensors.values())
         with path.open("r+b") as file:
-            bytes_needed = sum(tensor.nbytes + _HEADER_BYTES for tensor in tensors.values())
-            os.posix_fallocate(file.fileno(), 0, bytes_needed)
+            try:
+                os.posix_fallocate(file.fileno(), 0, bytes_needed)
+            except OSError as refusal:
+                raise OSError(refusal.errno, refusal.strerror, str(path)) from error
         raise StorageError(f"{path}: cannot be written: {error}", field=str(path)) from error
 
 

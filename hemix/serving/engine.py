@@ -233,5 +233,5 @@ def _device(name: str) -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise SettingsError(f"device: {name} cannot be used: {reason}") from error
+        raise SettingsError(f"device: {name} cannot be used: {reason}", field="device") from error
     return device

@@ -199,7 +199,9 @@ class LoadedModels:
         if any(path.is_symlink() for path in (folder, folder.parent)):
             raise RunError(
                 f"{name}/{version}: is a link; links are followed when a server starts, not "
-                "when a version is requested"
+                "when a version is requested",
+                code="unsafe_run",
+                field=str(folder),
             )
         if not folder.is_dir():
             raise UnknownVersion(

@@ -97,7 +97,12 @@ class RequestEncoder:
     # -- the user's side ---------------------------------------------------------------------------
 
     def user_row(self, user: str, time_ms: int) -> int:
-        """Return the version of a user's row at a time; -1 where the run does not know the user."""
+        """Return the version of a user's row at a time; -1 for a user that the run does not know.
+
+        Args:
+            user: The user's id.
+            time_ms: UTC.
+        """
         number = self.users.numbers(pa.array([user]))
         return int(self.users.rows_at(number, np.array([time_ms]))[0])
 

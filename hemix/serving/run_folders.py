@@ -55,7 +55,9 @@ def find_runs(folder: Path) -> list[tuple[str, str, Path]]:
     if not runs:
         raise RunError(
             f"{folder}: neither a run folder (run.json) nor a registry of them "
-            "(name/version/run.json)"
+            "(name/version/run.json)",
+            code="missing_run",
+            field=str(folder),
         )
     return runs
 
@@ -114,13 +116,17 @@ def check_folder(folder: Path) -> None:
             if (parent / name).is_symlink() and not _stays_inside(parent / name, folder):
                 raise RunError(
                     f"{parent / name}: is a link that leads out of the run's folder, or nowhere",
+                    code="unsafe_run",
+                    field=str(parent / name),
                     hint="copy its target",
                 )
         for name in files:
             if name.lower().endswith(_PICKLE_SUFFIXES) or _looks_pickled(parent / name):
                 raise RunError(
                     f"{parent / name}: is pickled; weights are safetensors, and nothing is ever "
-                    "unpickled"
+                    "unpickled",
+                    code="unsafe_run",
+                    field=str(parent / name),
                 )
 
 

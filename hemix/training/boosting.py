@@ -253,7 +253,11 @@ def _booster(
         name = model.spec.tasks[task].name
         rows = f"the {known} train rows that lightgbm would learn it from"
         counts = f"{positives} positives of {name} among {rows}"
-        raise DataError(f"{job.data.folder}: {counts}: nothing can be learned from one class")
+        raise DataError(
+            f"{job.data.folder}: {counts}: nothing can be learned from one class",
+            code="one_class",
+            field=f"labels.{name}",
+        )
     boosting = job.settings.boosting
     callbacks: list[Callable[[Any], None]] = [lambda state: on_round(state.iteration + 1)]
     matrix = _matrix(model, train, counted, task)

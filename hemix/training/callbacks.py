@@ -16,13 +16,26 @@ class Callback(Protocol):
     """Receive what a run reports. Only the process of rank 0 calls these methods."""
 
     def on_start(self, header: Record, /) -> None:
-        """Training begins: the header holds the model, its size, the steps and the device."""
+        """Receive the header before the first step.
+
+        Args:
+            header: The model, its size, the steps and the device.
+        """
 
     def on_record(self, record: Record, /) -> None:
-        """A line of log.jsonl was written; the last call holds the ``notes``, if there are any."""
+        """Receive a line of log.jsonl.
+
+        Args:
+            record: The line; the last one holds the ``notes``, if there are any.
+        """
 
     def on_step(self, step: int, total_steps: int, /) -> None:
-        """A step is done: ``step`` of ``total_steps``, from 1."""
+        """Receive the progress after a step.
+
+        Args:
+            step: The number of steps done, from 1.
+            total_steps: How many steps the run has.
+        """
 
 
 def _ignore_record(_record: Record) -> None:

@@ -1,17 +1,18 @@
 """Checkpoints: everything that a run needs to continue exactly.
 
-RUN/checkpoints/
-  step-00000500/
-    dense.safetensors                         weights but the tables'
-    rows-00000-of-00001.safetensors           rows of the tables with their optimiser's state,
-                                              a file a process
-    optimizer.safetensors                     the rest of both optimisers' state, meters
-    state.json                                position in the data, its schema, sha256 of the files
-                                              above, and which rows each file has
-    COMPLETE                                  sha256 of state.json, written last; a folder without
-                                              it is half-written and not used
-  best/                                       the same, of the best valid loss
-  LATEST                                      name of the newest complete folder
+    RUN/checkpoints/
+      step-00000500/
+        dense.safetensors                  weights but the tables'
+        rows-00000-of-00001.safetensors    rows of the tables with their optimiser's state, a file
+                                           a process
+        optimizer.safetensors              the rest of both optimisers' state, meters
+        state.json                         position in the data, its schema, sha256 of the files
+                                           above, and which rows each file has
+        COMPLETE                           sha256 of state.json, written last
+      best/                                the same, of the best valid loss
+      LATEST                               name of the newest complete folder
+
+A folder without COMPLETE is half-written and not used.
 """
 
 from __future__ import annotations

@@ -49,21 +49,31 @@ def check_out(out: Path, *, resume: bool) -> None:
         UsageError: If it is neither new nor, with ``resume``, an unfinished run.
     """
     if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out}: is a file", field="--out", hint="name a new folder")
+        raise UsageError(
+            f"--out {out}: is a file", code="out_exists", field="--out", hint="name a new folder"
+        )
     if (out / INFO_FILE).exists():
         raise UsageError(
-            f"--out {out}: holds a finished run", field="--out", hint="name a new folder"
+            f"--out {out}: holds a finished run",
+            code="out_exists",
+            field="--out",
+            hint="name a new folder",
         )
     names = {path.name for path in out.iterdir()} - {"logs", "data"} if out.exists() else set[str]()
     visible = {name for name in names if not name.startswith(".")}
     is_unfinished_run = "log.jsonl" in names and visible <= _RUN_FILES
     if names and not is_unfinished_run:
         raise UsageError(
-            f"--out {out}: exists already and is not empty", field="--out", hint="name a new folder"
+            f"--out {out}: exists already and is not empty",
+            code="out_exists",
+            field="--out",
+            hint="name a new folder",
         )
     if names and not resume:
         raise UsageError(
-            f"--out {out}: an unfinished run: add --resume to continue it", field="--out"
+            f"--out {out}: an unfinished run: add --resume to continue it",
+            code="unfinished_run",
+            field="--out",
         )
 
 
@@ -85,8 +95,9 @@ def check_labels(data: Dataset) -> list[Note]:
         counted = "it is known" if weight is None else f"it is known and {weight} is above 0"
         raise DataError(
             f"{data.folder}: {positives} positives of {task} among the {rows} train rows where "
-            f"{counted}: nothing can be "
-            "learned from one class"
+            f"{counted}: nothing can be learned from one class",
+            code="one_class",
+            field=f"labels.{task}",
         )
     return notes
 

@@ -64,13 +64,15 @@ def check_same_data(checkpoint: Checkpoint, data: Dataset) -> None:
             data.schema.model_dump(mode="json"),
         )
         where = f"they differ in {difference or 'which tables there are'}"
-        raise RunError(f"{folder}: of another schema than {data.folder}: {where}")
+        raise RunError(
+            f"{folder}: of another schema than {data.folder}: {where}", code="other_schema"
+        )
     if theirs != ours:
         before, now = _hashes(theirs), _hashes(ours)
         names = sorted(before.keys() | now.keys())
         name = next(name for name in names if before.get(name) != now.get(name))
         reason = f"was trained on another dataset than {data.folder} ({name} differs)"
-        raise RunError(f"{folder}: {reason}", hint="resume with the same one")
+        raise RunError(f"{folder}: {reason}", code="other_data", hint="resume with the same one")
 
 
 def _hashes(data: dict[str, Any]) -> dict[str, str]:

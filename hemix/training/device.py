@@ -47,6 +47,6 @@ def compile_model(model: Ranker, device: torch.device) -> None:
         lines = (line for line in str(error).splitlines() if line.strip())
         reason = next(lines, type(error).__name__).strip()
         message = f"train.compile: torch.compile does not work on this machine: {reason}"
-        raise SettingsError(message) from error
+        raise SettingsError(message, field="train.compile") from error
     for module in model.compilable():
         module.compile(dynamic=True)

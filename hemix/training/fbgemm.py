@@ -84,15 +84,15 @@ def rowwise_adagrad(
 ) -> None:
     """Do one step of row-wise Adagrad, in place.
 
+    The table is declared as used by two features, the second of which has no ids. FBGEMM then takes
+    its compiled loop. The generated loop is several times slower on some processors.
+
     Args:
         weight: All tables [rows, width].
         total: The state of the optimiser [rows].
         gradients: The gradients of the step.
         learning_rate: Of the step.
         epsilon: Added to the root of the state.
-
-    The table is declared as used by two features, the second of which has no ids: FBGEMM then takes
-    its compiled loop instead of a generated one that is several times slower on some processors.
     """
     rows, width = weight.shape
     vectors = gradients.values.shape[0]

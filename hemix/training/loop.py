@@ -46,8 +46,8 @@ def train(
     """Train a model on ``data``'s train split into a run folder.
 
     Of several processes each calls this with the same arguments. Each holds some of the tables'
-    rows and works on its users of every batch; batches, losses and files are those of one process,
-    and only the callback of rank 0 is called.
+    rows and works on its users of every batch. Batches, losses and files are those of one process;
+    only rank 0 calls the callback.
 
     Args:
         data: The dataset.

@@ -1,9 +1,9 @@
 """Exponential moving averages (EMA) of all weights, dense part and tables.
 
-The average after step t is sum over s = 1..t of d^(t-s) w_s, divided by its weights' sum (1 - d^t)
-/ (1 - d): the mean of Kingma and Ba's bias-corrected form (arXiv 1412.6980, section 3), so that a
-short run is averaged over its own steps and the first values have no weight. As a recursion: avg_t
-= avg_(t-1) + a_t (w_t - avg_(t-1)) with a_t = (1 - d) / (1 - d^t).
+The average after step t is sum over s = 1..t of d^(t-s) w_s, divided by (1 - d^t) / (1 - d), the
+sum of the factors. It is the bias-corrected mean of Kingma and Ba (arXiv 1412.6980, section 3). So
+a short run is averaged over its own steps, and the first values have no weight. As a recursion:
+avg_t = avg_(t-1) + a_t (w_t - avg_(t-1)) with a_t = (1 - d) / (1 - d^t).
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Muon: momentum whose matrices are orthogonalised before they are applied (Jordan et al., "Muon:
 an optimizer for hidden layers in neural networks", 2024).
 
-PyTorch's own takes 2-D parameters and works in bf16; the models here hold one matrix per token or
+PyTorch's own takes 2-D parameters and works in bf16. The models here hold one matrix per token or
 per mix-token in a 3-D weight, and a CPU wants fp32. Each update is scaled to the root mean square
-that AdamW's has (Liu et al., "Muon is scalable for LLM training", arXiv 2502.16982, equation 4), so
-that one learning rate serves both.
+of AdamW's update, so that one learning rate serves both. That is equation 4 of Liu et al., "Muon is
+scalable for LLM training", arXiv 2502.16982.
 """
 
 from __future__ import annotations

@@ -68,7 +68,11 @@ def parent_run(out: Path, start_from: Run | None, *, has_checkpoint: bool) -> Ru
     except HemixError as error:
         raise RunError(f"{problem}: {error}", code=error.code, field="--from") from error
     if parent.get("weights") != weights_of(run):
-        raise RunError(f"{problem}: that run has other weights now", hint="train into a new folder")
+        raise RunError(
+            f"{problem}: that run has other weights now",
+            code="other_data",
+            hint="train into a new folder",
+        )
     return run
 
 

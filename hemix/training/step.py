@@ -77,7 +77,9 @@ class TrainStep:
             value = float(loss)
             if not math.isfinite(value):
                 advice = "lower train.dense_learning_rate or train.table_learning_rate"
-                raise RunError(f"the loss is {value} at step {result.step}: {advice}")
+                raise RunError(
+                    f"the loss is {value} at step {result.step}: {advice}", code="diverged"
+                )
             self._state.meters.add(value, *impressions.unbind(1))
 
 

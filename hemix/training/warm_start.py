@@ -79,7 +79,8 @@ def _check_model_and_schema(run: Run, data: Dataset, settings: Settings) -> None
         where = first_difference(ours, theirs) or "which tables there are"
         raise RunError(
             f"{run.folder} was trained with another schema than {data.folder}: they differ in "
-            f"{where}"
+            f"{where}",
+            code="other_schema",
         )
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from hemix.data.batch import RequestBatch
 from hemix.data.columns import Columns
 from hemix.data.spec import MISSING, TIMELESS_MS, InputSpec, LevelSpec
-from hemix.models.hemix import HeMixConfig
+from hemix.models.hemix_config import HeMixConfig
 from hemix.nn.time_encoding import AGE_BUCKETS, age_bucket, rotary_angles, rotate
 
 __all__ = ["Reference"]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import resource
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from hemix.errors import RunError, StorageError
@@ -21,6 +25,7 @@ from hemix.runs.weights import (
 )
 from hemix.settings import build_settings
 from tests.batches import make_batch, make_spec
+from tests.refusals import raises
 
 SPEC = make_spec()
 
@@ -148,3 +153,28 @@ def test_a_path_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot be written"):
         save_tensors(tmp_path / "old", {"x": torch.zeros(1)})
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_file_that_outgrows_its_limit_names_the_systems_reason(tmp_path: Path) -> None:
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, unlimited[1]))
+    try:
+        with raises(StorageError, os.strerror(errno.EFBIG), field=tmp_path / ".x.part"):
+            save_tensors(tmp_path / "x", {"x": torch.zeros(10_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(*_: object) -> None:
+        raise SafetensorError("Error while serializing")
+
+    def reserve(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("hemix.runs.weights.save_file", write)
+    monkeypatch.setattr(os, "posix_fallocate", reserve)
+    with raises(StorageError, code="disk_full", field=tmp_path / ".x.part"):
+        save_tensors(tmp_path / "x", {"x": torch.zeros(1)})
+    assert not list(tmp_path.iterdir())

@@ -14,6 +14,7 @@ from hemix.cli import app
 from hemix.errors import SettingsError
 from hemix.schema import Schema
 from hemix.serving.config import ServeConfig, load_config
+from tests.refusals import raises
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_what_is_wrong_is_named_with_its_source(
 
 
 def test_an_invalid_flag_is_named() -> None:
-    with pytest.raises(SettingsError, match=r"^--store-timeout: expected .* 0.01"):
+    with raises(SettingsError, 0.01, field="--store-timeout"):
         load_config({"store_timeout": 0.0}, environment={})
 
 

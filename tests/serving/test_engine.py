@@ -41,6 +41,7 @@ from hemix.serving.types import (
     RankRequest,
 )
 from tests.planted import DAY_MS, START_MS
+from tests.refusals import raises
 
 NOW = START_MS + 4 * DAY_MS + 9 * 3_600_000
 ITEMS = tuple(Candidate(f"i{n}") for n in range(20))
@@ -605,7 +606,7 @@ def test_a_closed_engine_gives_its_model_back_at_once(
 
 def test_a_device_that_is_not_there(run: Run, store: Store) -> None:
     for name in ("abacus", "cuda:99"):
-        with pytest.raises(SettingsError, match=f"device: {name} cannot be used"):
+        with raises(SettingsError, name, field="device"):
             Engine(run, store, ServeConfig(device=name))
 
 

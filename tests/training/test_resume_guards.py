@@ -12,6 +12,7 @@ import pytest
 from hemix import api
 from hemix.errors import UsageError
 from hemix.files import write_json
+from tests.refusals import raises
 
 
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -85,7 +86,7 @@ def test_a_dataset_with_a_log_and_settings_is_still_a_dataset(
 
 def test_training_does_not_write_over_a_file(tmp_path: Path, planted_data: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(UsageError, match="is a file; name a new folder"):
+    with raises(UsageError, tmp_path / "file", code="out_exists", field="--out"):
         api.train(planted_data, tmp_path / "file", resume=True)
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -97,7 +98,7 @@ def test_a_run_may_be_a_link_to_a_folder_that_is_not_there_yet(
     settings = {"train.batch_size": 512, "model.layers": 1}
     api.train(planted_data, tmp_path / "run", settings=settings)
     assert (tmp_path / "run").is_symlink() and (tmp_path / "disk" / "run" / "run.json").is_file()
-    with pytest.raises(UsageError, match="holds a finished run"):
+    with raises(UsageError, tmp_path / "disk" / "run", code="out_exists", field="--out"):
         api.train(planted_data, tmp_path / "run")
 
 

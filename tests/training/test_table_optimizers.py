@@ -16,6 +16,7 @@ from hemix.training.table_optimizers import (
     RowwiseAdagrad,
     build_table_optimizer,
 )
+from tests.refusals import raises
 
 needs_fbgemm = pytest.mark.skipif(
     fbgemm.installed() is None, reason="FBGEMM ABSENT: pip install 'hemix[fast]'"
@@ -117,7 +118,7 @@ def test_a_step_without_gradient_does_nothing(name: str) -> None:
 
 
 def test_an_unknown_optimiser_is_named() -> None:
-    with pytest.raises(SettingsError, match=r"train\.table_optimizer: unknown optimiser 'sgd'"):
+    with raises(SettingsError, "'sgd'", field="train.table_optimizer"):
         build_table_optimizer("sgd", make_tables())
 
 

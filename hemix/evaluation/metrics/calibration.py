@@ -187,7 +187,12 @@ class _EqualMassBins:
         self._run_end = np.searchsorted(positions, run_edges[run + 1])
 
     def sums(self, values: Array, *, presorted: bool = False) -> Array:
-        """Sums of row values [n] over every bin, [bins]."""
+        """Return the sums of row values over every bin, [bins].
+
+        Args:
+            values: [n].
+            presorted: Whether ``values`` are in the order of the bins already.
+        """
         segment_sums = np.add.reduceat(
             values if presorted else values[self.order], self._segment_starts
         )

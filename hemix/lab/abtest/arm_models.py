@@ -40,6 +40,7 @@ def read_models(plan: Plan, out: Path) -> Models:
         if out.exists() and any(out.iterdir()):
             raise UsageError(
                 f"--out {out}: exists already and is not empty",
+                code="out_exists",
                 field="--out",
                 hint="name a new folder",
             )

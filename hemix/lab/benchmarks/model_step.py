@@ -25,7 +25,8 @@ from hemix.lab.benchmarks.workload import SPEC, Workload, make_batch
 from hemix.lab.flops import flop_counter
 from hemix.measure import PeakMemory, keep_freed_memory
 from hemix.models import build_model
-from hemix.models.hemix import HeMix, HeMixConfig
+from hemix.models.hemix import HeMix
+from hemix.models.hemix_config import HeMixConfig
 from hemix.nn.time_encoding import TimeEncoding
 from hemix.training.table_optimizers import RowAdam
 

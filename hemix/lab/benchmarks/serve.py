@@ -79,12 +79,9 @@ def run(
         threads: PyTorch threads of each worker.
 
     Returns:
-        The figures, a case per stream: latency since the due time, the server's stages, errors, the
-        server's memory with its trend, and the processor time stolen by other virtual machines.
-
-    Raises:
-        UsageError: ``seconds`` is not above 0.
-        HemixError: The server did not start, or a stream got no response.
+        The figures, a case per stream. They hold the latency since the due time, the server's
+        stages, errors, and the server's memory with its trend. They also hold the processor time
+        stolen by other virtual machines.
     """
     is_soak = seconds is not None
     duration = seconds if seconds is not None else max(_SECONDS * scale, 1.0)

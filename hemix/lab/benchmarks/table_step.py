@@ -50,7 +50,15 @@ class TableWorkload:
 
 class _Implementation(Protocol):
     def look_up(self, ids: Tensor, offsets: Tensor) -> list[Tensor]:
-        """Return the mean vectors [impressions, width] of every field."""
+        """Look up the vectors of all fields.
+
+        Args:
+            ids: int64 [fields, ids], rows of the fields' tables.
+            offsets: int64 [impressions + 1], the same for every field.
+
+        Returns:
+            The mean vectors [impressions, width] of every field.
+        """
 
     def update(self) -> None:
         """Apply the optimiser to the gradients."""

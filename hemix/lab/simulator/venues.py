@@ -223,7 +223,12 @@ class _VenueDraws:
         return draws.uniform(draws.key(self.seed, purpose, self.venue))
 
     def choice(self, purpose: str, weights: npt.ArrayLike) -> Int64Array:
-        """Indices [venues] into ``weights``."""
+        """Return indices [venues] into ``weights``.
+
+        Args:
+            purpose: The name of the draw, a part of its seed.
+            weights: Non-negative weights [n]; they need not sum to 1.
+        """
         return draws.choice(draws.key(self.seed, purpose, self.venue), weights)
 
 

@@ -120,7 +120,12 @@ class _TableWriters:
         self._stack.__exit__(kind, error, traceback)
 
     def write(self, name: str, table: pa.Table) -> None:
-        """Append ``table`` to ``name``.parquet, which is created even for an empty table."""
+        """Append a table to its file, which is created even for an empty table.
+
+        Args:
+            name: The file's name without ``.parquet``.
+            table: The rows.
+        """
         if name not in self._writers:
             writer = pq.ParquetWriter(
                 self._folder / f"{name}.parquet", table.schema, compression="zstd"

@@ -24,7 +24,7 @@ from hemix.lab.studies.study import STUDY_FORMAT, run_candidates, study_facts, t
 from hemix.lab.studies.summary import paired_differences, summarise
 from hemix.lab.studies.trial import EvaluatedSplit
 from hemix.models import count_parameters
-from hemix.models.hemix import HeMixConfig
+from hemix.models.hemix_config import HeMixConfig
 from hemix.settings import Settings
 
 __all__ = ["FULL", "VARIANTS", "ablate", "make_variants"]

@@ -49,7 +49,11 @@ class StudyCallback(Protocol):
     """Receives what a study reports."""
 
     def on_plan(self, plan: StudyPlan, /) -> None:
-        """Receive the plan before the first trial starts."""
+        """Receive the plan before the first trial starts.
+
+        Args:
+            plan: The trials and their estimated time.
+        """
 
     def on_trial(self, message: str, done: int, total: int, /) -> None:
         """Receive the start, end or failure of a trial.

@@ -34,10 +34,13 @@ _POLL_SECONDS = 0.1
 def check_study_folder(root: Path) -> None:
     """Raise UsageError unless ``root`` is absent, empty or a study's folder."""
     if root.exists() and not root.is_dir():
-        raise UsageError(f"--out {root}: is a file", field="--out", hint="name a new folder")
+        raise UsageError(
+            f"--out {root}: is a file", code="out_exists", field="--out", hint="name a new folder"
+        )
     if root.exists() and any(root.iterdir()) and not (root / "cells").is_dir():
         raise UsageError(
             f"--out {root}: exists already and is not a study's folder",
+            code="out_exists",
             field="--out",
             hint="name a new folder",
         )

@@ -41,7 +41,9 @@ def read_token(path: Path, flag: str) -> str:
         token = path.read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not text"
-        raise UsageError(f"{flag} {path}: cannot be read: {reason}") from error
+        raise UsageError(
+            f"{flag} {path}: cannot be read: {reason}", code="unreadable_file", field=flag
+        ) from error
     if (
         len(token) < _MIN_TOKEN_LENGTH
         or not token.isascii()
@@ -50,7 +52,8 @@ def read_token(path: Path, flag: str) -> str:
     ):
         raise UsageError(
             f"{flag} {path}: expected one line of at least {_MIN_TOKEN_LENGTH} ASCII characters "
-            "without spaces"
+            "without spaces",
+            field=flag,
         )
     return token
 

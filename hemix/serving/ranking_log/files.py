@@ -66,7 +66,9 @@ def ranking_files(log: Path) -> list[Path]:
     paths = sorted((log / "rankings").glob("*.parquet"))
     if not paths:
         raise DataError(
-            f"{log}: no rankings: expected rankings/*.parquet, as hemix serve --log writes them"
+            f"{log}: no rankings: expected rankings/*.parquet, as hemix serve --log writes them",
+            code="missing_file",
+            field=str(log),
         )
     return paths
 
@@ -137,4 +139,5 @@ def _read_schema(path: Path) -> pa.Schema:
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path}: cannot be read: {' '.join(str(error).split())}")
+    problem = " ".join(str(error).split())
+    return DataError(f"{path}: cannot be read: {problem}", code="unreadable_file", field=str(path))

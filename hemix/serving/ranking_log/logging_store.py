@@ -41,13 +41,25 @@ class LoggingStore:
     def history(
         self, user: str, *, limit: int, since_ms: int | None = None, known_revision: int = 0
     ) -> History:
-        """See :class:`hemix.serving.stores.Store`."""
+        """Read a user's newest events from the wrapped store, as `Store` describes.
+
+        Args:
+            user: The user's id.
+            limit: Maximum number of events.
+            since_ms: Earliest event time, ms UTC.
+            known_revision: Revision that the caller already has; 0 for none.
+        """
         return self._store.history(
             user, limit=limit, since_ms=since_ms, known_revision=known_revision
         )
 
     def arrivals(self, user: str, *, until: int | None = None) -> tuple[Event, ...]:
-        """See :class:`hemix.serving.stores.Store`."""
+        """Read a user's history from the wrapped store, in order of arrival.
+
+        Args:
+            user: The user's id.
+            until: Last revision to include; None: the current one.
+        """
         return self._store.arrivals(user, until=until)
 
     def user(self, user: str) -> Features:

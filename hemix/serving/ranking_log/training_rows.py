@@ -36,8 +36,8 @@ def write_training_rows(log: str | Path, out: str | Path, schema: Schema) -> dic
         schema: Schema of the served run.
 
     Returns:
-        Counts: ``rows``, ``shown``, ``events``, the positives of every label, and
-        ``positions_left_out`` where events have positions that are no whole numbers of at least 0;
+        Counts: ``rows``, ``shown``, ``events`` and the positives of every label.
+        ``positions_left_out`` counts events whose positions are no whole numbers of at least 0;
         their rows keep the position in the ranking.
 
     Raises:

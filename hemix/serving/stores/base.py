@@ -70,11 +70,13 @@ class StoreLimits:
         ):
             value = getattr(self, name)
             if value is not None and value < least:
-                raise SettingsError(f"store {name}: expected at least {least}, got {value}")
+                raise SettingsError(
+                    f"store {name}: expected at least {least}, got {value}", field=name
+                )
         for name in ("timeout_s", "append_timeout_s"):
             if getattr(self, name) <= 0:
                 raise SettingsError(
-                    f"store {name}: expected more than 0, got {getattr(self, name)}"
+                    f"store {name}: expected more than 0, got {getattr(self, name)}", field=name
                 )
 
     def enters_history(self, event: Event) -> bool:
@@ -120,7 +122,7 @@ class Store(Protocol):
     """Live events by user, and the features that events set for users and items.
 
     :class:`StoreLimits` bounds a store. ``interaction`` events enter histories; ``impression``
-    events do where the limits say so; ``user`` and ``item`` events never do. Events outside
+    events do if the limits allow them; ``user`` and ``item`` events never do. Events outside
     histories are still accepted only once. Every method is thread-safe, takes bounded time and
     raises :class:`hemix.errors.StoreError` with a message of one line where the store fails.
     """

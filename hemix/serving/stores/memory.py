@@ -109,7 +109,14 @@ class MemoryStore:
     def history(
         self, user: str, *, limit: int, since_ms: int | None = None, known_revision: int = 0
     ) -> History:
-        """See :class:`hemix.serving.stores.base.Store`."""
+        """Read a user's newest events from memory, as `Store` describes.
+
+        Args:
+            user: The user's id.
+            limit: Maximum number of events.
+            since_ms: Earliest event time, ms UTC.
+            known_revision: Revision that the caller already has; 0 for none.
+        """
         with self._lock:
             owner = self._user(user)
             if owner.revision == known_revision:
@@ -130,7 +137,12 @@ class MemoryStore:
             return History(owner.revision, tuple(event for *_, event in rows))
 
     def arrivals(self, user: str, *, until: int | None = None) -> tuple[Event, ...]:
-        """See :class:`hemix.serving.stores.base.Store`."""
+        """Read a user's history from memory, in order of arrival.
+
+        Args:
+            user: The user's id.
+            until: Last revision to include; None: the current one.
+        """
         with self._lock:
             rows = sorted(self._user(user).events, key=lambda row: row[1])
             return tuple(
@@ -167,4 +179,4 @@ class MemoryStore:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise StoreError("memory://: closed")
+            raise StoreError("memory://: closed", code="store_closed")

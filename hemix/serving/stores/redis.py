@@ -114,7 +114,14 @@ class RedisStore:
     def history(
         self, user: str, *, limit: int, since_ms: int | None = None, known_revision: int = 0
     ) -> History:
-        """See :class:`hemix.serving.stores.base.Store`."""
+        """Read a user's newest events from Redis, as `Store` describes.
+
+        Args:
+            user: The user's id.
+            limit: Maximum number of events.
+            since_ms: Earliest event time, ms UTC.
+            known_revision: Revision that the caller already has; 0 for none.
+        """
         with self._store_errors():
             if known_revision and since_ms is None:
                 stored_revision, total, *members = self._read_new(
@@ -143,7 +150,12 @@ class RedisStore:
         )
 
     def arrivals(self, user: str, *, until: int | None = None) -> tuple[Event, ...]:
-        """See :class:`hemix.serving.stores.base.Store`."""
+        """Read a user's history from Redis, in order of arrival.
+
+        Args:
+            user: The user's id.
+            until: Last revision to include; None: the current one.
+        """
         with self._store_errors():
             members: Any = self._redis.zrange(f"{_PREFIX}history:{user}", 0, -1)
         in_order = sorted(members, key=lambda member: member[:_ARRIVAL_DIGITS])
@@ -204,13 +216,15 @@ class RedisStore:
     @contextmanager
     def _store_errors(self, response_timeout_s: float | None = None) -> Iterator[None]:
         if self._closed:
-            raise StoreError(f"{self._name}: closed")
+            raise StoreError(f"{self._name}: closed", code="store_closed")
         timeout_s = response_timeout_s or self._limits.timeout_s
         try:
             self._check_format()
             yield
         except redis.TimeoutError as error:
-            raise StoreError(f"{self._name}: no answer within {timeout_s:g} s") from error
+            raise StoreError(
+                f"{self._name}: no answer within {timeout_s:g} s", code="store_timeout"
+            ) from error
         except redis.ConnectionError as error:
             raise StoreError(f"{self._name}: cannot be reached: {_one_line(error)}") from error
         except redis.RedisError as error:

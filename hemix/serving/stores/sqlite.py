@@ -113,7 +113,9 @@ class SQLiteStore:
         with store_errors(self._path, timeout_s):
             if not self._lock.acquire(timeout=timeout_s):
                 raise StoreError(
-                    f"{self._path}: busy: waited {timeout_s:g} s for another write to end"
+                    f"{self._path}: busy: waited {timeout_s:g} s for another write to end",
+                    code="store_locked",
+                    field=str(self._path),
                 )
             try:
                 self._check_usable()
@@ -147,7 +149,14 @@ class SQLiteStore:
     def history(
         self, user: str, *, limit: int, since_ms: int | None = None, known_revision: int = 0
     ) -> History:
-        """See :class:`hemix.serving.stores.base.Store`."""
+        """Read a user's newest events from the database, as `Store` describes.
+
+        Args:
+            user: The user's id.
+            limit: Maximum number of events.
+            since_ms: Earliest event time, ms UTC.
+            known_revision: Revision that the caller already has; 0 for none.
+        """
         with self._read_transaction() as connection:
             row = self._user(connection, user)
             if row.revision in (0, known_revision):
@@ -175,7 +184,12 @@ class SQLiteStore:
         return History(row.revision, tuple(_event(user, values) for values in reversed(rows)))
 
     def arrivals(self, user: str, *, until: int | None = None) -> tuple[Event, ...]:
-        """See :class:`hemix.serving.stores.base.Store`."""
+        """Read a user's history from the database, in order of arrival.
+
+        Args:
+            user: The user's id.
+            until: Last revision to include; None: the current one.
+        """
         with self._read_transaction() as connection:
             row = self._user(connection, user)
             rows = connection.execute(
@@ -263,7 +277,7 @@ class SQLiteStore:
 
     def _check_usable(self) -> None:
         if self._closed:
-            raise StoreError(f"{self._path}: closed")
+            raise StoreError(f"{self._path}: closed", code="store_closed")
         try:
             same_file = self._path.stat().st_ino == self._inode
         except OSError:
@@ -271,6 +285,8 @@ class SQLiteStore:
         if not same_file:  # writes to it would be lost
             raise StoreError(
                 f"{self._path}: the file was removed or replaced while it was open",
+                code="store_replaced",
+                field=str(self._path),
                 hint="restart to make a new one",
             )
 

@@ -76,14 +76,25 @@ def check_file(path: Path) -> None:
         StoreError: There is no such folder, or the file is no SQLite database.
     """
     if not path.parent.is_dir():
-        raise StoreError(f"{path}: no such folder for the store: {path.parent}")
+        raise StoreError(
+            f"{path}: no such folder for the store: {path.parent}",
+            code="not_a_store",
+            field=str(path),
+        )
     if path.is_dir():
-        raise StoreError(f"{path}: expected a file for the store, found a folder")
+        raise StoreError(
+            f"{path}: expected a file for the store, found a folder",
+            code="not_a_store",
+            field=str(path),
+        )
     if path.exists() and path.stat().st_size > 0:
         with path.open("rb") as file:
             if file.read(len(_MAGIC)) != _MAGIC:
                 raise StoreError(
-                    f"{path}: not a SQLite database", hint="name another file for the store"
+                    f"{path}: not a SQLite database",
+                    code="not_a_store",
+                    field=str(path),
+                    hint="name another file for the store",
                 )
 
 
@@ -102,7 +113,10 @@ def create_tables(connection: sqlite3.Connection, path: Path) -> None:
     (objects,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if objects and application != _APPLICATION:
         raise StoreError(
-            f"{path}: a SQLite database, but not of hemix", hint="name another file for the store"
+            f"{path}: a SQLite database, but not of hemix",
+            code="not_a_store",
+            field=str(path),
+            hint="name another file for the store",
         )
     if objects:
         _FORMAT.check(path, version)
@@ -126,7 +140,11 @@ def _check_pages(connection: sqlite3.Connection, path: Path) -> None:
         return
     (result,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if result != "ok":
-        raise StoreError(f"{path}: damaged: {' '.join(str(result).split())}")
+        raise StoreError(
+            f"{path}: damaged: {' '.join(str(result).split())}",
+            code="store_damaged",
+            field=str(path),
+        )
 
 
 @contextmanager

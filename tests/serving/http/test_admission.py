@@ -10,6 +10,7 @@ import pytest
 from hemix.errors import UsageError
 from hemix.serving.http.admission import Access, check_host, read_token
 from hemix.serving.http.messages import ApiError
+from tests.refusals import raises
 from tests.serving.http.process import Server, fake_server
 
 TOKEN, ADMIN = "user-token-0123456789", "admin-token-0123456789"
@@ -59,7 +60,7 @@ def test_doors_and_what_is_logged(tmp_path: Path) -> None:
 def test_without_an_admin_token_nothing_can_be_loaded() -> None:
     access = Access()
     access.check(None)
-    with pytest.raises(ApiError, match="admin token"):
+    with raises(ApiError, code="no_admin"):
         access.check("Bearer ", admin=True)
     with pytest.raises(ApiError):
         Access("a" * 16).check("Bearer \udcff")
@@ -70,15 +71,15 @@ def test_without_an_admin_token_nothing_can_be_loaded() -> None:
 )
 def test_files_that_hold_no_token(tmp_path: Path, content: str) -> None:
     (tmp_path / "token").write_text(content)
-    with pytest.raises(UsageError, match=r"--token-file .*token: expected one line"):
+    with raises(UsageError, tmp_path / "token", 16, field="--token-file"):
         read_token(tmp_path / "token", "--token-file")
-    with pytest.raises(UsageError, match=r"nowhere: cannot be read: No such file"):
+    with raises(UsageError, "nowhere", code="unreadable_file", field="--token-file"):
         read_token(tmp_path / "nowhere", "--token-file")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "example.org", ""])
 def test_other_addresses_need_a_token(host: str) -> None:
-    with pytest.raises(UsageError, match="--token-file"):
+    with raises(UsageError, host, field="--host"):
         check_host(host, token=False)
     check_host(host, token=True)
 

@@ -19,6 +19,7 @@ from hemix.serving.http.service import RequestLimits
 from hemix.serving.models import LoadedModels
 from hemix.serving.stores import open_store
 from hemix.serving.types import Ranking, RankRequest
+from tests.refusals import raises
 from tests.serving.http.fake import FakeRanker
 from tests.serving.http.process import Server, fake_server
 
@@ -366,7 +367,7 @@ def test_a_position_is_a_whole_number_of_at_least_0(position: object) -> None:
         ]
     )
     if position != position:  # NaN is no JSON at all
-        with pytest.raises(ApiError, match="not JSON"):
+        with raises(ApiError, code="malformed_json"):
             read_events(body.encode(), checks, RequestLimits())
         return
     parsed = read_events(body.encode(), checks, RequestLimits())

@@ -17,6 +17,7 @@ import pytest
 
 from hemix.errors import RunError
 from hemix.serving.run_folders import check_folder, find_runs
+from tests.refusals import raises
 from tests.serving.http.process import Server, fake_server, started
 
 ADMIN = "admin-token-0123456789"
@@ -152,9 +153,9 @@ def test_what_is_wrong_of_a_load_is_named(loader: Server, tmp_path: Path) -> Non
 
 
 def test_runs_of_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="no such run folder or registry"):
+    with raises(RunError, code="missing_run"):
         find_runs(tmp_path / "nowhere")
-    with pytest.raises(RunError, match="neither a run folder"):
+    with raises(RunError, "run.json", code="missing_run"):
         find_runs(tmp_path)
     for name in ("feed/9", "feed/10", "shop/1.9", "shop/1.10", "web/v9", "web/v10-rc", "web/v10"):
         (tmp_path / name).mkdir(parents=True)

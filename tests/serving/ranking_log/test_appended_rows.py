@@ -23,6 +23,7 @@ from hemix.serving.ranking_log.tables import LoggedRanking
 from hemix.serving.ranking_log.training_rows import write_training_rows
 from hemix.serving.types import Candidate, Event, Features, RankedItem, Ranking, RankRequest
 from tests.data.small import MONDAY_MS, PLAIN, Prepared, at, write
+from tests.refusals import raises
 
 NOW = at(2, 20)
 DAYS = [at(n // 4, n) for n in range(12)]
@@ -368,7 +369,7 @@ def test_a_strict_server_takes_the_column_of_the_split() -> None:
 
 def test_a_part_of_which_nothing_is_known_is_null(tmp_path: Path) -> None:
     schema = "{name: x, labels: {click: {}}, split: {column: dt, valid: 1, test: 2}}"
-    with pytest.raises(DataError, match=r"row 0: column 'dt': expected a value, found null"):
+    with raises(DataError, "row 0", field="dt"):
         prepare_with_older_rows(tmp_path, schema, {}, dt=[n // 4 for n in range(12)])
 
 

@@ -29,6 +29,7 @@ from hemix.serving.ranking_log.training_rows import write_training_rows
 from hemix.serving.stores import StoreLimits, open_store
 from hemix.serving.types import Candidate, Event, Features, RankedItem, Ranking, RankRequest
 from tests.planted import write_logs
+from tests.refusals import raises
 from tests.serving.parity import LoggedRequest, live_events, logged_requests, replayed
 
 NOW = 1_768_000_000_000
@@ -131,12 +132,12 @@ def test_labels_are_what_the_events_say(log: RankingLog, tmp_path: Path) -> None
         "what was merely shown is in no history of the server's either"
     )
 
-    with pytest.raises(UsageError, match="exists already"):
+    with raises(UsageError, code="out_exists", field="--out"):
         write_training_rows(log.folder, tmp_path / "rows", log.schema)
-    with pytest.raises(DataError, match="no rankings"):
+    with raises(DataError, code="missing_file"):
         write_training_rows(tmp_path, tmp_path / "other", log.schema)
     (log.folder / "rankings" / "zz.parquet").write_bytes(b"PAR1")
-    with pytest.raises(DataError, match=r"zz\.parquet: cannot be read"):
+    with raises(DataError, "zz.parquet", code="unreadable_file"):
         write_training_rows(log.folder, tmp_path / "other", log.schema)
     assert not (tmp_path / "other").exists()
 

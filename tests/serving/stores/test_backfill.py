@@ -28,6 +28,7 @@ from hemix.preparation.logs import open_logs
 from hemix.serving.stores import Store, StoreLimits, open_store
 from hemix.serving.types import Event
 from tests.data.small import PLAIN, at, write
+from tests.refusals import raises
 from tests.serving.redis_server import RedisServer
 from tests.serving.stores.conftest import empty
 
@@ -413,7 +414,7 @@ def test_impressions_that_differ_in_a_column_that_another_file_lacks(tmp_path: P
 def test_nothing_is_loaded_of_logs_with_a_wrong_value(tmp_path: Path) -> None:
     logs, db = logs_with_events_table(tmp_path / "logs"), f"sqlite:///{tmp_path / 'store.db'}"
     pq.write_table(NEW.set_column(0, "user_id", pa.array([""])), logs / "event_log" / "c.parquet")
-    with pytest.raises(DataError, match=r"c\.parquet: row 0: column 'user_id': expected an id"):
+    with raises(DataError, "c.parquet", "row 0", field="user_id"):
         api.store_load(logs, db)
     store = stored(db, False)
     assert store.history("1", limit=99).events == ()

@@ -12,6 +12,7 @@ from hemix.data.spec import TIMELESS_MS
 from hemix.errors import SettingsError, StoreError
 from hemix.serving.stores import StoreLimits
 from hemix.serving.types import Event, Features, History
+from tests.refusals import raises
 from tests.serving.stores.conftest import Open
 from tests.serving.stores.events import NOON_MS, did, ids, says
 
@@ -375,7 +376,7 @@ def test_a_closed_store_says_so(opened: Open) -> None:
         lambda: store.history("u", limit=1),
         lambda: store.items(["i"]),
     ):
-        with pytest.raises(StoreError, match="closed"):
+        with raises(StoreError, code="store_closed"):
             call()
 
 
@@ -399,5 +400,5 @@ def test_an_event_of_nobody_is_our_own_mistake(opened: Open) -> None:
     ],
 )
 def test_limits_out_of_range(name: str, value: int) -> None:
-    with pytest.raises(SettingsError, match=f"store {name}: expected"):
+    with raises(SettingsError, field=name):
         StoreLimits(**{name: value})  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ import redis
 from hemix.errors import StoreError
 from hemix.serving.stores import StoreLimits, open_store
 from hemix.serving.types import History
+from tests.refusals import raises
 from tests.serving.redis_server import RedisServer
 from tests.serving.stores.events import did, ids
 
@@ -29,7 +30,7 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 def test_down_at_the_start_down_later_and_back(server: RedisServer) -> None:
     store = open_store(server.url, LIMITS)
-    with pytest.raises(StoreError, match=rf"redis://127.0.0.1:{server.port}/0: cannot be reached"):
+    with raises(StoreError, f"redis://127.0.0.1:{server.port}/0"):
         store.ping()
     server.start()
     store.ping()
@@ -37,7 +38,7 @@ def test_down_at_the_start_down_later_and_back(server: RedisServer) -> None:
     server.kill()
     for call in (store.ping, lambda: store.append([did("b")]), lambda: store.history("u", limit=9)):
         began = time.monotonic()
-        with pytest.raises(StoreError, match="cannot be reached"):
+        with raises(StoreError, server.port):
             call()
         assert time.monotonic() - began < 5
     server.start()
@@ -80,9 +81,9 @@ def test_a_slow_one_is_waited_for_within_bounds(server: RedisServer) -> None:
     try:
         began = time.monotonic()
         for call in (store.ping, lambda: store.history("u", limit=9)):
-            with pytest.raises(StoreError, match=r"no answer within 0\.3 s"):
+            with raises(StoreError, "0.3 s", code="store_timeout"):
                 call()
-        with pytest.raises(StoreError, match=r"no answer within 0\.4 s"):
+        with raises(StoreError, "0.4 s", code="store_timeout"):
             store.append([did("b")])
         assert time.monotonic() - began < 10
     finally:
