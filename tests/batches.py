@@ -214,15 +214,15 @@ def _columns(
 def take_requests(batch: RequestBatch, requests: Tensor) -> RequestBatch:
     """The batch of some of its requests (ascending rows) with all its users and items."""
     keep = torch.isin(batch.request_index, requests)
-    place = torch.zeros(batch.requests_count, dtype=torch.int64)
-    place[requests] = torch.arange(requests.shape[0])
+    position = torch.zeros(batch.requests_count, dtype=torch.int64)
+    position[requests] = torch.arange(requests.shape[0])
     return dataclasses.replace(
         batch,
         user_index=batch.user_index[requests],
         request_time_ms=batch.request_time_ms[requests],
         context=batch.context.select(requests),
         history_ranges=batch.history_ranges[requests],
-        request_index=place[batch.request_index[keep]],
+        request_index=position[batch.request_index[keep]],
         item_index=batch.item_index[keep],
         cross=batch.cross.select(keep.nonzero().squeeze(1)),
         bias=batch.bias[keep],

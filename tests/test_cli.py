@@ -17,7 +17,9 @@ from tests.planted import SCHEMA, write_logs
 
 
 @pytest.fixture
-def hemix(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+def hemix(  # type: ignore[no-untyped-def]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     """Run the command line in this process: (exit code, stdout, stderr)."""
 
     def run(*args: object) -> tuple[int, str, str]:
@@ -50,7 +52,9 @@ def run_folder(planted_data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return out
 
 
-def test_the_road_from_logs_to_scores(hemix, planted_logs: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_from_logs_to_scores(  # type: ignore[no-untyped-def]
+    hemix, planted_logs: Path, tmp_path: Path
+) -> None:
     data, run = tmp_path / "data", tmp_path / "run"
     code, out, _ = hemix("prepare", planted_logs, "--out", data)
     assert (code, "hemix train --data" in out) == (0, True)

@@ -45,7 +45,7 @@ def test_each_step_overrides_the_one_before(tmp_path: Path) -> None:
     assert build_settings(config=file, seed=0).train.seed == 0, "a flag of 0 is a flag"
 
 
-def test_a_size_that_is_asked_for_replaces_all_dimensions_of_a_full_settings_file(
+def test_a_size_replaces_all_dimensions_of_a_full_settings_file(
     tmp_path: Path,
 ) -> None:
     file = config(
@@ -152,10 +152,10 @@ def test_an_old_name_is_refused_in_one_line_that_names_the_new_one(
 ) -> None:
     section, _, name = old.partition(".")
     path = config(tmp_path, f"{section}: {{{name}: 1}}")
-    for origin, given in (("", {"overrides": [f"{old}=1"]}), (f"{path}: ", {"config": path})):
+    for prefix, given in (("", {"overrides": [f"{old}=1"]}), (f"{path}: ", {"config": path})):
         with pytest.raises(SettingsError) as error:
             build_settings(**given)  # type: ignore[arg-type]
-        assert str(error.value) == f"{origin}{old}: renamed to {new}"
+        assert str(error.value) == f"{prefix}{old}: renamed to {new}"
 
 
 @pytest.mark.parametrize(("old", "new"), RENAMED_SETTINGS.items())

@@ -62,9 +62,9 @@ def check_loop(folder: Path, printed: str) -> None:
     """What the loop measures is written and said; the model that is blind for positions has seen
     none, in old rows or in new ones.
     """
-    found = json.loads((folder / "loop.json").read_text())
-    assert set(found["arms"]) == {"first", "own", "blind", "policy"}
-    for arm in found["arms"].values():
+    loop = json.loads((folder / "loop.json").read_text())
+    assert set(loop["arms"]) == {"first", "own", "blind", "policy"}
+    for arm in loop["arms"].values():
         assert (
             arm["pcoc"] > 0
             and arm["pcoc_top"] > 0
@@ -73,7 +73,7 @@ def check_loop(folder: Path, printed: str) -> None:
         )
         assert "new_place_share" in arm
     assert {("own", "blind"), ("first", "own")} <= {
-        (e["arm"], e["against"]) for e in found["effects"]
+        (e["arm"], e["against"]) for e in loop["effects"]
     }
     assert "PCOC" in printed and "PV_CTR of own against blind" in printed and "3 train" in printed
     for name, seen in (("own", True), ("blind", False)):

@@ -136,7 +136,7 @@ def test_leftovers_of_ended_processes_are_removed_and_those_of_running_ones_are_
     )
 
 
-def test_a_name_with_brackets_is_taken_literally(tmp_path: Path, dead_process: int) -> None:
+def test_brackets_in_a_name_are_literal(tmp_path: Path, dead_process: int) -> None:
     for name in ("o[u]t", "out"):
         (tmp_path / f".{name}.{dead_process}.part").mkdir()
     with new_folder(tmp_path / "o[u]t"):

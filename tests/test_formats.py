@@ -59,7 +59,7 @@ def refused(error: type[HemixError], path: Path, read: Callable[[], object]) -> 
 
 
 @pytest.mark.parametrize(
-    ("found", "shown", "age"),
+    ("version", "shown", "age"),
     [
         (None, "none", "an older"),
         (0, "0", "an older"),
@@ -69,21 +69,21 @@ def refused(error: type[HemixError], path: Path, read: Callable[[], object]) -> 
         (1.0, "1.0", "an older"),
     ],
 )
-def test_a_refusal_says_what_was_expected_and_found_and_what_to_do(
-    found: object, shown: str, age: str
+def test_a_refusal_names_both_versions_and_the_remedy(
+    version: object, shown: str, age: str
 ) -> None:
     with pytest.raises(StorageError) as error:
-        SAVED.check("a.json", found)
+        SAVED.check("a.json", version)
     assert str(error.value) == (
         f"a.json: format_version: expected 1, found {shown}: written by {age} hemix; do it again"
     )
     SAVED.check("a.json", 1)
 
 
-@pytest.mark.parametrize("found", [None, b"2", b"x", b"\xff", b"", b"-1"])
-def test_text_of_another_version_is_refused(found: bytes | None) -> None:
+@pytest.mark.parametrize("version", [None, b"2", b"x", b"\xff", b"", b"-1"])
+def test_text_of_another_version_is_refused(version: bytes | None) -> None:
     with raises(StorageError, "expected 1", code="wrong_format_version", field="a.parquet"):
-        SAVED.check_bytes("a.parquet", found)
+        SAVED.check_bytes("a.parquet", version)
     SAVED.check_bytes("a.parquet", b"1")
 
 

@@ -45,7 +45,7 @@ def test_an_allocation_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "least", "most"),
+    ("cpu_max", "least", "most"),
     [
         ("max 100000", 1, None),
         ("150000 100000", 1, 2),
@@ -54,11 +54,11 @@ def test_an_allocation_counts() -> None:
         ("100000 0", 1, None),
     ],
 )
-def test_a_containers_share_bounds_the_processors(
-    tmp_path: Path, share: str, least: int, most: int | None
+def test_a_containers_cpu_limit_bounds_the_processors(
+    tmp_path: Path, cpu_max: str, least: int, most: int | None
 ) -> None:
     cores = len(os.sched_getaffinity(0))
-    (tmp_path / "cpu.max").write_text(f"{share}\n" if share else "")
+    (tmp_path / "cpu.max").write_text(f"{cpu_max}\n" if cpu_max else "")
     assert processors(tmp_path / "cpu.max") == min(cores, most or cores) >= least
     assert processors(tmp_path / "nowhere") == cores
 

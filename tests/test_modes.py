@@ -32,12 +32,12 @@ def umask(request: pytest.FixtureRequest) -> Iterator[int]:
 
 def wrong_modes(folder: Path, umask: int) -> dict[str, str]:
     """Files and folders under ``folder`` whose mode is not the umask's."""
-    found = {}
+    modes = {}
     for path in folder.rglob("*"):
         expected = (0o777 if path.is_dir() else 0o666) & ~umask
         if (mode := stat.S_IMODE(path.stat().st_mode)) != expected:
-            found[str(path.relative_to(folder))] = oct(mode)
-    return found
+            modes[str(path.relative_to(folder))] = oct(mode)
+    return modes
 
 
 def test_every_file_of_the_pipeline(tmp_path: Path, umask: int) -> None:

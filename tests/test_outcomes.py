@@ -162,7 +162,7 @@ def test_flipped_labels_change_no_byte_of_encoders_that_continue_from_others(
 ) -> None:
     first = write_logs(tmp_path / "first", SCHEMAS["fields"], items=300)
     prepare(first, tmp_path / "earlier")
-    found = [
+    digests = [
         encoders(
             write_logs(tmp_path / str(flip), SCHEMAS["fields"], flip=flip),
             continue_from=tmp_path / "earlier",
@@ -170,7 +170,7 @@ def test_flipped_labels_change_no_byte_of_encoders_that_continue_from_others(
         )
         for flip in (False, True)
     ]
-    assert found[0] == found[1]
+    assert digests[0] == digests[1]
 
 
 COINS = """

@@ -25,9 +25,9 @@ LAST_WORDS = "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT"
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def test_the_tutorial_as_printed(tmp_path: Path) -> None:
@@ -61,7 +61,10 @@ def test_the_tutorial_as_printed(tmp_path: Path) -> None:
         text=True,
     )
     assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-4000:]
-    found = json.loads((tmp_path / "experiment" / "experiment.json").read_text())
-    assert set(found["arms"]) == {"hemix", "dlrm", "oracle", "popularity"} and found["paused"] == {}
+    experiment = json.loads((tmp_path / "experiment" / "experiment.json").read_text())
+    assert (
+        set(experiment["arms"]) == {"hemix", "dlrm", "oracle", "popularity"}
+        and experiment["paused"] == {}
+    )
     rows = pq.read_table(tmp_path / "served" / "impressions")
     assert rows.num_rows > 0 and {0, 1} <= set(rows["click"].to_pylist())

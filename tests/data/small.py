@@ -71,13 +71,13 @@ class Prepared:
     def __call__(self, path: str) -> Any:
         """One array, such as ``history/time_ms``; of a split the first shard, ``train/labels``."""
         first, _, rest = path.partition("/")
-        found = (
+        array_path = (
             self.folder
             / first
             / ("00000" if first in ("train", "valid", "test") else "")
             / f"{rest}.npy"
         )
-        return np.load(found)
+        return np.load(array_path)
 
     def ids(self, kind: str) -> list[Any]:
         """Raw ids in the order of their numbers."""

@@ -226,13 +226,13 @@ def test_one_candidate() -> None:
 @pytest.mark.parametrize("step", [1, 4, 100])
 def test_parts_of_the_candidates_are_the_whole(step: int) -> None:
     batch = numbered(seed=3)
-    found = []
+    joined = []
     for first in range(0, batch.candidates_count, step):
         part, items = batch.select_candidates(first, first + step)
         assert torch.equal(part.items.ids, batch.items.ids[items])
         part.validate(SPEC)
-        found += facts(part)
-    assert found == facts(batch)
+        joined += facts(part)
+    assert joined == facts(batch)
 
 
 def test_candidates_per_request() -> None:
@@ -266,14 +266,14 @@ def test_an_impression_without_history_has_no_events() -> None:
 @pytest.mark.parametrize("step", [1, 10, 100])
 def test_expanded_chunks_say_of_impressions_what_the_batch_says(step: int) -> None:
     batch = numbered(seed=9)
-    found = []
+    joined = []
     for first in range(0, batch.candidates_count, step):
         chunk = batch.expand_per_impression(first, first + step)
         chunk.validate(SPEC)
         assert chunk.users_count == chunk.requests_count == chunk.candidates_count
         assert chunk.items.rows == chunk.candidates_count + len(chunk.event_item)
-        found += facts(chunk)
-    assert found == facts(batch)
+        joined += facts(chunk)
+    assert joined == facts(batch)
 
 
 # -- joining ---------------------------------------------------------------------------------------

@@ -110,22 +110,22 @@ def refused(batch: RequestBatch, says: str) -> None:
 
 
 @pytest.mark.parametrize("bad", ["before", "crossed", "swapped", "beyond"])
-def test_cuts_outside_the_users_history(bad: str) -> None:
+def test_ranges_outside_the_users_history(bad: str) -> None:
     lengths = BATCH.event_offsets.diff()
     q = int((lengths[BATCH.user_index] > 1).nonzero()[0])
     first, last = (int(BATCH.event_offsets[BATCH.user_index[q] + i]) for i in (0, 1))
-    cuts = {
+    ranges = {
         "before": [first - 1, first, last],
         "crossed": [first + 1, first, last],
         "swapped": [first, last, last - 1],
         "beyond": [first, first, last + 1],
     }[bad]
     batch = dataclasses.replace(BATCH, history_ranges=BATCH.history_ranges.clone())
-    batch.history_ranges[q] = torch.tensor(cuts)
+    batch.history_ranges[q] = torch.tensor(ranges)
     refused(
         batch,
         f"history_ranges[{q}]: expected {first} <= begin <= real time <= end <= {last}, the user's "
-        f"history; got {cuts}",
+        f"history; got {ranges}",
     )
 
 

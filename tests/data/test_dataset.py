@@ -109,7 +109,8 @@ def test_every_request_once_and_no_batch_empty(train: Split, order: str, size: i
 
 def test_a_shuffle_is_a_function_of_seed_and_epoch(train: Split) -> None:
     def order(seed: int, epoch: int) -> list[int]:
-        return train.plan(40, order="shuffled", seed=seed, epoch=epoch).order.tolist()  # type: ignore[no-any-return]
+        plan = train.plan(40, order="shuffled", seed=seed, epoch=epoch)
+        return plan.order.tolist()  # type: ignore[no-any-return]
 
     assert order(1, 2) == order(1, 2)
     assert len({tuple(order(s, e)) for s in range(3) for e in range(3)}) == 9
@@ -189,7 +190,7 @@ def test_a_batch_is_made_of_its_requests_alone(train: Split) -> None:
 
 def id_columns(split: Split, batch: RequestBatch) -> dict[str, tuple[str, Tensor]]:
     """level.feature -> (table, ids) of every id column, jagged column and event field."""
-    spec, found = split._data.spec, {}
+    spec, by_column = split._data.spec, {}
     for level, columns in (
         ("user", batch.users),
         ("context", batch.context),
@@ -198,12 +199,12 @@ def id_columns(split: Split, batch: RequestBatch) -> dict[str, tuple[str, Tensor
     ):
         of = getattr(spec, level)
         for i, name in enumerate(of.names):
-            found[f"{level}.{name}"] = of.tables[i], columns.ids[:, i]
+            by_column[f"{level}.{name}"] = of.tables[i], columns.ids[:, i]
         for i, name in enumerate(of.jagged_names):
-            found[f"{level}.{name}"] = of.jagged_tables[i], columns.jagged[i].values
+            by_column[f"{level}.{name}"] = of.jagged_tables[i], columns.jagged[i].values
     for i, name in enumerate(spec.event.names):
-        found[f"event.{name}"] = spec.event.tables[i], batch.event_ids[:, i]
-    return found
+        by_column[f"event.{name}"] = spec.event.tables[i], batch.event_ids[:, i]
+    return by_column
 
 
 VOCABULARIES = {
@@ -270,8 +271,8 @@ def test_a_rate_between_is_met_and_differs_from_batch_to_batch(train: Split) -> 
     known = plain > 1
     assert not torch.equal(a, b)
     for ids in (a, b):
-        share = (ids[known] == 0).double().mean().item()
-        assert abs(share - 0.25) < 4 * (0.25 * 0.75 / int(known.sum())) ** 0.5
+        fraction = (ids[known] == 0).double().mean().item()
+        assert abs(fraction - 0.25) < 4 * (0.25 * 0.75 / int(known.sum())) ** 0.5
 
 
 # -- users and histories ---------------------------------------------------------------------------

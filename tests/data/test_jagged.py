@@ -142,6 +142,6 @@ def test_slices_make_up_the_whole(lists: list[list[int]], at: int) -> None:
 
 
 @given(LISTS, st.integers(0, 6))
-def test_padding_can_be_taken_away_again(lists: list[list[int]], width: int) -> None:
+def test_padding_can_be_removed_again(lists: list[list[int]], width: int) -> None:
     rows = Jagged.from_lists(lists)
     assert rows_of(Jagged.from_padded(rows.padded(-1, width), rows.lengths)) == lists

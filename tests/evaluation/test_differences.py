@@ -74,7 +74,7 @@ def scored(truth: np.ndarray, rng: np.random.Generator, noise: float) -> np.ndar
     return 1 / (1 + np.exp(-(truth + noise * rng.normal(size=truth.size))))
 
 
-def test_one_seed_and_one_origin_give_the_difference_of_auc():
+def test_one_seed_and_one_test_day_give_the_difference_of_auc():
     label, truth, user = rows(0)
     rng = np.random.default_rng(1)
     a, b = scored(truth, rng, 0.5), scored(truth, rng, 1.0)
@@ -190,7 +190,7 @@ def test_intervals_cover_the_truth_at_the_nominal_rate(runs_differ: float):
     for _ in range(trials):
         taste = rng.normal(size=users)
         sides: tuple[list[list[MetricEstimate]], ...] = ([], [])
-        for _origin in range(2):
+        for _day in range(2):
             user = np.repeat(np.arange(users), 8)
             truth = taste[user] + rng.normal(size=user.size)
             label = (rng.random(user.size) < 1 / (1 + np.exp(-truth))).astype(float)

@@ -127,7 +127,7 @@ def test_an_undefined_metric_is_absent_with_its_reason():
     assert order["logloss"] > 0
 
 
-def test_a_split_without_rows_has_reasons_in_place_of_metrics():
+def test_a_split_without_rows_has_reasons_instead_of_metrics():
     empty = {
         "probabilities": np.zeros((0, 2)),
         "conditional": None,

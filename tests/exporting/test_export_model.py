@@ -37,10 +37,10 @@ def dense_scores(model: Ranker, batch: RequestBatch, **changes: Any) -> dict[str
     state = user(*(tensors[port.name] for port in user.inputs))
     tensors |= {port.name: value for port, value in zip(user.outputs, state, strict=True)}
     assert set(tensors) == {port.name for port in (*user.inputs, *request.inputs)}
-    found = request(*(tensors[port.name] for port in request.inputs))
+    values = request(*(tensors[port.name] for port in request.inputs))
     return {
         port.name: torch.from_numpy(by_candidate(batch, value.numpy()))
-        for port, value in zip(request.outputs, found, strict=True)
+        for port, value in zip(request.outputs, values, strict=True)
     }
 
 
@@ -49,10 +49,10 @@ def dense_scores(model: Ranker, batch: RequestBatch, **changes: Any) -> dict[str
 def test_the_padded_form_agrees_with_the_model(options: dict[str, Any], seed: int) -> None:
     model = lively(make_spec(), **options)
     batch = make_batch(model.spec, seed=seed)
-    expected, found = model.predict(batch), dense_scores(model, batch)
-    assert list(found) == list(expected) == ["click", "order", "order_given_click"]
+    expected, scores = model.predict(batch), dense_scores(model, batch)
+    assert list(scores) == list(expected) == ["click", "order", "order_given_click"]
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, **PARITY_FP32_PROBABILITY)
+        torch.testing.assert_close(scores[name], value, **PARITY_FP32_PROBABILITY)
     assert float(expected["click"].std()) > 0.01
 
 

@@ -110,7 +110,7 @@ def matches(
 
 
 def test_counts_by_column_action_and_window() -> None:
-    found = matches(
+    counts = matches(
         [
             (None, 0, ORDER),  # A of kind 31, without a time
             (8 * 24 * 60, 1, VIEW),
@@ -121,16 +121,16 @@ def test_counts_by_column_action_and_window() -> None:
         ],
         realtime=3,
     )
-    assert found.count(0, "item", "view") == [1, 1, 2, 1, 2]
-    assert found.count(0, "item", "order") == [0, 0, 0, 0, 1]
-    assert found.count(0, "kind", "view") == [1, 1, 2, 1, 3]
-    assert found.count(0, "kind", "order") == [1, 1, 1, 1, 2]
-    assert found.count(1, "item", "view") == [0, 0, 0, 0, 1]
-    assert found.count(1, "item", "order") == [1, 1, 1, 1, 1]
-    assert found.count(2, "item", "view") == [0, 1, 1, 1, 1]
-    assert found.count(2, "kind", "view") == [0, 1, 1, 1, 1]
-    assert found.count(0, "item", "other") == [0] * 5
-    assert found.totals == {
+    assert counts.count(0, "item", "view") == [1, 1, 2, 1, 2]
+    assert counts.count(0, "item", "order") == [0, 0, 0, 0, 1]
+    assert counts.count(0, "kind", "view") == [1, 1, 2, 1, 3]
+    assert counts.count(0, "kind", "order") == [1, 1, 1, 1, 2]
+    assert counts.count(1, "item", "view") == [0, 0, 0, 0, 1]
+    assert counts.count(1, "item", "order") == [1, 1, 1, 1, 1]
+    assert counts.count(2, "item", "view") == [0, 1, 1, 1, 1]
+    assert counts.count(2, "kind", "view") == [0, 1, 1, 1, 1]
+    assert counts.count(0, "item", "other") == [0] * 5
+    assert counts.totals == {
         "view": [1, 2, 3, 2, 4],
         "order": [1, 1, 1, 1, 2],
         "other": [0] * 5,
@@ -162,24 +162,24 @@ def test_a_request_s_history_ends_and_begins_where_its_ranges_say() -> None:
 def test_the_real_time_part_is_counted_apart_from_durations() -> None:
     events = [(5.0, 0, VIEW), (4.0, 0, VIEW), (3.0, 0, VIEW)]
     for realtime in range(4):
-        found = matches(events, realtime=realtime)
-        assert found.count(0, "item", "view") == [3, 3, 3, realtime, 3]
+        counts = matches(events, realtime=realtime)
+        assert counts.count(0, "item", "view") == [3, 3, 3, realtime, 3]
 
 
 def test_a_missing_value_matches_nothing() -> None:
-    found = matches([(3, 3, VIEW), (2, 4, VIEW), (1, 3, VIEW)])  # kind, then item missing
-    assert found.count(3, "kind", "view") == [0] * 5 and found.age(3, "kind") is None
-    assert found.count(4, "item", "view") == [0] * 5 and found.age(4, "item") is None
-    assert found.count(3, "item", "view") == [2, 2, 2, 0, 2]
-    assert found.count(4, "kind", "view") == [1, 1, 1, 0, 1]
-    assert found.totals["view"] == [3, 3, 3, 0, 3], "it is an event all the same"
+    counts = matches([(3, 3, VIEW), (2, 4, VIEW), (1, 3, VIEW)])  # kind, then item missing
+    assert counts.count(3, "kind", "view") == [0] * 5 and counts.age(3, "kind") is None
+    assert counts.count(4, "item", "view") == [0] * 5 and counts.age(4, "item") is None
+    assert counts.count(3, "item", "view") == [2, 2, 2, 0, 2]
+    assert counts.count(4, "kind", "view") == [1, 1, 1, 0, 1]
+    assert counts.totals["view"] == [3, 3, 3, 0, 3], "it is an event all the same"
 
 
 def test_a_value_that_no_event_holds() -> None:
     strange = np.array([(5, 31), (2**64 - 1, 2**64 - 1)], np.uint64)
-    found = matches([(1, 0, VIEW)], candidates=strange)
-    assert found.count(0, "item", "view") == [0] * 5 and found.count(0, "kind", "view")[0] == 1
-    assert not np.expm1(found.numbers[1]).round().any() or found.age(1, "kind") is None
+    counts = matches([(1, 0, VIEW)], candidates=strange)
+    assert counts.count(0, "item", "view") == [0] * 5 and counts.count(0, "kind", "view")[0] == 1
+    assert not np.expm1(counts.numbers[1]).round().any() or counts.age(1, "kind") is None
 
 
 def test_other_actions_are_counted_together() -> None:
@@ -197,25 +197,25 @@ def test_other_actions_are_counted_together() -> None:
 
 
 def test_the_age_of_the_last_match() -> None:
-    found = matches([(None, 2, VIEW), (90, 0, ORDER), (30, 0, VIEW), (0.5, 1, VIEW)])
-    assert found.age(0, "item") == pytest.approx(0.5, rel=1e-6)
-    assert found.age(1, "kind") == found.age(0, "kind") == pytest.approx(0.5 / 60, rel=1e-4)
-    assert found.age(2, "item") == pytest.approx(10 * 8760, rel=1e-5), "no time: as ten years ago"
+    counts = matches([(None, 2, VIEW), (90, 0, ORDER), (30, 0, VIEW), (0.5, 1, VIEW)])
+    assert counts.age(0, "item") == pytest.approx(0.5, rel=1e-6)
+    assert counts.age(1, "kind") == counts.age(0, "kind") == pytest.approx(0.5 / 60, rel=1e-4)
+    assert counts.age(2, "item") == pytest.approx(10 * 8760, rel=1e-5), "no time: as ten years ago"
     assert matches([(1, 0, VIEW)]).age(2, "item") is None
 
 
 def test_events_of_one_time_all_count() -> None:
-    found = matches([(15, 0, VIEW), (15, 1, VIEW), (15, 0, ORDER), (15, 0, VIEW)])
-    assert found.count(0, "item", "view") == [2, 2, 2, 0, 2]
-    assert found.count(0, "item", "order") == [1, 1, 1, 0, 1]
+    counts = matches([(15, 0, VIEW), (15, 1, VIEW), (15, 0, ORDER), (15, 0, VIEW)])
+    assert counts.count(0, "item", "view") == [2, 2, 2, 0, 2]
+    assert counts.count(0, "item", "order") == [1, 1, 1, 0, 1]
 
 
 def test_an_empty_history() -> None:
-    found = matches([])
-    assert [found.age(n, c) for n in range(5) for c in ("item", "kind")] == [None] * 10
-    assert not found.numbers[:, : 2 * 3 * 5].any()
-    assert found.totals == {name: [0] * 5 for name in ("view", "order", "other")}
-    assert matches([(1, 0, VIEW)], candidates=ITEMS[:0]).numbers.shape == (0, len(found.names))
+    counts = matches([])
+    assert [counts.age(n, c) for n in range(5) for c in ("item", "kind")] == [None] * 10
+    assert not counts.numbers[:, : 2 * 3 * 5].any()
+    assert counts.totals == {name: [0] * 5 for name in ("view", "order", "other")}
+    assert matches([(1, 0, VIEW)], candidates=ITEMS[:0]).numbers.shape == (0, len(counts.names))
 
 
 def test_users_do_not_mix_and_requests_of_one_user_see_their_own() -> None:
@@ -231,10 +231,10 @@ def test_users_do_not_mix_and_requests_of_one_user_see_their_own() -> None:
         ITEMS[[0, 0, 0, 1]],
         np.array([0, 1, 2, 1]),
     )
-    found = Matches(names, numbers, {})
-    assert [found.count(n, "item", "view")[-1] for n in range(4)] == [2, 1, 1, 1]
-    assert [found.count(n, "kind", "view")[-1] for n in range(4)] == [2, 2, 1, 2]
-    ages = [found.age(n, "item") for n in range(4)]
+    counts = Matches(names, numbers, {})
+    assert [counts.count(n, "item", "view")[-1] for n in range(4)] == [2, 1, 1, 1]
+    assert [counts.count(n, "kind", "view")[-1] for n in range(4)] == [2, 2, 1, 2]
+    ages = [counts.age(n, "item") for n in range(4)]
     assert ages == pytest.approx([5 / 60, 7 / 60, 9 / 60, 8 / 60], rel=1e-5)
 
 
@@ -422,7 +422,7 @@ def test_what_makes_no_sense_is_refused_by_its_key(section: str, problem: str) -
     ("level", "name"),
     [("cross", "match_counts"), ("cross", "match_age"), ("context", "match_totals")],
 )
-def test_the_numbers_names_are_taken(level: str, name: str) -> None:
+def test_the_numbers_names_are_reserved(level: str, name: str) -> None:
     text = SCHEMA.replace("cross: {way:", f"{level}: {{{name}:")
     with pytest.raises(SchemaError, match=rf"{name}: .* is taken by history\.match_counts"):
         schema(None, text)

@@ -31,10 +31,10 @@ from tests.planted import SCHEMA, write_logs
 from tests.rich import write_rich
 from tests.serving.parity import (
     TOLERANCE,
-    asked_requests,
     assert_same,
     expected_scores,
     live_events,
+    logged_requests,
     replayed,
 )
 
@@ -156,21 +156,21 @@ def test_it_is_served_as_it_was_trained_and_replayed(
     store = LoggingStore(open_store("memory://", StoreLimits(ttl_ms=None)), served)
     config = ServeConfig(store_timeout=5)
     engine = Engine(loaded, store, config, name="feed", version="1", log=log)
-    asked = asked_requests(logs, Dataset(data))
+    requests = logged_requests(logs, Dataset(data))
     expected = expected_scores(loaded, Dataset(data))
-    values = [candidate.fields["shown"] for one in asked for candidate in one.request.items]
+    values = [candidate.fields["shown"] for one in requests for candidate in one.request.items]
     assert None in values and len(set(values)) > 5
-    for one in replayed(store, live_events(logs, loaded.schema), asked):
+    for one in replayed(store, live_events(logs, loaded.schema), requests):
         assert_same(engine.rank([one.request])[0], one, expected)
     fields = {"shown": 3, "sold": 10**6}
-    alone = _request(asked[0].request, fields)
+    alone = _request(requests[0].request, fields)
     changed, as_before = engine.rank([alone])[0], engine.rank([_request(alone, {"shown": 3})])[0]
     assert changed.items[0].score != as_before.items[0].score, "the request's own value counts"
     engine.close()
     served.release(log)
 
     again = replay_log(log.folder, run)
-    assert again["rankings"] == len(asked) + 2
+    assert again["rankings"] == len(requests) + 2
     assert again["max_abs_difference"] <= TOLERANCE
 
 
@@ -205,7 +205,7 @@ def test_a_wrong_value_is_refused_in_a_log_and_in_a_request(
         prepare(wrong, tmp_path / "data")
 
     engine = Engine(Run.load(run), open_store("memory://"), ServeConfig(store_timeout=5))
-    like = asked_requests(logs, Dataset(data))[0].request
+    like = logged_requests(logs, Dataset(data))[0].request
     with pytest.raises(RequestError) as error:
         engine.rank([_request(like, {"shown": -1})])
     assert error.value.field == "items[0].fields.shown"

@@ -91,7 +91,7 @@ class Twice(SingleColumn):
     type: Literal["twice"] = "twice"
 
 
-def test_a_name_is_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_registers_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_registered", dict(registry._registered))
     assert register_feature(Twice) is Twice
     assert register_feature(Twice) is Twice, "the same class again is no conflict"
@@ -107,7 +107,7 @@ def test_a_name_is_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert registered_features()["twice"] is Twice
 
 
-def test_a_built_in_name_is_taken() -> None:
+def test_a_built_in_name_is_refused() -> None:
     class Numeric(SingleColumn):
         type: Literal["numeric"] = "numeric"
 
@@ -126,9 +126,9 @@ def test_a_type_without_a_name_is_refused() -> None:
 def entry_point(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setattr(registry, "_registered", dict(registry._registered))
     monkeypatch.setattr(registry, "_loaded_entry_points", [])
-    found = [EntryPoint("theirs", value, registry.ENTRY_POINTS)]
+    points = [EntryPoint("theirs", value, registry.ENTRY_POINTS)]
     monkeypatch.setattr(
-        registry, "entry_points", lambda group: found if group == "hemix.features" else []
+        registry, "entry_points", lambda group: points if group == "hemix.features" else []
     )
 
 

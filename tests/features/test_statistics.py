@@ -105,7 +105,7 @@ def test_keys_of_several_parts() -> None:
     assert (combined_keys([a, b]) == combined_keys([a.copy(), b.copy()])).all()
 
 
-def test_what_is_the_same_for_all_may_be_said_once() -> None:
+def test_common_settings_may_be_given_once() -> None:
     items, tab = np.array([5, 9, 7], np.uint64), np.array([3], np.uint64)
     known = dataclasses.replace(
         table(),

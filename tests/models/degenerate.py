@@ -20,7 +20,7 @@ def _spec(
     item: LevelSpec = _NONE,
     cross: LevelSpec = _NONE,
     event: LevelSpec = _NONE,
-    carried: tuple[int, ...] = (),
+    event_columns: tuple[int, ...] = (),
     bias_rows: int = 0,
 ) -> InputSpec:
     levels = (user, context, item, cross, event)
@@ -32,7 +32,7 @@ def _spec(
         item=item,
         cross=cross,
         event=event,
-        event_item_columns=carried,
+        event_item_columns=event_columns,
         bias_rows=bias_rows,
         tasks=(Task(name="click"),),
         logit_shift=(0.0,),
@@ -45,15 +45,17 @@ DEGENERATE: dict[str, InputSpec] = {
     "a user id alone": _spec(user=_id("user")),
     "a context id alone": _spec(context=_id("user")),
     "an item id alone": _spec(item=_id("item")),
-    "an item id that events carry": _spec(item=_id("item"), carried=(0,)),
-    "an item id, events of an action": _spec(item=_id("item"), event=_id("action"), carried=(0,)),
+    "an item id that events carry": _spec(item=_id("item"), event_columns=(0,)),
+    "an item id, events of an action": _spec(
+        item=_id("item"), event=_id("action"), event_columns=(0,)
+    ),
     "a cross id alone": _spec(cross=_id("item")),
     "an action of events alone": _spec(event=_id("action")),
     "user and item ids": _spec(
-        user=_id("user"), item=_id("item"), event=_id("action"), carried=(0,)
+        user=_id("user"), item=_id("item"), event=_id("action"), event_columns=(0,)
     ),
     "two item ids": _spec(
-        item=LevelSpec(names=("a", "b"), tables=("item", "item")), carried=(0, 1)
+        item=LevelSpec(names=("a", "b"), tables=("item", "item")), event_columns=(0, 1)
     ),
     "tags of items alone": _spec(item=LevelSpec(jagged_names=("tags",), jagged_tables=("tags",))),
     "user features, no candidate's": _spec(
@@ -65,7 +67,7 @@ DEGENERATE: dict[str, InputSpec] = {
     "numbers of crosses alone": _spec(cross=_NUMBERS),
     "numbers of every level": _spec(user=_NUMBERS, context=_NUMBERS, item=_NUMBERS, cross=_NUMBERS),
     "numbers and one item id": _spec(
-        user=_NUMBERS, context=_NUMBERS, item=_id("item"), carried=(0,)
+        user=_NUMBERS, context=_NUMBERS, item=_id("item"), event_columns=(0,)
     ),
     "a user id, numbers of items": _spec(user=_id("user"), item=_NUMBERS, event=_id("action")),
 }

@@ -79,8 +79,9 @@ class _Features:
         own += self._fields(self.spec.context, batch.context, request)
         if settings.products == "histories":
             begin, middle, end = batch.history_ranges[request].tolist()
-            cuts = [(begin, middle)] * settings.use_global + [(middle, end)] * settings.use_realtime
-            for first, last in cuts:
+            ranges = [(begin, middle)] * settings.use_global
+            ranges += [(middle, end)] * settings.use_realtime
+            for first, last in ranges:
                 total = [self._("tables.weight").new_zeros(settings.embedding_size)] * (
                     len(self.spec.event_item_columns) + len(self.spec.event.tables)
                 )
@@ -91,10 +92,10 @@ class _Features:
                 own += [t / max(1, last - first) for t in total]
         candidate = self._fields(self.spec.item, batch.items, batch.item_index[n])
         candidate += self._fields(self.spec.cross, batch.cross, torch.tensor(n))
-        found = [own[i] @ own[j] for i in range(len(own)) for j in range(i)]
-        found += [c @ o for c in candidate for o in own]
-        found += [candidate[i] @ candidate[j] for i in range(len(candidate)) for j in range(i)]
-        return torch.stack(found)
+        dots = [own[i] @ own[j] for i in range(len(own)) for j in range(i)]
+        dots += [c @ o for c in candidate for o in own]
+        dots += [candidate[i] @ candidate[j] for i in range(len(candidate)) for j in range(i)]
+        return torch.stack(dots)
 
     def _event_columns(self, batch: RequestBatch, event: int) -> list[Tensor]:
         """Vectors of what one event carries of its item, then of its own fields."""
@@ -258,8 +259,8 @@ class Reference(_Features):
             bucket_NL = torch.cat([torch.full((N, 1), AGE_BUCKETS), bucket_NL[:, 1:]], 1)
             scores_NHnL = scores_NHnL + bias[bucket_NL].permute(0, 2, 1)[:, :, None]
         weights = scores_NHnL.masked_fill(padding[:, None, None], -torch.inf).softmax(-1)
-        found = torch.einsum("nhil,nlhd->nihd", weights, v_NLHd).flatten(2)
-        return found @ self._(f"{name}.output.weight").T + self._(f"{name}.output.bias")
+        attended = torch.einsum("nhil,nlhd->nihd", weights, v_NLHd).flatten(2)
+        return attended @ self._(f"{name}.output.weight").T + self._(f"{name}.output.bias")
 
     # -- blocks ------------------------------------------------------------------------------------
 
@@ -301,12 +302,12 @@ class Reference(_Features):
             f"{name}.query_key_value.bias"
         )
         query, key, value = projected.chunk(3, 2)
-        found = []
+        attended = []
         for h in range(heads):
             own = slice(h * width, (h + 1) * width)
             weights = (query[..., own] @ key[..., own].transpose(1, 2) / width**0.5).softmax(-1)
-            found.append(weights @ value[..., own])
-        return torch.cat(found, 2) @ self._(f"{name}.output.weight").T + self._(
+            attended.append(weights @ value[..., own])
+        return torch.cat(attended, 2) @ self._(f"{name}.output.weight").T + self._(
             f"{name}.output.bias"
         )
 

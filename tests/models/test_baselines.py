@@ -54,12 +54,12 @@ def assert_same(ours: Tensor, theirs: Tensor) -> None:
 def test_a_server_that_keeps_the_user_state_gives_the_same(name: str) -> None:
     """encode_user once; later requests come one by one, without events."""
     model, batch = small(name), batch_of()
-    whole, kept = model(batch), model.encode_user(model.embed(batch, levels=("user",)))
+    whole, user_state = model(batch), model.encode_user(model.embed(batch, levels=("user",)))
     for request in range(batch.requests_count):
         later = without_events(take_requests(batch, torch.tensor([request])))
         inputs = model.embed(later, levels=("request", "candidate"))
-        found = model.score(model.encode_request(kept, inputs), inputs)
-        assert_same(whole[batch.request_index == request], found)
+        logits = model.score(model.encode_request(user_state, inputs), inputs)
+        assert_same(whole[batch.request_index == request], logits)
 
 
 @BASELINES
@@ -80,7 +80,7 @@ def test_split_and_order_change_nothing(name: str) -> None:
         torch.arange(batch.candidates_count) % 2 == 0,
         torch.zeros(batch.candidates_count, dtype=torch.bool),
     ):
-        piece = dataclasses.replace(
+        chunk = dataclasses.replace(
             batch,
             request_index=batch.request_index[keep],
             item_index=batch.item_index[keep],
@@ -89,7 +89,7 @@ def test_split_and_order_change_nothing(name: str) -> None:
                 batch.cross, ids=batch.cross.ids[keep], numbers=batch.cross.numbers[keep]
             ),
         )
-        assert_same(whole[keep], model.score(state, model.embed(piece, levels=("candidate",))))
+        assert_same(whole[keep], model.score(state, model.embed(chunk, levels=("candidate",))))
 
 
 @BASELINES
@@ -174,8 +174,8 @@ def test_it_learns_a_cross_of_candidate_and_history(name: str) -> None:
         dense.zero_grad()
         tables.step(1e-2)
     batch, clicked = _clicks_by_cross(1000)
-    found = model.eval().predict(batch)["click"]
-    assert found[clicked == 1].mean() > 0.8 and found[clicked == 0].mean() < 0.2
+    scores = model.eval().predict(batch)["click"]
+    assert scores[clicked == 1].mean() > 0.8 and scores[clicked == 0].mean() < 0.2
 
 
 def _clicks_by_cross(seed: int) -> tuple[RequestBatch, Tensor]:

@@ -22,14 +22,14 @@ def gradients(model: Ranker, batch: RequestBatch) -> tuple[Tensor, dict[str, Ten
     model.zero_grad(set_to_none=True)
     logits = model(batch)
     model.loss(logits, batch).backward()  # type: ignore[no-untyped-call]
-    found = {
+    parameters = {
         name: p.grad.clone() for name, p in model.named_dense_parameters() if p.grad is not None
     }
-    taken = model.tables.take_step()
-    assert taken is not None
+    table_step = model.tables.take_step()
+    assert table_step is not None
     tables = torch.zeros_like(model.tables.weight)
-    tables[taken[0]] = taken[1]
-    return logits, {**found, "tables": tables}
+    tables[table_step[0]] = table_step[1]
+    return logits, {**parameters, "tables": tables}
 
 
 @pytest.mark.parametrize("age", ["bias", "rotary", "embedding", "none"])
@@ -57,15 +57,15 @@ def test_outputs_and_gradients_are_those_of_the_shared_batch(age: str) -> None:
 
 
 @torch.no_grad()
-def test_chunks_are_pieces_of_the_whole() -> None:
+def test_chunks_score_like_the_whole_batch() -> None:
     spec = make_spec()
     model = randomised(spec, make_config(**SMALL), torch.float64).eval()
     batch = make_batch(spec, seed=9, dtype=torch.float64)
-    pieces = [
+    chunks = [
         model(batch.expand_per_impression(first, first + 10))
         for first in range(0, batch.candidates_count, 10)
     ]
-    torch.testing.assert_close(torch.cat(pieces), model(batch), **PARITY_FP64)
+    torch.testing.assert_close(torch.cat(chunks), model(batch), **PARITY_FP64)
 
 
 @torch.no_grad()

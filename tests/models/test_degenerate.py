@@ -85,7 +85,7 @@ def test_one_column_of_the_item_makes_a_difference(name: str, what: str) -> None
 
 
 @pytest.mark.parametrize("products", ["histories", "fields", "none"])
-def test_the_exported_form_says_the_same(products: str) -> None:
+def test_the_exported_form_gives_the_same_scores(products: str) -> None:
     for what, spec in DEGENERATE.items():
         model = lively(spec, products=products)
         if not (
@@ -113,10 +113,10 @@ def test_the_exported_form_says_the_same(products: str) -> None:
             with torch.no_grad():
                 state = user(*(given[port.name] for port in user.inputs))
                 given |= {port.name: value for port, value in zip(user.outputs, state, strict=True)}
-                (found,) = request(*(given[port.name] for port in request.inputs))
+                (scores,) = request(*(given[port.name] for port in request.inputs))
             (expected,) = model.predict(batch).values()
             np.testing.assert_allclose(
-                by_candidate(batch, found.numpy()), expected, atol=1e-6, err_msg=what
+                by_candidate(batch, scores.numpy()), expected, atol=1e-6, err_msg=what
             )
 
 

@@ -39,9 +39,12 @@ def by_hand() -> ActivationUnit:
 
 
 def recent(
-    unit: ActivationUnit, events: list[list[float]], cuts: list[tuple[int, int]], users: list[int]
+    unit: ActivationUnit,
+    events: list[list[float]],
+    user_ranges: list[tuple[int, int]],
+    users: list[int],
 ) -> Recent:
-    begin, end = torch.tensor(cuts).unbind(1)
+    begin, end = torch.tensor(user_ranges).unbind(1)
     ranges = HistoryRanges(user_index_Q=torch.tensor(users), begin_Q=begin, end_Q=end)
     return unit.recent(torch.tensor([[7.0, 7.0], *events]), ranges, max(users) + 1)
 
@@ -59,8 +62,8 @@ def test_the_activation_unit_by_hand() -> None:
     read = recent(unit, [[1.0, 2.0], [3.0, -1.0]], [(0, 2)], [0])
     weights = unit.weights(read, torch.tensor([1, 2]), CANDIDATE, torch.tensor([0, 0]))
     torch.testing.assert_close(weights, torch.tensor([0.25, 5.5]))
-    found = unit(read, CANDIDATE, HostIndex(torch.tensor([0])))
-    torch.testing.assert_close(found, torch.tensor([[0.25 + 16.5, 0.5 - 5.5]]))
+    interest = unit(read, CANDIDATE, HostIndex(torch.tensor([0])))
+    torch.testing.assert_close(interest, torch.tensor([[0.25 + 16.5, 0.5 - 5.5]]))
 
 
 @torch.no_grad()
@@ -71,13 +74,13 @@ def test_the_sum_is_not_normalised() -> None:
     unit = by_hand()
     events = [[1.0, 2.0], [1.0, 2.0], [3.0, -1.0]]
     read = recent(unit, events, [(0, 1), (0, 2), (2, 2), (2, 3)], [0, 0, 1, 1])
-    found = unit(read, CANDIDATE.expand(4, 2), HostIndex(torch.arange(4)))
+    interest = unit(read, CANDIDATE.expand(4, 2), HostIndex(torch.arange(4)))
     torch.testing.assert_close(
-        found, torch.tensor([[0.25, 0.5], [0.5, 1.0], [7.0, 7.0], [16.5, -5.5]])
+        interest, torch.tensor([[0.25, 0.5], [0.5, 1.0], [7.0, 7.0], [16.5, -5.5]])
     )
 
 
-def test_the_shares_are_one_linear_map_of_the_concatenation() -> None:
+def test_the_split_weights_are_one_linear_map_of_the_concatenation() -> None:
     """First layer of [e ; e * t ; e - t ; t], whatever is multiplied once per event or once per
     candidate.
     """

@@ -57,14 +57,14 @@ def test_the_steps_apart_and_every_split_give_the_same(options: dict[str, Any]) 
     """
     model, batch = setting(options)
     whole = model(batch)
-    kept = model.encode_user(model.embed(batch, levels=("user",)))
+    user_state = model.encode_user(model.embed(batch, levels=("user",)))
     for request in range(batch.requests_count):
         alone = take_requests(batch, torch.tensor([request]))
         expected = whole[batch.request_index == request]
         torch.testing.assert_close(model(alone), expected, **SAME)
         inputs = model.embed(without_events(alone), levels=("request", "candidate"))
         torch.testing.assert_close(
-            model.score(model.encode_request(kept, inputs), inputs), expected, **SAME
+            model.score(model.encode_request(user_state, inputs), inputs), expected, **SAME
         )
 
 
@@ -94,9 +94,9 @@ def test_both_parts_of_the_history_are_read(options: dict[str, Any]) -> None:
     """The control: without either part the scores differ."""
     model, batch = setting({**options, "history_events": 50})
     begin, middle, end = batch.history_ranges.unbind(1)
-    for cuts in ((middle, middle, end), (begin, middle, middle)):
+    for ranges in ((middle, middle, end), (begin, middle, middle)):
         assert (
-            model(dataclasses.replace(batch, history_ranges=torch.stack(cuts, 1))) - model(batch)
+            model(dataclasses.replace(batch, history_ranges=torch.stack(ranges, 1))) - model(batch)
         ).abs().max() > 1e-3
 
 
@@ -107,9 +107,9 @@ def test_the_order_of_users_and_of_candidates_changes_nothing(options: dict[str,
     whole = model(batch)
     order = torch.randperm(batch.users_count, generator=torch.Generator().manual_seed(4))
     torch.testing.assert_close(model(reorder_users(batch, order)), whole, **SAME)
-    place = torch.arange(batch.candidates_count)
+    position = torch.arange(batch.candidates_count)
     turned = torch.argsort(
-        batch.request_index * 1000 - place
+        batch.request_index * 1000 - position
     )  # last candidate of each request first
     moved = dataclasses.replace(
         batch,
@@ -126,8 +126,8 @@ def test_a_long_neighbour_changes_nothing(options: dict[str, Any]) -> None:
     model, long = setting(options, users=5, requests_per_user=2, history=400, realtime=50)
     longest = int(long.event_offsets.diff().argmax())
     others = (long.user_index != longest).nonzero().squeeze(1)
-    kept = torch.isin(long.request_index, others)
-    torch.testing.assert_close(model(take_requests(long, others)), model(long)[kept], **SAME)
+    of_others = torch.isin(long.request_index, others)
+    torch.testing.assert_close(model(take_requests(long, others)), model(long)[of_others], **SAME)
 
 
 @EACH
@@ -195,8 +195,8 @@ def test_it_learns_that_the_history_has_the_candidates_category(options: dict[st
     model = _trained(options, 120, 0).eval()
     batch = _matching(1000)
     with torch.no_grad():
-        found = auc(batch.labels[:, 0].numpy(), model(batch)[:, 0].numpy())  # type: ignore[index]
-    assert isinstance(found, float) and found > 0.8
+        area = auc(batch.labels[:, 0].numpy(), model(batch)[:, 0].numpy())  # type: ignore[index]
+    assert isinstance(area, float) and area > 0.8
 
 
 def _trained(options: dict[str, Any], steps: int, seed: int) -> Ranker:

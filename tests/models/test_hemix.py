@@ -35,8 +35,8 @@ def test_two_trainings_give_the_same_bytes(age: str) -> None:
 
 
 def test_it_learns_a_rule_from_one_pass_over_batches() -> None:
-    """Clicks depend on the candidate's category alone; after 60 batches, unseen candidates are told
-    apart.
+    """Clicks depend on the candidate's category alone; 60 batches are enough to separate unseen
+    candidates.
     """
     model = build_model(SPEC, make_config(), 0).train()
     dense = torch.optim.AdamW(list(model.dense_parameters()), 2e-3)
@@ -48,8 +48,8 @@ def test_it_learns_a_rule_from_one_pass_over_batches() -> None:
         dense.zero_grad()
         tables.step(1e-2)
     batch, clicked = _clicks_by_category(1000)
-    found = model.eval().predict(batch)["click"]
-    assert found[clicked == 1].mean() > 0.8 and found[clicked == 0].mean() < 0.2
+    scores = model.eval().predict(batch)["click"]
+    assert scores[clicked == 1].mean() > 0.8 and scores[clicked == 0].mean() < 0.2
 
 
 def _clicks_by_category(seed: int) -> tuple[RequestBatch, Tensor]:

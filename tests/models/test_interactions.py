@@ -24,8 +24,8 @@ def test_dlrm_dots_of_pairs() -> None:
 def test_dlrm_gives_its_top_the_processed_numbers_and_the_dots() -> None:
     model = DLRM(make_spec(), make_config("dlrm", embedding_size=2))
     model.bottom, model.top = nn.Identity(), nn.Identity()  # type: ignore[assignment]
-    found = model.interact(torch.tensor([[[1.0, 2], [3, 4]]]), torch.tensor([[10.0, 1]]))
-    assert found.tolist() == [[10, 1, 12, 34, 11]]
+    interactions = model.interact(torch.tensor([[[1.0, 2], [3, 4]]]), torch.tensor([[10.0, 1]]))
+    assert interactions.tolist() == [[10, 1, 12, 34, 11]]
 
 
 def test_dcnv2_cross_layer() -> None:
@@ -69,7 +69,7 @@ def test_wukong_factorisation_machine_of_a_projection() -> None:
     assert dots.tolist() == [[[-12], [-28], [-44]]]
 
 
-def test_wukong_recombines_vectors_not_places() -> None:
+def test_wukong_recombines_vectors_not_coordinates() -> None:
     """First + second = (4 6), twice the third = (10 12)."""
     linear = nn.Linear(3, 2, bias=False)
     with torch.no_grad():
@@ -138,7 +138,7 @@ def test_rankmixer_has_the_most_tokens_that_divide_the_width() -> None:
     assert tokens_count(make_config("rankmixer", token_width=48)) == 24
 
 
-def test_rankmixer_cuts_the_row_into_equal_pieces_with_projections_of_their_own() -> None:
+def test_rankmixer_projects_equal_slices_of_the_row_separately() -> None:
     """Five places, two tokens of width 1: (1 2 3) and (4 5 0); sums with weight 1 and 10."""
     model = RankMixer(make_spec(), make_config("rankmixer"))
     model.tokens, model.width, model.project = 2, 5, GroupedLinear(2, 3, 1)

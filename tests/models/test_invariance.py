@@ -47,7 +47,7 @@ def assert_same(spec: InputSpec, ours: Tensor, theirs: Tensor) -> None:
 
 @AGES
 @torch.no_grad()
-def test_invariance_to_events_outside_the_cuts(age: str) -> None:
+def test_invariance_to_events_outside_the_history_ranges(age: str) -> None:
     """Events before the global part and at or after the end may be anything."""
     spec, model, batch = setting(age)
     first = torch.full((batch.users_count,), 10**9).scatter_reduce(
@@ -73,8 +73,8 @@ def test_invariance_to_padding_by_a_longer_neighbour(age: str) -> None:
     spec, model, long = setting(age, users=5, requests_per_user=2, history=400, realtime=50)
     longest = int(long.event_offsets.diff().argmax())
     others = (long.user_index != longest).nonzero().squeeze(1)
-    kept = torch.isin(long.request_index, others)
-    assert_same(spec, model(long)[kept], model(take_requests(long, others)))
+    of_others = torch.isin(long.request_index, others)
+    assert_same(spec, model(long)[of_others], model(take_requests(long, others)))
 
 
 @AGES
@@ -104,17 +104,17 @@ def test_invariance_of_a_server_that_keeps_the_user_state(age: str) -> None:
     state.
     """
     spec, model, batch = setting(age)
-    kept = model.encode_user(model.embed(batch, levels=("user",)))
+    user_state = model.encode_user(model.embed(batch, levels=("user",)))
     for request in range(0, batch.requests_count, 3):
         later = without_events(take_requests(batch, torch.tensor([request])))
         inputs = model.embed(later, levels=("request", "candidate"))
         assert inputs.user_RW is None
-        logits = model.score(model.encode_request(kept, inputs), inputs)
+        logits = model.score(model.encode_request(user_state, inputs), inputs)
         assert_same(spec, model(batch)[batch.request_index == request], logits)
 
 
 @torch.no_grad()
-def test_candidates_may_come_in_pieces() -> None:
+def test_candidates_may_come_in_chunks() -> None:
     """One request state scores any candidates of its requests, also none."""
     spec, model, batch = setting()
     inputs = model.embed(batch)
@@ -124,7 +124,7 @@ def test_candidates_may_come_in_pieces() -> None:
         batch.request_index % 2 == 0,
         torch.zeros_like(batch.request_index, dtype=torch.bool),
     ):
-        piece = dataclasses.replace(
+        chunk = dataclasses.replace(
             batch,
             request_index=batch.request_index[keep],
             item_index=batch.item_index[keep],
@@ -134,7 +134,7 @@ def test_candidates_may_come_in_pieces() -> None:
             ),
         )
         assert_same(
-            spec, whole[keep], model.score(state, model.embed(piece, levels=("candidate",)))
+            spec, whole[keep], model.score(state, model.embed(chunk, levels=("candidate",)))
         )
 
 

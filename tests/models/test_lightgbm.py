@@ -159,11 +159,13 @@ def test_the_funnels_product_is_the_boosters_own_probability() -> None:
         Fixed([logit(0.5), logit(0.2), logit(0.2)]),
         Fixed([logit(0.1), logit(0.05), logit(0.3)]),
     ]
-    found = probabilities(model(batch()), SPEC)
-    torch.testing.assert_close(found["click"], torch.tensor([0.5, 0.2, 0.2]))
-    torch.testing.assert_close(found["order"], torch.tensor([0.1, 0.05, 0.2]), rtol=1e-4, atol=1e-6)
+    scores = probabilities(model(batch()), SPEC)
+    torch.testing.assert_close(scores["click"], torch.tensor([0.5, 0.2, 0.2]))
     torch.testing.assert_close(
-        found["order_given_click"], torch.tensor([0.2, 0.25, 1.0]), rtol=1e-4, atol=1e-5
+        scores["order"], torch.tensor([0.1, 0.05, 0.2]), rtol=1e-4, atol=1e-6
+    )
+    torch.testing.assert_close(
+        scores["order_given_click"], torch.tensor([0.2, 0.25, 1.0]), rtol=1e-4, atol=1e-5
     )
 
 
@@ -175,8 +177,8 @@ def test_a_chain_of_three() -> None:
     )
     model = build(spec)
     model._boosters = [Fixed([logit(p)] * 3) for p in (0.5, 0.2, 0.02)]
-    found = probabilities(model(batch()), spec)
-    assert [float(found[name][0]) for name in "abc"] == pytest.approx([0.5, 0.2, 0.02], rel=1e-5)
+    scores = probabilities(model(batch()), spec)
+    assert [float(scores[name][0]) for name in "abc"] == pytest.approx([0.5, 0.2, 0.02], rel=1e-5)
 
 
 def test_given_only_scores_are_conditional_already() -> None:

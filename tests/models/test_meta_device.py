@@ -86,7 +86,7 @@ def test_the_guard_fails_where_a_value_is_read() -> None:
         int(batch.history_ranges.max())
 
 
-def test_what_decides_shapes_is_taken_from_the_host_alone() -> None:
+def test_shapes_depend_on_cpu_tensors_only() -> None:
     batch = make_batch(make_spec()).to(META)
     assert HostIndex.of_candidates(batch).values.device.type == "cpu"
     assert HistoryRanges.of(batch, "global").begin_Q.device.type == "cpu"

@@ -135,7 +135,7 @@ def test_parity_with_one_plain_sequence_per_candidate(history_events: int) -> No
 
 
 @torch.no_grad()
-def test_scores_in_pieces_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunked_scores_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     model = randomised(SPEC, make_config(**SMALL, name="onetrans"), torch.float64).eval()
     batch = make_batch(SPEC, dtype=torch.float64)
     whole = model(batch)
@@ -156,19 +156,19 @@ def _plain(model: OneTrans, s_tokens: Tensor, ns_tokens: Tensor) -> Tensor:
         q_s = torch.zeros_like(n[:count]) if block.query_s is None else block.query_s(n[:count])
         k_s, v_s = block.key_value_s(n[:count]).chunk(2, 1)
         q, k, v = torch.cat([q_s, q_ns]), torch.cat([k_s, k_ns]), torch.cat([v_s, v_ns])
-        found, d = [], q.shape[1] // block.heads
+        attended, d = [], q.shape[1] // block.heads
         for h in range(block.heads):
             part = slice(h * d, (h + 1) * d)
             scores = q[:, part] @ k[:, part].T / d**0.5
             later = torch.ones_like(scores, dtype=torch.bool).triu(1)
-            found.append(scores.masked_fill(later, -torch.inf).softmax(1) @ v[:, part])
-        x = x + block.output(torch.cat(found, 1))
-        kept = 0 if top else min(queries, count)
-        x = x[count - kept :]
+            attended.append(scores.masked_fill(later, -torch.inf).softmax(1) @ v[:, part])
+        x = x + block.output(torch.cat(attended, 1))
+        queries_count = 0 if top else min(queries, count)
+        x = x[count - queries_count :]
         n = block.norm_ffn(x)
-        fed = [block.ffn_s(n[:kept])] if block.ffn_s is not None else []
+        fed = [block.ffn_s(n[:queries_count])] if block.ffn_s is not None else []
         for s in range(S):
-            inner = F.gelu(n[kept + s] @ block.first_ns.weight[s] + block.first_ns.bias[s])
+            inner = F.gelu(n[queries_count + s] @ block.first_ns.weight[s] + block.first_ns.bias[s])
             fed.append((inner @ block.second_ns.weight[s] + block.second_ns.bias[s]).unsqueeze(0))
         x = x + torch.cat(fed)
     return x

@@ -105,10 +105,10 @@ def both_sides(
         )
         for name, p in model.named_dense_parameters()
     }
-    taken = model.tables.take_step()
-    assert taken is not None
+    table_step = model.tables.take_step()
+    assert table_step is not None
     table_gradient = torch.zeros_like(model.tables.weight)
-    table_gradient[taken[0]] = taken[1]
+    table_gradient[table_step[0]] = table_step[1]
     expected = reference.weights["tables.weight"].grad
     assert expected is not None
     return fast, plain, {**gradients, "tables.weight": (table_gradient, expected)}

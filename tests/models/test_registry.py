@@ -35,7 +35,7 @@ from hemix.serving.stores import StoreLimits, open_store
 from hemix.settings import build_settings
 from tests.batches import make_batch, make_spec
 from tests.lab.studies.in_process import trials_in_process
-from tests.serving.parity import asked_requests, assert_same, expected_scores, live_events
+from tests.serving.parity import assert_same, expected_scores, live_events, logged_requests
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "two_towers.py"
 FAST = {"train.batch_size": 256, "train.warmup_steps": 1}
@@ -139,8 +139,8 @@ def test_it_serves_what_it_predicts(own_run: Path, planted_logs: Path, planted_d
     store.append(live_events(planted_logs, run.schema))
     engine = Engine(run, store, ServeConfig(store_timeout=5))
     expected = expected_scores(run, data)
-    asked = asked_requests(planted_logs, data)[:20]
-    for ranking, one in zip(engine.rank([a.request for a in asked]), asked, strict=True):
+    requests = logged_requests(planted_logs, data)[:20]
+    for ranking, one in zip(engine.rank([a.request for a in requests]), requests, strict=True):
         assert_same(ranking, one, expected)
     engine.close()
 
@@ -236,7 +236,7 @@ def test_an_import_that_cannot_be_used(
     assert model_names() == names and not (tmp_path / "run").exists()
 
 
-def test_a_name_is_taken_once_and_a_file_imported_once(tmp_path: Path) -> None:
+def test_a_name_registers_once_and_a_file_imports_once(tmp_path: Path) -> None:
     api.import_models([EXAMPLE, EXAMPLE])
     copy = tmp_path / "copy.py"
     copy.write_text(EXAMPLE.read_text())
@@ -249,11 +249,11 @@ def test_a_name_is_taken_once_and_a_file_imported_once(tmp_path: Path) -> None:
 
 
 def entry_points_of(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
-    found = [
+    points = [
         EntryPoint(name=name, value=value, group=registry.GROUP) for name, value in values.items()
     ]
     monkeypatch.setattr(
-        registry, "entry_points", lambda group: [p for p in found if p.group == group]
+        registry, "entry_points", lambda group: [p for p in points if p.group == group]
     )
     registry._entry_points.cache_clear()
 
@@ -282,7 +282,8 @@ def test_an_entry_point_is_imported_when_it_is_named(monkeypatch: pytest.MonkeyP
     entry_points_of(monkeypatch, packaged="a_package_of_models:Model")
     entry = find_model("packaged")
     assert entry.is_installed and entry.source() is None
-    assert build_settings(model="packaged", overrides=["model.depth=3"]).model.depth == 3  # type: ignore[attr-defined]
+    config = build_settings(model="packaged", overrides=["model.depth=3"]).model
+    assert config.depth == 3  # type: ignore[attr-defined]
 
 
 def test_an_entry_point_that_fails_stops_only_who_names_it(monkeypatch: pytest.MonkeyPatch) -> None:

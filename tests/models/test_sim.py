@@ -29,7 +29,7 @@ def make(batch: RequestBatch, **settings: object) -> SIM:
     return model
 
 
-def found(model: SIM, batch: RequestBatch) -> tuple[list[set[int]], Tensor, Tensor]:
+def searched_rows(model: SIM, batch: RequestBatch) -> tuple[list[set[int]], Tensor, Tensor]:
     """(rows found for every candidate, event vectors, candidate vectors)."""
     inputs = model.embed(batch)
     state = model.encode_user(inputs)
@@ -80,7 +80,7 @@ def test_soft_search_finds_the_largest_inner_products() -> None:
     batch = make_batch(SPEC, history=60, realtime=3, dtype=torch.float64)
     model = make(batch, search_events=4)
     assert model.search_event is not None and model.search_candidate is not None
-    rows, events, candidates = found(model, batch)
+    rows, events, candidates = searched_rows(model, batch)
     for n, request in enumerate(batch.request_index.tolist()):
         begin, middle, _ = batch.history_ranges[request].tolist()
         scores = (
@@ -95,7 +95,7 @@ def test_soft_search_finds_the_largest_inner_products() -> None:
 def test_hard_search_finds_the_newest_of_the_candidates_category() -> None:
     batch = make_batch(SPEC, history=60, realtime=3)
     model = make(batch, search="category", search_events=2)
-    rows, _, _ = found(model, batch)
+    rows, _, _ = searched_rows(model, batch)
     category = batch.items.ids[:, 2]
     for n, request in enumerate(batch.request_index.tolist()):
         begin, middle, _ = batch.history_ranges[request].tolist()

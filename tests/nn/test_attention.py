@@ -51,13 +51,13 @@ def test_tiles_do_not_matter(monkeypatch: pytest.MonkeyPatch, tile: int, absorbe
     """Of one query, of some queries of a user, of some users, of all."""
     monkeypatch.setitem(attention._TILE, "cpu", tile)
     q, keys_values, table, bucket = make(absorbed)
-    found, expected = (
+    attended, expected = (
         attend(q, keys_values, table, bucket),
         at_once(q, keys_values, table, bucket, absorbed),
     )
-    torch.testing.assert_close(found, expected, **PARITY_FP64)
-    weight = torch.linspace(-1, 1, found.numel(), dtype=torch.float64).view(found.shape)
-    ours = torch.autograd.grad((found * weight).sum(), (q, keys_values, table))
+    torch.testing.assert_close(attended, expected, **PARITY_FP64)
+    weight = torch.linspace(-1, 1, attended.numel(), dtype=torch.float64).view(attended.shape)
+    ours = torch.autograd.grad((attended * weight).sum(), (q, keys_values, table))
     theirs = torch.autograd.grad((expected * weight).sum(), (q, keys_values, table))
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a[..., : A - 1], b[..., : A - 1], **PARITY_FP64)

@@ -42,9 +42,9 @@ def test_the_gradient_has_one_row_per_distinct_id() -> None:
     tables = numbered().train()
     first, second = tables.look_up([COLUMNS, LookUp(tables=("b",), ids=torch.tensor([[4], [4]]))])
     (first.sum() + 10 * second.sum()).backward()
-    taken = tables.take_step()
-    assert taken is not None
-    rows, gradient = taken
+    step = tables.take_step()
+    assert step is not None
+    rows, gradient = step
     assert rows.tolist() == [0, 3, 4, 8]
     assert gradient[:, 0].tolist() == [1, 1, 1, 21]
     assert tables.take_step() is None
@@ -59,8 +59,8 @@ def test_a_lists_gradient_is_shared_out_evenly() -> None:
         ids=torch.tensor([0, 0, 2, 2]), mean_offsets=torch.tensor([0, 2, 3]), values=values
     )
     for rows in (5, 5000):
-        found, gradient = sum_by_row(gradients, rows)
-        assert found.tolist() == [0, 2]
+        distinct, gradient = sum_by_row(gradients, rows)
+        assert distinct.tolist() == [0, 2]
         assert gradient.tolist() == [[4, 1], [13, 2]]
 
 
@@ -74,9 +74,9 @@ def test_parts_of_a_step_are_added_up() -> None:
         if factor is not None:
             (factor * vectors.sum()).backward()
         tables.end_microbatch()
-    taken = tables.take_step()
-    assert taken is not None
-    rows, gradient = taken
+    step = tables.take_step()
+    assert step is not None
+    rows, gradient = step
     assert rows.tolist() == [2, 3, 4]
     assert gradient[:, 0].tolist() == [1, 21, 22]
     assert tables.take_step() is None
@@ -101,9 +101,9 @@ def test_without_gradients_any_number_of_look_ups() -> None:
 @pytest.mark.parametrize("rows", [10, 10_000])
 def test_distinct_rows_of_small_and_large_ranges(rows: int) -> None:
     ids = torch.tensor([7, 2, 7, 9, 2])
-    distinct, places = distinct_rows(ids, rows)
+    distinct, inverse = distinct_rows(ids, rows)
     assert distinct.tolist() == [2, 7, 9]
-    assert places.tolist() == [1, 0, 1, 2, 0]
+    assert inverse.tolist() == [1, 0, 1, 2, 0]
 
 
 def test_tables_by_name_are_views() -> None:

@@ -40,15 +40,15 @@ def test_means_and_their_gradients_are_those_of_the_plain_way() -> None:
         generator=torch.Generator().manual_seed(0),
     )
     ours, plain = events.clone().requires_grad_(), events.clone().requires_grad_()
-    found = history_means(ours, batch.history_ranges)
+    means = history_means(ours, batch.history_ranges)
     for part in range(2):
         rows = [plain[1 + int(v[part]) : 1 + int(v[part + 1])] for v in batch.history_ranges]
         expected = torch.stack([r.mean(0) if len(r) else r.sum(0) for r in rows])
-        torch.testing.assert_close(found[part], expected, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(means[part], expected, rtol=1e-12, atol=1e-12)
         weight = torch.randn(
             expected.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(part)
         )
-        (found[part] * weight).sum().backward(retain_graph=True)
+        (means[part] * weight).sum().backward(retain_graph=True)
         (expected * weight).sum().backward()
     assert ours.grad is not None and plain.grad is not None
     torch.testing.assert_close(ours.grad, plain.grad, rtol=1e-12, atol=1e-12)

@@ -68,11 +68,11 @@ def test_candidates_find_their_way_back(
     there = to_slots(values, layout.rows, layout.slot_N)
     for group, rows in zip(groups, layout.rows, strict=True):
         of_request = request_index[rows] if len(request_index) else rows
-        taken = torch.zeros_like(rows, dtype=torch.bool)
-        taken[group.has_request_BC] = True
+        valid = torch.zeros_like(rows, dtype=torch.bool)
+        valid[group.has_request_BC] = True
         count = torch.tensor(candidates)[group.requests_BC]
-        taken &= torch.arange(rows.shape[2]) < count.unsqueeze(2)
-        assert (of_request == group.requests_BC.unsqueeze(2))[taken].all()
+        valid &= torch.arange(rows.shape[2]) < count.unsqueeze(2)
+        assert (of_request == group.requests_BC.unsqueeze(2))[valid].all()
     back = from_slots(there, layout.slot_N)
     assert torch.equal(back, values)
     (back * torch.arange(len(request_index)).unsqueeze(1)).sum().backward()
@@ -106,13 +106,13 @@ def test_heavy_tailed_lengths_are_padded_by_less_than_half() -> None:
 
 
 def test_rows_in_ranges() -> None:
-    """User 0 sees positions 2 and 3 in one request and none in another (its place does not matter);
+    """User 0 sees positions 2 and 3 in one request and none in another, whose range is ignored;
     user 1 sees 7.
     """
     ranges = ranges_of(torch.tensor([0, 0, 1]), torch.tensor([2, 0, 7]), torch.tensor([4, 0, 8]))
-    rows, place = rows_in_ranges(ranges, users=2, rows=10, device=CPU)
+    rows, position = rows_in_ranges(ranges, users=2, rows=10, device=CPU)
     assert rows.tolist() == [0, 3, 4, 8]
-    assert place.tolist() == [0, 0, 0, 1, 2, 0, 0, 0, 3, 0]
+    assert position.tolist() == [0, 0, 0, 1, 2, 0, 0, 0, 3, 0]
 
 
 def test_gradients_of_laid_out_rows() -> None:

@@ -20,8 +20,8 @@ def logit(p: float) -> float:
 
 def test_probabilities_multiply_along_the_chain() -> None:
     """p(click) = 0.2, p(order | click) = 0.5: p(order) = 0.1."""
-    found = probabilities(torch.tensor([[logit(0.2), 0.0]]), CLICK_ORDER)
-    assert {k: pytest.approx(v.item(), abs=1e-7) for k, v in found.items()} == {
+    scores = probabilities(torch.tensor([[logit(0.2), 0.0]]), CLICK_ORDER)
+    assert {k: pytest.approx(v.item(), abs=1e-7) for k, v in scores.items()} == {
         "click": 0.2,
         "order": 0.1,
         "order_given_click": 0.5,
@@ -31,11 +31,11 @@ def test_probabilities_multiply_along_the_chain() -> None:
 def test_a_chain_of_three() -> None:
     tasks = (Task(name="a"), Task(name="b", given=0), Task(name="c", given=1))
     spec = make_spec(tasks=tasks)
-    found = probabilities(
+    scores = probabilities(
         torch.tensor([[logit(0.5), logit(0.4), logit(0.3)]], dtype=torch.float64), spec
     )
-    assert found["c"].item() == pytest.approx(0.06)
-    assert found["c_given_b"].item() == pytest.approx(0.3)
+    assert scores["c"].item() == pytest.approx(0.06)
+    assert scores["c_given_b"].item() == pytest.approx(0.3)
     _, log_not = log_probabilities(
         torch.tensor([[logit(0.5), logit(0.4), logit(0.3)]], dtype=torch.float64), spec
     )

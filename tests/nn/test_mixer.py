@@ -46,7 +46,7 @@ def test_interaction_by_hand() -> None:
     assert interaction(x_SND).tolist() == [[[14, 0, 0, 0]], [[0, 28, 0, 0]]]
 
 
-def test_reconstruction_gives_each_piece_back_to_its_token() -> None:
+def test_reconstruction_returns_each_slice_to_its_token() -> None:
     """With an identity in the middle (full rank, positive numbers) fusion and reconstruction
     cancel.
     """

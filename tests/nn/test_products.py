@@ -29,12 +29,12 @@ def test_what_is_counted_is_what_is_made() -> None:
             model = build_model(spec, make_config(**SMALL, products=products), 0)
             assert isinstance(model, HeMix) and isinstance(model.products, FieldProducts)
             inputs = model.embed(batch)
-            fields_QFd, found_QP = model.products.of_requests(
+            fields_QFd, products_QP = model.products.of_requests(
                 model.products.of_users(inputs), inputs
             )
-            found_NP = model.products.of_candidates(fields_QFd, inputs)
-            assert found_QP.shape == (batch.requests_count, model.products.request_count)
-            assert found_NP.shape == (batch.candidates_count, model.products.candidate_count)
+            products_NP = model.products.of_candidates(fields_QFd, inputs)
+            assert products_QP.shape == (batch.requests_count, model.products.request_count)
+            assert products_NP.shape == (batch.candidates_count, model.products.candidate_count)
 
 
 def test_every_pair_is_there_once() -> None:

@@ -125,18 +125,19 @@ def test_equal_rows_of_files_whose_columns_differ_in_order_and_types(tmp_path: P
 
 
 def test_events_of_several_files_are_equal_to_one_file(tmp_path: Path) -> None:
-    schema = PLAIN + "tables: {events: told}\n"
+    schema = PLAIN + "tables: {events: event_log}\n"
     logs = write(tmp_path / "logs", schema, impressions=shown([("u", "i", at(0), 1), *LATER]))
-    (logs / "told").mkdir()
+    (logs / "event_log").mkdir()
     event = {
         "user_id": ["u"] * 3,
         "item_id": ["i"] * 3,
         "time_ms": [at(0)] * 3,
         "action": ["view"] * 3,
     }
-    pq.write_table(pa.table({**event, "seq": [0, 1, 1]}), logs / "told" / "a.parquet")
+    pq.write_table(pa.table({**event, "seq": [0, 1, 1]}), logs / "event_log" / "a.parquet")
     pq.write_table(
-        pa.table({name: values[:2] for name, values in event.items()}), logs / "told" / "b.parquet"
+        pa.table({name: values[:2] for name, values in event.items()}),
+        logs / "event_log" / "b.parquet",
     )
     history = prepare(logs, tmp_path / "data")["history"]
     assert (history["events"], history["duplicates"]) == (3, 2)

@@ -184,12 +184,12 @@ def test_a_later_day_keeps_the_actions_of_the_first(tmp_path: Path) -> None:
             out, prepare(logs, out, continue_from=first.folder, forget_days=forget_days)
         )
 
-    kept = later("kept", None)
-    spec = Dataset(kept.folder).spec
+    continued = later("kept", None)
+    spec = Dataset(continued.folder).spec
     assert spec.match_actions == before.match_actions
     assert spec.cross.number_names == before.cross.number_names
-    assert train_counts(kept.folder, "match_counts.item_id.view.all")[0] == [1]
-    assert train_counts(kept.folder, "match_counts.item_id.other.all")[0] == [2]
+    assert train_counts(continued.folder, "match_counts.item_id.view.all")[0] == [1]
+    assert train_counts(continued.folder, "match_counts.item_id.other.all")[0] == [2]
 
     forgot = later("forgot", 1)
     spec = Dataset(forgot.folder).spec

@@ -251,7 +251,7 @@ def test_types(tmp_path: Path, more: str, columns: dict[str, Any], message: str)
     assert message in refusal(tmp_path, PLAIN + more, impressions=replaced(**columns))
 
 
-def test_an_event_field_with_another_encoding_cannot_share_a_table(tmp_path: Path) -> None:
+def test_event_fields_of_one_table_need_one_encoding(tmp_path: Path) -> None:
     schema = (
         PLAIN
         + """

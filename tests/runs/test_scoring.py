@@ -141,10 +141,12 @@ def test_a_part_of_the_history_is_hidden_with_its_counts(
     context, names = run.spec.context.number_names, run.spec.cross.number_names
     prefix = "history.before" if part == "global" else "history.today"
     gone = [i for i, name in enumerate(context) if name.startswith(prefix)]
-    kept = [i for i, n in enumerate(context) if i not in gone and not n.startswith("match_totals")]
+    unchanged = [
+        i for i, n in enumerate(context) if i not in gone and not n.startswith("match_totals")
+    ]
     assert len(gone) == 4 and (batch.context.numbers[:, gone] > 0).any()
     assert not hidden.context.numbers[:, gone].any()
-    assert torch.equal(hidden.context.numbers[:, kept], batch.context.numbers[:, kept])
+    assert torch.equal(hidden.context.numbers[:, unchanged], batch.context.numbers[:, unchanged])
 
     def counts(of: RequestBatch, window: str) -> torch.Tensor:
         at = [i for i, n in enumerate(names) if n.startswith("match_c") and n.endswith(window)]

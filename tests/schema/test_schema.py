@@ -246,7 +246,7 @@ def test_the_fingerprint_changes_with_the_presence_of_an_event_table() -> None:
         (", truth: truth/t.parquet", ""),
     ],
 )
-def test_the_fingerprint_does_not_change_with_names_and_places(old: str, new: str) -> None:
+def test_the_fingerprint_ignores_names_and_paths(old: str, new: str) -> None:
     assert RICH.count(old) == 1
     assert Schema.parse(RICH.replace(old, new)).fingerprint() == Schema.parse(RICH).fingerprint()
 

@@ -29,7 +29,7 @@ Rank = Callable[[RankRequest], Ranking]
 
 
 @dataclass(frozen=True)
-class Asked:
+class LoggedRequest:
     """A request of the log and the rows of the log that are its candidates."""
 
     request: RankRequest
@@ -59,7 +59,7 @@ def live_events(logs: Path, schema: Schema) -> list[Event]:
     return sorted(events, key=lambda event: event.time_ms)
 
 
-def asked_requests(logs: Path, data: Dataset, split: str = "test") -> list[Asked]:
+def logged_requests(logs: Path, data: Dataset, split: str = "test") -> list[LoggedRequest]:
     """The requests of a split with their raw values, in the order of their times."""
     schema, part = data.schema, data.split(split)
     rows = pq.read_table(logs / schema.tables.impressions).to_pylist()
@@ -67,7 +67,7 @@ def asked_requests(logs: Path, data: Dataset, split: str = "test") -> list[Asked
     def columns(level: str) -> list[str]:
         return [c for n, f in schema.features.level(level).items() for c in f.columns(n)]
 
-    found = []
+    collected = []
     log_row = part.log_row.read()
     for q in range(part.requests):
         at = log_row[part.first_candidate[q] : part.first_candidate[q + 1]].tolist()
@@ -82,8 +82,8 @@ def asked_requests(logs: Path, data: Dataset, split: str = "test") -> list[Asked
                 for i in at
             ),
         )
-        found.append(Asked(request, at))
-    return sorted(found, key=lambda asked: asked.request.time_ms)
+        collected.append(LoggedRequest(request, at))
+    return sorted(collected, key=lambda logged: logged.request.time_ms)
 
 
 def expected_scores(run: Run, data: Dataset, split: str = "test") -> dict[int, dict[str, float]]:
@@ -109,13 +109,15 @@ def expected_scores(run: Run, data: Dataset, split: str = "test") -> dict[int, d
     return rows
 
 
-def replayed(store: Store, events: Sequence[Event], asked: Sequence[Asked]) -> Iterator[Asked]:
+def replayed(
+    store: Store, events: Sequence[Event], requests: Sequence[LoggedRequest]
+) -> Iterator[LoggedRequest]:
     """The requests in their order; before each, the store gets what happened before it.
 
     One event is late: it comes with the next.
     """
     done = 0
-    for one in asked:
+    for one in requests:
         until = done
         while until < len(events) and events[until].time_ms < one.request.time_ms:
             until += 1
@@ -125,13 +127,15 @@ def replayed(store: Store, events: Sequence[Event], asked: Sequence[Asked]) -> I
         yield one
 
 
-def assert_same(ranking: Ranking, asked: Asked, expected: dict[int, dict[str, float]]) -> None:
+def assert_same(
+    ranking: Ranking, logged: LoggedRequest, expected: dict[int, dict[str, float]]
+) -> None:
     """Every candidate's outputs and score, and the order."""
-    assert ranking.id == asked.request.id and ranking.degraded == ()
+    assert ranking.id == logged.request.id and ranking.degraded == ()
     by_item: dict[str, list[RankedItem]] = {}
     for item in ranking.items:
         by_item.setdefault(item.id, []).append(item)
-    for candidate, row in zip(asked.request.items, asked.log_rows, strict=True):
+    for candidate, row in zip(logged.request.items, logged.log_rows, strict=True):
         ours = [values_of(item) for item in by_item[candidate.id]]
         theirs = expected[row]
         assert any(
@@ -140,10 +144,10 @@ def assert_same(ranking: Ranking, asked: Asked, expected: dict[int, dict[str, fl
                 for name in theirs
             )
             for one in ours
-        ), (asked.request.id, candidate.id, ours, theirs)
+        ), (logged.request.id, candidate.id, ours, theirs)
     scores = [item.score for item in ranking.items if not np.isnan(item.score)]
     assert scores == sorted(scores, reverse=True)
-    assert len(ranking.items) == len(asked.request.items)
+    assert len(ranking.items) == len(logged.request.items)
 
 
 def values_of(item: RankedItem) -> dict[str, Any]:

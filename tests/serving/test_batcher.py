@@ -43,7 +43,7 @@ class Work:
         return [2 * request for request in requests]
 
 
-def test_what_waits_is_taken_in_one_go_and_large_pieces_go_alone() -> None:
+def test_queued_work_is_batched_and_large_requests_run_alone() -> None:
     work = Work()
     batcher: DynamicBatcher[int, int] = DynamicBatcher(work, slots=1, max_batch_size=10)
     assert batcher.run(1, 5) == 2, "with a free slot at once"
@@ -62,7 +62,7 @@ def test_what_waits_is_taken_in_one_go_and_large_pieces_go_alone() -> None:
     assert work.most_at_once == 1
 
 
-def test_an_error_reaches_its_own_piece_and_nobody_who_was_joined_with_it() -> None:
+def test_an_error_reaches_its_own_request_and_no_other_of_the_batch() -> None:
     work = Work()
     batcher: DynamicBatcher[int, int] = DynamicBatcher(work, slots=1, max_batch_size=10)
     with pytest.raises(ValueError, match="unlucky"):
@@ -100,7 +100,7 @@ def test_answers_are_never_mixed_up(slots: int) -> None:
     assert work.most_at_once <= slots
 
 
-def test_a_large_piece_is_divided_among_free_slots() -> None:
+def test_a_large_request_is_divided_among_free_slots() -> None:
     def work(requests: Sequence[int]) -> list[list[tuple[int, int]]]:
         return [
             batcher.divide(lambda first, last: (first, last), request, 10) for request in requests
@@ -117,7 +117,7 @@ def test_a_large_piece_is_divided_among_free_slots() -> None:
     batcher.close()
 
 
-def test_a_piece_is_divided_among_no_slot_that_is_taken_or_waited_for() -> None:
+def test_a_request_is_not_divided_among_slots_in_use_or_awaited() -> None:
     begun, go = threading.Semaphore(0), threading.Event()
 
     def work(requests: Sequence[int]) -> list[int]:
@@ -149,7 +149,7 @@ def test_a_piece_is_divided_among_no_slot_that_is_taken_or_waited_for() -> None:
 
 
 @pytest.mark.parametrize("slots", [1, 3])
-def test_a_piece_that_failed_leaves_nothing_for_the_collector(slots: int) -> None:
+def test_a_failed_request_leaves_nothing_for_the_collector(slots: int) -> None:
     class Held:
         """What a request holds."""
 
@@ -182,7 +182,7 @@ def test_a_piece_that_failed_leaves_nothing_for_the_collector(slots: int) -> Non
     batcher.close()
 
 
-def test_a_part_that_fails_fails_its_piece_once_all_parts_have_ended() -> None:
+def test_a_failing_part_fails_its_request_after_all_parts_ended() -> None:
     def part(first: int, _last: int) -> None:
         began.add(first)
         if first != bad:

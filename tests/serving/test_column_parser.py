@@ -96,9 +96,9 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> Encoders:
 
 @pytest.mark.parametrize("name", COLUMNS)
 def test_a_request_finds_the_values_of_the_log(encoders: Encoders, name: str) -> None:
-    column, said = COLUMNS[name]
+    column, live_values = COLUMNS[name]
     reader = ColumnParser(encoders.schema, "cross", FieldValidator(encoders.schema))
-    rows = [{name: value, f"{name}s": [value]} for value in json.loads(json.dumps(said))]
+    rows = [{name: value, f"{name}s": [value]} for value in json.loads(json.dumps(live_values))]
 
     def refuse(_row: int, column: str, problem: str) -> None:
         raise AssertionError(f"{column}: {problem}")
@@ -110,7 +110,7 @@ def test_a_request_finds_the_values_of_the_log(encoders: Encoders, name: str) ->
     spec = encoders.spec().cross
     at_ids, at_jagged = spec.names.index(name), spec.jagged_names.index(f"{name}s")
     ids = live.ids[:, at_ids].tolist()
-    assert len(set(ids)) == len(said) and min(ids) >= 2
+    assert len(set(ids)) == len(live_values) and min(ids) >= 2
     assert live.jagged[at_jagged].values.tolist() == ids
     assert (
         set(ids)
@@ -132,9 +132,9 @@ def test_a_list_of_whole_and_other_numbers_is_one_of_numbers(encoders: Encoders)
 
 
 @pytest.mark.parametrize("number", [-(2**63), 2**63 - 1, 2**53 + 1])
-def test_an_integer_of_a_log_can_be_asked_for(number: int) -> None:
+def test_a_request_may_hold_any_integer_of_a_log(number: int) -> None:
     """INT64_MIN, which often stands for "no value", too."""
     body = json.dumps({"user": "u", "items": [{"id": "i", "fields": {"f": number}}]}).encode()
-    asked = read_request(body, RequestLimits()).items[0].fields["f"]
+    parsed = read_request(body, RequestLimits()).items[0].fields["f"]
     (logged,) = texts_of(pa.array([number])).to_pylist()
-    assert type(asked) is int and text_of(asked) == logged
+    assert type(parsed) is int and text_of(parsed) == logged

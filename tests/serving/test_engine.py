@@ -45,7 +45,7 @@ from tests.refusals import raises
 
 NOW = START_MS + 4 * DAY_MS + 9 * 3_600_000
 ITEMS = tuple(Candidate(f"i{n}") for n in range(20))
-PLACE = {"lat": 31.05, "lon": 121.05}
+CONTEXT = {"lat": 31.05, "lon": 121.05}
 
 
 def event(number: int, item: str, time_ms: int, user: str = "u1", **changes: Any) -> Event:
@@ -68,7 +68,10 @@ def request(
     time_ms: int = NOW, user: str = "u1", items: Sequence[Candidate] = ITEMS, **changes: Any
 ) -> RankRequest:
     return RankRequest(
-        **{**dict(id="r", user=user, time_ms=time_ms, items=tuple(items), context=PLACE), **changes}
+        **{
+            **dict(id="r", user=user, time_ms=time_ms, items=tuple(items), context=CONTEXT),
+            **changes,
+        }
     )
 
 
@@ -95,11 +98,11 @@ def engine(run: Run, store: Store) -> Iterator[Engine]:
     engine.close()
 
 
-def fresh(run: Run, store: Store, asked: RankRequest) -> Ranking:
+def fresh(run: Run, store: Store, ranked: RankRequest) -> Ranking:
     """What an engine that has kept nothing says."""
     engine = Engine(run, store, ServeConfig(cache_mib=0, store_timeout=5))
     try:
-        return engine.rank([asked])[0]
+        return engine.rank([ranked])[0]
     finally:
         engine.close()
 
@@ -185,7 +188,8 @@ def test_many_that_ask_at_once_find_a_healthy_store(run: Run, store: Store) -> N
                 time.sleep(0.01)
             return getattr(store, name)
 
-    engine = Engine(run, Slow(), ServeConfig(store_timeout=5, workers=2), dynamic_batching=True)  # type: ignore[arg-type]
+    config = ServeConfig(store_timeout=5, workers=2)
+    engine = Engine(run, Slow(), config, dynamic_batching=True)  # type: ignore[arg-type]
     with ThreadPoolExecutor(40) as many:
         rankings = list(many.map(lambda n: engine.rank([request(user=f"u{n % 7}")])[0], range(80)))
     assert {ranking.degraded for ranking in rankings} == {()}
@@ -269,7 +273,9 @@ def test_a_state_that_is_extended_is_the_one_made_anew(run: Run, cap: int) -> No
     store.close()
 
 
-def test_features_said_of_an_item_and_of_a_user(engine: Engine, run: Run, store: Store) -> None:
+def test_features_of_an_item_and_of_a_user_arrive_as_events(
+    engine: Engine, run: Run, store: Store
+) -> None:
     store.append([event(1, "i3", NOW - 60_000)])
     before = engine.rank([request()])[0]
     store.append([Event(id="p", kind="item", time_ms=NOW - 10, item="i5", fields={"price": 1000})])
@@ -298,14 +304,12 @@ def test_features_said_of_an_item_and_of_a_user(engine: Engine, run: Run, store:
     assert engine.rank([request()])[0].cache == "hit"
 
 
-def test_unknown_users_and_items_are_ranked_by_what_is_said_of_them(
-    engine: Engine, store: Store
-) -> None:
+def test_unknown_users_and_items_are_ranked_by_their_features(engine: Engine, store: Store) -> None:
     items = (
         Candidate("new"),
         Candidate("i1"),
-        Candidate("told"),
-        Candidate("asked", {"category": "c1", "price": 3}),
+        Candidate("from_event"),
+        Candidate("from_request", {"category": "c1", "price": 3}),
     )
     store.append(
         [
@@ -313,7 +317,7 @@ def test_unknown_users_and_items_are_ranked_by_what_is_said_of_them(
                 id="t",
                 kind="item",
                 time_ms=NOW - 5,
-                item="told",
+                item="from_event",
                 fields={"category": "c1", "price": 3},
             )
         ]
@@ -323,16 +327,16 @@ def test_unknown_users_and_items_are_ranked_by_what_is_said_of_them(
     assert {item.id: item.status for item in ranking.items} == {
         "new": "UNKNOWN_ITEM",
         "i1": "OK",
-        "told": "OK",
-        "asked": "UNKNOWN_ITEM",
+        "from_event": "OK",
+        "from_request": "UNKNOWN_ITEM",
     }
     by_item = scores(ranking)
     assert math.isnan(by_item["new"]) and ranking.items[-1].id == "new", (
         "without a price there is no score: last"
     )
     assert all(0 < value < 1 for item in ranking.items for value in item.outputs.values())
-    assert by_item["told"] == pytest.approx(by_item["asked"], abs=1e-7), (
-        "the same said by an event and by the request"
+    assert by_item["from_event"] == pytest.approx(by_item["from_request"], abs=1e-7), (
+        "an event and the request give the same features"
     )
     store.append([Event(id="u", kind="user", time_ms=NOW - 5, user="nobody", fields={"age": 30})])
     assert engine.rank([request(user="nobody", items=items)])[0].user_known
@@ -343,9 +347,11 @@ def test_the_request_goes_before_events_and_events_before_the_table(
 ) -> None:
     table = scores(engine.rank([request(items=[Candidate("i4")])])[0])["i4"]
     store.append([Event(id="p", kind="item", time_ms=NOW - 5, item="i4", fields={"price": 40})])
-    said = scores(engine.rank([request(items=[Candidate("i4")])])[0])["i4"]
-    asked = scores(engine.rank([request(items=[Candidate("i4", {"price": 4})])])[0])["i4"]
-    assert said > table and asked == pytest.approx(table, abs=1e-7), "the table's price of i4 is 4"
+    from_event = scores(engine.rank([request(items=[Candidate("i4")])])[0])["i4"]
+    from_request = scores(engine.rank([request(items=[Candidate("i4", {"price": 4})])])[0])["i4"]
+    assert from_event > table and from_request == pytest.approx(table, abs=1e-7), (
+        "the table's price of i4 is 4"
+    )
     missing = scores(engine.rank([request(items=[Candidate("i4", {"price": None})])])[0])["i4"]
     assert math.isnan(missing)
 
@@ -363,10 +369,10 @@ def test_items_without_a_score_go_last_and_say_so(
     free = dataclasses.replace(run, schema=run.schema.model_copy(update={"score": expression}))
     log = RankingLog(tmp_path / "served", free.schema)
     engine = Engine(free, store, ServeConfig(store_timeout=5), name="feed", version="1", log=log)
-    asked = request(
+    mixed = request(
         items=[Candidate("i0"), Candidate("i7"), Candidate("new"), *ITEMS[1:7], Candidate("i19")]
     )
-    ranking = engine.rank([asked])[0]
+    ranking = engine.rank([mixed])[0]
     assert ranking.items[0].id == first
     assert [(i.id, i.status) for i in ranking.items[-3:]] == [
         ("i0", "NO_SCORE"),
@@ -430,15 +436,15 @@ def test_many_threads_get_their_own_answers(run: Run, store: Store, slots: int |
     store.append(
         [event(n, f"i{n % 30}", NOW - 60_000 * n, user=f"u{n % 12}") for n in range(1, 100)]
     )
-    asked = [
+    requests = [
         request(user=f"u{n % 12}", id=f"r{n}", items=ITEMS[n % 5 : n % 5 + 7], explain=n % 10 == 0)
         for n in range(60)
     ]
-    expected = {one.id: engine.rank([one])[0] for one in asked}
-    assert all(same(expected[one.id], fresh(run, store, one)) for one in asked[::7])
+    expected = {one.id: engine.rank([one])[0] for one in requests}
+    assert all(same(expected[one.id], fresh(run, store, one)) for one in requests[::7])
     with ThreadPoolExecutor(8) as pool:
         for one, ranking in zip(
-            asked, pool.map(lambda one: engine.rank([one])[0], asked), strict=True
+            requests, pool.map(lambda one: engine.rank([one])[0], requests), strict=True
         ):
             assert ranking.id == one.id and same(ranking, expected[one.id])
             assert all(bool(item.attributions) == one.explain for item in ranking.items)
@@ -447,9 +453,9 @@ def test_many_threads_get_their_own_answers(run: Run, store: Store, slots: int |
 
 def test_some_of_several_are_explained(engine: Engine, store: Store) -> None:
     store.append([event(n, f"i{n}", NOW - n * 1000, user=f"u{n % 3}") for n in range(1, 10)])
-    asked = [request(user=f"u{n}", id=f"r{n}", explain=n == 1) for n in range(3)]
-    together = engine.rank(asked)
-    alone = engine.rank([asked[1]])[0]
+    requests = [request(user=f"u{n}", id=f"r{n}", explain=n == 1) for n in range(3)]
+    together = engine.rank(requests)
+    alone = engine.rank([requests[1]])[0]
     assert [any(item.attributions for item in ranking.items) for ranking in together] == [
         False,
         True,
@@ -546,9 +552,7 @@ def test_what_was_stored_and_cannot_be_used_counts_as_missing(engine: Engine, st
 
 
 @pytest.mark.parametrize("price", [1e30, -1e30, 12_345_678.9])
-def test_no_number_that_is_taken_makes_an_output_that_is_none(
-    engine: Engine, store: Store, price: float
-) -> None:
+def test_accepted_numbers_give_finite_outputs(engine: Engine, store: Store, price: float) -> None:
     store.append(
         [
             Event(id="p", kind="item", time_ms=NOW - 5, item="i4", fields={"price": price}),
@@ -688,11 +692,11 @@ def test_the_least_recently_used_go_first(run: Run, store: Store) -> None:
     for n in range(6):
         roomy.rank([request(user=f"u{n}")])
     each = roomy.cache.bytes / 6
-    kept = [roomy.cache.get(f"u{n}") for n in range(6)]
-    assert all(one is not None for one in kept) and roomy.cache.bytes == sum(
-        one.bytes() for one in kept if one is not None
+    cached = [roomy.cache.get(f"u{n}") for n in range(6)]
+    assert all(one is not None for one in cached) and roomy.cache.bytes == sum(
+        one.bytes() for one in cached if one is not None
     )
-    state = kept[0].state  # type: ignore[union-attr]
+    state = cached[0].state  # type: ignore[union-attr]
     of_events = (1 + 49) * (
         8 + 3 * 32 * 4
     )  # times, vectors, keys and values of u0's 49 events and the null event
@@ -725,7 +729,7 @@ def test_bf16_is_near(run: Run, store: Store) -> None:
         engine.close()
 
 
-def test_a_ranking_is_told_in_full(engine: Engine, store: Store) -> None:
+def test_a_ranking_reports_its_stages_and_outputs(engine: Engine, store: Store) -> None:
     store.append([event(1, "i1", NOW - 1)])
     ranking = dataclasses.asdict(engine.rank([request()])[0])
     assert (

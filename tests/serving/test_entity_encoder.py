@@ -65,7 +65,7 @@ def same(a: EntityRows, b: EntityRows, own: list[int], own_keys: Sequence[int] =
 
 
 @pytest.mark.parametrize("level", ["user", "item"])
-def test_all_that_the_table_says_said_of_others(rich_logs: Path, run: Run, level: str) -> None:
+def test_a_table_rows_features_sent_for_other_ids(rich_logs: Path, run: Run, level: str) -> None:
     """Known and unknown ids of whom everything is said that the table says of somebody: they differ
     by their id alone.
     """
@@ -92,7 +92,7 @@ def test_all_that_the_table_says_said_of_others(rich_logs: Path, run: Run, level
     assert same(strangers, table, own, own_keys) and (strangers.block.ids[:, own] == 0).all()
 
 
-def test_one_coordinate_said_anew_keeps_the_other(rich_logs: Path, run: Run) -> None:
+def test_one_new_coordinate_leaves_the_other(rich_logs: Path, run: Run) -> None:
     encoder = encoder_of(run, "item")
     row = next(
         r for r in raw_rows(rich_logs, run, "item") if r["lat"] is not None and r["lon"] is not None
@@ -104,7 +104,7 @@ def test_one_coordinate_said_anew_keeps_the_other(rich_logs: Path, run: Run) -> 
     assert np.isnan(gone.coordinates[0]).all()
 
 
-def test_with_versions_what_is_said_of_an_item_changes_later_events_alone(run: Run) -> None:
+def test_with_versions_new_item_features_change_later_events_alone(run: Run) -> None:
     """As hemix prepare would have it, were the item's row of that time in the table."""
     encoder = RequestEncoder(
         run.encoders(),
@@ -119,11 +119,11 @@ def test_with_versions_what_is_said_of_an_item_changes_later_events_alone(run: R
         )
         for n, item in enumerate(("i3", "new", "i3", "new"))
     ]
-    said = Features(5, {"category": "c4"}, START_MS + 2)
+    features = Features(5, {"category": "c4"}, START_MS + 2)
     plain = encoder.user_side("u1", 0, {}, events, {})
-    told = encoder.user_side("u1", 0, {}, events, {"i3": said, "new": said})
+    changed = encoder.user_side("u1", 0, {}, events, {"i3": features, "new": features})
     column = run.spec.item.names.index("category")
-    before, after = (side.items.ids[side.item_index, column].tolist() for side in (plain, told))
+    before, after = (side.items.ids[side.item_index, column].tolist() for side in (plain, changed))
     c4 = after[2]
     assert c4 not in (before[0], 1) and before == [before[0], 1, before[0], 1], (
         "an item that nobody knows has no category"

@@ -17,7 +17,7 @@ from hemix.serving.types import Candidate, Event, Features, HistoryOverride, Ran
 from tests.planted import DAY_MS, START_MS
 
 NOW_MS = START_MS + 3 * DAY_MS + 12 * 3_600_000
-SAID = {
+ITEM_FEATURES = {
     name: Features(revision=1, values={"category": category}, since_ms=START_MS)
     for name, category in (("new1", "fresh"), ("new2", "fresh"), ("new3", None))
 }
@@ -47,7 +47,7 @@ def event(item: str, minutes_ago: int, action: str = "a0") -> Event:
 
 
 def user_side(encoder: RequestEncoder, events: list[Event]) -> UserSide:
-    return encoder.user_side("nobody", -1, {}, events, SAID)
+    return encoder.user_side("nobody", -1, {}, events, ITEM_FEATURES)
 
 
 def request(*items: Candidate, history: HistoryOverride | None = None) -> RankRequest:
@@ -67,7 +67,7 @@ def test_values_that_the_run_never_saw_match(encoder: RequestEncoder) -> None:
     user = user_side(encoder, [event("new1", 300), event("new3", 200), event("i1", 10)])
     candidates = [Candidate(name) for name in ("new2", "new3", "i1")]
     candidates.append(Candidate("else", {"category": "fresh"}))
-    side = encoder.request_side(request(*candidates), user, SAID)
+    side = encoder.request_side(request(*candidates), user, ITEM_FEATURES)
     own, kind = "match_counts.item_id.a0.all", "match_counts.category.a0.all"
     assert [count(encoder, side, n, own) for n in range(4)] == [0, 1, 1, 0]
     kinds = [count(encoder, side, n, kind) for n in range(4)]
@@ -80,7 +80,7 @@ def test_a_request_s_own_history_is_counted(encoder: RequestEncoder) -> None:
     events = [event("new1", 30), event("new1", 20), event("new1", 10)]
     own = HistoryOverride(global_=tuple(events[:2]), realtime=tuple(events[2:]))
     side = encoder.request_side(
-        request(Candidate("new1"), history=own), user_side(encoder, events), SAID
+        request(Candidate("new1"), history=own), user_side(encoder, events), ITEM_FEATURES
     )
     names = [f"match_counts.item_id.a0.{w}" for w in ("15min", "1h", "realtime", "all")]
     assert [count(encoder, side, 0, name) for name in names] == [1, 3, 1, 3]
@@ -98,7 +98,8 @@ def test_a_state_that_goes_on_counts_as_one_made_anew(encoder: RequestEncoder) -
             user_side(encoder, events).without_items(), user_side(encoder, new), most
         )
         sides = [
-            encoder.request_side(request(*candidates), user, SAID) for user in (anew, extended)
+            encoder.request_side(request(*candidates), user, ITEM_FEATURES)
+            for user in (anew, extended)
         ]
         assert (sides[0].cross.numbers == sides[1].cross.numbers).all()
         assert (sides[0].context.numbers == sides[1].context.numbers).all()

@@ -68,8 +68,8 @@ def test_links_to_what_is_served_from_the_start_are_followed(tmp_path: Path) -> 
     (registry / "web").symlink_to(registry / "shop")
     (registry / "..data").symlink_to(tmp_path)
     (tmp_path / "mount").symlink_to(registry)
-    found = [(name, version) for name, version, _ in find_runs(tmp_path / "mount")]
-    assert found == [("feed", "2"), ("shop", "7"), ("web", "7")]
+    runs = [(name, version) for name, version, _ in find_runs(tmp_path / "mount")]
+    assert runs == [("feed", "2"), ("shop", "7"), ("web", "7")]
     loaded: list[Path] = []
 
     def load(folder: Path, name: str, version: str) -> FakeRanker:
@@ -211,7 +211,7 @@ class Logging:
 def test_the_last_request_of_a_replaced_version_does_not_wait_for_its_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    logs, asked = (
+    logs, pending = (
         RankingLogs(tmp_path / "served"),
         RankRequest(id="r", user="u", time_ms=1, items=(Candidate("i"),)),
     )
@@ -226,7 +226,7 @@ def test_the_last_request_of_a_replaced_version_does_not_wait_for_its_log(
     with models.lease("feed") as served:
         assert served is not None
         models.put("feed", "2", tmp_path / "2")
-        served.ranker.rank([asked])
+        served.ranker.rank([pending])
     written = tmp_path / "served" / f"feed-1-{Logging.schema.columns_fingerprint()}" / "rankings"
     assert not list(written.iterdir()), "the answer is out, and the disk has not moved yet"
     back = threading.Thread(target=models.put, args=("feed", "1", tmp_path / "1"))

@@ -100,13 +100,13 @@ class Caller:
         }
         body = _json({**event, "ranking": '"r0"', "timestamp": str(AT + self.sent), **parts})
         try:
-            taken = read_events(body, self.models.checks(), BODY_LIMITS)
+            parsed = read_events(body, self.models.checks(), BODY_LIMITS)
         except ApiError as refusal:
             assert refusal.status < 500
             self.counts["rejected"] += 1
             return
-        self.counts["accepted"] += sum(self.store.append(taken.events)) if taken.events else 0
-        self.counts["rejected"] += len(taken.rejected)
+        self.counts["accepted"] += sum(self.store.append(parsed.events)) if parsed.events else 0
+        self.counts["rejected"] += len(parsed.rejected)
 
     def ask(self, item: str = '"i1"', fields: str = "{}", **parts: str) -> None:
         """One ranking; ``parts`` are JSON texts."""

@@ -22,10 +22,10 @@ from hemix.serving.types import HistoryOverride
 from tests.batches import make_config
 from tests.serving.parity import (
     TOLERANCE,
-    asked_requests,
     assert_same,
     expected_scores,
     live_events,
+    logged_requests,
     replayed,
 )
 
@@ -55,12 +55,12 @@ def test_the_test_split_as_it_happened(world: World) -> None:
     engine = engine_of(run, store)
     expected = expected_scores(run, data)
     cached = 0
-    for asked in replayed(store, live_events(logs, run.schema), asked_requests(logs, data)):
+    for logged in replayed(store, live_events(logs, run.schema), logged_requests(logs, data)):
         for _ in range(2):
-            ranking = engine.rank([asked.request])[0]
-            assert_same(ranking, asked, expected)
+            ranking = engine.rank([logged.request])[0]
+            assert_same(ranking, logged, expected)
             cached += ranking.cache == "hit"
-    assert cached >= len(asked_requests(logs, data)), "the second time a user's state was there"
+    assert cached >= len(logged_requests(logs, data)), "the second time a user's state was there"
     engine.close()
 
 
@@ -74,13 +74,13 @@ def test_every_model_serves_and_requests_are_joined(
         trained.spec, make_config(name=name, embedding_init_std=0.5), seed=3
     ).eval()
     run = dataclasses.replace(trained, model=model)
-    store, asked = memory(), asked_requests(rich_logs, data)
+    store, requests = memory(), logged_requests(rich_logs, data)
     store.append(live_events(rich_logs, run.schema))
     engine = engine_of(run, store)
     expected = expected_scores(run, data)
-    for ranking, one in zip(engine.rank([a.request for a in asked]), asked, strict=True):
+    for ranking, one in zip(engine.rank([a.request for a in requests]), requests, strict=True):
         assert_same(ranking, one, expected)
-    for one in asked[:5]:
+    for one in requests[:5]:
         assert_same(engine.rank([one.request])[0], one, expected)
     engine.close()
 
@@ -94,14 +94,16 @@ def test_every_model_scores_a_large_request_in_parts(
     model = build_predictor(
         trained.spec, make_config(name=name, embedding_init_std=0.5), seed=3
     ).eval()
-    run, store, asked = (
+    run, store, requests = (
         dataclasses.replace(trained, model=model),
         memory(),
-        asked_requests(rich_logs, data),
+        logged_requests(rich_logs, data),
     )
     store.append(live_events(rich_logs, run.schema))
-    items = tuple(item for one in asked for item in one.request.items)
-    request = dataclasses.replace(asked[-1].request, items=(items * (400 // len(items) + 1))[:399])
+    items = tuple(item for one in requests for item in one.request.items)
+    request = dataclasses.replace(
+        requests[-1].request, items=(items * (400 // len(items) + 1))[:399]
+    )
     whole, parts = engine_of(run, store), engine_of(run, store, workers=4)
     scored, score = list[int](), model.score
     if isinstance(model, LightGBM):
@@ -118,13 +120,13 @@ def test_every_model_scores_a_large_request_in_parts(
         "score",
         lambda state, inputs: scored.append(len(inputs.batch.bias)) or score(state, inputs),
     )  # type: ignore[func-returns-value]
-    found = [
+    rankings = [
         {item.position: (item.score, *item.outputs.values()) for item in e.rank([request])[0].items}
         for e in (whole, parts)
     ]
     assert scored[0] == 399 and sorted(scored[1:]) == [133, 133, 133]
-    for position, values in found[0].items():
-        assert found[1][position] == pytest.approx(values, abs=TOLERANCE, nan_ok=True), position
+    for position, values in rankings[0].items():
+        assert rankings[1][position] == pytest.approx(values, abs=TOLERANCE, nan_ok=True), position
     for engine in (whole, parts):
         engine.close()
 
@@ -140,7 +142,9 @@ def test_every_model_goes_on_with_new_events(
     ).eval()
     run, store = dataclasses.replace(trained, model=model), memory()
     engine, expected, extended = engine_of(run, store), expected_scores(run, data), 0
-    for one in replayed(store, live_events(rich_logs, run.schema), asked_requests(rich_logs, data)):
+    for one in replayed(
+        store, live_events(rich_logs, run.schema), logged_requests(rich_logs, data)
+    ):
         ranking = engine.rank([one.request])[0]
         assert_same(ranking, one, expected)
         extended += ranking.cache == "extended"
@@ -153,12 +157,12 @@ def test_a_request_may_bring_its_own_history(world: World) -> None:
     store = memory()
     engine, full = engine_of(run, store), engine_of(run, memory())
     expected = expected_scores(run, data)
-    for asked in replayed(store, live_events(logs, run.schema), asked_requests(logs, data)[:40]):
-        begin, middle, end = engine.rank([asked.request])[0].history_ranges
-        events = store.history(asked.request.user, limit=1000).events
+    for logged in replayed(store, live_events(logs, run.schema), logged_requests(logs, data)[:40]):
+        begin, middle, end = engine.rank([logged.request])[0].history_ranges
+        events = store.history(logged.request.user, limit=1000).events
         own = HistoryOverride(global_=events[begin:middle], realtime=events[middle:end])
         assert_same(
-            full.rank([dataclasses.replace(asked.request, history=own)])[0], asked, expected
+            full.rank([dataclasses.replace(logged.request, history=own)])[0], logged, expected
         )
     for one in (engine, full):
         one.close()
@@ -172,9 +176,9 @@ def test_a_run_of_another_store_and_back(world: World) -> None:
     store = memory()
     engines = [engine_of(run, store, cache_mib=size / 2**20) for size in (0, 40_000)]
     expected = expected_scores(run, data)
-    for asked in replayed(store, live_events(logs, run.schema), asked_requests(logs, data)[:40]):
+    for logged in replayed(store, live_events(logs, run.schema), logged_requests(logs, data)[:40]):
         for engine in engines:
-            assert_same(engine.rank([asked.request])[0], asked, expected)
+            assert_same(engine.rank([logged.request])[0], logged, expected)
     assert len(engines[0].cache) == 0 and 0 < engines[1].cache.bytes <= 40_000
     for engine in engines:
         engine.close()

@@ -95,9 +95,9 @@ def test_the_boosters_are_the_ones_that_the_run_scores_with(run: Path, data: Pat
     ]
     rows = loaded.model.rows(batch).numpy()
     click, order = (lightgbm.Booster(model_str=text).predict(rows) for text in texts)
-    found = loaded.model.predict(batch)
-    np.testing.assert_allclose(found["click"].numpy(), click, rtol=1e-5)
-    np.testing.assert_allclose(found["order"].numpy(), np.minimum(order, click), rtol=1e-4)
+    scores = loaded.model.predict(batch)
+    np.testing.assert_allclose(scores["click"].numpy(), click, rtol=1e-5)
+    np.testing.assert_allclose(scores["order"].numpy(), np.minimum(order, click), rtol=1e-4)
     assert all(tensor.numel() == 0 for tensor in load_file(run / TABLES_FILE).values())
 
 
@@ -111,7 +111,7 @@ def test_serving_puts_every_candidate_at_one_position(run: Path, data: Path) -> 
     means = []
     for bias in ("logged", "serving"):
         click = loaded.predict(data, "test", bias=bias)["click"].to_numpy()
-        means.append([click[position == place].mean() for place in (0, 3)])
+        means.append([click[position == shown].mean() for shown in (0, 3)])
     assert means[0][0] > 2 * means[0][1]
     assert means[1][0] == pytest.approx(means[1][1], rel=0.2)
 

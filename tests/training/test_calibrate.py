@@ -235,11 +235,11 @@ def test_the_scale_of_the_weights_changes_no_run(
     settings = {"model.name": name, "boosting.rounds": 15, "train.threads": 1}
     plain = Run.load(api.train(data, tmp_path / "plain", settings=settings)).metrics["calibration"]
     weighted = changed(tmp_path, weight=lambda t: np.full(len(t), scale))
-    found = Run.load(api.train(weighted, tmp_path / "weighted", settings=settings)).metrics[
+    calibration = Run.load(api.train(weighted, tmp_path / "weighted", settings=settings)).metrics[
         "calibration"
     ]
     for task, scaling in plain.items():
-        assert found[task] == pytest.approx(scaling, abs=0.02)
+        assert calibration[task] == pytest.approx(scaling, abs=0.02)
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,7 @@ def stopped(planted_data: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_only_the_newest_are_kept_and_latest_names_the_last(stopped: Path) -> None:
+def test_only_the_newest_remain_and_latest_names_the_last(stopped: Path) -> None:
     folder = stopped / "checkpoints"
     assert sorted(path.name for path in folder.glob("step-*")) == ["step-00000006", "step-00000007"]
     assert (folder / "LATEST").read_text() == "step-00000007\n"
@@ -137,7 +137,7 @@ def test_written_in_the_background_they_hold_what_the_step_left(
     """A slow disk: training is steps ahead when the file is written, and the file says what was
     true at its step.
     """
-    kept = {**SETTINGS, "train.checkpoint_every_steps": 5, "train.keep_checkpoints": 9}
+    every_checkpoint = {**SETTINGS, "train.checkpoint_every_steps": 5, "train.keep_checkpoints": 9}
     ahead, steps, save = [], [0], module.save_tensors
 
     def slow(path: Path, tensors: dict[str, torch.Tensor]) -> str:
@@ -156,7 +156,7 @@ def test_written_in_the_background_they_hold_what_the_step_left(
             api.train(
                 planted_data,
                 out,
-                settings={**kept, "train.async_checkpoint": background},
+                settings={**every_checkpoint, "train.async_checkpoint": background},
                 on_step=stop,
             )
         return out / "checkpoints"
@@ -172,9 +172,9 @@ def test_written_in_the_background_they_hold_what_the_step_left(
             "rows-00000-of-00001.safetensors",
             "optimizer.safetensors",
         ):
-            found, expected = load_file(ours / step / file), load_file(plain / step / file)
-            assert found.keys() == expected.keys() and all(
-                torch.equal(found[name], expected[name]) for name in expected
+            saved, expected = load_file(ours / step / file), load_file(plain / step / file)
+            assert saved.keys() == expected.keys() and all(
+                torch.equal(saved[name], expected[name]) for name in expected
             )
 
 

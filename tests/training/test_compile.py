@@ -16,7 +16,7 @@ from hemix.runs import Run
 FEW = {"train.epochs": 1, "train.batch_size": 256, "train.threads": 1, "model.layers": 1}
 
 
-def test_a_machine_without_a_compiler_is_told_before_any_step(
+def test_a_missing_compiler_is_refused_before_any_step(
     planted_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any, **__: Any) -> Any:

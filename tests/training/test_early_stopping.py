@@ -14,14 +14,14 @@ def validation(loss: float | None) -> Validation:
     return Validation(loss=loss, first_auc=None, tasks={})
 
 
-def test_the_best_loss_is_kept_and_two_evaluations_without_a_better_one_end_the_run() -> None:
+def test_two_evaluations_without_a_better_loss_end_the_run() -> None:
     early_stopping = EarlyStopping(TrainSettings(epochs=9, patience=2))
     position = Position()
-    kept = []
+    improved = []
     for step, loss in enumerate([0.5, 0.4, 0.4, 0.45], start=1):
         position.step = step
-        kept.append(early_stopping.update(position, validation(loss)))
-    assert kept == [True, True, False, False]
+        improved.append(early_stopping.update(position, validation(loss)))
+    assert improved == [True, True, False, False]
     assert (position.best_step, position.best_valid_loss, position.finished) == (2, 0.4, True)
 
 
@@ -40,7 +40,7 @@ def test_an_evaluation_without_a_loss_changes_nothing() -> None:
         ({"epochs": 3, "patience": 0, "evaluate_every_steps": 5}, False),
     ],
 )
-def test_weights_are_kept_only_where_there_is_a_choice(
+def test_weights_are_saved_only_where_there_is_a_choice(
     options: dict[str, int],
     expected: bool,
 ) -> None:

@@ -165,10 +165,10 @@ def test_every_tensor_of_a_resumed_run_is_that_of_an_undisturbed_one_at_the_same
     assert both[0] == "step-00000003" and int(both[-1].removeprefix("step-")) >= 51
     for step in both:
         for file in sorted(path.name for path in theirs[step].glob("*.safetensors")):
-            found, expected = load_file(ours[step] / file), load_file(theirs[step] / file)
-            assert found.keys() == expected.keys(), (step, file)
+            tensors, expected = load_file(ours[step] / file), load_file(theirs[step] / file)
+            assert tensors.keys() == expected.keys(), (step, file)
             for name, tensor in expected.items():
-                assert torch.equal(found[name], tensor), (step, file, name)
+                assert torch.equal(tensors[name], tensor), (step, file, name)
         positions = [
             json.loads((folder[step] / "state.json").read_text())["position"]
             for folder in (ours, theirs)
@@ -324,17 +324,17 @@ def test_a_full_disk_ends_every_writing_command_in_one_line(
 @pytest.mark.parametrize("stage", ["temporary", "encoders"])
 def test_a_stopped_prepare_leaves_nothing(tmp_path: Path, number: int, stage: str) -> None:
     logs = write_logs(tmp_path / "logs", users=2000)
-    place = tmp_path / "new" / "place"
+    parent = tmp_path / "new" / "place"
     process = subprocess.Popen(
-        [sys.executable, "-m", "hemix", "prepare", str(logs), "--out", str(place / "data")],
+        [sys.executable, "-m", "hemix", "prepare", str(logs), "--out", str(parent / "data")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    while not list(place.glob(f".data.*.part/{stage}")) and process.poll() is None:
+    while not list(parent.glob(f".data.*.part/{stage}")) and process.poll() is None:
         time.sleep(0.0005)
-    process.send_signal(signal.SIGSTOP)  # it shall not be over before it is told to end
-    assert list(place.glob(f".data.*.part/{stage}"))
+    process.send_signal(signal.SIGSTOP)  # it must not finish before the signal
+    assert list(parent.glob(f".data.*.part/{stage}"))
     process.send_signal(number)
     process.send_signal(signal.SIGCONT)
     out, err = process.communicate(timeout=60)

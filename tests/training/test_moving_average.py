@@ -98,8 +98,8 @@ def test_tables_equal_an_average_over_every_step(name: str, looks: tuple[int, ..
         follow.append(tables.weight.detach().double())
         if step in looks:
             averaged(average, tables.weight)
-    shares = torch.tensor([0.8 ** (19 - s) for s in range(20)], dtype=torch.float64)
-    expected = (torch.stack(follow) * shares[:, None, None]).sum(0) / shares.sum()
+    weights = torch.tensor([0.8 ** (19 - s) for s in range(20)], dtype=torch.float64)
+    expected = (torch.stack(follow) * weights[:, None, None]).sum(0) / weights.sum()
     live = tables.weight.detach().clone()
     torch.testing.assert_close(
         averaged(average, tables.weight).double(), expected, rtol=1e-5, atol=1e-6

@@ -22,11 +22,11 @@ def draw(*shape: int) -> torch.Tensor:
 @pytest.mark.parametrize("shape", [(8, 8), (8, 40), (40, 8), (3, 16, 30)], ids=str)
 def test_singular_values_end_near_one_and_directions_stay(shape: tuple[int, ...]) -> None:
     x = draw(*shape)
-    found = orthogonalised(x)
+    orthogonal = orthogonalised(x)
     u, _, v = torch.linalg.svd(x, full_matrices=False)
-    inner = (u.mT @ found @ v.mT).diagonal(dim1=-2, dim2=-1)
+    inner = (u.mT @ orthogonal @ v.mT).diagonal(dim1=-2, dim2=-1)
     assert inner.min() > 0.6 and inner.max() < 1.25
-    torch.testing.assert_close(u.mT @ found @ v.mT, torch.diag_embed(inner), rtol=0, atol=1e-4)
+    torch.testing.assert_close(u.mT @ orthogonal @ v.mT, torch.diag_embed(inner), rtol=0, atol=1e-4)
 
 
 def test_each_matrix_of_a_stack_is_treated_alone_and_scale_does_not_matter() -> None:

@@ -76,7 +76,7 @@ def test_resumes_to_the_same_bytes_and_changes_the_weights(
     assert weights(tmp_path / "whole")[1] != weights(plain)[1]
 
 
-def test_averaging_watches_the_steps_and_is_what_is_scored_and_kept(
+def test_averaged_weights_are_scored_and_saved(
     planted_data: Path, plain: Path, tmp_path: Path
 ) -> None:
     run = api.train(

@@ -72,11 +72,11 @@ def losses(run: Path) -> list[float]:
 
 def assert_close(one: Path, other: Path, tolerance: float) -> None:
     for file in (DENSE_FILE, TABLES_FILE):
-        found, expected = load_file(one / file), load_file(other / file)
-        assert list(found) == list(expected)
+        tensors, expected = load_file(one / file), load_file(other / file)
+        assert list(tensors) == list(expected)
         for name, tensor in expected.items():
             torch.testing.assert_close(
-                found[name], tensor, rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
+                tensors[name], tensor, rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
             )
 
 
@@ -103,8 +103,8 @@ def test_three_processes_train_what_one_does(
         path.name for path in alone.iterdir()
     )
     assert (together / TABLES_FILE).stat().st_size == (alone / TABLES_FILE).stat().st_size
-    found = api.evaluate(together, planted_data)["tasks"]["click"]["auc"]
-    assert found == pytest.approx(
+    auc = api.evaluate(together, planted_data)["tasks"]["click"]["auc"]
+    assert auc == pytest.approx(
         api.evaluate(alone, planted_data)["tasks"]["click"]["auc"], abs=1e-3
     )
 
@@ -239,17 +239,17 @@ def test_a_process_that_dies_ends_the_others_and_the_run_goes_on_with_any_number
     workers = children(process.pid)
     assert len(workers) == 2
     os.kill(workers[1], signal.SIGKILL)
-    _, said = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert said.strip().splitlines()[-1] == (
+    assert stderr.strip().splitlines()[-1] == (
         "hemix: process 1 of 2 was killed by SIGKILL; the others were stopped. Go on from the "
         "last checkpoint with --resume"
     )
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
     process = begun(command(planted_data, run, "--processes", "3", "--resume"), run, 12)
     os.kill(process.pid, signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130 and "checkpoint saved" in said
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130 and "checkpoint saved" in stderr
     api.train(planted_data, run, resume=True)
     assert len(losses(run)) == 23
     assert_close(run, alone, 1e-4)
@@ -325,9 +325,9 @@ def test_a_missing_rank_file_is_named_and_the_newest_complete_checkpoint_offered
     run = tmp_path / "run"
     process = begun(command(planted_data, run, "--processes", "2"), run, 7)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
+    _, printed = process.communicate(timeout=60)
     resume = f"hemix train --resume --processes 2 --data {planted_data} --out {run}"
-    assert f"checkpoint saved; continue with: {resume}\n" in said
+    assert f"checkpoint saved; continue with: {resume}\n" in printed
     older, newest = sorted((run / "checkpoints").glob("step-*"))
     gone = newest / "rows-00001-of-00002.safetensors"
     gone.unlink()
@@ -398,9 +398,9 @@ def test_processes_that_would_begin_differently_refuse_and_say_which(
         "flags": [*first, "--resume"],
     }[what]
     for process in both_of(first, second):
-        _, said = process.communicate(timeout=120)
+        _, stderr = process.communicate(timeout=120)
         assert process.returncode == 2
-        assert said.startswith(f"hemix: process 1 of 2 has other {says}") and said.endswith(
+        assert stderr.startswith(f"hemix: process 1 of 2 has other {says}") and stderr.endswith(
             "; start all with the same\n"
         )
     assert not (tmp_path / "run").exists()
@@ -441,18 +441,18 @@ def test_several_processes_go_on_while_one_still_saves(
 
 
 @pytest.mark.slow
-def test_a_save_that_fails_beside_the_steps_ends_all_and_the_checkpoint_before_goes_on(
+def test_a_failed_background_save_ends_all_and_the_checkpoint_before_resumes(
     planted_data: Path, alone: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     first, second = two_that_save(
         command(planted_data, run), "if call == 2: raise StorageError('the disk is full')"
     )
-    said = [
+    last_lines = [
         process.communicate(timeout=120)[1].strip().splitlines()[-1] for process in (first, second)
     ]
     assert (first.returncode, second.returncode) == (2, 2)
-    assert said == [
+    assert last_lines == [
         f"hemix: process 1 of 2 could not save its rows in {run / 'checkpoints'}: the disk is full",
         "hemix: the disk is full",
     ]
@@ -498,8 +498,8 @@ def test_the_number_of_processes_that_would_do_is_the_least(rows: int, copy: boo
         match=r"(\d+) processes(?: with train\.async_checkpoint=false)?(?: or (\d+))?",
     ) as error:
         check_memory(spec, settings, 1)
-    found = re.findall(r"(\d+) processes", str(error.value))
-    least = int(found[-1])
+    numbers = re.findall(r"(\d+) processes", str(error.value))
+    least = int(numbers[-1])
     check_memory(spec, settings, least)
     with pytest.raises(SettingsError):
         check_memory(spec, settings, least - 1)

@@ -30,7 +30,8 @@ def refused(folder: Path, says: str, **command: object) -> None:
     before = contents(folder)
     with pytest.raises(UsageError, match=says) as error:
         if "data" in command:
-            api.train(command["data"], folder, resume=bool(command["resume"]))  # type: ignore[arg-type]
+            resume = bool(command["resume"])
+            api.train(command["data"], folder, resume=resume)  # type: ignore[arg-type]
         else:
             api.demo(folder, users=20, days=3)
     assert "\n" not in str(error.value)

@@ -154,8 +154,10 @@ def train_some(
             offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
             values = torch.randint(0, 40, (int(offsets[-1]),), generator=g)
             wanted.append(LookUp(tables=("a",), ids=values, offsets=offsets))
-        found = tables.look_up(wanted)
-        loss = sum((v * torch.randn(v.shape, generator=g)).sum() + v.square().sum() for v in found)
+        outputs = tables.look_up(wanted)
+        loss = sum(
+            (v * torch.randn(v.shape, generator=g)).sum() + v.square().sum() for v in outputs
+        )
         assert isinstance(loss, torch.Tensor)
         loss.backward()
         optimizer.step(0.05 * (1 + i % 7))
@@ -216,13 +218,16 @@ def dense_gradient(weight: torch.nn.Parameter, i: int) -> tuple[torch.Tensor, to
     alone = first["c"] + torch.randint(0, 300, (5, 1), generator=g)
     lengths = torch.randint(0, 4, (20,), generator=g).tolist()
     values = torch.randint(0, 40, (sum(lengths),), generator=g)
-    lists = [piece if len(piece) else torch.tensor([1]) for piece in torch.split(values, lengths)]
-    found = [
+    lists = [
+        ids_of_list if len(ids_of_list) else torch.tensor([1])
+        for ids_of_list in torch.split(values, lengths)
+    ]
+    outputs = [
         weight[ids].flatten(1),
         weight[alone].flatten(1),
-        torch.stack([weight[piece].mean(0) for piece in lists]),
+        torch.stack([weight[ids_of_list].mean(0) for ids_of_list in lists]),
     ]
-    loss = sum((v * torch.randn(v.shape, generator=g)).sum() + v.square().sum() for v in found)
+    loss = sum((v * torch.randn(v.shape, generator=g)).sum() + v.square().sum() for v in outputs)
     assert isinstance(loss, torch.Tensor)
     weight.grad = None
     loss.backward()

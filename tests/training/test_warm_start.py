@@ -71,27 +71,30 @@ def test_the_new_rows_are_scored_before_they_are_trained_on(
     run: Path, later: Path, tmp_path: Path
 ) -> None:
     out = api.train(later, tmp_path / "run", settings=SETTINGS, start_from=run)
-    found = json.loads((out / "metrics.json").read_text())["progressive"]["click"]
+    metrics = json.loads((out / "metrics.json").read_text())["progressive"]["click"]
     before, data = Run.load(run), Dataset(later)
     model = build_model(data.spec, before.settings.model, 0)
     model.load_state_dict(remap_embedding_rows(before, data, before.settings))
     model.eval()
     split = data.split("train")
-    pieces = [
+    predictions = [
         (model.predict(batch)["click"], batch.labels[:, 0])
         for batch in split.batches(split.plan(1000))
     ]  # type: ignore[index]
-    scores, labels = (torch.cat(column).double().numpy() for column in zip(*pieces, strict=True))
+    scores, labels = (
+        torch.cat(column).double().numpy() for column in zip(*predictions, strict=True)
+    )
     positive, negative = scores[labels == 1], scores[labels == 0]
     pairs = np.sign(positive[:, None] - negative[None, :])
-    assert found["rows"] == len(labels)
-    assert found["auc"] == pytest.approx(float((pairs.mean() + 1) / 2), abs=1e-6)
-    assert found["logloss"] == pytest.approx(
+    assert metrics["rows"] == len(labels)
+    assert metrics["auc"] == pytest.approx(float((pairs.mean() + 1) / 2), abs=1e-6)
+    assert metrics["logloss"] == pytest.approx(
         float(-np.log(np.where(labels == 1, scores, 1 - scores)).mean()), abs=1e-6
     )
-    assert found["pcoc"] == pytest.approx(float(scores.mean() / labels.mean()), abs=1e-6)
+    assert metrics["pcoc"] == pytest.approx(float(scores.mean() / labels.mean()), abs=1e-6)
     assert (
-        json.loads((out / "log.jsonl").read_text().splitlines()[0])["progressive"]["click"] == found
+        json.loads((out / "log.jsonl").read_text().splitlines()[0])["progressive"]["click"]
+        == metrics
     )
     assert "progressive" not in json.loads((run / "metrics.json").read_text())
 

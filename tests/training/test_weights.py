@@ -61,7 +61,7 @@ def made(folder: Path, zero: Any) -> Dataset:
 
 
 @pytest.mark.parametrize(
-    ("zero", "told"),
+    ("zero", "message"),
     [
         (lambda t: t["click"] == 1, "0 positives of click"),
         (lambda t: (t["click"] == 0) & (t["day"] == 0), "nothing can be learned from one class"),
@@ -71,12 +71,12 @@ def made(folder: Path, zero: Any) -> Dataset:
 )
 @pytest.mark.parametrize("model", ["hemix", "lightgbm"])
 def test_one_class_that_counts_on_train_is_refused(
-    tmp_path: Path, model: str, zero: Any, told: str
+    tmp_path: Path, model: str, zero: Any, message: str
 ) -> None:
     if model == "lightgbm":
         pytest.importorskip("lightgbm", reason="LIGHTGBM ABSENT: pip install 'hemix[baselines]'")
     data = made(tmp_path, zero)
-    with pytest.raises(DataError, match=told) as error:
+    with pytest.raises(DataError, match=message) as error:
         settings = {
             key: value for key, value in LIGHT.items() if model == "hemix" or "model." not in key
         }

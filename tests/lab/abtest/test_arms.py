@@ -72,7 +72,12 @@ def test_queued_rankings_are_cancelled_when_the_server_is_unavailable(closed_url
     simulation, requests = first_requests(40)
     arm, sent_ids = ServerArm(closed_url, timeout_seconds=0.3), set[str]()
     rank = arm.client.rank
-    arm.client.rank = lambda *args, **more: (sent_ids.add(more["id"]), rank(*args, **more))[1]  # type: ignore[method-assign]
+
+    def recorded_rank(*args: Any, **options: Any) -> Any:
+        sent_ids.add(options["id"])
+        return rank(*args, **options)
+
+    arm.client.rank = recorded_rank  # type: ignore[method-assign]
     assert len(requests) > 8
     with pytest.raises(ArmUnavailable, match="no answer"):
         arm.score(simulation, requests, simulation.candidates(requests))

@@ -228,7 +228,8 @@ def test_the_views_of_a_session_have_consecutive_numbers() -> None:
 
 def run_two_arms(logs: Path, out: Path, **options: int) -> dict[str, Any]:
     arms = {"a": "oracle", "b": "popularity"}
-    return api.experiment(arms, out, logs=logs, **{"users": 30, "days": 1, **options})  # type: ignore[arg-type]
+    settings: dict[str, Any] = {"users": 30, "days": 1, **options}
+    return api.experiment(arms, out, logs=logs, **settings)
 
 
 def test_a_finished_block_is_not_simulated_again(logs: Path, tmp_path: Path) -> None:

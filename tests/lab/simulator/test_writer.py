@@ -76,7 +76,8 @@ def test_the_schema_names_existing_columns(logs: LogsFolder) -> None:
         "order",
         "order_time_ms",
     } <= columns["impressions"]
-    assert {schema.roles.request_id, schema.roles.bias.column} <= columns["impressions"]  # type: ignore[union-attr]
+    assert schema.roles.bias is not None
+    assert {schema.roles.request_id, schema.roles.bias.column} <= columns["impressions"]
     assert {schema.user, schema.item, schema.clock.column, "action"} <= columns["events"]
     assert isinstance(tags := schema.features.item["tags"], Categorical) and tags.multi
     table_of_level = {

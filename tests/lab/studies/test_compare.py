@@ -96,7 +96,7 @@ def test_report_is_one_file_with_every_model(study: Path) -> None:
     assert "one − two" in page
 
 
-def test_one_seed_on_one_origin_is_the_paired_difference_of_the_scores(
+def test_one_seed_on_one_test_day_is_the_paired_difference_of_the_scores(
     origins: list[Path], study: Path
 ) -> None:
     with trials_in_process() as started:

@@ -1,4 +1,4 @@
-"""Headless Chromium, told what to do over a pipe by its own debugging protocol: no driver, no
+"""Headless Chromium, driven over a pipe by its own debugging protocol: no driver, no
 further package.
 """
 
@@ -32,10 +32,10 @@ class Browser:
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)[
             "sessionId"
         ]
-        self.asked: list[str] = []
+        self.requested_urls: list[str] = []
         """Every URL that the page asked for"""
-        self.said: list[str] = []
-        """Errors that the page told the console of"""
+        self.console_errors: list[str] = []
+        """Errors that the page wrote to the console"""
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
 
@@ -52,17 +52,17 @@ class Browser:
                 assert "error" not in answer, answer
                 return answer["result"]
             if answer.get("method") == "Network.requestWillBeSent":
-                self.asked.append(answer["params"]["request"]["url"])
+                self.requested_urls.append(answer["params"]["request"]["url"])
             if answer.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded"):
-                self.said.append(json.dumps(answer["params"]))
+                self.console_errors.append(json.dumps(answer["params"]))
 
     def _next(self, end: float) -> dict[str, Any]:
         while b"\0" not in self._held:
             ready, _, _ = select.select([self._back], [], [], max(end - time.monotonic(), 0))
             assert ready, "the browser does not answer"
-            piece = os.read(self._back, 1 << 20)
-            assert piece, "the browser is gone"
-            self._held += piece
+            chunk = os.read(self._back, 1 << 20)
+            assert chunk, "the browser is gone"
+            self._held += chunk
         line, _, self._held = self._held.partition(b"\0")
         return json.loads(line)
 
@@ -87,10 +87,10 @@ class Browser:
 
     def until(self, code: str, seconds: float = 20) -> Any:
         end = time.monotonic() + seconds
-        while not (found := self.evaluate(code)):
+        while not (value := self.evaluate(code)):
             assert time.monotonic() < end, f"never came true: {code}"
             time.sleep(0.1)
-        return found
+        return value
 
     def screenshot(self, path: Path) -> None:
         shot = self.call("Page.captureScreenshot", captureBeyondViewport=True)

@@ -121,8 +121,8 @@ def main(options: dict[str, Any]) -> None:
     configure_logging()
     app = make_app(Service(models=models, store=store, access=access, limits=limits))
     port = bound.getsockname()[1]
-    said = json.dumps({"url": f"http://127.0.0.1:{port}"})
-    serve(app, bound, lambda: print(said, flush=True), **options.get("server", {}))
+    ready_line = json.dumps({"url": f"http://127.0.0.1:{port}"})
+    serve(app, bound, lambda: print(ready_line, flush=True), **options.get("server", {}))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A real server process for a test: started on a free port, asked over HTTP, ended with SIGTERM."""
+"""A real server process for a test: a free port, queries over HTTP, SIGTERM at the end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,6 @@ class Server:
     url: str
     process: subprocess.Popen[str]
     log: Path
-    asked: list[str] = field(default_factory=list)
 
     @property
     def port(self) -> int:

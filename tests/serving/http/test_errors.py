@@ -197,10 +197,10 @@ def test_a_body_over_the_limit_is_not_read(server: Server) -> None:
     connection.putrequest("POST", "/v1/rank")
     connection.putheader("transfer-encoding", "chunked")
     connection.endheaders()
-    piece = b"ffff\r\n" + b" " * 0xFFFF + b"\r\n"
+    chunk = b"ffff\r\n" + b" " * 0xFFFF + b"\r\n"
     try:
         for _ in range(50):
-            connection.send(piece)
+            connection.send(chunk)
             time.sleep(0.01)
     except OSError:
         pass  # hung up on
@@ -275,8 +275,8 @@ def test_a_slow_body_is_hung_up_on_and_holds_no_worker(server: Server) -> None:
     assert server.rank().status == 200
     for caller in callers:
         answer = b""
-        while piece := caller.recv(4096):
-            answer += piece
+        while chunk := caller.recv(4096):
+            answer += chunk
         assert b"slow_body" in answer
         caller.close()
 

@@ -36,10 +36,13 @@ def test_a_full_queue_refuses_at_once_and_answers_are_never_mixed_up(tmp_path: P
         ThreadPoolExecutor(12) as many,
     ):
         began = time.monotonic()
-        found = list(many.map(lambda n: slow(server, 0.6, n), range(12)))
-        assert Counter(status for status, _ in found) == {200: 4, 503: 8}
-        for n, (status, said) in enumerate(found):
-            assert said == (f"r{n}", f"i{n}") if status == 200 else said["retry-after"] == "1"  # type: ignore[index]
+        responses = list(many.map(lambda n: slow(server, 0.6, n), range(12)))
+        assert Counter(status for status, _ in responses) == {200: 4, 503: 8}
+        for n, (status, response) in enumerate(responses):
+            if status == 200:
+                assert response == (f"r{n}", f"i{n}")
+            else:
+                assert response["retry-after"] == "1"  # type: ignore[index]
         assert time.monotonic() - began < 10
         assert server.ask("GET", "/readyz").status == 200, "probes have a place of their own"
         assert server.metric('hemix_refused_total{code="overloaded"}') == 8
@@ -52,7 +55,9 @@ def test_a_full_queue_refuses_at_once_and_answers_are_never_mixed_up(tmp_path: P
             )
         )
         assert all(
-            said == (f"r{n}", f"i{n}") for n, (status, said) in enumerate(answers) if status == 200
+            response == (f"r{n}", f"i{n}")
+            for n, (status, response) in enumerate(answers)
+            if status == 200
         )
         assert Counter(status for status, _ in answers)[200] > 0
 
@@ -73,7 +78,7 @@ def test_many_large_bodies_do_not_fill_the_memory(tmp_path: Path) -> None:
         server.until(lambda: server.metric('hemix_queue{gate="all"}') == 0)
 
 
-def test_a_deadline_is_kept_and_the_worker_comes_back(tmp_path: Path) -> None:
+def test_a_deadline_holds_and_the_worker_comes_back(tmp_path: Path) -> None:
     with fake_server(
         tmp_path, limits={"workers": 1, "queue": 5, "deadline_seconds": 0.5}
     ) as server:
@@ -83,7 +88,7 @@ def test_a_deadline_is_kept_and_the_worker_comes_back(tmp_path: Path) -> None:
         server.until(lambda: server.metric('hemix_queue{gate="all"}') == 0)
 
 
-def test_what_a_gone_client_asked_for_is_not_begun(tmp_path: Path) -> None:
+def test_a_disconnected_clients_request_is_not_started(tmp_path: Path) -> None:
     with fake_server(tmp_path, limits={"workers": 1, "queue": 50}) as server:
         body = json.dumps(
             {"user": "u1", "items": [{"id": "i1"}], "context": {"sleep": 1.0}}
@@ -113,14 +118,14 @@ def test_a_client_that_never_sends_a_whole_head(server: Server) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_end_finishes_what_is_in_work(tmp_path: Path, number: signal.Signals) -> None:
     with fake_server(tmp_path) as server:
-        found: list[object] = []
-        asking = threading.Thread(target=lambda: found.append(slow(server, 1.0, 5)))
+        responses: list[object] = []
+        asking = threading.Thread(target=lambda: responses.append(slow(server, 1.0, 5)))
         asking.start()
         server.until(lambda: server.metric('hemix_queue{gate="rank"}') == 1)
         server.process.send_signal(number)
         assert server.process.wait(30) == 0
         asking.join()
-        assert found == [(200, ("r5", "i5"))]
+        assert responses == [(200, ("r5", "i5"))]
 
 
 def test_a_store_that_fails_degrades_and_says_so(tmp_path: Path) -> None:
@@ -158,7 +163,7 @@ def files(server: Server) -> int:
 def test_a_client_that_does_not_read_its_answers_is_hung_up_on(tmp_path: Path) -> None:
     with fake_server(tmp_path, server={"client_seconds": 1.0}) as server:
         item = "x" * 250
-        told = [
+        events = [
             {
                 "event": "interaction",
                 "id": f"e{n}",
@@ -168,8 +173,8 @@ def test_a_client_that_does_not_read_its_answers_is_hung_up_on(tmp_path: Path) -
             }
             for n in range(5)
         ]
-        assert server.ask("POST", "/v1/events", told).json["accepted"] == 5
-        asked = json.dumps({"user": "u1", "items": [{"id": "i1"}] * 2000, "explain": True}).encode()
+        assert server.ask("POST", "/v1/events", events).json["accepted"] == 5
+        body = json.dumps({"user": "u1", "items": [{"id": "i1"}] * 2000, "explain": True}).encode()
         before = files(server)
         deaf = socket.socket()
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -177,7 +182,7 @@ def test_a_client_that_does_not_read_its_answers_is_hung_up_on(tmp_path: Path) -
         with deaf:
             deaf.connect(("127.0.0.1", server.port))
             for _ in range(4):  # three MiB each, more than the kernel takes
-                deaf.sendall(head("/v1/rank", len(asked)) + asked)
+                deaf.sendall(head("/v1/rank", len(body)) + body)
             server.until(
                 lambda: (
                     {"connection closed": "answer"}
@@ -203,7 +208,7 @@ def test_a_client_that_goes_on_with_a_body_that_nobody_reads_is_hung_up_on(tmp_p
                         time.sleep(0.05)
 
 
-def test_past_the_bound_on_requests_probes_are_answered_and_others_told_when_to_come_back(
+def test_past_the_request_limit_probes_answer_and_others_get_retry_after(
     tmp_path: Path,
 ) -> None:
     with fake_server(tmp_path, limits={"requests": 3}) as server:
@@ -229,9 +234,9 @@ def alive(caller: socket.socket) -> None:
     caller.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
     answer = b""
     while not answer.endswith(b"}"):
-        piece = caller.recv(4096)
-        assert piece, "hung up on"
-        answer += piece
+        chunk = caller.recv(4096)
+        assert chunk, "hung up on"
+        answer += chunk
     assert answer.startswith(b"HTTP/1.1 200")
 
 

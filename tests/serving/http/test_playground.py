@@ -48,8 +48,8 @@ def page(
 )
 def test_it_fits_and_asks_nobody_else(page: tuple[Server, Browser], width: int, dark: bool) -> None:
     server, made = page
-    made.asked.clear()
-    made.said.clear()
+    made.requested_urls.clear()
+    made.console_errors.clear()
     made.open(f"{server.url}/", width=width, dark=dark)
     made.until(f"{ROWS} === 12")
     made.until("document.querySelectorAll('#global circle').length > 0")
@@ -57,8 +57,10 @@ def test_it_fits_and_asks_nobody_else(page: tuple[Server, Browser], width: int, 
     paper = made.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", paper))) < 200) is dark
     assert made.evaluate("document.getElementById('problem').textContent") == ""
-    assert {url for url in made.asked if not url.startswith((server.url, "data:"))} == set()
-    assert made.said == []
+    assert {
+        url for url in made.requested_urls if not url.startswith((server.url, "data:"))
+    } == set()
+    assert made.console_errors == []
 
 
 @pytest.mark.slow
@@ -90,7 +92,7 @@ def test_a_click_enters_the_real_time_history_and_changes_the_ranking(
 
 
 @pytest.mark.slow
-def test_what_is_wrong_is_said(page: tuple[Server, Browser]) -> None:
+def test_the_page_shows_errors(page: tuple[Server, Browser]) -> None:
     server, made = page
     made.open(f"{server.url}/")
     made.until(f"{ROWS} === 12")
@@ -104,8 +106,8 @@ def test_what_is_wrong_is_said(page: tuple[Server, Browser]) -> None:
 @pytest.mark.slow
 def test_the_page_of_the_api(page: tuple[Server, Browser]) -> None:
     server, made = page
-    made.asked.clear()
+    made.requested_urls.clear()
     made.open(f"{server.url}/docs", width=390)
     made.until("document.querySelectorAll('details').length >= 9")
     assert made.evaluate("document.documentElement.scrollWidth") <= 390
-    assert all(url.startswith(server.url) for url in made.asked)
+    assert all(url.startswith(server.url) for url in made.requested_urls)

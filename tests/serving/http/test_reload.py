@@ -152,7 +152,7 @@ def test_what_is_wrong_of_a_load_is_named(loader: Server, tmp_path: Path) -> Non
         assert "no registry" in answer.error["message"]
 
 
-def test_what_is_found_in_a_folder(tmp_path: Path) -> None:
+def test_runs_of_a_folder(tmp_path: Path) -> None:
     with raises(RunError, code="missing_run"):
         find_runs(tmp_path / "nowhere")
     with raises(RunError, "run.json", code="missing_run"):
@@ -168,7 +168,7 @@ def test_what_is_found_in_a_folder(tmp_path: Path) -> None:
     assert find_runs(tmp_path / "feed" / "9")[0][:2] == ("9", "1")
 
 
-def test_logs_beside_a_demo_are_not_looked_at(tmp_path: Path) -> None:
+def test_logs_of_a_demo_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "old.pkl").write_bytes(pickle.dumps(1))
     check_folder(tmp_path)

@@ -25,7 +25,7 @@ from hemix.runs import Run
 from hemix.serving.types import Event
 from tests.refusals import raises
 from tests.serving.http.process import Server, started
-from tests.serving.parity import TOLERANCE, asked_requests, expected_scores, live_events
+from tests.serving.parity import TOLERANCE, expected_scores, live_events, logged_requests
 from tests.serving.redis_server import RedisServer
 
 
@@ -76,8 +76,8 @@ def test_scores_over_http_are_those_of_training(
     expected = expected_scores(run, data)
     events = live_events(rich_logs, run.schema)
     done = checked = 0
-    for asked in asked_requests(rich_logs, data):
-        request = asked.request
+    for logged in logged_requests(rich_logs, data):
+        request = logged.request
         until = next(
             (n for n in range(done, len(events)) if events[n].time_ms >= request.time_ms),
             len(events),
@@ -94,7 +94,7 @@ def test_scores_over_http_are_those_of_training(
         )
         rows = {
             candidate.id: expected[row]
-            for candidate, row in zip(request.items, asked.log_rows, strict=True)
+            for candidate, row in zip(request.items, logged.log_rows, strict=True)
         }
         if len(rows) < len(request.items):
             continue  # an item twice with other fields
@@ -120,7 +120,9 @@ def test_an_event_counts_at_once(served) -> None:  # type: ignore[no-untyped-def
     }
 
 
-def test_what_serves_is_told(served, rich_run: Path) -> None:  # type: ignore[no-untyped-def]
+def test_the_served_model_is_reported(  # type: ignore[no-untyped-def]
+    served, rich_run: Path
+) -> None:
     server, client = served
     [model] = client.models()
     assert model["sha256"] == hashlib.sha256((rich_run / "run.json").read_bytes()).hexdigest()
@@ -239,11 +241,11 @@ def test_what_cannot_be_served_ends_in_one_line(
     args: list[str],
     says: str,
 ) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
         words = [
-            {"RUN": str(rich_run), "TAKEN": str(taken.getsockname()[1])}.get(word, word)
+            {"RUN": str(rich_run), "TAKEN": str(listener.getsockname()[1])}.get(word, word)
             for word in args
         ]
         store = [] if "--store" in words else ["--store", "memory://"]
@@ -251,9 +253,9 @@ def test_what_cannot_be_served_ends_in_one_line(
         monkeypatch.setattr("sys.argv", ["hemix", "serve", *words, *store, *port, "--no-log"])
         with pytest.raises(SystemExit) as end:
             main()
-    said = capsys.readouterr()
-    assert (end.value.code, said.out) == (2, "")
-    assert len(said.err.splitlines()) == 1 and says in said.err, said.err
+    printed = capsys.readouterr()
+    assert (end.value.code, printed.out) == (2, "")
+    assert len(printed.err.splitlines()) == 1 and says in printed.err, printed.err
 
 
 @pytest.mark.slow
@@ -274,7 +276,7 @@ def test_no_accepted_event_is_lost_by_kill_9(rich_run: Path, tmp_path: Path, kin
                     for body in range(10_000):
                         ids = [f"{round_}-{thread}-{body}-{n}" for n in range(5)]
                         try:
-                            said = client.events(
+                            response = client.events(
                                 [
                                     {
                                         "event": "interaction",
@@ -288,7 +290,7 @@ def test_no_accepted_event_is_lost_by_kill_9(rich_run: Path, tmp_path: Path, kin
                             )
                         except ServerError:
                             return  # killed: these may or may not be there
-                        assert said["accepted"] == 5
+                        assert response["accepted"] == 5
                         accepted.extend(ids)
                         if time.monotonic() > end + 5:
                             return
@@ -318,8 +320,8 @@ def test_no_accepted_event_is_lost_by_kill_9(rich_run: Path, tmp_path: Path, kin
                 for i in accepted
             ]
             for first in range(0, len(again), 1000):
-                said = client.events(again[first : first + 1000])
-                assert (said["accepted"], said["rejected"]) == (0, []), (
+                response = client.events(again[first : first + 1000])
+                assert (response["accepted"], response["rejected"]) == (0, []), (
                     "every accepted event is there still"
                 )
     finally:
@@ -376,7 +378,7 @@ def test_what_one_server_took_the_other_ranks_by(rich_run: Path, tmp_path: Path)
         ):
             clients = Client(a.url), Client(b.url)
             for n, (teller, ranker) in enumerate((clients, clients[::-1]) * 3):
-                told = [
+                sent = [
                     {
                         "event": "interaction",
                         "id": f"e{n}",
@@ -385,9 +387,9 @@ def test_what_one_server_took_the_other_ranks_by(rich_run: Path, tmp_path: Path)
                         "type": "a1",
                     }
                 ]
-                assert teller.events(told)["accepted"] == 1
+                assert teller.events(sent)["accepted"] == 1
                 assert (
-                    teller.events(told)["duplicate"] == 1 and ranker.events(told)["duplicate"] == 1
+                    teller.events(sent)["duplicate"] == 1 and ranker.events(sent)["duplicate"] == 1
                 )
                 seen = [
                     one.rank("u1", ["i7", "i8"], explain=True)["items"] for one in (ranker, teller)

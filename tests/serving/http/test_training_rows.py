@@ -18,19 +18,19 @@ from hemix.serving.ranking_log.replay import replay
 from hemix.serving.stores import StoreLimits, open_store
 from tests.serving.http.process import ROOT
 from tests.serving.http.test_server_process import as_json, serving
-from tests.serving.parity import TOLERANCE, asked_requests, live_events
+from tests.serving.parity import TOLERANCE, live_events, logged_requests
 
 
 def test_rankings_of_a_server_that_has_ended_are_replayed(
     rich_logs: Path, rich_data: Path, rich_run: Path, tmp_path: Path
 ) -> None:
     run, url = Run.load(rich_run), f"sqlite:///{tmp_path / 'events.db'}"
-    asked = asked_requests(rich_logs, Dataset(rich_data))[::4]
+    requests = logged_requests(rich_logs, Dataset(rich_data))[::4]
     events = live_events(rich_logs, run.schema)
     scores = []
     with serving(rich_run, tmp_path, "--store", url) as server:
         client, done = Client(server.url), 0
-        for one in asked:
+        for one in requests:
             until = next(
                 (i for i, e in enumerate(events) if e.time_ms >= one.request.time_ms), len(events)
             )
@@ -52,7 +52,7 @@ def test_rankings_of_a_server_that_has_ended_are_replayed(
     assert sum(pq.read_metadata(f).num_rows for f in (folder / "events").glob("*.parquet")) == done
     store = open_store(url, StoreLimits(ttl_ms=None))
     back = list(replay(folder, Engine(run, store, name=rich_run.name, version="1"), store))
-    assert [one.id for one in back] == [one.request.id for one in asked]
+    assert [one.id for one in back] == [one.request.id for one in requests]
     assert max(one.difference for one in back) <= TOLERANCE
     for one, expected in zip(back, scores, strict=True):
         assert [item.id for item in one.ranking.items] == [item for item, _ in expected]
@@ -68,7 +68,7 @@ def test_rankings_of_a_server_that_has_ended_are_replayed(
             text=True,
         )
     )
-    assert again["rankings"] == len(asked) and again["max_abs_difference"] <= TOLERANCE
+    assert again["rankings"] == len(requests) and again["max_abs_difference"] <= TOLERANCE
     assert again["with_scores_on_one_side_only"] == 0
     rows = json.loads(
         subprocess.check_output(

@@ -82,7 +82,9 @@ def served_rows(folder: Path, schema: str, context: dict[str, Any]) -> Path:
     return folder / "rows"
 
 
-def beside(folder: Path, schema: str, context: dict[str, Any], **columns: Any) -> Prepared:
+def prepare_with_older_rows(
+    folder: Path, schema: str, context: dict[str, Any], **columns: Any
+) -> Prepared:
     """The log of three days and what was served on the third, prepared together."""
     rows = served_rows(folder, schema, context)
     logs = write(folder / "logs", schema)
@@ -104,7 +106,7 @@ ONE = "{type: categorical, vocabulary: {min_count: 1}}"
 
 
 @pytest.mark.parametrize(
-    ("schema", "columns", "said"),
+    ("schema", "columns", "context_fields"),
     [
         (PLAIN, {}, {}),
         (PLAIN, {"click": [bool(n % 2) for n in range(12)]}, {}),
@@ -150,9 +152,9 @@ ONE = "{type: categorical, vocabulary: {min_count: 1}}"
     ],
 )
 def test_prepared_together(
-    tmp_path: Path, schema: str, columns: dict[str, Any], said: dict[str, Any]
+    tmp_path: Path, schema: str, columns: dict[str, Any], context_fields: dict[str, Any]
 ) -> None:
-    data = beside(tmp_path, schema, said, **columns)
+    data = prepare_with_older_rows(tmp_path, schema, context_fields, **columns)
     splits = data.manifest["splits"]
     assert [split["rows"] for split in splits.values()] == [4, 4, 6] and data.manifest[
         "impressions"
@@ -348,12 +350,14 @@ SPLITS = {
 
 @pytest.mark.parametrize("name", SPLITS)
 def test_the_column_of_the_split(tmp_path: Path, name: str) -> None:
-    boundaries, values, kind, said, found = SPLITS[name]
+    boundaries, values, kind, context_fields, expected = SPLITS[name]
     schema = f"{{name: x, labels: {{click: {{}}}}, split: {{column: dt, {boundaries}}}}}"
-    data = beside(tmp_path, schema, said, dt=pa.array([values[n // 4] for n in range(12)], kind))
+    data = prepare_with_older_rows(
+        tmp_path, schema, context_fields, dt=pa.array([values[n // 4] for n in range(12)], kind)
+    )
     assert [split["rows"] for split in data.manifest["splits"].values()] == [4, 4, 6]
     written = pq.read_table(tmp_path / "logs" / "impressions.parquet" / "b")["dt"]
-    assert written.to_pylist() == [found, found]
+    assert written.to_pylist() == [expected, expected]
 
 
 def test_a_strict_server_takes_the_column_of_the_split() -> None:
@@ -366,11 +370,11 @@ def test_a_strict_server_takes_the_column_of_the_split() -> None:
 def test_a_part_of_which_nothing_is_known_is_null(tmp_path: Path) -> None:
     schema = "{name: x, labels: {click: {}}, split: {column: dt, valid: 1, test: 2}}"
     with raises(DataError, "row 0", field="dt"):
-        beside(tmp_path, schema, {}, dt=[n // 4 for n in range(12)])
+        prepare_with_older_rows(tmp_path, schema, {}, dt=[n // 4 for n in range(12)])
 
 
 @pytest.mark.parametrize(
-    ("boundaries", "found"),
+    ("boundaries", "expected"),
     [
         ("valid: 2026-01-06, test: 2026-01-07", "2026-01-05"),
         (
@@ -390,20 +394,20 @@ def test_a_part_of_which_nothing_is_known_is_null(tmp_path: Path) -> None:
         ("valid: 0.5, test: 0.9", None),
     ],
 )
-def test_what_a_time_is_in_the_column_of_the_split(boundaries: str, found: Any) -> None:
+def test_what_a_time_is_in_the_column_of_the_split(boundaries: str, expected: Any) -> None:
     """At midnight UTC of the Monday, eight o'clock in Shanghai."""
     schema = (
         "{name: x, labels: {click: {}}, clock: {timezone: Asia/Shanghai}, split: "
         f"{{column: dt, {boundaries}}}}}"
     )
-    assert SplitColumnFormat(Schema.parse(schema)).value(MONDAY_MS) == found
+    assert SplitColumnFormat(Schema.parse(schema)).value(MONDAY_MS) == expected
 
 
 def test_events_too(tmp_path: Path) -> None:
     schema = (
         PLAIN
         + """
-tables: {events: told}
+tables: {events: event_log}
 history: {clock_column: when, action: {column: what, vocabulary: {min_count: 1}},
           fields: {paid: {type: numeric, buckets: 2}, flag: {type: categorical,
             vocabulary: {min_count: 1}}}}
@@ -433,9 +437,9 @@ history: {clock_column: when, action: {column: what, vocabulary: {min_count: 1}}
         "flag": [True, False],
         "blob": [b"\xff", None],
     }
-    (logs / "told").mkdir()
-    pq.write_table(pa.table(older), logs / "told" / "a.parquet")
-    (tmp_path / "rows" / "events").rename(logs / "told" / "b")
+    (logs / "event_log").mkdir()
+    pq.write_table(pa.table(older), logs / "event_log" / "a.parquet")
+    (tmp_path / "rows" / "events").rename(logs / "event_log" / "b")
     data = Prepared(tmp_path / "data", prepare(logs, tmp_path / "data"))
     assert (data.manifest["history"]["events"], data.manifest["history"]["duplicates"]) == (3, 0)
     assert data.ids("users") == ["0", "1"]

@@ -38,7 +38,7 @@ from hemix.serving.types import (
     RankRequest,
 )
 from tests.planted import write_logs
-from tests.serving.parity import TOLERANCE, Asked, asked_requests, live_events, replayed
+from tests.serving.parity import TOLERANCE, LoggedRequest, live_events, logged_requests, replayed
 
 
 def late(events: Sequence[Event]) -> list[Event]:
@@ -47,13 +47,15 @@ def late(events: Sequence[Event]) -> list[Event]:
     return [events[i] for i in order]
 
 
-def features(asked: Sequence[Asked], user: dict[str, Any], item: dict[str, Any]) -> list[Event]:
+def features(
+    requests: Sequence[LoggedRequest], user: dict[str, Any], item: dict[str, Any]
+) -> list[Event]:
     """What is said of the first request's user and of all its candidates, a moment before it."""
-    first = asked[0].request
-    said = [
+    first = requests[0].request
+    events = [
         Event(id="of-user", kind="user", time_ms=first.time_ms - 1, user=first.user, fields=user)
     ]
-    return said + [
+    return events + [
         Event(id=f"of-{c.id}", kind="item", time_ms=first.time_ms - 1, item=c.id, fields=item)
         for c in {c.id: c for c in first.items}.values()
     ]
@@ -78,13 +80,13 @@ def test_a_replay_gives_the_scores_that_were_served(
     log = RankingLog(tmp_path / "served", run.schema, LogCapacity(rows=150))
     logged = LoggingStore(store, log)
     engine = Engine(run, logged, ServeConfig(store_timeout=20), name="feed", version="3", log=log)
-    asked = asked_requests(logs, Dataset(data))[:: 3 if name == "planted" else 1]
+    requests = logged_requests(logs, Dataset(data))[:: 3 if name == "planted" else 1]
     events = late(live_events(logs, run.schema))
-    half, served, revisions = len(asked) // 2, [], set()
-    for number, one in enumerate(replayed(logged, events, asked)):
+    half, served, revisions = len(requests) // 2, [], set()
+    for number, one in enumerate(replayed(logged, events, requests)):
         if number == half:
-            said = {"age": 30.0, "lat": 31.5}, {"category": "c1", "price": 0.5, "tags": ["t1"]}
-            logged.append(features(asked[half:], *said))
+            changed = {"age": 30.0, "lat": 31.5}, {"category": "c1", "price": 0.5, "tags": ["t1"]}
+            logged.append(features(requests[half:], *changed))
         items = tuple(
             dataclasses.replace(c, fields={**c.fields, "price": 0.25}) if number % 7 == 0 else c
             for c in one.request.items
@@ -94,7 +96,7 @@ def test_a_replay_gives_the_scores_that_were_served(
         ]
         served.append(ranking)
         revisions.add(ranking.history_revision)
-    logged.append(features(asked[half:], {"age": 60.0}, {"category": "c2"})[1:])
+    logged.append(features(requests[half:], {"age": 60.0}, {"category": "c2"})[1:])
     log.close()
     assert log.dropped == 0 and log.problem is None and len(revisions) > 10
 
@@ -122,8 +124,8 @@ def test_a_replay_would_notice(
     run, store = Run.load(planted_run), open_store("memory://", StoreLimits(ttl_ms=None))
     log = RankingLog(tmp_path / "served", run.schema)
     engine = Engine(run, store, ServeConfig(store_timeout=20), log=log)
-    asked = asked_requests(planted_logs, Dataset(planted_data))[:20]
-    for one in replayed(store, live_events(planted_logs, run.schema), asked):
+    requests = logged_requests(planted_logs, Dataset(planted_data))[:20]
+    for one in replayed(store, live_events(planted_logs, run.schema), requests):
         engine.rank([one.request])
     log.close()
 
@@ -132,7 +134,8 @@ def test_a_replay_would_notice(
             return store.arrivals(user, until=until)[:-1]
 
     assert max(one.difference for one in replay(log.folder, engine, store)) <= TOLERANCE
-    assert max(one.difference for one in replay(log.folder, engine, Short())) > TOLERANCE  # type: ignore[arg-type]
+    shortened = replay(log.folder, engine, Short())  # type: ignore[arg-type]
+    assert max(one.difference for one in shortened) > TOLERANCE
 
 
 def test_prepare_reads_what_was_served_as_an_impression_log(
@@ -148,10 +151,10 @@ def test_prepare_reads_what_was_served_as_an_impression_log(
     log = RankingLog(tmp_path / "served", run.schema)
     logged = LoggingStore(store, log)
     engine = Engine(run, logged, ServeConfig(store_timeout=20), log=log)
-    asked = [
-        one for split in ("train", "valid", "test") for one in asked_requests(small, data, split)
+    logged_rankings = [
+        one for split in ("train", "valid", "test") for one in logged_requests(small, data, split)
     ]
-    for one in replayed(logged, live_events(small, run.schema), asked):
+    for one in replayed(logged, live_events(small, run.schema), logged_rankings):
         engine.rank([one.request])
     log.close()
 
@@ -231,7 +234,7 @@ def test_files_appear_whole_by_size_and_by_time(tmp_path: Path) -> None:
     assert len(set(ids)) == 25, "rankings of one id stay apart"
 
 
-def test_a_trial_with_its_own_history_is_not_kept(tmp_path: Path) -> None:
+def test_a_ranking_of_its_own_history_is_not_logged(tmp_path: Path) -> None:
     log, request = served_log(tmp_path)
     log.log_ranking(served(dataclasses.replace(request, history=HistoryOverride())))
     log.close()
@@ -298,7 +301,7 @@ def test_rows_are_made_when_nothing_is_in_work_while_the_queue_leaves_time(
     )
 
 
-def test_old_files_are_deleted_where_that_is_asked_for_and_nothing_else(tmp_path: Path) -> None:
+def test_only_old_files_are_deleted_and_only_by_the_setting(tmp_path: Path) -> None:
     gone, _ = served_log(tmp_path / "feed-1-x", rows=1)
     body = [Event(id="e", kind="interaction", time_ms=1, user="u", item="i", action="click")]
     gone.log_events(body, 1)
@@ -317,7 +320,7 @@ def test_old_files_are_deleted_where_that_is_asked_for_and_nothing_else(tmp_path
     assert len(list((log.folder / "events").glob("*.parquet"))) == 3, "the new ones stay"
 
 
-def test_a_disk_that_refuses_is_told_and_serving_goes_on(tmp_path: Path) -> None:
+def test_a_failed_write_is_reported_and_serving_continues(tmp_path: Path) -> None:
     log, request = served_log(tmp_path / "served", rows=1)
     shutil.rmtree(tmp_path / "served" / "rankings")
     log.log_ranking(served(request))
@@ -344,7 +347,7 @@ def test_a_disk_that_is_nearly_full_is_left_to_the_store(
     assert not list(tmp_path.rglob("*.parquet*"))
 
 
-def test_a_value_that_no_column_takes_costs_its_own_piece_alone(tmp_path: Path) -> None:
+def test_a_value_outside_its_columns_type_costs_its_own_chunk_alone(tmp_path: Path) -> None:
     log, request = served_log(tmp_path, seconds=0.1)
     log.log_ranking(served(dataclasses.replace(request, time_ms=2**70)))
     until = time.monotonic() + 20

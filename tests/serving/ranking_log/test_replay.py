@@ -25,7 +25,7 @@ from hemix.serving.ranking_log.logged_events import LoggedEvents, history_at
 from hemix.serving.ranking_log.replay import replay, replay_log
 from hemix.serving.stores import StoreLimits, open_store
 from hemix.serving.types import Event
-from tests.serving.parity import TOLERANCE, asked_requests, live_events, replayed
+from tests.serving.parity import TOLERANCE, live_events, logged_requests, replayed
 from tests.serving.ranking_log.test_log import features, late
 from tests.serving.redis_server import RedisServer
 
@@ -63,13 +63,15 @@ def test_the_log_alone_gives_the_scores_that_were_served(
     engine = Engine(
         run, logged, ServeConfig(store_timeout=20), name="feed", version="1", log=first_log
     )
-    asked = asked_requests(planted_logs, Dataset(planted_data))[::4]
-    half, opened = len(asked) // 2, [first_log]
+    requests = logged_requests(planted_logs, Dataset(planted_data))[::4]
+    half, opened = len(requests) // 2, [first_log]
     for number, one in enumerate(
-        replayed(logged, late(live_events(planted_logs, run.schema)), asked)
+        replayed(logged, late(live_events(planted_logs, run.schema)), requests)
     ):
         if number == half:
-            logged.append(features(asked[half:], {"age": 30.0}, {"category": "c1", "price": 0.5}))
+            logged.append(
+                features(requests[half:], {"age": 30.0}, {"category": "c1", "price": 0.5})
+            )
             opened.append(logs.open("feed", "2", run.schema))
             logs.release(first_log)
             engine = Engine(
@@ -92,16 +94,16 @@ def test_the_log_alone_gives_the_scores_that_were_served(
             Engine(run, open_store("memory://"), name="feed", version=version),
         )
     ]
-    assert len(back) == len(asked) and all(one.complete for one in back)
+    assert len(back) == len(requests) and all(one.complete for one in back)
     assert max(one.difference for one in back) <= TOLERANCE
     assert all(one.history_ranges == one.ranking.history_ranges for one in back)
     by_store = list(replay(opened[0].folder, Engine(run, store, name="feed", version="1"), store))
     assert not all(one.complete for one in by_store), "the store has dropped what the log still has"
     store.close()
 
-    found = replay_log(opened[1].folder, planted_run)
-    assert found["rankings"] == len(asked) - half and found["with_incomplete_histories"] == 0
-    assert found["max_abs_difference"] <= TOLERANCE
+    report = replay_log(opened[1].folder, planted_run)
+    assert report["rankings"] == len(requests) - half and report["with_incomplete_histories"] == 0
+    assert report["max_abs_difference"] <= TOLERANCE
 
 
 def test_events_that_the_log_lacks_are_noticed(
@@ -115,7 +117,7 @@ def test_events_that_the_log_lacks_are_noticed(
     for one in replayed(
         store,
         live_events(planted_logs, run.schema),
-        asked_requests(planted_logs, Dataset(planted_data))[:12],
+        logged_requests(planted_logs, Dataset(planted_data))[:12],
     ):
         engine.rank([one.request])
     logs.release(log)
@@ -133,11 +135,11 @@ def test_events_that_the_log_lacks_are_noticed(
         str(planted_run),
         "--json",
     ]
-    found = json.loads(subprocess.check_output(command, text=True))
+    report = json.loads(subprocess.check_output(command, text=True))
     assert (
-        found["rankings"] == 12
-        and found["with_incomplete_histories"] > 0
-        and found["max_abs_difference"] <= TOLERANCE
+        report["rankings"] == 12
+        and report["with_incomplete_histories"] > 0
+        and report["max_abs_difference"] <= TOLERANCE
     )
 
     pq.write_table(table.drop_columns(["served_revision"]), path)
@@ -179,9 +181,11 @@ def test_a_history_from_the_log_is_the_one_that_the_store_had(tmp_path: Path, se
     assert sum(history.revision > 0 for _, history in seen) > 100
     for user, history in seen:
         if history.revision:
-            found = history_at(
+            replayed_events = history_at(
                 arrived[user], history.revision, cap=limits.cap, ttl_ms=limits.ttl_ms
             )
-            assert found is not None and [e.id for e in found] == [e.id for e in history.events]
-            assert tuple(found) == history.events
+            assert replayed_events is not None and [e.id for e in replayed_events] == [
+                e.id for e in history.events
+            ]
+            assert tuple(replayed_events) == history.events
     assert history_at(arrived["u"], 1, cap=None, ttl_ms=None) is None

@@ -30,7 +30,7 @@ from hemix.serving.stores import StoreLimits, open_store
 from hemix.serving.types import Candidate, Event, Features, RankedItem, Ranking, RankRequest
 from tests.planted import write_logs
 from tests.refusals import raises
-from tests.serving.parity import Asked, asked_requests, live_events, replayed
+from tests.serving.parity import LoggedRequest, live_events, logged_requests, replayed
 
 NOW = 1_768_000_000_000
 SCHEMA = """
@@ -262,7 +262,7 @@ def test_whoever_did_what_a_label_depends_on_did_that_too(tmp_path: Path) -> Non
         [
             interaction(5, "a", "again"),
             interaction(7, "b", "order"),
-            interaction(9, "b", "click"),  # told later than the order that it came before
+            interaction(9, "b", "click"),  # sent after the order that followed it
             interaction(3, "a", "click", user="v"),
             interaction(6, "a", "order", user="v"),
             interaction(4, "b", "like", user="v"),
@@ -369,11 +369,11 @@ def test_a_position_that_cannot_be_one_is_left_aside_and_counted(
 
 def test_a_usable_position_goes_before_one_that_is_not(tmp_path: Path) -> None:
     log = Log(tmp_path, Schema.parse(SCHEMA))
-    told = [
+    events = [
         interaction(n, "a", "seen", kind="impression", fields={"position": p})
         for n, p in enumerate([True, 4, 5])
     ]
-    log.write([("r1", "u", NOW)], told)
+    log.write([("r1", "u", NOW)], events)
     assert log.rows("position")[("u", 0, "a")] == (4,) and log.counts["positions_left_out"] == 1
 
 
@@ -436,7 +436,7 @@ def test_older_logs_are_divided_too(tmp_path: Path) -> None:
 def test_a_log_that_was_served_and_answered_prepares_to_the_same_rows(
     planted_run: Path, tmp_path: Path
 ) -> None:
-    """Every request of the log ranked, every impression and outcome told by events: prepare makes
+    """Every request of the log ranked, every impression and outcome sent as events: prepare makes
     the same rows of either. (An item twice in a request is one to its events, so such rows become
     equal, are dropped, and are left out here.)
     """
@@ -448,17 +448,19 @@ def test_a_log_that_was_served_and_answered_prepares_to_the_same_rows(
     log = RankingLog(tmp_path / "served", run.schema)
     logged = LoggingStore(store, log)
     engine = Engine(run, logged, ServeConfig(store_timeout=20), log=log)
-    asked = [
-        Asked(dataclasses.replace(one.request, id=f"{split}-{one.request.id}"), one.log_rows)
+    requests = [
+        LoggedRequest(
+            dataclasses.replace(one.request, id=f"{split}-{one.request.id}"), one.log_rows
+        )
         for split in ("train", "valid", "test")
-        for one in asked_requests(small, data, split)
+        for one in logged_requests(small, data, split)
     ]
-    asked.sort(key=lambda one: one.request.time_ms)
-    told = []
-    for one in replayed(logged, live_events(small, run.schema), asked):
+    requests.sort(key=lambda one: one.request.time_ms)
+    impressions = []
+    for one in replayed(logged, live_events(small, run.schema), requests):
         engine.rank([one.request])
-        told += [(one.request, shown[row]) for row in one.log_rows]
-    for n, (request, row) in enumerate(told):
+        impressions += [(one.request, shown[row]) for row in one.log_rows]
+    for n, (request, row) in enumerate(impressions):
         common: dict[str, Any] = dict(
             user=request.user, item=row["item_id"], time_ms=request.time_ms, ranking=request.id
         )
@@ -491,13 +493,14 @@ def test_a_log_that_was_served_and_answered_prepares_to_the_same_rows(
     again = Dataset(tmp_path / "again")
     once = [
         row
-        for row in told
+        for row in impressions
         if sum(
-            other[1]["item_id"] == row[1]["item_id"] and other[0].id == row[0].id for other in told
+            other[1]["item_id"] == row[1]["item_id"] and other[0].id == row[0].id
+            for other in impressions
         )
         == 1
     ]
-    assert len(once) > 0.8 * len(told)
+    assert len(once) > 0.8 * len(impressions)
     for name in ("train", "test"):
         ours, theirs = (
             row_count(d, name, {(r.user, r.time_ms, str(row["item_id"])) for r, row in once})

@@ -172,8 +172,8 @@ def logs(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
             return event_logs(tmp_path / "logs")
         case "typed":
             return typed_logs(tmp_path / "logs")
-    found: Path = request.getfixturevalue(f"{request.param}_logs")
-    return found
+    folder: Path = request.getfixturevalue(f"{request.param}_logs")
+    return folder
 
 
 def stored(url: str, impressions: bool) -> Store:
@@ -229,7 +229,7 @@ def test_the_histories_that_prepare_makes(logs: Path, url: str, tmp_path: Path) 
         for request_ms in (at(0, 12), at(1), at(2, 23)):
             ours = np.array([e.time_ms for e in events], np.int64)
             schema = encoders.schema
-            cuts = [
+            ranges = [
                 find_history_ranges(
                     times,
                     np.array([first]),
@@ -242,14 +242,14 @@ def test_the_histories_that_prepare_makes(logs: Path, url: str, tmp_path: Path) 
                 - first
                 for times, first, last in ((ours, 0, len(ours)), (time_ms, own.start, own.stop))
             ]
-            np.testing.assert_array_equal(cuts[0], cuts[1])
+            np.testing.assert_array_equal(ranges[0], ranges[1])
         compared += len(events)
     assert compared == len(time_ms) > 0
     assert (encoders.items.look_up(keys_of(pa.array(list(items))), -1) >= 0).any()
     store.close()
 
 
-def test_again_adds_nothing_and_grown_logs_what_is_new(tmp_path: Path, url: str) -> None:
+def test_a_second_load_adds_only_new_events(tmp_path: Path, url: str) -> None:
     logs = event_logs(tmp_path / "logs")
     first = api.store_load(logs, url)
     store = stored(url, False)
@@ -269,10 +269,12 @@ def test_again_adds_nothing_and_grown_logs_what_is_new(tmp_path: Path, url: str)
     store.close()
 
 
-GROWN = PLAIN + "tables: {events: told}\nhistory: {fields: {paid: {type: numeric, buckets: 2}}}\n"
+EVENTS_SCHEMA = (
+    PLAIN + "tables: {events: event_log}\nhistory: {fields: {paid: {type: numeric, buckets: 2}}}\n"
+)
 
 
-def grown_logs(folder: Path) -> Path:
+def logs_with_events_table(folder: Path) -> Path:
     """Events of which two differ in a column that the schema does not name, two in none, and two
     have no time.
     """
@@ -282,13 +284,13 @@ def grown_logs(folder: Path) -> Path:
         "time_ms": [at(0, 9), at(1), at(2)],
         "click": [1, 0, 1],
     }
-    logs = write(folder, GROWN, impressions=shown)
-    (logs / "told").mkdir()
-    pq.write_table(told(), logs / "told" / "b.parquet")
+    logs = write(folder, EVENTS_SCHEMA, impressions=shown)
+    (logs / "event_log").mkdir()
+    pq.write_table(events_table(), logs / "event_log" / "b.parquet")
     return logs
 
 
-def told() -> pa.Table:
+def events_table() -> pa.Table:
     times = [at(-1), at(-1), at(-1, 2), at(-1, 2), None, None, at(-1, 3)]
     return pa.table(
         {
@@ -340,14 +342,18 @@ NEW = pa.table(
         ("c", pa.concat_tables([NEW, NEW]), 1),
         ("c", pa.concat_tables([NEW, NEW.set_column(5, "page", pa.array(["q"]))]), 2),
         # the same file once more, written otherwise
-        ("b", told(), 0),
-        ("b", told().select(["page", "paid", "action", "time_ms", "item_id", "user_id"]), 0),
-        ("b", told().drop_columns("page"), 0),
-        ("b", told().set_column(5, "page", pa.array(["later", *"qrrsst"])), 0),
+        ("b", events_table(), 0),
+        (
+            "b",
+            events_table().select(["page", "paid", "action", "time_ms", "item_id", "user_id"]),
+            0,
+        ),
+        ("b", events_table().drop_columns("page"), 0),
+        ("b", events_table().set_column(5, "page", pa.array(["later", *"qrrsst"])), 0),
         (
             "b",
             moved(
-                told(),
+                events_table(),
                 user_id=pa.string(),
                 item_id=pa.float64(),
                 time_ms=pa.timestamp("us", "UTC"),
@@ -357,26 +363,28 @@ NEW = pa.table(
         ),
         (
             "b",
-            told().set_column(4, "paid", pa.array([0.1, 0.1, None, None, 2, 2, 3.5], pa.float64())),
+            events_table().set_column(
+                4, "paid", pa.array([0.1, 0.1, None, None, 2, 2, 3.5], pa.float64())
+            ),
             0,
         ),
         (
             "b",
-            told().append_column("more", pa.array(range(7))),
+            events_table().append_column("more", pa.array(range(7))),
             1,
         ),  # the two that were equal differ now
-        ("b", told().set_column(3, "action", pa.array(["click", *["view"] * 6])), 1),
+        ("b", events_table().set_column(3, "action", pa.array(["click", *["view"] * 6])), 1),
     ],
 )
 def test_an_event_stays_itself_when_logs_grow_or_are_written_anew(
     tmp_path: Path, file: str, content: pa.Table, accepted: int
 ) -> None:
-    logs, db = grown_logs(tmp_path / "logs"), f"sqlite:///{tmp_path / 'store.db'}"
+    logs, db = logs_with_events_table(tmp_path / "logs"), f"sqlite:///{tmp_path / 'store.db'}"
     first = api.store_load(logs, db)
     assert (first["events"], first["accepted"]) == (7, 6) and prepare(logs, tmp_path / "data")[
         "history"
     ]["events"] == 6
-    pq.write_table(content, logs / "told" / f"{file}.parquet")
+    pq.write_table(content, logs / "event_log" / f"{file}.parquet")
     assert api.store_load(logs, db)["accepted"] == accepted
 
 
@@ -404,8 +412,8 @@ def test_impressions_that_differ_in_a_column_that_another_file_lacks(tmp_path: P
 
 
 def test_nothing_is_loaded_of_logs_with_a_wrong_value(tmp_path: Path) -> None:
-    logs, db = grown_logs(tmp_path / "logs"), f"sqlite:///{tmp_path / 'store.db'}"
-    pq.write_table(NEW.set_column(0, "user_id", pa.array([""])), logs / "told" / "c.parquet")
+    logs, db = logs_with_events_table(tmp_path / "logs"), f"sqlite:///{tmp_path / 'store.db'}"
+    pq.write_table(NEW.set_column(0, "user_id", pa.array([""])), logs / "event_log" / "c.parquet")
     with raises(DataError, "c.parquet", "row 0", field="user_id"):
         api.store_load(logs, db)
     store = stored(db, False)
@@ -416,27 +424,30 @@ def test_nothing_is_loaded_of_logs_with_a_wrong_value(tmp_path: Path) -> None:
 def test_it_says_so_where_many_events_are_equal(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    api.store_load(grown_logs(tmp_path / "logs"), f"sqlite:///{tmp_path / 'store.db'}")
-    assert "1 of 7 rows (14 %)" in caplog.text and "told" in caplog.text
+    api.store_load(logs_with_events_table(tmp_path / "logs"), f"sqlite:///{tmp_path / 'store.db'}")
+    assert "1 of 7 rows (14 %)" in caplog.text and "event_log" in caplog.text
 
 
-def test_the_size_of_the_pieces_does_not_matter(logs: Path) -> None:
+def test_the_chunk_size_does_not_matter(logs: Path) -> None:
     def events(rows: int) -> list[tuple[object, ...]]:
-        found = [
-            event for _, piece in logged_events(open_logs(logs, None), rows) for event in piece
+        loaded = [
+            event for _, chunk in logged_events(open_logs(logs, None), rows) for event in chunk
         ]
-        return [(e.id, e.time_ms, e.user, e.item, e.action, e.fields) for e in found]
+        return [(e.id, e.time_ms, e.user, e.item, e.action, e.fields) for e in loaded]
 
     assert events(3) == events(100_000)
 
 
 def test_progress_and_a_cap(tmp_path: Path, url: str) -> None:
-    told: list[tuple[str, float]] = []
+    reports: list[tuple[str, float]] = []
     logs = event_logs(tmp_path / "logs")
     api.store_load(
-        logs, url, history_cap=1, on_progress=lambda what, share: told.append((what, share))
+        logs,
+        url,
+        history_cap=1,
+        on_progress=lambda what, fraction: reports.append((what, fraction)),
     )
-    assert told[-1] == ("loading events", 1.0)
+    assert reports[-1] == ("loading events", 1.0)
     store = stored(url, False)
     assert len(store.history("u", limit=99).events) == 6  # no cap is below what a request sees
     store.close()

@@ -206,17 +206,17 @@ def test_a_user_unheard_of_is_forgotten(opened: Open) -> None:
     assert store.history("u", limit=9).revision > before
 
 
-def test_an_item_of_which_nothing_is_said_is_forgotten(opened: Open) -> None:
+def test_an_item_without_new_features_expires(opened: Open) -> None:
     store = opened(item_ttl_ms=150)
-    said = says("p", 0, "item", "i", price=1, colour="red")
-    store.append([said, did("a", item="i")])
+    features = says("p", 0, "item", "i", price=1, colour="red")
+    store.append([features, did("a", item="i")])
     wait_for(lambda: store.items(["i"]) == {})
     assert ids(store.history("u", limit=9)) == ["a"]
     assert store.append([says("q", 1, "item", "i", price=2)]) == [True]
     assert store.items(["i"]).get("i", Features(values={"price": 2})).values == {"price": 2}, (
         "nothing of before comes back"
     )
-    wait_for(lambda: store.append([said]) == [True])  # its ids are forgotten too
+    wait_for(lambda: store.append([features]) == [True])  # its ids are forgotten too
 
 
 @pytest.mark.parametrize("kind", ["user", "item"])
@@ -233,8 +233,8 @@ def test_the_newest_event_keeps_all(opened: Open, kind: str) -> None:
         store.append([says(f"e{next(names)}", 0, kind, "x", seen=True)])
         longest, last = max(longest, time.monotonic() - last), time.monotonic()
         time.sleep(0.05)
-    found = store.user("x") if kind == "user" else store.items(["x"]).get("x", Features())
-    assert longest > 1.5 or found.values == {"age": 1, "seen": True}
+    features = store.user("x") if kind == "user" else store.items(["x"]).get("x", Features())
+    assert longest > 1.5 or features.values == {"age": 1, "seen": True}
 
 
 @pytest.mark.parametrize("kind", ["user", "item"])
@@ -336,8 +336,8 @@ def test_of_every_column_the_newest_value(opened: Open, kind: str) -> None:
 def test_features_of_many_items(opened: Open) -> None:
     store = opened()
     store.append([says(f"e{n}", 0, "item", f"i{n}", n=n) for n in range(0, 1200, 2)])
-    found = store.items([f"i{n}" for n in range(1200)])
-    assert {name: f.values["n"] for name, f in found.items()} == {
+    features = store.items([f"i{n}" for n in range(1200)])
+    assert {name: f.values["n"] for name, f in features.items()} == {
         f"i{n}": n for n in range(0, 1200, 2)
     }
     assert store.items([]) == {}

@@ -16,7 +16,13 @@ from hemix.serving.config import ServeConfig
 from hemix.serving.engine import Engine
 from hemix.serving.stores import StoreLimits, open_store
 from tests.rich import SCHEMA
-from tests.serving.parity import asked_requests, assert_same, expected_scores, live_events, replayed
+from tests.serving.parity import (
+    assert_same,
+    expected_scores,
+    live_events,
+    logged_requests,
+    replayed,
+)
 from tests.serving.redis_server import RedisServer
 from tests.serving.stores.conftest import empty
 
@@ -57,11 +63,11 @@ def test_events_as_they_came(rich_logs: Path, rich_data: Path, rich_run: Path, u
     store = open_store(url, StoreLimits(timeout_s=5))
     engine = Engine(run, store, ServeConfig(store_timeout=5))
     expected = expected_scores(run, data)
-    for asked in replayed(
-        store, live_events(rich_logs, run.schema), asked_requests(rich_logs, data)
+    for logged in replayed(
+        store, live_events(rich_logs, run.schema), logged_requests(rich_logs, data)
     ):
         for _ in range(2):
-            assert_same(engine.rank([asked.request])[0], asked, expected)
+            assert_same(engine.rank([logged.request])[0], logged, expected)
     engine.close()
     store.close()
 
@@ -85,9 +91,9 @@ def compare_loaded(logs: Path, folder: Path, trained: Path, url: str) -> None:
     engine = Engine(run, store, ServeConfig(store_timeout=5))
     expected = expected_scores(run, data)
     seen = 0
-    for asked in asked_requests(logs, data):
-        ranking = engine.rank([asked.request])[0]
-        assert_same(ranking, asked, expected)
+    for logged in logged_requests(logs, data):
+        ranking = engine.rank([logged.request])[0]
+        assert_same(ranking, logged, expected)
         seen += ranking.history_ranges[2] - ranking.history_ranges[0]
     assert seen > 0
     engine.close()

@@ -35,12 +35,12 @@ SEED = 5
 
 def bodies(store: Store) -> dict[int, int]:
     """How many events of each body are there."""
-    found: dict[int, int] = {}
+    counts: dict[int, int] = {}
     for user in range(7):
         for event in store.history(f"u{user}", limit=10**6).events:
             body = int(event.id.split("-")[0])
-            found[body] = found.get(body, 0) + 1
-    return found
+            counts[body] = counts.get(body, 0) + 1
+    return counts
 
 
 @pytest.mark.slow
@@ -59,12 +59,12 @@ def test_a_killed_writer_loses_nothing_that_sqlite_accepted(tmp_path: Path) -> N
             accepted = int(line)
         writer.wait(30)
         store = open_store(url)
-        found = bodies(store)
+        counts = bodies(store)
         store.close()
-        assert set(found.values()) == {50}
-        assert sorted(found) == list(range(len(found)))
-        assert len(found) - 1 >= accepted
-        accepted = len(found) - 1
+        assert set(counts.values()) == {50}
+        assert sorted(counts) == list(range(len(counts)))
+        assert len(counts) - 1 >= accepted
+        accepted = len(counts) - 1
     assert accepted > 100
 
 
@@ -86,12 +86,12 @@ def test_a_killed_redis_loses_nothing_that_it_accepted(tmp_path: Path) -> None:
             except StoreError:
                 timer.join()
             server.start()
-            found = bodies(store)
+            counts = bodies(store)
             server.stop()
-            assert set(found.values()) == {50}
-            assert sorted(found) == list(range(len(found)))
-            assert len(found) - 1 >= accepted
-            body = len(found)
+            assert set(counts.values()) == {50}
+            assert sorted(counts) == list(range(len(counts)))
+            assert len(counts) - 1 >= accepted
+            body = len(counts)
     finally:
         store.close()
         server.stop()

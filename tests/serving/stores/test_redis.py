@@ -88,7 +88,7 @@ def test_a_slow_one_is_waited_for_within_bounds(server: RedisServer) -> None:
         assert time.monotonic() - began < 10
     finally:
         server.send(signal.SIGCONT)
-    assert set(ids(store.history("u", limit=9))) <= {"a", "b"}  # whether it took b, nobody was told
+    assert set(ids(store.history("u", limit=9))) <= {"a", "b"}  # the reply for b was lost
     store.append([did("b")])
     assert set(ids(store.history("u", limit=9))) == {"a", "b"}
     store.close()
@@ -121,7 +121,7 @@ def test_a_revision_does_not_come_back_where_data_is_lost(server: RedisServer) -
     store.close()
 
 
-def test_a_time_to_live_that_is_taken_back(server: RedisServer) -> None:
+def test_a_writer_without_a_time_to_live_removes_it(server: RedisServer) -> None:
     server.start()
     store, forever = (open_store(server.url, StoreLimits(ttl_ms=ttl)) for ttl in (300, None))
     store.append([did("a"), did("b", user="v")])
@@ -145,7 +145,7 @@ def test_a_password_is_not_shown(url: str) -> None:
     assert "secret" not in str(refused.value) and "127.0.0.1" in str(refused.value)
 
 
-def test_a_wrong_password_is_told(server: RedisServer) -> None:
+def test_a_wrong_password_is_reported(server: RedisServer) -> None:
     server.start()
     with redis.Redis.from_url(server.url) as client:
         client.config_set("requirepass", "secret")
