@@ -64,6 +64,8 @@ def report(error: HemixError) -> int:
 
 
 def _reported_by_launcher(error: HemixError) -> bool:
+    if not isinstance(error, ProcessLost):
+        return False
     from hemix.training.launch import LAUNCHED
 
-    return isinstance(error, ProcessLost) and LAUNCHED in os.environ
+    return bool(os.environ.get(LAUNCHED))

@@ -187,7 +187,7 @@ class LoadedModels:
             return None
         try:
             return self._load_from(self.registry / name / version, name, version)
-        except (RequestError, RunError):
+        except (UsageError, RunError):
             raise
         except Exception as error:  # the old version stays, whatever a damaged folder raises
             kind = "" if isinstance(error, HemixError) else f"{type(error).__name__}: "
