@@ -215,22 +215,16 @@ class Split:
             replacement: Replace known ids at random.
             hidden: A part of the histories that no request sees, and that nothing counts.
         """
-        data, store = self._data, self._data.history
-        first = self.first_candidate[requests]
-        counts = self.first_candidate[requests + 1] - first
-        rows = range_positions(first, counts)
-        time_ms = self.time_ms[requests]
-        user_row = self.user_row[requests].astype(np.int64)
+        data, store, time_ms = self._data, self._data.history, self.time_ms[requests]
+        first, last = self.first_candidate[requests], self.first_candidate[requests + 1]
+        rows = range_positions(first, last - first)
         ranges = _without_part(store.ranges(self.user[requests].astype(np.int64), time_ms), hidden)
-        histories = _Histories.of(user_row, ranges)
+        histories = _Histories.of(self.user_row[requests].astype(np.int64), ranges)
         events = range_positions(histories.begin, np.diff(histories.offsets))
-
-        item_row = self.item_row[rows]
-        distinct, index = _distinct(
-            np.concatenate([item_row, store.item_row.take(events)]), data.items.rows
-        )
+        item_row = np.concatenate([self.item_row[rows], store.item_row.take(events)])
+        distinct, index = _distinct(item_row, data.items.rows)
         event_ids, event_time_ms = store.ids.take(events, axis=0), store.time_ms.take(events)
-        request_index = np.repeat(np.arange(len(requests), dtype=np.int64), counts)
+        request_index = np.repeat(np.arange(len(requests), dtype=np.int64), last - first)
         seen = SeenEvents(
             event_ids=event_ids,
             time_ms=event_time_ms,
@@ -246,22 +240,23 @@ class Split:
         }
         if replacement is not None and replacement.rate > 0:
             blocks, event_ids = replacement.apply(blocks, event_ids, data.spec)
+        columns = {level: Columns.from_block(block) for level, block in blocks.items()}
         labels = self.labels[rows]
         return RequestBatch(
-            users=Columns.from_block(blocks["user"]),
+            users=columns["user"],
             event_offsets=int64_tensor(histories.offsets),
             event_item=int64_tensor(index[len(rows) :]),
             event_time_ms=int64_tensor(event_time_ms),
             event_ids=int64_tensor(event_ids),
             user_index=int64_tensor(histories.user_index),
             request_time_ms=int64_tensor(time_ms),
-            context=Columns.from_block(blocks["context"]),
+            context=columns["context"],
             history_ranges=int64_tensor(histories.ranges),
             request_index=int64_tensor(request_index),
             item_index=int64_tensor(index[: len(rows)]),
-            cross=Columns.from_block(blocks["cross"]),
+            cross=columns["cross"],
             bias=int64_tensor(self.bias[rows]),
-            items=Columns.from_block(blocks["item"]),
+            items=columns["item"],
             labels=torch.from_numpy((labels == 1).astype(np.float32)),
             weights=torch.from_numpy((labels >= 0) * self.weight[rows][:, None]),
             impression_index=int64_tensor(rows),

@@ -322,10 +322,8 @@ class SIM(Ranker):
                         )
                     )
             else:
-                of_candidates = of_candidates.unsqueeze(3)
-                may_BCKL = (
-                    may_BCKL & (of_candidates == keys[:, None, None]) & (of_candidates > MISSING)
-                )
+                category = of_candidates.unsqueeze(3)
+                may_BCKL = may_BCKL & (category == keys[:, None, None]) & (category > MISSING)
                 scores_BCKL = torch.zeros(may_BCKL.shape, device=may_BCKL.device)
             column_BCKk, exists_BCKk = best(scores_BCKL, may_BCKL, self.config.search_events)
             rows_BCKk = (

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -86,14 +88,8 @@ def prepare(
             progress=progress or (lambda _stage, _fraction: None),
             previous=previous,
         )
-        try:
+        with _named(out, folder):
             manifest = _run(job)
-        except StorageError as error:
-            raise StorageError(
-                str(error).replace(str(folder), str(out)),
-                code=error.code,
-                field=error.field and error.field.replace(str(folder), str(out)),
-            ) from error
         _warn(opened, manifest)
         manifest["seconds"] = round(time.monotonic() - began, 3)
         MANIFEST_FORMAT.write(folder / "manifest.json", manifest)
@@ -115,6 +111,19 @@ def _warn(logs: Logs, manifest: dict[str, Any]) -> None:
     )
     if logs.events is not None:
         warn_about_duplicates(logs.events.path, manifest["history"]["duplicates"], logs.events.rows)
+
+
+@contextmanager
+def _named(out: Path, folder: Path) -> Iterator[None]:
+    """Name ``out`` in errors of the disk, not the temporary folder in which it is made."""
+    try:
+        yield
+    except StorageError as error:
+        raise StorageError(
+            str(error).replace(str(folder), str(out)),
+            code=error.code,
+            field=error.field and error.field.replace(str(folder), str(out)),
+        ) from error
 
 
 def _run(job: PrepareJob) -> dict[str, Any]:

@@ -47,8 +47,7 @@ def shift_split(logs: str | Path, days: int) -> Schema:
     """
     if days >= 0:
         raise UsageError(
-            f"--shift-days {days}: expected a number below 0, because a later split has no test "
-            "rows",
+            f"--shift-days {days}: expected below 0; a later split has no test rows",
             field="--shift-days",
         )
     opened = open_logs(Path(logs), None)
@@ -85,9 +84,8 @@ def shift_split(logs: str | Path, days: int) -> Schema:
             )
         after = last + timedelta(days=1)
         moved["end"] = move("end", _written(after, split.test, schema.clock, by_clock=by_clock))
-    return schema.model_copy(
-        update={"split": Split.model_validate({"column": split.column, **moved})}
-    )
+    moved_split = Split.model_validate({"column": split.column, **moved})
+    return schema.model_copy(update={"split": moved_split})
 
 
 def _clock_moved(value: Boundary, days: int, clock: Clock) -> Boundary | None:

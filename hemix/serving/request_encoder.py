@@ -248,10 +248,8 @@ class RequestEncoder:
         )
         ids = keys_of_texts(c.id for c in request.items)
         candidates, known = self._candidates(request.items, ids, request.time_ms, items)
-        coordinates = (
-            self._coordinates(user, context, candidates) if self._needs_coordinates else {}
-        )
-
+        needs_coordinates = self._needs_coordinates
+        coordinates = self._coordinates(user, context, candidates) if needs_coordinates else {}
         context_block = self._encoders.block("context", context, 1, time_ms=time_ms)
         times_ms = np.repeat(time_ms, rows)
         cross_block = self._encoders.block(
@@ -276,11 +274,9 @@ class RequestEncoder:
             request_time_ms=time_ms,
         )
         context_numbers = self._history_numbers.context(seen, user.matches)
+        candidate_keys, request_index = candidates.keys[:, self._match_columns], np.zeros(rows, int)
         cross_numbers = self._history_numbers.cross(
-            seen,
-            user.matches,
-            candidates.keys[:, self._match_columns],
-            np.zeros(rows, dtype=np.int64),
+            seen, user.matches, candidate_keys, request_index
         )
         return RequestSide(
             request=request,

@@ -94,8 +94,9 @@ def test_only_a_split_by_time_can_be_shifted(tmp_path: Path) -> None:
         match=r"split.valid: 3 of column 'fold' is not a day",
     ):
         shift_split(folder, -1)
-    with pytest.raises(UsageError, match="--shift-days 2: expected a number below 0"):
+    with pytest.raises(UsageError, match="--shift-days 2: expected below 0") as refusal:
         shift_split(folder, 2)
+    assert refusal.value.field == "--shift-days"
 
 
 def test_timestamps(tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -84,11 +86,8 @@ def measure_point(
         step(0)
         with flop_counter() as counter:
             step(1)
-        seconds = []
-        for number in range(_WARM_UP_STEPS, _WARM_UP_STEPS + repeats):
-            start = time.perf_counter()
-            step(number)
-            seconds.append(time.perf_counter() - start)
+        numbers = range(_WARM_UP_STEPS, _WARM_UP_STEPS + repeats)
+        seconds = [_seconds(partial(step, number)) for number in numbers]
     dense, _ = count_parameters(spec, config)
     figures = {
         **_counts(batch, spec, config.token_width),
@@ -111,6 +110,13 @@ def measure_point(
         "dense_parameters": dense,
         **figures,
     }
+
+
+def _seconds(run: Callable[[], None]) -> float:
+    """Seconds that a call takes."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
 
 
 def _counts(batch: RequestBatch, spec: InputSpec, token_width: int) -> dict[str, float]:
