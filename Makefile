@@ -68,10 +68,10 @@ $(CITY)/small: | $(CITY)/small-logs
 	$(HEMIX) prepare $(CITY)/small-logs --out $@
 
 evidence: $(KUAIRAND_ORIGINS) $(CITY)/data $(CITY)/small
-	$(HEMIX) compare $(addprefix --data ,$(KUAIRAND_ORIGINS)) --out $(EVIDENCE)/kuairand/compare --search $(KUAIRAND_SEARCH) --seeds 3 --final
-	$(HEMIX) compare --data $(CITY)/data --out $(CITY)/compare --search $(CITY_SEARCH) --seeds 3 --final
-	$(HEMIX) ablate --data $(CITY)/data --out $(CITY)/ablate --seeds 3 --final
-	$(HEMIX) scale --data $(CITY)/data --out $(CITY)/scale --seeds 2 --final
+	$(HEMIX) compare $(addprefix --data ,$(KUAIRAND_ORIGINS)) --out $(EVIDENCE)/kuairand/compare --search $(KUAIRAND_SEARCH) --seeds 3 --evaluate-test
+	$(HEMIX) compare --data $(CITY)/data --out $(CITY)/compare --search $(CITY_SEARCH) --seeds 3 --evaluate-test
+	$(HEMIX) ablate --data $(CITY)/data --out $(CITY)/ablate --seeds 3 --evaluate-test
+	$(HEMIX) scale --data $(CITY)/data --out $(CITY)/scale --seeds 2 --evaluate-test
 	mkdir -p docs/project/evidence/kuairand docs/project/evidence/city
 	cp $(EVIDENCE)/kuairand/compare/compare.json docs/project/evidence/kuairand/
 	cp $(CITY)/compare/compare.json $(CITY)/ablate/ablate.json $(CITY)/scale/scale.json docs/project/evidence/city/

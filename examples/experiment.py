@@ -102,9 +102,9 @@ def serve(run: Path, logs: Path) -> subprocess.Popen[str]:
         logs: The city's logs, which are loaded into the store.
     """
     store = f"sqlite:///{run}-events.db"
-    hemix("store", "load", logs, "--store", store, "--history-days", 0)
+    hemix("store", "load", logs, "--store", store, "--history-ttl-days", 0)
     command = [sys.executable, "-m", "hemix", "serve", run, "--port", 0, "--store", store]
-    command += ["--history-days", 0, "--no-log", "--json"]
+    command += ["--history-ttl-days", 0, "--no-log", "--json"]
     with run.with_name(f"{run.name}-server.log").open("a") as log:
         return subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=log, text=True)
 

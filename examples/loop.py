@@ -51,7 +51,7 @@ def main() -> None:
     options = ["--logs", folder / "logs", *users, "--out", folder / "live"]
     run_experiment({"first": folder / "first"}, folder / "logs", options)
     log, run = ranking_log(folder / "first"), folder / "first"
-    hemix("served", "rows", log, "--run", run, "--out", folder / "served")
+    hemix("log", "export", log, "--run", run, "--out", folder / "served")
 
     own = logged_tables(folder / "served")
     policy = policy_tables(folder, arguments.days, arguments.live)
@@ -180,9 +180,9 @@ def serve(run: Path, logs: Path, store: str) -> subprocess.Popen[str]:
         logs: The folder of logs.
         store: URL of the store.
     """
-    hemix("store", "load", logs, "--store", store, "--history-days", 0)
+    hemix("store", "load", logs, "--store", store, "--history-ttl-days", 0)
     command = [sys.executable, "-m", "hemix", "serve", run, "--port", 0, "--store", store]
-    command += ["--history-days", 0, "--json"]
+    command += ["--history-ttl-days", 0, "--json"]
     with run.with_name(f"{run.name}-server.log").open("a") as log:
         return subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=log, text=True)
 
@@ -289,7 +289,7 @@ def page_figures(run: Path, since_ms: int) -> dict[str, Any]:
     """
     log = ranking_log(run)
     rows = log.with_name("rows")
-    hemix("served", "rows", log, "--run", run, "--out", rows)
+    hemix("log", "export", log, "--run", run, "--out", rows)
     files = sorted((log / "rankings").glob("*.parquet"))
     ranked = pa.concat_tables([pq.read_table(file, columns=["served_click"]) for file in files])
     labelled = pa.concat_tables([pq.read_table(rows / "impressions" / file.name) for file in files])

@@ -17,13 +17,13 @@ Names are loaded on first use, so that ``import hemix`` is cheap.
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hemix.api import (
-        Dataset,
-        Run,
         ablate,
+        bench,
         compare,
         demo,
         doctor,
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
         export,
         import_logs,
         import_models,
+        log_export,
+        log_replay,
         predict,
         prepare,
         scale,
@@ -42,28 +44,51 @@ if TYPE_CHECKING:
     )
     from hemix.client import Client
     from hemix.data.batch import RequestBatch
+    from hemix.data.dataset import Dataset
     from hemix.errors import HemixError
+    from hemix.lab.abtest.plan import ExperimentPlan
+    from hemix.lab.studies.ablate import AblateConfig
+    from hemix.lab.studies.compare import CompareConfig
+    from hemix.lab.studies.options import StudyOptions
+    from hemix.lab.studies.scale import ScaleConfig
     from hemix.models.registry import register_model
+    from hemix.runs.folder import Run
     from hemix.schema import Schema
     from hemix.serving.config import ServeConfig
+    from hemix.settings import Settings, build_settings
+    from hemix.training.callbacks import Callback, function_callback
+
+    __version__: str
 
 __all__ = [
+    "AblateConfig",
+    "Callback",
     "Client",
+    "CompareConfig",
     "Dataset",
+    "ExperimentPlan",
     "HemixError",
     "RequestBatch",
     "Run",
+    "ScaleConfig",
     "Schema",
     "ServeConfig",
+    "Settings",
+    "StudyOptions",
     "ablate",
+    "bench",
+    "build_settings",
     "compare",
     "demo",
     "doctor",
     "evaluate",
     "experiment",
     "export",
+    "function_callback",
     "import_logs",
     "import_models",
+    "log_export",
+    "log_replay",
     "predict",
     "prepare",
     "register_model",
@@ -74,21 +99,35 @@ __all__ = [
     "train",
 ]
 
-_HOMES = {
+_MODULES = {
+    "AblateConfig": "hemix.lab.studies.ablate",
+    "Callback": "hemix.training.callbacks",
     "Client": "hemix.client",
+    "CompareConfig": "hemix.lab.studies.compare",
+    "Dataset": "hemix.data.dataset",
+    "ExperimentPlan": "hemix.lab.abtest.plan",
     "HemixError": "hemix.errors",
     "RequestBatch": "hemix.data.batch",
+    "Run": "hemix.runs.folder",
+    "ScaleConfig": "hemix.lab.studies.scale",
     "Schema": "hemix.schema",
     "ServeConfig": "hemix.serving.config",
+    "Settings": "hemix.settings",
+    "StudyOptions": "hemix.lab.studies.options",
+    "build_settings": "hemix.settings",
+    "function_callback": "hemix.training.callbacks",
     "register_model": "hemix.models.registry",
 }
+"""Modules of the names that are not functions of :mod:`hemix.api`."""
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("hemix")
     if name not in __all__:
         raise AttributeError(f"module 'hemix' has no attribute {name!r}")
-    return getattr(import_module(_HOMES.get(name, "hemix.api")), name)
+    return getattr(import_module(_MODULES.get(name, "hemix.api")), name)
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, "__version__"])

@@ -20,7 +20,9 @@ def test_kuairand_with_default_settings(kuairand: Path, tmp_path: Path) -> None:
     clicks = []
     for seed in (0, 1, 2):
         api.train(
-            tmp_path / "data", tmp_path / f"run{seed}", seed=seed, settings={"train.threads": 2}
+            tmp_path / "data",
+            tmp_path / f"run{seed}",
+            settings={"train.threads": 2, "train.seed": seed},
         )
         clicks.append(
             api.evaluate(tmp_path / f"run{seed}", tmp_path / "data", importance_impressions=0)[

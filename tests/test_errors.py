@@ -15,8 +15,8 @@ import pyarrow as pa
 import pytest
 
 from hemix import errors
-from hemix.cli import app
-from hemix.cli_errors import COMMAND_ERRORS, to_hemix_error
+from hemix.cli.app import app
+from hemix.cli.errors import COMMAND_ERRORS, to_hemix_error
 from hemix.data.raw_columns import Where, numbers_of
 from hemix.errors import HemixError
 from hemix.files import check_new_folder, read_json, storage_errors, write_text

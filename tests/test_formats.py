@@ -22,7 +22,7 @@ from hemix.formats import FORMAT_KEY, SavedFormat
 from hemix.lab.abtest.arm_models import read_models, write_plan
 from hemix.lab.abtest.arm_results import read_result, write_result
 from hemix.lab.abtest.measures import MEASURES, ArmResult
-from hemix.lab.abtest.plan import Plan, load_city
+from hemix.lab.abtest.plan import ExperimentPlan, load_city
 from hemix.lab.abtest.run import _load_power
 from hemix.lab.studies.candidate import Candidate
 from hemix.lab.studies.datasets import StudyDataset
@@ -258,7 +258,7 @@ def test_a_simulated_city(city: Path, tmp_path: Path, version: object) -> None:
 
 @pytest.mark.parametrize("version", OTHERS)
 def test_the_plan_of_an_experiment(tmp_path: Path, version: object) -> None:
-    plan = Plan(arms={"a": "oracle"}, logs="logs", users=1, days=1)
+    plan = ExperimentPlan(arms={"a": "oracle"}, logs="logs", users=1, days=1)
     write_plan(plan, tmp_path, {"a": {"name": "oracle"}})
     assert read_models(plan, tmp_path) == {"a": {"name": "oracle"}}
     other_version(tmp_path / "plan.json", version)
@@ -267,7 +267,7 @@ def test_the_plan_of_an_experiment(tmp_path: Path, version: object) -> None:
 
 @pytest.mark.parametrize("version", OTHERS)
 def test_the_power_of_an_experiment(tmp_path: Path, version: object) -> None:
-    plan = Plan(arms={"a": "oracle"}, logs="logs", users=1, days=1)
+    plan = ExperimentPlan(arms={"a": "oracle"}, logs="logs", users=1, days=1)
     no_lives: Any = None
     path = tmp_path / "power.json"
     path.write_text(json.dumps({FORMAT_KEY: 1, "clicks": 0.5, "orders": None}))

@@ -12,6 +12,7 @@ import pytest
 
 from hemix import api
 from hemix.files import copy_folder, umask_mode
+from hemix.training.callbacks import function_callback
 from tests.planted import write_logs
 
 LIGHT = {
@@ -50,7 +51,7 @@ def test_every_file_of_the_pipeline(tmp_path: Path, umask: int) -> None:
         wrong_while_training.update(wrong_modes(run, umask))
 
     api.prepare(logs, data)
-    api.train(data, run, settings=LIGHT, on_step=look)
+    api.train(data, run, settings=LIGHT, callback=function_callback(on_step=look))
     api.evaluate(run, data, importance_impressions=0)
     api.predict(run, data, tmp_path / "scores.parquet")
     api.store_load(logs, f"sqlite:///{tmp_path / 'events.db'}")

@@ -165,8 +165,8 @@ def test_flipped_labels_change_no_byte_of_encoders_that_continue_from_others(
     digests = [
         encoders(
             write_logs(tmp_path / str(flip), SCHEMAS["fields"], flip=flip),
-            continue_from=tmp_path / "earlier",
-            forget_days=1,
+            init_from=tmp_path / "earlier",
+            vocabulary_ttl_days=1,
         )
         for flip in (False, True)
     ]
@@ -213,7 +213,6 @@ def test_no_model_predicts_coin_flips(coins: Path, tmp_path: Path, model: str) -
         coins,
         run,
         model=model,
-        seed=0,
         settings={"train.threads": 1, "train.batch_size": 64},
     )
     # a vocabulary that knows the clicked items gives .83 and more on its own rows, what fits by

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -16,22 +17,34 @@ import hemix
 from hemix import errors
 
 SURFACE = [
+    "AblateConfig",
+    "Callback",
     "Client",
+    "CompareConfig",
     "Dataset",
+    "ExperimentPlan",
     "HemixError",
     "RequestBatch",
     "Run",
+    "ScaleConfig",
     "Schema",
     "ServeConfig",
+    "Settings",
+    "StudyOptions",
     "ablate",
+    "bench",
+    "build_settings",
     "compare",
     "demo",
     "doctor",
     "evaluate",
     "experiment",
     "export",
+    "function_callback",
     "import_logs",
     "import_models",
+    "log_export",
+    "log_replay",
     "predict",
     "prepare",
     "register_model",
@@ -58,7 +71,7 @@ LOADED = (
 
 def test_the_surface_is_what_it_was() -> None:
     assert sorted(hemix.__all__) == SURFACE
-    assert dir(hemix) == SURFACE
+    assert dir(hemix) == sorted([*SURFACE, "__version__"])
     for name in SURFACE:
         assert getattr(hemix, name).__name__ == name
         assert getattr(hemix, name).__doc__
@@ -70,6 +83,10 @@ def test_no_module_hides_a_public_name(name: str) -> None:
     name.
     """
     assert importlib.util.find_spec(f"hemix.{name}") is None
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert hemix.__version__ == version("hemix")
 
 
 def test_a_name_that_is_not_there() -> None:

@@ -14,6 +14,7 @@ from hemix.data.spec import InputSpec
 from hemix.data.split import Int64Array, Split
 from hemix.errors import DataError, UsageError
 from hemix.features.history_counts import HISTORY_COUNTS, number_of_actions
+from hemix.representation import html_table, one_line
 from hemix.schema import Schema
 
 __all__ = ["Dataset"]
@@ -75,6 +76,22 @@ class Dataset:
             self.schema.clock.timezone,
             history_events_max,
         )
+
+    def _facts(self) -> dict[str, object]:
+        """The facts of the representations."""
+        splits = self.manifest["splits"]
+        return {
+            "name": self.schema.name,
+            "rows": sum(split["rows"] for split in splits.values()),
+            "folder": self.folder,
+        }
+
+    def __repr__(self) -> str:
+        return one_line("Dataset", self._facts())
+
+    def _repr_html_(self) -> str:
+        rows = {f"{name} rows": split["rows"] for name, split in self.manifest["splits"].items()}
+        return html_table("Dataset", self._facts() | rows)
 
     def verify(self, *, but: str | None = None) -> None:
         """Compare every array with its hash in the manifest, but those of the split ``but``.

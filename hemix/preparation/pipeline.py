@@ -41,8 +41,8 @@ def prepare(
     out: str | Path,
     *,
     schema: Schema | None = None,
-    continue_from: str | Path | None = None,
-    forget_days: int | None = None,
+    init_from: str | Path | None = None,
+    vocabulary_ttl_days: int | None = None,
     memory_rows: int = MEMORY_ROWS,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -52,8 +52,9 @@ def prepare(
         logs: Folder with schema.yaml and the tables that it names.
         out: The dataset folder. A failed preparation leaves nothing behind.
         schema: A schema to use instead of schema.yaml.
-        continue_from: A dataset or run folder whose vocabularies are extended.
-        forget_days: Drop a value of these vocabularies after so many days without train rows.
+        init_from: A dataset or run folder whose vocabularies are extended.
+        vocabulary_ttl_days: Drop a value of these vocabularies after so many days without train
+            rows.
         memory_rows: Approximate number of log rows in memory at once.
         progress: Called with the name of the stage and its completed fraction, 0 to 1.
 
@@ -71,13 +72,15 @@ def prepare(
         raise UsageError(f"memory_rows: expected at least 1, got {memory_rows}")
     out = Path(out)
     check_new_folder(out)
-    if forget_days is not None and (continue_from is None or forget_days < 1):
-        message = "expected at least 1, together with --from"
-        raise UsageError(f"--forget-days {forget_days}: {message}", field="--forget-days")
+    if vocabulary_ttl_days is not None and (init_from is None or vocabulary_ttl_days < 1):
+        message = "expected at least 1, together with --init-from"
+        raise UsageError(
+            f"--vocabulary-ttl-days {vocabulary_ttl_days}: {message}", field="--vocabulary-ttl-days"
+        )
     opened = open_logs(Path(logs), schema)
     previous = None
-    if continue_from is not None:
-        previous = PreviousEncoders.load(continue_from, opened.schema, forget_days)
+    if init_from is not None:
+        previous = PreviousEncoders.load(init_from, opened.schema, vocabulary_ttl_days)
     splitter = _splitter(opened)
     with new_folder(out) as folder:
         job = PrepareJob(

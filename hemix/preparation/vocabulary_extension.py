@@ -39,19 +39,19 @@ class PreviousEncoders:
     encoders: Encoders
     texts: Mapping[str, pa.Table]
     """By vocabulary a table (id, value, count) for people"""
-    forget_ms: int | None = None
+    vocabulary_ttl_ms: int | None = None
     """A value without train rows for longer than this loses its row; None: never"""
 
     @classmethod
     def load(
-        cls, folder: str | Path, schema: Schema, forget_days: int | None = None
+        cls, folder: str | Path, schema: Schema, vocabulary_ttl_days: int | None = None
     ) -> PreviousEncoders:
         """Read the encoders of a dataset or run folder.
 
         Args:
             folder: The folder.
             schema: The schema of the new logs.
-            forget_days: See :attr:`forget_ms`, in days.
+            vocabulary_ttl_days: See :attr:`vocabulary_ttl_ms`, in days.
 
         Raises:
             UsageError: The folder has no encoders.
@@ -60,9 +60,9 @@ class PreviousEncoders:
         path = Path(folder) / "encoders"
         if not (path / "encoders.json").is_file():
             raise UsageError(
-                f"--from {folder}: expected a dataset or run folder, found no "
+                f"--init-from {folder}: expected a dataset or run folder, found no "
                 "encoders/encoders.json",
-                field="--from",
+                field="--init-from",
             )
         encoders = Encoders.load(path)
         if encoders.schema.columns_fingerprint() != schema.columns_fingerprint():
@@ -71,13 +71,16 @@ class PreviousEncoders:
             )
             difference = first_difference(ours, theirs) or "which tables there are"
             raise DataError(
-                f"--from {folder}: has another schema than these logs: they differ in {difference}",
-                field="--from",
+                f"--init-from {folder}: has another schema than these logs: they differ in "
+                f"{difference}",
+                field="--init-from",
             )
         return cls(
             encoders=encoders,
             texts=cls._load_texts(path, encoders),
-            forget_ms=None if forget_days is None else forget_days * _DAY_MS,
+            vocabulary_ttl_ms=None
+            if vocabulary_ttl_days is None
+            else vocabulary_ttl_days * _DAY_MS,
         )
 
     @staticmethod
@@ -114,8 +117,8 @@ def extend_vocabulary(
         before = old.vocabularies[table]
         last_seen_ms = np.where(np.isin(before.keys, fresh.keys), now_ms, old.seen[table])
         remains = np.ones(len(last_seen_ms), bool)
-        if previous.forget_ms is not None:
-            remains = now_ms - last_seen_ms <= previous.forget_ms
+        if previous.vocabulary_ttl_ms is not None:
+            remains = now_ms - last_seen_ms <= previous.vocabulary_ttl_ms
         added, ids = _new_ids(before, fresh, remains, _max_rows(new.schema, table))
         keys = np.concatenate([before.keys[remains], added])
         numbers = np.concatenate([before.numbers[remains], ids])

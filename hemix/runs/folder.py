@@ -22,6 +22,7 @@ from hemix.files import storage_errors, write_text
 from hemix.formats import SavedFormat
 from hemix.models import Predictor, Ranker, build_predictor, find_model, model_names
 from hemix.nn.sharded import ShardedTables
+from hemix.representation import html_table, one_line
 from hemix.runs.shards import save_whole_tables
 from hemix.runs.weights import DENSE_FILE, TABLES_FILE, load_weights, save_dense, save_weights
 from hemix.schema import Schema
@@ -34,6 +35,7 @@ __all__ = [
     "METRICS_FORMAT",
     "RUN_FORMAT",
     "Run",
+    "ScoredPosition",
     "check_same_schema",
 ]
 
@@ -45,10 +47,12 @@ METRICS_FORMAT = SavedFormat(
     version=1, error=RunError, remedy="train the run again, or evaluate it with that hemix"
 )
 Entity = Literal["user", "item"]
+ScoredPosition = Literal["logged", "serving"]
+"""The position at which impressions are scored: the logged one, or the one of a server."""
 ENTITIES: tuple[Entity, ...] = ("user", "item")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Run:
     """A finished run; :func:`hemix.runs.scoring.score_split` scores a dataset with it."""
 
@@ -95,6 +99,21 @@ class Run:
         return cls(
             folder=folder, settings=settings, schema=schema, spec=spec, model=model, info=info
         )
+
+    def _facts(self) -> dict[str, object]:
+        """The facts of the representations."""
+        return {
+            "name": self.schema.name,
+            "model": self.settings.model.name,
+            "size": getattr(self.settings.model, "size", None),
+            "folder": self.folder,
+        }
+
+    def __repr__(self) -> str:
+        return one_line("Run", self._facts())
+
+    def _repr_html_(self) -> str:
+        return html_table("Run", self._facts())
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -148,14 +167,15 @@ class Run:
         data: Dataset | str | Path,
         split: str = "test",
         *,
-        bias: Literal["logged", "serving"] = "serving",
+        position: ScoredPosition = "serving",
     ) -> pa.Table:
         """Score every impression of a split.
 
         Args:
             data: The dataset, or its folder.
             split: Name of the split.
-            bias: ``serving`` gives the scores of a server, ``logged`` those at the logged position.
+            position: ``serving`` gives the scores of a server, ``logged`` those at the logged
+                position.
 
         Returns:
             The table of :func:`hemix.runs.prediction.predicted_tables`.
@@ -166,7 +186,7 @@ class Run:
         from hemix.runs.prediction import predicted_tables  # imports this module
 
         dataset = data if isinstance(data, Dataset) else Dataset(data)
-        return pa.concat_tables(predicted_tables(self, dataset, split, bias=bias))
+        return pa.concat_tables(predicted_tables(self, dataset, split, position=position))
 
 
 def _read_info(folder: Path) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +14,7 @@ from hemix.data.dataset import Dataset
 from hemix.data.layout import load_array
 from hemix.errors import UsageError
 from hemix.files import storage_errors
-from hemix.runs.folder import Run, check_same_schema
+from hemix.runs.folder import Run, ScoredPosition, check_same_schema
 from hemix.runs.scoring import score_split
 
 __all__ = ["predicted_tables", "write_predictions"]
@@ -26,7 +25,7 @@ def predicted_tables(
     data: Dataset,
     split: str = "test",
     *,
-    bias: Literal["logged", "serving"] = "serving",
+    position: ScoredPosition = "serving",
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Iterator[pa.Table]:
     """Score every impression of a split, one table a batch.
@@ -39,7 +38,7 @@ def predicted_tables(
         run: The model and its schema.
         data: The dataset.
         split: Name of the split.
-        bias: ``serving`` gives the scores of a server, ``logged`` those at the logged position.
+        position: ``serving`` gives the scores of a server, ``logged`` those at the logged position.
         on_progress: Called with the number of impressions that are scored.
 
     Yields:
@@ -58,7 +57,7 @@ def predicted_tables(
         for kind in ("users", "items")
     )
     number = load_array(data.folder / "items" / "number.npy")
-    for scored in score_split(run, impressions, bias=bias, on_progress=on_progress):
+    for scored in score_split(run, impressions, position=position, on_progress=on_progress):
         rows = scored.impression_index
         item_row = impressions.item_row[rows]
         request = np.searchsorted(impressions.first_candidate, rows, side="right") - 1

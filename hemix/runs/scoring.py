@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ import torch
 from hemix.data.batch import RequestBatch
 from hemix.data.columns import Columns
 from hemix.data.split import HistoryPart, Plan, Split
-from hemix.runs.folder import Run
+from hemix.runs.folder import Run, ScoredPosition
 
 __all__ = [
     "SCORING_IMPRESSIONS",
@@ -51,7 +51,7 @@ def score_split(
     run: Run,
     split: Split,
     *,
-    bias: Literal["logged", "serving"] = "logged",
+    position: ScoredPosition = "logged",
     plan: Plan | None = None,
     change: BatchChange | None = None,
     hidden: HistoryPart | None = None,
@@ -64,7 +64,7 @@ def score_split(
     Args:
         run: The model and its schema.
         split: Of a dataset with the run's schema.
-        bias: The logged position of every impression, or the position that serving uses for all.
+        position: The logged position of every impression, or the one that a server uses for all.
         plan: The batches; by default all impressions in order.
         change: Applied to every batch before it is scored.
         hidden: The part of every history that is hidden.
@@ -79,7 +79,7 @@ def score_split(
     done = 0
     plan = plan or split.plan(SCORING_IMPRESSIONS)
     for number, batch in enumerate(split.batches(plan, hidden=hidden)):
-        if bias == "serving" and role is not None:
+        if position == "serving" and role is not None:
             batch = dataclasses.replace(
                 batch, bias=torch.full_like(batch.bias, min(role.serve_as, role.max))
             )

@@ -58,9 +58,9 @@ class ServeConfig(BaseModel):
     """Memory for cached user states."""
     history_cap: int = Field(default=StoreLimits.cap, ge=1)
     """Maximum events of one user."""
-    history_days: int = Field(default=90, ge=0)
+    history_ttl_days: int = Field(default=90, ge=0)
     """Days after which an inactive user is deleted; 0: never."""
-    item_days: int = Field(default=365, ge=0)
+    item_ttl_days: int = Field(default=365, ge=0)
     """Days after which an item's live features are deleted; 0: never."""
     strict: bool = False
     """Refuse users, items and columns that the run does not know."""
@@ -93,8 +93,8 @@ class ServeConfig(BaseModel):
         lengths = [s.history.global_length + s.history.realtime_length for s in schemas]
         return StoreLimits(
             cap=max(self.history_cap, *lengths),
-            ttl_ms=self.history_days * DAY_MS or None,
-            item_ttl_ms=self.item_days * DAY_MS or None,
+            ttl_ms=self.history_ttl_days * DAY_MS or None,
+            item_ttl_ms=self.item_ttl_days * DAY_MS or None,
             impressions=any(schema.history_source == "impressions" for schema in schemas),
         )
 

@@ -94,9 +94,9 @@ def boost(job: TrainingJob) -> None:
 def _check(job: TrainingJob) -> None:
     """Refuse what boosted trees cannot do."""
     load_lightgbm()
-    if job.start_from is not None:
+    if job.init_from is not None:
         reason = "lightgbm cannot start from another run's trees"
-        raise UsageError(f"--from: {reason}", field="--from", hint="leave out the flag")
+        raise UsageError(f"--init-from: {reason}", field="--init-from", hint="leave out the flag")
     if job.resume and (job.out / "log.jsonl").exists():
         reason = f"{job.out} is unfinished and lightgbm keeps no checkpoints"
         raise UsageError(

@@ -26,12 +26,12 @@ def assert_equal_jobs(job: TrainingJob) -> None:
     settings = {f"{group}.{name}": v for group, values in sections for name, v in values.items()}
     fingerprint = job.data.schema.fingerprint()
     info = job.out / INFO_FILE
-    parent = None if job.start_from is None else weights_of(job.start_from)
+    parent = None if job.init_from is None else weights_of(job.init_from)
     job.distributed.assert_equal_across_ranks(
         {
             "settings": settings,
             "data": {"schema.yaml": fingerprint, **_hashes(dataset_identity(job.data))},
-            "flags": {"--resume": job.resume, "--from": parent},
+            "flags": {"--resume": job.resume, "--init-from": parent},
             "files": {f"{info}": "there" if info.exists() else "missing"},
         }
     )

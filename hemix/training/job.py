@@ -23,7 +23,7 @@ class TrainingJob:
     """The run folder"""
     settings: Settings
     resume: bool = False
-    start_from: Run | None = None
+    init_from: Run | None = None
     """The run whose weights this one begins with; None: weights from the seed"""
     distributed: DistributedContext | None = None
     """The processes of the run; None: this process alone"""

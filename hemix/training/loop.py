@@ -39,7 +39,7 @@ def train(
     settings: Settings,
     *,
     resume: bool = False,
-    start_from: Run | None = None,
+    init_from: Run | None = None,
     distributed: DistributedContext | None = None,
     callback: Callback = SILENT,
 ) -> Path:
@@ -55,7 +55,7 @@ def train(
         settings: All settings; an interrupted run needs its own ones.
         resume: Continue an interrupted run exactly; leave a finished one as it is. Without a
             complete checkpoint it starts afresh, from the weights that it began with.
-        start_from: The run whose weights the new one begins with.
+        init_from: The run whose weights the new one begins with.
         distributed: The processes of the run; None: this process alone.
         callback: Receives what the run reports.
 
@@ -73,7 +73,7 @@ def train(
         out=link_target(out),
         settings=settings,
         resume=resume,
-        start_from=start_from,
+        init_from=init_from,
         distributed=distributed,
         callback=callback,
     )
@@ -102,8 +102,8 @@ def _train(job: TrainingJob, lock: RunLock) -> None:
     check_microbatches(job.settings, job.distributed)
     checkpoint, half_written = _find_checkpoint(job)
     if job.resume:
-        parent = parent_run(job.out, job.start_from, has_checkpoint=checkpoint is not None)
-        job = replace(job, start_from=parent)
+        parent = parent_run(job.out, job.init_from, has_checkpoint=checkpoint is not None)
+        job = replace(job, init_from=parent)
     trainer = Trainer(job, background_group)
     if checkpoint is None:
         on_rank_zero(job.distributed, lambda: _begin_folder(job, lock), f"begin {job.out}")
@@ -161,5 +161,5 @@ def _begin_folder(job: TrainingJob, lock: RunLock) -> None:
         job.out.mkdir(parents=True, exist_ok=True)
         lock.acquire()
         (job.out / "log.jsonl").write_text("")
-        write_parent(job.out, job.start_from)
+        write_parent(job.out, job.init_from)
         run_folder.begin(job.out, job.settings, job.data)

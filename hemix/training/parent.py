@@ -32,41 +32,39 @@ def write_parent(out: Path, run: Run | None) -> None:
     _FORMAT.write(out / PARENT_FILE, content)
 
 
-def parent_run(out: Path, start_from: Run | None, *, has_checkpoint: bool) -> Run | None:
+def parent_run(out: Path, init_from: Run | None, *, has_checkpoint: bool) -> Run | None:
     """Find the run whose weights a resumed run begins with.
 
     Args:
         out: The folder of the resumed run.
-        start_from: The run that --from names now.
+        init_from: The run that --init-from names now.
         has_checkpoint: Whether a checkpoint holds the weights already.
 
     Returns:
         The parent; None for weights of the seed or of the checkpoint.
 
     Raises:
-        UsageError: If the run began with other weights than ``start_from``'s.
+        UsageError: If the run began with other weights than ``init_from``'s.
         RunError: If the parent is gone or has other weights now.
     """
     path = out / PARENT_FILE
     parent: dict[str, Any] | None = _FORMAT.read(path) if path.exists() else None
     if parent is None and not (out / "settings.yaml").exists():
-        return start_from  # the folder is new
-    if start_from is not None and (
-        parent is None or parent.get("weights") != weights_of(start_from)
-    ):
+        return init_from  # the folder is new
+    if init_from is not None and (parent is None or parent.get("weights") != weights_of(init_from)):
         own = "weights of its own" if parent is None else f"the weights of {parent.get('run')}"
         message = f"{out} began with {own}; leave out the flag to continue"
-        raise UsageError(f"--from {start_from.folder}: {message}", field="--from")
+        raise UsageError(f"--init-from {init_from.folder}: {message}", field="--init-from")
     if has_checkpoint:
         return None
-    if parent is None or start_from is not None:
-        return start_from
+    if parent is None or init_from is not None:
+        return init_from
     folder = Path(str(parent.get("run")))
-    problem = f"{out}: began with the weights of {folder} (--from) and has no checkpoint yet"
+    problem = f"{out}: began with the weights of {folder} (--init-from) and has no checkpoint yet"
     try:
         run = Run.load(folder)
     except HemixError as error:
-        raise RunError(f"{problem}: {error}", code=error.code, field="--from") from error
+        raise RunError(f"{problem}: {error}", code=error.code, field="--init-from") from error
     if parent.get("weights") != weights_of(run):
         raise RunError(
             f"{problem}: that run has other weights now",

@@ -121,7 +121,7 @@ class Trainer:
             RunError: If the loss is not finite.
         """
         position = self._state.position
-        if self._job.start_from is not None and position.step == 0:
+        if self._job.init_from is not None and position.step == 0:
             self._score_before_training()
         self._started = time.perf_counter() - position.seconds
         with stop_signals() as stop_requested:
@@ -262,8 +262,8 @@ def _build_model(job: TrainingJob, device: torch.device) -> Ranker:
     """The model on its device, with first weights of the seed or of another run."""
     settings = job.settings
     model: Ranker = build_model(job.data.spec, settings.model, settings.train.seed, job.distributed)
-    if job.start_from is not None:
-        weights = remap_embedding_rows(job.start_from, job.data, settings)
+    if job.init_from is not None:
+        weights = remap_embedding_rows(job.init_from, job.data, settings)
         first, last = model.tables.owned
         weights["tables.weight"] = weights["tables.weight"][first:last]
         model.load_state_dict(weights)

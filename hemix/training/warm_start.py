@@ -66,9 +66,9 @@ def _check_model_and_schema(run: Run, data: Dataset, settings: Settings) -> None
             config.model_dump(mode="json") for config in (settings.model, run.settings.model)
         )
         raise UsageError(
-            f"--from {run.folder}: this run's model settings are not its own: "
+            f"--init-from {run.folder}: this run's model settings are not its own: "
             f"{first_difference(ours, theirs)}",
-            field="--from",
+            field="--init-from",
             hint=f"--config {run.folder / 'settings.yaml'} takes those",
         )
     if run.schema.columns_fingerprint() != data.schema.columns_fingerprint():
@@ -100,10 +100,10 @@ def _check_learned_states(run: Run, data: Dataset, old: Encoders, new: Encoders)
     differing += ["history counts of actions"] if old.actions != new.actions else []
     if differing:
         raise RunError(
-            f"--from {run.folder}: {differing[0]} was learned anew on {data.folder}, so that its "
-            "buckets or numbers mean something else: "
-            f"prepare the data with --from {run.folder}",
-            field="--from",
+            f"--init-from {run.folder}: {differing[0]} was learned anew on {data.folder}, so that "
+            "its buckets or numbers mean something else: "
+            f"prepare the data with --init-from {run.folder}",
+            field="--init-from",
         )
 
 

@@ -60,7 +60,7 @@ def test_onnxruntime_scores_a_split_like_the_run(
     run: Path, exported: Path, planted_data: Path
 ) -> None:
     loaded, graphs = Run.load(run), session(exported)
-    table = loaded.predict(planted_data, "test", bias="serving")
+    table = loaded.predict(planted_data, "test", position="serving")
     serve_as = read_json(exported / "export.json", RunError)["bias"]["serve_as"]
     split, scores = Dataset(planted_data).split("test"), dict[str, list[Any]]()
     for batch in split.batches(split.plan(100)):

@@ -138,7 +138,7 @@ def test_impressions_as_events_have_it_too(tmp_path: Path) -> None:
 
 def test_a_later_day_keeps_its_state(data: Path, tmp_path: Path) -> None:
     other = write_counts(tmp_path / "logs", seed=8)
-    prepare(other, tmp_path / "data", continue_from=data)
+    prepare(other, tmp_path / "data", init_from=data)
     prepare(other, tmp_path / "anew")
     before, after, anew = (
         Encoders.load(folder / "encoders")

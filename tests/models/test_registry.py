@@ -19,6 +19,7 @@ from hemix.cli import main
 from hemix.config import Count
 from hemix.data.dataset import Dataset
 from hemix.errors import HemixError, RunError, SettingsError, UsageError
+from hemix.lab.studies.compare import CompareConfig
 from hemix.models import (
     NeuralConfig,
     Ranker,
@@ -118,7 +119,9 @@ def test_it_is_compared_by_processes_that_import_its_file(
     api.import_models([EXAMPLE])
     models = {"own": {"model.name": "two_towers", **FAST}, "dlrm": {"model.name": "dlrm", **FAST}}
     with trials_in_process():
-        content = api.compare(planted_data, tmp_path / "study", models=models, seeds=1, search=None)
+        content = api.compare(
+            planted_data, tmp_path / "study", CompareConfig(models=models, seeds=1, search=None)
+        )
     assert set(content["models"]) == {"own", "dlrm"} and content["failed"] == []
     trials = [
         json.loads(path.read_text()) for path in (tmp_path / "study" / "cells").glob("*/cell.json")
@@ -197,8 +200,7 @@ def test_settings_for_several_models_go_to_those_that_have_them(
         api.compare(
             planted_data,
             tmp_path / "out",
-            models=["dlrm", "lightgbm"],
-            settings=["model.search=soft"],
+            CompareConfig(models=["dlrm", "lightgbm"], settings=["model.search=soft"]),
         )
     assert not (tmp_path / "out").exists()
 

@@ -178,10 +178,10 @@ def test_a_later_day_keeps_the_actions_of_the_first(tmp_path: Path) -> None:
         items=ITEMS,
     )
 
-    def later(name: str, forget_days: int | None) -> Prepared:
+    def later(name: str, vocabulary_ttl_days: int | None) -> Prepared:
         out = tmp_path / name
         return Prepared(
-            out, prepare(logs, out, continue_from=first.folder, forget_days=forget_days)
+            out, prepare(logs, out, init_from=first.folder, vocabulary_ttl_days=vocabulary_ttl_days)
         )
 
     continued = later("kept", None)

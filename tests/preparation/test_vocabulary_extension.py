@@ -58,11 +58,13 @@ def later(
     items: str,
     start: int = 1,
     limit: str = "",
-    forget_days: int | None = None,
+    vocabulary_ttl_days: int | None = None,
 ) -> Prepared:
     logs = write(tmp_path / "later-logs", schema(start, limit), impressions=rows(start, items))
     out = tmp_path / "later"
-    return Prepared(out, prepare(logs, out, continue_from=of.folder, forget_days=forget_days))
+    return Prepared(
+        out, prepare(logs, out, init_from=of.folder, vocabulary_ttl_days=vocabulary_ttl_days)
+    )
 
 
 def test_known_values_keep_their_ids_and_new_ones_follow_by_count(
@@ -79,7 +81,7 @@ def test_known_values_keep_their_ids_and_new_ones_follow_by_count(
 
 def test_unseen_values_lose_their_rows(tmp_path: Path, first: Prepared) -> None:
     """b and c were last seen on day 0, whose train rows ended with it; day 5 ends 5 days later."""
-    extended = later(tmp_path, first, "eddda", start=5, forget_days=4)
+    extended = later(tmp_path, first, "eddda", start=5, vocabulary_ttl_days=4)
     assert extended.vocabulary("item.item_id") == {"a": 2, "d": 3, "e": 4}
     assert extended.manifest["growth"]["item.item_id"] == {"kept": 1, "added": 2, "forgotten": 2}
     assert Encoders.load(extended.folder / "encoders").spec().tables["item.item_id"] == 5
@@ -88,18 +90,18 @@ def test_unseen_values_lose_their_rows(tmp_path: Path, first: Prepared) -> None:
 def test_a_value_stays_until_its_time_to_live_and_a_new_row_extends_it(
     tmp_path: Path, first: Prepared
 ) -> None:
-    second = later(tmp_path, first, "b", start=3, forget_days=4)
+    second = later(tmp_path, first, "b", start=3, vocabulary_ttl_days=4)
     assert second.vocabulary("item.item_id") == {"a": 2, "b": 3, "c": 4}
     logs = write(tmp_path / "third-logs", schema(6), impressions=rows(6, "d"))
     third = Prepared(
         tmp_path / "third",
-        prepare(logs, tmp_path / "third", continue_from=second.folder, forget_days=4),
+        prepare(logs, tmp_path / "third", init_from=second.folder, vocabulary_ttl_days=4),
     )
     assert third.vocabulary("item.item_id") == {"d": 2, "b": 3}
 
 
 def test_a_free_row_without_a_new_value_stays_empty(tmp_path: Path, first: Prepared) -> None:
-    extended = later(tmp_path, first, "c", start=5, forget_days=4)
+    extended = later(tmp_path, first, "c", start=5, vocabulary_ttl_days=4)
     assert extended.vocabulary("item.item_id") == {"c": 4}
     assert Encoders.load(extended.folder / "encoders").spec().tables["item.item_id"] == 5
 
@@ -127,12 +129,12 @@ def test_a_run_folder_can_be_extended_and_other_folders_and_schemas_are_refused(
     tmp_path: Path, first: Prepared
 ) -> None:
     logs = write(tmp_path / "logs", schema(1), impressions=rows(1, "d"))
-    with pytest.raises(UsageError, match=r"--from .*: expected a dataset or run folder"):
-        prepare(logs, tmp_path / "out", continue_from=tmp_path)
+    with pytest.raises(UsageError, match=r"--init-from .*: expected a dataset or run folder"):
+        prepare(logs, tmp_path / "out", init_from=tmp_path)
     with pytest.raises(
-        UsageError, match=r"--forget-days 3: expected at least 1, together with --from"
+        UsageError, match=r"--vocabulary-ttl-days 3: expected at least 1, together with --init-from"
     ):
-        prepare(logs, tmp_path / "out", forget_days=3)
+        prepare(logs, tmp_path / "out", vocabulary_ttl_days=3)
     other = write(
         tmp_path / "other", schema(1).replace("buckets: 2", "buckets: 3"), impressions=rows(1, "d")
     )
@@ -142,5 +144,5 @@ def test_a_run_folder_can_be_extended_and_other_folders_and_schemas_are_refused(
         r"they differ in features\.cross\.price\.buckets: "
         r"2 against 3",
     ):
-        prepare(other, tmp_path / "out", continue_from=first.folder)
+        prepare(other, tmp_path / "out", init_from=first.folder)
     assert not (tmp_path / "out").exists()

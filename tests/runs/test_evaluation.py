@@ -81,7 +81,7 @@ def test_predictions_name_their_log_row(
     request: pytest.FixtureRequest,
 ) -> None:
     run = Run.load(rich_run)
-    table = run.predict(request.getfixturevalue(data), "test", bias="logged").to_pylist()
+    table = run.predict(request.getfixturevalue(data), "test", position="logged").to_pylist()
     prices = {
         row["item_id"]: row["price"]
         for row in pq.read_table(rich_logs / "items.parquet").to_pylist()

@@ -209,7 +209,8 @@ def test_serving_scores_every_impression_at_one_position(
     run: Run, test: Split, batch: RequestBatch
 ) -> None:
     logged, serving = (
-        scores(list(score_split(run, test, bias=bias))) for bias in ("logged", "serving")
+        scores(list(score_split(run, test, position=position)))
+        for position in ("logged", "serving")
     )  # type: ignore[arg-type]
     first = batch.bias.numpy() == 0
     assert 0 < first.sum() < len(first)
@@ -233,7 +234,7 @@ def test_serving_uses_the_position_of_the_schema(
             update={"roles": run.schema.roles.model_copy(update={"bias": changed})}
         )
         return scores(
-            list(score_split(dataclasses.replace(run, schema=schema), test, bias="serving"))
+            list(score_split(dataclasses.replace(run, schema=schema), test, position="serving"))
         )["click"]
 
     expected = (

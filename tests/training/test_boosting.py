@@ -106,12 +106,12 @@ def test_serving_puts_every_candidate_at_one_position(run: Path, data: Path) -> 
     not.
     """
     split = Dataset(data).split("test")
-    position = split.bias.read()
+    logged_position = split.bias.read()
     loaded = Run.load(run)
     means = []
-    for bias in ("logged", "serving"):
-        click = loaded.predict(data, "test", bias=bias)["click"].to_numpy()
-        means.append([click[position == shown].mean() for shown in (0, 3)])
+    for position in ("logged", "serving"):
+        click = loaded.predict(data, "test", position=position)["click"].to_numpy()
+        means.append([click[logged_position == shown].mean() for shown in (0, 3)])
     assert means[0][0] > 2 * means[0][1]
     assert means[1][0] == pytest.approx(means[1][1], rel=0.2)
 
@@ -126,7 +126,7 @@ def test_three_steps_score_what_one_call_does(run: Path, data: Path) -> None:
 
 def test_same_seed_same_bytes(run: Path, data: Path, tmp_path: Path) -> None:
     for name, seed in (("again", 0), ("other", 1)):
-        api.train(data, tmp_path / name, model="lightgbm", settings=SMALL, seed=seed)
+        api.train(data, tmp_path / name, model="lightgbm", settings={**SMALL, "train.seed": seed})
     assert (tmp_path / "again" / DENSE_FILE).read_bytes() == (run / DENSE_FILE).read_bytes()
     assert (tmp_path / "other" / DENSE_FILE).read_bytes() != (run / DENSE_FILE).read_bytes()
 
@@ -147,7 +147,7 @@ def test_rows_whose_label_is_unknown_teach_nothing(logs: Path, tmp_path: Path) -
     pq.write_table(table, folder / "impressions.parquet")
     api.prepare(folder, tmp_path / "data")
     api.train(tmp_path / "data", tmp_path / "run", model="lightgbm", settings=SMALL)
-    scores = Run.load(tmp_path / "run").predict(tmp_path / "data", "test", bias="logged")
+    scores = Run.load(tmp_path / "run").predict(tmp_path / "data", "test", position="logged")
     known = pq.read_table(logs / "impressions.parquet").take(scores["log_row"])
     assert auc(known["click"].to_numpy(), scores["click"].to_numpy()) > 0.75
     assert scores["click"].to_numpy().mean() == pytest.approx(
@@ -156,8 +156,8 @@ def test_rows_whose_label_is_unknown_teach_nothing(logs: Path, tmp_path: Path) -
 
 
 def test_what_is_refused(run: Path, data: Path, tmp_path: Path) -> None:
-    with raises(UsageError, "lightgbm", field="--from"):
-        api.train(data, tmp_path / "run", model="lightgbm", settings=SMALL, start_from=run)
+    with raises(UsageError, "lightgbm", field="--init-from"):
+        api.train(data, tmp_path / "run", model="lightgbm", settings=SMALL, init_from=run)
     with raises(SettingsError, "cuda", field="train.device"):
         api.train(
             data, tmp_path / "run", model="lightgbm", settings={**SMALL, "train.device": "cuda"}

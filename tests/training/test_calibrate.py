@@ -28,6 +28,7 @@ from hemix.training.calibrate import (
     fit_platt_scaling,
     minimise_log_loss,
 )
+from hemix.training.callbacks import function_callback
 from tests.planted import DAY_MS, SCHEMA, START_MS, write_logs
 
 CPU = torch.device("cpu")
@@ -201,7 +202,12 @@ def test_a_run_says_for_every_task_why_its_scaling_was_left_out(tmp_path: Path, 
     data = changed(tmp_path, order=lambda t: np.where(on_valid(t), 0, np.asarray(t["order"])))
     records: list[dict[str, object]] = []
     settings = {"model.name": name, "boosting.rounds": 15, "train.threads": 1}
-    run = api.train(data, tmp_path / "run", settings=settings, on_record=records.append)
+    run = api.train(
+        data,
+        tmp_path / "run",
+        settings=settings,
+        callback=function_callback(on_record=records.append),
+    )
     metrics = Run.load(run).metrics
     assert set(metrics["calibration"]["click"]) == {"slope", "shift"}
     order = metrics["calibration"]["order"]

@@ -23,9 +23,11 @@ def test_a_run_reports_its_header_every_record_and_every_step(
         planted_data,
         tmp_path / "run",
         settings=SETTINGS,
-        on_start=headers.append,
-        on_record=records.append,
-        on_step=lambda step, total: steps.append((step, total)),
+        callback=function_callback(
+            on_start=headers.append,
+            on_record=records.append,
+            on_step=lambda step, total: steps.append((step, total)),
+        ),
     )
     (header,) = headers
     total = header["steps"]

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 import hemix.training.checkpoint as module
 from hemix import api
 from hemix.errors import Interrupted, RunError, StorageError
+from hemix.training.callbacks import function_callback
 from hemix.training.checkpoint import Checkpoints
 from tests.refusals import raises
 
@@ -36,7 +37,12 @@ def stopped(planted_data: Path, tmp_path: Path) -> Path:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(Interrupted):
-        api.train(planted_data, tmp_path / "run", settings=SETTINGS, on_step=stop)
+        api.train(
+            planted_data,
+            tmp_path / "run",
+            settings=SETTINGS,
+            callback=function_callback(on_step=stop),
+        )
     return tmp_path / "run"
 
 
@@ -52,7 +58,9 @@ def test_a_folder_without_complete_does_not_exist(stopped: Path, planted_data: P
     assert latest is not None
     assert latest.state["position"]["step"] == 6
     headers = list[dict[str, object]]()
-    api.train(planted_data, stopped, resume=True, on_start=headers.append)
+    api.train(
+        planted_data, stopped, resume=True, callback=function_callback(on_start=headers.append)
+    )
     assert headers[0]["half_written"] == ["step-00000007"]
     assert (stopped / "run.json").exists()
     assert not (stopped / "checkpoints").exists()
@@ -157,7 +165,7 @@ def test_written_in_the_background_they_hold_what_the_step_left(
                 planted_data,
                 out,
                 settings={**every_checkpoint, "train.async_checkpoint": background},
-                on_step=stop,
+                callback=function_callback(on_step=stop),
             )
         return out / "checkpoints"
 

@@ -17,6 +17,7 @@ import yaml
 from hemix import api
 from hemix.errors import DataError, Interrupted, RunError, SettingsError, UsageError
 from hemix.runs.weights import DENSE_FILE, TABLES_FILE
+from hemix.training.callbacks import function_callback
 from tests.planted import write_logs
 from tests.refusals import raises
 
@@ -60,7 +61,7 @@ def test_learns_a_rule_that_only_todays_history_tells(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("deterministic")
 def test_same_seed_same_bytes_and_another_seed_others(planted_data: Path, tmp_path: Path) -> None:
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        api.train(planted_data, tmp_path / name, seed=seed, settings=QUICK)
+        api.train(planted_data, tmp_path / name, settings={**QUICK, "train.seed": seed})
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
     assert weights(tmp_path / "a") != weights(tmp_path / "c")
 
@@ -77,7 +78,12 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
             os.kill(os.getpid(), signal_number)
 
     with raises(Interrupted, f"step {stop_at} of 24", "hemix train --resume"):
-        api.train(planted_data, tmp_path / "halved", settings=QUICK, on_step=stop)
+        api.train(
+            planted_data,
+            tmp_path / "halved",
+            settings=QUICK,
+            callback=function_callback(on_step=stop),
+        )
     assert not (tmp_path / "halved" / "run.json").exists()
     api.train(planted_data, tmp_path / "halved", resume=True)
     assert weights(tmp_path / "whole") == weights(tmp_path / "halved")
@@ -114,15 +120,14 @@ def test_from_starts_at_another_runs_weights(planted_data: Path, tmp_path: Path)
     settings = {**QUICK, "train.calibrate": False}
     api.train(planted_data, tmp_path / "first", settings=settings)
     still = {**settings, "train.dense_learning_rate": 1e-30, "train.table_learning_rate": 1e-30}
-    api.train(planted_data, tmp_path / "second", settings=still, start_from=tmp_path / "first")
+    api.train(planted_data, tmp_path / "second", settings=still, init_from=tmp_path / "first")
     assert weights(tmp_path / "second") == weights(tmp_path / "first")
-    with raises(UsageError, "size: 'base' against 'tiny'", field="--from"):
+    with raises(UsageError, "size: 'base' against 'tiny'", field="--init-from"):
         api.train(
             planted_data,
             tmp_path / "third",
-            size="base",
-            settings=QUICK,
-            start_from=tmp_path / "first",
+            settings={**QUICK, "model.size": "base"},
+            init_from=tmp_path / "first",
         )
 
 
@@ -160,7 +165,12 @@ def test_a_run_that_is_stopped_as_it_stops_early_trains_no_further_step(
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted):
-        api.train(planted_data, tmp_path / "run", settings=settings, on_record=stop)
+        api.train(
+            planted_data,
+            tmp_path / "run",
+            settings=settings,
+            callback=function_callback(on_record=stop),
+        )
     before = (tmp_path / "run" / "log.jsonl").read_text()
     api.train(planted_data, tmp_path / "run", resume=True)
     assert (tmp_path / "run" / "log.jsonl").read_text() == before

@@ -15,6 +15,7 @@ import pytest
 from hemix import api
 from hemix.errors import Interrupted
 from hemix.runs.weights import DENSE_FILE, TABLES_FILE
+from hemix.training.callbacks import function_callback
 
 QUICK = {
     "train.epochs": 2,
@@ -69,7 +70,12 @@ def test_resumes_to_the_same_bytes_and_changes_the_weights(
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(Interrupted):
-        api.train(planted_data, tmp_path / "halved", settings=settings, on_step=stop)
+        api.train(
+            planted_data,
+            tmp_path / "halved",
+            settings=settings,
+            callback=function_callback(on_step=stop),
+        )
     api.train(planted_data, tmp_path / "halved", resume=True)
     assert weights(tmp_path / "whole") == weights(tmp_path / "halved")
     assert weights(tmp_path / "whole")[0] != weights(plain)[0]

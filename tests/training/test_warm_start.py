@@ -1,5 +1,5 @@
-"""hemix train --from on a later day: rows follow their values, and the day is scored before it is
-trained on.
+"""hemix train --init-from on a later day: rows follow their values, and the day is scored before
+it is trained on.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from hemix.data.encode import Encoders
 from hemix.errors import RunError, UsageError
 from hemix.models import build_model
 from hemix.runs.folder import Run
+from hemix.training.callbacks import function_callback
 from hemix.training.warm_start import remap_embedding_rows
 from tests.planted import SCHEMA, write_logs
 from tests.refusals import raises
@@ -39,7 +40,7 @@ def later(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The next days, with 30 users that the run does not know."""
     folder = tmp_path_factory.mktemp("later")
     write_logs(folder / "logs", users=90, days=7, seed=5, schema=LATER)
-    api.prepare(folder / "logs", folder / "data", earlier=run)
+    api.prepare(folder / "logs", folder / "data", init_from=run)
     return folder / "data"
 
 
@@ -70,7 +71,7 @@ def test_rows_follow_their_values_and_new_values_begin_as_unknown_ones(
 def test_the_new_rows_are_scored_before_they_are_trained_on(
     run: Path, later: Path, tmp_path: Path
 ) -> None:
-    out = api.train(later, tmp_path / "run", settings=SETTINGS, start_from=run)
+    out = api.train(later, tmp_path / "run", settings=SETTINGS, init_from=run)
     metrics = json.loads((out / "metrics.json").read_text())["progressive"]["click"]
     before, data = Run.load(run), Dataset(later)
     model = build_model(data.spec, before.settings.model, 0)
@@ -110,9 +111,15 @@ def test_a_resumed_run_keeps_what_was_scored_before(run: Path, later: Path, tmp_
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(Interrupted):
-        api.train(later, tmp_path / "run", settings=SETTINGS, start_from=run, on_step=stop)
+        api.train(
+            later,
+            tmp_path / "run",
+            settings=SETTINGS,
+            init_from=run,
+            callback=function_callback(on_step=stop),
+        )
     api.train(later, tmp_path / "run", resume=True)
-    whole = api.train(later, tmp_path / "whole", settings=SETTINGS, start_from=run)
+    whole = api.train(later, tmp_path / "whole", settings=SETTINGS, init_from=run)
     ours, theirs = (
         json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path / "run", whole)
     )
@@ -130,7 +137,7 @@ def begun(data: Path, out: Path, **start: Path) -> Path:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        api.train(data, out, settings=SETTINGS, on_step=end, **start)
+        api.train(data, out, settings=SETTINGS, callback=function_callback(on_step=end), **start)
     assert not (out / "checkpoints").exists()
     return out
 
@@ -138,8 +145,8 @@ def begun(data: Path, out: Path, **start: Path) -> Path:
 def test_a_run_without_a_checkpoint_still_knows_its_first_weights(
     run: Path, later: Path, tmp_path: Path
 ) -> None:
-    whole = api.train(later, tmp_path / "whole", settings=SETTINGS, start_from=run)
-    api.train(later, begun(later, tmp_path / "run", start_from=run), resume=True)
+    whole = api.train(later, tmp_path / "whole", settings=SETTINGS, init_from=run)
+    api.train(later, begun(later, tmp_path / "run", init_from=run), resume=True)
     for file in ("dense.safetensors", "tables.safetensors"):
         assert (tmp_path / "run" / file).read_bytes() == (whole / file).read_bytes()
     ours, theirs = (
@@ -152,20 +159,20 @@ def test_first_weights_that_are_gone_or_others_are_refused(
     run: Path, later: Path, planted_data: Path, tmp_path: Path
 ) -> None:
     source = Path(shutil.copytree(run, tmp_path / "source"))
-    out = begun(later, tmp_path / "run", start_from=source)
-    other = api.train(planted_data, tmp_path / "other", settings=SETTINGS, seed=1)
-    with raises(UsageError, other, source, field="--from"):
-        api.train(later, out, resume=True, start_from=other)
+    out = begun(later, tmp_path / "run", init_from=source)
+    other = api.train(planted_data, tmp_path / "other", settings={**SETTINGS, "train.seed": 1})
+    with raises(UsageError, other, source, field="--init-from"):
+        api.train(later, out, resume=True, init_from=other)
     shutil.rmtree(source)
-    with raises(RunError, source, out, code="missing_run", field="--from"):
+    with raises(RunError, source, out, code="missing_run", field="--init-from"):
         api.train(later, out, resume=True)
     other.rename(source)
     with raises(RunError, source, out, code="other_data"):
         api.train(later, out, resume=True)
     own = begun(later, tmp_path / "own")
-    with raises(UsageError, own, field="--from"):
-        api.train(later, own, resume=True, start_from=run)
-    assert api.train(later, out, resume=True, start_from=run) == out, (
+    with raises(UsageError, own, field="--init-from"):
+        api.train(later, own, resume=True, init_from=run)
+    assert api.train(later, out, resume=True, init_from=run) == out, (
         "the same weights, now elsewhere"
     )
 
@@ -173,8 +180,8 @@ def test_first_weights_that_are_gone_or_others_are_refused(
 def test_buckets_that_were_learned_anew_are_refused(run: Path, tmp_path: Path) -> None:
     write_logs(tmp_path / "logs", users=90, days=7, seed=5, schema=LATER)
     api.prepare(tmp_path / "logs", tmp_path / "data")
-    with raises(RunError, "user.age", field="--from"):
-        api.train(tmp_path / "data", tmp_path / "run", settings=SETTINGS, start_from=run)
+    with raises(RunError, "user.age", field="--init-from"):
+        api.train(tmp_path / "data", tmp_path / "run", settings=SETTINGS, init_from=run)
     assert not (tmp_path / "run").exists()
 
 
@@ -187,6 +194,6 @@ def test_another_schema_or_model_is_refused(run: Path, later: Path, tmp_path: Pa
     )
     api.prepare(tmp_path / "logs", tmp_path / "data")
     with raises(RunError, "features.user.age.buckets: 4 against 3", code="other_schema"):
-        api.train(tmp_path / "data", tmp_path / "run", settings=SETTINGS, start_from=run)
-    with raises(UsageError, "layers: 1 against", "settings.yaml", field="--from"):
-        api.train(later, tmp_path / "run", settings={**SETTINGS, "model.layers": 1}, start_from=run)
+        api.train(tmp_path / "data", tmp_path / "run", settings=SETTINGS, init_from=run)
+    with raises(UsageError, "layers: 1 against", "settings.yaml", field="--init-from"):
+        api.train(later, tmp_path / "run", settings={**SETTINGS, "model.layers": 1}, init_from=run)

@@ -16,6 +16,7 @@ from hemix.data.dataset import Dataset
 from hemix.errors import DataError
 from hemix.evaluation.report import render_report
 from hemix.runs import Run
+from hemix.training.callbacks import function_callback
 from hemix.training.checks import check_labels
 from tests.data.small import at, prepared
 
@@ -124,7 +125,12 @@ def test_a_valid_split_that_weighs_nothing_chooses_no_weights(tmp_path: Path) ->
     records: list[dict[str, Any]] = []
     settings = {**LIGHT, "train.epochs": 3, "train.patience": 1}
     run = Run.load(
-        api.train(data.folder, tmp_path / "run", settings=settings, on_record=records.append)
+        api.train(
+            data.folder,
+            tmp_path / "run",
+            settings=settings,
+            callback=function_callback(on_record=records.append),
+        )
     )
     assert [record["valid_loss"] for record in records if "valid_loss" in record] == [None] * 3
     assert not any("stopped_early" in record for record in records)
@@ -154,7 +160,12 @@ def test_a_run_worse_than_the_base_rate_says_so(tmp_path: Path) -> None:
     }
     settings |= {"model.products": "none", "train.warmup_steps": 1}
     settings |= {"model.use_global": False, "model.use_realtime": False}
-    run = api.train(data.folder, tmp_path / "run", settings=settings, on_record=records.append)
+    run = api.train(
+        data.folder,
+        tmp_path / "run",
+        settings=settings,
+        callback=function_callback(on_record=records.append),
+    )
     [note] = [n for n in Run.load(run).metrics["notes"] if n["task"] == "click"]
     assert (note["code"], note["split"]) == ("loss_above_base_rate", "valid")
     assert note["ne"] > 1.1

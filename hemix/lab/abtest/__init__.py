@@ -4,7 +4,7 @@ Arms differ only in who ranks: a server over HTTP, the oracle or popularity. ``r
 experiment, ``effects`` and ``analysis`` hold the statistics, ``checks`` test their assumptions.
 """
 
-from hemix.lab.abtest.plan import Plan
+from hemix.lab.abtest.plan import ExperimentPlan
 from hemix.lab.abtest.run import experiment
 
-__all__ = ["Plan", "experiment"]
+__all__ = ["ExperimentPlan", "experiment"]

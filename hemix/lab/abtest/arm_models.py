@@ -6,7 +6,6 @@ All servers must serve one schema, and an arm must keep its model for the whole 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from hemix.errors import UsageError
 from hemix.files import storage_errors
 from hemix.lab.abtest.arm_results import RESULTS_FOLDER
 from hemix.lab.abtest.arms import Arm, ArmUnavailable
-from hemix.lab.abtest.plan import EXPERIMENT_FORMAT, Plan
+from hemix.lab.abtest.plan import EXPERIMENT_FORMAT, ExperimentPlan
 
 __all__ = ["model_change", "query_models", "read_models", "write_plan"]
 
@@ -22,7 +21,7 @@ Models = dict[str, dict[str, Any]]
 """By arm: the model's name, and of a server its version, schema and hash."""
 
 
-def read_models(plan: Plan, out: Path) -> Models:
+def read_models(plan: ExperimentPlan, out: Path) -> Models:
     """Read the models of an earlier call.
 
     Args:
@@ -121,7 +120,7 @@ def _model_name(model: Mapping[str, Any]) -> str:
     return f"{model['name']} ({', '.join(details)})"
 
 
-def write_plan(plan: Plan, out: Path, models: Models) -> None:
+def write_plan(plan: ExperimentPlan, out: Path, models: Models) -> None:
     """Create the experiment's folder and write plan.json.
 
     Args:
@@ -137,6 +136,6 @@ def write_plan(plan: Plan, out: Path, models: Models) -> None:
     EXPERIMENT_FORMAT.write(out / "plan.json", {**_plan_content(plan), "models": models})
 
 
-def _plan_content(plan: Plan) -> dict[str, Any]:
+def _plan_content(plan: ExperimentPlan) -> dict[str, Any]:
     # servers may move between calls, so URLs are no part of the plan
-    return asdict(plan) | {"arms": list(plan.arms)}
+    return plan.to_json() | {"arms": list(plan.arms)}

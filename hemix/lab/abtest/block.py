@@ -15,7 +15,7 @@ from hemix.lab.abtest.arm_results import result_path, write_result
 from hemix.lab.abtest.arm_simulation import simulate_arm, simulate_past
 from hemix.lab.abtest.arms import Arm, ArmUnavailable
 from hemix.lab.abtest.measures import ArmResult
-from hemix.lab.abtest.plan import Plan, assign_arms
+from hemix.lab.abtest.plan import ExperimentPlan, assign_arms
 from hemix.lab.abtest.server_arm import ServerArm
 from hemix.lab.simulator.arrays import Int64Array
 from hemix.lab.simulator.city import City
@@ -64,7 +64,7 @@ class BlockProgress:
 class Block:
     """Hold the users of a block, and run them in arms."""
 
-    plan: Plan
+    plan: ExperimentPlan
     out: Path
     city: City
     number: int
@@ -101,7 +101,7 @@ class Block:
             past,
             arm,
             days,
-            draw_count=self.plan.draws,
+            draw_count=self.plan.recall_size,
             on_day=lambda day: report((day + 1 - first_day) / days),
         )
         result = ArmResult(

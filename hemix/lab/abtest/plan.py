@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,7 +20,8 @@ __all__ = [
     "EXPERIMENT_FORMAT",
     "PRE_PERIOD_DAYS",
     "PRE_PERIOD_NAME",
-    "Plan",
+    "Design",
+    "ExperimentPlan",
     "assign_arms",
     "check_plan",
     "load_city",
@@ -37,28 +38,44 @@ PRE_PERIOD_NAME = "before"
 """Stands for an arm's name in the files of the pre-period."""
 
 
+Design = Literal["paired", "split"]
+
+
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Describe an experiment; the names of the fields are keys of plan.json."""
+class ExperimentPlan:
+    """The arms, users and days of an experiment."""
 
     arms: Mapping[str, str]
     """URL of a server, ``oracle`` or ``popularity``, by name. Effects are those of earlier arms
     relative to later ones.
     """
-    logs: str
+    logs: str | Path
     """Folder that `hemix simulate` wrote, with the city and its users."""
-    users: int
-    days: int
+    users: int = 200
+    """Number of users."""
+    days: int = 2
+    """Number of days after the logs."""
     first_user: int = 0
     """Index of the first user; the users after it take part as well."""
-    design: Literal["paired", "split"] = "paired"
+    design: Design = "paired"
     """paired: every user in every arm; split: every user in one arm."""
     seed: int = 0
     """Seed of the assignment to arms in the split design."""
-    draws: int | None = None
-    """Recall draws per request, by default the city's 56, which give about 45 candidates."""
+    recall_size: int | None = None
+    """Venues drawn for a request; None: the city's 56. Duplicates, far and closed venues are
+    removed: 56 leave about 45 candidates, 130 about 100.
+    """
     block: int = 200
     """Users simulated at a time."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as plan.json and experiment.json hold it."""
+        content = asdict(self) | {"logs": str(self.logs)}
+        return {_JSON_KEYS.get(name, name): value for name, value in content.items()}
+
+
+_JSON_KEYS = {"recall_size": "draws"}
+"""Keys of plan.json that differ from the field's name."""
 
 
 def assign_arms(users: Int64Array, seed: int, arm_count: int) -> Int64Array:
@@ -91,7 +108,7 @@ def load_city(logs: Path) -> City:
     return city
 
 
-def check_plan(plan: Plan, city: City) -> None:
+def check_plan(plan: ExperimentPlan, city: City) -> None:
     """Check the plan's numbers and names.
 
     Args:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,13 @@ from hemix.lab.abtest.analysis import analyse_arms
 from hemix.lab.abtest.arm_results import read_result, result_path
 from hemix.lab.abtest.checks import check_aa, check_sample_ratio
 from hemix.lab.abtest.measures import MEASURES, ArmResult, DailyMeasures
-from hemix.lab.abtest.plan import EXPERIMENT_FORMAT, PRE_PERIOD_NAME, Plan
+from hemix.lab.abtest.plan import EXPERIMENT_FORMAT, PRE_PERIOD_NAME, ExperimentPlan
 
 __all__ = ["experiment_content", "rankings_per_second"]
 
 
 def experiment_content(
-    plan: Plan,
+    plan: ExperimentPlan,
     out: Path,
     block_count: int,
     paused: Mapping[str, str],
@@ -68,7 +67,7 @@ def experiment_content(
     return {
         "schema_version": 1,
         FORMAT_KEY: EXPERIMENT_FORMAT.version,
-        "plan": asdict(plan),
+        "plan": plan.to_json(),
         "paused": dict(paused),
         "power": dict(power),
         **analysis,

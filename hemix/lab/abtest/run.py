@@ -29,7 +29,7 @@ from hemix.lab.abtest.plan import (
     EXPERIMENT_FORMAT,
     PRE_PERIOD_DAYS,
     PRE_PERIOD_NAME,
-    Plan,
+    ExperimentPlan,
     check_plan,
     load_city,
 )
@@ -47,11 +47,11 @@ _PARALLEL_ARMS = 2
 
 
 def experiment(
-    plan: Plan,
+    plan: ExperimentPlan,
     out: str | Path,
     *,
     token: str | None = None,
-    arm_timeout_seconds: float = 30.0,
+    arm_timeout: float = 30.0,
     on_power: Callable[[Mapping[str, float | None]], None] = lambda _power: None,
     on_progress: Progress = lambda _stage, _fraction: None,
 ) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def experiment(
         plan: Users, days and arms.
         out: Folder of the experiment.
         token: Token of the arms' servers.
-        arm_timeout_seconds: Time after which a server without an answer is unavailable.
+        arm_timeout: Seconds after which a server without an answer is unavailable.
         on_power: Called with the detectable relative difference by metric.
         on_progress: Called with the stage and the finished fraction, 0 to 1.
 
@@ -79,7 +79,7 @@ def experiment(
     out, city = Path(out), load_city(Path(plan.logs))
     check_plan(plan, city)
     arms = {
-        name: make_arm(url, token=token, timeout_seconds=arm_timeout_seconds)
+        name: make_arm(url, token=token, timeout_seconds=arm_timeout)
         for name, url in plan.arms.items()
     }
     blocks = _user_blocks(plan)
@@ -105,13 +105,13 @@ def experiment(
     return content
 
 
-def _user_blocks(plan: Plan) -> list[Int64Array]:
+def _user_blocks(plan: ExperimentPlan) -> list[Int64Array]:
     users = plan.first_user + np.arange(plan.users)
     return [users[first : first + plan.block] for first in range(0, plan.users, plan.block)]
 
 
 def _connect_arms(
-    plan: Plan, out: Path, arms: Mapping[str, Arm], block_count: int
+    plan: ExperimentPlan, out: Path, arms: Mapping[str, Arm], block_count: int
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Query the models of arms with unfinished blocks and write plan.json.
 
@@ -184,14 +184,14 @@ def _run_arms(
     return results, failures
 
 
-def _load_power(plan: Plan, out: Path, past: UserSimulation) -> dict[str, float | None]:
+def _load_power(plan: ExperimentPlan, out: Path, past: UserSimulation) -> dict[str, float | None]:
     """Read power.json, or compute it from a block of users with the oracle and popularity."""
     path = out / "power.json"
     if path.exists():
         content = EXPERIMENT_FORMAT.read(path)
         return {name: value for name, value in content.items() if name != FORMAT_KEY}
     oracle, popularity = (
-        simulate_arm(past, arm, plan.days, draw_count=plan.draws)
+        simulate_arm(past, arm, plan.days, draw_count=plan.recall_size)
         for arm in (Oracle(), Popularity())
     )
     arm_count = None if plan.design == "paired" else len(plan.arms)

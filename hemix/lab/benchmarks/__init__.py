@@ -8,17 +8,20 @@ from __future__ import annotations
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from hemix.errors import UsageError
 
-__all__ = ["BENCHMARKS", "run_benchmark"]
+__all__ = ["BENCHMARKS", "Benchmark", "run_benchmark"]
 
-BENCHMARKS = ("costs", "growth", "loader", "mfu", "prepare", "score", "serve", "tables", "train")
+Benchmark = Literal[
+    "costs", "growth", "loader", "mfu", "prepare", "score", "serve", "tables", "train"
+]
+BENCHMARKS: tuple[Benchmark, ...] = get_args(Benchmark)
 
 
 def run_benchmark(
-    name: str,
+    name: Benchmark,
     *,
     scale: float = 1.0,
     sweep: bool = False,

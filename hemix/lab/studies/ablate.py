@@ -7,6 +7,7 @@ parameters as the full model, by the width of their feed-forward networks.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hemix.formats import FORMAT_KEY
 from hemix.lab.studies.candidate import Candidate
 from hemix.lab.studies.cost import Stage, plan_study
 from hemix.lab.studies.datasets import open_datasets
-from hemix.lab.studies.options import StudyOptions
+from hemix.lab.studies.options import StudyConfig, StudyOptions
 from hemix.lab.studies.report import write_study_report
 from hemix.lab.studies.runner import check_study_folder, study_folder
 from hemix.lab.studies.study import STUDY_FORMAT, run_candidates, study_facts, trials_for
@@ -27,7 +28,7 @@ from hemix.models import count_parameters
 from hemix.models.hemix_config import HeMixConfig
 from hemix.settings import Settings
 
-__all__ = ["FULL", "VARIANTS", "ablate", "make_variants"]
+__all__ = ["FULL", "VARIANTS", "AblateConfig", "ablate", "make_variants"]
 
 FULL = "full"
 
@@ -122,14 +123,18 @@ def _match_parameters(variant: Candidate, full: Candidate, spec: InputSpec) -> C
     return Candidate.from_overrides(variant.label, overrides)
 
 
+@dataclass(frozen=True, kw_only=True)
+class AblateConfig(StudyConfig):
+    """The variants of an ablation study."""
+
+    variants: Sequence[str] | None = None
+    """Keys of :data:`VARIANTS`; None: all"""
+
+
 def ablate(
     data: Sequence[str | Path],
     out: Path,
-    *,
-    variants: Sequence[str] | None = None,
-    seeds: int = 3,
-    overrides: Mapping[str, Any] | None = None,
-    final: bool = False,
+    config: AblateConfig | None = None,
     options: StudyOptions | None = None,
 ) -> dict[str, Any]:
     """Train the full model and its variants; writes ablate.json and report.html.
@@ -137,10 +142,7 @@ def ablate(
     Args:
         data: Dataset folders: rolling origins of the same logs.
         out: The study's folder; a second call continues it.
-        variants: Keys of :data:`VARIANTS`; None: all.
-        seeds: Number of training seeds on each dataset.
-        overrides: Settings of all candidates, by ``section.name``.
-        final: Score the test split instead of valid.
+        config: The variants.
         options: How the trials run.
 
     Returns:
@@ -151,17 +153,17 @@ def ablate(
         UsageError, SettingsError, DataError: Before anything is written.
         RunError: If no trial finished.
     """
-    options = options or StudyOptions()
-    if seeds < 1:
-        raise UsageError(f"--seeds {seeds}: expected 1 or more", field="--seeds")
-    full = Candidate.from_overrides(FULL, dict(overrides or {}))
+    config, options = config or AblateConfig(), options or StudyOptions()
+    if config.seeds < 1:
+        raise UsageError(f"--seeds {config.seeds}: expected 1 or more", field="--seeds")
+    full = Candidate.from_overrides(FULL, config.overrides())
     check_study_folder(out)
-    datasets, _ = open_datasets(data, verify_test=final)
+    datasets, _ = open_datasets(data, verify_test=config.evaluate_test)
     spec = datasets[0].dataset.spec
-    candidates = make_variants(full.settings, spec, full.overrides, variants)
-    split: EvaluatedSplit = "test" if final else "valid"
+    candidates = make_variants(full.settings, spec, full.overrides, config.variants)
+    split: EvaluatedSplit = "test" if config.evaluate_test else "valid"
     with study_folder(out):
-        trials = trials_for(out, candidates, datasets, seeds)
+        trials = trials_for(out, candidates, datasets, config.seeds)
         stage = Stage(name="ablate", trials=trials, split=split)
         options.on_plan(plan_study([stage], options))
         runs, failures = run_candidates(out, trials, candidates, datasets, split, options)
@@ -175,7 +177,7 @@ def ablate(
             **paired_differences(runs, datasets, split, pairs=pairs),
             "primary": [],
             "failed": failures,
-            **study_facts(out, datasets, seeds),
+            **study_facts(out, datasets, config.seeds),
         }
         write_json(out / "ablate.json", content)
         write_study_report(out / "report.html", "ablate", content)

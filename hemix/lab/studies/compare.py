@@ -13,7 +13,7 @@ from hemix.formats import FORMAT_KEY
 from hemix.lab.studies.candidate import Candidate
 from hemix.lab.studies.cost import Stage, plan_study
 from hemix.lab.studies.datasets import open_datasets
-from hemix.lab.studies.options import StudyOptions
+from hemix.lab.studies.options import StudyConfig, StudyOptions
 from hemix.lab.studies.report import write_study_report
 from hemix.lab.studies.runner import Failure, check_study_folder, study_folder
 from hemix.lab.studies.search import Points, Search, default_points, read_points
@@ -27,25 +27,19 @@ __all__ = ["CompareConfig", "compare"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareConfig:
+class CompareConfig(StudyConfig):
     """The models of a comparison, and how they are trained."""
 
     models: Sequence[str] | Mapping[str, Mapping[str, Any]] | None = None
     """Names, or settings by label: ``{"deep": {"model.name": "hemix", "model.layers": 4}}``; None:
     all models
     """
-    seeds: int = 3
-    """Number of training seeds on each dataset"""
     search: str | Path | None = "default"
     """``default``, a search file, or None for no search"""
     search_data: str | Path | None = None
     """A smaller dataset for the search; None: the first dataset"""
-    overrides: Mapping[str, Any] | None = None
-    """Settings of all models, by ``section.name``"""
     primary: Sequence[str] | None = None
     """Pairs ``a:b`` whose p-values are not adjusted; None: hemix:lightgbm if both are compared"""
-    final: bool = False
-    """Score the test split instead of valid"""
 
 
 def compare(
@@ -70,7 +64,7 @@ def compare(
         RunError: If no trial finished.
     """
     config, options = config or CompareConfig(), options or StudyOptions()
-    base = dict(config.overrides or {})
+    base = config.overrides()
     candidates = _make_candidates(config.models, base)
     if config.seeds < 1:
         raise UsageError(f"--seeds {config.seeds}: expected 1 or more", field="--seeds")
@@ -78,9 +72,9 @@ def compare(
     points = _search_points(config.search, base)
     check_study_folder(out)
     datasets, search_dataset = open_datasets(
-        data, verify_test=config.final, search_folder=config.search_data
+        data, verify_test=config.evaluate_test, search_folder=config.search_data
     )
-    split: EvaluatedSplit = "test" if config.final else "valid"
+    split: EvaluatedSplit = "test" if config.evaluate_test else "valid"
     failures, search_results = list[Failure](), dict[str, Any]()
     with study_folder(out):
         if points is not None:

@@ -1,15 +1,16 @@
-"""Options of a study, and what it reports while it runs."""
+"""Options of every study, and what it reports while it runs."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+from hemix.config import named_overrides
 from hemix.errors import UsageError
 
-__all__ = ["StagePlan", "StudyCallback", "StudyOptions", "StudyPlan"]
+__all__ = ["StagePlan", "StudyCallback", "StudyConfig", "StudyOptions", "StudyPlan"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,25 @@ class StudyCallback(Protocol):
             done: Number of trials that have ended.
             total: Number of trials.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """What the studies have in common."""
+
+    seeds: int = 3
+    """Number of training seeds on each dataset"""
+    settings: Sequence[str] | Mapping[str, Any] = ()
+    """Settings of all trials: ``["train.epochs=2"]`` or ``{"train.epochs": 2}``"""
+    evaluate_test: bool = False
+    """Score the test split instead of valid; every access is logged"""
+
+    def overrides(self) -> dict[str, Any]:
+        """Return the settings by ``section.name``.
+
+        Raises SettingsError for a text that is not a setting.
+        """
+        return named_overrides(self.settings)
 
 
 class StudyOptions:

@@ -22,7 +22,7 @@ from hemix.formats import FORMAT_KEY
 from hemix.lab.studies.candidate import Candidate
 from hemix.lab.studies.cost import Stage, plan_study
 from hemix.lab.studies.datasets import StudyDataset, evaluated_rows, open_datasets
-from hemix.lab.studies.options import StudyOptions
+from hemix.lab.studies.options import StudyConfig, StudyOptions
 from hemix.lab.studies.report import write_study_report
 from hemix.lab.studies.runner import check_study_folder, study_folder
 from hemix.lab.studies.scaling_laws import ScalingLaw, fit_scaling_law, resample_values
@@ -84,7 +84,7 @@ def lengths_for(dataset: StudyDataset) -> list[int]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScaleConfig:
+class ScaleConfig(StudyConfig):
     """The sizes and lengths of a scaling study."""
 
     seeds: int = 2
@@ -93,10 +93,6 @@ class ScaleConfig:
     """Keys of SIZES; None: all"""
     lengths: Sequence[int] | None = None
     """Maxima of history events; None: :func:`lengths_for`; empty: only sizes"""
-    overrides: Mapping[str, Any] | None = None
-    """Settings of all candidates, by ``section.name``"""
-    final: bool = False
-    """Score the test split instead of valid"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,12 +125,12 @@ def scale(
         RunError: If no trial finished.
     """
     config, options = config or ScaleConfig(), options or StudyOptions()
-    base = dict(config.overrides or {})
+    base = config.overrides()
     by_size = [
         Candidate.from_overrides(name, {**base, **SIZES[name]}) for name in _check_sizes(config)
     ]
     check_study_folder(out)
-    datasets, _ = open_datasets([data], verify_test=config.final)
+    datasets, _ = open_datasets([data], verify_test=config.evaluate_test)
     lengths = lengths_for(datasets[0]) if config.lengths is None else config.lengths
     by_length = [
         Candidate.from_overrides(f"history_{length}", base, history_events_max=length)
@@ -145,7 +141,7 @@ def scale(
         raise UsageError(
             "--sizes, --lengths: expected two or more sizes and lengths", field="--sizes"
         )
-    split: EvaluatedSplit = "test" if config.final else "valid"
+    split: EvaluatedSplit = "test" if config.evaluate_test else "valid"
     with study_folder(out):
         trials = trials_for(out, candidates, datasets, config.seeds)
         options.on_plan(plan_study([Stage(name="scale", trials=trials, split=split)], options))

@@ -12,7 +12,7 @@ import pytest
 
 from hemix import api
 from hemix.errors import UsageError
-from hemix.lab.abtest import Plan, experiment
+from hemix.lab.abtest import ExperimentPlan, experiment
 from hemix.lab.abtest.arm_simulation import simulate_past
 from hemix.lab.abtest.arms import ArmUnavailable
 from hemix.lab.abtest.server_arm import ServerArm
@@ -39,8 +39,8 @@ def closed_url() -> Iterator[str]:
 
 def run_experiment(arms: dict[str, str], logs: Path, out: Path, **options: Any) -> dict[str, Any]:
     """Two blocks of 12 users, one day."""
-    plan = Plan(arms=arms, logs=str(logs), users=24, days=1, block=12)
-    return experiment(plan, out, **{"arm_timeout_seconds": 0.3, **options})
+    plan = ExperimentPlan(arms=arms, logs=str(logs), users=24, days=1, block=12)
+    return experiment(plan, out, **{"arm_timeout": 0.3, **options})
 
 
 def users_by_arm(content: dict[str, Any]) -> dict[str, int]:

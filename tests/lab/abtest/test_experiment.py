@@ -14,7 +14,7 @@ import pytest
 from hemix import api
 from hemix.display import experiment_table
 from hemix.errors import DataError, UsageError
-from hemix.lab.abtest import Plan, experiment
+from hemix.lab.abtest import ExperimentPlan, experiment
 from hemix.lab.abtest.arm_simulation import simulate_arm, simulate_past
 from hemix.lab.abtest.arms import Oracle, Popularity
 from hemix.lab.abtest.events import Event
@@ -49,7 +49,9 @@ class RecordingArm(Popularity):
 
 def test_an_arm_against_itself_has_no_difference(logs: Path, tmp_path: Path) -> None:
     arms = {"a": "popularity", "b": "popularity"}
-    content = api.experiment(arms, tmp_path / "out", logs=logs, users=60, days=2)
+    content = api.experiment(
+        ExperimentPlan(arms=arms, logs=logs, users=60, days=2), tmp_path / "out"
+    )
     assert {effect["metric"] for effect in content["effects"]} >= {"pv_ctr", "uv_cvr"}
     assert {effect["relative_delta"] for effect in content["effects"]} == {0}
     assert all(effect["ci95"] == [0, 0] for effect in content["effects"])
@@ -59,7 +61,9 @@ def test_an_arm_against_itself_has_no_difference(logs: Path, tmp_path: Path) -> 
 
 
 def test_experiment_json_has_the_documented_keys(logs: Path, tmp_path: Path) -> None:
-    api.experiment(BUILT_IN_ARMS, tmp_path / "out", logs=logs, users=40, days=1)
+    api.experiment(
+        ExperimentPlan(arms=BUILT_IN_ARMS, logs=logs, users=40, days=1), tmp_path / "out"
+    )
     content = json.loads((tmp_path / "out" / "experiment.json").read_text())
     assert set(content) == {
         "schema_version",
@@ -102,7 +106,9 @@ def test_experiment_json_has_the_documented_keys(logs: Path, tmp_path: Path) -> 
 
 
 def test_the_aa_check_covers_0_in_most_splits(logs: Path, tmp_path: Path) -> None:
-    content = api.experiment(BUILT_IN_ARMS, tmp_path / "out", logs=logs, users=40, days=1)
+    content = api.experiment(
+        ExperimentPlan(arms=BUILT_IN_ARMS, logs=logs, users=40, days=1), tmp_path / "out"
+    )
     checks = content["checks"]
     assert set(checks) == {"sample_ratio", "aa"} and checks["sample_ratio"] is None
     aa = checks["aa"]
@@ -113,7 +119,7 @@ def test_the_aa_check_covers_0_in_most_splits(logs: Path, tmp_path: Path) -> Non
 
 def test_an_arm_may_have_no_users_in_a_block(logs: Path, tmp_path: Path) -> None:
     """41 users in blocks of 40: the last one is in one arm only."""
-    plan = Plan(
+    plan = ExperimentPlan(
         arms={"a": "oracle", "b": "popularity"},
         logs=str(logs),
         users=41,
@@ -129,7 +135,7 @@ def test_an_arm_may_have_no_users_in_a_block(logs: Path, tmp_path: Path) -> None
 
 
 def test_an_arm_of_one_user_has_undefined_metrics_and_a_report(logs: Path, tmp_path: Path) -> None:
-    plan = Plan(
+    plan = ExperimentPlan(
         arms={"a": "oracle", "b": "popularity", "c": "popularity"},
         logs=str(logs),
         users=3,
@@ -142,7 +148,9 @@ def test_an_arm_of_one_user_has_undefined_metrics_and_a_report(logs: Path, tmp_p
 
 
 def test_the_oracle_has_a_higher_click_rate_than_popularity(logs: Path, tmp_path: Path) -> None:
-    content = api.experiment(BUILT_IN_ARMS, tmp_path / "out", logs=logs, users=120, days=2)
+    content = api.experiment(
+        ExperimentPlan(arms=BUILT_IN_ARMS, logs=logs, users=120, days=2), tmp_path / "out"
+    )
     effect = next(effect for effect in content["effects"] if effect["metric"] == "pv_ctr")
     assert effect["ci95"][0] > 0 and effect["users"] == 120
     assert content["between_floor_and_ceiling"] == {
@@ -176,12 +184,10 @@ def test_users_from_first_user_on_have_the_results_that_they_have_among_all_user
     tables = []
     for out, users, first_user in (("all", 120, 0), ("ten", 10, 40)):
         api.experiment(
-            {"oracle": "oracle"},
+            ExperimentPlan(
+                arms={"oracle": "oracle"}, logs=logs, users=users, first_user=first_user, days=1
+            ),
             tmp_path / out,
-            logs=logs,
-            users=users,
-            first_user=first_user,
-            days=1,
         )
         tables.append(pq.read_table(tmp_path / out / "cells" / "oracle-0000.parquet"))
     all_users, ten_users = tables
@@ -229,7 +235,7 @@ def test_the_views_of_a_session_have_consecutive_numbers() -> None:
 def run_two_arms(logs: Path, out: Path, **options: int) -> dict[str, Any]:
     arms = {"a": "oracle", "b": "popularity"}
     settings: dict[str, Any] = {"users": 30, "days": 1, **options}
-    return api.experiment(arms, out, logs=logs, **settings)
+    return api.experiment(ExperimentPlan(arms=arms, logs=logs, **settings), out)
 
 
 def test_a_finished_block_is_not_simulated_again(logs: Path, tmp_path: Path) -> None:
@@ -271,17 +277,19 @@ def test_another_plan_and_a_damaged_result_are_refused(logs: Path, tmp_path: Pat
             {},
             r"--arm: two arms with the same server",
         ),
-        ({"a": "http://127.0.0.1:1"}, {"patience_seconds": 0.0}, r"--arm a: does not answer"),
+        ({"a": "http://127.0.0.1:1"}, {}, r"--arm a: does not answer"),
     ],
 )
 def test_an_invalid_plan_is_refused(
     arms: dict[str, str], options: dict[str, Any], message: str, logs: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        api.experiment(arms, tmp_path / "out", logs=logs, **{"users": 10, "days": 1, **options})
+        plan = ExperimentPlan(arms=arms, logs=logs, **{"users": 10, "days": 1, **options})
+        api.experiment(plan, tmp_path / "out", arm_timeout=0.0)
     assert not (tmp_path / "out").exists()
 
 
 def test_logs_that_are_not_simulated_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"city\.json: missing: --logs"):
-        api.experiment({"a": "oracle"}, tmp_path / "out", logs=tmp_path, users=10, days=1)
+        plan = ExperimentPlan(arms={"a": "oracle"}, logs=tmp_path, users=10, days=1)
+        api.experiment(plan, tmp_path / "out")

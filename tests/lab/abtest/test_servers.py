@@ -18,7 +18,7 @@ import pytest
 from hemix import api
 from hemix.client import Client
 from hemix.errors import UsageError
-from hemix.lab.abtest import Plan, experiment
+from hemix.lab.abtest import ExperimentPlan, experiment
 from hemix.lab.simulator.city import build_city
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -63,7 +63,7 @@ def serve_city(city: Path, model: str, folder: Path) -> ServerProcess:
     """A server of a run with the city's logs in its store."""
     store = f"sqlite:///{folder / model}.db"
     api.store_load(city / "logs", store)
-    return ServerProcess(city / model, store, "--history-days", "0")
+    return ServerProcess(city / model, store, "--history-ttl-days", "0")
 
 
 @pytest.fixture
@@ -111,23 +111,23 @@ def test_an_arm_that_dies_is_paused_and_a_later_call_continues(
     out = tmp_path / "out"
     urls = {name: server.url for name, server in servers.items()}
 
-    def plan(**new_urls: str) -> Plan:
+    def plan(**new_urls: str) -> ExperimentPlan:
         arms = {**urls, **new_urls}
-        return Plan(arms=arms, logs=str(city / "logs"), users=40, days=1, block=20)
+        return ExperimentPlan(arms=arms, logs=str(city / "logs"), users=40, days=1, block=20)
 
     def kill(stage: str, _fraction: float) -> None:
         if stage.startswith("dlrm, users 20") and servers["dlrm"].process.poll() is None:
             servers["dlrm"].stop(signal.SIGKILL)
             time.sleep(0.1)
 
-    content = experiment(plan(), out, arm_timeout_seconds=0.5, on_progress=kill)
+    content = experiment(plan(), out, arm_timeout=0.5, on_progress=kill)
     assert users_by_arm(content) == {"hemix": 40, "dlrm": 20}
     assert "no answer" in content["paused"]["dlrm"]
     assert {effect["users"] for effect in content["effects"]} == {20}
     (tmp_path / "restarted").mkdir()
     restarted = serve_city(city, "dlrm", tmp_path / "restarted")
     try:
-        content = experiment(plan(dlrm=restarted.url), out, arm_timeout_seconds=5)
+        content = experiment(plan(dlrm=restarted.url), out, arm_timeout=5)
     finally:
         restarted.stop()
     assert users_by_arm(content) == {"hemix": 40, "dlrm": 40} and content["paused"] == {}
@@ -141,7 +141,8 @@ def test_arms_of_different_schemas_are_refused(
     arms = {"hemix": servers["hemix"].url, "planted": planted.url}
     try:
         with pytest.raises(UsageError, match=r"--arm planted: .* schema .* --arm hemix"):
-            api.experiment(arms, tmp_path / "out", logs=city / "logs", users=10, days=1)
+            plan = ExperimentPlan(arms=arms, logs=city / "logs", users=10, days=1)
+            api.experiment(plan, tmp_path / "out")
         assert not (tmp_path / "out").exists()
     finally:
         planted.stop()

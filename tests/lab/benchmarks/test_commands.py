@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from hemix.cli import app
+from hemix.cli.app import app
 from hemix.errors import UsageError
 from hemix.lab.benchmarks import BENCHMARKS, run_benchmark, score, train
 from tests.lab.benchmarks.conftest import PEAK_BYTES, PEAK_FLOPS

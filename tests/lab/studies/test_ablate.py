@@ -11,7 +11,7 @@ import pytest
 from hemix.errors import UsageError
 from hemix.evaluation.differences import holm
 from hemix.lab.benchmarks.workload import SPEC
-from hemix.lab.studies.ablate import FULL, VARIANTS, ablate, make_variants
+from hemix.lab.studies.ablate import FULL, VARIANTS, AblateConfig, ablate, make_variants
 from hemix.lab.studies.candidate import Candidate
 from hemix.models import build_model, count_parameters
 from tests.lab.studies.in_process import FAST, trials_in_process
@@ -54,9 +54,7 @@ def test_ablation_reports_every_variant_against_the_full_model(
         ablate(
             [planted_data],
             out,
-            variants=["no_realtime_history", "shared_ffn"],
-            seeds=1,
-            overrides=FAST,
+            AblateConfig(variants=["no_realtime_history", "shared_ffn"], seeds=1, settings=FAST),
         )
     assert len(started) == 3
     content = json.loads((out / "ablate.json").read_text())
@@ -76,5 +74,5 @@ def test_ablation_reports_every_variant_against_the_full_model(
 
 def test_unknown_variant_is_a_usage_error(planted_data: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--variants no_ffn: expected some of no_fixed_queries, "):
-        ablate([planted_data], tmp_path / "out", variants=["no_ffn"])
+        ablate([planted_data], tmp_path / "out", AblateConfig(variants=["no_ffn"]))
     assert not (tmp_path / "out").exists()

@@ -128,7 +128,7 @@ def test_finished_trials_are_not_run_again(origins: list[Path], study: Path) -> 
 
 
 def test_valid_study_does_not_read_the_test_split(origins: list[Path], tmp_path: Path) -> None:
-    """Without ``final`` the folder of the test split may even be missing."""
+    """Without ``evaluate_test`` the folder of the test split may even be missing."""
     data = tmp_path / "data"
     shutil.copytree(origins[0], data)
     shutil.rmtree(data / "test")
@@ -140,7 +140,11 @@ def test_valid_study_does_not_read_the_test_split(origins: list[Path], tmp_path:
         p for p in out.rglob("*") if p.name in ("test.npy", "test.json", "openings.jsonl")
     ] == []
     with pytest.raises(DataError, match=r"test.*missing"):
-        compare([data], out, CompareConfig(models={"one": HEMIX}, seeds=1, search=None, final=True))
+        compare(
+            [data],
+            out,
+            CompareConfig(models={"one": HEMIX}, seeds=1, search=None, evaluate_test=True),
+        )
 
 
 def test_every_access_to_test_is_logged(origins: list[Path], tmp_path: Path) -> None:
@@ -149,11 +153,15 @@ def test_every_access_to_test_is_logged(origins: list[Path], tmp_path: Path) -> 
         compare(origins[:1], out, CompareConfig(models=TWO_MODELS, seeds=1, search=None))
         results = {p: p.stat().st_mtime_ns for p in out.glob("cells/*/result.json")}
         content = compare(
-            origins[:1], out, CompareConfig(models=TWO_MODELS, seeds=1, search=None, final=True)
+            origins[:1],
+            out,
+            CompareConfig(models=TWO_MODELS, seeds=1, search=None, evaluate_test=True),
         )
         assert len(started) == 4
         again = compare(
-            origins[:1], out, CompareConfig(models=TWO_MODELS, seeds=1, search=None, final=True)
+            origins[:1],
+            out,
+            CompareConfig(models=TWO_MODELS, seeds=1, search=None, evaluate_test=True),
         )
         assert len(started) == 4
     assert (content["split"], len(content["openings"]), len(again["openings"])) == ("test", 1, 2)
@@ -259,7 +267,7 @@ def test_search_selects_the_point_of_lowest_valid_loss(origins: list[Path], tmp_
         compare(
             origins[:1],
             tmp_path / "out",
-            CompareConfig(models=TWO_MODELS, seeds=2, search=points, final=True),
+            CompareConfig(models=TWO_MODELS, seeds=2, search=points, evaluate_test=True),
             options,
         )
     assert [(stage.trials, stage.finished) for stage in plans[1].stages] == [(4, 4), (4, 0)]
@@ -334,10 +342,7 @@ def test_trials_run_in_processes(origins: list[Path], tmp_path: Path) -> None:
     content = api.compare(
         origins[0],
         tmp_path / "out",
-        models=["hemix", "lightgbm"],
-        seeds=1,
-        search=None,
-        settings=FAST,
+        CompareConfig(models=["hemix", "lightgbm"], seeds=1, search=None, settings=FAST),
     )
     assert content["failed"] == []
     assert content["models"]["lightgbm"]["flops_per_impression"] is None

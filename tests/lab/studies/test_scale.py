@@ -69,7 +69,7 @@ def test_scaling_study_fits_every_axis(planted_data: Path, tmp_path: Path) -> No
                 seeds=1,
                 sizes=["width_8", "width_16"],
                 lengths=[2, 8],
-                overrides={**FAST, "model.layers": 1},
+                settings={**FAST, "model.layers": 1},
             ),
         )
     assert len(started) == 4

@@ -39,7 +39,7 @@ def serving(run: Path, folder: Path, *args: object):  # type: ignore[no-untyped-
         "--port",
         "0",
         "--json",
-        "--history-days",
+        "--history-ttl-days",
         "0",
         *log,
         *map(str, args),

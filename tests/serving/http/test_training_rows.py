@@ -60,7 +60,7 @@ def test_rankings_of_a_server_that_has_ended_are_replayed(
             assert score is None or item.score == pytest.approx(score, abs=TOLERANCE)
     store.close()
 
-    command = [sys.executable, "-m", "hemix", "served"]
+    command = [sys.executable, "-m", "hemix", "log"]
     again = json.loads(
         subprocess.check_output(
             [*command, "replay", folder, "--run", rich_run, "--store", url, "--json"],
@@ -72,7 +72,7 @@ def test_rankings_of_a_server_that_has_ended_are_replayed(
     assert again["with_scores_on_one_side_only"] == 0
     rows = json.loads(
         subprocess.check_output(
-            [*command, "rows", folder, "--run", rich_run, "--out", tmp_path / "rows", "--json"],
+            [*command, "export", folder, "--run", rich_run, "--out", tmp_path / "rows", "--json"],
             cwd=ROOT,
             text=True,
         )

@@ -128,7 +128,7 @@ def test_events_that_the_log_lacks_are_noticed(
         sys.executable,
         "-m",
         "hemix",
-        "served",
+        "log",
         "replay",
         str(log.folder),
         "--run",

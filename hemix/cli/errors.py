@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from hemix.cli.renamed import renamed_option
 from hemix.errors import HemixError, Interrupted, ProcessLost, UsageError
 from hemix.files import storage_error
 
@@ -41,6 +42,9 @@ def to_hemix_error(error: CommandError) -> HemixError:
 def _usage_error(error: Exception) -> UsageError:
     """Name the option or argument of an error of click, whose classes have these attributes."""
     field: str | None = getattr(error, "option_name", None)
+    new = renamed_option(error)
+    if new is not None:
+        return UsageError(f"No such option: {field}", field=field, hint=f"renamed to {new}")
     parameter = getattr(error, "param", None)
     if field is None and parameter is not None:
         field = max(parameter.opts, key=len) if parameter.opts else parameter.name

@@ -1,0 +1,33 @@
+"""The commands as functions: paths in, paths and figures out.
+
+The command line parses, calls these and prints. Heavy modules are imported where they are used, so
+that ``hemix simulate`` and ``hemix prepare`` never load torch.
+"""
+
+from hemix.api.data import import_logs, prepare, simulate
+from hemix.api.serving import log_export, log_replay, serve, store_load
+from hemix.api.studies import ablate, compare, experiment, scale
+from hemix.api.tools import bench, demo, doctor
+from hemix.api.training import evaluate, export, import_models, predict, train
+
+__all__ = [
+    "ablate",
+    "bench",
+    "compare",
+    "demo",
+    "doctor",
+    "evaluate",
+    "experiment",
+    "export",
+    "import_logs",
+    "import_models",
+    "log_export",
+    "log_replay",
+    "predict",
+    "prepare",
+    "scale",
+    "serve",
+    "simulate",
+    "store_load",
+    "train",
+]

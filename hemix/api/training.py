@@ -1,0 +1,255 @@
+"""Functions that train, evaluate and export runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hemix.api.types import PathLike, Progress, SplitName, ignore_progress
+from hemix.errors import UsageError
+from hemix.training.callbacks import SILENT, Callback
+
+if TYPE_CHECKING:
+    from hemix.distributed import DistributedContext
+    from hemix.runs.folder import ScoredPosition
+    from hemix.settings import Settings
+
+__all__ = ["evaluate", "export", "import_models", "predict", "train"]
+
+
+def import_models(files: Sequence[PathLike]) -> None:
+    """Import Python files that register models; each file is imported once.
+
+    Raises UsageError where a file is missing, fails to import or registers no model.
+    """
+    from hemix.models import import_files
+
+    import_files(files)
+
+
+def train(
+    data: PathLike,
+    out: PathLike,
+    *,
+    model: str | None = None,
+    settings: Settings | Mapping[str, Any] | Sequence[str] = (),
+    resume: bool = False,
+    init_from: PathLike | None = None,
+    callback: Callback = SILENT,
+) -> Path:
+    """Train a model on a dataset into a run folder.
+
+    Under ``torchrun`` every process calls this with the same arguments
+    (docs/how-to/several-processes.md).
+
+    Args:
+        data: The dataset folder.
+        out: The run folder.
+        model: Name of the model; None: that of the settings, by default hemix.
+        settings: Changes of the defaults, ``{"train.epochs": 2}`` or ``["train.epochs=2"]``; or all
+            settings, such as :func:`hemix.build_settings` makes of a YAML file.
+        resume: Continue an interrupted run, with its own settings.
+        init_from: A run folder whose weights the new run begins with.
+        callback: Receives what training reports.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        UsageError: ``out`` cannot be used, or a resumed run has other settings.
+        SettingsError: A setting is unknown or invalid.
+        RunError: A checkpoint or ``init_from`` cannot be used, or the loss diverges.
+        StorageError: The disk is full.
+        Interrupted: After Ctrl-C or SIGTERM, when the checkpoint is saved.
+    """
+    from hemix.data.dataset import Dataset
+    from hemix.runs import Run
+    from hemix.training.loop import train as run_training
+
+    out = Path(out)
+    chosen = _training_settings(out, model, settings, resume=resume)
+    parent = Run.load(init_from) if init_from is not None else None
+    dataset = Dataset(data)
+    dataset.verify()
+    with _distributed(chosen.train.device) as distributed:
+        run_training(
+            dataset,
+            out,
+            chosen,
+            resume=resume,
+            init_from=parent,
+            distributed=distributed,
+            callback=callback,
+        )
+    return out
+
+
+@contextmanager
+def _distributed(device: str) -> Iterator[DistributedContext | None]:
+    """Connect the processes that torchrun started; yield None for this process alone."""
+    from hemix.distributed import DistributedContext
+
+    distributed = DistributedContext.from_environment(device)
+    try:
+        yield distributed
+        if distributed is not None:
+            distributed.barrier()
+    finally:
+        if distributed is not None:
+            distributed.close()
+
+
+def _training_settings(
+    out: Path,
+    model: str | None,
+    settings: Settings | Mapping[str, Any] | Sequence[str],
+    *,
+    resume: bool,
+) -> Settings:
+    """Return the settings of a run; a resumed run has its own.
+
+    Raises UsageError where ``model`` or ``settings`` differ from those of a resumed run.
+    """
+    from hemix.settings import Settings, build_settings
+
+    saved = out / "settings.yaml"
+    own = build_settings(config=saved) if resume and saved.exists() else None
+    if own is not None and model not in (None, own.model.name):
+        raise _other_settings(out)
+    if isinstance(settings, Settings):
+        if model not in (None, settings.model.name):
+            name = settings.model.name
+            raise UsageError(f"model: settings are those of {name}, not {model}", field="model")
+        chosen = settings
+    else:
+        config = None if own is None else saved
+        chosen = build_settings(model=model, config=config, overrides=settings)
+    if own is not None and chosen != own:
+        raise _other_settings(out)
+    return chosen
+
+
+def _other_settings(out: Path) -> UsageError:
+    return UsageError(
+        f"--resume: {out} goes on with its own settings (settings.yaml)",
+        field="--resume",
+        hint="leave the other flags away",
+    )
+
+
+def evaluate(
+    run: PathLike,
+    data: PathLike,
+    *,
+    split: SplitName = "test",
+    importance_impressions: int = 8_000,
+    seed: int = 0,
+    on_progress: Progress = ignore_progress,
+) -> dict[str, Any]:
+    """Measure a run on a split; writes RUN/metrics.json and RUN/report.html.
+
+    Args:
+        run: The run folder.
+        data: A dataset folder with the run's schema and encoders.
+        split: Name of the split.
+        importance_impressions: Impressions for the permutation importance; 0 skips it.
+        seed: Seed of the bootstrap, the ECE floor and the permutations.
+        on_progress: Called with the activity and its completed fraction.
+
+    Returns:
+        The split's entry of metrics.json.
+
+    Raises:
+        RunError: The run cannot be used, or the dataset has another schema.
+        DataError: The dataset is damaged, or has no such split.
+    """
+    from hemix.data.dataset import Dataset
+    from hemix.runs import Run
+    from hemix.runs.evaluation import evaluate_run
+
+    return evaluate_run(
+        Run.load(run),
+        Dataset(data),
+        split,
+        importance_impressions=importance_impressions,
+        seed=seed,
+        on_progress=on_progress,
+    )
+
+
+def predict(
+    run: PathLike,
+    data: PathLike,
+    out: PathLike,
+    *,
+    split: SplitName = "test",
+    position: ScoredPosition = "serving",
+    on_progress: Progress = ignore_progress,
+    on_without_score: Callable[[int], None] = lambda _rows: None,
+) -> int:
+    """Score every impression of a split into a new Parquet file.
+
+    Args:
+        run: The run folder.
+        data: A dataset folder with the run's schema and encoders.
+        out: The new file.
+        split: Name of the split.
+        position: ``serving`` gives the scores of a server, ``logged`` those at the logged position.
+        on_progress: Called with the activity and its completed fraction.
+        on_without_score: Called with the number of rows without a score, unless it is 0: a column
+            of the expression is missing there, or its value is not finite.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        RunError: The run cannot be used, or the dataset has another schema.
+        UsageError: ``out`` exists.
+    """
+    from hemix.data.dataset import Dataset
+    from hemix.runs import Run
+    from hemix.runs.prediction import predicted_tables, write_predictions
+
+    dataset = Dataset(data)
+    total = dataset.manifest["splits"].get(split, {}).get("rows", 1)
+    tables = predicted_tables(
+        Run.load(run),
+        dataset,
+        split,
+        position=position,
+        on_progress=lambda done: on_progress("predict", done / total),
+    )
+    counts = write_predictions(tables, out)
+    if counts["without_score"]:
+        on_without_score(counts["without_score"])
+    return counts["rows"]
+
+
+def export(
+    run: PathLike,
+    out: PathLike,
+    *,
+    format: Literal["onnx"] = "onnx",
+    on_progress: Progress = ignore_progress,
+) -> dict[str, Any]:
+    """Write a run as graphs for other servers and compare them with the model.
+
+    Args:
+        run: The run folder.
+        out: The new folder.
+        format: ``onnx``.
+        on_progress: Called with the activity and its completed fraction.
+
+    Returns:
+        The content of export.json.
+
+    Raises:
+        UsageError: The format is unknown, the model cannot be exported or ``out`` is not new.
+        MissingExtra: The extra ``onnx`` is not installed.
+        RunError: The run is not finished, or the graphs differ from the model.
+    """
+    from hemix.exporting import export_run
+
+    return export_run(run, out, format, on_progress=on_progress)

@@ -1,0 +1,19 @@
+"""Types that the functions of the API share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+__all__ = ["DatasetName", "PathLike", "Progress", "SplitName", "ignore_progress"]
+
+PathLike: TypeAlias = str | Path
+Progress: TypeAlias = Callable[[str, float], None]
+"""Called with an activity and the completed fraction of it, 0 to 1."""
+DatasetName: TypeAlias = Literal["kuairand", "movielens"]
+SplitName: TypeAlias = Literal["train", "valid", "test"]
+
+
+def ignore_progress(_activity: str, _fraction: float) -> None:
+    """Do nothing."""

@@ -1,0 +1,126 @@
+"""Commands that make logs and datasets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hemix import api
+from hemix.api.types import DatasetName
+from hemix.cli.command import add_command
+from hemix.cli.flags import DATA, Json, LogsFolder, OutFolder, Seed
+from hemix.cli.output import console, print_result
+
+__all__ = ["commands"]
+
+commands = typer.Typer()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulateFlags:
+    """Flags of ``hemix simulate``."""
+
+    out: OutFolder
+    users: Annotated[int, typer.Option(min=1, help="Number of users of the city.")] = 3000
+    days: Annotated[
+        int, typer.Option(min=3, help="Days of impressions; days with events only precede them.")
+    ] = 8
+    seed: Seed = 0
+    json_: Json = False
+
+
+@add_command(commands, panel=DATA, example="hemix simulate --out logs --users 500 --days 5")
+def simulate(flags: SimulateFlags) -> None:
+    """Write the logs of a simulated city, and the true probabilities in OUT/truth."""
+    from hemix.display import Display, counts_line
+
+    with Display(console()) as display:
+        counts = api.simulate(
+            flags.out,
+            users=flags.users,
+            days=flags.days,
+            seed=flags.seed,
+            on_progress=display.progress,
+        )
+    text = f"{flags.out}: {counts_line(counts)}\nNext: hemix prepare {flags.out} --out DATA"
+    print_result(counts, flags.json_, text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportFlags:
+    """Flags of ``hemix import``."""
+
+    name: Annotated[DatasetName, typer.Argument(help="Data set.", show_default=False)]
+    raw: Annotated[Path, typer.Argument(help="Folder of the raw files.", show_default=False)]
+    out: OutFolder
+    random_log: Annotated[
+        bool, typer.Option("--random-log", help="KuaiRand: add the randomly exposed impressions.")
+    ] = False
+    json_: Json = False
+
+
+@add_command(
+    commands, name="import", panel=DATA, example="hemix import movielens ml-20m --out logs"
+)
+def import_(flags: ImportFlags) -> None:
+    """Convert the raw files of a public data set to logs with a schema."""
+    from hemix.display import counts_line
+
+    with console().status(f"importing {flags.name} from {flags.raw}"):
+        counts = api.import_logs(flags.name, flags.raw, flags.out, random_log=flags.random_log)
+    text = f"{flags.out}: {counts_line(counts)}\nNext: hemix prepare {flags.out} --out DATA"
+    print_result(counts, flags.json_, text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareFlags:
+    """Flags of ``hemix prepare``."""
+
+    logs: LogsFolder
+    out: OutFolder
+    shift_days: Annotated[
+        int | None,
+        typer.Option(
+            "--shift-days",
+            max=-1,
+            help="Move the split by so many days, for another test period: -2 is two days earlier.",
+            show_default=False,
+        ),
+    ] = None
+    init_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--init-from",
+            help="Reuse and extend the vocabularies of this dataset or run, for a later day.",
+            show_default=False,
+        ),
+    ] = None
+    vocabulary_ttl_days: Annotated[
+        int | None,
+        typer.Option(
+            "--vocabulary-ttl-days",
+            help="With --init-from: drop values that no train row has had for so many days.",
+            show_default="never",
+        ),
+    ] = None
+    json_: Json = False
+
+
+@add_command(commands, panel=DATA, example="hemix prepare logs --out data")
+def prepare(flags: PrepareFlags) -> None:
+    """Encode, sort and split logs into a dataset folder."""
+    from hemix.display import Display, manifest_summary
+
+    with Display(console()) as display:
+        manifest = api.prepare(
+            flags.logs,
+            flags.out,
+            shift_days=flags.shift_days,
+            init_from=flags.init_from,
+            vocabulary_ttl_days=flags.vocabulary_ttl_days,
+            on_progress=display.progress,
+        )
+    print_result(manifest, flags.json_, manifest_summary(manifest, flags.out))

@@ -1,0 +1,219 @@
+"""Commands that train, evaluate and export runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from hemix import api
+from hemix.cli.command import add_command
+from hemix.cli.flags import TRAIN, DataFolder, Imports, Json, OutFolder, RunFolder, Split
+from hemix.cli.output import console, print_result
+from hemix.config import named_overrides
+
+if TYPE_CHECKING:
+    from hemix.settings import Settings
+
+__all__ = ["commands"]
+
+commands = typer.Typer()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainFlags:
+    """Flags of ``hemix train``."""
+
+    data: DataFolder
+    out: OutFolder
+    model: Annotated[str | None, typer.Option(help="Name of the model.", show_default="hemix")] = (
+        None
+    )
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="Size of the model: tiny, base, small or large for most models.",
+            show_default="tiny",
+        ),
+    ] = None
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of all random choices.", show_default="0")
+    ] = None
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file of settings.", show_default=False)
+    ] = None
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="A setting, may be repeated: train.epochs=2 (docs/reference/settings.md)",
+            show_default=False,
+        ),
+    ] = None
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue an interrupted run exactly.")
+    ] = False
+    init_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--init-from",
+            help="Begin with the weights of this run, also on the data of a later day.",
+            show_default=False,
+        ),
+    ] = None
+    processes: Annotated[
+        int,
+        typer.Option(
+            "--processes", min=1, help="Processes on this machine; on several, use torchrun."
+        ),
+    ] = 1
+    import_: Imports = None
+    json_: Json = False
+
+    def settings(self) -> Settings | dict[str, Any]:
+        """Return all settings if a file is named, else the single changes of the defaults."""
+        overrides: Sequence[str] | Mapping[str, Any] = self.set_ or ()
+        if self.config is None:
+            sized = {"model.size": self.size, "train.seed": self.seed}
+            named = {name: value for name, value in sized.items() if value is not None}
+            return named | named_overrides(overrides)
+        from hemix.settings import build_settings
+
+        return build_settings(
+            model=self.model,
+            size=self.size,
+            seed=self.seed,
+            config=self.config,
+            overrides=overrides,
+        )
+
+
+@add_command(commands, panel=TRAIN, example="hemix train --data data --out runs/a")
+def train(flags: TrainFlags) -> None:
+    """Train a model into a run folder. Ctrl-C saves a checkpoint and prints how to continue."""
+    from hemix.display import Display, training_summary
+
+    if flags.processes > 1 and "RANK" not in os.environ:
+        from hemix.training.launch import launch
+
+        raise typer.Exit(launch(flags.processes, sys.argv[1:]))
+    with Display(console()) as display:
+        api.train(
+            flags.data,
+            flags.out,
+            model=flags.model,
+            settings=flags.settings(),
+            resume=flags.resume,
+            init_from=flags.init_from,
+            callback=display.training(),
+        )
+    if os.environ.get("RANK", "0") != "0":
+        return
+    metrics = json.loads((flags.out / "metrics.json").read_text())
+    print_result(metrics, flags.json_, training_summary(metrics, flags.data, flags.out))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateFlags:
+    """Flags of ``hemix evaluate``."""
+
+    run: RunFolder
+    data: DataFolder
+    split: Split = "test"
+    import_: Imports = None
+    json_: Json = False
+
+
+@add_command(commands, panel=TRAIN, example="hemix evaluate runs/a --data data")
+def evaluate(flags: EvaluateFlags) -> None:
+    """Write metrics, slices, calibration and importance: RUN/metrics.json and RUN/report.html."""
+    from hemix.display import Display, metrics_table
+
+    with Display(console()) as display:
+        metrics = api.evaluate(
+            flags.run, flags.data, split=flags.split, on_progress=display.progress
+        )
+    text = f"{metrics_table(metrics, flags.split)}\nReport: {flags.run / 'report.html'}"
+    print_result(metrics, flags.json_, text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictFlags:
+    """Flags of ``hemix predict``."""
+
+    run: RunFolder
+    data: DataFolder
+    out: Annotated[Path, typer.Option("--out", help="New Parquet file.", show_default=False)]
+    split: Split = "test"
+    position: Annotated[
+        Literal["serving", "logged"],
+        typer.Option(help="Score at the position of a server, or at the logged one."),
+    ] = "serving"
+    import_: Imports = None
+    json_: Json = False
+
+
+@add_command(commands, panel=TRAIN, example="hemix predict runs/a --data data --out scores.parquet")
+def predict(flags: PredictFlags) -> None:
+    """Score every impression of a split into a Parquet file."""
+    from hemix.display import Display
+
+    without_score = list[int]()
+    with Display(console()) as display:
+        rows = api.predict(
+            flags.run,
+            flags.data,
+            flags.out,
+            split=flags.split,
+            position=flags.position,
+            on_progress=display.progress,
+            on_without_score=without_score.append,
+        )
+    if without_score:
+        console().print(
+            f"{flags.out}: score is null in {sum(without_score):,} rows: a column of score is "
+            "missing there, or its value is not finite"
+        )
+    content = {"rows": rows, "without_score": sum(without_score), "out": str(flags.out)}
+    text = f"{flags.out}: {rows:,} scored impressions of {flags.split}"
+    print_result(content, flags.json_, text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportFlags:
+    """Flags of ``hemix export``."""
+
+    run: RunFolder
+    out: OutFolder
+    format: Annotated[Literal["onnx"], typer.Option("--format", help="Format of the graphs.")] = (
+        "onnx"
+    )
+    import_: Imports = None
+    json_: Json = False
+
+
+@add_command(commands, panel=TRAIN, example="hemix export runs/a --out exported")
+def export(flags: ExportFlags) -> None:
+    """Write a run as graphs for other servers, and compare them with the model."""
+    from hemix.display import Display
+
+    with Display(console()) as display:
+        content = api.export(
+            flags.run, flags.out, format=flags.format, on_progress=display.progress
+        )
+    graphs = ", ".join(graph["file"] for graph in content["graphs"].values())
+    comparison = (
+        f"{content['checked_probabilities']:,} probabilities compared, largest difference "
+        f"{content['max_abs_difference']:.1e}"
+    )
+    text = (
+        f"{flags.out}: {graphs}; {comparison}\nNames, types and shapes: "
+        f"{flags.out / 'export.json'}; inputs: docs/how-to/export.md"
+    )
+    print_result(content, flags.json_, text)
