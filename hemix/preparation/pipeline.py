@@ -73,10 +73,8 @@ def prepare(
     out = Path(out)
     check_new_folder(out)
     if vocabulary_ttl_days is not None and (init_from is None or vocabulary_ttl_days < 1):
-        message = "expected at least 1, together with --init-from"
-        raise UsageError(
-            f"--vocabulary-ttl-days {vocabulary_ttl_days}: {message}", field="--vocabulary-ttl-days"
-        )
+        flag, expected = "--vocabulary-ttl-days", "expected at least 1, together with --init-from"
+        raise UsageError(f"{flag} {vocabulary_ttl_days}: {expected}", field=flag)
     opened = open_logs(Path(logs), schema)
     previous = None
     if init_from is not None:
