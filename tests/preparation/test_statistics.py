@@ -155,7 +155,7 @@ def keys(data: Dataset, split: Any) -> dict[str, list[Any]]:
     spec, rows = data.spec, np.arange(split.impressions)
     request, item_row = split.request_of, split.item_row[rows]
     users, items = data.users.ids[split.user_row[request]], data.items.ids[item_row]
-    context, cross = split._context.take(request).ids, split._cross.take(rows).ids
+    context, cross = split._context.select(request).ids, split._cross.select(rows).ids
     item = np.load(data.folder / "items" / "number.npy")[item_row]
     return {
         "of_user": list(split.user[request]),
@@ -184,8 +184,8 @@ def test_every_kind_of_key_against_a_slow_count(rich_data: Path) -> None:
     splits = [data.split(name) for name in ("train", "valid", "test")]
     days = np.concatenate([s.time_ms.read()[s.request_of] // 86_400_000 for s in splits])
     labels = np.concatenate([s.labels.read() for s in splits])
-    context = np.concatenate([s._context.take(s.request_of).numbers for s in splits])
-    cross = np.concatenate([s._cross.take(np.arange(s.impressions)).numbers for s in splits])
+    context = np.concatenate([s._context.select(s.request_of).numbers for s in splits])
+    cross = np.concatenate([s._cross.select(np.arange(s.impressions)).numbers for s in splits])
     of_key = [keys(data, s) for s in splits]
     seen = 0
     for name, statistic in data.schema.statistics.items():
@@ -253,13 +253,13 @@ def test_a_label_changes_no_number_of_its_own_day_or_before(
         of_request = (a.time_ms.read() - at(0)) // 86_400_000
         for x, y, days in (
             (
-                a._context.take(np.arange(a.requests)),
-                b._context.take(np.arange(b.requests)),
+                a._context.select(np.arange(a.requests)),
+                b._context.select(np.arange(b.requests)),
                 of_request,
             ),
             (
-                a._cross.take(np.arange(a.impressions)),
-                b._cross.take(np.arange(b.impressions)),
+                a._cross.select(np.arange(a.impressions)),
+                b._cross.select(np.arange(b.impressions)),
                 of_request[a.request_of],
             ),
         ):

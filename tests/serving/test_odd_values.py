@@ -102,7 +102,7 @@ class Caller:
         try:
             parsed = read_events(body, self.models.checks(), BODY_LIMITS)
         except ApiError as refusal:
-            assert refusal.status < 500
+            assert refusal.http_status < 500
             self.counts["rejected"] += 1
             return
         self.counts["accepted"] += sum(self.store.append(parsed.events)) if parsed.events else 0
@@ -127,7 +127,7 @@ class Caller:
             )
             self.counts["ranked"] += 1
         except ApiError as refusal:
-            assert refusal.status < 500
+            assert refusal.http_status < 500
             self.counts["refused"] += 1
 
 
