@@ -20,6 +20,7 @@ __all__ = [
     "copy_folder",
     "link_target",
     "new_folder",
+    "out_exists",
     "read_json",
     "storage_error",
     "storage_errors",
@@ -68,6 +69,18 @@ def storage_errors(path: str | Path) -> Iterator[None]:
         raise
 
 
+def out_exists(out: Path, problem: str = "exists already and is not empty") -> UsageError:
+    """Return the refusal of an output folder that is in use.
+
+    Args:
+        out: The folder.
+        problem: What is there.
+    """
+    return UsageError(
+        f"--out {out}: {problem}", code="out_exists", field="--out", hint="name a new folder"
+    )
+
+
 def check_new_folder(out: Path) -> None:
     """Raise UsageError unless ``out`` does not exist or is an empty folder, and is UTF-8."""
     try:
@@ -79,12 +92,7 @@ def check_new_folder(out: Path) -> None:
             hint="name another folder",
         ) from error
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(
-            f"--out {out}: exists already and is not empty",
-            code="out_exists",
-            field="--out",
-            hint="name a new folder",
-        )
+        raise out_exists(out)
 
 
 def link_target(out: str | Path) -> Path:

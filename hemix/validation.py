@@ -9,7 +9,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-__all__ = ["InvalidKey", "Problem", "did_you_mean", "first_difference", "first_problem"]
+__all__ = [
+    "InvalidKey",
+    "Problem",
+    "closest_name",
+    "did_you_mean",
+    "first_difference",
+    "first_problem",
+]
 
 _CODES = {"extra_forbidden": "unknown_key", "missing": "missing_key"}
 """Codes by pydantic's type of a problem"""
@@ -79,8 +86,18 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         name: The wrong name.
         known: All valid names.
     """
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"did you mean {close[0]}?" if close else ""
+    close = closest_name(name, known)
+    return f"did you mean {close}?" if close else ""
+
+
+def closest_name(name: str, known: Iterable[str]) -> str | None:
+    """Return the valid name that a wrong one is probably meant to be; None if none is close.
+
+    Args:
+        name: The wrong name.
+        known: All valid names.
+    """
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)), None)
 
 
 def first_difference(ours: Any, theirs: Any, where: str = "") -> str | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -25,6 +27,9 @@ from hemix.cli.flags import (
 )
 from hemix.cli.output import console, print_result
 from hemix.errors import UsageError
+
+if TYPE_CHECKING:
+    from hemix.lab.studies.options import StudyOptions
 
 __all__ = ["commands"]
 
@@ -79,9 +84,8 @@ class CompareFlags:
 )
 def compare(flags: CompareFlags) -> None:
     """Compare models: the same data, search and seeds; paired differences."""
-    from hemix.display import Display, study_table
+    from hemix.display import study_table
     from hemix.lab.studies.compare import CompareConfig
-    from hemix.lab.studies.options import StudyOptions
 
     config = CompareConfig(
         models=_names(flags.models),
@@ -92,17 +96,9 @@ def compare(flags: CompareFlags) -> None:
         settings=flags.set_ or (),
         evaluate_test=flags.evaluate_test,
     )
-    with Display(console()) as display:
-        study = display.study()
-        options = StudyOptions(
-            jobs=flags.jobs,
-            threads=flags.threads,
-            on_plan=study.on_plan,
-            on_trial=study.on_trial,
-        )
+    with _study_options(flags) as options:
         content = api.compare(flags.data, flags.out, config, options=options)
-    text = f"{study_table(content)}\nReport: {flags.out / 'report.html'}"
-    print_result(content, flags.json_, text)
+    _print_report(content, flags, study_table(content))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,9 +127,8 @@ class AblateFlags:
 )
 def ablate(flags: AblateFlags) -> None:
     """Compare HeMix with variants that lack or change one component."""
-    from hemix.display import Display, study_table
+    from hemix.display import study_table
     from hemix.lab.studies.ablate import AblateConfig
-    from hemix.lab.studies.options import StudyOptions
 
     config = AblateConfig(
         variants=_names(flags.variants),
@@ -141,17 +136,9 @@ def ablate(flags: AblateFlags) -> None:
         settings=flags.set_ or (),
         evaluate_test=flags.evaluate_test,
     )
-    with Display(console()) as display:
-        study = display.study()
-        options = StudyOptions(
-            jobs=flags.jobs,
-            threads=flags.threads,
-            on_plan=study.on_plan,
-            on_trial=study.on_trial,
-        )
+    with _study_options(flags) as options:
         content = api.ablate(flags.data, flags.out, config, options=options)
-    text = f"{study_table(content)}\nReport: {flags.out / 'report.html'}"
-    print_result(content, flags.json_, text)
+    _print_report(content, flags, study_table(content))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,8 +173,7 @@ class ScaleFlags:
 )
 def scale(flags: ScaleFlags) -> None:
     """Train several sizes and history lengths, and fit scaling laws."""
-    from hemix.display import Display, laws_table
-    from hemix.lab.studies.options import StudyOptions
+    from hemix.display import laws_table
     from hemix.lab.studies.scale import ScaleConfig
 
     config = ScaleConfig(
@@ -197,16 +183,34 @@ def scale(flags: ScaleFlags) -> None:
         settings=flags.set_ or (),
         evaluate_test=flags.evaluate_test,
     )
+    with _study_options(flags) as options:
+        content = api.scale(flags.data, flags.out, config, options=options)
+    _print_report(content, flags, laws_table(content))
+
+
+@contextmanager
+def _study_options(flags: CompareFlags | AblateFlags | ScaleFlags) -> Iterator[StudyOptions]:
+    """Yield how the trials of a study run, while a display shows them."""
+    from hemix.display import Display
+    from hemix.lab.studies.options import StudyOptions
+
     with Display(console()) as display:
         study = display.study()
-        options = StudyOptions(
+        yield StudyOptions(
             jobs=flags.jobs,
             threads=flags.threads,
             on_plan=study.on_plan,
             on_trial=study.on_trial,
         )
-        content = api.scale(flags.data, flags.out, config, options=options)
-    text = f"{laws_table(content)}\nReport: {flags.out / 'report.html'}"
+
+
+def _print_report(
+    content: dict[str, Any],
+    flags: CompareFlags | AblateFlags | ScaleFlags | ExperimentFlags,
+    table: str,
+) -> None:
+    """Print a table and where the report is, or the content for a machine."""
+    text = f"{table}\nReport: {flags.out / 'report.html'}"
     print_result(content, flags.json_, text)
 
 
@@ -306,8 +310,7 @@ def experiment(flags: ExperimentFlags) -> None:
             on_progress=display.progress,
             on_power=lambda power: stderr.print(power_line(power, flags.design)),
         )
-    text = f"{experiment_table(content)}\nReport: {flags.out / 'report.html'}"
-    print_result(content, flags.json_, text)
+    _print_report(content, flags, experiment_table(content))
 
 
 def _arms(texts: list[str]) -> dict[str, str]:

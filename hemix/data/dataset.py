@@ -120,11 +120,6 @@ class Dataset:
         keys: npt.NDArray[np.uint64] = self._item_keys.take(item_rows, axis=0)
         return keys[:, self._match_columns]
 
-    @property
-    def item_rows(self) -> int:
-        """How many item versions there are, the unknown item included."""
-        return len(self.items.ids)
-
     def split(self, name: str) -> Split:
         """One of train, valid, test."""
         if name not in SPLITS:

@@ -79,9 +79,16 @@ class Block:
             jagged=tuple(array.slice(first, last) for array in self.jagged),
         )
 
-    def with_numbers(self, numbers: npt.NDArray[np.float32]) -> Block:
-        """Return the block with further number columns, float32 [rows, any], after its own."""
-        return replace(self, numbers=np.concatenate([self.numbers, numbers], axis=1))
+    def with_numbers(self, *numbers: npt.NDArray[np.float32]) -> Block:
+        """Return the block with further number columns after its own; itself without any.
+
+        Args:
+            numbers: float32 [rows, any] each; one without columns may have any rows.
+        """
+        further = [columns for columns in numbers if columns.shape[1]]
+        if not further:
+            return self
+        return replace(self, numbers=np.concatenate([self.numbers, *further], axis=1))
 
     @classmethod
     def concatenate(cls, blocks: Sequence[Block]) -> Block:

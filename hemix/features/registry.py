@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 from hemix.errors import UsageError
 from hemix.features.base import FeatureType
+from hemix.validation import did_you_mean
 
 __all__ = ["ENTRY_POINTS", "parse_feature", "register_feature", "registered_features"]
 
@@ -93,9 +93,9 @@ def parse_feature(content: Any) -> Any:
         if name is None:
             raise ValueError(f"expected a type ({_listed(known)})")
         if not isinstance(name, str) or name not in known:
-            close = difflib.get_close_matches(name, known, n=1) if isinstance(name, str) else []
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise ValueError(f"expected type {_listed(known)}, got {name!r}{hint}")
+            hint = did_you_mean(name, known) if isinstance(name, str) else ""
+            message = f"expected type {_listed(known)}, got {name!r}"
+            raise ValueError(f"{message}; {hint}" if hint else message)
         feature_type = known[name]
     return feature_type.model_validate(content)
 

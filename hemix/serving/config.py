@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +17,7 @@ from hemix.errors import SettingsError
 from hemix.measure import processors
 from hemix.schema import Schema
 from hemix.serving.stores.base import DAY_MS, StoreLimits
-from hemix.validation import first_problem
+from hemix.validation import closest_name, first_problem
 from hemix.yaml_files import read_yaml
 
 __all__ = ["ENVIRONMENT_PREFIX", "Precision", "ServeConfig", "load_config"]
@@ -157,8 +156,8 @@ def _validated(
     fields = ServeConfig.model_fields
     for name in values:
         if name not in fields:
-            close = get_close_matches(name, fields, n=1)
-            hint = f"did you mean {spelling(close[0])}?" if close else None
+            close = closest_name(name, fields)
+            hint = f"did you mean {spelling(close)}?" if close else None
             raise SettingsError(
                 f"{prefix}{spelling(name)}: unknown setting",
                 code="unknown_setting",

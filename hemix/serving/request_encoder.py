@@ -23,7 +23,6 @@ from hemix.data.entities import (
 )
 from hemix.data.history import find_history_ranges
 from hemix.data.keys import distinct, keys_of_texts
-from hemix.data.layout import Block
 from hemix.errors import RequestError
 from hemix.features.match_counts import MatchIndex
 from hemix.features.seen_events import SeenEvents
@@ -265,8 +264,6 @@ class RequestEncoder:
             cross=cross,
             coordinates=coordinates,
         )
-        context_block = _with_numbers(context_block, self._statistics.numbers("context", inputs))
-        cross_block = _with_numbers(cross_block, self._statistics.numbers("cross", inputs))
         seen = SeenEvents(
             event_ids=user.ids,
             time_ms=user.time_ms,
@@ -281,9 +278,13 @@ class RequestEncoder:
         return RequestSide(
             request=request,
             history_ranges=history_ranges,
-            context=context_block.with_numbers(context_numbers),
+            context=context_block.with_numbers(
+                self._statistics.numbers("context", inputs), context_numbers
+            ),
             items=candidates.block,
-            cross=cross_block.with_numbers(cross_numbers),
+            cross=cross_block.with_numbers(
+                self._statistics.numbers("cross", inputs), cross_numbers
+            ),
             raw=candidates.raw,
             known=known,
         )
@@ -344,10 +345,6 @@ class RequestEncoder:
         for i, name in enumerate(self.items.coordinates_names):
             coordinates[name] = items.coordinates[:, 2 * i : 2 * i + 2]
         return coordinates
-
-
-def _with_numbers(block: Block, numbers: Array | None) -> Block:
-    return block if numbers is None else block.with_numbers(numbers)
 
 
 def _version_keys(codes: Array, rows: Array, applies: Array) -> Array:

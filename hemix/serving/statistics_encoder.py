@@ -76,7 +76,7 @@ class StatisticsEncoder:
         }
         """By level, the features that its statistics group by"""
 
-    def numbers(self, level: str, inputs: StatisticsInputs) -> Array | None:
+    def numbers(self, level: str, inputs: StatisticsInputs) -> Array:
         """Return the statistics of a level.
 
         Args:
@@ -84,10 +84,10 @@ class StatisticsEncoder:
             inputs: The request.
 
         Returns:
-            Numbers [1, S] of the context or [N, S] of the candidates; None without statistics.
+            Numbers [1, S] of the context or [N, S] of the candidates; [1, 0] without statistics.
         """
         if not self._features[level]:
-            return None
+            return np.zeros((1, 0), dtype=np.float32)
         keys = {feature: self._key(feature, inputs) for feature in self._features[level]}
         day = local_day(np.array([inputs.time_ms]), self._timezone)
         return self._statistics.numbers(level, keys, day)

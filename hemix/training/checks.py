@@ -10,6 +10,7 @@ from hemix.data.dataset import Dataset
 from hemix.data.spec import InputSpec
 from hemix.errors import DataError, SettingsError, UsageError
 from hemix.evaluation.notes import Note, one_class_note
+from hemix.files import out_exists
 from hemix.models import NeuralConfig, count_parameters
 from hemix.runs.folder import INFO_FILE
 from hemix.runs.weights import DENSE_FILE, TABLES_FILE
@@ -49,26 +50,14 @@ def check_out(out: Path, *, resume: bool) -> None:
         UsageError: If it is neither new nor, with ``resume``, an unfinished run.
     """
     if out.exists() and not out.is_dir():
-        raise UsageError(
-            f"--out {out}: is a file", code="out_exists", field="--out", hint="name a new folder"
-        )
+        raise out_exists(out, "is a file")
     if (out / INFO_FILE).exists():
-        raise UsageError(
-            f"--out {out}: holds a finished run",
-            code="out_exists",
-            field="--out",
-            hint="name a new folder",
-        )
+        raise out_exists(out, "holds a finished run")
     names = {path.name for path in out.iterdir()} - {"logs", "data"} if out.exists() else set[str]()
     visible = {name for name in names if not name.startswith(".")}
     is_unfinished_run = "log.jsonl" in names and visible <= _RUN_FILES
     if names and not is_unfinished_run:
-        raise UsageError(
-            f"--out {out}: exists already and is not empty",
-            code="out_exists",
-            field="--out",
-            hint="name a new folder",
-        )
+        raise out_exists(out)
     if names and not resume:
         raise UsageError(
             f"--out {out}: an unfinished run: add --resume to continue it",

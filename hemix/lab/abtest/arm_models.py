@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hemix.errors import UsageError
-from hemix.files import storage_errors
+from hemix.files import out_exists, storage_errors
 from hemix.lab.abtest.arm_results import RESULTS_FOLDER
 from hemix.lab.abtest.arms import Arm, ArmUnavailable
 from hemix.lab.abtest.plan import EXPERIMENT_FORMAT, ExperimentPlan
@@ -37,12 +37,7 @@ def read_models(plan: ExperimentPlan, out: Path) -> Models:
     path = out / "plan.json"
     if not path.exists():
         if out.exists() and any(out.iterdir()):
-            raise UsageError(
-                f"--out {out}: exists already and is not empty",
-                code="out_exists",
-                field="--out",
-                hint="name a new folder",
-            )
+            raise out_exists(out)
         return {}
     earlier = EXPERIMENT_FORMAT.read(path)
     for key, value in _plan_content(plan).items():

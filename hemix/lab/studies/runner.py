@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hemix.errors import UsageError
-from hemix.files import storage_errors
+from hemix.files import out_exists, storage_errors
 from hemix.lab.studies.options import StudyOptions
 from hemix.lab.studies.trial import EvaluatedSplit, Trial
 
@@ -34,16 +34,9 @@ _POLL_SECONDS = 0.1
 def check_study_folder(root: Path) -> None:
     """Raise UsageError unless ``root`` is absent, empty or a study's folder."""
     if root.exists() and not root.is_dir():
-        raise UsageError(
-            f"--out {root}: is a file", code="out_exists", field="--out", hint="name a new folder"
-        )
+        raise out_exists(root, "is a file")
     if root.exists() and any(root.iterdir()) and not (root / "cells").is_dir():
-        raise UsageError(
-            f"--out {root}: exists already and is not a study's folder",
-            code="out_exists",
-            field="--out",
-            hint="name a new folder",
-        )
+        raise out_exists(root, "exists already and is not a study's folder")
 
 
 @contextmanager
