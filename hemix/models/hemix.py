@@ -34,7 +34,7 @@ from hemix.nn.history_state import HistoryState
 from hemix.nn.inputs import Inputs, level_widths
 from hemix.nn.interests import HistoryInterest
 from hemix.nn.layers import make_norm
-from hemix.nn.mixer import Block, HeteroFFN, HeteroInteraction
+from hemix.nn.mixer import HeteroFFN, HeteroInteraction, MixerBlock
 from hemix.nn.mixing import SelfAttention, TokenMixing
 from hemix.nn.pooled import PooledState
 from hemix.nn.products import FieldProducts
@@ -297,7 +297,7 @@ class HeMix(Ranker):
         return strongest_events(reads, inputs.batch, count, extra)
 
 
-def make_block(config: HeMixConfig) -> Block:
+def make_block(config: HeMixConfig) -> MixerBlock:
     """Return a block: the interaction that ``block`` names, and the networks that ``ffn`` names."""
     groups = {
         "per_token": (1,) * config.tokens,
@@ -311,7 +311,7 @@ def make_block(config: HeMixConfig) -> Block:
         activation=config.ffn_activation,
         dropout=config.dropout,
     )
-    return Block(
+    return MixerBlock(
         _interaction(config),
         ffn,
         width=config.token_width,

@@ -41,7 +41,7 @@ from hemix.nn.history_state import HistoryState
 from hemix.nn.inputs import Inputs
 from hemix.nn.interests import HistoryInterest
 from hemix.nn.layers import GroupedLinear, NormKind, make_norm
-from hemix.nn.mixer import Block, FFNActivation, HeteroFFN, NormPosition
+from hemix.nn.mixer import FFNActivation, HeteroFFN, MixerBlock, NormPosition
 from hemix.nn.mixing import TokenMixing
 from hemix.nn.pooled import PooledFields, PooledState
 from hemix.nn.time_encoding import TimeEncoding
@@ -136,7 +136,7 @@ class RankMixer(Ranker):
         )
         self.heads = Heads(spec, D, config.tower_hidden, config.dropout)
 
-    def _block(self) -> Block:
+    def _block(self) -> MixerBlock:
         config = self.config
         ffn = HeteroFFN(
             (1,) * self.tokens,
@@ -145,7 +145,7 @@ class RankMixer(Ranker):
             activation=config.ffn_activation,
             dropout=config.dropout,
         )
-        return Block(
+        return MixerBlock(
             TokenMixing(),
             ffn,
             width=config.token_width,

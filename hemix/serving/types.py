@@ -15,13 +15,13 @@ __all__ = [
     "Candidate",
     "Event",
     "EventKind",
-    "Features",
-    "History",
     "HistoryOverride",
+    "LiveFeatures",
     "RankRequest",
     "RankedItem",
     "Ranking",
     "Status",
+    "StoredHistory",
 ]
 
 EventKind = Literal["interaction", "impression", "user", "item"]
@@ -57,7 +57,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class StoredHistory:
     """A user's newest events, or the events that are new since the last read."""
 
     revision: int = 0
@@ -74,7 +74,7 @@ class History:
 
 
 @dataclass(frozen=True, slots=True)
-class Features:
+class LiveFeatures:
     """Features that events set for a user or an item: the newest value of every column.
 
     The newest value is that of the latest event time, then of the latest arrival.

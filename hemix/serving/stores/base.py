@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from hemix.errors import SettingsError
-from hemix.serving.types import Event, Features, History
+from hemix.serving.types import Event, LiveFeatures, StoredHistory
 
 __all__ = ["DAY_MS", "DEFAULT_LIMITS", "Store", "StoreLimits", "now_ms", "owner_of"]
 
@@ -150,7 +150,7 @@ class Store(Protocol):
 
     def history(
         self, user: str, *, limit: int, since_ms: int | None = None, known_revision: int = 0
-    ) -> History:
+    ) -> StoredHistory:
         """Return a user's newest events.
 
         Args:
@@ -177,11 +177,11 @@ class Store(Protocol):
         """
         ...
 
-    def user(self, user: str) -> Features:
+    def user(self, user: str) -> LiveFeatures:
         """Return the features that events set for a user; empty and of revision 0 without any."""
         ...
 
-    def items(self, ids: Sequence[str]) -> dict[str, Features]:
+    def items(self, ids: Sequence[str]) -> dict[str, LiveFeatures]:
         """Return the features that events set for these items; items without any are left out."""
         ...
 

@@ -21,7 +21,7 @@ from hemix.serving.ranking_log import RankingLog
 from hemix.serving.ranking_log.split_column import SplitColumnFormat
 from hemix.serving.ranking_log.tables import LoggedRanking
 from hemix.serving.ranking_log.training_rows import write_training_rows
-from hemix.serving.types import Candidate, Event, Features, RankedItem, Ranking, RankRequest
+from hemix.serving.types import Candidate, Event, LiveFeatures, RankedItem, Ranking, RankRequest
 from tests.data.small import MONDAY_MS, PLAIN, Prepared, at, write
 from tests.refusals import raises
 
@@ -55,7 +55,7 @@ def served_one(context: dict[str, Any] | None = None) -> LoggedRanking:
         history_revision=0,
         history_ranges=(0, 0, 0),
     )
-    return LoggedRanking(request=request, ranking=ranking, user=Features(), items={})
+    return LoggedRanking(request=request, ranking=ranking, user=LiveFeatures(), items={})
 
 
 def served_rows(folder: Path, schema: str, context: dict[str, Any]) -> Path:

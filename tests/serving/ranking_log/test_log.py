@@ -31,8 +31,8 @@ from hemix.serving.stores import StoreLimits, open_store
 from hemix.serving.types import (
     Candidate,
     Event,
-    Features,
     HistoryOverride,
+    LiveFeatures,
     RankedItem,
     Ranking,
     RankRequest,
@@ -213,7 +213,7 @@ def served(request: RankRequest) -> LoggedRanking:
         history_revision=0,
         history_ranges=(0, 0, 0),
     )
-    return LoggedRanking(request=request, ranking=ranking, user=Features(), items={})
+    return LoggedRanking(request=request, ranking=ranking, user=LiveFeatures(), items={})
 
 
 def test_files_appear_whole_by_size_and_by_time(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from hemix.serving.ranking_log import LoggingStore, RankingLog
 from hemix.serving.ranking_log.tables import LoggedRanking, LogTables
 from hemix.serving.ranking_log.training_rows import write_training_rows
 from hemix.serving.stores import StoreLimits, open_store
-from hemix.serving.types import Candidate, Event, Features, RankedItem, Ranking, RankRequest
+from hemix.serving.types import Candidate, Event, LiveFeatures, RankedItem, Ranking, RankRequest
 from tests.planted import write_logs
 from tests.refusals import raises
 from tests.serving.parity import LoggedRequest, live_events, logged_requests, replayed
@@ -85,7 +85,7 @@ def test_labels_are_what_the_events_say(log: RankingLog, tmp_path: Path) -> None
         history_revision=0,
         history_ranges=(0, 0, 0),
     )
-    log.log_ranking(LoggedRanking(request=request, ranking=ranking, user=Features(), items={}))
+    log.log_ranking(LoggedRanking(request=request, ranking=ranking, user=LiveFeatures(), items={}))
     log.log_events(
         [
             interaction(1, "a", "seen", kind="impression", fields={"position": 7}),
@@ -155,7 +155,7 @@ def test_what_came_after_the_version_was_replaced_counts(log: RankingLog, tmp_pa
         history_revision=0,
         history_ranges=(0, 0, 0),
     )
-    log.log_ranking(LoggedRanking(request=request, ranking=ranking, user=Features(), items={}))
+    log.log_ranking(LoggedRanking(request=request, ranking=ranking, user=LiveFeatures(), items={}))
     log.log_events(
         [interaction(n, item, "seen", kind="impression") for n, item in enumerate("ab")], 1
     )
@@ -203,7 +203,7 @@ class Log:
                 history_ranges=(0, 0, 0),
             )
             log.log_ranking(
-                LoggedRanking(request=request, ranking=ranking, user=Features(), items={})
+                LoggedRanking(request=request, ranking=ranking, user=LiveFeatures(), items={})
             )
         log.log_events(list(events), 1)
         log.close()
@@ -412,7 +412,8 @@ def test_the_column_that_divides_the_log_is_of_the_kind_of_its_boundaries(
             history_ranges=(0, 0, 0),
         )
         table = columns.rankings(
-            [LoggedRanking(request=request, ranking=ranking, user=Features(), items={})], ["r#1"]
+            [LoggedRanking(request=request, ranking=ranking, user=LiveFeatures(), items={})],
+            ["r#1"],
         )
         assert table["day"].type == kind and table["day"].to_pylist() == [logged]
 
