@@ -14,7 +14,7 @@ import torch
 from hemix.data.batch import RequestBatch
 from hemix.data.spec import InputSpec
 from hemix.errors import RunError, UsageError
-from hemix.exporting.export_model import dense_form, exportable
+from hemix.exporting.export_model import check_exportable, dense_form
 from hemix.exporting.feed import by_candidate, request_feed, user_feed
 from hemix.exporting.graphs import OPSET, Session, onnx_versions, write_graph
 from hemix.exporting.ports import Port, takes_times
@@ -87,7 +87,7 @@ def export_run(
         raise UsageError(f"--format {format}: expected onnx", field="--format")
     versions = onnx_versions()
     loaded = Run.load(run)
-    model = exportable(loaded.model)
+    model = check_exportable(loaded.model)
     with new_folder(out) as folder:
         write_graphs(model, folder, on_progress=on_progress)
         largest, compared = difference(model, folder, on_progress=on_progress)

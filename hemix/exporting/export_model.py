@@ -32,13 +32,13 @@ from hemix.nn.padded import PaddedLayout, flat_events, padded_events
 from hemix.nn.pooled import PooledState
 from hemix.nn.time_encoding import rotary_turns
 
-__all__ = ["DenseRequest", "DenseUser", "dense_form", "exportable"]
+__all__ = ["DenseRequest", "DenseUser", "check_exportable", "dense_form"]
 
 _BY_EVENT = ("state_global", "state_columns", "state_time_ms")
 
 
-def exportable(model: Predictor) -> HeMix:
-    """Return the model. Raises UsageError for a model that has no dense form."""
+def check_exportable(model: Predictor) -> HeMix:
+    """Return a model that can be exported. Raises UsageError for any other."""
     if not isinstance(model, HeMix):
         raise UsageError(
             f"the model {model.config.name!r} cannot be exported: only hemix has a dense form"
@@ -62,7 +62,7 @@ def exportable(model: Predictor) -> HeMix:
 
 def dense_form(model: Predictor) -> tuple[DenseUser, DenseRequest]:
     """Return both halves of a model. Raises UsageError for a model that has no dense form."""
-    hemix = exportable(model)
+    hemix = check_exportable(model)
     return DenseUser(hemix).eval(), DenseRequest(hemix).eval()
 
 
@@ -166,7 +166,7 @@ class DenseUser(_Half):
         """The state, in the order of :attr:`outputs`."""
         given = self.named(tensors)
         users, events = given["event_time_ms"].shape
-        state = self.model.encode_user(self._inputs(given))
+        state = self.model.keep_user(self.model.encode_user(self._inputs(given)))
         columns = {"state_share": state.projected_RH}
         by_event = {
             "state_events": state.events_ED,

@@ -16,8 +16,8 @@ unit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,7 @@ from hemix.nn.history_ranges import HistoryRanges, rows_in_ranges
 from hemix.nn.inputs import Inputs
 from hemix.nn.layers import BlockLinear
 from hemix.nn.slots import HostIndex
+from hemix.nn.states import PER_EVENT
 
 __all__ = ["DIN", "ActivationUnit", "DINConfig", "Recent", "RequestState", "UserState"]
 
@@ -152,10 +153,8 @@ class ActivationUnit(nn.Module):
 class UserState:
     """What depends on users and their events alone."""
 
-    by_event: ClassVar[tuple[str, ...]] = ("events_ED",)
-
     projected_RH: Tensor
-    events_ED: Tensor
+    events_ED: Tensor = field(metadata=PER_EVENT)
     """[1 + E, D]: the null event, then the events"""
 
 

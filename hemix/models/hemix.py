@@ -16,8 +16,8 @@ Letters: R users, Q requests, N candidates, E events, T tasks, S tokens, D token
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,7 @@ from hemix.nn.mixer import HeteroFFN, HeteroInteraction, MixerBlock
 from hemix.nn.mixing import SelfAttention, TokenMixing
 from hemix.nn.pooled import PooledState
 from hemix.nn.products import FieldProducts
+from hemix.nn.states import PER_EVENT
 from hemix.nn.tokenizer import Tokenizer
 
 __all__ = ["HeMix", "RequestState", "UserState", "make_block"]
@@ -50,16 +51,14 @@ class UserState:
     Row 0 of the events is the null event, row e + 1 is event e.
     """
 
-    by_event: ClassVar[tuple[str, ...]] = ("event_time_ms", "events_ED", "global_keys_values")
-
     projected_RH: Tensor
     """The user's columns of the tokeniser's first layer"""
-    event_time_ms: Tensor
+    event_time_ms: Tensor = field(metadata=PER_EVENT)
     """int64 [1 + E]"""
-    events_ED: Tensor
+    events_ED: Tensor = field(metadata=PER_EVENT)
     """[1 + E, D]: event vectors"""
-    global_keys_values: Tensor | None
-    """[1 + E, 2 D], where requests come later; a whole batch projects only what it needs"""
+    global_keys_values: Tensor | None = field(default=None, metadata=PER_EVENT)
+    """[1 + E, 2 D], in a kept state; a whole batch projects only what it needs"""
     fields: PooledState | None
     """Pooled fields, from which products are made; None: the model has none"""
 
@@ -139,7 +138,7 @@ class HeMix(Ranker):
         return list(self.blocks)
 
     def encode_user(self, inputs: Inputs) -> UserState:
-        """Event vectors, global keys and values, the user's partial product of the tokeniser."""
+        """Event vectors and the user's partial product of the tokeniser."""
         return self.encode_history(self.events(inputs), inputs)
 
     def encode_history(self, events_ED: Tensor, inputs: Inputs) -> UserState:
@@ -150,16 +149,19 @@ class HeMix(Ranker):
             inputs: Inputs with the level ``user``.
         """
         assert inputs.user_RW is not None, "encode_user needs the level user"
-        time_ms, keep = event_times(inputs.batch), inputs.context_QW is None
         return UserState(
             projected_RH=self.tokenizer.project_user(inputs.user_RW),
-            event_time_ms=time_ms,
+            event_time_ms=event_times(inputs.batch),
             events_ED=events_ED,
-            global_keys_values=(
-                self.global_.keys_values(events_ED, time_ms) if keep and self.global_ else None
-            ),
             fields=self.products.of_users(inputs) if self.products else None,
         )
+
+    def keep_user(self, state: UserState) -> UserState:
+        """Return the state with the keys and values of the global history."""
+        if self.global_ is None:
+            return state
+        keys_values = self.global_.keys_values(state.events_ED, state.event_time_ms)
+        return replace(state, global_keys_values=keys_values)
 
     def encode_request(self, state: UserState, inputs: Inputs) -> RequestState:
         """Return what the requests see of the histories, and their fixed interests.

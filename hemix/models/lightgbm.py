@@ -43,9 +43,9 @@ from hemix.data.spec import MISSING, UNKNOWN, InputSpec, LevelSpec
 from hemix.errors import MissingExtra, SettingsError
 from hemix.models.base import ModelConfig
 from hemix.models.registry import register_model
-from hemix.models.states import join_states
 from hemix.nn.heads import log_probabilities, loss_sums, probabilities
 from hemix.nn.inputs import LEVELS, Inputs
+from hemix.nn.states import join_states
 
 __all__ = ["CATEGORIES_MAX", "LightGBM", "LightGBMConfig", "feature_kinds", "load_lightgbm"]
 
@@ -226,6 +226,10 @@ class LightGBM:
         assert batch.labels is not None and batch.weights is not None, "needs labels"
         funnel = self.config.funnel
         return loss_sums(logits_NT, batch.labels, batch.weights, self.spec, funnel)
+
+    def keep_user(self, state: Tensor) -> Tensor:
+        """Return the state unchanged: it is complete."""
+        return state
 
     def join_users(self, states: Sequence[Tensor]) -> Tensor:
         """Return several users' rows."""

@@ -21,7 +21,7 @@ group: B requests, K candidates a request, W S-tokens, the newest last, G >= W o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -42,6 +42,7 @@ from hemix.nn.init import WeightInit
 from hemix.nn.inputs import Inputs, level_widths
 from hemix.nn.layers import GroupedLinear, NormKind
 from hemix.nn.slots import HostIndex, from_slots, slots, to_slots
+from hemix.nn.states import PER_EVENT
 from hemix.nn.tokenizer import Tokenizer
 
 __all__ = ["OneTrans", "OneTransBlock", "OneTransConfig", "RequestState", "UserState", "pyramid"]
@@ -83,11 +84,9 @@ class OneTransConfig(SizedConfig):
 class UserState:
     """What depends on users and their events alone."""
 
-    by_event: ClassVar[tuple[str, ...]] = ("events_ED",)
-
     projected_RH: Tensor
     """The user's columns of the tokeniser's first layer"""
-    events_ED: Tensor
+    events_ED: Tensor = field(metadata=PER_EVENT)
     """[1 + E, D]: the null event, then the events"""
 
 

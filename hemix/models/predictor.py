@@ -87,6 +87,10 @@ class Predictor(Protocol):
         """
         ...
 
+    def keep_user(self, state: Any) -> Any:
+        """Return the user state with what every later request would compute again."""
+        ...
+
     def join_users(self, states: Sequence[Any]) -> Any:
         """Return kept states of several users as one."""
         ...

@@ -22,7 +22,7 @@ Letters: N candidates, Q requests, E events, F fields, d width of a table, K num
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -44,6 +44,7 @@ from hemix.nn.layers import GroupedLinear, NormKind, make_norm
 from hemix.nn.mixer import FFNActivation, HeteroFFN, MixerBlock, NormPosition
 from hemix.nn.mixing import TokenMixing
 from hemix.nn.pooled import PooledFields, PooledState
+from hemix.nn.states import PER_EVENT
 from hemix.nn.time_encoding import TimeEncoding
 
 __all__ = ["RankMixer", "RankMixerConfig", "RequestState", "UserState", "tokens_count"]
@@ -53,15 +54,13 @@ __all__ = ["RankMixer", "RankMixerConfig", "RequestState", "UserState", "tokens_
 class UserState:
     """What depends on users and their events alone."""
 
-    by_event: ClassVar[tuple[str, ...]] = ("event_time_ms", "events_ED", "global_keys_values")
-
     pooled: PooledState
-    event_time_ms: Tensor
+    event_time_ms: Tensor = field(metadata=PER_EVENT)
     """int64 [1 + E]"""
-    events_ED: Tensor
+    events_ED: Tensor = field(metadata=PER_EVENT)
     """[1 + E, D]"""
-    global_keys_values: Tensor | None
-    """[1 + E, 2 D], where the state is kept for requests to come"""
+    global_keys_values: Tensor | None = field(default=None, metadata=PER_EVENT)
+    """[1 + E, 2 D], in a kept state"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,16 +154,17 @@ class RankMixer(Ranker):
         )
 
     def encode_user(self, inputs: Inputs) -> UserState:
-        """Pooled fields, event vectors, global keys and values."""
-        time_ms, events_ED = event_times(inputs.batch), self.events(inputs)
+        """Pooled fields and event vectors."""
         return UserState(
             pooled=self.fields.of_users(inputs),
-            event_time_ms=time_ms,
-            events_ED=events_ED,
-            global_keys_values=self.global_.keys_values(events_ED, time_ms)
-            if inputs.context_QW is None
-            else None,
+            event_time_ms=event_times(inputs.batch),
+            events_ED=self.events(inputs),
         )
+
+    def keep_user(self, state: UserState) -> UserState:
+        """Return the state with the keys and values of the global history."""
+        keys_values = self.global_.keys_values(state.events_ED, state.event_time_ms)
+        return replace(state, global_keys_values=keys_values)
 
     def encode_request(self, state: UserState, inputs: Inputs) -> RequestState:
         """Return pooled histories, and the histories laid out for attention.

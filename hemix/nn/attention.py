@@ -177,11 +177,10 @@ class _Attend(torch.autograd.Function):
                 ]
             for target, gradient in pairs:
                 rows = target[users]
-                _ = (
+                if queries.start == 0:
                     rows.copy_(gradient.view(rows.shape))
-                    if queries.start == 0
-                    else rows.add_(gradient.view(rows.shape))
-                )
+                else:
+                    rows.add_(gradient.view(rows.shape))
             if d_table is not None:
                 by_key_hn = d_scores.sum(3).transpose(0, 1).flatten(1)
                 d_table.scatter_add_(

@@ -9,8 +9,7 @@ event, K numbers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from torch import Tensor
 from hemix.data.spec import InputSpec
 from hemix.nn.fields import Fields, event_columns, event_columns_count
 from hemix.nn.inputs import Inputs
+from hemix.nn.states import PER_EVENT
 
 __all__ = ["PooledFields", "PooledState"]
 
@@ -26,14 +26,12 @@ __all__ = ["PooledFields", "PooledState"]
 class PooledState:
     """Fields and numbers of users, or of requests."""
 
-    by_event: ClassVar[tuple[str, ...]] = ("events_ED",)
-
     fields: Tensor
     """[R, F, d]; [Q, F, d] of requests: the user's, the context's, the pooled global and the pooled
     real-time history's"""
     numbers: Tensor
     """[R, K]; [Q, K] of requests"""
-    events_ED: Tensor | None
+    events_ED: Tensor | None = field(metadata=PER_EVENT)
     """[1 + E, C * d] of users; None of requests, and where histories make no field"""
 
 

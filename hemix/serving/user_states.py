@@ -157,7 +157,8 @@ class UserStates:
         side = self._encoder.user_side(user, row, features.values, events, snapshot.items)
         batch = user_batch(side, self._spec).to(self._device)
         with self._autocast():
-            return side, self._model.encode_user(self._model.embed(batch, ["user"]))
+            state = self._model.encode_user(self._model.embed(batch, ["user"]))
+            return side, self._model.keep_user(state)
 
     def _entry(
         self, side: UserSide, state: Any, snapshot: StoreSnapshot, item_ids: frozenset[str]

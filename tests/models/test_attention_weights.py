@@ -29,7 +29,9 @@ def prepared(
                 parameter.shape, generator=torch.Generator().manual_seed(2)
             )
         everything = model.embed(BATCH)
-        user = model.encode_user(model.embed(BATCH, ["user"]) if cached else everything)
+        user = model.encode_user(everything)
+        if cached:
+            user = model.keep_user(user)
         return (
             model,
             model.encode_request(user, everything),
