@@ -155,10 +155,11 @@ class RankMixer(Ranker):
 
     def encode_user(self, inputs: Inputs) -> UserState:
         """Pooled fields and event vectors."""
+        events_ED = self.events(inputs)
         return UserState(
             pooled=self.fields.of_users(inputs),
             event_time_ms=event_times(inputs.batch),
-            events_ED=self.events(inputs),
+            events_ED=events_ED,
         )
 
     def keep_user(self, state: UserState) -> UserState:
