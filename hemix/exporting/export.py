@@ -44,6 +44,8 @@ TOLERANCE = 1e-4
 """Largest allowed difference between a probability of the graphs and of the model."""
 
 _TRACING_SIZES = dict(users=3, requests=4, candidates=5, events=7, realtime=3)
+"""Sizes of the inputs are at least 2, because the exporter takes 1 for a fixed size, and different,
+so that no two are taken for one."""
 _CHECK_SIZES = (
     dict(users=1, requests=1, candidates=1, events=1, realtime=1),
     dict(users=1, requests=1, candidates=200, events=300, realtime=40),

@@ -220,7 +220,7 @@ class Ranker(nn.Module, ABC):
         state: Any,  # noqa: ARG002
         inputs: Inputs,  # noqa: ARG002
         count: int,  # noqa: ARG002
-        extra: int | None = None,  # noqa: ARG002
+        always_include: int | None = None,  # noqa: ARG002
     ) -> tuple[Tensor, Tensor] | None:
         """Return the events that drew the candidates' attention most, for few candidates.
 
@@ -228,11 +228,13 @@ class Ranker(nn.Module, ABC):
             state: The request state.
             inputs: The request's inputs.
             count: How many events.
-            extra: The position of an event that gets a column more where it is not among them.
+            always_include: The position of an event that gets a column of its own, the last, with
+                weight 0 where it is among the others.
 
         Returns:
-            Positions int64 [N, count], -1 for none, and weights [N, count], falling. None where the
-            model weighs no events by candidate.
+            Positions int64 [N, count], with ``always_include`` [N, count + 1]; -1 for none. Weights
+            of the same shape; the first ``count`` fall. None where the model weighs no events by
+            candidate.
         """
         return None
 

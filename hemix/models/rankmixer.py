@@ -1,7 +1,7 @@
 """RankMixer: semantic tokens, a permutation that mixes them, a network per token (Zhu et al. 2025,
 arXiv 2507.15551).
 
-- Tokens (equation 2): all embeddings, group by group, are concatenated and cut into T equal pieces,
+- Tokens (equation 2): all embeddings, group by group, are concatenated and cut into S equal pieces,
   each mapped to a token by a projection of its own. The groups: user, context, pooled global
   history, pooled real-time history, item, crosses, the output of the sequence module, numbers;
   zeros fill the last piece.
@@ -12,11 +12,11 @@ arXiv 2507.15551).
   3 to 5 (`hemix.nn.mixing`), the network per token in equations 6 to 8.
 - The mean over tokens goes to the towers that all models share.
 
-T is the largest divisor of the token width that is at most ``tokens``, since the paper has as many
+S is the largest divisor of the token width that is at most ``tokens``, since the paper has as many
 heads as tokens.
 
-Letters: N candidates, Q requests, E events, F fields, d width of a table, K numbers, T tokens
-(tasks of logits), D token width, X width of all embeddings together.
+Letters: N candidates, Q requests, E events, F fields, d width of a table, m numbers, S tokens,
+T tasks, D token width.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class RankMixerConfig(SizedConfig):
 
     name: Literal["rankmixer"] = "rankmixer"
     tokens: Count = 24
-    """The most tokens: T is the largest divisor of ``token_width`` that is no larger."""
+    """The most tokens: S is the largest divisor of ``token_width`` that is no larger."""
     attention_heads: Count = 2
     """Heads of the target attention."""
     time_encoding: TimeEncoding = "bias"
@@ -99,7 +99,7 @@ class RankMixerConfig(SizedConfig):
 
 
 def tokens_count(config: RankMixerConfig) -> int:
-    """Return T."""
+    """Return S."""
     return max(t for t in range(1, config.tokens + 1) if config.token_width % t == 0)
 
 
@@ -190,23 +190,23 @@ class RankMixer(Ranker):
             inputs: Inputs with the level ``candidate``.
         """
         batch, index = inputs.batch, inputs.layout.candidates
-        fields_NFd, numbers_NK = self.fields.of_candidates(state.pooled, inputs)
-        candidate_NCd = fields_NFd[:, self.fields.request_count :]
-        query_N1D = self.target(candidate_NCd.flatten(1)).unsqueeze(1)
+        fields_NFd, numbers_Nm = self.fields.of_candidates(state.pooled, inputs)
+        candidate_Ncd = fields_NFd[:, self.fields.request_count :]
+        query_N1D = self.target(candidate_Ncd.flatten(1)).unsqueeze(1)
         interests = [
             self.global_.dynamic(state.global_, query_N1D, index).flatten(1),
             self.realtime.dynamic(state.realtime, query_N1D, index).flatten(1),
         ]
-        x_TND = self.tokenize(torch.cat([fields_NFd.flatten(1), *interests, numbers_NK], 1))
+        x_SND = self.tokenize(torch.cat([fields_NFd.flatten(1), *interests, numbers_Nm], 1))
         for block in self.blocks:
-            x_TND = block(x_TND)
-        logits_NT: Tensor = self.heads(self.norm_out(x_TND).mean(0), batch.bias)
+            x_SND = block(x_SND)
+        logits_NT: Tensor = self.heads(self.norm_out(x_SND).mean(0), batch.bias)
         return logits_NT
 
-    def tokenize(self, row_NX: Tensor) -> Tensor:
-        """[N, X] -> [T, N, D]: token t is a projection of section t of the row."""
-        sections_NTx = F.pad(row_NX, (0, -self.width % self.tokens)).view(
+    def tokenize(self, row_Nx: Tensor) -> Tensor:
+        """[N, x] -> [S, N, D]: token t is a projection of section t of the row."""
+        sections_NSx = F.pad(row_Nx, (0, -self.width % self.tokens)).view(
             -1, self.tokens, self.project.weight.shape[1]
         )
-        tokens_TND: Tensor = self.project(sections_NTx.transpose(0, 1))
-        return tokens_TND
+        tokens_SND: Tensor = self.project(sections_NSx.transpose(0, 1))
+        return tokens_SND

@@ -18,7 +18,7 @@ Not from the paper: search is exact instead of by hashing. Scores are compared i
 equal ones the newer event wins, so that a score does not depend on its batch. The null event is
 always retrieved, so that no softmax is empty.
 
-Letters: E events, Q requests, N candidates, D token width, Z = D + embedding size, H heads, k
+Letters: E events, Q requests, N candidates, D token width, d embedding size, H heads, k
 retrieved events. In a group: B users, C requests a user, K candidates a request, L events, the null
 event first.
 """
@@ -63,7 +63,7 @@ _POSITIONS = 2**32
 class UserState:
     """What depends on users and their events alone; row 0 is the null event's."""
 
-    projected_RH: Tensor
+    projected_RU: Tensor
     events_ED: Tensor = field(metadata=PER_EVENT)
     time_ms: Tensor = field(metadata=PER_EVENT)
     """int64 [1 + E]"""
@@ -77,7 +77,7 @@ class UserState:
 class RequestState:
     """What depends on requests, not on candidates."""
 
-    projected_QH: Tensor
+    projected_QU: Tensor
     time_ms_Q: Tensor
     user: UserState
     groups: list[Group]
@@ -131,21 +131,21 @@ class ExactSearch(nn.Module):
             exists_Nk: bool, at least one True a row.
 
         Returns:
-            Weighted means of all heads, [N, H * Z].
+            Weighted means of all heads, [N, H * (D + d)].
         """
         N, H = candidates_ND.shape[0], self.heads
         with torch.autocast(candidates_ND.device.type, enabled=False):
-            z_NkZ = torch.cat([retrieved_NkD, F.embedding(age_Nk, self.age_vector)], 2)
+            z_Nkx = torch.cat([retrieved_NkD, F.embedding(age_Nk, self.age_vector)], 2)
             query_HNd = (
                 self.query(candidates_ND).view(N, H, candidates_ND.shape[1] // H).transpose(0, 1)
             )
-            wide_NHZ = torch.bmm(query_HNd, self.key.weight.view(H, -1, z_NkZ.shape[2])).transpose(
+            wide_NHx = torch.bmm(query_HNd, self.key.weight.view(H, -1, z_Nkx.shape[2])).transpose(
                 0, 1
             )
-            scores_NHk = torch.bmm(wide_NHZ, z_NkZ.transpose(1, 2)).masked_fill(
+            scores_NHk = torch.bmm(wide_NHx, z_Nkx.transpose(1, 2)).masked_fill(
                 ~exists_Nk.unsqueeze(1), -torch.inf
             )
-            return torch.bmm(scores_NHk.softmax(2), z_NkZ).flatten(1)
+            return torch.bmm(scores_NHk.softmax(2), z_Nkx).flatten(1)
 
 
 class SIMConfig(SizedConfig):
@@ -217,7 +217,7 @@ class SIM(Ranker):
             else F.pad(batch.items.ids[:, self.category].index_select(0, batch.event_item), (1, 0))
         )
         return UserState(
-            projected_RH=self.deep.project_user(inputs),
+            projected_RU=self.deep.project_user(inputs),
             events_ED=events_ED,
             time_ms=event_times(batch),
             keys_ED=None
@@ -242,13 +242,13 @@ class SIM(Ranker):
         groups = group_requests(ranges, batch.candidates_per_request, state.events_ED.device)
         short = HistoryRanges.of(batch, "realtime").newest(self.config.history_events)
         return RequestState(
-            projected_QH=self.deep.project_request(state.projected_RH, inputs),
+            projected_QU=self.deep.project_request(state.projected_RU, inputs),
             time_ms_Q=batch.request_time_ms,
             user=state,
             groups=groups,
             keys=_laid_out(state.category_E if state.keys_ED is None else state.keys_ED, groups),
             events=_laid_out(state.events_ED, groups) if with_sums else None,
-            recent=self.activation.recent(state.events_ED, short, state.projected_RH.shape[0]),
+            recent=self.activation.recent(state.events_ED, short, state.projected_RU.shape[0]),
         )
 
     def score(self, state: RequestState, inputs: Inputs) -> Tensor:
@@ -292,7 +292,7 @@ class SIM(Ranker):
             "long": self.exact(candidates_ND, events_NkD, age_Nk, exists_Nk),
             "short": self.activation(state.recent, candidates_ND, HostIndex.of_candidates(batch)),
         }
-        logits_NT: Tensor = self.deep(state.projected_QH, inputs, interests)
+        logits_NT: Tensor = self.deep(state.projected_QU, inputs, interests)
         return logits_NT
 
     def search(self, state: RequestState, candidates_ND: Tensor, batch: RequestBatch) -> Retrieved:
@@ -306,7 +306,7 @@ class SIM(Ranker):
         if batch.candidates_count == 0:
             no_rows = batch.item_index.new_zeros(0, 1 + self.config.search_events)
             return Retrieved(rows_Nk=no_rows, sums_ND=None)
-        requests, device = state.projected_QH.shape[0], candidates_ND.device
+        requests, device = state.projected_QU.shape[0], candidates_ND.device
         layout = slots(state.groups, HostIndex.of_candidates(batch), requests, device)
         rows, sums = list[Tensor](), list[Tensor]()
         by_group = self._search_queries(candidates_ND, batch, layout)

@@ -2,8 +2,8 @@
 
 They are made once per user and once per request, then gathered.
 
-Letters: R users, Q requests, N candidates, E events, F fields, d width of a table, C columns of an
-event, K numbers.
+Letters: R users, Q requests, N candidates, E events, F fields, d width of a table, c columns of an
+event, m numbers.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class PooledState:
     """[R, F, d]; [Q, F, d] of requests: the user's, the context's, the pooled global and the pooled
     real-time history's"""
     numbers: Tensor
-    """[R, K]; [Q, K] of requests"""
+    """[R, m]; [Q, m] of requests"""
     events_ED: Tensor | None = field(metadata=PER_EVENT)
-    """[1 + E, C * d] of users; None of requests, and where histories make no field"""
+    """[1 + E, c * d] of users; None of requests, and where histories make no field"""
 
 
 class PooledFields(Fields):
@@ -104,7 +104,7 @@ class PooledFields(Fields):
             inputs: Inputs with the level ``candidate``.
 
         Returns:
-            Fields [N, F, d] and numbers [N, K].
+            Fields [N, F, d] and numbers [N, m].
         """
         of_request = inputs.batch.request_index
         fields_NFd = torch.cat(

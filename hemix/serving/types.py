@@ -61,7 +61,7 @@ class StoredHistory:
     """A user's newest events, or the events that are new since the last read."""
 
     revision: int = 0
-    """Changes with every write and with expiry, and never repeats for other content; 0: empty."""
+    """See :class:`hemix.serving.stores.base.Store`; 0: no events."""
     events: tuple[Event, ...] = ()
     """By event time, at equal times in the order of arrival."""
     after: int = 0
@@ -81,7 +81,7 @@ class LiveFeatures:
     """
 
     revision: int = 0
-    """Changes with every write and never repeats for other content; 0: no features."""
+    """See :class:`hemix.serving.stores.base.Store`; 0: no features."""
     values: Mapping[str, Any] = field(default_factory=dict)
     since_ms: int = 0
     """Time of the newest event that set one of the values."""

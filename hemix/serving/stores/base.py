@@ -125,6 +125,12 @@ class Store(Protocol):
     events do if the limits allow them; ``user`` and ``item`` events never do. Events outside
     histories are still accepted only once. Every method is thread-safe, takes bounded time and
     raises :class:`hemix.errors.StoreError` with a message of one line where the store fails.
+
+    A revision names the content of a user's history, or of the features of a user or an item. It
+    changes with every write and with expiry, and never repeats for other content. It is the time of
+    the write by the store's clock, in microseconds, or one more than the last revision where the
+    clock has not moved on. A replay compares revisions with the time to live
+    (:func:`hemix.serving.ranking_log.logged_events.history_at`).
     """
 
     def append(self, events: Sequence[Event]) -> list[bool]:
