@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from hemix.serving.engine import Engine
 from hemix.serving.ranking_log.replay import replay
 from hemix.serving.stores import StoreLimits, open_store
 from hemix.serving.types import Event
-from tests.serving.http.process import ROOT
+from tests.cli.run import Command, refused
 from tests.serving.http.test_server_process import as_json, serving
 from tests.serving.parity import TOLERANCE, LoggedRequest, live_events, logged_requests
 
@@ -46,13 +44,8 @@ def rank_all(
     return scores, done
 
 
-def log_command(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "hemix", "log", *words]
-    return subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
-
-
 def test_rankings_of_a_server_that_has_ended_are_replayed(
-    rich_logs: Path, rich_data: Path, rich_run: Path, tmp_path: Path
+    hemix: Command, rich_logs: Path, rich_data: Path, rich_run: Path, tmp_path: Path
 ) -> None:
     run, url = Run.load(rich_run), f"sqlite:///{tmp_path / 'events.db'}"
     requests = logged_requests(rich_logs, Dataset(rich_data))[::4]
@@ -73,14 +66,15 @@ def test_rankings_of_a_server_that_has_ended_are_replayed(
             assert score is None or item.score == pytest.approx(score, abs=TOLERANCE)
     store.close()
 
-    of_run = ("--run", rich_run)
-    replayed = log_command("replay", folder, *of_run, "--store", url, "--json")
-    again = json.loads(replayed.stdout)
+    code, out, err = hemix("log", "replay", folder, "--run", rich_run, "--store", url, "--json")
+    assert code == 0, err
+    again = json.loads(out)
     assert again["rankings"] == len(requests) and again["max_abs_difference"] <= TOLERANCE
     assert again["with_scores_on_one_side_only"] == 0
-    exported = log_command("export", folder, *of_run, "--out", tmp_path / "rows", "--json")
-    rows = json.loads(exported.stdout)
+    export = ["log", "export", folder, "--run", rich_run, "--out", tmp_path / "rows", "--json"]
+    code, out, err = hemix(*export)
+    assert code == 0, err
+    rows = json.loads(out)
     assert rows["rows"] == again["candidates"] and rows["events"] == done and rows["shown"] == 0
-    wrong = log_command("replay", tmp_path, *of_run, "--store", url)
-    assert wrong.returncode == 2 and len(wrong.stderr.splitlines()) == 1
-    assert wrong.stderr.startswith(f"hemix: {tmp_path}: ")
+    line = refused(hemix("log", "replay", tmp_path, "--run", rich_run, "--store", url))
+    assert line.startswith(f"{tmp_path}: ")
