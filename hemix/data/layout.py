@@ -28,11 +28,14 @@ __all__ = [
     "Block",
     "file_hash",
     "load_array",
+    "partition_folder",
     "save_array",
 ]
 
-MANIFEST_FORMAT = SavedFormat(version=2, error=DataError, remedy="prepare the logs again")
-"""Of manifest.json and of all arrays that it lists; 2 since items have the keys of match counts"""
+MANIFEST_FORMAT = SavedFormat(version=3, error=DataError, remedy="prepare the logs again")
+"""Of the manifest.json of a dataset and of its partitions, and of all files that they list; 3 since
+a dataset is a set of partitions
+"""
 SPEC_FORMAT = SavedFormat(version=2, error=DataError, remedy="prepare the logs again")
 
 SPLITS = ("train", "valid", "test")
@@ -138,6 +141,16 @@ class Block:
                 for i in range(jagged)
             ),
         )
+
+
+def partition_folder(data: Path, number: int) -> Path:
+    """Return the folder of a partition.
+
+    Args:
+        data: The dataset folder.
+        number: Number of the partition, from 0.
+    """
+    return data / "partitions" / f"{number:05d}"
 
 
 def save_array(path: Path, array: Array) -> None:

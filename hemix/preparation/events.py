@@ -32,7 +32,7 @@ from hemix.preparation.job import Progress
 from hemix.preparation.labels import known_immediately
 from hemix.preparation.logs import Logs
 from hemix.preparation.numbering import LogNumbers
-from hemix.preparation.partition_files import PartitionFiles, Rows, row_count, take_rows
+from hemix.preparation.rows import PartitionFiles, Rows, row_count, take_rows
 from hemix.preparation.shards import value_counts
 from hemix.preparation.times import times_of
 

@@ -25,10 +25,10 @@ from hemix.preparation.fit import EncoderFitter, in_sample
 from hemix.preparation.job import Progress
 from hemix.preparation.label_rates import LabelRates
 from hemix.preparation.labels import apply_given_labels, labels_as_of
-from hemix.preparation.log_table import Chunk
+from hemix.preparation.chunks import Chunk
 from hemix.preparation.logs import Logs
 from hemix.preparation.numbering import LogNumbers
-from hemix.preparation.partition_files import PartitionFiles, Rows, row_count, take_rows
+from hemix.preparation.rows import PartitionFiles, Rows, row_count, take_rows
 from hemix.preparation.requests import RequestGroups
 from hemix.preparation.role_columns import (
     check_ids,

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from hemix.data.raw_columns import row_hashes
 from hemix.preparation.logs import Logs
-from hemix.preparation.partition_files import Rows, take_rows
+from hemix.preparation.rows import Rows, take_rows
 
 __all__ = ["RequestGroups"]
 

@@ -16,7 +16,7 @@ from hemix.preparation.fit import EncoderFitter
 from hemix.preparation.impressions import ImpressionPass
 from hemix.preparation.job import PrepareJob
 from hemix.preparation.numbering import LogNumbers, Numbering
-from hemix.preparation.partition_files import PartitionFiles, Rows, partition_bounds, take_rows
+from hemix.preparation.rows import PartitionFiles, Rows, partition_bounds, take_rows
 from hemix.preparation.requests import RequestGroups
 from hemix.preparation.statistics import StatisticsPass
 

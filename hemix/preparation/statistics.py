@@ -23,7 +23,7 @@ from hemix.features.statistics import Statistics, combined_keys
 from hemix.preparation.entities import Entities
 from hemix.preparation.job import PrepareJob, Progress
 from hemix.preparation.labels import known_since
-from hemix.preparation.partition_files import PartitionFiles, Rows, row_count
+from hemix.preparation.rows import PartitionFiles, Rows, row_count
 from hemix.schema import Schema
 
 __all__ = ["StatisticsPass"]
