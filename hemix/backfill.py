@@ -18,6 +18,7 @@ import pyarrow as pa
 from hemix.data.spec import TIMELESS_MS
 from hemix.data.texts import texts_of
 from hemix.errors import UsageError
+from hemix.preparation.chunks import Chunk
 from hemix.preparation.duplicates import (
     chunk_hashes,
     column_hashes,
@@ -26,7 +27,6 @@ from hemix.preparation.duplicates import (
 )
 from hemix.preparation.events import IMPRESSION
 from hemix.preparation.labels import apply_given_labels, known_immediately
-from hemix.preparation.chunks import Chunk
 from hemix.preparation.log_table import LogTable
 from hemix.preparation.logs import Logs, open_logs
 from hemix.preparation.role_columns import check_ids, check_not_null, labels_of

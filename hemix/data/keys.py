@@ -189,6 +189,19 @@ class KeyIndex:
         self._numbers = np.zeros(0, dtype=np.int32)
         self._texts: list[pa.Array] = []
 
+    @classmethod
+    def of_numbers(cls, keys: Array, numbers: Array, texts: pa.Array) -> KeyIndex:
+        """Make an index of keys that are numbered already.
+
+        Args:
+            keys: uint64 [n], ascending.
+            numbers: int32 [n], 0 to n - 1 in any order.
+            texts: string [n], the text of every number.
+        """
+        index = cls()
+        index._keys, index._numbers, index._texts = keys, numbers, [texts]
+        return index
+
     def __len__(self) -> int:
         return len(self._keys)
 

@@ -20,6 +20,7 @@ from hemix.data.clock import local_text, moment_ms
 from hemix.data.keys import distinct
 from hemix.data.raw_columns import numbers_of
 from hemix.errors import SchemaError
+from hemix.preparation.chunks import Chunk
 from hemix.preparation.date_texts import (
     YEAR_LAST,
     YearLastDates,
@@ -29,7 +30,6 @@ from hemix.preparation.date_texts import (
     is_time,
     lower_bound,
 )
-from hemix.preparation.chunks import Chunk
 from hemix.preparation.role_columns import check_not_null
 from hemix.schema import Boundary, Clock, Schema
 

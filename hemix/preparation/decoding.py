@@ -90,10 +90,10 @@ def decode(job: PrepareJob, log: LogName, chunk: Chunk) -> DecodedRows:
             :func:`entity_columns`.
 
     Returns:
-        Columns by name. Impressions: ``time_ms``, ``hash``, ``split``, ``label.*``, ``available.*``,
-        ``request``, ``weight``, ``bias``, ``context.*``, ``cross.*`` and, without an events table,
-        ``event.*``. Events: ``time_ms``, ``hash``, ``event.*``. Users: ``valid_from_ms``,
-        ``user.*``.
+        Columns by name. Impressions: ``time_ms``, ``hash``, ``split``, ``label.*``,
+        ``available.*``, ``request``, ``weight``, ``bias``, ``context.*``, ``cross.*`` and, without
+        an events table, ``event.*``. Events: ``time_ms``, ``hash``, ``event.*``. Users:
+        ``valid_from_ms``, ``user.*``.
 
     Raises:
         DataError: A value cannot be used; names file, row and column.

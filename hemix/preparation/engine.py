@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias, TypeVar
 
-
 from hemix.preparation.decoding import DecodedRows, LogName
 from hemix.preparation.job import PrepareJob
 from hemix.preparation.splits import SplitValues
@@ -53,6 +52,8 @@ class PartitionedLogs:
     """Files of :func:`hemix.preparation.texts.save_texts` with the texts that ``sources`` lack"""
     split_values: Sequence[SplitValues] = ()
     """What was seen of the split's column, where rows were decoded before they were partitioned"""
+    discard: Callable[[], None] = lambda: None
+    """Deletes temporary rows, once all partitions are clean; the texts stay"""
 
 
 class Engine(Protocol):

@@ -47,9 +47,7 @@ class LocalEngine:
             UsageError: ``processes`` is below 1.
         """
         if processes < 1:
-            raise UsageError(
-                f"--processes {processes}: expected at least 1", field="--processes"
-            )
+            raise UsageError(f"--processes {processes}: expected at least 1", field="--processes")
         self._processes, self._progress = processes, progress
         self._context = _SpawnContext()
         self._pool: ProcessPoolExecutor | None = None
@@ -111,8 +109,8 @@ class LocalEngine:
         except BrokenProcessPool as error:
             raise ProcessLost(
                 f"{stage}: a process of the preparation ended before its task",
-                hint="it was killed, perhaps for memory: use fewer --processes; a script that calls "
-                'hemix.prepare(processes=...) does so under if __name__ == "__main__"',
+                hint="it was killed, perhaps for memory: use fewer --processes; a script calls "
+                'hemix.prepare(processes=...) under if __name__ == "__main__"',
             ) from error
         return answers
 

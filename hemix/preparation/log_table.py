@@ -76,7 +76,11 @@ class LogTable:
         types = _with_partition_columns(self.files, stored)
         files = [
             _OpenFile(
-                file, types[i], frozenset(stored[i]), int(self.first_rows[i]), _group_rows(opened[i])
+                file,
+                types[i],
+                frozenset(stored[i]),
+                int(self.first_rows[i]),
+                _group_rows(opened[i]),
             )
             for i, file in enumerate(self.files)
         ]

@@ -87,7 +87,7 @@ class RangeFiles:
             self._writers[number].write_batch(batch)
 
     def read(self) -> Iterator[Rows]:
-        """Yield the rows of every range that has rows, and delete its file.
+        """Yield the rows of every range that has rows; deletes the files, then the folder.
 
         Rows are in the order in which they were added.
         """
@@ -99,6 +99,7 @@ class RangeFiles:
                 table = pa.ipc.open_stream(file).read_all().combine_chunks()
             path.unlink()
             yield {name: from_arrow(table.column(name).chunk(0)) for name in table.column_names}
+        self._folder.rmdir()
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number:05d}.arrow"

@@ -89,9 +89,12 @@ def save_groups(path: Path, batch: pa.RecordBatch, counts: Array) -> None:
         StorageError: The disk is full or read-only.
     """
     batch = batch.replace_schema_metadata({_OFFSETS: offsets_of(counts).tobytes()})
-    with storage_errors(path), pa.OSFile(str(path), "wb") as file:
-        with pa.ipc.new_file(file, batch.schema) as writer:
-            writer.write_batch(batch)
+    with (
+        storage_errors(path),
+        pa.OSFile(str(path), "wb") as file,
+        pa.ipc.new_file(file, batch.schema) as writer,
+    ):
+        writer.write_batch(batch)
 
 
 class GroupedFile:

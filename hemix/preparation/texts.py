@@ -114,9 +114,7 @@ def _texts_of_keys(keys: Array, values: pa.Array) -> KeyTexts:
     first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)
     distinct_keys = unique.to_numpy(zero_copy_only=False)
     known = distinct_keys != NULL_KEY
-    return KeyTexts(
-        keys=distinct_keys[known], texts=texts_of(values.take(pa.array(first[known])))
-    )
+    return KeyTexts(keys=distinct_keys[known], texts=texts_of(values.take(pa.array(first[known]))))
 
 
 def save_texts(path: Path, tables: Sequence[str], texts: Mapping[str, KeyTexts]) -> None:
@@ -131,12 +129,15 @@ def save_texts(path: Path, tables: Sequence[str], texts: Mapping[str, KeyTexts])
         StorageError: The disk is full or read-only.
     """
     schema = pa.schema([("key", pa.uint64()), ("text", pa.string())])
-    with storage_errors(path), pa.OSFile(str(path), "wb") as file:
-        with pa.ipc.new_file(file, schema) as writer:
-            for name in tables:
-                values = texts.get(name, KeyTexts.empty())
-                columns = [pa.array(values.keys), values.texts]
-                writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
+    with (
+        storage_errors(path),
+        pa.OSFile(str(path), "wb") as file,
+        pa.ipc.new_file(file, schema) as writer,
+    ):
+        for name in tables:
+            values = texts.get(name, KeyTexts.empty())
+            columns = [pa.array(values.keys), values.texts]
+            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
 
 
 def find_texts(files: Iterable[Path], table: int, keys: KeyMap) -> pa.Array:

@@ -72,9 +72,7 @@ class LocalRows:
                 folder = task_folder(pieces.folder, task)
                 users = GroupedFile(folder / f"{chunk:05d}.users.arrow").batch(self.partition)
                 if users.num_rows:
-                    keys = KeyTexts(
-                        keys=users.column("key").to_numpy(), texts=users.column("text")
-                    )
+                    keys = KeyTexts(keys=users.column("key").to_numpy(), texts=users.column("text"))
                     rows = GroupedFile(folder / f"{chunk:05d}.rows.arrow").rows(self.partition)
                     yield DecodedRows(rows=rows, users=keys, texts={})
 
@@ -124,7 +122,18 @@ def partition_logs(job: PrepareJob, engine: Engine) -> PartitionedLogs:
         )
         for number in range(job.partitions)
     ]
-    return PartitionedLogs(sources=sources, texts=texts, split_values=split_values)
+    return PartitionedLogs(
+        sources=sources,
+        texts=texts,
+        split_values=split_values,
+        discard=partial(_discard, job.temporary / "partition"),
+    )
+
+
+def _discard(folder: Path) -> None:
+    for kind in ("rows", "users"):
+        for path in folder.rglob(f"*.{kind}.arrow"):
+            path.unlink()
 
 
 def _read_range(job: PrepareJob, log: LogName, row_range: RowRange, folder: Path) -> _Answer:
