@@ -67,14 +67,12 @@ def rich_data(rich_logs: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def rich_shards(rich_logs: Path) -> Path:
-    """The same, prepared into shards of about ten impressions; read only."""
-    from hemix.preparation import prepare, shards
+def rich_partitions(rich_logs: Path) -> Path:
+    """The same in five partitions; read only."""
+    from hemix.preparation import prepare
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shards, "SHARD_CANDIDATES", 10)
-        prepare(rich_logs, rich_logs.parent / "shards")
-    return rich_logs.parent / "shards"
+    prepare(rich_logs, rich_logs.parent / "partitions", partitions=5)
+    return rich_logs.parent / "partitions"
 
 
 @pytest.fixture(scope="session")
