@@ -68,6 +68,8 @@ def prepare(
     shift_days: int | None = None,
     init_from: PathLike | None = None,
     vocabulary_ttl_days: int | None = None,
+    partitions: int | None = None,
+    processes: int = 1,
     on_progress: Progress = ignore_progress,
 ) -> dict[str, Any]:
     """Encode, sort and split logs into a dataset folder.
@@ -81,6 +83,9 @@ def prepare(
             (docs/how-to/incremental.md).
         vocabulary_ttl_days: With ``init_from``: drop values that no train row has had for so many
             days; None: never.
+        partitions: Number of partitions of the users, 1 to 1,000,000; None: by the number of rows,
+            8 to 64. It belongs to the dataset, like its rows.
+        processes: Processes of this machine that work at a time. They change no byte.
         on_progress: Called with the activity and its completed fraction.
 
     Returns:
@@ -90,6 +95,7 @@ def prepare(
         UsageError: ``out`` is not new, or an argument is out of range.
         SchemaError: The schema does not fit the tables.
         DataError: A value cannot be used; the message names file, row and column.
+        ProcessLost: A process was killed.
     """
     from hemix.preparation import prepare as run_prepare
     from hemix.preparation import shift_split
@@ -101,5 +107,7 @@ def prepare(
         schema=schema,
         init_from=init_from,
         vocabulary_ttl_days=vocabulary_ttl_days,
+        partitions=partitions,
+        processes=processes,
         progress=on_progress,
     )

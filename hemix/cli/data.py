@@ -106,10 +106,22 @@ class PrepareFlags:
             show_default="never",
         ),
     ] = None
+    partitions: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=1_000_000,
+            help="Partitions of the users; part of the dataset. By default 8 to 64, by its rows.",
+            show_default=False,
+        ),
+    ] = None
+    processes: Annotated[
+        int, typer.Option(min=1, help="Processes of this machine; they change no byte.")
+    ] = 1
     json_: Json = False
 
 
-@add_command(commands, panel=DATA, example="hemix prepare logs --out data")
+@add_command(commands, panel=DATA, example="hemix prepare logs --out data --processes 4")
 def prepare(flags: PrepareFlags) -> None:
     """Encode, sort and split logs into a dataset folder."""
     from hemix.display import Display, manifest_summary
@@ -121,6 +133,8 @@ def prepare(flags: PrepareFlags) -> None:
             shift_days=flags.shift_days,
             init_from=flags.init_from,
             vocabulary_ttl_days=flags.vocabulary_ttl_days,
+            partitions=flags.partitions,
+            processes=flags.processes,
             on_progress=display.progress,
         )
     print_result(manifest, flags.json_, manifest_summary(manifest, flags.out))

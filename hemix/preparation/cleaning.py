@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hemix.preparation.partition_files import Rows
+from hemix.preparation.rows import Rows
 
 __all__ = ["count_out_of_order", "distinct_rows"]
 
