@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from hemix.data.dataset import Dataset
 from hemix.data.entities import entity_files
-from hemix.data.keys import xxh64_texts
+from hemix.data.keys import keys_of
 from hemix.data.layout import Appender, load_array, save_array
 
 __all__ = ["write_users"]
@@ -38,7 +38,7 @@ def write_users(dataset: Dataset, folder: Path) -> None:
         arrays = (load_array(partition.folder / "users" / file) for partition in partitions)
         are_offsets = file == "first_row.npy" or file.endswith(".offsets.npy")
         _write(folder / "users" / file, _joined(arrays) if are_offsets else arrays)
-    keys = np.concatenate([xxh64_texts(partition.user_ids) for partition in partitions])
+    keys = np.concatenate([keys_of(partition.user_ids) for partition in partitions])
     order = np.argsort(keys)
     save_array(folder / "encoders" / "users.keys.npy", keys[order])
     save_array(folder / "encoders" / "users.ids.npy", order.astype(np.int32))
