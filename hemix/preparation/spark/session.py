@@ -21,7 +21,7 @@ _LEAST_JAVA = 17
 
 
 def start_session(master: str | None) -> SparkSession:
-    """Start a session for ``hemix prepare``.
+    """Start a session for a preparation.
 
     Memory, executors and packages come from spark-submit or spark-defaults.conf.
 
@@ -30,6 +30,7 @@ def start_session(master: str | None) -> SparkSession:
 
     Raises:
         MissingExtra: pyspark is not installed.
+        UsageError: This process has a session.
         SparkError: There is no Java, an old one, or the master cannot be reached.
     """
     if importlib.util.find_spec("pyspark") is None:
@@ -40,6 +41,12 @@ def start_session(master: str | None) -> SparkSession:
     from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
 
+    if SparkSession.getActiveSession() is not None:
+        raise UsageError(
+            "engine='spark': starts a session, but this process has one",
+            field="engine",
+            hint="hand it over: hemix.prepare(..., engine=session)",
+        )
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.appName("hemix prepare")
     builder = builder.config("spark.ui.showConsoleProgress", "false")

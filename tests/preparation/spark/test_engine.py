@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from hemix import simulate
+from hemix import api
 from hemix.errors import DataError, SparkError, StorageError
 from hemix.lab.datasets import import_logs
 from hemix.preparation import prepare
@@ -181,9 +181,11 @@ def test_every_feature_gives_the_bytes_of_the_local_engine(
 
 
 def test_the_city_gives_the_bytes_of_the_local_engine(spark: Any, tmp_path: Path) -> None:
-    simulate(tmp_path / "logs", users=100, days=4)
-    prepare(tmp_path / "logs", tmp_path / "local")
-    prepare(tmp_path / "logs", tmp_path / "spark", engine=SparkEngine(spark))
+    """By the front door: a session that is handed over stays open."""
+    api.simulate(tmp_path / "logs", users=100, days=4)
+    api.prepare(tmp_path / "logs", tmp_path / "local")
+    api.prepare(tmp_path / "logs", tmp_path / "spark", engine=spark)
+    assert spark.range(3).count() == 3
     assert file_hashes(tmp_path / "spark") == file_hashes(tmp_path / "local")
 
 
