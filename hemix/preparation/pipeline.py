@@ -63,6 +63,7 @@ def prepare(
     vocabulary_ttl_days: int | None = None,
     partitions: int | None = None,
     processes: int = 1,
+    engine: Engine | None = None,
     memory_rows: int = MEMORY_ROWS,
     progress: Progress = lambda _stage, _fraction: None,
 ) -> dict[str, Any]:
@@ -77,6 +78,7 @@ def prepare(
             rows.
         partitions: Number of partitions of the users; None: by the number of rows, 8 to 64.
         processes: Processes of this machine.
+        engine: Runs the stages instead of processes of this machine.
         memory_rows: Approximate number of log rows in memory at once, in every process.
         progress: Called with the name of the stage and its completed fraction, 0 to 1.
 
@@ -100,7 +102,7 @@ def prepare(
         raise UsageError(f"{flag} {vocabulary_ttl_days}: {expected}", field=flag)
     if partitions is not None:
         check_partitions(partitions)
-    engine = LocalEngine(processes=processes, progress=progress)
+    local = LocalEngine(processes=processes, progress=progress)
     opened = open_logs(Path(logs), schema)
     previous = None
     if init_from is not None:
@@ -114,8 +116,8 @@ def prepare(
             partitions=partitions or default_partitions(_rows(opened)),
             memory_rows=memory_rows,
         )
-        with _named(out, folder), engine:
-            manifest = _Pipeline(job, engine, previous, progress).run()
+        with _named(out, folder), local:
+            manifest = _Pipeline(job, engine or local, previous, progress).run()
         _warn(opened, manifest)
         manifest["seconds"] = round(time.monotonic() - began, 3)
         MANIFEST_FORMAT.write(folder / "manifest.json", manifest)
