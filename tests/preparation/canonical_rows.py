@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,12 @@ def canonical_hashes(data: Path) -> dict[str, str]:
     users = [_users(folder) for folder in folders]
     columns = _sorted(_concatenated([u for u, _ in users]), "id")
     columns = {f"users.{name}": values for name, values in columns.items()}
-    histories = _concatenated([_history(folder, ids) for folder, (_, ids) in zip(folders, users)])
+    histories = _concatenated(
+        [_history(folder, ids) for folder, (_, ids) in zip(folders, users, strict=True)]
+    )
     columns |= {f"history.{name}": v for name, v in _sorted(histories, "id").items()}
     for split in _SPLITS:
-        rows = [_split(folder, split, ids) for folder, (_, ids) in zip(folders, users)]
+        rows = [_split(folder, split, ids) for folder, (_, ids) in zip(folders, users, strict=True)]
         columns |= {f"{split}.{n}": v for n, v in _sorted(_concatenated(rows), "log_row").items()}
     return hashes_of(columns, data)
 
@@ -66,7 +69,7 @@ def user_columns(folder: Path, ids: Array) -> dict[str, Any]:
             columns[path.stem] = _lists(values, first)
     for i in range(len(list(folder.glob("*.bag*.values.npy")))):
         lists = _bag(folder, "features", i)
-        columns[f"bag{i}"] = [b"|".join(lists[a:b]) for a, b in zip(first[:-1], first[1:])]
+        columns[f"bag{i}"] = [b"|".join(lists[a:b]) for a, b in pairwise(first)]
     return columns
 
 
@@ -132,7 +135,7 @@ def _bag(folder: Path, level: str, number: int) -> list[bytes]:
 
 
 def _lists(values: Array, offsets: Array) -> list[bytes]:
-    return [values[a:b].tobytes() for a, b in zip(offsets[:-1].tolist(), offsets[1:].tolist())]
+    return [values[a:b].tobytes() for a, b in pairwise(offsets.tolist())]
 
 
 def _concatenated(tables: list[dict[str, Any]]) -> dict[str, Any]:
