@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hemix.preparation.shards import BlockAppender, ShardRows, ShardWriter, value_counts
 
 from hemix.data.jagged_array import JaggedArray
 from hemix.data.layout import Block, load_array
 from hemix.preparation import shards
-from hemix.preparation.shards import BlockAppender, ShardRows, ShardWriter, value_counts
 
 
 def block(*lists: list[int]) -> Block:
