@@ -216,16 +216,17 @@ class LightGBM:
         """Return probabilities [N] by output; negative sampling undone."""
         return probabilities(self(batch), self.spec)
 
-    def loss_sums(self, logits_NT: Tensor, batch: RequestBatch) -> tuple[Tensor, Tensor]:
-        """Return sums that add up over the batches of a split: loss [T] and weight [T].
+    def loss_sums(
+        self, logits_NT: Tensor, labels_NT: Tensor, weights_NT: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return sums that add up over the rows of a split: loss [T] and weight [T].
 
         Args:
             logits_NT: [N, T].
-            batch: The batch of the logits, with labels.
+            labels_NT: [N, T]; 0 where unknown.
+            weights_NT: [N, T]; 0 where the label is unknown.
         """
-        assert batch.labels is not None and batch.weights is not None, "needs labels"
-        funnel = self.config.funnel
-        return loss_sums(logits_NT, batch.labels, batch.weights, self.spec, funnel)
+        return loss_sums(logits_NT, labels_NT, weights_NT, self.spec, self.config.funnel)
 
     def join_users(self, states: Sequence[Tensor]) -> Tensor:
         """Return several users' rows."""
@@ -233,7 +234,13 @@ class LightGBM:
         return joined
 
     def extend_user(self, state: Tensor, new: Tensor, order: Tensor) -> Tensor:  # noqa: ARG002
-        """Return the user's row unchanged: it does not depend on events."""
+        """Return the user's row unchanged: it does not depend on events.
+
+        Args:
+            state: The user's row [1, columns].
+            new: The row of the new events.
+            order: int64 [E], the events to keep.
+        """
         return state
 
     def event_weights(
@@ -243,7 +250,14 @@ class LightGBM:
         count: int,  # noqa: ARG002
         extra: int | None = None,  # noqa: ARG002
     ) -> None:
-        """Return None: trees weigh no events."""
+        """Return None: trees weigh no events.
+
+        Args:
+            state: The request state.
+            inputs: The request's inputs.
+            count: How many events are asked for.
+            extra: A further event; None without one.
+        """
         return
 
     @torch.no_grad()

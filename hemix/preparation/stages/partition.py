@@ -7,7 +7,7 @@ files, in the order of the log.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from hemix.preparation.chunks import RowRange
+from hemix.preparation.cleaning import stable_order
 from hemix.preparation.decoding import (
     LOGS,
     DecodedRows,
@@ -47,17 +48,37 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 
-_RADIX_SORT = 1 << 16
-"""NumPy sorts numbers below this without comparisons"""
 
-
-@dataclass(frozen=True, kw_only=True)
 class _Pieces:
-    """The pieces of one log."""
+    """The pieces of one log. A process that reads several partitions opens each file once."""
 
-    folder: Path
-    chunks: tuple[int, ...]
-    """Number of chunks of every task"""
+    def __init__(self, folder: Path, chunks: Sequence[int]) -> None:
+        """Remember the files.
+
+        Args:
+            folder: Folder of the tasks.
+            chunks: Number of chunks of every task.
+        """
+        self._folder, self._chunks = folder, tuple(chunks)
+        self._opened: dict[Path, GroupedFile] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_folder": self._folder, "_chunks": self._chunks, "_opened": {}}
+
+    def __iter__(self) -> Iterator[tuple[GroupedFile, GroupedFile]]:
+        """Yield users and rows of every chunk, in the order of the log."""
+        for task, chunks in enumerate(self._chunks):
+            folder = task_folder(self._folder, task)
+            for chunk in range(chunks):
+                yield (
+                    self._open(folder / f"{chunk:05d}.users.arrow"),
+                    self._open(folder / f"{chunk:05d}.rows.arrow"),
+                )
+
+    def _open(self, path: Path) -> GroupedFile:
+        if path not in self._opened:
+            self._opened[path] = GroupedFile(path)
+        return self._opened[path]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,14 +97,10 @@ class LocalRows:
         """Yield the rows of a log in the order of the log."""
         if not self.rows(log):
             return
-        pieces = self.pieces[log]
-        for task, chunks in enumerate(pieces.chunks):
-            for chunk in range(chunks):
-                folder = task_folder(pieces.folder, task)
-                users = GroupedFile(folder / f"{chunk:05d}.users.arrow").batch(self.partition)
-                if users.num_rows:
-                    rows = GroupedFile(folder / f"{chunk:05d}.rows.arrow").batch(self.partition)
-                    yield ungroup(rows, users)
+        for users, rows in self.pieces[log]:
+            own = users.batch(self.partition)
+            if own.num_rows:
+                yield ungroup(rows.batch(self.partition), own)
 
 
 @dataclass(frozen=True)
@@ -136,7 +153,7 @@ def partition_logs(job: PrepareJob, engine: Engine) -> PartitionedLogs:
     """
     logs = read_logs(job, engine, save_piece, job.memory_rows)
     pieces = {
-        log: _Pieces(folder=read.folder, chunks=tuple(answer.chunks for answer in read.answers))
+        log: _Pieces(read.folder, [answer.chunks for answer in read.answers])
         for log, read in logs.items()
     }
     counts = {
@@ -258,7 +275,7 @@ def group_rows(decoded: DecodedRows, partitions: int) -> GroupedRows:
     """
     partition = partition_of(decoded.users.texts, partitions)
     users = np.bincount(partition, minlength=partitions)
-    order = _stable_order(partition, partitions)
+    order = stable_order(partition)
     first = np.cumsum(users) - users
     position = np.empty(len(partition), dtype=np.int32)  # of a user within its partition
     position[order] = np.arange(len(partition)) - first[partition[order]]
@@ -270,7 +287,7 @@ def group_rows(decoded: DecodedRows, partitions: int) -> GroupedRows:
     of_row = partition[user]
     rows = decoded.rows | {"user": position[user]}
     if partitions > 1:
-        rows = take_rows(rows, _stable_order(of_row, partitions))
+        rows = take_rows(rows, stable_order(of_row))
     return GroupedRows(
         rows=as_batch(rows),
         counts=np.bincount(of_row, minlength=partitions),
@@ -288,10 +305,3 @@ def ungroup(rows: pa.RecordBatch, users: pa.RecordBatch) -> DecodedRows:
     """
     keys = KeyTexts(keys=users.column("key").to_numpy(), texts=users.column("text"))
     return DecodedRows(rows=from_batch(rows), users=keys, texts={})
-
-
-def _stable_order(partition: Array, partitions: int) -> Array:
-    """int64 [n]: positions in the order of the partitions; within one, as they are."""
-    numbers = partition.astype(np.uint16) if partitions <= _RADIX_SORT else partition
-    order: Array = np.argsort(numbers, kind="stable")
-    return order
