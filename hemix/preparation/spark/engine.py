@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotDone
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -71,8 +72,11 @@ class SparkEngine:
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        from py4j.protocol import Py4JError
+
         if self._stop:
-            self._session.stop()
+            with suppress(Py4JError, OSError):  # raised where the driver's JVM has ended
+                self._session.stop()
 
     # -- partition ---------------------------------------------------------------------------------
 

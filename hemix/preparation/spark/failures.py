@@ -33,10 +33,19 @@ def spark_errors(stage: str) -> Iterator[None]:
 
     try:
         yield
-    except Py4JNetworkError as error:
-        raise ProcessLost(f"{stage}: Spark's driver process has ended") from error
+    except (ConnectionError, Py4JNetworkError) as error:
+        raise _driver_lost(stage) from error
     except (Py4JError, PySparkException) as error:
+        if type(error) is Py4JError and "Trace:" not in str(error):  # a call without an answer
+            raise _driver_lost(stage) from error
         raise _explain(stage, str(error)) from error
+
+
+def _driver_lost(stage: str) -> ProcessLost:
+    return ProcessLost(
+        f"{stage}: Spark's driver process has ended",
+        hint="it was killed, perhaps for memory: raise spark.driver.memory",
+    )
 
 
 def _explain(stage: str, text: str) -> HemixError:
