@@ -15,6 +15,7 @@ import pytest
 
 from hemix import api
 from hemix.data.dataset import Dataset
+from hemix.data.sampler import SequentialSampler
 from hemix.data.spec import Task
 from hemix.errors import MissingExtra, RunError, UsageError
 from hemix.exporting import export as exporting
@@ -66,7 +67,7 @@ def test_onnxruntime_scores_a_split_like_the_run(
     table = loaded.predict(planted_data, "test", position="serving")
     serve_as = read_json(exported / "export.json", RunError)["bias"]["serve_as"]
     split, scores = Dataset(planted_data).split("test"), dict[str, list[Any]]()
-    for batch in split.batches(split.plan(100)):
+    for batch in split.batches(SequentialSampler(split, 100)):
         feed = request_feed(batch, loaded.spec)
         feed["bias"] = np.full_like(feed["bias"], serve_as)
         for name, value in graphs.scores(user_feed(batch, loaded.spec), feed).items():

@@ -555,7 +555,7 @@ def test_small_weights_stay(tmp_path: Path) -> None:
     )
     prepare(tmp_path / "logs", tmp_path / "data")
     weights = [
-        float(np.load(tmp_path / "data" / split / "00000" / "weight.npy")[0])
+        float(np.load(tmp_path / "data" / "partitions" / "00000" / split / "weight.npy")[0])
         for split in ("train", "valid", "test")
     ]
     assert weights == [0.0, float(np.float32(1e-30)), 0.0]

@@ -26,13 +26,13 @@ from hemix.runs.weights import DENSE_FILE, TABLES_FILE
 from hemix.settings import build_settings
 from hemix.training.checks import check_memory, process_bytes
 from hemix.training.launch import free_port, launch
-from hemix.training.microbatches import microbatch_seed
 from tests.batches import make_spec
 from tests.planted import write_logs
 from tests.refusals import raises
 
 SETTINGS = {
     "train.batch_size": 64,
+    "train.gradient_accumulation": 6,
     "train.checkpoint_every_steps": 3,
     "train.threads": 1,
     "train.log_every_steps": 1,
@@ -86,7 +86,7 @@ def alone(planted_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return api.train(planted_data, out, settings=SETTINGS)
 
 
-def test_three_processes_train_what_one_does(
+def test_three_processes_train_what_one_does_within_rounding(
     planted_data: Path, alone: Path, tmp_path: Path
 ) -> None:
     together = tmp_path / "run"
@@ -109,10 +109,14 @@ def test_three_processes_train_what_one_does(
     )
 
 
-def test_the_same_microbatches_give_the_same_bytes_in_one_process_and_in_two(
-    planted_data: Path, tmp_path: Path
-) -> None:
-    """Also when a run goes on with another number of processes; dropout is drawn by part."""
+def assert_same_run(one: Path, other: Path, steps: int = 23) -> None:
+    assert losses(other) == losses(one) and len(losses(one)) == steps
+    for file in (DENSE_FILE, TABLES_FILE):
+        assert (other / file).read_bytes() == (one / file).read_bytes()
+
+
+def test_one_process_and_two_give_the_same_bytes(planted_data: Path, tmp_path: Path) -> None:
+    """Also when a run goes on with another number of processes; dropout is drawn by slot."""
     more = {"train.gradient_accumulation": 2, "model.dropout": 0.1}
     one, two = tmp_path / "one", tmp_path / "two"
     api.train(planted_data, one, settings={**SETTINGS, **more})
@@ -120,94 +124,50 @@ def test_the_same_microbatches_give_the_same_bytes_in_one_process_and_in_two(
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 130
     api.train(planted_data, two, resume=True)
-    assert losses(two) == losses(one) and len(losses(one)) == 23
-    for file in (DENSE_FILE, TABLES_FILE):
-        assert (two / file).read_bytes() == (one / file).read_bytes()
+    assert_same_run(one, two)
 
 
 @pytest.mark.slow
-def test_microbatches_that_the_processes_cannot_share_equally_are_refused(
-    planted_data: Path, tmp_path: Path
-) -> None:
-    ended = done(
-        command(
-            planted_data,
-            tmp_path / "run",
-            "--processes",
-            "2",
-            **{"train.gradient_accumulation": 3},
-        ),
-        OMP_NUM_THREADS="1",
-    )
-    assert ended.returncode == 2
-    assert (
-        "hemix: train.gradient_accumulation: 3 microbatches cannot be shared equally by 2 "
-        "processes: take a number of " in ended.stderr
-    )
-    assert not (tmp_path / "run").exists()
+def test_one_two_and_four_processes_give_the_same_bytes(planted_data: Path, tmp_path: Path) -> None:
+    """Four slots, and eight; the eighth slot's partition has few users."""
+    for slots in (4, 8):
+        more = {"train.gradient_accumulation": slots, "model.dropout": 0.1, "train.epochs": 2}
+        one = api.train(planted_data, tmp_path / f"one-{slots}", settings={**SETTINGS, **more})
+        for processes in (2, 4):
+            several = tmp_path / f"{processes}-{slots}"
+            flags = ("--processes", str(processes))
+            ended = done(command(planted_data, several, *flags, **more), OMP_NUM_THREADS="1")
+            assert ended.returncode == 0, ended.stderr
+            assert_same_run(one, several, steps=46)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [
-        {
-            "train.table_optimizer": "rowwise_adagrad",
-            "train.embedding_backend": "fbgemm",
-            "train.gradient_accumulation": 2,
-        },
-        {"train.ema_decay": 0.9, "model.name": "sim", "train.gradient_accumulation": 2},
-        {
-            "train.dense_optimizer": "adamw",
-            "train.weight_decay": 0.01,
-            "train.batch_size": 4,
-            "train.gradient_accumulation": 2,
-            "train.log_every_steps": 50,
-        },
-        {"train.deduplicate": False, "train.precision": "bf16", "train.gradient_accumulation": 2},
-    ],
-)
-def test_the_same_bytes_with_other_optimisers_models_and_microbatches_without_a_user(
-    planted_data: Path, tmp_path: Path, more: dict[str, object]
-) -> None:
-    more = {**more, "train.checkpoint_every_steps": 0}
-    one, two = tmp_path / "one", tmp_path / "two"
-    api.train(planted_data, one, settings={**SETTINGS, **more})
-    ended = done(command(planted_data, two, "--processes", "2", **more), OMP_NUM_THREADS="1")
-    assert ended.returncode == 0, ended.stderr
-    assert losses(two) == losses(one)
-    for file in (DENSE_FILE, TABLES_FILE):
-        assert (two / file).read_bytes() == (one / file).read_bytes()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "more",
-    [
+        {"train.table_optimizer": "rowwise_adagrad", "train.embedding_backend": "fbgemm"},
         {"train.table_optimizer": "rowwise_adagrad", "train.embedding_backend": "torch"},
-        {"train.table_optimizer": "rowwise_adagrad", "train.embedding_backend": "auto"},
         {"train.ema_decay": 0.9, "model.name": "sim"},
         {
             "train.dense_optimizer": "adamw",
             "train.weight_decay": 0.01,
             "train.batch_size": 4,
+            "train.log_every_steps": 50,
         },
-        {"train.gradient_accumulation": 4},
+        {"train.deduplicate": False, "train.precision": "bf16"},
+        {"train.shuffle": "users"},
+        {"train.shuffle": "time"},
     ],
 )
-def test_other_microbatches_are_equal_within_rounding_batches_of_fewer_users_than_processes_too(
+def test_the_same_bytes_with_other_settings_and_slots_without_a_user(
     planted_data: Path, tmp_path: Path, more: dict[str, object]
 ) -> None:
-    more = {**more, "train.checkpoint_every_steps": 0}
-    if more.get("train.batch_size") == 4:
-        more["train.log_every_steps"] = 50
+    more = {"train.gradient_accumulation": 2, "train.checkpoint_every_steps": 0, **more}
     one, two = tmp_path / "one", tmp_path / "two"
     api.train(planted_data, one, settings={**SETTINGS, **more})
     ended = done(command(planted_data, two, "--processes", "2", **more), OMP_NUM_THREADS="1")
     assert ended.returncode == 0, ended.stderr
-    strict = "train.gradient_accumulation" in more
-    assert losses(two) == pytest.approx(losses(one), abs=1e-4 if strict else 1e-3)
-    assert_close(two, one, 1e-4 if strict else 5e-3)
+    assert_same_run(one, two, steps=len(losses(one)))
 
 
 def children(pid: int) -> list[int]:
@@ -512,16 +472,6 @@ def test_a_budget_with_no_room_for_a_single_row_fits_no_number() -> None:
     )
     with raises(SettingsError, field="train.memory_budget_bytes"):
         check_memory(spec, settings, 1)
-
-
-def test_every_microbatch_of_every_step_has_random_numbers_of_its_own() -> None:
-    seeds = [
-        microbatch_seed(seed, step, number)
-        for seed in range(3)
-        for step in range(50)
-        for number in range(4)
-    ]
-    assert len(set(seeds)) == len(seeds)
 
 
 def test_a_budget_that_is_too_small_says_how_many_processes_would_do(

@@ -15,6 +15,7 @@ import torch
 from hemix import api
 from hemix.data.dataset import Dataset
 from hemix.data.encode import Encoders
+from hemix.data.sampler import SequentialSampler
 from hemix.errors import RunError, UsageError
 from hemix.models import build_model
 from hemix.runs.folder import Run
@@ -80,7 +81,7 @@ def test_the_new_rows_are_scored_before_they_are_trained_on(
     split = data.split("train")
     predictions = [
         (model.predict(batch)["click"], batch.labels[:, 0])
-        for batch in split.batches(split.plan(1000))
+        for batch in split.batches(SequentialSampler(split, 1000))
     ]  # type: ignore[index]
     scores, labels = (
         torch.cat(column).double().numpy() for column in zip(*predictions, strict=True)
