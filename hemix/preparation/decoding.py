@@ -1,6 +1,5 @@
 """Decode a chunk of a log: check every value and turn the columns into raw columns.
 
-No engine matters here: the rows of a chunk may be adjacent rows of a file or any rows of the log.
 Errors name file, row and column (:class:`hemix.preparation.chunks.Chunk`).
 """
 

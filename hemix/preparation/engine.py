@@ -6,7 +6,7 @@ for many arguments, each of which writes into a folder of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias, TypeVar
@@ -14,6 +14,7 @@ from typing import Protocol, TypeAlias, TypeVar
 from hemix.preparation.decoding import DecodedRows, LogName
 from hemix.preparation.job import PrepareJob
 from hemix.preparation.splits import SplitValues
+from hemix.schema import Schema
 
 __all__ = ["Engine", "PartitionedLogs", "Progress", "RowSource", "task_folder"]
 
@@ -58,6 +59,20 @@ class PartitionedLogs:
 
 class Engine(Protocol):
     """Runs the stages on one machine or on many."""
+
+    def export_tables(self, schema: Schema, folder: Path) -> Mapping[str, Path]:
+        """Write the schema's tables of a catalog as Parquet, in an order of their own.
+
+        Args:
+            schema: Names the tables.
+            folder: Receives the files; created if there are any.
+
+        Returns:
+            Folders by role, such as ``events``, of the tables that were written.
+
+        Raises:
+            DataError: There is no such table, or it cannot be written as Parquet.
+        """
 
     def partition(self, job: PrepareJob) -> PartitionedLogs:
         """Bring the rows of impressions, events and users table to the partition of their user.

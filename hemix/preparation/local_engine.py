@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from hemix.files import storage_errors
 from hemix.preparation.engine import PartitionedLogs, Progress, task_folder
 from hemix.preparation.job import PrepareJob
 from hemix.preparation.stages.partition import partition_logs
+from hemix.schema import Schema
 
 __all__ = ["LocalEngine"]
 
@@ -65,6 +66,10 @@ class LocalEngine:
             for process in self._context.processes if kind is not None else ():
                 process.terminate()
             self._pool.shutdown(cancel_futures=True)
+
+    def export_tables(self, schema: Schema, folder: Path) -> Mapping[str, Path]:  # noqa: ARG002
+        """Return nothing: tables of a catalog are refused when the logs are opened."""
+        return {}
 
     def partition(self, job: PrepareJob) -> PartitionedLogs:
         """See :meth:`hemix.preparation.engine.Engine.partition`."""

@@ -28,7 +28,7 @@ from hemix.preparation.arrow_types import (
     normalized,
     normalized_type,
 )
-from hemix.preparation.chunks import AnyRows, Chunk, RowRange
+from hemix.preparation.chunks import Chunk, RowRange
 from hemix.preparation.hive_partitions import Value, constant, partition_type
 from hemix.preparation.log_files import LogFile, parquet_files
 
@@ -57,16 +57,17 @@ class LogTable:
             impressions have no row.
     """
 
-    def __init__(self, path: Path | str, role: str) -> None:
+    def __init__(self, path: Path | str, role: str, *, stored_at: Path | None = None) -> None:
         """Open all files.
 
         Args:
             path: A path, or a URL as text.
             role: The schema's key, such as ``tables.impressions``.
+            stored_at: Where the Parquet files are, if ``path`` only names the table in messages.
         """
         self.path = path
         self.role = role
-        self.files = parquet_files(path, role)
+        self.files = parquet_files(path, role, stored_at)
         opened = [file.open() for file in self.files]
         file_rows = [f.metadata.num_rows for f in opened]
         self.first_rows = offsets_of(file_rows)
@@ -275,18 +276,6 @@ class LogTable:
             log_row = np.arange(file.first_row + row, file.first_row + row + rows, dtype=np.int64)
             yield self._chunk(values, log_row, where)
             row += rows
-
-    def chunk(self, columns: Mapping[str, pa.Array], log_row: npt.NDArray[np.int64]) -> Chunk:
-        """Check rows that were read elsewhere, as :meth:`chunks` checks its own.
-
-        Args:
-            columns: Columns by name, each in the type that its file has.
-            log_row: int64 [rows], the row of each in the table, in any order.
-
-        Raises:
-            DataError: A value is not UTF-8 or cannot be cast; names file, row and column.
-        """
-        return self._chunk(columns, log_row, AnyRows(str(self.path), 0, self, log_row))
 
     def _chunk(
         self, columns: Mapping[str, pa.Array], log_row: npt.NDArray[np.int64], where: Where

@@ -33,7 +33,7 @@ from hemix.preparation.job import PrepareJob
 from hemix.preparation.joins import JoinCounts, Joins
 from hemix.preparation.label_rates import LabelRates
 from hemix.preparation.local_engine import LocalEngine
-from hemix.preparation.logs import Logs, open_logs
+from hemix.preparation.logs import Logs, load_schema, open_logs
 from hemix.preparation.manifest import LogCounts, build_manifest, rates, split_entry
 from hemix.preparation.requests import check_requests, request_buckets
 from hemix.preparation.split_writer import SplitCounts
@@ -103,12 +103,14 @@ def prepare(
     if partitions is not None:
         check_partitions(partitions)
     local = LocalEngine(processes=processes, progress=progress)
-    opened = open_logs(Path(logs), schema)
+    schema = load_schema(Path(logs)) if schema is None else schema
     previous = None
     if init_from is not None:
-        previous = PreviousEncoders.load(init_from, opened.schema, vocabulary_ttl_days)
-    splitter = _splitter(opened)
+        previous = PreviousEncoders.load(init_from, schema, vocabulary_ttl_days)
     with new_folder(out) as folder:
+        exported = (engine or local).export_tables(schema, folder / "temporary" / "tables")
+        opened = open_logs(Path(logs), schema, exported)
+        splitter = _splitter(opened)
         job = PrepareJob(
             logs=opened,
             splitter=splitter,
@@ -182,7 +184,7 @@ class _Pipeline:
     def run(self) -> dict[str, Any]:
         """Run all stages and return the manifest without their duration."""
         job = self._job
-        job.temporary.mkdir()
+        job.temporary.mkdir(exist_ok=True)
         partitioned = self._engine.partition(job)
         answers = self._clean(partitioned)
         span = self._check_splits(partitioned, answers)

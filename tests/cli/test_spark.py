@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from hemix import api
 from hemix.errors import MissingExtra, SparkError, UsageError
+from tests.cli.commands import COMMANDS
 from tests.cli.run import Command, refused
 from tests.preparation.spark.same_bytes import file_hashes
 from tests.preparation.spark.sessions import require_spark, spark_session, write_defaults
@@ -61,6 +64,22 @@ def test_flags_of_the_other_engine(
 ) -> None:
     line = refused(hemix("prepare", planted_logs, "--out", tmp_path / "data", *arguments))
     assert arguments[-2] in line
+
+
+def test_the_kubernetes_job_uses_flags_that_there_are() -> None:
+    deploy = Path(__file__).parents[2] / "deploy"
+    *_, conf, job = yaml.safe_load_all((deploy / "spark-job.yaml").read_text())
+    pod = job["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    program, command, *arguments = container["command"]
+    assert (program, command) == ("hemix", "prepare")
+    known = {name for flag in COMMANDS["prepare"].params for name in flag.opts}
+    assert {argument for argument in arguments if argument.startswith("--")} <= known
+    assert container["image"] in conf["data"]["spark-defaults.conf"]
+    mounts = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounts == {volume["name"] for volume in pod["volumes"]}
+    [version] = re.findall(r"PYSPARK=([\d.]+)", (deploy / "spark.Dockerfile").read_text())
+    assert f"pyspark=={version}\n" in (deploy.parent / "constraints.txt").read_text()
 
 
 def prepare_on_spark(logs: Path, out: Path, engine: Any = "spark") -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotDone
 from contextlib import suppress
@@ -24,9 +24,11 @@ from hemix.preparation.decoding import LogName
 from hemix.preparation.engine import PartitionedLogs, Progress, task_folder
 from hemix.preparation.job import PrepareJob
 from hemix.preparation.spark.blocks import BLOCK_COLUMNS, BlockRows, save_blocks
+from hemix.preparation.spark.catalog import catalog_tables, export_table, file_url
 from hemix.preparation.spark.failures import spark_errors
 from hemix.preparation.spark.tasks import Attempt, Task
 from hemix.preparation.stages.partition import read_logs
+from hemix.schema import Schema
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -78,6 +80,15 @@ class SparkEngine:
             with suppress(Py4JError, OSError):  # raised where the driver's JVM has ended
                 self._session.stop()
 
+    def export_tables(self, schema: Schema, folder: Path) -> Mapping[str, Path]:
+        """See :meth:`hemix.preparation.engine.Engine.export_tables`."""
+        exported = {}
+        for role, name in catalog_tables(schema).items():
+            exported[role] = folder / role
+            export = partial(export_table, self._session, schema, role, name, folder / role)
+            self._run(f"exporting {name}", export)
+        return exported
+
     # -- partition ---------------------------------------------------------------------------------
 
     def partition(self, job: PrepareJob) -> PartitionedLogs:
@@ -108,7 +119,7 @@ class SparkEngine:
                 .option("recursiveFileLookup", True)
                 .option("pathGlobFilter", "*.parquet")
                 .option("__globPaths__", False)  # a path is no pattern, whatever its characters
-                .parquet(_url(source))
+                .parquet(file_url(source))
             )
             (
                 blocks.repartition(min(partitions, _MAX_SHUFFLE_TASKS), "partition")
@@ -118,7 +129,7 @@ class SparkEngine:
                 .option("parquet.enable.dictionary", False)
                 .option("parquet.block.size", 1 << 24)
                 .option("maxRecordsPerFile", 0)
-                .parquet(_url(target))
+                .parquet(file_url(target))
             )
 
         self._run(stage, run)
@@ -216,11 +227,6 @@ class SparkEngine:
                 if stage is not None:
                     tasks, completed = tasks + stage.numTasks, completed + stage.numCompletedTasks
         return completed / tasks if tasks else 0.0
-
-
-def _url(path: Path) -> str:
-    """A path in Hadoop's form: it takes all characters after the scheme as they are."""
-    return f"file://{path}"
 
 
 def _remove(folder: Path) -> None:

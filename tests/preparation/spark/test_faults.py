@@ -109,7 +109,8 @@ class KilledExecutors(SparkEngine):
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A master, two workers and two executors, each a process of its own."""
     folder = tmp_path_factory.mktemp("cluster")
-    with spark_session("local-cluster[2,1,1024]", folder) as session:
+    settings = {"spark__task__maxFailures": "2"}
+    with spark_session("local-cluster[2,1,1024]", folder, **settings) as session:
         yield session
 
 
@@ -119,6 +120,22 @@ def test_two_executors_killed_in_two_stages(cluster: Any, rich_logs: Path, tmp_p
     prepare(rich_logs, tmp_path / "data", partitions=4, memory_rows=70, engine=engine)
     assert len(set(engine.killed.values())) == 2
     assert file_hashes(tmp_path / "data") == file_hashes(tmp_path / "undisturbed")
+
+
+def kill_own_executor(_number: int, _out: Path) -> None:
+    executor = parent_of(os.getppid())
+    assert "Executor" in Path(f"/proc/{executor}/cmdline").read_text()
+    os.kill(executor, signal.SIGKILL)
+    time.sleep(_SECONDS)
+
+
+def test_executors_that_are_lost_again_and_again(cluster: Any, tmp_path: Path) -> None:
+    with pytest.raises(ProcessLost) as lost:
+        SparkEngine(cluster).map("reading", kill_own_executor, [0], tmp_path / "out")
+    assert lost.value.exit_code == 75
+    assert lost.value.hint is not None
+    assert "spark.task.maxFailures" in lost.value.hint
+    assert not list((tmp_path / "out").iterdir())
 
 
 # -- driver ----------------------------------------------------------------------------------------
