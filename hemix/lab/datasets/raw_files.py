@@ -243,7 +243,7 @@ class RawFile:
                 except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                     raise DataError(
                         f"{self.path}: {name}: expected {column.description} in every row, found "
-                        f"{values.type}: {_one_line(error)}"
+                        f"{values.type}: {error}"
                     ) from error
             table = table.set_column(i, name, values)
         return RawChunk(table, chunk.path, chunk.first, chunk.unit)
@@ -256,16 +256,14 @@ class RawFile:
         try:
             yield
         except pa.ArrowException as error:
-            problem = self._describe(_one_line(error), file_columns, invalid_rows)
+            problem = self._describe(str(error), file_columns, invalid_rows)
             raise DataError(f"{self.path}: {problem}") from error
         except (UnicodeError, csv.Error) as error:
             raise DataError(
                 f"{self.path}: not delimited text in {self.text and self.text.encoding}: {error}"
             ) from error
         except OSError as error:
-            raise DataError(
-                f"{self.path}: cannot be read: {error.strerror or _one_line(error)}"
-            ) from error
+            raise DataError(f"{self.path}: cannot be read: {error.strerror or error}") from error
 
     def _describe(
         self, message: str, file_columns: Sequence[str], invalid_rows: Sequence[Any]
@@ -282,7 +280,7 @@ class RawFile:
             )
         if self.path.stat().st_size == 0:
             return "expected rows, found an empty file"
-        problem = re.search(r"In CSV column #(\d+): Row #(\d+): [^:]*: (.*)", message)
+        problem = re.search(r"In CSV column #(\d+): Row #(\d+): [^:]*: (.*)", message, re.S)
         if problem is None:
             return f"not delimited text in {self.text.encoding}: {message}"
         name = file_columns[int(problem[1])]
@@ -290,10 +288,6 @@ class RawFile:
         return (
             f"line {problem[2]}, {name}: expected {self.columns[name].description}, found {value}"
         )
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 class _DelimiterReplacer(io.RawIOBase):

@@ -226,13 +226,9 @@ class RedisStore:
                 f"{self._name}: no answer within {timeout_s:g} s", code="store_timeout"
             ) from error
         except redis.ConnectionError as error:
-            raise StoreError(f"{self._name}: cannot be reached: {_one_line(error)}") from error
+            raise StoreError(f"{self._name}: cannot be reached: {error}") from error
         except redis.RedisError as error:
-            raise StoreError(f"{self._name}: {_one_line(error)}") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+            raise StoreError(f"{self._name}: {error}") from error
 
 
 def _history_entry(event: Event) -> str:
