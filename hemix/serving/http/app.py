@@ -285,7 +285,7 @@ def _suggest(service: Service, name: str | None) -> bytes:
 
 def _user_history(service: Service, name: str | None, user: str) -> bytes:
     with lease_model(service.models, name) as model:
-        schema = model.ranker.schema
+        schema = model.engine.schema
     try:
         return msgspec.json.encode(user_history(service.store, schema, user))
     except StoreError as error:

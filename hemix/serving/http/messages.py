@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 
 from hemix.data.clock import EARLIEST_MS, LATEST_MS
 from hemix.errors import HemixError, RequestError
-from hemix.serving.models import ModelDescription
+from hemix.serving.loaded_models import ModelDescription
 
 __all__ = [
     "MAX_EVENTS",

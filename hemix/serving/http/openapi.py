@@ -27,7 +27,7 @@ from hemix.serving.http.messages import (
 )
 from hemix.serving.http.rank import RankResponse
 from hemix.serving.http.service import RequestLimits
-from hemix.serving.models import ModelDescription
+from hemix.serving.loaded_models import ModelDescription
 from hemix.serving.playground import Suggestions, UserHistory
 
 __all__ = ["openapi_json"]

@@ -25,7 +25,7 @@ from hemix.serving.http.messages import (
     strip_bom,
 )
 from hemix.serving.http.service import RequestLimits
-from hemix.serving.models import LoadedModel, LoadedModels
+from hemix.serving.loaded_models import LoadedModel, LoadedModels
 from hemix.serving.types import (
     Candidate,
     Event,
@@ -152,7 +152,7 @@ def rank(
         try:
             check_history(request)
             _check_fields(request, model.checks)
-            [ranking] = model.ranker.rank([request], check)
+            [ranking] = model.engine.rank([request], check)
         except RequestError as error:
             raise ApiError.from_error(error, field=error.field) from error
         except DataError as error:

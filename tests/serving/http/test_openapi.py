@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from hemix.serving.http.app import make_app
 from hemix.serving.http.service import Service
-from hemix.serving.models import LoadedModels
+from hemix.serving.loaded_models import LoadedModels
 from hemix.serving.stores import open_store
-from tests.serving.http.fake import FakeRanker
+from tests.serving.http.fake import FakeEngine
 from tests.serving.http.process import Server
 
 
@@ -19,7 +19,7 @@ def test_openapi_describes_every_route(server: Server) -> None:
         (path, method) for path, methods in document["paths"].items() for method in methods
     }
     store = open_store("memory://")
-    models = LoadedModels(lambda *run: FakeRanker(*run, store))
+    models = LoadedModels(lambda *run: FakeEngine(*run, store))
     service = Service(models=models, store=store)
     routes = {
         (route.path.replace(":path}", "}"), method.lower())
