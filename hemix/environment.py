@@ -14,7 +14,7 @@ __all__ = ["examine"]
 
 _EXTRAS = {
     "fbgemm_gpu": ("fbgemm-gpu-cpu", "fast"),
-    "fastapi": ("fastapi", "serve"),
+    "starlette": ("starlette", "serve"),
     "redis": ("redis", "redis"),
     "onnxruntime": ("onnxruntime", "onnx"),
     "lightgbm": ("lightgbm", "baselines"),

@@ -71,12 +71,13 @@ class HemixError(Exception):
         """Make the error.
 
         Args:
-            message: One line for people: where, what was expected, and what was found.
+            message: What people read: where, what was expected, and what was found. White space
+                and line breaks, as messages of libraries have them, become single spaces.
             code: A finer code than that of the class.
             field: The setting, schema key, column, file or flag that is wrong.
             hint: What to do; appended to the message.
         """
-        super().__init__(f"{message}; {hint}" if hint else message)
+        super().__init__(" ".join((f"{message}; {hint}" if hint else message).split()))
         if code is not None:
             self.code = code
         self.field = field

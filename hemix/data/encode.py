@@ -100,11 +100,6 @@ class Encoders:
         """``level.feature`` -> scale of a standardised number."""
         return {path[1]: state for path, state in self.states.items() if path[0] == "scales"}
 
-    @property
-    def coordinate_scales(self) -> Any:
-        """The scales of all coordinates; None without coordinates features."""
-        return self.states.get(("place",))
-
     # -- applying ----------------------------------------------------------------------------------
 
     def encode(
@@ -290,7 +285,6 @@ class Encoders:
         folder.mkdir(parents=True, exist_ok=True)
         names = list(self.vocabularies)
         content = {
-            "schema_version": 1,
             "schema_fingerprint": self.schema.fingerprint(),
             "vocabularies": names,
             **self._states_to_json(),

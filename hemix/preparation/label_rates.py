@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 
 from hemix.data.layout import SPLITS, Block
 from hemix.data.levels import level_features, level_spec
@@ -119,8 +119,8 @@ class LabelRates:
                 entry for tasks in rates[split].values() for entry in tasks.values() if "z" in entry
             ]
             for entry in tested:
-                limit = NormalDist().inv_cdf(1 - _CHANCE / len(tested) / 2)
-                entry["beyond_chance"] = abs(entry["z"]) > limit
+                limit = special.ndtri(1 - _CHANCE / len(tested) / 2)
+                entry["beyond_chance"] = bool(abs(entry["z"]) > limit)
         for name, tasks in rates["train"].items():
             for task, entry in tasks.items():
                 entry["agrees_with_valid"] = _agree(entry, rates["valid"].get(name, {}).get(task))
