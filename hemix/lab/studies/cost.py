@@ -21,7 +21,13 @@ from hemix.data.dataset import Dataset
 from hemix.data.sampler import RequestSampler
 from hemix.errors import HemixError, RunError
 from hemix.lab.studies.options import StagePlan, StudyOptions, StudyPlan
-from hemix.lab.studies.trial import TRIAL_FORMAT, EvaluatedSplit, Trial
+from hemix.lab.studies.trial import (
+    DEFINITION_FILE,
+    TRIAL_FORMAT,
+    TRIALS_FOLDER,
+    EvaluatedSplit,
+    Trial,
+)
 from hemix.models import build_model, import_files
 from hemix.settings import parse_settings
 from hemix.training.optimizers import Optimizers
@@ -90,9 +96,9 @@ def _plan_stage(stage: Stage, costs: dict[str, float | None], threads: int) -> S
 def finished_costs(root: Path) -> dict[str, float | None]:
     """Read seconds per training impression from a study's finished trials, by cost key."""
     costs: dict[str, list[float]] = {}
-    for file in (root / "cells").glob("*/result.json"):
+    for file in (root / TRIALS_FOLDER).glob("*/result.json"):
         try:
-            key = TRIAL_FORMAT.read(file.with_name("cell.json"))["cost_key"]
+            key = TRIAL_FORMAT.read(file.with_name(DEFINITION_FILE))["cost_key"]
             result = TRIAL_FORMAT.read(file)
             seconds = result["seconds"] / max(result["train_rows"], 1)
         except (RunError, KeyError):

@@ -235,7 +235,7 @@ class Search:
                 if trial is not best:
                     trial.delete_run()
             if best is None:
-                failures.append({"cell": label, "error": "no point of the search finished"})
+                failures.append({"trial": label, "error": "no point of the search finished"})
             else:
                 selected.append(best.candidate)
         return selected, results, failures

@@ -137,7 +137,7 @@ def test_an_interrupted_experiment_stops_at_once_and_continues_later(
         arms = {"a": a.url, "b": b.url, "oracle": "oracle"}
         with pytest.raises(KeyboardInterrupt):
             run_experiment(arms, logs, tmp_path / "out", on_progress=interrupt)
-        assert not list((tmp_path / "out" / "cells").glob("b-*"))
+        assert not list((tmp_path / "out" / "arm_results").glob("b-*"))
         continued, uninterrupted = (
             run_experiment(arms, logs, tmp_path / out) for out in ("out", "other")
         )

@@ -191,7 +191,7 @@ def test_users_from_first_user_on_have_the_results_that_they_have_among_all_user
             ),
             tmp_path / out,
         )
-        tables.append(pq.read_table(tmp_path / out / "cells" / "oracle-0000.parquet"))
+        tables.append(pq.read_table(tmp_path / out / "arm_results" / "oracle-0000.parquet"))
     all_users, ten_users = tables
     assert ten_users["user"].to_pylist() == list(range(40, 50))
     assert ten_users.to_pylist() == all_users.slice(40, 10).to_pylist()
@@ -243,9 +243,9 @@ def run_two_arms(logs: Path, out: Path, **options: int) -> dict[str, Any]:
 def test_a_finished_block_is_not_simulated_again(logs: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     first = run_two_arms(logs, out)
-    finished = out / "cells" / "a-0000.parquet"
+    finished = out / "arm_results" / "a-0000.parquet"
     written_ns = finished.stat().st_mtime_ns
-    (out / "cells" / "b-0000.parquet").unlink()
+    (out / "arm_results" / "b-0000.parquet").unlink()
     continued = run_two_arms(logs, out)
     assert finished.stat().st_mtime_ns == written_ns
     assert continued["effects"] == first["effects"]
@@ -256,7 +256,7 @@ def test_another_plan_and_a_damaged_result_are_refused(logs: Path, tmp_path: Pat
     run_two_arms(logs, out)
     with raises(UsageError, "days", 1, 2, code="out_exists", field="--out"):
         run_two_arms(logs, out, days=2)
-    result = out / "cells" / "a-0000.parquet"
+    result = out / "arm_results" / "a-0000.parquet"
     result.write_bytes(b"x")
     with raises(DataError, code="damaged_file", field=result):
         run_two_arms(logs, out)

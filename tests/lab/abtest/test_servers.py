@@ -94,7 +94,7 @@ def test_a_paired_experiment_over_http(
     assert users_by_arm(content) == dict.fromkeys(names, 40)
     assert content["paused"] == {}
     # the history of an arm's server has the events of the experiment
-    results = pq.read_table(out / "cells" / "hemix-0000.parquet").to_pylist()
+    results = pq.read_table(out / "arm_results" / "hemix-0000.parquet").to_pylist()
     user = next(row["user"] for row in results if sum(row["clicks"]))
     history = Client(servers["hemix"].url)._call("GET", f"/v1/users/u{user:06d}/history")
     times_ms = [

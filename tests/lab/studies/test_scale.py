@@ -91,7 +91,7 @@ def test_scaling_study_fits_every_axis(planted_data: Path, tmp_path: Path) -> No
             if fit["axis"] != "history_events":
                 assert point["x"] == model[fit["axis"]]
         assert fit["law"]["slope_ci95"][0] <= fit["law"]["slope_ci95"][1]
-        assert (fit["law"]["a"], fit["law"]["asymptote_told"]) == (None, False)
+        assert (fit["law"]["a"], fit["law"]["has_asymptote"]) == (None, False)
         assert "do not determine an asymptote" in fit["reading"]
     short, long = (content["models"][name]["flops_per_impression"] for name in content["histories"])
     assert short < long
