@@ -81,13 +81,17 @@ class Dataset:
             self.user_rows = PartitionedRows(self.partition_counts("user_rows"))
         except (KeyError, TypeError) as error:
             raise DataError(
-                f"{self.folder}: damaged manifest.json or spec.json: {error}"
+                f"{self.folder}: damaged manifest.json or spec.json: {error}",
+                code="damaged_file",
+                field=str(self.folder),
             ) from error
         self.schema = Schema.load(self.folder / "schema.yaml")
         if self.schema.fingerprint() != self.manifest["fingerprint"]:
             raise DataError(
                 f"{self.folder}: schema.yaml was changed after the dataset was prepared: prepare "
-                "it again"
+                "it again",
+                code="other_schema",
+                field=str(self.folder),
             )
         self._partition = lru_cache(maxsize=_OPEN_PARTITIONS)(self._open)
         self.items = Block.load(

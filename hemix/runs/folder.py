@@ -45,7 +45,9 @@ RUN_FORMAT = SavedFormat(version=5, error=RunError, remedy="train the run again"
 """Of run.json, settings.yaml and the weights; 5 since train.gradient_accumulation counts slots."""
 METRICS_FILE = "metrics.json"
 METRICS_FORMAT = SavedFormat(
-    version=1, error=RunError, remedy="train the run again, or evaluate it with that hemix"
+    version=1,
+    error=RunError,
+    remedy="train the run again, or evaluate it with the hemix version that wrote it",
 )
 Entity = Literal["user", "item"]
 ScoredPosition = Literal["logged", "serving"]

@@ -94,8 +94,8 @@ class TrainStep:
             cpu_batch = cpu_batch.expand_per_impression()
         batch = cpu_batch.to(self._device)
         with autocast(self._device, options.precision):
-            logits_NT = state.model(batch)
-        loss = state.model.loss(logits_NT.float(), batch)
+            logits_NT, *auxiliary = state.model.training_logits(batch)
+        loss = state.model.loss(logits_NT.float(), batch, [logits.float() for logits in auxiliary])
         loss.backward()  # type: ignore[no-untyped-call]
         result.add(loss.detach(), logits_NT[:, 0].detach(), cpu_batch)
 

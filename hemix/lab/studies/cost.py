@@ -137,7 +137,7 @@ def _seconds_per_impression(content: dict[str, Any]) -> float:
     for number in range(steps):
         start = time.perf_counter()
         batch = split.batch(sampler.requests(0, number, 0))
-        model.loss(model(batch), batch).backward()  # type: ignore[no-untyped-call]
+        model.training_loss(batch).backward()  # type: ignore[no-untyped-call]
         optimizers.step(number)
         if number >= min(_WARM_UP_STEPS, steps - 1):
             seconds += time.perf_counter() - start
