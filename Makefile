@@ -5,6 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 HEMIX := $(VENV)/bin/hemix
 STAMP := $(VENV)/.installed
+PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/pytest --numprocesses 2 --dist worksteal
 
 .PHONY: setup demo test test-slow check format evidence experiment clean
 
@@ -19,11 +20,12 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(HEMIX) demo --out runs/demo
 
+# Two workers: one has its own core, and the other computes while one waits
 test: setup
-	$(VENV)/bin/pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: setup
-	$(VENV)/bin/pytest -m slow
+	$(PYTEST) -m slow
 
 check: setup
 	$(VENV)/bin/ruff check .

@@ -142,7 +142,8 @@ def read_sections(path: Path) -> dict[str, dict[str, Any]]:
         return {}
     if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
         raise SettingsError(
-            f"{path}: expected sections such as model and train, each with its settings"
+            f"{path}: expected sections such as model and train, each with its settings",
+            field=str(path),
         )
     return content
 
@@ -159,9 +160,8 @@ def _pair(text: str) -> tuple[str, Any]:
             f"--set {text}: expected section.setting=value, for instance train.epochs=2",
             field="--set",
         )
-    return key.strip(), parse_yaml(
-        _as_float(value.strip()), f"--set {text}: cannot read the value", SettingsError
-    )
+    source = f"--set {text}: cannot read the value"
+    return key.strip(), parse_yaml(_as_float(value.strip()), source, SettingsError, field="--set")
 
 
 def _as_float(value: str) -> str:

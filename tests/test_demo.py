@@ -10,23 +10,19 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from tests.cli.run import Command, refused
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).parent.parent
 
 
-def hemix(*args: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "hemix", *map(str, args)], capture_output=True, text=True
-    )
-
-
-def test_the_demo_end_to_end_and_again(tmp_path: Path) -> None:
+def test_the_demo_end_to_end_and_again(hemix: Command, tmp_path: Path) -> None:
     out = tmp_path / "demo"
-    first = hemix("demo", "--out", out, "--users", 200, "--days", 4)
-    assert first.returncode == 0, first.stderr
-    assert "test click AUC" in first.stdout
-    assert "popularity alone" in first.stdout
+    code, first, err = hemix("demo", "--out", out, "--users", 200, "--days", 4)
+    assert code == 0, err
+    assert "test click AUC" in first
+    assert "popularity alone" in first
     report = (out / "report.html").read_text()
     assert (
         "HeMix" in report
@@ -35,12 +31,11 @@ def test_the_demo_end_to_end_and_again(tmp_path: Path) -> None:
     click = json.loads((out / "metrics.json").read_text())["split"]["test"]["tasks"]["click"]
     assert click["auc_ci95"][0] < click["auc"] < click["auc_ci95"][1]
     assert click["popularity_auc"] < click["oracle_auc"]
-    again = hemix("demo", "--out", out, "--users", 200, "--days", 4)
-    assert again.returncode == 0
-    assert again.stdout == first.stdout, "what is done is left as it is"
-    other = hemix("demo", "--out", out, "--users", 300, "--days", 4)
-    assert other.returncode == 2
-    assert "name a new folder" in other.stderr
+    code, again, err = hemix("demo", "--out", out, "--users", 200, "--days", 4)
+    assert code == 0, err
+    assert again == first, "what is done is left as it is"
+    line = refused(hemix("demo", "--out", out, "--users", 300, "--days", 4))
+    assert "name a new folder" in line
 
 
 SCRIPTS = sorted(path for path in (ROOT / "examples").glob("*.py") if path.stem != "two_towers")

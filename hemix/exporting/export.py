@@ -92,10 +92,7 @@ def export_run(
         write_graphs(model, folder, on_progress=on_progress)
         largest, compared = difference(model, folder, on_progress=on_progress)
         if not largest <= TOLERANCE:
-            raise RunError(
-                f"{loaded.folder}: the exported graphs differ from the model by {largest:.2e}, "
-                f"allowed is {TOLERANCE:.0e}"
-            )
+            raise _disagreement(loaded.folder, largest)
         _copy_run_files(loaded, folder)
         content = {
             "schema_version": 1,
@@ -119,6 +116,15 @@ def export_run(
         }
         write_json(folder / EXPORT_FILE, content)
     return content
+
+
+def _disagreement(folder: Path, largest: float) -> RunError:
+    return RunError(
+        f"{folder}: the exported graphs differ from the model by {largest:.2e}, allowed is "
+        f"{TOLERANCE:.0e}",
+        code="disagreement",
+        field=str(folder),
+    )
 
 
 def _copy_run_files(run: Run, folder: Path) -> None:

@@ -41,13 +41,17 @@ def exportable(model: Predictor) -> HeMix:
     """Return the model. Raises UsageError for a model that has no dense form."""
     if not isinstance(model, HeMix):
         raise UsageError(
-            f"the model {model.config.name!r} cannot be exported: only hemix has a dense form"
+            f"the model {model.config.name!r} cannot be exported: only hemix has a dense form",
+            code="not_exportable",
+            field="model.name",
         )
     if model.realtime is None or model.global_ is None:
         missing = "use_global" if model.global_ is None else "use_realtime"
         raise UsageError(
             f"a model with model.{missing}: false cannot be exported: the dense form has both "
-            "histories"
+            "histories",
+            code="not_exportable",
+            field=f"model.{missing}",
         )
     if not (
         _has_columns(model.spec.item) or _has_columns(model.spec.cross) or model.spec.bias_rows
@@ -55,6 +59,8 @@ def exportable(model: Predictor) -> HeMix:
         raise UsageError(
             "a model without any column of a candidate (no item or cross feature, no position) "
             "cannot be exported: it scores all candidates of a request alike",
+            code="not_exportable",
+            field="features.item",
             hint="add a feature to items",
         )
     return model

@@ -24,7 +24,7 @@ from hemix.data.search import first_at_least
 from hemix.features.base import FeatureType, SchemaSection
 from hemix.features.seen_events import SeenEvents
 from hemix.moments import DurationMs, duration_text
-from hemix.validation import did_you_mean
+from hemix.validation import InvalidKey, did_you_mean
 
 __all__ = [
     "MATCH_AGE",
@@ -95,33 +95,36 @@ class MatchCounts(SchemaSection):
             used_names: Names of the cross and context features and the statistics.
 
         Raises:
-            ValueError: Names the key, the expected value and the actual one.
+            InvalidKey: Names the key, the expected value and the actual one.
         """
         where = f"history.{MATCH_COUNTS}"
         columns = self.columns or ()
         if len(set(columns)) < len(columns):
-            raise ValueError(f"{where}.columns: a feature is named twice: {', '.join(columns)}")
+            names = ", ".join(columns)
+            raise InvalidKey(f"{where}.columns", f"a feature is named twice: {names}")
         for name in columns:
             if name not in items:
                 hint = did_you_mean(name, items)
-                raise ValueError(
-                    f"{where}.columns: no item feature {name!r}" + (f"; {hint}" if hint else "")
+                raise InvalidKey(
+                    f"{where}.columns", f"no item feature {name!r}" + (f"; {hint}" if hint else "")
                 )
             if not items[name].tensor_columns().ids:
-                raise ValueError(
-                    f"{where}.columns: {name} must be a one-valued categorical or bucketed numeric"
+                raise InvalidKey(
+                    f"{where}.columns",
+                    f"{name} must be a one-valued categorical or bucketed numeric",
                 )
         if not all(low < high for low, high in pairwise((0, *self.windows_ms))):
             windows = ", ".join(map(duration_text, self.windows_ms))
-            raise ValueError(
-                f"{where}.windows: expected durations above 0, each longer than the one before it, "
-                f"got {windows}"
+            raise InvalidKey(
+                f"{where}.windows",
+                f"expected durations above 0, each longer than the one before it, got {windows}",
             )
         for name in (MATCH_COUNTS, MATCH_AGE, MATCH_TOTALS):
             if name in used_names:
-                raise ValueError(
-                    f"{name}: the name of a feature or statistic is taken by {where}; choose "
-                    f"another, or set {where} to false"
+                raise InvalidKey(
+                    name,
+                    f"the name of a feature or statistic is taken by {where}; choose another, or "
+                    f"set {where} to false",
                 )
 
 

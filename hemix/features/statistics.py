@@ -234,20 +234,25 @@ class Statistics:
         """
         tables = {}
         for name, statistic in statistics.items():
-            arrays = {array: _load(folder / f"{name}.{array}.npy", array) for array in _ARRAYS}
+            paths = {array: folder / f"{name}.{array}.npy" for array in _ARRAYS}
+            arrays = {array: _load(path, array) for array, path in paths.items()}
             expected = len(arrays["keys"])
             for array in ("days", "counts"):
                 if len(arrays[array]) != expected:
                     raise DataError(
-                        f"{folder / f'{name}.{array}.npy'}: damaged: expected {expected} rows, as "
-                        f"{name}.keys.npy has, found {len(arrays[array])}"
+                        f"{paths[array]}: damaged: expected {expected} rows, as {name}.keys.npy "
+                        f"has, found {len(arrays[array])}",
+                        code="damaged_file",
+                        field=str(paths[array]),
                     )
             tables[name] = DatedTable(**arrays, smoothing=statistic.smoothing)
         for file in statistic_files(statistics) if hashes is not None else ():
             if hashes is not None and hashes.get(file) != file_hash(folder / file):
                 raise DataError(
                     f"{folder / file}: damaged: its hash is not the one that was noted when it was "
-                    "written"
+                    "written",
+                    code="damaged_file",
+                    field=str(folder / file),
                 )
         return cls(statistics=statistics, tables=tables)
 
@@ -285,6 +290,8 @@ def _load(path: Path, name: str) -> Array:
     if array.dtype != dtype or array.ndim != dimensions:
         raise DataError(
             f"{path}: damaged: expected {np.dtype(dtype)} in {dimensions} dimensions, "
-            f"found {array.dtype} in {array.ndim}"
+            f"found {array.dtype} in {array.ndim}",
+            code="damaged_file",
+            field=str(path),
         )
     return array

@@ -102,11 +102,14 @@ def _initialise(model: Ranker, seed: int) -> None:
         model.init_weights(torch.Generator().manual_seed(seed))
     except NotImplementedError as error:
         raise SettingsError(
-            f"model.name: {model.config.name}: {error}", field="model.name"
+            f"model.name: {model.config.name}: {error}",
+            code="uninitialised_weights",
+            field="model.name",
         ) from error
     for name, parameter in model.named_dense_parameters():
         if bool(parameter.isnan().any()):
             raise SettingsError(
                 f"model.name: {model.config.name}: init_weights leaves {name} as it was",
+                code="uninitialised_weights",
                 field="model.name",
             )

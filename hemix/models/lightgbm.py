@@ -234,7 +234,13 @@ class LightGBM:
         return joined
 
     def extend_user(self, state: Tensor, new: Tensor, order: Tensor) -> Tensor:  # noqa: ARG002
-        """Return the user's row unchanged: it does not depend on events."""
+        """Return the user's row unchanged: it does not depend on events.
+
+        Args:
+            state: The user's row [1, columns].
+            new: The row of the new events.
+            order: int64 [E], the events to keep.
+        """
         return state
 
     def event_weights(
@@ -244,7 +250,14 @@ class LightGBM:
         count: int,  # noqa: ARG002
         extra: int | None = None,  # noqa: ARG002
     ) -> None:
-        """Return None: trees weigh no events."""
+        """Return None: trees weigh no events.
+
+        Args:
+            state: The request state.
+            inputs: The request's inputs.
+            count: How many events are asked for.
+            extra: A further event; None without one.
+        """
         return
 
     @torch.no_grad()

@@ -199,6 +199,13 @@ class _SegmentSums(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows_ED: Tensor, boundaries: Tensor) -> Tensor:
+        """Return the sums [segments, D].
+
+        Args:
+            ctx: Keeps the boundaries for the backward pass.
+            rows_ED: Rows of the events.
+            boundaries: int64 [segments + 1], ascending.
+        """
         device = rows_ED.device
         on_device = to_device(boundaries, device)
         ctx.save_for_backward(on_device)

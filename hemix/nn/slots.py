@@ -208,6 +208,15 @@ class _ToSlots(torch.autograd.Function):
     def forward(
         ctx: Any, rows_Nx: Tensor, slot_N: Tensor, null_first: bool, *layout: Tensor
     ) -> tuple[Tensor, ...]:
+        """Return the rows of every group.
+
+        Args:
+            ctx: Keeps the slots for the backward pass.
+            rows_Nx: N rows.
+            slot_N: The one slot of each row; below 0: none.
+            null_first: Whether row 0 is the null row, which has no slot.
+            layout: Rows of the slots of each group.
+        """
         ctx.save_for_backward(slot_N)
         ctx.null_first = null_first
         return tuple(_gathered(rows_Nx, index) for index in layout)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from hemix.data.keys import keys_of
 from hemix.data.raw_columns import take
 from hemix.data.spec import TIMELESS_MS
-from hemix.preparation.cleaning import count_out_of_order, distinct_rows
+from hemix.preparation.cleaning import count_out_of_order, distinct_rows, stable_order
 from hemix.preparation.labels import known_immediately
 from hemix.preparation.rows import Rows, concatenate_rows, row_count, take_rows
 from hemix.schema import Schema
@@ -120,7 +120,10 @@ def sort_events(rows: Rows, counts: EventCounts) -> Rows:
     names = ("user", "item", "time_ms", "log_row")
     rows = {n: column for n, column in rows.items() if n in names or n.startswith("event.")}
     user, time_ms, log_row = (np.asarray(rows[n]) for n in ("user", "time_ms", "log_row"))
-    rows = take_rows(rows, np.lexsort((log_row, time_ms, user)))
+    # one key after the other: most rows of a log are in order, so this is faster than lexsort
+    order = np.argsort(log_row, kind="stable")
+    order = order[np.argsort(time_ms[order], kind="stable")]
+    rows = take_rows(rows, order[stable_order(user[order])])
     counts.events += len(time_ms)
     counts.timeless += int((time_ms == TIMELESS_MS).sum())
     return rows

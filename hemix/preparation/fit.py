@@ -62,10 +62,11 @@ def fit_encoders(
         feature.table_of(level, name): feature.vocabulary_settings()
         for level, name, feature in all_features(schema)
     }
+    totals = _totals(schema, partials)
     for number, table in enumerate(text_tables(schema)):
         own = settings.get(table)
         if own is not None:
-            counts = _total(partials, number)
+            counts = totals[table]
             vocabularies[table], tables[table] = _vocabulary(own, counts, texts, number)
     action = schema.event_fields["action"]
     actions = tables.get(action.table_of("event", "action"))
@@ -79,16 +80,20 @@ def fit_encoders(
     return encoders, tables
 
 
-def _total(partials: Sequence[Path], table: int) -> Counts:
-    """The counts of a vocabulary over all partitions."""
-    total, waiting = Counts.sum([]), list[Counts]()
-    rows = 0
+def _totals(schema: Schema, partials: Sequence[Path]) -> dict[str, Counts]:
+    """The counts of every vocabulary over all partitions."""
+    tables = text_tables(schema)
+    totals = {table: Counts.sum([]) for table in tables}
+    waiting: dict[str, list[Counts]] = {table: [] for table in tables}
     for folder in partials:
-        waiting.append(load_counts(folder, table))
-        rows += len(waiting[-1].keys)
-        if rows > max(_SUMMED_AT_ONCE, len(total.keys)):
-            total, waiting, rows = Counts.sum([total, *waiting]), [], 0
-    return Counts.sum([total, *waiting])
+        for table, counts in load_counts(folder, schema).items():
+            own = waiting[table]
+            own.append(counts)
+            rows = sum(len(counts.keys) for counts in own)
+            if rows > max(_SUMMED_AT_ONCE, len(totals[table].keys)):
+                totals[table] = Counts.sum([totals[table], *own])
+                own.clear()
+    return {table: Counts.sum([totals[table], *waiting[table]]) for table in tables}
 
 
 def _vocabulary(
@@ -111,29 +116,27 @@ def _vocabulary(
 
 
 def _fit_states(schema: Schema, partials: Sequence[Path]) -> dict[StatePath, Any]:
-    numbers = {key: number for number, key in enumerate(sampled_features(schema))}
+    early: dict[str, list[Sample]] = {key: [] for key in sampled_features(schema)}
+    others: dict[str, list[Sample]] = {key: [] for key in early}
+    for folder in partials:
+        for key, kind, sample in load_samples(folder, schema):
+            (early if kind == "early" else others)[key].append(sample)
     samples: dict[StatePath, list[Sample]] = {}
     types: dict[StatePath, FeatureType] = {}
     for level, name, feature in all_features(schema):
         path = feature.state_path(level, name)
         if path is not None:
-            sample = _sample_of(partials, numbers[f"{level}.{name}"])
-            samples.setdefault(path, []).append(sample)
+            key = f"{level}.{name}"
+            samples.setdefault(path, []).append(_sample_of(early[key], others[key]))
             types.setdefault(path, feature)
     return {path: types[path].fit(of_features) for path, of_features in samples.items()}
 
 
-def _sample_of(partials: Sequence[Path], number: int) -> Sample:
+def _sample_of(early: Sequence[Sample], others: Sequence[Sample]) -> Sample:
     """All values and weights to learn a feature's state from."""
-    early: list[Sample] = []
-    others: list[Sample] = []
-    for folder in partials:
-        of_early, other = load_samples(folder, number)
-        early += of_early
-        others += other
-    chunks = early
-    if sum(len(values) for values, _ in chunks) < _MIN_EARLY_EVENTS:
-        chunks = [*chunks, *others]
+    chunks = list(early)
+    if sum(len(values) for values, _ in early) < _MIN_EARLY_EVENTS:
+        chunks += others
     if not chunks:
         return np.zeros(0), np.zeros(0)
     return np.concatenate([v for v, _ in chunks]), np.concatenate([w for _, w in chunks])

@@ -110,7 +110,7 @@ class LocalEngine:
             raise ProcessLost(
                 f"{stage}: a process of the preparation ended before its task",
                 hint="it was killed, perhaps for memory: use fewer --processes; a script calls "
-                'hemix.prepare(processes=...) under if __name__ == "__main__"',
+                'hemix.prepare with processes under if __name__ == "__main__"',
             ) from error
         return answers
 

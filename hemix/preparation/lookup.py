@@ -15,6 +15,7 @@ from hemix.preparation.entities import Entities
 from hemix.preparation.items import ItemIndex, PartitionItems
 from hemix.preparation.job import PrepareJob
 from hemix.preparation.rows import Rows
+from hemix.preparation.shared_files import load_items
 
 __all__ = ["PartitionLookup"]
 
@@ -39,7 +40,7 @@ class PartitionLookup:
             cleaned: The partition's folder of the stage ``clean``.
             items: The folder of :meth:`hemix.preparation.items.ItemIndex.save`.
         """
-        index = ItemIndex.load(items, coordinates_features(job.schema, "item"))
+        index = load_items(job, items)
         return cls(
             job=job,
             users=PartitionUsers.load(job, cleaned),

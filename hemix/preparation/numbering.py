@@ -18,7 +18,6 @@ import pyarrow as pa
 from hemix.data.keys import KeyIndex, distinct
 from hemix.preparation.decoding import LOGS, LogName
 from hemix.preparation.rows import Rows, read_rows, save_rows
-from hemix.preparation.texts import KeyTexts
 
 __all__ = ["FIRST_OF_TABLE", "FirstAppearances", "ItemPlaces", "places_of"]
 
@@ -51,42 +50,24 @@ class FirstAppearances:
         self.rows: dict[LogName, Array] = {log: np.zeros(0, dtype=np.int64) for log in LOGS}
         """int64 [n] each: the rows of every number"""
 
-    def add_texts(self, log: LogName, values: KeyTexts, codes: Array, log_row: Array) -> Array:
-        """Number rows whose distinct values are known.
+    def number_keys(self, keys: Array) -> Array:
+        """Number rows by their keys, without texts; returns int32 [rows].
 
         Args:
-            log: Name of the log.
-            values: Distinct values in the order of their first appearance.
-            codes: int32 [rows], positions in ``values``.
-            log_row: int64 [rows], ascending.
-
-        Returns:
-            int32 [rows].
-        """
-        return self._add(log, self.index.add_texts(values.keys, values.texts)[codes], log_row)
-
-    def add_keys(self, log: LogName, keys: Array, log_row: Array) -> Array:
-        """Number rows by their keys, without texts.
-
-        Args:
-            log: Name of the log.
             keys: uint64 [rows].
-            log_row: int64 [rows], ascending.
-
-        Returns:
-            int32 [rows].
         """
         unique, codes = distinct(pa.array(keys))
         numbers, _ = self.index.add_keys(unique.to_numpy(zero_copy_only=False))
-        return self._add(log, numbers[codes], log_row)
+        return numbers[codes]
 
-    def look_up(self, keys: Array) -> Array:
-        """Return the numbers of known keys, int32 [rows]."""
-        unique, codes = distinct(pa.array(keys))
-        numbers: Array = self.index.look_up(unique.to_numpy(zero_copy_only=False))[codes]
-        return numbers
+    def count(self, log: LogName, numbers: Array, log_row: Array) -> None:
+        """Count rows, and note the places of new numbers.
 
-    def _add(self, log: LogName, numbers: Array, log_row: Array) -> Array:
+        Args:
+            log: Name of the log.
+            numbers: int32 [rows].
+            log_row: int64 [rows], ascending, after all rows that were counted before.
+        """
         known = len(self.first)
         if len(self.index) > known:
             first = np.zeros(len(self.index) - known, dtype=np.int64)
@@ -98,7 +79,6 @@ class FirstAppearances:
                 for name, rows in self.rows.items()
             }
         self.rows[log] += np.bincount(numbers, minlength=len(self.index))
-        return numbers
 
     def save(self, path: Path) -> None:
         """Write keys, places and counts in the order of the numbers, for :class:`ItemPlaces`."""

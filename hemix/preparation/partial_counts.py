@@ -6,9 +6,9 @@ encoders are the same for every number of partitions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,8 @@ Sample = tuple[Array, Array]
 """Values float64 [n] or [n, k], and how often each counts, float64 [n]"""
 
 _SAMPLE_ROWS = 1 << 19
+_COLUMNS = ("keys", "counts", "always")
+_KINDS: tuple[Literal["early", "other"], ...] = ("early", "other")
 _COUNTS, _SAMPLES = "counts.arrow", "samples.npz"
 
 
@@ -218,7 +220,7 @@ class PartialCounts:
         save_groups(folder / _COUNTS, as_batch(rows), np.array([len(t.keys) for t in tables]))
         arrays: dict[str, Array] = {}
         for number, key in enumerate(sampled_features(self._schema)):
-            for kind, samples in (("early", self._early), ("other", self._numbers)):
+            for kind, samples in zip(_KINDS, (self._early, self._numbers), strict=True):
                 if samples.get(key):
                     arrays[f"{kind}.{number}.values"] = np.concatenate([v for v, _ in samples[key]])
                     arrays[f"{kind}.{number}.weights"] = np.concatenate(
@@ -229,40 +231,40 @@ class PartialCounts:
             np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
-_COLUMNS = ("keys", "counts", "always")
-
-
-def load_counts(folder: Path, table: int) -> Counts:
-    """Read the counts of a vocabulary.
+def load_counts(folder: Path, schema: Schema) -> dict[str, Counts]:
+    """Read the counts of all vocabularies.
 
     Args:
         folder: The folder of :meth:`PartialCounts.save`.
-        table: Position among :func:`hemix.preparation.texts.text_tables`.
+        schema: The schema of the logs.
     """
-    rows = GroupedFile(folder / _COUNTS).rows(table)
-    keys, counts, always = (np.asarray(rows[name]) for name in _COLUMNS)
-    return Counts(keys, counts, always.astype(bool))
+    file, tables = GroupedFile(folder / _COUNTS), dict[str, Counts]()
+    for number, table in enumerate(text_tables(schema)):
+        rows = file.rows(number)
+        keys, counts, always = (np.asarray(rows[name]) for name in _COLUMNS)
+        tables[table] = Counts(keys, counts, always.astype(bool))
+    return tables
 
 
-def load_samples(folder: Path, number: int) -> tuple[list[Sample], list[Sample]]:
-    """Read the samples of a feature.
+def load_samples(
+    folder: Path, schema: Schema
+) -> Iterator[tuple[str, Literal["early", "other"], Sample]]:
+    """Read the samples of all features.
 
     Args:
         folder: The folder of :meth:`PartialCounts.save`.
-        number: Position among :func:`sampled_features`.
+        schema: The schema of the logs.
 
-    Returns:
-        Samples of events before the first impression; and all other samples. Each list has one
-        sample or none.
+    Yields:
+        The feature as ``level.feature``; whether the sample is of events before the first
+        impression; and the sample.
     """
     with np.load(folder / _SAMPLES, allow_pickle=False) as arrays:
-        both = [
-            [(arrays[f"{kind}.{number}.values"], arrays[f"{kind}.{number}.weights"])]
-            if f"{kind}.{number}.values" in arrays
-            else []
-            for kind in ("early", "other")
-        ]
-    return both[0], both[1]
+        for number, key in enumerate(sampled_features(schema)):
+            for kind in _KINDS:
+                name = f"{kind}.{number}"
+                if f"{name}.values" in arrays:
+                    yield key, kind, (arrays[f"{name}.values"], arrays[f"{name}.weights"])
 
 
 def _add_numbers(

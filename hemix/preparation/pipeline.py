@@ -63,6 +63,7 @@ def prepare(
     vocabulary_ttl_days: int | None = None,
     partitions: int | None = None,
     processes: int = 1,
+    engine: Engine | None = None,
     memory_rows: int = MEMORY_ROWS,
     progress: Progress = lambda _stage, _fraction: None,
 ) -> dict[str, Any]:
@@ -75,8 +76,10 @@ def prepare(
         init_from: A dataset or run folder whose vocabularies are extended.
         vocabulary_ttl_days: Drop a value of these vocabularies after so many days without train
             rows.
-        partitions: Number of partitions of the users; None: by the number of rows, 8 to 64.
+        partitions: Number of partitions of the users; None: that of the dataset ``init_from``, or
+            by the number of rows, 8 to 64.
         processes: Processes of this machine.
+        engine: Runs the stages instead of processes of this machine.
         memory_rows: Approximate number of log rows in memory at once, in every process.
         progress: Called with the name of the stage and its completed fraction, 0 to 1.
 
@@ -100,7 +103,7 @@ def prepare(
         raise UsageError(f"{flag} {vocabulary_ttl_days}: {expected}", field=flag)
     if partitions is not None:
         check_partitions(partitions)
-    engine = LocalEngine(processes=processes, progress=progress)
+    local = LocalEngine(processes=processes, progress=progress)
     opened = open_logs(Path(logs), schema)
     previous = None
     if init_from is not None:
@@ -111,20 +114,30 @@ def prepare(
             logs=opened,
             splitter=splitter,
             folder=folder,
-            partitions=partitions or default_partitions(_rows(opened)),
+            partitions=_partitions(opened, partitions, previous),
             memory_rows=memory_rows,
         )
-        with _named(out, folder), engine:
-            manifest = _Pipeline(job, engine, previous, progress).run()
+        with _named(out, folder), local:
+            manifest = _Pipeline(job, engine or local, previous, progress).run()
         _warn(opened, manifest)
         manifest["seconds"] = round(time.monotonic() - began, 3)
         MANIFEST_FORMAT.write(folder / "manifest.json", manifest)
     return manifest
 
 
-def _rows(logs: Logs) -> int:
-    """Number of impressions and events."""
-    return logs.impressions.rows + (0 if logs.events is None else logs.events.rows)
+def _partitions(logs: Logs, given: int | None, previous: PreviousEncoders | None) -> int:
+    """Number of partitions; a dataset that continues another has as many."""
+    earlier = None if previous is None else previous.partitions
+    if earlier is None:
+        events = 0 if logs.events is None else logs.events.rows
+        return given or default_partitions(logs.impressions.rows + events)
+    if given is not None and given != earlier:
+        raise UsageError(
+            f"--partitions {given}: the dataset of --init-from has {earlier}",
+            field="--partitions",
+            hint=f"leave it out, or prepare the earlier logs again with --partitions {given}",
+        )
+    return earlier
 
 
 def _splitter(logs: Logs) -> Splitter:

@@ -22,6 +22,7 @@ __all__ = [
     "Rows",
     "as_batch",
     "concatenate_rows",
+    "from_batch",
     "read_rows",
     "row_count",
     "save_groups",
@@ -65,6 +66,11 @@ def as_batch(rows: Rows) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(
         [as_arrow(column) for column in rows.values()], names=list(rows)
     )
+
+
+def from_batch(batch: pa.RecordBatch) -> Rows:
+    """Return the rows of a record batch of :func:`as_batch`, without a copy."""
+    return {name: from_arrow(batch.column(name)) for name in batch.schema.names}
 
 
 def save_rows(path: Path, rows: Rows) -> None:
@@ -112,5 +118,4 @@ class GroupedFile:
 
     def rows(self, group: int) -> Rows:
         """Return the rows of a group."""
-        batch = self.batch(group)
-        return {name: from_arrow(batch.column(name)) for name in batch.schema.names}
+        return from_batch(self.batch(group))

@@ -70,7 +70,9 @@ def fill_rows(
     if filled != last - first:
         raise RunError(
             f"{shards[0].path.parent}: expected rows {first} to {last} of the tables, found "
-            f"{filled} of them"
+            f"{filled} of them",
+            code="missing_file",
+            field=str(shards[0].path.parent),
         )
 
 
@@ -83,7 +85,11 @@ def _copy_rows(
             rows = file.get_slice(name)
             shape, expected = list(rows.get_shape()), [shard.last - shard.first, *target.shape[1:]]
             if shape != expected:
-                raise RunError(f"{shard.path}: {name}: expected shape {expected}, found {shape}")
+                raise RunError(
+                    f"{shard.path}: {name}: expected shape {expected}, found {shape}",
+                    code="wrong_shape",
+                    field=name,
+                )
             for begin in range(low, high, _ROWS_A_COPY):
                 end = min(begin + _ROWS_A_COPY, high)
                 target[begin - first : end - first].copy_(

@@ -194,7 +194,11 @@ class Schema(SchemaSection):
         content = parse_yaml(text, source, SchemaError)
         if not isinstance(content, dict):
             value = "it is empty" if content is None else f"got {type(content).__name__}"
-            raise SchemaError(f"{source}: expected keys such as user, item, labels, split; {value}")
+            raise SchemaError(
+                f"{source}: expected keys such as user, item, labels, split; {value}",
+                code="missing_key",
+                field=source,
+            )
         try:
             return cls.model_validate(content)
         except ValidationError as error:

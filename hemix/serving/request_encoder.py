@@ -240,7 +240,6 @@ class RequestEncoder:
             RequestError: A value cannot be used; names its field.
         """
         rows, time_ms = len(request.items), np.array([request.time_ms])
-        history_ranges = self.history_ranges(request, user.time_ms)
         context = self._context.parse(1, columns_of([request.context]), _refuse("context"))
         cross = self._cross.parse(
             rows, columns_of([c.fields for c in request.items]), _refuse_candidate
@@ -250,9 +249,8 @@ class RequestEncoder:
         needs_coordinates = self._needs_coordinates
         coordinates = self._coordinates(user, context, candidates) if needs_coordinates else {}
         context_block = self._encoders.block("context", context, 1, time_ms=time_ms)
-        times_ms = np.repeat(time_ms, rows)
         cross_block = self._encoders.block(
-            "cross", cross, rows, time_ms=times_ms, coordinates=coordinates
+            "cross", cross, rows, time_ms=np.repeat(time_ms, rows), coordinates=coordinates
         )
         inputs = StatisticsInputs(
             user=request.user,
@@ -267,7 +265,7 @@ class RequestEncoder:
         seen = SeenEvents(
             event_ids=user.ids,
             time_ms=user.time_ms,
-            history_ranges=history_ranges,
+            history_ranges=self.history_ranges(request, user.time_ms),
             request_time_ms=time_ms,
         )
         context_numbers = self._history_numbers.context(seen, user.matches)
@@ -277,7 +275,7 @@ class RequestEncoder:
         )
         return RequestSide(
             request=request,
-            history_ranges=history_ranges,
+            history_ranges=seen.history_ranges,
             context=context_block.with_numbers(
                 self._statistics.numbers("context", inputs), context_numbers
             ),

@@ -46,7 +46,7 @@ def test_the_road_from_logs_to_scores(hemix: Command, planted_logs: Path, tmp_pa
 
 
 def test_a_run_of_another_schema_and_damaged_weights(
-    hemix: Command, run_folder: Path, planted_data: Path, tmp_path: Path
+    hemix: Command, planted_run: Path, planted_data: Path, tmp_path: Path
 ) -> None:
     logs = write_logs(
         tmp_path / "logs",
@@ -54,11 +54,11 @@ def test_a_run_of_another_schema_and_damaged_weights(
         schema=SCHEMA.replace("buckets: 4}\n  context", "buckets: 3}\n  context"),
     )
     assert hemix("prepare", logs, "--out", tmp_path / "other")[0] == 0
-    line = refused(hemix("evaluate", run_folder, "--data", tmp_path / "other"))
+    line = refused(hemix("evaluate", planted_run, "--data", tmp_path / "other"))
     assert "was trained with another schema" in line
     assert "features.user.age.buckets" in line
     hurt = tmp_path / "hurt"
-    shutil.copytree(run_folder, hurt)
+    shutil.copytree(planted_run, hurt)
     path = hurt / "dense.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     assert "dense.safetensors: damaged" in refused(hemix("evaluate", hurt, "--data", planted_data))
@@ -67,11 +67,11 @@ def test_a_run_of_another_schema_and_damaged_weights(
 
 
 def test_output_is_never_overwritten(
-    hemix: Command, planted_logs: Path, planted_data: Path, run_folder: Path
+    hemix: Command, planted_logs: Path, planted_data: Path, planted_run: Path
 ) -> None:
     assert "is not empty" in refused(hemix("prepare", planted_logs, "--out", planted_data))
-    assert "finished run" in refused(hemix("train", "--data", planted_data, "--out", run_folder))
+    assert "finished run" in refused(hemix("train", "--data", planted_data, "--out", planted_run))
     there = planted_logs / "events.parquet"
     assert "exists already" in refused(
-        hemix("predict", run_folder, "--data", planted_data, "--out", there)
+        hemix("predict", planted_run, "--data", planted_data, "--out", there)
     )

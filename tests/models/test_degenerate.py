@@ -46,6 +46,7 @@ def scored(model: Ranker, spec: InputSpec) -> list[torch.Tensor]:
     return [value for batch in batches for value in model.eval().predict(batch).values()]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("name", "options"), MODELS_AND_OPTIONS, ids=str)
 def test_every_model_learns_and_scores(name: str, options: dict[str, Any]) -> None:
     settings = make_config(**{**SMALL, **options, "name": name})
@@ -84,6 +85,7 @@ def test_one_column_of_the_item_makes_a_difference(name: str, what: str) -> None
     assert len(probabilities.unique()) > 1
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("products", ["histories", "fields", "none"])
 def test_the_exported_form_gives_the_same_scores(products: str) -> None:
     for what, spec in DEGENERATE.items():

@@ -44,6 +44,7 @@ def no_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("candidates", [1, 4])
 @pytest.mark.parametrize("tables", ["adam", "rowwise_adagrad"])
 @pytest.mark.parametrize("overrides", MODELS.values(), ids=MODELS)

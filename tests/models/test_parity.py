@@ -132,6 +132,7 @@ def compare(
         )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "options", OPTIONS, ids=lambda o: "-".join(map(str, o.values())) or "default"
 )
@@ -151,6 +152,7 @@ def test_parity_fp32(age: str) -> None:
     compare(spec, make_config(**SMALL, time_encoding=age), make_batch(spec, seed=3), torch.float32)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("age", ["bias", "rotary", "embedding", "none"])
 @pytest.mark.parametrize(("requests", "candidates"), [(1, 1), (1, 12), (4, 5)])
 def test_parity_of_few_and_many_queries(age: str, requests: int, candidates: int) -> None:

@@ -542,5 +542,6 @@ def test_durations(text: str, ms: int) -> None:
 
 @pytest.mark.parametrize("value", [5, 1.5, True, False, None, "", "h", "1.5h", "1h30min", "1 week"])
 def test_invalid_durations_are_refused(value: object) -> None:
-    with pytest.raises(ValueError, match="expected a duration with a unit"):
+    with pytest.raises(ValueError) as caught:
         duration_ms(value)
+    assert repr(value) in str(caught.value)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import stable_port
+
 __all__ = ["RedisServer"]
 
 
@@ -23,9 +25,7 @@ class RedisServer:
         if shutil.which("redis-server") is None:
             pytest.skip("REDIS ABSENT: no redis-server (Debian: apt-get install redis-server)")
         self._folder, self._fsync = folder, fsync
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = stable_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -62,7 +62,7 @@ class RedisServer:
                         return
             except OSError:
                 pass
-            time.sleep(0.02)
+            time.sleep(0.005)
         raise AssertionError(f"redis-server on port {self.port} does not answer")
 
     def send(self, number: signal.Signals) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +19,7 @@ from hemix.serving.run_folders import check_folder, check_histories, find_runs
 from hemix.serving.server import ranker_loader
 from hemix.serving.stores import StoreLimits, open_store
 from hemix.serving.types import Candidate, Features, RankedItem, Ranking, RankRequest
+from tests.cli.run import Command, refused
 from tests.refusals import raises
 from tests.serving.http.fake import FakeRanker
 
@@ -147,27 +146,16 @@ def test_a_server_loads_no_version_that_its_store_does_not_suit(planted_run: Pat
         load(planted_run, "feed", "2")
 
 
-def test_models_of_different_histories_are_not_served_together(tmp_path: Path) -> None:
+def test_models_of_different_histories_are_not_served_together(
+    hemix: Command, tmp_path: Path
+) -> None:
     for name, tables in (("a", "tables: {events: e}\n"), ("b", "")):
         folder = tmp_path / "registry" / name / "1"
         folder.mkdir(parents=True)
         (folder / "run.json").write_text("{}")
         (folder / "schema.yaml").write_text(SCHEMA + tables)
-    command = [
-        sys.executable,
-        "-m",
-        "hemix",
-        "serve",
-        str(tmp_path / "registry"),
-        "--port",
-        "0",
-        "--store",
-        "memory://",
-        "--no-log",
-    ]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert ended.returncode != 0
-    message = " ".join(ended.stderr.split())
+    flags = ["--port", "0", "--store", "memory://", "--no-log"]
+    message = refused(hemix("serve", tmp_path / "registry", *flags))
     assert "a/1: its histories are of events" in message and "impressions too" in message
 
 

@@ -129,7 +129,7 @@ def _connect_arms(
     is_new = all(len(unfinished[name]) == block_count for name in arms)
     if len(paused) == len(arms) and is_new:
         reasons = (f"--arm {name}: does not answer: {why}" for name, why in paused.items())
-        raise UsageError("; ".join(reasons))
+        raise UsageError("; ".join(reasons), code="no_answer", field="--arm")
     write_plan(plan, out, models)
     return models, paused
 

@@ -114,7 +114,9 @@ def _measure(config: _Config) -> dict[str, Any]:
     if steps < 1:
         raise HemixError(
             f"bench loader: {config.data}: too few impressions for {_WARM_UP_STEPS + 1} batches of "
-            f"{config.batch_size}"
+            f"{config.batch_size}",
+            code="too_few_rows",
+            field=config.data,
         )
     model = build_model(data.spec, settings.model, 0).train()
     optimizers = Optimizers(model, settings.train, sampler.steps)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hemix.preparation.cleaned import STATISTICS, read_ranges
-from hemix.preparation.encoder_files import load_encoders
 from hemix.preparation.job import PrepareJob
 from hemix.preparation.lookup import PartitionLookup
+from hemix.preparation.shared_files import load_encoders
 from hemix.preparation.statistics import StatisticKeys, add_up, leading_bits
 
 __all__ = ["AggregateTask", "aggregate", "sum_files"]
@@ -38,7 +38,7 @@ def aggregate(job: PrepareJob, task: AggregateTask, folder: Path) -> None:
         StorageError: The disk is full or read-only.
     """
     lookup = PartitionLookup.load(job, task.cleaned, task.items)
-    keys = StatisticKeys(lookup, load_encoders(job.folder / "encoders"), job.folder / "items")
+    keys = StatisticKeys(lookup, load_encoders(job), job.folder / "items")
     bits = leading_bits(job.schema, job.logs.impressions.rows, job.memory_rows)
     for number, rows in enumerate(read_ranges(task.cleaned, STATISTICS)):
         rows = lookup.with_versions(rows, "time_ms")

@@ -143,10 +143,10 @@ class _Cleaner:
         """Read the user table, and write all users."""
         users, table, numbers = self._users, list[Rows](), [np.zeros(0, dtype=np.int32)]
         for decoded in self._source.read("users"):
-            self._add_texts(decoded.texts)
-            codes, log_row = (np.asarray(decoded.rows[name]) for name in ("user", "log_row"))
-            numbers.append(users.add_texts("users", decoded.users, codes, log_row))
-            table.append(decoded.rows)
+            table.append(self._with_users(decoded))
+            user, log_row = (np.asarray(table[-1][name]) for name in ("user", "log_row"))
+            users.count("users", user, log_row)
+            numbers.append(user)
         entities, counts, texts = Entities.build(
             self._schema, "user", table, np.concatenate(numbers), users.index
         )
@@ -176,10 +176,11 @@ class _Cleaner:
         if rows == 0:
             return
         if rows <= self._job.memory_rows:
-            yield concatenate_rows([self._numbered(log, d) for d in self._source.read(log)])
+            pieces = [self._with_users(decoded) for decoded in self._source.read(log)]
+            yield self._counted(log, concatenate_rows(pieces))
             return
         for decoded in self._source.read(log):
-            self._numbered(log, decoded)
+            self._counted(log, self._with_users(decoded))
         bounds = range_bounds(self._users.rows[log], self._job.memory_rows)
         with RangeFiles(self._folder / log, bounds) as files:
             for decoded in self._source.read(log):
@@ -187,19 +188,24 @@ class _Cleaner:
                 files.add(known, np.asarray(known["user"]))
         yield from files.read()
 
-    def _numbered(self, log: LogName, decoded: DecodedRows) -> Rows:
-        """The rows with the numbers of users and items, which are counted."""
+    def _with_users(self, decoded: DecodedRows) -> Rows:
+        """The rows with the numbers of users."""
         self._add_texts(decoded.texts)
-        user, item, log_row = (np.asarray(decoded.rows[n]) for n in ("user", "item", "log_row"))
-        return decoded.rows | {
-            "user": self._users.add_texts(log, decoded.users, user, log_row),
-            "item": self._items.add_keys(log, item, log_row),
-        }
+        numbers = self._users.index.add_texts(decoded.users.keys, decoded.users.texts)
+        return decoded.rows | {"user": numbers[np.asarray(decoded.rows["user"])]}
+
+    def _counted(self, log: LogName, rows: Rows) -> Rows:
+        """The rows with the numbers of items; users and items are counted."""
+        user, item, log_row = (np.asarray(rows[name]) for name in ("user", "item", "log_row"))
+        item = self._items.number_keys(item)
+        self._users.count(log, user, log_row)
+        self._items.count(log, item, log_row)
+        return rows | {"item": item}
 
     def _known(self, decoded: DecodedRows) -> Rows:
         """The rows with the numbers of users and items that were counted before."""
         user = self._users.index.look_up(decoded.users.keys)[np.asarray(decoded.rows["user"])]
-        item = self._items.look_up(np.asarray(decoded.rows["item"]))
+        item = self._items.number_keys(np.asarray(decoded.rows["item"]))
         return decoded.rows | {"user": user, "item": item}
 
     def _save(self, kind: str, rows: Rows) -> None:

@@ -7,17 +7,18 @@ files, in the order of the log.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from hemix.preparation.chunks import RowRange
+from hemix.preparation.cleaning import stable_order
 from hemix.preparation.decoding import (
     LOGS,
     DecodedRows,
@@ -28,26 +29,56 @@ from hemix.preparation.decoding import (
 )
 from hemix.preparation.engine import Engine, PartitionedLogs, task_folder
 from hemix.preparation.job import PrepareJob
-from hemix.preparation.rows import GroupedFile, as_batch, save_groups, take_rows
+from hemix.preparation.rows import GroupedFile, as_batch, from_batch, save_groups, take_rows
 from hemix.preparation.splits import SplitValues
 from hemix.preparation.texts import KeyTexts, save_texts, text_tables
 from hemix.preparation.user_partitions import partition_of
 
-__all__ = ["LocalRows", "partition_logs", "save_piece"]
+__all__ = [
+    "GroupedRows",
+    "LocalRows",
+    "LogRead",
+    "RangeAnswer",
+    "group_rows",
+    "partition_logs",
+    "read_logs",
+    "save_piece",
+    "ungroup",
+]
 
 Array = npt.NDArray[Any]
 
-_RADIX_SORT = 1 << 16
-"""NumPy sorts numbers below this without comparisons"""
 
-
-@dataclass(frozen=True, kw_only=True)
 class _Pieces:
-    """The pieces of one log."""
+    """The pieces of one log. A process that reads several partitions opens each file once."""
 
-    folder: Path
-    chunks: tuple[int, ...]
-    """Number of chunks of every task"""
+    def __init__(self, folder: Path, chunks: Sequence[int]) -> None:
+        """Remember the files.
+
+        Args:
+            folder: Folder of the tasks.
+            chunks: Number of chunks of every task.
+        """
+        self._folder, self._chunks = folder, tuple(chunks)
+        self._opened: dict[Path, GroupedFile] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_folder": self._folder, "_chunks": self._chunks, "_opened": {}}
+
+    def __iter__(self) -> Iterator[tuple[GroupedFile, GroupedFile]]:
+        """Yield users and rows of every chunk, in the order of the log."""
+        for task, chunks in enumerate(self._chunks):
+            folder = task_folder(self._folder, task)
+            for chunk in range(chunks):
+                yield (
+                    self._open(folder / f"{chunk:05d}.users.arrow"),
+                    self._open(folder / f"{chunk:05d}.rows.arrow"),
+                )
+
+    def _open(self, path: Path) -> GroupedFile:
+        if path not in self._opened:
+            self._opened[path] = GroupedFile(path)
+        return self._opened[path]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,23 +97,47 @@ class LocalRows:
         """Yield the rows of a log in the order of the log."""
         if not self.rows(log):
             return
-        pieces = self.pieces[log]
-        for task, chunks in enumerate(pieces.chunks):
-            for chunk in range(chunks):
-                folder = task_folder(pieces.folder, task)
-                users = GroupedFile(folder / f"{chunk:05d}.users.arrow").batch(self.partition)
-                if users.num_rows:
-                    keys = KeyTexts(keys=users.column("key").to_numpy(), texts=users.column("text"))
-                    rows = GroupedFile(folder / f"{chunk:05d}.rows.arrow").rows(self.partition)
-                    yield DecodedRows(rows=rows, users=keys, texts={})
+        for users, rows in self.pieces[log]:
+            own = users.batch(self.partition)
+            if own.num_rows:
+                yield ungroup(rows.batch(self.partition), own)
 
 
 @dataclass(frozen=True)
-class _Answer:
+class RangeAnswer:
+    """What a task that reads a range has written."""
+
     chunks: int
     counts: Array
     """int64 [partitions]"""
     split_values: SplitValues
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogRead:
+    """What the tasks that read a log have written."""
+
+    folder: Path
+    """Has the folder of every task"""
+    answers: list[RangeAnswer]
+
+    @property
+    def texts(self) -> list[Path]:
+        """The files of :func:`hemix.preparation.texts.save_texts`."""
+        return [
+            task_folder(self.folder, task) / f"{chunk:05d}.texts.arrow"
+            for task, answer in enumerate(self.answers)
+            for chunk in range(answer.chunks)
+        ]
+
+    @property
+    def split_values(self) -> list[SplitValues]:
+        """What was seen of the split's column."""
+        return [answer.split_values for answer in self.answers]
+
+
+_SavePiece: TypeAlias = Callable[[PrepareJob, DecodedRows, Path, str], Array]
+"""Writes decoded rows, see :func:`save_piece`"""
 
 
 def partition_logs(job: PrepareJob, engine: Engine) -> PartitionedLogs:
@@ -96,24 +151,15 @@ def partition_logs(job: PrepareJob, engine: Engine) -> PartitionedLogs:
         DataError: A value cannot be used; names file, row and column.
         StorageError: The disk is full or read-only.
     """
-    pieces: dict[LogName, _Pieces] = {}
-    counts: dict[LogName, Array] = {}
-    texts: list[Path] = []
-    split_values: list[SplitValues] = []
-    for log in LOGS:
-        table, folder = log_table(job, log), job.temporary / "partition" / log
-        if table is None or not table.rows:
-            continue
-        ranges = table.ranges(job.memory_rows)
-        answers = engine.map(f"reading {log}", partial(_read_range, job, log), ranges, folder)
-        pieces[log] = _Pieces(folder=folder, chunks=tuple(answer.chunks for answer in answers))
-        counts[log] = np.sum([answer.counts for answer in answers], axis=0)
-        texts += [
-            task_folder(folder, task) / f"{chunk:05d}.texts.arrow"
-            for task, answer in enumerate(answers)
-            for chunk in range(answer.chunks)
-        ]
-        split_values += [answer.split_values for answer in answers]
+    logs = read_logs(job, engine, save_piece, job.memory_rows)
+    pieces = {
+        log: _Pieces(read.folder, [answer.chunks for answer in read.answers])
+        for log, read in logs.items()
+    }
+    counts = {
+        log: np.sum([answer.counts for answer in read.answers], axis=0)
+        for log, read in logs.items()
+    }
     sources = [
         LocalRows(
             partition=number,
@@ -124,10 +170,39 @@ def partition_logs(job: PrepareJob, engine: Engine) -> PartitionedLogs:
     ]
     return PartitionedLogs(
         sources=sources,
-        texts=texts,
-        split_values=split_values,
+        texts=[path for read in logs.values() for path in read.texts],
+        split_values=[values for read in logs.values() for values in read.split_values],
         discard=partial(_discard, job.temporary / "partition"),
     )
+
+
+def read_logs(
+    job: PrepareJob, engine: Engine, save: _SavePiece, chunk_rows: int
+) -> dict[LogName, LogRead]:
+    """Read and decode all logs of users in parallel.
+
+    Args:
+        job: The logs and the number of partitions.
+        engine: Runs a task for every range of row groups.
+        save: Writes the rows of a chunk.
+        chunk_rows: Largest number of rows of a chunk.
+
+    Returns:
+        One entry for every log with rows.
+
+    Raises:
+        DataError: A value cannot be used; names file, row and column.
+        StorageError: The disk is full or read-only.
+    """
+    logs: dict[LogName, LogRead] = {}
+    for log in LOGS:
+        table, folder = log_table(job, log), job.temporary / "partition" / log
+        if table is not None and table.rows:
+            read = partial(_read_range, job, log, save, chunk_rows)
+            ranges = table.ranges(job.memory_rows)
+            answers = engine.map(f"reading {log}", read, ranges, folder)
+            logs[log] = LogRead(folder=folder, answers=answers)
+    return logs
 
 
 def _discard(folder: Path) -> None:
@@ -136,16 +211,23 @@ def _discard(folder: Path) -> None:
             path.unlink()
 
 
-def _read_range(job: PrepareJob, log: LogName, row_range: RowRange, folder: Path) -> _Answer:
+def _read_range(
+    job: PrepareJob,
+    log: LogName,
+    save: _SavePiece,
+    chunk_rows: int,
+    row_range: RowRange,
+    folder: Path,
+) -> RangeAnswer:
     """Decode a range of a log, and write the pieces of its chunks."""
     table = log_table(job, log)
     assert table is not None
     columns = entity_columns(job, "user") if log == "users" else None
     counts, chunks = np.zeros(job.partitions, dtype=np.int64), 0
-    for chunk in table.read(row_range, columns, job.memory_rows):
-        counts += save_piece(job, decode(job, log, chunk), folder, f"{chunks:05d}")
+    for chunk in table.read(row_range, columns, chunk_rows):
+        counts += save(job, decode(job, log, chunk), folder, f"{chunks:05d}")
         chunks += 1
-    return _Answer(chunks, counts, job.splitter.seen)
+    return RangeAnswer(chunks, counts, job.splitter.seen)
 
 
 def save_piece(job: PrepareJob, decoded: DecodedRows, folder: Path, name: str) -> Array:
@@ -163,9 +245,37 @@ def save_piece(job: PrepareJob, decoded: DecodedRows, folder: Path, name: str) -
     Raises:
         StorageError: The disk is full or read-only.
     """
-    partition = partition_of(decoded.users.texts, job.partitions)
-    users = np.bincount(partition, minlength=job.partitions)
-    order = _stable_order(partition, job.partitions)
+    grouped = group_rows(decoded, job.partitions)
+    save_groups(folder / f"{name}.users.arrow", grouped.users, grouped.user_counts)
+    save_groups(folder / f"{name}.rows.arrow", grouped.rows, grouped.counts)
+    save_texts(folder / f"{name}.texts.arrow", text_tables(job.schema), decoded.texts)
+    return grouped.counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupedRows:
+    """Decoded rows and their users in the order of the partitions."""
+
+    rows: pa.RecordBatch
+    """``user`` is the position among the users of the partition"""
+    counts: Array
+    """int64 [partitions], the rows of each"""
+    users: pa.RecordBatch
+    """``key`` and ``text``, within a partition in the order of their first appearance"""
+    user_counts: Array
+    """int64 [partitions], the users of each"""
+
+
+def group_rows(decoded: DecodedRows, partitions: int) -> GroupedRows:
+    """Bring decoded rows into the order of their partitions.
+
+    Args:
+        decoded: Rows of a log.
+        partitions: Number of partitions.
+    """
+    partition = partition_of(decoded.users.texts, partitions)
+    users = np.bincount(partition, minlength=partitions)
+    order = stable_order(partition)
     first = np.cumsum(users) - users
     position = np.empty(len(partition), dtype=np.int32)  # of a user within its partition
     position[order] = np.arange(len(partition)) - first[partition[order]]
@@ -173,21 +283,25 @@ def save_piece(job: PrepareJob, decoded: DecodedRows, folder: Path, name: str) -
         [pa.array(decoded.users.keys[order]), decoded.users.texts.take(pa.array(order))],
         names=["key", "text"],
     )
-    save_groups(folder / f"{name}.users.arrow", batch, users)
-
     user = np.asarray(decoded.rows["user"])
     of_row = partition[user]
-    counts = np.bincount(of_row, minlength=job.partitions)
     rows = decoded.rows | {"user": position[user]}
-    if job.partitions > 1:
-        rows = take_rows(rows, _stable_order(of_row, job.partitions))
-    save_groups(folder / f"{name}.rows.arrow", as_batch(rows), counts)
-    save_texts(folder / f"{name}.texts.arrow", text_tables(job.schema), decoded.texts)
-    return counts
+    if partitions > 1:
+        rows = take_rows(rows, stable_order(of_row))
+    return GroupedRows(
+        rows=as_batch(rows),
+        counts=np.bincount(of_row, minlength=partitions),
+        users=batch,
+        user_counts=users,
+    )
 
 
-def _stable_order(partition: Array, partitions: int) -> Array:
-    """int64 [n]: positions in the order of the partitions; within one, as they are."""
-    numbers = partition.astype(np.uint16) if partitions <= _RADIX_SORT else partition
-    order: Array = np.argsort(numbers, kind="stable")
-    return order
+def ungroup(rows: pa.RecordBatch, users: pa.RecordBatch) -> DecodedRows:
+    """Return the rows of a partition of :class:`GroupedRows`, without texts.
+
+    Args:
+        rows: Its rows.
+        users: Its users.
+    """
+    keys = KeyTexts(keys=users.column("key").to_numpy(), texts=users.column("text"))
+    return DecodedRows(rows=from_batch(rows), users=keys, texts={})

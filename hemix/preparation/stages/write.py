@@ -13,7 +13,6 @@ from hemix.data.encode import Encoders
 from hemix.data.layout import MANIFEST_FORMAT, SPLITS, Block, file_hash, load_array, save_array
 from hemix.features.statistics import Statistics
 from hemix.preparation.cleaned import HISTORY, IMPRESSIONS, read_ranges
-from hemix.preparation.encoder_files import load_encoders
 from hemix.preparation.history_writer import HistoryLengths, HistoryWriter
 from hemix.preparation.impressions import Span, known_labels
 from hemix.preparation.job import PrepareJob
@@ -22,6 +21,7 @@ from hemix.preparation.lookup import PartitionLookup
 from hemix.preparation.manifest import listed_files
 from hemix.preparation.raw_ids import save_ids
 from hemix.preparation.rows import Rows, row_count, take_rows
+from hemix.preparation.shared_files import load_encoders, load_statistics
 from hemix.preparation.split_writer import SplitCounts, SplitRows, SplitWriter, value_counts
 from hemix.preparation.stages.count import USER_ROWS
 from hemix.preparation.statistics import StatisticKeys, statistic_numbers
@@ -100,12 +100,11 @@ class _Writer:
     def __init__(self, job: PrepareJob, task: WriteTask, folder: Path) -> None:
         self._job, self._schema, self._task, self._folder = job, job.schema, task, folder
         self._lookup = PartitionLookup.load(job, task.cleaned, task.items)
-        self._encoders: Encoders = load_encoders(job.folder / "encoders")
+        self._encoders: Encoders = load_encoders(job)
         self._statistics: Statistics | None = None
         if job.schema.statistics:
             self._keys = StatisticKeys(self._lookup, self._encoders, job.folder / "items")
-            tables = Statistics.load(job.folder / "statistics", job.schema.statistics)
-            self._statistics = tables
+            self._statistics = load_statistics(job)
 
     def run(self) -> WriteAnswer:
         """Write all files."""

@@ -226,9 +226,16 @@ class RedisStore:
                 f"{self._name}: no answer within {timeout_s:g} s", code="store_timeout"
             ) from error
         except redis.ConnectionError as error:
-            raise StoreError(f"{self._name}: cannot be reached: {_one_line(error)}") from error
+            refused = isinstance(error, redis.AuthenticationError)
+            raise StoreError(
+                f"{self._name}: cannot be reached: {_one_line(error)}",
+                code="store_unauthorized" if refused else None,
+            ) from error
         except redis.RedisError as error:
-            raise StoreError(f"{self._name}: {_one_line(error)}") from error
+            full = isinstance(error, redis.OutOfMemoryError)
+            raise StoreError(
+                f"{self._name}: {_one_line(error)}", code="store_full" if full else None
+            ) from error
 
 
 def _one_line(error: Exception) -> str:

@@ -89,7 +89,7 @@ class Browser:
         end = time.monotonic() + seconds
         while not (value := self.evaluate(code)):
             assert time.monotonic() < end, f"never came true: {code}"
-            time.sleep(0.1)
+            time.sleep(0.02)
         return value
 
     def screenshot(self, path: Path) -> None:

@@ -85,7 +85,7 @@ class Server:
         end = time.monotonic() + seconds
         while not what():
             assert time.monotonic() < end, "it did not come to that in time"
-            time.sleep(0.05)
+            time.sleep(0.01)
 
     def logs(self) -> list[dict[str, Any]]:
         whole = self.log.read_text().split("\n")[:-1]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -16,13 +14,13 @@ from hemix.runs import Run
 from hemix.serving.engine import Engine
 from hemix.serving.ranking_log.replay import replay
 from hemix.serving.stores import StoreLimits, open_store
-from tests.serving.http.process import ROOT
+from tests.cli.run import Command, refused
 from tests.serving.http.test_server_process import as_json, serving
 from tests.serving.parity import TOLERANCE, live_events, logged_requests
 
 
 def test_rankings_of_a_server_that_has_ended_are_replayed(
-    rich_logs: Path, rich_data: Path, rich_run: Path, tmp_path: Path
+    hemix: Command, rich_logs: Path, rich_data: Path, rich_run: Path, tmp_path: Path
 ) -> None:
     run, url = Run.load(rich_run), f"sqlite:///{tmp_path / 'events.db'}"
     requests = logged_requests(rich_logs, Dataset(rich_data))[::4]
@@ -60,33 +58,17 @@ def test_rankings_of_a_server_that_has_ended_are_replayed(
             assert score is None or item.score == pytest.approx(score, abs=TOLERANCE)
     store.close()
 
-    command = [sys.executable, "-m", "hemix", "log"]
-    again = json.loads(
-        subprocess.check_output(
-            [*command, "replay", folder, "--run", rich_run, "--store", url, "--json"],
-            cwd=ROOT,
-            text=True,
-        )
-    )
+    code, out, err = hemix("log", "replay", folder, "--run", rich_run, "--store", url, "--json")
+    assert code == 0, err
+    again = json.loads(out)
     assert again["rankings"] == len(requests) and again["max_abs_difference"] <= TOLERANCE
     assert again["with_scores_on_one_side_only"] == 0
-    rows = json.loads(
-        subprocess.check_output(
-            [*command, "export", folder, "--run", rich_run, "--out", tmp_path / "rows", "--json"],
-            cwd=ROOT,
-            text=True,
-        )
-    )
+    export = ["log", "export", folder, "--run", rich_run, "--out", tmp_path / "rows", "--json"]
+    code, out, err = hemix(*export)
+    assert code == 0, err
+    rows = json.loads(out)
     assert rows["rows"] == again["candidates"] and rows["events"] == done and rows["shown"] == 0
-    wrong = subprocess.run(
-        [*command, "replay", tmp_path, "--run", rich_run, "--store", url],
-        cwd=ROOT,
-        text=True,
-        capture_output=True,
-    )
-    assert (
-        wrong.returncode == 2
-        and wrong.stderr
-        == f"hemix: {tmp_path}: no rankings: expected rankings/*.parquet, as hemix serve --log "
-        "writes them\n"
+    line = refused(hemix("log", "replay", tmp_path, "--run", rich_run, "--store", url))
+    assert line == (
+        f"{tmp_path}: no rankings: expected rankings/*.parquet, as hemix serve --log writes them"
     )

@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from hemix.serving.ranking_log.logged_events import LoggedEvents, history_at
 from hemix.serving.ranking_log.replay import replay, replay_log
 from hemix.serving.stores import StoreLimits, open_store
 from hemix.serving.types import Event
+from tests.cli.run import Command
 from tests.serving.parity import TOLERANCE, live_events, logged_requests, replayed
 from tests.serving.ranking_log.test_log import features, late
 from tests.serving.redis_server import RedisServer
@@ -107,7 +106,7 @@ def test_the_log_alone_gives_the_scores_that_were_served(
 
 
 def test_events_that_the_log_lacks_are_noticed(
-    planted_logs: Path, planted_data: Path, planted_run: Path, tmp_path: Path
+    hemix: Command, planted_logs: Path, planted_data: Path, planted_run: Path, tmp_path: Path
 ) -> None:
     run = Run.load(planted_run)
     logs = RankingLogs(tmp_path / "served")
@@ -124,18 +123,9 @@ def test_events_that_the_log_lacks_are_noticed(
     (path,) = (log.folder / "events").glob("*.parquet")
     table = pq.read_table(path)
     pq.write_table(table.slice(table.num_rows // 3), path)  # as of a process that was killed
-    command = [
-        sys.executable,
-        "-m",
-        "hemix",
-        "log",
-        "replay",
-        str(log.folder),
-        "--run",
-        str(planted_run),
-        "--json",
-    ]
-    report = json.loads(subprocess.check_output(command, text=True))
+    code, out, err = hemix("log", "replay", log.folder, "--run", planted_run, "--json")
+    assert code == 0, err
+    report = json.loads(out)
     assert (
         report["rankings"] == 12
         and report["with_incomplete_histories"] > 0

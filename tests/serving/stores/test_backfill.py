@@ -28,6 +28,7 @@ from hemix.preparation import prepare
 from hemix.preparation.logs import open_logs
 from hemix.serving.stores import Store, StoreLimits, open_store
 from hemix.serving.types import Event
+from tests.cli.run import Command, refused
 from tests.data.small import PLAIN, at, write
 from tests.refusals import raises
 from tests.serving.redis_server import RedisServer
@@ -458,15 +459,6 @@ def test_progress_and_a_cap(tmp_path: Path, url: str) -> None:
 # -- wrong input -----------------------------------------------------------------------------------
 
 
-def hemix(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "hemix", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
 def wrong(tmp_path: Path) -> Iterator[tuple[Path, str, type[HemixError], str]]:
     logs = event_logs(tmp_path / "logs")
     db = f"sqlite:///{tmp_path / 'store.db'}"
@@ -498,17 +490,13 @@ def test_wrong_input_is_one_line(tmp_path: Path) -> None:
         assert says in str(refused.value) and "\n" not in str(refused.value)
 
 
-def test_the_command(tmp_path: Path) -> None:
+def test_the_command(hemix: Command, tmp_path: Path) -> None:
     logs, db = event_logs(tmp_path / "logs"), f"sqlite:///{tmp_path / 'store.db'}"
-    done = hemix("store", "load", logs, "--store", db)
-    assert done.returncode == 0, done.stderr
-    assert "10 events, 9 accepted, 1 duplicates, 3 users" in done.stdout
-    refused = hemix("store", "load", logs, "--store", "mongo://h")
-    assert refused.returncode == 2
-    assert (
-        refused.stderr.startswith("hemix: store 'mongo://h': expected")
-        and refused.stderr.count("\n") == 1
-    )
+    code, out, err = hemix("store", "load", logs, "--store", db)
+    assert code == 0, err
+    assert "10 events, 9 accepted, 1 duplicates, 3 users" in out
+    line = refused(hemix("store", "load", logs, "--store", "mongo://h"))
+    assert line.startswith("store 'mongo://h': expected")
 
 
 def test_it_loads_no_torch(tmp_path: Path) -> None:
