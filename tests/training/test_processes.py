@@ -129,16 +129,15 @@ def test_one_process_and_two_give_the_same_bytes(planted_data: Path, tmp_path: P
 
 @pytest.mark.slow
 def test_one_two_and_four_processes_give_the_same_bytes(planted_data: Path, tmp_path: Path) -> None:
-    """Four slots, and eight; the eighth slot's partition has few users."""
-    for slots in (4, 8):
-        more = {"train.gradient_accumulation": slots, "model.dropout": 0.1, "train.epochs": 2}
-        one = api.train(planted_data, tmp_path / f"one-{slots}", settings={**SETTINGS, **more})
-        for processes in (2, 4):
-            several = tmp_path / f"{processes}-{slots}"
-            flags = ("--processes", str(processes))
-            ended = done(command(planted_data, several, *flags, **more), OMP_NUM_THREADS="1")
-            assert ended.returncode == 0, ended.stderr
-            assert_same_run(one, several, steps=46)
+    more = {"train.gradient_accumulation": 4, "model.dropout": 0.1}
+    one = api.train(planted_data, tmp_path / "one", settings={**SETTINGS, **more})
+    for processes in ("2", "4"):
+        several = tmp_path / processes
+        ended = done(
+            command(planted_data, several, "--processes", processes, **more), OMP_NUM_THREADS="1"
+        )
+        assert ended.returncode == 0, ended.stderr
+        assert_same_run(one, several)
 
 
 @pytest.mark.slow
