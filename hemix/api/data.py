@@ -77,8 +77,8 @@ class PrepareOptions:
     vocabulary_ttl_days: int | None = None
     """With ``init_from``: drop values that no train row has had for so many days; None: never"""
     partitions: int | None = None
-    """Number of partitions of the users, 1 to 1,000,000; None: by the number of rows, 8 to 64. It
-    belongs to the dataset, like its rows.
+    """Number of partitions of the users, 1 to 1,000,000; None: that of the dataset ``init_from``,
+    or by the number of rows, 8 to 64. It belongs to the dataset, like its rows.
     """
     processes: int = 1
     """Processes of this machine that work at a time; they change no byte"""

@@ -76,7 +76,8 @@ def prepare(
         init_from: A dataset or run folder whose vocabularies are extended.
         vocabulary_ttl_days: Drop a value of these vocabularies after so many days without train
             rows.
-        partitions: Number of partitions of the users; None: by the number of rows, 8 to 64.
+        partitions: Number of partitions of the users; None: that of the dataset ``init_from``, or
+            by the number of rows, 8 to 64.
         processes: Processes of this machine.
         engine: Runs the stages instead of processes of this machine.
         memory_rows: Approximate number of log rows in memory at once, in every process.
@@ -115,7 +116,7 @@ def prepare(
             logs=opened,
             splitter=splitter,
             folder=folder,
-            partitions=partitions or default_partitions(_rows(opened)),
+            partitions=_partitions(opened, partitions, previous),
             memory_rows=memory_rows,
         )
         with _named(out, folder), local:
@@ -126,9 +127,19 @@ def prepare(
     return manifest
 
 
-def _rows(logs: Logs) -> int:
-    """Number of impressions and events."""
-    return logs.impressions.rows + (0 if logs.events is None else logs.events.rows)
+def _partitions(logs: Logs, given: int | None, previous: PreviousEncoders | None) -> int:
+    """Number of partitions; a dataset that continues another has as many."""
+    earlier = None if previous is None else previous.partitions
+    if earlier is None:
+        events = 0 if logs.events is None else logs.events.rows
+        return given or default_partitions(logs.impressions.rows + events)
+    if given is not None and given != earlier:
+        raise UsageError(
+            f"--partitions {given}: the dataset of --init-from has {earlier}",
+            field="--partitions",
+            hint=f"leave it out, or prepare the earlier logs again with --partitions {given}",
+        )
+    return earlier
 
 
 def _splitter(logs: Logs) -> Splitter:

@@ -7,7 +7,9 @@ NumPy alone.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-__all__ = ["canonical_hashes", "hashes_of"]
+__all__ = ["canonical_hashes", "table_digests"]
 
 Array = npt.NDArray[Any]
 _SPLITS = ("train", "valid", "test")
@@ -27,15 +29,27 @@ def canonical_hashes(data: Path) -> dict[str, str]:
     users = [_users(folder) for folder in folders]
     columns = _sorted(_concatenated([u for u, _ in users]), "id")
     columns = {f"users.{name}": values for name, values in columns.items()}
-    histories = _concatenated([_history(folder, ids) for folder, (_, ids) in zip(folders, users)])
+    histories = _concatenated(
+        [_history(folder, ids) for folder, (_, ids) in zip(folders, users, strict=True)]
+    )
     columns |= {f"history.{name}": v for name, v in _sorted(histories, "id").items()}
     for split in _SPLITS:
-        rows = [_split(folder, split, ids) for folder, (_, ids) in zip(folders, users)]
+        rows = [_split(folder, split, ids) for folder, (_, ids) in zip(folders, users, strict=True)]
         columns |= {f"{split}.{n}": v for n, v in _sorted(_concatenated(rows), "log_row").items()}
-    return hashes_of(columns, data)
+    return _hashes_of(columns, data)
 
 
-def hashes_of(columns: Mapping[str, Any], data: Path) -> dict[str, str]:
+def table_digests(hashes: Mapping[str, str]) -> dict[str, str]:
+    """Return one digest for each table or folder of :func:`canonical_hashes`."""
+    tables: dict[str, dict[str, str]] = {}
+    for name, value in hashes.items():
+        tables.setdefault(re.split("[./]", name)[0], {})[name] = value
+    return {
+        table: _hash([f"{n}={v}" for n, v in sorted(own.items())]) for table, own in tables.items()
+    }
+
+
+def _hashes_of(columns: Mapping[str, Any], data: Path) -> dict[str, str]:
     """Hash columns of rows and the shared files of a dataset folder."""
     hashes = {name: _hash(values) for name, values in columns.items()}
     for folder in ("items", "statistics", "encoders"):
@@ -50,10 +64,10 @@ def hashes_of(columns: Mapping[str, Any], data: Path) -> dict[str, str]:
 
 def _users(folder: Path) -> tuple[dict[str, Any], Array]:
     ids = _ids(folder / "ids.parquet")
-    return user_columns(folder / "users", ids), ids
+    return _user_columns(folder / "users", ids), ids
 
 
-def user_columns(folder: Path, ids: Array) -> dict[str, Any]:
+def _user_columns(folder: Path, ids: Array) -> dict[str, Any]:
     """One row for each user, with the bytes of all versions."""
     first = np.load(folder / "first_row.npy")
     files = [p for p in sorted(folder.glob("*.npy")) if "bag" not in p.name]
@@ -66,15 +80,15 @@ def user_columns(folder: Path, ids: Array) -> dict[str, Any]:
             columns[path.stem] = _lists(values, first)
     for i in range(len(list(folder.glob("*.bag*.values.npy")))):
         lists = _bag(folder, "features", i)
-        columns[f"bag{i}"] = [b"|".join(lists[a:b]) for a, b in zip(first[:-1], first[1:])]
+        columns[f"bag{i}"] = [b"|".join(lists[a:b]) for a, b in pairwise(first)]
     return columns
 
 
 def _history(folder: Path, ids: Array) -> dict[str, Any]:
-    return history_columns(folder / "history", ids)
+    return _history_columns(folder / "history", ids)
 
 
-def history_columns(folder: Path, ids: Array) -> dict[str, Any]:
+def _history_columns(folder: Path, ids: Array) -> dict[str, Any]:
     """One row for each user, with the bytes of all events."""
     offsets = np.load(folder / "offsets.npy")
     columns: dict[str, Any] = {"id": ids, "events": np.diff(offsets)}
@@ -87,10 +101,10 @@ def _split(folder: Path, split: str, ids: Array) -> dict[str, Any]:
     users = folder / "users"
     first = np.load(users / "first_row.npy")
     truth = folder / "truth" / f"{split}.npy"
-    return split_columns(folder / split, truth, ids, first)
+    return _split_columns(folder / split, truth, ids, first)
 
 
-def split_columns(folder: Path, truth: Path, ids: Array, first_row: Array) -> dict[str, Any]:
+def _split_columns(folder: Path, truth: Path, ids: Array, first_row: Array) -> dict[str, Any]:
     """One row for each impression, with what it has of its request."""
     column = {p.stem: np.load(p) for p in sorted(folder.glob("*.npy"))}
     first = column["first_candidate"]
@@ -132,7 +146,7 @@ def _bag(folder: Path, level: str, number: int) -> list[bytes]:
 
 
 def _lists(values: Array, offsets: Array) -> list[bytes]:
-    return [values[a:b].tobytes() for a, b in zip(offsets[:-1].tolist(), offsets[1:].tolist())]
+    return [values[a:b].tobytes() for a, b in pairwise(offsets.tolist())]
 
 
 def _concatenated(tables: list[dict[str, Any]]) -> dict[str, Any]:

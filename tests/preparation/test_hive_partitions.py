@@ -133,7 +133,7 @@ def partitioned(root: Path) -> None:
 
 
 def check(data: Path, logs: Path) -> None:
-    manifest = prepare(logs, data)
+    manifest = prepare(logs, data, partitions=1)
     assert {
         name: (split["rows"], split["requests"]) for name, split in manifest["splits"].items()
     } == {
@@ -146,7 +146,7 @@ def check(data: Path, logs: Path) -> None:
     assert manifest["missing_rate"]["test"] == dict.fromkeys(
         ("context.site", "item.brand", "user.country"), 0.0
     )
-    ids = np.load(data / "history" / "ids.npy")
+    ids = np.load(data / "partitions" / "00000" / "history" / "ids.npy")
     assert ids.shape == (3, 2) and (ids[:, 1] != 1).all()  # the field app is there
 
 

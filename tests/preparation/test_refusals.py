@@ -518,11 +518,15 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("users", [20, 60, 200])
-def test_a_full_disk(small_disk: Path, tmp_path: Path, users: int) -> None:
+@pytest.mark.parametrize(
+    ("users", "processes", "partitions"), [(20, 1, 1), (60, 1, 8), (200, 1, 1), (60, 2, 2)]
+)
+def test_a_full_disk(
+    small_disk: Path, tmp_path: Path, users: int, processes: int, partitions: int
+) -> None:
     logs = write_logs(tmp_path / "logs", users=users)
     with pytest.raises(StorageError) as error:
-        prepare(logs, small_disk / "data")
+        prepare(logs, small_disk / "data", partitions=partitions, processes=processes)
     message = str(error.value)
     assert message.startswith(f"{small_disk}/data/") and message.endswith(": the disk is full")
     assert list(small_disk.iterdir()) == []
@@ -555,7 +559,7 @@ def test_small_weights_stay(tmp_path: Path) -> None:
     )
     prepare(tmp_path / "logs", tmp_path / "data")
     weights = [
-        float(np.load(tmp_path / "data" / split / "00000" / "weight.npy")[0])
+        float(np.load(tmp_path / "data" / "partitions" / "00000" / split / "weight.npy")[0])
         for split in ("train", "valid", "test")
     ]
     assert weights == [0.0, float(np.float32(1e-30)), 0.0]
