@@ -48,8 +48,8 @@ class TrainSettings(Section):
     """Impressions a step. Whole requests are drawn, so a step may hold a few more."""
     gradient_accumulation: CountOrZero = 0
     """Microbatches of a step, of whole users each: less memory for the same step. Two microbatches
-    give the same bytes in one process and in two, more give the same within rounding. 0: one a
-    process.
+    give the same bytes in one process and in two, more give the same within rounding. 0: one
+    microbatch per process.
     """
     shuffle: Literal["requests", "users", "time"] = "requests"
     """A global shuffle of requests; a shuffle of users, with the requests of a user together; or

@@ -1,9 +1,11 @@
-"""Dated statistics: a label's rate and count by key, as known at the end of each earlier day.
+"""Dated statistics: smoothed target encoding, out of time.
 
-A statistic gives two numbers for a key and a request's day d, both from what was known before d:
+A key is encoded by the label's rate and count among its rows (target or mean encoding), as known
+at the end of each earlier day, so no row sees its own label or a later one. A statistic gives two
+numbers for a key and a request's day d, both from what was known before d:
 
 - prior = positives / rows of all keys, at least half a row away from 0 and from 1
-- rate = logit((positives + smoothing * prior) / (rows + smoothing)) - logit(prior)
+- rate = logit((positives + smoothing * prior) / (rows + smoothing)) - logit(prior), in log odds
 - count = log1p(rows)
 
 A key without rows has rate 0 and count 0, and so has every key on the first day. A row counts from
@@ -114,9 +116,7 @@ class Statistic(SchemaSection):
                     "a distance or a clock part",
                 )
         if find(f"{self.level}.{name}") is not None:
-            raise InvalidKey(
-                where, f"a {self.level} feature has this name; name the statistic otherwise"
-            )
+            raise InvalidKey(where, f"a {self.level} feature has this name; choose another name")
 
 
 def statistic_files(statistics: Mapping[str, Statistic]) -> tuple[str, ...]:

@@ -44,7 +44,9 @@ RUN_FORMAT = SavedFormat(version=4, error=RunError, remedy="train the run again"
 """Of run.json, settings.yaml and the weights; 4 since match counts are numbers of the data."""
 METRICS_FILE = "metrics.json"
 METRICS_FORMAT = SavedFormat(
-    version=1, error=RunError, remedy="train the run again, or evaluate it with that hemix"
+    version=1,
+    error=RunError,
+    remedy="train the run again, or evaluate it with the hemix version that wrote it",
 )
 Entity = Literal["user", "item"]
 ScoredPosition = Literal["logged", "serving"]

@@ -239,6 +239,19 @@ def test_users_do_not_mix_and_requests_of_one_user_see_their_own() -> None:
     assert ages == pytest.approx([5 / 60, 7 / 60, 9 / 60, 8 / 60], rel=1e-5)
 
 
+def test_the_index_of_the_docstring() -> None:
+    counter = MatchCounter(MatchCounts(windows=()), 1, {})
+    keys, event_item = np.array([[70], [50]], np.uint64), np.array([0, 1, 0])
+    index = counter.index(keys, event_item, np.zeros(3, np.uint8))
+    assert [keys.tolist() for keys in index.distinct_keys] == [[50, 70]]
+    assert index.bits == 2
+    assert [entries.tolist() for entries in index.key_and_position] == [[1, 4, 6]]
+    events = seen(np.array([1, 2, 3]), np.array([[0, 1, 3]]), np.array([4]))
+    numbers = counter.numbers(index, events, np.array([[70]], np.uint64), np.array([0]))
+    realtime, everything = np.expm1(numbers[0, :2]).round()
+    assert (realtime, everything) == (1, 2)
+
+
 def test_an_index_gives_back_its_keys_and_may_leave_out_what_is_not_wanted() -> None:
     counter = MatchCounter(MatchCounts(), 2, ACTIONS)
     item = np.array([3, 0, 4, 2, 0])

@@ -75,7 +75,7 @@ def test_building_leaves_the_global_generator_alone() -> None:
 def test_every_weight_is_reached_by_a_gradient() -> None:
     spec = make_spec()
     model, batch = make().train(), make_batch(spec)
-    model.loss(model(batch), batch).backward()
+    model.training_loss(batch).backward()
     silent = [
         name for name, p in model.named_dense_parameters() if p.grad is None or not p.grad.any()
     ]

@@ -105,7 +105,7 @@ def test_invariance_of_a_server_that_keeps_the_user_state(age: str) -> None:
     state.
     """
     spec, model, batch = setting(age)
-    user_state = model.encode_user(model.embed(batch, levels=("user",)))
+    user_state = model.keep_user(model.encode_user(model.embed(batch, levels=("user",))))
     for request in range(0, batch.requests_count, 3):
         later = without_events(take_requests(batch, torch.tensor([request])))
         inputs = model.embed(later, levels=("request", "candidate"))

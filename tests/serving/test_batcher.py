@@ -12,6 +12,7 @@ import time
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -88,6 +89,35 @@ def test_an_error_reaches_its_own_request_and_no_other_of_the_batch() -> None:
             others[1].result(20)
     assert work.batches == [[1], [2, 13, 3], [2], [13], [3]]
     assert batcher.run(1, 1) == 2
+
+
+def test_no_slot_stays_free_while_a_request_is_queued() -> None:
+    """Whichever thread took the third request, the fourth starts beside it."""
+    for _ in range(20):
+        began, gates = threading.Semaphore(0), [threading.Event() for _ in range(4)]
+
+        def work(
+            requests: Sequence[int], gates: list[threading.Event] = gates, began: Any = began
+        ) -> list[int]:
+            began.release()
+            assert all(gates[request].wait(20) for request in requests)
+            return list(requests)
+
+        batcher: DynamicBatcher[int, int] = DynamicBatcher(work, slots=2, max_batch_size=1)
+        with ThreadPoolExecutor(4) as pool:
+            futures = [pool.submit(batcher.run, request, 1) for request in range(2)]
+            assert began.acquire(timeout=20) and began.acquire(timeout=20)
+            for request in (2, 3):
+                futures.append(pool.submit(batcher.run, request, 1))
+                while len(batcher._queue) < request - 1:
+                    pass
+            gates[0].set()
+            assert began.acquire(timeout=20), "the third"
+            gates[1].set()
+            assert began.acquire(timeout=20), "the fourth, while the third runs"
+            gates[2].set(), gates[3].set()
+            assert [future.result(20) for future in futures] == [0, 1, 2, 3]
+        batcher.close()
 
 
 @pytest.mark.parametrize("slots", [1, 3])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hemix.serving.ranking_log.tables import LoggedRanking
-from hemix.serving.types import Features, RankedItem, Ranking, RankRequest
+from hemix.serving.types import LiveFeatures, RankedItem, Ranking, RankRequest
 
 
 def logged_ranking(
@@ -24,4 +24,4 @@ def logged_ranking(
         history_revision=0,
         history_ranges=(0, 0, 0),
     )
-    return LoggedRanking(request=request, ranking=ranking, user=Features(), items={})
+    return LoggedRanking(request=request, ranking=ranking, user=LiveFeatures(), items={})

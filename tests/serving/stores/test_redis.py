@@ -12,7 +12,7 @@ import redis
 
 from hemix.errors import StoreError
 from hemix.serving.stores import StoreLimits, open_store
-from hemix.serving.types import History
+from hemix.serving.types import StoredHistory
 from tests.refusals import raises
 from tests.serving.redis_server import RedisServer
 from tests.serving.stores.events import did, ids
@@ -112,7 +112,7 @@ def test_a_revision_does_not_come_back_where_data_is_lost(server: RedisServer) -
     with redis.Redis.from_url(server.url) as client:
         client.flushall()
         client.script_flush()
-    assert store.history("u", limit=9, known_revision=before) == History()
+    assert store.history("u", limit=9, known_revision=before) == StoredHistory()
     store.append([did("b")])
     assert store.history("u", limit=9).revision > before
     store.close()
@@ -124,7 +124,7 @@ def test_a_writer_without_a_time_to_live_removes_it(server: RedisServer) -> None
     store.append([did("a"), did("b", user="v")])
     forever.append([did("c", 1)])
     until = time.monotonic() + 20
-    while store.history("v", limit=9) != History():
+    while store.history("v", limit=9) != StoredHistory():
         assert time.monotonic() < until
         time.sleep(0.02)
     assert ids(store.history("u", limit=9)) == ["a", "c"]

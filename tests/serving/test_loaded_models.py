@@ -12,16 +12,16 @@ import pytest
 from hemix.errors import RunError
 from hemix.schema import Schema
 from hemix.serving.config import ServeConfig
-from hemix.serving.models import LoadedModels
+from hemix.serving.loaded_models import LoadedModels
 from hemix.serving.ranking_log import RankingLogs
 from hemix.serving.ranking_log.tables import LoggedRanking
 from hemix.serving.run_folders import check_folder, check_histories, find_runs
-from hemix.serving.server import ranker_loader
+from hemix.serving.server import engine_loader
 from hemix.serving.stores import StoreLimits, open_store
-from hemix.serving.types import Candidate, Features, RankedItem, Ranking, RankRequest
+from hemix.serving.types import Candidate, LiveFeatures, RankedItem, Ranking, RankRequest
 from tests.cli.run import Command, refused
 from tests.refusals import raises
-from tests.serving.http.fake import FakeRanker
+from tests.serving.http.fake import FakeEngine
 
 SCHEMA = "name: small\nlabels: {click: {}}\nsplit: {valid: 2026-01-08, test: 2026-01-09}\n"
 
@@ -71,9 +71,9 @@ def test_links_to_what_is_served_from_the_start_are_followed(tmp_path: Path) -> 
     assert runs == [("feed", "2"), ("shop", "7"), ("web", "7")]
     loaded: list[Path] = []
 
-    def load(folder: Path, name: str, version: str) -> FakeRanker:
+    def load(folder: Path, name: str, version: str) -> FakeEngine:
         loaded.append(folder)
-        return FakeRanker(folder, name, version, open_store("memory://"))
+        return FakeEngine(folder, name, version, open_store("memory://"))
 
     models = LoadedModels(load, registry)
     for name, version, folder in find_runs(tmp_path / "mount"):
@@ -131,7 +131,7 @@ def test_a_version_that_the_store_suits() -> None:
 
 
 def test_a_server_loads_no_version_that_its_store_does_not_suit(planted_run: Path) -> None:
-    load = ranker_loader(open_store("memory://"), StoreLimits(cap=1), None, ServeConfig())
+    load = engine_loader(open_store("memory://"), StoreLimits(cap=1), None, ServeConfig())
     with raises(RunError, "feed/2", 1, code="unsuitable_store", field="--history-cap"):
         load(planted_run, "feed", "2")
 
@@ -175,7 +175,7 @@ class Logging:
         ]
         for request, ranking in zip(requests, rankings, strict=True):
             self._log.log_ranking(
-                LoggedRanking(request=request, ranking=ranking, user=Features(), items={})
+                LoggedRanking(request=request, ranking=ranking, user=LiveFeatures(), items={})
             )
         return rankings
 
@@ -204,7 +204,7 @@ def test_the_last_request_of_a_replaced_version_does_not_wait_for_its_log(
     with models.lease("feed") as served:
         assert served is not None
         models.put("feed", "2", tmp_path / "2")
-        served.ranker.rank([pending])
+        served.engine.rank([pending])
     written = tmp_path / "served" / f"feed-1-{Logging.schema.columns_fingerprint()}" / "rankings"
     assert not list(written.iterdir()), "the answer is out, and the disk has not moved yet"
     back = threading.Thread(target=models.put, args=("feed", "1", tmp_path / "1"))
