@@ -108,7 +108,8 @@ def comparison_of(
 
 def _refused(name: str, value: Boundary, where: str, advice: str) -> SchemaError:
     return SchemaError(
-        f"split.{name}: {value!r} does not compare with {where}{'; ' if advice else ''}{advice}"
+        f"split.{name}: {value!r} does not compare with {where}{'; ' if advice else ''}{advice}",
+        field=f"split.{name}",
     )
 
 
@@ -133,13 +134,16 @@ class _ClockTimes:
                 return moment_ms(value, self._clock.timezone)
             except ValueError as error:
                 raise SchemaError(
-                    f"split.{name}: expected a date or time such as 2026-01-15 06:00, got {value!r}"
+                    f"split.{name}: expected a date or time such as 2026-01-15 06:00, got "
+                    f"{value!r}",
+                    field=f"split.{name}",
                 ) from error
         day = compact_day(value)
         if day is not None:
             raise SchemaError(
                 f"split.{name}: expected a date or a number in {self._clock.unit} on the clock, "
                 f"got {value!r}",
+                field=f"split.{name}",
                 hint=f"write {day.isoformat()}",
             )
         if math.isinf(value):
@@ -337,7 +341,8 @@ class _Texts:
             if not lower_bound(lower) < lower_bound(value):
                 raise SchemaError(
                     f"split.{name}: expected {lower_name} < {name} as text like {self._where}, got "
-                    f"{lower!r} and {value!r}"
+                    f"{lower!r} and {value!r}",
+                    field=f"split.{name}",
                 )
         self._boundaries[name] = value
         return lower_bound(value)

@@ -104,10 +104,12 @@ class LogFile:
                 first_bytes = stream.read(len(_PARQUET))
         except Exception as unreadable:
             reason = getattr(unreadable, "strerror", None) or one_line(unreadable)
-            return DataError(f"{self}: cannot be read: {reason}")
+            problem = f"{self}: cannot be read: {reason}"
+            return DataError(problem, code="unreadable_file", field=str(self))
         if first_bytes != _PARQUET:
-            return DataError(f"{self}: not a Parquet file")
-        return DataError(f"{self}: truncated or damaged Parquet: {one_line(error)}")
+            return DataError(f"{self}: not a Parquet file", code="damaged_file", field=str(self))
+        problem = f"{self}: truncated or damaged Parquet: {one_line(error)}"
+        return DataError(problem, code="damaged_file", field=str(self))
 
 
 def parquet_files(location: Path | str, role: str, stored_at: Path | None = None) -> list[LogFile]:

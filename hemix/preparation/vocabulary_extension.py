@@ -77,6 +77,7 @@ class PreviousEncoders:
             raise DataError(
                 f"--init-from {folder}: has another schema than these logs: they differ in "
                 f"{difference}",
+                code="other_schema",
                 field="--init-from",
             )
         return cls(

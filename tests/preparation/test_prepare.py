@@ -16,6 +16,7 @@ from tests.data.small import ONE_EACH, PLAIN, at, prepared, shown, write
 from tests.planted import write_logs
 from tests.preparation.spark.same_bytes import file_hashes
 from tests.preparation.test_inputs import arrays
+from tests.refusals import raises
 
 
 def columns(table: dict[str, list[object]], **more: object) -> dict[str, object]:
@@ -567,7 +568,7 @@ def test_only_the_result_remains_and_nothing_is_overwritten(tmp_path: Path) -> N
     data = prepared(tmp_path, impressions=ONE_EACH)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "logs"]
     assert not (data.folder / "temporary").exists()
-    with pytest.raises(UsageError, match="exists already and is not empty"):
+    with raises(UsageError, data.folder, code="out_exists", field="--out"):
         prepare(tmp_path / "logs", data.folder)
     (tmp_path / "empty").mkdir()
     prepare(tmp_path / "logs", tmp_path / "empty")  # an empty folder may be there

@@ -15,6 +15,7 @@ from hemix.errors import DataError
 from hemix.preparation import prepare, shift_split
 from tests.data.small import PLAIN, Prepared, at, shown, write
 from tests.preparation.test_inputs import arrays
+from tests.refusals import raises
 
 SCHEMA = """
 name: typed
@@ -236,9 +237,7 @@ def test_a_request_of_two_users_whose_id_is_beyond_all_dates(tmp_path: Path) -> 
     logs = write(
         tmp_path / "logs", PLAIN + "roles: {request_id: r}\n", impressions={**rows, "r": ids}
     )
-    with pytest.raises(
-        DataError, match=r"row 1: column 'r': the user \(user_id\) differs within request"
-    ):
+    with raises(DataError, "row 1", "user_id", field="r"):
         prepare(logs, tmp_path / "data")
 
 

@@ -427,11 +427,7 @@ def test_processes_that_only_lost_each_other_are_not_silent(
     lost.write_text(f"#!/bin/sh\nexit {ProcessLost.exit_code}\n")
     lost.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(lost))
-    with pytest.raises(
-        HemixError,
-        match=r"^process 0, 1 of 2 lost the others.* "
-        r"Continue from the last checkpoint with --resume$",
-    ):
+    with raises(HemixError, "0, 1 of 2", "--resume", code="process_lost"):
         launch(2, ["train"])
 
 
@@ -451,13 +447,9 @@ def test_the_number_of_processes_that_would_do_is_the_least(rows: int, copy: boo
     if sum(process_bytes(spec, settings, 1)) <= budget:
         check_memory(spec, settings, 1)
         return
-    with pytest.raises(
-        SettingsError,
-        match=r"(\d+) processes(?: with train\.async_checkpoint=false)?(?: or (\d+))?",
-    ) as error:
+    with raises(SettingsError, field="train.memory_budget_bytes") as error:
         check_memory(spec, settings, 1)
-    numbers = re.findall(r"(\d+) processes", str(error.value))
-    least = int(numbers[-1])
+    least = int(re.findall(r"\d+", error.value.hint or "")[-1])
     check_memory(spec, settings, least)
     with pytest.raises(SettingsError):
         check_memory(spec, settings, least - 1)
@@ -476,13 +468,12 @@ def test_a_budget_with_no_room_for_a_single_row_fits_no_number() -> None:
 def test_a_budget_that_is_too_small_says_how_many_processes_would_do(
     planted_data: Path, tmp_path: Path
 ) -> None:
-    with raises(SettingsError, "3,000,000", field="train.memory_budget_bytes") as error:
+    with raises(SettingsError, "3,000,000", field="train.memory_budget_bytes"):
         api.train(
             planted_data,
             tmp_path / "run",
             settings={**SETTINGS, "train.memory_budget_bytes": 3_000_000},
         )
-    assert "processes would do" in str(error.value) or "any number" in str(error.value)
     assert not (tmp_path / "run").exists()
 
 
@@ -500,14 +491,11 @@ def test_100_million_rows_of_16_do_not_fit_5_gib_in_one_process_and_do_in_two_wi
     settings = build_settings(overrides=budget)
     assert process_bytes(spec, settings, 1)[0] == 100_000_000 * 17 * 4
     assert process_bytes(spec, settings, 2)[0] == 50_000_000 * 17 * 4
-    ways = "2 processes with train.async_checkpoint=false or 3 processes would do"
-    with pytest.raises(
-        SettingsError, match=rf"6,800,000,000 bytes of tables, .* a process, 1 in all; {ways}"
-    ):
+    ways = ("2 processes with train.async_checkpoint=false", "3 processes")
+    field = "train.memory_budget_bytes"
+    with raises(SettingsError, "6,800,000,000", 1, *ways, field=field):
         check_memory(spec, settings, 1)
-    with pytest.raises(
-        SettingsError, match=rf"3,400,000,000 bytes of tables, .* a process, 2 in all; {ways}"
-    ):
+    with raises(SettingsError, "3,400,000,000", 2, *ways, field=field):
         check_memory(spec, settings, 2)
     check_memory(spec, settings, 3)
     check_memory(spec, build_settings(overrides={**budget, "train.async_checkpoint": False}), 2)
@@ -522,11 +510,8 @@ def test_the_copy_for_a_checkpoint_counts() -> None:
     budget = {"train.memory_budget_bytes": 2_500_000_000}
     tables, dense, copy = process_bytes(spec, build_settings(overrides=budget), 1)
     assert (tables, copy) == (1_920_000_000, tables + dense * 3 // 4)
-    with pytest.raises(
-        SettingsError,
-        match=r"of the copy for a checkpoint .*; one process with train\.async_checkpoint=false "
-        r"or 2 processes would",
-    ):
+    ways = ("one process with train.async_checkpoint=false", "2 processes")
+    with raises(SettingsError, f"{copy:,}", *ways, field="train.memory_budget_bytes"):
         check_memory(spec, build_settings(overrides=budget), 1)
     for fewer in ({"train.async_checkpoint": False}, {"train.checkpoint_every_steps": 0}):
         check_memory(spec, build_settings(overrides={**budget, **fewer}), 1)
