@@ -19,11 +19,12 @@ from hemix.data.encode import Encoders
 from hemix.data.jagged_array import JaggedArray
 from hemix.data.keys import NULL_KEY, KeyIndex, KeyMap
 from hemix.data.levels import all_features, level_features
-from hemix.data.raw_columns import RawColumn, mix_bits
+from hemix.data.raw_columns import RawColumn
 from hemix.data.spec import FIRST
 from hemix.features.base import FeatureType, StatePath, Vocabulary
 from hemix.features.history_counts import counted_actions
 from hemix.schema import Schema
+from hemix.splitmix import mix_bits
 
 __all__ = ["EncoderFitter", "in_sample", "key_map"]
 
