@@ -21,6 +21,19 @@ NOW_MS = 1_770_000_000_000
 HOUR_MS = 3_600_000
 
 
+def select_candidates(batch: RequestBatch, keep: Tensor) -> RequestBatch:
+    """The batch with some of its candidates and all of its requests; ``keep``: bool [N]."""
+    return dataclasses.replace(
+        batch,
+        request_index=batch.request_index[keep],
+        item_index=batch.item_index[keep],
+        bias=batch.bias[keep],
+        cross=dataclasses.replace(
+            batch.cross, ids=batch.cross.ids[keep], numbers=batch.cross.numbers[keep]
+        ),
+    )
+
+
 def make_spec(*, bias_rows: int = 11, tasks: tuple[Task, ...] | None = None) -> InputSpec:
     """Six user, four context, seven item and two cross features, a list and numbers among them; two
     event fields.

@@ -44,5 +44,5 @@ def raises(
 
 def _holds(message: str, value: object) -> bool:
     if isinstance(value, int | float):
-        return re.search(rf"(?<![\w.-]){re.escape(str(value))}(?![\w]|\.\d)", message) is not None
+        return re.search(rf"(?<![\w.-]){re.escape(str(value))}(?!\w|[.-]\d)", message) is not None
     return str(value) in message

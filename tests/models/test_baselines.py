@@ -25,6 +25,7 @@ from tests.batches import (
     make_config,
     make_spec,
     reorder_users,
+    select_candidates,
     smallest_spec,
     take_requests,
     without_events,
@@ -81,15 +82,7 @@ def test_split_and_order_change_nothing(name: str) -> None:
         torch.arange(batch.candidates_count) % 2 == 0,
         torch.zeros(batch.candidates_count, dtype=torch.bool),
     ):
-        chunk = dataclasses.replace(
-            batch,
-            request_index=batch.request_index[keep],
-            item_index=batch.item_index[keep],
-            bias=batch.bias[keep],
-            cross=dataclasses.replace(
-                batch.cross, ids=batch.cross.ids[keep], numbers=batch.cross.numbers[keep]
-            ),
-        )
+        chunk = select_candidates(batch, keep)
         assert_same(whole[keep], model.score(state, model.embed(chunk, levels=("candidate",))))
 
 

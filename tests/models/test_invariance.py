@@ -20,6 +20,7 @@ from tests.batches import (
     make_config,
     make_spec,
     reorder_users,
+    select_candidates,
     take_requests,
     without_events,
 )
@@ -124,15 +125,7 @@ def test_candidates_may_come_in_chunks() -> None:
         batch.request_index % 2 == 0,
         torch.zeros_like(batch.request_index, dtype=torch.bool),
     ):
-        chunk = dataclasses.replace(
-            batch,
-            request_index=batch.request_index[keep],
-            item_index=batch.item_index[keep],
-            bias=batch.bias[keep],
-            cross=dataclasses.replace(
-                batch.cross, ids=batch.cross.ids[keep], numbers=batch.cross.numbers[keep]
-            ),
-        )
+        chunk = select_candidates(batch, keep)
         assert_same(
             spec, whole[keep], model.score(state, model.embed(chunk, levels=("candidate",)))
         )

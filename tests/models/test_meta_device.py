@@ -91,10 +91,10 @@ def test_shapes_depend_on_cpu_tensors_only() -> None:
     batch = make_batch(make_spec()).to(META)
     assert HostIndex.of_candidates(batch).values.device.type == "cpu"
     assert HistoryRanges.of(batch, "global").begin_Q.device.type == "cpu"
-    with pytest.raises(AssertionError, match="CPU tensor"):
+    with pytest.raises(AssertionError):
         HostIndex(batch.request_index)
     begin, middle, _ = batch.history_ranges.unbind(1)
-    with pytest.raises(AssertionError, match="CPU tensor"):
+    with pytest.raises(AssertionError):
         HistoryRanges(user_index_Q=batch.user_index, begin_Q=begin, end_Q=middle)
 
 

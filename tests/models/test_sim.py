@@ -17,6 +17,7 @@ from hemix.nn.deep import candidate_vectors
 from hemix.nn.time_encoding import AGE_BUCKETS, age_bucket
 from tests.batches import make_batch, make_config, make_spec
 from tests.models.test_parity import SMALL, randomised
+from tests.refusals import raises
 
 SPEC = make_spec()
 
@@ -110,9 +111,8 @@ def test_hard_search_finds_the_newest_of_the_candidates_category() -> None:
 
 
 def test_hard_search_by_a_feature_that_events_lack_is_refused() -> None:
-    with pytest.raises(
-        SettingsError, match=r"model\.search: .*\(item_id, category, brand\), got 'price'"
-    ):
+    names = ("item_id, category, brand", "'price'")
+    with raises(SettingsError, *names, field="model.search"):
         build_model(SPEC, make_config(name="sim", search="price"), 0)
 
 

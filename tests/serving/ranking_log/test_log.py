@@ -33,13 +33,11 @@ from hemix.serving.types import (
     Candidate,
     Event,
     HistoryOverride,
-    LiveFeatures,
-    RankedItem,
-    Ranking,
     RankRequest,
 )
 from tests.planted import write_logs
 from tests.serving.parity import TOLERANCE, LoggedRequest, live_events, logged_requests, replayed
+from tests.serving.ranking_log.rankings import logged_ranking
 
 
 def late(events: Sequence[Event]) -> list[Event]:
@@ -205,16 +203,7 @@ def served_log(
 
 
 def served(request: RankRequest) -> LoggedRanking:
-    ranking = Ranking(
-        id=request.id,
-        model="m",
-        version="1",
-        items=(RankedItem("i", 0.5, {"click": 0.5}),),
-        took_ms=1.0,
-        history_revision=0,
-        history_ranges=(0, 0, 0),
-    )
-    return LoggedRanking(request=request, ranking=ranking, user=LiveFeatures(), items={})
+    return logged_ranking(request, {"click": 0.5})
 
 
 def test_columns_of_rankings_and_their_order(tmp_path: Path) -> None:

@@ -384,8 +384,9 @@ def test_a_closed_store_says_so(opened: Open) -> None:
 
 def test_an_event_of_nobody_is_our_own_mistake(opened: Open) -> None:
     store = opened()
-    with pytest.raises(ValueError, match="event 'a': interaction without a user"):
+    with pytest.raises(ValueError) as caught:
         store.append([did("b"), did("a", user=None)])  # type: ignore[arg-type]
+    assert "'a'" in str(caught.value)
     assert store.history("u", limit=9) == StoredHistory()  # none of them
 
 
