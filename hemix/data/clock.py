@@ -3,6 +3,8 @@
 The offset of a zone is looked up once per distinct day, and on a day on which it changes once per
 quarter of an hour. A few zones changed theirs within a quarter, such as St. John's until 2011;
 times of such a quarter are looked up one by one.
+Arrow's ``local_timestamp`` reads the system's time zones alone; ``zoneinfo`` has those of tzdata on
+machines without them.
 """
 
 from __future__ import annotations

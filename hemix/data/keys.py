@@ -2,6 +2,10 @@
 
 A key is xxh64 (seed 0) of the value's canonical text in UTF-8, see :mod:`hemix.data.texts`. So an
 id has the same key as a Parquet integer, as a string and in JSON.
+
+For many short texts the hash is computed by NumPy, for all texts of a length at once: 0.13 s for a
+million ids of up to nine digits, against 0.33 s of a call of xxhash for each (one core; 2.5 times).
+``tests/data/test_keys.py::test_the_vectorised_hash_is_xxhash`` compares both, text by text.
 """
 
 from __future__ import annotations

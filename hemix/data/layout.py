@@ -1,5 +1,8 @@
 """Arrays of a dataset folder: written once, then memory-mapped.
 
+Arrays are written in chunks, before their number of rows is known. ``np.save`` and ``open_memmap``
+need it first, so :class:`Appender` writes the header of the .npy format (version 1.0) at the end.
+
 docs/reference/dataset.md lists the files.
 """
 

@@ -28,11 +28,11 @@ import numpy.typing as npt
 from pydantic import Field
 
 from hemix.data.layout import file_hash, load_array
-from hemix.data.raw_columns import mix_bits
 from hemix.data.search import first_at_least
 from hemix.errors import DataError
 from hemix.features.base import FeatureType, SchemaSection
 from hemix.features.history_counts import HISTORY_COUNTS
+from hemix.splitmix import mix_bits
 from hemix.validation import InvalidKey
 
 __all__ = [

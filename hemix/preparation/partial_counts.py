@@ -17,11 +17,12 @@ import pyarrow as pa
 from hemix.data.jagged_array import JaggedArray
 from hemix.data.keys import NULL_KEY, distinct
 from hemix.data.levels import all_features, level_features
-from hemix.data.raw_columns import RawColumn, mix_bits
+from hemix.data.raw_columns import RawColumn
 from hemix.files import storage_errors
 from hemix.preparation.rows import GroupedFile, Rows, as_batch, save_groups
 from hemix.preparation.texts import text_tables
 from hemix.schema import Schema
+from hemix.splitmix import mix_bits
 
 __all__ = [
     "Counts",

@@ -184,6 +184,7 @@ def _match_actions(
             hint = did_you_mean(name, known)
             raise SchemaError(
                 f"history.match_counts.actions: no event before the end of training has the action "
-                f"{name!r}" + (f"; {hint}" if hint else "")
+                f"{name!r}" + (f"; {hint}" if hint else ""),
+                field="history.match_counts.actions",
             )
     return dict(zip(names, np.where(ids == UNKNOWN, -1, ids).tolist(), strict=True))
