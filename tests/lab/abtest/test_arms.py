@@ -21,6 +21,8 @@ from hemix.lab.simulator.simulation import UserSimulation
 from hemix.lab.simulator.state import Requests
 from tests.lab.abtest.fake_server import FakeServer
 
+pytestmark = pytest.mark.usefixtures("short_past")
+
 
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:

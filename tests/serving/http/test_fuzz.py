@@ -47,7 +47,7 @@ def test_schemathesis_finds_no_5xx(rich_run: Path, tmp_path: Path) -> None:
             "--phases",
             "coverage,fuzzing",
             "-n",
-            "400",
+            "170",
             "--seed",
             "7",
         ]
